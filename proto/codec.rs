@@ -1,0 +1,167 @@
+//! The codec of all generated clients and servers: prost, with requests checked before they are decoded.
+//!
+//! A decoder's own error text repeats what the sender wrote and can grow to kilobytes; a sender learns only that the
+//! message is not well-formed.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+
+use prost::bytes::Buf as _;
+use prost::{Message, Name};
+use tonic::codec::{BufferSettings, DecodeBuf, Decoder as TonicDecoder};
+use tonic::{Code, Status};
+use tonic_prost::{ProstCodec, ProstEncoder};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::ERROR_DOMAIN;
+use crate::wire_scan::{self, Fault, Request};
+
+/// Reason of every refusal here, `ErrorReason` of the contract without its prefix.
+const REASON: &str = "MESSAGE_MALFORMED";
+
+const MALFORMED: &str = "the request is not a well-formed message of its type";
+
+/// Encodes `E` and decodes `D`.
+#[derive(Clone, Copy, Debug)]
+pub struct Codec<E, D>(PhantomData<(E, D)>);
+
+/// Decodes `D`.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoder<D> {
+    /// What `D` is checked against; `None` for what is no request.
+    request: Option<Request>,
+    decoded: PhantomData<D>,
+}
+
+// === impl Codec ===
+
+impl<E, D> Default for Codec<E, D> {
+    fn default() -> Self {
+        Codec(PhantomData)
+    }
+}
+
+impl<E, D> tonic::codec::Codec for Codec<E, D>
+where
+    E: Message + Send + 'static,
+    D: Message + Name + Default + Send + 'static,
+{
+    type Encode = E;
+    type Decode = D;
+    type Encoder = ProstEncoder<E>;
+    type Decoder = Decoder<D>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<E, D>::raw_encoder(BufferSettings::default())
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        Decoder { request: wire_scan::request(D::PACKAGE, D::NAME), decoded: PhantomData }
+    }
+}
+
+// === impl Decoder ===
+
+impl<D: Message + Name + Default> TonicDecoder for Decoder<D> {
+    type Item = D;
+    type Error = Status;
+
+    fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<D>, Status> {
+        // One contiguous piece; a copy is made only if the transport ever hands over several.
+        if buf.chunk().len() == buf.remaining() {
+            let decoded = decode(self.request, buf.chunk());
+            buf.advance(buf.remaining());
+            decoded.map(Some)
+        } else {
+            let whole = buf.copy_to_bytes(buf.remaining());
+            decode(self.request, &whole).map(Some)
+        }
+    }
+}
+
+/// Decodes a message, after the scan if it is a request.
+#[expect(clippy::disallowed_methods, reason = "the decoder stands below the table of domain errors")]
+fn decode<D: Message + Default>(request: Option<Request>, wire: &[u8]) -> Result<D, Status> {
+    let Some(request) = request else {
+        return D::decode(wire).map_err(|_| Status::internal("the answer is not a well-formed message of its type"));
+    };
+    request.scan(wire).map_err(refusal)?;
+    D::decode(wire).map_err(|_| refusal(Fault::Malformed))
+}
+
+/// The answer to a request that is not decoded.
+fn refusal(fault: Fault) -> Status {
+    let mut details = ErrorDetails::with_error_info(REASON, ERROR_DOMAIN, HashMap::new());
+    let message = match fault {
+        Fault::Malformed => MALFORMED.to_owned(),
+        Fault::Limit { field, description } => {
+            let message = format!("{field} {description}");
+            details.add_bad_request_violation(field, description);
+            message
+        }
+    };
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v1::{CreateConnectorRequest, GetConnectorRequest, GetConnectorResponse};
+
+    fn failed<D: Message + Name + Default>(wire: &[u8]) -> Status {
+        decode::<D>(wire_scan::request(D::PACKAGE, D::NAME), wire).map(drop).unwrap_err()
+    }
+
+    #[test]
+    fn malformed_requests_get_a_fixed_text() {
+        let invalid_utf8 = [0x0a, 0x02, 0xff, 0xfe];
+        for status in [
+            failed::<GetConnectorRequest>(&[0x08]),
+            failed::<GetConnectorRequest>(&invalid_utf8),
+            failed::<CreateConnectorRequest>(&[0x0b]),
+            failed::<CreateConnectorRequest>(&[0x12, 0x02, 0xff, 0xfe]),
+        ] {
+            assert_eq!((status.code(), status.message()), (Code::InvalidArgument, MALFORMED));
+            let details = status.get_error_details();
+            let info = details.error_info().unwrap();
+            assert_eq!((info.reason.as_str(), info.domain.as_str()), ("MESSAGE_MALFORMED", "jackfield"));
+            assert!(details.bad_request().is_none());
+        }
+    }
+
+    #[test]
+    fn limits_name_the_field() {
+        // Struct.fields, its value, that value's struct_value, and so on seventeen times.
+        let deep = (0..17).fold(vec![], |inner: Vec<u8>, _| nest(&[0x0a, 0x12, 0x2a], &inner));
+        let data = nest(&[0x0a], &[&[0xe2, 0x01][..], &length(&deep), &deep].concat());
+        let status = failed::<CreateConnectorRequest>(&data);
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.message(), "connector.data nests deeper than 16 levels");
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, "MESSAGE_MALFORMED");
+        let violations = &details.bad_request().unwrap().field_violations;
+        assert_eq!(violations.len(), 1);
+        assert_eq!(
+            (&*violations[0].field, &*violations[0].description),
+            ("connector.data", "nests deeper than 16 levels")
+        );
+    }
+
+    #[test]
+    fn a_malformed_answer_is_not_the_callers_fault() {
+        let status = failed::<GetConnectorResponse>(&[0x08]);
+        assert_eq!(status.code(), Code::Internal);
+        assert!(!status.message().contains("connector"));
+    }
+
+    fn nest(keys: &[u8], inner: &[u8]) -> Vec<u8> {
+        let wrap = |inner: Vec<u8>, key: &u8| [&[*key][..], &length(&inner), &inner].concat();
+        keys.iter().rev().fold(inner.to_vec(), wrap)
+    }
+
+    fn length(part: &[u8]) -> Vec<u8> {
+        let mut length = Vec::new();
+        prost::encoding::encode_varint(part.len() as u64, &mut length);
+        length
+    }
+}
