@@ -1,0 +1,251 @@
+//! Credentials: the authorised material of users. The facts are here in the open; the material is a [`Material`], which
+//! has no printable form and leaves only sealed or by the two calls that are made for it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, UserConnectorId};
+use crate::json::JsonObject;
+use crate::meta::Meta;
+use crate::reference::Ref;
+use crate::secret::Secret;
+use crate::text::{ExternalId, Labels, UserId};
+use crate::time::Timestamp;
+
+/// The facts of a credential.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Credential {
+    pub id: CredentialId,
+    pub external_id: Option<ExternalId>,
+    pub user_id: UserId,
+    pub connector: ConnectorId,
+    pub connection: Option<ConnectionId>,
+    pub user_connector: UserConnectorId,
+    /// The key of a client certificate.
+    pub key: Option<KeyId>,
+    pub kind: CredentialKind,
+    /// As stored; [`Credential::status_at`] says how it reads now.
+    pub status: CredentialStatus,
+    pub scopes: Vec<String>,
+    pub token_type: String,
+    pub expire_time: Option<Timestamp>,
+    pub provider_account_id: String,
+    pub provider_data: JsonObject,
+    pub labels: Labels,
+    pub is_default: bool,
+    /// Counts changes of the material, from 1.
+    pub material_version: i64,
+    pub refreshable: bool,
+    pub last_refresh_time: Option<Timestamp>,
+    pub refresh_failure_count: i32,
+    pub failure_class: Option<FailureClass>,
+    pub default_configuration: ConfigurationId,
+    pub meta: Meta,
+}
+
+/// How a credential stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum CredentialStatus {
+    Pending,
+    Valid,
+    /// Never stored: a valid credential whose token has run out reads so.
+    Expired,
+    NeedsReauth,
+    Revoked,
+    Indeterminate,
+}
+
+/// The kind of material of a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum CredentialKind {
+    #[serde(rename = "OAUTH2")]
+    OAuth2,
+    ApiKey,
+    Basic,
+    ClientCredentials,
+    ClientCertificate,
+    Custom,
+}
+
+/// Why the last renewal failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum FailureClass {
+    Transient,
+    Permanent,
+    Connection,
+    Indeterminate,
+}
+
+/// The secret material of a credential.
+#[derive(Debug)]
+pub enum Material {
+    OAuth2(OAuth2Material),
+    ApiKey(Secret),
+    Basic {
+        username: Secret,
+        password: Secret,
+    },
+    ClientCredentials {
+        client_id: Secret,
+        client_secret: Secret,
+    },
+    /// The private key stays in the key.
+    ClientCertificate {
+        key: Ref,
+    },
+    Custom(BTreeMap<String, Secret>),
+}
+
+/// OAuth 2.0 tokens.
+#[derive(Debug, Default)]
+pub struct OAuth2Material {
+    pub access_token: Option<Secret>,
+    pub refresh_token: Option<Secret>,
+    pub id_token: Option<Secret>,
+    pub token_type: String,
+    pub expire_time: Option<Timestamp>,
+    pub scopes: Vec<String>,
+}
+
+/// What a new credential is made of.
+#[derive(Debug)]
+pub struct CredentialDraft {
+    pub id: Option<CredentialId>,
+    pub external_id: Option<ExternalId>,
+    pub user_id: UserId,
+    pub connector: Ref,
+    pub connection: Option<Ref>,
+    pub provider_account_id: String,
+    pub provider_data: JsonObject,
+    pub labels: Labels,
+    pub is_default: Option<bool>,
+    pub material: Material,
+}
+
+/// A change of a credential: what is `None` stays as it is.
+#[derive(Debug, Default)]
+pub struct CredentialPatch {
+    /// The inner `None` takes the external id away.
+    pub external_id: Option<Option<ExternalId>>,
+    pub provider_account_id: Option<String>,
+    pub provider_data: Option<JsonObject>,
+    pub labels: Option<Labels>,
+    /// `true` moves the mark here; there is no way to take it away.
+    pub is_default: Option<bool>,
+    pub material: Option<Material>,
+}
+
+/// How IssueAccessToken names a credential.
+#[derive(Clone, Debug)]
+pub enum CredentialRef {
+    /// By id or external id.
+    Ref(Ref),
+    /// The default credential of a user for a connector.
+    DefaultOf { user_id: UserId, connector: Ref },
+}
+
+/// A token that may leave.
+#[derive(Debug)]
+pub struct IssuedToken {
+    pub credential: CredentialId,
+    pub material_version: i64,
+    pub token: Secret,
+    pub token_type: String,
+    pub expire_time: Option<Timestamp>,
+    pub scopes: Vec<String>,
+    /// The fields of custom material.
+    pub fields: BTreeMap<String, Secret>,
+}
+
+/// Column of the sealed material: one sealed JSON object for the whole of it, so that its parts cannot be mixed.
+pub const MATERIAL_COLUMN: &str = "material";
+/// Longest validity that IssueAccessToken can be asked for, in microseconds: 24 hours.
+pub const MAX_MIN_VALIDITY_MICROS: i64 = 24 * 3_600 * 1_000_000;
+
+// === impl Credential ===
+
+impl Credential {
+    /// How the credential reads at a time: a token that has run out is expired from that moment on.
+    pub fn status_at(&self, now: Timestamp) -> CredentialStatus {
+        match (self.status, self.expire_time) {
+            (CredentialStatus::Valid, Some(expiry)) if expiry <= now => CredentialStatus::Expired,
+            (status, _) => status,
+        }
+    }
+}
+
+// === impl CredentialStatus ===
+
+impl CredentialStatus {
+    /// The names, as filters and the database use them.
+    pub const NAMES: &'static [&'static str] =
+        &["PENDING", "VALID", "EXPIRED", "NEEDS_REAUTH", "REVOKED", "INDETERMINATE"];
+
+    const ALL: [CredentialStatus; 6] =
+        [Self::Pending, Self::Valid, Self::Expired, Self::NeedsReauth, Self::Revoked, Self::Indeterminate];
+
+    /// The name of this status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            CredentialStatus::Pending => "PENDING",
+            CredentialStatus::Valid => "VALID",
+            CredentialStatus::Expired => "EXPIRED",
+            CredentialStatus::NeedsReauth => "NEEDS_REAUTH",
+            CredentialStatus::Revoked => "REVOKED",
+            CredentialStatus::Indeterminate => "INDETERMINATE",
+        }
+    }
+
+    /// The status of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+}
+
+// === impl CredentialKind ===
+
+impl CredentialKind {
+    /// The names, as filters and the database use them.
+    pub const NAMES: &'static [&'static str] =
+        &["OAUTH2", "API_KEY", "BASIC", "CLIENT_CREDENTIALS", "CLIENT_CERTIFICATE", "CUSTOM"];
+
+    const ALL: [CredentialKind; 6] =
+        [Self::OAuth2, Self::ApiKey, Self::Basic, Self::ClientCredentials, Self::ClientCertificate, Self::Custom];
+
+    /// The name of this kind.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            CredentialKind::OAuth2 => "OAUTH2",
+            CredentialKind::ApiKey => "API_KEY",
+            CredentialKind::Basic => "BASIC",
+            CredentialKind::ClientCredentials => "CLIENT_CREDENTIALS",
+            CredentialKind::ClientCertificate => "CLIENT_CERTIFICATE",
+            CredentialKind::Custom => "CUSTOM",
+        }
+    }
+
+    /// The kind of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+// === impl Material ===
+
+impl Material {
+    /// The kind of this material.
+    pub const fn kind(&self) -> CredentialKind {
+        match self {
+            Material::OAuth2(_) => CredentialKind::OAuth2,
+            Material::ApiKey(_) => CredentialKind::ApiKey,
+            Material::Basic { .. } => CredentialKind::Basic,
+            Material::ClientCredentials { .. } => CredentialKind::ClientCredentials,
+            Material::ClientCertificate { .. } => CredentialKind::ClientCertificate,
+            Material::Custom(_) => CredentialKind::Custom,
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! The one error of the domain: what went wrong, by meaning. Only the transport knows gRPC codes and details; it maps
+//! [`Error`] in one exhaustive table.
+//!
+//! What a variant holds may be sent to the caller. A cause that may not (a database message, say) is a `source`: it is
+//! logged once, at the boundary, and never sent.
+
+use std::time::Duration;
+
+use crate::resource::Resource;
+
+/// The cause of an error, for the log only.
+pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Short for a result of the domain.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request is wrong; all that is wrong with it, not the first.
+    #[error("invalid request")]
+    Invalid(Vec<Violation>),
+    /// There is no such resource, or the caller may not see it.
+    #[error("{resource} not found")]
+    NotFound { resource: Resource, reference: String },
+    /// The id, name or external id belongs to another resource.
+    #[error("{resource} exists already")]
+    Taken { resource: Resource, what: Taken, value: String },
+    /// The etag is stale.
+    #[error("{resource} was changed in between")]
+    EtagMismatch { resource: Resource, id: String },
+    /// Other resources use this one.
+    #[error("{resource} is in use")]
+    InUse { resource: Resource, id: String, by: Vec<Use> },
+    /// The resource is in a state that does not allow the call.
+    #[error("precondition failed")]
+    Precondition { reason: Precondition, resource: Resource, id: String, message: String },
+    /// The request id was used before with another body.
+    #[error("request id reused")]
+    RequestIdConflict { request_id: String },
+    /// Nobody knows this caller.
+    #[error("caller unknown")]
+    Unauthenticated { message: String },
+    /// The caller lacks a right.
+    #[error("right {right} missing")]
+    ScopeDenied { right: &'static str },
+    /// The caller's tenant does not exist.
+    #[error("tenant unknown")]
+    TenantUnknown { tenant: String },
+    /// A limit of the server is reached.
+    #[error("{what} over the limit")]
+    QuotaExceeded { what: &'static str, limit: u64 },
+    /// Too many calls at once.
+    #[error("too many calls")]
+    RateLimited { retry_after: Duration },
+    /// The database is away, full or busy; nothing was written.
+    #[error("store unavailable")]
+    StoreUnavailable {
+        retry_after: Duration,
+        #[source]
+        source: Cause,
+    },
+    /// The server sheds load or shuts down.
+    #[error("server unavailable")]
+    ServerUnavailable { retry_after: Duration },
+    /// The deadline has passed.
+    #[error("deadline exceeded")]
+    DeadlineExceeded,
+    /// A stored secret does not open.
+    #[error("secret of {resource} does not open")]
+    DecryptFailed { resource: Resource, id: String },
+    /// A defect.
+    #[error("internal error")]
+    Internal(#[source] Cause),
+}
+
+/// One thing that is wrong with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Path of the field in snake case, as in the proto.
+    pub field: String,
+    /// Why it is wrong, for people.
+    pub description: String,
+    /// What kind of wrong it is.
+    pub kind: ViolationKind,
+}
+
+/// Kinds of violations; each has a reason of its own on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViolationKind {
+    Field,
+    Filter,
+    Malformed,
+    PageToken,
+    Placeholder,
+    Reference,
+}
+
+/// What of a resource is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    ExternalId,
+    Id,
+    Name,
+}
+
+/// States that do not allow a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    ConnectionInactive,
+    ConnectorDisabled,
+    CredentialNotValid,
+    DefaultConfiguration,
+    KeyExpired,
+    ReauthRequired,
+    RevealDisabled,
+}
+
+/// Who uses a resource that was to be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    pub resource: Resource,
+    pub count: u64,
+}
+
+/// Collects violations, so that a caller learns all of them at once.
+#[derive(Debug, Default)]
+pub struct Violations(Vec<Violation>);
+
+// === impl Error ===
+
+impl Error {
+    /// For a request with a single fault.
+    pub fn invalid(violation: Violation) -> Self {
+        Error::Invalid(vec![violation])
+    }
+
+    /// For a defect: something that cannot be if the code is right.
+    pub fn internal(cause: impl Into<Cause>) -> Self {
+        Error::Internal(cause.into())
+    }
+
+    /// For a reference that names nothing the caller may see.
+    pub fn not_found(resource: Resource, reference: impl std::fmt::Display) -> Self {
+        Error::NotFound { resource, reference: reference.to_string() }
+    }
+
+    /// For a state that does not allow the call.
+    pub fn precondition(
+        reason: Precondition,
+        resource: Resource,
+        id: impl std::fmt::Display,
+        message: impl Into<String>,
+    ) -> Self {
+        Error::Precondition { reason, resource, id: id.to_string(), message: message.into() }
+    }
+
+    /// Whether the same call may succeed later without a change by the caller.
+    pub const fn retryable(&self) -> bool {
+        match self {
+            Error::RateLimited { .. } | Error::StoreUnavailable { .. } | Error::ServerUnavailable { .. } => true,
+            Error::Invalid(_)
+            | Error::NotFound { .. }
+            | Error::Taken { .. }
+            | Error::EtagMismatch { .. }
+            | Error::InUse { .. }
+            | Error::Precondition { .. }
+            | Error::RequestIdConflict { .. }
+            | Error::Unauthenticated { .. }
+            | Error::ScopeDenied { .. }
+            | Error::TenantUnknown { .. }
+            | Error::QuotaExceeded { .. }
+            | Error::DeadlineExceeded
+            | Error::DecryptFailed { .. }
+            | Error::Internal(_) => false,
+        }
+    }
+
+    /// The stable reason on the wire, `ErrorReason` of the contract without its prefix.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Error::Invalid(violations) => invalid_reason(violations),
+            Error::NotFound { resource, .. } => not_found_reason(*resource),
+            Error::Taken { what: Taken::Id, .. } => "ID_TAKEN",
+            Error::Taken { what: Taken::Name, .. } => "NAME_TAKEN",
+            Error::Taken { what: Taken::ExternalId, .. } => "EXTERNAL_ID_TAKEN",
+            Error::EtagMismatch { .. } => "ETAG_MISMATCH",
+            Error::InUse { .. } => "IN_USE",
+            Error::Precondition { reason, .. } => reason.as_str(),
+            Error::RequestIdConflict { .. } => "REQUEST_ID_CONFLICT",
+            Error::Unauthenticated { .. } => "CALLER_UNAUTHENTICATED",
+            Error::ScopeDenied { .. } => "SCOPE_DENIED",
+            Error::TenantUnknown { .. } => "TENANT_UNKNOWN",
+            Error::QuotaExceeded { .. } => "QUOTA_EXCEEDED",
+            Error::RateLimited { .. } => "RATE_LIMITED",
+            Error::StoreUnavailable { .. } => "STORE_UNAVAILABLE",
+            Error::ServerUnavailable { .. } => "SERVER_UNAVAILABLE",
+            Error::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Error::DecryptFailed { .. } => "DECRYPT_FAILED",
+            Error::Internal(_) => "INTERNAL",
+        }
+    }
+}
+
+impl From<Violation> for Error {
+    fn from(violation: Violation) -> Self {
+        Error::invalid(violation)
+    }
+}
+
+/// The reason of a whole request: the kind that all its violations share, or FIELD_INVALID.
+fn invalid_reason(violations: &[Violation]) -> &'static str {
+    let mut kinds = violations.iter().map(|violation| violation.kind);
+    let first = kinds.next().unwrap_or(ViolationKind::Field);
+    if kinds.all(|kind| kind == first) { first.as_str() } else { ViolationKind::Field.as_str() }
+}
+
+const fn not_found_reason(resource: Resource) -> &'static str {
+    match resource {
+        Resource::Configuration => "CONFIGURATION_NOT_FOUND",
+        Resource::Connection => "CONNECTION_NOT_FOUND",
+        Resource::Connector => "CONNECTOR_NOT_FOUND",
+        Resource::Credential => "CREDENTIAL_NOT_FOUND",
+        Resource::Key => "KEY_NOT_FOUND",
+        Resource::Rewrap => "REWRAP_NOT_FOUND",
+        Resource::Tenant => "TENANT_NOT_FOUND",
+        Resource::UserConnector => "USER_CONNECTOR_NOT_FOUND",
+    }
+}
+
+// === impl ViolationKind ===
+
+impl ViolationKind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            ViolationKind::Field => "FIELD_INVALID",
+            ViolationKind::Filter => "FILTER_INVALID",
+            ViolationKind::Malformed => "MESSAGE_MALFORMED",
+            ViolationKind::PageToken => "PAGE_TOKEN_INVALID",
+            ViolationKind::Placeholder => "PLACEHOLDER_SECRET",
+            ViolationKind::Reference => "REFERENCE_INVALID",
+        }
+    }
+}
+
+// === impl Precondition ===
+
+impl Precondition {
+    /// The reason on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Precondition::ConnectionInactive => "CONNECTION_INACTIVE",
+            Precondition::ConnectorDisabled => "CONNECTOR_DISABLED",
+            Precondition::CredentialNotValid => "CREDENTIAL_NOT_VALID",
+            Precondition::DefaultConfiguration => "DEFAULT_CONFIGURATION",
+            Precondition::KeyExpired => "KEY_EXPIRED",
+            Precondition::ReauthRequired => "REAUTH_REQUIRED",
+            Precondition::RevealDisabled => "REVEAL_DISABLED",
+        }
+    }
+}
+
+// === impl Violation ===
+
+impl Violation {
+    fn new(kind: ViolationKind, field: impl Into<String>, description: impl Into<String>) -> Self {
+        Violation { field: field.into(), description: description.into(), kind }
+    }
+
+    /// For a field whose value is wrong.
+    pub fn field(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self::new(ViolationKind::Field, field, description)
+    }
+
+    /// For a filter that does not parse or does not fit the resource; the description names the position.
+    pub fn filter(description: impl Into<String>) -> Self {
+        Self::new(ViolationKind::Filter, "filter", description)
+    }
+
+    /// For a message that nests too deep or holds too much.
+    pub fn malformed(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self::new(ViolationKind::Malformed, field, description)
+    }
+
+    /// For a page token that cannot be used here. Why exactly is not said: a token is opaque.
+    pub fn page_token() -> Self {
+        let description = "is not a token of this list with this filter and order, or has expired";
+        Self::new(ViolationKind::PageToken, "page_token", description)
+    }
+
+    /// For a masked placeholder sent as a secret.
+    pub fn placeholder(field: impl Into<String>) -> Self {
+        let description = "is a masked placeholder, not a secret; leave the field out to keep the stored secret";
+        Self::new(ViolationKind::Placeholder, field, description)
+    }
+
+    /// For a reference of a wrong form.
+    pub fn reference(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self::new(ViolationKind::Reference, field, description)
+    }
+}
+
+// === impl Violations ===
+
+impl Violations {
+    /// Notes one more.
+    pub fn push(&mut self, violation: Violation) {
+        self.0.push(violation);
+    }
+
+    /// Takes the value out of a result, or notes its violation.
+    pub fn check<T>(&mut self, result: std::result::Result<T, Violation>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(violation) => {
+                self.0.push(violation);
+                None
+            }
+        }
+    }
+
+    /// Whether nothing was noted so far.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All that was noted.
+    pub fn into_vec(self) -> Vec<Violation> {
+        self.0
+    }
+
+    /// Notes several more.
+    pub fn extend(&mut self, violations: impl IntoIterator<Item = Violation>) {
+        self.0.extend(violations);
+    }
+
+    /// An error with all that was noted, or `value` when there is nothing.
+    ///
+    /// The value is an `Option` because a parser that noted a violation has no whole value to give.
+    pub fn finish<T>(self, value: Option<T>) -> Result<T> {
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            None if self.0.is_empty() => Err(Error::internal("a value is missing without a violation")),
+            _ => Err(Error::Invalid(self.0)),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Typed ids. Each resource has its own id type, so that one cannot stand where another belongs.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::resource::Resource;
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident => $resource:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            /// The resource that this id names.
+            pub const RESOURCE: Resource = Resource::$resource;
+
+            /// A fresh id. UUIDv7: ids made one after the other sort in that order.
+            pub fn generate() -> Self {
+                Self(Uuid::now_v7())
+            }
+        }
+
+        impl From<Uuid> for $name {
+            fn from(id: Uuid) -> Self {
+                Self(id)
+            }
+        }
+
+        impl From<$name> for Uuid {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// Id of a tenant. It is the first column of every table and part of every encryption context.
+    TenantId => Tenant;
+    /// Id of a connector.
+    ConnectorId => Connector;
+    /// Id of a connection.
+    ConnectionId => Connection;
+    /// Id of a credential.
+    CredentialId => Credential;
+    /// Id of a configuration.
+    ConfigurationId => Configuration;
+    /// Id of a key (client identity or trust bundle).
+    KeyId => Key;
+    /// Id of the link between a user and a connector.
+    UserConnectorId => UserConnector;
+}
+
+impl TenantId {
+    /// The owner of what belongs to the deployment and to no tenant, such as the key of page tokens.
+    pub const SYSTEM: TenantId = TenantId(Uuid::nil());
+}

@@ -1,0 +1,153 @@
+//! JSON objects that callers keep with a resource, within limits that bound the work of everybody who reads them.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::Violation;
+
+/// A JSON object of any shape: at most 16 levels, 2,000 values, 64 keys an object, 64 KiB as JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JsonObject(Map<String, Value>);
+
+/// Levels of objects and lists, the outermost included.
+pub const MAX_LEVELS: usize = 16;
+/// Values, those of inner objects and lists included.
+pub const MAX_VALUES: usize = 2_000;
+/// Keys of one object.
+pub const MAX_KEYS: usize = 64;
+/// Bytes as compact JSON.
+pub const MAX_BYTES: usize = 64 * 1024;
+
+// === impl JsonObject ===
+
+impl JsonObject {
+    /// Checks an object against the limits. Numbers are finite already: `Value` has no other.
+    pub fn parse(field: &str, object: Map<String, Value>) -> Result<Self, Violation> {
+        let mut values = 0;
+        let object = JsonObject(object);
+        match check_object(&object.0, 1, &mut values) {
+            Err(description) => Err(Violation::malformed(field, description)),
+            Ok(()) if object.size() > MAX_BYTES => {
+                Err(Violation::malformed(field, format!("is larger than {} KiB", MAX_BYTES / 1024)))
+            }
+            Ok(()) => Ok(object),
+        }
+    }
+
+    /// Wraps an object that was checked before it was stored.
+    pub fn stored(object: Map<String, Value>) -> Self {
+        Self(object)
+    }
+
+    /// The object itself.
+    pub fn as_map(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// Whether it has no member.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Bytes as compact JSON.
+    pub fn size(&self) -> usize {
+        serde_json::to_vec(&self.0).map_or(usize::MAX, |json| json.len())
+    }
+}
+
+impl From<JsonObject> for Map<String, Value> {
+    fn from(object: JsonObject) -> Self {
+        object.0
+    }
+}
+
+/// A JSON number, or what is wrong with it: JSON has neither infinities nor NaN.
+pub fn number(field: &str, value: f64) -> Result<Value, Violation> {
+    // Whole numbers stay whole: `1` and not `1.0`. Beyond 2^53 an f64 stands for several of them.
+    const MAX_WHOLE: f64 = 9_007_199_254_740_992.0;
+    if value.fract() == 0.0 && value.abs() <= MAX_WHOLE && !(value == 0.0 && value.is_sign_negative()) {
+        #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and in range")]
+        return Ok(Value::from(value as i64));
+    }
+    match serde_json::Number::from_f64(value) {
+        Some(number) => Ok(Value::Number(number)),
+        None => Err(Violation::field(field, "must not hold numbers that are infinite or not a number")),
+    }
+}
+
+fn check_object(object: &Map<String, Value>, level: usize, values: &mut usize) -> Result<(), String> {
+    if object.len() > MAX_KEYS {
+        return Err(format!("has an object with more than {MAX_KEYS} keys"));
+    }
+    check_members(object.values(), level, values)
+}
+
+fn check_members<'a>(members: impl Iterator<Item = &'a Value>, level: usize, values: &mut usize) -> Result<(), String> {
+    if level > MAX_LEVELS {
+        return Err(format!("nests deeper than {MAX_LEVELS} levels"));
+    }
+    for member in members {
+        *values += 1;
+        if *values > MAX_VALUES {
+            return Err(format!("holds more than {MAX_VALUES} values"));
+        }
+        match member {
+            Value::Object(object) => check_object(object, level + 1, values)?,
+            Value::Array(list) => check_members(list.iter(), level + 1, values)?,
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(value: Value) -> Result<JsonObject, Violation> {
+        let Value::Object(object) = value else { panic!("an object is needed") };
+        JsonObject::parse("connector.data", object)
+    }
+
+    fn nested(levels: usize, list: bool) -> Value {
+        let inner = (2..levels).fold(json!({}), |inner, _| if list { json!([inner]) } else { json!({ "a": inner }) });
+        if levels > 1 { json!({ "a": inner }) } else { json!({}) }
+    }
+
+    #[test]
+    fn limits_hold_exactly() {
+        for list in [false, true] {
+            assert!(parse(nested(16, list)).is_ok());
+            assert_eq!(parse(nested(17, list)).unwrap_err().description, "nests deeper than 16 levels");
+        }
+        let keys = |count: usize| (0..count).map(|key| (key.to_string(), json!(1))).collect::<Map<_, _>>();
+        assert!(parse(json!({ "inner": keys(64) })).is_ok());
+        assert_eq!(
+            parse(json!({ "inner": keys(65) })).unwrap_err().description,
+            "has an object with more than 64 keys"
+        );
+        assert!(parse(json!({ "list": vec![1; 1_999] })).is_ok());
+        assert_eq!(parse(json!({ "list": vec![1; 2_000] })).unwrap_err().description, "holds more than 2000 values");
+        assert!(parse(json!({ "a": "x".repeat(MAX_BYTES - 8) })).is_ok());
+        assert_eq!(parse(json!({ "a": "x".repeat(MAX_BYTES - 7) })).unwrap_err().description, "is larger than 64 KiB");
+    }
+
+    #[test]
+    fn size_counts_escapes() {
+        assert!(parse(json!({ "a": "\u{1}".repeat(MAX_BYTES / 6) })).is_err());
+    }
+
+    #[test]
+    fn numbers_are_finite_and_whole_ones_stay_whole() {
+        assert_eq!(number("data", 3.0), Ok(json!(3)));
+        assert_eq!(number("data", -9_007_199_254_740_992.0), Ok(json!(-9_007_199_254_740_992_i64)));
+        assert_eq!(number("data", 0.5), Ok(json!(0.5)));
+        assert_eq!(number("data", 1e300), Ok(json!(1e300)));
+        for wrong in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert!(number("data", wrong).is_err());
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Keys: client identities and trust bundles.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::KeyId;
+use crate::meta::Meta;
+use crate::secret::Secret;
+use crate::text::{Labels, Name};
+use crate::time::Timestamp;
+
+/// A key, without its private part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Key {
+    pub id: KeyId,
+    pub name: Name,
+    pub kind: KeyKind,
+    /// The certificates as PEM, as they were imported.
+    pub certificate_pem: String,
+    /// What they say, in the same order.
+    pub certificates: Vec<CertificateFacts>,
+    /// When the first of them expires.
+    pub not_after: Timestamp,
+    /// How many connectors and credentials use it; counted when it is read.
+    pub used_by: u64,
+    pub labels: Labels,
+    pub meta: Meta,
+}
+
+/// What a key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum KeyKind {
+    /// Certificate chain and private key.
+    ClientIdentity,
+    /// CA certificates.
+    TrustBundle,
+}
+
+/// The facts of one certificate (RFC 5280).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateFacts {
+    pub subject: String,
+    pub issuer: String,
+    pub serial_number: String,
+    pub subject_alternative_names: Vec<String>,
+    pub not_before: Timestamp,
+    pub not_after: Timestamp,
+    pub fingerprint_sha256: String,
+    pub public_key_algorithm: String,
+    pub is_ca: bool,
+}
+
+/// What an import asks for. The certificates are checked by the use case, which may parse X.509.
+#[derive(Debug)]
+pub struct KeyDraft {
+    pub id: Option<KeyId>,
+    pub name: Name,
+    pub kind: Option<KeyKind>,
+    pub certificate_pem: String,
+    pub private_key_pem: Option<Secret>,
+    pub labels: Labels,
+}
+
+/// Column of the sealed private key.
+pub const PRIVATE_KEY_COLUMN: &str = "private_key_pem";
+/// Longest certificate PEM in bytes.
+pub const MAX_CERTIFICATE_PEM_BYTES: usize = 64 * 1024;
+/// Longest private key PEM in characters.
+pub const MAX_PRIVATE_KEY_PEM_CHARS: usize = 16 * 1024;
+/// Certificates in one key at most.
+pub const MAX_CERTIFICATES: usize = 100;
+
+// === impl KeyKind ===
+
+impl KeyKind {
+    /// The names, as filters and the database use them.
+    pub const NAMES: &'static [&'static str] = &["CLIENT_IDENTITY", "TRUST_BUNDLE"];
+
+    /// The name of this kind.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            KeyKind::ClientIdentity => "CLIENT_IDENTITY",
+            KeyKind::TrustBundle => "TRUST_BUNDLE",
+        }
+    }
+
+    /// The kind of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::ClientIdentity, Self::TrustBundle].into_iter().find(|kind| kind.as_str() == name)
+    }
+}

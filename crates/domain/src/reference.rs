@@ -1,0 +1,149 @@
+//! References: how a caller names a resource in a request.
+
+use uuid::Uuid;
+
+use crate::error::Violation;
+use crate::text::{EXTERNAL_PREFIX, MAX_NAME, Name, bounded_text};
+
+/// What a caller wrote to name a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ref {
+    /// A UUID.
+    Id(Uuid),
+    /// `name:<name>`; compared by [`Name::key`].
+    Name(Name),
+    /// `ext:<external id>`, here without the prefix.
+    External(String),
+}
+
+/// Which forms a reference may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forms {
+    name: bool,
+    external: bool,
+}
+
+const NAME_PREFIX: &str = "name:";
+const MAX_EXTERNAL: usize = 191;
+
+// === impl Ref ===
+
+impl Ref {
+    /// Parses a required reference. Blanks at the ends do not count.
+    pub fn parse(field: &str, text: &str, forms: Forms) -> Result<Self, Violation> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(Violation::reference(field, format!("must not be blank; it must be {forms}")));
+        }
+        let part = |part: Result<_, Violation>| part.map_err(|wrong| Violation::reference(field, wrong.description));
+        if let Some(name) = text.strip_prefix(NAME_PREFIX).filter(|_| forms.name) {
+            return part(Name::parse(field, name, MAX_NAME).map(Ref::Name));
+        }
+        if let Some(external) = text.strip_prefix(EXTERNAL_PREFIX).filter(|_| forms.external) {
+            return part(bounded_text(field, external.trim(), MAX_EXTERNAL, false).map(Ref::External));
+        }
+        match parse_uuid(text) {
+            Some(id) => Ok(Ref::Id(id)),
+            None => Err(Violation::reference(field, format!("must be {forms}"))),
+        }
+    }
+
+    /// Parses a reference that may be left out. Empty is left out; blank is wrong.
+    pub fn parse_optional(field: &str, text: &str, forms: Forms) -> Result<Option<Self>, Violation> {
+        if text.is_empty() { Ok(None) } else { Self::parse(field, text, forms).map(Some) }
+    }
+}
+
+impl From<Uuid> for Ref {
+    fn from(id: Uuid) -> Self {
+        Ref::Id(id)
+    }
+}
+
+impl std::fmt::Display for Ref {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ref::Id(id) => id.fmt(f),
+            Ref::Name(name) => write!(f, "{NAME_PREFIX}{name}"),
+            Ref::External(external) => write!(f, "{EXTERNAL_PREFIX}{external}"),
+        }
+    }
+}
+
+// === impl Forms ===
+
+impl Forms {
+    /// A UUID only.
+    pub const ID: Forms = Forms { name: false, external: false };
+    /// A UUID or a name: connectors, keys, tenants.
+    pub const ID_NAME: Forms = Forms { name: true, external: false };
+    /// A UUID or an external id: credentials, configurations.
+    pub const ID_EXTERNAL: Forms = Forms { name: false, external: true };
+    /// All of them: connections.
+    pub const ID_NAME_EXTERNAL: Forms = Forms { name: true, external: true };
+}
+
+impl std::fmt::Display for Forms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match (self.name, self.external) {
+            (false, false) => "a UUID",
+            (true, false) => "a UUID or \"name:<name>\"",
+            (false, true) => "a UUID or \"ext:<external id>\"",
+            (true, true) => "a UUID, \"name:<name>\" or \"ext:<external id>\"",
+        })
+    }
+}
+
+/// Parses a UUID in its canonical form of 36 characters; other spellings of the same id are refused.
+pub fn parse_uuid(text: &str) -> Option<Uuid> {
+    const CANONICAL: usize = 36;
+    Uuid::try_parse(text).ok().filter(|_| text.len() == CANONICAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ViolationKind;
+
+    const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+    #[test]
+    fn each_form_is_read_where_it_is_allowed() {
+        let id = Ref::Id(ID.parse().unwrap());
+        for forms in [Forms::ID, Forms::ID_NAME, Forms::ID_EXTERNAL, Forms::ID_NAME_EXTERNAL] {
+            assert_eq!(Ref::parse("reference", &format!(" {ID} "), forms), Ok(id.clone()));
+            assert_eq!(Ref::parse("reference", &ID.to_uppercase(), forms), Ok(id.clone()));
+            assert_eq!(Ref::parse("reference", "name: Gmail ", forms).is_ok(), forms.name);
+            assert_eq!(Ref::parse("reference", "ext:Team A", forms).is_ok(), forms.external);
+        }
+        let all = Forms::ID_NAME_EXTERNAL;
+        assert_eq!(Ref::parse("reference", "ext: Team A", all), Ok(Ref::External("Team A".into())));
+        assert_eq!(Ref::parse("reference", "ext:name:x", all), Ok(Ref::External("name:x".into())));
+        assert_eq!(Ref::parse("reference", &format!("ext:{ID}"), all), Ok(Ref::External(ID.into())));
+        assert_eq!(Ref::parse("reference", "name:ext:x", all).unwrap().to_string(), "name:ext:x");
+    }
+
+    #[test]
+    fn everything_else_is_refused_as_a_reference() {
+        let long = format!("ext:{}", "x".repeat(192));
+        let braced = format!("{{{ID}}}");
+        let urn = format!("urn:uuid:{ID}");
+        let simple = ID.replace('-', "");
+        for text in [
+            "", " ", "Gmail", "name:", "name: ", "ext:", "ext:\t", "ext:a\nb", "EXT:a", "id:1", &long, &braced, &urn,
+            &simple,
+        ] {
+            let violation = Ref::parse("credential", text, Forms::ID_NAME_EXTERNAL).unwrap_err();
+            assert_eq!((violation.kind, &*violation.field), (ViolationKind::Reference, "credential"), "{text:?}");
+        }
+        let violation = Ref::parse("reference", "Gmail", Forms::ID_NAME).unwrap_err();
+        assert_eq!(violation.description, "must be a UUID or \"name:<name>\"");
+    }
+
+    #[test]
+    fn left_out_is_not_blank() {
+        assert_eq!(Ref::parse_optional("connector", "", Forms::ID_NAME), Ok(None));
+        assert!(Ref::parse_optional("connector", " ", Forms::ID_NAME).is_err());
+        assert!(matches!(Ref::parse_optional("connector", ID, Forms::ID_NAME), Ok(Some(Ref::Id(_)))));
+    }
+}

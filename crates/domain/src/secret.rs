@@ -1,0 +1,107 @@
+//! Secrets as a type: no printable form, no copy, no serialisation, wiped when dropped.
+
+use zeroize::Zeroizing;
+
+use crate::error::Violation;
+
+/// A secret text. It can be used only where [`Secret::expose`] is written, which is what a reviewer looks for.
+pub struct Secret(Zeroizing<String>);
+
+/// What an update does with a stored secret. Absent means keep; clearing is an explicit act (model: secrets are
+/// write-only).
+#[derive(Debug, Default)]
+pub enum SecretPatch {
+    /// Leave the stored secret as it is.
+    #[default]
+    Keep,
+    /// Replace it.
+    Set(Secret),
+    /// Remove it.
+    Clear,
+}
+
+// === impl Secret ===
+
+impl Secret {
+    /// Wraps a text that is known to be good, such as one that was just opened.
+    pub fn new(value: String) -> Self {
+        Self(Zeroizing::new(value))
+    }
+
+    /// Checks a text that a caller sent: 1 to `max_chars` characters, and not a masked placeholder.
+    pub fn parse(field: &str, value: String, max_chars: usize) -> Result<Self, Violation> {
+        let secret = Self::new(value);
+        let value = secret.expose();
+        if value.is_empty() {
+            return Err(Violation::field(field, "must not be empty"));
+        }
+        if value.chars().count() > max_chars {
+            return Err(Violation::field(field, format!("must be at most {max_chars} characters long")));
+        }
+        if is_placeholder(value) {
+            return Err(Violation::placeholder(field));
+        }
+        Ok(secret)
+    }
+
+    /// The secret itself. Whoever calls this answers for where it goes.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Another holder of the same secret. There is no `Clone`, so that copies are made on purpose.
+    pub fn duplicate(&self) -> Self {
+        Self::new(self.0.to_string())
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Whether a text is what user interfaces show in place of a secret. Storing one would destroy the real secret.
+fn is_placeholder(value: &str) -> bool {
+    let value = value.trim();
+    let masked = |c: char| matches!(c, '*' | '•' | '●' | '·' | 'x' | 'X' | '.');
+    let all_masked = value.chars().count() >= 3 && value.chars().all(masked) && {
+        let first = value.chars().next();
+        value.chars().all(|c| Some(c) == first)
+    };
+    let bare = value.trim_matches(|c: char| matches!(c, '[' | ']' | '<' | '>' | '(' | ')' | '{' | '}' | '*' | '_'));
+    all_masked
+        || value.is_empty()
+        || ["redacted", "masked", "hidden", "secret_redacted", "unchanged", "filtered"]
+            .iter()
+            .any(|word| bare.eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_refused_and_real_secrets_are_not() {
+        for placeholder in
+            ["****", "********", "REDACTED", "[redacted]", "<masked>", "•••••", "xxxx", "   ", "**REDACTED**"]
+        {
+            assert!(Secret::parse("password", placeholder.into(), 99).is_err(), "{placeholder}");
+        }
+        for real in ["basicPassword", "a*b*c", "*1*", "xxy", "hunter2", "..x", "**"] {
+            assert!(Secret::parse("password", real.into(), 99).is_ok(), "{real}");
+        }
+    }
+
+    #[test]
+    fn length_counts_characters() {
+        assert!(Secret::parse("password", "ä".repeat(10), 10).is_ok());
+        assert!(Secret::parse("password", "ä".repeat(11), 10).is_err());
+        assert!(Secret::parse("password", String::new(), 10).is_err());
+    }
+
+    #[test]
+    fn debug_says_nothing() {
+        assert_eq!(format!("{:?}", SecretPatch::Set(Secret::new("canary".into()))), "Set([redacted])");
+    }
+}

@@ -1,0 +1,286 @@
+//! Bounded texts. Each is a type of its own that can only be made by parsing, so whoever holds one need not check again.
+//!
+//! Lengths count characters (Unicode scalar values), not bytes.
+
+mod maps;
+mod url;
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Violation;
+
+pub(crate) use maps::readable;
+pub use maps::{Headers, Labels, Parameters, header_name, secret_headers};
+pub use url::{HttpUrl, RedirectUri};
+
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Wraps a value that was parsed before it was stored.
+            pub fn stored(value: String) -> Self {
+                Self(value)
+            }
+
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(text: $name) -> String {
+                text.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+use texts;
+
+texts! {
+    /// A display name, trimmed and without control characters. Names are compared by [`Name::key`].
+    Name;
+    /// An identifier of the caller's choosing, trimmed, without "ext:" and control characters; 1 to 191 characters.
+    ExternalId;
+    /// The external id of a connection: 1 to 64 ASCII letters, digits, "-", "_", "." and ":" (Authress connectionId).
+    Slug;
+    /// The platform's id of a user: 1 to 128 characters, kept exactly as it is.
+    UserId;
+    /// The name of a tenant: 1 to 63 lower-case letters, digits and "-" (a DNS label that begins with a letter).
+    TenantName;
+    /// An ISO 3166-1 alpha-2 country code in upper case.
+    CountryCode;
+}
+
+/// OAuth scopes (RFC 6749 3.3) in the order given, each once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Scopes(Vec<String>);
+
+/// Longest name of most resources, in characters.
+pub const MAX_NAME: usize = 191;
+/// Longest name of a connection (Authress data.name), in characters.
+pub const MAX_CONNECTION_NAME: usize = 64;
+/// Longest description, in characters.
+pub const MAX_DESCRIPTION: usize = 1_024;
+
+const MAX_EXTERNAL_ID: usize = 191;
+const MAX_SLUG: usize = 64;
+const MAX_USER_ID: usize = 128;
+const MAX_TENANT_NAME: usize = 63;
+const MAX_SCOPES: usize = 100;
+const MAX_SCOPE: usize = 256;
+
+/// What marks an external id in a reference.
+pub(crate) const EXTERNAL_PREFIX: &str = "ext:";
+
+/// Officially assigned codes of ISO 3166-1.
+const COUNTRIES: &str = "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS \
+    BT BV BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE EG EH ER ES ET FI FJ \
+    FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM HN HR HT HU ID IE IL IM IN IO IQ IR IS IT \
+    JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP \
+    MQ MR MS MT MU MV MW MX MY MZ NA NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE \
+    RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR TT TV \
+    TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW";
+
+// === impl Name ===
+
+impl Name {
+    /// Parses a name of 1 to `max` characters after trimming.
+    pub fn parse(field: &str, value: &str, max: usize) -> Result<Self, Violation> {
+        bounded_text(field, value.trim(), max, false).map(Self)
+    }
+
+    /// The form that names are compared by: two names that differ only in letter case have the same.
+    pub fn key(&self) -> String {
+        fold(&self.0)
+    }
+}
+
+// === impl ExternalId ===
+
+impl ExternalId {
+    /// Parses an external id; one leading "ext:" is dropped. A second one is refused, because the id would change again
+    /// when it is sent back as it was read.
+    pub fn parse(field: &str, value: &str) -> Result<Self, Violation> {
+        let value = value.trim();
+        let value = value.strip_prefix(EXTERNAL_PREFIX).unwrap_or(value).trim();
+        if value.starts_with(EXTERNAL_PREFIX) {
+            return Err(Violation::field(field, "must not begin with \"ext:\" twice"));
+        }
+        bounded_text(field, value, MAX_EXTERNAL_ID, false).map(Self)
+    }
+}
+
+// === impl Slug ===
+
+impl Slug {
+    /// Parses the external id of a connection.
+    pub fn parse(field: &str, value: &str) -> Result<Self, Violation> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
+        if value.is_empty() || value.chars().count() > MAX_SLUG || !value.chars().all(allowed) {
+            let description = format!("must be 1 to {MAX_SLUG} letters, digits, \"-\", \"_\", \".\" or \":\"");
+            return Err(Violation::field(field, description));
+        }
+        Ok(Self(value.to_owned()))
+    }
+}
+
+// === impl UserId ===
+
+impl UserId {
+    /// Parses the id of a user. Nothing is trimmed: an id that differs in a blank is another user's.
+    pub fn parse(field: &str, value: &str) -> Result<Self, Violation> {
+        let value = bounded_text(field, value, MAX_USER_ID, false)?;
+        if value.trim() != value {
+            return Err(Violation::field(field, "must not begin or end with a blank"));
+        }
+        Ok(Self(value))
+    }
+}
+
+// === impl TenantName ===
+
+impl TenantName {
+    /// Parses the name of a tenant.
+    pub fn parse(field: &str, value: &str) -> Result<Self, Violation> {
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let starts_well = value.starts_with(|c: char| c.is_ascii_lowercase());
+        if !starts_well || value.len() > MAX_TENANT_NAME || !value.chars().all(allowed) || value.ends_with('-') {
+            let description = format!(
+                "must be 1 to {MAX_TENANT_NAME} lower-case letters, digits and \"-\", begin with a letter and not end with \"-\""
+            );
+            return Err(Violation::field(field, description));
+        }
+        Ok(Self(value.to_owned()))
+    }
+}
+
+// === impl CountryCode ===
+
+impl CountryCode {
+    /// Parses a country code.
+    pub fn parse(field: &str, value: &str) -> Result<Self, Violation> {
+        if !COUNTRIES.split_ascii_whitespace().any(|code| code == value) {
+            return Err(Violation::field(field, "must be an ISO 3166-1 alpha-2 country code in upper case"));
+        }
+        Ok(Self(value.to_owned()))
+    }
+}
+
+// === impl Scopes ===
+
+impl Scopes {
+    /// Parses scopes separated by blanks, at most `max` characters in all; an empty text is no scope.
+    pub fn parse(field: &str, value: &str, max: usize) -> Result<Self, Violation> {
+        let value = bounded_text(field, value, max, true)?;
+        Self::collect(field, value.split(' ').filter(|scope| !scope.is_empty()))
+    }
+
+    /// Parses a list of scopes: at most 100, each 1 to 256 characters without blanks.
+    pub fn parse_list<S: AsRef<str>>(field: &str, values: &[S]) -> Result<Self, Violation> {
+        Self::collect(field, values.iter().map(AsRef::as_ref))
+    }
+
+    /// Wraps scopes that were parsed before they were stored.
+    pub fn stored(scopes: Vec<String>) -> Self {
+        Self(scopes)
+    }
+
+    /// The scopes, in order.
+    pub fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+
+    /// The first scope that is not among `self`, if any.
+    pub fn missing<'a>(&self, wanted: &'a Scopes) -> Option<&'a str> {
+        wanted.0.iter().find(|scope| !self.0.contains(scope)).map(String::as_str)
+    }
+
+    fn collect<'a>(field: &str, values: impl Iterator<Item = &'a str>) -> Result<Self, Violation> {
+        let mut seen = BTreeSet::new();
+        let mut scopes = Vec::new();
+        for value in values {
+            bounded_text(field, value, MAX_SCOPE, false)?;
+            if value.contains(char::is_whitespace) {
+                return Err(Violation::field(field, "must be scopes without blanks"));
+            }
+            if seen.insert(value) {
+                scopes.push(value.to_owned());
+            }
+        }
+        if scopes.len() > MAX_SCOPES {
+            return Err(Violation::field(field, format!("must be at most {MAX_SCOPES} scopes")));
+        }
+        Ok(Self(scopes))
+    }
+}
+
+impl std::fmt::Display for Scopes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.join(" "))
+    }
+}
+
+/// Checks a line of text: at most `max` characters, no control characters, and not blank unless `allow_empty`. Nothing is
+/// trimmed.
+pub fn bounded_text(field: &str, value: &str, max: usize, allow_empty: bool) -> Result<String, Violation> {
+    checked(field, value, max, allow_empty, is_unprintable)
+}
+
+/// Checks a text for people: at most 1,024 characters, no control characters but line breaks and tabs. It may be empty.
+pub fn description(field: &str, value: &str) -> Result<String, Violation> {
+    checked(field, value, MAX_DESCRIPTION, true, |c| is_unprintable(c) && !matches!(c, '\n' | '\r' | '\t'))
+}
+
+/// The form in which texts are compared without regard to letter case. Upper case comes first, because only so "ß" and
+/// "SS", or "ς" and "Σ", become the same.
+pub fn fold(text: &str) -> String {
+    text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+}
+
+/// Whether a character may not be in a line of text: control characters, line separators, and the bidirectional
+/// overrides, with which a text shows as another than it is.
+pub(crate) fn is_unprintable(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+fn checked(
+    field: &str,
+    value: &str,
+    max: usize,
+    allow_empty: bool,
+    refused: impl Fn(char) -> bool,
+) -> Result<String, Violation> {
+    if !allow_empty && value.trim().is_empty() {
+        return Err(Violation::field(field, "must not be blank"));
+    }
+    if value.chars().count() > max {
+        return Err(Violation::field(field, format!("must be at most {max} characters long")));
+    }
+    if value.chars().any(refused) {
+        return Err(Violation::field(field, "must not contain control characters"));
+    }
+    Ok(value.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

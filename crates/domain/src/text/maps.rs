@@ -1,0 +1,228 @@
+//! Bounded maps of texts: labels, headers, parameters.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Iter;
+
+use serde::{Deserialize, Serialize};
+
+use super::{bounded_text, is_unprintable};
+use crate::error::Violation;
+use crate::secret::Secret;
+
+macro_rules! maps {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(BTreeMap<String, String>);
+
+        impl $name {
+            /// Wraps a map that was parsed before it was stored.
+            pub fn stored(map: BTreeMap<String, String>) -> Self {
+                Self(map)
+            }
+
+            /// The entries in the order of their keys.
+            pub fn iter(&self) -> Iter<'_, String, String> {
+                self.0.iter()
+            }
+
+            /// The value of a key.
+            pub fn get(&self, key: &str) -> Option<&str> {
+                self.0.get(key).map(String::as_str)
+            }
+
+            /// Whether there is no entry.
+            pub fn is_empty(&self) -> bool {
+                self.0.is_empty()
+            }
+
+            /// The map itself.
+            pub fn as_map(&self) -> &BTreeMap<String, String> {
+                &self.0
+            }
+        }
+
+        impl From<$name> for BTreeMap<String, String> {
+            fn from(map: $name) -> Self {
+                map.0
+            }
+        }
+
+        impl<'a> IntoIterator for &'a $name {
+            type Item = (&'a String, &'a String);
+            type IntoIter = Iter<'a, String, String>;
+
+            fn into_iter(self) -> Self::IntoIter {
+                self.0.iter()
+            }
+        }
+    )*};
+}
+
+maps! {
+    /// Labels for selection: at most 64; keys 1 to 63 characters of letters, digits, "-", "_", ".", "/"; values at most
+    /// 128 characters without control characters.
+    Labels;
+    /// HTTP headers: at most 64; names are tokens (RFC 9110 5.6.2) of at most 128 characters, values at most 4,096
+    /// visible characters. None that belongs to the connection rather than to the request.
+    Headers;
+    /// Parameters passed on as they are: at most 64; names 1 to 128, values at most 1,024 characters.
+    Parameters;
+}
+
+const MAX_ENTRIES: usize = 64;
+const MAX_LABEL_KEY: usize = 63;
+const MAX_LABEL_VALUE: usize = 128;
+const MAX_HEADER_NAME: usize = 128;
+const MAX_HEADER_VALUE: usize = 4_096;
+const MAX_PARAMETER_NAME: usize = 128;
+const MAX_PARAMETER_VALUE: usize = 1_024;
+
+/// Headers that say how this connection or message is framed (RFC 9110 7.6.1, RFC 9112), and the two that follow from
+/// the request itself.
+const REFUSED_HEADERS: [&str; 11] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+// === impl Labels ===
+
+impl Labels {
+    /// Parses labels; all that is wrong is reported.
+    pub fn parse(field: &str, map: BTreeMap<String, String>) -> Result<Self, Vec<Violation>> {
+        let mut violations = count(field, map.len());
+        for (key, value) in &map {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+            if key.is_empty() || key.len() > MAX_LABEL_KEY || !key.chars().all(allowed) {
+                let rule = "must be 1 to 63 letters, digits, \"-\", \"_\", \".\" or \"/\"";
+                violations.push(Violation::field(field, format!("key {} {rule}", shown(key))));
+            } else {
+                violations.extend(bounded_text(&entry(field, key), value, MAX_LABEL_VALUE, true).err());
+            }
+        }
+        if violations.is_empty() { Ok(Self(map)) } else { Err(violations) }
+    }
+}
+
+// === impl Headers ===
+
+impl Headers {
+    /// Parses headers; all that is wrong is reported.
+    pub fn parse(field: &str, map: BTreeMap<String, String>) -> Result<Self, Vec<Violation>> {
+        let mut violations = count(field, map.len());
+        violations.extend(header_names(field, map.keys()));
+        violations.extend(map.iter().filter_map(|(name, value)| header_value(field, name, value).err()));
+        if violations.is_empty() { Ok(Self(map)) } else { Err(violations) }
+    }
+}
+
+// === impl Parameters ===
+
+impl Parameters {
+    /// Parses parameters; all that is wrong is reported.
+    pub fn parse(field: &str, map: BTreeMap<String, String>) -> Result<Self, Vec<Violation>> {
+        let mut violations = count(field, map.len());
+        for (name, value) in &map {
+            if bounded_text(field, name, MAX_PARAMETER_NAME, false).is_err() {
+                let rule = format!("must be 1 to {MAX_PARAMETER_NAME} characters without control characters");
+                violations.push(Violation::field(field, format!("name {} {rule}", shown(name))));
+            } else {
+                violations.extend(bounded_text(&entry(field, name), value, MAX_PARAMETER_VALUE, true).err());
+            }
+        }
+        if violations.is_empty() { Ok(Self(map)) } else { Err(violations) }
+    }
+}
+
+/// Parses headers whose values are secrets, with the limits of [`Headers`]. No violation repeats a value.
+pub fn secret_headers(field: &str, map: BTreeMap<String, String>) -> Result<BTreeMap<String, Secret>, Vec<Violation>> {
+    let mut violations = count(field, map.len());
+    violations.extend(header_names(field, map.keys()));
+    let mut headers = BTreeMap::new();
+    for (name, value) in map {
+        let checked = header_value(field, &name, &value);
+        match checked.and_then(|()| Secret::parse(&entry(field, &name), value, MAX_HEADER_VALUE)) {
+            Ok(secret) => drop(headers.insert(name, secret)),
+            Err(violation) => violations.push(violation),
+        }
+    }
+    if violations.is_empty() { Ok(headers) } else { Err(violations) }
+}
+
+/// Checks the name of an HTTP header that a connector sends.
+pub fn header_name(field: &str, name: &str) -> Result<String, Violation> {
+    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    if name.is_empty() || name.len() > MAX_HEADER_NAME || !name.chars().all(token) {
+        let description = format!("{} is not a header name of 1 to {MAX_HEADER_NAME} characters", shown(name));
+        return Err(Violation::field(field, description));
+    }
+    if REFUSED_HEADERS.iter().any(|refused| refused.eq_ignore_ascii_case(name)) {
+        return Err(Violation::field(field, format!("header {} is set by Jackfield itself", shown(name))));
+    }
+    Ok(name.to_owned())
+}
+
+/// What is wrong with the names of headers: each by itself, and those that differ in letter case only.
+fn header_names<'a>(field: &str, names: impl Iterator<Item = &'a String>) -> Vec<Violation> {
+    let mut lower = BTreeMap::new();
+    let mut violations = Vec::new();
+    for name in names {
+        match header_name(field, name) {
+            Err(violation) => violations.push(violation),
+            Ok(name) => {
+                if let Some(other) = lower.insert(name.to_ascii_lowercase(), name.clone()) {
+                    let description = format!("header {} is given twice, also as {}", shown(&name), shown(&other));
+                    violations.push(Violation::field(field, description));
+                }
+            }
+        }
+    }
+    violations
+}
+
+fn header_value(field: &str, name: &str, value: &str) -> Result<(), Violation> {
+    let visible = |byte: u8| (0x20..0x7f).contains(&byte) || byte == b'\t';
+    if value.len() > MAX_HEADER_VALUE || !value.bytes().all(visible) || value.trim() != value {
+        let description = format!(
+            "must be at most {MAX_HEADER_VALUE} visible ASCII characters, not beginning or ending with a blank"
+        );
+        return Err(Violation::field(entry(field, name), description));
+    }
+    Ok(())
+}
+
+fn count(field: &str, entries: usize) -> Vec<Violation> {
+    let description = || format!("must have at most {MAX_ENTRIES} entries");
+    (entries > MAX_ENTRIES).then(|| Violation::field(field, description())).into_iter().collect()
+}
+
+/// Path of an entry; a key that is not plain stands in backquotes, as in update masks.
+fn entry(field: &str, key: &str) -> String {
+    let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if plain { format!("{field}.{key}") } else { format!("{field}.`{}`", readable(key)) }
+}
+
+fn shown(key: &str) -> String {
+    format!("\"{}\"", readable(key))
+}
+
+/// A key as it can be shown in an error: what cannot be printed is replaced, and a long key is cut.
+pub(crate) fn readable(key: &str) -> String {
+    const MAX_SHOWN: usize = 128;
+    let mut readable: String =
+        key.chars().take(MAX_SHOWN).map(|c| if is_unprintable(c) { '\u{FFFD}' } else { c }).collect();
+    if key.chars().nth(MAX_SHOWN).is_some() {
+        readable.push('…');
+    }
+    readable
+}

@@ -1,0 +1,248 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+fn map(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
+    entries.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn numbered(count: usize) -> BTreeMap<String, String> {
+    (0..count).map(|index| (format!("k{index}"), "v".to_owned())).collect()
+}
+
+#[test]
+fn names_are_trimmed_bounded_and_compared_without_case() {
+    assert_eq!(Name::parse("name", "  Gmail \n", 191).unwrap().as_str(), "Gmail");
+    assert_eq!(Name::parse("name", &"ä".repeat(191), 191).unwrap().as_str().chars().count(), 191);
+    let key = |name: &str| Name::parse("name", name, 191).unwrap().key();
+    for (one, other) in [("Gmail", "gMAIL"), ("Straße", "STRASSE"), ("ΟΔΟΣ", "οδος"), ("ΟΔΟΣ", "οδοσ"), ("É", "é")]
+    {
+        assert_eq!(key(one), key(other));
+    }
+    assert_ne!(key("Gmail"), key("Gmai1"));
+    let long = "ä".repeat(192);
+    for wrong in ["", " ", "\u{a0}\u{2003}", "a\u{0}b", "a\nb", "a\u{7f}", "a\u{85}b", "a\u{202e}b", "a\u{2066}", &long]
+    {
+        assert_eq!(Name::parse("connector.name", wrong, 191).unwrap_err().field, "connector.name", "{wrong:?}");
+    }
+    assert!(Name::parse("name", "日本語 👩‍💻 (ж)", 191).is_ok(), "what people write stays allowed");
+}
+
+#[test]
+fn external_ids_lose_one_prefix() {
+    for given in ["Team A", "ext:Team A", "  ext: Team A "] {
+        assert_eq!(ExternalId::parse("external_id", given).unwrap().as_str(), "Team A");
+    }
+    let exact = format!("ext:{}", "x".repeat(191));
+    assert_eq!(ExternalId::parse("external_id", &exact).unwrap().as_str().len(), 191);
+    let long = "x".repeat(192);
+    for wrong in ["", "  ", "ext:", " ext:  ", "ext:ext:a", "ext: ext:a", "a\tb", &long] {
+        assert!(ExternalId::parse("external_id", wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn an_external_id_sent_back_is_the_same() {
+    for given in ["a", "ext:a", "EXT:a", "name:x", "ext", "ext :a"] {
+        let id = ExternalId::parse("external_id", given).unwrap();
+        assert_eq!(ExternalId::parse("external_id", id.as_str()).unwrap(), id);
+    }
+}
+
+#[test]
+fn slugs_user_ids_and_tenant_names() {
+    let (slug, user, tenant) = ("s".repeat(64), "u".repeat(128), "t".repeat(63));
+    for good in ["con_1", "a:b-c.d", "9", &slug] {
+        assert!(Slug::parse("external_id", good).is_ok(), "{good}");
+    }
+    for wrong in ["", "a b", "ä", "a/b", "a\n", &format!("{slug}s")] {
+        assert!(Slug::parse("external_id", wrong).is_err(), "{wrong:?}");
+    }
+    for good in ["alice", "auth0|1", "Ä b", &user] {
+        assert_eq!(UserId::parse("user_id", good).unwrap().as_str(), good);
+    }
+    for wrong in ["", " ", " a", "a ", "a\tb", "\u{2069}", &format!("{user}u")] {
+        assert!(UserId::parse("user_id", wrong).is_err(), "{wrong:?}");
+    }
+    for good in ["a", "default", "a-1", &tenant] {
+        assert!(TenantName::parse("name", good).is_ok(), "{good}");
+    }
+    for wrong in ["", "A", "1a", "-a", "a-", "a_b", "a.b", "ä", &format!("{tenant}t")] {
+        assert!(TenantName::parse("name", wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn descriptions_may_have_lines_and_other_texts_may_not() {
+    assert_eq!(description("description", "a\n\tb\r\n").unwrap(), "a\n\tb\r\n");
+    assert!(description("description", "").is_ok() && description("description", &"ä".repeat(1024)).is_ok());
+    for wrong in ["\u{0}", "\u{1b}[31m", "a\u{2028}b", "\u{202e}", &"ä".repeat(1025)] {
+        assert!(description("description", wrong).is_err(), "{wrong:?}");
+    }
+    assert_eq!(bounded_text("prefix", "Bearer ", 64, true).unwrap(), "Bearer ");
+    assert!(bounded_text("prefix", "", 64, true).is_ok() && bounded_text("prefix", "", 64, false).is_err());
+    assert!(bounded_text("prefix", "\n", 64, true).is_err());
+}
+
+#[test]
+fn http_urls_are_kept_as_written() {
+    let urls = [
+        "https://example.com",
+        "HTTP://Example.com:8080/a?b=c",
+        "https://[::1]:1/",
+        "http://localhost/%20",
+        "https://bücher.example/ä",
+    ];
+    for good in urls {
+        assert_eq!(HttpUrl::parse("url", good, 2048).unwrap().as_str(), good);
+    }
+    let wrong = [
+        "",
+        "example.com",
+        "/login",
+        "ftp://example.com",
+        "https://",
+        "https:///x",
+        "https:example.com",
+        "https:/x.y",
+        "https://u@example.com",
+        "https://u:p@example.com",
+        "https://@example.com",
+        "https://example.com#f",
+        "https://example.com/#",
+        "https://exa mple.com",
+        " https://example.com",
+        "https://example.com/\n",
+        "https:\\\\example.com",
+        "https://example.com\\@evil.example",
+        "https://example.com:99999",
+        "https://[::1",
+        "javascript:alert(1)//http://x",
+        "https://ex\u{202e}ample.com",
+        "https://1.2.3.4.5",
+    ];
+    for wrong in wrong {
+        assert!(HttpUrl::parse("url", wrong, 2048).is_err(), "{wrong:?}");
+    }
+    let exact = format!("https://example.com/{}", "a".repeat(236));
+    assert!(HttpUrl::parse("url", &exact, 256).is_ok() && HttpUrl::parse("url", &exact, 255).is_err());
+}
+
+#[test]
+fn https_can_be_demanded() {
+    let url = |text: &str| HttpUrl::parse("url", text, 2048).unwrap();
+    assert!(url("https://a.example").require_https("url").is_ok());
+    assert!(url("http://localhost").require_https("url").is_err());
+    for good in ["HTTPS://a.example", "http://localhost:1", "http://127.0.0.9/", "http://[::1]/", "http://a.localhost"]
+    {
+        assert!(url(good).require_https_unless_loopback("url").is_ok(), "{good}");
+    }
+    for wrong in ["http://a.example", "http://localhost.example", "http://0.0.0.0", "http://[::]/"] {
+        assert!(url(wrong).require_https_unless_loopback("url").is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn redirect_uris_may_have_schemes_of_applications() {
+    for good in ["https://a.example/cb", "com.example.app:/cb", "http://127.0.0.1:5000/cb"] {
+        assert!(RedirectUri::parse("redirect_uris[0]", good, 2048).is_ok(), "{good}");
+    }
+    for wrong in ["", "/cb", "https://a.example/#x", "javascript:alert(1)", "JavaScript:x", "data:text/html,x", "a b:c"]
+    {
+        assert!(RedirectUri::parse("redirect_uris[0]", wrong, 2048).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn labels_report_everything_that_is_wrong() {
+    assert!(
+        Labels::parse("labels", map(&[("env", "prod"), ("a/b.c-d_e", ""), (&"k".repeat(63), &"ä".repeat(128))]))
+            .is_ok()
+    );
+    assert!(Labels::parse("labels", numbered(64)).is_ok());
+    assert_eq!(Labels::parse("labels", numbered(65)).unwrap_err().len(), 1);
+    let wrong = map(&[("", "v"), ("a b", "v"), (&"k".repeat(64), "v"), ("good", "a\nb"), ("x.y", &"v".repeat(129))]);
+    let violations = Labels::parse("connector.labels", wrong).unwrap_err();
+    let fields: Vec<_> = violations.iter().map(|violation| violation.field.as_str()).collect();
+    let all = "connector.labels";
+    assert_eq!(fields, [all, all, "connector.labels.good", all, "connector.labels.`x.y`"]);
+    assert!(violations.iter().all(|violation| violation.description.len() < 512));
+}
+
+#[test]
+fn headers_follow_http() {
+    let good =
+        map(&[("X-Api", "v1, v2\tv3"), ("Accept", ""), ("!#$%&'*+-.^_`|~09", "x"), ("X-Long", &"v".repeat(4096))]);
+    assert_eq!(Headers::parse("headers", good.clone()).unwrap().as_map(), &good);
+    let long = "v".repeat(4097);
+    for (name, value) in [
+        ("", "v"),
+        ("a b", "v"),
+        ("a:b", "v"),
+        (":path", "v"),
+        ("ä", "v"),
+        ("Host", "v"),
+        ("CONNECTION", "v"),
+        ("te", "v"),
+        ("Transfer-Encoding", "chunked"),
+        ("content-length", "1"),
+        ("X", "a\r\nInjected: b"),
+        ("X", "a\0"),
+        ("X", "ä"),
+        ("X", " v"),
+        ("X", "v\t"),
+        ("X", &long),
+        (&"n".repeat(129), "v"),
+    ] {
+        assert!(Headers::parse("headers", map(&[(name, value)])).is_err(), "{name:?}: {value:?}");
+    }
+    assert!(Headers::parse("headers", map(&[("X-A", "1"), ("x-a", "2")])).is_err(), "the same header twice");
+    assert!(Headers::parse("headers", numbered(65)).is_err());
+}
+
+#[test]
+fn secret_headers_are_headers_whose_values_never_show() {
+    let headers = secret_headers("secret_headers", map(&[("Authorization", "Bearer canary")])).unwrap();
+    assert_eq!(headers["Authorization"].expose(), "Bearer canary");
+    assert!(!format!("{headers:?}").contains("canary"));
+    for (name, value) in [("X", "****"), ("X", ""), ("X", "canary\n"), ("Host", "canary"), ("a b", "canary")] {
+        let violations = secret_headers("secret_headers", map(&[(name, value)])).unwrap_err();
+        assert!(!format!("{violations:?}").contains("canary"), "{violations:?}");
+    }
+}
+
+#[test]
+fn parameters_are_passed_on_as_they_are() {
+    assert!(Parameters::parse("parameters", map(&[("access_type", "offline"), ("p", "")])).is_ok());
+    let long = "v".repeat(1025);
+    for (name, value) in [("", "v"), (" ", "v"), ("a\n", "v"), ("a", "\u{1}"), ("a", &long), (&"n".repeat(129), "v")] {
+        assert!(Parameters::parse("parameters", map(&[(name, value)])).is_err(), "{name:?}");
+    }
+    assert!(Parameters::parse("parameters", numbered(65)).is_err());
+}
+
+#[test]
+fn scopes_keep_their_order_and_lose_repeats() {
+    let scopes = Scopes::parse("scope", "profile  email openid email ", 384).unwrap();
+    assert_eq!(scopes.to_string(), "profile email openid");
+    assert!(Scopes::parse("scope", "", 384).unwrap().as_slice().is_empty());
+    assert_eq!(scopes.missing(&Scopes::parse_list("scopes", &["email", "mail"]).unwrap()), Some("mail"));
+    assert_eq!(scopes.missing(&Scopes::parse_list("scopes", &["email"]).unwrap()), None);
+    let many: Vec<_> = (0..101).map(|index| index.to_string()).collect();
+    assert!(Scopes::parse_list("scopes", &many[..100]).is_ok() && Scopes::parse_list("scopes", &many).is_err());
+    for wrong in ["", " ", "a b", "a\tb", "a\u{a0}b", &"s".repeat(257)] {
+        assert!(Scopes::parse_list("scopes", &[wrong]).is_err(), "{wrong:?}");
+    }
+    assert!(Scopes::parse("scope", &"a".repeat(385), 384).is_err());
+    assert!(Scopes::parse("scope", "a\tb", 384).is_err());
+}
+
+#[test]
+fn countries_are_those_of_the_standard() {
+    let all: Vec<_> = COUNTRIES.split_ascii_whitespace().collect();
+    assert_eq!(all.len(), 249);
+    assert!(all.is_sorted() && all.iter().all(|code| CountryCode::parse("user_data_location", code).is_ok()));
+    for wrong in ["", "de", "DEU", "XX", "UK", "EU", " DE", "D", "AD AE"] {
+        assert!(CountryCode::parse("user_data_location", wrong).is_err(), "{wrong}");
+    }
+}

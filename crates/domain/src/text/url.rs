@@ -1,0 +1,101 @@
+//! URLs, kept as they were written: a provider compares some of them letter by letter.
+
+use serde::{Deserialize, Serialize};
+use url::{Host, Url};
+
+use super::{is_unprintable, texts};
+use crate::error::Violation;
+
+texts! {
+    /// An absolute http or https URL without user information and fragment.
+    HttpUrl;
+    /// Where a provider may send users back to: an absolute URL without fragment (RFC 6749 3.1.2), also with the scheme
+    /// of a native application (RFC 8252).
+    RedirectUri;
+}
+
+/// Schemes that run or show what the URL itself says.
+const INLINE_SCHEMES: [&str; 5] = ["javascript", "vbscript", "data", "blob", "file"];
+
+// === impl HttpUrl ===
+
+impl HttpUrl {
+    /// Parses a URL of at most `max` characters.
+    pub fn parse(field: &str, value: &str, max: usize) -> Result<Self, Violation> {
+        let refuse = |description: &str| Err(Violation::field(field, description));
+        let url = absolute(field, value, max)?;
+        let authority = match value.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") => {
+                rest.split(['/', '?', '#']).next().unwrap_or_default()
+            }
+            _ => return refuse("must be an absolute http or https URL"),
+        };
+        if authority.contains('@') {
+            return refuse("must not contain user information");
+        }
+        if authority.is_empty() || !url.has_host() {
+            return refuse("must name a host");
+        }
+        Ok(Self(value.to_owned()))
+    }
+
+    /// Refuses http.
+    pub fn require_https(self, field: &str) -> Result<Self, Violation> {
+        if self.is_https() { Ok(self) } else { Err(Violation::field(field, "must be an https URL")) }
+    }
+
+    /// Refuses http, except to this machine (OpenID Connect Discovery 1.0 demands https of issuers).
+    pub fn require_https_unless_loopback(self, field: &str) -> Result<Self, Violation> {
+        if self.is_https() || self.is_loopback() {
+            return Ok(self);
+        }
+        Err(Violation::field(field, "must be an https URL; http is for loopback only"))
+    }
+
+    /// Whether the scheme is https.
+    pub fn is_https(&self) -> bool {
+        self.0.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
+    }
+
+    fn is_loopback(&self) -> bool {
+        match Url::parse(&self.0).ok().as_ref().and_then(Url::host) {
+            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        }
+    }
+}
+
+// === impl RedirectUri ===
+
+impl RedirectUri {
+    /// Parses a redirect URI of at most `max` characters.
+    pub fn parse(field: &str, value: &str, max: usize) -> Result<Self, Violation> {
+        let url = absolute(field, value, max)?;
+        if INLINE_SCHEMES.contains(&url.scheme()) {
+            return Err(Violation::field(field, format!("must not be a {} URL", url.scheme())));
+        }
+        Ok(Self(value.to_owned()))
+    }
+}
+
+/// Parses an absolute URL without fragment. The parser mends much (blanks, backslashes, missing slashes); what it would
+/// mend is refused, so that everybody reads the same URL.
+fn absolute(field: &str, value: &str, max: usize) -> Result<Url, Violation> {
+    let refuse = |description: String| Err(Violation::field(field, description));
+    if value.is_empty() {
+        return refuse("must not be blank".to_owned());
+    }
+    if value.chars().count() > max {
+        return refuse(format!("must be at most {max} characters long"));
+    }
+    if value.chars().any(|c| is_unprintable(c) || c.is_whitespace() || c == '\\') {
+        return refuse("must not contain blanks, backslashes or control characters".to_owned());
+    }
+    match Url::parse(value) {
+        Ok(url) if url.fragment().is_some() => refuse("must not have a fragment".to_owned()),
+        Ok(url) => Ok(url),
+        Err(error) => refuse(format!("is not an absolute URL: {error}")),
+    }
+}

@@ -1,0 +1,83 @@
+//! User connectors: the links between users and connectors (Fiscus).
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ConnectorId, UserConnectorId};
+use crate::meta::Meta;
+use crate::reference::Ref;
+use crate::text::{Name, UserId};
+
+/// The link between a user and a connector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserConnector {
+    pub id: UserConnectorId,
+    pub user_id: UserId,
+    pub connector: ConnectorId,
+    pub connector_name: Name,
+    pub state: UserConnectorState,
+    pub credential_count: u64,
+    pub meta: Meta,
+}
+
+/// How a link stands at the moment it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum UserConnectorState {
+    /// No credential.
+    Attached,
+    /// At least one valid credential.
+    Authenticated,
+    /// Credentials, none of them valid now.
+    NeedsReauth,
+    /// The connector is disabled.
+    Disabled,
+}
+
+/// How a call names a link.
+#[derive(Clone, Debug)]
+pub enum UserConnectorRef {
+    /// By its id.
+    Id(UserConnectorId),
+    /// By what it links.
+    Pair { user_id: UserId, connector: Ref },
+}
+
+/// Outcome of adding a link.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Added {
+    pub user_connector: UserConnector,
+    /// Whether this call made it.
+    pub created: bool,
+}
+
+/// Outcome of removing a link.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Removed {
+    /// Whether there was one.
+    pub removed: bool,
+    pub credentials: u64,
+    pub configurations: u64,
+}
+
+// === impl UserConnectorState ===
+
+impl UserConnectorState {
+    /// The names, as filters and the database use them.
+    pub const NAMES: &'static [&'static str] = &["ATTACHED", "AUTHENTICATED", "NEEDS_REAUTH", "DISABLED"];
+
+    /// The name of this state.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            UserConnectorState::Attached => "ATTACHED",
+            UserConnectorState::Authenticated => "AUTHENTICATED",
+            UserConnectorState::NeedsReauth => "NEEDS_REAUTH",
+            UserConnectorState::Disabled => "DISABLED",
+        }
+    }
+
+    /// The state of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let all = [Self::Attached, Self::Authenticated, Self::NeedsReauth, Self::Disabled];
+        all.into_iter().find(|state| state.as_str() == name)
+    }
+}

@@ -1,0 +1,4 @@
+//! Where a keyring comes from.
+
+pub mod env;
+pub mod file;

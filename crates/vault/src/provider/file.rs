@@ -1,0 +1,202 @@
+//! A keyring in a file that only its owner can use. Replacing it is atomic: a reader sees the old file or the new one, and
+//! after a crash one of the two is there.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::rand;
+use rustix::fs::OFlags;
+use zeroize::Zeroizing;
+
+use crate::error::KeyringError;
+use crate::keyring::Keyring;
+
+/// Longest keyring file in bytes; some 300 keys.
+const MAX_LEN: u64 = 64 * 1024;
+const MODE: u32 = 0o600;
+
+/// A file with a fresh name beside the keyring, removed when dropped.
+struct Temporary<'a> {
+    keyring: &'a Path,
+    path: PathBuf,
+}
+
+/// Reads a keyring file. It must be a regular file, no symbolic link, that nobody but its owner can read or write. (A
+/// directory on the way to it may be a link, as in volumes of Kubernetes: name the file as `..data/<name>` there.)
+///
+/// # Errors
+/// `FileMissing`, `FileKind`, `FileMode`, `FileTooLong`, `Io`, or as [`Keyring::parse`].
+pub fn load(path: &Path) -> Result<Keyring, KeyringError> {
+    let mut file = open(path)?;
+    let io = |source| KeyringError::Io { path: path.into(), action: "read", source };
+    let metadata = file.metadata().map_err(io)?;
+    check_kind(path, metadata.file_type())?;
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(KeyringError::FileMode { path: path.into(), mode });
+    }
+    // One byte of room more than the file has, or reading to its end would grow the buffer.
+    let capacity = usize::try_from(metadata.len().min(MAX_LEN)).unwrap_or_default() + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
+    Read::by_ref(&mut file).take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.len() as u64 > MAX_LEN {
+        return Err(KeyringError::FileTooLong { path: path.into(), limit: MAX_LEN });
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| KeyringError::invalid("keyring", "is not UTF-8"))?;
+    Keyring::parse(text)
+}
+
+/// Makes a keyring with one fresh key in a new file of mode 0600, whole and durable when this returns.
+///
+/// # Errors
+/// `FileExists`, `Random` or `Io`.
+pub fn create_new(path: &Path) -> Result<Keyring, KeyringError> {
+    let (keyring, text) = Keyring::generate()?;
+    let directory = Directory::open(path)?;
+    let temporary = Temporary::write(path, &text)?;
+    // A link is refused where a file is, and shows up with its content, which no other way of making a file does.
+    fs::hard_link(&temporary.path, path).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => KeyringError::FileExists { path: path.into() },
+        _ => KeyringError::Io { path: path.into(), action: "create", source },
+    })?;
+    drop(temporary);
+    directory.sync()?;
+    Ok(keyring)
+}
+
+/// Writes a keyring in place of the file that is there, if any. Where several processes may do so at once, use
+/// [`update`].
+///
+/// # Errors
+/// `FileKind` or `Io`.
+pub fn save(path: &Path, keyring: &Keyring) -> Result<(), KeyringError> {
+    let directory = Directory::open(path)?;
+    directory.lock()?;
+    replace(path, keyring, &directory)
+}
+
+/// Changes a keyring file: reads it, lets `change` work on it, writes it, and returns what `change` returned. Changes of
+/// several processes at once are made one after the other. If `change` fails, the file stays as it is.
+///
+/// # Errors
+/// As [`load`] and [`save`], or the error of `change`.
+pub fn update<T>(
+    path: &Path,
+    change: impl FnOnce(&mut Keyring) -> Result<T, KeyringError>,
+) -> Result<(Keyring, T), KeyringError> {
+    let directory = Directory::open(path)?;
+    directory.lock()?;
+    let mut keyring = load(path)?;
+    let result = change(&mut keyring)?;
+    replace(path, &keyring, &directory)?;
+    Ok((keyring, result))
+}
+
+fn replace(path: &Path, keyring: &Keyring, directory: &Directory<'_>) -> Result<(), KeyringError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => check_kind(path, metadata.file_type())?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(KeyringError::Io { path: path.into(), action: "replace", source }),
+    }
+    let temporary = Temporary::write(path, &keyring.to_toml())?;
+    fs::rename(&temporary.path, path).map_err(|source| KeyringError::Io {
+        path: path.into(),
+        action: "replace",
+        source,
+    })?;
+    directory.sync()
+}
+
+/// Opens without following a link in the last part of the path, and without waiting for the writer of a pipe.
+fn open(path: &Path) -> Result<File, KeyringError> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    let opened = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path);
+    opened.map_err(|source| {
+        if source.kind() == io::ErrorKind::NotFound {
+            return KeyringError::FileMissing { path: path.into() };
+        }
+        if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_symlink()) {
+            return KeyringError::FileKind { path: path.into(), found: "a symbolic link" };
+        }
+        KeyringError::Io { path: path.into(), action: "open", source }
+    })
+}
+
+fn check_kind(path: &Path, kind: fs::FileType) -> Result<(), KeyringError> {
+    let found = match kind {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_symlink() => "a symbolic link",
+        _ => "a device, pipe or socket",
+    };
+    Err(KeyringError::FileKind { path: path.into(), found })
+}
+
+/// The directory of the keyring: what is locked, since the file itself is replaced, and synced, since it holds the name.
+struct Directory<'a> {
+    keyring: &'a Path,
+    file: File,
+}
+
+// === impl Directory ===
+
+impl<'a> Directory<'a> {
+    fn open(keyring: &'a Path) -> Result<Self, KeyringError> {
+        let file = File::open(parent(keyring)).map_err(|source| KeyringError::Io {
+            path: keyring.into(),
+            action: "open the directory of",
+            source,
+        })?;
+        Ok(Directory { keyring, file })
+    }
+
+    /// Waits until no other process holds the lock; dropping the directory releases it.
+    fn lock(&self) -> Result<(), KeyringError> {
+        self.file.lock().map_err(|source| self.error("lock the directory of", source))
+    }
+
+    fn sync(&self) -> Result<(), KeyringError> {
+        self.file.sync_all().map_err(|source| self.error("sync the directory of", source))
+    }
+
+    fn error(&self, action: &'static str, source: io::Error) -> KeyringError {
+        KeyringError::Io { path: self.keyring.into(), action, source }
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+// === impl Temporary ===
+
+impl<'a> Temporary<'a> {
+    fn write(keyring: &'a Path, text: &str) -> Result<Self, KeyringError> {
+        let mut digits = [0; 8];
+        rand::fill(&mut digits).map_err(|_| KeyringError::Random)?;
+        let path = parent(keyring).join(format!(".keyring-{:016x}.tmp", u64::from_be_bytes(digits)));
+        let io = |source| KeyringError::Io { path: keyring.into(), action: "write", source };
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&path).map_err(io)?;
+        let temporary = Temporary { keyring, path };
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
+        Ok(temporary)
+    }
+}
+
+impl Drop for Temporary<'_> {
+    /// After a rename there is nothing left to remove.
+    fn drop(&mut self) {
+        match fs::remove_file(&self.path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(
+                keyring.path = %self.keyring.display(),
+                temporary.path = %self.path.display(),
+                %error,
+                "temporary file with keys could not be removed"
+            ),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Sealed values open in their place and nowhere else.
+
+use std::collections::HashSet;
+
+use jackfield_domain::{Error, Resource, TenantId};
+use jackfield_vault::{DataKey, Place};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use crate::support::{OTHER_TENANT, ROW, TENANT, data_key, place};
+
+#[test]
+fn sealed_value_opens_in_its_place() {
+    let key = data_key(TENANT);
+    for plaintext in [&b""[..], b"x", b"basicPassword", &[0; 70_000]] {
+        let sealed = key.seal(&place(TENANT), plaintext).unwrap();
+        assert_eq!(key.open(&place(TENANT), &sealed).unwrap().as_slice(), plaintext);
+        assert_eq!(DataKey::id_of(&sealed), Some(key.id()));
+        assert_eq!(sealed.len(), plaintext.len() + 78);
+    }
+}
+
+#[test]
+fn every_bit_matters() {
+    let key = data_key(TENANT);
+    let sealed = key.seal(&place(TENANT), b"basicPassword").unwrap();
+    for position in 0..sealed.len() * 8 {
+        let mut altered = sealed.clone();
+        altered[position / 8] ^= 1 << (position % 8);
+        assert_fails(key.open(&place(TENANT), &altered));
+    }
+}
+
+#[test]
+fn every_length_but_the_right_one_fails() {
+    let key = data_key(TENANT);
+    let sealed = key.seal(&place(TENANT), b"basicPassword").unwrap();
+    for length in 0..sealed.len() {
+        assert_fails(key.open(&place(TENANT), &sealed[..length]));
+        assert_fails(key.open(&place(TENANT), &sealed[sealed.len() - length..]));
+    }
+    let longer = [sealed.as_slice(), b"\0"].concat();
+    assert_fails(key.open(&place(TENANT), &longer));
+}
+
+#[test]
+fn other_place_fails_and_says_which_row() {
+    let key = data_key(TENANT);
+    let here = place(TENANT);
+    let sealed = key.seal(&here, b"basicPassword").unwrap();
+    let elsewhere = [
+        Place { tenant: OTHER_TENANT, ..here },
+        Place { tenant: TenantId::SYSTEM, ..here },
+        Place { id: Uuid::nil(), ..here },
+        Place { id: Uuid::from_u128(here.id.as_u128() ^ 1), ..here },
+        Place { column: "", ..here },
+        Place { column: "materia", ..here },
+        Place { column: "materials", ..here },
+        Place { column: "Material", ..here },
+    ];
+    for place in elsewhere {
+        assert_fails(key.open(&place, &sealed));
+    }
+    for resource in Resource::ALL {
+        let opened = key.open(&Place { resource, ..here }, &sealed);
+        if resource == here.resource {
+            assert!(opened.is_ok());
+        } else {
+            match opened.map(drop) {
+                Err(Error::DecryptFailed { resource: named, id }) => {
+                    assert_eq!((named, id), (resource, ROW.to_string()));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn other_data_key_fails() {
+    let (key, sibling) = (data_key(TENANT), data_key(TENANT));
+    let mut sealed = key.seal(&place(TENANT), b"basicPassword").unwrap();
+    assert_fails(sibling.open(&place(TENANT), &sealed));
+    // Even when the value claims to be sealed with it.
+    sealed[2..18].copy_from_slice(sibling.id().as_bytes());
+    assert_eq!(DataKey::id_of(&sealed), Some(sibling.id()));
+    assert_fails(sibling.open(&place(TENANT), &sealed));
+}
+
+#[test]
+fn data_key_does_not_seal_for_another_tenant() {
+    let key = data_key(TENANT);
+    assert!(matches!(key.seal(&place(OTHER_TENANT), b"text"), Err(Error::Internal(_))));
+}
+
+#[test]
+fn no_value_is_sealed_the_same_way_twice() {
+    let key = data_key(TENANT);
+    let sealed: HashSet<_> = (0..1_000).map(|_| key.seal(&place(TENANT), b"text").unwrap()).collect();
+    assert_eq!(sealed.len(), 1_000);
+    // The nonce is what differs.
+    let nonces: HashSet<_> = sealed.iter().map(|sealed| sealed[50..62].to_vec()).collect();
+    assert_eq!(nonces.len(), 1_000);
+}
+
+#[test]
+fn plaintext_is_not_in_the_sealed_value() {
+    let key = data_key(TENANT);
+    let sealed = key.seal(&place(TENANT), b"basicPassword").unwrap();
+    assert!(!sealed.windows(5).any(|window| b"basicPassword".windows(5).any(|part| part == window)));
+}
+
+#[test]
+fn fingerprints_are_of_one_key_one_purpose_and_one_list() {
+    let key = data_key(TENANT);
+    let lists: [&[&[u8]]; 6] = [&[], &[b""], &[b"ab"], &[b"a", b"b"], &[b"b", b"a"], &[b"ab", b""]];
+    let mut fingerprints = HashSet::new();
+    for list in lists {
+        assert_eq!(key.fingerprint("body", list), key.fingerprint("body", list));
+        assert!(fingerprints.insert(key.fingerprint("body", list)));
+        assert!(fingerprints.insert(key.fingerprint("filter", list)));
+        assert!(fingerprints.insert(data_key(TENANT).fingerprint("body", list)));
+    }
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let key = data_key(TENANT);
+    let shown = format!("{key:?}");
+    assert_eq!(shown, format!("DataKey {{ id: {:?}, tenant: {TENANT:?}, .. }}", key.id()));
+    let shown = format!("{:?}", place(TENANT));
+    assert!(shown.contains("material"), "{shown}");
+}
+
+proptest! {
+    #[test]
+    fn what_is_sealed_opens_and_what_is_altered_does_not(
+        plaintext in vec(any::<u8>(), 0..300),
+        column in ".{0,20}",
+        row in any::<u128>(),
+        at in any::<prop::sample::Index>(),
+        mask in 1..=u8::MAX,
+    ) {
+        let key = data_key(TENANT);
+        let place = Place { id: Uuid::from_u128(row), column: &column, ..place(TENANT) };
+        let mut sealed = key.seal(&place, &plaintext).unwrap();
+        prop_assert_eq!(key.open(&place, &sealed).unwrap().to_vec(), plaintext);
+        let at = at.index(sealed.len());
+        sealed[at] ^= mask;
+        prop_assert!(key.open(&place, &sealed).is_err());
+    }
+
+    #[test]
+    fn two_places_never_open_each_other(
+        rows in (0_u128..3, 0_u128..3),
+        columns in ("[ab]{0,2}", "[ab]{0,2}"),
+        resources in (0..Resource::ALL.len(), 0..Resource::ALL.len()),
+    ) {
+        let key = data_key(TENANT);
+        let (resource, id) = (Resource::ALL[resources.0], Uuid::from_u128(rows.0));
+        let one = Place { tenant: TENANT, resource, id, column: &columns.0 };
+        let (resource, id) = (Resource::ALL[resources.1], Uuid::from_u128(rows.1));
+        let two = Place { tenant: TENANT, resource, id, column: &columns.1 };
+        let sealed = key.seal(&one, b"text").unwrap();
+        prop_assert_eq!(key.open(&two, &sealed).is_ok(), one == two);
+    }
+
+    #[test]
+    fn arbitrary_bytes_neither_open_nor_panic(mut bytes in vec(any::<u8>(), 0..200), known in any::<bool>()) {
+        let key = data_key(TENANT);
+        if known {
+            bytes.splice(0..bytes.len().min(2), [1, 1]);
+        }
+        let id = DataKey::id_of(&bytes);
+        prop_assert_eq!(id.is_some(), bytes.len() >= 78 && bytes.starts_with(&[1, 1]));
+        prop_assert!(key.open(&place(TENANT), &bytes).is_err());
+    }
+}
+
+fn assert_fails(opened: jackfield_domain::Result<zeroize::Zeroizing<Vec<u8>>>) {
+    assert!(matches!(opened, Err(Error::DecryptFailed { .. })), "{:?}", opened.map(|text| text.len()));
+}
