@@ -1,0 +1,215 @@
+//! Use cases of configurations.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+
+use jackfield_domain::configuration::{Configuration, ConfigurationPatch};
+use jackfield_domain::credential::{Credential, CredentialStatus};
+use jackfield_domain::error::{Precondition, Violation};
+use jackfield_domain::json::JsonObject;
+use jackfield_domain::meta::Meta;
+use jackfield_domain::reference::Ref;
+use jackfield_domain::{ConfigurationId, CredentialId, Error, Resource, Result, TenantId};
+use jackfield_store::{Page, PageQuery, Reader, Writer};
+
+use crate::caller::Caller;
+use crate::mutation::{Begun, Deletion, Mutation, check_etag};
+use crate::open::Services;
+use crate::pager::Listable;
+
+/// How a call names a configuration: by itself, within a credential, or as the default of a credential.
+#[derive(Clone, Debug)]
+pub struct ConfigurationRef {
+    /// `None` = the default of the credential.
+    pub configuration: Option<Ref>,
+    /// Needed with an external id, and without `configuration`.
+    pub credential: Option<Ref>,
+}
+
+// === impl Services ===
+
+impl Services {
+    pub async fn configuration_create(
+        &self,
+        caller: &Caller,
+        mutation: &Mutation,
+        id: Option<ConfigurationId>,
+        credential: &Ref,
+        patch: ConfigurationPatch,
+    ) -> Result<Configuration> {
+        let change = match self.begin(caller, mutation).await? {
+            Begun::Replay(answer) => return Ok(answer),
+            Begun::Fresh(change) => change,
+        };
+        let tenant = caller.tenant();
+        let now = self.now();
+        let found = change.txn.credential_find(tenant, credential).await?;
+        let credential = found.ok_or_else(|| Error::not_found(Resource::Credential, credential))?;
+        let status = credential.status_at(now);
+        let renewable = status == CredentialStatus::Expired && credential.refreshable;
+        if status != CredentialStatus::Valid && !renewable {
+            let message = format!("the credential is {}, and not VALID", status.as_str());
+            let reason = Precondition::CredentialNotValid;
+            return Err(Error::precondition(reason, Resource::Credential, credential.id, message));
+        }
+        let meta = Meta::new(now);
+        let blank = blank(id.unwrap_or_else(ConfigurationId::generate), &credential, false, meta);
+        let configuration = blank.patched(&patch, meta).map_err(Error::Invalid)?;
+        change.txn.configuration_insert(tenant, &configuration).await?;
+        self.finish(caller, mutation, change, configuration).await
+    }
+
+    pub async fn configuration_get(&self, caller: &Caller, reference: &ConfigurationRef) -> Result<Configuration> {
+        let tenant = caller.tenant();
+        let read = self.shared.store.read();
+        let credential = match &reference.credential {
+            Some(credential) => Some(self.credential_get(caller, credential).await?),
+            None => None,
+        };
+        let found = match (&reference.configuration, &credential) {
+            (None, Some(credential)) => read.configuration_fetch(tenant, credential.default_configuration).await?,
+            (None, None) => return Err(needs_credential("reference", "must be given, or credential instead of it")),
+            (Some(Ref::Id(id)), _) => read.configuration_fetch(tenant, ConfigurationId(*id)).await?,
+            (Some(Ref::External(external)), Some(credential)) => {
+                read.configuration_fetch_by_external_id(tenant, credential.id, external).await?
+            }
+            (Some(_), _) => return Err(needs_credential("credential", EXTERNAL_NEEDS_PARENT)),
+        };
+        found
+            .filter(|found| credential.is_none_or(|credential| credential.id == found.credential))
+            .ok_or_else(|| not_found(reference))
+    }
+
+    pub async fn configuration_update(
+        &self,
+        caller: &Caller,
+        mutation: &Mutation,
+        reference: &ConfigurationRef,
+        etag: &str,
+        patch: ConfigurationPatch,
+    ) -> Result<Configuration> {
+        let change = match self.begin(caller, mutation).await? {
+            Begun::Replay(answer) => return Ok(answer),
+            Begun::Fresh(change) => change,
+        };
+        let tenant = caller.tenant();
+        let found = configuration_locked(&change.txn, tenant, reference).await?;
+        let configuration = found.ok_or_else(|| not_found(reference))?;
+        check_etag(&configuration.meta, etag, Resource::Configuration, configuration.id)?;
+        let meta = configuration.meta.changed(self.now());
+        let configuration = configuration.patched(&patch, meta).map_err(Error::Invalid)?;
+        change.txn.configuration_replace(tenant, &configuration).await?;
+        self.finish(caller, mutation, change, configuration).await
+    }
+
+    /// Destroys a configuration. Says whether there was one.
+    pub async fn configuration_destroy(
+        &self,
+        caller: &Caller,
+        mutation: &Mutation,
+        reference: &ConfigurationRef,
+        deletion: &Deletion,
+    ) -> Result<bool> {
+        let change = match self.begin(caller, mutation).await? {
+            Begun::Replay(answer) => return Ok(answer),
+            Begun::Fresh(change) => change,
+        };
+        let tenant = caller.tenant();
+        let found = match configuration_locked(&change.txn, tenant, reference).await {
+            // Without its credential a configuration is missing, too.
+            Err(Error::NotFound { .. }) if deletion.allow_missing => None,
+            found => found?,
+        };
+        let Some(configuration) = found else {
+            if deletion.allow_missing {
+                return self.finish(caller, mutation, change, false).await;
+            }
+            return Err(not_found(reference));
+        };
+        check_etag(&configuration.meta, &deletion.etag, Resource::Configuration, configuration.id)?;
+        if configuration.is_default {
+            let message = "a default configuration lives and dies with its credential";
+            let reason = Precondition::DefaultConfiguration;
+            return Err(Error::precondition(reason, Resource::Configuration, configuration.id, message));
+        }
+        change.txn.configuration_delete(tenant, configuration.id).await?;
+        self.finish(caller, mutation, change, true).await
+    }
+
+    /// The credential that narrows a list.
+    pub async fn credential_id(&self, caller: &Caller, reference: Option<&Ref>) -> Result<Option<CredentialId>> {
+        match reference {
+            Some(reference) => self.credential_get(caller, reference).await.map(|credential| Some(credential.id)),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Listable for Configuration {
+    const LIST: &'static str = "configurations";
+
+    fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {
+        read.configuration_page(query)
+    }
+}
+
+/// An empty configuration of a credential.
+pub(crate) fn blank(id: ConfigurationId, credential: &Credential, is_default: bool, meta: Meta) -> Configuration {
+    Configuration {
+        id,
+        credential: credential.id,
+        external_id: None,
+        shared_settings: JsonObject::default(),
+        workflow_settings: BTreeMap::new(),
+        settings_meta: JsonObject::default(),
+        is_default,
+        user_id: credential.user_id.clone(),
+        connector: credential.connector,
+        meta,
+    }
+}
+
+/// The configuration that a reference names, locked until the transaction ends.
+async fn configuration_locked(
+    txn: &Writer,
+    tenant: TenantId,
+    reference: &ConfigurationRef,
+) -> Result<Option<Configuration>> {
+    let credential = match &reference.credential {
+        Some(credential) => {
+            let found = txn.credential_find(tenant, credential).await?;
+            Some(found.ok_or_else(|| Error::not_found(Resource::Credential, credential))?)
+        }
+        None => None,
+    };
+    let id = match (&reference.configuration, &credential) {
+        (Some(Ref::Id(id)), _) => Some(ConfigurationId(*id)),
+        (Some(Ref::External(external)), Some(credential)) => {
+            let found = txn.configuration_fetch_by_external_id(tenant, credential.id, external).await?;
+            found.map(|found| found.id)
+        }
+        (None, Some(credential)) => Some(credential.default_configuration),
+        _ => return Err(needs_credential("credential", EXTERNAL_NEEDS_PARENT)),
+    };
+    let Some(id) = id else { return Ok(None) };
+    let found = txn.configuration_fetch_for_update(tenant, id).await?;
+    Ok(found.filter(|found| credential.is_none_or(|credential| credential.id == found.credential)))
+}
+
+fn not_found(reference: &ConfigurationRef) -> Error {
+    match (&reference.configuration, &reference.credential) {
+        (Some(configuration), Some(credential)) => {
+            Error::not_found(Resource::Configuration, format!("{configuration} of {credential}"))
+        }
+        (Some(configuration), None) => Error::not_found(Resource::Configuration, configuration),
+        (None, Some(credential)) => Error::not_found(Resource::Configuration, format!("default of {credential}")),
+        (None, None) => Error::not_found(Resource::Configuration, ""),
+    }
+}
+
+fn needs_credential(field: &str, description: &str) -> Error {
+    Violation::reference(field, description).into()
+}
+
+const EXTERNAL_NEEDS_PARENT: &str =
+    "is required with an \"ext:\" reference: external ids are unique in a credential only";

@@ -1,0 +1,188 @@
+//! Use cases of connectors.
+
+use std::future::Future;
+
+use jackfield_domain::connector::{
+    Connector, ConnectorKeys, ConnectorPatch, KindPatch, PASSWORD_COLUMN, SECRET_HEADERS_COLUMN, SecretHeadersPatch,
+};
+use jackfield_domain::error::{Use, Violation};
+use jackfield_domain::key::KeyKind;
+use jackfield_domain::meta::Meta;
+use jackfield_domain::reference::Ref;
+use jackfield_domain::{ConnectorId, Error, KeyId, Resource, Result, TenantId};
+use jackfield_store::{Cascade, Page, PageQuery, Reader, Writer};
+use serde::{Deserialize, Serialize};
+
+use crate::caller::Caller;
+use crate::mutation::{Begun, Deletion, Mutation, check_etag};
+use crate::open::Services;
+use crate::pager::Listable;
+use crate::secrets::SecretPlace;
+
+/// Outcome of a deletion.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct ConnectorDeleted {
+    pub deleted: bool,
+    pub connections: u64,
+    pub user_connectors: u64,
+    pub credentials: u64,
+    pub configurations: u64,
+}
+
+// === impl Services ===
+
+impl Services {
+    pub async fn connector_create(
+        &self,
+        caller: &Caller,
+        mutation: &Mutation,
+        id: Option<ConnectorId>,
+        patch: ConnectorPatch,
+    ) -> Result<Connector> {
+        let change = match self.begin(caller, mutation).await? {
+            Begun::Replay(answer) => return Ok(answer),
+            Begun::Fresh(change) => change,
+        };
+        let tenant = caller.tenant();
+        let keys = connector_keys(&change.txn, tenant, &patch).await?;
+        let id = id.unwrap_or_else(ConnectorId::generate);
+        let connector = Connector::create(id, &patch, keys, Meta::new(self.now())).map_err(Error::Invalid)?;
+        change.txn.connector_insert(tenant, &connector).await?;
+        self.connector_secrets(&change.txn, tenant, id, &patch).await?;
+        self.finish(caller, mutation, change, connector).await
+    }
+
+    pub async fn connector_get(&self, caller: &Caller, reference: &Ref) -> Result<Connector> {
+        let found = self.shared.store.read().connector_find(caller.tenant(), reference).await?;
+        found.ok_or_else(|| Error::not_found(Resource::Connector, reference))
+    }
+
+    pub async fn connector_update(
+        &self,
+        caller: &Caller,
+        mutation: &Mutation,
+        reference: &Ref,
+        etag: &str,
+        patch: ConnectorPatch,
+    ) -> Result<Connector> {
+        let change = match self.begin(caller, mutation).await? {
+            Begun::Replay(answer) => return Ok(answer),
+            Begun::Fresh(change) => change,
+        };
+        let tenant = caller.tenant();
+        let connector = connector_locked(&change.txn, tenant, reference).await?;
+        let connector = connector.ok_or_else(|| Error::not_found(Resource::Connector, reference))?;
+        check_etag(&connector.meta, etag, Resource::Connector, connector.id)?;
+        let keys = connector_keys(&change.txn, tenant, &patch).await?;
+        let meta = connector.meta.changed(self.now());
+        let connector = connector.patched(&patch, keys, meta).map_err(Error::Invalid)?;
+        change.txn.connector_replace(tenant, &connector).await?;
+        self.connector_secrets(&change.txn, tenant, connector.id, &patch).await?;
+        self.finish(caller, mutation, change, connector).await
+    }
+
+    pub async fn connector_delete(
+        &self,
+        caller: &Caller,
+        mutation: &Mutation,
+        reference: &Ref,
+        deletion: &Deletion,
+    ) -> Result<ConnectorDeleted> {
+        let change = match self.begin(caller, mutation).await? {
+            Begun::Replay(answer) => return Ok(answer),
+            Begun::Fresh(change) => change,
+        };
+        let tenant = caller.tenant();
+        let Some(connector) = connector_locked(&change.txn, tenant, reference).await? else {
+            if deletion.allow_missing {
+                return self.finish(caller, mutation, change, ConnectorDeleted::default()).await;
+            }
+            return Err(Error::not_found(Resource::Connector, reference));
+        };
+        check_etag(&connector.meta, &deletion.etag, Resource::Connector, connector.id)?;
+        let dependents = change.txn.connector_dependents(tenant, connector.id).await?;
+        if !deletion.cascade {
+            refuse_in_use(Resource::Connector, connector.id, dependents)?;
+        }
+        let Cascade { connections, user_connectors, credentials, configurations } =
+            change.txn.connector_delete(tenant, connector.id).await?;
+        let deleted = ConnectorDeleted { deleted: true, connections, user_connectors, credentials, configurations };
+        self.finish(caller, mutation, change, deleted).await
+    }
+
+    async fn connector_secrets(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        id: ConnectorId,
+        patch: &ConnectorPatch,
+    ) -> Result<()> {
+        let place = |name| SecretPlace { tenant, owner: Resource::Connector, owner_id: id.0, name };
+        if let Some(KindPatch::Generic(generic)) = &patch.kind {
+            self.secret_patch(txn, place(PASSWORD_COLUMN), &generic.password).await?;
+        }
+        let place = place(SECRET_HEADERS_COLUMN);
+        match &patch.secret_headers {
+            SecretHeadersPatch::Keep => Ok(()),
+            SecretHeadersPatch::Set { sealed, .. } => self.secret_put(txn, place, sealed.expose().as_bytes()).await,
+            SecretHeadersPatch::Clear => txn.secret_delete(tenant, place.owner, place.owner_id, place.name).await,
+        }
+    }
+}
+
+impl Listable for Connector {
+    const LIST: &'static str = "connectors";
+
+    fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {
+        read.connector_page(query)
+    }
+}
+
+/// The connector that a reference names, locked until the transaction ends.
+async fn connector_locked(txn: &Writer, tenant: TenantId, reference: &Ref) -> Result<Option<Connector>> {
+    match txn.connector_find(tenant, reference).await? {
+        Some(found) => txn.connector_fetch_for_update(tenant, found.id).await,
+        None => Ok(None),
+    }
+}
+
+/// The keys that a patch names; each must be of the right kind.
+async fn connector_keys(txn: &Writer, tenant: TenantId, patch: &ConnectorPatch) -> Result<ConnectorKeys> {
+    let identity = ("connector.client_identity_key", KeyKind::ClientIdentity);
+    let bundle = ("connector.trust_bundle_key", KeyKind::TrustBundle);
+    Ok(ConnectorKeys {
+        client_identity_key: key_of_kind(txn, tenant, patch.client_identity_key.as_ref(), identity).await?,
+        trust_bundle_key: key_of_kind(txn, tenant, patch.trust_bundle_key.as_ref(), bundle).await?,
+    })
+}
+
+async fn key_of_kind(
+    txn: &Writer,
+    tenant: TenantId,
+    reference: Option<&Option<Ref>>,
+    (field, kind): (&str, KeyKind),
+) -> Result<Option<Option<KeyId>>> {
+    let reference = match reference {
+        None => return Ok(None),
+        Some(None) => return Ok(Some(None)),
+        Some(Some(reference)) => reference,
+    };
+    let key = txn.key_find(tenant, reference).await?.ok_or_else(|| Error::not_found(Resource::Key, reference))?;
+    if key.kind != kind {
+        let description = format!("names a key of type {}, and not {}", key.kind.as_str(), kind.as_str());
+        return Err(Violation::field(field, description).into());
+    }
+    Ok(Some(Some(key.id)))
+}
+
+/// Refuses a deletion of something on which anything depends.
+pub(crate) fn refuse_in_use(resource: Resource, id: impl std::fmt::Display, dependents: Cascade) -> Result<()> {
+    let counts = [
+        (Resource::Connection, dependents.connections),
+        (Resource::UserConnector, dependents.user_connectors),
+        (Resource::Credential, dependents.credentials),
+    ];
+    let by: Vec<Use> =
+        counts.into_iter().filter(|(_, count)| *count > 0).map(|(resource, count)| Use { resource, count }).collect();
+    if by.is_empty() { Ok(()) } else { Err(Error::InUse { resource, id: id.to_string(), by }) }
+}

@@ -1,0 +1,33 @@
+//! The use cases. Here, and only here, a row, a key and (later) a socket meet: store, vault and upstream never see each
+//! other. No wire types come in; requests arrive parsed and answers leave as domain types.
+
+mod caller;
+mod configurations;
+mod connections;
+mod connectors;
+mod credentials;
+mod data_keys;
+mod keys;
+mod links;
+mod material;
+mod mutation;
+mod open;
+mod pager;
+mod rewrap;
+mod secrets;
+mod tenants;
+mod x509;
+
+pub use caller::Caller;
+pub use configurations::ConfigurationRef;
+pub use connections::ConnectionDeleted;
+pub use connectors::ConnectorDeleted;
+pub use credentials::{CredentialDeleted, Revealed};
+pub use mutation::{Deletion, Mutation, RequestId};
+pub use open::{OpenError, ServerInfo, Services, Settings};
+pub use pager::{Listable, ListedPage, Pager};
+
+/// What the configuration of the store looks like.
+pub use jackfield_store::{Database, PoolSettings, RewrapRow, RewrapState, Scope, StoreError};
+/// Keyrings, for the commands that manage them.
+pub use jackfield_vault::{KeyInfo, KeyState, Keyring, KeyringError, Vault, provider as keyring_provider};

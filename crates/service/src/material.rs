@@ -1,0 +1,119 @@
+//! The material of credentials as it is sealed: one JSON object, so that its parts belong together. These types exist
+//! only on the way into and out of the vault.
+
+use std::collections::BTreeMap;
+
+use jackfield_domain::credential::{Material, OAuth2Material};
+use jackfield_domain::reference::Ref;
+use jackfield_domain::{Error, KeyId, Result, Secret, Timestamp};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+enum Sealed {
+    Oauth2 {
+        access_token: Option<Plain>,
+        refresh_token: Option<Plain>,
+        id_token: Option<Plain>,
+        token_type: String,
+        expire_time: Option<Timestamp>,
+        scopes: Vec<String>,
+    },
+    ApiKey {
+        api_key: Plain,
+    },
+    Basic {
+        username: Plain,
+        password: Plain,
+    },
+    ClientCredentials {
+        client_id: Plain,
+        client_secret: Plain,
+    },
+    ClientCertificate {
+        key: KeyId,
+    },
+    Custom {
+        fields: BTreeMap<String, Plain>,
+    },
+}
+
+/// A secret in the one form that can be serialised; it is wiped as a [`Secret`] is.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct Plain(Zeroizing<String>);
+
+/// The bytes to seal. A client certificate must have been looked up: it is kept by the id of its key.
+pub(crate) fn to_bytes(material: &Material, key: Option<KeyId>) -> Result<Zeroizing<Vec<u8>>> {
+    let sealed = match material {
+        Material::OAuth2(tokens) => {
+            let OAuth2Material { access_token, refresh_token, id_token, token_type, expire_time, scopes } = tokens;
+            Sealed::Oauth2 {
+                access_token: access_token.as_ref().map(Plain::of),
+                refresh_token: refresh_token.as_ref().map(Plain::of),
+                id_token: id_token.as_ref().map(Plain::of),
+                token_type: token_type.clone(),
+                expire_time: *expire_time,
+                scopes: scopes.clone(),
+            }
+        }
+        Material::ApiKey(api_key) => Sealed::ApiKey { api_key: Plain::of(api_key) },
+        Material::Basic { username, password } => {
+            Sealed::Basic { username: Plain::of(username), password: Plain::of(password) }
+        }
+        Material::ClientCredentials { client_id, client_secret } => {
+            Sealed::ClientCredentials { client_id: Plain::of(client_id), client_secret: Plain::of(client_secret) }
+        }
+        Material::ClientCertificate { .. } => Sealed::ClientCertificate {
+            key: key.ok_or_else(|| Error::internal("a client certificate without its key"))?,
+        },
+        Material::Custom(fields) => {
+            Sealed::Custom { fields: fields.iter().map(|(name, value)| (name.clone(), Plain::of(value))).collect() }
+        }
+    };
+    serde_json::to_vec(&sealed).map(Zeroizing::new).map_err(Error::internal)
+}
+
+/// The material of opened bytes.
+pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Material> {
+    // What the parser says could quote the material: it is not passed on.
+    let sealed: Sealed =
+        serde_json::from_slice(bytes).map_err(|_| Error::internal("sealed material does not parse"))?;
+    Ok(match sealed {
+        Sealed::Oauth2 { access_token, refresh_token, id_token, token_type, expire_time, scopes } => {
+            Material::OAuth2(OAuth2Material {
+                access_token: access_token.map(Plain::into_secret),
+                refresh_token: refresh_token.map(Plain::into_secret),
+                id_token: id_token.map(Plain::into_secret),
+                token_type,
+                expire_time,
+                scopes,
+            })
+        }
+        Sealed::ApiKey { api_key } => Material::ApiKey(api_key.into_secret()),
+        Sealed::Basic { username, password } => {
+            Material::Basic { username: username.into_secret(), password: password.into_secret() }
+        }
+        Sealed::ClientCredentials { client_id, client_secret } => Material::ClientCredentials {
+            client_id: client_id.into_secret(),
+            client_secret: client_secret.into_secret(),
+        },
+        Sealed::ClientCertificate { key } => Material::ClientCertificate { key: Ref::Id(key.0) },
+        Sealed::Custom { fields } => {
+            Material::Custom(fields.into_iter().map(|(name, value)| (name, value.into_secret())).collect())
+        }
+    })
+}
+
+// === impl Plain ===
+
+impl Plain {
+    fn of(secret: &Secret) -> Self {
+        Plain(Zeroizing::new(secret.expose().to_owned()))
+    }
+
+    fn into_secret(mut self) -> Secret {
+        Secret::new(std::mem::take(&mut *self.0))
+    }
+}

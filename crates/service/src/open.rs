@@ -1,0 +1,212 @@
+//! The services as a whole: how they are opened, what they share, what they say of themselves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jackfield_domain::meta::Meta;
+use jackfield_domain::tenant::Tenant;
+use jackfield_domain::text::TenantName;
+use jackfield_domain::{Clock, Error, Result, TenantId, Timestamp};
+use jackfield_store::{Database, PoolSettings, Store, StoreError};
+use jackfield_vault::{Keyring, KeyringChange, KeyringError, Vault};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::data_keys::DataKeys;
+
+/// Everything that use cases need. Cheap to clone.
+#[derive(Clone)]
+pub struct Services {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) vault: Vault,
+    pub(crate) data_keys: DataKeys,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    reveal_enabled: bool,
+    development: bool,
+    start_time: Timestamp,
+    schema_version: String,
+}
+
+/// What the services are opened with.
+pub struct Settings {
+    pub database: Database,
+    pub pool: PoolSettings,
+    /// Bring the schema up to date first; otherwise it must be so already.
+    pub migrate: bool,
+    /// The tenant that is made when there is none at all.
+    pub bootstrap_tenant: Option<TenantName>,
+    pub reveal_enabled: bool,
+    /// Said by GetServerInfo only.
+    pub development: bool,
+}
+
+/// Why the services do not open, for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    #[error("the first data key or tenant could not be made: {0}")]
+    Bootstrap(#[source] Error),
+}
+
+/// Facts of the server.
+#[derive(Clone, Debug)]
+pub struct ServerInfo {
+    pub database_backend: &'static str,
+    pub database_version: String,
+    pub schema_version: String,
+    pub active_key: String,
+    pub keys: Vec<String>,
+    pub start_time: Timestamp,
+    pub reveal_enabled: bool,
+    pub development: bool,
+}
+
+/// How often answers to repeated requests are looked through for those whose time has passed, and re-wraps for those whose
+/// worker died.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
+
+// === impl Services ===
+
+impl Services {
+    /// Opens the database, checks that the keyring can open what is in it, and makes what a first start needs.
+    pub async fn open(settings: Settings, vault: Vault, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let store = Store::connect(&settings.database, settings.pool).await?;
+        let schema_version = if settings.migrate { store.migrate().await? } else { store.schema_check().await? };
+        let in_use = store.read().kek_ids_in_use().await.map_err(OpenError::Bootstrap)?;
+        vault.require_keys(in_use.iter().map(String::as_str))?;
+        let start_time = clock.now();
+        let shared = Shared {
+            store,
+            vault,
+            data_keys: DataKeys::default(),
+            clock,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            reveal_enabled: settings.reveal_enabled,
+            development: settings.development,
+            start_time,
+            schema_version,
+        };
+        let services = Services { shared: Arc::new(shared) };
+        services.bootstrap(settings.bootstrap_tenant).await.map_err(OpenError::Bootstrap)?;
+        services.start_maintenance();
+        Ok(services)
+    }
+
+    /// Opens the database only to bring its schema up to date; returns the newest migration.
+    pub async fn migrate(database: &Database, pool: PoolSettings) -> Result<String, StoreError> {
+        let store = Store::connect(database, pool).await?;
+        let newest = store.migrate().await?;
+        store.close().await;
+        Ok(newest)
+    }
+
+    /// Whether calls can be served: the database takes writes and the keyring opens the data keys.
+    pub async fn ready(&self) -> Result<()> {
+        self.shared.store.ping().await?;
+        self.data_key_of_system().await.map(|_| ())
+    }
+
+    /// Puts another keyring in place, unless it lacks a key that data keys are wrapped with.
+    pub async fn keyring_replace(&self, keyring: Keyring) -> Result<KeyringChange, OpenError> {
+        let in_use = self.shared.store.read().kek_ids_in_use().await.map_err(OpenError::Bootstrap)?;
+        let has = keyring.ids();
+        let missing: Vec<String> = in_use.into_iter().filter(|id| !has.contains(id)).collect();
+        if !missing.is_empty() {
+            return Err(KeyringError::KeysMissing { ids: missing }.into());
+        }
+        Ok(self.shared.vault.reload(keyring)?)
+    }
+
+    /// Facts of this server.
+    pub async fn server_info(&self) -> Result<ServerInfo> {
+        Ok(ServerInfo {
+            database_backend: self.shared.store.backend_name(),
+            database_version: self.shared.store.backend_version().await?,
+            schema_version: self.shared.schema_version.clone(),
+            active_key: self.shared.vault.active_key_id(),
+            keys: self.shared.vault.key_ids(),
+            start_time: self.shared.start_time,
+            reveal_enabled: self.shared.reveal_enabled,
+            development: self.shared.development,
+        })
+    }
+
+    /// Ends background work and closes the database.
+    pub async fn close(self) {
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+        self.shared.store.clone().close().await;
+    }
+
+    /// The store, for tests that look below the services.
+    #[doc(hidden)]
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    /// The present, as the services see it.
+    pub fn time(&self) -> Timestamp {
+        self.now()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    pub(crate) fn reveal_enabled(&self) -> bool {
+        self.shared.reveal_enabled
+    }
+
+    /// Makes the data key of the system and the first tenant where they are missing. Of several replicas that start at
+    /// once on an empty database one does it and the others find it done.
+    async fn bootstrap(&self, tenant: Option<TenantName>) -> Result<()> {
+        let txn = self.shared.store.write().await?;
+        txn.alone().await?;
+        if txn.data_keys_fetch(TenantId::SYSTEM).await?.is_empty() {
+            self.data_key_create(&txn, TenantId::SYSTEM).await?;
+        }
+        if let Some(name) = tenant
+            && txn.tenants_count().await? == 0
+        {
+            let meta = Meta::new(self.now());
+            let tenant = Tenant { id: TenantId::generate(), name, display_name: String::new(), meta };
+            txn.tenant_insert(&tenant).await?;
+            self.data_key_create(&txn, tenant.id).await?;
+            tracing::info!(tenant.id = %tenant.id, tenant.name = %tenant.name, "first tenant created");
+        }
+        txn.commit().await
+    }
+
+    fn start_maintenance(&self) {
+        let services = self.clone();
+        self.shared.tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = services.shared.stop.cancelled() => return,
+                    () = tokio::time::sleep(MAINTENANCE_INTERVAL) => {}
+                }
+                if let Err(error) = services.maintain().await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "maintenance failed");
+                }
+            }
+        });
+    }
+
+    async fn maintain(&self) -> Result<()> {
+        self.rewrap_take_over().await?;
+        let txn = self.shared.store.write().await?;
+        txn.requests_purge(self.now()).await?;
+        txn.commit().await
+    }
+}

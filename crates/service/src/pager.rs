@@ -1,0 +1,140 @@
+//! Lists, a page at a time. Between two pages nothing is held: no connection, no transaction, no cursor.
+
+use std::future::Future;
+
+use jackfield_domain::error::Violation;
+use jackfield_domain::page::{ListRequest, Order, RowKey};
+use jackfield_domain::{Error, Result, Timestamp};
+use jackfield_store::{Page, PageQuery, Reader, Scope};
+use serde::{Deserialize, Serialize};
+
+use crate::caller::Caller;
+use crate::open::Services;
+
+/// A resource that is listed.
+pub trait Listable: Sized + Send {
+    /// Name of the list; a token of one list is none of another.
+    const LIST: &'static str;
+
+    /// Reads one page.
+    fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send;
+}
+
+/// A list that is being read.
+pub struct Pager<T> {
+    services: Services,
+    caller: Caller,
+    request: ListRequest,
+    scope: Scope,
+    after: Option<RowKey>,
+    remaining: Option<u64>,
+    done: bool,
+    listed: std::marker::PhantomData<fn() -> T>,
+}
+
+/// A page as a caller gets it.
+#[derive(Debug)]
+pub struct ListedPage<T> {
+    pub items: Vec<T>,
+    /// Where the next page begins; empty at the end.
+    pub next_page_token: String,
+    /// The time of the page: what statuses refer to.
+    pub now: Timestamp,
+}
+
+/// What a page token holds. Tenant, list, filter, scope and order are bound to it as context and not in it.
+#[derive(Serialize, Deserialize)]
+struct Token {
+    after: RowKey,
+    issued: Timestamp,
+}
+
+/// How long a page token is good: 72 hours, in microseconds (AIP-158 suggests about three days).
+const TOKEN_LIFE_MICROS: i64 = 72 * 3_600 * 1_000_000;
+
+// === impl Services ===
+
+impl Services {
+    /// Begins a list, or goes on with one.
+    pub async fn list<T: Listable>(&self, caller: Caller, request: ListRequest, scope: Scope) -> Result<Pager<T>> {
+        let mut pager = Pager {
+            services: self.clone(),
+            caller,
+            after: None,
+            remaining: request.limit,
+            request,
+            scope,
+            done: false,
+            listed: std::marker::PhantomData,
+        };
+        if !pager.request.page_token.is_empty() {
+            pager.after = Some(pager.open_token().await?);
+        }
+        Ok(pager)
+    }
+}
+
+// === impl Pager ===
+
+impl<T: Listable> Pager<T> {
+    /// The next page; `None` at the end. There is at least one page, which may be empty.
+    pub async fn next(&mut self) -> Result<Option<ListedPage<T>>> {
+        if self.done {
+            return Ok(None);
+        }
+        let now = self.services.now();
+        let most = self.remaining.and_then(|remaining| u32::try_from(remaining).ok()).unwrap_or(u32::MAX);
+        let query = PageQuery {
+            tenant: self.caller.tenant(),
+            filter: self.request.filter.as_ref(),
+            scope: &self.scope,
+            order: self.request.order,
+            after: self.after.take(),
+            size: self.request.page_size.min(most),
+            now,
+        };
+        let page = T::page(&self.services.shared.store.read(), &query).await?;
+        if let Some(remaining) = &mut self.remaining {
+            *remaining = remaining.saturating_sub(page.items.len() as u64);
+        }
+        self.done = page.next.is_none() || self.remaining == Some(0);
+        let next_page_token = match &page.next {
+            Some(after) => self.seal_token(after, now).await?,
+            None => String::new(),
+        };
+        self.after = page.next;
+        Ok(Some(ListedPage { items: page.items, next_page_token, now }))
+    }
+
+    async fn seal_token(&self, after: &RowKey, now: Timestamp) -> Result<String> {
+        let token = serde_json::to_vec(&Token { after: after.clone(), issued: now }).map_err(Error::internal)?;
+        let system = self.services.data_key_of_system().await?;
+        let question = self.question();
+        system.seal_token(&self.context(&question), &token)
+    }
+
+    async fn open_token(&self) -> Result<RowKey> {
+        let system = self.services.data_key_of_system().await?;
+        let question = self.question();
+        let token = system.open_token(&self.context(&question), &self.request.page_token);
+        let token: Option<Token> = token.and_then(|token| serde_json::from_slice(&token).ok());
+        let now = self.services.now();
+        match token {
+            Some(token) if token.issued.plus_micros(TOKEN_LIFE_MICROS) > now => Ok(token.after),
+            _ => Err(Violation::page_token().into()),
+        }
+    }
+
+    /// What the list asks for, beside its place: a token fits no other question. The page size may change (AIP-158).
+    fn question(&self) -> String {
+        let filter = self.request.filter.as_ref().map(ToString::to_string).unwrap_or_default();
+        let Order { by, descending } = self.request.order;
+        let Scope { user_id, connector, connection, credential } = &self.scope;
+        format!("{filter:?} {by:?} {descending} {user_id:?} {connector:?} {connection:?} {credential:?}")
+    }
+
+    fn context<'a>(&'a self, question: &'a str) -> [&'a [u8]; 3] {
+        let Pager { caller, .. } = self;
+        [caller.tenant_bytes(), T::LIST.as_bytes(), question.as_bytes()]
+    }
+}

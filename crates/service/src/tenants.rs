@@ -1,0 +1,93 @@
+//! Use cases of tenants, for operators.
+
+use std::future::Future;
+
+use jackfield_domain::meta::Meta;
+use jackfield_domain::reference::Ref;
+use jackfield_domain::tenant::{Tenant, TenantDraft};
+use jackfield_domain::{Error, Resource, Result, TenantId};
+use jackfield_store::{Page, PageQuery, Reader};
+
+use crate::caller::Caller;
+use crate::mutation::{Begun, Deletion, Mutation, check_etag};
+use crate::open::Services;
+use crate::pager::Listable;
+
+// === impl Services ===
+
+impl Services {
+    pub async fn tenant_create(&self, caller: &Caller, mutation: &Mutation, draft: TenantDraft) -> Result<Tenant> {
+        let change = match self.begin(caller, mutation).await? {
+            Begun::Replay(answer) => return Ok(answer),
+            Begun::Fresh(change) => change,
+        };
+        let TenantDraft { id, name, display_name } = draft;
+        let id = id.unwrap_or_else(TenantId::generate);
+        if id == TenantId::SYSTEM {
+            let description = "must not be the nil UUID";
+            return Err(jackfield_domain::Violation::field("id", description).into());
+        }
+        let tenant = Tenant { id, name, display_name, meta: Meta::new(self.now()) };
+        change.txn.tenant_insert(&tenant).await?;
+        if !mutation.validate_only {
+            self.data_key_create(&change.txn, tenant.id).await?;
+        }
+        self.finish(caller, mutation, change, tenant).await
+    }
+
+    pub async fn tenant_get(&self, _: &Caller, reference: &Ref) -> Result<Tenant> {
+        let found = self.shared.store.read().tenant_find(reference).await?;
+        found.ok_or_else(|| Error::not_found(Resource::Tenant, reference))
+    }
+
+    /// The tenant of a principal, by the name in the configuration.
+    pub async fn tenant_id_by_name(&self, name: &str) -> Result<TenantId> {
+        let tenant = self.shared.store.read().tenant_fetch_by_name(name).await?;
+        tenant.map(|tenant| tenant.id).ok_or_else(|| Error::TenantUnknown { tenant: name.to_owned() })
+    }
+
+    /// Deletes a tenant and destroys its data keys. Says whether there was one.
+    pub async fn tenant_delete(
+        &self,
+        caller: &Caller,
+        mutation: &Mutation,
+        reference: &Ref,
+        deletion: &Deletion,
+    ) -> Result<bool> {
+        let change = match self.begin(caller, mutation).await? {
+            Begun::Replay(answer) => return Ok(answer),
+            Begun::Fresh(change) => change,
+        };
+        let found = match change.txn.tenant_find(reference).await? {
+            Some(found) => change.txn.tenant_fetch_for_update(found.id).await?,
+            None => None,
+        };
+        let Some(tenant) = found else {
+            if deletion.allow_missing {
+                return self.finish(caller, mutation, change, false).await;
+            }
+            return Err(Error::not_found(Resource::Tenant, reference));
+        };
+        check_etag(&tenant.meta, &deletion.etag, Resource::Tenant, tenant.id)?;
+        if !deletion.cascade {
+            let by = change.txn.tenant_contents(tenant.id).await?;
+            if !by.is_empty() {
+                return Err(Error::InUse { resource: Resource::Tenant, id: tenant.id.to_string(), by });
+            }
+        }
+        change.txn.tenant_delete(tenant.id).await?;
+        let deleted = self.finish(caller, mutation, change, true).await?;
+        if !mutation.validate_only {
+            self.shared.data_keys.forget(tenant.id);
+        }
+        Ok(deleted)
+    }
+}
+
+impl Listable for Tenant {
+    const LIST: &'static str = "tenants";
+
+    fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {
+        read.tenant_page(query)
+    }
+}

@@ -1,0 +1,173 @@
+//! What certificates say, and whether a key may be stored (RFC 5280).
+
+use jackfield_domain::error::{Precondition, Violation};
+use jackfield_domain::key::{CertificateFacts, KeyKind, MAX_CERTIFICATES};
+use jackfield_domain::{Error, Resource, Result, Secret, Timestamp};
+use rustls::crypto::aws_lc_rs;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
+
+const CERTIFICATES: &str = "key.certificate_pem";
+const PRIVATE_KEY: &str = "private_key_pem";
+
+/// Checks certificates and private key together and says what the certificates say.
+///
+/// # Errors
+/// `Invalid` with what is wrong; `Precondition` KEY_EXPIRED if a certificate has expired.
+pub(crate) fn check(
+    kind: KeyKind,
+    certificate_pem: &str,
+    private_key: Option<&Secret>,
+    now: Timestamp,
+) -> Result<Vec<CertificateFacts>> {
+    let chain = parse_certificates(certificate_pem)?;
+    let parsed: Vec<X509Certificate<'_>> = parse_x509(&chain)?;
+    let certificates: Vec<CertificateFacts> =
+        parsed.iter().zip(&chain).map(|(certificate, der)| facts(certificate, der)).collect::<Result<_>>()?;
+    match (kind, private_key) {
+        (KeyKind::ClientIdentity, Some(private_key)) => {
+            check_private_key(&chain, private_key)?;
+            check_chain(&parsed)?;
+            check_usage(&parsed[0])?;
+        }
+        (KeyKind::ClientIdentity, None) => {
+            return Err(Violation::field(PRIVATE_KEY, "is required for a client identity").into());
+        }
+        (KeyKind::TrustBundle, Some(_)) => {
+            return Err(Violation::field(PRIVATE_KEY, "must not be given for a trust bundle").into());
+        }
+        (KeyKind::TrustBundle, None) => {
+            if let Some(index) = certificates.iter().position(|certificate| !certificate.is_ca) {
+                let description = format!("holds a certificate that is not a CA, the one numbered {}", index + 1);
+                return Err(Violation::field(CERTIFICATES, description).into());
+            }
+        }
+    }
+    let expired = certificates.iter().find(|certificate| certificate.not_after <= now);
+    if let Some(CertificateFacts { subject, not_after, .. }) = expired {
+        let message = format!("the certificate of {subject} expired at {not_after}");
+        return Err(Error::precondition(Precondition::KeyExpired, Resource::Key, subject, message));
+    }
+    Ok(certificates)
+}
+
+fn parse_certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|error| Violation::field(CERTIFICATES, format!("is not PEM: {error}")))?;
+    if chain.is_empty() {
+        return Err(Violation::field(CERTIFICATES, "holds no certificate in PEM").into());
+    }
+    if chain.len() > MAX_CERTIFICATES {
+        let description = format!("must not hold more than {MAX_CERTIFICATES} certificates");
+        return Err(Violation::field(CERTIFICATES, description).into());
+    }
+    Ok(chain)
+}
+
+fn parse_x509<'a>(chain: &'a [CertificateDer<'static>]) -> Result<Vec<X509Certificate<'a>>> {
+    let parse = |(index, der): (usize, &'a CertificateDer<'static>)| match X509Certificate::from_der(der) {
+        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        _ => {
+            let description = format!("the certificate numbered {} is not X.509", index + 1);
+            Err(Violation::field(CERTIFICATES, description).into())
+        }
+    };
+    chain.iter().enumerate().map(parse).collect()
+}
+
+/// The private key must parse and belong to the first certificate. What the parser says is not passed on: it has seen
+/// the key.
+fn check_private_key(chain: &[CertificateDer<'static>], private_key: &Secret) -> Result<()> {
+    let key = PrivateKeyDer::from_pem_slice(private_key.expose().as_bytes()).map_err(|_| {
+        Violation::field(PRIVATE_KEY, "is not an unencrypted private key in PEM (PKCS #8, SEC 1, PKCS #1)")
+    })?;
+    let signing = aws_lc_rs::sign::any_supported_type(&key)
+        .map_err(|_| Violation::field(PRIVATE_KEY, "is of a type that TLS cannot use"))?;
+    match CertifiedKey::new(chain.to_vec(), signing).keys_match() {
+        Ok(()) => Ok(()),
+        Err(_) => Err(Violation::field(PRIVATE_KEY, "does not belong to the first certificate").into()),
+    }
+}
+
+fn check_chain(chain: &[X509Certificate<'_>]) -> Result<()> {
+    let broken = chain.windows(2).position(|pair| pair[0].issuer().as_raw() != pair[1].subject().as_raw());
+    match broken {
+        None => Ok(()),
+        Some(index) => {
+            let (number, next) = (index + 1, index + 2);
+            let description = format!("is out of order: certificate {number} was not issued by certificate {next}");
+            Err(Violation::field(CERTIFICATES, description).into())
+        }
+    }
+}
+
+/// A client identity must be usable as a TLS client, if it says at all what it is for.
+fn check_usage(leaf: &X509Certificate<'_>) -> Result<()> {
+    let usage = leaf.extended_key_usage().ok().flatten();
+    match usage {
+        Some(usage) if !usage.value.client_auth && !usage.value.any => {
+            let description = "the first certificate is not for TLS client authentication (extended key usage)";
+            Err(Violation::field(CERTIFICATES, description).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn facts(certificate: &X509Certificate<'_>, der: &CertificateDer<'_>) -> Result<CertificateFacts> {
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names.map(|names| names.value.general_names.iter().map(general_name).collect());
+    let time = |time: i64| {
+        let outside = || Violation::field(CERTIFICATES, "has a validity outside the years 1 to 9999");
+        Timestamp::from_parts(time, 0).ok_or_else(outside)
+    };
+    Ok(CertificateFacts {
+        subject: certificate.subject().to_string(),
+        issuer: certificate.issuer().to_string(),
+        serial_number: hex(certificate.raw_serial()),
+        subject_alternative_names: names.unwrap_or_default(),
+        not_before: time(certificate.validity().not_before.timestamp())?,
+        not_after: time(certificate.validity().not_after.timestamp())?,
+        fingerprint_sha256: hex(&jackfield_vault::sha256(der)),
+        public_key_algorithm: algorithm(certificate),
+        is_ca: certificate.is_ca(),
+    })
+}
+
+fn general_name(name: &GeneralName<'_>) -> String {
+    match name {
+        GeneralName::DNSName(name) => format!("DNS:{name}"),
+        GeneralName::URI(uri) => format!("URI:{uri}"),
+        GeneralName::RFC822Name(address) => format!("email:{address}"),
+        GeneralName::IPAddress(bytes) => match (<[u8; 4]>::try_from(*bytes), <[u8; 16]>::try_from(*bytes)) {
+            (Ok(four), _) => format!("IP:{}", std::net::Ipv4Addr::from(four)),
+            (_, Ok(sixteen)) => format!("IP:{}", std::net::Ipv6Addr::from(sixteen)),
+            _ => format!("IP:{}", hex(bytes)),
+        },
+        GeneralName::DirectoryName(name) => format!("dirName:{name}"),
+        other => format!("other:{other:?}"),
+    }
+}
+
+fn algorithm(certificate: &X509Certificate<'_>) -> String {
+    let info = certificate.public_key();
+    match info.parsed() {
+        Ok(PublicKey::RSA(key)) => format!("RSA {}", key.key_size()),
+        Ok(PublicKey::EC(point)) => match point.key_size() {
+            256 => "EC P-256".to_owned(),
+            384 => "EC P-384".to_owned(),
+            521 | 528 => "EC P-521".to_owned(),
+            bits => format!("EC {bits}"),
+        },
+        _ if info.algorithm.algorithm.to_id_string() == "1.3.101.112" => "Ed25519".to_owned(),
+        _ => info.algorithm.algorithm.to_id_string(),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

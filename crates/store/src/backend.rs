@@ -1,0 +1,160 @@
+//! How the two databases are opened. Every setting is explicit, and those of SQLite are read back on every connection.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sea_orm::{DatabaseConnection, SqlxPostgresConnector, SqlxSqliteConnector};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
+
+use crate::session::StoreError;
+
+/// Which database, and where.
+pub enum Database {
+    /// An SQLite file; it is made when it is missing.
+    Sqlite(PathBuf),
+    /// A PostgreSQL connection URL. It may hold a password, so nothing here prints it.
+    Postgres(String),
+}
+
+/// How many connections, and how long to wait for one.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolSettings {
+    /// Connections to PostgreSQL, or read connections to SQLite.
+    pub max_connections: u32,
+    /// How long a call waits for a connection before it is UNAVAILABLE.
+    pub acquire_timeout: Duration,
+}
+
+/// The first version without the corruption of write-ahead logs by concurrent checkpoints.
+const SQLITE_NEEDED: &str = "3.51.3";
+
+/// What is set on every SQLite connection, and must read back so. `synchronous` 2 is FULL: an acknowledged write survives
+/// a power cut.
+const SQLITE_PRAGMAS: &[(&str, &str)] = &[
+    ("journal_mode", "wal"),
+    ("synchronous", "2"),
+    ("foreign_keys", "1"),
+    ("busy_timeout", "5000"),
+    ("trusted_schema", "0"),
+    ("cell_size_check", "1"),
+    ("secure_delete", "1"),
+    ("temp_store", "2"),
+    ("mmap_size", "0"),
+    ("journal_size_limit", "67108864"),
+];
+
+/// Opens a reader and a writer.
+pub(crate) async fn open(
+    database: &Database,
+    settings: PoolSettings,
+) -> Result<(DatabaseConnection, DatabaseConnection), StoreError> {
+    match database {
+        Database::Sqlite(path) => open_sqlite(path.clone(), settings).await,
+        Database::Postgres(url) => open_postgres(url, settings).await,
+    }
+}
+
+async fn open_sqlite(
+    path: PathBuf,
+    settings: PoolSettings,
+) -> Result<(DatabaseConnection, DatabaseConnection), StoreError> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_millis(5_000))
+        .pragma("trusted_schema", "OFF")
+        .pragma("cell_size_check", "ON")
+        .pragma("secure_delete", "ON")
+        .pragma("temp_store", "MEMORY")
+        .pragma("mmap_size", "0")
+        .pragma("journal_size_limit", "67108864")
+        .disable_statement_logging();
+
+    let mut first = options.connect().await.map_err(|error| StoreError::Connect(error.to_string()))?;
+    check_version(&mut first).await?;
+    for (pragma, expected) in SQLITE_PRAGMAS {
+        let actual = read_pragma(&mut first, pragma).await.map_err(|error| StoreError::Connect(error.to_string()))?;
+        if actual != *expected {
+            return Err(StoreError::Pragma { pragma, expected: (*expected).to_owned(), actual });
+        }
+    }
+    first.close().await.map_err(|error| StoreError::Connect(error.to_string()))?;
+
+    let pool = |max: u32, query_only: bool| {
+        SqlitePoolOptions::new()
+            .max_connections(max)
+            .min_connections(1)
+            .acquire_timeout(settings.acquire_timeout)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .after_connect(move |conn, _| Box::pin(prepare_sqlite(conn, query_only)))
+    };
+    let open = |pool: SqlitePoolOptions| pool.connect_with(options.clone());
+    let writer = open(pool(1, false)).await.map_err(|error| StoreError::Connect(error.to_string()))?;
+    let reader =
+        open(pool(settings.max_connections, true)).await.map_err(|error| StoreError::Connect(error.to_string()))?;
+    Ok((SqlxSqliteConnector::from_sqlx_sqlite_pool(reader), SqlxSqliteConnector::from_sqlx_sqlite_pool(writer)))
+}
+
+async fn check_version(conn: &mut SqliteConnection) -> Result<(), StoreError> {
+    let row = sqlx::query("SELECT sqlite_version()").fetch_one(conn).await;
+    let actual: String = row.and_then(|row| row.try_get(0)).map_err(|error| StoreError::Connect(error.to_string()))?;
+    let parts = |version: &str| -> Vec<u32> { version.split('.').map(|part| part.parse().unwrap_or(0)).collect() };
+    if parts(&actual) < parts(SQLITE_NEEDED) {
+        return Err(StoreError::SqliteTooOld { actual, needed: SQLITE_NEEDED });
+    }
+    Ok(())
+}
+
+/// Marks a connection as reader where it is one, and refuses it if a setting did not take.
+async fn prepare_sqlite(conn: &mut SqliteConnection, query_only: bool) -> Result<(), sqlx::Error> {
+    if query_only {
+        sqlx::query("PRAGMA query_only = ON").execute(&mut *conn).await?;
+    }
+    for (pragma, expected) in SQLITE_PRAGMAS {
+        let actual = read_pragma(conn, pragma).await?;
+        if actual != *expected {
+            return Err(sqlx::Error::Configuration(format!("PRAGMA {pragma} is {actual}, not {expected}").into()));
+        }
+    }
+    Ok(())
+}
+
+async fn read_pragma(conn: &mut SqliteConnection, pragma: &'static str) -> Result<String, sqlx::Error> {
+    let row = sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA {pragma}"))).fetch_one(conn).await?;
+    row.try_get::<String, _>(0).or_else(|_| row.try_get::<i64, _>(0).map(|number| number.to_string()))
+}
+
+async fn open_postgres(
+    url: &str,
+    settings: PoolSettings,
+) -> Result<(DatabaseConnection, DatabaseConnection), StoreError> {
+    // The error of a URL that does not parse can quote it, password and all: it is replaced.
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|_| StoreError::Url("it does not parse".to_owned()))?
+        .application_name("jackfield")
+        .options([
+            ("statement_timeout", "5000"),
+            ("lock_timeout", "2000"),
+            ("idle_in_transaction_session_timeout", "10000"),
+            ("synchronous_commit", "on"),
+            ("timezone", "UTC"),
+        ])
+        .disable_statement_logging();
+    let pool = PgPoolOptions::new()
+        .max_connections(settings.max_connections)
+        .acquire_timeout(settings.acquire_timeout)
+        .max_lifetime(Duration::from_secs(30 * 60))
+        .idle_timeout(Duration::from_secs(10 * 60))
+        .connect_with(options)
+        .await
+        .map_err(|error| StoreError::Connect(error.to_string()))?;
+    let conn = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
+    Ok((conn.clone(), conn))
+}

@@ -1,0 +1,261 @@
+//! Credentials as rows.
+
+use jackfield_domain::configuration::Configuration;
+use jackfield_domain::credential::{Credential, CredentialStatus};
+use jackfield_domain::error::Taken;
+use jackfield_domain::meta::Meta;
+use jackfield_domain::page::{OrderBy, OrderValue};
+use jackfield_domain::reference::Ref;
+use jackfield_domain::text::{ExternalId, Labels};
+use jackfield_domain::{CredentialId, Resource, Result, TenantId, Timestamp, UserConnectorId};
+use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, IntoCondition, Query};
+use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait};
+use uuid::Uuid;
+
+use crate::entity::configuration;
+use crate::entity::credential::{ActiveModel, Column, Entity};
+use crate::filter::{FieldSql, FilterContext};
+use crate::page::{self, Page, PageQuery, Scope};
+use crate::row::{self, Stored};
+use crate::session::{Session, Writer};
+
+impl<C: ConnectionTrait> Session<C> {
+    pub async fn credential_fetch(&self, tenant: TenantId, id: CredentialId) -> Result<Option<Credential>> {
+        row::fetch(&self.conn, tenant, Column::Id.eq(id.0)).await
+    }
+
+    /// The credential that a reference names. Credentials have no name.
+    pub async fn credential_find(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Credential>> {
+        match reference {
+            Ref::Id(id) => self.credential_fetch(tenant, CredentialId(*id)).await,
+            Ref::External(external) => row::fetch(&self.conn, tenant, Column::ExternalId.eq(external.as_str())).await,
+            Ref::Name(_) => Ok(None),
+        }
+    }
+
+    /// The credential of a link that is used when none is named.
+    pub async fn credential_fetch_default(
+        &self,
+        tenant: TenantId,
+        link: UserConnectorId,
+    ) -> Result<Option<Credential>> {
+        row::fetch(&self.conn, tenant, default_of(link)).await
+    }
+
+    pub async fn credential_page(&self, query: &PageQuery<'_>) -> Result<Page<Credential>> {
+        page::page(&self.conn, query).await
+    }
+
+    /// Counts the credentials that fit a condition, and their configurations.
+    pub(crate) async fn credentials_count(
+        &self,
+        tenant: TenantId,
+        condition: impl IntoCondition,
+    ) -> Result<(u64, u64)> {
+        let condition = condition.into_condition();
+        let configurations = of_credentials(tenant, condition.clone());
+        Ok((
+            row::count::<Credential>(&self.conn, tenant, condition).await?,
+            row::count::<Configuration>(&self.conn, tenant, configurations).await?,
+        ))
+    }
+
+    /// How many configurations a credential has.
+    pub async fn credential_configurations(&self, tenant: TenantId, id: CredentialId) -> Result<u64> {
+        row::count::<Configuration>(&self.conn, tenant, configuration::Column::CredentialId.eq(id.0)).await
+    }
+
+    /// How many credentials hang on a link, and how many configurations on those.
+    pub async fn user_connector_dependents(&self, tenant: TenantId, link: UserConnectorId) -> Result<(u64, u64)> {
+        self.credentials_count(tenant, Column::UserConnectorId.eq(link.0)).await
+    }
+
+    /// The credential of a link that was changed last, to inherit the mark of a deleted default.
+    pub async fn credential_fetch_newest(
+        &self,
+        tenant: TenantId,
+        link: UserConnectorId,
+        but: CredentialId,
+    ) -> Result<Option<Credential>> {
+        let others = Condition::all().add(Column::UserConnectorId.eq(link.0)).add(Column::Id.ne(but.0));
+        let ids = row::ids::<Credential>(&self.conn, tenant, others).await?;
+        match ids.into_iter().max() {
+            Some(newest) => self.credential_fetch(tenant, CredentialId(newest)).await,
+            None => Ok(None),
+        }
+    }
+}
+
+impl Writer {
+    pub async fn credential_fetch_for_update(&self, tenant: TenantId, id: CredentialId) -> Result<Option<Credential>> {
+        row::fetch_for_update(&self.conn, tenant, Column::Id.eq(id.0)).await
+    }
+
+    pub async fn credential_fetch_default_for_update(
+        &self,
+        tenant: TenantId,
+        link: UserConnectorId,
+    ) -> Result<Option<Credential>> {
+        row::fetch_for_update(&self.conn, tenant, default_of(link)).await
+    }
+
+    pub async fn credential_insert(&self, tenant: TenantId, credential: &Credential) -> Result<()> {
+        row::insert(&self.conn, tenant, credential).await
+    }
+
+    pub async fn credential_replace(&self, tenant: TenantId, credential: &Credential) -> Result<()> {
+        row::replace(&self.conn, tenant, credential).await
+    }
+
+    /// Deletes a credential with its configurations and its material; says how many configurations.
+    pub async fn credential_delete(&self, tenant: TenantId, id: CredentialId) -> Result<u64> {
+        let (_, configurations) = self.credentials_delete(tenant, Column::Id.eq(id.0)).await?;
+        Ok(configurations)
+    }
+
+    /// Deletes the credentials that fit a condition, with their configurations, material and labels; says how many
+    /// credentials and configurations.
+    pub(crate) async fn credentials_delete(
+        &self,
+        tenant: TenantId,
+        condition: impl IntoCondition,
+    ) -> Result<(u64, u64)> {
+        let condition = condition.into_condition();
+        let ids = row::ids::<Credential>(&self.conn, tenant, condition.clone()).await?;
+        let configurations =
+            row::delete::<Configuration>(&self.conn, tenant, of_credentials(tenant, condition.clone())).await?;
+        self.owned_delete(tenant, Resource::Credential, &ids).await?;
+        let credentials = row::delete::<Credential>(&self.conn, tenant, condition).await?;
+        Ok((credentials, configurations))
+    }
+}
+
+impl Stored for Credential {
+    type Table = Entity;
+
+    const RESOURCE: Resource = Resource::Credential;
+    const TENANT_ID: Column = Column::TenantId;
+    const ID: Column = Column::Id;
+    const DOC: Column = Column::Doc;
+    const SEARCH_TEXT: Column = Column::SearchText;
+    const VERSION: Column = Column::Version;
+
+    fn id(&self) -> Uuid {
+        self.id.0
+    }
+
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn row(&self, tenant: TenantId, doc: String, search_text: String) -> ActiveModel {
+        ActiveModel {
+            tenant_id: Set(tenant.0),
+            id: Set(self.id.0),
+            external_id: Set(self.external_id.as_ref().map(|id| id.as_str().to_owned())),
+            user_id: Set(self.user_id.as_str().to_owned()),
+            connector_id: Set(self.connector.0),
+            connection_id: Set(self.connection.map(Uuid::from)),
+            user_connector_id: Set(self.user_connector.0),
+            key_id: Set(self.key.map(Uuid::from)),
+            kind: Set(self.kind.as_str().to_owned()),
+            status: Set(self.status.as_str().to_owned()),
+            expire_time: Set(self.expire_time.map(|time| time.0)),
+            provider_account_id: Set(self.provider_account_id.clone()),
+            is_default: Set(self.is_default),
+            refreshable: Set(self.refreshable),
+            doc: Set(doc),
+            search_text: Set(search_text),
+            version: Set(self.meta.version),
+            create_time: Set(self.meta.create_time.0),
+            update_time: Set(self.meta.update_time.0),
+        }
+    }
+
+    fn texts(&self) -> Vec<&str> {
+        let mut texts = vec![self.user_id.as_str(), self.kind.as_str(), &self.provider_account_id];
+        texts.extend(self.external_id.as_ref().map(ExternalId::as_str));
+        texts.extend(self.scopes.iter().map(String::as_str));
+        texts.extend(self.labels.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]));
+        texts
+    }
+
+    fn labels(&self) -> Option<&Labels> {
+        Some(&self.labels)
+    }
+
+    fn taken(&self, what: Taken) -> String {
+        match what {
+            Taken::Id => self.id.to_string(),
+            Taken::Name | Taken::ExternalId => self.external_id.as_ref().map(ExternalId::to_string).unwrap_or_default(),
+        }
+    }
+
+    fn order_column(by: OrderBy) -> Option<Column> {
+        match by {
+            OrderBy::CreateTime => Some(Column::CreateTime),
+            OrderBy::UserId => Some(Column::UserId),
+            OrderBy::Id | OrderBy::Name => None,
+        }
+    }
+
+    fn order_value(&self, by: OrderBy) -> Option<OrderValue> {
+        match by {
+            OrderBy::CreateTime => Some(OrderValue::Time(self.meta.create_time.0)),
+            OrderBy::UserId => Some(OrderValue::Text(self.user_id.as_str().to_owned())),
+            OrderBy::Id | OrderBy::Name => None,
+        }
+    }
+
+    fn scope(scope: &Scope) -> Condition {
+        Condition::all()
+            .add_option(scope.user_id.as_ref().map(|user| Column::UserId.eq(user.as_str())))
+            .add_option(scope.connector.map(|id| Column::ConnectorId.eq(id.0)))
+            .add_option(scope.connection.map(|id| Column::ConnectionId.eq(id.0)))
+    }
+
+    fn field(name: &str) -> Option<FieldSql> {
+        Some(match name {
+            "id" => FieldSql::column(Column::Id),
+            "external_id" => FieldSql::column(Column::ExternalId),
+            "user_id" => FieldSql::column(Column::UserId),
+            "connector" => FieldSql::column(Column::ConnectorId),
+            "connection" => FieldSql::column(Column::ConnectionId),
+            "user_connector" => FieldSql::column(Column::UserConnectorId),
+            "kind" => FieldSql::column(Column::Kind),
+            "status" => FieldSql::computed(|context: &FilterContext| status(context.now)),
+            "expire_time" => FieldSql::column(Column::ExpireTime),
+            "provider_account_id" => FieldSql::column(Column::ProviderAccountId),
+            "is_default" => FieldSql::column(Column::IsDefault),
+            "refreshable" => FieldSql::column(Column::Refreshable),
+            "labels" => FieldSql::labels(Resource::Credential, Column::Id),
+            "create_time" => FieldSql::column(Column::CreateTime),
+            "update_time" => FieldSql::column(Column::UpdateTime),
+            _ => return None,
+        })
+    }
+}
+
+/// The status at a time as an expression. It says the same as `Credential::status_at`.
+pub(crate) fn status(now: Timestamp) -> Expr {
+    let column = |column: Column| Expr::col((Entity, column));
+    let run_out = Condition::all()
+        .add(column(Column::Status).eq(CredentialStatus::Valid.as_str()))
+        .add(column(Column::ExpireTime).lte(now.0));
+    CaseStatement::new().case(run_out, CredentialStatus::Expired.as_str()).finally(column(Column::Status)).into()
+}
+
+fn default_of(link: UserConnectorId) -> Condition {
+    Condition::all().add(Column::UserConnectorId.eq(link.0)).add(Column::IsDefault.eq(true))
+}
+
+/// The configurations of the credentials that fit a condition.
+fn of_credentials(tenant: TenantId, condition: Condition) -> Condition {
+    let ids = Query::select()
+        .column(Column::Id)
+        .from(Entity)
+        .and_where(Column::TenantId.eq(tenant.0))
+        .cond_where(condition)
+        .to_owned();
+    Condition::all().add(configuration::Column::CredentialId.in_subquery(ids))
+}

@@ -1,0 +1,27 @@
+//! Configurations.
+
+use sea_orm::entity::prelude::*;
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "configuration")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub tenant_id: Uuid,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    pub external_id: Option<String>,
+    pub credential_id: Uuid,
+    pub user_id: String,
+    pub connector_id: Uuid,
+    pub is_default: bool,
+    pub doc: String,
+    pub search_text: String,
+    pub version: i64,
+    pub create_time: i64,
+    pub update_time: i64,
+}
+
+#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,38 @@
+//! Connectors.
+
+use sea_orm::entity::prelude::*;
+
+use jackfield_domain::TenantId;
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "connector")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub tenant_id: Uuid,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    pub name_key: String,
+    pub kind: String,
+    pub enabled: bool,
+    pub debug: bool,
+    pub description: String,
+    pub url: String,
+    pub client_identity_key: Option<Uuid>,
+    pub trust_bundle_key: Option<Uuid>,
+    pub doc: String,
+    pub search_text: String,
+    pub version: i64,
+    pub create_time: i64,
+    pub update_time: i64,
+}
+
+#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// The rows of a tenant: every query begins here.
+#[expect(clippy::disallowed_methods, reason = "this is the tenant-scoped finder")]
+pub(crate) fn of(tenant: TenantId) -> Select<Entity> {
+    Entity::find().filter(Column::TenantId.eq(tenant.0))
+}

@@ -1,0 +1,42 @@
+//! Credentials.
+
+use sea_orm::entity::prelude::*;
+
+use jackfield_domain::TenantId;
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "credential")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub tenant_id: Uuid,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    pub external_id: Option<String>,
+    pub user_id: String,
+    pub connector_id: Uuid,
+    pub connection_id: Option<Uuid>,
+    pub user_connector_id: Uuid,
+    pub key_id: Option<Uuid>,
+    pub kind: String,
+    pub status: String,
+    pub expire_time: Option<i64>,
+    pub provider_account_id: String,
+    pub is_default: bool,
+    pub refreshable: bool,
+    pub doc: String,
+    pub search_text: String,
+    pub version: i64,
+    pub create_time: i64,
+    pub update_time: i64,
+}
+
+#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// The rows of a tenant: every query begins here.
+#[expect(clippy::disallowed_methods, reason = "this is the tenant-scoped finder")]
+pub(crate) fn of(tenant: TenantId) -> Select<Entity> {
+    Entity::find().filter(Column::TenantId.eq(tenant.0))
+}

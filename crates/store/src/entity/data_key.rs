@@ -1,0 +1,28 @@
+//! Wrapped data keys of tenants and of the system.
+
+use sea_orm::entity::prelude::*;
+
+use jackfield_domain::TenantId;
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "data_key")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub tenant_id: Uuid,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    pub kek_id: String,
+    pub wrapped: Vec<u8>,
+    pub create_time: i64,
+}
+
+#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// The rows of a tenant: every query begins here.
+#[expect(clippy::disallowed_methods, reason = "this is the tenant-scoped finder")]
+pub(crate) fn of(tenant: TenantId) -> Select<Entity> {
+    Entity::find().filter(Column::TenantId.eq(tenant.0))
+}

@@ -1,0 +1,78 @@
+//! From database errors to the domain's. The message of the database goes to the log as a cause, never to a caller: it
+//! can hold values.
+
+use std::time::Duration;
+
+use jackfield_domain::error::Taken;
+use jackfield_domain::{Error, Resource};
+use sea_orm::{DbErr, RuntimeErr, SqlErr};
+
+/// When to come back after the database was away or busy.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// What a unique constraint protects: its name in PostgreSQL and its columns in SQLite's message.
+const UNIQUE: &[(&str, &str, Taken)] = &[
+    ("_pkey", ".id", Taken::Id),
+    ("_name_key", ".name_key", Taken::Name),
+    ("_external_id_key", ".external_id", Taken::ExternalId),
+];
+
+/// Any database error without a meaning of its own.
+pub(crate) fn from_db(error: DbErr) -> Error {
+    if is_unavailable(&error) {
+        return Error::StoreUnavailable { retry_after: RETRY_AFTER, source: Box::new(error) };
+    }
+    Error::internal(error)
+}
+
+/// An error of an insert or update: a violated unique constraint says what is taken. `value_of` gives the value.
+pub(crate) fn from_write(error: DbErr, resource: Resource, value_of: impl Fn(Taken) -> String) -> Error {
+    match unique_violation(&error) {
+        Some(what) => Error::Taken { resource, what, value: value_of(what) },
+        None => from_db(error),
+    }
+}
+
+fn unique_violation(error: &DbErr) -> Option<Taken> {
+    let Some(SqlErr::UniqueConstraintViolation(message)) = error.sql_err() else {
+        return None;
+    };
+    // SQLite lists all columns ("connector.tenant_id, connector.name_key"): the last one tells the constraints apart.
+    let last = message.trim_end_matches('"').rsplit([' ', '"']).next().unwrap_or_default();
+    let known = UNIQUE.iter().find(|(name, columns, _)| last.ends_with(name) || last.ends_with(columns));
+    known.map(|(_, _, what)| *what)
+}
+
+/// Whether the database is away, full or busy, so that the same call may succeed later.
+fn is_unavailable(error: &DbErr) -> bool {
+    // Use cases check what they refer to, so a violated foreign key means that a parent vanished, or a child appeared, in
+    // another transaction at the same time. The next try sees it and says what it is.
+    if matches!(error.sql_err(), Some(SqlErr::ForeignKeyConstraintViolation(_))) {
+        return true;
+    }
+    match error {
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => true,
+        DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => match &**error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => true,
+            sqlx::Error::Database(error) => error.code().is_some_and(|code| is_unavailable_code(&code)),
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+fn is_unavailable_code(code: &str) -> bool {
+    // PostgreSQL: five characters, by class: connection, resources, operator intervention, system, and the three that
+    // ask for another try (serialisation, deadlock, lock not available).
+    if code.len() == 5 {
+        return ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+            || ["40001", "40P01", "55P03", "25006"].contains(&code);
+    }
+    // SQLite: the primary code is in the low byte: busy, locked, read-only, I/O error, full, cannot open.
+    let primary = code.parse::<u32>().map(|code| code & 0xff);
+    matches!(primary, Ok(5 | 6 | 8 | 10 | 13 | 14))
+}

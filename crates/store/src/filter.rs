@@ -1,0 +1,183 @@
+//! Filters as conditions. Values are bound parameters, never text of the statement.
+//!
+//! A comparison with a field that has no value is false, and so its negation true: conditions here never are null.
+
+use jackfield_domain::filter::{Expr as Filter, Op, Pattern, Value};
+use jackfield_domain::{Resource, TenantId, Timestamp};
+use sea_orm::sea_query::{Alias, Condition, Expr, ExprTrait, Func, LikeExpr, Query};
+use sea_orm::{ColumnTrait, DbBackend};
+
+use crate::entity::label;
+use crate::row::Stored;
+
+/// What conditions depend on beside the filter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FilterContext {
+    pub(crate) backend: DbBackend,
+    pub(crate) tenant: TenantId,
+    pub(crate) now: Timestamp,
+}
+
+/// How a field is looked up.
+pub(crate) enum FieldSql {
+    /// In a column.
+    Column(Expr),
+    /// By an expression that depends on the time.
+    Computed(fn(&FilterContext) -> Expr),
+    /// In the rows of labels; with the id of the row whose labels they are.
+    Labels { owner: Resource, owner_id: Expr },
+}
+
+// === impl FieldSql ===
+
+impl FieldSql {
+    pub(crate) fn column(column: impl ColumnTrait) -> Self {
+        FieldSql::Column(qualified(column))
+    }
+
+    pub(crate) fn computed(expr: fn(&FilterContext) -> Expr) -> Self {
+        FieldSql::Computed(expr)
+    }
+
+    pub(crate) fn labels(owner: Resource, id: impl ColumnTrait) -> Self {
+        FieldSql::Labels { owner, owner_id: qualified(id) }
+    }
+}
+
+/// The condition of a filter.
+pub(crate) fn condition<S: Stored>(filter: &Filter, context: &FilterContext) -> Condition {
+    match filter {
+        Filter::And(all) => all.iter().fold(Condition::all(), |sum, part| sum.add(condition::<S>(part, context))),
+        Filter::Or(any) => any.iter().fold(Condition::any(), |sum, part| sum.add(condition::<S>(part, context))),
+        Filter::Not(inner) => condition::<S>(inner, context).not(),
+        Filter::Word(word) => {
+            let like = LikeExpr::new(format!("%{}%", escape_like(word))).escape('\\');
+            Condition::all().add(qualified(S::SEARCH_TEXT).like(like))
+        }
+        Filter::Compare { field, op, value } => match S::field(field) {
+            Some(FieldSql::Column(column)) => compare(column, *op, value, context),
+            Some(FieldSql::Computed(expr)) => compare(expr(context), *op, value, context),
+            Some(FieldSql::Labels { .. }) | None => never(),
+        },
+        Filter::MapCompare { field, key, op, value } => match S::field(field) {
+            Some(FieldSql::Labels { owner, owner_id }) => {
+                let value = compare(qualified(label::Column::LabelValue), *op, value, context);
+                labelled(owner, owner_id, Some(key), value, context)
+            }
+            _ => never(),
+        },
+        Filter::Present { field, key } => match S::field(field) {
+            Some(FieldSql::Column(column)) => present(column),
+            Some(FieldSql::Computed(expr)) => present(expr(context)),
+            Some(FieldSql::Labels { owner, owner_id }) => {
+                labelled(owner, owner_id, key.as_ref(), Condition::all(), context)
+            }
+            None => never(),
+        },
+    }
+}
+
+fn compare(field: Expr, op: Op, value: &Value, context: &FilterContext) -> Condition {
+    let known = field.clone().is_not_null();
+    let holds = match value {
+        Value::Text(pattern) => return compare_text(field, op, pattern, context),
+        Value::Bool(value) => ordered(field, op, Expr::val(*value)),
+        Value::Int(value) => ordered(field, op, Expr::val(*value)),
+        Value::Time(value) => ordered(field, op, Expr::val(value.0)),
+        Value::Id(value) => ordered(field, op, Expr::val(*value)),
+        Value::Enum(value) => ordered(field, op, Expr::val(*value)),
+    };
+    Condition::all().add(known).add(holds)
+}
+
+fn ordered(field: Expr, op: Op, value: Expr) -> Expr {
+    match op {
+        Op::Eq | Op::Has => field.eq(value),
+        Op::Ne => field.ne(value),
+        Op::Lt => field.lt(value),
+        Op::Le => field.lte(value),
+        Op::Gt => field.gt(value),
+        Op::Ge => field.gte(value),
+    }
+}
+
+fn compare_text(field: Expr, op: Op, pattern: &Pattern, context: &FilterContext) -> Condition {
+    let text = pattern.text();
+    let holds = match op {
+        Op::Has => contains(Expr::expr(Func::lower(field.clone())), text, context),
+        _ => match pattern {
+            Pattern::Exact(_) => return present(field.clone()).add(ordered(field, op, Expr::val(text))),
+            Pattern::Prefix(_) => prefix(field.clone(), text),
+            Pattern::Suffix(_) => suffix(field.clone(), text, context),
+            Pattern::Contains(_) => contains(field.clone(), text, context),
+        },
+    };
+    let holds = if op == Op::Ne { holds.not() } else { holds };
+    present(field).add(holds)
+}
+
+// LIKE would do for these, but SQLite's takes no account of letter case.
+
+fn prefix(field: Expr, text: &str) -> Expr {
+    let part = Func::cust(Alias::new("substr")).arg(field).arg(1).arg(characters(text));
+    Expr::expr(part).eq(text)
+}
+
+fn suffix(field: Expr, text: &str, context: &FilterContext) -> Expr {
+    let part = match context.backend {
+        DbBackend::Sqlite => Func::cust(Alias::new("substr")).arg(field).arg(-characters(text)),
+        _ => Func::cust(Alias::new("right")).arg(field).arg(characters(text)),
+    };
+    Expr::expr(part).eq(text)
+}
+
+fn contains(field: Expr, text: &str, context: &FilterContext) -> Expr {
+    let function = if context.backend == DbBackend::Sqlite { "instr" } else { "strpos" };
+    Expr::expr(Func::cust(Alias::new(function)).arg(field).arg(text)).gt(0)
+}
+
+/// Whether a field has a value. An empty text is none.
+fn present(field: Expr) -> Condition {
+    // Compared as text, so that one condition does for columns of any type.
+    let text = Expr::expr(field.clone().cast_as(Alias::new("text")));
+    Condition::all().add(field.is_not_null()).add(text.ne(""))
+}
+
+fn labelled(
+    owner: Resource,
+    owner_id: Expr,
+    key: Option<&String>,
+    value: Condition,
+    context: &FilterContext,
+) -> Condition {
+    let mut select = Query::select();
+    select
+        .expr(Expr::val(1))
+        .from(label::Entity)
+        .and_where(qualified(label::Column::TenantId).eq(context.tenant.0))
+        .and_where(qualified(label::Column::Owner).eq(owner.as_str()))
+        .and_where(qualified(label::Column::OwnerId).eq(owner_id))
+        .cond_where(value);
+    if let Some(key) = key {
+        select.and_where(qualified(label::Column::LabelKey).eq(key.as_str()));
+    }
+    Condition::all().add(Expr::exists(select.to_owned()))
+}
+
+/// A field that the schema knows and the table does not cannot be; if it were, nothing matches.
+fn never() -> Condition {
+    Condition::all().add(Expr::val(1).eq(0))
+}
+
+fn qualified(column: impl ColumnTrait) -> Expr {
+    let table = Alias::new(column.entity_name().to_string());
+    Expr::col((table, column))
+}
+
+fn escape_like(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+}
+
+fn characters(text: &str) -> i32 {
+    i32::try_from(text.chars().count()).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,94 @@
+//! Answers to requests that carried a request id (AIP-155). A row is claimed before the effect and in its transaction, so
+//! that of two equal requests at once the second waits for the first and then finds its answer.
+
+use jackfield_domain::{Result, TenantId, Timestamp};
+use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter};
+use uuid::Uuid;
+
+use crate::entity::idempotency;
+use crate::error;
+use crate::session::Writer;
+
+/// Outcome of a claim.
+#[derive(Debug)]
+pub enum Claim {
+    /// The request is new: carry it out.
+    Fresh,
+    /// It was carried out before.
+    Done { fingerprint: Vec<u8>, answer: String },
+}
+
+/// What makes a request the same request.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestKey<'a> {
+    pub tenant: TenantId,
+    pub principal: &'a str,
+    pub method: &'a str,
+    pub request_id: Uuid,
+}
+
+impl Writer {
+    /// Claims a request id, or finds what became of it. An answer older than its time is forgotten.
+    pub async fn request_claim(
+        &self,
+        key: RequestKey<'_>,
+        fingerprint: &[u8],
+        now: Timestamp,
+        expire_time: Timestamp,
+    ) -> Result<Claim> {
+        idempotency::Entity::delete_many()
+            .filter(condition(key))
+            .filter(idempotency::Column::ExpireTime.lte(now.0))
+            .exec(&self.conn)
+            .await
+            .map_err(error::from_db)?;
+        let row = idempotency::ActiveModel {
+            tenant_id: Set(key.tenant.0),
+            principal: Set(key.principal.to_owned()),
+            method: Set(key.method.to_owned()),
+            request_id: Set(key.request_id),
+            fingerprint: Set(fingerprint.to_vec()),
+            answer: Set(String::new()),
+            expire_time: Set(expire_time.0),
+        };
+        let keep = OnConflict::columns([
+            idempotency::Column::TenantId,
+            idempotency::Column::Principal,
+            idempotency::Column::Method,
+            idempotency::Column::RequestId,
+        ])
+        .do_nothing()
+        .to_owned();
+        let inserted = idempotency::Entity::insert(row).on_conflict(keep).exec_without_returning(&self.conn).await;
+        if inserted.map_err(error::from_db)? == 1 {
+            return Ok(Claim::Fresh);
+        }
+        let row = idempotency::of(key.tenant).filter(condition(key)).one(&self.conn).await.map_err(error::from_db)?;
+        Ok(row.map_or(Claim::Fresh, |row| Claim::Done { fingerprint: row.fingerprint, answer: row.answer }))
+    }
+
+    /// Keeps the answer of a claimed request.
+    pub async fn request_answer(&self, key: RequestKey<'_>, answer: String) -> Result<()> {
+        let updated = idempotency::Entity::update_many()
+            .col_expr(idempotency::Column::Answer, Expr::val(answer))
+            .filter(condition(key))
+            .exec(&self.conn)
+            .await;
+        updated.map(|_| ()).map_err(error::from_db)
+    }
+
+    /// Forgets answers whose time has passed.
+    pub async fn requests_purge(&self, now: Timestamp) -> Result<u64> {
+        let purge = idempotency::Entity::delete_many().filter(idempotency::Column::ExpireTime.lte(now.0));
+        Ok(purge.exec(&self.conn).await.map_err(error::from_db)?.rows_affected)
+    }
+}
+
+fn condition(key: RequestKey<'_>) -> sea_orm::Condition {
+    sea_orm::Condition::all()
+        .add(idempotency::Column::TenantId.eq(key.tenant.0))
+        .add(idempotency::Column::Principal.eq(key.principal))
+        .add(idempotency::Column::Method.eq(key.method))
+        .add(idempotency::Column::RequestId.eq(key.request_id))
+}

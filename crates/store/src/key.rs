@@ -1,0 +1,182 @@
+//! Keys as rows. How often a key is used is counted when it is read.
+
+use std::collections::HashMap;
+
+use jackfield_domain::error::Taken;
+use jackfield_domain::key::Key;
+use jackfield_domain::meta::Meta;
+use jackfield_domain::page::{OrderBy, OrderValue};
+use jackfield_domain::reference::Ref;
+use jackfield_domain::text::Labels;
+use jackfield_domain::{KeyId, Resource, Result, TenantId};
+use sea_orm::sea_query::Condition;
+use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, QueryFilter, QuerySelect};
+use uuid::Uuid;
+
+use crate::entity::key::{ActiveModel, Column, Entity};
+use crate::entity::{connector, credential};
+use crate::error;
+use crate::filter::FieldSql;
+use crate::page::{self, Page, PageQuery, Scope};
+use crate::row::{self, Stored};
+use crate::session::{Session, Writer};
+
+impl<C: ConnectionTrait> Session<C> {
+    /// The key that a reference names. Keys have no external id.
+    pub async fn key_find(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Key>> {
+        let key = match reference {
+            Ref::Id(id) => row::fetch(&self.conn, tenant, Column::Id.eq(*id)).await?,
+            Ref::Name(name) => row::fetch(&self.conn, tenant, Column::NameKey.eq(name.key())).await?,
+            Ref::External(_) => None,
+        };
+        self.key_with_uses(tenant, key).await
+    }
+
+    pub async fn key_page(&self, query: &PageQuery<'_>) -> Result<Page<Key>> {
+        let mut page: Page<Key> = page::page(&self.conn, query).await?;
+        let uses = self.key_uses(query.tenant, page.items.iter().map(|key| key.id).collect()).await?;
+        for key in &mut page.items {
+            let (connectors, credentials) = uses.get(&key.id.0).copied().unwrap_or_default();
+            key.used_by = connectors + credentials;
+        }
+        Ok(page)
+    }
+
+    /// How many connectors and credentials use each of some keys; keys without uses are left out. A connector that uses a
+    /// key twice counts twice.
+    pub async fn key_uses(&self, tenant: TenantId, keys: Vec<KeyId>) -> Result<HashMap<Uuid, (u64, u64)>> {
+        let ids: Vec<Uuid> = keys.into_iter().map(Uuid::from).collect();
+        let mut uses: HashMap<Uuid, (u64, u64)> = HashMap::new();
+        if ids.is_empty() {
+            return Ok(uses);
+        }
+        for column in [connector::Column::ClientIdentityKey, connector::Column::TrustBundleKey] {
+            let select = connector::of(tenant).filter(column.is_in(ids.clone())).select_only().column(column);
+            let select = select.column_as(connector::Column::Id.count(), "uses").group_by(column);
+            for (key, count) in select.into_tuple::<(Uuid, i64)>().all(&self.conn).await.map_err(error::from_db)? {
+                uses.entry(key).or_default().0 += u64::try_from(count).unwrap_or_default();
+            }
+        }
+        let column = credential::Column::KeyId;
+        let select = credential::of(tenant).filter(column.is_in(ids)).select_only().column(column);
+        let select = select.column_as(credential::Column::Id.count(), "uses").group_by(column);
+        for (key, count) in select.into_tuple::<(Uuid, i64)>().all(&self.conn).await.map_err(error::from_db)? {
+            uses.entry(key).or_default().1 += u64::try_from(count).unwrap_or_default();
+        }
+        Ok(uses)
+    }
+
+    async fn key_with_uses(&self, tenant: TenantId, key: Option<Key>) -> Result<Option<Key>> {
+        let Some(mut key) = key else { return Ok(None) };
+        let uses = self.key_uses(tenant, vec![key.id]).await?;
+        let (connectors, credentials) = uses.get(&key.id.0).copied().unwrap_or_default();
+        key.used_by = connectors + credentials;
+        Ok(Some(key))
+    }
+}
+
+impl Writer {
+    pub async fn key_fetch_for_update(&self, tenant: TenantId, id: KeyId) -> Result<Option<Key>> {
+        let key = row::fetch_for_update(&self.conn, tenant, Column::Id.eq(id.0)).await?;
+        self.key_with_uses(tenant, key).await
+    }
+
+    pub async fn key_insert(&self, tenant: TenantId, key: &Key) -> Result<()> {
+        row::insert(&self.conn, tenant, key).await
+    }
+
+    /// Deletes a key that nothing uses, its private part included.
+    pub async fn key_delete(&self, tenant: TenantId, id: KeyId) -> Result<()> {
+        self.owned_delete(tenant, Resource::Key, &[id.0]).await?;
+        row::delete::<Key>(&self.conn, tenant, Column::Id.eq(id.0)).await?;
+        Ok(())
+    }
+}
+
+impl Stored for Key {
+    type Table = Entity;
+
+    const RESOURCE: Resource = Resource::Key;
+    const TENANT_ID: Column = Column::TenantId;
+    const ID: Column = Column::Id;
+    const DOC: Column = Column::Doc;
+    const SEARCH_TEXT: Column = Column::SearchText;
+    const VERSION: Column = Column::Version;
+
+    fn id(&self) -> Uuid {
+        self.id.0
+    }
+
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn row(&self, tenant: TenantId, doc: String, search_text: String) -> ActiveModel {
+        ActiveModel {
+            tenant_id: Set(tenant.0),
+            id: Set(self.id.0),
+            name_key: Set(self.name.key()),
+            kind: Set(self.kind.as_str().to_owned()),
+            not_after: Set(self.not_after.0),
+            doc: Set(doc),
+            search_text: Set(search_text),
+            version: Set(self.meta.version),
+            create_time: Set(self.meta.create_time.0),
+            update_time: Set(self.meta.update_time.0),
+        }
+    }
+
+    fn texts(&self) -> Vec<&str> {
+        let mut texts = vec![self.name.as_str(), self.kind.as_str()];
+        for certificate in &self.certificates {
+            texts.extend([certificate.subject.as_str(), &certificate.issuer, &certificate.fingerprint_sha256]);
+            texts.extend(certificate.subject_alternative_names.iter().map(String::as_str));
+        }
+        texts.extend(self.labels.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]));
+        texts
+    }
+
+    fn labels(&self) -> Option<&Labels> {
+        Some(&self.labels)
+    }
+
+    fn taken(&self, what: Taken) -> String {
+        match what {
+            Taken::Id => self.id.to_string(),
+            Taken::Name | Taken::ExternalId => self.name.to_string(),
+        }
+    }
+
+    fn order_column(by: OrderBy) -> Option<Column> {
+        match by {
+            OrderBy::CreateTime => Some(Column::CreateTime),
+            OrderBy::Name => Some(Column::NameKey),
+            OrderBy::Id | OrderBy::UserId => None,
+        }
+    }
+
+    fn order_value(&self, by: OrderBy) -> Option<OrderValue> {
+        match by {
+            OrderBy::CreateTime => Some(OrderValue::Time(self.meta.create_time.0)),
+            OrderBy::Name => Some(OrderValue::Text(self.name.key())),
+            OrderBy::Id | OrderBy::UserId => None,
+        }
+    }
+
+    fn scope(_: &Scope) -> Condition {
+        Condition::all()
+    }
+
+    fn field(name: &str) -> Option<FieldSql> {
+        Some(match name {
+            "id" => FieldSql::column(Column::Id),
+            "name" => FieldSql::column(Column::NameKey),
+            "type" => FieldSql::column(Column::Kind),
+            "not_after" => FieldSql::column(Column::NotAfter),
+            "labels" => FieldSql::labels(Resource::Key, Column::Id),
+            "create_time" => FieldSql::column(Column::CreateTime),
+            "update_time" => FieldSql::column(Column::UpdateTime),
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,40 @@
+//! Persistence: one sea-orm code path over embedded SQLite and PostgreSQL. sea-orm is used in this crate only.
+//!
+//! Reads go through [`Store::read`], writes through [`Store::write`]; only a [`Writer`] has methods that change rows, so
+//! a change outside a transaction does not compile. Methods are named noun first (`connector_fetch`, `connector_page`),
+//! every one takes the tenant first, and `_for_update` locks the row until the transaction ends.
+//!
+//! Facts that queries need are columns; the rest of a resource is one JSON document in `doc`. Secrets are in a table of
+//! their own and come here sealed.
+
+mod audit;
+mod backend;
+mod configuration;
+mod connection;
+mod connector;
+mod credential;
+mod data_key;
+mod entity;
+mod error;
+mod filter;
+mod idempotency;
+mod key;
+mod label;
+mod migration;
+mod page;
+mod rewrap;
+mod row;
+mod secret;
+mod session;
+mod tenant;
+mod user_connector;
+
+pub use audit::AuditEvent;
+pub use backend::{Database, PoolSettings};
+pub use connector::Cascade;
+pub use data_key::DataKeyRow;
+pub use idempotency::{Claim, RequestKey};
+pub use page::{Page, PageQuery, Scope};
+pub use rewrap::{RewrapRow, RewrapState};
+pub use secret::SecretRow;
+pub use session::{Reader, Session, Store, StoreError, Writer};

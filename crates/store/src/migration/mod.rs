@@ -1,0 +1,172 @@
+//! The schema, in numbered steps. A step is never edited after a release; it names tables and columns as text, because
+//! the entities move on.
+
+mod m0001_tenants;
+mod m0002_resources;
+mod m0003_operations;
+
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+};
+use sea_orm_migration::prelude::*;
+
+use crate::session::StoreError;
+
+pub(crate) struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m0001_tenants::Step), Box::new(m0002_resources::Step), Box::new(m0003_operations::Step)]
+    }
+}
+
+/// Any number that nobody else takes as an advisory lock: "jackfld" in ASCII.
+const MIGRATION_LOCK: i64 = 0x6a61_636b_666c_64;
+
+/// Applies what is missing in one transaction, under a lock that lets one process at a time do so: an advisory lock in
+/// PostgreSQL, the write lock of the file in SQLite. Returns the newest migration.
+pub(crate) async fn migrate(conn: &DatabaseConnection) -> Result<String, StoreError> {
+    let failed = |error: DbErr| StoreError::Migration(error.to_string());
+    let options =
+        TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
+    let txn = conn.begin_with_options(options).await.map_err(failed)?;
+    if conn.get_database_backend() == DbBackend::Postgres {
+        // Waiting for another replica's migration may take longer than a call may.
+        txn.execute_unprepared("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0").await.map_err(failed)?;
+        txn.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await.map_err(failed)?;
+    }
+    refuse_newer(&txn).await?;
+    Migrator::up(&txn, None).await.map_err(failed)?;
+    txn.commit().await.map_err(failed)?;
+    Ok(newest())
+}
+
+/// Refuses a schema that is newer or older than this program.
+pub(crate) async fn check(conn: &DatabaseConnection) -> Result<String, StoreError> {
+    let applied = refuse_newer(conn).await?;
+    let missing = names().into_iter().find(|name| !applied.contains(name));
+    match missing {
+        Some(migration) => Err(StoreError::SchemaOlder { migration }),
+        None => Ok(newest()),
+    }
+}
+
+async fn refuse_newer(conn: &impl ConnectionTrait) -> Result<Vec<String>, StoreError> {
+    let backend = conn.get_database_backend();
+    let failed = |error: DbErr| StoreError::Connect(error.to_string());
+    let exists = match backend {
+        DbBackend::Sqlite => "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'seaql_migrations'",
+        _ => {
+            "SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = current_schema() AND tablename = 'seaql_migrations'"
+        }
+    };
+    let exists = conn.query_one_raw(sea_orm::Statement::from_string(backend, exists)).await.map_err(failed)?;
+    if exists.is_none() {
+        return Ok(Vec::new());
+    }
+    let applied = sea_orm::Statement::from_string(backend, "SELECT version FROM seaql_migrations ORDER BY version");
+    let applied = conn.query_all_raw(applied).await.map_err(failed)?;
+    let applied: Result<Vec<String>, DbErr> = applied.iter().map(|row| row.try_get("", "version")).collect();
+    let applied = applied.map_err(failed)?;
+    let known = names();
+    match applied.iter().find(|version| !known.contains(version)) {
+        Some(unknown) => Err(StoreError::SchemaNewer { migration: unknown.clone() }),
+        None => Ok(applied),
+    }
+}
+
+fn names() -> Vec<String> {
+    Migrator::migrations().iter().map(|step| step.name().to_owned()).collect()
+}
+
+fn newest() -> String {
+    names().pop().unwrap_or_default()
+}
+
+// What the steps share: columns as both databases want them.
+
+/// A text column that compares by bytes, so that both databases sort alike.
+pub(super) fn text(manager: &SchemaManager<'_>, name: &'static str) -> ColumnDef {
+    let mut column = ColumnDef::new(Alias::new(name));
+    column.text().not_null();
+    if manager.get_database_backend() == DbBackend::Postgres {
+        column.extra("COLLATE \"C\"");
+    }
+    column
+}
+
+/// A text column that may be null.
+pub(super) fn text_null(manager: &SchemaManager<'_>, name: &'static str) -> ColumnDef {
+    let mut column = ColumnDef::new(Alias::new(name));
+    column.text().null();
+    if manager.get_database_backend() == DbBackend::Postgres {
+        column.extra("COLLATE \"C\"");
+    }
+    column
+}
+
+pub(super) fn uuid(name: &'static str) -> ColumnDef {
+    ColumnDef::new(Alias::new(name)).uuid().not_null().take()
+}
+
+pub(super) fn uuid_null(name: &'static str) -> ColumnDef {
+    ColumnDef::new(Alias::new(name)).uuid().null().take()
+}
+
+pub(super) fn int(name: &'static str) -> ColumnDef {
+    ColumnDef::new(Alias::new(name)).big_integer().not_null().take()
+}
+
+pub(super) fn int_null(name: &'static str) -> ColumnDef {
+    ColumnDef::new(Alias::new(name)).big_integer().null().take()
+}
+
+pub(super) fn boolean(name: &'static str) -> ColumnDef {
+    ColumnDef::new(Alias::new(name)).boolean().not_null().take()
+}
+
+pub(super) fn blob(name: &'static str) -> ColumnDef {
+    ColumnDef::new(Alias::new(name)).blob().not_null().take()
+}
+
+/// A table whose primary key is (tenant_id, id), with the columns that every resource has.
+pub(super) fn resource_table(manager: &SchemaManager<'_>, name: &'static str) -> TableCreateStatement {
+    let mut table = Table::create();
+    table.table(Alias::new(name)).col(uuid("tenant_id")).col(uuid("id"));
+    table.primary_key(Index::create().name(format!("{name}_pkey")).col(Alias::new("tenant_id")).col(Alias::new("id")));
+    table
+        .col(text(manager, "doc"))
+        .col(text(manager, "search_text"))
+        .col(int("version"))
+        .col(int("create_time"))
+        .col(int("update_time"));
+    table
+}
+
+/// A foreign key from (tenant_id, column) to (tenant_id, id) of another table: nothing can point across tenants.
+pub(super) fn reference(table: &'static str, column: &'static str, to: &'static str) -> ForeignKeyCreateStatement {
+    ForeignKey::create()
+        .name(format!("{table}_{column}_fkey"))
+        .from(Alias::new(table), (Alias::new("tenant_id"), Alias::new(column)))
+        .to(Alias::new(to), (Alias::new("tenant_id"), Alias::new("id")))
+        .to_owned()
+}
+
+/// The foreign key from tenant_id to the tenant.
+pub(super) fn of_tenant(table: &'static str) -> ForeignKeyCreateStatement {
+    ForeignKey::create()
+        .name(format!("{table}_tenant_id_fkey"))
+        .from(Alias::new(table), Alias::new("tenant_id"))
+        .to(Alias::new("tenant"), Alias::new("id"))
+        .to_owned()
+}
+
+pub(super) fn index(table: &'static str, name: &str, columns: &[&'static str]) -> IndexCreateStatement {
+    let mut index = Index::create();
+    index.name(format!("{table}_{name}")).table(Alias::new(table));
+    for column in columns {
+        index.col(Alias::new(*column));
+    }
+    index
+}

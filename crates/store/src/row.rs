@@ -1,0 +1,173 @@
+//! How a resource becomes a row and comes back: one trait, and the four things that are done with every resource.
+
+use jackfield_domain::error::Taken;
+use jackfield_domain::meta::Meta;
+use jackfield_domain::page::{OrderBy, OrderValue};
+use jackfield_domain::text::{Labels, fold};
+use jackfield_domain::{Error, Resource, Result, TenantId};
+use sea_orm::sea_query::{Condition, IntoCondition};
+use sea_orm::{
+    ActiveModelBehavior, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter,
+    QuerySelect, Select,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::filter::FieldSql;
+use crate::page::Scope;
+use crate::{error, label};
+
+/// A resource that is kept as a row: facts that queries need as columns, the whole of it as a document.
+pub(crate) trait Stored: Serialize + DeserializeOwned + Send + Sync {
+    /// Its table.
+    type Table: EntityTrait<ActiveModel: ActiveModelBehavior + Send, Model: IntoActiveModel<ActiveModelOf<Self>> + Sync>;
+
+    const RESOURCE: Resource;
+    const TENANT_ID: ColumnOf<Self>;
+    const ID: ColumnOf<Self>;
+    const DOC: ColumnOf<Self>;
+    const SEARCH_TEXT: ColumnOf<Self>;
+    const VERSION: ColumnOf<Self>;
+    /// Whether pages of it span all tenants. Only tenants themselves do.
+    const ACROSS_TENANTS: bool = false;
+
+    fn id(&self) -> Uuid;
+    fn meta(&self) -> &Meta;
+    /// The row, with `doc` and `search_text` as given.
+    fn row(&self, tenant: TenantId, doc: String, search_text: String) -> ActiveModelOf<Self>;
+    /// The texts that a bare word in a filter looks into.
+    fn texts(&self) -> Vec<&str>;
+    fn labels(&self) -> Option<&Labels> {
+        None
+    }
+    /// The value that a violated unique constraint is about.
+    fn taken(&self, what: Taken) -> String;
+    /// The column of an order, and the value of this row in it; `None` for the id.
+    fn order_column(by: OrderBy) -> Option<ColumnOf<Self>>;
+    fn order_value(&self, by: OrderBy) -> Option<OrderValue>;
+    /// What narrows a list to its scope; parts of the scope that the list does not know are not there.
+    fn scope(scope: &Scope) -> Condition;
+    /// How a field of a filter is looked up.
+    fn field(name: &str) -> Option<FieldSql>;
+}
+
+pub(crate) type ColumnOf<S> = <<S as Stored>::Table as EntityTrait>::Column;
+pub(crate) type ActiveModelOf<S> = <<S as Stored>::Table as EntityTrait>::ActiveModel;
+
+/// The rows that a list pages over: those of a tenant, but for the list of tenants.
+pub(crate) fn listed<S: Stored>(tenant: TenantId) -> Select<S::Table> {
+    if S::ACROSS_TENANTS {
+        #[expect(clippy::disallowed_methods, reason = "the list of tenants is not in a tenant")]
+        return S::Table::find();
+    }
+    of::<S>(tenant)
+}
+
+/// The rows of a tenant.
+pub(crate) fn of<S: Stored>(tenant: TenantId) -> Select<S::Table> {
+    #[expect(clippy::disallowed_methods, reason = "this is the tenant-scoped finder")]
+    S::Table::find().filter(S::TENANT_ID.eq(tenant.0))
+}
+
+/// The first row of a tenant that fits a condition.
+pub(crate) async fn fetch<S: Stored>(
+    conn: &impl ConnectionTrait,
+    tenant: TenantId,
+    condition: impl IntoCondition,
+) -> Result<Option<S>> {
+    one(conn, of::<S>(tenant).filter(condition)).await
+}
+
+/// As [`fetch`], and no other transaction changes the row until this one ends. (SQLite has one writer anyway.)
+pub(crate) async fn fetch_for_update<S: Stored>(
+    txn: &DatabaseTransaction,
+    tenant: TenantId,
+    condition: impl IntoCondition,
+) -> Result<Option<S>> {
+    one(txn, of::<S>(tenant).filter(condition).lock_exclusive()).await
+}
+
+async fn one<S: Stored>(conn: &impl ConnectionTrait, select: Select<S::Table>) -> Result<Option<S>> {
+    let doc = select.select_only().column(S::DOC).into_tuple::<String>().one(conn).await.map_err(error::from_db)?;
+    doc.map(|doc| from_doc(&doc)).transpose()
+}
+
+/// Adds a row, with its labels.
+pub(crate) async fn insert<S: Stored>(txn: &DatabaseTransaction, tenant: TenantId, value: &S) -> Result<()> {
+    let row = value.row(tenant, to_doc(value)?, search_text(value));
+    let inserted = S::Table::insert(row).exec_without_returning(txn).await;
+    inserted.map_err(|error| error::from_write(error, S::RESOURCE, |what| value.taken(what)))?;
+    match value.labels() {
+        Some(labels) => label::put(txn, tenant, S::RESOURCE, value.id(), labels).await,
+        None => Ok(()),
+    }
+}
+
+/// Replaces a row that was fetched for update, with its labels.
+pub(crate) async fn replace<S: Stored>(txn: &DatabaseTransaction, tenant: TenantId, value: &S) -> Result<()> {
+    let row = value.row(tenant, to_doc(value)?, search_text(value));
+    let updated = S::Table::update_many()
+        .set(row)
+        .filter(S::TENANT_ID.eq(tenant.0))
+        .filter(S::ID.eq(value.id()))
+        .filter(S::VERSION.eq(value.meta().version - 1))
+        .exec(txn)
+        .await;
+    let updated = updated.map_err(|error| error::from_write(error, S::RESOURCE, |what| value.taken(what)))?;
+    if updated.rows_affected != 1 {
+        return Err(Error::internal("a row changed although it was locked"));
+    }
+    match value.labels() {
+        Some(labels) => {
+            label::delete(txn, tenant, S::RESOURCE, &[value.id()]).await?;
+            label::put(txn, tenant, S::RESOURCE, value.id(), labels).await
+        }
+        None => Ok(()),
+    }
+}
+
+/// Counts rows of a tenant that fit a condition.
+pub(crate) async fn count<S: Stored>(
+    conn: &impl ConnectionTrait,
+    tenant: TenantId,
+    condition: impl IntoCondition,
+) -> Result<u64> {
+    let select = of::<S>(tenant).filter(condition).select_only().column_as(S::ID.count(), "count");
+    let count = select.into_tuple::<i64>().one(conn).await.map_err(error::from_db)?;
+    Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or_default())
+}
+
+/// Deletes rows of a tenant that fit a condition; says how many.
+pub(crate) async fn delete<S: Stored>(
+    txn: &DatabaseTransaction,
+    tenant: TenantId,
+    condition: impl IntoCondition,
+) -> Result<u64> {
+    let deleted = S::Table::delete_many().filter(S::TENANT_ID.eq(tenant.0)).filter(condition).exec(txn).await;
+    Ok(deleted.map_err(error::from_db)?.rows_affected)
+}
+
+/// The ids of rows of a tenant that fit a condition.
+pub(crate) async fn ids<S: Stored>(
+    conn: &impl ConnectionTrait,
+    tenant: TenantId,
+    condition: impl IntoCondition,
+) -> Result<Vec<Uuid>> {
+    let select = of::<S>(tenant).filter(condition).select_only().column(S::ID).into_tuple::<Uuid>();
+    select.all(conn).await.map_err(error::from_db)
+}
+
+pub(crate) fn from_doc<S: Stored>(doc: &str) -> Result<S> {
+    serde_json::from_str(doc).map_err(Error::internal)
+}
+
+fn to_doc<S: Stored>(value: &S) -> Result<String> {
+    serde_json::to_string(value).map_err(Error::internal)
+}
+
+/// Lower-case text of a row, one text a line, for bare words. Folded here and not in the database, because SQLite
+/// folds ASCII letters only.
+fn search_text<S: Stored>(value: &S) -> String {
+    fold(&value.texts().join("\n"))
+}

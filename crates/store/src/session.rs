@@ -1,0 +1,161 @@
+//! The store and its sessions: how a use case gets at rows.
+
+use jackfield_domain::{Error, Result};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, Statement,
+    TransactionOptions, TransactionTrait,
+};
+
+use crate::backend::{self, Database, PoolSettings};
+use crate::{error, migration};
+
+/// The database of a deployment.
+#[derive(Clone)]
+pub struct Store {
+    reader: DatabaseConnection,
+    /// On SQLite a pool of one connection, so that writers queue here and not on the file lock; on PostgreSQL the same
+    /// pool as `reader`.
+    writer: DatabaseConnection,
+}
+
+/// Access to rows over a connection or a transaction.
+pub struct Session<C> {
+    pub(crate) conn: C,
+}
+
+/// Access without a transaction: every query stands alone and takes a pool connection only while it runs.
+pub type Reader = Session<DatabaseConnection>;
+
+/// Access within a write transaction. Dropping it rolls back.
+pub type Writer = Session<DatabaseTransaction>;
+
+/// Any number that nobody else takes as an advisory lock: "jackfon" in ASCII.
+const ALONE_LOCK: i64 = 0x6a61_636b_666f_6e;
+
+/// Why a store does not open. Unlike [`Error`] it is for operators, so it says what is wrong in full, but never a
+/// connection URL: that may hold a password.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the database URL is not one of sqlite:<path> and postgres://…: {0}")]
+    Url(String),
+    #[error("the database cannot be reached: {0}")]
+    Connect(String),
+    #[error("the schema is newer than this program: it has the migration {migration}, which is unknown here")]
+    SchemaNewer { migration: String },
+    #[error("the schema is older than this program: the migration {migration} is missing; run `jackfield migrate`")]
+    SchemaOlder { migration: String },
+    #[error("the migration failed: {0}")]
+    Migration(String),
+    #[error("the SQLite setting {pragma} is {actual} and not {expected}")]
+    Pragma { pragma: &'static str, expected: String, actual: String },
+    #[error("SQLite {actual} is older than {needed}, the first without the known corruption of write-ahead logs")]
+    SqliteTooOld { actual: String, needed: &'static str },
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Opens the database without changing its schema.
+    pub async fn connect(database: &Database, settings: PoolSettings) -> Result<Self, StoreError> {
+        let (reader, writer) = backend::open(database, settings).await?;
+        Ok(Store { reader, writer })
+    }
+
+    /// Brings the schema up to date, under a lock that lets one process at a time do so. Returns the newest migration.
+    pub async fn migrate(&self) -> Result<String, StoreError> {
+        migration::migrate(&self.writer).await
+    }
+
+    /// Refuses a schema that is not exactly the one that this program knows. Returns the newest migration.
+    pub async fn schema_check(&self) -> Result<String, StoreError> {
+        migration::check(&self.reader).await
+    }
+
+    /// For reads that stand alone.
+    pub fn read(&self) -> Reader {
+        Session { conn: self.reader.clone() }
+    }
+
+    /// Begins a write transaction. On SQLite it is immediate: a transaction that reads first and writes later would fail
+    /// at once when another wrote in between, and no busy timeout helps against that.
+    pub async fn write(&self) -> Result<Writer> {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..Default::default()
+        };
+        let conn = self.writer.begin_with_options(options).await.map_err(error::from_db)?;
+        Ok(Session { conn })
+    }
+
+    /// Asks the database for a sign of life, on the path that writes take.
+    pub async fn ping(&self) -> Result<()> {
+        self.writer.query_one_raw(self.statement("SELECT 1")).await.map_err(error::from_db)?;
+        Ok(())
+    }
+
+    /// "sqlite" or "postgres".
+    pub fn backend_name(&self) -> &'static str {
+        match self.reader.get_database_backend() {
+            DbBackend::Sqlite => "sqlite",
+            _ => "postgres",
+        }
+    }
+
+    /// The version that the database says of itself.
+    pub async fn backend_version(&self) -> Result<String> {
+        let sql = match self.reader.get_database_backend() {
+            DbBackend::Sqlite => "SELECT sqlite_version() AS version",
+            _ => "SELECT current_setting('server_version') AS version",
+        };
+        let row = self.reader.query_one_raw(self.statement(sql)).await.map_err(error::from_db)?;
+        let row = row.ok_or_else(|| Error::internal("the database did not say its version"))?;
+        row.try_get("", "version").map_err(error::from_db)
+    }
+
+    /// The plan of a statement, for tests that prove the use of an index.
+    #[doc(hidden)]
+    pub async fn explain(&self, sql: &str) -> Result<String> {
+        let explain = match self.reader.get_database_backend() {
+            DbBackend::Sqlite => format!("EXPLAIN QUERY PLAN {sql}"),
+            _ => format!("EXPLAIN {sql}"),
+        };
+        let rows = self.reader.query_all_raw(self.statement(&explain)).await.map_err(error::from_db)?;
+        let column = if self.backend_name() == "sqlite" { "detail" } else { "QUERY PLAN" };
+        let lines = rows.iter().map(|row| row.try_get::<String>("", column).map_err(error::from_db));
+        Ok(lines.collect::<Result<Vec<_>>>()?.join("\n"))
+    }
+
+    /// Closes all connections; SQLite checkpoints its log.
+    pub async fn close(self) {
+        let _ = self.writer.close().await;
+        let _ = self.reader.close().await;
+    }
+
+    fn statement(&self, sql: &str) -> Statement {
+        Statement::from_string(self.reader.get_database_backend(), sql)
+    }
+}
+
+// === impl Session ===
+
+impl Writer {
+    /// Waits until no other transaction that called this is open, in any replica: for what a deployment does once.
+    pub async fn alone(&self) -> Result<()> {
+        let backend = self.conn.get_database_backend();
+        if backend == DbBackend::Postgres {
+            let lock = Statement::from_string(backend, format!("SELECT pg_advisory_xact_lock({ALONE_LOCK})"));
+            self.conn.execute_raw(lock).await.map_err(error::from_db)?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable that was written here.
+    pub async fn commit(self) -> Result<()> {
+        self.conn.commit().await.map_err(error::from_db)
+    }
+
+    /// Undoes everything that was written here.
+    pub async fn rollback(self) -> Result<()> {
+        self.conn.rollback().await.map_err(error::from_db)
+    }
+}

@@ -1,0 +1,180 @@
+//! Tenants as rows. They are the one resource without a tenant around it.
+
+use jackfield_domain::configuration::Configuration;
+use jackfield_domain::connection::Connection;
+use jackfield_domain::connector::Connector;
+use jackfield_domain::credential::Credential;
+use jackfield_domain::error::{Taken, Use};
+use jackfield_domain::key::Key;
+use jackfield_domain::meta::Meta;
+use jackfield_domain::page::{OrderBy, OrderValue};
+use jackfield_domain::reference::Ref;
+use jackfield_domain::tenant::Tenant;
+use jackfield_domain::user_connector::UserConnector;
+use jackfield_domain::{Resource, Result, TenantId};
+use sea_orm::sea_query::Condition;
+use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter};
+use uuid::Uuid;
+
+use crate::entity::tenant::{ActiveModel, Column, Entity};
+use crate::entity::{audit_event, idempotency, label, secret};
+use crate::error;
+use crate::filter::FieldSql;
+use crate::page::{self, Page, PageQuery, Scope};
+use crate::row::{self, Stored};
+use crate::session::{Session, Writer};
+
+impl<C: ConnectionTrait> Session<C> {
+    pub async fn tenant_fetch(&self, id: TenantId) -> Result<Option<Tenant>> {
+        row::fetch(&self.conn, id, Condition::all()).await
+    }
+
+    /// The tenant that a reference names. Tenants have no external id.
+    pub async fn tenant_find(&self, reference: &Ref) -> Result<Option<Tenant>> {
+        match reference {
+            Ref::Id(id) => self.tenant_fetch(TenantId(*id)).await,
+            Ref::Name(name) => self.tenant_fetch_by_name(name.as_str()).await,
+            Ref::External(_) => Ok(None),
+        }
+    }
+
+    pub async fn tenant_fetch_by_name(&self, name: &str) -> Result<Option<Tenant>> {
+        #[expect(clippy::disallowed_methods, reason = "a tenant is looked up before there is one")]
+        let select = Entity::find().filter(Column::NameKey.eq(name));
+        let row = select.one(&self.conn).await.map_err(error::from_db)?;
+        row.map(|row| row::from_doc(&row.doc)).transpose()
+    }
+
+    /// A page of all tenants; the tenant of the query does not matter.
+    pub async fn tenant_page(&self, query: &PageQuery<'_>) -> Result<Page<Tenant>> {
+        page::page(&self.conn, query).await
+    }
+
+    pub async fn tenants_count(&self) -> Result<u64> {
+        #[expect(clippy::disallowed_methods, reason = "a count of tenants has no tenant")]
+        Entity::find().count(&self.conn).await.map_err(error::from_db)
+    }
+
+    /// What a tenant holds.
+    pub async fn tenant_contents(&self, id: TenantId) -> Result<Vec<Use>> {
+        let all = Condition::all;
+        let counts = [
+            (Resource::Key, row::count::<Key>(&self.conn, id, all()).await?),
+            (Resource::Connector, row::count::<Connector>(&self.conn, id, all()).await?),
+            (Resource::Connection, row::count::<Connection>(&self.conn, id, all()).await?),
+            (Resource::UserConnector, row::count::<UserConnector>(&self.conn, id, all()).await?),
+            (Resource::Credential, row::count::<Credential>(&self.conn, id, all()).await?),
+            (Resource::Configuration, row::count::<Configuration>(&self.conn, id, all()).await?),
+        ];
+        let held = counts.into_iter().filter(|(_, count)| *count > 0);
+        Ok(held.map(|(resource, count)| Use { resource, count }).collect())
+    }
+}
+
+impl Writer {
+    pub async fn tenant_fetch_for_update(&self, id: TenantId) -> Result<Option<Tenant>> {
+        row::fetch_for_update(&self.conn, id, Condition::all()).await
+    }
+
+    pub async fn tenant_insert(&self, tenant: &Tenant) -> Result<()> {
+        row::insert(&self.conn, tenant.id, tenant).await
+    }
+
+    /// Deletes a tenant with everything in it and its data keys. Audit records of it go too: without the tenant there is
+    /// nobody who could read them.
+    pub async fn tenant_delete(&self, id: TenantId) -> Result<()> {
+        let all = Condition::all;
+        row::delete::<Configuration>(&self.conn, id, all()).await?;
+        row::delete::<Credential>(&self.conn, id, all()).await?;
+        row::delete::<Connection>(&self.conn, id, all()).await?;
+        row::delete::<UserConnector>(&self.conn, id, all()).await?;
+        row::delete::<Connector>(&self.conn, id, all()).await?;
+        row::delete::<Key>(&self.conn, id, all()).await?;
+        let conn = &self.conn;
+        let failed = error::from_db;
+        secret::Entity::delete_many().filter(secret::Column::TenantId.eq(id.0)).exec(conn).await.map_err(failed)?;
+        label::Entity::delete_many().filter(label::Column::TenantId.eq(id.0)).exec(conn).await.map_err(failed)?;
+        let requests = idempotency::Entity::delete_many().filter(idempotency::Column::TenantId.eq(id.0));
+        requests.exec(conn).await.map_err(failed)?;
+        let events = audit_event::Entity::delete_many().filter(audit_event::Column::TenantId.eq(id.0));
+        events.exec(conn).await.map_err(failed)?;
+        self.data_keys_delete(id, None).await?;
+        row::delete::<Tenant>(&self.conn, id, all()).await?;
+        Ok(())
+    }
+}
+
+impl Stored for Tenant {
+    type Table = Entity;
+
+    const RESOURCE: Resource = Resource::Tenant;
+    const TENANT_ID: Column = Column::Id;
+    const ID: Column = Column::Id;
+    const DOC: Column = Column::Doc;
+    const SEARCH_TEXT: Column = Column::SearchText;
+    const VERSION: Column = Column::Version;
+    const ACROSS_TENANTS: bool = true;
+
+    fn id(&self) -> Uuid {
+        self.id.0
+    }
+
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn row(&self, _: TenantId, doc: String, search_text: String) -> ActiveModel {
+        ActiveModel {
+            id: Set(self.id.0),
+            name_key: Set(self.name.as_str().to_owned()),
+            display_name: Set(self.display_name.clone()),
+            doc: Set(doc),
+            search_text: Set(search_text),
+            version: Set(self.meta.version),
+            create_time: Set(self.meta.create_time.0),
+            update_time: Set(self.meta.update_time.0),
+        }
+    }
+
+    fn texts(&self) -> Vec<&str> {
+        vec![self.name.as_str(), &self.display_name]
+    }
+
+    fn taken(&self, what: Taken) -> String {
+        match what {
+            Taken::Id => self.id.to_string(),
+            Taken::Name | Taken::ExternalId => self.name.to_string(),
+        }
+    }
+
+    fn order_column(by: OrderBy) -> Option<Column> {
+        match by {
+            OrderBy::CreateTime => Some(Column::CreateTime),
+            OrderBy::Name => Some(Column::NameKey),
+            OrderBy::Id | OrderBy::UserId => None,
+        }
+    }
+
+    fn order_value(&self, by: OrderBy) -> Option<OrderValue> {
+        match by {
+            OrderBy::CreateTime => Some(OrderValue::Time(self.meta.create_time.0)),
+            OrderBy::Name => Some(OrderValue::Text(self.name.as_str().to_owned())),
+            OrderBy::Id | OrderBy::UserId => None,
+        }
+    }
+
+    fn scope(_: &Scope) -> Condition {
+        Condition::all()
+    }
+
+    fn field(name: &str) -> Option<FieldSql> {
+        Some(match name {
+            "id" => FieldSql::column(Column::Id),
+            "name" => FieldSql::column(Column::NameKey),
+            "display_name" => FieldSql::column(Column::DisplayName),
+            "create_time" => FieldSql::column(Column::CreateTime),
+            "update_time" => FieldSql::column(Column::UpdateTime),
+            _ => return None,
+        })
+    }
+}

@@ -1,0 +1,252 @@
+//! Links between users and connectors as rows. How a link stands is worked out when it is read: it follows from its
+//! connector and its credentials, and a copy of it could be stale.
+
+use std::collections::HashMap;
+
+use jackfield_domain::connector::Connector;
+use jackfield_domain::credential::CredentialStatus;
+use jackfield_domain::error::Taken;
+use jackfield_domain::meta::Meta;
+use jackfield_domain::page::{OrderBy, OrderValue};
+use jackfield_domain::text::{UserId, fold};
+use jackfield_domain::user_connector::{UserConnector, UserConnectorState};
+use jackfield_domain::{ConnectorId, Resource, Result, TenantId, Timestamp, UserConnectorId};
+use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, OnConflict, Query};
+use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect};
+use uuid::Uuid;
+
+use crate::entity::user_connector::{ActiveModel, Column, Entity};
+use crate::entity::{connector, credential};
+use crate::filter::{FieldSql, FilterContext};
+use crate::page::{self, Page, PageQuery, Scope};
+use crate::row::{self, Stored};
+use crate::session::{Session, Writer};
+use crate::{credential as credentials, error};
+
+impl<C: ConnectionTrait> Session<C> {
+    pub async fn user_connector_fetch(
+        &self,
+        tenant: TenantId,
+        id: UserConnectorId,
+        now: Timestamp,
+    ) -> Result<Option<UserConnector>> {
+        let link = row::fetch(&self.conn, tenant, Column::Id.eq(id.0)).await?;
+        self.user_connector_with_state(tenant, link, now).await
+    }
+
+    pub async fn user_connector_fetch_pair(
+        &self,
+        tenant: TenantId,
+        user_id: &UserId,
+        connector: ConnectorId,
+        now: Timestamp,
+    ) -> Result<Option<UserConnector>> {
+        let link = row::fetch(&self.conn, tenant, pair(user_id, connector)).await?;
+        self.user_connector_with_state(tenant, link, now).await
+    }
+
+    pub async fn user_connector_page(&self, query: &PageQuery<'_>) -> Result<Page<UserConnector>> {
+        let mut page = page::page(&self.conn, query).await?;
+        self.user_connectors_complete(query.tenant, &mut page.items, query.now).await?;
+        Ok(page)
+    }
+
+    async fn user_connector_with_state(
+        &self,
+        tenant: TenantId,
+        link: Option<UserConnector>,
+        now: Timestamp,
+    ) -> Result<Option<UserConnector>> {
+        let mut links: Vec<_> = link.into_iter().collect();
+        self.user_connectors_complete(tenant, &mut links, now).await?;
+        Ok(links.pop())
+    }
+
+    /// Fills in what is not stored: the name of the connector, the count of credentials and the state.
+    async fn user_connectors_complete(
+        &self,
+        tenant: TenantId,
+        links: &mut [UserConnector],
+        now: Timestamp,
+    ) -> Result<()> {
+        if links.is_empty() {
+            return Ok(());
+        }
+        let connectors = connector::of(tenant)
+            .filter(connector::Column::Id.is_in(links.iter().map(|link| link.connector.0)))
+            .select_only()
+            .column(connector::Column::Doc)
+            .into_tuple::<String>();
+        let connectors = connectors.all(&self.conn).await.map_err(error::from_db)?;
+        let connectors: Result<HashMap<Uuid, Connector>> =
+            connectors.iter().map(|doc| row::from_doc::<Connector>(doc).map(|found| (found.id.0, found))).collect();
+        let connectors = connectors?;
+
+        let valid = CaseStatement::new().case(valid_now(now), 1).finally(0);
+        let counts = credential::of(tenant)
+            .filter(credential::Column::UserConnectorId.is_in(links.iter().map(|link| link.id.0)))
+            .select_only()
+            .column(credential::Column::UserConnectorId)
+            .column_as(credential::Column::Id.count(), "credentials")
+            .column_as(Expr::expr(valid).max(), "valid")
+            .group_by(credential::Column::UserConnectorId)
+            .into_tuple::<(Uuid, i64, i32)>();
+        let counts = counts.all(&self.conn).await.map_err(error::from_db)?;
+        let counts: HashMap<Uuid, (i64, i32)> =
+            counts.into_iter().map(|(link, credentials, valid)| (link, (credentials, valid))).collect();
+
+        for link in links {
+            let (credentials, valid) = counts.get(&link.id.0).copied().unwrap_or_default();
+            let connector = connectors.get(&link.connector.0);
+            if let Some(connector) = connector {
+                link.connector_name.clone_from(&connector.name);
+            }
+            link.credential_count = u64::try_from(credentials).unwrap_or_default();
+            link.state = match (connector, credentials, valid) {
+                (Some(connector), _, _) if !connector.enabled => UserConnectorState::Disabled,
+                (_, 0, _) => UserConnectorState::Attached,
+                (_, _, 0) => UserConnectorState::NeedsReauth,
+                _ => UserConnectorState::Authenticated,
+            };
+        }
+        Ok(())
+    }
+}
+
+impl Writer {
+    /// Adds a link unless the pair is linked already; says whether it did.
+    pub async fn user_connector_insert(&self, tenant: TenantId, link: &UserConnector) -> Result<bool> {
+        let doc = serde_json::to_string(link).map_err(jackfield_domain::Error::internal)?;
+        let active = link.row(tenant, doc, fold(link.user_id.as_str()));
+        let keep = OnConflict::columns([Column::TenantId, Column::UserId, Column::ConnectorId]).do_nothing().to_owned();
+        let inserted = Entity::insert(active).on_conflict(keep).exec_without_returning(&self.conn).await;
+        let inserted =
+            inserted.map_err(|error| error::from_write(error, Resource::UserConnector, |what| link.taken(what)))?;
+        Ok(inserted == 1)
+    }
+
+    /// Locks a link until the transaction ends.
+    pub async fn user_connector_lock(&self, tenant: TenantId, id: UserConnectorId) -> Result<bool> {
+        let link: Option<UserConnector> = row::fetch_for_update(&self.conn, tenant, Column::Id.eq(id.0)).await?;
+        Ok(link.is_some())
+    }
+
+    /// Removes a link with its credentials and their configurations; says how many of both.
+    pub async fn user_connector_delete(&self, tenant: TenantId, id: UserConnectorId) -> Result<(u64, u64)> {
+        let deleted = self.credentials_delete(tenant, credential::Column::UserConnectorId.eq(id.0)).await?;
+        row::delete::<UserConnector>(&self.conn, tenant, Column::Id.eq(id.0)).await?;
+        Ok(deleted)
+    }
+}
+
+impl Stored for UserConnector {
+    type Table = Entity;
+
+    const RESOURCE: Resource = Resource::UserConnector;
+    const TENANT_ID: Column = Column::TenantId;
+    const ID: Column = Column::Id;
+    const DOC: Column = Column::Doc;
+    const SEARCH_TEXT: Column = Column::SearchText;
+    const VERSION: Column = Column::Version;
+
+    fn id(&self) -> Uuid {
+        self.id.0
+    }
+
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn row(&self, tenant: TenantId, doc: String, search_text: String) -> ActiveModel {
+        ActiveModel {
+            tenant_id: Set(tenant.0),
+            id: Set(self.id.0),
+            user_id: Set(self.user_id.as_str().to_owned()),
+            connector_id: Set(self.connector.0),
+            doc: Set(doc),
+            search_text: Set(search_text),
+            version: Set(self.meta.version),
+            create_time: Set(self.meta.create_time.0),
+            update_time: Set(self.meta.update_time.0),
+        }
+    }
+
+    fn texts(&self) -> Vec<&str> {
+        vec![self.user_id.as_str()]
+    }
+
+    fn taken(&self, _: Taken) -> String {
+        self.id.to_string()
+    }
+
+    fn order_column(by: OrderBy) -> Option<Column> {
+        match by {
+            OrderBy::CreateTime => Some(Column::CreateTime),
+            OrderBy::UserId => Some(Column::UserId),
+            OrderBy::Id | OrderBy::Name => None,
+        }
+    }
+
+    fn order_value(&self, by: OrderBy) -> Option<OrderValue> {
+        match by {
+            OrderBy::CreateTime => Some(OrderValue::Time(self.meta.create_time.0)),
+            OrderBy::UserId => Some(OrderValue::Text(self.user_id.as_str().to_owned())),
+            OrderBy::Id | OrderBy::Name => None,
+        }
+    }
+
+    fn scope(scope: &Scope) -> Condition {
+        Condition::all()
+            .add_option(scope.user_id.as_ref().map(|user| Column::UserId.eq(user.as_str())))
+            .add_option(scope.connector.map(|id| Column::ConnectorId.eq(id.0)))
+    }
+
+    fn field(name: &str) -> Option<FieldSql> {
+        Some(match name {
+            "id" => FieldSql::column(Column::Id),
+            "user_id" => FieldSql::column(Column::UserId),
+            "connector" => FieldSql::column(Column::ConnectorId),
+            "state" => FieldSql::computed(state),
+            "create_time" => FieldSql::column(Column::CreateTime),
+            "update_time" => FieldSql::column(Column::UpdateTime),
+            _ => return None,
+        })
+    }
+}
+
+fn pair(user_id: &UserId, connector: ConnectorId) -> Condition {
+    Condition::all().add(Column::UserId.eq(user_id.as_str())).add(Column::ConnectorId.eq(connector.0))
+}
+
+/// Whether a credential is valid at a time, as a condition on its row.
+fn valid_now(now: Timestamp) -> Condition {
+    Condition::all().add(credentials::status(now).eq(CredentialStatus::Valid.as_str()))
+}
+
+/// The state of a link as an expression, for filters. It says the same as `user_connectors_complete`.
+fn state(context: &FilterContext) -> Expr {
+    let link = (Entity, Column::Id);
+    let of_link = |table: &mut sea_orm::sea_query::SelectStatement| {
+        table
+            .expr(Expr::val(1))
+            .from(credential::Entity)
+            .and_where(Expr::col((credential::Entity, credential::Column::TenantId)).eq(context.tenant.0))
+            .and_where(Expr::col((credential::Entity, credential::Column::UserConnectorId)).equals(link))
+            .to_owned()
+    };
+    let disabled = Query::select()
+        .expr(Expr::val(1))
+        .from(connector::Entity)
+        .and_where(Expr::col((connector::Entity, connector::Column::TenantId)).eq(context.tenant.0))
+        .and_where(Expr::col((connector::Entity, connector::Column::Id)).equals((Entity, Column::ConnectorId)))
+        .and_where(Expr::col((connector::Entity, connector::Column::Enabled)).eq(false))
+        .to_owned();
+    let any = of_link(&mut Query::select());
+    let valid = of_link(&mut Query::select()).cond_where(valid_now(context.now)).to_owned();
+    CaseStatement::new()
+        .case(Expr::exists(disabled), UserConnectorState::Disabled.as_str())
+        .case(Expr::exists(valid), UserConnectorState::Authenticated.as_str())
+        .case(Expr::exists(any), UserConnectorState::NeedsReauth.as_str())
+        .finally(UserConnectorState::Attached.as_str())
+        .into()
+}
