@@ -1,0 +1,87 @@
+//! A connection to a running server, for commands.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use super::CommandError;
+use crate::config::Config;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where the server is and who we are. What is left out is taken from the configuration.
+#[derive(Debug, Args)]
+pub(super) struct ClientArguments {
+    /// Address of the server [default: listen.address].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    address: Option<SocketAddr>,
+    /// Authority of the server's certificate [default: pki/ca.pem in the data directory].
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Own certificate [default: pki/client.pem in the data directory].
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Own private key [default: pki/client-key.pem in the data directory].
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Name in the server's certificate.
+    #[arg(long, value_name = "NAME", default_value = "localhost")]
+    server_name: String,
+    /// Connect without TLS [default: listen.plaintext].
+    #[arg(long)]
+    plaintext: bool,
+}
+
+// === impl ClientArguments ===
+
+impl ClientArguments {
+    /// Whether an address was given.
+    pub(super) fn has_address(&self) -> bool {
+        self.address.is_some()
+    }
+
+    pub(super) async fn connect(&self, config: &Config) -> Result<Channel, CommandError> {
+        let address = match (self.address, config.listen_address()) {
+            (Some(address), _) => address,
+            (None, Some(address)) => reachable(address),
+            (None, None) => return Err("there is no listen.address: give --address".into()),
+        };
+        if self.plaintext || config.listen.plaintext {
+            return plaintext(address).await;
+        }
+        let pki = config.pki_dir();
+        let read = |given: &Option<PathBuf>, default: &str| {
+            let path = given.clone().unwrap_or_else(|| pki.join(default));
+            read(&path)
+        };
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(read(&self.ca, "ca.pem")?))
+            .identity(Identity::from_pem(read(&self.cert, "client.pem")?, read(&self.key, "client-key.pem")?))
+            .domain_name(&self.server_name);
+        let endpoint = Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)?;
+        Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await?)
+    }
+}
+
+/// A channel without TLS.
+pub(super) async fn plaintext(address: SocketAddr) -> Result<Channel, CommandError> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+    Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await?)
+}
+
+/// An address that listens everywhere is reached at the loopback.
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
+    std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()).into())
+}

@@ -1,0 +1,51 @@
+//! `jackfield client-cert`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use jackfield_domain::SystemClock;
+
+use super::{CommandError, say};
+use crate::config::Config;
+use crate::pki::{self, ClientRequest};
+
+#[derive(Debug, Args)]
+pub(super) struct ClientCert {
+    /// Name of the files, <NAME>.pem and <NAME>-key.pem.
+    name: String,
+    /// Directory of the files [default: that of the authority].
+    #[arg(long, value_name = "DIRECTORY")]
+    out: Option<PathBuf>,
+    /// URI that the server knows the client by [default: spiffe://jackfield.local/client/<NAME>].
+    #[arg(long, value_name = "URI")]
+    spiffe: Option<String>,
+    /// Days of validity.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    days: u32,
+}
+
+pub(super) fn run(config: &Config, command: &ClientCert) -> Result<(), CommandError> {
+    let ClientCert { name, out, spiffe, days } = command;
+    if !config.development() {
+        return Err("client-cert works in mode \"development\" only: use your own authority".into());
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !name.chars().all(plain) || name.starts_with('.') || name.is_empty() {
+        return Err("the name may hold letters, digits, \"-\", \"_\" and \".\" only".into());
+    }
+    let spiffe = spiffe.clone().unwrap_or_else(|| format!("spiffe://jackfield.local/client/{name}"));
+    let directory = config.pki_dir();
+    pki::ensure(&directory, &SystemClock)?;
+    let request = ClientRequest { name: name.clone(), spiffe: spiffe.clone(), days: *days };
+    let (certificate, key) =
+        pki::issue_client(&directory, out.as_deref().unwrap_or(&directory), &request, &SystemClock)?;
+    say(format_args!("Made {} and {}.", certificate.display(), key.display()))?;
+    if config.principals().iter().any(|principal| principal.spiffe == spiffe) {
+        return Ok(());
+    }
+    say(format_args!(
+        "No principal is known by it yet. In the configuration:\n\n[[identity.principals]]\nname = \"{name}\"\n\
+         tenant = \"{}\"\nrights = [\"*\"]\nspiffe = \"{spiffe}\"",
+        config.bootstrap.tenant
+    ))
+}

@@ -1,0 +1,149 @@
+//! `jackfield keys`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use jackfield_api::v1::admin_service_client::AdminServiceClient;
+use jackfield_api::v1::{GetRewrapStatusRequest, RewrapSecretsRequest, RewrapState, RewrapStatus};
+use jackfield_service::keyring_provider::file;
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+use super::client::ClientArguments;
+use super::{CommandError, runtime, say};
+use crate::config::{Config, VaultProvider};
+use crate::open;
+
+/// How often the progress of a re-wrap is asked for.
+const POLL: Duration = Duration::from_millis(500);
+/// A server that is away for so many questions in a row is not waited for.
+const PATIENCE: u32 = 20;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeysCommand {
+    /// Add a fresh key to the keyring file, staged; make the file if there is none.
+    New(NewKey),
+    /// List the keys of the keyring.
+    List,
+    /// Make a staged or retired key the active one. Do it once every replica has the key.
+    Activate {
+        /// Id of the key.
+        id: String,
+    },
+    /// Have a running server wrap all data keys with its active key, and wait.
+    Rewrap(Rewrap),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NewKey {
+    /// Make it the active key at once. With several replicas: activate it when all of them have it.
+    #[arg(long)]
+    activate: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rewrap {
+    /// Also make fresh data keys and seal every secret anew.
+    #[arg(long)]
+    reseal: bool,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
+pub(super) fn run(config: &Config, command: KeysCommand) -> Result<(), CommandError> {
+    match command {
+        KeysCommand::New(command) => new(config, &command),
+        KeysCommand::List => list(config),
+        KeysCommand::Activate { id } => activate(config, &id),
+        KeysCommand::Rewrap(command) => runtime()?.block_on(rewrap(config, &command)),
+    }
+}
+
+fn new(config: &Config, command: &NewKey) -> Result<(), CommandError> {
+    let path = keyring_file(config)?;
+    open::make_data_directory(&config.data_dir)?;
+    if !path.exists() {
+        let keyring = file::create_new(&path)?;
+        return say(format_args!("Made {} with the active key {}.", path.display(), keyring.active_id()));
+    }
+    let (_, id) = file::update(&path, |keyring| keyring.add_key(command.activate))?;
+    if command.activate {
+        return say(format_args!("Added the active key {id}. Now run: jackfield keys rewrap"));
+    }
+    say(format_args!("Added the staged key {id}. When every replica has it, run: jackfield keys activate {id}"))
+}
+
+fn list(config: &Config) -> Result<(), CommandError> {
+    let keyring = open::load_keyring(config)?;
+    for key in keyring.keys() {
+        say(format_args!("{}  {:<8} {}", key.id, key.state.as_str(), key.created))?;
+    }
+    Ok(())
+}
+
+fn activate(config: &Config, id: &str) -> Result<(), CommandError> {
+    file::update(&keyring_file(config)?, |keyring| keyring.activate(id))?;
+    say(format_args!("{id} is the active key. Now run: jackfield keys rewrap"))
+}
+
+fn keyring_file(config: &Config) -> Result<std::path::PathBuf, CommandError> {
+    match config.vault.provider {
+        VaultProvider::File => Ok(config.keyring_file()),
+        VaultProvider::Environment => {
+            Err("the keyring comes from an environment variable: change it where it is kept".into())
+        }
+    }
+}
+
+async fn rewrap(config: &Config, command: &Rewrap) -> Result<(), CommandError> {
+    let mut admin = AdminServiceClient::new(command.client.connect(config).await?);
+    let request = RewrapSecretsRequest { reseal: command.reseal, request_id: Uuid::now_v7().to_string() };
+    let started = admin.rewrap_secrets(request).await?.into_inner().status.ok_or("the server said nothing")?;
+    let bar = ProgressBar::new(total(&started));
+    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {elapsed}")?);
+    bar.set_message(started.key_encryption_key.clone());
+    let ended = follow(&mut admin, started, &bar).await?;
+    bar.finish_and_clear();
+    say(format_args!(
+        "{} data keys are wrapped with {}, {} secrets were sealed anew, {} failed.",
+        ended.data_keys_done, ended.key_encryption_key, ended.secrets_done, ended.failed
+    ))?;
+    if ended.state() == RewrapState::Done {
+        Ok(())
+    } else {
+        Err("the re-wrap ended with failures; the log says which".into())
+    }
+}
+
+/// Shows the progress until the end. A server that restarts in between goes on by itself.
+async fn follow(
+    admin: &mut AdminServiceClient<Channel>,
+    started: RewrapStatus,
+    bar: &ProgressBar,
+) -> Result<RewrapStatus, CommandError> {
+    let mut status = started;
+    let mut misses = 0;
+    while status.state() == RewrapState::Running {
+        bar.set_length(total(&status));
+        bar.set_position(done(&status));
+        tokio::time::sleep(POLL).await;
+        match admin.get_rewrap_status(GetRewrapStatusRequest {}).await {
+            Ok(answer) => {
+                misses = 0;
+                status = answer.into_inner().status.ok_or("the server said nothing")?;
+            }
+            Err(error) if error.code() == tonic::Code::Unavailable && misses < PATIENCE => misses += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(status)
+}
+
+fn total(status: &RewrapStatus) -> u64 {
+    u64::try_from(status.data_keys_total.saturating_add(status.secrets_total)).unwrap_or_default()
+}
+
+fn done(status: &RewrapStatus) -> u64 {
+    u64::try_from(status.data_keys_done.saturating_add(status.secrets_done)).unwrap_or_default()
+}

@@ -1,0 +1,158 @@
+//! What a configuration as a whole must satisfy. Everything that is wrong is reported at once.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use jackfield_domain::principal::Rights;
+
+use super::{Config, ConfigError};
+
+impl Config {
+    /// Checks what types cannot say.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let mut problems = Vec::new();
+        self.check_listen(&mut problems);
+        self.check_bounds(&mut problems);
+        self.check_identity(&mut problems);
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
+    }
+
+    /// The address of the gRPC listener, if there is one.
+    pub fn listen_address(&self) -> Option<SocketAddr> {
+        self.listen.address.parse().ok()
+    }
+
+    fn check_listen(&self, problems: &mut Vec<String>) {
+        let listen = &self.listen;
+        for (key, address) in [
+            ("listen.address", &listen.address),
+            ("listen.health_address", &listen.health_address),
+            ("telemetry.prometheus_address", &self.telemetry.prometheus_address),
+        ] {
+            if !address.is_empty() && address.parse::<SocketAddr>().is_err() {
+                problems.push(format!("{key}: \"{address}\" is not an IP address and port"));
+            }
+        }
+        if listen.address.is_empty() && listen.unix_socket.as_os_str().is_empty() {
+            problems.push("listen.address and listen.unix_socket are both empty".into());
+        }
+        let public = self.listen_address().is_some_and(|address| !address.ip().is_loopback());
+        if listen.plaintext && public && !listen.allow_plaintext_public {
+            problems.push(format!(
+                "listen.plaintext: {} is not loopback; set listen.allow_plaintext_public to serve it without TLS",
+                listen.address
+            ));
+        }
+        if self.unix_socket_mode().is_none() {
+            problems.push(format!("listen.unix_socket_mode: \"{}\" is not an octal mode", listen.unix_socket_mode));
+        }
+        let named = |name: &String| self.principals().iter().any(|principal| principal.name == *name);
+        if !listen.plaintext_principal.is_empty() && !named(&listen.plaintext_principal) {
+            let name = &listen.plaintext_principal;
+            problems.push(format!("listen.plaintext_principal: \"{name}\" is not in identity.principals"));
+        }
+    }
+
+    /// Permissions of the Unix socket; `None` when the text is not an octal mode.
+    pub fn unix_socket_mode(&self) -> Option<u32> {
+        u32::from_str_radix(&self.listen.unix_socket_mode, 8).ok().filter(|mode| *mode <= 0o777)
+    }
+
+    fn check_bounds(&self, problems: &mut Vec<String>) {
+        let Config { tls, database, limits, streams, deadlines, vault, .. } = self;
+        for (key, value) in [
+            ("tls.max_handshakes", tls.max_handshakes),
+            ("tls.max_handshakes_per_ip", tls.max_handshakes_per_ip),
+            ("database.max_connections", database.max_connections),
+            ("limits.max_connections", limits.max_connections),
+            ("limits.max_connections_per_ip", limits.max_connections_per_ip),
+            ("limits.max_connections_per_identity", limits.max_connections_per_identity),
+            ("limits.max_concurrent_streams", limits.max_concurrent_streams),
+            ("limits.max_local_error_reset_streams", limits.max_local_error_reset_streams),
+            ("limits.max_pending_accept_reset_streams", limits.max_pending_accept_reset_streams),
+            ("limits.max_control_frames_per_second", limits.max_control_frames_per_second),
+            ("limits.max_calls", limits.max_calls),
+            ("streams.max_open", streams.max_open),
+        ] {
+            if value == 0 {
+                problems.push(format!("{key}: must be at least 1"));
+            }
+        }
+        for (key, value) in [
+            ("tls.reload_interval", tls.reload_interval),
+            ("tls.handshake_timeout", tls.handshake_timeout),
+            ("database.acquire_timeout", database.acquire_timeout),
+            ("limits.connection_age", limits.connection_age),
+            ("limits.connection_age_grace", limits.connection_age_grace),
+            ("limits.connection_idle_timeout", limits.connection_idle_timeout),
+            ("limits.write_stall_timeout", limits.write_stall_timeout),
+            ("limits.keepalive_interval", limits.keepalive_interval),
+            ("limits.keepalive_timeout", limits.keepalive_timeout),
+            ("streams.idle_timeout", streams.idle_timeout),
+            ("streams.total_timeout", streams.total_timeout),
+            ("deadlines.default", deadlines.default),
+            ("deadlines.max", deadlines.max),
+            ("vault.reload_interval", vault.reload_interval),
+        ] {
+            if value == Duration::ZERO {
+                problems.push(format!("{key}: must be longer than 0"));
+            }
+        }
+        for (key, size, min, max) in [
+            ("limits.max_header_list_size", limits.max_header_list_size, 4 << 10, 1 << 20),
+            ("limits.stream_window", limits.stream_window, 16 << 10, i32::MAX as u32),
+            ("limits.connection_window", limits.connection_window, 64 << 10, i32::MAX as u32),
+            ("limits.max_frame_size", limits.max_frame_size, 16 << 10, (1 << 24) - 1),
+            ("limits.send_buffer", limits.send_buffer, 16 << 10, 16 << 20),
+            ("limits.max_request_message", limits.max_request_message, 64 << 10, 16 << 20),
+            ("limits.max_response_message", limits.max_response_message, 64 << 10, 64 << 20),
+        ] {
+            if !(min..=max).contains(&size.0) {
+                problems.push(format!("{key}: {size} is not between {min} and {max} bytes"));
+            }
+        }
+        if deadlines.default > deadlines.max {
+            problems.push("deadlines.default: is later than deadlines.max".into());
+        }
+    }
+
+    fn check_identity(&self, problems: &mut Vec<String>) {
+        let (mut names, mut identities) = (HashSet::new(), HashSet::new());
+        for (index, principal) in self.identity.principals.iter().enumerate() {
+            let key = format!("identity.principals[{index}]");
+            let known_by: Vec<_> =
+                [("spiffe", &principal.spiffe), ("dns", &principal.dns), ("subject", &principal.subject)]
+                    .into_iter()
+                    .filter(|(_, value)| !value.is_empty())
+                    .collect();
+            if principal.name.is_empty() || !names.insert(&principal.name) {
+                problems.push(format!("{key}.name: must be set and unique"));
+            }
+            if principal.tenant.is_empty() {
+                problems.push(format!("{key}.tenant: must be set"));
+            }
+            match known_by.as_slice() {
+                [one] if identities.insert(*one) => {}
+                [(kind, value)] => problems.push(format!("{key}.{kind}: \"{value}\" stands there twice")),
+                _ => problems.push(format!("{key}: exactly one of spiffe, dns and subject must be set")),
+            }
+            if !principal.spiffe.is_empty() && !is_spiffe(&principal.spiffe) {
+                problems.push(format!("{key}.spiffe: \"{}\" is not spiffe://<trust domain>/<path>", principal.spiffe));
+            }
+            if principal.dns.contains('*') {
+                problems.push(format!("{key}.dns: wildcards are not allowed"));
+            }
+            for right in &principal.rights {
+                if Rights::default().with_pattern(right).is_none() {
+                    problems.push(format!("{key}.rights: \"{right}\" names no right"));
+                }
+            }
+        }
+    }
+}
+
+fn is_spiffe(uri: &str) -> bool {
+    let rest = uri.strip_prefix("spiffe://").unwrap_or_default();
+    rest.split_once('/').is_some_and(|(domain, path)| !domain.is_empty() && !path.is_empty())
+}

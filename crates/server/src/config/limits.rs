@@ -1,0 +1,145 @@
+//! `[limits]`, `[streams]`, `[deadlines]`, `[drain]`: nothing that a peer can make grow is without a bound.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::values::{Size, duration};
+
+/// Bounds on connections, HTTP/2 and messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Open connections.
+    pub max_connections: u32,
+    /// Open connections from one address (IPv6: one /64).
+    pub max_connections_per_ip: u32,
+    /// Open connections of one client identity.
+    pub max_connections_per_identity: u32,
+    /// Age at which a connection is told to go away, give or take a tenth, so that clients spread anew.
+    #[serde(with = "duration")]
+    pub connection_age: Duration,
+    /// How long calls may go on after that before the connection is closed.
+    #[serde(with = "duration")]
+    pub connection_age_grace: Duration,
+    /// How long a connection may be without a call.
+    #[serde(with = "duration")]
+    pub connection_idle_timeout: Duration,
+    /// How long a peer may leave data unread: first the stream is reset, then the connection closed.
+    #[serde(with = "duration")]
+    pub write_stall_timeout: Duration,
+    /// Streams at once on a connection.
+    pub max_concurrent_streams: u32,
+    /// Streams that the server had to reset because of the client's errors, before the connection is closed.
+    pub max_local_error_reset_streams: u32,
+    /// Streams that the client reset before they were served, before the connection is closed.
+    pub max_pending_accept_reset_streams: u32,
+    /// PING, SETTINGS, PRIORITY and empty DATA frames a second that a client may keep sending without making calls.
+    pub max_control_frames_per_second: u32,
+    /// Size of the headers of a call, all together.
+    pub max_header_list_size: Size,
+    /// Flow-control window of a stream: what a client may send before the server reads it.
+    pub stream_window: Size,
+    /// Flow-control window of a connection.
+    pub connection_window: Size,
+    /// Size of an HTTP/2 frame.
+    pub max_frame_size: Size,
+    /// What is kept for a stream whose client does not read.
+    pub send_buffer: Size,
+    /// How often a silent peer is pinged.
+    #[serde(with = "duration")]
+    pub keepalive_interval: Duration,
+    /// How long it may take to answer.
+    #[serde(with = "duration")]
+    pub keepalive_timeout: Duration,
+    /// Size of a request message.
+    pub max_request_message: Size,
+    /// Size of an answer message.
+    pub max_response_message: Size,
+    /// Calls at work at once in the whole server; further ones are answered UNAVAILABLE. Health is exempt.
+    pub max_calls: u32,
+}
+
+/// Bounds on streaming lists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Streams {
+    /// How long a stream may wait for its reader to take a page.
+    #[serde(with = "duration")]
+    pub idle_timeout: Duration,
+    /// How long a stream may last.
+    #[serde(with = "duration")]
+    pub total_timeout: Duration,
+    /// Streams open at once in the whole server.
+    pub max_open: u32,
+}
+
+/// Deadlines of calls that are not streams.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Deadlines {
+    /// Deadline of a call whose client sets none.
+    #[serde(with = "duration")]
+    pub default: Duration,
+    /// The latest deadline that a client can set; a later one is cut to this.
+    #[serde(with = "duration")]
+    pub max: Duration,
+}
+
+/// How the server stops.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    /// How long it goes on serving while health says NOT_SERVING, so that balancers take notice.
+    #[serde(with = "duration")]
+    pub delay: Duration,
+    /// How long calls may take after that; then everything is cut.
+    #[serde(with = "duration")]
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_connections: 2_000,
+            max_connections_per_ip: 100,
+            max_connections_per_identity: 200,
+            connection_age: Duration::from_secs(30 * 60),
+            connection_age_grace: Duration::from_secs(60),
+            connection_idle_timeout: Duration::from_secs(5 * 60),
+            write_stall_timeout: Duration::from_secs(20),
+            max_concurrent_streams: 100,
+            max_local_error_reset_streams: 256,
+            max_pending_accept_reset_streams: 20,
+            max_control_frames_per_second: 10,
+            max_header_list_size: Size::kib(16),
+            stream_window: Size::kib(64),
+            connection_window: Size::mib(1),
+            max_frame_size: Size::kib(16),
+            send_buffer: Size::kib(64),
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(10),
+            max_request_message: Size::kib(256),
+            max_response_message: Size::mib(4),
+            max_calls: 1_000,
+        }
+    }
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Streams { idle_timeout: Duration::from_secs(60), total_timeout: Duration::from_secs(5 * 60), max_open: 1_000 }
+    }
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Deadlines { default: Duration::from_secs(15), max: Duration::from_secs(60) }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Drain { delay: Duration::from_secs(5), grace: Duration::from_secs(20) }
+    }
+}

@@ -1,0 +1,44 @@
+//! `[telemetry]`: logs, traces, metrics.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What the server tells about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// `json` or `text`, on standard error.
+    pub log_format: LogFormat,
+    /// What is logged: `info`, or directives such as `info,jackfield_server=debug`.
+    pub log_filter: String,
+    /// Where traces and metrics are sent by OTLP over gRPC, such as `http://127.0.0.1:4317`. Empty: nowhere.
+    pub otlp_endpoint: String,
+    /// Authority of the receiver for an `https` endpoint, PEM. Empty: none, which suits `http` only.
+    pub otlp_ca: PathBuf,
+    /// Address of a plaintext HTTP listener that serves `GET /metrics`. Empty: none.
+    pub prometheus_address: String,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// Lines for people.
+    Text,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Telemetry {
+            log_format: LogFormat::Json,
+            log_filter: "info".into(),
+            otlp_endpoint: String::new(),
+            otlp_ca: PathBuf::new(),
+            prometheus_address: String::new(),
+        }
+    }
+}

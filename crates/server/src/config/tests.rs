@@ -1,0 +1,168 @@
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::*;
+
+fn from_flags(flags: &[&str]) -> Result<Config, ConfigError> {
+    Config::load(&sources("", &[], flags).1)
+}
+
+/// The temporary file of the TOML layer has to outlive the sources.
+fn sources(file: &str, environment: &[(&str, &str)], flags: &[&str]) -> (tempfile::NamedTempFile, Sources) {
+    let path = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&path, file).unwrap();
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    let sources = Sources { file: Some(path.path().to_owned()), environment, flags };
+    (path, sources)
+}
+
+fn keys(prefix: &str, table: &Table, out: &mut Vec<String>) {
+    for (key, value) in table {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        match value {
+            Value::Table(inner) => keys(&path, inner, out),
+            _ => out.push(path),
+        }
+    }
+}
+
+#[test]
+fn the_default_file_says_what_the_code_does() {
+    assert_eq!(toml::from_str::<Config>(DEFAULTS).unwrap(), Config::default());
+    let (mut documented, mut known) = (Vec::new(), Vec::new());
+    keys("", &toml::from_str(DEFAULTS).unwrap(), &mut documented);
+    keys("", &Table::try_from(Config::default()).unwrap(), &mut known);
+    documented.sort();
+    known.sort();
+    assert_eq!(documented, known);
+}
+
+#[test]
+fn every_key_of_the_default_file_has_a_sentence() {
+    let lines: Vec<_> = DEFAULTS.lines().collect();
+    for (number, line) in lines.iter().enumerate() {
+        if line.contains(" = ") && !line.starts_with('#') {
+            assert!(lines[number - 1].starts_with("# "), "no comment above: {line}");
+        }
+    }
+}
+
+#[test]
+fn the_commented_example_of_principals_is_valid() {
+    let example: String = DEFAULTS
+        .lines()
+        .skip_while(|line| !line.starts_with("# [[identity"))
+        .take_while(|line| line.starts_with('#'))
+        .map(|line| format!("{}\n", line.trim_start_matches(['#', ' '])))
+        .collect();
+    let (_file, sources) = sources(&example, &[], &[]);
+    assert_eq!(Config::load(&sources).unwrap().identity.principals.len(), 3);
+}
+
+#[test]
+fn later_layers_win() {
+    let file = "data_dir = \"/file\"\n[drain]\ndelay = \"1s\"\ngrace = \"1s\"\n[limits]\nmax_calls = 1";
+    let environment = [("JACKFIELD__DRAIN__DELAY", "2s"), ("JACKFIELD__LIMITS__MAX_CALLS", "2"), ("HOME", "/root")];
+    let (_file, sources) = sources(file, &environment, &["limits.max_calls=3", "listen.plaintext=true"]);
+    let config = Config::load(&sources).unwrap();
+    assert_eq!(config.data_dir, PathBuf::from("/file"));
+    assert_eq!((config.drain.delay, config.drain.grace), (Duration::from_secs(2), Duration::from_secs(1)));
+    assert_eq!(config.limits.max_calls, 3);
+    assert!(config.listen.plaintext);
+}
+
+#[test]
+fn a_text_that_looks_like_a_number_stays_a_text() {
+    assert_eq!(from_flags(&["bootstrap.tenant=42"]).unwrap().bootstrap.tenant, "42");
+    assert_eq!(from_flags(&["bootstrap.tenant=\"42\""]).unwrap().bootstrap.tenant, "42");
+}
+
+#[test]
+fn unknown_keys_are_named_with_their_layer() {
+    for (file, environment, flag, origin, key) in [
+        ("[limits]\nmax_call = 1", None, None, "file ", "max_call"),
+        ("[limit]\n", None, None, "file ", "limit"),
+        ("", Some(("JACKFIELD__DRAIN__DELAYS", "1s")), None, "environment variable JACKFIELD__DRAIN__DELAYS", "delays"),
+        ("", Some(("JACKFIELD__NOTHING", "1s")), None, "environment variable JACKFIELD__NOTHING", "nothing"),
+        ("", None, Some("tls.certificates=x"), "flag --set tls.certificates", "certificates"),
+        ("", None, Some("tls"), "flag --set tls", "section.key=value"),
+    ] {
+        let environment: Vec<_> = environment.into_iter().collect();
+        let flags: Vec<_> = flag.into_iter().collect();
+        let (_file, sources) = sources(file, &environment, &flags);
+        let error = Config::load(&sources).unwrap_err().to_string();
+        assert!(error.contains(origin) && error.contains(key), "{error}");
+    }
+}
+
+#[test]
+fn values_of_the_wrong_form_are_refused() {
+    for flag in [
+        "drain.delay=5",
+        "drain.delay=soon",
+        "limits.send_buffer=64",
+        "limits.max_calls=many",
+        "limits.max_calls=-1",
+        "mode=test",
+        "listen.plaintext=perhaps",
+        "vault.provider=kms",
+    ] {
+        let error = from_flags(&[flag]).unwrap_err();
+        assert!(matches!(error, ConfigError::Layer { .. }), "{flag}: {error}");
+    }
+}
+
+#[test]
+fn everything_that_does_not_fit_together_is_reported_at_once() {
+    let error = from_flags(&[
+        "listen.address=0.0.0.0:7443",
+        "listen.plaintext=true",
+        "listen.plaintext_principal=nobody",
+        "limits.max_calls=0",
+        "limits.send_buffer=1B",
+        "deadlines.default=2h",
+        "tls.reload_interval=0s",
+        "identity.principals=[{name=\"a\",rights=[\"no.right\"],spiffe=\"http://x\",dns=\"*.x\"}]",
+    ])
+    .unwrap_err();
+    let ConfigError::Invalid(problems) = error else { panic!("{error}") };
+    for key in [
+        "listen.plaintext:",
+        "listen.plaintext_principal",
+        "limits.max_calls",
+        "limits.send_buffer",
+        "deadlines.default",
+        "tls.reload_interval",
+        "principals[0].tenant",
+        "principals[0]: exactly one",
+        "principals[0].spiffe",
+        "principals[0].dns",
+        "principals[0].rights",
+    ] {
+        assert!(problems.iter().any(|problem| problem.contains(key)), "{key} is not in {problems:#?}");
+    }
+}
+
+#[test]
+fn plaintext_off_loopback_needs_the_explicit_switch() {
+    assert!(from_flags(&["listen.plaintext=true"]).is_ok());
+    assert!(from_flags(&["listen.plaintext=true", "listen.address=[::]:1"]).is_err());
+    let allowed = ["listen.plaintext=true", "listen.address=[::]:1", "listen.allow_plaintext_public=true"];
+    assert!(from_flags(&allowed).is_ok());
+}
+
+#[test]
+fn the_printed_configuration_hides_the_password() {
+    let config = from_flags(&["database.url=postgres://me:hunter2@db/jackfield"]).unwrap();
+    assert!(config.to_toml().contains("postgres://[redacted]@db/jackfield"));
+    assert!(!format!("{config:?}{}", config.to_toml()).contains("hunter2"));
+    assert_eq!(config.database_url().expose(), "postgres://me:hunter2@db/jackfield");
+}
+
+#[test]
+fn development_knows_the_operator_and_production_does_not() {
+    assert_eq!(Config::default().principals()[0].spiffe, OPERATOR_SPIFFE);
+    assert!(from_flags(&["mode=production"]).unwrap().principals().is_empty());
+}

@@ -1,0 +1,206 @@
+//! AdminService.
+
+use jackfield_api::v1 as pb;
+use jackfield_api::v1::admin_service_server::AdminService;
+use jackfield_domain::filter::{Field, FieldKind, Schema};
+use jackfield_domain::page::OrderBy;
+use jackfield_domain::principal::Right;
+use jackfield_domain::reference::Forms;
+use jackfield_domain::tenant::{Tenant, TenantDraft};
+use jackfield_domain::text::{MAX_NAME, TenantName, bounded_text};
+use jackfield_domain::{Resource, TenantId, Violations};
+use jackfield_service::{Deletion, ListedPage, RewrapRow, RewrapState, Scope, ServerInfo};
+use tonic::{Request, Response, Status, async_trait};
+
+use super::parse::{self, ListFields};
+use super::stream::PageStream;
+use super::{Api, enter, render, reply};
+
+const SCHEMA: Schema = Schema {
+    resource: Resource::Tenant,
+    fields: &[
+        Field { name: "id", kind: FieldKind::Id },
+        Field { name: "name", kind: FieldKind::NameText },
+        Field { name: "display_name", kind: FieldKind::Text },
+        Field { name: "create_time", kind: FieldKind::Time },
+        Field { name: "update_time", kind: FieldKind::Time },
+    ],
+};
+
+const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::Name, OrderBy::CreateTime];
+
+#[async_trait]
+impl AdminService for Api {
+    type ListTenantsStream = PageStream<pb::ListTenantsResponse>;
+
+    async fn create_tenant(
+        &self,
+        request: Request<pb::CreateTenantRequest>,
+    ) -> Result<Response<pb::CreateTenantResponse>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::Admin)?;
+            let mut wrong = Violations::default();
+            let mutation =
+                parse::mutation(&mut wrong, "CreateTenant", &request, &request.request_id, request.validate_only);
+            let id = wrong.check(parse::optional_id("id", &request.id)).flatten().map(TenantId);
+            let tenant = parse::required(&mut wrong, "tenant", request.tenant);
+            let draft = tenant.and_then(|tenant| {
+                let name = wrong.check(TenantName::parse("tenant.name", &tenant.name));
+                let display_name = &tenant.display_name;
+                let display_name = wrong.check(bounded_text("tenant.display_name", display_name, MAX_NAME, true));
+                Some(TenantDraft { id, name: name?, display_name: display_name? })
+            });
+            let tenant = self.services.tenant_create(&caller, &mutation, parse::done(wrong, draft)?).await?;
+            Ok(pb::CreateTenantResponse { tenant: Some(to_message(tenant)) })
+        };
+        reply(call.await)
+    }
+
+    async fn get_tenant(
+        &self,
+        request: Request<pb::GetTenantRequest>,
+    ) -> Result<Response<pb::GetTenantResponse>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::Admin)?;
+            let mut wrong = Violations::default();
+            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME);
+            let tenant = self.services.tenant_get(&caller, &parse::done(wrong, reference)?).await?;
+            Ok(pb::GetTenantResponse { tenant: Some(to_message(tenant)) })
+        };
+        reply(call.await)
+    }
+
+    async fn list_tenants(
+        &self,
+        request: Request<pb::ListTenantsRequest>,
+    ) -> Result<Response<Self::ListTenantsStream>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::Admin)?;
+            let pb::ListTenantsRequest { page_size, page_token, limit, filter, order_by } = &request;
+            let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
+            let mut wrong = Violations::default();
+            let list = parse::list(&mut wrong, &fields, &SCHEMA, ORDERS);
+            let pager = self.services.list(caller, parse::done(wrong, list)?, Scope::default()).await?;
+            self.streams.pages(pager, to_page)
+        };
+        reply(call.await)
+    }
+
+    async fn delete_tenant(
+        &self,
+        request: Request<pb::DeleteTenantRequest>,
+    ) -> Result<Response<pb::DeleteTenantResponse>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::Admin)?;
+            let mut wrong = Violations::default();
+            let mutation =
+                parse::mutation(&mut wrong, "DeleteTenant", &request, &request.request_id, request.validate_only);
+            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME);
+            let reference = parse::done(wrong, reference)?;
+            let deletion =
+                Deletion { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };
+            let deleted = self.services.tenant_delete(&caller, &mutation, &reference, &deletion).await?;
+            Ok(pb::DeleteTenantResponse { deleted })
+        };
+        reply(call.await)
+    }
+
+    async fn rewrap_secrets(
+        &self,
+        request: Request<pb::RewrapSecretsRequest>,
+    ) -> Result<Response<pb::RewrapSecretsResponse>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::Admin)?;
+            let mut wrong = Violations::default();
+            let mutation = parse::mutation(&mut wrong, "RewrapSecrets", &request, &request.request_id, false);
+            parse::done(wrong, Some(()))?;
+            let row = self.services.rewrap_start(&caller, &mutation, request.reseal).await?;
+            Ok(pb::RewrapSecretsResponse { status: Some(rewrap_to_message(row)) })
+        };
+        reply(call.await)
+    }
+
+    async fn get_rewrap_status(
+        &self,
+        request: Request<pb::GetRewrapStatusRequest>,
+    ) -> Result<Response<pb::GetRewrapStatusResponse>, Status> {
+        let call = async {
+            let (caller, _) = enter(request, Right::Admin)?;
+            let row = self.services.rewrap_status(&caller).await?;
+            Ok(pb::GetRewrapStatusResponse { status: Some(rewrap_to_message(row)) })
+        };
+        reply(call.await)
+    }
+
+    async fn get_server_info(
+        &self,
+        request: Request<pb::GetServerInfoRequest>,
+    ) -> Result<Response<pb::GetServerInfoResponse>, Status> {
+        let call = async {
+            enter(request, Right::Admin)?;
+            let info = self.services.server_info().await?;
+            let ServerInfo {
+                database_backend,
+                database_version,
+                schema_version,
+                active_key,
+                keys,
+                start_time,
+                reveal_enabled,
+                development,
+            } = info;
+            Ok(pb::GetServerInfoResponse {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                database_backend: database_backend.to_owned(),
+                database_version,
+                schema_version,
+                active_key_encryption_key: active_key,
+                key_encryption_keys: keys,
+                start_time: Some(render::timestamp(start_time)),
+                reveal_enabled,
+                development_mode: development,
+            })
+        };
+        reply(call.await)
+    }
+}
+
+fn to_page(page: ListedPage<Tenant>) -> pb::ListTenantsResponse {
+    pb::ListTenantsResponse {
+        tenants: page.items.into_iter().map(to_message).collect(),
+        next_page_token: page.next_page_token,
+    }
+}
+
+fn to_message(tenant: Tenant) -> pb::Tenant {
+    let Tenant { id, name, display_name, meta } = tenant;
+    pb::Tenant {
+        id: id.to_string(),
+        name: name.into(),
+        display_name,
+        create_time: Some(render::timestamp(meta.create_time)),
+        update_time: Some(render::timestamp(meta.update_time)),
+        etag: meta.etag(),
+    }
+}
+
+fn rewrap_to_message(row: RewrapRow) -> pb::RewrapStatus {
+    let state = match row.state {
+        RewrapState::Running => pb::RewrapState::Running,
+        RewrapState::Done => pb::RewrapState::Done,
+        RewrapState::Failed => pb::RewrapState::Failed,
+    };
+    pb::RewrapStatus {
+        id: row.id.to_string(),
+        state: state.into(),
+        key_encryption_key: row.kek_id,
+        reseal: row.reseal,
+        data_keys_total: row.data_keys_total,
+        data_keys_done: row.data_keys_done,
+        secrets_total: row.secrets_total,
+        secrets_done: row.secrets_done,
+        failed: row.failed,
+        start_time: Some(render::timestamp(row.start_time)),
+        end_time: row.end_time.map(render::timestamp),
+    }
+}

@@ -1,0 +1,273 @@
+//! ConfigurationService.
+
+use std::collections::BTreeMap;
+
+use jackfield_api::v1 as pb;
+use jackfield_api::v1::configuration_service_server::ConfigurationService;
+use jackfield_domain::configuration::{Configuration, ConfigurationPatch, WorkflowSettings};
+use jackfield_domain::filter::{Field, FieldKind, Schema};
+use jackfield_domain::mask::Mask;
+use jackfield_domain::page::OrderBy;
+use jackfield_domain::principal::Right;
+use jackfield_domain::reference::{Forms, Ref};
+use jackfield_domain::text::{ExternalId, bounded_text};
+use jackfield_domain::{ConfigurationId, Resource, Violation, Violations};
+use jackfield_service::{ConfigurationRef, Deletion, ListedPage, Scope};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, async_trait};
+
+use super::parse::{self, ListFields};
+use super::stream::PageStream;
+use super::{Api, enter, render, reply};
+
+const SCHEMA: Schema = Schema {
+    resource: Resource::Configuration,
+    fields: &[
+        Field { name: "id", kind: FieldKind::Id },
+        Field { name: "external_id", kind: FieldKind::Text },
+        Field { name: "credential", kind: FieldKind::Id },
+        Field { name: "user_id", kind: FieldKind::Text },
+        Field { name: "connector", kind: FieldKind::Id },
+        Field { name: "is_default", kind: FieldKind::Bool },
+        Field { name: "create_time", kind: FieldKind::Time },
+        Field { name: "update_time", kind: FieldKind::Time },
+    ],
+};
+
+const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::CreateTime];
+
+/// The paths that an update mask may name.
+const PATHS: &[&str] = &["external_id", "shared_settings", "workflow_settings", "workflow_settings.*", "meta"];
+
+/// The paths that may be named without effect: what the server keeps, and what never changes.
+const OUTPUT_ONLY: &[&str] =
+    &["id", "credential", "is_default", "user_id", "connector", "create_time", "update_time", "etag"];
+
+const MAX_WORKFLOW_ID: usize = 128;
+
+/// Metadata that may name the configuration and its credential (the headers X-Paragon-Configuration-Id and
+/// X-Paragon-Credential of the seed).
+const CONFIGURATION_METADATA: &str = "x-jackfield-configuration";
+const CREDENTIAL_METADATA: &str = "x-jackfield-credential";
+
+#[async_trait]
+impl ConfigurationService for Api {
+    type ListConfigurationsStream = PageStream<pb::ListConfigurationsResponse>;
+
+    async fn create_configuration(
+        &self,
+        request: Request<pb::CreateConfigurationRequest>,
+    ) -> Result<Response<pb::CreateConfigurationResponse>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::ConfigurationsWrite)?;
+            let mut wrong = Violations::default();
+            let (request_id, only) = (&request.request_id, request.validate_only);
+            let mutation = parse::mutation(&mut wrong, "CreateConfiguration", &request, request_id, only);
+            let id = wrong.check(parse::optional_id("id", &request.id)).flatten().map(ConfigurationId);
+            let configuration = parse::required(&mut wrong, "configuration", request.configuration);
+            let parsed = configuration.map(|configuration| {
+                let field = "configuration.credential";
+                let credential = wrong.check(Ref::parse(field, &configuration.credential, Forms::ID_EXTERNAL));
+                (credential, patch(&mut wrong, configuration, &Mask::All))
+            });
+            let parsed = parsed.and_then(|(credential, patch)| Some((credential?, patch)));
+            let (credential, patch) = parse::done(wrong, parsed)?;
+            let created = self.services.configuration_create(&caller, &mutation, id, &credential, patch).await?;
+            Ok(pb::CreateConfigurationResponse { configuration: Some(to_message(created)) })
+        };
+        reply(call.await)
+    }
+
+    async fn get_configuration(
+        &self,
+        request: Request<pb::GetConfigurationRequest>,
+    ) -> Result<Response<pb::GetConfigurationResponse>, Status> {
+        let call = async {
+            let metadata = request.metadata().clone();
+            let (caller, request) = enter(request, Right::ConfigurationsRead)?;
+            let reference = named(&metadata, &request.reference, &request.credential)?;
+            let found = self.services.configuration_get(&caller, &reference).await?;
+            Ok(pb::GetConfigurationResponse { configuration: Some(to_message(found)) })
+        };
+        reply(call.await)
+    }
+
+    async fn list_configurations(
+        &self,
+        request: Request<pb::ListConfigurationsRequest>,
+    ) -> Result<Response<Self::ListConfigurationsStream>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::ConfigurationsRead)?;
+            let pb::ListConfigurationsRequest {
+                page_size,
+                page_token,
+                limit,
+                filter,
+                order_by,
+                user_id,
+                connector,
+                credential,
+            } = &request;
+            let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
+            let mut wrong = Violations::default();
+            let list = parse::list(&mut wrong, &fields, &SCHEMA, ORDERS);
+            let user_id = parse::optional_user(&mut wrong, user_id);
+            let connector = wrong.check(Ref::parse_optional("connector", connector, Forms::ID_NAME));
+            let credential = wrong.check(Ref::parse_optional("credential", credential, Forms::ID_EXTERNAL));
+            let parsed = list.zip(user_id).zip(connector.zip(credential));
+            let ((list, user_id), (connector, credential)) = parse::done(wrong, parsed)?;
+            let connector = self.services.connector_id(&caller, connector.as_ref()).await?;
+            let credential = self.services.credential_id(&caller, credential.as_ref()).await?;
+            let scope = Scope { user_id, connector, credential, ..Scope::default() };
+            let pager = self.services.list(caller, list, scope).await?;
+            self.streams.pages(pager, to_page)
+        };
+        reply(call.await)
+    }
+
+    async fn update_configuration(
+        &self,
+        request: Request<pb::UpdateConfigurationRequest>,
+    ) -> Result<Response<pb::UpdateConfigurationResponse>, Status> {
+        let call = async {
+            let metadata = request.metadata().clone();
+            let (caller, request) = enter(request, Right::ConfigurationsWrite)?;
+            let mut wrong = Violations::default();
+            let (request_id, only) = (&request.request_id, request.validate_only);
+            let mutation = parse::mutation(&mut wrong, "UpdateConfiguration", &request, request_id, only);
+            let mask = parse::mask(&mut wrong, request.update_mask.as_ref(), PATHS, OUTPUT_ONLY);
+            let configuration = parse::required(&mut wrong, "configuration", request.configuration);
+            let patch = configuration.zip(mask).map(|(configuration, mask)| patch(&mut wrong, configuration, &mask));
+            let reference = reference(&mut wrong, &metadata, &request.reference, &request.credential);
+            let (reference, patch) = parse::done(wrong, reference.zip(patch))?;
+            let updated =
+                self.services.configuration_update(&caller, &mutation, &reference, &request.etag, patch).await?;
+            Ok(pb::UpdateConfigurationResponse { configuration: Some(to_message(updated)) })
+        };
+        reply(call.await)
+    }
+
+    async fn destroy_configuration(
+        &self,
+        request: Request<pb::DestroyConfigurationRequest>,
+    ) -> Result<Response<pb::DestroyConfigurationResponse>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::ConfigurationsWrite)?;
+            let mut wrong = Violations::default();
+            let (request_id, only) = (&request.request_id, request.validate_only);
+            let mutation = parse::mutation(&mut wrong, "DestroyConfiguration", &request, request_id, only);
+            let configuration = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
+            let credential = wrong.check(Ref::parse("credential", &request.credential, Forms::ID_EXTERNAL));
+            let (configuration, credential) = parse::done(wrong, configuration.zip(credential))?;
+            let reference = ConfigurationRef { configuration: Some(configuration), credential: Some(credential) };
+            let deletion = Deletion { etag: request.etag, allow_missing: request.allow_missing, cascade: false };
+            let destroyed = self.services.configuration_destroy(&caller, &mutation, &reference, &deletion).await?;
+            Ok(pb::DestroyConfigurationResponse { destroyed })
+        };
+        reply(call.await)
+    }
+}
+
+fn named(metadata: &MetadataMap, configuration: &str, credential: &str) -> jackfield_domain::Result<ConfigurationRef> {
+    let mut wrong = Violations::default();
+    let reference = reference(&mut wrong, metadata, configuration, credential);
+    parse::done(wrong, reference)
+}
+
+/// A configuration by fields or metadata.
+fn reference(
+    wrong: &mut Violations,
+    metadata: &MetadataMap,
+    configuration: &str,
+    credential: &str,
+) -> Option<ConfigurationRef> {
+    let configuration = wrong.check(parse::from_metadata(metadata, CONFIGURATION_METADATA, "reference", configuration));
+    let credential = wrong.check(parse::from_metadata(metadata, CREDENTIAL_METADATA, "credential", credential));
+    let configuration = wrong.check(Ref::parse_optional("reference", &configuration?, Forms::ID_EXTERNAL));
+    let credential = wrong.check(Ref::parse_optional("credential", &credential?, Forms::ID_EXTERNAL));
+    Some(ConfigurationRef { configuration: configuration?, credential: credential? })
+}
+
+fn patch(wrong: &mut Violations, configuration: pb::Configuration, mask: &Mask) -> ConfigurationPatch {
+    let pb::Configuration { external_id, shared_settings, workflow_settings, meta, .. } = configuration;
+    let mut patch = ConfigurationPatch::default();
+    if mask.covers("external_id", !external_id.is_empty()) {
+        patch.external_id = match parse::non_empty(&external_id) {
+            Some(text) => wrong.check(ExternalId::parse("configuration.external_id", text)).map(Some),
+            None => Some(None),
+        };
+    }
+    if mask.covers("shared_settings", shared_settings.is_some()) {
+        patch.shared_settings = wrong.check(parse::json("configuration.shared_settings", shared_settings));
+    }
+    if mask.covers("meta", meta.is_some()) {
+        patch.settings_meta = wrong.check(parse::json("configuration.meta", meta));
+    }
+    let mut workflows = parse_workflows(wrong, workflow_settings);
+    if mask.covers("workflow_settings", !workflows.is_empty()) {
+        patch.workflow_settings = Some(workflows);
+    } else {
+        let named = mask.keys_under("workflow_settings").into_iter();
+        patch.workflows = named.map(|workflow| (workflow.clone(), workflows.remove(&workflow))).collect();
+    }
+    patch
+}
+
+fn parse_workflows(
+    wrong: &mut Violations,
+    workflows: BTreeMap<String, pb::WorkflowSettings>,
+) -> BTreeMap<String, WorkflowSettings> {
+    let field = "configuration.workflow_settings";
+    let mut parsed = BTreeMap::new();
+    for (workflow, settings) in workflows {
+        if bounded_text(field, &workflow, MAX_WORKFLOW_ID, false).is_err() {
+            let description = format!("has a workflow id that is not 1 to {MAX_WORKFLOW_ID} printable characters");
+            wrong.push(Violation::field(field, description));
+            continue;
+        }
+        let place = format!("{field}.`{workflow}`.settings");
+        if let Some(json) = wrong.check(parse::json(&place, settings.settings)) {
+            parsed.insert(workflow, WorkflowSettings { enabled: settings.enabled, settings: json });
+        }
+    }
+    parsed
+}
+
+fn to_page(page: ListedPage<Configuration>) -> pb::ListConfigurationsResponse {
+    pb::ListConfigurationsResponse {
+        configurations: page.items.into_iter().map(to_message).collect(),
+        next_page_token: page.next_page_token,
+    }
+}
+
+fn to_message(configuration: Configuration) -> pb::Configuration {
+    let Configuration {
+        id,
+        credential,
+        external_id,
+        shared_settings,
+        workflow_settings,
+        settings_meta,
+        is_default,
+        user_id,
+        connector,
+        meta,
+    } = configuration;
+    let workflows = workflow_settings.into_iter().map(|(workflow, WorkflowSettings { enabled, settings })| {
+        (workflow, pb::WorkflowSettings { enabled, settings: render::json(settings) })
+    });
+    pb::Configuration {
+        id: id.to_string(),
+        credential: credential.to_string(),
+        external_id: external_id.map(String::from).unwrap_or_default(),
+        shared_settings: render::json(shared_settings),
+        workflow_settings: workflows.collect(),
+        meta: render::json(settings_meta),
+        is_default,
+        user_id: user_id.into(),
+        connector: connector.to_string(),
+        create_time: Some(render::timestamp(meta.create_time)),
+        update_time: Some(render::timestamp(meta.update_time)),
+        etag: meta.etag(),
+    }
+}

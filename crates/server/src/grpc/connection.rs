@@ -1,0 +1,240 @@
+//! ConnectionService.
+
+mod patch;
+
+use jackfield_api::v1 as pb;
+use jackfield_api::v1::connection_service_server::ConnectionService;
+use jackfield_domain::connection::{Connection, ConnectionKind, ConnectionSettings, Linking, TokenContentType};
+use jackfield_domain::filter::{Field, FieldKind, Schema};
+use jackfield_domain::mask::Mask;
+use jackfield_domain::page::OrderBy;
+use jackfield_domain::principal::Right;
+use jackfield_domain::reference::{Forms, Ref};
+use jackfield_domain::text::{HttpUrl, RedirectUri};
+use jackfield_domain::{ConnectionId, Resource, Violations};
+use jackfield_service::{ConnectionDeleted, Deletion, ListedPage, Scope};
+use tonic::{Request, Response, Status, async_trait};
+
+use super::parse::{self, ListFields};
+use super::stream::PageStream;
+use super::{Api, enter, render, reply};
+
+const SCHEMA: Schema = Schema {
+    resource: Resource::Connection,
+    fields: &[
+        Field { name: "id", kind: FieldKind::Id },
+        Field { name: "name", kind: FieldKind::NameText },
+        Field { name: "external_id", kind: FieldKind::Text },
+        Field { name: "connector", kind: FieldKind::Id },
+        Field { name: "type", kind: FieldKind::Enum(ConnectionKind::NAMES) },
+        Field { name: "active", kind: FieldKind::Bool },
+        Field { name: "client_id", kind: FieldKind::Text },
+        Field { name: "issuer_url", kind: FieldKind::Text },
+        Field { name: "authentication_url", kind: FieldKind::Text },
+        Field { name: "token_url", kind: FieldKind::Text },
+        Field { name: "provider_tenant_id", kind: FieldKind::Text },
+        Field { name: "tags", kind: FieldKind::Map },
+        Field { name: "create_time", kind: FieldKind::Time },
+        Field { name: "update_time", kind: FieldKind::Time },
+    ],
+};
+
+const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::Name, OrderBy::CreateTime];
+
+#[async_trait]
+impl ConnectionService for Api {
+    type ListConnectionsStream = PageStream<pb::ListConnectionsResponse>;
+
+    async fn create_connection(
+        &self,
+        request: Request<pb::CreateConnectionRequest>,
+    ) -> Result<Response<pb::CreateConnectionResponse>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::ConnectionsWrite)?;
+            let mut wrong = Violations::default();
+            let mutation =
+                parse::mutation(&mut wrong, "CreateConnection", &request, &request.request_id, request.validate_only);
+            let id = wrong.check(parse::optional_id("id", &request.id)).flatten().map(ConnectionId);
+            let connection = parse::required(&mut wrong, "connection", request.connection);
+            let patch = connection.map(|connection| patch::parse(&mut wrong, connection, &Mask::All, true));
+            let patch = parse::done(wrong, patch)?;
+            let connection = self.services.connection_create(&caller, &mutation, id, patch).await?;
+            Ok(pb::CreateConnectionResponse { connection: Some(to_message(connection)) })
+        };
+        reply(call.await)
+    }
+
+    async fn get_connection(
+        &self,
+        request: Request<pb::GetConnectionRequest>,
+    ) -> Result<Response<pb::GetConnectionResponse>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::ConnectionsRead)?;
+            let mut wrong = Violations::default();
+            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME_EXTERNAL);
+            let connection = self.services.connection_get(&caller, &parse::done(wrong, reference)?).await?;
+            Ok(pb::GetConnectionResponse { connection: Some(to_message(connection)) })
+        };
+        reply(call.await)
+    }
+
+    async fn list_connections(
+        &self,
+        request: Request<pb::ListConnectionsRequest>,
+    ) -> Result<Response<Self::ListConnectionsStream>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::ConnectionsRead)?;
+            let pb::ListConnectionsRequest { page_size, page_token, limit, filter, order_by, connector } = &request;
+            let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
+            let mut wrong = Violations::default();
+            let list = parse::list(&mut wrong, &fields, &SCHEMA, ORDERS);
+            let connector = wrong.check(Ref::parse_optional("connector", connector, Forms::ID_NAME));
+            let (list, connector) = parse::done(wrong, list.zip(connector))?;
+            let connector = self.services.connector_id(&caller, connector.as_ref()).await?;
+            let pager = self.services.list(caller, list, Scope { connector, ..Scope::default() }).await?;
+            self.streams.pages(pager, to_page)
+        };
+        reply(call.await)
+    }
+
+    async fn update_connection(
+        &self,
+        request: Request<pb::UpdateConnectionRequest>,
+    ) -> Result<Response<pb::UpdateConnectionResponse>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::ConnectionsWrite)?;
+            let mut wrong = Violations::default();
+            let mutation =
+                parse::mutation(&mut wrong, "UpdateConnection", &request, &request.request_id, request.validate_only);
+            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME_EXTERNAL);
+            let mask = parse::mask(&mut wrong, request.update_mask.as_ref(), patch::PATHS, patch::OUTPUT_ONLY);
+            let connection = parse::required(&mut wrong, "connection", request.connection);
+            let patch =
+                connection.zip(mask).map(|(connection, mask)| patch::parse(&mut wrong, connection, &mask, false));
+            let (reference, patch) = parse::done(wrong, reference.zip(patch))?;
+            let updated = self.services.connection_update(&caller, &mutation, &reference, &request.etag, patch).await?;
+            Ok(pb::UpdateConnectionResponse { connection: Some(to_message(updated)) })
+        };
+        reply(call.await)
+    }
+
+    async fn delete_connection(
+        &self,
+        request: Request<pb::DeleteConnectionRequest>,
+    ) -> Result<Response<pb::DeleteConnectionResponse>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::ConnectionsWrite)?;
+            let mut wrong = Violations::default();
+            let mutation =
+                parse::mutation(&mut wrong, "DeleteConnection", &request, &request.request_id, request.validate_only);
+            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME_EXTERNAL);
+            let reference = parse::done(wrong, reference)?;
+            let deletion =
+                Deletion { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };
+            let deleted = self.services.connection_delete(&caller, &mutation, &reference, &deletion).await?;
+            let ConnectionDeleted { deleted, credentials, configurations } = deleted;
+            Ok(pb::DeleteConnectionResponse {
+                deleted,
+                credentials_deleted: render::count(credentials),
+                configurations_deleted: render::count(configurations),
+            })
+        };
+        reply(call.await)
+    }
+}
+
+fn to_page(page: ListedPage<Connection>) -> pb::ListConnectionsResponse {
+    pb::ListConnectionsResponse {
+        connections: page.items.into_iter().map(to_message).collect(),
+        next_page_token: page.next_page_token,
+    }
+}
+
+fn to_message(connection: Connection) -> pb::Connection {
+    let Connection { id, connector, settings, client_secrets, meta } = connection;
+    let ConnectionSettings {
+        name,
+        external_id,
+        kind,
+        authentication_url,
+        token_url,
+        issuer_url,
+        provider_certificate,
+        client_id,
+        user_data_location,
+        provider_tenant_id,
+        developer_account_id,
+        content_type,
+        oidc_user_endpoint_url,
+        user_id_expression,
+        trust_identity_user_id,
+        scope,
+        parameters,
+        require_business_account,
+        linking,
+        active,
+        tags,
+        redirect_uris,
+        revocation_url,
+        jwks_url,
+        device_authorization_url,
+    } = settings;
+    let url = |url: Option<HttpUrl>| url.map(String::from).unwrap_or_default();
+    let secrets = client_secrets.into_iter().map(|secret| pb::ClientSecret {
+        secret_id: secret.secret_id,
+        value: String::new(),
+        create_time: Some(render::timestamp(secret.create_time)),
+    });
+    pb::Connection {
+        id: id.to_string(),
+        name: name.into(),
+        external_id: external_id.map(String::from).unwrap_or_default(),
+        connector: connector.to_string(),
+        r#type: kind_to_message(kind).into(),
+        authentication_url: url(authentication_url),
+        token_url: url(token_url),
+        issuer_url,
+        provider_certificate,
+        client_id,
+        client_secrets: secrets.collect(),
+        user_data_location: user_data_location.map(String::from).unwrap_or_default(),
+        provider_tenant_id,
+        developer_account_id,
+        supported_content_type: match content_type {
+            TokenContentType::Json => pb::TokenContentType::Json,
+            TokenContentType::Form => pb::TokenContentType::Form,
+        }
+        .into(),
+        oidc_user_endpoint_url: url(oidc_user_endpoint_url),
+        user_id_expression,
+        trust_identity_user_id,
+        scope: Some(scope),
+        parameters: parameters.into(),
+        require_business_account,
+        linking: match linking {
+            Linking::Disabled => pb::LinkingType::Unspecified,
+            Linking::Explicit => pb::LinkingType::Explicit,
+            Linking::Automatic => pb::LinkingType::Automatic,
+        }
+        .into(),
+        active: Some(active),
+        tags: tags.into(),
+        redirect_uris: redirect_uris.into_iter().map(RedirectUri::into).collect(),
+        revocation_url: url(revocation_url),
+        jwks_url: url(jwks_url),
+        device_authorization_url: url(device_authorization_url),
+        create_time: Some(render::timestamp(meta.create_time)),
+        update_time: Some(render::timestamp(meta.update_time)),
+        etag: meta.etag(),
+    }
+}
+
+const fn kind_to_message(kind: ConnectionKind) -> pb::ConnectionType {
+    match kind {
+        ConnectionKind::OAuth2 => pb::ConnectionType::Oauth2,
+        ConnectionKind::Saml2 => pb::ConnectionType::Saml2,
+        ConnectionKind::WebAuthn => pb::ConnectionType::Webauthn,
+        ConnectionKind::Password => pb::ConnectionType::Password,
+        ConnectionKind::OpenIdLegacy => pb::ConnectionType::OpenidLegacy,
+    }
+}

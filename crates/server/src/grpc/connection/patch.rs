@@ -1,0 +1,264 @@
+//! Connection messages as patches. The limits are those of the Authress model.
+
+use std::collections::BTreeSet;
+
+use jackfield_api::v1 as pb;
+use jackfield_domain::connection::{
+    ClientSecretPatch, ClientSecretsPatch, ConnectionKind, ConnectionPatch, DEFAULT_SCOPE, DEFAULT_USER_ID_EXPRESSION,
+    Linking, MAX_CLIENT_SECRETS, TokenContentType,
+};
+use jackfield_domain::mask::Mask;
+use jackfield_domain::reference::{Forms, Ref};
+use jackfield_domain::text::{
+    CountryCode, HttpUrl, Labels, MAX_CONNECTION_NAME, Name, Parameters, RedirectUri, Scopes, Slug, bounded_text,
+};
+use jackfield_domain::{Secret, Violation, Violations};
+
+use crate::grpc::parse::{self, MAX_URL};
+
+/// The paths that an update mask may name.
+pub(super) const PATHS: &[&str] = &[
+    "name",
+    "external_id",
+    "connector",
+    "type",
+    "authentication_url",
+    "token_url",
+    "issuer_url",
+    "provider_certificate",
+    "client_id",
+    "client_secrets",
+    "user_data_location",
+    "provider_tenant_id",
+    "developer_account_id",
+    "supported_content_type",
+    "oidc_user_endpoint_url",
+    "user_id_expression",
+    "trust_identity_user_id",
+    "scope",
+    "parameters",
+    "require_business_account",
+    "linking",
+    "active",
+    "tags",
+    "redirect_uris",
+    "revocation_url",
+    "jwks_url",
+    "device_authorization_url",
+];
+
+/// The paths that may be named without effect.
+pub(super) const OUTPUT_ONLY: &[&str] = &["id", "create_time", "update_time", "etag"];
+
+const MAX_REDIRECT_URIS: usize = 32;
+const MAX_CERTIFICATE: usize = 4_096;
+
+/// The patch that a message and a mask ask for. `creating` makes the connector a required field.
+pub(super) fn parse(
+    wrong: &mut Violations,
+    connection: pb::Connection,
+    mask: &Mask,
+    creating: bool,
+) -> ConnectionPatch {
+    let pb::Connection {
+        name,
+        external_id,
+        connector,
+        r#type: kind,
+        authentication_url,
+        token_url,
+        issuer_url,
+        provider_certificate,
+        client_id,
+        client_secrets,
+        user_data_location,
+        provider_tenant_id,
+        developer_account_id,
+        supported_content_type,
+        oidc_user_endpoint_url,
+        user_id_expression,
+        trust_identity_user_id,
+        scope,
+        parameters,
+        require_business_account,
+        linking,
+        active,
+        tags,
+        redirect_uris,
+        revocation_url,
+        jwks_url,
+        device_authorization_url,
+        id: _,
+        create_time: _,
+        update_time: _,
+        etag: _,
+    } = connection;
+    let mut patch =
+        ConnectionPatch { client_secrets: parse_secrets(wrong, client_secrets, mask), ..Default::default() };
+    let mut fields = Fields { wrong, mask };
+    patch.authentication_url = fields.url("authentication_url", &authentication_url, 256);
+    patch.token_url = fields.url("token_url", &token_url, 128);
+    patch.issuer_url = fields.text("issuer_url", &issuer_url, 128);
+    patch.client_id = fields.text("client_id", &client_id, 128);
+    patch.provider_tenant_id = fields.text("provider_tenant_id", &provider_tenant_id, 128);
+    patch.developer_account_id = fields.text("developer_account_id", &developer_account_id, 32);
+    patch.oidc_user_endpoint_url = fields.url("oidc_user_endpoint_url", &oidc_user_endpoint_url, 128);
+    patch.user_id_expression = fields
+        .text("user_id_expression", &user_id_expression, 128)
+        .map(|expression| if expression.is_empty() { DEFAULT_USER_ID_EXPRESSION.to_owned() } else { expression });
+    patch.revocation_url = fields.url("revocation_url", &revocation_url, MAX_URL);
+    patch.jwks_url = fields.url("jwks_url", &jwks_url, MAX_URL);
+    patch.device_authorization_url = fields.url("device_authorization_url", &device_authorization_url, MAX_URL);
+
+    if mask.covers("name", !name.is_empty()) {
+        patch.name = wrong.check(Name::parse("connection.name", &name, MAX_CONNECTION_NAME));
+    }
+    if mask.covers("external_id", !external_id.is_empty()) {
+        patch.external_id = match parse::non_empty(&external_id) {
+            Some(text) => wrong.check(Slug::parse("connection.external_id", text)).map(Some),
+            None => Some(None),
+        };
+    }
+    if creating || (mask.covers("connector", !connector.is_empty()) && !connector.is_empty()) {
+        patch.connector = wrong.check(Ref::parse("connection.connector", &connector, Forms::ID_NAME));
+    }
+    if mask.covers("type", kind != 0) {
+        patch.kind = wrong.check(parse::known_enum("connection.type", kind).map(kind_from_message));
+    }
+    if mask.covers("provider_certificate", !provider_certificate.is_empty()) {
+        patch.provider_certificate = wrong.check(certificate(provider_certificate));
+    }
+    if mask.covers("user_data_location", !user_data_location.is_empty()) {
+        patch.user_data_location = match parse::non_empty(&user_data_location) {
+            Some(text) => wrong.check(CountryCode::parse("connection.user_data_location", text)).map(Some),
+            None => Some(None),
+        };
+    }
+    if mask.covers("supported_content_type", supported_content_type != 0) {
+        let content_type = parse::known_enum("connection.supported_content_type", supported_content_type);
+        patch.content_type = wrong.check(content_type.map(|content_type| match content_type {
+            pb::TokenContentType::Unspecified | pb::TokenContentType::Json => TokenContentType::Json,
+            pb::TokenContentType::Form => TokenContentType::Form,
+        }));
+    }
+    if mask.covers("trust_identity_user_id", trust_identity_user_id) {
+        patch.trust_identity_user_id = Some(trust_identity_user_id);
+    }
+    if mask.covers("scope", scope.is_some()) {
+        let scope = scope.as_deref().unwrap_or(DEFAULT_SCOPE);
+        patch.scope = wrong.check(Scopes::parse("connection.scope", scope, 384)).map(|scopes| scopes.to_string());
+    }
+    if mask.covers("parameters", !parameters.is_empty()) {
+        patch.parameters = parse::check_all(wrong, Parameters::parse("connection.parameters", parameters));
+    }
+    if mask.covers("require_business_account", require_business_account) {
+        patch.require_business_account = Some(require_business_account);
+    }
+    if mask.covers("linking", linking != 0) {
+        let linking = parse::known_enum("connection.linking", linking);
+        patch.linking = wrong.check(linking.map(|linking| match linking {
+            pb::LinkingType::Unspecified => Linking::Disabled,
+            pb::LinkingType::Explicit => Linking::Explicit,
+            pb::LinkingType::Automatic => Linking::Automatic,
+        }));
+    }
+    if mask.covers("active", active.is_some()) {
+        patch.active = Some(active.unwrap_or(true));
+    }
+    if mask.covers("tags", !tags.is_empty()) {
+        patch.tags = parse::check_all(wrong, Labels::parse("connection.tags", tags));
+    }
+    if mask.covers("redirect_uris", !redirect_uris.is_empty()) {
+        patch.redirect_uris = parse_redirect_uris(wrong, &redirect_uris);
+    }
+    patch
+}
+
+/// Reads fields where the mask covers them.
+struct Fields<'a> {
+    wrong: &'a mut Violations,
+    mask: &'a Mask,
+}
+
+impl Fields<'_> {
+    fn url(&mut self, path: &str, text: &str, max: usize) -> Option<Option<HttpUrl>> {
+        let covered = self.mask.covers(path, !text.is_empty());
+        covered.then(|| parse::url(self.wrong, &field(path), text, max)).flatten()
+    }
+
+    fn text(&mut self, path: &str, text: &str, max: usize) -> Option<String> {
+        let covered = self.mask.covers(path, !text.is_empty());
+        covered.then(|| self.wrong.check(bounded_text(&field(path), text, max, true))).flatten()
+    }
+}
+
+fn parse_secrets(wrong: &mut Violations, secrets: Vec<pb::ClientSecret>, mask: &Mask) -> ClientSecretsPatch {
+    if secrets.is_empty() {
+        return if mask.names("client_secrets") { ClientSecretsPatch::Clear } else { ClientSecretsPatch::Keep };
+    }
+    if !mask.covers("client_secrets", true) {
+        return ClientSecretsPatch::Keep;
+    }
+    if secrets.len() > MAX_CLIENT_SECRETS {
+        let description = format!("must have at most {MAX_CLIENT_SECRETS} entries");
+        wrong.push(Violation::field("connection.client_secrets", description));
+        return ClientSecretsPatch::Keep;
+    }
+    let mut seen = BTreeSet::new();
+    let mut patches = Vec::with_capacity(secrets.len());
+    for (index, secret) in secrets.into_iter().enumerate() {
+        let path = |name: &str| format!("connection.client_secrets[{index}].{name}");
+        let pb::ClientSecret { secret_id, value, create_time: _ } = secret;
+        let secret_id = wrong.check(bounded_text(&path("secret_id"), &secret_id, 32, true));
+        if let Some(secret_id) = &secret_id
+            && !seen.insert(secret_id.clone())
+        {
+            wrong.push(Violation::field(path("secret_id"), "stands in the list twice"));
+        }
+        let value = match value.is_empty() {
+            true => Some(None),
+            false => wrong.check(Secret::parse(&path("value"), value, 2_048)).map(Some),
+        };
+        if let (Some(secret_id), Some(value)) = (secret_id, value) {
+            patches.push(ClientSecretPatch { secret_id, value });
+        }
+    }
+    ClientSecretsPatch::Set(patches)
+}
+
+fn parse_redirect_uris(wrong: &mut Violations, uris: &[String]) -> Option<Vec<RedirectUri>> {
+    if uris.len() > MAX_REDIRECT_URIS {
+        let description = format!("must have at most {MAX_REDIRECT_URIS} entries");
+        wrong.push(Violation::field("connection.redirect_uris", description));
+        return None;
+    }
+    let uris = uris.iter().enumerate().map(|(index, uri)| {
+        wrong.check(RedirectUri::parse(&format!("connection.redirect_uris[{index}]"), uri, MAX_URL))
+    });
+    let uris: Vec<Option<RedirectUri>> = uris.collect();
+    uris.into_iter().collect()
+}
+
+/// A certificate is PEM, which has line breaks.
+fn certificate(pem: String) -> Result<String, Violation> {
+    let printable = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
+    if pem.chars().count() > MAX_CERTIFICATE || !pem.chars().all(printable) {
+        let description = format!("must be PEM of at most {MAX_CERTIFICATE} characters");
+        return Err(Violation::field("connection.provider_certificate", description));
+    }
+    Ok(pem)
+}
+
+const fn kind_from_message(kind: pb::ConnectionType) -> ConnectionKind {
+    match kind {
+        pb::ConnectionType::Unspecified | pb::ConnectionType::Oauth2 => ConnectionKind::OAuth2,
+        pb::ConnectionType::Saml2 => ConnectionKind::Saml2,
+        pb::ConnectionType::Webauthn => ConnectionKind::WebAuthn,
+        pb::ConnectionType::Password => ConnectionKind::Password,
+        pb::ConnectionType::OpenidLegacy => ConnectionKind::OpenIdLegacy,
+    }
+}
+
+fn field(path: &str) -> String {
+    format!("connection.{path}")
+}

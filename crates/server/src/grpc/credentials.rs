@@ -1,0 +1,433 @@
+//! CredentialsService.
+
+mod material;
+
+use jackfield_api::v1 as pb;
+use jackfield_api::v1::credentials_service_server::CredentialsService;
+use jackfield_domain::credential::{
+    Credential, CredentialDraft, CredentialKind, CredentialPatch, CredentialRef, CredentialStatus, FailureClass,
+    IssuedToken, MAX_MIN_VALIDITY_MICROS,
+};
+use jackfield_domain::filter::{Field, FieldKind, Schema};
+use jackfield_domain::mask::Mask;
+use jackfield_domain::page::OrderBy;
+use jackfield_domain::principal::Right;
+use jackfield_domain::reference::{Forms, Ref};
+use jackfield_domain::text::{ExternalId, Labels, Scopes, UserId, bounded_text};
+use jackfield_domain::{CredentialId, Resource, Timestamp, Violation, Violations};
+use jackfield_service::{CredentialDeleted, Deletion, ListedPage, Scope};
+use tonic::{Request, Response, Status, async_trait};
+
+use super::parse::{self, ListFields};
+use super::stream::PageStream;
+use super::{Api, enter, render, reply};
+
+const SCHEMA: Schema = Schema {
+    resource: Resource::Credential,
+    fields: &[
+        Field { name: "id", kind: FieldKind::Id },
+        Field { name: "external_id", kind: FieldKind::Text },
+        Field { name: "user_id", kind: FieldKind::Text },
+        Field { name: "connector", kind: FieldKind::Id },
+        Field { name: "connection", kind: FieldKind::Id },
+        Field { name: "user_connector", kind: FieldKind::Id },
+        Field { name: "kind", kind: FieldKind::Enum(CredentialKind::NAMES) },
+        Field { name: "status", kind: FieldKind::Enum(CredentialStatus::NAMES) },
+        Field { name: "expire_time", kind: FieldKind::Time },
+        Field { name: "provider_account_id", kind: FieldKind::Text },
+        Field { name: "is_default", kind: FieldKind::Bool },
+        Field { name: "refreshable", kind: FieldKind::Bool },
+        Field { name: "labels", kind: FieldKind::Map },
+        Field { name: "create_time", kind: FieldKind::Time },
+        Field { name: "update_time", kind: FieldKind::Time },
+    ],
+};
+
+const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::UserId, OrderBy::CreateTime];
+
+/// The paths that an update mask may name.
+const PATHS: &[&str] = &["external_id", "provider_account_id", "provider_data", "labels", "is_default"];
+
+/// The paths that may be named without effect: what the server keeps, and what never changes.
+const OUTPUT_ONLY: &[&str] = &[
+    "id",
+    "user_id",
+    "connector",
+    "connection",
+    "user_connector",
+    "kind",
+    "status",
+    "scopes",
+    "expire_time",
+    "version",
+    "refreshable",
+    "last_refresh_time",
+    "refresh_failure_count",
+    "failure_class",
+    "default_configuration",
+    "create_time",
+    "update_time",
+    "etag",
+];
+
+const MAX_PROVIDER_ACCOUNT_ID: usize = 256;
+const MIN_PURPOSE: usize = 8;
+const MAX_PURPOSE: usize = 500;
+
+/// Metadata that may name the credential (the header X-Paragon-Credential of the seed).
+const CREDENTIAL_METADATA: &str = "x-jackfield-credential";
+
+#[async_trait]
+impl CredentialsService for Api {
+    type ListCredentialsStream = PageStream<pb::ListCredentialsResponse>;
+
+    async fn create_credential(
+        &self,
+        request: Request<pb::CreateCredentialRequest>,
+    ) -> Result<Response<pb::CreateCredentialResponse>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::CredentialsWrite)?;
+            let mut wrong = Violations::default();
+            let mutation =
+                parse::mutation(&mut wrong, "CreateCredential", &request, &request.request_id, request.validate_only);
+            let draft = draft(&mut wrong, request);
+            let credential = self.services.credential_create(&caller, &mutation, parse::done(wrong, draft)?).await?;
+            let now = self.services.time();
+            Ok(pb::CreateCredentialResponse { credential: Some(to_message(credential, now)) })
+        };
+        reply(call.await)
+    }
+
+    async fn get_credential(
+        &self,
+        request: Request<pb::GetCredentialRequest>,
+    ) -> Result<Response<pb::GetCredentialResponse>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::CredentialsRead)?;
+            let mut wrong = Violations::default();
+            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
+            let credential = self.services.credential_get(&caller, &parse::done(wrong, reference)?).await?;
+            let now = self.services.time();
+            Ok(pb::GetCredentialResponse { credential: Some(to_message(credential, now)) })
+        };
+        reply(call.await)
+    }
+
+    async fn list_credentials(
+        &self,
+        request: Request<pb::ListCredentialsRequest>,
+    ) -> Result<Response<Self::ListCredentialsStream>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::CredentialsRead)?;
+            let pb::ListCredentialsRequest {
+                page_size,
+                page_token,
+                limit,
+                filter,
+                order_by,
+                user_id,
+                connector,
+                connection,
+            } = &request;
+            let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
+            let mut wrong = Violations::default();
+            let list = parse::list(&mut wrong, &fields, &SCHEMA, ORDERS);
+            let user_id = parse::optional_user(&mut wrong, user_id);
+            let connector = wrong.check(Ref::parse_optional("connector", connector, Forms::ID_NAME));
+            let connection = wrong.check(Ref::parse_optional("connection", connection, Forms::ID_NAME_EXTERNAL));
+            let parsed = list.zip(user_id).zip(connector.zip(connection));
+            let ((list, user_id), (connector, connection)) = parse::done(wrong, parsed)?;
+            let connector = self.services.connector_id(&caller, connector.as_ref()).await?;
+            let connection = match connection {
+                Some(connection) => Some(self.services.connection_get(&caller, &connection).await?.id),
+                None => None,
+            };
+            let scope = Scope { user_id, connector, connection, ..Scope::default() };
+            let pager = self.services.list(caller, list, scope).await?;
+            self.streams.pages(pager, to_page)
+        };
+        reply(call.await)
+    }
+
+    async fn update_credential(
+        &self,
+        request: Request<pb::UpdateCredentialRequest>,
+    ) -> Result<Response<pb::UpdateCredentialResponse>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::CredentialsWrite)?;
+            let mut wrong = Violations::default();
+            let mutation =
+                parse::mutation(&mut wrong, "UpdateCredential", &request, &request.request_id, request.validate_only);
+            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
+            let mask = parse::mask(&mut wrong, request.update_mask.as_ref(), PATHS, OUTPUT_ONLY);
+            let credential = parse::required(&mut wrong, "credential", request.credential);
+            let patch = credential.zip(mask).map(|(credential, mask)| patch(&mut wrong, credential, &mask));
+            let material = match request.material {
+                Some(material) => material::parse(&mut wrong, material).map(Some),
+                None => Some(None),
+            };
+            let ((reference, patch), material) = parse::done(wrong, reference.zip(patch).zip(material))?;
+            let patch = CredentialPatch { material, ..patch };
+            let updated = self.services.credential_update(&caller, &mutation, &reference, &request.etag, patch).await?;
+            let now = self.services.time();
+            Ok(pb::UpdateCredentialResponse { credential: Some(to_message(updated, now)) })
+        };
+        reply(call.await)
+    }
+
+    async fn delete_credential(
+        &self,
+        request: Request<pb::DeleteCredentialRequest>,
+    ) -> Result<Response<pb::DeleteCredentialResponse>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::CredentialsWrite)?;
+            let mut wrong = Violations::default();
+            let mutation =
+                parse::mutation(&mut wrong, "DeleteCredential", &request, &request.request_id, request.validate_only);
+            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
+            let reference = parse::done(wrong, reference)?;
+            let deletion = Deletion { etag: request.etag, allow_missing: request.allow_missing, cascade: true };
+            let deleted = self.services.credential_delete(&caller, &mutation, &reference, &deletion).await?;
+            let CredentialDeleted { deleted, configurations } = deleted;
+            Ok(pb::DeleteCredentialResponse { deleted, configurations_deleted: render::count(configurations) })
+        };
+        reply(call.await)
+    }
+
+    async fn issue_access_token(
+        &self,
+        request: Request<pb::IssueAccessTokenRequest>,
+    ) -> Result<Response<pb::IssueAccessTokenResponse>, Status> {
+        let call = async {
+            let metadata = request.metadata().clone();
+            let (caller, request) = enter(request, Right::CredentialsIssue)?;
+            let pb::IssueAccessTokenRequest { reference, user_id, connector, min_validity, scopes } = request;
+            let reference = parse::from_metadata(&metadata, CREDENTIAL_METADATA, "reference", &reference)?;
+            let mut wrong = Violations::default();
+            let named = named(&mut wrong, &reference, &user_id, &connector);
+            let min_validity = wrong.check(min_validity_micros(min_validity));
+            let scopes = wrong.check(Scopes::parse_list("scopes", &scopes));
+            let ((named, min_validity), scopes) = parse::done(wrong, named.zip(min_validity).zip(scopes))?;
+            let issued = self.services.access_token_issue(&caller, &named, min_validity, scopes.as_slice()).await?;
+            Ok(issued_to_message(issued))
+        };
+        reply(call.await)
+    }
+
+    async fn reveal_credential(
+        &self,
+        request: Request<pb::RevealCredentialRequest>,
+    ) -> Result<Response<pb::RevealCredentialResponse>, Status> {
+        let call = async {
+            let (caller, request) = enter(request, Right::CredentialsReveal)?;
+            let mut wrong = Violations::default();
+            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
+            let purpose = wrong.check(purpose(&request.purpose));
+            let (reference, purpose) = parse::done(wrong, reference.zip(purpose))?;
+            let revealed = self.services.credential_reveal(&caller, &reference, purpose).await?;
+            Ok(pb::RevealCredentialResponse {
+                material: Some(material::to_message(revealed.material)),
+                credential_version: revealed.material_version,
+                audit_event: revealed.audit_event.to_string(),
+            })
+        };
+        reply(call.await)
+    }
+}
+
+fn draft(wrong: &mut Violations, request: pb::CreateCredentialRequest) -> Option<CredentialDraft> {
+    let pb::CreateCredentialRequest { credential, material, id, request_id: _, validate_only: _ } = request;
+    let id = wrong.check(parse::optional_id("id", &id)).flatten().map(CredentialId);
+    let material = parse::required(wrong, "material", material);
+    let material = material.and_then(|material| material::parse(wrong, material));
+    let credential = parse::required(wrong, "credential", credential)?;
+    let user_id = wrong.check(UserId::parse("credential.user_id", &credential.user_id));
+    let connector = wrong.check(Ref::parse("credential.connector", &credential.connector, Forms::ID_NAME));
+    let connection = Ref::parse_optional("credential.connection", &credential.connection, Forms::ID_NAME_EXTERNAL);
+    let connection = wrong.check(connection);
+    let patch = patch(wrong, credential, &Mask::All);
+    Some(CredentialDraft {
+        id,
+        external_id: patch.external_id.flatten(),
+        user_id: user_id?,
+        connector: connector?,
+        connection: connection?,
+        provider_account_id: patch.provider_account_id.unwrap_or_default(),
+        provider_data: patch.provider_data.unwrap_or_default(),
+        labels: patch.labels.unwrap_or_default(),
+        is_default: patch.is_default,
+        material: material?,
+    })
+}
+
+fn patch(wrong: &mut Violations, credential: pb::Credential, mask: &Mask) -> CredentialPatch {
+    let pb::Credential { external_id, provider_account_id, provider_data, labels, is_default, .. } = credential;
+    let mut patch = CredentialPatch::default();
+    if mask.covers("external_id", !external_id.is_empty()) {
+        patch.external_id = match parse::non_empty(&external_id) {
+            Some(text) => wrong.check(ExternalId::parse("credential.external_id", text)).map(Some),
+            None => Some(None),
+        };
+    }
+    if mask.covers("provider_account_id", !provider_account_id.is_empty()) {
+        let field = "credential.provider_account_id";
+        patch.provider_account_id =
+            wrong.check(bounded_text(field, &provider_account_id, MAX_PROVIDER_ACCOUNT_ID, true));
+    }
+    if mask.covers("provider_data", provider_data.is_some()) {
+        patch.provider_data = wrong.check(parse::json("credential.provider_data", provider_data));
+    }
+    if mask.covers("labels", !labels.is_empty()) {
+        patch.labels = parse::check_all(wrong, Labels::parse("credential.labels", labels));
+    }
+    if mask.covers("is_default", is_default.is_some()) {
+        // Absent means "leave it", also where everything is replaced: the mark cannot be taken away.
+        patch.is_default = is_default;
+    }
+    patch
+}
+
+/// A credential is named by reference, or as the default of a user for a connector; one of the two ways, not both.
+fn named(wrong: &mut Violations, reference: &str, user_id: &str, connector: &str) -> Option<CredentialRef> {
+    match (reference.is_empty(), user_id.is_empty() && connector.is_empty()) {
+        (true, true) => {
+            let description = "must be given, or user_id and connector instead of it";
+            wrong.push(Violation::reference("reference", description));
+            None
+        }
+        (false, false) => {
+            wrong.push(Violation::reference("reference", "must not be given together with user_id and connector"));
+            None
+        }
+        (false, true) => parse::reference(wrong, reference, Forms::ID_EXTERNAL).map(CredentialRef::Ref),
+        (true, false) => {
+            let user_id = wrong.check(UserId::parse("user_id", user_id));
+            let connector = wrong.check(Ref::parse("connector", connector, Forms::ID_NAME));
+            Some(CredentialRef::DefaultOf { user_id: user_id?, connector: connector? })
+        }
+    }
+}
+
+fn min_validity_micros(value: Option<prost_types::Duration>) -> Result<i64, Violation> {
+    let micros = match value {
+        None => Some(0),
+        Some(value) => parse::duration(value).and_then(|duration| i64::try_from(duration.as_micros()).ok()),
+    };
+    let wrong = || Violation::field("min_validity", "must be at least 0 and at most 24 hours");
+    micros.filter(|micros| *micros <= MAX_MIN_VALIDITY_MICROS).ok_or_else(wrong)
+}
+
+fn purpose(text: &str) -> Result<String, Violation> {
+    let purpose = bounded_text("purpose", text.trim(), MAX_PURPOSE, false)?;
+    if purpose.chars().count() < MIN_PURPOSE {
+        return Err(Violation::field("purpose", format!("must be at least {MIN_PURPOSE} characters long")));
+    }
+    Ok(purpose)
+}
+
+fn to_page(page: ListedPage<Credential>) -> pb::ListCredentialsResponse {
+    let now = page.now;
+    pb::ListCredentialsResponse {
+        credentials: page.items.into_iter().map(|credential| to_message(credential, now)).collect(),
+        next_page_token: page.next_page_token,
+    }
+}
+
+fn to_message(credential: Credential, now: Timestamp) -> pb::Credential {
+    let status = credential.status_at(now);
+    let Credential {
+        id,
+        external_id,
+        user_id,
+        connector,
+        connection,
+        user_connector,
+        key: _,
+        kind,
+        status: _,
+        scopes,
+        token_type: _,
+        expire_time,
+        provider_account_id,
+        provider_data,
+        labels,
+        is_default,
+        material_version,
+        refreshable,
+        last_refresh_time,
+        refresh_failure_count,
+        failure_class,
+        default_configuration,
+        meta,
+    } = credential;
+    pb::Credential {
+        id: id.to_string(),
+        external_id: external_id.map(String::from).unwrap_or_default(),
+        user_id: user_id.into(),
+        connector: connector.to_string(),
+        connection: connection.map(|id| id.to_string()).unwrap_or_default(),
+        user_connector: user_connector.to_string(),
+        kind: kind_to_message(kind).into(),
+        status: status_to_message(status).into(),
+        scopes,
+        expire_time: expire_time.map(render::timestamp),
+        provider_account_id,
+        provider_data: render::json(provider_data),
+        labels: labels.into(),
+        is_default: Some(is_default),
+        version: material_version,
+        refreshable,
+        last_refresh_time: last_refresh_time.map(render::timestamp),
+        refresh_failure_count,
+        failure_class: failure_to_message(failure_class).into(),
+        default_configuration: default_configuration.to_string(),
+        create_time: Some(render::timestamp(meta.create_time)),
+        update_time: Some(render::timestamp(meta.update_time)),
+        etag: meta.etag(),
+    }
+}
+
+fn issued_to_message(issued: IssuedToken) -> pb::IssueAccessTokenResponse {
+    let IssuedToken { credential, material_version, token, token_type, expire_time, scopes, fields } = issued;
+    pb::IssueAccessTokenResponse {
+        access_token: token.expose().to_owned(),
+        token_type,
+        expire_time: expire_time.map(render::timestamp),
+        scopes,
+        credential: credential.to_string(),
+        credential_version: material_version,
+        fields: fields.into_iter().map(|(name, value)| (name, value.expose().to_owned())).collect(),
+    }
+}
+
+const fn kind_to_message(kind: CredentialKind) -> pb::CredentialKind {
+    match kind {
+        CredentialKind::OAuth2 => pb::CredentialKind::Oauth2,
+        CredentialKind::ApiKey => pb::CredentialKind::ApiKey,
+        CredentialKind::Basic => pb::CredentialKind::Basic,
+        CredentialKind::ClientCredentials => pb::CredentialKind::ClientCredentials,
+        CredentialKind::ClientCertificate => pb::CredentialKind::ClientCertificate,
+        CredentialKind::Custom => pb::CredentialKind::Custom,
+    }
+}
+
+const fn status_to_message(status: CredentialStatus) -> pb::CredentialStatus {
+    match status {
+        CredentialStatus::Pending => pb::CredentialStatus::Pending,
+        CredentialStatus::Valid => pb::CredentialStatus::Valid,
+        CredentialStatus::Expired => pb::CredentialStatus::Expired,
+        CredentialStatus::NeedsReauth => pb::CredentialStatus::NeedsReauth,
+        CredentialStatus::Revoked => pb::CredentialStatus::Revoked,
+        CredentialStatus::Indeterminate => pb::CredentialStatus::Indeterminate,
+    }
+}
+
+const fn failure_to_message(failure: Option<FailureClass>) -> pb::FailureClass {
+    match failure {
+        None => pb::FailureClass::Unspecified,
+        Some(FailureClass::Transient) => pb::FailureClass::Transient,
+        Some(FailureClass::Permanent) => pb::FailureClass::Permanent,
+        Some(FailureClass::Connection) => pb::FailureClass::Connection,
+        Some(FailureClass::Indeterminate) => pb::FailureClass::Indeterminate,
+    }
+}

@@ -1,0 +1,144 @@
+//! The material of credentials, on its way in and, for RevealCredential, out.
+
+use std::collections::BTreeMap;
+
+use jackfield_api::v1 as pb;
+use jackfield_api::v1::credential_material::Material as Message;
+use jackfield_domain::credential::{Material, OAuth2Material};
+use jackfield_domain::reference::{Forms, Ref};
+use jackfield_domain::text::{Scopes, bounded_text};
+use jackfield_domain::{Secret, Violation, Violations};
+
+use crate::grpc::{parse, render};
+
+/// Longest token, key or custom value.
+const MAX_TOKEN: usize = 16 * 1024;
+const MAX_FIELDS: usize = 64;
+const MAX_FIELDS_BYTES: usize = 64 * 1024;
+const DEFAULT_TOKEN_TYPE: &str = "Bearer";
+
+pub(super) fn parse(wrong: &mut Violations, material: pb::CredentialMaterial) -> Option<Material> {
+    let material = parse::required(wrong, "material", material.material)?;
+    match material {
+        Message::Oauth2(tokens) => oauth2(wrong, tokens).map(Material::OAuth2),
+        Message::ApiKey(material) => {
+            secret(wrong, "material.api_key.api_key", material.api_key, MAX_TOKEN).map(Material::ApiKey)
+        }
+        Message::Basic(basic) => {
+            let colon = basic.username.contains(':');
+            let username = line(wrong, "material.basic.username", basic.username, 256);
+            if colon {
+                let description = "must not contain \":\" (RFC 7617)";
+                wrong.push(Violation::field("material.basic.username", description));
+            }
+            let password = line(wrong, "material.basic.password", basic.password, 1_024);
+            Some(Material::Basic { username: username?, password: password? })
+        }
+        Message::ClientCredentials(client) => {
+            let client_id = line(wrong, "material.client_credentials.client_id", client.client_id, 256);
+            let client_secret = secret(wrong, "material.client_credentials.client_secret", client.client_secret, 2_048);
+            Some(Material::ClientCredentials { client_id: client_id?, client_secret: client_secret? })
+        }
+        Message::ClientCertificate(certificate) => {
+            let key = Ref::parse("material.client_certificate.key", &certificate.key, Forms::ID_NAME);
+            wrong.check(key).map(|key| Material::ClientCertificate { key })
+        }
+        Message::Custom(custom) => fields(wrong, custom.fields).map(Material::Custom),
+    }
+}
+
+fn oauth2(wrong: &mut Violations, tokens: pb::OAuth2Material) -> Option<OAuth2Material> {
+    let pb::OAuth2Material { access_token, refresh_token, id_token, token_type, expire_time, scopes } = tokens;
+    let access_token = optional(wrong, "material.oauth2.access_token", access_token);
+    let refresh_token = optional(wrong, "material.oauth2.refresh_token", refresh_token);
+    let id_token = optional(wrong, "material.oauth2.id_token", id_token);
+    let token_type = parse::non_empty(&token_type).unwrap_or(DEFAULT_TOKEN_TYPE);
+    let token_type = wrong.check(bounded_text("material.oauth2.token_type", token_type, 64, false));
+    let expire_time = match expire_time {
+        Some(time) => wrong.check(parse::timestamp("material.oauth2.expire_time", time)).map(Some),
+        None => Some(None),
+    };
+    let scopes = wrong.check(Scopes::parse_list("material.oauth2.scopes", &scopes));
+    Some(OAuth2Material {
+        access_token: access_token?,
+        refresh_token: refresh_token?,
+        id_token: id_token?,
+        token_type: token_type?,
+        expire_time: expire_time?,
+        scopes: scopes?.as_slice().to_vec(),
+    })
+}
+
+fn fields(wrong: &mut Violations, fields: BTreeMap<String, String>) -> Option<BTreeMap<String, Secret>> {
+    let field = "material.custom.fields";
+    if fields.is_empty() || fields.len() > MAX_FIELDS {
+        wrong.push(Violation::field(field, format!("must have 1 to {MAX_FIELDS} entries")));
+        return None;
+    }
+    if fields.values().map(String::len).sum::<usize>() > MAX_FIELDS_BYTES {
+        wrong.push(Violation::field(field, format!("must be at most {MAX_FIELDS_BYTES} bytes in all")));
+        return None;
+    }
+    let mut parsed = BTreeMap::new();
+    for (index, (name, value)) in fields.into_iter().enumerate() {
+        // Names could be secrets put in the wrong place: violations count them and do not repeat them.
+        let place = format!("{field}[{index}]");
+        if bounded_text(&place, &name, 128, false).is_err() {
+            let description = "must have a name of 1 to 128 characters without control characters";
+            wrong.push(Violation::field(place, description));
+        } else if let Some(value) = secret(wrong, &place, value, MAX_TOKEN) {
+            parsed.insert(name, value);
+        }
+    }
+    Some(parsed)
+}
+
+fn optional(wrong: &mut Violations, field: &str, value: String) -> Option<Option<Secret>> {
+    if value.is_empty() { Some(None) } else { secret(wrong, field, value, MAX_TOKEN).map(Some) }
+}
+
+fn secret(wrong: &mut Violations, field: &str, value: String, max: usize) -> Option<Secret> {
+    wrong.check(Secret::parse(field, value, max))
+}
+
+/// A secret that travels in a header: no control characters.
+fn line(wrong: &mut Violations, field: &str, value: String, max: usize) -> Option<Secret> {
+    if value.contains(char::is_control) {
+        wrong.push(Violation::field(field, "must not contain control characters"));
+        return None;
+    }
+    secret(wrong, field, value, max)
+}
+
+/// The message that RevealCredential answers: the one place where material becomes a message.
+pub(super) fn to_message(material: Material) -> pb::CredentialMaterial {
+    let exposed = |secret: &Secret| secret.expose().to_owned();
+    let optional = |secret: &Option<Secret>| secret.as_ref().map(exposed).unwrap_or_default();
+    let material = match material {
+        Material::OAuth2(tokens) => Message::Oauth2(pb::OAuth2Material {
+            access_token: optional(&tokens.access_token),
+            refresh_token: optional(&tokens.refresh_token),
+            id_token: optional(&tokens.id_token),
+            token_type: tokens.token_type,
+            expire_time: tokens.expire_time.map(render::timestamp),
+            scopes: tokens.scopes,
+        }),
+        Material::ApiKey(api_key) => Message::ApiKey(pb::ApiKeyMaterial { api_key: exposed(&api_key) }),
+        Material::Basic { username, password } => {
+            Message::Basic(pb::BasicMaterial { username: exposed(&username), password: exposed(&password) })
+        }
+        Material::ClientCredentials { client_id, client_secret } => {
+            Message::ClientCredentials(pb::ClientCredentialsMaterial {
+                client_id: exposed(&client_id),
+                client_secret: exposed(&client_secret),
+            })
+        }
+        Material::ClientCertificate { key } => {
+            Message::ClientCertificate(pb::ClientCertificateMaterial { key: key.to_string() })
+        }
+        Material::Custom(fields) => Message::Custom(pb::CustomMaterial {
+            fields: fields.iter().map(|(name, value)| (name.clone(), exposed(value))).collect(),
+        }),
+    };
+    pb::CredentialMaterial { material: Some(material) }
+}

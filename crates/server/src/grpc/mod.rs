@@ -1,0 +1,86 @@
+//! The gRPC services: thin handlers that parse a request, call a use case and render its answer. No rule of the business
+//! is decided here.
+
+mod admin;
+mod configuration;
+mod connection;
+mod connector;
+mod credentials;
+mod key;
+mod parse;
+mod render;
+pub mod status;
+pub mod stream;
+mod user_connector;
+
+use jackfield_api::v1::admin_service_server::AdminServiceServer;
+use jackfield_api::v1::configuration_service_server::ConfigurationServiceServer;
+use jackfield_api::v1::connection_service_server::ConnectionServiceServer;
+use jackfield_api::v1::connector_service_server::ConnectorServiceServer;
+use jackfield_api::v1::credentials_service_server::CredentialsServiceServer;
+use jackfield_api::v1::key_service_server::KeyServiceServer;
+use jackfield_api::v1::user_connector_service_server::UserConnectorServiceServer;
+use jackfield_domain::principal::{Principal, Right};
+use jackfield_domain::{Error, Result};
+use jackfield_service::{Caller, Services};
+use tonic::service::RoutesBuilder;
+use tonic::{Request, Response, Status};
+
+use crate::layers::context::CallContext;
+use stream::StreamPolicy;
+
+/// All services of `jackfield.v1`.
+#[derive(Clone)]
+pub struct Api {
+    services: Services,
+    streams: StreamPolicy,
+}
+
+/// Largest message that a list sends: a page of the most bytes, and room for what its encoding adds.
+const MAX_ENCODE_BYTES: usize = 4 * 1024 * 1024;
+
+// === impl Api ===
+
+impl Api {
+    /// The services over their use cases.
+    pub fn new(services: Services, streams: StreamPolicy) -> Self {
+        Api { services, streams }
+    }
+
+    /// Adds the services to a router; requests over `max_decode_bytes` are refused before they are read whole.
+    pub fn add_routes(self, routes: &mut RoutesBuilder, max_decode_bytes: usize) {
+        macro_rules! add {
+            ($($server:ident),*) => {$(
+                routes.add_service(
+                    $server::new(self.clone())
+                        .max_decoding_message_size(max_decode_bytes)
+                        .max_encoding_message_size(MAX_ENCODE_BYTES),
+                );
+            )*};
+        }
+        add!(
+            AdminServiceServer,
+            ConfigurationServiceServer,
+            ConnectionServiceServer,
+            ConnectorServiceServer,
+            CredentialsServiceServer,
+            KeyServiceServer,
+            UserConnectorServiceServer
+        );
+    }
+}
+
+/// Lets a call in: the caller, who must have the right, and the message. The right comes first, so that a caller without
+/// it learns nothing, not even that a request was wrong.
+fn enter<T>(request: Request<T>, right: Right) -> Result<(Caller, T)> {
+    let principal = request.extensions().get::<Principal>();
+    let principal = principal.ok_or_else(|| Error::internal("a call without a principal passed the identity layer"))?;
+    let request_id = CallContext::current().map(|call| call.request_id.to_string()).unwrap_or_default();
+    let caller = Caller::authorize(principal, right, &request_id)?;
+    Ok((caller, request.into_inner()))
+}
+
+/// Ends a call.
+fn reply<T>(result: Result<T>) -> std::result::Result<Response<T>, Status> {
+    result.map(Response::new).map_err(status::status)
+}

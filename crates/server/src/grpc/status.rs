@@ -1,0 +1,325 @@
+//! The one table from domain errors to gRPC: code, message, details (AIP-193). Nothing else in the server makes a
+//! [`Status`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jackfield_domain::error::{Cause, Precondition, Use, Violation};
+use jackfield_domain::{Error, Resource};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, QuotaViolation, StatusExt as _};
+
+use crate::layers::context::CallContext;
+
+/// Message and details together on the wire: they travel in headers, and receivers cut or refuse more (the usual limit
+/// for all headers of an answer is 16 KiB, some proxies allow less).
+pub const MAX_BYTES: usize = 8 * 1024;
+
+/// A client error must not grow with what the client sent; longer values are cut to this many characters.
+const MAX_VALUE_CHARS: usize = 256;
+
+/// One answer before it is encoded.
+struct Answer {
+    code: Code,
+    message: String,
+    reason: &'static str,
+    metadata: HashMap<String, String>,
+    violations: Vec<FieldViolation>,
+    preconditions: Vec<PreconditionViolation>,
+    quota: Option<QuotaViolation>,
+    resource: Option<(Resource, String)>,
+    retry_after: Option<Duration>,
+    cause: Option<Cause>,
+    request_info: bool,
+}
+
+/// The status of an error. The cause, if it has one, goes to the log of the call and never to the caller.
+pub fn status(error: Error) -> Status {
+    let reason = error.reason();
+    answer(error, reason).into_status()
+}
+
+/// For a path that is no method of this server.
+pub fn method_unknown(path: &str) -> Status {
+    let message = format!("no such method on this server: {}", cut(path));
+    Answer::new(Code::Unimplemented, "METHOD_UNKNOWN", message).with("method", path).into_status()
+}
+
+/// For a request message over the limit of this server.
+pub fn message_too_large(limit: u64) -> Status {
+    status(Error::QuotaExceeded { what: "size of the request message", limit })
+}
+
+/// For a service that `grpc.health.v1` does not know, with the code that its contract asks for.
+#[expect(clippy::disallowed_methods, reason = "the contract of grpc.health.v1, not of jackfield.v1")]
+pub fn health_service_unknown() -> Status {
+    Status::not_found("unknown service")
+}
+
+/// The name of a code as in the specification, which is also what telemetry records.
+pub const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// The table.
+fn answer(error: Error, reason: &'static str) -> Answer {
+    match error {
+        Error::Invalid(violations) => {
+            let message = invalid_message(&violations);
+            let mut answer = Answer::new(Code::InvalidArgument, reason, message);
+            if let [only] = violations.as_slice() {
+                answer = answer.with("field", &only.field);
+            }
+            answer.violations =
+                violations.iter().map(|v| FieldViolation::new(cut(&v.field), cut(&v.description))).collect();
+            answer
+        }
+        Error::NotFound { resource, reference } => {
+            Answer::new(Code::NotFound, reason, format!("{resource} \"{}\" not found", cut(&reference)))
+                .with("resource", resource.as_str())
+                .with("reference", &reference)
+                .about(resource, reference)
+        }
+        Error::Taken { resource, what, value } => {
+            let (key, text) = match what {
+                jackfield_domain::error::Taken::Id => ("id", "id"),
+                jackfield_domain::error::Taken::Name => ("name", "name"),
+                jackfield_domain::error::Taken::ExternalId => ("external_id", "external id"),
+            };
+            let message = format!("the {text} \"{}\" is taken by another {resource}", cut(&value));
+            Answer::new(Code::AlreadyExists, reason, message)
+                .with("resource", resource.as_str())
+                .with(key, &value)
+                .about(resource, value)
+        }
+        Error::EtagMismatch { resource, id } => {
+            let message = format!("{resource} {} was changed in between: read it again", cut(&id));
+            Answer::new(Code::Aborted, reason, message)
+                .with("resource", resource.as_str())
+                .with("id", &id)
+                .about(resource, id)
+        }
+        Error::InUse { resource, id, by } => {
+            let mut answer = Answer::new(Code::FailedPrecondition, reason, in_use_message(resource, &id, &by))
+                .with("resource", resource.as_str())
+                .with("id", &id);
+            for Use { resource: user, count } in &by {
+                answer = answer.with(&format!("used_by.{user}"), &count.to_string());
+                let description = format!("{count} {user} use it");
+                answer.preconditions.push(PreconditionViolation::new(
+                    reason,
+                    format!("{resource}/{}", cut(&id)),
+                    description,
+                ));
+            }
+            answer.about(resource, id)
+        }
+        Error::Precondition { reason: state, resource, id, message } => {
+            let mut answer = Answer::new(Code::FailedPrecondition, reason, cut(&message))
+                .with("resource", resource.as_str())
+                .with("id", &id);
+            let subject = format!("{resource}/{}", cut(&id));
+            answer.preconditions.push(PreconditionViolation::new(Precondition::as_str(state), subject, cut(&message)));
+            answer.about(resource, id)
+        }
+        Error::RequestIdConflict { request_id } => {
+            let message = "the request id was used before with another body";
+            let mut answer =
+                Answer::new(Code::FailedPrecondition, reason, message.into()).with("request_id", &request_id);
+            answer.preconditions.push(PreconditionViolation::new(reason, cut(&request_id), message));
+            answer
+        }
+        Error::Unauthenticated { message } => Answer::new(Code::Unauthenticated, reason, cut(&message)),
+        Error::ScopeDenied { right } => {
+            Answer::new(Code::PermissionDenied, reason, format!("the right {right} is missing")).with("right", right)
+        }
+        Error::TenantUnknown { tenant } => {
+            let message = format!("the caller's tenant \"{}\" does not exist", cut(&tenant));
+            Answer::new(Code::PermissionDenied, reason, message).with("tenant", &tenant)
+        }
+        Error::QuotaExceeded { what, limit } => {
+            let message = format!("{what} over the limit of {limit}");
+            let mut answer = Answer::new(Code::ResourceExhausted, reason, message.clone())
+                .with("quota", what)
+                .with("limit", &limit.to_string());
+            answer.quota = Some(QuotaViolation::new(what, message));
+            answer
+        }
+        Error::RateLimited { retry_after } => {
+            let mut answer = Answer::new(Code::ResourceExhausted, reason, "too many calls".into()).retry(retry_after);
+            answer.quota = Some(QuotaViolation::new("calls", "too many calls at once"));
+            answer
+        }
+        Error::StoreUnavailable { retry_after, source } => {
+            let message = "the database is unavailable; nothing was written".into();
+            Answer::new(Code::Unavailable, reason, message).retry(retry_after).caused_by(source)
+        }
+        Error::ServerUnavailable { retry_after } => {
+            let message = "the server is overloaded or shutting down".into();
+            Answer::new(Code::Unavailable, reason, message).retry(retry_after)
+        }
+        Error::DeadlineExceeded => Answer::new(Code::DeadlineExceeded, reason, "the deadline has passed".into()),
+        Error::DecryptFailed { resource, id } => {
+            let message = format!("a stored secret of {resource} {} does not open", cut(&id));
+            let mut answer = Answer::new(Code::DataLoss, reason, message)
+                .with("resource", resource.as_str())
+                .with("id", &id)
+                .about(resource, id);
+            answer.request_info = true;
+            answer
+        }
+        Error::Internal(source) => {
+            let mut answer = Answer::new(Code::Internal, reason, "internal error".into()).caused_by(source);
+            answer.request_info = true;
+            answer
+        }
+    }
+}
+
+fn invalid_message(violations: &[Violation]) -> String {
+    match violations {
+        [] => "invalid request".into(),
+        [only] => format!("{} {}", cut(&only.field), cut(&only.description)),
+        [first, rest @ ..] => {
+            format!("{} {} (and {} more)", cut(&first.field), cut(&first.description), rest.len())
+        }
+    }
+}
+
+fn in_use_message(resource: Resource, id: &str, by: &[Use]) -> String {
+    let users: Vec<_> = by.iter().map(|user| format!("{} {}", user.count, user.resource)).collect();
+    format!("{resource} {} is used by {}", cut(id), users.join(", "))
+}
+
+/// The beginning of a text, if it is long.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(MAX_VALUE_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+// === impl Answer ===
+
+impl Answer {
+    fn new(code: Code, reason: &'static str, message: String) -> Self {
+        Answer {
+            code,
+            message,
+            reason,
+            metadata: HashMap::new(),
+            violations: Vec::new(),
+            preconditions: Vec::new(),
+            quota: None,
+            resource: None,
+            retry_after: None,
+            cause: None,
+            request_info: false,
+        }
+    }
+
+    fn with(mut self, key: &str, value: &str) -> Self {
+        self.metadata.insert(key.to_owned(), cut(value));
+        self
+    }
+
+    fn about(mut self, resource: Resource, name: String) -> Self {
+        self.resource = Some((resource, cut(&name)));
+        self
+    }
+
+    fn retry(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self.with("retry_after_ms", &after.as_millis().to_string())
+    }
+
+    fn caused_by(mut self, cause: Cause) -> Self {
+        self.cause = Some(cause);
+        self
+    }
+
+    fn into_status(mut self) -> Status {
+        let context = CallContext::current();
+        let cause: Option<Arc<dyn std::error::Error + Send + Sync>> = self.cause.take().map(Arc::from);
+        if let (Some(context), Some(cause)) = (&context, &cause) {
+            context.set_cause(cause.clone());
+        }
+        let request_id = context.filter(|_| self.request_info).map(|context| context.request_id.to_string());
+        if let Some(request_id) = &request_id {
+            self.metadata.insert("request_id".into(), request_id.clone());
+        }
+
+        let mut status = self.encode(request_id.as_deref());
+        let total = self.violations.len();
+        while size(&status) > MAX_BYTES && !self.violations.is_empty() {
+            // Dropping a good part at a time keeps this loop short however many there are.
+            let keep = self.violations.len() * 3 / 4;
+            self.violations.truncate(keep);
+            self.metadata.insert("violations_left_out".into(), (total - keep).to_string());
+            status = self.encode(request_id.as_deref());
+        }
+        if let Some(after) = self.retry_after.filter(|_| self.code == Code::ResourceExhausted)
+            && let Ok(value) = after.as_millis().to_string().parse()
+        {
+            status.metadata_mut().insert("grpc-retry-pushback-ms", value);
+        }
+        if let Some(cause) = cause {
+            status.set_source(cause);
+        }
+        status
+    }
+
+    fn encode(&self, request_id: Option<&str>) -> Status {
+        let mut details =
+            ErrorDetails::with_error_info(self.reason, jackfield_api::ERROR_DOMAIN, self.metadata.clone());
+        if !self.violations.is_empty() {
+            details.set_bad_request(self.violations.clone());
+        }
+        if !self.preconditions.is_empty() {
+            details.set_precondition_failure(self.preconditions.clone());
+        }
+        if let Some(quota) = &self.quota {
+            details.set_quota_failure(vec![quota.clone()]);
+        }
+        if let Some((resource, name)) = &self.resource {
+            details.set_resource_info(resource.as_str(), name.clone(), "", self.message.clone());
+        }
+        if let Some(after) = self.retry_after {
+            details.set_retry_info(Some(after));
+        }
+        if let Some(request_id) = request_id {
+            details.set_request_info(request_id, "");
+        }
+        Status::with_error_details(self.code, self.message.clone(), details)
+    }
+}
+
+/// What a status takes in headers at most: the message percent-encoded, the details in base64.
+fn size(status: &Status) -> usize {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.,:;/()".contains(byte);
+    let message: usize = status.message().as_bytes().iter().map(|byte| if plain(byte) { 1 } else { 3 }).sum();
+    message + status.details().len().div_ceil(3) * 4
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

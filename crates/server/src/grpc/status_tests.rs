@@ -1,0 +1,180 @@
+use jackfield_domain::error::{Precondition, Taken, Use, Violation};
+use tonic_types::StatusExt as _;
+
+use super::*;
+
+/// One of every variant. The match has no wildcard, so that a new variant is added here too.
+fn every_error() -> Vec<Error> {
+    let after = Duration::from_millis(1_500);
+    let id = || "0198c0de-0000-7000-8000-000000000001".to_owned();
+    let resource = Resource::Connector;
+    let cause = || Cause::from("canary of a cause");
+    let all = vec![
+        Error::Invalid(vec![Violation::field("connector.name", "must not be blank")]),
+        Error::NotFound { resource, reference: "name:Team A".into() },
+        Error::Taken { resource, what: Taken::Name, value: "FusionAuth".into() },
+        Error::EtagMismatch { resource, id: id() },
+        Error::InUse { resource, id: id(), by: vec![Use { resource: Resource::Connection, count: 3 }] },
+        Error::precondition(Precondition::ReauthRequired, Resource::Credential, id(), "the token has expired"),
+        Error::RequestIdConflict { request_id: "abc".into() },
+        Error::Unauthenticated { message: "no client certificate was presented".into() },
+        Error::ScopeDenied { right: "connectors.write" },
+        Error::TenantUnknown { tenant: "gone".into() },
+        Error::QuotaExceeded { what: "labels", limit: 64 },
+        Error::RateLimited { retry_after: after },
+        Error::StoreUnavailable { retry_after: after, source: cause() },
+        Error::ServerUnavailable { retry_after: after },
+        Error::DeadlineExceeded,
+        Error::DecryptFailed { resource: Resource::Credential, id: id() },
+        Error::Internal(cause()),
+    ];
+    for error in &all {
+        match error {
+            Error::Invalid(_)
+            | Error::NotFound { .. }
+            | Error::Taken { .. }
+            | Error::EtagMismatch { .. }
+            | Error::InUse { .. }
+            | Error::Precondition { .. }
+            | Error::RequestIdConflict { .. }
+            | Error::Unauthenticated { .. }
+            | Error::ScopeDenied { .. }
+            | Error::TenantUnknown { .. }
+            | Error::QuotaExceeded { .. }
+            | Error::RateLimited { .. }
+            | Error::StoreUnavailable { .. }
+            | Error::ServerUnavailable { .. }
+            | Error::DeadlineExceeded
+            | Error::DecryptFailed { .. }
+            | Error::Internal(_) => {}
+        }
+    }
+    all
+}
+
+#[test]
+fn every_error_has_its_code_and_its_reason() {
+    let codes = [
+        Code::InvalidArgument,
+        Code::NotFound,
+        Code::AlreadyExists,
+        Code::Aborted,
+        Code::FailedPrecondition,
+        Code::FailedPrecondition,
+        Code::FailedPrecondition,
+        Code::Unauthenticated,
+        Code::PermissionDenied,
+        Code::PermissionDenied,
+        Code::ResourceExhausted,
+        Code::ResourceExhausted,
+        Code::Unavailable,
+        Code::Unavailable,
+        Code::DeadlineExceeded,
+        Code::DataLoss,
+        Code::Internal,
+    ];
+    let errors = every_error();
+    assert_eq!(errors.len(), codes.len());
+    for (error, code) in errors.into_iter().zip(codes) {
+        let (reason, retryable) = (error.reason(), error.retryable());
+        let status = status(error);
+        assert_eq!(status.code(), code, "{reason}");
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason, "jackfield"));
+        assert!(!status.message().is_empty());
+        assert_eq!(status.get_details_retry_info().is_some(), retryable, "{reason}");
+        assert!(!format!("{}{:?}", status.message(), status.details()).contains("canary"), "{reason}");
+    }
+}
+
+#[test]
+fn every_reason_is_one_of_the_contract() {
+    for error in every_error() {
+        let name = format!("ERROR_REASON_{}", error.reason());
+        assert!(jackfield_api::v1::ErrorReason::from_str_name(&name).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn details_are_those_of_the_error() {
+    let violations = vec![Violation::field("a", "one"), Violation::field("b", "two")];
+    let invalid = status(Error::Invalid(violations));
+    let listed = invalid.get_details_bad_request().unwrap().field_violations;
+    let listed: Vec<_> = listed.iter().map(|v| (v.field.as_str(), v.description.as_str())).collect();
+    assert_eq!(listed, [("a", "one"), ("b", "two")]);
+
+    let by =
+        vec![Use { resource: Resource::Connection, count: 3 }, Use { resource: Resource::UserConnector, count: 1 }];
+    let in_use = status(Error::InUse { resource: Resource::Connector, id: "7".into(), by });
+    let preconditions = in_use.get_details_precondition_failure().unwrap().violations;
+    assert_eq!(preconditions.len(), 2);
+    assert_eq!((preconditions[0].r#type.as_str(), preconditions[0].subject.as_str()), ("IN_USE", "connector/7"));
+    let info = in_use.get_details_error_info().unwrap();
+    assert_eq!(info.metadata["used_by.connection"], "3");
+    assert_eq!(info.metadata["used_by.user_connector"], "1");
+    assert_eq!(in_use.message(), "connector 7 is used by 3 connection, 1 user_connector");
+
+    let taken = status(Error::Taken { resource: Resource::Connector, what: Taken::ExternalId, value: "x".into() });
+    assert_eq!(taken.get_details_error_info().unwrap().metadata["external_id"], "x");
+    let resource = taken.get_details_resource_info().unwrap();
+    assert_eq!((resource.resource_type.as_str(), resource.resource_name.as_str()), ("connector", "x"));
+
+    let limited = status(Error::RateLimited { retry_after: Duration::from_millis(1_500) });
+    assert_eq!(limited.get_details_retry_info().unwrap().retry_delay, Some(Duration::from_millis(1_500)));
+    assert_eq!(limited.metadata().get("grpc-retry-pushback-ms").unwrap(), "1500");
+    assert!(limited.get_details_quota_failure().is_some());
+}
+
+#[test]
+fn the_cause_goes_with_the_status_but_not_onto_the_wire() {
+    let status = status(Error::internal("canary of a cause"));
+    assert!(std::error::Error::source(&status).unwrap().to_string().contains("canary"));
+    let mut headers = http::HeaderMap::new();
+    status.add_header(&mut headers).unwrap();
+    assert!(!format!("{headers:?}").contains("canary"));
+}
+
+#[test]
+fn a_status_never_outgrows_what_receivers_take() {
+    let wide = "ü".repeat(10_000);
+    let many = |text: &str| (0..5_000).map(|i| Violation::field(format!("f{i}{text}"), text)).collect::<Vec<_>>();
+    let errors = [
+        Error::Invalid(many("x")),
+        Error::Invalid(many(&wide)),
+        Error::invalid(Violation::field(&*wide, &*wide)),
+        Error::not_found(Resource::Connector, &wide),
+        Error::Taken { resource: Resource::Connector, what: Taken::Name, value: wide.clone() },
+        Error::precondition(Precondition::KeyExpired, Resource::Key, &wide, &*wide),
+        Error::RequestIdConflict { request_id: wide.clone() },
+        Error::TenantUnknown { tenant: wide.clone() },
+        Error::Unauthenticated { message: wide.clone() },
+    ];
+    for error in errors {
+        let reason = error.reason();
+        let status = status(error);
+        let mut headers = http::HeaderMap::new();
+        status.add_header(&mut headers).unwrap();
+        let sent = |name: &str| headers.get(name).map_or(0, http::HeaderValue::len);
+        assert!(sent("grpc-message") + sent("grpc-status-details-bin") <= MAX_BYTES, "{reason}");
+        assert!(size(&status) >= sent("grpc-message") + sent("grpc-status-details-bin"), "{reason}");
+    }
+}
+
+#[test]
+fn violations_that_are_left_out_are_counted() {
+    let violations = (0..5_000).map(|i| Violation::field(format!("labels[{i}]"), "is wrong")).collect();
+    let status = status(Error::Invalid(violations));
+    let kept = status.get_details_bad_request().unwrap().field_violations.len();
+    let left_out: usize = status.get_details_error_info().unwrap().metadata["violations_left_out"].parse().unwrap();
+    assert_eq!(kept + left_out, 5_000);
+    assert!(kept > 20, "{kept}");
+}
+
+#[test]
+fn unknown_methods_and_oversized_messages_have_reasons_too() {
+    let unknown = method_unknown(&format!("/{}", "x".repeat(10_000)));
+    assert_eq!(unknown.code(), Code::Unimplemented);
+    assert_eq!(unknown.get_details_error_info().unwrap().reason, "METHOD_UNKNOWN");
+    assert!(size(&unknown) < MAX_BYTES);
+    assert_eq!(message_too_large(5).get_details_error_info().unwrap().metadata["limit"], "5");
+}

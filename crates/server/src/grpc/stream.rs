@@ -1,0 +1,112 @@
+//! Lists on the wire: a page is read when the reader has room for it, and nothing is held in between.
+//!
+//! The pages come from a task, because a stream whose reader has stopped is not polled any more and could neither end
+//! itself at its deadline nor when the server drains.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::Stream;
+use jackfield_domain::{Error, Result};
+use jackfield_service::{Listable, ListedPage, Pager};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+
+use super::status::status;
+
+/// The rules of streams.
+#[derive(Clone, Debug)]
+pub struct StreamPolicy {
+    /// Streams end themselves when this is cancelled.
+    pub drain: CancellationToken,
+    /// How long a reader may leave a page untaken.
+    pub idle: Duration,
+    /// How long a stream may last.
+    pub total: Duration,
+    /// One permit for each open stream.
+    pub permits: Arc<Semaphore>,
+    /// Where the tasks of streams run.
+    pub tasks: TaskTracker,
+}
+
+/// A stream of pages.
+pub struct PageStream<M> {
+    pages: mpsc::Receiver<M>,
+    end: End,
+}
+
+/// Why a stream ended before its end.
+type End = Arc<Mutex<Option<Error>>>;
+
+/// When to come back after too many streams were open.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+// === impl StreamPolicy ===
+
+impl StreamPolicy {
+    /// Streams the pages of a list as messages.
+    pub(super) fn pages<T, M>(&self, pager: Pager<T>, render: fn(ListedPage<T>) -> M) -> Result<PageStream<M>>
+    where
+        T: Listable + 'static,
+        M: Send + 'static,
+    {
+        let permit = self.permits.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| Error::RateLimited { retry_after: RETRY_AFTER })?;
+        // One page may lie ready while the reader takes the one before.
+        let (sender, pages) = mpsc::channel(1);
+        let end = End::default();
+        let (policy, ended) = (self.clone(), Arc::clone(&end));
+        self.tasks.spawn(async move {
+            if let Err(error) = policy.send(pager, render, sender, permit).await {
+                *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            }
+        });
+        Ok(PageStream { pages, end })
+    }
+
+    async fn send<T: Listable, M>(
+        &self,
+        mut pager: Pager<T>,
+        render: fn(ListedPage<T>) -> M,
+        sender: mpsc::Sender<M>,
+        _permit: OwnedSemaphorePermit,
+    ) -> Result<()> {
+        let total = Instant::now() + self.total;
+        loop {
+            let idle = total.min(Instant::now() + self.idle);
+            let room = tokio::select! {
+                biased;
+                () = self.drain.cancelled() => return Err(Error::ServerUnavailable { retry_after: RETRY_AFTER }),
+                room = timeout_at(idle, sender.reserve()) => room.map_err(|_| Error::DeadlineExceeded)?,
+            };
+            // The reader has gone.
+            let Ok(room) = room else { return Ok(()) };
+            let page = timeout_at(total, pager.next()).await.map_err(|_| Error::DeadlineExceeded)??;
+            match page {
+                Some(page) => room.send(render(page)),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+// === impl PageStream ===
+
+impl<M> Stream for PageStream<M> {
+    type Item = Result<M, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.pages.poll_recv(cx).map(|page| match page {
+            Some(page) => Some(Ok(page)),
+            None => {
+                let ended = self.end.lock().unwrap_or_else(PoisonError::into_inner).take();
+                ended.map(|error| Err(status(error)))
+            }
+        })
+    }
+}

@@ -1,0 +1,23 @@
+//! What keeps the memory of this process to itself.
+
+use std::io;
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+
+/// No core dumps, and no attaching or reading of `/proc/<pid>/mem` by other processes of the same user.
+///
+/// # Errors
+/// The system refuses.
+pub fn harden() -> io::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
+}
+
+/// Panics tell where, never what: the message may hold a value.
+pub fn quiet_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let location = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(code.location = location, "panicked");
+    }));
+}

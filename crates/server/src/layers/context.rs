@@ -1,0 +1,133 @@
+//! What is known of a call from its first byte to its last: its id, its method, and, once it failed, the cause.
+
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
+
+use http::HeaderValue;
+use tonic::body::Body;
+use uuid::Uuid;
+
+use super::{Answer, BoxFuture, Call, Layer, Stack};
+use crate::methods::{Method, Methods};
+
+/// The answer's header, and trailer metadata of errors made by layers, that names the call.
+pub const REQUEST_ID: &str = "x-request-id";
+
+tokio::task_local! {
+    static CURRENT: Arc<CallContext>;
+}
+
+/// One call.
+#[derive(Debug)]
+pub struct CallContext {
+    /// UUIDv7, made here; a client's own id is not trusted.
+    pub request_id: Uuid,
+    /// `None` for a path that is no method of this server.
+    pub method: Option<Arc<Method>>,
+    /// When the headers arrived.
+    pub start: Instant,
+    cause: Mutex<Option<Arc<dyn std::error::Error + Send + Sync>>>,
+    principal: OnceLock<String>,
+}
+
+/// Makes the context. It is the outermost layer: every other one reads it, and error statuses find it while the call or
+/// its body is polled.
+pub(super) struct ContextLayer {
+    pub(super) methods: Arc<Methods>,
+}
+
+// === impl CallContext ===
+
+impl CallContext {
+    /// The call that the running task is at, if any.
+    pub fn current() -> Option<Arc<CallContext>> {
+        CURRENT.try_with(Arc::clone).ok()
+    }
+
+    /// Notes why the call failed, for its one log line. The first cause stays.
+    pub fn set_cause(&self, cause: Arc<dyn std::error::Error + Send + Sync>) {
+        self.lock_cause().get_or_insert(cause);
+    }
+
+    /// Why the call failed.
+    pub fn cause(&self) -> Option<Arc<dyn std::error::Error + Send + Sync>> {
+        self.lock_cause().clone()
+    }
+
+    /// Notes who is calling, for the log.
+    pub(super) fn set_principal(&self, name: &str) {
+        // A call has one caller; a second would be the same.
+        let _ = self.principal.set(name.to_owned());
+    }
+
+    /// Who is calling, once known.
+    pub fn principal(&self) -> &str {
+        self.principal.get().map(String::as_str).unwrap_or_default()
+    }
+
+    /// The context that [`ContextLayer`] put in.
+    pub(super) fn of(call: &Call) -> Arc<CallContext> {
+        match call.extensions().get::<Arc<CallContext>>() {
+            Some(context) => context.clone(),
+            None => Arc::new(CallContext::new(None)),
+        }
+    }
+
+    fn new(method: Option<Arc<Method>>) -> Self {
+        CallContext {
+            request_id: Uuid::now_v7(),
+            method,
+            start: Instant::now(),
+            cause: Mutex::new(None),
+            principal: OnceLock::new(),
+        }
+    }
+
+    fn lock_cause(&self) -> std::sync::MutexGuard<'_, Option<Arc<dyn std::error::Error + Send + Sync>>> {
+        self.cause.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+// === impl ContextLayer ===
+
+impl Layer for ContextLayer {
+    fn handle(&self, mut call: Call, inner: &Stack) -> BoxFuture<Answer> {
+        let context = Arc::new(CallContext::new(self.methods.get(call.uri().path()).cloned()));
+        call.extensions_mut().insert(context.clone());
+        let inner = inner.clone();
+        Box::pin(CURRENT.scope(context.clone(), async move {
+            let mut answer = inner.handle(call).await;
+            if let Ok(id) = HeaderValue::try_from(context.request_id.to_string()) {
+                answer.headers_mut().insert(REQUEST_ID, id);
+            }
+            answer.map(|body| Body::new(ScopedBody { context, body }))
+        }))
+    }
+}
+
+/// A body that is polled within its call's context.
+struct ScopedBody {
+    context: Arc<CallContext>,
+    body: Body,
+}
+
+impl http_body::Body for ScopedBody {
+    type Data = bytes::Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+        let ScopedBody { context, body } = &mut *self;
+        CURRENT.sync_scope(context.clone(), || std::pin::Pin::new(body).poll_frame(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

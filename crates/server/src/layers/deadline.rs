@@ -1,0 +1,169 @@
+//! Deadlines: the client's `grpc-timeout`, within what the server allows. They are answered DEADLINE_EXCEEDED, and they
+//! end streams too, which the usual time-out around the handler does not.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use jackfield_domain::{Error, Violation};
+use tokio::time::{Instant, Sleep};
+use tonic::Status;
+use tonic::body::Body;
+
+use super::context::CallContext;
+use super::{Answer, BoxFuture, Call, Layer, Stack, trailers};
+use crate::config::{Deadlines, Streams};
+use crate::grpc::status::status;
+use crate::methods::Kind;
+
+/// When a call must have ended; handlers find it in the extensions of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline(pub Instant);
+
+pub(super) struct DeadlineLayer {
+    pub(super) deadlines: Deadlines,
+    pub(super) streams: Streams,
+}
+
+// === impl DeadlineLayer ===
+
+impl Layer for DeadlineLayer {
+    fn handle(&self, mut call: Call, inner: &Stack) -> BoxFuture<Answer> {
+        let asked = match grpc_timeout(call.headers()) {
+            Ok(asked) => asked,
+            Err(violation) => return Box::pin(async { status(violation.into()).into_http() }),
+        };
+        let Some(timeout) = self.timeout(&CallContext::of(&call), asked) else {
+            return inner.handle(call);
+        };
+        let deadline = Instant::now() + timeout;
+        call.extensions_mut().insert(Deadline(deadline));
+        let work = inner.handle(call);
+        Box::pin(async move {
+            match tokio::time::timeout_at(deadline, work).await {
+                Ok(answer) => answer.map(|body| {
+                    let sleep = Box::pin(tokio::time::sleep_until(deadline));
+                    Body::new(DeadlineBody { body: Some(body), sleep })
+                }),
+                Err(_) => status(Error::DeadlineExceeded).into_http(),
+            }
+        })
+    }
+}
+
+impl DeadlineLayer {
+    /// How long a call may take; `None` for one that may go on for ever, which then ends at drain.
+    fn timeout(&self, context: &CallContext, asked: Option<Duration>) -> Option<Duration> {
+        let (default, max) = match context.method.as_deref() {
+            Some(method) if method.kind == Kind::Reflection || (method.kind == Kind::Health && method.streaming) => {
+                return asked;
+            }
+            Some(method) if method.streaming => (self.streams.total_timeout, self.streams.total_timeout),
+            _ => (self.deadlines.default, self.deadlines.max),
+        };
+        Some(asked.unwrap_or(default).min(max))
+    }
+}
+
+/// The header `grpc-timeout`: at most eight digits and a unit.
+fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Violation> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let parse = || {
+        let text = value.to_str().ok()?;
+        let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let number: u64 = digits.parse().ok()?;
+        Some(match unit {
+            "H" => Duration::from_secs(number * 3_600),
+            "M" => Duration::from_secs(number * 60),
+            "S" => Duration::from_secs(number),
+            "m" => Duration::from_millis(number),
+            "u" => Duration::from_micros(number),
+            "n" => Duration::from_nanos(number),
+            _ => return None,
+        })
+    };
+    let malformed =
+        || Violation::malformed("grpc-timeout", "is not a number of at most 8 digits and one of H, M, S, m, u, n");
+    parse().map(Some).ok_or_else(malformed)
+}
+
+/// Ends with DEADLINE_EXCEEDED in the trailers when the time is up.
+struct DeadlineBody {
+    body: Option<Body>,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl http_body::Body for DeadlineBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let DeadlineBody { body, sleep } = &mut *self;
+        let Some(inner) = body else { return Poll::Ready(None) };
+        // The body first: what is ready in time is sent.
+        let frame = Pin::new(inner).poll_frame(cx);
+        if frame.is_ready() && !sleep.is_elapsed() {
+            return frame;
+        }
+        match sleep.as_mut().poll(cx) {
+            Poll::Pending => frame,
+            Poll::Ready(()) if matches!(&frame, Poll::Ready(None)) || is_trailers(&frame) => frame,
+            Poll::Ready(()) => {
+                *body = None;
+                Poll::Ready(Some(Ok(trailers(&status(Error::DeadlineExceeded)))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+fn is_trailers(frame: &Poll<Option<Result<Frame<Bytes>, Status>>>) -> bool {
+    matches!(frame, Poll::Ready(Some(Ok(frame))) if frame.is_trailers())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(value: &str) -> Result<Option<Duration>, Violation> {
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-timeout", value.parse().unwrap());
+        grpc_timeout(&headers)
+    }
+
+    #[test]
+    fn timeouts_of_every_unit_are_read() {
+        for (text, duration) in [
+            ("1H", Duration::from_secs(3_600)),
+            ("2M", Duration::from_secs(120)),
+            ("3S", Duration::from_secs(3)),
+            ("4m", Duration::from_millis(4)),
+            ("5u", Duration::from_micros(5)),
+            ("99999999n", Duration::from_nanos(99_999_999)),
+            ("0S", Duration::ZERO),
+        ] {
+            assert_eq!(parsed(text).unwrap(), Some(duration), "{text}");
+        }
+        assert_eq!(grpc_timeout(&HeaderMap::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn malformed_timeouts_are_refused_and_not_ignored() {
+        for text in ["", "S", "1", "1s", "-1S", "+1S", "1.5S", "123456789S", "1 S", "1SS"] {
+            assert!(parsed(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Load shedding: beyond a number of calls at work the server says so at once instead of queueing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jackfield_domain::Error;
+use tokio::sync::Semaphore;
+
+use super::context::CallContext;
+use super::{Answer, BoxFuture, Call, Layer, Stack};
+use crate::grpc::status::status;
+use crate::methods::Kind;
+use crate::metrics::Metrics;
+
+/// What shed clients are told to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Counts a call until its headers are sent. Streams that go on after that have a limit of their own.
+pub(super) struct LimitLayer {
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) metrics: Metrics,
+}
+
+// === impl LimitLayer ===
+
+impl Layer for LimitLayer {
+    fn handle(&self, call: Call, inner: &Stack) -> BoxFuture<Answer> {
+        let exempt = CallContext::of(&call).method.as_ref().is_some_and(|method| method.kind == Kind::Health);
+        if exempt {
+            return inner.handle(call);
+        }
+        match self.permits.clone().try_acquire_owned() {
+            Ok(permit) => {
+                let work = inner.handle(call);
+                Box::pin(async move {
+                    let answer = work.await;
+                    drop(permit);
+                    answer
+                })
+            }
+            Err(_) => {
+                self.metrics.call_shed();
+                Box::pin(async { status(Error::ServerUnavailable { retry_after: RETRY_AFTER }).into_http() })
+            }
+        }
+    }
+}

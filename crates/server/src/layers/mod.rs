@@ -1,0 +1,150 @@
+//! What every call passes through before it reaches a handler, in one place.
+
+pub mod context;
+mod deadline;
+mod identity;
+mod limit;
+mod metrics;
+mod normalize;
+mod outcome;
+mod panic;
+mod trace;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Frame;
+use tokio::sync::Semaphore;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tower::ServiceExt as _;
+
+use self::context::ContextLayer;
+pub use self::deadline::Deadline;
+use self::deadline::DeadlineLayer;
+use self::identity::IdentityLayer;
+use self::limit::LimitLayer;
+use self::metrics::MetricsLayer;
+use self::normalize::NormalizeLayer;
+use self::panic::PanicLayer;
+use self::trace::TraceLayer;
+use crate::config::Config;
+use crate::identity::Tenants;
+use crate::methods::Methods;
+use crate::metrics::Metrics;
+
+pub(crate) type Call = http::Request<Body>;
+pub(crate) type Answer = http::Response<Body>;
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(crate) type Stack = Arc<dyn Handler>;
+
+/// Something that answers calls. It cannot fail: an error is an answer too.
+pub(crate) trait Handler: Send + Sync + 'static {
+    fn handle(&self, call: Call) -> BoxFuture<Answer>;
+}
+
+/// Something that stands around a handler.
+trait Layer: Send + Sync + 'static {
+    fn handle(&self, call: Call, inner: &Stack) -> BoxFuture<Answer>;
+}
+
+/// What the layers need.
+pub(crate) struct LayerParts {
+    pub(crate) methods: Arc<Methods>,
+    pub(crate) metrics: Metrics,
+    pub(crate) tenants: Arc<dyn Tenants>,
+}
+
+/// The whole stack of the gRPC listeners. The last one added is the outermost.
+pub(crate) fn stack(config: &Config, parts: LayerParts, routes: Routes) -> Stack {
+    let LayerParts { methods, metrics, tenants } = parts;
+    let permits = Arc::new(Semaphore::new(config.limits.max_calls as usize));
+    let max_request_message = config.limits.max_request_message.bytes() as u64;
+    Builder::new(routes)
+        // Next to the routes: what comes from below leaves in our form, unknown methods never reach them.
+        .with(NormalizeLayer { max_request_message })
+        // Within the deadline, because finding the tenant reads the database.
+        .with(IdentityLayer { tenants })
+        .with(DeadlineLayer { deadlines: config.deadlines.clone(), streams: config.streams.clone() })
+        // Before anything that costs, identity included.
+        .with(LimitLayer { permits, metrics: metrics.clone() })
+        // Around everything that may panic, and within what counts and logs the INTERNAL that comes of it.
+        .with(PanicLayer)
+        .with(MetricsLayer { metrics })
+        .with(TraceLayer)
+        // Outermost: all others read the context.
+        .with(ContextLayer { methods })
+        .build()
+}
+
+/// The stack of the plaintext health listener: nobody is known there and nothing but health is served.
+pub(crate) fn health_stack(config: &Config, methods: Arc<Methods>, metrics: Metrics, routes: Routes) -> Stack {
+    let max_request_message = config.limits.max_request_message.bytes() as u64;
+    Builder::new(routes)
+        .with(NormalizeLayer { max_request_message })
+        .with(DeadlineLayer { deadlines: config.deadlines.clone(), streams: config.streams.clone() })
+        .with(PanicLayer)
+        .with(MetricsLayer { metrics })
+        .with(TraceLayer)
+        .with(ContextLayer { methods })
+        .build()
+}
+
+/// The trailers that end a stream with a status.
+fn trailers(status: &Status) -> Frame<Bytes> {
+    let mut trailers = HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        // Only metadata that is no header value can fail, and statuses of our table have none; the code is what counts.
+        trailers.insert(Status::GRPC_STATUS, http::HeaderValue::from(status.code() as i32));
+    }
+    Frame::trailers(trailers)
+}
+
+struct Builder(Stack);
+
+struct Layered<L> {
+    layer: L,
+    inner: Stack,
+}
+
+/// The innermost handler.
+struct RoutesHandler(Routes);
+
+// === impl Builder ===
+
+impl Builder {
+    fn new(routes: Routes) -> Self {
+        Builder(Arc::new(RoutesHandler(routes.prepare())))
+    }
+
+    fn with(self, layer: impl Layer) -> Self {
+        Builder(Arc::new(Layered { layer, inner: self.0 }))
+    }
+
+    fn build(self) -> Stack {
+        self.0
+    }
+}
+
+// === impl Handler ===
+
+impl<L: Layer> Handler for Layered<L> {
+    fn handle(&self, call: Call) -> BoxFuture<Answer> {
+        self.layer.handle(call, &self.inner)
+    }
+}
+
+impl Handler for RoutesHandler {
+    fn handle(&self, call: Call) -> BoxFuture<Answer> {
+        let work = self.0.clone().oneshot(call);
+        Box::pin(async move {
+            match work.await {
+                Ok(answer) => answer,
+                Err(never) => match never {},
+            }
+        })
+    }
+}

@@ -1,0 +1,92 @@
+//! Answers that the libraries below make themselves, brought into this server's form: every error has its details.
+
+use http::{Method, StatusCode, header};
+use jackfield_domain::{Error, Violation};
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use super::context::CallContext;
+use super::{Answer, BoxFuture, Call, Layer, Stack};
+use crate::grpc::status::{message_too_large, method_unknown, status};
+
+pub(super) struct NormalizeLayer {
+    /// Size of a request message in bytes, which tonic checks.
+    pub(super) max_request_message: u64,
+}
+
+// === impl NormalizeLayer ===
+
+impl Layer for NormalizeLayer {
+    fn handle(&self, call: Call, inner: &Stack) -> BoxFuture<Answer> {
+        if let Some(refused) = not_grpc(&call) {
+            return Box::pin(async move { http_error(refused) });
+        }
+        let context = CallContext::of(&call);
+        if context.method.is_none() {
+            let answer = method_unknown(call.uri().path()).into_http();
+            return Box::pin(async { answer });
+        }
+        let max = self.max_request_message;
+        let work = inner.handle(call);
+        Box::pin(async move {
+            let answer = work.await;
+            match foreign(&answer) {
+                Some(foreign) => replace(foreign, max).map_or(answer, Status::into_http),
+                None => answer,
+            }
+        })
+    }
+}
+
+/// What a request that is no gRPC request is answered, from the specification of gRPC over HTTP/2.
+fn not_grpc(call: &Call) -> Option<StatusCode> {
+    let content_type = call.headers().get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    let grpc = content_type
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| rest.is_empty() || rest[0] == b'+' || rest[0] == b';');
+    match () {
+        () if call.method() != Method::POST => Some(StatusCode::METHOD_NOT_ALLOWED),
+        () if !grpc => Some(StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        () => None,
+    }
+}
+
+fn http_error(code: StatusCode) -> Answer {
+    let mut answer = http::Response::new(Body::empty());
+    *answer.status_mut() = code;
+    answer
+}
+
+/// The status of an answer without messages that did not come from our table: it has no details.
+fn foreign(answer: &Answer) -> Option<Status> {
+    Status::from_header_map(answer.headers()).filter(|status| status.code() != Code::Ok && status.details().is_empty())
+}
+
+/// Our form of a status that a library made; `None` to leave it, as for the health service.
+fn replace(foreign: Status, max_request_message: u64) -> Option<Status> {
+    match foreign.code() {
+        // A compression that is switched off.
+        Code::Unimplemented => {
+            let violation =
+                Violation::malformed("grpc-encoding", "names a compression that this server does not accept");
+            Some(status(violation.into()))
+        }
+        Code::OutOfRange | Code::ResourceExhausted => Some(message_too_large(max_request_message)),
+        // Framing that does not hold together, no message at all, a stream that broke off.
+        Code::Internal | Code::InvalidArgument | Code::Unknown => {
+            let violation = Violation::malformed("", "the request does not hold exactly one well-formed message");
+            Some(status(violation.into()))
+        }
+        Code::DeadlineExceeded => Some(status(Error::DeadlineExceeded)),
+        Code::Ok
+        | Code::Cancelled
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::Unavailable
+        | Code::DataLoss
+        | Code::Unauthenticated => None,
+    }
+}

@@ -1,0 +1,82 @@
+//! How a call ended: the status in the headers of an answer without messages, in the trailers of one with, or neither
+//! when the client left.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use super::Answer;
+
+/// Calls `ended` once, when the status of the answer is known or the answer is dropped.
+pub(super) fn observe(answer: Answer, ended: impl FnOnce(Code) + Send + 'static) -> Answer {
+    match code(answer.headers()) {
+        Some(code) => {
+            ended(code);
+            answer
+        }
+        None => {
+            let failed = !answer.status().is_success();
+            answer.map(|body| Body::new(Observed { body, failed, ended: Some(Box::new(ended)) }))
+        }
+    }
+}
+
+struct Observed {
+    body: Body,
+    /// An HTTP error: the answer is not gRPC.
+    failed: bool,
+    ended: Option<Box<dyn FnOnce(Code) + Send>>,
+}
+
+fn code(headers: &HeaderMap) -> Option<Code> {
+    headers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+// === impl Observed ===
+
+impl Observed {
+    fn end(&mut self, code: Code) {
+        if let Some(ended) = self.ended.take() {
+            ended(code);
+        }
+    }
+}
+
+impl http_body::Body for Observed {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.end(code(trailers).unwrap_or(Code::Unknown));
+                }
+            }
+            Some(Err(status)) => self.end(status.code()),
+            None => self.end(Code::Unknown),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        let code = if self.failed { Code::Unknown } else { Code::Cancelled };
+        self.end(code);
+    }
+}

@@ -1,0 +1,161 @@
+//! One span and at most one log line a call. The cause of a failure is logged here and nowhere else.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tonic::Code;
+use tracing::{Instrument as _, Span, field};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use super::context::CallContext;
+use super::outcome::observe;
+use super::{Answer, BoxFuture, Call, Layer, Stack};
+use crate::grpc::status::code_name;
+use crate::metrics::attribute;
+use crate::transport::ConnectInfo;
+
+/// A path of a client's own making is cut to this in spans.
+const MAX_PATH: usize = 128;
+
+pub(super) struct TraceLayer;
+
+// === impl TraceLayer ===
+
+impl Layer for TraceLayer {
+    fn handle(&self, call: Call, inner: &Stack) -> BoxFuture<Answer> {
+        let context = CallContext::of(&call);
+        let span = span(&context, &call);
+        let inner = inner.clone();
+        let on_end = {
+            let span = span.clone();
+            move |code| span.in_scope(|| ended(&context, code))
+        };
+        let work = async move {
+            let answer = inner.handle(call).await;
+            if let Some(status) = answer.extensions().get::<tonic::Status>() {
+                note_cause(status);
+            }
+            observe(answer, on_end)
+        };
+        Box::pin(work.instrument(span))
+    }
+}
+
+fn span(context: &CallContext, call: &Call) -> Span {
+    let path = call.uri().path();
+    let (method, original) = match &context.method {
+        Some(method) => (Cow::Borrowed(&*method.name), None),
+        None => {
+            let end = path.char_indices().nth(MAX_PATH).map_or(path.len(), |(end, _)| end);
+            (Cow::Borrowed(attribute::RPC_METHOD_OTHER), Some(path[..end].trim_start_matches('/')))
+        }
+    };
+    let span = tracing::info_span!(
+        "call",
+        otel.name = &*method,
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        rpc.system.name = "grpc",
+        rpc.method = &*method,
+        rpc.method_original = original,
+        rpc.response.status_code = field::Empty,
+        error.r#type = field::Empty,
+        request.id = %context.request_id,
+        client.address = field::Empty,
+        principal = field::Empty,
+    );
+    if let Some(info) = call.extensions().get::<ConnectInfo>() {
+        span.record("client.address", field::display(info.peer()));
+    }
+    if call.headers().contains_key("traceparent") {
+        let parent = TraceContextPropagator::new().extract(&Headers(call.headers()));
+        // Without an exporter there is no OpenTelemetry layer and nothing to continue.
+        let _ = span.set_parent(parent);
+    }
+    span
+}
+
+/// Puts the end of a call into its span and, unless all was well, into the log.
+fn ended(context: &Arc<CallContext>, code: Code) {
+    let span = Span::current();
+    let status = code_name(code);
+    span.record("rpc.response.status_code", status);
+    span.record("principal", context.principal());
+    let duration_ms = context.start.elapsed().as_secs_f64() * 1_000.0;
+    if !is_server_fault(code) {
+        tracing::debug!(call.duration_ms = duration_ms, rpc.status = status, "call ended");
+        return;
+    }
+    span.record("error.type", status);
+    span.record("otel.status_code", "ERROR");
+    match context.cause() {
+        Some(cause) => {
+            tracing::error!(
+                call.duration_ms = duration_ms,
+                rpc.status = status,
+                error.message = chain(&*cause),
+                "call failed"
+            );
+        }
+        None => tracing::warn!(call.duration_ms = duration_ms, rpc.status = status, "call failed"),
+    }
+}
+
+/// Codes that are the server's fault by the conventions; all others are the client's.
+pub(super) const fn is_server_fault(code: Code) -> bool {
+    match code {
+        Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => true,
+        Code::Ok
+        | Code::Cancelled
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unauthenticated => false,
+    }
+}
+
+/// A status that was made outside its call's task still carries its cause.
+fn note_cause(status: &tonic::Status) {
+    let source = std::error::Error::source(status);
+    if let (Some(source), Some(context)) = (source, CallContext::current()) {
+        context.set_cause(Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(chain(source))));
+    }
+}
+
+/// An error with its sources, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}
+
+/// Headers as OpenTelemetry reads them.
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(http::HeaderName::as_str).collect()
+    }
+}

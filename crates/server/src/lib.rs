@@ -1,0 +1,23 @@
+//! The Jackfield server: transport, configuration, telemetry. No business rule lives here.
+
+pub mod backend;
+pub mod cli;
+pub mod config;
+mod drain;
+pub mod grpc;
+pub mod hardening;
+pub mod health;
+pub mod identity;
+pub mod layers;
+pub mod methods;
+pub mod metrics;
+pub mod open;
+pub mod pki;
+mod reflection;
+mod server;
+pub mod telemetry;
+pub mod tls;
+pub mod transport;
+
+pub use open::{OpenError, open};
+pub use server::{Server, StartError};

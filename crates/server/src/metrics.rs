@@ -1,0 +1,139 @@
+//! The instruments of the transport. Names are those of the OpenTelemetry conventions where these have one.
+
+use std::sync::Arc;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
+
+/// Attributes of calls: constants, because the conventions for RPC are not yet stable.
+pub mod attribute {
+    pub const RPC_SYSTEM: &str = "rpc.system.name";
+    pub const RPC_METHOD: &str = "rpc.method";
+    /// Recorded in place of a method that this server does not have, so that callers cannot make time series.
+    pub const RPC_METHOD_OTHER: &str = "_OTHER";
+    pub const RPC_STATUS: &str = "rpc.response.status_code";
+    pub const ERROR_TYPE: &str = "error.type";
+}
+
+/// Boundaries of `rpc.server.call.duration` in seconds, from the conventions.
+const DURATION_BOUNDARIES: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// All instruments; clones share them.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Instruments>);
+
+#[derive(Debug)]
+struct Instruments {
+    call_duration: Histogram<f64>,
+    calls_open: UpDownCounter<i64>,
+    calls_shed: Counter<u64>,
+    connections_open: UpDownCounter<i64>,
+    connections_refused: Counter<u64>,
+    connections_ended: Counter<u64>,
+    streams_stalled: Counter<u64>,
+    handshakes_failed: Counter<u64>,
+    accept_errors: Counter<u64>,
+    tls_reloads: Counter<u64>,
+}
+
+/// Counts one more of something that is open, until dropped.
+#[derive(Debug)]
+pub struct Open {
+    counter: UpDownCounter<i64>,
+    attributes: Vec<KeyValue>,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Makes the instruments.
+    pub fn new(meter: &Meter) -> Self {
+        let counter = |name: &'static str, text: &'static str| meter.u64_counter(name).with_description(text).build();
+        let open =
+            |name: &'static str, text: &'static str| meter.i64_up_down_counter(name).with_description(text).build();
+        Metrics(Arc::new(Instruments {
+            call_duration: meter
+                .f64_histogram("rpc.server.call.duration")
+                .with_description("Duration of calls, streams to their end")
+                .with_unit("s")
+                .with_boundaries(DURATION_BOUNDARIES.to_vec())
+                .build(),
+            calls_open: open("jackfield.server.calls.open", "Calls and streams under way"),
+            calls_shed: counter("jackfield.server.calls.shed", "Calls answered UNAVAILABLE because of load"),
+            connections_open: open("jackfield.server.connections.open", "Open connections"),
+            connections_refused: counter("jackfield.server.connections.refused", "Connections over a cap"),
+            connections_ended: counter("jackfield.server.connections.ended", "Connections that ended, by cause"),
+            streams_stalled: counter("jackfield.server.streams.stalled", "Streams reset because nobody read them"),
+            handshakes_failed: counter("jackfield.server.handshakes.failed", "TLS handshakes that failed, by cause"),
+            accept_errors: counter("jackfield.server.accept.errors", "Errors of accept"),
+            tls_reloads: counter("jackfield.server.tls.reloads", "Changes of the certificate files, by result"),
+        }))
+    }
+
+    /// A call has ended.
+    pub(crate) fn call(&self, seconds: f64, attributes: &[KeyValue]) {
+        self.0.call_duration.record(seconds, attributes);
+    }
+
+    /// A call is under way until the result is dropped.
+    pub(crate) fn call_open(&self, method: Arc<str>) -> Open {
+        Open::new(&self.0.calls_open, vec![KeyValue::new(attribute::RPC_METHOD, method)])
+    }
+
+    /// A call was refused because of load.
+    pub(crate) fn call_shed(&self) {
+        self.0.calls_shed.add(1, &[]);
+    }
+
+    /// A connection is open until the result is dropped.
+    pub(crate) fn connection_open(&self, listener: &'static str) -> Open {
+        Open::new(&self.0.connections_open, vec![KeyValue::new("listener", listener)])
+    }
+
+    /// A connection was refused by a cap.
+    pub(crate) fn connection_refused(&self, cap: &'static str) {
+        self.0.connections_refused.add(1, &[KeyValue::new("cap", cap)]);
+    }
+
+    /// A connection has ended.
+    pub(crate) fn connection_ended(&self, cause: &'static str) {
+        self.0.connections_ended.add(1, &[KeyValue::new("cause", cause)]);
+    }
+
+    /// A stream was reset because its client did not read.
+    pub(crate) fn stream_stalled(&self) {
+        self.0.streams_stalled.add(1, &[]);
+    }
+
+    /// A handshake failed.
+    pub(crate) fn handshake_failed(&self, cause: &'static str) {
+        self.0.handshakes_failed.add(1, &[KeyValue::new("cause", cause)]);
+    }
+
+    /// Accepting a connection failed.
+    pub(crate) fn accept_error(&self) {
+        self.0.accept_errors.add(1, &[]);
+    }
+
+    /// The certificate files changed.
+    pub(crate) fn tls_reloaded(&self, good: bool) {
+        let result = if good { "reloaded" } else { "kept_former" };
+        self.0.tls_reloads.add(1, &[KeyValue::new("result", result)]);
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn new(counter: &UpDownCounter<i64>, attributes: Vec<KeyValue>) -> Self {
+        counter.add(1, &attributes);
+        Open { counter: counter.clone(), attributes }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.counter.add(-1, &self.attributes);
+    }
+}

@@ -1,0 +1,256 @@
+//! The real service behind the transport: database, keyring, use cases.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use jackfield_domain::text::TenantName;
+use jackfield_domain::{Clock, Result, SystemClock, TenantId};
+use jackfield_service::{
+    Database, Keyring, KeyringError, PoolSettings, Services, Settings, StoreError, Vault, keyring_provider,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::service::RoutesBuilder;
+
+use crate::backend::{Backend, RouteContext};
+use crate::config::{self, Config, VaultProvider};
+use crate::grpc::Api;
+use crate::grpc::stream::StreamPolicy;
+use crate::health::Readiness;
+use crate::identity::Tenants;
+
+/// Why the service does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("database.url: must be \"\", sqlite:<path> or postgres://…")]
+    DatabaseUrl,
+    #[error("bootstrap.tenant: {0}")]
+    BootstrapTenant(String),
+    #[error("the environment variable {0} of vault.variable is not set")]
+    KeyringVariable(String),
+    #[error("there is no keyring {}: restore it, or make a new one with `jackfield keys new` if the database is empty", .0.display())]
+    KeyringMissing(PathBuf),
+    #[error("cannot make the data directory {}: {source}", path.display())]
+    DataDirectory { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    #[error(transparent)]
+    Service(#[from] jackfield_service::OpenError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The use cases as the transport wants them.
+struct ServiceBackend {
+    services: Services,
+    /// The file that is watched for other keys.
+    keyring_file: Option<PathBuf>,
+    reload_interval: Duration,
+}
+
+/// Opens database and keyring.
+///
+/// # Errors
+/// Anything is missing or does not fit. In development a keyring is made when there is none and no database either.
+pub async fn open(config: &Config) -> Result<Arc<dyn Backend>, OpenError> {
+    open_with_clock(config, Arc::new(SystemClock)).await
+}
+
+/// As [`open`], with another idea of the time.
+///
+/// # Errors
+/// As there.
+pub async fn open_with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Backend>, OpenError> {
+    make_data_directory(&config.data_dir)?;
+    let settings = settings(config)?;
+    let keyring_file = match config.vault.provider {
+        VaultProvider::File => Some(config.keyring_file()),
+        VaultProvider::Environment => None,
+    };
+    let made = match &keyring_file {
+        Some(path) => ensure_keyring(config, path)?,
+        None => false,
+    };
+    let vault = Vault::new(load_keyring(config)?);
+    let services = match Services::open(settings, vault, clock).await {
+        Ok(services) => services,
+        Err(error) => {
+            // A fresh key cannot open what is there; left behind it would stand in the way of the right one.
+            if let (true, Some(path), jackfield_service::OpenError::Keyring(_)) = (made, &keyring_file, &error) {
+                let _ = std::fs::remove_file(path);
+            }
+            return Err(error.into());
+        }
+    };
+    Ok(Arc::new(ServiceBackend { services, keyring_file, reload_interval: config.vault.reload_interval }))
+}
+
+/// Brings the schema of the database up to date; returns the newest migration.
+///
+/// # Errors
+/// The database is away or newer than this program.
+pub async fn migrate(config: &Config) -> Result<String, OpenError> {
+    make_data_directory(&config.data_dir)?;
+    Ok(Services::migrate(&database(config)?, pool(config)).await?)
+}
+
+/// Reads the keyring from where the configuration says.
+///
+/// # Errors
+/// It is missing or wrong.
+pub fn load_keyring(config: &Config) -> Result<Keyring, OpenError> {
+    match config.vault.provider {
+        VaultProvider::File => Ok(keyring_provider::file::load(&config.keyring_file())?),
+        VaultProvider::Environment => {
+            let name = &config.vault.variable;
+            let value = config::variable(name).ok_or_else(|| OpenError::KeyringVariable(name.clone()))?;
+            Ok(keyring_provider::env::load(&value)?)
+        }
+    }
+}
+
+/// The directory of everything in files, for the owner only.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_data_directory(path: &Path) -> Result<(), OpenError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| OpenError::DataDirectory { path: path.to_owned(), source })
+}
+
+/// Whether a keyring was made because there was none.
+fn ensure_keyring(config: &Config, path: &Path) -> Result<bool, OpenError> {
+    if path.exists() {
+        return Ok(false);
+    }
+    let database_exists = matches!(database(config)?, Database::Sqlite(file) if file.exists());
+    if !config.development() || database_exists {
+        return Err(OpenError::KeyringMissing(path.to_owned()));
+    }
+    keyring_provider::file::create_new(path)?;
+    Ok(true)
+}
+
+fn settings(config: &Config) -> Result<Settings, OpenError> {
+    let bootstrap_tenant = match config.bootstrap.tenant.as_str() {
+        "" => None,
+        name => Some(
+            TenantName::parse("bootstrap.tenant", name)
+                .map_err(|violation| OpenError::BootstrapTenant(violation.description))?,
+        ),
+    };
+    Ok(Settings {
+        database: database(config)?,
+        pool: pool(config),
+        migrate: config.database.migrate,
+        bootstrap_tenant,
+        reveal_enabled: config.reveal.enabled,
+        development: config.development(),
+    })
+}
+
+fn pool(config: &Config) -> PoolSettings {
+    let config::Database { max_connections, acquire_timeout, .. } = config.database;
+    PoolSettings { max_connections, acquire_timeout }
+}
+
+fn database(config: &Config) -> Result<Database, OpenError> {
+    let url = config.database_url();
+    match url.expose().split_once(':') {
+        Some(("sqlite", path)) => {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() || path.contains('?') {
+                Err(OpenError::DatabaseUrl)
+            } else {
+                Ok(Database::Sqlite(path.into()))
+            }
+        }
+        Some(("postgres" | "postgresql", _)) => Ok(Database::Postgres(url.expose().to_owned())),
+        _ => Err(OpenError::DatabaseUrl),
+    }
+}
+
+// === impl ServiceBackend ===
+
+impl Backend for ServiceBackend {
+    fn add_routes(&self, context: &RouteContext, routes: &mut RoutesBuilder) {
+        let streams = &context.config.streams;
+        let policy = StreamPolicy {
+            drain: context.drain.clone(),
+            idle: streams.idle_timeout,
+            total: streams.total_timeout,
+            permits: context.streams.clone(),
+            tasks: context.tasks.clone(),
+        };
+        let max_request_message = context.config.limits.max_request_message.bytes();
+        Api::new(self.services.clone(), policy).add_routes(routes, max_request_message);
+        if let Some(path) = self.keyring_file.clone() {
+            let watch = watch_keyring(self.services.clone(), path, self.reload_interval, context.drain.clone());
+            context.tasks.spawn(watch);
+        }
+    }
+
+    fn descriptor_set(&self) -> &'static [u8] {
+        jackfield_api::FILE_DESCRIPTOR_SET
+    }
+
+    fn tenants(&self) -> Arc<dyn Tenants> {
+        Arc::new(ServiceTenants(self.services.clone()))
+    }
+
+    fn probe(&self) -> BoxFuture<'static, Readiness> {
+        let services = self.services.clone();
+        async move {
+            match services.ready().await {
+                Ok(()) => Readiness::Ready,
+                Err(error) => {
+                    tracing::debug!(error.message = %error, "not ready");
+                    Readiness::NotReady
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'static, ()> {
+        self.services.clone().close().boxed()
+    }
+}
+
+struct ServiceTenants(Services);
+
+impl Tenants for ServiceTenants {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<TenantId>> {
+        self.0.tenant_id_by_name(name).boxed()
+    }
+}
+
+/// Puts changes of the keyring file in force until `stop`. A file that cannot be used leaves the keys as they are.
+async fn watch_keyring(services: Services, path: PathBuf, interval: Duration, stop: CancellationToken) {
+    let mut seen = stamp(&path);
+    while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+        let now = stamp(&path);
+        if now == seen {
+            continue;
+        }
+        seen = now;
+        let result = match keyring_provider::file::load(&path) {
+            Ok(keyring) => services.keyring_replace(keyring).await.map_err(OpenError::from),
+            Err(error) => Err(error.into()),
+        };
+        match result {
+            Ok(_) => tracing::info!("keyring reloaded"),
+            Err(error) => tracing::error!(error.message = %error, "keyring not reloaded, the former stays in force"),
+        }
+    }
+}
+
+/// What changes when the file is replaced.
+fn stamp(path: &Path) -> Option<(u64, i64, i64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
+}

@@ -1,0 +1,24 @@
+//! Reflection v1 and v1alpha: some clients still ask only the older one.
+
+use tonic::service::RoutesBuilder;
+use tonic_reflection::server::{Builder, Error};
+
+/// Serves these descriptors, those of error details and those of reflection itself.
+///
+/// # Errors
+/// A descriptor set does not hold together.
+pub(crate) fn add(routes: &mut RoutesBuilder, descriptor_sets: &[&[u8]]) -> Result<(), Error> {
+    let builder = || {
+        descriptor_sets
+            .iter()
+            .fold(Builder::configure(), |builder, set| builder.register_encoded_file_descriptor_set(set))
+            // The details of errors, so that clients that decode by reflection can show them.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
+            .include_reflection_service(false)
+    };
+    routes.add_service(builder().build_v1()?);
+    routes.add_service(builder().build_v1alpha()?);
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! Logs to standard error, traces and metrics by OTLP, metrics as a Prometheus page.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use opentelemetry::metrics::{Meter, MeterProvider as _};
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig as _, WithTonicConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use prometheus::{Encoder as _, TextEncoder};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Certificate, ClientTlsConfig};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+use crate::config::{LogFormat, Telemetry};
+
+const SCOPE: &str = "jackfield";
+const SERVICE: &str = "jackfield";
+/// The release of the conventions whose names are used.
+const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
+/// How long the last spans and points may take when the server stops.
+const FLUSH: Duration = Duration::from_secs(2);
+/// Scrapers are few; more than this at once is a mistake.
+const MAX_SCRAPES: usize = 16;
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why telemetry cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("telemetry.log_filter: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    #[error("telemetry.otlp_ca: {0}")]
+    Ca(std::io::Error),
+    #[error("telemetry.otlp_endpoint: {0}")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    #[error("prometheus page: {0}")]
+    Prometheus(#[from] opentelemetry_sdk::error::OTelSdkError),
+    #[error("a tracing subscriber is set already")]
+    SubscriberSet,
+}
+
+/// Traces of the process; keep it to the end.
+#[derive(Debug)]
+pub struct Tracing(Option<SdkTracerProvider>);
+
+/// Metrics of one server.
+#[derive(Clone, Debug)]
+pub struct Meters {
+    provider: SdkMeterProvider,
+    registry: prometheus::Registry,
+}
+
+// === impl Tracing ===
+
+impl Tracing {
+    /// Sets up logs and traces for the whole process; once. Needs a runtime if an OTLP endpoint is set.
+    ///
+    /// # Errors
+    /// A filter or an endpoint that cannot be used.
+    pub fn init(config: &Telemetry) -> Result<Self, TelemetryError> {
+        let filter = EnvFilter::try_new(&config.log_filter)?;
+        let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+        let log = match config.log_format {
+            LogFormat::Json => format.json().flatten_event(true).with_span_list(false).boxed(),
+            LogFormat::Text => format.boxed(),
+        };
+        let provider = match config.otlp_endpoint.as_str() {
+            "" => None,
+            endpoint => {
+                let mut exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint);
+                if let Some(tls) = otlp_tls(config)? {
+                    exporter = exporter.with_tls_config(tls);
+                }
+                let exporter = exporter.build()?;
+                Some(SdkTracerProvider::builder().with_resource(resource()).with_batch_exporter(exporter).build())
+            }
+        };
+        let otel = provider.as_ref().map(|provider| {
+            // The exporter's own calls must not make spans that it would then export.
+            let own = tracing_subscriber::filter::filter_fn(|meta| meta.target().starts_with("jackfield"));
+            tracing_opentelemetry::layer().with_tracer(provider.tracer(SCOPE)).with_location(false).with_filter(own)
+        });
+        tracing_subscriber::registry()
+            .with(log.with_filter(filter))
+            .with(otel)
+            .try_init()
+            .map_err(|_| TelemetryError::SubscriberSet)?;
+        Ok(Tracing(provider))
+    }
+
+    /// Sends what is left.
+    pub fn shutdown(&self) {
+        if let Some(Err(error)) = self.0.as_ref().map(|provider| provider.shutdown_with_timeout(FLUSH)) {
+            tracing::warn!(error.message = %error, "last traces not sent");
+        }
+    }
+}
+
+// === impl Meters ===
+
+impl Meters {
+    /// Sets up the metrics of one server. Needs a runtime if an OTLP endpoint is set.
+    ///
+    /// # Errors
+    /// An endpoint that cannot be used.
+    pub fn new(config: &Telemetry) -> Result<Self, TelemetryError> {
+        let registry = prometheus::Registry::new();
+        let page = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?;
+        let mut provider = SdkMeterProvider::builder().with_resource(resource()).with_reader(page);
+        if !config.otlp_endpoint.is_empty() {
+            let mut exporter = MetricExporter::builder().with_tonic().with_endpoint(&config.otlp_endpoint);
+            if let Some(tls) = otlp_tls(config)? {
+                exporter = exporter.with_tls_config(tls);
+            }
+            provider = provider.with_periodic_exporter(exporter.build()?);
+        }
+        Ok(Meters { provider: provider.build(), registry })
+    }
+
+    /// Makes instruments.
+    pub fn meter(&self) -> Meter {
+        self.provider.meter(SCOPE)
+    }
+
+    /// The page as it is now.
+    ///
+    /// # Errors
+    /// A metric cannot be written as text.
+    pub fn page(&self) -> Result<String, prometheus::Error> {
+        let mut page = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut page)?;
+        Ok(String::from_utf8_lossy(&page).into_owned())
+    }
+
+    /// Sends what is left.
+    pub fn shutdown(&self) {
+        if let Err(error) = self.provider.shutdown_with_timeout(FLUSH) {
+            tracing::warn!(error.message = %error, "last metrics not sent");
+        }
+    }
+
+    /// Serves `GET /metrics` until `stop`, one scrape a connection.
+    pub(crate) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        let mut scrapes = tokio::task::JoinSet::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(_) = scrapes.join_next() => {}
+                accepted = listener.accept(), if scrapes.len() < MAX_SCRAPES => match accepted {
+                    Ok((socket, _)) => {
+                        let meters = self.clone();
+                        scrapes.spawn(tokio::time::timeout(SCRAPE_TIMEOUT, async move {
+                            let service = hyper::service::service_fn(move |request| {
+                                let answer = meters.answer(&request);
+                                async move { Ok::<_, Infallible>(answer) }
+                            });
+                            // A scraper that goes away is no concern of ours.
+                            let _ = hyper::server::conn::http1::Builder::new()
+                                .timer(TokioTimer::new())
+                                .keep_alive(false)
+                                .serve_connection(TokioIo::new(socket), service)
+                                .await;
+                        }));
+                    }
+                    Err(error) => {
+                        tracing::warn!(error.message = %error, "accept failed on the metrics page");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn answer(&self, request: &http::Request<hyper::body::Incoming>) -> http::Response<Full<bytes::Bytes>> {
+        let (code, body) = match (request.method(), request.uri().path()) {
+            (&http::Method::GET, "/metrics") => match self.page() {
+                Ok(page) => (http::StatusCode::OK, page),
+                Err(error) => {
+                    tracing::error!(error.message = %error, "metrics page failed");
+                    (http::StatusCode::INTERNAL_SERVER_ERROR, String::new())
+                }
+            },
+            (_, "/metrics") => (http::StatusCode::METHOD_NOT_ALLOWED, String::new()),
+            _ => (http::StatusCode::NOT_FOUND, String::new()),
+        };
+        let mut answer = http::Response::new(Full::from(body));
+        *answer.status_mut() = code;
+        let text = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        answer.headers_mut().insert(http::header::CONTENT_TYPE, text);
+        answer
+    }
+}
+
+fn resource() -> Resource {
+    let version = opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+    Resource::builder().with_service_name(SERVICE).with_schema_url([version], SCHEMA_URL).build()
+}
+
+fn otlp_tls(config: &Telemetry) -> Result<Option<ClientTlsConfig>, TelemetryError> {
+    if config.otlp_ca.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let ca = std::fs::read(&config.otlp_ca).map_err(TelemetryError::Ca)?;
+    Ok(Some(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca))))
+}

@@ -1,0 +1,233 @@
+//! TLS of the gRPC listener: client certificates are required, and everything is read from files that may change while
+//! the server runs.
+//!
+//! No session tickets, no session cache, no early data: a resumed session would not look at the client certificate
+//! again, so an expired or revoked one would get in.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::CryptoProvider;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Tls, TlsFiles};
+use crate::metrics::Metrics;
+
+/// The certificates in force, and news of their replacement.
+#[derive(Debug)]
+pub struct TlsReloader {
+    files: TlsFiles,
+    enforce_crl_expiration: bool,
+    current: ArcSwap<TlsState>,
+    content: std::sync::Mutex<TlsContent>,
+    generation: watch::Sender<u64>,
+}
+
+/// What one set of files makes.
+#[derive(Debug)]
+pub struct TlsState {
+    /// For new handshakes.
+    pub server: Arc<ServerConfig>,
+    /// For looking again at the certificates of live connections.
+    pub verifier: Arc<dyn ClientCertVerifier>,
+}
+
+/// The files as they were read.
+#[derive(Clone, PartialEq, Eq)]
+struct TlsContent {
+    certificate: Vec<u8>,
+    private_key: Vec<u8>,
+    client_ca: Vec<u8>,
+    client_crl: Option<Vec<u8>>,
+}
+
+/// Why certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("cannot read {path}: {source}")]
+    Read { path: String, source: std::io::Error },
+    #[error("{path} holds no usable {what}: {message}")]
+    Content { path: String, what: &'static str, message: String },
+    #[error("certificate and private key do not fit: {0}")]
+    Identity(rustls::Error),
+    #[error("client authorities: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+    #[error(transparent)]
+    Rustls(#[from] rustls::Error),
+}
+
+/// The one cryptography of the process.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+// === impl TlsReloader ===
+
+impl TlsReloader {
+    /// Reads the files for the first time.
+    ///
+    /// # Errors
+    /// Any file is missing or holds something else: the server does not start with half of its certificates.
+    pub async fn load(files: TlsFiles, config: &Tls) -> Result<Self, TlsError> {
+        let content = TlsContent::read(&files).await?;
+        let state = content.build(&files, config.enforce_crl_expiration)?;
+        Ok(TlsReloader {
+            enforce_crl_expiration: config.enforce_crl_expiration,
+            current: ArcSwap::from_pointee(state),
+            content: std::sync::Mutex::new(content),
+            generation: watch::Sender::new(0),
+            files,
+        })
+    }
+
+    /// What is in force now.
+    pub fn current(&self) -> Arc<TlsState> {
+        self.current.load_full()
+    }
+
+    /// Changes whenever other certificates come into force.
+    pub fn generation(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// Looks at the files again and again until `stop`. Polling, because a mounted secret changes by swapping a
+    /// symbolic link, which file notification on the path does not see.
+    pub async fn watch(self: Arc<Self>, interval: Duration, metrics: Metrics, stop: CancellationToken) {
+        let mut last_error = String::new();
+        while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+            match self.reload().await {
+                Ok(true) => {
+                    tracing::info!("tls certificates reloaded");
+                    metrics.tls_reloaded(true);
+                    last_error.clear();
+                }
+                Ok(false) => last_error.clear(),
+                // The same fault is told once, not at every look.
+                Err(error) if error.to_string() == last_error => {}
+                Err(error) => {
+                    last_error = error.to_string();
+                    tracing::error!(error.message = %error, "tls certificates not reloaded, the former stay in force");
+                    metrics.tls_reloaded(false);
+                }
+            }
+        }
+    }
+
+    /// Reads the files; whether something new came into force.
+    ///
+    /// # Errors
+    /// The files are unusable; what was in force stays in force.
+    pub async fn reload(&self) -> Result<bool, TlsError> {
+        let content = TlsContent::read(&self.files).await?;
+        if *lock(&self.content) == content {
+            return Ok(false);
+        }
+        let state = content.build(&self.files, self.enforce_crl_expiration)?;
+        self.current.store(Arc::new(state));
+        *lock(&self.content) = content;
+        self.generation.send_modify(|generation| *generation += 1);
+        Ok(true)
+    }
+}
+
+// === impl TlsState ===
+
+impl TlsState {
+    /// Whether a client certificate is still good: chain, validity and revocation as of now.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn verify(&self, chain: &[CertificateDer<'static>]) -> Result<(), rustls::Error> {
+        let (leaf, intermediates) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        self.verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).map(|_| ())
+    }
+}
+
+// === impl TlsContent ===
+
+impl TlsContent {
+    async fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+        Ok(TlsContent {
+            certificate: read(&files.certificate).await?,
+            private_key: read(&files.private_key).await?,
+            client_ca: read(&files.client_ca).await?,
+            client_crl: match &files.client_crl {
+                Some(path) => Some(read(path).await?),
+                None => None,
+            },
+        })
+    }
+
+    fn build(&self, files: &TlsFiles, enforce_crl_expiration: bool) -> Result<TlsState, TlsError> {
+        let certificates = parse::<CertificateDer<'static>>(&self.certificate, &files.certificate, "certificate")?;
+        let private_key = PrivateKeyDer::from_pem_slice(&self.private_key)
+            .map_err(|error| content_error(&files.private_key, "private key", &error))?;
+        let verifier = self.verifier(files, enforce_crl_expiration)?;
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_client_cert_verifier(verifier.clone())
+            .with_single_cert(certificates, private_key)
+            .map_err(TlsError::Identity)?;
+        server.alpn_protocols = vec![b"h2".to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        server.max_early_data_size = 0;
+        Ok(TlsState { server: Arc::new(server), verifier })
+    }
+
+    fn verifier(
+        &self,
+        files: &TlsFiles,
+        enforce_crl_expiration: bool,
+    ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in parse::<CertificateDer<'static>>(&self.client_ca, &files.client_ca, "certificate")? {
+            roots.add(certificate).map_err(|error| content_error(&files.client_ca, "certificate", &error))?;
+        }
+        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+        if let (Some(bytes), Some(path)) = (&self.client_crl, &files.client_crl) {
+            builder =
+                builder.with_crls(parse::<CertificateRevocationListDer<'static>>(bytes, path, "revocation list")?);
+            if enforce_crl_expiration {
+                builder = builder.enforce_revocation_expiration();
+            }
+        }
+        Ok(builder.build()?)
+    }
+}
+
+impl std::fmt::Debug for TlsContent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    tokio::fs::read(path).await.map_err(|source| TlsError::Read { path: path.display().to_string(), source })
+}
+
+/// All PEM sections of a kind; none at all is a fault, because an empty list of authorities would lock everybody out.
+fn parse<T: PemObject>(bytes: &[u8], path: &Path, what: &'static str) -> Result<Vec<T>, TlsError> {
+    let items =
+        T::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>().map_err(|error| content_error(path, what, &error))?;
+    if items.is_empty() {
+        return Err(content_error(path, what, &"there is none"));
+    }
+    Ok(items)
+}
+
+fn content_error(path: &Path, what: &'static str, message: &dyn std::fmt::Display) -> TlsError {
+    TlsError::Content { path: path.display().to_string(), what, message: message.to_string() }
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

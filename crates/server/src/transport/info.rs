@@ -1,0 +1,91 @@
+//! What is known of a connection; every request of it carries this in its extensions.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jackfield_domain::Error;
+use rustls_pki_types::CertificateDer;
+
+use crate::identity::{Caller, Unknown};
+
+/// A connection and who is at its other end.
+#[derive(Clone, Debug)]
+pub struct ConnectInfo(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    peer: Peer,
+    certificates: Vec<CertificateDer<'static>>,
+    caller: Result<Arc<Caller>, Unknown>,
+    withdrawn: AtomicBool,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Over TCP.
+    Tcp(SocketAddr),
+    /// Over the Unix socket.
+    Unix,
+}
+
+// === impl ConnectInfo ===
+
+impl ConnectInfo {
+    pub(super) fn new(
+        peer: Peer,
+        certificates: Vec<CertificateDer<'static>>,
+        caller: Result<Arc<Caller>, Unknown>,
+    ) -> Self {
+        ConnectInfo(Arc::new(Inner { peer, certificates, caller, withdrawn: AtomicBool::new(false) }))
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> Peer {
+        self.0.peer
+    }
+
+    /// The certificates that the client presented, its own first; none on a plaintext connection.
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.0.certificates
+    }
+
+    /// Who is calling.
+    ///
+    /// # Errors
+    /// Unauthenticated: nobody known, or its certificate has expired or was revoked since the handshake.
+    pub fn caller(&self) -> Result<Arc<Caller>, Error> {
+        if self.0.withdrawn.load(Ordering::Acquire) {
+            return Err(Error::Unauthenticated { message: "the client certificate is no longer valid".into() });
+        }
+        self.0.caller.as_ref().map(Arc::clone).map_err(Error::from)
+    }
+
+    /// From now on this connection is nobody's.
+    pub(super) fn withdraw(&self) {
+        self.0.withdrawn.store(true, Ordering::Release);
+    }
+}
+
+// === impl Peer ===
+
+impl Peer {
+    /// The address; a Unix socket has none.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Peer::Tcp(address) => Some(address.ip()),
+            Peer::Unix => None,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(address) => address.fmt(f),
+            Peer::Unix => f.write_str("unix"),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The socket of a connection, with what the HTTP library lacks: a bound on how long a write may make no progress, and
+//! the frame meter.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::frames::{FrameMeter, Wire};
+
+/// A socket under watch. Bytes that pass it are HTTP/2 in the clear: TLS is below.
+pub(super) struct GuardedIo<I> {
+    io: I,
+    meter: FrameMeter,
+    wire: Arc<Wire>,
+    stall_timeout: Duration,
+    /// Runs while a write waits for the peer.
+    stall: Option<Pin<Box<Sleep>>>,
+}
+
+// === impl GuardedIo ===
+
+impl<I> GuardedIo<I> {
+    pub(super) fn new(io: I, meter: FrameMeter, wire: Arc<Wire>, stall_timeout: Duration) -> Self {
+        GuardedIo { io, meter, wire, stall_timeout, stall: None }
+    }
+
+    /// Passes on what a write said; one that waits too long has failed.
+    fn watch<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.stall = None;
+            return polled;
+        }
+        let timeout = self.stall_timeout;
+        let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + timeout)));
+        match stall.as_mut().poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "the peer does not read"))),
+        }
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for GuardedIo<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if let Poll::Ready(Ok(())) = &polled {
+            let GuardedIo { meter, wire, .. } = &mut *self;
+            if let Err(flood) = meter.read(&buf.filled()[before..], wire) {
+                return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, flood)));
+            }
+        }
+        polled
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        if let Poll::Ready(Ok(taken)) = &polled {
+            let GuardedIo { meter, wire, .. } = &mut *self;
+            meter.written(&buf[..*taken], wire);
+        }
+        self.watch(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        if let Poll::Ready(Ok(taken)) = &polled {
+            let GuardedIo { meter, wire, .. } = &mut *self;
+            let mut left = *taken;
+            for buf in bufs {
+                let part = left.min(buf.len());
+                meter.written(&buf[..part], wire);
+                left -= part;
+            }
+        }
+        self.watch(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.watch(cx, polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.watch(cx, polled)
+    }
+}

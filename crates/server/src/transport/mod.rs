@@ -1,0 +1,18 @@
+//! From the listening socket to a request with a known caller: accept, handshake, HTTP/2, and the end of connections.
+//!
+//! The server of tonic is not used: it cannot exchange certificates, has no revocation lists, leaves streams and resets
+//! without a bound, spins when file descriptors run out, and closes aged connections without a word.
+
+mod accept;
+mod admission;
+mod certificate;
+mod connection;
+mod frames;
+mod info;
+mod io;
+mod listener;
+mod stream;
+
+pub(crate) use self::accept::{Acceptor, Security};
+pub use self::info::{ConnectInfo, Peer};
+pub(crate) use self::listener::{ListenError, Listener};

@@ -1,0 +1,69 @@
+use std::time::{Duration, Instant};
+
+use tonic::{Code, Request};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_types::StatusExt as _;
+
+use crate::support::{PATIENCE, TestServer, message, spawn, stream, unary};
+
+#[tokio::test]
+async fn stopping_says_so_serves_on_ends_streams_and_lets_calls_finish() {
+    let mut server = TestServer::start(|config| {
+        config.drain.delay = Duration::from_millis(600);
+        config.listen.health_address = "127.0.0.1:0".into();
+    })
+    .await;
+    let channel = server.channel().await;
+    let mut health = HealthClient::new(channel.clone());
+    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    while watch.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
+    let mut list = stream(&channel, "Stream", Request::new(message(PATIENCE))).await.unwrap();
+    list.message().await.unwrap().unwrap();
+
+    server.stop();
+    // First health, while everything is still served.
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
+    let slow = spawn({
+        let channel = channel.clone();
+        async move { unary(&channel, "Sleep", Duration::from_millis(1_500)).await }
+    });
+
+    // Then streams end by themselves, with the reason to try again.
+    let error = list.message().await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert!(error.get_details_retry_info().is_some());
+    assert_eq!(watch.message().await.unwrap_err().code(), Code::Unavailable);
+    // Nobody new gets in, and what was under way finishes.
+    assert!(tokio::net::TcpStream::connect(server.address).await.is_err());
+    slow.await.unwrap().unwrap();
+    assert!(tokio::time::timeout(PATIENCE, server.ended).await.unwrap().unwrap(), "nothing had to be cut");
+}
+
+#[tokio::test]
+async fn what_does_not_end_is_cut_after_the_grace() {
+    let mut server = TestServer::start(|config| config.drain.grace = Duration::from_millis(300)).await;
+    let channel = server.channel().await;
+    let endless = spawn(async move { unary(&channel, "Sleep", PATIENCE).await });
+    // Half a handshake and a connection that says nothing must not hold it up either.
+    let _silent = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let start = Instant::now();
+    server.stop();
+    let complete = tokio::time::timeout(PATIENCE / 2, server.ended).await.unwrap().unwrap();
+    assert!(!complete);
+    assert!(start.elapsed() < PATIENCE / 2);
+    assert!(endless.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn connections_without_calls_do_not_delay_the_end() {
+    let mut server = TestServer::start(|config| config.drain.grace = PATIENCE).await;
+    let channel = server.channel().await;
+    unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
+    let _silent = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    server.stop();
+    assert!(tokio::time::timeout(PATIENCE / 2, server.ended).await.unwrap().unwrap());
+}

@@ -1,0 +1,94 @@
+use std::time::Duration;
+
+use jackfield_server::health::{HealthListRequest, HealthListResponse, Readiness};
+use tonic::{Code, Request};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_prost::ProstCodec;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+use crate::support::{TestServer, eventually, unary};
+
+fn of(service: &str) -> HealthCheckRequest {
+    HealthCheckRequest { service: service.into() }
+}
+
+#[tokio::test]
+async fn readiness_is_shown_for_every_service_and_for_strangers() {
+    let server = TestServer::start(|_| {}).await;
+    let stranger = server.connect(&server.pki.client("spiffe://test.example/stranger", 2)).await.unwrap();
+    let mut health = HealthClient::new(stranger);
+    for service in ["", "test.v1.Test", "grpc.health.v1.Health"] {
+        eventually("serving", async || {
+            health.check(of(service)).await.unwrap().get_ref().status() == ServingStatus::Serving
+        })
+        .await;
+    }
+    assert_eq!(health.check(of("nothing")).await.unwrap_err().code(), Code::NotFound);
+    let mut unknown = health.watch(of("nothing")).await.unwrap().into_inner();
+    assert_eq!(unknown.message().await.unwrap().unwrap().status(), ServingStatus::ServiceUnknown);
+
+    let mut watch = health.watch(of("test.v1.Test")).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    server.ready.send_replace(Readiness::NotReady);
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    server.ready.send_replace(Readiness::Ready);
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    let open = tokio::time::timeout(Duration::from_millis(50), unknown.message()).await;
+    assert!(open.is_err(), "a watch of an unknown service stays open: {open:?}");
+}
+
+#[tokio::test]
+async fn list_names_all_services() {
+    let server = TestServer::start(|_| {}).await;
+    let mut client = tonic::client::Grpc::new(server.channel().await);
+    client.ready().await.unwrap();
+    let codec = ProstCodec::<HealthListRequest, HealthListResponse>::default();
+    let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/List");
+    let answer = client.unary(Request::new(HealthListRequest {}), path, codec).await.unwrap().into_inner();
+    assert!(answer.statuses.contains_key("") && answer.statuses.contains_key("test.v1.Test"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn the_plaintext_health_listener_serves_nothing_else() {
+    let server = TestServer::start(|config| config.listen.health_address = "127.0.0.1:0".into()).await;
+    let endpoint =
+        tonic::transport::Endpoint::from_shared(format!("http://{}", server.health_address.unwrap())).unwrap();
+    let channel = endpoint.connect().await.unwrap();
+    let mut health = HealthClient::new(channel.clone());
+    eventually("serving", async || health.check(of("")).await.unwrap().get_ref().status() == ServingStatus::Serving)
+        .await;
+    assert_eq!(unary(&channel, "Whoami", Duration::ZERO).await.unwrap_err().code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn reflection_is_for_known_callers_and_knows_the_method_list() {
+    let server = TestServer::start(|_| {}).await;
+    let ask = |message| {
+        let request = ServerReflectionRequest { host: String::new(), message_request: Some(message) };
+        Request::new(futures::stream::iter([request]))
+    };
+    let stranger = server.connect(&server.pki.client("spiffe://test.example/stranger", 2)).await.unwrap();
+    let listing = MessageRequest::ListServices(String::new());
+    let refused = ServerReflectionClient::new(stranger).server_reflection_info(ask(listing.clone())).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+
+    let mut client = ServerReflectionClient::new(server.channel().await);
+    let mut answers = client.server_reflection_info(ask(listing)).await.unwrap().into_inner();
+    let Some(MessageResponse::ListServicesResponse(list)) = answers.message().await.unwrap().unwrap().message_response
+    else {
+        panic!("no list")
+    };
+    let names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
+    for name in ["test.v1.Test", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    let symbol = MessageRequest::FileContainingSymbol("grpc.health.v1.Health.List".into());
+    let mut answers = client.server_reflection_info(ask(symbol)).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response;
+    assert!(matches!(answer, Some(MessageResponse::FileDescriptorResponse(_))), "{answer:?}");
+}

@@ -1,0 +1,170 @@
+use std::time::Duration;
+
+use jackfield_server::config::Config;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tonic::{Code, Request};
+use tonic_types::StatusExt as _;
+
+use crate::support::{PATIENCE, Raw, TestServer, eventually, framed, message, spawn, stream, unary};
+
+#[tokio::test]
+async fn calls_beyond_the_limit_are_shed_and_health_is_not() {
+    let server = TestServer::start(|config| config.limits.max_calls = 1).await;
+    let channel = server.channel().await;
+    let busy = spawn({
+        let channel = channel.clone();
+        async move { unary(&channel, "Sleep", Duration::from_secs(2)).await }
+    });
+    eventually("the call is at work", async || server.meters.page().unwrap().contains("Test/Sleep")).await;
+    let shed = unary(&channel, "Whoami", Duration::ZERO).await.unwrap_err();
+    assert_eq!(shed.code(), Code::Unavailable);
+    assert_eq!(shed.get_details_error_info().unwrap().reason, "SERVER_UNAVAILABLE");
+    assert!(shed.get_details_retry_info().unwrap().retry_delay.is_some());
+    let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
+    health.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap();
+    busy.await.unwrap().unwrap();
+    unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_beyond_the_cap_of_an_identity_are_closed() {
+    let server = TestServer::start(|config| config.limits.max_connections_per_identity = 1).await;
+    let first = server.channel().await;
+    unary(&first, "Whoami", Duration::ZERO).await.unwrap();
+    let client = server.pki.client(crate::support::CALLER, 9);
+    if let Ok(second) = server.connect(&client).await {
+        assert!(unary(&second, "Whoami", Duration::ZERO).await.is_err());
+    }
+    unary(&first, "Whoami", Duration::ZERO).await.unwrap();
+    assert!(server.meters.page().unwrap().contains("cap=\"per_identity\""));
+}
+
+#[tokio::test]
+async fn silent_peers_are_dropped_and_do_not_hinder_others() {
+    let server = TestServer::start(|config| {
+        config.tls.handshake_timeout = Duration::from_millis(300);
+        config.tls.max_handshakes_per_ip = 4;
+    })
+    .await;
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(tokio::net::TcpStream::connect(server.address).await.unwrap());
+    }
+    unary(&server.channel().await, "Whoami", Duration::ZERO).await.unwrap();
+    for mut socket in silent {
+        let read = tokio::time::timeout(PATIENCE, socket.read(&mut [0])).await.expect("closed");
+        assert!(matches!(read, Ok(0) | Err(_)));
+    }
+    assert!(server.meters.page().unwrap().contains("cause=\"timeout\""));
+}
+
+#[tokio::test]
+async fn an_old_connection_is_told_to_go_and_its_calls_finish() {
+    let server = TestServer::start(|config| config.limits.connection_age = Duration::from_millis(200)).await;
+    let channel = server.channel().await;
+    // Longer than the age: the call goes on after GOAWAY.
+    unary(&channel, "Sleep", Duration::from_millis(800)).await.unwrap();
+    for _ in 0..20 {
+        unary(&channel, "Sleep", Duration::from_millis(30)).await.unwrap();
+    }
+    assert!(server.meters.page().unwrap().contains("cause=\"age\""));
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let server = TestServer::start(|config| config.limits.connection_idle_timeout = Duration::from_millis(100)).await;
+    let channel = server.channel().await;
+    unary(&channel, "Sleep", Duration::from_millis(300)).await.unwrap();
+    eventually("idle", async || server.meters.page().unwrap().contains("cause=\"idle\"")).await;
+    unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_reads_is_reset() {
+    let server = TestServer::start(|config| {
+        config.limits.write_stall_timeout = Duration::from_millis(200);
+        config.streams.idle_timeout = Duration::from_millis(400);
+    })
+    .await;
+    let channel = server.channel().await;
+    let mut flood = stream(&channel, "Flood", Request::new(message(Duration::ZERO))).await.unwrap();
+    flood.message().await.unwrap().unwrap();
+    eventually("the stream is reset", async || {
+        server.meters.page().unwrap().lines().any(|line| line.starts_with("jackfield_server_streams_stalled"))
+    })
+    .await;
+    // Its neighbours on the connection are not touched.
+    unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
+    let error = loop {
+        match flood.message().await {
+            Ok(item) => assert!(item.is_some(), "a stream that was cut must not look complete"),
+            Err(error) => break error,
+        }
+    };
+    assert_ne!(error.code(), Code::Ok);
+}
+
+fn plaintext(config: &mut Config) {
+    config.listen.plaintext = true;
+    config.listen.plaintext_principal = "caller".into();
+}
+
+#[tokio::test]
+async fn what_is_not_grpc_is_told_so() {
+    let server = TestServer::start(plaintext).await;
+    let mut raw = Raw::connect(server.address).await;
+    for (method, content_type, code) in [
+        ("GET", "application/grpc", 405),
+        ("POST", "application/json", 415),
+        ("POST", "application/grpc-web", 415),
+        ("POST", "application/grpc+proto", 200),
+    ] {
+        let request = http::Request::builder()
+            .method(method)
+            .uri("http://localhost/test.v1.Test/Whoami")
+            .header("content-type", content_type)
+            .body(http_body_util::Full::from(framed(&message(Duration::ZERO))))
+            .unwrap();
+        assert_eq!(raw.send(request).await.http_status, code, "{method} {content_type}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_none_and_one_that_is_too_large_are_refused_in_our_form() {
+    let server = TestServer::start(plaintext).await;
+    let mut raw = Raw::connect(server.address).await;
+    let mut refused = async |headers: &[(&str, &str)], bytes: Vec<u8>| {
+        raw.post("/test.v1.Test/Sleep", headers, bytes).await.status.unwrap()
+    };
+    // Five bytes announce 5 MiB, more than tonic's own limit.
+    let too_large = refused(&[], vec![0, 0, 0x50, 0, 0]).await;
+    assert_eq!(too_large.code(), Code::ResourceExhausted, "{too_large:?}");
+    assert_eq!(too_large.get_details_error_info().unwrap().reason, "QUOTA_EXCEEDED");
+    for malformed in [vec![], vec![0, 0, 0, 0, 2, 0x0a, 0xff], vec![9, 0, 0, 0, 0], vec![0, 0, 0, 0, 9, 1]] {
+        let status = refused(&[], malformed.clone()).await;
+        assert_eq!(status.code(), Code::InvalidArgument, "{malformed:?}: {status:?}");
+        assert_eq!(status.get_details_error_info().unwrap().reason, "MESSAGE_MALFORMED");
+    }
+    let compressed = refused(&[("grpc-encoding", "gzip")], vec![1, 0, 0, 0, 0]).await;
+    assert_eq!(compressed.get_details_error_info().unwrap().reason, "MESSAGE_MALFORMED", "{compressed:?}");
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_ends_the_connection() {
+    let server = TestServer::start(|config| {
+        config.listen.plaintext = true;
+        config.limits.max_control_frames_per_second = 1;
+    })
+    .await;
+    let mut socket = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    for _ in 0..200 {
+        // Once closed, writing fails; that is what is waited for.
+        if socket.write_all(b"\0\0\x08\x06\0\0\0\0\0\0\0\0\0\0\0\0\0").await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut rest = Vec::new();
+    tokio::time::timeout(PATIENCE, socket.read_to_end(&mut rest)).await.expect("closed").ok();
+}

@@ -1,0 +1,196 @@
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rcgen::{ExtendedKeyUsagePurpose, SanType};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use x509_parser::prelude::FromDer as _;
+
+use crate::support::{CALLER, Leaf, Pair, Pki, TestServer, assert_no_answer, eventually, unary};
+
+#[tokio::test]
+async fn a_new_server_certificate_is_used_and_live_connections_stay() {
+    let server = TestServer::start(|_| {}).await;
+    let channel = server.channel().await;
+    unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
+    let client = server.pki.client(CALLER, 1);
+    assert_eq!(serial_served(&server, &client).await, 100);
+
+    let slow = {
+        let channel = channel.clone();
+        async move { unary(&channel, "Sleep", Duration::from_millis(500)).await }
+    };
+    let slow = crate::support::spawn(slow);
+    server.pki.write_server(101);
+    eventually("the new certificate is served", async || serial_served(&server, &client).await == 101).await;
+    slow.await.unwrap().unwrap();
+    // One connection all the time: a channel that had connected anew would show in the count.
+    unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
+    let page = server.meters.page().unwrap();
+    assert!(!page.contains("cause=\"certificate\""), "{page}");
+}
+
+#[tokio::test]
+async fn a_bad_file_keeps_the_former_certificate() {
+    let server = TestServer::start(|_| {}).await;
+    let client = server.pki.client(CALLER, 1);
+    server.pki.write("server.pem", "no certificate");
+    eventually("the fault is counted", async || server.meters.page().unwrap().contains("kept_former")).await;
+    assert_eq!(serial_served(&server, &client).await, 100);
+    // A certificate that does not fit the key is no better.
+    server.pki.write("server.pem", &server.pki.client(CALLER, 7).certificate);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(serial_served(&server, &client).await, 100);
+    server.pki.write_server(102);
+    eventually("a good one is taken again", async || serial_served(&server, &client).await == 102).await;
+}
+
+#[tokio::test]
+async fn a_revoked_client_loses_its_connection_and_gets_no_other() {
+    let pki = Pki::new();
+    pki.write_crl(&[]);
+    let crl = pki.path("crl.pem");
+    let server = TestServer::start_with(pki, |config| config.tls.client_crl = crl).await;
+    let (bad, good) = (server.pki.client(CALLER, 41), server.pki.client(CALLER, 42));
+    let bad_channel = server.connect(&bad).await.unwrap();
+    let good_channel = server.connect(&good).await.unwrap();
+    let mut bad_stream = crate::support::stream(&bad_channel, "Stream", hour()).await.unwrap();
+    let mut good_stream = crate::support::stream(&good_channel, "Stream", hour()).await.unwrap();
+    assert_eq!(bad_stream.message().await.unwrap().unwrap().seconds, 0);
+    assert_eq!(good_stream.message().await.unwrap().unwrap().seconds, 0);
+
+    server.pki.write_crl(&[41]);
+    let cut = tokio::time::timeout(Duration::from_secs(5), bad_stream.message()).await.expect("cut in 5 s");
+    assert!(cut.is_err(), "{cut:?}");
+    let again = async || unary(&bad_channel, "Whoami", Duration::ZERO).await;
+    assert!(again().await.is_err());
+    unary(&good_channel, "Whoami", Duration::ZERO).await.unwrap();
+    let still = tokio::time::timeout(Duration::from_millis(100), good_stream.message()).await;
+    assert!(still.is_err(), "the other client's stream goes on: {still:?}");
+}
+
+#[tokio::test]
+async fn an_expired_client_loses_its_connection() {
+    let server = TestServer::start(|_| {}).await;
+    let client = server.pki.issue(&Leaf {
+        sans: vec![SanType::URI(CALLER.try_into().unwrap())],
+        serial: 5,
+        common_name: "client",
+        valid_for: 3,
+        usage: ExtendedKeyUsagePurpose::ClientAuth,
+    });
+    let channel = server.connect(&client).await.unwrap();
+    let mut stream = crate::support::stream(&channel, "Stream", hour()).await.unwrap();
+    stream.message().await.unwrap().unwrap();
+    let cut = tokio::time::timeout(Duration::from_secs(3 + 5), stream.message()).await.expect("cut in time");
+    assert!(cut.is_err(), "{cut:?}");
+    assert_no_answer(&unary(&channel, "Whoami", Duration::ZERO).await.unwrap_err());
+}
+
+#[tokio::test]
+async fn a_removed_authority_cuts_its_clients() {
+    let server = TestServer::start(|_| {}).await;
+    let channel = server.channel().await;
+    let mut stream = crate::support::stream(&channel, "Stream", hour()).await.unwrap();
+    stream.message().await.unwrap().unwrap();
+    server.pki.write("ca.pem", std::str::from_utf8(&Pki::new().read("ca.pem")).unwrap());
+    let cut = tokio::time::timeout(Duration::from_secs(5), stream.message()).await.expect("cut in 5 s");
+    assert!(cut.is_err(), "{cut:?}");
+}
+
+#[tokio::test]
+async fn sessions_are_not_resumed() {
+    let server = TestServer::start(|_| {}).await;
+    let client = server.pki.client(CALLER, 1);
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let config = Arc::new(client_config(&client, version, Arc::default()));
+        for _ in 0..3 {
+            let stream = handshake(&server, config.clone()).await;
+            assert_eq!(stream.get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        }
+    }
+}
+
+fn hour() -> tonic::Request<prost_types::Duration> {
+    tonic::Request::new(crate::support::message(Duration::from_secs(3_600)))
+}
+
+/// The serial number of the certificate that a new connection is shown.
+async fn serial_served(server: &TestServer, client: &Pair) -> u64 {
+    let seen = Arc::new(Mutex::new(None));
+    let config = client_config(client, &rustls::version::TLS13, seen.clone());
+    handshake(server, Arc::new(config)).await;
+    let seen = seen.lock().unwrap();
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(seen.as_ref().unwrap()).unwrap();
+    certificate.raw_serial().iter().fold(0, |serial, byte| serial << 8 | u64::from(*byte))
+}
+
+async fn handshake(
+    server: &TestServer,
+    config: Arc<rustls::ClientConfig>,
+) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    let socket = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = tokio_rustls::TlsConnector::from(config).connect(name, socket).await.unwrap();
+    // The server speaks first in HTTP/2: reading takes in tickets too, if there were any.
+    let mut byte = [0];
+    tokio::io::AsyncReadExt::read_exact(&mut stream, &mut byte).await.unwrap();
+    stream
+}
+
+fn client_config(
+    client: &Pair,
+    version: &'static rustls::SupportedProtocolVersion,
+    seen: Arc<Mutex<Option<CertificateDer<'static>>>>,
+) -> rustls::ClientConfig {
+    let certificate = CertificateDer::from_pem_slice(client.certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(client.key.as_bytes()).unwrap();
+    let mut config = rustls::ClientConfig::builder_with_protocol_versions(&[version])
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Recorder(seen)))
+        .with_client_auth_cert(vec![certificate], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config
+}
+
+/// Notes the server's certificate.
+#[derive(Debug)]
+struct Recorder(Arc<Mutex<Option<CertificateDer<'static>>>>);
+
+impl ServerCertVerifier for Recorder {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        *self.0.lock().unwrap() = Some(end_entity.clone().into_owned());
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        vec![rustls::SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}
