@@ -1,0 +1,110 @@
+//! Marked secrets, and the search for them in every form that they may leak in.
+
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use uuid::Uuid;
+
+/// A secret that stands nowhere else, with a name for what it was planted as.
+#[derive(Clone, Debug)]
+pub struct Canary {
+    /// What it was planted as, for messages: "connector.generic.http_authentication_password".
+    pub planted_as: String,
+    /// The secret.
+    pub secret: String,
+}
+
+impl Canary {
+    /// A fresh one. It holds letters, digits and "-" only, and so fits every secret field.
+    pub fn new(planted_as: impl Into<String>) -> Self {
+        let id = Uuid::now_v7().simple().to_string();
+        // The end of a UUIDv7 is random, its beginning is not.
+        Self { planted_as: planted_as.into(), secret: format!("cnry-{}", &id[12..]) }
+    }
+
+    /// The names of the forms in which it stands in these bytes; empty: it does not.
+    pub fn forms_in(&self, bytes: &[u8]) -> Vec<&'static str> {
+        self.forms().into_iter().filter(|(_, form)| contains(bytes, form)).map(|(name, _)| name).collect()
+    }
+
+    /// # Panics
+    /// When it stands in these bytes in any form.
+    pub fn assert_not_in(&self, place: &str, bytes: &[u8]) {
+        let forms = self.forms_in(bytes);
+        assert!(forms.is_empty(), "the secret of {} stands in {place}, as {forms:?}", self.planted_as);
+    }
+
+    /// The secret as text, as hexadecimal, as base64 at each of the three offsets, as the `Debug` of bytes, as UTF-16,
+    /// and backwards.
+    fn forms(&self) -> Vec<(&'static str, Vec<u8>)> {
+        let secret = self.secret.as_bytes();
+        let list = secret.iter().map(u8::to_string).collect::<Vec<_>>();
+        vec![
+            ("text", secret.to_vec()),
+            ("lower-case hexadecimal", hex::encode(secret).into_bytes()),
+            ("upper-case hexadecimal", hex::encode_upper(secret).into_bytes()),
+            ("base64", base64_inside(secret, 0)),
+            ("base64 at offset 1", base64_inside(secret, 1)),
+            ("base64 at offset 2", base64_inside(secret, 2)),
+            ("list of bytes", list.join(", ").into_bytes()),
+            ("JSON list of bytes", list.join(",").into_bytes()),
+            ("UTF-16", self.secret.encode_utf16().flat_map(u16::to_le_bytes).collect()),
+            ("text backwards", secret.iter().rev().copied().collect()),
+        ]
+    }
+}
+
+/// Whether these bytes hold this sequence.
+pub fn contains(bytes: &[u8], sequence: &[u8]) -> bool {
+    let Some((first, rest)) = sequence.split_first() else { return true };
+    let mut at = bytes;
+    // The first byte is found fast, and the rest is compared only there.
+    while let Some(found) = at.iter().position(|byte| byte == first) {
+        at = &at[found + 1..];
+        if at.starts_with(rest) {
+            return true;
+        }
+    }
+    false
+}
+
+/// The characters of base64 that depend on these bytes alone, when so many others stand before them (modulo 3). Both
+/// alphabets agree, because a canary is ASCII without the bytes that give "+" or "/".
+fn base64_inside(bytes: &[u8], before: usize) -> Vec<u8> {
+    let padded = [&vec![0; before], bytes].concat();
+    let whole = STANDARD_NO_PAD.encode(&padded).into_bytes();
+    let start = (before * 8).div_ceil(6);
+    let end = padded.len() * 8 / 6;
+    whole[start..end].to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_is_found_amid_other_bytes() {
+        let canary = Canary::new("test");
+        for (name, form) in canary.forms() {
+            let haystack = [b"before c", form.as_slice(), b" after"].concat();
+            assert!(canary.forms_in(&haystack).contains(&name), "{name}");
+        }
+        assert_eq!(canary.forms_in(b"nothing here, cnry-"), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn base64_of_a_longer_text_is_found() {
+        let canary = Canary::new("test");
+        for before in ["", "a", "ab", "abc", "user:"] {
+            for after in ["", "x", "xy"] {
+                let encoded = STANDARD_NO_PAD.encode(format!("{before}{}{after}", canary.secret));
+                assert!(!canary.forms_in(encoded.as_bytes()).is_empty(), "{before:?} {after:?}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "the secret of a field stands in a log")]
+    fn a_leak_is_a_panic() {
+        let canary = Canary::new("a field");
+        canary.assert_not_in("a log", format!("password={}", canary.secret).as_bytes());
+    }
+}

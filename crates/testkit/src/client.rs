@@ -1,0 +1,74 @@
+//! Clients of a test server: one connection, and a typed client of every service on it.
+
+use std::net::SocketAddr;
+
+use jackfield_api::v1::{
+    admin_service_client::AdminServiceClient, configuration_service_client::ConfigurationServiceClient,
+    connection_service_client::ConnectionServiceClient, connector_service_client::ConnectorServiceClient,
+    credentials_service_client::CredentialsServiceClient, key_service_client::KeyServiceClient,
+    user_connector_service_client::UserConnectorServiceClient,
+};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use crate::pki::Leaf;
+
+/// A caller. It connects with its first call, and again when the connection is lost; copies share the connection.
+#[derive(Clone, Debug)]
+pub struct Client {
+    channel: Channel,
+}
+
+impl Client {
+    /// A caller that trusts this authority and presents this certificate, or none.
+    ///
+    /// # Panics
+    /// When the certificates are not PEM.
+    pub fn new(server: SocketAddr, ca_pem: &str, leaf: Option<&Leaf>) -> Self {
+        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca_pem)).domain_name("localhost");
+        if let Some(leaf) = leaf {
+            tls = tls.identity(Identity::from_pem(&leaf.certificate_pem, &leaf.key_pem));
+        }
+        let endpoint = Endpoint::from_shared(format!("https://{server}")).expect("address of the server");
+        Self { channel: endpoint.tls_config(tls).expect("certificates of the client").connect_lazy() }
+    }
+
+    /// The connection itself, for clients of other services: health, reflection, a raw path.
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// AdminService.
+    pub fn admin(&self) -> AdminServiceClient<Channel> {
+        AdminServiceClient::new(self.channel())
+    }
+
+    /// ConfigurationService.
+    pub fn configurations(&self) -> ConfigurationServiceClient<Channel> {
+        ConfigurationServiceClient::new(self.channel())
+    }
+
+    /// ConnectionService.
+    pub fn connections(&self) -> ConnectionServiceClient<Channel> {
+        ConnectionServiceClient::new(self.channel())
+    }
+
+    /// ConnectorService.
+    pub fn connectors(&self) -> ConnectorServiceClient<Channel> {
+        ConnectorServiceClient::new(self.channel())
+    }
+
+    /// CredentialsService.
+    pub fn credentials(&self) -> CredentialsServiceClient<Channel> {
+        CredentialsServiceClient::new(self.channel())
+    }
+
+    /// KeyService.
+    pub fn keys(&self) -> KeyServiceClient<Channel> {
+        KeyServiceClient::new(self.channel())
+    }
+
+    /// UserConnectorService.
+    pub fn user_connectors(&self) -> UserConnectorServiceClient<Channel> {
+        UserConnectorServiceClient::new(self.channel())
+    }
+}

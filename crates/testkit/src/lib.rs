@@ -1,0 +1,34 @@
+//! What the tests of Jackfield share: servers of their own on both databases, certificates of every kind, clients,
+//! fixtures, assertions.
+//!
+//! A black-box test starts like this:
+//!
+//! ```ignore
+//! on_both! {
+//!     async fn a_blank_name_is_refused(server) {
+//!         let request = v1::CreateConnectorRequest { connector: Some(a_connector(" ")), ..Default::default() };
+//!         let result = server.client("alpha").connectors().create_connector(request).await;
+//!         expect_status(result, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connector.name"]);
+//!     }
+//! }
+//! ```
+//!
+//! Everything here panics instead of returning errors: a test has nothing better to do with one.
+
+pub mod backend;
+pub mod canary;
+pub mod client;
+pub mod collect;
+pub mod fixture;
+pub mod logs;
+pub mod pki;
+pub mod postgres;
+pub mod server;
+pub mod status;
+
+pub use backend::Backend;
+pub use canary::Canary;
+pub use client::Client;
+pub use pki::{Flaw, Identity, Pki};
+pub use server::TestServer;
+pub use status::{Refusal, expect_status};

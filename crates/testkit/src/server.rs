@@ -1,0 +1,355 @@
+//! A real server in the test process: its own data, its own port, mutual TLS.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jackfield_api::v1;
+use jackfield_server::{
+    Server,
+    config::{Config, PrincipalConfig, SecretUrl},
+};
+use tempfile::TempDir;
+use tokio::{
+    runtime::{self, Runtime},
+    sync::oneshot,
+};
+
+use crate::{
+    backend::Backend,
+    client::Client,
+    fixture, logs,
+    pki::{Identity, Leaf, Pki},
+    postgres::{self, Database},
+};
+
+/// The principals of a test server: name, tenant, rights. The identity of each is [`Identity::of`] its name.
+pub const PRINCIPALS: [(&str, &str, &[&str]); 4] = [
+    ("operator", "default", &["*"]),
+    ("alpha", "alpha", &["*"]),
+    ("beta", "beta", &["*"]),
+    (
+        "reader",
+        "alpha",
+        &[
+            "configurations.read",
+            "connections.read",
+            "connectors.read",
+            "credentials.read",
+            "keys.read",
+            "user_connectors.read",
+        ],
+    ),
+];
+
+/// A running server. It ends with this value; [`TestServer::stop`] ends it in good order.
+///
+/// It has the tenants `default`, `alpha` and `beta` and the [`PRINCIPALS`].
+pub struct TestServer {
+    data: Arc<Data>,
+    config: Config,
+    running: Option<Running>,
+    /// One connection for each caller.
+    clients: Mutex<HashMap<String, Client>>,
+}
+
+/// What outlives one run of a server, and what replicas share.
+struct Data {
+    backend: Backend,
+    directory: TempDir,
+    pki: Pki,
+    database: Option<Database>,
+}
+
+/// A server at work, in a runtime of its own: when that goes, every task of the server goes, as in a crash.
+struct Running {
+    address: SocketAddr,
+    shutdown: oneshot::Sender<()>,
+    /// Whether every call could end by itself.
+    ended: oneshot::Receiver<bool>,
+    _runtime: ServerRuntime,
+}
+
+struct ServerRuntime(Option<Runtime>);
+
+// === impl TestServer ===
+
+impl TestServer {
+    /// Starts a server on an empty database.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start(backend: Backend) -> Self {
+        Self::start_with(backend, |_| {}).await
+    }
+
+    /// Starts a server on an empty database, with changes to its configuration.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_with(backend: Backend, change: impl FnOnce(&mut Config)) -> Self {
+        logs::install();
+        let data = tokio::task::spawn_blocking(move || Data::create(backend)).await.expect("data of the server");
+        let mut config = data.config();
+        change(&mut config);
+        let mut server = Self { data: Arc::new(data), config, running: None, clients: Mutex::default() };
+        server.run().await;
+        server.create_tenants().await;
+        server
+    }
+
+    /// Starts another server on the same database, keyring and certificates, as a replica.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn replica(&self) -> Self {
+        let data = Arc::clone(&self.data);
+        let mut server = Self { data, config: self.config.clone(), running: None, clients: Mutex::default() };
+        server.run().await;
+        server
+    }
+
+    /// A caller of that name out of [`PRINCIPALS`], or one that an own configuration knows by [`Identity::of`] this name.
+    pub fn client(&self, principal: &str) -> Client {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let connect = || self.client_with(&self.data.pki.client(Identity::of(principal)));
+        clients.entry(principal.to_owned()).or_insert_with(connect).clone()
+    }
+
+    /// A caller with a certificate of the test's choice.
+    pub fn client_with(&self, leaf: &Leaf) -> Client {
+        Client::new(self.address(), &self.data.pki.ca_pem(), Some(leaf))
+    }
+
+    /// A caller without a certificate.
+    pub fn anonymous(&self) -> Client {
+        Client::new(self.address(), &self.data.pki.ca_pem(), None)
+    }
+
+    /// Where it listens.
+    ///
+    /// # Panics
+    /// When it is stopped.
+    pub fn address(&self) -> SocketAddr {
+        self.running.as_ref().expect("the server is stopped").address
+    }
+
+    /// Its authority.
+    pub fn pki(&self) -> &Pki {
+        &self.data.pki
+    }
+
+    /// The database it runs on.
+    pub fn backend(&self) -> Backend {
+        self.data.backend
+    }
+
+    /// Its PostgreSQL database.
+    ///
+    /// # Panics
+    /// When it runs on SQLite.
+    pub fn postgres(&self) -> &Database {
+        self.data.database.as_ref().expect("the server runs on SQLite")
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.config.data_dir
+    }
+
+    /// Its SQLite file.
+    pub fn sqlite_file(&self) -> PathBuf {
+        self.data_dir().join("jackfield.sqlite3")
+    }
+
+    /// Its configuration; changes take effect with the next [`TestServer::restart`].
+    pub fn config_mut(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
+    /// All that its database has written, as bytes to search in. The keyring is not part of it.
+    pub fn stored_bytes(&self) -> Vec<u8> {
+        match &self.data.database {
+            Some(database) => database.stored_bytes(),
+            None => {
+                let files = ["", "-wal", "-shm", "-journal"].map(|suffix| {
+                    let mut path = self.sqlite_file().into_os_string();
+                    path.push(suffix);
+                    std::fs::read(path).unwrap_or_default()
+                });
+                files.concat()
+            }
+        }
+    }
+
+    /// Drains the server, waits until it has ended, and returns whether every call could end by itself.
+    ///
+    /// # Panics
+    /// When it does not run, or failed.
+    pub async fn stop(&mut self) -> bool {
+        let Running { shutdown, ended, _runtime, .. } = self.running.take().expect("the server is stopped");
+        self.forget_clients();
+        shutdown.send(()).expect("the server has failed");
+        ended.await.expect("the server has failed")
+    }
+
+    /// Drops the server where it stands, as a crash does.
+    pub fn crash(&mut self) {
+        self.forget_clients();
+        self.running = None;
+    }
+
+    /// Stops the server if it runs, and starts it on the same data, on another port.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn restart(&mut self) {
+        if self.running.is_some() {
+            self.stop().await;
+        }
+        self.run().await;
+    }
+
+    async fn run(&mut self) {
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+        let config = self.config.clone();
+        let (bound, address) = oneshot::channel();
+        let (shutdown, stopped) = oneshot::channel();
+        let (ending, ended) = oneshot::channel();
+        runtime.spawn(async move {
+            let server = bind(config).await;
+            let address = server.local_addr().expect("the server listens on TCP");
+            // Nobody waits for these any more when the test has ended.
+            let _ = bound.send(address);
+            let complete = server.serve(async move { drop(stopped.await) }).await;
+            let _ = ending.send(complete);
+        });
+        let _runtime = ServerRuntime(Some(runtime));
+        let address = address.await.expect("the server does not start");
+        self.running = Some(Running { address, shutdown, ended, _runtime });
+    }
+
+    async fn create_tenants(&self) {
+        for name in ["alpha", "beta"] {
+            let request = v1::CreateTenantRequest { tenant: Some(fixture::a_tenant(name)), ..Default::default() };
+            self.client("operator").admin().create_tenant(request).await.expect("a tenant of the test server");
+        }
+    }
+
+    fn forget_clients(&self) {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl fmt::Debug for TestServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.running.as_ref().map(|running| running.address);
+        f.debug_struct("TestServer").field("backend", &self.data.backend).field("address", &address).finish()
+    }
+}
+
+/// A server with the real service behind it.
+async fn bind(config: Config) -> Server {
+    let backend = jackfield_server::open(&config).await.expect("the service does not start");
+    Server::bind(config, backend).await.expect("the server does not start")
+}
+
+// === impl ServerRuntime ===
+
+impl Drop for ServerRuntime {
+    fn drop(&mut self) {
+        // A runtime may not be dropped within another one, for that would wait.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+// === impl Data ===
+
+impl Data {
+    fn create(backend: Backend) -> Self {
+        let directory = tempfile::Builder::new().prefix("jackfield-test-").tempdir().expect("no temporary directory");
+        Self {
+            backend,
+            pki: Pki::create(&directory.path().join("test-pki")),
+            database: (backend == Backend::Postgres).then(postgres::fresh_database),
+            directory,
+        }
+    }
+
+    fn config(&self) -> Config {
+        let mut config = Config { data_dir: self.directory.path().join("data"), ..Config::default() };
+        config.listen.address = "127.0.0.1:0".to_owned();
+        config.tls.certificate = self.pki.path("server.pem");
+        config.tls.private_key = self.pki.path("server-key.pem");
+        config.tls.client_ca = self.pki.path("ca.pem");
+        config.tls.client_crl = self.pki.path("crl.pem");
+        config.reveal.enabled = true;
+        config.identity.principals =
+            PRINCIPALS.iter().map(|(name, tenant, rights)| principal(name, tenant, rights)).collect();
+        if let Some(database) = &self.database {
+            config.database.url = SecretUrl::new(database.url());
+        }
+        config
+    }
+}
+
+/// A principal that is known by [`Identity::of`] its name.
+pub fn principal(name: &str, tenant: &str, rights: &[&str]) -> PrincipalConfig {
+    let Identity::Spiffe(spiffe) = Identity::of(name) else { unreachable!("Identity::of gives a SPIFFE identity") };
+    PrincipalConfig {
+        name: name.to_owned(),
+        tenant: tenant.to_owned(),
+        rights: rights.iter().map(|&right| right.to_owned()).collect(),
+        spiffe,
+        ..PrincipalConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{collect, on_both, pki::Flaw};
+
+    on_both! {
+        async fn only_known_callers_are_answered(server) {
+            let list = |client: Client| async move {
+                collect::items(client.connectors().list_connectors(v1::ListConnectorsRequest::default()).await).await
+            };
+            assert_eq!(list(server.client("alpha")).await.unwrap(), []);
+            assert_eq!(list(server.replica().await.client("beta")).await.unwrap(), []);
+            list(server.anonymous()).await.unwrap_err();
+            list(server.client_with(&server.pki().client(Identity::of("nobody")))).await.unwrap_err();
+            let stranger = server.pki().flawed_client(Identity::of("alpha"), Flaw::WrongAuthority);
+            list(server.client_with(&stranger)).await.unwrap_err();
+        }
+
+        async fn data_outlives_a_stop_and_a_crash(server) {
+            let mut server = server;
+            let connector = Some(fixture::a_connector("kept"));
+            let request = v1::CreateConnectorRequest { connector, ..Default::default() };
+            server.client("alpha").connectors().create_connector(request).await.unwrap();
+            assert!(crate::canary::contains(&server.stored_bytes(), b"kept"));
+            server.restart().await;
+            server.crash();
+            server.restart().await;
+            let request = v1::GetConnectorRequest { reference: "name:kept".to_owned() };
+            server.client("alpha").connectors().get_connector(request).await.unwrap();
+        }
+
+        async fn data_is_of_the_backend_and_made_anew(backend: Backend) {
+            let create = move || (Data::create(backend), Data::create(backend));
+            let (one, other) = tokio::task::spawn_blocking(create).await.unwrap();
+            let (first, second) = (one.config(), other.config());
+            assert_eq!(one.database.is_some(), backend == Backend::Postgres);
+            assert_eq!(first.database.url.expose().starts_with("postgres://"), backend == Backend::Postgres);
+            assert_ne!(first.database_url().expose(), second.database_url().expose());
+            assert_ne!(one.pki.ca_pem(), other.pki.ca_pem());
+        }
+    }
+}

@@ -1,0 +1,324 @@
+"""The session of the README with Python grpcio.
+
+Besides the session itself it shows what another gRPC library needs: the contract compiles with protoc's Python generator
+(into a temporary directory, at run time), health and reflection answer, error details decode, a deadline and a cancelled
+stream end as they should, and who presents no certificate gets nothing.
+
+Environment: as in session.sh.
+"""
+
+import importlib
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import grpc
+import grpc_tools
+from google.protobuf import json_format
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
+from grpc_tools import protoc
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+JACKFIELD = os.environ.get("JACKFIELD", "target/debug/jackfield")
+ADDRESS = os.environ.get("JACKFIELD_ADDRESS", "127.0.0.1:7443")
+DATA = pathlib.Path(os.environ.get("JACKFIELD_DATA", "data"))
+FILES = ["admin", "configuration", "connection", "connector", "credentials", "key", "user_connector"]
+TIMEOUT = 20
+
+KEY_ID = "ce485a91-906f-4615-af75-81d37dc71e90"
+SECRETS = ["basicPassword", "clientSecretOfTheSession", "refreshTokenOfTheSession", "PRIVATE KEY"]
+
+
+class Service:
+    """A service of the contract: its methods take and return JSON, lists return a list of pages."""
+
+    def __init__(self, stub, messages, received):
+        self._stub, self._messages, self._received = stub, messages, received
+
+    def __getattr__(self, method):
+        def call(**fields):
+            request = json_format.ParseDict(fields, getattr(self._messages, f"{method}Request")())
+            answer = getattr(self._stub, method)(request, timeout=TIMEOUT)
+            if not hasattr(answer, "__next__"):
+                return self._note(method, answer)
+            return [self._note(method, page) for page in answer]
+
+        return call
+
+    def _note(self, method, message):
+        self._received.append((method, message.SerializeToString()))
+        return json_format.MessageToDict(message)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as directory:
+        contract = compile_contract(pathlib.Path(directory))
+        with channel(client_certificate=True) as secure:
+            received = []
+            services = {}
+            for file in FILES:
+                messages, stubs = contract[f"{file}_pb2"], contract[f"{file}_pb2_grpc"]
+                name = next(name for name in dir(stubs) if name.endswith("ServiceStub"))
+                stub = getattr(stubs, name)(secure)
+                services[name.removesuffix("ServiceStub")] = Service(stub, messages, received)
+            answers_health_and_reflection(secure)
+            session(services, pathlib.Path(directory))
+            deadlines_and_cancelling(secure, services["Connector"])
+            no_answer_held_a_secret(received)
+        without_certificate(contract)
+    print("done")
+
+
+def session(services, directory):
+    # A connector: the example of the FusionAuth Generic Connector, field for field.
+    certificate, private_key = client_certificate(directory)
+    key = services["Key"].ImportKey(
+        id=KEY_ID, key={"name": "FusionAuth client", "certificatePem": certificate}, privateKeyPem=private_key
+    )["key"]
+    equal((key["id"], key["type"], key["privateKeySet"]), (KEY_ID, "KEY_TYPE_CLIENT_IDENTITY", True))
+
+    connector = services["Connector"].CreateConnector(
+        connector={
+            "name": "My Generic Connector",
+            "generic": {
+                "authenticationUrl": "http://localhost:3000/api/authenticate",
+                "httpAuthenticationUsername": "basicUsername",
+                "httpAuthenticationPassword": "basicPassword",
+            },
+            "connectTimeout": "0.100s",
+            "readTimeout": "0.100s",
+            "headers": {"header1": "value1", "header2": "value2"},
+            "clientIdentityKey": KEY_ID,
+            "data": {"modifiedBy": "richard"},
+            "debug": True,
+        }
+    )["connector"]
+    generic = {
+        "authenticationUrl": "http://localhost:3000/api/authenticate",
+        "httpAuthenticationUsername": "basicUsername",
+        "httpAuthenticationPasswordSet": True,
+    }
+    expected = {
+        "name": "My Generic Connector",
+        "generic": generic,
+        "connectTimeout": "0.100s",
+        "readTimeout": "0.100s",
+        "headers": {"header1": "value1", "header2": "value2"},
+        "clientIdentityKey": KEY_ID,
+        "data": {"modifiedBy": "richard"},
+        "debug": True,
+        "enabled": True,
+    }
+    equal({field: connector.get(field) for field in expected}, expected)
+    equal(services["Connector"].GetConnector(reference="name:my generic connector")["connector"], connector)
+
+    # All that is wrong with a request is said at once.
+    details = refused(
+        "FIELD_INVALID",
+        grpc.StatusCode.INVALID_ARGUMENT,
+        services["Connector"].CreateConnector,
+        connector={"name": " ", "generic": {"authenticationUrl": "nowhere"}, "connectTimeout": "0s"},
+    )
+    fields = sorted(violation.field for violation in details["BadRequest"].field_violations)
+    equal(fields, ["connector.connect_timeout", "connector.generic.authentication_url", "connector.name"])
+
+    # A connection on it, with the fields of Authress.
+    connection = services["Connection"].CreateConnection(
+        connection={
+            "name": "Company login",
+            "externalId": "company-login",
+            "connector": "name:My Generic Connector",
+            "authenticationUrl": "https://login.example.com/authorize",
+            "tokenUrl": "https://login.example.com/token",
+            "issuerUrl": "https://login.example.com",
+            "clientId": "jackfield",
+            "clientSecrets": [{"secretId": "2026", "value": "clientSecretOfTheSession"}],
+            "supportedContentType": "TOKEN_CONTENT_TYPE_FORM",
+            "parameters": {"access_type": "offline"},
+            "linking": "LINKING_TYPE_EXPLICIT",
+            "tags": {"team": "a"},
+        }
+    )["connection"]
+    equal(connection["connector"], connector["id"])
+    equal((connection["type"], connection["scope"]), ("CONNECTION_TYPE_OAUTH2", "profile email openid"))
+    equal([set(secret) for secret in connection["clientSecrets"]], [{"secretId", "createTime"}])
+
+    # A user, linked to the connector, with a credential.
+    link = {"userId": "user-1", "connector": "name:My Generic Connector"}
+    added = services["UserConnector"].AddUserConnector(**link)
+    equal((added["created"], added["userConnector"]["state"]), (True, "USER_CONNECTOR_STATE_ATTACHED"))
+    again = services["UserConnector"].AddUserConnector(**link)
+    equal(("created" in again, bool(again["warning"])), (False, True))
+
+    credential = services["Credentials"].CreateCredential(
+        credential={"externalId": "user-1-login", **link, "connection": "ext:company-login"},
+        material={
+            "oauth2": {
+                "accessToken": "accessTokenOfTheSession",
+                "refreshToken": "refreshTokenOfTheSession",
+                "expireTime": "2100-01-01T00:00:00Z",
+                "scopes": ["profile", "email"],
+            }
+        },
+    )["credential"]
+    equal((credential["status"], credential["isDefault"]), ("CREDENTIAL_STATUS_VALID", True))
+
+    # A usable token comes back.
+    token = services["Credentials"].IssueAccessToken(reference="ext:user-1-login")
+    expected = {
+        "accessToken": "accessTokenOfTheSession",
+        "tokenType": "Bearer",
+        "expireTime": "2100-01-01T00:00:00Z",
+        "scopes": ["profile", "email"],
+        "credential": credential["id"],
+        "credentialVersion": "1",
+    }
+    equal(token, expected)
+
+    # A configuration on it, beside the default one that was born with the credential.
+    configuration = services["Configuration"].CreateConfiguration(
+        configuration={
+            "credential": "ext:user-1-login",
+            "externalId": "Team A",
+            "sharedSettings": {"language": "en", "retries": 3.0, "nested": {"list": [1.0, None, True]}},
+        }
+    )["configuration"]
+    equal(configuration["sharedSettings"], {"language": "en", "retries": 3.0, "nested": {"list": [1.0, None, True]}})
+
+    # Every list, page by page, to its end and from a token on.
+    lists = [
+        (services["Key"].ListKeys, "keys", 1),
+        (services["Connector"].ListConnectors, "connectors", 1),
+        (services["Connection"].ListConnections, "connections", 1),
+        (services["UserConnector"].ListUserConnectors, "userConnectors", 1),
+        (services["Credentials"].ListCredentials, "credentials", 1),
+        (services["Configuration"].ListConfigurations, "configurations", 2),
+        (services["Admin"].ListTenants, "tenants", 1),
+    ]
+    for method, field, count in lists:
+        pages = method(pageSize=1)
+        equal([len(page[field]) for page in pages], [1] * count)
+        equal(["nextPageToken" in page for page in pages], [True] * (count - 1) + [False])
+    rest = services["Configuration"].ListConfigurations(pageToken=pages_token(services), pageSize=1)
+    equal(len(rest), 1)
+
+    # The link goes, and with it what hangs on it.
+    removed = services["UserConnector"].RemoveUserConnector(**link)
+    equal(removed, {"removed": True, "credentialsDeleted": "1", "configurationsDeleted": "2"})
+    details = refused(
+        "CREDENTIAL_NOT_FOUND",
+        grpc.StatusCode.NOT_FOUND,
+        services["Credentials"].GetCredential,
+        reference="ext:user-1-login",
+    )
+    equal("ResourceInfo" in details, True)
+    again = services["UserConnector"].RemoveUserConnector(**link)
+    equal(("removed" in again, bool(again["warning"])), (False, True))
+
+
+def pages_token(services):
+    return services["Configuration"].ListConfigurations(pageSize=1, limit=1)[0]["nextPageToken"]
+
+
+def answers_health_and_reflection(secure):
+    health = health_pb2_grpc.HealthStub(secure)
+    for service in ["", "jackfield.v1.ConnectorService"]:
+        status = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT).status
+        equal(status, health_pb2.HealthCheckResponse.SERVING)
+    database = ProtoReflectionDescriptorDatabase(secure)
+    described = {service for service in database.get_services() if service.startswith("jackfield.v1.")}
+    equal(len(described), len(FILES))
+    equal(database.FindFileContainingSymbol("jackfield.v1.Connector").package, "jackfield.v1")
+
+
+def deadlines_and_cancelling(secure, connectors):
+    # A watch of health never ends by itself: the deadline of the call ends it.
+    watch = health_pb2_grpc.HealthStub(secure).Watch(health_pb2.HealthCheckRequest(), timeout=0.5)
+    try:
+        for _ in watch:
+            pass
+        raise AssertionError("a watch ended without its deadline")
+    except grpc.RpcError as error:
+        equal(error.code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+    stream = connectors._stub.ListConnectors(connectors._messages.ListConnectorsRequest(), timeout=TIMEOUT)
+    stream.cancel()
+    equal(stream.code(), grpc.StatusCode.CANCELLED)
+
+
+def no_answer_held_a_secret(received):
+    for method, message in received:
+        secrets = SECRETS if method == "IssueAccessToken" else [*SECRETS, "accessTokenOfTheSession"]
+        for secret in secrets:
+            if secret.encode() in message:
+                raise AssertionError(f"{method} returned {secret}")
+
+
+def without_certificate(contract):
+    with channel(client_certificate=False) as insecure:
+        connectors = contract["connector_pb2_grpc"].ConnectorServiceStub(insecure)
+        try:
+            list(connectors.ListConnectors(contract["connector_pb2"].ListConnectorsRequest(), timeout=TIMEOUT))
+            raise AssertionError("a caller without a certificate was answered")
+        except grpc.RpcError as error:
+            # UNAVAILABLE: the handshake failed, the server never saw a call.
+            if error.code() not in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNAVAILABLE):
+                raise
+
+
+def refused(reason, code, method, **fields):
+    """Makes a call that has to be refused like this; returns the details by the name of their type."""
+    try:
+        answer = method(**fields)
+    except grpc.RpcError as error:
+        equal(error.code(), code)
+        kinds = [error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.ResourceInfo]
+        details = {}
+        for packed in rpc_status.from_call(error).details:
+            for kind in kinds:
+                unpacked = kind()
+                if packed.Unpack(unpacked):
+                    details[kind.DESCRIPTOR.name] = unpacked
+        equal((details["ErrorInfo"].domain, details["ErrorInfo"].reason), ("jackfield", reason))
+        return details
+    raise AssertionError(f"{reason} was to be, not {answer}")
+
+
+def client_certificate(directory):
+    subprocess.run(
+        [JACKFIELD, "client-cert", "--data-dir", DATA, "--out", directory, "fusionauth-python"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return [(directory / name).read_text() for name in ["fusionauth-python.pem", "fusionauth-python-key.pem"]]
+
+
+def channel(client_certificate):
+    pki = DATA / "pki"
+    read = lambda name: (pki / name).read_bytes()
+    identity = (read("client-key.pem"), read("client.pem")) if client_certificate else (None, None)
+    return grpc.secure_channel(ADDRESS, grpc.ssl_channel_credentials(read("ca.pem"), *identity))
+
+
+def compile_contract(directory):
+    """The modules of the contract, by name."""
+    well_known = pathlib.Path(grpc_tools.__file__).parent / "_proto"
+    files = sorted(str(file) for file in (ROOT / "proto").rglob("*.proto"))
+    paths = [f"-I{ROOT / 'proto'}", f"-I{well_known}", f"--python_out={directory}", f"--grpc_python_out={directory}"]
+    equal(protoc.main(["protoc", *paths, *files]), 0)
+    sys.path.insert(0, str(directory))
+    names = [name for file in FILES for name in (f"{file}_pb2", f"{file}_pb2_grpc")]
+    return {name: importlib.import_module(f"jackfield.v1.{name}") for name in names}
+
+
+def equal(actual, expected):
+    if actual != expected:
+        raise AssertionError(f"{actual!r} is not {expected!r}")
+
+
+if __name__ == "__main__":
+    main()
