@@ -4,7 +4,7 @@
 //! written in the sealed value.
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use jackfield_domain::{Error, Result, TenantId};
 use jackfield_store::{DataKeyRow, Writer};
@@ -15,7 +15,10 @@ use crate::open::Services;
 
 /// The opened data keys of this process.
 #[derive(Default)]
-pub(crate) struct DataKeys(RwLock<HashMap<(TenantId, Uuid), Arc<DataKey>>>);
+pub(crate) struct DataKeys {
+    of_tenants: RwLock<HashMap<(TenantId, Uuid), Arc<DataKey>>>,
+    of_system: OnceLock<Arc<DataKey>>,
+}
 
 /// More tenants than this in one process, and the cache begins anew.
 const MAX_CACHED: usize = 10_000;
@@ -24,12 +27,12 @@ const MAX_CACHED: usize = 10_000;
 
 impl DataKeys {
     fn get(&self, tenant: TenantId, id: Uuid) -> Option<Arc<DataKey>> {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&(tenant, id)).cloned()
+        self.of_tenants.read().unwrap_or_else(PoisonError::into_inner).get(&(tenant, id)).cloned()
     }
 
     fn put(&self, key: DataKey) -> Arc<DataKey> {
         let key = Arc::new(key);
-        let mut keys = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut keys = self.of_tenants.write().unwrap_or_else(PoisonError::into_inner);
         if keys.len() >= MAX_CACHED {
             keys.clear();
         }
@@ -39,7 +42,8 @@ impl DataKeys {
 
     /// Forgets the keys of a tenant.
     pub(crate) fn forget(&self, tenant: TenantId) {
-        self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner).retain(|(owner, _), _| *owner != tenant);
+        let mut keys = self.of_tenants.write().unwrap_or_else(PoisonError::into_inner);
+        keys.retain(|(owner, _), _| *owner != tenant);
     }
 }
 
@@ -82,16 +86,13 @@ impl Services {
     /// The data key of the system: it makes page tokens and fingerprints of requests. It is never replaced, only wrapped
     /// anew, so tokens outlive a rotation.
     pub(crate) async fn data_key_of_system(&self) -> Result<Arc<DataKey>> {
-        let cached = {
-            let keys = self.shared.data_keys.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            keys.iter().find(|((tenant, _), _)| *tenant == TenantId::SYSTEM).map(|(_, key)| Arc::clone(key))
-        };
-        if let Some(key) = cached {
-            return Ok(key);
+        if let Some(key) = self.shared.data_keys.of_system.get() {
+            return Ok(Arc::clone(key));
         }
         let rows = self.shared.store.read().data_keys_fetch(TenantId::SYSTEM).await?;
         let row = rows.into_iter().next().ok_or_else(|| Error::internal("the system has no data key"))?;
-        self.data_key_opened(row).await
+        let key = self.data_key_opened(row).await?;
+        Ok(Arc::clone(self.shared.data_keys.of_system.get_or_init(|| key)))
     }
 
     async fn data_key_opened(&self, row: DataKeyRow) -> Result<Arc<DataKey>> {

@@ -15,6 +15,7 @@ mod open;
 mod pager;
 mod rewrap;
 mod secrets;
+mod tenant_names;
 mod tenants;
 mod x509;
 

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::data_keys::DataKeys;
+use crate::tenant_names::TenantNames;
 
 /// Everything that use cases need. Cheap to clone.
 #[derive(Clone)]
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) vault: Vault,
     pub(crate) data_keys: DataKeys,
+    pub(crate) tenant_names: TenantNames,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -88,6 +90,7 @@ impl Services {
             store,
             vault,
             data_keys: DataKeys::default(),
+            tenant_names: TenantNames::default(),
             clock,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -42,8 +42,13 @@ impl Services {
 
     /// The tenant of a principal, by the name in the configuration.
     pub async fn tenant_id_by_name(&self, name: &str) -> Result<TenantId> {
+        if let Some(tenant) = self.shared.tenant_names.get(name) {
+            return Ok(tenant);
+        }
         let tenant = self.shared.store.read().tenant_fetch_by_name(name).await?;
-        tenant.map(|tenant| tenant.id).ok_or_else(|| Error::TenantUnknown { tenant: name.to_owned() })
+        let tenant = tenant.ok_or_else(|| Error::TenantUnknown { tenant: name.to_owned() })?;
+        self.shared.tenant_names.put(name, tenant.id);
+        Ok(tenant.id)
     }
 
     /// Deletes a tenant and destroys its data keys. Says whether there was one.
@@ -79,6 +84,7 @@ impl Services {
         let deleted = self.finish(caller, mutation, change, true).await?;
         if !mutation.validate_only {
             self.shared.data_keys.forget(tenant.id);
+            self.shared.tenant_names.forget(tenant.id);
         }
         Ok(deleted)
     }

@@ -71,7 +71,7 @@ fn parse_certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>> {
 
 fn parse_x509<'a>(chain: &'a [CertificateDer<'static>]) -> Result<Vec<X509Certificate<'a>>> {
     let parse = |(index, der): (usize, &'a CertificateDer<'static>)| match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         _ => {
             let description = format!("the certificate numbered {} is not X.509", index + 1);
             Err(Violation::field(CERTIFICATES, description).into())

@@ -83,7 +83,6 @@ pub(crate) async fn page<S: Stored>(conn: &impl ConnectionTrait, query: &PageQue
 }
 
 /// The statement of a page, for the test that reads its plan.
-#[doc(hidden)]
 pub(crate) fn sql<S: Stored>(backend: DbBackend, query: &PageQuery<'_>) -> String {
     select::<S>(backend, query, query.after.as_ref(), query.size + 1).build(backend).to_string()
 }

@@ -1,13 +1,21 @@
 //! The store and its sessions: how a use case gets at rows.
 
-use jackfield_domain::{Error, Result};
+use jackfield_domain::configuration::Configuration;
+use jackfield_domain::connection::Connection;
+use jackfield_domain::connector::Connector;
+use jackfield_domain::credential::Credential;
+use jackfield_domain::key::Key;
+use jackfield_domain::tenant::Tenant;
+use jackfield_domain::user_connector::UserConnector;
+use jackfield_domain::{Error, Resource, Result};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, Statement,
     TransactionOptions, TransactionTrait,
 };
 
 use crate::backend::{self, Database, PoolSettings};
-use crate::{error, migration};
+use crate::page::PageQuery;
+use crate::{error, migration, page};
 
 /// The database of a deployment.
 #[derive(Clone)]
@@ -30,7 +38,7 @@ pub type Reader = Session<DatabaseConnection>;
 pub type Writer = Session<DatabaseTransaction>;
 
 /// Any number that nobody else takes as an advisory lock: "jackfon" in ASCII.
-const ALONE_LOCK: i64 = 0x6a61_636b_666f_6e;
+const ALONE_LOCK: i64 = 0x006a_6163_6b66_6f6e;
 
 /// Why a store does not open. Unlike [`Error`] it is for operators, so it says what is wrong in full, but never a
 /// connection URL: that may hold a password.
@@ -112,15 +120,25 @@ impl Store {
         row.try_get("", "version").map_err(error::from_db)
     }
 
-    /// The plan of a statement, for tests that prove the use of an index.
+    /// How the database reads a page of a list, for tests that prove the use of an index.
     #[doc(hidden)]
-    pub async fn explain(&self, sql: &str) -> Result<String> {
-        let explain = match self.reader.get_database_backend() {
-            DbBackend::Sqlite => format!("EXPLAIN QUERY PLAN {sql}"),
-            _ => format!("EXPLAIN {sql}"),
+    pub async fn explain_page(&self, resource: Resource, query: &PageQuery<'_>) -> Result<String> {
+        let backend = self.reader.get_database_backend();
+        let sql = match resource {
+            Resource::Configuration => page::sql::<Configuration>(backend, query),
+            Resource::Connection => page::sql::<Connection>(backend, query),
+            Resource::Connector => page::sql::<Connector>(backend, query),
+            Resource::Credential => page::sql::<Credential>(backend, query),
+            Resource::Key => page::sql::<Key>(backend, query),
+            Resource::Tenant => page::sql::<Tenant>(backend, query),
+            Resource::UserConnector => page::sql::<UserConnector>(backend, query),
+            Resource::Rewrap => return Err(Error::internal("re-wraps are not listed")),
+        };
+        let (explain, column) = match backend {
+            DbBackend::Sqlite => (format!("EXPLAIN QUERY PLAN {sql}"), "detail"),
+            _ => (format!("EXPLAIN {sql}"), "QUERY PLAN"),
         };
         let rows = self.reader.query_all_raw(self.statement(&explain)).await.map_err(error::from_db)?;
-        let column = if self.backend_name() == "sqlite" { "detail" } else { "QUERY PLAN" };
         let lines = rows.iter().map(|row| row.try_get::<String>("", column).map_err(error::from_db));
         Ok(lines.collect::<Result<Vec<_>>>()?.join("\n"))
     }

@@ -29,6 +29,8 @@ pub mod status;
 pub use backend::Backend;
 pub use canary::Canary;
 pub use client::Client;
+/// The store, for tests that look below the services.
+pub use jackfield_store as store;
 pub use pki::{Flaw, Identity, Pki};
 pub use server::TestServer;
 pub use status::{Refusal, expect_status};

@@ -22,7 +22,7 @@ impl MigratorTrait for Migrator {
 }
 
 /// Any number that nobody else takes as an advisory lock: "jackfld" in ASCII.
-const MIGRATION_LOCK: i64 = 0x6a61_636b_666c_64;
+const MIGRATION_LOCK: i64 = 0x006a_6163_6b66_6c64;
 
 /// Applies what is missing in one transaction, under a lock that lets one process at a time do so: an advisory lock in
 /// PostgreSQL, the write lock of the file in SQLite. Returns the newest migration.
