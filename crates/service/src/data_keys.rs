@@ -95,6 +95,14 @@ impl Services {
         Ok(Arc::clone(self.shared.data_keys.of_system.get_or_init(|| key)))
     }
 
+    /// Fetches the data key of the system and unwraps it, past the cache.
+    pub(crate) async fn data_key_probe(&self) -> Result<()> {
+        let rows = self.shared.store.read().data_keys_fetch(TenantId::SYSTEM).await?;
+        let row = rows.into_iter().next().ok_or_else(|| Error::internal("the system has no data key"))?;
+        let wrapped = WrappedDataKey { kek_id: row.kek_id, bytes: row.wrapped };
+        self.shared.vault.data_key_open(row.tenant, row.id, &wrapped).await.map(|_| ())
+    }
+
     async fn data_key_opened(&self, row: DataKeyRow) -> Result<Arc<DataKey>> {
         if let Some(key) = self.shared.data_keys.get(row.tenant, row.id) {
             return Ok(key);

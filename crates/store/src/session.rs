@@ -95,12 +95,6 @@ impl Store {
         Ok(Session { conn })
     }
 
-    /// Asks the database for a sign of life, on the path that writes take.
-    pub async fn ping(&self) -> Result<()> {
-        self.writer.query_one_raw(self.statement("SELECT 1")).await.map_err(error::from_db)?;
-        Ok(())
-    }
-
     /// "sqlite" or "postgres".
     pub fn backend_name(&self) -> &'static str {
         match self.reader.get_database_backend() {
