@@ -64,11 +64,14 @@ pub struct HealthRoute {
     server: HealthServer<HealthService>,
 }
 
+/// Request of List.
 #[derive(Clone, PartialEq, Message)]
 pub struct HealthListRequest {}
 
+/// Answer of List.
 #[derive(Clone, PartialEq, Message)]
 pub struct HealthListResponse {
+    /// The state of each service, by full name.
     #[prost(btree_map = "string, message", tag = "1")]
     pub statuses: BTreeMap<String, HealthCheckResponse>,
 }

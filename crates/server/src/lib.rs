@@ -19,5 +19,5 @@ pub mod telemetry;
 pub mod tls;
 pub mod transport;
 
-pub use open::{OpenError, open};
+pub use open::{OpenError, open, open_with_clock};
 pub use server::{Server, StartError};

@@ -112,13 +112,19 @@ impl Server {
         backend.add_routes(&context, &mut routes);
         routes.add_service(health_service.clone().into_route());
         reflection::add(&mut routes, &[backend.descriptor_set(), &health_descriptors])?;
-        let parts = LayerParts { methods: methods.clone(), metrics: metrics.clone(), tenants: backend.tenants() };
+        let parts = LayerParts {
+            methods: methods.clone(),
+            metrics: metrics.clone(),
+            tenants: backend.tenants(),
+            drain: signals.drain.clone(),
+        };
         let stack = stack(&config, parts, routes.routes());
 
         let health_only = Arc::new(Methods::new([health_descriptors.as_slice()])?);
         let mut health_routes = RoutesBuilder::default();
         health_routes.add_service(health_service.into_route());
-        let health_stack = health_stack(&config, health_only, metrics.clone(), health_routes.routes());
+        let health_stack =
+            health_stack(&config, health_only, metrics.clone(), signals.drain.clone(), health_routes.routes());
 
         let acceptor =
             Acceptor::new(&config, metrics.clone(), methods, clock, signals.drain.clone(), signals.kill.clone());

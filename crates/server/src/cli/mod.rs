@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Sources};
+use crate::grpc::status::code_name;
 use crate::hardening;
 
 /// Any error that ends a command.
@@ -105,6 +106,10 @@ fn say(line: impl Display) -> Result<(), CommandError> {
 
 /// An error with its causes to standard error.
 fn complain(error: &(dyn std::error::Error + 'static)) {
+    if let Some(status) = error.downcast_ref::<tonic::Status>() {
+        let _ = writeln!(std::io::stderr(), "jackfield: {}: {}", code_name(status.code()), status.message());
+        return;
+    }
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

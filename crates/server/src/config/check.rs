@@ -106,7 +106,6 @@ impl Config {
             ("limits.max_frame_size", limits.max_frame_size, 16 << 10, (1 << 24) - 1),
             ("limits.send_buffer", limits.send_buffer, 16 << 10, 16 << 20),
             ("limits.max_request_message", limits.max_request_message, 64 << 10, 16 << 20),
-            ("limits.max_response_message", limits.max_response_message, 64 << 10, 64 << 20),
         ] {
             if !(min..=max).contains(&size.0) {
                 problems.push(format!("{key}: {size} is not between {min} and {max} bytes"));

@@ -54,8 +54,6 @@ pub struct Limits {
     pub keepalive_timeout: Duration,
     /// Size of a request message.
     pub max_request_message: Size,
-    /// Size of an answer message.
-    pub max_response_message: Size,
     /// Calls at work at once in the whole server; further ones are answered UNAVAILABLE. Health is exempt.
     pub max_calls: u32,
 }
@@ -120,7 +118,6 @@ impl Default for Limits {
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
             max_request_message: Size::kib(256),
-            max_response_message: Size::mib(4),
             max_calls: 1_000,
         }
     }

@@ -64,7 +64,7 @@ fn the_commented_example_of_principals_is_valid() {
 #[test]
 fn later_layers_win() {
     let file = "data_dir = \"/file\"\n[drain]\ndelay = \"1s\"\ngrace = \"1s\"\n[limits]\nmax_calls = 1";
-    let environment = [("JACKFIELD__DRAIN__DELAY", "2s"), ("JACKFIELD__LIMITS__MAX_CALLS", "2"), ("HOME", "/root")];
+    let environment = [("JACKFIELD__DRAIN__DELAY", "2s"), ("JACKFIELD__LIMITS__MAX_CALLS", "2"), ("HOME", "/home/me")];
     let (_file, sources) = sources(file, &environment, &["limits.max_calls=3", "listen.plaintext=true"]);
     let config = Config::load(&sources).unwrap();
     assert_eq!(config.data_dir, PathBuf::from("/file"));

@@ -34,6 +34,9 @@ fn dns(name: &str) -> SanType {
     SanType::DnsName(name.try_into().unwrap())
 }
 
+/// Alternative names, subject, and who it is.
+type Row<'a> = (Vec<SanType>, &'a [(DnType, &'a str)], Result<&'a str, Unknown>);
+
 #[test]
 fn certificates_are_who_they_say_and_nobody_else() {
     let archive = [(DnType::OrganizationName, "Example, Inc."), (DnType::CommonName, "archive")];
@@ -41,7 +44,7 @@ fn certificates_are_who_they_say_and_nobody_else() {
     let common_name = [(DnType::CommonName, "Reports.example.org")];
     let ip = SanType::IpAddress([192, 0, 2, 1].into());
     let mail = SanType::Rfc822Name("a@example.org".try_into().unwrap());
-    let table: Vec<(Vec<SanType>, &[(DnType, &str)], Result<&str, Unknown>)> = vec![
+    let table: Vec<Row<'_>> = vec![
         (vec![uri(URI)], &[], Ok("spiffe")),
         (vec![uri(URI)], &archive, Ok("spiffe")),
         (vec![uri(URI), dns("reports.example.org")], &[], Ok("spiffe")),

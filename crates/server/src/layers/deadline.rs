@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use jackfield_domain::{Error, Violation};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 
@@ -26,7 +27,12 @@ pub struct Deadline(pub Instant);
 pub(super) struct DeadlineLayer {
     pub(super) deadlines: Deadlines,
     pub(super) streams: Streams,
+    /// Ends streams that have no deadline.
+    pub(super) drain: CancellationToken,
 }
+
+/// When clients that were sent away come back.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 // === impl DeadlineLayer ===
 
@@ -37,7 +43,13 @@ impl Layer for DeadlineLayer {
             Err(violation) => return Box::pin(async { status(violation.into()).into_http() }),
         };
         let Some(timeout) = self.timeout(&CallContext::of(&call), asked) else {
-            return inner.handle(call);
+            let drain = self.drain.clone();
+            let end: BoxFuture<Error> = Box::pin(async move {
+                drain.cancelled_owned().await;
+                Error::ServerUnavailable { retry_after: RETRY_AFTER }
+            });
+            let work = inner.handle(call);
+            return Box::pin(async move { work.await.map(|body| EndingBody::wrap(body, end)) });
         };
         let deadline = Instant::now() + timeout;
         call.extensions_mut().insert(Deadline(deadline));
@@ -45,8 +57,11 @@ impl Layer for DeadlineLayer {
         Box::pin(async move {
             match tokio::time::timeout_at(deadline, work).await {
                 Ok(answer) => answer.map(|body| {
-                    let sleep = Box::pin(tokio::time::sleep_until(deadline));
-                    Body::new(DeadlineBody { body: Some(body), sleep })
+                    let end = async move {
+                        tokio::time::sleep_until(deadline).await;
+                        Error::DeadlineExceeded
+                    };
+                    EndingBody::wrap(body, Box::pin(end))
                 }),
                 Err(_) => status(Error::DeadlineExceeded).into_http(),
             }
@@ -55,7 +70,7 @@ impl Layer for DeadlineLayer {
 }
 
 impl DeadlineLayer {
-    /// How long a call may take; `None` for one that may go on for ever, which then ends at drain.
+    /// How long a call may take; `None` for one that may go on until drain.
     fn timeout(&self, context: &CallContext, asked: Option<Duration>) -> Option<Duration> {
         let (default, max) = match context.method.as_deref() {
             Some(method) if method.kind == Kind::Reflection || (method.kind == Kind::Health && method.streaming) => {
@@ -93,36 +108,42 @@ fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Violation> {
     parse().map(Some).ok_or_else(malformed)
 }
 
-/// Ends with DEADLINE_EXCEEDED in the trailers when the time is up.
-struct DeadlineBody {
+/// Ends with an error in the trailers when its time has come.
+struct EndingBody {
     body: Option<Body>,
-    sleep: Pin<Box<Sleep>>,
+    end: BoxFuture<Error>,
 }
 
-impl http_body::Body for DeadlineBody {
+impl EndingBody {
+    fn wrap(body: Body, end: BoxFuture<Error>) -> Body {
+        // Nothing to cut short: an answer without messages.
+        if body.is_end_stream() { body } else { Body::new(EndingBody { body: Some(body), end }) }
+    }
+}
+
+impl http_body::Body for EndingBody {
     type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let DeadlineBody { body, sleep } = &mut *self;
+        let EndingBody { body, end } = &mut *self;
         let Some(inner) = body else { return Poll::Ready(None) };
-        // The body first: what is ready in time is sent.
         let frame = Pin::new(inner).poll_frame(cx);
-        if frame.is_ready() && !sleep.is_elapsed() {
+        // An end of its own accord counts, even if it comes late.
+        if matches!(&frame, Poll::Ready(None)) || is_trailers(&frame) {
             return frame;
         }
-        match sleep.as_mut().poll(cx) {
+        match end.as_mut().poll(cx) {
             Poll::Pending => frame,
-            Poll::Ready(()) if matches!(&frame, Poll::Ready(None)) || is_trailers(&frame) => frame,
-            Poll::Ready(()) => {
+            Poll::Ready(error) => {
                 *body = None;
-                Poll::Ready(Some(Ok(trailers(&status(Error::DeadlineExceeded)))))
+                Poll::Ready(Some(Ok(trailers(&status(error)))))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

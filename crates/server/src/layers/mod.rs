@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -56,11 +57,12 @@ pub(crate) struct LayerParts {
     pub(crate) methods: Arc<Methods>,
     pub(crate) metrics: Metrics,
     pub(crate) tenants: Arc<dyn Tenants>,
+    pub(crate) drain: CancellationToken,
 }
 
 /// The whole stack of the gRPC listeners. The last one added is the outermost.
 pub(crate) fn stack(config: &Config, parts: LayerParts, routes: Routes) -> Stack {
-    let LayerParts { methods, metrics, tenants } = parts;
+    let LayerParts { methods, metrics, tenants, drain } = parts;
     let permits = Arc::new(Semaphore::new(config.limits.max_calls as usize));
     let max_request_message = config.limits.max_request_message.bytes() as u64;
     Builder::new(routes)
@@ -68,7 +70,7 @@ pub(crate) fn stack(config: &Config, parts: LayerParts, routes: Routes) -> Stack
         .with(NormalizeLayer { max_request_message })
         // Within the deadline, because finding the tenant reads the database.
         .with(IdentityLayer { tenants })
-        .with(DeadlineLayer { deadlines: config.deadlines.clone(), streams: config.streams.clone() })
+        .with(DeadlineLayer { deadlines: config.deadlines.clone(), streams: config.streams.clone(), drain })
         // Before anything that costs, identity included.
         .with(LimitLayer { permits, metrics: metrics.clone() })
         // Around everything that may panic, and within what counts and logs the INTERNAL that comes of it.
@@ -81,11 +83,17 @@ pub(crate) fn stack(config: &Config, parts: LayerParts, routes: Routes) -> Stack
 }
 
 /// The stack of the plaintext health listener: nobody is known there and nothing but health is served.
-pub(crate) fn health_stack(config: &Config, methods: Arc<Methods>, metrics: Metrics, routes: Routes) -> Stack {
+pub(crate) fn health_stack(
+    config: &Config,
+    methods: Arc<Methods>,
+    metrics: Metrics,
+    drain: CancellationToken,
+    routes: Routes,
+) -> Stack {
     let max_request_message = config.limits.max_request_message.bytes() as u64;
     Builder::new(routes)
         .with(NormalizeLayer { max_request_message })
-        .with(DeadlineLayer { deadlines: config.deadlines.clone(), streams: config.streams.clone() })
+        .with(DeadlineLayer { deadlines: config.deadlines.clone(), streams: config.streams.clone(), drain })
         .with(PanicLayer)
         .with(MetricsLayer { metrics })
         .with(TraceLayer)

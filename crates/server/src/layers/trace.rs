@@ -91,16 +91,16 @@ fn ended(context: &Arc<CallContext>, code: Code) {
     }
     span.record("error.type", status);
     span.record("otel.status_code", "ERROR");
-    match context.cause() {
-        Some(cause) => {
-            tracing::error!(
-                call.duration_ms = duration_ms,
-                rpc.status = status,
-                error.message = chain(&*cause),
-                "call failed"
-            );
+    match (context.cause(), code) {
+        (Some(cause), _) => {
+            let cause = chain(&*cause);
+            tracing::error!(call.duration_ms = duration_ms, rpc.status = status, error.message = cause, "call failed");
         }
-        None => tracing::warn!(call.duration_ms = duration_ms, rpc.status = status, "call failed"),
+        // Shed calls and unknown methods: callers could fill the log with them, and the metrics count them.
+        (None, Code::Unavailable | Code::Unimplemented) => {
+            tracing::debug!(call.duration_ms = duration_ms, rpc.status = status, "call refused");
+        }
+        (None, _) => tracing::warn!(call.duration_ms = duration_ms, rpc.status = status, "call failed"),
     }
 }
 

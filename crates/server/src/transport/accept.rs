@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jackfield_domain::Clock;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -158,8 +158,10 @@ async fn handshake(
     tls: &TlsReloader,
 ) -> Option<(tokio_rustls::server::TlsStream<Socket>, ConnectInfo)> {
     let work = async {
+        // Who has not said hello waits without a turn, so that silent peers cannot take the turns of others.
+        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket).await?;
         let _turn = shared.admission.handshake(peer.ip()).await;
-        TlsAcceptor::from(tls.current().server.clone()).accept(socket).await
+        hello.into_stream(tls.current().server.clone()).await
     };
     // A peer in the middle of a handshake has nothing to lose: it is dropped at drain.
     let work = shared.drain.run_until_cancelled(timeout(shared.config.tls.handshake_timeout, work));

@@ -3,7 +3,8 @@ use std::time::{Duration, Instant};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::support::{PATIENCE, Raw, RawAnswer, TestServer, framed, message};
+use crate::raw::{Raw, RawAnswer, framed};
+use crate::support::{PATIENCE, TestServer, message};
 
 const SLEEP: &str = "/test.v1.Test/Sleep";
 

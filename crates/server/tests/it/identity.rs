@@ -4,7 +4,8 @@ use rcgen::{ExtendedKeyUsagePurpose, SanType};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use crate::support::{CALLER, Leaf, Pki, TestServer, assert_no_answer, unary};
+use crate::pki::{Leaf, Pki};
+use crate::support::{CALLER, TestServer, assert_no_answer, unary};
 
 #[tokio::test]
 async fn a_known_certificate_is_its_principal() {

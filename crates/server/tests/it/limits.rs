@@ -1,11 +1,12 @@
 use std::time::Duration;
 
 use jackfield_server::config::Config;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 
-use crate::support::{PATIENCE, Raw, TestServer, eventually, framed, message, spawn, stream, unary};
+use crate::raw::{Raw, framed};
+use crate::support::{PATIENCE, TestServer, assert_no_answer, eventually, message, spawn, stream, unary};
 
 #[tokio::test]
 async fn calls_beyond_the_limit_are_shed_and_health_is_not() {
@@ -42,12 +43,12 @@ async fn connections_beyond_the_cap_of_an_identity_are_closed() {
 #[tokio::test]
 async fn silent_peers_are_dropped_and_do_not_hinder_others() {
     let server = TestServer::start(|config| {
-        config.tls.handshake_timeout = Duration::from_millis(300);
-        config.tls.max_handshakes_per_ip = 4;
+        config.tls.handshake_timeout = Duration::from_secs(2);
+        config.tls.max_handshakes_per_ip = 2;
     })
     .await;
     let mut silent = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..8 {
         silent.push(tokio::net::TcpStream::connect(server.address).await.unwrap());
     }
     unary(&server.channel().await, "Whoami", Duration::ZERO).await.unwrap();
@@ -65,7 +66,11 @@ async fn an_old_connection_is_told_to_go_and_its_calls_finish() {
     // Longer than the age: the call goes on after GOAWAY.
     unary(&channel, "Sleep", Duration::from_millis(800)).await.unwrap();
     for _ in 0..20 {
-        unary(&channel, "Sleep", Duration::from_millis(30)).await.unwrap();
+        // A call that was given to the connection as it closed was never sent: clients repeat it.
+        if let Err(error) = unary(&channel, "Sleep", Duration::from_millis(30)).await {
+            assert_no_answer(&error);
+            unary(&channel, "Sleep", Duration::from_millis(30)).await.unwrap();
+        }
     }
     assert!(server.meters.page().unwrap().contains("cause=\"age\""));
 }
@@ -147,24 +152,4 @@ async fn a_message_that_is_none_and_one_that_is_too_large_are_refused_in_our_for
     }
     let compressed = refused(&[("grpc-encoding", "gzip")], vec![1, 0, 0, 0, 0]).await;
     assert_eq!(compressed.get_details_error_info().unwrap().reason, "MESSAGE_MALFORMED", "{compressed:?}");
-}
-
-#[tokio::test]
-async fn a_flood_of_pings_ends_the_connection() {
-    let server = TestServer::start(|config| {
-        config.listen.plaintext = true;
-        config.limits.max_control_frames_per_second = 1;
-    })
-    .await;
-    let mut socket = tokio::net::TcpStream::connect(server.address).await.unwrap();
-    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-    for _ in 0..200 {
-        // Once closed, writing fails; that is what is waited for.
-        if socket.write_all(b"\0\0\x08\x06\0\0\0\0\0\0\0\0\0\0\0\0\0").await.is_err() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    let mut rest = Vec::new();
-    tokio::time::timeout(PATIENCE, socket.read_to_end(&mut rest)).await.expect("closed").ok();
 }

@@ -1,10 +1,17 @@
 //! The transport in front of a service of its own: nothing here needs a database.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod binary;
 mod deadlines;
 mod drain;
 mod health;
+mod http2;
 mod identity;
 mod limits;
+mod otlp;
+mod pki;
+mod process;
+mod raw;
 mod reload;
 mod support;
 mod telemetry;

@@ -7,7 +7,8 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use x509_parser::prelude::FromDer as _;
 
-use crate::support::{CALLER, Leaf, Pair, Pki, TestServer, assert_no_answer, eventually, unary};
+use crate::pki::{Leaf, Pair, Pki};
+use crate::support::{CALLER, TestServer, assert_no_answer, eventually, unary};
 
 #[tokio::test]
 async fn a_new_server_certificate_is_used_and_live_connections_stay() {

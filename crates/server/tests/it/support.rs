@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -22,10 +21,6 @@ use jackfield_server::identity::Tenants;
 use jackfield_server::telemetry::Meters;
 use prost::Message as _;
 use prost_types::{FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
-};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::body::Body;
@@ -36,6 +31,8 @@ use tonic::service::RoutesBuilder;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
+
+use crate::pki::{Pair, Pki};
 
 /// Every test that could hang ends by this.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -52,30 +49,6 @@ pub(crate) struct TestServer {
     pub(crate) ready: watch::Sender<Readiness>,
     stop: Option<oneshot::Sender<()>>,
     pub(crate) ended: JoinHandle<bool>,
-}
-
-/// An authority in a directory, with the files that the server reads.
-pub(crate) struct Pki {
-    pub(crate) directory: tempfile::TempDir,
-    ca: CertificateParams,
-    ca_key: KeyPair,
-}
-
-/// A certificate to be made.
-pub(crate) struct Leaf<'a> {
-    pub(crate) sans: Vec<SanType>,
-    pub(crate) serial: u64,
-    pub(crate) common_name: &'a str,
-    /// Seconds from now.
-    pub(crate) valid_for: i64,
-    pub(crate) usage: ExtendedKeyUsagePurpose,
-}
-
-/// Certificate and key, PEM.
-#[derive(Clone)]
-pub(crate) struct Pair {
-    pub(crate) certificate: String,
-    pub(crate) key: String,
 }
 
 // === impl TestServer ===
@@ -159,106 +132,6 @@ pub(crate) async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool)
         assert!(tokio::time::Instant::now() < end, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-// === impl Pki ===
-
-impl Pki {
-    pub(crate) fn new() -> Pki {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let mut ca = CertificateParams::new(Vec::<String>::new()).unwrap();
-        ca.distinguished_name.push(DnType::CommonName, "test CA");
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let ca_key = KeyPair::generate().unwrap();
-        let pki = Pki { directory: tempfile::tempdir().unwrap(), ca_key, ca };
-        pki.write("ca.pem", &pki.ca.self_signed(&pki.ca_key).unwrap().pem());
-        pki.write_server(100);
-        pki
-    }
-
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).unwrap()
-    }
-
-    pub(crate) fn write(&self, name: &str, content: &str) {
-        write_atomically(&self.path(name), content);
-    }
-
-    pub(crate) fn write_server(&self, serial: u64) {
-        let server = self.issue(&Leaf {
-            sans: vec![SanType::DnsName("localhost".try_into().unwrap())],
-            serial,
-            common_name: "server",
-            valid_for: 3_600,
-            usage: ExtendedKeyUsagePurpose::ServerAuth,
-        });
-        self.write("server-key.pem", &server.key);
-        self.write("server.pem", &server.certificate);
-    }
-
-    pub(crate) fn client(&self, uri: &str, serial: u64) -> Pair {
-        self.issue(&Leaf {
-            sans: vec![SanType::URI(uri.try_into().unwrap())],
-            serial,
-            common_name: "client",
-            valid_for: 3_600,
-            usage: ExtendedKeyUsagePurpose::ClientAuth,
-        })
-    }
-
-    pub(crate) fn issue(&self, leaf: &Leaf<'_>) -> Pair {
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, leaf.common_name);
-        params.subject_alt_names = leaf.sans.clone();
-        params.serial_number = Some(SerialNumber::from(leaf.serial));
-        params.extended_key_usages = vec![leaf.usage.clone()];
-        params.not_before = (now() - Duration::from_secs(3_600)).into();
-        params.not_after = match u64::try_from(leaf.valid_for) {
-            Ok(seconds) => (now() + Duration::from_secs(seconds)).into(),
-            Err(_) => (now() - Duration::from_secs(leaf.valid_for.unsigned_abs())).into(),
-        };
-        let key = KeyPair::generate().unwrap();
-        let issuer = Issuer::from_params(&self.ca, &self.ca_key);
-        let certificate = params.signed_by(&key, &issuer).unwrap();
-        Pair { certificate: certificate.pem(), key: key.serialize_pem() }
-    }
-
-    pub(crate) fn write_crl(&self, revoked: &[u64]) {
-        let params = CertificateRevocationListParams {
-            this_update: (now() - Duration::from_secs(60)).into(),
-            next_update: (now() + Duration::from_secs(3_600)).into(),
-            crl_number: SerialNumber::from(revoked.len() as u64 + 1),
-            issuing_distribution_point: None,
-            revoked_certs: revoked
-                .iter()
-                .map(|serial| RevokedCertParams {
-                    serial_number: SerialNumber::from(*serial),
-                    revocation_time: (now() - Duration::from_secs(1)).into(),
-                    reason_code: None,
-                    invalidity_date: None,
-                })
-                .collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        let crl = params.signed_by(&Issuer::from_params(&self.ca, &self.ca_key)).unwrap();
-        self.write("crl.pem", &crl.pem().unwrap());
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "certificates are valid by the machine's clock")]
-pub(crate) fn now() -> std::time::SystemTime {
-    std::time::SystemTime::now()
-}
-
-fn write_atomically(path: &Path, content: &str) {
-    let new = path.with_extension("new");
-    std::fs::write(&new, content).unwrap();
-    std::fs::rename(new, path).unwrap();
 }
 
 /// Echoes after a delay, streams at a pace, panics, fails: what a test asks for.
@@ -472,57 +345,4 @@ pub(crate) async fn stream(
     let path = format!("/test.v1.Test/{method}").parse().unwrap();
     let codec = ProstCodec::<prost_types::Duration, prost_types::Duration>::default();
     client.server_streaming(request, path, codec).await.map(Response::into_inner)
-}
-
-/// A connection without TLS and without a gRPC client, which would do half of the server's work.
-pub(crate) struct Raw(hyper::client::conn::http2::SendRequest<http_body_util::Full<bytes::Bytes>>);
-
-/// What came back.
-pub(crate) struct RawAnswer {
-    pub(crate) http_status: u16,
-    /// In the headers, or in the trailers.
-    pub(crate) status: Option<Status>,
-}
-
-// === impl Raw ===
-
-impl Raw {
-    /// The server must serve plaintext.
-    pub(crate) async fn connect(address: SocketAddr) -> Raw {
-        let socket = tokio::net::TcpStream::connect(address).await.unwrap();
-        let executor = hyper_util::rt::TokioExecutor::new();
-        let io = hyper_util::rt::TokioIo::new(socket);
-        let (sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
-        spawn(connection);
-        Raw(sender)
-    }
-
-    pub(crate) async fn post(&mut self, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> RawAnswer {
-        let request = http::Request::post(format!("http://localhost{path}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers");
-        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        self.send(request.body(http_body_util::Full::from(body)).unwrap()).await
-    }
-
-    pub(crate) async fn send(&mut self, request: http::Request<http_body_util::Full<bytes::Bytes>>) -> RawAnswer {
-        self.0.ready().await.unwrap();
-        let answer = self.0.send_request(request).await.unwrap();
-        let http_status = answer.status().as_u16();
-        let mut status = Status::from_header_map(answer.headers());
-        let body = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap();
-        if let Some(trailers) = body.trailers() {
-            status = Status::from_header_map(trailers);
-        }
-        RawAnswer { http_status, status }
-    }
-}
-
-/// A message as gRPC frames it.
-pub(crate) fn framed(message: &impl prost::Message) -> Vec<u8> {
-    let bytes = message.encode_to_vec();
-    let mut framed = vec![0];
-    framed.extend(u32::try_from(bytes.len()).unwrap().to_be_bytes());
-    framed.extend(bytes);
-    framed
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::support::{Pki, TestServer, unary};
+use crate::pki::Pki;
+use crate::support::{TestServer, unary};
 
 async fn connect(path: std::path::PathBuf) -> Channel {
     let connector = tower::service_fn(move |_: http::Uri| {

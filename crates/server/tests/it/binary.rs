@@ -1,0 +1,125 @@
+//! The real binary, from its first start to its end.
+
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use crate::process::{Process, command, run, stdout};
+
+#[test]
+fn the_first_start_makes_what_it_needs_says_so_once_and_serves() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let server = Process::start(path, &[]);
+    let address = server.address.clone();
+    assert!(server.first_words.contains("data/keyring.toml"), "{}", server.first_words);
+    let line = format!(
+        "grpcurl -cacert data/pki/ca.pem -cert data/pki/client.pem -key data/pki/client-key.pem {address} list"
+    );
+    assert!(server.first_words.contains(&line), "{}", server.first_words);
+    for secret in ["keyring.toml", "pki/ca-key.pem", "pki/server-key.pem", "pki/client-key.pem"] {
+        let mode = std::fs::metadata(path.join("data").join(secret)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{secret}");
+    }
+
+    let to_server = ["--address", &address];
+    assert_eq!(stdout(&run(path, &[&["health"], &to_server[..]].concat())), "SERVING\n");
+    let unknown = run(path, &[&["health", "--service", "nothing"], &to_server[..]].concat());
+    assert!(!unknown.status.success());
+
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.child.id())).unwrap();
+    let core: Vec<_> = limits.lines().find(|line| line.starts_with("Max core")).unwrap().split_whitespace().collect();
+    assert_eq!(core[4..6], ["0", "0"], "{limits}");
+
+    assert!(stdout(&run(path, &["keys", "new", "--activate"])).contains("active key"));
+    let keys = stdout(&run(path, &["keys", "list"]));
+    assert_eq!(keys.lines().count(), 2, "{keys}");
+    let active = keys.lines().find(|line| line.contains("active")).unwrap().split(' ').next().unwrap().to_owned();
+    let rewrapped = loop {
+        // Until the server has taken in the file, it wraps with the former key.
+        let rewrapped = stdout(&run(path, &[&["keys", "rewrap"], &to_server[..]].concat()));
+        if rewrapped.contains(&active) {
+            break rewrapped;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    assert!(rewrapped.contains("0 failed"), "{rewrapped}");
+
+    let made = stdout(&run(path, &["client-cert", "stranger"]));
+    assert!(made.contains("spiffe://jackfield.local/client/stranger"), "{made}");
+    let stranger = ["--cert", "data/pki/stranger.pem", "--key", "data/pki/stranger-key.pem"];
+    stdout(&run(path, &[&["health"], &to_server[..], &stranger].concat()));
+    let refused = run(path, &[&["keys", "rewrap"], &to_server[..], &stranger].concat());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no configured principal"), "{refused:?}");
+    server.stop();
+
+    let again = Process::start(path, &[]);
+    assert_eq!(again.first_words, "", "nothing is made twice");
+    again.stop();
+}
+
+#[test]
+fn without_its_keyring_a_database_is_not_opened_and_no_key_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    Process::start(directory.path(), &[]).stop();
+    std::fs::remove_file(directory.path().join("data/keyring.toml")).unwrap();
+    let refused = run(directory.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("there is no keyring data/keyring.toml"), "{refused:?}");
+    assert!(!directory.path().join("data/keyring.toml").exists());
+}
+
+#[test]
+fn production_makes_neither_keys_nor_certificates() {
+    let directory = tempfile::tempdir().unwrap();
+    let production = ["--set", "mode=production"];
+    let refused = run(directory.path(), &[&["serve"], &production[..]].concat());
+    assert!(!refused.status.success());
+    let made: Vec<_> = std::fs::read_dir(directory.path().join("data")).unwrap().collect();
+    assert!(made.is_empty(), "{made:?}");
+    assert!(!run(directory.path(), &[&["client-cert", "x"], &production[..]].concat()).status.success());
+}
+
+#[test]
+fn a_wrong_configuration_is_named_exactly() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("jackfield.toml"), "[limits]\nmax_callz = 1\n").unwrap();
+    let refused = run(directory.path(), &["check-config"]);
+    assert!(!refused.status.success());
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(text.contains("file jackfield.toml") && text.contains("max_callz"), "{text}");
+
+    std::fs::write(directory.path().join("jackfield.toml"), "[limits]\nmax_calls = 7\n").unwrap();
+    let mut checked = command(directory.path(), &["check-config", "--set", "database.url=postgres://u:hunter2@h/d"]);
+    let text = stdout(&checked.env("JACKFIELD__DRAIN__DELAY", "9s").output().unwrap());
+    assert!(text.contains("max_calls = 7") && text.contains("delay = \"9s\"") && !text.contains("hunter2"), "{text}");
+    let defaults = stdout(&run(directory.path(), &["check-config", "--defaults"]));
+    assert_eq!(defaults.trim_end(), jackfield_server::config::DEFAULTS.trim_end());
+}
+
+#[test]
+fn migrate_works_without_keys() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = stdout(&run(directory.path(), &["migrate"]));
+    assert!(text.contains("schema is at m"), "{text}");
+    assert!(directory.path().join("data/jackfield.sqlite3").exists());
+}
+
+#[test]
+fn running_out_of_file_descriptors_neither_spins_nor_lasts() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Process::start(directory.path(), &["tls.handshake_timeout=60s"]);
+    let id = rustix::process::Pid::from_child(&server.child);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap().count() as u64;
+    let limit = rustix::process::Rlimit { current: Some(open + 10), maximum: Some(open + 10) };
+    rustix::process::prlimit(Some(id), rustix::process::Resource::Nofile, limit).unwrap();
+    let waiting: Vec<_> = (0..40).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
+
+    let before = server.ticks();
+    std::thread::sleep(Duration::from_secs(1));
+    let spent = server.ticks() - before;
+    // A loop that does not pause spends the whole second: 100 ticks.
+    assert!(spent < 25, "{spent} ticks of processor time in a second of doing nothing");
+    drop(waiting);
+    assert_eq!(stdout(&run(directory.path(), &["health", "--address", &server.address])), "SERVING\n");
+}

@@ -1,0 +1,193 @@
+//! HTTP/2 spoken by hand, as no library would.
+
+use std::time::Duration;
+
+use jackfield_server::config::Config;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::{PATIENCE, TestServer, eventually};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+fn plaintext(config: &mut Config) {
+    config.listen.plaintext = true;
+    config.listen.plaintext_principal = "caller".into();
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = length[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// HEADERS of a call, without compression (RFC 7541): POST, http, and literals for path and content type.
+fn call(stream: u32, path: &str) -> Vec<u8> {
+    let content_type = "application/grpc";
+    let mut block = vec![0x83, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
+    block.extend(path.as_bytes());
+    block.extend([0x0f, 0x10, u8::try_from(content_type.len()).unwrap()]);
+    block.extend(content_type.as_bytes());
+    frame(HEADERS, END_HEADERS, stream, &block)
+}
+
+async fn connect(server: &TestServer, settings: &[u8]) -> TcpStream {
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    socket.write_all(&frame(SETTINGS, 0, 0, settings)).await.unwrap();
+    socket
+}
+
+/// Frames as (kind, payload) until the end of the connection.
+async fn frames(mut socket: impl tokio::io::AsyncRead + Unpin) -> Vec<(u8, Vec<u8>)> {
+    let mut frames = Vec::new();
+    loop {
+        let mut head = [0; 9];
+        if socket.read_exact(&mut head).await.is_err() {
+            return frames;
+        }
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        if socket.read_exact(&mut payload).await.is_err() {
+            return frames;
+        }
+        frames.push((head[3], payload));
+    }
+}
+
+/// Sends until the end of the connection; the code of the GOAWAY that it ended with.
+async fn goaway_after(socket: TcpStream, attack: impl Iterator<Item = Vec<u8>>) -> Option<u32> {
+    let (read, mut write) = socket.into_split();
+    let sent = async {
+        for bytes in attack {
+            if write.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let frames = tokio::time::timeout(PATIENCE, async {
+        tokio::select! {
+            frames = frames(read) => frames,
+            () = sent => Vec::new(),
+        }
+    })
+    .await
+    .expect("the connection is ended");
+    let (_, payload) = frames.into_iter().rev().find(|(kind, _)| *kind == GOAWAY)?;
+    Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()))
+}
+
+/// Numbers of streams that a client opens.
+fn streams(count: u32) -> impl Iterator<Item = u32> {
+    (0..count).map(|index| 2 * index + 1)
+}
+
+#[tokio::test]
+async fn the_limits_are_announced() {
+    let server = TestServer::start(plaintext).await;
+    let mut socket = connect(&server, &[]).await;
+    let mut head = [0; 9];
+    socket.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[3], SETTINGS);
+    let mut payload = vec![0; usize::from(head[2])];
+    socket.read_exact(&mut payload).await.unwrap();
+    let announced = |id: u16| {
+        let setting = payload.chunks(6).find(|setting| setting[..2] == id.to_be_bytes())?;
+        Some(u32::from_be_bytes(setting[2..].try_into().unwrap()))
+    };
+    assert_eq!(announced(3), Some(100), "SETTINGS_MAX_CONCURRENT_STREAMS");
+    assert_eq!(announced(4), Some(64 * 1024), "SETTINGS_INITIAL_WINDOW_SIZE");
+    assert_eq!(announced(5).unwrap_or(16 * 1024), 16 * 1024, "SETTINGS_MAX_FRAME_SIZE");
+    assert_eq!(announced(6), Some(16 * 1024), "SETTINGS_MAX_HEADER_LIST_SIZE");
+}
+
+#[tokio::test]
+async fn streams_that_are_opened_and_reset_end_the_connection() {
+    let server = TestServer::start(plaintext).await;
+    let socket = connect(&server, &[]).await;
+    let reset = |stream| frame(RST_STREAM, 0, stream, &8u32.to_be_bytes());
+    let attack = streams(20_000).map(move |stream| [call(stream, "/test.v1.Test/Sleep"), reset(stream)].concat());
+    assert_eq!(goaway_after(socket, attack).await, Some(ENHANCE_YOUR_CALM));
+}
+
+#[tokio::test]
+async fn streams_that_make_the_server_reset_them_end_the_connection() {
+    let server = TestServer::start(plaintext).await;
+    let socket = connect(&server, &[]).await;
+    // A window that overflows is an error of the stream, which the server has to reset.
+    let provoke = |stream| frame(WINDOW_UPDATE, 0, stream, &0x7fff_ffffu32.to_be_bytes());
+    let attack = streams(20_000).map(move |stream| [call(stream, "/test.v1.Test/Sleep"), provoke(stream)].concat());
+    assert_eq!(goaway_after(socket, attack).await, Some(ENHANCE_YOUR_CALM));
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_ends_the_connection() {
+    let server = TestServer::start(|config| {
+        plaintext(config);
+        config.limits.max_control_frames_per_second = 1;
+    })
+    .await;
+    let socket = connect(&server, &[]).await;
+    goaway_after(socket, std::iter::repeat_with(|| frame(PING, 0, 0, &[0; 8])).take(1_000)).await;
+    assert!(server.meters.page().unwrap().contains("cause=\"error\""));
+}
+
+#[tokio::test]
+async fn a_peer_that_says_no_hello_is_dropped() {
+    let server = TestServer::start(|config| {
+        plaintext(config);
+        config.tls.handshake_timeout = Duration::from_millis(200);
+    })
+    .await;
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    let mut hello = connect(&server, &[]).await;
+    let mut rest = Vec::new();
+    tokio::time::timeout(PATIENCE, silent.read_to_end(&mut rest)).await.expect("dropped").ok();
+    assert!(server.meters.page().unwrap().contains("cause=\"no_preface\""));
+    // The other one may be silent now.
+    hello.write_all(&frame(PING, 0, 0, &[7; 8])).await.unwrap();
+    let answered = async {
+        loop {
+            let mut head = [0; 9];
+            hello.read_exact(&mut head).await.unwrap();
+            let mut payload = vec![0; usize::from(head[2])];
+            hello.read_exact(&mut payload).await.unwrap();
+            if head[3] == PING {
+                return payload;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, answered).await.unwrap(), [7; 8]);
+}
+
+#[tokio::test]
+async fn answers_that_nobody_takes_do_not_stay() {
+    let server = TestServer::start(|config| {
+        plaintext(config);
+        config.limits.write_stall_timeout = Duration::from_millis(100);
+        config.streams.idle_timeout = Duration::from_millis(100);
+    })
+    .await;
+    // SETTINGS_INITIAL_WINDOW_SIZE 1: an answer is begun, handed over whole, and never taken.
+    let mut socket = connect(&server, &[0, 4, 0, 0, 0, 1]).await;
+    let request = [call(1, "/test.v1.Test/Whoami"), frame(DATA, END_STREAM, 1, &[0; 5])].concat();
+    socket.write_all(&request).await.unwrap();
+    let mut rest = Vec::new();
+    tokio::time::timeout(PATIENCE, socket.read_to_end(&mut rest)).await.expect("closed").ok();
+    eventually("counted", async || server.meters.page().unwrap().contains("cause=\"stalled\"")).await;
+}

@@ -1,0 +1,79 @@
+//! What is sent to a collector.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use crate::process::Process;
+use crate::raw::{Raw, framed};
+use crate::support::{PATIENCE, spawn};
+
+/// Path and body of each export.
+type Exports = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
+/// A collector that takes everything.
+async fn collector() -> (std::net::SocketAddr, Exports) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let exports = Exports::default();
+    let taken = exports.clone();
+    spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let taken = taken.clone();
+            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let taken = taken.clone();
+                async move {
+                    let path = request.uri().path().to_owned();
+                    let body = request.into_body().collect().await.unwrap().to_bytes().to_vec();
+                    taken.lock().unwrap().push((path, body));
+                    let answer = http::Response::builder()
+                        .header("content-type", "application/grpc")
+                        .header("grpc-status", "0")
+                        .body(Full::<bytes::Bytes>::default());
+                    Ok::<_, Infallible>(answer.unwrap())
+                }
+            });
+            spawn(async move {
+                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = builder.serve_connection(TokioIo::new(socket), service).await;
+            });
+        }
+    });
+    (address, exports)
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+#[tokio::test]
+async fn spans_continue_the_callers_trace_and_metrics_are_pushed() {
+    let (collector, exports) = collector().await;
+    let directory = tempfile::tempdir().unwrap();
+    let endpoint = format!("telemetry.otlp_endpoint=http://{collector}");
+    let path = directory.path().to_owned();
+    let start = move || Process::start(&path, &[&endpoint, "listen.plaintext=true"]);
+    let server = tokio::task::spawn_blocking(start).await.unwrap();
+
+    let mut client = Raw::connect(server.address.parse().unwrap()).await;
+    let trace_id = [0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6, 0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36];
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let check = framed(&tonic_health::pb::HealthCheckRequest::default());
+    let answer = client.post("/grpc.health.v1.Health/Check", &[("traceparent", parent)], check).await;
+    assert_eq!(answer.status.unwrap().code(), tonic::Code::Ok);
+    // What is left is sent when the server stops.
+    tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || server.stop())).await.unwrap().unwrap();
+
+    let exports = exports.lock().unwrap();
+    let of = |service: &str| -> Vec<u8> {
+        exports.iter().filter(|(path, _)| path.contains(service)).flat_map(|(_, body)| body.clone()).collect()
+    };
+    let spans = of("TraceService/Export");
+    for part in [&trace_id[..], b"grpc.health.v1.Health/Check", b"rpc.system.name", b"rpc.response.status_code"] {
+        assert!(contains(&spans, part), "no {part:?} in {:?}", String::from_utf8_lossy(&spans));
+    }
+    assert!(contains(&of("MetricsService/Export"), b"rpc.server.call.duration"));
+}

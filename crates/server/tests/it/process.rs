@@ -1,0 +1,66 @@
+//! The real binary as a process.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+/// A server process; it ends with this value.
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) address: String,
+    /// What it said on standard output before it served.
+    pub(crate) first_words: String,
+}
+
+pub(crate) fn command(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jackfield"));
+    command.current_dir(directory).args(arguments).env_clear();
+    command
+}
+
+pub(crate) fn run(directory: &Path, arguments: &[&str]) -> Output {
+    command(directory, arguments).output().unwrap()
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+impl Process {
+    pub(crate) fn start(directory: &Path, settings: &[&str]) -> Process {
+        let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--set", "drain.delay=0s"];
+        arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        let mut child = command(directory, &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let listening = log.by_ref().map(Result::unwrap).find(|line| line.contains("listening")).unwrap();
+        let listening: serde_json::Value = serde_json::from_str(&listening).unwrap();
+        let address = listening["address"].as_str().unwrap().to_owned();
+        // A full pipe would stop the server.
+        std::thread::spawn(move || log.for_each(drop));
+        let mut out = child.stdout.take().unwrap();
+        let mut first_words = vec![0; usize::try_from(rustix::io::ioctl_fionread(&out).unwrap()).unwrap()];
+        out.read_exact(&mut first_words).unwrap();
+        Process { child, address, first_words: String::from_utf8(first_words).unwrap() }
+    }
+
+    pub(crate) fn stop(mut self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    /// Processor time so far, in ticks.
+    pub(crate) fn ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
