@@ -1,1 +1,18 @@
+//! The tests of Jackfield over real gRPC, in one binary. Each module is about one resource or one promise; CONTRIBUTING.md
+//! says where a new test goes.
+
+mod admin;
+mod canary;
+mod configuration;
+mod connection;
+mod connector;
 mod contract;
+mod credentials;
+mod filter;
+mod isolation;
+mod key;
+mod pagination;
+mod plans;
+mod steps;
+mod storage;
+mod user_connector;

@@ -24,7 +24,7 @@ pub struct ListRequest {
     pub order: Order,
 }
 
-/// An order of a list. The id breaks ties, in the same direction, so every order is total.
+/// An order of a list. The id breaks ties where there can be any, in the same direction, so every order is total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// What to order by.
@@ -103,6 +103,14 @@ impl OrderBy {
             OrderBy::Id => "id",
             OrderBy::Name => "name",
             OrderBy::UserId => "user_id",
+        }
+    }
+
+    /// Whether no two rows of a list have the same value, so that the id has no ties to break.
+    pub const fn is_unique(self) -> bool {
+        match self {
+            OrderBy::Id | OrderBy::Name => true,
+            OrderBy::CreateTime | OrderBy::UserId => false,
         }
     }
 }

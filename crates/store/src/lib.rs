@@ -22,6 +22,7 @@ mod key;
 mod label;
 mod migration;
 mod page;
+mod raw;
 mod rewrap;
 mod row;
 mod secret;

@@ -95,6 +95,8 @@ fn select<S: Stored>(
 ) -> Select<S::Table> {
     let context = FilterContext { backend, tenant: query.tenant, now: query.now };
     let Order { by, descending } = query.order;
+    // What the scope fixes orders nothing, and SQLite would not use a bound that begins with it.
+    let by = if by == OrderBy::UserId && query.scope.user_id.is_some() { OrderBy::Id } else { by };
     let order = if descending { sea_orm::Order::Desc } else { sea_orm::Order::Asc };
     let table = S::Table::default();
     let column = |column: crate::row::ColumnOf<S>| Expr::col((table, column));
@@ -107,6 +109,7 @@ fn select<S: Stored>(
     if let Some(after) = after {
         // Row values compare column by column; both databases use the index of exactly these columns for them.
         let (place, value) = match (order_column, &after.value) {
+            (Some(order_column), Some(value)) if by.is_unique() => (column(order_column), order_value(value)),
             (Some(order_column), Some(value)) => (
                 Expr::tuple([column(order_column), column(S::ID)]),
                 Expr::tuple([order_value(value), Expr::val(after.id)]),
@@ -118,7 +121,11 @@ fn select<S: Stored>(
     if let Some(order_column) = order_column {
         select = select.order_by(order_column, order.clone());
     }
-    select.order_by(S::ID, order).limit(u64::from(limit)).select_only().column(S::DOC)
+    // PostgreSQL sorts again for a second column, even if the first leaves it nothing to do.
+    if order_column.is_none() || !by.is_unique() {
+        select = select.order_by(S::ID, order);
+    }
+    select.limit(u64::from(limit)).select_only().column(S::DOC)
 }
 
 fn order_value(value: &OrderValue) -> Expr {

@@ -20,10 +20,10 @@ use crate::{error, migration, page};
 /// The database of a deployment.
 #[derive(Clone)]
 pub struct Store {
-    reader: DatabaseConnection,
+    pub(crate) reader: DatabaseConnection,
     /// On SQLite a pool of one connection, so that writers queue here and not on the file lock; on PostgreSQL the same
     /// pool as `reader`.
-    writer: DatabaseConnection,
+    pub(crate) writer: DatabaseConnection,
 }
 
 /// Access to rows over a connection or a transaction.

@@ -1,5 +1,6 @@
 //! Marked secrets, and the search for them in every form that they may leak in.
 
+use aho_corasick::{AhoCorasick, MatchKind};
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use uuid::Uuid;
 
@@ -10,6 +11,14 @@ pub struct Canary {
     pub planted_as: String,
     /// The secret.
     pub secret: String,
+}
+
+/// A search for many secrets at once, in one pass over the bytes.
+#[derive(Debug)]
+pub struct Sweep {
+    searcher: AhoCorasick,
+    /// What each pattern of the searcher is.
+    patterns: Vec<String>,
 }
 
 impl Canary {
@@ -32,24 +41,68 @@ impl Canary {
         assert!(forms.is_empty(), "the secret of {} stands in {place}, as {forms:?}", self.planted_as);
     }
 
-    /// The secret as text, as hexadecimal, as base64 at each of the three offsets, as the `Debug` of bytes, as UTF-16,
-    /// and backwards.
+    /// Its forms. It holds no character that URLs or JSON escape: what is escaped so is the text itself.
     fn forms(&self) -> Vec<(&'static str, Vec<u8>)> {
-        let secret = self.secret.as_bytes();
-        let list = secret.iter().map(u8::to_string).collect::<Vec<_>>();
-        vec![
-            ("text", secret.to_vec()),
-            ("lower-case hexadecimal", hex::encode(secret).into_bytes()),
-            ("upper-case hexadecimal", hex::encode_upper(secret).into_bytes()),
-            ("base64", base64_inside(secret, 0)),
-            ("base64 at offset 1", base64_inside(secret, 1)),
-            ("base64 at offset 2", base64_inside(secret, 2)),
-            ("list of bytes", list.join(", ").into_bytes()),
-            ("JSON list of bytes", list.join(",").into_bytes()),
-            ("UTF-16", self.secret.encode_utf16().flat_map(u16::to_le_bytes).collect()),
-            ("text backwards", secret.iter().rev().copied().collect()),
-        ]
+        forms(self.secret.as_bytes())
     }
+}
+
+impl Sweep {
+    /// A search for these canaries, and for other secrets by name: the bytes of keys.
+    ///
+    /// # Panics
+    /// When there are more forms than a searcher takes.
+    pub fn new(canaries: &[Canary], others: &[(String, Vec<u8>)]) -> Self {
+        let canaries = canaries.iter().map(|canary| (canary.planted_as.as_str(), canary.secret.as_bytes()));
+        let others = others.iter().map(|(name, secret)| (name.as_str(), secret.as_slice()));
+        let (mut patterns, mut names) = (Vec::new(), Vec::new());
+        for (name, secret) in canaries.chain(others) {
+            for (form, pattern) in forms(secret) {
+                patterns.push(pattern);
+                names.push(format!("{name}, as {form}"));
+            }
+        }
+        let searcher = AhoCorasick::builder().match_kind(MatchKind::Standard).build(patterns).expect("a searcher");
+        Self { searcher, patterns: names }
+    }
+
+    /// What of it stands in these bytes, and in which form; sorted, each once.
+    pub fn found_in(&self, bytes: &[u8]) -> Vec<&str> {
+        let mut found: Vec<_> =
+            self.searcher.find_overlapping_iter(bytes).map(|found| self.patterns[found.pattern()].as_str()).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// # Panics
+    /// When anything stands in these bytes in any form.
+    #[track_caller]
+    pub fn assert_not_in(&self, place: &str, bytes: &[u8]) {
+        let found = self.found_in(bytes);
+        assert!(found.is_empty(), "secrets stand in {place}: {found:#?}");
+    }
+}
+
+/// A secret as text, as hexadecimal, as base64 at each of the three offsets, as the `Debug` of bytes, as UTF-16, and
+/// backwards.
+fn forms(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let list = secret.iter().map(u8::to_string).collect::<Vec<_>>();
+    let mut forms = vec![
+        ("text", secret.to_vec()),
+        ("lower-case hexadecimal", hex::encode(secret).into_bytes()),
+        ("upper-case hexadecimal", hex::encode_upper(secret).into_bytes()),
+        ("base64", base64_inside(secret, 0)),
+        ("base64 at offset 1", base64_inside(secret, 1)),
+        ("base64 at offset 2", base64_inside(secret, 2)),
+        ("list of bytes", list.join(", ").into_bytes()),
+        ("JSON list of bytes", list.join(",").into_bytes()),
+        ("text backwards", secret.iter().rev().copied().collect()),
+    ];
+    if let Ok(text) = std::str::from_utf8(secret) {
+        forms.push(("UTF-16", text.encode_utf16().flat_map(u16::to_le_bytes).collect()));
+    }
+    forms
 }
 
 /// Whether these bytes hold this sequence.
@@ -99,6 +152,24 @@ mod tests {
                 assert!(!canary.forms_in(encoded.as_bytes()).is_empty(), "{before:?} {after:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_sweep_finds_every_form_of_every_secret() {
+        let canaries = [Canary::new("one"), Canary::new("two")];
+        let others = [("key".to_owned(), vec![0xff, 0, 0xfe, 0xc3, 0x28, 7, 9])];
+        let sweep = Sweep::new(&canaries, &others);
+        for (name, secret) in canaries
+            .iter()
+            .map(|canary| (canary.planted_as.as_str(), canary.secret.as_bytes()))
+            .chain([("key", &*others[0].1)])
+        {
+            for (form, bytes) in forms(secret) {
+                let found = format!("{name}, as {form}");
+                assert!(sweep.found_in(&[b"before", &*bytes, b"after"].concat()).contains(&&*found), "{found}");
+            }
+        }
+        assert_eq!(sweep.found_in(b"nothing here, cnry-"), Vec::<&str>::new());
     }
 
     #[test]

@@ -24,11 +24,24 @@ impl Client {
     /// # Panics
     /// When the certificates are not PEM.
     pub fn new(server: SocketAddr, ca_pem: &str, leaf: Option<&Leaf>) -> Self {
+        Self::tuned(server, ca_pem, leaf, |endpoint| endpoint)
+    }
+
+    /// As [`Client::new`], on a connection with other settings.
+    ///
+    /// # Panics
+    /// When the certificates are not PEM.
+    pub fn tuned(
+        server: SocketAddr,
+        ca_pem: &str,
+        leaf: Option<&Leaf>,
+        tune: impl FnOnce(Endpoint) -> Endpoint,
+    ) -> Self {
         let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca_pem)).domain_name("localhost");
         if let Some(leaf) = leaf {
             tls = tls.identity(Identity::from_pem(&leaf.certificate_pem, &leaf.key_pem));
         }
-        let endpoint = Endpoint::from_shared(format!("https://{server}")).expect("address of the server");
+        let endpoint = tune(Endpoint::from_shared(format!("https://{server}")).expect("address of the server"));
         Self { channel: endpoint.tls_config(tls).expect("certificates of the client").connect_lazy() }
     }
 

@@ -18,8 +18,11 @@
 pub mod backend;
 pub mod canary;
 pub mod client;
+pub mod clock;
 pub mod collect;
+pub mod fill;
 pub mod fixture;
+pub mod list;
 pub mod logs;
 pub mod pki;
 pub mod postgres;
@@ -29,8 +32,10 @@ pub mod status;
 pub use backend::Backend;
 pub use canary::Canary;
 pub use client::Client;
+pub use clock::ManualClock;
 /// The store, for tests that look below the services.
 pub use jackfield_store as store;
+pub use list::{Ask, List};
 pub use pki::{Flaw, Identity, Pki};
 pub use server::TestServer;
 pub use status::{Refusal, expect_status};

@@ -6,13 +6,18 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use jackfield_api::v1;
+use jackfield_domain::{Clock, SystemClock};
+pub use jackfield_server::config::SecretUrl;
 use jackfield_server::{
     Server,
-    config::{Config, PrincipalConfig, SecretUrl},
+    config::{Config, PrincipalConfig},
+    telemetry::Meters,
 };
+use jackfield_store::{PoolSettings, Store};
 use tempfile::TempDir;
 use tokio::{
     runtime::{self, Runtime},
@@ -52,6 +57,7 @@ pub const PRINCIPALS: [(&str, &str, &[&str]); 4] = [
 pub struct TestServer {
     data: Arc<Data>,
     config: Config,
+    clock: Arc<dyn Clock>,
     running: Option<Running>,
     /// One connection for each caller.
     clients: Mutex<HashMap<String, Client>>,
@@ -68,6 +74,7 @@ struct Data {
 /// A server at work, in a runtime of its own: when that goes, every task of the server goes, as in a crash.
 struct Running {
     address: SocketAddr,
+    meters: Meters,
     shutdown: oneshot::Sender<()>,
     /// Whether every call could end by itself.
     ended: oneshot::Receiver<bool>,
@@ -92,14 +99,42 @@ impl TestServer {
     /// # Panics
     /// When it does not start.
     pub async fn start_with(backend: Backend, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_at(backend, Arc::new(SystemClock), change).await
+    }
+
+    /// As [`TestServer::start_with`], on a clock of the test's. Certificates go by the clock of the machine all the same.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_at(backend: Backend, clock: Arc<dyn Clock>, change: impl FnOnce(&mut Config)) -> Self {
         logs::install();
         let data = tokio::task::spawn_blocking(move || Data::create(backend)).await.expect("data of the server");
         let mut config = data.config();
         change(&mut config);
-        let mut server = Self { data: Arc::new(data), config, running: None, clients: Mutex::default() };
+        let mut server = Self { data: Arc::new(data), config, clock, running: None, clients: Mutex::default() };
         server.run().await;
         server.create_tenants().await;
         server
+    }
+
+    /// Starts so many servers at once on one empty database, as replicas.
+    ///
+    /// # Panics
+    /// When one does not start.
+    pub async fn start_at_once(backend: Backend, count: usize) -> Vec<Self> {
+        logs::install();
+        let data =
+            tokio::task::spawn_blocking(move || Arc::new(Data::create(backend))).await.expect("data of the server");
+        let start = || async {
+            let config = data.config();
+            let (data, clock) = (Arc::clone(&data), Arc::new(SystemClock));
+            let mut server = Self { data, config, clock, running: None, clients: Mutex::default() };
+            server.run().await;
+            server
+        };
+        let servers = futures::future::join_all((0..count).map(|_| start())).await;
+        servers[0].create_tenants().await;
+        servers
     }
 
     /// Starts another server on the same database, keyring and certificates, as a replica.
@@ -108,7 +143,8 @@ impl TestServer {
     /// When it does not start.
     pub async fn replica(&self) -> Self {
         let data = Arc::clone(&self.data);
-        let mut server = Self { data, config: self.config.clone(), running: None, clients: Mutex::default() };
+        let (config, clock) = (self.config.clone(), Arc::clone(&self.clock));
+        let mut server = Self { data, config, clock, running: None, clients: Mutex::default() };
         server.run().await;
         server
     }
@@ -123,6 +159,14 @@ impl TestServer {
     /// A caller with a certificate of the test's choice.
     pub fn client_with(&self, leaf: &Leaf) -> Client {
         Client::new(self.address(), &self.data.pki.ca_pem(), Some(leaf))
+    }
+
+    /// A caller of that name, on a connection of its own that takes in so many bytes of answers that are not read.
+    pub fn client_with_window(&self, principal: &str, bytes: u32) -> Client {
+        let leaf = self.data.pki.client(Identity::of(principal));
+        Client::tuned(self.address(), &self.data.pki.ca_pem(), Some(&leaf), |endpoint| {
+            endpoint.initial_stream_window_size(bytes).initial_connection_window_size(16 * 1024 * 1024)
+        })
     }
 
     /// A caller without a certificate.
@@ -154,6 +198,19 @@ impl TestServer {
     /// When it runs on SQLite.
     pub fn postgres(&self) -> &Database {
         self.data.database.as_ref().expect("the server runs on SQLite")
+    }
+
+    /// The store of the server, opened beside it.
+    ///
+    /// # Panics
+    /// When it does not open.
+    pub async fn store(&self) -> Store {
+        let database = match &self.data.database {
+            Some(database) => jackfield_store::Database::Postgres(database.url()),
+            None => jackfield_store::Database::Sqlite(self.sqlite_file()),
+        };
+        let settings = PoolSettings { max_connections: 2, acquire_timeout: Duration::from_secs(5) };
+        Store::connect(&database, settings).await.expect("the store does not open")
     }
 
     /// Its data directory.
@@ -214,23 +271,68 @@ impl TestServer {
         self.run().await;
     }
 
+    /// Stops the server if it runs, and tries to start it on the same data.
+    ///
+    /// # Errors
+    /// Why the service behind it does not open, as the operator reads it.
+    pub async fn try_restart(&mut self) -> Result<(), String> {
+        if self.running.is_some() {
+            self.stop().await;
+        }
+        self.try_run().await
+    }
+
+    /// The page of metrics.
+    ///
+    /// # Panics
+    /// When it is stopped.
+    pub fn metrics_page(&self) -> String {
+        self.running.as_ref().expect("the server is stopped").meters.page().expect("a page of metrics")
+    }
+
+    /// Runs a statement beside the server, as someone does who has the database but not the keys. Returns a line for each
+    /// row: columns separated by "|", bytes in hexadecimal.
+    ///
+    /// # Panics
+    /// When the database refuses it.
+    pub async fn sql(&self, statement: &str) -> Vec<String> {
+        if let Some(database) = &self.data.database {
+            return database.run(statement).lines().map(str::to_owned).collect();
+        }
+        let store = self.store().await;
+        let rows = store.raw_write(statement).await.unwrap_or_else(|error| panic!("{statement}: {error:?}"));
+        store.close().await;
+        rows
+    }
+
     async fn run(&mut self) {
+        self.try_run().await.unwrap_or_else(|error| panic!("the server does not start: {error}"));
+    }
+
+    async fn try_run(&mut self) -> Result<(), String> {
         let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-        let config = self.config.clone();
+        let (config, clock) = (self.config.clone(), Arc::clone(&self.clock));
         let (bound, address) = oneshot::channel();
         let (shutdown, stopped) = oneshot::channel();
         let (ending, ended) = oneshot::channel();
         runtime.spawn(async move {
-            let server = bind(config).await;
+            let server = match bind(config, clock).await {
+                Ok(server) => server,
+                Err(error) => {
+                    let _ = bound.send(Err(error));
+                    return;
+                }
+            };
             let address = server.local_addr().expect("the server listens on TCP");
             // Nobody waits for these any more when the test has ended.
-            let _ = bound.send(address);
+            let _ = bound.send(Ok((address, server.meters())));
             let complete = server.serve(async move { drop(stopped.await) }).await;
             let _ = ending.send(complete);
         });
         let _runtime = ServerRuntime(Some(runtime));
-        let address = address.await.expect("the server does not start");
-        self.running = Some(Running { address, shutdown, ended, _runtime });
+        let (address, meters) = address.await.expect("the server panics at its start")?;
+        self.running = Some(Running { address, meters, shutdown, ended, _runtime });
+        Ok(())
     }
 
     async fn create_tenants(&self) {
@@ -253,9 +355,15 @@ impl fmt::Debug for TestServer {
 }
 
 /// A server with the real service behind it.
-async fn bind(config: Config) -> Server {
-    let backend = jackfield_server::open(&config).await.expect("the service does not start");
-    Server::bind(config, backend).await.expect("the server does not start")
+async fn bind(config: Config, clock: Arc<dyn Clock>) -> Result<Server, String> {
+    let backend = jackfield_server::open_with_clock(&config, clock).await.map_err(|error| chain(&error))?;
+    Server::bind(config, backend).await.map_err(|error| chain(&error))
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    causes.collect::<Vec<_>>().join(": ")
 }
 
 // === impl ServerRuntime ===

@@ -79,7 +79,8 @@ async fn connection(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     let external = ["tenant_id", "external_id"];
     manager.create_index(index("connection", "external_id_key", &external).unique().to_owned()).await?;
     manager.create_index(index("connection", "create_time_idx", &["tenant_id", "create_time", "id"])).await?;
-    manager.create_index(index("connection", "connector_id_idx", &["tenant_id", "connector_id", "id"])).await
+    let orders = [&["id"] as &[_], &["name_key"], &["create_time", "id"]];
+    page_indexes(manager, "connection", &["connector_id"], &orders).await
 }
 
 async fn user_connector(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
@@ -92,9 +93,10 @@ async fn user_connector(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     manager.create_table(table).await?;
     let pair = ["tenant_id", "user_id", "connector_id"];
     manager.create_index(index("user_connector", "pair_key", &pair).unique().to_owned()).await?;
-    manager.create_index(index("user_connector", "user_id_idx", &["tenant_id", "user_id", "id"])).await?;
     manager.create_index(index("user_connector", "create_time_idx", &["tenant_id", "create_time", "id"])).await?;
-    manager.create_index(index("user_connector", "connector_id_idx", &["tenant_id", "connector_id", "id"])).await
+    page_indexes(manager, "user_connector", &["user_id"], &[&["id"], &["create_time", "id"]]).await?;
+    let orders = [&["id"] as &[_], &["user_id", "id"], &["create_time", "id"]];
+    page_indexes(manager, "user_connector", &["connector_id"], &orders).await
 }
 
 async fn credential(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
@@ -120,10 +122,10 @@ async fn credential(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     manager.create_table(table).await?;
     let external = ["tenant_id", "external_id"];
     manager.create_index(index("credential", "external_id_key", &external).unique().to_owned()).await?;
-    manager.create_index(index("credential", "user_id_idx", &["tenant_id", "user_id", "id"])).await?;
     manager.create_index(index("credential", "create_time_idx", &["tenant_id", "create_time", "id"])).await?;
-    manager.create_index(index("credential", "connector_id_idx", &["tenant_id", "connector_id", "id"])).await?;
-    manager.create_index(index("credential", "connection_id_idx", &["tenant_id", "connection_id", "id"])).await?;
+    page_indexes(manager, "credential", &["user_id"], &[&["id"], &["create_time", "id"]]).await?;
+    let orders = [&["id"] as &[_], &["user_id", "id"], &["create_time", "id"]];
+    page_indexes(manager, "credential", &["connector_id", "connection_id"], &orders).await?;
     manager.create_index(index("credential", "user_connector_id_idx", &["tenant_id", "user_connector_id"])).await?;
     manager.create_index(index("credential", "key_id_idx", &["tenant_id", "key_id"])).await?;
     only_one_default(manager, "credential", "user_connector_id").await
@@ -143,10 +145,32 @@ async fn configuration(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     manager.create_table(table).await?;
     let external = ["tenant_id", "credential_id", "external_id"];
     manager.create_index(index("configuration", "external_id_key", &external).unique().to_owned()).await?;
-    manager.create_index(index("configuration", "user_id_idx", &["tenant_id", "user_id", "id"])).await?;
     manager.create_index(index("configuration", "create_time_idx", &["tenant_id", "create_time", "id"])).await?;
-    manager.create_index(index("configuration", "connector_id_idx", &["tenant_id", "connector_id", "id"])).await?;
+    let orders = [&["id"] as &[_], &["create_time", "id"]];
+    page_indexes(manager, "configuration", &["user_id", "connector_id", "credential_id"], &orders).await?;
     only_one_default(manager, "configuration", "credential_id").await
+}
+
+/// What pages of a list are found by: for every column that it can be narrowed to, one index in each of its orders. Without
+/// them a page would sort all rows of its scope, or pass over all rows outside it.
+async fn page_indexes(
+    manager: &SchemaManager<'_>,
+    table: &'static str,
+    scopes: &[&'static str],
+    orders: &[&[&'static str]],
+) -> Result<(), DbErr> {
+    for scope in scopes {
+        for order in orders {
+            let name = match order {
+                ["id"] => format!("{scope}_idx"),
+                [first, ..] => format!("{scope}_{first}_idx"),
+                [] => continue,
+            };
+            let columns = [&["tenant_id", *scope], *order].concat();
+            manager.create_index(index(table, &name, &columns)).await?;
+        }
+    }
+    Ok(())
 }
 
 /// At most one default within a parent. The schema builder has no partial indexes; both databases spell them alike.

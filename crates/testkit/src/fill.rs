@@ -1,0 +1,207 @@
+//! Rows by the thousand, put into the tables beside the services.
+
+use jackfield_domain::{
+    ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, TenantId, Timestamp, UserConnectorId,
+    configuration::Configuration,
+    connection::{Connection, ConnectionPatch},
+    connector::{Connector, ConnectorKeys, ConnectorPatch, KindPatch},
+    credential::{Credential, CredentialKind, CredentialStatus},
+    json::JsonObject,
+    key::{Key, KeyKind},
+    meta::Meta,
+    tenant::Tenant,
+    text::{ExternalId, Labels, Name, Slug, TenantName, UserId},
+    user_connector::{UserConnector, UserConnectorState},
+};
+
+use crate::store::{Store, Writer};
+
+/// What was put in. Item `i` of each kind belongs to item `i` of the others, but for the first half:
+/// - connections, links and credentials `0..half()` are on connector 0, the others each on one of their own;
+/// - credentials `0..half()` come from connection 0, the others each from one of their own;
+/// - links and credentials `0..half()` are each of a user of their own, the others all of user 0;
+/// - configurations `0..half()` hang on credential 0, the others each on one of their own.
+///
+/// So every scope has one value that half of the rows have, and values that one row has.
+#[derive(Clone, Debug)]
+pub struct Filled {
+    /// The connectors.
+    pub connectors: Vec<ConnectorId>,
+    /// The connections.
+    pub connections: Vec<ConnectionId>,
+    /// The links.
+    pub links: Vec<UserConnectorId>,
+    /// The credentials.
+    pub credentials: Vec<CredentialId>,
+}
+
+/// Beginnings of names: both letter cases, and characters whose order differs between bytes and languages.
+const NAMES: [&str; 5] = ["Zulu", "alpha", "Éclair", "ångström", "Beta"];
+
+/// The time of creation of the first items.
+const EPOCH: i64 = 1_700_000_000_000_000;
+
+// === impl Filled ===
+
+impl Filled {
+    /// How many items of each kind have something in common.
+    pub fn half(&self) -> usize {
+        self.connectors.len() / 2
+    }
+
+    /// The user of item `i` of the links and credentials; `None` is the one of the second half.
+    pub fn user(i: Option<usize>) -> String {
+        i.map_or_else(|| "user-of-many".to_owned(), |i| format!("user-{i:05}"))
+    }
+}
+
+/// Puts `count` connectors, connections, links, credentials, configurations and keys into a tenant. Three items in a row
+/// have the same time of creation.
+///
+/// # Panics
+/// When the database refuses them, and when there are fewer than two.
+pub async fn fill(store: &Store, tenant: TenantId, count: usize) -> Filled {
+    assert!(count >= 2);
+    let filled = Filled {
+        connectors: (0..count).map(|_| ConnectorId::generate()).collect(),
+        connections: (0..count).map(|_| ConnectionId::generate()).collect(),
+        links: (0..count).map(|_| UserConnectorId::generate()).collect(),
+        credentials: (0..count).map(|_| CredentialId::generate()).collect(),
+    };
+    let txn = store.write().await.expect("a transaction");
+    for i in 0..count {
+        insert(&txn, tenant, &filled, i).await;
+    }
+    txn.commit().await.expect("the rows");
+    filled
+}
+
+/// Puts `count` tenants into the database. They have no data key.
+///
+/// # Panics
+/// When the database refuses them.
+pub async fn fill_tenants(store: &Store, count: usize) {
+    let txn = store.write().await.expect("a transaction");
+    for i in 0..count {
+        let name = TenantName::stored(format!("tenant-{:05}", shuffled(i, count)));
+        let tenant = Tenant { id: TenantId::generate(), name, display_name: format!("Number {i}"), meta: meta(i) };
+        txn.tenant_insert(&tenant).await.expect("a tenant");
+    }
+    txn.commit().await.expect("the tenants");
+}
+
+async fn insert(txn: &Writer, tenant: TenantId, filled: &Filled, i: usize) {
+    let first = i < filled.half();
+    let connector = filled.connectors[if first { 0 } else { i }];
+    let name = format!("{} {:05}", NAMES[i % NAMES.len()], shuffled(i, filled.connectors.len()));
+    let user_id = UserId::stored(Filled::user(first.then_some(i)));
+    let labels = Labels::stored([("env".to_owned(), ["dev", "prod"][i % 2].to_owned())].into());
+
+    let item = a_connector(filled.connectors[i], &name, labels.clone(), meta(i));
+    txn.connector_insert(tenant, &item).await.expect("a connector");
+    let item = a_connection(filled.connections[i], connector, &name, labels.clone(), meta(i));
+    txn.connection_insert(tenant, &item).await.expect("a connection");
+    let item = a_key(&name, labels.clone(), meta(i));
+    txn.key_insert(tenant, &item).await.expect("a key");
+    let link = UserConnector {
+        id: filled.links[i],
+        user_id: user_id.clone(),
+        connector,
+        connector_name: Name::stored(name),
+        state: UserConnectorState::Attached,
+        credential_count: 0,
+        meta: meta(i),
+    };
+    assert!(txn.user_connector_insert(tenant, &link).await.expect("a link"));
+
+    let configuration = ConfigurationId::generate();
+    let credential = Credential {
+        id: filled.credentials[i],
+        external_id: Some(ExternalId::stored(format!("credential {i}"))),
+        user_id: user_id.clone(),
+        connector,
+        connection: Some(filled.connections[if first { 0 } else { i }]),
+        user_connector: filled.links[i],
+        key: None,
+        kind: CredentialKind::ApiKey,
+        status: CredentialStatus::Valid,
+        scopes: Vec::new(),
+        token_type: String::new(),
+        expire_time: None,
+        provider_account_id: String::new(),
+        provider_data: JsonObject::default(),
+        labels,
+        is_default: true,
+        material_version: 1,
+        refreshable: false,
+        last_refresh_time: None,
+        refresh_failure_count: 0,
+        failure_class: None,
+        default_configuration: configuration,
+        meta: meta(i),
+    };
+    txn.credential_insert(tenant, &credential).await.expect("a credential");
+    let credential = filled.credentials[if first { 0 } else { i }];
+    let configuration = Configuration {
+        id: configuration,
+        credential,
+        external_id: Some(ExternalId::stored(format!("configuration {i}"))),
+        shared_settings: JsonObject::default(),
+        workflow_settings: [].into(),
+        settings_meta: JsonObject::default(),
+        is_default: i == 0 || !first,
+        user_id: if first { UserId::stored(Filled::user(Some(0))) } else { user_id },
+        connector,
+        meta: meta(i),
+    };
+    txn.configuration_insert(tenant, &configuration).await.expect("a configuration");
+}
+
+fn a_connector(id: ConnectorId, name: &str, labels: Labels, meta: Meta) -> Connector {
+    let patch = ConnectorPatch {
+        name: Some(Name::stored(name.to_owned())),
+        kind: Some(KindPatch::HttpBasic(Default::default())),
+        labels: Some(labels),
+        ..ConnectorPatch::default()
+    };
+    let mut connector = Connector::create(id, &patch, ConnectorKeys::default(), meta).expect("a connector");
+    connector.meta = meta;
+    connector
+}
+
+fn a_connection(id: ConnectionId, connector: ConnectorId, name: &str, tags: Labels, meta: Meta) -> Connection {
+    let patch = ConnectionPatch {
+        name: Some(Name::stored(name.to_owned())),
+        external_id: Some(Some(Slug::stored(id.to_string()))),
+        tags: Some(tags),
+        ..ConnectionPatch::default()
+    };
+    let mut connection = Connection::create(id, connector, &patch, meta).expect("a connection");
+    connection.meta = meta;
+    connection
+}
+
+fn a_key(name: &str, labels: Labels, meta: Meta) -> Key {
+    Key {
+        id: KeyId::generate(),
+        name: Name::stored(name.to_owned()),
+        kind: KeyKind::TrustBundle,
+        certificate_pem: String::new(),
+        certificates: Vec::new(),
+        not_after: Timestamp(EPOCH),
+        used_by: 0,
+        labels,
+        meta,
+    }
+}
+
+fn meta(i: usize) -> Meta {
+    let step = i64::try_from(i / 3).expect("a number in reach");
+    Meta::new(Timestamp(EPOCH + step * 1_000))
+}
+
+/// Another order of the same numbers.
+fn shuffled(i: usize, count: usize) -> usize {
+    let step = [7_919, 104_729].into_iter().find(|prime| count % prime != 0).unwrap_or(1);
+    i * step % count
+}

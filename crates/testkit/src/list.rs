@@ -1,0 +1,272 @@
+//! Every list behind one type, for what holds of all of them.
+
+use std::pin::Pin;
+
+use jackfield_api::v1;
+use prost::Message;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Response, Status, Streaming};
+
+use crate::{client::Client, collect::Page};
+
+/// A list RPC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    /// ConfigurationService.ListConfigurations.
+    Configurations,
+    /// ConnectionService.ListConnections.
+    Connections,
+    /// ConnectorService.ListConnectors.
+    Connectors,
+    /// CredentialsService.ListCredentials.
+    Credentials,
+    /// KeyService.ListKeys.
+    Keys,
+    /// AdminService.ListTenants.
+    Tenants,
+    /// UserConnectorService.ListUserConnectors.
+    UserConnectors,
+}
+
+/// What a list is asked for. What a list does not know is not sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// Items per message.
+    pub page_size: i32,
+    /// Where to go on.
+    pub page_token: String,
+    /// Items in the whole stream.
+    pub limit: i32,
+    /// Which items.
+    pub filter: String,
+    /// In which order.
+    pub order_by: String,
+    /// Only of this user.
+    pub user_id: String,
+    /// Only of this connector.
+    pub connector: String,
+    /// Only of this connection.
+    pub connection: String,
+    /// Only of this credential.
+    pub credential: String,
+}
+
+/// One message of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListPage {
+    /// The items.
+    pub rows: Vec<Row>,
+    /// Where the next page begins; empty at the end.
+    pub next_page_token: String,
+    /// Size of the message.
+    pub bytes: usize,
+}
+
+/// One item of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its UUID.
+    pub id: String,
+    /// Its name; empty if such items have none.
+    pub name: String,
+    /// Its user; empty if such items have none.
+    pub user_id: String,
+    /// When it was created, in microseconds since 1970.
+    pub create_time: i64,
+    /// The whole item, encoded.
+    pub message: Vec<u8>,
+}
+
+/// The messages of a list, read as they are taken.
+pub type Pages = Pin<Box<dyn Stream<Item = Result<ListPage, Status>> + Send>>;
+
+// === impl List ===
+
+impl List {
+    /// All lists.
+    pub const ALL: [List; 7] = [
+        List::Configurations,
+        List::Connections,
+        List::Connectors,
+        List::Credentials,
+        List::Keys,
+        List::Tenants,
+        List::UserConnectors,
+    ];
+
+    /// The fields that it can be ordered by.
+    pub const fn orders(self) -> &'static [&'static str] {
+        match self {
+            List::Configurations => &["id", "create_time"],
+            List::Connections | List::Connectors | List::Keys | List::Tenants => &["id", "name", "create_time"],
+            List::Credentials | List::UserConnectors => &["id", "user_id", "create_time"],
+        }
+    }
+
+    /// Calls it.
+    ///
+    /// # Errors
+    /// The status that the call ended with before its first message. Later ones come out of the stream.
+    pub async fn open(self, client: &Client, ask: &Ask) -> Result<Pages, Status> {
+        let Ask { page_size, page_token, limit, filter, order_by, user_id, connector, connection, credential } =
+            ask.clone();
+        match self {
+            List::Configurations => boxed(
+                client
+                    .configurations()
+                    .list_configurations(v1::ListConfigurationsRequest {
+                        page_size,
+                        page_token,
+                        limit,
+                        filter,
+                        order_by,
+                        user_id,
+                        connector,
+                        credential,
+                    })
+                    .await,
+            ),
+            List::Connections => boxed(
+                client
+                    .connections()
+                    .list_connections(v1::ListConnectionsRequest {
+                        page_size,
+                        page_token,
+                        limit,
+                        filter,
+                        order_by,
+                        connector,
+                    })
+                    .await,
+            ),
+            List::Connectors => boxed(
+                client
+                    .connectors()
+                    .list_connectors(v1::ListConnectorsRequest { page_size, page_token, limit, filter, order_by })
+                    .await,
+            ),
+            List::Credentials => boxed(
+                client
+                    .credentials()
+                    .list_credentials(v1::ListCredentialsRequest {
+                        page_size,
+                        page_token,
+                        limit,
+                        filter,
+                        order_by,
+                        user_id,
+                        connector,
+                        connection,
+                    })
+                    .await,
+            ),
+            List::Keys => boxed(
+                client.keys().list_keys(v1::ListKeysRequest { page_size, page_token, limit, filter, order_by }).await,
+            ),
+            List::Tenants => boxed(
+                client
+                    .admin()
+                    .list_tenants(v1::ListTenantsRequest { page_size, page_token, limit, filter, order_by })
+                    .await,
+            ),
+            List::UserConnectors => boxed(
+                client
+                    .user_connectors()
+                    .list_user_connectors(v1::ListUserConnectorsRequest {
+                        page_size,
+                        page_token,
+                        limit,
+                        filter,
+                        order_by,
+                        user_id,
+                        connector,
+                    })
+                    .await,
+            ),
+        }
+    }
+
+    /// Its messages, to the end of the stream.
+    ///
+    /// # Errors
+    /// The status that the call or the stream ended with.
+    pub async fn pages(self, client: &Client, ask: &Ask) -> Result<Vec<ListPage>, Status> {
+        self.open(client, ask).await?.collect().await
+    }
+
+    /// Its items, to the end of the stream.
+    ///
+    /// # Errors
+    /// The status that the call or the stream ended with.
+    pub async fn rows(self, client: &Client, ask: &Ask) -> Result<Vec<Row>, Status> {
+        Ok(self.pages(client, ask).await?.into_iter().flat_map(|page| page.rows).collect())
+    }
+}
+
+// === impl Ask ===
+
+impl Ask {
+    /// Everything that a filter lets through.
+    pub fn filter(filter: impl Into<String>) -> Self {
+        Self { filter: filter.into(), ..Self::default() }
+    }
+
+    /// Everything, in pages of this size.
+    pub fn pages_of(page_size: i32) -> Self {
+        Self { page_size, ..Self::default() }
+    }
+
+    /// The same from a token on.
+    #[must_use]
+    pub fn from(&self, page_token: &str) -> Self {
+        Self { page_token: page_token.to_owned(), ..self.clone() }
+    }
+}
+
+/// An item that can be any list's.
+trait Listed: Message {
+    fn row(&self) -> Row;
+}
+
+macro_rules! listed {
+    ($($message:ident { $($field:ident),* })*) => {$(
+        impl Listed for v1::$message {
+            fn row(&self) -> Row {
+                let time = self.create_time.expect("every item has a time of creation");
+                #[allow(clippy::needless_update, reason = "some items have all of these fields")]
+                Row {
+                    id: self.id.clone(),
+                    create_time: time.seconds * 1_000_000 + i64::from(time.nanos / 1_000),
+                    message: self.encode_to_vec(),
+                    $($field: self.$field.clone(),)*
+                    ..Row { id: String::new(), name: String::new(), user_id: String::new(), create_time: 0, message: vec![] }
+                }
+            }
+        }
+    )*};
+}
+
+listed! {
+    Configuration { user_id }
+    Connection { name }
+    Connector { name }
+    Credential { user_id }
+    Key { name }
+    Tenant { name }
+    UserConnector { user_id }
+}
+
+fn boxed<P>(answer: Result<Response<Streaming<P>>, Status>) -> Result<Pages, Status>
+where
+    P: Page + Message + 'static,
+    P::Item: Listed,
+{
+    let pages = answer?.into_inner().map(|page| {
+        page.map(|page| ListPage {
+            next_page_token: page.next_page_token().to_owned(),
+            bytes: page.encoded_len(),
+            rows: page.items().iter().map(Listed::row).collect(),
+        })
+    });
+    Ok(Box::pin(pages))
+}

@@ -1,0 +1,1 @@
+//! AdminService: tenants, re-wraps, facts of the server.

@@ -1,0 +1,1 @@
+//! No secret where it does not belong.

@@ -1,0 +1,430 @@
+//! What a connector may hold at most, and what it may not hold at all.
+
+use std::collections::BTreeMap;
+
+use jackfield_api::v1;
+use jackfield_api::v1::connector::Kind;
+use jackfield_testkit::{Client, expect_status, fixture, on_both};
+use prost::Message;
+use prost_types::{Duration, ListValue, Struct, Value, value};
+use tonic::{Code, Response, Status};
+
+use super::{create, get, list};
+use crate::key;
+
+type Change = fn(&mut v1::Connector);
+
+/// What is just within the limits.
+const WITHIN: &[Change] = &[
+    |it| it.name = "n".repeat(191),
+    |it| it.name = "ж".repeat(191),
+    |it| it.name = format!("  {}  ", "n".repeat(191)),
+    |it| it.description = "ä".repeat(1_024),
+    |it| it.description = "one\ntwo\r\nthree".to_owned(),
+    |it| generic(it).authentication_url = url(2_048),
+    |it| generic(it).authentication_url = "HTTP://localhost:3000".to_owned(),
+    |it| generic(it).http_authentication_username = "ü".repeat(256),
+    |it| generic(it).http_authentication_password = "p".repeat(1_024),
+    |it| generic(it).http_authentication_password = "ü: *".repeat(256),
+    |it| it.kind = Some(license(url(2_048), "a".repeat(128))),
+    |it| it.kind = Some(Kind::Oauth2(v1::OAuth2Connector::default())),
+    |it| oauth2(it).issuer_url = url(2_048),
+    |it| oauth2(it).issuer_url = "http://localhost:8080/realm".to_owned(),
+    |it| oauth2(it).issuer_url = "http://127.0.0.1".to_owned(),
+    |it| oauth2(it).issuer_url = "http://[::1]:8080".to_owned(),
+    |it| oauth2(it).token_url = "http://provider.example".to_owned(),
+    |it| it.kind = Some(Kind::ApiKey(v1::ApiKeyConnector::default())),
+    |it| api_key(it).base_url = url(2_048),
+    |it| api_key(it).header_name = "h".repeat(128),
+    |it| api_key(it).value_prefix = "p".repeat(64),
+    |it| api_key(it).query_parameter = "q".repeat(128),
+    |it| it.kind = Some(Kind::HttpBasic(v1::HttpBasicConnector::default())),
+    |it| it.kind = Some(Kind::HttpBasic(v1::HttpBasicConnector { base_url: url(2_048) })),
+    |it| certificate(it, "name:identity").base_url = url(2_048),
+    |it| drop(certificate(it, "name:identity")),
+    |it| it.headers = numbered(64),
+    |it| it.headers = fixture::strings([(&*"h".repeat(128), &*"v".repeat(4_096))]),
+    |it| it.headers = fixture::strings([("!#$%&'*+-.^_`|~09aZ", " ~".trim())]),
+    |it| it.secret_headers = numbered(64),
+    |it| it.secret_headers = fixture::strings([(&*"h".repeat(128), &*"v".repeat(4_096))]),
+    |it| it.connect_timeout = Some(Duration { seconds: 0, nanos: 1 }),
+    |it| it.read_timeout = Some(Duration { seconds: 0, nanos: 1 }),
+    |it| it.connect_timeout = Some(fixture::milliseconds(60_000)),
+    |it| it.read_timeout = Some(fixture::milliseconds(300_000)),
+    |it| it.total_timeout = Some(fixture::milliseconds(600_000)),
+    |it| it.total_timeout = Some(fixture::milliseconds(5_000)),
+    |it| it.client_identity_key = "name:identity".to_owned(),
+    |it| it.trust_bundle_key = "name:bundle".to_owned(),
+    |it| it.labels = numbered(64),
+    |it| it.labels = fixture::strings([(&*"k".repeat(63), &*"ж".repeat(128))]),
+    |it| it.labels = fixture::strings([("aZ09-_./", "")]),
+    |it| it.data = Some(text_of_size(64 * 1024)),
+    |it| it.data = Some(nested(16)),
+    |it| it.data = Some(list_of(1_999)),
+    |it| it.data = Some(Struct { fields: numbered(64).into_keys().map(|key| (key, number(1.0))).collect() }),
+];
+
+/// What is just beyond them, or of another form than documented, and the field that is named.
+const BEYOND: &[(&str, Change)] = &[
+    ("connector.name", |it| it.name = String::new()),
+    ("connector.name", |it| it.name = " \u{a0}\u{3000}".to_owned()),
+    ("connector.name", |it| it.name = "n".repeat(192)),
+    ("connector.name", |it| it.name = "a\u{0}b".to_owned()),
+    ("connector.name", |it| it.name = "a\nb".to_owned()),
+    ("connector.name", |it| it.name = "a\u{7f}".to_owned()),
+    ("connector.name", |it| it.name = "a\u{85}b".to_owned()),
+    ("connector.description", |it| it.description = "d".repeat(1_025)),
+    ("connector.description", |it| it.description = "bell \u{7}".to_owned()),
+    ("connector.kind", |it| it.kind = None),
+    ("connector.generic.authentication_url", |it| generic(it).authentication_url = String::new()),
+    ("connector.generic.authentication_url", |it| generic(it).authentication_url = url(2_049)),
+    ("connector.generic.authentication_url", |it| generic(it).authentication_url = "/api/authenticate".to_owned()),
+    ("connector.generic.authentication_url", |it| generic(it).authentication_url = "ftp://example.com".to_owned()),
+    ("connector.generic.authentication_url", |it| generic(it).authentication_url = "https://".to_owned()),
+    ("connector.generic.authentication_url", |it| generic(it).authentication_url = "https:example.com".to_owned()),
+    ("connector.generic.authentication_url", |it| generic(it).authentication_url = "https://u:p@example.com".to_owned()),
+    ("connector.generic.authentication_url", |it| generic(it).authentication_url = "https://example.com/#a".to_owned()),
+    ("connector.generic.authentication_url", |it| generic(it).authentication_url = "https://example.com/a b".to_owned()),
+    ("connector.generic.http_authentication_username", |it| {
+        generic(it).http_authentication_username = "u".repeat(257);
+    }),
+    ("connector.generic.http_authentication_username", |it| generic(it).http_authentication_username = "a:b".to_owned()),
+    ("connector.generic.http_authentication_username", |it| generic(it).http_authentication_username = "a\tb".to_owned()),
+    ("connector.generic.http_authentication_password", |it| {
+        generic(it).http_authentication_password = "p".repeat(1_025);
+    }),
+    ("connector.license.base_url", |it| it.kind = Some(license(String::new(), "a".to_owned()))),
+    ("connector.license.base_url", |it| it.kind = Some(license(url(2_049), "a".to_owned()))),
+    ("connector.license.application_id", |it| it.kind = Some(license(url(99), String::new()))),
+    ("connector.license.application_id", |it| it.kind = Some(license(url(99), " ".to_owned()))),
+    ("connector.license.application_id", |it| it.kind = Some(license(url(99), "a".repeat(129)))),
+    ("connector.oauth2.issuer_url", |it| oauth2(it).issuer_url = url(2_049)),
+    ("connector.oauth2.issuer_url", |it| oauth2(it).issuer_url = "http://login.example.com".to_owned()),
+    ("connector.oauth2.issuer_url", |it| oauth2(it).issuer_url = "http://localhost.example.com".to_owned()),
+    ("connector.oauth2.authorization_url", |it| oauth2(it).authorization_url = "not a URL".to_owned()),
+    ("connector.oauth2.token_url", |it| oauth2(it).token_url = "not a URL".to_owned()),
+    ("connector.oauth2.profile_url", |it| oauth2(it).profile_url = "not a URL".to_owned()),
+    ("connector.oauth2.revocation_url", |it| oauth2(it).revocation_url = "not a URL".to_owned()),
+    ("connector.oauth2.jwks_url", |it| oauth2(it).jwks_url = "not a URL".to_owned()),
+    ("connector.oauth2.device_authorization_url", |it| oauth2(it).device_authorization_url = "not a URL".to_owned()),
+    ("connector.api_key.base_url", |it| api_key(it).base_url = url(2_049)),
+    ("connector.api_key.header_name", |it| api_key(it).header_name = "h".repeat(129)),
+    ("connector.api_key.header_name", |it| api_key(it).header_name = "X Key".to_owned()),
+    ("connector.api_key.header_name", |it| api_key(it).header_name = "HOST".to_owned()),
+    ("connector.api_key.value_prefix", |it| api_key(it).value_prefix = "p".repeat(65)),
+    ("connector.api_key.query_parameter", |it| api_key(it).query_parameter = "q".repeat(129)),
+    ("connector.api_key.query_parameter", |it| {
+        let settings = api_key(it);
+        (settings.header_name, settings.query_parameter) = ("X-Key".to_owned(), "key".to_owned());
+    }),
+    ("connector.http_basic.base_url", |it| {
+        it.kind = Some(Kind::HttpBasic(v1::HttpBasicConnector { base_url: url(2_049) }));
+    }),
+    ("connector.client_certificate.base_url", |it| certificate(it, "name:identity").base_url = url(2_049)),
+    ("connector.client_certificate.base_url", |it| {
+        certificate(it, "name:identity").base_url = "http://localhost".to_owned();
+    }),
+    ("connector.client_identity_key", |it| drop(certificate(it, ""))),
+    ("connector.headers", |it| it.headers = numbered(65)),
+    ("connector.headers", |it| it.headers = fixture::strings([(&*"h".repeat(129), "v")])),
+    ("connector.headers", |it| it.headers = fixture::strings([("", "v")])),
+    ("connector.headers", |it| it.headers = fixture::strings([("Ü", "v")])),
+    ("connector.headers", |it| it.headers = fixture::strings([("a:b", "v")])),
+    ("connector.headers", |it| it.headers = fixture::strings([("Accept", "a"), ("accept", "b")])),
+    ("connector.headers.header", |it| it.headers = fixture::strings([("header", &*"v".repeat(4_097))])),
+    ("connector.headers.header", |it| it.headers = fixture::strings([("header", "a\r\nInjected: b")])),
+    ("connector.headers.header", |it| it.headers = fixture::strings([("header", "ä")])),
+    ("connector.secret_headers", |it| it.secret_headers = numbered(65)),
+    ("connector.secret_headers", |it| it.secret_headers = fixture::strings([("a b", "v")])),
+    ("connector.secret_headers", |it| it.secret_headers = fixture::strings([("Accept", "a"), ("accept", "b")])),
+    ("connector.secret_headers.header", |it| it.secret_headers = fixture::strings([("header", &*"v".repeat(4_097))])),
+    ("connector.secret_headers.header", |it| it.secret_headers = fixture::strings([("header", "a\nb")])),
+    ("connector.secret_headers.header", |it| it.secret_headers = fixture::strings([("header", "")])),
+    ("connector.secret_headers", |it| {
+        (it.headers, it.secret_headers) = (fixture::strings([("X-A", "v")]), fixture::strings([("x-a", "v")]));
+    }),
+    ("connector.connect_timeout", |it| it.connect_timeout = Some(fixture::milliseconds(0))),
+    ("connector.connect_timeout", |it| it.connect_timeout = Some(fixture::milliseconds(-1))),
+    ("connector.connect_timeout", |it| it.connect_timeout = Some(fixture::milliseconds(-1_000))),
+    ("connector.connect_timeout", |it| it.connect_timeout = Some(Duration { seconds: 60, nanos: 1 })),
+    ("connector.connect_timeout", |it| it.connect_timeout = Some(Duration { seconds: 1, nanos: 1_000_000_000 })),
+    ("connector.connect_timeout", |it| it.connect_timeout = Some(Duration { seconds: 1, nanos: -1 })),
+    ("connector.connect_timeout", |it| it.connect_timeout = Some(Duration { seconds: i64::MIN, nanos: 0 })),
+    ("connector.read_timeout", |it| it.read_timeout = Some(fixture::milliseconds(0))),
+    ("connector.read_timeout", |it| it.read_timeout = Some(fixture::milliseconds(-1))),
+    ("connector.read_timeout", |it| it.read_timeout = Some(Duration { seconds: 300, nanos: 1 })),
+    ("connector.read_timeout", |it| it.read_timeout = Some(Duration { seconds: i64::MAX, nanos: 999_999_999 })),
+    ("connector.total_timeout", |it| it.total_timeout = Some(fixture::milliseconds(0))),
+    ("connector.total_timeout", |it| it.total_timeout = Some(fixture::milliseconds(-1))),
+    ("connector.total_timeout", |it| it.total_timeout = Some(Duration { seconds: 600, nanos: 1 })),
+    ("connector.total_timeout", |it| it.total_timeout = Some(fixture::milliseconds(4_999))),
+    ("connector.labels", |it| it.labels = numbered(65)),
+    ("connector.labels", |it| it.labels = fixture::strings([("", "v")])),
+    ("connector.labels", |it| it.labels = fixture::strings([(&*"k".repeat(64), "v")])),
+    ("connector.labels", |it| it.labels = fixture::strings([("a b", "v")])),
+    ("connector.labels", |it| it.labels = fixture::strings([("ä", "v")])),
+    ("connector.labels.env", |it| it.labels = fixture::strings([("env", &*"v".repeat(129))])),
+    ("connector.labels.env", |it| it.labels = fixture::strings([("env", "a\nb")])),
+    ("connector.data", |it| it.data = Some(of(number(f64::NAN)))),
+    ("connector.data", |it| it.data = Some(of(number(f64::INFINITY)))),
+    ("connector.data", |it| it.data = Some(of(Value { kind: None }))),
+];
+
+/// Data that is refused before it is read.
+const OVERSIZED: &[Change] = &[
+    |it| it.data = Some(text_of_size(64 * 1024 + 1)),
+    |it| it.data = Some(nested(17)),
+    |it| it.data = Some(nested(60)),
+    |it| it.data = Some(list_of(2_000)),
+    |it| it.data = Some(Struct { fields: numbered(65).into_keys().map(|key| (key, number(1.0))).collect() }),
+];
+
+/// Headers that belong to the connection or the framing, and not to the request (RFC 9110 7.6.1, RFC 9112).
+const REFUSED_HEADERS: [&str; 11] = [
+    "Connection",
+    "CONTENT-LENGTH",
+    "host",
+    "Keep-Alive",
+    "Proxy-Authenticate",
+    "Proxy-Authorization",
+    "Proxy-Connection",
+    "TE",
+    "Trailer",
+    "transfer-encoding",
+    "Upgrade",
+];
+
+on_both! {
+    async fn limits_hold_exactly(server) {
+        let alpha = server.client("alpha");
+        key::import(&alpha, key::an_identity(&server, "identity")).await;
+        key::import(&alpha, key::a_bundle(&server, "bundle")).await;
+        for change in WITHIN {
+            let connector = changed(*change);
+            if let Err(status) = check(&alpha, connector.clone()).await {
+                panic!("refused, {status:?}: {connector:?}");
+            }
+        }
+        for (field, change) in BEYOND {
+            let refused = check(&alpha, changed(*change)).await;
+            expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&[field]);
+        }
+        for change in OVERSIZED {
+            let refused = check(&alpha, changed(*change)).await;
+            expect_status(refused, Code::InvalidArgument, "MESSAGE_MALFORMED").expect_fields(&["connector.data"]);
+        }
+        for header in REFUSED_HEADERS {
+            let headers = fixture::strings([(header, "v")]);
+            let connector = v1::Connector { headers: headers.clone(), ..fixture::a_connector("x") };
+            let refused = check(&alpha, connector).await;
+            expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connector.headers"]);
+            let connector = v1::Connector { secret_headers: headers, ..fixture::a_connector("x") };
+            let refused = check(&alpha, connector).await;
+            expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connector.secret_headers"]);
+        }
+        assert_eq!(list(&alpha).await, []);
+    }
+
+    async fn everything_at_its_limit_is_stored_and_comes_back(server) {
+        let alpha = server.client("alpha");
+        let long = |prefix: &str, length: usize| format!("{prefix}{}", "ж".repeat(length - prefix.len()));
+        let mut given = v1::Connector {
+            name: long("n", 191),
+            description: long("d", 1_024),
+            headers: (0..64).map(|index| (format!("{index:h>128}"), "v".repeat(4_096))).collect(),
+            secret_headers: (0..64).map(|index| (format!("{index:s>128}"), "v".repeat(4_096))).collect(),
+            data: Some(text_of_size(64 * 1024)),
+            labels: (0..64).map(|index| (format!("{index:l>63}"), long("v", 128))).collect(),
+            ..fixture::a_connector("")
+        };
+        *generic(&mut given) = v1::GenericConnector {
+            authentication_url: url(2_048),
+            http_authentication_username: long("u", 256),
+            http_authentication_password: long("p", 1_024),
+            ..Default::default()
+        };
+        let created = create(&alpha, given.clone()).await;
+        let found = get(&alpha, &format!("name:{}", given.name)).await.unwrap();
+        assert_eq!(found, created);
+        assert_eq!((&found.name, &found.description), (&given.name, &given.description));
+        assert_eq!((&found.headers, &found.data, &found.labels), (&given.headers, &given.data, &given.labels));
+        assert_eq!(found.secret_header_names, given.secret_headers.into_keys().collect::<Vec<_>>());
+        assert_eq!(list(&alpha).await, [found]);
+    }
+
+    async fn names_are_trimmed_and_urls_kept_letter_by_letter(server) {
+        let alpha = server.client("alpha");
+        let mut given = fixture::a_connector(" \u{a0}My Connector\t ");
+        generic(&mut given).authentication_url = "HTTPS://Example.COM:443/a/../b?x=%7E".to_owned();
+        let mut created = create(&alpha, given).await;
+        assert_eq!(created.name, "My Connector");
+        assert_eq!(generic(&mut created).authentication_url, "HTTPS://Example.COM:443/a/../b?x=%7E");
+    }
+
+    async fn all_that_is_wrong_is_told_at_once(server) {
+        let alpha = server.client("alpha");
+        let mut wrong = v1::Connector {
+            name: " ".to_owned(),
+            description: "\u{1}".to_owned(),
+            headers: fixture::strings([("host", "h"), ("header", "\u{1}")]),
+            secret_headers: fixture::strings([("a b", "v")]),
+            connect_timeout: Some(fixture::milliseconds(0)),
+            read_timeout: Some(fixture::milliseconds(-1)),
+            total_timeout: Some(fixture::milliseconds(600_001)),
+            client_identity_key: "mine".to_owned(),
+            trust_bundle_key: "ext:mine".to_owned(),
+            labels: fixture::strings([("", "v"), ("a", "\n")]),
+            ..fixture::a_connector("")
+        };
+        *generic(&mut wrong) = v1::GenericConnector {
+            authentication_url: "nowhere".to_owned(),
+            http_authentication_username: ":".to_owned(),
+            http_authentication_password: "****".to_owned(),
+            ..Default::default()
+        };
+        let request = v1::CreateConnectorRequest {
+            connector: Some(wrong.clone()),
+            id: "1".to_owned(),
+            request_id: "2".to_owned(),
+            ..Default::default()
+        };
+        let fields = [
+            "connector.client_identity_key",
+            "connector.connect_timeout",
+            "connector.description",
+            "connector.generic.authentication_url",
+            "connector.generic.http_authentication_password",
+            "connector.generic.http_authentication_username",
+            "connector.headers",
+            "connector.headers.header",
+            "connector.labels",
+            "connector.labels.a",
+            "connector.name",
+            "connector.read_timeout",
+            "connector.secret_headers",
+            "connector.total_timeout",
+            "connector.trust_bundle_key",
+        ];
+        let refused = alpha.connectors().create_connector(request).await;
+        expect_status(refused, Code::InvalidArgument, "FIELD_INVALID")
+            .expect_fields(&[&fields[..], &["id", "request_id"]].concat());
+        let request = v1::UpdateConnectorRequest {
+            reference: "nothing".to_owned(),
+            connector: Some(wrong),
+            request_id: "2".to_owned(),
+            ..Default::default()
+        };
+        let refused = alpha.connectors().update_connector(request).await;
+        expect_status(refused, Code::InvalidArgument, "FIELD_INVALID")
+            .expect_fields(&[&fields[..], &["reference", "request_id"]].concat());
+        let refused = alpha.connectors().create_connector(v1::CreateConnectorRequest::default()).await;
+        expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connector"]);
+        let refused = alpha.connectors().update_connector(v1::UpdateConnectorRequest::default()).await;
+        expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connector", "reference"]);
+    }
+
+    async fn what_contradicts_itself_is_told_with_the_rest(server) {
+        let alpha = server.client("alpha");
+        let mut wrong = v1::Connector {
+            name: " ".to_owned(),
+            headers: fixture::strings([("X-A", "v")]),
+            secret_headers: fixture::strings([("x-a", "v")]),
+            connect_timeout: Some(fixture::milliseconds(2)),
+            total_timeout: Some(fixture::milliseconds(1)),
+            ..fixture::a_connector("")
+        };
+        let settings = api_key(&mut wrong);
+        (settings.header_name, settings.query_parameter) = ("X-Key".to_owned(), "key".to_owned());
+        let fields = [
+            "connector.api_key.query_parameter",
+            "connector.name",
+            "connector.secret_headers",
+            "connector.total_timeout",
+        ];
+        let refused = check(&alpha, wrong.clone()).await;
+        expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&fields);
+        wrong.kind = Some(Kind::ClientCertificate(v1::ClientCertificateConnector::default()));
+        let refused = check(&alpha, wrong).await;
+        expect_status(refused, Code::InvalidArgument, "FIELD_INVALID")
+            .expect_fields(&[&["connector.client_identity_key"], &fields[1..]].concat());
+    }
+}
+
+/// Asks whether a connector could be created.
+async fn check(client: &Client, connector: v1::Connector) -> Result<Response<v1::CreateConnectorResponse>, Status> {
+    let request =
+        v1::CreateConnectorRequest { connector: Some(connector), validate_only: true, ..Default::default() };
+    client.connectors().create_connector(request).await
+}
+
+fn changed(change: Change) -> v1::Connector {
+    let mut connector = fixture::a_connector("x");
+    change(&mut connector);
+    connector
+}
+
+fn generic(connector: &mut v1::Connector) -> &mut v1::GenericConnector {
+    let Some(Kind::Generic(generic)) = &mut connector.kind else { panic!("not a generic connector: {connector:?}") };
+    generic
+}
+
+fn oauth2(connector: &mut v1::Connector) -> &mut v1::OAuth2Connector {
+    connector.kind = Some(Kind::Oauth2(v1::OAuth2Connector::default()));
+    let Some(Kind::Oauth2(oauth2)) = &mut connector.kind else { unreachable!("just set") };
+    oauth2
+}
+
+fn api_key(connector: &mut v1::Connector) -> &mut v1::ApiKeyConnector {
+    connector.kind = Some(Kind::ApiKey(v1::ApiKeyConnector::default()));
+    let Some(Kind::ApiKey(api_key)) = &mut connector.kind else { unreachable!("just set") };
+    api_key
+}
+
+fn certificate<'a>(connector: &'a mut v1::Connector, key: &str) -> &'a mut v1::ClientCertificateConnector {
+    connector.client_identity_key = key.to_owned();
+    connector.kind = Some(Kind::ClientCertificate(v1::ClientCertificateConnector::default()));
+    let Some(Kind::ClientCertificate(certificate)) = &mut connector.kind else { unreachable!("just set") };
+    certificate
+}
+
+fn license(base_url: String, application_id: String) -> Kind {
+    Kind::License(v1::LicenseConnector { base_url, application_id })
+}
+
+/// A URL of this many characters.
+fn url(length: usize) -> String {
+    const START: &str = "https://example.com/";
+    format!("{START}{}", "u".repeat(length - START.len()))
+}
+
+/// A map of so many entries.
+fn numbered(entries: usize) -> BTreeMap<String, String> {
+    (0..entries).map(|index| (format!("k{index}"), "v".to_owned())).collect()
+}
+
+fn number(number: f64) -> Value {
+    Value { kind: Some(value::Kind::NumberValue(number)) }
+}
+
+fn of(value: Value) -> Struct {
+    Struct { fields: BTreeMap::from([("a".to_owned(), value)]) }
+}
+
+/// An object with one text whose message has this size.
+fn text_of_size(size: usize) -> Struct {
+    let object = |length: usize| of(Value { kind: Some(value::Kind::StringValue("x".repeat(length))) });
+    let object = object(size - (object(size).encoded_len() - size));
+    assert_eq!(object.encoded_len(), size);
+    object
+}
+
+/// An object of so many levels.
+fn nested(levels: usize) -> Struct {
+    (1..levels).fold(Struct::default(), |inner, _| of(Value { kind: Some(value::Kind::StructValue(inner)) }))
+}
+
+/// An object with a list of so many values.
+fn list_of(values: usize) -> Struct {
+    let values = (0..values).map(|_| number(1.0)).collect();
+    of(Value { kind: Some(value::Kind::ListValue(ListValue { values })) })
+}

@@ -1,0 +1,296 @@
+//! Updates: what a mask names, everything with "*", and what is there without a mask.
+
+use std::collections::BTreeMap;
+
+use jackfield_api::v1;
+use jackfield_api::v1::connector::Kind;
+use jackfield_testkit::{Client, TestServer, expect_status, fixture, on_both};
+use tonic::{Code, Response};
+
+use super::{create, get, update};
+use crate::key;
+
+on_both! {
+    async fn a_mask_changes_what_it_names_and_nothing_else(server) {
+        let alpha = server.client("alpha");
+        let former = a_full_one(&server, &alpha).await;
+        let mut given = v1::Connector {
+            name: "new".to_owned(),
+            description: "new".to_owned(),
+            debug: false,
+            labels: fixture::strings([("new", "new")]),
+            ..fixture::a_connector("")
+        };
+        generic(&mut given).authentication_url = "https://new.example.com".to_owned();
+        generic(&mut given).http_authentication_username = "new".to_owned();
+        let paths = ["name", "generic.authentication_url", "debug"];
+        let updated = update(&alpha, &former.id, paths, given).await.unwrap();
+        let mut expected = v1::Connector {
+            name: "new".to_owned(),
+            debug: false,
+            update_time: updated.update_time,
+            etag: updated.etag.clone(),
+            ..former.clone()
+        };
+        generic(&mut expected).authentication_url = "https://new.example.com".to_owned();
+        assert_eq!(updated, expected);
+        assert_eq!(get(&alpha, &former.id).await.unwrap(), expected);
+        let time = |time: Option<prost_types::Timestamp>| time.map(|time| (time.seconds, time.nanos));
+        assert!(time(updated.update_time) > time(former.update_time), "{updated:?} {former:?}");
+        assert_ne!(updated.etag, former.etag);
+    }
+
+    async fn a_path_without_value_gives_the_default(server) {
+        let alpha = server.client("alpha");
+        let former = a_full_one(&server, &alpha).await;
+        let empty = v1::Connector::default;
+        let paths = [
+            "description",
+            "enabled",
+            "headers",
+            "connect_timeout",
+            "read_timeout",
+            "total_timeout",
+            "client_identity_key",
+            "trust_bundle_key",
+            "data",
+            "debug",
+            "labels",
+            "generic.http_authentication_username",
+        ];
+        let updated = update(&alpha, &former.id, paths, empty()).await.unwrap();
+        let seconds = |seconds: i64| Some(fixture::milliseconds(1_000 * seconds));
+        let mut expected = v1::Connector {
+            description: String::new(),
+            enabled: Some(true),
+            headers: BTreeMap::new(),
+            connect_timeout: seconds(5),
+            read_timeout: seconds(10),
+            total_timeout: seconds(30),
+            client_identity_key: String::new(),
+            trust_bundle_key: String::new(),
+            data: None,
+            debug: false,
+            labels: BTreeMap::new(),
+            update_time: updated.update_time,
+            etag: updated.etag.clone(),
+            ..former.clone()
+        };
+        generic(&mut expected).http_authentication_username = String::new();
+        assert_eq!(updated, expected);
+        for (path, field) in
+            [("name", "connector.name"), ("generic.authentication_url", "connector.generic.authentication_url")]
+        {
+            let refused = update(&alpha, &former.id, [path], empty()).await.map(Response::new);
+            expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&[field]);
+        }
+        assert_eq!(get(&alpha, &former.id).await.unwrap(), expected);
+    }
+
+    async fn star_replaces_all(server) {
+        let alpha = server.client("alpha");
+        let former = a_full_one(&server, &alpha).await;
+        let updated = update(&alpha, &former.id, ["*"], fixture::a_connector("put")).await.unwrap();
+        let seconds = |seconds: i64| Some(fixture::milliseconds(1_000 * seconds));
+        let mut expected = v1::Connector {
+            id: former.id.clone(),
+            enabled: Some(true),
+            secret_header_names: former.secret_header_names.clone(),
+            connect_timeout: seconds(5),
+            read_timeout: seconds(10),
+            total_timeout: seconds(30),
+            create_time: former.create_time,
+            update_time: updated.update_time,
+            etag: updated.etag.clone(),
+            ..fixture::a_connector("put")
+        };
+        generic(&mut expected).http_authentication_password_set = true;
+        assert_eq!(updated, expected);
+        assert_eq!(get(&alpha, &former.id).await.unwrap(), expected);
+        let refused = update(&alpha, &former.id, ["*"], v1::Connector::default()).await.map(Response::new);
+        expect_status(refused, Code::InvalidArgument, "FIELD_INVALID")
+            .expect_fields(&["connector.name", "connector.kind"]);
+        // What was read can be put back as it is.
+        let again = update(&alpha, &former.id, ["*"], former.clone()).await.unwrap();
+        assert_eq!(again, v1::Connector { update_time: again.update_time, etag: again.etag.clone(), ..former });
+    }
+
+    async fn without_a_mask_what_is_present_is_changed(server) {
+        let alpha = server.client("alpha");
+        let former = a_full_one(&server, &alpha).await;
+        let nothing = update(&alpha, &former.id, [], v1::Connector::default()).await.unwrap();
+        let unchanged = |to: &v1::Connector| v1::Connector {
+            update_time: to.update_time,
+            etag: to.etag.clone(),
+            ..former.clone()
+        };
+        assert_eq!(nothing, unchanged(&nothing));
+        let mut given = v1::Connector {
+            enabled: Some(true),
+            kind: Some(Kind::Generic(v1::GenericConnector::default())),
+            read_timeout: Some(fixture::milliseconds(7)),
+            ..Default::default()
+        };
+        generic(&mut given).http_authentication_username = "new".to_owned();
+        let request = v1::UpdateConnectorRequest {
+            reference: former.id.clone(),
+            connector: Some(given.clone()),
+            update_mask: None,
+            ..Default::default()
+        };
+        let updated = alpha.connectors().update_connector(request).await.unwrap().into_inner().connector.unwrap();
+        let mut expected =
+            v1::Connector { enabled: Some(true), read_timeout: given.read_timeout, ..unchanged(&updated) };
+        generic(&mut expected).http_authentication_username = "new".to_owned();
+        assert_eq!(updated, expected);
+        assert_eq!(get(&alpha, &former.id).await.unwrap(), expected);
+    }
+
+    async fn wrong_masks_are_refused_and_output_only_paths_do_nothing(server) {
+        let alpha = server.client("alpha");
+        let former = a_full_one(&server, &alpha).await;
+        let given = || v1::Connector { id: "x".to_owned(), etag: "x".to_owned(), ..fixture::a_connector("new") };
+        for path in [
+            "",
+            " ",
+            "Name",
+            "nmae",
+            "name.x",
+            "kind",
+            "connector.name",
+            "headers.header1",
+            "generic.",
+            ".generic",
+            "generic.*",
+            "generic.password",
+            "connect_timeout.seconds",
+            "authentication_url",
+        ] {
+            let refused = update(&alpha, &former.id, ["description", path], given()).await.map(Response::new);
+            let refused = expect_status(refused, Code::InvalidArgument, "FIELD_INVALID");
+            refused.expect_fields(&["update_mask"]);
+            assert!(refused.description("update_mask").contains(&format!("\"{path}\"")), "{refused:?}");
+        }
+        for paths in [["*", "name"], ["name", "*"], ["*", "*"]] {
+            let refused = update(&alpha, &former.id, paths, given()).await.map(Response::new);
+            expect_status(refused, Code::InvalidArgument, "FIELD_INVALID");
+        }
+        let refused = update(&alpha, &former.id, ["a", "name", "b"], v1::Connector::default()).await.map(Response::new);
+        expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["update_mask", "update_mask"]);
+        assert_eq!(get(&alpha, &former.id).await.unwrap(), former);
+
+        let paths = [
+            "id",
+            "generic.http_authentication_password_set",
+            "secret_header_names",
+            "create_time",
+            "update_time.seconds",
+            "etag",
+        ];
+        let updated = update(&alpha, &former.id, paths, given()).await.unwrap();
+        assert_eq!(updated, v1::Connector { update_time: updated.update_time, etag: updated.etag.clone(), ..former });
+    }
+
+    async fn the_kind_stays_what_it_is(server) {
+        let alpha = server.client("alpha");
+        let former = a_full_one(&server, &alpha).await;
+        let oauth2 = fixture::an_oauth2_connector("new");
+        for paths in [vec!["*"], vec![], vec!["oauth2"], vec!["name", "oauth2.issuer_url"]] {
+            let request = v1::UpdateConnectorRequest {
+                reference: former.id.clone(),
+                connector: Some(oauth2.clone()),
+                update_mask: Some(prost_types::FieldMask { paths: paths.into_iter().map(str::to_owned).collect() }),
+                ..Default::default()
+            };
+            let refused = alpha.connectors().update_connector(request).await;
+            expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connector.kind"]);
+        }
+        // A setting of another kind is refused whatever the message holds.
+        for connector in [v1::Connector::default(), fixture::a_connector("new")] {
+            let refused = update(&alpha, &former.id, ["oauth2.issuer_url"], connector).await.map(Response::new);
+            expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connector.kind"]);
+        }
+        assert_eq!(get(&alpha, &former.id).await.unwrap(), former);
+        // What the mask does not name does not count, the kind included.
+        let updated = update(&alpha, &former.id, ["name"], oauth2).await.unwrap();
+        assert_eq!((&*updated.name, &updated.kind), ("new", &former.kind));
+        let paths = ["generic.http_authentication_username"];
+        let updated = update(&alpha, &former.id, paths, fixture::an_oauth2_connector("x")).await.unwrap();
+        let mut expected = former;
+        generic(&mut expected).http_authentication_username = String::new();
+        assert_eq!((&*updated.name, &updated.kind), ("new", &expected.kind));
+    }
+
+    async fn an_update_is_judged_with_what_is_stored(server) {
+        let alpha = server.client("alpha");
+        let former = a_full_one(&server, &alpha).await;
+        let refused = |paths: &'static str, field: &'static str, given: v1::Connector| {
+            let (alpha, id) = (alpha.clone(), former.id.clone());
+            async move {
+                let refused = update(&alpha, &id, [paths], given).await.map(Response::new);
+                expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&[field]);
+            }
+        };
+        let connect_timeout = Some(fixture::milliseconds(3_001));
+        let given = v1::Connector { connect_timeout, ..Default::default() };
+        refused("connect_timeout", "connector.total_timeout", given).await;
+        let total_timeout = Some(fixture::milliseconds(999));
+        let given = v1::Connector { total_timeout, ..Default::default() };
+        refused("total_timeout", "connector.total_timeout", given).await;
+        let headers = fixture::strings([("x-secret", "v")]);
+        let given = v1::Connector { headers, ..Default::default() };
+        refused("headers", "connector.secret_headers", given).await;
+        assert_eq!(get(&alpha, &former.id).await.unwrap(), former);
+
+        let mut given = fixture::a_connector("key in a header");
+        let api_key = |header_name: &str, query_parameter: &str| {
+            Some(Kind::ApiKey(v1::ApiKeyConnector {
+                header_name: header_name.to_owned(),
+                query_parameter: query_parameter.to_owned(),
+                ..Default::default()
+            }))
+        };
+        given.kind = api_key("X-Key", "");
+        let stored = create(&alpha, given.clone()).await;
+        given.kind = api_key("", "key");
+        let both = update(&alpha, &stored.id, ["api_key.query_parameter"], given.clone()).await.map(Response::new);
+        expect_status(both, Code::InvalidArgument, "FIELD_INVALID")
+            .expect_fields(&["connector.api_key.query_parameter"]);
+        let moved = update(&alpha, &stored.id, ["api_key"], given).await.unwrap();
+        assert_eq!(moved.kind, api_key("", "key"));
+
+        let given = v1::Connector {
+            kind: Some(Kind::ClientCertificate(v1::ClientCertificateConnector::default())),
+            client_identity_key: "name:identity".to_owned(),
+            ..fixture::a_connector("certificate")
+        };
+        let stored = create(&alpha, given).await;
+        let without = update(&alpha, &stored.id, ["client_identity_key"], v1::Connector::default()).await;
+        expect_status(without.map(Response::new), Code::InvalidArgument, "FIELD_INVALID")
+            .expect_fields(&["connector.client_identity_key"]);
+    }
+}
+
+/// A connector with something in every field, no value of which is the default.
+async fn a_full_one(server: &TestServer, client: &Client) -> v1::Connector {
+    key::import(client, key::an_identity(server, "identity")).await;
+    key::import(client, key::a_bundle(server, "bundle")).await;
+    let given = v1::Connector {
+        description: "as it was".to_owned(),
+        enabled: Some(false),
+        secret_headers: fixture::strings([("X-Secret", "s3cret")]),
+        connect_timeout: Some(fixture::milliseconds(1_000)),
+        read_timeout: Some(fixture::milliseconds(2_000)),
+        total_timeout: Some(fixture::milliseconds(3_000)),
+        client_identity_key: "name:identity".to_owned(),
+        trust_bundle_key: "name:bundle".to_owned(),
+        labels: fixture::strings([("env", "prod")]),
+        ..fixture::the_fusionauth_connector()
+    };
+    create(client, given).await
+}
+
+fn generic(connector: &mut v1::Connector) -> &mut v1::GenericConnector {
+    let Some(Kind::Generic(generic)) = &mut connector.kind else { panic!("not a generic connector: {connector:?}") };
+    generic
+}

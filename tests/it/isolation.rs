@@ -1,0 +1,1 @@
+//! Two tenants never notice each other.

@@ -1,0 +1,1 @@
+//! Streaming lists: pages, tokens, resuming.

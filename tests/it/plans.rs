@@ -1,0 +1,175 @@
+//! Every page of every list is found by an index that has its order, however deep it lies: read from the query plans.
+
+use jackfield_domain::page::{Order, OrderBy, OrderValue, RowKey};
+use jackfield_domain::text::{UserId, fold};
+use jackfield_domain::{Resource, TenantId, Timestamp};
+use jackfield_testkit::fill::{Filled, fill, fill_tenants};
+use jackfield_testkit::store::{PageQuery, Scope, Store};
+use jackfield_testkit::{Backend, List, TestServer, on_both};
+use uuid::Uuid;
+
+/// Rows of each table. PostgreSQL reads tables of a few pages as a whole, whatever indexes there are.
+const ROWS: usize = 5_000;
+
+/// A list, what it is narrowed to, and its order.
+struct Case {
+    list: List,
+    scope: (&'static str, Scope),
+    order: Order,
+}
+
+on_both! {
+    async fn every_page_is_found_by_an_index_in_its_order(backend: Backend) {
+        let server = TestServer::start(backend).await;
+        let tenant = server.client("operator").admin().get_tenant(get_tenant("name:alpha")).await.unwrap();
+        let tenant = TenantId(tenant.into_inner().tenant.unwrap().id.parse().unwrap());
+        let store = server.store().await;
+        let filled = fill(&store, tenant, ROWS).await;
+        fill_tenants(&store, ROWS).await;
+        if backend == Backend::Postgres {
+            server.sql("analyze").await;
+        }
+
+        let mut wrong = Vec::new();
+        for case in cases(&filled) {
+            for after in places(&case) {
+                let plan = plan(&store, tenant, &case, after.as_ref()).await;
+                let fault = match backend {
+                    Backend::Sqlite => fault_in_sqlite(&case, after.is_some(), &plan),
+                    Backend::Postgres => fault_in_postgres(&case, after.is_some(), &plan),
+                };
+                if let Some(fault) = fault {
+                    let Case { list, scope: (scope, _), order } = &case;
+                    wrong.push(format!("{fault}: {list:?} {scope} {order:?} {after:?}\n{plan}"));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{} plans are wrong\n{}", wrong.len(), wrong.join("\n\n"));
+    }
+}
+
+fn get_tenant(reference: &str) -> jackfield_api::v1::GetTenantRequest {
+    jackfield_api::v1::GetTenantRequest { reference: reference.to_owned() }
+}
+
+/// Every list in every order with every scope: with one that half of the rows are in, and with one that one row is in.
+fn cases(filled: &Filled) -> Vec<Case> {
+    let last = ROWS - 1;
+    let user = |i| UserId::stored(Filled::user(i));
+    let none = Scope::default;
+    let all_scopes = [
+        ("all", none()),
+        ("user of many", Scope { user_id: Some(user(None)), ..none() }),
+        ("user of one", Scope { user_id: Some(user(Some(1))), ..none() }),
+        ("connector of many", Scope { connector: Some(filled.connectors[0]), ..none() }),
+        ("connector of one", Scope { connector: Some(filled.connectors[last]), ..none() }),
+        ("connection of many", Scope { connection: Some(filled.connections[0]), ..none() }),
+        ("connection of one", Scope { connection: Some(filled.connections[last]), ..none() }),
+        ("credential of many", Scope { credential: Some(filled.credentials[0]), ..none() }),
+        ("credential of one", Scope { credential: Some(filled.credentials[last]), ..none() }),
+    ];
+    let mut cases = Vec::new();
+    for list in List::ALL {
+        let known: &[&str] = match list {
+            List::Configurations => &["all", "user", "connector", "credential"],
+            List::Connections => &["all", "connector"],
+            List::Credentials => &["all", "user", "connector", "connection"],
+            List::UserConnectors => &["all", "user", "connector"],
+            List::Connectors | List::Keys | List::Tenants => &["all"],
+        };
+        let scopes = || all_scopes.iter().filter(|(name, _)| known.contains(&name.split(' ').next().unwrap()));
+        for by in list.orders().iter().map(|name| order_by(name)) {
+            for descending in [false, true] {
+                let order = Order { by, descending };
+                cases.extend(scopes().map(|(name, scope)| Case { list, scope: (name, scope.clone()), order }));
+            }
+        }
+    }
+    cases
+}
+
+fn order_by(name: &str) -> OrderBy {
+    let all = [OrderBy::CreateTime, OrderBy::Id, OrderBy::Name, OrderBy::UserId];
+    all.into_iter().find(|by| by.as_str() == name).unwrap()
+}
+
+/// The beginning, the middle and nearly the end, in the order of the case.
+fn places(case: &Case) -> Vec<Option<RowKey>> {
+    let values = match case.order.by {
+        OrderBy::Id => [None, None],
+        OrderBy::Name if case.list == List::Tenants => ["tenant-02500", "tenant-04990"].map(text),
+        OrderBy::Name => [text(&fold("beta 02501")), text(&fold("ångström 04990"))],
+        OrderBy::UserId => ["user-01250", "user-of-many"].map(text),
+        OrderBy::CreateTime => [1_666, 3_330].map(|step| Some(OrderValue::Time(1_700_000_000_000_000 + step * 1_000))),
+    };
+    let key = |value| Some(RowKey { value, id: Uuid::now_v7() });
+    let [middle, deep] = values.map(key);
+    vec![None, middle, deep]
+}
+
+fn text(text: &str) -> Option<OrderValue> {
+    Some(OrderValue::Text(text.to_owned()))
+}
+
+async fn plan(store: &Store, tenant: TenantId, case: &Case, after: Option<&RowKey>) -> String {
+    let resource = match case.list {
+        List::Configurations => Resource::Configuration,
+        List::Connections => Resource::Connection,
+        List::Connectors => Resource::Connector,
+        List::Credentials => Resource::Credential,
+        List::Keys => Resource::Key,
+        List::Tenants => Resource::Tenant,
+        List::UserConnectors => Resource::UserConnector,
+    };
+    let (_, scope) = &case.scope;
+    let query = PageQuery {
+        tenant,
+        filter: None,
+        scope,
+        order: case.order,
+        after: after.cloned(),
+        size: 100,
+        now: Timestamp(0),
+    };
+    store.explain_page(resource, &query).await.unwrap()
+}
+
+/// One line, a search of an index, which goes on behind the key by a bound of the index and sorts nothing.
+fn fault_in_sqlite(case: &Case, has_key: bool, plan: &str) -> Option<&'static str> {
+    // The list of tenants has no condition but the key.
+    let all_tenants = case.list == List::Tenants && !has_key;
+    let search = if all_tenants { "SCAN tenant USING INDEX " } else { "SEARCH " };
+    let narrowed = all_tenants || case.list == List::Tenants || plan.contains("tenant_id=?");
+    let bound =
+        |column: &str| plan.contains(&format!("({column},id)>(?,?)")) || plan.contains(&format!("({column},id)<(?,?)"));
+    let by_id = plan.contains(" id>?") || plan.contains(" id<?");
+    let by_key = match case.order.by {
+        _ if !has_key => true,
+        OrderBy::Id => by_id,
+        OrderBy::UserId if case.scope.1.user_id.is_some() => by_id,
+        OrderBy::Name => plan.contains("name_key>?") || plan.contains("name_key<?"),
+        OrderBy::UserId => bound("user_id"),
+        OrderBy::CreateTime => bound("create_time"),
+    };
+    match () {
+        () if plan.lines().count() != 1 => Some("more than one step"),
+        () if !plan.starts_with(search) || !plan.contains(" USING INDEX ") || !narrowed => Some("no search by index"),
+        () if !by_key => Some("no bound by key"),
+        () => None,
+    }
+}
+
+/// An index scan, which begins behind the key and sorts nothing.
+fn fault_in_postgres(case: &Case, has_key: bool, plan: &str) -> Option<&'static str> {
+    let condition = plan.lines().find(|line| line.trim_start().starts_with("Index Cond:")).unwrap_or_default();
+    let one_column = case.order.by.is_unique() || (case.order.by == OrderBy::UserId && case.scope.1.user_id.is_some());
+    let by_key = if one_column { condition.contains(['>', '<']) } else { condition.contains("ROW(") };
+    match () {
+        () if plan.contains("Seq Scan") => Some("the whole table is read"),
+        () if plan.contains("Sort") => Some("the rows are sorted"),
+        () if !plan.contains("Index Scan") => Some("no index is used"),
+        () if case.list != List::Tenants && !condition.contains("tenant_id = ") => Some("no search by tenant"),
+        () if has_key && !by_key => Some("no bound by key"),
+        () => None,
+    }
+}

@@ -1,0 +1,76 @@
+//! Steps that tests of several resources begin with. Each is one call whose success is taken for granted.
+
+use jackfield_api::v1;
+use jackfield_testkit::{Client, fixture};
+
+/// Stores a connector.
+pub(crate) async fn connector(client: &Client, connector: v1::Connector) -> v1::Connector {
+    let request = v1::CreateConnectorRequest { connector: Some(connector), ..Default::default() };
+    let answer = client.connectors().create_connector(request).await.expect("a connector");
+    answer.into_inner().connector.expect("the created connector")
+}
+
+/// Links a user to a connector.
+pub(crate) async fn link(client: &Client, user_id: &str, connector: &str) -> v1::UserConnector {
+    let (user_id, connector) = (user_id.to_owned(), connector.to_owned());
+    let request = v1::AddUserConnectorRequest { user_id, connector, ..Default::default() };
+    let answer = client.user_connectors().add_user_connector(request).await.expect("a link");
+    answer.into_inner().user_connector.expect("the link")
+}
+
+/// Stores a generic connector of this name and links this user to it.
+pub(crate) async fn linked(client: &Client, user_id: &str, name: &str) -> v1::UserConnector {
+    let connector = connector(client, fixture::a_connector(name)).await;
+    link(client, user_id, &connector.id).await
+}
+
+/// Stores a credential.
+pub(crate) async fn credential(
+    client: &Client,
+    credential: v1::Credential,
+    material: v1::CredentialMaterial,
+) -> v1::Credential {
+    let (credential, material) = (Some(credential), Some(material));
+    let request = v1::CreateCredentialRequest { credential, material, ..Default::default() };
+    let answer = client.credentials().create_credential(request).await.expect("a credential");
+    answer.into_inner().credential.expect("the created credential")
+}
+
+/// Stores a credential with an API key on this link.
+pub(crate) async fn api_key(client: &Client, link: &v1::UserConnector, api_key: &str) -> v1::Credential {
+    let facts = fixture::a_credential(&link.user_id, &link.connector);
+    credential(client, facts, fixture::api_key_material(api_key)).await
+}
+
+/// The facts of a credential as they stand.
+pub(crate) async fn credential_now(client: &Client, reference: &str) -> v1::Credential {
+    let request = v1::GetCredentialRequest { reference: reference.to_owned() };
+    let answer = client.credentials().get_credential(request).await.expect("the credential");
+    answer.into_inner().credential.expect("the credential")
+}
+
+/// The stored material of a credential.
+pub(crate) async fn revealed(client: &Client, reference: &str) -> v1::CredentialMaterial {
+    let (reference, purpose) = (reference.to_owned(), "a look in a test".to_owned());
+    let request = v1::RevealCredentialRequest { reference, purpose };
+    let answer = client.credentials().reveal_credential(request).await.expect("the material");
+    answer.into_inner().material.expect("the material")
+}
+
+/// Stores a configuration.
+pub(crate) async fn configuration(client: &Client, configuration: v1::Configuration) -> v1::Configuration {
+    let request = v1::CreateConfigurationRequest { configuration: Some(configuration), ..Default::default() };
+    let answer = client.configurations().create_configuration(request).await.expect("a configuration");
+    answer.into_inner().configuration.expect("the created configuration")
+}
+
+/// Switches a connector on or off.
+pub(crate) async fn enable(client: &Client, connector: &str, enabled: bool) {
+    let request = v1::UpdateConnectorRequest {
+        reference: connector.to_owned(),
+        connector: Some(v1::Connector { enabled: Some(enabled), ..Default::default() }),
+        update_mask: fixture::mask(["enabled"]),
+        ..Default::default()
+    };
+    client.connectors().update_connector(request).await.expect("the connector");
+}

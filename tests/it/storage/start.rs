@@ -1,0 +1,192 @@
+//! Starts: several at once, on schemas of other versions, without the right keys.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use jackfield_testkit::{Backend, TestServer, on_both};
+
+use super::{content, counts, create_connector, create_credential, get_connector, has_table, issue, names_of_connectors};
+
+/// Names and content of all files of a server that has ended, without those of the database.
+fn files(server: &TestServer) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = fs::read_dir(server.data_dir()).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries
+        .filter(|path| path.is_file() && !path.to_string_lossy().contains(".sqlite3"))
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+/// Tries to start a server, which has to fail, and checks that the try has changed nothing. Returns the reason.
+async fn refused(server: &mut TestServer) -> String {
+    let before = (content(server).await, files(server));
+    let error = server.try_restart().await.expect_err("it starts");
+    assert!((content(server).await, files(server)) == before, "the refused start has changed something: {error}");
+    error
+}
+
+on_both! {
+    /// On SQLite it is the same file in several servers: they wait for one another's writes.
+    async fn several_servers_start_at_once_on_an_empty_database(backend: Backend) {
+        let servers = TestServer::start_at_once(backend, 4).await;
+        let counts = counts(&servers[0]).await;
+        assert_eq!((counts["tenant"], counts["seaql_migrations"]), (3, 3), "default, alpha, beta");
+        assert_eq!(counts["data_key"], 4, "of the system and of each tenant");
+
+        let mut expected = Vec::new();
+        for (number, server) in servers.iter().enumerate() {
+            for round in 0..5 {
+                expected.push(format!("c{number}{round}"));
+                create_connector(server, "alpha", expected.last().unwrap()).await.unwrap();
+            }
+        }
+        for server in &servers {
+            assert_eq!(names_of_connectors(server, "alpha").await, expected);
+        }
+        if backend == Backend::Sqlite {
+            assert_eq!(servers[0].sql("PRAGMA integrity_check").await, ["ok"]);
+        }
+    }
+
+    async fn several_servers_write_at_once_and_lose_nothing(backend: Backend) {
+        let servers = TestServer::start_at_once(backend, 2).await;
+        let servers = &servers;
+        let writes = (0..20).flat_map(|round| {
+            servers.iter().enumerate().map(move |(number, server)| async move {
+                create_connector(server, "alpha", &format!("c{number}-{round}")).await.unwrap().id
+            })
+        });
+        let mut ids = futures::future::join_all(writes).await;
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 40);
+        assert_eq!(names_of_connectors(&servers[0], "alpha").await.len(), 40);
+        if backend == Backend::Sqlite {
+            assert_eq!(servers[0].sql("PRAGMA integrity_check").await, ["ok"]);
+        }
+    }
+
+    async fn a_newer_schema_is_refused_and_left_alone(server) {
+        let mut server = server;
+        server.stop().await;
+        server.sql("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m9999_future', 0)").await;
+        for migrate in [true, false] {
+            server.config_mut().database.migrate = migrate;
+            let reason = refused(&mut server).await;
+            let expected =
+                "the schema is newer than this program: it has the migration m9999_future, which is unknown here";
+            assert_eq!(reason, expected);
+        }
+        server.sql("DELETE FROM seaql_migrations WHERE version = 'm9999_future'").await;
+        server.try_restart().await.unwrap();
+    }
+
+    async fn an_older_schema_is_refused_unless_it_may_be_migrated(server) {
+        let mut server = server;
+        create_connector(&server, "alpha", "kept").await.unwrap();
+        server.stop().await;
+        for table in ["idempotency", "audit_event", "rewrap"] {
+            server.sql(&format!("DROP TABLE {table}")).await;
+        }
+        server.sql("DELETE FROM seaql_migrations WHERE version = 'm0003_operations'").await;
+
+        server.config_mut().database.migrate = false;
+        let reason = refused(&mut server).await;
+        let expected =
+            "the schema is older than this program: the migration m0003_operations is missing; run `jackfield migrate`";
+        assert_eq!(reason, expected);
+
+        server.config_mut().database.migrate = true;
+        server.try_restart().await.unwrap();
+        assert!(has_table(&server, "audit_event").await);
+        get_connector(&server, "alpha", "kept").await.unwrap();
+
+        server.config_mut().database.migrate = false;
+        server.try_restart().await.unwrap();
+    }
+
+    async fn without_the_right_keyring_nothing_starts_and_nothing_changes(server) {
+        let mut server = server;
+        create_connector(&server, "alpha", "main").await.unwrap();
+        let credential = create_credential(&server, "alpha", "u", "name:main", "the api key").await;
+        server.stop().await;
+        let path = server.data_dir().join("keyring.toml");
+        let right = fs::read_to_string(&path).unwrap();
+        let secret_of = |text: &str| text.rsplit_once("secret = \"").unwrap().1.split('"').next().unwrap().to_owned();
+        let id = right.split("active = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+
+        // Another keyring, as that of another deployment.
+        let other = TestServer::start(Backend::Sqlite).await;
+        let other = fs::read_to_string(other.data_dir().join("keyring.toml")).unwrap();
+        let wrong_secret = right.replace(&secret_of(&right), &secret_of(&other));
+        let half = &right[..right.len() / 2];
+        let cases: [(&str, &str); 5] = [
+            (&other, "data keys are wrapped with key-encryption keys that are not available: "),
+            (&wrong_secret, "does not open the data keys that were wrapped with it"),
+            (half, "keyring"),
+            ("", "keyring"),
+            (&right.replace("secret = ", "sekret = "), "keyring"),
+        ];
+        for (text, expected) in cases {
+            fs::write(&path, text).unwrap();
+            let reason = refused(&mut server).await;
+            assert!(reason.contains(expected), "{reason}");
+            for secret in [secret_of(&right), secret_of(&other)] {
+                assert!(!reason.contains(&secret), "{reason}");
+            }
+            let names_key = text == other.as_str() || text == wrong_secret.as_str();
+            assert_eq!(reason.contains(&id), names_key, "{reason}");
+        }
+
+        fs::write(&path, &right).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let reason = refused(&mut server).await;
+        assert!(reason.contains("has mode 0640"), "{reason}");
+
+        fs::remove_file(&path).unwrap();
+        let reason = refused(&mut server).await;
+        let expected = match server.backend() {
+            // The database is beside it, so that no new key is even tried.
+            Backend::Sqlite => format!("there is no keyring {}", path.display()),
+            Backend::Postgres => format!("not available: {id}"),
+        };
+        assert!(reason.contains(&expected), "{reason}");
+        assert!(!path.exists(), "a key was made that opens nothing");
+
+        fs::write(&path, &right).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        server.try_restart().await.unwrap();
+        assert_eq!(issue(&server, "alpha", &credential).await.unwrap(), "the api key");
+    }
+}
+
+/// An error of a start says what is wrong but never the password.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_password_of_a_database_that_is_away_is_not_told() {
+    let mut server = TestServer::start(Backend::Sqlite).await;
+    let canary = jackfield_testkit::Canary::new("database.url");
+    let port = {
+        // Nobody listens where somebody just did.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let urls = [
+        format!("postgres://jackfield:{}@127.0.0.1:{port}/jackfield", canary.secret),
+        format!("postgres://jackfield:{}@127.0.0.1:notaport/jackfield", canary.secret),
+        format!("postgres://jackfield:{}@127.0.0.1/jackfield?sslmode=strange", canary.secret),
+        format!("mysql://jackfield:{}@127.0.0.1/jackfield", canary.secret),
+    ];
+    for url in urls {
+        server.config_mut().database.url.clone_from(&secret_url(&url));
+        let reason = server.try_restart().await.unwrap_err();
+        assert!(reason.contains("database"), "{reason}");
+        canary.assert_not_in("the reason", reason.as_bytes());
+    }
+    canary.assert_not_in("the log", &jackfield_testkit::logs::bytes());
+}
+
+fn secret_url(url: &str) -> jackfield_testkit::server::SecretUrl {
+    jackfield_testkit::server::SecretUrl::new(url)
+}
