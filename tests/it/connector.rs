@@ -18,6 +18,9 @@ use tonic::{Response, Status};
 
 use crate::key;
 
+pub(crate) use delete::link;
+pub(crate) use identity::facts;
+
 /// The id that the connector has in the example of the FusionAuth Generic Connector.
 const FUSIONAUTH_CONNECTOR_ID: &str = "1188edfc-cef3-4555-910e-181ddf6153c0";
 

@@ -44,7 +44,10 @@ fn create(facts: v1::Credential, material: v1::CredentialMaterial) -> v1::Create
     v1::CreateCredentialRequest { credential: Some(facts), material: Some(material), ..Default::default() }
 }
 
-async fn created(client: &Client, request: v1::CreateCredentialRequest) -> Result<Response<v1::CreateCredentialResponse>, Status> {
+async fn created(
+    client: &Client,
+    request: v1::CreateCredentialRequest,
+) -> Result<Response<v1::CreateCredentialResponse>, Status> {
     client.credentials().create_credential(request).await
 }
 

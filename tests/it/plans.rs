@@ -142,7 +142,7 @@ fn fault_in_sqlite(case: &Case, has_key: bool, plan: &str) -> Option<&'static st
     let narrowed = all_tenants || case.list == List::Tenants || plan.contains("tenant_id=?");
     let bound =
         |column: &str| plan.contains(&format!("({column},id)>(?,?)")) || plan.contains(&format!("({column},id)<(?,?)"));
-    let by_id = plan.contains(" id>?") || plan.contains(" id<?");
+    let by_id = ["(id>?", "(id<?", " id>?", " id<?"].iter().any(|bound| plan.contains(bound));
     let by_key = match case.order.by {
         _ if !has_key => true,
         OrderBy::Id => by_id,

@@ -39,7 +39,7 @@ const TABLES: [&str; 14] = [
 
 /// How many rows each table has.
 async fn counts(server: &TestServer) -> BTreeMap<&'static str, u64> {
-    let selects = TABLES.map(|table| format!("SELECT count(*) AS rows FROM {table}"));
+    let selects = TABLES.map(|table| format!("SELECT count(*) AS n FROM {table}"));
     let rows = server.sql(&selects.join(" UNION ALL ")).await;
     assert_eq!(rows.len(), TABLES.len());
     TABLES.into_iter().zip(rows.iter().map(|row| row.trim().parse().unwrap())).collect()
@@ -54,7 +54,7 @@ async fn content(server: &TestServer) -> Vec<String> {
         }
         let select = match server.backend() {
             Backend::Sqlite => format!("SELECT * FROM {table} ORDER BY 1, 2"),
-            Backend::Postgres => format!("SELECT rows::text FROM {table} rows ORDER BY 1"),
+            Backend::Postgres => format!("SELECT r::text FROM {table} r ORDER BY 1"),
         };
         content.extend(server.sql(&select).await.into_iter().map(|row| format!("{table}|{row}")));
     }
@@ -100,8 +100,14 @@ async fn create_connector_by(
     Ok(answer.into_inner().connector.expect("a created connector"))
 }
 
-/// A credential with an API key, for a connector that must be there; its id.
+/// A credential with an API key, for a connector that must be there; its id. The user is linked first.
 async fn create_credential(server: &TestServer, tenant: &str, user: &str, connector: &str, api_key: &str) -> String {
+    let link = v1::AddUserConnectorRequest {
+        user_id: user.to_owned(),
+        connector: connector.to_owned(),
+        ..Default::default()
+    };
+    server.client(tenant).user_connectors().add_user_connector(link).await.unwrap();
     let request = v1::CreateCredentialRequest {
         credential: Some(jackfield_testkit::fixture::a_credential(user, connector)),
         material: Some(api_key_material(api_key)),

@@ -12,8 +12,8 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
 
 use crate::config::PrincipalConfig;
 
-/// Finds the tenant that a principal's configuration names. Asked at every call, so that a tenant that was deleted is
-/// gone at once.
+/// Finds the tenant that a principal's configuration names. Asked at every call; the answer may be
+/// remembered for a moment.
 pub trait Tenants: Send + Sync + 'static {
     /// The id of a tenant.
     ///

@@ -123,15 +123,20 @@ pub fn make_data_directory(path: &Path) -> Result<(), OpenError> {
 
 /// Whether a keyring was made because there was none.
 fn ensure_keyring(config: &Config, path: &Path) -> Result<bool, OpenError> {
+    // In this order: whoever starts beside us on nothing makes the keyring before the database.
+    let database_exists = matches!(database(config)?, Database::Sqlite(file) if file.exists());
     if path.exists() {
         return Ok(false);
     }
-    let database_exists = matches!(database(config)?, Database::Sqlite(file) if file.exists());
     if !config.development() || database_exists {
         return Err(OpenError::KeyringMissing(path.to_owned()));
     }
-    keyring_provider::file::create_new(path)?;
-    Ok(true)
+    match keyring_provider::file::create_new(path) {
+        Ok(_) => Ok(true),
+        // Somebody was faster, and the keys are theirs.
+        Err(KeyringError::FileExists { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn settings(config: &Config) -> Result<Settings, OpenError> {

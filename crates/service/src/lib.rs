@@ -1,5 +1,5 @@
-//! The use cases. Here, and only here, a row, a key and (later) a socket meet: store, vault and upstream never see each
-//! other. No wire types come in; requests arrive parsed and answers leave as domain types.
+//! The use cases. Here, and only here, a row and a key meet: store and vault never see each other. No wire types come in;
+//! requests arrive parsed and answers leave as domain types.
 
 mod caller;
 mod configurations;

@@ -8,7 +8,7 @@ use jackfield_domain::tenant::Tenant;
 use jackfield_domain::text::TenantName;
 use jackfield_domain::{Clock, Error, Result, TenantId, Timestamp};
 use jackfield_store::{Database, PoolSettings, Store, StoreError};
-use jackfield_vault::{Keyring, KeyringChange, KeyringError, Vault};
+use jackfield_vault::{Keyring, KeyringChange, KeyringError, Vault, WrappedDataKey};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -55,6 +55,8 @@ pub enum OpenError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Keyring(#[from] KeyringError),
+    #[error("the key-encryption key \"{id}\" of the keyring does not open the data keys that were wrapped with it")]
+    KeyringWrong { id: String },
     #[error("the first data key or tenant could not be made: {0}")]
     Bootstrap(#[source] Error),
 }
@@ -72,6 +74,9 @@ pub struct ServerInfo {
     pub development: bool,
 }
 
+/// So many data keys have to be damaged before their key-encryption key is taken for the wrong one.
+const KEK_SAMPLE: u64 = 5;
+
 /// How often answers to repeated requests are looked through for those whose time has passed, and re-wraps for those whose
 /// worker died.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
@@ -85,6 +90,9 @@ impl Services {
         let schema_version = if settings.migrate { store.migrate().await? } else { store.schema_check().await? };
         let in_use = store.read().kek_ids_in_use().await.map_err(OpenError::Bootstrap)?;
         vault.require_keys(in_use.iter().map(String::as_str))?;
+        for id in &in_use {
+            check_kek(&store, &vault, id).await?;
+        }
         let start_time = clock.now();
         let shared = Shared {
             store,
@@ -211,4 +219,18 @@ impl Services {
         txn.requests_purge(self.now()).await?;
         txn.commit().await
     }
+}
+
+/// Refuses a key-encryption key that has the right name and is another key: it would seal what nothing else opens.
+async fn check_kek(store: &Store, vault: &Vault, id: &str) -> Result<(), OpenError> {
+    let sample = store.read().data_keys_of_kek(id, KEK_SAMPLE).await.map_err(OpenError::Bootstrap)?;
+    for row in sample {
+        let wrapped = WrappedDataKey { kek_id: row.kek_id, bytes: row.wrapped };
+        match vault.data_key_open(row.tenant, row.id, &wrapped).await {
+            Ok(_) => return Ok(()),
+            Err(Error::DecryptFailed { .. }) => {}
+            Err(error) => return Err(OpenError::Bootstrap(error)),
+        }
+    }
+    Err(OpenError::KeyringWrong { id: id.to_owned() })
 }

@@ -145,6 +145,8 @@ impl Worker {
     /// Wraps all data keys with the key-encryption key of this re-wrap.
     async fn data_keys(&mut self) -> Result<()> {
         loop {
+            // The vault wraps with the key that is active now. If another was activated since, that is the one to reach.
+            self.row.kek_id = self.services.shared.vault.active_key_id();
             let limit = BATCH + self.failed.len() as u64;
             let rows = self.services.shared.store.read().data_keys_of_other_keks(&self.row.kek_id, limit).await?;
             let rows: Vec<_> = rows.into_iter().filter(|row| !self.failed.contains(&(row.id, String::new()))).collect();

@@ -38,6 +38,14 @@ impl<C: ConnectionTrait> Session<C> {
         Ok(rows.into_iter().map(DataKeyRow::from).collect())
     }
 
+    /// Data keys of any tenant that are wrapped with a given key-encryption key, at most `limit`.
+    pub async fn data_keys_of_kek(&self, kek_id: &str, limit: u64) -> Result<Vec<DataKeyRow>> {
+        #[expect(clippy::disallowed_methods, reason = "a check of the keyring spans all tenants")]
+        let select = data_key::Entity::find().filter(data_key::Column::KekId.eq(kek_id)).limit(limit);
+        let rows = select.all(&self.conn).await.map_err(error::from_db)?;
+        Ok(rows.into_iter().map(DataKeyRow::from).collect())
+    }
+
     /// How many data keys there are in all tenants.
     pub async fn data_keys_count(&self) -> Result<u64> {
         #[expect(clippy::disallowed_methods, reason = "a count over all tenants, for progress")]

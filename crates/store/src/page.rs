@@ -47,6 +47,10 @@ pub struct Page<T> {
 /// Rows that are read before their size is known. What the first read shows decides how many the next may take.
 const FIRST_READ: u32 = 100;
 
+/// What a JSON value takes on the wire beyond its text: tags and lengths of its own, of its key and of their entry, and a
+/// number of eight bytes.
+const VALUE_BYTES: usize = 12;
+
 /// Reads one page: at most `size` rows and about [`MAX_PAGE_BYTES`], at least one row if there is any.
 pub(crate) async fn page<S: Stored>(conn: &impl ConnectionTrait, query: &PageQuery<'_>) -> Result<Page<S>> {
     let mut items: Vec<S> = Vec::new();
@@ -62,10 +66,11 @@ pub(crate) async fn page<S: Stored>(conn: &impl ConnectionTrait, query: &PageQue
             .map_err(error::from_db)?;
         let more = docs.len() > read as usize;
         for doc in docs.into_iter().take(read as usize) {
-            if !items.is_empty() && bytes + doc.len() > MAX_PAGE_BYTES {
+            let weight = weight(&doc);
+            if !items.is_empty() && bytes + weight > MAX_PAGE_BYTES {
                 return Ok(cut(items, query.order));
             }
-            bytes += doc.len();
+            bytes += weight;
             items.push(row::from_doc(&doc)?);
         }
         let wanted = query.size.saturating_sub(u32::try_from(items.len()).unwrap_or(u32::MAX));
@@ -135,6 +140,24 @@ fn order_value(value: &OrderValue) -> Expr {
     }
 }
 
+/// The most that a row takes in a message. Its document is shorter than that where it holds free JSON: a number in a list is
+/// two bytes there, and a message of two fields on the wire.
+fn weight(doc: &str) -> usize {
+    let mut values = 0;
+    let (mut quoted, mut escaped) = (false, false);
+    for byte in doc.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => quoted = !quoted,
+            // Every value but the outermost follows one of these.
+            b',' | b'[' | b'{' if !quoted => values += 1,
+            _ => {}
+        }
+    }
+    doc.len() + values * VALUE_BYTES
+}
+
 fn cut<S: Stored>(items: Vec<S>, order: Order) -> Page<S> {
     let next = items.last().map(|item| key(item, order));
     Page { items, next }
@@ -143,4 +166,22 @@ fn cut<S: Stored>(items: Vec<S>, order: Order) -> Page<S> {
 fn key<S: Stored>(item: &S, order: Order) -> RowKey {
     let value = if order.by == OrderBy::Id { None } else { item.order_value(order.by) };
     RowKey { value, id: item.id() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_weighs_its_text_and_its_values() {
+        for (doc, values) in [
+            ("{}", 1),
+            (r#"{"a":1}"#, 1),
+            (r#"{"a":[1,2,3]}"#, 4),
+            (r#"{"a":"[{,","b":"\"{\\"}"#, 2),
+            (r#"{"ä":["\\","\"",","]}"#, 4),
+        ] {
+            assert_eq!(weight(doc), doc.len() + values * VALUE_BYTES, "{doc}");
+        }
+    }
 }

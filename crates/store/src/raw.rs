@@ -41,6 +41,9 @@ fn value(row: &QueryResult, column: &str) -> String {
     if let Ok(number) = row.try_get::<Option<i64>>("", column) {
         return number.map_or_else(String::new, |number| number.to_string());
     }
+    if let Ok(truth) = row.try_get::<Option<bool>>("", column) {
+        return truth.map_or_else(String::new, |truth| truth.to_string());
+    }
     let bytes = row.try_get::<Option<Vec<u8>>>("", column).ok().flatten().unwrap_or_default();
     bytes.iter().fold(String::new(), |mut hex, byte| {
         // Writing to a String does not fail.

@@ -184,7 +184,9 @@ pub(crate) fn facts(refusal: &Refusal) -> Vec<String> {
     let mut facts: Vec<String> = info.metadata.iter().map(|(key, value)| format!("{key}={value}")).collect();
     facts.sort_unstable();
     facts.push(info.reason.clone());
-    facts.extend([&resource.resource_type, &resource.resource_name, &resource.owner, &resource.description].map(Clone::clone));
+    facts.extend(
+        [&resource.resource_type, &resource.resource_name, &resource.owner, &resource.description].map(Clone::clone),
+    );
     facts.push(format!("{:?} {}", refusal.status.code(), refusal.status.message()));
     facts.push(format!("{} bytes", refusal.status.details().len()));
     facts

@@ -12,8 +12,16 @@ use super::{create, get, list, password_set, sealed, try_create, update};
 const PASSWORD: &str = "generic.http_authentication_password";
 
 /// What user interfaces show in place of a secret.
-const PLACEHOLDERS: [&str; 8] =
-    ["****", "********", "REDACTED", "[redacted]", "<masked>", "\u{2022}\u{2022}\u{2022}\u{2022}", "xxxxx", "**HIDDEN**"];
+const PLACEHOLDERS: [&str; 8] = [
+    "****",
+    "********",
+    "REDACTED",
+    "[redacted]",
+    "<masked>",
+    "\u{2022}\u{2022}\u{2022}\u{2022}",
+    "xxxxx",
+    "**HIDDEN**",
+];
 
 on_both! {
     async fn an_absent_secret_is_kept_whatever_the_mask(server) {

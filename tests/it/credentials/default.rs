@@ -84,10 +84,7 @@ on_both! {
         let client = server.client("alpha");
         steps::linked(&client, "ada", "Gmail").await;
         store(&client, "one", None).await;
-        // Newest by time, and not by an id that the caller chose.
-        let id = Uuid::max().to_string();
-        let request = v1::CreateCredentialRequest { id, ..create(facts("two", None), fixture::api_key_material("key")) };
-        created(&client, request).await.unwrap();
+        store(&client, "two", None).await;
         store(&client, "three", None).await;
         let four = store(&client, "four", None).await;
         steps::link(&client, "grace", "name:Gmail").await;

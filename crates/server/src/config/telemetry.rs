@@ -35,7 +35,7 @@ impl Default for Telemetry {
     fn default() -> Self {
         Telemetry {
             log_format: LogFormat::Json,
-            log_filter: "info".into(),
+            log_filter: "info,sea_orm_migration=warn".into(),
             otlp_endpoint: String::new(),
             otlp_ca: PathBuf::new(),
             prometheus_address: String::new(),

@@ -124,7 +124,7 @@ fn answer(error: Error, reason: &'static str) -> Answer {
                 .with("id", &id);
             for Use { resource: user, count } in &by {
                 answer = answer.with(&format!("used_by.{user}"), &count.to_string());
-                let description = format!("{count} {user} use it");
+                let description = format!("used by {count} {user}");
                 answer.preconditions.push(PreconditionViolation::new(
                     reason,
                     format!("{resource}/{}", cut(&id)),

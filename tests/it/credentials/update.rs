@@ -1,0 +1,223 @@
+//! UpdateCredential: what a mask names, and new material in place of the old.
+
+use jackfield_api::v1::{self, credential_material::Material};
+use jackfield_testkit::{Client, expect_status, fixture, on_both};
+use tonic::{Code, Response, Status};
+
+use super::{client_certificate, client_credentials, create, created, custom, keys, material, tokens};
+use crate::steps;
+
+async fn update(
+    client: &Client,
+    request: v1::UpdateCredentialRequest,
+) -> Result<Response<v1::UpdateCredentialResponse>, Status> {
+    client.credentials().update_credential(request).await
+}
+
+async fn updated(client: &Client, request: v1::UpdateCredentialRequest) -> v1::Credential {
+    update(client, request).await.unwrap().into_inner().credential.unwrap()
+}
+
+fn facts(reference: &str, credential: v1::Credential) -> v1::UpdateCredentialRequest {
+    v1::UpdateCredentialRequest { reference: reference.to_owned(), credential: Some(credential), ..Default::default() }
+}
+
+fn new_material(reference: &str, material: v1::CredentialMaterial) -> v1::UpdateCredentialRequest {
+    v1::UpdateCredentialRequest { material: Some(material), ..facts(reference, v1::Credential::default()) }
+}
+
+on_both! {
+    async fn only_what_is_named_changes(server) {
+        let client = server.client("alpha");
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let full = v1::Credential {
+            external_id: "work".to_owned(),
+            provider_account_id: "1084".to_owned(),
+            provider_data: Some(fixture::object([("plan", "pro")])),
+            labels: fixture::strings([("team", "a"), ("stage", "test")]),
+            ..fixture::a_credential("ada", &link.connector)
+        };
+        let before = steps::credential(&client, full, fixture::oauth2_material("token", "refresh")).await;
+        let reference = before.id.as_str();
+        let changed = v1::Credential {
+            external_id: "ext: home ".to_owned(),
+            provider_account_id: "2000".to_owned(),
+            labels: fixture::strings([("team", "b")]),
+            ..Default::default()
+        };
+        // Without a mask: what is there.
+        let after = updated(&client, facts(reference, changed.clone())).await;
+        let expected = v1::Credential {
+            external_id: "home".to_owned(),
+            provider_account_id: "2000".to_owned(),
+            labels: fixture::strings([("team", "b")]),
+            update_time: after.update_time,
+            etag: after.etag.clone(),
+            ..before.clone()
+        };
+        assert_eq!(after, expected);
+        assert_ne!(after.etag, before.etag);
+        assert!(after.update_time.unwrap().nanos != before.update_time.unwrap().nanos);
+        assert_eq!(steps::credential_now(&client, "ext:home").await, after);
+        let result = client.credentials().get_credential(v1::GetCredentialRequest { reference: "ext:work".to_owned() }).await;
+        expect_status(result, Code::NotFound, "CREDENTIAL_NOT_FOUND");
+
+        // With a mask: what it names, absent or not.
+        let masked = v1::UpdateCredentialRequest {
+            update_mask: fixture::mask(["provider_account_id", "labels"]),
+            ..facts("ext:home", v1::Credential { external_id: "ignored".to_owned(), ..Default::default() })
+        };
+        let after = updated(&client, masked).await;
+        assert_eq!((after.external_id.as_str(), after.provider_account_id.as_str()), ("home", ""));
+        assert!(after.labels.is_empty() && after.provider_data.is_some());
+        assert_eq!(server.sql("select count(*) from label").await, ["0"]);
+
+        // Output-only and fixed fields may be named, without effect.
+        let fixed = v1::UpdateCredentialRequest {
+            update_mask: fixture::mask(["user_id", "connector", "status", "version", "etag", "external_id"]),
+            ..facts(reference, v1::Credential {
+                user_id: "grace".to_owned(),
+                connector: "name:none".to_owned(),
+                status: v1::CredentialStatus::Revoked.into(),
+                version: 9,
+                external_id: "third".to_owned(),
+                ..Default::default()
+            })
+        };
+        let after = updated(&client, fixed).await;
+        assert_eq!((after.user_id.as_str(), after.status(), after.version), ("ada", v1::CredentialStatus::Valid, 1));
+        assert_eq!((after.external_id.as_str(), &after.connector), ("third", &link.connector));
+
+        // "*" is a PUT: facts that are absent go, material and the mark of default stay.
+        let put = v1::UpdateCredentialRequest { update_mask: fixture::mask(["*"]), ..facts(reference, Default::default()) };
+        let after = updated(&client, put).await;
+        let expected = v1::Credential {
+            external_id: String::new(),
+            provider_account_id: String::new(),
+            provider_data: None,
+            labels: Default::default(),
+            update_time: after.update_time,
+            etag: after.etag.clone(),
+            ..before
+        };
+        assert_eq!(after, expected);
+        let Some(Material::Oauth2(stored)) = steps::revealed(&client, reference).await.material else { panic!("OAuth") };
+        assert_eq!((stored.access_token.as_str(), stored.refresh_token.as_str()), ("token", "refresh"));
+    }
+
+    async fn wrong_updates_change_nothing(server) {
+        let client = server.client("alpha");
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let taken = v1::Credential { external_id: "taken".to_owned(), ..fixture::a_credential("ada", &link.connector) };
+        steps::credential(&client, taken, fixture::api_key_material("key")).await;
+        let before = steps::api_key(&client, &link, "key").await;
+        let reference = before.id.as_str();
+        let refused = |request: v1::UpdateCredentialRequest, code, reason: &'static str| {
+            let client = client.clone();
+            async move { expect_status(update(&client, request).await, code, reason) }
+        };
+        let mask = |paths: [&str; 2]| v1::UpdateCredentialRequest { update_mask: fixture::mask(paths), ..facts(reference, Default::default()) };
+        let invalid = Code::InvalidArgument;
+        refused(mask(["material", "labels"]), invalid, "FIELD_INVALID").await.expect_fields(&["update_mask"]);
+        refused(mask(["nothing", "*"]), invalid, "FIELD_INVALID").await.expect_fields(&["update_mask", "update_mask"]);
+        let empty = v1::UpdateCredentialRequest { reference: "work".to_owned(), ..Default::default() };
+        refused(empty, invalid, "FIELD_INVALID").await.expect_fields(&["reference", "credential"]);
+        let kind = refused(new_material(reference, tokens("token", "")), invalid, "FIELD_INVALID").await;
+        assert_eq!(kind.description("material"), "must be of the kind of the credential, API_KEY");
+        for placeholder in ["****", "[REDACTED]"] {
+            let request = new_material(reference, fixture::api_key_material(placeholder));
+            let refusal = refused(request, invalid, "PLACEHOLDER_SECRET").await;
+            refusal.expect_fields(&["material.api_key.api_key"]);
+        }
+        let external = v1::Credential { external_id: "taken".to_owned(), ..Default::default() };
+        refused(facts(reference, external), Code::AlreadyExists, "EXTERNAL_ID_TAKEN").await;
+        let stale = v1::UpdateCredentialRequest {
+            etag: "stale".to_owned(),
+            ..new_material(reference, fixture::api_key_material("another"))
+        };
+        refused(stale.clone(), Code::Aborted, "ETAG_MISMATCH").await;
+        refused(facts("ext:none", Default::default()), Code::NotFound, "CREDENTIAL_NOT_FOUND").await;
+        let theirs = update(&server.client("beta"), facts(reference, Default::default())).await;
+        expect_status(theirs, Code::NotFound, "CREDENTIAL_NOT_FOUND");
+        assert_eq!(steps::credential_now(&client, reference).await, before);
+        assert_eq!(steps::revealed(&client, reference).await, fixture::api_key_material("key"));
+
+        let tried = v1::UpdateCredentialRequest { etag: before.etag.clone(), validate_only: true, ..stale };
+        assert_eq!(updated(&client, tried.clone()).await.version, 2);
+        assert_eq!(steps::credential_now(&client, reference).await, before);
+        assert_eq!(steps::revealed(&client, reference).await, fixture::api_key_material("key"));
+        let request_id = uuid::Uuid::now_v7().to_string();
+        let request = v1::UpdateCredentialRequest { validate_only: false, request_id, ..tried };
+        let after = updated(&client, request.clone()).await;
+        assert_eq!(updated(&client, request).await, after, "a repeat, although the etag is stale by now");
+        assert_eq!(after.version, 2);
+    }
+
+    /// Providers that give a new access token often give no new refresh token: the stored one stays good.
+    async fn absent_refresh_and_id_tokens_are_kept(server) {
+        let client = server.client("alpha");
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let oauth2 = |access: &str, refresh: &str, id: &str| v1::OAuth2Material {
+            access_token: access.to_owned(),
+            refresh_token: refresh.to_owned(),
+            id_token: id.to_owned(),
+            token_type: "Bearer".to_owned(),
+            ..Default::default()
+        };
+        let given = |it: v1::OAuth2Material| material(Material::Oauth2(it));
+        let first = v1::OAuth2Material {
+            expire_time: Some(fixture::seconds_from_now(3600)),
+            scopes: vec!["email".to_owned()],
+            ..oauth2("access 1", "refresh 1", "id 1")
+        };
+        let facts = fixture::a_credential("ada", &link.connector);
+        let credential = steps::credential(&client, facts, given(first)).await;
+        let reference = credential.id.as_str();
+
+        // Expiry and scopes belong to the access token and go with it.
+        let after = updated(&client, new_material(reference, given(oauth2("access 2", "", "")))).await;
+        assert_eq!((after.version, after.expire_time, after.refreshable), (2, None, true));
+        assert_eq!(after.scopes, Vec::<String>::new());
+        assert_eq!(steps::revealed(&client, reference).await, given(oauth2("access 2", "refresh 1", "id 1")));
+
+        let after = updated(&client, new_material(reference, given(oauth2("access 3", "refresh 3", "")))).await;
+        assert_eq!(after.version, 3);
+        assert_eq!(steps::revealed(&client, reference).await, given(oauth2("access 3", "refresh 3", "id 1")));
+        updated(&client, new_material(reference, given(oauth2("access 4", "", "id 4")))).await;
+        assert_eq!(steps::revealed(&client, reference).await, given(oauth2("access 4", "refresh 3", "id 4")));
+
+        // An absent access token is none: the user has to authorise again, until one comes.
+        let after = updated(&client, new_material(reference, given(oauth2("", "", "")))).await;
+        assert_eq!((after.version, after.status()), (5, v1::CredentialStatus::NeedsReauth));
+        assert_eq!(steps::revealed(&client, reference).await, given(oauth2("", "refresh 3", "id 4")));
+        let after = updated(&client, new_material(reference, given(oauth2("access 6", "", "")))).await;
+        assert_eq!((after.version, after.status()), (6, v1::CredentialStatus::Valid));
+        assert_eq!(server.sql("select count(*) from secret").await, ["1"], "old material is not kept");
+    }
+
+    async fn material_of_every_kind_can_be_replaced(server) {
+        let client = server.client("alpha");
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let (key, bundle) = keys(&server, &client).await;
+        let certificate = client_certificate(&key);
+        let pairs = [
+            (fixture::api_key_material("old"), fixture::api_key_material("new")),
+            (fixture::basic_material("old", "password"), fixture::basic_material("new", "password")),
+            (client_credentials("old", "client secret"), client_credentials("new", "client secret")),
+            (custom([("old", "value"), ("both", "1")]), custom([("new", "value"), ("both", "2")])),
+            (certificate.clone(), certificate),
+        ];
+        for (old, new) in pairs {
+            let credential = steps::credential(&client, fixture::a_credential("ada", &link.connector), old.clone()).await;
+            assert_eq!(steps::revealed(&client, &credential.id).await, old);
+            let after = updated(&client, new_material(&credential.id, new.clone())).await;
+            assert_eq!((after.version, after.kind, after.status), (2, credential.kind, credential.status));
+            assert_eq!(steps::revealed(&client, &credential.id).await, new);
+        }
+        let wrong = [(bundle.as_str(), Code::InvalidArgument, "FIELD_INVALID"), ("name:none", Code::NotFound, "KEY_NOT_FOUND")];
+        for (key, code, reason) in wrong {
+            let request = create(fixture::a_credential("ada", &link.connector), client_certificate(key));
+            expect_status(created(&client, request).await, code, reason);
+        }
+    }
+}

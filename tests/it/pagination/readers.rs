@@ -1,0 +1,266 @@
+//! Slow readers, readers that have stopped, too many readers, and the end of the server: what a stream costs and how it
+//! ends.
+
+use std::time::{Duration, Instant};
+
+use jackfield_api::v1;
+use jackfield_testkit::list::{ListPage, Pages, Row};
+use jackfield_testkit::{Ask, Client, List, Refusal, TestServer, fixture, on_both};
+use tokio::time::{sleep, timeout};
+use tokio_stream::StreamExt;
+use tonic::{Code, Status};
+
+/// What a reader takes in before it stops; an item is a little larger.
+const WINDOW: u32 = 16 * 1024;
+/// Far more items than fit in all buffers between server and reader.
+const ITEMS: usize = 60;
+
+on_both! {
+    /// Ten readers who have stopped, and a pool of one connection: it is free.
+    async fn a_reader_that_has_stopped_holds_no_connection(backend: Backend) {
+        let server = TestServer::start_with(backend, |config| {
+            config.database.max_connections = 1;
+            config.database.acquire_timeout = Duration::from_millis(500);
+        }).await;
+        let all = fill_large(&server).await;
+        let slow = server.client_with_window("alpha", WINDOW);
+        let mut stopped = Vec::new();
+        for _ in 0..10 {
+            let mut pages = large(&slow, "").await;
+            let first = pages.next().await.unwrap().unwrap();
+            stopped.push((first, pages));
+        }
+        sleep(Duration::from_millis(300)).await;
+
+        let client = server.client("alpha");
+        for i in 0..5 {
+            let name = format!("made beside them {i}");
+            let connector = Some(fixture::a_connector(&name));
+            client.connectors().create_connector(v1::CreateConnectorRequest { connector, ..Default::default() }).await.unwrap();
+            let request = v1::GetConnectorRequest { reference: format!("name:{name}") };
+            client.connectors().get_connector(request).await.unwrap();
+            let request = v1::DeleteConnectorRequest { reference: format!("name:{name}"), ..Default::default() };
+            client.connectors().delete_connector(request).await.unwrap();
+            assert_eq!(List::Connectors.rows(&client, &Ask::default()).await.unwrap().len(), ITEMS);
+        }
+        // They read on, and have missed nothing.
+        for (first, pages) in stopped {
+            let rest: Result<Vec<ListPage>, Status> = pages.collect().await;
+            let rows: Vec<Row> = std::iter::once(first).chain(rest.unwrap()).flat_map(|page| page.rows).collect();
+            assert!(rows == all);
+        }
+    }
+
+    async fn a_reader_that_has_stopped_is_given_up(backend: Backend) {
+        let server = TestServer::start_with(backend, |config| {
+            config.streams.idle_timeout = Duration::from_millis(700);
+            config.streams.max_open = 1;
+        }).await;
+        let all = fill_large(&server).await;
+        let slow = server.client_with_window("alpha", WINDOW);
+        let client = server.client("alpha");
+
+        // One who reads slowly is no such reader.
+        let mut rows = Vec::new();
+        let mut pages = large(&slow, "").await;
+        let start = Instant::now();
+        while let Some(page) = pages.next().await {
+            rows.extend(page.unwrap().rows);
+            sleep(Duration::from_millis(30)).await;
+        }
+        assert!(rows == all && start.elapsed() > Duration::from_millis(1_400));
+
+        let mut pages = large(&slow, "").await;
+        let mut taken = pages.next().await.unwrap().unwrap();
+        let refusal = refused(&client).await;
+        assert_eq!(refusal.status.code(), Code::ResourceExhausted);
+        // The stream ends although nobody asks it to: its place is free again.
+        let start = Instant::now();
+        while List::Connectors.open(&client, &Ask::default()).await.is_err() {
+            assert!(start.elapsed() < Duration::from_secs(5), "a reader who has stopped keeps its place");
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert!(start.elapsed() > Duration::from_millis(300), "given up too early");
+
+        // Whoever reads on gets what was on its way, whole, and learns why there is no more.
+        let mut rows = taken.rows.clone();
+        let refusal = loop {
+            match pages.next().await.expect("an end without a status") {
+                Ok(page) => {
+                    rows.extend(page.rows.clone());
+                    taken = page;
+                }
+                Err(status) => break Refusal::check(status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            }
+        };
+        assert!(rows.len() < ITEMS, "{refusal:?}");
+        free_place(&client).await;
+        rows.extend(List::Connectors.rows(&client, &Ask::default().from(&taken.next_page_token)).await.unwrap());
+        assert!(rows == all);
+    }
+
+    /// However busily it is read, a stream ends in time; its last token goes on.
+    async fn a_stream_has_a_total_deadline(backend: Backend) {
+        let server = TestServer::start_with(backend, |config| {
+            config.streams.total_timeout = Duration::from_millis(600);
+            config.streams.max_open = 1;
+        }).await;
+        let all = fill_large(&server).await;
+        let slow = server.client_with_window("alpha", WINDOW);
+        let mut rows: Vec<Row> = Vec::new();
+        let mut token = String::new();
+        let mut streams = 0;
+        'list: loop {
+            let start = Instant::now();
+            let mut pages = large(&slow, &token).await;
+            streams += 1;
+            loop {
+                match pages.next().await.expect("an end without a status") {
+                    Ok(page) => {
+                        rows.extend(page.rows);
+                        token = page.next_page_token;
+                        if token.is_empty() {
+                            break 'list;
+                        }
+                    }
+                    Err(status) => {
+                        Refusal::check(status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+                        break;
+                    }
+                }
+                sleep(Duration::from_millis(40)).await;
+            }
+            let took = start.elapsed();
+            assert!(took > Duration::from_millis(500) && took < Duration::from_secs(5), "{took:?}");
+            // The task behind it may end a moment later than the answer.
+            free_place(&server.client("alpha")).await;
+        }
+        assert!(streams >= 3, "{streams}");
+        assert!(rows == all);
+
+        // Nor does one last longer that nobody reads.
+        let unread = large(&slow, "").await;
+        sleep(Duration::from_millis(700)).await;
+        free_place(&server.client("alpha")).await;
+        drop(unread);
+    }
+
+    async fn streams_end_with_the_server_and_go_on_with_the_next(backend: Backend) {
+        let mut server = TestServer::start_with(backend, |config| {
+            config.drain.delay = Duration::ZERO;
+            config.drain.grace = Duration::from_secs(10);
+        }).await;
+        let all = fill_large(&server).await;
+        let slow = server.client_with_window("alpha", WINDOW);
+        let mut readers = Vec::new();
+        for _ in 0..3 {
+            let mut pages = large(&slow, "").await;
+            let first = pages.next().await.unwrap().unwrap();
+            readers.push(tokio::spawn(async move {
+                // It takes a while to take the first page in.
+                sleep(Duration::from_millis(200)).await;
+                let (mut rows, mut token) = (first.rows, first.next_page_token);
+                loop {
+                    match pages.next().await.expect("an end without a status") {
+                        Ok(page) => {
+                            rows.extend(page.rows);
+                            token = page.next_page_token;
+                        }
+                        Err(status) => return (rows, token, status),
+                    }
+                }
+            }));
+        }
+        let start = Instant::now();
+        assert!(server.stop().await, "a call did not end by itself");
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        server.restart().await;
+        for reader in readers {
+            let (mut rows, token, status) = timeout(Duration::from_secs(5), reader).await.unwrap().unwrap();
+            let refusal = Refusal::check(status, Code::Unavailable, "SERVER_UNAVAILABLE");
+            assert!(refusal.details.retry_info().is_some_and(|retry| retry.retry_delay.is_some()), "{refusal:?}");
+            assert!(rows.len() < ITEMS);
+            let rest = List::Connectors.rows(&server.client("alpha"), &Ask::default().from(&token)).await.unwrap();
+            rows.extend(rest);
+            assert!(rows == all);
+        }
+    }
+
+    /// A reader who never takes the news that the server ends is cut when the grace is over.
+    async fn a_reader_that_has_stopped_does_not_keep_the_server(backend: Backend) {
+        let mut server = TestServer::start_with(backend, |config| {
+            config.drain.delay = Duration::ZERO;
+            config.drain.grace = Duration::from_secs(1);
+        }).await;
+        fill_large(&server).await;
+        let pages = large(&server.client_with_window("alpha", WINDOW), "").await;
+        sleep(Duration::from_millis(200)).await;
+        let start = Instant::now();
+        server.stop().await;
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        let rest: Result<Vec<ListPage>, Status> = pages.collect().await;
+        assert!(rest.is_err(), "a list that was cut has no end");
+    }
+
+    async fn there_are_so_many_streams_and_no_more(backend: Backend) {
+        let server = TestServer::start_with(backend, |config| config.streams.max_open = 3).await;
+        let all = fill_large(&server).await;
+        let slow = server.client_with_window("alpha", WINDOW);
+        let mut open = Vec::new();
+        for _ in 0..3 {
+            let mut pages = large(&slow, "").await;
+            pages.next().await.unwrap().unwrap();
+            open.push(pages);
+        }
+        let client = server.client("alpha");
+        let refusal = refused(&client).await;
+        let retry = refusal.details.retry_info().and_then(|retry| retry.retry_delay);
+        assert_eq!(retry, Some(Duration::from_secs(1)), "{refusal:?}");
+        let request = v1::GetConnectorRequest { reference: all[0].id.clone() };
+        client.connectors().get_connector(request).await.expect("calls that are no streams are answered");
+        // Who leaves makes room, and so does who comes to the end.
+        drop(open.pop());
+        free_place(&client).await;
+        let rest: Vec<Result<ListPage, Status>> = open.pop().unwrap().collect().await;
+        assert_eq!(rest.len(), ITEMS - 1);
+        for _ in 0..10 {
+            assert_eq!(List::Connectors.rows(&client, &Ask::default()).await.unwrap().len(), ITEMS);
+        }
+    }
+}
+
+/// Puts [`ITEMS`] connectors of more than a window each into the tenant alpha; returns them in order.
+async fn fill_large(server: &TestServer) -> Vec<Row> {
+    let client = server.client("alpha");
+    let text = "x".repeat(WINDOW as usize);
+    for i in 0..ITEMS {
+        let data = Some(fixture::object([("text", &text)]));
+        let connector = Some(v1::Connector { data, ..fixture::a_connector(&format!("large {i}")) });
+        let request = v1::CreateConnectorRequest { connector, ..Default::default() };
+        client.connectors().create_connector(request).await.unwrap();
+    }
+    let rows = List::Connectors.rows(&client, &Ask::default()).await.unwrap();
+    assert_eq!(rows.len(), ITEMS);
+    rows
+}
+
+/// A list that sends one large item a page.
+async fn large(client: &Client, token: &str) -> Pages {
+    List::Connectors.open(client, &Ask::pages_of(1).from(token)).await.unwrap()
+}
+
+async fn refused(client: &Client) -> Refusal {
+    match List::Connectors.open(client, &Ask::default()).await {
+        Ok(_) => panic!("there was a place for one more stream"),
+        Err(status) => Refusal::check(status, Code::ResourceExhausted, "RATE_LIMITED"),
+    }
+}
+
+/// Waits until there is a place for a stream.
+async fn free_place(client: &Client) {
+    let start = Instant::now();
+    while List::Connectors.rows(client, &Ask::pages_of(1)).await.is_err() {
+        assert!(start.elapsed() < Duration::from_secs(3), "no stream ends");
+        sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,5 @@
+//! Scratch.
+mod filter;
+mod isolation;
+mod pagination;
+mod plans;
