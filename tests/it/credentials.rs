@@ -210,7 +210,8 @@ on_both! {
         let key = fixture::api_key_material("key");
         let refused = |facts: v1::Credential, code, reason: &'static str| {
             let request = create(facts, key.clone());
-            async { expect_status(created(&client, request).await, code, reason) }
+            let client = client.clone();
+            async move { expect_status(created(&client, request).await, code, reason) }
         };
         let ada = fixture::a_credential("ada", &link.connector);
         refused(fixture::a_credential("grace", &link.connector), Code::NotFound, "USER_CONNECTOR_NOT_FOUND").await;

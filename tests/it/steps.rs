@@ -1,7 +1,8 @@
 //! Steps that tests of several resources begin with. Each is one call whose success is taken for granted.
 
 use jackfield_api::v1;
-use jackfield_testkit::{Client, fixture};
+use jackfield_domain::TenantId;
+use jackfield_testkit::{Client, TestServer, fixture};
 
 /// Stores a connector.
 pub(crate) async fn connector(client: &Client, connector: v1::Connector) -> v1::Connector {
@@ -73,4 +74,11 @@ pub(crate) async fn enable(client: &Client, connector: &str, enabled: bool) {
         ..Default::default()
     };
     client.connectors().update_connector(request).await.expect("the connector");
+}
+
+/// The id of a tenant.
+pub(crate) async fn tenant_id(server: &TestServer, name: &str) -> TenantId {
+    let request = v1::GetTenantRequest { reference: format!("name:{name}") };
+    let answer = server.client("operator").admin().get_tenant(request).await.expect("the tenant");
+    TenantId(answer.into_inner().tenant.expect("the tenant").id.parse().expect("a UUID"))
 }

@@ -102,11 +102,8 @@ async fn create_connector_by(
 
 /// A credential with an API key, for a connector that must be there; its id. The user is linked first.
 async fn create_credential(server: &TestServer, tenant: &str, user: &str, connector: &str, api_key: &str) -> String {
-    let link = v1::AddUserConnectorRequest {
-        user_id: user.to_owned(),
-        connector: connector.to_owned(),
-        ..Default::default()
-    };
+    let link =
+        v1::AddUserConnectorRequest { user_id: user.to_owned(), connector: connector.to_owned(), ..Default::default() };
     server.client(tenant).user_connectors().add_user_connector(link).await.unwrap();
     let request = v1::CreateCredentialRequest {
         credential: Some(jackfield_testkit::fixture::a_credential(user, connector)),

@@ -209,24 +209,27 @@ on_both! {
     async fn what_is_wrong_with_an_add_is_said_at_once(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
-        let refused = |request, code, reason| async move {
-            expect_status(client.user_connectors().add_user_connector(request).await, code, reason)
+        let refused = |request, code, reason: &'static str| {
+            let client = client.clone();
+            async move {
+                expect_status(client.user_connectors().add_user_connector(request).await, code, reason)
+            }
         };
         let all_wrong = v1::AddUserConnectorRequest {
             id: "1".to_owned(),
             request_id: "2".to_owned(),
             ..add("", "Gmail")
         };
-        refused.clone()(all_wrong, Code::InvalidArgument, "FIELD_INVALID")
+        refused(all_wrong, Code::InvalidArgument, "FIELD_INVALID")
             .await
             .expect_fields(&["id", "request_id", "user_id", "connector"]);
         for user_id in [" ", " ada", "ada ", "a\nda", "a\u{202e}da", &"a".repeat(129)] {
             let request = add(user_id, "name:Gmail");
-            refused.clone()(request, Code::InvalidArgument, "FIELD_INVALID").await.expect_fields(&["user_id"]);
+            refused(request, Code::InvalidArgument, "FIELD_INVALID").await.expect_fields(&["user_id"]);
         }
         let nil = v1::AddUserConnectorRequest { id: Uuid::nil().to_string(), ..add("grace", "name:Gmail") };
-        refused.clone()(nil, Code::InvalidArgument, "FIELD_INVALID").await.expect_fields(&["id"]);
-        let refusal = refused.clone()(add("grace", "name:Slack"), Code::NotFound, "CONNECTOR_NOT_FOUND").await;
+        refused(nil, Code::InvalidArgument, "FIELD_INVALID").await.expect_fields(&["id"]);
+        let refusal = refused(add("grace", "name:Slack"), Code::NotFound, "CONNECTOR_NOT_FOUND").await;
         assert_eq!(refusal.metadata("reference"), "name:Slack");
         let taken = v1::AddUserConnectorRequest { id: link.id.clone(), ..add("grace", "name:Gmail") };
         let refusal = refused(taken, Code::AlreadyExists, "ID_TAKEN").await;

@@ -285,20 +285,14 @@ impl Connector {
         }
         self.timeouts = self.timeouts.patched(*connect_timeout, *read_timeout, *total_timeout);
         if self.timeouts.total < self.timeouts.connect {
-            violations.push(Violation::field("connector.total_timeout", "must not be less than connect_timeout"));
+            violations.push(total_too_short());
         }
         set(&mut self.client_identity_key, &keys.client_identity_key);
         set(&mut self.trust_bundle_key, &keys.trust_bundle_key);
         if matches!(self.kind, ConnectorKind::ClientCertificate(_)) && self.client_identity_key.is_none() {
-            let description = "is required for a client-certificate connector";
-            violations.push(Violation::field("connector.client_identity_key", description));
+            violations.push(identity_required());
         }
-        for name in &self.secret_header_names {
-            if self.headers.iter().any(|(plain, _)| plain.eq_ignore_ascii_case(name)) {
-                let description = format!("header \"{name}\" stands in headers too");
-                violations.push(Violation::field("connector.secret_headers", description));
-            }
-        }
+        violations.extend(headers_given_twice(&self.headers, &self.secret_header_names));
         self.meta = meta;
         if violations.is_empty() { Ok(self) } else { Err(violations.into_vec()) }
     }
@@ -314,6 +308,55 @@ impl Connector {
             ConnectorKind::OAuth2(settings) => settings.issuer_url.as_ref().or(settings.authorization_url.as_ref()),
         }
     }
+}
+
+// === impl ConnectorPatch ===
+
+impl ConnectorPatch {
+    /// Where what is given does not go together, whatever is stored. With it a caller learns of these together with all
+    /// else that is wrong with a message; [`Connector::patched`] finds what does not go with what is stored.
+    pub fn contradictions(&self) -> Vec<Violation> {
+        let mut violations = Vec::new();
+        if let (Some(connect), Some(Some(total))) = (self.connect_timeout, self.total_timeout)
+            && total < connect.unwrap_or(Timeouts::DEFAULT_CONNECT)
+        {
+            violations.push(total_too_short());
+        }
+        match &self.kind {
+            Some(KindPatch::ClientCertificate(_)) if matches!(self.client_identity_key, Some(None)) => {
+                violations.push(identity_required());
+            }
+            Some(KindPatch::ApiKey(ApiKeyPatch {
+                header_name: Some(Some(_)), query_parameter: Some(Some(_)), ..
+            })) => violations.push(key_in_two_places()),
+            _ => {}
+        }
+        if let (Some(headers), SecretHeadersPatch::Set { names, .. }) = (&self.headers, &self.secret_headers) {
+            violations.extend(headers_given_twice(headers, names));
+        }
+        violations
+    }
+}
+
+fn total_too_short() -> Violation {
+    Violation::field("connector.total_timeout", "must not be less than connect_timeout")
+}
+
+fn identity_required() -> Violation {
+    Violation::field("connector.client_identity_key", "is required for a client-certificate connector")
+}
+
+fn key_in_two_places() -> Violation {
+    let description = "cannot be given together with header_name: a key travels in one place";
+    Violation::field("connector.api_key.query_parameter", description)
+}
+
+fn headers_given_twice(headers: &Headers, secret_names: &[String]) -> Vec<Violation> {
+    let twice = |name: &&String| headers.iter().any(|(plain, _)| plain.eq_ignore_ascii_case(name));
+    let violation = |name: &String| {
+        Violation::field("connector.secret_headers", format!("header \"{name}\" stands in headers too"))
+    };
+    secret_names.iter().filter(twice).map(violation).collect()
 }
 
 // === impl ConnectorKind ===
@@ -420,11 +463,10 @@ impl ApiKey {
         set(&mut self.header_name, &patch.header_name);
         set(&mut self.value_prefix, &patch.value_prefix);
         set(&mut self.query_parameter, &patch.query_parameter);
-        if self.header_name.is_some() && self.query_parameter.is_some() {
-            let description = "cannot be given together with header_name: a key travels in one place";
-            return vec![Violation::field("connector.api_key.query_parameter", description)];
+        match self.header_name.is_some() && self.query_parameter.is_some() {
+            true => vec![key_in_two_places()],
+            false => Vec::new(),
         }
-        Vec::new()
     }
 }
 

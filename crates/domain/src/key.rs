@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Violation;
 use crate::id::KeyId;
 use crate::meta::Meta;
 use crate::secret::Secret;
@@ -69,6 +70,14 @@ pub const MAX_CERTIFICATE_PEM_BYTES: usize = 64 * 1024;
 pub const MAX_PRIVATE_KEY_PEM_CHARS: usize = 16 * 1024;
 /// Certificates in one key at most.
 pub const MAX_CERTIFICATES: usize = 100;
+
+/// Refuses a private key where certificates are asked for: these are public, and given back to every reader.
+pub fn require_no_private_key(field: &str, pem: &str) -> Result<(), Violation> {
+    match pem.contains("PRIVATE KEY-----") {
+        true => Err(Violation::field(field, "must not hold a private key: it is given back to readers")),
+        false => Ok(()),
+    }
+}
 
 // === impl KeyKind ===
 

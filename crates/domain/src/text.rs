@@ -192,12 +192,15 @@ impl Scopes {
     /// Parses scopes separated by blanks, at most `max` characters in all; an empty text is no scope.
     pub fn parse(field: &str, value: &str, max: usize) -> Result<Self, Violation> {
         let value = bounded_text(field, value, max, true)?;
-        Self::collect(field, value.split(' ').filter(|scope| !scope.is_empty()))
+        Self::collect(field, value.split(' ').filter(|scope| !scope.is_empty()), max)
     }
 
     /// Parses a list of scopes: at most 100, each 1 to 256 characters without blanks.
     pub fn parse_list<S: AsRef<str>>(field: &str, values: &[S]) -> Result<Self, Violation> {
-        Self::collect(field, values.iter().map(AsRef::as_ref))
+        if values.len() > MAX_SCOPES {
+            return Err(Violation::field(field, format!("must be at most {MAX_SCOPES} scopes")));
+        }
+        Self::collect(field, values.iter().map(AsRef::as_ref), MAX_SCOPE)
     }
 
     /// Wraps scopes that were parsed before they were stored.
@@ -215,20 +218,17 @@ impl Scopes {
         wanted.0.iter().find(|scope| !self.0.contains(scope)).map(String::as_str)
     }
 
-    fn collect<'a>(field: &str, values: impl Iterator<Item = &'a str>) -> Result<Self, Violation> {
+    fn collect<'a>(field: &str, values: impl Iterator<Item = &'a str>, max: usize) -> Result<Self, Violation> {
         let mut seen = BTreeSet::new();
         let mut scopes = Vec::new();
         for value in values {
-            bounded_text(field, value, MAX_SCOPE, false)?;
+            bounded_text(field, value, max, false)?;
             if value.contains(char::is_whitespace) {
                 return Err(Violation::field(field, "must be scopes without blanks"));
             }
             if seen.insert(value) {
                 scopes.push(value.to_owned());
             }
-        }
-        if scopes.len() > MAX_SCOPES {
-            return Err(Violation::field(field, format!("must be at most {MAX_SCOPES} scopes")));
         }
         Ok(Self(scopes))
     }

@@ -5,7 +5,7 @@ use std::future::Future;
 use jackfield_domain::connector::{
     Connector, ConnectorKeys, ConnectorPatch, KindPatch, PASSWORD_COLUMN, SECRET_HEADERS_COLUMN, SecretHeadersPatch,
 };
-use jackfield_domain::error::{Use, Violation};
+use jackfield_domain::error::{Use, Violation, Violations};
 use jackfield_domain::key::KeyKind;
 use jackfield_domain::meta::Meta;
 use jackfield_domain::reference::Ref;
@@ -150,10 +150,12 @@ async fn connector_locked(txn: &Writer, tenant: TenantId, reference: &Ref) -> Re
 async fn connector_keys(txn: &Writer, tenant: TenantId, patch: &ConnectorPatch) -> Result<ConnectorKeys> {
     let identity = ("connector.client_identity_key", KeyKind::ClientIdentity);
     let bundle = ("connector.trust_bundle_key", KeyKind::TrustBundle);
-    Ok(ConnectorKeys {
-        client_identity_key: key_of_kind(txn, tenant, patch.client_identity_key.as_ref(), identity).await?,
-        trust_bundle_key: key_of_kind(txn, tenant, patch.trust_bundle_key.as_ref(), bundle).await?,
-    })
+    let mut wrong = Violations::default();
+    let keys = ConnectorKeys {
+        client_identity_key: key_of_kind(txn, tenant, patch.client_identity_key.as_ref(), identity, &mut wrong).await?,
+        trust_bundle_key: key_of_kind(txn, tenant, patch.trust_bundle_key.as_ref(), bundle, &mut wrong).await?,
+    };
+    wrong.finish(Some(keys))
 }
 
 async fn key_of_kind(
@@ -161,6 +163,7 @@ async fn key_of_kind(
     tenant: TenantId,
     reference: Option<&Option<Ref>>,
     (field, kind): (&str, KeyKind),
+    wrong: &mut Violations,
 ) -> Result<Option<Option<KeyId>>> {
     let reference = match reference {
         None => return Ok(None),
@@ -170,7 +173,7 @@ async fn key_of_kind(
     let key = txn.key_find(tenant, reference).await?.ok_or_else(|| Error::not_found(Resource::Key, reference))?;
     if key.kind != kind {
         let description = format!("names a key of type {}, and not {}", key.kind.as_str(), kind.as_str());
-        return Err(Violation::field(field, description).into());
+        wrong.push(Violation::field(field, description));
     }
     Ok(Some(Some(key.id)))
 }

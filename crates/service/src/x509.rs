@@ -1,5 +1,7 @@
 //! What certificates say, and whether a key may be stored (RFC 5280).
 
+mod names;
+
 use jackfield_domain::error::{Precondition, Violation};
 use jackfield_domain::key::{CertificateFacts, KeyKind, MAX_CERTIFICATES};
 use jackfield_domain::{Error, Resource, Result, Secret, Timestamp};
@@ -7,9 +9,11 @@ use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
+
+use names::distinguished_name;
 
 const CERTIFICATES: &str = "key.certificate_pem";
 const PRIVATE_KEY: &str = "private_key_pem";
@@ -94,8 +98,16 @@ fn check_private_key(chain: &[CertificateDer<'static>], private_key: &Secret) ->
     }
 }
 
+/// Each certificate must name the next as its issuer: by name, and by key where both say which (RFC 5280 4.2.1.1).
 fn check_chain(chain: &[X509Certificate<'_>]) -> Result<()> {
-    let broken = chain.windows(2).position(|pair| pair[0].issuer().as_raw() != pair[1].subject().as_raw());
+    let issued = |certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>| {
+        let same_key = match (authority_key_id(certificate), subject_key_id(issuer)) {
+            (Some(wanted), Some(actual)) => wanted == actual,
+            _ => true,
+        };
+        same_key && certificate.issuer().as_raw() == issuer.subject().as_raw()
+    };
+    let broken = chain.windows(2).position(|pair| !issued(&pair[0], &pair[1]));
     match broken {
         None => Ok(()),
         Some(index) => {
@@ -104,6 +116,22 @@ fn check_chain(chain: &[X509Certificate<'_>]) -> Result<()> {
             Err(Violation::field(CERTIFICATES, description).into())
         }
     }
+}
+
+/// The key that signed a certificate, if it says which.
+fn authority_key_id<'a>(certificate: &X509Certificate<'a>) -> Option<&'a [u8]> {
+    certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0),
+        _ => None,
+    })
+}
+
+/// The key of a certificate, if it says which.
+fn subject_key_id<'a>(certificate: &X509Certificate<'a>) -> Option<&'a [u8]> {
+    certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+        _ => None,
+    })
 }
 
 /// A client identity must be usable as a TLS client, if it says at all what it is for.
@@ -126,9 +154,9 @@ fn facts(certificate: &X509Certificate<'_>, der: &CertificateDer<'_>) -> Result<
         Timestamp::from_parts(time, 0).ok_or_else(outside)
     };
     Ok(CertificateFacts {
-        subject: certificate.subject().to_string(),
-        issuer: certificate.issuer().to_string(),
-        serial_number: hex(certificate.raw_serial()),
+        subject: distinguished_name(certificate.subject()),
+        issuer: distinguished_name(certificate.issuer()),
+        serial_number: hex(without_sign(certificate.raw_serial())),
         subject_alternative_names: names.unwrap_or_default(),
         not_before: time(certificate.validity().not_before.timestamp())?,
         not_after: time(certificate.validity().not_after.timestamp())?,
@@ -136,6 +164,14 @@ fn facts(certificate: &X509Certificate<'_>, der: &CertificateDer<'_>) -> Result<
         public_key_algorithm: algorithm(certificate),
         is_ca: certificate.is_ca(),
     })
+}
+
+/// A positive number of DER without the zero that keeps its first bit from being read as a sign.
+fn without_sign(integer: &[u8]) -> &[u8] {
+    match integer {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        whole => whole,
+    }
 }
 
 fn general_name(name: &GeneralName<'_>) -> String {
@@ -148,7 +184,7 @@ fn general_name(name: &GeneralName<'_>) -> String {
             (_, Ok(sixteen)) => format!("IP:{}", std::net::Ipv6Addr::from(sixteen)),
             _ => format!("IP:{}", hex(bytes)),
         },
-        GeneralName::DirectoryName(name) => format!("dirName:{name}"),
+        GeneralName::DirectoryName(name) => format!("dirName:{}", distinguished_name(name)),
         other => format!("other:{other:?}"),
     }
 }

@@ -22,12 +22,13 @@ mod key;
 mod label;
 mod migration;
 mod page;
-mod raw;
 mod rewrap;
 mod row;
 mod secret;
 mod session;
 mod tenant;
+#[cfg(feature = "test-support")]
+mod test_support;
 mod user_connector;
 
 pub use audit::AuditEvent;

@@ -88,6 +88,7 @@ pub(crate) async fn page<S: Stored>(conn: &impl ConnectionTrait, query: &PageQue
 }
 
 /// The statement of a page, for the test that reads its plan.
+#[cfg(feature = "test-support")]
 pub(crate) fn sql<S: Stored>(backend: DbBackend, query: &PageQuery<'_>) -> String {
     select::<S>(backend, query, query.after.as_ref(), query.size + 1).build(backend).to_string()
 }

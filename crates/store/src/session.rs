@@ -1,21 +1,13 @@
 //! The store and its sessions: how a use case gets at rows.
 
-use jackfield_domain::configuration::Configuration;
-use jackfield_domain::connection::Connection;
-use jackfield_domain::connector::Connector;
-use jackfield_domain::credential::Credential;
-use jackfield_domain::key::Key;
-use jackfield_domain::tenant::Tenant;
-use jackfield_domain::user_connector::UserConnector;
-use jackfield_domain::{Error, Resource, Result};
+use jackfield_domain::{Error, Result};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, Statement,
     TransactionOptions, TransactionTrait,
 };
 
 use crate::backend::{self, Database, PoolSettings};
-use crate::page::PageQuery;
-use crate::{error, migration, page};
+use crate::{error, migration};
 
 /// The database of a deployment.
 #[derive(Clone)]
@@ -112,29 +104,6 @@ impl Store {
         let row = self.reader.query_one_raw(self.statement(sql)).await.map_err(error::from_db)?;
         let row = row.ok_or_else(|| Error::internal("the database did not say its version"))?;
         row.try_get("", "version").map_err(error::from_db)
-    }
-
-    /// How the database reads a page of a list, for tests that prove the use of an index.
-    #[doc(hidden)]
-    pub async fn explain_page(&self, resource: Resource, query: &PageQuery<'_>) -> Result<String> {
-        let backend = self.reader.get_database_backend();
-        let sql = match resource {
-            Resource::Configuration => page::sql::<Configuration>(backend, query),
-            Resource::Connection => page::sql::<Connection>(backend, query),
-            Resource::Connector => page::sql::<Connector>(backend, query),
-            Resource::Credential => page::sql::<Credential>(backend, query),
-            Resource::Key => page::sql::<Key>(backend, query),
-            Resource::Tenant => page::sql::<Tenant>(backend, query),
-            Resource::UserConnector => page::sql::<UserConnector>(backend, query),
-            Resource::Rewrap => return Err(Error::internal("re-wraps are not listed")),
-        };
-        let (explain, column) = match backend {
-            DbBackend::Sqlite => (format!("EXPLAIN QUERY PLAN {sql}"), "detail"),
-            _ => (format!("EXPLAIN {sql}"), "QUERY PLAN"),
-        };
-        let rows = self.reader.query_all_raw(self.statement(&explain)).await.map_err(error::from_db)?;
-        let lines = rows.iter().map(|row| row.try_get::<String>("", column).map_err(error::from_db));
-        Ok(lines.collect::<Result<Vec<_>>>()?.join("\n"))
     }
 
     /// Closes all connections; SQLite checkpoints its log.

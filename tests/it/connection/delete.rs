@@ -34,7 +34,7 @@ on_both! {
         assert_eq!(violations.len(), 1);
         let subject = format!("connection/{}", connection.id);
         assert_eq!((&*violations[0].r#type, &violations[0].subject), ("IN_USE", &subject));
-        assert!(violations[0].description.starts_with("2 credential"), "{violations:?}");
+        assert!(violations[0].description.contains("2 credential"), "{violations:?}");
         assert_eq!(refused.metadata("used_by.credential"), "2");
 
         let shown = v1::DeleteConnectionRequest { cascade: true, validate_only: true, ..request.clone() };

@@ -5,7 +5,7 @@ use jackfield_testkit::{Client, expect_status, fixture, on_both};
 use tonic::{Code, Response, Status};
 use uuid::Uuid;
 
-use super::{a_small_one, create, get, list, try_create, update};
+use super::{a_small_one, create, everything, get, list, try_create, update};
 use crate::connector;
 
 on_both! {
@@ -176,7 +176,7 @@ on_both! {
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let request_id = Uuid::now_v7().to_string();
         let mut request = v1::CreateConnectionRequest {
-            connection: Some(super::everything()),
+            connection: Some(everything()),
             request_id: request_id.clone(),
             ..Default::default()
         };

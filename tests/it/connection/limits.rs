@@ -33,7 +33,7 @@ const WITHIN: &[Change] = &[
     |it| it.user_id_expression = "{sub}".repeat(25) + "abc",
     |it| it.scope = Some("s".repeat(384)),
     |it| it.scope = Some((0..77).map(|index| format!("s{index:03}")).collect::<Vec<_>>().join(" ")),
-    |it| it.scope = Some(('!'..='~').chain('¡'..='ă').map(String::from).collect::<Vec<_>>().join(" ")),
+    |it| it.scope = Some(('!'..='~').chain('¡'..='Ă').map(String::from).collect::<Vec<_>>().join(" ")),
     |it| it.parameters = numbered(64),
     |it| it.parameters = fixture::strings([(&*"ж".repeat(128), &*"ж".repeat(1_024))]),
     |it| it.tags = numbered(64),

@@ -371,7 +371,7 @@ fn changed(change: Change) -> v1::Connector {
 }
 
 fn generic(connector: &mut v1::Connector) -> &mut v1::GenericConnector {
-    let Some(Kind::Generic(generic)) = &mut connector.kind else { panic!("not a generic connector: {connector:?}") };
+    let Some(Kind::Generic(generic)) = &mut connector.kind else { panic!("not a generic connector") };
     generic
 }
 

@@ -291,6 +291,6 @@ async fn a_full_one(server: &TestServer, client: &Client) -> v1::Connector {
 }
 
 fn generic(connector: &mut v1::Connector) -> &mut v1::GenericConnector {
-    let Some(Kind::Generic(generic)) = &mut connector.kind else { panic!("not a generic connector: {connector:?}") };
+    let Some(Kind::Generic(generic)) = &mut connector.kind else { panic!("not a generic connector") };
     generic
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use jackfield_api::v1::{self, credential_material::Material};
+use jackfield_domain::CredentialId;
 use jackfield_domain::credential::CredentialStatus;
-use jackfield_domain::{CredentialId, TenantId};
 use jackfield_testkit::{Client, ManualClock, TestServer, expect_status, fixture, on_both};
 use tonic::{Code, Request, Response, Status};
 
@@ -251,8 +251,7 @@ on_both! {
         let link = steps::linked(&client, "ada", "Gmail").await;
         let facts = fixture::a_credential("ada", &link.connector);
         let credential = steps::credential(&client, facts, fixture::oauth2_material("token", "refresh")).await;
-        let tenant = server.client("operator").admin().get_tenant(v1::GetTenantRequest { reference: "name:alpha".to_owned() });
-        let tenant = TenantId(tenant.await.unwrap().into_inner().tenant.unwrap().id.parse().unwrap());
+        let tenant = steps::tenant_id(&server, "alpha").await;
         let id = CredentialId(credential.id.parse().unwrap());
         let store = server.store().await;
         let states = [

@@ -1,7 +1,9 @@
 //! RevealCredential: the whole material, to those who may, for a purpose, on record.
 
 use jackfield_api::v1::{self, credential_material::Material};
-use jackfield_testkit::{Canary, Client, TestServer, collect, expect_status, fixture, on_both, server::principal};
+use jackfield_testkit::{
+    Backend, Canary, Client, TestServer, collect, expect_status, fixture, on_both, server::principal,
+};
 use tonic::{Code, Response, Status};
 use uuid::Uuid;
 

@@ -28,7 +28,7 @@ macro_rules! methods {
     };
 }
 
-const METHODS: [Method; 41] = methods! {
+const METHODS: [Method; 37] = methods! {
     admin {
         "CreateTenant" create_tenant(CreateTenantRequest): "admin";
         "GetTenant" get_tenant(GetTenantRequest): "admin";

@@ -38,7 +38,8 @@ on_both! {
             ..fixture::a_credential("ada", &link.connector)
         };
         let before = steps::credential(&client, full, fixture::oauth2_material("token", "refresh")).await;
-        let reference = before.id.as_str();
+        let reference = before.id.clone();
+        let reference = reference.as_str();
         let changed = v1::Credential {
             external_id: "ext: home ".to_owned(),
             provider_account_id: "2000".to_owned(),

@@ -17,9 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tonic_health::pb::health_check_response::ServingStatus;
 use uuid::Uuid;
 
-use super::{
-    content, counts, create_connector_by, expect_unavailable, get_connector, names_of_connectors, readiness,
-};
+use super::{content, counts, create_connector_by, expect_unavailable, get_connector, names_of_connectors, readiness};
 
 /// Says to the test that it is the inner one.
 const INSIDE: &str = "JACKFIELD_TEST_FULL_DISK";
@@ -73,7 +71,19 @@ async fn inside() {
     expect_unavailable(status);
     assert!(created > 0, "there was space for a few");
 
-    eprintln!("{}", jackfield_testkit::logs::text());
+    let sizes = |at: &str| {
+        eprintln!(
+            "{at}: limit {} wal {} db {}",
+            longest + 200_000,
+            std::fs::metadata(&wal).unwrap().len(),
+            std::fs::metadata(server.sqlite_file()).unwrap().len()
+        )
+    };
+    sizes("after the first failure");
+    let second = create_connector_by(&server, "alpha", refused.clone()).await;
+    sizes(&format!("after the second {:?}", second.is_ok()));
+    content(&server).await;
+    sizes("after content");
     // Full it stays, and reading goes on.
     let before = (content(&server).await, counts(&server).await);
     for _ in 0..5 {
@@ -133,6 +143,10 @@ async fn a_transaction_that_meets_a_full_database_is_undone_and_the_next_one_wor
     }
     store.raw_write("PRAGMA max_page_count = 1000000").await.unwrap();
     let txn = store.write().await.unwrap();
+    let other = server.store().await;
+    other.raw_write("PRAGMA busy_timeout = 0").await.unwrap();
+    let second = other.write().await.err().expect("two write transactions at once: the first one is not immediate");
+    assert!(second.retryable(), "{second:?}");
     txn.tenant_insert(&tenant(1, 900)).await.unwrap();
     assert_eq!(counts(&server).await, before, "nobody sees what is not committed");
     txn.commit().await.unwrap();

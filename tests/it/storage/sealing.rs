@@ -47,7 +47,8 @@ impl Setup {
     async fn expect_lost(&self, tenant: &str, credential: &str, how: &str) {
         let mut client = self.server.client(tenant).credentials();
         let issued = issue(&self.server, tenant, credential).await.expect_err(how);
-        let reveal = v1::RevealCredentialRequest { reference: credential.to_owned(), purpose: "proof of loss".to_owned() };
+        let reveal =
+            v1::RevealCredentialRequest { reference: credential.to_owned(), purpose: "proof of loss".to_owned() };
         let revealed = client.reveal_credential(reveal).await.expect_err(how);
         for status in [issued, revealed] {
             let refusal = Refusal::check(status, Code::DataLoss, "DECRYPT_FAILED");

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use jackfield_testkit::{Backend, TestServer, on_both};
 
-use super::{content, counts, create_connector, create_credential, get_connector, has_table, issue, names_of_connectors};
+use super::{
+    content, counts, create_connector, create_credential, get_connector, has_table, issue, names_of_connectors,
+};
 
 /// Names and content of all files of a server that has ended, without those of the database.
 fn files(server: &TestServer) -> Vec<(PathBuf, Vec<u8>)> {

@@ -5,6 +5,7 @@ use jackfield_api::v1::key_service_server::KeyService;
 use jackfield_domain::filter::{Field, FieldKind, Schema};
 use jackfield_domain::key::{
     CertificateFacts, Key, KeyDraft, KeyKind, MAX_CERTIFICATE_PEM_BYTES, MAX_PRIVATE_KEY_PEM_CHARS,
+    require_no_private_key,
 };
 use jackfield_domain::page::OrderBy;
 use jackfield_domain::principal::Right;
@@ -112,6 +113,8 @@ fn draft(wrong: &mut Violations, request: pb::ImportKeyRequest) -> Option<KeyDra
     } else if key.certificate_pem.len() > MAX_CERTIFICATE_PEM_BYTES {
         let description = format!("must be at most {MAX_CERTIFICATE_PEM_BYTES} bytes long");
         wrong.push(Violation::field("key.certificate_pem", description));
+    } else {
+        wrong.check(require_no_private_key("key.certificate_pem", &key.certificate_pem));
     }
     let private_key_pem = match private_key_pem.is_empty() {
         true => Some(None),

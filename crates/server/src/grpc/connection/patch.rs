@@ -7,6 +7,7 @@ use jackfield_domain::connection::{
     ClientSecretPatch, ClientSecretsPatch, ConnectionKind, ConnectionPatch, DEFAULT_SCOPE, DEFAULT_USER_ID_EXPRESSION,
     Linking, MAX_CLIENT_SECRETS, TokenContentType,
 };
+use jackfield_domain::key::require_no_private_key;
 use jackfield_domain::mask::Mask;
 use jackfield_domain::reference::{Forms, Ref};
 use jackfield_domain::text::{
@@ -246,6 +247,7 @@ fn certificate(pem: String) -> Result<String, Violation> {
         let description = format!("must be PEM of at most {MAX_CERTIFICATE} characters");
         return Err(Violation::field("connection.provider_certificate", description));
     }
+    require_no_private_key("connection.provider_certificate", &pem)?;
     Ok(pem)
 }
 

@@ -1,6 +1,7 @@
 //! Connector messages as patches.
 
 use std::collections::BTreeMap;
+use std::mem::discriminant;
 use std::time::Duration;
 
 use jackfield_api::v1 as pb;
@@ -123,31 +124,21 @@ pub(super) fn parse(wrong: &mut Violations, connector: pb::Connector, mask: &Mas
     if mask.covers("labels", !labels.is_empty()) {
         patch.labels = parse::check_all(wrong, Labels::parse("connector.labels", labels));
     }
+    wrong.extend(patch.contradictions());
     patch
 }
 
 fn parse_kind(wrong: &mut Violations, kind: Option<Kind>, mask: &Mask) -> Option<KindPatch> {
-    // A mask can name a setting and the message leave it out: that clears it, so the message may lack the kind, too.
-    let kind = kind.or_else(|| {
-        let named = |prefix: &str| PATHS.iter().any(|path| path.starts_with(prefix) && mask.covers(path, false));
-        match mask {
-            Mask::Paths(_) if named("generic.") => Some(Kind::Generic(Default::default())),
-            Mask::Paths(_) if named("license.") => Some(Kind::License(Default::default())),
-            Mask::Paths(_) if named("oauth2.") => Some(Kind::Oauth2(Default::default())),
-            Mask::Paths(_) if named("api_key.") => Some(Kind::ApiKey(Default::default())),
-            Mask::Paths(_) if named("http_basic.") => Some(Kind::HttpBasic(Default::default())),
-            Mask::Paths(_) if named("client_certificate.") => Some(Kind::ClientCertificate(Default::default())),
-            _ => None,
-        }
-    });
-    let Some(kind) = kind else {
-        if *mask == Mask::All {
+    let kind = match mask {
+        Mask::All if kind.is_none() => {
             wrong.push(Violation::field("connector.kind", KIND_REQUIRED));
+            None
         }
-        return None;
+        Mask::All | Mask::Populated => kind,
+        Mask::Paths(_) => named_kind(wrong, kind, mask),
     };
     let mut settings = Settings { wrong, mask };
-    Some(match kind {
+    Some(match kind? {
         Kind::Generic(generic) => KindPatch::Generic(settings.generic(generic)),
         Kind::License(license) => KindPatch::License(LicensePatch {
             base_url: settings.required_url("license.base_url", &license.base_url),
@@ -175,6 +166,27 @@ fn parse_kind(wrong: &mut Violations, kind: Option<Kind>, mask: &Mask) -> Option
             base_url: settings.https_url("client_certificate.base_url", &certificate.base_url),
         }),
     })
+}
+
+/// The settings that a mask names some of. The message may lack them, or hold those of another kind, which the mask does
+/// not name: then what is named has no value.
+fn named_kind(wrong: &mut Violations, given: Option<Kind>, mask: &Mask) -> Option<Kind> {
+    let blank = [
+        ("generic.", Kind::Generic(Default::default())),
+        ("license.", Kind::License(Default::default())),
+        ("oauth2.", Kind::Oauth2(Default::default())),
+        ("api_key.", Kind::ApiKey(Default::default())),
+        ("http_basic.", Kind::HttpBasic(Default::default())),
+        ("client_certificate.", Kind::ClientCertificate(Default::default())),
+    ];
+    let is_named = |prefix: &str| PATHS.iter().any(|path| path.starts_with(prefix) && mask.covers(path, false));
+    let mut named = blank.into_iter().filter(|(prefix, _)| is_named(prefix)).map(|(_, kind)| kind);
+    let kind = named.next()?;
+    if named.next().is_some() {
+        wrong.push(Violation::field("update_mask", "names settings of several kinds; a connector has one"));
+        return None;
+    }
+    given.filter(|given| discriminant(given) == discriminant(&kind)).or(Some(kind))
 }
 
 /// Reads the settings of a kind: a value where the mask covers it.

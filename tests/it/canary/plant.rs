@@ -1,0 +1,280 @@
+//! Where secrets go in: read from the contract, so that a new field is planted or the test fails.
+
+use std::sync::LazyLock;
+
+use jackfield_api::v1;
+use jackfield_testkit::fixture::{
+    a_connection, a_connector, a_credential, api_key_material, basic_material, oauth2_material, strings,
+};
+use jackfield_testkit::{Identity, TestServer};
+use prost::Message;
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, MethodDescriptor, Value,
+};
+
+const PACKAGE: &str = "jackfield.v1";
+
+static POOL: LazyLock<DescriptorPool> =
+    LazyLock::new(|| DescriptorPool::decode(jackfield_api::FILE_DESCRIPTOR_SET).expect("the descriptor set decodes"));
+
+/// A field of the request of a method that takes a secret.
+pub(super) struct SecretField {
+    pub(super) method: MethodDescriptor,
+    path: Vec<FieldDescriptor>,
+}
+
+/// What requests refer to.
+pub(super) struct Targets {
+    /// A connector, a connection on it, and a name and an external id that others have.
+    pub(super) connector: String,
+    pub(super) connection: String,
+    pub(super) credentials: Vec<(&'static str, String)>,
+    pub(super) certificate_pem: String,
+    pub(super) key_pem: String,
+}
+
+/// Name and external id of resources that are there already.
+pub(super) const TAKEN: &str = "taken";
+
+/// All methods of the contract.
+pub(super) fn methods() -> Vec<MethodDescriptor> {
+    let services: Vec<_> = POOL.services().filter(|service| service.package_name() == PACKAGE).collect();
+    services.iter().flat_map(|service| service.methods().collect::<Vec<_>>()).collect()
+}
+
+/// The path of a method on the wire.
+pub(super) fn path(method: &MethodDescriptor) -> String {
+    format!("{}/{}", method.parent_service().full_name(), method.name())
+}
+
+/// Every field of every request that has `debug_redact` and is made of text.
+pub(super) fn secret_fields() -> Vec<SecretField> {
+    let mut fields = Vec::new();
+    for method in methods() {
+        let mut found = Vec::new();
+        walk(&method.input(), &mut Vec::new(), &mut found);
+        fields.extend(found.into_iter().map(|path| SecretField { method: method.clone(), path }));
+    }
+    fields
+}
+
+fn walk(message: &MessageDescriptor, path: &mut Vec<FieldDescriptor>, found: &mut Vec<Vec<FieldDescriptor>>) {
+    for field in message.fields().filter(|_| message.package_name() == PACKAGE) {
+        path.push(field.clone());
+        match field.kind() {
+            Kind::Message(inner) if !field.is_map() => {
+                let before = found.len();
+                walk(&inner, path, found);
+                assert!(!redacted(&field) || found.len() > before, "{} is secret as a whole", field.full_name());
+            }
+            _ if redacted(&field) => found.push(path.clone()),
+            _ => {}
+        }
+        path.pop();
+    }
+}
+
+fn redacted(field: &FieldDescriptor) -> bool {
+    field.options().get_field_by_name("debug_redact").and_then(|value| value.as_bool()) == Some(true)
+}
+
+// === impl SecretField ===
+
+impl SecretField {
+    /// "CreateConnector: connector.secret_headers".
+    pub(super) fn name(&self) -> String {
+        format!("{}: {}", self.method.name(), self.dotted())
+    }
+
+    fn dotted(&self) -> String {
+        self.path.iter().map(FieldDescriptor::name).collect::<Vec<_>>().join(".")
+    }
+
+    /// Whether it is part of what RevealCredential shows.
+    pub(super) fn is_material(&self) -> bool {
+        self.path[0].name() == "material"
+    }
+
+    /// A request that is good as it is, with this secret in it.
+    pub(super) fn request(&self, targets: &Targets, unique: &str, secret: &str) -> DynamicMessage {
+        let base = self.base(targets, unique);
+        let mut request = DynamicMessage::decode(self.method.input(), &*base).unwrap();
+        plant(&mut request, &self.path, &self.value(targets, secret));
+        request
+    }
+
+    /// The secret as the field takes it.
+    fn value(&self, targets: &Targets, secret: &str) -> String {
+        match self.path[0].name() {
+            // Text before a PEM block is an explanation (RFC 7468), and is stored with it.
+            "private_key_pem" => format!("{secret}\n{}", targets.key_pem),
+            _ => secret.to_owned(),
+        }
+    }
+
+    /// A good request without the secret. A field that is not known here is a new one: say how its request looks.
+    fn base(&self, targets: &Targets, unique: &str) -> Vec<u8> {
+        let secret = self.dotted();
+        let material = match secret.split('.').collect::<Vec<_>>()[..] {
+            ["material", "oauth2", "access_token" | "refresh_token" | "id_token"] => Some(oauth2_material("at", "rt")),
+            ["material", "api_key", "api_key"] => Some(api_key_material("key")),
+            ["material", "basic", "username" | "password"] => Some(basic_material("user", "password")),
+            ["material", "client_credentials", "client_id" | "client_secret"] => Some(client_credentials()),
+            ["material", "custom", "fields"] => Some(custom()),
+            ["connector", "secret_headers"]
+            | ["connector", "generic", "http_authentication_password"]
+            | ["connection", "client_secrets", "value"]
+            | ["private_key_pem"] => None,
+            _ => panic!("{} is new: say here how a good request with it looks", self.name()),
+        };
+        let credential = || v1::Credential { external_id: unique.to_owned(), ..a_credential("u", "name:main") };
+        match self.method.name() {
+            "CreateConnector" => {
+                v1::CreateConnectorRequest { connector: Some(a_generic_connector(unique)), ..Default::default() }
+                    .encode_to_vec()
+            }
+            "UpdateConnector" => v1::UpdateConnectorRequest {
+                reference: targets.connector.clone(),
+                connector: Some(a_generic_connector(unique)),
+                ..Default::default()
+            }
+            .encode_to_vec(),
+            "CreateConnection" => {
+                let connection = Some(a_connection(unique, "name:main"));
+                v1::CreateConnectionRequest { connection, ..Default::default() }.encode_to_vec()
+            }
+            "UpdateConnection" => v1::UpdateConnectionRequest {
+                reference: targets.connection.clone(),
+                connection: Some(a_connection(unique, "name:main")),
+                ..Default::default()
+            }
+            .encode_to_vec(),
+            "CreateCredential" => {
+                v1::CreateCredentialRequest { credential: Some(credential()), material, ..Default::default() }
+                    .encode_to_vec()
+            }
+            "UpdateCredential" => v1::UpdateCredentialRequest {
+                reference: targets.credential(self.path[1].name()),
+                credential: Some(v1::Credential { external_id: unique.to_owned(), ..Default::default() }),
+                material,
+                ..Default::default()
+            }
+            .encode_to_vec(),
+            "ImportKey" => {
+                let certificate_pem = targets.certificate_pem.clone();
+                let key = v1::Key { name: unique.to_owned(), certificate_pem, ..Default::default() };
+                v1::ImportKeyRequest { key: Some(key), ..Default::default() }.encode_to_vec()
+            }
+            _ => panic!("{} is new: say here how a good request looks", self.name()),
+        }
+    }
+}
+
+/// Puts a text where a path leads to; in a list it is the first item, in a map one entry more.
+fn plant(message: &mut DynamicMessage, path: &[FieldDescriptor], text: &str) {
+    let (field, rest) = path.split_first().expect("a path");
+    let mut value = message.get_field(field).into_owned();
+    if rest.is_empty() {
+        match &mut value {
+            Value::Map(entries) => {
+                entries.insert(MapKey::String("planted".to_owned()), Value::String(text.to_owned()));
+            }
+            Value::String(old) => *old = text.to_owned(),
+            other => panic!("{} is of a kind that nobody has planted yet: {other:?}", field.full_name()),
+        }
+    } else {
+        match &mut value {
+            Value::Message(inner) => plant(inner, rest, text),
+            Value::List(items) => match items.first_mut() {
+                Some(Value::Message(inner)) => plant(inner, rest, text),
+                _ => panic!("no item in {}", field.full_name()),
+            },
+            other => panic!("no message in {}: {other:?}", field.full_name()),
+        }
+    }
+    message.set_field(field, value);
+}
+
+fn a_generic_connector(name: &str) -> v1::Connector {
+    let mut connector = a_connector(name);
+    if let Some(v1::connector::Kind::Generic(generic)) = &mut connector.kind {
+        generic.http_authentication_username = "user".to_owned();
+    }
+    connector
+}
+
+fn client_credentials() -> v1::CredentialMaterial {
+    let material = v1::ClientCredentialsMaterial { client_id: "id".to_owned(), client_secret: "secret".to_owned() };
+    v1::CredentialMaterial { material: Some(v1::credential_material::Material::ClientCredentials(material)) }
+}
+
+fn custom() -> v1::CredentialMaterial {
+    let material = v1::CustomMaterial { fields: strings([("other", "value")]) };
+    v1::CredentialMaterial { material: Some(v1::credential_material::Material::Custom(material)) }
+}
+
+// === impl Targets ===
+
+impl Targets {
+    /// Makes them, in tenant alpha.
+    pub(super) async fn create(server: &TestServer) -> Self {
+        let alpha = server.client("alpha");
+        let mut ids = Vec::new();
+        for name in ["main", "target", TAKEN] {
+            let request =
+                v1::CreateConnectorRequest { connector: Some(a_generic_connector(name)), ..Default::default() };
+            let created = alpha.connectors().create_connector(request).await.unwrap().into_inner();
+            ids.push(created.connector.unwrap().id);
+        }
+        let link = v1::AddUserConnectorRequest {
+            user_id: "u".to_owned(),
+            connector: "name:main".to_owned(),
+            ..Default::default()
+        };
+        alpha.user_connectors().add_user_connector(link).await.unwrap();
+        let mut connections = Vec::new();
+        for name in ["target", TAKEN] {
+            let connection = Some(a_connection(name, "name:main"));
+            let request = v1::CreateConnectionRequest { connection, ..Default::default() };
+            let created = alpha.connections().create_connection(request).await.unwrap().into_inner();
+            connections.push(created.connection.unwrap().id);
+        }
+        let mut credentials = Vec::new();
+        let materials = [
+            ("oauth2", oauth2_material("at", "rt")),
+            ("api_key", api_key_material("key")),
+            ("basic", basic_material("user", "password")),
+            ("client_credentials", client_credentials()),
+            ("custom", custom()),
+            (TAKEN, api_key_material("key")),
+        ];
+        for (kind, material) in materials {
+            let external_id = kind.to_owned();
+            let request = v1::CreateCredentialRequest {
+                credential: Some(v1::Credential { external_id, ..a_credential("u", "name:main") }),
+                material: Some(material),
+                ..Default::default()
+            };
+            let created = alpha.credentials().create_credential(request).await.unwrap().into_inner();
+            credentials.push((kind, created.credential.unwrap().id));
+        }
+        let leaf = server.pki().client(Identity::of("outbound"));
+        let key =
+            v1::Key { name: TAKEN.to_owned(), certificate_pem: leaf.certificate_pem.clone(), ..Default::default() };
+        let request =
+            v1::ImportKeyRequest { key: Some(key), private_key_pem: leaf.key_pem.clone(), ..Default::default() };
+        alpha.keys().import_key(request).await.unwrap();
+        Targets {
+            connector: ids[1].clone(),
+            connection: connections[0].clone(),
+            credentials,
+            certificate_pem: leaf.certificate_pem,
+            key_pem: leaf.key_pem,
+        }
+    }
+
+    fn credential(&self, kind: &str) -> String {
+        let found = self.credentials.iter().find(|(name, _)| *name == kind);
+        found.unwrap_or_else(|| panic!("no credential of the kind {kind}")).1.clone()
+    }
+}

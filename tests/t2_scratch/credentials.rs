@@ -1,0 +1,1 @@
+../it/credentials.rs

@@ -1,0 +1,1 @@
+../it/user_connector.rs
