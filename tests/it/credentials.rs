@@ -152,20 +152,11 @@ on_both! {
             ..fixture::a_credential("ada", "name:Gmail")
         };
         // Good for an hour, for ever, with a past expiry, without an access token, and without any token.
-        let hour = steps::credential(&client, facts("hour"), fixture::oauth2_material("token", "refresh")).await;
+        let hour = steps::credential(&client, facts("hour"), steps::tokens_for(&clock, 3600, "token", "refresh")).await;
         steps::credential(&client, facts("ever"), tokens("token", "")).await;
-        let past = v1::OAuth2Material {
-            access_token: "token".to_owned(),
-            expire_time: Some(fixture::seconds_from_now(-1)),
-            ..Default::default()
-        };
-        steps::credential(&client, facts("past"), material(Material::Oauth2(past))).await;
-        let only_refresh = v1::OAuth2Material {
-            refresh_token: "refresh".to_owned(),
-            expire_time: Some(fixture::seconds_from_now(3600)),
-            ..Default::default()
-        };
-        let renewable = steps::credential(&client, facts("renewable"), material(Material::Oauth2(only_refresh))).await;
+        steps::credential(&client, facts("past"), steps::tokens_for(&clock, -1, "token", "")).await;
+        let only_refresh = steps::tokens_for(&clock, 3600, "", "refresh");
+        let renewable = steps::credential(&client, facts("renewable"), only_refresh).await;
         assert_eq!((renewable.refreshable, renewable.expire_time), (true, None), "there is nothing that could expire");
         steps::credential(&client, facts("empty"), tokens("", "")).await;
 
@@ -283,9 +274,9 @@ on_both! {
         assert_eq!(created(&client, request.clone()).await.unwrap().into_inner(), first);
         assert_eq!(server.sql("select count(*) from secret").await, ["1"]);
         // A request with other material is another request, although nothing but a secret differs.
-        let other = v1::CreateCredentialRequest { material: Some(fixture::api_key_material("other")), ..request };
+        let other = v1::CreateCredentialRequest { material: Some(fixture::api_key_material("key 2 of ada")), ..request };
         let refusal = expect_status(created(&client, other).await, Code::FailedPrecondition, "REQUEST_ID_CONFLICT");
-        assert!(!format!("{:?}", refusal.status).contains("other"));
+        assert!(!format!("{:?}", refusal.status).contains("key 2"));
     }
 
     async fn a_delete_takes_configurations_and_material(server) {

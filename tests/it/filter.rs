@@ -1,1 +1,142 @@
-//! Filters, on both databases.
+//! Filters. Each table names what a filter lets through of the [`World`], the same on both databases.
+
+mod fields;
+mod refused;
+mod world;
+
+use jackfield_testkit::{Ask, List, on_both};
+
+use world::World;
+
+on_both! {
+    /// A word matches where any text of an item contains it.
+    async fn words_look_into_every_text(server) {
+        let world = World::create(&server).await;
+        world.check(List::Connectors, &[
+            ("Gmail", &["gmail"]),
+            ("gMAIL", &["gmail"]),
+            ("mail", &["gmail"]),
+            ("mail.example.com/login", &["gmail"]),
+            ("GENERIC", &["gmail", "quotes"]),
+            ("owner", &["gmail"]),
+            ("team-a", &["gmail"]),
+            ("nothing", &[]),
+            // Letter case counts nowhere, and not only in ASCII.
+            ("ärzte", &["gmail"]),
+            ("ÄRZTE", &["gmail"]),
+            ("große", &["street"]),
+            ("STRASSE", &["street"]),
+            // Words in a row must all be there, quoted ones as they stand.
+            ("York New", &["giants"]),
+            ("\"New York\"", &["giants"]),
+            ("\"York New\"", &[]),
+            ("york gmail", &[]),
+            ("york AND giants", &["giants"]),
+            // A text of one field does not go on in the next.
+            ("\"Giants OAUTH2\"", &[]),
+        ]).await;
+        world.check(List::Connections, &[("client-X", &["saml", "plain"]), ("SAML2", &["saml"]), ("offline", &["plain"])]).await;
+        world.check(List::Credentials, &[("ÉVÉ", &["stale"]), ("cred-é1", &["valid"]), ("ada", &["valid", "expired"])]).await;
+        world.check(List::Configurations, &[("TEAM", &["team"]), ("sync", &["team"]), ("évé", &["of stale"])]).await;
+        world.check(List::Keys, &[("trust_bundle", &["bundle"]), ("\"test root\"", &[]), ("BUNDLE", &["bundle"])]).await;
+        world.check(List::Tenants, &[("ALPHA", &["alpha"]), ("ümlaut", &["beta-2"]), ("ÜMLAUT", &["beta-2"])]).await;
+        world.check(List::UserConnectors, &[("ada", &["ada gmail", "ada percent"]), ("ÉVÉ", &["évé quotes"]), ("gmail", &[])]).await;
+    }
+
+    /// Whatever a database or the grammar of filters could take for something else stands for itself.
+    async fn words_are_literal(server) {
+        let world = World::create(&server).await;
+        world.check(List::Connectors, &[
+            ("100%", &["percent"]),
+            ("\"100% sure\"", &["percent"]),
+            ("%", &["percent"]),
+            ("%%", &[]),
+            ("sure_thing", &["percent"]),
+            ("s_re", &[]),
+            ("back\\slash", &["percent"]),
+            ("\"back\\\\slash\"", &["percent"]),
+            ("\"back\\slash\"", &[]),
+            ("\\", &["percent"]),
+            ("O'Brien", &["quotes"]),
+            ("\"o'brien\"", &["quotes"]),
+            ("'O\\'Brien'", &["quotes"]),
+            ("\"\\\"the\\\"\"", &["quotes"]),
+            ("a*b", &["quotes"]),
+            ("\"a\\*b\"", &["quotes"]),
+            ("a?b", &[]),
+            ("a.c", &[]),
+            ("\"(c)\"", &["quotes"]),
+            ("*mail*", &["gmail"]),
+            ("[a-z]", &[]),
+            ("\"OR\"", &["giants", "gmail", "street"]),
+        ]).await;
+    }
+
+    /// OR binds tighter than AND, and NOT tighter than both (AIP-160).
+    async fn connectives_bind_as_in_aip_160(server) {
+        let world = World::create(&server).await;
+        let all = &["decoy", "giants", "gmail", "percent", "quotes", "street"];
+        let but_gmail = &["decoy", "giants", "percent", "quotes", "street"];
+        world.check(List::Connectors, &[
+            ("", all),
+            ("  ", all),
+            ("york OR mail", &["giants", "gmail"]),
+            ("york OR 100 AND sure", &["decoy", "percent"]),
+            ("york OR 100 sure", &["decoy", "percent"]),
+            ("sure AND york OR 100", &["decoy", "percent"]),
+            ("york OR (100 AND decoy)", &["giants"]),
+            ("(york OR 100) AND new", &["giants"]),
+            ("NOT gmail", but_gmail),
+            ("-gmail", but_gmail),
+            ("NOT gmail OR york", but_gmail),
+            ("NOT (gmail OR york)", &["decoy", "percent", "quotes", "street"]),
+            ("-(gmail OR york) -sure", &["quotes", "street"]),
+            ("NOT gmail AND NOT york NOT sure", &["quotes", "street"]),
+            ("NOT (NOT gmail)", &["gmail"]),
+            ("gmail enabled = true", &["gmail"]),
+            ("gmail enabled = false", &[]),
+            ("enabled = false OR debug = true", &["giants", "quotes"]),
+            ("enabled = true labels:env OR debug = true", &["gmail", "quotes", "street"]),
+            ("labels:env AND NOT labels.env = prod", &["giants", "street"]),
+        ]).await;
+    }
+
+    async fn ids_and_times_compare(server) {
+        let world = World::create(&server).await;
+        for list in List::ALL {
+            let all: Vec<_> = list.rows(world.client(list), &Ask::default()).await.unwrap();
+            let row = &all[all.len() / 2];
+            let id = &row.id;
+            let count = async |filter: String| {
+                let rows = list.rows(world.client(list), &Ask::filter(filter)).await.unwrap();
+                (rows.len(), rows.iter().any(|found| found.id == *id))
+            };
+            assert_eq!(count(format!("id = {id}")).await, (1, true), "{list:?}");
+            assert_eq!(count(format!("id:\"{}\"", id.to_uppercase())).await, (1, true), "{list:?}");
+            assert_eq!(count(format!("id != {id}")).await, (all.len() - 1, false), "{list:?}");
+            assert_eq!(count(format!("NOT id = {id}")).await, (all.len() - 1, false), "{list:?}");
+            assert_eq!(count("id:*".to_owned()).await, (all.len(), true), "{list:?}");
+            assert_eq!(count("id = 00000000-0000-0000-0000-000000000000".to_owned()).await, (0, false), "{list:?}");
+
+            let time = jackfield_domain::Timestamp(row.create_time).to_string();
+            let before = all.iter().filter(|other| other.create_time < row.create_time).count();
+            let same = all.iter().filter(|other| other.create_time == row.create_time).count();
+            let after = all.len() - before - same;
+            for (op, expected, found) in [
+                ("=", same, true),
+                (":", same, true),
+                ("!=", before + after, false),
+                ("<", before, false),
+                ("<=", before + same, true),
+                (">", after, false),
+                (">=", after + same, true),
+            ] {
+                assert_eq!(count(format!("create_time {op} \"{time}\"")).await, (expected, found), "{list:?} {op}");
+            }
+            // Another offset is the same time.
+            assert_eq!(count("create_time > 2001-01-01T00:00:00+14:00".to_owned()).await, (all.len(), true), "{list:?}");
+            assert_eq!(count("update_time < 0001-01-01T00:00:00Z".to_owned()).await, (0, false), "{list:?}");
+            assert_eq!(count("update_time <= 9999-12-31T23:59:59Z".to_owned()).await, (all.len(), true), "{list:?}");
+        }
+    }
+}

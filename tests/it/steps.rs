@@ -1,8 +1,8 @@
 //! Steps that tests of several resources begin with. Each is one call whose success is taken for granted.
 
 use jackfield_api::v1;
-use jackfield_domain::TenantId;
-use jackfield_testkit::{Client, TestServer, fixture};
+use jackfield_domain::{Clock, TenantId};
+use jackfield_testkit::{Client, ManualClock, TestServer, fixture};
 
 /// Stores a connector.
 pub(crate) async fn connector(client: &Client, connector: v1::Connector) -> v1::Connector {
@@ -81,4 +81,22 @@ pub(crate) async fn tenant_id(server: &TestServer, name: &str) -> TenantId {
     let request = v1::GetTenantRequest { reference: format!("name:{name}") };
     let answer = server.client("operator").admin().get_tenant(request).await.expect("the tenant");
     TenantId(answer.into_inner().tenant.expect("the tenant").id.parse().expect("a UUID"))
+}
+
+/// OAuth tokens that are good for so many seconds on this clock; empty ones are left out.
+pub(crate) fn tokens_for(
+    clock: &ManualClock,
+    seconds: i64,
+    access_token: &str,
+    refresh_token: &str,
+) -> v1::CredentialMaterial {
+    let now = clock.now();
+    let oauth2 = v1::OAuth2Material {
+        access_token: access_token.to_owned(),
+        refresh_token: refresh_token.to_owned(),
+        expire_time: Some(prost_types::Timestamp { seconds: now.seconds() + seconds, nanos: now.subsec_nanos() }),
+        scopes: vec!["email".to_owned(), "profile".to_owned()],
+        ..Default::default()
+    };
+    v1::CredentialMaterial { material: Some(v1::credential_material::Material::Oauth2(oauth2)) }
 }

@@ -123,6 +123,9 @@ pub struct Use {
     pub count: u64,
 }
 
+/// Violations that are kept of one request.
+const MAX_VIOLATIONS: usize = 100;
+
 /// Collects violations, so that a caller learns all of them at once.
 #[derive(Debug, Default)]
 pub struct Violations(Vec<Violation>);
@@ -305,7 +308,10 @@ impl Violation {
 impl Violations {
     /// Notes one more.
     pub fn push(&mut self, violation: Violation) {
-        self.0.push(violation);
+        // More than fit into an answer help nobody, and a request can be wrong in very many places.
+        if self.0.len() < MAX_VIOLATIONS {
+            self.0.push(violation);
+        }
     }
 
     /// Takes the value out of a result, or notes its violation.
@@ -313,7 +319,7 @@ impl Violations {
         match result {
             Ok(value) => Some(value),
             Err(violation) => {
-                self.0.push(violation);
+                self.push(violation);
                 None
             }
         }
@@ -331,7 +337,7 @@ impl Violations {
 
     /// Notes several more.
     pub fn extend(&mut self, violations: impl IntoIterator<Item = Violation>) {
-        self.0.extend(violations);
+        violations.into_iter().for_each(|violation| self.push(violation));
     }
 
     /// An error with all that was noted, or `value` when there is nothing.

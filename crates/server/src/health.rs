@@ -25,6 +25,8 @@ use tonic_prost::ProstCodec;
 
 use crate::grpc::status::{health_service_unknown, status};
 
+/// Size of a request message in bytes. Callers are not authenticated, and a name of a service is all they have to say.
+pub(crate) const MAX_REQUEST_MESSAGE: usize = 1024;
 const LIST_PATH: &str = "/grpc.health.v1.Health/List";
 /// How long a probe may take before what it asks counts as away.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -137,7 +139,8 @@ impl HealthService {
 
     /// As a route.
     pub fn into_route(self) -> HealthRoute {
-        HealthRoute { server: HealthServer::new(self.clone()), service: self }
+        let server = HealthServer::new(self.clone()).max_decoding_message_size(MAX_REQUEST_MESSAGE);
+        HealthRoute { server, service: self }
     }
 
     fn now(&self) -> ServingStatus {
@@ -218,7 +221,8 @@ impl Service<http::Request<Body>> for HealthRoute {
         let service = ListMethod(self.service.clone());
         Box::pin(async move {
             let codec = ProstCodec::<HealthListResponse, HealthListRequest>::default();
-            Ok(Grpc::new(codec).unary(service, request).await)
+            let mut grpc = Grpc::new(codec).apply_max_message_size_config(Some(MAX_REQUEST_MESSAGE), None);
+            Ok(grpc.unary(service, request).await)
         })
     }
 }

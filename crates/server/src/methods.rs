@@ -26,7 +26,7 @@ pub struct Method {
 pub enum Kind {
     /// A contract of this product.
     Api,
-    /// `grpc.health.v1`: for probes, which are nobody and must not be shed.
+    /// `grpc.health.v1`: for probes, which are nobody and must not be shed for the load of others.
     Health,
     /// `grpc.reflection.*`.
     Reflection,

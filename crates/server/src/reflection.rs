@@ -3,6 +3,9 @@
 use tonic::service::RoutesBuilder;
 use tonic_reflection::server::{Builder, Error};
 
+/// Size of a request message in bytes: a name and an extension number.
+pub(crate) const MAX_REQUEST_MESSAGE: usize = 16 * 1024;
+
 /// Serves these descriptors, those of error details and those of reflection itself.
 ///
 /// # Errors
@@ -18,7 +21,7 @@ pub(crate) fn add(routes: &mut RoutesBuilder, descriptor_sets: &[&[u8]]) -> Resu
             .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
             .include_reflection_service(false)
     };
-    routes.add_service(builder().build_v1()?);
-    routes.add_service(builder().build_v1alpha()?);
+    routes.add_service(builder().build_v1()?.max_decoding_message_size(MAX_REQUEST_MESSAGE));
+    routes.add_service(builder().build_v1alpha()?.max_decoding_message_size(MAX_REQUEST_MESSAGE));
     Ok(())
 }

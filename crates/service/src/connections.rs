@@ -103,11 +103,21 @@ impl Services {
             return Err(Error::not_found(Resource::Connection, reference));
         };
         check_etag(&connection.meta, &deletion.etag, Resource::Connection, connection.id)?;
-        if !deletion.cascade {
+        if deletion.cascade {
+            change.txn.long().await?;
+        } else {
             let dependents = change.txn.connection_dependents(tenant, connection.id).await?;
             refuse_in_use(Resource::Connection, connection.id, dependents)?;
         }
+        // Links that lose their default get another, as when a credential is deleted by itself.
+        let links = change.txn.connection_default_links(tenant, connection.id).await?;
+        for link in &links {
+            change.txn.user_connector_lock(tenant, *link).await?;
+        }
         let cascade = change.txn.connection_delete(tenant, connection.id).await?;
+        for link in links {
+            self.default_inherit(&change.txn, tenant, link).await?;
+        }
         let deleted = ConnectionDeleted {
             deleted: true,
             credentials: cascade.credentials,

@@ -100,8 +100,10 @@ impl Services {
             return Err(Error::not_found(Resource::Connector, reference));
         };
         check_etag(&connector.meta, &deletion.etag, Resource::Connector, connector.id)?;
-        let dependents = change.txn.connector_dependents(tenant, connector.id).await?;
-        if !deletion.cascade {
+        if deletion.cascade {
+            change.txn.long().await?;
+        } else {
+            let dependents = change.txn.connector_dependents(tenant, connector.id).await?;
             refuse_in_use(Resource::Connector, connector.id, dependents)?;
         }
         let Cascade { connections, user_connectors, credentials, configurations } =

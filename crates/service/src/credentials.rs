@@ -1,24 +1,19 @@
-//! Use cases of credentials: their facts, and the two ways in which material leaves.
+//! Use cases of credentials: their facts and how their material comes in. How it leaves is in `tokens.rs`.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use jackfield_domain::credential::{
-    Credential, CredentialDraft, CredentialPatch, CredentialRef, CredentialStatus, IssuedToken, MATERIAL_COLUMN,
-    Material, OAuth2Material,
+    Credential, CredentialDraft, CredentialPatch, CredentialStatus, MATERIAL_COLUMN, Material,
 };
-use jackfield_domain::error::{Precondition, Violation};
+use jackfield_domain::error::Violation;
 use jackfield_domain::key::KeyKind;
 use jackfield_domain::meta::Meta;
 use jackfield_domain::reference::Ref;
 use jackfield_domain::{
-    ConfigurationId, ConnectionId, ConnectorId, CredentialId, Error, KeyId, Resource, Result, Secret, TenantId,
+    ConfigurationId, ConnectionId, ConnectorId, CredentialId, Error, KeyId, Resource, Result, TenantId, UserConnectorId,
 };
-use jackfield_store::{AuditEvent, Page, PageQuery, Reader, Writer};
+use jackfield_store::{Page, PageQuery, Reader, Writer};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::caller::Caller;
 use crate::configurations::blank;
@@ -36,15 +31,7 @@ pub struct CredentialDeleted {
     pub configurations: u64,
 }
 
-/// Material that was revealed.
-pub struct Revealed {
-    pub material: Material,
-    pub material_version: i64,
-    /// Id of the record of the call.
-    pub audit_event: Uuid,
-}
-
-// === impl Services: facts ===
+// === impl Services ===
 
 impl Services {
     pub async fn credential_create(
@@ -102,7 +89,7 @@ impl Services {
         txn.credential_insert(tenant, &credential).await?;
         txn.configuration_insert(tenant, &blank(credential.default_configuration, &credential, true, credential.meta))
             .await?;
-        self.material_put(txn, tenant, credential.id, &draft.material, key).await?;
+        self.material_put(txn, tenant, &credential, &draft.material).await?;
         self.finish(caller, mutation, change, credential).await
     }
 
@@ -196,12 +183,17 @@ impl Services {
         check_etag(&credential.meta, &deletion.etag, Resource::Credential, credential.id)?;
         let configurations = txn.credential_delete(tenant, credential.id).await?;
         if credential.is_default {
-            let heir = txn.credential_fetch_newest(tenant, credential.user_connector, credential.id).await?;
-            if let Some(heir) = heir {
-                self.default_mark(txn, tenant, heir, true).await?;
-            }
+            self.default_inherit(txn, tenant, credential.user_connector).await?;
         }
         self.finish(caller, mutation, change, CredentialDeleted { deleted: true, configurations }).await
+    }
+
+    /// Marks the youngest credential of a link that lost its default.
+    pub(crate) async fn default_inherit(&self, txn: &Writer, tenant: TenantId, link: UserConnectorId) -> Result<()> {
+        match txn.credential_fetch_newest(tenant, link).await? {
+            Some(heir) => self.default_mark(txn, tenant, heir, true).await,
+            None => Ok(()),
+        }
     }
 
     /// Moves the mark of default to or from a credential.
@@ -215,12 +207,11 @@ impl Services {
         &self,
         txn: &Writer,
         tenant: TenantId,
-        id: CredentialId,
+        credential: &Credential,
         material: &Material,
-        key: Option<KeyId>,
     ) -> Result<()> {
-        let bytes = material::to_bytes(material, key)?;
-        self.secret_put(txn, material_place(tenant, id), &bytes).await
+        let bytes = material::to_bytes(material, credential.key, credential.material_version)?;
+        self.secret_put(txn, material_place(tenant, credential.id), &bytes).await
     }
 
     /// Puts new material in place of the stored one and brings the facts in line with it.
@@ -237,16 +228,14 @@ impl Services {
         }
         if let Material::OAuth2(tokens) = &mut material {
             let place = material_place(tenant, credential.id);
-            let sealed = txn.secret_fetch(tenant, place.owner, place.owner_id, place.name).await?;
-            if let Some(sealed) = sealed
-                && let Material::OAuth2(stored) = material::from_bytes(&self.secret_open(place, &sealed).await?)?
+            if let Some(stored) = self.secret_fetch(Some(txn), place).await?
+                && let (Material::OAuth2(stored), _) = material::from_bytes(&stored)?
             {
                 tokens.refresh_token = tokens.refresh_token.take().or(stored.refresh_token);
                 tokens.id_token = tokens.id_token.take().or(stored.id_token);
             }
         }
         let key = key_of(txn, tenant, &material).await?;
-        self.material_put(txn, tenant, credential.id, &material, key).await?;
         let facts = MaterialFacts::of(&material);
         credential.key = key;
         credential.status = facts.status;
@@ -257,148 +246,7 @@ impl Services {
         credential.refresh_failure_count = 0;
         credential.failure_class = None;
         credential.material_version += 1;
-        Ok(())
-    }
-}
-
-// === impl Services: the ways out ===
-
-impl Services {
-    /// Hands out a usable token.
-    pub async fn access_token_issue(
-        &self,
-        caller: &Caller,
-        reference: &CredentialRef,
-        min_validity_micros: i64,
-        scopes: &[String],
-    ) -> Result<IssuedToken> {
-        let tenant = caller.tenant();
-        let credential = self.credential_named(tenant, reference).await?;
-        self.check_usable(tenant, &credential).await?;
-        let refuse =
-            |reason, message: String| Err(Error::precondition(reason, Resource::Credential, credential.id, message));
-        if let Some(missing) = scopes.iter().find(|scope| !credential.scopes.contains(scope)) {
-            let message = format!("the credential does not have the scope {missing}");
-            return refuse(Precondition::CredentialNotValid, message);
-        }
-        if matches!(credential.status, CredentialStatus::Revoked | CredentialStatus::Pending) {
-            let message = format!("the credential is {}", credential.status.as_str());
-            return refuse(Precondition::CredentialNotValid, message);
-        }
-        let until = self.now().plus_micros(min_validity_micros);
-        if let Some(expiry) = credential.expire_time.filter(|expiry| *expiry <= until) {
-            let message = format!("the access token is good until {expiry}, which is not long enough");
-            return refuse(Precondition::ReauthRequired, message);
-        }
-        let material = self.material_fetch(tenant, credential.id).await?;
-        let (token, token_type, fields) = match material {
-            Material::OAuth2(OAuth2Material { access_token: Some(token), token_type, .. }) => {
-                (token, token_type, BTreeMap::new())
-            }
-            Material::OAuth2(_) => {
-                let message = "no access token is stored: the user has to authorise".to_owned();
-                return refuse(Precondition::ReauthRequired, message);
-            }
-            Material::ApiKey(api_key) => (api_key, "ApiKey".to_owned(), BTreeMap::new()),
-            Material::Basic { username, password } => {
-                (basic(&username, &password), "Basic".to_owned(), BTreeMap::new())
-            }
-            Material::Custom(fields) => (Secret::new(String::new()), "Custom".to_owned(), fields),
-            Material::ClientCredentials { .. } | Material::ClientCertificate { .. } => {
-                let message = format!("a credential of kind {} holds no token", credential.kind.as_str());
-                return refuse(Precondition::CredentialNotValid, message);
-            }
-        };
-        Ok(IssuedToken {
-            credential: credential.id,
-            material_version: credential.material_version,
-            token,
-            token_type,
-            expire_time: credential.expire_time,
-            scopes: credential.scopes,
-            fields,
-        })
-    }
-
-    /// Hands out the material itself. The record of it is durable before the material is opened.
-    pub async fn credential_reveal(&self, caller: &Caller, reference: &Ref, purpose: String) -> Result<Revealed> {
-        let tenant = caller.tenant();
-        let credential = self.credential_get(caller, reference).await?;
-        if !self.reveal_enabled() {
-            let message = "the operator of this server has switched RevealCredential off";
-            return Err(Error::precondition(
-                Precondition::RevealDisabled,
-                Resource::Credential,
-                credential.id,
-                message,
-            ));
-        }
-        let audit_event = Uuid::now_v7();
-        let event = AuditEvent {
-            id: audit_event,
-            time: self.now(),
-            principal: caller.name().to_owned(),
-            action: "credentials.reveal",
-            resource: Resource::Credential,
-            resource_id: credential.id.0,
-            purpose,
-            request_id: caller.request_id().to_owned(),
-        };
-        let txn = self.shared.store.write().await?;
-        txn.audit_insert(tenant, event).await?;
-        txn.commit().await?;
-        tracing::info!(
-            credential.id = %credential.id,
-            audit.event = %audit_event,
-            caller.name = caller.name(),
-            "credential revealed"
-        );
-        let material = self.material_fetch(tenant, credential.id).await?;
-        Ok(Revealed { material, material_version: credential.material_version, audit_event })
-    }
-
-    async fn credential_named(&self, tenant: TenantId, reference: &CredentialRef) -> Result<Credential> {
-        let read = self.shared.store.read();
-        match reference {
-            CredentialRef::Ref(reference) => {
-                let found = read.credential_find(tenant, reference).await?;
-                found.ok_or_else(|| Error::not_found(Resource::Credential, reference))
-            }
-            CredentialRef::DefaultOf { user_id, connector } => {
-                let found = read.connector_find(tenant, connector).await?;
-                let found = found.ok_or_else(|| Error::not_found(Resource::Connector, connector))?;
-                let link = read.user_connector_fetch_pair(tenant, user_id, found.id, self.now()).await?;
-                let missing = || format!("{user_id} and {connector}");
-                let link = link.ok_or_else(|| Error::not_found(Resource::UserConnector, missing()))?;
-                let found = read.credential_fetch_default(tenant, link.id).await?;
-                found.ok_or_else(|| Error::not_found(Resource::Credential, missing()))
-            }
-        }
-    }
-
-    /// Refuses what its connector or connection does not allow.
-    async fn check_usable(&self, tenant: TenantId, credential: &Credential) -> Result<()> {
-        let read = self.shared.store.read();
-        let connector = read.connector_fetch(tenant, credential.connector).await?;
-        if !connector.is_some_and(|connector| connector.enabled) {
-            let message = "the connector of the credential is disabled";
-            let id = credential.connector;
-            return Err(Error::precondition(Precondition::ConnectorDisabled, Resource::Connector, id, message));
-        }
-        let Some(id) = credential.connection else { return Ok(()) };
-        let connection = read.connection_fetch(tenant, id).await?;
-        if !connection.is_some_and(|connection| connection.settings.active) {
-            let message = "the connection of the credential is not active";
-            return Err(Error::precondition(Precondition::ConnectionInactive, Resource::Connection, id, message));
-        }
-        Ok(())
-    }
-
-    async fn material_fetch(&self, tenant: TenantId, id: CredentialId) -> Result<Material> {
-        let bytes = self.secret_fetch(material_place(tenant, id)).await?;
-        // It is there as long as the credential is; if not, the credential went away in between.
-        let bytes = bytes.ok_or_else(|| Error::not_found(Resource::Credential, id))?;
-        material::from_bytes(&bytes)
+        self.material_put(txn, tenant, credential, &material).await
     }
 }
 
@@ -447,7 +295,7 @@ impl MaterialFacts {
     }
 }
 
-fn material_place(tenant: TenantId, id: CredentialId) -> SecretPlace<'static> {
+pub(crate) fn material_place(tenant: TenantId, id: CredentialId) -> SecretPlace<'static> {
     SecretPlace { tenant, owner: Resource::Credential, owner_id: id.0, name: MATERIAL_COLUMN }
 }
 
@@ -473,12 +321,6 @@ async fn key_of(txn: &Writer, tenant: TenantId, material: &Material) -> Result<O
         return Err(Violation::field("material.client_certificate.key", "must name a client identity").into());
     }
     Ok(Some(key.id))
-}
-
-/// What goes behind "Basic " (RFC 7617).
-fn basic(username: &Secret, password: &Secret) -> Secret {
-    let pair = Secret::new(format!("{}:{}", username.expose(), password.expose()));
-    Secret::new(STANDARD.encode(pair.expose()))
 }
 
 const FIRST_IS_DEFAULT: &str = "cannot be false: the first credential of a user for a connector is its default";

@@ -64,19 +64,29 @@ impl Services {
         Ok(self.shared.data_keys.put(key))
     }
 
-    /// The data key that seals now, as the transaction sees it.
+    /// The data key that seals now, as the transaction sees it. It stays until the transaction ends.
     pub(crate) async fn data_key_active(&self, txn: &Writer, tenant: TenantId) -> Result<Arc<DataKey>> {
-        let rows = txn.data_keys_fetch(tenant).await?;
-        let newest = rows.into_iter().next().ok_or_else(|| Error::internal("a tenant without a data key"))?;
+        let newest = txn.data_key_fetch_active(tenant).await?;
+        // Every tenant has one, unless it was deleted since the call began.
+        let newest = newest.ok_or_else(|| Error::TenantUnknown { tenant: tenant.to_string() })?;
         self.data_key_opened(newest).await
     }
 
-    /// A data key by its id.
-    pub(crate) async fn data_key_by_id(&self, tenant: TenantId, id: Uuid) -> Result<Option<Arc<DataKey>>> {
+    /// A data key by its id. Within a transaction it is looked up there: a second connection while one is held would make
+    /// callers wait for each other.
+    pub(crate) async fn data_key_by_id(
+        &self,
+        txn: Option<&Writer>,
+        tenant: TenantId,
+        id: Uuid,
+    ) -> Result<Option<Arc<DataKey>>> {
         if let Some(key) = self.shared.data_keys.get(tenant, id) {
             return Ok(Some(key));
         }
-        let rows = self.shared.store.read().data_keys_fetch(tenant).await?;
+        let rows = match txn {
+            Some(txn) => txn.data_keys_fetch(tenant).await?,
+            None => self.shared.store.read().data_keys_fetch(tenant).await?,
+        };
         match rows.into_iter().find(|row| row.id == id) {
             Some(row) => self.data_key_opened(row).await.map(Some),
             None => Ok(None),

@@ -17,16 +17,18 @@ mod rewrap;
 mod secrets;
 mod tenant_names;
 mod tenants;
+mod tokens;
 mod x509;
 
 pub use caller::Caller;
 pub use configurations::ConfigurationRef;
 pub use connections::ConnectionDeleted;
 pub use connectors::ConnectorDeleted;
-pub use credentials::{CredentialDeleted, Revealed};
+pub use credentials::CredentialDeleted;
 pub use mutation::{Deletion, Mutation, RequestId};
 pub use open::{OpenError, ServerInfo, Services, Settings};
 pub use pager::{Listable, ListedPage, Pager};
+pub use tokens::Revealed;
 
 /// What the configuration of the store looks like.
 pub use jackfield_store::{Database, PoolSettings, RewrapRow, RewrapState, Scope, StoreError};

@@ -66,7 +66,10 @@ impl Services {
             return self.finish(caller, mutation, change, Removed::default()).await;
         };
         check_etag(&found.meta, etag, Resource::UserConnector, found.id)?;
-        change.txn.user_connector_lock(tenant, found.id).await?;
+        // Of several that remove it at once one does; the others find it gone.
+        if !change.txn.user_connector_lock(tenant, found.id).await? {
+            return self.finish(caller, mutation, change, Removed::default()).await;
+        }
         let (credentials, configurations) = change.txn.user_connector_delete(tenant, found.id).await?;
         self.finish(caller, mutation, change, Removed { removed: true, credentials, configurations }).await
     }

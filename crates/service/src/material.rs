@@ -9,6 +9,13 @@ use jackfield_domain::{Error, KeyId, Result, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+/// Material with its version, so that a reader sees whether the facts that it read belong to it.
+#[derive(Serialize, Deserialize)]
+struct Versioned {
+    version: i64,
+    material: Sealed,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 enum Sealed {
@@ -45,7 +52,7 @@ enum Sealed {
 struct Plain(Zeroizing<String>);
 
 /// The bytes to seal. A client certificate must have been looked up: it is kept by the id of its key.
-pub(crate) fn to_bytes(material: &Material, key: Option<KeyId>) -> Result<Zeroizing<Vec<u8>>> {
+pub(crate) fn to_bytes(material: &Material, key: Option<KeyId>, version: i64) -> Result<Zeroizing<Vec<u8>>> {
     let sealed = match material {
         Material::OAuth2(tokens) => {
             let OAuth2Material { access_token, refresh_token, id_token, token_type, expire_time, scopes } = tokens;
@@ -72,15 +79,15 @@ pub(crate) fn to_bytes(material: &Material, key: Option<KeyId>) -> Result<Zeroiz
             Sealed::Custom { fields: fields.iter().map(|(name, value)| (name.clone(), Plain::of(value))).collect() }
         }
     };
-    serde_json::to_vec(&sealed).map(Zeroizing::new).map_err(Error::internal)
+    serde_json::to_vec(&Versioned { version, material: sealed }).map(Zeroizing::new).map_err(Error::internal)
 }
 
-/// The material of opened bytes.
-pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Material> {
+/// The material of opened bytes, and its version.
+pub(crate) fn from_bytes(bytes: &[u8]) -> Result<(Material, i64)> {
     // What the parser says could quote the material: it is not passed on.
-    let sealed: Sealed =
-        serde_json::from_slice(bytes).map_err(|_| Error::internal("sealed material does not parse"))?;
-    Ok(match sealed {
+    let parsed = serde_json::from_slice(bytes).map_err(|_| Error::internal("sealed material does not parse"));
+    let Versioned { version, material } = parsed?;
+    let material = match material {
         Sealed::Oauth2 { access_token, refresh_token, id_token, token_type, expire_time, scopes } => {
             Material::OAuth2(OAuth2Material {
                 access_token: access_token.map(Plain::into_secret),
@@ -103,7 +110,8 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Material> {
         Sealed::Custom { fields } => {
             Material::Custom(fields.into_iter().map(|(name, value)| (name, value.into_secret())).collect())
         }
-    })
+    };
+    Ok((material, version))
 }
 
 // === impl Plain ===

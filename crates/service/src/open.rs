@@ -202,12 +202,13 @@ impl Services {
         let services = self.clone();
         self.shared.tasks.spawn(async move {
             loop {
+                // First of all at the start: what a process that died left behind need not wait.
+                if let Err(error) = services.maintain().await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "maintenance failed");
+                }
                 tokio::select! {
                     () = services.shared.stop.cancelled() => return,
                     () = tokio::time::sleep(MAINTENANCE_INTERVAL) => {}
-                }
-                if let Err(error) = services.maintain().await {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "maintenance failed");
                 }
             }
         });
@@ -224,6 +225,10 @@ impl Services {
 /// Refuses a key-encryption key that has the right name and is another key: it would seal what nothing else opens.
 async fn check_kek(store: &Store, vault: &Vault, id: &str) -> Result<(), OpenError> {
     let sample = store.read().data_keys_of_kek(id, KEK_SAMPLE).await.map_err(OpenError::Bootstrap)?;
+    if sample.is_empty() {
+        // Another replica has wrapped them anew since they were looked for.
+        return Ok(());
+    }
     for row in sample {
         let wrapped = WrappedDataKey { kek_id: row.kek_id, bytes: row.wrapped };
         match vault.data_key_open(row.tenant, row.id, &wrapped).await {

@@ -46,12 +46,13 @@ impl Services {
         if let Some(running) = former.filter(|former| former.state == RewrapState::Running && !is_dead(former, now)) {
             return self.finish(caller, mutation, change, running).await;
         }
+        let kek_id = self.shared.vault.active_key_id();
         let row = RewrapRow {
             id: Uuid::now_v7(),
             state: RewrapState::Running,
-            kek_id: self.shared.vault.active_key_id(),
+            data_keys_total: count(change.txn.data_keys_of_other_keks_count(&kek_id).await?),
+            kek_id,
             reseal,
-            data_keys_total: count(change.txn.data_keys_count().await?),
             data_keys_done: 0,
             secrets_total: if reseal { count(change.txn.secrets_count().await?) } else { 0 },
             secrets_done: 0,
@@ -142,9 +143,12 @@ impl Worker {
         txn.commit().await
     }
 
-    /// Wraps all data keys with the key-encryption key of this re-wrap.
+    /// Wraps all data keys with the active key-encryption key.
     async fn data_keys(&mut self) -> Result<()> {
         loop {
+            // Another key may have become active since the re-wrap was started, by this process or by one that died. The
+            // vault wraps with that, and so it is what remains to be looked for.
+            self.row.kek_id = self.services.shared.vault.active_key_id();
             // The vault wraps with the key that is active now. If another was activated since, that is the one to reach.
             self.row.kek_id = self.services.shared.vault.active_key_id();
             let limit = BATCH + self.failed.len() as u64;
@@ -195,6 +199,7 @@ impl Worker {
     async fn reseal(&mut self, tenant: TenantId) -> Result<()> {
         let fresh = self.fresh_data_key(tenant).await?;
         let Some(fresh) = fresh else { return Ok(()) };
+        let failed_before = self.row.failed;
         loop {
             let limit = BATCH + self.failed.len() as u64;
             let rows = self.services.shared.store.read().secrets_of_other_keys(tenant, fresh.id(), limit).await?;
@@ -215,7 +220,7 @@ impl Worker {
             }
             self.commit(txn, 0, done).await?;
         }
-        if self.failed.is_empty() {
+        if self.row.failed == failed_before {
             // Refused by the database as long as a key seals anything: nothing can be lost here.
             let txn = self.services.shared.store.write().await?;
             txn.data_keys_delete(tenant, Some(fresh.id())).await?;
@@ -242,7 +247,7 @@ impl Worker {
 
     async fn seal(&self, row: &SecretRow, fresh: &DataKey) -> Result<Vec<u8>> {
         let place = SecretPlace { tenant: row.tenant, owner: row.owner, owner_id: row.owner_id, name: &row.name };
-        let plaintext = self.services.secret_open(place, &row.sealed).await?;
+        let plaintext = self.services.secret_open(None, place, &row.sealed).await?;
         fresh.seal(&place.for_vault(), &plaintext)
     }
 

@@ -35,19 +35,46 @@ impl Services {
     }
 
     /// Opens a sealed secret.
-    pub(crate) async fn secret_open(&self, place: SecretPlace<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+    pub(crate) async fn secret_open(
+        &self,
+        txn: Option<&Writer>,
+        place: SecretPlace<'_>,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>> {
         let failed = || Error::DecryptFailed { resource: place.owner, id: place.owner_id.to_string() };
         let key = DataKey::id_of(sealed).ok_or_else(failed)?;
-        let key = self.data_key_by_id(place.tenant, key).await?.ok_or_else(failed)?;
+        let key = self.data_key_by_id(txn, place.tenant, key).await?.ok_or_else(failed)?;
         key.open(&place.for_vault(), sealed)
     }
 
-    /// Fetches and opens a secret; `None` if there is none.
-    pub(crate) async fn secret_fetch(&self, place: SecretPlace<'_>) -> Result<Option<Zeroizing<Vec<u8>>>> {
-        let read = self.shared.store.read();
-        match read.secret_fetch(place.tenant, place.owner, place.owner_id, place.name).await? {
-            Some(sealed) => self.secret_open(place, &sealed).await.map(Some),
-            None => Ok(None),
+    /// Fetches and opens a secret, in a transaction or beside any; `None` if there is none.
+    pub(crate) async fn secret_fetch(
+        &self,
+        txn: Option<&Writer>,
+        place: SecretPlace<'_>,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>> {
+        let mut sealed = self.secret_sealed(txn, place).await?;
+        while let Some(present) = sealed {
+            match self.secret_open(txn, place, &present).await {
+                // A re-wrap may have sealed it anew and destroyed the former data key since it was read. What does not
+                // open and did not change either is broken.
+                Err(error @ Error::DecryptFailed { .. }) => {
+                    sealed = self.secret_sealed(txn, place).await?;
+                    if sealed.as_ref() == Some(&present) {
+                        return Err(error);
+                    }
+                }
+                opened => return opened.map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn secret_sealed(&self, txn: Option<&Writer>, place: SecretPlace<'_>) -> Result<Option<Vec<u8>>> {
+        let SecretPlace { tenant, owner, owner_id, name } = place;
+        match txn {
+            Some(txn) => txn.secret_fetch(tenant, owner, owner_id, name).await,
+            None => self.shared.store.read().secret_fetch(tenant, owner, owner_id, name).await,
         }
     }
 }

@@ -74,7 +74,9 @@ impl Services {
             return Err(Error::not_found(Resource::Tenant, reference));
         };
         check_etag(&tenant.meta, &deletion.etag, Resource::Tenant, tenant.id)?;
-        if !deletion.cascade {
+        if deletion.cascade {
+            change.txn.long().await?;
+        } else {
             let by = change.txn.tenant_contents(tenant.id).await?;
             if !by.is_empty() {
                 return Err(Error::InUse { resource: Resource::Tenant, id: tenant.id.to_string(), by });

@@ -94,6 +94,7 @@ async fn open_sqlite(
             .idle_timeout(None)
             .max_lifetime(None)
             .after_connect(move |conn, _| Box::pin(prepare_sqlite(conn, query_only)))
+            .after_release(|conn, _| Box::pin(is_out_of_transaction(conn)))
     };
     let open = |pool: SqlitePoolOptions| pool.connect_with(options.clone());
     let writer = open(pool(1, false)).await.map_err(|error| StoreError::Connect(error.to_string()))?;
@@ -124,6 +125,15 @@ async fn prepare_sqlite(conn: &mut SqliteConnection, query_only: bool) -> Result
         }
     }
     Ok(())
+}
+
+/// Whether a connection may go back to its pool. When the disk is full SQLite rolls a transaction back by itself; sqlx then
+/// fails to do so and counts the transaction as open from then on. The next one on this connection would be a savepoint, and
+/// not immediate.
+async fn is_out_of_transaction(conn: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    // A roll-back that the end of a transaction has queued is done when this answers.
+    conn.ping().await?;
+    Ok(!conn.is_in_transaction())
 }
 
 async fn read_pragma(conn: &mut SqliteConnection, pragma: &'static str) -> Result<String, sqlx::Error> {

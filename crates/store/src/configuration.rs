@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::entity::configuration::{ActiveModel, Column, Entity};
 use crate::filter::FieldSql;
 use crate::page::{self, Page, PageQuery, Scope};
-use crate::row::{self, Stored};
+use crate::row::{self, RowTexts, Stored};
 use crate::session::{Session, Writer};
 
 impl<C: ConnectionTrait> Session<C> {
@@ -68,6 +68,7 @@ impl Stored for Configuration {
     const ID: Column = Column::Id;
     const DOC: Column = Column::Doc;
     const SEARCH_TEXT: Column = Column::SearchText;
+    const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
 
     fn id(&self) -> Uuid {
@@ -78,7 +79,8 @@ impl Stored for Configuration {
         &self.meta
     }
 
-    fn row(&self, tenant: TenantId, doc: String, search_text: String) -> ActiveModel {
+    fn row(&self, tenant: TenantId, texts: RowTexts) -> ActiveModel {
+        let RowTexts { doc, search_text, folded } = texts;
         ActiveModel {
             tenant_id: Set(tenant.0),
             id: Set(self.id.0),
@@ -89,6 +91,7 @@ impl Stored for Configuration {
             is_default: Set(self.is_default),
             doc: Set(doc),
             search_text: Set(search_text),
+            folded: Set(folded),
             version: Set(self.meta.version),
             create_time: Set(self.meta.create_time.0),
             update_time: Set(self.meta.update_time.0),
@@ -99,6 +102,12 @@ impl Stored for Configuration {
         let mut texts = vec![self.user_id.as_str()];
         texts.extend(self.external_id.as_ref().map(ExternalId::as_str));
         texts.extend(self.workflow_settings.keys().map(String::as_str));
+        texts
+    }
+
+    fn field_texts(&self) -> Vec<(&'static str, &str)> {
+        let mut texts = vec![("user_id", self.user_id.as_str())];
+        texts.extend(self.external_id.as_ref().map(|id| ("external_id", id.as_str())));
         texts
     }
 

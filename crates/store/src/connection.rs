@@ -16,7 +16,7 @@ use crate::entity::connection::{ActiveModel, Column, Entity};
 use crate::entity::credential;
 use crate::filter::FieldSql;
 use crate::page::{self, Page, PageQuery, Scope};
-use crate::row::{self, Stored};
+use crate::row::{self, RowTexts, Stored};
 use crate::session::{Session, Writer};
 
 impl<C: ConnectionTrait> Session<C> {
@@ -72,7 +72,7 @@ impl Writer {
         tenant: TenantId,
         condition: impl IntoCondition + Clone,
     ) -> Result<u64> {
-        let ids = row::ids::<Connection>(&self.conn, tenant, condition.clone()).await?;
+        let ids = row::ids_for_update::<Connection>(&self.conn, tenant, condition.clone()).await?;
         self.owned_delete(tenant, Resource::Connection, &ids).await?;
         row::delete::<Connection>(&self.conn, tenant, condition).await
     }
@@ -86,6 +86,7 @@ impl Stored for Connection {
     const ID: Column = Column::Id;
     const DOC: Column = Column::Doc;
     const SEARCH_TEXT: Column = Column::SearchText;
+    const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
 
     fn id(&self) -> Uuid {
@@ -96,7 +97,8 @@ impl Stored for Connection {
         &self.meta
     }
 
-    fn row(&self, tenant: TenantId, doc: String, search_text: String) -> ActiveModel {
+    fn row(&self, tenant: TenantId, texts: RowTexts) -> ActiveModel {
+        let RowTexts { doc, search_text, folded } = texts;
         let settings = &self.settings;
         let url = |url: &Option<HttpUrl>| url.as_ref().map(HttpUrl::as_str).unwrap_or_default().to_owned();
         ActiveModel {
@@ -114,6 +116,7 @@ impl Stored for Connection {
             provider_tenant_id: Set(settings.provider_tenant_id.clone()),
             doc: Set(doc),
             search_text: Set(search_text),
+            folded: Set(folded),
             version: Set(self.meta.version),
             create_time: Set(self.meta.create_time.0),
             update_time: Set(self.meta.update_time.0),
@@ -150,6 +153,19 @@ impl Stored for Connection {
 
     fn labels(&self) -> Option<&Labels> {
         Some(&self.settings.tags)
+    }
+
+    fn field_texts(&self) -> Vec<(&'static str, &str)> {
+        let settings = &self.settings;
+        let mut texts = vec![
+            ("client_id", settings.client_id.as_str()),
+            ("issuer_url", &settings.issuer_url),
+            ("provider_tenant_id", &settings.provider_tenant_id),
+        ];
+        texts.extend(settings.external_id.as_ref().map(|id| ("external_id", id.as_str())));
+        texts.extend(settings.authentication_url.as_ref().map(|url| ("authentication_url", url.as_str())));
+        texts.extend(settings.token_url.as_ref().map(|url| ("token_url", url.as_str())));
+        texts
     }
 
     fn taken(&self, what: Taken) -> String {

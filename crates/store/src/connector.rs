@@ -20,7 +20,7 @@ use crate::entity::connector::{ActiveModel, Column, Entity};
 use crate::entity::{configuration, connection, credential, user_connector};
 use crate::filter::FieldSql;
 use crate::page::{self, Page, PageQuery, Scope};
-use crate::row::{self, Stored};
+use crate::row::{self, RowTexts, Stored};
 use crate::session::{Session, Writer};
 
 /// What a cascade took with it.
@@ -101,6 +101,7 @@ impl Stored for Connector {
     const ID: Column = Column::Id;
     const DOC: Column = Column::Doc;
     const SEARCH_TEXT: Column = Column::SearchText;
+    const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
 
     fn id(&self) -> Uuid {
@@ -111,7 +112,8 @@ impl Stored for Connector {
         &self.meta
     }
 
-    fn row(&self, tenant: TenantId, doc: String, search_text: String) -> ActiveModel {
+    fn row(&self, tenant: TenantId, texts: RowTexts) -> ActiveModel {
+        let RowTexts { doc, search_text, folded } = texts;
         ActiveModel {
             tenant_id: Set(tenant.0),
             id: Set(self.id.0),
@@ -125,6 +127,7 @@ impl Stored for Connector {
             trust_bundle_key: Set(self.trust_bundle_key.map(Uuid::from)),
             doc: Set(doc),
             search_text: Set(search_text),
+            folded: Set(folded),
             version: Set(self.meta.version),
             create_time: Set(self.meta.create_time.0),
             update_time: Set(self.meta.update_time.0),
@@ -140,6 +143,12 @@ impl Stored for Connector {
 
     fn labels(&self) -> Option<&Labels> {
         Some(&self.labels)
+    }
+
+    fn field_texts(&self) -> Vec<(&'static str, &str)> {
+        let mut texts = vec![("description", self.description.as_str())];
+        texts.extend(self.url().map(|url| ("url", url.as_str())));
+        texts
     }
 
     fn taken(&self, what: Taken) -> String {

@@ -7,16 +7,17 @@ use jackfield_domain::meta::Meta;
 use jackfield_domain::page::{OrderBy, OrderValue};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::text::{ExternalId, Labels};
-use jackfield_domain::{CredentialId, Resource, Result, TenantId, Timestamp, UserConnectorId};
+use jackfield_domain::{ConnectionId, CredentialId, Resource, Result, TenantId, Timestamp, UserConnectorId};
 use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, IntoCondition, Query};
-use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait};
+use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, QueryFilter, QueryOrder, QuerySelect};
 use uuid::Uuid;
 
 use crate::entity::configuration;
 use crate::entity::credential::{ActiveModel, Column, Entity};
+use crate::error;
 use crate::filter::{FieldSql, FilterContext};
 use crate::page::{self, Page, PageQuery, Scope};
-use crate::row::{self, Stored};
+use crate::row::{self, RowTexts, Stored};
 use crate::session::{Session, Writer};
 
 impl<C: ConnectionTrait> Session<C> {
@@ -70,23 +71,21 @@ impl<C: ConnectionTrait> Session<C> {
         self.credentials_count(tenant, Column::UserConnectorId.eq(link.0)).await
     }
 
-    /// The credential of a link that was changed last, to inherit the mark of a deleted default.
-    pub async fn credential_fetch_newest(
-        &self,
-        tenant: TenantId,
-        link: UserConnectorId,
-        but: CredentialId,
-    ) -> Result<Option<Credential>> {
-        let others = Condition::all().add(Column::UserConnectorId.eq(link.0)).add(Column::Id.ne(but.0));
-        let ids = row::ids::<Credential>(&self.conn, tenant, others).await?;
-        match ids.into_iter().max() {
-            Some(newest) => self.credential_fetch(tenant, CredentialId(newest)).await,
-            None => Ok(None),
-        }
+    /// The youngest credential of a link, to inherit the mark of a deleted default.
+    pub async fn credential_fetch_newest(&self, tenant: TenantId, link: UserConnectorId) -> Result<Option<Credential>> {
+        row::fetch_last(&self.conn, tenant, Column::UserConnectorId.eq(link.0), Column::CreateTime).await
     }
 }
 
 impl Writer {
+    /// The links whose default credential came from a connection, in order.
+    pub async fn connection_default_links(&self, tenant: TenantId, id: ConnectionId) -> Result<Vec<UserConnectorId>> {
+        let defaults = Condition::all().add(Column::ConnectionId.eq(id.0)).add(Column::IsDefault.eq(true));
+        let select = row::of::<Credential>(tenant).filter(defaults).order_by_asc(Column::UserConnectorId);
+        let links = select.select_only().column(Column::UserConnectorId).into_tuple::<Uuid>().all(&self.conn).await;
+        Ok(links.map_err(error::from_db)?.into_iter().map(UserConnectorId).collect())
+    }
+
     pub async fn credential_fetch_for_update(&self, tenant: TenantId, id: CredentialId) -> Result<Option<Credential>> {
         row::fetch_for_update(&self.conn, tenant, Column::Id.eq(id.0)).await
     }
@@ -121,7 +120,7 @@ impl Writer {
         condition: impl IntoCondition,
     ) -> Result<(u64, u64)> {
         let condition = condition.into_condition();
-        let ids = row::ids::<Credential>(&self.conn, tenant, condition.clone()).await?;
+        let ids = row::ids_for_update::<Credential>(&self.conn, tenant, condition.clone()).await?;
         let configurations =
             row::delete::<Configuration>(&self.conn, tenant, of_credentials(tenant, condition.clone())).await?;
         self.owned_delete(tenant, Resource::Credential, &ids).await?;
@@ -138,6 +137,7 @@ impl Stored for Credential {
     const ID: Column = Column::Id;
     const DOC: Column = Column::Doc;
     const SEARCH_TEXT: Column = Column::SearchText;
+    const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
 
     fn id(&self) -> Uuid {
@@ -148,7 +148,8 @@ impl Stored for Credential {
         &self.meta
     }
 
-    fn row(&self, tenant: TenantId, doc: String, search_text: String) -> ActiveModel {
+    fn row(&self, tenant: TenantId, texts: RowTexts) -> ActiveModel {
+        let RowTexts { doc, search_text, folded } = texts;
         ActiveModel {
             tenant_id: Set(tenant.0),
             id: Set(self.id.0),
@@ -166,6 +167,7 @@ impl Stored for Credential {
             refreshable: Set(self.refreshable),
             doc: Set(doc),
             search_text: Set(search_text),
+            folded: Set(folded),
             version: Set(self.meta.version),
             create_time: Set(self.meta.create_time.0),
             update_time: Set(self.meta.update_time.0),
@@ -182,6 +184,12 @@ impl Stored for Credential {
 
     fn labels(&self) -> Option<&Labels> {
         Some(&self.labels)
+    }
+
+    fn field_texts(&self) -> Vec<(&'static str, &str)> {
+        let mut texts = vec![("user_id", self.user_id.as_str()), ("provider_account_id", &self.provider_account_id)];
+        texts.extend(self.external_id.as_ref().map(|id| ("external_id", id.as_str())));
+        texts
     }
 
     fn taken(&self, what: Taken) -> String {

@@ -1,7 +1,7 @@
 //! Wrapped data keys.
 
 use jackfield_domain::{Result, TenantId, Timestamp};
-use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::sea_query::{Expr, LockType, OnConflict};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
 };
@@ -46,10 +46,11 @@ impl<C: ConnectionTrait> Session<C> {
         Ok(rows.into_iter().map(DataKeyRow::from).collect())
     }
 
-    /// How many data keys there are in all tenants.
-    pub async fn data_keys_count(&self) -> Result<u64> {
+    /// How many data keys of any tenant are not wrapped with a given key-encryption key.
+    pub async fn data_keys_of_other_keks_count(&self, kek_id: &str) -> Result<u64> {
         #[expect(clippy::disallowed_methods, reason = "a count over all tenants, for progress")]
-        data_key::Entity::find().count(&self.conn).await.map_err(error::from_db)
+        let select = data_key::Entity::find().filter(data_key::Column::KekId.ne(kek_id));
+        select.count(&self.conn).await.map_err(error::from_db)
     }
 
     /// Ids of the key-encryption keys that wrap any data key.
@@ -61,6 +62,21 @@ impl<C: ConnectionTrait> Session<C> {
 }
 
 impl Writer {
+    /// The data key of a tenant that seals now. It is not destroyed before the transaction ends, so that what it seals here
+    /// opens afterwards.
+    pub async fn data_key_fetch_active(&self, tenant: TenantId) -> Result<Option<DataKeyRow>> {
+        // PostgreSQL passes over a key that is destroyed while it waits for it. There was a younger one before that, which
+        // the next reading sees.
+        for _ in 0..2 {
+            let select = data_key::of(tenant).order_by_desc(data_key::Column::CreateTime);
+            let select = select.order_by_desc(data_key::Column::Id).limit(1).lock(LockType::KeyShare);
+            if let Some(row) = select.one(&self.conn).await.map_err(error::from_db)? {
+                return Ok(Some(row.into()));
+            }
+        }
+        Ok(None)
+    }
+
     /// Adds a data key; does nothing when it is there (two replicas may begin at once). Says whether it did.
     pub async fn data_key_insert(&self, row: &DataKeyRow) -> Result<bool> {
         let active = data_key::ActiveModel {

@@ -55,7 +55,13 @@ pub(crate) fn condition<S: Stored>(filter: &Filter, context: &FilterContext) -> 
             Condition::all().add(qualified(S::SEARCH_TEXT).like(like))
         }
         Filter::Compare { field, op, value } => match S::field(field) {
-            Some(FieldSql::Column(column)) => compare(column, *op, value, context),
+            Some(FieldSql::Column(column)) => match (op, value) {
+                (Op::Has, Value::Text(pattern)) => {
+                    let folded = folded::<S>(field, column.clone(), context);
+                    present(column).add(contains(folded, pattern.text(), context))
+                }
+                _ => compare(column, *op, value, context),
+            },
             Some(FieldSql::Computed(expr)) => compare(expr(context), *op, value, context),
             Some(FieldSql::Labels { .. }) | None => never(),
         },
@@ -103,14 +109,11 @@ fn ordered(field: Expr, op: Op, value: Expr) -> Expr {
 
 fn compare_text(field: Expr, op: Op, pattern: &Pattern, context: &FilterContext) -> Condition {
     let text = pattern.text();
-    let holds = match op {
-        Op::Has => contains(Expr::expr(Func::lower(field.clone())), text, context),
-        _ => match pattern {
-            Pattern::Exact(_) => return present(field.clone()).add(ordered(field, op, Expr::val(text))),
-            Pattern::Prefix(_) => prefix(field.clone(), text),
-            Pattern::Suffix(_) => suffix(field.clone(), text, context),
-            Pattern::Contains(_) => contains(field.clone(), text, context),
-        },
+    let holds = match pattern {
+        Pattern::Exact(_) => return present(field.clone()).add(ordered(field, op, Expr::val(text))),
+        Pattern::Prefix(_) => prefix(field.clone(), text),
+        Pattern::Suffix(_) => suffix(field.clone(), text, context),
+        Pattern::Contains(_) => contains(field.clone(), text, context),
     };
     let holds = if op == Op::Ne { holds.not() } else { holds };
     present(field).add(holds)
@@ -134,6 +137,16 @@ fn suffix(field: Expr, text: &str, context: &FilterContext) -> Expr {
 fn contains(field: Expr, text: &str, context: &FilterContext) -> Expr {
     let function = if context.backend == DbBackend::Sqlite { "instr" } else { "strpos" };
     Expr::expr(Func::cust(Alias::new(function)).arg(field).arg(text)).gt(0)
+}
+
+/// A text without regard to letter case: as it was folded when it was written, where the database cannot do it.
+fn folded<S: Stored>(field: &str, column: Expr, context: &FilterContext) -> Expr {
+    let stored = qualified(S::FOLDED);
+    let member = match context.backend {
+        DbBackend::Sqlite => Func::cust(Alias::new("json_extract")).arg(stored).arg(format!("$.{field}")),
+        _ => Func::cust(Alias::new("json_extract_path_text")).arg(stored.cast_as(Alias::new("json"))).arg(field),
+    };
+    Expr::expr(Func::coalesce([Expr::expr(member), Expr::expr(Func::lower(column))]))
 }
 
 /// Whether a field has a value. An empty text is none.

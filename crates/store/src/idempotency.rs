@@ -3,7 +3,7 @@
 
 use jackfield_domain::{Result, TenantId, Timestamp};
 use sea_orm::sea_query::{Expr, OnConflict};
-use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter};
 use uuid::Uuid;
 
 use crate::entity::idempotency;
@@ -65,7 +65,9 @@ impl Writer {
             return Ok(Claim::Fresh);
         }
         let row = idempotency::of(key.tenant).filter(condition(key)).one(&self.conn).await.map_err(error::from_db)?;
-        Ok(row.map_or(Claim::Fresh, |row| Claim::Done { fingerprint: row.fingerprint, answer: row.answer }))
+        // It is there: the insert waited for the transaction that has it. If not, it was purged in this very moment.
+        let row = row.ok_or_else(|| error::from_db(DbErr::RecordNotInserted))?;
+        Ok(Claim::Done { fingerprint: row.fingerprint, answer: row.answer })
     }
 
     /// Keeps the answer of a claimed request.

@@ -18,7 +18,7 @@ use crate::entity::{connector, credential};
 use crate::error;
 use crate::filter::FieldSql;
 use crate::page::{self, Page, PageQuery, Scope};
-use crate::row::{self, Stored};
+use crate::row::{self, RowTexts, Stored};
 use crate::session::{Session, Writer};
 
 impl<C: ConnectionTrait> Session<C> {
@@ -101,6 +101,7 @@ impl Stored for Key {
     const ID: Column = Column::Id;
     const DOC: Column = Column::Doc;
     const SEARCH_TEXT: Column = Column::SearchText;
+    const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
 
     fn id(&self) -> Uuid {
@@ -111,7 +112,8 @@ impl Stored for Key {
         &self.meta
     }
 
-    fn row(&self, tenant: TenantId, doc: String, search_text: String) -> ActiveModel {
+    fn row(&self, tenant: TenantId, texts: RowTexts) -> ActiveModel {
+        let RowTexts { doc, search_text, folded } = texts;
         ActiveModel {
             tenant_id: Set(tenant.0),
             id: Set(self.id.0),
@@ -120,6 +122,7 @@ impl Stored for Key {
             not_after: Set(self.not_after.0),
             doc: Set(doc),
             search_text: Set(search_text),
+            folded: Set(folded),
             version: Set(self.meta.version),
             create_time: Set(self.meta.create_time.0),
             update_time: Set(self.meta.update_time.0),

@@ -6,7 +6,7 @@ use jackfield_domain::page::{MAX_PAGE_BYTES, Order, OrderBy, OrderValue, RowKey}
 use jackfield_domain::text::UserId;
 use jackfield_domain::{Result, TenantId, Timestamp};
 use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{ConnectionTrait, DbBackend, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select};
+use sea_orm::{ConnectionTrait, DbBackend, QueryFilter, QueryOrder, QuerySelect, Select};
 
 use crate::error;
 use crate::filter::{self, FilterContext};
@@ -45,7 +45,7 @@ pub struct Page<T> {
 }
 
 /// Rows that are read before their size is known. What the first read shows decides how many the next may take.
-const FIRST_READ: u32 = 100;
+const FIRST_READ: u32 = 16;
 
 /// What a JSON value takes on the wire beyond its text: tags and lengths of its own, of its key and of their entry, and a
 /// number of eight bytes.
@@ -90,6 +90,8 @@ pub(crate) async fn page<S: Stored>(conn: &impl ConnectionTrait, query: &PageQue
 /// The statement of a page, for the test that reads its plan.
 #[cfg(feature = "test-support")]
 pub(crate) fn sql<S: Stored>(backend: DbBackend, query: &PageQuery<'_>) -> String {
+    use sea_orm::QueryTrait as _;
+
     select::<S>(backend, query, query.after.as_ref(), query.size + 1).build(backend).to_string()
 }
 

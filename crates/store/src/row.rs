@@ -1,5 +1,7 @@
 //! How a resource becomes a row and comes back: one trait, and the four things that are done with every resource.
 
+use std::collections::BTreeMap;
+
 use jackfield_domain::error::Taken;
 use jackfield_domain::meta::Meta;
 use jackfield_domain::page::{OrderBy, OrderValue};
@@ -8,7 +10,7 @@ use jackfield_domain::{Error, Resource, Result, TenantId};
 use sea_orm::sea_query::{Condition, IntoCondition};
 use sea_orm::{
     ActiveModelBehavior, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter,
-    QuerySelect, Select,
+    QueryOrder, QuerySelect, Select,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,16 +30,21 @@ pub(crate) trait Stored: Serialize + DeserializeOwned + Send + Sync {
     const ID: ColumnOf<Self>;
     const DOC: ColumnOf<Self>;
     const SEARCH_TEXT: ColumnOf<Self>;
+    const FOLDED: ColumnOf<Self>;
     const VERSION: ColumnOf<Self>;
     /// Whether pages of it span all tenants. Only tenants themselves do.
     const ACROSS_TENANTS: bool = false;
 
     fn id(&self) -> Uuid;
     fn meta(&self) -> &Meta;
-    /// The row, with `doc` and `search_text` as given.
-    fn row(&self, tenant: TenantId, doc: String, search_text: String) -> ActiveModelOf<Self>;
+    /// The row.
+    fn row(&self, tenant: TenantId, texts: RowTexts) -> ActiveModelOf<Self>;
     /// The texts that a bare word in a filter looks into.
     fn texts(&self) -> Vec<&str>;
+    /// The texts that a filter compares by field, but for those whose column is folded.
+    fn field_texts(&self) -> Vec<(&'static str, &str)> {
+        Vec::new()
+    }
     fn labels(&self) -> Option<&Labels> {
         None
     }
@@ -54,6 +61,17 @@ pub(crate) trait Stored: Serialize + DeserializeOwned + Send + Sync {
 
 pub(crate) type ColumnOf<S> = <<S as Stored>::Table as EntityTrait>::Column;
 pub(crate) type ActiveModelOf<S> = <<S as Stored>::Table as EntityTrait>::ActiveModel;
+
+/// What is written of a resource as a whole.
+pub(crate) struct RowTexts {
+    /// All of it, as JSON.
+    pub(crate) doc: String,
+    /// Folded texts, one a line, for bare words.
+    pub(crate) search_text: String,
+    /// Folded texts by the name of their field, as JSON: those that differ in more than the case of ASCII letters, which
+    /// is all that both databases can fold. `None` if there are none.
+    pub(crate) folded: Option<String>,
+}
 
 /// The rows that a list pages over: those of a tenant, but for the list of tenants.
 pub(crate) fn listed<S: Stored>(tenant: TenantId) -> Select<S::Table> {
@@ -79,6 +97,16 @@ pub(crate) async fn fetch<S: Stored>(
     one(conn, of::<S>(tenant).filter(condition)).await
 }
 
+/// As [`fetch`], but of those that fit the one with the highest value in a column, and the highest id among such.
+pub(crate) async fn fetch_last<S: Stored>(
+    conn: &impl ConnectionTrait,
+    tenant: TenantId,
+    condition: impl IntoCondition,
+    by: ColumnOf<S>,
+) -> Result<Option<S>> {
+    one(conn, of::<S>(tenant).filter(condition).order_by_desc(by).order_by_desc(S::ID).limit(1)).await
+}
+
 /// As [`fetch`], and no other transaction changes the row until this one ends. (SQLite has one writer anyway.)
 pub(crate) async fn fetch_for_update<S: Stored>(
     txn: &DatabaseTransaction,
@@ -95,7 +123,7 @@ async fn one<S: Stored>(conn: &impl ConnectionTrait, select: Select<S::Table>) -
 
 /// Adds a row, with its labels.
 pub(crate) async fn insert<S: Stored>(txn: &DatabaseTransaction, tenant: TenantId, value: &S) -> Result<()> {
-    let row = value.row(tenant, to_doc(value)?, search_text(value));
+    let row = value.row(tenant, RowTexts::of(value)?);
     let inserted = S::Table::insert(row).exec_without_returning(txn).await;
     inserted.map_err(|error| error::from_write(error, S::RESOURCE, |what| value.taken(what)))?;
     match value.labels() {
@@ -106,7 +134,7 @@ pub(crate) async fn insert<S: Stored>(txn: &DatabaseTransaction, tenant: TenantI
 
 /// Replaces a row that was fetched for update, with its labels.
 pub(crate) async fn replace<S: Stored>(txn: &DatabaseTransaction, tenant: TenantId, value: &S) -> Result<()> {
-    let row = value.row(tenant, to_doc(value)?, search_text(value));
+    let row = value.row(tenant, RowTexts::of(value)?);
     let updated = S::Table::update_many()
         .set(row)
         .filter(S::TENANT_ID.eq(tenant.0))
@@ -148,26 +176,37 @@ pub(crate) async fn delete<S: Stored>(
     Ok(deleted.map_err(error::from_db)?.rows_affected)
 }
 
-/// The ids of rows of a tenant that fit a condition.
-pub(crate) async fn ids<S: Stored>(
-    conn: &impl ConnectionTrait,
+/// The ids of rows of a tenant that fit a condition, locked in this order until the transaction ends, so that what hangs
+/// on them can be deleted before them.
+pub(crate) async fn ids_for_update<S: Stored>(
+    txn: &DatabaseTransaction,
     tenant: TenantId,
     condition: impl IntoCondition,
 ) -> Result<Vec<Uuid>> {
-    let select = of::<S>(tenant).filter(condition).select_only().column(S::ID).into_tuple::<Uuid>();
-    select.all(conn).await.map_err(error::from_db)
+    let select = of::<S>(tenant).filter(condition).order_by_asc(S::ID).lock_exclusive();
+    select.select_only().column(S::ID).into_tuple::<Uuid>().all(txn).await.map_err(error::from_db)
 }
 
 pub(crate) fn from_doc<S: Stored>(doc: &str) -> Result<S> {
     serde_json::from_str(doc).map_err(Error::internal)
 }
 
-fn to_doc<S: Stored>(value: &S) -> Result<String> {
-    serde_json::to_string(value).map_err(Error::internal)
-}
+// === impl RowTexts ===
 
-/// Lower-case text of a row, one text a line, for bare words. Folded here and not in the database, because SQLite
-/// folds ASCII letters only.
-fn search_text<S: Stored>(value: &S) -> String {
-    fold(&value.texts().join("\n"))
+impl RowTexts {
+    pub(crate) fn of<S: Stored>(value: &S) -> Result<Self> {
+        let folded: BTreeMap<_, _> = value
+            .field_texts()
+            .into_iter()
+            .map(|(field, text)| (field, text, fold(text)))
+            .filter(|(_, text, folded)| text.to_ascii_lowercase() != *folded)
+            .map(|(field, _, folded)| (field, folded))
+            .collect();
+        let folded = (!folded.is_empty()).then(|| serde_json::to_string(&folded)).transpose();
+        Ok(RowTexts {
+            doc: serde_json::to_string(value).map_err(Error::internal)?,
+            search_text: fold(&value.texts().join("\n")),
+            folded: folded.map_err(Error::internal)?,
+        })
+    }
 }

@@ -1,7 +1,7 @@
 //! Sealed secrets. They live in a table of their own, so that no query for a resource can bring one along.
 
 use jackfield_domain::{Error, Resource, Result, TenantId};
-use sea_orm::sea_query::{Expr, ExprTrait, OnConflict};
+use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
 };
@@ -19,8 +19,6 @@ pub struct SecretRow {
     /// Which secret of its owner it is: the "column" of its place.
     pub name: String,
     pub sealed: Vec<u8>,
-    /// Counts changes, so that sealing anew never overwrites a newer value.
-    pub version: i64,
 }
 
 impl<C: ConnectionTrait> Session<C> {
@@ -75,13 +73,10 @@ impl Writer {
             name: Set(name.to_owned()),
             data_key_id: Set(data_key),
             sealed: Set(sealed),
-            version: Set(1),
         };
         let place = [secret::Column::TenantId, secret::Column::Owner, secret::Column::OwnerId, secret::Column::Name];
-        let replace = OnConflict::columns(place)
-            .update_columns([secret::Column::DataKeyId, secret::Column::Sealed])
-            .value(secret::Column::Version, Expr::col((secret::Entity, secret::Column::Version)).add(1))
-            .to_owned();
+        let replace =
+            OnConflict::columns(place).update_columns([secret::Column::DataKeyId, secret::Column::Sealed]).to_owned();
         let put = secret::Entity::insert(row).on_conflict(replace).exec_without_returning(&self.conn).await;
         put.map(|_| ()).map_err(error::from_db)
     }
@@ -95,7 +90,8 @@ impl Writer {
             .filter(secret::Column::Owner.eq(row.owner.as_str()))
             .filter(secret::Column::OwnerId.eq(row.owner_id))
             .filter(secret::Column::Name.eq(row.name.as_str()))
-            .filter(secret::Column::Version.eq(row.version))
+            // Sealing draws a nonce, so equal bytes are the value that was read and no later one.
+            .filter(secret::Column::Sealed.eq(row.sealed.clone()))
             .exec(&self.conn)
             .await
             .map_err(error::from_db)?;
@@ -141,7 +137,6 @@ impl TryFrom<secret::Model> for SecretRow {
             owner_id: row.owner_id,
             name: row.name,
             sealed: row.sealed,
-            version: row.version,
         })
     }
 }

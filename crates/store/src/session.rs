@@ -130,6 +130,16 @@ impl Writer {
         Ok(())
     }
 
+    /// Lets statements of this transaction run longer than those of usual calls: for deletes that take much with them.
+    pub async fn long(&self) -> Result<()> {
+        let backend = self.conn.get_database_backend();
+        if backend == DbBackend::Postgres {
+            let longer = Statement::from_string(backend, "SET LOCAL statement_timeout = '60s'");
+            self.conn.execute_raw(longer).await.map_err(error::from_db)?;
+        }
+        Ok(())
+    }
+
     /// Makes everything durable that was written here.
     pub async fn commit(self) -> Result<()> {
         self.conn.commit().await.map_err(error::from_db)

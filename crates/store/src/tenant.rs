@@ -21,7 +21,7 @@ use crate::entity::{audit_event, idempotency, label, secret};
 use crate::error;
 use crate::filter::FieldSql;
 use crate::page::{self, Page, PageQuery, Scope};
-use crate::row::{self, Stored};
+use crate::row::{self, RowTexts, Stored};
 use crate::session::{Session, Writer};
 
 impl<C: ConnectionTrait> Session<C> {
@@ -33,7 +33,7 @@ impl<C: ConnectionTrait> Session<C> {
     pub async fn tenant_find(&self, reference: &Ref) -> Result<Option<Tenant>> {
         match reference {
             Ref::Id(id) => self.tenant_fetch(TenantId(*id)).await,
-            Ref::Name(name) => self.tenant_fetch_by_name(name.as_str()).await,
+            Ref::Name(name) => self.tenant_fetch_by_name(&name.key()).await,
             Ref::External(_) => Ok(None),
         }
     }
@@ -112,6 +112,7 @@ impl Stored for Tenant {
     const ID: Column = Column::Id;
     const DOC: Column = Column::Doc;
     const SEARCH_TEXT: Column = Column::SearchText;
+    const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
     const ACROSS_TENANTS: bool = true;
 
@@ -123,13 +124,15 @@ impl Stored for Tenant {
         &self.meta
     }
 
-    fn row(&self, _: TenantId, doc: String, search_text: String) -> ActiveModel {
+    fn row(&self, _: TenantId, texts: RowTexts) -> ActiveModel {
+        let RowTexts { doc, search_text, folded } = texts;
         ActiveModel {
             id: Set(self.id.0),
             name_key: Set(self.name.as_str().to_owned()),
             display_name: Set(self.display_name.clone()),
             doc: Set(doc),
             search_text: Set(search_text),
+            folded: Set(folded),
             version: Set(self.meta.version),
             create_time: Set(self.meta.create_time.0),
             update_time: Set(self.meta.update_time.0),
@@ -138,6 +141,10 @@ impl Stored for Tenant {
 
     fn texts(&self) -> Vec<&str> {
         vec![self.name.as_str(), &self.display_name]
+    }
+
+    fn field_texts(&self) -> Vec<(&'static str, &str)> {
+        vec![("display_name", &self.display_name)]
     }
 
     fn taken(&self, what: Taken) -> String {

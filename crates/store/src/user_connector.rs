@@ -8,7 +8,7 @@ use jackfield_domain::credential::CredentialStatus;
 use jackfield_domain::error::Taken;
 use jackfield_domain::meta::Meta;
 use jackfield_domain::page::{OrderBy, OrderValue};
-use jackfield_domain::text::{UserId, fold};
+use jackfield_domain::text::UserId;
 use jackfield_domain::user_connector::{UserConnector, UserConnectorState};
 use jackfield_domain::{ConnectorId, Resource, Result, TenantId, Timestamp, UserConnectorId};
 use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, OnConflict, Query};
@@ -19,7 +19,7 @@ use crate::entity::user_connector::{ActiveModel, Column, Entity};
 use crate::entity::{connector, credential};
 use crate::filter::{FieldSql, FilterContext};
 use crate::page::{self, Page, PageQuery, Scope};
-use crate::row::{self, Stored};
+use crate::row::{self, RowTexts, Stored};
 use crate::session::{Session, Writer};
 use crate::{credential as credentials, error};
 
@@ -116,8 +116,7 @@ impl<C: ConnectionTrait> Session<C> {
 impl Writer {
     /// Adds a link unless the pair is linked already; says whether it did.
     pub async fn user_connector_insert(&self, tenant: TenantId, link: &UserConnector) -> Result<bool> {
-        let doc = serde_json::to_string(link).map_err(jackfield_domain::Error::internal)?;
-        let active = link.row(tenant, doc, fold(link.user_id.as_str()));
+        let active = link.row(tenant, RowTexts::of(link)?);
         let keep = OnConflict::columns([Column::TenantId, Column::UserId, Column::ConnectorId]).do_nothing().to_owned();
         let inserted = Entity::insert(active).on_conflict(keep).exec_without_returning(&self.conn).await;
         let inserted =
@@ -147,6 +146,7 @@ impl Stored for UserConnector {
     const ID: Column = Column::Id;
     const DOC: Column = Column::Doc;
     const SEARCH_TEXT: Column = Column::SearchText;
+    const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
 
     fn id(&self) -> Uuid {
@@ -157,7 +157,8 @@ impl Stored for UserConnector {
         &self.meta
     }
 
-    fn row(&self, tenant: TenantId, doc: String, search_text: String) -> ActiveModel {
+    fn row(&self, tenant: TenantId, texts: RowTexts) -> ActiveModel {
+        let RowTexts { doc, search_text, folded } = texts;
         ActiveModel {
             tenant_id: Set(tenant.0),
             id: Set(self.id.0),
@@ -165,6 +166,7 @@ impl Stored for UserConnector {
             connector_id: Set(self.connector.0),
             doc: Set(doc),
             search_text: Set(search_text),
+            folded: Set(folded),
             version: Set(self.meta.version),
             create_time: Set(self.meta.create_time.0),
             update_time: Set(self.meta.update_time.0),
@@ -173,6 +175,10 @@ impl Stored for UserConnector {
 
     fn texts(&self) -> Vec<&str> {
         vec![self.user_id.as_str()]
+    }
+
+    fn field_texts(&self) -> Vec<(&'static str, &str)> {
+        vec![("user_id", self.user_id.as_str())]
     }
 
     fn taken(&self, _: Taken) -> String {

@@ -1,5 +1,7 @@
 //! Calls below the generated clients: any bytes go out, and every byte of the reply is kept.
 
+use std::fmt;
+
 use http_body_util::{BodyExt as _, Full};
 use jackfield_testkit::Client;
 use tonic::body::Body;
@@ -54,6 +56,12 @@ pub(super) async fn call(client: &Client, path: &str, message: &[u8], headers: &
     bytes.extend(status.message().as_bytes());
     bytes.extend(status.details());
     Reply { code: status.code(), reason: reason(&status), bytes, messages: messages(&data) }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {} {}", self.code, self.reason, String::from_utf8_lossy(&self.bytes))
+    }
 }
 
 // === impl Reply ===

@@ -1,7 +1,7 @@
 //! The limits of the Authress model, and our own where it has none: at and over.
 
 use jackfield_api::v1;
-use jackfield_testkit::{Client, expect_status, fixture, on_both};
+use jackfield_testkit::{Client, TestServer, expect_status, fixture, on_both};
 use tonic::{Code, Response, Status};
 
 use super::{a_small_one, create, get, list, numbered};
@@ -145,7 +145,9 @@ on_both! {
         assert_eq!(list(&alpha).await, []);
     }
 
-    async fn everything_at_its_limit_is_stored_and_comes_back(server) {
+    async fn everything_at_its_limit_is_stored_and_comes_back(backend: Backend) {
+        // All of it together is more than a request may be by default.
+        let server = TestServer::start_with(backend, |config| config.limits.max_request_message.0 = 2 << 20).await;
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let long = |length: usize| "ж".repeat(length);

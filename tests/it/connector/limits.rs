@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jackfield_api::v1;
 use jackfield_api::v1::connector::Kind;
-use jackfield_testkit::{Client, expect_status, fixture, on_both};
+use jackfield_testkit::{Client, TestServer, expect_status, fixture, on_both};
 use prost::Message;
 use prost_types::{Duration, ListValue, Struct, Value, value};
 use tonic::{Code, Response, Status};
@@ -41,7 +41,7 @@ const WITHIN: &[Change] = &[
     |it| it.kind = Some(Kind::HttpBasic(v1::HttpBasicConnector::default())),
     |it| it.kind = Some(Kind::HttpBasic(v1::HttpBasicConnector { base_url: url(2_048) })),
     |it| certificate(it, "name:identity").base_url = url(2_048),
-    |it| drop(certificate(it, "name:identity")),
+    |it| certificate(it, "name:identity").base_url = String::new(),
     |it| it.headers = numbered(64),
     |it| it.headers = fixture::strings([(&*"h".repeat(128), &*"v".repeat(4_096))]),
     |it| it.headers = fixture::strings([("!#$%&'*+-.^_`|~09aZ", "! ~")]),
@@ -132,7 +132,7 @@ const BEYOND: &[(&str, Change)] = &[
     ("connector.client_certificate.base_url", |it| {
         certificate(it, "name:identity").base_url = "http://localhost".to_owned();
     }),
-    ("connector.client_identity_key", |it| drop(certificate(it, ""))),
+    ("connector.client_identity_key", |it| certificate(it, "").base_url = String::new()),
     ("connector.headers", |it| it.headers = numbered(65)),
     ("connector.headers", |it| it.headers = fixture::strings([(&*"h".repeat(129), "v")])),
     ("connector.headers", |it| it.headers = fixture::strings([("", "v")])),
@@ -230,10 +230,15 @@ on_both! {
             let refused = check(&alpha, connector).await;
             expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connector.secret_headers"]);
         }
+        let huge = v1::Connector { data: Some(text_of_size(4 << 20)), ..fixture::a_connector("x") };
+        let refused = expect_status(check(&alpha, huge).await, Code::ResourceExhausted, "QUOTA_EXCEEDED");
+        assert_eq!(refused.metadata("limit"), "262144");
         assert_eq!(list(&alpha).await, []);
     }
 
-    async fn everything_at_its_limit_is_stored_and_comes_back(server) {
+    async fn everything_at_its_limit_is_stored_and_comes_back(backend: Backend) {
+        // All of it together is more than a request may be by default.
+        let server = TestServer::start_with(backend, |config| config.limits.max_request_message.0 = 2 << 20).await;
         let alpha = server.client("alpha");
         let long = |prefix: &str, length: usize| format!("{prefix}{}", "ж".repeat(length - prefix.len()));
         let mut given = v1::Connector {

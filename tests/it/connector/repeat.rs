@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use jackfield_api::v1;
-use jackfield_testkit::{TestServer, expect_status, fixture, on_both, server::principal};
+use jackfield_testkit::{Refusal, TestServer, expect_status, fixture, on_both, server::principal};
 use tonic::Code;
 use uuid::Uuid;
 
-use super::{create, get, list, update};
+use super::{create, get, list, try_create, update};
 
 on_both! {
     async fn a_stale_etag_is_refused(server) {
@@ -194,6 +194,47 @@ on_both! {
         let answers = futures::future::join_all(calls).await;
         assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
         assert_eq!(list(&alpha).await, [answers[0].connector.clone().unwrap()]);
+    }
+
+    async fn of_changes_at_once_with_one_etag_one_is_made(server) {
+        let alpha = server.client("alpha");
+        let connector = create(&alpha, fixture::a_connector("Gmail")).await;
+        let calls = (0..8).map(|index| {
+            let mut connectors = alpha.connectors();
+            let request = v1::UpdateConnectorRequest {
+                reference: connector.id.clone(),
+                connector: Some(v1::Connector { description: format!("by {index}"), ..Default::default() }),
+                etag: connector.etag.clone(),
+                ..Default::default()
+            };
+            async move { connectors.update_connector(request).await }
+        });
+        let mut made = Vec::new();
+        for answer in futures::future::join_all(calls).await {
+            match answer {
+                Ok(answer) => made.extend(answer.into_inner().connector),
+                Err(status) => drop(Refusal::check(status, Code::Aborted, "ETAG_MISMATCH")),
+            }
+        }
+        assert_eq!(made.len(), 1, "{made:?}");
+        assert_eq!(list(&alpha).await, made);
+    }
+
+    async fn of_creations_at_once_with_one_name_one_is_made(server) {
+        let alpha = server.client("alpha");
+        let calls = ["Zürich", "ZÜRICH", "zürich", "zÜrich", "ZüRICH", "zÜRICH"].map(|name| {
+            let alpha = alpha.clone();
+            async move { try_create(&alpha, fixture::a_connector(name)).await }
+        });
+        let mut made = Vec::new();
+        for answer in futures::future::join_all(calls).await {
+            match answer {
+                Ok(answer) => made.extend(answer.into_inner().connector),
+                Err(status) => drop(Refusal::check(status, Code::AlreadyExists, "NAME_TAKEN")),
+            }
+        }
+        assert_eq!(made.len(), 1, "{made:?}");
+        assert_eq!(list(&alpha).await, made);
     }
 
     async fn validate_only_answers_and_changes_nothing(server) {

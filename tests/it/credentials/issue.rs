@@ -172,14 +172,14 @@ on_both! {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let give = |material| steps::credential(&client, fixture::a_credential("ada", &link.connector), material);
-        let hour = give(fixture::oauth2_material("token", "refresh")).await.id;
+        let hour = give(steps::tokens_for(&clock, 3600, "token", "refresh")).await.id;
         let ever = give(tokens("token", "")).await.id;
         let refresh_only = give(tokens("", "refresh")).await.id;
         let day = 24 * 3600;
-        for request in [good_for(&hour, 0, 0), good_for(&hour, 3590, 0), good_for(&ever, day, 0)] {
+        for request in [good_for(&hour, 0, 0), good_for(&hour, 3599, 0), good_for(&ever, day, 0)] {
             assert_eq!(issued(&client, request).await.access_token, "token");
         }
-        for request in [good_for(&hour, 3601, 0), good_for(&hour, day, 0), of(&refresh_only)] {
+        for request in [good_for(&hour, 3599, 999_999_001), good_for(&hour, 3600, 0), good_for(&hour, day, 0), of(&refresh_only)] {
             let refusal = expect_status(issue(&client, request).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
             let violations = &refusal.details.precondition_failure().unwrap().violations;
             assert_eq!(violations[0].r#type, "REAUTH_REQUIRED");
@@ -203,9 +203,9 @@ on_both! {
             expect_status(result, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["scopes"]);
         }
         // It is handed out to the last moment, and not after it.
-        clock.advance(Duration::from_secs(3590));
+        clock.advance(Duration::from_micros(3_599_999_999));
         assert_eq!(issued(&client, of(&hour)).await.access_token, "token");
-        clock.advance(Duration::from_secs(10));
+        clock.advance(Duration::from_micros(1));
         expect_status(issue(&client, of(&hour)).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
         assert_eq!(issued(&client, of(&ever)).await.access_token, "token");
     }

@@ -87,7 +87,7 @@ on_both! {
                 subject_alternative_names: Vec::new(),
                 not_before: at(1_582_934_400),
                 // After 2049 the encoding is another one (RFC 5280 4.1.2.5).
-                not_after: at(2_871_763_200),
+                not_after: at(2_871_676_800),
                 fingerprint_sha256: sha256(authority.der()),
                 public_key_algorithm: "EC P-256".to_owned(),
                 is_ca: true,

@@ -71,19 +71,6 @@ async fn inside() {
     expect_unavailable(status);
     assert!(created > 0, "there was space for a few");
 
-    let sizes = |at: &str| {
-        eprintln!(
-            "{at}: limit {} wal {} db {}",
-            longest + 200_000,
-            std::fs::metadata(&wal).unwrap().len(),
-            std::fs::metadata(server.sqlite_file()).unwrap().len()
-        )
-    };
-    sizes("after the first failure");
-    let second = create_connector_by(&server, "alpha", refused.clone()).await;
-    sizes(&format!("after the second {:?}", second.is_ok()));
-    content(&server).await;
-    sizes("after content");
     // Full it stays, and reading goes on.
     let before = (content(&server).await, counts(&server).await);
     for _ in 0..5 {

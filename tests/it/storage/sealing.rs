@@ -1,13 +1,16 @@
 //! Someone who can write to the database but has no keys moves and alters sealed values: what they touched does not open,
 //! says so, and everything else goes on.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use jackfield_api::v1;
 use jackfield_testkit::fixture::{a_connector, strings};
 use jackfield_testkit::{Backend, Refusal, TestServer, on_both};
 use tonic::Code;
 
 use super::{
-    bytes_literal, create_connector, create_connector_by, create_credential, eventually, issue, literal,
+    bytes_literal, counts, create_connector, create_connector_by, create_credential, issue, literal,
     names_of_connectors,
 };
 
@@ -77,6 +80,20 @@ async fn swap_secrets_of_connector(server: &TestServer) {
     for (name, sealed) in [(one, sealed_two), (two, sealed_one)] {
         let sealed = bytes_literal(server, &unhex(sealed));
         server.sql(&format!("UPDATE secret SET sealed = {sealed} WHERE owner = 'connector' AND name = '{name}'")).await;
+    }
+}
+
+/// Seals everything anew and returns how that ended.
+async fn rewrap(server: &TestServer) -> v1::RewrapStatus {
+    let mut admin = server.client("operator").admin();
+    admin.rewrap_secrets(v1::RewrapSecretsRequest { reseal: true, ..Default::default() }).await.unwrap();
+    loop {
+        let answer = admin.get_rewrap_status(v1::GetRewrapStatusRequest {}).await.unwrap().into_inner();
+        let status = answer.status.unwrap();
+        if status.state() != v1::RewrapState::Running {
+            return status;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -172,27 +189,43 @@ on_both! {
         let credential = create_credential(&server, "alpha", "u", "name:main", "the api key").await;
         swap_secrets_of_connector(&server).await;
 
-        let mut admin = server.client("operator").admin();
-        admin.rewrap_secrets(v1::RewrapSecretsRequest { reseal: true, ..Default::default() }).await.unwrap();
-        let mut status = None;
-        eventually("the end of the re-wrap", async || {
-            let answer = admin.get_rewrap_status(v1::GetRewrapStatusRequest {}).await.unwrap().into_inner();
-            status = answer.status;
-            status.as_ref().is_some_and(|status| status.state() != v1::RewrapState::Running)
-        })
-        .await;
-        let status = status.unwrap();
+        let status = rewrap(&server).await;
         assert_eq!((status.state(), status.failed), (v1::RewrapState::Failed, 2), "{status:?}");
         // The others are sealed anew, and what does not open is not thrown away.
         assert_eq!(issue(&server, "alpha", &credential).await.unwrap(), "the api key");
         assert_eq!(server.sql("SELECT name FROM secret WHERE owner = 'connector'").await.len(), 2);
         assert_eq!(names_of_connectors(&server, "alpha").await, ["main"]);
         swap_secrets_of_connector(&server).await;
-        admin.rewrap_secrets(v1::RewrapSecretsRequest { reseal: true, ..Default::default() }).await.unwrap();
-        eventually("a re-wrap without failures", async || {
-            let answer = admin.get_rewrap_status(v1::GetRewrapStatusRequest {}).await.unwrap().into_inner();
-            answer.status.is_some_and(|status| status.state() == v1::RewrapState::Done && status.failed == 0)
-        })
-        .await;
+        let status = rewrap(&server).await;
+        assert_eq!((status.state(), status.failed), (v1::RewrapState::Done, 0), "{status:?}");
+    }
+
+    /// While everything is sealed anew again and again, and the former data keys are destroyed, every call is answered.
+    async fn sealing_anew_fails_no_call(server) {
+        create_connector(&server, "alpha", "main").await.unwrap();
+        let mut credentials = Vec::new();
+        for number in 0..10 {
+            let key = format!("key {number}");
+            let id = create_credential(&server, "alpha", &format!("u{number}"), "name:main", &key).await;
+            credentials.push((id, key));
+        }
+        let (server, done) = (&server, &AtomicBool::new(false));
+        let calling = credentials.iter().map(|(id, key)| async move {
+            let mut calls = 0;
+            while !done.load(Ordering::Relaxed) {
+                assert_eq!(issue(server, "alpha", id).await.unwrap(), *key);
+                calls += 1;
+            }
+            calls
+        });
+        let resealing = async {
+            for _ in 0..20 {
+                assert_eq!(rewrap(server).await.failed, 0);
+            }
+            done.store(true, Ordering::Relaxed);
+        };
+        let (calls, ()) = tokio::join!(futures::future::join_all(calling), resealing);
+        assert!(calls.iter().sum::<u32>() > 100, "{calls:?}");
+        assert_eq!(counts(server).await["data_key"], 4, "the former ones are destroyed");
     }
 }

@@ -10,16 +10,6 @@ use crate::steps;
 
 const STATES: [&str; 4] = ["ATTACHED", "AUTHENTICATED", "NEEDS_REAUTH", "DISABLED"];
 
-/// Tokens that are good for so many seconds.
-fn tokens(seconds: i64) -> v1::CredentialMaterial {
-    let oauth2 = v1::OAuth2Material {
-        access_token: "token".to_owned(),
-        expire_time: Some(fixture::seconds_from_now(seconds)),
-        ..Default::default()
-    };
-    v1::CredentialMaterial { material: Some(v1::credential_material::Material::Oauth2(oauth2)) }
-}
-
 async fn filtered(client: &Client, filter: &str) -> Vec<String> {
     let request = v1::ListUserConnectorsRequest { filter: filter.to_owned(), ..Default::default() };
     let links = listed(client, request).await.unwrap_or_else(|status| panic!("{filter}: {status:?}"));
@@ -64,6 +54,7 @@ on_both! {
         }
         steps::link(&client, "elsewhere", &other).await;
         steps::credential(&client, fixture::a_credential("elsewhere", &other), fixture::api_key_material("key")).await;
+        let tokens = |seconds| steps::tokens_for(&clock, seconds, "token", "");
         let give = |user: &'static str, material| {
             let (client, facts) = (client.clone(), fixture::a_credential(user, &connector));
             async move { steps::credential(&client, facts, material).await }

@@ -74,6 +74,9 @@ pub fn parse(text: &str, schema: &Schema) -> Result<Option<Expr>, Violation> {
     if text.chars().count() > MAX_CHARS {
         return Err(Violation::filter(format!("must be at most {MAX_CHARS} characters long")));
     }
+    if let Some(before) = text.chars().position(|c| c == '\0') {
+        return Err(Violation::filter(format!("at position {}: there is no text with the character NUL", before + 1)));
+    }
     parser::Parser::new(text, schema).parse()
 }
 

@@ -248,6 +248,8 @@ fn faults_name_their_position() {
         ("name = (a OR b)", "at position 8: there are no lists of values"),
         ("size(a)", "at position 1: there are no functions"),
         ("*", "at position 1: a word must have something other than blanks and *"),
+        ("a \0", "at position 3: there is no text with the character NUL"),
+        ("name = \"\0\"", "at position 9: there is no text"),
         ("\"\"", "at position 1: a word must have something other than blanks and *"),
         ("tags.`a b`", "at position 1: expected a comparison"),
     ] {

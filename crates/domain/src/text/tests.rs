@@ -233,6 +233,7 @@ fn scopes_keep_their_order_and_lose_repeats() {
     for wrong in ["", " ", "a b", "a\tb", "a\u{a0}b", &"s".repeat(257)] {
         assert!(Scopes::parse_list("scopes", &[wrong]).is_err(), "{wrong:?}");
     }
+    assert!(Scopes::parse("scope", &"a".repeat(384), 384).is_ok(), "the limit is of the whole text");
     assert!(Scopes::parse("scope", &"a".repeat(385), 384).is_err());
     assert!(Scopes::parse("scope", "a\tb", 384).is_err());
 }

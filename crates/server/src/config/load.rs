@@ -19,6 +19,8 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// The environment; only names that begin with `JACKFIELD__` matter.
     pub environment: Vec<(String, String)>,
+    /// Names of environment variables of ours whose values are not UTF-8.
+    pub not_utf8: Vec<String>,
     /// `section.key=value` of flags, later ones win.
     pub flags: Vec<String>,
 }
@@ -45,6 +47,10 @@ impl Config {
         if let Some(path) = sources.file() {
             merge(&mut merged, read_file(&path)?);
         }
+        if let Some(name) = sources.not_utf8.first() {
+            let origin = format!("environment variable {name}");
+            return Err(ConfigError::Layer { origin, message: "is not UTF-8".into() });
+        }
         for (name, value) in &sources.environment {
             if let Some(path) = name.strip_prefix(PREFIX) {
                 let keys = path.split("__").map(str::to_ascii_lowercase).collect();
@@ -52,15 +58,19 @@ impl Config {
             }
         }
         for flag in &sources.flags {
-            let origin = format!("flag --set {}", flag.split('=').next().unwrap_or_default());
-            let Some((path, value)) = flag.split_once('=') else {
+            let (path, value) = flag.split_once('=').map_or((flag.as_str(), None), |(path, value)| (path, Some(value)));
+            // What is no key may be a value that went astray.
+            let shown = if is_key(path) { path } else { "…" };
+            let origin = format!("flag --set {shown}");
+            let Some(value) = value.filter(|_| is_key(path)) else {
                 let message = "write section.key=value".into();
                 return Err(ConfigError::Layer { origin, message });
             };
             let keys = path.split('.').map(str::to_owned).collect();
             merge(&mut merged, leaf(&origin, keys, value)?);
         }
-        let config = Config::deserialize(merged).map_err(|error| layer_error("configuration", &error))?;
+        let config = Config::deserialize(merged).map_err(|error| layer_error("configuration", "", &error))?;
+        sources.check_names(&config)?;
         config.check()?;
         Ok(config)
     }
@@ -69,14 +79,44 @@ impl Config {
 // === impl Sources ===
 
 impl Sources {
-    /// With the environment of this process. Names and values that are not UTF-8 are left out.
+    /// With the environment of this process.
     pub fn from_process(file: Option<PathBuf>, flags: Vec<String>) -> Self {
-        let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        };
-        let mut environment: Vec<_> = std::env::vars_os().filter_map(utf8).collect();
+        let (mut environment, mut not_utf8) = (Vec::new(), Vec::new());
+        for (name, value) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            match value.into_string() {
+                Ok(value) => environment.push((name, value)),
+                Err(_) if name.starts_with(PREFIX) => not_utf8.push(name),
+                Err(_) => {}
+            }
+        }
         environment.sort();
-        Sources { file, environment, flags }
+        Sources { file, environment, not_utf8, flags }
+    }
+
+    /// Refuses names that were meant as keys but have one underscore where two belong: they would have no effect.
+    fn check_names(&self, config: &Config) -> Result<(), ConfigError> {
+        let known = Table::try_from(Config::default()).unwrap_or_default();
+        for (name, _) in &self.environment {
+            let rest = name.strip_prefix("JACKFIELD_").unwrap_or_default().to_ascii_lowercase();
+            let meant = known.keys().find(|key| {
+                rest.strip_prefix(key.as_str()).is_some_and(|rest| {
+                    // Kubernetes sets such variables for services whose names begin with "jackfield-".
+                    let service = ["_port", "_service_"].iter().any(|service| rest.starts_with(service));
+                    (rest.is_empty() || rest.starts_with('_')) && !service
+                })
+            });
+            if let (Some(key), true) = (meant, *name != config.vault.variable) {
+                let example = match known[key] {
+                    Value::Table(_) => format!("{PREFIX}{}__<KEY>", key.to_ascii_uppercase()),
+                    _ => format!("{PREFIX}{}", key.to_ascii_uppercase()),
+                };
+                let origin = format!("environment variable {name}");
+                let message = format!("has no effect: names have two underscores, as in {example}");
+                return Err(ConfigError::Layer { origin, message });
+            }
+        }
+        Ok(())
     }
 
     fn file(&self) -> Option<PathBuf> {
@@ -94,8 +134,8 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let origin = format!("file {}", path.display());
     // Read as `Config` for the check, with line numbers in the message, and as a table for merging.
-    toml::from_str::<Config>(&text).map_err(|error| layer_error(&origin, &error))?;
-    toml::from_str(&text).map_err(|error| layer_error(&origin, &error))
+    toml::from_str::<Config>(&text).map_err(|error| layer_error(&origin, &text, &error))?;
+    toml::from_str(&text).map_err(|error| layer_error(&origin, &text, &error))
 }
 
 /// A table with one key. The value is read as TOML if that fits the key (numbers, booleans, lists), else as text.
@@ -114,7 +154,7 @@ fn leaf(origin: &str, keys: Vec<String>, value: &str) -> Result<Table, ConfigErr
         return Ok(table);
     }
     let table = nest(Value::String(value.to_owned()));
-    Config::deserialize(table.clone()).map_err(|error| layer_error(origin, &error))?;
+    Config::deserialize(table.clone()).map_err(|error| layer_error(origin, "", &error))?;
     Ok(table)
 }
 
@@ -130,6 +170,38 @@ fn merge(base: &mut Table, over: Table) {
     }
 }
 
-fn layer_error(origin: &str, error: &toml::de::Error) -> ConfigError {
-    ConfigError::Layer { origin: origin.to_owned(), message: error.to_string().trim().replace('\n', "\n  ") }
+/// Says what is wrong and where, and never with which value: it may be a password, and so may the line around it.
+fn layer_error(origin: &str, text: &str, error: &toml::de::Error) -> ConfigError {
+    let mut message = without_value(error.message());
+    // Without its input the library names the key instead of showing the line.
+    let mut bare = error.clone();
+    bare.set_input(None);
+    if let Some((_, key)) = bare.to_string().trim_end().rsplit_once("\nin `") {
+        message = format!("{}: {message}", key.trim_end_matches('`'));
+    }
+    if let Some(before) = error.span().and_then(|span| text.get(..span.start)).filter(|_| !text.is_empty()) {
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        message = format!("line {line}, column {column}: {message}");
+    }
+    ConfigError::Layer { origin: origin.to_owned(), message }
+}
+
+/// A message of serde without the value that it quotes.
+fn without_value(message: &str) -> String {
+    let quotes = ["invalid type: ", "invalid value: ", "unknown variant "].iter().any(|kind| message.starts_with(kind));
+    if let (true, Some((found, expected))) = (quotes, message.rsplit_once(", expected ")) {
+        let kind = found.split(['"', '`']).next().unwrap_or_default().trim_end();
+        return format!("{kind}, expected {expected}");
+    }
+    match message.strip_prefix("unknown field `").and_then(|rest| rest.rsplit_once("`, expected ")) {
+        Some((name, expected)) if !is_key(name.split('`').next().unwrap_or_default()) => {
+            format!("unknown field, expected {expected}")
+        }
+        _ => message.to_owned(),
+    }
+}
+
+fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }

@@ -14,7 +14,7 @@ fn sources(file: &str, environment: &[(&str, &str)], flags: &[&str]) -> (tempfil
     std::fs::write(&path, file).unwrap();
     let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-    let sources = Sources { file: Some(path.path().to_owned()), environment, flags };
+    let sources = Sources { file: Some(path.path().to_owned()), environment, flags, ..Sources::default() };
     (path, sources)
 }
 
@@ -95,6 +95,59 @@ fn unknown_keys_are_named_with_their_layer() {
         let error = Config::load(&sources).unwrap_err().to_string();
         assert!(error.contains(origin) && error.contains(key), "{error}");
     }
+}
+
+#[test]
+fn errors_never_show_a_value() {
+    let url = "postgres://me:hunter2@db/jackfield";
+    let file = |line: &str| (format!("mode = \"production\"\n[database]\n{line}"), vec![], vec![]);
+    let environment = |name: &str| (String::new(), vec![(name.to_owned(), url.to_owned())], vec![]);
+    let flag = |flag: String| (String::new(), vec![], vec![flag]);
+    for ((text, environment, flags), shown) in [
+        (file(&format!("urll = \"{url}\"")), "line 3, column 1: database: unknown field `urll`"),
+        (file(&format!("migrate = \"{url}\"")), "line 3, column 11: database.migrate: invalid type: string"),
+        (file(&format!("url = \"{url}")), "line 3, column "),
+        (file(&format!("acquire_timeout = \"{url}\"")), "database.acquire_timeout: invalid duration"),
+        (file(&format!("\"{url}\" = 1")), "unknown field, expected"),
+        (environment("JACKFIELD__DATABASE__URLL"), "unknown field `urll`"),
+        (environment("JACKFIELD__DATABASE__MAX_CONNECTIONS"), "database.max_connections: invalid type: string"),
+        (environment("JACKFIELD__MODE"), "unknown variant, expected `development` or `production`"),
+        (flag(format!("database.urll={url}")), "unknown field `urll`"),
+        (flag(format!("limits.max_frame_size={url}")), "limits.max_frame_size: invalid size"),
+        (flag(format!("database={url}")), "invalid type: string"),
+        (flag(format!("database.url {url}?sslmode=require")), "write section.key=value"),
+    ] {
+        let environment: Vec<_> = environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+        let (_file, sources) = sources(&text, &environment, &flags);
+        let error = Config::load(&sources).unwrap_err();
+        let both = format!("{error} {error:?}");
+        assert!(both.contains(shown) && !both.contains("hunter2"), "{shown}: {both}");
+    }
+}
+
+#[test]
+fn environment_names_with_one_underscore_are_refused() {
+    let load = |environment: &[(&str, &str)]| Config::load(&sources("", environment, &[]).1);
+    for name in ["JACKFIELD_MODE", "JACKFIELD_LISTEN_ADDRESS", "JACKFIELD_DATABASE_URL", "JACKFIELD_DATABASE__URL"] {
+        let error = load(&[(name, "production")]).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("two underscores"), "{error}");
+    }
+    for name in [
+        "JACKFIELD_KEYRING",
+        "JACKFIELD_PORT",
+        "JACKFIELD_PORT_7443_TCP",
+        "JACKFIELD_SERVICE_HOST",
+        "JACKFIELD_DATABASE_PORT_5432_TCP",
+        "JACKFIELD_DATABASE_SERVICE_HOST",
+        "JACKFIELD_MODEL",
+    ] {
+        load(&[(name, "x")]).unwrap();
+    }
+    let own = [("JACKFIELD_VAULT_KEYRING", "x"), ("JACKFIELD__VAULT__VARIABLE", "JACKFIELD_VAULT_KEYRING")];
+    load(&own).unwrap();
+    let sources = Sources { not_utf8: vec!["JACKFIELD__MODE".into()], ..Sources::default() };
+    assert!(Config::load(&sources).unwrap_err().to_string().contains("JACKFIELD__MODE: is not UTF-8"));
 }
 
 #[test]

@@ -24,9 +24,9 @@ pub(super) mod duration {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
         parse_duration(&text).ok_or_else(|| {
-            serde::de::Error::custom(format!(
-                "invalid duration \"{text}\": write a whole number and one of ms, s, m, h, d, such as \"250ms\""
-            ))
+            serde::de::Error::custom(
+                "invalid duration: write a whole number and one of ms, s, m, h, d, such as \"250ms\"",
+            )
         })
     }
 }
@@ -93,7 +93,7 @@ impl std::str::FromStr for Size {
         factor
             .and_then(|factor: u32| number.parse::<u32>().ok()?.checked_mul(factor))
             .map(Size)
-            .ok_or_else(|| format!("invalid size \"{text}\": write a whole number and one of B, KiB, MiB"))
+            .ok_or_else(|| "invalid size: write a whole number and one of B, KiB, MiB".to_owned())
     }
 }
 

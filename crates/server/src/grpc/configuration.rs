@@ -130,7 +130,6 @@ impl ConfigurationService for Api {
         request: Request<pb::UpdateConfigurationRequest>,
     ) -> Result<Response<pb::UpdateConfigurationResponse>, Status> {
         let call = async {
-            let metadata = request.metadata().clone();
             let (caller, request) = enter(request, Right::ConfigurationsWrite)?;
             let mut wrong = Violations::default();
             let (request_id, only) = (&request.request_id, request.validate_only);
@@ -138,8 +137,11 @@ impl ConfigurationService for Api {
             let mask = parse::mask(&mut wrong, request.update_mask.as_ref(), PATHS, OUTPUT_ONLY);
             let configuration = parse::required(&mut wrong, "configuration", request.configuration);
             let patch = configuration.zip(mask).map(|(configuration, mask)| patch(&mut wrong, configuration, &mask));
-            let reference = reference(&mut wrong, &metadata, &request.reference, &request.credential);
-            let (reference, patch) = parse::done(wrong, reference.zip(patch))?;
+            let configuration = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
+            let credential = wrong.check(Ref::parse_optional("credential", &request.credential, Forms::ID_EXTERNAL));
+            let parsed = configuration.zip(credential).zip(patch);
+            let ((configuration, credential), patch) = parse::done(wrong, parsed)?;
+            let reference = ConfigurationRef { configuration: Some(configuration), credential };
             let updated =
                 self.services.configuration_update(&caller, &mutation, &reference, &request.etag, patch).await?;
             Ok(pb::UpdateConfigurationResponse { configuration: Some(to_message(updated)) })

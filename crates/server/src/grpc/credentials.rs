@@ -309,10 +309,9 @@ fn named(wrong: &mut Violations, reference: &str, user_id: &str, connector: &str
 }
 
 fn min_validity_micros(value: Option<prost_types::Duration>) -> Result<i64, Violation> {
-    let micros = match value {
-        None => Some(0),
-        Some(value) => parse::duration(value).and_then(|duration| i64::try_from(duration.as_micros()).ok()),
-    };
+    let Some(value) = value else { return Ok(0) };
+    // Rounded up: a token that is good for less than was asked for is not good enough.
+    let micros = parse::duration(value).and_then(|it| i64::try_from(it.as_nanos().div_ceil(1_000)).ok());
     let wrong = || Violation::field("min_validity", "must be at least 0 and at most 24 hours");
     micros.filter(|micros| *micros <= MAX_MIN_VALIDITY_MICROS).ok_or_else(wrong)
 }

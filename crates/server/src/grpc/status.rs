@@ -46,6 +46,15 @@ pub fn method_unknown(path: &str) -> Status {
     Answer::new(Code::Unimplemented, "METHOD_UNKNOWN", message).with("method", path).into_status()
 }
 
+/// For a request that is compressed in a way that this server does not accept, with the code that the specification of gRPC
+/// asks for.
+pub fn compression_unknown(message: &str) -> Status {
+    let mut answer = Answer::new(Code::Unimplemented, "MESSAGE_MALFORMED", cut(message)).with("field", "grpc-encoding");
+    let text = "names a compression that this server does not accept";
+    answer.violations.push(FieldViolation::new("grpc-encoding", text));
+    answer.into_status()
+}
+
 /// For a request message over the limit of this server.
 pub fn message_too_large(limit: u64) -> Status {
     status(Error::QuotaExceeded { what: "size of the request message", limit })

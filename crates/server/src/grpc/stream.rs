@@ -59,12 +59,14 @@ impl StreamPolicy {
         let permit = permit.map_err(|_| Error::RateLimited { retry_after: RETRY_AFTER })?;
         // One page may lie ready while the reader takes the one before.
         let (sender, pages) = mpsc::channel(1);
-        let end = End::default();
+        // Until the task says otherwise it broke: a list that is cut short never looks complete.
+        let end: End = Arc::new(Mutex::new(Some(Error::internal("the task of a list died"))));
         let (policy, ended) = (self.clone(), Arc::clone(&end));
         self.tasks.spawn(async move {
-            if let Err(error) = policy.send(pager, render, sender, permit).await {
-                *ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-            }
+            let result = policy.send(pager, render, &sender, permit).await;
+            *ended.lock().unwrap_or_else(PoisonError::into_inner) = result.err();
+            // Only now does the reader see the end.
+            drop(sender);
         });
         Ok(PageStream { pages, end })
     }
@@ -73,7 +75,7 @@ impl StreamPolicy {
         &self,
         mut pager: Pager<T>,
         render: fn(ListedPage<T>) -> M,
-        sender: mpsc::Sender<M>,
+        sender: &mpsc::Sender<M>,
         _permit: OwnedSemaphorePermit,
     ) -> Result<()> {
         let total = Instant::now() + self.total;

@@ -20,10 +20,6 @@ use crate::config::{Deadlines, Streams};
 use crate::grpc::status::status;
 use crate::methods::Kind;
 
-/// When a call must have ended; handlers find it in the extensions of the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deadline(pub Instant);
-
 pub(super) struct DeadlineLayer {
     pub(super) deadlines: Deadlines,
     pub(super) streams: Streams,
@@ -37,7 +33,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 // === impl DeadlineLayer ===
 
 impl Layer for DeadlineLayer {
-    fn handle(&self, mut call: Call, inner: &Stack) -> BoxFuture<Answer> {
+    fn handle(&self, call: Call, inner: &Stack) -> BoxFuture<Answer> {
         let asked = match grpc_timeout(call.headers()) {
             Ok(asked) => asked,
             Err(violation) => return Box::pin(async { status(violation.into()).into_http() }),
@@ -52,7 +48,6 @@ impl Layer for DeadlineLayer {
             return Box::pin(async move { work.await.map(|body| EndingBody::wrap(body, end)) });
         };
         let deadline = Instant::now() + timeout;
-        call.extensions_mut().insert(Deadline(deadline));
         let work = inner.handle(call);
         Box::pin(async move {
             match tokio::time::timeout_at(deadline, work).await {

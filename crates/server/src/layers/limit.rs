@@ -15,9 +15,14 @@ use crate::metrics::Metrics;
 /// What shed clients are told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Probes at work at once. They must not be shed when others fill the server, but their callers are nobody: they have room
+/// of their own, and no more.
+pub(super) const MAX_HEALTH_CALLS: usize = 64;
+
 /// Counts a call until its headers are sent. Streams that go on after that have a limit of their own.
 pub(super) struct LimitLayer {
     pub(super) permits: Arc<Semaphore>,
+    pub(super) health_permits: Arc<Semaphore>,
     pub(super) metrics: Metrics,
 }
 
@@ -25,11 +30,9 @@ pub(super) struct LimitLayer {
 
 impl Layer for LimitLayer {
     fn handle(&self, call: Call, inner: &Stack) -> BoxFuture<Answer> {
-        let exempt = CallContext::of(&call).method.as_ref().is_some_and(|method| method.kind == Kind::Health);
-        if exempt {
-            return inner.handle(call);
-        }
-        match self.permits.clone().try_acquire_owned() {
+        let health = CallContext::of(&call).method.as_ref().is_some_and(|method| method.kind == Kind::Health);
+        let permits = if health { &self.health_permits } else { &self.permits };
+        match permits.clone().try_acquire_owned() {
             Ok(permit) => {
                 let work = inner.handle(call);
                 Box::pin(async move {

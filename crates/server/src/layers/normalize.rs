@@ -7,10 +7,14 @@ use tonic::{Code, Status};
 
 use super::context::CallContext;
 use super::{Answer, BoxFuture, Call, Layer, Stack};
-use crate::grpc::status::{message_too_large, method_unknown, status};
+use crate::grpc::status::{compression_unknown, message_too_large, method_unknown, status};
+use crate::methods::Kind;
+use crate::{health, reflection};
+
+const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 
 pub(super) struct NormalizeLayer {
-    /// Size of a request message in bytes, which tonic checks.
+    /// Size of a request message of the API in bytes, which tonic checks.
     pub(super) max_request_message: u64,
 }
 
@@ -22,15 +26,27 @@ impl Layer for NormalizeLayer {
             return Box::pin(async move { http_error(refused) });
         }
         let context = CallContext::of(&call);
-        if context.method.is_none() {
-            let answer = method_unknown(call.uri().path()).into_http();
-            return Box::pin(async { answer });
-        }
-        let max = self.max_request_message;
+        let max = match context.method.as_ref().map(|method| method.kind) {
+            Some(Kind::Api) => self.max_request_message,
+            Some(Kind::Health) => health::MAX_REQUEST_MESSAGE as u64,
+            Some(Kind::Reflection) => reflection::MAX_REQUEST_MESSAGE as u64,
+            None => {
+                let answer = method_unknown(call.uri().path()).into_http();
+                return Box::pin(async { answer });
+            }
+        };
         let work = inner.handle(call);
         Box::pin(async move {
             let answer = work.await;
             match foreign(&answer) {
+                // A compression that is switched off. Code and headers are those of the specification and stay.
+                Some(foreign) if foreign.code() == Code::Unimplemented => {
+                    let mut ours = compression_unknown(foreign.message()).into_http();
+                    if let Some(accepted) = answer.headers().get(ACCEPT_ENCODING) {
+                        ours.headers_mut().insert(ACCEPT_ENCODING, accepted.clone());
+                    }
+                    ours
+                }
                 Some(foreign) => replace(foreign, max).map_or(answer, Status::into_http),
                 None => answer,
             }
@@ -65,12 +81,6 @@ fn foreign(answer: &Answer) -> Option<Status> {
 /// Our form of a status that a library made; `None` to leave it, as for the health service.
 fn replace(foreign: Status, max_request_message: u64) -> Option<Status> {
     match foreign.code() {
-        // A compression that is switched off.
-        Code::Unimplemented => {
-            let violation =
-                Violation::malformed("grpc-encoding", "names a compression that this server does not accept");
-            Some(status(violation.into()))
-        }
         Code::OutOfRange | Code::ResourceExhausted => Some(message_too_large(max_request_message)),
         // Framing that does not hold together, no message at all, a stream that broke off.
         Code::Internal | Code::InvalidArgument | Code::Unknown => {
@@ -85,6 +95,7 @@ fn replace(foreign: Status, max_request_message: u64) -> Option<Status> {
         | Code::PermissionDenied
         | Code::FailedPrecondition
         | Code::Aborted
+        | Code::Unimplemented
         | Code::Unavailable
         | Code::DataLoss
         | Code::Unauthenticated => None,

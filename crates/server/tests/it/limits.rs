@@ -151,5 +151,25 @@ async fn a_message_that_is_none_and_one_that_is_too_large_are_refused_in_our_for
         assert_eq!(status.get_details_error_info().unwrap().reason, "MESSAGE_MALFORMED");
     }
     let compressed = refused(&[("grpc-encoding", "gzip")], vec![1, 0, 0, 0, 0]).await;
+    assert_eq!(compressed.code(), Code::Unimplemented, "{compressed:?}");
     assert_eq!(compressed.get_details_error_info().unwrap().reason, "MESSAGE_MALFORMED", "{compressed:?}");
+    assert_eq!(compressed.metadata().get("grpc-accept-encoding").unwrap(), "identity");
+}
+
+#[tokio::test]
+async fn what_anybody_may_call_takes_small_messages_only() {
+    let server = TestServer::start(plaintext).await;
+    let mut raw = Raw::connect(server.address).await;
+    for (path, limit) in [
+        ("/grpc.health.v1.Health/Check", 1024_u32),
+        ("/grpc.health.v1.Health/List", 1024),
+        ("/grpc.health.v1.Health/Watch", 1024),
+        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", 16 * 1024),
+        ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", 16 * 1024),
+    ] {
+        let announced = [&[0][..], &(limit + 1).to_be_bytes()].concat();
+        let status = raw.post(path, &[], announced).await.status.unwrap();
+        let expected = if path.contains("Health") { Code::ResourceExhausted } else { Code::OutOfRange };
+        assert_eq!(status.code(), expected, "{path}: {status:?}");
+    }
 }

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use jackfield_api::v1;
+use tonic::Code;
 
 use crate::process::Process;
 use crate::raw::{Raw, framed};
@@ -76,4 +78,86 @@ async fn spans_continue_the_callers_trace_and_metrics_are_pushed() {
         assert!(contains(&spans, part), "no {part:?} in {:?}", String::from_utf8_lossy(&spans));
     }
     assert!(contains(&of("MetricsService/Export"), b"rpc.server.call.duration"));
+}
+
+/// The whole process at its most talkative: log, spans and metrics as they leave it.
+#[tokio::test]
+async fn no_secret_leaves_in_logs_spans_or_metrics() {
+    let (collector, exports) = collector().await;
+    let directory = tempfile::tempdir().unwrap();
+    let endpoint = format!("telemetry.otlp_endpoint=http://{collector}");
+    let path = directory.path().to_owned();
+    let start = move || {
+        let talk = ["telemetry.log_filter=trace", "reveal.enabled=true"];
+        let plain = ["listen.plaintext=true", "listen.plaintext_principal=operator"];
+        Process::start(&path, &[&[endpoint.as_str()], &talk[..], &plain].concat())
+    };
+    let server = tokio::task::spawn_blocking(start).await.unwrap();
+    let mut client = Raw::connect(server.address.parse().unwrap()).await;
+
+    let connector = |name: &str| {
+        let generic = v1::GenericConnector {
+            authentication_url: "http://localhost:3000/login".to_owned(),
+            http_authentication_username: "user".to_owned(),
+            http_authentication_password: "canary-password".to_owned(),
+            ..Default::default()
+        };
+        let connector = v1::Connector {
+            name: name.to_owned(),
+            kind: Some(v1::connector::Kind::Generic(generic)),
+            secret_headers: [("x-secret".to_owned(), "canary-header".to_owned())].into(),
+            ..Default::default()
+        };
+        framed(&v1::CreateConnectorRequest { connector: Some(connector), ..Default::default() })
+    };
+    let link =
+        v1::AddUserConnectorRequest { user_id: "u".to_owned(), connector: "name:c".to_owned(), ..Default::default() };
+    let material = v1::ApiKeyMaterial { api_key: "canary-api-key".to_owned() };
+    let credential = v1::Credential {
+        external_id: "e".to_owned(),
+        user_id: "u".to_owned(),
+        connector: "name:c".to_owned(),
+        ..Default::default()
+    };
+    let credential = framed(&v1::CreateCredentialRequest {
+        credential: Some(credential),
+        material: Some(v1::CredentialMaterial { material: Some(v1::credential_material::Material::ApiKey(material)) }),
+        ..Default::default()
+    });
+    let reference = "ext:e".to_owned();
+    let issue = framed(&v1::IssueAccessTokenRequest { reference: reference.clone(), ..Default::default() });
+    let reveal = framed(&v1::RevealCredentialRequest { reference, purpose: "to find it nowhere".to_owned() });
+    let mut damaged = credential.to_vec();
+    *damaged.last_mut().unwrap() = 0xff;
+
+    let mut handed_out = 0;
+    for (method, request, code) in [
+        ("ConnectorService/CreateConnector", connector("c"), Code::Ok),
+        ("ConnectorService/CreateConnector", connector("c"), Code::AlreadyExists),
+        ("ConnectorService/CreateConnector", connector(" "), Code::InvalidArgument),
+        ("UserConnectorService/AddUserConnector", framed(&link), Code::Ok),
+        ("CredentialsService/CreateCredential", credential.clone(), Code::Ok),
+        ("CredentialsService/CreateCredential", credential, Code::AlreadyExists),
+        ("CredentialsService/CreateCredential", damaged.into(), Code::InvalidArgument),
+        ("CredentialsService/IssueAccessToken", issue, Code::Ok),
+        ("CredentialsService/RevealCredential", reveal, Code::Ok),
+    ] {
+        let answer = client.post(&format!("/jackfield.v1.{method}"), &[], request).await;
+        assert_eq!(answer.status.unwrap().code(), code, "{method}");
+        handed_out += usize::from(contains(&answer.body, b"canary-api-key"));
+    }
+    assert_eq!(handed_out, 2, "issued and revealed");
+    let stopped = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || server.stop())).await;
+    let log = stopped.unwrap().unwrap();
+
+    let exports = exports.lock().unwrap();
+    let sent: Vec<u8> = exports.iter().flat_map(|(_, body)| body.clone()).collect();
+    for (place, bytes) in [("the log", log.as_bytes()), ("an export", &sent)] {
+        assert!(contains(bytes, b"CredentialsService/RevealCredential"), "nothing to search in {place}");
+        // The text itself, and the first two thirds of its base64 at each offset.
+        for trace in ["canary-", "Y2FuYXJ5", "NhbmFyeS", "jYW5hcnkt"] {
+            assert!(!contains(bytes, trace.as_bytes()), "{trace} stands in {place}");
+        }
+    }
+    assert!(log.contains("\"level\":\"TRACE\""), "the log is not at its most talkative");
 }

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
 
 /// A server process; it ends with this value.
 pub(crate) struct Process {
@@ -10,6 +11,8 @@ pub(crate) struct Process {
     pub(crate) address: String,
     /// What it said on standard output before it served.
     pub(crate) first_words: String,
+    /// Reads its log to the end.
+    log: Option<JoinHandle<String>>,
 }
 
 pub(crate) fn command(directory: &Path, arguments: &[&str]) -> Command {
@@ -32,22 +35,34 @@ impl Process {
         let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--set", "drain.delay=0s"];
         arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
         let mut child = command(directory, &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let listening = log.by_ref().map(Result::unwrap).find(|line| line.contains("listening")).unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut log = String::new();
+        let listening = loop {
+            let line = lines.next().unwrap();
+            log.extend([&line, "\n"]);
+            if line.contains("\"message\":\"listening\"") {
+                break line;
+            }
+        };
         let listening: serde_json::Value = serde_json::from_str(&listening).unwrap();
         let address = listening["address"].as_str().unwrap().to_owned();
         // A full pipe would stop the server.
-        std::thread::spawn(move || log.for_each(drop));
+        let log = std::thread::spawn(move || {
+            lines.for_each(|line| log.extend([&line, "\n"]));
+            log
+        });
         let mut out = child.stdout.take().unwrap();
         let mut first_words = vec![0; usize::try_from(rustix::io::ioctl_fionread(&out).unwrap()).unwrap()];
         out.read_exact(&mut first_words).unwrap();
-        Process { child, address, first_words: String::from_utf8(first_words).unwrap() }
+        Process { child, address, first_words: String::from_utf8(first_words).unwrap(), log: Some(log) }
     }
 
-    pub(crate) fn stop(mut self) {
+    /// Stops it, which has to go well, and returns its log.
+    pub(crate) fn stop(mut self) -> String {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
         assert!(self.child.wait().unwrap().success());
+        self.log.take().unwrap().join().unwrap()
     }
 
     /// Processor time so far, in ticks.

@@ -14,6 +14,7 @@ pub(crate) struct RawAnswer {
     pub(crate) http_status: u16,
     /// In the headers, or in the trailers.
     pub(crate) status: Option<Status>,
+    pub(crate) body: bytes::Bytes,
 }
 
 // === impl Raw ===
@@ -46,7 +47,7 @@ impl Raw {
         if let Some(trailers) = body.trailers() {
             status = Status::from_header_map(trailers);
         }
-        RawAnswer { http_status, status }
+        RawAnswer { http_status, status, body: body.to_bytes() }
     }
 }
 

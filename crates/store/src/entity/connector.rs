@@ -21,6 +21,7 @@ pub struct Model {
     pub trust_bundle_key: Option<Uuid>,
     pub doc: String,
     pub search_text: String,
+    pub folded: Option<String>,
     pub version: i64,
     pub create_time: i64,
     pub update_time: i64,

@@ -14,6 +14,7 @@ pub struct Model {
     pub not_after: i64,
     pub doc: String,
     pub search_text: String,
+    pub folded: Option<String>,
     pub version: i64,
     pub create_time: i64,
     pub update_time: i64,

@@ -17,7 +17,6 @@ pub struct Model {
     pub name: String,
     pub data_key_id: Uuid,
     pub sealed: Vec<u8>,
-    pub version: i64,
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

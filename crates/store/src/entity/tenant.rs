@@ -11,6 +11,7 @@ pub struct Model {
     pub display_name: String,
     pub doc: String,
     pub search_text: String,
+    pub folded: Option<String>,
     pub version: i64,
     pub create_time: i64,
     pub update_time: i64,

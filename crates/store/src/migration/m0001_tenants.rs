@@ -2,7 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use super::{blob, index, int, of_tenant, reference, text, uuid};
+use super::{blob, index, int, of_tenant, reference, text, text_null, uuid};
 
 pub(super) struct Step;
 
@@ -23,6 +23,7 @@ impl MigrationTrait for Step {
             .col(text(manager, "display_name"))
             .col(text(manager, "doc"))
             .col(text(manager, "search_text"))
+            .col(text_null(manager, "folded"))
             .col(int("version"))
             .col(int("create_time"))
             .col(int("update_time"))
@@ -60,7 +61,6 @@ impl MigrationTrait for Step {
             )
             .col(uuid("data_key_id"))
             .col(blob("sealed"))
-            .col(int("version"))
             .foreign_key(&mut of_tenant("secret"))
             // A data key that seals anything cannot be deleted, and a deleted one cannot seal.
             .foreign_key(&mut reference("secret", "data_key_id", "data_key"))

@@ -138,6 +138,7 @@ pub(super) fn resource_table(manager: &SchemaManager<'_>, name: &'static str) ->
     table
         .col(text(manager, "doc"))
         .col(text(manager, "search_text"))
+        .col(text_null(manager, "folded"))
         .col(int("version"))
         .col(int("create_time"))
         .col(int("update_time"));

@@ -11,7 +11,7 @@ use jackfield_domain::{Secret, Violation, Violations};
 
 use crate::grpc::{parse, render};
 
-/// Longest token, key or custom value.
+/// Longest token, key or custom value, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
 const MAX_FIELDS: usize = 64;
 const MAX_FIELDS_BYTES: usize = 64 * 1024;
@@ -22,7 +22,7 @@ pub(super) fn parse(wrong: &mut Violations, material: pb::CredentialMaterial) ->
     match material {
         Message::Oauth2(tokens) => oauth2(wrong, tokens).map(Material::OAuth2),
         Message::ApiKey(material) => {
-            secret(wrong, "material.api_key.api_key", material.api_key, MAX_TOKEN).map(Material::ApiKey)
+            token(wrong, "material.api_key.api_key", material.api_key).map(Material::ApiKey)
         }
         Message::Basic(basic) => {
             let colon = basic.username.contains(':');
@@ -86,7 +86,7 @@ fn fields(wrong: &mut Violations, fields: BTreeMap<String, String>) -> Option<BT
         if bounded_text(&place, &name, 128, false).is_err() {
             let description = "must have a name of 1 to 128 characters without control characters";
             wrong.push(Violation::field(place, description));
-        } else if let Some(value) = secret(wrong, &place, value, MAX_TOKEN) {
+        } else if let Some(value) = token(wrong, &place, value) {
             parsed.insert(name, value);
         }
     }
@@ -94,9 +94,19 @@ fn fields(wrong: &mut Violations, fields: BTreeMap<String, String>) -> Option<BT
 }
 
 fn optional(wrong: &mut Violations, field: &str, value: String) -> Option<Option<Secret>> {
-    if value.is_empty() { Some(None) } else { secret(wrong, field, value, MAX_TOKEN).map(Some) }
+    if value.is_empty() { Some(None) } else { token(wrong, field, value).map(Some) }
 }
 
+/// A secret whose limit counts bytes.
+fn token(wrong: &mut Violations, field: &str, value: String) -> Option<Secret> {
+    if value.len() > MAX_TOKEN {
+        wrong.push(Violation::field(field, format!("must be at most {MAX_TOKEN} bytes long")));
+        return None;
+    }
+    secret(wrong, field, value, MAX_TOKEN)
+}
+
+/// A secret whose limit counts characters.
 fn secret(wrong: &mut Violations, field: &str, value: String, max: usize) -> Option<Secret> {
     wrong.check(Secret::parse(field, value, max))
 }

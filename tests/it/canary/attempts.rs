@@ -1,0 +1,237 @@
+//! The paths that a call with a secret can go.
+
+use jackfield_testkit::{Canary, Client, Identity, TestServer};
+use prost::Message as _;
+use prost_reflect::{DynamicMessage, Kind, ReflectMessage as _, Value};
+use tonic::Code;
+use uuid::Uuid;
+
+use super::Sown;
+use super::plant::{SecretField, TAKEN, path};
+use super::raw::call;
+
+/// One call with a secret in it.
+struct Attempt {
+    what: &'static str,
+    request: Vec<u8>,
+    headers: &'static [(&'static str, &'static str)],
+    expected: (Code, &'static str),
+}
+
+const ACCEPTED: (Code, &str) = (Code::Ok, "");
+const INVALID: (Code, &str) = (Code::InvalidArgument, "FIELD_INVALID");
+const MALFORMED: (Code, &str) = (Code::InvalidArgument, "MESSAGE_MALFORMED");
+const LATE: (Code, &str) = (Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+
+// === impl Sown ===
+
+impl Sown {
+    /// A good request with a fresh secret.
+    fn request(&mut self, field: &SecretField, what: &str) -> DynamicMessage {
+        self.request_with(field, what, "")
+    }
+
+    /// As [`Sown::request`]; something follows the secret.
+    fn request_with(&mut self, field: &SecretField, what: &str, suffix: &str) -> DynamicMessage {
+        let canary = Canary::new(format!("{}, {what}", field.name()));
+        let unique = format!("n{}", self.canaries.len());
+        let request = field.request(&self.targets, &unique, &format!("{}{suffix}", canary.secret));
+        self.canaries.push(canary);
+        request
+    }
+
+    async fn attempt(&mut self, client: &Client, field: &SecretField, attempt: Attempt) {
+        let Attempt { what, request, headers, expected } = attempt;
+        let reply = call(client, &path(&field.method), &request, headers).await;
+        // The client gives up as early as it lets the server do: either can be first.
+        let given_up = expected == LATE && reply.code == Code::Unknown;
+        assert!(given_up || (reply.code, reply.reason.as_str()) == expected, "{}, {what}: {reply:?}", field.name());
+        self.replies.push((format!("{}, {what}", field.name()), reply));
+    }
+
+    /// Every path that a call with this secret can go while all is well with the server.
+    pub(super) async fn attempts(&mut self, server: &TestServer, field: &SecretField) {
+        let alpha = server.client("alpha");
+        for attempt in [
+            self.simple(field, "accepted", ACCEPTED, |_| {}),
+            self.simple(field, "for show", ACCEPTED, |request| {
+                request.set_field_by_name("validate_only", Value::Bool(true));
+            }),
+            self.simple(field, "a malformed request id", INVALID, |request| set(request, "request_id", "x".to_owned())),
+            self.simple(field, "a bad neighbour", INVALID, |request| rename(request, "\u{7}")),
+            self.simple(field, "taken", taken(field), |request| rename(request, TAKEN)),
+            Attempt { headers: &[("grpc-timeout", "1n")], ..self.simple(field, "too late", LATE, |_| {}) },
+            Attempt { headers: &[("grpc-timeout", "soon")], ..self.simple(field, "a bad header", MALFORMED, |_| {}) },
+        ] {
+            self.attempt(&alpha, field, attempt).await;
+        }
+        for attempt in self.damaged(field) {
+            self.attempt(&alpha, field, attempt).await;
+        }
+        for attempt in self.referring(field) {
+            self.attempt(&alpha, field, attempt).await;
+        }
+        self.repeated(&alpha, field).await;
+        self.strangers(server, field).await;
+    }
+
+    fn simple(
+        &mut self,
+        field: &SecretField,
+        what: &'static str,
+        expected: (Code, &'static str),
+        change: impl FnOnce(&mut DynamicMessage),
+    ) -> Attempt {
+        let mut request = self.request(field, what);
+        change(&mut request);
+        Attempt { what, request: request.encode_to_vec(), headers: &[], expected }
+    }
+
+    /// Requests that do not decode, or whose secret is no good.
+    fn damaged(&mut self, field: &SecretField) -> Vec<Attempt> {
+        let mut attempts = Vec::new();
+        let mut add = |what, request, expected| attempts.push(Attempt { what, request, headers: &[], expected });
+
+        let request = self.request_with(field, "too long", &"x".repeat(70_000));
+        add("too long", request.encode_to_vec(), INVALID);
+
+        let mut request = self.request(field, "too large").encode_to_vec();
+        // An unknown field, number 1000, of 300 KiB.
+        request.extend([0xc2, 0x3e, 0x80, 0xe0, 0x12]);
+        request.extend(vec![b'x'; 300 * 1024]);
+        add("too large", request, (Code::ResourceExhausted, "QUOTA_EXCEEDED"));
+
+        let request = self.request(field, "cut off").encode_to_vec();
+        add("cut off", request[..request.len() - 1].to_vec(), MALFORMED);
+
+        let mut request = self.request_with(field, "not UTF-8", "\u{1}").encode_to_vec();
+        let secret = self.canaries.last().unwrap().secret.clone();
+        let end = request.windows(secret.len()).position(|window| window == secret.as_bytes()).unwrap() + secret.len();
+        request[end] = 0xff;
+        add("not UTF-8", request, MALFORMED);
+
+        // The secret stands where a message is to be.
+        let canary = Canary::new(format!("{}, of the wrong type", field.name()));
+        let message = field.method.input().fields().find(|field| matches!(field.kind(), Kind::Message(_))).unwrap();
+        let tag = u8::try_from(message.number() << 3 | 2).unwrap();
+        let request = [&[tag, canary.secret.len() as u8], canary.secret.as_bytes()].concat();
+        self.canaries.push(canary);
+        add("of the wrong type", request, MALFORMED);
+        attempts
+    }
+
+    /// Requests that are about something that is not there, or is not as they say.
+    fn referring(&mut self, field: &SecretField) -> Vec<Attempt> {
+        let name = field.method.name();
+        let nobody = || Uuid::now_v7().to_string();
+        if let Some(resource) = name.strip_prefix("Update") {
+            let missing = match resource {
+                "Connector" => "CONNECTOR_NOT_FOUND",
+                "Connection" => "CONNECTION_NOT_FOUND",
+                "Credential" => "CREDENTIAL_NOT_FOUND",
+                other => panic!("UpdateX of {other} is new here"),
+            };
+            let mask = |request: &mut DynamicMessage| {
+                let descriptor = request.descriptor().get_field_by_name("update_mask").unwrap();
+                let mut mask = request.get_field(&descriptor).into_owned();
+                let paths = Value::List(vec![Value::String("nothing.there".to_owned())]);
+                mask.as_message_mut().unwrap().set_field_by_name("paths", paths);
+                request.set_field(&descriptor, mask);
+            };
+            return vec![
+                self.simple(field, "stale", (Code::Aborted, "ETAG_MISMATCH"), |request| {
+                    set(request, "etag", "W/\"0-0\"".to_owned());
+                }),
+                self.simple(field, "not there", (Code::NotFound, missing), |request| {
+                    set(request, "reference", nobody())
+                }),
+                self.simple(field, "a bad mask", INVALID, mask),
+            ];
+        }
+        match name {
+            "CreateConnector" => vec![self.simple(field, "no key", (Code::NotFound, "KEY_NOT_FOUND"), |request| {
+                set_inner(request, "client_identity_key", nobody());
+            })],
+            "CreateConnection" | "CreateCredential" => {
+                vec![self.simple(field, "no connector", (Code::NotFound, "CONNECTOR_NOT_FOUND"), |request| {
+                    set_inner(request, "connector", nobody());
+                })]
+            }
+            // A key refers to nothing.
+            "ImportKey" => Vec::new(),
+            other => panic!("{other} is new here"),
+        }
+    }
+
+    /// The same request id again: with the same body, and with another secret.
+    async fn repeated(&mut self, client: &Client, field: &SecretField) {
+        let id = Uuid::now_v7().to_string();
+        let with_id = |request: &mut DynamicMessage| set(request, "request_id", id.clone());
+        let first = self.simple(field, "with a request id", ACCEPTED, with_id);
+        let request = first.request.clone();
+        self.attempt(client, field, first).await;
+        let conflict = (Code::FailedPrecondition, "REQUEST_ID_CONFLICT");
+        let other = self.simple(field, "with a used request id", conflict, with_id);
+        self.attempt(client, field, other).await;
+        let again = Attempt { what: "repeated", request, headers: &[], expected: ACCEPTED };
+        self.attempt(client, field, again).await;
+    }
+
+    /// Callers without a right, without an identity, and with a wrong path.
+    async fn strangers(&mut self, server: &TestServer, field: &SecretField) {
+        let reader = self.simple(field, "without the right", (Code::PermissionDenied, "SCOPE_DENIED"), |_| {});
+        self.attempt(&server.client("reader"), field, reader).await;
+        let expected = (Code::Unauthenticated, "CALLER_UNAUTHENTICATED");
+        let unknown = self.simple(field, "by nobody known", expected, |_| {});
+        let nobody = server.client_with(&server.pki().client(Identity::of("nobody")));
+        self.attempt(&nobody, field, unknown).await;
+
+        let request = self.request(field, "to no method").encode_to_vec();
+        let reply = call(&server.client("alpha"), &format!("{}s", path(&field.method)), &request, &[]).await;
+        assert_eq!((reply.code, reply.reason.as_str()), (Code::Unimplemented, "METHOD_UNKNOWN"));
+        self.replies.push((format!("{}, to no method", field.name()), reply));
+    }
+
+    /// All fields at once, while something is wrong with the database.
+    pub(super) async fn with_failing_database(
+        &mut self,
+        server: &TestServer,
+        fields: &[SecretField],
+        what: &'static str,
+        expected: (Code, &'static str),
+    ) {
+        let alpha = &server.client("alpha");
+        let requests: Vec<_> = fields.iter().map(|field| self.request(field, what).encode_to_vec()).collect();
+        let calls = fields.iter().zip(&requests).map(|(field, request)| async move {
+            (format!("{}, {what}", field.name()), call(alpha, &path(&field.method), request, &[]).await)
+        });
+        for (name, reply) in futures::future::join_all(calls).await {
+            assert_eq!((reply.code, reply.reason.as_str()), expected, "{name}");
+            self.replies.push((name, reply));
+        }
+    }
+}
+
+fn taken(field: &SecretField) -> (Code, &'static str) {
+    let by_external_id = field.method.name().ends_with("Credential");
+    (Code::AlreadyExists, if by_external_id { "EXTERNAL_ID_TAKEN" } else { "NAME_TAKEN" })
+}
+
+fn set(request: &mut DynamicMessage, field: &str, value: String) {
+    request.try_set_field_by_name(field, Value::String(value)).unwrap_or_else(|error| panic!("{field}: {error}"));
+}
+
+/// Sets a text of the resource in a request.
+fn set_inner(request: &mut DynamicMessage, field: &str, value: String) {
+    let resources = ["connector", "connection", "credential", "key"];
+    let outer = request.descriptor().fields().find(|field| resources.contains(&field.name())).expect("a resource");
+    let mut resource = request.get_field(&outer).into_owned();
+    set(resource.as_message_mut().expect("a message"), field, value);
+    request.set_field(&outer, resource);
+}
+
+/// Gives the resource in a request another name, or what goes for one.
+fn rename(request: &mut DynamicMessage, name: &str) {
+    let of_credential = request.descriptor().get_field_by_name("credential").is_some();
+    set_inner(request, if of_credential { "external_id" } else { "name" }, name.to_owned());
+}

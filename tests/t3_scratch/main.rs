@@ -1,5 +1,0 @@
-//! Scratch.
-mod filter;
-mod isolation;
-mod pagination;
-mod plans;
