@@ -4,10 +4,12 @@ mod keyring;
 mod rewrap;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jackfield_api::v1;
 use jackfield_domain::{Clock, SystemClock};
-use jackfield_testkit::{Backend, Client, TestServer, collect, expect_status, fixture, on_both};
+use jackfield_testkit::{Backend, Client, Refusal, TestServer, collect, expect_status, fixture, on_both};
+use tokio::time::{Instant, sleep};
 use tonic::{Code, Response, Status};
 use uuid::Uuid;
 
@@ -21,7 +23,10 @@ fn delete(reference: &str, cascade: bool) -> v1::DeleteTenantRequest {
     v1::DeleteTenantRequest { reference: reference.to_owned(), cascade, ..Default::default() }
 }
 
-async fn created(client: &Client, request: v1::CreateTenantRequest) -> Result<Response<v1::CreateTenantResponse>, Status> {
+async fn created(
+    client: &Client,
+    request: v1::CreateTenantRequest,
+) -> Result<Response<v1::CreateTenantResponse>, Status> {
     client.admin().create_tenant(request).await
 }
 
@@ -83,8 +88,18 @@ async fn fill(server: &TestServer, client: &Client) {
 /// How many rows each table has.
 async fn rows(server: &TestServer) -> BTreeMap<&'static str, String> {
     let tables = [
-        "tenant", "data_key", "secret", "label", "key", "connector", "connection", "user_connector", "credential",
-        "configuration", "idempotency", "audit_event",
+        "tenant",
+        "data_key",
+        "secret",
+        "label",
+        "key",
+        "connector",
+        "connection",
+        "user_connector",
+        "credential",
+        "configuration",
+        "idempotency",
+        "audit_event",
     ];
     let mut rows = BTreeMap::new();
     for table in tables {
@@ -220,16 +235,23 @@ on_both! {
         assert_eq!(empty["secret"], "0");
         steps::revealed(&server.client("beta"), "ext:work").await;
 
-        // Its callers are known, but have no tenant; on every replica, whatever the call, at once.
-        for server in [&server, &replica] {
-            for name in ["alpha", "reader"] {
-                let lists = server.client(name).connectors().list_connectors(v1::ListConnectorsRequest::default()).await;
-                let refusal = expect_status(lists, Code::PermissionDenied, "TENANT_UNKNOWN");
-                assert_eq!(refusal.metadata("tenant"), "alpha");
-            }
+        // Its callers are known, but have no tenant: here at once, on other replicas within a moment.
+        for name in ["alpha", "reader"] {
+            let result = server.client(name).connectors().list_connectors(v1::ListConnectorsRequest::default()).await;
+            let refusal = expect_status(result, Code::PermissionDenied, "TENANT_UNKNOWN");
+            assert_eq!(refusal.metadata("tenant"), "alpha");
+        }
+        let patience = Instant::now() + Duration::from_secs(5);
+        loop {
             let reveal = v1::RevealCredentialRequest { reference: "ext:work".to_owned(), purpose: "a last look".to_owned() };
-            let result = server.client("alpha").credentials().reveal_credential(reveal).await;
-            expect_status(result, Code::PermissionDenied, "TENANT_UNKNOWN");
+            let status = replica.client("alpha").credentials().reveal_credential(reveal).await.unwrap_err();
+            if status.code() == Code::PermissionDenied {
+                drop(Refusal::check(status, Code::PermissionDenied, "TENANT_UNKNOWN"));
+                break;
+            }
+            drop(Refusal::check(status, Code::NotFound, "CREDENTIAL_NOT_FOUND"));
+            assert!(Instant::now() < patience, "the replica still knows the tenant");
+            sleep(Duration::from_millis(50)).await;
         }
         expect_status(send(delete("name:alpha", true)).await, Code::NotFound, "TENANT_NOT_FOUND");
         let missing = v1::DeleteTenantRequest { allow_missing: true, ..delete("name:alpha", true) };
@@ -283,7 +305,7 @@ on_both! {
         let file = std::fs::read_to_string(server.data_dir().join("keyring.toml")).unwrap();
         assert_eq!(first.key_encryption_keys, [first.active_key_encryption_key.clone()]);
         assert!(file.contains(&format!("active = \"{}\"", first.active_key_encryption_key)));
-        assert!(first.reveal_enabled && !first.development_mode);
+        assert!(first.reveal_enabled && first.development_mode);
         let started = first.start_time.unwrap();
         assert!(started.seconds >= before.seconds() && started.seconds <= SystemClock.now().seconds(), "{started:?}");
 

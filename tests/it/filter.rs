@@ -68,7 +68,7 @@ on_both! {
             ("\"(c)\"", &["quotes"]),
             ("*mail*", &["gmail"]),
             ("[a-z]", &[]),
-            ("\"OR\"", &["giants", "gmail", "street"]),
+            ("\"OR\"", &["giants"]),
         ]).await;
     }
 

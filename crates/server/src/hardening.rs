@@ -1,16 +1,19 @@
-//! What keeps the memory of this process to itself.
+//! What keeps the memory of this process to itself, and what it may ask of the system.
 
 use std::io;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
-/// No core dumps, and no attaching or reading of `/proc/<pid>/mem` by other processes of the same user.
+/// No core dumps, and no attaching or reading of `/proc/<pid>/mem` by other processes of the same user. As many
+/// open files as allowed: the usual soft limit of 1024 is for programs that use `select`.
 ///
 /// # Errors
 /// The system refuses.
 pub fn harden() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?;
     Ok(())
 }
 

@@ -32,6 +32,10 @@ pub enum OpenError {
     KeyringVariable(String),
     #[error("there is no keyring {}: restore it, or make a new one with `jackfield keys new` if the database is empty", .0.display())]
     KeyringMissing(PathBuf),
+    #[error("there is no keyring {}, but a database {}: restore the keyring, or remove the database if it holds nothing", keyring.display(), database.display())]
+    KeyringLost { keyring: PathBuf, database: PathBuf },
+    #[error("cannot make the database {}: {source}", path.display())]
+    DatabaseFile { path: PathBuf, source: std::io::Error },
     #[error("cannot make the data directory {}: {source}", path.display())]
     DataDirectory { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
@@ -74,6 +78,7 @@ pub async fn open_with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<A
         None => false,
     };
     let vault = Vault::new(load_keyring(config)?);
+    make_database_file(&settings.database)?;
     let services = match Services::open(settings, vault, clock).await {
         Ok(services) => services,
         Err(error) => {
@@ -93,7 +98,9 @@ pub async fn open_with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<A
 /// The database is away or newer than this program.
 pub async fn migrate(config: &Config) -> Result<String, OpenError> {
     make_data_directory(&config.data_dir)?;
-    Ok(Services::migrate(&database(config)?, pool(config)).await?)
+    let database = database(config)?;
+    make_database_file(&database)?;
+    Ok(Services::migrate(&database, pool(config)).await?)
 }
 
 /// Reads the keyring from where the configuration says.
@@ -121,14 +128,40 @@ pub fn make_data_directory(path: &Path) -> Result<(), OpenError> {
     made.map_err(|source| OpenError::DataDirectory { path: path.to_owned(), source })
 }
 
+/// An empty SQLite file for the owner only, if there is none: its directory may be open to others. SQLite gives the files
+/// that it makes beside it the same mode.
+fn make_database_file(database: &Database) -> Result<(), OpenError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let Database::Sqlite(path) = database else { return Ok(()) };
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(OpenError::DatabaseFile { path: path.clone(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses to make a keyring beside a database whose keyring is gone: the fresh key could not open it.
+///
+/// # Errors
+/// [`OpenError::KeyringLost`], or a database URL that cannot be read.
+pub(crate) fn refuse_second_keyring(config: &Config, keyring: &Path) -> Result<(), OpenError> {
+    // In this order: whoever starts beside us on nothing makes the keyring before the database.
+    match database(config)? {
+        Database::Sqlite(database) if database.exists() && !keyring.exists() => {
+            Err(OpenError::KeyringLost { keyring: keyring.to_owned(), database })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether a keyring was made because there was none.
 fn ensure_keyring(config: &Config, path: &Path) -> Result<bool, OpenError> {
-    // In this order: whoever starts beside us on nothing makes the keyring before the database.
-    let database_exists = matches!(database(config)?, Database::Sqlite(file) if file.exists());
+    refuse_second_keyring(config, path)?;
     if path.exists() {
         return Ok(false);
     }
-    if !config.development() || database_exists {
+    if !config.development() {
         return Err(OpenError::KeyringMissing(path.to_owned()));
     }
     match keyring_provider::file::create_new(path) {
@@ -162,7 +195,7 @@ fn pool(config: &Config) -> PoolSettings {
     PoolSettings { max_connections, acquire_timeout }
 }
 
-fn database(config: &Config) -> Result<Database, OpenError> {
+pub(crate) fn database(config: &Config) -> Result<Database, OpenError> {
     let url = config.database_url();
     match url.expose().split_once(':') {
         Some(("sqlite", path)) => {

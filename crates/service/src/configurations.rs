@@ -68,7 +68,7 @@ impl Services {
         };
         let found = match (&reference.configuration, &credential) {
             (None, Some(credential)) => read.configuration_fetch(tenant, credential.default_configuration).await?,
-            (None, None) => return Err(needs_credential("reference", "must be given, or credential instead of it")),
+            (None, None) => return Err(needs_credential("reference", NOTHING_NAMED)),
             (Some(Ref::Id(id)), _) => read.configuration_fetch(tenant, ConfigurationId(*id)).await?,
             (Some(Ref::External(external)), Some(credential)) => {
                 read.configuration_fetch_by_external_id(tenant, credential.id, external).await?
@@ -189,6 +189,7 @@ async fn configuration_locked(
             found.map(|found| found.id)
         }
         (None, Some(credential)) => Some(credential.default_configuration),
+        (None, None) => return Err(needs_credential("reference", NOTHING_NAMED)),
         _ => return Err(needs_credential("credential", EXTERNAL_NEEDS_PARENT)),
     };
     let Some(id) = id else { return Ok(None) };
@@ -211,5 +212,6 @@ fn needs_credential(field: &str, description: &str) -> Error {
     Violation::reference(field, description).into()
 }
 
+const NOTHING_NAMED: &str = "must be given, or credential instead of it";
 const EXTERNAL_NEEDS_PARENT: &str =
     "is required with an \"ext:\" reference: external ids are unique in a credential only";

@@ -63,7 +63,9 @@ impl Services {
         };
         change.txn.rewrap_insert(&row).await?;
         let row = self.finish(caller, mutation, change, row).await?;
-        self.rewrap_work(row.clone());
+        if !mutation.validate_only {
+            self.rewrap_work(row.clone());
+        }
         Ok(row)
     }
 
@@ -148,8 +150,6 @@ impl Worker {
         loop {
             // Another key may have become active since the re-wrap was started, by this process or by one that died. The
             // vault wraps with that, and so it is what remains to be looked for.
-            self.row.kek_id = self.services.shared.vault.active_key_id();
-            // The vault wraps with the key that is active now. If another was activated since, that is the one to reach.
             self.row.kek_id = self.services.shared.vault.active_key_id();
             let limit = BATCH + self.failed.len() as u64;
             let rows = self.services.shared.store.read().data_keys_of_other_keks(&self.row.kek_id, limit).await?;

@@ -87,7 +87,7 @@ async fn send(
     credential: &v1::Credential,
     configuration: v1::Configuration,
 ) -> Result<Response<v1::UpdateConfigurationResponse>, Status> {
-    client.configurations().update_configuration(update("", &credential.id, configuration)).await
+    client.configurations().update_configuration(update(&credential.default_configuration, "", configuration)).await
 }
 
 on_both! {
@@ -184,7 +184,7 @@ on_both! {
         // One more by itself is one too many as well.
         let one_more = v1::UpdateConfigurationRequest {
             update_mask: fixture::mask(["workflow_settings.another"]),
-            ..update("", &credential.id, workflows([("another".to_owned(), None)]))
+            ..update(&credential.default_configuration, "", workflows([("another".to_owned(), None)]))
         };
         let result = client.configurations().update_configuration(one_more).await;
         expect_status(result, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&[field]);
@@ -200,7 +200,7 @@ on_both! {
         assert_eq!(refusal.description(field), "is larger than 64 KiB");
         let grown = v1::UpdateConfigurationRequest {
             update_mask: fixture::mask(["workflow_settings.w4"]),
-            ..update("", &credential.id, workflows([("w4".to_owned(), quarter(KIB))]))
+            ..update(&credential.default_configuration, "", workflows([("w4".to_owned(), quarter(KIB))]))
         };
         let result = client.configurations().update_configuration(grown).await;
         expect_status(result, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&[field]);

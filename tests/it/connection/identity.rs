@@ -91,6 +91,21 @@ on_both! {
         }
     }
 
+    async fn the_connector_must_be_named_and_be_there(server) {
+        let alpha = server.client("alpha");
+        connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
+        let on = |connector: &str| v1::Connection { connector: connector.to_owned(), ..a_small_one("x") };
+        for wrong in ["", " ", "Gmail", "ext:Gmail", "name:", "name:\n"] {
+            let refused = try_create(&alpha, on(wrong)).await;
+            expect_status(refused, Code::InvalidArgument, "REFERENCE_INVALID").expect_fields(&["connection.connector"]);
+        }
+        for absent in ["name:Outlook", &*Uuid::now_v7().to_string()] {
+            let refused = expect_status(try_create(&alpha, on(absent)).await, Code::NotFound, "CONNECTOR_NOT_FOUND");
+            assert_eq!((refused.metadata("resource"), refused.metadata("reference")), ("connector", absent));
+        }
+        assert_eq!(list(&alpha).await, []);
+    }
+
     async fn what_another_tenant_has_is_as_if_it_were_not(server) {
         let (alpha, beta) = (server.client("alpha"), server.client("beta"));
         let connector = connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
@@ -241,7 +256,7 @@ on_both! {
         let request =
             v1::DeleteConnectionRequest { reference: stored.id.clone(), validate_only: true, ..Default::default() };
         assert!(alpha.connections().delete_connection(request).await.unwrap().into_inner().deleted);
-        assert_eq!(list(&alpha).await, [stored.clone()]);
+        assert_eq!(list(&alpha).await, std::slice::from_ref(&stored));
         let secret = connector::sealed(&server, jackfield_domain::Resource::Connection, &stored.id, "client_secret/").await;
         assert_eq!(secret, None);
     }

@@ -138,7 +138,6 @@ on_both! {
             ("list", list(&alpha).await[0].encode_to_vec()),
             ("an error", format!("{taken:?} {invalid:?}").into_bytes()),
             ("the details of an error", [taken.details(), invalid.details()].concat()),
-            ("the database", server.stored_bytes()),
         ] {
             canary.assert_not_in(place, &bytes);
         }

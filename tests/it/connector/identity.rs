@@ -143,6 +143,22 @@ on_both! {
         assert_eq!(list(&alpha).await, []);
     }
 
+    async fn references_to_keys_have_two_forms(server) {
+        let alpha = server.client("alpha");
+        for wrong in [" ", "mine", "ext:mine", "name:", "name:\u{1}"] {
+            let key = wrong.to_owned();
+            let identity = v1::Connector { client_identity_key: key.clone(), ..fixture::a_connector("x") };
+            let bundle = v1::Connector { trust_bundle_key: key, ..fixture::a_connector("x") };
+            for (connector, field) in
+                [(identity, "connector.client_identity_key"), (bundle, "connector.trust_bundle_key")]
+            {
+                let refused = try_create(&alpha, connector).await;
+                expect_status(refused, Code::InvalidArgument, "REFERENCE_INVALID").expect_fields(&[field]);
+            }
+        }
+        assert_eq!(list(&alpha).await, []);
+    }
+
     async fn a_reader_changes_nothing(server) {
         let (alpha, reader) = (server.client("alpha"), server.client("reader"));
         let connector = create(&alpha, fixture::a_connector("Gmail")).await;

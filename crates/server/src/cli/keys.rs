@@ -19,6 +19,8 @@ use crate::open;
 const POLL: Duration = Duration::from_millis(500);
 /// A server that is away for so many questions in a row is not waited for.
 const PATIENCE: u32 = 20;
+/// How many reload intervals a server has to take in the keyring file.
+const RELOADS: u32 = 5;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeysCommand {
@@ -63,6 +65,7 @@ pub(super) fn run(config: &Config, command: KeysCommand) -> Result<(), CommandEr
 fn new(config: &Config, command: &NewKey) -> Result<(), CommandError> {
     let path = keyring_file(config)?;
     open::make_data_directory(&config.data_dir)?;
+    open::refuse_second_keyring(config, &path)?;
     if !path.exists() {
         let keyring = file::create_new(&path)?;
         return say(format_args!("Made {} with the active key {}.", path.display(), keyring.active_id()));
@@ -98,13 +101,31 @@ fn keyring_file(config: &Config) -> Result<std::path::PathBuf, CommandError> {
 
 async fn rewrap(config: &Config, command: &Rewrap) -> Result<(), CommandError> {
     let mut admin = AdminServiceClient::new(command.client.connect(config).await?);
-    let request = RewrapSecretsRequest { reseal: command.reseal, request_id: Uuid::now_v7().to_string() };
-    let started = admin.rewrap_secrets(request).await?.into_inner().status.ok_or("the server said nothing")?;
-    let bar = ProgressBar::new(total(&started));
-    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {elapsed}")?);
-    bar.set_message(started.key_encryption_key.clone());
-    let ended = follow(&mut admin, started, &bar).await?;
-    bar.finish_and_clear();
+    // Without the file here, as for a server on another machine, what the server has is what counts.
+    let expected = match config.vault.provider {
+        VaultProvider::File if config.keyring_file().exists() => {
+            Some(open::load_keyring(config)?.active_id().to_owned())
+        }
+        VaultProvider::File | VaultProvider::Environment => None,
+    };
+    let mut reloads = 0;
+    let ended = loop {
+        let ended = run_rewrap(&mut admin, command.reseal).await?;
+        let Some(expected) = expected.as_ref().filter(|expected| **expected != ended.key_encryption_key) else {
+            break ended;
+        };
+        if reloads == RELOADS {
+            return Err(format!(
+                "the server wraps with {}, but the active key of {} is {expected}: it does not read this file, or its \
+                 log says why it does not take it",
+                ended.key_encryption_key,
+                config.keyring_file().display()
+            )
+            .into());
+        }
+        reloads += 1;
+        tokio::time::sleep(config.vault.reload_interval).await;
+    };
     say(format_args!(
         "{} data keys are wrapped with {}, {} secrets were sealed anew, {} failed.",
         ended.data_keys_done, ended.key_encryption_key, ended.secrets_done, ended.failed
@@ -114,6 +135,18 @@ async fn rewrap(config: &Config, command: &Rewrap) -> Result<(), CommandError> {
     } else {
         Err("the re-wrap ended with failures; the log says which".into())
     }
+}
+
+/// One re-wrap from its start to its end.
+async fn run_rewrap(admin: &mut AdminServiceClient<Channel>, reseal: bool) -> Result<RewrapStatus, CommandError> {
+    let request = RewrapSecretsRequest { reseal, request_id: Uuid::now_v7().to_string(), validate_only: false };
+    let started = admin.rewrap_secrets(request).await?.into_inner().status.ok_or("the server said nothing")?;
+    let bar = ProgressBar::new(total(&started));
+    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {elapsed}")?);
+    bar.set_message(started.key_encryption_key.clone());
+    let ended = follow(admin, started, &bar).await?;
+    bar.finish_and_clear();
+    Ok(ended)
 }
 
 /// Shows the progress until the end. A server that restarts in between goes on by itself.

@@ -1,12 +1,14 @@
 //! `jackfield serve`.
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jackfield_domain::SystemClock;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{CommandError, say};
+use crate::backend::Backend;
 use crate::config::{Config, VaultProvider};
 use crate::telemetry::Tracing;
 use crate::{Server, hardening, open, pki};
@@ -17,23 +19,26 @@ const WATCHDOG_MARGIN: Duration = Duration::from_secs(12);
 pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     let tracing = Tracing::init(&config.telemetry)?;
     hardening::quiet_panics();
-    let made = make_what_is_missing(&config)?;
+    let development_pki = ensure_pki(&config)?;
     let stop_time = config.drain.delay + config.drain.grace + WATCHDOG_MARGIN;
-    let backend = open::open(&config).await?;
+    let backend = open_and_tell(&config).await?;
     let server = Server::bind(config.clone(), backend).await?;
-    made.tell(&config, &server)?;
+    if let (true, Some(address)) = (development_pki, server.local_addr()) {
+        tell_how_to_call(&config, address)?;
+    }
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let complete = server
-        .serve(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            watchdog(stop_time);
-        })
-        .await;
+    // Two of them, because each sees every signal.
+    let (mut first, mut both) = (StopSignals::new()?, StopSignals::new()?);
+    let serving = server.serve(async move {
+        first.next().await;
+        watchdog(stop_time);
+    });
+    let complete = tokio::select! {
+        complete = serving => complete,
+        () = async { both.next().await; both.next().await } => {
+            return Err("calls were cut by a second signal".into());
+        }
+    };
     tokio::task::spawn_blocking(move || tracing.shutdown()).await?;
     if complete { Ok(()) } else { Err("calls were cut at the end of the grace".into()) }
 }
@@ -47,42 +52,67 @@ fn watchdog(after: Duration) {
     });
 }
 
-/// What the first start makes.
-struct Made {
-    pki: bool,
-    keyring: bool,
-}
-
-fn make_what_is_missing(config: &Config) -> Result<Made, CommandError> {
+/// Makes the certificates of development and says so at once: whatever fails later, they are there. Whether they are used.
+fn ensure_pki(config: &Config) -> Result<bool, CommandError> {
     open::make_data_directory(&config.data_dir)?;
     // A configuration that names its certificates does not need ours.
     let own = config.listen.plaintext || !config.tls.certificate.as_os_str().is_empty();
-    let pki = config.development() && !own && pki::ensure(&config.pki_dir(), &SystemClock)?;
-    let keyring = config.vault.provider == VaultProvider::File && !config.keyring_file().exists();
-    Ok(Made { pki, keyring })
+    if !config.development() || own {
+        return Ok(false);
+    }
+    let directory = config.pki_dir();
+    if pki::ensure(&directory, &SystemClock)? {
+        say(format_args!(
+            "Made {}: an authority, a server certificate for localhost, and the client certificate of the principal \
+             \"operator\".",
+            directory.display()
+        ))?;
+    }
+    Ok(true)
 }
 
-impl Made {
-    fn tell(&self, config: &Config, server: &Server) -> Result<(), CommandError> {
-        let pki = config.pki_dir();
-        let shown = |path: &Path| path.display().to_string();
-        if self.keyring {
-            say(format_args!(
-                "Made {}: the key that everything is sealed with. Without it the database cannot be opened; keep a copy \
-                 of it apart from the database.",
-                shown(&config.keyring_file())
-            ))?;
+/// As [`open::open`]; a keyring that it made is told even if the rest failed.
+async fn open_and_tell(config: &Config) -> Result<Arc<dyn Backend>, CommandError> {
+    let keyring = config.keyring_file();
+    let missing = config.vault.provider == VaultProvider::File && !keyring.exists();
+    let opened = open::open(config).await;
+    if missing && keyring.exists() {
+        say(format_args!(
+            "Made {}: the key that everything is sealed with. Without it the database cannot be opened; keep a copy of \
+             it apart from the database.",
+            keyring.display()
+        ))?;
+    }
+    Ok(opened?)
+}
+
+fn tell_how_to_call(config: &Config, address: SocketAddr) -> Result<(), CommandError> {
+    let pki = config.pki_dir();
+    say(format_args!(
+        "Try:\n  grpcurl -cacert {} -cert {} -key {} {address} list",
+        pki.join("ca.pem").display(),
+        pki.join("client.pem").display(),
+        pki.join("client-key.pem").display(),
+    ))
+}
+
+/// The signals that ask to stop.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+// === impl StopSignals ===
+
+impl StopSignals {
+    fn new() -> std::io::Result<Self> {
+        Ok(StopSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-        if let (true, Some(address)) = (self.pki, server.local_addr()) {
-            say(format_args!(
-                "Made {}: an authority, a server certificate for localhost, and the client certificate of the principal \
-                 \"operator\". Try:\n  grpcurl -cacert {} -cert {} -key {} {address} list",
-                shown(&pki),
-                shown(&pki.join("ca.pem")),
-                shown(&pki.join("client.pem")),
-                shown(&pki.join("client-key.pem")),
-            ))?;
-        }
-        Ok(())
     }
 }

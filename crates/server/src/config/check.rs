@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use jackfield_domain::principal::Rights;
+use jackfield_domain::text::TenantName;
+use tracing_subscriber::EnvFilter;
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, OPERATOR_SPIFFE};
+use crate::open;
 
 impl Config {
     /// Checks what types cannot say.
@@ -15,6 +18,7 @@ impl Config {
         self.check_listen(&mut problems);
         self.check_bounds(&mut problems);
         self.check_identity(&mut problems);
+        self.check_texts(&mut problems);
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
     }
 
@@ -25,6 +29,7 @@ impl Config {
 
     fn check_listen(&self, problems: &mut Vec<String>) {
         let listen = &self.listen;
+        let mut addresses = HashSet::new();
         for (key, address) in [
             ("listen.address", &listen.address),
             ("listen.health_address", &listen.health_address),
@@ -32,6 +37,10 @@ impl Config {
         ] {
             if !address.is_empty() && address.parse::<SocketAddr>().is_err() {
                 problems.push(format!("{key}: \"{address}\" is not an IP address and port"));
+            }
+            let fixed = address.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
+            if fixed.is_some_and(|address| !addresses.insert(address)) {
+                problems.push(format!("{key}: another listener has {address} already"));
             }
         }
         if listen.address.is_empty() && listen.unix_socket.as_os_str().is_empty() {
@@ -132,7 +141,9 @@ impl Config {
                 problems.push(format!("{key}.tenant: must be set"));
             }
             match known_by.as_slice() {
-                [one] if identities.insert(*one) => {}
+                // Names in DNS do not tell cases apart.
+                [("dns", name)] if identities.insert(("dns", name.to_ascii_lowercase())) => {}
+                [(kind, value)] if *kind != "dns" && identities.insert((*kind, (*value).clone())) => {}
                 [(kind, value)] => problems.push(format!("{key}.{kind}: \"{value}\" stands there twice")),
                 _ => problems.push(format!("{key}: exactly one of spiffe, dns and subject must be set")),
             }
@@ -145,6 +156,34 @@ impl Config {
             for right in &principal.rights {
                 if Rights::default().with_pattern(right).is_none() {
                     problems.push(format!("{key}.rights: \"{right}\" names no right"));
+                }
+            }
+        }
+    }
+}
+
+impl Config {
+    /// What is read only when the server starts would be found too late.
+    fn check_texts(&self, problems: &mut Vec<String>) {
+        if let Err(error) = open::database(self) {
+            problems.push(error.to_string());
+        }
+        if let Err(error) = EnvFilter::try_new(&self.telemetry.log_filter) {
+            problems.push(format!("telemetry.log_filter: {error}"));
+        }
+        match self.bootstrap.tenant.as_str() {
+            "" if self
+                .principals()
+                .iter()
+                .any(|principal| principal.spiffe == OPERATOR_SPIFFE && principal.tenant.is_empty()) =>
+            {
+                let message = "must be set in mode \"development\": the principal \"operator\" belongs to it";
+                problems.push(format!("bootstrap.tenant: {message}"));
+            }
+            "" => {}
+            name => {
+                if let Err(violation) = TenantName::parse("bootstrap.tenant", name) {
+                    problems.push(format!("bootstrap.tenant: {}", violation.description));
                 }
             }
         }

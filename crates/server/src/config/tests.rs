@@ -75,8 +75,8 @@ fn later_layers_win() {
 
 #[test]
 fn a_text_that_looks_like_a_number_stays_a_text() {
-    assert_eq!(from_flags(&["bootstrap.tenant=42"]).unwrap().bootstrap.tenant, "42");
-    assert_eq!(from_flags(&["bootstrap.tenant=\"42\""]).unwrap().bootstrap.tenant, "42");
+    assert_eq!(from_flags(&["data_dir=42"]).unwrap().data_dir, PathBuf::from("42"));
+    assert_eq!(from_flags(&["data_dir=\"42\""]).unwrap().data_dir, PathBuf::from("42"));
 }
 
 #[test]
@@ -176,8 +176,14 @@ fn everything_that_does_not_fit_together_is_reported_at_once() {
         "limits.max_calls=0",
         "limits.send_buffer=1B",
         "deadlines.default=2h",
+        "listen.health_address=127.0.0.1:9000",
+        "telemetry.prometheus_address=127.0.0.1:9000",
+        "telemetry.log_filter=info,=x=",
+        "database.url=mysql://me:hunter2@db/jackfield",
+        "bootstrap.tenant=not a tenant",
         "tls.reload_interval=0s",
-        "identity.principals=[{name=\"a\",rights=[\"no.right\"],spiffe=\"http://x\",dns=\"*.x\"}]",
+        "identity.principals=[{name=\"a\",rights=[\"no.right\"],spiffe=\"http://x\",dns=\"*.x\"},\
+         {name=\"b\",tenant=\"t\",dns=\"a.example\"},{name=\"c\",tenant=\"t\",dns=\"A.example\"}]",
     ])
     .unwrap_err();
     let ConfigError::Invalid(problems) = error else { panic!("{error}") };
@@ -188,6 +194,11 @@ fn everything_that_does_not_fit_together_is_reported_at_once() {
         "limits.send_buffer",
         "deadlines.default",
         "tls.reload_interval",
+        "telemetry.prometheus_address: another listener",
+        "telemetry.log_filter",
+        "database.url",
+        "bootstrap.tenant",
+        "principals[2].dns",
         "principals[0].tenant",
         "principals[0]: exactly one",
         "principals[0].spiffe",
@@ -196,6 +207,13 @@ fn everything_that_does_not_fit_together_is_reported_at_once() {
     ] {
         assert!(problems.iter().any(|problem| problem.contains(key)), "{key} is not in {problems:#?}");
     }
+}
+
+#[test]
+fn the_operator_of_development_needs_a_tenant() {
+    let error = from_flags(&["bootstrap.tenant="]).unwrap_err().to_string();
+    assert!(error.contains("bootstrap.tenant: must be set"), "{error}");
+    from_flags(&["bootstrap.tenant=", "mode=production"]).unwrap();
 }
 
 #[test]

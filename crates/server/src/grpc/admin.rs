@@ -112,7 +112,8 @@ impl AdminService for Api {
         let call = async {
             let (caller, request) = enter(request, Right::Admin)?;
             let mut wrong = Violations::default();
-            let mutation = parse::mutation(&mut wrong, "RewrapSecrets", &request, &request.request_id, false);
+            let mutation =
+                parse::mutation(&mut wrong, "RewrapSecrets", &request, &request.request_id, request.validate_only);
             parse::done(wrong, Some(()))?;
             let row = self.services.rewrap_start(&caller, &mutation, request.reseal).await?;
             Ok(pb::RewrapSecretsResponse { status: Some(rewrap_to_message(row)) })

@@ -168,8 +168,13 @@ async fn what_anybody_may_call_takes_small_messages_only() {
         ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", 16 * 1024),
     ] {
         let announced = [&[0][..], &(limit + 1).to_be_bytes()].concat();
-        let status = raw.post(path, &[], announced).await.status.unwrap();
-        let expected = if path.contains("Health") { Code::ResourceExhausted } else { Code::OutOfRange };
-        assert_eq!(status.code(), expected, "{path}: {status:?}");
+        let answer = raw.post(path, &[], announced).await;
+        let status = answer.status.unwrap();
+        if path.contains("Health") {
+            assert_eq!(status.code(), Code::ResourceExhausted, "{path}: {status:?}");
+        } else {
+            // Reflection ends its stream when the stream of requests breaks. What counts: at once, and with no answer.
+            assert!(answer.body.is_empty(), "{path}: {status:?}");
+        }
     }
 }

@@ -127,7 +127,7 @@ async fn no_secret_leaves_in_logs_spans_or_metrics() {
     let reference = "ext:e".to_owned();
     let issue = framed(&v1::IssueAccessTokenRequest { reference: reference.clone(), ..Default::default() });
     let reveal = framed(&v1::RevealCredentialRequest { reference, purpose: "to find it nowhere".to_owned() });
-    let mut damaged = credential.to_vec();
+    let mut damaged = credential.clone();
     *damaged.last_mut().unwrap() = 0xff;
 
     let mut handed_out = 0;
@@ -138,7 +138,7 @@ async fn no_secret_leaves_in_logs_spans_or_metrics() {
         ("UserConnectorService/AddUserConnector", framed(&link), Code::Ok),
         ("CredentialsService/CreateCredential", credential.clone(), Code::Ok),
         ("CredentialsService/CreateCredential", credential, Code::AlreadyExists),
-        ("CredentialsService/CreateCredential", damaged.into(), Code::InvalidArgument),
+        ("CredentialsService/CreateCredential", damaged, Code::InvalidArgument),
         ("CredentialsService/IssueAccessToken", issue, Code::Ok),
         ("CredentialsService/RevealCredential", reveal, Code::Ok),
     ] {

@@ -21,9 +21,7 @@ pub(super) fn parse(wrong: &mut Violations, material: pb::CredentialMaterial) ->
     let material = parse::required(wrong, "material", material.material)?;
     match material {
         Message::Oauth2(tokens) => oauth2(wrong, tokens).map(Material::OAuth2),
-        Message::ApiKey(material) => {
-            token(wrong, "material.api_key.api_key", material.api_key).map(Material::ApiKey)
-        }
+        Message::ApiKey(material) => token(wrong, "material.api_key.api_key", material.api_key).map(Material::ApiKey),
         Message::Basic(basic) => {
             let colon = basic.username.contains(':');
             let username = line(wrong, "material.basic.username", basic.username, 256);

@@ -1,0 +1,364 @@
+//! RewrapSecrets: by itself, under load, beside a failing secret, after the death of its worker.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::future::join_all;
+use jackfield_api::v1;
+use jackfield_domain::{Clock, Resource, TenantId, Timestamp};
+use jackfield_testkit::store::{DataKeyRow, RewrapRow, RewrapState, Store};
+use jackfield_testkit::{Client, ManualClock, TestServer, expect_status, fixture, on_both};
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+use uuid::Uuid;
+
+use super::keyring::{activate_new_key, until, watching_server, wrapped_with};
+use super::server_info;
+use crate::steps;
+
+async fn start(client: &Client, reseal: bool) -> v1::RewrapStatus {
+    let request = v1::RewrapSecretsRequest { reseal, ..Default::default() };
+    client.admin().rewrap_secrets(request).await.unwrap().into_inner().status.unwrap()
+}
+
+async fn status(client: &Client) -> v1::RewrapStatus {
+    client.admin().get_rewrap_status(v1::GetRewrapStatusRequest {}).await.unwrap().into_inner().status.unwrap()
+}
+
+/// Waits for the end of the newest re-wrap.
+async fn end(client: &Client) -> v1::RewrapStatus {
+    let patience = Instant::now() + Duration::from_secs(60);
+    loop {
+        let status = status(client).await;
+        if status.state() != v1::RewrapState::Running {
+            assert!(status.end_time.is_some());
+            return status;
+        }
+        assert!(status.end_time.is_none());
+        assert!(Instant::now() < patience, "it does not end: {status:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Starts a re-wrap and waits for its end.
+pub(super) async fn ended(client: &Client, reseal: bool) -> v1::RewrapStatus {
+    let started = start(client, reseal).await;
+    let ended = end(client).await;
+    assert_eq!(ended.id, started.id);
+    ended
+}
+
+async fn data_keys(store: &Store, tenant: TenantId) -> Vec<DataKeyRow> {
+    store.read().data_keys_fetch(tenant).await.unwrap()
+}
+
+/// How many secrets of a tenant are sealed with another data key than this one.
+async fn sealed_otherwise(store: &Store, tenant: TenantId, data_key: Uuid) -> usize {
+    store.read().secrets_of_other_keys(tenant, data_key, 100_000).await.unwrap().len()
+}
+
+fn running(kek_id: &str, reseal: bool, heartbeat_time: Timestamp) -> RewrapRow {
+    RewrapRow {
+        id: Uuid::now_v7(),
+        state: RewrapState::Running,
+        kek_id: kek_id.to_owned(),
+        reseal,
+        data_keys_total: 4,
+        data_keys_done: 1,
+        secrets_total: if reseal { 1 } else { 0 },
+        secrets_done: 0,
+        failed: 0,
+        start_time: heartbeat_time,
+        end_time: None,
+        heartbeat_time,
+    }
+}
+
+async fn insert(store: &Store, row: &RewrapRow) {
+    let txn = store.write().await.unwrap();
+    txn.rewrap_insert(row).await.unwrap();
+    txn.commit().await.unwrap();
+}
+
+async fn update(
+    client: &Client,
+    reference: &str,
+    material: v1::CredentialMaterial,
+) -> Result<v1::Credential, tonic::Status> {
+    let request = v1::UpdateCredentialRequest {
+        reference: reference.to_owned(),
+        credential: Some(v1::Credential::default()),
+        material: Some(material),
+        ..Default::default()
+    };
+    Ok(client.credentials().update_credential(request).await?.into_inner().credential.unwrap())
+}
+
+on_both! {
+    async fn secrets_are_sealed_anew(server) {
+        let (client, operator) = (server.client("alpha"), server.client("operator"));
+        let nothing = operator.admin().get_rewrap_status(v1::GetRewrapStatusRequest {}).await;
+        expect_status(nothing, Code::NotFound, "REWRAP_NOT_FOUND");
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let mut given = BTreeMap::new();
+        for number in 0..120 {
+            let credential = steps::api_key(&client, &link, &format!("key {number}")).await.id;
+            given.insert(credential, fixture::api_key_material(&format!("key {number}")));
+        }
+        let page = v1::ListCredentialsRequest { page_size: 50, limit: 50, ..Default::default() };
+        let mut stream = client.credentials().list_credentials(page.clone()).await.unwrap().into_inner();
+        let page_token = stream.message().await.unwrap().unwrap().next_page_token;
+
+        let (store, alpha) = (server.store().await, steps::tenant_id(&server, "alpha").await);
+        let [before] = &data_keys(&store, alpha).await[..] else { panic!("one data key") };
+        let [system] = &data_keys(&store, TenantId::SYSTEM).await[..] else { panic!("one data key of the system") };
+        let kek = server_info(&operator).await.active_key_encryption_key;
+        let status = ended(&operator, true).await;
+        assert_eq!((status.state(), status.failed, status.reseal), (v1::RewrapState::Done, 0, true));
+        assert_eq!((status.secrets_total, status.secrets_done), (120, 120));
+        assert_eq!((status.data_keys_total, status.data_keys_done), (0, 0), "the key-encryption key is the same");
+        assert_eq!(status.key_encryption_key, kek);
+        assert!(status.start_time.unwrap().seconds <= status.end_time.unwrap().seconds);
+
+        let [after] = &data_keys(&store, alpha).await[..] else { panic!("the former data key is gone") };
+        assert_ne!(after.id, before.id);
+        assert_eq!(sealed_otherwise(&store, alpha, after.id).await, 0);
+        assert_eq!(sealed_otherwise(&store, alpha, before.id).await, 120);
+        for (credential, material) in &given {
+            assert_eq!(steps::revealed(&client, credential).await, *material);
+        }
+        // The system's own key stays, only wrapped anew: what was handed out to readers outlives a rotation.
+        assert_eq!(data_keys(&store, TenantId::SYSTEM).await[0].id, system.id);
+        let request = v1::ListCredentialsRequest { page_token, ..page };
+        let rest = client.credentials().list_credentials(request).await.unwrap().into_inner().message().await;
+        assert_eq!(rest.unwrap().unwrap().credentials.len(), 50);
+        store.close().await;
+    }
+
+    /// Readers and writers on two replicas, while keys and secrets are exchanged again and again. No call fails.
+    async fn a_rewrap_under_load_is_not_noticed(backend: Backend) {
+        const ROUNDS: usize = 6;
+        const SECRETS: usize = 100;
+        let server = watching_server(backend).await;
+        let replica = server.replica().await;
+        let operator = server.client("operator");
+        let first_kek = server_info(&operator).await.active_key_encryption_key;
+        let oauth2 = |version: usize| fixture::oauth2_material(&format!("access {version}"), "");
+        // Each tenant has half of the secrets; of every credential it is known what it should give.
+        let mut credentials = Vec::new();
+        for tenant in ["alpha", "beta"] {
+            let client = server.client(tenant);
+            let link = steps::linked(&client, "ada", "Gmail").await;
+            let store = |number: usize| {
+                let (client, facts) = (client.clone(), fixture::a_credential("ada", &link.connector));
+                async move {
+                    let material = fixture::oauth2_material("access 0", &format!("refresh {number}"));
+                    steps::credential(&client, facts, material).await.id
+                }
+            };
+            for number in 0..SECRETS {
+                credentials.push((tenant, store(number).await));
+            }
+        }
+        let (store, mut former) = (server.store().await, Vec::new());
+        for tenant in ["alpha", "beta", "default"] {
+            former.push((steps::tenant_id(&server, tenant).await, Vec::new()));
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let calls = Arc::new(AtomicUsize::new(0));
+        let at = |index: usize, tenant: &str| if index % 2 == 0 { server.client(tenant) } else { replica.client(tenant) };
+
+        // Writers: each has credentials of its own. An update without a refresh token opens the stored one and keeps it.
+        let writers = (0..4).map(|writer| {
+            let mine: Vec<_> = credentials.iter().skip(writer).step_by(4).cloned().collect();
+            let clients: BTreeMap<_, _> = ["alpha", "beta"].map(|tenant| (tenant, at(writer, tenant))).into();
+            let (stop, calls) = (Arc::clone(&stop), Arc::clone(&calls));
+            async move {
+                let mut versions = vec![0; mine.len()];
+                let mut turn = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let index = turn % mine.len();
+                    let (tenant, credential) = &mine[index];
+                    versions[index] += 1;
+                    let updated = update(&clients[tenant], credential, oauth2(versions[index])).await;
+                    let updated = updated.unwrap_or_else(|status| panic!("an update failed: {status:?}"));
+                    assert_eq!(updated.version, i64::try_from(versions[index]).unwrap() + 1);
+                    if turn % 5 == 0 {
+                        let facts = fixture::a_credential("ada", "name:Gmail");
+                        let made = steps::credential(&clients[tenant], facts, fixture::api_key_material("short")).await;
+                        assert_eq!(steps::revealed(&clients[tenant], &made.id).await, fixture::api_key_material("short"));
+                        let request = v1::DeleteCredentialRequest { reference: made.id, ..Default::default() };
+                        clients[tenant].credentials().delete_credential(request).await.expect("a deletion");
+                        calls.fetch_add(3, Ordering::Relaxed);
+                    }
+                    calls.fetch_add(1, Ordering::Relaxed);
+                    turn += 1;
+                }
+                mine.into_iter().zip(versions).collect::<Vec<_>>()
+            }
+        });
+        let readers = (0..4).map(|reader| {
+            let all = credentials.clone();
+            let clients: BTreeMap<_, _> = ["alpha", "beta"].map(|tenant| (tenant, at(reader, tenant))).into();
+            let (stop, calls) = (Arc::clone(&stop), Arc::clone(&calls));
+            async move {
+                let mut turn = reader * 37;
+                while !stop.load(Ordering::Relaxed) {
+                    let (tenant, credential) = &all[turn % all.len()];
+                    let request = v1::IssueAccessTokenRequest { reference: credential.clone(), ..Default::default() };
+                    let token = clients[tenant].credentials().issue_access_token(request).await;
+                    let token = token.unwrap_or_else(|status| panic!("a read failed: {status:?}")).into_inner();
+                    assert!(token.access_token.starts_with("access "), "{}", token.access_token);
+                    calls.fetch_add(1, Ordering::Relaxed);
+                    turn += 7;
+                }
+            }
+        });
+        let rewraps = async {
+            let mut kek = first_kek;
+            for round in 0..ROUNDS {
+                for (tenant, keys) in &mut former {
+                    *keys = data_keys(&store, *tenant).await.into_iter().map(|row| row.id).collect::<Vec<_>>();
+                }
+                if round % 2 == 0 {
+                    kek = activate_new_key(&server).await;
+                    until(&replica, |info| info.active_key_encryption_key == kek).await;
+                }
+                let before = calls.load(Ordering::Relaxed);
+                let worker = if round % 3 == 0 { &operator } else { &replica.client("operator") };
+                let status = ended(worker, true).await;
+                assert_eq!((status.state(), status.failed), (v1::RewrapState::Done, 0), "round {round}: {status:?}");
+                assert_eq!(status.key_encryption_key, kek);
+                assert!(calls.load(Ordering::Relaxed) > before, "nothing went on beside it");
+                for (tenant, keys) in &former {
+                    let [after] = &data_keys(&store, *tenant).await[..] else { panic!("former data keys are left") };
+                    assert!(!keys.contains(&after.id));
+                    assert_eq!(sealed_otherwise(&store, *tenant, after.id).await, 0);
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+            kek
+        };
+        let (versions, _, kek) = tokio::join!(join_all(writers), join_all(readers), rewraps);
+        assert_eq!(wrapped_with(&server, &["alpha", "beta", "default"]).await, vec![kek; 4]);
+        let versions: BTreeMap<_, _> = versions.into_iter().flatten().collect();
+        assert_eq!(versions.len(), 2 * SECRETS);
+        for (index, (tenant, credential)) in credentials.iter().enumerate() {
+            let version = versions[&(*tenant, credential.clone())];
+            let material = steps::revealed(&at(index, tenant), credential).await.material;
+            let Some(v1::credential_material::Material::Oauth2(stored)) = material else { panic!("OAuth tokens") };
+            let expected = (format!("access {version}"), format!("refresh {}", index % SECRETS));
+            assert_eq!((stored.access_token, stored.refresh_token), expected);
+        }
+        store.close().await;
+    }
+
+    async fn one_is_at_work_at_a_time(backend: Backend) {
+        let clock = ManualClock::at_present();
+        let server = TestServer::start_at(backend, clock.clone(), |_| {}).await;
+        let (operator, store) = (server.client("operator"), server.store().await);
+        let request = v1::RewrapSecretsRequest { request_id: "1".to_owned(), ..Default::default() };
+        let result = operator.admin().rewrap_secrets(request).await;
+        expect_status(result, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["request_id"]);
+        let row = running("of another replica", true, clock.now());
+        insert(&store, &row).await;
+        let found = start(&operator, false).await;
+        assert_eq!(found.id, row.id.to_string());
+        assert_eq!((found.state(), found.reseal, found.data_keys_done), (v1::RewrapState::Running, true, 1));
+        assert_eq!(status(&operator).await, found);
+
+        // A worker that gave no sign of life for a minute is taken for dead, and then a new one begins.
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(start(&operator, false).await.id, row.id.to_string());
+        clock.advance(Duration::from_micros(1));
+        let request_id = Uuid::now_v7().to_string();
+        let request = v1::RewrapSecretsRequest { reseal: false, request_id, validate_only: false };
+        let started = operator.admin().rewrap_secrets(request.clone()).await.unwrap().into_inner().status.unwrap();
+        assert_ne!(started.id, row.id.to_string());
+        let ended = end(&operator).await;
+        assert_eq!((&ended.id, ended.state()), (&started.id, v1::RewrapState::Done));
+        // A repeat tells how it stood then, and starts nothing.
+        let repeat = operator.admin().rewrap_secrets(request.clone()).await.unwrap().into_inner().status.unwrap();
+        assert_eq!(repeat, started);
+        assert_eq!(status(&operator).await, ended);
+        let other = v1::RewrapSecretsRequest { reseal: true, ..request };
+        expect_status(operator.admin().rewrap_secrets(other).await, Code::FailedPrecondition, "REQUEST_ID_CONFLICT");
+        store.close().await;
+    }
+
+    /// What a process left half done another finishes, with the key that is active by then.
+    async fn a_dead_one_is_taken_over(backend: Backend) {
+        let clock = ManualClock::at_present();
+        let mut server = TestServer::start_at(backend, clock.clone(), |_| {}).await;
+        let client = server.client("alpha");
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let credential = steps::api_key(&client, &link, "key").await.id;
+        let (store, alpha) = (server.store().await, steps::tenant_id(&server, "alpha").await);
+        let before = data_keys(&store, alpha).await[0].id;
+        server.crash();
+        clock.advance(Duration::from_secs(1));
+        let row = running("a key that is not there any more", true, clock.now());
+        insert(&store, &row).await;
+        clock.advance(Duration::from_secs(61));
+        server.restart().await;
+        let operator = server.client("operator");
+        let status = end(&operator).await;
+        assert_eq!((status.id.as_str(), status.state()), (&*row.id.to_string(), v1::RewrapState::Done));
+        assert_eq!(status.key_encryption_key, server_info(&operator).await.active_key_encryption_key);
+        assert_eq!((status.secrets_done, status.failed), (1, 0));
+        let [after] = &data_keys(&store, alpha).await[..] else { panic!("one data key") };
+        assert_ne!(after.id, before);
+        assert_eq!(sealed_otherwise(&store, alpha, after.id).await, 0);
+        assert_eq!(steps::revealed(&server.client("alpha"), &credential).await, fixture::api_key_material("key"));
+        store.close().await;
+    }
+
+    /// A secret that does not open is left as it is, with its key; the others go on.
+    async fn a_broken_secret_fails_alone(server) {
+        let (client, operator) = (server.client("alpha"), server.client("operator"));
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let mut credentials = Vec::new();
+        for number in 0..3 {
+            credentials.push(steps::api_key(&client, &link, &format!("key {number}")).await.id);
+        }
+        let (store, alpha) = (server.store().await, steps::tenant_id(&server, "alpha").await);
+        let former = data_keys(&store, alpha).await[0].id;
+        let owner = credentials[1].parse().unwrap();
+        let good = store.read().secret_fetch(alpha, Resource::Credential, owner, "material").await.unwrap().unwrap();
+        let put = |sealed: Vec<u8>| {
+            let store = store.clone();
+            async move {
+                let txn = store.write().await.unwrap();
+                txn.secret_put(alpha, Resource::Credential, owner, "material", former, sealed).await.unwrap();
+                txn.commit().await.unwrap();
+            }
+        };
+        let mut broken = good.clone();
+        *broken.last_mut().unwrap() ^= 1;
+        put(broken).await;
+
+        let status = ended(&operator, true).await;
+        assert_eq!((status.state(), status.failed), (v1::RewrapState::Failed, 1));
+        assert_eq!((status.secrets_total, status.secrets_done), (3, 2));
+        let keys = data_keys(&store, alpha).await;
+        assert_eq!(keys.len(), 2, "the former key stays as long as it seals anything");
+        assert_eq!(sealed_otherwise(&store, alpha, keys[0].id).await, 1);
+        for (number, credential) in credentials.iter().enumerate() {
+            let request = v1::RevealCredentialRequest { reference: credential.clone(), purpose: "a look in a test".to_owned() };
+            let result = client.credentials().reveal_credential(request).await;
+            match number {
+                1 => drop(expect_status(result, Code::DataLoss, "DECRYPT_FAILED")),
+                _ => assert_eq!(result.unwrap().into_inner().material, Some(fixture::api_key_material(&format!("key {number}")))),
+            }
+        }
+        // Mended, the next one ends well.
+        put(good).await;
+        let status = ended(&operator, true).await;
+        assert_eq!((status.state(), status.failed, status.secrets_done), (v1::RewrapState::Done, 0, 3));
+        assert_eq!(data_keys(&store, alpha).await.len(), 1);
+        assert_eq!(steps::revealed(&client, &credentials[1]).await, fixture::api_key_material("key 1"));
+        store.close().await;
+    }
+}

@@ -1,0 +1,271 @@
+//! The calls of a program: numbers become requests.
+
+use jackfield_api::v1;
+use jackfield_testkit::fixture;
+
+use super::program::{CHOSEN, EXTERNAL, LISTS, NAMES, Player, QUESTIONS, REQUESTS, USERS};
+use super::wire::{Outcome, Wire};
+
+impl Player {
+    pub(super) async fn call(&self, wire: &Wire, method: &str, [a, b, c, d, e]: [usize; 5], other: &Player) -> Outcome {
+        let name = || NAMES[a % NAMES.len()].to_owned();
+        let user_id = || USERS[a % USERS.len()].to_owned();
+        let external_id = || if b % 2 == 0 { String::new() } else { EXTERNAL[b / 2 % EXTERNAL.len()].to_owned() };
+        let id = || if c % 4 == 0 { CHOSEN[c / 4 % CHOSEN.len()].to_owned() } else { String::new() };
+        let request_id = || if d % 6 == 0 { REQUESTS[d / 6 % REQUESTS.len()].to_owned() } else { String::new() };
+        let validate_only = d % 7 == 0;
+        let (allow_missing, cascade) = (d % 2 == 0, d % 3 == 0);
+        // A repeat of a request has to have the same body with and without the other, so it names nothing of the other.
+        let own_only = |number: usize| if d % 6 == 0 { number - number % 10 + number % 10 % 8 } else { number };
+        let pick = |kind, number| self.pick(kind, own_only(number), other);
+        let defaults = || (request_id(), validate_only);
+        let client = &self.client;
+        match method {
+            "ImportKey" => {
+                let key = v1::Key { name: name(), certificate_pem: self.bundle.clone(), ..Default::default() };
+                let (key, (request_id, validate_only)) = (Some(key), defaults());
+                let request = v1::ImportKeyRequest { key, id: id(), request_id, validate_only, ..Default::default() };
+                wire.call(client, method, &request).await
+            }
+            "GetKey" => wire.call(client, method, &v1::GetKeyRequest { reference: pick("key", a) }).await,
+            "DeleteKey" => {
+                let (request_id, validate_only) = defaults();
+                let etag = String::new();
+                let reference = pick("key", a);
+                let request = v1::DeleteKeyRequest { reference, etag, allow_missing, request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
+            "CreateConnector" => {
+                let trust_bundle_key = if b % 3 == 0 { pick("key", e) } else { String::new() };
+                let connector = Some(v1::Connector { trust_bundle_key, ..fixture::a_connector(&name()) });
+                let (request_id, validate_only) = defaults();
+                let request = v1::CreateConnectorRequest { connector, id: id(), request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
+            "GetConnector" => {
+                wire.call(client, method, &v1::GetConnectorRequest { reference: pick("connector", a) }).await
+            }
+            "UpdateConnector" => {
+                let connector = v1::Connector {
+                    name: if b % 2 == 0 { name() } else { String::new() },
+                    trust_bundle_key: if b % 3 == 0 { pick("key", c) } else { String::new() },
+                    enabled: Some(b % 5 != 0),
+                    ..Default::default()
+                };
+                let (request_id, validate_only) = defaults();
+                let request = v1::UpdateConnectorRequest {
+                    reference: pick("connector", e),
+                    connector: Some(connector),
+                    request_id,
+                    validate_only,
+                    ..Default::default()
+                };
+                wire.call(client, method, &request).await
+            }
+            "DeleteConnector" => {
+                let (request_id, validate_only) = defaults();
+                let reference = pick("connector", a);
+                let etag = String::new();
+                let request =
+                    v1::DeleteConnectorRequest { reference, etag, allow_missing, cascade, request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
+            "CreateConnection" => {
+                let connection = v1::Connection {
+                    external_id: external_id(),
+                    ..fixture::a_connection(&name(), &pick("connector", e))
+                };
+                let (request_id, validate_only) = defaults();
+                let connection = Some(connection);
+                let request = v1::CreateConnectionRequest { connection, id: id(), request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
+            "GetConnection" => {
+                wire.call(client, method, &v1::GetConnectionRequest { reference: pick("connection", a) }).await
+            }
+            "UpdateConnection" => {
+                let connection = v1::Connection {
+                    name: if c % 2 == 0 { name() } else { String::new() },
+                    external_id: external_id(),
+                    connector: if c % 5 == 0 { pick("connector", c) } else { String::new() },
+                    ..Default::default()
+                };
+                let (request_id, validate_only) = defaults();
+                let request = v1::UpdateConnectionRequest {
+                    reference: pick("connection", e),
+                    connection: Some(connection),
+                    request_id,
+                    validate_only,
+                    ..Default::default()
+                };
+                wire.call(client, method, &request).await
+            }
+            "DeleteConnection" => {
+                let (request_id, validate_only) = defaults();
+                let reference = pick("connection", a);
+                let etag = String::new();
+                let request =
+                    v1::DeleteConnectionRequest { reference, etag, allow_missing, cascade, request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
+            "AddUserConnector" => {
+                let (request_id, validate_only) = defaults();
+                let connector = pick("connector", b);
+                let request =
+                    v1::AddUserConnectorRequest { user_id: user_id(), connector, id: id(), request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
+            "RemoveUserConnector" => {
+                let (request_id, validate_only) = defaults();
+                let (reference, user_id, connector) = if c % 2 == 0 {
+                    (pick("user_connector", b), String::new(), String::new())
+                } else {
+                    (String::new(), user_id(), pick("connector", b))
+                };
+                let etag = String::new();
+                let request =
+                    v1::RemoveUserConnectorRequest { reference, user_id, connector, etag, request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
+            "GetUserConnector" => {
+                let (reference, user_id, connector) = if c % 2 == 0 {
+                    (pick("user_connector", b), String::new(), String::new())
+                } else {
+                    (String::new(), user_id(), pick("connector", b))
+                };
+                wire.call(client, method, &v1::GetUserConnectorRequest { reference, user_id, connector }).await
+            }
+            "CreateCredential" => {
+                let credential = v1::Credential {
+                    external_id: external_id(),
+                    connection: if c % 3 == 0 { pick("connection", c) } else { String::new() },
+                    ..fixture::a_credential(&user_id(), &pick("connector", e))
+                };
+                let (request_id, validate_only) = defaults();
+                let request = v1::CreateCredentialRequest {
+                    credential: Some(credential),
+                    material: Some(fixture::api_key_material(&format!("key {a} {b}"))),
+                    id: id(),
+                    request_id,
+                    validate_only,
+                };
+                wire.call(client, method, &request).await
+            }
+            "GetCredential" => {
+                wire.call(client, method, &v1::GetCredentialRequest { reference: pick("credential", a) }).await
+            }
+            "UpdateCredential" => {
+                let credential = v1::Credential {
+                    external_id: external_id(),
+                    is_default: (c % 2 == 0).then_some(true),
+                    provider_account_id: format!("account {}", c % 3),
+                    ..Default::default()
+                };
+                let (request_id, validate_only) = defaults();
+                let request = v1::UpdateCredentialRequest {
+                    reference: pick("credential", e),
+                    credential: Some(credential),
+                    material: (a % 2 == 0).then(|| fixture::api_key_material(&format!("other key {a}"))),
+                    request_id,
+                    validate_only,
+                    ..Default::default()
+                };
+                wire.call(client, method, &request).await
+            }
+            "DeleteCredential" => {
+                let (request_id, validate_only) = defaults();
+                let (reference, etag) = (pick("credential", a), String::new());
+                let request = v1::DeleteCredentialRequest { reference, etag, allow_missing, request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
+            "IssueAccessToken" => {
+                let mut request = v1::IssueAccessTokenRequest::default();
+                if b % 2 == 0 {
+                    request.reference = pick("credential", a);
+                } else {
+                    (request.user_id, request.connector) = (user_id(), pick("connector", e));
+                }
+                wire.call(client, method, &request).await
+            }
+            "RevealCredential" => {
+                let (reference, purpose) = (pick("credential", a), "a random program".to_owned());
+                wire.call(client, method, &v1::RevealCredentialRequest { reference, purpose }).await
+            }
+            "CreateConfiguration" => {
+                let configuration = fixture::a_configuration(&pick("credential", a), &external_id());
+                let (configuration, (request_id, validate_only)) = (Some(configuration), defaults());
+                let request = v1::CreateConfigurationRequest { configuration, id: id(), request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
+            "GetConfiguration" => {
+                let reference = if c % 3 == 0 { String::new() } else { pick("configuration", a) };
+                let credential = if c % 3 == 1 { String::new() } else { pick("credential", b) };
+                wire.call(client, method, &v1::GetConfigurationRequest { reference, credential }).await
+            }
+            "UpdateConfiguration" => {
+                let configuration = v1::Configuration { external_id: external_id(), ..Default::default() };
+                let (request_id, validate_only) = defaults();
+                let request = v1::UpdateConfigurationRequest {
+                    reference: pick("configuration", a),
+                    credential: if c % 2 == 0 { String::new() } else { pick("credential", e) },
+                    configuration: Some(configuration),
+                    request_id,
+                    validate_only,
+                    ..Default::default()
+                };
+                wire.call(client, method, &request).await
+            }
+            "DestroyConfiguration" => {
+                let (request_id, validate_only) = defaults();
+                let request = v1::DestroyConfigurationRequest {
+                    reference: pick("configuration", a),
+                    credential: pick("credential", b),
+                    etag: String::new(),
+                    allow_missing,
+                    request_id,
+                    validate_only,
+                };
+                wire.call(client, method, &request).await
+            }
+            list => {
+                let at = LISTS.iter().position(|known| *known == list).unwrap();
+                self.list(wire, at, [a, b, c, d, e], other).await
+            }
+        }
+    }
+
+    async fn list(&self, wire: &Wire, list: usize, [a, b, c, d, e]: [usize; 5], other: &Player) -> Outcome {
+        let client = &self.client;
+        let question = a % QUESTIONS;
+        let page_token = self.token(list, question, b, other);
+        let (filter, descending) = match question {
+            0 | 1 => (String::new(), question == 1),
+            2 => ("a OR m OR 1".to_owned(), false),
+            _ => (format!("id = {} OR id != {}", self.pick_id(e, other), CHOSEN[0]), false),
+        };
+        let order_by = if descending { "create_time desc" } else { "" }.to_owned();
+        let (page_size, limit) = ([1, 2, 0][c % 3], [1, 3, 0, 0][c / 3 % 4]);
+        let connector = if d % 5 == 0 { self.pick("connector", e, other) } else { String::new() };
+        let user_id = if d % 5 == 1 { USERS[e % USERS.len()].to_owned() } else { String::new() };
+        macro_rules! list {
+            ($method:literal, $request:ident, $($scope:ident),*) => {{
+                let request = v1::$request { page_size, page_token, limit, filter, order_by, $($scope),* };
+                wire.call(client, $method, &request).await
+            }};
+        }
+        match LISTS[list] {
+            "ListKeys" => list!("ListKeys", ListKeysRequest,),
+            "ListConnectors" => list!("ListConnectors", ListConnectorsRequest,),
+            "ListConnections" => list!("ListConnections", ListConnectionsRequest, connector),
+            "ListUserConnectors" => list!("ListUserConnectors", ListUserConnectorsRequest, user_id, connector),
+            "ListCredentials" => {
+                let connection = if d % 5 == 2 { self.pick("connection", e, other) } else { String::new() };
+                list!("ListCredentials", ListCredentialsRequest, user_id, connector, connection)
+            }
+            _ => {
+                let credential = if d % 5 == 3 { self.pick("credential", e, other) } else { String::new() };
+                list!("ListConfigurations", ListConfigurationsRequest, user_id, connector, credential)
+            }
+        }
+    }
+}

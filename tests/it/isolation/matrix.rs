@@ -1,0 +1,298 @@
+//! Every text field of every request, given what another tenant has: answered byte for byte as if nobody had it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jackfield_api::v1;
+use jackfield_domain::ConnectorId;
+use jackfield_testkit::{Client, Identity, TestServer, fixture, on_both};
+use prost::Message;
+use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, ReflectMessage, Value};
+
+use super::wire::{Names, Wire};
+use crate::steps;
+
+on_both! {
+    async fn what_another_tenant_has_is_as_if_nobody_had_it(server) {
+        let wire = Wire::new();
+        let alpha = server.client("alpha");
+        let own = Things::create(&server, &alpha, "alpha").await;
+        let foreign = Things::create(&server, &server.client("beta"), "beta").await;
+        let bases = bases(&own);
+        let covered: BTreeSet<_> = bases.keys().copied().collect();
+        let all: BTreeSet<_> = wire.methods().map(|method| method.name()).collect();
+        assert_eq!(covered, all, "every method of every service of tenants");
+
+        let (mut cases, mut answered) = (0, 0);
+        for method in wire.methods() {
+            let base = DynamicMessage::decode(method.input(), bases[method.name()].as_slice()).unwrap();
+            let outcome = wire.call_encoded(&alpha, method.name(), base.encode_to_vec()).await;
+            assert!(outcome.answered, "{} is to be answered as it stands: {outcome:?}", method.name());
+
+            for path in text_paths(&base, &method.input()) {
+                for (form, theirs, nobodys) in foreign.references() {
+                    let with = |text: &str| {
+                        let mut request = base.clone();
+                        set(&mut request, &path, text);
+                        request.encode_to_vec()
+                    };
+                    let theirs_answer = wire.call_encoded(&alpha, method.name(), with(&theirs)).await;
+                    let nobodys_answer = wire.call_encoded(&alpha, method.name(), with(&nobodys)).await;
+                    cases += 1;
+                    answered += usize::from(theirs_answer.answered);
+                    assert_eq!(
+                        even(&theirs_answer.value, &theirs),
+                        even(&nobodys_answer.value, &nobodys),
+                        "{} {path:?} {form}",
+                        method.name()
+                    );
+                }
+            }
+        }
+        assert!(cases > 1_000 && answered > cases / 20 && answered < cases / 2, "{answered} of {cases} were answered");
+
+        // Nothing of it changed what the other has.
+        let again = foreign.read(&wire).await;
+        assert_eq!(again, foreign.before);
+    }
+}
+
+/// What a tenant has: one of each.
+struct Things {
+    tenant: String,
+    client: Client,
+    bundle: String,
+    key: String,
+    identity: String,
+    connector: String,
+    connection: String,
+    link: String,
+    credential: String,
+    configuration: String,
+    token: String,
+    before: Vec<serde_json::Value>,
+}
+
+impl Things {
+    async fn create(server: &TestServer, client: &Client, tenant: &str) -> Self {
+        let import = async |name: String, certificate_pem: String, private_key_pem: String| {
+            let key = Some(v1::Key { name, certificate_pem, ..Default::default() });
+            let request = v1::ImportKeyRequest { key, private_key_pem, ..Default::default() };
+            client.keys().import_key(request).await.unwrap().into_inner().key.unwrap().id
+        };
+        let key = import(format!("key of {tenant}"), server.pki().ca_pem(), String::new()).await;
+        let leaf = server.pki().client(Identity::of("anyone"));
+        let identity = import(format!("identity of {tenant}"), leaf.certificate_pem, leaf.key_pem).await;
+        let connector =
+            v1::Connector { trust_bundle_key: key.clone(), ..fixture::a_connector(&format!("connector of {tenant}")) };
+        let connector = steps::connector(client, connector).await.id;
+        let connection = v1::Connection {
+            external_id: format!("connection-of-{tenant}"),
+            ..fixture::a_connection(&format!("connection of {tenant}"), &connector)
+        };
+        let request = v1::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
+        let connection = client.connections().create_connection(request).await.unwrap().into_inner();
+        let connection = connection.connection.unwrap().id;
+        let user = format!("user of {tenant}");
+        let link = steps::link(client, &user, &connector).await.id;
+        let facts = v1::Credential {
+            external_id: format!("credential of {tenant}"),
+            connection: connection.clone(),
+            ..fixture::a_credential(&user, &connector)
+        };
+        let credential = steps::credential(client, facts, fixture::api_key_material("key")).await.id;
+        let configuration = fixture::a_configuration(&credential, &format!("configuration of {tenant}"));
+        let configuration = steps::configuration(client, configuration).await.id;
+        let pages = jackfield_testkit::List::Keys.pages(client, &jackfield_testkit::Ask::pages_of(1)).await.unwrap();
+        let token = pages[0].next_page_token.clone();
+        let (tenant, client, bundle) = (tenant.to_owned(), client.clone(), server.pki().ca_pem());
+        let mut things = Things {
+            tenant,
+            client,
+            bundle,
+            key,
+            identity,
+            connector,
+            connection,
+            link,
+            credential,
+            configuration,
+            token,
+            before: Vec::new(),
+        };
+        things.before = things.read(&Wire::new()).await;
+        things
+    }
+
+    /// Everything that it has, as it stands.
+    async fn read(&self, wire: &Wire) -> Vec<serde_json::Value> {
+        let lists = [
+            "ListKeys",
+            "ListConnectors",
+            "ListConnections",
+            "ListUserConnectors",
+            "ListCredentials",
+            "ListConfigurations",
+        ];
+        let mut all = Vec::new();
+        for list in lists {
+            all.push(wire.call_encoded(&self.client, list, Vec::new()).await.value);
+        }
+        all
+    }
+
+    /// Ways to name what it has, each with one of the same form that names nothing.
+    fn references(&self) -> Vec<(&'static str, String, String)> {
+        let Things { tenant, key, connector, connection, link, credential, configuration, token, .. } = self;
+        let nobody = "nobody".chars().take(tenant.len()).collect::<String>();
+        let mut all: Vec<_> = [key, connector, connection, link, credential, configuration]
+            .into_iter()
+            .map(|id| ("id", id.clone(), ConnectorId::generate().to_string()))
+            .collect();
+        let text = |form: &'static str, text: &str| (form, text.replace("{}", tenant), text.replace("{}", &nobody));
+        all.extend([
+            text("name", "name:key of {}"),
+            text("name", "name:connector of {}"),
+            text("name", "name:connection of {}"),
+            text("external id", "ext:connection-of-{}"),
+            text("external id", "ext:credential of {}"),
+            text("external id", "ext:configuration of {}"),
+            text("bare name", "connector of {}"),
+            text("bare external id", "configuration of {}"),
+            text("user", "user of {}"),
+            ("filter", format!("id = {connector}"), format!("id = {}", ConnectorId::generate())),
+            ("filter", format!("NOT id = {credential}"), format!("NOT id = {}", ConnectorId::generate())),
+            ("filter", format!("connector = {connector}"), format!("connector = {}", ConnectorId::generate())),
+            ("token", token.clone(), "A".repeat(token.len())),
+        ]);
+        all
+    }
+}
+
+/// A request of every method that is answered as it stands. None of them changes anything.
+fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
+    let Things { tenant, bundle, identity, connector, connection, link, credential, configuration, .. } = own;
+    let user = format!("user of {tenant}");
+    let facts = v1::Credential { connection: connection.clone(), ..fixture::a_credential(&user, connector) };
+    let a_key = v1::Key { name: "new".to_owned(), certificate_pem: bundle.clone(), ..Default::default() };
+    let mut bases = BTreeMap::new();
+    macro_rules! base {
+        ($($method:literal: $request:ident { $($field:ident: $value:expr),* $(,)? })*) => {$(
+            #[allow(clippy::needless_update, reason = "some requests have no other fields")]
+            let request = v1::$request { $($field: $value,)* ..Default::default() };
+            bases.insert($method, request.encode_to_vec());
+        )*};
+    }
+    base! {
+        "ImportKey": ImportKeyRequest { key: Some(a_key), validate_only: true }
+        "GetKey": GetKeyRequest { reference: identity.clone() }
+        "ListKeys": ListKeysRequest {}
+        "DeleteKey": DeleteKeyRequest { reference: identity.clone(), validate_only: true }
+        "CreateConnector": CreateConnectorRequest {
+            connector: Some(v1::Connector { data: None, ..fixture::a_connector("new") }),
+            validate_only: true,
+        }
+        "GetConnector": GetConnectorRequest { reference: connector.clone() }
+        "ListConnectors": ListConnectorsRequest {}
+        "UpdateConnector": UpdateConnectorRequest {
+            reference: connector.clone(),
+            connector: Some(fixture::a_connector("new")),
+            validate_only: true,
+        }
+        "DeleteConnector": DeleteConnectorRequest { reference: connector.clone(), cascade: true, validate_only: true }
+        "CreateConnection": CreateConnectionRequest {
+            connection: Some(fixture::a_connection("new", connector)),
+            validate_only: true,
+        }
+        "GetConnection": GetConnectionRequest { reference: connection.clone() }
+        "ListConnections": ListConnectionsRequest {}
+        "UpdateConnection": UpdateConnectionRequest {
+            reference: connection.clone(),
+            connection: Some(fixture::a_connection("new", connector)),
+            validate_only: true,
+        }
+        "DeleteConnection": DeleteConnectionRequest { reference: connection.clone(), cascade: true, validate_only: true }
+        "AddUserConnector": AddUserConnectorRequest {
+            user_id: "new".to_owned(),
+            connector: connector.clone(),
+            validate_only: true,
+        }
+        "RemoveUserConnector": RemoveUserConnectorRequest { reference: link.clone(), validate_only: true }
+        "GetUserConnector": GetUserConnectorRequest { user_id: user.clone(), connector: connector.clone() }
+        "ListUserConnectors": ListUserConnectorsRequest {}
+        "CreateCredential": CreateCredentialRequest {
+            credential: Some(facts),
+            material: Some(fixture::api_key_material("new")),
+            validate_only: true,
+        }
+        "GetCredential": GetCredentialRequest { reference: credential.clone() }
+        "ListCredentials": ListCredentialsRequest {}
+        "UpdateCredential": UpdateCredentialRequest {
+            reference: credential.clone(),
+            credential: Some(v1::Credential::default()),
+            validate_only: true,
+        }
+        "DeleteCredential": DeleteCredentialRequest { reference: credential.clone(), validate_only: true }
+        "IssueAccessToken": IssueAccessTokenRequest { user_id: user.clone(), connector: connector.clone() }
+        "RevealCredential": RevealCredentialRequest {
+            reference: credential.clone(),
+            purpose: "to compare answers".to_owned(),
+        }
+        "CreateConfiguration": CreateConfigurationRequest {
+            configuration: Some(fixture::a_configuration(credential, "new")),
+            validate_only: true,
+        }
+        "GetConfiguration": GetConfigurationRequest { reference: configuration.clone(), credential: credential.clone() }
+        "ListConfigurations": ListConfigurationsRequest {}
+        "UpdateConfiguration": UpdateConfigurationRequest {
+            reference: configuration.clone(),
+            credential: credential.clone(),
+            configuration: Some(v1::Configuration::default()),
+            validate_only: true,
+        }
+        "DestroyConfiguration": DestroyConfigurationRequest {
+            reference: configuration.clone(),
+            credential: credential.clone(),
+            validate_only: true,
+        }
+    }
+    bases
+}
+
+/// The paths of all text fields of a request: of the request itself and of what it carries.
+fn text_paths(message: &DynamicMessage, descriptor: &MessageDescriptor) -> Vec<Vec<String>> {
+    let mut paths = Vec::new();
+    for field in descriptor.fields().filter(|field| !field.is_map()) {
+        match field.kind() {
+            Kind::String => paths.push(vec![field.name().to_owned()]),
+            Kind::Message(inner) if inner.package_name() == "jackfield.v1" && !field.is_list() => {
+                if message.has_field(&field) {
+                    let value = message.get_field(&field);
+                    let below = text_paths(value.as_message().unwrap(), &inner);
+                    paths.extend(below.into_iter().map(|path| [vec![field.name().to_owned()], path].concat()));
+                }
+            }
+            _ => {}
+        }
+    }
+    paths
+}
+
+fn set(message: &mut DynamicMessage, path: &[String], text: &str) {
+    let (first, rest) = path.split_first().unwrap();
+    let field = message.descriptor().get_field_by_name(first).unwrap();
+    if !rest.is_empty() {
+        return set(message.get_field_mut(&field).as_message_mut().unwrap(), rest, text);
+    }
+    let text = Value::String(text.to_owned());
+    let value = if field.is_list() { Value::List(vec![text]) } else { text };
+    message.set_field(&field, value);
+}
+
+/// An answer without what the server makes up, and without what was asked.
+fn even(answer: &serde_json::Value, asked: &str) -> String {
+    let bare = asked.rsplit(['=', ':']).next().unwrap().trim();
+    let mut names = Names::default();
+    names.name(bare, "asked".to_owned());
+    let text = names.even_out(answer).to_string();
+    text.replace(asked, "asked").replace(bare, "asked")
+}

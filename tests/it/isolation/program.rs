@@ -1,0 +1,262 @@
+//! Random programs: what a tenant may do, over few enough names, ids and users that everything meets everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jackfield_testkit::Client;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::wire::{Names, Wire};
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    Alpha,
+    Beta,
+}
+
+/// One call. The numbers choose among what there is at that moment.
+#[derive(Clone)]
+pub(super) struct Op {
+    method: usize,
+    numbers: [usize; 5],
+}
+
+/// A tenant at work.
+pub(super) struct Player {
+    pub(super) client: Client,
+    /// A certificate as PEM.
+    pub(super) bundle: String,
+    /// The ids that the server has given out, by kind.
+    ids: BTreeMap<&'static str, Vec<String>>,
+    /// The page tokens that the server has given out, with the list and the question that they are of.
+    tokens: Vec<(usize, usize, String)>,
+    names: Names,
+    pub(super) transcript: Vec<Value>,
+    pub(super) answered: usize,
+}
+
+/// Methods, the more often the more depends on them.
+const METHODS: [&str; 44] = [
+    "ImportKey",
+    "GetKey",
+    "DeleteKey",
+    "ListKeys",
+    "CreateConnector",
+    "CreateConnector",
+    "CreateConnector",
+    "GetConnector",
+    "UpdateConnector",
+    "DeleteConnector",
+    "ListConnectors",
+    "ListConnectors",
+    "CreateConnection",
+    "CreateConnection",
+    "GetConnection",
+    "UpdateConnection",
+    "DeleteConnection",
+    "ListConnections",
+    "AddUserConnector",
+    "AddUserConnector",
+    "AddUserConnector",
+    "AddUserConnector",
+    "RemoveUserConnector",
+    "GetUserConnector",
+    "ListUserConnectors",
+    "ListUserConnectors",
+    "CreateCredential",
+    "CreateCredential",
+    "CreateCredential",
+    "CreateCredential",
+    "GetCredential",
+    "UpdateCredential",
+    "DeleteCredential",
+    "ListCredentials",
+    "IssueAccessToken",
+    "RevealCredential",
+    "CreateConfiguration",
+    "CreateConfiguration",
+    "GetConfiguration",
+    "UpdateConfiguration",
+    "DestroyConfiguration",
+    "ListConfigurations",
+    "ListConfigurations",
+    "ListCredentials",
+];
+
+/// Operations of one tenant in a program, on average.
+const LENGTH: usize = 40;
+
+pub(super) const NAMES: [&str; 4] = ["Gmail", "gMAIL", "Drive", "Örtlich"];
+pub(super) const EXTERNAL: [&str; 3] = ["ext-1", "ext-2", "Ext-1"];
+pub(super) const USERS: [&str; 3] = ["ada", "bob", "Ada"];
+/// Ids that callers choose: before, amid and behind those of the server.
+pub(super) const CHOSEN: [&str; 3] = [
+    "00000000-0000-7000-8000-000000000001",
+    "5e5e5e5e-0000-4000-8000-000000000002",
+    "ffffffff-0000-7000-8000-000000000003",
+];
+pub(super) const REQUESTS: [&str; 2] = ["aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-000000000002"];
+pub(super) const LISTS: [&str; 6] =
+    ["ListKeys", "ListConnectors", "ListConnections", "ListUserConnectors", "ListCredentials", "ListConfigurations"];
+
+pub(super) fn program() -> impl Strategy<Value = Vec<(Who, Op)>> {
+    let who = prop_oneof![Just(Who::Alpha), Just(Who::Beta)];
+    let op = (0..METHODS.len(), prop::array::uniform5(0..10_000_usize));
+    vec((who, op.prop_map(|(method, numbers)| Op { method, numbers })), 2 * LENGTH)
+}
+
+impl std::fmt::Debug for Op {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {:?}", METHODS[self.method], self.numbers)
+    }
+}
+
+// === impl Player ===
+
+impl Player {
+    pub(super) fn new(client: Client, bundle: String) -> Self {
+        let mut names = Names::default();
+        for id in CHOSEN.into_iter().chain(REQUESTS) {
+            names.name(id, id[..8].to_owned());
+        }
+        Player { client, bundle, ids: BTreeMap::new(), tokens: Vec::new(), names, transcript: Vec::new(), answered: 0 }
+    }
+
+    /// Makes one call and notes its answer.
+    pub(super) async fn step(&mut self, wire: &Wire, op: &Op, other: &Player) {
+        let method = METHODS[op.method];
+        let outcome = self.call(wire, method, op.numbers, other).await;
+        if outcome.answered {
+            self.answered += 1;
+            self.learn(method, &outcome.value, op.numbers);
+        }
+        let line = serde_json::json!({ "method": method, "answer": self.names.even_out(&outcome.value) });
+        self.transcript.push(line);
+    }
+
+    /// The ids of everything that it can list.
+    pub(super) async fn listed_all(&self, wire: &Wire) -> BTreeSet<String> {
+        let mut listed = BTreeSet::new();
+        for list in LISTS {
+            let outcome = wire.call_encoded(&self.client, list, Vec::new()).await;
+            assert!(outcome.answered, "{outcome:?}");
+            collect_ids(&outcome.value, &mut listed);
+        }
+        listed
+    }
+
+    /// The ids that the server made for it.
+    pub(super) fn made(&self) -> BTreeSet<String> {
+        let chosen = |id: &&String| !CHOSEN.contains(&id.as_str());
+        self.ids.values().flatten().filter(chosen).cloned().collect()
+    }
+
+    /// A reference to something of a kind: mostly to its own, sometimes to what the other has or nobody.
+    pub(super) fn pick(&self, kind: &'static str, number: usize, other: &Player) -> String {
+        let rest = number / 10;
+        match number % 10 {
+            0..=4 => match self.ids.get(kind) {
+                Some(own) => own[rest % own.len()].clone(),
+                None => unknown(),
+            },
+            5 if matches!(kind, "connection" | "credential" | "configuration") => {
+                format!("ext:{}", EXTERNAL[rest % EXTERNAL.len()])
+            }
+            5 | 6 if matches!(kind, "key" | "connector" | "connection") => {
+                format!("name:{}", NAMES[rest % NAMES.len()])
+            }
+            5..=7 => CHOSEN[rest % CHOSEN.len()].to_owned(),
+            _ => self.pick_id(rest, other),
+        }
+    }
+
+    /// An id of the other, of any kind; one of nobody where the other has none.
+    pub(super) fn pick_id(&self, number: usize, other: &Player) -> String {
+        let foreign: Vec<_> = other.made().into_iter().collect();
+        if foreign.is_empty() { unknown() } else { foreign[number % foreign.len()].clone() }
+    }
+
+    /// A page token: none, mostly; one of its own for this question; or one of the other, which is worth nothing.
+    pub(super) fn token(&self, list: usize, question: usize, number: usize, other: &Player) -> String {
+        let of = |player: &Player| -> Vec<String> {
+            let fitting = player.tokens.iter().filter(|(of, asked, _)| (*of, *asked) == (list, question));
+            fitting.map(|(_, _, token)| token.clone()).collect()
+        };
+        let (own, foreign) = (of(self), of(other));
+        match number % 4 {
+            // The last question holds an id of the other: without the other it would not be the same question again.
+            0 if !own.is_empty() && question + 1 < QUESTIONS => own[number / 4 % own.len()].clone(),
+            1 => foreign.last().cloned().unwrap_or_else(|| "bm90aGluZw".to_owned()),
+            _ => String::new(),
+        }
+    }
+
+    /// Keeps the ids and tokens of an answer.
+    fn learn(&mut self, method: &str, answer: &Value, [a, ..]: [usize; 5]) {
+        let made = ["Create", "Import", "Add"].iter().any(|verb| method.starts_with(verb));
+        for message in answer.as_array().into_iter().flatten() {
+            for (field, resource) in message.as_object().into_iter().flatten() {
+                let Some(kind) = KINDS.iter().find(|(known, _)| known == field).map(|(_, kind)| *kind) else {
+                    continue;
+                };
+                let id = resource["id"].as_str().unwrap_or_default().to_owned();
+                self.own(kind, &id, made);
+                if let Some(default) = resource["defaultConfiguration"].as_str() {
+                    self.own("configuration", default, made);
+                }
+            }
+            if let (Some(list), Some(token)) = (
+                LISTS.iter().position(|list| *list == method),
+                message["nextPageToken"].as_str().filter(|token| !token.is_empty()),
+            ) {
+                self.tokens.push((list, a % QUESTIONS, token.to_owned()));
+            }
+        }
+    }
+
+    fn own(&mut self, kind: &'static str, id: &str, made: bool) {
+        let ids = self.ids.entry(kind).or_default();
+        if made && !ids.iter().any(|known| known == id) {
+            ids.push(id.to_owned());
+        }
+        let count = ids.len();
+        if ids.is_empty() {
+            self.ids.remove(kind);
+        }
+        if made {
+            self.names.name(id, format!("{kind} {count}"));
+        }
+    }
+}
+
+/// Fields of answers that hold a resource, and its kind.
+const KINDS: [(&str, &str); 6] = [
+    ("key", "key"),
+    ("connector", "connector"),
+    ("connection", "connection"),
+    ("userConnector", "user_connector"),
+    ("credential", "credential"),
+    ("configuration", "configuration"),
+];
+
+/// How many different questions lists are asked.
+pub(super) const QUESTIONS: usize = 4;
+
+/// An id of nobody.
+fn unknown() -> String {
+    Uuid::now_v7().to_string()
+}
+
+fn collect_ids(value: &Value, ids: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            ids.extend(fields.get("id").and_then(Value::as_str).map(str::to_owned));
+            fields.values().for_each(|value| collect_ids(value, ids));
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect_ids(value, ids)),
+        _ => {}
+    }
+}

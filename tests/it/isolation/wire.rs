@@ -1,0 +1,195 @@
+//! Calls by the path of their method, with answers as JSON in which everything that the server makes up is evened out.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jackfield_testkit::Client;
+use prost::Message;
+use prost::bytes::{Buf, BufMut};
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
+use serde_json::{Value, json};
+use tokio_stream::StreamExt;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Request, Status};
+use tonic_types::StatusExt;
+use uuid::Uuid;
+
+/// The methods of the contract.
+pub(super) struct Wire {
+    methods: HashMap<String, MethodDescriptor>,
+}
+
+/// An answer: the messages, or why there is none.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Outcome {
+    pub(super) answered: bool,
+    pub(super) value: Value,
+}
+
+/// Names for ids: the same ids by the same names, in the order of their first appearance.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    known: BTreeMap<Uuid, String>,
+}
+
+// === impl Wire ===
+
+impl Wire {
+    pub(super) fn new() -> Self {
+        let pool = DescriptorPool::decode(jackfield_api::FILE_DESCRIPTOR_SET).unwrap();
+        let services: Vec<_> = pool.services().collect();
+        let methods = services.iter().flat_map(|service| service.methods().collect::<Vec<_>>());
+        Wire { methods: methods.map(|method| (method.name().to_owned(), method)).collect() }
+    }
+
+    /// All methods of tenants: those of every service but the operator's.
+    pub(super) fn methods(&self) -> impl Iterator<Item = &MethodDescriptor> {
+        self.methods.values().filter(|method| method.parent_service().name() != "AdminService")
+    }
+
+    pub(super) async fn call(&self, client: &Client, method: &str, request: &impl Message) -> Outcome {
+        self.call_encoded(client, method, request.encode_to_vec()).await
+    }
+
+    pub(super) async fn call_encoded(&self, client: &Client, method: &str, request: Vec<u8>) -> Outcome {
+        let method = &self.methods[method];
+        match self.messages(client, method, request).await {
+            Ok(messages) => {
+                let decode = |bytes: Vec<u8>| {
+                    let message = DynamicMessage::decode(method.output(), bytes.as_slice()).unwrap();
+                    serde_json::to_value(message).unwrap()
+                };
+                Outcome { answered: true, value: messages.into_iter().map(decode).collect() }
+            }
+            Err(status) => {
+                let details = status.check_error_details().unwrap();
+                // Its metadata come in any order.
+                let info = details.error_info().expect("every error says why");
+                let metadata: BTreeMap<_, _> = info.metadata.iter().collect();
+                let value = json!({
+                    "code": format!("{:?}", status.code()),
+                    "message": status.message(),
+                    "reason": info.reason,
+                    "metadata": metadata,
+                    "bad_request": format!("{:?}", details.bad_request()),
+                    "resource": format!("{:?}", details.resource_info()),
+                    "precondition": format!("{:?}", details.precondition_failure()),
+                    "others": format!(
+                        "{:?} {:?} {:?} {:?}",
+                        details.retry_info(),
+                        details.quota_failure(),
+                        details.help(),
+                        details.debug_info()
+                    ),
+                    "size": status.details().len(),
+                });
+                Outcome { answered: false, value }
+            }
+        }
+    }
+
+    async fn messages(
+        &self,
+        client: &Client,
+        method: &MethodDescriptor,
+        request: Vec<u8>,
+    ) -> Result<Vec<Vec<u8>>, Status> {
+        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+        let mut grpc = tonic::client::Grpc::new(client.channel());
+        grpc.ready().await.expect("a connection");
+        let answer = grpc.server_streaming(Request::new(request), path.parse().unwrap(), Bytes).await?;
+        answer.into_inner().collect().await
+    }
+}
+
+// === impl Names ===
+
+impl Names {
+    /// Gives an id a name, unless it has one.
+    pub(super) fn name(&mut self, id: &str, name: String) {
+        if let Ok(id) = id.parse() {
+            self.known.entry(id).or_insert(name);
+        }
+    }
+
+    /// Replaces what the server makes up, and ids by their names; unknown ones are all called "unknown".
+    pub(super) fn even_out(&self, value: &Value) -> Value {
+        match value {
+            Value::Object(fields) => {
+                let even = |(key, value): (&String, &Value)| {
+                    let value = match (key.as_str(), value) {
+                        ("etag", Value::String(etag)) => etag.rsplit('-').next().unwrap_or_default().into(),
+                        ("nextPageToken", Value::String(token)) => json!(!token.is_empty()),
+                        ("auditEvent", _) => "made up".into(),
+                        (time, Value::String(_)) if time.ends_with("Time") => "a time".into(),
+                        (_, value) => self.even_out(value),
+                    };
+                    (self.text(key), value)
+                };
+                Value::Object(fields.iter().map(even).collect())
+            }
+            Value::Array(values) => values.iter().map(|value| self.even_out(value)).collect(),
+            Value::String(text) => self.text(text).into(),
+            other => other.clone(),
+        }
+    }
+
+    /// A text with the ids in it replaced.
+    fn text(&self, text: &str) -> String {
+        const LENGTH: usize = 36;
+        let mut even = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(first) = rest.chars().next() {
+            let id =
+                rest.get(..LENGTH).filter(|id| id.matches('-').count() == 4).and_then(|id| id.parse::<Uuid>().ok());
+            match id {
+                Some(id) => {
+                    even.push_str(self.known.get(&id).map_or("unknown", String::as_str));
+                    rest = &rest[LENGTH..];
+                }
+                None => {
+                    even.push(first);
+                    rest = &rest[first.len_utf8()..];
+                }
+            }
+        }
+        even
+    }
+}
+
+/// Messages as bytes.
+#[derive(Clone, Copy)]
+struct Bytes;
+
+impl Codec for Bytes {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Bytes {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, item: Vec<u8>, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put_slice(&item);
+        Ok(())
+    }
+}
+
+impl Decoder for Bytes {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining()).to_vec()))
+    }
+}
