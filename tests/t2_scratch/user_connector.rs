@@ -1,1 +1,0 @@
-../it/user_connector.rs
