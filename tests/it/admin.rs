@@ -218,9 +218,9 @@ on_both! {
         expect_status(send(stale).await, Code::Aborted, "ETAG_MISMATCH");
         let tried = v1::DeleteTenantRequest { validate_only: true, ..delete("name:alpha", true) };
         assert!(deleted(&client, tried).await);
-        assert_eq!(steps::revealed(&server.client("alpha"), "ext:work").await.material.is_some(), true);
+        assert!(steps::revealed(&server.client("alpha"), "ext:work").await.material.is_some());
         // The other replica has the data key in memory, too.
-        assert_eq!(steps::revealed(&replica.client("alpha"), "ext:work").await.material.is_some(), true);
+        assert!(steps::revealed(&replica.client("alpha"), "ext:work").await.material.is_some());
 
         let store = server.store().await;
         let id = steps::tenant_id(&server, "alpha").await;
@@ -303,7 +303,7 @@ on_both! {
         assert_eq!(first.version, env!("CARGO_PKG_VERSION"));
         assert_eq!(first.schema_version, server.sql("select max(version) from seaql_migrations").await.concat());
         let file = std::fs::read_to_string(server.data_dir().join("keyring.toml")).unwrap();
-        assert_eq!(first.key_encryption_keys, [first.active_key_encryption_key.clone()]);
+        assert_eq!(first.key_encryption_keys, std::slice::from_ref(&first.active_key_encryption_key));
         assert!(file.contains(&format!("active = \"{}\"", first.active_key_encryption_key)));
         assert!(first.reveal_enabled && first.development_mode);
         let started = first.start_time.unwrap();

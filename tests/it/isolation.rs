@@ -93,7 +93,7 @@ async fn compare(server: &TestServer, program: &[(Who, Op)]) -> (Result<(), Stri
     }
 
     renew(server).await;
-    let (mut alpha, mut beta) = (player("alpha"), player("beta"));
+    let (mut alpha, mut beta) = (player("alpha"), player("alpha"));
     for (who, op) in program {
         match who {
             Who::Alpha => alpha.step(&wire, op, &beta).await,

@@ -9,7 +9,7 @@ use jackfield_testkit::{Backend, List, TestServer, on_both};
 use uuid::Uuid;
 
 /// Rows of each table. PostgreSQL reads tables of a few pages as a whole, whatever indexes there are.
-const ROWS: usize = 5_000;
+const ROWS: usize = 3_000;
 
 /// A list, what it is narrowed to, and its order.
 struct Case {
@@ -97,10 +97,10 @@ fn order_by(name: &str) -> OrderBy {
 fn places(case: &Case) -> Vec<Option<RowKey>> {
     let values = match case.order.by {
         OrderBy::Id => [None, None],
-        OrderBy::Name if case.list == List::Tenants => ["tenant-02500", "tenant-04990"].map(text),
-        OrderBy::Name => [text(&fold("beta 02501")), text(&fold("ångström 04990"))],
-        OrderBy::UserId => ["user-01250", "user-of-many"].map(text),
-        OrderBy::CreateTime => [1_666, 3_330].map(|step| Some(OrderValue::Time(1_700_000_000_000_000 + step * 1_000))),
+        OrderBy::Name if case.list == List::Tenants => ["tenant-01500", "tenant-02990"].map(text),
+        OrderBy::Name => [text(&fold("beta 01501")), text(&fold("ångström 02990"))],
+        OrderBy::UserId => ["user-00750", "user-of-many"].map(text),
+        OrderBy::CreateTime => [500, 990].map(|step| Some(OrderValue::Time(1_700_000_000_000_000 + step * 1_000))),
     };
     let key = |value| Some(RowKey { value, id: Uuid::now_v7() });
     let [middle, deep] = values.map(key);

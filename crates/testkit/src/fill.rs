@@ -202,6 +202,6 @@ fn meta(i: usize) -> Meta {
 
 /// Another order of the same numbers.
 fn shuffled(i: usize, count: usize) -> usize {
-    let step = [7_919, 104_729].into_iter().find(|prime| count % prime != 0).unwrap_or(1);
+    let step = [7_919, 104_729].into_iter().find(|prime| !count.is_multiple_of(*prime)).unwrap_or(1);
     i * step % count
 }

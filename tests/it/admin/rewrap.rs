@@ -168,7 +168,7 @@ on_both! {
         }
         let stop = Arc::new(AtomicBool::new(false));
         let calls = Arc::new(AtomicUsize::new(0));
-        let at = |index: usize, tenant: &str| if index % 2 == 0 { server.client(tenant) } else { replica.client(tenant) };
+        let at = |index: usize, tenant: &str| if index.is_multiple_of(2) { server.client(tenant) } else { replica.client(tenant) };
 
         // Writers: each has credentials of its own. An update without a refresh token opens the stored one and keeps it.
         let writers = (0..4).map(|writer| {

@@ -54,7 +54,7 @@ on_both! {
             assert_eq!(answer.material, Some(given));
             assert_eq!(answer.credential_version, 1);
             let event = "select count(*) from audit_event where request_id <> '' and action = 'credentials.reveal'";
-            assert_eq!(server.sql(&event).await.len(), 1);
+            assert_eq!(server.sql(event).await.len(), 1);
             assert!(answer.audit_event.parse::<Uuid>().is_ok());
         }
         // A certificate named by the name of its key is kept by its id.

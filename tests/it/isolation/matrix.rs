@@ -264,12 +264,12 @@ fn text_paths(message: &DynamicMessage, descriptor: &MessageDescriptor) -> Vec<V
     for field in descriptor.fields().filter(|field| !field.is_map()) {
         match field.kind() {
             Kind::String => paths.push(vec![field.name().to_owned()]),
-            Kind::Message(inner) if inner.package_name() == "jackfield.v1" && !field.is_list() => {
-                if message.has_field(&field) {
-                    let value = message.get_field(&field);
-                    let below = text_paths(value.as_message().unwrap(), &inner);
-                    paths.extend(below.into_iter().map(|path| [vec![field.name().to_owned()], path].concat()));
-                }
+            Kind::Message(inner)
+                if inner.package_name() == "jackfield.v1" && !field.is_list() && message.has_field(&field) =>
+            {
+                let value = message.get_field(&field);
+                let below = text_paths(value.as_message().unwrap(), &inner);
+                paths.extend(below.into_iter().map(|path| [vec![field.name().to_owned()], path].concat()));
             }
             _ => {}
         }

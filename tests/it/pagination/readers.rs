@@ -20,7 +20,6 @@ on_both! {
     async fn a_reader_that_has_stopped_holds_no_connection(backend: Backend) {
         let server = TestServer::start_with(backend, |config| {
             config.database.max_connections = 1;
-            config.database.acquire_timeout = Duration::from_millis(500);
         }).await;
         let all = fill_large(&server).await;
         let slow = server.client_with_window("alpha", WINDOW);
@@ -53,7 +52,7 @@ on_both! {
 
     async fn a_reader_that_has_stopped_is_given_up(backend: Backend) {
         let server = TestServer::start_with(backend, |config| {
-            config.streams.idle_timeout = Duration::from_millis(700);
+            config.streams.idle_timeout = Duration::from_millis(1_500);
             config.streams.max_open = 1;
         }).await;
         let all = fill_large(&server).await;
@@ -68,19 +67,19 @@ on_both! {
             rows.extend(page.unwrap().rows);
             sleep(Duration::from_millis(30)).await;
         }
-        assert!(rows == all && start.elapsed() > Duration::from_millis(1_400));
+        assert!(rows == all && start.elapsed() > Duration::from_millis(1_600));
 
+        let start = Instant::now();
         let mut pages = large(&slow, "").await;
         let mut taken = pages.next().await.unwrap().unwrap();
         let refusal = refused(&client).await;
         assert_eq!(refusal.status.code(), Code::ResourceExhausted);
         // The stream ends although nobody asks it to: its place is free again.
-        let start = Instant::now();
         while List::Connectors.open(&client, &Ask::default()).await.is_err() {
-            assert!(start.elapsed() < Duration::from_secs(5), "a reader who has stopped keeps its place");
+            assert!(start.elapsed() < Duration::from_secs(20), "a reader who has stopped keeps its place");
             sleep(Duration::from_millis(50)).await;
         }
-        assert!(start.elapsed() > Duration::from_millis(300), "given up too early");
+        assert!(start.elapsed() > Duration::from_millis(1_500), "given up too early");
 
         // Whoever reads on gets what was on its way, whole, and learns why there is no more.
         let mut rows = taken.rows.clone();
@@ -102,7 +101,7 @@ on_both! {
     /// However busily it is read, a stream ends in time; its last token goes on.
     async fn a_stream_has_a_total_deadline(backend: Backend) {
         let server = TestServer::start_with(backend, |config| {
-            config.streams.total_timeout = Duration::from_millis(600);
+            config.streams.total_timeout = Duration::from_millis(400);
             config.streams.max_open = 1;
         }).await;
         let all = fill_large(&server).await;
@@ -128,19 +127,19 @@ on_both! {
                         break;
                     }
                 }
-                sleep(Duration::from_millis(40)).await;
+                sleep(Duration::from_millis(20)).await;
             }
             let took = start.elapsed();
-            assert!(took > Duration::from_millis(500) && took < Duration::from_secs(5), "{took:?}");
+            assert!(took > Duration::from_millis(350) && took < Duration::from_secs(10), "{took:?}");
             // The task behind it may end a moment later than the answer.
             free_place(&server.client("alpha")).await;
         }
-        assert!(streams >= 3, "{streams}");
+        assert!(streams > 1, "{streams}");
         assert!(rows == all);
 
         // Nor does one last longer that nobody reads.
         let unread = large(&slow, "").await;
-        sleep(Duration::from_millis(700)).await;
+        sleep(Duration::from_millis(400)).await;
         free_place(&server.client("alpha")).await;
         drop(unread);
     }
@@ -173,7 +172,7 @@ on_both! {
         }
         let start = Instant::now();
         assert!(server.stop().await, "a call did not end by itself");
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(9), "{:?}", start.elapsed());
         server.restart().await;
         for reader in readers {
             let (mut rows, token, status) = timeout(Duration::from_secs(5), reader).await.unwrap().unwrap();
@@ -197,7 +196,7 @@ on_both! {
         sleep(Duration::from_millis(200)).await;
         let start = Instant::now();
         server.stop().await;
-        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         let rest: Result<Vec<ListPage>, Status> = pages.collect().await;
         assert!(rest.is_err(), "a list that was cut has no end");
     }
@@ -260,7 +259,7 @@ async fn refused(client: &Client) -> Refusal {
 async fn free_place(client: &Client) {
     let start = Instant::now();
     while List::Connectors.rows(client, &Ask::pages_of(1)).await.is_err() {
-        assert!(start.elapsed() < Duration::from_secs(3), "no stream ends");
+        assert!(start.elapsed() < Duration::from_secs(20), "no stream ends");
         sleep(Duration::from_millis(20)).await;
     }
 }
