@@ -44,7 +44,9 @@ on_both! {
             result.unwrap_or_else(|error| panic!("{error}"));
             answered.check();
         };
-        tokio::task::spawn_blocking(run).await.unwrap();
+        if let Err(failed) = tokio::task::spawn_blocking(run).await {
+            std::panic::resume_unwind(failed.into_panic());
+        }
     }
 }
 
@@ -93,7 +95,7 @@ async fn compare(server: &TestServer, program: &[(Who, Op)]) -> (Result<(), Stri
     }
 
     renew(server).await;
-    let (mut alpha, mut beta) = (player("alpha"), player("alpha"));
+    let (mut alpha, mut beta) = (player("alpha"), player("beta"));
     for (who, op) in program {
         match who {
             Who::Alpha => alpha.step(&wire, op, &beta).await,

@@ -154,6 +154,8 @@ async fn open_postgres(
             ("lock_timeout", "2000"),
             ("idle_in_transaction_session_timeout", "10000"),
             ("synchronous_commit", "on"),
+            // Compiling a statement pays for reports; a filter of many terms looks as dear as one and takes seconds to compile.
+            ("jit", "off"),
             ("timezone", "UTC"),
         ])
         .disable_statement_logging();
