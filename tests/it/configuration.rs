@@ -1,16 +1,15 @@
-//! ConfigurationService: settings that hang on a credential. Masks are in `update`, limits of JSON in `limits`, requests
-//! that are no messages in `wire`.
+//! ConfigurationService: settings that hang on a credential. How one is named is in `naming`, masks in `update`, limits of
+//! JSON in `limits`, requests that are no messages in `wire`, races in `at_once`.
 
+mod at_once;
 mod limits;
+mod naming;
 mod update;
 mod wire;
 
-use std::collections::BTreeSet;
-
-use futures::future::join_all;
 use jackfield_api::v1;
 use jackfield_testkit::{Client, ManualClock, Refusal, TestServer, collect, expect_status, fixture, on_both};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Response, Status};
 use uuid::Uuid;
 
 use crate::steps;
@@ -38,14 +37,6 @@ fn destroy(reference: &str, credential: &str) -> v1::DestroyConfigurationRequest
         credential: credential.to_owned(),
         ..Default::default()
     }
-}
-
-fn with_metadata<T>(message: T, entries: &[(&'static str, &str)]) -> Request<T> {
-    let mut request = Request::new(message);
-    for (key, value) in entries {
-        request.metadata_mut().insert(*key, value.parse().unwrap());
-    }
-    request
 }
 
 async fn created(
@@ -234,95 +225,6 @@ on_both! {
         }
     }
 
-    async fn a_configuration_is_named_with_its_credential(server) {
-        let client = server.client("alpha");
-        let link = steps::linked(&client, "ada", "Gmail").await;
-        let one = steps::api_key(&client, &link, "key").await;
-        let other = steps::api_key(&client, &link, "key").await;
-        let team = steps::configuration(&client, fixture::a_configuration(&one.id, "Team A")).await;
-        let nothing = Uuid::now_v7().to_string();
-        let invalid = Code::InvalidArgument;
-
-        for refusal in refuse_name(&client, "ext:Team A", "", invalid, "REFERENCE_INVALID").await {
-            assert_eq!(refusal.fields(), ["credential"]);
-        }
-        let [get, update, destroy] = refuse_name(&client, "", "", invalid, "REFERENCE_INVALID").await;
-        assert_eq!(get.fields(), ["reference"], "or credential for the default one");
-        assert_eq!(update.fields(), ["reference"]);
-        assert_eq!(destroy.fields(), ["reference", "credential"]);
-        for reference in ["Team A", "name:Team A", " ", "ext:", "ext: "] {
-            for refusal in refuse_name(&client, reference, &one.id, invalid, "REFERENCE_INVALID").await {
-                assert_eq!(refusal.fields(), ["reference"], "{reference:?}");
-            }
-        }
-        for credential in ["work", " ", "name:Gmail"] {
-            for refusal in refuse_name(&client, &team.id, credential, invalid, "REFERENCE_INVALID").await {
-                assert_eq!(refusal.fields(), ["credential"], "{credential:?}");
-            }
-        }
-        for (reference, credential) in [
-            (&*team.id, &*other.id),
-            ("ext:Team A", &other.id),
-            (&one.default_configuration, &other.id),
-            (&nothing, &one.id),
-        ] {
-            refuse_name(&client, reference, credential, Code::NotFound, "CONFIGURATION_NOT_FOUND").await;
-        }
-        for credential in [&*nothing, "ext:none"] {
-            refuse_name(&client, &team.id, credential, Code::NotFound, "CREDENTIAL_NOT_FOUND").await;
-        }
-        // Another tenant sees none of it, with or without the credential.
-        let theirs = server.client("beta");
-        refuse_name(&theirs, &team.id, &one.id, Code::NotFound, "CREDENTIAL_NOT_FOUND").await;
-        let result = theirs.configurations().get_configuration(get_by_id(&team.id)).await;
-        expect_status(result, Code::NotFound, "CONFIGURATION_NOT_FOUND");
-        assert_eq!(found(&client, &team.id, "").await, team, "nothing of this changed anything");
-    }
-
-    async fn metadata_can_name_it(server) {
-        const CONFIGURATION: &str = "x-jackfield-configuration";
-        const CREDENTIAL: &str = "x-jackfield-credential";
-        let client = server.client("alpha");
-        let link = steps::linked(&client, "ada", "Gmail").await;
-        let facts = v1::Credential { external_id: "work".to_owned(), ..fixture::a_credential("ada", &link.connector) };
-        let credential = steps::credential(&client, facts, fixture::api_key_material("key")).await;
-        let team = steps::configuration(&client, fixture::a_configuration(&credential.id, "Team A")).await;
-        let both = [(CONFIGURATION, "ext:Team A"), (CREDENTIAL, "ext:work")];
-        let good = [
-            with_metadata(get("", ""), &both),
-            with_metadata(get("ext:Team A", ""), &both),
-            with_metadata(get("ext:Team A", "ext:work"), &both),
-            with_metadata(get("", "ext:work"), &both[..1]),
-            with_metadata(get("ext:Team A", ""), &both[1..]),
-            with_metadata(get("", ""), &[(CONFIGURATION, &team.id)]),
-        ];
-        for request in good {
-            let shown = format!("{request:?}");
-            let answer = client.configurations().get_configuration(request).await.unwrap().into_inner();
-            assert_eq!(answer.configuration.as_ref(), Some(&team), "{shown}");
-        }
-        let default = client.configurations().get_configuration(with_metadata(get("", ""), &both[1..])).await.unwrap();
-        assert!(default.into_inner().configuration.unwrap().is_default);
-        let change = v1::Configuration { meta: Some(fixture::object([("a", "b")])), ..Default::default() };
-        // It names what is read. A change says itself what it changes.
-        let result = client.configurations().update_configuration(with_metadata(update("", "", change.clone()), &both)).await;
-        expect_status(result, Code::InvalidArgument, "REFERENCE_INVALID").expect_fields(&["reference"]);
-        let request = with_metadata(update(&team.id, "", change.clone()), &[(CONFIGURATION, "ext:Team B")]);
-        let after = client.configurations().update_configuration(request).await.unwrap().into_inner().configuration.unwrap();
-        assert_eq!((after.id.as_str(), &after.meta), (&*team.id, &change.meta));
-
-        let different = [
-            (get("ext:Team B", ""), &both[..], &["reference"][..]),
-            (get("", "ext:home"), &both, &["credential"]),
-            (get(&team.id, &credential.id), &both, &["reference", "credential"]),
-            (get("", ""), &[(CONFIGURATION, "Team A"), (CREDENTIAL, "work")], &["reference", "credential"]),
-        ];
-        for (request, metadata, fields) in different {
-            let result = client.configurations().get_configuration(with_metadata(request, metadata)).await;
-            expect_status(result, Code::InvalidArgument, "REFERENCE_INVALID").expect_fields(fields);
-        }
-    }
-
     async fn a_credential_that_is_not_valid_gets_no_more(backend: Backend) {
         let clock = ManualClock::at_present();
         let server = TestServer::start_at(backend, clock.clone(), |_| {}).await;
@@ -352,68 +254,6 @@ on_both! {
         for (credential, reason) in [("ext:none".to_owned(), "CREDENTIAL_NOT_FOUND"), (Uuid::now_v7().to_string(), "CREDENTIAL_NOT_FOUND")] {
             let result = created(&client, fixture::a_configuration(&credential, "Team A")).await;
             expect_status(result, Code::NotFound, reason);
-        }
-    }
-
-    /// The race of the seed: there, of two creates at once each could be handed the other's object.
-    async fn creates_at_once_return_their_own(server) {
-        let client = server.client("alpha");
-        let link = steps::linked(&client, "ada", "Gmail").await;
-        let credential = steps::api_key(&client, &link, "key").await.id;
-        let name = |number: usize| format!("Team {number}");
-        let create = |number: usize| {
-            let (client, credential) = (client.clone(), credential.clone());
-            async move {
-                let meta = Some(fixture::object([("number", &*number.to_string())]));
-                let given = v1::Configuration { meta, ..fixture::a_configuration(&credential, &name(number)) };
-                (steps::configuration(&client, given.clone()).await, given)
-            }
-        };
-        let all = join_all((0..24).map(create)).await;
-        for (configuration, given) in &all {
-            assert_eq!((&configuration.external_id, &configuration.meta), (&given.external_id, &given.meta));
-            assert_eq!(found(&client, &configuration.id, &credential).await, *configuration);
-        }
-        assert_eq!(all.iter().map(|(it, _)| &it.id).collect::<BTreeSet<_>>().len(), all.len());
-
-        let same = join_all((0..12).map(|_| created(&client, fixture::a_configuration(&credential, "one for all")))).await;
-        assert_eq!(same.iter().filter(|result| result.is_ok()).count(), 1);
-        for result in same.into_iter().filter(Result::is_err) {
-            expect_status(result, Code::AlreadyExists, "EXTERNAL_ID_TAKEN");
-        }
-    }
-
-    /// Whoever comes too late is told so; what hangs on nothing is not left behind.
-    async fn creates_beside_the_end_of_the_credential(server) {
-        let client = server.client("alpha");
-        let link = steps::linked(&client, "ada", "Gmail").await;
-        for round in 0..5 {
-            let credential = steps::api_key(&client, &link, "key").await.id;
-            let creates = join_all((0..8).map(|number| {
-                created(&client, fixture::a_configuration(&credential, &format!("Team {number}")))
-            }));
-            let remove = async {
-                let reference = credential.clone();
-                let request = v1::DeleteCredentialRequest { reference, ..Default::default() };
-                // The database may ask for another try when the two meet; nothing is half done then.
-                loop {
-                    match client.credentials().delete_credential(request.clone()).await {
-                        Ok(answer) => return answer.into_inner(),
-                        Err(status) => drop(Refusal::check(status, Code::Unavailable, "STORE_UNAVAILABLE")),
-                    }
-                }
-            };
-            let (created, deleted) = tokio::join!(creates, remove);
-            let made = created.iter().filter(|result| result.is_ok()).count();
-            assert_eq!(deleted.configurations_deleted, i64::try_from(made).unwrap() + 1, "round {round}");
-            for result in created.into_iter().filter(Result::is_err) {
-                let status = result.unwrap_err();
-                match status.code() {
-                    Code::NotFound => drop(Refusal::check(status, Code::NotFound, "CREDENTIAL_NOT_FOUND")),
-                    _ => drop(Refusal::check(status, Code::Unavailable, "STORE_UNAVAILABLE")),
-                }
-            }
-            assert_eq!(server.sql("select count(*) from configuration").await, ["0"]);
         }
     }
 
@@ -504,8 +344,4 @@ on_both! {
             expect_status(client.configurations().list_configurations(request).await, Code::NotFound, reason);
         }
     }
-}
-
-fn get_by_id(id: &str) -> v1::GetConfigurationRequest {
-    get(id, "")
 }

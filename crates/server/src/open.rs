@@ -46,11 +46,14 @@ pub enum OpenError {
     Store(#[from] StoreError),
 }
 
+/// What changes when a file is replaced: its inode and when it was written. `None` = it is not there.
+type Stamp = Option<(u64, i64, i64)>;
+
 /// The use cases as the transport wants them.
 struct ServiceBackend {
     services: Services,
-    /// The file that is watched for other keys.
-    keyring_file: Option<PathBuf>,
+    /// The file that is watched for other keys, as it was when it was read.
+    keyring_file: Option<(PathBuf, Stamp)>,
     reload_interval: Duration,
 }
 
@@ -77,6 +80,8 @@ pub async fn open_with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<A
         Some(path) => ensure_keyring(config, path)?,
         None => false,
     };
+    // Before it is read: a change in between shows later, and is not missed.
+    let keyring_stamp = keyring_file.as_deref().map(stamp).unwrap_or_default();
     let vault = Vault::new(load_keyring(config)?);
     make_database_file(&settings.database)?;
     let services = match Services::open(settings, vault, clock).await {
@@ -89,6 +94,7 @@ pub async fn open_with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<A
             return Err(error.into());
         }
     };
+    let keyring_file = keyring_file.map(|path| (path, keyring_stamp));
     Ok(Arc::new(ServiceBackend { services, keyring_file, reload_interval: config.vault.reload_interval }))
 }
 
@@ -225,8 +231,8 @@ impl Backend for ServiceBackend {
         };
         let max_request_message = context.config.limits.max_request_message.bytes();
         Api::new(self.services.clone(), policy).add_routes(routes, max_request_message);
-        if let Some(path) = self.keyring_file.clone() {
-            let watch = watch_keyring(self.services.clone(), path, self.reload_interval, context.drain.clone());
+        if let Some((path, seen)) = self.keyring_file.clone() {
+            let watch = watch_keyring(self.services.clone(), path, seen, self.reload_interval, context.drain.clone());
             context.tasks.spawn(watch);
         }
     }
@@ -267,27 +273,38 @@ impl Tenants for ServiceTenants {
 }
 
 /// Puts changes of the keyring file in force until `stop`. A file that cannot be used leaves the keys as they are.
-async fn watch_keyring(services: Services, path: PathBuf, interval: Duration, stop: CancellationToken) {
-    let mut seen = stamp(&path);
+async fn watch_keyring(
+    services: Services,
+    path: PathBuf,
+    mut seen: Stamp,
+    interval: Duration,
+    stop: CancellationToken,
+) {
     while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
         let now = stamp(&path);
         if now == seen {
             continue;
         }
-        seen = now;
         let result = match keyring_provider::file::load(&path) {
             Ok(keyring) => services.keyring_replace(keyring).await.map_err(OpenError::from),
             Err(error) => Err(error.into()),
         };
+        // Which keys are in use the database knows. While it is away the change is looked at again and again.
+        if !matches!(result, Err(OpenError::Service(jackfield_service::OpenError::Bootstrap(_)))) {
+            seen = now;
+        }
         match result {
-            Ok(_) => tracing::info!("keyring reloaded"),
-            Err(error) => tracing::error!(error.message = %error, "keyring not reloaded, the former stays in force"),
+            Ok(_) => tracing::info!(keyring.path = %path.display(), "keyring reloaded"),
+            Err(error) => tracing::error!(
+                keyring.path = %path.display(),
+                error.message = %error,
+                "keyring not reloaded, the former stays in force"
+            ),
         }
     }
 }
 
-/// What changes when the file is replaced.
-fn stamp(path: &Path) -> Option<(u64, i64, i64)> {
+fn stamp(path: &Path) -> Stamp {
     use std::os::unix::fs::MetadataExt as _;
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jackfield_api::v1;
 use jackfield_domain::TenantId;
-use jackfield_testkit::{Backend, Client, TestServer, fixture, logs, on_both};
+use jackfield_testkit::{Backend, Client, TestServer, backend::in_time, fixture, logs, on_both};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
@@ -92,16 +92,17 @@ pub(super) async fn wrapped_with(server: &TestServer, tenants: &[&str]) -> Vec<S
 }
 
 /// Waits until the server has complained about its keyring file once more than before.
-async fn until_complaint(before: usize) {
+async fn until_complaint(server: &TestServer, before: usize) {
     let patience = Instant::now() + Duration::from_secs(20);
-    while complaints() == before {
+    while complaints(server) == before {
         assert!(Instant::now() < patience, "no complaint");
         sleep(Duration::from_millis(20)).await;
     }
 }
 
-fn complaints() -> usize {
-    logs::text().matches("keyring not reloaded").count()
+fn complaints(server: &TestServer) -> usize {
+    let path = file(server).display().to_string();
+    logs::text().lines().filter(|line| line.contains("keyring not reloaded") && line.contains(&path)).count()
 }
 
 async fn token(client: &Client) -> String {
@@ -176,24 +177,50 @@ on_both! {
             other_secret,
         ];
         for text in unusable {
-            let complained = complaints();
+            let complained = complaints(&server);
             replace(&file(&server), &text);
-            until_complaint(complained).await;
+            until_complaint(&server, complained).await;
             assert_eq!(server_info(&operator).await, before);
             assert_eq!(token(&client).await, "key of work");
         }
         // Nobody else may read it.
-        let complained = complaints();
+        let complained = complaints(&server);
         replace(&file(&server), &with_new);
         until(&server, |info| info.active_key_encryption_key == new).await;
         let open = file(&server).with_extension("open");
         fs::write(&open, &good).unwrap();
         fs::rename(&open, file(&server)).unwrap();
-        until_complaint(complained).await;
+        until_complaint(&server, complained).await;
         assert_eq!(server_info(&operator).await.active_key_encryption_key, new);
         let log = logs::text();
         for line in good.lines().filter_map(|line| line.strip_prefix("secret = ")) {
             assert!(!log.contains(line.trim_matches('"')), "a key stands in the log");
         }
+    }
+}
+
+/// Which keys are in use only the database can tell.
+mod postgres {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_change_is_not_forgotten_while_the_database_is_away() {
+        let test = async {
+            let server = watching_server(Backend::Postgres).await;
+            let (text, id) = with_new_key(&fs::read_to_string(file(&server)).unwrap());
+            server.postgres().set_reachable(false);
+            let complained = complaints(&server);
+            replace(&file(&server), &text);
+            until_complaint(&server, complained).await;
+            server.postgres().set_reachable(true);
+            let (client, patience) = (server.client("operator"), Instant::now() + Duration::from_secs(30));
+            // The first calls may still find the database away.
+            while client.admin().get_server_info(v1::GetServerInfoRequest {}).await.is_err() {
+                assert!(Instant::now() < patience, "the server does not come back");
+                sleep(Duration::from_millis(50)).await;
+            }
+            until(&server, |info| info.active_key_encryption_key == id).await;
+        };
+        in_time(test).await;
     }
 }

@@ -1,0 +1,75 @@
+//! Several calls at once: each gets its own, and nothing is left half done.
+
+use std::collections::BTreeSet;
+
+use futures::future::join_all;
+use jackfield_api::v1;
+use jackfield_testkit::{Refusal, expect_status, fixture, on_both};
+use tonic::Code;
+
+use super::{created, found};
+use crate::steps;
+
+on_both! {
+    /// The race of the seed: there, of two creates at once each could be handed the other's object.
+    async fn creates_at_once_return_their_own(server) {
+        let client = server.client("alpha");
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let credential = steps::api_key(&client, &link, "key").await.id;
+        let name = |number: usize| format!("Team {number}");
+        let create = |number: usize| {
+            let (client, credential) = (client.clone(), credential.clone());
+            async move {
+                let meta = Some(fixture::object([("number", &*number.to_string())]));
+                let given = v1::Configuration { meta, ..fixture::a_configuration(&credential, &name(number)) };
+                (steps::configuration(&client, given.clone()).await, given)
+            }
+        };
+        let all = join_all((0..24).map(create)).await;
+        for (configuration, given) in &all {
+            assert_eq!((&configuration.external_id, &configuration.meta), (&given.external_id, &given.meta));
+            assert_eq!(found(&client, &configuration.id, &credential).await, *configuration);
+        }
+        assert_eq!(all.iter().map(|(it, _)| &it.id).collect::<BTreeSet<_>>().len(), all.len());
+
+        let same = join_all((0..12).map(|_| created(&client, fixture::a_configuration(&credential, "one for all")))).await;
+        assert_eq!(same.iter().filter(|result| result.is_ok()).count(), 1);
+        for result in same.into_iter().filter(Result::is_err) {
+            expect_status(result, Code::AlreadyExists, "EXTERNAL_ID_TAKEN");
+        }
+    }
+
+    /// Whoever comes too late is told so; what hangs on nothing is not left behind.
+    async fn creates_beside_the_end_of_the_credential(server) {
+        let client = server.client("alpha");
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        for round in 0..5 {
+            let credential = steps::api_key(&client, &link, "key").await.id;
+            let creates = join_all((0..8).map(|number| {
+                created(&client, fixture::a_configuration(&credential, &format!("Team {number}")))
+            }));
+            let remove = async {
+                let reference = credential.clone();
+                let request = v1::DeleteCredentialRequest { reference, ..Default::default() };
+                // The database may ask for another try when the two meet; nothing is half done then.
+                loop {
+                    match client.credentials().delete_credential(request.clone()).await {
+                        Ok(answer) => return answer.into_inner(),
+                        Err(status) => drop(Refusal::check(status, Code::Unavailable, "STORE_UNAVAILABLE")),
+                    }
+                }
+            };
+            let (created, deleted) = tokio::join!(creates, remove);
+            let made = created.iter().filter(|result| result.is_ok()).count();
+            assert_eq!(deleted.configurations_deleted, i64::try_from(made).unwrap() + 1, "round {round}");
+            for result in created.into_iter().filter(Result::is_err) {
+                let status = result.unwrap_err();
+                match status.code() {
+                    Code::NotFound => drop(Refusal::check(status, Code::NotFound, "CREDENTIAL_NOT_FOUND")),
+                    _ => drop(Refusal::check(status, Code::Unavailable, "STORE_UNAVAILABLE")),
+                }
+            }
+            assert_eq!(server.sql("select count(*) from configuration").await, ["0"]);
+        }
+    }
+}
