@@ -63,7 +63,7 @@ struct Options {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds of a turn.
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 2.0)]
     seconds: f64,
     /// Leave PostgreSQL out.
     #[arg(long)]
@@ -79,6 +79,8 @@ struct Options {
 /// Groups of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum What {
+    /// A health check: what every call takes.
+    Layers,
     /// IssueAccessToken of a hot credential.
     Issue,
     /// GetConnector.
@@ -137,7 +139,9 @@ async fn measure(options: Options) -> Result<()> {
     let mut skipped: Vec<String> = Vec::new();
     for kind in [Kind::Sqlite, Kind::Postgres] {
         let groups: &[What] = match kind {
-            Kind::Sqlite => &[What::Start, What::Issue, What::Get, What::Create, What::List, What::Filter],
+            Kind::Sqlite => {
+                &[What::Start, What::Layers, What::Issue, What::Get, What::Create, What::List, What::Filter]
+            }
             Kind::Postgres => &[What::Get, What::Create, What::List, What::Filter],
         };
         let groups: Vec<What> = groups.iter().copied().filter(|what| wanted(*what)).collect();
@@ -164,6 +168,7 @@ async fn measure(options: Options) -> Result<()> {
         for what in groups {
             progress(&format!("{what:?} on {}", kind.name()));
             let of_group = match what {
+                What::Layers => lines::layers::run(&bench).await?,
                 What::Issue => lines::issue::run(&bench).await?,
                 What::Get => lines::get::run(&bench).await?,
                 What::List => lines::list::run(&bench).await?,

@@ -123,3 +123,27 @@ pub(crate) fn short(value: f64) -> String {
         _ => format!("{value:.2}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_met_when_the_median_of_its_rounds_is() {
+        let line = |ours: &[f64], target| Line {
+            name: "line".to_owned(),
+            database: "SQLite",
+            jackfield: String::new(),
+            baseline: String::new(),
+            figure: Spread::of_ratios(ours, &[10.0, 10.0, 10.0]),
+            target,
+            unit: "",
+        };
+        assert_eq!(line(&[9.0, 1.0, 8.0], Target::AtLeast(0.8)).verdict(), "met");
+        assert_eq!(line(&[9.0, 1.0, 7.0], Target::AtLeast(0.8)).verdict(), "SHORT");
+        assert_eq!(line(&[13.0, 15.0, 90.0], Target::AtMost(1.5)).verdict(), "met");
+        assert_eq!(line(&[13.0, 16.0, 90.0], Target::AtMost(1.5)).verdict(), "SHORT");
+        assert_eq!(line(&[1.0, 1.0, 1.0], Target::None).verdict(), "");
+        assert!(render(&[line(&[9.0, 1.0, 8.0], Target::AtLeast(0.8))]).contains("| 0.80 (0.10–0.90)"));
+    }
+}

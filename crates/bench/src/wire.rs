@@ -149,3 +149,20 @@ impl Decoder for Raw {
         Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jackfield_api::v1;
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn rows_and_token_of_a_page_are_read_without_decoding_it() {
+        let connections = vec![v1::Connection { name: "n".repeat(300), ..Default::default() }; 3];
+        let page = v1::ListConnectionsResponse { connections, next_page_token: "token".to_owned() }.encode_to_vec();
+        assert_eq!((rows(&page), next_page_token(&page).as_str()), (3, "token"));
+        let last = v1::ListConnectionsResponse::default().encode_to_vec();
+        assert_eq!((rows(&last), next_page_token(&last).as_str()), (0, ""));
+    }
+}

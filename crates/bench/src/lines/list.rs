@@ -147,8 +147,12 @@ async fn read(client: &mut Client, path: &'static str, request: Bytes, pause: Op
         if !token.is_empty() {
             last_token = token;
         }
-        if let Some(pause) = pause.filter(|_| pages == PAUSE_AT) {
-            tokio::time::sleep(pause).await;
+        if let Some(pause) = pause {
+            if pages == PAUSE_AT {
+                tokio::time::sleep(pause).await;
+            } else if pages == 2 * PAUSE_AT {
+                break;
+            }
         }
     }
     Ok(Read { rows, seconds: start.elapsed().as_secs_f64(), last_token })

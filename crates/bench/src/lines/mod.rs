@@ -4,6 +4,7 @@ pub(crate) mod create;
 pub(crate) mod filter;
 pub(crate) mod get;
 pub(crate) mod issue;
+pub(crate) mod layers;
 pub(crate) mod list;
 pub(crate) mod start;
 
