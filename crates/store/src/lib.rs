@@ -28,7 +28,7 @@ mod secret;
 mod session;
 mod tenant;
 #[cfg(feature = "test-support")]
-mod test_support;
+pub mod test_support;
 mod user_connector;
 
 pub use audit::AuditEvent;
