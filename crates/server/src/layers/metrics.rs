@@ -1,7 +1,8 @@
-//! `rpc.server.call.duration` and the number of open calls. Streams count until they end.
+//! `rpc.server.call.duration`, the number of open calls, and errors by reason. Streams count until they end.
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use opentelemetry::KeyValue;
 use tonic::Code;
 
@@ -9,7 +10,7 @@ use super::context::CallContext;
 use super::outcome::observe;
 use super::trace::is_server_fault;
 use super::{Answer, BoxFuture, Call, Layer, Stack};
-use crate::grpc::status::code_name;
+use crate::grpc::status::{code_name, reason_of};
 use crate::metrics::{Metrics, attribute};
 
 pub(super) struct MetricsLayer {
@@ -27,8 +28,11 @@ impl Layer for MetricsLayer {
             None => attribute::RPC_METHOD_OTHER.into(),
         };
         let open = metrics.call_open(method.clone());
-        let on_end = move |code: Code| {
+        let on_end = move |code: Code, headers: Option<&HeaderMap>| {
             drop(open);
+            if let Some(reason) = headers.filter(|_| code != Code::Ok).and_then(reason_of) {
+                metrics.error(reason);
+            }
             let mut attributes = vec![
                 KeyValue::new(attribute::RPC_SYSTEM, "grpc"),
                 KeyValue::new(attribute::RPC_METHOD, method),
