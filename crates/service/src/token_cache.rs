@@ -164,7 +164,8 @@ impl Weighter<Key, Opened> for Weight {
         let IssuedToken { credential: _, material_version: _, token, token_type, expire_time: _, scopes, fields } =
             &*opened.issued;
         let scopes = scopes.iter().map(|scope| scope.len() + size_of::<String>());
-        let fields = fields.iter().map(|(name, value)| name.len() + value.expose().len() + size_of::<(String, Secret)>());
+        let fields =
+            fields.iter().map(|(name, value)| name.len() + value.expose().len() + size_of::<(String, Secret)>());
         let texts = token.expose().len() + token_type.len() + scopes.chain(fields).sum::<usize>();
         ((ENTRY_BYTES + texts) as u64).max(self.least)
     }

@@ -123,7 +123,8 @@ impl Services {
                         return Err(Error::internal("the material is not of its credential's version"));
                     }
                     let parents = [credential.user_connector.0, credential.connector.0];
-                    let rows = parents.into_iter().chain(credential.connection.map(Uuid::from)).chain([credential.id.0]);
+                    let rows =
+                        parents.into_iter().chain(credential.connection.map(Uuid::from)).chain([credential.id.0]);
                     let basis = stamps.basis(reading.moment, tenant, rows);
                     return Ok((credential, material, basis, reading));
                 }

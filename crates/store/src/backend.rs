@@ -174,9 +174,7 @@ async fn open_postgres(
         // is good, or its next statement says that it is not.
         .test_before_acquire(false)
         .before_acquire(|conn, now| {
-            Box::pin(async move {
-                Ok(now.idle_for < TRUSTED_IDLE || conn.ping().await.is_ok())
-            })
+            Box::pin(async move { Ok(now.idle_for < TRUSTED_IDLE || conn.ping().await.is_ok()) })
         })
         .connect_with(options)
         .await

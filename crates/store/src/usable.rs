@@ -42,14 +42,15 @@ impl<C: ConnectionTrait> Session<C> {
         QuerySelect::query(&mut select)
             .left_join(
                 connector::Entity,
-                Expr::col((connector::Entity, connector::Column::TenantId))
-                    .eq(tenant.0)
-                    .and(Expr::col((connector::Entity, connector::Column::Id)).eq(column(credential::Column::ConnectorId))),
+                Expr::col((connector::Entity, connector::Column::TenantId)).eq(tenant.0).and(
+                    Expr::col((connector::Entity, connector::Column::Id)).eq(column(credential::Column::ConnectorId)),
+                ),
             )
             .left_join(
                 connection::Entity,
                 Expr::col((connection::Entity, connection::Column::TenantId)).eq(tenant.0).and(
-                    Expr::col((connection::Entity, connection::Column::Id)).eq(column(credential::Column::ConnectionId)),
+                    Expr::col((connection::Entity, connection::Column::Id))
+                        .eq(column(credential::Column::ConnectionId)),
                 ),
             )
             .left_join(
