@@ -1,9 +1,12 @@
 //! What is known of a call from its first byte to its last: its id, its method, and, once it failed, the cause.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Instant;
 
 use http::HeaderValue;
+use jackfield_domain::{Clock as _, SystemClock};
 use tonic::body::Body;
 use uuid::Uuid;
 
@@ -83,7 +86,7 @@ impl CallContext {
 
     fn new(method: Option<Arc<Method>>, peer: Option<Peer>) -> Self {
         CallContext {
-            request_id: Uuid::now_v7(),
+            request_id: request_id(),
             method,
             start: Instant::now(),
             peer,
@@ -95,6 +98,17 @@ impl CallContext {
     fn lock_cause(&self) -> std::sync::MutexGuard<'_, Option<Arc<dyn std::error::Error + Send + Sync>>> {
         self.cause.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// A UUIDv7 that is unique and not to be foreseen, without asking the system for random bytes at every call.
+fn request_id() -> Uuid {
+    static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let [a, b] = KEYS.each_ref().map(|key| key.hash_one(count).to_le_bytes());
+    let random = [a[0], a[1], a[2], a[3], a[4], b[0], b[1], b[2], b[3], b[4]];
+    let millis = u64::try_from(SystemClock.now().0 / 1_000).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
 // === impl ContextLayer ===
