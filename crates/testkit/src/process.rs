@@ -113,6 +113,11 @@ impl Site {
         self.program = program;
     }
 
+    /// The database it runs on.
+    pub fn backend(&self) -> Backend {
+        self.data.backend()
+    }
+
     /// The authority of its certificates.
     pub fn pki(&self) -> &Pki {
         self.data.pki()
