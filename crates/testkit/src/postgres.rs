@@ -125,6 +125,28 @@ impl Database {
         }
     }
 
+    /// The database as text, with nothing in it that differs from dump to dump.
+    pub fn dump(&self) -> String {
+        let dump = self.server.output("pg_dump", &["--dbname", &self.url()]).stdout;
+        let dump = String::from_utf8_lossy(&dump);
+        // Newer releases put a word into each that nobody can guess.
+        dump.lines().filter(|line| !line.contains("restrict ")).map(|line| format!("{line}\n")).collect()
+    }
+
+    /// Backs the database up with `pg_dump`.
+    pub fn dump_to(&self, file: &Path) {
+        let file = file.to_str().expect("a path in UTF-8");
+        self.server.output("pg_dump", &["--format=custom", "--file", file, "--dbname", &self.url()]);
+    }
+
+    /// Restores an empty database with `pg_restore`.
+    pub fn restore_from(&self, file: &Path) {
+        let file = file.to_str().expect("a path in UTF-8");
+        // The dump makes the schema, too, where it is the one that every database comes with.
+        let arguments = ["--exit-on-error", "--clean", "--if-exists", "--no-owner", "--dbname", &self.url(), file];
+        self.server.output("pg_restore", &arguments);
+    }
+
     /// Whether the server was started by this process, so that it can be crashed.
     pub fn is_ours(&self) -> bool {
         self.server.data.is_some()
@@ -199,7 +221,7 @@ impl Postgres {
             find_binaries(programs).unwrap_or_else(|| panic!("no PostgreSQL: put {} on PATH", programs.join(", ")))
         };
         match std::env::var("TEST_DATABASE_URL") {
-            Ok(url) if !url.is_empty() => Self::given(find(&["psql", "pg_dump"]), &url),
+            Ok(url) if !url.is_empty() => Self::given(find(&["psql", "pg_dump", "pg_restore"]), &url),
             _ => Self::start_own(),
         }
     }
