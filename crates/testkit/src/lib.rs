@@ -22,6 +22,7 @@ pub mod clock;
 pub mod collect;
 pub mod fill;
 pub mod fixture;
+pub mod fuzz;
 pub mod list;
 pub mod logs;
 pub mod pki;
