@@ -7,24 +7,15 @@ mod run;
 use std::path::Path;
 
 use jackfield_testkit::fuzz::{TARGETS, Target};
+use jackfield_testkit::{Rng, proof};
 
-use self::mutate::Random;
 use self::run::{Found, Totals, run};
 
 /// How many executions each target gets; the variable asks for more.
-const EXECUTIONS: u64 = 50_000;
-const EXECUTIONS_VARIABLE: &str = "JACKFIELD_FUZZ_EXECUTIONS";
-/// Where the random numbers begin; the variable names another place.
-const SEED: u64 = 0x6a61_636b;
-const SEED_VARIABLE: &str = "JACKFIELD_SEED";
+const EXECUTIONS: u64 = 60_000;
+const EXECUTIONS_VARIABLE: &str = "PROOF_FUZZ_EXECUTIONS";
 /// Inputs that fail are left here.
 const CRASHES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/crashes");
-
-#[expect(clippy::disallowed_methods, reason = "a variable of the tests, not of the server")]
-fn number(variable: &str, default: u64) -> u64 {
-    let Ok(text) = std::env::var(variable) else { return default };
-    text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text:?}"))
-}
 
 /// The inputs of the corpus of a target, in the order of their names.
 fn corpus(target: &Target) -> Vec<Vec<u8>> {
@@ -51,30 +42,28 @@ fn report(target: &Target, seed: u64, found: &Found) -> String {
 
 #[test]
 fn no_bytes_break_a_parser() {
-    let (seed, executions) = (number(SEED_VARIABLE, SEED), number(EXECUTIONS_VARIABLE, EXECUTIONS));
+    let _turn = proof::turn();
+    let (seed, executions) = (proof::seed(), proof::setting(EXECUTIONS_VARIABLE, EXECUTIONS));
     let mut failures = Vec::new();
     let mut totals = Totals::default();
     for target in TARGETS {
         let before = std::time::Instant::now();
         let corpus = corpus(&target);
         assert!(corpus.len() >= 10, "the corpus of {} is {} files", target.name, corpus.len());
-        match run(&target, &corpus, &mut Random::new(seed), executions) {
+        match run(&target, &corpus, &mut Rng::new(seed), executions) {
             Ok(of_target) => totals.add(&of_target),
             Err(found) => failures.push(report(&target, seed, &found)),
         }
         eprintln!("{} {:?}", target.name, before.elapsed());
     }
-    println!(
-        "fuzz: seed {seed}, {} targets, {} corpus files, {} executions, {} ways, {} failures",
-        TARGETS.len(),
-        totals.corpus,
-        totals.executions,
-        totals.ways,
-        failures.len()
-    );
+    let Totals { corpus, executions, ways, .. } = totals;
+    let (targets, failed) = (TARGETS.len(), failures.len());
+    proof::report(&format!(
+        "fuzz: seed={seed} targets={targets} corpus={corpus} executions={executions} ways={ways} failures={failed}"
+    ));
     assert!(failures.is_empty(), "{failures:#?}");
     // A mutator that never gets behind the first check of a parser would find nothing either.
-    assert!(totals.ways > 500, "only {} ways were gone", totals.ways);
+    assert!(ways > 500, "only {ways} ways were gone");
 }
 
 /// A parser as one is written in a hurry: the length before a text, which a stranger chose.
@@ -97,8 +86,8 @@ fn an_unwrap_on_a_strangers_bytes_is_found() {
         max_len: 256,
         words: &["name:", "ext:", "/", "4"],
     };
-    for seed in [SEED, 1, 2, 3] {
-        let found = run(&planted, &[b"name:3/abc".to_vec()], &mut Random::new(seed), EXECUTIONS / 10);
+    for seed in [1, 2, 3, 4] {
+        let found = run(&planted, &[b"name:3/abc".to_vec()], &mut Rng::new(seed), EXECUTIONS / 10);
         let found = found.err().unwrap_or_else(|| panic!("the planted bug is not found from seed {seed}"));
         assert!(found.input.starts_with(b"name:"), "{found:?}");
     }
@@ -115,6 +104,6 @@ fn memory_that_a_stranger_chose_is_found() {
         max_len: 256,
         words: &["x"],
     };
-    let found = run(&planted, &[vec![1]], &mut Random::new(SEED), EXECUTIONS / 10).err().expect("it is found");
+    let found = run(&planted, &[vec![1]], &mut Rng::new(1), EXECUTIONS / 10).err().expect("it is found");
     assert!(found.message.contains("bytes of memory"), "{found:?}");
 }

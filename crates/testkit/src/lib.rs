@@ -20,13 +20,17 @@ pub mod canary;
 pub mod client;
 pub mod clock;
 pub mod collect;
+pub mod fault;
 pub mod fill;
 pub mod fixture;
 pub mod fuzz;
+pub mod ledger;
 pub mod list;
 pub mod logs;
 pub mod pki;
 pub mod postgres;
+pub mod process;
+pub mod proof;
 pub mod server;
 pub mod status;
 
@@ -36,7 +40,10 @@ pub use client::Client;
 pub use clock::ManualClock;
 /// The store, for tests that look below the services.
 pub use jackfield_store as store;
+pub use ledger::{Figures, Ledger, Verdict};
 pub use list::{Ask, List};
 pub use pki::{Flaw, Identity, Pki};
+pub use process::{Process, Program, Site};
+pub use proof::Rng;
 pub use server::TestServer;
 pub use status::{Refusal, expect_status};

@@ -4,9 +4,10 @@ use std::any::Any;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use jackfield_testkit::Rng;
 use jackfield_testkit::fuzz::Target;
 
-use super::mutate::{Random, mutated};
+use super::mutate::mutated;
 
 /// Inputs that are kept for having led somewhere new.
 const POOL: usize = 4_096;
@@ -40,7 +41,7 @@ impl Totals {
 }
 
 /// Runs a target so many times, the corpus included. The first input that breaks it ends the run.
-pub(super) fn run(target: &Target, corpus: &[Vec<u8>], random: &mut Random, executions: u64) -> Result<Totals, Found> {
+pub(super) fn run(target: &Target, corpus: &[Vec<u8>], random: &mut Rng, executions: u64) -> Result<Totals, Found> {
     let mut pool = corpus.to_vec();
     let mut ways = HashSet::new();
     for execution in 0..executions.max(corpus.len() as u64) {
