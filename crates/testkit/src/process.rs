@@ -14,7 +14,8 @@
 //! The program lies beside the test in `target/<profile>`; what is missing or older than its source is built first.
 
 use std::collections::VecDeque;
-use std::io::{BufRead as _, BufReader};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
@@ -28,9 +29,9 @@ use jackfield_server::config::{Config, SecretUrl};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::backend::Backend;
-use crate::client::Client;
+use crate::client::{Callers, Client};
 use crate::fixture;
-use crate::pki::{Identity, Pki};
+use crate::pki::{Identity, Leaf, Pki};
 use crate::postgres::Database;
 use crate::server::Data;
 
@@ -57,6 +58,7 @@ pub struct Site {
     data: Arc<Data>,
     config: Config,
     program: Program,
+    log_file: Option<PathBuf>,
 }
 
 /// A server process that listens. It is killed with this value.
@@ -100,7 +102,7 @@ impl Site {
     fn on(data: Data, program: Program) -> Self {
         let mut config = data.config();
         config.drain.delay = Duration::ZERO;
-        Self { data: Arc::new(data), config, program }
+        Self { data: Arc::new(data), config, program, log_file: None }
     }
 
     /// The configuration of what is started from now on.
@@ -111,6 +113,11 @@ impl Site {
     /// What is started from now on.
     pub fn set_program(&mut self, program: Program) {
         self.program = program;
+    }
+
+    /// Writes the whole log of what is started from now on to a file, too.
+    pub fn keep_log(&mut self, file: PathBuf) {
+        self.log_file = Some(file);
     }
 
     /// The authority of its certificates.
@@ -190,7 +197,11 @@ impl Site {
     pub fn start_by(&self, change: impl FnOnce(&mut Command)) -> Process {
         let mut command = self.command(&["serve"]);
         change(&mut command);
-        Process::start(command, Arc::clone(&self.data))
+        let log_file = self
+            .log_file
+            .as_ref()
+            .map(|path| std::fs::OpenOptions::new().append(true).create(true).open(path).expect("a file for the log"));
+        Process::start(command, Arc::clone(&self.data), log_file)
             .unwrap_or_else(|error| panic!("the server does not start: {error}"))
     }
 
@@ -211,7 +222,7 @@ impl Site {
 // === impl Process ===
 
 impl Process {
-    fn start(mut command: Command, data: Arc<Data>) -> Result<Self, String> {
+    fn start(mut command: Command, data: Arc<Data>, log_file: Option<File>) -> Result<Self, String> {
         let begin = Instant::now();
         let mut child = command
             .stdin(Stdio::null())
@@ -224,7 +235,7 @@ impl Process {
         let stderr = child.stderr.take().expect("it is piped");
         let reader = Some(std::thread::spawn({
             let log = Arc::clone(&log);
-            move || read_log(stderr, &log, &listens)
+            move || read_log(stderr, &log, log_file, &listens)
         }));
         let mut process = Self { data, child, address: ([0, 0, 0, 0], 0).into(), started: Duration::ZERO, log, reader };
         match listening.recv_timeout(START_TIMEOUT) {
@@ -260,6 +271,11 @@ impl Process {
     pub fn client(&self, principal: &str) -> Client {
         let pki = self.data.pki();
         Client::new(self.address, &pki.ca_pem(), Some(&pki.client(Identity::of(principal))))
+    }
+
+    /// As [`Process::client`], with a certificate of the test's choice, or none.
+    pub fn client_with(&self, leaf: Option<&Leaf>) -> Client {
+        Client::new(self.address, &self.data.pki().ca_pem(), leaf)
     }
 
     /// Its log so far: the last lines of it.
@@ -376,6 +392,20 @@ impl Process {
     }
 }
 
+impl Callers for Process {
+    fn client(&self, principal: &str) -> Client {
+        Process::client(self, principal)
+    }
+
+    fn client_with(&self, leaf: &Leaf) -> Client {
+        Process::client_with(self, Some(leaf))
+    }
+
+    fn pki(&self) -> &Pki {
+        self.data.pki()
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -384,7 +414,12 @@ impl Drop for Process {
 }
 
 /// Reads the log to its end, because a full pipe would stop the server, and says where it listens.
-fn read_log(stderr: ChildStderr, log: &Mutex<VecDeque<String>>, listens: &mpsc::Sender<SocketAddr>) {
+fn read_log(
+    stderr: ChildStderr,
+    log: &Mutex<VecDeque<String>>,
+    mut file: Option<File>,
+    listens: &mpsc::Sender<SocketAddr>,
+) {
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
         if line.contains("\"message\":\"listening\"")
             && let Some((_, rest)) = line.split_once("\"address\":\"")
@@ -392,6 +427,9 @@ fn read_log(stderr: ChildStderr, log: &Mutex<VecDeque<String>>, listens: &mpsc::
         {
             // Nobody waits any more when it listens on a second address.
             let _ = listens.send(address);
+        }
+        if let Some(file) = &mut file {
+            writeln!(file, "{line}").expect("room for the log");
         }
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
         if log.len() == LOG_LINES {

@@ -26,8 +26,6 @@ pub(super) struct Totals {
     pub(super) corpus: usize,
     pub(super) executions: u64,
     pub(super) ways: usize,
-    /// Inputs that led somewhere new.
-    pub(super) pool: Vec<Vec<u8>>,
 }
 
 // === impl Totals ===
@@ -52,7 +50,7 @@ pub(super) fn run(target: &Target, corpus: &[Vec<u8>], random: &mut Rng, executi
             pool.push(input);
         }
     }
-    Ok(Totals { corpus: corpus.len(), executions, ways: ways.len(), pool })
+    Ok(Totals { corpus: corpus.len(), executions, ways: ways.len() })
 }
 
 /// One execution; the memory of the parser alone is measured.

@@ -68,9 +68,8 @@ impl DeadlineLayer {
     /// How long a call may take; `None` for one that may go on until drain.
     fn timeout(&self, context: &CallContext, asked: Option<Duration>) -> Option<Duration> {
         let (default, max) = match context.method.as_deref() {
-            Some(method) if method.kind == Kind::Reflection || (method.kind == Kind::Health && method.streaming) => {
-                return asked;
-            }
+            // Watches go on as long as their client lives. They are few bytes each, and counted.
+            Some(method) if method.kind == Kind::Health && method.streaming => return asked,
             Some(method) if method.streaming => (self.streams.total_timeout, self.streams.total_timeout),
             _ => (self.deadlines.default, self.deadlines.max),
         };
