@@ -26,7 +26,7 @@ use self::wire::{Caller, End};
 const MEMORY: u64 = 512 * MIB;
 const MIB: u64 = 1024 * 1024;
 /// How far above where it was the memory may be when an attack is over.
-const LEFT: u64 = 32 * MIB;
+const LEFT: u64 = 64 * MIB;
 /// How long the server has to give it back.
 const RELIEF: Duration = Duration::from_secs(10);
 /// The 99th percentile of answers of health, in milliseconds.
@@ -35,7 +35,7 @@ const HEALTH_MILLIS: u128 = 250;
 const NEW_MILLIS: u128 = 1_000;
 /// How long each attack goes on, in seconds.
 const SECONDS_VARIABLE: &str = "PROOF_ABUSE_SECONDS";
-const SECONDS: u64 = 3;
+const SECONDS: u64 = 4;
 /// Between two connections of one peer.
 const AGAIN: Duration = Duration::from_millis(20);
 /// Open files that the server may have while that is the attack.

@@ -17,7 +17,7 @@ use std::path::Path;
 
 use jackfield_testkit::canary::{Sweep, contains};
 use jackfield_testkit::fault::Fault;
-use jackfield_testkit::{Backend, Canary, Program, Site, proof};
+use jackfield_testkit::{Backend, Program, Site, proof};
 use tonic::Code;
 
 use self::door::{Collector, Door, break_secrets, mend_secrets};

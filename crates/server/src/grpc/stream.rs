@@ -20,6 +20,7 @@ use tonic::Status;
 
 use super::page_memory::{PageMemory, PageRoom};
 use super::status::status;
+use crate::layers::context::CallContext;
 
 /// The rules of streams.
 #[derive(Clone, Debug)]
@@ -41,8 +42,6 @@ pub struct StreamPolicy {
 /// A stream of pages.
 pub struct PageStream<M> {
     pages: mpsc::Receiver<(M, PageRoom)>,
-    /// The room of the page that was handed over last, until the next is asked for: then its reader has taken it.
-    taken: Option<PageRoom>,
     end: End,
 }
 
@@ -75,7 +74,7 @@ impl StreamPolicy {
             // Only now does the reader see the end.
             drop(sender);
         });
-        Ok(PageStream { pages, taken: None, end })
+        Ok(PageStream { pages, end })
     }
 
     async fn send<T: Listable, M: Message>(
@@ -121,10 +120,11 @@ impl<M> Stream for PageStream<M> {
     type Item = Result<M, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        drop(self.taken.take());
         self.pages.poll_recv(cx).map(|page| match page {
             Some((page, memory)) => {
-                self.taken = Some(memory);
+                if let Some(context) = CallContext::current() {
+                    context.hold(memory);
+                }
                 Some(Ok(page))
             }
             None => {

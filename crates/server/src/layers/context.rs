@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::HeaderValue;
 use tonic::body::Body;
 use uuid::Uuid;
@@ -27,13 +28,31 @@ pub struct CallContext {
     /// When the headers arrived.
     pub start: Instant,
     cause: Mutex<Option<Arc<dyn std::error::Error + Send + Sync>>>,
+    held: Mutex<Vec<Held>>,
     principal: OnceLock<String>,
+}
+
+/// Something that is given back when it is dropped.
+type Held = Box<dyn std::fmt::Debug + Send + Sync>;
+
+/// Bytes that something is held for.
+struct HeldBytes {
+    bytes: Bytes,
+    _held: Vec<Held>,
 }
 
 /// Makes the context. It is the outermost layer: every other one reads it, and error statuses find it while the call or
 /// its body is polled.
 pub(super) struct ContextLayer {
     pub(super) methods: Arc<Methods>,
+}
+
+// === impl HeldBytes ===
+
+impl AsRef<[u8]> for HeldBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 // === impl CallContext ===
@@ -52,6 +71,18 @@ impl CallContext {
     /// Why the call failed.
     pub fn cause(&self) -> Option<Arc<dyn std::error::Error + Send + Sync>> {
         self.lock_cause().clone()
+    }
+
+    /// Holds something until the bytes that the answer hands over next are gone: sent, or given up with their connection. A
+    /// stream that is reset may leave them behind, as long as its client takes nothing at all.
+    pub(crate) fn hold(&self, what: impl std::fmt::Debug + Send + Sync + 'static) {
+        self.lock_held().push(Box::new(what));
+    }
+
+    /// Ties what is held to these bytes.
+    fn tie(&self, bytes: Bytes) -> Bytes {
+        let held = std::mem::take(&mut *self.lock_held());
+        if held.is_empty() { bytes } else { Bytes::from_owner(HeldBytes { bytes, _held: held }) }
     }
 
     /// Notes who is calling, for the log.
@@ -79,8 +110,13 @@ impl CallContext {
             method,
             start: Instant::now(),
             cause: Mutex::new(None),
+            held: Mutex::default(),
             principal: OnceLock::new(),
         }
+    }
+
+    fn lock_held(&self) -> std::sync::MutexGuard<'_, Vec<Held>> {
+        self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn lock_cause(&self) -> std::sync::MutexGuard<'_, Option<Arc<dyn std::error::Error + Send + Sync>>> {
@@ -112,7 +148,7 @@ struct ScopedBody {
 }
 
 impl http_body::Body for ScopedBody {
-    type Data = bytes::Bytes;
+    type Data = Bytes;
     type Error = tonic::Status;
 
     fn poll_frame(
@@ -120,7 +156,8 @@ impl http_body::Body for ScopedBody {
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
         let ScopedBody { context, body } = &mut *self;
-        CURRENT.sync_scope(context.clone(), || std::pin::Pin::new(body).poll_frame(cx))
+        let frame = CURRENT.sync_scope(context.clone(), || std::pin::Pin::new(body).poll_frame(cx));
+        frame.map_ok(|frame| frame.map_data(|data| context.tie(data)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -18,14 +18,16 @@ use crate::config::Config;
 use crate::grpc::status::status;
 use crate::methods::{Kind, Method};
 use crate::metrics::Metrics;
-use crate::transport::{ConnectInfo, Counter};
+use crate::transport::{ConnectInfo, Counter, network};
 
 /// What shed clients are told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Probes at work at once. They must not be shed when others fill the server, but their callers are nobody: they have room
 /// of their own, and no more.
-const MAX_HEALTH_CALLS: usize = 64;
+const MAX_HEALTH_CALLS: usize = 256;
+/// Those of one caller: who begins probes and does not end them fills no more than this.
+const MAX_HEALTH_CALLS_PER_CALLER: u32 = 16;
 /// Conversations with reflection at once: it is for people at a terminal.
 const MAX_REFLECTIONS: usize = 64;
 
@@ -35,6 +37,7 @@ pub(super) struct LimitLayer {
     calls: Arc<Semaphore>,
     calls_by_identity: Counter<String>,
     health: Arc<Semaphore>,
+    health_by_caller: Counter<String>,
     watches: Arc<Semaphore>,
     reflections: Arc<Semaphore>,
     metrics: Metrics,
@@ -57,6 +60,7 @@ impl LimitLayer {
             calls: Arc::new(Semaphore::new(config.limits.max_calls as usize)),
             calls_by_identity: Counter::new(config.limits.max_calls_per_identity),
             health: Arc::new(Semaphore::new(MAX_HEALTH_CALLS)),
+            health_by_caller: Counter::new(MAX_HEALTH_CALLS_PER_CALLER),
             watches: Arc::new(Semaphore::new(config.streams.max_open as usize)),
             reflections: Arc::new(Semaphore::new(MAX_REFLECTIONS)),
             metrics,
@@ -68,19 +72,28 @@ impl LimitLayer {
         let full = || Error::ServerUnavailable { retry_after: RETRY_AFTER };
         let of = |pool: &Arc<Semaphore>| pool.clone().try_acquire_owned().map_err(|_| full());
         Ok(match method {
+            Some(method) if method.kind == Kind::Health && method.streaming => Box::new(of(&self.watches)?),
             Some(method) if method.kind == Kind::Health => {
-                Box::new(of(if method.streaming { &self.watches } else { &self.health })?)
+                let of_caller = self.health_by_caller.enter(caller(call)).ok_or_else(full)?;
+                Box::new((of(&self.health)?, of_caller))
             }
             Some(method) if method.kind == Kind::Reflection => Box::new(of(&self.reflections)?),
             _ => {
-                let caller = call.extensions().get::<ConnectInfo>().and_then(|info| info.caller().ok());
-                let name = caller.map(|caller| caller.name.clone()).unwrap_or_default();
                 // One caller may fill a part of the server, and not all of it.
-                let of_identity = self.calls_by_identity.enter(name);
+                let of_identity = self.calls_by_identity.enter(caller(call));
                 let of_identity = of_identity.ok_or(Error::RateLimited { retry_after: RETRY_AFTER })?;
                 Box::new((of(&self.calls)?, of_identity))
             }
         })
+    }
+}
+
+/// The name of the caller, or where it is if it has none.
+fn caller(call: &Call) -> String {
+    let Some(info) = call.extensions().get::<ConnectInfo>() else { return String::new() };
+    match info.caller() {
+        Ok(caller) => caller.name.clone(),
+        Err(_) => info.peer().ip().map(|ip| network(ip).to_string()).unwrap_or_default(),
     }
 }
 
@@ -120,7 +133,12 @@ impl http_body::Body for Holding {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if matches!(&frame, Poll::Ready(None | Some(Err(_)))) || self.body.is_end_stream() {
+        let ended = match &frame {
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),
+            Poll::Ready(None | Some(Err(_))) => true,
+            Poll::Pending => false,
+        };
+        if ended {
             drop(self.permit.take());
         }
         frame

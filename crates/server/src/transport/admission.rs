@@ -96,7 +96,7 @@ impl Admission {
 }
 
 /// What counts as one address: an IPv6 customer usually has a whole /64.
-fn network(ip: IpAddr) -> IpAddr {
+pub(crate) fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
         v4 => v4,
