@@ -18,6 +18,7 @@ mod secrets;
 mod tenant_names;
 mod tenants;
 mod tokens;
+mod verify;
 mod x509;
 
 pub use caller::Caller;
@@ -29,6 +30,7 @@ pub use mutation::{Deletion, Mutation, RequestId};
 pub use open::{OpenError, ServerInfo, Services, Settings};
 pub use pager::{Listable, ListedPage, Pager};
 pub use tokens::Revealed;
+pub use verify::{Verified, VerifyError};
 
 /// What the configuration of the store looks like.
 pub use jackfield_store::{Database, PoolSettings, RewrapRow, RewrapState, Scope, StoreError};

@@ -16,6 +16,7 @@ mod credential;
 mod data_key;
 mod entity;
 mod error;
+mod file;
 mod filter;
 mod idempotency;
 mod key;

@@ -39,7 +39,7 @@ use tonic::service::{Routes, RoutesBuilder};
 pub const VARIABLE: &str = "FAULT";
 
 /// How long the moment is in which a kill shows the fault.
-const MOMENT: Duration = Duration::from_millis(5);
+const MOMENT: Duration = Duration::from_millis(40);
 
 /// A planted fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,7 +284,7 @@ impl Layer {
         let list = v1::ListConfigurationsRequest { credential: request.reference.clone(), ..Default::default() };
         let listed = self.ask(parts, "/jackfield.v1.ConfigurationService/ListConfigurations", &list).await;
         let Ok(listed) = v1::ListConfigurationsResponse::decode(listed) else { return };
-        for configuration in listed.configurations {
+        for configuration in listed.configurations.into_iter().filter(|configuration| !configuration.is_default) {
             let destroy = v1::DestroyConfigurationRequest { reference: configuration.id, ..Default::default() };
             self.ask(parts, "/jackfield.v1.ConfigurationService/DestroyConfiguration", &destroy).await;
             tokio::time::sleep(MOMENT).await;

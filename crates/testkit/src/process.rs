@@ -120,6 +120,11 @@ impl Site {
         self.log_file = Some(file);
     }
 
+    /// The database it runs on.
+    pub fn backend(&self) -> Backend {
+        self.data.backend()
+    }
+
     /// The authority of its certificates.
     pub fn pki(&self) -> &Pki {
         self.data.pki()
@@ -215,7 +220,7 @@ impl Site {
             let request = v1::CreateTenantRequest { tenant: Some(fixture::a_tenant(name)), ..Default::default() };
             process.client("operator").admin().create_tenant(request).await.expect("a tenant");
         }
-        process.stop();
+        tokio::task::spawn_blocking(move || process.stop()).await.expect("the end of the server");
     }
 }
 
@@ -303,7 +308,8 @@ impl Process {
         self.end_of_log()
     }
 
-    /// Asks it to stop (SIGTERM), waits until it has, and returns its log.
+    /// Asks it to stop (SIGTERM), waits until it has, and returns its log. Blocks, and clients have to go on so that they let
+    /// go of their connections: their runtime needs more threads than this one.
     ///
     /// # Panics
     /// When it does not end in time, or not well.

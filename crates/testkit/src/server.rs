@@ -413,6 +413,10 @@ impl Data {
         }
     }
 
+    pub(crate) fn backend(&self) -> Backend {
+        self.backend
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }

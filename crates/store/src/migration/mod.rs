@@ -52,6 +52,11 @@ pub(crate) async fn check(conn: &DatabaseConnection) -> Result<String, StoreErro
     }
 }
 
+/// The newest migration that was applied, if any was; refuses a schema that is newer than this program.
+pub(crate) async fn known(conn: &DatabaseConnection) -> Result<Option<String>, StoreError> {
+    Ok(refuse_newer(conn).await?.pop())
+}
+
 async fn refuse_newer(conn: &impl ConnectionTrait) -> Result<Vec<String>, StoreError> {
     let backend = conn.get_database_backend();
     let failed = |error: DbErr| StoreError::Connect(error.to_string());
