@@ -124,6 +124,11 @@ async fn sweep(backend: Backend, program: Program, rounds: usize, wanted: fn(&Se
         sown.hand_out(&door, &fields).await;
     }
 
+    if backend == Backend::Sqlite {
+        let backup = site.data_dir().join("backup.sqlite3");
+        let copied = site.run(&["backup", "--to", &backup.to_string_lossy()]);
+        assert!(copied.status.success() && backup.exists(), "{copied:?}");
+    }
     let mut places: Vec<(String, Vec<u8>)> = Vec::new();
     // Everybody goes, and nothing is left to be done.
     drop(door);

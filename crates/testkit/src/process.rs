@@ -13,6 +13,8 @@
 //!
 //! The program lies beside the test in `target/<profile>`; what is missing or older than its source is built first.
 
+mod program;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -20,9 +22,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use jackfield_api::v1;
 use jackfield_server::config::{Config, SecretUrl};
@@ -443,68 +445,4 @@ fn read_log(
         }
         log.push_back(line);
     }
-}
-
-// === impl Program ===
-
-impl Program {
-    /// Its file, built if need be.
-    ///
-    /// # Panics
-    /// When it cannot be built.
-    pub fn path(self) -> &'static Path {
-        static JACKFIELD: OnceLock<PathBuf> = OnceLock::new();
-        static FAULTY: OnceLock<PathBuf> = OnceLock::new();
-        match self {
-            Program::Jackfield => JACKFIELD.get_or_init(|| built("jackfield-server", "jackfield")),
-            Program::Faulty(_) => FAULTY.get_or_init(|| built("jackfield-testkit", "jackfield-faulty")),
-        }
-    }
-}
-
-/// A program of the profile that this test is built with. Cargo is asked only if it is missing or older than its source:
-/// it would take the packages of another command for another build.
-fn built(package: &str, name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the path of this test");
-    let profile = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
-    let path = profile.join(name);
-    let made = std::fs::metadata(&path).and_then(|metadata| metadata.modified());
-    if made.is_ok_and(|made| made >= newest_source()) {
-        return path;
-    }
-    let (target, profile) = (profile.parent(), profile.file_name().and_then(|name| name.to_str()));
-    let profile = profile.map(|name| if name == "debug" { "dev" } else { name }).expect("a name of a profile");
-    let output = Command::new(env!("CARGO"))
-        .args(["build", "--locked", "--package", package, "--bin", name, "--profile", profile, "--target-dir"])
-        .arg(target.expect("the target directory"))
-        .current_dir(workspace())
-        .output()
-        .expect("cannot run cargo");
-    assert!(output.status.success(), "{name} does not build:\n{}", String::from_utf8_lossy(&output.stderr));
-    path
-}
-
-fn workspace() -> &'static Path {
-    let testkit = Path::new(env!("CARGO_MANIFEST_DIR"));
-    testkit.ancestors().nth(2).expect("the workspace of the test kit")
-}
-
-/// When a source was changed last.
-fn newest_source() -> SystemTime {
-    ["Cargo.toml", "Cargo.lock", "build.rs", "proto", "crates"]
-        .map(|name| newest(&workspace().join(name)))
-        .into_iter()
-        .max()
-        .unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-fn newest(path: &Path) -> SystemTime {
-    let Ok(metadata) = std::fs::metadata(path) else { return SystemTime::UNIX_EPOCH };
-    if metadata.is_dir() {
-        // The time of a directory shows files that are gone, and scratch files, too: only contents count.
-        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-        return entries.map(|entry| newest(&entry.path())).max().unwrap_or(SystemTime::UNIX_EPOCH);
-    }
-    let tests = path.components().any(|part| part.as_os_str() == "tests");
-    if tests { SystemTime::UNIX_EPOCH } else { metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH) }
 }
