@@ -133,10 +133,7 @@ impl Yielded {
 
 impl<G> WatchedBody<G> {
     pub(super) fn new(body: Body, stall: Option<Arc<Stall>>, yielded: Arc<Yielded>, guard: G) -> Self {
-        let watched = WatchedBody { body, stall, yielded, begun: false, _guard: guard };
-        // Behind a window of zero a body is never asked for its first frame.
-        watched.waiting(Some(Instant::now()));
-        watched
+        WatchedBody { body, stall, yielded, begun: false, _guard: guard }
     }
 
     fn waiting(&self, since: Option<Instant>) {

@@ -201,7 +201,7 @@ async fn answers_behind_a_window_of_zero_do_not_stay_either() {
     })
     .await;
     for method in ["Whoami", "Flood"] {
-        // SETTINGS_INITIAL_WINDOW_SIZE 0: the answer is never even begun.
+        // SETTINGS_INITIAL_WINDOW_SIZE 0: nothing of the answer can be sent.
         let mut socket = connect(&server, &[0, 4, 0, 0, 0, 0]).await;
         let request = [call(1, &format!("/test.v1.Test/{method}")), frame(DATA, END_STREAM, 1, &[0; 5])].concat();
         socket.write_all(&request).await.unwrap();
