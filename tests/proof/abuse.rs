@@ -35,7 +35,7 @@ const HEALTH_MILLIS: u128 = 250;
 const NEW_MILLIS: u128 = 1_000;
 /// How long each attack goes on, in seconds.
 const SECONDS_VARIABLE: &str = "PROOF_ABUSE_SECONDS";
-const SECONDS: u64 = 4;
+const SECONDS: u64 = 3;
 /// Between two connections of one peer.
 const AGAIN: Duration = Duration::from_millis(20);
 /// Open files that the server may have while that is the attack.
@@ -171,7 +171,7 @@ impl Field {
 
     /// Lets the peers loose for the time of an attack, and looks at what is left.
     async fn attack(&mut self, attack: Attack, caller: Caller) -> Result {
-        let end = tokio::time::Instant::now() + Duration::from_secs(self.seconds);
+        let end = tokio::time::Instant::now() + attack.least().max(Duration::from_secs(self.seconds));
         let peers = (0..attack.peers).map(|peer| {
             let caller = caller.clone();
             tokio::spawn(async move {
