@@ -46,7 +46,7 @@ const VALID: u64 = 3;
 
 /// What came of one attack.
 #[derive(Debug)]
-struct Result {
+struct Outcome {
     name: &'static str,
     ends: BTreeMap<End, usize>,
     times: Times,
@@ -92,7 +92,7 @@ async fn the_stock_transport_does_not() {
     assert!(failed >= 5, "only {failed} attacks are noticed: {results:#?}");
 }
 
-fn report(name: &str, results: &[Result], seconds: u64) {
+fn report(name: &str, results: &[Outcome], seconds: u64) {
     let mut times = Times::default();
     results.iter().for_each(|result| times.add(&result.times));
     let peak = results.iter().map(|result| result.peak).max().unwrap_or_default() / MIB;
@@ -148,7 +148,7 @@ impl Field {
         Self { site, process, caller, victim, seconds, relief, before }
     }
 
-    async fn all(mut self) -> Vec<Result> {
+    async fn all(mut self) -> Vec<Outcome> {
         let mut results = Vec::new();
         for attack in ATTACKS {
             results.push(self.attack(attack, self.caller.clone()).await);
@@ -156,7 +156,7 @@ impl Field {
         results.push(self.without_files().await);
         results.push(self.with_an_expired_certificate().await);
         for result in &results {
-            let Result { name, ends, times, peak, resident, faults } = result;
+            let Outcome { name, ends, times, peak, resident, faults } = result;
             eprintln!(
                 "{name}: {ends:?} health p99={}ms new={}ms failed={} peak={}MiB resident={}MiB {faults:?}",
                 times.p99(),
@@ -170,7 +170,7 @@ impl Field {
     }
 
     /// Lets the peers loose for the time of an attack, and looks at what is left.
-    async fn attack(&mut self, attack: Attack, caller: Caller) -> Result {
+    async fn attack(&mut self, attack: Attack, caller: Caller) -> Outcome {
         let end = tokio::time::Instant::now() + attack.least().max(Duration::from_secs(self.seconds));
         let peers = (0..attack.peers).map(|peer| {
             let caller = caller.clone();
@@ -196,7 +196,7 @@ impl Field {
     }
 
     /// What the victim and the memory say.
-    async fn result(&mut self, name: &'static str, ends: BTreeMap<End, usize>) -> Result {
+    async fn result(&mut self, name: &'static str, ends: BTreeMap<End, usize>) -> Outcome {
         let times = self.victim.take();
         let mut faults = Vec::new();
         let mut fault = |bad: bool, text: String| faults.extend(bad.then(|| format!("{name}: {text}")));
@@ -215,13 +215,13 @@ impl Field {
             memory.resident > limit,
             format!("{} MiB were not given back", (memory.resident - self.before.min(memory.resident)) / MIB),
         );
-        Result { name, ends, times, peak: memory.peak, resident: memory.resident, faults }
+        Outcome { name, ends, times, peak: memory.peak, resident: memory.resident, faults }
     }
 }
 
-// === impl Result ===
+// === impl Outcome ===
 
-impl Result {
+impl Outcome {
     fn expect_ends(&mut self, attack: &Attack) {
         for end in self.ends.keys().filter(|end| **end != End::Held && !attack.ends.contains(end)) {
             self.faults.push(format!("{}: it ends by {end:?}", self.name));
@@ -235,7 +235,7 @@ impl Result {
 /// Attacks that take more than peers.
 impl Field {
     /// More connections than the server may have open files.
-    async fn without_files(&mut self) -> Result {
+    async fn without_files(&mut self) -> Outcome {
         let silent = ATTACKS.into_iter().find(|attack| attack.name == "silent TCP").expect("an attack");
         let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
         let few = Rlimit { current: Some(FILES), maximum: getrlimit(Resource::Nofile).maximum };
@@ -253,7 +253,7 @@ impl Field {
     }
 
     /// A client whose certificate has expired, and who has tickets from before.
-    async fn with_an_expired_certificate(&mut self) -> Result {
+    async fn with_an_expired_certificate(&mut self) -> Outcome {
         let leaf = self.site.pki().client_for(Identity::of("beta"), Duration::from_secs(VALID));
         let resumption = Resumption::in_memory_sessions(16);
         let caller = Caller { tls: wire::tls(&self.site.pki().ca_pem(), &leaf, resumption), ..self.caller.clone() };

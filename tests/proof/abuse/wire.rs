@@ -54,8 +54,6 @@ pub(super) struct Seen {
     pub(super) resets: BTreeMap<u32, u32>,
     /// Streams that the server ended by their headers or trailers.
     pub(super) answers: u32,
-    pub(super) settings: bool,
-    pub(super) data: u64,
 }
 
 /// How a connection, or what was tried on it, ended.
@@ -258,8 +256,6 @@ async fn note(mut socket: impl AsyncRead + Unpin, seen: Arc<Mutex<Seen>>) {
             (GOAWAY, _) => seen.goaway = code(4),
             (RST_STREAM, _) => *seen.resets.entry(code(0).unwrap_or_default()).or_default() += 1,
             (HEADERS, flags) if flags & END_STREAM != 0 => seen.answers += 1,
-            (SETTINGS, _) => seen.settings = true,
-            (DATA, _) => seen.data += payload.len() as u64,
             _ => {}
         }
     }
