@@ -91,6 +91,8 @@ async fn sweep(backend: Backend, program: Program, rounds: usize, wanted: fn(&Se
     config.telemetry.log_filter = "trace".to_owned();
     config.telemetry.otlp_endpoint = format!("http://{}", collector.address);
     config.telemetry.prometheus_address = metrics.to_string();
+    // It keeps tokens on purpose, and what is on purpose hides what is not.
+    config.token_cache.max_tokens = 0;
     site.keep_log(log.clone());
     site.set_program(program);
     let process = site.start();

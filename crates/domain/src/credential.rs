@@ -140,7 +140,7 @@ pub struct CredentialPatch {
 }
 
 /// How IssueAccessToken names a credential.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CredentialRef {
     /// By id or external id.
     Ref(Ref),

@@ -9,6 +9,7 @@ pub mod hardening;
 pub mod health;
 pub mod identity;
 pub mod layers;
+mod log_format;
 pub mod methods;
 pub mod metrics;
 pub mod open;

@@ -1,9 +1,12 @@
 //! The instruments of the transport. Names are those of the OpenTelemetry conventions where these have one.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
+use tonic::Code;
+
+use crate::grpc::status::{code_name, is_server_fault};
 
 /// Attributes of calls: constants, because the conventions for RPC are not yet stable.
 pub mod attribute {
@@ -35,6 +38,24 @@ struct Instruments {
     handshakes_failed: Counter<u64>,
     accept_errors: Counter<u64>,
     tls_reloads: Counter<u64>,
+}
+
+/// The attributes of the calls of one method, made once.
+#[derive(Debug)]
+pub struct CallAttributes {
+    open: [KeyValue; 1],
+    /// By code.
+    ended: [OnceLock<Vec<KeyValue>>; CODES],
+}
+
+/// How many codes gRPC has.
+const CODES: usize = 17;
+
+/// A call under way; it counts as open until it is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenCall {
+    metrics: Metrics,
+    attributes: Arc<CallAttributes>,
 }
 
 /// Counts one more of something that is open, until dropped.
@@ -71,14 +92,10 @@ impl Metrics {
         }))
     }
 
-    /// A call has ended.
-    pub(crate) fn call(&self, seconds: f64, attributes: &[KeyValue]) {
-        self.0.call_duration.record(seconds, attributes);
-    }
-
     /// A call is under way until the result is dropped.
-    pub(crate) fn call_open(&self, method: Arc<str>) -> Open {
-        Open::new(&self.0.calls_open, vec![KeyValue::new(attribute::RPC_METHOD, method)])
+    pub(crate) fn call_open(&self, attributes: Arc<CallAttributes>) -> OpenCall {
+        self.0.calls_open.add(1, &attributes.open);
+        OpenCall { metrics: self.clone(), attributes }
     }
 
     /// A call was refused because of load.
@@ -120,6 +137,44 @@ impl Metrics {
     pub(crate) fn tls_reloaded(&self, good: bool) {
         let result = if good { "reloaded" } else { "kept_former" };
         self.0.tls_reloads.add(1, &[KeyValue::new("result", result)]);
+    }
+}
+
+// === impl CallAttributes ===
+
+impl CallAttributes {
+    /// Of the method with this name.
+    pub fn new(method: &Arc<str>) -> Self {
+        let open = [KeyValue::new(attribute::RPC_METHOD, Arc::clone(method))];
+        CallAttributes { open, ended: Default::default() }
+    }
+
+    fn ended(&self, code: Code) -> &[KeyValue] {
+        let Some(ended) = self.ended.get(code as usize) else { return &self.open };
+        ended.get_or_init(|| {
+            let [method] = &self.open;
+            let system = KeyValue::new(attribute::RPC_SYSTEM, "grpc");
+            let mut attributes = vec![system, method.clone(), KeyValue::new(attribute::RPC_STATUS, code_name(code))];
+            if is_server_fault(code) {
+                attributes.push(KeyValue::new(attribute::ERROR_TYPE, code_name(code)));
+            }
+            attributes
+        })
+    }
+}
+
+// === impl OpenCall ===
+
+impl OpenCall {
+    /// The call has ended.
+    pub(crate) fn ended(self, code: Code, seconds: f64) {
+        self.metrics.0.call_duration.record(seconds, self.attributes.ended(code));
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.metrics.0.calls_open.add(-1, &self.attributes.open);
     }
 }
 

@@ -9,7 +9,8 @@ use futures::future::BoxFuture;
 use jackfield_domain::text::TenantName;
 use jackfield_domain::{Clock, Result, SystemClock, TenantId};
 use jackfield_service::{
-    Database, Keyring, KeyringError, PoolSettings, Services, Settings, StoreError, Vault, keyring_provider,
+    Database, Keyring, KeyringError, PoolSettings, Services, Settings, StoreError, TokenCacheSettings, Vault,
+    keyring_provider,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
@@ -244,8 +245,14 @@ fn settings(config: &Config) -> Result<Settings, OpenError> {
         migrate: config.database.migrate,
         bootstrap_tenant,
         reveal_enabled: config.reveal.enabled,
+        token_cache: token_cache(config),
         development: config.development(),
     })
+}
+
+fn token_cache(config: &Config) -> TokenCacheSettings {
+    let config::TokenCache { max_tokens, max_bytes, max_staleness } = config.token_cache;
+    TokenCacheSettings { max_tokens, max_bytes: u64::from(max_bytes.0), max_staleness }
 }
 
 fn pool(config: &Config) -> PoolSettings {

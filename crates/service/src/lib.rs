@@ -17,6 +17,7 @@ mod rewrap;
 mod secrets;
 mod tenant_names;
 mod tenants;
+mod token_cache;
 mod tokens;
 mod verify;
 mod x509;
@@ -29,6 +30,7 @@ pub use credentials::CredentialDeleted;
 pub use mutation::{Deletion, Mutation, RequestId};
 pub use open::{OpenError, ServerInfo, Services, Settings};
 pub use pager::{Listable, ListedPage, Pager};
+pub use token_cache::TokenCacheSettings;
 pub use tokens::Revealed;
 pub use verify::{Verified, VerifyError};
 

@@ -66,6 +66,29 @@ pub fn health_service_unknown() -> Status {
     Status::not_found("unknown service")
 }
 
+/// Codes that are the server's fault by the conventions; all others are the client's.
+pub(crate) const fn is_server_fault(code: Code) -> bool {
+    match code {
+        Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => true,
+        Code::Ok
+        | Code::Cancelled
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unauthenticated => false,
+    }
+}
+
 /// The name of a code as in the specification, which is also what telemetry records.
 pub const fn code_name(code: Code) -> &'static str {
     match code {

@@ -1,15 +1,19 @@
 //! What is known of a call from its first byte to its last: its id, its method, and, once it failed, the cause.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderValue;
+use jackfield_domain::{Clock as _, SystemClock};
 use tonic::body::Body;
 use uuid::Uuid;
 
 use super::{Answer, BoxFuture, Call, Layer, Stack};
 use crate::methods::{Method, Methods};
+use crate::transport::{ConnectInfo, Peer};
 
 /// The answer's header, and trailer metadata of errors made by layers, that names the call.
 pub const REQUEST_ID: &str = "x-request-id";
@@ -27,6 +31,8 @@ pub struct CallContext {
     pub method: Option<Arc<Method>>,
     /// When the headers arrived.
     pub start: Instant,
+    /// The other end of its connection.
+    pub peer: Option<Peer>,
     cause: Mutex<Option<Arc<dyn std::error::Error + Send + Sync>>>,
     held: Mutex<Vec<Held>>,
     principal: OnceLock<String>,
@@ -100,15 +106,21 @@ impl CallContext {
     pub(super) fn of(call: &Call) -> Arc<CallContext> {
         match call.extensions().get::<Arc<CallContext>>() {
             Some(context) => context.clone(),
-            None => Arc::new(CallContext::new(None)),
+            None => Arc::new(CallContext::new(None, None)),
         }
     }
 
-    fn new(method: Option<Arc<Method>>) -> Self {
+    /// Does something as the running call.
+    pub(super) fn enter<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(Arc::clone(self), work)
+    }
+
+    fn new(method: Option<Arc<Method>>, peer: Option<Peer>) -> Self {
         CallContext {
-            request_id: Uuid::now_v7(),
+            request_id: request_id(),
             method,
             start: Instant::now(),
+            peer,
             cause: Mutex::new(None),
             held: Mutex::default(),
             principal: OnceLock::new(),
@@ -124,16 +136,29 @@ impl CallContext {
     }
 }
 
+/// A UUIDv7 that is unique and not to be foreseen, without asking the system for random bytes at every call.
+fn request_id() -> Uuid {
+    static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let [a, b] = KEYS.each_ref().map(|key| key.hash_one(count).to_le_bytes());
+    let random = [a[0], a[1], a[2], a[3], a[4], b[0], b[1], b[2], b[3], b[4]];
+    let millis = u64::try_from(SystemClock.now().0 / 1_000).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+}
+
 // === impl ContextLayer ===
 
 impl Layer for ContextLayer {
     fn handle(&self, mut call: Call, inner: &Stack) -> BoxFuture<Answer> {
-        let context = Arc::new(CallContext::new(self.methods.get(call.uri().path()).cloned()));
+        let peer = call.extensions().get::<ConnectInfo>().map(ConnectInfo::peer);
+        let context = Arc::new(CallContext::new(self.methods.get(call.uri().path()).cloned(), peer));
         call.extensions_mut().insert(context.clone());
         let inner = inner.clone();
         Box::pin(CURRENT.scope(context.clone(), async move {
             let mut answer = inner.handle(call).await;
-            if let Ok(id) = HeaderValue::try_from(context.request_id.to_string()) {
+            let mut text = uuid::Uuid::encode_buffer();
+            if let Ok(id) = HeaderValue::from_str(context.request_id.hyphenated().encode_lower(&mut text)) {
                 answer.headers_mut().insert(REQUEST_ID, id);
             }
             answer.map(|body| Body::new(ScopedBody { context, body }))
@@ -156,7 +181,7 @@ impl http_body::Body for ScopedBody {
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
         let ScopedBody { context, body } = &mut *self;
-        let frame = CURRENT.sync_scope(context.clone(), || std::pin::Pin::new(body).poll_frame(cx));
+        let frame = context.enter(|| std::pin::Pin::new(body).poll_frame(cx));
         frame.map_ok(|frame| frame.map_data(|data| context.tie(data)))
     }
 

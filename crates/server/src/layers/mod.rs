@@ -72,7 +72,7 @@ pub(crate) fn stack(config: &Config, parts: LayerParts, routes: Routes) -> Stack
         .with(LimitLayer::new(config, metrics.clone()))
         // Around everything that may panic, and within what counts and logs the INTERNAL that comes of it.
         .with(PanicLayer)
-        .with(MetricsLayer { metrics })
+        .with(MetricsLayer::new(metrics))
         .with(TraceLayer)
         // Outermost: all others read the context.
         .with(ContextLayer { methods })
@@ -93,7 +93,7 @@ pub(crate) fn health_stack(
         .with(DeadlineLayer { deadlines: config.deadlines.clone(), streams: config.streams.clone(), drain })
         .with(LimitLayer::new(config, metrics.clone()))
         .with(PanicLayer)
-        .with(MetricsLayer { metrics })
+        .with(MetricsLayer::new(metrics))
         .with(TraceLayer)
         .with(ContextLayer { methods })
         .build()
