@@ -85,6 +85,9 @@ async fn sweep(backend: Backend, program: Program, rounds: usize, wanted: fn(&Se
     let collector = Collector::start().await;
     let mut site = Site::new(backend, Program::Jackfield);
     site.prepare().await;
+    if backend == Backend::Postgres {
+        door::let_postgres_talk(&site);
+    }
     let log = site.directory().join("log");
     let metrics = door::free_address();
     let config = site.config_mut();
@@ -143,7 +146,10 @@ async fn sweep(backend: Backend, program: Program, rounds: usize, wanted: fn(&Se
     files(site.data_dir(), "at rest", &mut places);
     if backend == Backend::Postgres {
         let postgres = site.postgres();
-        places.push(("the database".to_owned(), tokio::task::block_in_place(|| postgres.stored_bytes())));
+        let bytes = tokio::task::block_in_place(|| postgres.stored_bytes());
+        let logged = postgres.is_own().then(|| contains(&bytes, b"violates check constraint \"broken\""));
+        assert_ne!(logged, Some(false), "the log of the database is not part of it");
+        places.push(("the database".to_owned(), bytes));
     }
     places.push(("what was exported".to_owned(), collector.taken()));
     let log = std::fs::read(log).unwrap();

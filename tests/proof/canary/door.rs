@@ -128,6 +128,21 @@ pub(super) async fn store(site: &Site) -> Store {
     Store::connect(&Database::Sqlite(site.sqlite_file()), settings).await.unwrap()
 }
 
+/// Has the database log errors with the statement and what was bound to it.
+pub(super) fn let_postgres_talk(site: &Site) {
+    let settings = [
+        ("log_min_messages", "error"),
+        ("log_min_error_statement", "error"),
+        ("log_parameter_max_length_on_error", "-1"),
+    ];
+    for (name, value) in settings {
+        let statement = format!(
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET {name} = %L', current_database(), '{value}'); END $$"
+        );
+        site.postgres().run(&statement);
+    }
+}
+
 /// Lets every write of a secret fail as a defect does.
 pub(super) async fn break_secrets(site: &Site) {
     match backend(site) {
