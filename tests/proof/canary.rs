@@ -147,7 +147,7 @@ async fn sweep(backend: Backend, program: Program, rounds: usize, wanted: fn(&Se
     if backend == Backend::Postgres {
         let postgres = site.postgres();
         let bytes = tokio::task::block_in_place(|| postgres.stored_bytes());
-        let logged = postgres.is_own().then(|| contains(&bytes, b"violates check constraint \"broken\""));
+        let logged = postgres.is_ours().then(|| contains(&bytes, b"violates check constraint \"broken\""));
         assert_ne!(logged, Some(false), "the log of the database is not part of it");
         places.push(("the database".to_owned(), bytes));
     }

@@ -104,11 +104,6 @@ impl Database {
         self.server.url(&self.name)
     }
 
-    /// Whether its server was started by this process, so that its files can be read.
-    pub fn is_own(&self) -> bool {
-        self.server.data.is_some()
-    }
-
     /// Runs one statement as superuser and returns what it prints: a line for each row, columns separated by "|".
     pub fn run(&self, statement: &str) -> String {
         self.server.psql(&self.name, statement)
