@@ -6,4 +6,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "a harness has tasks of its own, and waits for them")]
 
+mod abuse;
+mod canary;
+mod fuzz;
+mod interference;
 mod kill9;

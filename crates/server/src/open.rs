@@ -18,6 +18,7 @@ use tonic::service::RoutesBuilder;
 use crate::backend::{Backend, RouteContext};
 use crate::config::{self, Config, VaultProvider};
 use crate::grpc::Api;
+use crate::grpc::page_memory::PageMemory;
 use crate::grpc::stream::StreamPolicy;
 use crate::health::Readiness;
 use crate::identity::Tenants;
@@ -286,6 +287,7 @@ impl Backend for ServiceBackend {
             idle: streams.idle_timeout,
             total: streams.total_timeout,
             permits: context.streams.clone(),
+            memory: PageMemory::new(streams),
             tasks: context.tasks.clone(),
         };
         let max_request_message = context.config.limits.max_request_message.bytes();

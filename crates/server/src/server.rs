@@ -205,7 +205,7 @@ impl Server {
             background.spawn(meters.clone().serve(listener, signals.kill.clone()));
         }
         if let Some(listener) = self.health_listener {
-            acceptor.spawn("health", listener, Security::Plaintext(None), self.health_stack);
+            acceptor.spawn("health", listener, Security::Health, self.health_stack);
         }
         for (name, listener, security) in self.listeners {
             let address = listener.local_addr().map(|address| address.to_string());

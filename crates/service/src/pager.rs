@@ -4,7 +4,7 @@ use std::future::Future;
 
 use jackfield_domain::error::Violation;
 use jackfield_domain::page::{ListRequest, Order, RowKey};
-use jackfield_domain::{Error, Result, Timestamp};
+use jackfield_domain::{Error, Result, TenantId, Timestamp};
 use jackfield_store::{Page, PageQuery, Reader, Scope};
 use serde::{Deserialize, Serialize};
 
@@ -104,6 +104,11 @@ impl<T: Listable> Pager<T> {
         };
         self.after = page.next;
         Ok(Some(ListedPage { items: page.items, next_page_token, now }))
+    }
+
+    /// Whose list it is.
+    pub fn tenant(&self) -> TenantId {
+        self.caller.tenant()
     }
 
     async fn seal_token(&self, after: &RowKey, now: Timestamp) -> Result<String> {

@@ -3,6 +3,9 @@
 //! Everything is real but for a layer between the transport and the services, which plays a fault that a careless change
 //! could bring in. The program is `jackfield-faulty`; nothing of it is in the server that is shipped.
 
+mod leak;
+mod stock;
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::Write as _;
@@ -47,6 +50,18 @@ pub enum Fault {
     SeveralTransactions,
     /// The answer for repeats is written down a moment after the change is committed, in no transaction with it.
     RepeatsApart,
+    /// The transport that comes with the library stands before the services, with its defaults.
+    StockTransport,
+    /// Requests are logged as they came.
+    PrintsRequests,
+    /// Refusals repeat the request.
+    EchoesRequests,
+    /// Nothing is wrong but the allocator, which this program has from the library: memory is not wiped.
+    DefaultAllocator,
+    /// Refusals of what another tenant has say so.
+    TellsOfOthers,
+    /// Answers of single reads are remembered by what was asked, and not by who asked.
+    RemembersForAll,
 }
 
 /// Changes: path, and the tags of `request_id` and `validate_only` in the request.
@@ -78,6 +93,9 @@ async fn serve() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let config = Config::load(&Sources::from_process(std::env::args_os().nth(2).map(PathBuf::from), Vec::new()))?;
     let _tracing = Tracing::init(&config.telemetry)?;
     let inner = jackfield_server::open(&config).await?;
+    if fault == Fault::StockTransport {
+        return stock::serve(config, inner).await;
+    }
     let server = Server::bind(config, Arc::new(FaultyBackend { inner, fault })).await?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let ended = async move {
@@ -100,6 +118,7 @@ struct Layer {
     inner: Routes,
     tasks: TaskTracker,
     repeats: Arc<Repeats>,
+    seen: Arc<leak::Seen>,
 }
 
 /// The answers to requests with a request id, in a file of their own.
@@ -115,7 +134,17 @@ type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 3] = [Fault::AnswerBeforeCommit, Fault::SeveralTransactions, Fault::RepeatsApart];
+    pub const ALL: [Fault; 9] = [
+        Fault::AnswerBeforeCommit,
+        Fault::SeveralTransactions,
+        Fault::RepeatsApart,
+        Fault::StockTransport,
+        Fault::PrintsRequests,
+        Fault::EchoesRequests,
+        Fault::DefaultAllocator,
+        Fault::TellsOfOthers,
+        Fault::RemembersForAll,
+    ];
 
     /// Its name.
     pub const fn as_str(self) -> &'static str {
@@ -123,6 +152,12 @@ impl Fault {
             Fault::AnswerBeforeCommit => "answer-before-commit",
             Fault::SeveralTransactions => "several-transactions",
             Fault::RepeatsApart => "repeats-apart",
+            Fault::StockTransport => "stock-transport",
+            Fault::PrintsRequests => "prints-requests",
+            Fault::EchoesRequests => "echoes-requests",
+            Fault::DefaultAllocator => "default-allocator",
+            Fault::TellsOfOthers => "tells-of-others",
+            Fault::RemembersForAll => "remembers-for-all",
         }
     }
 }
@@ -134,7 +169,13 @@ impl Backend for FaultyBackend {
         let mut inner = RoutesBuilder::default();
         self.inner.add_routes(context, &mut inner);
         let repeats = Arc::new(Repeats::load(&context.config.data_dir));
-        let layer = Layer { fault: self.fault, inner: inner.routes(), tasks: context.tasks.clone(), repeats };
+        let layer = Layer {
+            fault: self.fault,
+            inner: inner.routes(),
+            tasks: context.tasks.clone(),
+            repeats,
+            seen: Arc::default(),
+        };
         routes
             .add_service(AdminLayer(layer.clone()))
             .add_service(ConfigurationLayer(layer.clone()))
@@ -202,6 +243,9 @@ layers! {
 
 impl Layer {
     async fn call(self, request: Request<Body>) -> Response<Body> {
+        if self.fault.is_leak() {
+            return self.leak(request).await;
+        }
         let path = request.uri().path().to_owned();
         let change = CHANGES.into_iter().find(|(name, _, _)| *name == path);
         let Some((_, request_id, validate_only)) = change else { return self.pass(request).await };
@@ -224,6 +268,13 @@ impl Layer {
             }
             Fault::SeveralTransactions => self.send(&parts, &message).await,
             Fault::RepeatsApart => self.repeatable(&parts, &message, request_id).await,
+            // These are elsewhere.
+            Fault::StockTransport
+            | Fault::PrintsRequests
+            | Fault::EchoesRequests
+            | Fault::DefaultAllocator
+            | Fault::TellsOfOthers
+            | Fault::RemembersForAll => self.send(&parts, &message).await,
         }
     }
 

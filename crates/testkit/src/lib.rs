@@ -23,6 +23,7 @@ pub mod collect;
 pub mod fault;
 pub mod fill;
 pub mod fixture;
+pub mod fuzz;
 pub mod ledger;
 pub mod list;
 pub mod logs;
@@ -35,7 +36,7 @@ pub mod status;
 
 pub use backend::Backend;
 pub use canary::Canary;
-pub use client::Client;
+pub use client::{Callers, Client};
 pub use clock::ManualClock;
 /// The store, for tests that look below the services.
 pub use jackfield_store as store;

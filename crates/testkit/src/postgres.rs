@@ -191,7 +191,7 @@ impl Database {
     }
 
     /// All that the server has stored of this database, as bytes to search in: a dump, and the files of tables and of the
-    /// write-ahead log where they can be read.
+    /// write-ahead log, and the server's own log, where they can be read.
     pub fn stored_bytes(&self) -> Vec<u8> {
         let mut bytes = self.server.output("pg_dump", &["--dbname", &self.url()]).stdout;
         if let Some(data) = &self.server.data {
@@ -200,6 +200,7 @@ impl Database {
             for directory in [data.join("base").join(oid.trim()), data.join("pg_wal")] {
                 bytes.extend(read_files(&directory));
             }
+            bytes.extend(std::fs::read(data.with_file_name("log")).unwrap_or_default());
         }
         bytes
     }

@@ -13,24 +13,27 @@
 //!
 //! The program lies beside the test in `target/<profile>`; what is missing or older than its source is built first.
 
+mod program;
+
 use std::collections::VecDeque;
-use std::io::{BufRead as _, BufReader};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use jackfield_api::v1;
 use jackfield_server::config::{Config, SecretUrl};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::backend::Backend;
-use crate::client::Client;
+use crate::client::{Callers, Client};
 use crate::fixture;
-use crate::pki::{Identity, Pki};
+use crate::pki::{Identity, Leaf, Pki};
 use crate::postgres::Database;
 use crate::server::Data;
 
@@ -57,6 +60,7 @@ pub struct Site {
     data: Arc<Data>,
     config: Config,
     program: Program,
+    log_file: Option<PathBuf>,
 }
 
 /// A server process that listens. It is killed with this value.
@@ -100,7 +104,7 @@ impl Site {
     fn on(data: Data, program: Program) -> Self {
         let mut config = data.config();
         config.drain.delay = Duration::ZERO;
-        Self { data: Arc::new(data), config, program }
+        Self { data: Arc::new(data), config, program, log_file: None }
     }
 
     /// The configuration of what is started from now on.
@@ -111,6 +115,11 @@ impl Site {
     /// What is started from now on.
     pub fn set_program(&mut self, program: Program) {
         self.program = program;
+    }
+
+    /// Writes the whole log of what is started from now on to a file, too.
+    pub fn keep_log(&mut self, file: PathBuf) {
+        self.log_file = Some(file);
     }
 
     /// The database it runs on.
@@ -195,7 +204,11 @@ impl Site {
     pub fn start_by(&self, change: impl FnOnce(&mut Command)) -> Process {
         let mut command = self.command(&["serve"]);
         change(&mut command);
-        Process::start(command, Arc::clone(&self.data))
+        let log_file = self
+            .log_file
+            .as_ref()
+            .map(|path| std::fs::OpenOptions::new().append(true).create(true).open(path).expect("a file for the log"));
+        Process::start(command, Arc::clone(&self.data), log_file)
             .unwrap_or_else(|error| panic!("the server does not start: {error}"))
     }
 
@@ -216,7 +229,7 @@ impl Site {
 // === impl Process ===
 
 impl Process {
-    fn start(mut command: Command, data: Arc<Data>) -> Result<Self, String> {
+    fn start(mut command: Command, data: Arc<Data>, log_file: Option<File>) -> Result<Self, String> {
         let begin = Instant::now();
         let mut child = command
             .stdin(Stdio::null())
@@ -229,7 +242,7 @@ impl Process {
         let stderr = child.stderr.take().expect("it is piped");
         let reader = Some(std::thread::spawn({
             let log = Arc::clone(&log);
-            move || read_log(stderr, &log, &listens)
+            move || read_log(stderr, &log, log_file, &listens)
         }));
         let mut process = Self { data, child, address: ([0, 0, 0, 0], 0).into(), started: Duration::ZERO, log, reader };
         match listening.recv_timeout(START_TIMEOUT) {
@@ -265,6 +278,11 @@ impl Process {
     pub fn client(&self, principal: &str) -> Client {
         let pki = self.data.pki();
         Client::new(self.address, &pki.ca_pem(), Some(&pki.client(Identity::of(principal))))
+    }
+
+    /// As [`Process::client`], with a certificate of the test's choice, or none.
+    pub fn client_with(&self, leaf: Option<&Leaf>) -> Client {
+        Client::new(self.address, &self.data.pki().ca_pem(), leaf)
     }
 
     /// Its log so far: the last lines of it.
@@ -382,6 +400,20 @@ impl Process {
     }
 }
 
+impl Callers for Process {
+    fn client(&self, principal: &str) -> Client {
+        Process::client(self, principal)
+    }
+
+    fn client_with(&self, leaf: &Leaf) -> Client {
+        Process::client_with(self, Some(leaf))
+    }
+
+    fn pki(&self) -> &Pki {
+        self.data.pki()
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -390,7 +422,12 @@ impl Drop for Process {
 }
 
 /// Reads the log to its end, because a full pipe would stop the server, and says where it listens.
-fn read_log(stderr: ChildStderr, log: &Mutex<VecDeque<String>>, listens: &mpsc::Sender<SocketAddr>) {
+fn read_log(
+    stderr: ChildStderr,
+    log: &Mutex<VecDeque<String>>,
+    mut file: Option<File>,
+    listens: &mpsc::Sender<SocketAddr>,
+) {
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
         if line.contains("\"message\":\"listening\"")
             && let Some((_, rest)) = line.split_once("\"address\":\"")
@@ -399,74 +436,13 @@ fn read_log(stderr: ChildStderr, log: &Mutex<VecDeque<String>>, listens: &mpsc::
             // Nobody waits any more when it listens on a second address.
             let _ = listens.send(address);
         }
+        if let Some(file) = &mut file {
+            writeln!(file, "{line}").expect("room for the log");
+        }
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
         if log.len() == LOG_LINES {
             log.pop_front();
         }
         log.push_back(line);
     }
-}
-
-// === impl Program ===
-
-impl Program {
-    /// Its file, built if need be.
-    ///
-    /// # Panics
-    /// When it cannot be built.
-    pub fn path(self) -> &'static Path {
-        static JACKFIELD: OnceLock<PathBuf> = OnceLock::new();
-        static FAULTY: OnceLock<PathBuf> = OnceLock::new();
-        match self {
-            Program::Jackfield => JACKFIELD.get_or_init(|| built("jackfield-server", "jackfield")),
-            Program::Faulty(_) => FAULTY.get_or_init(|| built("jackfield-testkit", "jackfield-faulty")),
-        }
-    }
-}
-
-/// A program of the profile that this test is built with. Cargo is asked only if it is missing or older than its source:
-/// it would take the packages of another command for another build.
-fn built(package: &str, name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("the path of this test");
-    let profile = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
-    let path = profile.join(name);
-    let made = std::fs::metadata(&path).and_then(|metadata| metadata.modified());
-    if made.is_ok_and(|made| made >= newest_source()) {
-        return path;
-    }
-    let (target, profile) = (profile.parent(), profile.file_name().and_then(|name| name.to_str()));
-    let profile = profile.map(|name| if name == "debug" { "dev" } else { name }).expect("a name of a profile");
-    let output = Command::new(env!("CARGO"))
-        .args(["build", "--locked", "--package", package, "--bin", name, "--profile", profile, "--target-dir"])
-        .arg(target.expect("the target directory"))
-        .current_dir(workspace())
-        .output()
-        .expect("cannot run cargo");
-    assert!(output.status.success(), "{name} does not build:\n{}", String::from_utf8_lossy(&output.stderr));
-    path
-}
-
-fn workspace() -> &'static Path {
-    let testkit = Path::new(env!("CARGO_MANIFEST_DIR"));
-    testkit.ancestors().nth(2).expect("the workspace of the test kit")
-}
-
-/// When a source was changed last.
-fn newest_source() -> SystemTime {
-    ["Cargo.toml", "Cargo.lock", "build.rs", "proto", "crates"]
-        .map(|name| newest(&workspace().join(name)))
-        .into_iter()
-        .max()
-        .unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-fn newest(path: &Path) -> SystemTime {
-    let Ok(metadata) = std::fs::metadata(path) else { return SystemTime::UNIX_EPOCH };
-    if metadata.is_dir() {
-        // The time of a directory shows files that are gone, and scratch files, too: only contents count.
-        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-        return entries.map(|entry| newest(&entry.path())).max().unwrap_or(SystemTime::UNIX_EPOCH);
-    }
-    let tests = path.components().any(|part| part.as_os_str() == "tests");
-    if tests { SystemTime::UNIX_EPOCH } else { metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH) }
 }

@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     backend::Backend,
-    client::Client,
+    client::{Callers, Client},
     fixture, logs,
     pki::{Identity, Leaf, Pki},
     postgres::{self, Database},
@@ -344,6 +344,20 @@ impl TestServer {
 
     fn forget_clients(&self) {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl Callers for TestServer {
+    fn client(&self, principal: &str) -> Client {
+        TestServer::client(self, principal)
+    }
+
+    fn client_with(&self, leaf: &Leaf) -> Client {
+        TestServer::client_with(self, leaf)
+    }
+
+    fn pki(&self) -> &Pki {
+        TestServer::pki(self)
     }
 }
 

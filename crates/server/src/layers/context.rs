@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::HeaderValue;
 use jackfield_domain::{Clock as _, SystemClock};
 use tonic::body::Body;
@@ -33,13 +34,31 @@ pub struct CallContext {
     /// The other end of its connection.
     pub peer: Option<Peer>,
     cause: Mutex<Option<Arc<dyn std::error::Error + Send + Sync>>>,
+    held: Mutex<Vec<Held>>,
     principal: OnceLock<String>,
+}
+
+/// Something that is given back when it is dropped.
+type Held = Box<dyn std::fmt::Debug + Send + Sync>;
+
+/// Bytes that something is held for.
+struct HeldBytes {
+    bytes: Bytes,
+    _held: Vec<Held>,
 }
 
 /// Makes the context. It is the outermost layer: every other one reads it, and error statuses find it while the call or
 /// its body is polled.
 pub(super) struct ContextLayer {
     pub(super) methods: Arc<Methods>,
+}
+
+// === impl HeldBytes ===
+
+impl AsRef<[u8]> for HeldBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 // === impl CallContext ===
@@ -58,6 +77,18 @@ impl CallContext {
     /// Why the call failed.
     pub fn cause(&self) -> Option<Arc<dyn std::error::Error + Send + Sync>> {
         self.lock_cause().clone()
+    }
+
+    /// Holds something until the bytes that the answer hands over next are gone: sent, or given up with their connection. A
+    /// stream that is reset may leave them behind, as long as its client takes nothing at all.
+    pub(crate) fn hold(&self, what: impl std::fmt::Debug + Send + Sync + 'static) {
+        self.lock_held().push(Box::new(what));
+    }
+
+    /// Ties what is held to these bytes.
+    fn tie(&self, bytes: Bytes) -> Bytes {
+        let held = std::mem::take(&mut *self.lock_held());
+        if held.is_empty() { bytes } else { Bytes::from_owner(HeldBytes { bytes, _held: held }) }
     }
 
     /// Notes who is calling, for the log.
@@ -91,8 +122,13 @@ impl CallContext {
             start: Instant::now(),
             peer,
             cause: Mutex::new(None),
+            held: Mutex::default(),
             principal: OnceLock::new(),
         }
+    }
+
+    fn lock_held(&self) -> std::sync::MutexGuard<'_, Vec<Held>> {
+        self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn lock_cause(&self) -> std::sync::MutexGuard<'_, Option<Arc<dyn std::error::Error + Send + Sync>>> {
@@ -137,7 +173,7 @@ struct ScopedBody {
 }
 
 impl http_body::Body for ScopedBody {
-    type Data = bytes::Bytes;
+    type Data = Bytes;
     type Error = tonic::Status;
 
     fn poll_frame(
@@ -145,7 +181,8 @@ impl http_body::Body for ScopedBody {
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
         let ScopedBody { context, body } = &mut *self;
-        context.enter(|| std::pin::Pin::new(body).poll_frame(cx))
+        let frame = context.enter(|| std::pin::Pin::new(body).poll_frame(cx));
+        frame.map_ok(|frame| frame.map_data(|data| context.tie(data)))
     }
 
     fn is_end_stream(&self) -> bool {
