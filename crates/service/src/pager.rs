@@ -28,6 +28,8 @@ pub struct Pager<T> {
     scope: Scope,
     after: Option<RowKey>,
     remaining: Option<u64>,
+    /// Whether the index of words may be of help.
+    words: bool,
     done: bool,
     listed: std::marker::PhantomData<fn() -> T>,
 }
@@ -64,6 +66,7 @@ impl Services {
             remaining: request.limit,
             request,
             scope,
+            words: true,
             done: false,
             listed: std::marker::PhantomData,
         };
@@ -77,7 +80,8 @@ impl Services {
 // === impl Pager ===
 
 impl<T: Listable> Pager<T> {
-    /// The next page; `None` at the end. There is at least one page, which may be empty.
+    /// The next page; `None` at the end. There is at least one page, which may be empty. With a filter that matches little
+    /// any page may be shorter than asked for, or empty, although more follow. Whoever stops waiting for it ends the work.
     pub async fn next(&mut self) -> Result<Option<ListedPage<T>>> {
         if self.done {
             return Ok(None);
@@ -92,6 +96,7 @@ impl<T: Listable> Pager<T> {
             after: self.after.take(),
             size: self.request.page_size.min(most),
             now,
+            words: self.words,
         };
         let page = T::page(&self.services.shared.store.read(), &query).await?;
         if let Some(remaining) = &mut self.remaining {
@@ -103,6 +108,7 @@ impl<T: Listable> Pager<T> {
             None => String::new(),
         };
         self.after = page.next;
+        self.words = page.words;
         Ok(Some(ListedPage { items: page.items, next_page_token, now }))
     }
 

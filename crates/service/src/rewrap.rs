@@ -188,6 +188,7 @@ impl Worker {
             after: after.take(),
             size: 1,
             now: self.services.now(),
+            words: false,
         };
         let page = self.services.shared.store.read().tenant_page(&query).await?;
         let tenant = page.items.first().map(|tenant| tenant.id);

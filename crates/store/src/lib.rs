@@ -24,6 +24,7 @@ mod migration;
 mod page;
 mod rewrap;
 mod row;
+mod search;
 mod secret;
 mod session;
 mod tenant;
@@ -40,3 +41,5 @@ pub use page::{Page, PageQuery, Scope};
 pub use rewrap::{RewrapRow, RewrapState};
 pub use secret::SecretRow;
 pub use session::{Reader, Session, Store, StoreError, Writer};
+#[cfg(feature = "test-support")]
+pub use test_support::PageStep;

@@ -88,7 +88,13 @@ impl StreamPolicy {
             };
             // The reader has gone.
             let Ok(room) = room else { return Ok(()) };
-            let page = timeout_at(total, pager.next()).await.map_err(|_| Error::DeadlineExceeded)??;
+            // A page of a filtered list may take many statements: none is begun for nobody.
+            let page = tokio::select! {
+                biased;
+                () = self.drain.cancelled() => return Err(Error::ServerUnavailable { retry_after: RETRY_AFTER }),
+                () = sender.closed() => return Ok(()),
+                page = timeout_at(total, pager.next()) => page.map_err(|_| Error::DeadlineExceeded)??,
+            };
             match page {
                 Some(page) => room.send(render(page)),
                 None => return Ok(()),
