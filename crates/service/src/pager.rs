@@ -5,7 +5,7 @@ use std::future::Future;
 use jackfield_domain::error::Violation;
 use jackfield_domain::page::{ListRequest, Order, RowKey};
 use jackfield_domain::{Error, Result, Timestamp};
-use jackfield_store::{Page, PageQuery, Reader, Scope};
+use jackfield_store::{Hints, Page, PageQuery, Reader, Scope};
 use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
@@ -28,8 +28,7 @@ pub struct Pager<T> {
     scope: Scope,
     after: Option<RowKey>,
     remaining: Option<u64>,
-    /// Whether the index of words may be of help.
-    words: bool,
+    hints: Hints,
     done: bool,
     listed: std::marker::PhantomData<fn() -> T>,
 }
@@ -66,7 +65,7 @@ impl Services {
             remaining: request.limit,
             request,
             scope,
-            words: true,
+            hints: Hints::default(),
             done: false,
             listed: std::marker::PhantomData,
         };
@@ -96,7 +95,7 @@ impl<T: Listable> Pager<T> {
             after: self.after.take(),
             size: self.request.page_size.min(most),
             now,
-            words: self.words,
+            hints: self.hints,
         };
         let page = T::page(&self.services.shared.store.read(), &query).await?;
         if let Some(remaining) = &mut self.remaining {
@@ -108,7 +107,7 @@ impl<T: Listable> Pager<T> {
             None => String::new(),
         };
         self.after = page.next;
-        self.words = page.words;
+        self.hints = page.hints;
         Ok(Some(ListedPage { items: page.items, next_page_token, now }))
     }
 

@@ -28,8 +28,17 @@ pub struct PageQuery<'a> {
     pub size: u32,
     /// The time at which statuses are worked out.
     pub now: Timestamp,
-    /// Whether the index of words may be asked: unless it was of no help for a page before.
-    pub words: bool,
+    /// What pages before have shown.
+    pub hints: Hints,
+}
+
+/// What a page shows that is of use for the next one. A list begins without.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hints {
+    /// Bytes of a row on average; 0 = not known.
+    row_bytes: usize,
+    /// The index of words was of no help.
+    words_are_common: bool,
 }
 
 /// What a list is narrowed to beside its filter. Each list knows some of these.
@@ -47,11 +56,11 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Where to go on, if more may follow: the key of the last row that was looked at.
     pub next: Option<RowKey>,
-    /// `words` of the next page.
-    pub words: bool,
+    /// For the next page.
+    pub hints: Hints,
 }
 
-/// Rows that are read before their size is known. What the first read shows decides how many the next may take.
+/// Rows that are read before their size is known. What they and the pages before show decides how many the next read takes.
 const FIRST_READ: u32 = 16;
 
 /// What a JSON value takes on the wire beyond its text: tags and lengths of its own, of its key and of their entry, and a
@@ -64,7 +73,7 @@ pub(crate) async fn page<S: Stored>(conn: &DatabaseConnection, query: &PageQuery
     let Some(filter) = query.filter else {
         let mut page = Filling::new(query);
         let full = page.fill(conn, None, Lookup::Keys).await?;
-        return Ok(page.cut(full, query.words));
+        return Ok(page.cut(full));
     };
     // What a filter fixes as a scope does is found as a scope is.
     let scope = filter::narrowed(query.scope, filter);
@@ -72,7 +81,7 @@ pub(crate) async fn page<S: Stored>(conn: &DatabaseConnection, query: &PageQuery
     let mut page = Filling::new(query);
     if filter::finds_one::<S>(filter) {
         let full = page.fill(conn, None, Lookup::Keys).await?;
-        return Ok(page.cut(full, query.words));
+        return Ok(page.cut(full));
     }
     windows::fill(conn, page, filter).await
 }
@@ -93,11 +102,12 @@ struct Filling<'a, S> {
     bytes: usize,
     /// The rows up to here were looked at.
     passed: Option<RowKey>,
+    hints: Hints,
 }
 
 impl<'a, S: Stored> Filling<'a, S> {
     fn new(query: &'a PageQuery<'a>) -> Self {
-        Filling { query, items: Vec::new(), bytes: 0, passed: query.after.clone() }
+        Filling { query, items: Vec::new(), bytes: 0, passed: query.after.clone(), hints: query.hints }
     }
 
     /// Takes rows from where it stands up to a key, or to the end. Says whether the page is full and more may follow.
@@ -133,16 +143,17 @@ impl<'a, S: Stored> Filling<'a, S> {
 
     /// How many rows the next statement may bring, at least 1.
     fn affordable(&self, wanted: u32) -> u32 {
-        let Some(average) = self.bytes.checked_div(self.items.len()) else {
+        let average = self.bytes.checked_div(self.items.len()).unwrap_or(self.hints.row_bytes);
+        if average == 0 {
             return Ord::min(wanted, FIRST_READ);
-        };
-        let fitting =
-            u32::try_from(MAX_PAGE_BYTES.saturating_sub(self.bytes) / Ord::max(average, 1)).unwrap_or(u32::MAX);
+        }
+        let fitting = u32::try_from(MAX_PAGE_BYTES.saturating_sub(self.bytes) / average).unwrap_or(u32::MAX);
         Ord::min(wanted, Ord::max(fitting, 1))
     }
 
-    fn cut(self, more: bool, words: bool) -> Page<S> {
-        Page { items: self.items, next: self.passed.filter(|_| more), words }
+    fn cut(self, more: bool) -> Page<S> {
+        let row_bytes = self.bytes.checked_div(self.items.len()).unwrap_or(self.hints.row_bytes);
+        Page { items: self.items, next: self.passed.filter(|_| more), hints: Hints { row_bytes, ..self.hints } }
     }
 }
 

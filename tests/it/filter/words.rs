@@ -137,11 +137,8 @@ on_both! {
         let server = TestServer::start(backend).await;
         let (client, operator) = (server.client("alpha"), server.client("operator"));
         let before = vocabulary(&server).await;
-        let tenant = operator.admin().create_tenant(v1::CreateTenantRequest {
-            tenant: Some(fixture::a_tenant("short-lived")),
-            ..Default::default()
-        });
-        let tenant = tenant.await.unwrap().into_inner().tenant.unwrap();
+        let request = v1::CreateTenantRequest { tenant: Some(fixture::a_tenant("short-lived")), ..Default::default() };
+        let tenant = operator.admin().create_tenant(request).await.unwrap().into_inner().tenant.unwrap();
         let connector = steps::connector(&client, fixture::a_connector("dependent")).await;
         let link = steps::link(&client, "someone", &connector.id).await;
         steps::api_key(&client, &link, "key").await;

@@ -116,7 +116,6 @@ async fn fill(server: &TestServer) -> Client {
     let connector = steps::connector(&client, jackfield_testkit::fixture::a_connector("of many")).await;
     steps::link(&client, "pattern", &connector.id).await;
     let tenant = tenant_id(server).await.0;
-    let tenant = tenant_id(server).await.0;
     let (tenant, numbers, hex, padded, id, doc) = match server.backend() {
         Backend::Sqlite => (
             format!("x'{}'", tenant.simple()),

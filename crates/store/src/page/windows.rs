@@ -5,7 +5,7 @@ use jackfield_domain::Result;
 use jackfield_domain::filter::Expr as Filter;
 use jackfield_domain::page::{OrderBy, OrderValue, RowKey};
 use sea_orm::sea_query::Expr;
-use sea_orm::{ConnectionTrait as _, DatabaseConnection, DbBackend, QueryFilter, QuerySelect, Select};
+use sea_orm::{DatabaseConnection, DbBackend, QueryFilter, QuerySelect, Select};
 use uuid::Uuid;
 
 use super::{Filling, Lookup, Page, PageQuery, context, listed, ordered_by};
@@ -29,28 +29,27 @@ pub(super) async fn fill<S: Stored>(
     filter: &Filter,
 ) -> Result<Page<S>> {
     let backend = conn.get_database_backend();
-    let mut words = page.query.words;
-    let mut terms = search::terms(filter, backend).filter(|_| words);
+    let mut terms = search::terms(filter, backend).filter(|_| !page.hints.words_are_common);
     let (mut rows, mut window) = (0, FIRST_WINDOW);
     loop {
         let end = end::<S>(conn, page.query, page.passed.as_ref(), window).await?;
         if page.fill(conn, end.as_ref(), Lookup::Keys).await? {
-            return Ok(page.cut(true, words));
+            return Ok(page.cut(true));
         }
         if end.is_none() {
-            return Ok(page.cut(false, words));
+            return Ok(page.cut(false));
         }
         page.passed = end;
         rows += window;
         if page.wanted() == 0 || rows >= MOST_ROWS {
-            return Ok(page.cut(true, words));
+            return Ok(page.cut(true));
         }
         if page.items.len() as u64 * SPARSE < rows
             && let Some(terms) = terms.take()
         {
             match by_words(conn, &mut page, &terms).await? {
-                Some(full) => return Ok(page.cut(full, words)),
-                None => words = false,
+                Some(full) => return Ok(page.cut(full)),
+                None => page.hints.words_are_common = true,
             }
         }
         window = Ord::min(window * 4, Ord::min(LARGEST_WINDOW, MOST_ROWS - rows));
