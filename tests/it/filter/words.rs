@@ -80,6 +80,11 @@ on_both! {
         let words: Vec<String> = (0..WORDS).map(|_| random.word()).collect();
         check(&client, &words).await;
         check_filters(&client, &words).await;
+        // The largest filters that there are.
+        let any = (0..100).map(|i| format!("absent{i:03}")).collect::<Vec<_>>();
+        for filter in [any.join(" OR "), any.join(" "), "absent".repeat(330), format!("{}absent{}", "(".repeat(32), ")".repeat(32))] {
+            assert_eq!(names(&client, &filter).await, [""; 0], "{filter}");
+        }
 
         // What changes and goes takes its words along.
         let rows = all(&client).await;
