@@ -74,7 +74,8 @@ on_both! {
             let until = until.unwrap();
             for (step, filter, after) in [
                 (PageStep::Words, &word, &start),
-                (PageStep::Words, &or, &start),
+                (PageStep::Words, &word, &after),
+                (PageStep::Words, &or, &after),
                 (PageStep::Window(until), &not, &after),
                 (PageStep::WindowEnd(100), &not, &start),
                 (PageStep::WindowEnd(100), &not, &after),

@@ -195,8 +195,12 @@ fn select<S: Stored>(
             let found = row::listed_elsewise::<S>(query.tenant).filter(search::condition::<S>(terms, &context));
             listed::<S>(query, found, after, until)
         }
-        // PostgreSQL takes the index by the conditions of the words themselves.
-        Lookup::Keys | Lookup::Words(_) => listed::<S>(query, row::listed::<S>(query.tenant), after, until),
+        Lookup::Words(_) => {
+            let rows = row::listed::<S>(query.tenant);
+            let rows = after.into_iter().fold(rows, |rows, after| rows.filter(behind_unseen::<S>(query, after)));
+            listed::<S>(query, rows, None, None)
+        }
+        Lookup::Keys => listed::<S>(query, row::listed::<S>(query.tenant), after, until),
     };
     if let Some(filter) = query.filter {
         select = select.filter(filter::condition::<S>(filter, &context));
@@ -247,6 +251,19 @@ fn place<S: Stored>(by: OrderBy, key: &RowKey) -> (Expr, Expr) {
         }
         _ => (column(S::ID), Expr::val(key.id)),
     }
+}
+
+/// That a row comes behind a key, put so that no index of PostgreSQL serves it. It has to take that of the words, which it
+/// finds in their conditions, and might guess that next to no rows are behind the key when they are new.
+fn behind_unseen<S: Stored>(query: &PageQuery<'_>, after: &RowKey) -> Expr {
+    let by = ordered_by(query);
+    let (place, value) = place::<S>(by, after);
+    // A comparison of single values would be turned round again, that of rows is not.
+    let (place, value) = match S::order_column(by) {
+        Some(_) if !by.is_unique() => (place, value),
+        _ => (Expr::tuple([place, Expr::val(1)]), Expr::tuple([value, Expr::val(1)])),
+    };
+    if query.order.descending { place.gte(value).not() } else { place.lte(value).not() }
 }
 
 /// What the scope fixes orders nothing, and SQLite would not use a bound that begins with it.
