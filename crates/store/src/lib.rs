@@ -17,6 +17,7 @@ mod data_key;
 mod entity;
 mod error;
 mod filter;
+mod group;
 mod idempotency;
 mod key;
 mod label;
@@ -29,6 +30,7 @@ mod session;
 mod tenant;
 #[cfg(feature = "test-support")]
 mod test_support;
+mod transaction;
 mod user_connector;
 
 pub use audit::AuditEvent;
@@ -40,3 +42,4 @@ pub use page::{Page, PageQuery, Scope};
 pub use rewrap::{RewrapRow, RewrapState};
 pub use secret::SecretRow;
 pub use session::{Reader, Session, Store, StoreError, Writer};
+pub use transaction::Transaction;

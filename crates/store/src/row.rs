@@ -7,10 +7,10 @@ use jackfield_domain::meta::Meta;
 use jackfield_domain::page::{OrderBy, OrderValue};
 use jackfield_domain::text::{Labels, fold};
 use jackfield_domain::{Error, Resource, Result, TenantId};
-use sea_orm::sea_query::{Condition, IntoCondition};
+use sea_orm::sea_query::{Condition, IntoCondition, LockType};
 use sea_orm::{
-    ActiveModelBehavior, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter,
-    QueryOrder, QuerySelect, Select,
+    ActiveModelBehavior, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
+    QuerySelect, Select,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::filter::FieldSql;
 use crate::page::Scope;
+use crate::transaction::Transaction;
 use crate::{error, label};
 
 /// A resource that is kept as a row: facts that queries need as columns, the whole of it as a document.
@@ -109,11 +110,20 @@ pub(crate) async fn fetch_last<S: Stored>(
 
 /// As [`fetch`], and no other transaction changes the row until this one ends. (SQLite has one writer anyway.)
 pub(crate) async fn fetch_for_update<S: Stored>(
-    txn: &DatabaseTransaction,
+    txn: &Transaction,
     tenant: TenantId,
     condition: impl IntoCondition,
 ) -> Result<Option<S>> {
     one(txn, of::<S>(tenant).filter(condition).lock_exclusive()).await
+}
+
+/// As [`fetch`], and no other transaction deletes the row until this one ends, so that what hangs on it can be added.
+pub(crate) async fn fetch_held<S: Stored>(
+    txn: &Transaction,
+    tenant: TenantId,
+    condition: impl IntoCondition,
+) -> Result<Option<S>> {
+    one(txn, of::<S>(tenant).filter(condition).lock(LockType::KeyShare)).await
 }
 
 async fn one<S: Stored>(conn: &impl ConnectionTrait, select: Select<S::Table>) -> Result<Option<S>> {
@@ -122,7 +132,7 @@ async fn one<S: Stored>(conn: &impl ConnectionTrait, select: Select<S::Table>) -
 }
 
 /// Adds a row, with its labels.
-pub(crate) async fn insert<S: Stored>(txn: &DatabaseTransaction, tenant: TenantId, value: &S) -> Result<()> {
+pub(crate) async fn insert<S: Stored>(txn: &Transaction, tenant: TenantId, value: &S) -> Result<()> {
     let row = value.row(tenant, RowTexts::of(value)?);
     let inserted = S::Table::insert(row).exec_without_returning(txn).await;
     inserted.map_err(|error| error::from_write(error, S::RESOURCE, |what| value.taken(what)))?;
@@ -133,7 +143,7 @@ pub(crate) async fn insert<S: Stored>(txn: &DatabaseTransaction, tenant: TenantI
 }
 
 /// Replaces a row that was fetched for update, with its labels.
-pub(crate) async fn replace<S: Stored>(txn: &DatabaseTransaction, tenant: TenantId, value: &S) -> Result<()> {
+pub(crate) async fn replace<S: Stored>(txn: &Transaction, tenant: TenantId, value: &S) -> Result<()> {
     let row = value.row(tenant, RowTexts::of(value)?);
     let updated = S::Table::update_many()
         .set(row)
@@ -168,7 +178,7 @@ pub(crate) async fn count<S: Stored>(
 
 /// Deletes rows of a tenant that fit a condition; says how many.
 pub(crate) async fn delete<S: Stored>(
-    txn: &DatabaseTransaction,
+    txn: &Transaction,
     tenant: TenantId,
     condition: impl IntoCondition,
 ) -> Result<u64> {
@@ -179,7 +189,7 @@ pub(crate) async fn delete<S: Stored>(
 /// The ids of rows of a tenant that fit a condition, locked in this order until the transaction ends, so that what hangs
 /// on them can be deleted before them.
 pub(crate) async fn ids_for_update<S: Stored>(
-    txn: &DatabaseTransaction,
+    txn: &Transaction,
     tenant: TenantId,
     condition: impl IntoCondition,
 ) -> Result<Vec<Uuid>> {
