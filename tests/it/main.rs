@@ -17,4 +17,5 @@ mod pagination;
 mod plans;
 mod steps;
 mod storage;
+mod unchanged;
 mod user_connector;
