@@ -85,6 +85,7 @@ impl Services {
         if let Some(tenant) = gone.filter(|_| !mutation.validate_only) {
             self.shared.data_keys.forget(tenant);
             self.shared.tenant_names.forget(tenant);
+            self.shared.tokens.sweep(self.shared.store.stamps(), self.now());
         }
         Ok(deleted)
     }

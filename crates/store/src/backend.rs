@@ -36,6 +36,9 @@ const SQLITE_NEEDED: &str = "3.51.3";
 /// Prepared statements that an SQLite connection keeps: each number of labels or ids makes one of its own.
 const STATEMENTS: usize = 256;
 
+/// A connection to PostgreSQL that was idle for longer is tried out before it is used.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
 /// What is set on every SQLite connection, and must read back so. `synchronous` 2 is FULL: an acknowledged write survives
 /// a power cut.
 const SQLITE_PRAGMAS: &[(&str, &str)] = &[
@@ -101,13 +104,15 @@ async fn open_sqlite(path: PathBuf, settings: PoolSettings) -> Result<Opened, St
             .acquire_timeout(settings.acquire_timeout)
             .idle_timeout(None)
             .max_lifetime(None)
+            // There is no network that could have cut it off.
+            .test_before_acquire(false)
             .after_connect(move |conn, _| Box::pin(prepare_sqlite(conn, guard.clone())))
-            .after_release(|conn, _| Box::pin(is_out_of_transaction(conn)))
     };
     let open = |pool: SqlitePoolOptions| pool.connect_with(options.clone());
     let guard = Arc::new(Guard::default());
-    let writer =
-        open(pool(1, Some(Arc::clone(&guard)))).await.map_err(|error| StoreError::Connect(error.to_string()))?;
+    // Readers have no transactions.
+    let writer = pool(1, Some(Arc::clone(&guard))).after_release(|conn, _| Box::pin(is_out_of_transaction(conn)));
+    let writer = open(writer).await.map_err(|error| StoreError::Connect(error.to_string()))?;
     let reader =
         open(pool(settings.max_connections, None)).await.map_err(|error| StoreError::Connect(error.to_string()))?;
     Ok(Opened {
@@ -183,6 +188,12 @@ async fn open_postgres(url: &str, settings: PoolSettings) -> Result<Opened, Stor
         .acquire_timeout(settings.acquire_timeout)
         .max_lifetime(Duration::from_secs(30 * 60))
         .idle_timeout(Duration::from_secs(10 * 60))
+        // A round trip before each statement would cost as much as the statement. A connection that was in use a moment ago
+        // is good, or its next statement says that it is not.
+        .test_before_acquire(false)
+        .before_acquire(|conn, now| {
+            Box::pin(async move { Ok(now.idle_for < TRUSTED_IDLE || conn.ping().await.is_ok()) })
+        })
         .connect_with(options)
         .await
         .map_err(|error| StoreError::Connect(error.to_string()))?;

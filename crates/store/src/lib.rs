@@ -27,10 +27,12 @@ mod rewrap;
 mod row;
 mod secret;
 mod session;
+mod stamps;
 mod tenant;
 #[cfg(feature = "test-support")]
-mod test_support;
+pub mod test_support;
 mod transaction;
+mod usable;
 mod user_connector;
 
 pub use audit::AuditEvent;
@@ -42,4 +44,6 @@ pub use page::{Page, PageQuery, Scope};
 pub use rewrap::{RewrapRow, RewrapState};
 pub use secret::SecretRow;
 pub use session::{Reader, Session, Store, StoreError, Writer};
+pub use stamps::{Basis, Moment, Stamps};
 pub use transaction::Transaction;
+pub use usable::UsableCredential;
