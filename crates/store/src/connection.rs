@@ -7,7 +7,7 @@ use jackfield_domain::page::{OrderBy, OrderValue};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::text::{HttpUrl, Labels, Slug};
 use jackfield_domain::{ConnectionId, Resource, Result, TenantId};
-use sea_orm::sea_query::{Condition, IntoCondition};
+use sea_orm::sea_query::{Condition, Expr, IntoCondition};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait};
 use uuid::Uuid;
 
@@ -26,11 +26,7 @@ impl<C: ConnectionTrait> Session<C> {
 
     /// The connection that a reference names.
     pub async fn connection_find(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Connection>> {
-        match reference {
-            Ref::Id(id) => self.connection_fetch(tenant, ConnectionId(*id)).await,
-            Ref::Name(name) => row::fetch(&self.conn, tenant, Column::NameKey.eq(name.key())).await,
-            Ref::External(external) => row::fetch(&self.conn, tenant, Column::ExternalId.eq(external.as_str())).await,
-        }
+        row::fetch(&self.conn, tenant, named(reference)).await
     }
 
     /// What depends on a connection.
@@ -48,8 +44,13 @@ impl Reader {
 }
 
 impl Writer {
-    pub async fn connection_fetch_for_update(&self, tenant: TenantId, id: ConnectionId) -> Result<Option<Connection>> {
-        row::fetch_for_update(&self.conn, tenant, Column::Id.eq(id.0)).await
+    pub async fn connection_find_for_update(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Connection>> {
+        row::fetch_for_update(&self.conn, tenant, named(reference)).await
+    }
+
+    /// The connection that a reference names, to hang something on it.
+    pub async fn connection_hold(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Connection>> {
+        row::fetch_held(&self.conn, tenant, named(reference)).await
     }
 
     pub async fn connection_insert(&self, tenant: TenantId, connection: &Connection) -> Result<()> {
@@ -77,6 +78,14 @@ impl Writer {
         let ids = row::ids_for_update::<Connection>(&self.conn, tenant, condition.clone()).await?;
         self.owned_delete(tenant, Resource::Connection, &ids).await?;
         row::delete_known::<Connection>(self, tenant, &ids, condition).await
+    }
+}
+
+fn named(reference: &Ref) -> Expr {
+    match reference {
+        Ref::Id(id) => Column::Id.eq(*id),
+        Ref::Name(name) => Column::NameKey.eq(name.key()),
+        Ref::External(external) => Column::ExternalId.eq(external.as_str()),
     }
 }
 

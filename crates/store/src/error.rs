@@ -25,6 +25,11 @@ pub(crate) fn from_db(error: DbErr) -> Error {
     Error::internal(error)
 }
 
+/// The transaction is gone, or there was none to have: the same call may succeed later.
+pub(crate) fn gone(why: &str) -> Error {
+    from_db(DbErr::Conn(RuntimeErr::Internal(why.to_owned())))
+}
+
 /// An error of an insert or update: a violated unique constraint says what is taken. `value_of` gives the value.
 pub(crate) fn from_write(error: DbErr, resource: Resource, value_of: impl Fn(Taken) -> String) -> Error {
     match unique_violation(&error) {

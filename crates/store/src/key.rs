@@ -9,7 +9,7 @@ use jackfield_domain::page::{OrderBy, OrderValue};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::text::Labels;
 use jackfield_domain::{KeyId, Resource, Result, TenantId};
-use sea_orm::sea_query::Condition;
+use sea_orm::sea_query::{Condition, Expr};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, QueryFilter, QuerySelect};
 use uuid::Uuid;
 
@@ -24,10 +24,9 @@ use crate::session::{Reader, Session, Writer};
 impl<C: ConnectionTrait> Session<C> {
     /// The key that a reference names. Keys have no external id.
     pub async fn key_find(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Key>> {
-        let key = match reference {
-            Ref::Id(id) => row::fetch(&self.conn, tenant, Column::Id.eq(*id)).await?,
-            Ref::Name(name) => row::fetch(&self.conn, tenant, Column::NameKey.eq(name.key())).await?,
-            Ref::External(_) => None,
+        let key = match named(reference) {
+            Some(condition) => row::fetch(&self.conn, tenant, condition).await?,
+            None => None,
         };
         self.key_with_uses(tenant, key).await
     }
@@ -78,9 +77,20 @@ impl Reader {
 }
 
 impl Writer {
-    pub async fn key_fetch_for_update(&self, tenant: TenantId, id: KeyId) -> Result<Option<Key>> {
-        let key = row::fetch_for_update(&self.conn, tenant, Column::Id.eq(id.0)).await?;
-        self.key_with_uses(tenant, key).await
+    /// The key that a reference names, without the count of its uses.
+    pub async fn key_find_for_update(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Key>> {
+        match named(reference) {
+            Some(condition) => row::fetch_for_update(&self.conn, tenant, condition).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The key that a reference names, to make use of it. Its uses are not counted.
+    pub async fn key_hold(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Key>> {
+        match named(reference) {
+            Some(condition) => row::fetch_held(&self.conn, tenant, condition).await,
+            None => Ok(None),
+        }
     }
 
     pub async fn key_insert(&self, tenant: TenantId, key: &Key) -> Result<()> {
@@ -92,6 +102,15 @@ impl Writer {
         self.owned_delete(tenant, Resource::Key, &[id.0]).await?;
         row::delete::<Key>(self, tenant, id.0).await?;
         Ok(())
+    }
+}
+
+/// The key that a reference names. Keys have no external id.
+fn named(reference: &Ref) -> Option<Expr> {
+    match reference {
+        Ref::Id(id) => Some(Column::Id.eq(*id)),
+        Ref::Name(name) => Some(Column::NameKey.eq(name.key())),
+        Ref::External(_) => None,
     }
 }
 

@@ -18,6 +18,7 @@ mod entity;
 mod error;
 mod file;
 mod filter;
+mod group;
 mod idempotency;
 mod key;
 mod label;
@@ -32,6 +33,7 @@ mod stamps;
 mod tenant;
 #[cfg(feature = "test-support")]
 pub mod test_support;
+mod transaction;
 mod usable;
 mod user_connector;
 
@@ -47,4 +49,5 @@ pub use session::{Reader, Session, Store, StoreError, Writer};
 pub use stamps::{Basis, Moment, Stamps};
 #[cfg(feature = "test-support")]
 pub use test_support::PageStep;
+pub use transaction::Transaction;
 pub use usable::UsableCredential;

@@ -7,10 +7,10 @@ use jackfield_domain::meta::Meta;
 use jackfield_domain::page::{OrderBy, OrderValue};
 use jackfield_domain::text::{Labels, fold};
 use jackfield_domain::{Error, Resource, Result, TenantId};
-use sea_orm::sea_query::{Condition, Expr, ExprTrait, IntoCondition};
+use sea_orm::sea_query::{Condition, Expr, ExprTrait, IntoCondition, LockType};
 use sea_orm::{
-    ActiveModelBehavior, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter,
-    QueryOrder, QuerySelect, Select,
+    ActiveModelBehavior, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
+    QuerySelect, Select,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::filter::FieldSql;
 use crate::page::Scope;
 use crate::session::Writer;
+use crate::transaction::Transaction;
 use crate::{error, label};
 
 /// A resource that is kept as a row: facts that queries need as columns, the whole of it as a document.
@@ -126,11 +127,20 @@ pub(crate) async fn fetch_last<S: Stored>(
 
 /// As [`fetch`], and no other transaction changes the row until this one ends. (SQLite has one writer anyway.)
 pub(crate) async fn fetch_for_update<S: Stored>(
-    txn: &DatabaseTransaction,
+    txn: &Transaction,
     tenant: TenantId,
     condition: impl IntoCondition,
 ) -> Result<Option<S>> {
     one(txn, of::<S>(tenant).filter(condition).lock_exclusive()).await
+}
+
+/// As [`fetch`], and no other transaction deletes the row until this one ends, so that what hangs on it can be added.
+pub(crate) async fn fetch_held<S: Stored>(
+    txn: &Transaction,
+    tenant: TenantId,
+    condition: impl IntoCondition,
+) -> Result<Option<S>> {
+    one(txn, of::<S>(tenant).filter(condition).lock(LockType::KeyShare)).await
 }
 
 async fn one<S: Stored>(conn: &impl ConnectionTrait, select: Select<S::Table>) -> Result<Option<S>> {
@@ -232,7 +242,7 @@ async fn delete_those<S: Stored>(writer: &Writer, tenant: TenantId, condition: i
 /// The ids of rows of a tenant that fit a condition, locked in this order until the transaction ends, so that what hangs
 /// on them can be deleted before them.
 pub(crate) async fn ids_for_update<S: Stored>(
-    txn: &DatabaseTransaction,
+    txn: &Transaction,
     tenant: TenantId,
     condition: impl IntoCondition,
 ) -> Result<Vec<Uuid>> {

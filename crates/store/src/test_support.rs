@@ -13,6 +13,7 @@ use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{Error, Resource, Result};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, QueryResult, Statement};
 
+use crate::group::Groups;
 use crate::page::PageQuery;
 use crate::session::Store;
 use crate::{error, page, search};
@@ -57,6 +58,16 @@ impl Store {
     /// As [`Store::raw_read`], where writes run.
     pub async fn raw_write(&self, sql: &str) -> Result<Vec<String>> {
         run(&self.writer, sql).await
+    }
+
+    /// How many transactions were committed on SQLite, and for how many writers.
+    pub fn group_counts(&self) -> (u64, u64) {
+        self.groups.as_ref().map(Groups::counts).unwrap_or_default()
+    }
+
+    /// How many writers wait for their turn on SQLite.
+    pub fn writers_waiting(&self) -> usize {
+        self.groups.as_ref().map(Groups::waiting).unwrap_or_default()
     }
 
     /// How the database reads a page of a list, for tests that prove the use of an index.

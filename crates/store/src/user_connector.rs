@@ -128,6 +128,17 @@ impl Writer {
         Ok(inserted == 1)
     }
 
+    /// Locks the link of a pair until the transaction ends.
+    pub async fn user_connector_lock_pair(
+        &self,
+        tenant: TenantId,
+        user_id: &UserId,
+        connector: ConnectorId,
+    ) -> Result<Option<UserConnectorId>> {
+        let link: Option<UserConnector> = row::fetch_for_update(&self.conn, tenant, pair(user_id, connector)).await?;
+        Ok(link.map(|link| link.id))
+    }
+
     /// Locks a link until the transaction ends.
     pub async fn user_connector_lock(&self, tenant: TenantId, id: UserConnectorId) -> Result<bool> {
         let link: Option<UserConnector> = row::fetch_for_update(&self.conn, tenant, Column::Id.eq(id.0)).await?;
