@@ -8,9 +8,8 @@ use std::marker::PhantomData;
 
 use prost::bytes::Buf as _;
 use prost::{Message, Name};
-use tonic::codec::{BufferSettings, DecodeBuf, Decoder as TonicDecoder};
+use tonic::codec::{BufferSettings, DecodeBuf, Decoder as TonicDecoder, EncodeBuf, Encoder as TonicEncoder};
 use tonic::{Code, Status};
-use tonic_prost::{ProstCodec, ProstEncoder};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::ERROR_DOMAIN;
@@ -21,9 +20,18 @@ const REASON: &str = "MESSAGE_MALFORMED";
 
 const MALFORMED: &str = "the request is not a well-formed message of its type";
 
+/// What a buffer of one message begins with: most requests and answers fit in. Messages that do not are measured first.
+const BUFFER_BYTES: usize = 1024;
+/// From so many bytes on messages of a stream are passed on and not collected further.
+const YIELD_BYTES: usize = 32 * 1024;
+
 /// Encodes `E` and decodes `D`.
 #[derive(Clone, Copy, Debug)]
 pub struct Codec<E, D>(PhantomData<(E, D)>);
+
+/// Encodes `E`.
+#[derive(Clone, Copy, Debug)]
+pub struct Encoder<E>(PhantomData<E>);
 
 /// Decodes `D`.
 #[derive(Clone, Copy, Debug)]
@@ -48,15 +56,32 @@ where
 {
     type Encode = E;
     type Decode = D;
-    type Encoder = ProstEncoder<E>;
+    type Encoder = Encoder<E>;
     type Decoder = Decoder<D>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<E, D>::raw_encoder(BufferSettings::default())
+        Encoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
         Decoder { request: wire_scan::request(D::PACKAGE, D::NAME), decoded: PhantomData }
+    }
+}
+
+// === impl Encoder ===
+
+impl<E: Message> TonicEncoder for Encoder<E> {
+    type Item = E;
+    type Error = Status;
+
+    #[expect(clippy::disallowed_methods, reason = "the encoder stands below the table of domain errors")]
+    fn encode(&mut self, message: E, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buf.reserve(message.encoded_len());
+        message.encode(buf).map_err(|_| Status::internal("the message does not fit into its buffer"))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
     }
 }
 
@@ -76,6 +101,10 @@ impl<D: Message + Name + Default> TonicDecoder for Decoder<D> {
             let whole = buf.copy_to_bytes(buf.remaining());
             decode(self.request, &whole).map(Some)
         }
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
     }
 }
 

@@ -11,6 +11,7 @@ mod connector;
 mod contract;
 mod credentials;
 mod filter;
+mod guide;
 mod isolation;
 mod key;
 mod pagination;

@@ -6,7 +6,7 @@ use crate::error::Violation;
 use crate::text::{EXTERNAL_PREFIX, MAX_NAME, Name, bounded_text};
 
 /// What a caller wrote to name a resource.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Ref {
     /// A UUID.
     Id(Uuid),

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
+use crate::metrics::CallAttributes;
+
 /// Every method, by path.
 #[derive(Debug, Default)]
 pub struct Methods(HashMap<String, Arc<Method>>);
 
 /// A method.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Method {
     /// `package.Service/Method`.
     pub name: Arc<str>,
@@ -19,6 +21,8 @@ pub struct Method {
     pub kind: Kind,
     /// Whether it answers with a stream.
     pub streaming: bool,
+    /// Of its calls in metrics.
+    pub attributes: Arc<CallAttributes>,
 }
 
 /// What a method belongs to.
@@ -52,7 +56,10 @@ impl Methods {
                     for method in &service.method {
                         let name = format!("{}.{}/{}", file.package(), service.name(), method.name());
                         let streaming = method.server_streaming();
-                        methods.insert(format!("/{name}"), Arc::new(Method { name: name.into(), kind, streaming }));
+                        let path = format!("/{name}");
+                        let name: Arc<str> = name.into();
+                        let attributes = Arc::new(CallAttributes::new(&name));
+                        methods.insert(path, Arc::new(Method { name, kind, streaming, attributes }));
                     }
                 }
             }

@@ -9,7 +9,8 @@ use futures::future::BoxFuture;
 use jackfield_domain::text::TenantName;
 use jackfield_domain::{Clock, Result, SystemClock, TenantId};
 use jackfield_service::{
-    Database, Keyring, KeyringError, PoolSettings, Services, Settings, StoreError, Vault, keyring_provider,
+    Database, Keyring, KeyringError, PoolSettings, Services, Settings, StoreError, TokenCacheSettings, Vault,
+    keyring_provider,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
@@ -20,6 +21,7 @@ use crate::grpc::Api;
 use crate::grpc::stream::StreamPolicy;
 use crate::health::Readiness;
 use crate::identity::Tenants;
+use crate::metrics::Metrics;
 
 /// Why the service does not open.
 #[derive(Debug, thiserror::Error)]
@@ -192,8 +194,14 @@ fn settings(config: &Config) -> Result<Settings, OpenError> {
         migrate: config.database.migrate,
         bootstrap_tenant,
         reveal_enabled: config.reveal.enabled,
+        token_cache: token_cache(config),
         development: config.development(),
     })
+}
+
+fn token_cache(config: &Config) -> TokenCacheSettings {
+    let config::TokenCache { max_tokens, max_bytes, max_staleness } = config.token_cache;
+    TokenCacheSettings { max_tokens, max_bytes: u64::from(max_bytes.0), max_staleness }
 }
 
 fn pool(config: &Config) -> PoolSettings {
@@ -232,8 +240,8 @@ impl Backend for ServiceBackend {
         let max_request_message = context.config.limits.max_request_message.bytes();
         Api::new(self.services.clone(), policy).add_routes(routes, max_request_message);
         if let Some((path, seen)) = self.keyring_file.clone() {
-            let watch = watch_keyring(self.services.clone(), path, seen, self.reload_interval, context.drain.clone());
-            context.tasks.spawn(watch);
+            let (services, metrics, stop) = (self.services.clone(), context.metrics.clone(), context.drain.clone());
+            context.tasks.spawn(watch_keyring(services, metrics, path, seen, self.reload_interval, stop));
         }
     }
 
@@ -275,6 +283,7 @@ impl Tenants for ServiceTenants {
 /// Puts changes of the keyring file in force until `stop`. A file that cannot be used leaves the keys as they are.
 async fn watch_keyring(
     services: Services,
+    metrics: Metrics,
     path: PathBuf,
     mut seen: Stamp,
     interval: Duration,
@@ -293,6 +302,7 @@ async fn watch_keyring(
         if !matches!(result, Err(OpenError::Service(jackfield_service::OpenError::Bootstrap(_)))) {
             seen = now;
         }
+        metrics.keyring_reloaded(result.is_ok());
         match result {
             Ok(_) => tracing::info!(keyring.path = %path.display(), "keyring reloaded"),
             Err(error) => tracing::error!(

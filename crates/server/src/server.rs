@@ -13,6 +13,7 @@ use tonic::service::RoutesBuilder;
 use crate::backend::{Backend, RouteContext};
 use crate::config::Config;
 use crate::drain::Signals;
+use crate::gauges;
 use crate::health::{self, HealthService, HealthState};
 use crate::layers::{LayerParts, Stack, health_stack, stack};
 use crate::methods::Methods;
@@ -107,6 +108,7 @@ impl Server {
             config: config.clone(),
             drain: signals.drain.clone(),
             streams: Arc::new(Semaphore::new(config.streams.max_open as usize)),
+            metrics: metrics.clone(),
             tasks: background.clone(),
         };
         backend.add_routes(&context, &mut routes);
@@ -134,6 +136,7 @@ impl Server {
             }
             _ => None,
         };
+        gauges::register(&meters.meter(), health.readiness(), tls.clone());
         let listeners = bind_listeners(&config, &acceptor, tls.clone()).await?;
         let health_listener = match config.listen.health_address.parse() {
             Ok(address) => Some(Listener::tcp(address).await?),

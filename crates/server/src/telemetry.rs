@@ -15,11 +15,13 @@ use prometheus::{Encoder as _, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, ClientTlsConfig};
+use tracing_subscriber::filter::FilterExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::config::{LogFormat, Telemetry};
+use crate::log_format::{JsonLines, TextLines};
 
 const SCOPE: &str = "jackfield";
 const SERVICE: &str = "jackfield";
@@ -66,10 +68,13 @@ impl Tracing {
     /// A filter or an endpoint that cannot be used.
     pub fn init(config: &Telemetry) -> Result<Self, TelemetryError> {
         let filter = EnvFilter::try_new(&config.log_filter)?;
-        let format = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+        // Spans are for traces: see `log_format`.
+        let filter = filter.and(tracing_subscriber::filter::filter_fn(|meta| !meta.is_span()));
+        let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+        let format = tracing_subscriber::fmt::format().with_ansi(false);
         let log = match config.log_format {
-            LogFormat::Json => format.json().flatten_event(true).with_span_list(false).boxed(),
-            LogFormat::Text => format.boxed(),
+            LogFormat::Json => layer.event_format(JsonLines(format.json().flatten_event(true))).boxed(),
+            LogFormat::Text => layer.event_format(TextLines(format)).boxed(),
         };
         let provider = match config.otlp_endpoint.as_str() {
             "" => None,

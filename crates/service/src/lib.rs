@@ -17,6 +17,7 @@ mod rewrap;
 mod secrets;
 mod tenant_names;
 mod tenants;
+mod token_cache;
 mod tokens;
 mod x509;
 
@@ -28,6 +29,7 @@ pub use credentials::CredentialDeleted;
 pub use mutation::{Deletion, Mutation, RequestId};
 pub use open::{OpenError, ServerInfo, Services, Settings};
 pub use pager::{Listable, ListedPage, Pager};
+pub use token_cache::TokenCacheSettings;
 pub use tokens::Revealed;
 
 /// What the configuration of the store looks like.

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::data_keys::DataKeys;
 use crate::tenant_names::TenantNames;
+use crate::token_cache::{TokenCache, TokenCacheSettings};
 
 /// Everything that use cases need. Cheap to clone.
 #[derive(Clone)]
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) vault: Vault,
     pub(crate) data_keys: DataKeys,
     pub(crate) tenant_names: TenantNames,
+    pub(crate) tokens: TokenCache,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -44,6 +46,7 @@ pub struct Settings {
     /// The tenant that is made when there is none at all.
     pub bootstrap_tenant: Option<TenantName>,
     pub reveal_enabled: bool,
+    pub token_cache: TokenCacheSettings,
     /// Said by GetServerInfo only.
     pub development: bool,
 }
@@ -95,6 +98,7 @@ impl Services {
         }
         let start_time = clock.now();
         let shared = Shared {
+            tokens: TokenCache::new(settings.token_cache, &store),
             store,
             vault,
             data_keys: DataKeys::default(),
@@ -134,7 +138,10 @@ impl Services {
         if !missing.is_empty() {
             return Err(KeyringError::KeysMissing { ids: missing }.into());
         }
-        Ok(self.shared.vault.reload(keyring)?)
+        let change = self.shared.vault.reload(keyring)?;
+        // A key that was taken away must not leave behind what it opened.
+        self.shared.tokens.clear();
+        Ok(change)
     }
 
     /// Facts of this server.
@@ -215,6 +222,7 @@ impl Services {
     }
 
     async fn maintain(&self) -> Result<()> {
+        self.shared.tokens.sweep(self.shared.store.stamps(), self.now());
         self.rewrap_take_over().await?;
         let txn = self.shared.store.write().await?;
         txn.requests_purge(self.now()).await?;

@@ -87,6 +87,7 @@ impl Services {
         if !mutation.validate_only {
             self.shared.data_keys.forget(tenant.id);
             self.shared.tenant_names.forget(tenant.id);
+            self.shared.tokens.sweep(self.shared.store.stamps(), self.now());
         }
         Ok(deleted)
     }

@@ -1,6 +1,7 @@
 //! The two ways in which material leaves: a usable token, and the material itself for those who may reveal it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,14 +11,15 @@ use jackfield_domain::credential::{
 };
 use jackfield_domain::error::Precondition;
 use jackfield_domain::reference::Ref;
-use jackfield_domain::{Error, Resource, Result, Secret, TenantId};
-use jackfield_store::AuditEvent;
+use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, Timestamp};
+use jackfield_store::{AuditEvent, Basis, UsableCredential};
 use uuid::Uuid;
 
 use crate::caller::Caller;
 use crate::credentials::material_place;
 use crate::material;
 use crate::open::Services;
+use crate::token_cache::Reading;
 
 /// Material that was revealed.
 pub struct Revealed {
@@ -41,53 +43,24 @@ impl Services {
         reference: &CredentialRef,
         min_validity_micros: i64,
         scopes: &[String],
-    ) -> Result<IssuedToken> {
+    ) -> Result<Arc<IssuedToken>> {
         let tenant = caller.tenant();
-        let credential = self.credential_named(tenant, reference).await?;
-        self.check_usable(tenant, &credential).await?;
-        let (credential, material) = self.with_material(tenant, credential).await?;
-        let refuse =
-            |reason, message: String| Err(Error::precondition(reason, Resource::Credential, credential.id, message));
-        if let Some(missing) = scopes.iter().find(|scope| !credential.scopes.contains(scope)) {
-            let message = format!("the credential does not have the scope {missing}");
-            return refuse(Precondition::CredentialNotValid, message);
+        let stamps = self.shared.store.stamps();
+        if let Some(issued) = self.shared.tokens.get(stamps, tenant, reference, self.now()) {
+            check_scopes(issued.credential, &issued.scopes, scopes)?;
+            check_expiry(issued.credential, issued.expire_time, self.now().plus_micros(min_validity_micros))?;
+            return Ok(issued);
         }
+        let (credential, material, basis, reading) = self.credential_opened(tenant, reference).await?;
+        check_scopes(credential.id, &credential.scopes, scopes)?;
         if matches!(credential.status, CredentialStatus::Revoked | CredentialStatus::Pending) {
             let message = format!("the credential is {}", credential.status.as_str());
-            return refuse(Precondition::CredentialNotValid, message);
+            return Err(refusal(Precondition::CredentialNotValid, credential.id, message));
         }
-        let until = self.now().plus_micros(min_validity_micros);
-        if let Some(expiry) = credential.expire_time.filter(|expiry| *expiry <= until) {
-            let message = format!("the access token is good until {expiry}, which is not long enough");
-            return refuse(Precondition::ReauthRequired, message);
-        }
-        let (token, token_type, fields) = match material {
-            Material::OAuth2(OAuth2Material { access_token: Some(token), token_type, .. }) => {
-                (token, token_type, BTreeMap::new())
-            }
-            Material::OAuth2(_) => {
-                let message = "no access token is stored: the user has to authorise".to_owned();
-                return refuse(Precondition::ReauthRequired, message);
-            }
-            Material::ApiKey(api_key) => (api_key, "ApiKey".to_owned(), BTreeMap::new()),
-            Material::Basic { username, password } => {
-                (basic(&username, &password), "Basic".to_owned(), BTreeMap::new())
-            }
-            Material::Custom(fields) => (Secret::new(String::new()), "Custom".to_owned(), fields),
-            Material::ClientCredentials { .. } | Material::ClientCertificate { .. } => {
-                let message = format!("a credential of kind {} holds no token", credential.kind.as_str());
-                return refuse(Precondition::CredentialNotValid, message);
-            }
-        };
-        Ok(IssuedToken {
-            credential: credential.id,
-            material_version: credential.material_version,
-            token,
-            token_type,
-            expire_time: credential.expire_time,
-            scopes: credential.scopes,
-            fields,
-        })
+        check_expiry(credential.id, credential.expire_time, self.now().plus_micros(min_validity_micros))?;
+        let issued = Arc::new(token_of(credential, material)?);
+        self.shared.tokens.put(tenant, reference, &issued, basis, reading);
+        Ok(issued)
     }
 
     /// Hands out the material itself. The record of it is durable before the material is opened.
@@ -112,7 +85,7 @@ impl Services {
             resource: Resource::Credential,
             resource_id: credential.id.0,
             purpose,
-            request_id: caller.request_id().to_owned(),
+            request_id: caller.request_id().to_string(),
         };
         let txn = self.shared.store.write().await?;
         txn.audit_insert(tenant, event).await?;
@@ -127,41 +100,56 @@ impl Services {
         Ok(Revealed { material, material_version: credential.material_version, audit_event })
     }
 
-    async fn credential_named(&self, tenant: TenantId, reference: &CredentialRef) -> Result<Credential> {
-        let read = self.shared.store.read();
-        match reference {
-            CredentialRef::Ref(reference) => {
-                let found = read.credential_find(tenant, reference).await?;
-                found.ok_or_else(|| Error::not_found(Resource::Credential, reference))
-            }
-            CredentialRef::DefaultOf { user_id, connector } => {
-                let found = read.connector_find(tenant, connector).await?;
-                let found = found.ok_or_else(|| Error::not_found(Resource::Connector, connector))?;
-                let link = read.user_connector_fetch_pair(tenant, user_id, found.id, self.now()).await?;
-                let missing = || format!("{user_id} and {connector}");
-                let link = link.ok_or_else(|| Error::not_found(Resource::UserConnector, missing()))?;
-                let found = read.credential_fetch_default(tenant, link.id).await?;
-                found.ok_or_else(|| Error::not_found(Resource::Credential, missing()))
+    /// A credential that may be used, with its material and what both rest on.
+    async fn credential_opened(
+        &self,
+        tenant: TenantId,
+        reference: &CredentialRef,
+    ) -> Result<(Credential, Material, Basis, Reading)> {
+        let stamps = self.shared.store.stamps();
+        let mut former = None;
+        for _ in 0..CHANGES_OUTRUN {
+            let reading = self.shared.tokens.reading(stamps);
+            let Some(usable) = self.shared.store.read().credential_usable(tenant, reference).await? else {
+                return Err(self.credential_missing(tenant, reference).await?);
+            };
+            check_usable(&usable)?;
+            let UsableCredential { credential, material, .. } = usable;
+            let sealed = material.ok_or_else(|| Error::not_found(Resource::Credential, credential.id))?;
+            match self.secret_open(None, material_place(tenant, credential.id), &sealed).await {
+                Ok(bytes) => {
+                    let (material, version) = material::from_bytes(&bytes)?;
+                    if version != credential.material_version {
+                        return Err(Error::internal("the material is not of its credential's version"));
+                    }
+                    let parents = [credential.user_connector.0, credential.connector.0];
+                    let rows =
+                        parents.into_iter().chain(credential.connection.map(Uuid::from)).chain([credential.id.0]);
+                    let basis = stamps.basis(reading.moment, tenant, rows);
+                    return Ok((credential, material, basis, reading));
+                }
+                // A re-wrap may have sealed it anew and destroyed the former data key since it was read. What does not
+                // open and did not change either is broken.
+                Err(Error::DecryptFailed { .. }) if former.as_ref() != Some(&sealed) => former = Some(sealed),
+                Err(error) => return Err(error),
             }
         }
+        Err(Error::ServerUnavailable { retry_after: RETRY_AFTER })
     }
 
-    /// Refuses what its connector or connection does not allow.
-    async fn check_usable(&self, tenant: TenantId, credential: &Credential) -> Result<()> {
+    /// What it is that is not there.
+    async fn credential_missing(&self, tenant: TenantId, reference: &CredentialRef) -> Result<Error> {
         let read = self.shared.store.read();
-        let connector = read.connector_fetch(tenant, credential.connector).await?;
-        if !connector.is_some_and(|connector| connector.enabled) {
-            let message = "the connector of the credential is disabled";
-            let id = credential.connector;
-            return Err(Error::precondition(Precondition::ConnectorDisabled, Resource::Connector, id, message));
-        }
-        let Some(id) = credential.connection else { return Ok(()) };
-        let connection = read.connection_fetch(tenant, id).await?;
-        if !connection.is_some_and(|connection| connection.settings.active) {
-            let message = "the connection of the credential is not active";
-            return Err(Error::precondition(Precondition::ConnectionInactive, Resource::Connection, id, message));
-        }
-        Ok(())
+        let (user_id, connector) = match reference {
+            CredentialRef::Ref(reference) => return Ok(Error::not_found(Resource::Credential, reference)),
+            CredentialRef::DefaultOf { user_id, connector } => (user_id, connector),
+        };
+        let Some(found) = read.connector_find(tenant, connector).await? else {
+            return Ok(Error::not_found(Resource::Connector, connector));
+        };
+        let link = read.user_connector_fetch_pair(tenant, user_id, found.id, self.now()).await?;
+        let resource = if link.is_some() { Resource::Credential } else { Resource::UserConnector };
+        Ok(Error::not_found(resource, format!("{user_id} and {connector}")))
     }
 
     /// The material of a credential, with the facts that belong to it: if they were read before a change and the material
@@ -180,6 +168,77 @@ impl Services {
         }
         Err(Error::ServerUnavailable { retry_after: RETRY_AFTER })
     }
+}
+
+/// Refuses what its connector or connection does not allow.
+fn check_usable(usable: &UsableCredential) -> Result<()> {
+    let UsableCredential { credential, connector_enabled, connection_active, material: _ } = usable;
+    if *connector_enabled != Some(true) {
+        let message = "the connector of the credential is disabled";
+        let id = credential.connector;
+        return Err(Error::precondition(Precondition::ConnectorDisabled, Resource::Connector, id, message));
+    }
+    match credential.connection {
+        Some(id) if *connection_active != Some(true) => {
+            let message = "the connection of the credential is not active";
+            Err(Error::precondition(Precondition::ConnectionInactive, Resource::Connection, id, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_scopes(id: CredentialId, present: &[String], asked: &[String]) -> Result<()> {
+    match asked.iter().find(|scope| !present.contains(scope)) {
+        Some(missing) => {
+            let message = format!("the credential does not have the scope {missing}");
+            Err(refusal(Precondition::CredentialNotValid, id, message))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_expiry(id: CredentialId, expiry: Option<Timestamp>, until: Timestamp) -> Result<()> {
+    match expiry.filter(|expiry| *expiry <= until) {
+        Some(expiry) => {
+            let message = format!("the access token is good until {expiry}, which is not long enough");
+            Err(refusal(Precondition::ReauthRequired, id, message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// What leaves of the material.
+fn token_of(credential: Credential, material: Material) -> Result<IssuedToken> {
+    let id = credential.id;
+    let (token, token_type, fields) = match material {
+        Material::OAuth2(OAuth2Material { access_token: Some(token), token_type, .. }) => {
+            (token, token_type, BTreeMap::new())
+        }
+        Material::OAuth2(_) => {
+            let message = "no access token is stored: the user has to authorise".to_owned();
+            return Err(refusal(Precondition::ReauthRequired, id, message));
+        }
+        Material::ApiKey(api_key) => (api_key, "ApiKey".to_owned(), BTreeMap::new()),
+        Material::Basic { username, password } => (basic(&username, &password), "Basic".to_owned(), BTreeMap::new()),
+        Material::Custom(fields) => (Secret::new(String::new()), "Custom".to_owned(), fields),
+        Material::ClientCredentials { .. } | Material::ClientCertificate { .. } => {
+            let message = format!("a credential of kind {} holds no token", credential.kind.as_str());
+            return Err(refusal(Precondition::CredentialNotValid, id, message));
+        }
+    };
+    Ok(IssuedToken {
+        credential: id,
+        material_version: credential.material_version,
+        token,
+        token_type,
+        expire_time: credential.expire_time,
+        scopes: credential.scopes,
+        fields,
+    })
+}
+
+fn refusal(reason: Precondition, id: CredentialId, message: String) -> Error {
+    Error::precondition(reason, Resource::Credential, id, message)
 }
 
 /// What goes behind "Basic " (RFC 7617).

@@ -31,6 +31,9 @@ pub struct PoolSettings {
 /// The first version without the corruption of write-ahead logs by concurrent checkpoints.
 const SQLITE_NEEDED: &str = "3.51.3";
 
+/// A connection to PostgreSQL that was idle for longer is tried out before it is used.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
 /// What is set on every SQLite connection, and must read back so. `synchronous` 2 is FULL: an acknowledged write survives
 /// a power cut.
 const SQLITE_PRAGMAS: &[(&str, &str)] = &[
@@ -93,11 +96,14 @@ async fn open_sqlite(
             .acquire_timeout(settings.acquire_timeout)
             .idle_timeout(None)
             .max_lifetime(None)
+            // There is no network that could have cut it off.
+            .test_before_acquire(false)
             .after_connect(move |conn, _| Box::pin(prepare_sqlite(conn, query_only)))
-            .after_release(|conn, _| Box::pin(is_out_of_transaction(conn)))
     };
     let open = |pool: SqlitePoolOptions| pool.connect_with(options.clone());
-    let writer = open(pool(1, false)).await.map_err(|error| StoreError::Connect(error.to_string()))?;
+    // Readers have no transactions.
+    let writer = pool(1, false).after_release(|conn, _| Box::pin(is_out_of_transaction(conn)));
+    let writer = open(writer).await.map_err(|error| StoreError::Connect(error.to_string()))?;
     let reader =
         open(pool(settings.max_connections, true)).await.map_err(|error| StoreError::Connect(error.to_string()))?;
     Ok((SqlxSqliteConnector::from_sqlx_sqlite_pool(reader), SqlxSqliteConnector::from_sqlx_sqlite_pool(writer)))
@@ -164,6 +170,12 @@ async fn open_postgres(
         .acquire_timeout(settings.acquire_timeout)
         .max_lifetime(Duration::from_secs(30 * 60))
         .idle_timeout(Duration::from_secs(10 * 60))
+        // A round trip before each statement would cost as much as the statement. A connection that was in use a moment ago
+        // is good, or its next statement says that it is not.
+        .test_before_acquire(false)
+        .before_acquire(|conn, now| {
+            Box::pin(async move { Ok(now.idle_for < TRUSTED_IDLE || conn.ping().await.is_ok()) })
+        })
         .connect_with(options)
         .await
         .map_err(|error| StoreError::Connect(error.to_string()))?;

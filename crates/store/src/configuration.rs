@@ -47,15 +47,15 @@ impl Writer {
     }
 
     pub async fn configuration_insert(&self, tenant: TenantId, configuration: &Configuration) -> Result<()> {
-        row::insert(&self.conn, tenant, configuration).await
+        row::insert(self, tenant, configuration).await
     }
 
     pub async fn configuration_replace(&self, tenant: TenantId, configuration: &Configuration) -> Result<()> {
-        row::replace(&self.conn, tenant, configuration).await
+        row::replace(self, tenant, configuration).await
     }
 
     pub async fn configuration_delete(&self, tenant: TenantId, id: ConfigurationId) -> Result<()> {
-        row::delete::<Configuration>(&self.conn, tenant, Column::Id.eq(id.0)).await?;
+        row::delete::<Configuration>(self, tenant, id.0).await?;
         Ok(())
     }
 }
@@ -70,6 +70,7 @@ impl Stored for Configuration {
     const SEARCH_TEXT: Column = Column::SearchText;
     const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
+    const STAMPED: bool = false;
 
     fn id(&self) -> Uuid {
         self.id.0

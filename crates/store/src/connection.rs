@@ -51,11 +51,11 @@ impl Writer {
     }
 
     pub async fn connection_insert(&self, tenant: TenantId, connection: &Connection) -> Result<()> {
-        row::insert(&self.conn, tenant, connection).await
+        row::insert(self, tenant, connection).await
     }
 
     pub async fn connection_replace(&self, tenant: TenantId, connection: &Connection) -> Result<()> {
-        row::replace(&self.conn, tenant, connection).await
+        row::replace(self, tenant, connection).await
     }
 
     /// Deletes a connection and the credentials that came from it.
@@ -74,7 +74,7 @@ impl Writer {
     ) -> Result<u64> {
         let ids = row::ids_for_update::<Connection>(&self.conn, tenant, condition.clone()).await?;
         self.owned_delete(tenant, Resource::Connection, &ids).await?;
-        row::delete::<Connection>(&self.conn, tenant, condition).await
+        row::delete_known::<Connection>(self, tenant, &ids, condition).await
     }
 }
 

@@ -73,11 +73,11 @@ impl Writer {
     }
 
     pub async fn connector_insert(&self, tenant: TenantId, connector: &Connector) -> Result<()> {
-        row::insert(&self.conn, tenant, connector).await
+        row::insert(self, tenant, connector).await
     }
 
     pub async fn connector_replace(&self, tenant: TenantId, connector: &Connector) -> Result<()> {
-        row::replace(&self.conn, tenant, connector).await
+        row::replace(self, tenant, connector).await
     }
 
     /// Deletes a connector and everything that depends on it, secrets and labels included.
@@ -86,9 +86,9 @@ impl Writer {
             self.credentials_delete(tenant, credential::Column::ConnectorId.eq(id.0)).await?;
         let connections = self.connections_delete(tenant, connection::Column::ConnectorId.eq(id.0)).await?;
         let user_connectors =
-            row::delete::<UserConnector>(&self.conn, tenant, user_connector::Column::ConnectorId.eq(id.0)).await?;
+            row::delete_many::<UserConnector>(self, tenant, user_connector::Column::ConnectorId.eq(id.0)).await?;
         self.owned_delete(tenant, Resource::Connector, &[id.0]).await?;
-        row::delete::<Connector>(&self.conn, tenant, Column::Id.eq(id.0)).await?;
+        row::delete::<Connector>(self, tenant, id.0).await?;
         Ok(Cascade { connections, user_connectors, credentials, configurations })
     }
 }

@@ -61,16 +61,6 @@ impl<C: ConnectionTrait> Session<C> {
         ))
     }
 
-    /// How many configurations a credential has.
-    pub async fn credential_configurations(&self, tenant: TenantId, id: CredentialId) -> Result<u64> {
-        row::count::<Configuration>(&self.conn, tenant, configuration::Column::CredentialId.eq(id.0)).await
-    }
-
-    /// How many credentials hang on a link, and how many configurations on those.
-    pub async fn user_connector_dependents(&self, tenant: TenantId, link: UserConnectorId) -> Result<(u64, u64)> {
-        self.credentials_count(tenant, Column::UserConnectorId.eq(link.0)).await
-    }
-
     /// The youngest credential of a link, to inherit the mark of a deleted default.
     pub async fn credential_fetch_newest(&self, tenant: TenantId, link: UserConnectorId) -> Result<Option<Credential>> {
         row::fetch_last(&self.conn, tenant, Column::UserConnectorId.eq(link.0), Column::CreateTime).await
@@ -99,11 +89,14 @@ impl Writer {
     }
 
     pub async fn credential_insert(&self, tenant: TenantId, credential: &Credential) -> Result<()> {
-        row::insert(&self.conn, tenant, credential).await
+        // What its link gives when no credential is named may be another one from now on.
+        self.touch(tenant, credential.user_connector.0);
+        row::insert(self, tenant, credential).await
     }
 
     pub async fn credential_replace(&self, tenant: TenantId, credential: &Credential) -> Result<()> {
-        row::replace(&self.conn, tenant, credential).await
+        self.touch(tenant, credential.user_connector.0);
+        row::replace(self, tenant, credential).await
     }
 
     /// Deletes a credential with its configurations and its material; says how many configurations.
@@ -122,9 +115,9 @@ impl Writer {
         let condition = condition.into_condition();
         let ids = row::ids_for_update::<Credential>(&self.conn, tenant, condition.clone()).await?;
         let configurations =
-            row::delete::<Configuration>(&self.conn, tenant, of_credentials(tenant, condition.clone())).await?;
+            row::delete_many::<Configuration>(self, tenant, of_credentials(tenant, condition.clone())).await?;
         self.owned_delete(tenant, Resource::Credential, &ids).await?;
-        let credentials = row::delete::<Credential>(&self.conn, tenant, condition).await?;
+        let credentials = row::delete_known::<Credential>(self, tenant, &ids, condition).await?;
         Ok((credentials, configurations))
     }
 }

@@ -93,6 +93,7 @@ impl Writer {
 
     /// Replaces the wrapping of a data key.
     pub async fn data_key_replace(&self, row: &DataKeyRow) -> Result<()> {
+        self.touch_tenant(row.tenant);
         let updated = data_key::Entity::update_many()
             .col_expr(data_key::Column::KekId, Expr::val(row.kek_id.clone()))
             .col_expr(data_key::Column::Wrapped, Expr::val(row.wrapped.clone()))
@@ -105,6 +106,7 @@ impl Writer {
 
     /// Destroys data keys of a tenant: all but one, or all.
     pub async fn data_keys_delete(&self, tenant: TenantId, keep: Option<Uuid>) -> Result<u64> {
+        self.touch_tenant(tenant);
         let mut delete = data_key::Entity::delete_many().filter(data_key::Column::TenantId.eq(tenant.0));
         if let Some(keep) = keep {
             delete = delete.filter(data_key::Column::Id.ne(keep));

@@ -82,13 +82,13 @@ impl Writer {
     }
 
     pub async fn key_insert(&self, tenant: TenantId, key: &Key) -> Result<()> {
-        row::insert(&self.conn, tenant, key).await
+        row::insert(self, tenant, key).await
     }
 
     /// Deletes a key that nothing uses, its private part included.
     pub async fn key_delete(&self, tenant: TenantId, id: KeyId) -> Result<()> {
         self.owned_delete(tenant, Resource::Key, &[id.0]).await?;
-        row::delete::<Key>(&self.conn, tenant, Column::Id.eq(id.0)).await?;
+        row::delete::<Key>(self, tenant, id.0).await?;
         Ok(())
     }
 }

@@ -26,9 +26,11 @@ mod rewrap;
 mod row;
 mod secret;
 mod session;
+mod stamps;
 mod tenant;
 #[cfg(feature = "test-support")]
 pub mod test_support;
+mod usable;
 mod user_connector;
 
 pub use audit::AuditEvent;
@@ -40,3 +42,5 @@ pub use page::{Page, PageQuery, Scope};
 pub use rewrap::{RewrapRow, RewrapState};
 pub use secret::SecretRow;
 pub use session::{Reader, Session, Store, StoreError, Writer};
+pub use stamps::{Basis, Moment, Stamps};
+pub use usable::UsableCredential;

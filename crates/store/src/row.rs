@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::filter::FieldSql;
 use crate::page::Scope;
+use crate::session::Writer;
 use crate::{error, label};
 
 /// A resource that is kept as a row: facts that queries need as columns, the whole of it as a document.
@@ -34,6 +35,8 @@ pub(crate) trait Stored: Serialize + DeserializeOwned + Send + Sync {
     const VERSION: ColumnOf<Self>;
     /// Whether pages of it span all tenants. Only tenants themselves do.
     const ACROSS_TENANTS: bool = false;
+    /// Whether changes of it are stamped, so that something may be remembered of it (see [`crate::stamps`]).
+    const STAMPED: bool = true;
 
     fn id(&self) -> Uuid;
     fn meta(&self) -> &Meta;
@@ -122,7 +125,9 @@ async fn one<S: Stored>(conn: &impl ConnectionTrait, select: Select<S::Table>) -
 }
 
 /// Adds a row, with its labels.
-pub(crate) async fn insert<S: Stored>(txn: &DatabaseTransaction, tenant: TenantId, value: &S) -> Result<()> {
+pub(crate) async fn insert<S: Stored>(writer: &Writer, tenant: TenantId, value: &S) -> Result<()> {
+    // Nothing is remembered of what was not there: no stamp.
+    let txn = &writer.conn;
     let row = value.row(tenant, RowTexts::of(value)?);
     let inserted = S::Table::insert(row).exec_without_returning(txn).await;
     inserted.map_err(|error| error::from_write(error, S::RESOURCE, |what| value.taken(what)))?;
@@ -133,7 +138,11 @@ pub(crate) async fn insert<S: Stored>(txn: &DatabaseTransaction, tenant: TenantI
 }
 
 /// Replaces a row that was fetched for update, with its labels.
-pub(crate) async fn replace<S: Stored>(txn: &DatabaseTransaction, tenant: TenantId, value: &S) -> Result<()> {
+pub(crate) async fn replace<S: Stored>(writer: &Writer, tenant: TenantId, value: &S) -> Result<()> {
+    if S::STAMPED {
+        writer.touch(tenant, value.id());
+    }
+    let txn = &writer.conn;
     let row = value.row(tenant, RowTexts::of(value)?);
     let updated = S::Table::update_many()
         .set(row)
@@ -166,13 +175,43 @@ pub(crate) async fn count<S: Stored>(
     Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or_default())
 }
 
-/// Deletes rows of a tenant that fit a condition; says how many.
-pub(crate) async fn delete<S: Stored>(
-    txn: &DatabaseTransaction,
+/// Deletes the row with an id; says how many there were.
+pub(crate) async fn delete<S: Stored>(writer: &Writer, tenant: TenantId, id: Uuid) -> Result<u64> {
+    if S::STAMPED {
+        writer.touch(tenant, id);
+    }
+    delete_those::<S>(writer, tenant, S::ID.eq(id)).await
+}
+
+/// Deletes rows of a tenant that fit a condition; says how many. Which they are is not known here, so it counts as a change of
+/// the whole tenant.
+pub(crate) async fn delete_many<S: Stored>(
+    writer: &Writer,
     tenant: TenantId,
     condition: impl IntoCondition,
 ) -> Result<u64> {
-    let deleted = S::Table::delete_many().filter(S::TENANT_ID.eq(tenant.0)).filter(condition).exec(txn).await;
+    if S::STAMPED {
+        writer.touch_tenant(tenant);
+    }
+    delete_those::<S>(writer, tenant, condition).await
+}
+
+/// As [`delete_many`], for rows whose ids are known. No others may fit the condition.
+pub(crate) async fn delete_known<S: Stored>(
+    writer: &Writer,
+    tenant: TenantId,
+    ids: &[Uuid],
+    condition: impl IntoCondition,
+) -> Result<u64> {
+    if S::STAMPED {
+        writer.touch_rows(tenant, ids);
+    }
+    delete_those::<S>(writer, tenant, condition).await
+}
+
+async fn delete_those<S: Stored>(writer: &Writer, tenant: TenantId, condition: impl IntoCondition) -> Result<u64> {
+    let delete = S::Table::delete_many().filter(S::TENANT_ID.eq(tenant.0)).filter(condition);
+    let deleted = delete.exec(&writer.conn).await;
     Ok(deleted.map_err(error::from_db)?.rows_affected)
 }
 

@@ -66,6 +66,7 @@ impl Writer {
         data_key: Uuid,
         sealed: Vec<u8>,
     ) -> Result<()> {
+        self.touch(tenant, owner_id);
         let row = secret::ActiveModel {
             tenant_id: Set(tenant.0),
             owner: Set(owner.as_str().to_owned()),
@@ -83,6 +84,7 @@ impl Writer {
 
     /// Replaces the sealed form of a secret, unless its value was changed since it was read. Says whether it did.
     pub async fn secret_reseal(&self, row: &SecretRow, data_key: Uuid, sealed: Vec<u8>) -> Result<bool> {
+        self.touch(row.tenant, row.owner_id);
         let updated = secret::Entity::update_many()
             .col_expr(secret::Column::DataKeyId, Expr::val(data_key))
             .col_expr(secret::Column::Sealed, Expr::val(sealed))
@@ -100,6 +102,7 @@ impl Writer {
 
     /// Removes one secret, if it is there.
     pub async fn secret_delete(&self, tenant: TenantId, owner: Resource, owner_id: Uuid, name: &str) -> Result<()> {
+        self.touch(tenant, owner_id);
         let deleted = secret::Entity::delete_many()
             .filter(secret::Column::TenantId.eq(tenant.0))
             .filter(secret::Column::Owner.eq(owner.as_str()))
@@ -112,6 +115,7 @@ impl Writer {
 
     /// Removes what resources own beside their row: secrets and labels.
     pub(crate) async fn owned_delete(&self, tenant: TenantId, owner: Resource, owner_ids: &[Uuid]) -> Result<()> {
+        self.touch_rows(tenant, owner_ids);
         for some in owner_ids.chunks(500) {
             secret::Entity::delete_many()
                 .filter(secret::Column::TenantId.eq(tenant.0))

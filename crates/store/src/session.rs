@@ -1,12 +1,15 @@
 //! The store and its sessions: how a use case gets at rows.
 
-use jackfield_domain::{Error, Result};
+use jackfield_domain::{Error, Result, TenantId};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, Statement,
     TransactionOptions, TransactionTrait,
 };
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::backend::{self, Database, PoolSettings};
+use crate::stamps::{Stamps, Touched};
 use crate::{error, migration};
 
 /// The database of a deployment.
@@ -16,11 +19,21 @@ pub struct Store {
     /// On SQLite a pool of one connection, so that writers queue here and not on the file lock; on PostgreSQL the same
     /// pool as `reader`.
     pub(crate) writer: DatabaseConnection,
+    stamps: Stamps,
+    /// Commits under way.
+    commits: TaskTracker,
 }
 
 /// Access to rows over a connection or a transaction.
 pub struct Session<C> {
     pub(crate) conn: C,
+    change: Option<Change>,
+}
+
+/// What a transaction keeps besides its connection; a [`Reader`] has none.
+struct Change {
+    touched: Touched,
+    commits: TaskTracker,
 }
 
 /// Access without a transaction: every query stands alone and takes a pool connection only while it runs.
@@ -31,6 +44,9 @@ pub type Writer = Session<DatabaseTransaction>;
 
 /// Any number that nobody else takes as an advisory lock: "jackfon" in ASCII.
 const ALONE_LOCK: i64 = 0x006a_6163_6b66_6f6e;
+
+/// A change of more rows than this counts as one of the whole tenant.
+const MANY: usize = 64;
 
 /// Why a store does not open. Unlike [`Error`] it is for operators, so it says what is wrong in full, but never a
 /// connection URL: that may hold a password.
@@ -58,7 +74,7 @@ impl Store {
     /// Opens the database without changing its schema.
     pub async fn connect(database: &Database, settings: PoolSettings) -> Result<Self, StoreError> {
         let (reader, writer) = backend::open(database, settings).await?;
-        Ok(Store { reader, writer })
+        Ok(Store { reader, writer, stamps: Stamps::new(), commits: TaskTracker::new() })
     }
 
     /// Brings the schema up to date, under a lock that lets one process at a time do so. Returns the newest migration.
@@ -73,7 +89,7 @@ impl Store {
 
     /// For reads that stand alone.
     pub fn read(&self) -> Reader {
-        Session { conn: self.reader.clone() }
+        Session { conn: self.reader.clone(), change: None }
     }
 
     /// Begins a write transaction. On SQLite it is immediate: a transaction that reads first and writes later would fail
@@ -84,7 +100,18 @@ impl Store {
             ..Default::default()
         };
         let conn = self.writer.begin_with_options(options).await.map_err(error::from_db)?;
-        Ok(Session { conn })
+        let change = Change { touched: self.stamps.touched(), commits: self.commits.clone() };
+        Ok(Session { conn, change: Some(change) })
+    }
+
+    /// When which object changed last, by this store and its clones.
+    pub fn stamps(&self) -> &Stamps {
+        &self.stamps
+    }
+
+    /// Whether other processes may write to the database: an SQLite file belongs to one.
+    pub fn is_shared(&self) -> bool {
+        self.reader.get_database_backend() != DbBackend::Sqlite
     }
 
     /// "sqlite" or "postgres".
@@ -108,6 +135,8 @@ impl Store {
 
     /// Closes all connections; SQLite checkpoints its log.
     pub async fn close(self) {
+        self.commits.close();
+        self.commits.wait().await;
         let _ = self.writer.close().await;
         let _ = self.reader.close().await;
     }
@@ -140,9 +169,40 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes everything durable that was written here.
+    /// Makes everything durable that was written here. It is seen through even if nobody waits for it any more: a caller that
+    /// left in the middle would otherwise leave a commit that may happen at any time.
     pub async fn commit(self) -> Result<()> {
-        self.conn.commit().await.map_err(error::from_db)
+        let Session { conn, change } = self;
+        let Some(Change { touched, commits }) = change else { return conn.commit().await.map_err(error::from_db) };
+        let committing = touched.commit();
+        let commit = commits.spawn(async move {
+            let done = conn.commit().await.map_err(error::from_db);
+            drop(committing);
+            done
+        });
+        commit.await.map_err(Error::internal)?
+    }
+
+    /// Notes that a row changes, for what is remembered of it.
+    pub(crate) fn touch(&self, tenant: TenantId, id: Uuid) {
+        if let Some(change) = &self.change {
+            change.touched.row(tenant, id);
+        }
+    }
+
+    /// Notes that rows change: each of them, or all of the tenant if they are many.
+    pub(crate) fn touch_rows(&self, tenant: TenantId, ids: &[Uuid]) {
+        match ids.len() {
+            0..=MANY => ids.iter().for_each(|id| self.touch(tenant, *id)),
+            _ => self.touch_tenant(tenant),
+        }
+    }
+
+    /// Notes that anything of a tenant may change.
+    pub(crate) fn touch_tenant(&self, tenant: TenantId) {
+        if let Some(change) = &self.change {
+            change.touched.tenant(tenant);
+        }
     }
 
     /// Undoes everything that was written here.

@@ -77,19 +77,19 @@ impl Writer {
     }
 
     pub async fn tenant_insert(&self, tenant: &Tenant) -> Result<()> {
-        row::insert(&self.conn, tenant.id, tenant).await
+        row::insert(self, tenant.id, tenant).await
     }
 
     /// Deletes a tenant with everything in it and its data keys. Audit records of it go too: without the tenant there is
     /// nobody who could read them.
     pub async fn tenant_delete(&self, id: TenantId) -> Result<()> {
         let all = Condition::all;
-        row::delete::<Configuration>(&self.conn, id, all()).await?;
-        row::delete::<Credential>(&self.conn, id, all()).await?;
-        row::delete::<Connection>(&self.conn, id, all()).await?;
-        row::delete::<UserConnector>(&self.conn, id, all()).await?;
-        row::delete::<Connector>(&self.conn, id, all()).await?;
-        row::delete::<Key>(&self.conn, id, all()).await?;
+        row::delete_many::<Configuration>(self, id, all()).await?;
+        row::delete_many::<Credential>(self, id, all()).await?;
+        row::delete_many::<Connection>(self, id, all()).await?;
+        row::delete_many::<UserConnector>(self, id, all()).await?;
+        row::delete_many::<Connector>(self, id, all()).await?;
+        row::delete_many::<Key>(self, id, all()).await?;
         let conn = &self.conn;
         let failed = error::from_db;
         secret::Entity::delete_many().filter(secret::Column::TenantId.eq(id.0)).exec(conn).await.map_err(failed)?;
@@ -99,7 +99,7 @@ impl Writer {
         let events = audit_event::Entity::delete_many().filter(audit_event::Column::TenantId.eq(id.0));
         events.exec(conn).await.map_err(failed)?;
         self.data_keys_delete(id, None).await?;
-        row::delete::<Tenant>(&self.conn, id, all()).await?;
+        row::delete_many::<Tenant>(self, id, all()).await?;
         Ok(())
     }
 }

@@ -133,7 +133,7 @@ impl Writer {
     /// Removes a link with its credentials and their configurations; says how many of both.
     pub async fn user_connector_delete(&self, tenant: TenantId, id: UserConnectorId) -> Result<(u64, u64)> {
         let deleted = self.credentials_delete(tenant, credential::Column::UserConnectorId.eq(id.0)).await?;
-        row::delete::<UserConnector>(&self.conn, tenant, Column::Id.eq(id.0)).await?;
+        row::delete::<UserConnector>(self, tenant, id.0).await?;
         Ok(deleted)
     }
 }

@@ -11,6 +11,9 @@ use tracing_subscriber::EnvFilter;
 use super::{Config, ConfigError, OPERATOR_SPIFFE};
 use crate::open;
 
+/// Staler than this is no cache but a copy.
+const MAX_STALENESS: Duration = Duration::from_secs(60);
+
 impl Config {
     /// Checks what types cannot say.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
@@ -69,7 +72,7 @@ impl Config {
     }
 
     fn check_bounds(&self, problems: &mut Vec<String>) {
-        let Config { tls, database, limits, streams, deadlines, vault, .. } = self;
+        let Config { tls, database, limits, streams, deadlines, vault, token_cache, .. } = self;
         for (key, value) in [
             ("tls.max_handshakes", tls.max_handshakes),
             ("tls.max_handshakes_per_ip", tls.max_handshakes_per_ip),
@@ -103,6 +106,7 @@ impl Config {
             ("deadlines.default", deadlines.default),
             ("deadlines.max", deadlines.max),
             ("vault.reload_interval", vault.reload_interval),
+            ("token_cache.max_staleness", token_cache.max_staleness),
         ] {
             if value == Duration::ZERO {
                 problems.push(format!("{key}: must be longer than 0"));
@@ -115,10 +119,14 @@ impl Config {
             ("limits.max_frame_size", limits.max_frame_size, 16 << 10, (1 << 24) - 1),
             ("limits.send_buffer", limits.send_buffer, 16 << 10, 16 << 20),
             ("limits.max_request_message", limits.max_request_message, 64 << 10, 16 << 20),
+            ("token_cache.max_bytes", token_cache.max_bytes, 64 << 10, 1 << 30),
         ] {
             if !(min..=max).contains(&size.0) {
                 problems.push(format!("{key}: {size} is not between {min} and {max} bytes"));
             }
+        }
+        if token_cache.max_staleness > MAX_STALENESS {
+            problems.push("token_cache.max_staleness: must be at most a minute".into());
         }
         if deadlines.default > deadlines.max {
             problems.push("deadlines.default: is later than deadlines.max".into());

@@ -9,6 +9,7 @@ mod limits;
 mod listen;
 mod load;
 mod telemetry;
+mod token_cache;
 mod values;
 mod vault;
 
@@ -22,6 +23,7 @@ pub use limits::{Deadlines, Drain, Limits, Streams};
 pub use listen::{Listen, Tls};
 pub use load::{ConfigError, DEFAULT_FILE, Sources, variable};
 pub use telemetry::{LogFormat, Telemetry};
+pub use token_cache::TokenCache;
 pub use values::{SecretUrl, Size};
 pub use vault::{Bootstrap, Reveal, Vault, VaultProvider};
 
@@ -49,6 +51,7 @@ pub struct Config {
     pub vault: Vault,
     pub identity: Identity,
     pub reveal: Reveal,
+    pub token_cache: TokenCache,
     pub bootstrap: Bootstrap,
     pub telemetry: Telemetry,
 }
@@ -79,6 +82,7 @@ impl Default for Config {
             vault: Vault::default(),
             identity: Identity::default(),
             reveal: Reveal::default(),
+            token_cache: TokenCache::default(),
             bootstrap: Bootstrap::default(),
             telemetry: Telemetry::default(),
         }

@@ -182,6 +182,8 @@ fn everything_that_does_not_fit_together_is_reported_at_once() {
         "database.url=mysql://me:hunter2@db/jackfield",
         "bootstrap.tenant=not a tenant",
         "tls.reload_interval=0s",
+        "token_cache.max_staleness=61s",
+        "token_cache.max_bytes=1B",
         "identity.principals=[{name=\"a\",rights=[\"no.right\"],spiffe=\"http://x\",dns=\"*.x\"},\
          {name=\"b\",tenant=\"t\",dns=\"a.example\"},{name=\"c\",tenant=\"t\",dns=\"A.example\"}]",
     ])
@@ -194,6 +196,8 @@ fn everything_that_does_not_fit_together_is_reported_at_once() {
         "limits.send_buffer",
         "deadlines.default",
         "tls.reload_interval",
+        "token_cache.max_staleness",
+        "token_cache.max_bytes",
         "telemetry.prometheus_address: another listener",
         "telemetry.log_filter",
         "database.url",

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::parse::{self, ListFields};
 use super::stream::PageStream;
-use super::{Api, enter, render, reply};
+use super::{Api, enter, enter_with_metadata, render, reply};
 
 const SCHEMA: Schema = Schema {
     resource: Resource::Credential,
@@ -199,8 +199,7 @@ impl CredentialsService for Api {
         request: Request<pb::IssueAccessTokenRequest>,
     ) -> Result<Response<pb::IssueAccessTokenResponse>, Status> {
         let call = async {
-            let metadata = request.metadata().clone();
-            let (caller, request) = enter(request, Right::CredentialsIssue)?;
+            let (caller, metadata, request) = enter_with_metadata(request, Right::CredentialsIssue)?;
             let pb::IssueAccessTokenRequest { reference, user_id, connector, min_validity, scopes } = request;
             let reference = parse::from_metadata(&metadata, CREDENTIAL_METADATA, "reference", &reference)?;
             let mut wrong = Violations::default();
@@ -209,7 +208,7 @@ impl CredentialsService for Api {
             let scopes = wrong.check(Scopes::parse_list("scopes", &scopes));
             let ((named, min_validity), scopes) = parse::done(wrong, named.zip(min_validity).zip(scopes))?;
             let issued = self.services.access_token_issue(&caller, &named, min_validity, scopes.as_slice()).await?;
-            Ok(issued_to_message(issued))
+            Ok(issued_to_message(&issued))
         };
         reply(call.await)
     }
@@ -386,16 +385,16 @@ fn to_message(credential: Credential, now: Timestamp) -> pb::Credential {
     }
 }
 
-fn issued_to_message(issued: IssuedToken) -> pb::IssueAccessTokenResponse {
+fn issued_to_message(issued: &IssuedToken) -> pb::IssueAccessTokenResponse {
     let IssuedToken { credential, material_version, token, token_type, expire_time, scopes, fields } = issued;
     pb::IssueAccessTokenResponse {
         access_token: token.expose().to_owned(),
-        token_type,
+        token_type: token_type.clone(),
         expire_time: expire_time.map(render::timestamp),
-        scopes,
+        scopes: scopes.clone(),
         credential: credential.to_string(),
-        credential_version: material_version,
-        fields: fields.into_iter().map(|(name, value)| (name, value.expose().to_owned())).collect(),
+        credential_version: *material_version,
+        fields: fields.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
     }
 }
 

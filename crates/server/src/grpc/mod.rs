@@ -23,6 +23,7 @@ use jackfield_api::v1::user_connector_service_server::UserConnectorServiceServer
 use jackfield_domain::principal::{Principal, Right};
 use jackfield_domain::{Error, Result};
 use jackfield_service::{Caller, Services};
+use tonic::metadata::MetadataMap;
 use tonic::service::RoutesBuilder;
 use tonic::{Request, Response, Status};
 
@@ -73,11 +74,17 @@ impl Api {
 /// Lets a call in: the caller, who must have the right, and the message. The right comes first, so that a caller without
 /// it learns nothing, not even that a request was wrong.
 fn enter<T>(request: Request<T>, right: Right) -> Result<(Caller, T)> {
-    let principal = request.extensions().get::<Principal>();
+    let (caller, _, message) = enter_with_metadata(request, right)?;
+    Ok((caller, message))
+}
+
+/// As [`enter`], for calls that may name something in their metadata.
+fn enter_with_metadata<T>(request: Request<T>, right: Right) -> Result<(Caller, MetadataMap, T)> {
+    let (metadata, mut extensions, message) = request.into_parts();
+    let principal = extensions.remove::<Principal>();
     let principal = principal.ok_or_else(|| Error::internal("a call without a principal passed the identity layer"))?;
-    let request_id = CallContext::current().map(|call| call.request_id.to_string()).unwrap_or_default();
-    let caller = Caller::authorize(principal, right, &request_id)?;
-    Ok((caller, request.into_inner()))
+    let request_id = CallContext::current().map(|call| call.request_id).unwrap_or_default();
+    Ok((Caller::authorize(principal, right, request_id)?, metadata, message))
 }
 
 /// Ends a call.

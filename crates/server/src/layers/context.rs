@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{Answer, BoxFuture, Call, Layer, Stack};
 use crate::methods::{Method, Methods};
+use crate::transport::{ConnectInfo, Peer};
 
 /// The answer's header, and trailer metadata of errors made by layers, that names the call.
 pub const REQUEST_ID: &str = "x-request-id";
@@ -26,6 +27,8 @@ pub struct CallContext {
     pub method: Option<Arc<Method>>,
     /// When the headers arrived.
     pub start: Instant,
+    /// The other end of its connection.
+    pub peer: Option<Peer>,
     cause: Mutex<Option<Arc<dyn std::error::Error + Send + Sync>>>,
     principal: OnceLock<String>,
 }
@@ -69,15 +72,21 @@ impl CallContext {
     pub(super) fn of(call: &Call) -> Arc<CallContext> {
         match call.extensions().get::<Arc<CallContext>>() {
             Some(context) => context.clone(),
-            None => Arc::new(CallContext::new(None)),
+            None => Arc::new(CallContext::new(None, None)),
         }
     }
 
-    fn new(method: Option<Arc<Method>>) -> Self {
+    /// Does something as the running call.
+    pub(super) fn enter<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(Arc::clone(self), work)
+    }
+
+    fn new(method: Option<Arc<Method>>, peer: Option<Peer>) -> Self {
         CallContext {
             request_id: Uuid::now_v7(),
             method,
             start: Instant::now(),
+            peer,
             cause: Mutex::new(None),
             principal: OnceLock::new(),
         }
@@ -92,12 +101,14 @@ impl CallContext {
 
 impl Layer for ContextLayer {
     fn handle(&self, mut call: Call, inner: &Stack) -> BoxFuture<Answer> {
-        let context = Arc::new(CallContext::new(self.methods.get(call.uri().path()).cloned()));
+        let peer = call.extensions().get::<ConnectInfo>().map(ConnectInfo::peer);
+        let context = Arc::new(CallContext::new(self.methods.get(call.uri().path()).cloned(), peer));
         call.extensions_mut().insert(context.clone());
         let inner = inner.clone();
         Box::pin(CURRENT.scope(context.clone(), async move {
             let mut answer = inner.handle(call).await;
-            if let Ok(id) = HeaderValue::try_from(context.request_id.to_string()) {
+            let mut text = uuid::Uuid::encode_buffer();
+            if let Ok(id) = HeaderValue::from_str(context.request_id.hyphenated().encode_lower(&mut text)) {
                 answer.headers_mut().insert(REQUEST_ID, id);
             }
             answer.map(|body| Body::new(ScopedBody { context, body }))
@@ -120,7 +131,7 @@ impl http_body::Body for ScopedBody {
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
         let ScopedBody { context, body } = &mut *self;
-        CURRENT.sync_scope(context.clone(), || std::pin::Pin::new(body).poll_frame(cx))
+        context.enter(|| std::pin::Pin::new(body).poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {

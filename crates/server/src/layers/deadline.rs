@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use jackfield_domain::{Error, Violation};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 use tonic::body::Body;
 
@@ -39,11 +39,7 @@ impl Layer for DeadlineLayer {
             Err(violation) => return Box::pin(async { status(violation.into()).into_http() }),
         };
         let Some(timeout) = self.timeout(&CallContext::of(&call), asked) else {
-            let drain = self.drain.clone();
-            let end: BoxFuture<Error> = Box::pin(async move {
-                drain.cancelled_owned().await;
-                Error::ServerUnavailable { retry_after: RETRY_AFTER }
-            });
+            let end = End::Drain(Box::pin(self.drain.clone().cancelled_owned()));
             let work = inner.handle(call);
             return Box::pin(async move { work.await.map(|body| EndingBody::wrap(body, end)) });
         };
@@ -51,13 +47,7 @@ impl Layer for DeadlineLayer {
         let work = inner.handle(call);
         Box::pin(async move {
             match tokio::time::timeout_at(deadline, work).await {
-                Ok(answer) => answer.map(|body| {
-                    let end = async move {
-                        tokio::time::sleep_until(deadline).await;
-                        Error::DeadlineExceeded
-                    };
-                    EndingBody::wrap(body, Box::pin(end))
-                }),
+                Ok(answer) => answer.map(|body| EndingBody::wrap(body, End::Deadline(deadline, None))),
                 Err(_) => status(Error::DeadlineExceeded).into_http(),
             }
         })
@@ -106,11 +96,36 @@ fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Violation> {
 /// Ends with an error in the trailers when its time has come.
 struct EndingBody {
     body: Option<Body>,
-    end: BoxFuture<Error>,
+    end: End,
+}
+
+/// When a body has to end.
+enum End {
+    /// With a timer once the body waits for something.
+    Deadline(Instant, Option<Pin<Box<Sleep>>>),
+    Drain(Pin<Box<WaitForCancellationFutureOwned>>),
+}
+
+impl End {
+    /// Whether it is time, and with which error; wakes the task then if `waits`.
+    fn poll(&mut self, cx: &mut Context<'_>, waits: bool) -> Poll<Error> {
+        match self {
+            End::Deadline(deadline, _) if Instant::now() >= *deadline => Poll::Ready(Error::DeadlineExceeded),
+            // Who has a frame is asked for the next: most answers end without a timer.
+            End::Deadline(..) if !waits => Poll::Pending,
+            End::Deadline(deadline, sleep) => {
+                let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(*deadline)));
+                sleep.as_mut().poll(cx).map(|()| Error::DeadlineExceeded)
+            }
+            End::Drain(drain) => {
+                drain.as_mut().poll(cx).map(|()| Error::ServerUnavailable { retry_after: RETRY_AFTER })
+            }
+        }
+    }
 }
 
 impl EndingBody {
-    fn wrap(body: Body, end: BoxFuture<Error>) -> Body {
+    fn wrap(body: Body, end: End) -> Body {
         // Nothing to cut short: an answer without messages.
         if body.is_end_stream() { body } else { Body::new(EndingBody { body: Some(body), end }) }
     }
@@ -128,7 +143,7 @@ impl http_body::Body for EndingBody {
         if matches!(&frame, Poll::Ready(None)) || is_trailers(&frame) {
             return frame;
         }
-        match end.as_mut().poll(cx) {
+        match end.poll(cx, frame.is_pending()) {
             Poll::Pending => frame,
             Poll::Ready(error) => {
                 *body = None;

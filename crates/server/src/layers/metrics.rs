@@ -1,43 +1,41 @@
-//! `rpc.server.call.duration` and the number of open calls. Streams count until they end.
+//! `rpc.server.call.duration`, the number of open calls, and errors by reason. Streams count until they end.
 
 use std::sync::Arc;
 
-use opentelemetry::KeyValue;
+use http::HeaderMap;
 use tonic::Code;
 
 use super::context::CallContext;
 use super::outcome::observe;
-use super::trace::is_server_fault;
 use super::{Answer, BoxFuture, Call, Layer, Stack};
-use crate::grpc::status::code_name;
-use crate::metrics::{Metrics, attribute};
+use crate::grpc::status::reason_of;
+use crate::metrics::{CallAttributes, Metrics, attribute};
 
 pub(super) struct MetricsLayer {
-    pub(super) metrics: Metrics,
+    metrics: Metrics,
+    /// Of paths that are no method of this server.
+    other: Arc<CallAttributes>,
 }
 
 // === impl MetricsLayer ===
 
+impl MetricsLayer {
+    pub(super) fn new(metrics: Metrics) -> Self {
+        MetricsLayer { metrics, other: Arc::new(CallAttributes::new(&attribute::RPC_METHOD_OTHER.into())) }
+    }
+}
+
 impl Layer for MetricsLayer {
     fn handle(&self, call: Call, inner: &Stack) -> BoxFuture<Answer> {
         let context = CallContext::of(&call);
+        let attributes = context.method.as_ref().map_or(&self.other, |method| &method.attributes);
+        let open = self.metrics.call_open(Arc::clone(attributes));
         let metrics = self.metrics.clone();
-        let method: Arc<str> = match &context.method {
-            Some(method) => method.name.clone(),
-            None => attribute::RPC_METHOD_OTHER.into(),
-        };
-        let open = metrics.call_open(method.clone());
-        let on_end = move |code: Code| {
-            drop(open);
-            let mut attributes = vec![
-                KeyValue::new(attribute::RPC_SYSTEM, "grpc"),
-                KeyValue::new(attribute::RPC_METHOD, method),
-                KeyValue::new(attribute::RPC_STATUS, code_name(code)),
-            ];
-            if is_server_fault(code) {
-                attributes.push(KeyValue::new(attribute::ERROR_TYPE, code_name(code)));
+        let on_end = move |code: Code, headers: Option<&HeaderMap>| {
+            if let Some(reason) = headers.filter(|_| code != Code::Ok).and_then(reason_of) {
+                metrics.error(reason);
             }
-            metrics.call(context.start.elapsed().as_secs_f64(), &attributes);
+            open.ended(code, context.start.elapsed().as_secs_f64());
         };
         let work = inner.handle(call);
         Box::pin(async move { observe(work.await, on_end) })

@@ -75,7 +75,7 @@ pub(crate) fn stack(config: &Config, parts: LayerParts, routes: Routes) -> Stack
         .with(LimitLayer { permits, health_permits, metrics: metrics.clone() })
         // Around everything that may panic, and within what counts and logs the INTERNAL that comes of it.
         .with(PanicLayer)
-        .with(MetricsLayer { metrics })
+        .with(MetricsLayer::new(metrics))
         .with(TraceLayer)
         // Outermost: all others read the context.
         .with(ContextLayer { methods })
@@ -100,7 +100,7 @@ pub(crate) fn health_stack(
             metrics: metrics.clone(),
         })
         .with(PanicLayer)
-        .with(MetricsLayer { metrics })
+        .with(MetricsLayer::new(metrics))
         .with(TraceLayer)
         .with(ContextLayer { methods })
         .build()

@@ -13,9 +13,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use super::context::CallContext;
 use super::outcome::observe;
 use super::{Answer, BoxFuture, Call, Layer, Stack};
-use crate::grpc::status::code_name;
+use crate::grpc::status::{code_name, is_server_fault};
 use crate::metrics::attribute;
-use crate::transport::ConnectInfo;
 
 /// A path of a client's own making is cut to this in spans.
 const MAX_PATH: usize = 128;
@@ -31,7 +30,7 @@ impl Layer for TraceLayer {
         let inner = inner.clone();
         let on_end = {
             let span = span.clone();
-            move |code| span.in_scope(|| ended(&context, code))
+            move |code, _: Option<&HeaderMap>| span.in_scope(|| context.enter(|| ended(&context, code)))
         };
         let work = async move {
             let answer = inner.handle(call).await;
@@ -44,6 +43,8 @@ impl Layer for TraceLayer {
     }
 }
 
+/// The span of a call, for traces. Log lines take what they say of the call from its context, so without traces there is
+/// none.
 fn span(context: &CallContext, call: &Call) -> Span {
     let path = call.uri().path();
     let (method, original) = match &context.method {
@@ -67,8 +68,11 @@ fn span(context: &CallContext, call: &Call) -> Span {
         client.address = field::Empty,
         principal = field::Empty,
     );
-    if let Some(info) = call.extensions().get::<ConnectInfo>() {
-        span.record("client.address", field::display(info.peer()));
+    if span.is_disabled() {
+        return span;
+    }
+    if let Some(peer) = context.peer {
+        span.record("client.address", field::display(peer));
     }
     if call.headers().contains_key("traceparent") {
         let parent = TraceContextPropagator::new().extract(&Headers(call.headers()));
@@ -101,29 +105,6 @@ fn ended(context: &Arc<CallContext>, code: Code) {
             tracing::debug!(call.duration_ms = duration_ms, rpc.status = status, "call refused");
         }
         (None, _) => tracing::warn!(call.duration_ms = duration_ms, rpc.status = status, "call failed"),
-    }
-}
-
-/// Codes that are the server's fault by the conventions; all others are the client's.
-pub(super) const fn is_server_fault(code: Code) -> bool {
-    match code {
-        Code::Unknown
-        | Code::DeadlineExceeded
-        | Code::Unimplemented
-        | Code::Internal
-        | Code::Unavailable
-        | Code::DataLoss => true,
-        Code::Ok
-        | Code::Cancelled
-        | Code::InvalidArgument
-        | Code::NotFound
-        | Code::AlreadyExists
-        | Code::PermissionDenied
-        | Code::ResourceExhausted
-        | Code::FailedPrecondition
-        | Code::Aborted
-        | Code::OutOfRange
-        | Code::Unauthenticated => false,
     }
 }
 

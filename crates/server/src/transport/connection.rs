@@ -37,8 +37,10 @@ pub(super) struct Connection<'a, C> {
 }
 
 /// Turns requests of the connection into calls of the stack.
-#[derive(Clone)]
-struct CallService {
+struct CallService(Arc<CallParts>);
+
+/// What all calls of a connection share.
+struct CallParts {
     stack: Stack,
     info: ConnectInfo,
     activity: Arc<Activity>,
@@ -82,14 +84,15 @@ impl<C: Future<Output = String>> Connection<'_, C> {
         let cut = CancellationToken::new();
         // Whatever way this function is left, the calls of the connection end with it.
         let _cut = cut.clone().drop_guard();
-        let service = CallService {
+        let parts = Arc::new(CallParts {
             stack,
             info: info.clone(),
             activity: Arc::new(Activity { open: AtomicUsize::new(0), last: Mutex::new(Instant::now()) }),
             yielded: Arc::default(),
             shared: shared.clone(),
-        };
-        let (activity, yielded) = (service.activity.clone(), service.yielded.clone());
+        });
+        let (activity, yielded) = (parts.activity.clone(), parts.yielded.clone());
+        let service = CallService(parts);
 
         let meter = FrameMeter::new(limits.max_control_frames_per_second);
         let io = GuardedIo::new(io, meter, wire.clone(), limits.write_stall_timeout);
@@ -204,9 +207,10 @@ impl hyper::service::Service<http::Request<Incoming>> for CallService {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
-        let CallService { stack, info, activity, yielded, shared } = self.clone();
-        let open = OpenCall::new(activity);
+        let parts = Arc::clone(&self.0);
+        let open = OpenCall::new(parts.activity.clone());
         Box::pin(async move {
+            let CallParts { stack, info, activity: _, yielded, shared } = &*parts;
             let stall = Stall::current();
             let streaming = shared.methods.get(request.uri().path()).is_some_and(|method| method.streaming);
             if let Some(stall) = stall.as_ref().filter(|_| streaming) {
@@ -214,9 +218,9 @@ impl hyper::service::Service<http::Request<Incoming>> for CallService {
                 stall.set_timeout(shared.config.streams.idle_timeout.max(shared.config.limits.write_stall_timeout));
             }
             let mut request = request.map(Body::new);
-            request.extensions_mut().insert(info);
+            request.extensions_mut().insert(info.clone());
             let answer = stack.handle(request).await;
-            Ok(answer.map(|body| WatchedBody::new(body, stall, yielded, open)))
+            Ok(answer.map(|body| WatchedBody::new(body, stall, yielded.clone(), open)))
         })
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
@@ -71,15 +71,17 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for StreamE
         let cut = self.cut.clone();
         let metrics = self.metrics.clone();
         self.tasks.spawn(async move {
-            let mut sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
+            let mut sleep: Option<Pin<Box<Sleep>>> = None;
             // `stall` changes only while the stream is polled, so looking after each poll misses nothing.
             let work = std::future::poll_fn(move |cx| {
                 if stream.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(());
                 }
                 let StallState { since: Some(since), timeout } = stall.get() else { return Poll::Pending };
-                if sleep.deadline() != since + timeout {
-                    sleep.as_mut().reset(since + timeout);
+                let end = since + timeout;
+                let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+                if sleep.deadline() != end {
+                    sleep.as_mut().reset(end);
                 }
                 ready!(sleep.as_mut().poll(cx));
                 metrics.stream_stalled();

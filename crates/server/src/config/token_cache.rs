@@ -1,0 +1,26 @@
+//! `[token_cache]`: opened tokens in memory.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::values::{Size, duration};
+
+/// The tokens that IssueAccessToken keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenCache {
+    /// How many. 0: none.
+    pub max_tokens: u32,
+    /// What they may take in memory together.
+    pub max_bytes: Size,
+    /// With PostgreSQL: how long a token may still be handed out after another replica has changed it.
+    #[serde(with = "duration")]
+    pub max_staleness: Duration,
+}
+
+impl Default for TokenCache {
+    fn default() -> Self {
+        TokenCache { max_tokens: 10_000, max_bytes: Size::mib(16), max_staleness: Duration::from_secs(1) }
+    }
+}
