@@ -2,6 +2,7 @@
 //! `reveal`.
 
 mod default;
+mod hot;
 mod issue;
 mod material;
 mod reveal;

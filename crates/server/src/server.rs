@@ -136,7 +136,6 @@ impl Server {
             }
             _ => None,
         };
-        gauges::register(&meters.meter(), health.readiness(), tls.clone());
         let listeners = bind_listeners(&config, &acceptor, tls.clone()).await?;
         let health_listener = match config.listen.health_address.parse() {
             Ok(address) => Some(Listener::tcp(address).await?),
@@ -150,6 +149,7 @@ impl Server {
                     .map_err(|source| StartError::MetricsPage { address: address.to_owned(), source })?,
             ),
         };
+        gauges::register(&meters.meter(), health.readiness(), tls.clone());
         Ok(Server {
             config,
             backend,

@@ -15,7 +15,8 @@ use prometheus::{Encoder as _, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, ClientTlsConfig};
-use tracing_subscriber::filter::FilterExt as _;
+use tracing::Level;
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -68,8 +69,10 @@ impl Tracing {
     /// A filter or an endpoint that cannot be used.
     pub fn init(config: &Telemetry) -> Result<Self, TelemetryError> {
         let filter = EnvFilter::try_new(&config.log_filter)?;
-        // Spans are for traces: see `log_format`.
-        let filter = filter.and(tracing_subscriber::filter::filter_fn(|meta| !meta.is_span()));
+        // Spans are for traces: see `log_format`. With the hint, what is not logged costs nothing where it stands.
+        let level = filter.max_level_hint().unwrap_or(LevelFilter::TRACE);
+        let events = filter_fn(move |meta| !meta.is_span() && *meta.level() <= level).with_max_level_hint(level);
+        let filter = filter.and(events);
         let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
         let format = tracing_subscriber::fmt::format().with_ansi(false);
         let log = match config.log_format {
@@ -87,16 +90,19 @@ impl Tracing {
                 Some(SdkTracerProvider::builder().with_resource(resource()).with_batch_exporter(exporter).build())
             }
         };
-        let otel = provider.as_ref().map(|provider| {
-            // The exporter's own calls must not make spans that it would then export.
-            let own = tracing_subscriber::filter::filter_fn(|meta| meta.target().starts_with("jackfield"));
-            tracing_opentelemetry::layer().with_tracer(provider.tracer(SCOPE)).with_location(false).with_filter(own)
-        });
-        tracing_subscriber::registry()
-            .with(log.with_filter(filter))
-            .with(otel)
-            .try_init()
-            .map_err(|_| TelemetryError::SubscriberSet)?;
+        let subscriber = tracing_subscriber::registry().with(log.with_filter(filter));
+        // Not as a layer that may be absent: with one of those every span is made, whether anybody wants it or not.
+        let set = match &provider {
+            None => subscriber.try_init(),
+            Some(provider) => {
+                // The exporter's own calls must not make spans that it would then export.
+                let own = filter_fn(|meta| meta.target().starts_with("jackfield") && *meta.level() <= Level::INFO);
+                let own = own.with_max_level_hint(LevelFilter::INFO);
+                let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer(SCOPE)).with_location(false);
+                subscriber.with(otel.with_filter(own)).try_init()
+            }
+        };
+        set.map_err(|_| TelemetryError::SubscriberSet)?;
         Ok(Tracing(provider))
     }
 

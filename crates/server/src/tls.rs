@@ -17,9 +17,6 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use x509_parser::certificate::X509Certificate;
-use x509_parser::prelude::FromDer as _;
-use x509_parser::revocation_list::CertificateRevocationList;
 
 use crate::config::{Tls, TlsFiles};
 use crate::metrics::Metrics;
@@ -251,12 +248,12 @@ fn parse<T: PemObject>(bytes: &[u8], path: &Path, what: &'static str) -> Result<
 }
 
 fn not_after(certificate: &[u8]) -> Option<i64> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Some(certificate.validity().not_after.timestamp())
 }
 
 fn next_update(crl: &[u8]) -> Option<i64> {
-    let (_, crl) = CertificateRevocationList::from_der(crl).ok()?;
+    let (_, crl) = x509_parser::parse_x509_crl(crl).ok()?;
     crl.next_update().map(|time| time.timestamp())
 }
 

@@ -27,11 +27,14 @@ pub(super) fn observe(answer: Answer, ended: impl FnOnce(Code, Option<&HeaderMap
     }
 }
 
+/// What is done at the end of a call.
+type Ended = Box<dyn FnOnce(Code, Option<&HeaderMap>) + Send>;
+
 struct Observed {
     body: Body,
     /// An HTTP error: the answer is not gRPC.
     failed: bool,
-    ended: Option<Box<dyn FnOnce(Code, Option<&HeaderMap>) + Send>>,
+    ended: Option<Ended>,
 }
 
 fn code(headers: &HeaderMap) -> Option<Code> {
