@@ -108,6 +108,14 @@ impl<D: Message + Name + Default> TonicDecoder for Decoder<D> {
     }
 }
 
+/// Decodes a message as a server does: after the scan if it is a request of the contract.
+///
+/// # Errors
+/// What the sender of such a message is answered.
+pub fn decode_message<D: Message + Name + Default>(wire: &[u8]) -> Result<D, Status> {
+    decode(wire_scan::request(D::PACKAGE, D::NAME), wire)
+}
+
 /// Decodes a message, after the scan if it is a request.
 #[expect(clippy::disallowed_methods, reason = "the decoder stands below the table of domain errors")]
 fn decode<D: Message + Default>(request: Option<Request>, wire: &[u8]) -> Result<D, Status> {

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test has tasks of its own, and waits for them")]
 
 mod admin;
+mod backup;
 mod canary;
 mod configuration;
 mod connection;
@@ -16,6 +17,7 @@ mod isolation;
 mod key;
 mod pagination;
 mod plans;
+mod refusals;
 mod steps;
 mod storage;
 mod user_connector;

@@ -15,6 +15,7 @@ pub mod methods;
 pub mod metrics;
 pub mod open;
 pub mod pki;
+pub mod place;
 mod reflection;
 mod server;
 pub mod telemetry;

@@ -18,10 +18,12 @@ use tonic::service::RoutesBuilder;
 use crate::backend::{Backend, RouteContext};
 use crate::config::{self, Config, VaultProvider};
 use crate::grpc::Api;
+use crate::grpc::page_memory::PageMemory;
 use crate::grpc::stream::StreamPolicy;
 use crate::health::Readiness;
 use crate::identity::Tenants;
 use crate::metrics::Metrics;
+use crate::place::{self, Claim, PlaceError};
 
 /// Why the service does not open.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +43,8 @@ pub enum OpenError {
     #[error("cannot make the data directory {}: {source}", path.display())]
     DataDirectory { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
+    Place(#[from] PlaceError),
+    #[error(transparent)]
     Keyring(#[from] KeyringError),
     #[error(transparent)]
     Service(#[from] jackfield_service::OpenError),
@@ -57,6 +61,51 @@ struct ServiceBackend {
     /// The file that is watched for other keys, as it was when it was read.
     keyring_file: Option<(PathBuf, Stamp)>,
     reload_interval: Duration,
+}
+
+/// Checks database and keyring as far as can be without writing anything, and then makes an SQLite file the own one of this
+/// process, for as long as the claim is kept.
+///
+/// # Errors
+/// The file is on a network file system or another process has it, or what [`open`] would refuse later.
+pub async fn claim(config: &Config) -> Result<Option<Claim>, OpenError> {
+    let database = database(config)?;
+    let existing = match &database {
+        Database::Sqlite(path) => claim_existing(path)?,
+        Database::Postgres(_) => None,
+    };
+    let keyring = config.keyring_file();
+    let in_file = config.vault.provider == VaultProvider::File;
+    if in_file {
+        refuse_second_keyring(config, &keyring)?;
+        if !keyring.exists() && !config.development() {
+            return Err(OpenError::KeyringMissing(keyring));
+        }
+    }
+    // Development makes the first one.
+    let vault = if in_file && !keyring.exists() { None } else { Some(Vault::new(load_keyring(config)?)) };
+    let Database::Sqlite(path) = &database else { return Ok(None) };
+    if let Some(vault) = vault
+        && std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0)
+    {
+        Services::examine(path, &vault).await?;
+    }
+    claim_file(config, path, existing).map(Some)
+}
+
+fn claim_existing(path: &Path) -> Result<Option<Claim>, OpenError> {
+    place::refuse_network(path)?;
+    Ok(Claim::take_existing(path)?)
+}
+
+fn claim_file(config: &Config, path: &Path, existing: Option<Claim>) -> Result<Claim, OpenError> {
+    match existing {
+        Some(claim) => Ok(claim),
+        None => {
+            make_data_directory(&config.data_dir)?;
+            Ok(Claim::take(path)?)
+        }
+    }
 }
 
 /// Opens database and keyring.
@@ -105,8 +154,11 @@ pub async fn open_with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<A
 /// # Errors
 /// The database is away or newer than this program.
 pub async fn migrate(config: &Config) -> Result<String, OpenError> {
-    make_data_directory(&config.data_dir)?;
     let database = database(config)?;
+    let _claim = match &database {
+        Database::Sqlite(path) => Some(claim_file(config, path, claim_existing(path)?)?),
+        Database::Postgres(_) => None,
+    };
     make_database_file(&database)?;
     Ok(Services::migrate(&database, pool(config)).await?)
 }
@@ -235,6 +287,7 @@ impl Backend for ServiceBackend {
             idle: streams.idle_timeout,
             total: streams.total_timeout,
             permits: context.streams.clone(),
+            memory: PageMemory::new(streams),
             tasks: context.tasks.clone(),
         };
         let max_request_message = context.config.limits.max_request_message.bytes();

@@ -128,14 +128,14 @@ impl Server {
         let health_stack =
             health_stack(&config, health_only, metrics.clone(), signals.drain.clone(), health_routes.routes());
 
-        let acceptor =
-            Acceptor::new(&config, metrics.clone(), methods, clock, signals.drain.clone(), signals.kill.clone());
         let tls = match config.listen_address() {
             Some(_) if !config.listen.plaintext => {
-                Some(Arc::new(TlsReloader::load(config.tls_files(), &config.tls).await?))
+                Some(Arc::new(TlsReloader::load(config.tls_files(), &config.tls, clock.now()).await?))
             }
             _ => None,
         };
+        let acceptor =
+            Acceptor::new(&config, metrics.clone(), methods, clock, signals.drain.clone(), signals.kill.clone());
         let listeners = bind_listeners(&config, &acceptor, tls.clone()).await?;
         let health_listener = match config.listen.health_address.parse() {
             Ok(address) => Some(Listener::tcp(address).await?),
@@ -205,7 +205,7 @@ impl Server {
             background.spawn(meters.clone().serve(listener, signals.kill.clone()));
         }
         if let Some(listener) = self.health_listener {
-            acceptor.spawn("health", listener, Security::Plaintext(None), self.health_stack);
+            acceptor.spawn("health", listener, Security::Health, self.health_stack);
         }
         for (name, listener, security) in self.listeners {
             let address = listener.local_addr().map(|address| address.to_string());

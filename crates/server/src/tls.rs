@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use jackfield_domain::Timestamp;
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -17,6 +18,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::{Tls, TlsFiles};
 use crate::metrics::Metrics;
@@ -59,6 +61,10 @@ pub enum TlsError {
     Read { path: String, source: std::io::Error },
     #[error("{path} holds no usable {what}: {message}")]
     Content { path: String, what: &'static str, message: String },
+    #[error("the certificate of the server in {path} expired at {time}: put a new one there")]
+    Expired { path: String, time: Timestamp },
+    #[error("the certificate of the server in {path} is not valid before {time}")]
+    NotYetValid { path: String, time: Timestamp },
     #[error("certificate and private key do not fit: {0}")]
     Identity(rustls::Error),
     #[error("client authorities: {0}")]
@@ -78,9 +84,11 @@ impl TlsReloader {
     /// Reads the files for the first time.
     ///
     /// # Errors
-    /// Any file is missing or holds something else: the server does not start with half of its certificates.
-    pub async fn load(files: TlsFiles, config: &Tls) -> Result<Self, TlsError> {
+    /// Any file is missing or holds something else, or the certificate of the server is not valid now: the server does not
+    /// start with half of its certificates. (Later it goes on with an expired one: lists of revoked clients count more.)
+    pub async fn load(files: TlsFiles, config: &Tls, now: Timestamp) -> Result<Self, TlsError> {
         let content = TlsContent::read(&files).await?;
+        content.check_validity(&files, now)?;
         let state = content.build(&files, config.enforce_crl_expiration)?;
         Ok(TlsReloader {
             enforce_crl_expiration: config.enforce_crl_expiration,
@@ -167,6 +175,24 @@ impl TlsContent {
                 None => None,
             },
         })
+    }
+
+    /// Refuses a chain of the server of which a part is not valid now.
+    fn check_validity(&self, files: &TlsFiles, now: Timestamp) -> Result<(), TlsError> {
+        let path = || files.certificate.display().to_string();
+        for certificate in parse::<CertificateDer<'static>>(&self.certificate, &files.certificate, "certificate")? {
+            let (_, certificate) = X509Certificate::from_der(&certificate)
+                .map_err(|error| content_error(&files.certificate, "certificate", &error))?;
+            let (from, until) = (certificate.validity().not_before, certificate.validity().not_after);
+            let time = |seconds: i64| Timestamp(seconds.saturating_mul(1_000_000));
+            if now.seconds() > until.timestamp() {
+                return Err(TlsError::Expired { path: path(), time: time(until.timestamp()) });
+            }
+            if now < time(from.timestamp()) {
+                return Err(TlsError::NotYetValid { path: path(), time: time(from.timestamp()) });
+            }
+        }
+        Ok(())
     }
 
     fn build(&self, files: &TlsFiles, enforce_crl_expiration: bool) -> Result<TlsState, TlsError> {

@@ -19,6 +19,7 @@ mod tenant_names;
 mod tenants;
 mod token_cache;
 mod tokens;
+mod verify;
 mod x509;
 
 pub use caller::Caller;
@@ -31,6 +32,7 @@ pub use open::{OpenError, ServerInfo, Services, Settings};
 pub use pager::{Listable, ListedPage, Pager};
 pub use token_cache::TokenCacheSettings;
 pub use tokens::Revealed;
+pub use verify::{Verified, VerifyError};
 
 /// What the configuration of the store looks like.
 pub use jackfield_store::{Database, PoolSettings, RewrapRow, RewrapState, Scope, StoreError};

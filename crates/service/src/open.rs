@@ -90,12 +90,13 @@ impl Services {
     /// Opens the database, checks that the keyring can open what is in it, and makes what a first start needs.
     pub async fn open(settings: Settings, vault: Vault, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let store = Store::connect(&settings.database, settings.pool).await?;
-        let schema_version = if settings.migrate { store.migrate().await? } else { store.schema_check().await? };
-        let in_use = store.read().kek_ids_in_use().await.map_err(OpenError::Bootstrap)?;
-        vault.require_keys(in_use.iter().map(String::as_str))?;
-        for id in &in_use {
-            check_kek(&store, &vault, id).await?;
-        }
+        let schema_version = match prepare(&store, &vault, settings.migrate).await {
+            Ok(schema_version) => schema_version,
+            Err(error) => {
+                store.close().await;
+                return Err(error);
+            }
+        };
         let start_time = clock.now();
         let shared = Shared {
             tokens: TokenCache::new(settings.token_cache, &store),
@@ -228,6 +229,28 @@ impl Services {
         txn.requests_purge(self.now()).await?;
         txn.commit().await
     }
+}
+
+/// Checks what is there before anything is changed, and brings the schema up to date.
+async fn prepare(store: &Store, vault: &Vault, migrate: bool) -> Result<String, OpenError> {
+    check_keyring(store, vault).await?;
+    let schema_version = if migrate { store.migrate().await? } else { store.schema_check().await? };
+    // Another replica may have begun on the same empty database, with other keys.
+    check_keyring(store, vault).await?;
+    Ok(schema_version)
+}
+
+/// Refuses a schema that is newer than this program, and a keyring that does not open what is there. Changes nothing.
+pub(crate) async fn check_keyring(store: &Store, vault: &Vault) -> Result<(), OpenError> {
+    if store.schema_known().await?.is_none() {
+        return Ok(());
+    }
+    let in_use = store.read().kek_ids_in_use().await.map_err(OpenError::Bootstrap)?;
+    vault.require_keys(in_use.iter().map(String::as_str))?;
+    for id in &in_use {
+        check_kek(store, vault, id).await?;
+    }
+    Ok(())
 }
 
 /// Refuses a key-encryption key that has the right name and is another key: it would seal what nothing else opens.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jackfield_domain::page::{Order, OrderBy, RowKey};
 use jackfield_domain::{Error, Resource, Result, TenantId, Timestamp};
-use jackfield_store::{DataKeyRow, PageQuery, RewrapRow, RewrapState, Scope, SecretRow, Writer};
+use jackfield_store::{DataKeyRow, Hints, PageQuery, RewrapRow, RewrapState, Scope, SecretRow, Writer};
 use jackfield_vault::{DataKey, WrappedDataKey};
 use uuid::Uuid;
 
@@ -188,6 +188,7 @@ impl Worker {
             after: after.take(),
             size: 1,
             now: self.services.now(),
+            hints: Hints::default(),
         };
         let page = self.services.shared.store.read().tenant_page(&query).await?;
         let tenant = page.items.first().map(|tenant| tenant.id);

@@ -1,6 +1,6 @@
 //! How the two databases are opened. Every setting is explicit, and those of SQLite are read back on every connection.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -64,21 +64,7 @@ async fn open_sqlite(
     path: PathBuf,
     settings: PoolSettings,
 ) -> Result<(DatabaseConnection, DatabaseConnection), StoreError> {
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
-        .busy_timeout(Duration::from_millis(5_000))
-        .pragma("trusted_schema", "OFF")
-        .pragma("cell_size_check", "ON")
-        .pragma("secure_delete", "ON")
-        .pragma("temp_store", "MEMORY")
-        .pragma("mmap_size", "0")
-        .pragma("journal_size_limit", "67108864")
-        .disable_statement_logging();
-
+    let options = sqlite_options(&path);
     let mut first = options.connect().await.map_err(|error| StoreError::Connect(error.to_string()))?;
     check_version(&mut first).await?;
     for (pragma, expected) in SQLITE_PRAGMAS {
@@ -107,6 +93,57 @@ async fn open_sqlite(
     let reader =
         open(pool(settings.max_connections, true)).await.map_err(|error| StoreError::Connect(error.to_string()))?;
     Ok((SqlxSqliteConnector::from_sqlx_sqlite_pool(reader), SqlxSqliteConnector::from_sqlx_sqlite_pool(writer)))
+}
+
+fn sqlite_options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_millis(5_000))
+        .pragma("trusted_schema", "OFF")
+        .pragma("cell_size_check", "ON")
+        .pragma("secure_delete", "ON")
+        .pragma("temp_store", "MEMORY")
+        .pragma("mmap_size", "0")
+        .pragma("journal_size_limit", "67108864")
+        .disable_statement_logging()
+}
+
+/// Opens an SQLite file so that nothing of it changes.
+pub(crate) async fn open_sqlite_read_only(path: &Path) -> Result<DatabaseConnection, StoreError> {
+    // Without a log the file is all there is, and nobody writes it. To say so spares the directory the files that SQLite
+    // makes beside a database even to read it. With a log, one that a crash left, they are there.
+    let mut log = path.to_owned().into_os_string();
+    log.push("-wal");
+    let has_log = std::fs::metadata(&log).is_ok_and(|metadata| metadata.len() > 0);
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(false)
+        .read_only(true)
+        .immutable(!has_log)
+        .busy_timeout(Duration::from_millis(5_000))
+        .pragma("trusted_schema", "OFF")
+        .pragma("cell_size_check", "ON")
+        .pragma("temp_store", "MEMORY")
+        .pragma("mmap_size", "0")
+        .disable_statement_logging();
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+    let pool = pool.map_err(|error| StoreError::Connect(error.to_string()))?;
+    Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool))
+}
+
+/// Writes the database as it is at this moment into an empty file. `VACUUM INTO` reads in one transaction, beside which
+/// others write.
+pub(crate) async fn copy_sqlite(path: &Path, to: &Path) -> Result<(), StoreError> {
+    let failed = |error: sqlx::Error| StoreError::Copy(error.to_string());
+    let to = to.to_str().ok_or_else(|| StoreError::Copy("the name of the copy is not UTF-8".to_owned()))?;
+    let mut conn = sqlite_options(path).create_if_missing(false).connect().await.map_err(failed)?;
+    check_version(&mut conn).await?;
+    sqlx::query("VACUUM INTO ?").bind(to).execute(&mut conn).await.map_err(failed)?;
+    conn.close().await.map_err(failed)
 }
 
 async fn check_version(conn: &mut SqliteConnection) -> Result<(), StoreError> {

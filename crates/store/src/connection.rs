@@ -17,7 +17,7 @@ use crate::entity::credential;
 use crate::filter::FieldSql;
 use crate::page::{self, Page, PageQuery, Scope};
 use crate::row::{self, RowTexts, Stored};
-use crate::session::{Session, Writer};
+use crate::session::{Reader, Session, Writer};
 
 impl<C: ConnectionTrait> Session<C> {
     pub async fn connection_fetch(&self, tenant: TenantId, id: ConnectionId) -> Result<Option<Connection>> {
@@ -33,15 +33,17 @@ impl<C: ConnectionTrait> Session<C> {
         }
     }
 
-    pub async fn connection_page(&self, query: &PageQuery<'_>) -> Result<Page<Connection>> {
-        page::page(&self.conn, query).await
-    }
-
     /// What depends on a connection.
     pub async fn connection_dependents(&self, tenant: TenantId, id: ConnectionId) -> Result<Cascade> {
         let (credentials, configurations) =
             self.credentials_count(tenant, credential::Column::ConnectionId.eq(id.0)).await?;
         Ok(Cascade { credentials, configurations, ..Cascade::default() })
+    }
+}
+
+impl Reader {
+    pub async fn connection_page(&self, query: &PageQuery<'_>) -> Result<Page<Connection>> {
+        page::page(&self.conn, query).await
     }
 }
 
@@ -88,6 +90,7 @@ impl Stored for Connection {
     const SEARCH_TEXT: Column = Column::SearchText;
     const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
+    const UNIQUE: &'static [&'static str] = &["id", "name", "external_id"];
 
     fn id(&self) -> Uuid {
         self.id.0

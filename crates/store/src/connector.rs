@@ -21,7 +21,7 @@ use crate::entity::{configuration, connection, credential, user_connector};
 use crate::filter::FieldSql;
 use crate::page::{self, Page, PageQuery, Scope};
 use crate::row::{self, RowTexts, Stored};
-use crate::session::{Session, Writer};
+use crate::session::{Reader, Session, Writer};
 
 /// What a cascade took with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,10 +46,6 @@ impl<C: ConnectionTrait> Session<C> {
         }
     }
 
-    pub async fn connector_page(&self, query: &PageQuery<'_>) -> Result<Page<Connector>> {
-        page::page(&self.conn, query).await
-    }
-
     /// What depends on a connector.
     pub async fn connector_dependents(&self, tenant: TenantId, id: ConnectorId) -> Result<Cascade> {
         Ok(Cascade {
@@ -64,6 +60,12 @@ impl<C: ConnectionTrait> Session<C> {
                 row::count::<Configuration>(&self.conn, tenant, condition).await?
             },
         })
+    }
+}
+
+impl Reader {
+    pub async fn connector_page(&self, query: &PageQuery<'_>) -> Result<Page<Connector>> {
+        page::page(&self.conn, query).await
     }
 }
 
@@ -103,6 +105,7 @@ impl Stored for Connector {
     const SEARCH_TEXT: Column = Column::SearchText;
     const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
+    const UNIQUE: &'static [&'static str] = &["id", "name"];
 
     fn id(&self) -> Uuid {
         self.id.0

@@ -18,7 +18,7 @@ use crate::error;
 use crate::filter::{FieldSql, FilterContext};
 use crate::page::{self, Page, PageQuery, Scope};
 use crate::row::{self, RowTexts, Stored};
-use crate::session::{Session, Writer};
+use crate::session::{Reader, Session, Writer};
 
 impl<C: ConnectionTrait> Session<C> {
     pub async fn credential_fetch(&self, tenant: TenantId, id: CredentialId) -> Result<Option<Credential>> {
@@ -43,10 +43,6 @@ impl<C: ConnectionTrait> Session<C> {
         row::fetch(&self.conn, tenant, default_of(link)).await
     }
 
-    pub async fn credential_page(&self, query: &PageQuery<'_>) -> Result<Page<Credential>> {
-        page::page(&self.conn, query).await
-    }
-
     /// Counts the credentials that fit a condition, and their configurations.
     pub(crate) async fn credentials_count(
         &self,
@@ -64,6 +60,12 @@ impl<C: ConnectionTrait> Session<C> {
     /// The youngest credential of a link, to inherit the mark of a deleted default.
     pub async fn credential_fetch_newest(&self, tenant: TenantId, link: UserConnectorId) -> Result<Option<Credential>> {
         row::fetch_last(&self.conn, tenant, Column::UserConnectorId.eq(link.0), Column::CreateTime).await
+    }
+}
+
+impl Reader {
+    pub async fn credential_page(&self, query: &PageQuery<'_>) -> Result<Page<Credential>> {
+        page::page(&self.conn, query).await
     }
 }
 
@@ -132,6 +134,7 @@ impl Stored for Credential {
     const SEARCH_TEXT: Column = Column::SearchText;
     const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
+    const UNIQUE: &'static [&'static str] = &["id", "external_id"];
 
     fn id(&self) -> Uuid {
         self.id.0

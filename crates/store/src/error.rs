@@ -33,6 +33,18 @@ pub(crate) fn from_write(error: DbErr, resource: Resource, value_of: impl Fn(Tak
     }
 }
 
+/// Whether a statement was ended because it took longer than it may.
+pub(crate) fn is_timeout(error: &Error) -> bool {
+    let Error::StoreUnavailable { source, .. } = error else { return false };
+    let code = match source.downcast_ref::<DbErr>() {
+        Some(DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) => {
+            error.as_database_error().and_then(|error| error.code())
+        }
+        _ => None,
+    };
+    code.is_some_and(|code| code == "57014")
+}
+
 fn unique_violation(error: &DbErr) -> Option<Taken> {
     let Some(SqlErr::UniqueConstraintViolation(message)) = error.sql_err() else {
         return None;

@@ -19,7 +19,7 @@ use crate::error;
 use crate::filter::FieldSql;
 use crate::page::{self, Page, PageQuery, Scope};
 use crate::row::{self, RowTexts, Stored};
-use crate::session::{Session, Writer};
+use crate::session::{Reader, Session, Writer};
 
 impl<C: ConnectionTrait> Session<C> {
     /// The key that a reference names. Keys have no external id.
@@ -30,16 +30,6 @@ impl<C: ConnectionTrait> Session<C> {
             Ref::External(_) => None,
         };
         self.key_with_uses(tenant, key).await
-    }
-
-    pub async fn key_page(&self, query: &PageQuery<'_>) -> Result<Page<Key>> {
-        let mut page: Page<Key> = page::page(&self.conn, query).await?;
-        let uses = self.key_uses(query.tenant, page.items.iter().map(|key| key.id).collect()).await?;
-        for key in &mut page.items {
-            let (connectors, credentials) = uses.get(&key.id.0).copied().unwrap_or_default();
-            key.used_by = connectors + credentials;
-        }
-        Ok(page)
     }
 
     /// How many connectors and credentials use each of some keys; keys without uses are left out. A connector that uses a
@@ -75,6 +65,18 @@ impl<C: ConnectionTrait> Session<C> {
     }
 }
 
+impl Reader {
+    pub async fn key_page(&self, query: &PageQuery<'_>) -> Result<Page<Key>> {
+        let mut page: Page<Key> = page::page(&self.conn, query).await?;
+        let uses = self.key_uses(query.tenant, page.items.iter().map(|key| key.id).collect()).await?;
+        for key in &mut page.items {
+            let (connectors, credentials) = uses.get(&key.id.0).copied().unwrap_or_default();
+            key.used_by = connectors + credentials;
+        }
+        Ok(page)
+    }
+}
+
 impl Writer {
     pub async fn key_fetch_for_update(&self, tenant: TenantId, id: KeyId) -> Result<Option<Key>> {
         let key = row::fetch_for_update(&self.conn, tenant, Column::Id.eq(id.0)).await?;
@@ -103,6 +105,7 @@ impl Stored for Key {
     const SEARCH_TEXT: Column = Column::SearchText;
     const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
+    const UNIQUE: &'static [&'static str] = &["id", "name"];
 
     fn id(&self) -> Uuid {
         self.id.0

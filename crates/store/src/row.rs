@@ -7,7 +7,7 @@ use jackfield_domain::meta::Meta;
 use jackfield_domain::page::{OrderBy, OrderValue};
 use jackfield_domain::text::{Labels, fold};
 use jackfield_domain::{Error, Resource, Result, TenantId};
-use sea_orm::sea_query::{Condition, IntoCondition};
+use sea_orm::sea_query::{Condition, Expr, ExprTrait, IntoCondition};
 use sea_orm::{
     ActiveModelBehavior, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter,
     QueryOrder, QuerySelect, Select,
@@ -33,6 +33,8 @@ pub(crate) trait Stored: Serialize + DeserializeOwned + Send + Sync {
     const SEARCH_TEXT: ColumnOf<Self>;
     const FOLDED: ColumnOf<Self>;
     const VERSION: ColumnOf<Self>;
+    /// Fields of filters whose value no two rows of a tenant have, by an index.
+    const UNIQUE: &'static [&'static str] = &["id"];
     /// Whether pages of it span all tenants. Only tenants themselves do.
     const ACROSS_TENANTS: bool = false;
     /// Whether changes of it are stamped, so that something may be remembered of it (see [`crate::stamps`]).
@@ -83,6 +85,18 @@ pub(crate) fn listed<S: Stored>(tenant: TenantId) -> Select<S::Table> {
         return S::Table::find();
     }
     of::<S>(tenant)
+}
+
+/// As [`listed`], for a statement that has an index of its own. SQLite takes any index of a tenant for better, unless what
+/// names the tenant looks like no column.
+pub(crate) fn listed_elsewise<S: Stored>(tenant: TenantId) -> Select<S::Table> {
+    #[expect(clippy::disallowed_methods, reason = "the next line narrows it to the tenant, or there is none")]
+    let all = S::Table::find();
+    if S::ACROSS_TENANTS {
+        return all;
+    }
+    let column = Expr::col((S::Table::default(), S::TENANT_ID));
+    all.filter(Expr::cust_with_expr("+?", column).eq(tenant.0))
 }
 
 /// The rows of a tenant.

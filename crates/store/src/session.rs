@@ -62,6 +62,8 @@ pub enum StoreError {
     SchemaOlder { migration: String },
     #[error("the migration failed: {0}")]
     Migration(String),
+    #[error("the database cannot be copied: {0}")]
+    Copy(String),
     #[error("the SQLite setting {pragma} is {actual} and not {expected}")]
     Pragma { pragma: &'static str, expected: String, actual: String },
     #[error("SQLite {actual} is older than {needed}, the first without the known corruption of write-ahead logs")]

@@ -22,7 +22,7 @@ use crate::error;
 use crate::filter::FieldSql;
 use crate::page::{self, Page, PageQuery, Scope};
 use crate::row::{self, RowTexts, Stored};
-use crate::session::{Session, Writer};
+use crate::session::{Reader, Session, Writer};
 
 impl<C: ConnectionTrait> Session<C> {
     pub async fn tenant_fetch(&self, id: TenantId) -> Result<Option<Tenant>> {
@@ -46,10 +46,6 @@ impl<C: ConnectionTrait> Session<C> {
     }
 
     /// A page of all tenants; the tenant of the query does not matter.
-    pub async fn tenant_page(&self, query: &PageQuery<'_>) -> Result<Page<Tenant>> {
-        page::page(&self.conn, query).await
-    }
-
     pub async fn tenants_count(&self) -> Result<u64> {
         #[expect(clippy::disallowed_methods, reason = "a count of tenants has no tenant")]
         Entity::find().count(&self.conn).await.map_err(error::from_db)
@@ -68,6 +64,12 @@ impl<C: ConnectionTrait> Session<C> {
         ];
         let held = counts.into_iter().filter(|(_, count)| *count > 0);
         Ok(held.map(|(resource, count)| Use { resource, count }).collect())
+    }
+}
+
+impl Reader {
+    pub async fn tenant_page(&self, query: &PageQuery<'_>) -> Result<Page<Tenant>> {
+        page::page(&self.conn, query).await
     }
 }
 
@@ -114,6 +116,7 @@ impl Stored for Tenant {
     const SEARCH_TEXT: Column = Column::SearchText;
     const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
+    const UNIQUE: &'static [&'static str] = &["id", "name"];
     const ACROSS_TENANTS: bool = true;
 
     fn id(&self) -> Uuid {

@@ -1,5 +1,7 @@
 //! Marked secrets, and the search for them in every form that they may leak in.
 
+use std::io::Read as _;
+
 use aho_corasick::{AhoCorasick, MatchKind};
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use uuid::Uuid;
@@ -19,7 +21,14 @@ pub struct Sweep {
     searcher: AhoCorasick,
     /// What each pattern of the searcher is.
     patterns: Vec<String>,
+    /// Finds where compressed data may begin.
+    gzip: AhoCorasick,
 }
+
+/// What gzip begins with when its method is deflate.
+const GZIP: [u8; 3] = [0x1f, 0x8b, 8];
+/// The most that is decompressed of one place, in bytes.
+const MAX_PLAIN: u64 = 16 * 1024 * 1024;
 
 impl Canary {
     /// A fresh one. It holds letters, digits and "-" only, and so fits every secret field.
@@ -63,16 +72,27 @@ impl Sweep {
             }
         }
         let searcher = AhoCorasick::builder().match_kind(MatchKind::Standard).build(patterns).expect("a searcher");
-        Self { searcher, patterns: names }
+        let gzip = AhoCorasick::new([GZIP]).expect("a searcher");
+        Self { searcher, patterns: names, gzip }
     }
 
-    /// What of it stands in these bytes, and in which form; sorted, each once.
+    /// What of it stands in these bytes, and in which form, also in what is compressed in them (gzip, RFC 1952); sorted,
+    /// each once.
     pub fn found_in(&self, bytes: &[u8]) -> Vec<&str> {
-        let mut found: Vec<_> =
-            self.searcher.find_overlapping_iter(bytes).map(|found| self.patterns[found.pattern()].as_str()).collect();
+        let mut found: Vec<_> = self.search(bytes).collect();
+        for at in self.gzip.find_iter(bytes).map(|found| found.start()) {
+            let mut plain = Vec::new();
+            // What is cut off or not gzip after all gives what it gives.
+            let _ = flate2::read::GzDecoder::new(&bytes[at..]).take(MAX_PLAIN).read_to_end(&mut plain);
+            found.extend(self.search(&plain));
+        }
         found.sort_unstable();
         found.dedup();
         found
+    }
+
+    fn search<'a>(&'a self, bytes: &[u8]) -> impl Iterator<Item = &'a str> {
+        self.searcher.find_overlapping_iter(bytes).map(|found| self.patterns[found.pattern()].as_str())
     }
 
     /// # Panics
@@ -84,8 +104,8 @@ impl Sweep {
     }
 }
 
-/// A secret as text, as hexadecimal, as base64 at each of the three offsets, as the `Debug` of bytes, as UTF-16, and
-/// backwards.
+/// A secret as text, as hexadecimal, as base64 at each of the three offsets, as the `Debug` of bytes, escaped for URLs and
+/// for JSON, as UTF-16, and backwards.
 fn forms(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let list = secret.iter().map(u8::to_string).collect::<Vec<_>>();
     let mut forms = vec![
@@ -98,9 +118,12 @@ fn forms(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("list of bytes", list.join(", ").into_bytes()),
         ("JSON list of bytes", list.join(",").into_bytes()),
         ("text backwards", secret.iter().rev().copied().collect()),
+        ("percent-encoding", secret.iter().flat_map(|byte| format!("%{byte:02X}").into_bytes()).collect()),
+        ("JSON escapes", secret.iter().flat_map(|byte| format!("\\u{byte:04x}").into_bytes()).collect()),
     ];
     if let Ok(text) = std::str::from_utf8(secret) {
         forms.push(("UTF-16", text.encode_utf16().flat_map(u16::to_le_bytes).collect()));
+        forms.push(("UTF-16, big-endian", text.encode_utf16().flat_map(u16::to_be_bytes).collect()));
     }
     forms
 }
@@ -170,6 +193,17 @@ mod tests {
             }
         }
         assert_eq!(sweep.found_in(b"nothing here, cnry-"), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_sweep_looks_into_what_is_compressed() {
+        use std::io::Write as _;
+        let canary = Canary::new("one");
+        let sweep = Sweep::new(std::slice::from_ref(&canary), &[]);
+        let mut gzip = flate2::write::GzEncoder::new(b"before".to_vec(), flate2::Compression::best());
+        gzip.write_all(format!("{}{}", "x".repeat(5_000), canary.secret).as_bytes()).unwrap();
+        let bytes = [gzip.finish().unwrap(), b"after".to_vec()].concat();
+        assert_eq!(sweep.found_in(&bytes), ["one, as text"]);
     }
 
     #[test]

@@ -10,7 +10,19 @@ use jackfield_api::v1::{
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::pki::Leaf;
+use crate::pki::{Leaf, Pki};
+
+/// A server that has callers, in this process or in one of its own.
+pub trait Callers {
+    /// A caller of that name out of [`crate::server::PRINCIPALS`].
+    fn client(&self, principal: &str) -> Client;
+
+    /// A caller with a certificate of the test's choice.
+    fn client_with(&self, leaf: &Leaf) -> Client;
+
+    /// The authority of all certificates.
+    fn pki(&self) -> &Pki;
+}
 
 /// A caller. It connects with its first call, and again when the connection is lost; copies share the connection.
 #[derive(Clone, Debug)]

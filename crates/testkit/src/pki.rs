@@ -147,8 +147,18 @@ impl Pki {
 
     /// Writes a new server certificate with a new key; returns it.
     pub fn renew_server(&self) -> Leaf {
+        self.renew_server_for(HOUR)
+    }
+
+    /// As [`Pki::renew_server`], with a certificate whose validity ended a minute ago.
+    pub fn expire_server(&self) -> Leaf {
+        self.renew_server_for(-60)
+    }
+
+    /// With a validity that began an hour ago and ends in so many seconds.
+    fn renew_server_for(&self, validity: i64) -> Leaf {
         let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-        let mut params = params("jackfield test server", HOUR);
+        let mut params = params("jackfield test server", validity);
         params.subject_alt_names = CertificateParams::new(names).expect("server names").subject_alt_names;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let leaf = self.intermediate.sign(params, &self.chain());

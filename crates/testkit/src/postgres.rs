@@ -20,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -34,6 +35,15 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Database {
     server: &'static Postgres,
     name: String,
+}
+
+/// How a server goes down without having tidied up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// Its first process is killed (SIGKILL); the others notice.
+    Kill,
+    /// It is told to drop everything (SIGQUIT), as `pg_ctl stop -m immediate` does.
+    Immediate,
 }
 
 /// A running server.
@@ -77,6 +87,22 @@ pub fn fresh_database() -> Database {
     Database { server, name }
 }
 
+/// Makes a database on a server of its own, which a test may crash. Where `TEST_DATABASE_URL` names a server and there are
+/// no programs to start another, it is on that one.
+///
+/// # Panics
+/// As [`fresh_database`].
+pub fn fresh_server() -> Database {
+    if find_binaries(&PROGRAMS).is_none() {
+        return fresh_database();
+    }
+    // It lives as long as the process, as the other one does.
+    let server: &'static Postgres = Box::leak(Box::new(Postgres::start_own()));
+    let name = "jackfield".to_owned();
+    server.psql(&server.maintenance, &format!("create database {name}"));
+    Database { server, name }
+}
+
 // === impl Database ===
 
 impl Database {
@@ -106,8 +132,66 @@ impl Database {
         }
     }
 
+    /// The database as text, with nothing in it that differs from dump to dump.
+    pub fn dump(&self) -> String {
+        let dump = self.server.output("pg_dump", &["--dbname", &self.url()]).stdout;
+        let dump = String::from_utf8_lossy(&dump);
+        // Newer releases put a word into each that nobody can guess.
+        dump.lines().filter(|line| !line.contains("restrict ")).map(|line| format!("{line}\n")).collect()
+    }
+
+    /// Backs the database up with `pg_dump`.
+    pub fn dump_to(&self, file: &Path) {
+        let file = file.to_str().expect("a path in UTF-8");
+        self.server.output("pg_dump", &["--format=custom", "--file", file, "--dbname", &self.url()]);
+    }
+
+    /// Restores an empty database with `pg_restore`.
+    pub fn restore_from(&self, file: &Path) {
+        let file = file.to_str().expect("a path in UTF-8");
+        // The dump makes the schema, too, where it is the one that every database comes with.
+        let arguments = ["--exit-on-error", "--clean", "--if-exists", "--no-owner", "--dbname", &self.url(), file];
+        self.server.output("pg_restore", &arguments);
+    }
+
+    /// Whether the server was started by this process, so that it can be crashed.
+    pub fn is_ours(&self) -> bool {
+        self.server.data.is_some()
+    }
+
+    /// Crashes the server and waits until it accepts connections again: it is started anew at once. Only for servers of
+    /// [`fresh_server`], for all databases of the server go down.
+    ///
+    /// # Panics
+    /// When it is not ours, or does not come back.
+    pub fn crash(&self, how: Crash) {
+        let data = self.server.data.as_deref().expect("a server of this process");
+        let (first, _) = pid_file(data).expect("the server runs");
+        let signal = if how == Crash::Kill { Signal::KILL } else { Signal::QUIT };
+        kill_process(first, signal).expect("the server can be killed");
+        let begin = Instant::now();
+        while !pid_file(data).is_some_and(|(pid, ready)| pid != first && ready) {
+            assert!(begin.elapsed() < START_TIMEOUT, "PostgreSQL does not come back");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until no Jackfield is connected: what a killed one had sent is over then.
+    ///
+    /// # Panics
+    /// When one stays.
+    pub fn await_quiet(&self) {
+        let begin = Instant::now();
+        let connected = "select count(*) from pg_stat_activity \
+                         where datname = current_database() and application_name = 'jackfield'";
+        while self.run(connected).trim() != "0" {
+            assert!(begin.elapsed() < START_TIMEOUT, "connections stay");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// All that the server has stored of this database, as bytes to search in: a dump, and the files of tables and of the
-    /// write-ahead log where they can be read.
+    /// write-ahead log, and the server's own log, where they can be read.
     pub fn stored_bytes(&self) -> Vec<u8> {
         let mut bytes = self.server.output("pg_dump", &["--dbname", &self.url()]).stdout;
         if let Some(data) = &self.server.data {
@@ -116,6 +200,7 @@ impl Database {
             for directory in [data.join("base").join(oid.trim()), data.join("pg_wal")] {
                 bytes.extend(read_files(&directory));
             }
+            bytes.extend(std::fs::read(data.with_file_name("log")).unwrap_or_default());
         }
         bytes
     }
@@ -144,12 +229,15 @@ impl Postgres {
             find_binaries(programs).unwrap_or_else(|| panic!("no PostgreSQL: put {} on PATH", programs.join(", ")))
         };
         match std::env::var("TEST_DATABASE_URL") {
-            Ok(url) if !url.is_empty() => Self::given(find(&["psql", "pg_dump"]), &url),
-            _ => {
-                let binaries = find(&["initdb", "postgres", "psql", "pg_dump"]);
-                (0..5).find_map(|_| Self::start(&binaries)).expect("PostgreSQL did not come up in five attempts")
-            }
+            Ok(url) if !url.is_empty() => Self::given(find(&["psql", "pg_dump", "pg_restore"]), &url),
+            _ => Self::start_own(),
         }
+    }
+
+    fn start_own() -> Self {
+        let binaries = find_binaries(&PROGRAMS);
+        let binaries = binaries.unwrap_or_else(|| panic!("no PostgreSQL: put {} on PATH", PROGRAMS.join(", ")));
+        (0..5).find_map(|_| Self::start(&binaries)).expect("PostgreSQL did not come up in five attempts")
     }
 
     /// The server that a URL names.
@@ -226,17 +314,38 @@ impl Postgres {
     }
 }
 
-/// Runs the server until the pipe on standard input closes, then stops it and deletes its directory.
-/// Arguments: the server's binary, its data, the directory to delete, the port.
+/// Programs of PostgreSQL that a server of our own needs.
+const PROGRAMS: [&str; 5] = ["initdb", "postgres", "psql", "pg_dump", "pg_restore"];
+
+/// Runs the server, again whenever it goes down, until the pipe on standard input closes; then stops it and deletes its
+/// directory. Arguments: the server's binary, its data, the directory to delete, the port.
 const KEEPER: &str = r#"
-"$1" -D "$2" -k "$3" -p "$4" -c listen_addresses=127.0.0.1 -c max_connections=300 -c fsync=on \
-  -c max_wal_size=4GB -c log_min_messages=fatal >"$3/log" 2>&1 &
-server=$!
+(
+  stop=
+  trap 'stop=yes; kill -INT "$server"' TERM
+  while [ -z "$stop" ]; do
+    "$1" -D "$2" -k "$3" -p "$4" -c listen_addresses=127.0.0.1 -c max_connections=300 -c fsync=on \
+      -c max_wal_size=4GB -c log_min_messages=fatal >>"$3/log" 2>&1 </dev/null &
+    server=$!
+    wait "$server"
+    [ -n "$stop" ] || sleep 0.02
+  done
+  wait "$server"
+) &
+loop=$!
 cat >/dev/null
-kill -INT "$server"
-wait "$server"
+kill -TERM "$loop"
+wait "$loop"
 cd / && rm -rf "$3"
 "#;
+
+/// The first process of a server and whether it accepts connections, as its pid file says.
+fn pid_file(data: &Path) -> Option<(Pid, bool)> {
+    let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let mut lines = text.lines();
+    let pid = Pid::from_raw(lines.next()?.trim().parse().ok()?)?;
+    Some((pid, lines.nth(6).is_some_and(|status| status.trim() == "ready")))
+}
 
 fn initdb(binaries: &Path, data: &Path, account: Option<Account>) {
     let attempt = |locale: &[&str]| {
@@ -258,8 +367,7 @@ fn initdb(binaries: &Path, data: &Path, account: Option<Account>) {
 fn wait_until_ready(data: &Path, keeper: &mut Child) -> bool {
     let started = Instant::now();
     while started.elapsed() < START_TIMEOUT {
-        let pid_file = std::fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
-        if pid_file.lines().nth(7).is_some_and(|status| status.trim() == "ready") {
+        if pid_file(data).is_some_and(|(_, ready)| ready) {
             return true;
         }
         let over = !matches!(keeper.try_wait(), Ok(None));

@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     backend::Backend,
-    client::Client,
+    client::{Callers, Client},
     fixture, logs,
     pki::{Identity, Leaf, Pki},
     postgres::{self, Database},
@@ -64,7 +64,7 @@ pub struct TestServer {
 }
 
 /// What outlives one run of a server, and what replicas share.
-struct Data {
+pub(crate) struct Data {
     backend: Backend,
     directory: TempDir,
     pki: Pki,
@@ -347,6 +347,20 @@ impl TestServer {
     }
 }
 
+impl Callers for TestServer {
+    fn client(&self, principal: &str) -> Client {
+        TestServer::client(self, principal)
+    }
+
+    fn client_with(&self, leaf: &Leaf) -> Client {
+        TestServer::client_with(self, leaf)
+    }
+
+    fn pki(&self) -> &Pki {
+        TestServer::pki(self)
+    }
+}
+
 impl fmt::Debug for TestServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let address = self.running.as_ref().map(|running| running.address);
@@ -380,17 +394,42 @@ impl Drop for ServerRuntime {
 // === impl Data ===
 
 impl Data {
-    fn create(backend: Backend) -> Self {
+    pub(crate) fn create(backend: Backend) -> Self {
+        Self::with((backend == Backend::Postgres).then(postgres::fresh_database))
+    }
+
+    /// On a PostgreSQL database that is there.
+    pub(crate) fn on(database: Database) -> Self {
+        Self::with(Some(database))
+    }
+
+    fn with(database: Option<Database>) -> Self {
         let directory = tempfile::Builder::new().prefix("jackfield-test-").tempdir().expect("no temporary directory");
         Self {
-            backend,
+            backend: if database.is_some() { Backend::Postgres } else { Backend::Sqlite },
             pki: Pki::create(&directory.path().join("test-pki")),
-            database: (backend == Backend::Postgres).then(postgres::fresh_database),
+            database,
             directory,
         }
     }
 
-    fn config(&self) -> Config {
+    pub(crate) fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn pki(&self) -> &Pki {
+        &self.pki
+    }
+
+    pub(crate) fn database(&self) -> Option<&Database> {
+        self.database.as_ref()
+    }
+
+    pub(crate) fn config(&self) -> Config {
         let mut config = Config { data_dir: self.directory.path().join("data"), ..Config::default() };
         config.listen.address = "127.0.0.1:0".to_owned();
         config.tls.certificate = self.pki.path("server.pem");

@@ -1,14 +1,14 @@
 //! The paths that a call with a secret can go.
 
-use jackfield_testkit::{Canary, Client, Identity, TestServer};
+use jackfield_testkit::{Callers, Canary, Client, Identity};
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, Kind, ReflectMessage as _, Value};
 use tonic::Code;
 use uuid::Uuid;
 
-use super::Sown;
 use super::plant::{SecretField, TAKEN, path};
 use super::raw::call;
+use super::sown::Sown;
 
 /// One call with a secret in it.
 struct Attempt {
@@ -50,7 +50,7 @@ impl Sown {
     }
 
     /// Every path that a call with this secret can go while all is well with the server.
-    pub(super) async fn attempts(&mut self, server: &TestServer, field: &SecretField) {
+    pub(super) async fn attempts(&mut self, server: &impl Callers, field: &SecretField) {
         let alpha = server.client("alpha");
         for attempt in [
             self.simple(field, "accepted", ACCEPTED, |_| {}),
@@ -178,7 +178,7 @@ impl Sown {
     }
 
     /// Callers without a right, without an identity, and with a wrong path.
-    async fn strangers(&mut self, server: &TestServer, field: &SecretField) {
+    async fn strangers(&mut self, server: &impl Callers, field: &SecretField) {
         let reader = self.simple(field, "without the right", (Code::PermissionDenied, "SCOPE_DENIED"), |_| {});
         self.attempt(&server.client("reader"), field, reader).await;
         let expected = (Code::Unauthenticated, "CALLER_UNAUTHENTICATED");
@@ -195,7 +195,7 @@ impl Sown {
     /// All fields at once, while something is wrong with the database.
     pub(super) async fn with_failing_database(
         &mut self,
-        server: &TestServer,
+        server: &impl Callers,
         fields: &[SecretField],
         what: &'static str,
         expected: (Code, &'static str),

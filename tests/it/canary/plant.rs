@@ -6,7 +6,7 @@ use jackfield_api::v1;
 use jackfield_testkit::fixture::{
     a_connection, a_connector, a_credential, api_key_material, basic_material, oauth2_material, strings,
 };
-use jackfield_testkit::{Identity, TestServer};
+use jackfield_testkit::{Callers, Identity};
 use prost::Message;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, MethodDescriptor, Value,
@@ -217,7 +217,7 @@ fn custom() -> v1::CredentialMaterial {
 
 impl Targets {
     /// Makes them, in tenant alpha.
-    pub(super) async fn create(server: &TestServer) -> Self {
+    pub(super) async fn create(server: &impl Callers) -> Self {
         let alpha = server.client("alpha");
         let mut ids = Vec::new();
         for name in ["main", "target", TAKEN] {

@@ -251,7 +251,7 @@ async fn large(client: &Client, token: &str) -> Pages {
 async fn refused(client: &Client) -> Refusal {
     match List::Connectors.open(client, &Ask::default()).await {
         Ok(_) => panic!("there was a place for one more stream"),
-        Err(status) => Refusal::check(status, Code::ResourceExhausted, "RATE_LIMITED"),
+        Err(status) => Refusal::check(status, Code::Unavailable, "SERVER_UNAVAILABLE"),
     }
 }
 

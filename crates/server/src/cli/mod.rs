@@ -1,5 +1,6 @@
 //! The commands.
 
+mod backup;
 mod check_config;
 mod client;
 mod client_cert;
@@ -54,6 +55,10 @@ enum Command {
     Serve,
     /// Bring the schema of the database up to date.
     Migrate,
+    /// Copy the SQLite database to a file while it is in use, and check the copy.
+    Backup(backup::Backup),
+    /// Check a file that `backup` made: that it is sound and that the keyring opens all that is in it.
+    CheckBackup(backup::CheckBackup),
     /// Manage key-encryption keys.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -88,6 +93,8 @@ fn execute(Arguments { layers, command }: Arguments) -> Result<(), CommandError>
             let newest = runtime()?.block_on(crate::open::migrate(&config))?;
             say(format_args!("schema is at {newest}"))
         }
+        Command::Backup(command) => runtime()?.block_on(backup::backup(&config, &command)),
+        Command::CheckBackup(command) => runtime()?.block_on(backup::check(&config, &command)),
         Command::Keys(command) => keys::run(&config, command),
         Command::CheckConfig(command) => check_config::run(&config, &command),
         Command::Health(command) => runtime()?.block_on(health::run(&config, command)),

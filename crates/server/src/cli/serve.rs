@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jackfield_domain::SystemClock;
+use jackfield_domain::{Clock as _, SystemClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{CommandError, say};
 use crate::backend::Backend;
 use crate::config::{Config, VaultProvider};
 use crate::telemetry::Tracing;
+use crate::tls::{TlsError, TlsReloader};
 use crate::{Server, hardening, open, pki};
 
 /// After the grace: closing the database, flushing, and being late.
@@ -19,6 +20,9 @@ const WATCHDOG_MARGIN: Duration = Duration::from_secs(12);
 pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     let tracing = Tracing::init(&config.telemetry)?;
     hardening::quiet_panics();
+    // Until the database is ours nothing is written: whoever is refused leaves everything as it was.
+    check_certificates(&config).await?;
+    let _claim = open::claim(&config).await?;
     let development_pki = ensure_pki(&config)?;
     let stop_time = config.drain.delay + config.drain.grace + WATCHDOG_MARGIN;
     let backend = open_and_tell(&config).await?;
@@ -50,6 +54,16 @@ fn watchdog(after: Duration) {
         tracing::error!("stopping took too long");
         std::process::exit(1);
     });
+}
+
+/// Refuses certificates that could not be served, but for those of development that are yet to be made.
+async fn check_certificates(config: &Config) -> Result<(), TlsError> {
+    let files = config.tls_files();
+    let to_be_made = config.development() && config.tls.certificate.as_os_str().is_empty();
+    if config.listen_address().is_none() || config.listen.plaintext || (to_be_made && !files.certificate.exists()) {
+        return Ok(());
+    }
+    TlsReloader::load(files, &config.tls, SystemClock.now()).await.map(drop)
 }
 
 /// Makes the certificates of development and says so at once: whatever fails later, they are there. Whether they are used.

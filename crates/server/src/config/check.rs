@@ -85,6 +85,7 @@ impl Config {
             ("limits.max_pending_accept_reset_streams", limits.max_pending_accept_reset_streams),
             ("limits.max_control_frames_per_second", limits.max_control_frames_per_second),
             ("limits.max_calls", limits.max_calls),
+            ("limits.max_calls_per_identity", limits.max_calls_per_identity),
             ("streams.max_open", streams.max_open),
         ] {
             if value == 0 {
@@ -119,6 +120,9 @@ impl Config {
             ("limits.max_frame_size", limits.max_frame_size, 16 << 10, (1 << 24) - 1),
             ("limits.send_buffer", limits.send_buffer, 16 << 10, 16 << 20),
             ("limits.max_request_message", limits.max_request_message, 64 << 10, 16 << 20),
+            // A page takes up to 3 MiB, and more only if it is of one large row.
+            ("streams.page_memory", streams.page_memory, 4 << 20, i32::MAX as u32),
+            ("streams.page_memory_per_tenant", streams.page_memory_per_tenant, 4 << 20, i32::MAX as u32),
             ("token_cache.max_bytes", token_cache.max_bytes, 64 << 10, 1 << 30),
         ] {
             if !(min..=max).contains(&size.0) {

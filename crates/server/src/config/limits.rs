@@ -54,8 +54,11 @@ pub struct Limits {
     pub keepalive_timeout: Duration,
     /// Size of a request message.
     pub max_request_message: Size,
-    /// Calls at work at once in the whole server; further ones are answered UNAVAILABLE. Health is exempt.
+    /// Calls at once in the whole server, until their answers are taken; further ones are answered UNAVAILABLE. Health has
+    /// room of its own.
     pub max_calls: u32,
+    /// Calls at once of one client identity.
+    pub max_calls_per_identity: u32,
 }
 
 /// Bounds on streaming lists.
@@ -68,8 +71,12 @@ pub struct Streams {
     /// How long a stream may last.
     #[serde(with = "duration")]
     pub total_timeout: Duration,
-    /// Streams open at once in the whole server.
+    /// Streams open at once in the whole server; further ones are answered UNAVAILABLE.
     pub max_open: u32,
+    /// Pages in memory that their readers have not taken, of all streams together. A page is read when there is room.
+    pub page_memory: Size,
+    /// The same of one tenant.
+    pub page_memory_per_tenant: Size,
 }
 
 /// Deadlines of calls that are not streams.
@@ -119,13 +126,20 @@ impl Default for Limits {
             keepalive_timeout: Duration::from_secs(10),
             max_request_message: Size::kib(256),
             max_calls: 1_000,
+            max_calls_per_identity: 250,
         }
     }
 }
 
 impl Default for Streams {
     fn default() -> Self {
-        Streams { idle_timeout: Duration::from_secs(60), total_timeout: Duration::from_secs(5 * 60), max_open: 1_000 }
+        Streams {
+            idle_timeout: Duration::from_secs(60),
+            total_timeout: Duration::from_secs(5 * 60),
+            max_open: 1_000,
+            page_memory: Size::mib(48),
+            page_memory_per_tenant: Size::mib(12),
+        }
     }
 }
 

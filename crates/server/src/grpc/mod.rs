@@ -7,6 +7,7 @@ mod connection;
 mod connector;
 mod credentials;
 mod key;
+pub mod page_memory;
 mod parse;
 mod render;
 pub mod status;

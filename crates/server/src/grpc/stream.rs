@@ -11,13 +11,16 @@ use std::time::Duration;
 use futures::Stream;
 use jackfield_domain::{Error, Result};
 use jackfield_service::{Listable, ListedPage, Pager};
+use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
+use super::page_memory::{PageMemory, PageRoom};
 use super::status::status;
+use crate::layers::context::CallContext;
 
 /// The rules of streams.
 #[derive(Clone, Debug)]
@@ -30,13 +33,15 @@ pub struct StreamPolicy {
     pub total: Duration,
     /// One permit for each open stream.
     pub permits: Arc<Semaphore>,
+    /// Room for the pages of all of them.
+    pub memory: Arc<PageMemory>,
     /// Where the tasks of streams run.
     pub tasks: TaskTracker,
 }
 
 /// A stream of pages.
 pub struct PageStream<M> {
-    pages: mpsc::Receiver<M>,
+    pages: mpsc::Receiver<(M, PageRoom)>,
     end: End,
 }
 
@@ -53,10 +58,11 @@ impl StreamPolicy {
     pub(super) fn pages<T, M>(&self, pager: Pager<T>, render: fn(ListedPage<T>) -> M) -> Result<PageStream<M>>
     where
         T: Listable + 'static,
-        M: Send + 'static,
+        M: Message + 'static,
     {
         let permit = self.permits.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| Error::RateLimited { retry_after: RETRY_AFTER })?;
+        // It is the server that is full, whoever filled it.
+        let permit = permit.map_err(|_| Error::ServerUnavailable { retry_after: RETRY_AFTER })?;
         // One page may lie ready while the reader takes the one before.
         let (sender, pages) = mpsc::channel(1);
         // Until the task says otherwise it broke: a list that is cut short never looks complete.
@@ -71,11 +77,11 @@ impl StreamPolicy {
         Ok(PageStream { pages, end })
     }
 
-    async fn send<T: Listable, M>(
+    async fn send<T: Listable, M: Message>(
         &self,
         mut pager: Pager<T>,
         render: fn(ListedPage<T>) -> M,
-        sender: &mpsc::Sender<M>,
+        sender: &mpsc::Sender<(M, PageRoom)>,
         _permit: OwnedSemaphorePermit,
     ) -> Result<()> {
         let total = Instant::now() + self.total;
@@ -88,9 +94,26 @@ impl StreamPolicy {
             };
             // The reader has gone.
             let Ok(room) = room else { return Ok(()) };
-            let page = timeout_at(total, pager.next()).await.map_err(|_| Error::DeadlineExceeded)??;
+            let memory = tokio::select! {
+                biased;
+                () = self.drain.cancelled() => return Err(Error::ServerUnavailable { retry_after: RETRY_AFTER }),
+                () = sender.closed() => return Ok(()),
+                memory = timeout_at(total, self.memory.room(pager.tenant())) => memory,
+            };
+            let Ok(Some(mut memory)) = memory else { return Err(Error::DeadlineExceeded) };
+            // A page of a filtered list may take many statements: none is begun for nobody.
+            let page = tokio::select! {
+                biased;
+                () = self.drain.cancelled() => return Err(Error::ServerUnavailable { retry_after: RETRY_AFTER }),
+                () = sender.closed() => return Ok(()),
+                page = timeout_at(total, pager.next()) => page.map_err(|_| Error::DeadlineExceeded)??,
+            };
             match page {
-                Some(page) => room.send(render(page)),
+                Some(page) => {
+                    let page = render(page);
+                    memory.shrink(page.encoded_len());
+                    room.send((page, memory));
+                }
                 None => return Ok(()),
             }
         }
@@ -104,7 +127,12 @@ impl<M> Stream for PageStream<M> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.pages.poll_recv(cx).map(|page| match page {
-            Some(page) => Some(Ok(page)),
+            Some((page, memory)) => {
+                if let Some(context) = CallContext::current() {
+                    context.hold(memory);
+                }
+                Some(Ok(page))
+            }
             None => {
                 let ended = self.end.lock().unwrap_or_else(PoisonError::into_inner).take();
                 ended.map(|error| Err(status(error)))

@@ -1,9 +1,13 @@
 //! What is known of a call from its first byte to its last: its id, its method, and, once it failed, the cause.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::HeaderValue;
+use jackfield_domain::{Clock as _, SystemClock};
 use tonic::body::Body;
 use uuid::Uuid;
 
@@ -30,13 +34,31 @@ pub struct CallContext {
     /// The other end of its connection.
     pub peer: Option<Peer>,
     cause: Mutex<Option<Arc<dyn std::error::Error + Send + Sync>>>,
+    held: Mutex<Vec<Held>>,
     principal: OnceLock<String>,
+}
+
+/// Something that is given back when it is dropped.
+type Held = Box<dyn std::fmt::Debug + Send + Sync>;
+
+/// Bytes that something is held for.
+struct HeldBytes {
+    bytes: Bytes,
+    _held: Vec<Held>,
 }
 
 /// Makes the context. It is the outermost layer: every other one reads it, and error statuses find it while the call or
 /// its body is polled.
 pub(super) struct ContextLayer {
     pub(super) methods: Arc<Methods>,
+}
+
+// === impl HeldBytes ===
+
+impl AsRef<[u8]> for HeldBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 // === impl CallContext ===
@@ -55,6 +77,18 @@ impl CallContext {
     /// Why the call failed.
     pub fn cause(&self) -> Option<Arc<dyn std::error::Error + Send + Sync>> {
         self.lock_cause().clone()
+    }
+
+    /// Holds something until the bytes that the answer hands over next are gone: sent, or given up with their connection. A
+    /// stream that is reset may leave them behind, as long as its client takes nothing at all.
+    pub(crate) fn hold(&self, what: impl std::fmt::Debug + Send + Sync + 'static) {
+        self.lock_held().push(Box::new(what));
+    }
+
+    /// Ties what is held to these bytes.
+    fn tie(&self, bytes: Bytes) -> Bytes {
+        let held = std::mem::take(&mut *self.lock_held());
+        if held.is_empty() { bytes } else { Bytes::from_owner(HeldBytes { bytes, _held: held }) }
     }
 
     /// Notes who is calling, for the log.
@@ -83,18 +117,34 @@ impl CallContext {
 
     fn new(method: Option<Arc<Method>>, peer: Option<Peer>) -> Self {
         CallContext {
-            request_id: Uuid::now_v7(),
+            request_id: request_id(),
             method,
             start: Instant::now(),
             peer,
             cause: Mutex::new(None),
+            held: Mutex::default(),
             principal: OnceLock::new(),
         }
+    }
+
+    fn lock_held(&self) -> std::sync::MutexGuard<'_, Vec<Held>> {
+        self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn lock_cause(&self) -> std::sync::MutexGuard<'_, Option<Arc<dyn std::error::Error + Send + Sync>>> {
         self.cause.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// A UUIDv7 that is unique and not to be foreseen, without asking the system for random bytes at every call.
+fn request_id() -> Uuid {
+    static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let [a, b] = KEYS.each_ref().map(|key| key.hash_one(count).to_le_bytes());
+    let random = [a[0], a[1], a[2], a[3], a[4], b[0], b[1], b[2], b[3], b[4]];
+    let millis = u64::try_from(SystemClock.now().0 / 1_000).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
 // === impl ContextLayer ===
@@ -123,7 +173,7 @@ struct ScopedBody {
 }
 
 impl http_body::Body for ScopedBody {
-    type Data = bytes::Bytes;
+    type Data = Bytes;
     type Error = tonic::Status;
 
     fn poll_frame(
@@ -131,7 +181,8 @@ impl http_body::Body for ScopedBody {
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
         let ScopedBody { context, body } = &mut *self;
-        context.enter(|| std::pin::Pin::new(body).poll_frame(cx))
+        let frame = context.enter(|| std::pin::Pin::new(body).poll_frame(cx));
+        frame.map_ok(|frame| frame.map_data(|data| context.tie(data)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -27,6 +27,8 @@ pub(super) struct DeadlineLayer {
     pub(super) drain: CancellationToken,
 }
 
+/// A probe is answered at once. One that takes longer was begun and not ended.
+const HEALTH: Duration = Duration::from_secs(2);
 /// When clients that were sent away come back.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -58,9 +60,9 @@ impl DeadlineLayer {
     /// How long a call may take; `None` for one that may go on until drain.
     fn timeout(&self, context: &CallContext, asked: Option<Duration>) -> Option<Duration> {
         let (default, max) = match context.method.as_deref() {
-            Some(method) if method.kind == Kind::Reflection || (method.kind == Kind::Health && method.streaming) => {
-                return asked;
-            }
+            // Watches go on as long as their client lives. They are few bytes each, and counted.
+            Some(method) if method.kind == Kind::Health && method.streaming => return asked,
+            Some(method) if method.kind == Kind::Health => (HEALTH, HEALTH),
             Some(method) if method.streaming => (self.streams.total_timeout, self.streams.total_timeout),
             _ => (self.deadlines.default, self.deadlines.max),
         };

@@ -1,50 +1,154 @@
 //! Load shedding: beyond a number of calls at work the server says so at once instead of queueing.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
 use jackfield_domain::Error;
 use tokio::sync::Semaphore;
+use tonic::Status;
+use tonic::body::Body;
 
 use super::context::CallContext;
 use super::{Answer, BoxFuture, Call, Layer, Stack};
+use crate::config::Config;
 use crate::grpc::status::status;
-use crate::methods::Kind;
+use crate::methods::{Kind, Method};
 use crate::metrics::Metrics;
+use crate::transport::{ConnectInfo, Counter, network};
 
 /// What shed clients are told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Probes at work at once. They must not be shed when others fill the server, but their callers are nobody: they have room
 /// of their own, and no more.
-pub(super) const MAX_HEALTH_CALLS: usize = 64;
+const MAX_HEALTH_CALLS: usize = 256;
+/// Those of one caller: who begins probes and does not end them fills no more than this.
+const MAX_HEALTH_CALLS_PER_CALLER: u32 = 16;
+/// Conversations with reflection at once: it is for people at a terminal.
+const MAX_REFLECTIONS: usize = 64;
 
-/// Counts a call until its headers are sent. Streams that go on after that have a limit of their own.
+/// Counts a call until the end of its answer, which is when its client has taken it: answers that wait for their client
+/// take memory. Lists are counted until their headers, because their streams and pages have limits of their own.
 pub(super) struct LimitLayer {
-    pub(super) permits: Arc<Semaphore>,
-    pub(super) health_permits: Arc<Semaphore>,
-    pub(super) metrics: Metrics,
+    calls: Arc<Semaphore>,
+    calls_by_identity: Counter<String>,
+    health: Arc<Semaphore>,
+    health_by_caller: Counter<String>,
+    watches: Arc<Semaphore>,
+    reflections: Arc<Semaphore>,
+    metrics: Metrics,
+}
+
+/// Something that is given back when the answer has ended.
+type Permit = Box<dyn Send + Sync>;
+
+/// A body that holds something to its end.
+struct Holding {
+    body: Body,
+    permit: Option<Permit>,
 }
 
 // === impl LimitLayer ===
 
+impl LimitLayer {
+    pub(super) fn new(config: &Config, metrics: Metrics) -> Self {
+        LimitLayer {
+            calls: Arc::new(Semaphore::new(config.limits.max_calls as usize)),
+            calls_by_identity: Counter::new(config.limits.max_calls_per_identity),
+            health: Arc::new(Semaphore::new(MAX_HEALTH_CALLS)),
+            health_by_caller: Counter::new(MAX_HEALTH_CALLS_PER_CALLER),
+            watches: Arc::new(Semaphore::new(config.streams.max_open as usize)),
+            reflections: Arc::new(Semaphore::new(MAX_REFLECTIONS)),
+            metrics,
+        }
+    }
+
+    /// Room for a call, or why there is none.
+    fn enter(&self, method: Option<&Method>, call: &Call) -> Result<Permit, Error> {
+        let full = || Error::ServerUnavailable { retry_after: RETRY_AFTER };
+        let of = |pool: &Arc<Semaphore>| pool.clone().try_acquire_owned().map_err(|_| full());
+        Ok(match method {
+            Some(method) if method.kind == Kind::Health && method.streaming => Box::new(of(&self.watches)?),
+            Some(method) if method.kind == Kind::Health => {
+                let of_caller = self.health_by_caller.enter(caller(call)).ok_or_else(full)?;
+                Box::new((of(&self.health)?, of_caller))
+            }
+            Some(method) if method.kind == Kind::Reflection => Box::new(of(&self.reflections)?),
+            _ => {
+                // One caller may fill a part of the server, and not all of it.
+                let of_identity = self.calls_by_identity.enter(caller(call));
+                let of_identity = of_identity.ok_or(Error::RateLimited { retry_after: RETRY_AFTER })?;
+                Box::new((of(&self.calls)?, of_identity))
+            }
+        })
+    }
+}
+
+/// The name of the caller, or where it is if it has none.
+fn caller(call: &Call) -> String {
+    let Some(info) = call.extensions().get::<ConnectInfo>() else { return String::new() };
+    match info.caller() {
+        Ok(caller) => caller.name.clone(),
+        Err(_) => info.peer().ip().map(|ip| network(ip).to_string()).unwrap_or_default(),
+    }
+}
+
 impl Layer for LimitLayer {
     fn handle(&self, call: Call, inner: &Stack) -> BoxFuture<Answer> {
-        let health = CallContext::of(&call).method.as_ref().is_some_and(|method| method.kind == Kind::Health);
-        let permits = if health { &self.health_permits } else { &self.permits };
-        match permits.clone().try_acquire_owned() {
+        let context = CallContext::of(&call);
+        let method = context.method.as_deref();
+        let list = method.is_some_and(|method| method.kind == Kind::Api && method.streaming);
+        match self.enter(method, &call) {
             Ok(permit) => {
                 let work = inner.handle(call);
                 Box::pin(async move {
                     let answer = work.await;
-                    drop(permit);
-                    answer
+                    if list { answer } else { answer.map(|body| Holding::wrap(body, permit)) }
                 })
             }
-            Err(_) => {
+            Err(error) => {
                 self.metrics.call_shed();
-                Box::pin(async { status(Error::ServerUnavailable { retry_after: RETRY_AFTER }).into_http() })
+                Box::pin(async { status(error).into_http() })
             }
         }
+    }
+}
+
+// === impl Holding ===
+
+impl Holding {
+    fn wrap(body: Body, permit: Permit) -> Body {
+        // Nothing to wait for: an answer without messages.
+        if body.is_end_stream() { body } else { Body::new(Holding { body, permit: Some(permit) }) }
+    }
+}
+
+impl http_body::Body for Holding {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        let ended = match &frame {
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),
+            Poll::Ready(None | Some(Err(_))) => true,
+            Poll::Pending => false,
+        };
+        if ended {
+            drop(self.permit.take());
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
@@ -26,7 +25,7 @@ use tower::ServiceExt as _;
 use self::context::ContextLayer;
 use self::deadline::DeadlineLayer;
 use self::identity::IdentityLayer;
-use self::limit::{LimitLayer, MAX_HEALTH_CALLS};
+use self::limit::LimitLayer;
 use self::metrics::MetricsLayer;
 use self::normalize::NormalizeLayer;
 use self::panic::PanicLayer;
@@ -62,8 +61,6 @@ pub(crate) struct LayerParts {
 /// The whole stack of the gRPC listeners. The last one added is the outermost.
 pub(crate) fn stack(config: &Config, parts: LayerParts, routes: Routes) -> Stack {
     let LayerParts { methods, metrics, tenants, drain } = parts;
-    let permits = Arc::new(Semaphore::new(config.limits.max_calls as usize));
-    let health_permits = Arc::new(Semaphore::new(MAX_HEALTH_CALLS));
     let max_request_message = config.limits.max_request_message.bytes() as u64;
     Builder::new(routes)
         // Next to the routes: what comes from below leaves in our form, unknown methods never reach them.
@@ -72,7 +69,7 @@ pub(crate) fn stack(config: &Config, parts: LayerParts, routes: Routes) -> Stack
         .with(IdentityLayer { tenants })
         .with(DeadlineLayer { deadlines: config.deadlines.clone(), streams: config.streams.clone(), drain })
         // Before anything that costs, identity included.
-        .with(LimitLayer { permits, health_permits, metrics: metrics.clone() })
+        .with(LimitLayer::new(config, metrics.clone()))
         // Around everything that may panic, and within what counts and logs the INTERNAL that comes of it.
         .with(PanicLayer)
         .with(MetricsLayer::new(metrics))
@@ -94,11 +91,7 @@ pub(crate) fn health_stack(
     Builder::new(routes)
         .with(NormalizeLayer { max_request_message })
         .with(DeadlineLayer { deadlines: config.deadlines.clone(), streams: config.streams.clone(), drain })
-        .with(LimitLayer {
-            permits: Arc::new(Semaphore::new(MAX_HEALTH_CALLS)),
-            health_permits: Arc::new(Semaphore::new(MAX_HEALTH_CALLS)),
-            metrics: metrics.clone(),
-        })
+        .with(LimitLayer::new(config, metrics.clone()))
         .with(PanicLayer)
         .with(MetricsLayer::new(metrics))
         .with(TraceLayer)

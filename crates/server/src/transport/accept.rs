@@ -39,6 +39,7 @@ pub(super) struct Shared {
     pub(super) kill: CancellationToken,
     principals: Principals,
     admission: Admission,
+    health_admission: Admission,
 }
 
 /// How a listener knows its callers.
@@ -48,6 +49,8 @@ pub(crate) enum Security {
     Tls(Arc<TlsReloader>),
     /// Not at all: all of them are this one.
     Plaintext(Option<Arc<Caller>>),
+    /// Not at all, and only health is asked for.
+    Health,
 }
 
 // === impl Acceptor ===
@@ -72,6 +75,7 @@ impl Acceptor {
             kill,
             principals: Principals::new(&config.principals()),
             admission: Admission::new(&config.limits, &config.tls),
+            health_admission: Admission::of_health(&config.limits, &config.tls),
         }))
     }
 
@@ -97,6 +101,10 @@ impl Acceptor {
 }
 
 async fn accept_all(shared: &Arc<Shared>, name: &'static str, listener: &Listener, security: &Security, stack: &Stack) {
+    let admission = match security {
+        Security::Health => &shared.health_admission,
+        Security::Tls(_) | Security::Plaintext(_) => &shared.admission,
+    };
     loop {
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -109,7 +117,7 @@ async fn accept_all(shared: &Arc<Shared>, name: &'static str, listener: &Listene
                 continue;
             }
         };
-        match shared.admission.admit(peer.ip()) {
+        match admission.admit(peer.ip()) {
             Ok(place) => {
                 let open = shared.metrics.connection_open(name);
                 let work = serve(shared.clone(), socket, peer, security.clone(), stack.clone(), place);
@@ -128,7 +136,8 @@ async fn accept_all(shared: &Arc<Shared>, name: &'static str, listener: &Listene
 /// One connection from its first byte to its last.
 async fn serve(shared: Arc<Shared>, socket: Socket, peer: Peer, security: Security, stack: Stack, place: Place) {
     let cause = match security {
-        Security::Plaintext(caller) => {
+        Security::Plaintext(_) | Security::Health => {
+            let caller = if let Security::Plaintext(caller) = security { caller } else { None };
             let info = ConnectInfo::new(peer, Vec::new(), caller.ok_or(Unknown::NoCertificate));
             Connection { shared: &shared, info, stack, certificate_ends: std::future::pending() }.serve(socket).await
         }

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::{Limits, Tls};
 
-/// The counts of all listeners together.
+/// The counts of the gRPC listeners together, or of the one for health.
 #[derive(Debug)]
 pub(super) struct Admission {
     total: Counter<()>,
@@ -29,16 +29,20 @@ pub(super) struct Place {
 
 /// Counts by key, up to a limit.
 #[derive(Clone, Debug)]
-struct Counter<K: Eq + Hash + Clone> {
+pub(crate) struct Counter<K: Eq + Hash + Clone> {
     counts: Arc<Mutex<HashMap<K, u32>>>,
     limit: u32,
 }
 
+/// One of those counted, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Counted<K: Eq + Hash + Clone> {
+pub(crate) struct Counted<K: Eq + Hash + Clone> {
     counter: Counter<K>,
     key: K,
 }
+
+/// Probes come from few places and do not stay.
+const MAX_HEALTH_CONNECTIONS: u32 = 256;
 
 // === impl Admission ===
 
@@ -52,6 +56,12 @@ impl Admission {
             handshakes_by_ip: Mutex::default(),
             max_handshakes_per_ip: tls.max_handshakes_per_ip as usize,
         }
+    }
+
+    /// For the listener of health: whoever fills the others leaves room for probes, and whoever fills it, for calls.
+    pub(super) fn of_health(limits: &Limits, tls: &Tls) -> Self {
+        let max_connections = limits.max_connections.min(MAX_HEALTH_CONNECTIONS);
+        Admission::new(&Limits { max_connections, ..limits.clone() }, tls)
     }
 
     /// A place for a connection from an address; a Unix socket has none. Else the cap that is reached.
@@ -86,7 +96,7 @@ impl Admission {
 }
 
 /// What counts as one address: an IPv6 customer usually has a whole /64.
-fn network(ip: IpAddr) -> IpAddr {
+pub(crate) fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
         v4 => v4,
@@ -96,11 +106,12 @@ fn network(ip: IpAddr) -> IpAddr {
 // === impl Counter ===
 
 impl<K: Eq + Hash + Clone> Counter<K> {
-    fn new(limit: u32) -> Self {
+    pub(crate) fn new(limit: u32) -> Self {
         Counter { counts: Arc::default(), limit }
     }
 
-    fn enter(&self, key: K) -> Option<Counted<K>> {
+    /// One more of this key; `None` when there are as many as there may be.
+    pub(crate) fn enter(&self, key: K) -> Option<Counted<K>> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.get(&key).copied().unwrap_or_default();
         if count >= self.limit {

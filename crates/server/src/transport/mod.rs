@@ -14,5 +14,6 @@ mod listener;
 mod stream;
 
 pub(crate) use self::accept::{Acceptor, Security};
+pub(crate) use self::admission::{Counter, network};
 pub use self::info::{ConnectInfo, Peer};
 pub(crate) use self::listener::{ListenError, Listener};

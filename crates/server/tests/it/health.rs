@@ -2,16 +2,16 @@ use std::time::Duration;
 
 use jackfield_server::health::{HealthListRequest, HealthListResponse, LIVENESS, Readiness};
 use tonic::{Code, Request};
-use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_prost::ProstCodec;
 use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-use crate::support::{TestServer, eventually, unary};
+use crate::support::{TestServer, eventually, spawn, unary};
 
 fn of(service: &str) -> HealthCheckRequest {
     HealthCheckRequest { service: service.into() }
@@ -105,4 +105,48 @@ async fn reflection_is_for_known_callers_and_knows_the_method_list() {
     let mut answers = client.server_reflection_info(ask(symbol)).await.unwrap().into_inner();
     let answer = answers.message().await.unwrap().unwrap().message_response;
     assert!(matches!(answer, Some(MessageResponse::FileDescriptorResponse(_))), "{answer:?}");
+}
+
+#[tokio::test]
+async fn probes_have_connections_of_their_own() {
+    let server = TestServer::start(|config| {
+        config.listen.health_address = "127.0.0.1:0".into();
+        config.limits.max_connections = 1;
+    })
+    .await;
+    let full = server.channel().await;
+    unary(&full, "Whoami", Duration::ZERO).await.unwrap();
+    let address = format!("http://{}", server.health_address.unwrap());
+    let probe = tonic::transport::Endpoint::from_shared(address).unwrap().connect().await.unwrap();
+    HealthClient::new(probe).check(of("")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_conversation_with_reflection_ends() {
+    let server = TestServer::start(|config| config.streams.total_timeout = Duration::from_millis(200)).await;
+    let mut client = ServerReflectionClient::new(server.channel().await);
+    let silent = Request::new(futures::stream::pending::<ServerReflectionRequest>());
+    let asked = async { client.server_reflection_info(silent).await.unwrap().into_inner().message().await };
+    let ended = tokio::time::timeout(crate::support::PATIENCE, asked).await.expect("it ends");
+    assert_eq!(ended.unwrap_err().code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn probes_that_are_begun_and_not_ended_leave_room_for_others() {
+    let server = TestServer::start(|_| {}).await;
+    let channel = server.channel().await;
+    for _ in 0..90 {
+        let mut client = tonic::client::Grpc::new(channel.clone());
+        spawn(async move {
+            client.ready().await.unwrap();
+            let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+            let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Check");
+            client.client_streaming(Request::new(futures::stream::pending()), path, codec).await
+        });
+    }
+    let mut greedy = HealthClient::new(channel);
+    eventually("no more room for the one", async || greedy.check(of("")).await.is_err()).await;
+    let stranger = server.connect(&server.pki.client("spiffe://test.example/stranger", 2)).await.unwrap();
+    HealthClient::new(stranger).check(of("")).await.unwrap();
+    eventually("room again", async || greedy.check(of("")).await.is_ok()).await;
 }

@@ -192,3 +192,31 @@ async fn answers_that_nobody_takes_do_not_stay() {
     let stalled = || server.metric("jackfield_server_connections_ended_total", "cause=\"stalled\"");
     eventually("counted", async || stalled() > Some(0.0)).await;
 }
+
+#[tokio::test]
+async fn answers_behind_a_window_of_zero_do_not_stay_either() {
+    let server = TestServer::start(|config| {
+        plaintext(config);
+        config.limits.write_stall_timeout = Duration::from_millis(100);
+        config.streams.idle_timeout = Duration::from_millis(100);
+    })
+    .await;
+    for method in ["Whoami", "Flood"] {
+        // SETTINGS_INITIAL_WINDOW_SIZE 0: nothing of the answer can be sent.
+        let mut socket = connect(&server, &[0, 4, 0, 0, 0, 0]).await;
+        let request = [call(1, &format!("/test.v1.Test/{method}")), frame(DATA, END_STREAM, 1, &[0; 5])].concat();
+        socket.write_all(&request).await.unwrap();
+        let reset = async {
+            loop {
+                let mut head = [0; 9];
+                socket.read_exact(&mut head).await.unwrap();
+                let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+                socket.read_exact(&mut payload).await.unwrap();
+                if head[3] == RST_STREAM {
+                    return head[5..].to_vec();
+                }
+            }
+        };
+        assert_eq!(tokio::time::timeout(PATIENCE, reset).await.expect("reset"), [0, 0, 0, 1], "{method}");
+    }
+}

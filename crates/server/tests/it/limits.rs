@@ -28,6 +28,27 @@ async fn calls_beyond_the_limit_are_shed_and_health_is_not() {
 }
 
 #[tokio::test]
+async fn one_identity_does_not_fill_the_server() {
+    let server = TestServer::start(|config| config.limits.max_calls_per_identity = 1).await;
+    let channel = server.channel().await;
+    let busy = spawn({
+        let channel = channel.clone();
+        async move { unary(&channel, "Sleep", Duration::from_secs(2)).await }
+    });
+    eventually("the call is at work", async || server.meters.page().unwrap().contains("Test/Sleep")).await;
+    let refused = unary(&channel, "Whoami", Duration::ZERO).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(refused.get_details_error_info().unwrap().reason, "RATE_LIMITED");
+    // Whom the server does not know has room of its own, and is told what is wrong.
+    let stranger = server.connect(&server.pki.client("spiffe://test.example/stranger", 2)).await.unwrap();
+    assert_eq!(unary(&stranger, "Whoami", Duration::ZERO).await.unwrap_err().code(), Code::Unauthenticated);
+    busy.await.unwrap().unwrap();
+    for _ in 0..20 {
+        unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn connections_beyond_the_cap_of_an_identity_are_closed() {
     let server = TestServer::start(|config| config.limits.max_connections_per_identity = 1).await;
     let first = server.channel().await;

@@ -1,0 +1,264 @@
+//! Where an SQLite file may lie, and who has it: one process at a time, and not on a network file system.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Why a database file is not touched.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    #[error(
+        "the database {} is in use by another process, which holds {}: stop that one first (`fuser {}` says which it is)",
+        database.display(), lock.display(), lock.display()
+    )]
+    InUse { database: PathBuf, lock: PathBuf },
+    #[error("cannot lock {}: {source}", lock.display())]
+    Lock { lock: PathBuf, source: io::Error },
+    #[error(
+        "the database {} is on a network file system ({kind}), where SQLite loses data: put data_dir or database.url on a \
+         local disk, or use PostgreSQL",
+        database.display()
+    )]
+    Network { database: PathBuf, kind: String },
+    #[error("the file system of {} cannot be told: {source}", database.display())]
+    Unknown { database: PathBuf, source: io::Error },
+}
+
+/// The claim of this process on a database file: a lock on the file `<database>.lock` beside it. The system releases it when
+/// the process ends, however it ends; the file stays.
+#[derive(Debug)]
+pub struct Claim {
+    _lock: File,
+}
+
+/// What `statfs` says of a file system (linux/magic.h and the sources of the file systems), and its name. On these, locks
+/// and shared memory do not reach the other machines, or writes are not durable when they seem so.
+const NETWORK: [(u32, &str); 19] = [
+    (0x6969, "NFS"),
+    (0x517b, "SMB"),
+    (0xff53_4d42, "CIFS"),
+    (0xfe53_4d42, "SMB 2"),
+    (0x0102_1997, "9p"),
+    (0x5346_414f, "AFS"),
+    (0x6b41_4653, "AFS"),
+    (0x00c3_6400, "Ceph"),
+    (0x7375_7245, "Coda"),
+    (0x564c, "NCP"),
+    (0x0116_1970, "GFS2"),
+    (0x7461_636f, "OCFS2"),
+    (0x0bd0_0bd0, "Lustre"),
+    (0x4750_4653, "GPFS"),
+    (0x2003_0528, "OrangeFS"),
+    (0x1983_0326, "BeeGFS"),
+    (0xaad7_aaea, "PanFS"),
+    (0x013f_a11e, "vboxsf"),
+    (0x786f_4256, "vboxsf"),
+];
+
+/// What `statfs` says of any file system in user space (FUSE): which one it is says the list of mounts.
+const FUSE: u32 = 0x6573_5546;
+
+/// File systems in user space, as the list of mounts names them, that are on the network.
+const NETWORK_FUSE: [&str; 27] = [
+    "fuse.afp",
+    "fuse.afpfs",
+    "fuse.blobfuse",
+    "fuse.blobfuse2",
+    "fuse.ceph",
+    "fuse.ceph-fuse",
+    "fuse.curlftpfs",
+    "fuse.cvmfs2",
+    "fuse.davfs",
+    "fuse.gcsfuse",
+    "fuse.geesefs",
+    "fuse.glusterfs",
+    "fuse.goofys",
+    "fuse.gvfsd-fuse",
+    "fuse.hdfs",
+    "fuse.httpdirfs",
+    "fuse.juicefs",
+    "fuse.mfs",
+    "fuse.mountpoint-s3",
+    "fuse.nfs-ganesha",
+    "fuse.rclone",
+    "fuse.s3fs",
+    "fuse.seaweedfs",
+    "fuse.smbnetfs",
+    "fuse.sshfs",
+    "fuse.vmhgfs-fuse",
+    "virtiofs",
+];
+
+/// Refuses a database file on a network file system.
+///
+/// # Errors
+/// [`PlaceError::Network`], or what the system says of the nearest directory that exists.
+pub fn refuse_network(database: &Path) -> Result<(), PlaceError> {
+    let unknown = |source| PlaceError::Unknown { database: database.to_owned(), source };
+    let place = nearest(database).map_err(unknown)?;
+    let magic = rustix::fs::statfs(&place).map_err(|error| unknown(error.into()))?.f_type;
+    // The numbers have 32 bits; where the field has 64, it may be extended by its sign.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the low bits are what counts")]
+    let magic = magic as u32;
+    let kind = if magic == FUSE {
+        let device = std::fs::metadata(&place).map_err(unknown)?.dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        mounted_kind(&std::fs::read_to_string("/proc/self/mountinfo").map_err(unknown)?, major, minor)
+    } else {
+        String::new()
+    };
+    match network_kind(magic, &kind) {
+        Some(kind) => Err(PlaceError::Network { database: database.to_owned(), kind }),
+        None => Ok(()),
+    }
+}
+
+/// The name of a network file system; `None` for any other. `mounted` is its name in the list of mounts, which only counts
+/// for file systems in user space.
+fn network_kind(magic: u32, mounted: &str) -> Option<String> {
+    if magic == FUSE {
+        return NETWORK_FUSE.contains(&mounted).then(|| mounted.to_owned());
+    }
+    NETWORK.iter().find(|(known, _)| *known == magic).map(|(_, name)| (*name).to_owned())
+}
+
+/// The name of the file system of a device in `/proc/self/mountinfo` (proc_pid_mountinfo(5)); empty if it is not there.
+fn mounted_kind(mounts: &str, major: u32, minor: u32) -> String {
+    let device = format!("{major}:{minor}");
+    let mut of_device = mounts.lines().filter(|line| line.split(' ').nth(2) == Some(device.as_str()));
+    let kind = of_device.next().and_then(|line| line.split_once(" - ")?.1.split(' ').next());
+    kind.unwrap_or_default().to_owned()
+}
+
+/// The path itself, or the nearest directory above it that exists.
+fn nearest(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    path.ancestors()
+        .find(|path| path.exists())
+        .map(Path::to_owned)
+        .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+}
+
+// === impl Claim ===
+
+impl Claim {
+    /// Takes the lock if its file is there already: whoever is refused for another reason later has written nothing.
+    ///
+    /// # Errors
+    /// [`PlaceError::InUse`], or the lock cannot be had for another reason.
+    pub fn take_existing(database: &Path) -> Result<Option<Self>, PlaceError> {
+        // A link would have the process lock, and so touch, something else.
+        match OpenOptions::new().write(true).custom_flags(no_follow()).open(lock_file(database)) {
+            Ok(file) => Self::lock(file, database).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(PlaceError::Lock { lock: lock_file(database), source }),
+        }
+    }
+
+    /// Takes the lock; its file is made if need be, in a directory that is there.
+    ///
+    /// # Errors
+    /// As [`Claim::take_existing`].
+    pub fn take(database: &Path) -> Result<Self, PlaceError> {
+        let lock = lock_file(database);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow());
+        let file = options.open(&lock).map_err(|source| PlaceError::Lock { lock, source })?;
+        Self::lock(file, database)
+    }
+
+    fn lock(file: File, database: &Path) -> Result<Self, PlaceError> {
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _lock: file }),
+            Err(TryLockError::WouldBlock) => {
+                Err(PlaceError::InUse { database: database.to_owned(), lock: lock_file(database) })
+            }
+            Err(TryLockError::Error(source)) => Err(PlaceError::Lock { lock: lock_file(database), source }),
+        }
+    }
+}
+
+/// Beside the file itself, by whatever links it is reached.
+fn lock_file(database: &Path) -> PathBuf {
+    let link = std::fs::symlink_metadata(database).is_ok_and(|metadata| metadata.is_symlink());
+    let resolved = if link { std::fs::canonicalize(database).ok() } else { None };
+    let mut path = resolved.unwrap_or_else(|| database.to_owned()).into_os_string();
+    path.push(".lock");
+    path.into()
+}
+
+fn no_follow() -> i32 {
+    rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_known_by_number_and_those_in_user_space_by_name() {
+        for (magic, mounted, expected) in [
+            (0x6969, "nfs4", Some("NFS")),
+            (0xff53_4d42, "cifs", Some("CIFS")),
+            (0xfe53_4d42, "smb3", Some("SMB 2")),
+            (0x0102_1997, "9p", Some("9p")),
+            (0x00c3_6400, "ceph", Some("Ceph")),
+            (FUSE, "fuse.sshfs", Some("fuse.sshfs")),
+            (FUSE, "fuse.glusterfs", Some("fuse.glusterfs")),
+            (FUSE, "virtiofs", Some("virtiofs")),
+            (FUSE, "fuse.gocryptfs", None),
+            (FUSE, "fuseblk", None),
+            (FUSE, "", None),
+            (0xef53, "ext4", None),
+            (0x5846_5342, "xfs", None),
+            (0x9123_683e, "btrfs", None),
+            (0x0102_1994, "tmpfs", None),
+            (0x794c_7630, "overlay", None),
+            (0x2fc1_2fc1, "zfs", None),
+            // The name counts in user space only.
+            (0xef53, "fuse.sshfs", None),
+        ] {
+            assert_eq!(network_kind(magic, mounted).as_deref(), expected, "{magic:#x} {mounted}");
+        }
+    }
+
+    #[test]
+    fn the_list_of_mounts_tells_file_systems_in_user_space_apart() {
+        let mounts = "\
+24 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+61 24 0:52 / /srv/a\\040b rw,nosuid shared:31 master:2 - fuse.sshfs me@host:/x rw,user_id=0
+62 24 0:5 / /srv/c rw - fuse.gocryptfs /crypt rw";
+        assert_eq!(mounted_kind(mounts, 0, 52), "fuse.sshfs");
+        assert_eq!(mounted_kind(mounts, 0, 5), "fuse.gocryptfs");
+        assert_eq!(mounted_kind(mounts, 254, 0), "ext4");
+        assert_eq!(mounted_kind(mounts, 0, 53), "");
+    }
+
+    #[test]
+    fn a_local_directory_will_do_even_if_it_is_not_there_yet() {
+        let directory = tempfile::tempdir().unwrap();
+        refuse_network(&directory.path().join("not/there/yet.sqlite3")).unwrap();
+        refuse_network(Path::new("relative.sqlite3")).unwrap();
+    }
+
+    #[test]
+    fn a_database_has_one_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = directory.path().join("a.sqlite3");
+        assert!(Claim::take_existing(&database).unwrap().is_none());
+        assert!(!lock_file(&database).exists());
+        let claim = Claim::take(&database).unwrap();
+        for refused in [Claim::take_existing(&database).unwrap_err(), Claim::take(&database).unwrap_err()] {
+            let text = refused.to_string();
+            assert!(matches!(refused, PlaceError::InUse { .. }) && text.contains("a.sqlite3.lock"), "{text}");
+        }
+        Claim::take(&directory.path().join("b.sqlite3")).unwrap();
+        std::fs::write(&database, "").unwrap();
+        let link = directory.path().join("link.sqlite3");
+        std::os::unix::fs::symlink(&database, &link).unwrap();
+        Claim::take(&link).unwrap_err();
+        drop(claim);
+        assert!(Claim::take_existing(&database).unwrap().is_some());
+    }
+}

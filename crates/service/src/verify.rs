@@ -1,0 +1,145 @@
+//! Whether what is in a database opens: before it is served, and in a backup.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use jackfield_domain::{Error, TenantId};
+use jackfield_store::{SecretRow, Store, StoreError};
+use jackfield_vault::{DataKey, KeyringError, Place, Vault, WrappedDataKey};
+use uuid::Uuid;
+
+use crate::open::{OpenError, Services, check_keyring};
+
+/// Rows that are read at once.
+const BATCH: u64 = 500;
+
+/// What a database holds, all of which opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The newest migration that was applied.
+    pub schema: String,
+    pub data_keys: u64,
+    pub secrets: u64,
+}
+
+/// Why a database file is no backup.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("it is damaged: {}", .0.join("; "))]
+    Damaged(Vec<String>),
+    #[error("it holds no data of Jackfield")]
+    Empty,
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    #[error("the key-encryption key \"{kek}\" of the keyring does not open the data key {id} of tenant {tenant}")]
+    DataKey { kek: String, id: Uuid, tenant: TenantId },
+    #[error("the secret \"{name}\" of the {owner} {id} of tenant {tenant} does not open")]
+    Secret { name: String, owner: &'static str, id: Uuid, tenant: TenantId },
+    #[error("it cannot be read: {0}")]
+    Read(#[source] Error),
+}
+
+impl Services {
+    /// Looks at an SQLite file before it is served, and changes nothing of it: whether this program knows its schema, and
+    /// the keyring opens what is in it.
+    ///
+    /// # Errors
+    /// What [`Services::open`] would refuse after that.
+    pub async fn examine(path: &Path, vault: &Vault) -> Result<(), OpenError> {
+        let store = Store::look(path).await?;
+        let result = check_keyring(&store, vault).await;
+        store.close().await;
+        result
+    }
+
+    /// Copies an SQLite database as it is at this moment into an empty file; others go on with it meanwhile.
+    ///
+    /// # Errors
+    /// It cannot be read, or the file not be written.
+    pub async fn copy(path: &Path, to: &Path) -> Result<(), StoreError> {
+        Store::copy_to(path, to).await
+    }
+
+    /// Checks an SQLite file that nobody serves: that it is sound, that its schema is known, and that every data key and
+    /// every secret in it opens with this keyring. Changes nothing.
+    ///
+    /// # Errors
+    /// The first of these that is not so.
+    pub async fn verify(path: &Path, vault: &Vault) -> Result<Verified, VerifyError> {
+        let store = Store::look(path).await?;
+        let verified = verify(&store, vault).await;
+        store.close().await;
+        verified
+    }
+}
+
+async fn verify(store: &Store, vault: &Vault) -> Result<Verified, VerifyError> {
+    let faults = store.faults().await.map_err(VerifyError::Read)?;
+    if !faults.is_empty() {
+        return Err(VerifyError::Damaged(faults));
+    }
+    let schema = store.schema_known().await?.ok_or(VerifyError::Empty)?;
+    let in_use = store.read().kek_ids_in_use().await.map_err(VerifyError::Read)?;
+    vault.require_keys(in_use.iter().map(String::as_str))?;
+    let keys = open_data_keys(store, vault).await?;
+    let mut tenants: Vec<TenantId> = keys.keys().map(|(tenant, _)| *tenant).collect();
+    tenants.sort_unstable_by_key(|tenant| tenant.0);
+    tenants.dedup();
+    let mut secrets = 0;
+    for tenant in tenants {
+        secrets += open_secrets(store, tenant, &keys).await?;
+    }
+    let all = store.read().secrets_count().await.map_err(VerifyError::Read)?;
+    if all != secrets {
+        return Err(VerifyError::Damaged(vec![format!("{} secrets are of no tenant with a data key", all - secrets)]));
+    }
+    Ok(Verified { schema, data_keys: keys.len() as u64, secrets })
+}
+
+async fn open_data_keys(store: &Store, vault: &Vault) -> Result<HashMap<(TenantId, Uuid), DataKey>, VerifyError> {
+    let (mut keys, mut last) = (HashMap::new(), None);
+    loop {
+        let rows = store.read().data_keys_after(last, BATCH).await.map_err(VerifyError::Read)?;
+        let Some(row) = rows.last() else { return Ok(keys) };
+        last = Some((row.tenant, row.id));
+        for row in rows {
+            let wrapped = WrappedDataKey { kek_id: row.kek_id, bytes: row.wrapped };
+            let key = match vault.data_key_open(row.tenant, row.id, &wrapped).await {
+                Err(Error::DecryptFailed { .. }) => {
+                    let (kek, id, tenant) = (wrapped.kek_id, row.id, row.tenant);
+                    return Err(VerifyError::DataKey { kek, id, tenant });
+                }
+                opened => opened.map_err(VerifyError::Read)?,
+            };
+            keys.insert((row.tenant, row.id), key);
+        }
+    }
+}
+
+/// Opens all secrets of a tenant; how many they are.
+async fn open_secrets(
+    store: &Store,
+    tenant: TenantId,
+    keys: &HashMap<(TenantId, Uuid), DataKey>,
+) -> Result<u64, VerifyError> {
+    let (mut count, mut last): (u64, Option<SecretRow>) = (0, None);
+    loop {
+        let mut rows = store.read().secrets_after(tenant, last.as_ref(), BATCH).await.map_err(VerifyError::Read)?;
+        for row in &rows {
+            let place = Place { tenant, resource: row.owner, id: row.owner_id, column: &row.name };
+            let key = DataKey::id_of(&row.sealed).and_then(|id| keys.get(&(tenant, id)));
+            let opened = key.is_some_and(|key| key.open(&place, &row.sealed).is_ok());
+            if !opened {
+                let (name, owner, id) = (row.name.clone(), row.owner.as_str(), row.owner_id);
+                return Err(VerifyError::Secret { name, owner, id, tenant });
+            }
+            count += 1;
+        }
+        match rows.pop() {
+            Some(row) => last = Some(row),
+            None => return Ok(count),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The real services behind the transport that comes with the library, with its defaults.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use jackfield_server::backend::{Backend, RouteContext};
+use jackfield_server::config::Config;
+use jackfield_server::health::{HealthService, HealthState};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::RoutesBuilder;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+
+/// Serves until the process ends. Callers are authenticated by nobody but the handshake: only health answers them.
+pub(super) async fn serve(config: Config, backend: Arc<dyn Backend>) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let files = config.tls_files();
+    let identity = Identity::from_pem(std::fs::read(files.certificate)?, std::fs::read(files.private_key)?);
+    let authority = Certificate::from_pem(std::fs::read(files.client_ca)?);
+    let listener = TcpListener::bind(config.listen_address().ok_or("no address")?).await?;
+    let drain = CancellationToken::new();
+    let context = RouteContext {
+        streams: Arc::new(Semaphore::new(config.streams.max_open as usize)),
+        config: Arc::new(config),
+        drain: drain.clone(),
+        tasks: TaskTracker::new(),
+    };
+    let mut routes = RoutesBuilder::default();
+    backend.add_routes(&context, &mut routes);
+    routes.add_service(HealthService::new(Vec::new(), HealthState::new().readiness(), drain).into_route());
+    tracing::info!(address = %listener.local_addr()?, "listening");
+    Server::builder()
+        .tls_config(ServerTlsConfig::new().identity(identity).client_ca_root(authority))?
+        .add_routes(routes.routes())
+        .serve_with_incoming(TcpIncoming::from(listener))
+        .await?;
+    Ok(())
+}

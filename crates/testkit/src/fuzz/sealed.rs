@@ -1,0 +1,138 @@
+//! What is sealed: page tokens and the values in the database.
+
+use std::sync::LazyLock;
+
+use futures::executor::block_on;
+use jackfield_domain::{Resource, TenantId};
+use jackfield_vault::{DataKey, Keyring, Place, Vault};
+use uuid::Uuid;
+
+use super::{Target, Way, way};
+
+pub(super) const PAGE_TOKEN: Target = Target {
+    name: "page_token",
+    check: check_token,
+    parse: |data| drop(std::str::from_utf8(data).map(|token| KEY.open_token(&CONTEXT, token))),
+    // Decoded once and copied once, and the context once more.
+    memory: |length| 4 * 1024 + 2 * length as u64,
+    max_len: 1024,
+    words: &["A", "Z", "_", "-", "=", "==", "+", "/", "AAAA", "\u{1}", "\u{2}", "\0", " ", "\n"],
+};
+
+pub(super) const ENVELOPE: Target = Target {
+    name: "envelope",
+    check: check_envelope,
+    parse: |data| {
+        drop((DataKey::id_of(data), KEY.open(&PLACE, data)));
+    },
+    memory: |length| 4 * 1024 + 2 * length as u64,
+    max_len: 1024,
+    words: &["\u{1}\u{1}", "\u{1}\u{2}", "\u{2}\u{1}", "\0", "\u{7f}", "0123456789abcdef"],
+};
+
+const TENANT: TenantId = TenantId(Uuid::from_bytes([0x11; 16]));
+const PLACE: Place<'static> =
+    Place { tenant: TENANT, resource: Resource::Credential, id: Uuid::from_bytes([0x33; 16]), column: "material" };
+const CONTEXT: [&[u8]; 3] = [b"tenant", b"connectors", b"question"];
+/// Version, suite, id of the data key, commitment, nonce and tag.
+const OVERHEAD: usize = 2 + 16 + 32 + 12 + 16;
+
+/// More changes than this make it no more interesting.
+const MAX_EDITS: usize = 16;
+
+static KEY: LazyLock<DataKey> = LazyLock::new(|| {
+    let (keyring, _) = Keyring::generate().expect("a keyring");
+    block_on(Vault::new(keyring).data_key_create(TENANT)).expect("a data key").0
+});
+
+/// Changes to bytes, read from the input: what to do, where, with which byte.
+struct Edits<'a>(&'a [u8]);
+
+// === impl Edits ===
+
+impl Edits<'_> {
+    /// Applies them in their order.
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        for edit in self.0.chunks_exact(3).take(MAX_EDITS) {
+            let [what, at, byte] = [edit[0], edit[1], edit[2]];
+            let at = usize::from(at) % (bytes.len() + 1);
+            match what % 6 {
+                0 if at < bytes.len() => bytes[at] ^= byte,
+                1 => bytes.insert(at, byte),
+                2 if at < bytes.len() => drop(bytes.remove(at)),
+                3 => bytes.truncate(at),
+                4 => bytes.extend_from_within(at..bytes.len().min(at + 64)),
+                5 => bytes.rotate_left(at),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A token that was altered, or is of another question, is never accepted; neither is one that nobody made.
+fn check_token(data: &[u8]) -> Way {
+    let Some((mode, rest)) = data.split_first() else { return way(&["empty"]) };
+    if mode % 2 == 0 {
+        // The key was made for this process: whatever this text is, the key has not sealed it.
+        let opened = std::str::from_utf8(rest).ok().and_then(|token| KEY.open_token(&CONTEXT, token));
+        assert!(opened.is_none(), "a token that nobody made is accepted");
+        return way(&["foreign", if rest.is_ascii() { "ascii" } else { "other" }, &"i".repeat(rest.len() / 16)]);
+    }
+    let (payload, edits) = rest.split_at(rest.len().min(usize::from(mode / 2) % 48));
+    let made = KEY.seal_token(&CONTEXT, payload).expect("a token");
+    assert_eq!(KEY.open_token(&CONTEXT, &made).expect("its own token opens").as_slice(), payload);
+    for context in
+        [&[][..], &CONTEXT[..2], &[CONTEXT[0], CONTEXT[2], CONTEXT[1]], &[b"tenantconnectors", b"", b"question"]]
+    {
+        assert!(KEY.open_token(context, &made).is_none(), "a token of another question is accepted: {context:?}");
+    }
+    let mut altered = made.clone().into_bytes();
+    Edits(edits).apply(&mut altered);
+    if altered == made.as_bytes() {
+        return way(&["unchanged"]);
+    }
+    let opened = std::str::from_utf8(&altered).ok().and_then(|token| KEY.open_token(&CONTEXT, token));
+    assert!(opened.is_none(), "{made} is accepted altered to {}", String::from_utf8_lossy(&altered));
+    way(&["altered", &kinds(edits)])
+}
+
+/// A value opens at its place as it is and in no other way; its head is read as the documentation of the format says.
+fn check_envelope(data: &[u8]) -> Way {
+    let Some((mode, rest)) = data.split_first() else { return way(&["empty"]) };
+    if mode % 2 == 0 {
+        assert!(KEY.open(&PLACE, rest).is_err(), "a value that nobody sealed opens");
+        let id = DataKey::id_of(rest);
+        assert_eq!(id, by_the_book(rest), "{rest:?}");
+        return way(&["foreign", if id.is_some() { "known" } else { "unknown" }]);
+    }
+    let (plaintext, edits) = rest.split_at(rest.len().min(usize::from(mode / 2) % 48));
+    let made = KEY.seal(&PLACE, plaintext).expect("a sealed value");
+    assert_eq!(made.len(), plaintext.len() + OVERHEAD);
+    assert_eq!(KEY.open(&PLACE, &made).expect("its own value opens").as_slice(), plaintext);
+    for place in [
+        Place { column: "materia", ..PLACE },
+        Place { id: Uuid::from_bytes([0x34; 16]), ..PLACE },
+        Place { resource: Resource::Connection, ..PLACE },
+        Place { tenant: TenantId(Uuid::from_bytes([0x12; 16])), ..PLACE },
+    ] {
+        assert!(KEY.open(&place, &made).is_err(), "a value opens at {place:?}");
+    }
+    let mut altered = made.clone();
+    Edits(edits).apply(&mut altered);
+    assert_eq!(DataKey::id_of(&altered), by_the_book(&altered), "{altered:?}");
+    if altered == made {
+        return way(&["unchanged"]);
+    }
+    assert!(KEY.open(&PLACE, &altered).is_err(), "{made:?} opens altered to {altered:?}");
+    way(&["altered", &kinds(edits), if by_the_book(&altered).is_some() { "known" } else { "unknown" }])
+}
+
+/// The id of the data key, read a second time: version 1, suite 1, sixteen bytes, and enough behind them.
+fn by_the_book(sealed: &[u8]) -> Option<Uuid> {
+    let head = sealed.starts_with(&[1, 1]) && sealed.len() >= OVERHEAD;
+    head.then(|| Uuid::from_slice(&sealed[2..18]).expect("sixteen bytes"))
+}
+
+fn kinds(edits: &[u8]) -> String {
+    edits.chunks_exact(3).take(MAX_EDITS / 4).map(|edit| char::from(b'a' + edit[0] % 6)).collect()
+}

@@ -1,0 +1,448 @@
+//! The real binary as a process: started on data of its own, waited for, measured, killed, started again.
+//!
+//! A harness starts like this:
+//!
+//! ```ignore
+//! let mut site = Site::new(Backend::Sqlite, Program::Jackfield);
+//! site.config_mut().limits.max_calls = 10;
+//! let process = site.start();
+//! process.client("alpha").connectors().create_connector(request).await?;
+//! process.kill();
+//! let process = site.start(); // on the same data
+//! ```
+//!
+//! The program lies beside the test in `target/<profile>`; what is missing or older than its source is built first.
+
+mod program;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use jackfield_api::v1;
+use jackfield_server::config::{Config, SecretUrl};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::backend::Backend;
+use crate::client::{Callers, Client};
+use crate::fixture;
+use crate::pki::{Identity, Leaf, Pki};
+use crate::postgres::Database;
+use crate::server::Data;
+
+/// How long a process may take to listen.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a process may take to end after it was asked to.
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+/// So many lines of the log are kept, the last ones.
+const LOG_LINES: usize = 2_000;
+
+/// What is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The server itself.
+    Jackfield,
+    /// The server with a planted fault, for harnesses that have to notice: [`crate::fault`].
+    Faulty(crate::fault::Fault),
+}
+
+/// What processes run on, and what outlives them: data, certificates, configuration. The directory goes with this value.
+///
+/// The principals are those of [`crate::server::PRINCIPALS`].
+pub struct Site {
+    data: Arc<Data>,
+    config: Config,
+    program: Program,
+    log_file: Option<PathBuf>,
+}
+
+/// A server process that listens. It is killed with this value.
+pub struct Process {
+    data: Arc<Data>,
+    child: Child,
+    address: SocketAddr,
+    started: Duration,
+    log: Arc<Mutex<VecDeque<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+/// What `/proc` says of the memory of a process, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Resident now.
+    pub resident: u64,
+    /// Resident at most since it started.
+    pub peak: u64,
+}
+
+// === impl Site ===
+
+impl Site {
+    /// Data of its own, without a database as yet.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn new(backend: Backend, program: Program) -> Self {
+        Self::on(Data::create(backend), program)
+    }
+
+    /// As [`Site::new`] on PostgreSQL, with a server of its own, which may be killed.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn on_own_postgres(database: Database, program: Program) -> Self {
+        Self::on(Data::on(database), program)
+    }
+
+    fn on(data: Data, program: Program) -> Self {
+        let mut config = data.config();
+        config.drain.delay = Duration::ZERO;
+        Self { data: Arc::new(data), config, program, log_file: None }
+    }
+
+    /// The configuration of what is started from now on.
+    pub fn config_mut(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
+    /// What is started from now on.
+    pub fn set_program(&mut self, program: Program) {
+        self.program = program;
+    }
+
+    /// Writes the whole log of what is started from now on to a file, too.
+    pub fn keep_log(&mut self, file: PathBuf) {
+        self.log_file = Some(file);
+    }
+
+    /// The database it runs on.
+    pub fn backend(&self) -> Backend {
+        self.data.backend()
+    }
+
+    /// The authority of its certificates.
+    pub fn pki(&self) -> &Pki {
+        self.data.pki()
+    }
+
+    /// The directory of everything.
+    pub fn directory(&self) -> &Path {
+        self.data.directory()
+    }
+
+    /// The data directory of the server.
+    pub fn data_dir(&self) -> &Path {
+        &self.config.data_dir
+    }
+
+    /// The SQLite file.
+    pub fn sqlite_file(&self) -> PathBuf {
+        self.data_dir().join("jackfield.sqlite3")
+    }
+
+    /// The PostgreSQL database.
+    ///
+    /// # Panics
+    /// When it runs on SQLite.
+    pub fn postgres(&self) -> &Database {
+        self.data.database().expect("it runs on SQLite")
+    }
+
+    /// A command of the program with this configuration and nothing in its environment but what belongs to it.
+    ///
+    /// # Panics
+    /// When the configuration cannot be written.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let file = self.directory().join("jackfield.toml");
+        // The URL is left out of the file: it is printed without its password.
+        let config = Config {
+            database: jackfield_server::config::Database { url: SecretUrl::default(), ..self.config.database.clone() },
+            ..self.config.clone()
+        };
+        std::fs::write(&file, config.to_toml()).expect("the configuration cannot be written");
+        let mut command = Command::new(self.program.path());
+        command.env_clear().current_dir(self.directory()).arg("--config").arg(&file).args(arguments);
+        if let Program::Faulty(fault) = self.program {
+            command.env(crate::fault::VARIABLE, fault.as_str());
+        }
+        match self.config.database.url.expose() {
+            "" => {}
+            url => {
+                command.env("JACKFIELD__DATABASE__URL", url);
+            }
+        }
+        command
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    /// When it cannot be run.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).stdin(Stdio::null()).output().expect("the program cannot be run")
+    }
+
+    /// Starts the server and waits until it listens.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn start(&self) -> Process {
+        self.start_by(|_| {})
+    }
+
+    /// As [`Site::start`], with changes to the command.
+    ///
+    /// # Panics
+    /// When it does not listen in time.
+    pub fn start_by(&self, change: impl FnOnce(&mut Command)) -> Process {
+        let mut command = self.command(&["serve"]);
+        change(&mut command);
+        let log_file = self
+            .log_file
+            .as_ref()
+            .map(|path| std::fs::OpenOptions::new().append(true).create(true).open(path).expect("a file for the log"));
+        Process::start(command, Arc::clone(&self.data), log_file)
+            .unwrap_or_else(|error| panic!("the server does not start: {error}"))
+    }
+
+    /// Starts the server, makes the tenants that the principals belong to, and stops it: what a harness begins with.
+    ///
+    /// # Panics
+    /// When any of it fails.
+    pub async fn prepare(&self) {
+        let process = self.start();
+        for name in ["alpha", "beta"] {
+            let request = v1::CreateTenantRequest { tenant: Some(fixture::a_tenant(name)), ..Default::default() };
+            process.client("operator").admin().create_tenant(request).await.expect("a tenant");
+        }
+        tokio::task::spawn_blocking(move || process.stop()).await.expect("the end of the server");
+    }
+}
+
+// === impl Process ===
+
+impl Process {
+    fn start(mut command: Command, data: Arc<Data>, log_file: Option<File>) -> Result<Self, String> {
+        let begin = Instant::now();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| error.to_string())?;
+        let log = Arc::new(Mutex::new(VecDeque::new()));
+        let (listens, listening) = mpsc::channel();
+        let stderr = child.stderr.take().expect("it is piped");
+        let reader = Some(std::thread::spawn({
+            let log = Arc::clone(&log);
+            move || read_log(stderr, &log, log_file, &listens)
+        }));
+        let mut process = Self { data, child, address: ([0, 0, 0, 0], 0).into(), started: Duration::ZERO, log, reader };
+        match listening.recv_timeout(START_TIMEOUT) {
+            Ok(address) => {
+                process.address = address;
+                process.started = begin.elapsed();
+                Ok(process)
+            }
+            Err(RecvTimeoutError::Timeout) => Err(format!("it does not listen in time\n{}", process.log())),
+            Err(RecvTimeoutError::Disconnected) => {
+                let status = process.child.wait().map_err(|error| error.to_string())?;
+                Err(format!("{status}\n{}", process.log()))
+            }
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How long it took from its start until it listened.
+    pub fn start_time(&self) -> Duration {
+        self.started
+    }
+
+    /// A caller of that name out of [`crate::server::PRINCIPALS`], on a connection of its own.
+    pub fn client(&self, principal: &str) -> Client {
+        let pki = self.data.pki();
+        Client::new(self.address, &pki.ca_pem(), Some(&pki.client(Identity::of(principal))))
+    }
+
+    /// As [`Process::client`], with a certificate of the test's choice, or none.
+    pub fn client_with(&self, leaf: Option<&Leaf>) -> Client {
+        Client::new(self.address, &self.data.pki().ca_pem(), leaf)
+    }
+
+    /// Its log so far: the last lines of it.
+    pub fn log(&self) -> String {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    /// Whether it has not ended by itself.
+    ///
+    /// # Panics
+    /// When the system does not say.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("the state of the process").is_none()
+    }
+
+    /// Kills it where it stands (SIGKILL), waits until it is gone, and returns its log.
+    ///
+    /// # Panics
+    /// When it had ended by itself: whoever kills it counts on it to run.
+    pub fn kill(mut self) -> String {
+        assert!(self.is_running(), "the server ended by itself:\n{}", self.log());
+        self.child.kill().expect("cannot kill the server");
+        self.child.wait().expect("the end of the server");
+        self.end_of_log()
+    }
+
+    /// Asks it to stop (SIGTERM), waits until it has, and returns its log. Blocks, and clients have to go on so that they let
+    /// go of their connections: their runtime needs more threads than this one.
+    ///
+    /// # Panics
+    /// When it does not end in time, or not well.
+    pub fn stop(mut self) -> String {
+        self.signal(Signal::TERM);
+        let status = self.wait(STOP_TIMEOUT);
+        let log = self.end_of_log();
+        assert!(status.is_some_and(|status| status.success()), "the server ended with {status:?}:\n{log}");
+        log
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// When the system refuses.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("cannot send a signal");
+    }
+
+    /// Waits until it ends by itself; `None` if it does not in this time.
+    ///
+    /// # Panics
+    /// When the system does not say.
+    pub fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the state of the process") {
+                return Some(status);
+            }
+            if begin.elapsed() > patience {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Its memory.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn memory(&self) -> Memory {
+        let status = self.proc("status");
+        let bytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            let kib = line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>();
+            kib.expect("a number of kB") * 1024
+        };
+        Memory { resident: bytes("VmRSS"), peak: bytes("VmHWM") }
+    }
+
+    /// How many files and sockets it has open. Only root may look: the process is not dumpable.
+    ///
+    /// # Panics
+    /// When it has ended, or may not be looked at.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.id())).expect("the open files of the server").count()
+    }
+
+    /// How many threads it has.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("the threads of the server").count()
+    }
+
+    /// Processor time so far, in ticks of the system: a hundredth of a second each on Linux.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn ticks(&self) -> u64 {
+        let stat = self.proc("stat");
+        let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number of ticks")).sum()
+    }
+
+    fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.id())).expect("what the system says of the server")
+    }
+
+    fn end_of_log(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        self.log()
+    }
+}
+
+impl Callers for Process {
+    fn client(&self, principal: &str) -> Client {
+        Process::client(self, principal)
+    }
+
+    fn client_with(&self, leaf: &Leaf) -> Client {
+        Process::client_with(self, Some(leaf))
+    }
+
+    fn pki(&self) -> &Pki {
+        self.data.pki()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads the log to its end, because a full pipe would stop the server, and says where it listens.
+fn read_log(
+    stderr: ChildStderr,
+    log: &Mutex<VecDeque<String>>,
+    mut file: Option<File>,
+    listens: &mpsc::Sender<SocketAddr>,
+) {
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        if line.contains("\"message\":\"listening\"")
+            && let Some((_, rest)) = line.split_once("\"address\":\"")
+            && let Some(address) = rest.split('"').next().and_then(|address| address.parse().ok())
+        {
+            // Nobody waits any more when it listens on a second address.
+            let _ = listens.send(address);
+        }
+        if let Some(file) = &mut file {
+            writeln!(file, "{line}").expect("room for the log");
+        }
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        if log.len() == LOG_LINES {
+            log.pop_front();
+        }
+        log.push_back(line);
+    }
+}

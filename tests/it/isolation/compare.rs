@@ -1,0 +1,99 @@
+//! One program, with and without the other tenant.
+
+use jackfield_api::v1;
+use jackfield_testkit::{Callers, fixture};
+
+use super::program::{Op, Player, Who};
+use super::wire::Wire;
+
+/// Two principals, each of a tenant of the same name. A program renews both tenants.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pair<'a> {
+    /// Whose answers are compared.
+    pub(super) alpha: &'a str,
+    /// The other.
+    pub(super) beta: &'a str,
+}
+
+/// Those that every test server has.
+pub(super) const PAIR: Pair<'static> = Pair { alpha: "alpha", beta: "beta" };
+
+/// A program, shown in short when it fails.
+#[derive(Clone)]
+pub(super) struct Program(pub(super) Vec<(Who, Op)>);
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|(who, op)| writeln!(f, "{who:?} {op:?}"))
+    }
+}
+
+/// How many calls were answered and refused: programs in which nothing succeeds would prove nothing.
+#[derive(Default)]
+pub(super) struct Answered {
+    pub(super) answered: usize,
+    pub(super) refused: usize,
+}
+
+impl Answered {
+    pub(super) fn add(&mut self, other: Answered) {
+        self.answered += other.answered;
+        self.refused += other.refused;
+    }
+
+    pub(super) fn check(&self) {
+        let all = self.answered + self.refused;
+        assert!(self.answered > all / 4 && self.refused > all / 8, "{} of {all} were answered", self.answered);
+    }
+}
+
+/// Runs what the tenant alpha does, alone and amid what beta does, each time in tenants that are new.
+pub(super) async fn compare(
+    server: &impl Callers,
+    pair: Pair<'_>,
+    program: &[(Who, Op)],
+) -> (Result<(), String>, Answered) {
+    let wire = Wire::new();
+    let player = |name| Player::new(server.client(name), server.pki().ca_pem());
+    renew(server, pair).await;
+    let (mut alone, nobody) = (player(pair.alpha), player(pair.beta));
+    for (_, op) in program.iter().filter(|(who, _)| *who == Who::Alpha) {
+        alone.step(&wire, op, &nobody).await;
+    }
+
+    renew(server, pair).await;
+    let (mut alpha, mut beta) = (player(pair.alpha), player(pair.beta));
+    for (who, op) in program {
+        match who {
+            Who::Alpha => alpha.step(&wire, op, &beta).await,
+            Who::Beta => beta.step(&wire, op, &alpha).await,
+        }
+    }
+    let seen = Answered { answered: alpha.answered, refused: alpha.transcript.len() - alpha.answered };
+    for (at, (without, with)) in alone.transcript.iter().zip(&alpha.transcript).enumerate() {
+        if without != with {
+            return (Err(format!("call {at} differs\n  alone: {without}\n  amid:  {with}")), seen);
+        }
+    }
+    let common = alpha.listed_all(&wire).await.intersection(&beta.made()).cloned().collect::<Vec<_>>();
+    if !common.is_empty() {
+        return (Err(format!("alpha lists what beta made: {common:?}")), seen);
+    }
+    (Ok(()), seen)
+}
+
+/// Deletes both tenants with all that they hold, and creates them anew, with the same names.
+async fn renew(server: &impl Callers, pair: Pair<'_>) {
+    let mut admin = server.client("operator").admin();
+    for name in [pair.alpha, pair.beta] {
+        let request = v1::DeleteTenantRequest {
+            reference: format!("name:{name}"),
+            cascade: true,
+            allow_missing: true,
+            ..Default::default()
+        };
+        admin.delete_tenant(request).await.unwrap();
+        let request = v1::CreateTenantRequest { tenant: Some(fixture::a_tenant(name)), ..Default::default() };
+        admin.create_tenant(request).await.unwrap();
+    }
+}

@@ -1,0 +1,278 @@
+//! What `serve` refuses when it starts: at once, with the exact reason, and without having written anything.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use jackfield_api::v1;
+use jackfield_domain::{Clock as _, SystemClock, Timestamp};
+use jackfield_testkit::fixture::a_connector;
+use jackfield_testkit::store::{Database, PoolSettings, Store};
+use jackfield_testkit::{Backend, Program, Site};
+
+/// The most that a refusal may take.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+/// What is in a directory: of each path its mode, when it was changed, and its bytes.
+type Snapshot = BTreeMap<String, (u32, i64, i64, Vec<u8>)>;
+
+/// How the server before ended: that says in what state its files are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    Stopped,
+    Killed,
+}
+
+/// Reads a directory. The index of SQLite's log is left out: it holds nothing that is not in the log, and whoever reads after
+/// a crash makes it anew.
+fn snapshot(directory: &Path) -> Snapshot {
+    fn read(path: &Path, into: &mut Snapshot) {
+        let metadata = path.symlink_metadata().unwrap();
+        if path.to_string_lossy().ends_with("-shm") {
+            return;
+        }
+        let content = if metadata.is_file() { std::fs::read(path).unwrap() } else { Vec::new() };
+        let facts = (metadata.mode(), metadata.mtime(), metadata.mtime_nsec(), content);
+        into.insert(path.to_string_lossy().into_owned(), facts);
+        if metadata.is_dir() {
+            std::fs::read_dir(path).unwrap().for_each(|entry| read(&entry.unwrap().path(), into));
+        }
+    }
+    let mut snapshot = Snapshot::new();
+    if directory.exists() {
+        read(directory, &mut snapshot);
+    }
+    snapshot
+}
+
+/// A site on which a server has run.
+async fn served(before: Before) -> Site {
+    let site = Site::new(Backend::Sqlite, Program::Jackfield);
+    site.prepare().await;
+    let process = site.start();
+    // A change, so that a killed server leaves a log behind.
+    let request = v1::CreateConnectorRequest { connector: Some(a_connector("mark")), ..Default::default() };
+    process.client("alpha").connectors().create_connector(request).await.unwrap();
+    match before {
+        Before::Stopped => process.stop(),
+        Before::Killed => process.kill(),
+    };
+    site
+}
+
+/// Runs a command that has to be refused at once, with this reason, and with nothing changed.
+#[track_caller]
+fn refuses(site: &Site, arguments: &[&str], reason: &str) {
+    refuses_with(site, arguments, &[], reason);
+}
+
+#[track_caller]
+fn refuses_with(site: &Site, arguments: &[&str], environment: &[(&str, &str)], reason: &str) {
+    let before = snapshot(site.data_dir());
+    let mut command = site.command(arguments);
+    command.envs(environment.iter().copied());
+    let begin = Instant::now();
+    let output = command.output().unwrap();
+    let took = begin.elapsed();
+    let said = String::from_utf8_lossy(&output.stderr);
+    // The log may tell more, a line each: which data keys did not open.
+    let last_words: String =
+        said.lines().filter(|line| !line.starts_with('{')).map(|line| format!("{line}\n")).collect();
+    assert_eq!(last_words, format!("jackfield: {reason}\n"), "{arguments:?}");
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+    assert!(took < AT_ONCE, "{arguments:?} took {took:?} to be refused");
+    let after = snapshot(site.data_dir());
+    let changed: Vec<_> =
+        before.iter().filter(|(path, facts)| after.get(*path) != Some(facts)).map(|(path, _)| path).collect();
+    let made: Vec<_> = after.keys().filter(|path| !before.contains_key(*path)).collect();
+    assert!(changed.is_empty() && made.is_empty(), "{reason}: changed {changed:?}, made {made:?}");
+}
+
+fn keyring(site: &Site) -> std::path::PathBuf {
+    site.data_dir().join("keyring.toml")
+}
+
+/// The id and the secret of the one key in a keyring.
+fn key(text: &str) -> [String; 2] {
+    ["id = \"", "secret = \""].map(|field| text.split(field).nth(1).unwrap().split('"').next().unwrap().to_owned())
+}
+
+/// A keyring with a fresh key.
+async fn other_keyring() -> String {
+    std::fs::read_to_string(keyring(&served(Before::Stopped).await)).unwrap()
+}
+
+async fn write_sql(site: &Site, statement: &str) {
+    let settings = PoolSettings { max_connections: 1, acquire_timeout: Duration::from_secs(5) };
+    let store = Store::connect(&Database::Sqlite(site.sqlite_file()), settings).await.unwrap();
+    store.raw_write(statement).await.unwrap();
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_keyring() {
+    let mut site = served(Before::Stopped).await;
+    std::fs::remove_file(keyring(&site)).unwrap();
+    let (keys, database) = (keyring(&site), site.sqlite_file());
+    let lost = format!(
+        "there is no keyring {}, but a database {}: restore the keyring, or remove the database if it holds nothing",
+        keys.display(),
+        database.display()
+    );
+    refuses(&site, &["serve"], &lost);
+    refuses(&site, &["serve", "--set", "mode=production"], &lost);
+    // Without a database there is nothing that a fresh key could fail to open, but production makes none.
+    site.config_mut().data_dir = site.directory().join("elsewhere");
+    let missing = format!(
+        "there is no keyring {}: restore it, or make a new one with `jackfield keys new` if the database is empty",
+        keyring(&site).display()
+    );
+    refuses(&site, &["serve", "--set", "mode=production"], &missing);
+    let environment = ["serve", "--set", "vault.provider=environment"];
+    refuses(&site, &environment, "the environment variable JACKFIELD_KEYRING of vault.variable is not set");
+    assert!(!site.data_dir().exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_keyring() {
+    for before in [Before::Stopped, Before::Killed] {
+        let site = served(before).await;
+        let own = std::fs::read_to_string(keyring(&site)).unwrap();
+        let other = other_keyring().await;
+        let ([id, _], [other_id, _]) = (key(&own), key(&other));
+        let missing = format!("data keys are wrapped with key-encryption keys that are not available: {id}");
+        std::fs::write(keyring(&site), &other).unwrap();
+        refuses(&site, &["serve"], &missing);
+        let environment = ["serve", "--set", "vault.provider=environment"];
+        refuses_with(&site, &environment, &[("JACKFIELD_KEYRING", &other)], &missing);
+
+        std::fs::write(keyring(&site), other.replace(&other_id, &id)).unwrap();
+        let wrong = format!(
+            "the key-encryption key \"{id}\" of the keyring does not open the data keys that were wrapped with it"
+        );
+        refuses(&site, &["serve"], &wrong);
+
+        std::fs::write(keyring(&site), &own).unwrap();
+        std::fs::set_permissions(keyring(&site), PermissionsExt::from_mode(0o644)).unwrap();
+        let open = format!(
+            "keyring file {} has mode 0644, so that others than its owner can use it; set it to 0600",
+            keyring(&site).display()
+        );
+        refuses(&site, &["serve"], &open);
+        std::fs::set_permissions(keyring(&site), PermissionsExt::from_mode(0o600)).unwrap();
+        site.start().stop();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_process_on_the_same_file() {
+    let site = served(Before::Stopped).await;
+    let (database, lock) = (site.sqlite_file(), site.data_dir().join("jackfield.sqlite3.lock"));
+    let in_use = format!(
+        "the database {} is in use by another process, which holds {}: stop that one first (`fuser {}` says which it is)",
+        database.display(),
+        lock.display(),
+        lock.display()
+    );
+    let first = site.start();
+    refuses(&site, &["serve"], &in_use);
+    refuses(&site, &["migrate"], &in_use);
+    assert!(site.run(&["keys", "list"]).status.success(), "what does not touch the file is not refused");
+    // However a process ends, the claim ends with it.
+    first.kill();
+    assert!(site.run(&["migrate"]).status.success());
+    site.start().stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_certificate_of_its_own() {
+    let site = served(Before::Stopped).await;
+    let expiry = Timestamp(SystemClock.now().plus_micros(-60_000_000).seconds() * 1_000_000);
+    site.pki().expire_server();
+    let output = site.run(&["serve"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let path = site.pki().path("server.pem").display().to_string();
+    // The clock may have gone on by a second in between.
+    let reason = (0..3)
+        .map(|second| {
+            let time = expiry.plus_micros(second * 1_000_000);
+            format!("the certificate of the server in {path} expired at {time}: put a new one there")
+        })
+        .find(|reason| said == format!("jackfield: {reason}\n"));
+    let reason = reason.unwrap_or_else(|| panic!("{said}"));
+    refuses(&site, &["serve"], &reason);
+    // Nothing is made either where there is nothing yet.
+    refuses(&site, &["serve", "--data-dir", "elsewhere"], &reason);
+    assert!(!site.directory().join("elsewhere").exists());
+    site.pki().renew_server();
+    site.start().stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_schema() {
+    for before in [Before::Stopped, Before::Killed] {
+        let site = served(before).await;
+        let process = site.start();
+        write_sql(&site, "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m9999_later', 0)").await;
+        match before {
+            Before::Stopped => process.stop(),
+            Before::Killed => process.kill(),
+        };
+        let newer = "the schema is newer than this program: it has the migration m9999_later, which is unknown here";
+        refuses(&site, &["serve"], newer);
+        if before == Before::Stopped {
+            refuses(&site, &["serve", "--set", "database.migrate=false"], newer);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_that_does_not_fit() {
+    let site = served(Before::Stopped).await;
+    let said = site.run(&["serve", "--set", "limits.max_callz=1"]);
+    for part in ["jackfield: flag --set limits.max_callz: ", "unknown field `max_callz`, expected"] {
+        assert!(String::from_utf8_lossy(&said.stderr).contains(part), "{said:?}");
+    }
+    let unknown = String::from_utf8_lossy(&said.stderr).trim_start_matches("jackfield: ").trim_end().to_owned();
+    refuses(&site, &["serve", "--set", "limits.max_callz=1"], &unknown);
+    let from_environment =
+        unknown.replace("flag --set limits.max_callz", "environment variable JACKFIELD__LIMITS__MAX_CALLZ");
+    refuses_with(&site, &["serve"], &[("JACKFIELD__LIMITS__MAX_CALLZ", "1")], &from_environment);
+    let public = "the configuration does not fit together:\n  - listen.plaintext: 0.0.0.0:0 is not loopback; set \
+                  listen.allow_plaintext_public to serve it without TLS";
+    refuses(&site, &["serve", "--set", "listen.plaintext=true", "--listen", "0.0.0.0:0"], public);
+}
+
+/// What is in PostgreSQL is refused in the same way.
+mod postgres {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_wrong_keyring_and_a_newer_schema() {
+        let site = Site::new(Backend::Postgres, Program::Jackfield);
+        site.prepare().await;
+        let own = std::fs::read_to_string(keyring(&site)).unwrap();
+        let other = other_keyring().await;
+        let ([id, _], [other_id, _]) = (key(&own), key(&other));
+        // Were it migrated before it is refused, this would come back.
+        site.postgres().run("delete from seaql_migrations where version like 'm0003%'");
+        let before = site.postgres().dump();
+        std::fs::write(keyring(&site), &other).unwrap();
+        let missing = format!("data keys are wrapped with key-encryption keys that are not available: {id}");
+        refuses(&site, &["serve"], &missing);
+        std::fs::write(keyring(&site), other.replace(&other_id, &id)).unwrap();
+        let wrong = format!(
+            "the key-encryption key \"{id}\" of the keyring does not open the data keys that were wrapped with it"
+        );
+        refuses(&site, &["serve"], &wrong);
+        assert_eq!(site.postgres().dump(), before);
+
+        std::fs::write(keyring(&site), &own).unwrap();
+        site.postgres().run("insert into seaql_migrations (version, applied_at) values ('m9999_later', 0)");
+        let before = site.postgres().dump();
+        let newer = "the schema is newer than this program: it has the migration m9999_later, which is unknown here";
+        refuses(&site, &["serve"], newer);
+        assert_eq!(site.postgres().dump(), before);
+    }
+}

@@ -1,0 +1,276 @@
+//! HTTP/2 and TLS abuse: attacks on the real binary by valid clients of another tenant and by strangers, while a client
+//! asks for health. The server has to end each attack in the way that is written down here, keep within 512 MiB, answer
+//! health in time, and give the memory back.
+//!
+//! The limit is held against the high-water mark that the kernel keeps for the process (`VmHWM`): it misses nothing, and
+//! needs neither a control group nor rights.
+
+mod attacks;
+mod victim;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use jackfield_api::v1;
+use jackfield_testkit::fault::Fault;
+use jackfield_testkit::process::Memory;
+use jackfield_testkit::{Backend, Client, Identity, Process, Program, Site, fixture, proof};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use rustls::client::Resumption;
+
+use self::attacks::{ATTACKS, Attack, EXPIRED};
+use self::victim::{Times, Victim};
+use self::wire::{Caller, End};
+
+/// What the process may have at most.
+const MEMORY: u64 = 512 * MIB;
+const MIB: u64 = 1024 * 1024;
+/// How far above where it was the memory may be when an attack is over.
+const LEFT: u64 = 64 * MIB;
+/// How long the server has to give it back.
+const RELIEF: Duration = Duration::from_secs(10);
+/// The 99th percentile of answers of health, in milliseconds.
+const HEALTH_MILLIS: u128 = 250;
+/// The same on a new connection, with its handshake.
+const NEW_MILLIS: u128 = 1_000;
+/// How long each attack goes on, in seconds.
+const SECONDS_VARIABLE: &str = "PROOF_ABUSE_SECONDS";
+const SECONDS: u64 = 3;
+/// Between two connections of one peer.
+const AGAIN: Duration = Duration::from_millis(20);
+/// Open files that the server may have while that is the attack.
+const FILES: u64 = 96;
+
+/// How long the certificate is good whose holder comes back with a ticket, in seconds.
+const VALID: u64 = 3;
+
+/// What came of one attack.
+#[derive(Debug)]
+struct Outcome {
+    name: &'static str,
+    ends: BTreeMap<End, usize>,
+    times: Times,
+    peak: u64,
+    resident: u64,
+    /// What is not as it should be.
+    faults: Vec<String>,
+}
+
+/// A server under attack.
+struct Field {
+    site: Site,
+    process: Process,
+    caller: Caller,
+    victim: Victim,
+    seconds: u64,
+    /// How long it may take to give memory back.
+    relief: Duration,
+    /// Resident before the attacks.
+    before: u64,
+    /// The most it had so far.
+    peak: u64,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_outlasts_every_attack() {
+    let _turn = proof::turn();
+    let seconds = proof::setting(SECONDS_VARIABLE, SECONDS);
+    let field = Field::prepare(Program::Jackfield, seconds, RELIEF).await;
+    let results = field.all().await;
+    let faults: Vec<_> = results.iter().flat_map(|result| &result.faults).collect();
+    report("abuse", &results, seconds);
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// The transport that comes with the library has to fail, or these attacks are none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stock_transport_does_not() {
+    let _turn = proof::turn();
+    let seconds = proof::setting(SECONDS_VARIABLE, SECONDS).min(2);
+    let field = Field::prepare(Program::Faulty(Fault::StockTransport), seconds, AGAIN).await;
+    let results = field.all().await;
+    report("abuse of the stock transport", &results, seconds);
+    let failed = results.iter().filter(|result| !result.faults.is_empty()).count();
+    assert!(failed >= 5, "only {failed} attacks are noticed: {results:#?}");
+}
+
+fn report(name: &str, results: &[Outcome], seconds: u64) {
+    let mut times = Times::default();
+    results.iter().for_each(|result| times.add(&result.times));
+    let peak = results.iter().map(|result| result.peak).max().unwrap_or_default() / MIB;
+    let failed = results.iter().filter(|result| !result.faults.is_empty()).count();
+    let connections: usize = results.iter().flat_map(|result| result.ends.values()).sum();
+    proof::report(&format!(
+        "{name}: attacks={} seconds={seconds} connections={connections} peak={peak}MiB health: asked={} failed={} \
+         p99={}ms new p99={}ms; attacks that succeed={failed}",
+        results.len(),
+        times.asked(),
+        times.failed,
+        times.p99(),
+        times.p99_new(),
+    ));
+}
+
+// === impl Field ===
+
+impl Field {
+    async fn prepare(program: Program, seconds: u64, relief: Duration) -> Self {
+        let mut site = Site::new(Backend::Sqlite, Program::Jackfield);
+        site.prepare().await;
+        // Large rows, so that a page of a list is as large as pages get.
+        {
+            let process = site.start();
+            let client = process.client("beta");
+            for number in 0..64 {
+                let data = fixture::object([("padding", "x".repeat(48 * 1024).as_str())]);
+                let connector = fixture::a_connector(&format!("connector {number}"));
+                let connector = Some(v1::Connector { data: Some(data), ..connector });
+                let request = v1::CreateConnectorRequest { connector, ..Default::default() };
+                client.connectors().create_connector(request).await.expect("a connector");
+            }
+            process.stop();
+        }
+        let config = site.config_mut();
+        // As long as the attacks are short.
+        config.tls.handshake_timeout = Duration::from_secs(1);
+        config.limits.write_stall_timeout = Duration::from_secs(1);
+        config.streams.idle_timeout = Duration::from_secs(1);
+        config.deadlines.default = Duration::from_secs(1);
+        site.set_program(program);
+        let process = site.start();
+        let leaf = site.pki().client(Identity::of("beta"));
+        let caller =
+            Caller { server: process.address(), tls: wire::tls(&site.pki().ca_pem(), &leaf, Resumption::disabled()) };
+        let (address, ca) = (process.address(), site.pki().ca_pem());
+        let leaf = site.pki().client(Identity::of("reader"));
+        let victim = Victim::start(move || Client::new(address, &ca, Some(&leaf)));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        victim.take();
+        let Memory { resident: before, peak } = process.memory();
+        Self { site, process, caller, victim, seconds, relief, before, peak }
+    }
+
+    async fn all(mut self) -> Vec<Outcome> {
+        let mut results = Vec::new();
+        for attack in ATTACKS {
+            results.push(self.attack(attack, self.caller.clone()).await);
+        }
+        results.push(self.without_files().await);
+        results.push(self.with_an_expired_certificate().await);
+        for result in &results {
+            let Outcome { name, ends, times, peak, resident, faults } = result;
+            eprintln!(
+                "{name}: {ends:?} health p99={}ms new={}ms failed={} peak={}MiB resident={}MiB {faults:?}",
+                times.p99(),
+                times.p99_new(),
+                times.failed,
+                peak / MIB,
+                resident / MIB
+            );
+        }
+        results
+    }
+
+    /// Lets the peers loose for the time of an attack, and looks at what is left.
+    async fn attack(&mut self, attack: Attack, caller: Caller) -> Outcome {
+        let end = tokio::time::Instant::now() + attack.least().max(Duration::from_secs(self.seconds));
+        let peers = (0..attack.peers).map(|peer| {
+            let caller = caller.clone();
+            tokio::spawn(async move {
+                let mut ends = BTreeMap::new();
+                while tokio::time::Instant::now() < end {
+                    let ended = tokio::time::timeout_at(end, (attack.run)(caller.clone(), peer)).await;
+                    *ends.entry(ended.unwrap_or(End::Held)).or_insert(0) += 1;
+                    tokio::time::sleep(AGAIN).await;
+                }
+                ends
+            })
+        });
+        let mut ends = BTreeMap::new();
+        for of_peer in futures::future::join_all(peers).await {
+            for (end, count) in of_peer.expect("a peer") {
+                *ends.entry(end).or_insert(0) += count;
+            }
+        }
+        let mut result = self.result(attack.name, ends).await;
+        result.expect_ends(&attack);
+        result
+    }
+
+    /// What the victim and the memory say.
+    async fn result(&mut self, name: &'static str, ends: BTreeMap<End, usize>) -> Outcome {
+        let times = self.victim.take();
+        let mut faults = Vec::new();
+        let mut fault = |bad: bool, text: String| faults.extend(bad.then(|| format!("{name}: {text}")));
+        fault(!self.process.is_running(), "the server has ended".to_owned());
+        fault(times.failed > 0, format!("{} questions about health were not answered", times.failed));
+        fault(times.p99() > HEALTH_MILLIS, format!("health took {} ms", times.p99()));
+        fault(times.p99_new() > NEW_MILLIS, format!("health took {} ms on a new connection", times.p99_new()));
+        let begin = Instant::now();
+        let limit = self.before + LEFT;
+        while self.process.memory().resident > limit && begin.elapsed() < self.relief {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let memory = self.process.memory();
+        fault(memory.peak > MEMORY.max(self.peak), format!("the server took {} MiB", memory.peak / MIB));
+        fault(
+            memory.resident > limit,
+            format!("{} MiB were not given back", (memory.resident - self.before.min(memory.resident)) / MIB),
+        );
+        self.peak = memory.peak;
+        Outcome { name, ends, times, peak: memory.peak, resident: memory.resident, faults }
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    fn expect_ends(&mut self, attack: &Attack) {
+        for end in self.ends.keys().filter(|end| **end != End::Held && !attack.ends.contains(end)) {
+            self.faults.push(format!("{}: it ends by {end:?}", self.name));
+        }
+        if !self.ends.contains_key(&attack.ends[0]) {
+            self.faults.push(format!("{}: it does not end by {:?}", self.name, attack.ends[0]));
+        }
+    }
+}
+
+/// Attacks that take more than peers.
+impl Field {
+    /// More connections than the server may have open files.
+    async fn without_files(&mut self) -> Outcome {
+        let silent = ATTACKS.into_iter().find(|attack| attack.name == "silent TCP").expect("an attack");
+        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
+        let few = Rlimit { current: Some(FILES), maximum: getrlimit(Resource::Nofile).maximum };
+        let before = prlimit(pid, Resource::Nofile, few).expect("fewer open files for the server");
+        let ticks = self.process.ticks();
+        let mut result = self.attack(Attack { name: "no file descriptors", ..silent }, self.caller.clone()).await;
+        let spent = self.process.ticks() - ticks;
+        prlimit(pid, Resource::Nofile, before).expect("as many open files as before");
+        // Who has a connection keeps it; a new one cannot be had.
+        result.faults.retain(|fault| !fault.contains("new connection") && !fault.contains("not answered"));
+        if spent > self.seconds * 50 {
+            result.faults.push(format!("{}: {spent} ticks of processor time in {} s", result.name, self.seconds));
+        }
+        result
+    }
+
+    /// A client whose certificate has expired, and who has tickets from before.
+    async fn with_an_expired_certificate(&mut self) -> Outcome {
+        let leaf = self.site.pki().client_for(Identity::of("beta"), Duration::from_secs(VALID));
+        let resumption = Resumption::in_memory_sessions(16);
+        let caller = Caller { tls: wire::tls(&self.site.pki().ca_pem(), &leaf, resumption), ..self.caller.clone() };
+        let begin = Instant::now();
+        let welcome = (EXPIRED.run)(caller.clone(), 0).await;
+        while begin.elapsed() < Duration::from_secs(VALID + 1) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.victim.take();
+        let mut result = self.attack(EXPIRED, caller).await;
+        if welcome != End::Answered {
+            result.faults.push(format!("{}: it was refused before it had expired: {welcome:?}", result.name));
+        }
+        result
+    }
+}

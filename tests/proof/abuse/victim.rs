@@ -1,0 +1,125 @@
+//! The client that must not notice: it asks for health all the time, on a connection of its own, and now and then on a new
+//! one. It has a thread of its own, so that the attackers beside it take nothing from it but the machine.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use jackfield_testkit::Client;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Between two new connections.
+const NEW: Duration = Duration::from_millis(250);
+/// A question that is not answered by then is as bad as can be.
+const LATE: Duration = Duration::from_secs(5);
+
+/// A thread that asks.
+pub(super) struct Victim {
+    stop: Arc<AtomicBool>,
+    times: Arc<Mutex<Times>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How long answers took since they were asked for last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Times {
+    /// On the connection that was there.
+    kept: Vec<Duration>,
+    /// On new ones, from TCP to the answer.
+    new: Vec<Duration>,
+    /// Questions without an answer.
+    pub(super) failed: usize,
+}
+
+// === impl Victim ===
+
+impl Victim {
+    /// Begins to ask; `connect` makes a new connection.
+    pub(super) fn start(connect: impl Fn() -> Client + Send + 'static) -> Self {
+        let (stop, times) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Times::default())));
+        let (stopped, noted) = (stop.clone(), times.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let _inside = runtime.enter();
+            let asking = tokio::task::LocalSet::new();
+            asking.spawn_local({
+                let (stopped, noted, kept) = (stopped.clone(), noted.clone(), connect());
+                async move {
+                    while !stopped.load(Ordering::Relaxed) {
+                        let took = ask(&kept).await;
+                        note(&noted, took, |times| &mut times.kept);
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+            });
+            asking.spawn_local(async move {
+                while !stopped.load(Ordering::Relaxed) {
+                    let took = ask(&connect()).await;
+                    note(&noted, took, |times| &mut times.new);
+                    tokio::time::sleep(NEW).await;
+                }
+            });
+            runtime.block_on(asking);
+        });
+        Self { stop, times, thread: Some(thread) }
+    }
+
+    /// What was noted since this was asked last.
+    pub(super) fn take(&self) -> Times {
+        std::mem::take(&mut self.times.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+async fn ask(client: &Client) -> Option<Duration> {
+    let begin = Instant::now();
+    let mut health = HealthClient::new(client.channel());
+    let answer = tokio::time::timeout(LATE, health.check(HealthCheckRequest::default())).await;
+    matches!(answer, Ok(Ok(_))).then(|| begin.elapsed())
+}
+
+fn note(times: &Mutex<Times>, took: Option<Duration>, list: fn(&mut Times) -> &mut Vec<Duration>) {
+    let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
+    times.failed += usize::from(took.is_none());
+    list(&mut times).push(took.unwrap_or(LATE));
+}
+
+// === impl Times ===
+
+impl Times {
+    /// The 99th percentile on the connection that was there, in milliseconds.
+    pub(super) fn p99(&self) -> u128 {
+        percentile(&self.kept)
+    }
+
+    /// The same on new connections.
+    pub(super) fn p99_new(&self) -> u128 {
+        percentile(&self.new)
+    }
+
+    pub(super) fn add(&mut self, other: &Times) {
+        self.kept.extend(&other.kept);
+        self.new.extend(&other.new);
+        self.failed += other.failed;
+    }
+
+    pub(super) fn asked(&self) -> usize {
+        self.kept.len() + self.new.len()
+    }
+}
+
+fn percentile(times: &[Duration]) -> u128 {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times.get((times.len() * 99).div_ceil(100).saturating_sub(1)).map_or(0, Duration::as_millis)
+}

@@ -1,0 +1,191 @@
+//! The canary sweep: a marked secret through every secret field of every method, on every path that such a call can go, to
+//! the real binary at its most talkative; then everything is searched that it has said, logged, sent, counted, written or
+//! kept in its memory.
+
+#[path = "../it/canary/attempts.rs"]
+mod attempts;
+mod door;
+mod memory;
+#[path = "../it/canary/plant.rs"]
+mod plant;
+#[path = "../it/canary/raw.rs"]
+mod raw;
+#[path = "../it/canary/sown.rs"]
+mod sown;
+
+use std::path::Path;
+
+use jackfield_testkit::canary::{Sweep, contains};
+use jackfield_testkit::fault::Fault;
+use jackfield_testkit::{Backend, Program, Site, proof};
+use tonic::Code;
+
+use self::door::{Collector, Door, break_secrets, mend_secrets};
+use self::plant::{SecretField, Targets, secret_fields};
+use self::sown::Sown;
+
+/// How often each path is gone with each field; the variable asks for more.
+const ROUNDS_VARIABLE: &str = "PROOF_CANARY_ROUNDS";
+const ROUNDS: usize = 1;
+
+/// What was searched and what was found.
+struct Swept {
+    canaries: usize,
+    replies: usize,
+    bytes: usize,
+    /// Where what stands.
+    hits: Vec<String>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_leave_no_trace() {
+    check(Backend::Sqlite).await;
+}
+
+mod postgres {
+    use jackfield_testkit::Backend;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn secrets_leave_no_trace() {
+        super::check(Backend::Postgres).await;
+    }
+}
+
+async fn check(backend: Backend) {
+    let _turn = proof::turn();
+    let rounds = proof::setting(ROUNDS_VARIABLE, ROUNDS);
+    let Swept { canaries, replies, bytes, hits } = sweep(backend, Program::Jackfield, rounds, |_| true).await;
+    let mib = bytes / 1024 / 1024;
+    proof::report(&format!(
+        "canary sweep on {backend:?}: canaries={canaries} replies={replies} searched={mib}MiB hits={}",
+        hits.len()
+    ));
+    assert!(hits.is_empty(), "{hits:#?}");
+    assert!(canaries >= 500 * rounds && replies >= 500 * rounds, "{canaries} canaries, {replies} replies");
+}
+
+/// A leak of each kind has to be found where it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaks_are_found() {
+    let _turn = proof::turn();
+    for (fault, place) in [
+        (Fault::PrintsRequests, "the log"),
+        (Fault::EchoesRequests, "the reply to"),
+        (Fault::DefaultAllocator, "the memory"),
+    ] {
+        let few = |field: &SecretField| field.method.name() == "CreateCredential";
+        let Swept { hits, .. } = sweep(Backend::Sqlite, Program::Faulty(fault), 1, few).await;
+        let (found, others): (Vec<_>, Vec<_>) = hits.iter().partition(|hit| hit.starts_with(place));
+        proof::report(&format!("canary sweep with {fault:?}: hits={} elsewhere={}", found.len(), others.len()));
+        assert!(!found.is_empty(), "{fault:?} is not found in {place}: {others:#?}");
+    }
+}
+
+async fn sweep(backend: Backend, program: Program, rounds: usize, wanted: fn(&SecretField) -> bool) -> Swept {
+    let collector = Collector::start().await;
+    let mut site = Site::new(backend, Program::Jackfield);
+    site.prepare().await;
+    if backend == Backend::Postgres {
+        door::let_postgres_talk(&site);
+    }
+    let log = site.directory().join("log");
+    let metrics = door::free_address();
+    let config = site.config_mut();
+    config.telemetry.log_filter = "trace".to_owned();
+    config.telemetry.otlp_endpoint = format!("http://{}", collector.address);
+    config.telemetry.prometheus_address = metrics.to_string();
+    // It keeps tokens on purpose, and what is on purpose hides what is not.
+    config.token_cache.max_tokens = 0;
+    site.keep_log(log.clone());
+    site.set_program(program);
+    let process = site.start();
+    let door = Door::new(&process);
+
+    let targets = Targets::create(&door).await;
+    let mut sown = Sown { targets, canaries: Vec::new(), replies: Vec::new() };
+    let fields: Vec<_> = secret_fields().into_iter().filter(wanted).collect();
+    for _ in 0..rounds {
+        for field in &fields {
+            sown.attempts(&door, field).await;
+        }
+    }
+    break_secrets(&site).await;
+    sown.with_failing_database(&door, &fields, "with a defect", (Code::Internal, "INTERNAL")).await;
+    mend_secrets(&site).await;
+    let away = (Code::Unavailable, "STORE_UNAVAILABLE");
+    if backend == Backend::Postgres {
+        site.postgres().set_reachable(false);
+        sown.with_failing_database(&door, &fields, "without a database", away).await;
+        site.postgres().set_reachable(true);
+    } else {
+        let store = door::store(&site).await;
+        let lock = store.write().await.unwrap();
+        sown.with_failing_database(&door, &fields, "without a database", away).await;
+        lock.rollback().await.unwrap();
+        store.close().await;
+    }
+    if program == Program::Jackfield {
+        sown.read_everything(&door).await;
+        sown.hand_out(&door, &fields).await;
+    }
+
+    if backend == Backend::Sqlite && program == Program::Jackfield {
+        let backup = site.data_dir().join("backup.sqlite3");
+        let copied = site.run(&["backup", "--to", &backup.to_string_lossy()]);
+        assert!(copied.status.success() && backup.exists(), "{copied:?}");
+    }
+    let mut places: Vec<(String, Vec<u8>)> = Vec::new();
+    // Everybody goes, and nothing is left to be done.
+    drop(door);
+    let page = door::idle(metrics).await;
+    places.push(("the page of metrics".to_owned(), page));
+    places.push(("the memory of the idle process".to_owned(), memory::of(&process)));
+    files(site.data_dir(), "running", &mut places);
+    let said = process.stop();
+    assert!(said.contains("stopped"), "{said}");
+    files(site.data_dir(), "at rest", &mut places);
+    if backend == Backend::Postgres {
+        let postgres = site.postgres();
+        let bytes = tokio::task::block_in_place(|| postgres.stored_bytes());
+        let logged = postgres.is_ours().then(|| contains(&bytes, b"violates check constraint \"broken\""));
+        assert_ne!(logged, Some(false), "the log of the database is not part of it");
+        places.push(("the database".to_owned(), bytes));
+    }
+    places.push(("what was exported".to_owned(), collector.taken()));
+    let log = std::fs::read(log).unwrap();
+    // What was searched is what it is meant to be.
+    for (what, bytes, part) in [
+        ("the log", &log, &b"\"level\":\"TRACE\""[..]),
+        ("the log", &log, b"ConnectorService/CreateConnector"),
+        ("the memory", &places[1].1, b"SQLite format 3"),
+        ("the export", &places.last().unwrap().1, b"CredentialsService/CreateCredential"),
+    ] {
+        let known = contains(bytes, part) || (backend == Backend::Postgres && what == "the memory");
+        assert!(known, "{what} is not what it is meant to be: {} bytes", bytes.len());
+    }
+    places.push(("the log".to_owned(), log));
+    places.extend(sown.replies.iter().map(|(name, reply)| (format!("the reply to {name}"), reply.bytes.clone())));
+
+    let search = Sweep::new(&sown.canaries, &[]);
+    let found = |(place, bytes): &(String, Vec<u8>)| -> Vec<String> {
+        search.found_in(bytes).into_iter().map(|what| format!("{place}: {what}")).collect()
+    };
+    Swept {
+        canaries: sown.canaries.len(),
+        replies: sown.replies.len(),
+        bytes: places.iter().map(|(_, bytes)| bytes.len()).sum(),
+        hits: places.iter().flat_map(found).collect(),
+    }
+}
+
+/// All files of a directory, whatever they are.
+fn files(directory: &Path, when: &str, places: &mut Vec<(String, Vec<u8>)>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, when, places);
+        } else {
+            places.push((format!("{} {when}", path.display()), std::fs::read(&path).unwrap_or_default()));
+        }
+    }
+}
