@@ -172,6 +172,20 @@ impl World {
         let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
         let values: Vec<String> = columns.iter().map(|(name, kind)| self.value(name, kind, count)).collect();
         let (names, values) = (names.join(", "), values.join(", "));
+        // Made at once they take a third of the time.
+        let indexes = match self.kind {
+            Kind::Sqlite => Vec::new(),
+            Kind::Postgres => {
+                let indexes = format!(
+                    "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = '{table}' AND indexdef LIKE '%USING gin%'"
+                );
+                self.sql(&indexes).await?
+            }
+        };
+        let indexes: Vec<(&str, &str)> = indexes.iter().filter_map(|line| line.split_once('|')).collect();
+        for (name, _) in &indexes {
+            self.sql(&format!("DROP INDEX {name}")).await?;
+        }
         for from in (1..=count).step_by(CHUNK) {
             let to = count.min(from + CHUNK - 1);
             let rows = match self.kind {
@@ -187,6 +201,9 @@ impl World {
                 ),
             };
             self.sql(&rows).await?;
+        }
+        for (_, made) in &indexes {
+            self.sql(made).await?;
         }
         let template = match self.kind {
             Kind::Sqlite => format!("x'{}'", TEMPLATE.replace('-', "")),
