@@ -172,7 +172,7 @@ impl World {
         let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
         let values: Vec<String> = columns.iter().map(|(name, kind)| self.value(name, kind, count)).collect();
         let (names, values) = (names.join(", "), values.join(", "));
-        // Made at once they take a third of the time.
+        // Made anew over all rows: row by row takes longer.
         let indexes = match self.kind {
             Kind::Sqlite => Vec::new(),
             Kind::Postgres => {
