@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use jackfield_domain::principal::Rights;
-use jackfield_domain::text::TenantName;
+use jackfield_domain::text::{HttpUrl, TenantName};
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, ConfigError, OPERATOR_SPIFFE};
 use crate::open;
+
+const MAX_ENDPOINT: usize = 2_048;
 
 impl Config {
     /// Checks what types cannot say.
@@ -171,6 +173,12 @@ impl Config {
         if let Err(error) = EnvFilter::try_new(&self.telemetry.log_filter) {
             problems.push(format!("telemetry.log_filter: {error}"));
         }
+        let endpoint = &self.telemetry.otlp_endpoint;
+        if !endpoint.is_empty()
+            && let Err(violation) = HttpUrl::parse("telemetry.otlp_endpoint", endpoint, MAX_ENDPOINT)
+        {
+            problems.push(format!("telemetry.otlp_endpoint: {}", violation.description));
+        }
         match self.bootstrap.tenant.as_str() {
             "" if self
                 .principals()
@@ -190,7 +198,8 @@ impl Config {
     }
 }
 
-fn is_spiffe(uri: &str) -> bool {
+/// Whether a text is a SPIFFE id that a principal can be known by.
+pub fn is_spiffe(uri: &str) -> bool {
     let rest = uri.strip_prefix("spiffe://").unwrap_or_default();
     rest.split_once('/').is_some_and(|(domain, path)| !domain.is_empty() && !path.is_empty())
 }
