@@ -13,10 +13,11 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::ERROR_DOMAIN;
-use crate::wire_scan::{self, Fault, Request};
+use crate::wire_scan::{self, Fault, Limit, Request};
 
-/// Reason of every refusal here, `ErrorReason` of the contract without its prefix.
-const REASON: &str = "MESSAGE_MALFORMED";
+/// Reasons of the refusals here, `ErrorReason` of the contract without its prefix.
+const MESSAGE_MALFORMED: &str = "MESSAGE_MALFORMED";
+const FIELD_INVALID: &str = "FIELD_INVALID";
 
 const MALFORMED: &str = "the request is not a well-formed message of its type";
 
@@ -128,15 +129,27 @@ fn decode<D: Message + Default>(request: Option<Request>, wire: &[u8]) -> Result
 
 /// The answer to a request that is not decoded.
 fn refusal(fault: Fault) -> Status {
-    let mut details = ErrorDetails::with_error_info(REASON, ERROR_DOMAIN, HashMap::new());
-    let message = match fault {
-        Fault::Malformed => MALFORMED.to_owned(),
-        Fault::Limit { field, description } => {
-            let message = format!("{field} {description}");
-            details.add_bad_request_violation(field, description);
-            message
+    let (reason, message, limits) = match fault {
+        Fault::Malformed => (MESSAGE_MALFORMED, MALFORMED.to_owned(), Vec::new()),
+        Fault::Limits(limits) => {
+            let message = match limits.as_slice() {
+                [] => MALFORMED.to_owned(),
+                [Limit { field, description }] => format!("{field} {description}"),
+                [Limit { field, description }, rest @ ..] => {
+                    format!("{field} {description} (and {} more)", rest.len())
+                }
+            };
+            (FIELD_INVALID, message, limits)
         }
     };
+    let mut metadata = HashMap::new();
+    if let [only] = limits.as_slice() {
+        metadata.insert("field".to_owned(), only.field.clone());
+    }
+    let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata);
+    for Limit { field, description } in limits {
+        details.add_bad_request_violation(field, description);
+    }
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
@@ -175,7 +188,8 @@ mod tests {
         assert_eq!(status.code(), Code::InvalidArgument);
         assert_eq!(status.message(), "connector.data nests deeper than 16 levels");
         let details = status.get_error_details();
-        assert_eq!(details.error_info().unwrap().reason, "MESSAGE_MALFORMED");
+        let info = details.error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.metadata["field"].as_str()), ("FIELD_INVALID", "connector.data"));
         let violations = &details.bad_request().unwrap().field_violations;
         assert_eq!(violations.len(), 1);
         assert_eq!(

@@ -1,6 +1,6 @@
 //! Checks the JSON-like parts of a request (`google.protobuf.Struct`, `Value`, `ListValue`) on the wire, before anything
 //! is built of them: a tree takes up to sixteen times the memory of its bytes. Nothing is allocated but the text of a
-//! refusal.
+//! refusals. All parts are read, so that a sender learns of each field that is over a limit at once.
 //!
 //! Only messages that can hold such parts are read. In these a field that may occur once must occur once: decoders merge
 //! repeats, and two halves that keep the limits can make a whole that does not. No encoder writes repeats.
@@ -34,13 +34,17 @@ const MAX_MESSAGES: usize = 100;
 pub(crate) enum Fault {
     /// It is no protobuf message, or not of its type.
     Malformed,
-    /// It is over a limit.
-    Limit {
-        /// Path of the field, such as `connector.data`.
-        field: String,
-        /// What is wrong with it, to be read after the path.
-        description: String,
-    },
+    /// It is over limits; each field stands here once, with the first limit that it is over.
+    Limits(Vec<Limit>),
+}
+
+/// A field that is over a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    /// Path of the field, such as `connector.data`.
+    pub(crate) field: String,
+    /// What is wrong with it, to be read after the path.
+    pub(crate) description: String,
 }
 
 /// A message that some method takes.
@@ -177,7 +181,8 @@ impl Table {
         Table { messages: messages.collect(), requests: requests.collect() }
     }
 
-    /// Checks one message and what is in it. `values` counts those of the JSON-like part around it.
+    /// Checks one message and what is in it. `values` counts those of the JSON-like part around it. Of such a part the
+    /// first limit is reported and the rest not read; what stands beside it is.
     fn scan(&self, message: usize, wire: &[u8], at: Position<'_>, values: &mut u32) -> Result<(), Fault> {
         let Message { role, fields } = &self.messages[message];
         let mut own_values = 0;
@@ -191,6 +196,8 @@ impl Table {
             return Err(Fault::Malformed);
         }
 
+        let mut limits = Vec::new();
+        let mut refused = [false; MAX_FIELDS];
         let mut counts = [0_u32; MAX_FIELDS];
         let mut bytes = [0_usize; MAX_FIELDS];
         let mut reader = Reader(wire);
@@ -206,24 +213,41 @@ impl Table {
             let (field, Some(count), Some(bytes)) = (&fields[slot], counts.get_mut(slot), bytes.get_mut(slot)) else {
                 return Err(Fault::Malformed);
             };
+            if refused[slot] {
+                continue; // once refused, it is not read again, however often it occurs
+            }
             *count += 1;
             // Members are counted and not values: an encoder may leave out a value that is empty.
             *values += u32::from(*role == Role::Level);
             *bytes += part.len();
             let path = Path { field, parent: at.path };
             let below = Position { path: Some(&path), messages: at.messages + 1, levels, inside };
-            if *count > field.most {
-                return Err(below.limit(field.too_many()));
+            let over = if *count > field.most {
+                Some(field.too_many())
+            } else if *bytes > field.most_bytes {
+                Some(format!("is larger than {} KiB", field.most_bytes / 1024))
+            } else if *values > MAX_VALUES {
+                Some(format!("holds more than {MAX_VALUES} values"))
+            } else {
+                None
+            };
+            refused[slot] = over.is_some();
+            let scanned = match over {
+                Some(description) => Err(below.limit(description)),
+                None => self.scan(field.child, part, below, values),
+            };
+            match scanned {
+                Err(Fault::Limits(more)) if !inside => {
+                    for limit in more {
+                        if limits.iter().all(|known: &Limit| known.field != limit.field) {
+                            limits.push(limit);
+                        }
+                    }
+                }
+                scanned => scanned?,
             }
-            if *bytes > field.most_bytes {
-                return Err(below.limit(format!("is larger than {} KiB", field.most_bytes / 1024)));
-            }
-            if *values > MAX_VALUES {
-                return Err(below.limit(format!("holds more than {MAX_VALUES} values")));
-            }
-            self.scan(field.child, part, below, values)?;
         }
-        Ok(())
+        if limits.is_empty() { Ok(()) } else { Err(Fault::Limits(limits)) }
     }
 }
 
@@ -287,7 +311,7 @@ impl Position<'_> {
             path = *parent;
         }
         names.reverse();
-        Fault::Limit { field: names.join("."), description }
+        Fault::Limits(vec![Limit { field: names.join("."), description }])
     }
 }
 

@@ -60,7 +60,11 @@ fn field(number: u64, part: &[u8]) -> Vec<u8> {
 }
 
 fn limit(field: &str, description: &str) -> Result<(), Fault> {
-    Err(Fault::Limit { field: field.into(), description: description.into() })
+    Err(Fault::Limits(vec![over(field, description)]))
+}
+
+fn over(field: &str, description: &str) -> Limit {
+    Limit { field: field.into(), description: description.into() }
 }
 
 #[test]
@@ -146,6 +150,34 @@ fn maps_of_objects() {
     let many = object([("a".to_owned(), list(vec![text(1); 1_500]))]);
     let both = Configuration { shared_settings: Some(many.clone()), meta: Some(many), ..Default::default() };
     assert_eq!(scan_configuration(both), Ok(()), "each object has limits of its own");
+}
+
+#[test]
+fn every_field_over_a_limit_is_named_once() {
+    let deep = nested(17, false);
+    let large = object([("a".to_owned(), text(MAX_BYTES))]);
+    let settings = WorkflowSettings { enabled: true, settings: Some(deep.clone()) };
+    let configuration = Configuration {
+        shared_settings: Some(deep),
+        meta: Some(large),
+        workflow_settings: (0..300).map(|key| (key.to_string(), settings.clone())).collect(),
+        ..Default::default()
+    };
+    let Err(Fault::Limits(mut limits)) = scan_configuration(configuration.clone()) else { panic!("it is accepted") };
+    limits.sort_by(|a, b| a.field.cmp(&b.field));
+    assert_eq!(
+        limits,
+        [
+            over("configuration.meta", "is larger than 64 KiB"),
+            over("configuration.shared_settings", "nests deeper than 16 levels"),
+            over("configuration.workflow_settings", "has more than 256 entries"),
+            over("configuration.workflow_settings.settings", "nests deeper than 16 levels"),
+        ]
+    );
+    // What is no message at all is not taken apart.
+    let message = CreateConfigurationRequest { configuration: Some(configuration), ..Default::default() };
+    let cut = [message.encode_to_vec(), vec![0x08]].concat();
+    assert_eq!(request(PACKAGE, CreateConfigurationRequest::NAME).unwrap().scan(&cut), Err(Fault::Malformed));
 }
 
 #[test]

@@ -174,6 +174,9 @@ on_both! {
         let fresh = v1::DestroyConfigurationRequest { etag: team.etag, ..destroy("ext:Team A", &credential) };
         assert!(destroyed(&client, fresh).await);
         refuse_name(&client, "ext:Team A", &credential, Code::NotFound, "CONFIGURATION_NOT_FOUND").await;
+        let result = client.configurations().get_configuration(get("ext:Team A", &credential)).await;
+        let absent = expect_status(result, Code::NotFound, "CONFIGURATION_NOT_FOUND");
+        assert_eq!((absent.metadata("reference"), absent.metadata("credential")), ("ext:Team A", &*credential));
         let missing = v1::DestroyConfigurationRequest { allow_missing: true, ..destroy("ext:Team A", &credential) };
         assert!(!destroyed(&client, missing).await);
     }

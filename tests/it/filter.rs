@@ -25,6 +25,17 @@ on_both! {
             // Letter case counts nowhere, and not only in ASCII.
             ("ärzte", &["gmail"]),
             ("ÄRZTE", &["gmail"]),
+            ("LOGIN", &["gmail"]),
+            ("postmaster", &["gmail"]),
+            ("sso.EXAMPLE.net/authorize", &["giants"]),
+            ("/certs", &["giants"]),
+            ("api_token", &["decoy"]),
+            ("gallery", &["street"]),
+            ("licence.example", &["street"]),
+            ("x-region", &["quotes"]),
+            ("europe", &["quotes"]),
+            ("x-hush", &["quotes"]),
+            ("whisper", &[]),
             ("große", &["street"]),
             ("STRASSE", &["street"]),
             // Words in a row must all be there, quoted ones as they stand.
@@ -36,7 +47,7 @@ on_both! {
             // A text of one field does not go on in the next.
             ("\"Giants OAUTH2\"", &[]),
         ]).await;
-        world.check(List::Connections, &[("client-X", &["saml", "plain"]), ("SAML2", &["saml"]), ("offline", &["plain"])]).await;
+        world.check(List::Connections, &[("client-X", &["saml", "plain"]), ("SAML2", &["saml"]), ("app.example.org/callback", &["saml"]), ("ch", &["saml"]), ("offline", &["plain"])]).await;
         world.check(List::Credentials, &[("ÉVÉ", &["stale"]), ("cred-é1", &["valid"]), ("ada", &["valid", "expired"])]).await;
         world.check(List::Configurations, &[("TEAM", &["team"]), ("sync", &["team"]), ("évé", &["of stale"])]).await;
         world.check(List::Keys, &[("trust_bundle", &["bundle"]), ("\"test root\"", &[]), ("BUNDLE", &["bundle"])]).await;

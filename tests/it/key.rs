@@ -3,6 +3,7 @@
 mod facts;
 mod identity;
 mod pem;
+mod unusable;
 
 use jackfield_api::v1;
 use jackfield_domain::Resource;

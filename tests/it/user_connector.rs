@@ -97,10 +97,17 @@ on_both! {
             };
             assert_eq!(answer, expected, "{request:?}");
         }
-        for request in [get(&link.id, "", ""), get("", "ada", "name:Gmail"), get("", "ada", "name:no such")] {
+        for request in [get(&link.id, "", ""), get("", "ada", "name:Gmail")] {
             let result = client.user_connectors().get_user_connector(request).await;
             expect_status(result, Code::NotFound, "USER_CONNECTOR_NOT_FOUND");
         }
+        // A link is named by two fields, and the answer says both as they were sent.
+        let result = client.user_connectors().get_user_connector(get("", "ada", "name:Gmail")).await;
+        let absent = expect_status(result, Code::NotFound, "USER_CONNECTOR_NOT_FOUND");
+        assert_eq!((absent.metadata("user_id"), absent.metadata("connector")), ("ada", "name:Gmail"));
+        let result = client.user_connectors().get_user_connector(get("", "ada", "name:no such")).await;
+        let absent = expect_status(result, Code::NotFound, "CONNECTOR_NOT_FOUND");
+        assert_eq!(absent.metadata("reference"), "name:no such");
     }
 
     /// The Fiscus rule: removing a connector clears its tokens and its configurations.

@@ -152,6 +152,26 @@ pub const DEFAULT_SCOPE: &str = "profile email openid";
 /// Default of [`ConnectionSettings::user_id_expression`] (Authress).
 pub const DEFAULT_USER_ID_EXPRESSION: &str = "{sub}";
 
+/// Checks a template that gives the user id: names in braces, and text around them. One without a name would make all
+/// users one.
+pub fn check_user_id_expression(field: &str, expression: &str) -> Result<(), Violation> {
+    let mut rest = expression;
+    let mut names = 0;
+    while let Some(at) = rest.find(['{', '}']) {
+        let inner = rest[at..].strip_prefix('{').and_then(|inner| inner.split_once('}'));
+        match inner {
+            Some((name, _)) if name.trim().is_empty() => return Err(Violation::field(field, "has empty braces")),
+            Some((name, after)) if !name.contains('{') => rest = after,
+            _ => return Err(Violation::field(field, "has braces that do not pair, or nest")),
+        }
+        names += 1;
+    }
+    match names {
+        0 => Err(Violation::field(field, "must have at least one name in braces, such as {sub}")),
+        _ => Ok(()),
+    }
+}
+
 /// Column of a sealed client secret.
 pub fn client_secret_column(secret_id: &str) -> String {
     format!("client_secret/{secret_id}")

@@ -22,7 +22,13 @@ pub enum Error {
     Invalid(Vec<Violation>),
     /// There is no such resource, or the caller may not see it.
     #[error("{resource} not found")]
-    NotFound { resource: Resource, reference: String },
+    NotFound {
+        resource: Resource,
+        /// What the caller named it by; empty if only `by` does.
+        reference: String,
+        /// Other fields of the request that name it or narrow the search, and their values.
+        by: Vec<(&'static str, String)>,
+    },
     /// The id, name or external id belongs to another resource.
     #[error("{resource} exists already")]
     Taken { resource: Resource, what: Taken, value: String },
@@ -32,7 +38,7 @@ pub enum Error {
     /// Other resources use this one.
     #[error("{resource} is in use")]
     InUse { resource: Resource, id: String, by: Vec<Use> },
-    /// The resource is in a state that does not allow the call.
+    /// The resource is in a state that does not allow the call. The id is empty while there is none yet.
     #[error("precondition failed")]
     Precondition { reason: Precondition, resource: Resource, id: String, message: String },
     /// The request id was used before with another body.
@@ -145,7 +151,17 @@ impl Error {
 
     /// For a reference that names nothing the caller may see.
     pub fn not_found(resource: Resource, reference: impl std::fmt::Display) -> Self {
-        Error::NotFound { resource, reference: reference.to_string() }
+        Error::NotFound { resource, reference: reference.to_string(), by: Vec::new() }
+    }
+
+    /// For what other fields than a reference name, or name together with it.
+    pub fn not_found_by(
+        resource: Resource,
+        reference: Option<&crate::reference::Ref>,
+        by: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Self {
+        let reference = reference.map(ToString::to_string).unwrap_or_default();
+        Error::NotFound { resource, reference, by: by.into_iter().collect() }
     }
 
     /// For a state that does not allow the call.
@@ -280,7 +296,7 @@ impl Violation {
         Self::new(ViolationKind::Filter, "filter", description)
     }
 
-    /// For a message that nests too deep or holds too much.
+    /// For what is not well-formed: a message, or a header that belongs to the call.
     pub fn malformed(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self::new(ViolationKind::Malformed, field, description)
     }
@@ -293,7 +309,8 @@ impl Violation {
 
     /// For a masked placeholder sent as a secret.
     pub fn placeholder(field: impl Into<String>) -> Self {
-        let description = "is a masked placeholder, not a secret; leave the field out to keep the stored secret";
+        let description =
+            "is a masked placeholder, not a secret; an update keeps the stored secret if the field is left out";
         Self::new(ViolationKind::Placeholder, field, description)
     }
 

@@ -27,9 +27,9 @@ impl JsonObject {
         let mut values = 0;
         let object = JsonObject(object);
         match check_object(&object.0, 1, &mut values) {
-            Err(description) => Err(Violation::malformed(field, description)),
+            Err(description) => Err(Violation::field(field, description)),
             Ok(()) if object.size() > MAX_BYTES => {
-                Err(Violation::malformed(field, format!("is larger than {} KiB", MAX_BYTES / 1024)))
+                Err(Violation::field(field, format!("is larger than {} KiB", MAX_BYTES / 1024)))
             }
             Ok(()) => Ok(object),
         }

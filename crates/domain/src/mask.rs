@@ -18,6 +18,15 @@ pub enum Mask {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path(Vec<String>);
 
+/// Why a text is no path.
+#[derive(Debug)]
+enum PathFault {
+    /// What is wrong, to be read after the path.
+    Text(&'static str),
+    /// Below these segments stands one that would need backquotes, if it is a map key.
+    Unquoted(Vec<String>),
+}
+
 // === impl Mask ===
 
 impl Mask {
@@ -44,6 +53,9 @@ impl Mask {
                 Ok(path) if output_only.iter().any(|pattern| path.is_at_or_below(pattern)) => {}
                 Ok(path) if known.iter().any(|pattern| path.is_at_or_above(pattern)) => listed.push(path),
                 Ok(_) => violations.push(Violation::field(field, format!("path \"{}\" is unknown", readable(text)))),
+                Err(PathFault::Unquoted(above)) if !known.iter().any(|pattern| has_keys(pattern, &above)) => {
+                    violations.push(Violation::field(field, format!("path \"{}\" is unknown", readable(text))));
+                }
                 Err(wrong) => {
                     violations.push(Violation::field(field, format!("path \"{}\" {wrong}", readable(text))));
                 }
@@ -90,7 +102,7 @@ impl Mask {
 impl Path {
     /// Splits at dots. A map key with other characters than letters, digits, "_" and "-" stands in backquotes, a backquote
     /// in it is doubled.
-    fn parse(text: &str) -> Result<Self, &'static str> {
+    fn parse(text: &str) -> Result<Self, PathFault> {
         if text == "*" {
             return Ok(Path(vec!["*".to_owned()]));
         }
@@ -106,18 +118,16 @@ impl Path {
             };
             let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
             if segment.is_empty() {
-                return Err("has a blank part");
+                return Err(PathFault::Text("has a blank part"));
             }
             if !rest.starts_with('`') && !segment.chars().all(plain) {
-                return Err(
-                    "needs backquotes around a map key with other characters than letters, digits, \"_\" and \"-\"",
-                );
+                return Err(PathFault::Unquoted(segments));
             }
             segments.push(segment);
             rest = match after.strip_prefix('.') {
                 Some(rest) => rest,
                 None if after.is_empty() => return Ok(Path(segments)),
-                None => return Err("has something between a closing backquote and the next dot"),
+                None => return Err(PathFault::Text("has something between a closing backquote and the next dot")),
             };
         }
     }
@@ -138,12 +148,29 @@ impl Path {
     }
 }
 
+impl std::fmt::Display for PathFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            PathFault::Text(text) => text,
+            PathFault::Unquoted(_) => {
+                "needs backquotes around a map key with other characters than letters, digits, \"_\" and \"-\""
+            }
+        })
+    }
+}
+
+/// Whether map keys stand below a path in a pattern.
+fn has_keys(pattern: &str, above: &[String]) -> bool {
+    let mut pattern = pattern.split('.');
+    above.iter().all(|segment| pattern.next() == Some(segment.as_str())) && pattern.next() == Some("*")
+}
+
 /// The segment up to the closing backquote, and what follows.
-fn quoted_segment(quoted: &str) -> Result<(String, &str), &'static str> {
+fn quoted_segment(quoted: &str) -> Result<(String, &str), PathFault> {
     let mut segment = String::new();
     let mut rest = quoted;
     loop {
-        let (part, after) = rest.split_once('`').ok_or("has an open backquote")?;
+        let (part, after) = rest.split_once('`').ok_or(PathFault::Text("has an open backquote"))?;
         segment.push_str(part);
         match after.strip_prefix('`') {
             Some(more) => {
@@ -174,6 +201,16 @@ mod tests {
     fn parse(paths: &[&str]) -> Result<Mask, Vec<Violation>> {
         let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
         Mask::parse("update_mask", Some(&paths), KNOWN, OUTPUT_ONLY)
+    }
+
+    #[test]
+    fn backquotes_are_spoken_of_where_map_keys_are() {
+        let said = |path: &str| parse(&[path]).unwrap_err()[0].description.clone();
+        for path in ["name ", "generic.authentication_url ", "a b", "nothing.a b"] {
+            assert_eq!(said(path), format!("path \"{path}\" is unknown"));
+        }
+        assert!(said("workflow_settings.my flow").contains("needs backquotes"));
+        assert!(said("labels.a+b").contains("needs backquotes"));
     }
 
     #[test]

@@ -28,18 +28,31 @@ impl Secret {
         Self(Zeroizing::new(value))
     }
 
-    /// Checks a text that a caller sent: 1 to `max_chars` characters, and not a masked placeholder.
+    /// Checks a text that a caller sent: 1 to `max_chars` characters, not blank, and not a masked placeholder.
     pub fn parse(field: &str, value: String, max_chars: usize) -> Result<Self, Violation> {
         let secret = Self::new(value);
         let value = secret.expose();
         if value.is_empty() {
             return Err(Violation::field(field, "must not be empty"));
         }
+        if value.trim().is_empty() {
+            return Err(Violation::field(field, "must not be blank"));
+        }
         if value.chars().count() > max_chars {
             return Err(Violation::field(field, format!("must be at most {max_chars} characters long")));
         }
         if is_placeholder(value) {
             return Err(Violation::placeholder(field));
+        }
+        Ok(secret)
+    }
+
+    /// As [`Secret::parse`], for what travels in a header or a form: without control characters, which could end the
+    /// header and begin another.
+    pub fn parse_line(field: &str, value: String, max_chars: usize) -> Result<Self, Violation> {
+        let secret = Self::parse(field, value, max_chars)?;
+        if secret.expose().contains(char::is_control) {
+            return Err(Violation::field(field, "must not contain control characters"));
         }
         Ok(secret)
     }
@@ -71,7 +84,6 @@ fn is_placeholder(value: &str) -> bool {
     };
     let bare = value.trim_matches(|c: char| matches!(c, '[' | ']' | '<' | '>' | '(' | ')' | '{' | '}' | '*' | '_'));
     all_masked
-        || value.is_empty()
         || ["redacted", "masked", "hidden", "secret_redacted", "unchanged", "filtered"]
             .iter()
             .any(|word| bare.eq_ignore_ascii_case(word))
@@ -80,17 +92,30 @@ fn is_placeholder(value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ViolationKind;
 
     #[test]
     fn placeholders_are_refused_and_real_secrets_are_not() {
-        for placeholder in
-            ["****", "********", "REDACTED", "[redacted]", "<masked>", "•••••", "xxxx", "   ", "**REDACTED**"]
+        for placeholder in ["****", "********", "REDACTED", "[redacted]", "<masked>", "•••••", "xxxx", "**REDACTED**"]
         {
             assert!(Secret::parse("password", placeholder.into(), 99).is_err(), "{placeholder}");
         }
         for real in ["basicPassword", "a*b*c", "*1*", "xxy", "hunter2", "..x", "**"] {
             assert!(Secret::parse("password", real.into(), 99).is_ok(), "{real}");
         }
+    }
+
+    #[test]
+    fn a_blank_secret_is_called_blank_and_a_line_has_no_controls() {
+        for blank in [" ", " \t\n"] {
+            let violation = Secret::parse("password", blank.into(), 99).unwrap_err();
+            assert_eq!((&*violation.description, violation.kind), ("must not be blank", ViolationKind::Field));
+        }
+        for broken in ["a\r\nX-Injected: 1", "a\0", "\u{85}a"] {
+            assert!(Secret::parse("password", broken.into(), 99).is_ok());
+            assert!(Secret::parse_line("password", broken.into(), 99).is_err(), "{broken:?}");
+        }
+        assert!(Secret::parse_line("password", "pass wörd".into(), 99).is_ok());
     }
 
     #[test]

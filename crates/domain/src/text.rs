@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Violation;
 
 pub(crate) use maps::readable;
-pub use maps::{Headers, Labels, Parameters, header_name, secret_headers};
+pub use maps::{Headers, Labels, Parameters, header_name, map_entry, secret_headers};
 pub use url::{HttpUrl, RedirectUri};
 
 macro_rules! texts {
@@ -91,6 +91,7 @@ const MAX_SCOPE: usize = 256;
 
 /// What marks an external id in a reference.
 pub(crate) const EXTERNAL_PREFIX: &str = "ext:";
+const PREFIX_TWICE: &str = "must not begin with \"ext:\" twice";
 
 /// Officially assigned codes of ISO 3166-1.
 const COUNTRIES: &str = "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS \
@@ -124,7 +125,7 @@ impl ExternalId {
         let value = value.trim();
         let value = value.strip_prefix(EXTERNAL_PREFIX).unwrap_or(value).trim();
         if value.starts_with(EXTERNAL_PREFIX) {
-            return Err(Violation::field(field, "must not begin with \"ext:\" twice"));
+            return Err(Violation::field(field, PREFIX_TWICE));
         }
         bounded_text(field, value, MAX_EXTERNAL_ID, false).map(Self)
     }
@@ -133,8 +134,12 @@ impl ExternalId {
 // === impl Slug ===
 
 impl Slug {
-    /// Parses the external id of a connection.
+    /// Parses the external id of a connection; a leading "ext:" is treated as [`ExternalId::parse`] does.
     pub fn parse(field: &str, value: &str) -> Result<Self, Violation> {
+        let value = value.strip_prefix(EXTERNAL_PREFIX).unwrap_or(value);
+        if value.starts_with(EXTERNAL_PREFIX) {
+            return Err(Violation::field(field, PREFIX_TWICE));
+        }
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
         if value.is_empty() || value.chars().count() > MAX_SLUG || !value.chars().all(allowed) {
             let description = format!("must be 1 to {MAX_SLUG} letters, digits, \"-\", \"_\", \".\" or \":\"");
@@ -192,15 +197,31 @@ impl Scopes {
     /// Parses scopes separated by blanks, at most `max` characters in all; an empty text is no scope.
     pub fn parse(field: &str, value: &str, max: usize) -> Result<Self, Violation> {
         let value = bounded_text(field, value, max, true)?;
-        Self::collect(field, value.split(' ').filter(|scope| !scope.is_empty()), max)
+        match value.contains(|c: char| c.is_whitespace() && c != ' ') {
+            true => Err(Violation::field(field, "must be scopes separated by blanks")),
+            false => Ok(Self::collect(value.split(' ').filter(|scope| !scope.is_empty()))),
+        }
     }
 
-    /// Parses a list of scopes: at most 100, each 1 to 256 characters without blanks.
-    pub fn parse_list<S: AsRef<str>>(field: &str, values: &[S]) -> Result<Self, Violation> {
+    /// Parses a list of scopes: at most 100, each 1 to 256 characters without blanks; all that are wrong are reported.
+    pub fn parse_list<S: AsRef<str>>(field: &str, values: &[S]) -> Result<Self, Vec<Violation>> {
         if values.len() > MAX_SCOPES {
-            return Err(Violation::field(field, format!("must be at most {MAX_SCOPES} scopes")));
+            return Err(vec![Violation::field(field, format!("must be at most {MAX_SCOPES} scopes"))]);
         }
-        Self::collect(field, values.iter().map(AsRef::as_ref), MAX_SCOPE)
+        let check = |(index, value): (usize, &S)| {
+            let (field, value) = (format!("{field}[{index}]"), value.as_ref());
+            match bounded_text(&field, value, MAX_SCOPE, false) {
+                Ok(_) if value.contains(char::is_whitespace) => {
+                    Some(Violation::field(field, "must be a scope without blanks"))
+                }
+                checked => checked.err(),
+            }
+        };
+        let violations: Vec<Violation> = values.iter().enumerate().filter_map(check).collect();
+        match violations.is_empty() {
+            true => Ok(Self::collect(values.iter().map(AsRef::as_ref))),
+            false => Err(violations),
+        }
     }
 
     /// Wraps scopes that were parsed before they were stored.
@@ -213,19 +234,9 @@ impl Scopes {
         &self.0
     }
 
-    fn collect<'a>(field: &str, values: impl Iterator<Item = &'a str>, max: usize) -> Result<Self, Violation> {
+    fn collect<'a>(values: impl Iterator<Item = &'a str>) -> Self {
         let mut seen = BTreeSet::new();
-        let mut scopes = Vec::new();
-        for value in values {
-            bounded_text(field, value, max, false)?;
-            if value.contains(char::is_whitespace) {
-                return Err(Violation::field(field, "must be scopes without blanks"));
-            }
-            if seen.insert(value) {
-                scopes.push(value.to_owned());
-            }
-        }
-        Ok(Self(scopes))
+        Self(values.filter(|value| seen.insert(*value)).map(str::to_owned).collect())
     }
 }
 

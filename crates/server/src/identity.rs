@@ -45,7 +45,8 @@ pub struct Principals {
 /// Why a certificate is nobody's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
-    #[error("no client certificate was presented")]
+    /// On a listener with TLS the handshake has refused it already.
+    #[error("a connection without TLS has no client certificate, and listen.plaintext_principal names nobody for it")]
     NoCertificate,
     #[error("the client certificate cannot be read")]
     Unreadable,

@@ -40,7 +40,8 @@ pub struct ClientRequest {
     pub days: u32,
 }
 
-/// Makes whatever of the development certificates is missing; whether something was.
+/// Makes whatever of the development certificates is missing; whether something was. Of several processes that start on
+/// one directory at once one makes them, and the others wait for it.
 ///
 /// # Errors
 /// A certificate without its key or the reverse is not overwritten.
@@ -50,6 +51,7 @@ pub fn ensure(directory: &Path, clock: &dyn Clock) -> Result<bool, PkiError> {
         .mode(0o700)
         .create(directory)
         .map_err(|source| PkiError::File { path: directory.to_owned(), source })?;
+    let _alone = alone(directory).map_err(|source| PkiError::File { path: directory.to_owned(), source })?;
     let ca = pair_exists(directory, "ca")?;
     if !ca {
         make_authority(directory, clock)?;
@@ -80,6 +82,13 @@ pub fn issue_client(
     params.subject_alt_names = vec![SanType::URI(request.spiffe.as_str().try_into()?)];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     write_signed(directory, out, &request.name, &params)
+}
+
+/// A lock on a directory, until it is dropped.
+fn alone(directory: &Path) -> std::io::Result<std::fs::File> {
+    let lock = std::fs::File::open(directory)?;
+    lock.lock()?;
+    Ok(lock)
 }
 
 fn make_authority(directory: &Path, clock: &dyn Clock) -> Result<(), PkiError> {
@@ -162,4 +171,22 @@ fn write_new(path: &Path, content: &str, mode: u32) -> Result<(), PkiError> {
 
 fn read(path: &Path) -> Result<String, PkiError> {
     std::fs::read_to_string(path).map_err(|source| PkiError::File { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use jackfield_domain::SystemClock;
+
+    use super::*;
+
+    #[test]
+    fn of_several_that_start_at_once_one_makes_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let pki = directory.path().join("data/pki");
+        let made: Vec<bool> = std::thread::scope(|scope| {
+            let starts: Vec<_> = (0..8).map(|_| scope.spawn(|| ensure(&pki, &SystemClock).unwrap())).collect();
+            starts.into_iter().map(|start| start.join().unwrap()).collect()
+        });
+        assert_eq!(made.iter().filter(|made| **made).count(), 1);
+    }
 }

@@ -203,14 +203,9 @@ async fn configuration_locked(
 }
 
 fn not_found(reference: &ConfigurationRef) -> Error {
-    match (&reference.configuration, &reference.credential) {
-        (Some(configuration), Some(credential)) => {
-            Error::not_found(Resource::Configuration, format!("{configuration} of {credential}"))
-        }
-        (Some(configuration), None) => Error::not_found(Resource::Configuration, configuration),
-        (None, Some(credential)) => Error::not_found(Resource::Configuration, format!("default of {credential}")),
-        (None, None) => Error::not_found(Resource::Configuration, ""),
-    }
+    let ConfigurationRef { configuration, credential } = reference;
+    let by = credential.as_ref().map(|credential| ("credential", credential.to_string()));
+    Error::not_found_by(Resource::Configuration, configuration.as_ref(), by)
 }
 
 fn needs_credential(field: &str, description: &str) -> Error {

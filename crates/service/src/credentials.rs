@@ -46,7 +46,7 @@ impl Services {
             let connector = txn.connector_hold(tenant, &draft.connector).await?;
             let connector = connector.ok_or_else(|| Error::not_found(Resource::Connector, &draft.connector))?.id;
             let connection = connection_of(txn, tenant, draft.connection.as_ref(), connector).await?;
-            let link = link_of(txn, tenant, &draft.user_id, connector).await?;
+            let link = link_of(txn, tenant, &draft.user_id, (connector, &draft.connector)).await?;
             let key = key_of(txn, tenant, &draft.material).await?;
             let former = txn.credential_fetch_default_for_update(tenant, link).await?;
             if former.is_none() && draft.is_default == Some(false) {

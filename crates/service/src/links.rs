@@ -78,12 +78,16 @@ impl Services {
         let now = self.now();
         let found = match link {
             UserConnectorRef::Id(id) => read.user_connector_fetch(tenant, *id, now).await?,
-            UserConnectorRef::Pair { user_id, connector } => match read.connector_find(tenant, connector).await? {
-                Some(connector) => read.user_connector_fetch_pair(tenant, user_id, connector.id, now).await?,
-                None => None,
-            },
+            UserConnectorRef::Pair { user_id, connector } => {
+                let found = read.connector_find(tenant, connector).await?;
+                let found = found.ok_or_else(|| Error::not_found(Resource::Connector, connector))?;
+                read.user_connector_fetch_pair(tenant, user_id, found.id, now).await?
+            }
         };
-        found.ok_or_else(|| Error::not_found(Resource::UserConnector, link_text(link)))
+        found.ok_or_else(|| match link {
+            UserConnectorRef::Id(id) => Error::not_found(Resource::UserConnector, id),
+            UserConnectorRef::Pair { user_id, connector } => no_link(user_id, connector),
+        })
     }
 
     /// The connector that narrows a list.
@@ -108,11 +112,21 @@ pub(crate) async fn link_of(
     txn: &Writer,
     tenant: TenantId,
     user_id: &UserId,
-    connector: ConnectorId,
+    (connector, named): (ConnectorId, &Ref),
 ) -> Result<UserConnectorId> {
     // The link is the parent of defaults: who makes or moves one holds it.
     let link = txn.user_connector_lock_pair(tenant, user_id, connector).await?;
-    link.ok_or_else(|| Error::not_found(Resource::UserConnector, format!("{user_id} and {connector}")))
+    link.ok_or_else(|| no_link(user_id, named))
+}
+
+/// For a user who is not linked to a connector that exists.
+fn no_link(user_id: &UserId, connector: &Ref) -> Error {
+    Error::not_found_by(Resource::UserConnector, None, pair(user_id, connector))
+}
+
+/// A user and a connector, as the details of an error name them.
+pub(crate) fn pair(user_id: &UserId, connector: &Ref) -> [(&'static str, String); 2] {
+    [("user_id", user_id.to_string()), ("connector", connector.to_string())]
 }
 
 async fn find_in_txn(
@@ -127,12 +141,5 @@ async fn find_in_txn(
             Some(connector) => txn.user_connector_fetch_pair(tenant, user_id, connector.id, now).await,
             None => Ok(None),
         },
-    }
-}
-
-fn link_text(link: &UserConnectorRef) -> String {
-    match link {
-        UserConnectorRef::Id(id) => id.to_string(),
-        UserConnectorRef::Pair { user_id, connector } => format!("{user_id} and {connector}"),
     }
 }

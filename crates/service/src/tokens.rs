@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::caller::Caller;
 use crate::credentials::material_place;
+use crate::links::pair;
 use crate::material;
 use crate::open::Services;
 use crate::token_cache::Reading;
@@ -149,7 +150,7 @@ impl Services {
         };
         let link = read.user_connector_fetch_pair(tenant, user_id, found.id, self.now()).await?;
         let resource = if link.is_some() { Resource::Credential } else { Resource::UserConnector };
-        Ok(Error::not_found(resource, format!("{user_id} and {connector}")))
+        Ok(Error::not_found_by(resource, None, pair(user_id, connector)))
     }
 
     /// The material of a credential, with the facts that belong to it: if they were read before a change and the material

@@ -12,6 +12,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
+use x509_parser::x509::X509Version;
 
 use names::distinguished_name;
 
@@ -34,7 +35,8 @@ pub(crate) fn check(
         parsed.iter().zip(&chain).map(|(certificate, der)| facts(certificate, der)).collect::<Result<_>>()?;
     match (kind, private_key) {
         (KeyKind::ClientIdentity, Some(private_key)) => {
-            check_private_key(&chain, private_key)?;
+            check_version(&parsed[0])?;
+            check_private_key(&chain, &certificates[0], private_key)?;
             check_chain(&parsed)?;
             check_usage(&parsed[0])?;
         }
@@ -46,7 +48,11 @@ pub(crate) fn check(
         }
         (KeyKind::TrustBundle, None) => {
             if let Some(index) = certificates.iter().position(|certificate| !certificate.is_ca) {
-                let description = format!("holds a certificate that is not a CA, the one numbered {}", index + 1);
+                let description = format!(
+                    "must hold only CAs when no private key is given; certificate {} is not one (a client identity \
+                     needs its private_key_pem)",
+                    index + 1
+                );
                 return Err(Violation::field(CERTIFICATES, description).into());
             }
         }
@@ -54,7 +60,8 @@ pub(crate) fn check(
     let expired = certificates.iter().find(|certificate| certificate.not_after <= now);
     if let Some(CertificateFacts { subject, not_after, .. }) = expired {
         let message = format!("the certificate of {subject} expired at {not_after}");
-        return Err(Error::precondition(Precondition::KeyExpired, Resource::Key, subject, message));
+        // The key has no id yet.
+        return Err(Error::precondition(Precondition::KeyExpired, Resource::Key, "", message));
     }
     Ok(certificates)
 }
@@ -84,17 +91,46 @@ fn parse_x509<'a>(chain: &'a [CertificateDer<'static>]) -> Result<Vec<X509Certif
     chain.iter().enumerate().map(parse).collect()
 }
 
+/// Only version 3 has extensions, without which nothing in TLS says what a certificate is for: rustls, for one, takes no
+/// other.
+fn check_version(leaf: &X509Certificate<'_>) -> Result<()> {
+    if leaf.version() == X509Version::V3 {
+        return Ok(());
+    }
+    let version = leaf.version().0.saturating_add(1); // counted from 0 in DER
+    let description = format!(
+        "the first certificate is X.509 version {version}, which TLS cannot use: issue it as version 3, with extensions"
+    );
+    Err(Violation::field(CERTIFICATES, description).into())
+}
+
 /// The private key must parse and belong to the first certificate. What the parser says is not passed on: it has seen
 /// the key.
-fn check_private_key(chain: &[CertificateDer<'static>], private_key: &Secret) -> Result<()> {
-    let key = PrivateKeyDer::from_pem_slice(private_key.expose().as_bytes()).map_err(|_| {
-        Violation::field(PRIVATE_KEY, "is not an unencrypted private key in PEM (PKCS #8, SEC 1, PKCS #1)")
+fn check_private_key(chain: &[CertificateDer<'static>], leaf: &CertificateFacts, private_key: &Secret) -> Result<()> {
+    let keys: Result<Vec<_>, _> = PrivateKeyDer::pem_slice_iter(private_key.expose().as_bytes()).collect();
+    let key = match keys.as_deref() {
+        Ok([key]) => key,
+        Ok([_, _, ..]) => return Err(Violation::field(PRIVATE_KEY, "must hold one private key, not several").into()),
+        Ok([]) | Err(_) => {
+            let description = "is not an unencrypted private key in PEM (PKCS #8, SEC 1, PKCS #1)";
+            return Err(Violation::field(PRIVATE_KEY, description).into());
+        }
+    };
+    let signing = aws_lc_rs::sign::any_supported_type(key).map_err(|_| {
+        let usable = "RSA of 2,048 to 8,192 bits, ECDSA P-256, P-384 or P-521, or Ed25519";
+        let description =
+            format!("is no key that TLS can use: {usable}; the certificate says {}", leaf.public_key_algorithm);
+        Violation::field(PRIVATE_KEY, description)
     })?;
-    let signing = aws_lc_rs::sign::any_supported_type(&key)
-        .map_err(|_| Violation::field(PRIVATE_KEY, "is of a type that TLS cannot use"))?;
     match CertifiedKey::new(chain.to_vec(), signing).keys_match() {
         Ok(()) => Ok(()),
-        Err(_) => Err(Violation::field(PRIVATE_KEY, "does not belong to the first certificate").into()),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err(Violation::field(PRIVATE_KEY, "does not belong to the first certificate").into())
+        }
+        Err(error) => {
+            let description = format!("the first certificate cannot be used for TLS: {error}");
+            Err(Violation::field(CERTIFICATES, description).into())
+        }
     }
 }
 

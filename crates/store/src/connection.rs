@@ -5,7 +5,7 @@ use jackfield_domain::error::Taken;
 use jackfield_domain::meta::Meta;
 use jackfield_domain::page::{OrderBy, OrderValue};
 use jackfield_domain::reference::Ref;
-use jackfield_domain::text::{HttpUrl, Labels, Slug};
+use jackfield_domain::text::{CountryCode, HttpUrl, Labels, RedirectUri, Slug};
 use jackfield_domain::{ConnectionId, Resource, Result, TenantId};
 use sea_orm::sea_query::{Condition, Expr, IntoCondition};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait};
@@ -135,7 +135,7 @@ impl Stored for Connection {
         }
     }
 
-    /// Every text field, as the Authress filter searches them.
+    /// Every text field but the certificate in PEM, as the Authress filter searches them.
     fn texts(&self) -> Vec<&str> {
         let settings = &self.settings;
         let mut texts = vec![
@@ -149,6 +149,9 @@ impl Stored for Connection {
             &settings.scope,
         ];
         texts.extend(settings.external_id.as_ref().map(Slug::as_str));
+        texts.extend(settings.user_data_location.as_ref().map(CountryCode::as_str));
+        texts.extend(settings.redirect_uris.iter().map(RedirectUri::as_str));
+        texts.extend(self.client_secrets.iter().map(|secret| secret.secret_id.as_str()));
         let urls = [
             &settings.authentication_url,
             &settings.token_url,

@@ -161,7 +161,9 @@ impl Stored for Connector {
 
     fn texts(&self) -> Vec<&str> {
         let mut texts = vec![self.name.as_str(), &self.description, self.kind.as_str()];
-        texts.extend(self.url().map(HttpUrl::as_str));
+        texts.extend(self.kind.texts());
+        texts.extend(self.headers.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]));
+        texts.extend(self.secret_header_names.iter().map(String::as_str));
         texts.extend(self.labels.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]));
         texts
     }

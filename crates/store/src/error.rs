@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jackfield_domain::error::Taken;
 use jackfield_domain::{Error, Resource};
-use sea_orm::{DbErr, RuntimeErr, SqlErr};
+use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlErr};
 
 /// When to come back after the database was away or busy.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -19,6 +19,9 @@ const UNIQUE: &[(&str, &str, Taken)] = &[
 
 /// Any database error without a meaning of its own.
 pub(crate) fn from_db(error: DbErr) -> Error {
+    if matches!(error, DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)) {
+        return Error::StoreUnavailable { retry_after: RETRY_AFTER, source: Box::new(NoConnection(error)) };
+    }
     if is_unavailable(&error) {
         return Error::StoreUnavailable { retry_after: RETRY_AFTER, source: Box::new(error) };
     }
@@ -29,6 +32,10 @@ pub(crate) fn from_db(error: DbErr) -> Error {
 pub(crate) fn gone(why: &str) -> Error {
     from_db(DbErr::Conn(RuntimeErr::Internal(why.to_owned())))
 }
+/// The pool tries again and again while a database refuses connections, and in the end says only that time is up.
+#[derive(Debug, thiserror::Error)]
+#[error("the database is away, or all its connections (database.max_connections) are at work")]
+struct NoConnection(#[source] DbErr);
 
 /// An error of an insert or update: a violated unique constraint says what is taken. `value_of` gives the value.
 pub(crate) fn from_write(error: DbErr, resource: Resource, value_of: impl Fn(Taken) -> String) -> Error {
@@ -93,4 +100,17 @@ fn is_unavailable_code(code: &str) -> bool {
     // SQLite: the primary code is in the low byte: busy, locked, read-only, I/O error, full, cannot open.
     let primary = code.parse::<u32>().map(|code| code & 0xff);
     matches!(primary, Ok(5 | 6 | 8 | 10 | 13 | 14))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_connection_in_time_says_what_may_be_the_matter() {
+        let error = from_db(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout));
+        let Error::StoreUnavailable { source, .. } = error else { panic!("{error}") };
+        assert!(source.to_string().contains("database.max_connections"), "{source}");
+        assert!(std::error::Error::source(&*source).is_some_and(|cause| cause.to_string().contains("timed out")));
+    }
 }

@@ -154,7 +154,8 @@ impl Stored for Key {
     fn texts(&self) -> Vec<&str> {
         let mut texts = vec![self.name.as_str(), self.kind.as_str()];
         for certificate in &self.certificates {
-            texts.extend([certificate.subject.as_str(), &certificate.issuer, &certificate.fingerprint_sha256]);
+            texts.extend([certificate.subject.as_str(), &certificate.issuer, &certificate.serial_number]);
+            texts.extend([certificate.fingerprint_sha256.as_str(), &certificate.public_key_algorithm]);
             texts.extend(certificate.subject_alternative_names.iter().map(String::as_str));
         }
         texts.extend(self.labels.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]));

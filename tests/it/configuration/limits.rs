@@ -145,7 +145,7 @@ on_both! {
                 let refusal = expect_status(
                     send(&client, &credential, put(place, over.clone())).await,
                     Code::InvalidArgument,
-                    "MESSAGE_MALFORMED",
+                    "FIELD_INVALID",
                 );
                 let [field] = refusal.fields()[..] else { panic!("{refusal:?}") };
                 assert!(field.starts_with(place), "{field} is not in {place}");
@@ -155,14 +155,30 @@ on_both! {
         for place in &PLACES[..2] {
             send(&client, &credential, put(place, sized(64 * KIB))).await.unwrap();
             let result = send(&client, &credential, put(place, sized(64 * KIB + 1))).await;
-            let refusal = expect_status(result, Code::InvalidArgument, "MESSAGE_MALFORMED");
+            let refusal = expect_status(result, Code::InvalidArgument, "FIELD_INVALID");
             assert_eq!(refusal.description(place), "is larger than 64 KiB");
         }
         // As JSON it can be larger than as a message; then this counts.
         let escaped = object([("a", text(&"\u{1}".repeat(12 * KIB)))]);
         let result = send(&client, &credential, put(PLACES[1], escaped)).await;
-        let refusal = expect_status(result, Code::InvalidArgument, "MESSAGE_MALFORMED");
+        let refusal = expect_status(result, Code::InvalidArgument, "FIELD_INVALID");
         assert_eq!(refusal.description(PLACES[1]), "is larger than 64 KiB");
+    }
+
+    /// Of free JSON over its limits all fields are named, though the message is not decoded.
+    async fn all_objects_over_their_limits_are_named(server) {
+        let client = server.client("alpha");
+        let credential = credential(&client).await;
+        let configuration = v1::Configuration {
+            shared_settings: Some(nested(17, false)),
+            meta: Some(sized(64 * KIB + 1)),
+            ..Default::default()
+        };
+        let result = send(&client, &credential, configuration).await;
+        let refusal = expect_status(result, Code::InvalidArgument, "FIELD_INVALID");
+        assert_eq!(refusal.description("configuration.shared_settings"), "nests deeper than 16 levels");
+        assert_eq!(refusal.description("configuration.meta"), "is larger than 64 KiB");
+        assert_eq!(refusal.fields().len(), 2);
     }
 
     async fn workflows_have_limits(server) {
@@ -179,7 +195,7 @@ on_both! {
         };
         send(&client, &credential, many(256)).await.unwrap();
         assert_eq!(found(&client, "", &credential.id).await.workflow_settings.len(), 256);
-        let refusal = refused(many(257), "MESSAGE_MALFORMED").await;
+        let refusal = refused(many(257), "FIELD_INVALID").await;
         assert_eq!(refusal.description(field), "has more than 256 entries");
         // One more by itself is one too many as well.
         let one_more = v1::UpdateConfigurationRequest {
@@ -196,7 +212,7 @@ on_both! {
             workflows(sizes.into_iter().enumerate().map(|(number, bytes)| (format!("w{number}"), quarter(bytes))))
         };
         send(&client, &credential, four(16 * KIB - 64)).await.unwrap();
-        let refusal = refused(four(16 * KIB + 256), "MESSAGE_MALFORMED").await;
+        let refusal = refused(four(16 * KIB + 256), "FIELD_INVALID").await;
         assert_eq!(refusal.description(field), "is larger than 64 KiB");
         let grown = v1::UpdateConfigurationRequest {
             update_mask: fixture::mask(["workflow_settings.w4"]),

@@ -106,14 +106,14 @@ on_both! {
         let refusal = expect_status(
             send(&client, "CreateConfiguration", twice).await,
             Code::InvalidArgument,
-            "MESSAGE_MALFORMED",
+            "FIELD_INVALID",
         );
         assert_eq!(refusal.fields(), ["configuration"]);
         for levels in [17, 100, 5_000] {
             let bytes = deep(levels);
             assert!(bytes.len() < 64 * KIB, "{}", bytes.len());
             let result = send(&client, "CreateConfiguration", bytes).await;
-            let refusal = expect_status(result, Code::InvalidArgument, "MESSAGE_MALFORMED");
+            let refusal = expect_status(result, Code::InvalidArgument, "FIELD_INVALID");
             assert_eq!(refusal.description("configuration.meta"), "nests deeper than 16 levels");
         }
         // The same bytes, well-formed, are answered; and fields of a later version are passed over.

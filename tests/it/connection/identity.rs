@@ -58,6 +58,15 @@ on_both! {
         assert_eq!(update(&alpha, &two.id, ["external_id"], given).await.unwrap().external_id, "con_1");
     }
 
+    async fn an_external_id_is_stored_without_its_prefix(server) {
+        let alpha = server.client("alpha");
+        connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
+        let external_id = "ext:corp:a".to_owned();
+        let connection = create(&alpha, v1::Connection { external_id, ..a_small_one("Sign in") }).await;
+        assert_eq!(connection.external_id, "corp:a");
+        assert_eq!(get(&alpha, "ext:corp:a").await.unwrap(), connection);
+    }
+
     async fn references_have_three_forms(server) {
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;

@@ -100,7 +100,7 @@ on_both! {
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let stored = create(&alpha, with_secrets(&[("a", "1"), ("b", "2")])).await;
         let before = sealed(&server, &stored.id, &["a", "b"]).await;
-        for placeholder in ["****", "REDACTED", "[redacted]", "\u{25cf}\u{25cf}\u{25cf}\u{25cf}", "xxxx", "   "] {
+        for placeholder in ["****", "REDACTED", "[redacted]", "\u{25cf}\u{25cf}\u{25cf}\u{25cf}", "xxxx"] {
             let given = with_secrets(&[("a", "new"), ("b", placeholder)]);
             let field = "connection.client_secrets[1].value";
             let refused = try_create(&alpha, given.clone()).await;

@@ -39,7 +39,7 @@ on_both! {
             let refused = expect_status(refused, Code::FailedPrecondition, "IN_USE");
             let violations = &refused.details.precondition_failure().unwrap().violations;
             let subject = format!("connector/{}", all.connector.id);
-            let uses = ["2 connection", "3 user_connector", "4 credential"];
+            let uses = ["2 connections", "3 user connectors", "4 credentials"];
             assert_eq!(violations.len(), uses.len());
             for (violation, uses) in violations.iter().zip(uses) {
                 assert_eq!((&*violation.r#type, &violation.subject), ("IN_USE", &subject));

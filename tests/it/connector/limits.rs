@@ -219,7 +219,7 @@ on_both! {
         }
         for change in OVERSIZED {
             let refused = check(&alpha, changed(*change)).await;
-            expect_status(refused, Code::InvalidArgument, "MESSAGE_MALFORMED").expect_fields(&["connector.data"]);
+            expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connector.data"]);
         }
         for header in REFUSED_HEADERS {
             let headers = fixture::strings([(header, "v")]);

@@ -198,9 +198,11 @@ on_both! {
         for scopes in [&["calendar"][..], &["email", "calendar"], &["Email"]] {
             expect_status(issue(&client, scoped(scopes)).await, Code::FailedPrecondition, "CREDENTIAL_NOT_VALID");
         }
+        let several = issue(&client, scoped(&["", "email", "a b"])).await;
+        expect_status(several, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["scopes[0]", "scopes[2]"]);
         for scopes in [&[""][..], &["email profile"], &["a\nb"]] {
             let result = issue(&client, scoped(scopes)).await;
-            expect_status(result, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["scopes"]);
+            expect_status(result, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["scopes[0]"]);
         }
         // It is handed out to the last moment, and not after it.
         clock.advance(Duration::from_micros(3_599_999_999));

@@ -84,13 +84,13 @@ on_both! {
                 oauth2(&|it| it.scopes = (0..100).map(|scope| scope.to_string()).collect()),
                 oauth2(&|it| it.scopes = (0..101).map(|scope| scope.to_string()).collect()),
             ),
-            ("material.oauth2.scopes", oauth2(&|it| it.scopes = vec![long(256)]), oauth2(&|it| it.scopes = vec![long(257)])),
+            ("material.oauth2.scopes[0]", oauth2(&|it| it.scopes = vec![long(256)]), oauth2(&|it| it.scopes = vec![long(257)])),
             (
-                "material.oauth2.scopes",
+                "material.oauth2.scopes[1]",
                 oauth2(&|it| it.scopes = vec!["https://example.com/auth/mail.read".to_owned()]),
-                oauth2(&|it| it.scopes = vec!["mail read".to_owned()]),
+                oauth2(&|it| it.scopes = vec!["mail".to_owned(), "mail read".to_owned()]),
             ),
-            ("material.oauth2.scopes", oauth2(&|it| it.scopes.clear()), oauth2(&|it| it.scopes = vec![String::new()])),
+            ("material.oauth2.scopes[0]", oauth2(&|it| it.scopes.clear()), oauth2(&|it| it.scopes = vec![String::new()])),
             (
                 "material.oauth2.expire_time",
                 oauth2(&|it| it.expire_time = Some(Timestamp { seconds: 253_402_300_799, nanos: 0 })),
@@ -117,7 +117,6 @@ on_both! {
         let (username, password) = ("material.basic.username", "material.basic.password");
         let (client_id, secret) = ("material.client_credentials.client_id", "material.client_credentials.client_secret");
         let custom_fields = "material.custom.fields";
-        let first = "material.custom.fields[0]";
         let many = |count: usize| fields((0..count).map(|number| (format!("field {number}"), "value".to_owned())));
         let sized = |sizes: &[usize]| fields(sizes.iter().enumerate().map(|(index, size)| (index.to_string(), long(*size))));
         let cases: [(&str, v1::CredentialMaterial, v1::CredentialMaterial); 13] = [
@@ -130,9 +129,9 @@ on_both! {
             (secret, client_credentials("client", &long(2048)), client_credentials("client", &long(2049))),
             (custom_fields, many(1), many(0)),
             (custom_fields, many(64), many(65)),
-            (first, custom([(&"ä".repeat(128), "value")]), custom([(&"ä".repeat(129), "value")])),
-            (first, sized(&[16 * KIB]), sized(&[16 * KIB + 1])),
-            (first, fields([("a".to_owned(), "ä".repeat(8 * KIB))]), fields([("a".to_owned(), "ä".repeat(8 * KIB + 1))])),
+            (custom_fields, custom([(&"ä".repeat(128), "value")]), custom([(&"ä".repeat(129), "value")])),
+            ("material.custom.fields.0", sized(&[16 * KIB]), sized(&[16 * KIB + 1])),
+            ("material.custom.fields.a", fields([("a".to_owned(), "ä".repeat(8 * KIB))]), fields([("a".to_owned(), "ä".repeat(8 * KIB + 1))])),
             (custom_fields, sized(&[16 * KIB; 4]), sized(&[16 * KIB, 16 * KIB, 16 * KIB, 16 * KIB, 1])),
         ];
         for (field, most, over) in cases {
@@ -143,7 +142,7 @@ on_both! {
         refuse(&client, ada(), client_credentials("", ""), "FIELD_INVALID", &[client_id, secret]).await;
         refuse(&client, ada(), client_certificate(""), "REFERENCE_INVALID", &["material.client_certificate.key"]).await;
         refuse(&client, ada(), client_certificate("ext:key"), "REFERENCE_INVALID", &["material.client_certificate.key"]).await;
-        // Names and values could both be secrets: neither is repeated.
+        // A value is never repeated, nor a name that can be none: it could be a secret put in the wrong place.
         let wrong = fields([
             ("the value as\nname".to_owned(), "value".to_owned()),
             ("value".to_owned(), String::new()),
@@ -154,17 +153,41 @@ on_both! {
             ada(),
             wrong,
             "FIELD_INVALID",
-            &[first, "material.custom.fields[1]", "material.custom.fields[2]"],
+            &[custom_fields, "material.custom.fields.value", "material.custom.fields.`value two`"],
         ).await;
         assert!(!format!("{refusal:?}").contains("value as"), "{refusal:?}");
-        refuse(&client, ada(), custom([("", "value")]), "FIELD_INVALID", &[first]).await;
+        assert!(refusal.description(custom_fields).contains("entry 1 "), "{refusal:?}");
+        refuse(&client, ada(), custom([("", "value")]), "FIELD_INVALID", &[custom_fields]).await;
+    }
+
+    /// A line break in what travels in a header would end the header and begin another.
+    async fn what_travels_in_a_header_has_no_control_characters(server) {
+        let client = server.client("alpha");
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let ada = || fixture::a_credential("ada", &link.connector);
+        for broken in ["token\r\nX-Injected: 1", "token\n", "to\u{0}ken"] {
+            for (material, field) in [
+                (fixture::oauth2_material(broken, ""), "material.oauth2.access_token"),
+                (fixture::oauth2_material("token", broken), "material.oauth2.refresh_token"),
+                (fixture::api_key_material(broken), "material.api_key.api_key"),
+                (fixture::basic_material("user", broken), "material.basic.password"),
+                (client_credentials("client", broken), "material.client_credentials.client_secret"),
+            ] {
+                let refusal = refuse(&client, ada(), material, "FIELD_INVALID", &[field]).await;
+                assert_eq!(refusal.description(field), "must not contain control characters");
+            }
+            // Nothing says where custom material travels.
+            accept(&client, ada(), custom([("certificate", broken)])).await;
+        }
+        let blank = refuse(&client, ada(), fixture::api_key_material(" "), "FIELD_INVALID", &["material.api_key.api_key"]).await;
+        assert_eq!(blank.description("material.api_key.api_key"), "must not be blank");
     }
 
     async fn a_masked_placeholder_is_no_secret(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let ada = || fixture::a_credential("ada", &link.connector);
-        for placeholder in ["****", "••••••••", "xxxxxx", "REDACTED", "<redacted>", "[Masked]", "  "] {
+        for placeholder in ["****", "••••••••", "xxxxxx", "REDACTED", "<redacted>", "[Masked]"] {
             let oauth2 = v1::OAuth2Material {
                 access_token: placeholder.to_owned(),
                 refresh_token: placeholder.to_owned(),
@@ -178,7 +201,7 @@ on_both! {
                     client_credentials(placeholder, placeholder),
                     &["material.client_credentials.client_id", "material.client_credentials.client_secret"],
                 ),
-                (custom([("field", placeholder)]), &["material.custom.fields[0]"]),
+                (custom([("field", placeholder)]), &["material.custom.fields.field"]),
                 (
                     material(Material::Oauth2(oauth2)),
                     &["material.oauth2.access_token", "material.oauth2.refresh_token", "material.oauth2.id_token"],

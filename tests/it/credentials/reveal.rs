@@ -32,7 +32,7 @@ on_both! {
         let (key, _) = keys(&server, &client).await;
         // Times are kept in microseconds: this one is given so.
         let oauth2 = v1::OAuth2Material {
-            access_token: "access \u{1f511} \"quoted\"\n".to_owned(),
+            access_token: "access \u{1f511} \"quoted\"".to_owned(),
             refresh_token: "refresh".to_owned(),
             id_token: "id".to_owned(),
             token_type: "DPoP".to_owned(),
@@ -45,7 +45,7 @@ on_both! {
             fixture::basic_material("user", "pass:word"),
             client_credentials("client", "client secret"),
             client_certificate(&key),
-            custom([("host", "db.example.com"), ("pass word", "secret")]),
+            custom([("host", "db.example.com"), ("pass word", "secret\nof two lines")]),
         ];
         for given in all {
             let facts = fixture::a_credential("ada", &link.connector);

@@ -75,12 +75,19 @@ impl World {
         use v1::connector::Kind;
         let generic = v1::GenericConnector {
             authentication_url: "https://Mail.example.com/login".to_owned(),
+            http_authentication_username: "Postmaster".to_owned(),
             ..Default::default()
         };
         let license = v1::LicenseConnector {
             base_url: "http://licence.example.com/v1".to_owned(),
             application_id: "gallery".to_owned(),
         };
+        let oauth2 = v1::OAuth2Connector {
+            authorization_url: "https://Sso.example.net/authorize".to_owned(),
+            jwks_url: "https://sso.example.net/certs".to_owned(),
+            ..Default::default()
+        };
+        let api_key = v1::ApiKeyConnector { query_parameter: "Api_Token".to_owned(), ..Default::default() };
         let description = |text: &str| v1::Connector { description: text.to_owned(), ..Default::default() };
 
         for (handle, name, kind, rest) in [
@@ -97,7 +104,7 @@ impl World {
             (
                 "giants",
                 "New York Giants",
-                Kind::Oauth2(v1::OAuth2Connector::default()),
+                Kind::Oauth2(oauth2),
                 v1::Connector {
                     labels: fixture::strings([("env", "dev"), ("a.b/c", "x")]),
                     enabled: Some(false),
@@ -105,12 +112,17 @@ impl World {
                 },
             ),
             ("percent", "100% sure_thing", Kind::ApiKey(v1::ApiKeyConnector::default()), description("back\\slash")),
-            ("decoy", "100x sureXthing", Kind::ApiKey(v1::ApiKeyConnector::default()), Default::default()),
+            ("decoy", "100x sureXthing", Kind::ApiKey(api_key), Default::default()),
             (
                 "quotes",
                 "O'Brien \"the\" quote",
                 fixture::a_connector("").kind.unwrap(),
-                v1::Connector { debug: true, ..description("a*b (c)") },
+                v1::Connector {
+                    debug: true,
+                    headers: fixture::strings([("X-Region", "Europe")]),
+                    secret_headers: fixture::strings([("X-Hush", "whisper")]),
+                    ..description("a*b (c)")
+                },
             ),
             (
                 "street",
@@ -135,6 +147,8 @@ impl World {
                     client_id: "Client-X".to_owned(),
                     issuer_url: "urn:saml:Issuer".to_owned(),
                     active: Some(false),
+                    user_data_location: "CH".to_owned(),
+                    redirect_uris: vec!["https://App.example.org/Callback".to_owned()],
                     provider_tenant_id: "ÉCOLE".to_owned(),
                     parameters: [].into(),
                     tags: fixture::strings([("team", "Blue")]),

@@ -139,6 +139,26 @@ impl ConnectorKind {
         }
     }
 
+    /// All texts of the settings, for searches.
+    pub fn texts(&self) -> Vec<&str> {
+        let (urls, texts): (Vec<Option<&HttpUrl>>, Vec<Option<&String>>) = match self {
+            ConnectorKind::ApiKey(ApiKey { base_url, header_name, value_prefix, query_parameter }) => {
+                (vec![base_url.as_ref()], vec![header_name.as_ref(), value_prefix.as_ref(), query_parameter.as_ref()])
+            }
+            ConnectorKind::ClientCertificate(ClientCertificate { base_url })
+            | ConnectorKind::HttpBasic(HttpBasic { base_url }) => (vec![base_url.as_ref()], Vec::new()),
+            ConnectorKind::Generic(Generic { authentication_url, username, password_set: _ }) => {
+                (vec![Some(authentication_url)], vec![username.as_ref()])
+            }
+            ConnectorKind::License(License { base_url, application_id }) => {
+                (vec![Some(base_url)], vec![Some(application_id)])
+            }
+            ConnectorKind::OAuth2(settings) => (settings.urls().to_vec(), Vec::new()),
+        };
+        let urls = urls.into_iter().flatten().map(HttpUrl::as_str);
+        urls.chain(texts.into_iter().flatten().map(String::as_str)).collect()
+    }
+
     pub(super) fn create(patch: &KindPatch) -> Result<Self, Vec<Violation>> {
         let mut violations = Violations::default();
         let mut required = |value: &Option<HttpUrl>, field: &str| {
@@ -205,6 +225,20 @@ impl ConnectorKind {
 // === impl OAuth2Endpoints ===
 
 impl OAuth2Endpoints {
+    fn urls(&self) -> [Option<&HttpUrl>; 7] {
+        let OAuth2Endpoints {
+            issuer_url,
+            authorization_url,
+            token_url,
+            profile_url,
+            revocation_url,
+            jwks_url,
+            device_authorization_url,
+        } = self;
+        [issuer_url, authorization_url, token_url, profile_url, revocation_url, jwks_url, device_authorization_url]
+            .map(Option::as_ref)
+    }
+
     fn apply(&mut self, patch: &OAuth2Patch) {
         set(&mut self.issuer_url, &patch.issuer_url);
         set(&mut self.authorization_url, &patch.authorization_url);

@@ -107,7 +107,7 @@ impl Labels {
                 let rule = "must be 1 to 63 letters, digits, \"-\", \"_\", \".\" or \"/\"";
                 violations.push(Violation::field(field, format!("key {} {rule}", shown(key))));
             } else {
-                violations.extend(bounded_text(&entry(field, key), value, MAX_LABEL_VALUE, true).err());
+                violations.extend(bounded_text(&map_entry(field, key), value, MAX_LABEL_VALUE, true).err());
             }
         }
         if violations.is_empty() { Ok(Self(map)) } else { Err(violations) }
@@ -137,7 +137,7 @@ impl Parameters {
                 let rule = format!("must be 1 to {MAX_PARAMETER_NAME} characters without control characters");
                 violations.push(Violation::field(field, format!("name {} {rule}", shown(name))));
             } else {
-                violations.extend(bounded_text(&entry(field, name), value, MAX_PARAMETER_VALUE, true).err());
+                violations.extend(bounded_text(&map_entry(field, name), value, MAX_PARAMETER_VALUE, true).err());
             }
         }
         if violations.is_empty() { Ok(Self(map)) } else { Err(violations) }
@@ -151,7 +151,7 @@ pub fn secret_headers(field: &str, map: BTreeMap<String, String>) -> Result<BTre
     let mut headers = BTreeMap::new();
     for (name, value) in map {
         let checked = header_value(field, &name, &value);
-        match checked.and_then(|()| Secret::parse(&entry(field, &name), value, MAX_HEADER_VALUE)) {
+        match checked.and_then(|()| Secret::parse(&map_entry(field, &name), value, MAX_HEADER_VALUE)) {
             Ok(secret) => drop(headers.insert(name, secret)),
             Err(violation) => violations.push(violation),
         }
@@ -196,7 +196,7 @@ fn header_value(field: &str, name: &str, value: &str) -> Result<(), Violation> {
         let description = format!(
             "must be at most {MAX_HEADER_VALUE} visible ASCII characters, not beginning or ending with a blank"
         );
-        return Err(Violation::field(entry(field, name), description));
+        return Err(Violation::field(map_entry(field, name), description));
     }
     Ok(())
 }
@@ -207,7 +207,7 @@ fn count(field: &str, entries: usize) -> Vec<Violation> {
 }
 
 /// Path of an entry; a key that is not plain stands in backquotes, as in update masks.
-fn entry(field: &str, key: &str) -> String {
+pub fn map_entry(field: &str, key: &str) -> String {
     let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if plain { format!("{field}.{key}") } else { format!("{field}.`{}`", readable(key)) }
 }

@@ -228,6 +228,9 @@ fn scopes_keep_their_order_and_lose_repeats() {
     assert!(Scopes::parse("scope", "", 384).unwrap().as_slice().is_empty());
     let many: Vec<_> = (0..101).map(|index| index.to_string()).collect();
     assert!(Scopes::parse_list("scopes", &many[..100]).is_ok() && Scopes::parse_list("scopes", &many).is_err());
+    let wrong = Scopes::parse_list("scopes", &["", "a", "b c"]).unwrap_err();
+    let fields: Vec<_> = wrong.iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(fields, ["scopes[0]", "scopes[2]"]);
     for wrong in ["", " ", "a b", "a\tb", "a\u{a0}b", &"s".repeat(257)] {
         assert!(Scopes::parse_list("scopes", &[wrong]).is_err(), "{wrong:?}");
     }

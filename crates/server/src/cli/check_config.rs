@@ -2,8 +2,11 @@
 
 use clap::Args;
 
-use super::{CommandError, say};
+use jackfield_domain::{Clock as _, SystemClock};
+
+use super::{CommandError, runtime, say};
 use crate::config::{Config, DEFAULTS};
+use crate::tls::TlsReloader;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckConfig {
@@ -12,7 +15,21 @@ pub(super) struct CheckConfig {
     defaults: bool,
 }
 
-/// Loading has checked it; what is left is to show it.
+/// Loading has checked it; what is left is to show it, and to look at the files that it names as `serve` does.
 pub(super) fn run(config: &Config, command: &CheckConfig) -> Result<(), CommandError> {
-    if command.defaults { say(DEFAULTS.trim_end()) } else { say(config.to_toml().trim_end()) }
+    if command.defaults {
+        return say(DEFAULTS.trim_end());
+    }
+    say(config.to_toml().trim_end())?;
+    let files = config.tls_files();
+    // In development `serve` makes what is not there yet.
+    let made = config.development() && config.tls.certificate.as_os_str().is_empty() && !files.certificate.exists();
+    if config.listen_address().is_some() && !config.listen.plaintext && !made {
+        runtime()?.block_on(TlsReloader::load(files, &config.tls, SystemClock.now()))?;
+    }
+    let ca = &config.telemetry.otlp_ca;
+    if !ca.as_os_str().is_empty() {
+        std::fs::read(ca).map_err(|error| format!("telemetry.otlp_ca: {}: {error}", ca.display()))?;
+    }
+    Ok(())
 }

@@ -35,6 +35,14 @@ pub(super) struct ClientArguments {
     plaintext: bool,
 }
 
+/// The transport's own text does not say where it wanted to go.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot reach a server at {address}")]
+struct Unreachable {
+    address: SocketAddr,
+    source: tonic::transport::Error,
+}
+
 // === impl ClientArguments ===
 
 impl ClientArguments {
@@ -53,23 +61,28 @@ impl ClientArguments {
             return plaintext(address).await;
         }
         let pki = config.pki_dir();
-        let read = |given: &Option<PathBuf>, default: &str| {
-            let path = given.clone().unwrap_or_else(|| pki.join(default));
-            read(&path)
+        let read = |given: &Option<PathBuf>, flag: &str, default: &str| match given {
+            Some(path) => read(path),
+            None => read(&pki.join(default)).map_err(|error| format!("{error}; name the file with {flag}").into()),
         };
+        let ca = read(&self.ca, "--ca", "ca.pem")?;
+        let (cert, key) = (read(&self.cert, "--cert", "client.pem")?, read(&self.key, "--key", "client-key.pem")?);
         let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(read(&self.ca, "ca.pem")?))
-            .identity(Identity::from_pem(read(&self.cert, "client.pem")?, read(&self.key, "client-key.pem")?))
+            .ca_certificate(Certificate::from_pem(ca))
+            .identity(Identity::from_pem(cert, key))
             .domain_name(&self.server_name);
-        let endpoint = Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)?;
-        Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await?)
+        connect(address, Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)?).await
     }
 }
 
 /// A channel without TLS.
 pub(super) async fn plaintext(address: SocketAddr) -> Result<Channel, CommandError> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
-    Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await?)
+    connect(address, Endpoint::from_shared(format!("http://{address}"))?).await
+}
+
+async fn connect(address: SocketAddr, endpoint: Endpoint) -> Result<Channel, CommandError> {
+    let connected = endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await;
+    Ok(connected.map_err(|source| Unreachable { address, source })?)
 }
 
 /// An address that listens everywhere is reached at the loopback.

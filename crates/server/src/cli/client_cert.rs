@@ -6,7 +6,7 @@ use clap::Args;
 use jackfield_domain::SystemClock;
 
 use super::{CommandError, say};
-use crate::config::Config;
+use crate::config::{Config, is_spiffe};
 use crate::pki::{self, ClientRequest};
 
 #[derive(Debug, Args)]
@@ -34,6 +34,9 @@ pub(super) fn run(config: &Config, command: &ClientCert) -> Result<(), CommandEr
         return Err("the name may hold letters, digits, \"-\", \"_\" and \".\" only".into());
     }
     let spiffe = spiffe.clone().unwrap_or_else(|| format!("spiffe://jackfield.local/client/{name}"));
+    if !is_spiffe(&spiffe) {
+        return Err(format!("--spiffe: \"{spiffe}\" is not spiffe://<trust domain>/<path>").into());
+    }
     let directory = config.pki_dir();
     pki::ensure(&directory, &SystemClock)?;
     let request = ClientRequest { name: name.clone(), spiffe: spiffe.clone(), days: *days };
@@ -45,7 +48,8 @@ pub(super) fn run(config: &Config, command: &ClientCert) -> Result<(), CommandEr
     }
     say(format_args!(
         "No principal is known by it yet. In the configuration:\n\n[[identity.principals]]\nname = \"{name}\"\n\
-         tenant = \"{}\"\nrights = [\"*\"]\nspiffe = \"{spiffe}\"",
+         tenant = \"{}\"\n# What it needs and no more; the README lists the rights.\n\
+         rights = [\"connectors.read\", \"credentials.issue\"]\nspiffe = \"{spiffe}\"",
         config.bootstrap.tenant
     ))
 }

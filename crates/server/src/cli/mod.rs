@@ -62,7 +62,7 @@ enum Command {
     /// Manage key-encryption keys.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
-    /// Check the configuration and print it as it is in force, without passwords.
+    /// Check the configuration and the certificates that it names, and print it as it is in force, without passwords.
     CheckConfig(check_config::CheckConfig),
     /// Ask a running server whether it serves; fails if not.
     Health(health::Health),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use jackfield_domain::principal::Rights;
-use jackfield_domain::text::TenantName;
+use jackfield_domain::text::{HttpUrl, TenantName};
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, ConfigError, OPERATOR_SPIFFE};
@@ -13,6 +13,7 @@ use crate::open;
 
 /// Staler than this is no cache but a copy.
 const MAX_STALENESS: Duration = Duration::from_secs(60);
+const MAX_ENDPOINT: usize = 2_048;
 
 impl Config {
     /// Checks what types cannot say.
@@ -183,6 +184,12 @@ impl Config {
         if let Err(error) = EnvFilter::try_new(&self.telemetry.log_filter) {
             problems.push(format!("telemetry.log_filter: {error}"));
         }
+        let endpoint = &self.telemetry.otlp_endpoint;
+        if !endpoint.is_empty()
+            && let Err(violation) = HttpUrl::parse("telemetry.otlp_endpoint", endpoint, MAX_ENDPOINT)
+        {
+            problems.push(format!("telemetry.otlp_endpoint: {}", violation.description));
+        }
         match self.bootstrap.tenant.as_str() {
             "" if self
                 .principals()
@@ -202,7 +209,8 @@ impl Config {
     }
 }
 
-fn is_spiffe(uri: &str) -> bool {
+/// Whether a text is a SPIFFE id that a principal can be known by.
+pub fn is_spiffe(uri: &str) -> bool {
     let rest = uri.strip_prefix("spiffe://").unwrap_or_default();
     rest.split_once('/').is_some_and(|(domain, path)| !domain.is_empty() && !path.is_empty())
 }

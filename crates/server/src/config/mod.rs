@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use check::is_spiffe;
 pub use database::Database;
 pub use identity::{Identity, PrincipalConfig};
 pub use limits::{Deadlines, Drain, Limits, Streams};

@@ -129,7 +129,13 @@ fn errors_never_show_a_value() {
 #[test]
 fn environment_names_with_one_underscore_are_refused() {
     let load = |environment: &[(&str, &str)]| Config::load(&sources("", environment, &[]).1);
-    for name in ["JACKFIELD_MODE", "JACKFIELD_LISTEN_ADDRESS", "JACKFIELD_DATABASE_URL", "JACKFIELD_DATABASE__URL"] {
+    for name in [
+        "JACKFIELD_MODE",
+        "JACKFIELD_LIMITS_MAX_CALLS",
+        "JACKFIELD_LISTEN_ADDRESS",
+        "JACKFIELD_DATABASE_URL",
+        "JACKFIELD_DATABASE__URL",
+    ] {
         let error = load(&[(name, "production")]).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains("two underscores"), "{error}");
     }
@@ -179,6 +185,7 @@ fn everything_that_does_not_fit_together_is_reported_at_once() {
         "listen.health_address=127.0.0.1:9000",
         "telemetry.prometheus_address=127.0.0.1:9000",
         "telemetry.log_filter=info,=x=",
+        "telemetry.otlp_endpoint=foo",
         "database.url=mysql://me:hunter2@db/jackfield",
         "bootstrap.tenant=not a tenant",
         "tls.reload_interval=0s",
@@ -200,6 +207,7 @@ fn everything_that_does_not_fit_together_is_reported_at_once() {
         "token_cache.max_bytes",
         "telemetry.prometheus_address: another listener",
         "telemetry.log_filter",
+        "telemetry.otlp_endpoint: is not an absolute URL",
         "database.url",
         "bootstrap.tenant",
         "principals[2].dns",

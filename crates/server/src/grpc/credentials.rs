@@ -209,7 +209,7 @@ impl CredentialsService for Api {
             named_by(&mut wrong, &metadata, &mut reference);
             let named = named(&mut wrong, &reference, &user_id, &connector);
             let min_validity = wrong.check(min_validity_micros(min_validity));
-            let scopes = wrong.check(Scopes::parse_list("scopes", &scopes));
+            let scopes = parse::check_all(&mut wrong, Scopes::parse_list("scopes", &scopes));
             let ((named, min_validity), scopes) = parse::done(wrong, named.zip(min_validity).zip(scopes))?;
             let issued = self.services.access_token_issue(&caller, &named, min_validity, scopes.as_slice()).await?;
             Ok(issued_to_message(&issued))

@@ -141,11 +141,20 @@ fn answer(error: Error, reason: &'static str) -> Answer {
                 violations.iter().map(|v| FieldViolation::new(cut(&v.field), cut(&v.description))).collect();
             answer
         }
-        Error::NotFound { resource, reference } => {
-            Answer::new(Code::NotFound, reason, format!("{resource} \"{}\" not found", cut(&reference)))
-                .with("resource", resource.as_str())
-                .with("reference", &reference)
-                .about(resource, reference)
+        Error::NotFound { resource: Resource::Rewrap, .. } => {
+            Answer::new(Code::NotFound, reason, "no re-wrap has been started".into())
+                .with("resource", Resource::Rewrap.as_str())
+        }
+        Error::NotFound { resource, reference, by } => {
+            let message = not_found_message(resource, &reference, &by);
+            let mut answer = Answer::new(Code::NotFound, reason, message).with("resource", resource.as_str());
+            for (field, value) in &by {
+                answer = answer.with(field, value);
+            }
+            if !reference.is_empty() {
+                answer = answer.with("reference", &reference);
+            }
+            answer.about(resource, reference)
         }
         Error::Taken { resource, what, value } => {
             let (key, text) = match what {
@@ -172,7 +181,7 @@ fn answer(error: Error, reason: &'static str) -> Answer {
                 .with("id", &id);
             for Use { resource: user, count } in &by {
                 answer = answer.with(&format!("used_by.{user}"), &count.to_string());
-                let description = format!("used by {count} {user}");
+                let description = format!("used by {}", counted(*count, *user));
                 answer.preconditions.push(PreconditionViolation::new(
                     reason,
                     format!("{resource}/{}", cut(&id)),
@@ -182,12 +191,15 @@ fn answer(error: Error, reason: &'static str) -> Answer {
             answer.about(resource, id)
         }
         Error::Precondition { reason: state, resource, id, message } => {
-            let mut answer = Answer::new(Code::FailedPrecondition, reason, cut(&message))
-                .with("resource", resource.as_str())
-                .with("id", &id);
-            let subject = format!("{resource}/{}", cut(&id));
+            let mut answer =
+                Answer::new(Code::FailedPrecondition, reason, cut(&message)).with("resource", resource.as_str());
+            let subject = match id.as_str() {
+                "" => resource.to_string(),
+                id => format!("{resource}/{}", cut(id)),
+            };
             answer.preconditions.push(PreconditionViolation::new(Precondition::as_str(state), subject, cut(&message)));
-            answer.about(resource, id)
+            // What is about to be made has no id yet.
+            if id.is_empty() { answer } else { answer.with("id", &id).about(resource, id) }
         }
         Error::RequestIdConflict { request_id } => {
             let message = "the request id was used before with another body";
@@ -254,8 +266,29 @@ fn invalid_message(violations: &[Violation]) -> String {
 }
 
 fn in_use_message(resource: Resource, id: &str, by: &[Use]) -> String {
-    let users: Vec<_> = by.iter().map(|user| format!("{} {}", user.count, user.resource)).collect();
-    format!("{resource} {} is used by {}", cut(id), users.join(", "))
+    let users: Vec<_> = by.iter().map(|user| counted(user.count, user.resource)).collect();
+    format!("{} {} is used by {}", noun(resource), cut(id), users.join(", "))
+}
+
+fn not_found_message(resource: Resource, reference: &str, by: &[(&'static str, String)]) -> String {
+    let mut what = noun(resource);
+    if !reference.is_empty() {
+        what = format!("{what} \"{}\"", cut(reference));
+    }
+    let by: Vec<_> = by.iter().map(|(field, value)| format!("{field} \"{}\"", cut(value))).collect();
+    match by.as_slice() {
+        [] => format!("{what} not found"),
+        by => format!("{what} with {} not found", by.join(" and ")),
+    }
+}
+
+/// The name of a kind of resource in a sentence.
+fn noun(resource: Resource) -> String {
+    resource.as_str().replace('_', " ")
+}
+
+fn counted(count: u64, resource: Resource) -> String {
+    format!("{count} {}{}", noun(resource), if count == 1 { "" } else { "s" })
 }
 
 /// The beginning of a text, if it is long.

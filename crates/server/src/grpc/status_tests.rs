@@ -1,4 +1,5 @@
 use jackfield_domain::error::{Precondition, Taken, Use, Violation};
+use jackfield_domain::reference::Ref;
 use tonic_types::StatusExt as _;
 
 use super::*;
@@ -11,7 +12,7 @@ fn every_error() -> Vec<Error> {
     let cause = || Cause::from("canary of a cause");
     let all = vec![
         Error::Invalid(vec![Violation::field("connector.name", "must not be blank")]),
-        Error::NotFound { resource, reference: "name:Team A".into() },
+        Error::NotFound { resource, reference: "name:Team A".into(), by: Vec::new() },
         Error::Taken { resource, what: Taken::Name, value: "FusionAuth".into() },
         Error::EtagMismatch { resource, id: id() },
         Error::InUse { resource, id: id(), by: vec![Use { resource: Resource::Connection, count: 3 }] },
@@ -112,7 +113,25 @@ fn details_are_those_of_the_error() {
     let info = in_use.get_details_error_info().unwrap();
     assert_eq!(info.metadata["used_by.connection"], "3");
     assert_eq!(info.metadata["used_by.user_connector"], "1");
-    assert_eq!(in_use.message(), "connector 7 is used by 3 connection, 1 user_connector");
+    assert_eq!(in_use.message(), "connector 7 is used by 3 connections, 1 user connector");
+
+    let credential: Ref = "0198c0de-0000-7000-8000-000000000001".parse::<uuid::Uuid>().unwrap().into();
+    let within = [("credential", "ext:a".to_owned())];
+    let absent = status(Error::not_found_by(Resource::Configuration, Some(&credential), within));
+    let info = absent.get_details_error_info().unwrap();
+    assert_eq!(info.metadata["credential"], "ext:a");
+    assert_eq!(info.metadata["reference"], credential.to_string());
+    assert_eq!(absent.get_details_resource_info().unwrap().resource_name, credential.to_string());
+    assert_eq!(absent.message(), format!("configuration \"{credential}\" with credential \"ext:a\" not found"));
+    let pair = [("user_id", "ada".to_owned()), ("connector", "name:X".to_owned())];
+    let absent = status(Error::not_found_by(Resource::UserConnector, None, pair));
+    assert_eq!(absent.message(), "user connector with user_id \"ada\" and connector \"name:X\" not found");
+    let rewrap = status(Error::not_found(Resource::Rewrap, "newest"));
+    assert_eq!(rewrap.message(), "no re-wrap has been started");
+
+    let expired = status(Error::precondition(Precondition::KeyExpired, Resource::Key, "", "it has expired"));
+    assert!(!expired.get_details_error_info().unwrap().metadata.contains_key("id"));
+    assert!(expired.get_details_resource_info().is_none());
 
     let taken = status(Error::Taken { resource: Resource::Connector, what: Taken::ExternalId, value: "x".into() });
     assert_eq!(taken.get_details_error_info().unwrap().metadata["external_id"], "x");

@@ -126,6 +126,42 @@ fn a_wrong_configuration_is_named_exactly() {
 }
 
 #[test]
+fn a_configuration_is_checked_with_its_certificates() {
+    let directory = tempfile::tempdir().unwrap();
+    let production = ["check-config", "--set", "mode=production"];
+    let files =
+        ["--set", "tls.certificate=here.pem", "--set", "tls.private_key=key.pem", "--set", "tls.client_ca=ca.pem"];
+    let refused = run(directory.path(), &[&production[..], &files].concat());
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && text.contains("cannot read here.pem"), "{text}");
+    std::fs::write(directory.path().join("here.pem"), "no certificate").unwrap();
+    std::fs::write(directory.path().join("key.pem"), "no key").unwrap();
+    std::fs::write(directory.path().join("ca.pem"), "no certificate").unwrap();
+    let refused = run(directory.path(), &[&production[..], &files].concat());
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && text.contains("here.pem holds no usable certificate"), "{text}");
+    stdout(&run(directory.path(), &["check-config", "--set", "mode=production", "--set", "listen.plaintext=true"]));
+}
+
+#[test]
+fn commands_say_where_they_went_and_what_they_lack() {
+    let directory = tempfile::tempdir().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for command in [&["health"][..], &["keys", "rewrap"]] {
+        let refused = run(directory.path(), &[command, &["--address", &free, "--plaintext"]].concat());
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && text.contains(&free), "{text}");
+        let refused = run(directory.path(), &[command, &["--address", &free, "--set", "mode=production"]].concat());
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(text.contains("ca.pem") && text.contains("--ca"), "{text}");
+    }
+    let refused = run(directory.path(), &["client-cert", "b", "--spiffe", "http://x"]);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && text.contains("spiffe://"), "{text}");
+    assert!(!directory.path().join("data/pki/b.pem").exists());
+}
+
+#[test]
 fn migrate_works_without_keys() {
     let directory = tempfile::tempdir().unwrap();
     let text = stdout(&run(directory.path(), &["migrate"]));

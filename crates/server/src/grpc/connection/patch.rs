@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jackfield_api::v1 as pb;
 use jackfield_domain::connection::{
     ClientSecretPatch, ClientSecretsPatch, ConnectionKind, ConnectionPatch, DEFAULT_SCOPE, DEFAULT_USER_ID_EXPRESSION,
-    Linking, MAX_CLIENT_SECRETS, TokenContentType,
+    Linking, MAX_CLIENT_SECRETS, TokenContentType, check_user_id_expression,
 };
 use jackfield_domain::key::require_no_private_key;
 use jackfield_domain::mask::Mask;
@@ -110,6 +110,9 @@ pub(super) fn parse(
     patch.user_id_expression = fields
         .text("user_id_expression", &user_id_expression, 128)
         .map(|expression| if expression.is_empty() { DEFAULT_USER_ID_EXPRESSION.to_owned() } else { expression });
+    if let Some(expression) = &patch.user_id_expression {
+        fields.wrong.check(check_user_id_expression("connection.user_id_expression", expression));
+    }
     patch.revocation_url = fields.url("revocation_url", &revocation_url, MAX_URL);
     patch.jwks_url = fields.url("jwks_url", &jwks_url, MAX_URL);
     patch.device_authorization_url = fields.url("device_authorization_url", &device_authorization_url, MAX_URL);
@@ -221,7 +224,7 @@ fn parse_secrets(wrong: &mut Violations, secrets: Vec<pb::ClientSecret>, mask: &
         }
         let value = match value.is_empty() {
             true => Some(None),
-            false => wrong.check(Secret::parse(&path("value"), value, 2_048)).map(Some),
+            false => wrong.check(Secret::parse_line(&path("value"), value, 2_048)).map(Some),
         };
         if let (Some(secret_id), Some(value)) = (secret_id, value) {
             patches.push(ClientSecretPatch { secret_id, value });

@@ -220,7 +220,7 @@ impl Settings<'_> {
             if !self.mask.covers(path, true) {
                 return SecretPatch::Keep;
             }
-            let secret = self.wrong.check(Secret::parse(&field(path), value, max));
+            let secret = self.wrong.check(Secret::parse_line(&field(path), value, max));
             return secret.map_or(SecretPatch::Keep, SecretPatch::Set);
         }
         if self.mask.names(path) { SecretPatch::Clear } else { SecretPatch::Keep }

@@ -6,7 +6,7 @@ use jackfield_api::v1 as pb;
 use jackfield_api::v1::credential_material::Material as Message;
 use jackfield_domain::credential::{Material, OAuth2Material};
 use jackfield_domain::reference::{Forms, Ref};
-use jackfield_domain::text::{Scopes, bounded_text};
+use jackfield_domain::text::{Scopes, bounded_text, map_entry};
 use jackfield_domain::{Secret, Violation, Violations};
 
 use crate::grpc::{parse, render};
@@ -14,6 +14,7 @@ use crate::grpc::{parse, render};
 /// Longest token, key or custom value, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
 const MAX_FIELDS: usize = 64;
+const MAX_FIELD_NAME: usize = 128;
 const MAX_FIELDS_BYTES: usize = 64 * 1024;
 const DEFAULT_TOKEN_TYPE: &str = "Bearer";
 
@@ -34,7 +35,7 @@ pub(super) fn parse(wrong: &mut Violations, material: pb::CredentialMaterial) ->
         }
         Message::ClientCredentials(client) => {
             let client_id = line(wrong, "material.client_credentials.client_id", client.client_id, 256);
-            let client_secret = secret(wrong, "material.client_credentials.client_secret", client.client_secret, 2_048);
+            let client_secret = line(wrong, "material.client_credentials.client_secret", client.client_secret, 2_048);
             Some(Material::ClientCredentials { client_id: client_id?, client_secret: client_secret? })
         }
         Message::ClientCertificate(certificate) => {
@@ -56,7 +57,7 @@ fn oauth2(wrong: &mut Violations, tokens: pb::OAuth2Material) -> Option<OAuth2Ma
         Some(time) => wrong.check(parse::timestamp("material.oauth2.expire_time", time)).map(Some),
         None => Some(None),
     };
-    let scopes = wrong.check(Scopes::parse_list("material.oauth2.scopes", &scopes));
+    let scopes = parse::check_all(wrong, Scopes::parse_list("material.oauth2.scopes", &scopes));
     Some(OAuth2Material {
         access_token: access_token?,
         refresh_token: refresh_token?,
@@ -79,12 +80,17 @@ fn fields(wrong: &mut Violations, fields: BTreeMap<String, String>) -> Option<BT
     }
     let mut parsed = BTreeMap::new();
     for (index, (name, value)) in fields.into_iter().enumerate() {
-        // Names could be secrets put in the wrong place: violations count them and do not repeat them.
-        let place = format!("{field}[{index}]");
-        if bounded_text(&place, &name, 128, false).is_err() {
-            let description = "must have a name of 1 to 128 characters without control characters";
-            wrong.push(Violation::field(place, description));
-        } else if let Some(value) = token(wrong, &place, value) {
+        if bounded_text(field, &name, MAX_FIELD_NAME, false).is_err() {
+            // Such a name could be a secret put in the wrong place: it is counted and not repeated.
+            let number = index + 1;
+            let rule = format!("must have names of 1 to {MAX_FIELD_NAME} characters without control characters");
+            wrong.push(Violation::field(field, format!("{rule}; entry {number} in the order of the names has not")));
+            continue;
+        }
+        let place = map_entry(field, &name);
+        // Unlike tokens these may be of several lines: nothing says that they travel in a header.
+        let value = within_bytes(&place, value).and_then(|value| Secret::parse(&place, value, MAX_TOKEN));
+        if let Some(value) = wrong.check(value) {
             parsed.insert(name, value);
         }
     }
@@ -95,27 +101,21 @@ fn optional(wrong: &mut Violations, field: &str, value: String) -> Option<Option
     if value.is_empty() { Some(None) } else { token(wrong, field, value).map(Some) }
 }
 
-/// A secret whose limit counts bytes.
+/// A secret that travels in a header and whose limit counts bytes.
 fn token(wrong: &mut Violations, field: &str, value: String) -> Option<Secret> {
-    if value.len() > MAX_TOKEN {
-        wrong.push(Violation::field(field, format!("must be at most {MAX_TOKEN} bytes long")));
-        return None;
-    }
-    secret(wrong, field, value, MAX_TOKEN)
+    wrong.check(within_bytes(field, value).and_then(|value| Secret::parse_line(field, value, MAX_TOKEN)))
 }
 
-/// A secret whose limit counts characters.
-fn secret(wrong: &mut Violations, field: &str, value: String, max: usize) -> Option<Secret> {
-    wrong.check(Secret::parse(field, value, max))
-}
-
-/// A secret that travels in a header: no control characters.
+/// A secret that travels in a header and whose limit counts characters.
 fn line(wrong: &mut Violations, field: &str, value: String, max: usize) -> Option<Secret> {
-    if value.contains(char::is_control) {
-        wrong.push(Violation::field(field, "must not contain control characters"));
-        return None;
+    wrong.check(Secret::parse_line(field, value, max))
+}
+
+fn within_bytes(field: &str, value: String) -> Result<String, Violation> {
+    match value.len() <= MAX_TOKEN {
+        true => Ok(value),
+        false => Err(Violation::field(field, format!("must be at most {MAX_TOKEN} bytes long"))),
     }
-    secret(wrong, field, value, max)
 }
 
 /// The message that RevealCredential answers: the one place where material becomes a message.
