@@ -10,7 +10,8 @@ use jackfield_domain::{Clock as _, SystemClock};
 use tonic::body::Body;
 use uuid::Uuid;
 
-use super::{Answer, BoxFuture, Call, Layer, Stack};
+use super::{Answer, Call, Handler, Layer};
+use crate::identity::Caller;
 use crate::methods::{Method, Methods};
 use crate::transport::{ConnectInfo, Peer};
 
@@ -33,7 +34,7 @@ pub struct CallContext {
     /// The other end of its connection.
     pub peer: Option<Peer>,
     cause: Mutex<Option<Arc<dyn std::error::Error + Send + Sync>>>,
-    principal: OnceLock<String>,
+    caller: OnceLock<Arc<Caller>>,
 }
 
 /// Makes the context. It is the outermost layer: every other one reads it, and error statuses find it while the call or
@@ -61,14 +62,14 @@ impl CallContext {
     }
 
     /// Notes who is calling, for the log.
-    pub(super) fn set_principal(&self, name: &str) {
+    pub(super) fn set_principal(&self, caller: &Arc<Caller>) {
         // A call has one caller; a second would be the same.
-        let _ = self.principal.set(name.to_owned());
+        let _ = self.caller.set(Arc::clone(caller));
     }
 
     /// Who is calling, once known.
     pub fn principal(&self) -> &str {
-        self.principal.get().map(String::as_str).unwrap_or_default()
+        self.caller.get().map(|caller| caller.name.as_str()).unwrap_or_default()
     }
 
     /// The context that [`ContextLayer`] put in.
@@ -91,7 +92,7 @@ impl CallContext {
             start: Instant::now(),
             peer,
             cause: Mutex::new(None),
-            principal: OnceLock::new(),
+            caller: OnceLock::new(),
         }
     }
 
@@ -114,19 +115,16 @@ fn request_id() -> Uuid {
 // === impl ContextLayer ===
 
 impl Layer for ContextLayer {
-    fn handle(&self, mut call: Call, inner: &Stack) -> BoxFuture<Answer> {
+    async fn handle<H: Handler>(&self, mut call: Call, inner: &H) -> Answer {
         let peer = call.extensions().get::<ConnectInfo>().map(ConnectInfo::peer);
         let context = Arc::new(CallContext::new(self.methods.get(call.uri().path()).cloned(), peer));
         call.extensions_mut().insert(context.clone());
-        let inner = inner.clone();
-        Box::pin(CURRENT.scope(context.clone(), async move {
-            let mut answer = inner.handle(call).await;
-            let mut text = uuid::Uuid::encode_buffer();
-            if let Ok(id) = HeaderValue::from_str(context.request_id.hyphenated().encode_lower(&mut text)) {
-                answer.headers_mut().insert(REQUEST_ID, id);
-            }
-            answer.map(|body| Body::new(ScopedBody { context, body }))
-        }))
+        let mut answer = CURRENT.scope(context.clone(), inner.handle(call)).await;
+        let mut text = Uuid::encode_buffer();
+        if let Ok(id) = HeaderValue::from_str(context.request_id.hyphenated().encode_lower(&mut text)) {
+            answer.headers_mut().insert(REQUEST_ID, id);
+        }
+        answer.map(|body| body.map_stream(|body| Body::new(ScopedBody { context, body })))
     }
 }
 

@@ -1,13 +1,12 @@
 //! Load shedding: beyond a number of calls at work the server says so at once instead of queueing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jackfield_domain::Error;
 use tokio::sync::Semaphore;
 
 use super::context::CallContext;
-use super::{Answer, BoxFuture, Call, Layer, Stack};
+use super::{Answer, Call, Handler, Layer, refused};
 use crate::grpc::status::status;
 use crate::methods::Kind;
 use crate::metrics::Metrics;
@@ -21,29 +20,22 @@ pub(super) const MAX_HEALTH_CALLS: usize = 64;
 
 /// Counts a call until its headers are sent. Streams that go on after that have a limit of their own.
 pub(super) struct LimitLayer {
-    pub(super) permits: Arc<Semaphore>,
-    pub(super) health_permits: Arc<Semaphore>,
+    pub(super) permits: Semaphore,
+    pub(super) health_permits: Semaphore,
     pub(super) metrics: Metrics,
 }
 
 // === impl LimitLayer ===
 
 impl Layer for LimitLayer {
-    fn handle(&self, call: Call, inner: &Stack) -> BoxFuture<Answer> {
+    async fn handle<H: Handler>(&self, call: Call, inner: &H) -> Answer {
         let health = CallContext::of(&call).method.as_ref().is_some_and(|method| method.kind == Kind::Health);
         let permits = if health { &self.health_permits } else { &self.permits };
-        match permits.clone().try_acquire_owned() {
-            Ok(permit) => {
-                let work = inner.handle(call);
-                Box::pin(async move {
-                    let answer = work.await;
-                    drop(permit);
-                    answer
-                })
-            }
+        match permits.try_acquire() {
+            Ok(_permit) => inner.handle(call).await,
             Err(_) => {
                 self.metrics.call_shed();
-                Box::pin(async { status(Error::ServerUnavailable { retry_after: RETRY_AFTER }).into_http() })
+                refused(status(Error::ServerUnavailable { retry_after: RETRY_AFTER }))
             }
         }
     }
