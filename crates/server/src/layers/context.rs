@@ -11,7 +11,8 @@ use jackfield_domain::{Clock as _, SystemClock};
 use tonic::body::Body;
 use uuid::Uuid;
 
-use super::{Answer, BoxFuture, Call, Layer, Stack};
+use super::{Answer, Call, Handler, Layer};
+use crate::identity::Caller;
 use crate::methods::{Method, Methods};
 use crate::transport::{ConnectInfo, Peer};
 
@@ -35,7 +36,7 @@ pub struct CallContext {
     pub peer: Option<Peer>,
     cause: Mutex<Option<Arc<dyn std::error::Error + Send + Sync>>>,
     held: Mutex<Vec<Held>>,
-    principal: OnceLock<String>,
+    caller: OnceLock<Arc<Caller>>,
 }
 
 /// Something that is given back when it is dropped.
@@ -92,14 +93,14 @@ impl CallContext {
     }
 
     /// Notes who is calling, for the log.
-    pub(super) fn set_principal(&self, name: &str) {
+    pub(super) fn set_principal(&self, caller: &Arc<Caller>) {
         // A call has one caller; a second would be the same.
-        let _ = self.principal.set(name.to_owned());
+        let _ = self.caller.set(Arc::clone(caller));
     }
 
     /// Who is calling, once known.
     pub fn principal(&self) -> &str {
-        self.principal.get().map(String::as_str).unwrap_or_default()
+        self.caller.get().map(|caller| caller.name.as_str()).unwrap_or_default()
     }
 
     /// The context that [`ContextLayer`] put in.
@@ -123,7 +124,7 @@ impl CallContext {
             peer,
             cause: Mutex::new(None),
             held: Mutex::default(),
-            principal: OnceLock::new(),
+            caller: OnceLock::new(),
         }
     }
 
@@ -150,19 +151,16 @@ fn request_id() -> Uuid {
 // === impl ContextLayer ===
 
 impl Layer for ContextLayer {
-    fn handle(&self, mut call: Call, inner: &Stack) -> BoxFuture<Answer> {
+    async fn handle<H: Handler>(&self, mut call: Call, inner: &H) -> Answer {
         let peer = call.extensions().get::<ConnectInfo>().map(ConnectInfo::peer);
         let context = Arc::new(CallContext::new(self.methods.get(call.uri().path()).cloned(), peer));
         call.extensions_mut().insert(context.clone());
-        let inner = inner.clone();
-        Box::pin(CURRENT.scope(context.clone(), async move {
-            let mut answer = inner.handle(call).await;
-            let mut text = uuid::Uuid::encode_buffer();
-            if let Ok(id) = HeaderValue::from_str(context.request_id.hyphenated().encode_lower(&mut text)) {
-                answer.headers_mut().insert(REQUEST_ID, id);
-            }
-            answer.map(|body| Body::new(ScopedBody { context, body }))
-        }))
+        let mut answer = CURRENT.scope(context.clone(), inner.handle(call)).await;
+        let mut text = Uuid::encode_buffer();
+        if let Ok(id) = HeaderValue::from_str(context.request_id.hyphenated().encode_lower(&mut text)) {
+            answer.headers_mut().insert(REQUEST_ID, id);
+        }
+        answer.map(|body| body.map_stream(|body| Body::new(ScopedBody { context, body })))
     }
 }
 

@@ -15,7 +15,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::context::CallContext;
-use super::{Answer, BoxFuture, Call, Layer, Stack, trailers};
+use super::{Answer, Call, Handler, Layer, refused, trailers};
 use crate::config::{Deadlines, Streams};
 use crate::grpc::status::status;
 use crate::methods::Kind;
@@ -35,24 +35,24 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 // === impl DeadlineLayer ===
 
 impl Layer for DeadlineLayer {
-    fn handle(&self, call: Call, inner: &Stack) -> BoxFuture<Answer> {
+    async fn handle<H: Handler>(&self, call: Call, inner: &H) -> Answer {
         let asked = match grpc_timeout(call.headers()) {
             Ok(asked) => asked,
-            Err(violation) => return Box::pin(async { status(violation.into()).into_http() }),
+            Err(violation) => return refused(status(violation.into())),
         };
-        let Some(timeout) = self.timeout(&CallContext::of(&call), asked) else {
-            let end = End::Drain(Box::pin(self.drain.clone().cancelled_owned()));
-            let work = inner.handle(call);
-            return Box::pin(async move { work.await.map(|body| EndingBody::wrap(body, end)) });
+        let context = CallContext::of(&call);
+        let Some(timeout) = self.timeout(&context, asked) else {
+            let answer = inner.handle(call).await;
+            let end = || End::Drain(Box::pin(self.drain.clone().cancelled_owned()));
+            return answer.map(|body| body.map_stream(|body| EndingBody::wrap(body, end())));
         };
-        let deadline = Instant::now() + timeout;
-        let work = inner.handle(call);
-        Box::pin(async move {
-            match tokio::time::timeout_at(deadline, work).await {
-                Ok(answer) => answer.map(|body| EndingBody::wrap(body, End::Deadline(deadline, None))),
-                Err(_) => status(Error::DeadlineExceeded).into_http(),
+        let deadline = Instant::from_std(context.start) + timeout;
+        match tokio::time::timeout_at(deadline, inner.handle(call)).await {
+            Ok(answer) => {
+                answer.map(|body| body.map_stream(|body| EndingBody::wrap(body, End::Deadline(deadline, None))))
             }
-        })
+            Err(_) => refused(status(Error::DeadlineExceeded)),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jackfield_domain::Error;
 
 use super::context::CallContext;
-use super::{Answer, BoxFuture, Call, Layer, Stack};
+use super::{Answer, Call, Handler, Layer, refused};
 use crate::grpc::status::status;
 use crate::identity::{Tenants, Unknown};
 use crate::methods::Kind;
@@ -20,29 +20,26 @@ pub(super) struct IdentityLayer {
 // === impl IdentityLayer ===
 
 impl Layer for IdentityLayer {
-    fn handle(&self, mut call: Call, inner: &Stack) -> BoxFuture<Answer> {
+    async fn handle<H: Handler>(&self, mut call: Call, inner: &H) -> Answer {
         let context = CallContext::of(&call);
         if context.method.as_ref().is_some_and(|method| method.kind == Kind::Health) {
-            return inner.handle(call);
+            return inner.handle(call).await;
         }
         let caller = match call.extensions().get::<ConnectInfo>() {
             Some(info) => info.caller(),
             None => Err(Error::from(&Unknown::NoCertificate)),
         };
-        let (tenants, inner) = (self.tenants.clone(), inner.clone());
-        Box::pin(async move {
-            let caller = match caller {
-                Ok(caller) => caller,
-                Err(error) => return status(error).into_http(),
-            };
-            context.set_principal(&caller.name);
-            match tenants.resolve(&caller.tenant).await {
-                Ok(tenant) => {
-                    call.extensions_mut().insert(caller.in_tenant(tenant));
-                    inner.handle(call).await
-                }
-                Err(error) => status(error).into_http(),
+        let caller = match caller {
+            Ok(caller) => caller,
+            Err(error) => return refused(status(error)),
+        };
+        context.set_principal(&caller);
+        match self.tenants.resolve(&caller.tenant).await {
+            Ok(tenant) => {
+                call.extensions_mut().insert(caller.in_tenant(tenant));
+                inner.handle(call).await
             }
-        })
+            Err(error) => refused(status(error)),
+        }
     }
 }

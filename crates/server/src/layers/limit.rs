@@ -6,14 +6,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use jackfield_domain::Error;
 use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::body::Body;
 
 use super::context::CallContext;
-use super::{Answer, BoxFuture, Call, Layer, Stack};
+use super::{Answer, AnswerBody, Call, Handler, Layer, refused};
 use crate::config::Config;
 use crate::grpc::status::status;
 use crate::methods::{Kind, Method};
@@ -50,6 +50,12 @@ type Permit = Box<dyn Send + Sync>;
 struct Holding {
     body: Body,
     permit: Option<Permit>,
+}
+
+/// A message that holds something until it was sent.
+struct HoldingMessage {
+    message: Bytes,
+    _permit: Permit,
 }
 
 // === impl LimitLayer ===
@@ -98,34 +104,43 @@ fn caller(call: &Call) -> String {
 }
 
 impl Layer for LimitLayer {
-    fn handle(&self, call: Call, inner: &Stack) -> BoxFuture<Answer> {
+    async fn handle<H: Handler>(&self, call: Call, inner: &H) -> Answer {
         let context = CallContext::of(&call);
         let method = context.method.as_deref();
         let list = method.is_some_and(|method| method.kind == Kind::Api && method.streaming);
         match self.enter(method, &call) {
             Ok(permit) => {
-                let work = inner.handle(call);
-                Box::pin(async move {
-                    let answer = work.await;
-                    if list { answer } else { answer.map(|body| Holding::wrap(body, permit)) }
-                })
+                let answer = inner.handle(call).await;
+                if list { answer } else { answer.map(|body| hold(body, permit)) }
             }
             Err(error) => {
                 self.metrics.call_shed();
-                Box::pin(async { status(error).into_http() })
+                refused(status(error))
             }
         }
     }
 }
 
-// === impl Holding ===
-
-impl Holding {
-    fn wrap(body: Body, permit: Permit) -> Body {
-        // Nothing to wait for: an answer without messages.
-        if body.is_end_stream() { body } else { Body::new(Holding { body, permit: Some(permit) }) }
+/// Holds a permit until the answer has left.
+fn hold(body: AnswerBody, permit: Permit) -> AnswerBody {
+    match body {
+        AnswerBody::Whole { message, trailers } => {
+            let message = message.map(|message| Bytes::from_owner(HoldingMessage { message, _permit: permit }));
+            AnswerBody::Whole { message, trailers }
+        }
+        AnswerBody::Stream(body) => AnswerBody::Stream(Body::new(Holding { body, permit: Some(permit) })),
     }
 }
+
+// === impl HoldingMessage ===
+
+impl AsRef<[u8]> for HoldingMessage {
+    fn as_ref(&self) -> &[u8] {
+        &self.message
+    }
+}
+
+// === impl Holding ===
 
 impl http_body::Body for Holding {
     type Data = Bytes;

@@ -7,7 +7,7 @@ use tonic::Code;
 
 use super::context::CallContext;
 use super::outcome::observe;
-use super::{Answer, BoxFuture, Call, Layer, Stack};
+use super::{Answer, Call, Handler, Layer};
 use crate::grpc::status::reason_of;
 use crate::metrics::{CallAttributes, Metrics, attribute};
 
@@ -26,7 +26,7 @@ impl MetricsLayer {
 }
 
 impl Layer for MetricsLayer {
-    fn handle(&self, call: Call, inner: &Stack) -> BoxFuture<Answer> {
+    async fn handle<H: Handler>(&self, call: Call, inner: &H) -> Answer {
         let context = CallContext::of(&call);
         let attributes = context.method.as_ref().map_or(&self.other, |method| &method.attributes);
         let open = self.metrics.call_open(Arc::clone(attributes));
@@ -37,7 +37,6 @@ impl Layer for MetricsLayer {
             }
             open.ended(code, context.start.elapsed().as_secs_f64());
         };
-        let work = inner.handle(call);
-        Box::pin(async move { observe(work.await, on_end) })
+        observe(inner.handle(call).await, on_end)
     }
 }

@@ -1,5 +1,6 @@
 //! What every call passes through before it reaches a handler, in one place.
 
+mod body;
 pub mod context;
 mod deadline;
 mod identity;
@@ -22,7 +23,8 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::ServiceExt as _;
 
-use self::context::ContextLayer;
+pub(crate) use self::body::AnswerBody;
+use self::context::{CallContext, ContextLayer};
 use self::deadline::DeadlineLayer;
 use self::identity::IdentityLayer;
 use self::limit::LimitLayer;
@@ -36,18 +38,22 @@ use crate::methods::Methods;
 use crate::metrics::Metrics;
 
 pub(crate) type Call = http::Request<Body>;
-pub(crate) type Answer = http::Response<Body>;
-pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-pub(crate) type Stack = Arc<dyn Handler>;
+pub(crate) type Answer = http::Response<AnswerBody>;
+pub(crate) type Stack = Arc<dyn Answering>;
 
 /// Something that answers calls. It cannot fail: an error is an answer too.
-pub(crate) trait Handler: Send + Sync + 'static {
-    fn handle(&self, call: Call) -> BoxFuture<Answer>;
+trait Handler: Send + Sync + 'static {
+    fn handle(&self, call: Call) -> impl Future<Output = Answer> + Send;
 }
 
 /// Something that stands around a handler.
 trait Layer: Send + Sync + 'static {
-    fn handle(&self, call: Call, inner: &Stack) -> BoxFuture<Answer>;
+    fn handle<H: Handler>(&self, call: Call, inner: &H) -> impl Future<Output = Answer> + Send;
+}
+
+/// A handler whose type is forgotten: that of a stack is as long as the stack is high. All layers of a call are one future.
+pub(crate) trait Answering: Send + Sync + 'static {
+    fn answer(&self, call: Call) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>>;
 }
 
 /// What the layers need.
@@ -109,48 +115,62 @@ fn trailers(status: &Status) -> Frame<Bytes> {
     Frame::trailers(trailers)
 }
 
-struct Builder(Stack);
+struct Builder<H>(H);
 
-struct Layered<L> {
+struct Layered<L, H> {
     layer: L,
-    inner: Stack,
+    inner: H,
 }
 
 /// The innermost handler.
 struct RoutesHandler(Routes);
 
+/// A refusal that a layer makes.
+fn refused(status: Status) -> Answer {
+    status.into_http::<Body>().map(AnswerBody::from)
+}
+
 // === impl Builder ===
 
-impl Builder {
+impl Builder<RoutesHandler> {
     fn new(routes: Routes) -> Self {
-        Builder(Arc::new(RoutesHandler(routes.prepare())))
+        Builder(RoutesHandler(routes.prepare()))
     }
+}
 
-    fn with(self, layer: impl Layer) -> Self {
-        Builder(Arc::new(Layered { layer, inner: self.0 }))
+impl<H: Handler> Builder<H> {
+    fn with<L: Layer>(self, layer: L) -> Builder<Layered<L, H>> {
+        Builder(Layered { layer, inner: self.0 })
     }
 
     fn build(self) -> Stack {
-        self.0
+        Arc::new(self.0)
     }
 }
 
 // === impl Handler ===
 
-impl<L: Layer> Handler for Layered<L> {
-    fn handle(&self, call: Call) -> BoxFuture<Answer> {
+impl<L: Layer, H: Handler> Handler for Layered<L, H> {
+    fn handle(&self, call: Call) -> impl Future<Output = Answer> + Send {
         self.layer.handle(call, &self.inner)
     }
 }
 
+impl<H: Handler> Answering for H {
+    fn answer(&self, call: Call) -> Pin<Box<dyn Future<Output = Answer> + Send + '_>> {
+        Box::pin(self.handle(call))
+    }
+}
+
 impl Handler for RoutesHandler {
-    fn handle(&self, call: Call) -> BoxFuture<Answer> {
-        let work = self.0.clone().oneshot(call);
-        Box::pin(async move {
-            match work.await {
-                Ok(answer) => answer,
-                Err(never) => match never {},
-            }
-        })
+    async fn handle(&self, call: Call) -> Answer {
+        let streaming = CallContext::of(&call).method.as_ref().is_none_or(|method| method.streaming);
+        let answer = match self.0.clone().oneshot(call).await {
+            Ok(answer) => answer,
+            Err(never) => match never {},
+        };
+        let (head, body) = answer.into_parts();
+        let body = if streaming { AnswerBody::from(body) } else { AnswerBody::gather(body).await };
+        http::Response::from_parts(head, body)
     }
 }

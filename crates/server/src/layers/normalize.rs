@@ -6,7 +6,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::context::CallContext;
-use super::{Answer, BoxFuture, Call, Layer, Stack};
+use super::{Answer, AnswerBody, Call, Handler, Layer, refused};
 use crate::grpc::status::{compression_unknown, message_too_large, method_unknown, status};
 use crate::methods::Kind;
 use crate::{health, reflection};
@@ -21,36 +21,29 @@ pub(super) struct NormalizeLayer {
 // === impl NormalizeLayer ===
 
 impl Layer for NormalizeLayer {
-    fn handle(&self, call: Call, inner: &Stack) -> BoxFuture<Answer> {
+    async fn handle<H: Handler>(&self, call: Call, inner: &H) -> Answer {
         if let Some(refused) = not_grpc(&call) {
-            return Box::pin(async move { http_error(refused) });
+            return http_error(refused);
         }
-        let context = CallContext::of(&call);
-        let max = match context.method.as_ref().map(|method| method.kind) {
+        let max = match CallContext::of(&call).method.as_ref().map(|method| method.kind) {
             Some(Kind::Api) => self.max_request_message,
             Some(Kind::Health) => health::MAX_REQUEST_MESSAGE as u64,
             Some(Kind::Reflection) => reflection::MAX_REQUEST_MESSAGE as u64,
-            None => {
-                let answer = method_unknown(call.uri().path()).into_http();
-                return Box::pin(async { answer });
-            }
+            None => return refused(method_unknown(call.uri().path())),
         };
-        let work = inner.handle(call);
-        Box::pin(async move {
-            let answer = work.await;
-            match foreign(&answer) {
-                // A compression that is switched off. Code and headers are those of the specification and stay.
-                Some(foreign) if foreign.code() == Code::Unimplemented => {
-                    let mut ours = compression_unknown(foreign.message()).into_http();
-                    if let Some(accepted) = answer.headers().get(ACCEPT_ENCODING) {
-                        ours.headers_mut().insert(ACCEPT_ENCODING, accepted.clone());
-                    }
-                    ours
+        let answer = inner.handle(call).await;
+        match foreign(&answer) {
+            // A compression that is switched off. Code and headers are those of the specification and stay.
+            Some(foreign) if foreign.code() == Code::Unimplemented => {
+                let mut ours = refused(compression_unknown(foreign.message()));
+                if let Some(accepted) = answer.headers().get(ACCEPT_ENCODING) {
+                    ours.headers_mut().insert(ACCEPT_ENCODING, accepted.clone());
                 }
-                Some(foreign) => replace(foreign, max).map_or(answer, Status::into_http),
-                None => answer,
+                ours
             }
-        })
+            Some(foreign) => replace(foreign, max).map_or(answer, refused),
+            None => answer,
+        }
     }
 }
 
@@ -68,7 +61,7 @@ fn not_grpc(call: &Call) -> Option<StatusCode> {
 }
 
 fn http_error(code: StatusCode) -> Answer {
-    let mut answer = http::Response::new(Body::empty());
+    let mut answer = http::Response::new(AnswerBody::from(Body::empty()));
     *answer.status_mut() = code;
     answer
 }

@@ -10,21 +10,28 @@ use http_body::{Frame, SizeHint};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::Answer;
+use super::{Answer, AnswerBody};
 
 /// Calls `ended` once, when the status of the answer is known or the answer is dropped: with the code, and with the headers
 /// or trailers that it was in.
 pub(super) fn observe(answer: Answer, ended: impl FnOnce(Code, Option<&HeaderMap>) + Send + 'static) -> Answer {
-    match code(answer.headers()) {
-        Some(code) => {
-            ended(code, Some(answer.headers()));
-            answer
+    let in_headers = code(answer.headers());
+    let failed = !answer.status().is_success();
+    let (head, body) = answer.into_parts();
+    let body = match (in_headers, body) {
+        (Some(code), body) => {
+            ended(code, Some(&head.headers));
+            body
         }
-        None => {
-            let failed = !answer.status().is_success();
-            answer.map(|body| Body::new(Observed { body, failed, ended: Some(Box::new(ended)) }))
+        (None, AnswerBody::Whole { message, trailers }) => {
+            ended(trailers.as_ref().and_then(code).unwrap_or(Code::Unknown), trailers.as_ref());
+            AnswerBody::Whole { message, trailers }
         }
-    }
+        (None, AnswerBody::Stream(body)) => {
+            AnswerBody::Stream(Body::new(Observed { body, failed, ended: Some(Box::new(ended)) }))
+        }
+    };
+    http::Response::from_parts(head, body)
 }
 
 /// What is done at the end of a call.

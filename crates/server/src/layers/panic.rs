@@ -11,7 +11,7 @@ use jackfield_domain::Error;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::{Answer, BoxFuture, Call, Layer, Stack, trailers};
+use super::{Answer, Call, Handler, Layer, refused, trailers};
 use crate::grpc::status::status;
 
 pub(super) struct PanicLayer;
@@ -22,14 +22,11 @@ const PANICKED: &str = "the handler panicked";
 // === impl PanicLayer ===
 
 impl Layer for PanicLayer {
-    fn handle(&self, call: Call, inner: &Stack) -> BoxFuture<Answer> {
-        let inner = inner.clone();
-        Box::pin(async move {
-            match AssertUnwindSafe(async move { inner.handle(call).await }).catch_unwind().await {
-                Ok(answer) => answer.map(|body| Body::new(CatchBody { body: Some(body) })),
-                Err(_) => status(Error::internal(PANICKED)).into_http(),
-            }
-        })
+    async fn handle<H: Handler>(&self, call: Call, inner: &H) -> Answer {
+        match AssertUnwindSafe(inner.handle(call)).catch_unwind().await {
+            Ok(answer) => answer.map(|body| body.map_stream(|body| Body::new(CatchBody { body: Some(body) }))),
+            Err(_) => refused(status(Error::internal(PANICKED))),
+        }
     }
 }
 

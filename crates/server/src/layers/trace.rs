@@ -12,7 +12,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::context::CallContext;
 use super::outcome::observe;
-use super::{Answer, BoxFuture, Call, Layer, Stack};
+use super::{Answer, Call, Handler, Layer};
 use crate::grpc::status::{code_name, is_server_fault};
 use crate::metrics::attribute;
 
@@ -24,10 +24,9 @@ pub(super) struct TraceLayer;
 // === impl TraceLayer ===
 
 impl Layer for TraceLayer {
-    fn handle(&self, call: Call, inner: &Stack) -> BoxFuture<Answer> {
+    async fn handle<H: Handler>(&self, call: Call, inner: &H) -> Answer {
         let context = CallContext::of(&call);
         let span = span(&context, &call);
-        let inner = inner.clone();
         let on_end = {
             let span = span.clone();
             move |code, _: Option<&HeaderMap>| span.in_scope(|| context.enter(|| ended(&context, code)))
@@ -39,7 +38,7 @@ impl Layer for TraceLayer {
             }
             observe(answer, on_end)
         };
-        Box::pin(work.instrument(span))
+        work.instrument(span).await
     }
 }
 
@@ -88,11 +87,12 @@ fn ended(context: &Arc<CallContext>, code: Code) {
     let status = code_name(code);
     span.record("rpc.response.status_code", status);
     span.record("principal", context.principal());
-    let duration_ms = context.start.elapsed().as_secs_f64() * 1_000.0;
+    let duration_ms = || context.start.elapsed().as_secs_f64() * 1_000.0;
     if !is_server_fault(code) {
-        tracing::debug!(call.duration_ms = duration_ms, rpc.status = status, "call ended");
+        tracing::debug!(call.duration_ms = duration_ms(), rpc.status = status, "call ended");
         return;
     }
+    let duration_ms = duration_ms();
     span.record("error.type", status);
     span.record("otel.status_code", "ERROR");
     match (context.cause(), code) {

@@ -219,7 +219,7 @@ impl hyper::service::Service<http::Request<Incoming>> for CallService {
             }
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(info.clone());
-            let answer = stack.handle(request).await;
+            let answer = stack.answer(request).await;
             Ok(answer.map(|body| WatchedBody::new(body, stall, yielded.clone(), open)))
         })
     }

@@ -1,6 +1,6 @@
 //! The task of one HTTP/2 stream: it ends with its connection, and when nobody takes what it has to send.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -12,8 +12,8 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
-use tonic::body::Body;
 
+use crate::layers::AnswerBody;
 use crate::metrics::Metrics;
 
 tokio::task_local! {
@@ -52,7 +52,7 @@ pub(super) struct Yielded {
 /// between is how long the client has not been reading. While it waits the body is not polled, so it cannot end itself:
 /// the task around it does.
 pub(super) struct WatchedBody<G> {
-    body: Body,
+    body: AnswerBody,
     stall: Option<Arc<Stall>>,
     yielded: Arc<Yielded>,
     /// Data was handed over and the end was not.
@@ -67,13 +67,12 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for StreamE
     fn execute(&self, stream: F) {
         let state = StallState { since: None, timeout: self.stall_timeout };
         let stall = Arc::new(Stall(Mutex::new(state)));
-        let mut stream = Box::pin(STALL.scope(stall.clone(), stream));
-        let cut = self.cut.clone();
-        let metrics = self.metrics.clone();
+        let (cut, metrics) = (self.cut.clone(), self.metrics.clone());
         self.tasks.spawn(async move {
+            let mut stream = pin!(STALL.scope(stall.clone(), stream));
             let mut sleep: Option<Pin<Box<Sleep>>> = None;
             // `stall` changes only while the stream is polled, so looking after each poll misses nothing.
-            let work = std::future::poll_fn(move |cx| {
+            let work = std::future::poll_fn(|cx| {
                 if stream.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(());
                 }
@@ -88,7 +87,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for StreamE
                 // Dropping the stream resets it and frees what was kept for it.
                 Poll::Ready(())
             });
-            cut.run_until_cancelled_owned(work).await;
+            cut.run_until_cancelled(work).await;
         });
     }
 }
@@ -134,7 +133,7 @@ impl Yielded {
 // === impl WatchedBody ===
 
 impl<G> WatchedBody<G> {
-    pub(super) fn new(body: Body, stall: Option<Arc<Stall>>, yielded: Arc<Yielded>, guard: G) -> Self {
+    pub(super) fn new(body: AnswerBody, stall: Option<Arc<Stall>>, yielded: Arc<Yielded>, guard: G) -> Self {
         WatchedBody { body, stall, yielded, begun: false, _guard: guard }
     }
 
