@@ -20,7 +20,7 @@ impl Store {
     /// It is not there, or no database.
     pub async fn look(path: &Path) -> Result<Self, StoreError> {
         let conn = backend::open_sqlite_read_only(path).await?;
-        Ok(Store { reader: conn.clone(), writer: conn })
+        Ok(Store::over(conn.clone(), conn))
     }
 
     /// Refuses a schema that is newer than this program. Returns the newest migration that was applied, if any was.

@@ -73,10 +73,15 @@ pub enum StoreError {
 // === impl Store ===
 
 impl Store {
+    /// Over connections that are open.
+    pub(crate) fn over(reader: DatabaseConnection, writer: DatabaseConnection) -> Self {
+        Store { reader, writer, stamps: Stamps::new(), commits: TaskTracker::new() }
+    }
+
     /// Opens the database without changing its schema.
     pub async fn connect(database: &Database, settings: PoolSettings) -> Result<Self, StoreError> {
         let (reader, writer) = backend::open(database, settings).await?;
-        Ok(Store { reader, writer, stamps: Stamps::new(), commits: TaskTracker::new() })
+        Ok(Store::over(reader, writer))
     }
 
     /// Brings the schema up to date, under a lock that lets one process at a time do so. Returns the newest migration.
