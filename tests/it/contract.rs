@@ -1,6 +1,6 @@
 //! The contract itself, read from its descriptor: what holds for every service, method, message and field.
 
-mod reasons;
+pub(crate) mod reasons;
 mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -12,6 +12,7 @@ mod connector;
 mod contract;
 mod credentials;
 mod filter;
+mod guide;
 mod isolation;
 mod key;
 mod pagination;

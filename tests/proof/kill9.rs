@@ -4,6 +4,11 @@
 //! is left; everything is read back and compared with what the writers know. `PROOF_KILLS` says how often, in place of what
 //! CI does.
 
+#![expect(
+    clippy::await_holding_lock,
+    reason = "each test has a runtime of its own, and waits for its turn before all else"
+)]
+
 mod change;
 mod check;
 mod writer;
@@ -75,7 +80,8 @@ async fn an_answer_before_the_commit_is_noticed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_in_several_transactions_is_noticed() {
-    notices(Fault::SeveralTransactions, |run| run.figures().corrupt > 0).await;
+    // What is left may look like the state before the last change, too.
+    notices(Fault::SeveralTransactions, |run| !run.figures().is_clean()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -163,7 +169,7 @@ impl Run {
             tasks.spawn(writer.run(clients[index % CONNECTIONS].clone()));
         }
         tokio::time::sleep(Duration::from_micros(self.rng.between(5_000, 250_000))).await;
-        let crash = self.site.backend() == Backend::Postgres && self.kills % 10 == 9;
+        let crash = self.site.backend() == Backend::Postgres && self.kills / 10 > self.database_kills;
         if crash && self.site.postgres().is_ours() {
             let how = if self.rng.percent(50) { Crash::Kill } else { Crash::Immediate };
             self.site.postgres().crash(how);

@@ -1,4 +1,6 @@
-//! Connectors: definitions of outside systems and how to reach them.
+//! Connectors: definitions of outside systems and how to reach them. What differs by kind is in `kind`.
+
+mod kind;
 
 use std::time::Duration;
 
@@ -9,8 +11,14 @@ use crate::id::{ConnectorId, KeyId};
 use crate::json::JsonObject;
 use crate::meta::Meta;
 use crate::reference::Ref;
-use crate::secret::{Secret, SecretPatch};
+use crate::secret::Secret;
 use crate::text::{Headers, HttpUrl, Labels, Name};
+
+pub(crate) use kind::set;
+pub use kind::{
+    ApiKey, ApiKeyPatch, BaseUrlPatch, ClientCertificate, ConnectorKind, Generic, GenericPatch, HttpBasic, KindPatch,
+    License, LicensePatch, OAuth2Endpoints, OAuth2Patch,
+};
 
 /// A connector, without its secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,67 +53,6 @@ pub struct Timeouts {
     pub total: Duration,
 }
 
-/// What kind of system a connector reaches, with the settings of that kind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ConnectorKind {
-    ApiKey(ApiKey),
-    ClientCertificate(ClientCertificate),
-    Generic(Generic),
-    HttpBasic(HttpBasic),
-    License(License),
-    OAuth2(OAuth2Endpoints),
-}
-
-/// An HTTP authenticator (FusionAuth Generic Connector).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Generic {
-    pub authentication_url: HttpUrl,
-    pub username: Option<String>,
-    /// Whether a password is sealed beside the connector.
-    pub password_set: bool,
-}
-
-/// A licence server (Cloudspot).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct License {
-    pub base_url: HttpUrl,
-    pub application_id: String,
-}
-
-/// Endpoints of an OAuth 2.0 or OpenID Connect provider.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OAuth2Endpoints {
-    pub issuer_url: Option<HttpUrl>,
-    pub authorization_url: Option<HttpUrl>,
-    pub token_url: Option<HttpUrl>,
-    pub profile_url: Option<HttpUrl>,
-    pub revocation_url: Option<HttpUrl>,
-    pub jwks_url: Option<HttpUrl>,
-    pub device_authorization_url: Option<HttpUrl>,
-}
-
-/// An API that takes a key.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ApiKey {
-    pub base_url: Option<HttpUrl>,
-    pub header_name: Option<String>,
-    pub value_prefix: Option<String>,
-    pub query_parameter: Option<String>,
-}
-
-/// An API that takes HTTP basic authentication.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HttpBasic {
-    pub base_url: Option<HttpUrl>,
-}
-
-/// An API that takes only a client certificate.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClientCertificate {
-    pub base_url: Option<HttpUrl>,
-}
-
 /// A change of a connector: what is `None` stays as it is. Creation is a change of nothing.
 #[derive(Debug, Default)]
 pub struct ConnectorPatch {
@@ -138,59 +85,6 @@ pub enum SecretHeadersPatch {
         sealed: Secret,
     },
     Clear,
-}
-
-/// A change of the settings of one kind. It must be the kind that the connector has.
-#[derive(Debug)]
-pub enum KindPatch {
-    ApiKey(ApiKeyPatch),
-    ClientCertificate(BaseUrlPatch),
-    Generic(GenericPatch),
-    HttpBasic(BaseUrlPatch),
-    License(LicensePatch),
-    OAuth2(OAuth2Patch),
-}
-
-/// A change of [`Generic`].
-#[derive(Debug, Default)]
-pub struct GenericPatch {
-    pub authentication_url: Option<HttpUrl>,
-    pub username: Option<Option<String>>,
-    pub password: SecretPatch,
-}
-
-/// A change of [`License`].
-#[derive(Debug, Default)]
-pub struct LicensePatch {
-    pub base_url: Option<HttpUrl>,
-    pub application_id: Option<String>,
-}
-
-/// A change of [`OAuth2Endpoints`]; the inner `None` takes an endpoint away.
-#[derive(Debug, Default)]
-pub struct OAuth2Patch {
-    pub issuer_url: Option<Option<HttpUrl>>,
-    pub authorization_url: Option<Option<HttpUrl>>,
-    pub token_url: Option<Option<HttpUrl>>,
-    pub profile_url: Option<Option<HttpUrl>>,
-    pub revocation_url: Option<Option<HttpUrl>>,
-    pub jwks_url: Option<Option<HttpUrl>>,
-    pub device_authorization_url: Option<Option<HttpUrl>>,
-}
-
-/// A change of [`ApiKey`].
-#[derive(Debug, Default)]
-pub struct ApiKeyPatch {
-    pub base_url: Option<Option<HttpUrl>>,
-    pub header_name: Option<Option<String>>,
-    pub value_prefix: Option<Option<String>>,
-    pub query_parameter: Option<Option<String>>,
-}
-
-/// A change of settings that are a base URL only.
-#[derive(Debug, Default)]
-pub struct BaseUrlPatch {
-    pub base_url: Option<Option<HttpUrl>>,
 }
 
 /// The keys of a patch after their references were looked up.
@@ -328,7 +222,7 @@ impl ConnectorPatch {
             }
             Some(KindPatch::ApiKey(ApiKeyPatch {
                 header_name: Some(Some(_)), query_parameter: Some(Some(_)), ..
-            })) => violations.push(key_in_two_places()),
+            })) => violations.push(kind::key_in_two_places()),
             _ => {}
         }
         if let (Some(headers), SecretHeadersPatch::Set { names, .. }) = (&self.headers, &self.secret_headers) {
@@ -346,128 +240,12 @@ fn identity_required() -> Violation {
     Violation::field("connector.client_identity_key", "is required for a client-certificate connector")
 }
 
-fn key_in_two_places() -> Violation {
-    let description = "cannot be given together with header_name: a key travels in one place";
-    Violation::field("connector.api_key.query_parameter", description)
-}
-
 fn headers_given_twice(headers: &Headers, secret_names: &[String]) -> Vec<Violation> {
     let twice = |name: &&String| headers.iter().any(|(plain, _)| plain.eq_ignore_ascii_case(name));
     let violation = |name: &String| {
         Violation::field("connector.secret_headers", format!("header \"{name}\" stands in headers too"))
     };
     secret_names.iter().filter(twice).map(violation).collect()
-}
-
-// === impl ConnectorKind ===
-
-impl ConnectorKind {
-    /// Names of the kinds, as filters use them: the oneof fields of the contract.
-    pub const NAMES: &'static [&'static str] =
-        &["api_key", "client_certificate", "generic", "http_basic", "license", "oauth2"];
-
-    /// The name of this kind.
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            ConnectorKind::ApiKey(_) => "api_key",
-            ConnectorKind::ClientCertificate(_) => "client_certificate",
-            ConnectorKind::Generic(_) => "generic",
-            ConnectorKind::HttpBasic(_) => "http_basic",
-            ConnectorKind::License(_) => "license",
-            ConnectorKind::OAuth2(_) => "oauth2",
-        }
-    }
-
-    fn create(patch: &KindPatch) -> Result<Self, Vec<Violation>> {
-        let mut violations = Violations::default();
-        let mut required = |value: &Option<HttpUrl>, field: &str| {
-            violations.check(value.clone().ok_or_else(|| Violation::field(field, "is required")))
-        };
-        let mut kind = match patch {
-            KindPatch::ApiKey(_) => ConnectorKind::ApiKey(ApiKey::default()),
-            KindPatch::ClientCertificate(_) => ConnectorKind::ClientCertificate(ClientCertificate::default()),
-            KindPatch::HttpBasic(_) => ConnectorKind::HttpBasic(HttpBasic::default()),
-            KindPatch::OAuth2(_) => ConnectorKind::OAuth2(OAuth2Endpoints::default()),
-            KindPatch::Generic(patch) => {
-                let url = required(&patch.authentication_url, "connector.generic.authentication_url");
-                let Some(authentication_url) = url else { return Err(violations.into_vec()) };
-                ConnectorKind::Generic(Generic { authentication_url, username: None, password_set: false })
-            }
-            KindPatch::License(patch) => {
-                let url = required(&patch.base_url, "connector.license.base_url");
-                let application = patch.application_id.clone();
-                let application = violations.check(
-                    application.ok_or_else(|| Violation::field("connector.license.application_id", "is required")),
-                );
-                let (Some(base_url), Some(application_id)) = (url, application) else {
-                    return Err(violations.into_vec());
-                };
-                ConnectorKind::License(License { base_url, application_id })
-            }
-        };
-        let violations = kind.apply(patch);
-        if violations.is_empty() { Ok(kind) } else { Err(violations) }
-    }
-
-    fn apply(&mut self, patch: &KindPatch) -> Vec<Violation> {
-        match (self, patch) {
-            (ConnectorKind::ApiKey(settings), KindPatch::ApiKey(patch)) => return settings.apply(patch),
-            (ConnectorKind::ClientCertificate(settings), KindPatch::ClientCertificate(patch)) => {
-                set(&mut settings.base_url, &patch.base_url);
-            }
-            (ConnectorKind::HttpBasic(settings), KindPatch::HttpBasic(patch)) => {
-                set(&mut settings.base_url, &patch.base_url);
-            }
-            (ConnectorKind::OAuth2(settings), KindPatch::OAuth2(patch)) => settings.apply(patch),
-            (ConnectorKind::Generic(settings), KindPatch::Generic(patch)) => {
-                set(&mut settings.authentication_url, &patch.authentication_url);
-                set(&mut settings.username, &patch.username);
-                match patch.password {
-                    SecretPatch::Keep => {}
-                    SecretPatch::Set(_) => settings.password_set = true,
-                    SecretPatch::Clear => settings.password_set = false,
-                }
-            }
-            (ConnectorKind::License(settings), KindPatch::License(patch)) => {
-                set(&mut settings.base_url, &patch.base_url);
-                set(&mut settings.application_id, &patch.application_id);
-            }
-            (kind, _) => {
-                let description = format!("cannot be changed: this is a connector of kind {}", kind.as_str());
-                return vec![Violation::field("connector.kind", description)];
-            }
-        }
-        Vec::new()
-    }
-}
-
-// === impl OAuth2Endpoints ===
-
-impl OAuth2Endpoints {
-    fn apply(&mut self, patch: &OAuth2Patch) {
-        set(&mut self.issuer_url, &patch.issuer_url);
-        set(&mut self.authorization_url, &patch.authorization_url);
-        set(&mut self.token_url, &patch.token_url);
-        set(&mut self.profile_url, &patch.profile_url);
-        set(&mut self.revocation_url, &patch.revocation_url);
-        set(&mut self.jwks_url, &patch.jwks_url);
-        set(&mut self.device_authorization_url, &patch.device_authorization_url);
-    }
-}
-
-// === impl ApiKey ===
-
-impl ApiKey {
-    fn apply(&mut self, patch: &ApiKeyPatch) -> Vec<Violation> {
-        set(&mut self.base_url, &patch.base_url);
-        set(&mut self.header_name, &patch.header_name);
-        set(&mut self.value_prefix, &patch.value_prefix);
-        set(&mut self.query_parameter, &patch.query_parameter);
-        match self.header_name.is_some() && self.query_parameter.is_some() {
-            true => vec![key_in_two_places()],
-            false => Vec::new(),
-        }
-    }
 }
 
 // === impl Timeouts ===
@@ -495,13 +273,6 @@ impl Timeouts {
             read.unwrap_or(Some(self.read)),
             total.unwrap_or(Some(self.total)),
         )
-    }
-}
-
-/// Sets a field to a value that a patch gives.
-pub(crate) fn set<T: Clone>(field: &mut T, value: &Option<T>) {
-    if let Some(value) = value {
-        field.clone_from(value);
     }
 }
 

@@ -185,9 +185,6 @@ impl CredentialStatus {
     pub const NAMES: &'static [&'static str] =
         &["PENDING", "VALID", "EXPIRED", "NEEDS_REAUTH", "REVOKED", "INDETERMINATE"];
 
-    const ALL: [CredentialStatus; 6] =
-        [Self::Pending, Self::Valid, Self::Expired, Self::NeedsReauth, Self::Revoked, Self::Indeterminate];
-
     /// The name of this status.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -199,11 +196,6 @@ impl CredentialStatus {
             CredentialStatus::Indeterminate => "INDETERMINATE",
         }
     }
-
-    /// The status of a name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == name)
-    }
 }
 
 // === impl CredentialKind ===
@@ -212,9 +204,6 @@ impl CredentialKind {
     /// The names, as filters and the database use them.
     pub const NAMES: &'static [&'static str] =
         &["OAUTH2", "API_KEY", "BASIC", "CLIENT_CREDENTIALS", "CLIENT_CERTIFICATE", "CUSTOM"];
-
-    const ALL: [CredentialKind; 6] =
-        [Self::OAuth2, Self::ApiKey, Self::Basic, Self::ClientCredentials, Self::ClientCertificate, Self::Custom];
 
     /// The name of this kind.
     pub const fn as_str(self) -> &'static str {
@@ -226,11 +215,6 @@ impl CredentialKind {
             CredentialKind::ClientCertificate => "CLIENT_CERTIFICATE",
             CredentialKind::Custom => "CUSTOM",
         }
-    }
-
-    /// The kind of a name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 }
 

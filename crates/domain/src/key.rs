@@ -92,9 +92,4 @@ impl KeyKind {
             KeyKind::TrustBundle => "TRUST_BUNDLE",
         }
     }
-
-    /// The kind of a name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::ClientIdentity, Self::TrustBundle].into_iter().find(|kind| kind.as_str() == name)
-    }
 }

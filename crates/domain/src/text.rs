@@ -213,11 +213,6 @@ impl Scopes {
         &self.0
     }
 
-    /// The first scope that is not among `self`, if any.
-    pub fn missing<'a>(&self, wanted: &'a Scopes) -> Option<&'a str> {
-        wanted.0.iter().find(|scope| !self.0.contains(scope)).map(String::as_str)
-    }
-
     fn collect<'a>(field: &str, values: impl Iterator<Item = &'a str>, max: usize) -> Result<Self, Violation> {
         let mut seen = BTreeSet::new();
         let mut scopes = Vec::new();

@@ -74,10 +74,4 @@ impl UserConnectorState {
             UserConnectorState::Disabled => "DISABLED",
         }
     }
-
-    /// The state of a name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        let all = [Self::Attached, Self::Authenticated, Self::NeedsReauth, Self::Disabled];
-        all.into_iter().find(|state| state.as_str() == name)
-    }
 }

@@ -11,6 +11,7 @@ use tonic::service::RoutesBuilder;
 use crate::config::Config;
 use crate::health::Readiness;
 use crate::identity::Tenants;
+use crate::metrics::Metrics;
 
 /// A service that can be put behind a [`Server`](crate::Server).
 pub trait Backend: Send + Sync + 'static {
@@ -39,6 +40,8 @@ pub struct RouteContext {
     pub drain: CancellationToken,
     /// One permit for each open stream.
     pub streams: Arc<Semaphore>,
+    /// The instruments of the server.
+    pub metrics: Metrics,
     /// For tasks that a call starts; the server waits for them when it stops.
     pub tasks: TaskTracker,
 }

@@ -27,6 +27,9 @@ use crate::grpc::status::{health_service_unknown, status};
 
 /// Size of a request message in bytes. Callers are not authenticated, and a name of a service is all they have to say.
 pub(crate) const MAX_REQUEST_MESSAGE: usize = 1024;
+/// Name that is SERVING as long as the process answers at all, for probes that restart what they find dead: a restart does
+/// not bring a database back.
+pub const LIVENESS: &str = "liveness";
 const LIST_PATH: &str = "/grpc.health.v1.Health/List";
 /// How long a probe may take before what it asks counts as away.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -130,10 +133,10 @@ impl HealthState {
 // === impl HealthService ===
 
 impl HealthService {
-    /// Answers for these services and for the empty name; `drain` ends watches.
+    /// Answers for these services, for the empty name and for [`LIVENESS`]; `drain` ends watches.
     pub fn new(services: Vec<String>, readiness: watch::Receiver<Readiness>, drain: CancellationToken) -> Self {
         let mut services: BTreeSet<String> = services.into_iter().collect();
-        services.insert(String::new());
+        services.extend([String::new(), LIVENESS.to_owned()]);
         HealthService { services: Arc::new(services), readiness, drain }
     }
 
@@ -143,35 +146,34 @@ impl HealthService {
         HealthRoute { server, service: self }
     }
 
-    fn now(&self) -> ServingStatus {
-        serving(*self.readiness.borrow())
-    }
-
     fn list(&self) -> HealthListResponse {
-        let answer = answer(self.now());
-        HealthListResponse { statuses: self.services.iter().map(|name| (name.clone(), answer)).collect() }
+        let readiness = *self.readiness.borrow();
+        let status = |name: &String| (name.clone(), answer(serving(name, readiness)));
+        HealthListResponse { statuses: self.services.iter().map(status).collect() }
     }
 }
 
 #[tonic::async_trait]
 impl Health for HealthService {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        if !self.services.contains(&request.get_ref().service) {
+        let name = &request.get_ref().service;
+        if !self.services.contains(name) {
             return Err(health_service_unknown());
         }
-        Ok(Response::new(answer(self.now())))
+        Ok(Response::new(answer(serving(name, *self.readiness.borrow()))))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let known = self.services.contains(&request.get_ref().service);
+        let name = request.into_inner().service;
+        let known = self.services.contains(&name);
         let mut readiness = self.readiness.clone();
         let drain = self.drain.clone();
         let stream = async_stream::stream! {
             let mut shown = None;
             loop {
-                let now = if known { serving(*readiness.borrow_and_update()) } else { ServingStatus::ServiceUnknown };
+                let now = if known { serving(&name, *readiness.borrow_and_update()) } else { ServingStatus::ServiceUnknown };
                 if shown != Some(now) {
                     shown = Some(now);
                     yield Ok(answer(now));
@@ -188,10 +190,10 @@ impl Health for HealthService {
     }
 }
 
-const fn serving(readiness: Readiness) -> ServingStatus {
+fn serving(name: &str, readiness: Readiness) -> ServingStatus {
     match readiness {
-        Readiness::Ready => ServingStatus::Serving,
-        Readiness::NotReady => ServingStatus::NotServing,
+        Readiness::NotReady if name != LIVENESS => ServingStatus::NotServing,
+        Readiness::NotReady | Readiness::Ready => ServingStatus::Serving,
     }
 }
 

@@ -55,6 +55,9 @@ pub enum Unknown {
     NoPrincipal,
 }
 
+/// A certificate can be long; a log line is not: characters of it at most.
+const MAX_CLAIMS: usize = 1_024;
+
 // === impl Principals ===
 
 impl Principals {
@@ -115,6 +118,18 @@ impl Principals {
         };
         found.cloned().ok_or(Unknown::NoPrincipal)
     }
+}
+
+/// What a certificate says of its owner, as an operator would write it into the configuration of a principal.
+pub fn claims(leaf: &CertificateDer<'_>) -> String {
+    let Ok((_, certificate)) = X509Certificate::from_der(leaf) else { return String::new() };
+    let san = certificate.subject_alternative_name().ok().flatten();
+    let names = san.as_ref().map(|san| san.value.general_names.as_slice()).unwrap_or_default();
+    let mut claims: Vec<String> = names.iter().filter_map(uri).map(|uri| format!("spiffe = {uri:?}")).collect();
+    claims.extend(names.iter().filter_map(dns).map(|dns| format!("dns = {dns:?}")));
+    claims.extend(rfc4514(certificate.subject()).map(|subject| format!("subject = {subject:?}")));
+    let claims = claims.join(", ");
+    claims.chars().take(MAX_CLAIMS).collect()
 }
 
 fn uri<'a>(name: &GeneralName<'a>) -> Option<&'a str> {

@@ -4,6 +4,7 @@ pub mod backend;
 pub mod cli;
 pub mod config;
 mod drain;
+mod gauges;
 pub mod grpc;
 pub mod hardening;
 pub mod health;

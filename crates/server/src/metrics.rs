@@ -2,11 +2,14 @@
 
 use std::sync::{Arc, OnceLock};
 
+use jackfield_api::v1::ErrorReason;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 use tonic::Code;
 
 use crate::grpc::status::{code_name, is_server_fault};
+
+use crate::grpc::status::reason_name;
 
 /// Attributes of calls: constants, because the conventions for RPC are not yet stable.
 pub mod attribute {
@@ -22,6 +25,14 @@ pub mod attribute {
 const DURATION_BOUNDARIES: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
+/// The values of attributes of counters. All of them are on the page from the start: a rate does not see the step from
+/// nothing to one.
+const CAPS: [&str; 3] = ["per_identity", "per_ip", "total"];
+const END_CAUSES: [&str; 8] = ["age", "certificate", "client", "drain", "error", "idle", "no_preface", "stalled"];
+const HANDSHAKE_CAUSES: [&str; 7] =
+    ["bad_certificate", "io", "no_certificate", "no_h2", "protocol", "refused_by_client", "timeout"];
+const RELOAD_RESULTS: [&str; 2] = ["reloaded", "kept_former"];
+
 /// All instruments; clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Instruments>);
@@ -31,6 +42,7 @@ struct Instruments {
     call_duration: Histogram<f64>,
     calls_open: UpDownCounter<i64>,
     calls_shed: Counter<u64>,
+    errors: Counter<u64>,
     connections_open: UpDownCounter<i64>,
     connections_refused: Counter<u64>,
     connections_ended: Counter<u64>,
@@ -38,6 +50,7 @@ struct Instruments {
     handshakes_failed: Counter<u64>,
     accept_errors: Counter<u64>,
     tls_reloads: Counter<u64>,
+    keyring_reloads: Counter<u64>,
 }
 
 /// The attributes of the calls of one method, made once.
@@ -73,7 +86,7 @@ impl Metrics {
         let counter = |name: &'static str, text: &'static str| meter.u64_counter(name).with_description(text).build();
         let open =
             |name: &'static str, text: &'static str| meter.i64_up_down_counter(name).with_description(text).build();
-        Metrics(Arc::new(Instruments {
+        let metrics = Metrics(Arc::new(Instruments {
             call_duration: meter
                 .f64_histogram("rpc.server.call.duration")
                 .with_description("Duration of calls, streams to their end")
@@ -82,6 +95,7 @@ impl Metrics {
                 .build(),
             calls_open: open("jackfield.server.calls.open", "Calls and streams under way"),
             calls_shed: counter("jackfield.server.calls.shed", "Calls answered UNAVAILABLE because of load"),
+            errors: counter("jackfield.server.errors", "Calls that ended with an error, by reason"),
             connections_open: open("jackfield.server.connections.open", "Open connections"),
             connections_refused: counter("jackfield.server.connections.refused", "Connections over a cap"),
             connections_ended: counter("jackfield.server.connections.ended", "Connections that ended, by cause"),
@@ -89,7 +103,30 @@ impl Metrics {
             handshakes_failed: counter("jackfield.server.handshakes.failed", "TLS handshakes that failed, by cause"),
             accept_errors: counter("jackfield.server.accept.errors", "Errors of accept"),
             tls_reloads: counter("jackfield.server.tls.reloads", "Changes of the certificate files, by result"),
-        }))
+            keyring_reloads: counter("jackfield.server.keyring.reloads", "Changes of the keyring file, by result"),
+        }));
+        metrics.zero();
+        metrics
+    }
+
+    fn zero(&self) {
+        let Instruments { calls_shed, errors, connections_refused, connections_ended, .. } = &*self.0;
+        let Instruments { streams_stalled, handshakes_failed, accept_errors, tls_reloads, keyring_reloads, .. } =
+            &*self.0;
+        for counter in [calls_shed, streams_stalled, accept_errors] {
+            counter.add(0, &[]);
+        }
+        let zero = |counter: &Counter<u64>, attribute: &'static str, values: &[&'static str]| {
+            values.iter().for_each(|value| counter.add(0, &[KeyValue::new(attribute, *value)]));
+        };
+        zero(connections_refused, "cap", &CAPS);
+        zero(connections_ended, "cause", &END_CAUSES);
+        zero(handshakes_failed, "cause", &HANDSHAKE_CAUSES);
+        zero(tls_reloads, "result", &RELOAD_RESULTS);
+        zero(keyring_reloads, "result", &RELOAD_RESULTS);
+        // Numbers are below 100, with gaps where reasons of another kind begin.
+        let reasons: Vec<_> = (1..100).filter_map(|n| ErrorReason::try_from(n).ok()).map(reason_name).collect();
+        zero(errors, "reason", &reasons);
     }
 
     /// A call is under way until the result is dropped.
@@ -101,6 +138,11 @@ impl Metrics {
     /// A call was refused because of load.
     pub(crate) fn call_shed(&self) {
         self.0.calls_shed.add(1, &[]);
+    }
+
+    /// A call has ended with an error.
+    pub(crate) fn error(&self, reason: &'static str) {
+        self.0.errors.add(1, &[KeyValue::new("reason", reason)]);
     }
 
     /// A connection is open until the result is dropped.
@@ -135,9 +177,18 @@ impl Metrics {
 
     /// The certificate files changed.
     pub(crate) fn tls_reloaded(&self, good: bool) {
-        let result = if good { "reloaded" } else { "kept_former" };
-        self.0.tls_reloads.add(1, &[KeyValue::new("result", result)]);
+        self.0.tls_reloads.add(1, &[reload_result(good)]);
     }
+
+    /// The keyring file changed.
+    pub(crate) fn keyring_reloaded(&self, good: bool) {
+        self.0.keyring_reloads.add(1, &[reload_result(good)]);
+    }
+}
+
+fn reload_result(good: bool) -> KeyValue {
+    let [reloaded, kept_former] = RELOAD_RESULTS;
+    KeyValue::new("result", if good { reloaded } else { kept_former })
 }
 
 // === impl CallAttributes ===

@@ -22,6 +22,7 @@ use crate::grpc::page_memory::PageMemory;
 use crate::grpc::stream::StreamPolicy;
 use crate::health::Readiness;
 use crate::identity::Tenants;
+use crate::metrics::Metrics;
 use crate::place::{self, Claim, PlaceError};
 
 /// Why the service does not open.
@@ -292,8 +293,8 @@ impl Backend for ServiceBackend {
         let max_request_message = context.config.limits.max_request_message.bytes();
         Api::new(self.services.clone(), policy).add_routes(routes, max_request_message);
         if let Some((path, seen)) = self.keyring_file.clone() {
-            let watch = watch_keyring(self.services.clone(), path, seen, self.reload_interval, context.drain.clone());
-            context.tasks.spawn(watch);
+            let (services, metrics, stop) = (self.services.clone(), context.metrics.clone(), context.drain.clone());
+            context.tasks.spawn(watch_keyring(services, metrics, path, seen, self.reload_interval, stop));
         }
     }
 
@@ -335,6 +336,7 @@ impl Tenants for ServiceTenants {
 /// Puts changes of the keyring file in force until `stop`. A file that cannot be used leaves the keys as they are.
 async fn watch_keyring(
     services: Services,
+    metrics: Metrics,
     path: PathBuf,
     mut seen: Stamp,
     interval: Duration,
@@ -353,6 +355,7 @@ async fn watch_keyring(
         if !matches!(result, Err(OpenError::Service(jackfield_service::OpenError::Bootstrap(_)))) {
             seen = now;
         }
+        metrics.keyring_reloaded(result.is_ok());
         match result {
             Ok(_) => tracing::info!(keyring.path = %path.display(), "keyring reloaded"),
             Err(error) => tracing::error!(

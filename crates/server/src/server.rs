@@ -13,6 +13,7 @@ use tonic::service::RoutesBuilder;
 use crate::backend::{Backend, RouteContext};
 use crate::config::Config;
 use crate::drain::Signals;
+use crate::gauges;
 use crate::health::{self, HealthService, HealthState};
 use crate::layers::{LayerParts, Stack, health_stack, stack};
 use crate::methods::Methods;
@@ -107,6 +108,7 @@ impl Server {
             config: config.clone(),
             drain: signals.drain.clone(),
             streams: Arc::new(Semaphore::new(config.streams.max_open as usize)),
+            metrics: metrics.clone(),
             tasks: background.clone(),
         };
         backend.add_routes(&context, &mut routes);
@@ -147,6 +149,7 @@ impl Server {
                     .map_err(|source| StartError::MetricsPage { address: address.to_owned(), source })?,
             ),
         };
+        gauges::register(&meters.meter(), health.readiness(), tls.clone());
         Ok(Server {
             config,
             backend,

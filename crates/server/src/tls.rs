@@ -40,6 +40,9 @@ pub struct TlsState {
     pub server: Arc<ServerConfig>,
     /// For looking again at the certificates of live connections.
     pub verifier: Arc<dyn ClientCertVerifier>,
+    /// The earliest end of validity in each file, in seconds since 1970: "certificate", "client_ca", "client_crl". Left out
+    /// is what has none or cannot be read.
+    pub valid_until: Vec<(&'static str, i64)>,
 }
 
 /// The files as they were read.
@@ -197,6 +200,7 @@ impl TlsContent {
         let private_key = PrivateKeyDer::from_pem_slice(&self.private_key)
             .map_err(|error| content_error(&files.private_key, "private key", &error))?;
         let verifier = self.verifier(files, enforce_crl_expiration)?;
+        let valid_until = self.valid_until();
         let mut server = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_client_cert_verifier(verifier.clone())
@@ -206,7 +210,26 @@ impl TlsContent {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         server.max_early_data_size = 0;
-        Ok(TlsState { server: Arc::new(server), verifier })
+        Ok(TlsState { server: Arc::new(server), verifier, valid_until })
+    }
+
+    fn valid_until(&self) -> Vec<(&'static str, i64)> {
+        let certificates = |bytes: &[u8]| {
+            let certificates = CertificateDer::pem_slice_iter(bytes).filter_map(Result::ok);
+            certificates.filter_map(|certificate| not_after(&certificate)).min()
+        };
+        let crl = |bytes: &Vec<u8>| {
+            CertificateRevocationListDer::pem_slice_iter(bytes)
+                .filter_map(Result::ok)
+                .filter_map(|crl| next_update(&crl))
+                .min()
+        };
+        let ends = [
+            ("certificate", certificates(&self.certificate)),
+            ("client_ca", certificates(&self.client_ca)),
+            ("client_crl", self.client_crl.as_ref().and_then(crl)),
+        ];
+        ends.into_iter().filter_map(|(file, end)| Some((file, end?))).collect()
     }
 
     fn verifier(
@@ -248,6 +271,16 @@ fn parse<T: PemObject>(bytes: &[u8], path: &Path, what: &'static str) -> Result<
         return Err(content_error(path, what, &"there is none"));
     }
     Ok(items)
+}
+
+fn not_after(certificate: &[u8]) -> Option<i64> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
+fn next_update(crl: &[u8]) -> Option<i64> {
+    let (_, crl) = x509_parser::parse_x509_crl(crl).ok()?;
+    crl.next_update().map(|time| time.timestamp())
 }
 
 fn content_error(path: &Path, what: &'static str, message: &dyn std::fmt::Display) -> TlsError {

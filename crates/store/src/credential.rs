@@ -61,16 +61,6 @@ impl<C: ConnectionTrait> Session<C> {
         ))
     }
 
-    /// How many configurations a credential has.
-    pub async fn credential_configurations(&self, tenant: TenantId, id: CredentialId) -> Result<u64> {
-        row::count::<Configuration>(&self.conn, tenant, configuration::Column::CredentialId.eq(id.0)).await
-    }
-
-    /// How many credentials hang on a link, and how many configurations on those.
-    pub async fn user_connector_dependents(&self, tenant: TenantId, link: UserConnectorId) -> Result<(u64, u64)> {
-        self.credentials_count(tenant, Column::UserConnectorId.eq(link.0)).await
-    }
-
     /// The youngest credential of a link, to inherit the mark of a deleted default.
     pub async fn credential_fetch_newest(&self, tenant: TenantId, link: UserConnectorId) -> Result<Option<Credential>> {
         row::fetch_last(&self.conn, tenant, Column::UserConnectorId.eq(link.0), Column::CreateTime).await

@@ -30,7 +30,7 @@ mod session;
 mod stamps;
 mod tenant;
 #[cfg(feature = "test-support")]
-mod test_support;
+pub mod test_support;
 mod usable;
 mod user_connector;
 

@@ -16,7 +16,24 @@ use crate::page::PageQuery;
 use crate::session::Store;
 use crate::{error, page};
 
+/// The tables, for rows that are written or read beside the store.
+pub mod entity {
+    pub use crate::entity::{connection, connector, label, secret};
+}
+
+/// The connections of a store, with all its settings.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    pub reader: DatabaseConnection,
+    pub writer: DatabaseConnection,
+}
+
 impl Store {
+    /// What this store runs its statements on.
+    pub fn connections(&self) -> Connections {
+        Connections { reader: self.reader.clone(), writer: self.writer.clone() }
+    }
+
     /// Runs a statement where reads run and returns a line for each row: columns separated by "|", bytes in hexadecimal,
     /// NULL as nothing.
     pub async fn raw_read(&self, sql: &str) -> Result<Vec<String>> {

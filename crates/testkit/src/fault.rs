@@ -285,7 +285,11 @@ impl Layer {
         let listed = self.ask(parts, "/jackfield.v1.ConfigurationService/ListConfigurations", &list).await;
         let Ok(listed) = v1::ListConfigurationsResponse::decode(listed) else { return };
         for configuration in listed.configurations.into_iter().filter(|configuration| !configuration.is_default) {
-            let destroy = v1::DestroyConfigurationRequest { reference: configuration.id, ..Default::default() };
+            let destroy = v1::DestroyConfigurationRequest {
+                reference: configuration.id,
+                credential: configuration.credential,
+                ..Default::default()
+            };
             self.ask(parts, "/jackfield.v1.ConfigurationService/DestroyConfiguration", &destroy).await;
             tokio::time::sleep(MOMENT).await;
         }

@@ -68,6 +68,13 @@ struct Account {
     gid: u32,
 }
 
+/// Whether there is a PostgreSQL, of `TEST_DATABASE_URL` or in binaries.
+#[expect(clippy::disallowed_methods, reason = "a variable of the tests, not of the server")]
+pub fn is_available() -> bool {
+    let given = std::env::var("TEST_DATABASE_URL").is_ok_and(|url| !url.is_empty());
+    given || find_binaries(&["initdb", "postgres", "psql", "pg_dump"]).is_some()
+}
+
 /// Makes a new, empty database, starting the server if this is the first one.
 ///
 /// # Panics

@@ -20,7 +20,7 @@ const WITHIN: &[Change] = &[
     |it| it.token_url = url(128),
     |it| it.issuer_url = "i".repeat(128),
     |it| it.issuer_url = "ж".repeat(128),
-    |it| it.provider_certificate = "c\n".repeat(2_048),
+    |it| it.provider_certificate = certificate(4_096),
     |it| it.client_id = "ж".repeat(128),
     |it| it.client_secrets = secrets(8),
     |it| it.client_secrets = vec![secret(&"ж".repeat(32), &"ж".repeat(2_048))],
@@ -71,7 +71,14 @@ const BEYOND: &[(&str, Change)] = &[
     ("connection.token_url", |it| it.token_url = "/token".to_owned()),
     ("connection.issuer_url", |it| it.issuer_url = "i".repeat(129)),
     ("connection.issuer_url", |it| it.issuer_url = "a\nb".to_owned()),
-    ("connection.provider_certificate", |it| it.provider_certificate = "c".repeat(4_097)),
+    ("connection.provider_certificate", |it| it.provider_certificate = certificate(4_097)),
+    ("connection.provider_certificate", |it| it.provider_certificate = "MAA=".to_owned()),
+    ("connection.provider_certificate", |it| {
+        it.provider_certificate = "-----BEGIN CERTIFICATE-----\nMAA=\n".to_owned();
+    }),
+    ("connection.provider_certificate", |it| {
+        it.provider_certificate = "-----BEGIN PUBLIC KEY-----\nMAA=\n-----END PUBLIC KEY-----\n".to_owned();
+    }),
     ("connection.provider_certificate", |it| it.provider_certificate = "a\u{0}".to_owned()),
     // A private key does not belong there: it would be given back to every reader.
     ("connection.provider_certificate", |it| {
@@ -157,7 +164,7 @@ on_both! {
             authentication_url: url(256),
             token_url: url(128),
             issuer_url: long(128),
-            provider_certificate: long(4_096),
+            provider_certificate: certificate(4_096),
             client_id: long(128),
             client_secrets: (0..8).map(|index| secret(&format!("{index:ж>32}"), &long(2_048))).collect(),
             provider_tenant_id: long(128),
@@ -309,4 +316,10 @@ fn secrets(count: usize) -> Vec<v1::ClientSecret> {
 fn url(length: usize) -> String {
     const START: &str = "https://example.com/";
     format!("{START}{}", "u".repeat(length - START.len()))
+}
+
+/// A certificate in PEM behind as much explanation as makes it so many characters.
+fn certificate(length: usize) -> String {
+    let pem = "\n-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    "ж".repeat(length - pem.len()) + pem
 }

@@ -14,7 +14,8 @@ const OF_THE_TRANSPORT: [&str; 1] = ["METHOD_UNKNOWN"];
 /// Reasons that are kept free for calls to outside systems, which this version does not make.
 const RESERVED: [&str; 1] = ["UPSTREAM_UNAVAILABLE"];
 
-fn contract() -> BTreeSet<String> {
+/// All reasons, as they are sent.
+pub(crate) fn contract() -> BTreeSet<String> {
     let reasons = POOL.get_enum_by_name(&format!("{PACKAGE}.ErrorReason")).expect("ErrorReason");
     let names = reasons.values().filter(|value| value.number() != 0).map(|value| {
         let name = value.name().to_owned();

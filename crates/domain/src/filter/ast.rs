@@ -165,16 +165,6 @@ impl Pattern {
             Pattern::Exact(text) | Pattern::Prefix(text) | Pattern::Suffix(text) | Pattern::Contains(text) => text,
         }
     }
-
-    /// Whether a text matches.
-    pub fn matches(&self, text: &str) -> bool {
-        match self {
-            Pattern::Exact(pattern) => text == pattern,
-            Pattern::Prefix(pattern) => text.starts_with(pattern.as_str()),
-            Pattern::Suffix(pattern) => text.ends_with(pattern.as_str()),
-            Pattern::Contains(pattern) => text.contains(pattern.as_str()),
-        }
-    }
 }
 
 impl std::fmt::Display for Pattern {

@@ -16,9 +16,10 @@ use jackfield_service::{ConfigurationRef, Deletion, ListedPage, Scope};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, async_trait};
 
+use super::credentials::CREDENTIAL_METADATA;
 use super::parse::{self, ListFields};
 use super::stream::PageStream;
-use super::{Api, enter, render, reply};
+use super::{Api, enter_with_metadata, render, reply};
 
 const SCHEMA: Schema = Schema {
     resource: Resource::Configuration,
@@ -48,7 +49,6 @@ const MAX_WORKFLOW_ID: usize = 128;
 /// Metadata that may name the configuration and its credential (the headers X-Paragon-Configuration-Id and
 /// X-Paragon-Credential of the seed).
 const CONFIGURATION_METADATA: &str = "x-jackfield-configuration";
-const CREDENTIAL_METADATA: &str = "x-jackfield-credential";
 
 #[async_trait]
 impl ConfigurationService for Api {
@@ -59,8 +59,12 @@ impl ConfigurationService for Api {
         request: Request<pb::CreateConfigurationRequest>,
     ) -> Result<Response<pb::CreateConfigurationResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::ConfigurationsWrite)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request, Right::ConfigurationsWrite)?;
             let mut wrong = Violations::default();
+            if let Some(configuration) = &mut request.configuration {
+                let (key, field) = (CREDENTIAL_METADATA, "configuration.credential");
+                parse::from_metadata(&mut wrong, &metadata, key, field, &mut configuration.credential);
+            }
             let (request_id, only) = (&request.request_id, request.validate_only);
             let mutation = parse::mutation(&mut wrong, "CreateConfiguration", &request, request_id, only);
             let id = wrong.check(parse::optional_id("id", &request.id)).flatten().map(ConfigurationId);
@@ -83,9 +87,13 @@ impl ConfigurationService for Api {
         request: Request<pb::GetConfigurationRequest>,
     ) -> Result<Response<pb::GetConfigurationResponse>, Status> {
         let call = async {
-            let metadata = request.metadata().clone();
-            let (caller, request) = enter(request, Right::ConfigurationsRead)?;
-            let reference = named(&metadata, &request.reference, &request.credential)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request, Right::ConfigurationsRead)?;
+            let mut wrong = Violations::default();
+            named_by(&mut wrong, &metadata, &mut request.reference, &mut request.credential);
+            let configuration = wrong.check(Ref::parse_optional("reference", &request.reference, Forms::ID_EXTERNAL));
+            let credential = wrong.check(Ref::parse_optional("credential", &request.credential, Forms::ID_EXTERNAL));
+            let (configuration, credential) = parse::done(wrong, configuration.zip(credential))?;
+            let reference = ConfigurationRef { configuration, credential };
             let found = self.services.configuration_get(&caller, &reference).await?;
             Ok(pb::GetConfigurationResponse { configuration: Some(to_message(found)) })
         };
@@ -97,7 +105,9 @@ impl ConfigurationService for Api {
         request: Request<pb::ListConfigurationsRequest>,
     ) -> Result<Response<Self::ListConfigurationsStream>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::ConfigurationsRead)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request, Right::ConfigurationsRead)?;
+            let mut wrong = Violations::default();
+            parse::from_metadata(&mut wrong, &metadata, CREDENTIAL_METADATA, "credential", &mut request.credential);
             let pb::ListConfigurationsRequest {
                 page_size,
                 page_token,
@@ -109,7 +119,6 @@ impl ConfigurationService for Api {
                 credential,
             } = &request;
             let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
-            let mut wrong = Violations::default();
             let list = parse::list(&mut wrong, &fields, &SCHEMA, ORDERS);
             let user_id = parse::optional_user(&mut wrong, user_id);
             let connector = wrong.check(Ref::parse_optional("connector", connector, Forms::ID_NAME));
@@ -130,8 +139,9 @@ impl ConfigurationService for Api {
         request: Request<pb::UpdateConfigurationRequest>,
     ) -> Result<Response<pb::UpdateConfigurationResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::ConfigurationsWrite)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request, Right::ConfigurationsWrite)?;
             let mut wrong = Violations::default();
+            named_by(&mut wrong, &metadata, &mut request.reference, &mut request.credential);
             let (request_id, only) = (&request.request_id, request.validate_only);
             let mutation = parse::mutation(&mut wrong, "UpdateConfiguration", &request, request_id, only);
             let mask = parse::mask(&mut wrong, request.update_mask.as_ref(), PATHS, OUTPUT_ONLY);
@@ -154,8 +164,9 @@ impl ConfigurationService for Api {
         request: Request<pb::DestroyConfigurationRequest>,
     ) -> Result<Response<pb::DestroyConfigurationResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::ConfigurationsWrite)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request, Right::ConfigurationsWrite)?;
             let mut wrong = Violations::default();
+            named_by(&mut wrong, &metadata, &mut request.reference, &mut request.credential);
             let (request_id, only) = (&request.request_id, request.validate_only);
             let mutation = parse::mutation(&mut wrong, "DestroyConfiguration", &request, request_id, only);
             let configuration = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
@@ -170,24 +181,9 @@ impl ConfigurationService for Api {
     }
 }
 
-fn named(metadata: &MetadataMap, configuration: &str, credential: &str) -> jackfield_domain::Result<ConfigurationRef> {
-    let mut wrong = Violations::default();
-    let reference = reference(&mut wrong, metadata, configuration, credential);
-    parse::done(wrong, reference)
-}
-
-/// A configuration by fields or metadata.
-fn reference(
-    wrong: &mut Violations,
-    metadata: &MetadataMap,
-    configuration: &str,
-    credential: &str,
-) -> Option<ConfigurationRef> {
-    let configuration = wrong.check(parse::from_metadata(metadata, CONFIGURATION_METADATA, "reference", configuration));
-    let credential = wrong.check(parse::from_metadata(metadata, CREDENTIAL_METADATA, "credential", credential));
-    let configuration = wrong.check(Ref::parse_optional("reference", &configuration?, Forms::ID_EXTERNAL));
-    let credential = wrong.check(Ref::parse_optional("credential", &credential?, Forms::ID_EXTERNAL));
-    Some(ConfigurationRef { configuration: configuration?, credential: credential? })
+fn named_by(wrong: &mut Violations, metadata: &MetadataMap, configuration: &mut String, credential: &mut String) {
+    parse::from_metadata(wrong, metadata, CONFIGURATION_METADATA, "reference", configuration);
+    parse::from_metadata(wrong, metadata, CREDENTIAL_METADATA, "credential", credential);
 }
 
 fn patch(wrong: &mut Violations, configuration: pb::Configuration, mask: &Mask) -> ConfigurationPatch {

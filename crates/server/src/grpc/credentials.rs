@@ -16,6 +16,7 @@ use jackfield_domain::reference::{Forms, Ref};
 use jackfield_domain::text::{ExternalId, Labels, Scopes, UserId, bounded_text};
 use jackfield_domain::{CredentialId, Resource, Timestamp, Violation, Violations};
 use jackfield_service::{CredentialDeleted, Deletion, ListedPage, Scope};
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::parse::{self, ListFields};
@@ -75,7 +76,7 @@ const MIN_PURPOSE: usize = 8;
 const MAX_PURPOSE: usize = 500;
 
 /// Metadata that may name the credential (the header X-Paragon-Credential of the seed).
-const CREDENTIAL_METADATA: &str = "x-jackfield-credential";
+pub(super) const CREDENTIAL_METADATA: &str = "x-jackfield-credential";
 
 #[async_trait]
 impl CredentialsService for Api {
@@ -103,8 +104,9 @@ impl CredentialsService for Api {
         request: Request<pb::GetCredentialRequest>,
     ) -> Result<Response<pb::GetCredentialResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::CredentialsRead)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request, Right::CredentialsRead)?;
             let mut wrong = Violations::default();
+            named_by(&mut wrong, &metadata, &mut request.reference);
             let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
             let credential = self.services.credential_get(&caller, &parse::done(wrong, reference)?).await?;
             let now = self.services.time();
@@ -154,8 +156,9 @@ impl CredentialsService for Api {
         request: Request<pb::UpdateCredentialRequest>,
     ) -> Result<Response<pb::UpdateCredentialResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::CredentialsWrite)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request, Right::CredentialsWrite)?;
             let mut wrong = Violations::default();
+            named_by(&mut wrong, &metadata, &mut request.reference);
             let mutation =
                 parse::mutation(&mut wrong, "UpdateCredential", &request, &request.request_id, request.validate_only);
             let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
@@ -180,8 +183,9 @@ impl CredentialsService for Api {
         request: Request<pb::DeleteCredentialRequest>,
     ) -> Result<Response<pb::DeleteCredentialResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::CredentialsWrite)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request, Right::CredentialsWrite)?;
             let mut wrong = Violations::default();
+            named_by(&mut wrong, &metadata, &mut request.reference);
             let mutation =
                 parse::mutation(&mut wrong, "DeleteCredential", &request, &request.request_id, request.validate_only);
             let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
@@ -200,9 +204,9 @@ impl CredentialsService for Api {
     ) -> Result<Response<pb::IssueAccessTokenResponse>, Status> {
         let call = async {
             let (caller, metadata, request) = enter_with_metadata(request, Right::CredentialsIssue)?;
-            let pb::IssueAccessTokenRequest { reference, user_id, connector, min_validity, scopes } = request;
-            let reference = parse::from_metadata(&metadata, CREDENTIAL_METADATA, "reference", &reference)?;
+            let pb::IssueAccessTokenRequest { mut reference, user_id, connector, min_validity, scopes } = request;
             let mut wrong = Violations::default();
+            named_by(&mut wrong, &metadata, &mut reference);
             let named = named(&mut wrong, &reference, &user_id, &connector);
             let min_validity = wrong.check(min_validity_micros(min_validity));
             let scopes = wrong.check(Scopes::parse_list("scopes", &scopes));
@@ -218,8 +222,9 @@ impl CredentialsService for Api {
         request: Request<pb::RevealCredentialRequest>,
     ) -> Result<Response<pb::RevealCredentialResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::CredentialsReveal)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request, Right::CredentialsReveal)?;
             let mut wrong = Violations::default();
+            named_by(&mut wrong, &metadata, &mut request.reference);
             let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
             let purpose = wrong.check(purpose(&request.purpose));
             let (reference, purpose) = parse::done(wrong, reference.zip(purpose))?;
@@ -284,6 +289,10 @@ fn patch(wrong: &mut Violations, credential: pb::Credential, mask: &Mask) -> Cre
         patch.is_default = is_default;
     }
     patch
+}
+
+fn named_by(wrong: &mut Violations, metadata: &MetadataMap, reference: &mut String) {
+    parse::from_metadata(wrong, metadata, CREDENTIAL_METADATA, "reference", reference);
 }
 
 /// A credential is named by reference, or as the default of a user for a connector; one of the two ways, not both.

@@ -28,7 +28,17 @@ pub(super) fn mutation(
     validate_only: bool,
 ) -> Mutation {
     let id = violations.check(optional_id("request_id", request_id)).flatten();
-    let request = id.map(|id| RequestId { id, body: Zeroizing::new(message.encode_to_vec()) });
+    let request = id.map(|id| {
+        let mut body = Zeroizing::new(message.encode_to_vec());
+        // A repeat may spell the id in another letter case: it is the same id, so it must not make another request of it.
+        let (spelled, canonical) = (request_id.as_bytes(), id.to_string());
+        if let Some(at) = body.windows(spelled.len()).position(|window| window == spelled)
+            && spelled.len() == canonical.len()
+        {
+            body[at..at + spelled.len()].copy_from_slice(canonical.as_bytes());
+        }
+        RequestId { id, body }
+    });
     Mutation { method, request, validate_only }
 }
 
@@ -176,19 +186,28 @@ pub(super) fn done<T>(violations: Violations, value: Option<T>) -> Result<T> {
     violations.finish(value)
 }
 
-/// Metadata that may stand for a field, as the seeds do it with headers. If both are given they must say the same.
+/// Puts what the metadata names into the field that it may stand for, as the seeds do it with headers. If both are given,
+/// or the metadata more than once, they must say the same: another reading of them would be another resource.
 pub(super) fn from_metadata(
+    violations: &mut Violations,
     metadata: &tonic::metadata::MetadataMap,
     key: &'static str,
     field: &str,
-    body: &str,
-) -> Result<String, Violation> {
-    let Some(value) = metadata.get(key) else { return Ok(body.to_owned()) };
-    let value = value.to_str().map_err(|_| Violation::reference(field, format!("metadata {key} is not ASCII text")))?;
-    if !body.is_empty() && body != value {
-        return Err(Violation::reference(field, format!("differs from the metadata {key}")));
+    value: &mut String,
+) {
+    for named in &metadata.get_all(key) {
+        let Ok(named) = named.to_str() else {
+            violations.push(Violation::reference(field, format!("metadata {key} is not ASCII text")));
+            return;
+        };
+        if value.is_empty() {
+            named.clone_into(value);
+        } else if value != named {
+            violations
+                .push(Violation::reference(field, format!("differs from the metadata {key}, or that from itself")));
+            return;
+        }
     }
-    Ok(value.to_owned())
 }
 
 /// A user that narrows a list; empty = none.

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
+use jackfield_api::v1::ErrorReason;
 use jackfield_domain::error::{Cause, Precondition, Use, Violation};
 use jackfield_domain::{Error, Resource};
 use tonic::{Code, Status};
@@ -15,6 +17,9 @@ use crate::layers::context::CallContext;
 /// Message and details together on the wire: they travel in headers, and receivers cut or refuse more (the usual limit
 /// for all headers of an answer is 16 KiB, some proxies allow less).
 pub const MAX_BYTES: usize = 8 * 1024;
+
+/// Names in the contract have it, names on the wire do not (AIP-193).
+const REASON_PREFIX: &str = "ERROR_REASON_";
 
 /// A client error must not grow with what the client sent; longer values are cut to this many characters.
 const MAX_VALUE_CHARS: usize = 256;
@@ -110,6 +115,17 @@ pub const fn code_name(code: Code) -> &'static str {
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
     }
+}
+
+/// The reason in the headers or trailers of an answer: a name of [`ErrorReason`] without its prefix.
+pub fn reason_of(headers: &HeaderMap) -> Option<&'static str> {
+    let info = Status::from_header_map(headers)?.get_details_error_info()?;
+    ErrorReason::from_str_name(&format!("{REASON_PREFIX}{}", info.reason)).map(reason_name)
+}
+
+/// The name of a reason as it is sent.
+pub fn reason_name(reason: ErrorReason) -> &'static str {
+    reason.as_str_name().trim_start_matches(REASON_PREFIX)
 }
 
 /// The table.

@@ -132,3 +132,16 @@ fn subjects_are_written_as_rfc_4514_says() {
     }
     assert_eq!(subject(&[]), None);
 }
+
+#[test]
+fn whom_a_certificate_claims_to_be_can_be_copied_into_a_configuration() {
+    let subject = [(DnType::OrganizationName, "Example, Inc."), (DnType::CommonName, "archive")];
+    let all = certificate(&[uri(URI), dns("archive.example.org")], &subject);
+    let expected = r#"spiffe = "spiffe://example.org/billing", dns = "archive.example.org", subject = "CN=archive,O=Example\\, Inc.""#;
+    assert_eq!(claims(&all), expected);
+    assert_eq!(claims(&certificate(&[], &[])), "");
+    let hostile = certificate(&[], &[(DnType::CommonName, &"\u{1b}[31m\n\"".repeat(1_000))]);
+    let told = claims(&hostile);
+    assert_eq!(told.chars().count(), MAX_CLAIMS);
+    assert!(!told.contains(char::is_control), "{told}");
+}

@@ -1,12 +1,14 @@
-//! `rpc.server.call.duration` and the number of open calls. Streams count until they end.
+//! `rpc.server.call.duration`, the number of open calls, and errors by reason. Streams count until they end.
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use tonic::Code;
 
 use super::context::CallContext;
 use super::outcome::observe;
 use super::{Answer, BoxFuture, Call, Layer, Stack};
+use crate::grpc::status::reason_of;
 use crate::metrics::{CallAttributes, Metrics, attribute};
 
 pub(super) struct MetricsLayer {
@@ -28,7 +30,13 @@ impl Layer for MetricsLayer {
         let context = CallContext::of(&call);
         let attributes = context.method.as_ref().map_or(&self.other, |method| &method.attributes);
         let open = self.metrics.call_open(Arc::clone(attributes));
-        let on_end = move |code: Code| open.ended(code, context.start.elapsed().as_secs_f64());
+        let metrics = self.metrics.clone();
+        let on_end = move |code: Code, headers: Option<&HeaderMap>| {
+            if let Some(reason) = headers.filter(|_| code != Code::Ok).and_then(reason_of) {
+                metrics.error(reason);
+            }
+            open.ended(code, context.start.elapsed().as_secs_f64());
+        };
         let work = inner.handle(call);
         Box::pin(async move { observe(work.await, on_end) })
     }

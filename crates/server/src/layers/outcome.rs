@@ -12,11 +12,12 @@ use tonic::{Code, Status};
 
 use super::Answer;
 
-/// Calls `ended` once, when the status of the answer is known or the answer is dropped.
-pub(super) fn observe(answer: Answer, ended: impl FnOnce(Code) + Send + 'static) -> Answer {
+/// Calls `ended` once, when the status of the answer is known or the answer is dropped: with the code, and with the headers
+/// or trailers that it was in.
+pub(super) fn observe(answer: Answer, ended: impl FnOnce(Code, Option<&HeaderMap>) + Send + 'static) -> Answer {
     match code(answer.headers()) {
         Some(code) => {
-            ended(code);
+            ended(code, Some(answer.headers()));
             answer
         }
         None => {
@@ -26,11 +27,14 @@ pub(super) fn observe(answer: Answer, ended: impl FnOnce(Code) + Send + 'static)
     }
 }
 
+/// What is done at the end of a call.
+type Ended = Box<dyn FnOnce(Code, Option<&HeaderMap>) + Send>;
+
 struct Observed {
     body: Body,
     /// An HTTP error: the answer is not gRPC.
     failed: bool,
-    ended: Option<Box<dyn FnOnce(Code) + Send>>,
+    ended: Option<Ended>,
 }
 
 fn code(headers: &HeaderMap) -> Option<Code> {
@@ -40,9 +44,9 @@ fn code(headers: &HeaderMap) -> Option<Code> {
 // === impl Observed ===
 
 impl Observed {
-    fn end(&mut self, code: Code) {
+    fn end(&mut self, code: Code, headers: Option<&HeaderMap>) {
         if let Some(ended) = self.ended.take() {
-            ended(code);
+            ended(code, headers);
         }
     }
 }
@@ -56,11 +60,11 @@ impl http_body::Body for Observed {
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {
-                    self.end(code(trailers).unwrap_or(Code::Unknown));
+                    self.end(code(trailers).unwrap_or(Code::Unknown), Some(trailers));
                 }
             }
-            Some(Err(status)) => self.end(status.code()),
-            None => self.end(Code::Unknown),
+            Some(Err(status)) => self.end(status.code(), None),
+            None => self.end(Code::Unknown, None),
         }
         Poll::Ready(frame)
     }
@@ -77,6 +81,6 @@ impl http_body::Body for Observed {
 impl Drop for Observed {
     fn drop(&mut self) {
         let code = if self.failed { Code::Unknown } else { Code::Cancelled };
-        self.end(code);
+        self.end(code, None);
     }
 }

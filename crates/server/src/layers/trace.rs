@@ -30,7 +30,7 @@ impl Layer for TraceLayer {
         let inner = inner.clone();
         let on_end = {
             let span = span.clone();
-            move |code| span.in_scope(|| context.enter(|| ended(&context, code)))
+            move |code, _: Option<&HeaderMap>| span.in_scope(|| context.enter(|| ended(&context, code)))
         };
         let work = async move {
             let answer = inner.handle(call).await;

@@ -16,7 +16,7 @@ use super::connection::Connection;
 use super::info::{ConnectInfo, Peer};
 use super::listener::{Listener, Socket};
 use crate::config::Config;
-use crate::identity::{Caller, Principals, Unknown};
+use crate::identity::{self, Caller, Principals, Unknown};
 use crate::layers::Stack;
 use crate::methods::Methods;
 use crate::metrics::Metrics;
@@ -186,6 +186,10 @@ async fn handshake(
                     Some(leaf) => shared.principals.identify(leaf),
                     None => Err(Unknown::NoCertificate),
                 };
+                if let (Err(unknown), Some(leaf)) = (&caller, certificates.first()) {
+                    let claims = identity::claims(leaf);
+                    tracing::info!(client.address = %peer, certificate = claims, "nobody's certificate: {unknown}");
+                }
                 let info = ConnectInfo::new(peer, certificates, caller);
                 return Some((stream, info));
             }

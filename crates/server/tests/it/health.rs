@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use jackfield_server::health::{HealthListRequest, HealthListResponse, Readiness};
+use jackfield_server::health::{HealthListRequest, HealthListResponse, LIVENESS, Readiness};
 use tonic::{Code, Request};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -40,6 +40,20 @@ async fn readiness_is_shown_for_every_service_and_for_strangers() {
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
     let open = tokio::time::timeout(Duration::from_millis(50), unknown.message()).await;
     assert!(open.is_err(), "a watch of an unknown service stays open: {open:?}");
+}
+
+#[tokio::test]
+async fn a_process_that_is_not_ready_is_alive() {
+    let server = TestServer::start(|_| {}).await;
+    server.ready.send_replace(Readiness::NotReady);
+    let mut health = HealthClient::new(server.channel().await);
+    eventually("not serving", async || {
+        health.check(of("")).await.unwrap().get_ref().status() == ServingStatus::NotServing
+    })
+    .await;
+    assert_eq!(health.check(of(LIVENESS)).await.unwrap().get_ref().status(), ServingStatus::Serving);
+    let mut watch = health.watch(of(LIVENESS)).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ async fn connections_beyond_the_cap_of_an_identity_are_closed() {
         assert!(unary(&second, "Whoami", Duration::ZERO).await.is_err());
     }
     unary(&first, "Whoami", Duration::ZERO).await.unwrap();
-    assert!(server.meters.page().unwrap().contains("cap=\"per_identity\""));
+    assert!(server.metric("jackfield_server_connections_refused_total", "cap=\"per_identity\"") > Some(0.0));
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn silent_peers_are_dropped_and_do_not_hinder_others() {
         let read = tokio::time::timeout(PATIENCE, socket.read(&mut [0])).await.expect("closed");
         assert!(matches!(read, Ok(0) | Err(_)));
     }
-    assert!(server.meters.page().unwrap().contains("cause=\"timeout\""));
+    assert!(server.metric("jackfield_server_handshakes_failed_total", "cause=\"timeout\"") > Some(0.0));
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn an_old_connection_is_told_to_go_and_its_calls_finish() {
             unary(&channel, "Sleep", Duration::from_millis(30)).await.unwrap();
         }
     }
-    assert!(server.meters.page().unwrap().contains("cause=\"age\""));
+    assert!(server.metric("jackfield_server_connections_ended_total", "cause=\"age\"") > Some(0.0));
 }
 
 #[tokio::test]
@@ -101,7 +101,8 @@ async fn an_idle_connection_is_closed() {
     let server = TestServer::start(|config| config.limits.connection_idle_timeout = Duration::from_millis(100)).await;
     let channel = server.channel().await;
     unary(&channel, "Sleep", Duration::from_millis(300)).await.unwrap();
-    eventually("idle", async || server.meters.page().unwrap().contains("cause=\"idle\"")).await;
+    let ended = || server.metric("jackfield_server_connections_ended_total", "cause=\"idle\"");
+    eventually("idle", async || ended() > Some(0.0)).await;
     unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
 }
 
@@ -115,10 +116,8 @@ async fn a_stream_that_nobody_reads_is_reset() {
     let channel = server.channel().await;
     let mut flood = stream(&channel, "Flood", Request::new(message(Duration::ZERO))).await.unwrap();
     flood.message().await.unwrap().unwrap();
-    eventually("the stream is reset", async || {
-        server.meters.page().unwrap().lines().any(|line| line.starts_with("jackfield_server_streams_stalled"))
-    })
-    .await;
+    let stalled = || server.metric("jackfield_server_streams_stalled_total", "");
+    eventually("the stream is reset", async || stalled() == Some(1.0)).await;
     // Its neighbours on the connection are not touched.
     unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
     let error = loop {

@@ -3,6 +3,7 @@
 
 mod binary;
 mod deadlines;
+mod deploy;
 mod drain;
 mod health;
 mod http2;

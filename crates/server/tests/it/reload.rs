@@ -28,8 +28,7 @@ async fn a_new_server_certificate_is_used_and_live_connections_stay() {
     slow.await.unwrap().unwrap();
     // One connection all the time: a channel that had connected anew would show in the count.
     unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
-    let page = server.meters.page().unwrap();
-    assert!(!page.contains("cause=\"certificate\""), "{page}");
+    assert_eq!(server.metric("jackfield_server_connections_ended_total", "cause=\"certificate\""), Some(0.0));
 }
 
 #[tokio::test]
@@ -37,7 +36,10 @@ async fn a_bad_file_keeps_the_former_certificate() {
     let server = TestServer::start(|_| {}).await;
     let client = server.pki.client(CALLER, 1);
     server.pki.write("server.pem", "no certificate");
-    eventually("the fault is counted", async || server.meters.page().unwrap().contains("kept_former")).await;
+    eventually("the fault is counted", async || {
+        server.metric("jackfield_server_tls_reloads_total", "result=\"kept_former\"") == Some(1.0)
+    })
+    .await;
     assert_eq!(serial_served(&server, &client).await, 100);
     // A certificate that does not fit the key is no better.
     server.pki.write("server.pem", &server.pki.client(CALLER, 7).certificate);

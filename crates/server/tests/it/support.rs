@@ -106,6 +106,17 @@ impl TestServer {
         self.connect(&self.pki.client(CALLER, 1)).await.unwrap()
     }
 
+    /// What is on the page of metrics for a name and an attribute, both as Prometheus writes them; `None` when it is not there.
+    pub(crate) fn metric(&self, name: &str, attribute: &str) -> Option<f64> {
+        let page = self.meters.page().unwrap();
+        let mut lines = page.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(attribute)
+        });
+        let value = lines.next().and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        assert_eq!(lines.next(), None, "{name} with {attribute} is one line");
+        value
+    }
+
     pub(crate) async fn connect(&self, client: &Pair) -> Result<Channel, tonic::transport::Error> {
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(self.pki.read("ca.pem")))

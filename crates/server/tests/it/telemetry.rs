@@ -1,7 +1,12 @@
 use std::time::Duration;
 
+use jackfield_server::health::Readiness;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use x509_parser::prelude::FromDer as _;
 
+use crate::pki::{Leaf, Pki};
 use crate::support::{TestServer, eventually, unary};
 
 async fn get(address: std::net::SocketAddr, path: &str) -> String {
@@ -39,4 +44,84 @@ async fn the_page_shows_calls_by_method_and_status_and_no_method_of_the_callers_
     assert!(page.contains("le=\"0.075\""), "the buckets are those of the conventions: {page}");
     assert!(!page.contains("Canary"), "{page}");
     assert!(get(address, "/").await.starts_with("HTTP/1.1 404"));
+}
+
+#[tokio::test]
+async fn counters_begin_at_zero_and_errors_are_counted_by_reason() {
+    let server = TestServer::start(|_| {}).await;
+    for (name, attribute) in [
+        ("jackfield_server_calls_shed_total", ""),
+        ("jackfield_server_streams_stalled_total", ""),
+        ("jackfield_server_accept_errors_total", ""),
+        ("jackfield_server_connections_refused_total", "cap=\"total\""),
+        ("jackfield_server_connections_ended_total", "cause=\"stalled\""),
+        ("jackfield_server_handshakes_failed_total", "cause=\"bad_certificate\""),
+        ("jackfield_server_tls_reloads_total", "result=\"kept_former\""),
+        ("jackfield_server_keyring_reloads_total", "result=\"kept_former\""),
+        ("jackfield_server_errors_total", "reason=\"DECRYPT_FAILED\""),
+        ("jackfield_server_errors_total", "reason=\"INTERNAL\""),
+    ] {
+        assert_eq!(server.metric(name, attribute), Some(0.0), "{name} {attribute}");
+    }
+    let channel = server.channel().await;
+    unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
+    unary(&channel, "Fail", Duration::ZERO).await.unwrap_err();
+    unary(&channel, "Canary", Duration::ZERO).await.unwrap_err();
+    eventually("both errors are counted, each by its reason", async || {
+        let count = |reason| server.metric("jackfield_server_errors_total", reason);
+        count("reason=\"INTERNAL\"") == Some(1.0) && count("reason=\"METHOD_UNKNOWN\"") == Some(1.0)
+    })
+    .await;
+    let page = server.meters.page().unwrap();
+    let lines = page.lines().filter(|line| line.starts_with("jackfield_server_errors_total{"));
+    let all: f64 = lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum();
+    assert_eq!(all, 2.0, "nothing else is an error: {page}");
+}
+
+#[tokio::test]
+async fn the_page_shows_readiness_and_the_process() {
+    let server = TestServer::start(|_| {}).await;
+    let shown = |name| server.metric(name, "");
+    eventually("ready", async || shown("jackfield_server_ready") == Some(1.0)).await;
+    server.ready.send_replace(Readiness::NotReady);
+    eventually("not ready", async || shown("jackfield_server_ready") == Some(0.0)).await;
+    for name in [
+        "process_memory_usage_bytes",
+        "process_cpu_time_seconds_total",
+        "process_unix_file_descriptor_count",
+        "process_uptime_seconds",
+    ] {
+        assert!(shown(name).is_some_and(|value| value > 0.0), "{name}: {:?}", shown(name));
+    }
+}
+
+#[tokio::test]
+async fn the_page_shows_when_certificates_end_also_after_they_changed() {
+    let pki = Pki::new();
+    pki.write_crl(&[]);
+    let crl = pki.path("crl.pem");
+    let server = TestServer::start_with(pki, |config| config.tls.client_crl = crl).await;
+    let not_after = |name: &str| {
+        let certificate = CertificateDer::from_pem_slice(&server.pki.read(name)).unwrap();
+        let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(&certificate).unwrap();
+        certificate.validity().not_after.timestamp() as f64
+    };
+    let crl = CertificateRevocationListDer::from_pem_slice(&server.pki.read("crl.pem")).unwrap();
+    let (_, crl) = x509_parser::revocation_list::CertificateRevocationList::from_der(&crl).unwrap();
+    let shown = |file: &str| server.metric("jackfield_server_tls_valid_until_seconds", &format!("file=\"{file}\""));
+    assert_eq!(shown("certificate"), Some(not_after("server.pem")));
+    assert_eq!(shown("client_ca"), Some(not_after("ca.pem")));
+    assert_eq!(shown("client_crl"), Some(crl.next_update().unwrap().timestamp() as f64));
+    let former = not_after("server.pem");
+    let new = server.pki.issue(&Leaf {
+        sans: vec![rcgen::SanType::DnsName("localhost".try_into().unwrap())],
+        serial: 7,
+        common_name: "server",
+        valid_for: 7_200,
+        usage: rcgen::ExtendedKeyUsagePurpose::ServerAuth,
+    });
+    server.pki.write("server-key.pem", &new.key);
+    server.pki.write("server.pem", &new.certificate);
+    eventually("the new end is shown", async || shown("certificate") == Some(not_after("server.pem"))).await;
+    assert!(not_after("server.pem") > former + 3_000.0);
 }

@@ -4,14 +4,14 @@
 
 pub(crate) mod audit_event;
 pub(crate) mod configuration;
-pub(crate) mod connection;
-pub(crate) mod connector;
+pub mod connection;
+pub mod connector;
 pub(crate) mod credential;
 pub(crate) mod data_key;
 pub(crate) mod idempotency;
 pub(crate) mod key;
-pub(crate) mod label;
+pub mod label;
 pub(crate) mod rewrap;
-pub(crate) mod secret;
+pub mod secret;
 pub(crate) mod tenant;
 pub(crate) mod user_connector;

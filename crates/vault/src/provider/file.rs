@@ -23,8 +23,10 @@ struct Temporary<'a> {
     path: PathBuf,
 }
 
-/// Reads a keyring file. It must be a regular file, no symbolic link, that nobody but its owner can read or write. (A
-/// directory on the way to it may be a link, as in volumes of Kubernetes: name the file as `..data/<name>` there.)
+/// Reads a keyring file. It must be a regular file, no symbolic link, that nobody but its owner can read or write; a file of
+/// root may let its group read, too, unless this process is root itself. That is how secrets reach a process without
+/// privileges: by the group of a volume in Kubernetes, by an access list in systemd's credentials, which shows in the same
+/// bits. (A directory on the way may be a link, as in volumes of Kubernetes: name the file as `..data/<name>` there.)
 ///
 /// # Errors
 /// `FileMissing`, `FileKind`, `FileMode`, `FileTooLong`, `Io`, or as [`Keyring::parse`].
@@ -34,7 +36,7 @@ pub fn load(path: &Path) -> Result<Keyring, KeyringError> {
     let metadata = file.metadata().map_err(io)?;
     check_kind(path, metadata.file_type())?;
     let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    if is_open_to_others(mode, metadata.uid(), rustix::process::geteuid().as_raw()) {
         return Err(KeyringError::FileMode { path: path.into(), mode });
     }
     // One byte of room more than the file has, or reading to its end would grow the buffer.
@@ -107,6 +109,12 @@ fn replace(path: &Path, keyring: &Keyring, directory: &Directory<'_>) -> Result<
         source,
     })?;
     directory.sync()
+}
+
+/// Whether somebody else may use a file of this mode and owner.
+const fn is_open_to_others(mode: u32, owner: u32, user: u32) -> bool {
+    let given_by_root = owner == 0 && user != 0;
+    mode & if given_by_root { 0o037 } else { 0o077 } != 0
 }
 
 /// Opens without following a link in the last part of the path, and without waiting for the writer of a pipe.
@@ -197,6 +205,29 @@ impl Drop for Temporary<'_> {
                 %error,
                 "temporary file with keys could not be removed"
             ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_group_may_read_what_root_gives_to_another_user() {
+        for (mode, owner, user, open) in [
+            (0o440, 0, 1000, false),
+            (0o640, 0, 1000, false),
+            (0o400, 0, 1000, false),
+            (0o660, 0, 1000, true),
+            (0o450, 0, 1000, true),
+            (0o444, 0, 1000, true),
+            (0o440, 0, 0, true),
+            (0o440, 1000, 1000, true),
+            (0o440, 2000, 1000, true),
+            (0o400, 2000, 1000, false),
+        ] {
+            assert_eq!(is_open_to_others(mode, owner, user), open, "{mode:o} of {owner} for {user}");
         }
     }
 }

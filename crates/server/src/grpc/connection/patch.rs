@@ -15,6 +15,9 @@ use jackfield_domain::text::{
 };
 use jackfield_domain::{Secret, Violation, Violations};
 
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
 use crate::grpc::parse::{self, MAX_URL};
 
 /// The paths that an update mask may name.
@@ -240,14 +243,18 @@ fn parse_redirect_uris(wrong: &mut Violations, uris: &[String]) -> Option<Vec<Re
     uris.into_iter().collect()
 }
 
-/// A certificate is PEM, which has line breaks.
+/// A certificate is PEM, which has line breaks. Empty takes it away.
 fn certificate(pem: String) -> Result<String, Violation> {
+    let wrong = |description: String| Err(Violation::field("connection.provider_certificate", description));
     let printable = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
     if pem.chars().count() > MAX_CERTIFICATE || !pem.chars().all(printable) {
-        let description = format!("must be PEM of at most {MAX_CERTIFICATE} characters");
-        return Err(Violation::field("connection.provider_certificate", description));
+        return wrong(format!("must be PEM of at most {MAX_CERTIFICATE} characters"));
     }
     require_no_private_key("connection.provider_certificate", &pem)?;
+    let mut certificates = CertificateDer::pem_slice_iter(pem.as_bytes());
+    if !pem.is_empty() && !matches!(certificates.next(), Some(Ok(_))) {
+        return wrong("holds no certificate in PEM".to_owned());
+    }
     Ok(pem)
 }
 

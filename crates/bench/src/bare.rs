@@ -1,0 +1,312 @@
+//! The baselines that answer calls: tonic's own server over the same mutual TLS, with nothing around its handlers. It runs
+//! in a process of its own, as Jackfield does, with as many threads, and answers with as many bytes.
+//!
+//! - `Echo` decodes the request of IssueAccessToken and answers with a message that it holds.
+//! - `Get` reads one document by its primary key through sea-orm and answers with a message that it holds, of the size that
+//!   Jackfield answers with. It does not parse the document.
+//! - `List` streams all connections of the tenant. A task reads page after page with the statement that Jackfield uses and
+//!   puts the documents as they are, cut to the size that Jackfield sends for a row, into messages of the same form.
+//! - `Scan` is the first page of a bare-word filter without an index: the database looks into the text of every row.
+//!
+//! Connections to the database are those of Jackfield's store, with its settings.
+
+use std::convert::Infallible;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use jackfield_api::v1;
+use jackfield_testkit::store::test_support::entity::{connection, connector};
+use prost::Message as _;
+use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::{
+    ColumnTrait as _, DatabaseConnection, DbErr, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::server::{Grpc, NamedService, ServerStreamingService, UnaryService};
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
+use uuid::Uuid;
+
+use crate::Result;
+use crate::stored::{self, Stored};
+
+pub(crate) const ECHO: &str = "/jackfield.bench.Bare/Echo";
+pub(crate) const GET: &str = "/jackfield.bench.Bare/Get";
+pub(crate) const LIST: &str = "/jackfield.bench.Bare/List";
+pub(crate) const SCAN: &str = "/jackfield.bench.Bare/Scan";
+
+/// What a baseline process is to do.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Job {
+    /// The directory with the certificates of Jackfield.
+    pub(crate) pki: PathBuf,
+    pub(crate) stored: Stored,
+    /// The answer of IssueAccessToken, encoded.
+    pub(crate) token: Vec<u8>,
+    /// An answer of GetConnector, encoded.
+    pub(crate) connector: Vec<u8>,
+    /// What a row of a list takes in Jackfield's messages, in bytes.
+    pub(crate) row_bytes: usize,
+    /// What a page token takes, in bytes.
+    pub(crate) token_bytes: usize,
+}
+
+/// What lists are asked for.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub(crate) struct ListRequest {
+    #[prost(uint32, tag = "1")]
+    pub(crate) page_size: u32,
+    /// A word of which to scan for rows.
+    #[prost(string, tag = "2")]
+    pub(crate) word: String,
+}
+
+/// A page; on the wire it looks as one of Jackfield does.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+struct ListResponse {
+    #[prost(string, repeated, tag = "1")]
+    rows: Vec<String>,
+    #[prost(string, tag = "2")]
+    next_page_token: String,
+}
+
+#[derive(Clone)]
+struct Bare(Arc<State>);
+
+struct State {
+    conn: Option<DatabaseConnection>,
+    tenant: Uuid,
+    token: v1::IssueAccessTokenResponse,
+    connector: v1::GetConnectorResponse,
+    row_bytes: usize,
+    page_token: String,
+}
+
+/// Serves until standard input closes; says on standard output where.
+pub(crate) async fn serve(job: Job) -> Result<()> {
+    let Job { pki, stored, token, connector, row_bytes, token_bytes } = job;
+    let conn = match stored.is_empty() {
+        true => None,
+        false => Some(stored::connect(&stored).await?.reader),
+    };
+    let state = State {
+        conn,
+        tenant: stored.tenant,
+        token: v1::IssueAccessTokenResponse::decode(token.as_slice())?,
+        connector: v1::GetConnectorResponse::decode(connector.as_slice())?,
+        row_bytes,
+        page_token: "t".repeat(token_bytes),
+    };
+    let incoming = TcpIncoming::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?.with_nodelay(Some(true));
+    let address = incoming.local_addr()?;
+    let serving = Server::builder()
+        .tls_config(tls(&pki)?)?
+        .add_service(Bare(Arc::new(state)))
+        .serve_with_incoming_shutdown(incoming, stdin_closes());
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{address}")?;
+    stdout.flush()?;
+    Ok(serving.await?)
+}
+
+fn tls(pki: &Path) -> Result<ServerTlsConfig> {
+    let read = |file: &str| std::fs::read(pki.join(file));
+    Ok(ServerTlsConfig::new()
+        .identity(Identity::from_pem(read("server.pem")?, read("server-key.pem")?))
+        .client_ca_root(Certificate::from_pem(read("ca.pem")?)))
+}
+
+/// Returns when the process that started this one has gone.
+async fn stdin_closes() {
+    let wait = || {
+        let mut stdin = std::io::stdin();
+        // Nothing is ever sent; however it ends is the end.
+        let _ = std::io::copy(&mut stdin, &mut std::io::sink());
+    };
+    let _ = tokio::task::spawn_blocking(wait).await;
+}
+
+// === impl Bare ===
+
+impl NamedService for Bare {
+    const NAME: &'static str = "jackfield.bench.Bare";
+}
+
+impl tower::Service<http::Request<Body>> for Bare {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, std::result::Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::result::Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: http::Request<Body>) -> Self::Future {
+        let state = self.0.clone();
+        Box::pin(async move {
+            Ok(match call.uri().path() {
+                ECHO => Grpc::new(ProstCodec::default()).unary(Echo(state), call).await,
+                GET => Grpc::new(ProstCodec::default()).unary(Get(state), call).await,
+                LIST => Grpc::new(ProstCodec::default()).server_streaming(List(state), call).await,
+                _ => Grpc::new(ProstCodec::default()).unary(Scan(state), call).await,
+            })
+        })
+    }
+}
+
+struct Echo(Arc<State>);
+
+impl UnaryService<v1::IssueAccessTokenRequest> for Echo {
+    type Response = v1::IssueAccessTokenResponse;
+    type Future = std::future::Ready<std::result::Result<Response<Self::Response>, Status>>;
+
+    fn call(&mut self, _: Request<v1::IssueAccessTokenRequest>) -> Self::Future {
+        std::future::ready(Ok(Response::new(self.0.token.clone())))
+    }
+}
+
+struct Get(Arc<State>);
+
+impl UnaryService<v1::GetConnectorRequest> for Get {
+    type Response = v1::GetConnectorResponse;
+    type Future = BoxFuture<'static, std::result::Result<Response<Self::Response>, Status>>;
+
+    fn call(&mut self, request: Request<v1::GetConnectorRequest>) -> Self::Future {
+        let state = self.0.clone();
+        Box::pin(async move {
+            let id: Uuid = request.into_inner().reference.parse().map_err(|_| invalid())?;
+            #[expect(clippy::disallowed_methods, reason = "the tenant is in the key")]
+            let select = connector::Entity::find_by_id((state.tenant, id));
+            let select = select.select_only().column(connector::Column::Doc).into_tuple::<String>();
+            let doc = select.one(state.conn()?).await.map_err(failed)?.ok_or_else(missing)?;
+            if doc.is_empty() {
+                return Err(missing());
+            }
+            Ok(Response::new(state.connector.clone()))
+        })
+    }
+}
+
+struct List(Arc<State>);
+
+impl ServerStreamingService<ListRequest> for List {
+    type Response = ListResponse;
+    type ResponseStream = ReceiverStream<std::result::Result<ListResponse, Status>>;
+    type Future = std::future::Ready<std::result::Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: Request<ListRequest>) -> Self::Future {
+        let (sender, pages) = mpsc::channel(1);
+        let state = self.0.clone();
+        #[expect(clippy::disallowed_methods, reason = "it ends with the process")]
+        tokio::spawn(async move {
+            if let Err(error) = state.send(request.into_inner().page_size, &sender).await {
+                // Nobody is there to be told if this fails.
+                let _ = sender.send(Err(error)).await;
+            }
+        });
+        std::future::ready(Ok(Response::new(ReceiverStream::new(pages))))
+    }
+}
+
+struct Scan(Arc<State>);
+
+impl UnaryService<ListRequest> for Scan {
+    type Response = ListResponse;
+    type Future = BoxFuture<'static, std::result::Result<Response<Self::Response>, Status>>;
+
+    fn call(&mut self, request: Request<ListRequest>) -> Self::Future {
+        let state = self.0.clone();
+        Box::pin(async move {
+            let ListRequest { page_size, word } = request.into_inner();
+            let conn = state.conn()?;
+            let sqlite = conn.get_database_backend() == sea_orm::DbBackend::Sqlite;
+            // A LIKE that no index serves, because its column is an expression.
+            let text = if sqlite { "+connection.search_text" } else { "(connection.search_text || '')" };
+            let holds = Expr::cust(text).like(format!("%{word}%"));
+            #[expect(clippy::disallowed_methods, reason = "the tenant is the first condition")]
+            let select = connection::Entity::find()
+                .filter(connection::Column::TenantId.eq(state.tenant))
+                .filter(holds)
+                .order_by_asc(connection::Column::Id)
+                .limit(u64::from(page_size) + 1);
+            let select = select.select_only().column(connection::Column::Doc).into_tuple::<String>();
+            let rows = select.all(conn).await.map_err(failed)?;
+            Ok(Response::new(ListResponse { rows, next_page_token: String::new() }))
+        })
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn conn(&self) -> std::result::Result<&DatabaseConnection, Status> {
+        self.conn.as_ref().ok_or_else(missing)
+    }
+
+    async fn send(
+        &self,
+        page_size: u32,
+        sender: &mpsc::Sender<std::result::Result<ListResponse, Status>>,
+    ) -> std::result::Result<(), Status> {
+        let conn = self.conn()?;
+        let mut after = None;
+        loop {
+            // The reader has gone.
+            let Ok(room) = sender.reserve().await else { return Ok(()) };
+            let mut rows = page(conn, self.tenant, after, page_size).await.map_err(failed)?;
+            let more = rows.len() > page_size as usize;
+            rows.truncate(page_size as usize);
+            after = rows.last().and_then(|doc| id_of(doc));
+            for row in &mut rows {
+                row.truncate(self.row_bytes);
+            }
+            let next_page_token = if more { self.page_token.clone() } else { String::new() };
+            room.send(Ok(ListResponse { rows, next_page_token }));
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn page(
+    conn: &DatabaseConnection,
+    tenant: Uuid,
+    after: Option<Uuid>,
+    size: u32,
+) -> std::result::Result<Vec<String>, DbErr> {
+    #[expect(clippy::disallowed_methods, reason = "the tenant is the first condition")]
+    let mut select = connection::Entity::find().filter(connection::Column::TenantId.eq(tenant));
+    if let Some(after) = after {
+        select = select.filter(connection::Column::Id.gt(after));
+    }
+    let select = select.order_by_asc(connection::Column::Id).limit(u64::from(size) + 1);
+    select.select_only().column(connection::Column::Doc).into_tuple::<String>().all(conn).await
+}
+
+/// The id of a document, without parsing the rest of it.
+fn id_of(doc: &str) -> Option<Uuid> {
+    let at = doc.find(r#""id":""#)? + 6;
+    doc.get(at..at + 36)?.parse().ok()
+}
+
+fn invalid() -> Status {
+    Status::from_error("the reference is no id".into())
+}
+
+fn missing() -> Status {
+    Status::from_error("there is no such row".into())
+}
+
+fn failed(error: DbErr) -> Status {
+    Status::from_error(error.into())
+}

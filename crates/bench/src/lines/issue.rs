@@ -1,0 +1,48 @@
+//! IssueAccessToken of one credential again and again, against a tonic server that answers the same request with the same
+//! message and does nothing else.
+
+use bytes::Bytes;
+use jackfield_api::v1;
+use prost::Message as _;
+
+use super::Bench;
+use crate::load::Side;
+use crate::table::{Line, Target};
+use crate::{Result, bare, wire};
+
+/// Connections, and callers on each.
+const CONNECTIONS: usize = 4;
+const CALLERS: usize = 8;
+const ISSUE: &str = "/jackfield.v1.CredentialsService/IssueAccessToken";
+
+pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
+    let jackfield = bench.jackfield().await?;
+    let pki = jackfield.pki();
+    let request = v1::IssueAccessTokenRequest { reference: bench.world.credential.clone(), ..Default::default() };
+    let request = Bytes::from(request.encode_to_vec());
+    let mut ours = Side {
+        clients: wire::connect_many(jackfield.address, &pki, CONNECTIONS).await?,
+        callers: CALLERS,
+        path: ISSUE,
+        pid: jackfield.pid(),
+    };
+    let answer = ours.clients[0].unary(ISSUE, request.clone()).await?;
+
+    let baseline = bench.bare(bare::Job { pki: pki.clone(), token: answer.to_vec(), ..Default::default() })?;
+    let mut theirs = Side {
+        clients: wire::connect_many(baseline.address()?, &pki, CONNECTIONS).await?,
+        callers: CALLERS,
+        path: bare::ECHO,
+        pid: baseline.pid(),
+    };
+    if theirs.clients[0].unary(bare::ECHO, request.clone()).await? != answer {
+        return Err("the echo is not the answer".into());
+    }
+    let same = move |_, _| request.clone();
+    let rounds = bench.rounds((&ours, same.clone()), (&theirs, same)).await?;
+    let (name, database) = ("IssueAccessToken", bench.world.name());
+    let lines =
+        vec![rounds.throughput(name, database, Target::AtLeast(0.75)), rounds.p99(name, database, Target::AtMost(1.5))];
+    jackfield.stop().await?;
+    Ok(lines)
+}

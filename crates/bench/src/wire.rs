@@ -1,0 +1,168 @@
+//! Calls as bytes. The load generator encodes a request once and does not decode answers, so that what it costs is little
+//! and the same whoever answers.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use bytes::{Buf, BufMut, Bytes};
+use http::uri::PathAndQuery;
+use tonic::client::Grpc;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Request, Status, Streaming};
+
+use crate::Result;
+
+/// Flow-control windows of clients in bytes: wide enough that they never hold a stream up on the loopback.
+const WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Messages as the bytes that they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Raw;
+
+/// One connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Client(Grpc<Channel>);
+
+/// Connects with mutual TLS, with the files that a first start in development makes.
+pub(crate) async fn connect(address: SocketAddr, pki: &Path) -> Result<Channel> {
+    let read = |file: &str| std::fs::read(pki.join(file));
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(read("ca.pem")?))
+        .identity(Identity::from_pem(read("client.pem")?, read("client-key.pem")?))
+        .domain_name("localhost");
+    let endpoint = Endpoint::from_shared(format!("https://{address}"))?
+        .tls_config(tls)?
+        .tcp_nodelay(true)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW);
+    Ok(endpoint.connect().await?)
+}
+
+/// Several such connections.
+pub(crate) async fn connect_many(address: SocketAddr, pki: &Path, count: usize) -> Result<Vec<Client>> {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        clients.push(Client::new(connect(address, pki).await?));
+    }
+    Ok(clients)
+}
+
+// === impl Client ===
+
+impl Client {
+    pub(crate) fn new(channel: Channel) -> Self {
+        Client(Grpc::new(channel))
+    }
+
+    /// A call with one answer.
+    pub(crate) async fn unary(&mut self, path: &'static str, request: Bytes) -> std::result::Result<Bytes, Status> {
+        self.ready().await?;
+        let answer = self.0.unary(Request::new(request), PathAndQuery::from_static(path), Raw).await?;
+        Ok(answer.into_inner())
+    }
+
+    /// A call that is answered by a stream.
+    pub(crate) async fn stream(
+        &mut self,
+        path: &'static str,
+        request: Bytes,
+    ) -> std::result::Result<Streaming<Bytes>, Status> {
+        self.ready().await?;
+        let answer = self.0.server_streaming(Request::new(request), PathAndQuery::from_static(path), Raw).await?;
+        Ok(answer.into_inner())
+    }
+
+    async fn ready(&mut self) -> std::result::Result<(), Status> {
+        self.0.ready().await.map_err(|error| Status::from_error(error.into()))
+    }
+}
+
+/// How many rows a page has: entries of field 1 of a message whose other fields are length-delimited too.
+pub(crate) fn rows(page: &[u8]) -> usize {
+    let (mut at, mut rows) = (0, 0);
+    while let Some(&tag) = page.get(at) {
+        rows += usize::from(tag >> 3 == 1);
+        let Some((length, next)) = varint(page, at + 1) else { break };
+        at = next + length;
+    }
+    rows
+}
+
+/// The text in field 2 of a page: where the next one begins.
+pub(crate) fn next_page_token(page: &[u8]) -> String {
+    let mut at = 0;
+    while let Some(&tag) = page.get(at) {
+        let Some((length, next)) = varint(page, at + 1) else { break };
+        at = next + length;
+        if tag >> 3 == 2 {
+            return String::from_utf8_lossy(&page[next..at]).into_owned();
+        }
+    }
+    String::new()
+}
+
+fn varint(bytes: &[u8], mut at: usize) -> Option<(usize, usize)> {
+    let (mut value, mut shift) = (0, 0);
+    loop {
+        let byte = *bytes.get(at)?;
+        value |= usize::from(byte & 0x7f) << shift;
+        (at, shift) = (at + 1, shift + 7);
+        if byte < 0x80 {
+            return Some((value, at));
+        }
+    }
+}
+
+// === impl Raw ===
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Raw;
+    type Decoder = Raw;
+
+    fn encoder(&mut self) -> Raw {
+        Raw
+    }
+
+    fn decoder(&mut self) -> Raw {
+        Raw
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> std::result::Result<(), Status> {
+        buffer.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> std::result::Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jackfield_api::v1;
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn rows_and_token_of_a_page_are_read_without_decoding_it() {
+        let connections = vec![v1::Connection { name: "n".repeat(300), ..Default::default() }; 3];
+        let page = v1::ListConnectionsResponse { connections, next_page_token: "token".to_owned() }.encode_to_vec();
+        assert_eq!((rows(&page), next_page_token(&page).as_str()), (3, "token"));
+        let last = v1::ListConnectionsResponse::default().encode_to_vec();
+        assert_eq!((rows(&last), next_page_token(&last).as_str()), (0, ""));
+    }
+}

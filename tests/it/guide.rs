@@ -1,0 +1,286 @@
+//! The operator's guide tells the truth: its reasons, metrics, keys and links are those that there are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use http::uri::PathAndQuery;
+use jackfield_testkit::{Backend, TestServer};
+use tonic::Request;
+use tonic::client::Grpc;
+use tonic_health::pb::HealthCheckRequest;
+
+use crate::contract::reasons::contract as reason_names;
+
+/// The metrics of a page: type, names of labels, and values of each label, by name.
+type Families = BTreeMap<String, Family>;
+
+#[derive(Debug, Default)]
+struct Family {
+    kind: String,
+    labels: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// Labels that the collector adds, and the one of buckets.
+const OF_PROMETHEUS: [&str; 3] = ["instance", "job", "le"];
+
+/// What the names of metrics begin with.
+const PREFIXES: [&str; 4] = ["jackfield_", "process_", "rpc_", "target_"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// All files below a directory with this ending.
+fn files(directory: &str, ending: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut directories = vec![root().join(directory)];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The lines of a page that are text, without those of code.
+fn prose(markdown: &str) -> impl Iterator<Item = &str> {
+    let mut code = false;
+    markdown.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        code ^= fence;
+        !code && !fence
+    })
+}
+
+/// What stands between single backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// Headings as the fragments that links name them by: lower case, letters, digits, "-" and "_", blanks as "-".
+fn anchors(markdown: &str) -> BTreeSet<String> {
+    let headings = prose(markdown).filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let text = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+/// Why a link leads nowhere, if it does.
+fn broken(from: &Path, link: &str) -> Option<String> {
+    let (path, fragment) = link.split_once('#').map_or((link, None), |(path, fragment)| (path, Some(fragment)));
+    let directory = if from.is_dir() { from } else { from.parent().expect("a directory") };
+    let target = if path.is_empty() { from.to_owned() } else { directory.join(path) };
+    if !target.exists() {
+        return Some("there is no such file".to_owned());
+    }
+    let fragment = fragment?;
+    let found = anchors(&fs::read_to_string(&target).ok()?).contains(fragment);
+    (!found).then(|| "there is no such heading".to_owned())
+}
+
+fn families(page: &str) -> Families {
+    let mut families = Families::new();
+    for line in page.lines() {
+        if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|line| line.split_once(' ')) {
+            families.entry(name.to_owned()).or_default().kind = kind.to_owned();
+        }
+    }
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let (name, rest) = line.split_once('{').expect("every series has labels");
+        let labels = rest.split_once("} ").expect("labels end").0;
+        let family = families.get_mut(family_name(name)).unwrap_or_else(|| panic!("{name} has no type"));
+        for label in labels.split("\",") {
+            let (label, value) = label.split_once("=\"").expect("a label");
+            let values = family.labels.entry(label.to_owned()).or_default();
+            values.insert(value.trim_end_matches('"').to_owned());
+        }
+    }
+    families
+}
+
+/// The name of the metric that a series is of.
+fn family_name(series: &str) -> &str {
+    let base = ["_bucket", "_count", "_sum"].iter().find_map(|ending| series.strip_suffix(ending));
+    base.filter(|base| base.ends_with("_seconds")).unwrap_or(series)
+}
+
+/// What a server shows that has answered calls, one of them with a fault of the server.
+async fn metrics() -> Families {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let mut client = Grpc::new(server.client("alpha").channel());
+    client.ready().await.expect("a connection");
+    let path = PathAndQuery::from_static("/jackfield.v1.ConnectorService/NoSuchMethod");
+    let codec = tonic_prost::ProstCodec::<HealthCheckRequest, HealthCheckRequest>::default();
+    let answer = client.unary(Request::new(HealthCheckRequest::default()), path, codec).await;
+    assert_eq!(answer.expect_err("there is no such method").code(), tonic::Code::Unimplemented);
+    families(&server.metrics_page())
+}
+
+#[test]
+fn every_reason_has_its_section_and_there_are_no_others() {
+    let page = read("deploy/guide/errors.md");
+    let sections: Vec<_> = prose(&page).filter_map(|line| line.strip_prefix("### ")).map(str::to_owned).collect();
+    assert_eq!(sections.iter().cloned().collect::<BTreeSet<_>>(), reason_names());
+    assert_eq!(sections.len(), reason_names().len(), "each has one section");
+}
+
+#[tokio::test]
+async fn every_metric_of_a_server_is_described_with_its_type_and_values_and_there_are_no_others() {
+    let page = read("deploy/guide/metrics.md");
+    let families = metrics().await;
+    let described: BTreeMap<&str, &str> = prose(&page)
+        .filter(|line| line.starts_with('`'))
+        .filter_map(|line| line.trim_start_matches('`').split_once("`, "))
+        .map(|(name, rest)| (name, rest.split([',', '.']).next().unwrap_or_default()))
+        .filter(|(_, kind)| ["counter", "gauge", "histogram"].contains(kind))
+        .collect();
+    let shown: BTreeMap<&str, &str> =
+        families.iter().map(|(name, family)| (name.as_str(), family.kind.as_str())).collect();
+    assert_eq!(described, shown);
+
+    let words: BTreeSet<&str> = prose(&page).flat_map(quoted).collect();
+    for (name, family) in families.iter().filter(|(name, _)| *name != "target_info") {
+        for (label, values) in &family.labels {
+            let named = words.contains(label.as_str()) || words.contains(format!("{label}=\"jackfield\"").as_str());
+            assert!(named || label == "le", "{name}: the label {label} is not described");
+            // Methods and statuses are described by their form; reasons have a page of their own.
+            if ["cap", "cause", "file", "listener", "result"].contains(&label.as_str()) {
+                for value in values {
+                    assert!(words.contains(value.as_str()), "{name}: {label}=\"{value}\" is not described");
+                }
+            }
+        }
+    }
+    let reasons = &families["jackfield_server_errors_total"].labels["reason"];
+    assert_eq!(*reasons, reason_names(), "every reason has a series from the start");
+}
+
+#[tokio::test]
+async fn board_and_alerts_ask_for_metrics_and_labels_that_there_are() {
+    let families = metrics().await;
+    let labels: BTreeSet<&str> =
+        families.values().flat_map(|family| family.labels.keys().map(String::as_str)).collect();
+    for file in ["deploy/grafana/jackfield.json", "deploy/prometheus/alerts.yaml"] {
+        let text = read(file).replace("\\\"", "\"");
+        let mut asked = BTreeSet::new();
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        for word in text.split(|c| !is_word(c)).filter(|word| PREFIXES.iter().any(|prefix| word.starts_with(prefix))) {
+            assert!(families.contains_key(family_name(word)) || labels.contains(word), "{file}: there is no {word}");
+            asked.insert(family_name(word));
+        }
+        // name{label="value", …}: the labels are those of this metric.
+        for (start, _) in text.match_indices('{') {
+            let name = text[..start].rsplit(|c| !is_word(c)).next().unwrap_or_default();
+            let Some(family) = families.get(family_name(name)) else { continue };
+            let matchers = text[start + 1..].split('}').next().unwrap_or_default();
+            for matcher in matchers.split(", ").filter(|matcher| !matcher.trim().is_empty()) {
+                let label = matcher.split(['=', '!']).next().unwrap_or_default().trim();
+                let known = family.labels.contains_key(label) || OF_PROMETHEUS.contains(&label);
+                assert!(known, "{file}: {name} has no label {label}");
+                let value = matcher.split('"').nth(1).unwrap_or_default();
+                if ["cap", "cause", "reason", "result"].contains(&label) {
+                    for value in value.split('|').filter(|value| !value.is_empty()) {
+                        assert!(family.labels[label].contains(value), "{file}: {name} has no {label}=\"{value}\"");
+                    }
+                }
+            }
+        }
+        assert!(asked.len() >= 12, "{file} asks for {asked:?}");
+    }
+    let board: serde_json::Value = serde_json::from_str(&read("deploy/grafana/jackfield.json")).expect("JSON");
+    assert!(board["panels"].as_array().expect("panels").len() > 10);
+}
+
+#[test]
+fn runbooks_of_alerts_are_sections_of_the_guide() {
+    let alerts = read("deploy/prometheus/alerts.yaml");
+    let names = alerts.lines().filter(|line| line.trim_start().starts_with("- alert: ")).count();
+    let runbooks: Vec<_> = alerts.lines().filter_map(|line| line.trim().strip_prefix("runbook: ")).collect();
+    assert_eq!(runbooks.len(), names, "each alert has one");
+    for runbook in runbooks {
+        assert!(runbook.contains('#'), "{runbook} is a section");
+        assert_eq!(broken(root(), runbook), None, "{runbook}");
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let pages = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "proto/README.md"];
+    let pages = pages.iter().map(|page| root().join(page)).chain(files("deploy", ".md"));
+    let mut checked = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("a page");
+        for link in prose(&text).flat_map(|line| line.split("](").skip(1)).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            checked += 1;
+            assert_eq!(broken(&page, link), None, "{}: {link}", page.display());
+        }
+    }
+    assert!(checked > 50, "{checked}");
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_found() {
+    let guide = root().join("deploy/README.md");
+    for link in ["guide/missing.md", "guide/keys.md#missing", "#missing"] {
+        assert!(broken(&guide, link).is_some(), "{link}");
+    }
+    assert_eq!(broken(&guide, "guide/keys.md#rotate"), None);
+}
+
+#[test]
+fn keys_of_the_configuration_are_spelt_as_they_are() {
+    let defaults = read("crates/server/config.default.toml");
+    let mut keys = BTreeSet::new();
+    let mut section = String::new();
+    for line in defaults.lines().filter(|line| !line.starts_with('#')) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = format!("{name}.");
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            keys.insert(format!("{section}{key}"));
+        }
+    }
+    let sections: BTreeSet<_> = keys.iter().filter_map(|key| key.split_once('.')).map(|(section, _)| section).collect();
+    let mut named = BTreeSet::new();
+    for page in files("deploy", ".md") {
+        let text = fs::read_to_string(&page).expect("a page");
+        for word in prose(&text).flat_map(quoted) {
+            let key: String = word.chars().take_while(|c| c.is_ascii_lowercase() || matches!(c, '_' | '.')).collect();
+            let Some((section, _)) = key.split_once('.').filter(|(section, _)| sections.contains(section)) else {
+                continue;
+            };
+            // A file, or an example of another kind.
+            if ["toml", "pem"].iter().any(|ending| key.ends_with(ending)) {
+                continue;
+            }
+            assert!(keys.contains(&key), "{}: {section} has no key {key}", page.display());
+            named.insert(key);
+        }
+    }
+    assert!(named.len() > 30, "{named:?}");
+}
+
+#[test]
+fn the_image_is_built_with_the_tool_chain_of_the_tree() {
+    let toolchain = read("rust-toolchain.toml");
+    let channel = toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).expect("a channel");
+    let dockerfile = read("deploy/docker/Dockerfile");
+    let version = dockerfile.lines().find_map(|line| line.strip_prefix("ARG RUST_VERSION=")).expect("a version");
+    assert_eq!(channel.trim_matches('"'), version);
+}
