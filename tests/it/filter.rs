@@ -2,6 +2,7 @@
 
 mod fields;
 mod refused;
+mod words;
 mod world;
 
 use jackfield_testkit::{Ask, List, on_both};

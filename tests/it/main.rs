@@ -20,4 +20,5 @@ mod plans;
 mod refusals;
 mod steps;
 mod storage;
+mod unchanged;
 mod user_connector;

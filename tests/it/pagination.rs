@@ -3,6 +3,7 @@
 mod bytes;
 mod churn;
 mod readers;
+mod sparse;
 mod tokens;
 
 use jackfield_api::v1;

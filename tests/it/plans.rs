@@ -1,10 +1,11 @@
 //! Every page of every list is found by an index that has its order, however deep it lies: read from the query plans.
 
+use jackfield_domain::filter::Expr as Filter;
 use jackfield_domain::page::{Order, OrderBy, OrderValue, RowKey};
 use jackfield_domain::text::{UserId, fold};
 use jackfield_domain::{Resource, TenantId, Timestamp};
 use jackfield_testkit::fill::{Filled, fill, fill_tenants};
-use jackfield_testkit::store::{PageQuery, Scope, Store};
+use jackfield_testkit::store::{Hints, PageQuery, PageStep, Scope, Store};
 use jackfield_testkit::{Backend, List, TestServer, on_both};
 use uuid::Uuid;
 
@@ -41,6 +42,68 @@ on_both! {
                 if let Some(fault) = fault {
                     let Case { list, scope: (scope, _), order } = &case;
                     wrong.push(format!("{fault}: {list:?} {scope} {order:?} {after:?}\n{plan}"));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{} plans are wrong\n{}", wrong.len(), wrong.join("\n\n"));
+    }
+}
+
+on_both! {
+    /// The index of words finds what is rare, and a filter without index is tried on a stretch of the order, whose end the
+    /// index of the order tells.
+    async fn filtered_pages_are_found_by_an_index(backend: Backend) {
+        let server = TestServer::start(backend).await;
+        let tenant = server.client("operator").admin().get_tenant(get_tenant("name:alpha")).await.unwrap();
+        let tenant = TenantId(tenant.into_inner().tenant.unwrap().id.parse().unwrap());
+        let store = server.store().await;
+        let filled = fill(&store, tenant, ROWS).await;
+        fill_tenants(&store, ROWS).await;
+        if backend == Backend::Postgres {
+            server.sql("vacuum analyze").await;
+        }
+
+        let word = Filter::Word("needle".to_owned());
+        let or = Filter::Or(vec![Filter::And(vec![word.clone(), Filter::Word("of".to_owned())]), Filter::Word("hay".to_owned())]);
+        let not = Filter::Not(Box::new(word.clone()));
+        let mut wrong = Vec::new();
+        for case in cases(&filled) {
+            let table = resource(case.list).as_str();
+            let [start, middle, end] = <[_; 3]>::try_from(places(&case)).unwrap();
+            let (after, until) = if case.order.descending { (end, middle) } else { (middle, end) };
+            let until = until.unwrap();
+            for (step, filter, after) in [
+                (PageStep::Words, &word, &start),
+                (PageStep::Words, &word, &after),
+                (PageStep::Words, &or, &after),
+                (PageStep::Window(until), &not, &after),
+                (PageStep::WindowEnd(100), &not, &start),
+                (PageStep::WindowEnd(100), &not, &after),
+            ] {
+                let plan = plan_of(&store, tenant, &case, after.as_ref(), Some(filter), &step).await;
+                let by_words = match backend {
+                    Backend::Sqlite => {
+                        plan.contains("search_index VIRTUAL TABLE INDEX")
+                            && plan.contains(&format!("{table}_search_number_idx (search_number=?)"))
+                    }
+                    // Where the scope leaves next to nothing, its own index does as well.
+                    Backend::Postgres if case.scope.0.ends_with("of one") => plan.contains("Bitmap Index Scan on "),
+                    Backend::Postgres => plan.contains(&format!("Bitmap Index Scan on {table}_search_idx")),
+                };
+                let ordered = match backend {
+                    Backend::Sqlite => plan.lines().count() == 1 && plan.contains("INDEX "),
+                    Backend::Postgres => plan.contains(" using ") && !plan.contains("Sort") && !plan.contains("Seq Scan"),
+                };
+                let condition = plan.lines().find(|line| line.contains("Index Cond:")).unwrap_or(&plan);
+                let bounded = condition.contains('>') && condition.contains('<');
+                let right = match step {
+                    PageStep::Words => by_words,
+                    PageStep::Window(_) => bounded && (backend == Backend::Postgres || ordered),
+                    PageStep::Page | PageStep::WindowEnd(_) => ordered,
+                };
+                if !right {
+                    let Case { list, scope: (scope, _), order } = &case;
+                    wrong.push(format!("{list:?} {scope} {order:?} {after:?} {step:?} {filter}\n{plan}"));
                 }
             }
         }
@@ -112,7 +175,11 @@ fn text(text: &str) -> Option<OrderValue> {
 }
 
 async fn plan(store: &Store, tenant: TenantId, case: &Case, after: Option<&RowKey>) -> String {
-    let resource = match case.list {
+    plan_of(store, tenant, case, after, None, &PageStep::Page).await
+}
+
+const fn resource(list: List) -> Resource {
+    match list {
         List::Configurations => Resource::Configuration,
         List::Connections => Resource::Connection,
         List::Connectors => Resource::Connector,
@@ -120,18 +187,29 @@ async fn plan(store: &Store, tenant: TenantId, case: &Case, after: Option<&RowKe
         List::Keys => Resource::Key,
         List::Tenants => Resource::Tenant,
         List::UserConnectors => Resource::UserConnector,
-    };
+    }
+}
+
+async fn plan_of(
+    store: &Store,
+    tenant: TenantId,
+    case: &Case,
+    after: Option<&RowKey>,
+    filter: Option<&Filter>,
+    step: &PageStep,
+) -> String {
     let (_, scope) = &case.scope;
     let query = PageQuery {
         tenant,
-        filter: None,
+        filter,
         scope,
         order: case.order,
         after: after.cloned(),
         size: 100,
         now: Timestamp(0),
+        hints: Hints::default(),
     };
-    store.explain_page(resource, &query).await.unwrap()
+    store.explain_page(resource(case.list), &query, step).await.unwrap()
 }
 
 /// One line, a search of an index, which goes on behind the key by a bound of the index and sorts nothing.

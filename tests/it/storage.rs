@@ -2,7 +2,9 @@
 
 mod atomic;
 mod full;
+mod group;
 mod lost;
+mod races;
 mod sealing;
 mod settings;
 mod start;

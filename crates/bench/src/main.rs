@@ -65,6 +65,9 @@ struct Options {
     /// Seconds of a turn.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// Leave SQLite out.
+    #[arg(long)]
+    no_sqlite: bool,
     /// Leave PostgreSQL out.
     #[arg(long)]
     no_postgres: bool,
@@ -145,7 +148,7 @@ async fn measure(options: Options) -> Result<()> {
             Kind::Postgres => &[What::Get, What::Create, What::List, What::Filter],
         };
         let groups: Vec<What> = groups.iter().copied().filter(|what| wanted(*what)).collect();
-        if groups.is_empty() {
+        if groups.is_empty() || (kind == Kind::Sqlite && options.no_sqlite) {
             continue;
         }
         if kind == Kind::Postgres && !have_postgres {

@@ -13,7 +13,7 @@ use jackfield_domain::{ConfigurationId, CredentialId, Error, Resource, Result, T
 use jackfield_store::{Page, PageQuery, Reader, Writer};
 
 use crate::caller::Caller;
-use crate::mutation::{Begun, Deletion, Mutation, check_etag};
+use crate::mutation::{Deletion, Mutation, Weight, check_etag};
 use crate::open::Services;
 use crate::pager::Listable;
 
@@ -37,26 +37,29 @@ impl Services {
         credential: &Ref,
         patch: ConfigurationPatch,
     ) -> Result<Configuration> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let tenant = caller.tenant();
-        let now = self.now();
-        let found = change.txn.credential_find(tenant, credential).await?;
-        let credential = found.ok_or_else(|| Error::not_found(Resource::Credential, credential))?;
-        let status = credential.status_at(now);
-        let renewable = status == CredentialStatus::Expired && credential.refreshable;
-        if status != CredentialStatus::Valid && !renewable {
-            let message = format!("the credential is {}, and not VALID", status.as_str());
-            let reason = Precondition::CredentialNotValid;
-            return Err(Error::precondition(reason, Resource::Credential, credential.id, message));
-        }
-        let meta = Meta::new(now);
-        let blank = blank(id.unwrap_or_else(ConfigurationId::generate), &credential, false, meta);
-        let configuration = blank.patched(&patch, meta).map_err(Error::Invalid)?;
-        change.txn.configuration_insert(tenant, &configuration).await?;
-        self.finish(caller, mutation, change, configuration).await
+        self.change(caller, mutation, Weight::Light, async |txn| {
+            let tenant = caller.tenant();
+            let now = self.now();
+            let found = txn.credential_find(tenant, credential).await?;
+            let found = match found {
+                Some(found) => txn.credential_hold_with_connector(tenant, &found).await?,
+                None => None,
+            };
+            let credential = found.ok_or_else(|| Error::not_found(Resource::Credential, credential))?;
+            let status = credential.status_at(now);
+            let renewable = status == CredentialStatus::Expired && credential.refreshable;
+            if status != CredentialStatus::Valid && !renewable {
+                let message = format!("the credential is {}, and not VALID", status.as_str());
+                let reason = Precondition::CredentialNotValid;
+                return Err(Error::precondition(reason, Resource::Credential, credential.id, message));
+            }
+            let meta = Meta::new(now);
+            let blank = blank(id.unwrap_or_else(ConfigurationId::generate), &credential, false, meta);
+            let configuration = blank.patched(&patch, meta).map_err(Error::Invalid)?;
+            txn.configuration_insert(tenant, &configuration).await?;
+            Ok(configuration)
+        })
+        .await
     }
 
     pub async fn configuration_get(&self, caller: &Caller, reference: &ConfigurationRef) -> Result<Configuration> {
@@ -88,18 +91,21 @@ impl Services {
         etag: &str,
         patch: ConfigurationPatch,
     ) -> Result<Configuration> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let tenant = caller.tenant();
-        let found = configuration_locked(&change.txn, tenant, reference).await?;
-        let configuration = found.ok_or_else(|| not_found(reference))?;
-        check_etag(&configuration.meta, etag, Resource::Configuration, configuration.id)?;
-        let meta = configuration.meta.changed(self.now());
-        let configuration = configuration.patched(&patch, meta).map_err(Error::Invalid)?;
-        change.txn.configuration_replace(tenant, &configuration).await?;
-        self.finish(caller, mutation, change, configuration).await
+        self.change(caller, mutation, Weight::Light, async |txn| {
+            let tenant = caller.tenant();
+            let found = configuration_locked(txn, tenant, reference).await?;
+            let configuration = found.ok_or_else(|| not_found(reference))?;
+            check_etag(&configuration.meta, etag, Resource::Configuration, configuration.id)?;
+            let former = configuration.clone();
+            let meta = configuration.meta.changed(self.now());
+            let configuration = configuration.patched(&patch, meta).map_err(Error::Invalid)?;
+            if (Configuration { meta: former.meta, ..configuration.clone() }) == former {
+                return Ok(former);
+            }
+            txn.configuration_replace(tenant, &configuration).await?;
+            Ok(configuration)
+        })
+        .await
     }
 
     /// Destroys a configuration. Says whether there was one.
@@ -110,30 +116,29 @@ impl Services {
         reference: &ConfigurationRef,
         deletion: &Deletion,
     ) -> Result<bool> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let tenant = caller.tenant();
-        let found = match configuration_locked(&change.txn, tenant, reference).await {
-            // Without its credential a configuration is missing, too.
-            Err(Error::NotFound { .. }) if deletion.allow_missing => None,
-            found => found?,
-        };
-        let Some(configuration) = found else {
-            if deletion.allow_missing {
-                return self.finish(caller, mutation, change, false).await;
+        self.change(caller, mutation, Weight::Light, async |txn| {
+            let tenant = caller.tenant();
+            let found = match configuration_locked(txn, tenant, reference).await {
+                // Without its credential a configuration is missing, too.
+                Err(Error::NotFound { .. }) if deletion.allow_missing => None,
+                found => found?,
+            };
+            let Some(configuration) = found else {
+                if deletion.allow_missing {
+                    return Ok(false);
+                }
+                return Err(not_found(reference));
+            };
+            check_etag(&configuration.meta, &deletion.etag, Resource::Configuration, configuration.id)?;
+            if configuration.is_default {
+                let message = "a default configuration lives and dies with its credential";
+                let reason = Precondition::DefaultConfiguration;
+                return Err(Error::precondition(reason, Resource::Configuration, configuration.id, message));
             }
-            return Err(not_found(reference));
-        };
-        check_etag(&configuration.meta, &deletion.etag, Resource::Configuration, configuration.id)?;
-        if configuration.is_default {
-            let message = "a default configuration lives and dies with its credential";
-            let reason = Precondition::DefaultConfiguration;
-            return Err(Error::precondition(reason, Resource::Configuration, configuration.id, message));
-        }
-        change.txn.configuration_delete(tenant, configuration.id).await?;
-        self.finish(caller, mutation, change, true).await
+            txn.configuration_delete(tenant, configuration.id).await?;
+            Ok(true)
+        })
+        .await
     }
 
     /// The credential that narrows a list.

@@ -1,5 +1,6 @@
 //! Use cases of connections.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 
 use jackfield_domain::connection::{ClientSecretsPatch, Connection, ConnectionPatch, client_secret_column};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
 use crate::connectors::refuse_in_use;
-use crate::mutation::{Begun, Deletion, Mutation, check_etag};
+use crate::mutation::{Deletion, Mutation, Weight, check_etag};
 use crate::open::Services;
 use crate::pager::Listable;
 use crate::secrets::SecretPlace;
@@ -35,19 +36,20 @@ impl Services {
         id: Option<ConnectionId>,
         patch: ConnectionPatch,
     ) -> Result<Connection> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let tenant = caller.tenant();
-        let reference = patch.connector.as_ref();
-        let reference = reference.ok_or_else(|| Violation::field("connection.connector", "is required"))?;
-        let connector = connector_of(&change.txn, tenant, reference).await?;
-        let id = id.unwrap_or_else(ConnectionId::generate);
-        let connection = Connection::create(id, connector, &patch, Meta::new(self.now())).map_err(Error::Invalid)?;
-        change.txn.connection_insert(tenant, &connection).await?;
-        self.client_secrets(&change.txn, tenant, id, &patch.client_secrets, &[]).await?;
-        self.finish(caller, mutation, change, connection).await
+        self.change(caller, mutation, Weight::Light, async |txn| {
+            let tenant = caller.tenant();
+            let reference = patch.connector.as_ref();
+            let reference = reference.ok_or_else(|| Violation::field("connection.connector", "is required"))?;
+            let connector = txn.connector_hold(tenant, reference).await?;
+            let connector = connector.ok_or_else(|| Error::not_found(Resource::Connector, reference))?.id;
+            let id = id.unwrap_or_else(ConnectionId::generate);
+            let connection =
+                Connection::create(id, connector, &patch, Meta::new(self.now())).map_err(Error::Invalid)?;
+            txn.connection_insert(tenant, &connection).await?;
+            self.client_secrets(txn, tenant, id, &patch.client_secrets, &[]).await?;
+            Ok(connection)
+        })
+        .await
     }
 
     pub async fn connection_get(&self, caller: &Caller, reference: &Ref) -> Result<Connection> {
@@ -63,25 +65,32 @@ impl Services {
         etag: &str,
         patch: ConnectionPatch,
     ) -> Result<Connection> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let tenant = caller.tenant();
-        let connection = connection_locked(&change.txn, tenant, reference).await?;
-        let connection = connection.ok_or_else(|| Error::not_found(Resource::Connection, reference))?;
-        check_etag(&connection.meta, etag, Resource::Connection, connection.id)?;
-        if let Some(connector) = &patch.connector
-            && connector_of(&change.txn, tenant, connector).await? != connection.connector
-        {
-            return Err(Violation::field("connection.connector", "may not be changed").into());
-        }
-        let former: Vec<String> = connection.client_secrets.iter().map(|secret| secret.secret_id.clone()).collect();
-        let meta = connection.meta.changed(self.now());
-        let connection = connection.patched(&patch, meta).map_err(Error::Invalid)?;
-        change.txn.connection_replace(tenant, &connection).await?;
-        self.client_secrets(&change.txn, tenant, connection.id, &patch.client_secrets, &former).await?;
-        self.finish(caller, mutation, change, connection).await
+        self.change(caller, mutation, Weight::Light, async |txn| {
+            let tenant = caller.tenant();
+            let connection = txn.connection_find_for_update(tenant, reference).await?;
+            let connection = connection.ok_or_else(|| Error::not_found(Resource::Connection, reference))?;
+            check_etag(&connection.meta, etag, Resource::Connection, connection.id)?;
+            if let Some(connector) = &patch.connector
+                && connector_of(txn, tenant, connector).await? != connection.connector
+            {
+                return Err(Violation::field("connection.connector", "may not be changed").into());
+            }
+            let before = connection.clone();
+            let former: Vec<String> = connection.client_secrets.iter().map(|secret| secret.secret_id.clone()).collect();
+            let meta = connection.meta.changed(self.now());
+            let connection = connection.patched(&patch, meta).map_err(Error::Invalid)?;
+            let sets_secrets = match &patch.client_secrets {
+                ClientSecretsPatch::Set(secrets) => secrets.iter().any(|secret| secret.value.is_some()),
+                ClientSecretsPatch::Keep | ClientSecretsPatch::Clear => false,
+            };
+            if !sets_secrets && (Connection { meta: before.meta, ..connection.clone() }) == before {
+                return Ok(before);
+            }
+            txn.connection_replace(tenant, &connection).await?;
+            self.client_secrets(txn, tenant, connection.id, &patch.client_secrets, &former).await?;
+            Ok(connection)
+        })
+        .await
     }
 
     pub async fn connection_delete(
@@ -91,39 +100,33 @@ impl Services {
         reference: &Ref,
         deletion: &Deletion,
     ) -> Result<ConnectionDeleted> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let tenant = caller.tenant();
-        let Some(connection) = connection_locked(&change.txn, tenant, reference).await? else {
-            if deletion.allow_missing {
-                return self.finish(caller, mutation, change, ConnectionDeleted::default()).await;
+        self.change(caller, mutation, Weight::of(deletion), async |txn| {
+            let tenant = caller.tenant();
+            let Some(connection) = txn.connection_find_for_update(tenant, reference).await? else {
+                if deletion.allow_missing {
+                    return Ok(ConnectionDeleted::default());
+                }
+                return Err(Error::not_found(Resource::Connection, reference));
+            };
+            check_etag(&connection.meta, &deletion.etag, Resource::Connection, connection.id)?;
+            if !deletion.cascade {
+                let dependents = txn.connection_dependents(tenant, connection.id).await?;
+                refuse_in_use(Resource::Connection, connection.id, dependents)?;
             }
-            return Err(Error::not_found(Resource::Connection, reference));
-        };
-        check_etag(&connection.meta, &deletion.etag, Resource::Connection, connection.id)?;
-        if deletion.cascade {
-            change.txn.long().await?;
-        } else {
-            let dependents = change.txn.connection_dependents(tenant, connection.id).await?;
-            refuse_in_use(Resource::Connection, connection.id, dependents)?;
-        }
-        // Links that lose their default get another, as when a credential is deleted by itself.
-        let links = change.txn.connection_default_links(tenant, connection.id).await?;
-        for link in &links {
-            change.txn.user_connector_lock(tenant, *link).await?;
-        }
-        let cascade = change.txn.connection_delete(tenant, connection.id).await?;
-        for link in links {
-            self.default_inherit(&change.txn, tenant, link).await?;
-        }
-        let deleted = ConnectionDeleted {
-            deleted: true,
-            credentials: cascade.credentials,
-            configurations: cascade.configurations,
-        };
-        self.finish(caller, mutation, change, deleted).await
+            // Links that lose their default get another, as when a credential is deleted by itself.
+            let links = txn.connection_links_lock(tenant, connection.id).await?;
+            let cascade = txn.connection_delete(tenant, connection.id).await?;
+            for link in links {
+                self.default_inherit(txn, tenant, link).await?;
+            }
+            let deleted = ConnectionDeleted {
+                deleted: true,
+                credentials: cascade.credentials,
+                configurations: cascade.configurations,
+            };
+            Ok(deleted)
+        })
+        .await
     }
 
     /// Brings the sealed client secrets in line with a patch; `former` are the ids that were stored before.
@@ -140,14 +143,18 @@ impl Services {
             ClientSecretsPatch::Set(wanted) => wanted.as_slice(),
             ClientSecretsPatch::Clear => &[],
         };
-        for secret_id in former.iter().filter(|former| wanted.iter().all(|wanted| wanted.secret_id != **former)) {
-            txn.secret_delete(tenant, Resource::Connection, id.0, &client_secret_column(secret_id)).await?;
-        }
-        for secret in wanted {
-            if let Some(value) = &secret.value {
-                let name = client_secret_column(&secret.secret_id);
-                let place = SecretPlace { tenant, owner: Resource::Connection, owner_id: id.0, name: &name };
-                self.secret_put(txn, place, value.expose().as_bytes()).await?;
+        let gone = former.iter().filter(|former| wanted.iter().all(|wanted| wanted.secret_id != **former));
+        let gone = gone.map(|secret_id| (client_secret_column(secret_id), None));
+        let set = wanted.iter().filter_map(|secret| {
+            let value = secret.value.as_ref()?;
+            Some((client_secret_column(&secret.secret_id), Some(value)))
+        });
+        // In the order in which everybody changes secrets.
+        for (name, value) in gone.chain(set).collect::<BTreeMap<_, _>>() {
+            let place = SecretPlace { tenant, owner: Resource::Connection, owner_id: id.0, name: &name };
+            match value {
+                Some(value) => self.secret_put(txn, place, value.expose().as_bytes()).await?,
+                None => txn.secret_delete(tenant, place.owner, place.owner_id, place.name).await?,
             }
         }
         Ok(())
@@ -159,13 +166,6 @@ impl Listable for Connection {
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {
         read.connection_page(query)
-    }
-}
-
-async fn connection_locked(txn: &Writer, tenant: TenantId, reference: &Ref) -> Result<Option<Connection>> {
-    match txn.connection_find(tenant, reference).await? {
-        Some(found) => txn.connection_fetch_for_update(tenant, found.id).await,
-        None => Ok(None),
     }
 }
 

@@ -9,12 +9,12 @@ use jackfield_domain::error::{Use, Violation, Violations};
 use jackfield_domain::key::KeyKind;
 use jackfield_domain::meta::Meta;
 use jackfield_domain::reference::Ref;
-use jackfield_domain::{ConnectorId, Error, KeyId, Resource, Result, TenantId};
+use jackfield_domain::{ConnectorId, Error, KeyId, Resource, Result, SecretPatch, TenantId};
 use jackfield_store::{Cascade, Page, PageQuery, Reader, Writer};
 use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
-use crate::mutation::{Begun, Deletion, Mutation, check_etag};
+use crate::mutation::{Deletion, Mutation, Weight, check_etag};
 use crate::open::Services;
 use crate::pager::Listable;
 use crate::secrets::SecretPlace;
@@ -39,17 +39,16 @@ impl Services {
         id: Option<ConnectorId>,
         patch: ConnectorPatch,
     ) -> Result<Connector> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let tenant = caller.tenant();
-        let keys = connector_keys(&change.txn, tenant, &patch).await?;
-        let id = id.unwrap_or_else(ConnectorId::generate);
-        let connector = Connector::create(id, &patch, keys, Meta::new(self.now())).map_err(Error::Invalid)?;
-        change.txn.connector_insert(tenant, &connector).await?;
-        self.connector_secrets(&change.txn, tenant, id, &patch).await?;
-        self.finish(caller, mutation, change, connector).await
+        self.change(caller, mutation, Weight::Light, async |txn| {
+            let tenant = caller.tenant();
+            let keys = connector_keys(txn, tenant, &patch).await?;
+            let id = id.unwrap_or_else(ConnectorId::generate);
+            let connector = Connector::create(id, &patch, keys, Meta::new(self.now())).map_err(Error::Invalid)?;
+            txn.connector_insert(tenant, &connector).await?;
+            self.connector_secrets(txn, tenant, id, &patch).await?;
+            Ok(connector)
+        })
+        .await
     }
 
     pub async fn connector_get(&self, caller: &Caller, reference: &Ref) -> Result<Connector> {
@@ -65,20 +64,23 @@ impl Services {
         etag: &str,
         patch: ConnectorPatch,
     ) -> Result<Connector> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let tenant = caller.tenant();
-        let connector = connector_locked(&change.txn, tenant, reference).await?;
-        let connector = connector.ok_or_else(|| Error::not_found(Resource::Connector, reference))?;
-        check_etag(&connector.meta, etag, Resource::Connector, connector.id)?;
-        let keys = connector_keys(&change.txn, tenant, &patch).await?;
-        let meta = connector.meta.changed(self.now());
-        let connector = connector.patched(&patch, keys, meta).map_err(Error::Invalid)?;
-        change.txn.connector_replace(tenant, &connector).await?;
-        self.connector_secrets(&change.txn, tenant, connector.id, &patch).await?;
-        self.finish(caller, mutation, change, connector).await
+        self.change(caller, mutation, Weight::Light, async |txn| {
+            let tenant = caller.tenant();
+            let connector = txn.connector_find_for_update(tenant, reference).await?;
+            let connector = connector.ok_or_else(|| Error::not_found(Resource::Connector, reference))?;
+            check_etag(&connector.meta, etag, Resource::Connector, connector.id)?;
+            let keys = connector_keys(txn, tenant, &patch).await?;
+            let former = connector.clone();
+            let meta = connector.meta.changed(self.now());
+            let connector = connector.patched(&patch, keys, meta).map_err(Error::Invalid)?;
+            if !sets_secrets(&patch) && (Connector { meta: former.meta, ..connector.clone() }) == former {
+                return Ok(former);
+            }
+            txn.connector_replace(tenant, &connector).await?;
+            self.connector_secrets(txn, tenant, connector.id, &patch).await?;
+            Ok(connector)
+        })
+        .await
     }
 
     pub async fn connector_delete(
@@ -88,28 +90,25 @@ impl Services {
         reference: &Ref,
         deletion: &Deletion,
     ) -> Result<ConnectorDeleted> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let tenant = caller.tenant();
-        let Some(connector) = connector_locked(&change.txn, tenant, reference).await? else {
-            if deletion.allow_missing {
-                return self.finish(caller, mutation, change, ConnectorDeleted::default()).await;
+        self.change(caller, mutation, Weight::of(deletion), async |txn| {
+            let tenant = caller.tenant();
+            let Some(connector) = txn.connector_find_for_update(tenant, reference).await? else {
+                if deletion.allow_missing {
+                    return Ok(ConnectorDeleted::default());
+                }
+                return Err(Error::not_found(Resource::Connector, reference));
+            };
+            check_etag(&connector.meta, &deletion.etag, Resource::Connector, connector.id)?;
+            if !deletion.cascade {
+                let dependents = txn.connector_dependents(tenant, connector.id).await?;
+                refuse_in_use(Resource::Connector, connector.id, dependents)?;
             }
-            return Err(Error::not_found(Resource::Connector, reference));
-        };
-        check_etag(&connector.meta, &deletion.etag, Resource::Connector, connector.id)?;
-        if deletion.cascade {
-            change.txn.long().await?;
-        } else {
-            let dependents = change.txn.connector_dependents(tenant, connector.id).await?;
-            refuse_in_use(Resource::Connector, connector.id, dependents)?;
-        }
-        let Cascade { connections, user_connectors, credentials, configurations } =
-            change.txn.connector_delete(tenant, connector.id).await?;
-        let deleted = ConnectorDeleted { deleted: true, connections, user_connectors, credentials, configurations };
-        self.finish(caller, mutation, change, deleted).await
+            let Cascade { connections, user_connectors, credentials, configurations } =
+                txn.connector_delete(tenant, connector.id).await?;
+            let deleted = ConnectorDeleted { deleted: true, connections, user_connectors, credentials, configurations };
+            Ok(deleted)
+        })
+        .await
     }
 
     async fn connector_secrets(
@@ -140,14 +139,6 @@ impl Listable for Connector {
     }
 }
 
-/// The connector that a reference names, locked until the transaction ends.
-async fn connector_locked(txn: &Writer, tenant: TenantId, reference: &Ref) -> Result<Option<Connector>> {
-    match txn.connector_find(tenant, reference).await? {
-        Some(found) => txn.connector_fetch_for_update(tenant, found.id).await,
-        None => Ok(None),
-    }
-}
-
 /// The keys that a patch names; each must be of the right kind.
 async fn connector_keys(txn: &Writer, tenant: TenantId, patch: &ConnectorPatch) -> Result<ConnectorKeys> {
     let identity = ("connector.client_identity_key", KeyKind::ClientIdentity);
@@ -172,12 +163,21 @@ async fn key_of_kind(
         Some(None) => return Ok(Some(None)),
         Some(Some(reference)) => reference,
     };
-    let key = txn.key_find(tenant, reference).await?.ok_or_else(|| Error::not_found(Resource::Key, reference))?;
+    let key = txn.key_hold(tenant, reference).await?.ok_or_else(|| Error::not_found(Resource::Key, reference))?;
     if key.kind != kind {
         let description = format!("names a key of type {}, and not {}", key.kind.as_str(), kind.as_str());
         wrong.push(Violation::field(field, description));
     }
     Ok(Some(Some(key.id)))
+}
+
+/// Whether a patch brings secrets: what is stored is not compared with them.
+fn sets_secrets(patch: &ConnectorPatch) -> bool {
+    let password = match &patch.kind {
+        Some(KindPatch::Generic(generic)) => matches!(generic.password, SecretPatch::Set(_)),
+        _ => false,
+    };
+    password || matches!(patch.secret_headers, SecretHeadersPatch::Set { .. })
 }
 
 /// Refuses a deletion of something on which anything depends.

@@ -19,7 +19,7 @@ use crate::caller::Caller;
 use crate::configurations::blank;
 use crate::links::link_of;
 use crate::material;
-use crate::mutation::{Begun, Deletion, Mutation, check_etag};
+use crate::mutation::{Deletion, Mutation, Weight, check_etag};
 use crate::open::Services;
 use crate::pager::Listable;
 use crate::secrets::SecretPlace;
@@ -40,57 +40,58 @@ impl Services {
         mutation: &Mutation,
         draft: CredentialDraft,
     ) -> Result<Credential> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let tenant = caller.tenant();
-        let now = self.now();
-        let txn = &change.txn;
-        let connector = txn.connector_find(tenant, &draft.connector).await?;
-        let connector = connector.ok_or_else(|| Error::not_found(Resource::Connector, &draft.connector))?.id;
-        let connection = connection_of(txn, tenant, draft.connection.as_ref(), connector).await?;
-        let link = link_of(txn, tenant, &draft.user_id, connector, now).await?;
-        let key = key_of(txn, tenant, &draft.material).await?;
-        let former = txn.credential_fetch_default_for_update(tenant, link).await?;
-        if former.is_none() && draft.is_default == Some(false) {
-            return Err(Violation::field("credential.is_default", FIRST_IS_DEFAULT).into());
-        }
-        let is_default = former.is_none() || draft.is_default == Some(true);
-        if let Some(former) = former.filter(|_| is_default) {
-            self.default_mark(txn, tenant, former, false).await?;
-        }
-        let facts = MaterialFacts::of(&draft.material);
-        let credential = Credential {
-            id: draft.id.unwrap_or_else(CredentialId::generate),
-            external_id: draft.external_id,
-            user_id: draft.user_id,
-            connector,
-            connection,
-            user_connector: link,
-            key,
-            kind: draft.material.kind(),
-            status: facts.status,
-            scopes: facts.scopes,
-            token_type: facts.token_type,
-            expire_time: facts.expire_time,
-            provider_account_id: draft.provider_account_id,
-            provider_data: draft.provider_data,
-            labels: draft.labels,
-            is_default,
-            material_version: 1,
-            refreshable: facts.refreshable,
-            last_refresh_time: None,
-            refresh_failure_count: 0,
-            failure_class: None,
-            default_configuration: ConfigurationId::generate(),
-            meta: Meta::new(now),
-        };
-        txn.credential_insert(tenant, &credential).await?;
-        txn.configuration_insert(tenant, &blank(credential.default_configuration, &credential, true, credential.meta))
+        self.change(caller, mutation, Weight::Light, async |txn| {
+            let tenant = caller.tenant();
+            let now = self.now();
+            let connector = txn.connector_hold(tenant, &draft.connector).await?;
+            let connector = connector.ok_or_else(|| Error::not_found(Resource::Connector, &draft.connector))?.id;
+            let connection = connection_of(txn, tenant, draft.connection.as_ref(), connector).await?;
+            let link = link_of(txn, tenant, &draft.user_id, connector).await?;
+            let key = key_of(txn, tenant, &draft.material).await?;
+            let former = txn.credential_fetch_default_for_update(tenant, link).await?;
+            if former.is_none() && draft.is_default == Some(false) {
+                return Err(Violation::field("credential.is_default", FIRST_IS_DEFAULT).into());
+            }
+            let is_default = former.is_none() || draft.is_default == Some(true);
+            if let Some(former) = former.filter(|_| is_default) {
+                self.default_mark(txn, tenant, former, false).await?;
+            }
+            let facts = MaterialFacts::of(&draft.material);
+            let credential = Credential {
+                id: draft.id.unwrap_or_else(CredentialId::generate),
+                external_id: draft.external_id,
+                user_id: draft.user_id,
+                connector,
+                connection,
+                user_connector: link,
+                key,
+                kind: draft.material.kind(),
+                status: facts.status,
+                scopes: facts.scopes,
+                token_type: facts.token_type,
+                expire_time: facts.expire_time,
+                provider_account_id: draft.provider_account_id,
+                provider_data: draft.provider_data,
+                labels: draft.labels,
+                is_default,
+                material_version: 1,
+                refreshable: facts.refreshable,
+                last_refresh_time: None,
+                refresh_failure_count: 0,
+                failure_class: None,
+                default_configuration: ConfigurationId::generate(),
+                meta: Meta::new(now),
+            };
+            txn.credential_insert(tenant, &credential).await?;
+            txn.configuration_insert(
+                tenant,
+                &blank(credential.default_configuration, &credential, true, credential.meta),
+            )
             .await?;
-        self.material_put(txn, tenant, &credential, &draft.material).await?;
-        self.finish(caller, mutation, change, credential).await
+            self.material_put(txn, tenant, &credential, &draft.material).await?;
+            Ok(credential)
+        })
+        .await
     }
 
     pub async fn credential_get(&self, caller: &Caller, reference: &Ref) -> Result<Credential> {
@@ -106,52 +107,56 @@ impl Services {
         etag: &str,
         patch: CredentialPatch,
     ) -> Result<Credential> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let tenant = caller.tenant();
-        let txn = &change.txn;
-        let found = txn.credential_find(tenant, reference).await?;
-        let found = found.ok_or_else(|| Error::not_found(Resource::Credential, reference))?;
-        // Marks of default are under the lock of the link, which comes before that of the credential.
-        txn.user_connector_lock(tenant, found.user_connector).await?;
-        let credential = txn.credential_fetch_for_update(tenant, found.id).await?;
-        let mut credential = credential.ok_or_else(|| Error::not_found(Resource::Credential, reference))?;
-        check_etag(&credential.meta, etag, Resource::Credential, credential.id)?;
+        self.change(caller, mutation, Weight::Light, async |txn| {
+            let tenant = caller.tenant();
+            let found = txn.credential_find(tenant, reference).await?;
+            let found = found.ok_or_else(|| Error::not_found(Resource::Credential, reference))?;
+            // Marks of default are under the lock of the link, which comes before that of the credential.
+            txn.user_connector_lock(tenant, found.user_connector).await?;
+            let credential = txn.credential_fetch_for_update(tenant, found.id).await?;
+            let mut credential = credential.ok_or_else(|| Error::not_found(Resource::Credential, reference))?;
+            check_etag(&credential.meta, etag, Resource::Credential, credential.id)?;
 
-        let CredentialPatch { external_id, provider_account_id, provider_data, labels, is_default, material } = patch;
-        match is_default {
-            Some(true) if !credential.is_default => {
-                if let Some(former) = txn.credential_fetch_default_for_update(tenant, credential.user_connector).await?
-                {
-                    self.default_mark(txn, tenant, former, false).await?;
+            let former = credential.clone();
+            let CredentialPatch { external_id, provider_account_id, provider_data, labels, is_default, material } =
+                patch;
+            match is_default {
+                Some(true) if !credential.is_default => {
+                    if let Some(former) =
+                        txn.credential_fetch_default_for_update(tenant, credential.user_connector).await?
+                    {
+                        self.default_mark(txn, tenant, former, false).await?;
+                    }
+                    credential.is_default = true;
                 }
-                credential.is_default = true;
+                Some(false) if credential.is_default => {
+                    return Err(Violation::field("credential.is_default", DEFAULT_IS_MOVED).into());
+                }
+                _ => {}
             }
-            Some(false) if credential.is_default => {
-                return Err(Violation::field("credential.is_default", DEFAULT_IS_MOVED).into());
+            if let Some(external_id) = external_id {
+                credential.external_id = external_id;
             }
-            _ => {}
-        }
-        if let Some(external_id) = external_id {
-            credential.external_id = external_id;
-        }
-        if let Some(provider_account_id) = provider_account_id {
-            credential.provider_account_id = provider_account_id;
-        }
-        if let Some(provider_data) = provider_data {
-            credential.provider_data = provider_data;
-        }
-        if let Some(labels) = labels {
-            credential.labels = labels;
-        }
-        if let Some(material) = material {
-            self.material_replace(txn, tenant, &mut credential, material).await?;
-        }
-        credential.meta = credential.meta.changed(self.now());
-        txn.credential_replace(tenant, &credential).await?;
-        self.finish(caller, mutation, change, credential).await
+            if let Some(provider_account_id) = provider_account_id {
+                credential.provider_account_id = provider_account_id;
+            }
+            if let Some(provider_data) = provider_data {
+                credential.provider_data = provider_data;
+            }
+            if let Some(labels) = labels {
+                credential.labels = labels;
+            }
+            if material.is_none() && credential == former {
+                return Ok(former);
+            }
+            if let Some(material) = material {
+                self.material_replace(txn, tenant, &mut credential, material).await?;
+            }
+            credential.meta = credential.meta.changed(self.now());
+            txn.credential_replace(tenant, &credential).await?;
+            Ok(credential)
+        })
+        .await
     }
 
     pub async fn credential_delete(
@@ -161,31 +166,29 @@ impl Services {
         reference: &Ref,
         deletion: &Deletion,
     ) -> Result<CredentialDeleted> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let tenant = caller.tenant();
-        let txn = &change.txn;
-        let found = match txn.credential_find(tenant, reference).await? {
-            Some(found) => {
-                txn.user_connector_lock(tenant, found.user_connector).await?;
-                txn.credential_fetch_for_update(tenant, found.id).await?
+        self.change(caller, mutation, Weight::Light, async |txn| {
+            let tenant = caller.tenant();
+            let found = match txn.credential_find(tenant, reference).await? {
+                Some(found) => {
+                    txn.user_connector_lock(tenant, found.user_connector).await?;
+                    txn.credential_fetch_for_update(tenant, found.id).await?
+                }
+                None => None,
+            };
+            let Some(credential) = found else {
+                if deletion.allow_missing {
+                    return Ok(CredentialDeleted::default());
+                }
+                return Err(Error::not_found(Resource::Credential, reference));
+            };
+            check_etag(&credential.meta, &deletion.etag, Resource::Credential, credential.id)?;
+            let configurations = txn.credential_delete(tenant, credential.id).await?;
+            if credential.is_default {
+                self.default_inherit(txn, tenant, credential.user_connector).await?;
             }
-            None => None,
-        };
-        let Some(credential) = found else {
-            if deletion.allow_missing {
-                return self.finish(caller, mutation, change, CredentialDeleted::default()).await;
-            }
-            return Err(Error::not_found(Resource::Credential, reference));
-        };
-        check_etag(&credential.meta, &deletion.etag, Resource::Credential, credential.id)?;
-        let configurations = txn.credential_delete(tenant, credential.id).await?;
-        if credential.is_default {
-            self.default_inherit(txn, tenant, credential.user_connector).await?;
-        }
-        self.finish(caller, mutation, change, CredentialDeleted { deleted: true, configurations }).await
+            Ok(CredentialDeleted { deleted: true, configurations })
+        })
+        .await
     }
 
     /// Marks the youngest credential of a link that lost its default.
@@ -306,7 +309,7 @@ async fn connection_of(
     connector: ConnectorId,
 ) -> Result<Option<ConnectionId>> {
     let Some(reference) = reference else { return Ok(None) };
-    let connection = txn.connection_find(tenant, reference).await?;
+    let connection = txn.connection_hold(tenant, reference).await?;
     let connection = connection.ok_or_else(|| Error::not_found(Resource::Connection, reference))?;
     if connection.connector != connector {
         return Err(Violation::field("credential.connection", "stands on another connector").into());
@@ -316,7 +319,7 @@ async fn connection_of(
 
 async fn key_of(txn: &Writer, tenant: TenantId, material: &Material) -> Result<Option<KeyId>> {
     let Material::ClientCertificate { key: reference } = material else { return Ok(None) };
-    let key = txn.key_find(tenant, reference).await?.ok_or_else(|| Error::not_found(Resource::Key, reference))?;
+    let key = txn.key_hold(tenant, reference).await?.ok_or_else(|| Error::not_found(Resource::Key, reference))?;
     if key.kind != KeyKind::ClientIdentity {
         return Err(Violation::field("material.client_certificate.key", "must name a client identity").into());
     }

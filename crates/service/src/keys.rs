@@ -10,7 +10,7 @@ use jackfield_domain::{Error, KeyId, Resource, Result};
 use jackfield_store::{Page, PageQuery, Reader};
 
 use crate::caller::Caller;
-use crate::mutation::{Begun, Deletion, Mutation, check_etag};
+use crate::mutation::{Deletion, Mutation, Weight, check_etag};
 use crate::open::Services;
 use crate::pager::Listable;
 use crate::secrets::SecretPlace;
@@ -20,34 +20,33 @@ use crate::x509;
 
 impl Services {
     pub async fn key_import(&self, caller: &Caller, mutation: &Mutation, draft: KeyDraft) -> Result<Key> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let tenant = caller.tenant();
-        let now = self.now();
-        let KeyDraft { id, name, kind, certificate_pem, private_key_pem, labels } = draft;
-        let told = if private_key_pem.is_some() { KeyKind::ClientIdentity } else { KeyKind::TrustBundle };
-        let kind = kind.unwrap_or(told);
-        let certificates = x509::check(kind, &certificate_pem, private_key_pem.as_ref(), now)?;
-        let not_after = certificates.iter().map(|certificate| certificate.not_after).min();
-        let key = Key {
-            id: id.unwrap_or_else(KeyId::generate),
-            name,
-            kind,
-            certificate_pem,
-            not_after: not_after.ok_or_else(|| Error::internal("a key without certificates"))?,
-            certificates,
-            used_by: 0,
-            labels,
-            meta: Meta::new(now),
-        };
-        change.txn.key_insert(tenant, &key).await?;
-        if let Some(private_key) = &private_key_pem {
-            let place = SecretPlace { tenant, owner: Resource::Key, owner_id: key.id.0, name: PRIVATE_KEY_COLUMN };
-            self.secret_put(&change.txn, place, private_key.expose().as_bytes()).await?;
-        }
-        self.finish(caller, mutation, change, key).await
+        self.change(caller, mutation, Weight::Light, async |txn| {
+            let tenant = caller.tenant();
+            let now = self.now();
+            let KeyDraft { id, name, kind, certificate_pem, private_key_pem, labels } = draft;
+            let told = if private_key_pem.is_some() { KeyKind::ClientIdentity } else { KeyKind::TrustBundle };
+            let kind = kind.unwrap_or(told);
+            let certificates = x509::check(kind, &certificate_pem, private_key_pem.as_ref(), now)?;
+            let not_after = certificates.iter().map(|certificate| certificate.not_after).min();
+            let key = Key {
+                id: id.unwrap_or_else(KeyId::generate),
+                name,
+                kind,
+                certificate_pem,
+                not_after: not_after.ok_or_else(|| Error::internal("a key without certificates"))?,
+                certificates,
+                used_by: 0,
+                labels,
+                meta: Meta::new(now),
+            };
+            txn.key_insert(tenant, &key).await?;
+            if let Some(private_key) = &private_key_pem {
+                let place = SecretPlace { tenant, owner: Resource::Key, owner_id: key.id.0, name: PRIVATE_KEY_COLUMN };
+                self.secret_put(txn, place, private_key.expose().as_bytes()).await?;
+            }
+            Ok(key)
+        })
+        .await
     }
 
     pub async fn key_get(&self, caller: &Caller, reference: &Ref) -> Result<Key> {
@@ -63,35 +62,31 @@ impl Services {
         reference: &Ref,
         deletion: &Deletion,
     ) -> Result<bool> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let tenant = caller.tenant();
-        let found = match change.txn.key_find(tenant, reference).await? {
-            Some(found) => change.txn.key_fetch_for_update(tenant, found.id).await?,
-            None => None,
-        };
-        let Some(key) = found else {
-            if deletion.allow_missing {
-                return self.finish(caller, mutation, change, false).await;
+        self.change(caller, mutation, Weight::Light, async |txn| {
+            let tenant = caller.tenant();
+            let found = txn.key_find_for_update(tenant, reference).await?;
+            let Some(key) = found else {
+                if deletion.allow_missing {
+                    return Ok(false);
+                }
+                return Err(Error::not_found(Resource::Key, reference));
+            };
+            check_etag(&key.meta, &deletion.etag, Resource::Key, key.id)?;
+            let uses = txn.key_uses(tenant, vec![key.id]).await?;
+            let (connectors, credentials) = uses.get(&key.id.0).copied().unwrap_or_default();
+            let counts = [(Resource::Connector, connectors), (Resource::Credential, credentials)];
+            let by: Vec<Use> = counts
+                .into_iter()
+                .filter(|(_, count)| *count > 0)
+                .map(|(resource, count)| Use { resource, count })
+                .collect();
+            if !by.is_empty() {
+                return Err(Error::InUse { resource: Resource::Key, id: key.id.to_string(), by });
             }
-            return Err(Error::not_found(Resource::Key, reference));
-        };
-        check_etag(&key.meta, &deletion.etag, Resource::Key, key.id)?;
-        let uses = change.txn.key_uses(tenant, vec![key.id]).await?;
-        let (connectors, credentials) = uses.get(&key.id.0).copied().unwrap_or_default();
-        let counts = [(Resource::Connector, connectors), (Resource::Credential, credentials)];
-        let by: Vec<Use> = counts
-            .into_iter()
-            .filter(|(_, count)| *count > 0)
-            .map(|(resource, count)| Use { resource, count })
-            .collect();
-        if !by.is_empty() {
-            return Err(Error::InUse { resource: Resource::Key, id: key.id.to_string(), by });
-        }
-        change.txn.key_delete(tenant, key.id).await?;
-        self.finish(caller, mutation, change, true).await
+            txn.key_delete(tenant, key.id).await?;
+            Ok(true)
+        })
+        .await
     }
 }
 

@@ -10,7 +10,7 @@ use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, Timestamp
 use jackfield_store::{Page, PageQuery, Reader, Writer};
 
 use crate::caller::Caller;
-use crate::mutation::{Begun, Mutation, check_etag};
+use crate::mutation::{Mutation, Weight, check_etag};
 use crate::open::Services;
 use crate::pager::Listable;
 
@@ -26,27 +26,26 @@ impl Services {
         user_id: UserId,
         connector: &Ref,
     ) -> Result<Added> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let tenant = caller.tenant();
-        let now = self.now();
-        let found = change.txn.connector_find(tenant, connector).await?;
-        let connector = found.ok_or_else(|| Error::not_found(Resource::Connector, connector))?;
-        let link = UserConnector {
-            id: id.unwrap_or_else(UserConnectorId::generate),
-            user_id,
-            connector: connector.id,
-            connector_name: connector.name.clone(),
-            state: UserConnectorState::Attached,
-            credential_count: 0,
-            meta: Meta::new(now),
-        };
-        let created = change.txn.user_connector_insert(tenant, &link).await?;
-        let stored = change.txn.user_connector_fetch_pair(tenant, &link.user_id, connector.id, now).await?;
-        let user_connector = stored.ok_or_else(|| Error::internal("a link that was added is not there"))?;
-        self.finish(caller, mutation, change, Added { user_connector, created }).await
+        self.change(caller, mutation, Weight::Light, async |txn| {
+            let tenant = caller.tenant();
+            let now = self.now();
+            let found = txn.connector_hold(tenant, connector).await?;
+            let connector = found.ok_or_else(|| Error::not_found(Resource::Connector, connector))?;
+            let link = UserConnector {
+                id: id.unwrap_or_else(UserConnectorId::generate),
+                user_id,
+                connector: connector.id,
+                connector_name: connector.name.clone(),
+                state: UserConnectorState::Attached,
+                credential_count: 0,
+                meta: Meta::new(now),
+            };
+            let created = txn.user_connector_insert(tenant, &link).await?;
+            let stored = txn.user_connector_fetch_pair(tenant, &link.user_id, connector.id, now).await?;
+            let user_connector = stored.ok_or_else(|| Error::internal("a link that was added is not there"))?;
+            Ok(Added { user_connector, created })
+        })
+        .await
     }
 
     /// Removes a link with everything that hangs on it; does nothing if there is none.
@@ -57,21 +56,20 @@ impl Services {
         link: &UserConnectorRef,
         etag: &str,
     ) -> Result<Removed> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let tenant = caller.tenant();
-        let Some(found) = find_in_txn(&change.txn, tenant, link, self.now()).await? else {
-            return self.finish(caller, mutation, change, Removed::default()).await;
-        };
-        check_etag(&found.meta, etag, Resource::UserConnector, found.id)?;
-        // Of several that remove it at once one does; the others find it gone.
-        if !change.txn.user_connector_lock(tenant, found.id).await? {
-            return self.finish(caller, mutation, change, Removed::default()).await;
-        }
-        let (credentials, configurations) = change.txn.user_connector_delete(tenant, found.id).await?;
-        self.finish(caller, mutation, change, Removed { removed: true, credentials, configurations }).await
+        self.change(caller, mutation, Weight::Light, async |txn| {
+            let tenant = caller.tenant();
+            let Some(found) = find_in_txn(txn, tenant, link, self.now()).await? else {
+                return Ok(Removed::default());
+            };
+            check_etag(&found.meta, etag, Resource::UserConnector, found.id)?;
+            // Of several that remove it at once one does; the others find it gone.
+            if !txn.user_connector_lock(tenant, found.id).await? {
+                return Ok(Removed::default());
+            }
+            let (credentials, configurations) = txn.user_connector_delete(tenant, found.id).await?;
+            Ok(Removed { removed: true, credentials, configurations })
+        })
+        .await
     }
 
     pub async fn user_connector_get(&self, caller: &Caller, link: &UserConnectorRef) -> Result<UserConnector> {
@@ -111,16 +109,10 @@ pub(crate) async fn link_of(
     tenant: TenantId,
     user_id: &UserId,
     connector: ConnectorId,
-    now: Timestamp,
 ) -> Result<UserConnectorId> {
-    let link = txn.user_connector_fetch_pair(tenant, user_id, connector, now).await?;
-    let link = link.ok_or_else(|| Error::not_found(Resource::UserConnector, format!("{user_id} and {connector}")))?;
     // The link is the parent of defaults: who makes or moves one holds it.
-    if txn.user_connector_lock(tenant, link.id).await? {
-        Ok(link.id)
-    } else {
-        Err(Error::not_found(Resource::UserConnector, link.id))
-    }
+    let link = txn.user_connector_lock_pair(tenant, user_id, connector).await?;
+    link.ok_or_else(|| Error::not_found(Resource::UserConnector, format!("{user_id} and {connector}")))
 }
 
 async fn find_in_txn(

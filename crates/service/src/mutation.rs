@@ -36,16 +36,26 @@ pub struct Deletion {
     pub cascade: bool,
 }
 
-/// A change that has begun, or one that was carried out before.
-pub(crate) enum Begun<T> {
-    Fresh(Change),
-    Replay(T),
+/// How much a change writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weight {
+    Light,
+    /// Maybe thousands of rows.
+    Heavy,
 }
 
-/// A change under way. Dropping it undoes everything.
-pub(crate) struct Change {
-    pub(crate) txn: Writer,
-    claimed: Option<Uuid>,
+/// When the work of a request was done.
+enum Worked<T> {
+    Now(T),
+    Before(T),
+}
+
+/// A change as [`Services::carry_out`] needs it.
+struct Order<'a> {
+    mutation: &'a Mutation,
+    weight: Weight,
+    /// Whose rows it changes; `None` = it is not about rows of one tenant that must be there.
+    tenant: Option<TenantId>,
 }
 
 /// How long the answer to a request is kept for repeats: 24 hours, in microseconds.
@@ -54,48 +64,126 @@ const KEEP_MICROS: i64 = 24 * 3_600 * 1_000_000;
 // === impl Services ===
 
 impl Services {
-    /// Begins a change. If the same caller sent the same request before, the answer of then is the answer.
-    pub(crate) async fn begin<T: DeserializeOwned>(&self, caller: &Caller, mutation: &Mutation) -> Result<Begun<T>> {
-        let request = mutation.request.as_ref().filter(|_| !mutation.validate_only);
-        let Some(request) = request else {
-            return Ok(Begun::Fresh(Change { txn: self.shared.store.write().await?, claimed: None }));
-        };
-        let system = self.data_key_of_system().await?;
-        let tenant = caller.tenant();
-        let parts: [&[u8]; 3] = [tenant.0.as_bytes(), mutation.method.as_bytes(), &request.body];
-        let fingerprint = system.fingerprint("request", &parts);
-        let now = self.now();
-        let key = RequestKey { tenant, principal: caller.name(), method: mutation.method, request_id: request.id };
-        let txn = self.shared.store.write().await?;
-        match txn.request_claim(key, &fingerprint, now, now.plus_micros(KEEP_MICROS)).await? {
-            Claim::Fresh => Ok(Begun::Fresh(Change { txn, claimed: Some(request.id) })),
-            Claim::Done { fingerprint: former, answer } if former == fingerprint => {
-                serde_json::from_str(&answer).map(Begun::Replay).map_err(Error::internal)
-            }
-            Claim::Done { .. } => Err(Error::RequestIdConflict { request_id: request.id.to_string() }),
-        }
+    /// Carries out a change of the caller's tenant: whole or not at all, once for each request id, for show only if so asked.
+    /// Nothing is answered, errors included, before everything is durable that the answer rests on.
+    pub(crate) async fn change<T, W>(&self, caller: &Caller, mutation: &Mutation, weight: Weight, work: W) -> Result<T>
+    where
+        T: Serialize + DeserializeOwned,
+        W: AsyncFnOnce(&Writer) -> Result<T>,
+    {
+        self.carry_out(caller, Order { mutation, weight, tenant: Some(caller.tenant()) }, work).await
     }
 
-    /// Ends a change: keeps its answer for repeats and makes everything durable, or undoes it if it was for show.
-    pub(crate) async fn finish<T: Serialize>(
+    /// As [`Services::change`], for changes of the deployment.
+    pub(crate) async fn change_for_all<T, W>(
         &self,
         caller: &Caller,
         mutation: &Mutation,
-        change: Change,
-        answer: T,
-    ) -> Result<T> {
-        let Change { txn, claimed } = change;
-        if mutation.validate_only {
-            txn.rollback().await?;
-            return Ok(answer);
+        weight: Weight,
+        work: W,
+    ) -> Result<T>
+    where
+        T: Serialize + DeserializeOwned,
+        W: AsyncFnOnce(&Writer) -> Result<T>,
+    {
+        self.carry_out(caller, Order { mutation, weight, tenant: None }, work).await
+    }
+
+    async fn carry_out<T, W>(&self, caller: &Caller, order: Order<'_>, work: W) -> Result<T>
+    where
+        T: Serialize + DeserializeOwned,
+        W: AsyncFnOnce(&Writer) -> Result<T>,
+    {
+        let Order { mutation, weight, tenant } = order;
+        let request = mutation.request.as_ref().filter(|_| !mutation.validate_only);
+        let fingerprint = match request {
+            Some(request) => Some(self.fingerprint(caller, mutation, request).await?),
+            None => None,
+        };
+        let key = request.map(|request| RequestKey {
+            tenant: caller.tenant(),
+            principal: caller.name(),
+            method: mutation.method,
+            request_id: request.id,
+        });
+        let txn = match weight {
+            Weight::Light => self.shared.store.write().await?,
+            Weight::Heavy => self.shared.store.write_long().await?,
+        };
+        let worked = async {
+            if let Some(tenant) = tenant
+                && !txn.tenant_hold(tenant).await?
+            {
+                return Err(Error::TenantUnknown { tenant: tenant.to_string() });
+            }
+            if let (Some(key), Some(fingerprint)) = (key, &fingerprint)
+                && let Some(answer) = self.replay(&txn, key, fingerprint).await?
+            {
+                return Ok(Worked::Before(answer));
+            }
+            work(&txn).await.map(Worked::Now)
+        };
+        match worked.await {
+            Ok(Worked::Now(answer)) if !mutation.validate_only => {
+                if let Some(key) = key {
+                    txn.request_answer(key, serde_json::to_string(&answer).map_err(Error::internal)?).await?;
+                }
+                txn.commit().await?;
+                Ok(answer)
+            }
+            Ok(Worked::Now(answer) | Worked::Before(answer)) => {
+                txn.rollback().await?;
+                Ok(answer)
+            }
+            Err(error) => {
+                let error = self.explain(&txn, tenant, error).await;
+                txn.rollback().await?;
+                Err(error)
+            }
         }
-        if let Some(request_id) = claimed {
-            let tenant: TenantId = caller.tenant();
-            let key = RequestKey { tenant, principal: caller.name(), method: mutation.method, request_id };
-            txn.request_answer(key, serde_json::to_string(&answer).map_err(Error::internal)?).await?;
+    }
+
+    /// What names a request whose body may hold secrets.
+    async fn fingerprint(&self, caller: &Caller, mutation: &Mutation, request: &RequestId) -> Result<Vec<u8>> {
+        let system = self.data_key_of_system().await?;
+        let tenant = caller.tenant();
+        let parts: [&[u8]; 3] = [tenant.0.as_bytes(), mutation.method.as_bytes(), &request.body];
+        Ok(system.fingerprint("request", &parts).to_vec())
+    }
+
+    /// The answer of then, if the same caller sent the same request before.
+    async fn replay<T: DeserializeOwned>(
+        &self,
+        txn: &Writer,
+        key: RequestKey<'_>,
+        fingerprint: &[u8],
+    ) -> Result<Option<T>> {
+        let now = self.now();
+        match txn.request_claim(key, fingerprint, now, now.plus_micros(KEEP_MICROS)).await? {
+            Claim::Fresh => Ok(None),
+            Claim::Done { fingerprint: former, answer } if former == fingerprint => {
+                serde_json::from_str(&answer).map(Some).map_err(Error::internal)
+            }
+            Claim::Done { .. } => Err(Error::RequestIdConflict { request_id: key.request_id.to_string() }),
         }
-        txn.commit().await?;
-        Ok(answer)
+    }
+
+    /// What cannot be written because the tenant is gone says so.
+    async fn explain(&self, txn: &Writer, tenant: Option<TenantId>, error: Error) -> Error {
+        match tenant {
+            Some(tenant) if error.retryable() && matches!(txn.tenant_fetch(tenant).await, Ok(None)) => {
+                Error::TenantUnknown { tenant: tenant.to_string() }
+            }
+            _ => error,
+        }
+    }
+}
+
+// === impl Weight ===
+
+impl Weight {
+    pub(crate) fn of(deletion: &Deletion) -> Self {
+        if deletion.cascade { Weight::Heavy } else { Weight::Light }
     }
 }
 

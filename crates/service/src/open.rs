@@ -84,6 +84,9 @@ const KEK_SAMPLE: u64 = 5;
 /// worker died.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Answers that are forgotten in one transaction. Calls come in between.
+const PURGE_BATCH: u64 = 500;
+
 // === impl Services ===
 
 impl Services {
@@ -225,9 +228,15 @@ impl Services {
     async fn maintain(&self) -> Result<()> {
         self.shared.tokens.sweep(self.shared.store.stamps(), self.now());
         self.rewrap_take_over().await?;
-        let txn = self.shared.store.write().await?;
-        txn.requests_purge(self.now()).await?;
-        txn.commit().await
+        while !self.shared.stop.is_cancelled() {
+            let txn = self.shared.store.write_long().await?;
+            let purged = txn.requests_purge(self.now(), PURGE_BATCH).await?;
+            txn.commit().await?;
+            if purged < PURGE_BATCH {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use jackfield_domain::error::Violation;
 use jackfield_domain::page::{ListRequest, Order, RowKey};
 use jackfield_domain::{Error, Result, TenantId, Timestamp};
-use jackfield_store::{Page, PageQuery, Reader, Scope};
+use jackfield_store::{Hints, Page, PageQuery, Reader, Scope};
 use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
@@ -28,6 +28,7 @@ pub struct Pager<T> {
     scope: Scope,
     after: Option<RowKey>,
     remaining: Option<u64>,
+    hints: Hints,
     done: bool,
     listed: std::marker::PhantomData<fn() -> T>,
 }
@@ -64,6 +65,7 @@ impl Services {
             remaining: request.limit,
             request,
             scope,
+            hints: Hints::default(),
             done: false,
             listed: std::marker::PhantomData,
         };
@@ -77,7 +79,8 @@ impl Services {
 // === impl Pager ===
 
 impl<T: Listable> Pager<T> {
-    /// The next page; `None` at the end. There is at least one page, which may be empty.
+    /// The next page; `None` at the end. There is at least one page, which may be empty. With a filter that matches little
+    /// any page may be shorter than asked for, or empty, although more follow. Whoever stops waiting for it ends the work.
     pub async fn next(&mut self) -> Result<Option<ListedPage<T>>> {
         if self.done {
             return Ok(None);
@@ -92,6 +95,7 @@ impl<T: Listable> Pager<T> {
             after: self.after.take(),
             size: self.request.page_size.min(most),
             now,
+            hints: self.hints,
         };
         let page = T::page(&self.services.shared.store.read(), &query).await?;
         if let Some(remaining) = &mut self.remaining {
@@ -103,6 +107,7 @@ impl<T: Listable> Pager<T> {
             None => String::new(),
         };
         self.after = page.next;
+        self.hints = page.hints;
         Ok(Some(ListedPage { items: page.items, next_page_token, now }))
     }
 

@@ -9,7 +9,7 @@ use jackfield_domain::{Error, Resource, Result, TenantId};
 use jackfield_store::{Page, PageQuery, Reader};
 
 use crate::caller::Caller;
-use crate::mutation::{Begun, Deletion, Mutation, check_etag};
+use crate::mutation::{Deletion, Mutation, Weight, check_etag};
 use crate::open::Services;
 use crate::pager::Listable;
 
@@ -17,22 +17,21 @@ use crate::pager::Listable;
 
 impl Services {
     pub async fn tenant_create(&self, caller: &Caller, mutation: &Mutation, draft: TenantDraft) -> Result<Tenant> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let TenantDraft { id, name, display_name } = draft;
-        let id = id.unwrap_or_else(TenantId::generate);
-        if id == TenantId::SYSTEM {
-            let description = "must not be the nil UUID";
-            return Err(jackfield_domain::Violation::field("id", description).into());
-        }
-        let tenant = Tenant { id, name, display_name, meta: Meta::new(self.now()) };
-        change.txn.tenant_insert(&tenant).await?;
-        if !mutation.validate_only {
-            self.data_key_create(&change.txn, tenant.id).await?;
-        }
-        self.finish(caller, mutation, change, tenant).await
+        self.change_for_all(caller, mutation, Weight::Light, async |txn| {
+            let TenantDraft { id, name, display_name } = draft;
+            let id = id.unwrap_or_else(TenantId::generate);
+            if id == TenantId::SYSTEM {
+                let description = "must not be the nil UUID";
+                return Err(jackfield_domain::Violation::field("id", description).into());
+            }
+            let tenant = Tenant { id, name, display_name, meta: Meta::new(self.now()) };
+            txn.tenant_insert(&tenant).await?;
+            if !mutation.validate_only {
+                self.data_key_create(txn, tenant.id).await?;
+            }
+            Ok(tenant)
+        })
+        .await
     }
 
     pub async fn tenant_get(&self, _: &Caller, reference: &Ref) -> Result<Tenant> {
@@ -59,34 +58,33 @@ impl Services {
         reference: &Ref,
         deletion: &Deletion,
     ) -> Result<bool> {
-        let change = match self.begin(caller, mutation).await? {
-            Begun::Replay(answer) => return Ok(answer),
-            Begun::Fresh(change) => change,
-        };
-        let found = match change.txn.tenant_find(reference).await? {
-            Some(found) => change.txn.tenant_fetch_for_update(found.id).await?,
-            None => None,
-        };
-        let Some(tenant) = found else {
-            if deletion.allow_missing {
-                return self.finish(caller, mutation, change, false).await;
+        let mut gone = None;
+        let deleted = self.change_for_all(caller, mutation, Weight::of(deletion), async |txn| {
+            let found = match txn.tenant_find(reference).await? {
+                Some(found) => txn.tenant_fetch_for_update(found.id).await?,
+                None => None,
+            };
+            let Some(tenant) = found else {
+                if deletion.allow_missing {
+                    return Ok(false);
+                }
+                return Err(Error::not_found(Resource::Tenant, reference));
+            };
+            check_etag(&tenant.meta, &deletion.etag, Resource::Tenant, tenant.id)?;
+            if !deletion.cascade {
+                let by = txn.tenant_contents(tenant.id).await?;
+                if !by.is_empty() {
+                    return Err(Error::InUse { resource: Resource::Tenant, id: tenant.id.to_string(), by });
+                }
             }
-            return Err(Error::not_found(Resource::Tenant, reference));
-        };
-        check_etag(&tenant.meta, &deletion.etag, Resource::Tenant, tenant.id)?;
-        if deletion.cascade {
-            change.txn.long().await?;
-        } else {
-            let by = change.txn.tenant_contents(tenant.id).await?;
-            if !by.is_empty() {
-                return Err(Error::InUse { resource: Resource::Tenant, id: tenant.id.to_string(), by });
-            }
-        }
-        change.txn.tenant_delete(tenant.id).await?;
-        let deleted = self.finish(caller, mutation, change, true).await?;
-        if !mutation.validate_only {
-            self.shared.data_keys.forget(tenant.id);
-            self.shared.tenant_names.forget(tenant.id);
+            txn.tenant_delete(tenant.id).await?;
+            gone = Some(tenant.id);
+            Ok(true)
+        });
+        let deleted = deleted.await?;
+        if let Some(tenant) = gone.filter(|_| !mutation.validate_only) {
+            self.shared.data_keys.forget(tenant);
+            self.shared.tenant_names.forget(tenant);
             self.shared.tokens.sweep(self.shared.store.stamps(), self.now());
         }
         Ok(deleted)

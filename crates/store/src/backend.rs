@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::{DatabaseConnection, SqlxPostgresConnector, SqlxSqliteConnector};
@@ -9,6 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 
+use crate::group::Guard;
 use crate::session::StoreError;
 
 /// Which database, and where.
@@ -31,6 +33,9 @@ pub struct PoolSettings {
 /// The first version without the corruption of write-ahead logs by concurrent checkpoints.
 const SQLITE_NEEDED: &str = "3.51.3";
 
+/// Prepared statements that an SQLite connection keeps: each number of labels or ids makes one of its own.
+const STATEMENTS: usize = 256;
+
 /// A connection to PostgreSQL that was idle for longer is tried out before it is used.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
@@ -49,21 +54,23 @@ const SQLITE_PRAGMAS: &[(&str, &str)] = &[
     ("journal_size_limit", "67108864"),
 ];
 
+/// A database that is open.
+pub(crate) struct Opened {
+    pub(crate) reader: DatabaseConnection,
+    pub(crate) writer: DatabaseConnection,
+    /// On SQLite, what watches over the connection of the writer.
+    pub(crate) guard: Option<Arc<Guard>>,
+}
+
 /// Opens a reader and a writer.
-pub(crate) async fn open(
-    database: &Database,
-    settings: PoolSettings,
-) -> Result<(DatabaseConnection, DatabaseConnection), StoreError> {
+pub(crate) async fn open(database: &Database, settings: PoolSettings) -> Result<Opened, StoreError> {
     match database {
         Database::Sqlite(path) => open_sqlite(path.clone(), settings).await,
         Database::Postgres(url) => open_postgres(url, settings).await,
     }
 }
 
-async fn open_sqlite(
-    path: PathBuf,
-    settings: PoolSettings,
-) -> Result<(DatabaseConnection, DatabaseConnection), StoreError> {
+async fn open_sqlite(path: PathBuf, settings: PoolSettings) -> Result<Opened, StoreError> {
     let options = sqlite_options(&path);
     let mut first = options.connect().await.map_err(|error| StoreError::Connect(error.to_string()))?;
     check_version(&mut first).await?;
@@ -75,7 +82,7 @@ async fn open_sqlite(
     }
     first.close().await.map_err(|error| StoreError::Connect(error.to_string()))?;
 
-    let pool = |max: u32, query_only: bool| {
+    let pool = |max: u32, guard: Option<Arc<Guard>>| {
         SqlitePoolOptions::new()
             .max_connections(max)
             .min_connections(1)
@@ -84,15 +91,20 @@ async fn open_sqlite(
             .max_lifetime(None)
             // There is no network that could have cut it off.
             .test_before_acquire(false)
-            .after_connect(move |conn, _| Box::pin(prepare_sqlite(conn, query_only)))
+            .after_connect(move |conn, _| Box::pin(prepare_sqlite(conn, guard.clone())))
     };
     let open = |pool: SqlitePoolOptions| pool.connect_with(options.clone());
+    let guard = Arc::new(Guard::default());
     // Readers have no transactions.
-    let writer = pool(1, false).after_release(|conn, _| Box::pin(is_out_of_transaction(conn)));
+    let writer = pool(1, Some(Arc::clone(&guard))).after_release(|conn, _| Box::pin(is_out_of_transaction(conn)));
     let writer = open(writer).await.map_err(|error| StoreError::Connect(error.to_string()))?;
     let reader =
-        open(pool(settings.max_connections, true)).await.map_err(|error| StoreError::Connect(error.to_string()))?;
-    Ok((SqlxSqliteConnector::from_sqlx_sqlite_pool(reader), SqlxSqliteConnector::from_sqlx_sqlite_pool(writer)))
+        open(pool(settings.max_connections, None)).await.map_err(|error| StoreError::Connect(error.to_string()))?;
+    Ok(Opened {
+        reader: SqlxSqliteConnector::from_sqlx_sqlite_pool(reader),
+        writer: SqlxSqliteConnector::from_sqlx_sqlite_pool(writer),
+        guard: Some(guard),
+    })
 }
 
 fn sqlite_options(path: &Path) -> SqliteConnectOptions {
@@ -109,6 +121,7 @@ fn sqlite_options(path: &Path) -> SqliteConnectOptions {
         .pragma("temp_store", "MEMORY")
         .pragma("mmap_size", "0")
         .pragma("journal_size_limit", "67108864")
+        .statement_cache_capacity(STATEMENTS)
         .disable_statement_logging()
 }
 
@@ -156,10 +169,18 @@ async fn check_version(conn: &mut SqliteConnection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Marks a connection as reader where it is one, and refuses it if a setting did not take.
-async fn prepare_sqlite(conn: &mut SqliteConnection, query_only: bool) -> Result<(), sqlx::Error> {
-    if query_only {
-        sqlx::query("PRAGMA query_only = ON").execute(&mut *conn).await?;
+/// Makes a connection a reader, or puts it under the guard of writers, and refuses it if a setting did not take.
+async fn prepare_sqlite(conn: &mut SqliteConnection, guard: Option<Arc<Guard>>) -> Result<(), sqlx::Error> {
+    match guard {
+        None => {
+            sqlx::query("PRAGMA query_only = ON").execute(&mut *conn).await?;
+        }
+        Some(guard) => {
+            let mut handle = conn.lock_handle().await?;
+            let hook = Arc::clone(&guard);
+            handle.set_commit_hook(move || hook.may_commit());
+            handle.set_rollback_hook(move || guard.rolled_back());
+        }
     }
     for (pragma, expected) in SQLITE_PRAGMAS {
         let actual = read_pragma(conn, pragma).await?;
@@ -184,10 +205,7 @@ async fn read_pragma(conn: &mut SqliteConnection, pragma: &'static str) -> Resul
     row.try_get::<String, _>(0).or_else(|_| row.try_get::<i64, _>(0).map(|number| number.to_string()))
 }
 
-async fn open_postgres(
-    url: &str,
-    settings: PoolSettings,
-) -> Result<(DatabaseConnection, DatabaseConnection), StoreError> {
+async fn open_postgres(url: &str, settings: PoolSettings) -> Result<Opened, StoreError> {
     // The error of a URL that does not parse can quote it, password and all: it is replaced.
     let options = PgConnectOptions::from_str(url)
         .map_err(|_| StoreError::Url("it does not parse".to_owned()))?
@@ -217,5 +235,5 @@ async fn open_postgres(
         .await
         .map_err(|error| StoreError::Connect(error.to_string()))?;
     let conn = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
-    Ok((conn.clone(), conn))
+    Ok(Opened { reader: conn.clone(), writer: conn, guard: None })
 }

@@ -14,7 +14,7 @@ use crate::entity::configuration::{ActiveModel, Column, Entity};
 use crate::filter::FieldSql;
 use crate::page::{self, Page, PageQuery, Scope};
 use crate::row::{self, RowTexts, Stored};
-use crate::session::{Session, Writer};
+use crate::session::{Reader, Session, Writer};
 
 impl<C: ConnectionTrait> Session<C> {
     pub async fn configuration_fetch(&self, tenant: TenantId, id: ConfigurationId) -> Result<Option<Configuration>> {
@@ -31,7 +31,9 @@ impl<C: ConnectionTrait> Session<C> {
             Condition::all().add(Column::CredentialId.eq(credential.0)).add(Column::ExternalId.eq(external_id));
         row::fetch(&self.conn, tenant, condition).await
     }
+}
 
+impl Reader {
     pub async fn configuration_page(&self, query: &PageQuery<'_>) -> Result<Page<Configuration>> {
         page::page(&self.conn, query).await
     }

@@ -7,7 +7,7 @@ use jackfield_domain::page::{OrderBy, OrderValue};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::text::{HttpUrl, Labels, Slug};
 use jackfield_domain::{ConnectionId, Resource, Result, TenantId};
-use sea_orm::sea_query::{Condition, IntoCondition};
+use sea_orm::sea_query::{Condition, Expr, IntoCondition};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait};
 use uuid::Uuid;
 
@@ -17,7 +17,7 @@ use crate::entity::credential;
 use crate::filter::FieldSql;
 use crate::page::{self, Page, PageQuery, Scope};
 use crate::row::{self, RowTexts, Stored};
-use crate::session::{Session, Writer};
+use crate::session::{Reader, Session, Writer};
 
 impl<C: ConnectionTrait> Session<C> {
     pub async fn connection_fetch(&self, tenant: TenantId, id: ConnectionId) -> Result<Option<Connection>> {
@@ -26,15 +26,7 @@ impl<C: ConnectionTrait> Session<C> {
 
     /// The connection that a reference names.
     pub async fn connection_find(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Connection>> {
-        match reference {
-            Ref::Id(id) => self.connection_fetch(tenant, ConnectionId(*id)).await,
-            Ref::Name(name) => row::fetch(&self.conn, tenant, Column::NameKey.eq(name.key())).await,
-            Ref::External(external) => row::fetch(&self.conn, tenant, Column::ExternalId.eq(external.as_str())).await,
-        }
-    }
-
-    pub async fn connection_page(&self, query: &PageQuery<'_>) -> Result<Page<Connection>> {
-        page::page(&self.conn, query).await
+        row::fetch(&self.conn, tenant, named(reference)).await
     }
 
     /// What depends on a connection.
@@ -45,9 +37,20 @@ impl<C: ConnectionTrait> Session<C> {
     }
 }
 
+impl Reader {
+    pub async fn connection_page(&self, query: &PageQuery<'_>) -> Result<Page<Connection>> {
+        page::page(&self.conn, query).await
+    }
+}
+
 impl Writer {
-    pub async fn connection_fetch_for_update(&self, tenant: TenantId, id: ConnectionId) -> Result<Option<Connection>> {
-        row::fetch_for_update(&self.conn, tenant, Column::Id.eq(id.0)).await
+    pub async fn connection_find_for_update(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Connection>> {
+        row::fetch_for_update(&self.conn, tenant, named(reference)).await
+    }
+
+    /// The connection that a reference names, to hang something on it.
+    pub async fn connection_hold(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Connection>> {
+        row::fetch_held(&self.conn, tenant, named(reference)).await
     }
 
     pub async fn connection_insert(&self, tenant: TenantId, connection: &Connection) -> Result<()> {
@@ -78,6 +81,14 @@ impl Writer {
     }
 }
 
+fn named(reference: &Ref) -> Expr {
+    match reference {
+        Ref::Id(id) => Column::Id.eq(*id),
+        Ref::Name(name) => Column::NameKey.eq(name.key()),
+        Ref::External(external) => Column::ExternalId.eq(external.as_str()),
+    }
+}
+
 impl Stored for Connection {
     type Table = Entity;
 
@@ -88,6 +99,7 @@ impl Stored for Connection {
     const SEARCH_TEXT: Column = Column::SearchText;
     const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
+    const UNIQUE: &'static [&'static str] = &["id", "name", "external_id"];
 
     fn id(&self) -> Uuid {
         self.id.0

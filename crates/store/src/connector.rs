@@ -12,7 +12,7 @@ use jackfield_domain::text::{HttpUrl, Labels};
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{ConnectorId, Resource, Result, TenantId};
 use sea_orm::ActiveValue::Set;
-use sea_orm::sea_query::Condition;
+use sea_orm::sea_query::{Condition, Expr};
 use sea_orm::{ColumnTrait, ConnectionTrait};
 use uuid::Uuid;
 
@@ -21,7 +21,7 @@ use crate::entity::{configuration, connection, credential, user_connector};
 use crate::filter::FieldSql;
 use crate::page::{self, Page, PageQuery, Scope};
 use crate::row::{self, RowTexts, Stored};
-use crate::session::{Session, Writer};
+use crate::session::{Reader, Session, Writer};
 
 /// What a cascade took with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,15 +39,10 @@ impl<C: ConnectionTrait> Session<C> {
 
     /// The connector that a reference names. Connectors have no external id.
     pub async fn connector_find(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Connector>> {
-        match reference {
-            Ref::Id(id) => self.connector_fetch(tenant, ConnectorId(*id)).await,
-            Ref::Name(name) => row::fetch(&self.conn, tenant, Column::NameKey.eq(name.key())).await,
-            Ref::External(_) => Ok(None),
+        match named(reference) {
+            Some(condition) => row::fetch(&self.conn, tenant, condition).await,
+            None => Ok(None),
         }
-    }
-
-    pub async fn connector_page(&self, query: &PageQuery<'_>) -> Result<Page<Connector>> {
-        page::page(&self.conn, query).await
     }
 
     /// What depends on a connector.
@@ -67,9 +62,26 @@ impl<C: ConnectionTrait> Session<C> {
     }
 }
 
+impl Reader {
+    pub async fn connector_page(&self, query: &PageQuery<'_>) -> Result<Page<Connector>> {
+        page::page(&self.conn, query).await
+    }
+}
+
 impl Writer {
-    pub async fn connector_fetch_for_update(&self, tenant: TenantId, id: ConnectorId) -> Result<Option<Connector>> {
-        row::fetch_for_update(&self.conn, tenant, Column::Id.eq(id.0)).await
+    pub async fn connector_find_for_update(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Connector>> {
+        match named(reference) {
+            Some(condition) => row::fetch_for_update(&self.conn, tenant, condition).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The connector that a reference names, to hang something on it.
+    pub async fn connector_hold(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Connector>> {
+        match named(reference) {
+            Some(condition) => row::fetch_held(&self.conn, tenant, condition).await,
+            None => Ok(None),
+        }
     }
 
     pub async fn connector_insert(&self, tenant: TenantId, connector: &Connector) -> Result<()> {
@@ -82,6 +94,9 @@ impl Writer {
 
     /// Deletes a connector and everything that depends on it, secrets and labels included.
     pub async fn connector_delete(&self, tenant: TenantId, id: ConnectorId) -> Result<Cascade> {
+        // From the top down, as everybody locks: the connector is locked already.
+        row::ids_for_update::<Connection>(&self.conn, tenant, connection::Column::ConnectorId.eq(id.0)).await?;
+        row::ids_for_update::<UserConnector>(&self.conn, tenant, user_connector::Column::ConnectorId.eq(id.0)).await?;
         let (credentials, configurations) =
             self.credentials_delete(tenant, credential::Column::ConnectorId.eq(id.0)).await?;
         let connections = self.connections_delete(tenant, connection::Column::ConnectorId.eq(id.0)).await?;
@@ -90,6 +105,15 @@ impl Writer {
         self.owned_delete(tenant, Resource::Connector, &[id.0]).await?;
         row::delete::<Connector>(self, tenant, id.0).await?;
         Ok(Cascade { connections, user_connectors, credentials, configurations })
+    }
+}
+
+/// The connector that a reference names. Connectors have no external id.
+fn named(reference: &Ref) -> Option<Expr> {
+    match reference {
+        Ref::Id(id) => Some(Column::Id.eq(*id)),
+        Ref::Name(name) => Some(Column::NameKey.eq(name.key())),
+        Ref::External(_) => None,
     }
 }
 
@@ -103,6 +127,7 @@ impl Stored for Connector {
     const SEARCH_TEXT: Column = Column::SearchText;
     const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
+    const UNIQUE: &'static [&'static str] = &["id", "name"];
 
     fn id(&self) -> Uuid {
         self.id.0

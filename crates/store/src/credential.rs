@@ -7,18 +7,19 @@ use jackfield_domain::meta::Meta;
 use jackfield_domain::page::{OrderBy, OrderValue};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::text::{ExternalId, Labels};
+use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{ConnectionId, CredentialId, Resource, Result, TenantId, Timestamp, UserConnectorId};
 use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, IntoCondition, Query};
-use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, QueryFilter, QueryOrder, QuerySelect};
 use uuid::Uuid;
 
-use crate::entity::configuration;
 use crate::entity::credential::{ActiveModel, Column, Entity};
+use crate::entity::{configuration, user_connector};
 use crate::error;
 use crate::filter::{FieldSql, FilterContext};
 use crate::page::{self, Page, PageQuery, Scope};
 use crate::row::{self, RowTexts, Stored};
-use crate::session::{Session, Writer};
+use crate::session::{Reader, Session, Writer};
 
 impl<C: ConnectionTrait> Session<C> {
     pub async fn credential_fetch(&self, tenant: TenantId, id: CredentialId) -> Result<Option<Credential>> {
@@ -43,10 +44,6 @@ impl<C: ConnectionTrait> Session<C> {
         row::fetch(&self.conn, tenant, default_of(link)).await
     }
 
-    pub async fn credential_page(&self, query: &PageQuery<'_>) -> Result<Page<Credential>> {
-        page::page(&self.conn, query).await
-    }
-
     /// Counts the credentials that fit a condition, and their configurations.
     pub(crate) async fn credentials_count(
         &self,
@@ -67,9 +64,23 @@ impl<C: ConnectionTrait> Session<C> {
     }
 }
 
+impl Reader {
+    pub async fn credential_page(&self, query: &PageQuery<'_>) -> Result<Page<Credential>> {
+        page::page(&self.conn, query).await
+    }
+}
+
 impl Writer {
-    /// The links whose default credential came from a connection, in order.
-    pub async fn connection_default_links(&self, tenant: TenantId, id: ConnectionId) -> Result<Vec<UserConnectorId>> {
+    /// Locks the links of all credentials that came from a connection; returns those whose default is among them, in order.
+    pub async fn connection_links_lock(&self, tenant: TenantId, id: ConnectionId) -> Result<Vec<UserConnectorId>> {
+        let links = Query::select()
+            .column(Column::UserConnectorId)
+            .from(Entity)
+            .and_where(Column::TenantId.eq(tenant.0))
+            .and_where(Column::ConnectionId.eq(id.0))
+            .to_owned();
+        let links = user_connector::Column::Id.in_subquery(links);
+        row::ids_for_update::<UserConnector>(&self.conn, tenant, links).await?;
         let defaults = Condition::all().add(Column::ConnectionId.eq(id.0)).add(Column::IsDefault.eq(true));
         let select = row::of::<Credential>(tenant).filter(defaults).order_by_asc(Column::UserConnectorId);
         let links = select.select_only().column(Column::UserConnectorId).into_tuple::<Uuid>().all(&self.conn).await;
@@ -86,6 +97,20 @@ impl Writer {
         link: UserConnectorId,
     ) -> Result<Option<Credential>> {
         row::fetch_for_update(&self.conn, tenant, default_of(link)).await
+    }
+
+    /// A credential that was found, to hang configurations on it, which also belong to its connector: locked from the top
+    /// down, and as it is then. (SQLite has one writer: it is as it was found.)
+    pub async fn credential_hold_with_connector(
+        &self,
+        tenant: TenantId,
+        found: &Credential,
+    ) -> Result<Option<Credential>> {
+        if self.conn.get_database_backend() == DbBackend::Sqlite {
+            return Ok(Some(found.clone()));
+        }
+        self.connector_hold(tenant, &Ref::Id(found.connector.0)).await?;
+        row::fetch_held(&self.conn, tenant, Column::Id.eq(found.id.0)).await
     }
 
     pub async fn credential_insert(&self, tenant: TenantId, credential: &Credential) -> Result<()> {
@@ -132,6 +157,7 @@ impl Stored for Credential {
     const SEARCH_TEXT: Column = Column::SearchText;
     const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
+    const UNIQUE: &'static [&'static str] = &["id", "external_id"];
 
     fn id(&self) -> Uuid {
         self.id.0

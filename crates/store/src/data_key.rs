@@ -34,7 +34,12 @@ impl<C: ConnectionTrait> Session<C> {
     pub async fn data_keys_of_other_keks(&self, kek_id: &str, limit: u64) -> Result<Vec<DataKeyRow>> {
         #[expect(clippy::disallowed_methods, reason = "key rotation spans all tenants")]
         let select = data_key::Entity::find().filter(data_key::Column::KekId.ne(kek_id)).limit(limit);
-        let rows = select.all(&self.conn).await.map_err(error::from_db)?;
+        let rows = select
+            .order_by_asc(data_key::Column::TenantId)
+            .order_by_asc(data_key::Column::Id)
+            .all(&self.conn)
+            .await
+            .map_err(error::from_db)?;
         Ok(rows.into_iter().map(DataKeyRow::from).collect())
     }
 
@@ -89,6 +94,12 @@ impl Writer {
         let keep = OnConflict::columns([data_key::Column::TenantId, data_key::Column::Id]).do_nothing().to_owned();
         let inserted = data_key::Entity::insert(active).on_conflict(keep).exec_without_returning(&self.conn).await;
         Ok(inserted.map_err(error::from_db)? == 1)
+    }
+
+    /// Locks the data keys of a tenant, in order.
+    pub(crate) async fn data_keys_lock(&self, tenant: TenantId) -> Result<()> {
+        let select = data_key::of(tenant).order_by_asc(data_key::Column::Id).lock_exclusive();
+        select.all(&self.conn).await.map_err(error::from_db).map(|_| ())
     }
 
     /// Replaces the wrapping of a data key.

@@ -25,12 +25,29 @@ pub(crate) fn from_db(error: DbErr) -> Error {
     Error::internal(error)
 }
 
+/// The transaction is gone, or there was none to have: the same call may succeed later.
+pub(crate) fn gone(why: &str) -> Error {
+    from_db(DbErr::Conn(RuntimeErr::Internal(why.to_owned())))
+}
+
 /// An error of an insert or update: a violated unique constraint says what is taken. `value_of` gives the value.
 pub(crate) fn from_write(error: DbErr, resource: Resource, value_of: impl Fn(Taken) -> String) -> Error {
     match unique_violation(&error) {
         Some(what) => Error::Taken { resource, what, value: value_of(what) },
         None => from_db(error),
     }
+}
+
+/// Whether a statement was ended because it took longer than it may.
+pub(crate) fn is_timeout(error: &Error) -> bool {
+    let Error::StoreUnavailable { source, .. } = error else { return false };
+    let code = match source.downcast_ref::<DbErr>() {
+        Some(DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) => {
+            error.as_database_error().and_then(|error| error.code())
+        }
+        _ => None,
+    };
+    code.is_some_and(|code| code == "57014")
 }
 
 fn unique_violation(error: &DbErr) -> Option<Taken> {

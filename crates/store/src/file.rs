@@ -19,8 +19,7 @@ impl Store {
     /// # Errors
     /// It is not there, or no database.
     pub async fn look(path: &Path) -> Result<Self, StoreError> {
-        let conn = backend::open_sqlite_read_only(path).await?;
-        Ok(Store::over(conn.clone(), conn))
+        Ok(Store::read_only(backend::open_sqlite_read_only(path).await?))
     }
 
     /// Refuses a schema that is newer than this program. Returns the newest migration that was applied, if any was.

@@ -3,12 +3,17 @@
 //! A comparison with a field that has no value is false, and so its negation true: conditions here never are null.
 
 use jackfield_domain::filter::{Expr as Filter, Op, Pattern, Value};
+use jackfield_domain::id::{ConnectionId, ConnectorId, CredentialId};
+use jackfield_domain::page::OrderBy;
+use jackfield_domain::text::UserId;
 use jackfield_domain::{Resource, TenantId, Timestamp};
 use sea_orm::sea_query::{Alias, Condition, Expr, ExprTrait, Func, LikeExpr, Query};
 use sea_orm::{ColumnTrait, DbBackend};
 
 use crate::entity::label;
+use crate::page::Scope;
 use crate::row::Stored;
+use crate::search;
 
 /// What conditions depend on beside the filter.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +21,8 @@ pub(crate) struct FilterContext {
     pub(crate) backend: DbBackend,
     pub(crate) tenant: TenantId,
     pub(crate) now: Timestamp,
+    /// Whether words are put so that the index of words serves them.
+    pub(crate) by_words: bool,
 }
 
 /// How a field is looked up.
@@ -51,8 +58,14 @@ pub(crate) fn condition<S: Stored>(filter: &Filter, context: &FilterContext) -> 
         Filter::Or(any) => any.iter().fold(Condition::any(), |sum, part| sum.add(condition::<S>(part, context))),
         Filter::Not(inner) => condition::<S>(inner, context).not(),
         Filter::Word(word) => {
-            let like = LikeExpr::new(format!("%{}%", escape_like(word))).escape('\\');
-            Condition::all().add(qualified(S::SEARCH_TEXT).like(like))
+            let text = qualified(S::SEARCH_TEXT);
+            // PostgreSQL has an index for LIKE, and takes it where it means to; the function hides the word from it.
+            let by_index =
+                context.by_words && context.backend == DbBackend::Postgres && search::knows(word, context.backend);
+            Condition::all().add(match by_index {
+                true => text.like(LikeExpr::new(format!("%{}%", escape_like(word)))),
+                false => contains(text, word, context),
+            })
         }
         Filter::Compare { field, op, value } => match S::field(field) {
             Some(FieldSql::Column(column)) => match (op, value) {
@@ -81,6 +94,56 @@ pub(crate) fn condition<S: Stored>(filter: &Filter, context: &FilterContext) -> 
             None => never(),
         },
     }
+}
+
+/// A scope narrowed by what a filter fixes, such as the user. The filter keeps it as well.
+pub(crate) fn narrowed(scope: &Scope, filter: &Filter) -> Scope {
+    let mut scope = scope.clone();
+    for part in conjuncts(filter) {
+        let Filter::Compare { field, op: Op::Eq, value } = part else { continue };
+        match (*field, value) {
+            ("user_id", Value::Text(Pattern::Exact(user))) => {
+                scope.user_id.get_or_insert_with(|| UserId::stored(user.clone()));
+            }
+            ("connector", Value::Id(id)) => {
+                scope.connector.get_or_insert(ConnectorId(*id));
+            }
+            ("connection", Value::Id(id)) => {
+                scope.connection.get_or_insert(ConnectionId(*id));
+            }
+            ("credential", Value::Id(id)) => {
+                scope.credential.get_or_insert(CredentialId(*id));
+            }
+            _ => {}
+        }
+    }
+    scope
+}
+
+/// Whether a filter names the rows that it lets through by what no other row has, so that an index finds them.
+pub(crate) fn finds_one<S: Stored>(filter: &Filter) -> bool {
+    match filter {
+        Filter::And(all) => all.iter().any(finds_one::<S>),
+        Filter::Or(any) => any.iter().all(finds_one::<S>),
+        Filter::Compare { field, op: Op::Eq, value: Value::Id(_) | Value::Text(Pattern::Exact(_)) } => {
+            S::UNIQUE.contains(field)
+        }
+        _ => false,
+    }
+}
+
+/// What must all hold.
+pub(crate) fn conjuncts(filter: &Filter) -> &[Filter] {
+    match filter {
+        Filter::And(all) => all,
+        other => std::slice::from_ref(other),
+    }
+}
+
+/// Whether a condition is about the column of an order, and so bounds what is read in it.
+pub(crate) fn bounds(filter: &Filter, by: OrderBy) -> bool {
+    let Filter::Compare { field, op, .. } = filter else { return false };
+    by == OrderBy::CreateTime && *field == by.as_str() && *op != Op::Ne
 }
 
 fn compare(field: Expr, op: Op, value: &Value, context: &FilterContext) -> Condition {
@@ -141,12 +204,16 @@ fn contains(field: Expr, text: &str, context: &FilterContext) -> Expr {
 
 /// A text without regard to letter case: as it was folded when it was written, where the database cannot do it.
 fn folded<S: Stored>(field: &str, column: Expr, context: &FilterContext) -> Expr {
-    let stored = qualified(S::FOLDED);
-    let member = match context.backend {
-        DbBackend::Sqlite => Func::cust(Alias::new("json_extract")).arg(stored).arg(format!("$.{field}")),
-        _ => Func::cust(Alias::new("json_extract_path_text")).arg(stored.cast_as(Alias::new("json"))).arg(field),
-    };
-    Expr::expr(Func::coalesce([Expr::expr(member), Expr::expr(Func::lower(column))]))
+    let stored = member(qualified(S::FOLDED), field, context.backend);
+    Expr::expr(Func::coalesce([stored, Expr::expr(Func::lower(column))]))
+}
+
+/// A text that is a member of a JSON object.
+pub(crate) fn member(object: Expr, name: &str, backend: DbBackend) -> Expr {
+    Expr::expr(match backend {
+        DbBackend::Sqlite => Func::cust(Alias::new("json_extract")).arg(object).arg(format!("$.{name}")),
+        _ => Func::cust(Alias::new("json_extract_path_text")).arg(object.cast_as(Alias::new("json"))).arg(name),
+    })
 }
 
 /// Whether a field has a value. An empty text is none.

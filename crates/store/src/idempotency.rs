@@ -2,7 +2,7 @@
 //! that of two equal requests at once the second waits for the first and then finds its answer.
 
 use jackfield_domain::{Result, TenantId, Timestamp};
-use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType, OnConflict, Query};
 use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter};
 use uuid::Uuid;
 
@@ -37,12 +37,6 @@ impl Writer {
         now: Timestamp,
         expire_time: Timestamp,
     ) -> Result<Claim> {
-        idempotency::Entity::delete_many()
-            .filter(condition(key))
-            .filter(idempotency::Column::ExpireTime.lte(now.0))
-            .exec(&self.conn)
-            .await
-            .map_err(error::from_db)?;
         let row = idempotency::ActiveModel {
             tenant_id: Set(key.tenant.0),
             principal: Set(key.principal.to_owned()),
@@ -52,15 +46,22 @@ impl Writer {
             answer: Set(String::new()),
             expire_time: Set(expire_time.0),
         };
-        let keep = OnConflict::columns([
+        let place = [
             idempotency::Column::TenantId,
             idempotency::Column::Principal,
             idempotency::Column::Method,
             idempotency::Column::RequestId,
-        ])
-        .do_nothing()
-        .to_owned();
-        let inserted = idempotency::Entity::insert(row).on_conflict(keep).exec_without_returning(&self.conn).await;
+        ];
+        let forgotten = Expr::col((idempotency::Entity, idempotency::Column::ExpireTime)).lte(now.0);
+        let renew = OnConflict::columns(place)
+            .update_columns([
+                idempotency::Column::Fingerprint,
+                idempotency::Column::Answer,
+                idempotency::Column::ExpireTime,
+            ])
+            .action_and_where(forgotten)
+            .to_owned();
+        let inserted = idempotency::Entity::insert(row).on_conflict(renew).exec_without_returning(&self.conn).await;
         if inserted.map_err(error::from_db)? == 1 {
             return Ok(Claim::Fresh);
         }
@@ -80,9 +81,22 @@ impl Writer {
         updated.map(|_| ()).map_err(error::from_db)
     }
 
-    /// Forgets answers whose time has passed.
-    pub async fn requests_purge(&self, now: Timestamp) -> Result<u64> {
-        let purge = idempotency::Entity::delete_many().filter(idempotency::Column::ExpireTime.lte(now.0));
+    /// Forgets answers whose time has passed, at most `limit`; says how many. Those that a change is renewing stay.
+    pub async fn requests_purge(&self, now: Timestamp, limit: u64) -> Result<u64> {
+        let place = [
+            idempotency::Column::TenantId,
+            idempotency::Column::Principal,
+            idempotency::Column::Method,
+            idempotency::Column::RequestId,
+        ];
+        let passed = Query::select()
+            .columns(place)
+            .from(idempotency::Entity)
+            .and_where(idempotency::Column::ExpireTime.lte(now.0))
+            .limit(limit)
+            .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+            .to_owned();
+        let purge = idempotency::Entity::delete_many().filter(Expr::tuple(place.map(Expr::col)).in_subquery(passed));
         Ok(purge.exec(&self.conn).await.map_err(error::from_db)?.rows_affected)
     }
 }

@@ -9,7 +9,7 @@ use jackfield_domain::page::{OrderBy, OrderValue};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::text::Labels;
 use jackfield_domain::{KeyId, Resource, Result, TenantId};
-use sea_orm::sea_query::Condition;
+use sea_orm::sea_query::{Condition, Expr};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, QueryFilter, QuerySelect};
 use uuid::Uuid;
 
@@ -19,27 +19,16 @@ use crate::error;
 use crate::filter::FieldSql;
 use crate::page::{self, Page, PageQuery, Scope};
 use crate::row::{self, RowTexts, Stored};
-use crate::session::{Session, Writer};
+use crate::session::{Reader, Session, Writer};
 
 impl<C: ConnectionTrait> Session<C> {
     /// The key that a reference names. Keys have no external id.
     pub async fn key_find(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Key>> {
-        let key = match reference {
-            Ref::Id(id) => row::fetch(&self.conn, tenant, Column::Id.eq(*id)).await?,
-            Ref::Name(name) => row::fetch(&self.conn, tenant, Column::NameKey.eq(name.key())).await?,
-            Ref::External(_) => None,
+        let key = match named(reference) {
+            Some(condition) => row::fetch(&self.conn, tenant, condition).await?,
+            None => None,
         };
         self.key_with_uses(tenant, key).await
-    }
-
-    pub async fn key_page(&self, query: &PageQuery<'_>) -> Result<Page<Key>> {
-        let mut page: Page<Key> = page::page(&self.conn, query).await?;
-        let uses = self.key_uses(query.tenant, page.items.iter().map(|key| key.id).collect()).await?;
-        for key in &mut page.items {
-            let (connectors, credentials) = uses.get(&key.id.0).copied().unwrap_or_default();
-            key.used_by = connectors + credentials;
-        }
-        Ok(page)
     }
 
     /// How many connectors and credentials use each of some keys; keys without uses are left out. A connector that uses a
@@ -75,10 +64,33 @@ impl<C: ConnectionTrait> Session<C> {
     }
 }
 
+impl Reader {
+    pub async fn key_page(&self, query: &PageQuery<'_>) -> Result<Page<Key>> {
+        let mut page: Page<Key> = page::page(&self.conn, query).await?;
+        let uses = self.key_uses(query.tenant, page.items.iter().map(|key| key.id).collect()).await?;
+        for key in &mut page.items {
+            let (connectors, credentials) = uses.get(&key.id.0).copied().unwrap_or_default();
+            key.used_by = connectors + credentials;
+        }
+        Ok(page)
+    }
+}
+
 impl Writer {
-    pub async fn key_fetch_for_update(&self, tenant: TenantId, id: KeyId) -> Result<Option<Key>> {
-        let key = row::fetch_for_update(&self.conn, tenant, Column::Id.eq(id.0)).await?;
-        self.key_with_uses(tenant, key).await
+    /// The key that a reference names, without the count of its uses.
+    pub async fn key_find_for_update(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Key>> {
+        match named(reference) {
+            Some(condition) => row::fetch_for_update(&self.conn, tenant, condition).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The key that a reference names, to make use of it. Its uses are not counted.
+    pub async fn key_hold(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Key>> {
+        match named(reference) {
+            Some(condition) => row::fetch_held(&self.conn, tenant, condition).await,
+            None => Ok(None),
+        }
     }
 
     pub async fn key_insert(&self, tenant: TenantId, key: &Key) -> Result<()> {
@@ -93,6 +105,15 @@ impl Writer {
     }
 }
 
+/// The key that a reference names. Keys have no external id.
+fn named(reference: &Ref) -> Option<Expr> {
+    match reference {
+        Ref::Id(id) => Some(Column::Id.eq(*id)),
+        Ref::Name(name) => Some(Column::NameKey.eq(name.key())),
+        Ref::External(_) => None,
+    }
+}
+
 impl Stored for Key {
     type Table = Entity;
 
@@ -103,6 +124,7 @@ impl Stored for Key {
     const SEARCH_TEXT: Column = Column::SearchText;
     const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
+    const UNIQUE: &'static [&'static str] = &["id", "name"];
 
     fn id(&self) -> Uuid {
         self.id.0

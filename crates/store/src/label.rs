@@ -2,15 +2,16 @@
 
 use jackfield_domain::text::Labels;
 use jackfield_domain::{Resource, Result, TenantId};
-use sea_orm::{ActiveValue::Set, ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter};
+use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter};
 use uuid::Uuid;
 
 use crate::entity::label;
 use crate::error;
+use crate::transaction::Transaction;
 
 /// Adds the labels of a resource that has none yet.
 pub(crate) async fn put(
-    txn: &DatabaseTransaction,
+    txn: &Transaction,
     tenant: TenantId,
     owner: Resource,
     owner_id: Uuid,
@@ -34,12 +35,7 @@ pub(crate) async fn put(
 }
 
 /// Removes the labels of resources.
-pub(crate) async fn delete(
-    txn: &DatabaseTransaction,
-    tenant: TenantId,
-    owner: Resource,
-    owner_ids: &[Uuid],
-) -> Result<()> {
+pub(crate) async fn delete(txn: &Transaction, tenant: TenantId, owner: Resource, owner_ids: &[Uuid]) -> Result<()> {
     for owner_ids in owner_ids.chunks(500) {
         label::Entity::delete_many()
             .filter(label::Column::TenantId.eq(tenant.0))

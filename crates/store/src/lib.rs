@@ -18,6 +18,7 @@ mod entity;
 mod error;
 mod file;
 mod filter;
+mod group;
 mod idempotency;
 mod key;
 mod label;
@@ -25,12 +26,14 @@ mod migration;
 mod page;
 mod rewrap;
 mod row;
+mod search;
 mod secret;
 mod session;
 mod stamps;
 mod tenant;
 #[cfg(feature = "test-support")]
 pub mod test_support;
+mod transaction;
 mod usable;
 mod user_connector;
 
@@ -39,9 +42,12 @@ pub use backend::{Database, PoolSettings};
 pub use connector::Cascade;
 pub use data_key::DataKeyRow;
 pub use idempotency::{Claim, RequestKey};
-pub use page::{Page, PageQuery, Scope};
+pub use page::{Hints, Page, PageQuery, Scope};
 pub use rewrap::{RewrapRow, RewrapState};
 pub use secret::SecretRow;
 pub use session::{Reader, Session, Store, StoreError, Writer};
 pub use stamps::{Basis, Moment, Stamps};
+#[cfg(feature = "test-support")]
+pub use test_support::PageStep;
+pub use transaction::Transaction;
 pub use usable::UsableCredential;

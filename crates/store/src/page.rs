@@ -1,16 +1,19 @@
 //! Pages by keyset: a row value comparison behind the last key, so that deep pages cost what the first one costs.
 
+mod windows;
+
 use jackfield_domain::filter::Expr as Filter;
 use jackfield_domain::id::{ConnectionId, ConnectorId, CredentialId};
 use jackfield_domain::page::{MAX_PAGE_BYTES, Order, OrderBy, OrderValue, RowKey};
 use jackfield_domain::text::UserId;
 use jackfield_domain::{Result, TenantId, Timestamp};
 use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{ConnectionTrait, DbBackend, QueryFilter, QueryOrder, QuerySelect, Select};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, QueryFilter, QueryOrder, QuerySelect, Select};
 
 use crate::error;
 use crate::filter::{self, FilterContext};
 use crate::row::{self, Stored};
+use crate::search::{self, Terms};
 
 /// Which page of which list.
 #[derive(Clone, Debug)]
@@ -25,6 +28,17 @@ pub struct PageQuery<'a> {
     pub size: u32,
     /// The time at which statuses are worked out.
     pub now: Timestamp,
+    /// What pages before have shown.
+    pub hints: Hints,
+}
+
+/// What a page shows that is of use for the next one. A list begins without.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hints {
+    /// Bytes of a row on average; 0 = not known.
+    row_bytes: usize,
+    /// The index of words was of no help.
+    words_are_common: bool,
 }
 
 /// What a list is narrowed to beside its filter. Each list knows some of these.
@@ -40,92 +54,181 @@ pub struct Scope {
 #[derive(Clone, Debug)]
 pub struct Page<T> {
     pub items: Vec<T>,
-    /// The key of the last item, if more may follow.
+    /// Where to go on, if more may follow: the key of the last row that was looked at.
     pub next: Option<RowKey>,
+    /// For the next page.
+    pub hints: Hints,
 }
 
-/// Rows that are read before their size is known. What the first read shows decides how many the next may take.
+/// Rows that are read before their size is known. What they and the pages before show decides how many the next read takes.
 const FIRST_READ: u32 = 16;
 
 /// What a JSON value takes on the wire beyond its text: tags and lengths of its own, of its key and of their entry, and a
 /// number of eight bytes.
 const VALUE_BYTES: usize = 12;
 
-/// Reads one page: at most `size` rows and about [`MAX_PAGE_BYTES`], at least one row if there is any.
-pub(crate) async fn page<S: Stored>(conn: &impl ConnectionTrait, query: &PageQuery<'_>) -> Result<Page<S>> {
-    let mut items: Vec<S> = Vec::new();
-    let mut bytes = 0;
-    let mut after = query.after.clone();
-    let mut read = Ord::min(query.size, FIRST_READ);
-    loop {
-        // One row more than wanted tells whether there is a next page, without a count.
-        let docs = select::<S>(conn.get_database_backend(), query, after.as_ref(), read + 1)
-            .into_tuple::<String>()
-            .all(conn)
-            .await
-            .map_err(error::from_db)?;
-        let more = docs.len() > read as usize;
-        for doc in docs.into_iter().take(read as usize) {
-            let weight = weight(&doc);
-            if !items.is_empty() && bytes + weight > MAX_PAGE_BYTES {
-                return Ok(cut(items, query.order));
+/// Reads one page: at most `size` rows and about [`MAX_PAGE_BYTES`], at least one row if there is any; with a filter that
+/// matches little perhaps fewer, or none, although more follow. Each statement takes a connection of its own.
+pub(crate) async fn page<S: Stored>(conn: &DatabaseConnection, query: &PageQuery<'_>) -> Result<Page<S>> {
+    let Some(filter) = query.filter else {
+        let mut page = Filling::new(query);
+        let full = page.fill(conn, None, Lookup::Keys).await?;
+        return Ok(page.cut(full));
+    };
+    // What a filter fixes as a scope does is found as a scope is.
+    let scope = filter::narrowed(query.scope, filter);
+    let query = &PageQuery { scope: &scope, ..query.clone() };
+    let mut page = Filling::new(query);
+    if filter::finds_one::<S>(filter) {
+        let full = page.fill(conn, None, Lookup::Keys).await?;
+        return Ok(page.cut(full));
+    }
+    windows::fill(conn, page, filter).await
+}
+
+/// How a statement finds the rows that its filter is tried on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lookup<'a> {
+    /// By their key, in its order.
+    Keys,
+    /// By the index of words.
+    Words(&'a Terms),
+}
+
+/// A page that is being filled.
+struct Filling<'a, S> {
+    query: &'a PageQuery<'a>,
+    items: Vec<S>,
+    bytes: usize,
+    /// The rows up to here were looked at.
+    passed: Option<RowKey>,
+    hints: Hints,
+}
+
+impl<'a, S: Stored> Filling<'a, S> {
+    fn new(query: &'a PageQuery<'a>) -> Self {
+        Filling { query, items: Vec::new(), bytes: 0, passed: query.after.clone(), hints: query.hints }
+    }
+
+    /// Takes rows from where it stands up to a key, or to the end. Says whether the page is full and more may follow.
+    async fn fill(&mut self, conn: &impl ConnectionTrait, until: Option<&RowKey>, lookup: Lookup<'_>) -> Result<bool> {
+        let backend = conn.get_database_backend();
+        loop {
+            let wanted = self.wanted();
+            let read = self.affordable(wanted);
+            // One row more than wanted tells whether there is a next page, without a count.
+            let select = select::<S>(backend, self.query, self.passed.as_ref(), until, lookup, read + 1);
+            let docs = select.into_tuple::<String>().all(conn).await.map_err(error::from_db)?;
+            let more = docs.len() > read as usize;
+            for doc in docs.into_iter().take(read as usize) {
+                let weight = weight(&doc);
+                if !self.items.is_empty() && self.bytes + weight > MAX_PAGE_BYTES {
+                    return Ok(true);
+                }
+                let item: S = row::from_doc(&doc)?;
+                self.bytes += weight;
+                self.passed = Some(key(&item, self.query.order));
+                self.items.push(item);
             }
-            bytes += weight;
-            items.push(row::from_doc(&doc)?);
+            if !more || read == wanted {
+                return Ok(more);
+            }
         }
-        let wanted = query.size.saturating_sub(u32::try_from(items.len()).unwrap_or(u32::MAX));
-        if !more {
-            return Ok(Page { items, next: None });
+    }
+
+    /// Rows that are missing.
+    fn wanted(&self) -> u32 {
+        self.query.size.saturating_sub(u32::try_from(self.items.len()).unwrap_or(u32::MAX))
+    }
+
+    /// How many rows the next statement may bring, at least 1.
+    fn affordable(&self, wanted: u32) -> u32 {
+        let average = self.bytes.checked_div(self.items.len()).unwrap_or(self.hints.row_bytes);
+        if average == 0 {
+            return Ord::min(wanted, FIRST_READ);
         }
-        if wanted == 0 {
-            return Ok(cut(items, query.order));
-        }
-        after = items.last().map(|item| key(item, query.order));
-        let average = Ord::max(bytes / items.len(), 1);
-        let fitting = u32::try_from(MAX_PAGE_BYTES.saturating_sub(bytes) / average).unwrap_or(u32::MAX);
-        read = Ord::min(wanted, Ord::max(fitting, 1));
+        let fitting = u32::try_from(MAX_PAGE_BYTES.saturating_sub(self.bytes) / average).unwrap_or(u32::MAX);
+        Ord::min(wanted, Ord::max(fitting, 1))
+    }
+
+    fn cut(self, more: bool) -> Page<S> {
+        let row_bytes = self.bytes.checked_div(self.items.len()).unwrap_or(self.hints.row_bytes);
+        Page { items: self.items, next: self.passed.filter(|_| more), hints: Hints { row_bytes, ..self.hints } }
     }
 }
 
-/// The statement of a page, for the test that reads its plan.
+/// The statement of a page, for the test that reads its plan. `None` if the index of words has nothing of the filter.
 #[cfg(feature = "test-support")]
-pub(crate) fn sql<S: Stored>(backend: DbBackend, query: &PageQuery<'_>) -> String {
+pub(crate) fn sql<S: Stored>(
+    backend: DbBackend,
+    query: &PageQuery<'_>,
+    step: &crate::test_support::PageStep,
+) -> Option<String> {
+    use crate::test_support::PageStep;
     use sea_orm::QueryTrait as _;
 
-    select::<S>(backend, query, query.after.as_ref(), query.size + 1).build(backend).to_string()
+    let after = query.after.as_ref();
+    let terms = query.filter.and_then(|filter| search::terms(filter, backend));
+    let (until, lookup) = match step {
+        PageStep::Page => (None, Lookup::Keys),
+        PageStep::Window(until) => (Some(until), Lookup::Keys),
+        PageStep::Words => (None, Lookup::Words(terms.as_ref()?)),
+        PageStep::WindowEnd(rows) => {
+            let end = windows::select_end::<S>(backend, query, after, *rows);
+            return Some(end.build(backend).to_string());
+        }
+    };
+    Some(select::<S>(backend, query, after, until, lookup, query.size + 1).build(backend).to_string())
 }
 
 fn select<S: Stored>(
     backend: DbBackend,
     query: &PageQuery<'_>,
     after: Option<&RowKey>,
+    until: Option<&RowKey>,
+    lookup: Lookup<'_>,
     limit: u32,
 ) -> Select<S::Table> {
-    let context = FilterContext { backend, tenant: query.tenant, now: query.now };
-    let Order { by, descending } = query.order;
-    // What the scope fixes orders nothing, and SQLite would not use a bound that begins with it.
-    let by = if by == OrderBy::UserId && query.scope.user_id.is_some() { OrderBy::Id } else { by };
-    let order = if descending { sea_orm::Order::Desc } else { sea_orm::Order::Asc };
-    let table = S::Table::default();
-    let column = |column: crate::row::ColumnOf<S>| Expr::col((table, column));
-
-    let mut select = row::listed::<S>(query.tenant).filter(S::scope(query.scope));
+    let context = context(backend, query, matches!(lookup, Lookup::Words(_)));
+    let mut select = match lookup {
+        Lookup::Words(terms) if backend == DbBackend::Sqlite => {
+            let found = row::listed_elsewise::<S>(query.tenant).filter(search::condition::<S>(terms, &context));
+            listed::<S>(query, found, after, until)
+        }
+        Lookup::Words(_) => {
+            let rows = row::listed::<S>(query.tenant);
+            let rows = after.into_iter().fold(rows, |rows, after| rows.filter(behind_unseen::<S>(query, after)));
+            listed::<S>(query, rows, None, None)
+        }
+        Lookup::Keys => listed::<S>(query, row::listed::<S>(query.tenant), after, until),
+    };
     if let Some(filter) = query.filter {
         select = select.filter(filter::condition::<S>(filter, &context));
     }
-    let order_column = S::order_column(by);
+    select.limit(u64::from(limit)).select_only().column(S::DOC)
+}
+
+/// What a list pages over behind a key and up to another, in its order.
+fn listed<S: Stored>(
+    query: &PageQuery<'_>,
+    rows: Select<S::Table>,
+    after: Option<&RowKey>,
+    until: Option<&RowKey>,
+) -> Select<S::Table> {
+    let descending = query.order.descending;
+    let order = if descending { sea_orm::Order::Desc } else { sea_orm::Order::Asc };
+    let by = ordered_by(query);
+
+    let mut select = rows.filter(S::scope(query.scope));
     if let Some(after) = after {
-        // Row values compare column by column; both databases use the index of exactly these columns for them.
-        let (place, value) = match (order_column, &after.value) {
-            (Some(order_column), Some(value)) if by.is_unique() => (column(order_column), order_value(value)),
-            (Some(order_column), Some(value)) => (
-                Expr::tuple([column(order_column), column(S::ID)]),
-                Expr::tuple([order_value(value), Expr::val(after.id)]),
-            ),
-            _ => (column(S::ID), Expr::val(after.id)),
-        };
+        let (place, value) = place::<S>(by, after);
         select = select.filter(if descending { place.lt(value) } else { place.gt(value) });
     }
+    if let Some(until) = until {
+        let (place, value) = place::<S>(by, until);
+        select = select.filter(if descending { place.gte(value) } else { place.lte(value) });
+    }
+    let order_column = S::order_column(by);
     if let Some(order_column) = order_column {
         select = select.order_by(order_column, order.clone());
     }
@@ -133,7 +236,44 @@ fn select<S: Stored>(
     if order_column.is_none() || !by.is_unique() {
         select = select.order_by(S::ID, order);
     }
-    select.limit(u64::from(limit)).select_only().column(S::DOC)
+    select
+}
+
+/// A place in the order as columns and as values. Row values compare column by column; both databases use the index of
+/// exactly these columns for them.
+fn place<S: Stored>(by: OrderBy, key: &RowKey) -> (Expr, Expr) {
+    let table = S::Table::default();
+    let column = |column: crate::row::ColumnOf<S>| Expr::col((table, column));
+    match (S::order_column(by), &key.value) {
+        (Some(order_column), Some(value)) if by.is_unique() => (column(order_column), order_value(value)),
+        (Some(order_column), Some(value)) => {
+            (Expr::tuple([column(order_column), column(S::ID)]), Expr::tuple([order_value(value), Expr::val(key.id)]))
+        }
+        _ => (column(S::ID), Expr::val(key.id)),
+    }
+}
+
+/// That a row comes behind a key, put so that no index of PostgreSQL serves it. It has to take that of the words, which it
+/// finds in their conditions, and might guess that next to no rows are behind the key when they are new.
+fn behind_unseen<S: Stored>(query: &PageQuery<'_>, after: &RowKey) -> Expr {
+    let by = ordered_by(query);
+    let (place, value) = place::<S>(by, after);
+    // A comparison of single values would be turned round again, that of rows is not.
+    let (place, value) = match S::order_column(by) {
+        Some(_) if !by.is_unique() => (place, value),
+        _ => (Expr::tuple([place, Expr::val(1)]), Expr::tuple([value, Expr::val(1)])),
+    };
+    if query.order.descending { place.gte(value).not() } else { place.lte(value).not() }
+}
+
+/// What the scope fixes orders nothing, and SQLite would not use a bound that begins with it.
+fn ordered_by(query: &PageQuery<'_>) -> OrderBy {
+    let by = query.order.by;
+    if by == OrderBy::UserId && query.scope.user_id.is_some() { OrderBy::Id } else { by }
+}
+
+fn context(backend: DbBackend, query: &PageQuery<'_>, by_words: bool) -> FilterContext {
+    FilterContext { backend, tenant: query.tenant, now: query.now, by_words }
 }
 
 fn order_value(value: &OrderValue) -> Expr {
@@ -159,11 +299,6 @@ fn weight(doc: &str) -> usize {
         }
     }
     doc.len() + values * VALUE_BYTES
-}
-
-fn cut<S: Stored>(items: Vec<S>, order: Order) -> Page<S> {
-    let next = items.last().map(|item| key(item, order));
-    Page { items, next }
 }
 
 fn key<S: Stored>(item: &S, order: Order) -> RowKey {

@@ -1,7 +1,8 @@
 //! The progress of re-wraps, as rows: whichever replica works, every replica can tell how it stands.
 
 use jackfield_domain::{Error, Result, Timestamp};
-use sea_orm::{ActiveValue::Set, ConnectionTrait, EntityTrait, QueryOrder, QuerySelect};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -50,9 +51,29 @@ impl Writer {
         Ok(())
     }
 
-    pub async fn rewrap_replace(&self, row: &RewrapRow) -> Result<()> {
-        rewrap::Entity::update(active(row)).exec_without_returning(&self.conn).await.map_err(error::from_db)?;
-        Ok(())
+    /// Replaces a re-wrap that is under way, if its last sign of life is still this one: whoever takes it over gives another.
+    /// Says whether it did.
+    pub async fn rewrap_advance(&self, row: &RewrapRow, last_sign: Timestamp) -> Result<bool> {
+        let updated = rewrap::Entity::update_many()
+            .set(active(row))
+            .filter(rewrap::Column::Id.eq(row.id))
+            .filter(rewrap::Column::State.eq(RewrapState::Running.as_str()))
+            .filter(rewrap::Column::HeartbeatTime.eq(last_sign.0))
+            .exec(&self.conn)
+            .await;
+        Ok(updated.map_err(error::from_db)?.rows_affected == 1)
+    }
+
+    /// Marks as failed what is under way and gave no sign of life since a time; says how many that were.
+    pub async fn rewraps_settle(&self, since: Timestamp, now: Timestamp) -> Result<u64> {
+        let settled = rewrap::Entity::update_many()
+            .col_expr(rewrap::Column::State, Expr::val(RewrapState::Failed.as_str()))
+            .col_expr(rewrap::Column::EndTime, Expr::val(now.0))
+            .filter(rewrap::Column::State.eq(RewrapState::Running.as_str()))
+            .filter(rewrap::Column::HeartbeatTime.lt(since.0))
+            .exec(&self.conn)
+            .await;
+        Ok(settled.map_err(error::from_db)?.rows_affected)
     }
 }
 

@@ -7,10 +7,10 @@ use jackfield_domain::meta::Meta;
 use jackfield_domain::page::{OrderBy, OrderValue};
 use jackfield_domain::text::{Labels, fold};
 use jackfield_domain::{Error, Resource, Result, TenantId};
-use sea_orm::sea_query::{Condition, IntoCondition};
+use sea_orm::sea_query::{Condition, Expr, ExprTrait, IntoCondition, LockType};
 use sea_orm::{
-    ActiveModelBehavior, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter,
-    QueryOrder, QuerySelect, Select,
+    ActiveModelBehavior, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
+    QuerySelect, Select,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::filter::FieldSql;
 use crate::page::Scope;
 use crate::session::Writer;
+use crate::transaction::Transaction;
 use crate::{error, label};
 
 /// A resource that is kept as a row: facts that queries need as columns, the whole of it as a document.
@@ -33,6 +34,8 @@ pub(crate) trait Stored: Serialize + DeserializeOwned + Send + Sync {
     const SEARCH_TEXT: ColumnOf<Self>;
     const FOLDED: ColumnOf<Self>;
     const VERSION: ColumnOf<Self>;
+    /// Fields of filters whose value no two rows of a tenant have, by an index.
+    const UNIQUE: &'static [&'static str] = &["id"];
     /// Whether pages of it span all tenants. Only tenants themselves do.
     const ACROSS_TENANTS: bool = false;
     /// Whether changes of it are stamped, so that something may be remembered of it (see [`crate::stamps`]).
@@ -85,6 +88,18 @@ pub(crate) fn listed<S: Stored>(tenant: TenantId) -> Select<S::Table> {
     of::<S>(tenant)
 }
 
+/// As [`listed`], for a statement that has an index of its own. SQLite takes any index of a tenant for better, unless what
+/// names the tenant looks like no column.
+pub(crate) fn listed_elsewise<S: Stored>(tenant: TenantId) -> Select<S::Table> {
+    #[expect(clippy::disallowed_methods, reason = "the next line narrows it to the tenant, or there is none")]
+    let all = S::Table::find();
+    if S::ACROSS_TENANTS {
+        return all;
+    }
+    let column = Expr::col((S::Table::default(), S::TENANT_ID));
+    all.filter(Expr::cust_with_expr("+?", column).eq(tenant.0))
+}
+
 /// The rows of a tenant.
 pub(crate) fn of<S: Stored>(tenant: TenantId) -> Select<S::Table> {
     #[expect(clippy::disallowed_methods, reason = "this is the tenant-scoped finder")]
@@ -112,11 +127,20 @@ pub(crate) async fn fetch_last<S: Stored>(
 
 /// As [`fetch`], and no other transaction changes the row until this one ends. (SQLite has one writer anyway.)
 pub(crate) async fn fetch_for_update<S: Stored>(
-    txn: &DatabaseTransaction,
+    txn: &Transaction,
     tenant: TenantId,
     condition: impl IntoCondition,
 ) -> Result<Option<S>> {
     one(txn, of::<S>(tenant).filter(condition).lock_exclusive()).await
+}
+
+/// As [`fetch`], and no other transaction deletes the row until this one ends, so that what hangs on it can be added.
+pub(crate) async fn fetch_held<S: Stored>(
+    txn: &Transaction,
+    tenant: TenantId,
+    condition: impl IntoCondition,
+) -> Result<Option<S>> {
+    one(txn, of::<S>(tenant).filter(condition).lock(LockType::KeyShare)).await
 }
 
 async fn one<S: Stored>(conn: &impl ConnectionTrait, select: Select<S::Table>) -> Result<Option<S>> {
@@ -218,7 +242,7 @@ async fn delete_those<S: Stored>(writer: &Writer, tenant: TenantId, condition: i
 /// The ids of rows of a tenant that fit a condition, locked in this order until the transaction ends, so that what hangs
 /// on them can be deleted before them.
 pub(crate) async fn ids_for_update<S: Stored>(
-    txn: &DatabaseTransaction,
+    txn: &Transaction,
     tenant: TenantId,
     condition: impl IntoCondition,
 ) -> Result<Vec<Uuid>> {

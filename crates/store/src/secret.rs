@@ -43,6 +43,7 @@ impl<C: ConnectionTrait> Session<C> {
         let select = secret::of(tenant)
             .filter(secret::Column::DataKeyId.ne(data_key))
             .order_by_asc(secret::Column::OwnerId)
+            .order_by_asc(secret::Column::Name)
             .limit(limit);
         let rows = select.all(&self.conn).await.map_err(error::from_db)?;
         rows.into_iter().map(SecretRow::try_from).collect()

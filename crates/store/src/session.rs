@@ -1,15 +1,14 @@
 //! The store and its sessions: how a use case gets at rows.
 
 use jackfield_domain::{Error, Result, TenantId};
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, Statement,
-    TransactionOptions, TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionOptions, TransactionTrait};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::backend::{self, Database, PoolSettings};
+use crate::backend::{self, Database, Opened, PoolSettings};
+use crate::group::Groups;
 use crate::stamps::{Stamps, Touched};
+use crate::transaction::Transaction;
 use crate::{error, migration};
 
 /// The database of a deployment.
@@ -19,6 +18,8 @@ pub struct Store {
     /// On SQLite a pool of one connection, so that writers queue here and not on the file lock; on PostgreSQL the same
     /// pool as `reader`.
     pub(crate) writer: DatabaseConnection,
+    /// On SQLite, how writers come by that connection.
+    pub(crate) groups: Option<Groups>,
     stamps: Stamps,
     /// Commits under way.
     commits: TaskTracker,
@@ -40,7 +41,7 @@ struct Change {
 pub type Reader = Session<DatabaseConnection>;
 
 /// Access within a write transaction. Dropping it rolls back.
-pub type Writer = Session<DatabaseTransaction>;
+pub type Writer = Session<Transaction>;
 
 /// Any number that nobody else takes as an advisory lock: "jackfon" in ASCII.
 const ALONE_LOCK: i64 = 0x006a_6163_6b66_6f6e;
@@ -73,15 +74,16 @@ pub enum StoreError {
 // === impl Store ===
 
 impl Store {
-    /// Over connections that are open.
-    pub(crate) fn over(reader: DatabaseConnection, writer: DatabaseConnection) -> Self {
-        Store { reader, writer, stamps: Stamps::new(), commits: TaskTracker::new() }
-    }
-
     /// Opens the database without changing its schema.
     pub async fn connect(database: &Database, settings: PoolSettings) -> Result<Self, StoreError> {
-        let (reader, writer) = backend::open(database, settings).await?;
-        Ok(Store::over(reader, writer))
+        let Opened { reader, writer, guard } = backend::open(database, settings).await?;
+        let groups = guard.map(|guard| Groups::new(writer.clone(), guard, settings.acquire_timeout));
+        Ok(Store { reader, writer, groups, stamps: Stamps::new(), commits: TaskTracker::new() })
+    }
+
+    /// A store to look at, over a connection that cannot write.
+    pub(crate) fn read_only(conn: DatabaseConnection) -> Self {
+        Store { reader: conn.clone(), writer: conn, groups: None, stamps: Stamps::new(), commits: TaskTracker::new() }
     }
 
     /// Brings the schema up to date, under a lock that lets one process at a time do so. Returns the newest migration.
@@ -99,14 +101,30 @@ impl Store {
         Session { conn: self.reader.clone(), change: None }
     }
 
-    /// Begins a write transaction. On SQLite it is immediate: a transaction that reads first and writes later would fail
-    /// at once when another wrote in between, and no busy timeout helps against that.
+    /// Begins a write transaction. On SQLite it may be one of several that are committed as one: what is written or read
+    /// here must not be told to anybody before [`Writer::commit`] or [`Writer::rollback`] has returned.
     pub async fn write(&self) -> Result<Writer> {
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..Default::default()
+        self.begin(false).await
+    }
+
+    /// Begins a write transaction that takes long, and that on SQLite nobody else should have to wait for: it shares its
+    /// commit with no other. Its statements may run longer than those of usual calls.
+    pub async fn write_long(&self) -> Result<Writer> {
+        let txn = self.begin(true).await?;
+        if txn.conn.get_database_backend() == DbBackend::Postgres {
+            txn.run("SET LOCAL statement_timeout = '60s'").await?;
+        }
+        Ok(txn)
+    }
+
+    async fn begin(&self, alone: bool) -> Result<Writer> {
+        let conn = match &self.groups {
+            Some(groups) => groups.turn(alone).await?,
+            None => {
+                let txn = self.writer.begin_with_options(TransactionOptions::default()).await;
+                Transaction::own(txn.map_err(error::from_db)?)
+            }
         };
-        let conn = self.writer.begin_with_options(options).await.map_err(error::from_db)?;
         let change = Change { touched: self.stamps.touched(), commits: self.commits.clone() };
         Ok(Session { conn, change: Some(change) })
     }
@@ -144,6 +162,9 @@ impl Store {
     pub async fn close(self) {
         self.commits.close();
         self.commits.wait().await;
+        if let Some(groups) = &self.groups {
+            groups.close().await;
+        }
         let _ = self.writer.close().await;
         let _ = self.reader.close().await;
     }
@@ -158,20 +179,16 @@ impl Store {
 impl Writer {
     /// Waits until no other transaction that called this is open, in any replica: for what a deployment does once.
     pub async fn alone(&self) -> Result<()> {
-        let backend = self.conn.get_database_backend();
-        if backend == DbBackend::Postgres {
-            let lock = Statement::from_string(backend, format!("SELECT pg_advisory_xact_lock({ALONE_LOCK})"));
-            self.conn.execute_raw(lock).await.map_err(error::from_db)?;
+        if self.conn.get_database_backend() == DbBackend::Postgres {
+            self.run(&format!("SELECT pg_advisory_xact_lock({ALONE_LOCK})")).await?;
         }
         Ok(())
     }
 
-    /// Lets statements of this transaction run longer than those of usual calls: for deletes that take much with them.
-    pub async fn long(&self) -> Result<()> {
-        let backend = self.conn.get_database_backend();
-        if backend == DbBackend::Postgres {
-            let longer = Statement::from_string(backend, "SET LOCAL statement_timeout = '60s'");
-            self.conn.execute_raw(longer).await.map_err(error::from_db)?;
+    /// Gives way to other changes: waits for none of them for long enough to be taken for a deadlock (1 s), and fails first.
+    pub async fn give_way(&self) -> Result<()> {
+        if self.conn.get_database_backend() == DbBackend::Postgres {
+            self.run("SET LOCAL lock_timeout = '200ms'").await?;
         }
         Ok(())
     }
@@ -180,10 +197,10 @@ impl Writer {
     /// left in the middle would otherwise leave a commit that may happen at any time.
     pub async fn commit(self) -> Result<()> {
         let Session { conn, change } = self;
-        let Some(Change { touched, commits }) = change else { return conn.commit().await.map_err(error::from_db) };
+        let Some(Change { touched, commits }) = change else { return conn.commit().await };
         let committing = touched.commit();
         let commit = commits.spawn(async move {
-            let done = conn.commit().await.map_err(error::from_db);
+            let done = conn.commit().await;
             drop(committing);
             done
         });
@@ -212,8 +229,13 @@ impl Writer {
         }
     }
 
-    /// Undoes everything that was written here.
+    /// Undoes everything that was written here, and waits until what was read here is durable.
     pub async fn rollback(self) -> Result<()> {
-        self.conn.rollback().await.map_err(error::from_db)
+        self.conn.rollback().await
+    }
+
+    async fn run(&self, sql: &str) -> Result<()> {
+        let statement = Statement::from_string(self.conn.get_database_backend(), sql);
+        self.conn.execute_raw(statement).await.map(|_| ()).map_err(error::from_db)
     }
 }

@@ -12,8 +12,10 @@ use jackfield_domain::reference::Ref;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{Resource, Result, TenantId};
-use sea_orm::sea_query::Condition;
-use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter};
+use sea_orm::sea_query::{Condition, LockType};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect,
+};
 use uuid::Uuid;
 
 use crate::entity::tenant::{ActiveModel, Column, Entity};
@@ -22,7 +24,7 @@ use crate::error;
 use crate::filter::FieldSql;
 use crate::page::{self, Page, PageQuery, Scope};
 use crate::row::{self, RowTexts, Stored};
-use crate::session::{Session, Writer};
+use crate::session::{Reader, Session, Writer};
 
 impl<C: ConnectionTrait> Session<C> {
     pub async fn tenant_fetch(&self, id: TenantId) -> Result<Option<Tenant>> {
@@ -46,10 +48,6 @@ impl<C: ConnectionTrait> Session<C> {
     }
 
     /// A page of all tenants; the tenant of the query does not matter.
-    pub async fn tenant_page(&self, query: &PageQuery<'_>) -> Result<Page<Tenant>> {
-        page::page(&self.conn, query).await
-    }
-
     pub async fn tenants_count(&self) -> Result<u64> {
         #[expect(clippy::disallowed_methods, reason = "a count of tenants has no tenant")]
         Entity::find().count(&self.conn).await.map_err(error::from_db)
@@ -71,7 +69,25 @@ impl<C: ConnectionTrait> Session<C> {
     }
 }
 
+impl Reader {
+    pub async fn tenant_page(&self, query: &PageQuery<'_>) -> Result<Page<Tenant>> {
+        page::page(&self.conn, query).await
+    }
+}
+
 impl Writer {
+    /// Keeps a tenant from being deleted until the transaction ends; says whether it is there. What every change of its rows
+    /// begins with: all lock from the top down, tenant, connector, connection, link, credential, configuration. On SQLite
+    /// there is one writer, and it is not looked.
+    pub async fn tenant_hold(&self, id: TenantId) -> Result<bool> {
+        if self.conn.get_database_backend() == DbBackend::Sqlite {
+            return Ok(true);
+        }
+        let select = row::of::<Tenant>(id).lock(LockType::KeyShare).select_only().column(Column::Id);
+        let found = select.into_tuple::<Uuid>().one(&self.conn).await.map_err(error::from_db)?;
+        Ok(found.is_some())
+    }
+
     pub async fn tenant_fetch_for_update(&self, id: TenantId) -> Result<Option<Tenant>> {
         row::fetch_for_update(&self.conn, id, Condition::all()).await
     }
@@ -84,6 +100,8 @@ impl Writer {
     /// nobody who could read them.
     pub async fn tenant_delete(&self, id: TenantId) -> Result<()> {
         let all = Condition::all;
+        // The tenant is locked, and so is every change under it out of the way; only the re-wrap does not ask for it.
+        self.data_keys_lock(id).await?;
         row::delete_many::<Configuration>(self, id, all()).await?;
         row::delete_many::<Credential>(self, id, all()).await?;
         row::delete_many::<Connection>(self, id, all()).await?;
@@ -114,6 +132,7 @@ impl Stored for Tenant {
     const SEARCH_TEXT: Column = Column::SearchText;
     const FOLDED: Column = Column::Folded;
     const VERSION: Column = Column::Version;
+    const UNIQUE: &'static [&'static str] = &["id", "name"];
     const ACROSS_TENANTS: bool = true;
 
     fn id(&self) -> Uuid {

@@ -7,14 +7,29 @@ use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::Credential;
 use jackfield_domain::key::Key;
+use jackfield_domain::page::RowKey;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{Error, Resource, Result};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, QueryResult, Statement};
 
+use crate::group::Groups;
 use crate::page::PageQuery;
 use crate::session::Store;
-use crate::{error, page};
+use crate::{error, page, search};
+
+/// A statement that a page takes.
+#[derive(Clone, Debug)]
+pub enum PageStep {
+    /// The page of a list without filter.
+    Page,
+    /// A page of a filtered list that goes up to a key.
+    Window(RowKey),
+    /// What finds the key that so many rows go up to.
+    WindowEnd(u64),
+    /// A page of a filtered list by the index of words.
+    Words,
+}
 
 /// The tables, for rows that are written or read beside the store.
 pub mod entity {
@@ -45,24 +60,40 @@ impl Store {
         run(&self.writer, sql).await
     }
 
+    /// How many transactions were committed on SQLite, and for how many writers.
+    pub fn group_counts(&self) -> (u64, u64) {
+        self.groups.as_ref().map(Groups::counts).unwrap_or_default()
+    }
+
+    /// How many writers wait for their turn on SQLite.
+    pub fn writers_waiting(&self) -> usize {
+        self.groups.as_ref().map(Groups::waiting).unwrap_or_default()
+    }
+
     /// How the database reads a page of a list, for tests that prove the use of an index.
-    pub async fn explain_page(&self, resource: Resource, query: &PageQuery<'_>) -> Result<String> {
+    pub async fn explain_page(&self, resource: Resource, query: &PageQuery<'_>, step: &PageStep) -> Result<String> {
         let backend = self.reader.get_database_backend();
         let sql = match resource {
-            Resource::Configuration => page::sql::<Configuration>(backend, query),
-            Resource::Connection => page::sql::<Connection>(backend, query),
-            Resource::Connector => page::sql::<Connector>(backend, query),
-            Resource::Credential => page::sql::<Credential>(backend, query),
-            Resource::Key => page::sql::<Key>(backend, query),
-            Resource::Tenant => page::sql::<Tenant>(backend, query),
-            Resource::UserConnector => page::sql::<UserConnector>(backend, query),
+            Resource::Configuration => page::sql::<Configuration>(backend, query, step),
+            Resource::Connection => page::sql::<Connection>(backend, query, step),
+            Resource::Connector => page::sql::<Connector>(backend, query, step),
+            Resource::Credential => page::sql::<Credential>(backend, query, step),
+            Resource::Key => page::sql::<Key>(backend, query, step),
+            Resource::Tenant => page::sql::<Tenant>(backend, query, step),
+            Resource::UserConnector => page::sql::<UserConnector>(backend, query, step),
             Resource::Rewrap => return Err(Error::internal("re-wraps are not listed")),
         };
+        let sql = sql.ok_or_else(|| Error::internal("the index knows nothing of this filter"))?;
         let (explain, column) = match backend {
             DbBackend::Sqlite => (format!("EXPLAIN QUERY PLAN {sql}"), "detail"),
             _ => (format!("EXPLAIN {sql}"), "QUERY PLAN"),
         };
-        let rows = self.reader.query_all_raw(Statement::from_string(backend, explain)).await.map_err(error::from_db)?;
+        let explain = Statement::from_string(backend, explain);
+        let rows = match (backend, step) {
+            (DbBackend::Postgres, PageStep::Words) => search::begin(&self.reader).await?.query_all_raw(explain).await,
+            _ => self.reader.query_all_raw(explain).await,
+        };
+        let rows = rows.map_err(error::from_db)?;
         let lines = rows.iter().map(|row| row.try_get::<String>("", column).map_err(error::from_db));
         Ok(lines.collect::<Result<Vec<_>>>()?.join("\n"))
     }

@@ -1,14 +1,13 @@
 //! Links between users and connectors as rows. How a link stands is worked out when it is read: it follows from its
 //! connector and its credentials, and a copy of it could be stale.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::CredentialStatus;
 use jackfield_domain::error::Taken;
 use jackfield_domain::meta::Meta;
 use jackfield_domain::page::{OrderBy, OrderValue};
-use jackfield_domain::text::UserId;
+use jackfield_domain::text::{Name, UserId};
 use jackfield_domain::user_connector::{UserConnector, UserConnectorState};
 use jackfield_domain::{ConnectorId, Resource, Result, TenantId, Timestamp, UserConnectorId};
 use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, OnConflict, Query};
@@ -20,8 +19,8 @@ use crate::entity::{connector, credential};
 use crate::filter::{FieldSql, FilterContext};
 use crate::page::{self, Page, PageQuery, Scope};
 use crate::row::{self, RowTexts, Stored};
-use crate::session::{Session, Writer};
-use crate::{credential as credentials, error};
+use crate::session::{Reader, Session, Writer};
+use crate::{credential as credentials, error, filter};
 
 impl<C: ConnectionTrait> Session<C> {
     pub async fn user_connector_fetch(
@@ -45,12 +44,6 @@ impl<C: ConnectionTrait> Session<C> {
         self.user_connector_with_state(tenant, link, now).await
     }
 
-    pub async fn user_connector_page(&self, query: &PageQuery<'_>) -> Result<Page<UserConnector>> {
-        let mut page = page::page(&self.conn, query).await?;
-        self.user_connectors_complete(query.tenant, &mut page.items, query.now).await?;
-        Ok(page)
-    }
-
     async fn user_connector_with_state(
         &self,
         tenant: TenantId,
@@ -72,15 +65,18 @@ impl<C: ConnectionTrait> Session<C> {
         if links.is_empty() {
             return Ok(());
         }
+        let mentioned: BTreeSet<Uuid> = links.iter().map(|link| link.connector.0).collect();
+        let doc = Expr::col((connector::Entity, connector::Column::Doc));
         let connectors = connector::of(tenant)
-            .filter(connector::Column::Id.is_in(links.iter().map(|link| link.connector.0)))
+            .filter(connector::Column::Id.is_in(mentioned))
             .select_only()
-            .column(connector::Column::Doc)
-            .into_tuple::<String>();
+            .column(connector::Column::Id)
+            .column(connector::Column::Enabled)
+            .expr_as(filter::member(doc, "name", self.conn.get_database_backend()), "name")
+            .into_tuple::<(Uuid, bool, String)>();
         let connectors = connectors.all(&self.conn).await.map_err(error::from_db)?;
-        let connectors: Result<HashMap<Uuid, Connector>> =
-            connectors.iter().map(|doc| row::from_doc::<Connector>(doc).map(|found| (found.id.0, found))).collect();
-        let connectors = connectors?;
+        let connectors: HashMap<Uuid, (bool, Name)> =
+            connectors.into_iter().map(|(id, enabled, name)| (id, (enabled, Name::stored(name)))).collect();
 
         let valid = CaseStatement::new().case(valid_now(now), 1).finally(0);
         let counts = credential::of(tenant)
@@ -98,18 +94,26 @@ impl<C: ConnectionTrait> Session<C> {
         for link in links {
             let (credentials, valid) = counts.get(&link.id.0).copied().unwrap_or_default();
             let connector = connectors.get(&link.connector.0);
-            if let Some(connector) = connector {
-                link.connector_name.clone_from(&connector.name);
+            if let Some((_, name)) = connector {
+                link.connector_name.clone_from(name);
             }
             link.credential_count = u64::try_from(credentials).unwrap_or_default();
             link.state = match (connector, credentials, valid) {
-                (Some(connector), _, _) if !connector.enabled => UserConnectorState::Disabled,
+                (Some((false, _)), _, _) => UserConnectorState::Disabled,
                 (_, 0, _) => UserConnectorState::Attached,
                 (_, _, 0) => UserConnectorState::NeedsReauth,
                 _ => UserConnectorState::Authenticated,
             };
         }
         Ok(())
+    }
+}
+
+impl Reader {
+    pub async fn user_connector_page(&self, query: &PageQuery<'_>) -> Result<Page<UserConnector>> {
+        let mut page = page::page(&self.conn, query).await?;
+        self.user_connectors_complete(query.tenant, &mut page.items, query.now).await?;
+        Ok(page)
     }
 }
 
@@ -122,6 +126,17 @@ impl Writer {
         let inserted =
             inserted.map_err(|error| error::from_write(error, Resource::UserConnector, |what| link.taken(what)))?;
         Ok(inserted == 1)
+    }
+
+    /// Locks the link of a pair until the transaction ends.
+    pub async fn user_connector_lock_pair(
+        &self,
+        tenant: TenantId,
+        user_id: &UserId,
+        connector: ConnectorId,
+    ) -> Result<Option<UserConnectorId>> {
+        let link: Option<UserConnector> = row::fetch_for_update(&self.conn, tenant, pair(user_id, connector)).await?;
+        Ok(link.map(|link| link.id))
     }
 
     /// Locks a link until the transaction ends.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use jackfield_api::v1;
-use jackfield_domain::{Clock, Resource, TenantId, Timestamp};
+use jackfield_domain::{Clock, Resource, SystemClock, TenantId, Timestamp};
 use jackfield_testkit::store::{DataKeyRow, RewrapRow, RewrapState, Store};
 use jackfield_testkit::{Client, ManualClock, TestServer, expect_status, fixture, on_both};
 use tokio::time::{Instant, sleep};
@@ -279,12 +279,36 @@ on_both! {
         assert_ne!(started.id, row.id.to_string());
         let ended = end(&operator).await;
         assert_eq!((&ended.id, ended.state()), (&started.id, v1::RewrapState::Done));
+        let states = "select state from rewrap where end_time is not null order by id";
+        assert_eq!(server.sql(states).await, ["FAILED", "DONE"], "the former one does not stay RUNNING");
         // A repeat tells how it stood then, and starts nothing.
         let repeat = operator.admin().rewrap_secrets(request.clone()).await.unwrap().into_inner().status.unwrap();
         assert_eq!(repeat, started);
         assert_eq!(status(&operator).await, ended);
         let other = v1::RewrapSecretsRequest { reseal: true, ..request };
         expect_status(operator.admin().rewrap_secrets(other).await, Code::FailedPrecondition, "REQUEST_ID_CONFLICT");
+        store.close().await;
+    }
+
+    /// What a worker writes it writes only if nobody else has given a sign of life since its own.
+    async fn of_two_workers_one_goes_on(server) {
+        let store = server.store().await;
+        let row = running("of another replica", true, SystemClock.now());
+        insert(&store, &row).await;
+        let advance = async |done: i64, beat: Timestamp, last: Timestamp, state: RewrapState| {
+            let row = RewrapRow { data_keys_done: done, heartbeat_time: beat, state, ..row.clone() };
+            let txn = store.write().await.unwrap();
+            let advanced = txn.rewrap_advance(&row, last).await.unwrap();
+            txn.commit().await.unwrap();
+            advanced
+        };
+        let (first, second, third) = (row.heartbeat_time, row.heartbeat_time.plus_micros(1), row.heartbeat_time.plus_micros(2));
+        assert!(advance(2, second, first, RewrapState::Running).await, "the one that takes over");
+        assert!(!advance(9, third, first, RewrapState::Running).await, "the one that was taken over");
+        let found = store.read().rewrap_fetch().await.unwrap().unwrap();
+        assert_eq!((found.data_keys_done, found.heartbeat_time), (2, second));
+        assert!(advance(3, third, second, RewrapState::Done).await);
+        assert!(!advance(9, third, third, RewrapState::Running).await, "ended");
         store.close().await;
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures::future::join_all;
 use jackfield_api::v1;
-use jackfield_testkit::{Refusal, expect_status, fixture, on_both};
+use jackfield_testkit::{expect_status, fixture, on_both};
 use tonic::Code;
 
 use super::{created, found};
@@ -51,23 +51,13 @@ on_both! {
             let remove = async {
                 let reference = credential.clone();
                 let request = v1::DeleteCredentialRequest { reference, ..Default::default() };
-                // The database may ask for another try when the two meet; nothing is half done then.
-                loop {
-                    match client.credentials().delete_credential(request.clone()).await {
-                        Ok(answer) => return answer.into_inner(),
-                        Err(status) => drop(Refusal::check(status, Code::Unavailable, "STORE_UNAVAILABLE")),
-                    }
-                }
+                client.credentials().delete_credential(request).await.unwrap().into_inner()
             };
             let (created, deleted) = tokio::join!(creates, remove);
             let made = created.iter().filter(|result| result.is_ok()).count();
             assert_eq!(deleted.configurations_deleted, i64::try_from(made).unwrap() + 1, "round {round}");
             for result in created.into_iter().filter(Result::is_err) {
-                let status = result.unwrap_err();
-                match status.code() {
-                    Code::NotFound => drop(Refusal::check(status, Code::NotFound, "CREDENTIAL_NOT_FOUND")),
-                    _ => drop(Refusal::check(status, Code::Unavailable, "STORE_UNAVAILABLE")),
-                }
+                expect_status(result, Code::NotFound, "CREDENTIAL_NOT_FOUND");
             }
             assert_eq!(server.sql("select count(*) from configuration").await, ["0"]);
         }

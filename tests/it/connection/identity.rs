@@ -149,7 +149,7 @@ on_both! {
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let first = create(&alpha, a_small_one("Sign in")).await;
-        let second = update(&alpha, &first.id, ["trust_identity_user_id"], a_small_one("x")).await.unwrap();
+        let second = update(&alpha, &first.id, ["name"], a_small_one("x")).await.unwrap();
         let update = |etag: &str| v1::UpdateConnectionRequest {
             reference: first.id.clone(),
             connection: Some(a_small_one("renamed")),

@@ -38,7 +38,7 @@ on_both! {
             let orders = orders(list);
             for scan in 0.. {
                 let order_by = &orders[scan % orders.len()];
-                cuts += scan_with_cuts(list, &client, order_by, &staying, &mut numbers).await;
+                cuts += scan_with_cuts(list, &client, "", order_by, &staying, &mut numbers).await;
                 if cuts >= CUTS && scan >= orders.len() && changes.load(Ordering::Relaxed) >= CHANGES {
                     break;
                 }
@@ -52,9 +52,10 @@ on_both! {
 }
 
 /// Reads a whole list, dropping the stream now and then, sometimes with a page that was not looked at. Says how often.
-async fn scan_with_cuts(
+pub(super) async fn scan_with_cuts(
     list: List,
     client: &Client,
+    filter: &str,
     order_by: &str,
     staying: &HashSet<String>,
     numbers: &mut Numbers,
@@ -63,7 +64,7 @@ async fn scan_with_cuts(
     let mut token = String::new();
     let mut cuts = 0;
     'streams: loop {
-        let ask = Ask { page_size: numbers.below(12) as i32 + 1, page_token: token.clone(), ..Ask::default() };
+        let ask = Ask { page_size: numbers.below(12) as i32 + 1, page_token: token.clone(), ..Ask::filter(filter) };
         let mut pages = list.open(client, &Ask { order_by: order_by.to_owned(), ..ask }).await.unwrap();
         let whole_pages = numbers.below(4);
         for _ in 0..whole_pages {
@@ -95,7 +96,7 @@ async fn scan_with_cuts(
 }
 
 /// Adds and removes connectors, each with a link, all over the orders of their lists, and leaves none behind.
-async fn churn(client: Client, mut numbers: Numbers, ended: Arc<AtomicBool>, changes: Arc<AtomicUsize>) {
+pub(super) async fn churn(client: Client, mut numbers: Numbers, ended: Arc<AtomicBool>, changes: Arc<AtomicUsize>) {
     let mut passing = VecDeque::new();
     while !ended.load(Ordering::Relaxed) || !passing.is_empty() {
         let full = passing.len() >= PASSING || ended.load(Ordering::Relaxed);
@@ -124,7 +125,7 @@ fn ids(rows: &[Row]) -> Vec<String> {
 }
 
 /// Numbers without a pattern, the same ones in every run (SplitMix64).
-struct Numbers(u64);
+pub(super) struct Numbers(pub(super) u64);
 
 impl Numbers {
     fn next(&mut self) -> u64 {

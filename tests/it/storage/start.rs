@@ -29,12 +29,47 @@ async fn refused(server: &mut TestServer) -> String {
     error
 }
 
+mod an_account_that_may_not_create_extensions_is_told_what_to_do {
+    use std::time::Duration;
+
+    use jackfield_testkit::postgres::fresh_database;
+    use jackfield_testkit::store::{Database, PoolSettings, Store, StoreError};
+    use uuid::Uuid;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn postgres() {
+        let database = fresh_database();
+        let role = format!("plain_{}", Uuid::now_v7().simple());
+        database.run(&format!("create role {role} login password 'plain'"));
+        database.run(&format!("grant create on schema public to {role}"));
+        let url = database.url();
+        let (_, address) = url.split_once('@').unwrap();
+        let url = Database::Postgres(format!("postgres://{role}:plain@{address}"));
+        let settings = PoolSettings { max_connections: 2, acquire_timeout: Duration::from_secs(10) };
+
+        let store = Store::connect(&url, settings).await.unwrap();
+        for extension in ["pg_trgm", "btree_gin"] {
+            let Err(StoreError::Migration(reason)) = store.migrate().await else {
+                panic!("it does not need {extension}")
+            };
+            for part in [format!("the extension {extension} "), format!("`CREATE EXTENSION {extension}`")] {
+                assert!(reason.contains(&part), "{reason}");
+            }
+            database.run(&format!("create extension {extension}"));
+        }
+        store.migrate().await.unwrap();
+        store.close().await;
+        database.run(&format!("drop owned by {role} cascade"));
+        database.run(&format!("drop role {role}"));
+    }
+}
+
 on_both! {
     /// On SQLite it is the same file in several servers: they wait for one another's writes.
     async fn several_servers_start_at_once_on_an_empty_database(backend: Backend) {
         let servers = TestServer::start_at_once(backend, 4).await;
         let counts = counts(&servers[0]).await;
-        assert_eq!((counts["tenant"], counts["seaql_migrations"]), (3, 3), "default, alpha, beta");
+        assert_eq!((counts["tenant"], counts["seaql_migrations"]), (3, 4), "default, alpha, beta");
         assert_eq!(counts["data_key"], 4, "of the system and of each tenant");
 
         let mut expected = Vec::new();

@@ -101,7 +101,13 @@ impl StreamPolicy {
                 memory = timeout_at(total, self.memory.room(pager.tenant())) => memory,
             };
             let Ok(Some(mut memory)) = memory else { return Err(Error::DeadlineExceeded) };
-            let page = timeout_at(total, pager.next()).await.map_err(|_| Error::DeadlineExceeded)??;
+            // A page of a filtered list may take many statements: none is begun for nobody.
+            let page = tokio::select! {
+                biased;
+                () = self.drain.cancelled() => return Err(Error::ServerUnavailable { retry_after: RETRY_AFTER }),
+                () = sender.closed() => return Ok(()),
+                page = timeout_at(total, pager.next()) => page.map_err(|_| Error::DeadlineExceeded)??,
+            };
             match page {
                 Some(page) => {
                     let page = render(page);

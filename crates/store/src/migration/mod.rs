@@ -4,6 +4,7 @@
 mod m0001_tenants;
 mod m0002_resources;
 mod m0003_operations;
+mod m0004_search;
 
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait,
@@ -17,7 +18,12 @@ pub(crate) struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_tenants::Step), Box::new(m0002_resources::Step), Box::new(m0003_operations::Step)]
+        vec![
+            Box::new(m0001_tenants::Step),
+            Box::new(m0002_resources::Step),
+            Box::new(m0003_operations::Step),
+            Box::new(m0004_search::Step),
+        ]
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use jackfield_server::backend::{Backend, RouteContext};
 use jackfield_server::config::Config;
 use jackfield_server::health::{HealthService, HealthState};
+use jackfield_server::metrics::Metrics;
+use jackfield_server::telemetry::Meters;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +23,9 @@ pub(super) async fn serve(config: Config, backend: Arc<dyn Backend>) -> Result<(
     let authority = Certificate::from_pem(std::fs::read(files.client_ca)?);
     let listener = TcpListener::bind(config.listen_address().ok_or("no address")?).await?;
     let drain = CancellationToken::new();
+    let metrics = Metrics::new(&Meters::new(&config.telemetry)?.meter());
     let context = RouteContext {
+        metrics,
         streams: Arc::new(Semaphore::new(config.streams.max_open as usize)),
         config: Arc::new(config),
         drain: drain.clone(),

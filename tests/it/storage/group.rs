@@ -1,0 +1,298 @@
+//! Writers that share a transaction on SQLite. What they promise to their callers holds on PostgreSQL, too.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::future::join_all;
+use jackfield_domain::meta::Meta;
+use jackfield_domain::tenant::Tenant;
+use jackfield_domain::text::TenantName;
+use jackfield_domain::{Clock as _, Result, SystemClock, TenantId};
+use jackfield_testkit::store::{Claim, RequestKey, Store, Writer};
+use jackfield_testkit::{Backend, TestServer, on_both};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use super::{counts, create_connector, names_of_connectors};
+
+fn tenant(name: &str, filler: usize) -> Tenant {
+    Tenant {
+        id: TenantId::generate(),
+        name: TenantName::parse("name", name).unwrap(),
+        display_name: "x".repeat(filler),
+        meta: Meta::new(SystemClock.now()),
+    }
+}
+
+async fn insert(txn: &Writer, name: &str) {
+    txn.tenant_insert(&tenant(name, 0)).await.unwrap();
+}
+
+async fn is_there(store: &Store, name: &str) -> bool {
+    store.read().tenant_fetch_by_name(name).await.unwrap().is_some()
+}
+
+/// A writer in a task of its own that waits for its turn, adds a row and commits.
+fn writer(store: &Store, name: &'static str) -> JoinHandle<Result<()>> {
+    let store = store.clone();
+    tokio::spawn(async move {
+        let txn = store.write().await?;
+        txn.tenant_insert(&tenant(name, 0)).await?;
+        txn.commit().await
+    })
+}
+
+/// Waits until so many wait for their turn behind the one that has it.
+async fn waiting(store: &Store, writers: usize) {
+    while store.writers_waiting() < writers {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Begins a writer that has its turn, and one that waits for it; then lets the first commit. It waits now until the second is
+/// done, whose turn it is.
+async fn first_and_second(store: &Store) -> (JoinHandle<Result<()>>, Writer) {
+    let first = store.write().await.unwrap();
+    insert(&first, "first").await;
+    let second = {
+        let store = store.clone();
+        tokio::spawn(async move { store.write().await.unwrap() })
+    };
+    waiting(store, 1).await;
+    let first = tokio::spawn(first.commit());
+    (first, second.await.unwrap())
+}
+
+on_both! {
+    async fn what_was_answered_of_many_at_once_is_there(server) {
+        let mut server = server;
+        let creates = (0..64).map(|number| {
+            let server = &server;
+            async move {
+                let name = format!("c{number}");
+                create_connector(server, "alpha", &name).await.map(|_| name)
+            }
+        });
+        let answered: BTreeSet<String> = join_all(creates).await.into_iter().map(Result::unwrap).collect();
+        server.crash();
+        server.restart().await;
+        let names: BTreeSet<String> = names_of_connectors(&server, "alpha").await.into_iter().collect();
+        assert_eq!(names, answered);
+    }
+
+    /// The second waits for the first, in its group or at its row, and what it is told is durable.
+    async fn a_repeat_at_the_same_time_finds_the_answer_of_the_first(server) {
+        let store = server.store().await;
+        let (tenant, request_id, now) = (TenantId::generate(), Uuid::now_v7(), SystemClock.now());
+        let key = RequestKey { tenant, principal: "somebody", method: "Create", request_id };
+        let claim = async |txn: &Writer| txn.request_claim(key, b"same", now, now.plus_micros(1_000_000)).await.unwrap();
+        let first = store.write().await.unwrap();
+        assert!(matches!(claim(&first).await, Claim::Fresh));
+        first.request_answer(key, "the answer".to_owned()).await.unwrap();
+        let second = async {
+            let txn = store.write().await.unwrap();
+            let Claim::Done { fingerprint, answer } = claim(&txn).await else { panic!("carried out twice") };
+            assert_eq!((&*fingerprint, &*answer), (&b"same"[..], "the answer"));
+            txn.rollback().await.unwrap();
+            assert_eq!(server.sql("select count(*) from idempotency").await, ["1"]);
+        };
+        let (first, ()) = tokio::join!(first.commit(), second);
+        first.unwrap();
+
+        // Its time has passed: it is carried out anew, and forgotten a batch at a time.
+        let later = now.plus_micros(1_000_000);
+        let txn = store.write().await.unwrap();
+        assert_eq!(txn.requests_purge(now, 10).await.unwrap(), 0);
+        let again = txn.request_claim(key, b"other", later, later.plus_micros(1)).await.unwrap();
+        assert!(matches!(again, Claim::Fresh));
+        for _ in 0..3 {
+            let key = RequestKey { request_id: Uuid::now_v7(), ..key };
+            assert!(matches!(txn.request_claim(key, b"", now, later).await.unwrap(), Claim::Fresh));
+        }
+        txn.commit().await.unwrap();
+        let txn = store.write_long().await.unwrap();
+        assert_eq!(txn.requests_purge(later, 2).await.unwrap(), 2);
+        assert_eq!(txn.requests_purge(later, 2).await.unwrap(), 1, "the one that was renewed stays");
+        txn.commit().await.unwrap();
+        assert_eq!(server.sql("select count(*) from idempotency").await, ["1"]);
+        store.close().await;
+    }
+
+    /// Every third fails at a taken name, every third changes its mind, and every third is left by its caller.
+    async fn a_writer_that_fails_or_leaves_disturbs_no_other(server) {
+        let store = server.store().await;
+        let txn = store.write().await.unwrap();
+        insert(&txn, "taken").await;
+        txn.commit().await.unwrap();
+        let all = join_all((0..60).map(|number| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let txn = store.write().await.unwrap();
+                let name = format!("t{number}");
+                insert(&txn, &name).await;
+                match number % 6 {
+                    0 => {
+                        let error = txn.tenant_insert(&tenant("taken", 0)).await.unwrap_err();
+                        assert_eq!(error.reason(), "NAME_TAKEN");
+                        drop(txn);
+                    }
+                    1 => txn.rollback().await.unwrap(),
+                    2 => {
+                        // Left in the middle of a statement.
+                        let more = tenant(&format!("{name}-more"), 0);
+                        let insert = txn.tenant_insert(&more);
+                        let _ = tokio::time::timeout(Duration::ZERO, insert).await;
+                        drop(txn);
+                    }
+                    _ => {
+                        txn.commit().await.unwrap();
+                        return Some(name);
+                    }
+                }
+                None
+            })
+        }))
+        .await;
+        let kept: BTreeSet<String> = all.into_iter().filter_map(Result::unwrap).collect();
+        assert_eq!(kept.len(), 30);
+        let there = server.sql("select name_key from tenant where name_key like 't%' and name_key <> 'taken'").await;
+        assert_eq!(there.into_iter().collect::<BTreeSet<_>>(), kept);
+        store.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_wait_are_committed_as_one_and_a_lone_writer_at_once() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let store = server.store().await;
+    for number in 0..5 {
+        let txn = store.write().await.unwrap();
+        insert(&txn, &format!("lone{number}")).await;
+        txn.commit().await.unwrap();
+    }
+    assert_eq!(store.group_counts(), (5, 5));
+
+    let first = store.write().await.unwrap();
+    insert(&first, "first").await;
+    let others: Vec<_> = ["a", "b", "c", "d"].map(|name| writer(&store, name)).into();
+    waiting(&store, 4).await;
+    first.commit().await.unwrap();
+    for other in others {
+        other.await.unwrap().unwrap();
+    }
+    assert_eq!(store.group_counts(), (6, 10));
+
+    // Who wants to be alone is so, and those behind begin anew.
+    let first = store.write().await.unwrap();
+    insert(&first, "second").await;
+    let long = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let txn = store.write_long().await?;
+            insert(&txn, "long").await;
+            txn.commit().await
+        })
+    };
+    waiting(&store, 1).await;
+    let last = writer(&store, "last");
+    waiting(&store, 2).await;
+    first.commit().await.unwrap();
+    long.await.unwrap().unwrap();
+    last.await.unwrap().unwrap();
+    assert_eq!(store.group_counts(), (9, 13));
+    store.close().await;
+}
+
+/// Not even that nothing was changed: it may rest on what another member wrote.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_answered_before_the_group_is_durable() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let store = server.store().await;
+    let (first, second) = first_and_second(&store).await;
+    assert!(second.tenant_fetch_by_name("first").await.unwrap().is_some(), "members see what was written before them");
+    let third = {
+        let store = store.clone();
+        tokio::spawn(async move { store.write().await.unwrap() })
+    };
+    waiting(&store, 1).await;
+    let second = tokio::spawn(second.rollback());
+    let third = third.await.unwrap();
+    insert(&third, "third").await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!first.is_finished() && !second.is_finished(), "answered too early");
+    assert!(!is_there(&store, "first").await);
+    third.commit().await.unwrap();
+    first.await.unwrap().unwrap();
+    second.await.unwrap().unwrap();
+    assert!(is_there(&store, "first").await && is_there(&store, "third").await);
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_leaves_is_rolled_back_before_its_commit_and_committed_after() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let store = server.store().await;
+    let (first, second) = first_and_second(&store).await;
+    insert(&second, "second").await;
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    let third = writer(&store, "third");
+    waiting(&store, 1).await;
+    drop(second);
+    third.await.unwrap().unwrap();
+    assert!(is_there(&store, "first").await, "its commit was under way");
+    assert!(!is_there(&store, "second").await, "it had not got that far");
+    assert_eq!(store.group_counts(), (1, 2));
+
+    // A writer that leaves while it waits for its turn is passed over.
+    let txn = store.write().await.unwrap();
+    let left = writer(&store, "left");
+    waiting(&store, 1).await;
+    let stays = writer(&store, "stays");
+    waiting(&store, 2).await;
+    left.abort();
+    assert!(left.await.unwrap_err().is_cancelled());
+    drop(txn);
+    stays.await.unwrap().unwrap();
+    assert!(is_there(&store, "stays").await && !is_there(&store, "left").await);
+    store.close().await;
+}
+
+/// SQLite undoes the whole transaction by itself then: of no member may anything stay, whatever it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_database_fails_the_whole_group() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let before = counts(&server).await;
+    let store = server.store().await;
+    let pages: u32 = store.raw_write("PRAGMA page_count").await.unwrap()[0].parse().unwrap();
+    for goes_on in [false, true] {
+        store.raw_write(&format!("PRAGMA max_page_count = {}", pages + 3)).await.unwrap();
+        let (first, second) = first_and_second(&store).await;
+        let mut failed = None;
+        for number in 0..50 {
+            if let Err(error) = second.tenant_insert(&tenant(&format!("t{number}"), 900)).await {
+                failed = Some(error);
+                break;
+            }
+        }
+        let failed = failed.expect("the limit does not work");
+        assert!(failed.retryable() && failed.reason() == "STORE_UNAVAILABLE", "{failed:?}");
+        // There is no transaction any more: the next statement would stand alone and be committed.
+        let third = writer(&store, "third");
+        waiting(&store, 1).await;
+        if goes_on {
+            let error = second.tenant_insert(&tenant("more", 0)).await.unwrap_err();
+            assert_eq!(error.reason(), "STORE_UNAVAILABLE");
+            assert_eq!(second.commit().await.unwrap_err().reason(), "STORE_UNAVAILABLE");
+        } else {
+            drop(second);
+        }
+        assert_eq!(first.await.unwrap().unwrap_err().reason(), "STORE_UNAVAILABLE");
+        // The next group is one of its own, on another connection.
+        third.await.unwrap().unwrap();
+        assert!(is_there(&store, "third").await);
+        assert_eq!(counts(&server).await["tenant"], before["tenant"] + 1, "{goes_on}");
+        server.sql("delete from tenant where name_key = 'third'").await;
+    }
+    store.close().await;
+}
