@@ -102,6 +102,6 @@ fn memory_that_a_stranger_chose_is_found() {
         max_len: 256,
         words: &["x"],
     };
-    let found = run(&planted, &[vec![1]], &mut Rng::new(1), EXECUTIONS / 10).err().expect("it is found");
+    let found = run(&planted, &[vec![1]], &mut Rng::new(1), EXECUTIONS / 10).expect_err("it is found");
     assert!(found.message.contains("bytes of memory"), "{found:?}");
 }

@@ -33,6 +33,9 @@ const LANES: u32 = 6;
 /// A planted fault has to be found in so many.
 const PLANTED: u32 = 60;
 
+/// With whose certificate the second of a pair comes.
+type AsWhom = fn(String) -> String;
+
 /// A process with pairs of tenants in it.
 struct World {
     _site: Site,
@@ -72,8 +75,8 @@ async fn check(backend: Backend) {
 async fn broken_isolation_is_noticed() {
     let _turn = proof::turn();
     let seed = proof::seed();
-    let same: fn(String) -> String = |beta| beta;
-    let cases: [(&str, Program, fn(String) -> String); 3] = [
+    let same: AsWhom = |beta| beta;
+    let cases: [(&str, Program, AsWhom); 3] = [
         // The other comes with the certificate of the first: what is compared is what two do in one tenant.
         ("one certificate for both", Program::Jackfield, |beta| beta.replace('b', "a")),
         ("errors that tell of others", Program::Faulty(Fault::TellsOfOthers), same),
@@ -102,7 +105,7 @@ struct Seen {
 
 impl World {
     /// `as_whom` says with whose certificate the second of a pair comes.
-    async fn start(backend: Backend, program: Program, as_whom: fn(String) -> String) -> Self {
+    async fn start(backend: Backend, program: Program, as_whom: AsWhom) -> Self {
         let mut site = Site::new(backend, Program::Jackfield);
         site.prepare().await;
         for lane in 0..LANES {

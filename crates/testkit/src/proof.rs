@@ -13,10 +13,16 @@ use jackfield_domain::{Clock as _, SystemClock};
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
+/// The turn of a harness, until it is dropped.
+#[must_use]
+pub struct Turn {
+    _guard: MutexGuard<'static, ()>,
+}
+
 /// Takes the turn: harnesses load the machine and measure it, so only one runs at a time, whatever the number of threads.
-pub fn turn() -> MutexGuard<'static, ()> {
+pub fn turn() -> Turn {
     static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    Turn { _guard: TURN.lock().unwrap_or_else(PoisonError::into_inner) }
 }
 
 /// The seed of this run: `PROOF_SEED`, or one that was never used before.

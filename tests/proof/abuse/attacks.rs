@@ -171,7 +171,7 @@ async fn windows_of_zero(caller: Caller, peer: usize, count: u32, path: &'static
 /// Lists with all windows wide open, to a client that takes nothing from its socket, or hardly anything.
 async fn never_read(caller: Caller, peer: usize, sip: Option<Duration>) -> Ended {
     let mut socket = caller.tls(peer).await?;
-    let open = [&PREFACE[..], &frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]), &increment(0, 0x7000_0000)];
+    let open = [PREFACE, &frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]), &increment(0, 0x7000_0000)];
     socket.write_all(&open.concat()).await?;
     for stream in streams().take(10) {
         socket.write_all(&request(stream, LIST, &[])).await?;

@@ -113,11 +113,13 @@ impl<K: Eq + Hash + Clone> Counter<K> {
     /// One more of this key; `None` when there are as many as there may be.
     pub(crate) fn enter(&self, key: K) -> Option<Counted<K>> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.get(&key).copied().unwrap_or_default();
-        if count >= self.limit {
+        // A count of 0 that is left behind here takes a limit of 0, which no configuration has.
+        let count = counts.entry(key.clone()).or_insert(0);
+        if *count >= self.limit {
             return None;
         }
-        counts.insert(key.clone(), count + 1);
+        *count += 1;
+        drop(counts);
         Some(Counted { counter: self.clone(), key })
     }
 }
