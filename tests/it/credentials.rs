@@ -5,6 +5,7 @@ mod default;
 mod hot;
 mod issue;
 mod material;
+mod named;
 mod reveal;
 mod rights;
 mod update;

@@ -116,7 +116,8 @@ async fn a_missing_keyring() {
     std::fs::remove_file(keyring(&site)).unwrap();
     let (keys, database) = (keyring(&site), site.sqlite_file());
     let lost = format!(
-        "there is no keyring {}, but a database {}: restore the keyring, or remove the database if it holds nothing",
+        "there is no keyring {}, but a database {}: restore the keyring, or, if the database holds nothing, make one with \
+         `jackfield keys new`",
         keys.display(),
         database.display()
     );

@@ -9,6 +9,7 @@ use crate::error::Violation;
 use crate::id::{ConfigurationId, ConnectorId, CredentialId};
 use crate::json::JsonObject;
 use crate::meta::Meta;
+use crate::reference::Ref;
 use crate::text::{ExternalId, UserId};
 
 /// A configuration.
@@ -45,6 +46,8 @@ pub struct ConfigurationPatch {
     /// Single workflows; `None` takes one away.
     pub workflows: BTreeMap<String, Option<WorkflowSettings>>,
     pub settings_meta: Option<JsonObject>,
+    /// The credential that it hangs on, as the caller says; it may not be changed.
+    pub credential: Option<Ref>,
 }
 
 /// Workflows in one configuration at most.
@@ -57,7 +60,14 @@ pub const MAX_WORKFLOW_SETTINGS_BYTES: usize = 64 * 1024;
 impl Configuration {
     /// This configuration after a patch, or what is wrong with the result.
     pub fn patched(mut self, patch: &ConfigurationPatch, meta: Meta) -> Result<Self, Vec<Violation>> {
-        let ConfigurationPatch { external_id, shared_settings, workflow_settings, workflows, settings_meta } = patch;
+        let ConfigurationPatch {
+            external_id,
+            shared_settings,
+            workflow_settings,
+            workflows,
+            settings_meta,
+            credential: _,
+        } = patch;
         set(&mut self.external_id, external_id);
         set(&mut self.shared_settings, shared_settings);
         set(&mut self.workflow_settings, workflow_settings);

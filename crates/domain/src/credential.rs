@@ -137,6 +137,15 @@ pub struct CredentialPatch {
     /// `true` moves the mark here; there is no way to take it away.
     pub is_default: Option<bool>,
     pub material: Option<Material>,
+    pub parents: CredentialParents,
+}
+
+/// What a change says a credential hangs on. It may say so, as who sends back what was read does, and may not change it.
+#[derive(Debug, Default)]
+pub struct CredentialParents {
+    pub user_id: Option<UserId>,
+    pub connector: Option<Ref>,
+    pub connection: Option<Ref>,
 }
 
 /// How IssueAccessToken names a credential.

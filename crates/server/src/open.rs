@@ -36,7 +36,7 @@ pub enum OpenError {
     KeyringVariable(String),
     #[error("there is no keyring {}: restore it, or make a new one with `jackfield keys new` if the database is empty", .0.display())]
     KeyringMissing(PathBuf),
-    #[error("there is no keyring {}, but a database {}: restore the keyring, or remove the database if it holds nothing", keyring.display(), database.display())]
+    #[error("there is no keyring {}, but a database {}: restore the keyring, or, if the database holds nothing, make one with `jackfield keys new`", keyring.display(), database.display())]
     KeyringLost { keyring: PathBuf, database: PathBuf },
     #[error("cannot make the database {}: {source}", path.display())]
     DatabaseFile { path: PathBuf, source: std::io::Error },

@@ -96,6 +96,12 @@ impl Services {
             let found = configuration_locked(txn, tenant, reference).await?;
             let configuration = found.ok_or_else(|| not_found(reference))?;
             check_etag(&configuration.meta, etag, Resource::Configuration, configuration.id)?;
+            if let Some(credential) = &patch.credential
+                && txn.credential_find(tenant, credential).await?.map(|found| found.id)
+                    != Some(configuration.credential)
+            {
+                return Err(Violation::field("configuration.credential", "may not be changed").into());
+            }
             let former = configuration.clone();
             let meta = configuration.meta.changed(self.now());
             let configuration = configuration.patched(&patch, meta).map_err(Error::Invalid)?;

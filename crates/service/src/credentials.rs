@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use jackfield_domain::credential::{
-    Credential, CredentialDraft, CredentialPatch, CredentialStatus, MATERIAL_COLUMN, Material,
+    Credential, CredentialDraft, CredentialParents, CredentialPatch, CredentialStatus, MATERIAL_COLUMN, Material,
 };
 use jackfield_domain::error::Violation;
 use jackfield_domain::key::KeyKind;
@@ -118,8 +118,16 @@ impl Services {
             check_etag(&credential.meta, etag, Resource::Credential, credential.id)?;
 
             let former = credential.clone();
-            let CredentialPatch { external_id, provider_account_id, provider_data, labels, is_default, material } =
-                patch;
+            let CredentialPatch {
+                external_id,
+                provider_account_id,
+                provider_data,
+                labels,
+                is_default,
+                material,
+                parents,
+            } = patch;
+            check_parents(txn, tenant, &credential, &parents).await?;
             match is_default {
                 Some(true) if !credential.is_default => {
                     if let Some(former) =
@@ -300,6 +308,33 @@ impl MaterialFacts {
 
 pub(crate) fn material_place(tenant: TenantId, id: CredentialId) -> SecretPlace<'static> {
     SecretPlace { tenant, owner: Resource::Credential, owner_id: id.0, name: MATERIAL_COLUMN }
+}
+
+/// Refuses another user, connector or connection than a credential has. What does not exist is another one, too.
+async fn check_parents(
+    txn: &Writer,
+    tenant: TenantId,
+    credential: &Credential,
+    parents: &CredentialParents,
+) -> Result<()> {
+    let CredentialParents { user_id, connector, connection } = parents;
+    let mut violations = Vec::new();
+    let mut refuse = |field| violations.push(Violation::field(field, "may not be changed"));
+    if user_id.as_ref().is_some_and(|user_id| *user_id != credential.user_id) {
+        refuse("credential.user_id");
+    }
+    if let Some(connector) = connector
+        && txn.connector_find(tenant, connector).await?.map(|found| found.id) != Some(credential.connector)
+    {
+        refuse("credential.connector");
+    }
+    if let Some(connection) = connection {
+        let found = txn.connection_find(tenant, connection).await?.map(|found| found.id);
+        if found.is_none() || found != credential.connection {
+            refuse("credential.connection");
+        }
+    }
+    if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
 }
 
 async fn connection_of(

@@ -70,8 +70,12 @@ pub(crate) fn condition<S: Stored>(filter: &Filter, context: &FilterContext) -> 
         Filter::Compare { field, op, value } => match S::field(field) {
             Some(FieldSql::Column(column)) => match (op, value) {
                 (Op::Has, Value::Text(pattern)) => {
-                    let folded = folded::<S>(field, column.clone(), context);
-                    present(column).add(contains(folded, pattern.text(), context))
+                    let (folded, text) = (folded::<S>(field, column.clone(), context), pattern.text());
+                    present(column).add(match pattern {
+                        Pattern::Prefix(_) => prefix(folded, text),
+                        Pattern::Suffix(_) => suffix(folded, text, context),
+                        Pattern::Exact(_) | Pattern::Contains(_) => contains(folded, text, context),
+                    })
                 }
                 _ => compare(column, *op, value, context),
             },

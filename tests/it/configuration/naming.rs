@@ -87,12 +87,13 @@ on_both! {
         let default = client.configurations().get_configuration(with_metadata(get("", ""), &both[1..])).await.unwrap();
         assert!(default.into_inner().configuration.unwrap().is_default);
         let change = v1::Configuration { meta: Some(fixture::object([("a", "b")])), ..Default::default() };
-        // It names what is read. A change says itself what it changes.
+        // It names what is changed as well as what is read.
         let result = client.configurations().update_configuration(with_metadata(update("", "", change.clone()), &both)).await;
-        expect_status(result, Code::InvalidArgument, "REFERENCE_INVALID").expect_fields(&["reference"]);
-        let request = with_metadata(update(&team.id, "", change.clone()), &[(CONFIGURATION, "ext:Team B")]);
-        let after = client.configurations().update_configuration(request).await.unwrap().into_inner().configuration.unwrap();
+        let after = result.unwrap().into_inner().configuration.unwrap();
         assert_eq!((after.id.as_str(), &after.meta), (&*team.id, &change.meta));
+        let request = with_metadata(update(&team.id, "", change.clone()), &[(CONFIGURATION, "ext:Team B")]);
+        let result = client.configurations().update_configuration(request).await;
+        expect_status(result, Code::InvalidArgument, "REFERENCE_INVALID").expect_fields(&["reference"]);
 
         let different = [
             (get("ext:Team B", ""), &both[..], &["reference"][..]),

@@ -38,11 +38,11 @@ const SCHEMA: Schema = Schema {
 const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::CreateTime];
 
 /// The paths that an update mask may name.
-const PATHS: &[&str] = &["external_id", "shared_settings", "workflow_settings", "workflow_settings.*", "meta"];
+const PATHS: &[&str] =
+    &["credential", "external_id", "shared_settings", "workflow_settings", "workflow_settings.*", "meta"];
 
-/// The paths that may be named without effect: what the server keeps, and what never changes.
-const OUTPUT_ONLY: &[&str] =
-    &["id", "credential", "is_default", "user_id", "connector", "create_time", "update_time", "etag"];
+/// The paths that may be named without effect: what the server keeps.
+const OUTPUT_ONLY: &[&str] = &["id", "is_default", "user_id", "connector", "create_time", "update_time", "etag"];
 
 const MAX_WORKFLOW_ID: usize = 128;
 
@@ -146,7 +146,15 @@ impl ConfigurationService for Api {
             let mutation = parse::mutation(&mut wrong, "UpdateConfiguration", &request, request_id, only);
             let mask = parse::mask(&mut wrong, request.update_mask.as_ref(), PATHS, OUTPUT_ONLY);
             let configuration = parse::required(&mut wrong, "configuration", request.configuration);
-            let patch = configuration.zip(mask).map(|(configuration, mask)| patch(&mut wrong, configuration, &mask));
+            let patch = configuration.zip(mask).map(|(configuration, mask)| {
+                let mut credential = None;
+                // What it leaves empty stays, whatever the mask.
+                if !configuration.credential.is_empty() && mask.covers("credential", true) {
+                    let (field, given) = ("configuration.credential", &configuration.credential);
+                    credential = wrong.check(Ref::parse(field, given, Forms::ID_EXTERNAL));
+                }
+                ConfigurationPatch { credential, ..patch(&mut wrong, configuration, &mask) }
+            });
             let configuration = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
             let credential = wrong.check(Ref::parse_optional("credential", &request.credential, Forms::ID_EXTERNAL));
             let parsed = configuration.zip(credential).zip(patch);

@@ -5,8 +5,8 @@ mod material;
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::credentials_service_server::CredentialsService;
 use jackfield_domain::credential::{
-    Credential, CredentialDraft, CredentialKind, CredentialPatch, CredentialRef, CredentialStatus, FailureClass,
-    IssuedToken, MAX_MIN_VALIDITY_MICROS,
+    Credential, CredentialDraft, CredentialKind, CredentialParents, CredentialPatch, CredentialRef, CredentialStatus,
+    FailureClass, IssuedToken, MAX_MIN_VALIDITY_MICROS,
 };
 use jackfield_domain::filter::{Field, FieldKind, Schema};
 use jackfield_domain::mask::Mask;
@@ -47,14 +47,20 @@ const SCHEMA: Schema = Schema {
 const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::UserId, OrderBy::CreateTime];
 
 /// The paths that an update mask may name.
-const PATHS: &[&str] = &["external_id", "provider_account_id", "provider_data", "labels", "is_default"];
-
-/// The paths that may be named without effect: what the server keeps, and what never changes.
-const OUTPUT_ONLY: &[&str] = &[
-    "id",
+const PATHS: &[&str] = &[
     "user_id",
     "connector",
     "connection",
+    "external_id",
+    "provider_account_id",
+    "provider_data",
+    "labels",
+    "is_default",
+];
+
+/// The paths that may be named without effect: what the server keeps.
+const OUTPUT_ONLY: &[&str] = &[
+    "id",
     "user_connector",
     "kind",
     "status",
@@ -164,7 +170,10 @@ impl CredentialsService for Api {
             let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
             let mask = parse::mask(&mut wrong, request.update_mask.as_ref(), PATHS, OUTPUT_ONLY);
             let credential = parse::required(&mut wrong, "credential", request.credential);
-            let patch = credential.zip(mask).map(|(credential, mask)| patch(&mut wrong, credential, &mask));
+            let patch = credential.zip(mask).map(|(credential, mask)| {
+                let parents = parents(&mut wrong, &credential, &mask);
+                CredentialPatch { parents, ..patch(&mut wrong, credential, &mask) }
+            });
             let material = match request.material {
                 Some(material) => material::parse(&mut wrong, material).map(Some),
                 None => Some(None),
@@ -289,6 +298,23 @@ fn patch(wrong: &mut Violations, credential: pb::Credential, mask: &Mask) -> Cre
         patch.is_default = is_default;
     }
     patch
+}
+
+/// What an update says the credential hangs on; what it leaves empty stays, whatever the mask.
+fn parents(wrong: &mut Violations, credential: &pb::Credential, mask: &Mask) -> CredentialParents {
+    let pb::Credential { user_id, connector, connection, .. } = credential;
+    let given = |path: &str, value: &String| !value.is_empty() && mask.covers(path, true);
+    let mut parents = CredentialParents::default();
+    if given("user_id", user_id) {
+        parents.user_id = wrong.check(UserId::parse("credential.user_id", user_id));
+    }
+    if given("connector", connector) {
+        parents.connector = wrong.check(Ref::parse("credential.connector", connector, Forms::ID_NAME));
+    }
+    if given("connection", connection) {
+        parents.connection = wrong.check(Ref::parse("credential.connection", connection, Forms::ID_NAME_EXTERNAL));
+    }
+    parents
 }
 
 fn named_by(wrong: &mut Violations, metadata: &MetadataMap, reference: &mut String) {

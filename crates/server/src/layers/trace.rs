@@ -88,6 +88,11 @@ fn ended(context: &Arc<CallContext>, code: Code) {
     span.record("rpc.response.status_code", status);
     span.record("principal", context.principal());
     let duration_ms = || context.start.elapsed().as_secs_f64() * 1_000.0;
+    if code == Code::PermissionDenied {
+        // Whoever lacks a right is known: an operator wants to hear of it.
+        tracing::info!(call.duration_ms = duration_ms(), rpc.status = status, "call denied");
+        return;
+    }
     if !is_server_fault(code) {
         tracing::debug!(call.duration_ms = duration_ms(), rpc.status = status, "call ended");
         return;

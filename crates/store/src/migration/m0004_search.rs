@@ -9,6 +9,9 @@ pub(super) struct Step;
 const TABLES: [(&str, i64); 6] =
     [("key", 1), ("connector", 2), ("connection", 3), ("user_connector", 4), ("credential", 5), ("configuration", 6)];
 
+/// Where rows of a tenant are numbered that is not there. They do not stay, but what refuses them is their foreign key.
+const NOWHERE: &str = "-(1 << 40)";
+
 impl MigrationName for Step {
     fn name(&self) -> &str {
         "m0004_search"
@@ -92,7 +95,7 @@ async fn number(manager: &SchemaManager<'_>, table: &str, base_of_row: &str, bas
         format!(
             "CREATE TRIGGER {table}_search_insert AFTER INSERT ON {table} BEGIN \
              UPDATE {table} SET search_number = (SELECT coalesce((SELECT max(search_number) FROM {table} \
-             WHERE search_number BETWEEN base AND base + (1 << 36) - 1), base) + 1 FROM (SELECT {base_of_new} AS base)) \
+             WHERE search_number BETWEEN base AND base + (1 << 36) - 1), base) + 1 FROM (SELECT coalesce({base_of_new}, {NOWHERE}) AS base)) \
              WHERE rowid = new.rowid; \
              INSERT INTO search_index (rowid, search_text) SELECT search_number, search_text FROM {table} \
              WHERE rowid = new.rowid; END"
