@@ -4,11 +4,6 @@
 //! is left; everything is read back and compared with what the writers know. `PROOF_KILLS` says how often, in place of what
 //! CI does.
 
-#![expect(
-    clippy::await_holding_lock,
-    reason = "each test has a runtime of its own, and waits for its turn before all else"
-)]
-
 mod change;
 mod check;
 mod writer;

@@ -184,7 +184,6 @@ impl UnaryService<v1::GetConnectorRequest> for Get {
         let state = self.0.clone();
         Box::pin(async move {
             let id: Uuid = request.into_inner().reference.parse().map_err(|_| invalid())?;
-            #[expect(clippy::disallowed_methods, reason = "the tenant is in the key")]
             let select = connector::Entity::find_by_id((state.tenant, id));
             let select = select.select_only().column(connector::Column::Doc).into_tuple::<String>();
             let doc = select.one(state.conn()?).await.map_err(failed)?.ok_or_else(missing)?;

@@ -335,7 +335,8 @@ on_both! {
             issued.credential_version
         };
         let mut tasks = JoinSet::new();
-        for (id, external, acknowledged) in credentials.iter().cloned() {
+        for (id, external, acknowledged) in &credentials {
+            let (id, external, acknowledged) = (id.clone(), external.clone(), Arc::clone(acknowledged));
             let (client, writing) = (client.clone(), Arc::clone(&writing));
             tasks.spawn(async move {
                 for version in 2..=UPDATES {

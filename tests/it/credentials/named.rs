@@ -6,6 +6,8 @@ use tonic::{Code, Request};
 
 use crate::steps;
 
+type Change = fn(&mut v1::Credential);
+
 /// Asks for one credential in the message and for another in the metadata.
 fn two<T>(message: T) -> Request<T> {
     with(message, &["ext:other"])
@@ -39,7 +41,7 @@ on_both! {
             let client = client.clone();
             async move { client.credentials().update_credential(request).await }
         };
-        let changes: [(&str, fn(&mut v1::Credential)); 6] = [
+        let changes: [(&str, Change); 6] = [
             ("user_id", |it| it.user_id = "eve".to_owned()),
             ("connector", |it| it.connector = "name:Drive".to_owned()),
             ("connector", |it| it.connector = "name:ghost".to_owned()),

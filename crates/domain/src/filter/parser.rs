@@ -187,6 +187,11 @@ impl<'a> Parser<'a> {
             return any(present, op, literal.position);
         }
         let text = literal.text();
+        let is_text = matches!(field.kind, FieldKind::Text | FieldKind::NameText);
+        if is_text && op == Op::Has && text.is_empty() {
+            // Every text contains the empty one.
+            return Ok(present);
+        }
         let expected = |what: &str| literal.position.violation(format!("expected {what} for {}", field.name));
         let value = match field.kind {
             FieldKind::Text | FieldKind::NameText => {

@@ -172,6 +172,8 @@ fn stars_are_wildcards_at_the_ends() {
     for (text, expr) in [
         ("client_id:*", present("client_id")),
         ("client_id = *", present("client_id")),
+        ("client_id:\"\"", present("client_id")),
+        ("name:\"\"", present("name")),
         ("create_time:*", present("create_time")),
         ("client_id != \"*\"", Expr::Not(Box::new(present("client_id")))),
     ] {

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use jackfield_server::health::{HealthListRequest, HealthListResponse, LIVENESS, Readiness};
+use tokio::time::sleep;
 use tonic::{Code, Request};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -138,10 +139,17 @@ async fn probes_that_are_begun_and_not_ended_leave_room_for_others() {
     for _ in 0..90 {
         let mut client = tonic::client::Grpc::new(channel.clone());
         spawn(async move {
-            client.ready().await.unwrap();
-            let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
-            let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Check");
-            client.client_streaming(Request::new(futures::stream::pending()), path, codec).await
+            // Who is refused tries again, until all the places of the one are taken.
+            for _ in 0..100 {
+                client.ready().await.unwrap();
+                let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
+                let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Check");
+                let call = client.client_streaming(Request::new(futures::stream::pending()), path, codec);
+                match call.await.map(drop) {
+                    Err(status) if status.code() == Code::Unavailable => sleep(Duration::from_millis(10)).await,
+                    _ => return,
+                }
+            }
         });
     }
     let mut greedy = HealthClient::new(channel);
