@@ -195,12 +195,11 @@ on_both! {
         let after = updated(&client, masked).await;
         assert_eq!((after.external_id.as_str(), &after.meta), ("", &None));
         assert_eq!(after.workflow_settings, some.workflow_settings);
-        // "*" is a PUT. What cannot be changed is ignored.
+        // "*" is a PUT. What the server keeps is ignored.
         let put = v1::UpdateConfigurationRequest {
             update_mask: fixture::mask(["*"]),
             ..update(&before.id, "", v1::Configuration {
                 external_id: "Team C".to_owned(),
-                credential: "ext:other".to_owned(),
                 is_default: true,
                 ..Default::default()
             })

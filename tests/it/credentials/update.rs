@@ -73,12 +73,11 @@ on_both! {
         assert!(after.labels.is_empty() && after.provider_data.is_some());
         assert_eq!(server.sql("select count(*) from label").await, ["0"]);
 
-        // Output-only and fixed fields may be named, without effect.
+        // Output-only fields may be named, without effect.
         let fixed = v1::UpdateCredentialRequest {
-            update_mask: fixture::mask(["user_id", "connector", "status", "version", "etag", "external_id"]),
+            update_mask: fixture::mask(["user_connector", "status", "version", "etag", "external_id"]),
             ..facts(reference, v1::Credential {
-                user_id: "grace".to_owned(),
-                connector: "name:none".to_owned(),
+                user_connector: "none".to_owned(),
                 status: v1::CredentialStatus::Revoked.into(),
                 version: 9,
                 external_id: "third".to_owned(),
@@ -86,8 +85,8 @@ on_both! {
             })
         };
         let after = updated(&client, fixed).await;
-        assert_eq!((after.user_id.as_str(), after.status(), after.version), ("ada", v1::CredentialStatus::Valid, 1));
-        assert_eq!((after.external_id.as_str(), &after.connector), ("third", &link.connector));
+        assert_eq!((after.status(), after.version), (v1::CredentialStatus::Valid, 1));
+        assert_eq!((after.external_id.as_str(), &after.user_connector), ("third", &link.id));
 
         // "*" is a PUT: facts that are absent go, material and the mark of default stay.
         let put = v1::UpdateCredentialRequest { update_mask: fixture::mask(["*"]), ..facts(reference, Default::default()) };
