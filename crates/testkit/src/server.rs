@@ -137,7 +137,8 @@ impl TestServer {
         servers
     }
 
-    /// Starts another server on the same database, keyring and certificates, as a replica.
+    /// Starts another server on the same database, keyring and certificates, as a replica. On SQLite it shares this
+    /// process, and must not be kept busy with writes: the file's lock knows no queue, and whoever loses it too often fails.
     ///
     /// # Panics
     /// When it does not start.

@@ -65,7 +65,8 @@ mod an_account_that_may_not_create_extensions_is_told_what_to_do {
 }
 
 on_both! {
-    /// On SQLite it is the same file in several servers: they wait for one another's writes.
+    /// On SQLite these are several servers in this one process, as a second process would be refused: they wait for one
+    /// another's writes.
     async fn several_servers_start_at_once_on_an_empty_database(backend: Backend) {
         let servers = TestServer::start_at_once(backend, 4).await;
         let counts = counts(&servers[0]).await;
