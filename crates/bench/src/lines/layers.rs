@@ -8,9 +8,9 @@ use crate::load::Side;
 use crate::table::{Line, Target};
 use crate::{Result, bare, wire};
 
-/// Connections, and callers on each; fewer than probes that may be under way at once.
+/// Connections, and callers on each; fewer than the probes that one caller may have under way at once.
 const CONNECTIONS: usize = 4;
-const CALLERS: usize = 8;
+const CALLERS: usize = 3;
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 
 pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {

@@ -157,7 +157,9 @@ impl Layer for ContextLayer {
         call.extensions_mut().insert(context.clone());
         let mut answer = CURRENT.scope(context.clone(), inner.handle(call)).await;
         let mut text = Uuid::encode_buffer();
-        if let Ok(id) = HeaderValue::from_str(context.request_id.hyphenated().encode_lower(&mut text)) {
+        if let Ok(mut id) = HeaderValue::from_str(context.request_id.hyphenated().encode_lower(&mut text)) {
+            // Not a secret, but never the same again: it must not push what is out of the connection's header table.
+            id.set_sensitive(true);
             answer.headers_mut().insert(REQUEST_ID, id);
         }
         answer.map(|body| body.map_stream(|body| Body::new(ScopedBody { context, body })))

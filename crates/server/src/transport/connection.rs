@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -78,6 +79,10 @@ struct Leave {
 impl<C: Future<Output = String>> Connection<'_, C> {
     /// Serves until the end; the cause of the end, one of few words.
     pub(super) async fn serve(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> &'static str {
+        gathered(self.serve_now(io)).await
+    }
+
+    async fn serve_now(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> &'static str {
         let Connection { shared, info, stack, certificate_ends } = self;
         let limits = &shared.config.limits;
         let wire = Arc::new(Wire::default());
@@ -166,6 +171,24 @@ impl<C: Future<Output = String>> Connection<'_, C> {
             leaving.get_or_insert(leave);
         }
     }
+}
+
+/// Polls a connection once per turn of the scheduler. Answers that are ready at the same time are then written with one system
+/// call: each wakes the connection, which would otherwise go before the next of them and write the first one alone.
+async fn gathered<F: Future>(connection: F) -> F::Output {
+    let mut connection = pin!(connection);
+    let mut others_went = false;
+    std::future::poll_fn(|cx| {
+        if !others_went {
+            others_went = true;
+            // A task that wakes itself goes to the end of the queue.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        others_went = false;
+        connection.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// HTTP/2 with nothing left to defaults.
