@@ -1,12 +1,14 @@
 //! Who is calling: a principal with its tenant and its rights.
 
+use std::sync::Arc;
+
 use crate::id::TenantId;
 
 /// A known caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     /// Name in the configuration file; the subject of records and request ids.
-    pub name: String,
+    pub name: Arc<str>,
     /// The tenant whose resources it sees; there is no other way to name a tenant in a call.
     pub tenant: TenantId,
     /// What it may do.

@@ -26,7 +26,7 @@ pub trait Tenants: Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Name of the principal.
-    pub name: String,
+    pub name: Arc<str>,
     /// Name of its tenant.
     pub tenant: String,
     /// What it may do.
@@ -68,7 +68,7 @@ impl Principals {
         for principal in principals {
             let with = |rights: Rights, pattern: &String| rights.with_pattern(pattern).unwrap_or(rights);
             let caller = Arc::new(Caller {
-                name: principal.name.clone(),
+                name: principal.name.as_str().into(),
                 tenant: principal.tenant.clone(),
                 rights: principal.rights.iter().fold(Rights::default(), with),
             });

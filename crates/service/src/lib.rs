@@ -29,7 +29,7 @@ pub use connectors::ConnectorDeleted;
 pub use credentials::CredentialDeleted;
 pub use mutation::{Deletion, Mutation, RequestId};
 pub use open::{OpenError, ServerInfo, Services, Settings};
-pub use pager::{Listable, ListedPage, Pager};
+pub use pager::{FoundPage, Listable, ListedPage, Pager};
 pub use token_cache::TokenCacheSettings;
 pub use tokens::Revealed;
 pub use verify::{Verified, VerifyError};

@@ -5,7 +5,7 @@ use std::future::Future;
 use jackfield_domain::error::Violation;
 use jackfield_domain::page::{ListRequest, Order, RowKey};
 use jackfield_domain::{Error, Result, TenantId, Timestamp};
-use jackfield_store::{Hints, Page, PageQuery, Reader, Scope};
+use jackfield_store::{Hints, Page, PageQuery, Reader, Rows, Scope};
 use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
@@ -31,6 +31,13 @@ pub struct Pager<T> {
     hints: Hints,
     done: bool,
     listed: std::marker::PhantomData<fn() -> T>,
+}
+
+/// A page whose rows are there and still have to be read.
+pub struct FoundPage<T> {
+    rows: Rows<T>,
+    next_page_token: String,
+    now: Timestamp,
 }
 
 /// A page as a caller gets it.
@@ -76,12 +83,27 @@ impl Services {
     }
 }
 
+// === impl FoundPage ===
+
+impl<T> FoundPage<T> {
+    /// What it takes in a message, at most.
+    pub fn bytes(&self) -> usize {
+        self.rows.bytes() + self.next_page_token.len()
+    }
+
+    /// Reads its rows.
+    pub fn read(self) -> Result<ListedPage<T>> {
+        let FoundPage { rows, next_page_token, now } = self;
+        Ok(ListedPage { items: rows.read()?, next_page_token, now })
+    }
+}
+
 // === impl Pager ===
 
 impl<T: Listable> Pager<T> {
     /// The next page; `None` at the end. There is at least one page, which may be empty. With a filter that matches little
     /// any page may be shorter than asked for, or empty, although more follow. Whoever stops waiting for it ends the work.
-    pub async fn next(&mut self) -> Result<Option<ListedPage<T>>> {
+    pub async fn next(&mut self) -> Result<Option<FoundPage<T>>> {
         if self.done {
             return Ok(None);
         }
@@ -99,7 +121,7 @@ impl<T: Listable> Pager<T> {
         };
         let page = T::page(&self.services.shared.store.read(), &query).await?;
         if let Some(remaining) = &mut self.remaining {
-            *remaining = remaining.saturating_sub(page.items.len() as u64);
+            *remaining = remaining.saturating_sub(page.rows.count() as u64);
         }
         self.done = page.next.is_none() || self.remaining == Some(0);
         let next_page_token = match &page.next {
@@ -108,7 +130,7 @@ impl<T: Listable> Pager<T> {
         };
         self.after = page.next;
         self.hints = page.hints;
-        Ok(Some(ListedPage { items: page.items, next_page_token, now }))
+        Ok(Some(FoundPage { rows: page.rows, next_page_token, now }))
     }
 
     /// Whose list it is.

@@ -257,7 +257,7 @@ impl Worker {
             hints: Hints::default(),
         };
         let page = self.services.shared.store.read().tenant_page(&query).await?;
-        let tenant = page.items.first().map(|tenant| tenant.id);
+        let tenant = page.rows.read()?.first().map(|tenant| tenant.id);
         *after = tenant.map(|tenant| RowKey { value: None, id: tenant.0 });
         Ok(tenant)
     }

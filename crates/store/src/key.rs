@@ -17,7 +17,7 @@ use crate::entity::key::{ActiveModel, Column, Entity};
 use crate::entity::{connector, credential};
 use crate::error;
 use crate::filter::FieldSql;
-use crate::page::{self, Page, PageQuery, Scope};
+use crate::page::{self, Page, PageQuery, Rows, Scope};
 use crate::row::{self, RowTexts, Stored};
 use crate::session::{Reader, Session, Writer};
 
@@ -66,13 +66,14 @@ impl<C: ConnectionTrait> Session<C> {
 
 impl Reader {
     pub async fn key_page(&self, query: &PageQuery<'_>) -> Result<Page<Key>> {
-        let mut page: Page<Key> = page::page(&self.conn, query).await?;
-        let uses = self.key_uses(query.tenant, page.items.iter().map(|key| key.id).collect()).await?;
-        for key in &mut page.items {
+        let Page { rows, next, hints } = page::page(&self.conn, query).await?;
+        let (bytes, mut keys): (_, Vec<Key>) = (rows.bytes(), rows.read()?);
+        let uses = self.key_uses(query.tenant, keys.iter().map(|key| key.id).collect()).await?;
+        for key in &mut keys {
             let (connectors, credentials) = uses.get(&key.id.0).copied().unwrap_or_default();
             key.used_by = connectors + credentials;
         }
-        Ok(page)
+        Ok(Page { rows: Rows::of(keys, bytes), next, hints })
     }
 }
 

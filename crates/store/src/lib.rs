@@ -42,7 +42,7 @@ pub use backend::{Database, PoolSettings};
 pub use connector::Cascade;
 pub use data_key::DataKeyRow;
 pub use idempotency::{Claim, RequestKey};
-pub use page::{Hints, Page, PageQuery, Scope};
+pub use page::{Hints, Page, PageQuery, Rows, Scope};
 pub use rewrap::{RewrapRow, RewrapState};
 pub use secret::SecretRow;
 pub use session::{Reader, Session, Store, StoreError, Writer};

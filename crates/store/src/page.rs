@@ -1,15 +1,21 @@
 //! Pages by keyset: a row value comparison behind the last key, so that deep pages cost what the first one costs.
 
+mod rows;
 mod windows;
+
+use std::marker::PhantomData;
 
 use jackfield_domain::filter::Expr as Filter;
 use jackfield_domain::id::{ConnectionId, ConnectorId, CredentialId};
 use jackfield_domain::page::{MAX_PAGE_BYTES, Order, OrderBy, OrderValue, RowKey};
 use jackfield_domain::text::UserId;
 use jackfield_domain::{Result, TenantId, Timestamp};
-use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, QueryFilter, QueryOrder, QuerySelect, Select};
+use sea_orm::sea_query::{Expr, ExprTrait, Query, SelectStatement};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, Statement,
+};
 
+pub use self::rows::Rows;
 use crate::error;
 use crate::filter::{self, FilterContext};
 use crate::row::{self, Stored};
@@ -51,9 +57,8 @@ pub struct Scope {
 }
 
 /// One page.
-#[derive(Clone, Debug)]
 pub struct Page<T> {
-    pub items: Vec<T>,
+    pub rows: Rows<T>,
     /// Where to go on, if more may follow: the key of the last row that was looked at.
     pub next: Option<RowKey>,
     /// For the next page.
@@ -62,6 +67,9 @@ pub struct Page<T> {
 
 /// Rows that are read before their size is known. What they and the pages before show decides how many the next read takes.
 const FIRST_READ: u32 = 16;
+
+/// Stands between the documents of a page.
+const LINE: char = '\n';
 
 /// What a JSON value takes on the wire beyond its text: tags and lengths of its own, of its key and of their entry, and a
 /// number of eight bytes.
@@ -98,16 +106,29 @@ pub(crate) enum Lookup<'a> {
 /// A page that is being filled.
 struct Filling<'a, S> {
     query: &'a PageQuery<'a>,
-    items: Vec<S>,
+    /// The documents, a line each.
+    docs: String,
+    count: usize,
     bytes: usize,
     /// The rows up to here were looked at.
     passed: Option<RowKey>,
     hints: Hints,
+    of: PhantomData<fn() -> S>,
+}
+
+/// What is left of the documents that a statement found.
+enum Left {
+    Nothing,
+    /// The one that is there to tell that more follow.
+    OneMore,
+    /// Those that would make the page too large.
+    TooLarge,
 }
 
 impl<'a, S: Stored> Filling<'a, S> {
     fn new(query: &'a PageQuery<'a>) -> Self {
-        Filling { query, items: Vec::new(), bytes: 0, passed: query.after.clone(), hints: query.hints }
+        let (passed, hints) = (query.after.clone(), query.hints);
+        Filling { query, docs: String::new(), count: 0, bytes: 0, passed, hints, of: PhantomData }
     }
 
     /// Takes rows from where it stands up to a key, or to the end. Says whether the page is full and more may follow.
@@ -118,32 +139,56 @@ impl<'a, S: Stored> Filling<'a, S> {
             let read = self.affordable(wanted);
             // One row more than wanted tells whether there is a next page, without a count.
             let select = select::<S>(backend, self.query, self.passed.as_ref(), until, lookup, read + 1);
-            let docs = select.into_tuple::<String>().all(conn).await.map_err(error::from_db)?;
-            let more = docs.len() > read as usize;
-            for doc in docs.into_iter().take(read as usize) {
-                let weight = weight(&doc);
-                if !self.items.is_empty() && self.bytes + weight > MAX_PAGE_BYTES {
-                    return Ok(true);
-                }
-                let item: S = row::from_doc(&doc)?;
-                self.bytes += weight;
-                self.passed = Some(key(&item, self.query.order));
-                self.items.push(item);
-            }
-            if !more || read == wanted {
-                return Ok(more);
+            let found = documents(conn, select.into_query()).await?;
+            match self.take(found, read)? {
+                Left::Nothing => return Ok(false),
+                Left::TooLarge => return Ok(true),
+                Left::OneMore if read == wanted => return Ok(true),
+                Left::OneMore => {}
             }
         }
     }
 
+    /// Takes so many of the documents that were found, or fewer if they are too large. Says what it left.
+    fn take(&mut self, mut found: String, most: u32) -> Result<Left> {
+        let (mut taken, mut last, mut left) = (0, None, Left::OneMore);
+        for doc in found.split_terminator(LINE).take(most as usize) {
+            let weight = weight(doc);
+            if self.count > 0 && self.bytes + weight > MAX_PAGE_BYTES {
+                left = Left::TooLarge;
+                break;
+            }
+            self.count += 1;
+            self.bytes += weight;
+            taken += doc.len() + LINE.len_utf8();
+            last = Some(doc);
+        }
+        if let Some(last) = last {
+            self.passed = Some(key::<S>(&row::from_doc(last)?, self.query.order));
+        }
+        if taken >= found.len() {
+            left = Left::Nothing;
+        }
+        found.truncate(taken);
+        if self.docs.is_empty() {
+            self.docs = found;
+        } else if !found.is_empty() {
+            if !self.docs.ends_with(LINE) {
+                self.docs.push(LINE);
+            }
+            self.docs.push_str(&found);
+        }
+        Ok(left)
+    }
+
     /// Rows that are missing.
     fn wanted(&self) -> u32 {
-        self.query.size.saturating_sub(u32::try_from(self.items.len()).unwrap_or(u32::MAX))
+        self.query.size.saturating_sub(u32::try_from(self.count).unwrap_or(u32::MAX))
     }
 
     /// How many rows the next statement may bring, at least 1.
     fn affordable(&self, wanted: u32) -> u32 {
-        let average = self.bytes.checked_div(self.items.len()).unwrap_or(self.hints.row_bytes);
+        let average = self.bytes.checked_div(self.count).unwrap_or(self.hints.row_bytes);
         if average == 0 {
             return Ord::min(wanted, FIRST_READ);
         }
@@ -152,8 +197,9 @@ impl<'a, S: Stored> Filling<'a, S> {
     }
 
     fn cut(self, more: bool) -> Page<S> {
-        let row_bytes = self.bytes.checked_div(self.items.len()).unwrap_or(self.hints.row_bytes);
-        Page { items: self.items, next: self.passed.filter(|_| more), hints: Hints { row_bytes, ..self.hints } }
+        let row_bytes = self.bytes.checked_div(self.count).unwrap_or(self.hints.row_bytes);
+        let rows = Rows::unread(self.docs, self.count, self.bytes);
+        Page { rows, next: self.passed.filter(|_| more), hints: Hints { row_bytes, ..self.hints } }
     }
 }
 
@@ -165,8 +211,6 @@ pub(crate) fn sql<S: Stored>(
     step: &crate::test_support::PageStep,
 ) -> Option<String> {
     use crate::test_support::PageStep;
-    use sea_orm::QueryTrait as _;
-
     let after = query.after.as_ref();
     let terms = query.filter.and_then(|filter| search::terms(filter, backend));
     let (until, lookup) = match step {
@@ -178,7 +222,29 @@ pub(crate) fn sql<S: Stored>(
             return Some(end.build(backend).to_string());
         }
     };
-    Some(select::<S>(backend, query, after, until, lookup, query.size + 1).build(backend).to_string())
+    let select = select::<S>(backend, query, after, until, lookup, query.size + 1).into_query();
+    Some(statement(backend, select).to_string())
+}
+
+/// The documents that a statement finds, each a line.
+async fn documents(conn: &impl ConnectionTrait, select: SelectStatement) -> Result<String> {
+    let statement = statement(conn.get_database_backend(), select);
+    let row = conn.query_one_raw(statement).await.map_err(error::from_db)?;
+    let docs = row.map(|row| row.try_get_by_index::<Option<String>>(0)).transpose().map_err(error::from_db)?;
+    Ok(docs.flatten().unwrap_or_default())
+}
+
+/// Has the database put all documents of a page into one text, a line each, in the order in which they are found. A row takes
+/// more time on its way from the database than to be found. JSON has no line break of its own: in its texts it is `\n`.
+fn statement(backend: DbBackend, select: SelectStatement) -> Statement {
+    let page = Query::select().expr(Expr::cust("string_agg(doc, '\n')")).from_subquery(select, "page").take();
+    let mut statement = backend.build(&page);
+    if backend == DbBackend::Sqlite {
+        // SQLite prepares a statement anew whenever the number that limits it is bound, for another one might want another
+        // plan. It does not look into a cast.
+        statement.sql = statement.sql.replace(" LIMIT ?)", " LIMIT CAST(? AS INTEGER))");
+    }
+    statement
 }
 
 fn select<S: Stored>(
@@ -286,18 +352,10 @@ fn order_value(value: &OrderValue) -> Expr {
 /// The most that a row takes in a message. Its document is shorter than that where it holds free JSON: a number in a list is
 /// two bytes there, and a message of two fields on the wire.
 fn weight(doc: &str) -> usize {
-    let mut values = 0;
-    let (mut quoted, mut escaped) = (false, false);
-    for byte in doc.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => quoted = !quoted,
-            // Every value but the outermost follows one of these.
-            b',' | b'[' | b'{' if !quoted => values += 1,
-            _ => {}
-        }
-    }
+    // Every value but the outermost follows one of these; those that stand in texts are counted too. Few at a time, so that
+    // the sums are bytes, of which a processor adds many at once.
+    let count = |few: &[u8]| few.iter().map(|byte| u8::from(matches!(byte, b',' | b'[' | b'{'))).sum::<u8>();
+    let values: usize = doc.as_bytes().chunks(usize::from(u8::MAX)).map(|few| usize::from(count(few))).sum();
     doc.len() + values * VALUE_BYTES
 }
 
@@ -316,8 +374,8 @@ mod tests {
             ("{}", 1),
             (r#"{"a":1}"#, 1),
             (r#"{"a":[1,2,3]}"#, 4),
-            (r#"{"a":"[{,","b":"\"{\\"}"#, 2),
-            (r#"{"ä":["\\","\"",","]}"#, 4),
+            (r#"{"a":"[{,","b":"\"{\\"}"#, 6),
+            (&format!("[{}]", ",".repeat(1_000)), 1_001),
         ] {
             assert_eq!(weight(doc), doc.len() + values * VALUE_BYTES, "{doc}");
         }

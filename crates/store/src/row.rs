@@ -7,7 +7,7 @@ use jackfield_domain::meta::Meta;
 use jackfield_domain::page::{OrderBy, OrderValue};
 use jackfield_domain::text::{Labels, fold};
 use jackfield_domain::{Error, Resource, Result, TenantId};
-use sea_orm::sea_query::{Condition, Expr, ExprTrait, IntoCondition, LockType};
+use sea_orm::sea_query::{Condition, Expr, ExprTrait, IntoCondition, LockType, Order, Query, SelectStatement};
 use sea_orm::{
     ActiveModelBehavior, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
     QuerySelect, Select,
@@ -106,23 +106,24 @@ pub(crate) fn of<S: Stored>(tenant: TenantId) -> Select<S::Table> {
     S::Table::find().filter(S::TENANT_ID.eq(tenant.0))
 }
 
-/// The first row of a tenant that fits a condition.
+/// The row of a tenant that fits a condition, which no two do.
 pub(crate) async fn fetch<S: Stored>(
     conn: &impl ConnectionTrait,
     tenant: TenantId,
     condition: impl IntoCondition,
 ) -> Result<Option<S>> {
-    one(conn, of::<S>(tenant).filter(condition)).await
+    one(conn, &docs::<S>(tenant, condition)).await
 }
 
-/// As [`fetch`], but of those that fit the one with the highest value in a column, and the highest id among such.
+/// Of the rows that fit a condition the one with the highest value in a column, and the highest id among such.
 pub(crate) async fn fetch_last<S: Stored>(
     conn: &impl ConnectionTrait,
     tenant: TenantId,
     condition: impl IntoCondition,
     by: ColumnOf<S>,
 ) -> Result<Option<S>> {
-    one(conn, of::<S>(tenant).filter(condition).order_by_desc(by).order_by_desc(S::ID).limit(1)).await
+    let mut select = docs::<S>(tenant, condition);
+    one(conn, select.order_by(by, Order::Desc).order_by(S::ID, Order::Desc).limit(1)).await
 }
 
 /// As [`fetch`], and no other transaction changes the row until this one ends. (SQLite has one writer anyway.)
@@ -131,7 +132,7 @@ pub(crate) async fn fetch_for_update<S: Stored>(
     tenant: TenantId,
     condition: impl IntoCondition,
 ) -> Result<Option<S>> {
-    one(txn, of::<S>(tenant).filter(condition).lock_exclusive()).await
+    one(txn, docs::<S>(tenant, condition).lock(LockType::Update)).await
 }
 
 /// As [`fetch`], and no other transaction deletes the row until this one ends, so that what hangs on it can be added.
@@ -140,11 +141,20 @@ pub(crate) async fn fetch_held<S: Stored>(
     tenant: TenantId,
     condition: impl IntoCondition,
 ) -> Result<Option<S>> {
-    one(txn, of::<S>(tenant).filter(condition).lock(LockType::KeyShare)).await
+    one(txn, docs::<S>(tenant, condition).lock(LockType::KeyShare)).await
 }
 
-async fn one<S: Stored>(conn: &impl ConnectionTrait, select: Select<S::Table>) -> Result<Option<S>> {
-    let doc = select.select_only().column(S::DOC).into_tuple::<String>().one(conn).await.map_err(error::from_db)?;
+/// The documents of a tenant whose rows fit a condition: as [`of`], without the columns that it would name first.
+fn docs<S: Stored>(tenant: TenantId, condition: impl IntoCondition) -> SelectStatement {
+    let mut select = Query::select();
+    select.column(S::DOC).from(S::Table::default()).and_where(S::TENANT_ID.eq(tenant.0));
+    select.cond_where(condition.into_condition()).take()
+}
+
+/// There is no `LIMIT` where one row at most is found: SQLite prepares a statement anew whenever that number is bound.
+async fn one<S: Stored>(conn: &impl ConnectionTrait, select: &SelectStatement) -> Result<Option<S>> {
+    let row = conn.query_one(select).await.map_err(error::from_db)?;
+    let doc = row.map(|row| row.try_get_by_index::<String>(0)).transpose().map_err(error::from_db)?;
     doc.map(|doc| from_doc(&doc)).transpose()
 }
 

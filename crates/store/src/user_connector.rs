@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::entity::user_connector::{ActiveModel, Column, Entity};
 use crate::entity::{connector, credential};
 use crate::filter::{FieldSql, FilterContext};
-use crate::page::{self, Page, PageQuery, Scope};
+use crate::page::{self, Page, PageQuery, Rows, Scope};
 use crate::row::{self, RowTexts, Stored};
 use crate::session::{Reader, Session, Writer};
 use crate::{credential as credentials, error, filter};
@@ -111,9 +111,10 @@ impl<C: ConnectionTrait> Session<C> {
 
 impl Reader {
     pub async fn user_connector_page(&self, query: &PageQuery<'_>) -> Result<Page<UserConnector>> {
-        let mut page = page::page(&self.conn, query).await?;
-        self.user_connectors_complete(query.tenant, &mut page.items, query.now).await?;
-        Ok(page)
+        let Page { rows, next, hints } = page::page(&self.conn, query).await?;
+        let (bytes, mut links) = (rows.bytes(), rows.read()?);
+        self.user_connectors_complete(query.tenant, &mut links, query.now).await?;
+        Ok(Page { rows: Rows::of(links, bytes), next, hints })
     }
 }
 

@@ -9,7 +9,7 @@ use futures::future::join_all;
 use jackfield_api::v1;
 use jackfield_domain::{Clock, Resource, SystemClock, TenantId, Timestamp};
 use jackfield_testkit::store::{DataKeyRow, RewrapRow, RewrapState, Store};
-use jackfield_testkit::{Client, ManualClock, TestServer, expect_status, fixture, on_both};
+use jackfield_testkit::{Backend, Client, ManualClock, TestServer, expect_status, fixture, on_both};
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 use uuid::Uuid;

@@ -31,7 +31,7 @@ const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::Name, OrderBy::CreateTime];
 
 #[async_trait]
 impl AdminService for Api {
-    type ListTenantsStream = PageStream<pb::ListTenantsResponse>;
+    type ListTenantsStream = PageStream<Tenant, pb::ListTenantsResponse>;
 
     async fn create_tenant(
         &self,

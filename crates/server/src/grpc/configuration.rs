@@ -52,7 +52,7 @@ const CONFIGURATION_METADATA: &str = "x-jackfield-configuration";
 
 #[async_trait]
 impl ConfigurationService for Api {
-    type ListConfigurationsStream = PageStream<pb::ListConfigurationsResponse>;
+    type ListConfigurationsStream = PageStream<Configuration, pb::ListConfigurationsResponse>;
 
     async fn create_configuration(
         &self,

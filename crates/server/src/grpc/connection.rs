@@ -43,7 +43,7 @@ const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::Name, OrderBy::CreateTime];
 
 #[async_trait]
 impl ConnectionService for Api {
-    type ListConnectionsStream = PageStream<pb::ListConnectionsResponse>;
+    type ListConnectionsStream = PageStream<Connection, pb::ListConnectionsResponse>;
 
     async fn create_connection(
         &self,

@@ -41,7 +41,7 @@ const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::Name, OrderBy::CreateTime];
 
 #[async_trait]
 impl ConnectorService for Api {
-    type ListConnectorsStream = PageStream<pb::ListConnectorsResponse>;
+    type ListConnectorsStream = PageStream<Connector, pb::ListConnectorsResponse>;
 
     async fn create_connector(
         &self,

@@ -86,7 +86,7 @@ pub(super) const CREDENTIAL_METADATA: &str = "x-jackfield-credential";
 
 #[async_trait]
 impl CredentialsService for Api {
-    type ListCredentialsStream = PageStream<pb::ListCredentialsResponse>;
+    type ListCredentialsStream = PageStream<Credential, pb::ListCredentialsResponse>;
 
     async fn create_credential(
         &self,

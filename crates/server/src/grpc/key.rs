@@ -36,7 +36,7 @@ const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::Name, OrderBy::CreateTime];
 
 #[async_trait]
 impl KeyService for Api {
-    type ListKeysStream = PageStream<pb::ListKeysResponse>;
+    type ListKeysStream = PageStream<Key, pb::ListKeysResponse>;
 
     async fn import_key(
         &self,

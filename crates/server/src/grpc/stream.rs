@@ -5,12 +5,12 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::Stream;
 use jackfield_domain::{Error, Result};
-use jackfield_service::{Listable, ListedPage, Pager};
+use jackfield_service::{FoundPage, Listable, ListedPage, Pager};
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
@@ -39,9 +39,12 @@ pub struct StreamPolicy {
     pub tasks: TaskTracker,
 }
 
-/// A stream of pages.
-pub struct PageStream<M> {
-    pages: mpsc::Receiver<(M, PageRoom)>,
+/// A stream of pages. They are read and rendered when the reader takes them, while the task looks for the next.
+pub struct PageStream<T, M> {
+    pages: mpsc::Receiver<(FoundPage<T>, PageRoom)>,
+    /// The page that the reader is about to get.
+    taken: Option<(FoundPage<T>, PageRoom)>,
+    render: fn(ListedPage<T>) -> M,
     end: End,
 }
 
@@ -55,7 +58,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl StreamPolicy {
     /// Streams the pages of a list as messages.
-    pub(super) fn pages<T, M>(&self, pager: Pager<T>, render: fn(ListedPage<T>) -> M) -> Result<PageStream<M>>
+    pub(super) fn pages<T, M>(&self, pager: Pager<T>, render: fn(ListedPage<T>) -> M) -> Result<PageStream<T, M>>
     where
         T: Listable + 'static,
         M: Message + 'static,
@@ -69,19 +72,18 @@ impl StreamPolicy {
         let end: End = Arc::new(Mutex::new(Some(Error::internal("the task of a list died"))));
         let (policy, ended) = (self.clone(), Arc::clone(&end));
         self.tasks.spawn(async move {
-            let result = policy.send(pager, render, &sender, permit).await;
+            let result = policy.send(pager, &sender, permit).await;
             *ended.lock().unwrap_or_else(PoisonError::into_inner) = result.err();
             // Only now does the reader see the end.
             drop(sender);
         });
-        Ok(PageStream { pages, end })
+        Ok(PageStream { pages, taken: None, render, end })
     }
 
-    async fn send<T: Listable, M: Message>(
+    async fn send<T: Listable>(
         &self,
         mut pager: Pager<T>,
-        render: fn(ListedPage<T>) -> M,
-        sender: &mpsc::Sender<(M, PageRoom)>,
+        sender: &mpsc::Sender<(FoundPage<T>, PageRoom)>,
         _permit: OwnedSemaphorePermit,
     ) -> Result<()> {
         let total = Instant::now() + self.total;
@@ -110,8 +112,7 @@ impl StreamPolicy {
             };
             match page {
                 Some(page) => {
-                    let page = render(page);
-                    memory.shrink(page.encoded_len());
+                    memory.shrink(page.bytes());
                     room.send((page, memory));
                 }
                 None => return Ok(()),
@@ -122,21 +123,33 @@ impl StreamPolicy {
 
 // === impl PageStream ===
 
-impl<M> Stream for PageStream<M> {
+impl<T: Unpin, M: Message> Stream for PageStream<T, M> {
     type Item = Result<M, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.pages.poll_recv(cx).map(|page| match page {
-            Some((page, memory)) => {
-                if let Some(context) = CallContext::current() {
-                    context.hold(memory);
-                }
-                Some(Ok(page))
-            }
-            None => {
-                let ended = self.end.lock().unwrap_or_else(PoisonError::into_inner).take();
-                ended.map(|error| Err(status(error)))
-            }
-        })
+        if let Some((page, memory)) = self.taken.take() {
+            return Poll::Ready(Some(self.render(page, memory)));
+        }
+        let page = ready!(self.pages.poll_recv(cx));
+        if page.is_none() {
+            let ended = self.end.lock().unwrap_or_else(PoisonError::into_inner).take();
+            return Poll::Ready(ended.map(|error| Err(status(error))));
+        }
+        self.taken = page;
+        // The task that may go on now waits behind this one, on the same thread: it is let go first, so that the database is
+        // at work on the next page while this one is rendered.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<T, M: Message> PageStream<T, M> {
+    fn render(&self, page: FoundPage<T>, mut memory: PageRoom) -> Result<M, Status> {
+        let page = (self.render)(page.read().map_err(status)?);
+        memory.shrink(page.encoded_len());
+        if let Some(context) = CallContext::current() {
+            context.hold(memory);
+        }
+        Ok(page)
     }
 }

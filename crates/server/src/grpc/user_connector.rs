@@ -32,7 +32,7 @@ const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::UserId, OrderBy::CreateTime];
 
 #[async_trait]
 impl UserConnectorService for Api {
-    type ListUserConnectorsStream = PageStream<pb::ListUserConnectorsResponse>;
+    type ListUserConnectorsStream = PageStream<UserConnector, pb::ListUserConnectorsResponse>;
 
     async fn add_user_connector(
         &self,

@@ -100,7 +100,7 @@ impl CallContext {
 
     /// Who is calling, once known.
     pub fn principal(&self) -> &str {
-        self.caller.get().map(|caller| caller.name.as_str()).unwrap_or_default()
+        self.caller.get().map(|caller| &*caller.name).unwrap_or_default()
     }
 
     /// The context that [`ContextLayer`] put in.

@@ -35,9 +35,9 @@ const MAX_REFLECTIONS: usize = 64;
 /// take memory. Lists are counted until their headers, because their streams and pages have limits of their own.
 pub(super) struct LimitLayer {
     calls: Arc<Semaphore>,
-    calls_by_identity: Counter<String>,
+    calls_by_identity: Counter<Arc<str>>,
     health: Arc<Semaphore>,
-    health_by_caller: Counter<String>,
+    health_by_caller: Counter<Arc<str>>,
     watches: Arc<Semaphore>,
     reflections: Arc<Semaphore>,
     metrics: Metrics,
@@ -95,11 +95,11 @@ impl LimitLayer {
 }
 
 /// The name of the caller, or where it is if it has none.
-fn caller(call: &Call) -> String {
-    let Some(info) = call.extensions().get::<ConnectInfo>() else { return String::new() };
+fn caller(call: &Call) -> Arc<str> {
+    let Some(info) = call.extensions().get::<ConnectInfo>() else { return Arc::default() };
     match info.caller() {
         Ok(caller) => caller.name.clone(),
-        Err(_) => info.peer().ip().map(|ip| network(ip).to_string()).unwrap_or_default(),
+        Err(_) => info.peer().ip().map(|ip| network(ip).to_string()).unwrap_or_default().into(),
     }
 }
 

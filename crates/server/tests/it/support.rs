@@ -271,7 +271,7 @@ unary! {
     // 1 second in the answer stands for the principal "caller" of the tenant.
     Whoami => |request| {
         let principal = request.extensions().get::<Principal>().cloned();
-        let known = principal.is_some_and(|p| p.name == "caller" && p.tenant == TenantId::SYSTEM);
+        let known = principal.is_some_and(|p| &*p.name == "caller" && p.tenant == TenantId::SYSTEM);
         Ok(Response::new(prost_types::Duration { seconds: i64::from(known), nanos: 0 }))
     };
     Panic => |_request| panic!("canary of a panic");
