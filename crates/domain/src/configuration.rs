@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::connector::set;
+use crate::document::is_default;
 use crate::error::Violation;
 use crate::id::{ConfigurationId, ConnectorId, CredentialId};
 use crate::json::JsonObject;
@@ -17,11 +18,16 @@ use crate::text::{ExternalId, UserId};
 pub struct Configuration {
     pub id: ConfigurationId,
     pub credential: CredentialId,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub external_id: Option<ExternalId>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub shared_settings: JsonObject,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub workflow_settings: BTreeMap<String, WorkflowSettings>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub settings_meta: JsonObject,
     /// Whether it was born with its credential; such a one dies only with it.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub is_default: bool,
     pub user_id: UserId,
     pub connector: ConnectorId,

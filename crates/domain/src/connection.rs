@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::connector::set;
+use crate::document::is_default;
 use crate::error::Violation;
 use crate::id::{ConnectionId, ConnectorId};
 use crate::meta::Meta;
@@ -26,30 +27,50 @@ pub struct Connection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConnectionSettings {
     pub name: Name,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub external_id: Option<Slug>,
     pub kind: ConnectionKind,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub authentication_url: Option<HttpUrl>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub token_url: Option<HttpUrl>,
     /// OpenID issuer or SAML entity id; the latter need not be a URL.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub issuer_url: String,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub provider_certificate: String,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub client_id: String,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub user_data_location: Option<CountryCode>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub provider_tenant_id: String,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub developer_account_id: String,
     pub content_type: TokenContentType,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub oidc_user_endpoint_url: Option<HttpUrl>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub user_id_expression: String,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub trust_identity_user_id: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub scope: String,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub parameters: Parameters,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub require_business_account: bool,
     pub linking: Linking,
     pub active: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub tags: Labels,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub redirect_uris: Vec<RedirectUri>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub revocation_url: Option<HttpUrl>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub jwks_url: Option<HttpUrl>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub device_authorization_url: Option<HttpUrl>,
 }
 

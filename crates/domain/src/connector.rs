@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::document::is_default;
 use crate::error::{Violation, Violations};
 use crate::id::{ConnectorId, KeyId};
 use crate::json::JsonObject;
@@ -25,19 +26,27 @@ pub use kind::{
 pub struct Connector {
     pub id: ConnectorId,
     pub name: Name,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub description: String,
     pub enabled: bool,
     pub kind: ConnectorKind,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub headers: Headers,
     /// Names of the sealed headers, sorted.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub secret_header_names: Vec<String>,
     pub timeouts: Timeouts,
     /// The client identity that is presented to the system.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub client_identity_key: Option<KeyId>,
     /// The CAs that the system's certificate must chain to.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub trust_bundle_key: Option<KeyId>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub data: JsonObject,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub debug: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub labels: Labels,
     pub meta: Meta,
 }

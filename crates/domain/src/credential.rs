@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::document::is_default;
 use crate::id::{ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, UserConnectorId};
 use crate::json::JsonObject;
 use crate::meta::Meta;
@@ -17,28 +18,42 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Credential {
     pub id: CredentialId,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub external_id: Option<ExternalId>,
     pub user_id: UserId,
     pub connector: ConnectorId,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub connection: Option<ConnectionId>,
     pub user_connector: UserConnectorId,
     /// The key of a client certificate.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub key: Option<KeyId>,
     pub kind: CredentialKind,
     /// As stored; [`Credential::status_at`] says how it reads now.
     pub status: CredentialStatus,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub scopes: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub token_type: String,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub expire_time: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub provider_account_id: String,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub provider_data: JsonObject,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub labels: Labels,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub is_default: bool,
     /// Counts changes of the material, from 1.
     pub material_version: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub refreshable: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub last_refresh_time: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub refresh_failure_count: i32,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub failure_class: Option<FailureClass>,
     pub default_configuration: ConfigurationId,
     pub meta: Meta,

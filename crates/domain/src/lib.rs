@@ -4,6 +4,7 @@ pub mod configuration;
 pub mod connection;
 pub mod connector;
 pub mod credential;
+mod document;
 pub mod error;
 pub mod filter;
 pub mod id;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::document::is_default;
 use crate::error::{Violation, Violations};
 use crate::secret::SecretPatch;
 use crate::text::HttpUrl;
@@ -22,8 +23,10 @@ pub enum ConnectorKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generic {
     pub authentication_url: HttpUrl,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub username: Option<String>,
     /// Whether a password is sealed beside the connector.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub password_set: bool,
 }
 
@@ -37,33 +40,46 @@ pub struct License {
 /// Endpoints of an OAuth 2.0 or OpenID Connect provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OAuth2Endpoints {
+    #[serde(default, skip_serializing_if = "is_default")]
     pub issuer_url: Option<HttpUrl>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub authorization_url: Option<HttpUrl>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub token_url: Option<HttpUrl>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub profile_url: Option<HttpUrl>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub revocation_url: Option<HttpUrl>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub jwks_url: Option<HttpUrl>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub device_authorization_url: Option<HttpUrl>,
 }
 
 /// An API that takes a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiKey {
+    #[serde(default, skip_serializing_if = "is_default")]
     pub base_url: Option<HttpUrl>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub header_name: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub value_prefix: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub query_parameter: Option<String>,
 }
 
 /// An API that takes HTTP basic authentication.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpBasic {
+    #[serde(default, skip_serializing_if = "is_default")]
     pub base_url: Option<HttpUrl>,
 }
 
 /// An API that takes only a client certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientCertificate {
+    #[serde(default, skip_serializing_if = "is_default")]
     pub base_url: Option<HttpUrl>,
 }
 
