@@ -259,6 +259,23 @@ impl TestServer {
         self.running.as_ref().expect("the server is stopped").meters.page().expect("a page of metrics")
     }
 
+    /// The value of the series of this name with these labels on the page of metrics, if there is one.
+    ///
+    /// # Panics
+    /// When it is stopped, or there are several.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let labels: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+        let is_it = |line: &str| {
+            let of_name = line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'));
+            of_name && labels.iter().all(|label| line.contains(label))
+        };
+        let page = self.metrics_page();
+        let mut lines = page.lines().filter(|line| is_it(line));
+        let line = lines.next()?;
+        assert_eq!(lines.next(), None, "{name} with {labels:?} is one series");
+        line.rsplit(' ').next().and_then(|value| value.parse().ok())
+    }
+
     /// Runs a statement beside the server, as someone does who has the database but not the keys. Returns a line for each
     /// row: columns separated by "|", bytes in hexadecimal.
     ///

@@ -183,6 +183,8 @@ impl Backend for TestBackend {
         routes.add_service(TestService { drain: context.drain.clone() });
     }
 
+    fn add_gauges(&self, _: &Meters) {}
+
     fn descriptor_set(&self) -> &'static [u8] {
         static SET: OnceLock<Vec<u8>> = OnceLock::new();
         SET.get_or_init(|| {
