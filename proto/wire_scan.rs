@@ -1,5 +1,5 @@
 //! Checks the JSON-like parts of a request (`google.protobuf.Struct`, `Value`, `ListValue`) on the wire, before anything
-//! is built of them: a tree takes up to sixteen times the memory of its bytes. Nothing is allocated but the text of a
+//! is built of them: a tree takes up to sixteen times the memory of its bytes. Nothing is allocated but the texts of
 //! refusals. All parts are read, so that a sender learns of each field that is over a limit at once.
 //!
 //! Only messages that can hold such parts are read. In these a field that may occur once must occur once: decoders merge

@@ -1,5 +1,6 @@
 //! Every page of every list is found by an index that has its order, however deep it lies: read from the query plans.
 
+use jackfield_api::v1::GetTenantRequest;
 use jackfield_domain::filter::Expr as Filter;
 use jackfield_domain::page::{Order, OrderBy, OrderValue, RowKey};
 use jackfield_domain::text::{UserId, fold};
@@ -12,6 +13,15 @@ use uuid::Uuid;
 /// Rows of each table. PostgreSQL reads tables of a few pages as a whole, whatever indexes there are.
 const ROWS: usize = 3_000;
 
+/// What plans are asked of.
+struct Full {
+    /// The data goes with it.
+    _server: TestServer,
+    store: Store,
+    tenant: TenantId,
+    filled: Filled,
+}
+
 /// A list, what it is narrowed to, and its order.
 struct Case {
     list: List,
@@ -21,15 +31,7 @@ struct Case {
 
 on_both! {
     async fn every_page_is_found_by_an_index_in_its_order(backend: Backend) {
-        let server = TestServer::start(backend).await;
-        let tenant = server.client("operator").admin().get_tenant(get_tenant("name:alpha")).await.unwrap();
-        let tenant = TenantId(tenant.into_inner().tenant.unwrap().id.parse().unwrap());
-        let store = server.store().await;
-        let filled = fill(&store, tenant, ROWS).await;
-        fill_tenants(&store, ROWS).await;
-        if backend == Backend::Postgres {
-            server.sql("analyze").await;
-        }
+        let Full { _server, store, tenant, filled } = full(backend).await;
 
         let mut wrong = Vec::new();
         for case in cases(&filled) {
@@ -53,15 +55,7 @@ on_both! {
     /// The index of words finds what is rare, and a filter without index is tried on a stretch of the order, whose end the
     /// index of the order tells.
     async fn filtered_pages_are_found_by_an_index(backend: Backend) {
-        let server = TestServer::start(backend).await;
-        let tenant = server.client("operator").admin().get_tenant(get_tenant("name:alpha")).await.unwrap();
-        let tenant = TenantId(tenant.into_inner().tenant.unwrap().id.parse().unwrap());
-        let store = server.store().await;
-        let filled = fill(&store, tenant, ROWS).await;
-        fill_tenants(&store, ROWS).await;
-        if backend == Backend::Postgres {
-            server.sql("vacuum analyze").await;
-        }
+        let Full { _server, store, tenant, filled } = full(backend).await;
 
         let word = Filter::Word("needle".to_owned());
         let or = Filter::Or(vec![Filter::And(vec![word.clone(), Filter::Word("of".to_owned())]), Filter::Word("hay".to_owned())]);
@@ -111,8 +105,19 @@ on_both! {
     }
 }
 
-fn get_tenant(reference: &str) -> jackfield_api::v1::GetTenantRequest {
-    jackfield_api::v1::GetTenantRequest { reference: reference.to_owned() }
+/// A server with a tenant whose tables are full, and whose database knows what is in them.
+async fn full(backend: Backend) -> Full {
+    let server = TestServer::start(backend).await;
+    let request = GetTenantRequest { reference: "name:alpha".to_owned() };
+    let tenant = server.client("operator").admin().get_tenant(request).await.unwrap();
+    let tenant = TenantId(tenant.into_inner().tenant.unwrap().id.parse().unwrap());
+    let store = server.store().await;
+    let filled = fill(&store, tenant, ROWS).await;
+    fill_tenants(&store, ROWS).await;
+    if backend == Backend::Postgres {
+        server.sql("vacuum analyze").await;
+    }
+    Full { _server: server, store, tenant, filled }
 }
 
 /// Every list in every order with every scope: with one that half of the rows are in, and with one that one row is in.

@@ -4,6 +4,7 @@ mod atomic;
 mod full;
 mod group;
 mod lost;
+mod pool;
 mod races;
 mod sealing;
 mod settings;

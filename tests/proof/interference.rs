@@ -14,9 +14,9 @@ mod wire;
 
 use std::cell::RefCell;
 
+use jackfield_testkit::data::principal;
 use jackfield_testkit::fault::Fault;
 use jackfield_testkit::pki::Leaf;
-use jackfield_testkit::server::principal;
 use jackfield_testkit::{Backend, Callers, Client, Pki, Process, Program, Site, proof};
 use proptest::strategy::Strategy as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};

@@ -4,10 +4,10 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use http::uri::PathAndQuery;
+use jackfield_testkit::raw::Raw;
 use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status, Streaming};
 
@@ -15,10 +15,6 @@ use crate::Result;
 
 /// Flow-control windows of clients in bytes: wide enough that they never hold a stream up on the loopback.
 const WINDOW: u32 = 4 * 1024 * 1024;
-
-/// Messages as the bytes that they are.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Raw;
 
 /// One connection.
 #[derive(Clone, Debug)]
@@ -111,42 +107,6 @@ fn varint(bytes: &[u8], mut at: usize) -> Option<(usize, usize)> {
         if byte < 0x80 {
             return Some((value, at));
         }
-    }
-}
-
-// === impl Raw ===
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Raw;
-    type Decoder = Raw;
-
-    fn encoder(&mut self) -> Raw {
-        Raw
-    }
-
-    fn decoder(&mut self) -> Raw {
-        Raw
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> std::result::Result<(), Status> {
-        buffer.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> std::result::Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
     }
 }
 

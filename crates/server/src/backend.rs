@@ -12,11 +12,15 @@ use crate::config::Config;
 use crate::health::Readiness;
 use crate::identity::Tenants;
 use crate::metrics::Metrics;
+use crate::telemetry::Meters;
 
 /// A service that can be put behind a [`Server`](crate::Server).
 pub trait Backend: Send + Sync + 'static {
     /// Adds its gRPC services.
     fn add_routes(&self, context: &RouteContext, routes: &mut RoutesBuilder);
+
+    /// Adds what is to be looked up of it when metrics are collected.
+    fn add_gauges(&self, meters: &Meters);
 
     /// The descriptors of these services, encoded.
     fn descriptor_set(&self) -> &'static [u8];

@@ -1,8 +1,10 @@
-//! What is looked up when metrics are collected: readiness, ends of certificates, and the process itself.
+//! What is looked up when metrics are collected: readiness, ends of certificates, connections to the database, re-wraps, and
+//! the process itself.
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use jackfield_service::{Gauges, Pool, RewrapProgress};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 use tokio::sync::watch;
@@ -33,6 +35,69 @@ pub(crate) fn register(meter: &Meter, readiness: watch::Receiver<Readiness>, tls
             .build();
     }
     process(meter);
+}
+
+/// Registers the gauges of the services behind a server. None of them asks the database.
+pub(crate) fn register_services(meter: &Meter, gauges: &Gauges) {
+    database(meter, gauges);
+    rewraps(meter, gauges);
+}
+
+/// Names are those of the conventions for clients of databases.
+fn database(meter: &Meter, gauges: &Gauges) {
+    let name = |pool: &Pool| KeyValue::new("db.client.connection.pool.name", pool.name);
+    let all = gauges.clone();
+    meter
+        .i64_observable_up_down_counter("db.client.connection.count")
+        .with_description("Connections to the database, by state")
+        .with_unit("{connection}")
+        .with_callback(move |counter| {
+            for pool in all.pools() {
+                for (state, count) in [("used", pool.used), ("idle", pool.idle)] {
+                    let state = KeyValue::new("db.client.connection.state", state);
+                    counter.observe(i64::from(count), &[name(&pool), state]);
+                }
+            }
+        })
+        .build();
+    let all = gauges.clone();
+    meter
+        .i64_observable_up_down_counter("db.client.connection.max")
+        .with_description("Connections to the database that there can be")
+        .with_unit("{connection}")
+        .with_callback(move |counter| {
+            for pool in all.pools() {
+                counter.observe(i64::from(pool.max), &[name(&pool)]);
+            }
+        })
+        .build();
+}
+
+fn rewraps(meter: &Meter, gauges: &Gauges) {
+    type Read = fn(&RewrapProgress) -> i64;
+    let shown: [(&'static str, &'static str, Read); 5] = [
+        ("jackfield.rewrap.running", "1 if a re-wrap runs in this process, else 0", |rewrap| {
+            i64::from(rewrap.workers > 0)
+        }),
+        ("jackfield.rewrap.data_keys.done", "Data keys that it has wrapped anew", |rewrap| rewrap.data_keys_done),
+        ("jackfield.rewrap.data_keys.total", "Data keys that it found at its start", |rewrap| rewrap.data_keys_total),
+        ("jackfield.rewrap.secrets.done", "Secrets that it has sealed anew", |rewrap| rewrap.secrets_done),
+        ("jackfield.rewrap.secrets.total", "Secrets that it found at its start", |rewrap| rewrap.secrets_total),
+    ];
+    for (name, description, read) in shown {
+        let gauges = gauges.clone();
+        meter
+            .i64_observable_gauge(name)
+            .with_description(description)
+            .with_callback(move |gauge| gauge.observe(read(&gauges.rewrap()), &[]))
+            .build();
+    }
+    let gauges = gauges.clone();
+    meter
+        .u64_observable_counter("jackfield.rewrap.failed")
+        .with_description("Data keys and secrets that could not be wrapped anew")
+        .with_callback(move |counter| counter.observe(gauges.rewrap().failed, &[]))
+        .build();
 }
 
 /// Names are those of the conventions for processes.

@@ -19,8 +19,11 @@ pub(crate) struct JsonLines(pub(crate) Format<Json>);
 /// Text; the call stands at the end.
 pub(crate) struct TextLines(pub(crate) Format<Full>);
 
+/// Names and values.
+type Facts = Vec<(&'static str, String)>;
+
 /// What log lines say of a call.
-fn facts(call: &CallContext) -> Vec<(&'static str, String)> {
+fn facts(call: &CallContext) -> Facts {
     let mut facts = vec![("request.id", call.request_id.to_string())];
     facts.extend(call.method.as_ref().map(|method| ("rpc.method", method.name.to_string())));
     facts.extend(call.peer.map(|peer| ("client.address", peer.to_string())));
@@ -29,19 +32,36 @@ fn facts(call: &CallContext) -> Vec<(&'static str, String)> {
     facts
 }
 
+/// Writes an event as `format` does; one of a call as `end` does, out of the line of `format` and the facts of the call.
+fn format_of_call<S, N>(
+    format: &impl FormatEvent<S, N>,
+    context: &FmtContext<'_, S, N>,
+    mut out: Writer<'_>,
+    event: &Event<'_>,
+    end: impl FnOnce(&mut Writer<'_>, &str, Facts) -> fmt::Result,
+) -> fmt::Result
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    let Some(call) = CallContext::current() else { return format.format_event(context, out, event) };
+    let mut line = String::new();
+    format.format_event(context, Writer::new(&mut line), event)?;
+    end(&mut out, line.trim_end(), facts(&call))
+}
+
 impl<S, N> FormatEvent<S, N> for JsonLines
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let Some(call) = CallContext::current() else { return self.0.format_event(context, out, event) };
-        let mut line = String::new();
-        self.0.format_event(context, Writer::new(&mut line), event)?;
-        let Some(open) = line.trim_end().strip_suffix('}') else { return out.write_str(&line) };
-        let named = std::iter::once(("name", "call".to_owned())).chain(facts(&call));
-        let span: Map<String, Value> = named.map(|(name, fact)| (name.to_owned(), Value::String(fact))).collect();
-        writeln!(out, "{open},\"span\":{}}}", Value::Object(span))
+    fn format_event(&self, context: &FmtContext<'_, S, N>, out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        format_of_call(&self.0, context, out, event, |out, line, facts| {
+            let Some(open) = line.strip_suffix('}') else { return writeln!(out, "{line}") };
+            let named = std::iter::once(("name", "call".to_owned())).chain(facts);
+            let span: Map<String, Value> = named.map(|(name, fact)| (name.to_owned(), Value::String(fact))).collect();
+            writeln!(out, "{open},\"span\":{}}}", Value::Object(span))
+        })
     }
 }
 
@@ -50,15 +70,14 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let Some(call) = CallContext::current() else { return self.0.format_event(context, out, event) };
-        let mut line = String::new();
-        self.0.format_event(context, Writer::new(&mut line), event)?;
-        out.write_str(line.trim_end_matches('\n'))?;
-        for (name, fact) in facts(&call) {
-            // As text fields are written: a name of a principal cannot begin a line of its own.
-            write!(out, " {name}={fact:?}")?;
-        }
-        writeln!(out)
+    fn format_event(&self, context: &FmtContext<'_, S, N>, out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        format_of_call(&self.0, context, out, event, |out, line, facts| {
+            out.write_str(line)?;
+            for (name, fact) in facts {
+                // As text fields are written: a name of a principal cannot begin a line of its own.
+                write!(out, " {name}={fact:?}")?;
+            }
+            writeln!(out)
+        })
     }
 }

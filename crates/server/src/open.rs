@@ -17,6 +17,7 @@ use tonic::service::RoutesBuilder;
 
 use crate::backend::{Backend, RouteContext};
 use crate::config::{self, Config, VaultProvider};
+use crate::gauges;
 use crate::grpc::Api;
 use crate::grpc::page_memory::PageMemory;
 use crate::grpc::stream::StreamPolicy;
@@ -24,6 +25,7 @@ use crate::health::Readiness;
 use crate::identity::Tenants;
 use crate::metrics::Metrics;
 use crate::place::{self, Claim, PlaceError};
+use crate::telemetry::Meters;
 
 /// Why the service does not open.
 #[derive(Debug, thiserror::Error)]
@@ -296,6 +298,10 @@ impl Backend for ServiceBackend {
             let (services, metrics, stop) = (self.services.clone(), context.metrics.clone(), context.drain.clone());
             context.tasks.spawn(watch_keyring(services, metrics, path, seen, self.reload_interval, stop));
         }
+    }
+
+    fn add_gauges(&self, meters: &Meters) {
+        gauges::register_services(&meters.meter(), &self.services.gauges());
     }
 
     fn descriptor_set(&self) -> &'static [u8] {

@@ -150,6 +150,7 @@ impl Server {
             ),
         };
         gauges::register(&meters.meter(), health.readiness(), tls.clone());
+        backend.add_gauges(&meters);
         Ok(Server {
             config,
             backend,

@@ -7,6 +7,7 @@ mod connections;
 mod connectors;
 mod credentials;
 mod data_keys;
+mod gauges;
 mod keys;
 mod links;
 mod material;
@@ -27,6 +28,7 @@ pub use configurations::ConfigurationRef;
 pub use connections::ConnectionDeleted;
 pub use connectors::ConnectorDeleted;
 pub use credentials::CredentialDeleted;
+pub use gauges::{Gauges, RewrapProgress};
 pub use mutation::{Deletion, Mutation, RequestId};
 pub use open::{OpenError, ServerInfo, Services, Settings};
 pub use pager::{FoundPage, Listable, ListedPage, Pager};
@@ -34,7 +36,7 @@ pub use token_cache::TokenCacheSettings;
 pub use tokens::Revealed;
 pub use verify::{Verified, VerifyError};
 
-/// What the configuration of the store looks like.
-pub use jackfield_store::{Database, PoolSettings, RewrapRow, RewrapState, Scope, StoreError};
+/// What the configuration of the store looks like, and what it tells of itself.
+pub use jackfield_store::{Database, Pool, PoolSettings, RewrapRow, RewrapState, Scope, StoreError};
 /// Keyrings, for the commands that manage them.
 pub use jackfield_vault::{KeyInfo, KeyState, Keyring, KeyringError, Vault, provider as keyring_provider};

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::data_keys::DataKeys;
+use crate::gauges::{Gauges, RewrapBoard};
 use crate::tenant_names::TenantNames;
 use crate::token_cache::{TokenCache, TokenCacheSettings};
 
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) data_keys: DataKeys,
     pub(crate) tenant_names: TenantNames,
     pub(crate) tokens: TokenCache,
+    pub(crate) rewraps: RewrapBoard,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -107,6 +109,7 @@ impl Services {
             vault,
             data_keys: DataKeys::default(),
             tenant_names: TenantNames::default(),
+            rewraps: RewrapBoard::default(),
             clock,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -160,6 +163,11 @@ impl Services {
             reveal_enabled: self.shared.reveal_enabled,
             development: self.shared.development,
         })
+    }
+
+    /// What metrics look at.
+    pub fn gauges(&self) -> Gauges {
+        Gauges::of(self)
     }
 
     /// Ends background work and closes the database.

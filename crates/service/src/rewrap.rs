@@ -132,6 +132,9 @@ impl Worker {
     /// Works until it is done. What is done shows in the rows, so a failed try is followed by another from the beginning.
     async fn run(mut self) {
         let id = self.row.id;
+        let services = self.services.clone();
+        let _at_work = services.shared.rewraps.begin();
+        services.shared.rewraps.advance(&self.row);
         let mut tries = 0;
         while tries < TRIES {
             let before = self.row.heartbeat_time;
@@ -189,6 +192,7 @@ impl Worker {
         };
         if stored.as_ref() == Some(&tried) {
             self.row = tried;
+            self.services.shared.rewraps.advance(&self.row);
         }
         Ok(())
     }
@@ -333,6 +337,7 @@ impl Worker {
             "a key or secret cannot be wrapped anew"
         );
         self.row.failed += 1;
+        self.services.shared.rewraps.fail();
         self.failed.insert((id, name));
     }
 
@@ -348,6 +353,7 @@ impl Worker {
         self.tried = Some(row.clone());
         txn.commit().await?;
         (self.row, self.tried) = (row, None);
+        self.services.shared.rewraps.advance(&self.row);
         Ok(())
     }
 }

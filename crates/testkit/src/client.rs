@@ -14,7 +14,7 @@ use crate::pki::{Leaf, Pki};
 
 /// A server that has callers, in this process or in one of its own.
 pub trait Callers {
-    /// A caller of that name out of [`crate::server::PRINCIPALS`].
+    /// A caller of that name out of [`crate::data::PRINCIPALS`].
     fn client(&self, principal: &str) -> Client;
 
     /// A caller with a certificate of the test's choice.

@@ -27,7 +27,7 @@ use jackfield_server::backend::{Backend, RouteContext};
 use jackfield_server::config::{Config, Sources};
 use jackfield_server::health::Readiness;
 use jackfield_server::identity::Tenants;
-use jackfield_server::telemetry::Tracing;
+use jackfield_server::telemetry::{Meters, Tracing};
 use prost::Message;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -184,6 +184,10 @@ impl Backend for FaultyBackend {
             .add_service(CredentialsLayer(layer.clone()))
             .add_service(KeyLayer(layer.clone()))
             .add_service(UserConnectorLayer(layer));
+    }
+
+    fn add_gauges(&self, meters: &Meters) {
+        self.inner.add_gauges(meters);
     }
 
     fn descriptor_set(&self) -> &'static [u8] {

@@ -20,6 +20,7 @@ pub mod canary;
 pub mod client;
 pub mod clock;
 pub mod collect;
+pub mod data;
 pub mod fault;
 pub mod fill;
 pub mod fixture;
@@ -31,6 +32,7 @@ pub mod pki;
 pub mod postgres;
 pub mod process;
 pub mod proof;
+pub mod raw;
 pub mod server;
 pub mod status;
 

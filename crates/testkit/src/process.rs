@@ -32,10 +32,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::backend::Backend;
 use crate::client::{Callers, Client};
+use crate::data::Data;
 use crate::fixture;
 use crate::pki::{Identity, Leaf, Pki};
 use crate::postgres::Database;
-use crate::server::Data;
 
 /// How long a process may take to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,7 +55,7 @@ pub enum Program {
 
 /// What processes run on, and what outlives them: data, certificates, configuration. The directory goes with this value.
 ///
-/// The principals are those of [`crate::server::PRINCIPALS`].
+/// The principals are those of [`crate::data::PRINCIPALS`].
 pub struct Site {
     data: Arc<Data>,
     config: Config,
@@ -274,7 +274,7 @@ impl Process {
         self.started
     }
 
-    /// A caller of that name out of [`crate::server::PRINCIPALS`], on a connection of its own.
+    /// A caller of that name out of [`crate::data::PRINCIPALS`], on a connection of its own.
     pub fn client(&self, principal: &str) -> Client {
         let pki = self.data.pki();
         Client::new(self.address, &pki.ca_pem(), Some(&pki.client(Identity::of(principal))))

@@ -11,14 +11,8 @@ use std::{
 
 use jackfield_api::v1;
 use jackfield_domain::{Clock, SystemClock};
-pub use jackfield_server::config::SecretUrl;
-use jackfield_server::{
-    Server,
-    config::{Config, PrincipalConfig},
-    telemetry::Meters,
-};
+use jackfield_server::{Server, config::Config, telemetry::Meters};
 use jackfield_store::{PoolSettings, Store};
-use tempfile::TempDir;
 use tokio::{
     runtime::{self, Runtime},
     sync::oneshot,
@@ -27,33 +21,15 @@ use tokio::{
 use crate::{
     backend::Backend,
     client::{Callers, Client},
+    data::Data,
     fixture, logs,
     pki::{Identity, Leaf, Pki},
-    postgres::{self, Database},
+    postgres::Database,
 };
-
-/// The principals of a test server: name, tenant, rights. The identity of each is [`Identity::of`] its name.
-pub const PRINCIPALS: [(&str, &str, &[&str]); 4] = [
-    ("operator", "default", &["*"]),
-    ("alpha", "alpha", &["*"]),
-    ("beta", "beta", &["*"]),
-    (
-        "reader",
-        "alpha",
-        &[
-            "configurations.read",
-            "connections.read",
-            "connectors.read",
-            "credentials.read",
-            "keys.read",
-            "user_connectors.read",
-        ],
-    ),
-];
 
 /// A running server. It ends with this value; [`TestServer::stop`] ends it in good order.
 ///
-/// It has the tenants `default`, `alpha` and `beta` and the [`PRINCIPALS`].
+/// It has the tenants `default`, `alpha` and `beta` and the [`PRINCIPALS`](crate::data::PRINCIPALS).
 pub struct TestServer {
     data: Arc<Data>,
     config: Config,
@@ -61,14 +37,6 @@ pub struct TestServer {
     running: Option<Running>,
     /// One connection for each caller.
     clients: Mutex<HashMap<String, Client>>,
-}
-
-/// What outlives one run of a server, and what replicas share.
-pub(crate) struct Data {
-    backend: Backend,
-    directory: TempDir,
-    pki: Pki,
-    database: Option<Database>,
 }
 
 /// A server at work, in a runtime of its own: when that goes, every task of the server goes, as in a crash.
@@ -150,29 +118,29 @@ impl TestServer {
         server
     }
 
-    /// A caller of that name out of [`PRINCIPALS`], or one that an own configuration knows by [`Identity::of`] this name.
+    /// A caller of that name out of [`PRINCIPALS`](crate::data::PRINCIPALS), or one that an own configuration knows by [`Identity::of`] this name.
     pub fn client(&self, principal: &str) -> Client {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let connect = || self.client_with(&self.data.pki.client(Identity::of(principal)));
+        let connect = || self.client_with(&self.data.pki().client(Identity::of(principal)));
         clients.entry(principal.to_owned()).or_insert_with(connect).clone()
     }
 
     /// A caller with a certificate of the test's choice.
     pub fn client_with(&self, leaf: &Leaf) -> Client {
-        Client::new(self.address(), &self.data.pki.ca_pem(), Some(leaf))
+        Client::new(self.address(), &self.data.pki().ca_pem(), Some(leaf))
     }
 
     /// A caller of that name, on a connection of its own that takes in so many bytes of answers that are not read.
     pub fn client_with_window(&self, principal: &str, bytes: u32) -> Client {
-        let leaf = self.data.pki.client(Identity::of(principal));
-        Client::tuned(self.address(), &self.data.pki.ca_pem(), Some(&leaf), |endpoint| {
+        let leaf = self.data.pki().client(Identity::of(principal));
+        Client::tuned(self.address(), &self.data.pki().ca_pem(), Some(&leaf), |endpoint| {
             endpoint.initial_stream_window_size(bytes).initial_connection_window_size(16 * 1024 * 1024)
         })
     }
 
     /// A caller without a certificate.
     pub fn anonymous(&self) -> Client {
-        Client::new(self.address(), &self.data.pki.ca_pem(), None)
+        Client::new(self.address(), &self.data.pki().ca_pem(), None)
     }
 
     /// Where it listens.
@@ -185,12 +153,12 @@ impl TestServer {
 
     /// Its authority.
     pub fn pki(&self) -> &Pki {
-        &self.data.pki
+        self.data.pki()
     }
 
     /// The database it runs on.
     pub fn backend(&self) -> Backend {
-        self.data.backend
+        self.data.backend()
     }
 
     /// Its PostgreSQL database.
@@ -198,7 +166,7 @@ impl TestServer {
     /// # Panics
     /// When it runs on SQLite.
     pub fn postgres(&self) -> &Database {
-        self.data.database.as_ref().expect("the server runs on SQLite")
+        self.data.database().expect("the server runs on SQLite")
     }
 
     /// The store of the server, opened beside it.
@@ -206,7 +174,7 @@ impl TestServer {
     /// # Panics
     /// When it does not open.
     pub async fn store(&self) -> Store {
-        let database = match &self.data.database {
+        let database = match self.data.database() {
             Some(database) => jackfield_store::Database::Postgres(database.url()),
             None => jackfield_store::Database::Sqlite(self.sqlite_file()),
         };
@@ -231,7 +199,7 @@ impl TestServer {
 
     /// All that its database has written, as bytes to search in. The keyring is not part of it.
     pub fn stored_bytes(&self) -> Vec<u8> {
-        match &self.data.database {
+        match self.data.database() {
             Some(database) => database.stored_bytes(),
             None => {
                 let files = ["", "-wal", "-shm", "-journal"].map(|suffix| {
@@ -291,13 +259,30 @@ impl TestServer {
         self.running.as_ref().expect("the server is stopped").meters.page().expect("a page of metrics")
     }
 
+    /// The value of the series of this name with these labels on the page of metrics, if there is one.
+    ///
+    /// # Panics
+    /// When it is stopped, or there are several.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let labels: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+        let is_it = |line: &str| {
+            let of_name = line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'));
+            of_name && labels.iter().all(|label| line.contains(label))
+        };
+        let page = self.metrics_page();
+        let mut lines = page.lines().filter(|line| is_it(line));
+        let line = lines.next()?;
+        assert_eq!(lines.next(), None, "{name} with {labels:?} is one series");
+        line.rsplit(' ').next().and_then(|value| value.parse().ok())
+    }
+
     /// Runs a statement beside the server, as someone does who has the database but not the keys. Returns a line for each
     /// row: columns separated by "|", bytes in hexadecimal.
     ///
     /// # Panics
     /// When the database refuses it.
     pub async fn sql(&self, statement: &str) -> Vec<String> {
-        if let Some(database) = &self.data.database {
+        if let Some(database) = self.data.database() {
             return database.run(statement).lines().map(str::to_owned).collect();
         }
         let store = self.store().await;
@@ -365,7 +350,7 @@ impl Callers for TestServer {
 impl fmt::Debug for TestServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let address = self.running.as_ref().map(|running| running.address);
-        f.debug_struct("TestServer").field("backend", &self.data.backend).field("address", &address).finish()
+        f.debug_struct("TestServer").field("backend", &self.data.backend()).field("address", &address).finish()
     }
 }
 
@@ -389,73 +374,6 @@ impl Drop for ServerRuntime {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
-    }
-}
-
-// === impl Data ===
-
-impl Data {
-    pub(crate) fn create(backend: Backend) -> Self {
-        Self::with((backend == Backend::Postgres).then(postgres::fresh_database))
-    }
-
-    /// On a PostgreSQL database that is there.
-    pub(crate) fn on(database: Database) -> Self {
-        Self::with(Some(database))
-    }
-
-    fn with(database: Option<Database>) -> Self {
-        let directory = tempfile::Builder::new().prefix("jackfield-test-").tempdir().expect("no temporary directory");
-        Self {
-            backend: if database.is_some() { Backend::Postgres } else { Backend::Sqlite },
-            pki: Pki::create(&directory.path().join("test-pki")),
-            database,
-            directory,
-        }
-    }
-
-    pub(crate) fn backend(&self) -> Backend {
-        self.backend
-    }
-
-    pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-
-    pub(crate) fn pki(&self) -> &Pki {
-        &self.pki
-    }
-
-    pub(crate) fn database(&self) -> Option<&Database> {
-        self.database.as_ref()
-    }
-
-    pub(crate) fn config(&self) -> Config {
-        let mut config = Config { data_dir: self.directory.path().join("data"), ..Config::default() };
-        config.listen.address = "127.0.0.1:0".to_owned();
-        config.tls.certificate = self.pki.path("server.pem");
-        config.tls.private_key = self.pki.path("server-key.pem");
-        config.tls.client_ca = self.pki.path("ca.pem");
-        config.tls.client_crl = self.pki.path("crl.pem");
-        config.reveal.enabled = true;
-        config.identity.principals =
-            PRINCIPALS.iter().map(|(name, tenant, rights)| principal(name, tenant, rights)).collect();
-        if let Some(database) = &self.database {
-            config.database.url = SecretUrl::new(database.url());
-        }
-        config
-    }
-}
-
-/// A principal that is known by [`Identity::of`] its name.
-pub fn principal(name: &str, tenant: &str, rights: &[&str]) -> PrincipalConfig {
-    let Identity::Spiffe(spiffe) = Identity::of(name) else { unreachable!("Identity::of gives a SPIFFE identity") };
-    PrincipalConfig {
-        name: name.to_owned(),
-        tenant: tenant.to_owned(),
-        rights: rights.iter().map(|&right| right.to_owned()).collect(),
-        spiffe,
-        ..PrincipalConfig::default()
     }
 }
 
@@ -488,16 +406,6 @@ mod tests {
             server.restart().await;
             let request = v1::GetConnectorRequest { reference: "name:kept".to_owned() };
             server.client("alpha").connectors().get_connector(request).await.unwrap();
-        }
-
-        async fn data_is_of_the_backend_and_made_anew(backend: Backend) {
-            let create = move || (Data::create(backend), Data::create(backend));
-            let (one, other) = tokio::task::spawn_blocking(create).await.unwrap();
-            let (first, second) = (one.config(), other.config());
-            assert_eq!(one.database.is_some(), backend == Backend::Postgres);
-            assert_eq!(first.database.url.expose().starts_with("postgres://"), backend == Backend::Postgres);
-            assert_ne!(first.database_url().expose(), second.database_url().expose());
-            assert_ne!(one.pki.ca_pem(), other.pki.ca_pem());
         }
     }
 }

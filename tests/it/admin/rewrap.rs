@@ -344,6 +344,43 @@ on_both! {
         store.close().await;
     }
 
+    /// Metrics show a re-wrap that cannot end, and what it has done.
+    async fn its_progress_is_counted(server) {
+        let (client, operator) = (server.client("alpha"), server.client("operator"));
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        for number in 0..3 {
+            steps::api_key(&client, &link, &format!("key {number}")).await;
+        }
+        let shown = || ["running", "data_keys_done", "data_keys_total", "secrets_done", "secrets_total", "failed_total"].map(|name| {
+            server.metric(&format!("jackfield_rewrap_{name}"), &[]).expect("a series")
+        });
+        let shows = async |expected: [f64; 6]| {
+            let patience = Instant::now() + Duration::from_secs(20);
+            while shown() != expected {
+                assert!(Instant::now() < patience, "{:?}", shown());
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        assert_eq!(shown(), [0.0; 6]);
+        let (never_ends, ends) = match server.backend() {
+            Backend::Sqlite => (
+                "create trigger broken before update on rewrap when new.state <> 'RUNNING' begin select raise(abort, 'broken'); end",
+                "drop trigger broken",
+            ),
+            Backend::Postgres => (
+                "alter table rewrap add constraint broken check (state = 'RUNNING')",
+                "alter table rewrap drop constraint broken",
+            ),
+        };
+        server.sql(never_ends).await;
+        start(&operator, true).await;
+        shows([1.0, 0.0, 0.0, 3.0, 3.0, 0.0]).await;
+        assert_eq!(status(&operator).await.state(), v1::RewrapState::Running);
+        server.sql(ends).await;
+        assert_eq!(end(&operator).await.state(), v1::RewrapState::Done);
+        shows([0.0, 0.0, 0.0, 3.0, 3.0, 0.0]).await;
+    }
+
     /// A secret that does not open is left as it is, with its key; the others go on.
     async fn a_broken_secret_fails_alone(server) {
         let (client, operator) = (server.client("alpha"), server.client("operator"));
@@ -371,6 +408,7 @@ on_both! {
         let status = ended(&operator, true).await;
         assert_eq!((status.state(), status.failed), (v1::RewrapState::Failed, 1));
         assert_eq!((status.secrets_total, status.secrets_done), (3, 2));
+        assert_eq!(server.metric("jackfield_rewrap_failed_total", &[]), Some(1.0));
         let keys = data_keys(&store, alpha).await;
         assert_eq!(keys.len(), 2, "the former key stays as long as it seals anything");
         assert_eq!(sealed_otherwise(&store, alpha, keys[0].id).await, 1);

@@ -1,11 +1,11 @@
 //! Requests that are no messages, or too large, sent as bytes.
 
 use jackfield_api::v1;
+use jackfield_testkit::raw::Raw;
 use jackfield_testkit::{Client, Refusal, expect_status, fixture, on_both};
 use prost::Message;
-use prost::bytes::{Buf, BufMut};
+use prost::bytes::Bytes;
 use prost::encoding::encode_varint;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Request, Response, Status};
 
 use super::{create, found};
@@ -14,50 +14,12 @@ use crate::steps;
 const KIB: usize = 1024;
 const MALFORMED: &str = "the request is not a well-formed message of its type";
 
-/// Bytes as they are.
-#[derive(Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = Vec<u8>;
-    type Encoder = Raw;
-    type Decoder = Raw;
-
-    fn encoder(&mut self) -> Raw {
-        Raw
-    }
-
-    fn decoder(&mut self) -> Raw {
-        Raw
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, item: Vec<u8>, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buf.put_slice(&item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
-        Ok(Some(buf.copy_to_bytes(buf.remaining()).to_vec()))
-    }
-}
-
 /// Calls a method of ConfigurationService with these bytes as message.
-async fn send(client: &Client, method: &str, message: Vec<u8>) -> Result<Response<Vec<u8>>, Status> {
+async fn send(client: &Client, method: &str, message: Vec<u8>) -> Result<Response<Bytes>, Status> {
     let mut grpc = tonic::client::Grpc::new(client.channel());
     grpc.ready().await.expect("a connection");
     let path = format!("/jackfield.v1.ConfigurationService/{method}").parse().expect("a path");
-    grpc.unary(Request::new(message), path, Raw).await
+    grpc.unary(Request::new(message.into()), path, Raw).await
 }
 
 /// A field of length-delimited content.
@@ -121,7 +83,7 @@ on_both! {
         let credential = steps::api_key(&client, &link, "key").await.id;
         let good = create(fixture::a_configuration(&credential, "Team A")).encode_to_vec();
         let answer = send(&client, "CreateConfiguration", [good, field(999, b"later")].concat()).await.unwrap();
-        let answer = v1::CreateConfigurationResponse::decode(&*answer.into_inner()).unwrap().configuration.unwrap();
+        let answer = v1::CreateConfigurationResponse::decode(answer.into_inner()).unwrap().configuration.unwrap();
         assert_eq!(found(&client, "ext:Team A", &credential).await, answer);
     }
 

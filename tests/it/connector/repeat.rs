@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jackfield_api::v1;
-use jackfield_testkit::{Refusal, TestServer, expect_status, fixture, on_both, server::principal};
+use jackfield_testkit::{Refusal, TestServer, data::principal, expect_status, fixture, on_both};
 use tonic::Code;
 use uuid::Uuid;
 

@@ -275,7 +275,7 @@ on_both! {
         let clock = ManualClock::at_present();
         let server = TestServer::start_at(backend, clock.clone(), |config| {
             config.token_cache.max_staleness = LONG;
-            config.identity.principals.push(jackfield_testkit::server::principal("reader", "alpha", &["credentials.read"]));
+            config.identity.principals.push(jackfield_testkit::data::principal("reader", "alpha", &["credentials.read"]));
         })
         .await;
         let client = server.client("alpha");

@@ -2,7 +2,7 @@
 
 use jackfield_api::v1::{self, credential_material::Material};
 use jackfield_testkit::{
-    Backend, Canary, Client, TestServer, collect, expect_status, fixture, on_both, server::principal,
+    Backend, Canary, Client, TestServer, collect, data::principal, expect_status, fixture, on_both,
 };
 use tonic::{Code, Response, Status};
 use uuid::Uuid;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures::future::BoxFuture;
 use jackfield_api::v1;
 use jackfield_domain::principal::Right;
-use jackfield_testkit::{Client, TestServer, expect_status, fixture, on_both, server::principal};
+use jackfield_testkit::{Client, TestServer, data::principal, expect_status, fixture, on_both};
 use prost_reflect::DescriptorPool;
 use tonic::{Code, Status};
 

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use jackfield_testkit::Client;
+use jackfield_testkit::raw::Raw;
 use prost::Message;
-use prost::bytes::{Buf, BufMut};
+use prost::bytes::Bytes;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use serde_json::{Value, json};
 use tokio_stream::StreamExt;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Request, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
@@ -54,8 +54,8 @@ impl Wire {
         let method = &self.methods[method];
         match self.messages(client, method, request).await {
             Ok(messages) => {
-                let decode = |bytes: Vec<u8>| {
-                    let message = DynamicMessage::decode(method.output(), bytes.as_slice()).unwrap();
+                let decode = |bytes: Bytes| {
+                    let message = DynamicMessage::decode(method.output(), bytes).unwrap();
                     serde_json::to_value(message).unwrap()
                 };
                 Outcome { answered: true, value: messages.into_iter().map(decode).collect() }
@@ -92,11 +92,11 @@ impl Wire {
         client: &Client,
         method: &MethodDescriptor,
         request: Vec<u8>,
-    ) -> Result<Vec<Vec<u8>>, Status> {
+    ) -> Result<Vec<Bytes>, Status> {
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
         let mut grpc = tonic::client::Grpc::new(client.channel());
         grpc.ready().await.expect("a connection");
-        let answer = grpc.server_streaming(Request::new(request), path.parse().unwrap(), Bytes).await?;
+        let answer = grpc.server_streaming(Request::new(request.into()), path.parse().unwrap(), Raw).await?;
         answer.into_inner().collect().await
     }
 }
@@ -153,43 +153,5 @@ impl Names {
             }
         }
         even
-    }
-}
-
-/// Messages as bytes.
-#[derive(Clone, Copy)]
-struct Bytes;
-
-impl Codec for Bytes {
-    type Encode = Vec<u8>;
-    type Decode = Vec<u8>;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Bytes {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, item: Vec<u8>, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        into.put_slice(&item);
-        Ok(())
-    }
-}
-
-impl Decoder for Bytes {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining()).to_vec()))
     }
 }

@@ -225,6 +225,6 @@ async fn the_password_of_a_database_that_is_away_is_not_told() {
     canary.assert_not_in("the log", &jackfield_testkit::logs::bytes());
 }
 
-fn secret_url(url: &str) -> jackfield_testkit::server::SecretUrl {
-    jackfield_testkit::server::SecretUrl::new(url)
+fn secret_url(url: &str) -> jackfield_testkit::data::SecretUrl {
+    jackfield_testkit::data::SecretUrl::new(url)
 }

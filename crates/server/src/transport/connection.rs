@@ -137,7 +137,12 @@ impl<C: Future<Output = String>> Connection<'_, C> {
                 why = certificate_ends.as_mut(), if !certificate_ended => {
                     certificate_ended = true;
                     info.withdraw();
-                    tracing::info!(client.address = %info.peer(), why, "client certificate is good no more");
+                    tracing::info!(
+                        client.address = %info.peer(),
+                        principal = info.principal(),
+                        why,
+                        "client certificate is good no more"
+                    );
                     Leave { cause: "certificate", grace: shared.config.tls.revoked_grace }
                 }
                 () = shared.drain.cancelled(), if leaving.is_none() => {

@@ -63,6 +63,11 @@ impl ConnectInfo {
         self.0.caller.as_ref().map(Arc::clone).map_err(Error::from)
     }
 
+    /// The name of who is calling, if it is somebody known, for the log: also when its certificate is no longer valid.
+    pub(super) fn principal(&self) -> Option<&str> {
+        self.0.caller.as_ref().ok().map(|caller| &*caller.name)
+    }
+
     /// From now on this connection is nobody's.
     pub(super) fn withdraw(&self) {
         self.0.withdrawn.store(true, Ordering::Release);

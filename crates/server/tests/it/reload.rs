@@ -1,6 +1,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jackfield_server::config::Config;
 use rcgen::{ExtendedKeyUsagePurpose, SanType};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls_pki_types::pem::PemObject as _;
@@ -8,7 +9,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use x509_parser::prelude::FromDer as _;
 
 use crate::pki::{Leaf, Pair, Pki};
-use crate::support::{CALLER, TestServer, assert_no_answer, eventually, unary};
+use crate::support::{CALLER, TestServer, assert_no_answer, eventually, logged, unary};
 
 #[tokio::test]
 async fn a_new_server_certificate_is_used_and_live_connections_stay() {
@@ -54,7 +55,11 @@ async fn a_revoked_client_loses_its_connection_and_gets_no_other() {
     let pki = Pki::new();
     pki.write_crl(&[]);
     let crl = pki.path("crl.pem");
-    let server = TestServer::start_with(pki, |config| config.tls.client_crl = crl).await;
+    let change = |config: &mut Config| {
+        config.tls.client_crl = crl;
+        config.identity.principals[0].name = "the revoked".to_owned();
+    };
+    let server = TestServer::start_with(pki, change).await;
     let (bad, good) = (server.pki.client(CALLER, 41), server.pki.client(CALLER, 42));
     let bad_channel = server.connect(&bad).await.unwrap();
     let good_channel = server.connect(&good).await.unwrap();
@@ -66,6 +71,8 @@ async fn a_revoked_client_loses_its_connection_and_gets_no_other() {
     server.pki.write_crl(&[41]);
     let cut = tokio::time::timeout(Duration::from_secs(5), bad_stream.message()).await.expect("cut in 5 s");
     assert!(cut.is_err(), "{cut:?}");
+    let line = ["client certificate is good no more", "client.address=127.0.0.1:", "principal=\"the revoked\""];
+    assert!(logged(&line), "the log says whose it was");
     let again = async || unary(&bad_channel, "Whoami", Duration::ZERO).await;
     assert!(again().await.is_err());
     unary(&good_channel, "Whoami", Duration::ZERO).await.unwrap();

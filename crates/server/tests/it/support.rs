@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ use tonic::service::RoutesBuilder;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
+use tracing_subscriber::fmt::TestWriter;
+use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 
 use crate::pki::{Pair, Pki};
 
@@ -38,6 +40,12 @@ use crate::pki::{Pair, Pki};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) const CALLER: &str = "spiffe://test.example/caller";
+
+/// The lines of the log of all servers of this process.
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+/// Writes to [`LOG`].
+struct Log;
 
 /// A running server.
 pub(crate) struct TestServer {
@@ -59,8 +67,9 @@ impl TestServer {
     }
 
     pub(crate) async fn start_with(pki: Pki, change: impl FnOnce(&mut Config)) -> TestServer {
-        // The subscriber of the first test is the one of all; it makes the logging code run.
-        let _ = tracing_subscriber::fmt().with_test_writer().with_env_filter("debug").try_init();
+        // The subscriber of the first test is the one of all.
+        let writer = TestWriter::new().and(|| Log);
+        let _ = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).with_env_filter("debug").try_init();
         let mut config = Config::default();
         config.listen.address = "127.0.0.1:0".into();
         config.data_dir = pki.directory.path().to_owned();
@@ -136,12 +145,31 @@ pub(crate) fn assert_no_answer(error: &Status) {
     assert!(error.metadata().get("x-request-id").is_none() && error.details().is_empty(), "{error:?}");
 }
 
+/// Whether a line has been logged in which all of this stands. The log is one for all tests.
+pub(crate) fn logged(parts: &[&str]) -> bool {
+    let log = LOG.lock().unwrap();
+    String::from_utf8_lossy(&log).lines().any(|line| parts.iter().all(|part| line.contains(part)))
+}
+
 /// Waits for something to become true.
 pub(crate) async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
     let end = tokio::time::Instant::now() + PATIENCE;
     while !check().await {
         assert!(tokio::time::Instant::now() < end, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+// === impl Log ===
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -154,6 +182,8 @@ impl Backend for TestBackend {
     fn add_routes(&self, context: &RouteContext, routes: &mut RoutesBuilder) {
         routes.add_service(TestService { drain: context.drain.clone() });
     }
+
+    fn add_gauges(&self, _: &Meters) {}
 
     fn descriptor_set(&self) -> &'static [u8] {
         static SET: OnceLock<Vec<u8>> = OnceLock::new();

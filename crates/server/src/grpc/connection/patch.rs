@@ -14,7 +14,6 @@ use jackfield_domain::text::{
     CountryCode, HttpUrl, Labels, MAX_CONNECTION_NAME, Name, Parameters, RedirectUri, Scopes, Slug, bounded_text,
 };
 use jackfield_domain::{Secret, Violation, Violations};
-
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
