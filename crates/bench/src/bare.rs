@@ -4,8 +4,9 @@
 //! - `Echo` decodes the request of IssueAccessToken and answers with a message that it holds.
 //! - `Get` reads one document by its primary key through sea-orm and answers with a message that it holds, of the size that
 //!   Jackfield answers with. It does not parse the document.
-//! - `List` streams all connections of the tenant. A task reads page after page with the statement that Jackfield uses and
-//!   puts the documents as they are, cut to the size that Jackfield sends for a row, into messages of the same form.
+//! - `List` streams all connections of the tenant. A task reads page after page of the same rows, by the same index, with the
+//!   statement that sea-orm makes, a row at a time, and puts the documents as they are, cut to the size that Jackfield sends for
+//!   a row, into messages of the same form. It parses none of them.
 //! - `Scan` is the first page of a bare-word filter without an index: the database looks into the text of every row.
 //!
 //! Connections to the database are those of Jackfield's store, with its settings.
