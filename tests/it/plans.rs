@@ -6,7 +6,7 @@ use jackfield_domain::page::{Order, OrderBy, OrderValue, RowKey};
 use jackfield_domain::text::{UserId, fold};
 use jackfield_domain::{Resource, TenantId, Timestamp};
 use jackfield_testkit::fill::{Filled, fill, fill_tenants};
-use jackfield_testkit::store::{Hints, PageQuery, PageStep, Scope, Store};
+use jackfield_testkit::store::{Hints, PageQuery, PageStep, Planned, Scope, Store};
 use jackfield_testkit::{Backend, List, TestServer, on_both};
 use uuid::Uuid;
 
@@ -36,14 +36,16 @@ on_both! {
         let mut wrong = Vec::new();
         for case in cases(&filled) {
             for after in places(&case) {
-                let plan = plan(&store, tenant, &case, after.as_ref()).await;
-                let fault = match backend {
-                    Backend::Sqlite => fault_in_sqlite(&case, after.is_some(), &plan),
-                    Backend::Postgres => fault_in_postgres(&case, after.is_some(), &plan),
-                };
-                if let Some(fault) = fault {
-                    let Case { list, scope: (scope, _), order } = &case;
-                    wrong.push(format!("{fault}: {list:?} {scope} {order:?} {after:?}\n{plan}"));
+                for planned in plannings(backend) {
+                    let plan = plan_of(&store, tenant, &case, after.as_ref(), None, &PageStep::Page, *planned).await;
+                    let fault = match backend {
+                        Backend::Sqlite => fault_in_sqlite(&case, after.is_some(), &plan),
+                        Backend::Postgres => fault_in_postgres(&case, after.is_some(), &plan),
+                    };
+                    if let Some(fault) = fault {
+                        let Case { list, scope: (scope, _), order } = &case;
+                        wrong.push(format!("{fault}: {list:?} {scope} {order:?} {after:?} {planned:?}\n{plan}"));
+                    }
                 }
             }
         }
@@ -66,15 +68,18 @@ on_both! {
             let [start, middle, end] = <[_; 3]>::try_from(places(&case)).unwrap();
             let (after, until) = if case.order.descending { (end, middle) } else { (middle, end) };
             let until = until.unwrap();
-            for (step, filter, after) in [
+            let steps = [
                 (PageStep::Words, &word, &start),
                 (PageStep::Words, &word, &after),
                 (PageStep::Words, &or, &after),
                 (PageStep::Window(until), &not, &after),
                 (PageStep::WindowEnd(100), &not, &start),
                 (PageStep::WindowEnd(100), &not, &after),
-            ] {
-                let plan = plan_of(&store, tenant, &case, after.as_ref(), Some(filter), &step).await;
+            ];
+            for ((step, filter, after), planned) in
+                steps.iter().flat_map(|step| plannings(backend).iter().map(move |planned| (step, *planned)))
+            {
+                let plan = plan_of(&store, tenant, &case, after.as_ref(), Some(filter), step, planned).await;
                 let by_words = match backend {
                     Backend::Sqlite => {
                         plan.contains("search_index VIRTUAL TABLE INDEX")
@@ -97,7 +102,7 @@ on_both! {
                 };
                 if !right {
                     let Case { list, scope: (scope, _), order } = &case;
-                    wrong.push(format!("{list:?} {scope} {order:?} {after:?} {step:?} {filter}\n{plan}"));
+                    wrong.push(format!("{list:?} {scope} {order:?} {after:?} {step:?} {filter} {planned:?}\n{plan}"));
                 }
             }
         }
@@ -179,8 +184,11 @@ fn text(text: &str) -> Option<OrderValue> {
     Some(OrderValue::Text(text.to_owned()))
 }
 
-async fn plan(store: &Store, tenant: TenantId, case: &Case, after: Option<&RowKey>) -> String {
-    plan_of(store, tenant, case, after, None, &PageStep::Page).await
+const fn plannings(backend: Backend) -> &'static [Planned] {
+    match backend {
+        Backend::Sqlite => &[Planned::Once],
+        Backend::Postgres => &[Planned::Once, Planned::ForAll],
+    }
 }
 
 const fn resource(list: List) -> Resource {
@@ -202,6 +210,7 @@ async fn plan_of(
     after: Option<&RowKey>,
     filter: Option<&Filter>,
     step: &PageStep,
+    planned: Planned,
 ) -> String {
     let (_, scope) = &case.scope;
     let query = PageQuery {
@@ -214,7 +223,7 @@ async fn plan_of(
         now: Timestamp(0),
         hints: Hints::default(),
     };
-    let plan = store.explain_page(resource(case.list), &query, step).await.unwrap();
+    let plan = store.explain_page(resource(case.list), &query, step, planned).await.unwrap();
     // The steps around it put the documents into one text, as they come.
     let inner = plan.strip_prefix("CO-ROUTINE page\n").and_then(|rest| rest.strip_suffix("\nSCAN page"));
     inner.unwrap_or(&plan).to_owned()

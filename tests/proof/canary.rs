@@ -96,6 +96,7 @@ async fn sweep(backend: Backend, program: Program, rounds: usize, wanted: fn(&Se
     let metrics = door::free_address();
     let config = site.config_mut();
     config.telemetry.log_filter = "trace".to_owned();
+    config.telemetry.trace_ratio = 1.0;
     config.telemetry.otlp_endpoint = format!("http://{}", collector.address);
     config.telemetry.prometheus_address = metrics.to_string();
     // It keeps tokens on purpose, and what is on purpose hides what is not.

@@ -4,9 +4,10 @@
 //! - `Echo` decodes the request of IssueAccessToken and answers with a message that it holds.
 //! - `Get` reads one document by its primary key through sea-orm and answers with a message that it holds, of the size that
 //!   Jackfield answers with. It does not parse the document.
-//! - `List` streams all connections of the tenant. A task reads page after page of the same rows, by the same index, with the
-//!   statement that sea-orm makes, a row at a time, and puts the documents as they are, cut to the size that Jackfield sends for
-//!   a row, into messages of the same form. It parses none of them.
+//! - `List` streams all connections of the tenant. A task reads page after page with the statement that Jackfield uses, and makes
+//!   the messages that Jackfield makes of the documents.
+//! - `ListText` does not read the documents: it puts them as they are, cut to the size that Jackfield sends for a row, into
+//!   messages of the same form.
 //! - `Scan` is the first page of a bare-word filter without an index: the database looks into the text of every row.
 //!
 //! Connections to the database are those of Jackfield's store, with its settings.
@@ -20,11 +21,14 @@ use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
 use jackfield_api::v1;
+use jackfield_testkit::connection_message;
 use jackfield_testkit::store::test_support::entity::{connection, connector};
+use jackfield_testkit::store::test_support::page_statement;
 use prost::Message as _;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
-    ColumnTrait as _, DatabaseConnection, DbErr, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
+    ColumnTrait as _, ConnectionTrait as _, DatabaseConnection, DbErr, EntityTrait as _, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _, QueryTrait as _,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -43,6 +47,7 @@ use crate::stored::{self, Stored};
 pub(crate) const ECHO: &str = "/jackfield.bench.Bare/Echo";
 pub(crate) const GET: &str = "/jackfield.bench.Bare/Get";
 pub(crate) const LIST: &str = "/jackfield.bench.Bare/List";
+pub(crate) const LIST_TEXT: &str = "/jackfield.bench.Bare/ListText";
 pub(crate) const SCAN: &str = "/jackfield.bench.Bare/Scan";
 
 /// What a baseline process is to do.
@@ -157,7 +162,8 @@ impl tower::Service<http::Request<Body>> for Bare {
             Ok(match call.uri().path() {
                 ECHO => Grpc::new(ProstCodec::default()).unary(Echo(state), call).await,
                 GET => Grpc::new(ProstCodec::default()).unary(Get(state), call).await,
-                LIST => Grpc::new(ProstCodec::default()).server_streaming(List(state), call).await,
+                LIST => Grpc::new(ProstCodec::default()).server_streaming(List(state, read), call).await,
+                LIST_TEXT => Grpc::new(ProstCodec::default()).server_streaming(List(state, text), call).await,
                 _ => Grpc::new(ProstCodec::default()).unary(Scan(state), call).await,
             })
         })
@@ -196,19 +202,22 @@ impl UnaryService<v1::GetConnectorRequest> for Get {
     }
 }
 
-struct List(Arc<State>);
+/// A list, with what makes a message of documents and a page token.
+struct List<M>(Arc<State>, Render<M>);
 
-impl ServerStreamingService<ListRequest> for List {
-    type Response = ListResponse;
-    type ResponseStream = ReceiverStream<std::result::Result<ListResponse, Status>>;
+type Render<M> = fn(&State, &[&str], String) -> std::result::Result<M, Status>;
+
+impl<M: prost::Message + Default + 'static> ServerStreamingService<ListRequest> for List<M> {
+    type Response = M;
+    type ResponseStream = ReceiverStream<std::result::Result<M, Status>>;
     type Future = std::future::Ready<std::result::Result<Response<Self::ResponseStream>, Status>>;
 
     fn call(&mut self, request: Request<ListRequest>) -> Self::Future {
         let (sender, pages) = mpsc::channel(1);
-        let state = self.0.clone();
+        let (state, render) = (self.0.clone(), self.1);
         #[expect(clippy::disallowed_methods, reason = "it ends with the process")]
         tokio::spawn(async move {
-            if let Err(error) = state.send(request.into_inner().page_size, &sender).await {
+            if let Err(error) = state.send(request.into_inner().page_size, render, &sender).await {
                 // Nobody is there to be told if this fails.
                 let _ = sender.send(Err(error)).await;
             }
@@ -252,25 +261,24 @@ impl State {
         self.conn.as_ref().ok_or_else(missing)
     }
 
-    async fn send(
+    async fn send<M>(
         &self,
         page_size: u32,
-        sender: &mpsc::Sender<std::result::Result<ListResponse, Status>>,
+        render: Render<M>,
+        sender: &mpsc::Sender<std::result::Result<M, Status>>,
     ) -> std::result::Result<(), Status> {
         let conn = self.conn()?;
         let mut after = None;
         loop {
             // The reader has gone.
             let Ok(room) = sender.reserve().await else { return Ok(()) };
-            let mut rows = page(conn, self.tenant, after, page_size).await.map_err(failed)?;
-            let more = rows.len() > page_size as usize;
-            rows.truncate(page_size as usize);
-            after = rows.last().and_then(|doc| id_of(doc));
-            for row in &mut rows {
-                row.truncate(self.row_bytes);
-            }
+            let page = page(conn, self.tenant, after, page_size).await?;
+            let mut docs: Vec<_> = page.lines().collect();
+            let more = docs.len() > page_size as usize;
+            docs.truncate(page_size as usize);
+            after = docs.last().and_then(|doc| id_of(doc));
             let next_page_token = if more { self.page_token.clone() } else { String::new() };
-            room.send(Ok(ListResponse { rows, next_page_token }));
+            room.send(Ok(render(self, &docs, next_page_token)?));
             if !more {
                 return Ok(());
             }
@@ -278,19 +286,36 @@ impl State {
     }
 }
 
+/// The messages that Jackfield makes of the documents.
+fn read(_: &State, docs: &[&str], next_page_token: String) -> std::result::Result<v1::ListConnectionsResponse, Status> {
+    let connections = docs.iter().map(|doc| serde_json::from_str(doc).map(connection_message)).collect();
+    let connections =
+        std::result::Result::<_, serde_json::Error>::map_err(connections, |e| Status::from_error(e.into()))?;
+    Ok(v1::ListConnectionsResponse { connections, next_page_token })
+}
+
+/// The documents as they are.
+fn text(state: &State, docs: &[&str], next_page_token: String) -> std::result::Result<ListResponse, Status> {
+    let rows = docs.iter().map(|doc| doc.get(..state.row_bytes).map(str::to_owned)).collect::<Option<_>>();
+    Ok(ListResponse { rows: rows.ok_or_else(short)?, next_page_token })
+}
+
 async fn page(
     conn: &DatabaseConnection,
     tenant: Uuid,
     after: Option<Uuid>,
     size: u32,
-) -> std::result::Result<Vec<String>, DbErr> {
+) -> std::result::Result<String, Status> {
     #[expect(clippy::disallowed_methods, reason = "the tenant is the first condition")]
     let mut select = connection::Entity::find().filter(connection::Column::TenantId.eq(tenant));
     if let Some(after) = after {
         select = select.filter(connection::Column::Id.gt(after));
     }
-    let select = select.order_by_asc(connection::Column::Id).limit(u64::from(size) + 1);
-    select.select_only().column(connection::Column::Doc).into_tuple::<String>().all(conn).await
+    let select = select.order_by_asc(connection::Column::Id).select_only().column(connection::Column::Doc);
+    let statement = page_statement(conn.get_database_backend(), select.into_query(), size + 1);
+    let statement = statement.map_err(|error| Status::from_error(error.into()))?;
+    let row = conn.query_one_raw(statement).await.map_err(failed)?.ok_or_else(missing)?;
+    Ok(row.try_get_by_index::<Option<String>>(0).map_err(failed)?.unwrap_or_default())
 }
 
 /// The id of a document, without parsing the rest of it.
@@ -301,6 +326,10 @@ fn id_of(doc: &str) -> Option<Uuid> {
 
 fn invalid() -> Status {
     Status::from_error("the reference is no id".into())
+}
+
+fn short() -> Status {
+    Status::from_error("a document is shorter than its message".into())
 }
 
 fn missing() -> Status {

@@ -1,7 +1,7 @@
 //! `jackfield-bench`: Jackfield beside baselines that do the least that the same work takes, in the same run, on the same
 //! machine, with the same build profile, number of threads, transport and size of messages. It prints a table.
 //!
-//! Jackfield is the real binary with its ordinary configuration, in a process of its own; so are the baselines, which are
+//! Jackfield is the real binary with its ordinary configuration, which sends traces and metrics here, in a process of its own; so are the baselines, which are
 //! this program started anew. This process makes the load. Both sides take turns, several times; a figure is the median of
 //! the ratios of all rounds.
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ mod load;
 mod machine;
 mod prepare;
 mod process;
+mod sink;
 mod stored;
 mod table;
 mod wire;
@@ -28,6 +29,7 @@ use jackfield_testkit::postgres;
 use crate::lines::Bench;
 use crate::prepare::{Kind, World};
 use crate::process::Job;
+use crate::sink::Sink;
 use crate::table::Line;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -134,6 +136,7 @@ async fn measure(options: Options) -> Result<()> {
         None => tempfile::Builder::new().prefix("jackfield-bench-").tempdir()?,
     };
     let wanted = |what: What| options.only.is_empty() || options.only.contains(&what);
+    let sink = Sink::start()?;
     let load_before = machine::load_average();
     let fdatasync = machine::fdatasync_p50(directory.path())?;
     let have_postgres = !options.no_postgres && postgres::is_available();
@@ -164,6 +167,7 @@ async fn measure(options: Options) -> Result<()> {
         let bench = Bench {
             binary: &binary,
             world: &world,
+            sink: &sink,
             rounds: options.rounds.max(1),
             turn: Duration::from_secs_f64(options.seconds),
             page_size: options.page_size,

@@ -95,7 +95,7 @@ impl World {
             postgres: postgres.as_ref().map(postgres::Database::url),
             tenant: Uuid::nil(),
         };
-        let jackfield = Jackfield::start_ready(binary, &data, &stored).await?;
+        let jackfield = Jackfield::start_ready(binary, &data, &stored, None).await?;
         let channel = wire::connect(jackfield.address, &jackfield.pki()).await?;
         let mut tenants = AdminServiceClient::new(channel.clone())
             .list_tenants(v1::ListTenantsRequest::default())

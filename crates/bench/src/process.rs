@@ -53,8 +53,9 @@ pub(crate) fn pki(data: &Path) -> PathBuf {
 // === impl Jackfield ===
 
 impl Jackfield {
-    /// Starts it with its ordinary configuration on a directory, on PostgreSQL if the rows are there.
-    pub(crate) fn start(binary: &Path, data: &Path, stored: &Stored) -> Result<Self> {
+    /// Starts it with its ordinary configuration on a directory, on PostgreSQL if the rows are there, with a collector for its
+    /// traces and metrics.
+    pub(crate) fn start(binary: &Path, data: &Path, stored: &Stored, collector: Option<SocketAddr>) -> Result<Self> {
         std::fs::create_dir_all(data)?;
         let (address, health) = (free_address()?, free_address()?);
         let mut command = Command::new(binary);
@@ -64,6 +65,9 @@ impl Jackfield {
             .args(["--set", &format!("listen.health_address={health}")])
             // Only how long it waits before it stops.
             .args(["--set", "drain.delay=0s"]);
+        if let Some(collector) = collector {
+            command.args(["--set", &format!("telemetry.otlp_endpoint=http://{collector}")]);
+        }
         if let Some(url) = &stored.postgres {
             command.args(["--set", &format!("database.url={url}")]);
         }
@@ -76,8 +80,13 @@ impl Jackfield {
     }
 
     /// As [`Jackfield::start`], and waits until it is ready.
-    pub(crate) async fn start_ready(binary: &Path, data: &Path, stored: &Stored) -> Result<Self> {
-        let mut jackfield = Self::start(binary, data, stored)?;
+    pub(crate) async fn start_ready(
+        binary: &Path,
+        data: &Path,
+        stored: &Stored,
+        collector: Option<SocketAddr>,
+    ) -> Result<Self> {
+        let mut jackfield = Self::start(binary, data, stored, collector)?;
         jackfield.ready().await?;
         Ok(jackfield)
     }

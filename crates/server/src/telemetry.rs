@@ -123,9 +123,14 @@ impl Meters {
     /// An endpoint that cannot be used.
     pub fn new(config: &Telemetry) -> Result<Self, TelemetryError> {
         let registry = prometheus::Registry::new();
-        let page = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?;
-        let mut provider = SdkMeterProvider::builder().with_resource(resource()).with_reader(page);
-        if !config.otlp_endpoint.is_empty() {
+        let mut provider = SdkMeterProvider::builder().with_resource(resource());
+        let is_pushed = !config.otlp_endpoint.is_empty();
+        // Each reader keeps numbers of its own, at every call.
+        if !is_pushed || !config.prometheus_address.is_empty() {
+            let page = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?;
+            provider = provider.with_reader(page);
+        }
+        if is_pushed {
             let mut exporter = MetricExporter::builder().with_tonic().with_endpoint(&config.otlp_endpoint);
             if let Some(tls) = otlp_tls(config)? {
                 exporter = exporter.with_tls_config(tls);
@@ -140,7 +145,7 @@ impl Meters {
         self.provider.meter(SCOPE)
     }
 
-    /// The page as it is now.
+    /// The page as it is now. It is empty if metrics are only pushed.
     ///
     /// # Errors
     /// A metric cannot be written as text.

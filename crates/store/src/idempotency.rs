@@ -65,7 +65,8 @@ impl Writer {
         if inserted.map_err(error::from_db)? == 1 {
             return Ok(Claim::Fresh);
         }
-        let row = idempotency::of(key.tenant).filter(condition(key)).one(&self.conn).await.map_err(error::from_db)?;
+        let rows = idempotency::of(key.tenant).filter(condition(key)).all(&self.conn).await.map_err(error::from_db)?;
+        let row = rows.into_iter().next();
         // It is there: the insert waited for the transaction that has it. If not, it was purged in this very moment.
         let row = row.ok_or_else(|| error::from_db(DbErr::RecordNotInserted))?;
         Ok(Claim::Done { fingerprint: row.fingerprint, answer: row.answer })

@@ -50,6 +50,6 @@ pub use secret::SecretRow;
 pub use session::{Reader, Session, Store, StoreError, Writer};
 pub use stamps::{Basis, Moment, Stamps};
 #[cfg(feature = "test-support")]
-pub use test_support::PageStep;
+pub use test_support::{PageStep, Planned};
 pub use transaction::Transaction;
 pub use usable::UsableCredential;

@@ -7,12 +7,13 @@ use std::marker::PhantomData;
 
 use jackfield_domain::filter::Expr as Filter;
 use jackfield_domain::id::{ConnectionId, ConnectorId, CredentialId};
-use jackfield_domain::page::{MAX_PAGE_BYTES, Order, OrderBy, OrderValue, RowKey};
+use jackfield_domain::page::{DEFAULT_PAGE_SIZE, MAX_PAGE_BYTES, Order, OrderBy, OrderValue, RowKey};
 use jackfield_domain::text::UserId;
-use jackfield_domain::{Result, TenantId, Timestamp};
+use jackfield_domain::{Error, Result, TenantId, Timestamp};
 use sea_orm::sea_query::{Expr, ExprTrait, Query, SelectStatement};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, Statement,
+    ConnectionTrait, DatabaseConnection, DbBackend, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+    Statement, Values,
 };
 
 pub use self::rows::Rows;
@@ -67,6 +68,12 @@ pub struct Page<T> {
 
 /// Rows that are read before their size is known. What they and the pages before show decides how many the next read takes.
 const FIRST_READ: u32 = 16;
+
+/// Rows that a statement brings at most. They are in memory before their size is known, and the largest take 256 KiB each.
+const LARGEST_READ: u32 = 128;
+
+/// What the statements of most pages are limited to: one row more than they take.
+const USUAL_LIMITS: [u32; 3] = [FIRST_READ + 1, DEFAULT_PAGE_SIZE + 1, LARGEST_READ + 1];
 
 /// Stands between the documents of a page.
 const LINE: char = '\n';
@@ -138,8 +145,8 @@ impl<'a, S: Stored> Filling<'a, S> {
             let wanted = self.wanted();
             let read = self.affordable(wanted);
             // One row more than wanted tells whether there is a next page, without a count.
-            let select = select::<S>(backend, self.query, self.passed.as_ref(), until, lookup, read + 1);
-            let found = documents(conn, select.into_query()).await?;
+            let select = select::<S>(backend, self.query, self.passed.as_ref(), until, lookup);
+            let found = documents(conn, select.into_query(), read + 1).await?;
             match self.take(found, read)? {
                 Left::Nothing => return Ok(false),
                 Left::TooLarge => return Ok(true),
@@ -170,6 +177,10 @@ impl<'a, S: Stored> Filling<'a, S> {
             left = Left::Nothing;
         }
         found.truncate(taken);
+        if matches!(left, Left::TooLarge) {
+            // What was cut off may be many times what stays, and a page may wait long for its reader.
+            found.shrink_to_fit();
+        }
         if self.docs.is_empty() {
             self.docs = found;
         } else if !found.is_empty() {
@@ -193,7 +204,7 @@ impl<'a, S: Stored> Filling<'a, S> {
             return Ord::min(wanted, FIRST_READ);
         }
         let fitting = u32::try_from(MAX_PAGE_BYTES.saturating_sub(self.bytes) / average).unwrap_or(u32::MAX);
-        Ord::min(wanted, Ord::max(fitting, 1))
+        Ord::min(wanted, fitting.clamp(1, LARGEST_READ))
     }
 
     fn cut(self, more: bool) -> Page<S> {
@@ -209,7 +220,7 @@ pub(crate) fn sql<S: Stored>(
     backend: DbBackend,
     query: &PageQuery<'_>,
     step: &crate::test_support::PageStep,
-) -> Option<String> {
+) -> Option<Statement> {
     use crate::test_support::PageStep;
     let after = query.after.as_ref();
     let terms = query.filter.and_then(|filter| search::terms(filter, backend));
@@ -219,32 +230,45 @@ pub(crate) fn sql<S: Stored>(
         PageStep::Words => (None, Lookup::Words(terms.as_ref()?)),
         PageStep::WindowEnd(rows) => {
             let end = windows::select_end::<S>(backend, query, after, *rows);
-            return Some(end.build(backend).to_string());
+            return Some(end.build(backend));
         }
     };
-    let select = select::<S>(backend, query, after, until, lookup, query.size + 1).into_query();
-    Some(statement(backend, select).to_string())
+    let select = select::<S>(backend, query, after, until, lookup).into_query();
+    statement(backend, select, query.size + 1).ok()
 }
 
-/// The documents that a statement finds, each a line.
-async fn documents(conn: &impl ConnectionTrait, select: SelectStatement) -> Result<String> {
-    let statement = statement(conn.get_database_backend(), select);
+/// The first documents that a statement finds, each a line.
+async fn documents(conn: &impl ConnectionTrait, select: SelectStatement, limit: u32) -> Result<String> {
+    let statement = statement(conn.get_database_backend(), select, limit)?;
     let row = conn.query_one_raw(statement).await.map_err(error::from_db)?;
     let docs = row.map(|row| row.try_get_by_index::<Option<String>>(0)).transpose().map_err(error::from_db)?;
     Ok(docs.flatten().unwrap_or_default())
 }
 
-/// Has the database put all documents of a page into one text, a line each, in the order in which they are found. A row takes
-/// more time on its way from the database than to be found. JSON has no line break of its own: in its texts it is `\n`.
-fn statement(backend: DbBackend, select: SelectStatement) -> Statement {
+/// Has the database put the first documents that a statement finds into one text, a line each, in the order in which they are
+/// found. A row takes more time on its way from the database than to be found. JSON has no line break of its own: in its texts
+/// it is `\n`.
+///
+/// Where the limit is bound, SQLite prepares the statement anew at each run and PostgreSQL plans it anew, because another number
+/// might want another plan. The usual ones stand in the text; all others are bound, for a connection keeps so many statements.
+pub(crate) fn statement(backend: DbBackend, select: SelectStatement, limit: u32) -> Result<Statement> {
     let page = Query::select().expr(Expr::cust("string_agg(doc, '\n')")).from_subquery(select, "page").take();
     let mut statement = backend.build(&page);
-    if backend == DbBackend::Sqlite {
-        // SQLite prepares a statement anew whenever the number that limits it is bound, for another one might want another
-        // plan. It does not look into a cast.
-        statement.sql = statement.sql.replace(" LIMIT ?)", " LIMIT CAST(? AS INTEGER))");
-    }
-    statement
+    let end = ") AS \"page\"";
+    let open = statement.sql.strip_suffix(end).ok_or_else(|| Error::internal("a page of another form"))?;
+    let limited = if USUAL_LIMITS.contains(&limit) {
+        format!("{open} LIMIT {limit}{end}")
+    } else {
+        let values = &mut statement.values.get_or_insert_with(|| Values(Vec::new())).0;
+        values.push(i64::from(limit).into());
+        match backend {
+            // SQLite does not look into a cast.
+            DbBackend::Sqlite => format!("{open} LIMIT CAST(? AS INTEGER){end}"),
+            _ => format!("{open} LIMIT ${}{end}", values.len()),
+        }
+    };
+    statement.sql = limited;
+    Ok(statement)
 }
 
 fn select<S: Stored>(
@@ -253,7 +277,6 @@ fn select<S: Stored>(
     after: Option<&RowKey>,
     until: Option<&RowKey>,
     lookup: Lookup<'_>,
-    limit: u32,
 ) -> Select<S::Table> {
     let context = context(backend, query, matches!(lookup, Lookup::Words(_)));
     let mut select = match lookup {
@@ -271,7 +294,7 @@ fn select<S: Stored>(
     if let Some(filter) = query.filter {
         select = select.filter(filter::condition::<S>(filter, &context));
     }
-    select.limit(u64::from(limit)).select_only().column(S::DOC)
+    select.select_only().column(S::DOC)
 }
 
 /// What a list pages over behind a key and up to another, in its order.

@@ -151,7 +151,8 @@ fn docs<S: Stored>(tenant: TenantId, condition: impl IntoCondition) -> SelectSta
     select.cond_where(condition.into_condition()).take()
 }
 
-/// There is no `LIMIT` where one row at most is found: SQLite prepares a statement anew whenever that number is bound.
+/// There is no `LIMIT` where one row at most is found, as sea-orm's `one` would have it: whenever that number is bound, SQLite
+/// prepares the statement anew and PostgreSQL plans it anew.
 async fn one<S: Stored>(conn: &impl ConnectionTrait, select: &SelectStatement) -> Result<Option<S>> {
     let row = conn.query_one(select).await.map_err(error::from_db)?;
     let doc = row.map(|row| row.try_get_by_index::<String>(0)).transpose().map_err(error::from_db)?;

@@ -100,7 +100,7 @@ pub(crate) async fn begin(conn: &DatabaseConnection) -> Result<DatabaseTransacti
 pub(crate) fn settings() -> String {
     format!(
         "SET LOCAL statement_timeout = {TIMEOUT}; SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off; \
-         SET LOCAL enable_indexonlyscan = off"
+         SET LOCAL enable_indexonlyscan = off; SET LOCAL plan_cache_mode = force_custom_plan"
     )
 }
 

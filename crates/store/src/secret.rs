@@ -34,7 +34,7 @@ impl<C: ConnectionTrait> Session<C> {
             .filter(secret::Column::Owner.eq(owner.as_str()))
             .filter(secret::Column::OwnerId.eq(owner_id))
             .filter(secret::Column::Name.eq(name));
-        let row = select.one(&self.conn).await.map_err(error::from_db)?;
+        let row = select.all(&self.conn).await.map_err(error::from_db)?.pop();
         Ok(row.map(|row| row.sealed))
     }
 

@@ -43,7 +43,7 @@ impl<C: ConnectionTrait> Session<C> {
     pub async fn tenant_fetch_by_name(&self, name: &str) -> Result<Option<Tenant>> {
         #[expect(clippy::disallowed_methods, reason = "a tenant is looked up before there is one")]
         let select = Entity::find().filter(Column::NameKey.eq(name));
-        let row = select.one(&self.conn).await.map_err(error::from_db)?;
+        let row = select.all(&self.conn).await.map_err(error::from_db)?.pop();
         row.map(|row| row::from_doc(&row.doc)).transpose()
     }
 
@@ -84,8 +84,8 @@ impl Writer {
             return Ok(true);
         }
         let select = row::of::<Tenant>(id).lock(LockType::KeyShare).select_only().column(Column::Id);
-        let found = select.into_tuple::<Uuid>().one(&self.conn).await.map_err(error::from_db)?;
-        Ok(found.is_some())
+        let found = select.into_tuple::<Uuid>().all(&self.conn).await.map_err(error::from_db)?;
+        Ok(!found.is_empty())
     }
 
     pub async fn tenant_fetch_for_update(&self, id: TenantId) -> Result<Option<Tenant>> {

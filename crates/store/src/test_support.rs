@@ -11,7 +11,11 @@ use jackfield_domain::page::RowKey;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{Error, Resource, Result};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, QueryResult, Statement};
+use sea_orm::sea_query::SelectStatement;
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, QueryResult, Statement,
+    TransactionTrait,
+};
 
 use crate::group::Groups;
 use crate::page::PageQuery;
@@ -31,9 +35,25 @@ pub enum PageStep {
     Words,
 }
 
+/// Whether a plan is for the values of one statement, or for any: PostgreSQL makes one for any after some runs, if that looks no
+/// dearer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planned {
+    Once,
+    ForAll,
+}
+
 /// The tables, for rows that are written or read beside the store.
 pub mod entity {
     pub use crate::entity::{connection, connector, label, secret};
+}
+
+/// The statement that brings the first documents that a statement finds.
+///
+/// # Errors
+/// A statement that cannot be one of a page.
+pub fn page_statement(backend: DbBackend, select: SelectStatement, limit: u32) -> Result<Statement> {
+    page::statement(backend, select, limit)
 }
 
 /// The connections of a store, with all its settings.
@@ -71,7 +91,14 @@ impl Store {
     }
 
     /// How the database reads a page of a list, for tests that prove the use of an index.
-    pub async fn explain_page(&self, resource: Resource, query: &PageQuery<'_>, step: &PageStep) -> Result<String> {
+    /// SQLite makes no plans for certain values.
+    pub async fn explain_page(
+        &self,
+        resource: Resource,
+        query: &PageQuery<'_>,
+        step: &PageStep,
+        planned: Planned,
+    ) -> Result<String> {
         let backend = self.reader.get_database_backend();
         let sql = match resource {
             Resource::Configuration => page::sql::<Configuration>(backend, query, step),
@@ -84,19 +111,42 @@ impl Store {
             Resource::Rewrap => return Err(Error::internal("re-wraps are not listed")),
         };
         let sql = sql.ok_or_else(|| Error::internal("the index knows nothing of this filter"))?;
-        let (explain, column) = match backend {
-            DbBackend::Sqlite => (format!("EXPLAIN QUERY PLAN {sql}"), "detail"),
-            _ => (format!("EXPLAIN {sql}"), "QUERY PLAN"),
-        };
-        let explain = Statement::from_string(backend, explain);
-        let rows = match (backend, step) {
-            (DbBackend::Postgres, PageStep::Words) => search::begin(&self.reader).await?.query_all_raw(explain).await,
-            _ => self.reader.query_all_raw(explain).await,
+        let column = if backend == DbBackend::Sqlite { "detail" } else { "QUERY PLAN" };
+        let rows = match backend {
+            DbBackend::Sqlite => {
+                self.reader.query_all_raw(Statement::from_string(backend, format!("EXPLAIN QUERY PLAN {sql}"))).await
+            }
+            _ => {
+                let txn = match step {
+                    // It says itself how it is planned.
+                    PageStep::Words => search::begin(&self.reader).await?,
+                    _ => {
+                        let txn = self.reader.begin().await.map_err(error::from_db)?;
+                        let mode = if planned == Planned::ForAll { "force_generic_plan" } else { "force_custom_plan" };
+                        let mode = format!("SET LOCAL plan_cache_mode = {mode}");
+                        txn.execute_unprepared(&mode).await.map_err(error::from_db)?;
+                        txn
+                    }
+                };
+                explain(&txn, sql).await
+            }
         };
         let rows = rows.map_err(error::from_db)?;
         let lines = rows.iter().map(|row| row.try_get::<String>("", column).map_err(error::from_db));
         Ok(lines.collect::<Result<Vec<_>>>()?.join("\n"))
     }
+}
+
+/// How PostgreSQL runs a statement.
+async fn explain(txn: &DatabaseTransaction, mut sql: Statement) -> std::result::Result<Vec<QueryResult>, DbErr> {
+    txn.execute_unprepared(&format!("PREPARE page AS {}", sql.sql)).await?;
+    let count = sql.values.as_ref().map_or(0, |values| values.0.len());
+    let values: Vec<_> = (1..=count).map(|number| format!("${number}")).collect();
+    let values = if count == 0 { String::new() } else { format!("({})", values.join(", ")) };
+    sql.sql = format!("EXPLAIN EXECUTE page {values}");
+    let rows = txn.query_all_raw(Statement::from_string(DbBackend::Postgres, sql.to_string())).await?;
+    txn.execute_unprepared("DEALLOCATE page").await?;
+    Ok(rows)
 }
 
 async fn run(conn: &DatabaseConnection, sql: &str) -> Result<Vec<String>> {

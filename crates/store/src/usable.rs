@@ -61,7 +61,7 @@ impl<C: ConnectionTrait> Session<C> {
                     .add(Expr::col((secret::Entity, secret::Column::OwnerId)).eq(column(credential::Column::Id)))
                     .add(Expr::col((secret::Entity, secret::Column::Name)).eq(MATERIAL_COLUMN)),
             );
-        // No two rows are found, so there is no limit (see `row::fetch`).
+        // No two rows are found, so there is no limit (see `row::one`).
         let found = select.into_tuple::<Columns>().all(&self.conn).await.map_err(error::from_db)?.pop();
         let usable = |(doc, connector_enabled, connection_active, material): Columns| {
             let credential = row::from_doc(&doc)?;

@@ -40,6 +40,7 @@ pub use backend::Backend;
 pub use canary::Canary;
 pub use client::{Callers, Client};
 pub use clock::ManualClock;
+pub use jackfield_server::grpc::connection_message;
 /// The store, for tests that look below the services.
 pub use jackfield_store as store;
 pub use ledger::{Figures, Ledger, Verdict};

@@ -39,7 +39,11 @@ pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
         return Err("the echo is not the answer".into());
     }
     let same = move |_, _| request.clone();
+    let traces = bench.sink.traces();
     let rounds = bench.rounds((&ours, same.clone()), (&theirs, same)).await?;
+    if bench.sink.traces() == traces {
+        return Err("no trace of a call has come".into());
+    }
     let (name, database) = ("IssueAccessToken", bench.world.name());
     let lines =
         vec![rounds.throughput(name, database, Target::AtLeast(0.75)), rounds.p99(name, database, Target::AtMost(1.5))];

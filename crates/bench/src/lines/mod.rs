@@ -16,6 +16,7 @@ use bytes::Bytes;
 use crate::load::{self, Measured, Side};
 use crate::prepare::World;
 use crate::process::{Baseline, Jackfield, Job};
+use crate::sink::Sink;
 use crate::table::{Line, Spread, Target, median, short};
 use crate::{Result, bare};
 
@@ -23,6 +24,8 @@ use crate::{Result, bare};
 pub(crate) struct Bench<'a> {
     pub(crate) binary: &'a Path,
     pub(crate) world: &'a World,
+    /// Where Jackfield's traces and metrics go.
+    pub(crate) sink: &'a Sink,
     /// How often both sides take turns.
     pub(crate) rounds: usize,
     /// How long a turn is.
@@ -40,7 +43,7 @@ pub(crate) struct Rounds {
 
 impl Bench<'_> {
     pub(crate) async fn jackfield(&self) -> Result<Jackfield> {
-        Jackfield::start_ready(self.binary, &self.world.data, &self.world.stored).await
+        Jackfield::start_ready(self.binary, &self.world.data, &self.world.stored, Some(self.sink.address)).await
     }
 
     pub(crate) fn bare(&self, job: bare::Job) -> Result<Baseline> {

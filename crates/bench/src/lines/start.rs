@@ -13,7 +13,8 @@ const IDLE: Duration = Duration::from_secs(3);
 pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
     let (mut ready, mut resident) = (Vec::new(), Vec::new());
     for _ in 0..bench.rounds {
-        let mut jackfield = Jackfield::start(bench.binary, &bench.world.data, &bench.world.stored)?;
+        let mut jackfield =
+            Jackfield::start(bench.binary, &bench.world.data, &bench.world.stored, Some(bench.sink.address))?;
         ready.push(jackfield.ready().await?.as_secs_f64() * 1_000.0);
         tokio::time::sleep(IDLE).await;
         resident.push(machine::resident_kib(jackfield.pid()) as f64 / 1024.0);

@@ -190,6 +190,9 @@ impl Config {
         {
             problems.push(format!("telemetry.otlp_endpoint: {}", violation.description));
         }
+        if !(0.0..=1.0).contains(&self.telemetry.trace_ratio) {
+            problems.push(format!("telemetry.trace_ratio: {} is not from 0 to 1", self.telemetry.trace_ratio));
+        }
         match self.bootstrap.tenant.as_str() {
             "" if self
                 .principals()

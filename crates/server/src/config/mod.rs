@@ -35,7 +35,7 @@ pub const DEFAULTS: &str = include_str!("../../config.default.toml");
 pub const OPERATOR_SPIFFE: &str = "spiffe://jackfield.local/client/operator";
 
 /// The whole configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// What may be made when it is missing.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// What the server tells about itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Telemetry {
     /// `json` or `text`, on standard error.
@@ -14,6 +14,8 @@ pub struct Telemetry {
     pub log_filter: String,
     /// Where traces and metrics are sent by OTLP over gRPC, such as `http://127.0.0.1:4317`. Empty: nowhere.
     pub otlp_endpoint: String,
+    /// The share of calls that are traced, from 0 to 1, of those whose caller does not say so in a `traceparent`.
+    pub trace_ratio: f64,
     /// Authority of the receiver for an `https` endpoint, PEM. Empty: none, which suits `http` only.
     pub otlp_ca: PathBuf,
     /// Address of a plaintext HTTP listener that serves `GET /metrics`. Empty: none.
@@ -37,6 +39,7 @@ impl Default for Telemetry {
             log_format: LogFormat::Json,
             log_filter: "info,sea_orm_migration=warn".into(),
             otlp_endpoint: String::new(),
+            trace_ratio: 0.01,
             otlp_ca: PathBuf::new(),
             prometheus_address: String::new(),
         }

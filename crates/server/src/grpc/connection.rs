@@ -150,7 +150,8 @@ fn to_page(page: ListedPage<Connection>) -> pb::ListConnectionsResponse {
     }
 }
 
-fn to_message(connection: Connection) -> pb::Connection {
+/// A connection as its callers see it.
+pub fn to_message(connection: Connection) -> pb::Connection {
     let Connection { id, connector, settings, client_secrets, meta } = connection;
     let ConnectionSettings {
         name,

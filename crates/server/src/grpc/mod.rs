@@ -31,6 +31,9 @@ use tonic::{Request, Response, Status};
 use crate::layers::context::CallContext;
 use stream::StreamPolicy;
 
+/// What a connection looks like on the wire; for the benchmark, whose baseline sends the same.
+pub use connection::to_message as connection_message;
+
 /// All services of `jackfield.v1`.
 #[derive(Clone)]
 pub struct Api {

@@ -79,7 +79,7 @@ pub(crate) fn stack(config: &Config, parts: LayerParts, routes: Routes) -> Stack
         // Around everything that may panic, and within what counts and logs the INTERNAL that comes of it.
         .with(PanicLayer)
         .with(MetricsLayer::new(metrics))
-        .with(TraceLayer)
+        .with(TraceLayer { ratio: config.telemetry.trace_ratio })
         // Outermost: all others read the context.
         .with(ContextLayer { methods })
         .build()
@@ -100,7 +100,7 @@ pub(crate) fn health_stack(
         .with(LimitLayer::new(config, metrics.clone()))
         .with(PanicLayer)
         .with(MetricsLayer::new(metrics))
-        .with(TraceLayer)
+        .with(TraceLayer { ratio: config.telemetry.trace_ratio })
         .with(ContextLayer { methods })
         .build()
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
+use opentelemetry::trace::TraceContextExt as _;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tonic::Code;
 use tracing::{Instrument as _, Span, field};
@@ -16,17 +17,39 @@ use super::{Answer, Call, Handler, Layer};
 use crate::grpc::status::{code_name, is_server_fault};
 use crate::metrics::attribute;
 
+/// The trace that a call is part of (W3C Trace Context).
+const TRACEPARENT: &str = "traceparent";
+
 /// A path of a client's own making is cut to this in spans.
 const MAX_PATH: usize = 128;
 
-pub(super) struct TraceLayer;
+pub(super) struct TraceLayer {
+    /// The share of calls that are traced without their callers' say, from 0 to 1.
+    pub(super) ratio: f64,
+}
 
 // === impl TraceLayer ===
+
+impl TraceLayer {
+    /// Whether a call is traced. It is decided before there is a span: a span takes half as long as all else of a call.
+    fn traces(&self, context: &CallContext, call: &Call) -> bool {
+        if call.headers().contains_key(TRACEPARENT) {
+            let parent = TraceContextPropagator::new().extract(&Headers(call.headers()));
+            let parent = parent.span().span_context().clone();
+            if parent.is_valid() {
+                return parent.is_sampled();
+            }
+        }
+        // The lower half of the id is random but for its first two bits.
+        let (_, random) = context.request_id.as_u64_pair();
+        ((random << 2) as f64) < self.ratio * 2_f64.powi(64)
+    }
+}
 
 impl Layer for TraceLayer {
     async fn handle<H: Handler>(&self, call: Call, inner: &H) -> Answer {
         let context = CallContext::of(&call);
-        let span = span(&context, &call);
+        let span = if self.traces(&context, &call) { span(&context, &call) } else { Span::none() };
         let on_end = {
             let span = span.clone();
             move |code, _: Option<&HeaderMap>| span.in_scope(|| context.enter(|| ended(&context, code)))
@@ -73,7 +96,7 @@ fn span(context: &CallContext, call: &Call) -> Span {
     if let Some(peer) = context.peer {
         span.record("client.address", field::display(peer));
     }
-    if call.headers().contains_key("traceparent") {
+    if call.headers().contains_key(TRACEPARENT) {
         let parent = TraceContextPropagator::new().extract(&Headers(call.headers()));
         // Without an exporter there is no OpenTelemetry layer and nothing to continue.
         let _ = span.set_parent(parent);

@@ -80,6 +80,35 @@ async fn spans_continue_the_callers_trace_and_metrics_are_pushed() {
     assert!(contains(&of("MetricsService/Export"), b"rpc.server.call.duration"));
 }
 
+/// A caller's own trace decides; of the other calls a share is traced.
+#[tokio::test]
+async fn what_is_traced_the_caller_says_or_else_the_configuration() {
+    const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const NOT_SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+    const UNREADABLE: &str = "00-4bf92f35";
+    for (ratio, traced) in [(0, [false, true, false, false]), (1, [true, true, false, true])] {
+        for (traceparent, traced) in ["", SAMPLED, NOT_SAMPLED, UNREADABLE].into_iter().zip(traced) {
+            let (collector, exports) = collector().await;
+            let directory = tempfile::tempdir().unwrap();
+            let endpoint = format!("telemetry.otlp_endpoint=http://{collector}");
+            let (path, ratio) = (directory.path().to_owned(), format!("telemetry.trace_ratio={ratio}"));
+            let start = move || Process::start(&path, &[&endpoint, &ratio, "listen.plaintext=true"]);
+            let server = tokio::task::spawn_blocking(start).await.unwrap();
+            let mut client = Raw::connect(server.address.parse().unwrap()).await;
+            let headers = [("traceparent", traceparent)];
+            let headers = if traceparent.is_empty() { &headers[..0] } else { &headers[..] };
+            let check = framed(&tonic_health::pb::HealthCheckRequest::default());
+            client.post("/grpc.health.v1.Health/Check", headers, check).await.status.unwrap();
+            tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || server.stop())).await.unwrap().unwrap();
+            let exports = exports.lock().unwrap();
+            let found = exports.iter().any(|(path, body)| {
+                path.contains("TraceService/Export") && contains(body, b"grpc.health.v1.Health/Check")
+            });
+            assert_eq!(found, traced, "{traceparent:?}");
+        }
+    }
+}
+
 /// The whole process at its most talkative: log, spans and metrics as they leave it.
 #[tokio::test]
 async fn no_secret_leaves_in_logs_spans_or_metrics() {
@@ -88,7 +117,7 @@ async fn no_secret_leaves_in_logs_spans_or_metrics() {
     let endpoint = format!("telemetry.otlp_endpoint=http://{collector}");
     let path = directory.path().to_owned();
     let start = move || {
-        let talk = ["telemetry.log_filter=trace", "reveal.enabled=true"];
+        let talk = ["telemetry.log_filter=trace", "telemetry.trace_ratio=1", "reveal.enabled=true"];
         let plain = ["listen.plaintext=true", "listen.plaintext_principal=operator"];
         Process::start(&path, &[&[endpoint.as_str()], &talk[..], &plain].concat())
     };
