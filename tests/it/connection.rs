@@ -116,7 +116,7 @@ on_both! {
 }
 
 /// A connection on the connector `Gmail` with something in every field, no value of which is the default.
-fn everything() -> v1::Connection {
+pub(crate) fn everything() -> v1::Connection {
     let url = |path: &str| format!("https://login.example.com/{path}");
     let secret = |secret_id: &str, value: &str| v1::ClientSecret {
         secret_id: secret_id.to_owned(),

@@ -122,6 +122,21 @@ fn family_name(series: &str) -> &str {
     base.filter(|base| base.ends_with("_seconds")).unwrap_or(series)
 }
 
+/// The keys of the configuration with their sections.
+fn configuration_keys() -> BTreeSet<String> {
+    let defaults = read("crates/server/config.default.toml");
+    let mut keys = BTreeSet::new();
+    let mut section = String::new();
+    for line in defaults.lines().filter(|line| !line.starts_with('#')) {
+        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = format!("{name}.");
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            keys.insert(format!("{section}{key}"));
+        }
+    }
+    keys
+}
+
 /// What a server shows that has answered calls, one of them with a fault of the server.
 async fn metrics() -> Families {
     let server = TestServer::start(Backend::Sqlite).await;
@@ -249,17 +264,19 @@ fn a_link_that_leads_nowhere_is_found() {
 }
 
 #[test]
+fn every_limit_stands_on_the_page_of_limits() {
+    let page = read("deploy/guide/sizing.md");
+    let named: BTreeSet<&str> = prose(&page).flat_map(quoted).collect();
+    let keys = configuration_keys();
+    let limits = keys.iter().filter(|key| key.starts_with("limits.") || key.starts_with("streams."));
+    let missing: Vec<_> = limits.clone().filter(|key| !named.contains(key.as_str())).collect();
+    assert!(limits.count() > 20, "{keys:?}");
+    assert!(missing.is_empty(), "sizing.md does not name {missing:?}");
+}
+
+#[test]
 fn keys_of_the_configuration_are_spelt_as_they_are() {
-    let defaults = read("crates/server/config.default.toml");
-    let mut keys = BTreeSet::new();
-    let mut section = String::new();
-    for line in defaults.lines().filter(|line| !line.starts_with('#')) {
-        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            section = format!("{name}.");
-        } else if let Some((key, _)) = line.split_once(" = ") {
-            keys.insert(format!("{section}{key}"));
-        }
-    }
+    let keys = configuration_keys();
     let sections: BTreeSet<_> = keys.iter().filter_map(|key| key.split_once('.')).map(|(section, _)| section).collect();
     let mut named = BTreeSet::new();
     for page in files("deploy", ".md") {

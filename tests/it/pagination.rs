@@ -5,6 +5,7 @@ mod churn;
 mod readers;
 mod sparse;
 mod tokens;
+mod weight;
 
 use jackfield_api::v1;
 use jackfield_domain::text::fold;

@@ -94,7 +94,7 @@ impl Metrics {
                 .with_boundaries(DURATION_BOUNDARIES.to_vec())
                 .build(),
             calls_open: open("jackfield.server.calls.open", "Calls and streams under way"),
-            calls_shed: counter("jackfield.server.calls.shed", "Calls answered UNAVAILABLE because of load"),
+            calls_shed: counter("jackfield.server.calls.shed", "Calls refused for want of room"),
             errors: counter("jackfield.server.errors", "Calls that ended with an error, by reason"),
             connections_open: open("jackfield.server.connections.open", "Open connections"),
             connections_refused: counter("jackfield.server.connections.refused", "Connections over a cap"),

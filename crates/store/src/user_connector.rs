@@ -113,9 +113,17 @@ impl Reader {
     pub async fn user_connector_page(&self, query: &PageQuery<'_>) -> Result<Page<UserConnector>> {
         let Page { rows, next, hints } = page::page(&self.conn, query).await?;
         let (bytes, mut links) = (rows.bytes(), rows.read()?);
+        let stored = connector_name_bytes(&links);
         self.user_connectors_complete(query.tenant, &mut links, query.now).await?;
-        Ok(Page { rows: Rows::of(links, bytes), next, hints })
+        // A connector may have a longer name now than when it was linked.
+        let longer = connector_name_bytes(&links).saturating_sub(stored);
+        Ok(Page { rows: Rows::of(links, bytes + longer), next, hints })
     }
+}
+
+/// What the names of the connectors take together.
+fn connector_name_bytes(links: &[UserConnector]) -> usize {
+    links.iter().map(|link| link.connector_name.as_str().len()).sum()
 }
 
 impl Writer {

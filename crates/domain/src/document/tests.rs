@@ -1,0 +1,368 @@
+//! What a document leaves out reads as its default, and what was written before it could be left out reads the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::configuration::{Configuration, WorkflowSettings};
+use crate::connection::{ClientSecretFacts, Connection, ConnectionKind, ConnectionSettings, Linking, TokenContentType};
+use crate::connector::{
+    ApiKey, ClientCertificate, Connector, ConnectorKind, Generic, HttpBasic, License, OAuth2Endpoints, Timeouts,
+};
+use crate::credential::{Credential, CredentialKind, CredentialStatus, FailureClass};
+use crate::json::JsonObject;
+use crate::meta::Meta;
+use crate::text::{CountryCode, ExternalId, Headers, HttpUrl, Labels, Name, Parameters, RedirectUri, Slug, UserId};
+use crate::time::Timestamp;
+
+const URL: &str = "https://a.example/b";
+
+fn uuid(number: u128) -> Uuid {
+    Uuid::from_u128(number)
+}
+
+fn url() -> HttpUrl {
+    HttpUrl::parse("url", URL, URL.len()).unwrap()
+}
+
+fn texts() -> BTreeMap<String, String> {
+    BTreeMap::from([("a".to_owned(), "b".to_owned())])
+}
+
+fn object() -> JsonObject {
+    JsonObject::stored(Map::from_iter([("a".to_owned(), json!([1, null, { "b": "" }]))]))
+}
+
+fn meta() -> Meta {
+    Meta { create_time: Timestamp(1), update_time: Timestamp(2), version: 3 }
+}
+
+fn meta_doc() -> Value {
+    json!({ "create_time": 1, "update_time": 2, "version": 3 })
+}
+
+fn read<T: DeserializeOwned>(doc: &Value) -> T {
+    serde_json::from_str(&doc.to_string()).unwrap_or_else(|error| panic!("{doc}: {error}"))
+}
+
+fn written(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).unwrap()
+}
+
+/// The members of both, those of inner objects too.
+fn merged(one: &Value, other: &Value) -> Value {
+    let (Value::Object(one), Value::Object(other)) = (one, other) else { return other.clone() };
+    let mut all = one.clone();
+    for (name, value) in other {
+        let value = one.get(name).map_or_else(|| value.clone(), |inner| merged(inner, value));
+        all.insert(name.clone(), value);
+    }
+    Value::Object(all)
+}
+
+/// That a document has the members of another, each with something to say. What callers fill is not looked into.
+fn assert_says_all(doc: &Value, members: &Value, path: &str) {
+    let defaults = [json!(null), json!(false), json!(""), json!([]), json!({}), json!(0)];
+    assert!(!defaults.contains(doc), "{path} says nothing");
+    if let (Value::Object(doc), Value::Object(members)) = (doc, members)
+        && !members.is_empty()
+    {
+        let names = |object: &Map<String, Value>| object.keys().cloned().collect::<BTreeSet<_>>();
+        assert_eq!(names(doc), names(members), "{path}");
+        doc.iter().for_each(|(name, value)| assert_says_all(value, &members[name], &format!("{path}.{name}")));
+    }
+}
+
+/// `sparse` is what is always written, `defaults` what is left out as long as it is so, and `full` has something in every
+/// field.
+fn check<T>(sparse: &Value, defaults: &Value, full: &T)
+where
+    T: Serialize + DeserializeOwned + PartialEq + Debug,
+{
+    let spelled_out = merged(sparse, defaults);
+    let plain: T = read(sparse);
+    assert_eq!(plain, read(&spelled_out));
+    assert_eq!(written(&plain), *sparse);
+
+    let doc = written(full);
+    assert_says_all(&doc, &spelled_out, "");
+    assert_eq!(read::<T>(&doc), *full);
+}
+
+#[test]
+fn a_connection() {
+    let sparse = json!({
+        "id": uuid(1),
+        "connector": uuid(2),
+        "settings": {
+            "name": "a", "kind": "OAUTH2", "content_type": "JSON", "linking": "DISABLED", "active": false,
+        },
+        "client_secrets": [],
+        "meta": meta_doc(),
+    });
+    let defaults = json!({
+        "settings": {
+            "external_id": null,
+            "authentication_url": null,
+            "token_url": null,
+            "issuer_url": "",
+            "provider_certificate": "",
+            "client_id": "",
+            "user_data_location": null,
+            "provider_tenant_id": "",
+            "developer_account_id": "",
+            "oidc_user_endpoint_url": null,
+            "user_id_expression": "",
+            "trust_identity_user_id": false,
+            "scope": "",
+            "parameters": {},
+            "require_business_account": false,
+            "tags": {},
+            "redirect_uris": [],
+            "revocation_url": null,
+            "jwks_url": null,
+            "device_authorization_url": null,
+        },
+    });
+    let full = Connection {
+        id: uuid(1).into(),
+        connector: uuid(2).into(),
+        settings: ConnectionSettings {
+            name: Name::stored("a".to_owned()),
+            external_id: Some(Slug::stored("b".to_owned())),
+            kind: ConnectionKind::OpenIdLegacy,
+            authentication_url: Some(url()),
+            token_url: Some(url()),
+            issuer_url: "c".to_owned(),
+            provider_certificate: "d".to_owned(),
+            client_id: "e".to_owned(),
+            user_data_location: Some(CountryCode::stored("CH".to_owned())),
+            provider_tenant_id: "f".to_owned(),
+            developer_account_id: "g".to_owned(),
+            content_type: TokenContentType::Form,
+            oidc_user_endpoint_url: Some(url()),
+            user_id_expression: "{sub}".to_owned(),
+            trust_identity_user_id: true,
+            scope: "h".to_owned(),
+            parameters: Parameters::stored(texts()),
+            require_business_account: true,
+            linking: Linking::Automatic,
+            active: true,
+            tags: Labels::stored(texts()),
+            redirect_uris: vec![RedirectUri::parse("uri", URL, URL.len()).unwrap()],
+            revocation_url: Some(url()),
+            jwks_url: Some(url()),
+            device_authorization_url: Some(url()),
+        },
+        client_secrets: vec![ClientSecretFacts { secret_id: String::new(), create_time: Timestamp(4) }],
+        meta: meta(),
+    };
+    check(&sparse, &defaults, &full);
+}
+
+/// Of each kind: what is always written, what may be left out, and all of it.
+fn kinds() -> [(Value, Value, ConnectorKind); 6] {
+    let text = || Some("c".to_owned());
+    [
+        (
+            json!({ "api_key": {} }),
+            json!({ "api_key": {
+                "base_url": null, "header_name": null, "value_prefix": null, "query_parameter": null,
+            } }),
+            ConnectorKind::ApiKey(ApiKey {
+                base_url: Some(url()),
+                header_name: text(),
+                value_prefix: text(),
+                query_parameter: text(),
+            }),
+        ),
+        (
+            json!({ "client_certificate": {} }),
+            json!({ "client_certificate": { "base_url": null } }),
+            ConnectorKind::ClientCertificate(ClientCertificate { base_url: Some(url()) }),
+        ),
+        (
+            json!({ "generic": { "authentication_url": URL } }),
+            json!({ "generic": { "username": null, "password_set": false } }),
+            ConnectorKind::Generic(Generic { authentication_url: url(), username: text(), password_set: true }),
+        ),
+        (
+            json!({ "http_basic": {} }),
+            json!({ "http_basic": { "base_url": null } }),
+            ConnectorKind::HttpBasic(HttpBasic { base_url: Some(url()) }),
+        ),
+        (
+            json!({ "license": { "base_url": URL, "application_id": "c" } }),
+            json!({}),
+            ConnectorKind::License(License { base_url: url(), application_id: "c".to_owned() }),
+        ),
+        (
+            json!({ "o_auth2": {} }),
+            json!({ "o_auth2": {
+                "issuer_url": null,
+                "authorization_url": null,
+                "token_url": null,
+                "profile_url": null,
+                "revocation_url": null,
+                "jwks_url": null,
+                "device_authorization_url": null,
+            } }),
+            ConnectorKind::OAuth2(OAuth2Endpoints {
+                issuer_url: Some(url()),
+                authorization_url: Some(url()),
+                token_url: Some(url()),
+                profile_url: Some(url()),
+                revocation_url: Some(url()),
+                jwks_url: Some(url()),
+                device_authorization_url: Some(url()),
+            }),
+        ),
+    ]
+}
+
+#[test]
+fn a_connector_of_each_kind() {
+    let kinds = kinds();
+    let names: BTreeSet<&str> = kinds.iter().map(|(_, _, kind)| kind.as_str()).collect();
+    assert_eq!(names.len(), ConnectorKind::NAMES.len());
+    for (sparse_kind, default_kind, full_kind) in kinds {
+        let sparse = json!({
+            "id": uuid(1),
+            "name": "a",
+            "enabled": false,
+            "kind": sparse_kind,
+            "timeouts": {
+                "connect": { "secs": 5, "nanos": 0 }, "read": { "secs": 10, "nanos": 0 }, "total": { "secs": 30, "nanos": 0 },
+            },
+            "meta": meta_doc(),
+        });
+        let defaults = json!({
+            "description": "",
+            "kind": default_kind,
+            "headers": {},
+            "secret_header_names": [],
+            "client_identity_key": null,
+            "trust_bundle_key": null,
+            "data": {},
+            "debug": false,
+            "labels": {},
+        });
+        let full = Connector {
+            id: uuid(1).into(),
+            name: Name::stored("a".to_owned()),
+            description: "b".to_owned(),
+            enabled: true,
+            kind: full_kind,
+            headers: Headers::stored(texts()),
+            secret_header_names: vec!["c".to_owned()],
+            timeouts: Timeouts { connect: Duration::new(1, 2), read: Duration::new(3, 4), total: Duration::new(5, 6) },
+            client_identity_key: Some(uuid(2).into()),
+            trust_bundle_key: Some(uuid(3).into()),
+            data: object(),
+            debug: true,
+            labels: Labels::stored(texts()),
+            meta: meta(),
+        };
+        check(&sparse, &defaults, &full);
+    }
+}
+
+#[test]
+fn a_credential() {
+    let sparse = json!({
+        "id": uuid(1),
+        "user_id": "a",
+        "connector": uuid(2),
+        "user_connector": uuid(3),
+        "kind": "OAUTH2",
+        "status": "VALID",
+        "material_version": 1,
+        "default_configuration": uuid(4),
+        "meta": meta_doc(),
+    });
+    let defaults = json!({
+        "external_id": null,
+        "connection": null,
+        "key": null,
+        "scopes": [],
+        "token_type": "",
+        "expire_time": null,
+        "provider_account_id": "",
+        "provider_data": {},
+        "labels": {},
+        "is_default": false,
+        "refreshable": false,
+        "last_refresh_time": null,
+        "refresh_failure_count": 0,
+        "failure_class": null,
+    });
+    let full = Credential {
+        id: uuid(1).into(),
+        external_id: Some(ExternalId::stored("b".to_owned())),
+        user_id: UserId::stored("a".to_owned()),
+        connector: uuid(2).into(),
+        connection: Some(uuid(5).into()),
+        user_connector: uuid(3).into(),
+        key: Some(uuid(6).into()),
+        kind: CredentialKind::ClientCertificate,
+        status: CredentialStatus::NeedsReauth,
+        scopes: vec!["c".to_owned()],
+        token_type: "d".to_owned(),
+        expire_time: Some(Timestamp(7)),
+        provider_account_id: "e".to_owned(),
+        provider_data: object(),
+        labels: Labels::stored(texts()),
+        is_default: true,
+        material_version: 8,
+        refreshable: true,
+        last_refresh_time: Some(Timestamp(9)),
+        refresh_failure_count: 10,
+        failure_class: Some(FailureClass::Indeterminate),
+        default_configuration: uuid(4).into(),
+        meta: meta(),
+    };
+    check(&sparse, &defaults, &full);
+
+    // A time is no default, be it the one that counting begins at.
+    let beginning = Credential { expire_time: Some(Timestamp(0)), ..read(&sparse) };
+    assert_eq!(written(&beginning)["expire_time"], 0);
+}
+
+#[test]
+fn a_configuration() {
+    let sparse = json!({
+        "id": uuid(1),
+        "credential": uuid(2),
+        "user_id": "a",
+        "connector": uuid(3),
+        "meta": meta_doc(),
+    });
+    let defaults = json!({
+        "external_id": null,
+        "shared_settings": {},
+        "workflow_settings": {},
+        "settings_meta": {},
+        "is_default": false,
+    });
+    let workflows = [("b", false, JsonObject::default()), ("c", true, object())];
+    let workflows =
+        workflows.map(|(name, enabled, settings)| (name.to_owned(), WorkflowSettings { enabled, settings }));
+    let full = Configuration {
+        id: uuid(1).into(),
+        credential: uuid(2).into(),
+        external_id: Some(ExternalId::stored("b".to_owned())),
+        shared_settings: object(),
+        workflow_settings: BTreeMap::from(workflows),
+        settings_meta: object(),
+        is_default: true,
+        user_id: UserId::stored("a".to_owned()),
+        connector: uuid(3).into(),
+        meta: meta(),
+    };
+    check(&sparse, &defaults, &full);
+}

@@ -1,0 +1,175 @@
+//! What pages are bounded by, and what memory is held for them: rows never weigh less than they take in a message.
+
+use jackfield_api::v1;
+use jackfield_api::v1::connector::Kind;
+use jackfield_domain::page::{Order, OrderBy, RowKey};
+use jackfield_domain::{TenantId, Timestamp};
+use jackfield_testkit::store::{Hints, Page, PageQuery, Scope, Store};
+use jackfield_testkit::{Ask, List, fixture, on_both};
+use prost_types::{ListValue, Struct, Value, value};
+
+use super::tenant_id;
+use crate::{connection, connector, key, steps};
+
+/// All lists of a tenant.
+const LISTS: [List; 6] =
+    [List::Configurations, List::Connections, List::Connectors, List::Credentials, List::Keys, List::UserConnectors];
+
+on_both! {
+    async fn a_row_weighs_at_least_what_it_takes_in_a_message(server) {
+        let client = server.client("alpha");
+        key::import(&client, key::an_identity(&server, "identity")).await;
+        key::import(&client, key::a_bundle(&server, "bundle")).await;
+        for (index, kind) in kinds().into_iter().enumerate() {
+            let small = v1::Connector { client_identity_key: "name:identity".to_owned(), ..fixture::a_connector(&format!("small {index}")) };
+            connector::create(&client, v1::Connector { kind: Some(kind.clone()), ..small }).await;
+            connector::create(&client, a_full_connector(&format!("full {index}"), kind)).await;
+        }
+        let gmail = connector::create(&client, fixture::a_connector("Gmail")).await;
+        let small = v1::Connection { name: "small".to_owned(), connector: gmail.id.clone(), ..Default::default() };
+        connection::create(&client, small).await;
+        let full = connection::create(&client, connection::everything()).await;
+
+        steps::link(&client, "ada", &gmail.id).await;
+        let facts = fixture::a_credential("ada", &gmail.id);
+        let credential = steps::credential(&client, facts.clone(), fixture::api_key_material("key")).await;
+        let facts = v1::Credential {
+            external_id: "a credential".to_owned(),
+            connection: full.id,
+            provider_account_id: "ada@example.com".to_owned(),
+            provider_data: Some(data()),
+            labels: fixture::strings([("a", ""), ("b", "c")]),
+            is_default: Some(true),
+            ..facts
+        };
+        steps::credential(&client, facts, fixture::oauth2_material("access", "refresh")).await;
+        let small = v1::Configuration { credential: credential.id.clone(), ..Default::default() };
+        steps::configuration(&client, small).await;
+        let full = fixture::a_configuration(&credential.id, "a configuration");
+        let full = v1::Configuration { shared_settings: Some(data()), meta: Some(data()), ..full };
+        steps::configuration(&client, full).await;
+
+        // The document of the link has the name that the connector had.
+        let name = "\u{1D50A}".repeat(191);
+        let request = v1::UpdateConnectorRequest {
+            reference: gmail.id,
+            connector: Some(v1::Connector { name: name.clone(), ..Default::default() }),
+            update_mask: fixture::mask(["name"]),
+            ..Default::default()
+        };
+        client.connectors().update_connector(request).await.unwrap();
+
+        let (store, tenant) = (server.store().await, tenant_id(&server).await);
+        for list in LISTS {
+            let ask = Ask { order_by: "id".to_owned(), ..Ask::pages_of(1) };
+            let pages = list.pages(&client, &ask).await.unwrap();
+            let weights = weights(&store, tenant, list).await;
+            assert_eq!(pages.len(), weights.len(), "{list:?}");
+            assert!(!pages.is_empty());
+            for (page, weight) in pages.iter().zip(weights) {
+                let takes = page.bytes - page.next_page_token.len();
+                assert!(weight >= takes, "{list:?}: {weight} for {takes} bytes of {}", page.rows[0].name);
+            }
+        }
+        let link = List::UserConnectors.rows(&client, &Ask::default()).await.unwrap().remove(0);
+        assert!(link.message.windows(name.len()).any(|part| part == name.as_bytes()));
+    }
+}
+
+/// What each row of a list weighs, by id.
+async fn weights(store: &Store, tenant: TenantId, list: List) -> Vec<usize> {
+    let read = store.read();
+    let (mut after, mut weights) = (None, Vec::new());
+    loop {
+        let order = Order { by: OrderBy::Id, descending: false };
+        let (scope, hints, now) = (&Scope::default(), Hints::default(), Timestamp(0));
+        let query = PageQuery { tenant, filter: None, scope, order, after, size: 1, now, hints };
+        let (bytes, next) = match list {
+            List::Configurations => found(read.configuration_page(&query).await.unwrap()),
+            List::Connections => found(read.connection_page(&query).await.unwrap()),
+            List::Connectors => found(read.connector_page(&query).await.unwrap()),
+            List::Credentials => found(read.credential_page(&query).await.unwrap()),
+            List::Keys => found(read.key_page(&query).await.unwrap()),
+            List::Tenants => found(read.tenant_page(&query).await.unwrap()),
+            List::UserConnectors => found(read.user_connector_page(&query).await.unwrap()),
+        };
+        weights.push(bytes);
+        after = next;
+        if after.is_none() {
+            return weights;
+        }
+    }
+}
+
+fn found<T>(page: Page<T>) -> (usize, Option<RowKey>) {
+    assert_eq!(page.rows.count(), 1);
+    (page.rows.bytes(), page.next)
+}
+
+fn kinds() -> [Kind; 6] {
+    let url = || "https://api.example.com/a?b=c".to_owned();
+    let oauth2 = v1::OAuth2Connector {
+        issuer_url: "https://login.example.com/".to_owned(),
+        authorization_url: url(),
+        token_url: url(),
+        profile_url: url(),
+        revocation_url: url(),
+        jwks_url: url(),
+        device_authorization_url: url(),
+    };
+    let generic = v1::GenericConnector {
+        authentication_url: url(),
+        http_authentication_username: "name".to_owned(),
+        http_authentication_password: "password".to_owned(),
+        ..Default::default()
+    };
+    [
+        Kind::Generic(generic),
+        Kind::License(v1::LicenseConnector { base_url: url(), application_id: "app 1".to_owned() }),
+        Kind::Oauth2(oauth2),
+        Kind::ApiKey(v1::ApiKeyConnector::default()),
+        Kind::HttpBasic(v1::HttpBasicConnector::default()),
+        Kind::ClientCertificate(v1::ClientCertificateConnector { base_url: url() }),
+    ]
+}
+
+fn a_full_connector(name: &str, kind: Kind) -> v1::Connector {
+    v1::Connector {
+        name: name.to_owned(),
+        description: "first line\nsecond line".to_owned(),
+        enabled: Some(true),
+        kind: Some(kind),
+        headers: fixture::strings([("Accept", "text/html, */*"), ("X-Empty", "")]),
+        secret_headers: fixture::strings([("X-Token", "s3cret"), ("A-Token", "s3cret")]),
+        connect_timeout: Some(fixture::milliseconds(1_001)),
+        read_timeout: Some(fixture::milliseconds(1_001)),
+        total_timeout: Some(fixture::milliseconds(10_001)),
+        client_identity_key: "name:identity".to_owned(),
+        trust_bundle_key: "name:bundle".to_owned(),
+        data: Some(data()),
+        debug: true,
+        labels: fixture::strings([("a", ""), ("b", "c")]),
+        ..Default::default()
+    }
+}
+
+/// What is short as JSON and long in a message.
+fn data() -> Struct {
+    let value = |kind| Value { kind: Some(kind) };
+    let list = |kind: value::Kind| value::Kind::ListValue(ListValue { values: vec![value(kind); 300] });
+    let object = |kind: value::Kind| {
+        let fields = (0..60).map(|key| (key.to_string(), value(kind.clone()))).collect();
+        value::Kind::StructValue(Struct { fields })
+    };
+    let fields = [
+        ("a", list(value::Kind::NumberValue(1.0))),
+        ("b", list(value::Kind::NullValue(0))),
+        ("c", list(value::Kind::StringValue(String::new()))),
+        ("d", list(value::Kind::StructValue(Struct::default()))),
+        ("e", list(value::Kind::ListValue(ListValue::default()))),
+        ("f", object(value::Kind::NumberValue(2.0))),
+        ("g", object(value::Kind::StringValue(String::new()))),
+        ("", value::Kind::StringValue("\u{1D50A}".repeat(100))),
+    ];
+    Struct { fields: fields.into_iter().map(|(key, kind)| (key.to_owned(), value(kind))).collect() }
+}
