@@ -2,6 +2,7 @@
 
 mod bytes;
 mod churn;
+mod damaged;
 mod readers;
 mod sparse;
 mod tokens;
@@ -17,7 +18,7 @@ use tonic::Code;
 use uuid::Uuid;
 
 /// Rows in each list: more than a page of the default size, and more than the store reads at once.
-const ROWS: usize = 107;
+const ROWS: usize = 137;
 
 on_both! {
     /// The answer does not depend on how it is cut into pages, and is in the order that was asked for.

@@ -14,7 +14,7 @@ use jackfield_domain::{Error, Resource, Result};
 use sea_orm::sea_query::SelectStatement;
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, QueryResult, Statement,
-    TransactionTrait,
+    TransactionOptions, TransactionTrait,
 };
 
 use crate::group::Groups;
@@ -121,7 +121,11 @@ impl Store {
                     // It says itself how it is planned.
                     PageStep::Words => search::begin(&self.reader).await?,
                     _ => {
-                        let txn = self.reader.begin().await.map_err(error::from_db)?;
+                        let txn = self
+                            .reader
+                            .begin_with_options(TransactionOptions::default())
+                            .await
+                            .map_err(error::from_db)?;
                         let mode = if planned == Planned::ForAll { "force_generic_plan" } else { "force_custom_plan" };
                         let mode = format!("SET LOCAL plan_cache_mode = {mode}");
                         txn.execute_unprepared(&mode).await.map_err(error::from_db)?;

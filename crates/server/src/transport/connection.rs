@@ -299,3 +299,41 @@ impl Progress {
         pending && now.saturating_duration_since(self.since) >= timeout
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_ready_goes_before_the_connection_each_time_it_is_woken() {
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let note = |who: &'static str| {
+            let order = Arc::clone(&order);
+            move || order.lock().unwrap().push(who)
+        };
+        let ((wake, woken), (answer, answered)) = (oneshot::channel(), oneshot::channel());
+        let (begins, goes_on) = (note("connection begins"), note("connection goes on"));
+        let (first, second) = (note("first stream"), note("second stream"));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(gathered(async move {
+            begins();
+            woken.await.unwrap();
+            goes_on();
+        }));
+        tasks.spawn(async move {
+            first();
+            wake.send(()).unwrap();
+            answer.send(()).unwrap();
+        });
+        tasks.spawn(async move {
+            answered.await.unwrap();
+            second();
+        });
+        tasks.join_all().await;
+        let expected = ["first stream", "connection begins", "second stream", "connection goes on"];
+        assert_eq!(*order.lock().unwrap(), expected);
+    }
+}
