@@ -1,7 +1,8 @@
 //! Load shedding: beyond a number of calls at work the server says so at once instead of queueing.
 
+use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -35,7 +36,8 @@ const MAX_REFLECTIONS: usize = 64;
 /// take memory. Lists are counted until their headers, because their streams and pages have limits of their own.
 pub(super) struct LimitLayer {
     calls: Arc<Semaphore>,
-    calls_by_identity: Counter<Arc<str>>,
+    calls_by_identity: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
+    max_calls_per_identity: usize,
     health: Arc<Semaphore>,
     health_by_caller: Counter<Arc<str>>,
     watches: Arc<Semaphore>,
@@ -64,7 +66,8 @@ impl LimitLayer {
     pub(super) fn new(config: &Config, metrics: Metrics) -> Self {
         LimitLayer {
             calls: Arc::new(Semaphore::new(config.limits.max_calls as usize)),
-            calls_by_identity: Counter::new(config.limits.max_calls_per_identity),
+            calls_by_identity: Mutex::default(),
+            max_calls_per_identity: config.limits.max_calls_per_identity as usize,
             health: Arc::new(Semaphore::new(MAX_HEALTH_CALLS)),
             health_by_caller: Counter::new(MAX_HEALTH_CALLS_PER_CALLER),
             watches: Arc::new(Semaphore::new(config.streams.max_open as usize)),
@@ -86,11 +89,26 @@ impl LimitLayer {
             Some(method) if method.kind == Kind::Reflection => Box::new(of(&self.reflections)?),
             _ => {
                 // One caller may fill a part of the server, and not all of it.
-                let of_identity = self.calls_by_identity.enter(caller(call));
-                let of_identity = of_identity.ok_or(Error::RateLimited { retry_after: RETRY_AFTER })?;
+                let of_identity = self.calls_of(call).try_acquire_owned();
+                let of_identity = of_identity.map_err(|_| Error::RateLimited { retry_after: RETRY_AFTER })?;
                 Box::new((of(&self.calls)?, of_identity))
             }
         })
+    }
+
+    /// The calls of this one's caller, which its connection keeps: they are looked up once and not at every call.
+    fn calls_of(&self, call: &Call) -> Arc<Semaphore> {
+        let find = || {
+            let mut calls = self.calls_by_identity.lock().unwrap_or_else(PoisonError::into_inner);
+            // Those without a connection and a call are not kept.
+            calls.retain(|_, calls| Arc::strong_count(calls) > 1);
+            let new = || Arc::new(Semaphore::new(self.max_calls_per_identity));
+            calls.entry(caller(call)).or_insert_with(new).clone()
+        };
+        match call.extensions().get::<ConnectInfo>() {
+            Some(info) => info.calls(find),
+            None => find(),
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use jackfield_domain::Error;
 use rustls_pki_types::CertificateDer;
+use tokio::sync::Semaphore;
 
 use crate::identity::{Caller, Unknown};
 
@@ -20,6 +21,8 @@ struct Inner {
     certificates: Vec<CertificateDer<'static>>,
     caller: Result<Arc<Caller>, Unknown>,
     withdrawn: AtomicBool,
+    /// Room for calls of this caller, on all of its connections.
+    calls: OnceLock<Arc<Semaphore>>,
 }
 
 /// The other end of a connection.
@@ -39,7 +42,8 @@ impl ConnectInfo {
         certificates: Vec<CertificateDer<'static>>,
         caller: Result<Arc<Caller>, Unknown>,
     ) -> Self {
-        ConnectInfo(Arc::new(Inner { peer, certificates, caller, withdrawn: AtomicBool::new(false) }))
+        let (withdrawn, calls) = (AtomicBool::new(false), OnceLock::new());
+        ConnectInfo(Arc::new(Inner { peer, certificates, caller, withdrawn, calls }))
     }
 
     /// The other end.
@@ -66,6 +70,11 @@ impl ConnectInfo {
     /// The name of who is calling, if it is somebody known, for the log: also when its certificate is no longer valid.
     pub(super) fn principal(&self) -> Option<&str> {
         self.0.caller.as_ref().ok().map(|caller| &*caller.name)
+    }
+
+    /// Room for calls of this caller, looked up at the first.
+    pub(crate) fn calls(&self, find: impl FnOnce() -> Arc<Semaphore>) -> Arc<Semaphore> {
+        Arc::clone(self.0.calls.get_or_init(find))
     }
 
     /// From now on this connection is nobody's.
