@@ -83,6 +83,8 @@ impl Data {
         config.tls.client_ca = self.pki.path("ca.pem");
         config.tls.client_crl = self.pki.path("crl.pem");
         config.reveal.enabled = true;
+        // Spans of all calls go to the log of the tests.
+        config.telemetry.trace_ratio = 1.0;
         config.identity.principals =
             PRINCIPALS.iter().map(|(name, tenant, rights)| principal(name, tenant, rights)).collect();
         if let Some(database) = &self.database {
