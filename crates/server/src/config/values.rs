@@ -122,20 +122,33 @@ impl SecretUrl {
         &self.0
     }
 
-    /// The URL without user information and query.
+    /// The URL without user information and query. Whatever stands before the last `@` may be a password, in a URL that is
+    /// none too.
     pub fn redacted(&self) -> String {
-        let without_query = match self.0.split_once('?') {
-            Some((url, _)) => format!("{url}?[redacted]"),
-            None => self.0.clone(),
+        let (url, query) = match self.0.split_once('?') {
+            Some((url, query)) => (url, Some(query)),
+            None => (self.0.as_str(), None),
         };
-        match without_query.split_once("//") {
-            Some((scheme, rest)) => match rest.rsplit_once('@') {
-                Some((_, host)) => format!("{scheme}//[redacted]@{host}"),
-                None => without_query,
-            },
-            None => without_query,
+        // Where it is not clear what is a query and what a password, nothing is shown.
+        if query.is_some_and(|query| query.contains('@')) {
+            return format!("{}[redacted]", scheme(url));
         }
+        let url = match url.rsplit_once('@') {
+            Some((before, rest)) => format!("{}[redacted]@{rest}", scheme(before)),
+            None => url.to_owned(),
+        };
+        if query.is_some() { format!("{url}?[redacted]") } else { url }
     }
+}
+
+/// The scheme of a URL with what follows it up to the authority (RFC 3986); nothing if there is none.
+fn scheme(url: &str) -> &str {
+    let Some((scheme, rest)) = url.split_once(':') else { return "" };
+    if scheme.is_empty() || !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
+        return "";
+    }
+    let slashes = if rest.starts_with("//") { 2 } else { 0 };
+    &url[..scheme.len() + 1 + slashes]
 }
 
 impl fmt::Debug for SecretUrl {
@@ -192,6 +205,11 @@ mod tests {
             ("postgres://me:hun@ter2@db/j?password=hunter2", "postgres://[redacted]@db/j?[redacted]"),
             ("sqlite:data/jackfield.sqlite3", "sqlite:data/jackfield.sqlite3"),
             ("", ""),
+            ("postgres:/me:hunter2@db/j", "postgres:[redacted]@db/j"),
+            ("postgres:me:hunter2//@db/j", "postgres:[redacted]@db/j"),
+            ("hunter 2:x@db", "[redacted]@db"),
+            ("postgres://me:hun?ter2@db/j", "postgres://[redacted]"),
+            ("postgres://me@db/j?password=hun@ter2", "postgres://[redacted]"),
         ] {
             let url = SecretUrl::new(url);
             assert_eq!(format!("{url:?}"), shown);

@@ -308,15 +308,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_ready_goes_before_the_connection_each_time_it_is_woken() {
+    async fn what_is_ready_goes_before_the_connection_that_is_woken() {
         let order = Arc::new(Mutex::new(Vec::new()));
         let note = |who: &'static str| {
             let order = Arc::clone(&order);
             move || order.lock().unwrap().push(who)
         };
         let ((wake, woken), (answer, answered)) = (oneshot::channel(), oneshot::channel());
-        let (begins, goes_on) = (note("connection begins"), note("connection goes on"));
-        let (first, second) = (note("first stream"), note("second stream"));
+        let (begins, goes_on, stream) = (note("connection begins"), note("connection goes on"), note("stream"));
         let mut tasks = JoinSet::new();
         tasks.spawn(gathered(async move {
             begins();
@@ -324,16 +323,16 @@ mod tests {
             goes_on();
         }));
         tasks.spawn(async move {
-            first();
-            wake.send(()).unwrap();
-            answer.send(()).unwrap();
-        });
-        tasks.spawn(async move {
             answered.await.unwrap();
-            second();
+            stream();
         });
+        // By then the stream waits: it was there before the connection had its second turn.
+        while order.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        wake.send(()).unwrap();
+        answer.send(()).unwrap();
         tasks.join_all().await;
-        let expected = ["first stream", "connection begins", "second stream", "connection goes on"];
-        assert_eq!(*order.lock().unwrap(), expected);
+        assert_eq!(*order.lock().unwrap(), ["connection begins", "stream", "connection goes on"]);
     }
 }
