@@ -1,16 +1,24 @@
-//! The socket of a connection, with what the HTTP library lacks: a bound on how long a write may make no progress, and
-//! the frame meter.
+//! The socket of a connection, with what the HTTP library lacks: a bound on how long a write may make no progress, the
+//! frame meter, and an end that the client gets to hear of.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::frames::{FrameMeter, Wire};
+
+/// How long what a client still sends is read after our last word.
+///
+/// A socket that is closed over bytes that nobody has read is reset, and a reset takes from the client what it has not
+/// read yet: the GOAWAY that says why, the answers before it. RFC 9112 9.6 says the same of HTTP/1.1.
+const LINGER: Duration = Duration::from_secs(1);
+/// What is thrown away at once.
+const DISCARD: usize = 4 * 1024;
 
 /// A socket under watch. Bytes that pass it are HTTP/2 in the clear: TLS is below.
 pub(super) struct GuardedIo<I> {
@@ -20,13 +28,15 @@ pub(super) struct GuardedIo<I> {
     stall_timeout: Duration,
     /// Runs while a write waits for the peer.
     stall: Option<Pin<Box<Sleep>>>,
+    /// Runs from our last word on.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 // === impl GuardedIo ===
 
 impl<I> GuardedIo<I> {
     pub(super) fn new(io: I, meter: FrameMeter, wire: Arc<Wire>, stall_timeout: Duration) -> Self {
-        GuardedIo { io, meter, wire, stall_timeout, stall: None }
+        GuardedIo { io, meter, wire, stall_timeout, stall: None, linger: None }
     }
 
     /// Passes on what a write said; one that waits too long has failed.
@@ -58,7 +68,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for GuardedIo<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, buf);
         if let Poll::Ready(Ok(taken)) = &polled {
@@ -95,8 +105,25 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
         self.watch(cx, polled)
     }
 
+    /// Says that we are done, and waits a while for the client to be done too.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.watch(cx, polled)
+        if self.linger.is_none() {
+            let polled = Pin::new(&mut self.io).poll_shutdown(cx);
+            ready!(self.watch(cx, polled))?;
+        }
+        let GuardedIo { io, linger, .. } = &mut *self;
+        let linger = linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        if linger.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut discarded = [0; DISCARD];
+        loop {
+            let mut buf = ReadBuf::new(&mut discarded);
+            let read = ready!(Pin::new(&mut *io).poll_read(cx, &mut buf));
+            // A client that breaks off is as done as one that says so.
+            if read.is_err() || buf.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jackfield_server::config::Config;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::{PATIENCE, TestServer, eventually};
 
@@ -46,7 +46,10 @@ fn call(stream: u32, path: &str) -> Vec<u8> {
 }
 
 async fn connect(server: &TestServer, settings: &[u8]) -> TcpStream {
-    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    greet(TcpStream::connect(server.address).await.unwrap(), settings).await
+}
+
+async fn greet(mut socket: TcpStream, settings: &[u8]) -> TcpStream {
     socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     socket.write_all(&frame(SETTINGS, 0, 0, settings)).await.unwrap();
     socket
@@ -55,18 +58,19 @@ async fn connect(server: &TestServer, settings: &[u8]) -> TcpStream {
 /// Frames as (kind, payload) until the end of the connection.
 async fn frames(mut socket: impl tokio::io::AsyncRead + Unpin) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();
-    loop {
-        let mut head = [0; 9];
-        if socket.read_exact(&mut head).await.is_err() {
-            return frames;
-        }
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; length as usize];
-        if socket.read_exact(&mut payload).await.is_err() {
-            return frames;
-        }
-        frames.push((head[3], payload));
+    while let Some(frame) = next_frame(&mut socket).await {
+        frames.push(frame);
     }
+    frames
+}
+
+/// The next frame as (kind, payload), or the end of the connection.
+async fn next_frame(mut socket: impl tokio::io::AsyncRead + Unpin) -> Option<(u8, Vec<u8>)> {
+    let mut head = [0; 9];
+    socket.read_exact(&mut head).await.ok()?;
+    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+    socket.read_exact(&mut payload).await.ok()?;
+    Some((head[3], payload))
 }
 
 /// Sends until the end of the connection; the code of the GOAWAY that it ended with.
@@ -101,11 +105,8 @@ fn streams(count: u32) -> impl Iterator<Item = u32> {
 async fn the_limits_are_announced() {
     let server = TestServer::start(plaintext).await;
     let mut socket = connect(&server, &[]).await;
-    let mut head = [0; 9];
-    socket.read_exact(&mut head).await.unwrap();
-    assert_eq!(head[3], SETTINGS);
-    let mut payload = vec![0; usize::from(head[2])];
-    socket.read_exact(&mut payload).await.unwrap();
+    let (kind, payload) = next_frame(&mut socket).await.unwrap();
+    assert_eq!(kind, SETTINGS);
     let announced = |id: u16| {
         let setting = payload.chunks(6).find(|setting| setting[..2] == id.to_be_bytes())?;
         Some(u32::from_be_bytes(setting[2..].try_into().unwrap()))
@@ -136,6 +137,23 @@ async fn streams_that_make_the_server_reset_them_end_the_connection() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_sent_away_while_it_sends_hears_why() {
+    let server = TestServer::start(plaintext).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    // There is no room for what the server says: it stands in the server's buffer, and a reset would take it away.
+    socket.set_recv_buffer_size(4 * 1024).unwrap();
+    let mut socket = greet(socket.connect(server.address).await.unwrap(), &[]).await;
+    let request = [call(1, "/test.v1.Test/Flood"), frame(DATA, END_STREAM, 1, &[0; 5])].concat();
+    socket.write_all(&request).await.unwrap();
+    while next_frame(&mut socket).await.expect("an answer").0 != DATA {}
+    let provoke = |stream| frame(WINDOW_UPDATE, 0, stream, &0x7fff_ffffu32.to_be_bytes());
+    let attack = streams(8_000).skip(1).map(|stream| [call(stream, "/test.v1.Test/Sleep"), provoke(stream)].concat());
+    let _ = socket.write_all(&attack.collect::<Vec<_>>().concat()).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(goaway_after(socket, std::iter::empty()).await, Some(ENHANCE_YOUR_CALM));
+}
+
+#[tokio::test]
 async fn a_flood_of_pings_ends_the_connection() {
     let server = TestServer::start(|config| {
         plaintext(config);
@@ -163,11 +181,7 @@ async fn a_peer_that_says_no_hello_is_dropped() {
     hello.write_all(&frame(PING, 0, 0, &[7; 8])).await.unwrap();
     let answered = async {
         loop {
-            let mut head = [0; 9];
-            hello.read_exact(&mut head).await.unwrap();
-            let mut payload = vec![0; usize::from(head[2])];
-            hello.read_exact(&mut payload).await.unwrap();
-            if head[3] == PING {
+            if let (PING, payload) = next_frame(&mut hello).await.unwrap() {
                 return payload;
             }
         }
