@@ -18,6 +18,7 @@ use jackfield_testkit::process::Memory;
 use jackfield_testkit::{Backend, Client, Identity, Process, Program, Site, fixture, proof};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use rustls::client::Resumption;
+use tokio::sync::watch;
 
 use self::attacks::{ATTACKS, Attack, EXPIRED};
 use self::victim::{Times, Victim};
@@ -28,8 +29,11 @@ const MEMORY: u64 = 512 * MIB;
 const MIB: u64 = 1024 * 1024;
 /// How far above where it was the memory may be when an attack is over.
 const LEFT: u64 = 64 * MIB;
-/// How long the server has to give it back.
-const RELIEF: Duration = Duration::from_secs(10);
+/// How long an attack goes on beyond its time until it ends as it should, and how long the server has to give memory back
+/// after that. It has to happen, not to be fast: what else the machine does is not known.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often an attack is tried in which health took too long, for the same reason.
+const TRIES: usize = 3;
 /// The 99th percentile of answers of health, in milliseconds.
 const HEALTH_MILLIS: u128 = 250;
 /// The same on a new connection, with its handshake.
@@ -55,6 +59,10 @@ struct Outcome {
     resident: u64,
     /// What is not as it should be.
     faults: Vec<String>,
+    /// Whether it is times that are not.
+    slow: bool,
+    /// How often it was tried.
+    tries: usize,
 }
 
 /// A server under attack.
@@ -64,8 +72,9 @@ struct Field {
     caller: Caller,
     victim: Victim,
     seconds: u64,
-    /// How long it may take to give memory back.
-    relief: Duration,
+    /// How long it is waited for what should happen.
+    patience: Duration,
+    tries: usize,
     /// Resident before the attacks.
     before: u64,
     /// The most it had so far.
@@ -76,7 +85,7 @@ struct Field {
 async fn the_server_outlasts_every_attack() {
     let _turn = proof::turn();
     let seconds = proof::setting(SECONDS_VARIABLE, SECONDS);
-    let field = Field::prepare(Program::Jackfield, seconds, RELIEF).await;
+    let field = Field::prepare(Program::Jackfield, seconds, PATIENCE, TRIES).await;
     let results = field.all().await;
     let faults: Vec<_> = results.iter().flat_map(|result| &result.faults).collect();
     report("abuse", &results, seconds);
@@ -88,7 +97,7 @@ async fn the_server_outlasts_every_attack() {
 async fn the_stock_transport_does_not() {
     let _turn = proof::turn();
     let seconds = proof::setting(SECONDS_VARIABLE, SECONDS).min(2);
-    let field = Field::prepare(Program::Faulty(Fault::StockTransport), seconds, AGAIN).await;
+    let field = Field::prepare(Program::Faulty(Fault::StockTransport), seconds, AGAIN, 1).await;
     let results = field.all().await;
     report("abuse of the stock transport", &results, seconds);
     let failed = results.iter().filter(|result| !result.faults.is_empty()).count();
@@ -102,9 +111,10 @@ fn report(name: &str, results: &[Outcome], seconds: u64) {
     let failed = results.iter().filter(|result| !result.faults.is_empty()).count();
     let connections: usize = results.iter().flat_map(|result| result.ends.values()).sum();
     proof::report(&format!(
-        "{name}: attacks={} seconds={seconds} connections={connections} peak={peak}MiB health: asked={} failed={} \
-         p99={}ms new p99={}ms; attacks that succeed={failed}",
+        "{name}: attacks={} tried again={} seconds={seconds} connections={connections} peak={peak}MiB health: asked={} \
+         failed={} p99={}ms new p99={}ms; attacks that succeed={failed}",
         results.len(),
+        results.iter().map(|result| result.tries - 1).sum::<usize>(),
         times.asked(),
         times.failed,
         times.p99(),
@@ -115,7 +125,7 @@ fn report(name: &str, results: &[Outcome], seconds: u64) {
 // === impl Field ===
 
 impl Field {
-    async fn prepare(program: Program, seconds: u64, relief: Duration) -> Self {
+    async fn prepare(program: Program, seconds: u64, patience: Duration, tries: usize) -> Self {
         let mut site = Site::new(Backend::Sqlite, Program::Jackfield);
         site.prepare().await;
         // Large rows, so that a page of a list is as large as pages get.
@@ -148,18 +158,23 @@ impl Field {
         tokio::time::sleep(Duration::from_millis(500)).await;
         victim.take();
         let Memory { resident: before, peak } = process.memory();
-        Self { site, process, caller, victim, seconds, relief, before, peak }
+        Self { site, process, caller, victim, seconds, patience, tries, before, peak }
     }
 
     async fn all(mut self) -> Vec<Outcome> {
         let mut results = Vec::new();
         for attack in ATTACKS {
-            results.push(self.attack(attack, self.caller.clone()).await);
+            let mut result = self.attack(attack, self.caller.clone()).await;
+            while result.slow && result.tries < self.tries {
+                eprintln!("{}: again, because of {:?}", result.name, result.faults);
+                result = Outcome { tries: result.tries + 1, ..self.attack(attack, self.caller.clone()).await };
+            }
+            results.push(result);
         }
         results.push(self.without_files().await);
         results.push(self.with_an_expired_certificate().await);
         for result in &results {
-            let Outcome { name, ends, times, peak, resident, faults } = result;
+            let Outcome { name, ends, times, peak, resident, faults, .. } = result;
             eprintln!(
                 "{name}: {ends:?} health p99={}ms new={}ms failed={} peak={}MiB resident={}MiB {faults:?}",
                 times.p99(),
@@ -172,18 +187,34 @@ impl Field {
         results
     }
 
-    /// Lets the peers loose for the time of an attack, and looks at what is left.
+    /// Lets the peers loose for the time of an attack, and until it has ended as it should; looks at what is left.
     async fn attack(&mut self, attack: Attack, caller: Caller) -> Outcome {
         let end = tokio::time::Instant::now() + attack.least().max(Duration::from_secs(self.seconds));
+        let last = end + self.patience;
+        let shown = watch::Sender::new(false);
         let peers = (0..attack.peers).map(|peer| {
-            let caller = caller.clone();
+            let (caller, shown) = (caller.clone(), shown.clone());
             tokio::spawn(async move {
                 let mut ends = BTreeMap::new();
-                while tokio::time::Instant::now() < end {
-                    let ended = tokio::time::timeout_at(end, (attack.run)(caller.clone(), peer)).await;
-                    *ends.entry(ended.unwrap_or(End::Held)).or_insert(0) += 1;
-                    tokio::time::sleep(AGAIN).await;
+                let over = async {
+                    tokio::time::sleep_until(end).await;
+                    let _ = tokio::time::timeout_at(last, shown.subscribe().wait_for(|shown| *shown)).await;
+                };
+                let attacks = async {
+                    loop {
+                        let ended = (attack.run)(caller.clone(), peer).await;
+                        if ended == attack.ends[0] {
+                            shown.send_replace(true);
+                        }
+                        *ends.entry(ended).or_insert(0) += 1;
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                };
+                tokio::select! {
+                    () = over => {}
+                    () = attacks => {}
                 }
+                *ends.entry(End::Held).or_insert(0) += 1;
                 ends
             })
         });
@@ -209,7 +240,7 @@ impl Field {
         fault(times.p99_new() > NEW_MILLIS, format!("health took {} ms on a new connection", times.p99_new()));
         let begin = Instant::now();
         let limit = self.before + LEFT;
-        while self.process.memory().resident > limit && begin.elapsed() < self.relief {
+        while self.process.memory().resident > limit && begin.elapsed() < self.patience {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let memory = self.process.memory();
@@ -219,7 +250,8 @@ impl Field {
             format!("{} MiB were not given back", (memory.resident - self.before.min(memory.resident)) / MIB),
         );
         self.peak = memory.peak;
-        Outcome { name, ends, times, peak: memory.peak, resident: memory.resident, faults }
+        let slow = times.p99() > HEALTH_MILLIS || times.p99_new() > NEW_MILLIS;
+        Outcome { name, ends, times, peak: memory.peak, resident: memory.resident, faults, slow, tries: 1 }
     }
 }
 
@@ -244,14 +276,14 @@ impl Field {
         let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
         let few = Rlimit { current: Some(FILES), maximum: getrlimit(Resource::Nofile).maximum };
         let before = prlimit(pid, Resource::Nofile, few).expect("fewer open files for the server");
-        let ticks = self.process.ticks();
+        let (ticks, begin) = (self.process.ticks(), Instant::now());
         let mut result = self.attack(Attack { name: "no file descriptors", ..silent }, self.caller.clone()).await;
-        let spent = self.process.ticks() - ticks;
+        let (spent, seconds) = (self.process.ticks() - ticks, begin.elapsed().as_secs());
         prlimit(pid, Resource::Nofile, before).expect("as many open files as before");
         // Who has a connection keeps it; a new one cannot be had.
         result.faults.retain(|fault| !fault.contains("new connection") && !fault.contains("not answered"));
-        if spent > self.seconds * 50 {
-            result.faults.push(format!("{}: {spent} ticks of processor time in {} s", result.name, self.seconds));
+        if spent > seconds * 50 {
+            result.faults.push(format!("{}: {spent} ticks of processor time in {seconds} s", result.name));
         }
         result
     }
