@@ -19,7 +19,7 @@ pub enum Backend {
 /// ```ignore
 /// on_both! {
 ///     async fn lists_stop_at_the_limit(server) { … }             // a running TestServer
-///     async fn two_replicas_start_at_once(backend: Backend) { … } // a Backend, to start servers on
+///     async fn nothing_is_served_without_keys(backend: Backend) { … } // a Backend, to start servers on
 /// }
 /// ```
 ///

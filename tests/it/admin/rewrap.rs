@@ -143,10 +143,7 @@ on_both! {
         const ROUNDS: usize = 6;
         const SECRETS: usize = 100;
         let server = watching_server(backend).await;
-        let replica = match backend {
-            Backend::Postgres => Some(server.replica().await),
-            Backend::Sqlite => None,
-        };
+        let replica = server.replica().await;
         let replica = replica.as_ref().unwrap_or(&server);
         let operator = server.client("operator");
         let first_kek = server_info(&operator).await.active_key_encryption_key;

@@ -391,7 +391,7 @@ mod postgres {
         const STALENESS: Duration = Duration::from_millis(400);
         let server =
             TestServer::start_with(Backend::Postgres, |config| config.token_cache.max_staleness = STALENESS).await;
-        let replica = server.replica().await;
+        let replica = server.replica().await.expect("PostgreSQL has replicas");
         let hot = Hot::on(&server, "Gmail").await;
         let there = Hot { client: replica.client("alpha"), ..hot.clone() };
         for turn in 0..5 {

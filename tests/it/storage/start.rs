@@ -64,11 +64,12 @@ mod an_account_that_may_not_create_extensions_is_told_what_to_do {
     }
 }
 
-on_both! {
-    /// On SQLite these are several servers in this one process, as a second process would be refused: they wait for one
-    /// another's writes.
-    async fn several_servers_start_at_once_on_an_empty_database(backend: Backend) {
-        let servers = TestServer::start_at_once(backend, 4).await;
+mod several_servers_start_at_once_on_an_empty_database {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn postgres() {
+        let servers = TestServer::start_at_once(4).await;
         let counts = counts(&servers[0]).await;
         assert_eq!((counts["tenant"], counts["seaql_migrations"]), (3, 4), "default, alpha, beta");
         assert_eq!(counts["data_key"], 4, "of the system and of each tenant");
@@ -83,14 +84,14 @@ on_both! {
         for server in &servers {
             assert_eq!(names_of_connectors(server, "alpha").await, expected);
         }
-        if backend == Backend::Sqlite {
-            assert_eq!(servers[0].sql("PRAGMA integrity_check").await, ["ok"]);
-        }
     }
+}
 
-    async fn several_servers_write_at_once_and_lose_nothing(backend: Backend) {
-        let servers = TestServer::start_at_once(backend, 2).await;
-        let servers = &servers;
+on_both! {
+    /// Many callers, on PostgreSQL at two replicas.
+    async fn many_write_at_once_and_nothing_is_lost(server) {
+        let replica = server.replica().await;
+        let servers = &[&server, replica.as_ref().unwrap_or(&server)];
         let writes = (0..20).flat_map(|round| {
             servers.iter().enumerate().map(move |(number, server)| async move {
                 create_connector(server, "alpha", &format!("c{number}-{round}")).await.unwrap().id
@@ -100,9 +101,9 @@ on_both! {
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), 40);
-        assert_eq!(names_of_connectors(&servers[0], "alpha").await.len(), 40);
-        if backend == Backend::Sqlite {
-            assert_eq!(servers[0].sql("PRAGMA integrity_check").await, ["ok"]);
+        assert_eq!(names_of_connectors(&server, "alpha").await.len(), 40);
+        if server.backend() == Backend::Sqlite {
+            assert_eq!(server.sql("PRAGMA integrity_check").await, ["ok"]);
         }
     }
 
