@@ -10,10 +10,11 @@ mod victim;
 mod wire;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jackfield_api::v1;
-use jackfield_testkit::fault::Fault;
+use jackfield_testkit::fault;
 use jackfield_testkit::process::Memory;
 use jackfield_testkit::{Backend, Client, Identity, Process, Program, Site, fixture, proof};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
@@ -32,7 +33,7 @@ const LEFT: u64 = 64 * MIB;
 /// How long an attack goes on beyond its time until it ends as it should, and how long the server has to give memory back
 /// after that. It has to happen, not to be fast: what else the machine does is not known.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often an attack is tried in which health took too long, for the same reason.
+/// How often an attack is tried, if all that is wrong is that health took too long, for the same reason.
 const TRIES: usize = 3;
 /// The 99th percentile of answers of health, in milliseconds.
 const HEALTH_MILLIS: u128 = 250;
@@ -57,12 +58,30 @@ struct Outcome {
     times: Times,
     peak: u64,
     resident: u64,
-    /// What is not as it should be.
-    faults: Vec<String>,
-    /// Whether it is times that are not.
-    slow: bool,
+    faults: Vec<Fault>,
     /// How often it was tried.
     tries: usize,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug)]
+struct Fault {
+    kind: Kind,
+    text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A connection ended otherwise than it should, or not at all.
+    End,
+    /// Health was not answered.
+    Health,
+    /// It took too long.
+    Time,
+    /// The same on a new connection.
+    TimeOfNew,
+    /// The server died, or took or kept too much memory or processor time.
+    Server,
 }
 
 /// A server under attack.
@@ -87,7 +106,7 @@ async fn the_server_outlasts_every_attack() {
     let seconds = proof::setting(SECONDS_VARIABLE, SECONDS);
     let field = Field::prepare(Program::Jackfield, seconds, PATIENCE, TRIES).await;
     let results = field.all().await;
-    let faults: Vec<_> = results.iter().flat_map(|result| &result.faults).collect();
+    let faults: Vec<_> = results.iter().flat_map(|result| &result.faults).map(|fault| &fault.text).collect();
     report("abuse", &results, seconds);
     assert!(faults.is_empty(), "{faults:#?}");
 }
@@ -97,11 +116,13 @@ async fn the_server_outlasts_every_attack() {
 async fn the_stock_transport_does_not() {
     let _turn = proof::turn();
     let seconds = proof::setting(SECONDS_VARIABLE, SECONDS).min(2);
-    let field = Field::prepare(Program::Faulty(Fault::StockTransport), seconds, AGAIN, 1).await;
+    let field = Field::prepare(Program::Faulty(fault::Fault::StockTransport), seconds, AGAIN, 1).await;
     let results = field.all().await;
     report("abuse of the stock transport", &results, seconds);
-    let failed = results.iter().filter(|result| !result.faults.is_empty()).count();
-    assert!(failed >= 5, "only {failed} attacks are noticed: {results:#?}");
+    // What a slow machine may do to any transport does not count.
+    let noticed = |result: &&Outcome| result.faults.iter().any(|fault| fault.kind == Kind::End);
+    let noticed = results.iter().filter(noticed).count();
+    assert!(noticed >= 5, "only {noticed} attacks are noticed: {results:#?}");
 }
 
 fn report(name: &str, results: &[Outcome], seconds: u64) {
@@ -147,6 +168,8 @@ impl Field {
         config.limits.write_stall_timeout = Duration::from_secs(1);
         config.streams.idle_timeout = Duration::from_secs(1);
         config.deadlines.default = Duration::from_secs(1);
+        // Longer than any attack: what takes nothing has to go because of that, and not for an unanswered PING.
+        config.limits.keepalive_interval = Duration::from_secs(600);
         site.set_program(program);
         let process = site.start();
         let leaf = site.pki().client(Identity::of("beta"));
@@ -164,11 +187,7 @@ impl Field {
     async fn all(mut self) -> Vec<Outcome> {
         let mut results = Vec::new();
         for attack in ATTACKS {
-            let mut result = self.attack(attack, self.caller.clone()).await;
-            while result.slow && result.tries < self.tries {
-                eprintln!("{}: again, because of {:?}", result.name, result.faults);
-                result = Outcome { tries: result.tries + 1, ..self.attack(attack, self.caller.clone()).await };
-            }
+            let result = self.attack(attack, self.caller.clone(), &[]).await;
             results.push(result);
         }
         results.push(self.without_files().await);
@@ -187,8 +206,23 @@ impl Field {
         results
     }
 
+    /// An attack, once more if nothing but times are not as they should be. Some faults may be.
+    async fn attack(&mut self, attack: Attack, caller: Caller, allowed: &[Kind]) -> Outcome {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut result = self.attack_once(attack, caller.clone()).await;
+            result.faults.retain(|fault| !allowed.contains(&fault.kind));
+            let is_time = |fault: &Fault| matches!(fault.kind, Kind::Time | Kind::TimeOfNew);
+            if result.faults.is_empty() || tries == self.tries || !result.faults.iter().all(is_time) {
+                return Outcome { tries, ..result };
+            }
+            eprintln!("{}: again, because of {:?}", result.name, result.faults);
+        }
+    }
+
     /// Lets the peers loose for the time of an attack, and until it has ended as it should; looks at what is left.
-    async fn attack(&mut self, attack: Attack, caller: Caller) -> Outcome {
+    async fn attack_once(&mut self, attack: Attack, caller: Caller) -> Outcome {
         let end = tokio::time::Instant::now() + attack.least().max(Duration::from_secs(self.seconds));
         let last = end + self.patience;
         let shown = watch::Sender::new(false);
@@ -196,13 +230,16 @@ impl Field {
             let (caller, shown) = (caller.clone(), shown.clone());
             tokio::spawn(async move {
                 let mut ends = BTreeMap::new();
+                let trying = AtomicBool::new(true);
                 let over = async {
                     tokio::time::sleep_until(end).await;
                     let _ = tokio::time::timeout_at(last, shown.subscribe().wait_for(|shown| *shown)).await;
                 };
                 let attacks = async {
                     loop {
+                        trying.store(true, Ordering::Relaxed);
                         let ended = (attack.run)(caller.clone(), peer).await;
+                        trying.store(false, Ordering::Relaxed);
                         if ended == attack.ends[0] {
                             shown.send_replace(true);
                         }
@@ -214,7 +251,9 @@ impl Field {
                     () = over => {}
                     () = attacks => {}
                 }
-                *ends.entry(End::Held).or_insert(0) += 1;
+                if trying.into_inner() {
+                    *ends.entry(End::Held).or_insert(0) += 1;
+                }
                 ends
             })
         });
@@ -233,25 +272,30 @@ impl Field {
     async fn result(&mut self, name: &'static str, ends: BTreeMap<End, usize>) -> Outcome {
         let times = self.victim.take();
         let mut faults = Vec::new();
-        let mut fault = |bad: bool, text: String| faults.extend(bad.then(|| format!("{name}: {text}")));
-        fault(!self.process.is_running(), "the server has ended".to_owned());
-        fault(times.failed > 0, format!("{} questions about health were not answered", times.failed));
-        fault(times.p99() > HEALTH_MILLIS, format!("health took {} ms", times.p99()));
-        fault(times.p99_new() > NEW_MILLIS, format!("health took {} ms on a new connection", times.p99_new()));
+        let mut fault =
+            |kind, bad: bool, text: String| faults.extend(bad.then(|| Fault { kind, text: format!("{name}: {text}") }));
+        fault(Kind::Server, !self.process.is_running(), "the server has ended".to_owned());
+        fault(Kind::Health, times.failed > 0, format!("{} questions about health were not answered", times.failed));
+        fault(Kind::Time, times.p99() > HEALTH_MILLIS, format!("health took {} ms", times.p99()));
+        fault(
+            Kind::TimeOfNew,
+            times.p99_new() > NEW_MILLIS,
+            format!("health took {} ms on a new connection", times.p99_new()),
+        );
         let begin = Instant::now();
         let limit = self.before + LEFT;
         while self.process.memory().resident > limit && begin.elapsed() < self.patience {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let memory = self.process.memory();
-        fault(memory.peak > MEMORY.max(self.peak), format!("the server took {} MiB", memory.peak / MIB));
+        fault(Kind::Server, memory.peak > MEMORY.max(self.peak), format!("the server took {} MiB", memory.peak / MIB));
         fault(
+            Kind::Server,
             memory.resident > limit,
             format!("{} MiB were not given back", (memory.resident - self.before.min(memory.resident)) / MIB),
         );
         self.peak = memory.peak;
-        let slow = times.p99() > HEALTH_MILLIS || times.p99_new() > NEW_MILLIS;
-        Outcome { name, ends, times, peak: memory.peak, resident: memory.resident, faults, slow, tries: 1 }
+        Outcome { name, ends, times, peak: memory.peak, resident: memory.resident, faults, tries: 1 }
     }
 }
 
@@ -259,11 +303,14 @@ impl Field {
 
 impl Outcome {
     fn expect_ends(&mut self, attack: &Attack) {
-        for end in self.ends.keys().filter(|end| **end != End::Held && !attack.ends.contains(end)) {
-            self.faults.push(format!("{}: it ends by {end:?}", self.name));
+        let name = self.name;
+        let mut fault = |text: String| self.faults.push(Fault { kind: Kind::End, text: format!("{name}: {text}") });
+        let judged = |end: &&End| !matches!(end, End::Held | End::NotBegun);
+        for end in self.ends.keys().filter(judged).filter(|end| !attack.ends.contains(end)) {
+            fault(format!("it ends by {end:?}"));
         }
         if !self.ends.contains_key(&attack.ends[0]) {
-            self.faults.push(format!("{}: it does not end by {:?}", self.name, attack.ends[0]));
+            fault(format!("it does not end by {:?}", attack.ends[0]));
         }
     }
 }
@@ -277,13 +324,15 @@ impl Field {
         let few = Rlimit { current: Some(FILES), maximum: getrlimit(Resource::Nofile).maximum };
         let before = prlimit(pid, Resource::Nofile, few).expect("fewer open files for the server");
         let (ticks, begin) = (self.process.ticks(), Instant::now());
-        let mut result = self.attack(Attack { name: "no file descriptors", ..silent }, self.caller.clone()).await;
+        // Who has a connection keeps it; a new one cannot be had.
+        let allowed = [Kind::Health, Kind::TimeOfNew];
+        let attack = Attack { name: "no file descriptors", ..silent };
+        let mut result = self.attack(attack, self.caller.clone(), &allowed).await;
         let (spent, seconds) = (self.process.ticks() - ticks, begin.elapsed().as_secs());
         prlimit(pid, Resource::Nofile, before).expect("as many open files as before");
-        // Who has a connection keeps it; a new one cannot be had.
-        result.faults.retain(|fault| !fault.contains("new connection") && !fault.contains("not answered"));
         if spent > seconds * 50 {
-            result.faults.push(format!("{}: {spent} ticks of processor time in {seconds} s", result.name));
+            let text = format!("{}: {spent} ticks of processor time in {seconds} s", result.name);
+            result.faults.push(Fault { kind: Kind::Server, text });
         }
         result
     }
@@ -299,9 +348,10 @@ impl Field {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.victim.take();
-        let mut result = self.attack(EXPIRED, caller).await;
+        let mut result = self.attack(EXPIRED, caller, &[]).await;
         if welcome != End::Answered {
-            result.faults.push(format!("{}: it was refused before it had expired: {welcome:?}", result.name));
+            let text = format!("{}: it was refused before it had expired: {welcome:?}", result.name);
+            result.faults.push(Fault { kind: Kind::End, text });
         }
         result
     }

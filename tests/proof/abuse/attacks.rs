@@ -42,7 +42,7 @@ macro_rules! attacks {
         [$(Attack {
             name: $name,
             peers: $peers,
-            run: |$caller, $peer| async move { $run.await.unwrap_or(End::Closed) }.boxed(),
+            run: |$caller, $peer| async move { $run.await.unwrap_or_else(|error| End::of(&error)) }.boxed(),
             ends: &[$($end),+],
         }),*]
     };

@@ -31,6 +31,8 @@ pub(super) const END_HEADERS: u8 = 4;
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a TCP connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
+/// The kind of an error before there is a connection to attack.
+const NOT_BEGUN: io::ErrorKind = io::ErrorKind::NotConnected;
 
 /// Who attacks, and whom.
 #[derive(Clone)]
@@ -69,6 +71,8 @@ pub(super) enum End {
     Answered,
     /// The attacker did as it liked until its time was over.
     Held,
+    /// It could not begin: the handshake failed or took too long.
+    NotBegun,
 }
 
 /// A frame.
@@ -168,9 +172,12 @@ impl Caller {
 
     pub(super) async fn tls(&self, peer: usize) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from("localhost").unwrap();
-        let tcp = self.tcp(peer).await?;
-        tcp.set_nodelay(true)?;
-        tokio::time::timeout(CONNECT, TlsConnector::from(self.tls.clone()).connect(name, tcp)).await?
+        let handshake = async {
+            let tcp = self.tcp(peer).await?;
+            tcp.set_nodelay(true)?;
+            tokio::time::timeout(CONNECT, TlsConnector::from(self.tls.clone()).connect(name, tcp)).await?
+        };
+        handshake.await.map_err(|error| io::Error::new(NOT_BEGUN, error))
     }
 
     /// A connection that has said hello, with these settings (pairs of six bytes).
@@ -182,6 +189,15 @@ impl Caller {
         conn.write.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, settings)].concat()).await?;
         conn.write.flush().await?;
         Ok(conn)
+    }
+}
+
+// === impl End ===
+
+impl End {
+    /// How it ended for an attacker who got an error.
+    pub(super) fn of(error: &io::Error) -> Self {
+        if error.kind() == NOT_BEGUN { End::NotBegun } else { End::Closed }
     }
 }
 

@@ -12,12 +12,17 @@ use tokio::time::{Instant, Sleep};
 
 use super::frames::{FrameMeter, Wire};
 
+/// How much a connection reads in one turn of the scheduler, in bytes. What is read is worked off at once, so this is what all
+/// other connections wait for when one sends what is dear to decode.
+const ONE_TURN: usize = 16 * 1024;
 /// How long what a client still sends is read after our last word.
 ///
 /// A socket that is closed over bytes that nobody has read is reset, and a reset takes from the client what it has not
 /// read yet: the GOAWAY that says why, the answers before it. RFC 9112 9.6 says the same of HTTP/1.1.
 const LINGER: Duration = Duration::from_secs(1);
-/// What is thrown away at once.
+/// How much of it, in bytes: nobody counts what kind of frames these are.
+const MOST_DISCARDED: usize = 1024 * 1024;
+/// What is thrown away at once, in bytes.
 const DISCARD: usize = 4 * 1024;
 
 /// A socket under watch. Bytes that pass it are HTTP/2 in the clear: TLS is below.
@@ -26,17 +31,24 @@ pub(super) struct GuardedIo<I> {
     meter: FrameMeter,
     wire: Arc<Wire>,
     stall_timeout: Duration,
+    /// Bytes read in this turn.
+    read: usize,
     /// Runs while a write waits for the peer.
     stall: Option<Pin<Box<Sleep>>>,
-    /// Runs from our last word on.
-    linger: Option<Pin<Box<Sleep>>>,
+    /// From our last word on.
+    linger: Option<Linger>,
+}
+
+struct Linger {
+    end: Pin<Box<Sleep>>,
+    discarded: usize,
 }
 
 // === impl GuardedIo ===
 
 impl<I> GuardedIo<I> {
     pub(super) fn new(io: I, meter: FrameMeter, wire: Arc<Wire>, stall_timeout: Duration) -> Self {
-        GuardedIo { io, meter, wire, stall_timeout, stall: None, linger: None }
+        GuardedIo { io, meter, wire, stall_timeout, read: 0, stall: None, linger: None }
     }
 
     /// Passes on what a write said; one that waits too long has failed.
@@ -56,11 +68,21 @@ impl<I> GuardedIo<I> {
 
 impl<I: AsyncRead + Unpin> AsyncRead for GuardedIo<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.read >= ONE_TURN {
+            self.read = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if let Poll::Pending = &polled {
+            self.read = 0;
+        }
         if let Poll::Ready(Ok(())) = &polled {
-            let GuardedIo { meter, wire, .. } = &mut *self;
-            if let Err(flood) = meter.read(&buf.filled()[before..], wire) {
+            let GuardedIo { meter, wire, read, .. } = &mut *self;
+            let new = &buf.filled()[before..];
+            *read += new.len();
+            if let Err(flood) = meter.read(new, wire) {
                 return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, flood)));
             }
         }
@@ -112,18 +134,26 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
             ready!(self.watch(cx, polled))?;
         }
         let GuardedIo { io, linger, .. } = &mut *self;
-        let linger = linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
-        if linger.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Ok(()));
-        }
-        let mut discarded = [0; DISCARD];
+        let new = || Linger { end: Box::pin(tokio::time::sleep(LINGER)), discarded: 0 };
+        let linger = linger.get_or_insert_with(new);
+        let mut discard = [0; DISCARD];
+        // Before the time is looked at: if this process stood still, what came meanwhile is there to be read.
         loop {
-            let mut buf = ReadBuf::new(&mut discarded);
-            let read = ready!(Pin::new(&mut *io).poll_read(cx, &mut buf));
-            // A client that breaks off is as done as one that says so.
-            if read.is_err() || buf.filled().is_empty() {
+            let mut buf = ReadBuf::new(&mut discard);
+            match Pin::new(&mut *io).poll_read(cx, &mut buf) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => linger.discarded += buf.filled().len(),
+                // A client that breaks off is as done as one that says so.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+            }
+            if linger.discarded > MOST_DISCARDED {
                 return Poll::Ready(Ok(()));
             }
         }
+        // A timer is not ready for a task that has read all that it may read in one turn.
+        if linger.end.deadline() <= Instant::now() {
+            return Poll::Ready(Ok(()));
+        }
+        linger.end.as_mut().poll(cx).map(Ok)
     }
 }
