@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use jackfield_domain::Result;
@@ -33,6 +33,8 @@ struct Shared {
     guard: Arc<Guard>,
     /// How long a writer waits for its turn.
     patience: Duration,
+    /// How long a group takes members: [`LONGEST`], unless a test has set it.
+    longest: OnceLock<Duration>,
     queue: Mutex<Queue>,
     tasks: TaskTracker,
     commits: AtomicU64,
@@ -104,6 +106,7 @@ impl Groups {
             pool,
             guard,
             patience,
+            longest: OnceLock::new(),
             queue: Mutex::default(),
             tasks: TaskTracker::new(),
             commits: AtomicU64::new(0),
@@ -141,6 +144,12 @@ impl Groups {
     #[cfg(feature = "test-support")]
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.0.commits.load(Ordering::Relaxed), self.0.members.load(Ordering::Relaxed))
+    }
+
+    /// Sets how long a group takes members. Only the first time counts.
+    #[cfg(feature = "test-support")]
+    pub(crate) fn set_longest(&self, longest: Duration) {
+        let _ = self.0.longest.set(longest);
     }
 
     /// How many wait for their turn.
@@ -205,7 +214,7 @@ impl Shared {
 impl Group<'_> {
     /// Gives the transaction to one member after the other.
     async fn serve(&mut self, first: Request) -> Result<(), DbErr> {
-        let since = Instant::now();
+        let (since, longest) = (Instant::now(), *self.shared.longest.get().unwrap_or(&LONGEST));
         let mut request = first;
         for members in 1.. {
             let alone = request.alone;
@@ -224,7 +233,7 @@ impl Group<'_> {
                     self.mark = Mark::Set;
                 }
             }
-            if alone || members >= MOST_MEMBERS || since.elapsed() >= LONGEST {
+            if alone || members >= MOST_MEMBERS || since.elapsed() >= longest {
                 break;
             }
             request = match self.shared.queue().next(|request| !request.alone) {

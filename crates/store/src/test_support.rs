@@ -1,6 +1,7 @@
 //! SQL as text, for tests that look below the services or play the part of a failing disk, a careless operator, a thief.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::Connection;
@@ -83,6 +84,14 @@ impl Store {
     /// How many transactions were committed on SQLite, and for how many writers.
     pub fn group_counts(&self) -> (u64, u64) {
         self.groups.as_ref().map(Groups::counts).unwrap_or_default()
+    }
+
+    /// Sets how long a group of writers takes members on SQLite, before the first one: how many are in it is then no matter
+    /// of how fast a test is. Only the first time counts.
+    pub fn set_longest_group(&self, longest: Duration) {
+        if let Some(groups) = &self.groups {
+            groups.set_longest(longest);
+        }
     }
 
     /// How many writers wait for their turn on SQLite.

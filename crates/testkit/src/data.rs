@@ -1,6 +1,7 @@
 //! What a test server runs on: its database, its certificates, its directory, and the callers that it knows.
 
 use std::path::Path;
+use std::time::Duration;
 
 pub use jackfield_server::config::SecretUrl;
 use jackfield_server::config::{Config, PrincipalConfig};
@@ -90,6 +91,9 @@ impl Data {
         if let Some(database) = &self.database {
             config.database.url = SecretUrl::new(database.url());
         }
+        // Where many calls meet, the machine says how long the last of them waits, and no test wants that to be an error. A
+        // test that waits for a database that is away sets less.
+        config.database.acquire_timeout = Duration::from_secs(30);
         config
     }
 }

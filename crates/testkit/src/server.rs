@@ -267,12 +267,19 @@ impl TestServer {
     /// # Panics
     /// When it is stopped, or there are several.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        Self::metric_on(&self.metrics_page(), name, labels)
+    }
+
+    /// As [`TestServer::metric`], on a page that is there: from one page to the next everything may have changed.
+    ///
+    /// # Panics
+    /// When there are several.
+    pub fn metric_on(page: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let labels: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
         let is_it = |line: &str| {
             let of_name = line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'));
             of_name && labels.iter().all(|label| line.contains(label))
         };
-        let page = self.metrics_page();
         let mut lines = page.lines().filter(|line| is_it(line));
         let line = lines.next()?;
         assert_eq!(lines.next(), None, "{name} with {labels:?} is one series");

@@ -158,7 +158,8 @@ async fn fill(server: &TestServer) -> Client {
         .await;
     server.sql(&format!("DELETE FROM user_connector WHERE tenant_id = {tenant} AND user_id = 'pattern'")).await;
     if server.backend() == Backend::Postgres {
-        server.sql("ANALYZE user_connector").await;
+        // What was inserted lies beside the index of words until then, in a list that each search reads from end to end.
+        server.sql("VACUUM ANALYZE user_connector").await;
     }
     client
 }

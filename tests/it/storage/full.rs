@@ -17,7 +17,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tonic_health::pb::health_check_response::ServingStatus;
 use uuid::Uuid;
 
-use super::{content, counts, create_connector_by, expect_unavailable, get_connector, names_of_connectors, readiness};
+use super::{
+    content, counts, create_connector_by, expect_unavailable, get_connector, names_of_connectors, wait_for_readiness,
+};
 
 /// Says to the test that it is the inner one.
 const INSIDE: &str = "JACKFIELD_TEST_FULL_DISK";
@@ -90,7 +92,7 @@ async fn inside() {
     for number in created + 1..created + 20 {
         create_connector_by(&server, "alpha", request(number)).await.unwrap();
     }
-    assert_eq!(readiness(&server).await, ServingStatus::Serving);
+    wait_for_readiness(&server, ServingStatus::Serving).await;
     assert_eq!(server.sql("PRAGMA integrity_check").await, ["ok"]);
 
     // What was answered is durable.

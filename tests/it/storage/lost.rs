@@ -2,7 +2,7 @@
 //! has to restart anything.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jackfield_api::v1;
@@ -13,7 +13,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use uuid::Uuid;
 
 use super::{
-    counts, create_connector, create_connector_by, expect_unavailable, get_connector, names_of_connectors, readiness,
+    counts, create_connector, create_connector_by, eventually, expect_unavailable, get_connector, names_of_connectors,
     wait_for_readiness,
 };
 
@@ -146,7 +146,9 @@ mod postgres {
 /// Another process holds the write lock of the file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_sqlite_file_is_unavailable_for_writes_until_it_is_released() {
-    let server = TestServer::start(Backend::Sqlite).await;
+    // Writers are told so when they have waited for this long, before SQLite itself gives up.
+    let patience = Duration::from_secs(2);
+    let server = TestServer::start_with(Backend::Sqlite, |config| config.database.acquire_timeout = patience).await;
     create_connector(&server, "alpha", "kept").await.unwrap();
     let before = counts(&server).await;
     let repeated = request("repeated");
@@ -162,20 +164,24 @@ async fn a_locked_sqlite_file_is_unavailable_for_writes_until_it_is_released() {
     lock.rollback().await.unwrap();
     assert_eq!(counts(&server).await, before);
     create_connector_by(&server, "alpha", repeated).await.unwrap();
-    assert_eq!(readiness(&server).await, ServingStatus::Serving);
+    wait_for_readiness(&server, ServingStatus::Serving).await;
 }
 
 on_both! {
     async fn what_was_answered_survives_a_crash_and_the_rest_is_whole_or_absent(server) {
         let mut server = server;
         let clients: Vec<_> = (0..6).map(|_| server.client("alpha")).collect();
+        let count = &AtomicUsize::new(0);
         let writers = clients.into_iter().enumerate().map(|(number, client)| {
             async move {
                 let mut answered = Vec::new();
                 for round in 0.. {
                     let name = format!("c{number}-{round}");
                     match client.connectors().create_connector(request(&name)).await {
-                        Ok(_) => answered.push(name),
+                        Ok(_) => {
+                            answered.push(name);
+                            count.fetch_add(1, Ordering::Relaxed);
+                        }
                         Err(status) => {
                             assert!(matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled), "{status:?}");
                             return answered;
@@ -187,7 +193,9 @@ on_both! {
         });
         let writing = futures::future::join_all(writers);
         let crash = async {
+            // In the midst of many, and on a slow machine not before there is something to lose.
             tokio::time::sleep(Duration::from_millis(500)).await;
+            eventually("more than ten answers", async || count.load(Ordering::Relaxed) > 10).await;
             server.crash();
         };
         let (answered, ()) = tokio::join!(writing, crash);

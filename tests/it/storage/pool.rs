@@ -7,19 +7,24 @@ use jackfield_testkit::{Backend, TestServer, on_both};
 use tokio::time::{Instant, sleep};
 
 /// Connections of a pool in a state.
-fn count(server: &TestServer, pool: &str, state: &str) -> f64 {
+fn count(page: &str, pool: &str, state: &str) -> f64 {
     let labels = [("db_client_connection_pool_name", pool), ("db_client_connection_state", state)];
-    server.metric("db_client_connection_count", &labels).expect("a series")
+    TestServer::metric_on(page, "db_client_connection_count", &labels).expect("a series")
 }
 
 fn max(server: &TestServer, pool: &str) -> Option<f64> {
     server.metric("db_client_connection_max", &[("db_client_connection_pool_name", pool)])
 }
 
-async fn eventually(what: &str, holds: impl Fn() -> bool) {
+/// Waits for a page of metrics that is as it should be. Between two pages the probe may take a connection.
+async fn eventually(server: &TestServer, what: &str, holds: impl Fn(&str) -> bool) -> String {
     let patience = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < patience, "not in time: {what}");
+    loop {
+        let page = server.metrics_page();
+        if holds(&page) {
+            return page;
+        }
+        assert!(Instant::now() < patience, "not in time: {what}\n{page}");
         sleep(Duration::from_millis(5)).await;
     }
 }
@@ -36,9 +41,10 @@ on_both! {
             Backend::Postgres => [None, None, Some(3.0)],
         };
         assert_eq!(["reader", "writer", "postgres"].map(|pool| max(&server, pool)), most);
-        let at_rest = || [reader, writer].iter().all(|pool| count(&server, pool, "used") == 0.0);
-        eventually("at rest", at_rest).await;
-        assert!(count(&server, reader, "idle") >= 1.0 && count(&server, writer, "idle") >= 1.0);
+        let at_rest = |page: &str| {
+            [reader, writer].iter().all(|pool| count(page, pool, "used") == 0.0 && count(page, pool, "idle") >= 1.0)
+        };
+        eventually(&server, "at rest", at_rest).await;
 
         // A change waits for what somebody else has, and has a connection meanwhile.
         let store = server.store().await;
@@ -48,11 +54,11 @@ on_both! {
         let waiting = tokio::spawn(async move {
             operator.admin().rewrap_secrets(v1::RewrapSecretsRequest::default()).await
         });
-        eventually("in use", || count(&server, writer, "used") >= 1.0).await;
+        eventually(&server, "in use", |page| count(page, writer, "used") >= 1.0).await;
         txn.rollback().await.unwrap();
         waiting.await.unwrap().unwrap();
-        eventually("at rest again", at_rest).await;
-        let open = count(&server, reader, "idle") + count(&server, reader, "used");
+        let page = eventually(&server, "at rest again", at_rest).await;
+        let open = count(&page, reader, "idle") + count(&page, reader, "used");
         assert!((1.0..=3.0).contains(&open), "{open}");
         store.close().await;
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jackfield_testkit::{Backend, TestServer, on_both};
 
@@ -205,6 +206,8 @@ on_both! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_password_of_a_database_that_is_away_is_not_told() {
     let mut server = TestServer::start(Backend::Sqlite).await;
+    // For so long it is tried to connect where nobody listens.
+    server.config_mut().database.acquire_timeout = Duration::from_secs(2);
     let canary = jackfield_testkit::Canary::new("database.url");
     let port = {
         // Nobody listens where somebody just did.

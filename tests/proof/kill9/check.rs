@@ -1,18 +1,23 @@
 //! Reading back all that is there, and comparing it with what the writers know.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use jackfield_api::v1;
 use jackfield_testkit::{Client, Rng, Verdict, collect};
 use prost_types::value::Kind;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::change::{Answer, Configuration, Connector, Credential, Object, version};
 use super::writer::Writer;
 
 /// How many tokens are asked for at once.
 const ISSUES: usize = 16;
+/// How long it is asked again, of all tokens together, where the answer is that there is none for now.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two times.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// All that is there.
 #[derive(Default)]
@@ -63,6 +68,11 @@ fn compare(writer: &mut Writer, name: &str, object: Option<&Object>) {
     if writer.ledger.present(name).is_none() {
         writer.ledger.forget(name);
     }
+}
+
+/// Whether an answer says nothing of what is there: a server that has much to do gives it, too.
+fn is_passing(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
 }
 
 // === impl Found ===
@@ -166,16 +176,19 @@ impl Found {
                 }
             }
         }
+        let end = Instant::now() + PATIENCE;
         let issue = |(name, id): (String, String)| async move {
             let request = v1::IssueAccessTokenRequest { reference: id, ..Default::default() };
-            match client.credentials().issue_access_token(request).await {
-                Ok(answer) => Ok::<_, Status>((name, answer.into_inner().access_token)),
-                // That it is there and gives no token is a finding, and not the end.
-                Err(status) => Ok((name, format!("none: {status:?}"))),
+            loop {
+                match client.credentials().issue_access_token(request.clone()).await {
+                    Ok(answer) => return (name, answer.into_inner().access_token),
+                    Err(status) if is_passing(&status) && Instant::now() < end => tokio::time::sleep(AGAIN).await,
+                    // That it is there and gives no token is a finding, and not the end.
+                    Err(status) => return (name, format!("none: {status:?}")),
+                }
             }
         };
-        let tokens: Vec<_> =
-            futures::stream::iter(ask).map(issue).buffer_unordered(ISSUES).try_collect().await.unwrap_or_default();
+        let tokens: Vec<_> = futures::stream::iter(ask).map(issue).buffer_unordered(ISSUES).collect().await;
         for (name, token) in tokens {
             if let Some(Object::Credential(credential)) = self.objects.get_mut(&name) {
                 credential.token = token;

@@ -6,12 +6,15 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
-use crate::support::{PATIENCE, TestServer, message, spawn, stream, unary};
+use crate::support::{PATIENCE, TestServer, eventually, message, spawn, stream, unary};
+
+/// Long enough for a call to get through on a slow machine.
+const DELAY: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 async fn stopping_says_so_serves_on_ends_streams_and_lets_calls_finish() {
     let mut server = TestServer::start(|config| {
-        config.drain.delay = Duration::from_millis(600);
+        config.drain.delay = DELAY;
         config.listen.health_address = "127.0.0.1:0".into();
     })
     .await;
@@ -21,15 +24,17 @@ async fn stopping_says_so_serves_on_ends_streams_and_lets_calls_finish() {
     while watch.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
     let mut list = stream(&channel, "Stream", Request::new(message(PATIENCE))).await.unwrap();
     list.message().await.unwrap().unwrap();
+    // It goes on when the delay is over, and ends well within the grace.
+    let slow = spawn({
+        let channel = channel.clone();
+        async move { unary(&channel, "Sleep", 2 * DELAY).await }
+    });
+    eventually("the call is at work", async || server.meters.page().unwrap().contains("Test/Sleep")).await;
 
     server.stop();
     // First health, while everything is still served.
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
     unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
-    let slow = spawn({
-        let channel = channel.clone();
-        async move { unary(&channel, "Sleep", Duration::from_millis(1_500)).await }
-    });
 
     // Then streams end by themselves, with the reason to try again.
     let error = list.message().await.unwrap_err();
