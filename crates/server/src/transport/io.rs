@@ -75,7 +75,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for GuardedIo<I> {
         }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        if let Poll::Pending = &polled {
+        if polled.is_pending() {
             self.read = 0;
         }
         if let Poll::Ready(Ok(())) = &polled {
