@@ -157,3 +157,59 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
         linger.end.as_mut().poll(cx).map(Ok)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    use tokio::io::{AsyncWriteExt as _, empty, join, repeat, sink};
+
+    use super::*;
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn guarded<I>(io: I) -> GuardedIo<I> {
+        GuardedIo::new(io, FrameMeter::new(u32::MAX), Arc::default(), Duration::from_secs(20))
+    }
+
+    #[test]
+    fn a_connection_that_never_rests_gives_way_and_goes_on() {
+        let woken = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let mut io = guarded(repeat(0));
+        for turn in 1..=3 {
+            let mut read = 0;
+            loop {
+                let mut bytes = [0; 1_000];
+                let mut buf = ReadBuf::new(&mut bytes);
+                match Pin::new(&mut io).poll_read(&mut cx, &mut buf) {
+                    Poll::Ready(done) => done.unwrap(),
+                    Poll::Pending => break,
+                }
+                read += buf.filled().len();
+            }
+            assert!((ONE_TURN..ONE_TURN + 1_000).contains(&read), "{read}");
+            assert_eq!(woken.0.load(Ordering::Relaxed), turn, "it asks for its next turn itself");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_sends_on_after_the_end_is_not_heard_out() {
+        let mut io = guarded(join(repeat(0), sink()));
+        io.shutdown().await.unwrap();
+        let discarded = io.linger.expect("it has waited").discarded;
+        assert!((MOST_DISCARDED..=MOST_DISCARDED + DISCARD).contains(&discarded), "{discarded}");
+
+        let mut io = guarded(join(empty(), sink()));
+        io.shutdown().await.unwrap();
+        assert_eq!(io.linger.expect("it has looked").discarded, 0);
+    }
+}
