@@ -2,7 +2,7 @@
 //!
 //! Many writers change objects of their own over gRPC; the server is killed in the middle of it and started again on what
 //! is left; everything is read back and compared with what the writers know. `PROOF_KILLS` says how often, in place of what
-//! CI does.
+//! `tests/run` does.
 
 mod change;
 mod check;

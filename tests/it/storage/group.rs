@@ -211,6 +211,24 @@ async fn those_who_wait_are_committed_as_one_and_a_lone_writer_at_once() {
     store.close().await;
 }
 
+/// What its first member waits for is bounded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_is_old_enough_takes_no_more() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let store = server.store().await;
+    store.set_longest_group(Duration::ZERO);
+    let first = store.write().await.unwrap();
+    insert(&first, "first").await;
+    let others: Vec<_> = ["a", "b", "c"].map(|name| writer(&store, name)).into();
+    waiting(&store, 3).await;
+    first.commit().await.unwrap();
+    for other in others {
+        other.await.unwrap().unwrap();
+    }
+    assert_eq!(store.group_counts(), (4, 4));
+    store.close().await;
+}
+
 /// Not even that nothing was changed: it may rest on what another member wrote.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_is_answered_before_the_group_is_durable() {

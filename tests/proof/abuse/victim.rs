@@ -33,6 +33,8 @@ pub(super) struct Times {
     new: Vec<Duration>,
     /// Questions without an answer.
     pub(super) failed: usize,
+    /// The same on new connections.
+    pub(super) failed_new: usize,
 }
 
 // === impl Victim ===
@@ -51,7 +53,7 @@ impl Victim {
                 async move {
                     while !stopped.load(Ordering::Relaxed) {
                         let took = ask(&kept).await;
-                        note(&noted, took, |times| &mut times.kept);
+                        note(&noted, took, |times| (&mut times.kept, &mut times.failed));
                         tokio::time::sleep(PAUSE).await;
                     }
                 }
@@ -59,7 +61,7 @@ impl Victim {
             asking.spawn_local(async move {
                 while !stopped.load(Ordering::Relaxed) {
                     let took = ask(&connect()).await;
-                    note(&noted, took, |times| &mut times.new);
+                    note(&noted, took, |times| (&mut times.new, &mut times.failed_new));
                     tokio::time::sleep(NEW).await;
                 }
             });
@@ -88,10 +90,11 @@ async fn ask(client: &Client) -> Option<Duration> {
     matches!(answer, Ok(Ok(_))).then(|| begin.elapsed())
 }
 
-fn note(times: &Mutex<Times>, took: Option<Duration>, list: fn(&mut Times) -> &mut Vec<Duration>) {
+fn note(times: &Mutex<Times>, took: Option<Duration>, of: fn(&mut Times) -> (&mut Vec<Duration>, &mut usize)) {
     let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
-    times.failed += usize::from(took.is_none());
-    list(&mut times).push(took.unwrap_or(LATE));
+    let (list, failed) = of(&mut times);
+    *failed += usize::from(took.is_none());
+    list.push(took.unwrap_or(LATE));
 }
 
 // === impl Times ===
@@ -111,6 +114,7 @@ impl Times {
         self.kept.extend(&other.kept);
         self.new.extend(&other.new);
         self.failed += other.failed;
+        self.failed_new += other.failed_new;
     }
 
     pub(super) fn asked(&self) -> usize {

@@ -163,11 +163,14 @@ impl Caller {
     /// A TCP connection from an address that follows from a number: 127.1.0.0/16, a few peers on each.
     pub(super) async fn tcp(&self, peer: usize) -> io::Result<TcpStream> {
         let host = u8::try_from(1 + peer / 64).unwrap_or(u8::MAX);
-        let socket = TcpSocket::new_v4()?;
-        // Attackers have little room for what they do not read.
-        socket.set_recv_buffer_size(16 * 1024)?;
-        socket.bind((Ipv4Addr::new(127, 1, 0, host), 0).into())?;
-        tokio::time::timeout(CONNECT, socket.connect(self.server)).await?
+        let connect = async {
+            let socket = TcpSocket::new_v4()?;
+            // Attackers have little room for what they do not read.
+            socket.set_recv_buffer_size(16 * 1024)?;
+            socket.bind((Ipv4Addr::new(127, 1, 0, host), 0).into())?;
+            tokio::time::timeout(CONNECT, socket.connect(self.server)).await?
+        };
+        connect.await.map_err(|error| io::Error::new(NOT_BEGUN, error))
     }
 
     pub(super) async fn tls(&self, peer: usize) -> io::Result<TlsStream<TcpStream>> {

@@ -4,6 +4,7 @@
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,8 +21,9 @@ const ONE_TURN: usize = 16 * 1024;
 /// A socket that is closed over bytes that nobody has read is reset, and a reset takes from the client what it has not
 /// read yet: the GOAWAY that says why, the answers before it. RFC 9112 9.6 says the same of HTTP/1.1.
 const LINGER: Duration = Duration::from_secs(1);
-/// How much of it, in bytes: nobody counts what kind of frames these are.
-const MOST_DISCARDED: usize = 1024 * 1024;
+/// How much of it, in bytes: nobody counts what kind of frames these are. More than the window of a connection, which a client
+/// may have under way.
+const MOST_DISCARDED: usize = 4 * 1024 * 1024;
 /// What is thrown away at once, in bytes.
 const DISCARD: usize = 4 * 1024;
 
@@ -31,7 +33,8 @@ pub(super) struct GuardedIo<I> {
     meter: FrameMeter,
     wire: Arc<Wire>,
     stall_timeout: Duration,
-    /// Bytes read in this turn.
+    /// The turn in which it was read last, and how many bytes.
+    turn: u64,
     read: usize,
     /// Runs while a write waits for the peer.
     stall: Option<Pin<Box<Sleep>>>,
@@ -48,7 +51,7 @@ struct Linger {
 
 impl<I> GuardedIo<I> {
     pub(super) fn new(io: I, meter: FrameMeter, wire: Arc<Wire>, stall_timeout: Duration) -> Self {
-        GuardedIo { io, meter, wire, stall_timeout, read: 0, stall: None, linger: None }
+        GuardedIo { io, meter, wire, stall_timeout, turn: 0, read: 0, stall: None, linger: None }
     }
 
     /// Passes on what a write said; one that waits too long has failed.
@@ -68,16 +71,16 @@ impl<I> GuardedIo<I> {
 
 impl<I: AsyncRead + Unpin> AsyncRead for GuardedIo<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let turn = self.wire.turns.load(Ordering::Relaxed);
+        if turn != self.turn {
+            (self.turn, self.read) = (turn, 0);
+        }
         if self.read >= ONE_TURN {
-            self.read = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        if polled.is_pending() {
-            self.read = 0;
-        }
         if let Poll::Ready(Ok(())) = &polled {
             let GuardedIo { meter, wire, read, .. } = &mut *self;
             let new = &buf.filled()[before..];
@@ -160,10 +163,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
     use std::task::{Wake, Waker};
 
     use tokio::io::{AsyncWriteExt as _, empty, join, repeat, sink};
+    use tokio::task::unconstrained;
 
     use super::*;
 
@@ -186,6 +190,7 @@ mod tests {
         let mut cx = Context::from_waker(&waker);
         let mut io = guarded(repeat(0));
         for turn in 1..=3 {
+            io.wire.turns.fetch_add(1, Ordering::Relaxed);
             let mut read = 0;
             loop {
                 let mut bytes = [0; 1_000];
@@ -197,14 +202,16 @@ mod tests {
                 read += buf.filled().len();
             }
             assert!((ONE_TURN..ONE_TURN + 1_000).contains(&read), "{read}");
-            assert_eq!(woken.0.load(Ordering::Relaxed), turn, "it asks for its next turn itself");
+            assert_eq!(woken.0.load(Ordering::Relaxed), 2 * turn - 1, "it asks for its next turn itself");
+            let again = Pin::new(&mut io).poll_read(&mut cx, &mut ReadBuf::new(&mut [0]));
+            assert!(again.is_pending(), "there is one of them at a time");
         }
     }
 
     #[tokio::test]
     async fn who_sends_on_after_the_end_is_not_heard_out() {
         let mut io = guarded(join(repeat(0), sink()));
-        io.shutdown().await.unwrap();
+        unconstrained(io.shutdown()).await.unwrap();
         let discarded = io.linger.expect("it has waited").discarded;
         assert!((MOST_DISCARDED..=MOST_DISCARDED + DISCARD).contains(&discarded), "{discarded}");
 

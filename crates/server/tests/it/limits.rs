@@ -97,8 +97,16 @@ async fn an_old_connection_is_told_to_go_and_its_calls_finish() {
 async fn an_idle_connection_is_closed() {
     let server = TestServer::start(|config| config.limits.connection_idle_timeout = Duration::from_millis(500)).await;
     let channel = server.channel().await;
-    // Longer than that: a connection with a call is not idle.
-    unary_or_again(&channel, "Sleep", Duration::from_millis(1_000)).await;
+    // Longer than that: a connection with a call is not idle, and is not told to go. It takes another call.
+    let slow = spawn({
+        let channel = channel.clone();
+        async move { unary_or_again(&channel, "Sleep", Duration::from_secs(3)).await }
+    });
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
+    let open = server.metric("jackfield_server_connections_open", "listener");
+    assert!(open <= Some(1.0), "{open:?} connections");
+    slow.await.unwrap();
     let ended = || server.metric("jackfield_server_connections_ended_total", "cause=\"idle\"");
     eventually("idle", async || ended() > Some(0.0)).await;
     unary_or_again(&channel, "Whoami", Duration::ZERO).await;
