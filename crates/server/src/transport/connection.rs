@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -79,13 +79,17 @@ struct Leave {
 impl<C: Future<Output = String>> Connection<'_, C> {
     /// Serves until the end; the cause of the end, one of few words.
     pub(super) async fn serve(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> &'static str {
-        gathered(self.serve_now(io)).await
+        let wire = Arc::new(Wire::default());
+        gathered(self.serve_now(io, wire.clone()), &wire.turns).await
     }
 
-    async fn serve_now(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> &'static str {
+    async fn serve_now(
+        self,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        wire: Arc<Wire>,
+    ) -> &'static str {
         let Connection { shared, info, stack, certificate_ends } = self;
         let limits = &shared.config.limits;
-        let wire = Arc::new(Wire::default());
         let cut = CancellationToken::new();
         // Whatever way this function is left, the calls of the connection end with it.
         let _cut = cut.clone().drop_guard();
@@ -179,8 +183,9 @@ impl<C: Future<Output = String>> Connection<'_, C> {
 }
 
 /// Polls a connection once per turn of the scheduler. Answers that are ready at the same time are then written with one system
-/// call: each wakes the connection, which would otherwise go before the next of them and write the first one alone.
-async fn gathered<F: Future>(connection: F) -> F::Output {
+/// call: each wakes the connection, which would otherwise go before the next of them and write the first one alone. Its turns
+/// are counted.
+async fn gathered<F: Future>(connection: F, turns: &AtomicU64) -> F::Output {
     let mut connection = pin!(connection);
     let mut others_went = false;
     std::future::poll_fn(|cx| {
@@ -191,6 +196,7 @@ async fn gathered<F: Future>(connection: F) -> F::Output {
             return Poll::Pending;
         }
         others_went = false;
+        turns.fetch_add(1, Ordering::Relaxed);
         connection.as_mut().poll(cx)
     })
     .await
@@ -317,11 +323,16 @@ mod tests {
         let ((wake, woken), (answer, answered)) = (oneshot::channel(), oneshot::channel());
         let (begins, goes_on, stream) = (note("connection begins"), note("connection goes on"), note("stream"));
         let mut tasks = JoinSet::new();
-        tasks.spawn(gathered(async move {
-            begins();
-            woken.await.unwrap();
-            goes_on();
-        }));
+        tasks.spawn(async move {
+            let turns = AtomicU64::new(0);
+            let connection = async move {
+                begins();
+                woken.await.unwrap();
+                goes_on();
+            };
+            gathered(connection, &turns).await;
+            assert_eq!(turns.into_inner(), 2);
+        });
         tasks.spawn(async move {
             answered.await.unwrap();
             stream();
