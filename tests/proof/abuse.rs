@@ -191,8 +191,7 @@ impl Field {
     async fn all(mut self) -> Vec<Outcome> {
         let mut results = Vec::new();
         for attack in ATTACKS {
-            let result = self.attack(attack, self.caller.clone(), &[]).await;
-            results.push(result);
+            results.push(self.attack(attack, self.caller.clone(), &[]).await);
         }
         results.push(self.without_files().await);
         results.push(self.with_an_expired_certificate().await);
@@ -281,6 +280,7 @@ impl Field {
         fault(Kind::Server, !self.process.is_running(), "the server has ended".to_owned());
         fault(Kind::Health, times.failed > 0, format!("{} questions about health were not answered", times.failed));
         fault(Kind::Time, times.p99() > HEALTH_MILLIS, format!("health took {} ms", times.p99()));
+        fault(Kind::TimeOfNew, times.failed_new > 0, format!("{} new connections were not answered", times.failed_new));
         fault(
             Kind::TimeOfNew,
             times.p99_new() > NEW_MILLIS,

@@ -28,9 +28,9 @@ const FEW: usize = 8;
 const CONNECTIONS: usize = 4;
 /// The connector that all credentials are for.
 const PARENT: &str = "parent";
-/// The kills within which a planted fault has to be noticed: many, for a slow machine makes few changes between two of them.
-/// They take their time only if it is not.
-const NOTICE: u64 = 200;
+/// The kills within which a planted fault has to be noticed: as many as the shortest of the runs has. A slow machine makes few
+/// changes between two of them.
+const NOTICE: u64 = 100;
 /// The database as a whole is looked at after so many kills, and at the end.
 const INTEGRITY_INTERVAL: u64 = 25;
 

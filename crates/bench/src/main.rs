@@ -1,9 +1,9 @@
 //! `jackfield-bench`: Jackfield beside baselines that do the least that the same work takes, in the same run, on the same
 //! machine, with the same build profile, number of threads, transport and size of messages. It prints a table.
 //!
-//! Jackfield is the real binary with its ordinary configuration, which sends traces and metrics here, in a process of its own; so are the baselines, which are
-//! this program started anew. This process makes the load. Both sides take turns, several times; a figure is the median of
-//! the ratios of all rounds.
+//! Jackfield is the real binary with its ordinary configuration in a process of its own, which sends its traces and metrics
+//! here; the baselines are this program, started anew. This process makes the load. Both sides take turns, several times; a
+//! figure is the median of the ratios of all rounds.
 #![forbid(unsafe_code)]
 
 mod bare;

@@ -86,7 +86,8 @@ pub(super) const ATTACKS: [Attack; 25] = attacks! {
             let bomb = [indexed_header("x-bomb", &"b".repeat(4_000)), vec![0xbe; 10_000]].concat();
             frame(HEADERS, END_HEADERS, stream, &[block(WATCH), bomb].concat())
         });
-    // It ends if more streams are opened than may be, and not if the machine is so slow that those before are over by then.
+    // A few of its calls are read in a turn, and answered before the next are: there are never too many. What it must not do is
+    // what no attack may, to slow others and to take memory.
     "HPACK table resized", 8, [End::Held, ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
         per_stream(caller, peer, |stream| {
             // To 0 and to 4,096 again and again (RFC 7541 6.3: at most two of them may be).

@@ -175,8 +175,8 @@ impl Caller {
 
     pub(super) async fn tls(&self, peer: usize) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from("localhost").unwrap();
+        let tcp = self.tcp(peer).await?;
         let handshake = async {
-            let tcp = self.tcp(peer).await?;
             tcp.set_nodelay(true)?;
             tokio::time::timeout(CONNECT, TlsConnector::from(self.tls.clone()).connect(name, tcp)).await?
         };
