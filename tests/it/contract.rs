@@ -1,5 +1,6 @@
 //! The contract itself, read from its descriptor: what holds for every service, method, message and field.
 
+mod languages;
 pub(crate) mod reasons;
 mod secrets;
 
