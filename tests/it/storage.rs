@@ -5,9 +5,11 @@ mod full;
 mod group;
 mod lost;
 mod pool;
+mod pooler;
 mod races;
 mod sealing;
 mod settings;
+mod shredding;
 mod start;
 
 use std::collections::BTreeMap;

@@ -2,12 +2,16 @@
 //!
 //! What is known of a call is taken from its context when there is something to log. As fields of a span it would be written
 //! out for each of the calls about which nothing is logged.
+//!
+//! The driver of the databases quotes what it does not understand, lines of the password file for one. Its lines are said again
+//! without what they quote.
 
 use std::fmt;
 
 use serde_json::{Map, Value};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::fmt::format::{Format, Full, Json, Writer};
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -18,6 +22,10 @@ pub(crate) struct JsonLines(pub(crate) Format<Json>);
 
 /// Text; the call stands at the end.
 pub(crate) struct TextLines(pub(crate) Format<Full>);
+
+/// Fields of the driver's lines that hold nothing of a secret: names of files, causes, times.
+const PLAIN_FIELDS: [&str; 6] =
+    ["acquired_after_secs", "error", "message", "path", "permissions", "slow_acquire_threshold_secs"];
 
 /// Names and values.
 type Facts = Vec<(&'static str, String)>;
@@ -30,6 +38,20 @@ fn facts(call: &CallContext) -> Facts {
     let principal = call.principal();
     facts.extend((!principal.is_empty()).then(|| ("principal", principal.to_owned())));
     facts
+}
+
+/// What stands in for a line of the driver that may quote a secret.
+fn instead(line: &Metadata<'_>) -> Option<&'static str> {
+    let mut quoted =
+        line.fields().iter().map(|field| field.name()).filter(|name| !PLAIN_FIELDS.contains(name)).peekable();
+    if !line.target().starts_with("sqlx") || quoted.peek().is_none() {
+        return None;
+    }
+    Some(if quoted.any(|name| name == "line") {
+        "a line of the password file (PGPASSFILE or ~/.pgpass) is not host:port:database:user:password and is passed over"
+    } else {
+        "a line of the database driver is left out: it may hold values"
+    })
 }
 
 /// Writes an event as `format` does; one of a call as `end` does, out of the line of `format` and the facts of the call.
@@ -55,7 +77,13 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        if let Some(text) = instead(event.metadata()) {
+            out.write_str("{\"timestamp\":\"")?;
+            SystemTime.format_time(&mut out)?;
+            let (level, target) = (event.metadata().level(), event.metadata().target());
+            return writeln!(out, "\",\"level\":\"{level}\",\"message\":\"{text}\",\"target\":\"{target}\"}}");
+        }
         format_of_call(&self.0, context, out, event, |out, line, facts| {
             let Some(open) = line.strip_suffix('}') else { return writeln!(out, "{line}") };
             let named = std::iter::once(("name", "call".to_owned())).chain(facts);
@@ -70,7 +98,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        if let Some(text) = instead(event.metadata()) {
+            SystemTime.format_time(&mut out)?;
+            let (level, target) = (event.metadata().level(), event.metadata().target());
+            return writeln!(out, " {level:>5} {target}: {text}");
+        }
         format_of_call(&self.0, context, out, event, |out, line, facts| {
             out.write_str(line)?;
             for (name, fact) in facts {

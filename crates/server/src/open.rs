@@ -10,7 +10,7 @@ use jackfield_domain::text::TenantName;
 use jackfield_domain::{Clock, Result, SystemClock, TenantId};
 use jackfield_service::{
     Database, Keyring, KeyringError, PoolSettings, Services, Settings, StoreError, TokenCacheSettings, Vault,
-    keyring_provider,
+    keyring_provider, postgres_url,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
@@ -24,6 +24,7 @@ use crate::grpc::stream::StreamPolicy;
 use crate::health::Readiness;
 use crate::identity::Tenants;
 use crate::metrics::Metrics;
+use crate::permissions::PermissionError;
 use crate::place::{self, Claim, PlaceError};
 use crate::telemetry::Meters;
 
@@ -32,6 +33,10 @@ use crate::telemetry::Meters;
 pub enum OpenError {
     #[error("database.url: must be \"\", sqlite:<path> or postgres://…")]
     DatabaseUrl,
+    #[error("database.url: there are no parameters behind sqlite:<path>")]
+    SqliteParameters,
+    #[error("database.url: {0}")]
+    PostgresUrl(#[from] postgres_url::UrlError),
     #[error("bootstrap.tenant: {0}")]
     BootstrapTenant(String),
     #[error("the environment variable {0} of vault.variable is not set")]
@@ -44,6 +49,8 @@ pub enum OpenError {
     DatabaseFile { path: PathBuf, source: std::io::Error },
     #[error("cannot make the data directory {}: {source}", path.display())]
     DataDirectory { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Permission(#[from] PermissionError),
     #[error(transparent)]
     Place(#[from] PlaceError),
     #[error(transparent)]
@@ -97,6 +104,7 @@ pub async fn claim(config: &Config) -> Result<Option<Claim>, OpenError> {
 
 fn claim_existing(path: &Path) -> Result<Option<Claim>, OpenError> {
     place::refuse_network(path)?;
+    place::refuse_second_name(path)?;
     Ok(Claim::take_existing(path)?)
 }
 
@@ -268,15 +276,22 @@ pub(crate) fn database(config: &Config) -> Result<Database, OpenError> {
     match url.expose().split_once(':') {
         Some(("sqlite", path)) => {
             let path = path.strip_prefix("//").unwrap_or(path);
-            if path.is_empty() || path.contains('?') {
-                Err(OpenError::DatabaseUrl)
-            } else {
-                Ok(Database::Sqlite(path.into()))
-            }
+            // To SQLite these are not names of files.
+            let special = path.starts_with(':') || path.starts_with("file:");
+            if path.is_empty() || special { Err(OpenError::DatabaseUrl) } else { sqlite_file(config, path) }
         }
-        Some(("postgres" | "postgresql", _)) => Ok(Database::Postgres(url.expose().to_owned())),
+        Some(("postgres" | "postgresql", _)) => {
+            postgres_url::check(url.expose())?;
+            Ok(Database::Postgres(url.expose().to_owned()))
+        }
         _ => Err(OpenError::DatabaseUrl),
     }
+}
+
+fn sqlite_file(config: &Config, path: &str) -> Result<Database, OpenError> {
+    // A directory may have any name; a URL has parameters behind its question mark, and here there are none.
+    let given = !config.database.url.expose().is_empty();
+    if given && path.contains('?') { Err(OpenError::SqliteParameters) } else { Ok(Database::Sqlite(path.into())) }
 }
 
 // === impl ServiceBackend ===

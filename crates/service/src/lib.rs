@@ -37,6 +37,6 @@ pub use tokens::Revealed;
 pub use verify::{Verified, VerifyError};
 
 /// What the configuration of the store looks like, and what it tells of itself.
-pub use jackfield_store::{Database, Pool, PoolSettings, RewrapRow, RewrapState, Scope, StoreError};
+pub use jackfield_store::{Database, Pool, PoolSettings, RewrapRow, RewrapState, Scope, StoreError, postgres_url};
 /// Keyrings, for the commands that manage them.
-pub use jackfield_vault::{KeyInfo, KeyState, Keyring, KeyringError, Vault, provider as keyring_provider};
+pub use jackfield_vault::{KeyInfo, KeyState, Keyring, KeyringError, Vault, provider as keyring_provider, sha256_of};

@@ -219,6 +219,8 @@ impl Services {
 
     fn start_maintenance(&self) {
         let services = self.clone();
+        self.shared.tasks.spawn(async move { services.shared.store.keep_log_empty(&services.shared.stop).await });
+        let services = self.clone();
         self.shared.tasks.spawn(async move {
             loop {
                 // First of all at the start: what a process that died left behind need not wait.

@@ -1,17 +1,18 @@
 //! How the two databases are opened. Every setting is explicit, and those of SQLite are read back on every connection.
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sea_orm::{DatabaseConnection, SqlxPostgresConnector, SqlxSqliteConnector};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, PgPool, Row, SqliteConnection};
 
 use crate::group::Guard;
 use crate::session::StoreError;
+use crate::{postgres_session, postgres_url};
 
 /// Which database, and where.
 pub enum Database {
@@ -107,7 +108,7 @@ async fn open_sqlite(path: PathBuf, settings: PoolSettings) -> Result<Opened, St
     })
 }
 
-fn sqlite_options(path: &Path) -> SqliteConnectOptions {
+pub(crate) fn sqlite_options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
@@ -206,20 +207,14 @@ async fn read_pragma(conn: &mut SqliteConnection, pragma: &'static str) -> Resul
 }
 
 async fn open_postgres(url: &str, settings: PoolSettings) -> Result<Opened, StoreError> {
-    // The error of a URL that does not parse can quote it, password and all: it is replaced.
-    let options = PgConnectOptions::from_str(url)
-        .map_err(|_| StoreError::Url("it does not parse".to_owned()))?
+    let options = postgres_url::options(url)?
         .application_name("jackfield")
-        .options([
-            ("statement_timeout", "5000"),
-            ("lock_timeout", "2000"),
-            ("idle_in_transaction_session_timeout", "10000"),
-            ("synchronous_commit", "on"),
-            // Compiling a statement pays for reports; a filter of many terms looks as dear as one and takes seconds to compile.
-            ("jit", "off"),
-            ("timezone", "UTC"),
-        ])
+        // No column holds such a number, and poolers do not know the option.
+        .extra_float_digits(None)
         .disable_statement_logging();
+    // The first session is looked at before it is prepared: what is shared with others must not be changed for them.
+    let started = Arc::new(AtomicBool::new(false));
+    let is_started = Arc::clone(&started);
     let pool = PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.acquire_timeout)
@@ -231,9 +226,37 @@ async fn open_postgres(url: &str, settings: PoolSettings) -> Result<Opened, Stor
         .before_acquire(|conn, now| {
             Box::pin(async move { Ok(now.idle_for < TRUSTED_IDLE || conn.ping().await.is_ok()) })
         })
-        .connect_with(options)
+        .after_connect(move |conn, _| {
+            let is_started = is_started.load(Ordering::Acquire);
+            Box::pin(async move {
+                match is_started {
+                    true => {
+                        postgres_session::prepare(conn).await.map_err(|error| sqlx::Error::Configuration(error.into()))
+                    }
+                    false => Ok(()),
+                }
+            })
+        })
+        .connect_with(options.clone())
         .await
         .map_err(|error| StoreError::Connect(error.to_string()))?;
+    if let Err(error) = begin_postgres(&pool, &options, settings, &started).await {
+        pool.close().await;
+        return Err(error);
+    }
     let conn = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
     Ok(Opened { reader: conn.clone(), writer: conn, guard: None })
+}
+
+/// Looks at the first session, and prepares it; those that follow are prepared when they are made.
+async fn begin_postgres(
+    pool: &PgPool,
+    options: &PgConnectOptions,
+    settings: PoolSettings,
+    started: &AtomicBool,
+) -> Result<(), StoreError> {
+    let mut first = pool.acquire().await.map_err(|error| StoreError::Connect(error.to_string()))?;
+    postgres_session::refuse_shared(&mut first, options, settings.acquire_timeout).await?;
+    started.store(true, Ordering::Release);
+    postgres_session::prepare(&mut first).await
 }

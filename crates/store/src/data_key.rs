@@ -112,6 +112,7 @@ impl Writer {
             .filter(data_key::Column::Id.eq(row.id))
             .exec(&self.conn)
             .await;
+        self.destroys();
         updated.map(|_| ()).map_err(error::from_db)
     }
 
@@ -122,6 +123,7 @@ impl Writer {
         if let Some(keep) = keep {
             delete = delete.filter(data_key::Column::Id.ne(keep));
         }
+        self.destroys();
         Ok(delete.exec(&self.conn).await.map_err(error::from_db)?.rows_affected)
     }
 }

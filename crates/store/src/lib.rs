@@ -9,6 +9,7 @@
 
 mod audit;
 mod backend;
+mod check;
 mod configuration;
 mod connection;
 mod connector;
@@ -25,6 +26,8 @@ mod label;
 mod migration;
 mod page;
 mod pool;
+mod postgres_session;
+pub mod postgres_url;
 mod rewrap;
 mod row;
 mod search;
@@ -37,6 +40,7 @@ pub mod test_support;
 mod transaction;
 mod usable;
 mod user_connector;
+mod wal;
 
 pub use audit::AuditEvent;
 pub use backend::{Database, PoolSettings};

@@ -166,6 +166,7 @@ pub(crate) async fn insert<S: Stored>(writer: &Writer, tenant: TenantId, value: 
     let row = value.row(tenant, RowTexts::of(value)?);
     let inserted = S::Table::insert(row).exec_without_returning(txn).await;
     inserted.map_err(|error| error::from_write(error, S::RESOURCE, |what| value.taken(what)))?;
+    writer.is_fresh(value.id());
     match value.labels() {
         Some(labels) => label::put(txn, tenant, S::RESOURCE, value.id(), labels).await,
         None => Ok(()),
@@ -262,7 +263,12 @@ pub(crate) async fn ids_for_update<S: Stored>(
 }
 
 pub(crate) fn from_doc<S: Stored>(doc: &str) -> Result<S> {
-    serde_json::from_str(doc).map_err(Error::internal)
+    read(doc).map_err(Error::internal)
+}
+
+/// Reads a document.
+pub(crate) fn read<S: Stored>(doc: &str) -> serde_json::Result<S> {
+    serde_json::from_str(doc)
 }
 
 // === impl RowTexts ===

@@ -18,6 +18,8 @@ pub struct SecretRow {
     pub owner_id: Uuid,
     /// Which secret of its owner it is: the "column" of its place.
     pub name: String,
+    /// The data key that it is sealed with, which the sealed value names, too.
+    pub data_key: Uuid,
     pub sealed: Vec<u8>,
 }
 
@@ -80,6 +82,7 @@ impl Writer {
         let replace =
             OnConflict::columns(place).update_columns([secret::Column::DataKeyId, secret::Column::Sealed]).to_owned();
         let put = secret::Entity::insert(row).on_conflict(replace).exec_without_returning(&self.conn).await;
+        self.destroys_of(owner_id);
         put.map(|_| ()).map_err(error::from_db)
     }
 
@@ -98,6 +101,7 @@ impl Writer {
             .exec(&self.conn)
             .await
             .map_err(error::from_db)?;
+        self.destroys();
         Ok(updated.rows_affected == 1)
     }
 
@@ -111,6 +115,7 @@ impl Writer {
             .filter(secret::Column::Name.eq(name))
             .exec(&self.conn)
             .await;
+        self.destroys();
         deleted.map(|_| ()).map_err(error::from_db)
     }
 
@@ -118,13 +123,16 @@ impl Writer {
     pub(crate) async fn owned_delete(&self, tenant: TenantId, owner: Resource, owner_ids: &[Uuid]) -> Result<()> {
         self.touch_rows(tenant, owner_ids);
         for some in owner_ids.chunks(500) {
-            secret::Entity::delete_many()
+            let deleted = secret::Entity::delete_many()
                 .filter(secret::Column::TenantId.eq(tenant.0))
                 .filter(secret::Column::Owner.eq(owner.as_str()))
                 .filter(secret::Column::OwnerId.is_in(some.iter().copied()))
                 .exec(&self.conn)
                 .await
                 .map_err(error::from_db)?;
+            if deleted.rows_affected > 0 {
+                self.destroys();
+            }
         }
         label::delete(&self.conn, tenant, owner, owner_ids).await
     }
@@ -141,6 +149,7 @@ impl TryFrom<secret::Model> for SecretRow {
             owner,
             owner_id: row.owner_id,
             name: row.name,
+            data_key: row.data_key_id,
             sealed: row.sealed,
         })
     }

@@ -1,14 +1,22 @@
 //! The store and its sessions: how a use case gets at rows.
 
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
 use jackfield_domain::{Error, Result, TenantId};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionOptions, TransactionTrait};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::backend::{self, Database, Opened, PoolSettings};
 use crate::group::Groups;
+use crate::postgres_url::UrlError;
 use crate::stamps::{Stamps, Touched};
 use crate::transaction::Transaction;
+use crate::wal::Wal;
 use crate::{error, migration};
 
 /// The database of a deployment.
@@ -20,6 +28,8 @@ pub struct Store {
     pub(crate) writer: DatabaseConnection,
     /// On SQLite, how writers come by that connection.
     pub(crate) groups: Option<Groups>,
+    /// On SQLite, what sees to it that nothing stays in the write-ahead log.
+    wal: Option<Wal>,
     stamps: Stamps,
     /// Commits under way.
     commits: TaskTracker,
@@ -35,6 +45,11 @@ pub struct Session<C> {
 struct Change {
     touched: Touched,
     commits: TaskTracker,
+    wal: Option<Wal>,
+    /// Whether something was deleted or replaced that must not be found afterwards.
+    destroys: AtomicBool,
+    /// Rows that were not there before: what is stored of them takes the place of nothing.
+    fresh: Mutex<HashSet<Uuid>>,
 }
 
 /// Access without a transaction: every query stands alone and takes a pool connection only while it runs.
@@ -53,8 +68,8 @@ const MANY: usize = 64;
 /// connection URL: that may hold a password.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("the database URL is not one of sqlite:<path> and postgres://…: {0}")]
-    Url(String),
+    #[error("database.url: {0}")]
+    Url(#[from] UrlError),
     #[error("the database cannot be reached: {0}")]
     Connect(String),
     #[error("the schema is newer than this program: it has the migration {migration}, which is unknown here")]
@@ -67,6 +82,16 @@ pub enum StoreError {
     Copy(String),
     #[error("the SQLite setting {pragma} is {actual} and not {expected}")]
     Pragma { pragma: &'static str, expected: String, actual: String },
+    #[error(
+        "the setting {name} of the sessions with PostgreSQL is {actual} and not {expected}: a pooler in between does not pass on \
+         what sets it; use one that gives each client a session (PgBouncer: pool_mode = session), or the address of PostgreSQL"
+    )]
+    Setting { name: &'static str, expected: &'static str, actual: String },
+    #[error(
+        "the database is behind a pooler that shares sessions between transactions or statements: give Jackfield sessions of its \
+         own (PgBouncer: pool_mode = session for this database or user), or the address of PostgreSQL"
+    )]
+    SharedSessions,
     #[error("SQLite {actual} is older than {needed}, the first without the known corruption of write-ahead logs")]
     SqliteTooOld { actual: String, needed: &'static str },
 }
@@ -78,12 +103,17 @@ impl Store {
     pub async fn connect(database: &Database, settings: PoolSettings) -> Result<Self, StoreError> {
         let Opened { reader, writer, guard } = backend::open(database, settings).await?;
         let groups = guard.map(|guard| Groups::new(writer.clone(), guard, settings.acquire_timeout));
-        Ok(Store { reader, writer, groups, stamps: Stamps::new(), commits: TaskTracker::new() })
+        let wal = match database {
+            Database::Sqlite(path) => Some(Wal::of(path.clone())),
+            Database::Postgres(_) => None,
+        };
+        Ok(Store { reader, writer, groups, wal, stamps: Stamps::new(), commits: TaskTracker::new() })
     }
 
     /// A store to look at, over a connection that cannot write.
     pub(crate) fn read_only(conn: DatabaseConnection) -> Self {
-        Store { reader: conn.clone(), writer: conn, groups: None, stamps: Stamps::new(), commits: TaskTracker::new() }
+        let (stamps, commits) = (Stamps::new(), TaskTracker::new());
+        Store { reader: conn.clone(), writer: conn, groups: None, wal: None, stamps, commits }
     }
 
     /// Brings the schema up to date, under a lock that lets one process at a time do so. Returns the newest migration.
@@ -125,8 +155,27 @@ impl Store {
                 Transaction::own(txn.map_err(error::from_db)?)
             }
         };
-        let change = Change { touched: self.stamps.touched(), commits: self.commits.clone() };
+        let change = Change {
+            touched: self.stamps.touched(),
+            commits: self.commits.clone(),
+            wal: self.wal.clone(),
+            destroys: AtomicBool::new(false),
+            fresh: Mutex::default(),
+        };
         Ok(Session { conn, change: Some(change) })
+    }
+
+    /// Keeps what was destroyed out of SQLite's write-ahead log, until `stop`. On PostgreSQL there is nothing to do: its log is
+    /// not ours.
+    pub async fn keep_log_empty(&self, stop: &CancellationToken) {
+        if let Some(wal) = &self.wal {
+            wal.keep_empty(stop).await;
+        }
+    }
+
+    /// For how long something is in the write-ahead log that was destroyed: 0 if nothing is, and on PostgreSQL.
+    pub fn log_overdue(&self) -> Duration {
+        self.wal.as_ref().map(Wal::overdue).unwrap_or_default()
     }
 
     /// When which object changed last, by this store and its clones.
@@ -197,11 +246,15 @@ impl Writer {
     /// left in the middle would otherwise leave a commit that may happen at any time.
     pub async fn commit(self) -> Result<()> {
         let Session { conn, change } = self;
-        let Some(Change { touched, commits }) = change else { return conn.commit().await };
+        let Some(Change { touched, commits, wal, destroys, .. }) = change else { return conn.commit().await };
         let committing = touched.commit();
         let commit = commits.spawn(async move {
             let done = conn.commit().await;
             drop(committing);
+            // What failed may have been written all the same.
+            if let Some(wal) = wal {
+                wal.committed(destroys.into_inner());
+            }
             done
         });
         commit.await.map_err(Error::internal)?
@@ -226,6 +279,28 @@ impl Writer {
     pub(crate) fn touch_tenant(&self, tenant: TenantId) {
         if let Some(change) = &self.change {
             change.touched.tenant(tenant);
+        }
+    }
+
+    /// Notes that a row was made that was not there before.
+    pub(crate) fn is_fresh(&self, id: Uuid) {
+        if let Some(change) = self.change.as_ref().filter(|change| change.wal.is_some()) {
+            change.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        }
+    }
+
+    /// Notes that something of a row was deleted or replaced that must not be found afterwards, unless the row is fresh.
+    pub(crate) fn destroys_of(&self, id: Uuid) {
+        if let Some(change) = &self.change {
+            let is_fresh = change.fresh.lock().unwrap_or_else(PoisonError::into_inner).contains(&id);
+            change.destroys.fetch_or(!is_fresh, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that something was deleted or replaced that must not be found afterwards.
+    pub(crate) fn destroys(&self) {
+        if let Some(change) = &self.change {
+            change.destroys.store(true, Ordering::Relaxed);
         }
     }
 

@@ -63,9 +63,9 @@ struct Postgres {
 
 /// The account that a server of a root process runs under, because PostgreSQL refuses to run as root.
 #[derive(Clone, Copy, Debug)]
-struct Account {
-    uid: u32,
-    gid: u32,
+pub(crate) struct Account {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
 /// Whether there is a PostgreSQL, of `TEST_DATABASE_URL` or in binaries.
@@ -111,9 +111,29 @@ impl Database {
         self.server.url(&self.name)
     }
 
+    /// Its server as PgBouncer names one, `host=… port=… user=…`, and its name there.
+    ///
+    /// # Panics
+    /// When the server is not reached over TCP.
+    pub(crate) fn address(&self) -> (String, &str) {
+        let rest = self.server.base.split_once("://").expect("a URL").1;
+        let (user, address) = rest.rsplit_once('@').expect("a URL with a user");
+        let (user, password) = user.split_once(':').unwrap_or((user, ""));
+        let (host, port) = address.split_once(':').unwrap_or((address, "5432"));
+        let password = if password.is_empty() { String::new() } else { format!(" password={password}") };
+        (format!("host={host} port={port} user={user}{password}"), &self.name)
+    }
+
     /// Runs one statement as superuser and returns what it prints: a line for each row, columns separated by "|".
     pub fn run(&self, statement: &str) -> String {
         self.server.psql(&self.name, statement)
+    }
+
+    /// As [`Database::run`], by way of another address.
+    pub fn run_at(&self, url: &str, statement: &str) -> String {
+        let arguments =
+            ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--dbname", url, "--command", statement];
+        String::from_utf8_lossy(&self.server.output("psql", &arguments).stdout).into_owned()
     }
 
     /// Cuts every connection to this database, as a failing server or network does. New ones are accepted.
@@ -395,7 +415,7 @@ fn find_binaries(programs: &[&str]) -> Option<PathBuf> {
     candidates.find(|directory| programs.iter().all(|program| directory.join(program).is_file()))
 }
 
-fn become_account(command: &mut Command, account: Option<Account>) {
+pub(crate) fn become_account(command: &mut Command, account: Option<Account>) {
     if let Some(account) = account {
         command.uid(account.uid).gid(account.gid);
     }
@@ -410,7 +430,7 @@ fn read_files(directory: &Path) -> Vec<u8> {
 
 impl Account {
     /// The account to run the server under: none of its own unless the owner of this directory, who is us, is root.
-    fn for_owner_of(directory: &Path) -> Option<Self> {
+    pub(crate) fn for_owner_of(directory: &Path) -> Option<Self> {
         if std::fs::metadata(directory).is_ok_and(|metadata| metadata.uid() != 0) {
             return None;
         }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use jackfield_service::postgres_url;
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -11,6 +12,22 @@ use super::Config;
 pub const DEFAULT_FILE: &str = "jackfield.toml";
 
 const PREFIX: &str = "JACKFIELD__";
+
+/// Variables of libpq that say where to connect or how safely, and that the driver does not know.
+const PASSED_OVER: [&str; 12] = [
+    "PGCHANNELBINDING",
+    "PGGSSENCMODE",
+    "PGLOADBALANCEHOSTS",
+    "PGREQUIREAUTH",
+    "PGREQUIREPEER",
+    "PGREQUIRESSL",
+    "PGSERVICE",
+    "PGSSLCRL",
+    "PGSSLCRLDIR",
+    "PGSSLMAXPROTOCOLVERSION",
+    "PGSSLMINPROTOCOLVERSION",
+    "PGTARGETSESSIONATTRS",
+];
 
 /// Where the configuration comes from.
 #[derive(Clone, Debug, Default)]
@@ -71,6 +88,7 @@ impl Config {
         }
         let config = Config::deserialize(merged).map_err(|error| layer_error("configuration", "", &error))?;
         sources.check_names(&config)?;
+        sources.check_postgres(&config)?;
         config.check()?;
         Ok(config)
     }
@@ -115,6 +133,30 @@ impl Sources {
                 let message = format!("has no effect: names have two underscores, as in {example}");
                 return Err(ConfigError::Layer { origin, message });
             }
+        }
+        Ok(())
+    }
+
+    /// Refuses variables of libpq that the driver would pass over: whoever sets one counts on it.
+    fn check_postgres(&self, config: &Config) -> Result<(), ConfigError> {
+        if !config.database.url.expose().starts_with("postgres") {
+            return Ok(());
+        }
+        for (name, value) in &self.environment {
+            let message = match name.as_str() {
+                "PGSSLMODE" if !postgres_url::SSL_MODES.contains(&value.as_str()) => {
+                    format!("is none of {}", postgres_url::SSL_MODES.join(", "))
+                }
+                "PGPORT" if !postgres_url::is_port(value) => "is not a number from 1 to 65535".into(),
+                "PGHOST" | "PGHOSTADDR" if value.contains(',') => {
+                    "names several hosts: give the one address that leads to the primary".into()
+                }
+                name if PASSED_OVER.contains(&name) => {
+                    "has no effect here: say it in database.url, or not at all".into()
+                }
+                _ => continue,
+            };
+            return Err(ConfigError::Layer { origin: format!("environment variable {name}"), message });
         }
         Ok(())
     }

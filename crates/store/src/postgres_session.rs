@@ -1,0 +1,120 @@
+//! What a session with PostgreSQL is set to, and that it is a session at all: a pooler in between may share it.
+//!
+//! The settings are made by statements after connecting and then read back. As start-up options they would be refused by some
+//! poolers and dropped unnoticed by others.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _};
+use uuid::Uuid;
+
+use crate::session::StoreError;
+
+/// What is set, and how it reads back.
+const SETTINGS: [(&str, &str); 6] = [
+    ("statement_timeout", "5s"),
+    ("lock_timeout", "2s"),
+    ("idle_in_transaction_session_timeout", "10s"),
+    ("synchronous_commit", "on"),
+    // Compiling a statement pays for reports; a filter of many terms looks as dear as one and takes seconds to compile.
+    ("jit", "off"),
+    ("timezone", "UTC"),
+];
+
+/// How often two sessions look whether they share one. A pooler has to give both the same one, or one of them another, and
+/// it might by chance keep them apart while others use it, too.
+const LOOKS: usize = 3;
+
+/// A variable of the session that nothing else uses.
+const MARK: &str = "jackfield.session";
+
+/// Sets up a session that was just made, and refuses it if a setting did not take.
+pub(crate) async fn prepare(conn: &mut PgConnection) -> Result<(), StoreError> {
+    let failed = |error: sqlx::Error| StoreError::Connect(error.to_string());
+    let set: String = SETTINGS.iter().map(|(name, value)| format!("SET {name} = '{value}'; ")).collect();
+    run(conn, set).await.map_err(failed)?;
+    let read: Vec<_> = SETTINGS.iter().map(|(name, _)| format!("current_setting('{name}')")).collect();
+    let rows = run(conn, format!("SELECT {}", read.join(", "))).await.map_err(failed)?;
+    for (index, (name, expected)) in SETTINGS.iter().enumerate() {
+        let actual: String =
+            rows.first().map(|row| row.try_get(index)).transpose().map_err(failed)?.unwrap_or_default();
+        if actual != *expected {
+            return Err(StoreError::Setting { name, expected, actual });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a pooler that shares sessions between transactions. What is set would hold for whoever comes next, and would not
+/// hold for us; nothing else shows that where the pooler keeps prepared statements apart.
+///
+/// A second session is needed for it: where the database has none to give, nothing is said.
+pub(crate) async fn refuse_shared(
+    first: &mut PgConnection,
+    options: &PgConnectOptions,
+    patience: Duration,
+) -> Result<(), StoreError> {
+    let failed = |error: sqlx::Error| StoreError::Connect(error.to_string());
+    let second = match tokio::time::timeout(patience, options.connect()).await {
+        Ok(Ok(second)) => second,
+        Ok(Err(error)) => return skip(&error.to_string()),
+        Err(_) => return skip("no second session in time"),
+    };
+    match tokio::time::timeout(patience, is_shared(first, second)).await {
+        Ok(Ok(false)) => Ok(()),
+        Ok(Ok(true)) => Err(StoreError::SharedSessions),
+        // With pool_mode = statement there are no transactions at all, which is said so.
+        Ok(Err(error)) if error.to_string().contains("pooling mode") => Err(StoreError::SharedSessions),
+        Ok(Err(error)) => Err(failed(error)),
+        Err(_) => Err(StoreError::Connect("it does not answer in time".to_owned())),
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it is what the start goes on with")]
+fn skip(why: &str) -> Result<(), StoreError> {
+    tracing::debug!(error.message = why, "whether a pooler shares sessions was not looked at");
+    Ok(())
+}
+
+/// Whether either session sees what only the other one has set, or has lost its own.
+async fn is_shared(first: &mut PgConnection, mut second: PgConnection) -> Result<bool, sqlx::Error> {
+    let seen = |rows: Vec<PgRow>| -> Result<String, sqlx::Error> {
+        let seen = rows.first().map(|row| row.try_get::<Option<String>, _>(0)).transpose()?;
+        Ok(seen.flatten().unwrap_or_default())
+    };
+    let look = format!("SELECT current_setting('{MARK}', true)");
+    let mut shared = false;
+    for _ in 0..LOOKS {
+        let mark = Uuid::now_v7().simple().to_string();
+        run(first, format!("SET {MARK} = '{mark}'")).await?;
+        // The second one holds what it was given until its transaction ends.
+        run(&mut second, "BEGIN".to_owned()).await?;
+        shared = seen(run(&mut second, look.clone()).await?)? == mark;
+        // Not asked if it is clear: with a pool of one the first one would wait for the second.
+        shared = shared || seen(run(first, look.clone()).await?)? != mark;
+        run(&mut second, "ROLLBACK".to_owned()).await?;
+        if shared {
+            break;
+        }
+    }
+    run(first, format!("RESET {MARK}")).await?;
+    let _ = second.close().await;
+    Ok(shared)
+}
+
+/// Runs statements without preparing them: a prepared one might meet one of somebody else.
+async fn run(conn: &mut PgConnection, sql: String) -> Result<Vec<PgRow>, sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(conn).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_cannot_set_what_is_set_here() {
+        let names: Vec<_> = SETTINGS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, crate::postgres_url::OWN_SETTINGS);
+    }
+}

@@ -1,0 +1,187 @@
+//! What is destroyed on SQLite is soon in none of the files of the database: not in the file, not in its write-ahead log.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use jackfield_api::v1;
+use jackfield_testkit::store::{Database, PoolSettings, Store};
+use jackfield_testkit::{Backend, Client, Process, Program, Site, canary, fixture};
+
+use crate::steps;
+
+/// How long is waited for what takes a second or two on a machine that has nothing else to do.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A frame of the log: 24 bytes and a page.
+const FRAME: usize = 24 + 4096;
+
+async fn store(file: &Path) -> Store {
+    let settings = PoolSettings { max_connections: 1, acquire_timeout: Duration::from_secs(30) };
+    Store::connect(&Database::Sqlite(file.to_owned()), settings).await.unwrap()
+}
+
+/// What the rows of a statement hold, as bytes to search for.
+async fn bytes(site: &Site, statement: &str) -> Vec<Vec<u8>> {
+    let store = store(&site.sqlite_file()).await;
+    let rows = store.raw_read(statement).await.unwrap();
+    store.close().await;
+    let byte = |hex: &[u8]| u8::from_str_radix(std::str::from_utf8(hex).unwrap(), 16).unwrap();
+    rows.iter().map(|row| row.as_bytes().chunks(2).map(byte).collect()).collect()
+}
+
+/// The sealed values that belong to a resource.
+async fn sealed(site: &Site, id: &str) -> Vec<Vec<u8>> {
+    let id = id.replace('-', "");
+    bytes(site, &format!("SELECT hex(sealed) FROM secret WHERE owner_id = x'{id}'")).await
+}
+
+/// All wrapped data keys of tenants; that of the system is not one that is destroyed.
+async fn wrapped(site: &Site) -> Vec<Vec<u8>> {
+    bytes(site, "SELECT hex(wrapped) FROM data_key WHERE tenant_id IN (SELECT id FROM tenant WHERE name_key = 'alpha')")
+        .await
+}
+
+/// How many of these values are in the files of the database.
+fn found(site: &Site, needles: &[Vec<u8>]) -> usize {
+    let read = |suffix: &str| std::fs::read(format!("{}{suffix}", site.sqlite_file().display())).unwrap_or_default();
+    let files = ["", "-wal", "-shm", "-journal"].map(read).concat();
+    needles.iter().filter(|needle| canary::contains(&files, needle)).count()
+}
+
+/// Waits until none of these values is in the files.
+async fn gone(site: &Site, needles: &[Vec<u8>], what: &str) {
+    let begin = Instant::now();
+    while found(site, needles) > 0 {
+        assert!(begin.elapsed() < PATIENCE, "{what}: {} of {} are still there", found(site, needles), needles.len());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn credential(client: &Client, token: &str) -> v1::Credential {
+    let link = steps::linked(client, "ada", token).await;
+    steps::api_key(client, &link, token).await
+}
+
+async fn delete_tenant(process: &Process) {
+    let request = v1::DeleteTenantRequest { reference: "name:alpha".to_owned(), cascade: true, ..Default::default() };
+    process.client("operator").admin().delete_tenant(request).await.unwrap();
+}
+
+/// A copy of the file and its log as they are, the log without its last frame.
+fn cut_copy(site: &Site, to: &Path) {
+    std::fs::copy(site.sqlite_file(), to).unwrap();
+    let log = std::fs::read(format!("{}-wal", site.sqlite_file().display())).unwrap_or_default();
+    std::fs::write(format!("{}-wal", to.display()), &log[..log.len().saturating_sub(FRAME)]).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_replaced_or_deleted_is_in_no_file() {
+    let site = Site::new(Backend::Sqlite, Program::Jackfield);
+    site.prepare().await;
+    let process = site.start();
+    let client = process.client("alpha");
+
+    // A token that another takes the place of.
+    let first = credential(&client, "first").await;
+    let needles = sealed(&site, &first.id).await;
+    assert!(!needles.is_empty() && found(&site, &needles) == needles.len());
+    let request = v1::UpdateCredentialRequest {
+        reference: first.id.clone(),
+        credential: Some(v1::Credential::default()),
+        material: Some(fixture::api_key_material("another")),
+        ..Default::default()
+    };
+    client.credentials().update_credential(request).await.unwrap();
+    gone(&site, &needles, "a replaced token").await;
+
+    // A secret that is cleared.
+    let mut connector = fixture::a_connector("headers");
+    connector.secret_headers = fixture::strings([("x-secret", "the header")]);
+    let connector = steps::connector(&client, connector).await;
+    let needles = sealed(&site, &connector.id).await;
+    assert!(!needles.is_empty() && found(&site, &needles) == needles.len());
+    let request = v1::UpdateConnectorRequest {
+        reference: connector.id.clone(),
+        connector: Some(v1::Connector::default()),
+        update_mask: fixture::mask(["secret_headers"]),
+        ..Default::default()
+    };
+    client.connectors().update_connector(request).await.unwrap();
+    gone(&site, &needles, "a cleared secret").await;
+
+    // A credential that is deleted.
+    let needles = sealed(&site, &first.id).await;
+    assert!(!needles.is_empty() && found(&site, &needles) == needles.len());
+    let request = v1::DeleteCredentialRequest { reference: first.id.clone(), ..Default::default() };
+    client.credentials().delete_credential(request).await.unwrap();
+    gone(&site, &needles, "a deleted credential").await;
+
+    // Data keys and sealed values that a re-seal takes the place of.
+    let second = credential(&client, "second").await;
+    let needles = [sealed(&site, &second.id).await, wrapped(&site).await].concat();
+    assert!(needles.len() >= 2 && found(&site, &needles) == needles.len());
+    let request = v1::RewrapSecretsRequest { reseal: true, ..Default::default() };
+    process.client("operator").admin().rewrap_secrets(request).await.unwrap();
+    gone(&site, &needles, "what was sealed anew").await;
+
+    // A tenant with all that it has.
+    let needles = [sealed(&site, &second.id).await, wrapped(&site).await].concat();
+    assert!(needles.len() >= 2 && found(&site, &needles) == needles.len());
+    delete_tenant(&process).await;
+    gone(&site, &needles, "a deleted tenant").await;
+    let copy = site.directory().join("copy.sqlite3");
+    cut_copy(&site, &copy);
+    process.kill();
+    let store = store(&copy).await;
+    let left = "SELECT (SELECT count(*) FROM secret), (SELECT count(*) FROM tenant WHERE name_key = 'alpha')";
+    assert_eq!(store.raw_read(left).await.unwrap(), ["0|0"], "the copy opens what was destroyed");
+    store.close().await;
+}
+
+/// A reader in the way delays it, and nobody who writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_reader_holds_goes_when_the_reader_goes() {
+    let site = Site::new(Backend::Sqlite, Program::Jackfield);
+    site.prepare().await;
+    let process = site.start();
+    let client = process.client("alpha");
+    let credential = credential(&client, "token").await;
+    let needles = [sealed(&site, &credential.id).await, wrapped(&site).await].concat();
+    let reader = store(&site.sqlite_file()).await;
+    reader.raw_read("BEGIN").await.unwrap();
+    assert_eq!(reader.raw_read("SELECT count(*) FROM secret").await.unwrap(), ["1"]);
+
+    delete_tenant(&process).await;
+    let beta = process.client("beta");
+    for number in 0..200 {
+        steps::connector(&beta, fixture::a_connector(&format!("c{number}"))).await;
+    }
+    assert!(found(&site, &needles) > 0, "the reader sees it, so it is there");
+    reader.raw_read("COMMIT").await.unwrap();
+    gone(&site, &needles, "a deleted tenant").await;
+    reader.close().await;
+    process.kill();
+}
+
+/// What a process that was killed had not got to, the next one does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_process_left_goes_at_the_next_start() {
+    let site = Site::new(Backend::Sqlite, Program::Jackfield);
+    site.prepare().await;
+    let process = site.start();
+    let client = process.client("alpha");
+    let credential = credential(&client, "token").await;
+    let needles = [sealed(&site, &credential.id).await, wrapped(&site).await].concat();
+    let reader = store(&site.sqlite_file()).await;
+    reader.raw_read("BEGIN").await.unwrap();
+    assert_eq!(reader.raw_read("SELECT count(*) FROM secret").await.unwrap(), ["1"]);
+    delete_tenant(&process).await;
+    process.kill();
+    assert!(found(&site, &needles) > 0);
+    // Whoever closes a database last empties its log: it must not be this one.
+    let process = site.start();
+    reader.raw_read("COMMIT").await.unwrap();
+    reader.close().await;
+    gone(&site, &needles, "a deleted tenant").await;
+    process.kill();
+}
