@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jackfield_api::v1;
-use jackfield_testkit::fixture::{a_credential, api_key_material};
+use jackfield_testkit::fixture::{a_credential, api_key_material, strings};
 use jackfield_testkit::store::{Database, PoolSettings, Store};
-use jackfield_testkit::{Backend, Client, Process, Program, Site};
+use jackfield_testkit::{Backend, Client, Process, Program, Rng, Site};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinSet;
 
 use crate::steps;
@@ -133,8 +134,14 @@ async fn sqlite_is_backed_up_while_it_is_written_and_restored() {
     assert!(after.len() > before.len(), "callers go on writing meanwhile");
     writing.grow_by(1).await;
 
-    // One whole file for the owner only, and nothing else.
-    assert_eq!(backup.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+    // One whole file for the owner only, its digest, and nothing else.
+    let digest = backup.with_file_name("backup.sqlite3.sha256");
+    for file in [&backup, &digest] {
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+    }
+    let sum =
+        Command::new("sha256sum").args(["--check", "--strict"]).arg(&digest).current_dir(site.directory()).output();
+    assert_eq!(succeeds(&sum.unwrap()), "backup.sqlite3: OK\n");
     let left: Vec<_> = std::fs::read_dir(site.directory()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().contains(".tmp")), "{left:?}");
     let bytes = std::fs::read(&backup).unwrap();
@@ -151,6 +158,7 @@ async fn sqlite_is_backed_up_while_it_is_written_and_restored() {
 
     // The restoration.
     let said = succeeds(&site.run(&["check-backup", text(&backup)]));
+    assert!(said.ends_with("It is bit for bit what was backed up.\n"), "{said}");
     let secrets = said.split(" secrets open").next().unwrap().rsplit(' ').next().unwrap().parse::<usize>().unwrap();
     assert!((before.len()..=after.len() + WRITERS).contains(&secrets), "{said}");
     std::fs::copy(&backup, site.sqlite_file()).unwrap();
@@ -223,6 +231,182 @@ async fn a_backup_that_is_damaged_is_noticed() {
     let empty = site.directory().join("empty");
     std::fs::write(&empty, "").unwrap();
     fails(&check(&empty), "it holds no data of Jackfield");
+}
+
+/// SQLite has no checksums: a bit that changes in a page looks like any other value.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_bit_that_changes_is_noticed() {
+    const FLIPS: usize = 600;
+    let site = Arc::new(Site::new(Backend::Sqlite, Program::Jackfield));
+    site.prepare().await;
+    let process = site.start();
+    Writing::start(&process).await.end().await;
+    process.stop();
+    let backup = site.directory().join("backup.sqlite3");
+    succeeds(&site.run(&["backup", "--to", text(&backup)]));
+    let (bytes, digest) =
+        (std::fs::read(&backup).unwrap(), std::fs::read(site.directory().join("backup.sqlite3.sha256")).unwrap());
+    let mut rng = Rng::new(0x6a61_636b);
+    let bits: Vec<u64> = (0..FLIPS).map(|_| rng.below(8 * bytes.len() as u64)).collect();
+    let mut work = JoinSet::new();
+    for (half, bits) in bits.chunks(FLIPS / 2).map(<[u64]>::to_vec).enumerate() {
+        let (site, mut bytes, digest) = (Arc::clone(&site), bytes.clone(), digest.clone());
+        work.spawn_blocking(move || {
+            let path = site.directory().join(format!("flipped-{half}"));
+            std::fs::write(site.directory().join(format!("flipped-{half}.sha256")), digest).unwrap();
+            for bit in bits {
+                let (byte, mask) = (usize::try_from(bit / 8).unwrap(), 1 << (bit % 8));
+                bytes[byte] ^= mask;
+                std::fs::write(&path, &bytes).unwrap();
+                fails(&site.run(&["check-backup", text(&path)]), "it has changed since it was made");
+                bytes[byte] ^= mask;
+            }
+            std::fs::write(&path, &bytes).unwrap();
+            succeeds(&site.run(&["check-backup", text(&path)]));
+        });
+    }
+    while let Some(done) = work.join_next().await {
+        done.unwrap();
+    }
+}
+
+/// Without its digest a file is looked at row by row: each agrees with its document, and what belongs together does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_disagrees_with_its_document_is_noticed() {
+    let site = Site::new(Backend::Sqlite, Program::Jackfield);
+    site.prepare().await;
+    let process = site.start();
+    let client = process.client("alpha");
+    let mut connector = jackfield_testkit::fixture::a_connector("Ärger");
+    connector.description = "for the board".to_owned();
+    connector.headers = strings([("x-one", "two")]);
+    connector.labels = strings([("team", "a")]);
+    let request_id = uuid::Uuid::now_v7().to_string();
+    let request = v1::CreateConnectorRequest { connector: Some(connector), request_id, ..Default::default() };
+    let connector = client.connectors().create_connector(request).await.unwrap().into_inner().connector.unwrap();
+    let link = steps::link(&client, "ada", &connector.id).await;
+    steps::api_key(&client, &link, "token").await;
+    process.stop();
+    let backup = site.directory().join("backup.sqlite3");
+    succeeds(&site.run(&["backup", "--to", text(&backup)]));
+    let check = |path: &Path| site.run(&["check-backup", text(path)]);
+    let (id, doc) = (connector.id.as_str(), "UPDATE connector SET doc = replace(doc, ");
+    for (statement, reason) in [
+        (format!("{doc}'two', 'tvo')"), "its column search_text and its document disagree"),
+        (format!("{doc}'board', 'bnard')"), "its column description and its document disagree"),
+        (format!("{doc}'\"version\":1', '\"version\":3')"), "its column version and its document disagree"),
+        ("UPDATE connector SET doc = '{'".to_owned(), "its document cannot be read"),
+        (
+            "UPDATE connector SET doc = replace(doc, '\"headers\"', '\"heeders\"')".to_owned(),
+            "its column doc and its document disagree",
+        ),
+        ("UPDATE connector SET name_key = 'erger'".to_owned(), "its column name_key and its document disagree"),
+        ("UPDATE connector SET enabled = 0".to_owned(), "its column enabled and its document disagree"),
+        (
+            "UPDATE connector SET update_time = update_time + 1".to_owned(),
+            "its column update_time and its document disagree",
+        ),
+        ("UPDATE connector SET folded = '{}'".to_owned(), "its column folded and its document disagree"),
+        ("UPDATE label SET label_value = 'b'".to_owned(), "its labels and its document disagree"),
+        ("DELETE FROM label".to_owned(), "its labels and its document disagree"),
+    ] {
+        let output = check(&altered(&backup, "altered", &statement).await);
+        fails(&output, &format!("connector {id} of tenant "));
+        fails(&output, reason);
+    }
+    for (statement, reason) in [
+        (
+            "INSERT INTO label SELECT tenant_id, owner, randomblob(16), label_key, label_value FROM label",
+            "1 labels are of nothing",
+        ),
+        ("UPDATE idempotency SET answer = substr(answer, 2)", "is no JSON"),
+        ("UPDATE connector SET doc = CAST(x'7bff7d' AS TEXT)", "of connector cannot be read"),
+        (
+            "UPDATE data_key SET id = randomblob(16) WHERE id NOT IN (SELECT data_key_id FROM secret)",
+            "does not open the data key",
+        ),
+    ] {
+        fails(&check(&altered(&backup, "altered", statement).await), reason);
+    }
+    // Nothing else is wrong with the copies, and what cannot be told is said.
+    let said = succeeds(&check(&altered(&backup, "altered", "UPDATE audit_event SET purpose = ''").await));
+    assert!(said.contains("There is no ") && said.contains("altered.sha256"), "{said}");
+    let digest = site.directory().join("altered.sha256");
+    for text in ["", "no digest\n"] {
+        std::fs::write(&digest, text).unwrap();
+        fails(
+            &check(&site.directory().join("altered")),
+            "holds no digest: 64 hexadecimal digits, two blanks and a name",
+        );
+    }
+}
+
+/// A backup in the middle of its work, held there.
+fn held(site: &Site, to: &str) -> std::process::Child {
+    for _ in 0..50 {
+        let mut command = site.command(&["backup", "--to", to]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let mut child = child;
+        let before = temporaries(site).len();
+        while temporaries(site).len() == before && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if kill_process(pid, Signal::STOP).is_ok()
+            && temporaries(site).len() > before
+            && child.try_wait().unwrap().is_none()
+        {
+            return child;
+        }
+        // It was faster.
+        let _ = kill_process(pid, Signal::CONT);
+        child.wait().unwrap();
+        for name in [to.to_owned(), format!("{to}.sha256")] {
+            let _ = std::fs::remove_file(site.directory().join(name));
+        }
+    }
+    panic!("a backup is over before it is seen");
+}
+
+fn temporaries(site: &Site) -> Vec<String> {
+    let names = std::fs::read_dir(site.directory()).unwrap().map(|entry| entry.unwrap().file_name());
+    names.map(|name| name.to_string_lossy().into_owned()).filter(|name| name.starts_with(".backup-")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_that_is_ended_leaves_nothing_behind() {
+    let site = Site::new(Backend::Sqlite, Program::Jackfield);
+    site.prepare().await;
+    let process = site.start();
+    Writing::start(&process).await.end().await;
+    process.stop();
+
+    // A signal that it hears of.
+    for end in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let mut child = held(&site, "ended");
+        kill_process(Pid::from_child(&child), end).unwrap();
+        kill_process(Pid::from_child(&child), Signal::CONT).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(1), "{end:?}");
+        assert_eq!(temporaries(&site), [] as [&str; 0], "{end:?}");
+        assert!(!site.directory().join("ended").exists());
+    }
+
+    // One that it does not hear of; and one that is at work meanwhile and keeps what it has.
+    let mut killed = held(&site, "killed");
+    let mut at_work = held(&site, "at-work");
+    kill_process(Pid::from_child(&killed), Signal::KILL).unwrap();
+    killed.wait().unwrap();
+    assert!(temporaries(&site).len() >= 2);
+    succeeds(&site.run(&["backup", "--to", "next"]));
+    assert!(!temporaries(&site).is_empty(), "of the one at work");
+    kill_process(Pid::from_child(&at_work), Signal::CONT).unwrap();
+    assert!(at_work.wait().unwrap().success());
+    assert_eq!(temporaries(&site), [] as [&str; 0]);
+    for file in ["next", "at-work"] {
+        succeeds(&site.run(&["check-backup", file]));
+    }
+    assert!(!site.directory().join("killed").exists());
 }
 
 mod postgres {

@@ -9,7 +9,7 @@ use jackfield_api::v1;
 use jackfield_domain::{Clock as _, SystemClock, Timestamp};
 use jackfield_testkit::fixture::a_connector;
 use jackfield_testkit::store::{Database, PoolSettings, Store};
-use jackfield_testkit::{Backend, Program, Site};
+use jackfield_testkit::{Backend, Canary, Program, Site};
 
 /// The most that a refusal may take.
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -194,6 +194,13 @@ async fn a_second_process_on_the_same_file() {
         lock.display()
     );
     let first = site.start();
+    // It empties its log soon after the last write: what changes from then on is the doing of others.
+    let log = site.data_dir().join("jackfield.sqlite3-wal");
+    let begin = Instant::now();
+    while log.metadata().unwrap().len() > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "its log is not emptied");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     refuses(&site, &["serve"], &in_use);
     refuses(&site, &["migrate"], &in_use);
     assert!(site.run(&["keys", "list"]).status.success(), "what does not touch the file is not refused");
@@ -262,9 +269,227 @@ async fn a_configuration_that_does_not_fit() {
     refuses(&site, &["serve", "--set", "listen.plaintext=true", "--listen", "0.0.0.0:0"], public);
 }
 
+/// A database URL that would not be honoured as it stands, by the commands that read the configuration. No value is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_url_that_would_not_be_honoured() {
+    let site = served(Before::Stopped).await;
+    let secret = Canary::new("database.url").secret;
+    let list = "dbname, host, hostaddr, options, password, port, sslcert, sslkey, sslmode, sslrootcert, user";
+    let encode = "in user name, password and values, write a blank % ? # / @ & as %20 %25 %3F %23 %2F %40 %26";
+    for (url, reason) in [
+        (format!("postgres://me:12?{secret}@db/j"), format!("holds a second @ where none can stand: {encode}")),
+        (format!("postgres://me:12#{secret}@db/j"), format!("holds a # where none can stand: {encode}")),
+        (format!("postgres://me:a@{secret}@db/j"), format!("holds a second @ where none can stand: {encode}")),
+        (
+            format!("postgres://db/j?sslpassword={secret}"),
+            "the parameter sslpassword has no effect here: keys of clients are read unencrypted".to_owned(),
+        ),
+        (
+            format!("postgres://db/j?target_session_attrs={secret}"),
+            "the parameter target_session_attrs has no effect here: the address has to lead to the primary, and sessions that \
+             cannot write are not used"
+                .to_owned(),
+        ),
+        (format!("postgres://db/j?sslmod={secret}"), format!("the parameter sslmod is unknown; there are {list}")),
+        (
+            format!("postgres://db/j?sslmode={secret}"),
+            "sslmode is none of disable, allow, prefer, require, verify-ca, verify-full".to_owned(),
+        ),
+        (format!("postgres://db/j?password={secret}&password=b"), "password stands there twice".to_owned()),
+        (format!("postgres://a,{secret}/j"), "it names several hosts: give the one address that leads to the primary".to_owned()),
+        (format!("sqlite:{secret}?mode=ro"), "there are no parameters behind sqlite:<path>".to_owned()),
+        ("sqlite::memory:".to_owned(), "must be \"\", sqlite:<path> or postgres://…".to_owned()),
+        (format!("sqlite:file:{secret}"), "must be \"\", sqlite:<path> or postgres://…".to_owned()),
+    ] {
+        let whole = format!("the configuration does not fit together:\n  - database.url: {reason}");
+        for command in ["serve", "check-config", "migrate"] {
+            // Exactly this is said, so the secret is not.
+            refuses_with(&site, &[command], &[("JACKFIELD__DATABASE__URL", &url)], &whole);
+        }
+    }
+    for (name, value, reason) in [
+        ("PGSSLMODE", "verify-ful", "is none of disable, allow, prefer, require, verify-ca, verify-full"),
+        ("PGPORT", "five", "is not a number from 1 to 65535"),
+        ("PGHOST", "a,b", "names several hosts: give the one address that leads to the primary"),
+        ("PGSSLCRL", "list.pem", "has no effect here: say it in database.url, or not at all"),
+        ("PGTARGETSESSIONATTRS", "any", "has no effect here: say it in database.url, or not at all"),
+    ] {
+        let reason = format!("environment variable {name}: {reason}");
+        refuses_with(&site, &["serve"], &[("JACKFIELD__DATABASE__URL", "postgres:///j"), (name, value)], &reason);
+    }
+}
+
+/// What others can change is refused, and a database with a second name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_others_can_change() {
+    let site = served(Before::Stopped).await;
+    let mode = |path: &Path, mode: u32| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    let database = site.sqlite_file();
+    for wrong in [0o666, 0o602] {
+        mode(&database, wrong);
+        let reason = format!(
+            "the database {} has mode {wrong:04o}, so that others can change it; set it to 0600",
+            database.display()
+        );
+        refuses(&site, &["serve"], &reason);
+        refuses(&site, &["check-config"], &reason);
+    }
+    mode(&database, 0o600);
+
+    for (wrong, reason) in [(0o777, "the keyring"), (0o703, "the keyring")] {
+        mode(site.data_dir(), wrong);
+        let directory = site.data_dir().display();
+        let reason = format!(
+            "the directory {directory} has mode {wrong:04o}, so that others can replace {reason} in it; set it to 0700"
+        );
+        refuses(&site, &["serve"], &reason);
+    }
+    mode(site.data_dir(), 0o700);
+
+    let key = site.pki().path("server-key.pem");
+    for wrong in [0o660, 0o606] {
+        mode(&key, wrong);
+        let reason = format!(
+            "the private key {} has mode {wrong:04o}, so that others can change it; set it to 0600",
+            key.display()
+        );
+        refuses(&site, &["serve"], &reason);
+    }
+    mode(&key, 0o600);
+
+    let second = site.data_dir().join("second.sqlite3");
+    std::fs::hard_link(&database, &second).unwrap();
+    for url in [String::new(), format!("sqlite:{}", second.display())] {
+        let named = if url.is_empty() { &database } else { &second };
+        let reason = format!(
+            "the database {} has 2 names (hard links): another server may have it under another name, and its log lies beside \
+             one of them only; stop whoever has it, and remove the other names",
+            named.display()
+        );
+        for command in ["serve", "migrate"] {
+            refuses_with(&site, &[command], &[("JACKFIELD__DATABASE__URL", &url)], &reason);
+        }
+    }
+    std::fs::remove_file(second).unwrap();
+    site.start().stop();
+}
+
+/// Only root can give files away; as root it is refused to rely on a user who has nothing else here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_of_another_user() {
+    const OTHER: u32 = 54_321;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let site = served(Before::Stopped).await;
+    let own = |path: &Path, user: u32| std::os::unix::fs::chown(path, Some(user), None).unwrap();
+    let who = format!("belongs to another user (uid {OTHER}), who can change it; give it to the user of the server");
+    own(&keyring(&site), OTHER);
+    refuses(&site, &["serve"], &format!("keyring file {} {who}", keyring(&site).display()));
+    own(&keyring(&site), 0);
+    let key = site.pki().path("server-key.pem");
+    own(&key, OTHER);
+    refuses(&site, &["serve"], &format!("the private key {} {who}", key.display()));
+    own(&key, 0);
+    // Root acts for a user in what is this user's.
+    own(site.data_dir(), OTHER);
+    own(&keyring(&site), OTHER);
+    own(&site.sqlite_file(), OTHER);
+    assert!(!site.start().stop().contains("belongs to another user"));
+}
+
+/// What others can only read is served, with a word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_others_can_read_are_told() {
+    let site = served(Before::Stopped).await;
+    let key = site.pki().path("server-key.pem");
+    for path in [&site.sqlite_file(), &key] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o644)).unwrap();
+    }
+    let lines = [
+        format!("the database {} has mode 0644: everybody can read it", site.sqlite_file().display()),
+        format!("the private key {} has mode 0644: everybody can read it", key.display()),
+    ];
+    let log = site.start().stop();
+    let output = site.run(&["check-config"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    for line in lines {
+        assert!(log.contains(&format!("\"level\":\"WARN\",\"message\":\"{line}\"")), "{log}");
+        assert!(output.status.success() && said.contains(&format!("jackfield: {line}\n")), "{said}");
+    }
+}
+
+/// Whatever the process is told to leave to others, its files are for their owner only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_it_makes_are_its_owners_only() {
+    let mut site = Site::new(Backend::Sqlite, Program::Jackfield);
+    let tls = &mut site.config_mut().tls;
+    for path in [&mut tls.certificate, &mut tls.private_key, &mut tls.client_ca, &mut tls.client_crl] {
+        path.clear();
+    }
+    let program = Program::Jackfield.path();
+    let command = site.command(&["serve"]);
+    let arguments: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", "umask 0; exec \"$@\"", "sh"])
+        .arg(program)
+        .args(arguments)
+        .env_clear()
+        .current_dir(site.directory())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("\"message\":\"listening\"") {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut log, &mut line).unwrap() > 0, "it does not listen");
+    }
+    let mut modes = Vec::new();
+    let mut directories = vec![site.data_dir().to_owned()];
+    while let Some(directory) = directories.pop() {
+        modes.push((directory.clone(), directory.metadata().unwrap().mode() & 0o7777, 0o700));
+        for entry in std::fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            // Certificates are public.
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let is_public = name.ends_with(".pem") && !name.ends_with("-key.pem");
+            modes.push((path.clone(), path.metadata().unwrap().mode() & 0o7777, if is_public { 0o644 } else { 0o600 }));
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(modes.len() > 10, "{modes:?}");
+    let wrong: Vec<_> = modes.iter().filter(|(_, mode, expected)| mode != expected).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
 /// What is in PostgreSQL is refused in the same way.
 mod postgres {
     use super::*;
+
+    /// The driver shows lines of the password file that it cannot read, and all that they hold.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_password_file_that_cannot_be_read_is_not_told() {
+        let site = Site::new(Backend::Postgres, Program::Jackfield);
+        let canary = Canary::new("pgpass");
+        let file = site.directory().join("pgpass");
+        std::fs::write(&file, format!("*:*:{}\n", canary.secret)).unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+        let process = site.start_by(|command| {
+            command.env("PGPASSFILE", &file).args(["--set", "telemetry.log_filter=trace"]);
+        });
+        let log = process.kill();
+        canary.assert_not_in("the log", log.as_bytes());
+        let line = "a line of the password file (PGPASSFILE or ~/.pgpass) is not host:port:database:user:password and is \
+                    passed over";
+        assert!(log.contains(line), "{log}");
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_wrong_keyring_and_a_newer_schema() {

@@ -14,6 +14,7 @@ mod log_format;
 pub mod methods;
 pub mod metrics;
 pub mod open;
+pub mod permissions;
 pub mod pki;
 pub mod place;
 mod reflection;

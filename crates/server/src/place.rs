@@ -21,6 +21,12 @@ pub enum PlaceError {
         database.display()
     )]
     Network { database: PathBuf, kind: String },
+    #[error(
+        "the database {} has {links} names (hard links): another server may have it under another name, and its log lies beside \
+         one of them only; stop whoever has it, and remove the other names",
+        database.display()
+    )]
+    Linked { database: PathBuf, links: u64 },
     #[error("the file system of {} cannot be told: {source}", database.display())]
     Unknown { database: PathBuf, source: io::Error },
 }
@@ -111,6 +117,19 @@ pub fn refuse_network(database: &Path) -> Result<(), PlaceError> {
     match network_kind(magic, &kind) {
         Some(kind) => Err(PlaceError::Network { database: database.to_owned(), kind }),
         None => Ok(()),
+    }
+}
+
+/// Refuses a database file that has a second name: lock and log lie beside the name by which it was opened.
+///
+/// # Errors
+/// [`PlaceError::Linked`].
+pub fn refuse_second_name(database: &Path) -> Result<(), PlaceError> {
+    match std::fs::metadata(database) {
+        Ok(metadata) if metadata.is_file() && metadata.nlink() > 1 => {
+            Err(PlaceError::Linked { database: database.to_owned(), links: metadata.nlink() })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Verified {
     pub schema: String,
     pub data_keys: u64,
     pub secrets: u64,
+    /// Rows of resources, each of which agrees with its document.
+    pub rows: u64,
 }
 
 /// Why a database file is no backup.
@@ -62,8 +64,8 @@ impl Services {
         Store::copy_to(path, to).await
     }
 
-    /// Checks an SQLite file that nobody serves: that it is sound, that its schema is known, and that every data key and
-    /// every secret in it opens with this keyring. Changes nothing.
+    /// Checks an SQLite file that nobody serves: that it is sound, that its schema is known, that every row agrees with its
+    /// document, and that every data key and every secret in it opens with this keyring. Changes nothing.
     ///
     /// # Errors
     /// The first of these that is not so.
@@ -81,6 +83,10 @@ async fn verify(store: &Store, vault: &Vault) -> Result<Verified, VerifyError> {
         return Err(VerifyError::Damaged(faults));
     }
     let schema = store.schema_known().await?.ok_or(VerifyError::Empty)?;
+    let (rows, faults) = store.row_faults().await.map_err(VerifyError::Read)?;
+    if !faults.is_empty() {
+        return Err(VerifyError::Damaged(faults));
+    }
     let in_use = store.read().kek_ids_in_use().await.map_err(VerifyError::Read)?;
     vault.require_keys(in_use.iter().map(String::as_str))?;
     let keys = open_data_keys(store, vault).await?;
@@ -95,7 +101,7 @@ async fn verify(store: &Store, vault: &Vault) -> Result<Verified, VerifyError> {
     if all != secrets {
         return Err(VerifyError::Damaged(vec![format!("{} secrets are of no tenant with a data key", all - secrets)]));
     }
-    Ok(Verified { schema, data_keys: keys.len() as u64, secrets })
+    Ok(Verified { schema, data_keys: keys.len() as u64, secrets, rows })
 }
 
 async fn open_data_keys(store: &Store, vault: &Vault) -> Result<HashMap<(TenantId, Uuid), DataKey>, VerifyError> {
@@ -129,7 +135,8 @@ async fn open_secrets(
         let mut rows = store.read().secrets_after(tenant, last.as_ref(), BATCH).await.map_err(VerifyError::Read)?;
         for row in &rows {
             let place = Place { tenant, resource: row.owner, id: row.owner_id, column: &row.name };
-            let key = DataKey::id_of(&row.sealed).and_then(|id| keys.get(&(tenant, id)));
+            let key =
+                DataKey::id_of(&row.sealed).filter(|id| *id == row.data_key).and_then(|id| keys.get(&(tenant, id)));
             let opened = key.is_some_and(|key| key.open(&place, &row.sealed).is_ok());
             if !opened {
                 let (name, owner, id) = (row.name.clone(), row.owner.as_str(), row.owner_id);

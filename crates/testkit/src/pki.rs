@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -174,7 +175,10 @@ impl Pki {
     /// Replaces a file as a whole, as tools that renew certificates do.
     fn write(&self, file: &str, text: &str) {
         let partial = self.path(&format!(".{file}.new"));
+        // A key is for its owner; the server says so otherwise.
+        let mode = if file.ends_with("-key.pem") { 0o600 } else { 0o644 };
         fs::write(&partial, text)
+            .and_then(|()| fs::set_permissions(&partial, PermissionsExt::from_mode(mode)))
             .and_then(|()| fs::rename(&partial, self.path(file)))
             .expect("cannot write a PEM file");
     }

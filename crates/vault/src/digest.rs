@@ -1,5 +1,7 @@
 //! Digests of public things. Crypto is called in this crate only, so that there is one place to look at.
 
+use std::io::{self, Read};
+
 use aws_lc_rs::digest;
 
 /// SHA-256, for fingerprints of certificates and the like. For anything secret use a keyed
@@ -10,8 +12,34 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     sum
 }
 
+/// SHA-256 of all that a reader has.
+///
+/// # Errors
+/// It cannot be read.
+pub fn sha256_of(mut reader: impl Read) -> io::Result<[u8; 32]> {
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut piece = vec![0; 64 * 1024];
+    loop {
+        match reader.read(&mut piece) {
+            Ok(0) => break,
+            Ok(read) => context.update(&piece[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut sum = [0; 32];
+    sum.copy_from_slice(context.finish().as_ref());
+    Ok(sum)
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn sha256_of_a_reader_is_that_of_its_bytes() {
+        let bytes: Vec<u8> = (0..200_000_u32).map(|number| number as u8).collect();
+        assert_eq!(super::sha256_of(&bytes[..]).unwrap(), super::sha256(&bytes));
+    }
+
     #[test]
     fn sha256_of_the_standard_example() {
         // FIPS 180-2, appendix B.1.

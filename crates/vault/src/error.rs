@@ -88,6 +88,14 @@ pub enum KeyringError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Somebody else can change the file.
+    #[error("keyring file {} belongs to another user (uid {owner}), who can change it; give it to the user of the server", path.display())]
+    FileOwner {
+        /// Its path.
+        path: PathBuf,
+        /// The number of its owner.
+        owner: u32,
+    },
     /// The file is longer than a keyring can be.
     #[error("keyring file {} is longer than {limit} bytes", path.display())]
     FileTooLong {

@@ -26,7 +26,7 @@ mod keyring;
 pub mod provider;
 mod vault;
 
-pub use digest::sha256;
+pub use digest::{sha256, sha256_of};
 pub use envelope::{DataKey, Place};
 pub use error::KeyringError;
 pub use jackfield_domain::kek::{KekError, KeyEncryption, WrappedKey as WrappedDataKey};

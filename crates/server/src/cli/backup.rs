@@ -1,21 +1,23 @@
 //! `jackfield backup` and `jackfield check-backup`.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use jackfield_service::{Database, Services, Vault, Verified};
+use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
+use super::digest::{self, Digest};
 use super::{CommandError, say};
 use crate::config::Config;
 use crate::open;
 
 #[derive(Debug, Args)]
 pub(super) struct Backup {
-    /// The file to make. It must not be there yet.
+    /// The file to make. It must not be there yet. Its digest goes beside it, as <FILE>.sha256.
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
 }
@@ -26,52 +28,96 @@ pub(super) struct CheckBackup {
     file: PathBuf,
 }
 
-/// A file that goes with this value, unless it was put in its place.
-struct Temporary(PathBuf);
+/// A file that goes with this value, unless it was put in its place. It is locked, so that another process can tell it from one
+/// that was left behind.
+struct Temporary {
+    path: PathBuf,
+    file: File,
+}
 
-/// Copies the SQLite database, checks the copy, and gives it its name when it is whole, sound and durable.
+/// What the names of temporary files begin and end with; a UUID stands between.
+const PREFIX: &str = ".backup-";
+const SUFFIX: &str = ".tmp";
+
+/// What SQLite may put beside a file.
+const BESIDE: [&str; 3] = ["-journal", "-wal", "-shm"];
+
+/// Copies the SQLite database, checks the copy, and gives it its name when it is whole, sound and durable. A signal that ends
+/// the process leaves nothing behind.
 pub(super) async fn backup(config: &Config, command: &Backup) -> Result<(), CommandError> {
+    let (mut stop, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::select! {
+        done = make(config, &command.to) => done,
+        _ = stop.recv() => Err("stopped by a signal; there is no backup".into()),
+        _ = interrupt.recv() => Err("stopped by a signal; there is no backup".into()),
+        _ = hang_up.recv() => Err("stopped by a signal; there is no backup".into()),
+    }
+}
+
+async fn make(config: &Config, to: &Path) -> Result<(), CommandError> {
     let Database::Sqlite(database) = open::database(config)? else {
         return Err("the database is PostgreSQL, which is backed up by its own tools, such as pg_dump".into());
     };
     if !database.exists() {
         return Err(format!("there is no database {}", database.display()).into());
     }
-    let to = &command.to;
     if to.symlink_metadata().is_ok() {
-        return Err(format!("{} is there already: a backup does not replace a file", to.display()).into());
+        return Err(there_already(to));
     }
     let vault = Vault::new(open::load_keyring(config)?);
-    let temporary = Temporary::create(to)?;
-    Services::copy(&database, &temporary.0).await?;
+    Temporary::tidy(parent(to));
+    let copy = Temporary::create(to)?;
+    Services::copy(&database, &copy.path).await?;
     let failed = |source: io::Error| format!("cannot make {} durable: {source}", to.display());
-    let file = File::open(&temporary.0).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
-    let verified = Services::verify(&temporary.0, &vault).await.map_err(|error| unusable(to, &error))?;
-    // A link is refused where a file is, which a renaming is not.
-    fs::hard_link(&temporary.0, to).map_err(failed)?;
-    drop(temporary);
+    copy.file.sync_all().map_err(failed)?;
+    let verified = Services::verify(&copy.path, &vault).await.map_err(|error| unusable(to, &error.to_string()))?;
+    let digest = Digest::of(&copy.path).map_err(failed)?;
+    let size = copy.file.metadata().map_err(failed)?.len();
+    let line = Temporary::create(to)?;
+    (&line.file).write_all(digest.line(to).as_bytes()).and_then(|()| line.file.sync_all()).map_err(failed)?;
+    copy.rename(to).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => there_already(to),
+        _ => failed(error).into(),
+    })?;
+    // One that is there is of a backup that is not.
+    fs::rename(&line.path, digest::beside(to)).map_err(failed)?;
     File::open(parent(to)).and_then(|directory| directory.sync_all()).map_err(failed)?;
-    let size = file.metadata().map_err(failed)?.len();
     say(format_args!("Backed up {} to {} ({size} bytes).", database.display(), to.display()))?;
     tell(&verified)?;
+    say(format_args!("Its digest is in {}: keep the two together.", digest::beside(to).display()))?;
     say("The keyring is not in it: keep a copy of it, apart from the backup.")
 }
 
 /// Checks a file that `backup` made.
 pub(super) async fn check(config: &Config, command: &CheckBackup) -> Result<(), CommandError> {
+    let file = &command.file;
     let vault = Vault::new(open::load_keyring(config)?);
-    let verified = Services::verify(&command.file, &vault).await.map_err(|error| unusable(&command.file, &error))?;
-    tell(&verified)
-}
-
-fn tell(Verified { schema, data_keys, secrets }: &Verified) -> Result<(), CommandError> {
+    let has_digest = digest::check(file).map_err(|error| unusable(file, &error.to_string()))?;
+    let verified = Services::verify(file, &vault).await.map_err(|error| unusable(file, &error.to_string()))?;
+    tell(&verified)?;
+    if has_digest {
+        return say("It is bit for bit what was backed up.");
+    }
+    let beside = digest::beside(file);
     say(format_args!(
-        "It is sound. Schema: {schema}. With this keyring {data_keys} data keys and {secrets} secrets open."
+        "There is no {}: whether a bit of it has changed that nothing else tells is not known.",
+        beside.display()
     ))
 }
 
-fn unusable(file: &Path, error: &dyn std::error::Error) -> String {
+fn tell(Verified { schema, data_keys, secrets, rows }: &Verified) -> Result<(), CommandError> {
+    say(format_args!(
+        "It is sound. Schema: {schema}. {rows} rows agree with their documents. With this keyring {data_keys} data keys and \
+         {secrets} secrets open."
+    ))
+}
+
+fn there_already(to: &Path) -> CommandError {
+    format!("{} is there already: a backup does not replace a file", to.display()).into()
+}
+
+fn unusable(file: &Path, error: &str) -> String {
     format!("{} is no backup to rely on: {error}", file.display())
 }
 
@@ -84,19 +130,55 @@ fn parent(path: &Path) -> &Path {
 impl Temporary {
     /// An empty file for the owner only, beside the one that it becomes.
     fn create(to: &Path) -> Result<Self, CommandError> {
-        let path = parent(to).join(format!(".backup-{}.tmp", Uuid::now_v7().simple()));
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        made.map_err(|source| format!("cannot write to {}: {source}", parent(to).display()))?;
-        Ok(Self(path))
+        let path = parent(to).join(format!("{PREFIX}{}{SUFFIX}", Uuid::now_v7().simple()));
+        let made = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let file = made.map_err(|source| format!("cannot write to {}: {source}", parent(to).display()))?;
+        // Where there are no locks nothing is taken for left behind either.
+        let _ = file.try_lock();
+        Ok(Self { path, file })
+    }
+
+    /// Removes what processes left behind that were killed: nobody has it locked any more. What cannot be removed stays.
+    fn tidy(directory: &Path) {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let middle = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX));
+            if middle.is_none_or(|middle| Uuid::try_parse(middle).is_err()) {
+                continue;
+            }
+            let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+            let opened = OpenOptions::new().read(true).write(true).custom_flags(no_follow).open(entry.path());
+            if opened.is_ok_and(|file| file.try_lock().is_ok()) {
+                remove(&entry.path());
+            }
+        }
+    }
+
+    /// Gives the file its name, unless there is something of that name.
+    fn rename(&self, to: &Path) -> io::Result<()> {
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        let (from, here) = (&self.path, rustix::fs::CWD);
+        match rustix::fs::renameat_with(here, from, here, to, flags) {
+            Ok(()) => Ok(()),
+            // A file system that cannot do it; a link is refused as well where a file is.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => fs::hard_link(from, to),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
 impl Drop for Temporary {
+    /// After a rename there is nothing left to remove.
     fn drop(&mut self) {
-        for suffix in ["", "-journal", "-wal", "-shm"] {
-            let mut path = self.0.clone().into_os_string();
-            path.push(suffix);
-            let _ = fs::remove_file(path);
-        }
+        remove(&self.path);
+    }
+}
+
+fn remove(path: &Path) {
+    let _ = fs::remove_file(path);
+    for suffix in BESIDE {
+        let mut path = path.to_owned().into_os_string();
+        path.push(suffix);
+        let _ = fs::remove_file(path);
     }
 }

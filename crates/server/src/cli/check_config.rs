@@ -1,11 +1,13 @@
 //! `jackfield check-config`.
 
-use clap::Args;
+use std::io::Write as _;
 
+use clap::Args;
 use jackfield_domain::{Clock as _, SystemClock};
 
 use super::{CommandError, runtime, say};
 use crate::config::{Config, DEFAULTS};
+use crate::permissions;
 use crate::tls::TlsReloader;
 
 #[derive(Debug, Args)]
@@ -26,6 +28,9 @@ pub(super) fn run(config: &Config, command: &CheckConfig) -> Result<(), CommandE
     let made = config.development() && config.tls.certificate.as_os_str().is_empty() && !files.certificate.exists();
     if config.listen_address().is_some() && !config.listen.plaintext && !made {
         runtime()?.block_on(TlsReloader::load(files, &config.tls, SystemClock.now()))?;
+    }
+    for warning in permissions::check(config)? {
+        writeln!(std::io::stderr(), "jackfield: {warning}")?;
     }
     let ca = &config.telemetry.otlp_ca;
     if !ca.as_os_str().is_empty() {

@@ -4,6 +4,7 @@ mod backup;
 mod check_config;
 mod client;
 mod client_cert;
+mod digest;
 mod health;
 mod keys;
 mod serve;

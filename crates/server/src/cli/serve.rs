@@ -12,7 +12,7 @@ use crate::backend::Backend;
 use crate::config::{Config, VaultProvider};
 use crate::telemetry::Tracing;
 use crate::tls::{TlsError, TlsReloader};
-use crate::{Server, hardening, open, pki};
+use crate::{Server, hardening, open, permissions, pki};
 
 /// After the grace: closing the database, flushing, and being late.
 const WATCHDOG_MARGIN: Duration = Duration::from_secs(12);
@@ -22,6 +22,9 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     hardening::quiet_panics();
     // Until the database is ours nothing is written: whoever is refused leaves everything as it was.
     check_certificates(&config).await?;
+    for warning in permissions::check(&config)? {
+        tracing::warn!("{warning}");
+    }
     let _claim = open::claim(&config).await?;
     let development_pki = ensure_pki(&config)?;
     let stop_time = config.drain.delay + config.drain.grace + WATCHDOG_MARGIN;

@@ -16,6 +16,9 @@ use crate::keyring::Keyring;
 /// Longest keyring file in bytes; some 300 keys.
 const MAX_LEN: u64 = 64 * 1024;
 const MODE: u32 = 0o600;
+/// What the names of temporary files begin and end with; 16 digits stand between.
+const PREFIX: &str = ".keyring-";
+const SUFFIX: &str = ".tmp";
 
 /// A file with a fresh name beside the keyring, removed when dropped.
 struct Temporary<'a> {
@@ -26,18 +29,23 @@ struct Temporary<'a> {
 /// Reads a keyring file. It must be a regular file, no symbolic link, that nobody but its owner can read or write; a file of
 /// root may let its group read, too, unless this process is root itself. That is how secrets reach a process without
 /// privileges: by the group of a volume in Kubernetes, by an access list in systemd's credentials, which shows in the same
-/// bits. (A directory on the way may be a link, as in volumes of Kubernetes: name the file as `..data/<name>` there.)
+/// bits. Its owner is the user of this process or root; root also reads that of a user in a directory of this user. (A directory on the way may be a link, as in volumes of Kubernetes: name the file as `..data/<name>` there.)
 ///
 /// # Errors
-/// `FileMissing`, `FileKind`, `FileMode`, `FileTooLong`, `Io`, or as [`Keyring::parse`].
+/// `FileMissing`, `FileKind`, `FileMode`, `FileOwner`, `FileTooLong`, `Io`, or as [`Keyring::parse`].
 pub fn load(path: &Path) -> Result<Keyring, KeyringError> {
     let mut file = open(path)?;
     let io = |source| KeyringError::Io { path: path.into(), action: "read", source };
     let metadata = file.metadata().map_err(io)?;
     check_kind(path, metadata.file_type())?;
     let mode = metadata.mode() & 0o7777;
-    if is_open_to_others(mode, metadata.uid(), rustix::process::geteuid().as_raw()) {
+    let user = rustix::process::geteuid().as_raw();
+    if is_open_to_others(mode, metadata.uid(), user) {
         return Err(KeyringError::FileMode { path: path.into(), mode });
+    }
+    let directory = fs::metadata(parent(path)).map_err(io)?.uid();
+    if !is_trusted(metadata.uid(), user, directory) {
+        return Err(KeyringError::FileOwner { path: path.into(), owner: metadata.uid() });
     }
     // One byte of room more than the file has, or reading to its end would grow the buffer.
     let capacity = usize::try_from(metadata.len().min(MAX_LEN)).unwrap_or_default() + 1;
@@ -57,6 +65,7 @@ pub fn load(path: &Path) -> Result<Keyring, KeyringError> {
 pub fn create_new(path: &Path) -> Result<Keyring, KeyringError> {
     let (keyring, text) = Keyring::generate()?;
     let directory = Directory::open(path)?;
+    directory.lock()?;
     let temporary = Temporary::write(path, &text)?;
     // A link is refused where a file is, and shows up with its content, which no other way of making a file does.
     fs::hard_link(&temporary.path, path).map_err(|source| match source.kind() {
@@ -117,6 +126,11 @@ const fn is_open_to_others(mode: u32, owner: u32, user: u32) -> bool {
     mode & if given_by_root { 0o037 } else { 0o077 } != 0
 }
 
+/// Whether a user relies on the owner of a file anyway. Root acts for the user whose directory it is.
+const fn is_trusted(owner: u32, user: u32, directory: u32) -> bool {
+    owner == user || owner == 0 || (user == 0 && directory == owner)
+}
+
 /// Opens without following a link in the last part of the path, and without waiting for the writer of a pipe.
 fn open(path: &Path) -> Result<File, KeyringError> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
@@ -160,9 +174,18 @@ impl<'a> Directory<'a> {
         Ok(Directory { keyring, file })
     }
 
-    /// Waits until no other process holds the lock; dropping the directory releases it.
+    /// Waits until no other process holds the lock; dropping the directory releases it. What a process that was killed has left
+    /// behind goes: it holds keys.
     fn lock(&self) -> Result<(), KeyringError> {
-        self.file.lock().map_err(|source| self.error("lock the directory of", source))
+        self.file.lock().map_err(|source| self.error("lock the directory of", source))?;
+        let failed = |source| self.error("tidy the directory of", source);
+        for entry in fs::read_dir(parent(self.keyring)).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if is_temporary(&entry.file_name()) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                fs::remove_file(entry.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     fn sync(&self) -> Result<(), KeyringError> {
@@ -172,6 +195,12 @@ impl<'a> Directory<'a> {
     fn error(&self, action: &'static str, source: io::Error) -> KeyringError {
         KeyringError::Io { path: self.keyring.into(), action, source }
     }
+}
+
+/// Whether a name is that of a temporary file.
+fn is_temporary(name: &std::ffi::OsStr) -> bool {
+    let digits = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX));
+    digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 fn parent(path: &Path) -> &Path {
@@ -184,7 +213,7 @@ impl<'a> Temporary<'a> {
     fn write(keyring: &'a Path, text: &str) -> Result<Self, KeyringError> {
         let mut digits = [0; 8];
         rand::fill(&mut digits).map_err(|_| KeyringError::Random)?;
-        let path = parent(keyring).join(format!(".keyring-{:016x}.tmp", u64::from_be_bytes(digits)));
+        let path = parent(keyring).join(format!("{PREFIX}{:016x}{SUFFIX}", u64::from_be_bytes(digits)));
         let io = |source| KeyringError::Io { path: keyring.into(), action: "write", source };
         let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&path).map_err(io)?;
         let temporary = Temporary { keyring, path };
@@ -212,6 +241,19 @@ impl Drop for Temporary<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_acts_for_the_user_whose_directory_it_is() {
+        for (owner, user, directory, trusted) in [
+            (1000, 1000, 0, true),
+            (0, 1000, 0, true),
+            (2000, 1000, 2000, false),
+            (2000, 0, 2000, true),
+            (2000, 0, 0, false),
+        ] {
+            assert_eq!(is_trusted(owner, user, directory), trusted, "{owner} for {user} in {directory}");
+        }
+    }
 
     #[test]
     fn the_group_may_read_what_root_gives_to_another_user() {

@@ -46,6 +46,32 @@ fn of_many_first_starts_one_makes_the_file() {
     assert_eq!(names(&directory), ["keyring.toml"]);
 }
 
+/// What a process left that was killed holds keys, and goes with the next change of any kind.
+#[test]
+fn leftovers_of_killed_processes_go() {
+    let (directory, path) = directory();
+    let leave = || {
+        for name in [".keyring-0123456789abcdef.tmp", ".keyring-fedcba9876543210.tmp"] {
+            write(&directory.path().join(name), KEYRING, 0o600);
+        }
+    };
+    leave();
+    let keyring = file::create_new(&path).unwrap();
+    assert_eq!(names(&directory), ["keyring.toml"]);
+    leave();
+    file::save(&path, &keyring).unwrap();
+    assert_eq!(names(&directory), ["keyring.toml"]);
+    leave();
+    file::update(&path, |_| Ok(())).unwrap();
+    assert_eq!(names(&directory), ["keyring.toml"]);
+    // What only looks like one stays.
+    for name in [".keyring-0123.tmp", ".keyring-0123456789abcdef.tmp.old", "keyring-0123456789abcdef.tmp"] {
+        write(&directory.path().join(name), "", 0o600);
+    }
+    file::update(&path, |_| Ok(())).unwrap();
+    assert_eq!(names(&directory).len(), 4);
+}
+
 #[test]
 fn file_that_others_can_use_is_refused() {
     let (_directory, path) = directory();

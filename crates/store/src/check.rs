@@ -1,0 +1,191 @@
+//! Whether rows are what was written: each is made again from its document and compared, column by column. SQLite has no
+//! checksums of its pages, so a bit that changed in one looks like any other value.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jackfield_domain::configuration::Configuration;
+use jackfield_domain::connection::Connection;
+use jackfield_domain::connector::Connector;
+use jackfield_domain::credential::Credential;
+use jackfield_domain::key::Key;
+use jackfield_domain::tenant::Tenant;
+use jackfield_domain::user_connector::UserConnector;
+use jackfield_domain::{Resource, Result, TenantId};
+use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::{
+    ActiveModelTrait as _, ColumnTrait as _, DatabaseConnection, EntityTrait as _, IdenStatic as _, Iterable as _,
+    ModelTrait as _, PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Value,
+};
+use serde::de::IgnoredAny;
+use uuid::Uuid;
+
+use crate::entity::{idempotency, label};
+use crate::error;
+use crate::row::{self, RowTexts, Stored};
+use crate::session::Store;
+
+/// Rows that are read at once.
+const BATCH: u64 = 500;
+
+/// So many findings are enough to know that a file is no good.
+const MOST: usize = 20;
+
+/// The labels of a resource.
+type LabelsOf = BTreeMap<String, String>;
+
+/// What was found so far.
+#[derive(Default)]
+struct Findings {
+    rows: u64,
+    labels: u64,
+    faults: Vec<String>,
+}
+
+/// A place in a table: the last row that was looked at.
+type Last = Option<(Uuid, Uuid)>;
+
+impl Store {
+    /// How many rows of resources there are, and which of them do not agree with their documents, the first ones of these. Labels
+    /// and kept answers are looked at, too.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn row_faults(&self) -> Result<(u64, Vec<String>)> {
+        let (conn, mut found) = (&self.reader, Findings::default());
+        found.check::<Tenant>(conn).await?;
+        found.check::<Key>(conn).await?;
+        found.check::<Connector>(conn).await?;
+        found.check::<Connection>(conn).await?;
+        found.check::<UserConnector>(conn).await?;
+        found.check::<Credential>(conn).await?;
+        found.check::<Configuration>(conn).await?;
+        #[expect(clippy::disallowed_methods, reason = "a check of the whole spans all tenants")]
+        let labels = label::Entity::find().count(conn).await.map_err(error::from_db)?;
+        if labels != found.labels && found.faults.is_empty() {
+            found.faults.push(format!("{} labels are of nothing", labels.abs_diff(found.labels)));
+        }
+        found.answers(conn).await?;
+        found.faults.truncate(MOST);
+        Ok((found.rows, found.faults))
+    }
+}
+
+// === impl Findings ===
+
+impl Findings {
+    async fn check<S: Stored>(&mut self, conn: &DatabaseConnection) -> Result<()> {
+        let mut last: Last = None;
+        while self.faults.len() < MOST {
+            #[expect(clippy::disallowed_methods, reason = "a check of the whole spans all tenants")]
+            let mut select = S::Table::find().order_by_asc(S::TENANT_ID).order_by_asc(S::ID).limit(BATCH);
+            if let Some((tenant, id)) = last {
+                let place = Expr::tuple([S::TENANT_ID, S::ID].map(|column| Expr::col(column.as_column_ref())));
+                select = select.filter(place.gt(Expr::tuple([Expr::val(tenant), Expr::val(id)])));
+            }
+            let models = match select.all(conn).await.map_err(error::from_db) {
+                Ok(models) => models,
+                // A text that is none, for one. Which row it is in, the database does not say.
+                Err(error) if !error.retryable() => {
+                    let (resource, count) = (S::RESOURCE, BATCH);
+                    let after = last.map(|(_, id)| format!(" after {id}")).unwrap_or_default();
+                    self.faults.push(format!("one of {count} rows of {resource}{after} cannot be read"));
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
+            let Some(end) = models.last() else { return Ok(()) };
+            last = Some((uuid(end.get(S::TENANT_ID)), uuid(end.get(S::ID))));
+            let ids: Vec<Uuid> = models.iter().map(|model| uuid(model.get(S::ID))).collect();
+            let mut labels = labels(conn, S::RESOURCE, &ids).await?;
+            for model in &models {
+                let (tenant, id) = (TenantId(uuid(model.get(S::TENANT_ID))), uuid(model.get(S::ID)));
+                let labels = labels.remove(&(tenant.0, id)).unwrap_or_default();
+                self.rows += 1;
+                self.labels += labels.len() as u64;
+                if let Some(fault) = fault::<S>(model, tenant, labels) {
+                    self.faults.push(format!("{} {id} of tenant {tenant}: {fault}", S::RESOURCE));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the answers that are kept for repeats.
+    async fn answers(&mut self, conn: &DatabaseConnection) -> Result<()> {
+        use idempotency::Column::{Answer, ExpireTime, RequestId};
+        let mut last: Option<(i64, Uuid)> = None;
+        while self.faults.len() < MOST {
+            #[expect(clippy::disallowed_methods, reason = "a check of the whole spans all tenants")]
+            let mut select = idempotency::Entity::find().order_by_asc(ExpireTime).order_by_asc(RequestId).limit(BATCH);
+            if let Some((time, id)) = last {
+                let place = Expr::tuple([ExpireTime, RequestId].map(|column| Expr::col(column.as_column_ref())));
+                select = select.filter(place.gt(Expr::tuple([Expr::val(time), Expr::val(id)])));
+            }
+            let select = select.select_only().columns([ExpireTime, RequestId, Answer]);
+            let rows = select.into_tuple::<(i64, Uuid, String)>().all(conn).await.map_err(error::from_db)?;
+            let Some((time, id, _)) = rows.last() else { return Ok(()) };
+            last = Some((*time, *id));
+            for (_, id, answer) in &rows {
+                // One that was claimed and not answered is empty.
+                if !answer.is_empty() && serde_json::from_str::<IgnoredAny>(answer).is_err() {
+                    self.faults.push(format!("the answer to the request {id} is no JSON"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with a row, if anything is.
+fn fault<S: Stored>(model: &ModelOf<S>, tenant: TenantId, labels: LabelsOf) -> Option<String> {
+    let doc = text(model.get(S::DOC));
+    let Ok(value) = row::read::<S>(&doc) else { return Some("its document cannot be read".to_owned()) };
+    let Ok(texts) = RowTexts::of(&value) else { return Some("its document cannot be written".to_owned()) };
+    let again = value.row(tenant, texts);
+    for column in ColumnOf::<S>::iter() {
+        let (is, was) = (model.get(column), again.get(column).into_value());
+        let same = if column.as_str() == S::DOC.as_str() {
+            // How it is written is nobody's concern.
+            let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+            was.is_some_and(|was| json(&text(was)) == json(&doc))
+        } else {
+            was.is_none_or(|was| was == is)
+        };
+        if !same {
+            return Some(format!("its column {} and its document disagree", column.as_str()));
+        }
+    }
+    let expected = value.labels().into_iter().flat_map(|labels| labels.iter());
+    let expected: LabelsOf = expected.map(|(key, value)| (key.clone(), value.clone())).collect();
+    (labels != expected).then(|| "its labels and its document disagree".to_owned())
+}
+
+/// The labels of resources by tenant and id.
+async fn labels(conn: &DatabaseConnection, owner: Resource, ids: &[Uuid]) -> Result<HashMap<(Uuid, Uuid), LabelsOf>> {
+    #[expect(clippy::disallowed_methods, reason = "a check of the whole spans all tenants")]
+    let select = label::Entity::find()
+        .filter(label::Column::Owner.eq(owner.as_str()))
+        .filter(label::Column::OwnerId.is_in(ids.iter().copied()));
+    let mut labels: HashMap<_, LabelsOf> = HashMap::new();
+    for row in select.all(conn).await.map_err(error::from_db)? {
+        labels.entry((row.tenant_id, row.owner_id)).or_default().insert(row.label_key, row.label_value);
+    }
+    Ok(labels)
+}
+
+type ModelOf<S> = <<S as Stored>::Table as sea_orm::EntityTrait>::Model;
+type ColumnOf<S> = row::ColumnOf<S>;
+
+fn uuid(value: Value) -> Uuid {
+    match value {
+        Value::Uuid(Some(id)) => id,
+        _ => Uuid::nil(),
+    }
+}
+
+fn text(value: Value) -> String {
+    match value {
+        Value::String(Some(text)) => text,
+        _ => String::new(),
+    }
+}
