@@ -1,10 +1,11 @@
 """The session of the README with Python grpcio.
 
 Besides the session itself it shows what another gRPC library needs: the contract compiles with protoc's Python generator
-(into a temporary directory, at run time), health and reflection answer, error details decode, a deadline and a cancelled
-stream end as they should, and who presents no certificate gets nothing.
+(into a temporary directory, at run time), health and reflection answer, error details decode, an update has its mask and
+etag, a deadline and a cancelled stream end as they should, who presents no certificate gets nothing, and the Unix socket takes
+calls of a client whose authority is the path of the socket.
 
-Environment: as in session.sh.
+Environment: as in session.sh, and JACKFIELD_SOCKET, the Unix socket of the same server.
 """
 
 import importlib
@@ -26,6 +27,7 @@ from grpc_tools import protoc
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 JACKFIELD = os.environ.get("JACKFIELD", "target/debug/jackfield")
 ADDRESS = os.environ.get("JACKFIELD_ADDRESS", "127.0.0.1:7443")
+SOCKET = os.environ["JACKFIELD_SOCKET"]
 DATA = pathlib.Path(os.environ.get("JACKFIELD_DATA", "data"))
 FILES = ["admin", "configuration", "connection", "connector", "credentials", "key", "user_connector"]
 TIMEOUT = 20
@@ -71,6 +73,7 @@ def main():
             deadlines_and_cancelling(secure, services["Connector"])
             no_answer_held_a_secret(received)
         without_certificate(contract)
+        over_socket(contract)
     print("done")
 
 
@@ -126,6 +129,17 @@ def session(services, directory):
     )
     fields = sorted(violation.field for violation in details["BadRequest"].field_violations)
     equal(fields, ["connector.connect_timeout", "connector.generic.authentication_url", "connector.name"])
+
+    # An update changes what its mask names; with the etag that it replaced it is refused.
+    update = {
+        "reference": "name:My Generic Connector",
+        "connector": {"name": "ignored", "data": {"modifiedBy": "monica"}},
+        "updateMask": "data",
+        "etag": connector["etag"],
+    }
+    updated = services["Connector"].UpdateConnector(**update)["connector"]
+    equal((updated["name"], updated["data"]), ("My Generic Connector", {"modifiedBy": "monica"}))
+    refused("ETAG_MISMATCH", grpc.StatusCode.ABORTED, services["Connector"].UpdateConnector, **update | {"connector": {}})
 
     # A connection on it, with the fields of Authress.
     connection = services["Connection"].CreateConnection(
@@ -270,6 +284,22 @@ def without_certificate(contract):
                 raise
 
 
+def over_socket(contract):
+    messages, stubs = contract["connector_pb2"], contract["connector_pb2_grpc"]
+    with grpc.insecure_channel(f"unix:{SOCKET}") as local:
+        connectors = Service(stubs.ConnectorServiceStub(local), messages, [])
+        # More than one, so that the authority of the later ones comes out of the table of HPACK.
+        for _ in range(3):
+            found = connectors.GetConnector(reference="name:My Generic Connector")["connector"]
+            equal(found["clientIdentityKey"], KEY_ID)
+        refused(
+            "CONNECTOR_NOT_FOUND",
+            grpc.StatusCode.NOT_FOUND,
+            connectors.GetConnector,
+            reference="name:nobody",
+        )
+
+
 def refused(reason, code, method, **fields):
     """Makes a call that has to be refused like this; returns the details by the name of their type."""
     try:
@@ -307,7 +337,7 @@ def channel(client_certificate):
 def compile_contract(directory):
     """The modules of the contract, by name."""
     well_known = pathlib.Path(grpc_tools.__file__).parent / "_proto"
-    files = sorted(str(file) for file in (ROOT / "proto").rglob("*.proto"))
+    files = sorted(str(file) for file in (ROOT / "proto" / "jackfield").rglob("*.proto"))
     paths = [f"-I{ROOT / 'proto'}", f"-I{well_known}", f"--python_out={directory}", f"--grpc_python_out={directory}"]
     equal(protoc.main(["protoc", *paths, *files]), 0)
     sys.path.insert(0, str(directory))

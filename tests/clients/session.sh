@@ -93,6 +93,18 @@ refused jackfield.v1.ConnectorService/CreateConnector '{
 }' NAME_TAKEN
 refused jackfield.v1.KeyService/DeleteKey '{"reference": "name:FusionAuth client"}' IN_USE
 
+# An update changes what its mask names, if nobody else was faster.
+rpc jackfield.v1.ConnectorService/GetConnector '{"reference": "name:My Generic Connector"}'
+update='{
+  "reference": "name:My Generic Connector",
+  "connector": {"data": {"modifiedBy": "monica"}, "readTimeout": "2s"},
+  "updateMask": {"paths": ["data", "read_timeout"]},
+  "etag": '$(jq .connector.etag <<<"$ANSWER")'
+}'
+rpc jackfield.v1.ConnectorService/UpdateConnector "$update"
+expect '.connector | .data == {modifiedBy: "monica"} and .readTimeout == "2s" and .connectTimeout == "0.100s"'
+refused jackfield.v1.ConnectorService/UpdateConnector "$(jq '.connector = {}' <<<"$update")" ETAG_MISMATCH
+
 # --- A connection on it, with the fields of Authress ------------------------------------------------------------------
 
 rpc jackfield.v1.ConnectionService/CreateConnection '{

@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod descriptors;
 mod drain;
 mod gauges;
 pub mod grpc;

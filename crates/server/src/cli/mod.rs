@@ -4,6 +4,7 @@ mod backup;
 mod check_config;
 mod client;
 mod client_cert;
+mod descriptors;
 mod digest;
 mod health;
 mod keys;
@@ -71,6 +72,8 @@ enum Command {
     CheckConfig(check_config::CheckConfig),
     /// Ask a running server whether it serves; fails if not.
     Health(health::Health),
+    /// Write the contract as a google.protobuf.FileDescriptorSet, complete with google.rpc and health, for proxies and clients.
+    Descriptors(descriptors::Descriptors),
     /// Make a client certificate with the development authority.
     ClientCert(client_cert::ClientCert),
 }
@@ -103,6 +106,7 @@ fn execute(Arguments { layers, command }: Arguments) -> Result<(), CommandError>
         Command::Keys(command) => keys::run(&config, command),
         Command::CheckConfig(command) => check_config::run(&config, &command),
         Command::Health(command) => runtime()?.block_on(health::run(&config, command)),
+        Command::Descriptors(command) => descriptors::run(&command),
         Command::ClientCert(command) => client_cert::run(&config, &command),
     }
 }

@@ -1,4 +1,4 @@
-//! Listening sockets: TCP and Unix.
+//! Listening sockets: TCP and Unix. What is read from a Unix socket is HTTP/2 in the clear: it is never TLS.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use super::authority::AuthorityFilter;
 use super::info::Peer;
 
 /// A socket that connections come from.
@@ -23,7 +24,7 @@ pub(crate) enum Listener {
 #[derive(Debug)]
 pub(super) enum Socket {
     Tcp(TcpStream),
-    Unix(UnixStream),
+    Unix(UnixStream, AuthorityFilter),
 }
 
 /// Why there is no socket.
@@ -88,7 +89,7 @@ impl Listener {
             }
             Listener::Unix { listener, .. } => {
                 let (socket, _) = listener.accept().await?;
-                Ok((Socket::Unix(socket), Peer::Unix))
+                Ok((Socket::Unix(socket, AuthorityFilter::new()), Peer::Unix))
             }
         }
     }
@@ -108,7 +109,12 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Socket::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
-            Socket::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
+            Socket::Unix(socket, filter) => {
+                let before = buf.filled().len();
+                let polled = Pin::new(socket).poll_read(cx, buf);
+                filter.pass(&mut buf.filled_mut()[before..]);
+                polled
+            }
         }
     }
 }
@@ -117,7 +123,7 @@ impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Socket::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
-            Socket::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
+            Socket::Unix(socket, _) => Pin::new(socket).poll_write(cx, buf),
         }
     }
 
@@ -128,7 +134,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Socket::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
-            Socket::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Socket::Unix(socket, _) => Pin::new(socket).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -139,14 +145,14 @@ impl AsyncWrite for Socket {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Socket::Tcp(socket) => Pin::new(socket).poll_flush(cx),
-            Socket::Unix(socket) => Pin::new(socket).poll_flush(cx),
+            Socket::Unix(socket, _) => Pin::new(socket).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
-            Socket::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+            Socket::Unix(socket, _) => Pin::new(socket).poll_shutdown(cx),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod accept;
 mod admission;
+mod authority;
 mod certificate;
 mod connection;
 mod frames;

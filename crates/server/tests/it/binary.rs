@@ -4,6 +4,8 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use prost::Message as _;
+
 use crate::process::{Process, command, run, stdout};
 
 #[test]
@@ -159,6 +161,44 @@ fn commands_say_where_they_went_and_what_they_lack() {
     let text = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && text.contains("spiffe://"), "{text}");
     assert!(!directory.path().join("data/pki/b.pem").exists());
+}
+
+#[test]
+fn descriptors_are_complete_and_each_stands_behind_what_it_imports() {
+    let directory = tempfile::tempdir().unwrap();
+    let printed = run(directory.path(), &["descriptors"]);
+    assert!(printed.status.success(), "{printed:?}");
+    stdout(&run(directory.path(), &["descriptors", "--out", "jackfield.binpb"]));
+    assert!(std::fs::read(directory.path().join("jackfield.binpb")).unwrap() == printed.stdout);
+
+    let set = prost_types::FileDescriptorSet::decode(&printed.stdout[..]).unwrap();
+    let mut names: Vec<&str> = Vec::new();
+    for file in &set.file {
+        for import in &file.dependency {
+            assert!(names.contains(&import.as_str()), "{} imports {import}", file.name());
+        }
+        assert!(!names.contains(&file.name()), "{} is there twice", file.name());
+        names.push(file.name());
+    }
+    // Under the paths by which everybody imports them.
+    for name in [
+        "google/rpc/error_details.proto",
+        "google/rpc/status.proto",
+        "grpc/health/v1/health.proto",
+        "jackfield/v1/connector.proto",
+    ] {
+        assert!(names.contains(&name), "{name} is not in {names:?}");
+    }
+    let messages = set.file.iter().filter(|file| file.package() == "google.rpc").flat_map(|file| &file.message_type);
+    let messages: Vec<&str> = messages.map(|message| message.name()).collect();
+    for name in
+        ["Status", "ErrorInfo", "BadRequest", "RetryInfo", "PreconditionFailure", "QuotaFailure", "ResourceInfo"]
+    {
+        assert!(messages.contains(&name), "{name} is not in {messages:?}");
+    }
+    // Options that prost does not know, such as debug_redact, are as they were compiled: the contract is one piece of it.
+    let contract = jackfield_api::FILE_DESCRIPTOR_SET;
+    assert!(printed.stdout.starts_with(contract));
 }
 
 #[test]

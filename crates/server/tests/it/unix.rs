@@ -1,6 +1,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
@@ -42,4 +43,70 @@ async fn plaintext_callers_are_nobody_unless_named() {
     let _server = TestServer::start_with(pki, |config| config.listen.unix_socket = path.clone()).await;
     let error = unary(&connect(path).await, "Whoami", Duration::ZERO).await.unwrap_err();
     assert_eq!(error.code(), Code::Unauthenticated);
+}
+
+// Kinds of HTTP/2 frames.
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
+const RST_STREAM: u8 = 0x3;
+const GOAWAY: u8 = 0x7;
+
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, stream];
+    bytes.extend(payload);
+    bytes
+}
+
+/// What a client built on gRPC's C core sends on a Unix socket: names and values as text, each of them indexed, and the path
+/// of the socket as authority.
+#[tokio::test]
+async fn an_authority_that_is_the_path_of_the_socket_is_taken() {
+    let pki = Pki::new();
+    let path = pki.path("jackfield.sock");
+    let _server = TestServer::start_with(pki, |config| {
+        config.listen.unix_socket = path.clone();
+        config.listen.plaintext_principal = "caller".into();
+    })
+    .await;
+    let authority = "run%2Fja:ckfield%2Fjackfield.sock";
+    let mut fields = Vec::new();
+    for (name, value) in [(":path", "/test.v1.Test/Whoami"), (":authority", authority)] {
+        fields.extend([&[0x40, name.len() as u8], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat());
+    }
+    // POST, http.
+    fields.extend([0x83, 0x86]);
+    for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")] {
+        fields.extend([&[0x40, name.len() as u8], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat());
+    }
+    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    sent.extend(frame(0x4, 0, 0, &[]));
+    sent.extend(frame(HEADERS, 0x4, 1, &fields));
+    sent.extend(frame(DATA, 0x1, 1, &[0; 5]));
+    // Again, out of the table that the first call filled.
+    sent.extend(frame(HEADERS, 0x4, 3, &[0x80 | 65, 0x80 | 64, 0x83, 0x86, 0x80 | 63, 0x80 | 62]));
+    sent.extend(frame(DATA, 0x1, 3, &[0; 5]));
+
+    let mut socket = tokio::net::UnixStream::connect(&path).await.unwrap();
+    socket.write_all(&sent).await.unwrap();
+    let (mut ended, mut answers) = (Vec::new(), Vec::new());
+    while ended.len() < 2 {
+        let mut head = [0; 9];
+        socket.read_exact(&mut head).await.unwrap();
+        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+        socket.read_exact(&mut payload).await.unwrap();
+        let (kind, stream) = (head[3], head[8]);
+        assert!(kind != RST_STREAM && kind != GOAWAY, "stream {stream} ended with {payload:?}");
+        if kind == DATA && !payload.is_empty() {
+            answers.push(payload);
+            continue;
+        }
+        // The trailers of an answer.
+        if kind == HEADERS && head[4] & 0x1 != 0 {
+            ended.push(stream);
+        }
+    }
+    ended.sort_unstable();
+    assert_eq!(ended, [1, 3]);
+    // A message of two bytes: one second, which stands for a caller who is known.
+    assert_eq!(answers, [[0, 0, 0, 0, 2, 8, 1], [0, 0, 0, 0, 2, 8, 1]]);
 }
