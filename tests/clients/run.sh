@@ -2,13 +2,14 @@
 # Each has a directory of its own in $TOOLS, named by the content of the file that says what belongs in it: what is there is
 # never changed, and another content is another directory.
 
-# install_clients: sets have_go, have_java and have_node. All of it needs what comes with Python: buf, grpcio.
+# install_clients: sets have_go, have_java, have_node and have_nginx. All of it needs what comes with Python: buf, grpcio.
 install_clients() {
-  have_go=no have_java=no have_node=no
+  have_go=no have_java=no have_node=no have_nginx=no
   [ "$have_python" = yes ] || return
   install_go && have_go=yes
   install_java && have_java=yes
   install_node && have_node=yes
+  install_nginx && have_nginx=yes
 }
 
 client_tests() {
@@ -17,6 +18,8 @@ client_tests() {
   client_test "Go session" go_session "$have_go" "Go or its plugins for protobuf"
   client_test "Java session" java_session "$have_java" "Java, Maven or the libraries"
   client_test "Node session" node_session "$have_node" "Node or its packages"
+  client_test "Envoy" envoy_session "$have_python" "Envoy, a Python package,"
+  client_test "nginx" nginx_session "$have_nginx" "nginx"
 }
 
 # client_test NAME FUNCTION THERE WHAT: runs a session with a server of its own, if what it needs is there.
@@ -68,6 +71,10 @@ install_node() {
   logged npm --prefix "$NODE_TOOLS" ci --ignore-scripts --no-audit --no-fund && touch "$NODE_TOOLS/complete"
 }
 
+install_nginx() {
+  PATH=$PATH:/usr/sbin command -v nginx >/dev/null && return
+  installing "nginx" && logged system_package nginx-light
+}
 
 # --- Sessions ---------------------------------------------------------------------------------------------------------
 
@@ -104,7 +111,13 @@ node_session() {
     buf generate --template "$OLDPWD/proto/buf.gen.typescript.yaml" --output gen && tsc && node out/session.js)
 }
 
+envoy_session() {
+  "$VENV/bin/python" tests/clients/proxies.py envoy
+}
 
+nginx_session() {
+  PATH=$PATH:/usr/sbin "$VENV/bin/python" tests/clients/proxies.py nginx
+}
 
 # --- The server -------------------------------------------------------------------------------------------------------
 

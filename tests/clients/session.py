@@ -8,28 +8,25 @@ calls of a client whose authority is the path of the socket.
 Environment: as in session.sh, and JACKFIELD_SOCKET, the Unix socket of the same server.
 """
 
-import importlib
+import json
 import os
 import pathlib
 import subprocess
-import sys
 import tempfile
 
 import grpc
-import grpc_tools
 from google.protobuf import json_format
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
-from grpc_tools import protoc
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from contract import FILES, compile_contract
+
 JACKFIELD = os.environ.get("JACKFIELD", "target/debug/jackfield")
 ADDRESS = os.environ.get("JACKFIELD_ADDRESS", "127.0.0.1:7443")
 SOCKET = os.environ["JACKFIELD_SOCKET"]
 DATA = pathlib.Path(os.environ.get("JACKFIELD_DATA", "data"))
-FILES = ["admin", "configuration", "connection", "connector", "credentials", "key", "user_connector"]
 TIMEOUT = 20
 
 KEY_ID = "ce485a91-906f-4615-af75-81d37dc71e90"
@@ -140,6 +137,11 @@ def session(services, directory):
     updated = services["Connector"].UpdateConnector(**update)["connector"]
     equal((updated["name"], updated["data"]), ("My Generic Connector", {"modifiedBy": "monica"}))
     refused("ETAG_MISMATCH", grpc.StatusCode.ABORTED, services["Connector"].UpdateConnector, **update | {"connector": {}})
+
+    # buf curl writes masks as protobuf's JSON has them, one text in camel case; grpcurl does not.
+    update = {"reference": connector["id"], "connector": {"readTimeout": "2s"}, "updateMask": "readTimeout"}
+    answer = buf_curl("ConnectorService/UpdateConnector", update)
+    equal((answer["connector"]["readTimeout"], answer["connector"]["data"]), ("2s", updated["data"]))
 
     # A connection on it, with the fields of Authress.
     connection = services["Connection"].CreateConnection(
@@ -327,22 +329,19 @@ def client_certificate(directory):
     return [(directory / name).read_text() for name in ["fusionauth-python.pem", "fusionauth-python-key.pem"]]
 
 
+def buf_curl(method, request):
+    pki = DATA / "pki"
+    certificates = ["--cacert", pki / "ca.pem", "--cert", pki / "client.pem", "--key", pki / "client-key.pem"]
+    url = f"https://{ADDRESS}/jackfield.v1.{method}"
+    command = ["buf", "curl", "--protocol", "grpc", *certificates, "--data", json.dumps(request), url]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
 def channel(client_certificate):
     pki = DATA / "pki"
     read = lambda name: (pki / name).read_bytes()
     identity = (read("client-key.pem"), read("client.pem")) if client_certificate else (None, None)
     return grpc.secure_channel(ADDRESS, grpc.ssl_channel_credentials(read("ca.pem"), *identity))
-
-
-def compile_contract(directory):
-    """The modules of the contract, by name."""
-    well_known = pathlib.Path(grpc_tools.__file__).parent / "_proto"
-    files = sorted(str(file) for file in (ROOT / "proto" / "jackfield").rglob("*.proto"))
-    paths = [f"-I{ROOT / 'proto'}", f"-I{well_known}", f"--python_out={directory}", f"--grpc_python_out={directory}"]
-    equal(protoc.main(["protoc", *paths, *files]), 0)
-    sys.path.insert(0, str(directory))
-    names = [name for file in FILES for name in (f"{file}_pb2", f"{file}_pb2_grpc")]
-    return {name: importlib.import_module(f"jackfield.v1.{name}") for name in names}
 
 
 def equal(actual, expected):
