@@ -36,7 +36,8 @@ DATA = pathlib.Path(os.environ["JACKFIELD_DATA"])
 PKI = DATA / "pki"
 TIMEOUT = 30
 
-# How long a stream without a message lives in the proxy if nothing is said (route timeout; grpc_read_timeout), and more.
+# How long a stream without a message lives in the proxy if nothing is said (route timeout; grpc_read_timeout, which counts
+# from the last frame of any kind), and more.
 DEFAULT_TIMEOUT = {"envoy": 15, "nginx": 60}
 MORE = 5
 

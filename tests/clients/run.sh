@@ -19,13 +19,15 @@ client_tests() {
   client_test "Java session" java_session "$have_java" "Java, Maven or the libraries"
   client_test "Node session" node_session "$have_node" "Node or its packages"
   client_test "Envoy" envoy_session "$have_python" "Envoy, a Python package,"
-  client_test "nginx" nginx_session "$have_nginx" "nginx"
+  # Without the PINGs of Jackfield, which nginx takes for a sign of life of every stream.
+  client_test "nginx" nginx_session "$have_nginx" "nginx" --set limits.keepalive_interval=10m
 }
 
-# client_test NAME FUNCTION THERE WHAT: runs a session with a server of its own, if what it needs is there.
+# client_test NAME FUNCTION THERE WHAT OPTION…: runs a session with a server of its own, which has these options, if what
+# the session needs is there.
 client_test() {
   if [ "$3" = yes ]; then
-    step "$1" with_server "$2"
+    step "$1" with_server "$2" "${@:5}"
   else
     skip "$1: $4 is not installed and could not be"
   fi
@@ -121,8 +123,8 @@ nginx_session() {
 
 # --- The server -------------------------------------------------------------------------------------------------------
 
-# Starts an embedded server on an empty data directory, a free port and a Unix socket, runs a command that finds it through
-# the environment, and stops the server, which has to end well.
+# with_server COMMAND OPTION…: starts an embedded server on an empty data directory, a free port and a Unix socket, runs a
+# command that finds it through the environment, and stops the server, which has to end well.
 with_server() {
   local directory
   directory=$(mktemp -d "$WORK/server.XXXXXX")
@@ -130,7 +132,7 @@ with_server() {
   export JACKFIELD_SOCKET=$directory/jackfield.sock
   touch "$directory/out"
   "$JACKFIELD" serve --data-dir "$JACKFIELD_DATA" --set listen.address=127.0.0.1:0 \
-    --set listen.unix_socket="$JACKFIELD_SOCKET" --set listen.plaintext_principal=operator --set drain.delay=0s \
+    --set listen.unix_socket="$JACKFIELD_SOCKET" --set listen.plaintext_principal=operator --set drain.delay=0s "${@:2}" \
     >"$directory/out" 2>"$directory/log" &
   SERVER=$!
   local status=0
