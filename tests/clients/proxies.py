@@ -5,7 +5,7 @@
 The files are run as they are, but for addresses and places of certificates. The proxy and the server have the certificates of
 the development authority.
 
-Environment: as in session.sh.
+Environment: as in session.sh. The server allows ten connections from one address, and sends no PINGs.
 """
 
 import http.client
@@ -41,6 +41,9 @@ TIMEOUT = 30
 DEFAULT_TIMEOUT = {"envoy": 15, "nginx": 60}
 MORE = 5
 
+# limits.max_connections_per_ip of the server.
+CONNECTIONS_PER_ADDRESS = 10
+
 # Pages of lists are longer than what Envoy buffers unless told.
 LARGE = "x" * 60_000
 LARGE_CONNECTORS = 25
@@ -60,6 +63,7 @@ def main(proxy):
             # These take as long as the time-out that they prove not to be there; the rest goes on meanwhile.
             watch = Background(watches_outlive_the_default, port, DEFAULT_TIMEOUT[proxy] + MORE)
             grpc_checks(contract, port, directory)
+            callers_share_connections(proxy, port)
             if proxy == "envoy":
                 with Proxy(start, directory, "envoy-json.yaml") as port:
                     json_checks(port)
@@ -243,6 +247,27 @@ def grpc_checks(contract, port, directory):
                 grpc.StatusCode.RESOURCE_EXHAUSTED, lambda: connectors.CreateConnector(request, timeout=TIMEOUT)
             )
             equal(details["ErrorInfo"].reason, "QUOTA_EXCEEDED")
+
+
+def callers_share_connections(proxy, port):
+    """Envoy has many calls on a connection. nginx has one for each, and gets no more than the server allows one address."""
+    with channel(f"127.0.0.1:{port}", identity("client")) as proxied:
+        watch = health_pb2_grpc.HealthStub(proxied).Watch
+        watches = [watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT) for _ in range(CONNECTIONS_PER_ADDRESS + 1)]
+        serving, refusals = 0, []
+        for one in watches:
+            try:
+                equal(next(one).status, health_pb2.HealthCheckResponse.SERVING)
+                serving += 1
+            except grpc.RpcError as error:
+                refusals.append((error.code(), rpc_status.from_call(error)))
+        for one in watches:
+            one.cancel()
+    if proxy == "envoy":
+        equal((serving, refusals), (len(watches), []))
+    else:
+        # The watch that runs beside has one of them, and some may not be free again yet.
+        equal((0 < serving <= CONNECTIONS_PER_ADDRESS, set(refusals)), (True, {(grpc.StatusCode.UNAVAILABLE, None)}))
 
 
 def watches_outlive_the_default(port, seconds):

@@ -18,9 +18,10 @@ client_tests() {
   client_test "Go session" go_session "$have_go" "Go or its plugins for protobuf"
   client_test "Java session" java_session "$have_java" "Java, Maven or the libraries"
   client_test "Node session" node_session "$have_node" "Node or its packages"
-  client_test "Envoy" envoy_session "$have_python" "Envoy, a Python package,"
   # Without the PINGs of Jackfield, which nginx takes for a sign of life of every stream.
-  client_test "nginx" nginx_session "$have_nginx" "nginx" --set limits.keepalive_interval=10m
+  local options=(--set limits.max_connections_per_ip=10 --set limits.keepalive_interval=10m)
+  client_test "Envoy" envoy_session "$have_python" "Envoy, a Python package," "${options[@]}"
+  client_test "nginx" nginx_session "$have_nginx" "nginx" "${options[@]}"
 }
 
 # client_test NAME FUNCTION THERE WHAT OPTION…: runs a session with a server of its own, which has these options, if what
