@@ -7,6 +7,7 @@ mod readers;
 mod sparse;
 mod tokens;
 mod weight;
+mod windows;
 
 use jackfield_api::v1;
 use jackfield_domain::text::fold;

@@ -2,7 +2,7 @@
 
 use jackfield_api::v1::GetTenantRequest;
 use jackfield_domain::filter::Expr as Filter;
-use jackfield_domain::page::{Order, OrderBy, OrderValue, RowKey};
+use jackfield_domain::page::{MAX_PAGE_BYTES, Order, OrderBy, OrderValue, RowKey};
 use jackfield_domain::text::{UserId, fold};
 use jackfield_domain::{Resource, TenantId, Timestamp};
 use jackfield_testkit::fill::{Filled, fill, fill_tenants};
@@ -220,6 +220,7 @@ async fn plan_of(
         order: case.order,
         after: after.cloned(),
         size: 100,
+        max_bytes: MAX_PAGE_BYTES,
         now: Timestamp(0),
         hints: Hints::default(),
     };

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::RoutesBuilder;
@@ -42,8 +41,6 @@ pub struct RouteContext {
     pub config: Arc<Config>,
     /// Streams end themselves when this is cancelled.
     pub drain: CancellationToken,
-    /// One permit for each open stream.
-    pub streams: Arc<Semaphore>,
     /// The instruments of the server.
     pub metrics: Metrics,
     /// For tasks that a call starts; the server waits for them when it stops.

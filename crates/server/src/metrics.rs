@@ -27,7 +27,7 @@ const DURATION_BOUNDARIES: [f64; 14] =
 
 /// The values of attributes of counters. All of them are on the page from the start: a rate does not see the step from
 /// nothing to one.
-const CAPS: [&str; 3] = ["per_identity", "per_ip", "total"];
+const CAPS: [&str; 4] = ["per_identity", "per_ip", "per_tenant", "total"];
 const END_CAUSES: [&str; 8] = ["age", "certificate", "client", "drain", "error", "idle", "no_preface", "stalled"];
 const HANDSHAKE_CAUSES: [&str; 7] =
     ["bad_certificate", "io", "no_certificate", "no_h2", "protocol", "refused_by_client", "timeout"];
@@ -42,6 +42,7 @@ struct Instruments {
     call_duration: Histogram<f64>,
     calls_open: UpDownCounter<i64>,
     calls_shed: Counter<u64>,
+    lists_waiting: UpDownCounter<i64>,
     errors: Counter<u64>,
     connections_open: UpDownCounter<i64>,
     connections_refused: Counter<u64>,
@@ -95,11 +96,12 @@ impl Metrics {
                 .build(),
             calls_open: open("jackfield.server.calls.open", "Calls and streams under way"),
             calls_shed: counter("jackfield.server.calls.shed", "Calls refused for want of room"),
+            lists_waiting: open("jackfield.server.lists.waiting", "Lists that wait for memory for a page"),
             errors: counter("jackfield.server.errors", "Calls that ended with an error, by reason"),
             connections_open: open("jackfield.server.connections.open", "Open connections"),
             connections_refused: counter("jackfield.server.connections.refused", "Connections over a cap"),
             connections_ended: counter("jackfield.server.connections.ended", "Connections that ended, by cause"),
-            streams_stalled: counter("jackfield.server.streams.stalled", "Streams reset because nobody read them"),
+            streams_stalled: counter("jackfield.server.streams.stalled", "Streams ended because nobody read them"),
             handshakes_failed: counter("jackfield.server.handshakes.failed", "TLS handshakes that failed, by cause"),
             accept_errors: counter("jackfield.server.accept.errors", "Errors of accept"),
             tls_reloads: counter("jackfield.server.tls.reloads", "Changes of the certificate files, by result"),
@@ -110,12 +112,13 @@ impl Metrics {
     }
 
     fn zero(&self) {
-        let Instruments { calls_shed, errors, connections_refused, connections_ended, .. } = &*self.0;
+        let Instruments { calls_shed, lists_waiting, errors, connections_refused, connections_ended, .. } = &*self.0;
         let Instruments { streams_stalled, handshakes_failed, accept_errors, tls_reloads, keyring_reloads, .. } =
             &*self.0;
         for counter in [calls_shed, streams_stalled, accept_errors] {
             counter.add(0, &[]);
         }
+        lists_waiting.add(0, &[]);
         let zero = |counter: &Counter<u64>, attribute: &'static str, values: &[&'static str]| {
             values.iter().for_each(|value| counter.add(0, &[KeyValue::new(attribute, *value)]));
         };
@@ -140,6 +143,11 @@ impl Metrics {
         self.0.calls_shed.add(1, &[]);
     }
 
+    /// A list waits for memory until the result is dropped.
+    pub(crate) fn list_waits(&self) -> Open {
+        Open::new(&self.0.lists_waiting, Vec::new())
+    }
+
     /// A call has ended with an error.
     pub(crate) fn error(&self, reason: &'static str) {
         self.0.errors.add(1, &[KeyValue::new("reason", reason)]);
@@ -160,7 +168,7 @@ impl Metrics {
         self.0.connections_ended.add(1, &[KeyValue::new("cause", cause)]);
     }
 
-    /// A stream was reset because its client did not read.
+    /// A stream was ended because its client did not read.
     pub(crate) fn stream_stalled(&self) {
         self.0.streams_stalled.add(1, &[]);
     }

@@ -20,7 +20,7 @@ use crate::config::{self, Config, VaultProvider};
 use crate::gauges;
 use crate::grpc::Api;
 use crate::grpc::page_memory::PageMemory;
-use crate::grpc::stream::StreamPolicy;
+use crate::grpc::stream::{Places, StreamPolicy};
 use crate::health::Readiness;
 use crate::identity::Tenants;
 use crate::metrics::Metrics;
@@ -298,13 +298,9 @@ fn sqlite_file(config: &Config, path: &str) -> Result<Database, OpenError> {
 
 impl Backend for ServiceBackend {
     fn add_routes(&self, context: &RouteContext, routes: &mut RoutesBuilder) {
-        let streams = &context.config.streams;
         let policy = StreamPolicy {
-            drain: context.drain.clone(),
-            idle: streams.idle_timeout,
-            total: streams.total_timeout,
-            permits: context.streams.clone(),
-            memory: PageMemory::new(streams),
+            places: Places::new(&context.config.streams),
+            memory: PageMemory::new(&context.config, context.metrics.clone()),
             tasks: context.tasks.clone(),
         };
         let max_request_message = context.config.limits.max_request_message.bytes();

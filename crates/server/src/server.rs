@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use jackfield_domain::{Clock, SystemClock};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tonic::service::RoutesBuilder;
 
@@ -107,7 +106,6 @@ impl Server {
         let context = RouteContext {
             config: config.clone(),
             drain: signals.drain.clone(),
-            streams: Arc::new(Semaphore::new(config.streams.max_open as usize)),
             metrics: metrics.clone(),
             tasks: background.clone(),
         };
@@ -190,7 +188,7 @@ impl Server {
     }
 
     /// Serves until `shutdown` returns, then stops in order: health says NOT_SERVING, after a delay connections are told
-    /// to go away and streams end themselves, after a grace the rest is cut. Returns whether every call could end by
+    /// to go away, after half of the grace lists end, and after all of it what is left. Returns whether every call could end by
     /// itself.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> bool {
         let Server { config, backend, acceptor, health, signals, background, meters, .. } = self;
@@ -215,7 +213,7 @@ impl Server {
         }
 
         shutdown.await;
-        let ended = signals.stop(&config.drain, &health, acceptor.tasks()).await;
+        let ended = signals.stop(&config.drain, &health, acceptor.tasks()).await && !acceptor.has_cut();
         background.close();
         if tokio::time::timeout(CLOSE_TIMEOUT, async {
             background.wait().await;

@@ -31,7 +31,7 @@ pub use credentials::CredentialDeleted;
 pub use gauges::{Gauges, RewrapProgress};
 pub use mutation::{Deletion, Mutation, RequestId};
 pub use open::{OpenError, ServerInfo, Services, Settings};
-pub use pager::{FoundPage, Listable, ListedPage, Pager};
+pub use pager::{FoundPage, Listable, ListedPage, Pager, Place};
 pub use token_cache::TokenCacheSettings;
 pub use tokens::Revealed;
 pub use verify::{Verified, VerifyError};

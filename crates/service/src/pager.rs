@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use jackfield_domain::error::Violation;
-use jackfield_domain::page::{ListRequest, Order, RowKey};
+use jackfield_domain::page::{ListRequest, MAX_PAGE_BYTES, Order, RowKey};
 use jackfield_domain::{Error, Result, TenantId, Timestamp};
 use jackfield_store::{Hints, Page, PageQuery, Reader, Rows, Scope};
 use serde::{Deserialize, Serialize};
@@ -26,11 +26,17 @@ pub struct Pager<T> {
     caller: Caller,
     request: ListRequest,
     scope: Scope,
+    place: Place,
+    listed: std::marker::PhantomData<fn() -> T>,
+}
+
+/// Where a list stands.
+#[derive(Clone)]
+pub struct Place {
     after: Option<RowKey>,
     remaining: Option<u64>,
     hints: Hints,
     done: bool,
-    listed: std::marker::PhantomData<fn() -> T>,
 }
 
 /// A page whose rows are there and still have to be read.
@@ -68,16 +74,13 @@ impl Services {
         let mut pager = Pager {
             services: self.clone(),
             caller,
-            after: None,
-            remaining: request.limit,
+            place: Place { after: None, remaining: request.limit, hints: Hints::default(), done: false },
             request,
             scope,
-            hints: Hints::default(),
-            done: false,
             listed: std::marker::PhantomData,
         };
         if !pager.request.page_token.is_empty() {
-            pager.after = Some(pager.open_token().await?);
+            pager.place.after = Some(pager.open_token().await?);
         }
         Ok(pager)
     }
@@ -101,36 +104,53 @@ impl<T> FoundPage<T> {
 // === impl Pager ===
 
 impl<T: Listable> Pager<T> {
-    /// The next page; `None` at the end. There is at least one page, which may be empty. With a filter that matches little
-    /// any page may be shorter than asked for, or empty, although more follow. Whoever stops waiting for it ends the work.
-    pub async fn next(&mut self) -> Result<Option<FoundPage<T>>> {
-        if self.done {
+    /// The next page, of so many bytes at most unless a single row has more; `None` at the end. There is at least one page,
+    /// which may be empty. With a filter that matches little any page may be shorter than asked for, or empty, although more
+    /// follow. Whoever stops waiting for it ends the work.
+    pub async fn next(&mut self, max_bytes: usize) -> Result<Option<FoundPage<T>>> {
+        if self.place.done {
             return Ok(None);
         }
         let now = self.services.now();
-        let most = self.remaining.and_then(|remaining| u32::try_from(remaining).ok()).unwrap_or(u32::MAX);
+        let Place { after, remaining, hints, .. } = &mut self.place;
+        let most = remaining.and_then(|remaining| u32::try_from(remaining).ok()).unwrap_or(u32::MAX);
         let query = PageQuery {
             tenant: self.caller.tenant(),
             filter: self.request.filter.as_ref(),
             scope: &self.scope,
             order: self.request.order,
-            after: self.after.take(),
+            after: after.take(),
             size: self.request.page_size.min(most),
+            max_bytes: max_bytes.min(MAX_PAGE_BYTES),
             now,
-            hints: self.hints,
+            hints: *hints,
         };
         let page = T::page(&self.services.shared.store.read(), &query).await?;
-        if let Some(remaining) = &mut self.remaining {
+        if let Some(remaining) = remaining {
             *remaining = remaining.saturating_sub(page.rows.count() as u64);
         }
-        self.done = page.next.is_none() || self.remaining == Some(0);
+        self.place.done = page.next.is_none() || self.place.remaining == Some(0);
         let next_page_token = match &page.next {
             Some(after) => self.seal_token(after, now).await?,
             None => String::new(),
         };
-        self.after = page.next;
-        self.hints = page.hints;
+        (self.place.after, self.place.hints) = (page.next, page.hints);
         Ok(Some(FoundPage { rows: page.rows, next_page_token, now }))
+    }
+
+    /// Whether there are no more pages.
+    pub fn is_done(&self) -> bool {
+        self.place.done
+    }
+
+    /// Where it stands.
+    pub fn place(&self) -> Place {
+        self.place.clone()
+    }
+
+    /// Goes back to where it stood: pages from there on are found again.
+    pub fn go_back(&mut self, place: Place) {
+        self.place = place;
     }
 
     /// Whose list it is.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jackfield_domain::page::{Order, OrderBy, RowKey};
+use jackfield_domain::page::{MAX_PAGE_BYTES, Order, OrderBy, RowKey};
 use jackfield_domain::{Error, Resource, Result, TenantId, Timestamp};
 use jackfield_store::{DataKeyRow, Hints, PageQuery, RewrapRow, RewrapState, Scope, SecretRow, Writer};
 use jackfield_vault::{DataKey, WrappedDataKey};
@@ -257,6 +257,7 @@ impl Worker {
             order: Order { by: OrderBy::Id, descending: false },
             after: after.take(),
             size: 1,
+            max_bytes: MAX_PAGE_BYTES,
             now: self.services.now(),
             hints: Hints::default(),
         };

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use jackfield_domain::filter::Expr as Filter;
 use jackfield_domain::id::{ConnectionId, ConnectorId, CredentialId};
-use jackfield_domain::page::{DEFAULT_PAGE_SIZE, MAX_PAGE_BYTES, Order, OrderBy, OrderValue, RowKey};
+use jackfield_domain::page::{DEFAULT_PAGE_SIZE, Order, OrderBy, OrderValue, RowKey};
 use jackfield_domain::text::UserId;
 use jackfield_domain::{Error, Result, TenantId, Timestamp};
 use sea_orm::sea_query::{Expr, ExprTrait, Query, SelectStatement};
@@ -33,6 +33,8 @@ pub struct PageQuery<'a> {
     pub after: Option<RowKey>,
     /// Rows at most, more than 0.
     pub size: u32,
+    /// What they may weigh at most; a single row may weigh more. See `jackfield_domain::page::MAX_PAGE_BYTES`.
+    pub max_bytes: usize,
     /// The time at which statuses are worked out.
     pub now: Timestamp,
     /// What pages before have shown.
@@ -82,7 +84,7 @@ const LINE: char = '\n';
 /// number of eight bytes.
 const VALUE_BYTES: usize = 12;
 
-/// Reads one page: at most `size` rows and about [`MAX_PAGE_BYTES`], at least one row if there is any; with a filter that
+/// Reads one page: at most `size` rows and about `max_bytes`, at least one row if there is any; with a filter that
 /// matches little perhaps fewer, or none, although more follow. Each statement takes a connection of its own.
 pub(crate) async fn page<S: Stored>(conn: &DatabaseConnection, query: &PageQuery<'_>) -> Result<Page<S>> {
     let Some(filter) = query.filter else {
@@ -161,7 +163,7 @@ impl<'a, S: Stored> Filling<'a, S> {
         let (mut taken, mut last, mut left) = (0, None, Left::OneMore);
         for doc in found.split_terminator(LINE).take(most as usize) {
             let weight = weight(doc);
-            if self.count > 0 && self.bytes + weight > MAX_PAGE_BYTES {
+            if self.count > 0 && self.bytes + weight > self.query.max_bytes {
                 left = Left::TooLarge;
                 break;
             }
@@ -203,7 +205,7 @@ impl<'a, S: Stored> Filling<'a, S> {
         if average == 0 {
             return Ord::min(wanted, FIRST_READ);
         }
-        let fitting = u32::try_from(MAX_PAGE_BYTES.saturating_sub(self.bytes) / average).unwrap_or(u32::MAX);
+        let fitting = u32::try_from(self.query.max_bytes.saturating_sub(self.bytes) / average).unwrap_or(u32::MAX);
         Ord::min(wanted, fitting.clamp(1, LARGEST_READ))
     }
 

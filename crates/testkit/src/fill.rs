@@ -90,6 +90,24 @@ pub async fn fill_tenants(store: &Store, count: usize) {
     txn.commit().await.expect("the tenants");
 }
 
+/// Puts `count` connections into a tenant, all of one connector.
+///
+/// # Panics
+/// When the database refuses them.
+pub async fn fill_connections(store: &Store, tenant: TenantId, count: usize) {
+    let txn = store.write().await.expect("a transaction");
+    let connector = ConnectorId::generate();
+    let item = a_connector(connector, "of many connections", Labels::stored([].into()), meta(0));
+    txn.connector_insert(tenant, &item).await.expect("a connector");
+    for i in 0..count {
+        let name = format!("{} {:05}", NAMES[i % NAMES.len()], shuffled(i, count));
+        let labels = Labels::stored([("env".to_owned(), ["dev", "prod"][i % 2].to_owned())].into());
+        let item = a_connection(ConnectionId::generate(), connector, &name, labels, meta(i));
+        txn.connection_insert(tenant, &item).await.expect("a connection");
+    }
+    txn.commit().await.expect("the connections");
+}
+
 async fn insert(txn: &Writer, tenant: TenantId, filled: &Filled, i: usize) {
     let first = i < filled.half();
     let connector = filled.connectors[if first { 0 } else { i }];

@@ -25,6 +25,7 @@ pub mod fault;
 pub mod fill;
 pub mod fixture;
 pub mod fuzz;
+pub mod http2;
 pub mod ledger;
 pub mod list;
 pub mod logs;

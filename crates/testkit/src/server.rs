@@ -22,7 +22,9 @@ use crate::{
     backend::Backend,
     client::{Callers, Client},
     data::Data,
-    fixture, logs,
+    fixture,
+    http2::Http2,
+    logs,
     pki::{Identity, Leaf, Pki},
     postgres::Database,
 };
@@ -139,6 +141,12 @@ impl TestServer {
         Client::tuned(self.address(), &self.data.pki().ca_pem(), Some(&leaf), |endpoint| {
             endpoint.initial_stream_window_size(bytes).initial_connection_window_size(16 * 1024 * 1024)
         })
+    }
+
+    /// A connection of that name on which nothing is read but what the test reads; see [`Http2`].
+    pub async fn http2(&self, principal: &str, window: u32) -> Http2 {
+        let leaf = self.data.pki().client(Identity::of(principal));
+        Http2::connect(self.address(), &self.data.pki().ca_pem(), &leaf, window).await
     }
 
     /// A caller without a certificate.

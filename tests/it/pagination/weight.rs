@@ -2,7 +2,7 @@
 
 use jackfield_api::v1;
 use jackfield_api::v1::connector::Kind;
-use jackfield_domain::page::{Order, OrderBy, RowKey};
+use jackfield_domain::page::{MAX_PAGE_BYTES, Order, OrderBy, RowKey};
 use jackfield_domain::{TenantId, Timestamp};
 use jackfield_testkit::store::{Hints, Page, PageQuery, Scope, Store};
 use jackfield_testkit::{Ask, List, fixture, on_both};
@@ -83,7 +83,8 @@ async fn weights(store: &Store, tenant: TenantId, list: List) -> Vec<usize> {
     loop {
         let order = Order { by: OrderBy::Id, descending: false };
         let (scope, hints, now) = (&Scope::default(), Hints::default(), Timestamp(0));
-        let query = PageQuery { tenant, filter: None, scope, order, after, size: 1, now, hints };
+        let query =
+            PageQuery { tenant, filter: None, scope, order, after, size: 1, max_bytes: MAX_PAGE_BYTES, now, hints };
         let (bytes, next) = match list {
             List::Configurations => found(read.configuration_page(&query).await.unwrap()),
             List::Connections => found(read.connection_page(&query).await.unwrap()),

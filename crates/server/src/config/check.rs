@@ -81,13 +81,17 @@ impl Config {
             ("limits.max_connections", limits.max_connections),
             ("limits.max_connections_per_ip", limits.max_connections_per_ip),
             ("limits.max_connections_per_identity", limits.max_connections_per_identity),
+            ("limits.max_connections_per_tenant", limits.max_connections_per_tenant),
             ("limits.max_concurrent_streams", limits.max_concurrent_streams),
             ("limits.max_local_error_reset_streams", limits.max_local_error_reset_streams),
             ("limits.max_pending_accept_reset_streams", limits.max_pending_accept_reset_streams),
             ("limits.max_control_frames_per_second", limits.max_control_frames_per_second),
             ("limits.max_calls", limits.max_calls),
             ("limits.max_calls_per_identity", limits.max_calls_per_identity),
+            ("limits.max_calls_per_tenant", limits.max_calls_per_tenant),
             ("streams.max_open", streams.max_open),
+            ("streams.max_open_per_identity", streams.max_open_per_identity),
+            ("streams.max_open_per_tenant", streams.max_open_per_tenant),
         ] {
             if value == 0 {
                 problems.push(format!("{key}: must be at least 1"));

@@ -16,6 +16,8 @@ pub struct Limits {
     pub max_connections_per_ip: u32,
     /// Open connections of one client identity.
     pub max_connections_per_identity: u32,
+    /// Open connections of one tenant; certificates that are nobody's count together as one.
+    pub max_connections_per_tenant: u32,
     /// Age at which a connection is told to go away, give or take a tenth, so that clients spread anew.
     #[serde(with = "duration")]
     pub connection_age: Duration,
@@ -59,13 +61,15 @@ pub struct Limits {
     pub max_calls: u32,
     /// Calls at once of one client identity.
     pub max_calls_per_identity: u32,
+    /// Calls at once of one tenant; callers that are nobody count together as one.
+    pub max_calls_per_tenant: u32,
 }
 
 /// Bounds on streaming lists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Streams {
-    /// How long a stream may wait for its reader to take a page.
+    /// How long a reader may take nothing of a stream.
     #[serde(with = "duration")]
     pub idle_timeout: Duration,
     /// How long a stream may last.
@@ -73,7 +77,11 @@ pub struct Streams {
     pub total_timeout: Duration,
     /// Streams open at once in the whole server; further ones are answered UNAVAILABLE.
     pub max_open: u32,
-    /// Pages in memory that their readers have not taken, of all streams together. A page is read when there is room.
+    /// Streams open at once of one client identity; further ones are answered RESOURCE_EXHAUSTED.
+    pub max_open_per_identity: u32,
+    /// The same of one tenant.
+    pub max_open_per_tenant: u32,
+    /// Pages in memory that their readers have not taken, of all streams together. With less room left pages are smaller.
     pub page_memory: Size,
     /// The same of one tenant.
     pub page_memory_per_tenant: Size,
@@ -109,6 +117,7 @@ impl Default for Limits {
             max_connections: 2_000,
             max_connections_per_ip: 100,
             max_connections_per_identity: 200,
+            max_connections_per_tenant: 1_500,
             connection_age: Duration::from_secs(30 * 60),
             connection_age_grace: Duration::from_secs(60),
             connection_idle_timeout: Duration::from_secs(5 * 60),
@@ -127,6 +136,7 @@ impl Default for Limits {
             max_request_message: Size::kib(256),
             max_calls: 1_000,
             max_calls_per_identity: 250,
+            max_calls_per_tenant: 750,
         }
     }
 }
@@ -137,6 +147,8 @@ impl Default for Streams {
             idle_timeout: Duration::from_secs(60),
             total_timeout: Duration::from_secs(5 * 60),
             max_open: 1_000,
+            max_open_per_identity: 200,
+            max_open_per_tenant: 750,
             page_memory: Size::mib(48),
             page_memory_per_tenant: Size::mib(12),
         }

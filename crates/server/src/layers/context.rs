@@ -11,7 +11,7 @@ use jackfield_domain::{Clock as _, SystemClock};
 use tonic::body::Body;
 use uuid::Uuid;
 
-use super::{Answer, Call, Handler, Layer};
+use super::{Answer, Call, Flow, Handler, Layer};
 use crate::identity::Caller;
 use crate::methods::{Method, Methods};
 use crate::transport::{ConnectInfo, Peer};
@@ -34,6 +34,8 @@ pub struct CallContext {
     pub start: Instant,
     /// The other end of its connection.
     pub peer: Option<Peer>,
+    /// Between the answer and the stream that carries it.
+    pub(crate) flow: Arc<Flow>,
     cause: Mutex<Option<Arc<dyn std::error::Error + Send + Sync>>>,
     held: Mutex<Vec<Held>>,
     caller: OnceLock<Arc<Caller>>,
@@ -107,7 +109,7 @@ impl CallContext {
     pub(super) fn of(call: &Call) -> Arc<CallContext> {
         match call.extensions().get::<Arc<CallContext>>() {
             Some(context) => context.clone(),
-            None => Arc::new(CallContext::new(None, None)),
+            None => Arc::new(CallContext::new(None, None, Arc::default())),
         }
     }
 
@@ -116,8 +118,9 @@ impl CallContext {
         CURRENT.sync_scope(Arc::clone(self), work)
     }
 
-    fn new(method: Option<Arc<Method>>, peer: Option<Peer>) -> Self {
+    fn new(method: Option<Arc<Method>>, peer: Option<Peer>, flow: Arc<Flow>) -> Self {
         CallContext {
+            flow,
             request_id: request_id(),
             method,
             start: Instant::now(),
@@ -153,7 +156,8 @@ fn request_id() -> Uuid {
 impl Layer for ContextLayer {
     async fn handle<H: Handler>(&self, mut call: Call, inner: &H) -> Answer {
         let peer = call.extensions().get::<ConnectInfo>().map(ConnectInfo::peer);
-        let context = Arc::new(CallContext::new(self.methods.get(call.uri().path()).cloned(), peer));
+        let flow = call.extensions_mut().remove::<Arc<Flow>>().unwrap_or_default();
+        let context = Arc::new(CallContext::new(self.methods.get(call.uri().path()).cloned(), peer, flow));
         call.extensions_mut().insert(context.clone());
         let mut answer = CURRENT.scope(context.clone(), inner.handle(call)).await;
         let mut text = Uuid::encode_buffer();

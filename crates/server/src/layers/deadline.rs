@@ -2,6 +2,7 @@
 //! end streams too, which the usual time-out around the handler does not.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::context::CallContext;
-use super::{Answer, Call, Handler, Layer, refused, trailers};
+use super::{Answer, Call, End, Flow, Handler, Layer, refused, trailers};
 use crate::config::{Deadlines, Streams};
 use crate::grpc::status::status;
 use crate::methods::Kind;
@@ -29,8 +30,6 @@ pub(super) struct DeadlineLayer {
 
 /// A probe is answered at once. One that takes longer was begun and not ended.
 const HEALTH: Duration = Duration::from_secs(2);
-/// When clients that were sent away come back.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 // === impl DeadlineLayer ===
 
@@ -43,13 +42,16 @@ impl Layer for DeadlineLayer {
         let context = CallContext::of(&call);
         let Some(timeout) = self.timeout(&context, asked) else {
             let answer = inner.handle(call).await;
-            let end = || End::Drain(Box::pin(self.drain.clone().cancelled_owned()));
-            return answer.map(|body| body.map_stream(|body| EndingBody::wrap(body, end())));
+            let end = || Until::Drain(Box::pin(self.drain.clone().cancelled_owned()));
+            let flow = context.flow.clone();
+            return answer.map(|body| body.map_stream(|body| EndingBody::wrap(body, end(), flow)));
         };
         let deadline = Instant::from_std(context.start) + timeout;
+        context.flow.set_deadline(deadline);
         match tokio::time::timeout_at(deadline, inner.handle(call)).await {
             Ok(answer) => {
-                answer.map(|body| body.map_stream(|body| EndingBody::wrap(body, End::Deadline(deadline, None))))
+                let (until, flow) = (Until::Deadline(deadline, None), context.flow.clone());
+                answer.map(|body| body.map_stream(|body| EndingBody::wrap(body, until, flow)))
             }
             Err(_) => refused(status(Error::DeadlineExceeded)),
         }
@@ -98,38 +100,37 @@ fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Violation> {
 /// Ends with an error in the trailers when its time has come.
 struct EndingBody {
     body: Option<Body>,
-    end: End,
+    until: Until,
+    flow: Arc<Flow>,
 }
 
 /// When a body has to end.
-enum End {
+enum Until {
     /// With a timer once the body waits for something.
     Deadline(Instant, Option<Pin<Box<Sleep>>>),
     Drain(Pin<Box<WaitForCancellationFutureOwned>>),
 }
 
-impl End {
-    /// Whether it is time, and with which error; wakes the task then if `waits`.
-    fn poll(&mut self, cx: &mut Context<'_>, waits: bool) -> Poll<Error> {
+impl Until {
+    /// Whether it is time, and why; wakes the task then if `waits`.
+    fn poll(&mut self, cx: &mut Context<'_>, waits: bool) -> Poll<End> {
         match self {
-            End::Deadline(deadline, _) if Instant::now() >= *deadline => Poll::Ready(Error::DeadlineExceeded),
+            Until::Deadline(deadline, _) if Instant::now() >= *deadline => Poll::Ready(End::Deadline),
             // Who has a frame is asked for the next: most answers end without a timer.
-            End::Deadline(..) if !waits => Poll::Pending,
-            End::Deadline(deadline, sleep) => {
+            Until::Deadline(..) if !waits => Poll::Pending,
+            Until::Deadline(deadline, sleep) => {
                 let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(*deadline)));
-                sleep.as_mut().poll(cx).map(|()| Error::DeadlineExceeded)
+                sleep.as_mut().poll(cx).map(|()| End::Deadline)
             }
-            End::Drain(drain) => {
-                drain.as_mut().poll(cx).map(|()| Error::ServerUnavailable { retry_after: RETRY_AFTER })
-            }
+            Until::Drain(drain) => drain.as_mut().poll(cx).map(|()| End::Unavailable),
         }
     }
 }
 
 impl EndingBody {
-    fn wrap(body: Body, end: End) -> Body {
+    fn wrap(body: Body, until: Until, flow: Arc<Flow>) -> Body {
         // Nothing to cut short: an answer without messages.
-        if body.is_end_stream() { body } else { Body::new(EndingBody { body: Some(body), end }) }
+        if body.is_end_stream() { body } else { Body::new(EndingBody { body: Some(body), until, flow }) }
     }
 }
 
@@ -138,18 +139,23 @@ impl http_body::Body for EndingBody {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let EndingBody { body, end } = &mut *self;
+        let EndingBody { body, until, flow } = &mut *self;
         let Some(inner) = body else { return Poll::Ready(None) };
+        // The stream that carries it has found that it is time.
+        if let Some(end) = flow.ended() {
+            *body = None;
+            return Poll::Ready(Some(Ok(trailers(&status(end.error())))));
+        }
         let frame = Pin::new(inner).poll_frame(cx);
         // An end of its own accord counts, even if it comes late.
         if matches!(&frame, Poll::Ready(None)) || is_trailers(&frame) {
             return frame;
         }
-        match end.poll(cx, frame.is_pending()) {
+        match until.poll(cx, frame.is_pending()) {
             Poll::Pending => frame,
-            Poll::Ready(error) => {
+            Poll::Ready(end) => {
                 *body = None;
-                Poll::Ready(Some(Ok(trailers(&status(error)))))
+                Poll::Ready(Some(Ok(trailers(&status(end.error())))))
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Load shedding: beyond a number of calls at work the server says so at once instead of queueing.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -19,30 +20,46 @@ use crate::config::Config;
 use crate::grpc::status::status;
 use crate::methods::{Kind, Method};
 use crate::metrics::Metrics;
-use crate::transport::{ConnectInfo, Counter, network};
+use crate::transport::{CallRoom, ConnectInfo, Counter, network};
 
 /// What shed clients are told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Probes at work at once. They must not be shed when others fill the server, but their callers are nobody: they have room
 /// of their own, and no more.
-const MAX_HEALTH_CALLS: usize = 256;
+const MAX_HEALTH_CALLS: u32 = 256;
 /// Those of one caller: who begins probes and does not end them fills no more than this.
 const MAX_HEALTH_CALLS_PER_CALLER: u32 = 16;
 /// Conversations with reflection at once: it is for people at a terminal.
-const MAX_REFLECTIONS: usize = 64;
+const MAX_REFLECTIONS: u32 = 64;
+const MAX_REFLECTIONS_PER_CALLER: u32 = 8;
+/// One caller may have this share of all watches.
+const SHARE_OF_WATCHES: u32 = 10;
 
 /// Counts a call until the end of its answer, which is when its client has taken it: answers that wait for their client
 /// take memory. Lists are counted until their headers, because their streams and pages have limits of their own.
 pub(super) struct LimitLayer {
     calls: Arc<Semaphore>,
-    calls_by_identity: Mutex<HashMap<Arc<str>, Arc<Semaphore>>>,
-    max_calls_per_identity: usize,
-    health: Arc<Semaphore>,
-    health_by_caller: Counter<Arc<str>>,
-    watches: Arc<Semaphore>,
-    reflections: Arc<Semaphore>,
+    calls_by_identity: Rooms<Arc<str>>,
+    calls_by_tenant: Rooms<Option<String>>,
+    health: Pool,
+    watches: Pool,
+    reflections: Pool,
     metrics: Metrics,
+}
+
+/// Rooms of the same size, by whose they are.
+struct Rooms<K> {
+    size: usize,
+    rooms: Mutex<HashMap<K, Arc<Semaphore>>>,
+}
+
+/// Room of which no caller and no tenant can take all.
+struct Pool {
+    by_caller: Counter<Arc<str>>,
+    /// Those who are nobody are one.
+    by_tenant: Counter<Option<String>>,
+    total: Counter<()>,
 }
 
 /// Something that is given back when the answer has ended.
@@ -64,52 +81,52 @@ struct HoldingMessage {
 
 impl LimitLayer {
     pub(super) fn new(config: &Config, metrics: Metrics) -> Self {
+        let watches = config.streams.max_open;
         LimitLayer {
             calls: Arc::new(Semaphore::new(config.limits.max_calls as usize)),
-            calls_by_identity: Mutex::default(),
-            max_calls_per_identity: config.limits.max_calls_per_identity as usize,
-            health: Arc::new(Semaphore::new(MAX_HEALTH_CALLS)),
-            health_by_caller: Counter::new(MAX_HEALTH_CALLS_PER_CALLER),
-            watches: Arc::new(Semaphore::new(config.streams.max_open as usize)),
-            reflections: Arc::new(Semaphore::new(MAX_REFLECTIONS)),
+            calls_by_identity: Rooms::new(config.limits.max_calls_per_identity),
+            calls_by_tenant: Rooms::new(config.limits.max_calls_per_tenant),
+            health: Pool::new(MAX_HEALTH_CALLS, MAX_HEALTH_CALLS_PER_CALLER),
+            watches: Pool::new(watches, watches.div_ceil(SHARE_OF_WATCHES)),
+            reflections: Pool::new(MAX_REFLECTIONS, MAX_REFLECTIONS_PER_CALLER),
             metrics,
         }
     }
 
     /// Room for a call, or why there is none.
     fn enter(&self, method: Option<&Method>, call: &Call) -> Result<Permit, Error> {
-        let full = || Error::ServerUnavailable { retry_after: RETRY_AFTER };
-        let of = |pool: &Arc<Semaphore>| pool.clone().try_acquire_owned().map_err(|_| full());
-        Ok(match method {
-            Some(method) if method.kind == Kind::Health && method.streaming => Box::new(of(&self.watches)?),
-            Some(method) if method.kind == Kind::Health => {
-                let of_caller = self.health_by_caller.enter(caller(call)).ok_or_else(full)?;
-                Box::new((of(&self.health)?, of_caller))
-            }
-            Some(method) if method.kind == Kind::Reflection => Box::new(of(&self.reflections)?),
+        match method {
+            Some(method) if method.kind == Kind::Health && method.streaming => self.watches.enter(call),
+            Some(method) if method.kind == Kind::Health => self.health.enter(call),
+            Some(method) if method.kind == Kind::Reflection => self.reflections.enter(call),
             _ => {
-                // One caller may fill a part of the server, and not all of it.
-                let of_identity = self.calls_of(call).try_acquire_owned();
-                let of_identity = of_identity.map_err(|_| Error::RateLimited { retry_after: RETRY_AFTER })?;
-                Box::new((of(&self.calls)?, of_identity))
+                let info = call.extensions().get::<ConnectInfo>();
+                // The connection keeps the rooms of its caller: they are looked up once and not at every call.
+                let find = || {
+                    let of_tenant = self.calls_by_tenant.of(tenant(call));
+                    CallRoom { of_identity: self.calls_by_identity.of(caller(call)), of_tenant }
+                };
+                let CallRoom { of_identity, of_tenant } = match info {
+                    Some(info) => info.calls(find).clone(),
+                    None => find(),
+                };
+                let of_identity = of_identity.try_acquire_owned().map_err(|_| too_many())?;
+                let of_tenant = of_tenant.try_acquire_owned().map_err(|_| too_many())?;
+                let of_all = self.calls.clone().try_acquire_owned().map_err(|_| full())?;
+                Ok(Box::new((of_identity, of_tenant, of_all)))
             }
-        })
-    }
-
-    /// The calls of this one's caller, which its connection keeps: they are looked up once and not at every call.
-    fn calls_of(&self, call: &Call) -> Arc<Semaphore> {
-        let find = || {
-            let mut calls = self.calls_by_identity.lock().unwrap_or_else(PoisonError::into_inner);
-            // Those without a connection and a call are not kept.
-            calls.retain(|_, calls| Arc::strong_count(calls) > 1);
-            let new = || Arc::new(Semaphore::new(self.max_calls_per_identity));
-            calls.entry(caller(call)).or_insert_with(new).clone()
-        };
-        match call.extensions().get::<ConnectInfo>() {
-            Some(info) => info.calls(find),
-            None => find(),
         }
     }
+}
+
+/// Who takes more than its share is told so.
+fn too_many() -> Error {
+    Error::RateLimited { retry_after: RETRY_AFTER }
+}
+
+/// It is the server that is full, whoever filled it.
+fn full() -> Error {
+    Error::ServerUnavailable { retry_after: RETRY_AFTER }
 }
 
 /// The name of the caller, or where it is if it has none.
@@ -118,6 +135,45 @@ fn caller(call: &Call) -> Arc<str> {
     match info.caller() {
         Ok(caller) => caller.name.clone(),
         Err(_) => info.peer().ip().map(|ip| network(ip).to_string()).unwrap_or_default().into(),
+    }
+}
+
+/// The name of the caller's tenant; those who are nobody have none.
+fn tenant(call: &Call) -> Option<String> {
+    let caller = call.extensions().get::<ConnectInfo>()?.caller().ok()?;
+    Some(caller.tenant.clone())
+}
+
+// === impl Rooms ===
+
+impl<K: Eq + Hash> Rooms<K> {
+    fn new(size: u32) -> Self {
+        Rooms { size: size as usize, rooms: Mutex::default() }
+    }
+
+    fn of(&self, key: K) -> Arc<Semaphore> {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those without a connection and a call are not kept.
+        rooms.retain(|_, room| Arc::strong_count(room) > 1);
+        rooms.entry(key).or_insert_with(|| Arc::new(Semaphore::new(self.size))).clone()
+    }
+}
+
+// === impl Pool ===
+
+impl Pool {
+    fn new(total: u32, per_caller: u32) -> Self {
+        // What a tenant leaves is for others, unless there is but one place.
+        let per_tenant = (total - total / 4).min(total.saturating_sub(1)).max(1);
+        let (by_caller, by_tenant) = (Counter::new(per_caller), Counter::new(per_tenant));
+        Pool { by_caller, by_tenant, total: Counter::new(total) }
+    }
+
+    fn enter(&self, call: &Call) -> Result<Permit, Error> {
+        let of_caller = self.by_caller.enter(caller(call)).ok_or_else(too_many)?;
+        let of_tenant = self.by_tenant.enter(tenant(call)).ok_or_else(too_many)?;
+        let of_all = self.total.enter(()).ok_or_else(full)?;
+        Ok(Box::new((of_caller, of_tenant, of_all)))
     }
 }
 

@@ -3,6 +3,7 @@
 mod body;
 pub mod context;
 mod deadline;
+mod flow;
 mod identity;
 mod limit;
 mod metrics;
@@ -26,6 +27,7 @@ use tower::ServiceExt as _;
 pub(crate) use self::body::AnswerBody;
 use self::context::{CallContext, ContextLayer};
 use self::deadline::DeadlineLayer;
+pub(crate) use self::flow::{End, Flow};
 use self::identity::IdentityLayer;
 use self::limit::LimitLayer;
 use self::metrics::MetricsLayer;
@@ -106,7 +108,7 @@ pub(crate) fn health_stack(
 }
 
 /// The trailers that end a stream with a status.
-fn trailers(status: &Status) -> Frame<Bytes> {
+pub(crate) fn trailers(status: &Status) -> Frame<Bytes> {
     let mut trailers = HeaderMap::new();
     if status.add_header(&mut trailers).is_err() {
         // Only metadata that is no header value can fail, and statuses of our table have none; the code is what counts.
@@ -126,7 +128,7 @@ struct Layered<L, H> {
 struct RoutesHandler(Routes);
 
 /// A refusal that a layer makes.
-fn refused(status: Status) -> Answer {
+pub(crate) fn refused(status: Status) -> Answer {
     status.into_http::<Body>().map(AnswerBody::from)
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jackfield_domain::Clock;
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     pub(super) tasks: TaskTracker,
     pub(super) drain: CancellationToken,
     pub(super) kill: CancellationToken,
+    /// A call was ended that did not come to its end in the grace that it had.
+    pub(super) cut: AtomicBool,
     principals: Principals,
     admission: Admission,
     health_admission: Admission,
@@ -73,6 +76,7 @@ impl Acceptor {
             tasks: TaskTracker::new(),
             drain,
             kill,
+            cut: AtomicBool::new(false),
             principals: Principals::new(&config.principals()),
             admission: Admission::new(&config.limits, &config.tls),
             health_admission: Admission::of_health(&config.limits, &config.tls),
@@ -82,6 +86,11 @@ impl Acceptor {
     /// All connections and accept loops.
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.0.tasks
+    }
+
+    /// Whether a call was ended that did not come to its end by itself.
+    pub(crate) fn has_cut(&self) -> bool {
+        self.0.cut.load(Ordering::Relaxed)
     }
 
     /// The principals of the configuration.
@@ -138,16 +147,21 @@ async fn serve(shared: Arc<Shared>, socket: Socket, peer: Peer, security: Securi
     let cause = match security {
         Security::Plaintext(_) | Security::Health => {
             let caller = if let Security::Plaintext(caller) = security { caller } else { None };
+            // Whoever comes over the Unix socket has no address that is counted.
+            let local = match peer {
+                Peer::Unix => shared.admission.admit_caller(caller.as_deref()).map(Some),
+                Peer::Tcp(_) => Ok(None),
+            };
+            let _local = match local {
+                Ok(counted) => counted,
+                Err(cap) => return shared.metrics.connection_refused(cap),
+            };
             let info = ConnectInfo::new(peer, Vec::new(), caller.ok_or(Unknown::NoCertificate));
             Connection { shared: &shared, info, stack, certificate_ends: std::future::pending() }.serve(socket).await
         }
         Security::Tls(tls) => {
             let Some((socket, info)) = handshake(&shared, socket, peer, &tls).await else { return };
-            let identity = match info.caller() {
-                Ok(caller) => shared.admission.admit_identity(&caller.name).map(Some),
-                Err(_) => Ok(None),
-            };
-            let _identity = match identity {
+            let _identity = match shared.admission.admit_caller(info.caller().ok().as_deref()) {
                 Ok(counted) => counted,
                 Err(cap) => return shared.metrics.connection_refused(cap),
             };

@@ -1,4 +1,4 @@
-//! How many connections there may be: in all, from one address, of one client.
+//! How many connections there may be: in all, from one address, of one client, of one tenant.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,13 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 use crate::config::{Limits, Tls};
+use crate::identity::Caller;
 
 /// The counts of the gRPC listeners together, or of the one for health.
 #[derive(Debug)]
 pub(super) struct Admission {
     total: Counter<()>,
     by_ip: Counter<IpAddr>,
-    by_identity: Counter<String>,
+    by_identity: Counter<Arc<str>>,
+    /// Those who are nobody are one.
+    by_tenant: Counter<Option<String>>,
     handshakes: Arc<Semaphore>,
     handshakes_by_ip: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
     max_handshakes_per_ip: usize,
@@ -52,6 +55,7 @@ impl Admission {
             total: Counter::new(limits.max_connections),
             by_ip: Counter::new(limits.max_connections_per_ip),
             by_identity: Counter::new(limits.max_connections_per_identity),
+            by_tenant: Counter::new(limits.max_connections_per_tenant),
             handshakes: Arc::new(Semaphore::new(tls.max_handshakes as usize)),
             handshakes_by_ip: Mutex::default(),
             max_handshakes_per_ip: tls.max_handshakes_per_ip as usize,
@@ -71,9 +75,11 @@ impl Admission {
         Ok(Place { _total: total, _by_ip: by_ip })
     }
 
-    /// A place for one more connection of a client.
-    pub(super) fn admit_identity(&self, name: &str) -> Result<Counted<String>, &'static str> {
-        self.by_identity.enter(name.to_owned()).ok_or("per_identity")
+    /// A place for one more connection of a client, or of one who is nobody, who has only its address for a name.
+    pub(super) fn admit_caller(&self, caller: Option<&Caller>) -> Result<impl Sized + use<>, &'static str> {
+        let of_identity = caller.map(|caller| self.by_identity.enter(caller.name.clone()).ok_or("per_identity"));
+        let of_tenant = self.by_tenant.enter(caller.map(|caller| caller.tenant.clone())).ok_or("per_tenant")?;
+        Ok((of_identity.transpose()?, of_tenant))
     }
 
     /// Waits for its turn to make a handshake; the caller bounds the wait.

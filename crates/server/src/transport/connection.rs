@@ -1,25 +1,22 @@
 //! One HTTP/2 connection: every limit set, and an end for each way in which it should end.
 
-use std::convert::Infallible;
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
 
 use super::accept::Shared;
 use super::frames::{FrameMeter, Wire};
+use super::http2::Http2;
 use super::info::ConnectInfo;
 use super::io::GuardedIo;
-use super::stream::{Stall, StreamExecutor, WatchedBody, Yielded};
+use super::stream::{self, Phase, Yielded};
 use crate::config::Limits;
 use crate::layers::Stack;
 
@@ -27,6 +24,8 @@ use crate::layers::Stack;
 const LOOK: Duration = Duration::from_secs(5);
 /// Clients that came together must not all be sent away together.
 const AGE_JITTER: f64 = 0.1;
+/// How long a connection stays after its calls have ended, so that their clients hear of it.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A connection that is about to be served.
 pub(super) struct Connection<'a, C> {
@@ -37,16 +36,12 @@ pub(super) struct Connection<'a, C> {
     pub(super) certificate_ends: C,
 }
 
-/// Turns requests of the connection into calls of the stack.
-struct CallService(Arc<CallParts>);
-
 /// What all calls of a connection share.
-struct CallParts {
-    stack: Stack,
-    info: ConnectInfo,
-    activity: Arc<Activity>,
-    yielded: Arc<Yielded>,
-    shared: Arc<Shared>,
+pub(super) struct CallParts {
+    pub(super) stack: Stack,
+    pub(super) info: ConnectInfo,
+    pub(super) yielded: Yielded,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// Calls under way, and when the last ended.
@@ -57,7 +52,7 @@ struct Activity {
 }
 
 /// One call under way.
-struct OpenCall(Arc<Activity>);
+pub(super) struct OpenCall(Arc<Activity>);
 
 /// Notices when nothing of what was to be sent has been sent for a while.
 struct Progress {
@@ -68,10 +63,12 @@ struct Progress {
     since: Instant,
 }
 
-/// How a connection is told to go.
+/// How a connection is told to go, and how long its calls may go on.
 struct Leave {
     cause: &'static str,
-    grace: Duration,
+    lists: Duration,
+    calls: Duration,
+    end: Phase,
 }
 
 // === impl Connection ===
@@ -90,41 +87,34 @@ impl<C: Future<Output = String>> Connection<'_, C> {
     ) -> &'static str {
         let Connection { shared, info, stack, certificate_ends } = self;
         let limits = &shared.config.limits;
-        let cut = CancellationToken::new();
-        // Whatever way this function is left, the calls of the connection end with it.
-        let _cut = cut.clone().drop_guard();
-        let parts = Arc::new(CallParts {
-            stack,
-            info: info.clone(),
-            activity: Arc::new(Activity { open: AtomicUsize::new(0), last: Mutex::new(Instant::now()) }),
-            yielded: Arc::default(),
-            shared: shared.clone(),
-        });
-        let (activity, yielded) = (parts.activity.clone(), parts.yielded.clone());
-        let service = CallService(parts);
+        let (phase, phases) = watch::channel(Phase::Open);
+        let activity = Arc::new(Activity { open: AtomicUsize::new(0), last: Mutex::new(Instant::now()) });
+        let parts =
+            Arc::new(CallParts { stack, info: info.clone(), yielded: Yielded::default(), shared: shared.clone() });
+        // Whatever way this function is left, the calls of the connection end with the sender of the phase.
+        let mut begin = |request, respond| {
+            let open = OpenCall::new(activity.clone());
+            shared.tasks.spawn(stream::serve(parts.clone(), request, respond, phases.clone(), open));
+        };
 
         let meter = FrameMeter::new(limits.max_control_frames_per_second);
         let io = GuardedIo::new(io, meter, wire.clone(), limits.write_stall_timeout);
-        let executor = StreamExecutor {
-            tasks: shared.tasks.clone(),
-            cut,
-            stall_timeout: limits.write_stall_timeout,
-            metrics: shared.metrics.clone(),
-        };
-        let mut http = pin!(builder(executor, limits).serve_connection(TokioIo::new(io), service));
+        let mut http = Http2::new(io, limits, wire.clone());
 
         let start = Instant::now();
         let mut age = pin!(sleep_until(start + jittered(limits.connection_age)));
         let mut certificate_ends = pin!(certificate_ends);
-        let mut last_call = pin!(sleep_until(start));
+        let (mut lists_end, mut calls_end) = (pin!(sleep_until(start)), pin!(sleep_until(start)));
+        let mut last_words = pin!(sleep_until(start));
         let mut leaving: Option<Leave> = None;
         let mut look = tokio::time::interval(look_interval(limits, shared.config.tls.handshake_timeout));
         let mut progress = Progress { written: 0, resets: 0, lost: 0, since: start };
-        let mut certificate_ended = false;
+        let (mut certificate_ended, mut draining) = (false, false);
 
         loop {
+            let said = *phase.borrow();
             let leave = tokio::select! {
-                ended = http.as_mut() => {
+                ended = poll_fn(|cx| http.poll_serve(cx, &mut begin)) => {
                     return match (leaving, ended) {
                         (Some(leave), _) => leave.cause,
                         (None, Ok(())) => "client",
@@ -134,8 +124,17 @@ impl<C: Future<Output = String>> Connection<'_, C> {
                         }
                     };
                 }
-                // Calls that did not end in their grace.
-                () = last_call.as_mut(), if leaving.is_some() => {
+                () = lists_end.as_mut(), if leaving.is_some() && said < Phase::ListsEnd => {
+                    phase.send_replace(Phase::ListsEnd);
+                    continue;
+                }
+                // Calls that did not end in their grace hear why, and then the connection goes.
+                () = calls_end.as_mut(), if leaving.is_some() && said < Phase::CallsEnd => {
+                    phase.send_replace(leaving.as_ref().map_or(Phase::CallsEnd, |leave| leave.end));
+                    last_words.as_mut().reset(Instant::now() + LAST_WORDS);
+                    continue;
+                }
+                () = last_words.as_mut(), if said >= Phase::CallsEnd => {
                     return leaving.map_or("cut", |leave| leave.cause);
                 }
                 why = certificate_ends.as_mut(), if !certificate_ended => {
@@ -147,37 +146,48 @@ impl<C: Future<Output = String>> Connection<'_, C> {
                         why,
                         "client certificate is good no more"
                     );
-                    Leave { cause: "certificate", grace: shared.config.tls.revoked_grace }
+                    let grace = shared.config.tls.revoked_grace;
+                    Leave { cause: "certificate", lists: grace, calls: grace, end: Phase::Withdrawn }
                 }
-                () = shared.drain.cancelled(), if leaving.is_none() => {
-                    Leave { cause: "drain", grace: shared.config.drain.grace }
+                () = shared.drain.cancelled(), if !draining => {
+                    draining = true;
+                    let grace = shared.config.drain.grace;
+                    // Lists can go on elsewhere, and their readers need time for it. Half of it is theirs.
+                    Leave { cause: "drain", lists: grace / 2, calls: grace, end: Phase::CallsEnd }
                 }
                 () = age.as_mut(), if leaving.is_none() => {
-                    Leave { cause: "age", grace: limits.connection_age_grace }
+                    let grace = limits.connection_age_grace;
+                    Leave { cause: "age", lists: grace, calls: grace, end: Phase::CallsEnd }
                 }
                 _ = look.tick() => {
                     let now = Instant::now();
                     if !wire.hello.load(Ordering::Relaxed) && now - start >= shared.config.tls.handshake_timeout {
                         return "no_preface";
                     }
-                    // Streams are reset before that; what remains then is owed by a peer that takes nothing at all.
+                    // Streams have ended before that; what remains then is owed by a peer that takes nothing at all.
                     let stall = limits.write_stall_timeout.max(shared.config.streams.idle_timeout);
-                    if progress.stalled(&wire, &yielded, now, stall + limits.write_stall_timeout) {
+                    if progress.stalled(&wire, &parts.yielded, now, stall + limits.write_stall_timeout) {
                         return "stalled";
                     }
                     if leaving.is_some() || !activity.idle(now, limits.connection_idle_timeout) {
                         continue;
                     }
-                    Leave { cause: "idle", grace: limits.keepalive_timeout }
+                    let grace = limits.keepalive_timeout;
+                    Leave { cause: "idle", lists: grace, calls: grace, end: Phase::CallsEnd }
                 }
             };
-            http.as_mut().graceful_shutdown();
+            http.graceful_shutdown();
             // A second cause can only shorten the time that is left.
-            let end = Instant::now() + leave.grace;
-            if leaving.is_none() || end < last_call.deadline() {
-                last_call.as_mut().reset(end);
+            let now = Instant::now();
+            for (end, grace) in [(&mut lists_end, leave.lists), (&mut calls_end, leave.calls)] {
+                if leaving.is_none() || now + grace < end.deadline() {
+                    end.as_mut().reset(now + grace);
+                }
             }
-            leaving.get_or_insert(leave);
+            leaving = match leaving {
+                Some(first) => Some(Leave { cause: first.cause, end: first.end.max(leave.end), ..first }),
+                None => Some(leave),
+            };
         }
     }
 }
@@ -202,25 +212,6 @@ async fn gathered<F: Future>(connection: F, turns: &AtomicU64) -> F::Output {
     .await
 }
 
-/// HTTP/2 with nothing left to defaults.
-fn builder(executor: StreamExecutor, limits: &Limits) -> http2::Builder<StreamExecutor> {
-    let mut builder = http2::Builder::new(executor);
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.max_concurrent_streams)
-        .max_local_error_reset_streams(limits.max_local_error_reset_streams as usize)
-        .max_pending_accept_reset_streams(limits.max_pending_accept_reset_streams as usize)
-        .max_header_list_size(limits.max_header_list_size.0)
-        .initial_stream_window_size(limits.stream_window.0)
-        .initial_connection_window_size(limits.connection_window.0)
-        .adaptive_window(false)
-        .max_frame_size(limits.max_frame_size.0)
-        .max_send_buf_size(limits.send_buffer.bytes())
-        .keep_alive_interval(limits.keepalive_interval)
-        .keep_alive_timeout(limits.keepalive_timeout);
-    builder
-}
-
 fn jittered(age: Duration) -> Duration {
     // The low bits of a fresh UUID are random; nothing here needs more than that.
     let random = (uuid::Uuid::now_v7().as_u128() & 0xffff) as f64 / f64::from(0xffff_u16);
@@ -231,32 +222,6 @@ fn jittered(age: Duration) -> Duration {
 fn look_interval(limits: &Limits, handshake_timeout: Duration) -> Duration {
     let shortest = limits.connection_idle_timeout.min(limits.write_stall_timeout).min(handshake_timeout);
     (shortest / 4).clamp(Duration::from_millis(20), LOOK)
-}
-
-// === impl CallService ===
-
-impl hyper::service::Service<http::Request<Incoming>> for CallService {
-    type Response = http::Response<WatchedBody<OpenCall>>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn call(&self, request: http::Request<Incoming>) -> Self::Future {
-        let parts = Arc::clone(&self.0);
-        let open = OpenCall::new(parts.activity.clone());
-        Box::pin(async move {
-            let CallParts { stack, info, activity: _, yielded, shared } = &*parts;
-            let stall = Stall::current();
-            let streaming = shared.methods.get(request.uri().path()).is_some_and(|method| method.streaming);
-            if let Some(stall) = stall.as_ref().filter(|_| streaming) {
-                // Who reads a list may take longer over a page than over an answer.
-                stall.set_timeout(shared.config.streams.idle_timeout.max(shared.config.limits.write_stall_timeout));
-            }
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(info.clone());
-            let answer = stack.answer(request).await;
-            Ok(answer.map(|body| WatchedBody::new(body, stall, yielded.clone(), open)))
-        })
-    }
 }
 
 // === impl Activity ===

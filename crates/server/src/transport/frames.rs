@@ -31,6 +31,8 @@ pub(super) struct Wire {
     pub(super) data_written: AtomicU64,
     /// RST_STREAM frames of the client: whatever was still to be sent on these streams never will be.
     pub(super) resets_read: AtomicU64,
+    /// How often something came from the client.
+    pub(super) reads: AtomicU64,
     /// The connection's turns of the scheduler so far.
     pub(super) turns: AtomicU64,
 }

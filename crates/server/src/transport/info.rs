@@ -21,8 +21,17 @@ struct Inner {
     certificates: Vec<CertificateDer<'static>>,
     caller: Result<Arc<Caller>, Unknown>,
     withdrawn: AtomicBool,
-    /// Room for calls of this caller, on all of its connections.
-    calls: OnceLock<Arc<Semaphore>>,
+    /// Room for calls of this caller.
+    calls: OnceLock<CallRoom>,
+}
+
+/// Room for calls.
+#[derive(Clone, Debug)]
+pub(crate) struct CallRoom {
+    /// Of one caller, on all of its connections.
+    pub(crate) of_identity: Arc<Semaphore>,
+    /// Of all callers of its tenant.
+    pub(crate) of_tenant: Arc<Semaphore>,
 }
 
 /// The other end of a connection.
@@ -73,8 +82,8 @@ impl ConnectInfo {
     }
 
     /// Room for calls of this caller, looked up at the first.
-    pub(crate) fn calls(&self, find: impl FnOnce() -> Arc<Semaphore>) -> Arc<Semaphore> {
-        Arc::clone(self.0.calls.get_or_init(find))
+    pub(crate) fn calls(&self, find: impl FnOnce() -> CallRoom) -> &CallRoom {
+        self.0.calls.get_or_init(find)
     }
 
     /// From now on this connection is nobody's.

@@ -85,6 +85,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for GuardedIo<I> {
             let GuardedIo { meter, wire, read, .. } = &mut *self;
             let new = &buf.filled()[before..];
             *read += new.len();
+            wire.reads.fetch_add(1, Ordering::Relaxed);
             if let Err(flood) = meter.read(new, wire) {
                 return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, flood)));
             }

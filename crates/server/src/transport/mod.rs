@@ -9,12 +9,15 @@ mod authority;
 mod certificate;
 mod connection;
 mod frames;
+mod http2;
 mod info;
 mod io;
 mod listener;
 mod stream;
 
 pub(crate) use self::accept::{Acceptor, Security};
-pub(crate) use self::admission::{Counter, network};
+pub(crate) use self::admission::{Counted, Counter, network};
+pub(crate) use self::connection::LAST_WORDS;
+pub(crate) use self::info::CallRoom;
 pub use self::info::{ConnectInfo, Peer};
 pub(crate) use self::listener::{ListenError, Listener};

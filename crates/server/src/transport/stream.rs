@@ -1,120 +1,305 @@
-//! The task of one HTTP/2 stream: it ends with its connection, and when nobody takes what it has to send.
+//! One HTTP/2 stream: the call that the client makes on it, and the answer, as fast as the client takes it.
+//!
+//! No more is handed to the HTTP library than the windows of the client have room for. So nothing that a client leaves unread
+//! stands in front of the status with which its stream ends.
 
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http_body::Body as _;
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tonic::Status;
+use tonic::body::Body;
 
-use crate::layers::AnswerBody;
-use crate::metrics::Metrics;
+use super::connection::{CallParts, OpenCall};
+use super::http2::RequestBody;
+use crate::grpc::status::status;
+use crate::layers::{AnswerBody, End, Flow, refused, trailers};
+use crate::methods::Kind;
 
-tokio::task_local! {
-    static STALL: Arc<Stall>;
+/// How far the end of a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    Open,
+    /// Lists end: whoever reads one can go on with its last token on another connection.
+    ListsEnd,
+    /// Every call ends.
+    CallsEnd,
+    /// Every call ends, because its caller is nobody any more.
+    Withdrawn,
 }
 
-/// Runs the streams of one connection as tracked tasks.
-#[derive(Clone)]
-pub(super) struct StreamExecutor {
-    pub(super) tasks: TaskTracker,
-    /// Ends all of them at once.
-    pub(super) cut: CancellationToken,
-    pub(super) stall_timeout: Duration,
-    pub(super) metrics: Metrics,
-}
-
-/// Since when a stream has data that its client does not take.
-#[derive(Debug)]
-pub(super) struct Stall(Mutex<StallState>);
-
-#[derive(Clone, Copy, Debug)]
-struct StallState {
-    since: Option<Instant>,
-    timeout: Duration,
-}
-
-/// What the bodies of a connection hand over to be sent.
+/// What the answers of a connection hand over to be sent.
 #[derive(Debug, Default)]
 pub(super) struct Yielded {
     bytes: AtomicU64,
-    /// Bodies that handed over data and ended before their end.
+    /// Answers that handed over data and ended before their end.
     abandoned: AtomicU64,
 }
 
-/// A body under watch. The HTTP library asks for the next frame only when the former has room in the windows; the time
-/// between is how long the client has not been reading. While it waits the body is not polled, so it cannot end itself:
-/// the task around it does.
-pub(super) struct WatchedBody<G> {
+/// An answer on its way into the windows of the client.
+struct Pipe<'a> {
+    stream: SendStream<Bytes>,
     body: AnswerBody,
-    stall: Option<Arc<Stall>>,
-    yielded: Arc<Yielded>,
+    /// What the body has handed over and the client has no room for yet.
+    rest: Bytes,
+    flow: &'a Flow,
+    yielded: &'a Yielded,
     /// Data was handed over and the end was not.
     begun: bool,
-    /// Dropped with the body.
-    _guard: G,
+    /// How much is asked for at a time, in bytes.
+    at_once: usize,
+    stall_timeout: Duration,
+    stalled: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
 }
 
-// === impl StreamExecutor ===
+/// How the work on an answer came to an end.
+enum Done {
+    /// All of it is handed over.
+    Sent,
+    /// The client has reset the stream, or the connection broke.
+    Gone,
+    /// The client has not read for too long.
+    Stalled,
+    /// It has to end for another reason.
+    Ended(End),
+}
 
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for StreamExecutor {
-    fn execute(&self, stream: F) {
-        let state = StallState { since: None, timeout: self.stall_timeout };
-        let stall = Arc::new(Stall(Mutex::new(state)));
-        let (cut, metrics) = (self.cut.clone(), self.metrics.clone());
-        self.tasks.spawn(async move {
-            let mut stream = pin!(STALL.scope(stall.clone(), stream));
-            let mut sleep: Option<Pin<Box<Sleep>>> = None;
-            // `stall` changes only while the stream is polled, so looking after each poll misses nothing.
-            let work = std::future::poll_fn(|cx| {
-                if stream.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(());
-                }
-                let StallState { since: Some(since), timeout } = stall.get() else { return Poll::Pending };
-                let end = since + timeout;
-                let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
-                if sleep.deadline() != end {
-                    sleep.as_mut().reset(end);
-                }
-                ready!(sleep.as_mut().poll(cx));
-                metrics.stream_stalled();
-                // Dropping the stream resets it and frees what was kept for it.
-                Poll::Ready(())
-            });
-            cut.run_until_cancelled(work).await;
-        });
+/// Trailers come soon once a body has to end: it is asked so often for them at most.
+const FRAMES_BEFORE_TRAILERS: usize = 4;
+
+/// Serves one stream until its end, or until the connection drops the sender of its phase.
+pub(super) async fn serve(
+    parts: Arc<CallParts>,
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    mut phase: watch::Receiver<Phase>,
+    _open: OpenCall,
+) {
+    let config = &parts.shared.config;
+    let method = parts.shared.methods.get(request.uri().path());
+    let streaming = method.is_some_and(|method| method.streaming);
+    let ends_with = match method {
+        Some(method) if method.streaming && method.kind == Kind::Api => Phase::ListsEnd,
+        _ => Phase::CallsEnd,
+    };
+    // Who reads a list may take longer over a page than over an answer.
+    let stall_timeout = match streaming {
+        true => config.streams.idle_timeout.max(config.limits.write_stall_timeout),
+        false => config.limits.write_stall_timeout,
+    };
+    let flow = Arc::new(Flow::of_stream());
+    let mut request = request.map(|stream| Body::new(RequestBody::new(stream)));
+    request.extensions_mut().insert(parts.info.clone());
+    request.extensions_mut().insert(flow.clone());
+    let answer = tokio::select! {
+        biased;
+        answer = parts.stack.answer(request) => answer,
+        // What nobody waits for is not worked on.
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+        end = ended(&parts, &mut phase, ends_with) => match end {
+            Some(end) => refused(status(end.error())),
+            None => return,
+        },
+    };
+    let (head, body) = answer.into_parts();
+    let ends_here = body.is_end_stream();
+    let stream = match respond.send_response(http::Response::from_parts(head, ()), ends_here) {
+        Ok(stream) if !ends_here => stream,
+        Ok(_) => return,
+        Err(error) => {
+            tracing::debug!(error.message = %error, "an answer cannot be sent");
+            return respond.send_reset(Reason::INTERNAL_ERROR);
+        }
+    };
+    let mut pipe = Pipe {
+        stream,
+        body,
+        rest: Bytes::new(),
+        flow: &flow,
+        yielded: &parts.yielded,
+        begun: false,
+        at_once: config.limits.send_buffer.bytes(),
+        stall_timeout,
+        stalled: None,
+        sleep: None,
+    };
+    let done = tokio::select! {
+        biased;
+        done = poll_fn(|cx| pipe.poll(cx)) => done,
+        end = ended(&parts, &mut phase, ends_with) => end.map_or(Done::Gone, Done::Ended),
+    };
+    match done {
+        Done::Sent | Done::Gone => {}
+        Done::Stalled => {
+            parts.shared.metrics.stream_stalled();
+            poll_fn(|cx| Poll::Ready(pipe.end(cx, End::Deadline))).await;
+        }
+        Done::Ended(end) => poll_fn(|cx| Poll::Ready(pipe.end(cx, end))).await,
     }
 }
 
-// === impl Stall ===
+/// Waits until calls of a kind have to end; `None`: at once, because the connection is gone.
+async fn ended(parts: &CallParts, phase: &mut watch::Receiver<Phase>, ends_with: Phase) -> Option<End> {
+    let phase = *phase.wait_for(|phase| *phase >= ends_with).await.ok()?;
+    if ends_with == Phase::CallsEnd && parts.shared.drain.is_cancelled() {
+        parts.shared.cut.store(true, Ordering::Relaxed);
+    }
+    Some(if phase == Phase::Withdrawn { End::Unauthenticated } else { End::Unavailable })
+}
 
-impl Stall {
-    /// The one of the running task.
-    pub(super) fn current() -> Option<Arc<Stall>> {
-        STALL.try_with(Arc::clone).ok()
+// === impl Pipe ===
+
+impl Pipe<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+        if self.stream.poll_reset(cx).is_ready() {
+            return Poll::Ready(Done::Gone);
+        }
+        if let Poll::Ready(end) = self.flow.poll_end(cx) {
+            return Poll::Ready(Done::Ended(end));
+        }
+        loop {
+            if !self.rest.is_empty() {
+                match self.poll_room(cx, self.rest.len()) {
+                    Poll::Ready(Some(room)) => {
+                        let part = self.rest.split_to(room.min(self.rest.len()));
+                        self.yielded.bytes.fetch_add(part.len() as u64, Ordering::Relaxed);
+                        self.begun = true;
+                        self.moves();
+                        if self.stream.send_data(part, false).is_err() {
+                            return Poll::Ready(Done::Gone);
+                        }
+                        continue;
+                    }
+                    Poll::Ready(None) => return Poll::Ready(Done::Gone),
+                    Poll::Pending => return self.poll_stalled(cx),
+                }
+            }
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => {
+                        self.rest = data;
+                        self.flow.close();
+                    }
+                    Err(frame) => {
+                        let Ok(trailers) = frame.into_trailers() else { continue };
+                        return Poll::Ready(self.send_trailers(trailers));
+                    }
+                },
+                Poll::Ready(Some(Err(error))) => {
+                    let trailers = trailers(&error).into_trailers().unwrap_or_default();
+                    return Poll::Ready(self.send_trailers(trailers));
+                }
+                Poll::Ready(None) => {
+                    self.begun = false;
+                    let sent = self.stream.send_data(Bytes::new(), true);
+                    return Poll::Ready(if sent.is_ok() { Done::Sent } else { Done::Gone });
+                }
+                Poll::Pending if self.flow.is_wanted() => match self.poll_room(cx, 1) {
+                    Poll::Ready(Some(_)) => {
+                        // It is others' until there is something to send: a window of the connection is for all its streams.
+                        self.stream.reserve_capacity(0);
+                        self.moves();
+                        self.flow.open();
+                    }
+                    Poll::Ready(None) => return Poll::Ready(Done::Gone),
+                    Poll::Pending => return self.poll_stalled(cx),
+                },
+                Poll::Pending => {
+                    self.moves();
+                    return Poll::Pending;
+                }
+            }
+        }
     }
 
-    /// Allows this stream another time.
-    pub(super) fn set_timeout(&self, timeout: Duration) {
-        self.lock().timeout = timeout;
+    /// Waits for room in the windows of the client; `None`: the stream is gone.
+    fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<Option<usize>> {
+        self.stream.reserve_capacity(wanted.min(self.at_once));
+        loop {
+            match self.stream.capacity() {
+                0 => {}
+                room => return Poll::Ready(Some(room)),
+            }
+            match self.stream.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 
-    fn set_since(&self, since: Option<Instant>) {
-        self.lock().since = since;
+    /// The client takes what there is for it.
+    fn moves(&mut self) {
+        if self.stalled.take().is_some() {
+            self.flow.set_stalled(None);
+        }
     }
 
-    fn get(&self) -> StallState {
-        *self.lock()
+    /// The client takes nothing. That ends, and so does the time of the call, which its body cannot notice meanwhile.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+        let since = match self.stalled {
+            Some(since) => since,
+            None => {
+                let now = Instant::now();
+                self.flow.set_stalled(Some(now));
+                *self.stalled.insert(now)
+            }
+        };
+        let stall_ends = since + self.stall_timeout;
+        let deadline = self.flow.deadline();
+        let end = deadline.map_or(stall_ends, |deadline| deadline.min(stall_ends));
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+        if sleep.deadline() != end {
+            sleep.as_mut().reset(end);
+        }
+        std::task::ready!(sleep.as_mut().poll(cx));
+        Poll::Ready(if end == stall_ends { Done::Stalled } else { Done::Ended(End::Deadline) })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, StallState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Ends the stream with a status, behind as much as the client has taken.
+    fn end(&mut self, cx: &mut Context<'_>, end: End) {
+        let mut last = None;
+        // The status of a whole answer is there already, but not all of its message has gone out.
+        if let AnswerBody::Stream(_) = &self.body {
+            self.flow.end(end);
+            for _ in 0..FRAMES_BEFORE_TRAILERS {
+                let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut self.body).poll_frame(cx) else { break };
+                if let Ok(trailers) = frame.into_trailers() {
+                    last = Some(trailers);
+                    break;
+                }
+            }
+        }
+        let own = || trailers(&status(end.error())).into_trailers().unwrap_or_default();
+        self.send_trailers(last.unwrap_or_else(own));
+    }
+
+    fn send_trailers(&mut self, trailers: http::HeaderMap) -> Done {
+        self.stream.reserve_capacity(0);
+        match self.stream.send_trailers(trailers) {
+            Ok(()) => {
+                self.begun = false;
+                Done::Sent
+            }
+            Err(_) => Done::Gone,
+        }
+    }
+}
+
+impl Drop for Pipe<'_> {
+    fn drop(&mut self) {
+        if self.begun {
+            self.yielded.abandoned.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -127,53 +312,5 @@ impl Yielded {
 
     pub(super) fn abandoned(&self) -> u64 {
         self.abandoned.load(Ordering::Relaxed)
-    }
-}
-
-// === impl WatchedBody ===
-
-impl<G> WatchedBody<G> {
-    pub(super) fn new(body: AnswerBody, stall: Option<Arc<Stall>>, yielded: Arc<Yielded>, guard: G) -> Self {
-        WatchedBody { body, stall, yielded, begun: false, _guard: guard }
-    }
-
-    fn waiting(&self, since: Option<Instant>) {
-        if let Some(stall) = &self.stall {
-            stall.set_since(since);
-        }
-    }
-}
-
-impl<G: Unpin> http_body::Body for WatchedBody<G> {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        self.waiting(None);
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
-        self.begun = data.is_some();
-        if let Some(data) = data {
-            self.yielded.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
-            self.waiting(Some(Instant::now()));
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl<G> Drop for WatchedBody<G> {
-    fn drop(&mut self) {
-        self.waiting(None);
-        if self.begun {
-            self.yielded.abandoned.fetch_add(1, Ordering::Relaxed);
-        }
     }
 }

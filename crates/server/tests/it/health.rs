@@ -1,7 +1,9 @@
 use std::time::Duration;
 
+use jackfield_server::config::PrincipalConfig;
 use jackfield_server::health::{HealthListRequest, HealthListResponse, LIVENESS, Readiness};
 use tokio::time::sleep;
+use tonic::transport::Channel;
 use tonic::{Code, Request};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -11,6 +13,7 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use tonic_types::StatusExt as _;
 
 use crate::support::{TestServer, eventually, spawn, unary};
 
@@ -132,6 +135,58 @@ async fn a_conversation_with_reflection_ends() {
     assert_eq!(ended.unwrap_err().code(), Code::DeadlineExceeded);
 }
 
+/// How many watches a caller opens before one is refused, which then says `reason`. They stay open with the result.
+async fn watches(channel: &Channel, reason: &str) -> Vec<tonic::Streaming<HealthCheckResponse>> {
+    let mut open = Vec::new();
+    loop {
+        match HealthClient::new(channel.clone()).watch(of("")).await {
+            Ok(watch) => open.push(watch.into_inner()),
+            Err(status) => {
+                assert_eq!(status.get_details_error_info().unwrap().reason, reason, "{status:?}");
+                return open;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn watches_of_one_caller_leave_room_for_others() {
+    let server = TestServer::start(|config| config.streams.max_open = 40).await;
+    let stranger = server.connect(&server.pki.client("spiffe://test.example/stranger", 2)).await.unwrap();
+    let of_stranger = watches(&stranger, "RATE_LIMITED").await;
+    assert_eq!(of_stranger.len(), 4, "a tenth of all");
+    let caller = server.channel().await;
+    let of_caller = watches(&caller, "RATE_LIMITED").await;
+    assert_eq!(of_caller.len(), 4);
+    drop(of_stranger);
+    eventually("room again", async || HealthClient::new(stranger.clone()).watch(of("")).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn conversations_of_one_caller_leave_room_for_others() {
+    let server = TestServer::start(|config| {
+        config.identity.principals.push(PrincipalConfig {
+            name: "other".into(),
+            tenant: "tenant".into(),
+            spiffe: "spiffe://test.example/other".into(),
+            ..PrincipalConfig::default()
+        });
+    })
+    .await;
+    let greedy = server.channel().await;
+    let silent = || Request::new(futures::stream::pending::<ServerReflectionRequest>());
+    let mut open = Vec::new();
+    let refused = loop {
+        match ServerReflectionClient::new(greedy.clone()).server_reflection_info(silent()).await {
+            Ok(conversation) => open.push(conversation),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((open.len(), refused.code()), (8, Code::ResourceExhausted), "{refused:?}");
+    let other = server.connect(&server.pki.client("spiffe://test.example/other", 2)).await.unwrap();
+    ServerReflectionClient::new(other).server_reflection_info(silent()).await.unwrap();
+}
+
 #[tokio::test]
 async fn probes_that_are_begun_and_not_ended_leave_room_for_others() {
     let server = TestServer::start(|_| {}).await;
@@ -146,7 +201,7 @@ async fn probes_that_are_begun_and_not_ended_leave_room_for_others() {
                 let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Check");
                 let call = client.client_streaming(Request::new(futures::stream::pending()), path, codec);
                 match call.await.map(drop) {
-                    Err(status) if status.code() == Code::Unavailable => sleep(Duration::from_millis(10)).await,
+                    Err(status) if status.code() == Code::ResourceExhausted => sleep(Duration::from_millis(10)).await,
                     _ => return,
                 }
             }

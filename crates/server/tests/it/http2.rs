@@ -6,7 +6,7 @@ use jackfield_server::config::Config;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::{PATIENCE, TestServer, eventually};
+use crate::support::{PATIENCE, TestServer};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -187,50 +187,4 @@ async fn a_peer_that_says_no_hello_is_dropped() {
         }
     };
     assert_eq!(tokio::time::timeout(PATIENCE, answered).await.unwrap(), [7; 8]);
-}
-
-#[tokio::test]
-async fn answers_that_nobody_takes_do_not_stay() {
-    let server = TestServer::start(|config| {
-        plaintext(config);
-        config.limits.write_stall_timeout = Duration::from_millis(100);
-        config.streams.idle_timeout = Duration::from_millis(100);
-    })
-    .await;
-    // SETTINGS_INITIAL_WINDOW_SIZE 1: an answer is begun, handed over whole, and never taken.
-    let mut socket = connect(&server, &[0, 4, 0, 0, 0, 1]).await;
-    let request = [call(1, "/test.v1.Test/Whoami"), frame(DATA, END_STREAM, 1, &[0; 5])].concat();
-    socket.write_all(&request).await.unwrap();
-    let mut rest = Vec::new();
-    tokio::time::timeout(PATIENCE, socket.read_to_end(&mut rest)).await.expect("closed").ok();
-    let stalled = || server.metric("jackfield_server_connections_ended_total", "cause=\"stalled\"");
-    eventually("counted", async || stalled() > Some(0.0)).await;
-}
-
-#[tokio::test]
-async fn answers_behind_a_window_of_zero_do_not_stay_either() {
-    let server = TestServer::start(|config| {
-        plaintext(config);
-        config.limits.write_stall_timeout = Duration::from_millis(100);
-        config.streams.idle_timeout = Duration::from_millis(100);
-    })
-    .await;
-    for method in ["Whoami", "Flood"] {
-        // SETTINGS_INITIAL_WINDOW_SIZE 0: nothing of the answer can be sent.
-        let mut socket = connect(&server, &[0, 4, 0, 0, 0, 0]).await;
-        let request = [call(1, &format!("/test.v1.Test/{method}")), frame(DATA, END_STREAM, 1, &[0; 5])].concat();
-        socket.write_all(&request).await.unwrap();
-        let reset = async {
-            loop {
-                let mut head = [0; 9];
-                socket.read_exact(&mut head).await.unwrap();
-                let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
-                socket.read_exact(&mut payload).await.unwrap();
-                if head[3] == RST_STREAM {
-                    return head[5..].to_vec();
-                }
-            }
-        };
-        assert_eq!(tokio::time::timeout(PATIENCE, reset).await.expect("reset"), [0, 0, 0, 1], "{method}");
-    }
 }

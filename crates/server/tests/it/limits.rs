@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use jackfield_server::config::Config;
+use jackfield_server::config::{Config, PrincipalConfig};
 use tokio::io::AsyncReadExt as _;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -8,6 +8,8 @@ use tonic_types::StatusExt as _;
 
 use crate::raw::{Raw, framed};
 use crate::support::{PATIENCE, TestServer, assert_no_answer, eventually, message, spawn, stream, unary};
+
+const SECOND: &str = "spiffe://test.example/second";
 
 #[tokio::test]
 async fn calls_beyond_the_limit_are_shed_and_health_is_not() {
@@ -60,6 +62,58 @@ async fn connections_beyond_the_cap_of_an_identity_are_closed() {
     }
     unary(&first, "Whoami", Duration::ZERO).await.unwrap();
     assert!(server.metric("jackfield_server_connections_refused_total", "cap=\"per_identity\"") > Some(0.0));
+}
+
+/// A second principal of the tenant that the first one belongs to.
+fn with_second(config: &mut Config) {
+    let first = config.identity.principals[0].clone();
+    config.identity.principals.push(PrincipalConfig { name: "second".into(), spiffe: SECOND.into(), ..first });
+}
+
+#[tokio::test]
+async fn one_tenant_does_not_fill_the_server() {
+    let server = TestServer::start(|config| {
+        with_second(config);
+        config.limits.max_calls_per_tenant = 1;
+    })
+    .await;
+    let channel = server.channel().await;
+    let busy = spawn({
+        let channel = channel.clone();
+        async move { unary(&channel, "Sleep", Duration::from_secs(2)).await }
+    });
+    eventually("the call is at work", async || server.meters.page().unwrap().contains("Test/Sleep")).await;
+    let second = server.connect(&server.pki.client(SECOND, 2)).await.unwrap();
+    let refused = unary(&second, "Whoami", Duration::ZERO).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(refused.get_details_error_info().unwrap().reason, "RATE_LIMITED");
+    let stranger = server.connect(&server.pki.client("spiffe://test.example/stranger", 3)).await.unwrap();
+    assert_eq!(unary(&stranger, "Whoami", Duration::ZERO).await.unwrap_err().code(), Code::Unauthenticated);
+    busy.await.unwrap().unwrap();
+    eventually("room again", async || unary(&second, "Whoami", Duration::ZERO).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_cap_of_a_tenant_are_closed() {
+    let server = TestServer::start(|config| {
+        with_second(config);
+        config.limits.max_connections_per_tenant = 1;
+    })
+    .await;
+    let first = server.channel().await;
+    unary(&first, "Whoami", Duration::ZERO).await.unwrap();
+    if let Ok(second) = server.connect(&server.pki.client(SECOND, 2)).await {
+        assert!(unary(&second, "Whoami", Duration::ZERO).await.is_err());
+    }
+    // Whoever is nobody is none of that tenant, and all of them are one.
+    let stranger = server.connect(&server.pki.client("spiffe://test.example/stranger", 3)).await.unwrap();
+    assert_eq!(unary(&stranger, "Whoami", Duration::ZERO).await.unwrap_err().code(), Code::Unauthenticated);
+    if let Ok(other) = server.connect(&server.pki.client("spiffe://test.example/other", 4)).await {
+        assert_no_answer(&unary(&other, "Whoami", Duration::ZERO).await.unwrap_err());
+    }
+    unary(&first, "Whoami", Duration::ZERO).await.unwrap();
+    let refused = server.metric("jackfield_server_connections_refused_total", "cap=\"per_tenant\"");
+    assert!(refused >= Some(2.0), "{refused:?}");
 }
 
 #[tokio::test]
@@ -121,7 +175,7 @@ async fn unary_or_again(channel: &Channel, method: &str, duration: Duration) {
 }
 
 #[tokio::test]
-async fn a_stream_that_nobody_reads_is_reset() {
+async fn a_stream_that_nobody_reads_is_ended() {
     let server = TestServer::start(|config| {
         config.limits.write_stall_timeout = Duration::from_millis(200);
         config.streams.idle_timeout = Duration::from_millis(400);
@@ -131,7 +185,7 @@ async fn a_stream_that_nobody_reads_is_reset() {
     let mut flood = stream(&channel, "Flood", Request::new(message(Duration::ZERO))).await.unwrap();
     flood.message().await.unwrap().unwrap();
     let stalled = || server.metric("jackfield_server_streams_stalled_total", "");
-    eventually("the stream is reset", async || stalled() == Some(1.0)).await;
+    eventually("the stream is ended", async || stalled() == Some(1.0)).await;
     // Its neighbours on the connection are not touched.
     unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
     let error = loop {
@@ -140,7 +194,8 @@ async fn a_stream_that_nobody_reads_is_reset() {
             Err(error) => break error,
         }
     };
-    assert_ne!(error.code(), Code::Ok);
+    assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
+    assert_eq!(error.get_details_error_info().unwrap().reason, "DEADLINE_EXCEEDED");
 }
 
 fn plaintext(config: &mut Config) {

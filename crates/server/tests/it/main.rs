@@ -5,6 +5,7 @@ mod binary;
 mod deadlines;
 mod deploy;
 mod drain;
+mod endings;
 mod health;
 mod http2;
 mod identity;

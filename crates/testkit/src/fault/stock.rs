@@ -9,7 +9,6 @@ use jackfield_server::health::{HealthService, HealthState};
 use jackfield_server::metrics::Metrics;
 use jackfield_server::telemetry::Meters;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::RoutesBuilder;
@@ -24,13 +23,7 @@ pub(super) async fn serve(config: Config, backend: Arc<dyn Backend>) -> Result<(
     let listener = TcpListener::bind(config.listen_address().ok_or("no address")?).await?;
     let drain = CancellationToken::new();
     let metrics = Metrics::new(&Meters::new(&config.telemetry)?.meter());
-    let context = RouteContext {
-        metrics,
-        streams: Arc::new(Semaphore::new(config.streams.max_open as usize)),
-        config: Arc::new(config),
-        drain: drain.clone(),
-        tasks: TaskTracker::new(),
-    };
+    let context = RouteContext { metrics, config: Arc::new(config), drain: drain.clone(), tasks: TaskTracker::new() };
     let mut routes = RoutesBuilder::default();
     backend.add_routes(&context, &mut routes);
     routes.add_service(HealthService::new(Vec::new(), HealthState::new().readiness(), drain).into_route());

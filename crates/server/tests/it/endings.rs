@@ -1,0 +1,190 @@
+//! Streams end with a status, whatever their clients read: at their deadline, when nobody reads, with their connection, with
+//! the server.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use jackfield_server::config::Config;
+use tokio::net::TcpStream;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::raw::framed;
+use crate::support::{PATIENCE, TestServer, eventually, message, spawn};
+
+/// What grpc-go and others begin with, and what those begin with that want to do harm.
+const WINDOWS: [u32; 4] = [0, 1, 16, 65_535];
+
+fn plaintext(config: &mut Config) {
+    config.listen.plaintext = true;
+    config.listen.plaintext_principal = "caller".into();
+}
+
+/// A connection on which each stream may send so much before something is read of it.
+async fn connect(server: &TestServer, window: u32) -> SendRequest<Bytes> {
+    let socket = TcpStream::connect(server.address).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(window).initial_connection_window_size(1 << 30);
+    let (sender, connection) = builder.handshake(socket).await.unwrap();
+    spawn(connection);
+    sender.ready().await.unwrap()
+}
+
+async fn call(sender: &SendRequest<Bytes>, method: &str, argument: Duration) -> ResponseFuture {
+    let request = http::Request::post(format!("http://localhost/test.v1.Test/{method}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap();
+    let (answer, mut body) = sender.clone().ready().await.unwrap().send_request(request, false).unwrap();
+    body.send_data(framed(&message(argument)).into(), true).unwrap();
+    answer
+}
+
+/// Whether the reader opens its window again as it reads.
+#[derive(Clone, Copy, PartialEq)]
+enum Reads {
+    Nothing,
+    Everything,
+}
+
+/// The status that a call ends with, and how many bytes came before.
+async fn end(answer: ResponseFuture, reads: Reads) -> (Status, usize) {
+    let work = async {
+        let answer = answer.await.unwrap();
+        if let Some(status) = Status::from_header_map(answer.headers()) {
+            return (status, 0);
+        }
+        let (mut body, mut bytes) = (answer.into_body(), 0);
+        while let Some(data) = body.data().await {
+            let data = data.expect("a stream is not reset");
+            bytes += data.len();
+            if reads == Reads::Everything {
+                body.flow_control().release_capacity(data.len()).unwrap();
+            }
+        }
+        let trailers = body.trailers().await.unwrap().expect("a status");
+        (Status::from_header_map(&trailers).expect("a status"), bytes)
+    };
+    tokio::time::timeout(PATIENCE, work).await.expect("an end")
+}
+
+fn check(status: &Status, code: Code, reason: &str) {
+    assert_eq!(status.code(), code, "{status:?}");
+    assert_eq!(status.get_details_error_info().unwrap().reason, reason);
+    let retry = status.get_details_retry_info().and_then(|retry| retry.retry_delay);
+    assert_eq!(retry.is_some(), code == Code::Unavailable, "{status:?}");
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_told_so_behind_any_window() {
+    let server = TestServer::start(|config| {
+        plaintext(config);
+        config.limits.write_stall_timeout = Duration::from_millis(100);
+        config.streams.idle_timeout = Duration::from_millis(200);
+    })
+    .await;
+    for window in WINDOWS {
+        let sender = connect(&server, window).await;
+        let flood = call(&sender, "Flood", Duration::ZERO).await;
+        let (status, bytes) = end(flood, Reads::Nothing).await;
+        check(&status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+        assert_eq!(bytes, window as usize, "all that there is room for has come");
+        // The answer of a call that is no stream is 7 bytes.
+        let (status, bytes) = end(call(&sender, "Whoami", Duration::ZERO).await, Reads::Nothing).await;
+        if window < 7 {
+            check(&status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+            assert_eq!(bytes, window as usize);
+        } else {
+            assert_eq!((status.code(), bytes), (Code::Ok, 7));
+        }
+    }
+    let stalled = server.metric("jackfield_server_streams_stalled_total", "");
+    assert_eq!(stalled, Some(6.0), "four lists and two answers");
+    let exceeded = server.metric("jackfield_server_errors_total", "reason=\"DEADLINE_EXCEEDED\"");
+    assert_eq!(exceeded, Some(4.0), "the lists have ended as callers see it");
+}
+
+#[tokio::test]
+async fn deadlines_hold_while_nobody_reads() {
+    let server = TestServer::start(|config| {
+        plaintext(config);
+        config.streams.total_timeout = Duration::from_millis(200);
+    })
+    .await;
+    for window in WINDOWS {
+        let sender = connect(&server, window).await;
+        let (status, _) = end(call(&sender, "Flood", Duration::ZERO).await, Reads::Nothing).await;
+        check(&status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+    }
+    assert_eq!(server.metric("jackfield_server_streams_stalled_total", ""), Some(0.0));
+}
+
+#[tokio::test]
+async fn what_outlasts_its_connection_ends_with_a_status() {
+    let server = TestServer::start(|config| {
+        plaintext(config);
+        config.limits.connection_age = Duration::from_millis(100);
+        config.limits.connection_age_grace = Duration::from_millis(200);
+    })
+    .await;
+    for (method, window, reads) in [
+        ("Flood", 65_535, Reads::Everything),
+        ("Flood", 0, Reads::Nothing),
+        ("Flood", 65_535, Reads::Nothing),
+        ("Stream", 65_535, Reads::Everything),
+        ("Sleep", 65_535, Reads::Everything),
+    ] {
+        let sender = connect(&server, window).await;
+        let (status, _) = end(call(&sender, method, PATIENCE).await, reads).await;
+        check(&status, Code::Unavailable, "SERVER_UNAVAILABLE");
+    }
+    let ended = || server.metric("jackfield_server_connections_ended_total", "cause=\"age\"");
+    eventually("the connections are closed", async || ended() == Some(5.0)).await;
+}
+
+#[tokio::test]
+async fn lists_have_a_part_of_the_grace_when_the_server_stops() {
+    let mut server = TestServer::start(|config| {
+        plaintext(config);
+        config.drain.grace = Duration::from_secs(8);
+    })
+    .await;
+    let sender = connect(&server, 65_535).await;
+    let mut read = call(&sender, "Flood", Duration::ZERO).await.await.unwrap().into_body();
+    let unread = call(&sender, "Flood", Duration::ZERO).await;
+    server.stop();
+    eventually("nobody new gets in", async || TcpStream::connect(server.address).await.is_err()).await;
+    // Far more than was on its way by then.
+    let mut bytes = 0;
+    while bytes < 512 << 10 {
+        let data = read.data().await.expect("the list goes on").unwrap();
+        bytes += data.len();
+        read.flow_control().release_capacity(data.len()).unwrap();
+    }
+    let (status, _) = end(unread, Reads::Nothing).await;
+    check(&status, Code::Unavailable, "SERVER_UNAVAILABLE");
+    while let Some(data) = read.data().await {
+        read.flow_control().release_capacity(data.unwrap().len()).unwrap();
+    }
+    let status = Status::from_header_map(&read.trailers().await.unwrap().unwrap()).unwrap();
+    check(&status, Code::Unavailable, "SERVER_UNAVAILABLE");
+    assert!(tokio::time::timeout(PATIENCE, server.ended).await.unwrap().unwrap(), "nothing had to be cut");
+}
+
+#[tokio::test]
+async fn a_call_that_outlasts_the_grace_is_told_so() {
+    let mut server = TestServer::start(|config| {
+        plaintext(config);
+        config.drain.grace = Duration::from_millis(300);
+    })
+    .await;
+    let sender = connect(&server, 65_535).await;
+    let slow = call(&sender, "Sleep", PATIENCE).await;
+    eventually("the call is at work", async || server.meters.page().unwrap().contains("Test/Sleep")).await;
+    server.stop();
+    let (status, _) = end(slow, Reads::Everything).await;
+    check(&status, Code::Unavailable, "SERVER_UNAVAILABLE");
+    assert!(!tokio::time::timeout(PATIENCE, server.ended).await.unwrap().unwrap(), "a call was cut");
+}

@@ -1,0 +1,139 @@
+//! A client below gRPC, which reads of each answer when the test says so. Libraries for gRPC read ahead by themselves, or as
+//! soon as anybody waits.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use h2::RecvStream;
+use h2::client::SendRequest;
+use prost::Message;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::Status;
+
+use crate::pki::Leaf;
+
+/// The window of a stream that grpc-go and HTTP/2 itself begin with, in bytes.
+pub const USUAL_WINDOW: u32 = 65_535;
+/// Clients of gRPC open the window of a connection again whether anybody reads its streams or not.
+const CONNECTION_WINDOW: u32 = 1 << 30;
+/// What stands before a message: whether it is compressed, and its length.
+const PREFIX: usize = 5;
+
+/// A connection.
+#[derive(Clone)]
+pub struct Http2 {
+    sender: SendRequest<Bytes>,
+}
+
+/// An answer that comes bit by bit.
+pub struct Answer {
+    body: RecvStream,
+    read: BytesMut,
+}
+
+// === impl Http2 ===
+
+impl Http2 {
+    /// Connects; on each stream the server may send so many bytes before something is read of it.
+    ///
+    /// # Panics
+    /// When the server does not want it.
+    pub async fn connect(server: SocketAddr, ca_pem: &str, leaf: &Leaf, window: u32) -> Self {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).expect("PEM")).expect("an authority");
+        let chain = CertificateDer::pem_slice_iter(leaf.certificate_pem.as_bytes());
+        let chain = chain.map(|certificate| certificate.expect("PEM")).collect();
+        let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).expect("PEM");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.expect("versions").with_root_certificates(roots);
+        let mut config = builder.with_client_auth_cert(chain, key).expect("a certificate with its key");
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let name = ServerName::try_from("localhost").expect("a name");
+        let socket = TcpStream::connect(server).await.expect("a connection");
+        let socket = TlsConnector::from(Arc::new(config)).connect(name, socket).await.expect("a handshake");
+        let mut builder = h2::client::Builder::new();
+        builder.initial_window_size(window).initial_connection_window_size(CONNECTION_WINDOW);
+        let (sender, connection) = builder.handshake(socket).await.expect("HTTP/2");
+        #[expect(clippy::disallowed_methods, reason = "it ends with its connection")]
+        tokio::spawn(connection);
+        Http2 { sender: sender.ready().await.expect("HTTP/2") }
+    }
+
+    /// Calls a method, `/package.Service/Method`.
+    ///
+    /// # Errors
+    /// The status, if the answer is nothing else.
+    ///
+    /// # Panics
+    /// When the connection breaks.
+    pub async fn call(&self, path: &str, message: &impl Message) -> Result<Answer, Status> {
+        let request = http::Request::post(format!("https://localhost{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .expect("a request");
+        let mut framed = vec![0];
+        framed.extend(u32::try_from(message.encoded_len()).expect("a short message").to_be_bytes());
+        framed.extend(message.encode_to_vec());
+        let mut sender = self.sender.clone().ready().await.expect("room for a stream");
+        let (answer, mut body) = sender.send_request(request, false).expect("a stream");
+        body.send_data(framed.into(), true).expect("a stream");
+        let answer = answer.await.expect("headers");
+        match Status::from_header_map(answer.headers()) {
+            Some(status) => Err(status),
+            None => Ok(Answer { body: answer.into_body(), read: BytesMut::new() }),
+        }
+    }
+}
+
+// === impl Answer ===
+
+impl Answer {
+    /// Reads the next message; `None` at the end.
+    ///
+    /// # Panics
+    /// When the stream is reset, or the connection breaks.
+    pub async fn message(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some((prefix, rest)) = self.read.split_at_checked(PREFIX) {
+                let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+                if rest.len() >= length {
+                    self.read.advance(PREFIX);
+                    return Some(self.read.split_to(length).freeze());
+                }
+            }
+            let data = self.body.data().await?.expect("a stream that goes on");
+            self.read.extend_from_slice(&data);
+            self.body.flow_control().release_capacity(data.len()).expect("a stream that goes on");
+        }
+    }
+
+    /// Reads all messages that are left, and the status.
+    ///
+    /// # Panics
+    /// As [`Answer::message`], and when there is no status.
+    pub async fn read(mut self) -> (Vec<Bytes>, Status) {
+        let mut messages = Vec::new();
+        while let Some(message) = self.message().await {
+            messages.push(message);
+        }
+        (messages, self.status().await)
+    }
+
+    /// Waits for the status without telling the server that anything has been read.
+    ///
+    /// # Panics
+    /// When the stream ends without one.
+    pub async fn status(mut self) -> Status {
+        while let Some(data) = self.body.data().await {
+            data.expect("a stream is not reset");
+        }
+        let trailers = self.body.trailers().await.expect("a stream is not reset").expect("a status");
+        Status::from_header_map(&trailers).expect("a status")
+    }
+}
