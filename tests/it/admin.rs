@@ -3,6 +3,8 @@
 mod keyring;
 mod rewrap;
 
+pub(crate) use rewrap::ended as rewrap_ended;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -75,6 +75,14 @@ pub enum Error {
     /// A stored secret does not open.
     #[error("secret of {resource} does not open")]
     DecryptFailed { resource: Resource, id: String },
+    /// A stored row cannot be read: it was damaged, or written by somebody else. The id is empty where it is not known.
+    #[error("row of {resource} cannot be read")]
+    DataDamaged {
+        resource: Resource,
+        id: String,
+        #[source]
+        source: Cause,
+    },
     /// A defect.
     #[error("internal error")]
     Internal(#[source] Cause),
@@ -191,6 +199,7 @@ impl Error {
             | Error::QuotaExceeded { .. }
             | Error::DeadlineExceeded
             | Error::DecryptFailed { .. }
+            | Error::DataDamaged { .. }
             | Error::Internal(_) => false,
         }
     }
@@ -216,6 +225,7 @@ impl Error {
             Error::ServerUnavailable { .. } => "SERVER_UNAVAILABLE",
             Error::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Error::DecryptFailed { .. } => "DECRYPT_FAILED",
+            Error::DataDamaged { .. } => "DATA_DAMAGED",
             Error::Internal(_) => "INTERNAL",
         }
     }

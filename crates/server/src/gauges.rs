@@ -40,6 +40,7 @@ pub(crate) fn register(meter: &Meter, readiness: watch::Receiver<Readiness>, tls
 /// Registers the gauges of the services behind a server. None of them asks the database.
 pub(crate) fn register_services(meter: &Meter, gauges: &Gauges) {
     database(meter, gauges);
+    stored(meter, gauges);
     rewraps(meter, gauges);
 }
 
@@ -70,6 +71,33 @@ fn database(meter: &Meter, gauges: &Gauges) {
                 counter.observe(i64::from(pool.max), &[name(&pool)]);
             }
         })
+        .build();
+}
+
+/// What the database has in store for an operator.
+fn stored(meter: &Meter, gauges: &Gauges) {
+    let all = gauges.clone();
+    meter
+        .u64_observable_counter("jackfield.database.rows.damaged")
+        .with_description("Times that a row was met which cannot be read")
+        .with_callback(move |counter| counter.observe(all.damaged_rows(), &[]))
+        .build();
+    let all = gauges.clone();
+    meter
+        .u64_observable_gauge("jackfield.database.writable")
+        .with_description("1 if the last write to the SQLite database succeeded, else 0")
+        .with_callback(move |gauge| {
+            if let Some(writable) = all.writable() {
+                gauge.observe(u64::from(writable), &[]);
+            }
+        })
+        .build();
+    let all = gauges.clone();
+    meter
+        .f64_observable_gauge("jackfield.database.log.overdue")
+        .with_description("For how long the write-ahead log of SQLite holds something that was destroyed")
+        .with_unit("s")
+        .with_callback(move |gauge| gauge.observe(all.log_overdue().as_secs_f64(), &[]))
         .build();
 }
 

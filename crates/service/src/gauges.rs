@@ -1,6 +1,7 @@
 //! What can be looked at at any time without asking the database: for metrics.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use jackfield_store::{Pool, RewrapRow};
 
@@ -40,6 +41,21 @@ impl Gauges {
     /// The connections to the database.
     pub fn pools(&self) -> Vec<Pool> {
         self.0.upgrade().map(|shared| shared.store.pools()).unwrap_or_default()
+    }
+
+    /// Whether the last write to the database succeeded, if that is looked at.
+    pub fn writable(&self) -> Option<bool> {
+        self.0.upgrade().and_then(|shared| shared.store.is_writable())
+    }
+
+    /// How often a row was met that could not be read.
+    pub fn damaged_rows(&self) -> u64 {
+        jackfield_store::damaged_rows()
+    }
+
+    /// For how long something is in the write-ahead log of SQLite that was destroyed.
+    pub fn log_overdue(&self) -> Duration {
+        self.0.upgrade().map(|shared| shared.store.log_overdue()).unwrap_or_default()
     }
 
     /// The re-wrap of this process.

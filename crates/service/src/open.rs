@@ -86,6 +86,9 @@ const KEK_SAMPLE: u64 = 5;
 /// worker died.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How often a write is tried after one has failed.
+const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Answers that are forgotten in one transaction. Calls come in between.
 const PURGE_BATCH: u64 = 500;
 
@@ -219,6 +222,8 @@ impl Services {
 
     fn start_maintenance(&self) {
         let services = self.clone();
+        self.shared.tasks.spawn(async move { services.try_writes().await });
+        let services = self.clone();
         self.shared.tasks.spawn(async move { services.shared.store.keep_log_empty(&services.shared.stop).await });
         let services = self.clone();
         self.shared.tasks.spawn(async move {
@@ -233,6 +238,18 @@ impl Services {
                 }
             }
         });
+    }
+
+    /// Tries again whether the database can be written, after it could not: whoever watches it need not wait for a caller.
+    async fn try_writes(&self) {
+        let shared = &self.shared;
+        while shared.stop.run_until_cancelled(tokio::time::sleep(WRITE_INTERVAL)).await.is_some() {
+            if shared.store.is_writable() == Some(false)
+                && let Err(error) = shared.store.try_write().await
+            {
+                tracing::debug!(error = &error as &dyn std::error::Error, "the database cannot be written");
+            }
+        }
     }
 
     async fn maintain(&self) -> Result<()> {

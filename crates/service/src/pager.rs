@@ -94,10 +94,10 @@ impl<T> FoundPage<T> {
         self.rows.bytes() + self.next_page_token.len()
     }
 
-    /// Reads its rows.
-    pub fn read(self) -> Result<ListedPage<T>> {
+    /// Reads its rows, those that can be read.
+    pub fn read(self) -> ListedPage<T> {
         let FoundPage { rows, next_page_token, now } = self;
-        Ok(ListedPage { items: rows.read()?, next_page_token, now })
+        ListedPage { items: rows.read(), next_page_token, now }
     }
 }
 

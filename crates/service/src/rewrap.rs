@@ -5,9 +5,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jackfield_domain::page::{MAX_PAGE_BYTES, Order, OrderBy, RowKey};
 use jackfield_domain::{Error, Resource, Result, TenantId, Timestamp};
-use jackfield_store::{DataKeyRow, Hints, PageQuery, RewrapRow, RewrapState, Scope, SecretRow, Writer};
+use jackfield_store::{DataKeyRow, RewrapRow, RewrapState, SecretRow, Writer};
 use jackfield_vault::{DataKey, WrappedDataKey};
 use uuid::Uuid;
 
@@ -249,22 +248,10 @@ impl Worker {
         Ok(DataKeyRow { kek_id: wrapped.kek_id, wrapped: wrapped.bytes, ..row.clone() })
     }
 
-    async fn next_tenant(&self, after: &mut Option<RowKey>) -> Result<Option<TenantId>> {
-        let query = PageQuery {
-            tenant: TenantId::SYSTEM,
-            filter: None,
-            scope: &Scope::default(),
-            order: Order { by: OrderBy::Id, descending: false },
-            after: after.take(),
-            size: 1,
-            max_bytes: MAX_PAGE_BYTES,
-            now: self.services.now(),
-            hints: Hints::default(),
-        };
-        let page = self.services.shared.store.read().tenant_page(&query).await?;
-        let tenant = page.rows.read()?.first().map(|tenant| tenant.id);
-        *after = tenant.map(|tenant| RowKey { value: None, id: tenant.0 });
-        Ok(tenant)
+    /// The tenant behind another one. By its row alone: one that cannot be read has secrets as well.
+    async fn next_tenant(&self, after: &mut Option<TenantId>) -> Result<Option<TenantId>> {
+        *after = self.services.shared.store.read().tenant_after(*after).await?;
+        Ok(*after)
     }
 
     /// Seals all secrets of a tenant with a data key that is younger than this re-wrap, then destroys the older ones.
@@ -310,7 +297,7 @@ impl Worker {
     /// The newest data key of a tenant if it was made for this re-wrap, or else a new one. `None` if the tenant is gone.
     async fn fresh_data_key(&mut self, tenant: TenantId) -> Result<Option<Arc<DataKey>>, Stop> {
         let txn = self.begin().await?;
-        if !txn.tenant_hold(tenant).await? || txn.tenant_fetch(tenant).await?.is_none() {
+        if !txn.tenant_hold(tenant).await? || !txn.tenant_is_there(tenant).await? {
             return Ok(None);
         }
         let newest = txn.data_keys_fetch(tenant).await?.into_iter().next();

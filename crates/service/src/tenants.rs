@@ -44,10 +44,10 @@ impl Services {
         if let Some(tenant) = self.shared.tenant_names.get(name) {
             return Ok(tenant);
         }
-        let tenant = self.shared.store.read().tenant_fetch_by_name(name).await?;
+        let tenant = self.shared.store.read().tenant_id_by_name(name).await?;
         let tenant = tenant.ok_or_else(|| Error::TenantUnknown { tenant: name.to_owned() })?;
-        self.shared.tenant_names.put(name, tenant.id);
-        Ok(tenant.id)
+        self.shared.tenant_names.put(name, tenant);
+        Ok(tenant)
     }
 
     /// Deletes a tenant and destroys its data keys. Says whether there was one.

@@ -57,6 +57,15 @@ pub(crate) fn is_timeout(error: &Error) -> bool {
     code.is_some_and(|code| code == "57014")
 }
 
+/// Whether SQLite cannot write: the file or its file system is read-only, fails, or is full.
+pub(crate) fn is_unwritable(error: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
+        return false;
+    };
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    matches!(code.map(|code| code & 0xff), Some(8 | 10 | 13))
+}
+
 fn unique_violation(error: &DbErr) -> Option<Taken> {
     let Some(SqlErr::UniqueConstraintViolation(message)) = error.sql_err() else {
         return None;

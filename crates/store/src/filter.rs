@@ -7,7 +7,7 @@ use jackfield_domain::id::{ConnectionId, ConnectorId, CredentialId};
 use jackfield_domain::page::OrderBy;
 use jackfield_domain::text::UserId;
 use jackfield_domain::{Resource, TenantId, Timestamp};
-use sea_orm::sea_query::{Alias, Condition, Expr, ExprTrait, Func, LikeExpr, Query};
+use sea_orm::sea_query::{Alias, CaseStatement, Condition, Expr, ExprTrait, Func, LikeExpr, Query};
 use sea_orm::{ColumnTrait, DbBackend};
 
 use crate::entity::label;
@@ -215,7 +215,12 @@ fn folded<S: Stored>(field: &str, column: Expr, context: &FilterContext) -> Expr
 /// A text that is a member of a JSON object.
 pub(crate) fn member(object: Expr, name: &str, backend: DbBackend) -> Expr {
     Expr::expr(match backend {
-        DbBackend::Sqlite => Func::cust(Alias::new("json_extract")).arg(object).arg(format!("$.{name}")),
+        // A text that is no JSON, in a row that was damaged, would be the end of the whole statement.
+        DbBackend::Sqlite => {
+            let valid = Func::cust(Alias::new("json_valid")).arg(object.clone());
+            let member = Func::cust(Alias::new("json_extract")).arg(object).arg(format!("$.{name}"));
+            return CaseStatement::new().case(Expr::expr(valid), Expr::expr(member)).into();
+        }
         _ => Func::cust(Alias::new("json_extract_path_text")).arg(object.cast_as(Alias::new("json"))).arg(name),
     })
 }

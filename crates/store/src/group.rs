@@ -63,6 +63,8 @@ pub(crate) struct Guard {
     closed: AtomicBool,
     /// The transaction of the group is no more.
     broken: AtomicBool,
+    /// The last write failed: the disk is full, say.
+    failing: AtomicBool,
 }
 
 /// A transaction and its members.
@@ -134,6 +136,11 @@ impl Groups {
         }
     }
 
+    /// Whether the last write succeeded.
+    pub(crate) fn succeed(&self) -> bool {
+        !self.0.guard.failing.load(Ordering::Relaxed)
+    }
+
     /// Waits for the group that is at work.
     pub(crate) async fn close(&self) {
         self.0.tasks.close();
@@ -181,6 +188,7 @@ impl Shared {
             Err(failed) => {
                 // Another process holds the file, or it cannot be opened. Whoever waits would wait as long in vain.
                 let text = failed.to_string();
+                self.guard.failing.store(true, Ordering::Relaxed);
                 let _ = first.turn.send(Err(error::from_db(failed)));
                 for request in std::mem::take(&mut self.queue().waiting) {
                     let _ = request.turn.send(Err(error::gone(&text)));
@@ -279,6 +287,9 @@ impl Group<'_> {
             },
         };
         shared.guard.open();
+        if ended.is_err() || kept > 0 {
+            shared.guard.failing.store(ended.is_err(), Ordering::Relaxed);
+        }
         if ended.is_ok() && kept > 0 {
             shared.commits.fetch_add(1, Ordering::Relaxed);
             shared.members.fetch_add(kept, Ordering::Relaxed);
@@ -329,6 +340,13 @@ impl Guard {
     /// For the hook of the database: a transaction was rolled back.
     pub(crate) fn rolled_back(&self) {
         self.broken.store(true, Ordering::Release);
+    }
+
+    /// Notes a statement that failed because nothing can be written.
+    pub(crate) fn failed(&self, failed: &DbErr) {
+        if error::is_unwritable(failed) {
+            self.failing.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Whether the transaction of the group is no more.

@@ -67,7 +67,7 @@ impl<C: ConnectionTrait> Session<C> {
 impl Reader {
     pub async fn key_page(&self, query: &PageQuery<'_>) -> Result<Page<Key>> {
         let Page { rows, next, hints } = page::page(&self.conn, query).await?;
-        let (bytes, mut keys): (_, Vec<Key>) = (rows.bytes(), rows.read()?);
+        let (bytes, mut keys): (_, Vec<Key>) = (rows.bytes(), rows.read());
         let uses = self.key_uses(query.tenant, keys.iter().map(|key| key.id).collect()).await?;
         for key in &mut keys {
             let (connectors, credentials) = uses.get(&key.id.0).copied().unwrap_or_default();

@@ -50,6 +50,7 @@ pub use idempotency::{Claim, RequestKey};
 pub use page::{Hints, Page, PageQuery, Rows, Scope};
 pub use pool::Pool;
 pub use rewrap::{RewrapRow, RewrapState};
+pub use row::damaged_rows;
 pub use secret::SecretRow;
 pub use session::{Reader, Session, Store, StoreError, Writer};
 pub use stamps::{Basis, Moment, Stamps};

@@ -1,6 +1,7 @@
 //! Pages by keyset: a row value comparison behind the last key, so that deep pages cost what the first one costs.
 
 mod rows;
+mod singly;
 mod windows;
 
 use std::marker::PhantomData;
@@ -125,6 +126,9 @@ struct Filling<'a, S> {
     of: PhantomData<fn() -> S>,
 }
 
+/// A document in the way cannot be read.
+struct Unreadable;
+
 /// What is left of the documents that a statement found.
 enum Left {
     Nothing,
@@ -149,7 +153,11 @@ impl<'a, S: Stored> Filling<'a, S> {
             // One row more than wanted tells whether there is a next page, without a count.
             let select = select::<S>(backend, self.query, self.passed.as_ref(), until, lookup);
             let found = documents(conn, select.into_query(), read + 1).await?;
-            match self.take(found, read)? {
+            let left = match found.and_then(|found| self.take(found, read)) {
+                Ok(left) => left,
+                Err(Unreadable) => self.take_singly(conn, until, lookup, read).await?,
+            };
+            match left {
                 Left::Nothing => return Ok(false),
                 Left::TooLarge => return Ok(true),
                 Left::OneMore if read == wanted => return Ok(true),
@@ -158,23 +166,27 @@ impl<'a, S: Stored> Filling<'a, S> {
         }
     }
 
-    /// Takes so many of the documents that were found, or fewer if they are too large. Says what it left.
-    fn take(&mut self, mut found: String, most: u32) -> Result<Left> {
+    /// Takes so many of the documents that were found, or fewer if they are too large. Says what it left. If the last one
+    /// cannot be read, so that it is not known where to go on, nothing is taken.
+    fn take(&mut self, mut found: String, most: u32) -> Result<Left, Unreadable> {
         let (mut taken, mut last, mut left) = (0, None, Left::OneMore);
+        let (mut count, mut bytes) = (self.count, self.bytes);
         for doc in found.split_terminator(LINE).take(most as usize) {
             let weight = weight(doc);
-            if self.count > 0 && self.bytes + weight > self.query.max_bytes {
+            if count > 0 && bytes + weight > self.query.max_bytes {
                 left = Left::TooLarge;
                 break;
             }
-            self.count += 1;
-            self.bytes += weight;
+            count += 1;
+            bytes += weight;
             taken += doc.len() + LINE.len_utf8();
             last = Some(doc);
         }
         if let Some(last) = last {
-            self.passed = Some(key::<S>(&row::from_doc(last)?, self.query.order));
+            let last = row::read::<S>(last).map_err(|_| Unreadable)?;
+            self.passed = Some(key(&last, self.query.order));
         }
+        (self.count, self.bytes) = (count, bytes);
         if taken >= found.len() {
             left = Left::Nothing;
         }
@@ -183,6 +195,11 @@ impl<'a, S: Stored> Filling<'a, S> {
             // What was cut off may be many times what stays, and a page may wait long for its reader.
             found.shrink_to_fit();
         }
+        self.append(found);
+        Ok(left)
+    }
+
+    fn append(&mut self, found: String) {
         if self.docs.is_empty() {
             self.docs = found;
         } else if !found.is_empty() {
@@ -191,7 +208,32 @@ impl<'a, S: Stored> Filling<'a, S> {
             }
             self.docs.push_str(&found);
         }
-        Ok(left)
+    }
+
+    /// Takes rows one by one, with keys out of their columns: where a document cannot be read. Such rows are left out.
+    async fn take_singly(
+        &mut self,
+        conn: &impl ConnectionTrait,
+        until: Option<&RowKey>,
+        lookup: Lookup<'_>,
+        most: u32,
+    ) -> Result<Left> {
+        let rows =
+            singly::rows::<S>(conn, self.query, self.passed.as_ref(), until, lookup, u64::from(most) + 1).await?;
+        let more = rows.len() > most as usize;
+        for row in rows.into_iter().take(most as usize) {
+            let weight = row.doc.as_deref().map(weight).unwrap_or_default();
+            if self.count > 0 && self.bytes + weight > self.query.max_bytes {
+                return Ok(Left::TooLarge);
+            }
+            self.passed = Some(row.key);
+            if let Some(doc) = row.doc {
+                self.count += 1;
+                self.bytes += weight;
+                self.append(doc);
+            }
+        }
+        Ok(if more { Left::OneMore } else { Left::Nothing })
     }
 
     /// Rows that are missing.
@@ -239,12 +281,16 @@ pub(crate) fn sql<S: Stored>(
     statement(backend, select, query.size + 1).ok()
 }
 
-/// The first documents that a statement finds, each a line.
-async fn documents(conn: &impl ConnectionTrait, select: SelectStatement, limit: u32) -> Result<String> {
+/// The first documents that a statement finds, each a line; or that one of them is no text.
+async fn documents(
+    conn: &impl ConnectionTrait,
+    select: SelectStatement,
+    limit: u32,
+) -> Result<Result<String, Unreadable>> {
     let statement = statement(conn.get_database_backend(), select, limit)?;
     let row = conn.query_one_raw(statement).await.map_err(error::from_db)?;
-    let docs = row.map(|row| row.try_get_by_index::<Option<String>>(0)).transpose().map_err(error::from_db)?;
-    Ok(docs.flatten().unwrap_or_default())
+    let docs = row.map(|row| row.try_get_by_index::<Option<String>>(0)).transpose();
+    Ok(docs.map(|docs| docs.flatten().unwrap_or_default()).map_err(|_| Unreadable))
 }
 
 /// Has the database put the first documents that a statement finds into one text, a line each, in the order in which they are
@@ -280,6 +326,17 @@ fn select<S: Stored>(
     until: Option<&RowKey>,
     lookup: Lookup<'_>,
 ) -> Select<S::Table> {
+    matching::<S>(backend, query, after, until, lookup).select_only().column(S::DOC)
+}
+
+/// The rows of a page, with all their columns.
+fn matching<S: Stored>(
+    backend: DbBackend,
+    query: &PageQuery<'_>,
+    after: Option<&RowKey>,
+    until: Option<&RowKey>,
+    lookup: Lookup<'_>,
+) -> Select<S::Table> {
     let context = context(backend, query, matches!(lookup, Lookup::Words(_)));
     let mut select = match lookup {
         Lookup::Words(terms) if backend == DbBackend::Sqlite => {
@@ -296,7 +353,7 @@ fn select<S: Stored>(
     if let Some(filter) = query.filter {
         select = select.filter(filter::condition::<S>(filter, &context));
     }
-    select.select_only().column(S::DOC)
+    select
 }
 
 /// What a list pages over behind a key and up to another, in its order.

@@ -1,6 +1,7 @@
 //! How a resource becomes a row and comes back: one trait, and the four things that are done with every resource.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jackfield_domain::error::Taken;
 use jackfield_domain::meta::Meta;
@@ -14,6 +15,7 @@ use sea_orm::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 use uuid::Uuid;
 
 use crate::filter::FieldSql;
@@ -21,6 +23,12 @@ use crate::page::Scope;
 use crate::session::Writer;
 use crate::transaction::Transaction;
 use crate::{error, label};
+
+/// Why a document cannot even be looked at.
+pub(crate) const NO_TEXT: &str = "its document is no text";
+
+/// How often a row was met that could not be read. Of the process: it is the disk that fails, whatever store is on it.
+static DAMAGED: AtomicU64 = AtomicU64::new(0);
 
 /// A resource that is kept as a row: facts that queries need as columns, the whole of it as a document.
 pub(crate) trait Stored: Serialize + DeserializeOwned + Send + Sync {
@@ -147,16 +155,22 @@ pub(crate) async fn fetch_held<S: Stored>(
 /// The documents of a tenant whose rows fit a condition: as [`of`], without the columns that it would name first.
 fn docs<S: Stored>(tenant: TenantId, condition: impl IntoCondition) -> SelectStatement {
     let mut select = Query::select();
-    select.column(S::DOC).from(S::Table::default()).and_where(S::TENANT_ID.eq(tenant.0));
+    select.column(S::DOC).column(S::ID).from(S::Table::default()).and_where(S::TENANT_ID.eq(tenant.0));
     select.cond_where(condition.into_condition()).take()
 }
 
 /// There is no `LIMIT` where one row at most is found, as sea-orm's `one` would have it: whenever that number is bound, SQLite
 /// prepares the statement anew and PostgreSQL plans it anew.
 async fn one<S: Stored>(conn: &impl ConnectionTrait, select: &SelectStatement) -> Result<Option<S>> {
-    let row = conn.query_one(select).await.map_err(error::from_db)?;
-    let doc = row.map(|row| row.try_get_by_index::<String>(0)).transpose().map_err(error::from_db)?;
-    doc.map(|doc| from_doc(&doc)).transpose()
+    let Some(row) = conn.query_one(select).await.map_err(error::from_db)? else { return Ok(None) };
+    let read = match row.try_get_by_index::<String>(0) {
+        Ok(doc) => read::<S>(&doc).map(Some).map_err(|error| why(&error)),
+        Err(_) => Err(NO_TEXT.to_owned()),
+    };
+    read.map_err(|why| {
+        let id = row.try_get_by_index::<Uuid>(1).map(|id| id.to_string()).unwrap_or_default();
+        damaged::<S>(id, why)
+    })
 }
 
 /// Adds a row, with its labels.
@@ -263,7 +277,27 @@ pub(crate) async fn ids_for_update<S: Stored>(
 }
 
 pub(crate) fn from_doc<S: Stored>(doc: &str) -> Result<S> {
-    read(doc).map_err(Error::internal)
+    read(doc).map_err(|error| damaged::<S>(String::new(), why(&error)))
+}
+
+/// The error of a row that cannot be read, which is counted.
+pub(crate) fn damaged<S: Stored>(id: String, why: String) -> Error {
+    DAMAGED.fetch_add(1, Ordering::Relaxed);
+    Error::DataDamaged { resource: S::RESOURCE, id, source: why.into() }
+}
+
+/// How often this process has met a row that it could not read.
+pub fn damaged_rows() -> u64 {
+    DAMAGED.load(Ordering::Relaxed)
+}
+
+/// Why a document cannot be read, without anything of it: that of serde quotes values.
+pub(crate) fn why(error: &serde_json::Error) -> String {
+    let kind = match error.classify() {
+        Category::Data => "no document of this resource",
+        Category::Eof | Category::Io | Category::Syntax => "no JSON",
+    };
+    format!("its document is {kind}, at byte {}", error.column())
 }
 
 /// Reads a document.

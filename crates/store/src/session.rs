@@ -173,6 +173,18 @@ impl Store {
         }
     }
 
+    /// Whether the last write succeeded, if that is looked at: on SQLite, whose one file has no better one to go to.
+    pub fn is_writable(&self) -> Option<bool> {
+        self.groups.as_ref().map(Groups::succeed)
+    }
+
+    /// Writes what is there already, to find out whether it can be written again.
+    pub async fn try_write(&self) -> Result<()> {
+        let txn = self.write().await?;
+        txn.run("UPDATE seaql_migrations SET applied_at = applied_at").await?;
+        txn.commit().await
+    }
+
     /// For how long something is in the write-ahead log that was destroyed: 0 if nothing is, and on PostgreSQL.
     pub fn log_overdue(&self) -> Duration {
         self.wal.as_ref().map(Wal::overdue).unwrap_or_default()

@@ -14,7 +14,8 @@ use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{Resource, Result, TenantId};
 use sea_orm::sea_query::{Condition, LockType};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
+    QuerySelect,
 };
 use uuid::Uuid;
 
@@ -45,6 +46,31 @@ impl<C: ConnectionTrait> Session<C> {
         let select = Entity::find().filter(Column::NameKey.eq(name));
         let row = select.all(&self.conn).await.map_err(error::from_db)?.pop();
         row.map(|row| row::from_doc(&row.doc)).transpose()
+    }
+
+    /// Whether there is a tenant, be its document readable or not.
+    pub async fn tenant_is_there(&self, id: TenantId) -> Result<bool> {
+        let select = row::of::<Tenant>(id).select_only().column(Column::Id).into_tuple::<Uuid>();
+        Ok(!select.all(&self.conn).await.map_err(error::from_db)?.is_empty())
+    }
+
+    /// The id of the tenant of a name, be its document readable or not: whoever belongs to it can go on.
+    pub async fn tenant_id_by_name(&self, name: &str) -> Result<Option<TenantId>> {
+        #[expect(clippy::disallowed_methods, reason = "a tenant is looked up before there is one")]
+        let select = Entity::find().filter(Column::NameKey.eq(name)).select_only().column(Column::Id);
+        let id = select.into_tuple::<Uuid>().all(&self.conn).await.map_err(error::from_db)?.pop();
+        Ok(id.map(TenantId))
+    }
+
+    /// The tenant whose id comes next after one, or the first one.
+    pub async fn tenant_after(&self, after: Option<TenantId>) -> Result<Option<TenantId>> {
+        #[expect(clippy::disallowed_methods, reason = "a walk over all tenants")]
+        let mut select = Entity::find().select_only().column(Column::Id).order_by_asc(Column::Id).limit(1);
+        if let Some(after) = after {
+            select = select.filter(Column::Id.gt(after.0));
+        }
+        let id = select.into_tuple::<Uuid>().one(&self.conn).await.map_err(error::from_db)?;
+        Ok(id.map(TenantId))
     }
 
     /// A page of all tenants; the tenant of the query does not matter.

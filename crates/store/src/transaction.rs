@@ -80,6 +80,14 @@ impl Transaction {
             _ => Ok(&self.txn),
         }
     }
+
+    /// A result of a write, which is noted if nothing can be written.
+    fn noted<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
+        if let (Some(turn), Err(failed)) = (&self.turn, &result) {
+            turn.guard.failed(failed);
+        }
+        result
+    }
 }
 
 #[async_trait::async_trait]
@@ -89,11 +97,11 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.open()?.execute_raw(statement).await
+        self.noted(self.open()?.execute_raw(statement).await)
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.open()?.execute_unprepared(sql).await
+        self.noted(self.open()?.execute_unprepared(sql).await)
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {

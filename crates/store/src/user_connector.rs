@@ -66,17 +66,25 @@ impl<C: ConnectionTrait> Session<C> {
             return Ok(());
         }
         let mentioned: BTreeSet<Uuid> = links.iter().map(|link| link.connector.0).collect();
-        let doc = Expr::col((connector::Entity, connector::Column::Doc));
         let connectors = connector::of(tenant)
             .filter(connector::Column::Id.is_in(mentioned))
             .select_only()
             .column(connector::Column::Id)
-            .column(connector::Column::Enabled)
-            .expr_as(filter::member(doc, "name", self.conn.get_database_backend()), "name")
-            .into_tuple::<(Uuid, bool, String)>();
-        let connectors = connectors.all(&self.conn).await.map_err(error::from_db)?;
-        let connectors: HashMap<Uuid, (bool, Name)> =
-            connectors.into_iter().map(|(id, enabled, name)| (id, (enabled, Name::stored(name)))).collect();
+            .column(connector::Column::Enabled);
+        let doc = Expr::col((connector::Entity, connector::Column::Doc));
+        let name = filter::member(doc, "name", self.conn.get_database_backend());
+        let named = connectors.clone().expr_as(name, "name").into_tuple::<(Uuid, bool, Option<String>)>();
+        let connectors: Vec<_> = match named.all(&self.conn).await.map_err(error::from_db) {
+            Ok(found) => found,
+            Err(error) if error.retryable() => return Err(error),
+            // A document cannot be read: its links are none the worse, and have the name of when they were made.
+            Err(_) => {
+                let found = connectors.into_tuple::<(Uuid, bool)>().all(&self.conn).await.map_err(error::from_db)?;
+                found.into_iter().map(|(id, enabled)| (id, enabled, None)).collect()
+            }
+        };
+        let connectors: HashMap<Uuid, (bool, Option<Name>)> =
+            connectors.into_iter().map(|(id, enabled, name)| (id, (enabled, name.map(Name::stored)))).collect();
 
         let valid = CaseStatement::new().case(valid_now(now), 1).finally(0);
         let counts = credential::of(tenant)
@@ -94,7 +102,7 @@ impl<C: ConnectionTrait> Session<C> {
         for link in links {
             let (credentials, valid) = counts.get(&link.id.0).copied().unwrap_or_default();
             let connector = connectors.get(&link.connector.0);
-            if let Some((_, name)) = connector {
+            if let Some((_, Some(name))) = connector {
                 link.connector_name.clone_from(name);
             }
             link.credential_count = u64::try_from(credentials).unwrap_or_default();
@@ -112,7 +120,7 @@ impl<C: ConnectionTrait> Session<C> {
 impl Reader {
     pub async fn user_connector_page(&self, query: &PageQuery<'_>) -> Result<Page<UserConnector>> {
         let Page { rows, next, hints } = page::page(&self.conn, query).await?;
-        let (bytes, mut links) = (rows.bytes(), rows.read()?);
+        let (bytes, mut links) = (rows.bytes(), rows.read());
         let stored = connector_name_bytes(&links);
         self.user_connectors_complete(query.tenant, &mut links, query.now).await?;
         // A connector may have a longer name now than when it was linked.

@@ -43,7 +43,7 @@ async fn end(client: &Client) -> v1::RewrapStatus {
 }
 
 /// Starts a re-wrap and waits for its end.
-pub(super) async fn ended(client: &Client, reseal: bool) -> v1::RewrapStatus {
+pub(crate) async fn ended(client: &Client, reseal: bool) -> v1::RewrapStatus {
     let started = start(client, reseal).await;
     let ended = end(client).await;
     assert_eq!(ended.id, started.id);

@@ -44,6 +44,7 @@ fn errors() -> Vec<Error> {
             | Error::ServerUnavailable { .. }
             | Error::DeadlineExceeded
             | Error::DecryptFailed { .. }
+            | Error::DataDamaged { .. }
             | Error::Internal(_) => {}
         }
     }
@@ -61,6 +62,7 @@ fn errors() -> Vec<Error> {
         Error::ServerUnavailable { retry_after },
         Error::DeadlineExceeded,
         Error::DecryptFailed { resource, id: id.clone() },
+        Error::DataDamaged { resource, id: id.clone(), source: "no JSON".into() },
         Error::internal("a defect"),
     ];
     errors.extend(Resource::ALL.map(|resource| Error::not_found(resource, "name:x")));

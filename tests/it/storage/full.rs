@@ -73,7 +73,16 @@ async fn inside() {
     expect_unavailable(status);
     assert!(created > 0, "there was space for a few");
 
-    // Full it stays, and reading goes on.
+    // Full it stays, and reading goes on: whoever only reads is served, and so are those who ask for tokens.
+    let is_writable = async |expected: f64| {
+        let begin = std::time::Instant::now();
+        while server.metric("jackfield_database_writable", &[]) != Some(expected) {
+            assert!(begin.elapsed() < std::time::Duration::from_secs(60), "writable is not {expected}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    is_writable(0.0).await;
+    wait_for_readiness(&server, ServingStatus::Serving).await;
     let before = (content(&server).await, counts(&server).await);
     for _ in 0..5 {
         expect_unavailable(create_connector_by(&server, "alpha", refused.clone()).await.unwrap_err());
@@ -88,6 +97,8 @@ async fn inside() {
 
     // Space comes back, and with it everything, without a restart; the request id was not used up.
     limit_files(None);
+    // Nobody has to call for it.
+    is_writable(1.0).await;
     create_connector_by(&server, "alpha", refused).await.unwrap();
     for number in created + 1..created + 20 {
         create_connector_by(&server, "alpha", request(number)).await.unwrap();

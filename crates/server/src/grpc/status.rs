@@ -247,6 +247,17 @@ fn answer(error: Error, reason: &'static str) -> Answer {
             answer.request_info = true;
             answer
         }
+        Error::DataDamaged { resource, id, source } => {
+            let of = if id.is_empty() { resource.as_str().to_owned() } else { format!("{resource} {}", cut(&id)) };
+            let message = format!("the stored row of {of} cannot be read");
+            let mut answer =
+                Answer::new(Code::DataLoss, reason, message).with("resource", resource.as_str()).caused_by(source);
+            if !id.is_empty() {
+                answer = answer.with("id", &id).about(resource, id);
+            }
+            answer.request_info = true;
+            answer
+        }
         Error::Internal(source) => {
             let mut answer = Answer::new(Code::Internal, reason, "internal error".into()).caused_by(source);
             answer.request_info = true;

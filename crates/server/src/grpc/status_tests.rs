@@ -27,6 +27,7 @@ fn every_error() -> Vec<Error> {
         Error::ServerUnavailable { retry_after: after },
         Error::DeadlineExceeded,
         Error::DecryptFailed { resource: Resource::Credential, id: id() },
+        Error::DataDamaged { resource, id: id(), source: cause() },
         Error::Internal(cause()),
     ];
     for error in &all {
@@ -47,6 +48,7 @@ fn every_error() -> Vec<Error> {
             | Error::ServerUnavailable { .. }
             | Error::DeadlineExceeded
             | Error::DecryptFailed { .. }
+            | Error::DataDamaged { .. }
             | Error::Internal(_) => {}
         }
     }
@@ -71,6 +73,7 @@ fn every_error_has_its_code_and_its_reason() {
         Code::Unavailable,
         Code::Unavailable,
         Code::DeadlineExceeded,
+        Code::DataLoss,
         Code::DataLoss,
         Code::Internal,
     ];

@@ -167,7 +167,7 @@ impl<T: Listable + Unpin + 'static, M: Message> Stream for PageStream<T, M> {
 
 impl<T, M: Message> PageStream<T, M> {
     fn render(&self, page: FoundPage<T>, mut room: PageRoom) -> Result<M, Status> {
-        let page = (self.render)(page.read().map_err(status)?);
+        let page = (self.render)(page.read());
         room.resize(page.encoded_len());
         // The next one is not rendered before this one has been taken.
         self.flow.close();
