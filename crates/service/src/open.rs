@@ -242,12 +242,18 @@ impl Services {
 
     /// Tries again whether the database can be written, after it could not: whoever watches it need not wait for a caller.
     async fn try_writes(&self) {
-        let shared = &self.shared;
+        let (shared, mut is_said) = (&self.shared, false);
         while shared.stop.run_until_cancelled(tokio::time::sleep(WRITE_INTERVAL)).await.is_some() {
-            if shared.store.is_writable() == Some(false)
-                && let Err(error) = shared.store.try_write().await
+            if shared.store.is_writable() != Some(false) {
+                if std::mem::take(&mut is_said) {
+                    tracing::info!("the database can be written again");
+                }
+                continue;
+            }
+            if let Err(error) = shared.store.try_write().await
+                && !std::mem::replace(&mut is_said, true)
             {
-                tracing::debug!(error = &error as &dyn std::error::Error, "the database cannot be written");
+                tracing::warn!(error = &error as &dyn std::error::Error, "the database cannot be written");
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Reading the layers. Each is checked by itself, so that an unknown key is reported with the layer it came from.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use jackfield_service::postgres_url;
@@ -68,8 +69,13 @@ impl Config {
             let origin = format!("environment variable {name}");
             return Err(ConfigError::Layer { origin, message: "is not UTF-8".into() });
         }
+        let mut set = HashMap::new();
         for (name, value) in &sources.environment {
             if let Some(path) = name.strip_prefix(PREFIX) {
+                if let Some(other) = set.insert(path.to_ascii_lowercase(), name) {
+                    let message = format!("sets what {other} sets: take one of the two out");
+                    return Err(ConfigError::Layer { origin: format!("environment variable {name}"), message });
+                }
                 let keys = path.split("__").map(str::to_ascii_lowercase).collect();
                 merge(&mut merged, leaf(&format!("environment variable {name}"), keys, value)?);
             }
@@ -116,7 +122,10 @@ impl Sources {
     fn check_names(&self, config: &Config) -> Result<(), ConfigError> {
         let known = Table::try_from(Config::default()).unwrap_or_default();
         for (name, _) in &self.environment {
-            let rest = name.strip_prefix("JACKFIELD_").unwrap_or_default().to_ascii_lowercase();
+            // Names tell upper case from lower case, and only those in upper case count.
+            let rest = name.to_ascii_lowercase();
+            let rest = rest.strip_prefix("jackfield_").filter(|_| !name.starts_with(PREFIX)).unwrap_or_default();
+            let rest = rest.trim_start_matches('_');
             let meant = known.keys().find(|key| {
                 rest.strip_prefix(key.as_str()).is_some_and(|rest| {
                     // Kubernetes sets such variables for services whose names begin with "jackfield-".
@@ -130,7 +139,8 @@ impl Sources {
                     _ => format!("{PREFIX}{}", key.to_ascii_uppercase()),
                 };
                 let origin = format!("environment variable {name}");
-                let message = format!("has no effect: names have two underscores, as in {example}");
+                let message =
+                    format!("has no effect: names are in upper case and have two underscores, as in {example}");
                 return Err(ConfigError::Layer { origin, message });
             }
         }

@@ -135,6 +135,9 @@ fn environment_names_with_one_underscore_are_refused() {
         "JACKFIELD_LISTEN_ADDRESS",
         "JACKFIELD_DATABASE_URL",
         "JACKFIELD_DATABASE__URL",
+        "jackfield__database__url",
+        "Jackfield__Mode",
+        "jackfield_mode",
     ] {
         let error = load(&[(name, "production")]).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains("two underscores"), "{error}");
@@ -150,6 +153,11 @@ fn environment_names_with_one_underscore_are_refused() {
     ] {
         load(&[(name, "x")]).unwrap();
     }
+    let twice = [("JACKFIELD__LIMITS__MAX_CALLS", "1"), ("JACKFIELD__limits__max_calls", "2")];
+    let error = load(&twice).unwrap_err().to_string();
+    let expected = "environment variable JACKFIELD__limits__max_calls: sets what JACKFIELD__LIMITS__MAX_CALLS sets: take one of \
+                    the two out";
+    assert_eq!(error, expected);
     let own = [("JACKFIELD_VAULT_KEYRING", "x"), ("JACKFIELD__VAULT__VARIABLE", "JACKFIELD_VAULT_KEYRING")];
     load(&own).unwrap();
     let sources = Sources { not_utf8: vec!["JACKFIELD__MODE".into()], ..Sources::default() };
