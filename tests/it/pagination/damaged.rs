@@ -81,7 +81,7 @@ on_both! {
                 assert_eq!(links, (0..ROWS).map(name).collect::<Vec<_>>());
 
                 // Where it is asked for, it is said what is the matter; the others are as they were.
-                for row in 0..ROWS {
+                for (row, id) in ids.iter().enumerate() {
                     let reference = format!("name:{}", name(row));
                     let found = client.connectors().get_connector(v1::GetConnectorRequest { reference }).await;
                     if !rows.contains(&row) {
@@ -95,8 +95,8 @@ on_both! {
                     }
                     let refusal = expect_status(found, Code::DataLoss, "DATA_DAMAGED");
                     assert_eq!(refusal.metadata("resource"), "connector");
-                    assert_eq!(refusal.metadata("id"), ids[row]);
-                    assert_eq!(refusal.status.message(), format!("the stored row of connector {} cannot be read", ids[row]));
+                    assert_eq!(refusal.metadata("id"), *id);
+                    assert_eq!(refusal.status.message(), format!("the stored row of connector {} cannot be read", *id));
                 }
                 server.sql("UPDATE connector SET doc = (SELECT doc FROM kept WHERE kept.id = connector.id) WHERE id IN (SELECT id FROM kept)").await;
                 server.sql("DROP TABLE kept").await;
