@@ -293,7 +293,7 @@ mod tests {
         drop(rooms);
         assert_eq!(memory.lock().used, 0);
         assert_eq!(memory.for_page_ahead(ONE, &flow).map(|room| room.most()), Some(MAX_PAGE_BYTES));
-        memory.finds(OTHER);
+        memory.finds(TenantId(Uuid::from_u128(3)));
         assert_eq!(memory.lock().tenants.len(), 1, "tenants without lists are not kept");
     }
 
