@@ -14,8 +14,6 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::Status;
 
-use crate::pki::Leaf;
-
 /// The window of a stream that grpc-go and HTTP/2 itself begin with, in bytes.
 pub const USUAL_WINDOW: u32 = 65_535;
 /// Clients of gRPC open the window of a connection again whether anybody reads its streams or not.
@@ -33,21 +31,23 @@ pub struct Http2 {
 pub struct Answer {
     body: RecvStream,
     read: BytesMut,
+    /// What the server was not told of yet that has come.
+    unread: usize,
 }
 
 // === impl Http2 ===
 
 impl Http2 {
-    /// Connects; on each stream the server may send so many bytes before something is read of it.
+    /// Connects, with a certificate and its key as PEM; on each stream the server may send so many bytes before something is read of it.
     ///
     /// # Panics
     /// When the server does not want it.
-    pub async fn connect(server: SocketAddr, ca_pem: &str, leaf: &Leaf, window: u32) -> Self {
+    pub async fn connect(server: SocketAddr, ca_pem: &str, (certificate, key): (&str, &str), window: u32) -> Self {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).expect("PEM")).expect("an authority");
-        let chain = CertificateDer::pem_slice_iter(leaf.certificate_pem.as_bytes());
+        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
         let chain = chain.map(|certificate| certificate.expect("PEM")).collect();
-        let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).expect("PEM");
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.expect("versions").with_root_certificates(roots);
@@ -86,7 +86,7 @@ impl Http2 {
         let answer = answer.await.expect("headers");
         match Status::from_header_map(answer.headers()) {
             Some(status) => Err(status),
-            None => Ok(Answer { body: answer.into_body(), read: BytesMut::new() }),
+            None => Ok(Answer { body: answer.into_body(), read: BytesMut::new(), unread: 0 }),
         }
     }
 }
@@ -99,6 +99,8 @@ impl Answer {
     /// # Panics
     /// When the stream is reset, or the connection breaks.
     pub async fn message(&mut self) -> Option<Bytes> {
+        let unread = std::mem::take(&mut self.unread);
+        self.body.flow_control().release_capacity(unread).expect("a stream that goes on");
         loop {
             if let Some((prefix, rest)) = self.read.split_at_checked(PREFIX) {
                 let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
@@ -111,6 +113,16 @@ impl Answer {
             self.read.extend_from_slice(&data);
             self.body.flow_control().release_capacity(data.len()).expect("a stream that goes on");
         }
+    }
+
+    /// Waits until something of it has come, and leaves it unread.
+    ///
+    /// # Panics
+    /// When nothing comes.
+    pub async fn fill(&mut self) {
+        let data = self.body.data().await.expect("a message").expect("a stream that goes on");
+        self.read.extend_from_slice(&data);
+        self.unread += data.len();
     }
 
     /// Reads all messages that are left, and the status.

@@ -146,7 +146,7 @@ impl TestServer {
     /// A connection of that name on which nothing is read but what the test reads; see [`Http2`].
     pub async fn http2(&self, principal: &str, window: u32) -> Http2 {
         let leaf = self.data.pki().client(Identity::of(principal));
-        Http2::connect(self.address(), &self.data.pki().ca_pem(), &leaf, window).await
+        Http2::connect(self.address(), &self.data.pki().ca_pem(), (&leaf.certificate_pem, &leaf.key_pem), window).await
     }
 
     /// A caller without a certificate.

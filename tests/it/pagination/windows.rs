@@ -24,9 +24,11 @@ on_both! {
         let connection = server.http2("alpha", USUAL_WINDOW).await;
         let mut opened = Vec::new();
         for _ in 0..4 {
-            opened.push(connections(&connection).await.unwrap());
+            let mut list = connections(&connection).await.unwrap();
+            // It stands in the middle of its first page.
+            list.fill().await;
+            opened.push(list);
         }
-        // Each has begun, and stands in the middle of its first page.
         for (connection, whose) in [(&connection, "the same"), (&server.http2("alpha", USUAL_WINDOW).await, "another")] {
             let (pages, status) = connections(connection).await.unwrap().read().await;
             assert_eq!((rows(&pages), status.code()), (ROWS, Code::Ok), "on {whose} connection: {status:?}");

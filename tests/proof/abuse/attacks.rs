@@ -101,8 +101,8 @@ pub(super) const ATTACKS: [Attack; 25] = attacks! {
         flood(caller, peer, call(1, REFLECT), frame(DATA, 0, 1, &[]));
     "one-byte DATA flood", 8, [End::Closed, ENHANCE_YOUR_CALM], caller, peer =>
         flood(caller, peer, call(1, REFLECT), frame(DATA, 0, 1, &[0]));
-    "windows of zero, lists", 20, [End::Reset(8), End::Closed], caller, peer => windows_of_zero(caller, peer, 10, LIST, Vec::new());
-    "windows of zero, single answers", 20, [End::Reset(8), End::Answered, End::Closed], caller, peer => {
+    "windows of zero, lists", 20, [End::Answered, End::Closed], caller, peer => windows_of_zero(caller, peer, 10, LIST, Vec::new());
+    "windows of zero, single answers", 20, [End::Answered, End::Closed], caller, peer => {
         let get = v1::GetConnectorRequest { reference: "name:connector 0".to_owned() };
         windows_of_zero(caller, peer, 100, GET, get.encode_to_vec())
     };

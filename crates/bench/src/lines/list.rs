@@ -1,6 +1,6 @@
 //! ListConnections to the end, against a tonic server that streams the pages of the same statement as the same messages, and
-//! against one that does not read the documents; the memory that it takes, also while a reader pauses; and whether a late page
-//! takes longer than the first.
+//! against one that does not read the documents; the memory that it takes, also while a reader pauses; whether a late page takes
+//! longer than the first; and whether it waits for lists that are not read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use jackfield_api::v1;
 use prost::Message as _;
 
-use super::Bench;
+use super::{Bench, unread};
 use crate::table::{Line, Spread, Target, median, short};
 use crate::wire::Client;
 use crate::{Result, bare, machine, wire};
@@ -114,6 +114,7 @@ pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
         });
     }
     lines.push(deep(bench, &mut ours, &token).await?);
+    lines.push(unread::line(bench, &jackfield).await?);
     jackfield.stop().await?;
     Ok(lines)
 }

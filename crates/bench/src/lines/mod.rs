@@ -7,6 +7,7 @@ pub(crate) mod issue;
 pub(crate) mod layers;
 pub(crate) mod list;
 pub(crate) mod start;
+mod unread;
 
 use std::path::Path;
 use std::time::Duration;
