@@ -176,6 +176,10 @@ impl<C: Future<Output = String>> Connection<'_, C> {
                     Leave { cause: "idle", lists: grace, calls: grace, end: Phase::CallsEnd }
                 }
             };
+            if draining && !wire.hello.load(Ordering::Relaxed) {
+                // Who has not said hello has nothing to lose.
+                return leave.cause;
+            }
             http.graceful_shutdown();
             // A second cause can only shorten the time that is left.
             let now = Instant::now();

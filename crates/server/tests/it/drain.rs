@@ -64,6 +64,21 @@ async fn what_does_not_end_is_cut_after_the_grace() {
 }
 
 #[tokio::test]
+async fn who_says_nothing_does_not_delay_the_end() {
+    let mut server = TestServer::start(|config| {
+        config.listen.plaintext = true;
+        config.tls.handshake_timeout = 10 * PATIENCE;
+        config.drain.grace = 10 * PATIENCE;
+    })
+    .await;
+    let _silent = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let open = || server.metric("jackfield_server_connections_open", "listener=\"tcp\"");
+    eventually("the connection is there", async || open() == Some(1.0)).await;
+    server.stop();
+    assert!(tokio::time::timeout(PATIENCE, server.ended).await.expect("it ends").unwrap());
+}
+
+#[tokio::test]
 async fn connections_without_calls_do_not_delay_the_end() {
     let mut server = TestServer::start(|config| config.drain.grace = PATIENCE).await;
     let channel = server.channel().await;
