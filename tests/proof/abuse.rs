@@ -193,6 +193,14 @@ impl Field {
         for attack in ATTACKS {
             results.push(self.attack(attack, self.caller.clone(), &[]).await);
         }
+        // Once more by a client whose certificate belongs to no principal.
+        let leaf = self.site.pki().client(Identity::of("stranger"));
+        let tls = wire::tls(&self.site.pki().ca_pem(), &leaf, Resumption::disabled());
+        let stranger = Caller { tls, ..self.caller.clone() };
+        for attack in ATTACKS.into_iter().filter(Attack::is_of_anybody) {
+            eprintln!("by a stranger: {}", attack.name);
+            results.push(self.attack(attack, stranger.clone(), &[]).await);
+        }
         results.push(self.without_files().await);
         results.push(self.with_an_expired_certificate().await);
         for result in &results {

@@ -28,7 +28,8 @@ const DURATION_BOUNDARIES: [f64; 14] =
 /// The values of attributes of counters. All of them are on the page from the start: a rate does not see the step from
 /// nothing to one.
 const CAPS: [&str; 4] = ["per_identity", "per_ip", "per_tenant", "total"];
-const END_CAUSES: [&str; 8] = ["age", "certificate", "client", "drain", "error", "idle", "no_preface", "stalled"];
+const END_CAUSES: [&str; 9] =
+    ["age", "certificate", "client", "drain", "error", "flood", "idle", "no_preface", "stalled"];
 const HANDSHAKE_CAUSES: [&str; 7] =
     ["bad_certificate", "io", "no_certificate", "no_h2", "protocol", "refused_by_client", "timeout"];
 const RELOAD_RESULTS: [&str; 2] = ["reloaded", "kept_former"];

@@ -9,8 +9,8 @@ use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::wire::{
-    CONTINUATION, Caller, DATA, END_HEADERS, END_STREAM, End, HEADERS, PING, PREFACE, PRIORITY, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE, block, call, frame, header, indexed_header, request, streams,
+    ACK, CONTINUATION, Caller, DATA, END_HEADERS, END_STREAM, End, GOAWAY, HEADERS, PING, PREFACE, PRIORITY,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, block, call, frame, header, indexed_header, request, streams,
 };
 
 /// An attack on a server that listens.
@@ -49,7 +49,7 @@ macro_rules! attacks {
 }
 
 /// All of them but those that need the server prepared: fewer file descriptors, certificates that expire.
-pub(super) const ATTACKS: [Attack; 25] = attacks! {
+pub(super) const ATTACKS: [Attack; 32] = attacks! {
     "rapid reset", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
         per_stream_by(caller, peer, PIECE, |stream| {
             [call(stream, WATCH), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
@@ -67,7 +67,7 @@ pub(super) const ATTACKS: [Attack; 25] = attacks! {
         per_stream(caller, peer, |stream| {
             frame(HEADERS, END_HEADERS, stream, &[block(WATCH), header("connection", "close")].concat())
         });
-    "reset me: priority on itself", 8, [End::Closed, ENHANCE_YOUR_CALM], caller, peer =>
+    "reset me: priority on itself", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
         per_stream(caller, peer, |stream| {
             let itself = [&stream.to_be_bytes()[..], &[0]].concat();
             [call(stream, WATCH), frame(PRIORITY, 0, stream, &itself)].concat()
@@ -93,14 +93,27 @@ pub(super) const ATTACKS: [Attack; 25] = attacks! {
             // To 0 and to 4,096 again and again (RFC 7541 6.3: at most two of them may be).
             frame(HEADERS, END_HEADERS, stream, &[[0x20, 0x3f, 0xe1, 0x1f].repeat(1_000), block(CHECK)].concat())
         });
-    "PING flood", 8, [End::Closed], caller, peer => flood(caller, peer, vec![], frame(PING, 0, 0, &[0; 8]));
-    "SETTINGS flood", 8, [End::Closed], caller, peer => flood(caller, peer, vec![], frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 9]));
-    "PRIORITY flood", 8, [End::Closed], caller, peer =>
+    "PING flood", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer => flood(caller, peer, vec![], frame(PING, 0, 0, &[0; 8]));
+    "SETTINGS flood", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer => flood(caller, peer, vec![], frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 9]));
+    "PRIORITY flood", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
         flood(caller, peer, vec![], frame(PRIORITY, 0, 1001, &[0, 0, 0, 1, 9]));
-    "empty DATA flood", 8, [End::Closed, ENHANCE_YOUR_CALM], caller, peer =>
+    "empty DATA flood", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
         flood(caller, peer, call(1, REFLECT), frame(DATA, 0, 1, &[]));
-    "one-byte DATA flood", 8, [End::Closed, ENHANCE_YOUR_CALM], caller, peer =>
+    "one-byte DATA flood", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
         flood(caller, peer, call(1, REFLECT), frame(DATA, 0, 1, &[0]));
+    "acknowledged PINGs that nobody sent", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
+        flood(caller, peer, vec![], frame(PING, ACK, 0, &[0; 8]));
+    "acknowledged SETTINGS that nobody sent", 8, [End::Goaway(1), ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
+        flood(caller, peer, vec![], frame(SETTINGS, ACK, 0, &[]));
+    "windows that nobody needs", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer => flood(caller, peer, vec![], increment(0, 1));
+    "windows of a stream that has ended", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
+        flood(caller, peer, request(1, CHECK, &[]), increment(1, 1));
+    "resets of a stream that has ended", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
+        flood(caller, peer, request(1, CHECK, &[]), frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]));
+    "frames of an unknown type", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
+        flood(caller, peer, vec![], frame(0xbe, 0, 0, &[0; 8]));
+    "GOAWAY flood", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
+        flood(caller, peer, vec![], frame(GOAWAY, 0, 0, &[0; 8]));
     "windows of zero, lists", 20, [End::Answered, End::Closed], caller, peer => windows_of_zero(caller, peer, 10, LIST, Vec::new());
     "windows of zero, single answers", 20, [End::Answered, End::Closed], caller, peer => {
         let get = v1::GetConnectorRequest { reference: "name:connector 0".to_owned() };
@@ -131,6 +144,19 @@ impl Attack {
     /// Whether a connection has to end in the first way.
     pub(super) fn has_to_end(&self) -> bool {
         self.ends[0] != End::Held
+    }
+
+    /// Whether it takes nothing that only a known client has: whoever gets through the handshake can do it.
+    pub(super) fn is_of_anybody(&self) -> bool {
+        const OF_ANYBODY: [&str; 6] = [
+            "rapid reset",
+            "PING flood",
+            "acknowledged PINGs that nobody sent",
+            "windows that nobody needs",
+            "resets of a stream that has ended",
+            "frames of an unknown type",
+        ];
+        OF_ANYBODY.contains(&self.name)
     }
 
     /// The time in which it shows what comes of it.

@@ -14,6 +14,9 @@ use crate::open;
 /// Staler than this is no cache but a copy.
 const MAX_STALENESS: Duration = Duration::from_secs(60);
 const MAX_ENDPOINT: usize = 2_048;
+/// A client may have given up all calls that it may have open, and as many again each time before the server gets to look: a
+/// limit on what is given up must stand well above what is offered.
+const RESETS_PER_STREAM: u32 = 5;
 
 impl Config {
     /// Checks what types cannot say.
@@ -133,6 +136,26 @@ impl Config {
             if !(min..=max).contains(&size.0) {
                 problems.push(format!("{key}: {size} is not between {min} and {max} bytes"));
             }
+        }
+        let least = limits.max_concurrent_streams.saturating_mul(RESETS_PER_STREAM);
+        for (key, value) in [
+            ("limits.max_local_error_reset_streams", limits.max_local_error_reset_streams),
+            ("limits.max_pending_accept_reset_streams", limits.max_pending_accept_reset_streams),
+        ] {
+            if value < least {
+                problems.push(format!(
+                    "{key}: {value} is less than {RESETS_PER_STREAM} times limits.max_concurrent_streams, which is {least}"
+                ));
+            }
+        }
+        if limits.max_calls_per_identity < limits.max_concurrent_streams {
+            problems.push(format!(
+                "limits.max_calls_per_identity: {} is less than limits.max_concurrent_streams, which one connection may use",
+                limits.max_calls_per_identity
+            ));
+        }
+        if limits.connection_window.0 < limits.stream_window.0 {
+            problems.push("limits.connection_window: is smaller than limits.stream_window".into());
         }
         if token_cache.max_staleness > MAX_STALENESS {
             problems.push("token_cache.max_staleness: must be at most a minute".into());

@@ -34,9 +34,11 @@ pub struct Limits {
     pub max_concurrent_streams: u32,
     /// Streams that the server had to reset because of the client's errors, before the connection is closed.
     pub max_local_error_reset_streams: u32,
-    /// Streams that the client reset before they were served, before the connection is closed.
+    /// Streams that the client opens and resets before they are looked at, before the connection is closed: so many at once,
+    /// and a tenth of it a second. An answer that the client takes makes up for `max_concurrent_streams` of them.
     pub max_pending_accept_reset_streams: u32,
-    /// PING, SETTINGS, PRIORITY and empty DATA frames a second that a client may keep sending without making calls.
+    /// Frames a second that bring nothing and that a client may keep sending without making calls: PING, SETTINGS, PRIORITY,
+    /// empty DATA, acknowledgements of nothing, resets of streams that have ended, windows that nobody needs, unknown ones.
     pub max_control_frames_per_second: u32,
     /// Size of the headers of a call, all together.
     pub max_header_list_size: Size,
@@ -123,8 +125,8 @@ impl Default for Limits {
             connection_idle_timeout: Duration::from_secs(5 * 60),
             write_stall_timeout: Duration::from_secs(20),
             max_concurrent_streams: 100,
-            max_local_error_reset_streams: 256,
-            max_pending_accept_reset_streams: 20,
+            max_local_error_reset_streams: 1_000,
+            max_pending_accept_reset_streams: 1_000,
             max_control_frames_per_second: 10,
             max_header_list_size: Size::kib(16),
             stream_window: Size::kib(64),

@@ -232,6 +232,37 @@ fn everything_that_does_not_fit_together_is_reported_at_once() {
 }
 
 #[test]
+fn a_limit_below_what_another_offers_is_refused() {
+    let resets = "is less than 5 times limits.max_concurrent_streams, which is ";
+    for (flags, key, text) in [
+        (&["limits.max_pending_accept_reset_streams=20"][..], "limits.max_pending_accept_reset_streams: 20", "500"),
+        (&["limits.max_local_error_reset_streams=256"], "limits.max_local_error_reset_streams: 256", "500"),
+        (
+            &["limits.max_concurrent_streams=240"],
+            "limits.max_pending_accept_reset_streams: 1000 is less than 5 times",
+            "1200",
+        ),
+    ] {
+        let error = from_flags(flags).unwrap_err().to_string();
+        assert!(error.contains(key) && error.contains(&format!("{resets}{text}")), "{error}");
+    }
+    for (flag, text) in [
+        (
+            "limits.max_calls_per_identity=99",
+            "limits.max_calls_per_identity: 99 is less than limits.max_concurrent_streams",
+        ),
+        ("limits.connection_window=64KiB", ""),
+        ("limits.stream_window=2MiB", "limits.connection_window: is smaller than limits.stream_window"),
+    ] {
+        match from_flags(&[flag]) {
+            Ok(_) => assert_eq!(text, "", "{flag}"),
+            Err(error) => assert!(!text.is_empty() && error.to_string().contains(text), "{flag}: {error}"),
+        }
+    }
+    from_flags(&["limits.max_concurrent_streams=10", "limits.max_pending_accept_reset_streams=50"]).unwrap();
+}
+
+#[test]
 fn the_operator_of_development_needs_a_tenant() {
     let error = from_flags(&["bootstrap.tenant="]).unwrap_err().to_string();
     assert!(error.contains("bootstrap.tenant: must be set"), "{error}");

@@ -97,7 +97,7 @@ impl<C: Future<Output = String>> Connection<'_, C> {
             shared.tasks.spawn(stream::serve(parts.clone(), request, respond, phases.clone(), open));
         };
 
-        let meter = FrameMeter::new(limits.max_control_frames_per_second);
+        let meter = FrameMeter::new(limits);
         let io = GuardedIo::new(io, meter, wire.clone(), limits.write_stall_timeout);
         let mut http = Http2::new(io, limits, wire.clone());
 
@@ -117,6 +117,14 @@ impl<C: Future<Output = String>> Connection<'_, C> {
                 ended = poll_fn(|cx| http.poll_serve(cx, &mut begin)) => {
                     return match (leaving, ended) {
                         (Some(leave), _) => leave.cause,
+                        (None, Err(_)) if wire.flood.load(Ordering::Relaxed) => {
+                            tracing::info!(
+                                client.address = %info.peer(),
+                                principal = info.principal(),
+                                "connection ended: the client floods it"
+                            );
+                            "flood"
+                        }
                         (None, Ok(())) => "client",
                         (None, Err(error)) => {
                             tracing::debug!(client.address = %info.peer(), error.message = %error, "connection broke");

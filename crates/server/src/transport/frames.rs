@@ -1,32 +1,50 @@
 //! Reads the heads of HTTP/2 frames as they pass by, to see what the HTTP library does not tell: whether the peer said
-//! hello, whether it floods with control frames, whether it takes what it asked for.
+//! hello, whether it floods with frames that cost and bring nothing, whether it takes what it asked for.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
+
+use crate::config::Limits;
 
 const PREFACE_LENGTH: usize = 24;
 const HEAD_LENGTH: usize = 9;
 
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
-const PRIORITY: u8 = 0x2;
 const RST_STREAM: u8 = 0x3;
 const SETTINGS: u8 = 0x4;
 const PING: u8 = 0x6;
+const GOAWAY: u8 = 0x7;
+const WINDOW_UPDATE: u8 = 0x8;
+const CONTINUATION: u8 = 0x9;
 
 const FLAG_ACK: u8 = 0x1;
 const FLAG_END_STREAM: u8 = 0x1;
+
+const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 /// DATA shorter than the five bytes before a gRPC message carries nothing.
 const EMPTY_DATA: usize = 5;
 /// A quiet peer may send this many seconds' worth at once.
 const BURST_SECONDS: f64 = 10.0;
+/// A client that is sent so many bytes may send one control frame more: many measure the bandwidth by PINGs.
+const BYTES_PER_CONTROL_FRAME: f64 = 64.0;
+/// A client that is sent so many bytes may open windows once more. No library opens them for less, and libraries that read in
+/// pieces of a kilobyte and open the window of the stream and that of the connection are well within it.
+const BYTES_PER_WINDOW_UPDATE: f64 = 128.0;
+/// What a client may open windows at the beginning of a connection, and with each call.
+const FIRST_WINDOW_UPDATES: f64 = 100.0;
+const WINDOW_UPDATES_PER_CALL: f64 = 4.0;
+/// The most that is put by: what a client may do that took 4 MiB in one window and says so afterwards.
+const MOST_WINDOW_UPDATES: f64 = 32.0 * 1024.0;
 
 /// What the supervisor of a connection looks at.
 #[derive(Debug, Default)]
 pub(super) struct Wire {
     /// The client has sent the preface of HTTP/2.
     pub(super) hello: AtomicBool,
+    /// The client sent what costs and brings nothing, and too much of it.
+    pub(super) flood: AtomicBool,
     /// Bytes of DATA frames, heads not counted, that the socket took.
     pub(super) data_written: AtomicU64,
     /// RST_STREAM frames of the client: whatever was still to be sent on these streams never will be.
@@ -37,24 +55,44 @@ pub(super) struct Wire {
     pub(super) turns: AtomicU64,
 }
 
-/// Watches both directions of one connection.
+/// Watches both directions of one connection. Every frame of a client that is not needed for its calls has to be paid for: from
+/// what the client may send anyway (`control`), or from what it was given to answer.
 #[derive(Debug)]
 pub(super) struct FrameMeter {
     read: Scanner,
     written: Scanner,
     control: Bucket,
+    resets: Bucket,
+    /// How many resets an answer makes up for.
+    resets_per_answer: f64,
+    /// WINDOW_UPDATE frames that the client may send for what it was sent.
+    window_updates: f64,
+    /// PING and SETTINGS frames that the client has not acknowledged.
+    pings: u32,
+    settings: u32,
+    /// Calls that the client may still give up; more of them than it can have open are not remembered.
+    open: u32,
+    most_open: u32,
+    /// The last stream that the client opened, and the last one that it had opened before this turn.
+    last: u32,
+    last_of_former_turn: u32,
 }
 
-/// The client sends nothing but control frames.
-#[derive(Debug, thiserror::Error)]
-#[error("too many control frames")]
-pub(super) struct Flood;
+/// What there was too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Flood {
+    #[error("too_many_control_frames")]
+    Control,
+    #[error("too_many_resets")]
+    Resets,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Head {
     length: usize,
     kind: u8,
     flags: u8,
+    stream: u32,
 }
 
 /// Finds the heads in a stream of bytes that comes in pieces of any size.
@@ -77,44 +115,134 @@ struct Bucket {
 // === impl FrameMeter ===
 
 impl FrameMeter {
-    /// Allows `control_per_second` control frames, ten seconds' worth at once.
-    pub(super) fn new(control_per_second: u32) -> Self {
-        let control = Bucket::new(f64::from(control_per_second), Instant::now());
-        FrameMeter { read: Scanner::new(PREFACE_LENGTH), written: Scanner::new(0), control }
+    /// As much of everything as the limits allow.
+    pub(super) fn new(limits: &Limits) -> Self {
+        let now = Instant::now();
+        FrameMeter {
+            read: Scanner::new(PREFACE_LENGTH),
+            written: Scanner::new(0),
+            control: Bucket::new(f64::from(limits.max_control_frames_per_second), now),
+            resets: Bucket::new(f64::from(limits.max_pending_accept_reset_streams) / BURST_SECONDS, now),
+            resets_per_answer: f64::from(limits.max_concurrent_streams),
+            window_updates: FIRST_WINDOW_UPDATES,
+            pings: 0,
+            settings: 0,
+            open: 0,
+            most_open: limits.max_concurrent_streams.saturating_mul(2),
+            last: 0,
+            last_of_former_turn: 0,
+        }
+    }
+
+    /// What comes from now on was not there before: calls that were, have been looked at.
+    pub(super) fn turn(&mut self) {
+        self.last_of_former_turn = self.last;
     }
 
     /// Bytes came from the client.
     pub(super) fn read(&mut self, bytes: &[u8], wire: &Wire) -> Result<(), Flood> {
-        let FrameMeter { read, control, .. } = self;
-        let mut flood = false;
-        read.scan(bytes, |head| match head.kind {
-            SETTINGS | PING if head.flags & FLAG_ACK == 0 => flood |= !control.take(),
-            PRIORITY => flood |= !control.take(),
-            DATA if head.length < EMPTY_DATA && head.flags & FLAG_END_STREAM == 0 => flood |= !control.take(),
-            RST_STREAM => {
-                wire.resets_read.fetch_add(1, Ordering::Relaxed);
+        let mut scanner = std::mem::replace(&mut self.read, Scanner::new(0));
+        let mut flood = None;
+        scanner.scan(bytes, |head| {
+            if let Err(found) = self.read_head(head, wire) {
+                flood.get_or_insert(found);
             }
-            _ => {}
         });
-        if read.past_preface() {
+        self.read = scanner;
+        if self.read.past_preface() {
             wire.hello.store(true, Ordering::Relaxed);
         }
-        if flood { Err(Flood) } else { Ok(()) }
+        // Streams that we had to reset are counted when they are written.
+        match flood.or(self.resets.is_empty().then_some(Flood::Resets)) {
+            Some(flood) => {
+                wire.flood.store(true, Ordering::Relaxed);
+                Err(flood)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn read_head(&mut self, head: Head, wire: &Wire) -> Result<(), Flood> {
+        let paid = match head.kind {
+            // Of a call, and of its trailers; the HTTP library bounds the rest.
+            HEADERS => {
+                if head.stream > self.last {
+                    self.last = head.stream;
+                    self.open = (self.open + 1).min(self.most_open);
+                    self.window_updates = (self.window_updates + WINDOW_UPDATES_PER_CALL).min(MOST_WINDOW_UPDATES);
+                }
+                true
+            }
+            CONTINUATION => true,
+            DATA => head.length >= EMPTY_DATA || head.flags & FLAG_END_STREAM != 0,
+            RST_STREAM => {
+                wire.resets_read.fetch_add(1, Ordering::Relaxed);
+                // A call that is given up before it is looked at has cost what a call costs, and was none.
+                if head.stream > self.last_of_former_turn && !self.resets.take() {
+                    return Err(Flood::Resets);
+                }
+                spend(&mut self.open)
+            }
+            WINDOW_UPDATE if self.window_updates >= 1.0 => {
+                self.window_updates -= 1.0;
+                true
+            }
+            SETTINGS if head.flags & FLAG_ACK != 0 => spend(&mut self.settings),
+            PING if head.flags & FLAG_ACK != 0 => spend(&mut self.pings),
+            // PING, SETTINGS, PRIORITY, GOAWAY, windows that nobody needs, and whatever else there may be.
+            _ => false,
+        };
+        if paid || self.control.take() { Ok(()) } else { Err(Flood::Control) }
     }
 
     /// The socket took bytes from us.
     pub(super) fn written(&mut self, bytes: &[u8], wire: &Wire) {
-        let FrameMeter { written, control, .. } = self;
-        written.scan(bytes, |head| {
-            // A client that is being served may ping as it likes: many measure the bandwidth that way.
-            if matches!(head.kind, DATA | HEADERS) {
-                control.refill();
+        let mut scanner = std::mem::replace(&mut self.written, Scanner::new(0));
+        scanner.scan(bytes, |head| match head.kind {
+            // A client that is being served may send what it likes, in proportion: a call costs more than these frames.
+            HEADERS => {
+                self.control.refill();
+                // An answer has ended. Who takes one may have given up all others that it could have had open.
+                if head.flags & FLAG_END_STREAM != 0 {
+                    self.resets.add(self.resets_per_answer);
+                }
             }
-            if head.kind == DATA {
+            DATA => {
+                let length = head.length as f64;
+                self.control.add(length / BYTES_PER_CONTROL_FRAME);
+                self.window_updates = (self.window_updates + length / BYTES_PER_WINDOW_UPDATE).min(MOST_WINDOW_UPDATES);
                 wire.data_written.fetch_add(head.length as u64, Ordering::Relaxed);
             }
+            // The client made us do it, or left; both end a call that was none.
+            RST_STREAM => drop(self.resets.take()),
+            PING if head.flags & FLAG_ACK == 0 => self.pings = self.pings.saturating_add(1),
+            SETTINGS if head.flags & FLAG_ACK == 0 => self.settings = self.settings.saturating_add(1),
+            _ => {}
         });
+        self.written = scanner;
     }
+
+    /// The GOAWAY that tells the client why it has to go; `None` in the middle of another frame.
+    pub(super) fn goaway(&self, why: Flood) -> Option<Vec<u8>> {
+        if !self.written.between_frames() {
+            return None;
+        }
+        let text = why.to_string();
+        let length = u32::try_from(8 + text.len()).ok()?.to_be_bytes();
+        let mut frame = length[1..].to_vec();
+        frame.extend([GOAWAY, 0, 0, 0, 0, 0]);
+        frame.extend(self.last.to_be_bytes());
+        frame.extend(ENHANCE_YOUR_CALM.to_be_bytes());
+        frame.extend(text.as_bytes());
+        Some(frame)
+    }
+}
+
+/// One less, if there is one.
+fn spend(count: &mut u32) -> bool {
+    let there = *count > 0;
+    *count -= u32::from(there);
+    there
 }
 
 // === impl Scanner ===
@@ -129,6 +257,11 @@ impl Scanner {
         self.filled > 0 || self.skip == 0
     }
 
+    /// Whether the next byte begins a frame.
+    fn between_frames(&self) -> bool {
+        self.filled == 0 && self.skip == 0
+    }
+
     fn scan(&mut self, mut bytes: &[u8], mut on_head: impl FnMut(Head)) {
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
@@ -140,10 +273,11 @@ impl Scanner {
             bytes = &bytes[taken..];
             if self.filled == HEAD_LENGTH {
                 self.filled = 0;
-                let [a, b, c, kind, flags, ..] = self.head;
+                let [a, b, c, kind, flags, stream @ ..] = self.head;
                 let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
                 self.skip = length;
-                on_head(Head { length, kind, flags });
+                // The first bit of a stream's number is reserved.
+                on_head(Head { length, kind, flags, stream: u32::from_be_bytes(stream) & (u32::MAX >> 1) });
             }
         }
     }
@@ -160,65 +294,25 @@ impl Bucket {
         self.tokens = self.per_second * BURST_SECONDS;
     }
 
+    fn add(&mut self, tokens: f64) {
+        self.tokens = (self.tokens + tokens).min(self.per_second * BURST_SECONDS);
+    }
+
     fn take(&mut self) -> bool {
         let now = Instant::now();
         let earned = now.duration_since(self.filled).as_secs_f64() * self.per_second;
         self.filled = now;
-        self.tokens = (self.tokens + earned).min(self.per_second * BURST_SECONDS) - 1.0;
-        self.tokens >= 0.0
+        self.add(earned);
+        self.tokens -= 1.0;
+        !self.is_empty()
+    }
+
+    /// Whether more was taken than there was.
+    fn is_empty(&self) -> bool {
+        self.tokens < 0.0
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn frame(length: usize, kind: u8, flags: u8) -> Vec<u8> {
-        let mut bytes = vec![(length >> 16) as u8, (length >> 8) as u8, length as u8, kind, flags, 0, 0, 0, 1];
-        bytes.resize(HEAD_LENGTH + length, 0xff);
-        bytes
-    }
-
-    #[test]
-    fn heads_are_found_however_the_bytes_are_cut() {
-        let heads = [(0, SETTINGS, 0), (8, PING, 0), (70_000, DATA, 1), (3, RST_STREAM, 0)];
-        let mut bytes = vec![b'P'; PREFACE_LENGTH];
-        bytes.extend(heads.iter().flat_map(|(length, kind, flags)| frame(*length, *kind, *flags)));
-        for piece in [1, 2, 5, 9, 24, 25, 1_000, 1_000_000] {
-            let mut scanner = Scanner::new(PREFACE_LENGTH);
-            let mut found = Vec::new();
-            for chunk in bytes.chunks(piece) {
-                scanner.scan(chunk, |head| found.push((head.length, head.kind, head.flags)));
-            }
-            assert_eq!(found, heads, "pieces of {piece}");
-        }
-    }
-
-    #[test]
-    fn a_flood_of_pings_is_seen_and_serving_a_client_forgives_them() {
-        let wire = Wire::default();
-        let mut meter = FrameMeter::new(1);
-        meter.read(&[b'P'; PREFACE_LENGTH], &wire).unwrap();
-        let ping = frame(8, PING, 0);
-        for _ in 0..10 {
-            meter.read(&ping, &wire).unwrap();
-        }
-        assert!((0..3).any(|_| meter.read(&ping, &wire).is_err()));
-        meter.written(&frame(100, DATA, 0), &wire);
-        meter.read(&ping, &wire).unwrap();
-        assert_eq!(wire.data_written.load(Ordering::Relaxed), 100);
-    }
-
-    #[test]
-    fn acknowledgements_and_messages_are_free() {
-        let wire = Wire::default();
-        let mut meter = FrameMeter::new(1);
-        meter.read(&[b'P'; PREFACE_LENGTH], &wire).unwrap();
-        for _ in 0..100 {
-            meter.read(&frame(8, PING, FLAG_ACK), &wire).unwrap();
-            meter.read(&frame(0, DATA, FLAG_END_STREAM), &wire).unwrap();
-            meter.read(&frame(50, DATA, 0), &wire).unwrap();
-        }
-        assert!((0..20).any(|_| meter.read(&frame(0, DATA, 0), &wire).is_err()), "empty data is not free");
-    }
-}
+#[path = "frames_tests.rs"]
+mod tests;

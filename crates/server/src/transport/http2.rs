@@ -63,6 +63,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http2<I> {
         let mut builder = server::Builder::new();
         builder
             .max_concurrent_streams(limits.max_concurrent_streams)
+            // Streams that we ended before their clients had: what still comes on them is let pass, however many they are.
+            .max_concurrent_reset_streams(limits.max_concurrent_streams as usize)
             .max_local_error_reset_streams(Some(limits.max_local_error_reset_streams as usize))
             .max_pending_accept_reset_streams(limits.max_pending_accept_reset_streams as usize)
             .max_header_list_size(limits.max_header_list_size.0)

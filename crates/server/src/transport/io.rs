@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::frames::{FrameMeter, Wire};
+use super::frames::{Flood, FrameMeter, Wire};
 
 /// How much a connection reads in one turn of the scheduler, in bytes. What is read is worked off at once, so this is what all
 /// other connections wait for when one sends what is dear to decode.
@@ -38,8 +38,17 @@ pub(super) struct GuardedIo<I> {
     read: usize,
     /// Runs while a write waits for the peer.
     stall: Option<Pin<Box<Sleep>>>,
+    /// Once the client has sent what it may not.
+    farewell: Option<Farewell>,
     /// From our last word on.
     linger: Option<Linger>,
+}
+
+/// What a client is told that has to go.
+struct Farewell {
+    why: Flood,
+    goaway: Vec<u8>,
+    sent: usize,
 }
 
 struct Linger {
@@ -51,7 +60,7 @@ struct Linger {
 
 impl<I> GuardedIo<I> {
     pub(super) fn new(io: I, meter: FrameMeter, wire: Arc<Wire>, stall_timeout: Duration) -> Self {
-        GuardedIo { io, meter, wire, stall_timeout, turn: 0, read: 0, stall: None, linger: None }
+        GuardedIo { io, meter, wire, stall_timeout, turn: 0, read: 0, stall: None, farewell: None, linger: None }
     }
 
     /// Passes on what a write said; one that waits too long has failed.
@@ -69,75 +78,40 @@ impl<I> GuardedIo<I> {
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for GuardedIo<I> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let turn = self.wire.turns.load(Ordering::Relaxed);
-        if turn != self.turn {
-            (self.turn, self.read) = (turn, 0);
-        }
-        if self.read >= ONE_TURN {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        if let Poll::Ready(Ok(())) = &polled {
-            let GuardedIo { meter, wire, read, .. } = &mut *self;
-            let new = &buf.filled()[before..];
-            *read += new.len();
-            wire.reads.fetch_add(1, Ordering::Relaxed);
-            if let Err(flood) = meter.read(new, wire) {
-                return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, flood)));
+impl<I: AsyncRead + AsyncWrite + Unpin> GuardedIo<I> {
+    /// Says why the connection ends, shuts it down and then fails, which ends it for those above. `None`: it goes on.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Error>> {
+        let Farewell { why, .. } = self.farewell.as_ref()?;
+        let failed = io::Error::new(ErrorKind::InvalidData, *why);
+        let said = self.poll_say(cx);
+        Some(said.map(|()| failed))
+    }
+
+    /// Sends the GOAWAY and shuts the connection down, if that can be done.
+    fn poll_say(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(Farewell { goaway, sent, .. }) = &mut self.farewell
+            && *sent < goaway.len()
+        {
+            let polled = Pin::new(&mut self.io).poll_write(cx, &goaway[*sent..]);
+            match ready!(self.watch(cx, polled)) {
+                Ok(taken) if taken > 0 => {
+                    if let Some(farewell) = &mut self.farewell {
+                        farewell.sent += taken;
+                    }
+                }
+                _ => return Poll::Ready(()),
             }
         }
-        polled
-    }
-}
-
-impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
-        if let Poll::Ready(Ok(taken)) = &polled {
-            let GuardedIo { meter, wire, .. } = &mut *self;
-            meter.written(&buf[..*taken], wire);
-        }
-        self.watch(cx, polled)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        if let Poll::Ready(Ok(taken)) = &polled {
-            let GuardedIo { meter, wire, .. } = &mut *self;
-            let mut left = *taken;
-            for buf in bufs {
-                let part = left.min(buf.len());
-                meter.written(&buf[..part], wire);
-                left -= part;
-            }
-        }
-        self.watch(cx, polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.io).poll_flush(cx);
-        self.watch(cx, polled)
+        self.shut_down(cx).map(drop)
     }
 
     /// Says that we are done, and waits a while for the client to be done too.
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn shut_down(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
             let polled = Pin::new(&mut self.io).poll_shutdown(cx);
             ready!(self.watch(cx, polled))?;
         }
-        let GuardedIo { io, linger, .. } = &mut *self;
+        let GuardedIo { io, linger, .. } = self;
         let new = || Linger { end: Box::pin(tokio::time::sleep(LINGER)), discarded: 0 };
         let linger = linger.get_or_insert_with(new);
         let mut discard = [0; DISCARD];
@@ -162,6 +136,92 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
     }
 }
 
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedIo<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(end) = self.poll_farewell(cx) {
+            return end.map(Err);
+        }
+        let turn = self.wire.turns.load(Ordering::Relaxed);
+        if turn != self.turn {
+            (self.turn, self.read) = (turn, 0);
+            self.meter.turn();
+        }
+        if self.read >= ONE_TURN {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if let Poll::Ready(Ok(())) = &polled {
+            let GuardedIo { meter, wire, read, .. } = &mut *self;
+            let new = &buf.filled()[before..];
+            *read += new.len();
+            wire.reads.fetch_add(1, Ordering::Relaxed);
+            if let Err(why) = meter.read(new, wire) {
+                let goaway = meter.goaway(why).unwrap_or_default();
+                self.farewell = Some(Farewell { why, goaway, sent: 0 });
+                // Nothing of it goes on: who floods is not listened to any more.
+                buf.set_filled(before);
+                if let Some(end) = self.poll_farewell(cx) {
+                    return end.map(Err);
+                }
+            }
+        }
+        polled
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(end) = self.poll_farewell(cx) {
+            return end.map(Err);
+        }
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        if let Poll::Ready(Ok(taken)) = &polled {
+            let GuardedIo { meter, wire, .. } = &mut *self;
+            meter.written(&buf[..*taken], wire);
+        }
+        self.watch(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(end) = self.poll_farewell(cx) {
+            return end.map(Err);
+        }
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        if let Poll::Ready(Ok(taken)) = &polled {
+            let GuardedIo { meter, wire, .. } = &mut *self;
+            let mut left = *taken;
+            for buf in bufs {
+                let part = left.min(buf.len());
+                meter.written(&buf[..part], wire);
+                left -= part;
+            }
+        }
+        self.watch(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(end) = self.poll_farewell(cx) {
+            return end.map(Err);
+        }
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.watch(cx, polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shut_down(cx)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
@@ -171,6 +231,7 @@ mod tests {
     use tokio::task::unconstrained;
 
     use super::*;
+    use crate::config::Limits;
 
     struct Count(AtomicUsize);
 
@@ -181,7 +242,8 @@ mod tests {
     }
 
     fn guarded<I>(io: I) -> GuardedIo<I> {
-        GuardedIo::new(io, FrameMeter::new(u32::MAX), Arc::default(), Duration::from_secs(20))
+        let limits = Limits { max_control_frames_per_second: u32::MAX, ..Limits::default() };
+        GuardedIo::new(io, FrameMeter::new(&limits), Arc::default(), Duration::from_secs(20))
     }
 
     #[test]
@@ -189,7 +251,7 @@ mod tests {
         let woken = Arc::new(Count(AtomicUsize::new(0)));
         let waker = Waker::from(Arc::clone(&woken));
         let mut cx = Context::from_waker(&waker);
-        let mut io = guarded(repeat(0));
+        let mut io = guarded(join(repeat(0), sink()));
         for turn in 1..=3 {
             io.wire.turns.fetch_add(1, Ordering::Relaxed);
             let mut read = 0;

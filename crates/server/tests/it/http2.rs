@@ -126,6 +126,38 @@ async fn streams_that_are_opened_and_reset_end_the_connection() {
     assert_eq!(goaway_after(socket, attack).await, Some(ENHANCE_YOUR_CALM));
 }
 
+/// What an errgroup does, a user who leaves, or a deadline of milliseconds: as many calls as may be open are given up at once,
+/// before the server has looked at any, and the same client goes on.
+#[tokio::test]
+async fn calls_that_are_given_up_together_do_no_harm_to_their_neighbours() {
+    const GOOD: u32 = 5;
+    let server = TestServer::start(plaintext).await;
+    let mut socket = connect(&server, &[]).await;
+    let mut streams = (0..).map(|index| 2 * index + 1);
+    let whoami = |stream| [call(stream, "/test.v1.Test/Whoami"), frame(DATA, END_STREAM, stream, &[0; 5])].concat();
+    for round in 0..400_usize {
+        let given_up: Vec<u32> = streams.by_ref().take(60 + round % 36).collect();
+        let good: Vec<u32> = streams.by_ref().take(GOOD as usize).collect();
+        let mut bytes = Vec::new();
+        for stream in &given_up {
+            bytes.extend([call(*stream, "/test.v1.Test/Sleep"), frame(DATA, END_STREAM, *stream, &[0; 5])].concat());
+        }
+        bytes.extend(good.iter().flat_map(|stream| whoami(*stream)));
+        bytes.extend(given_up.iter().flat_map(|stream| frame(RST_STREAM, 0, *stream, &8u32.to_be_bytes())));
+        socket.write_all(&bytes).await.unwrap();
+        let mut answers = 0;
+        let answered = async {
+            while answers < GOOD {
+                let (kind, payload) = next_frame(&mut socket).await.expect("the connection goes on");
+                assert_ne!(kind, GOAWAY, "round {round}: {}", String::from_utf8_lossy(&payload));
+                // The message of one second says that the caller is known: each good call was answered.
+                answers += u32::from(kind == DATA && payload == [0, 0, 0, 0, 2, 8, 1]);
+            }
+        };
+        tokio::time::timeout(PATIENCE, answered).await.expect("good calls are answered");
+    }
+}
+
 #[tokio::test]
 async fn streams_that_make_the_server_reset_them_end_the_connection() {
     let server = TestServer::start(plaintext).await;
@@ -161,8 +193,11 @@ async fn a_flood_of_pings_ends_the_connection() {
     })
     .await;
     let socket = connect(&server, &[]).await;
-    goaway_after(socket, std::iter::repeat_with(|| frame(PING, 0, 0, &[0; 8])).take(1_000)).await;
-    assert!(server.metric("jackfield_server_connections_ended_total", "cause=\"error\"") > Some(0.0));
+    let pings = std::iter::repeat_with(|| frame(PING, 0, 0, &[0; 8])).take(1_000);
+    assert_eq!(goaway_after(socket, pings).await, Some(ENHANCE_YOUR_CALM));
+    let ended = || server.metric("jackfield_server_connections_ended_total", "cause=\"flood\"");
+    eventually("it is counted", async || ended() == Some(1.0)).await;
+    assert!(crate::support::logged(&["connection ended: the client floods it", "caller"]));
 }
 
 #[tokio::test]
