@@ -6,7 +6,7 @@ use jackfield_server::config::Config;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::{PATIENCE, TestServer};
+use crate::support::{PATIENCE, TestServer, eventually};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
