@@ -228,8 +228,9 @@ async fn board_and_alerts_ask_for_metrics_and_labels_that_there_are() {
 fn runbooks_of_alerts_are_sections_of_the_guide() {
     let alerts = read("deploy/prometheus/alerts.yaml");
     let names = alerts.lines().filter(|line| line.trim_start().starts_with("- alert: ")).count();
-    let runbooks: Vec<_> = alerts.lines().filter_map(|line| line.trim().strip_prefix("runbook: ")).collect();
+    let runbooks: Vec<_> = alerts.lines().filter_map(|line| line.trim().strip_prefix("runbook_url: ")).collect();
     assert_eq!(runbooks.len(), names, "each alert has one");
+    assert!(names > 25, "{names}");
     for runbook in runbooks {
         assert!(runbook.contains('#'), "{runbook} is a section");
         assert_eq!(broken(root(), runbook), None, "{runbook}");

@@ -17,6 +17,7 @@ mod isolation;
 mod key;
 mod pagination;
 mod plans;
+mod promtool;
 mod refusals;
 mod steps;
 mod storage;

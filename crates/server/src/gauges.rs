@@ -108,9 +108,9 @@ fn rewraps(meter: &Meter, gauges: &Gauges) {
             i64::from(rewrap.workers > 0)
         }),
         ("jackfield.rewrap.data_keys.done", "Data keys that it has wrapped anew", |rewrap| rewrap.data_keys_done),
-        ("jackfield.rewrap.data_keys.total", "Data keys that it found at its start", |rewrap| rewrap.data_keys_total),
+        ("jackfield.rewrap.data_keys.planned", "Data keys that it found at its start", |rewrap| rewrap.data_keys_total),
         ("jackfield.rewrap.secrets.done", "Secrets that it has sealed anew", |rewrap| rewrap.secrets_done),
-        ("jackfield.rewrap.secrets.total", "Secrets that it found at its start", |rewrap| rewrap.secrets_total),
+        ("jackfield.rewrap.secrets.planned", "Secrets that it found at its start", |rewrap| rewrap.secrets_total),
     ];
     for (name, description, read) in shown {
         let gauges = gauges.clone();

@@ -21,9 +21,9 @@ pub mod attribute {
     pub const ERROR_TYPE: &str = "error.type";
 }
 
-/// Boundaries of `rpc.server.call.duration` in seconds, from the conventions.
-const DURATION_BOUNDARIES: [f64; 14] =
-    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// Boundaries of `rpc.server.call.duration` in seconds. The conventions begin at 5 ms, where a token takes 0.1.
+const DURATION_BOUNDARIES: [f64; 17] =
+    [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// The values of attributes of counters. All of them are on the page from the start: a rate does not see the step from
 /// nothing to one.
@@ -32,6 +32,8 @@ const END_CAUSES: [&str; 9] =
     ["age", "certificate", "client", "drain", "error", "flood", "idle", "no_preface", "stalled"];
 const HANDSHAKE_CAUSES: [&str; 7] =
     ["bad_certificate", "io", "no_certificate", "no_h2", "protocol", "refused_by_client", "timeout"];
+/// A caller or tenant that has its share, or a server that is full.
+const SHED_CAUSES: [&str; 2] = ["share", "full"];
 const RELOAD_RESULTS: [&str; 2] = ["reloaded", "kept_former"];
 
 /// All instruments; clones share them.
@@ -116,13 +118,14 @@ impl Metrics {
         let Instruments { calls_shed, lists_waiting, errors, connections_refused, connections_ended, .. } = &*self.0;
         let Instruments { streams_stalled, handshakes_failed, accept_errors, tls_reloads, keyring_reloads, .. } =
             &*self.0;
-        for counter in [calls_shed, streams_stalled, accept_errors] {
+        for counter in [streams_stalled, accept_errors] {
             counter.add(0, &[]);
         }
         lists_waiting.add(0, &[]);
         let zero = |counter: &Counter<u64>, attribute: &'static str, values: &[&'static str]| {
             values.iter().for_each(|value| counter.add(0, &[KeyValue::new(attribute, *value)]));
         };
+        zero(calls_shed, "cause", &SHED_CAUSES);
         zero(connections_refused, "cap", &CAPS);
         zero(connections_ended, "cause", &END_CAUSES);
         zero(handshakes_failed, "cause", &HANDSHAKE_CAUSES);
@@ -139,9 +142,10 @@ impl Metrics {
         OpenCall { metrics: self.clone(), attributes }
     }
 
-    /// A call was refused because of load.
-    pub(crate) fn call_shed(&self) {
-        self.0.calls_shed.add(1, &[]);
+    /// A call was refused because of load: because the server is full, or because its caller has its share.
+    pub(crate) fn call_shed(&self, full: bool) {
+        let [of_share, of_all] = SHED_CAUSES;
+        self.0.calls_shed.add(1, &[KeyValue::new("cause", if full { of_all } else { of_share })]);
     }
 
     /// A list waits for memory until the result is dropped.

@@ -348,7 +348,7 @@ on_both! {
         for number in 0..3 {
             steps::api_key(&client, &link, &format!("key {number}")).await;
         }
-        let shown = || ["running", "data_keys_done", "data_keys_total", "secrets_done", "secrets_total", "failed_total"].map(|name| {
+        let shown = || ["running", "data_keys_done", "data_keys_planned", "secrets_done", "secrets_planned", "failed_total"].map(|name| {
             server.metric(&format!("jackfield_rewrap_{name}"), &[]).expect("a series")
         });
         let shows = async |expected: [f64; 6]| {

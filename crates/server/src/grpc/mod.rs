@@ -87,7 +87,9 @@ fn enter_with_metadata<T>(request: Request<T>, right: Right) -> Result<(Caller, 
     let (metadata, mut extensions, message) = request.into_parts();
     let principal = extensions.remove::<Principal>();
     let principal = principal.ok_or_else(|| Error::internal("a call without a principal passed the identity layer"))?;
-    let request_id = CallContext::current().map(|call| call.request_id).unwrap_or_default();
+    let call = CallContext::current();
+    call.iter().for_each(|call| call.set_begun());
+    let request_id = call.map(|call| call.request_id).unwrap_or_default();
     Ok((Caller::authorize(principal, right, request_id)?, metadata, message))
 }
 

@@ -1,7 +1,7 @@
 //! What is known of a call from its first byte to its last: its id, its method, and, once it failed, the cause.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Instant;
 
@@ -39,6 +39,10 @@ pub struct CallContext {
     cause: Mutex<Option<Arc<dyn std::error::Error + Send + Sync>>>,
     held: Mutex<Vec<Held>>,
     caller: OnceLock<Arc<Caller>>,
+    /// The server's own limit is its deadline.
+    limited: AtomicBool,
+    /// A handler has its message.
+    begun: AtomicBool,
 }
 
 /// Something that is given back when it is dropped.
@@ -105,6 +109,23 @@ impl CallContext {
         self.caller.get().map(|caller| &*caller.name).unwrap_or_default()
     }
 
+    /// Notes that the call has as long as the server allows, and not as long as its client would wait.
+    pub(super) fn set_limited(&self) {
+        self.limited.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that a handler is at work.
+    pub(crate) fn set_begun(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is the server's fault if the call takes longer than it may: it has begun, its client would have waited, and
+    /// no reader sets its pace.
+    pub(super) fn is_to_be_in_time(&self) -> bool {
+        let unary = self.method.as_ref().is_some_and(|method| !method.streaming);
+        unary && self.limited.load(Ordering::Relaxed) && self.begun.load(Ordering::Relaxed)
+    }
+
     /// The context that [`ContextLayer`] put in.
     pub(super) fn of(call: &Call) -> Arc<CallContext> {
         match call.extensions().get::<Arc<CallContext>>() {
@@ -128,6 +149,8 @@ impl CallContext {
             cause: Mutex::new(None),
             held: Mutex::default(),
             caller: OnceLock::new(),
+            limited: AtomicBool::new(false),
+            begun: AtomicBool::new(false),
         }
     }
 

@@ -46,6 +46,9 @@ impl Layer for DeadlineLayer {
             let flow = context.flow.clone();
             return answer.map(|body| body.map_stream(|body| EndingBody::wrap(body, end(), flow)));
         };
+        if asked.is_none_or(|asked| asked > timeout) {
+            context.set_limited();
+        }
         let deadline = Instant::from_std(context.start) + timeout;
         context.flow.set_deadline(deadline);
         match tokio::time::timeout_at(deadline, inner.handle(call)).await {

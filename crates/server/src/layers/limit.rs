@@ -188,7 +188,7 @@ impl Layer for LimitLayer {
                 if list { answer } else { answer.map(|body| hold(body, permit)) }
             }
             Err(error) => {
-                self.metrics.call_shed();
+                self.metrics.call_shed(matches!(error, Error::ServerUnavailable { .. }));
                 refused(status(error))
             }
         }

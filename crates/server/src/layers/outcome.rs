@@ -1,5 +1,5 @@
 //! How a call ended: the status in the headers of an answer without messages, in the trailers of one with, or neither
-//! when the client left.
+//! when the client left. A request that is none of gRPC has no status, and counts as INVALID_ARGUMENT.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,8 +15,11 @@ use super::{Answer, AnswerBody};
 /// Calls `ended` once, when the status of the answer is known or the answer is dropped: with the code, and with the headers
 /// or trailers that it was in.
 pub(super) fn observe(answer: Answer, ended: impl FnOnce(Code, Option<&HeaderMap>) + Send + 'static) -> Answer {
-    let in_headers = code(answer.headers());
-    let failed = !answer.status().is_success();
+    let in_headers = match answer.status() {
+        // An HTTP error: the request was none of gRPC.
+        status if status.is_client_error() => Some(Code::InvalidArgument),
+        _ => code(answer.headers()),
+    };
     let (head, body) = answer.into_parts();
     let body = match (in_headers, body) {
         (Some(code), body) => {
@@ -28,7 +31,7 @@ pub(super) fn observe(answer: Answer, ended: impl FnOnce(Code, Option<&HeaderMap
             AnswerBody::Whole { message, trailers }
         }
         (None, AnswerBody::Stream(body)) => {
-            AnswerBody::Stream(Body::new(Observed { body, failed, ended: Some(Box::new(ended)) }))
+            AnswerBody::Stream(Body::new(Observed { body, ended: Some(Box::new(ended)) }))
         }
     };
     http::Response::from_parts(head, body)
@@ -39,8 +42,6 @@ type Ended = Box<dyn FnOnce(Code, Option<&HeaderMap>) + Send>;
 
 struct Observed {
     body: Body,
-    /// An HTTP error: the answer is not gRPC.
-    failed: bool,
     ended: Option<Ended>,
 }
 
@@ -87,7 +88,6 @@ impl http_body::Body for Observed {
 
 impl Drop for Observed {
     fn drop(&mut self) {
-        let code = if self.failed { Code::Unknown } else { Code::Cancelled };
-        self.end(code, None);
+        self.end(Code::Cancelled, None);
     }
 }

@@ -128,9 +128,12 @@ fn ended(context: &Arc<CallContext>, code: Code) {
             let cause = chain(&*cause);
             tracing::error!(call.duration_ms = duration_ms, rpc.status = status, error.message = cause, "call failed");
         }
-        // Shed calls and unknown methods: callers could fill the log with them, and the metrics count them.
+        // Shed calls, unknown methods and short deadlines: callers could fill the log with them, and the metrics count them.
         (None, Code::Unavailable | Code::Unimplemented) => {
             tracing::debug!(call.duration_ms = duration_ms, rpc.status = status, "call refused");
+        }
+        (None, Code::DeadlineExceeded) if !context.is_to_be_in_time() => {
+            tracing::debug!(call.duration_ms = duration_ms, rpc.status = status, "call out of time");
         }
         (None, _) => tracing::warn!(call.duration_ms = duration_ms, rpc.status = status, "call failed"),
     }

@@ -10,6 +10,7 @@ mod health;
 mod http2;
 mod identity;
 mod limits;
+mod log;
 mod otlp;
 mod pki;
 mod process;

@@ -4,10 +4,12 @@ use jackfield_server::health::Readiness;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tonic::Code;
 use x509_parser::prelude::FromDer as _;
 
 use crate::pki::{Leaf, Pki};
-use crate::support::{TestServer, eventually, unary};
+use crate::raw::{Raw, framed};
+use crate::support::{TestServer, eventually, message, unary};
 
 async fn get(address: std::net::SocketAddr, path: &str) -> String {
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -41,16 +43,56 @@ async fn the_page_shows_calls_by_method_and_status_and_no_method_of_the_callers_
     assert!(counted(&["rpc_method=\"test.v1.Test/Whoami\"", "rpc_response_status_code=\"OK\""]), "{page}");
     assert!(counted(&["Test/Fail", "rpc_response_status_code=\"INTERNAL\"", "error_type=\"INTERNAL\""]), "{page}");
     assert!(counted(&["rpc_method=\"_OTHER\"", "rpc_response_status_code=\"UNIMPLEMENTED\""]), "{page}");
-    assert!(page.contains("le=\"0.075\""), "the buckets are those of the conventions: {page}");
+    for bound in ["0.00005", "0.0001", "0.001", "0.25", "10", "+Inf"] {
+        assert!(page.contains(&format!("le=\"{bound}\"")), "a bucket ends at {bound}: {page}");
+    }
     assert!(!page.contains("Canary"), "{page}");
     assert!(get(address, "/").await.starts_with("HTTP/1.1 404"));
+}
+
+/// By the codes that alerts count nobody but the server is at fault.
+#[tokio::test]
+async fn mistakes_of_clients_count_by_codes_of_theirs() {
+    let server = TestServer::start(|config| {
+        config.listen.plaintext = true;
+        config.listen.plaintext_principal = "caller".into();
+    })
+    .await;
+    let mut raw = Raw::connect(server.address).await;
+    let whoami = "/test.v1.Test/Whoami";
+    for (method, content_type) in [("GET", "application/grpc"), ("POST", "application/json"), ("OPTIONS", "text/plain")]
+    {
+        let request = http::Request::builder().method(method).uri(format!("http://localhost{whoami}"));
+        let request = request.header("content-type", content_type).body(http_body_util::Full::default()).unwrap();
+        assert!(raw.send(request).await.http_status > 400, "{method} {content_type}");
+    }
+    let compressed = [&[1_u8, 0, 0, 0, 1], &[0_u8][..]].concat();
+    for (headers, body, code) in [
+        ([("grpc-encoding", "zstd")], compressed, Code::Unimplemented),
+        ([("x-nothing", "0")], vec![9, 9], Code::InvalidArgument),
+    ] {
+        assert_eq!(raw.post(whoami, &headers, body).await.status.unwrap().code(), code);
+    }
+    let (sleep, long) = ("/test.v1.Test/Sleep", framed(&message(Duration::from_secs(3_600))));
+    let late = raw.post(sleep, &[("grpc-timeout", "1m")], long).await.status.unwrap();
+    assert_eq!(late.code(), Code::DeadlineExceeded);
+    let ended = |code: &str| {
+        let status = format!("rpc_method=\"test.v1.Test/Whoami\",rpc_response_status_code=\"{code}\"");
+        server.metric("rpc_server_call_duration_seconds_count", &status)
+    };
+    eventually("all are counted", async || ended("INVALID_ARGUMENT") == Some(4.0)).await;
+    let page = server.meters.page().unwrap();
+    for code in ["UNKNOWN", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"] {
+        assert!(!page.contains(&format!("rpc_response_status_code=\"{code}\"")), "{code}: {page}");
+    }
 }
 
 #[tokio::test]
 async fn counters_begin_at_zero_and_errors_are_counted_by_reason() {
     let server = TestServer::start(|_| {}).await;
     for (name, attribute) in [
-        ("jackfield_server_calls_shed_total", ""),
+        ("jackfield_server_calls_shed_total", "cause=\"share\""),
+        ("jackfield_server_calls_shed_total", "cause=\"full\""),
         ("jackfield_server_streams_stalled_total", ""),
         ("jackfield_server_accept_errors_total", ""),
         ("jackfield_server_connections_refused_total", "cap=\"total\""),

@@ -1,0 +1,69 @@
+//! What the log says of calls.
+
+use jackfield_api::v1;
+use tonic::Code;
+
+use crate::process::Process;
+use crate::raw::{Raw, framed};
+use crate::support::PATIENCE;
+
+/// Starts a server that knows its callers, and says of it what `settings` ask for.
+async fn start(settings: &[&str]) -> (tempfile::TempDir, Process, Raw) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_owned();
+    let settings: Vec<_> = settings.iter().copied().map(str::to_owned).collect();
+    let start = move || {
+        let plain = ["listen.plaintext=true", "listen.plaintext_principal=operator"];
+        Process::start(&path, &[&plain[..], &settings.iter().map(String::as_str).collect::<Vec<_>>()].concat())
+    };
+    let server = tokio::task::spawn_blocking(start).await.unwrap();
+    let client = Raw::connect(server.address.parse().unwrap()).await;
+    (directory, server, client)
+}
+
+/// Stops it and returns the lines of its log.
+async fn stop(server: Process) -> Vec<serde_json::Value> {
+    let stopped = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || server.stop())).await;
+    let log = stopped.unwrap().unwrap();
+    log.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+}
+
+/// Nobody can fill the log of others with them, and nobody is woken.
+#[tokio::test]
+async fn mistakes_of_clients_are_told_at_debug() {
+    const GET: &str = "/jackfield.v1.ConnectorService/GetConnector";
+    let (_directory, server, mut client) = start(&["telemetry.log_filter=debug"]).await;
+    for (method, content_type, status) in [("GET", "text/html", 405), ("POST", "application/grpc-web+proto", 415)] {
+        let request = http::Request::builder().method(method).uri(format!("http://localhost{GET}"));
+        let request = request.header("content-type", content_type).body(http_body_util::Full::default()).unwrap();
+        assert_eq!(client.send(request).await.http_status, status);
+    }
+    let get = framed(&v1::GetConnectorRequest { reference: "name:none".to_owned(), ..Default::default() });
+    for (path, header, body, code) in [
+        (GET, ("grpc-encoding", "zstd"), vec![1, 0, 0, 0, 1, 0], Code::Unimplemented),
+        (GET, ("grpc-timeout", "soon"), get.clone(), Code::InvalidArgument),
+        (GET, ("x-nothing", "0"), get.clone(), Code::NotFound),
+        ("/jackfield.v1.ConnectorService/Nothing", ("x-nothing", "0"), get.clone(), Code::Unimplemented),
+    ] {
+        assert_eq!(client.post(path, &[header], body).await.status.unwrap().code(), code, "{path} {header:?}");
+    }
+    // Timers are of milliseconds, so that a quick call may still be in time.
+    let mut late = false;
+    for _ in 0..5_000 {
+        let answer = client.post(GET, &[("grpc-timeout", "1n")], get.clone()).await;
+        late |= answer.status.unwrap().code() == Code::DeadlineExceeded;
+        if late {
+            break;
+        }
+    }
+    assert!(late, "one call was out of time");
+    let log = stop(server).await;
+    let of_calls: Vec<_> = log.iter().filter(|line| line["rpc.status"].is_string()).collect();
+    for status in ["UNIMPLEMENTED", "INVALID_ARGUMENT", "NOT_FOUND", "DEADLINE_EXCEEDED"] {
+        assert!(of_calls.iter().any(|line| line["rpc.status"] == status), "{status} is told: {log:?}");
+    }
+    for line in of_calls {
+        assert_eq!(line["level"], "DEBUG", "{line}");
+        assert_ne!(line["rpc.status"], "UNKNOWN", "{line}");
+    }
+}
