@@ -21,6 +21,8 @@ pub struct Method {
     pub kind: Kind,
     /// Whether it answers with a stream.
     pub streaming: bool,
+    /// Whether it takes exactly one request message.
+    pub takes_one: bool,
     /// Of its calls in metrics.
     pub attributes: Arc<CallAttributes>,
 }
@@ -55,11 +57,11 @@ impl Methods {
                 for service in &file.service {
                     for method in &service.method {
                         let name = format!("{}.{}/{}", file.package(), service.name(), method.name());
-                        let streaming = method.server_streaming();
+                        let (streaming, takes_one) = (method.server_streaming(), !method.client_streaming());
                         let path = format!("/{name}");
                         let name: Arc<str> = name.into();
                         let attributes = Arc::new(CallAttributes::new(&name));
-                        methods.insert(path, Arc::new(Method { name, kind, streaming, attributes }));
+                        methods.insert(path, Arc::new(Method { name, kind, streaming, takes_one, attributes }));
                     }
                 }
             }

@@ -23,6 +23,7 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::config::{LogFormat, Telemetry};
 use crate::log_format::{JsonLines, TextLines};
+use crate::transport::{Counter, network};
 
 const SCOPE: &str = "jackfield";
 const SERVICE: &str = "jackfield";
@@ -32,7 +33,11 @@ const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 const FLUSH: Duration = Duration::from_secs(2);
 /// Scrapers are few; more than this at once is a mistake.
 const MAX_SCRAPES: usize = 16;
+/// More than this from one address too: whoever holds connections leaves room for others.
+const MAX_SCRAPES_PER_IP: u32 = 4;
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A scraper says at once what it wants.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why telemetry cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -165,14 +170,18 @@ impl Meters {
     /// Serves `GET /metrics` until `stop`, one scrape a connection.
     pub(crate) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let mut scrapes = tokio::task::JoinSet::new();
+        let by_ip = Counter::new(MAX_SCRAPES_PER_IP);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(_) = scrapes.join_next() => {}
                 accepted = listener.accept(), if scrapes.len() < MAX_SCRAPES => match accepted {
-                    Ok((socket, _)) => {
+                    Ok((socket, peer)) => {
+                        // Closed at once.
+                        let Some(place) = by_ip.enter(network(peer.ip())) else { continue };
                         let meters = self.clone();
                         scrapes.spawn(tokio::time::timeout(SCRAPE_TIMEOUT, async move {
+                            let _place = place;
                             let service = hyper::service::service_fn(move |request| {
                                 let answer = meters.answer(&request);
                                 async move { Ok::<_, Infallible>(answer) }
@@ -180,6 +189,7 @@ impl Meters {
                             // A scraper that goes away is no concern of ours.
                             let _ = hyper::server::conn::http1::Builder::new()
                                 .timer(TokioTimer::new())
+                                .header_read_timeout(REQUEST_TIMEOUT)
                                 .keep_alive(false)
                                 .serve_connection(TokioIo::new(socket), service)
                                 .await;

@@ -112,7 +112,7 @@ pub(super) const ATTACKS: [Attack; 32] = attacks! {
         flood(caller, peer, request(1, CHECK, &[]), frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]));
     "frames of an unknown type", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
         flood(caller, peer, vec![], frame(0xbe, 0, 0, &[0; 8]));
-    "GOAWAY flood", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
+    "GOAWAY flood", 8, [End::Goaway(0), ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
         flood(caller, peer, vec![], frame(GOAWAY, 0, 0, &[0; 8]));
     "windows of zero, lists", 20, [End::Answered, End::Closed], caller, peer => windows_of_zero(caller, peer, 10, LIST, Vec::new());
     "windows of zero, single answers", 20, [End::Answered, End::Closed], caller, peer => {

@@ -1,7 +1,7 @@
 //! The one table from domain errors to gRPC: code, message, details (AIP-193). Nothing else in the server makes a
 //! [`Status`].
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,27 +9,51 @@ use http::HeaderMap;
 use jackfield_api::v1::ErrorReason;
 use jackfield_domain::error::{Cause, Precondition, Use, Violation};
 use jackfield_domain::{Error, Resource};
+use prost::Message as _;
 use tonic::{Code, Status};
+use tonic_types::pb::Status as PackedStatus;
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, QuotaViolation, StatusExt as _};
 
 use crate::layers::context::CallContext;
 
-/// Message and details together on the wire: they travel in headers, and receivers cut or refuse more (the usual limit
-/// for all headers of an answer is 16 KiB, some proxies allow less).
-pub const MAX_BYTES: usize = 8 * 1024;
+/// Code, message and details together as receivers count headers. They refuse more: the libraries on gRPC's C core begin at
+/// 8 KiB for all headers of an answer, and some proxies have no more. A kilobyte is left for the other headers, those of
+/// proxies included.
+pub const MAX_BYTES: usize = 7 * 1024;
+/// What each header counts beside its name and its value (RFC 7541 4.1).
+const HEADER_OVERHEAD: usize = 32;
+/// The message alone, as it is encoded: what is not ASCII takes three bytes for one.
+const MAX_MESSAGE_BYTES: usize = 2 * 1024;
 
 /// Names in the contract have it, names on the wire do not (AIP-193).
 const REASON_PREFIX: &str = "ERROR_REASON_";
 
+const NOT_ONE_MESSAGE: &str = "the call takes exactly one request message";
+
 /// A client error must not grow with what the client sent; longer values are cut to this many characters.
 const MAX_VALUE_CHARS: usize = 256;
+
+/// Where receivers find the type of `google.rpc.ErrorInfo`.
+const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
+
+/// `google.rpc.ErrorInfo` with its metadata in order; that of the library encodes it in any.
+#[derive(Clone, PartialEq, prost::Message)]
+struct OrderedInfo {
+    #[prost(string, tag = "1")]
+    reason: String,
+    #[prost(string, tag = "2")]
+    domain: String,
+    #[prost(btree_map = "string, string", tag = "3")]
+    metadata: BTreeMap<String, String>,
+}
 
 /// One answer before it is encoded.
 struct Answer {
     code: Code,
     message: String,
     reason: &'static str,
-    metadata: HashMap<String, String>,
+    /// In order, so that equal errors are equal bytes.
+    metadata: BTreeMap<String, String>,
     violations: Vec<FieldViolation>,
     preconditions: Vec<PreconditionViolation>,
     quota: Option<QuotaViolation>,
@@ -58,6 +82,18 @@ pub fn compression_unknown(message: &str) -> Status {
     let text = "names a compression that this server does not accept";
     answer.violations.push(FieldViolation::new("grpc-encoding", text));
     answer.into_status()
+}
+
+/// For a call that takes one request message and got none or several, with the code that the specification of gRPC asks for.
+pub fn not_one_message() -> Status {
+    let mut answer = Answer::new(Code::Unimplemented, "MESSAGE_MALFORMED", NOT_ONE_MESSAGE.into());
+    answer.violations.push(FieldViolation::new("", NOT_ONE_MESSAGE));
+    answer.into_status()
+}
+
+/// For headers over the limit of this server.
+pub fn headers_too_large(limit: u64) -> Status {
+    status(Error::QuotaExceeded { what: "size of the request headers", limit })
 }
 
 /// For a request message over the limit of this server.
@@ -269,10 +305,16 @@ fn answer(error: Error, reason: &'static str) -> Answer {
 fn invalid_message(violations: &[Violation]) -> String {
     match violations {
         [] => "invalid request".into(),
-        [only] => format!("{} {}", cut(&only.field), cut(&only.description)),
-        [first, rest @ ..] => {
-            format!("{} {} (and {} more)", cut(&first.field), cut(&first.description), rest.len())
-        }
+        [only] => violation_message(only),
+        [first, rest @ ..] => format!("{} (and {} more)", violation_message(first), rest.len()),
+    }
+}
+
+/// What is wrong with a field; without one, what is wrong.
+fn violation_message(violation: &Violation) -> String {
+    match violation.field.as_ref() {
+        "" => cut(&violation.description),
+        field => format!("{} {}", cut(field), cut(&violation.description)),
     }
 }
 
@@ -304,10 +346,30 @@ fn counted(count: u64, resource: Resource) -> String {
 
 /// The beginning of a text, if it is long.
 fn cut(text: &str) -> String {
-    match text.char_indices().nth(MAX_VALUE_CHARS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
+    cut_to(text, MAX_VALUE_CHARS)
+}
+
+fn cut_to(text: &str, chars: usize) -> String {
+    match text.char_indices().nth(chars) {
+        Some((end, _)) => format!("{}…", text[..end].trim_end_matches('…')),
         None => text.to_owned(),
     }
+}
+
+/// As much of a message as may be sent.
+fn cut_message(message: &str) -> String {
+    const MORE: char = '…';
+    let mut left = MAX_MESSAGE_BYTES - encoded_len(MORE.encode_utf8(&mut [0; 4]));
+    if encoded_len(message) <= MAX_MESSAGE_BYTES {
+        return message.to_owned();
+    }
+    let fits = |character: &char| {
+        let length = encoded_len(character.encode_utf8(&mut [0; 4]));
+        let fits = length <= left;
+        left = left.saturating_sub(length);
+        fits
+    };
+    message.chars().take_while(fits).chain([MORE]).collect()
 }
 
 // === impl Answer ===
@@ -318,7 +380,7 @@ impl Answer {
             code,
             message,
             reason,
-            metadata: HashMap::new(),
+            metadata: BTreeMap::new(),
             violations: Vec::new(),
             preconditions: Vec::new(),
             quota: None,
@@ -360,13 +422,21 @@ impl Answer {
             self.metadata.insert("request_id".into(), request_id.clone());
         }
 
+        self.message = cut_message(&self.message);
         let mut status = self.encode(request_id.as_deref());
-        let total = self.violations.len();
-        while size(&status) > MAX_BYTES && !self.violations.is_empty() {
-            // Dropping a good part at a time keeps this loop short however many there are.
-            let keep = self.violations.len() * 3 / 4;
-            self.violations.truncate(keep);
-            self.metadata.insert("violations_left_out".into(), (total - keep).to_string());
+        let (total, mut kept) = (self.violations.len(), self.violations.len());
+        let mut chars = MAX_VALUE_CHARS;
+        while size(&status) > MAX_BYTES && chars > 0 {
+            if kept > 1 {
+                // Dropping a good part at a time keeps this loop short however many there are.
+                kept = kept * 3 / 4;
+                self.violations.truncate(kept);
+                self.violations.push(FieldViolation::new("", format!("… and {} more", total - kept)));
+                self.metadata.insert("violations_left_out".into(), (total - kept).to_string());
+            } else {
+                chars /= 2;
+                self.shorten(chars);
+            }
             status = self.encode(request_id.as_deref());
         }
         if let Some(after) = self.retry_after.filter(|_| self.code == Code::ResourceExhausted)
@@ -380,9 +450,26 @@ impl Answer {
         status
     }
 
+    /// Cuts everything that a client may have said to so many characters.
+    fn shorten(&mut self, chars: usize) {
+        let cut = |text: &mut String| *text = cut_to(text, chars);
+        self.metadata.values_mut().for_each(cut);
+        for FieldViolation { field, description, .. } in &mut self.violations {
+            cut(field);
+            cut(description);
+        }
+        for PreconditionViolation { subject, description, .. } in &mut self.preconditions {
+            cut(subject);
+            cut(description);
+        }
+        if let Some((_, name)) = &mut self.resource {
+            cut(name);
+        }
+        cut(&mut self.message);
+    }
+
     fn encode(&self, request_id: Option<&str>) -> Status {
-        let mut details =
-            ErrorDetails::with_error_info(self.reason, jackfield_api::ERROR_DOMAIN, self.metadata.clone());
+        let mut details = ErrorDetails::new();
         if !self.violations.is_empty() {
             details.set_bad_request(self.violations.clone());
         }
@@ -401,15 +488,30 @@ impl Answer {
         if let Some(request_id) = request_id {
             details.set_request_info(request_id, "");
         }
-        Status::with_error_details(self.code, self.message.clone(), details)
+        let status = Status::with_error_details(self.code, self.message.clone(), details);
+        let Ok(mut packed) = PackedStatus::decode(status.details()) else { return status };
+        let info = OrderedInfo {
+            reason: self.reason.into(),
+            domain: jackfield_api::ERROR_DOMAIN.into(),
+            metadata: self.metadata.clone(),
+        };
+        packed.details.insert(0, prost_types::Any { type_url: ERROR_INFO.into(), value: info.encode_to_vec() });
+        Status::with_details(self.code, self.message.clone(), packed.encode_to_vec().into())
     }
 }
 
-/// What a status takes in headers at most: the message percent-encoded, the details in base64.
+/// What a status takes in headers at most, as receivers count them.
 fn size(status: &Status) -> usize {
+    let header = |name: &str, length: usize| name.len() + length + HEADER_OVERHEAD;
+    header("grpc-status", 2)
+        + header("grpc-message", encoded_len(status.message()))
+        + header("grpc-status-details-bin", status.details().len().div_ceil(3) * 4)
+}
+
+/// A text as it is percent-encoded in a header, at most.
+fn encoded_len(text: &str) -> usize {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.,:;/()".contains(byte);
-    let message: usize = status.message().as_bytes().iter().map(|byte| if plain(byte) { 1 } else { 3 }).sum();
-    message + status.details().len().div_ceil(3) * 4
+    text.as_bytes().iter().map(|byte| if plain(byte) { 1 } else { 3 }).sum()
 }
 
 #[cfg(test)]

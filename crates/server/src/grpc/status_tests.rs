@@ -158,7 +158,14 @@ fn the_cause_goes_with_the_status_but_not_onto_the_wire() {
 
 #[test]
 fn a_status_never_outgrows_what_receivers_take() {
-    let wide = "ü".repeat(10_000);
+    for wide in ["ü", "日本語の長い名前", "🙂", "%", "\n"].map(|text| text.repeat(10_000)) {
+        never_outgrows(&wide);
+    }
+}
+
+/// The worst that each kind of error can hold, in a script that takes three bytes a character, each of which takes three.
+fn never_outgrows(wide: &str) {
+    let wide = wide.to_owned();
     let many = |text: &str| (0..5_000).map(|i| Violation::field(format!("f{i}{text}"), text)).collect::<Vec<_>>();
     let errors = [
         Error::Invalid(many("x")),
@@ -170,15 +177,31 @@ fn a_status_never_outgrows_what_receivers_take() {
         Error::RequestIdConflict { request_id: wide.clone() },
         Error::TenantUnknown { tenant: wide.clone() },
         Error::Unauthenticated { message: wide.clone() },
+        Error::EtagMismatch { resource: Resource::Connector, id: wide.clone() },
+        Error::not_found_by(Resource::Configuration, None, ["a", "b", "c", "d"].map(|field| (field, wide.clone()))),
+        Error::InUse {
+            resource: Resource::Connector,
+            id: wide.clone(),
+            by: [Resource::Connection, Resource::UserConnector, Resource::Credential, Resource::Configuration]
+                .map(|resource| Use { resource, count: u64::MAX })
+                .to_vec(),
+        },
+        Error::Invalid(
+            (0..64)
+                .map(|i| Violation::field(format!("labels[\"{}\"]", &wide[..wide.len() / 100]), format!("{i}{wide}")))
+                .collect(),
+        ),
     ];
     for error in errors {
         let reason = error.reason();
         let status = status(error);
         let mut headers = http::HeaderMap::new();
         status.add_header(&mut headers).unwrap();
-        let sent = |name: &str| headers.get(name).map_or(0, http::HeaderValue::len);
-        assert!(sent("grpc-message") + sent("grpc-status-details-bin") <= MAX_BYTES, "{reason}");
-        assert!(size(&status) >= sent("grpc-message") + sent("grpc-status-details-bin"), "{reason}");
+        let sent: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        assert!(sent <= MAX_BYTES, "{reason}: {sent}");
+        assert!(size(&status) >= sent, "{reason}: {} < {sent}", size(&status));
+        assert!(!status.message().is_empty());
+        assert_eq!(status.get_details_error_info().unwrap().reason, reason);
     }
 }
 
@@ -186,10 +209,31 @@ fn a_status_never_outgrows_what_receivers_take() {
 fn violations_that_are_left_out_are_counted() {
     let violations = (0..5_000).map(|i| Violation::field(format!("labels[{i}]"), "is wrong")).collect();
     let status = status(Error::Invalid(violations));
-    let kept = status.get_details_bad_request().unwrap().field_violations.len();
+    let listed = status.get_details_bad_request().unwrap().field_violations;
+    let (note, listed) = listed.split_last().unwrap();
+    let kept = listed.len();
+    assert_eq!((note.field.as_str(), &*note.description), ("", &*format!("… and {} more", 5_000 - kept)));
+    assert!(listed.iter().enumerate().all(|(i, violation)| violation.field == format!("labels[{i}]")));
     let left_out: usize = status.get_details_error_info().unwrap().metadata["violations_left_out"].parse().unwrap();
     assert_eq!(kept + left_out, 5_000);
     assert!(kept > 20, "{kept}");
+}
+
+#[test]
+fn equal_errors_are_equal_bytes() {
+    let error = || {
+        let by = ["a", "b", "c", "d"].map(|field| (field, field.repeat(3)));
+        status(Error::not_found_by(Resource::Configuration, None, by))
+    };
+    let first = error();
+    assert_eq!(first.get_details_error_info().unwrap().metadata["c"], "ccc");
+    assert!((0..100).all(|_| error().details() == first.details()));
+}
+
+#[test]
+fn a_violation_of_no_field_is_said_without_a_gap() {
+    let malformed = status(Violation::malformed("", "the request is wrong").into());
+    assert_eq!(malformed.message(), "the request is wrong");
 }
 
 #[test]

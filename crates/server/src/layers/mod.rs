@@ -8,6 +8,7 @@ mod identity;
 mod limit;
 mod metrics;
 mod normalize;
+mod one_message;
 mod outcome;
 mod panic;
 mod trace;
@@ -69,10 +70,9 @@ pub(crate) struct LayerParts {
 /// The whole stack of the gRPC listeners. The last one added is the outermost.
 pub(crate) fn stack(config: &Config, parts: LayerParts, routes: Routes) -> Stack {
     let LayerParts { methods, metrics, tenants, drain } = parts;
-    let max_request_message = config.limits.max_request_message.bytes() as u64;
     Builder::new(routes)
         // Next to the routes: what comes from below leaves in our form, unknown methods never reach them.
-        .with(NormalizeLayer { max_request_message })
+        .with(NormalizeLayer::new(&config.limits))
         // Within the deadline, because finding the tenant reads the database.
         .with(IdentityLayer { tenants })
         .with(DeadlineLayer { deadlines: config.deadlines.clone(), streams: config.streams.clone(), drain })
@@ -95,9 +95,8 @@ pub(crate) fn health_stack(
     drain: CancellationToken,
     routes: Routes,
 ) -> Stack {
-    let max_request_message = config.limits.max_request_message.bytes() as u64;
     Builder::new(routes)
-        .with(NormalizeLayer { max_request_message })
+        .with(NormalizeLayer::new(&config.limits))
         .with(DeadlineLayer { deadlines: config.deadlines.clone(), streams: config.streams.clone(), drain })
         .with(LimitLayer::new(config, metrics.clone()))
         .with(PanicLayer)

@@ -6,31 +6,52 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::context::CallContext;
+use super::one_message::OneMessage;
 use super::{Answer, AnswerBody, Call, Handler, Layer, refused};
-use crate::grpc::status::{compression_unknown, message_too_large, method_unknown, status};
+use crate::config::Limits;
+use crate::grpc::status::{compression_unknown, headers_too_large, message_too_large, method_unknown, status};
 use crate::methods::Kind;
 use crate::{health, reflection};
 
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 
+/// What each header counts beside its name and its value (RFC 9113 6.5.2).
+const HEADER_OVERHEAD: u64 = 32;
+
 pub(super) struct NormalizeLayer {
     /// Size of a request message of the API in bytes, which tonic checks.
-    pub(super) max_request_message: u64,
+    max_request_message: u64,
+    /// Size of the headers of a call in bytes. HTTP/2 itself refuses only what is a multiple of it: that is no answer of gRPC.
+    max_header_list: u64,
 }
 
 // === impl NormalizeLayer ===
+
+impl NormalizeLayer {
+    pub(super) fn new(limits: &Limits) -> Self {
+        NormalizeLayer {
+            max_request_message: limits.max_request_message.bytes() as u64,
+            max_header_list: limits.max_header_list_size.bytes() as u64,
+        }
+    }
+}
 
 impl Layer for NormalizeLayer {
     async fn handle<H: Handler>(&self, call: Call, inner: &H) -> Answer {
         if let Some(refused) = not_grpc(&call) {
             return http_error(refused);
         }
-        let max = match CallContext::of(&call).method.as_ref().map(|method| method.kind) {
-            Some(Kind::Api) => self.max_request_message,
-            Some(Kind::Health) => health::MAX_REQUEST_MESSAGE as u64,
-            Some(Kind::Reflection) => reflection::MAX_REQUEST_MESSAGE as u64,
-            None => return refused(method_unknown(call.uri().path())),
+        if header_list(&call) > self.max_header_list {
+            return refused(headers_too_large(self.max_header_list));
+        }
+        let context = CallContext::of(&call);
+        let Some(method) = &context.method else { return refused(method_unknown(call.uri().path())) };
+        let max = match method.kind {
+            Kind::Api => self.max_request_message,
+            Kind::Health => health::MAX_REQUEST_MESSAGE as u64,
+            Kind::Reflection => reflection::MAX_REQUEST_MESSAGE as u64,
         };
+        let call = if method.takes_one { call.map(|body| Body::new(OneMessage::new(body))) } else { call };
         let answer = inner.handle(call).await;
         match foreign(&answer) {
             // A compression that is switched off. Code and headers are those of the specification and stay.
@@ -58,6 +79,17 @@ fn not_grpc(call: &Call) -> Option<StatusCode> {
         () if !grpc => Some(StatusCode::UNSUPPORTED_MEDIA_TYPE),
         () => None,
     }
+}
+
+/// The size of the headers of a call as HTTP/2 counts them.
+fn header_list(call: &Call) -> u64 {
+    let header = |name: usize, value: usize| name as u64 + value as u64 + HEADER_OVERHEAD;
+    let uri = call.uri();
+    let pseudo = header(":method".len(), call.method().as_str().len())
+        + header(":scheme".len(), uri.scheme_str().map_or(0, str::len))
+        + header(":authority".len(), uri.authority().map_or(0, |authority| authority.as_str().len()))
+        + header(":path".len(), uri.path_and_query().map_or(0, |path| path.as_str().len()));
+    pseudo + call.headers().iter().map(|(name, value)| header(name.as_str().len(), value.len())).sum::<u64>()
 }
 
 fn http_error(code: StatusCode) -> Answer {

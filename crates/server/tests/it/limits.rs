@@ -234,15 +234,56 @@ async fn a_message_that_is_none_and_one_that_is_too_large_are_refused_in_our_for
     let too_large = refused(&[], vec![0, 0, 0x50, 0, 0]).await;
     assert_eq!(too_large.code(), Code::ResourceExhausted, "{too_large:?}");
     assert_eq!(too_large.get_details_error_info().unwrap().reason, "QUOTA_EXCEEDED");
-    for malformed in [vec![], vec![0, 0, 0, 0, 2, 0x0a, 0xff], vec![9, 0, 0, 0, 0], vec![0, 0, 0, 0, 9, 1]] {
+    for malformed in [vec![0, 0, 0, 0, 2, 0x0a, 0xff], vec![9, 0, 0, 0, 0], vec![0, 0, 0, 0, 9, 1]] {
         let status = refused(&[], malformed.clone()).await;
         assert_eq!(status.code(), Code::InvalidArgument, "{malformed:?}: {status:?}");
         assert_eq!(status.get_details_error_info().unwrap().reason, "MESSAGE_MALFORMED");
+        assert_eq!(status.message(), "the request does not hold exactly one well-formed message");
     }
     let compressed = refused(&[("grpc-encoding", "gzip")], vec![1, 0, 0, 0, 0]).await;
     assert_eq!(compressed.code(), Code::Unimplemented, "{compressed:?}");
     assert_eq!(compressed.get_details_error_info().unwrap().reason, "MESSAGE_MALFORMED", "{compressed:?}");
     assert_eq!(compressed.metadata().get("grpc-accept-encoding").unwrap(), "identity");
+}
+
+/// The specification of gRPC calls it a violation of cardinality.
+#[tokio::test]
+async fn a_call_with_two_messages_or_none_is_not_executed() {
+    let server = TestServer::start(plaintext).await;
+    let mut raw = Raw::connect(server.address).await;
+    let message = framed(&message(Duration::ZERO));
+    // Whatever reaches the handler of "Panic" is answered INTERNAL.
+    let executed = raw.post("/test.v1.Test/Panic", &[], message.clone()).await.status.unwrap();
+    assert_eq!(executed.code(), Code::Internal);
+    for path in ["/test.v1.Test/Panic", "/test.v1.Test/Stream", "/grpc.health.v1.Health/Check"] {
+        for bytes in [vec![], message.repeat(2), message.repeat(3)] {
+            let answer = raw.post(path, &[], bytes).await;
+            let status = answer.status.unwrap();
+            assert_eq!(status.code(), Code::Unimplemented, "{path}: {status:?}");
+            assert_eq!(status.message(), "the call takes exactly one request message");
+            assert_eq!(status.get_details_error_info().unwrap().reason, "MESSAGE_MALFORMED");
+            assert!(answer.body.is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn headers_over_the_limit_are_answered_in_grpc() {
+    let server = TestServer::start(plaintext).await;
+    let mut raw = Raw::connect(server.address).await;
+    let mut with = async |bytes: usize| {
+        let value = "v".repeat(bytes);
+        raw.post("/test.v1.Test/Whoami", &[("x-large", &value)], framed(&message(Duration::ZERO))).await
+    };
+    assert_eq!(with(15 * 1024).await.status.unwrap().code(), Code::Ok);
+    for bytes in [16 * 1024, 20_000, 60_000] {
+        let answer = with(bytes).await;
+        let status = answer.status.unwrap();
+        assert_eq!((answer.http_status, status.code()), (200, Code::ResourceExhausted), "{bytes}: {status:?}");
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.metadata["limit"].as_str()), ("QUOTA_EXCEEDED", "16384"));
+        assert_eq!(status.message(), "size of the request headers over the limit of 16384");
+    }
 }
 
 #[tokio::test]

@@ -167,3 +167,30 @@ async fn the_page_shows_when_certificates_end_also_after_they_changed() {
     eventually("the new end is shown", async || shown("certificate") == Some(not_after("server.pem"))).await;
     assert!(not_after("server.pem") > former + 3_000.0);
 }
+
+#[tokio::test]
+async fn unfinished_requests_of_one_address_do_not_hold_the_page() {
+    let server = TestServer::start(|config| config.telemetry.prometheus_address = "127.0.0.1:0".into()).await;
+    let address = server.metrics_address.unwrap();
+    let connect = async || {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        socket.connect(address).await.unwrap()
+    };
+    let mut held = Vec::new();
+    for _ in 0..16 {
+        let mut socket = connect().await;
+        socket.write_all(b"GET /metrics HTTP/1.1\r\n").await.unwrap();
+        held.push(socket);
+    }
+    let mut refused = 0;
+    for socket in &mut held[4..] {
+        // Who has a place may finish the request and is answered.
+        let _ = socket.write_all(b"host: localhost\r\n\r\n").await;
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer).await;
+        refused += usize::from(answer.is_empty());
+    }
+    assert!(refused > 0, "sixteen requests of one address had places at once");
+    assert!(get(address, "/metrics").await.starts_with("HTTP/1.1 200"));
+}
