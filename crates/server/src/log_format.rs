@@ -16,6 +16,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::layers::context::CallContext;
+use crate::metrics::attribute;
 
 /// One JSON object a line; the call is the member `span`.
 pub(crate) struct JsonLines(pub(crate) Format<Json>);
@@ -32,11 +33,25 @@ type Facts = Vec<(&'static str, String)>;
 
 /// What log lines say of a call.
 fn facts(call: &CallContext) -> Facts {
-    let mut facts = vec![("request.id", call.request_id.to_string())];
+    let mut facts = vec![("jackfield.request.id", call.request_id.to_string())];
+    let foreign_id = call.foreign_id.as_ref().and_then(|id| id.to_str().ok());
+    facts.extend(foreign_id.map(|id| (attribute::FOREIGN_REQUEST_ID, id.to_owned())));
     facts.extend(call.method.as_ref().map(|method| ("rpc.method", method.name.to_string())));
-    facts.extend(call.peer.map(|peer| ("client.address", peer.to_string())));
+    if let Some(peer) = call.peer {
+        facts.extend(peer.ip().map(|ip| ("client.address", ip.to_string())));
+        facts.extend(peer.port().map(|port| ("client.port", port.to_string())));
+        facts.push(("network.transport", peer.transport().to_owned()));
+    }
     let principal = call.principal();
-    facts.extend((!principal.is_empty()).then(|| ("principal", principal.to_owned())));
+    facts.extend((!principal.is_empty()).then(|| ("jackfield.principal", principal.to_owned())));
+    facts
+}
+
+/// By what a line is found from its trace, and the trace from the line; names are those of OpenTelemetry for formats like this.
+fn trace(call: &CallContext) -> Facts {
+    let Some((trace, span)) = call.trace() else { return Facts::new() };
+    let mut facts = vec![("trace_id", trace.to_string())];
+    facts.extend(span.map(|span| ("span_id", span.to_string())));
     facts
 }
 
@@ -60,7 +75,7 @@ fn format_of_call<S, N>(
     context: &FmtContext<'_, S, N>,
     mut out: Writer<'_>,
     event: &Event<'_>,
-    end: impl FnOnce(&mut Writer<'_>, &str, Facts) -> fmt::Result,
+    end: impl FnOnce(&mut Writer<'_>, &str, &CallContext) -> fmt::Result,
 ) -> fmt::Result
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -69,7 +84,7 @@ where
     let Some(call) = CallContext::current() else { return format.format_event(context, out, event) };
     let mut line = String::new();
     format.format_event(context, Writer::new(&mut line), event)?;
-    end(&mut out, line.trim_end(), facts(&call))
+    end(&mut out, line.trim_end(), &call)
 }
 
 impl<S, N> FormatEvent<S, N> for JsonLines
@@ -84,11 +99,15 @@ where
             let (level, target) = (event.metadata().level(), event.metadata().target());
             return writeln!(out, "\",\"level\":\"{level}\",\"message\":\"{text}\",\"target\":\"{target}\"}}");
         }
-        format_of_call(&self.0, context, out, event, |out, line, facts| {
+        format_of_call(&self.0, context, out, event, |out, line, call| {
             let Some(open) = line.strip_suffix('}') else { return writeln!(out, "{line}") };
-            let named = std::iter::once(("name", "call".to_owned())).chain(facts);
+            let named = std::iter::once(("name", "call".to_owned())).chain(facts(call));
             let span: Map<String, Value> = named.map(|(name, fact)| (name.to_owned(), Value::String(fact))).collect();
-            writeln!(out, "{open},\"span\":{}}}", Value::Object(span))
+            out.write_str(open)?;
+            for (name, id) in trace(call) {
+                write!(out, ",\"{name}\":\"{id}\"")?;
+            }
+            writeln!(out, ",\"span\":{}}}", Value::Object(span))
         })
     }
 }
@@ -104,9 +123,9 @@ where
             let (level, target) = (event.metadata().level(), event.metadata().target());
             return writeln!(out, " {level:>5} {target}: {text}");
         }
-        format_of_call(&self.0, context, out, event, |out, line, facts| {
+        format_of_call(&self.0, context, out, event, |out, line, call| {
             out.write_str(line)?;
-            for (name, fact) in facts {
+            for (name, fact) in facts(call).into_iter().chain(trace(call)) {
                 // As text fields are written: a name of a principal cannot begin a line of its own.
                 write!(out, " {name}={fact:?}")?;
             }

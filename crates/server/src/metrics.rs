@@ -19,6 +19,8 @@ pub mod attribute {
     pub const RPC_METHOD_OTHER: &str = "_OTHER";
     pub const RPC_STATUS: &str = "rpc.response.status_code";
     pub const ERROR_TYPE: &str = "error.type";
+    /// The id that somebody else gave the call.
+    pub const FOREIGN_REQUEST_ID: &str = "rpc.request.metadata.x-request-id";
 }
 
 /// Boundaries of `rpc.server.call.duration` in seconds. The conventions begin at 5 ms, where a token takes 0.1.

@@ -212,6 +212,8 @@ impl Server {
             acceptor.spawn(name, listener, security, self.stack.clone());
         }
 
+        meters.push_now();
+
         shutdown.await;
         let ended = signals.stop(&config.drain, &health, acceptor.tasks()).await && !acceptor.has_cut();
         background.close();

@@ -1,5 +1,8 @@
 //! Logs to standard error, traces and metrics by OTLP, metrics as a Prometheus page.
 
+mod export;
+mod resource;
+
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -7,16 +10,19 @@ use http_body_util::Full;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use opentelemetry::metrics::{Meter, MeterProvider as _};
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{MetricExporter, SpanExporter, WithExportConfig as _, WithTonicConfig as _};
-use opentelemetry_sdk::Resource;
+use opentelemetry_otlp::{
+    MetricExporter, OTEL_EXPORTER_OTLP_METRICS_TIMEOUT, OTEL_EXPORTER_OTLP_TIMEOUT, OTEL_EXPORTER_OTLP_TRACES_TIMEOUT,
+    SpanExporter, WithExportConfig as _, WithTonicConfig as _,
+};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use prometheus::{Encoder as _, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, ClientTlsConfig};
-use tracing::Level;
-use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
+use tracing::subscriber::Interest;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, dynamic_filter_fn, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -25,12 +31,10 @@ use crate::config::{LogFormat, Telemetry};
 use crate::log_format::{JsonLines, TextLines};
 use crate::transport::{Counter, network};
 
+use self::export::{Bounded, FLUSH, Stop};
+use self::resource::RESOURCE;
+
 const SCOPE: &str = "jackfield";
-const SERVICE: &str = "jackfield";
-/// The release of the conventions whose names are used.
-const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
-/// How long the last spans and points may take when the server stops.
-const FLUSH: Duration = Duration::from_secs(2);
 /// Scrapers are few; more than this at once is a mistake.
 const MAX_SCRAPES: usize = 16;
 /// More than this from one address too: whoever holds connections leaves room for others.
@@ -38,6 +42,8 @@ const MAX_SCRAPES_PER_IP: u32 = 4;
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A scraper says at once what it wants.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+/// The exporter's own end of an export comes after ours, which says what happened.
+const LATER: Duration = Duration::from_secs(1);
 
 /// Why telemetry cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -56,13 +62,15 @@ pub enum TelemetryError {
 
 /// Traces of the process; keep it to the end.
 #[derive(Debug)]
-pub struct Tracing(Option<SdkTracerProvider>);
+pub struct Tracing(Option<(SdkTracerProvider, Stop)>);
 
 /// Metrics of one server.
 #[derive(Clone, Debug)]
 pub struct Meters {
     provider: SdkMeterProvider,
     registry: prometheus::Registry,
+    /// If they are pushed.
+    push: Option<Stop>,
 }
 
 // === impl Tracing ===
@@ -91,20 +99,35 @@ impl Tracing {
                 if let Some(tls) = otlp_tls(config)? {
                     exporter = exporter.with_tls_config(tls);
                 }
-                let exporter = exporter.build()?;
-                Some(SdkTracerProvider::builder().with_resource(resource()).with_batch_exporter(exporter).build())
+                let (timeout, stop) = (otlp_timeout(OTEL_EXPORTER_OTLP_TRACES_TIMEOUT), Stop::default());
+                let exporter = exporter.with_timeout(timeout + LATER).build()?;
+                let provider = SdkTracerProvider::builder()
+                    .with_resource(RESOURCE.resource.clone())
+                    // Whether a call is traced is decided before it has a span.
+                    .with_sampler(Sampler::AlwaysOn)
+                    .with_batch_exporter(Bounded::new("traces", exporter, timeout, &stop));
+                Some((provider.build(), stop))
             }
         };
         let subscriber = tracing_subscriber::registry().with(log.with_filter(filter));
         // Not as a layer that may be absent: with one of those every span is made, whether anybody wants it or not.
         let set = match &provider {
             None => subscriber.try_init(),
-            Some(provider) => {
-                // The exporter's own calls must not make spans that it would then export.
-                let own = filter_fn(|meta| meta.target().starts_with("jackfield") && *meta.level() <= Level::INFO);
-                let own = own.with_max_level_hint(LevelFilter::INFO);
-                let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer(SCOPE)).with_location(false);
-                subscriber.with(otel.with_filter(own)).try_init()
+            Some((provider, _)) => {
+                // Within a call that is traced; without one, what happens in a call costs no span.
+                let traced = dynamic_filter_fn(|meta, context| {
+                    is_ours(meta) && (is_call(meta) || context.lookup_current().is_some())
+                });
+                let traced = traced
+                    .with_max_level_hint(LevelFilter::INFO)
+                    .with_callsite_filter(|meta| if is_ours(meta) { Interest::sometimes() } else { Interest::never() });
+                let otel = tracing_opentelemetry::layer()
+                    .with_tracer(provider.tracer(SCOPE))
+                    .with_location(false)
+                    .with_threads(false)
+                    .with_target(false)
+                    .with_tracked_inactivity(false);
+                subscriber.with(otel.with_filter(traced)).try_init()
             }
         };
         set.map_err(|_| TelemetryError::SubscriberSet)?;
@@ -113,7 +136,10 @@ impl Tracing {
 
     /// Sends what is left.
     pub fn shutdown(&self) {
-        if let Some(Err(error)) = self.0.as_ref().map(|provider| provider.shutdown_with_timeout(FLUSH)) {
+        let Some((provider, stop)) = &self.0 else { return };
+        stop.begin();
+        // The exporter comes to its end before that.
+        if let Err(error) = provider.shutdown_with_timeout(FLUSH * 2) {
             tracing::warn!(error.message = %error, "last traces not sent");
         }
     }
@@ -128,21 +154,27 @@ impl Meters {
     /// An endpoint that cannot be used.
     pub fn new(config: &Telemetry) -> Result<Self, TelemetryError> {
         let registry = prometheus::Registry::new();
-        let mut provider = SdkMeterProvider::builder().with_resource(resource());
+        if let Some(why) = RESOURCE.refused {
+            tracing::warn!(error.message = why, "OTEL_RESOURCE_ATTRIBUTES is passed over");
+        }
+        let mut provider = SdkMeterProvider::builder().with_resource(RESOURCE.resource.clone());
         let is_pushed = !config.otlp_endpoint.is_empty();
         // Each reader keeps numbers of its own, at every call.
         if !is_pushed || !config.prometheus_address.is_empty() {
             let page = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?;
             provider = provider.with_reader(page);
         }
-        if is_pushed {
+        let push = is_pushed.then(Stop::default);
+        if let Some(stop) = &push {
             let mut exporter = MetricExporter::builder().with_tonic().with_endpoint(&config.otlp_endpoint);
             if let Some(tls) = otlp_tls(config)? {
                 exporter = exporter.with_tls_config(tls);
             }
-            provider = provider.with_periodic_exporter(exporter.build()?);
+            let timeout = otlp_timeout(OTEL_EXPORTER_OTLP_METRICS_TIMEOUT);
+            let exporter = exporter.with_timeout(timeout + LATER).build()?;
+            provider = provider.with_periodic_exporter(Bounded::new("metrics", exporter, timeout, stop));
         }
-        Ok(Meters { provider: provider.build(), registry })
+        Ok(Meters { provider: provider.build(), registry, push })
     }
 
     /// Makes instruments.
@@ -160,8 +192,27 @@ impl Meters {
         Ok(String::from_utf8_lossy(&page).into_owned())
     }
 
+    /// Pushes what there is, beside the caller: an endpoint that takes nothing is told at the start and not after the first
+    /// interval.
+    pub(crate) fn push_now(&self) {
+        if self.push.is_none() {
+            return;
+        }
+        let provider = self.provider.clone();
+        // The exporter tells what went wrong, and the next interval comes anyway.
+        let pushing =
+            std::thread::Builder::new().name("first-metrics".to_owned()).spawn(move || provider.force_flush());
+        if let Err(error) = pushing {
+            tracing::warn!(error.message = %error, "first metrics not sent");
+        }
+    }
+
     /// Sends what is left.
     pub fn shutdown(&self) {
+        if let Some(stop) = &self.push {
+            stop.begin();
+        }
+        // It has no time-out of its own; the exporter has.
         if let Err(error) = self.provider.shutdown_with_timeout(FLUSH) {
             tracing::warn!(error.message = %error, "last metrics not sent");
         }
@@ -224,9 +275,21 @@ impl Meters {
     }
 }
 
-fn resource() -> Resource {
-    let version = opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
-    Resource::builder().with_service_name(SERVICE).with_schema_url([version], SCHEMA_URL).build()
+/// How long an export may take, by the variables of OpenTelemetry: that of the signal, or that of all.
+#[expect(clippy::disallowed_methods, reason = "variables that have names of their own by a specification")]
+fn otlp_timeout(of_signal: &str) -> Duration {
+    let millis = |name| std::env::var(name).ok()?.parse().ok().map(Duration::from_millis);
+    millis(of_signal).or_else(|| millis(OTEL_EXPORTER_OTLP_TIMEOUT)).unwrap_or(export::TIMEOUT)
+}
+
+/// What spans and their events are made of: neither those of libraries nor the calls of the exporter itself.
+fn is_ours(meta: &Metadata<'_>) -> bool {
+    meta.target().starts_with("jackfield") && *meta.level() <= Level::INFO
+}
+
+/// The one span that stands for itself.
+fn is_call(meta: &Metadata<'_>) -> bool {
+    meta.is_span() && meta.name() == crate::layers::CALL_SPAN
 }
 
 fn otlp_tls(config: &Telemetry) -> Result<Option<ClientTlsConfig>, TelemetryError> {

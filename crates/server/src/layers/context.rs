@@ -6,8 +6,9 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use jackfield_domain::{Clock as _, SystemClock};
+use opentelemetry::{SpanId, TraceId};
 use tonic::body::Body;
 use uuid::Uuid;
 
@@ -19,6 +20,9 @@ use crate::transport::{ConnectInfo, Peer};
 /// The answer's header, and trailer metadata of errors made by layers, that names the call.
 pub const REQUEST_ID: &str = "x-request-id";
 
+/// A client's own id is passed over if it is longer, in bytes. A UUID has 36, and ids of traces at most 55.
+const MAX_FOREIGN_ID: usize = 128;
+
 tokio::task_local! {
     static CURRENT: Arc<CallContext>;
 }
@@ -28,6 +32,12 @@ tokio::task_local! {
 pub struct CallContext {
     /// UUIDv7, made here; a client's own id is not trusted.
     pub request_id: Uuid,
+    /// The id that the client or a proxy gave the call, if it looks like one. For people who search, and nothing else.
+    pub(crate) foreign_id: Option<HeaderValue>,
+    /// The trace that the call is part of, if any, as its client says or as it is traced here.
+    trace_id: OnceLock<TraceId>,
+    /// Where in that trace, if it is traced here.
+    span_id: OnceLock<SpanId>,
     /// `None` for a path that is no method of this server.
     pub method: Option<Arc<Method>>,
     /// When the headers arrived.
@@ -109,6 +119,23 @@ impl CallContext {
         self.caller.get().map(|caller| &*caller.name).unwrap_or_default()
     }
 
+    /// Notes which trace of its client the call is part of.
+    pub(super) fn set_callers_trace(&self, trace: TraceId) {
+        let _ = self.trace_id.set(trace);
+    }
+
+    /// Notes the span of the call.
+    pub(super) fn set_span(&self, trace: TraceId, span: SpanId) {
+        // A client's trace is continued: it is the same.
+        let _ = self.trace_id.set(trace);
+        let _ = self.span_id.set(span);
+    }
+
+    /// Where the call is found among traces: its trace, and in it its span if it is traced here.
+    pub(crate) fn trace(&self) -> Option<(TraceId, Option<SpanId>)> {
+        self.trace_id.get().map(|trace| (*trace, self.span_id.get().copied()))
+    }
+
     /// Notes that the call has as long as the server allows, and not as long as its client would wait.
     pub(super) fn set_limited(&self) {
         self.limited.store(true, Ordering::Relaxed);
@@ -130,7 +157,7 @@ impl CallContext {
     pub(super) fn of(call: &Call) -> Arc<CallContext> {
         match call.extensions().get::<Arc<CallContext>>() {
             Some(context) => context.clone(),
-            None => Arc::new(CallContext::new(None, None, Arc::default())),
+            None => Arc::new(CallContext::new(None, None, Arc::default(), None)),
         }
     }
 
@@ -139,10 +166,13 @@ impl CallContext {
         CURRENT.sync_scope(Arc::clone(self), work)
     }
 
-    fn new(method: Option<Arc<Method>>, peer: Option<Peer>, flow: Arc<Flow>) -> Self {
+    fn new(method: Option<Arc<Method>>, peer: Option<Peer>, flow: Arc<Flow>, foreign_id: Option<HeaderValue>) -> Self {
         CallContext {
             flow,
             request_id: request_id(),
+            foreign_id,
+            trace_id: OnceLock::new(),
+            span_id: OnceLock::new(),
             method,
             start: Instant::now(),
             peer,
@@ -174,13 +204,23 @@ fn request_id() -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
+/// The `x-request-id` of a request, if it is one and could be an id: printable ASCII without blanks, quotes and backslashes, of
+/// bounded length. What is none is nobody's fault, and left out.
+fn foreign_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut ids = headers.get_all(REQUEST_ID).iter();
+    let (Some(id), None) = (ids.next(), ids.next()) else { return None };
+    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'`' | b'\\');
+    ((1..=MAX_FOREIGN_ID).contains(&id.len()) && id.as_bytes().iter().all(is_plain)).then(|| id.clone())
+}
+
 // === impl ContextLayer ===
 
 impl Layer for ContextLayer {
     async fn handle<H: Handler>(&self, mut call: Call, inner: &H) -> Answer {
         let peer = call.extensions().get::<ConnectInfo>().map(ConnectInfo::peer);
         let flow = call.extensions_mut().remove::<Arc<Flow>>().unwrap_or_default();
-        let context = Arc::new(CallContext::new(self.methods.get(call.uri().path()).cloned(), peer, flow));
+        let method = self.methods.get(call.uri().path()).cloned();
+        let context = Arc::new(CallContext::new(method, peer, flow, foreign_id(call.headers())));
         call.extensions_mut().insert(context.clone());
         let mut answer = CURRENT.scope(context.clone(), inner.handle(call)).await;
         let mut text = Uuid::encode_buffer();
@@ -218,5 +258,42 @@ impl http_body::Body for ScopedBody {
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_others_are_taken_if_they_could_be_ids() {
+        let long = "x".repeat(MAX_FOREIGN_ID);
+        for id in [
+            "0a1b2c3d-0000-4000-8000-000000000000",
+            "1-67891233-abcdef012345678912345678",
+            "a",
+            "Root=1;Self=2/3+4",
+            &long,
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, id.parse().unwrap());
+            assert_eq!(foreign_id(&headers).unwrap(), id);
+        }
+    }
+
+    #[test]
+    fn ids_of_others_that_could_not_be_ids_are_passed_over() {
+        let long = "x".repeat(MAX_FOREIGN_ID + 1);
+        for id in [&b""[..], b"a b", b"a\tb", b"a\"b", b"a'b", b"a`b", b"a\\b", b"caf\xc3\xa9", long.as_bytes()] {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, HeaderValue::from_bytes(id).unwrap());
+            assert_eq!(foreign_id(&headers), None, "{id:?}");
+        }
+        let mut headers = HeaderMap::new();
+        assert_eq!(foreign_id(&headers), None);
+        for id in ["a", "b"] {
+            headers.append(REQUEST_ID, id.parse().unwrap());
+        }
+        assert_eq!(foreign_id(&headers), None, "which of them?");
     }
 }

@@ -34,6 +34,7 @@ use self::limit::LimitLayer;
 use self::metrics::MetricsLayer;
 use self::normalize::NormalizeLayer;
 use self::panic::PanicLayer;
+pub(crate) use self::trace::CALL_SPAN;
 use self::trace::TraceLayer;
 use crate::config::Config;
 use crate::identity::Tenants;

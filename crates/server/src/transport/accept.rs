@@ -156,7 +156,7 @@ async fn serve(shared: Arc<Shared>, socket: Socket, peer: Peer, security: Securi
                 Ok(counted) => counted,
                 Err(cap) => return shared.metrics.connection_refused(cap),
             };
-            let info = ConnectInfo::new(peer, Vec::new(), caller.ok_or(Unknown::NoCertificate));
+            let info = ConnectInfo::new(peer, socket.local_addr(), Vec::new(), caller.ok_or(Unknown::NoCertificate));
             Connection { shared: &shared, info, stack, certificate_ends: std::future::pending() }.serve(socket).await
         }
         Security::Tls(tls) => {
@@ -202,9 +202,14 @@ async fn handshake(
                 };
                 if let (Err(unknown), Some(leaf)) = (&caller, certificates.first()) {
                     let claims = identity::claims(leaf);
-                    tracing::info!(client.address = %peer, certificate = claims, "nobody's certificate: {unknown}");
+                    tracing::info!(
+                        client.address = peer.ip().map(display),
+                        client.port = peer.port(),
+                        certificate = claims,
+                        "nobody's certificate: {unknown}"
+                    );
                 }
-                let info = ConnectInfo::new(peer, certificates, caller);
+                let info = ConnectInfo::new(peer, stream.get_ref().0.local_addr(), certificates, caller);
                 return Some((stream, info));
             }
         }
@@ -212,7 +217,12 @@ async fn handshake(
         Err(_) => ("timeout", "the handshake took too long".to_owned()),
     };
     shared.metrics.handshake_failed(cause);
-    tracing::debug!(client.address = %peer, error.message = error, "tls handshake failed");
+    tracing::debug!(
+        client.address = peer.ip().map(display),
+        client.port = peer.port(),
+        error.message = error,
+        "tls handshake failed"
+    );
     None
 }
 

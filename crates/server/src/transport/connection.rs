@@ -119,15 +119,15 @@ impl<C: Future<Output = String>> Connection<'_, C> {
                         (Some(leave), _) => leave.cause,
                         (None, Err(_)) if wire.flood.load(Ordering::Relaxed) => {
                             tracing::info!(
-                                client.address = %info.peer(),
-                                principal = info.principal(),
+                                client.address = info.peer().ip().map(display), client.port = info.peer().port(),
+                                jackfield.principal = info.principal(),
                                 "connection ended: the client floods it"
                             );
                             "flood"
                         }
                         (None, Ok(())) => "client",
                         (None, Err(error)) => {
-                            tracing::debug!(client.address = %info.peer(), error.message = %error, "connection broke");
+                            tracing::debug!(client.address = info.peer().ip().map(display), client.port = info.peer().port(), error.message = %error, "connection broke");
                             "error"
                         }
                     };
@@ -149,8 +149,8 @@ impl<C: Future<Output = String>> Connection<'_, C> {
                     certificate_ended = true;
                     info.withdraw();
                     tracing::info!(
-                        client.address = %info.peer(),
-                        principal = info.principal(),
+                        client.address = info.peer().ip().map(display), client.port = info.peer().port(),
+                        jackfield.principal = info.principal(),
                         why,
                         "client certificate is good no more"
                     );

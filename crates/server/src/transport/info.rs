@@ -18,6 +18,7 @@ pub struct ConnectInfo(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     peer: Peer,
+    local: Option<SocketAddr>,
     certificates: Vec<CertificateDer<'static>>,
     caller: Result<Arc<Caller>, Unknown>,
     withdrawn: AtomicBool,
@@ -48,16 +49,22 @@ pub enum Peer {
 impl ConnectInfo {
     pub(super) fn new(
         peer: Peer,
+        local: Option<SocketAddr>,
         certificates: Vec<CertificateDer<'static>>,
         caller: Result<Arc<Caller>, Unknown>,
     ) -> Self {
         let (withdrawn, calls) = (AtomicBool::new(false), OnceLock::new());
-        ConnectInfo(Arc::new(Inner { peer, certificates, caller, withdrawn, calls }))
+        ConnectInfo(Arc::new(Inner { peer, local, certificates, caller, withdrawn, calls }))
     }
 
     /// The other end.
     pub fn peer(&self) -> Peer {
         self.0.peer
+    }
+
+    /// The address of this end; a Unix socket has none.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.0.local
     }
 
     /// The certificates that the client presented, its own first; none on a plaintext connection.
@@ -100,6 +107,22 @@ impl Peer {
         match self {
             Peer::Tcp(address) => Some(address.ip()),
             Peer::Unix => None,
+        }
+    }
+
+    /// The port; a Unix socket has none.
+    pub fn port(self) -> Option<u16> {
+        match self {
+            Peer::Tcp(address) => Some(address.port()),
+            Peer::Unix => None,
+        }
+    }
+
+    /// How it is connected, by the name of the conventions.
+    pub fn transport(self) -> &'static str {
+        match self {
+            Peer::Tcp(_) => "tcp",
+            Peer::Unix => "unix",
         }
     }
 }

@@ -105,6 +105,16 @@ impl Drop for Listener {
 
 // === impl Socket ===
 
+impl Socket {
+    /// The address of this end; a Unix socket has none.
+    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Socket::Tcp(socket) => socket.local_addr().ok(),
+            Socket::Unix(..) => None,
+        }
+    }
+}
+
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {

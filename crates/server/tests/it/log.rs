@@ -58,12 +58,12 @@ async fn mistakes_of_clients_are_told_at_debug() {
     }
     assert!(late, "one call was out of time");
     let log = stop(server).await;
-    let of_calls: Vec<_> = log.iter().filter(|line| line["rpc.status"].is_string()).collect();
+    let of_calls: Vec<_> = log.iter().filter(|line| line["rpc.response.status_code"].is_string()).collect();
     for status in ["UNIMPLEMENTED", "INVALID_ARGUMENT", "NOT_FOUND", "DEADLINE_EXCEEDED"] {
-        assert!(of_calls.iter().any(|line| line["rpc.status"] == status), "{status} is told: {log:?}");
+        assert!(of_calls.iter().any(|line| line["rpc.response.status_code"] == status), "{status} is told: {log:?}");
     }
     for line in of_calls {
         assert_eq!(line["level"], "DEBUG", "{line}");
-        assert_ne!(line["rpc.status"], "UNKNOWN", "{line}");
+        assert_ne!(line["rpc.response.status_code"], "UNKNOWN", "{line}");
     }
 }

@@ -1,16 +1,23 @@
 //! What is sent to a collector.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jackfield_api::v1;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message as _;
 use tonic::Code;
 
 use crate::process::Process;
 use crate::raw::{Raw, framed};
-use crate::support::{PATIENCE, spawn};
+use crate::support::{PATIENCE, eventually, spawn};
 
 /// Path and body of each export.
 type Exports = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
@@ -45,6 +52,54 @@ async fn collector() -> (std::net::SocketAddr, Exports) {
         }
     });
     (address, exports)
+}
+
+/// Starts a server that sends what it has there.
+async fn start(
+    collector: std::net::SocketAddr,
+    settings: &'static [&'static str],
+    variables: &'static [(&'static str, &'static str)],
+) -> (tempfile::TempDir, Process) {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, endpoint) = (directory.path().to_owned(), format!("telemetry.otlp_endpoint=http://{collector}"));
+    let start = move || {
+        let plain = [endpoint.as_str(), "listen.plaintext=true", "listen.plaintext_principal=operator"];
+        Process::start_in(&path, &[&plain[..], settings].concat(), variables)
+    };
+    (directory, tokio::task::spawn_blocking(start).await.unwrap())
+}
+
+/// Stops a server, which sends what is left, and returns its log.
+async fn stop(server: Process) -> String {
+    tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || server.stop())).await.unwrap().unwrap()
+}
+
+/// Spans with the resources that they are of.
+fn spans(exports: &Exports) -> Vec<(Resource, Span)> {
+    let exports = exports.lock().unwrap();
+    let traces = exports.iter().filter(|(path, _)| path.ends_with("TraceService/Export"));
+    let requests = traces.map(|(_, body)| ExportTraceServiceRequest::decode(&body[5..]).unwrap());
+    let of_resource = requests.flat_map(|request| request.resource_spans);
+    of_resource
+        .flat_map(|spans| {
+            let resource = spans.resource.unwrap();
+            spans.scope_spans.into_iter().flat_map(|scope| scope.spans).map(move |span| (resource.clone(), span))
+        })
+        .collect()
+}
+
+/// Attributes as text, by name.
+fn texts(attributes: &[KeyValue]) -> BTreeMap<&str, String> {
+    let text = |value: &any_value::Value| match value {
+        any_value::Value::StringValue(text) => text.clone(),
+        any_value::Value::IntValue(number) => number.to_string(),
+        any_value::Value::ArrayValue(array) => {
+            format!("{:?}", array.values.iter().map(|value| value.value.as_ref().unwrap()).collect::<Vec<_>>())
+        }
+        other => panic!("{other:?}"),
+    };
+    let value = |attribute: &KeyValue| text(attribute.value.as_ref().unwrap().value.as_ref().unwrap());
+    attributes.iter().map(|attribute| (attribute.key.as_str(), value(attribute))).collect()
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
@@ -189,4 +244,136 @@ async fn no_secret_leaves_in_logs_spans_or_metrics() {
         }
     }
     assert!(log.contains("\"level\":\"TRACE\""), "the log is not at its most talkative");
+}
+
+const TRACED: (&str, &str) = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+
+/// Names and forms are those of the conventions, own names have a space of their own, and there is nothing else.
+#[tokio::test]
+async fn a_call_is_a_span_with_these_attributes() {
+    let (collector, exports) = collector().await;
+    let (_directory, server) = start(collector, &["telemetry.log_filter=debug"], &[]).await;
+    let address: std::net::SocketAddr = server.address.parse().unwrap();
+    let mut client = Raw::connect(address).await;
+    let get = framed(&v1::GetConnectorRequest { reference: "name:none".to_owned(), ..Default::default() });
+    let path = "/jackfield.v1.ConnectorService/GetConnector";
+    let headers = [TRACED, ("x-request-id", "from-the-proxy/1")];
+    assert_eq!(client.post(path, &headers, get).await.status.unwrap().code(), Code::NotFound);
+    let log = stop(server).await;
+
+    let spans = spans(&exports);
+    let [(_, span)] = &spans.iter().filter(|(_, span)| span.kind == 2).collect::<Vec<_>>()[..] else {
+        panic!("{spans:?}")
+    };
+    assert_eq!(span.name, "jackfield.v1.ConnectorService/GetConnector");
+    let mut attributes = texts(&span.attributes);
+    let request_id = attributes.remove("jackfield.request.id").unwrap();
+    assert_ne!(attributes.remove("client.port").unwrap().parse::<u16>().unwrap(), 0);
+    let port = address.port().to_string();
+    let expected = [
+        ("client.address", "127.0.0.1"),
+        ("jackfield.principal", "operator"),
+        ("network.transport", "tcp"),
+        ("rpc.method", "jackfield.v1.ConnectorService/GetConnector"),
+        ("rpc.request.metadata.x-request-id", "[StringValue(\"from-the-proxy/1\")]"),
+        ("rpc.response.status_code", "NOT_FOUND"),
+        ("rpc.system.name", "grpc"),
+        ("server.address", "127.0.0.1"),
+        ("server.port", port.as_str()),
+    ];
+    assert_eq!(attributes, expected.map(|(name, value)| (name, value.to_owned())).into());
+
+    let line = log.lines().find(|line| line.contains("\"call ended\"")).expect("its line");
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!(line["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+    assert_eq!(line["span_id"], span.span_id.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    assert_eq!(line["span"]["jackfield.request.id"], request_id);
+    assert_eq!(line["span"]["rpc.request.metadata.x-request-id"], "from-the-proxy/1");
+    assert_eq!(line["span"]["client.address"], "127.0.0.1");
+}
+
+/// Replicas are told apart, and named as the variables of OpenTelemetry say.
+#[tokio::test]
+async fn a_process_says_which_it_is() {
+    const OTHER: &[(&str, &str)] = &[
+        ("OTEL_SERVICE_NAME", "vault-of-tokens"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=passed-over,service.namespace=billing,service.instance.id=pod-1"),
+        ("OTEL_TRACES_SAMPLER", "always_off"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "60000"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=1"),
+    ];
+    let mut resources = Vec::new();
+    for variables in [&[], &[], OTHER] {
+        let (collector, exports) = collector().await;
+        let (_directory, server) = start(collector, &["telemetry.trace_ratio=1"], variables).await;
+        let mut client = Raw::connect(server.address.parse().unwrap()).await;
+        let check = framed(&tonic_health::pb::HealthCheckRequest::default());
+        client.post("/grpc.health.v1.Health/Check", &[], check).await.status.unwrap();
+        stop(server).await;
+        let spans = spans(&exports);
+        let (resource, _) = spans.first().expect("a span");
+        resources.push(texts(&resource.attributes).into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
+    }
+    let [first, second, named]: [BTreeMap<String, String>; 3] = resources.try_into().unwrap();
+    for of in [&first, &second] {
+        assert_eq!(of["service.name"], "jackfield");
+        assert_eq!(of["service.version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(uuid::Uuid::parse_str(&of["service.instance.id"]).unwrap().get_version_num(), 4);
+        assert_eq!(of.get("service.namespace"), None);
+    }
+    assert_ne!(first["service.instance.id"], second["service.instance.id"]);
+    assert_eq!(named["service.name"], "vault-of-tokens");
+    assert_eq!(named["service.namespace"], "billing");
+    assert_eq!(named["service.instance.id"], "pod-1");
+}
+
+#[tokio::test]
+async fn what_is_exported_is_compressed_if_the_variable_says_so() {
+    let (collector, exports) = collector().await;
+    let (_directory, server) = start(collector, &[], &[("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")]).await;
+    stop(server).await;
+    let exports = exports.lock().unwrap();
+    assert!(!exports.is_empty());
+    for (path, body) in exports.iter() {
+        assert_eq!((body[0], &body[5..7]), (1, &[0x1f, 0x8b][..]), "{path}");
+    }
+}
+
+/// It is told at once, and the stop does not wait for it: the best of three tries counts.
+#[tokio::test]
+async fn a_collector_that_says_nothing_is_told_and_does_not_hold_the_stop() {
+    let mut best = Duration::MAX;
+    for _ in 0..3 {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = silent.local_addr().unwrap();
+        spawn(async move {
+            let mut taken = Vec::new();
+            loop {
+                taken.push(silent.accept().await);
+            }
+        });
+        let (_directory, server) = start(address, &["telemetry.trace_ratio=1"], &[]).await;
+        let mut client = Raw::connect(server.address.parse().unwrap()).await;
+        let check = framed(&tonic_health::pb::HealthCheckRequest::default());
+        client.post("/grpc.health.v1.Health/Check", &[], check).await.status.unwrap();
+        for signal in ["metrics", "traces"] {
+            let line = |log: &str| {
+                log.lines()
+                    .find(|line| line.contains("telemetry is not exported") && line.contains(signal))
+                    .map(str::to_owned)
+            };
+            eventually("it is told", async || line(&server.log()).is_some()).await;
+            let line: serde_json::Value = serde_json::from_str(&line(&server.log()).unwrap()).unwrap();
+            assert_eq!((&line["level"], &line["signal"]), (&"WARN".into(), &signal.into()), "{line}");
+            assert_eq!(line["error.message"], "no answer within 3s", "{line}");
+        }
+        let begun = Instant::now();
+        let log = stop(server).await;
+        best = best.min(begun.elapsed());
+        assert_eq!(log.matches("telemetry is not exported").count(), 2, "each is told once: {log}");
+        if best < Duration::from_secs(4) {
+            return;
+        }
+    }
+    panic!("the stop took {best:?}");
 }

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 /// A server process; it ends with this value.
@@ -11,8 +12,9 @@ pub(crate) struct Process {
     pub(crate) address: String,
     /// What it said on standard output before it served.
     pub(crate) first_words: String,
+    log: Arc<Mutex<String>>,
     /// Reads its log to the end.
-    log: Option<JoinHandle<String>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 pub(crate) fn command(directory: &Path, arguments: &[&str]) -> Command {
@@ -32,9 +34,16 @@ pub(crate) fn stdout(output: &Output) -> String {
 
 impl Process {
     pub(crate) fn start(directory: &Path, settings: &[&str]) -> Process {
+        Self::start_in(directory, settings, &[])
+    }
+
+    /// As [`Process::start`], with variables in its environment.
+    pub(crate) fn start_in(directory: &Path, settings: &[&str], variables: &[(&str, &str)]) -> Process {
         let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--set", "drain.delay=0s"];
         arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
-        let mut child = command(directory, &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command(directory, &arguments);
+        let child = child.envs(variables.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = child.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         let mut log = String::new();
         let listening = loop {
@@ -47,14 +56,13 @@ impl Process {
         let listening: serde_json::Value = serde_json::from_str(&listening).unwrap();
         let address = listening["address"].as_str().unwrap().to_owned();
         // A full pipe would stop the server.
-        let log = std::thread::spawn(move || {
-            lines.for_each(|line| log.extend([&line, "\n"]));
-            log
-        });
+        let log = Arc::new(Mutex::new(log));
+        let told = Arc::clone(&log);
+        let reader = std::thread::spawn(move || lines.for_each(|line| told.lock().unwrap().extend([&line, "\n"])));
         let mut out = child.stdout.take().unwrap();
         let mut first_words = vec![0; usize::try_from(rustix::io::ioctl_fionread(&out).unwrap()).unwrap()];
         out.read_exact(&mut first_words).unwrap();
-        Process { child, address, first_words: String::from_utf8(first_words).unwrap(), log: Some(log) }
+        Process { child, address, first_words: String::from_utf8(first_words).unwrap(), log, reader: Some(reader) }
     }
 
     /// Stops it, which has to go well, and returns its log.
@@ -62,7 +70,13 @@ impl Process {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
         assert!(self.child.wait().unwrap().success());
-        self.log.take().unwrap().join().unwrap()
+        self.reader.take().unwrap().join().unwrap();
+        self.log()
+    }
+
+    /// Its log so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
     }
 
     /// Processor time so far, in ticks.
