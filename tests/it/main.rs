@@ -6,6 +6,7 @@
 mod admin;
 mod backup;
 mod canary;
+mod compression;
 mod configuration;
 mod connection;
 mod connector;

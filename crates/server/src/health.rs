@@ -15,6 +15,7 @@ use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet, Mess
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
 use tonic::codegen::Service;
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
@@ -142,7 +143,9 @@ impl HealthService {
 
     /// As a route.
     pub fn into_route(self) -> HealthRoute {
-        let server = HealthServer::new(self.clone()).max_decoding_message_size(MAX_REQUEST_MESSAGE);
+        let server = HealthServer::new(self.clone())
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(MAX_REQUEST_MESSAGE);
         HealthRoute { server, service: self }
     }
 
@@ -223,7 +226,9 @@ impl Service<http::Request<Body>> for HealthRoute {
         let service = ListMethod(self.service.clone());
         Box::pin(async move {
             let codec = ProstCodec::<HealthListResponse, HealthListRequest>::default();
-            let mut grpc = Grpc::new(codec).apply_max_message_size_config(Some(MAX_REQUEST_MESSAGE), None);
+            let mut grpc = Grpc::new(codec)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .apply_max_message_size_config(Some(MAX_REQUEST_MESSAGE), None);
             Ok(grpc.unary(service, request).await)
         })
     }

@@ -1,5 +1,6 @@
 //! Reflection v1 and v1alpha: some clients still ask only the older one.
 
+use tonic::codec::CompressionEncoding;
 use tonic::service::RoutesBuilder;
 use tonic_reflection::server::{Builder, Error};
 
@@ -21,7 +22,10 @@ pub(crate) fn add(routes: &mut RoutesBuilder, descriptor_sets: &[&[u8]]) -> Resu
             .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
             .include_reflection_service(false)
     };
-    routes.add_service(builder().build_v1()?.max_decoding_message_size(MAX_REQUEST_MESSAGE));
-    routes.add_service(builder().build_v1alpha()?.max_decoding_message_size(MAX_REQUEST_MESSAGE));
+    let (v1, v1alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
+    routes.add_service(v1.accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(MAX_REQUEST_MESSAGE));
+    routes.add_service(
+        v1alpha.accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(MAX_REQUEST_MESSAGE),
+    );
     Ok(())
 }

@@ -1,7 +1,11 @@
 //! The attacks. Each is what one peer does until the server has had enough; peers come again until the time is over.
 
+use std::io::Write as _;
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use jackfield_api::v1;
@@ -49,7 +53,7 @@ macro_rules! attacks {
 }
 
 /// All of them but those that need the server prepared: fewer file descriptors, certificates that expire.
-pub(super) const ATTACKS: [Attack; 32] = attacks! {
+pub(super) const ATTACKS: [Attack; 33] = attacks! {
     "rapid reset", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
         per_stream_by(caller, peer, PIECE, |stream| {
             [call(stream, WATCH), frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
@@ -128,6 +132,7 @@ pub(super) const ATTACKS: [Attack; 32] = attacks! {
     "streams left open", 20, [End::Reset(0), End::Closed], caller, peer => left_open(caller, peer);
     "oversized messages", 8, [End::Reset(0), End::Answered], caller, peer => oversized(caller, peer, 0);
     "compressed bombs", 8, [End::Reset(0), End::Answered], caller, peer => oversized(caller, peer, 1);
+    "compressed bombs, half a gigabyte", 8, [End::Answered, End::Reset(0)], caller, peer => bombs(caller, peer);
 };
 
 /// A client comes back with the ticket of a session that its certificate was good for.
@@ -261,6 +266,31 @@ async fn oversized(caller: Caller, peer: usize, compressed: u8) -> Ended {
         let head = frame(DATA, 0, stream, &[compressed, 0xff, 0xff, 0xff, 0xff]);
         conn.send(&[frame(HEADERS, END_HEADERS, stream, &block), head].concat()).await?;
         conn.send(&frame(DATA, 0, stream, &[0; 4_096])).await?;
+    }
+    Ok(conn.streams_ended(STREAMS).await)
+}
+
+/// Messages within the limit on what comes in, of which a thousand times as much would come out.
+async fn bombs(caller: Caller, peer: usize) -> Ended {
+    static BOMB: OnceLock<Vec<u8>> = OnceLock::new();
+    const STREAMS: u32 = 10;
+    const MIB: usize = 1024 * 1024;
+    let bomb = BOMB.get_or_init(|| {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        // As many as fit into the window that a stream begins with.
+        (0..50).for_each(|_| gzip.write_all(&[0; MIB]).expect("into memory"));
+        gzip.finish().expect("into memory")
+    });
+    let mut conn = caller.http2(peer, &[]).await?;
+    let length = u32::try_from(bomb.len()).unwrap().to_be_bytes();
+    let message = [&[1][..], &length, bomb].concat();
+    for stream in streams().take(STREAMS as usize) {
+        let block = [block(GET), header("grpc-encoding", "gzip")].concat();
+        conn.send(&frame(HEADERS, END_HEADERS, stream, &block)).await?;
+        for part in message.chunks(16 * 1024) {
+            conn.send(&frame(DATA, 0, stream, part)).await?;
+        }
+        conn.send(&frame(DATA, END_STREAM, stream, &[])).await?;
     }
     Ok(conn.streams_ended(STREAMS).await)
 }

@@ -24,6 +24,7 @@ use jackfield_api::v1::user_connector_service_server::UserConnectorServiceServer
 use jackfield_domain::principal::{Principal, Right};
 use jackfield_domain::{Error, Result};
 use jackfield_service::{Caller, Services};
+use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::service::RoutesBuilder;
 use tonic::{Request, Response, Status};
@@ -58,6 +59,7 @@ impl Api {
             ($($server:ident),*) => {$(
                 routes.add_service(
                     $server::new(self.clone())
+                        .accept_compressed(CompressionEncoding::Gzip)
                         .max_decoding_message_size(max_decode_bytes)
                         .max_encoding_message_size(MAX_ENCODE_BYTES),
                 );

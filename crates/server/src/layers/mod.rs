@@ -1,6 +1,7 @@
 //! What every call passes through before it reaches a handler, in one place.
 
 mod body;
+mod compress;
 pub mod context;
 mod deadline;
 mod flow;
@@ -26,6 +27,7 @@ use tonic::service::Routes;
 use tower::ServiceExt as _;
 
 pub(crate) use self::body::AnswerBody;
+use self::compress::CompressLayer;
 use self::context::{CallContext, ContextLayer};
 use self::deadline::DeadlineLayer;
 pub(crate) use self::flow::{End, Flow};
@@ -72,6 +74,8 @@ pub(crate) struct LayerParts {
 pub(crate) fn stack(config: &Config, parts: LayerParts, routes: Routes) -> Stack {
     let LayerParts { methods, metrics, tenants, drain } = parts;
     Builder::new(routes)
+        // Around nothing but the routes: what layers answer is short.
+        .with(CompressLayer::new())
         // Next to the routes: what comes from below leaves in our form, unknown methods never reach them.
         .with(NormalizeLayer::new(&config.limits))
         // Within the deadline, because finding the tenant reads the database.
