@@ -182,7 +182,7 @@ def session(services, directory):
             }
         },
     )["credential"]
-    equal((credential["status"], credential["isDefault"]), ("CREDENTIAL_STATUS_VALID", True))
+    equal((credential["state"], credential["isDefault"]), ("CREDENTIAL_STATE_VALID", True))
 
     # A usable token comes back.
     token = services["Credentials"].IssueAccessToken(reference="ext:user-1-login")

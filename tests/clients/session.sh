@@ -157,7 +157,7 @@ rpc jackfield.v1.CredentialsService/CreateCredential '{
   }
 }'
 CREDENTIAL=$(jq --raw-output .credential.id <<<"$ANSWER")
-expect '.credential | .status == "CREDENTIAL_STATUS_VALID" and .kind == "CREDENTIAL_KIND_OAUTH2" and .isDefault and .refreshable'
+expect '.credential | .state == "CREDENTIAL_STATE_VALID" and .kind == "CREDENTIAL_KIND_OAUTH2" and .isDefault and .refreshable'
 
 # A usable token comes back: by reference, or by user and connector.
 rpc jackfield.v1.CredentialsService/IssueAccessToken '{"userId": "user-1", "connector": "name:My Generic Connector"}'

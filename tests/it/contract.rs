@@ -32,7 +32,7 @@ static COMMENTS: LazyLock<BTreeMap<(String, Vec<i32>), String>> = LazyLock::new(
 const WITHOUT_REQUEST_ID: [&str; 2] = ["IssueAccessToken", "RevealCredential"];
 
 /// Methods that name nothing, because there is only one.
-const WITHOUT_REFERENCE: [&str; 2] = ["GetRewrapStatus", "GetServerInfo"];
+const WITHOUT_REFERENCE: [&str; 2] = ["GetRewrap", "GetServerInfo"];
 
 fn methods() -> Vec<MethodDescriptor> {
     let services: Vec<_> = POOL.services().filter(|service| service.package_name() == PACKAGE).collect();

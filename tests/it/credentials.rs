@@ -100,7 +100,7 @@ on_both! {
                 provider_data: Some(fixture::object([("plan", "pro")])),
                 labels: fixture::strings([("stage", "test")]),
                 // What the server keeps is not taken from the caller.
-                status: v1::CredentialStatus::Revoked.into(),
+                state: v1::CredentialState::Revoked.into(),
                 version: 7,
                 user_connector: Uuid::now_v7().to_string(),
                 ..fixture::a_credential("ada", "name:gmail")
@@ -116,7 +116,7 @@ on_both! {
                 connector: link.connector.clone(),
                 user_connector: link.id.clone(),
                 kind: kind.into(),
-                status: v1::CredentialStatus::Valid.into(),
+                state: v1::CredentialState::Valid.into(),
                 scopes,
                 // Times are kept in microseconds.
                 expire_time: expire_time.map(|time| prost_types::Timestamp { nanos: time.nanos / 1_000 * 1_000, ..time }),
@@ -162,7 +162,7 @@ on_both! {
         assert_eq!((renewable.refreshable, renewable.expire_time), (true, None), "there is nothing that could expire");
         steps::credential(&client, facts("empty"), tokens("", "")).await;
 
-        let statuses = |filter: &str| {
+        let states = |filter: &str| {
             let request = v1::ListCredentialsRequest { filter: filter.to_owned(), ..Default::default() };
             let client = client.clone();
             async move {
@@ -170,23 +170,23 @@ on_both! {
                 for credential in &found {
                     assert_eq!(steps::credential_now(&client, &credential.id).await, *credential);
                 }
-                let text = |it: &v1::Credential| format!("{} {}", it.external_id, it.status().as_str_name());
-                found.iter().map(text).map(|it| it.replace("CREDENTIAL_STATUS_", "")).collect::<Vec<_>>()
+                let text = |it: &v1::Credential| format!("{} {}", it.external_id, it.state().as_str_name());
+                found.iter().map(text).map(|it| it.replace("CREDENTIAL_STATE_", "")).collect::<Vec<_>>()
             }
         };
         let (expired, reauth) = ("past EXPIRED", ["renewable NEEDS_REAUTH", "empty NEEDS_REAUTH"]);
-        assert_eq!(statuses("").await, ["hour VALID", "ever VALID", expired, reauth[0], reauth[1]]);
-        assert_eq!(statuses("status = VALID").await, ["hour VALID", "ever VALID"]);
-        assert_eq!(statuses("status = EXPIRED").await, [expired]);
-        assert_eq!(statuses("status = NEEDS_REAUTH").await, reauth);
+        assert_eq!(states("").await, ["hour VALID", "ever VALID", expired, reauth[0], reauth[1]]);
+        assert_eq!(states("state = VALID").await, ["hour VALID", "ever VALID"]);
+        assert_eq!(states("state = EXPIRED").await, [expired]);
+        assert_eq!(states("state = NEEDS_REAUTH").await, reauth);
 
         // To the microsecond: at the moment itself it has run out.
         clock.advance(Duration::from_secs(3599));
-        assert_eq!(statuses("status = VALID").await, ["hour VALID", "ever VALID"]);
+        assert_eq!(states("state = VALID").await, ["hour VALID", "ever VALID"]);
         clock.advance(Duration::from_secs(1));
-        assert_eq!(statuses("status = VALID").await, ["ever VALID"]);
-        assert_eq!(statuses("status = EXPIRED").await, ["hour EXPIRED", expired]);
-        assert_eq!(statuses("status != VALID AND refreshable = true").await, ["hour EXPIRED", reauth[0]]);
+        assert_eq!(states("state = VALID").await, ["ever VALID"]);
+        assert_eq!(states("state = EXPIRED").await, ["hour EXPIRED", expired]);
+        assert_eq!(states("state != VALID AND refreshable = true").await, ["hour EXPIRED", reauth[0]]);
         assert_eq!(steps::credential_now(&client, "ext:hour").await.etag, hour.etag, "time alone changes no etag");
     }
 

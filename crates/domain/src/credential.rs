@@ -29,8 +29,9 @@ pub struct Credential {
     #[serde(default, skip_serializing_if = "is_default")]
     pub key: Option<KeyId>,
     pub kind: CredentialKind,
-    /// As stored; [`Credential::status_at`] says how it reads now.
-    pub status: CredentialStatus,
+    /// As stored; [`Credential::state_at`] says how it reads now.
+    #[serde(alias = "status")]
+    pub state: CredentialState,
     #[serde(default, skip_serializing_if = "is_default")]
     pub scopes: Vec<String>,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -62,7 +63,7 @@ pub struct Credential {
 /// How a credential stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum CredentialStatus {
+pub enum CredentialState {
     Pending,
     Valid,
     /// Never stored: a valid credential whose token has run out reads so.
@@ -194,30 +195,30 @@ pub const MAX_MIN_VALIDITY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
 impl Credential {
     /// How the credential reads at a time: a token that has run out is expired from that moment on.
-    pub fn status_at(&self, now: Timestamp) -> CredentialStatus {
-        match (self.status, self.expire_time) {
-            (CredentialStatus::Valid, Some(expiry)) if expiry <= now => CredentialStatus::Expired,
-            (status, _) => status,
+    pub fn state_at(&self, now: Timestamp) -> CredentialState {
+        match (self.state, self.expire_time) {
+            (CredentialState::Valid, Some(expiry)) if expiry <= now => CredentialState::Expired,
+            (state, _) => state,
         }
     }
 }
 
-// === impl CredentialStatus ===
+// === impl CredentialState ===
 
-impl CredentialStatus {
+impl CredentialState {
     /// The names, as filters and the database use them.
     pub const NAMES: &'static [&'static str] =
         &["PENDING", "VALID", "EXPIRED", "NEEDS_REAUTH", "REVOKED", "INDETERMINATE"];
 
-    /// The name of this status.
+    /// The name of this state.
     pub const fn as_str(self) -> &'static str {
         match self {
-            CredentialStatus::Pending => "PENDING",
-            CredentialStatus::Valid => "VALID",
-            CredentialStatus::Expired => "EXPIRED",
-            CredentialStatus::NeedsReauth => "NEEDS_REAUTH",
-            CredentialStatus::Revoked => "REVOKED",
-            CredentialStatus::Indeterminate => "INDETERMINATE",
+            CredentialState::Pending => "PENDING",
+            CredentialState::Valid => "VALID",
+            CredentialState::Expired => "EXPIRED",
+            CredentialState::NeedsReauth => "NEEDS_REAUTH",
+            CredentialState::Revoked => "REVOKED",
+            CredentialState::Indeterminate => "INDETERMINATE",
         }
     }
 }

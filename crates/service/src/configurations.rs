@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 
 use jackfield_domain::configuration::{Configuration, ConfigurationPatch};
-use jackfield_domain::credential::{Credential, CredentialStatus};
+use jackfield_domain::credential::{Credential, CredentialState};
 use jackfield_domain::error::{Precondition, Violation};
 use jackfield_domain::json::JsonObject;
 use jackfield_domain::meta::Meta;
@@ -46,10 +46,10 @@ impl Services {
                 None => None,
             };
             let credential = found.ok_or_else(|| Error::not_found(Resource::Credential, credential))?;
-            let status = credential.status_at(now);
-            let renewable = status == CredentialStatus::Expired && credential.refreshable;
-            if status != CredentialStatus::Valid && !renewable {
-                let message = format!("the credential is {}, and not VALID", status.as_str());
+            let state = credential.state_at(now);
+            let renewable = state == CredentialState::Expired && credential.refreshable;
+            if state != CredentialState::Valid && !renewable {
+                let message = format!("the credential is {}, and not VALID", state.as_str());
                 let reason = Precondition::CredentialNotValid;
                 return Err(Error::precondition(reason, Resource::Credential, credential.id, message));
             }

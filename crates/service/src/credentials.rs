@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use jackfield_domain::credential::{
-    Credential, CredentialDraft, CredentialParents, CredentialPatch, CredentialStatus, MATERIAL_COLUMN, Material,
+    Credential, CredentialDraft, CredentialParents, CredentialPatch, CredentialState, MATERIAL_COLUMN, Material,
 };
 use jackfield_domain::error::Violation;
 use jackfield_domain::key::KeyKind;
@@ -66,7 +66,7 @@ impl Services {
                 user_connector: link,
                 key,
                 kind: draft.material.kind(),
-                status: facts.status,
+                state: facts.state,
                 scopes: facts.scopes,
                 token_type: facts.token_type,
                 expire_time: facts.expire_time,
@@ -249,7 +249,7 @@ impl Services {
         let key = key_of(txn, tenant, &material).await?;
         let facts = MaterialFacts::of(&material);
         credential.key = key;
-        credential.status = facts.status;
+        credential.state = facts.state;
         credential.scopes = facts.scopes;
         credential.token_type = facts.token_type;
         credential.expire_time = facts.expire_time;
@@ -271,7 +271,7 @@ impl Listable for Credential {
 
 /// What material says of itself that is not secret.
 struct MaterialFacts {
-    status: CredentialStatus,
+    state: CredentialState,
     scopes: Vec<String>,
     token_type: String,
     expire_time: Option<jackfield_domain::Timestamp>,
@@ -281,7 +281,7 @@ struct MaterialFacts {
 impl MaterialFacts {
     fn of(material: &Material) -> Self {
         let valid = MaterialFacts {
-            status: CredentialStatus::Valid,
+            state: CredentialState::Valid,
             scopes: Vec::new(),
             token_type: String::new(),
             expire_time: None,
@@ -291,7 +291,7 @@ impl MaterialFacts {
             Material::OAuth2(tokens) => {
                 let has_token = tokens.access_token.is_some();
                 MaterialFacts {
-                    status: if has_token { CredentialStatus::Valid } else { CredentialStatus::NeedsReauth },
+                    state: if has_token { CredentialState::Valid } else { CredentialState::NeedsReauth },
                     scopes: tokens.scopes.clone(),
                     token_type: tokens.token_type.clone(),
                     expire_time: tokens.expire_time.filter(|_| has_token),

@@ -52,7 +52,7 @@ pub struct ListedPage<T> {
     pub items: Vec<T>,
     /// Where the next page begins; empty at the end.
     pub next_page_token: String,
-    /// The time of the page: what statuses refer to.
+    /// The time of the page: what states refer to.
     pub now: Timestamp,
 }
 

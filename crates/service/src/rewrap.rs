@@ -90,7 +90,7 @@ impl Services {
     }
 
     /// How the newest re-wrap stands.
-    pub async fn rewrap_status(&self, _: &Caller) -> Result<RewrapRow> {
+    pub async fn rewrap_get(&self, _: &Caller) -> Result<RewrapRow> {
         let row = self.shared.store.read().rewrap_fetch().await?;
         row.ok_or_else(|| Error::not_found(Resource::Rewrap, "newest"))
     }

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jackfield_domain::credential::{
-    Credential, CredentialRef, CredentialStatus, IssuedToken, Material, OAuth2Material,
-};
+use jackfield_domain::credential::{Credential, CredentialRef, CredentialState, IssuedToken, Material, OAuth2Material};
 use jackfield_domain::error::Precondition;
 use jackfield_domain::reference::Ref;
 use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, Timestamp};
@@ -54,8 +52,8 @@ impl Services {
         }
         let (credential, material, basis, reading) = self.credential_opened(tenant, reference).await?;
         check_scopes(credential.id, &credential.scopes, scopes)?;
-        if matches!(credential.status, CredentialStatus::Revoked | CredentialStatus::Pending) {
-            let message = format!("the credential is {}", credential.status.as_str());
+        if matches!(credential.state, CredentialState::Revoked | CredentialState::Pending) {
+            let message = format!("the credential is {}", credential.state.as_str());
             return Err(refusal(Precondition::CredentialNotValid, credential.id, message));
         }
         check_expiry(credential.id, credential.expire_time, self.now().plus_micros(min_validity_micros))?;

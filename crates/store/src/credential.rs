@@ -1,7 +1,7 @@
 //! Credentials as rows.
 
 use jackfield_domain::configuration::Configuration;
-use jackfield_domain::credential::{Credential, CredentialStatus};
+use jackfield_domain::credential::{Credential, CredentialState};
 use jackfield_domain::error::Taken;
 use jackfield_domain::meta::Meta;
 use jackfield_domain::page::{OrderBy, OrderValue};
@@ -179,7 +179,7 @@ impl Stored for Credential {
             user_connector_id: Set(self.user_connector.0),
             key_id: Set(self.key.map(Uuid::from)),
             kind: Set(self.kind.as_str().to_owned()),
-            status: Set(self.status.as_str().to_owned()),
+            state: Set(self.state.as_str().to_owned()),
             expire_time: Set(self.expire_time.map(|time| time.0)),
             provider_account_id: Set(self.provider_account_id.clone()),
             is_default: Set(self.is_default),
@@ -250,7 +250,7 @@ impl Stored for Credential {
             "connection" => FieldSql::column(Column::ConnectionId),
             "user_connector" => FieldSql::column(Column::UserConnectorId),
             "kind" => FieldSql::column(Column::Kind),
-            "status" => FieldSql::computed(|context: &FilterContext| status(context.now)),
+            "state" => FieldSql::computed(|context: &FilterContext| state(context.now)),
             "expire_time" => FieldSql::column(Column::ExpireTime),
             "provider_account_id" => FieldSql::column(Column::ProviderAccountId),
             "is_default" => FieldSql::column(Column::IsDefault),
@@ -263,13 +263,13 @@ impl Stored for Credential {
     }
 }
 
-/// The status at a time as an expression. It says the same as `Credential::status_at`.
-pub(crate) fn status(now: Timestamp) -> Expr {
+/// The state at a time as an expression. It says the same as `Credential::state_at`.
+pub(crate) fn state(now: Timestamp) -> Expr {
     let column = |column: Column| Expr::col((Entity, column));
     let run_out = Condition::all()
-        .add(column(Column::Status).eq(CredentialStatus::Valid.as_str()))
+        .add(column(Column::State).eq(CredentialState::Valid.as_str()))
         .add(column(Column::ExpireTime).lte(now.0));
-    CaseStatement::new().case(run_out, CredentialStatus::Expired.as_str()).finally(column(Column::Status)).into()
+    CaseStatement::new().case(run_out, CredentialState::Expired.as_str()).finally(column(Column::State)).into()
 }
 
 fn default_of(link: UserConnectorId) -> Condition {

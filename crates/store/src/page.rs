@@ -36,7 +36,7 @@ pub struct PageQuery<'a> {
     pub size: u32,
     /// What they may weigh at most; a single row may weigh more. See `jackfield_domain::page::MAX_PAGE_BYTES`.
     pub max_bytes: usize,
-    /// The time at which statuses are worked out.
+    /// The time at which states are worked out.
     pub now: Timestamp,
     /// What pages before have shown.
     pub hints: Hints,

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use jackfield_domain::credential::CredentialStatus;
+use jackfield_domain::credential::CredentialState;
 use jackfield_domain::error::Taken;
 use jackfield_domain::meta::Meta;
 use jackfield_domain::page::{OrderBy, OrderValue};
@@ -258,7 +258,7 @@ fn pair(user_id: &UserId, connector: ConnectorId) -> Condition {
 
 /// Whether a credential is valid at a time, as a condition on its row.
 fn valid_now(now: Timestamp) -> Condition {
-    Condition::all().add(credentials::status(now).eq(CredentialStatus::Valid.as_str()))
+    Condition::all().add(credentials::state(now).eq(CredentialState::Valid.as_str()))
 }
 
 /// The state of a link as an expression, for filters. It says the same as `user_connectors_complete`.

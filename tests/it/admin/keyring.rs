@@ -133,14 +133,14 @@ on_both! {
         assert_eq!(wrapped_with(&server, &["gamma"]).await, [former.clone(), new.clone()]);
         assert_eq!(token(&client).await, "key of work");
 
-        let status = ended(&operator, false).await;
-        assert_eq!((status.state(), status.key_encryption_key.as_str()), (v1::RewrapState::Done, &*new));
-        assert_eq!((status.data_keys_total, status.data_keys_done, status.failed), (4, 4, 0));
-        assert_eq!((status.secrets_total, status.secrets_done, status.reseal), (0, 0, false));
+        let rewrap = ended(&operator, false).await;
+        assert_eq!((rewrap.state(), rewrap.key_encryption_key.as_str()), (v1::RewrapState::Done, &*new));
+        assert_eq!((rewrap.data_keys_total, rewrap.data_keys_done, rewrap.failed), (4, 4, 0));
+        assert_eq!((rewrap.secrets_total, rewrap.secrets_done, rewrap.reseal), (0, 0, false));
         assert_eq!(wrapped_with(&server, &["default", "alpha", "beta", "gamma"]).await, vec![new.clone(); 5]);
         // A second one finds nothing to do.
-        let status = ended(&operator, false).await;
-        assert_eq!((status.state(), status.data_keys_total, status.data_keys_done), (v1::RewrapState::Done, 0, 0));
+        let rewrap = ended(&operator, false).await;
+        assert_eq!((rewrap.state(), rewrap.data_keys_total, rewrap.data_keys_done), (v1::RewrapState::Done, 0, 0));
 
         // Nothing uses the former any more: it can go, and all opens without it, after a restart, too.
         let text = without_key(&fs::read_to_string(file(&server)).unwrap(), &former);

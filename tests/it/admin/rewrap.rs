@@ -18,32 +18,32 @@ use super::keyring::{activate_new_key, until, watching_server, wrapped_with};
 use super::server_info;
 use crate::steps;
 
-async fn start(client: &Client, reseal: bool) -> v1::RewrapStatus {
+async fn start(client: &Client, reseal: bool) -> v1::Rewrap {
     let request = v1::RewrapSecretsRequest { reseal, ..Default::default() };
-    client.admin().rewrap_secrets(request).await.unwrap().into_inner().status.unwrap()
+    client.admin().rewrap_secrets(request).await.unwrap().into_inner().rewrap.unwrap()
 }
 
-async fn status(client: &Client) -> v1::RewrapStatus {
-    client.admin().get_rewrap_status(v1::GetRewrapStatusRequest {}).await.unwrap().into_inner().status.unwrap()
+async fn newest(client: &Client) -> v1::Rewrap {
+    client.admin().get_rewrap(v1::GetRewrapRequest {}).await.unwrap().into_inner().rewrap.unwrap()
 }
 
 /// Waits for the end of the newest re-wrap.
-async fn end(client: &Client) -> v1::RewrapStatus {
+async fn end(client: &Client) -> v1::Rewrap {
     let patience = Instant::now() + Duration::from_secs(60);
     loop {
-        let status = status(client).await;
-        if status.state() != v1::RewrapState::Running {
-            assert!(status.end_time.is_some());
-            return status;
+        let rewrap = newest(client).await;
+        if rewrap.state() != v1::RewrapState::Running {
+            assert!(rewrap.end_time.is_some());
+            return rewrap;
         }
-        assert!(status.end_time.is_none());
-        assert!(Instant::now() < patience, "it does not end: {status:?}");
+        assert!(rewrap.end_time.is_none());
+        assert!(Instant::now() < patience, "it does not end: {rewrap:?}");
         sleep(Duration::from_millis(20)).await;
     }
 }
 
 /// Starts a re-wrap and waits for its end.
-pub(crate) async fn ended(client: &Client, reseal: bool) -> v1::RewrapStatus {
+pub(crate) async fn ended(client: &Client, reseal: bool) -> v1::Rewrap {
     let started = start(client, reseal).await;
     let ended = end(client).await;
     assert_eq!(ended.id, started.id);
@@ -99,7 +99,7 @@ async fn update(
 on_both! {
     async fn secrets_are_sealed_anew(server) {
         let (client, operator) = (server.client("alpha"), server.client("operator"));
-        let nothing = operator.admin().get_rewrap_status(v1::GetRewrapStatusRequest {}).await;
+        let nothing = operator.admin().get_rewrap(v1::GetRewrapRequest {}).await;
         expect_status(nothing, Code::NotFound, "REWRAP_NOT_FOUND");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let mut given = BTreeMap::new();
@@ -115,12 +115,12 @@ on_both! {
         let [before] = &data_keys(&store, alpha).await[..] else { panic!("one data key") };
         let [system] = &data_keys(&store, TenantId::SYSTEM).await[..] else { panic!("one data key of the system") };
         let kek = server_info(&operator).await.active_key_encryption_key;
-        let status = ended(&operator, true).await;
-        assert_eq!((status.state(), status.failed, status.reseal), (v1::RewrapState::Done, 0, true));
-        assert_eq!((status.secrets_total, status.secrets_done), (120, 120));
-        assert_eq!((status.data_keys_total, status.data_keys_done), (0, 0), "the key-encryption key is the same");
-        assert_eq!(status.key_encryption_key, kek);
-        assert!(status.start_time.unwrap().seconds <= status.end_time.unwrap().seconds);
+        let rewrap = ended(&operator, true).await;
+        assert_eq!((rewrap.state(), rewrap.failed, rewrap.reseal), (v1::RewrapState::Done, 0, true));
+        assert_eq!((rewrap.secrets_total, rewrap.secrets_done), (120, 120));
+        assert_eq!((rewrap.data_keys_total, rewrap.data_keys_done), (0, 0), "the key-encryption key is the same");
+        assert_eq!(rewrap.key_encryption_key, kek);
+        assert!(rewrap.start_time.unwrap().seconds <= rewrap.end_time.unwrap().seconds);
 
         let [after] = &data_keys(&store, alpha).await[..] else { panic!("the former data key is gone") };
         assert_ne!(after.id, before.id);
@@ -230,9 +230,9 @@ on_both! {
                 }
                 let before = calls.load(Ordering::Relaxed);
                 let worker = if round % 3 == 0 { &operator } else { &replica.client("operator") };
-                let status = ended(worker, true).await;
-                assert_eq!((status.state(), status.failed), (v1::RewrapState::Done, 0), "round {round}: {status:?}");
-                assert_eq!(status.key_encryption_key, kek);
+                let rewrap = ended(worker, true).await;
+                assert_eq!((rewrap.state(), rewrap.failed), (v1::RewrapState::Done, 0), "round {round}: {rewrap:?}");
+                assert_eq!(rewrap.key_encryption_key, kek);
                 assert!(calls.load(Ordering::Relaxed) > before, "nothing went on beside it");
                 for (tenant, keys) in &former {
                     let [after] = &data_keys(&store, *tenant).await[..] else { panic!("former data keys are left") };
@@ -269,7 +269,7 @@ on_both! {
         let found = start(&operator, false).await;
         assert_eq!(found.id, row.id.to_string());
         assert_eq!((found.state(), found.reseal, found.data_keys_done), (v1::RewrapState::Running, true, 1));
-        assert_eq!(status(&operator).await, found);
+        assert_eq!(newest(&operator).await, found);
 
         // A worker that gave no sign of life for a minute is taken for dead, and then a new one begins.
         clock.advance(Duration::from_secs(60));
@@ -277,16 +277,16 @@ on_both! {
         clock.advance(Duration::from_micros(1));
         let request_id = Uuid::now_v7().to_string();
         let request = v1::RewrapSecretsRequest { reseal: false, request_id, validate_only: false };
-        let started = operator.admin().rewrap_secrets(request.clone()).await.unwrap().into_inner().status.unwrap();
+        let started = operator.admin().rewrap_secrets(request.clone()).await.unwrap().into_inner().rewrap.unwrap();
         assert_ne!(started.id, row.id.to_string());
         let ended = end(&operator).await;
         assert_eq!((&ended.id, ended.state()), (&started.id, v1::RewrapState::Done));
         let states = "select state from rewrap where end_time is not null order by id";
         assert_eq!(server.sql(states).await, ["FAILED", "DONE"], "the former one does not stay RUNNING");
         // A repeat tells how it stood then, and starts nothing.
-        let repeat = operator.admin().rewrap_secrets(request.clone()).await.unwrap().into_inner().status.unwrap();
+        let repeat = operator.admin().rewrap_secrets(request.clone()).await.unwrap().into_inner().rewrap.unwrap();
         assert_eq!(repeat, started);
-        assert_eq!(status(&operator).await, ended);
+        assert_eq!(newest(&operator).await, ended);
         let other = v1::RewrapSecretsRequest { reseal: true, ..request };
         expect_status(operator.admin().rewrap_secrets(other).await, Code::FailedPrecondition, "REQUEST_ID_CONFLICT");
         store.close().await;
@@ -330,10 +330,10 @@ on_both! {
         clock.advance(Duration::from_secs(61));
         server.restart().await;
         let operator = server.client("operator");
-        let status = end(&operator).await;
-        assert_eq!((status.id.as_str(), status.state()), (&*row.id.to_string(), v1::RewrapState::Done));
-        assert_eq!(status.key_encryption_key, server_info(&operator).await.active_key_encryption_key);
-        assert_eq!((status.secrets_done, status.failed), (1, 0));
+        let rewrap = end(&operator).await;
+        assert_eq!((rewrap.id.as_str(), rewrap.state()), (&*row.id.to_string(), v1::RewrapState::Done));
+        assert_eq!(rewrap.key_encryption_key, server_info(&operator).await.active_key_encryption_key);
+        assert_eq!((rewrap.secrets_done, rewrap.failed), (1, 0));
         let [after] = &data_keys(&store, alpha).await[..] else { panic!("one data key") };
         assert_ne!(after.id, before);
         assert_eq!(sealed_otherwise(&store, alpha, after.id).await, 0);
@@ -372,7 +372,7 @@ on_both! {
         server.sql(never_ends).await;
         start(&operator, true).await;
         shows([1.0, 0.0, 0.0, 3.0, 3.0, 0.0]).await;
-        assert_eq!(status(&operator).await.state(), v1::RewrapState::Running);
+        assert_eq!(newest(&operator).await.state(), v1::RewrapState::Running);
         server.sql(ends).await;
         assert_eq!(end(&operator).await.state(), v1::RewrapState::Done);
         shows([0.0, 0.0, 0.0, 3.0, 3.0, 0.0]).await;
@@ -402,9 +402,9 @@ on_both! {
         *broken.last_mut().unwrap() ^= 1;
         put(broken).await;
 
-        let status = ended(&operator, true).await;
-        assert_eq!((status.state(), status.failed), (v1::RewrapState::Failed, 1));
-        assert_eq!((status.secrets_total, status.secrets_done), (3, 2));
+        let rewrap = ended(&operator, true).await;
+        assert_eq!((rewrap.state(), rewrap.failed), (v1::RewrapState::Failed, 1));
+        assert_eq!((rewrap.secrets_total, rewrap.secrets_done), (3, 2));
         assert_eq!(server.metric("jackfield_rewrap_failed_total", &[]), Some(1.0));
         let keys = data_keys(&store, alpha).await;
         assert_eq!(keys.len(), 2, "the former key stays as long as it seals anything");
@@ -419,8 +419,8 @@ on_both! {
         }
         // Mended, the next one ends well.
         put(good).await;
-        let status = ended(&operator, true).await;
-        assert_eq!((status.state(), status.failed, status.secrets_done), (v1::RewrapState::Done, 0, 3));
+        let rewrap = ended(&operator, true).await;
+        assert_eq!((rewrap.state(), rewrap.failed, rewrap.secrets_done), (v1::RewrapState::Done, 0, 3));
         assert_eq!(data_keys(&store, alpha).await.len(), 1);
         assert_eq!(steps::revealed(&client, &credentials[1]).await, fixture::api_key_material("key 1"));
         store.close().await;

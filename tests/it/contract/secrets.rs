@@ -38,8 +38,8 @@ const NO_SECRETS: &[(&str, &str)] = &[
     ("ListUserConnectorsResponse.next_page_token", "a place in a list"),
     ("OAuth2Connector.token_url", "a URL"),
     ("OAuth2Material.token_type", "how to use it"),
-    ("RewrapStatus.secrets_done", "a count"),
-    ("RewrapStatus.secrets_total", "a count"),
+    ("Rewrap.secrets_done", "a count"),
+    ("Rewrap.secrets_total", "a count"),
 ];
 
 /// The two methods that hand secrets out.

@@ -130,18 +130,11 @@ async fn sealed_anew(operator: &Client) -> i64 {
     operator.admin().rewrap_secrets(request).await.unwrap();
     let patience = Instant::now() + LONG;
     loop {
-        let status = operator
-            .admin()
-            .get_rewrap_status(v1::GetRewrapStatusRequest {})
-            .await
-            .unwrap()
-            .into_inner()
-            .status
-            .unwrap();
-        if status.state() != v1::RewrapState::Running {
-            return status.failed;
+        let rewrap = operator.admin().get_rewrap(v1::GetRewrapRequest {}).await.unwrap().into_inner().rewrap.unwrap();
+        if rewrap.state() != v1::RewrapState::Running {
+            return rewrap.failed;
         }
-        assert!(Instant::now() < patience, "it does not end: {status:?}");
+        assert!(Instant::now() < patience, "it does not end: {rewrap:?}");
         sleep(Duration::from_millis(20)).await;
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jackfield_api::v1::{self, credential_material::Material};
 use jackfield_domain::CredentialId;
-use jackfield_domain::credential::CredentialStatus;
+use jackfield_domain::credential::CredentialState;
 use jackfield_testkit::{Client, ManualClock, TestServer, expect_status, fixture, on_both};
 use tonic::{Code, Request, Response, Status};
 
@@ -259,22 +259,22 @@ on_both! {
         let id = CredentialId(credential.id.parse().unwrap());
         let store = server.store().await;
         let states = [
-            (CredentialStatus::Revoked, v1::CredentialStatus::Revoked, Some("CREDENTIAL_NOT_VALID")),
-            (CredentialStatus::Pending, v1::CredentialStatus::Pending, Some("CREDENTIAL_NOT_VALID")),
-            (CredentialStatus::Indeterminate, v1::CredentialStatus::Indeterminate, None),
-            (CredentialStatus::NeedsReauth, v1::CredentialStatus::NeedsReauth, None),
-            (CredentialStatus::Valid, v1::CredentialStatus::Valid, None),
+            (CredentialState::Revoked, v1::CredentialState::Revoked, Some("CREDENTIAL_NOT_VALID")),
+            (CredentialState::Pending, v1::CredentialState::Pending, Some("CREDENTIAL_NOT_VALID")),
+            (CredentialState::Indeterminate, v1::CredentialState::Indeterminate, None),
+            (CredentialState::NeedsReauth, v1::CredentialState::NeedsReauth, None),
+            (CredentialState::Valid, v1::CredentialState::Valid, None),
         ];
         for (stored, read, refused) in states {
             let txn = store.write().await.unwrap();
             let mut row = txn.credential_fetch_for_update(tenant, id).await.unwrap().unwrap();
-            row.status = stored;
+            row.state = stored;
             row.meta = row.meta.changed(row.meta.update_time);
             txn.credential_replace(tenant, &row).await.unwrap();
             txn.commit().await.unwrap();
-            assert_eq!(steps::credential_now(&client, &credential.id).await.status(), read);
+            assert_eq!(steps::credential_now(&client, &credential.id).await.state(), read);
             let request = v1::ListCredentialsRequest {
-                filter: format!("status = {}", stored.as_str()),
+                filter: format!("state = {}", stored.as_str()),
                 ..Default::default()
             };
             assert_eq!(listed(&client, request).await.len(), 1, "{read:?}");

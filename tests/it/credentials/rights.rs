@@ -35,7 +35,7 @@ const METHODS: [Method; 37] = methods! {
         "ListTenants" list_tenants(ListTenantsRequest): "admin";
         "DeleteTenant" delete_tenant(DeleteTenantRequest): "admin";
         "RewrapSecrets" rewrap_secrets(RewrapSecretsRequest): "admin";
-        "GetRewrapStatus" get_rewrap_status(GetRewrapStatusRequest): "admin";
+        "GetRewrap" get_rewrap(GetRewrapRequest): "admin";
         "GetServerInfo" get_server_info(GetServerInfoRequest): "admin";
     }
     configurations {

@@ -75,17 +75,17 @@ on_both! {
 
         // Output-only fields may be named, without effect.
         let fixed = v1::UpdateCredentialRequest {
-            update_mask: fixture::mask(["user_connector", "status", "version", "etag", "external_id"]),
+            update_mask: fixture::mask(["user_connector", "state", "version", "etag", "external_id"]),
             ..facts(reference, v1::Credential {
                 user_connector: "none".to_owned(),
-                status: v1::CredentialStatus::Revoked.into(),
+                state: v1::CredentialState::Revoked.into(),
                 version: 9,
                 external_id: "third".to_owned(),
                 ..Default::default()
             })
         };
         let after = updated(&client, fixed).await;
-        assert_eq!((after.status(), after.version), (v1::CredentialStatus::Valid, 1));
+        assert_eq!((after.state(), after.version), (v1::CredentialState::Valid, 1));
         assert_eq!((after.external_id.as_str(), &after.user_connector), ("third", &link.id));
 
         // "*" is a PUT: facts that are absent go, material and the mark of default stay.
@@ -188,10 +188,10 @@ on_both! {
 
         // An absent access token is none: the user has to authorise again, until one comes.
         let after = updated(&client, new_material(reference, given(oauth2("", "", "")))).await;
-        assert_eq!((after.version, after.status()), (5, v1::CredentialStatus::NeedsReauth));
+        assert_eq!((after.version, after.state()), (5, v1::CredentialState::NeedsReauth));
         assert_eq!(steps::revealed(&client, reference).await, given(oauth2("", "refresh 3", "id 4")));
         let after = updated(&client, new_material(reference, given(oauth2("access 6", "", "")))).await;
-        assert_eq!((after.version, after.status()), (6, v1::CredentialStatus::Valid));
+        assert_eq!((after.version, after.state()), (6, v1::CredentialState::Valid));
         assert_eq!(server.sql("select count(*) from secret").await, ["1"], "old material is not kept");
     }
 
@@ -211,7 +211,7 @@ on_both! {
             let credential = steps::credential(&client, fixture::a_credential("ada", &link.connector), old.clone()).await;
             assert_eq!(steps::revealed(&client, &credential.id).await, old);
             let after = updated(&client, new_material(&credential.id, new.clone())).await;
-            assert_eq!((after.version, after.kind, after.status), (2, credential.kind, credential.status));
+            assert_eq!((after.version, after.kind, after.state), (2, credential.kind, credential.state));
             assert_eq!(steps::revealed(&client, &credential.id).await, new);
         }
         let wrong = [(bundle.as_str(), Code::InvalidArgument, "FIELD_INVALID"), ("name:none", Code::NotFound, "KEY_NOT_FOUND")];

@@ -82,7 +82,7 @@ on_both! {
             (List::Connectors, "generic.http_authentication_password:x", "at position 1: unknown field \"generic\""),
             (List::Connections, "type = SAML", "at position 8: expected one of OAUTH2, SAML2, WEBAUTHN, PASSWORD"),
             (List::Connections, "client_secrets:x", "at position 1: unknown field"),
-            (List::Credentials, "status = OK", "at position 10: expected one of PENDING, VALID, EXPIRED"),
+            (List::Credentials, "state = OK", "at position 9: expected one of PENDING, VALID, EXPIRED"),
             (List::Credentials, "refreshable = 1", "at position 15: expected true or false"),
             (List::Credentials, "access_token:x", "at position 1: unknown field"),
             (List::Configurations, "shared_settings:x", "at position 1: unknown field"),
@@ -101,7 +101,7 @@ on_both! {
             (List::Connectors, "a", 100),
             (List::Connectors, "labels.e:a", 100),
             (List::Connectors, "name=a*", 100),
-            (List::Credentials, "status:VALID", 100),
+            (List::Credentials, "state:VALID", 100),
             (List::UserConnectors, "state:DISABLED", 100),
         ] {
             for joint in [" ", " OR ", " AND -"] {

@@ -86,14 +86,14 @@ async fn swap_secrets_of_connector(server: &TestServer) {
 }
 
 /// Seals everything anew and returns how that ended.
-async fn rewrap(server: &TestServer) -> v1::RewrapStatus {
+async fn resealed(server: &TestServer) -> v1::Rewrap {
     let mut admin = server.client("operator").admin();
     admin.rewrap_secrets(v1::RewrapSecretsRequest { reseal: true, ..Default::default() }).await.unwrap();
     loop {
-        let answer = admin.get_rewrap_status(v1::GetRewrapStatusRequest {}).await.unwrap().into_inner();
-        let status = answer.status.unwrap();
-        if status.state() != v1::RewrapState::Running {
-            return status;
+        let answer = admin.get_rewrap(v1::GetRewrapRequest {}).await.unwrap().into_inner();
+        let rewrap = answer.rewrap.unwrap();
+        if rewrap.state() != v1::RewrapState::Running {
+            return rewrap;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -191,15 +191,15 @@ on_both! {
         let credential = create_credential(&server, "alpha", "u", "name:main", "the api key").await;
         swap_secrets_of_connector(&server).await;
 
-        let status = rewrap(&server).await;
-        assert_eq!((status.state(), status.failed), (v1::RewrapState::Failed, 2), "{status:?}");
+        let rewrap = resealed(&server).await;
+        assert_eq!((rewrap.state(), rewrap.failed), (v1::RewrapState::Failed, 2), "{rewrap:?}");
         // The others are sealed anew, and what does not open is not thrown away.
         assert_eq!(issue(&server, "alpha", &credential).await.unwrap(), "the api key");
         assert_eq!(server.sql("SELECT name FROM secret WHERE owner = 'connector'").await.len(), 2);
         assert_eq!(names_of_connectors(&server, "alpha").await, ["main"]);
         swap_secrets_of_connector(&server).await;
-        let status = rewrap(&server).await;
-        assert_eq!((status.state(), status.failed), (v1::RewrapState::Done, 0), "{status:?}");
+        let rewrap = resealed(&server).await;
+        assert_eq!((rewrap.state(), rewrap.failed), (v1::RewrapState::Done, 0), "{rewrap:?}");
     }
 
     /// While everything is sealed anew again and again, and the former data keys are destroyed, every call is answered.
@@ -222,7 +222,7 @@ on_both! {
         });
         let resealing = async {
             for _ in 0..20 {
-                assert_eq!(rewrap(server).await.failed, 0);
+                assert_eq!(resealed(server).await.failed, 0);
             }
             done.store(true, Ordering::Relaxed);
         };

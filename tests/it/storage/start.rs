@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jackfield_testkit::{Backend, TestServer, on_both};
+use jackfield_api::v1;
+use jackfield_testkit::{Backend, TestServer, collect, on_both};
 
 use super::{
     content, counts, create_connector, create_credential, get_connector, has_table, issue, names_of_connectors,
@@ -72,7 +73,7 @@ mod several_servers_start_at_once_on_an_empty_database {
     async fn postgres() {
         let servers = TestServer::start_at_once(4).await;
         let counts = counts(&servers[0]).await;
-        assert_eq!((counts["tenant"], counts["seaql_migrations"]), (3, 4), "default, alpha, beta");
+        assert_eq!((counts["tenant"], counts["seaql_migrations"]), (3, 5), "default, alpha, beta");
         assert_eq!(counts["data_key"], 4, "of the system and of each tenant");
 
         let mut expected = Vec::new();
@@ -145,6 +146,29 @@ on_both! {
 
         server.config_mut().database.migrate = false;
         server.try_restart().await.unwrap();
+    }
+
+    async fn a_database_from_before_the_state_of_credentials_had_its_name_reads_the_same(server) {
+        let mut server = server;
+        create_connector(&server, "alpha", "main").await.unwrap();
+        let credential = create_credential(&server, "alpha", "u", "name:main", "the api key").await;
+        server.stop().await;
+        server.sql("ALTER TABLE credential RENAME COLUMN state TO status").await;
+        let former = "UPDATE credential SET doc = replace(doc, '\"state\":', '\"status\":')";
+        server.sql(former).await;
+        server.sql("DELETE FROM seaql_migrations WHERE version = 'm0005_credential_state'").await;
+        let docs = server.sql("SELECT doc FROM credential").await;
+        assert!(docs[0].contains("\"status\":\"VALID\"") && !docs[0].contains("\"state\""), "{docs:?}");
+
+        server.restart().await;
+        let client = server.client("alpha");
+        for filter in ["state = VALID", "NOT state = REVOKED"] {
+            let request = v1::ListCredentialsRequest { filter: filter.to_owned(), ..Default::default() };
+            let listed = collect::items(client.credentials().list_credentials(request).await).await.unwrap();
+            let listed: Vec<_> = listed.iter().map(|it| (it.id.as_str(), it.state())).collect();
+            assert_eq!(listed, [(credential.as_str(), v1::CredentialState::Valid)], "{filter}");
+        }
+        assert_eq!(issue(&server, "alpha", &credential).await.unwrap(), "the api key");
     }
 
     async fn without_the_right_keyring_nothing_starts_and_nothing_changes(server) {

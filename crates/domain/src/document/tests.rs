@@ -14,7 +14,7 @@ use crate::connection::{ClientSecretFacts, Connection, ConnectionKind, Connectio
 use crate::connector::{
     ApiKey, ClientCertificate, Connector, ConnectorKind, Generic, HttpBasic, License, OAuth2Endpoints, Timeouts,
 };
-use crate::credential::{Credential, CredentialKind, CredentialStatus, FailureClass};
+use crate::credential::{Credential, CredentialKind, CredentialState, FailureClass};
 use crate::json::JsonObject;
 use crate::meta::Meta;
 use crate::text::{CountryCode, ExternalId, Headers, HttpUrl, Labels, Name, Parameters, RedirectUri, Slug, UserId};
@@ -280,7 +280,7 @@ fn a_credential() {
         "connector": uuid(2),
         "user_connector": uuid(3),
         "kind": "OAUTH2",
-        "status": "VALID",
+        "state": "VALID",
         "material_version": 1,
         "default_configuration": uuid(4),
         "meta": meta_doc(),
@@ -310,7 +310,7 @@ fn a_credential() {
         user_connector: uuid(3).into(),
         key: Some(uuid(6).into()),
         kind: CredentialKind::ClientCertificate,
-        status: CredentialStatus::NeedsReauth,
+        state: CredentialState::NeedsReauth,
         scopes: vec!["c".to_owned()],
         token_type: "d".to_owned(),
         expire_time: Some(Timestamp(7)),
@@ -327,6 +327,12 @@ fn a_credential() {
         meta: meta(),
     };
     check(&sparse, &defaults, &full);
+
+    // What was written before the state had its name.
+    let mut before = sparse.clone();
+    let state = before.as_object_mut().unwrap().remove("state").unwrap();
+    before["status"] = state;
+    assert_eq!(read::<Credential>(&before), read(&sparse));
 
     // A time is no default, be it the one that counting begins at.
     let beginning = Credential { expire_time: Some(Timestamp(0)), ..read(&sparse) };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use jackfield_api::v1::admin_service_client::AdminServiceClient;
-use jackfield_api::v1::{GetRewrapStatusRequest, RewrapSecretsRequest, RewrapState, RewrapStatus};
+use jackfield_api::v1::{self, GetRewrapRequest, RewrapSecretsRequest, RewrapState};
 use jackfield_service::keyring_provider::file;
 use tonic::transport::Channel;
 use uuid::Uuid;
@@ -138,9 +138,9 @@ async fn rewrap(config: &Config, command: &Rewrap) -> Result<(), CommandError> {
 }
 
 /// One re-wrap from its start to its end.
-async fn run_rewrap(admin: &mut AdminServiceClient<Channel>, reseal: bool) -> Result<RewrapStatus, CommandError> {
+async fn run_rewrap(admin: &mut AdminServiceClient<Channel>, reseal: bool) -> Result<v1::Rewrap, CommandError> {
     let request = RewrapSecretsRequest { reseal, request_id: Uuid::now_v7().to_string(), validate_only: false };
-    let started = admin.rewrap_secrets(request).await?.into_inner().status.ok_or("the server said nothing")?;
+    let started = admin.rewrap_secrets(request).await?.into_inner().rewrap.ok_or("the server said nothing")?;
     let bar = ProgressBar::new(total(&started));
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {elapsed}")?);
     bar.set_message(started.key_encryption_key.clone());
@@ -152,31 +152,31 @@ async fn run_rewrap(admin: &mut AdminServiceClient<Channel>, reseal: bool) -> Re
 /// Shows the progress until the end. A server that restarts in between goes on by itself.
 async fn follow(
     admin: &mut AdminServiceClient<Channel>,
-    started: RewrapStatus,
+    started: v1::Rewrap,
     bar: &ProgressBar,
-) -> Result<RewrapStatus, CommandError> {
-    let mut status = started;
+) -> Result<v1::Rewrap, CommandError> {
+    let mut rewrap = started;
     let mut misses = 0;
-    while status.state() == RewrapState::Running {
-        bar.set_length(total(&status));
-        bar.set_position(done(&status));
+    while rewrap.state() == RewrapState::Running {
+        bar.set_length(total(&rewrap));
+        bar.set_position(done(&rewrap));
         tokio::time::sleep(POLL).await;
-        match admin.get_rewrap_status(GetRewrapStatusRequest {}).await {
+        match admin.get_rewrap(GetRewrapRequest {}).await {
             Ok(answer) => {
                 misses = 0;
-                status = answer.into_inner().status.ok_or("the server said nothing")?;
+                rewrap = answer.into_inner().rewrap.ok_or("the server said nothing")?;
             }
             Err(error) if error.code() == tonic::Code::Unavailable && misses < PATIENCE => misses += 1,
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(status)
+    Ok(rewrap)
 }
 
-fn total(status: &RewrapStatus) -> u64 {
-    u64::try_from(status.data_keys_total.saturating_add(status.secrets_total)).unwrap_or_default()
+fn total(rewrap: &v1::Rewrap) -> u64 {
+    u64::try_from(rewrap.data_keys_total.saturating_add(rewrap.secrets_total)).unwrap_or_default()
 }
 
-fn done(status: &RewrapStatus) -> u64 {
-    u64::try_from(status.data_keys_done.saturating_add(status.secrets_done)).unwrap_or_default()
+fn done(rewrap: &v1::Rewrap) -> u64 {
+    u64::try_from(rewrap.data_keys_done.saturating_add(rewrap.secrets_done)).unwrap_or_default()
 }

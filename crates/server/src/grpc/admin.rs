@@ -116,19 +116,19 @@ impl AdminService for Api {
                 parse::mutation(&mut wrong, "RewrapSecrets", &request, &request.request_id, request.validate_only);
             parse::done(wrong, Some(()))?;
             let row = self.services.rewrap_start(&caller, &mutation, request.reseal).await?;
-            Ok(pb::RewrapSecretsResponse { status: Some(rewrap_to_message(row)) })
+            Ok(pb::RewrapSecretsResponse { rewrap: Some(rewrap_to_message(row)) })
         };
         reply(call.await)
     }
 
-    async fn get_rewrap_status(
+    async fn get_rewrap(
         &self,
-        request: Request<pb::GetRewrapStatusRequest>,
-    ) -> Result<Response<pb::GetRewrapStatusResponse>, Status> {
+        request: Request<pb::GetRewrapRequest>,
+    ) -> Result<Response<pb::GetRewrapResponse>, Status> {
         let call = async {
             let (caller, _) = enter(request, Right::Admin)?;
-            let row = self.services.rewrap_status(&caller).await?;
-            Ok(pb::GetRewrapStatusResponse { status: Some(rewrap_to_message(row)) })
+            let row = self.services.rewrap_get(&caller).await?;
+            Ok(pb::GetRewrapResponse { rewrap: Some(rewrap_to_message(row)) })
         };
         reply(call.await)
     }
@@ -185,13 +185,13 @@ fn to_message(tenant: Tenant) -> pb::Tenant {
     }
 }
 
-fn rewrap_to_message(row: RewrapRow) -> pb::RewrapStatus {
+fn rewrap_to_message(row: RewrapRow) -> pb::Rewrap {
     let state = match row.state {
         RewrapState::Running => pb::RewrapState::Running,
         RewrapState::Done => pb::RewrapState::Done,
         RewrapState::Failed => pb::RewrapState::Failed,
     };
-    pb::RewrapStatus {
+    pb::Rewrap {
         id: row.id.to_string(),
         state: state.into(),
         key_encryption_key: row.kek_id,

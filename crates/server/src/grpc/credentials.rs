@@ -5,7 +5,7 @@ mod material;
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::credentials_service_server::CredentialsService;
 use jackfield_domain::credential::{
-    Credential, CredentialDraft, CredentialKind, CredentialParents, CredentialPatch, CredentialRef, CredentialStatus,
+    Credential, CredentialDraft, CredentialKind, CredentialParents, CredentialPatch, CredentialRef, CredentialState,
     FailureClass, IssuedToken, MAX_MIN_VALIDITY_MICROS,
 };
 use jackfield_domain::filter::{Field, FieldKind, Schema};
@@ -33,7 +33,7 @@ const SCHEMA: Schema = Schema {
         Field { name: "connection", kind: FieldKind::Id },
         Field { name: "user_connector", kind: FieldKind::Id },
         Field { name: "kind", kind: FieldKind::Enum(CredentialKind::NAMES) },
-        Field { name: "status", kind: FieldKind::Enum(CredentialStatus::NAMES) },
+        Field { name: "state", kind: FieldKind::Enum(CredentialState::NAMES) },
         Field { name: "expire_time", kind: FieldKind::Time },
         Field { name: "provider_account_id", kind: FieldKind::Text },
         Field { name: "is_default", kind: FieldKind::Bool },
@@ -63,7 +63,7 @@ const OUTPUT_ONLY: &[&str] = &[
     "id",
     "user_connector",
     "kind",
-    "status",
+    "state",
     "scopes",
     "expire_time",
     "version",
@@ -367,7 +367,7 @@ fn to_page(page: ListedPage<Credential>) -> pb::ListCredentialsResponse {
 }
 
 fn to_message(credential: Credential, now: Timestamp) -> pb::Credential {
-    let status = credential.status_at(now);
+    let state = credential.state_at(now);
     let Credential {
         id,
         external_id,
@@ -377,7 +377,7 @@ fn to_message(credential: Credential, now: Timestamp) -> pb::Credential {
         user_connector,
         key: _,
         kind,
-        status: _,
+        state: _,
         scopes,
         token_type: _,
         expire_time,
@@ -401,7 +401,7 @@ fn to_message(credential: Credential, now: Timestamp) -> pb::Credential {
         connection: connection.map(|id| id.to_string()).unwrap_or_default(),
         user_connector: user_connector.to_string(),
         kind: kind_to_message(kind).into(),
-        status: status_to_message(status).into(),
+        state: state_to_message(state).into(),
         scopes,
         expire_time: expire_time.map(render::timestamp),
         provider_account_id,
@@ -444,14 +444,14 @@ const fn kind_to_message(kind: CredentialKind) -> pb::CredentialKind {
     }
 }
 
-const fn status_to_message(status: CredentialStatus) -> pb::CredentialStatus {
-    match status {
-        CredentialStatus::Pending => pb::CredentialStatus::Pending,
-        CredentialStatus::Valid => pb::CredentialStatus::Valid,
-        CredentialStatus::Expired => pb::CredentialStatus::Expired,
-        CredentialStatus::NeedsReauth => pb::CredentialStatus::NeedsReauth,
-        CredentialStatus::Revoked => pb::CredentialStatus::Revoked,
-        CredentialStatus::Indeterminate => pb::CredentialStatus::Indeterminate,
+const fn state_to_message(state: CredentialState) -> pb::CredentialState {
+    match state {
+        CredentialState::Pending => pb::CredentialState::Pending,
+        CredentialState::Valid => pb::CredentialState::Valid,
+        CredentialState::Expired => pb::CredentialState::Expired,
+        CredentialState::NeedsReauth => pb::CredentialState::NeedsReauth,
+        CredentialState::Revoked => pb::CredentialState::Revoked,
+        CredentialState::Indeterminate => pb::CredentialState::Indeterminate,
     }
 }
 

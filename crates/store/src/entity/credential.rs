@@ -18,7 +18,7 @@ pub struct Model {
     pub user_connector_id: Uuid,
     pub key_id: Option<Uuid>,
     pub kind: String,
-    pub status: String,
+    pub state: String,
     pub expire_time: Option<i64>,
     pub provider_account_id: String,
     pub is_default: bool,

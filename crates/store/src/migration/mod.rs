@@ -5,6 +5,7 @@ mod m0001_tenants;
 mod m0002_resources;
 mod m0003_operations;
 mod m0004_search;
+mod m0005_credential_state;
 
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait,
@@ -23,6 +24,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_resources::Step),
             Box::new(m0003_operations::Step),
             Box::new(m0004_search::Step),
+            Box::new(m0005_credential_state::Step),
         ]
     }
 }
