@@ -22,5 +22,6 @@ mod promtool;
 mod refusals;
 mod steps;
 mod storage;
+mod traces;
 mod unchanged;
 mod user_connector;

@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions, Connection, PgPool, Row, SqliteConnection};
 
 use crate::group::Guard;
 use crate::session::StoreError;
-use crate::{postgres_session, postgres_url};
+use crate::{postgres_session, postgres_url, traced};
 
 /// Which database, and where.
 pub enum Database {
@@ -92,6 +92,10 @@ async fn open_sqlite(path: PathBuf, settings: PoolSettings) -> Result<Opened, St
             .max_lifetime(None)
             // There is no network that could have cut it off.
             .test_before_acquire(false)
+            .before_acquire(|_, _| {
+                traced::acquired();
+                Box::pin(std::future::ready(Ok(true)))
+            })
             .after_connect(move |conn, _| Box::pin(prepare_sqlite(conn, guard.clone())))
     };
     let open = |pool: SqlitePoolOptions| pool.connect_with(options.clone());
@@ -189,6 +193,7 @@ async fn prepare_sqlite(conn: &mut SqliteConnection, guard: Option<Arc<Guard>>) 
             return Err(sqlx::Error::Configuration(format!("PRAGMA {pragma} is {actual}, not {expected}").into()));
         }
     }
+    traced::acquired();
     Ok(())
 }
 
@@ -224,17 +229,23 @@ async fn open_postgres(url: &str, settings: PoolSettings) -> Result<Opened, Stor
         // is good, or its next statement says that it is not.
         .test_before_acquire(false)
         .before_acquire(|conn, now| {
-            Box::pin(async move { Ok(now.idle_for < TRUSTED_IDLE || conn.ping().await.is_ok()) })
+            Box::pin(async move {
+                let is_good = now.idle_for < TRUSTED_IDLE || conn.ping().await.is_ok();
+                if is_good {
+                    traced::acquired();
+                }
+                Ok(is_good)
+            })
         })
         .after_connect(move |conn, _| {
             let is_started = is_started.load(Ordering::Acquire);
             Box::pin(async move {
-                match is_started {
-                    true => {
-                        postgres_session::prepare(conn).await.map_err(|error| sqlx::Error::Configuration(error.into()))
-                    }
-                    false => Ok(()),
+                if is_started {
+                    let prepared = postgres_session::prepare(conn).await;
+                    prepared.map_err(|error| sqlx::Error::Configuration(error.into()))?;
                 }
+                traced::acquired();
+                Ok(())
             })
         })
         .connect_with(options.clone())

@@ -37,6 +37,7 @@ mod stamps;
 mod tenant;
 #[cfg(feature = "test-support")]
 pub mod test_support;
+mod traced;
 mod transaction;
 mod usable;
 mod user_connector;
@@ -56,5 +57,6 @@ pub use session::{Reader, Session, Store, StoreError, Writer};
 pub use stamps::{Basis, Moment, Stamps};
 #[cfg(feature = "test-support")]
 pub use test_support::{PageStep, Planned};
+pub use traced::Pooled;
 pub use transaction::Transaction;
 pub use usable::UsableCredential;

@@ -13,8 +13,7 @@ use jackfield_domain::text::UserId;
 use jackfield_domain::{Error, Result, TenantId, Timestamp};
 use sea_orm::sea_query::{Expr, ExprTrait, Query, SelectStatement};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
-    Statement, Values,
+    ConnectionTrait, DbBackend, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, Statement, Values,
 };
 
 pub use self::rows::Rows;
@@ -22,6 +21,7 @@ use crate::error;
 use crate::filter::{self, FilterContext};
 use crate::row::{self, Stored};
 use crate::search::{self, Terms};
+use crate::traced::Pooled;
 
 /// Which page of which list.
 #[derive(Clone, Debug)]
@@ -87,7 +87,7 @@ const VALUE_BYTES: usize = 12;
 
 /// Reads one page: at most `size` rows and about `max_bytes`, at least one row if there is any; with a filter that
 /// matches little perhaps fewer, or none, although more follow. Each statement takes a connection of its own.
-pub(crate) async fn page<S: Stored>(conn: &DatabaseConnection, query: &PageQuery<'_>) -> Result<Page<S>> {
+pub(crate) async fn page<S: Stored>(conn: &Pooled, query: &PageQuery<'_>) -> Result<Page<S>> {
     let Some(filter) = query.filter else {
         let mut page = Filling::new(query);
         let full = page.fill(conn, None, Lookup::Keys).await?;

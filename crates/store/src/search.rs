@@ -9,15 +9,14 @@ use jackfield_domain::filter::Expr as Filter;
 use jackfield_domain::{Resource, Result};
 use sea_orm::sea_query::extension::sqlite::SqliteExpr;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement};
-use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, TransactionOptions,
-    TransactionTrait,
-};
+use sea_orm::{AccessMode, ConnectionTrait, DbBackend, TransactionOptions};
 
 use crate::entity::tenant;
 use crate::error;
 use crate::filter::FilterContext;
 use crate::row::Stored;
+use crate::traced::Pooled;
+use crate::transaction::Transaction;
 
 /// What a row must have for a filter to let it through, as far as the index can tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,11 +71,7 @@ pub(crate) fn condition<S: Stored>(terms: &Terms, context: &FilterContext) -> Ex
 }
 
 /// Whether the index names so many rows that their keys are the better way. SQLite only.
-pub(crate) async fn are_many<S: Stored>(
-    conn: &DatabaseConnection,
-    terms: &Terms,
-    context: &FilterContext,
-) -> Result<bool> {
+pub(crate) async fn are_many<S: Stored>(conn: &Pooled, terms: &Terms, context: &FilterContext) -> Result<bool> {
     let mut some = numbers::<S>(terms, context);
     some.limit(MANY + 1);
     let count = Query::select()
@@ -90,9 +85,9 @@ pub(crate) async fn are_many<S: Stored>(
 
 /// A transaction in which PostgreSQL takes the index of words or gives up. Left to itself it guesses how many rows have a
 /// word, and where the guess is wrong walks through all of them.
-pub(crate) async fn begin(conn: &DatabaseConnection) -> Result<DatabaseTransaction> {
+pub(crate) async fn begin(conn: &Pooled) -> Result<Transaction> {
     let options = TransactionOptions { access_mode: Some(AccessMode::ReadOnly), ..Default::default() };
-    let txn = conn.begin_with_options(options).await.map_err(error::from_db)?;
+    let txn = Transaction::own(conn.begin(options).await.map_err(error::from_db)?);
     txn.execute_unprepared(&settings()).await.map_err(error::from_db)?;
     Ok(txn)
 }

@@ -6,15 +6,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jackfield_domain::{Error, Result, TenantId};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionOptions, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionOptions};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::backend::{self, Database, Opened, PoolSettings};
 use crate::group::Groups;
 use crate::postgres_url::UrlError;
 use crate::stamps::{Stamps, Touched};
+use crate::traced::{self, Pooled};
 use crate::transaction::Transaction;
 use crate::wal::Wal;
 use crate::{error, migration};
@@ -53,7 +55,7 @@ struct Change {
 }
 
 /// Access without a transaction: every query stands alone and takes a pool connection only while it runs.
-pub type Reader = Session<DatabaseConnection>;
+pub type Reader = Session<Pooled>;
 
 /// Access within a write transaction. Dropping it rolls back.
 pub type Writer = Session<Transaction>;
@@ -128,7 +130,7 @@ impl Store {
 
     /// For reads that stand alone.
     pub fn read(&self) -> Reader {
-        Session { conn: self.reader.clone(), change: None }
+        Session { conn: Pooled::new(self.reader.clone()), change: None }
     }
 
     /// Begins a write transaction. On SQLite it may be one of several that are committed as one: what is written or read
@@ -149,9 +151,9 @@ impl Store {
 
     async fn begin(&self, alone: bool) -> Result<Writer> {
         let conn = match &self.groups {
-            Some(groups) => groups.turn(alone).await?,
+            Some(groups) => groups.turn(alone).instrument(tracing::info_span!("wait for the writer")).await?,
             None => {
-                let txn = self.writer.begin_with_options(TransactionOptions::default()).await;
+                let txn = Pooled::new(self.writer.clone()).begin(TransactionOptions::default()).await;
                 Transaction::own(txn.map_err(error::from_db)?)
             }
         };
@@ -260,6 +262,7 @@ impl Writer {
         let Session { conn, change } = self;
         let Some(Change { touched, commits, wal, destroys, .. }) = change else { return conn.commit().await };
         let committing = touched.commit();
+        let span = traced::statement(conn.get_database_backend(), "COMMIT");
         let commit = commits.spawn(async move {
             let done = conn.commit().await;
             drop(committing);
@@ -269,7 +272,7 @@ impl Writer {
             }
             done
         });
-        commit.await.map_err(Error::internal)?
+        commit.instrument(span).await.map_err(Error::internal)?
     }
 
     /// Notes that a row changes, for what is remembered of it.
@@ -318,7 +321,8 @@ impl Writer {
 
     /// Undoes everything that was written here, and waits until what was read here is durable.
     pub async fn rollback(self) -> Result<()> {
-        self.conn.rollback().await
+        let span = traced::statement(self.conn.get_database_backend(), "ROLLBACK");
+        self.conn.rollback().instrument(span).await
     }
 
     async fn run(&self, sql: &str) -> Result<()> {

@@ -14,13 +14,14 @@ use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{Error, Resource, Result};
 use sea_orm::sea_query::SelectStatement;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, QueryResult, Statement,
-    TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, Statement, TransactionOptions, TransactionTrait,
 };
 
 use crate::group::Groups;
 use crate::page::PageQuery;
 use crate::session::Store;
+use crate::traced::Pooled;
+use crate::transaction::Transaction;
 use crate::{error, page, search};
 
 /// A statement that a page takes.
@@ -128,13 +129,10 @@ impl Store {
             _ => {
                 let txn = match step {
                     // It says itself how it is planned.
-                    PageStep::Words => search::begin(&self.reader).await?,
+                    PageStep::Words => search::begin(&Pooled::new(self.reader.clone())).await?,
                     _ => {
-                        let txn = self
-                            .reader
-                            .begin_with_options(TransactionOptions::default())
-                            .await
-                            .map_err(error::from_db)?;
+                        let txn = self.reader.begin_with_options(TransactionOptions::default()).await;
+                        let txn = Transaction::own(txn.map_err(error::from_db)?);
                         let mode = if planned == Planned::ForAll { "force_generic_plan" } else { "force_custom_plan" };
                         let mode = format!("SET LOCAL plan_cache_mode = {mode}");
                         txn.execute_unprepared(&mode).await.map_err(error::from_db)?;
@@ -151,7 +149,7 @@ impl Store {
 }
 
 /// How PostgreSQL runs a statement.
-async fn explain(txn: &DatabaseTransaction, mut sql: Statement) -> std::result::Result<Vec<QueryResult>, DbErr> {
+async fn explain(txn: &Transaction, mut sql: Statement) -> std::result::Result<Vec<QueryResult>, DbErr> {
     txn.execute_unprepared(&format!("PREPARE page AS {}", sql.sql)).await?;
     let count = sql.values.as_ref().map_or(0, |values| values.0.len());
     let values: Vec<_> = (1..=count).map(|number| format!("${number}")).collect();

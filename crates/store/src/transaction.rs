@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::error;
 use crate::group::Guard;
+use crate::traced;
 
 /// A write transaction. Dropping it rolls back.
 pub struct Transaction {
@@ -97,19 +98,23 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.noted(self.open()?.execute_raw(statement).await)
+        let span = traced::statement(statement.db_backend, &statement.sql);
+        self.noted(traced::within(span, self.open()?.execute_raw(statement)).await)
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.noted(self.open()?.execute_unprepared(sql).await)
+        let span = traced::statement(self.get_database_backend(), sql);
+        self.noted(traced::within(span, self.open()?.execute_unprepared(sql)).await)
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.open()?.query_one_raw(statement).await
+        let span = traced::statement(statement.db_backend, &statement.sql);
+        traced::within(span, self.open()?.query_one_raw(statement)).await
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.open()?.query_all_raw(statement).await
+        let span = traced::statement(statement.db_backend, &statement.sql);
+        traced::within(span, self.open()?.query_all_raw(statement)).await
     }
 }
 

@@ -64,6 +64,7 @@ impl DataKey {
         if place.tenant != self.tenant {
             return Err(Error::internal("data key of another tenant"));
         }
+        let _span = tracing::info_span!("seal a secret").entered();
         place.with_aad(|aad| self.seal.seal(self.id.as_bytes(), aad, plaintext)).map_err(|_| seal_failed())
     }
 
@@ -72,6 +73,7 @@ impl DataKey {
     /// # Errors
     /// `DecryptFailed` if the value was altered, was sealed for another place, or was sealed with another data key.
     pub fn open(&self, place: &Place<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+        let _span = tracing::info_span!("open a secret").entered();
         place
             .with_aad(|aad| self.seal.open(self.id.as_bytes(), aad, sealed))
             .ok_or_else(|| Error::DecryptFailed { resource: place.resource, id: place.id.to_string() })

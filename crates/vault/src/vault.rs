@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use jackfield_domain::kek::{BoxFuture, KekError, KeyEncryption, WrappedKey};
 use jackfield_domain::{Error, Resource, Result, TenantId};
+use tracing::Instrument as _;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -100,7 +101,7 @@ impl Vault {
         let id = Uuid::now_v7();
         let secret = cipher::random_key().map_err(|_| Error::from(KeyringError::Random))?;
         let key = data_key(tenant, id, &secret)?;
-        let wrapped = self.wrap(tenant, id, &secret).await?;
+        let wrapped = self.wrap(tenant, id, &secret).instrument(tracing::info_span!("wrap a data key")).await?;
         Ok((key, wrapped))
     }
 
@@ -111,7 +112,8 @@ impl Vault {
     /// [`KekError::UnknownKey`] as cause if its key-encryption key is missing; `ServerUnavailable` if the keys are with a
     /// service that does not answer.
     pub async fn data_key_open(&self, tenant: TenantId, id: Uuid, wrapped: &WrappedDataKey) -> Result<DataKey> {
-        let secret = self.unwrap(tenant, id, wrapped).await?;
+        let opening = tracing::info_span!("open a data key");
+        let secret = self.unwrap(tenant, id, wrapped).instrument(opening).await?;
         data_key(tenant, id, &secret)
     }
 

@@ -5,12 +5,13 @@ use jackfield_domain::Result;
 use jackfield_domain::filter::Expr as Filter;
 use jackfield_domain::page::{OrderBy, OrderValue, RowKey};
 use sea_orm::sea_query::Expr;
-use sea_orm::{DatabaseConnection, DbBackend, QueryFilter, QuerySelect, Select};
+use sea_orm::{ConnectionTrait as _, DbBackend, QueryFilter, QuerySelect, Select};
 use uuid::Uuid;
 
 use super::{Filling, Lookup, Page, PageQuery, context, listed, ordered_by};
 use crate::row::{self, Stored};
 use crate::search::{self, Terms};
+use crate::traced::Pooled;
 use crate::{error, filter};
 
 /// Rows of the first window: enough for what is common, soon read for what is not.
@@ -23,11 +24,7 @@ const MOST_ROWS: u64 = 50_000;
 const SPARSE: u64 = 200;
 
 /// Fills a page of a filtered list.
-pub(super) async fn fill<S: Stored>(
-    conn: &DatabaseConnection,
-    mut page: Filling<'_, S>,
-    filter: &Filter,
-) -> Result<Page<S>> {
+pub(super) async fn fill<S: Stored>(conn: &Pooled, mut page: Filling<'_, S>, filter: &Filter) -> Result<Page<S>> {
     let backend = conn.get_database_backend();
     let mut terms = search::terms(filter, backend).filter(|_| !page.hints.words_are_common);
     let (mut rows, mut window) = (0, FIRST_WINDOW);
@@ -57,11 +54,7 @@ pub(super) async fn fill<S: Stored>(
 }
 
 /// Goes on by the index of words, to the end or until the page is full, which it says; `None` if too many rows have them.
-async fn by_words<S: Stored>(
-    conn: &DatabaseConnection,
-    page: &mut Filling<'_, S>,
-    terms: &Terms,
-) -> Result<Option<bool>> {
+async fn by_words<S: Stored>(conn: &Pooled, page: &mut Filling<'_, S>, terms: &Terms) -> Result<Option<bool>> {
     let lookup = Lookup::Words(terms);
     if conn.get_database_backend() == DbBackend::Sqlite {
         let context = context(DbBackend::Sqlite, page.query, true);
@@ -79,7 +72,7 @@ async fn by_words<S: Stored>(
 
 /// The key of the last row of a window; `None` when the list ends before.
 async fn end<S: Stored>(
-    conn: &DatabaseConnection,
+    conn: &Pooled,
     query: &PageQuery<'_>,
     after: Option<&RowKey>,
     rows: u64,

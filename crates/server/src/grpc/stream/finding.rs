@@ -9,6 +9,7 @@ use jackfield_domain::Error;
 use jackfield_service::{FoundPage, Listable, Pager, Place};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument as _, Span};
 
 use super::{PageRoom, StreamPolicy};
 use crate::layers::Flow;
@@ -75,9 +76,11 @@ impl<T: Listable + 'static> Finding<T> {
     fn spawn(policy: &StreamPolicy, flow: &Arc<Flow>, mut pager: Box<Pager<T>>, room: PageRoom) -> Self {
         let slot = Arc::new(Slot { content: Mutex::new(Content::Nothing(None)), taken: Notify::new() });
         let (policy, flow, filling) = (policy.clone(), Arc::clone(flow), Filling(Arc::clone(&slot)));
+        // What is looked for is part of the call, if that is traced.
+        let call = Span::current();
         let task = policy.tasks.clone().spawn(async move {
             let before = pager.place();
-            let found = match find(&policy, &flow, &mut pager, room).await {
+            let found = match find(&policy, &flow, &mut pager, room).instrument(call).await {
                 Ok(Some((page, room))) => Found::Page(pager, page, room),
                 Ok(None) => Found::End,
                 Err(error) => Found::Failed(error),

@@ -1,0 +1,151 @@
+//! What a call that is traced shows of its inside, and that one that is not shows nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use jackfield_api::v1;
+use jackfield_testkit::process::{Program, Site};
+use jackfield_testkit::{Backend, fixture, on_both};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message as _;
+use tonic::Request;
+
+use crate::steps;
+
+/// What spans may say besides who calls: everything else could be a value.
+const OF_STATEMENTS: [&str; 4] = ["db.collection.name", "db.operation.name", "db.system.name", "error.type"];
+
+/// Bodies of the exports of spans.
+type Exports = Arc<Mutex<Vec<Vec<u8>>>>;
+
+async fn collector() -> (SocketAddr, Exports) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a socket");
+    let (address, exports) = (listener.local_addr().expect("its address"), Exports::default());
+    let taken = exports.clone();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let taken = taken.clone();
+            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let taken = taken.clone();
+                async move {
+                    let of_spans = request.uri().path().ends_with("TraceService/Export");
+                    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                    if of_spans {
+                        taken.lock().expect("a lock").push(body.to_vec());
+                    }
+                    let answer = http::Response::builder()
+                        .header("content-type", "application/grpc")
+                        .header("grpc-status", "0")
+                        .body(Full::<hyper::body::Bytes>::default());
+                    Ok::<_, Infallible>(answer.expect("an answer"))
+                }
+            });
+            tokio::spawn(async move {
+                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = builder.serve_connection(TokioIo::new(socket), service).await;
+            });
+        }
+    });
+    (address, exports)
+}
+
+/// A request in a trace of this number.
+fn traced<T>(number: u8, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let parent = format!("00-{number:032x}-00f067aa0ba902b7-01");
+    request.metadata_mut().insert("traceparent", parent.parse().expect("a value"));
+    request
+}
+
+/// The spans of a trace below that of its call: "name", or "name of what it is below > name".
+fn below_call(spans: &[Span], number: u8) -> BTreeSet<String> {
+    let of_trace: Vec<_> =
+        spans.iter().filter(|span| span.trace_id.last() == Some(&number) && span.trace_id[..15] == [0; 15]).collect();
+    let calls: Vec<_> = of_trace.iter().filter(|span| span.kind == 2).collect();
+    assert_eq!(calls.len(), 1, "{of_trace:?}");
+    let call = calls[0];
+    let by_id: BTreeMap<_, _> = of_trace.iter().map(|span| (span.span_id.clone(), *span)).collect();
+    of_trace
+        .iter()
+        .filter(|span| span.span_id != call.span_id)
+        .map(|span| {
+            let above = by_id.get(&span.parent_span_id).unwrap_or_else(|| panic!("{} hangs in the air", span.name));
+            assert!(call.start_time_unix_nano <= span.start_time_unix_nano, "{}", span.name);
+            assert!(span.end_time_unix_nano <= call.end_time_unix_nano, "{} outlasts its call", span.name);
+            match above.span_id == call.span_id {
+                true => span.name.clone(),
+                false => format!("{} > {}", above.name, span.name),
+            }
+        })
+        .collect()
+}
+
+#[track_caller]
+fn assert_has(found: &BTreeSet<String>, names: &[&str]) {
+    for name in names {
+        assert!(found.contains(*name), "no {name:?} in {found:?}");
+    }
+}
+
+on_both! {
+    async fn what_a_traced_call_does_is_below_its_span(backend: Backend) {
+        let (collector, exports) = collector().await;
+        let mut site = Site::new(backend, Program::Jackfield);
+        let telemetry = &mut site.config_mut().telemetry;
+        (telemetry.otlp_endpoint, telemetry.trace_ratio) = (format!("http://{collector}"), 0.0);
+        site.prepare().await;
+        let process = site.start();
+        let client = process.client("alpha");
+
+        let secret = v1::Connector {
+            secret_headers: [("x-secret".to_owned(), "canary".to_owned())].into(),
+            ..fixture::a_connector("Gmail")
+        };
+        let create = v1::CreateConnectorRequest { connector: Some(secret), ..Default::default() };
+        client.connectors().create_connector(traced(1, create)).await.expect("a connector");
+        let link = steps::link(&client, "ada", "name:Gmail").await;
+        let credential = steps::api_key(&client, &link, "canary").await;
+        let get = v1::GetConnectorRequest { reference: "name:Gmail".to_owned(), ..Default::default() };
+        client.connectors().get_connector(traced(2, get.clone())).await.expect("the connector");
+        let issue = v1::IssueAccessTokenRequest { reference: credential.id.clone(), ..Default::default() };
+        client.credentials().issue_access_token(traced(3, issue)).await.expect("a token");
+        let list = traced(4, v1::ListConnectorsRequest::default());
+        let mut listed = client.connectors().list_connectors(list).await.expect("a list").into_inner();
+        while listed.message().await.expect("a message").is_some() {}
+        client.connectors().get_connector(get).await.expect("the connector");
+        tokio::task::spawn_blocking(move || process.stop()).await.expect("the end of the server");
+
+        let exports = exports.lock().expect("a lock");
+        let requests = exports.iter().map(|body| ExportTraceServiceRequest::decode(&body[5..]).expect("spans"));
+        let scopes = requests.flat_map(|request| request.resource_spans).flat_map(|resource| resource.scope_spans);
+        let spans: Vec<Span> = scopes.flat_map(|scope| scope.spans).collect();
+
+        let created = below_call(&spans, 1);
+        assert_has(&created, &["INSERT connector", "INSERT secret", "seal a secret", "COMMIT"]);
+        let begun = if backend == Backend::Sqlite { "wait for the writer" } else { "BEGIN > wait for a connection" };
+        assert_has(&created, &[begun]);
+        assert_has(&below_call(&spans, 2), &["SELECT connector", "SELECT connector > wait for a connection"]);
+        assert_has(&below_call(&spans, 3), &["open a secret"]);
+        assert_has(&below_call(&spans, 4), &["SELECT connector", "SELECT connector > wait for a connection"]);
+        assert_eq!(spans.iter().filter(|span| span.kind == 2).count(), 4, "others are not traced: {spans:?}");
+        assert!(spans.iter().all(|span| span.trace_id[..15] == [0; 15]), "nor is what they do: {spans:?}");
+
+        let system = if backend == Backend::Sqlite { "sqlite" } else { "postgresql" };
+        for span in spans.iter().filter(|span| span.kind == 3) {
+            let keys: BTreeSet<_> = span.attributes.iter().map(|attribute| attribute.key.as_str()).collect();
+            assert!(keys.iter().all(|key| OF_STATEMENTS.contains(key)), "{keys:?}");
+            let of_system = span.attributes.iter().find(|attribute| attribute.key == "db.system.name").expect("a system");
+            let value = of_system.value.clone().expect("a value").value;
+            assert_eq!(value, Some(any_value::Value::StringValue(system.to_owned())));
+        }
+        for span in spans.iter().filter(|span| span.kind == 1) {
+            assert!(span.attributes.is_empty(), "{span:?}");
+        }
+    }
+}
