@@ -14,10 +14,12 @@ mod raw;
 mod sown;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use jackfield_api::v1;
 use jackfield_testkit::canary::{Sweep, contains};
 use jackfield_testkit::fault::Fault;
-use jackfield_testkit::{Backend, Program, Site, proof};
+use jackfield_testkit::{Backend, Canary, Program, Site, fixture, proof};
 use tonic::Code;
 
 use self::door::{Collector, Door, break_secrets, mend_secrets};
@@ -27,6 +29,8 @@ use self::sown::Sown;
 /// How often each path is gone with each field: often enough for 1,000 canaries. The variable asks for another number.
 const ROUNDS_VARIABLE: &str = "PROOF_CANARY_ROUNDS";
 const ROUNDS: usize = 3;
+/// How long what was sent may stay.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// A round plants so many canaries at least, and gets as many replies.
 const OF_A_ROUND: usize = 450;
 
@@ -192,5 +196,56 @@ fn files(directory: &Path, when: &str, places: &mut Vec<(String, Vec<u8>)>) {
         } else {
             places.push((format!("{} {when}", path.display()), std::fs::read(&path).unwrap_or_default()));
         }
+    }
+}
+
+/// A client may keep its connection for half an hour: what it has sent does not stay as long as that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_leave_no_trace_on_an_open_connection() {
+    let _turn = proof::turn();
+    let mut site = Site::new(Backend::Sqlite, Program::Jackfield);
+    site.prepare().await;
+    let metrics = door::free_address();
+    site.config_mut().telemetry.prometheus_address = metrics.to_string();
+    let process = site.start();
+    let mut canaries = Vec::new();
+    let mut clients = Vec::new();
+    // As the first call of a connection, and as one behind others, and small and large.
+    for (calls, padding) in [(1, 0), (1, 5_000), (1, 9_000), (3, 0), (12, 2_000), (40, 100)] {
+        let client = process.client("alpha");
+        for call in 0..calls {
+            let canary = Canary::new(&format!("secret header of call {call} with {padding} bytes"));
+            let connector = v1::Connector {
+                secret_headers: fixture::strings([("x-secret", canary.secret.as_str())]),
+                data: Some(fixture::object([("padding", "x".repeat(padding).as_str())])),
+                ..fixture::a_connector(&format!("connector {calls} {padding} {call}"))
+            };
+            let request = v1::CreateConnectorRequest { connector: Some(connector), ..Default::default() };
+            client.connectors().create_connector(request).await.unwrap();
+            canaries.push(canary);
+        }
+        clients.push(client);
+    }
+    let search = Sweep::new(&canaries, &[]);
+    let begin = Instant::now();
+    loop {
+        let hits = search.found_in(&memory::of(&process));
+        let open = String::from_utf8(door::metrics_page(metrics).await).unwrap();
+        let open =
+            open.lines().any(|line| line.starts_with("jackfield_server_connections_open") && line.ends_with(" 6"));
+        assert!(open, "all of them are still connected");
+        if hits.is_empty() {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{hits:#?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // They are as good as before.
+    for client in clients {
+        client
+            .connectors()
+            .get_connector(v1::GetConnectorRequest { reference: "name:connector 1 0 0".into() })
+            .await
+            .unwrap();
     }
 }

@@ -97,7 +97,7 @@ pub(super) fn free_address() -> SocketAddr {
 }
 
 /// The page of metrics, byte for byte.
-async fn metrics_page(address: SocketAddr) -> Vec<u8> {
+pub(super) async fn metrics_page(address: SocketAddr) -> Vec<u8> {
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
     socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut page = Vec::new();

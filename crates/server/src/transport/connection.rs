@@ -169,6 +169,7 @@ impl<C: Future<Output = String>> Connection<'_, C> {
                 }
                 _ = look.tick() => {
                     let now = Instant::now();
+                    wire.scrub.store(true, Ordering::Relaxed);
                     if !wire.hello.load(Ordering::Relaxed) && now - start >= shared.config.tls.handshake_timeout {
                         return "no_preface";
                     }

@@ -20,6 +20,7 @@ const CONTINUATION: u8 = 0x9;
 
 const FLAG_ACK: u8 = 0x1;
 const FLAG_END_STREAM: u8 = 0x1;
+const FLAG_END_HEADERS: u8 = 0x4;
 
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
@@ -45,6 +46,8 @@ pub(super) struct Wire {
     pub(super) hello: AtomicBool,
     /// The client sent what costs and brings nothing, and too much of it.
     pub(super) flood: AtomicBool,
+    /// What the client has sent is to be overwritten.
+    pub(super) scrub: AtomicBool,
     /// Bytes of DATA frames, heads not counted, that the socket took.
     pub(super) data_written: AtomicU64,
     /// RST_STREAM frames of the client: whatever was still to be sent on these streams never will be.
@@ -73,6 +76,8 @@ pub(super) struct FrameMeter {
     /// Calls that the client may still give up; more of them than it can have open are not remembered.
     open: u32,
     most_open: u32,
+    /// Headers have begun and not ended: no other frame may come between.
+    in_headers: bool,
     /// The last stream that the client opened, and the last one that it had opened before this turn.
     last: u32,
     last_of_former_turn: u32,
@@ -129,6 +134,7 @@ impl FrameMeter {
             settings: 0,
             open: 0,
             most_open: limits.max_concurrent_streams.saturating_mul(2),
+            in_headers: false,
             last: 0,
             last_of_former_turn: 0,
         }
@@ -163,6 +169,9 @@ impl FrameMeter {
     }
 
     fn read_head(&mut self, head: Head, wire: &Wire) -> Result<(), Flood> {
+        if matches!(head.kind, HEADERS | CONTINUATION) {
+            self.in_headers = head.flags & FLAG_END_HEADERS == 0;
+        }
         let paid = match head.kind {
             // Of a call, and of its trailers; the HTTP library bounds the rest.
             HEADERS => {
@@ -220,6 +229,11 @@ impl FrameMeter {
             _ => {}
         });
         self.written = scanner;
+    }
+
+    /// Whether the client is between two frames, where any other may stand.
+    pub(super) fn may_interrupt(&self) -> bool {
+        self.read.between_frames() && !self.in_headers
     }
 
     /// The GOAWAY that tells the client why it has to go; `None` in the middle of another frame.

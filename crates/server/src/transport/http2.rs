@@ -67,6 +67,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http2<I> {
         let mut builder = server::Builder::new();
         builder
             .max_concurrent_streams(limits.max_concurrent_streams)
+            // Headers that it keeps would keep the buffers that they came in, and with them whatever came beside them.
+            .header_table_size(0)
             // Streams that we ended before their clients had: what still comes on them is let pass, however many they are.
             .max_concurrent_reset_streams(limits.max_concurrent_streams as usize)
             .max_local_error_reset_streams(Some(limits.max_local_error_reset_streams as usize))
@@ -109,7 +111,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http2<I> {
                         connection.abrupt_shutdown(Reason::NO_ERROR);
                     }
                     match ready!(connection.poll_accept(cx)) {
-                        Some(Ok((request, respond))) => begin(request, respond),
+                        Some(Ok((request, mut respond))) => {
+                            // For what was given up before it was looked at nothing is begun.
+                            if respond.poll_reset(cx).is_pending() {
+                                begin(request, respond);
+                            }
+                        }
                         Some(Err(error)) => return Poll::Ready(Err(error.into())),
                         None if self.keepalive.timed_out => {
                             let error = io::Error::new(ErrorKind::TimedOut, "the peer does not answer pings");

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::frames::{Flood, FrameMeter, Wire};
+use super::scrub::Scrub;
 
 /// How much a connection reads in one turn of the scheduler, in bytes. What is read is worked off at once, so this is what all
 /// other connections wait for when one sends what is dear to decode.
@@ -31,6 +32,7 @@ const DISCARD: usize = 4 * 1024;
 pub(super) struct GuardedIo<I> {
     io: I,
     meter: FrameMeter,
+    scrub: Scrub,
     wire: Arc<Wire>,
     stall_timeout: Duration,
     /// The turn in which it was read last, and how many bytes.
@@ -60,7 +62,8 @@ struct Linger {
 
 impl<I> GuardedIo<I> {
     pub(super) fn new(io: I, meter: FrameMeter, wire: Arc<Wire>, stall_timeout: Duration) -> Self {
-        GuardedIo { io, meter, wire, stall_timeout, turn: 0, read: 0, stall: None, farewell: None, linger: None }
+        let scrub = Scrub::default();
+        GuardedIo { io, meter, scrub, wire, stall_timeout, turn: 0, read: 0, stall: None, farewell: None, linger: None }
     }
 
     /// Passes on what a write said; one that waits too long has failed.
@@ -141,6 +144,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedIo<I> {
         if let Some(end) = self.poll_farewell(cx) {
             return end.map(Err);
         }
+        if self.meter.may_interrupt() && self.wire.scrub.swap(false, Ordering::Relaxed) {
+            self.scrub.begin();
+        }
+        if self.scrub.is_under_way() {
+            self.scrub.fill(buf);
+            return Poll::Ready(Ok(()));
+        }
         let turn = self.wire.turns.load(Ordering::Relaxed);
         if turn != self.turn {
             (self.turn, self.read) = (turn, 0);
@@ -153,7 +163,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedIo<I> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
         if let Poll::Ready(Ok(())) = &polled {
-            let GuardedIo { meter, wire, read, .. } = &mut *self;
+            let GuardedIo { meter, scrub, wire, read, .. } = &mut *self;
+            scrub.soil();
             let new = &buf.filled()[before..];
             *read += new.len();
             wire.reads.fetch_add(1, Ordering::Relaxed);

@@ -117,7 +117,7 @@ impl Socket {
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
+        let polled = match self.get_mut() {
             Socket::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
             Socket::Unix(socket, filter) => {
                 let before = buf.filled().len();
@@ -125,7 +125,12 @@ impl AsyncRead for Socket {
                 filter.pass(&mut buf.filled_mut()[before..]);
                 polled
             }
+        };
+        if polled.is_pending() {
+            // TLS reads into one buffer and decrypts in it. While there is nothing to read, what it has decrypted there goes.
+            buf.initialize_unfilled().fill(0);
         }
+        polled
     }
 }
 

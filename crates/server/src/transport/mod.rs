@@ -13,6 +13,7 @@ mod http2;
 mod info;
 mod io;
 mod listener;
+mod scrub;
 mod stream;
 
 pub(crate) use self::accept::{Acceptor, Security};
