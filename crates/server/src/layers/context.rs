@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use jackfield_domain::{Clock as _, SystemClock};
 use opentelemetry::{SpanId, TraceId};
 use tonic::body::Body;
@@ -19,6 +19,9 @@ use crate::transport::{ConnectInfo, Peer};
 
 /// The answer's header, and trailer metadata of errors made by layers, that names the call.
 pub const REQUEST_ID: &str = "x-request-id";
+
+/// The same of a request, looked for at every call.
+const FOREIGN_ID: HeaderName = HeaderName::from_static(REQUEST_ID);
 
 /// A client's own id is passed over if it is longer, in bytes. A UUID has 36, and ids of traces at most 55.
 const MAX_FOREIGN_ID: usize = 128;
@@ -207,7 +210,7 @@ fn request_id() -> Uuid {
 /// The `x-request-id` of a request, if it is one and could be an id: printable ASCII without blanks, quotes and backslashes, of
 /// bounded length. What is none is nobody's fault, and left out.
 fn foreign_id(headers: &HeaderMap) -> Option<HeaderValue> {
-    let mut ids = headers.get_all(REQUEST_ID).iter();
+    let mut ids = headers.get_all(FOREIGN_ID).iter();
     let (Some(id), None) = (ids.next(), ids.next()) else { return None };
     let is_plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'`' | b'\\');
     ((1..=MAX_FOREIGN_ID).contains(&id.len()) && id.as_bytes().iter().all(is_plain)).then(|| id.clone())
