@@ -100,7 +100,7 @@ async fn lists_are_compressed_and_answers_with_tokens_never() {
     let reference = credential.id;
     let issue = v1::IssueAccessTokenRequest { reference: reference.clone(), ..Default::default() }.encode_to_vec();
     let purpose = "a test of compression".to_owned();
-    let reveal = v1::RevealCredentialRequest { reference: reference.clone(), purpose, ..Default::default() };
+    let reveal = v1::RevealCredentialRequest { reference: reference.clone(), purpose };
     let get = v1::GetConnectorRequest { reference: link.connector }.encode_to_vec();
     let gzip_too = [("grpc-accept-encoding", "identity,deflate,gzip")];
     for (method, message) in [

@@ -214,7 +214,7 @@ async fn secrets_leave_no_trace_on_an_open_connection() {
     for (calls, padding) in [(1, 0), (1, 5_000), (1, 9_000), (3, 0), (12, 2_000), (40, 100)] {
         let client = process.client("alpha");
         for call in 0..calls {
-            let canary = Canary::new(&format!("secret header of call {call} with {padding} bytes"));
+            let canary = Canary::new(format!("secret header of call {call} with {padding} bytes"));
             let connector = v1::Connector {
                 secret_headers: fixture::strings([("x-secret", canary.secret.as_str())]),
                 data: Some(fixture::object([("padding", "x".repeat(padding).as_str())])),

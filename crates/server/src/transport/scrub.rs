@@ -105,7 +105,8 @@ mod tests {
                 let mut bytes = vec![b'y'; room];
                 let mut buf = ReadBuf::new(&mut bytes);
                 scrub.fill(&mut buf);
-                (&*buf.filled()).read_buf(&mut buffer).await.unwrap();
+                let mut filled = buf.filled();
+                filled.read_buf(&mut buffer).await.unwrap();
                 while buffer.len() >= HEAD_LENGTH {
                     let length = usize::from(buffer[1]) << 8 | usize::from(buffer[2]);
                     assert_eq!(buffer[3], UNKNOWN);
