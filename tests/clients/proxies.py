@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 
 import grpc
 from google.protobuf import json_format
@@ -221,6 +222,13 @@ def grpc_checks(contract, port, directory):
             request = parse("CreateConnectorRequest", {"connector": connector})
             created = connectors.CreateConnector(request, timeout=TIMEOUT).connector
             equal(created.name, connector["name"])
+
+        # The id of an answer is Jackfield's own (a UUIDv7), whatever the proxy calls the request.
+        request = parse("GetConnectorRequest", {"reference": "name:Large 00"})
+        ids = (("x-request-id", "6f1e1f9c-51b5-4b47-9e11-000000000000"),)
+        _, call = connectors.GetConnector.with_call(request, timeout=TIMEOUT, metadata=ids)
+        answered = [value for key, value in call.initial_metadata() if key == "x-request-id"]
+        equal([uuid.UUID(value).version for value in answered], [7])
 
         # Pages stream through, and go on from a token.
         request = parse("ListConnectorsRequest", {"pageSize": 10, "orderBy": "name"})
