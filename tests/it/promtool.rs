@@ -34,7 +34,7 @@ fn assert_good(output: &Output) {
 #[tokio::test]
 async fn metrics_are_named_and_described_as_prometheus_has_it() {
     let server = TestServer::start(Backend::Sqlite).await;
-    let request = GetConnectorRequest { reference: "name:none".to_owned(), ..Default::default() };
+    let request = GetConnectorRequest { reference: "name:none".to_owned() };
     server.client("alpha").connectors().get_connector(request).await.expect_err("there is none");
     let page = server.metrics_page();
     for part in

@@ -111,7 +111,7 @@ on_both! {
         client.connectors().create_connector(traced(1, create)).await.expect("a connector");
         let link = steps::link(&client, "ada", "name:Gmail").await;
         let credential = steps::api_key(&client, &link, "canary").await;
-        let get = v1::GetConnectorRequest { reference: "name:Gmail".to_owned(), ..Default::default() };
+        let get = v1::GetConnectorRequest { reference: "name:Gmail".to_owned() };
         client.connectors().get_connector(traced(2, get.clone())).await.expect("the connector");
         let issue = v1::IssueAccessTokenRequest { reference: credential.id.clone(), ..Default::default() };
         client.credentials().issue_access_token(traced(3, issue)).await.expect("a token");

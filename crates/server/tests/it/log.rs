@@ -38,7 +38,7 @@ async fn mistakes_of_clients_are_told_at_debug() {
         let request = request.header("content-type", content_type).body(http_body_util::Full::default()).unwrap();
         assert_eq!(client.send(request).await.http_status, status);
     }
-    let get = framed(&v1::GetConnectorRequest { reference: "name:none".to_owned(), ..Default::default() });
+    let get = framed(&v1::GetConnectorRequest { reference: "name:none".to_owned() });
     for (path, header, body, code) in [
         (GET, ("grpc-encoding", "zstd"), vec![1, 0, 0, 0, 1, 0], Code::Unimplemented),
         (GET, ("grpc-timeout", "soon"), get.clone(), Code::InvalidArgument),

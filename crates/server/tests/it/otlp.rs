@@ -255,7 +255,7 @@ async fn a_call_is_a_span_with_these_attributes() {
     let (_directory, server) = start(collector, &["telemetry.log_filter=debug"], &[]).await;
     let address: std::net::SocketAddr = server.address.parse().unwrap();
     let mut client = Raw::connect(address).await;
-    let get = framed(&v1::GetConnectorRequest { reference: "name:none".to_owned(), ..Default::default() });
+    let get = framed(&v1::GetConnectorRequest { reference: "name:none".to_owned() });
     let path = "/jackfield.v1.ConnectorService/GetConnector";
     let headers = [TRACED, ("x-request-id", "from-the-proxy/1")];
     assert_eq!(client.post(path, &headers, get).await.status.unwrap().code(), Code::NotFound);
