@@ -5,7 +5,10 @@ mod refused;
 mod words;
 mod world;
 
-use jackfield_testkit::{Ask, List, on_both};
+use std::collections::BTreeSet;
+
+use jackfield_testkit::{Ask, List, Refusal, on_both};
+use tonic::Code;
 
 use world::World;
 
@@ -113,6 +116,26 @@ on_both! {
         ]).await;
     }
 
+    async fn not_equal_is_the_negation_of_equal(server) {
+        let world = World::create(&server).await;
+        for list in List::ALL {
+            let all = ids(&world, list, "").await.unwrap();
+            for field in fields(&world, list).await {
+                // A field takes some of these values, and refuses those that are not of its type.
+                let mut compared = 0;
+                for value in samples(&world, list, &field).await {
+                    let Some(equal) = ids(&world, list, &format!("{field} = {value}")).await else { continue };
+                    let different = ids(&world, list, &format!("{field} != {value}")).await.unwrap();
+                    let negated = ids(&world, list, &format!("NOT {field} = {value}")).await.unwrap();
+                    let missing: BTreeSet<_> = all.difference(&equal).cloned().collect();
+                    assert_eq!((&different, &negated), (&missing, &missing), "{list:?} {field} {value}");
+                    compared += 1;
+                }
+                assert!(compared > 0, "{list:?} {field}: no value was taken");
+            }
+        }
+    }
+
     async fn ids_and_times_compare(server) {
         let world = World::create(&server).await;
         for list in List::ALL {
@@ -151,4 +174,43 @@ on_both! {
             assert_eq!(count("update_time <= 9999-12-31T23:59:59Z".to_owned()).await, (all.len(), true), "{list:?}");
         }
     }
+}
+
+/// The ids that a filter lets through; none if it is refused.
+async fn ids(world: &World, list: List, filter: &str) -> Option<BTreeSet<String>> {
+    let rows = list.rows(world.client(list), &Ask::filter(filter)).await.ok()?;
+    Some(rows.into_iter().map(|row| row.id).collect())
+}
+
+/// What the server says of a filter that it refuses.
+async fn refusal(world: &World, list: List, filter: &str) -> String {
+    let status = list.rows(world.client(list), &Ask::filter(filter)).await.unwrap_err();
+    Refusal::check(status, Code::InvalidArgument, "FILTER_INVALID").description("filter").to_owned()
+}
+
+/// The fields that a list can be filtered by, as the server names them; of a map the key "env".
+async fn fields(world: &World, list: List) -> Vec<String> {
+    let said = refusal(world, list, "no_such_field = 1").await;
+    let (_, names) = said.split_once("there are ").unwrap();
+    names
+        .split(", ")
+        .map(|name| if matches!(name, "labels" | "tags") { format!("{name}.env") } else { name.into() })
+        .collect()
+}
+
+/// Values to compare a field with: some of any type, what a row holds, and the names of an enum.
+async fn samples(world: &World, list: List, field: &str) -> Vec<String> {
+    let some = ["x", "\"\"", "prod", "gmail", "a*", "true", "false", "ada", "2001-01-01T00:00:00Z"];
+    let mut samples: Vec<_> = some.iter().map(|&sample| sample.to_owned()).collect();
+    samples.extend(world.ids());
+    if !field.contains('.')
+        && let Err(status) = list.rows(world.client(list), &Ask::filter(format!("{field} = no_such_value"))).await
+    {
+        let said = Refusal::check(status, Code::InvalidArgument, "FILTER_INVALID").description("filter").to_owned();
+        if let Some((_, names)) = said.split_once("expected one of ") {
+            let (names, _) = names.rsplit_once(" for ").unwrap();
+            samples.extend(names.split(", ").map(str::to_owned));
+        }
+    }
+    samples
 }

@@ -86,7 +86,7 @@ const MAX_EXTERNAL_ID: usize = 191;
 const MAX_SLUG: usize = 64;
 const MAX_USER_ID: usize = 128;
 const MAX_TENANT_NAME: usize = 63;
-const MAX_SCOPES: usize = 100;
+const MAX_SCOPES: usize = 256;
 const MAX_SCOPE: usize = 256;
 
 /// What marks an external id in a reference.

@@ -1,6 +1,7 @@
 //! Filters as conditions. Values are bound parameters, never text of the statement.
 //!
-//! A comparison with a field that has no value is false, and so its negation true: conditions here never are null.
+//! Conditions here are never null: a comparison with a field that has no value is false, and its negation is true. `!=` is
+//! the negation of `=`, so a field without a value is not equal to any. A text without a value equals the empty text.
 
 use jackfield_domain::filter::{Expr as Filter, Op, Pattern, Value};
 use jackfield_domain::id::{ConnectionId, ConnectorId, CredentialId};
@@ -84,8 +85,9 @@ pub(crate) fn condition<S: Stored>(filter: &Filter, context: &FilterContext) -> 
         },
         Filter::MapCompare { field, key, op, value } => match S::field(field) {
             Some(FieldSql::Labels { owner, owner_id }) => {
-                let value = compare(qualified(label::Column::LabelValue), *op, value, context);
-                labelled(owner, owner_id, Some(key), value, context)
+                let value = label_value(value, context);
+                let equal = labelled(owner, owner_id, Some(key), value, context);
+                if *op == Op::Ne { equal.not() } else { equal }
             }
             _ => never(),
         },
@@ -151,9 +153,12 @@ pub(crate) fn bounds(filter: &Filter, by: OrderBy) -> bool {
 }
 
 fn compare(field: Expr, op: Op, value: &Value, context: &FilterContext) -> Condition {
+    if op == Op::Ne {
+        return compare(field, Op::Eq, value, context).not();
+    }
     let known = field.clone().is_not_null();
     let holds = match value {
-        Value::Text(pattern) => return compare_text(field, op, pattern, context),
+        Value::Text(pattern) => return compare_text(field, pattern, context),
         Value::Bool(value) => ordered(field, op, Expr::val(*value)),
         Value::Int(value) => ordered(field, op, Expr::val(*value)),
         Value::Time(value) => ordered(field, op, Expr::val(value.0)),
@@ -174,16 +179,30 @@ fn ordered(field: Expr, op: Op, value: Expr) -> Expr {
     }
 }
 
-fn compare_text(field: Expr, op: Op, pattern: &Pattern, context: &FilterContext) -> Condition {
+fn compare_text(field: Expr, pattern: &Pattern, context: &FilterContext) -> Condition {
+    match pattern {
+        Pattern::Exact(text) if text.is_empty() => present(field).not(),
+        _ => present(field.clone()).add(matches(field, pattern, context)),
+    }
+}
+
+/// The value of a label, which may be empty and is never null.
+fn label_value(value: &Value, context: &FilterContext) -> Condition {
+    match value {
+        Value::Text(pattern) => Condition::all().add(matches(qualified(label::Column::LabelValue), pattern, context)),
+        _ => never(),
+    }
+}
+
+/// Whether a text that is not null matches.
+fn matches(field: Expr, pattern: &Pattern, context: &FilterContext) -> Expr {
     let text = pattern.text();
-    let holds = match pattern {
-        Pattern::Exact(_) => return present(field.clone()).add(ordered(field, op, Expr::val(text))),
-        Pattern::Prefix(_) => prefix(field.clone(), text),
-        Pattern::Suffix(_) => suffix(field.clone(), text, context),
-        Pattern::Contains(_) => contains(field.clone(), text, context),
-    };
-    let holds = if op == Op::Ne { holds.not() } else { holds };
-    present(field).add(holds)
+    match pattern {
+        Pattern::Exact(_) => field.eq(text),
+        Pattern::Prefix(_) => prefix(field, text),
+        Pattern::Suffix(_) => suffix(field, text, context),
+        Pattern::Contains(_) => contains(field, text, context),
+    }
 }
 
 // LIKE would do for these, but SQLite's takes no account of letter case.

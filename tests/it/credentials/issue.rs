@@ -80,13 +80,16 @@ on_both! {
         for (username, password, encoded) in [
             ("Aladdin", "open sesame", "QWxhZGRpbjpvcGVuIHNlc2FtZQ=="),
             ("test", "123£", "dGVzdDoxMjPCow=="),
+            // A key as the one half, and nothing as the other.
+            ("key", "", "a2V5Og=="),
+            ("", "key", "OmtleQ=="),
         ] {
             let basic = give(fixture::basic_material(username, password)).await;
             assert_eq!(issued(&client, of(&basic.id)).await, plain(&basic, encoded, "Basic"));
         }
-        let fields = give(custom([("host", "db.example.com"), ("password", "secret 1")])).await;
+        let fields = give(custom([("host", "db.example.com"), ("password", "secret 1"), ("schema", "")])).await;
         let expected = v1::IssueAccessTokenResponse {
-            fields: fixture::strings([("host", "db.example.com"), ("password", "secret 1")]),
+            fields: fixture::strings([("host", "db.example.com"), ("password", "secret 1"), ("schema", "")]),
             ..plain(&fields, "", "Custom")
         };
         assert_eq!(issued(&client, of(&fields.id)).await, expected);

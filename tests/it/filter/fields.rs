@@ -48,14 +48,16 @@ on_both! {
             ("description = \"a\\*b (c)\"", &["quotes"]),
             ("description = \"a\\*b*\"", &["quotes"]),
             ("description = \"*b*\"", &["percent", "quotes"]),
-            // What is absent is neither equal nor different. What is not equal may be absent.
-            ("description != x", &["gmail", "percent", "quotes"]),
+            // A text without a value is the empty one, and so different from any other.
+            ("description != x", &["decoy", "giants", "gmail", "percent", "quotes", "street"]),
+            ("description != a*", &["decoy", "giants", "gmail", "percent", "street"]),
             ("NOT description = x", &["decoy", "giants", "gmail", "percent", "quotes", "street"]),
             ("-description:a", &["decoy", "giants", "street"]),
             ("description:*", &["gmail", "percent", "quotes"]),
             ("NOT description:*", &["decoy", "giants", "street"]),
             ("description != *", &["decoy", "giants", "street"]),
-            ("description = \"\"", &[]),
+            ("description = \"\"", &["decoy", "giants", "street"]),
+            ("description != \"\"", &["gmail", "percent", "quotes"]),
             ("kind = generic", &["gmail", "quotes"]),
             ("kind:generic", &["gmail", "quotes"]),
             ("kind != generic", &["decoy", "giants", "percent", "street"]),
@@ -84,11 +86,12 @@ on_both! {
             ("labels.env = prod", &["gmail"]),
             ("labels.env:prod", &["gmail"]),
             ("labels.env = PROD", &[]),
-            ("labels.env != prod", &["giants", "street"]),
+            ("labels.env != prod", &["decoy", "giants", "percent", "quotes", "street"]),
             ("NOT labels.env = prod", &["decoy", "giants", "percent", "quotes", "street"]),
             ("labels.env = \"*rod*\"", &["gmail", "street"]),
             ("labels.env = Prod*", &["street"]),
-            ("labels.env != *v", &["gmail", "street"]),
+            ("labels.env != *v", &["decoy", "gmail", "percent", "quotes", "street"]),
+            ("labels:env labels.env != *v", &["gmail", "street"]),
             ("labels.`a.b/c` = x", &["giants"]),
             ("labels.\"a.b/c\" = x", &["giants"]),
             ("labels:\"a.b/c\"", &["giants"]),
@@ -101,7 +104,8 @@ on_both! {
         ]).await;
         world.check_one(List::Connectors, &format!("trust_bundle_key = {bundle}"), &["gmail"]).await;
         world.check_one(List::Connectors, &format!("client_identity_key = {bundle}"), &[]).await;
-        world.check_one(List::Connectors, &format!("trust_bundle_key != {bundle}"), &[]).await;
+        let others = &["decoy", "giants", "percent", "quotes", "street"];
+        world.check_one(List::Connectors, &format!("trust_bundle_key != {bundle}"), others).await;
     }
 
     async fn connections(server) {
@@ -112,7 +116,7 @@ on_both! {
             ("external_id = Ext-1", &["saml"]),
             ("external_id = ext-1", &[]),
             ("external_id:ext", &["saml"]),
-            ("external_id != x", &["saml"]),
+            ("external_id != x", &["saml", "plain"]),
             ("NOT external_id = x", &["saml", "plain"]),
             ("-external_id:*", &["plain"]),
             ("type = SAML2", &["saml"]),
@@ -166,7 +170,7 @@ on_both! {
             ("expire_time:*", &["valid", "expired"]),
             ("NOT expire_time:*", &["stale", "key"]),
             ("expire_time > 2001-01-01T00:00:00Z", &["valid", "expired"]),
-            ("expire_time != 2001-01-01T00:00:00Z", &["valid", "expired"]),
+            ("expire_time != 2001-01-01T00:00:00Z", all),
             ("NOT expire_time > 2001-01-01T00:00:00Z", &["stale", "key"]),
             ("provider_account_id = \"Account ÄÖ\"", &["valid"]),
             ("provider_account_id:äö", &["valid"]),
@@ -175,7 +179,7 @@ on_both! {
             ("refreshable = true", &["valid"]),
             ("-refreshable = true", &["expired", "stale", "key"]),
             ("labels.env = prod labels.tier = 1", &["key"]),
-            ("labels.tier != 1", &[]),
+            ("labels.tier != 1", &["valid", "expired", "stale"]),
             ("connection:*", &["valid"]),
             ("NOT connection:*", &["expired", "stale", "key"]),
         ]).await;
@@ -188,7 +192,7 @@ on_both! {
             world.check_one(List::Credentials, &format!("{field} = {}", world.id(of)), expected).await;
         }
         world.check_one(List::Credentials, &format!("NOT connection = {}", world.id("plain")), all).await;
-        world.check_one(List::Credentials, &format!("connection != {}", world.id("plain")), &["valid"]).await;
+        world.check_one(List::Credentials, &format!("connection != {}", world.id("plain")), all).await;
     }
 
     async fn configurations(server) {

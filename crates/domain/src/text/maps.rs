@@ -77,7 +77,7 @@ const MAX_LABEL_VALUE: usize = 128;
 const MAX_HEADER_NAME: usize = 128;
 const MAX_HEADER_VALUE: usize = 4_096;
 const MAX_PARAMETER_NAME: usize = 128;
-const MAX_PARAMETER_VALUE: usize = 1_024;
+const MAX_PARAMETER_VALUE: usize = 2_048;
 
 /// Headers that say how this connection or message is framed (RFC 9110 7.6.1, RFC 9112), and the two that follow from
 /// the request itself.

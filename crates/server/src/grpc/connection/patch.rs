@@ -54,7 +54,9 @@ pub(super) const PATHS: &[&str] = &[
 pub(super) const OUTPUT_ONLY: &[&str] = &["id", "create_time", "update_time", "etag"];
 
 const MAX_REDIRECT_URIS: usize = 32;
-const MAX_CERTIFICATE: usize = 4_096;
+/// Longest list of scopes, in characters: those of several APIs of one provider are asked for together.
+const MAX_SCOPE: usize = 4_096;
+const MAX_CERTIFICATE: usize = 65_536;
 
 /// The patch that a message and a mask ask for. `creating` makes the connector a required field.
 pub(super) fn parse(
@@ -99,15 +101,15 @@ pub(super) fn parse(
     let mut patch =
         ConnectionPatch { client_secrets: parse_secrets(wrong, client_secrets, mask), ..Default::default() };
     let mut fields = Fields { wrong, mask };
-    patch.authentication_url = fields.url("authentication_url", &authentication_url, 256);
-    patch.token_url = fields.url("token_url", &token_url, 128);
-    patch.issuer_url = fields.text("issuer_url", &issuer_url, 128);
-    patch.client_id = fields.text("client_id", &client_id, 128);
-    patch.provider_tenant_id = fields.text("provider_tenant_id", &provider_tenant_id, 128);
-    patch.developer_account_id = fields.text("developer_account_id", &developer_account_id, 32);
-    patch.oidc_user_endpoint_url = fields.url("oidc_user_endpoint_url", &oidc_user_endpoint_url, 128);
+    patch.authentication_url = fields.url("authentication_url", &authentication_url, MAX_URL);
+    patch.token_url = fields.url("token_url", &token_url, MAX_URL);
+    patch.issuer_url = fields.text("issuer_url", &issuer_url, MAX_URL);
+    patch.client_id = fields.text("client_id", &client_id, MAX_URL);
+    patch.provider_tenant_id = fields.text("provider_tenant_id", &provider_tenant_id, 256);
+    patch.developer_account_id = fields.text("developer_account_id", &developer_account_id, 128);
+    patch.oidc_user_endpoint_url = fields.url("oidc_user_endpoint_url", &oidc_user_endpoint_url, MAX_URL);
     patch.user_id_expression = fields
-        .text("user_id_expression", &user_id_expression, 128)
+        .text("user_id_expression", &user_id_expression, 512)
         .map(|expression| if expression.is_empty() { DEFAULT_USER_ID_EXPRESSION.to_owned() } else { expression });
     if let Some(expression) = &patch.user_id_expression {
         fields.wrong.check(check_user_id_expression("connection.user_id_expression", expression));
@@ -152,7 +154,7 @@ pub(super) fn parse(
     }
     if mask.covers("scope", scope.is_some()) {
         let scope = scope.as_deref().unwrap_or(DEFAULT_SCOPE);
-        patch.scope = wrong.check(Scopes::parse("connection.scope", scope, 384)).map(|scopes| scopes.to_string());
+        patch.scope = wrong.check(Scopes::parse("connection.scope", scope, MAX_SCOPE)).map(|scopes| scopes.to_string());
     }
     if mask.covers("parameters", !parameters.is_empty()) {
         patch.parameters = parse::check_all(wrong, Parameters::parse("connection.parameters", parameters));

@@ -13,6 +13,8 @@ use crate::grpc::{parse, render};
 
 /// Longest token, key or custom value, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
+/// Longest user name or password, in characters: either may be a token.
+const MAX_BASIC: usize = 4_096;
 const MAX_FIELDS: usize = 64;
 const MAX_FIELD_NAME: usize = 128;
 const MAX_FIELDS_BYTES: usize = 64 * 1024;
@@ -24,17 +26,24 @@ pub(super) fn parse(wrong: &mut Violations, material: pb::CredentialMaterial) ->
         Message::Oauth2(tokens) => oauth2(wrong, tokens).map(Material::OAuth2),
         Message::ApiKey(material) => token(wrong, "material.api_key.api_key", material.api_key).map(Material::ApiKey),
         Message::Basic(basic) => {
+            // Many APIs take a key as one half and nothing as the other (RFC 7617 allows either to be empty).
+            if basic.username.is_empty() && basic.password.is_empty() {
+                for field in ["material.basic.username", "material.basic.password"] {
+                    wrong.push(Violation::field(field, "must not be empty if the other half is empty"));
+                }
+                return None;
+            }
             let colon = basic.username.contains(':');
-            let username = line(wrong, "material.basic.username", basic.username, 256);
+            let username = line_or_empty(wrong, "material.basic.username", basic.username, MAX_BASIC);
             if colon {
                 let description = "must not contain \":\" (RFC 7617)";
                 wrong.push(Violation::field("material.basic.username", description));
             }
-            let password = line(wrong, "material.basic.password", basic.password, 1_024);
+            let password = line_or_empty(wrong, "material.basic.password", basic.password, MAX_BASIC);
             Some(Material::Basic { username: username?, password: password? })
         }
         Message::ClientCredentials(client) => {
-            let client_id = line(wrong, "material.client_credentials.client_id", client.client_id, 256);
+            let client_id = line(wrong, "material.client_credentials.client_id", client.client_id, 2_048);
             let client_secret = line(wrong, "material.client_credentials.client_secret", client.client_secret, 2_048);
             Some(Material::ClientCredentials { client_id: client_id?, client_secret: client_secret? })
         }
@@ -89,7 +98,10 @@ fn fields(wrong: &mut Violations, fields: BTreeMap<String, String>) -> Option<BT
         }
         let place = map_entry(field, &name);
         // Unlike tokens these may be of several lines: nothing says that they travel in a header.
-        let value = within_bytes(&place, value).and_then(|value| Secret::parse(&place, value, MAX_TOKEN));
+        let value = within_bytes(&place, value).and_then(|value| match value.is_empty() {
+            true => Ok(Secret::new(value)),
+            false => Secret::parse(&place, value, MAX_TOKEN),
+        });
         if let Some(value) = wrong.check(value) {
             parsed.insert(name, value);
         }
@@ -109,6 +121,11 @@ fn token(wrong: &mut Violations, field: &str, value: String) -> Option<Secret> {
 /// A secret that travels in a header and whose limit counts characters.
 fn line(wrong: &mut Violations, field: &str, value: String, max: usize) -> Option<Secret> {
     wrong.check(Secret::parse_line(field, value, max))
+}
+
+/// The same where nothing at all is a value too.
+fn line_or_empty(wrong: &mut Violations, field: &str, value: String, max: usize) -> Option<Secret> {
+    if value.is_empty() { Some(Secret::new(value)) } else { line(wrong, field, value, max) }
 }
 
 fn within_bytes(field: &str, value: String) -> Result<String, Violation> {
