@@ -1,5 +1,6 @@
 //! `jackfield serve`.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     let backend = open_and_tell(&config).await?;
     let server = Server::bind(config.clone(), backend).await?;
     if let (true, Some(address)) = (development_pki, server.local_addr()) {
-        tell_how_to_call(&config, address)?;
+        tell_how_to_call(&config, address);
     }
 
     // Two of them, because each sees every signal.
@@ -79,11 +80,11 @@ fn ensure_pki(config: &Config) -> Result<bool, CommandError> {
     }
     let directory = config.pki_dir();
     if pki::ensure(&directory, &SystemClock)? {
-        say(format_args!(
+        announce(format_args!(
             "Made {}: an authority, a server certificate for localhost, and the client certificate of the principal \
              \"operator\".",
             directory.display()
-        ))?;
+        ));
     }
     Ok(true)
 }
@@ -94,23 +95,30 @@ async fn open_and_tell(config: &Config) -> Result<Arc<dyn Backend>, CommandError
     let missing = config.vault.provider == VaultProvider::File && !keyring.exists();
     let opened = open::open(config).await;
     if missing && keyring.exists() {
-        say(format_args!(
+        announce(format_args!(
             "Made {}: the key that everything is sealed with. Without it the database cannot be opened; keep a copy of \
              it apart from the database.",
             keyring.display()
-        ))?;
+        ));
     }
     Ok(opened?)
 }
 
-fn tell_how_to_call(config: &Config, address: SocketAddr) -> Result<(), CommandError> {
+/// Tells something on standard output. If nobody reads it any more, that is no reason not to serve.
+fn announce(line: impl Display) {
+    if let Err(error) = say(line) {
+        tracing::debug!(error.message = %error, "standard output is closed");
+    }
+}
+
+fn tell_how_to_call(config: &Config, address: SocketAddr) {
     let pki = config.pki_dir();
-    say(format_args!(
+    announce(format_args!(
         "Try:\n  grpcurl -cacert {} -cert {} -key {} {address} list",
         pki.join("ca.pem").display(),
         pki.join("client.pem").display(),
         pki.join("client-key.pem").display(),
-    ))
+    ));
 }
 
 /// The signals that ask to stop.

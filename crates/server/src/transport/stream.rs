@@ -141,9 +141,9 @@ pub(super) async fn serve(
         Done::Sent | Done::Gone => {}
         Done::Stalled => {
             parts.shared.metrics.stream_stalled();
-            poll_fn(|cx| Poll::Ready(pipe.end(cx, End::Deadline))).await;
+            poll_fn(|cx| pipe.poll_end(cx, End::Deadline)).await;
         }
-        Done::Ended(end) => poll_fn(|cx| Poll::Ready(pipe.end(cx, end))).await,
+        Done::Ended(end) => poll_fn(|cx| pipe.poll_end(cx, end)).await,
     }
 }
 
@@ -266,7 +266,7 @@ impl Pipe<'_> {
     }
 
     /// Ends the stream with a status, behind as much as the client has taken.
-    fn end(&mut self, cx: &mut Context<'_>, end: End) {
+    fn poll_end(&mut self, cx: &mut Context<'_>, end: End) -> Poll<()> {
         let mut last = None;
         // The status of a whole answer is there already, but not all of its message has gone out.
         if let AnswerBody::Stream(_) = &self.body {
@@ -281,6 +281,7 @@ impl Pipe<'_> {
         }
         let own = || trailers(&status(end.error())).into_trailers().unwrap_or_default();
         self.send_trailers(last.unwrap_or_else(own));
+        Poll::Ready(())
     }
 
     fn send_trailers(&mut self, trailers: http::HeaderMap) -> Done {

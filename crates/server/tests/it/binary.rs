@@ -1,7 +1,9 @@
 //! The real binary, from its first start to its end.
 
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 use std::time::Duration;
 
 use prost::Message as _;
@@ -84,6 +86,22 @@ fn what_is_made_is_told_even_if_the_start_fails_and_is_for_the_owner_only() {
     assert!(told.contains("Made data/pki:") && told.contains("Made data/keyring.toml:"), "{told}");
     let mode = std::fs::metadata(data.join("jackfield.sqlite3")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+/// Such as `jackfield serve | head -1`, or a supervisor that has lost its pipe.
+#[test]
+fn a_server_serves_although_nobody_reads_what_it_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = command(directory.path(), &["serve", "--listen", "127.0.0.1:0", "--set", "drain.delay=0s"]);
+    let mut server = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(log.any(|line| line.contains("\"message\":\"listening\"")), "{:?}", server.wait());
+    let id = rustix::process::Pid::from_child(&server);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    log.for_each(drop);
+    assert!(server.wait().unwrap().success());
 }
 
 #[test]
