@@ -14,6 +14,7 @@ pub mod key;
 pub mod mask;
 pub mod meta;
 pub mod page;
+pub mod pem;
 pub mod principal;
 pub mod reference;
 pub mod resource;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jackfield_domain::Timestamp;
+use jackfield_domain::pem::{self, Pem};
 use rustls::crypto::CryptoProvider;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -22,6 +23,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::{Tls, TlsFiles};
 use crate::metrics::Metrics;
+
+const CERTIFICATE: &str = "certificate";
+const PRIVATE_KEY: &str = "private key";
+const CRL: &str = "revocation list";
 
 /// The certificates in force, and news of their replacement.
 #[derive(Debug)]
@@ -180,7 +185,7 @@ impl TlsContent {
     /// Refuses a chain of the server of which a part is not valid now.
     fn check_validity(&self, files: &TlsFiles, now: Timestamp) -> Result<(), TlsError> {
         let path = || files.certificate.display().to_string();
-        for certificate in parse::<CertificateDer<'static>>(&self.certificate, &files.certificate, "certificate")? {
+        for certificate in parse::<CertificateDer<'static>>(&self.certificate, &files.certificate, CERTIFICATE)? {
             let (_, certificate) = X509Certificate::from_der(&certificate)
                 .map_err(|error| content_error(&files.certificate, "certificate", &error))?;
             let (from, until) = (certificate.validity().not_before, certificate.validity().not_after);
@@ -196,9 +201,12 @@ impl TlsContent {
     }
 
     fn build(&self, files: &TlsFiles, enforce_crl_expiration: bool) -> Result<TlsState, TlsError> {
-        let certificates = parse::<CertificateDer<'static>>(&self.certificate, &files.certificate, "certificate")?;
-        let private_key = PrivateKeyDer::from_pem_slice(&self.private_key)
-            .map_err(|error| content_error(&files.private_key, "private key", &error))?;
+        let certificates = parse::<CertificateDer<'static>>(&self.certificate, &files.certificate, CERTIFICATE)?;
+        let mut private_keys = parse::<PrivateKeyDer<'static>>(&self.private_key, &files.private_key, PRIVATE_KEY)?;
+        if private_keys.len() > 1 {
+            return Err(content_error(&files.private_key, PRIVATE_KEY, &"there are several"));
+        }
+        let private_key = private_keys.remove(0);
         let verifier = self.verifier(files, enforce_crl_expiration)?;
         let valid_until = self.valid_until();
         let mut server = ServerConfig::builder_with_provider(provider())
@@ -215,14 +223,14 @@ impl TlsContent {
 
     fn valid_until(&self) -> Vec<(&'static str, i64)> {
         let certificates = |bytes: &[u8]| {
-            let certificates = CertificateDer::pem_slice_iter(bytes).filter_map(Result::ok);
+            let pem = Pem::new(bytes).ok()?;
+            let certificates = CertificateDer::pem_slice_iter(pem.text().as_bytes()).filter_map(Result::ok);
             certificates.filter_map(|certificate| not_after(&certificate)).min()
         };
         let crl = |bytes: &Vec<u8>| {
-            CertificateRevocationListDer::pem_slice_iter(bytes)
-                .filter_map(Result::ok)
-                .filter_map(|crl| next_update(&crl))
-                .min()
+            let pem = Pem::new(bytes).ok()?;
+            let crls = CertificateRevocationListDer::pem_slice_iter(pem.text().as_bytes()).filter_map(Result::ok);
+            newest(crls.collect()).0.iter().filter_map(|crl| next_update(crl)).min()
         };
         let ends = [
             ("certificate", certificates(&self.certificate)),
@@ -238,13 +246,19 @@ impl TlsContent {
         enforce_crl_expiration: bool,
     ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
         let mut roots = RootCertStore::empty();
-        for certificate in parse::<CertificateDer<'static>>(&self.client_ca, &files.client_ca, "certificate")? {
+        for certificate in parse::<CertificateDer<'static>>(&self.client_ca, &files.client_ca, CERTIFICATE)? {
             roots.add(certificate).map_err(|error| content_error(&files.client_ca, "certificate", &error))?;
         }
         let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
         if let (Some(bytes), Some(path)) = (&self.client_crl, &files.client_crl) {
-            builder =
-                builder.with_crls(parse::<CertificateRevocationListDer<'static>>(bytes, path, "revocation list")?);
+            let (crls, superseded) = newest(parse::<CertificateRevocationListDer<'static>>(bytes, path, CRL)?);
+            if superseded > 0 {
+                tracing::info!(
+                    crl.superseded = superseded,
+                    "older revocation lists of the same authorities are left out"
+                );
+            }
+            builder = builder.with_crls(crls);
             if enforce_crl_expiration {
                 builder = builder.enforce_revocation_expiration();
             }
@@ -263,14 +277,64 @@ async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     tokio::fs::read(path).await.map_err(|source| TlsError::Read { path: path.display().to_string(), source })
 }
 
-/// All PEM sections of a kind; none at all is a fault, because an empty list of authorities would lock everybody out.
+/// All sections of a file, which must all be of the kind that is asked for. None at all is a fault, because an empty list of
+/// authorities would lock everybody out; so is one that is passed over.
 fn parse<T: PemObject>(bytes: &[u8], path: &Path, what: &'static str) -> Result<Vec<T>, TlsError> {
-    let items =
-        T::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>().map_err(|error| content_error(path, what, &error))?;
+    let labels = match what {
+        CERTIFICATE => pem::CERTIFICATE_LABELS,
+        CRL => pem::CRL_LABELS,
+        _ => pem::PRIVATE_KEY_LABELS,
+    };
+    let wrong = |error: &dyn std::fmt::Display| content_error(path, what, error);
+    let pem = Pem::new(bytes).map_err(|fault| wrong(&fault))?;
+    pem.only(labels).map_err(|fault| wrong(&fault))?;
+    let items = T::pem_slice_iter(pem.text().as_bytes()).collect::<Result<Vec<_>, _>>();
+    let items = items.map_err(|error| wrong(&error))?;
+    pem.all_read(items.len()).map_err(|fault| wrong(&fault))?;
     if items.is_empty() {
-        return Err(content_error(path, what, &"there is none"));
+        return Err(wrong(&"there is none"));
     }
     Ok(items)
+}
+
+/// Of each issuer its newest list, by CRL number and then by its time, and how many others there were (RFC 5280 5.2.3). The
+/// verifier asks the first list of an issuer only.
+fn newest(crls: Vec<CertificateRevocationListDer<'static>>) -> (Vec<CertificateRevocationListDer<'static>>, usize) {
+    let all = crls.len();
+    let mut kept: Vec<(CrlAge, CertificateRevocationListDer<'static>)> = Vec::new();
+    for crl in crls {
+        let age = CrlAge::of(&crl);
+        match kept.iter_mut().find(|(other, _)| age.issuer.is_some() && other.issuer == age.issuer) {
+            Some(other) if (&age.number, age.this_update) > (&other.0.number, other.0.this_update) => {
+                *other = (age, crl)
+            }
+            Some(_) => {}
+            None => kept.push((age, crl)),
+        }
+    }
+    let superseded = all - kept.len();
+    (kept.into_iter().map(|(_, crl)| crl).collect(), superseded)
+}
+
+/// Which of two lists is the newer one. What cannot be read stands for itself, and the verifier refuses it.
+struct CrlAge {
+    issuer: Option<Vec<u8>>,
+    /// Without leading zeros, its length before it, so that it compares as a number.
+    number: Option<(usize, Vec<u8>)>,
+    this_update: i64,
+}
+
+impl CrlAge {
+    fn of(crl: &[u8]) -> Self {
+        match x509_parser::parse_x509_crl(crl) {
+            Ok((_, crl)) => CrlAge {
+                issuer: Some(crl.issuer().as_raw().to_vec()),
+                number: crl.crl_number().map(|number| number.to_bytes_be()).map(|bytes| (bytes.len(), bytes)),
+                this_update: crl.last_update().timestamp(),
+            },
+            Err(_) => CrlAge { issuer: None, number: None, this_update: 0 },
+        }
+    }
 }
 
 fn not_after(certificate: &[u8]) -> Option<i64> {

@@ -5,6 +5,7 @@ use std::future::Future;
 use jackfield_domain::error::Use;
 use jackfield_domain::key::{Key, KeyDraft, KeyKind, PRIVATE_KEY_COLUMN};
 use jackfield_domain::meta::Meta;
+use jackfield_domain::pem::Pem;
 use jackfield_domain::reference::Ref;
 use jackfield_domain::{Error, KeyId, Resource, Result};
 use jackfield_store::{Page, PageQuery, Reader};
@@ -27,6 +28,9 @@ impl Services {
             let told = if private_key_pem.is_some() { KeyKind::ClientIdentity } else { KeyKind::TrustBundle };
             let kind = kind.unwrap_or(told);
             let certificates = x509::check(kind, &certificate_pem, private_key_pem.as_ref(), now)?;
+            // As it was read: without byte-order marks, and each certificate on lines of its own.
+            let certificate_pem = Pem::new(certificate_pem.as_bytes())
+                .map_or_else(|_| certificate_pem.clone(), |pem| pem.text().to_owned());
             let not_after = certificates.iter().map(|certificate| certificate.not_after).min();
             let key = Key {
                 id: id.unwrap_or_else(KeyId::generate),

@@ -4,6 +4,7 @@ mod names;
 
 use jackfield_domain::error::{Precondition, Violation};
 use jackfield_domain::key::{CertificateFacts, KeyKind, MAX_CERTIFICATES};
+use jackfield_domain::pem::{self, Pem, PemFault};
 use jackfield_domain::{Error, Resource, Result, Secret, Timestamp};
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
@@ -66,10 +67,14 @@ pub(crate) fn check(
     Ok(certificates)
 }
 
-fn parse_certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+fn parse_certificates(certificate_pem: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let wrong = |fault: PemFault| Violation::field(CERTIFICATES, format!("cannot be read: {fault}"));
+    let text = Pem::new(certificate_pem.as_bytes()).map_err(wrong)?;
+    text.only(pem::CERTIFICATE_LABELS).map_err(wrong)?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(text.text().as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|error| Violation::field(CERTIFICATES, format!("is not PEM: {error}")))?;
+    text.all_read(chain.len()).map_err(wrong)?;
     if chain.is_empty() {
         return Err(Violation::field(CERTIFICATES, "holds no certificate in PEM").into());
     }
@@ -107,7 +112,9 @@ fn check_version(leaf: &X509Certificate<'_>) -> Result<()> {
 /// The private key must parse and belong to the first certificate. What the parser says is not passed on: it has seen
 /// the key.
 fn check_private_key(chain: &[CertificateDer<'static>], leaf: &CertificateFacts, private_key: &Secret) -> Result<()> {
-    let keys: Result<Vec<_>, _> = PrivateKeyDer::pem_slice_iter(private_key.expose().as_bytes()).collect();
+    let wrong = |fault: PemFault| Violation::field(PRIVATE_KEY, format!("cannot be read: {fault}"));
+    let text = Pem::new(private_key.expose().as_bytes()).map_err(wrong)?;
+    let keys: Result<Vec<_>, _> = PrivateKeyDer::pem_slice_iter(text.text().as_bytes()).collect();
     let key = match keys.as_deref() {
         Ok([key]) => key,
         Ok([_, _, ..]) => return Err(Violation::field(PRIVATE_KEY, "must hold one private key, not several").into()),

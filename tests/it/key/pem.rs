@@ -29,6 +29,32 @@ on_both! {
         assert_eq!(list(&alpha).await, []);
     }
 
+    /// As `cat` and editors make it. What cannot be read whole is refused, and nothing is left out.
+    async fn all_that_a_text_holds_is_read_or_it_is_refused(server) {
+        let alpha = server.client("alpha");
+        let mine = server.pki().client(Identity::of("a"));
+        let [leaf, intermediate] = blocks(&mine.certificate_pem).try_into().unwrap();
+        let plain = leaf.clone() + &intermediate;
+        for text in [
+            format!("{}{intermediate}", leaf.trim_end()),
+            format!("\u{FEFF}{}\u{FEFF}{intermediate}", leaf.trim_end()),
+            format!("\u{FEFF}{plain}"),
+        ] {
+            let request = v1::ImportKeyRequest { validate_only: true, ..request(&text, &mine.key_pem) };
+            let key = try_import(&alpha, request).await.unwrap().into_inner().key.unwrap();
+            assert_eq!(key.certificates.len(), 2, "{text}");
+            assert_eq!(blocks(&key.certificate_pem).len(), 2, "it is given back as it was read: {text}");
+        }
+        for (text, said) in [
+            (plain.replace('\n', "\\n"), "the two characters \\n where its lines should break"),
+            (format!("{leaf}and {intermediate}"), "2 sections begin, but only 1 can be read"),
+            (plain.replace("CERTIFICATE-----", "X509 CRL-----"), "section 1 is X509 CRL, which does not belong here"),
+        ] {
+            let refused = refused(&alpha, CERTIFICATES, &text, &mine.key_pem).await;
+            assert!(refused.description(CERTIFICATES).contains(said), "{refused:?}");
+        }
+    }
+
     async fn the_chain_must_be_in_order(server) {
         let alpha = server.client("alpha");
         let mine = server.pki().client(Identity::of("a"));

@@ -12,6 +12,7 @@ mod identity;
 mod limits;
 mod log;
 mod otlp;
+mod pem;
 mod pki;
 mod process;
 mod raw;

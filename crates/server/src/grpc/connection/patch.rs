@@ -9,6 +9,7 @@ use jackfield_domain::connection::{
 };
 use jackfield_domain::key::require_no_private_key;
 use jackfield_domain::mask::Mask;
+use jackfield_domain::pem::{CERTIFICATE_LABELS, Pem};
 use jackfield_domain::reference::{Forms, Ref};
 use jackfield_domain::text::{
     CountryCode, HttpUrl, Labels, MAX_CONNECTION_NAME, Name, Parameters, RedirectUri, Scopes, Slug, bounded_text,
@@ -255,11 +256,21 @@ fn certificate(pem: String) -> Result<String, Violation> {
         return wrong(format!("must be PEM of at most {MAX_CERTIFICATE} characters"));
     }
     require_no_private_key("connection.provider_certificate", &pem)?;
-    let mut certificates = CertificateDer::pem_slice_iter(pem.as_bytes());
-    if !pem.is_empty() && !matches!(certificates.next(), Some(Ok(_))) {
-        return wrong("holds no certificate in PEM".to_owned());
+    let text = match Pem::new(pem.as_bytes()).and_then(|text| text.only(CERTIFICATE_LABELS).map(|()| text)) {
+        Ok(text) => text,
+        Err(fault) => return wrong(format!("cannot be read: {fault}")),
+    };
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.text().as_bytes()).collect();
+    match certificates {
+        Ok(certificates) if certificates.is_empty() && !pem.is_empty() => {
+            wrong("holds no certificate in PEM".to_owned())
+        }
+        Err(_) => wrong("holds no certificate in PEM".to_owned()),
+        Ok(certificates) => match text.all_read(certificates.len()) {
+            Ok(()) => Ok(text.text().to_owned()),
+            Err(fault) => wrong(format!("cannot be read: {fault}")),
+        },
     }
-    Ok(pem)
 }
 
 const fn kind_from_message(kind: pb::ConnectionType) -> ConnectionKind {

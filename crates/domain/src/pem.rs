@@ -1,0 +1,144 @@
+//! PEM (RFC 7468) as people have it: read whole, or refused with a sentence that says what is wrong.
+//!
+//! Parsers of PEM pass over what they do not know. A bundle of which half is passed over locks clients out, or lets revoked
+//! ones in, so everything that begins must also be read.
+
+use std::borrow::Cow;
+
+/// What begins a section; its label and five dashes follow.
+const BEGIN: &str = "-----BEGIN ";
+/// The line that ends one section and begins the next, after files were joined of which the first had no last line break.
+const JOINED: &str = "----------BEGIN ";
+
+/// The labels of unencrypted private keys, and of the curve that OpenSSL writes before them.
+pub const PRIVATE_KEY_LABELS: &[&str] = &["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "EC PARAMETERS"];
+/// The label of certificates.
+pub const CERTIFICATE_LABELS: &[&str] = &["CERTIFICATE"];
+/// The label of certificate revocation lists.
+pub const CRL_LABELS: &[&str] = &["X509 CRL"];
+
+/// A text of PEM sections, ready for a parser.
+#[derive(Debug)]
+pub struct Pem<'a> {
+    text: Cow<'a, str>,
+}
+
+/// Why a text is not the PEM that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PemFault {
+    #[error("the text is UTF-16: save it as UTF-8")]
+    Utf16,
+    #[error("the text is not UTF-8")]
+    NotUtf8,
+    #[error("the text has the two characters \\n where its lines should break: give it with line breaks")]
+    EscapedLineBreaks,
+    #[error("section {number} is {label}, which does not belong here")]
+    Label { number: usize, label: String },
+    #[error(
+        "{begun} sections begin, but only {read} can be read: each must begin and end on lines of its own, and be complete"
+    )]
+    Incomplete { begun: usize, read: usize },
+}
+
+// === impl Pem ===
+
+impl<'a> Pem<'a> {
+    /// Takes a text: byte-order marks go, and sections that were joined on one line are parted.
+    ///
+    /// # Errors
+    /// The text is of another encoding, or has escaped line breaks.
+    pub fn new(text: &'a [u8]) -> Result<Self, PemFault> {
+        if text.starts_with(&[0xFF, 0xFE]) || text.starts_with(&[0xFE, 0xFF]) {
+            return Err(PemFault::Utf16);
+        }
+        let text = std::str::from_utf8(text).map_err(|_| PemFault::NotUtf8)?;
+        if text.contains(BEGIN) && text.contains("-----\\n") {
+            return Err(PemFault::EscapedLineBreaks);
+        }
+        let mut text = Cow::Borrowed(text);
+        if text.contains('\u{FEFF}') {
+            text = Cow::Owned(text.replace('\u{FEFF}', ""));
+        }
+        if text.contains(JOINED) {
+            text = Cow::Owned(text.replace(JOINED, "-----\n-----BEGIN "));
+        }
+        Ok(Pem { text })
+    }
+
+    /// The text for a parser.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Refuses sections of other kinds than `labels`.
+    ///
+    /// # Errors
+    /// The first section of another kind, by its number and label.
+    pub fn only(&self, labels: &[&str]) -> Result<(), PemFault> {
+        match self.labels().enumerate().find(|(_, label)| !labels.contains(label)) {
+            Some((index, label)) => {
+                let printable = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+                let label = label.chars().take(64).map(printable).collect();
+                Err(PemFault::Label { number: index + 1, label })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a text of which a parser has read fewer sections than begin.
+    ///
+    /// # Errors
+    /// Some section was passed over.
+    pub fn all_read(&self, read: usize) -> Result<(), PemFault> {
+        let begun = self.labels().filter(|label| *label != "EC PARAMETERS").count();
+        if read == begun { Ok(()) } else { Err(PemFault::Incomplete { begun, read }) }
+    }
+
+    fn labels(&self) -> impl Iterator<Item = &str> {
+        self.text.split(BEGIN).skip(1).map(|rest| rest.split_once("-----").map_or("", |(label, _)| label))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----";
+    const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----";
+
+    #[test]
+    fn joined_sections_are_parted_and_marks_go() {
+        let joined = format!("\u{FEFF}{A}\u{FEFF}{A}\r\n");
+        let pem = Pem::new(joined.as_bytes()).unwrap();
+        assert_eq!(pem.text(), format!("{A}\n{A}\r\n"));
+        pem.only(CERTIFICATE_LABELS).unwrap();
+        pem.all_read(2).unwrap();
+        assert_eq!(pem.all_read(1), Err(PemFault::Incomplete { begun: 2, read: 1 }));
+    }
+
+    #[test]
+    fn what_stands_around_sections_stays() {
+        let around = format!("Bag Attributes\n  friendlyName: a\n{A}\nsubject=CN = a\n{A}\n");
+        assert_eq!(Pem::new(around.as_bytes()).unwrap().text(), around);
+    }
+
+    #[test]
+    fn other_sections_are_named() {
+        let both = format!("{A}\n{KEY}\n");
+        let fault = Pem::new(both.as_bytes()).unwrap().only(CERTIFICATE_LABELS).unwrap_err();
+        assert_eq!(fault.to_string(), "section 2 is PRIVATE KEY, which does not belong here");
+        let key = format!("-----BEGIN EC PARAMETERS-----\nMAA=\n-----END EC PARAMETERS-----\n{KEY}");
+        let key = Pem::new(key.as_bytes()).unwrap();
+        key.only(PRIVATE_KEY_LABELS).unwrap();
+        key.all_read(1).unwrap();
+    }
+
+    #[test]
+    fn other_encodings_are_named() {
+        let utf16: Vec<u8> = [0xFEFF_u16].into_iter().chain(A.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+        assert_eq!(Pem::new(&utf16).unwrap_err(), PemFault::Utf16);
+        assert_eq!(Pem::new(b"\xE4").unwrap_err(), PemFault::NotUtf8);
+        let escaped = A.replace('\n', "\\n");
+        assert_eq!(Pem::new(escaped.as_bytes()).unwrap_err(), PemFault::EscapedLineBreaks);
+    }
+}

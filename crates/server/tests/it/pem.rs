@@ -1,0 +1,76 @@
+//! Files of several certificates or revocation lists: all of what is in them counts.
+
+use std::time::Duration;
+
+use crate::pki::{Pair, Pki};
+use crate::process::run;
+use crate::support::{CALLER, TestServer, logged, unary};
+
+/// As `cat a.pem b.pem` makes it, where the first file has no last line break.
+#[tokio::test]
+async fn both_authorities_of_joined_files_let_their_clients_in() {
+    let (pki, other) = (Pki::new(), Pki::new());
+    let [first, second] = [&pki, &other].map(|pki| String::from_utf8(pki.read("ca.pem")).unwrap());
+    pki.write("client-ca.pem", &format!("\u{FEFF}{}\u{FEFF}{second}", first.trim_end()));
+    let bundle = pki.path("client-ca.pem");
+    let server = TestServer::start_with(pki, |config| config.tls.client_ca = bundle).await;
+    for client in [server.pki.client(CALLER, 1), other.client(CALLER, 2)] {
+        assert!(is_let_in(&server, &client).await);
+    }
+    assert!(!is_let_in(&server, &Pki::new().client(CALLER, 3)).await);
+}
+
+/// The lists of one authority supersede one another, in whatever order they stand (RFC 5280 5.2.3).
+#[tokio::test]
+async fn of_two_revocation_lists_of_one_authority_the_newest_counts() {
+    for newest_first in [false, true] {
+        let pki = Pki::new();
+        pki.write_crl(&[]);
+        let old = String::from_utf8(pki.read("crl.pem")).unwrap();
+        pki.write_crl(&[41]);
+        let new = String::from_utf8(pki.read("crl.pem")).unwrap();
+        let lists = if newest_first { [new, old] } else { [old, new] };
+        pki.write("crl.pem", &lists.concat());
+        let crl = pki.path("crl.pem");
+        let server = TestServer::start_with(pki, |config| config.tls.client_crl = crl).await;
+        assert!(is_let_in(&server, &server.pki.client(CALLER, 42)).await);
+        assert!(!is_let_in(&server, &server.pki.client(CALLER, 41)).await, "newest first: {newest_first}");
+        assert!(logged(&["older revocation lists of the same authorities are left out", "crl.superseded=1"]));
+    }
+}
+
+#[test]
+fn what_would_be_passed_over_is_refused_by_name() {
+    let pki = Pki::new();
+    let text = |name: &str| String::from_utf8(pki.read(name)).unwrap();
+    let (ca, certificate, key) = (text("ca.pem"), text("server.pem"), text("server-key.pem"));
+    let cut = ca.replace("-----END CERTIFICATE-----", "");
+    for (name, content, said) in [
+        ("ca.pem", format!("{ca}{key}"), "section 2 is PRIVATE KEY, which does not belong here"),
+        ("ca.pem", ca.replace('\n', "\\n"), "the two characters \\n where its lines should break"),
+        ("ca.pem", format!("{ca}authority: {ca}"), "2 sections begin, but only 1 can be read"),
+        ("ca.pem", cut, "holds no usable certificate"),
+        ("server-key.pem", format!("{key}{key}"), "there are several"),
+        ("server.pem", format!("{certificate}{key}"), "section 2 is PRIVATE KEY, which does not belong here"),
+    ] {
+        pki.write("ca.pem", &ca);
+        pki.write("server.pem", &certificate);
+        pki.write("server-key.pem", &key);
+        pki.write(name, &content);
+        let setting = |key: &str, name: &str| format!("tls.{key}={}", pki.path(name).display());
+        let [certificate, private_key, client_ca] =
+            [("certificate", "server.pem"), ("private_key", "server-key.pem"), ("client_ca", "ca.pem")]
+                .map(|(key, name)| setting(key, name));
+        let arguments = ["check-config", "--set", &certificate, "--set", &private_key, "--set", &client_ca];
+        let refused = run(pki.path("").as_path(), &arguments);
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && text.contains(said), "{name}: {said}\n{text}");
+    }
+}
+
+async fn is_let_in(server: &TestServer, client: &Pair) -> bool {
+    match server.connect(client).await {
+        Ok(channel) => unary(&channel, "Whoami", Duration::ZERO).await.is_ok(),
+        Err(_) => false,
+    }
+}
