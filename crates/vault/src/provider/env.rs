@@ -7,19 +7,28 @@ use zeroize::Zeroizing;
 use crate::error::KeyringError;
 use crate::keyring::Keyring;
 
-/// Reads the value of a variable: the text form of a keyring, or the same in base64 where a value has to be one line.
-/// Reading the variable is the caller's business.
+/// Reads the value of a variable: the text form of a keyring, or the same in base64, on one line or wrapped as `base64` wraps
+/// it. Reading the variable is the caller's business.
 ///
 /// # Errors
 /// As [`Keyring::parse`].
 pub fn load(value: &str) -> Result<Keyring, KeyringError> {
-    // The text form cannot be taken for base64: it has quotes and blanks.
-    let line = value.trim();
+    if value.trim().is_empty() {
+        return Err(KeyringError::invalid("keyring", "is empty: nothing is in the variable"));
+    }
+    if value.contains("\\n") && !value.contains('\n') {
+        let reason = "has the two characters \\n where its lines should break: give it with line breaks, or in base64";
+        return Err(KeyringError::invalid("keyring", reason));
+    }
+    // The text form cannot be taken for base64: it has quotes and an equals sign in its midst.
+    let mut line = Zeroizing::new(String::with_capacity(value.len()));
+    line.extend(value.split_ascii_whitespace());
     let mut decoded = Zeroizing::new(Vec::with_capacity(line.len()));
-    if !line.is_empty() && STANDARD.decode_vec(line, &mut decoded).is_ok() {
+    if STANDARD.decode_vec(line.as_bytes(), &mut decoded).is_ok() {
         let text = std::str::from_utf8(&decoded)
             .map_err(|_| KeyringError::invalid("keyring", "is base64, but of something that is not text"))?;
         return Keyring::parse(text);
     }
-    Keyring::parse(value)
+    // Some shells and files leave a carriage return at the end, which TOML refuses.
+    Keyring::parse(value.trim_end())
 }

@@ -173,12 +173,27 @@ fn retired_key_can_be_activated_again() {
 
 #[test]
 fn environment_holds_the_text_or_its_base64() {
-    for value in [KEYRING.to_owned(), STANDARD.encode(KEYRING), format!("{}\n", STANDARD.encode(KEYRING))] {
+    let encoded = STANDARD.encode(KEYRING);
+    let wrapped: Vec<_> = encoded.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    assert!(wrapped.len() > 1);
+    for value in [
+        KEYRING.to_owned(),
+        format!("{}\r", KEYRING.trim_end()),
+        encoded.clone(),
+        format!("{encoded}\n"),
+        // As `base64` and Windows write it.
+        wrapped.join("\n"),
+        wrapped.join("\r\n"),
+    ] {
         assert_eq!(env::load(&value).unwrap().ids(), ["kek-1"]);
     }
     for (value, expected) in [
-        ("", "keyring: active is missing"),
-        ("  \n", "keyring: active is missing"),
+        ("", "keyring: is empty: nothing is in the variable"),
+        ("  \n", "keyring: is empty: nothing is in the variable"),
+        (
+            "active = \"a\"\\n[[key]]\\n",
+            "keyring: has the two characters \\n where its lines should break: give it with line breaks, or in base64",
+        ),
         ("/8D/", "keyring: is base64, but of something that is not text"),
         ("kek-1", "keyring is not valid TOML at line 1, column 6"),
     ] {
