@@ -1,6 +1,7 @@
 //! What the databases do to us: full, away, cut off, altered, newer than we are; and that nothing is ever half done.
 
 mod atomic;
+mod encoding;
 mod full;
 mod group;
 mod lost;

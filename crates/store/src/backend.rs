@@ -268,6 +268,7 @@ async fn begin_postgres(
 ) -> Result<(), StoreError> {
     let mut first = pool.acquire().await.map_err(|error| StoreError::Connect(error.to_string()))?;
     postgres_session::refuse_shared(&mut first, options, settings.acquire_timeout).await?;
+    postgres_session::refuse_encoding(&mut first).await?;
     started.store(true, Ordering::Release);
     postgres_session::prepare(&mut first).await
 }

@@ -46,6 +46,15 @@ pub(crate) async fn prepare(conn: &mut PgConnection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Refuses a database that cannot hold every text. The driver speaks UTF-8, and the server would refuse what its encoding lacks,
+/// a call at a time.
+pub(crate) async fn refuse_encoding(conn: &mut PgConnection) -> Result<(), StoreError> {
+    let failed = |error: sqlx::Error| StoreError::Connect(error.to_string());
+    let rows = run(conn, "SELECT current_setting('server_encoding')".to_owned()).await.map_err(failed)?;
+    let encoding: String = rows.first().map(|row| row.try_get(0)).transpose().map_err(failed)?.unwrap_or_default();
+    if encoding == "UTF8" { Ok(()) } else { Err(StoreError::Encoding(encoding)) }
+}
+
 /// Refuses a pooler that shares sessions between transactions. What is set would hold for whoever comes next, and would not
 /// hold for us; nothing else shows that where the pooler keeps prepared statements apart.
 ///

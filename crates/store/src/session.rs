@@ -94,6 +94,11 @@ pub enum StoreError {
          own (PgBouncer: pool_mode = session for this database or user), or the address of PostgreSQL"
     )]
     SharedSessions,
+    #[error(
+        "the encoding of the database is {0} and not UTF8, so that it cannot hold every name: give Jackfield a database made with \
+         CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+    )]
+    Encoding(String),
     #[error("SQLite {actual} is older than {needed}, the first without the known corruption of write-ahead logs")]
     SqliteTooOld { actual: String, needed: &'static str },
 }

@@ -87,6 +87,20 @@ pub fn fresh_database() -> Database {
     Database { server, name }
 }
 
+/// Makes a database as [`fresh_database`] does, of another encoding.
+///
+/// # Panics
+/// As [`fresh_database`].
+pub fn fresh_database_in(encoding: &str) -> Database {
+    let Database { server, name } = &fresh_database();
+    let name = format!("{name}_other");
+    let encoded = format!(
+        "create database {name} template template0 encoding '{encoding}' lc_collate 'C' lc_ctype 'C' locale_provider libc"
+    );
+    server.psql(&server.maintenance, &encoded);
+    Database { server, name }
+}
+
 /// Makes a database on a server of its own, which a test may crash. Where `TEST_DATABASE_URL` names a server and there are
 /// no programs to start another, it is on that one.
 ///
