@@ -24,5 +24,4 @@ mod steps;
 mod storage;
 mod traces;
 mod unchanged;
-mod update;
 mod user_connector;

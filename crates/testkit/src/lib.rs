@@ -29,7 +29,6 @@ pub mod http2;
 pub mod ledger;
 pub mod list;
 pub mod logs;
-mod opened;
 pub mod pgbouncer;
 pub mod pki;
 pub mod postgres;

@@ -23,7 +23,6 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -74,7 +73,7 @@ func session(channel *grpc.ClientConn) *jackfield.Connector {
 	connectors := jackfield.NewConnectorServiceClient(channel)
 	generic := &jackfield.GenericConnector{
 		AuthenticationUrl:          "http://localhost:3000/api/authenticate",
-		HttpAuthenticationUsername: proto.String("basicUsername"),
+		HttpAuthenticationUsername: "basicUsername",
 		HttpAuthenticationPassword: "basicPassword",
 	}
 	created := must(connectors.CreateConnector(call, &jackfield.CreateConnectorRequest{
