@@ -2,12 +2,9 @@
 
 mod atomic;
 mod encoding;
-mod failover;
 mod full;
-mod granted;
 mod group;
 mod lost;
-mod outcome;
 mod pool;
 mod pooler;
 mod races;
