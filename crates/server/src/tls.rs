@@ -19,6 +19,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use x509_parser::asn1_rs::Oid;
+use x509_parser::oid_registry;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::{Tls, TlsFiles};
@@ -251,7 +253,9 @@ impl TlsContent {
         }
         let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
         if let (Some(bytes), Some(path)) = (&self.client_crl, &files.client_crl) {
-            let (crls, superseded) = newest(parse::<CertificateRevocationListDer<'static>>(bytes, path, CRL)?);
+            let crls = parse::<CertificateRevocationListDer<'static>>(bytes, path, CRL)?;
+            complete(&crls).map_err(|message| content_error(path, CRL, &message))?;
+            let (crls, superseded) = newest(crls);
             if superseded > 0 {
                 tracing::info!(
                     crl.superseded = superseded,
@@ -295,6 +299,23 @@ fn parse<T: PemObject>(bytes: &[u8], path: &Path, what: &'static str) -> Result<
         return Err(wrong(&"there is none"));
     }
     Ok(items)
+}
+
+/// Refuses lists that are not of all certificates of their issuer: taken for complete ones, they would let in whoever stands
+/// on another list only (RFC 5280 5.2.4 and 5.2.5).
+fn complete(crls: &[CertificateRevocationListDer<'static>]) -> Result<(), String> {
+    for (index, crl) in crls.iter().enumerate() {
+        let Ok((_, crl)) = x509_parser::parse_x509_crl(crl) else { continue };
+        let has = |oid: &Oid<'_>| crl.extensions().iter().any(|extension| extension.oid == *oid);
+        let number = index + 1;
+        if has(&oid_registry::OID_X509_EXT_DELTA_CRL_INDICATOR) {
+            return Err(format!("list {number} is a delta list: give complete ones"));
+        }
+        if has(&oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT) {
+            return Err(format!("list {number} is of a part of its authority's certificates only: give complete ones"));
+        }
+    }
+    Ok(())
 }
 
 /// Of each issuer its newest list, by CRL number and then by its time, and how many others there were (RFC 5280 5.2.3). The

@@ -39,6 +39,32 @@ async fn of_two_revocation_lists_of_one_authority_the_newest_counts() {
     }
 }
 
+/// A newer list of a part would take the place of the complete one, and let in whom only that one names.
+#[test]
+fn a_list_of_a_part_of_the_certificates_is_refused() {
+    let pki = Pki::new();
+    pki.write_crl(&[41]);
+    let complete = String::from_utf8(pki.read("crl.pem")).unwrap();
+    pki.write_partial_crl(&[1, 2, 3]);
+    let partial = String::from_utf8(pki.read("crl.pem")).unwrap();
+    for (lists, said) in
+        [(complete.clone() + &partial, "list 2 is of a part"), (partial + &complete, "list 1 is of a part")]
+    {
+        pki.write("crl.pem", &lists);
+        let settings = [
+            ("certificate", "server.pem"),
+            ("private_key", "server-key.pem"),
+            ("client_ca", "ca.pem"),
+            ("client_crl", "crl.pem"),
+        ];
+        let settings = settings.map(|(key, name)| format!("tls.{key}={}", pki.path(name).display()));
+        let arguments = ["check-config"].into_iter().chain(settings.iter().flat_map(|setting| ["--set", setting]));
+        let refused = run(pki.path("").as_path(), &arguments.collect::<Vec<_>>());
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && text.contains(said), "{said}\n{text}");
+    }
+}
+
 #[test]
 fn what_would_be_passed_over_is_refused_by_name() {
     let pki = Pki::new();

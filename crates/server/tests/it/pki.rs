@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
+    CrlIssuingDistributionPoint, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber,
 };
 
 /// An authority in a directory, with the files that the server reads.
@@ -100,11 +101,21 @@ impl Pki {
     }
 
     pub(crate) fn write_crl(&self, revoked: &[u64]) {
+        self.write_crl_of(revoked, None);
+    }
+
+    /// As [`Pki::write_crl`], for the certificates of one distribution point only.
+    pub(crate) fn write_partial_crl(&self, revoked: &[u64]) {
+        let distribution_point = CrlDistributionPoint { uris: vec!["http://localhost/part.crl".to_owned()] };
+        self.write_crl_of(revoked, Some(CrlIssuingDistributionPoint { distribution_point, scope: None }));
+    }
+
+    fn write_crl_of(&self, revoked: &[u64], issuing_distribution_point: Option<CrlIssuingDistributionPoint>) {
         let params = CertificateRevocationListParams {
             this_update: (now() - Duration::from_secs(60)).into(),
             next_update: (now() + Duration::from_secs(3_600)).into(),
             crl_number: SerialNumber::from(revoked.len() as u64 + 1),
-            issuing_distribution_point: None,
+            issuing_distribution_point,
             revoked_certs: revoked
                 .iter()
                 .map(|serial| RevokedCertParams {
