@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-/// What begins a section; its label and five dashes follow.
+/// The text that begins a section; its label and five dashes follow.
 const BEGIN: &str = "-----BEGIN ";
 /// The line that ends one section and begins the next, after files were joined of which the first had no last line break.
 const JOINED: &str = "----------BEGIN ";
@@ -23,7 +23,7 @@ pub struct Pem<'a> {
     text: Cow<'a, str>,
 }
 
-/// Why a text is not the PEM that was asked for.
+/// The reason why a text is not the PEM that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PemFault {
     #[error("the text is UTF-16: save it as UTF-8")]

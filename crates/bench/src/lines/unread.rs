@@ -50,7 +50,7 @@ pub(super) async fn line(bench: &Bench<'_>, jackfield: &Jackfield) -> Result<Lin
     })
 }
 
-/// How many milliseconds a list takes to its end.
+/// The time that a list takes to its end, in milliseconds.
 async fn timed(bench: &Bench<'_>, connection: &Http2, rows: usize) -> Result<f64> {
     let start = Instant::now();
     check(open(bench, connection).await?, rows).await?;

@@ -35,11 +35,11 @@ struct Temporary {
     file: File,
 }
 
-/// What the names of temporary files begin and end with; a UUID stands between.
+/// The beginning and the end of the names of temporary files, with a UUID between them.
 const PREFIX: &str = ".backup-";
 const SUFFIX: &str = ".tmp";
 
-/// What SQLite may put beside a file.
+/// Endings of the files that SQLite may put beside a database.
 const BESIDE: [&str; 3] = ["-journal", "-wal", "-shm"];
 
 /// Copies the SQLite database, checks the copy, and gives it its name when it is whole, sound and durable. A signal that ends

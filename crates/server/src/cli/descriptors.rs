@@ -9,7 +9,7 @@ use super::CommandError;
 
 #[derive(Debug, Args)]
 pub(super) struct Descriptors {
-    /// Where to write them [default: standard output].
+    /// The file to write [default: standard output].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }

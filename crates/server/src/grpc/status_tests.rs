@@ -1,7 +1,10 @@
-use jackfield_domain::error::{Precondition, Taken, Use, Violation};
+use std::time::Duration;
+
+use jackfield_domain::error::{Cause, Precondition, Taken, Use, Violation};
 use jackfield_domain::reference::Ref;
 use tonic_types::StatusExt as _;
 
+use super::answer::size;
 use super::*;
 
 /// One of every variant. The match has no wildcard, so that a new variant is added here too.

@@ -16,7 +16,7 @@ use crate::keyring::Keyring;
 /// Longest keyring file in bytes; some 300 keys.
 const MAX_LEN: u64 = 64 * 1024;
 const MODE: u32 = 0o600;
-/// What the names of temporary files begin and end with; 16 digits stand between.
+/// The beginning and the end of the names of temporary files, with 16 digits between them.
 const PREFIX: &str = ".keyring-";
 const SUFFIX: &str = ".tmp";
 
