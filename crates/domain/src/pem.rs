@@ -28,8 +28,6 @@ pub struct Pem<'a> {
 pub enum PemFault {
     #[error("the text is UTF-16: save it as UTF-8")]
     Utf16,
-    #[error("the text is not UTF-8")]
-    NotUtf8,
     #[error("the text has the two characters \\n where its lines should break: give it with line breaks")]
     EscapedLineBreaks,
     #[error("section {number} is {label}, which does not belong here")]
@@ -48,14 +46,15 @@ impl<'a> Pem<'a> {
     /// # Errors
     /// The text is of another encoding, or has escaped line breaks.
     pub fn new(text: &'a [u8]) -> Result<Self, PemFault> {
-        if text.starts_with(&[0xFF, 0xFE]) || text.starts_with(&[0xFE, 0xFF]) {
+        // Every second byte of ASCII in UTF-16 is zero; nothing else that is PEM has one.
+        if text.contains(&0) {
             return Err(PemFault::Utf16);
         }
-        let text = std::str::from_utf8(text).map_err(|_| PemFault::NotUtf8)?;
-        if text.contains(BEGIN) && text.contains("-----\\n") {
+        // Other encodings may stand around the sections, which are ASCII.
+        let mut text = String::from_utf8_lossy(text);
+        if text.contains(BEGIN) && (text.contains("-----\\n") || text.contains("-----\\r\\n")) {
             return Err(PemFault::EscapedLineBreaks);
         }
-        let mut text = Cow::Borrowed(text);
         if text.contains('\u{FEFF}') {
             text = Cow::Owned(text.replace('\u{FEFF}', ""));
         }
@@ -135,10 +134,17 @@ mod tests {
 
     #[test]
     fn other_encodings_are_named() {
-        let utf16: Vec<u8> = [0xFEFF_u16].into_iter().chain(A.encode_utf16()).flat_map(u16::to_le_bytes).collect();
-        assert_eq!(Pem::new(&utf16).unwrap_err(), PemFault::Utf16);
-        assert_eq!(Pem::new(b"\xE4").unwrap_err(), PemFault::NotUtf8);
-        let escaped = A.replace('\n', "\\n");
-        assert_eq!(Pem::new(escaped.as_bytes()).unwrap_err(), PemFault::EscapedLineBreaks);
+        for mark in [&[0xFEFF_u16][..], &[]] {
+            let utf16 = mark.iter().copied().chain(A.encode_utf16());
+            let utf16: Vec<u8> = utf16.flat_map(u16::to_le_bytes).collect();
+            assert_eq!(Pem::new(&utf16).unwrap_err(), PemFault::Utf16);
+        }
+        let latin1 = [b"friendlyName: B\xE4r\n", A.as_bytes()].concat();
+        let latin1 = Pem::new(&latin1).unwrap();
+        assert!(latin1.text().ends_with(A) && latin1.all_read(1).is_ok());
+        for escape in ["\\n", "\\r\\n"] {
+            let escaped = A.replace('\n', escape);
+            assert_eq!(Pem::new(escaped.as_bytes()).unwrap_err(), PemFault::EscapedLineBreaks);
+        }
     }
 }

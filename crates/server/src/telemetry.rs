@@ -29,6 +29,7 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::config::{LogFormat, Telemetry};
 use crate::log_format::{JsonLines, TextLines};
+use crate::tls;
 use crate::transport::{Counter, network};
 
 use self::export::{Bounded, FLUSH, Stop};
@@ -297,5 +298,7 @@ fn otlp_tls(config: &Telemetry) -> Result<Option<ClientTlsConfig>, TelemetryErro
         return Ok(None);
     }
     let ca = std::fs::read(&config.otlp_ca).map_err(TelemetryError::Ca)?;
+    let ca = tls::certificates_pem(&ca, &config.otlp_ca)
+        .map_err(|error| TelemetryError::Ca(std::io::Error::other(error)))?;
     Ok(Some(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca))))
 }

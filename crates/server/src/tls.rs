@@ -4,6 +4,9 @@
 //! No session tickets, no session cache, no early data: a resumed session would not look at the client certificate
 //! again, so an expired or revoked one would get in.
 
+mod crl;
+mod key_usage;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +22,13 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use x509_parser::asn1_rs::Oid;
-use x509_parser::oid_registry;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::{Tls, TlsFiles};
 use crate::metrics::Metrics;
+
+use self::crl::{complete, newest};
+use self::key_usage::KeyUsageVerifier;
 
 const CERTIFICATE: &str = "certificate";
 const PRIVATE_KEY: &str = "private key";
@@ -249,9 +253,12 @@ impl TlsContent {
     ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
         let mut roots = RootCertStore::empty();
         for certificate in parse::<CertificateDer<'static>>(&self.client_ca, &files.client_ca, CERTIFICATE)? {
-            roots.add(certificate).map_err(|error| content_error(&files.client_ca, "certificate", &error))?;
+            key_usage::check_authority(&certificate)
+                .map_err(|message| content_error(&files.client_ca, CERTIFICATE, &message))?;
+            roots.add(certificate).map_err(|error| content_error(&files.client_ca, CERTIFICATE, &error))?;
         }
-        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+        let roots = Arc::new(roots);
+        let mut builder = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider());
         if let (Some(bytes), Some(path)) = (&self.client_crl, &files.client_crl) {
             let crls = parse::<CertificateRevocationListDer<'static>>(bytes, path, CRL)?;
             complete(&crls).map_err(|message| content_error(path, CRL, &message))?;
@@ -267,7 +274,7 @@ impl TlsContent {
                 builder = builder.enforce_revocation_expiration();
             }
         }
-        Ok(builder.build()?)
+        Ok(Arc::new(KeyUsageVerifier::new(builder.build()?, roots)))
     }
 }
 
@@ -279,6 +286,17 @@ impl std::fmt::Debug for TlsContent {
 
 async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     tokio::fs::read(path).await.map_err(|source| TlsError::Read { path: path.display().to_string(), source })
+}
+
+/// The text of a file of certificates, all of which have been read, for libraries that take PEM and pass over what they do not
+/// know.
+///
+/// # Errors
+/// The file holds no certificate, or something that is none.
+pub(crate) fn certificates_pem(bytes: &[u8], path: &Path) -> Result<String, TlsError> {
+    parse::<CertificateDer<'static>>(bytes, path, CERTIFICATE)?;
+    let pem = Pem::new(bytes).map_err(|fault| content_error(path, CERTIFICATE, &fault))?;
+    Ok(pem.text().to_owned())
 }
 
 /// All sections of a file, which must all be of the kind that is asked for. None at all is a fault, because an empty list of
@@ -299,63 +317,6 @@ fn parse<T: PemObject>(bytes: &[u8], path: &Path, what: &'static str) -> Result<
         return Err(wrong(&"there is none"));
     }
     Ok(items)
-}
-
-/// Refuses lists that are not of all certificates of their issuer: taken for complete ones, they would let in whoever stands
-/// on another list only (RFC 5280 5.2.4 and 5.2.5).
-fn complete(crls: &[CertificateRevocationListDer<'static>]) -> Result<(), String> {
-    for (index, crl) in crls.iter().enumerate() {
-        let Ok((_, crl)) = x509_parser::parse_x509_crl(crl) else { continue };
-        let has = |oid: &Oid<'_>| crl.extensions().iter().any(|extension| extension.oid == *oid);
-        let number = index + 1;
-        if has(&oid_registry::OID_X509_EXT_DELTA_CRL_INDICATOR) {
-            return Err(format!("list {number} is a delta list: give complete ones"));
-        }
-        if has(&oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT) {
-            return Err(format!("list {number} is of a part of its authority's certificates only: give complete ones"));
-        }
-    }
-    Ok(())
-}
-
-/// Of each issuer its newest list, by CRL number and then by its time, and how many others there were (RFC 5280 5.2.3). The
-/// verifier asks the first list of an issuer only.
-fn newest(crls: Vec<CertificateRevocationListDer<'static>>) -> (Vec<CertificateRevocationListDer<'static>>, usize) {
-    let all = crls.len();
-    let mut kept: Vec<(CrlAge, CertificateRevocationListDer<'static>)> = Vec::new();
-    for crl in crls {
-        let age = CrlAge::of(&crl);
-        match kept.iter_mut().find(|(other, _)| age.issuer.is_some() && other.issuer == age.issuer) {
-            Some(other) if (&age.number, age.this_update) > (&other.0.number, other.0.this_update) => {
-                *other = (age, crl)
-            }
-            Some(_) => {}
-            None => kept.push((age, crl)),
-        }
-    }
-    let superseded = all - kept.len();
-    (kept.into_iter().map(|(_, crl)| crl).collect(), superseded)
-}
-
-/// Which of two lists is the newer one. What cannot be read stands for itself, and the verifier refuses it.
-struct CrlAge {
-    issuer: Option<Vec<u8>>,
-    /// Without leading zeros, its length before it, so that it compares as a number.
-    number: Option<(usize, Vec<u8>)>,
-    this_update: i64,
-}
-
-impl CrlAge {
-    fn of(crl: &[u8]) -> Self {
-        match x509_parser::parse_x509_crl(crl) {
-            Ok((_, crl)) => CrlAge {
-                issuer: Some(crl.issuer().as_raw().to_vec()),
-                number: crl.crl_number().map(|number| number.to_bytes_be()).map(|bytes| (bytes.len(), bytes)),
-                this_update: crl.last_update().timestamp(),
-            },
-            Err(_) => CrlAge { issuer: None, number: None, this_update: 0 },
-        }
-    }
 }
 
 fn not_after(certificate: &[u8]) -> Option<i64> {

@@ -123,6 +123,7 @@ fn check_private_key(chain: &[CertificateDer<'static>], leaf: &CertificateFacts,
             return Err(Violation::field(PRIVATE_KEY, description).into());
         }
     };
+    text.only(pem::PRIVATE_KEY_LABELS).and_then(|()| text.all_read(1)).map_err(wrong)?;
     let signing = aws_lc_rs::sign::any_supported_type(key).map_err(|_| {
         let usable = "RSA of 2,048 to 8,192 bits, ECDSA P-256, P-384 or P-521, or Ed25519";
         let description =

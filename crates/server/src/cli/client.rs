@@ -9,6 +9,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use super::CommandError;
 use crate::config::Config;
+use crate::tls::certificates_pem;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -66,6 +67,7 @@ impl ClientArguments {
             None => read(&pki.join(default)).map_err(|error| format!("{error}; name the file with {flag}").into()),
         };
         let ca = read(&self.ca, "--ca", "ca.pem")?;
+        let ca = certificates_pem(&ca, self.ca.as_deref().unwrap_or(&pki.join("ca.pem")))?;
         let (cert, key) = (read(&self.cert, "--cert", "client.pem")?, read(&self.key, "--key", "client-key.pem")?);
         let tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(ca))

@@ -100,6 +100,11 @@ impl Pki {
         Pair { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
+    /// A certificate of any kind, signed by this authority.
+    pub(crate) fn sign(&self, params: &CertificateParams, key: &KeyPair) -> String {
+        params.signed_by(key, &Issuer::from_params(&self.ca, &self.ca_key)).unwrap().pem()
+    }
+
     pub(crate) fn write_crl(&self, revoked: &[u64]) {
         self.write_crl_of(revoked, None);
     }
