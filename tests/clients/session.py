@@ -30,7 +30,7 @@ DATA = pathlib.Path(os.environ.get("JACKFIELD_DATA", "data"))
 TIMEOUT = 20
 
 KEY_ID = "ce485a91-906f-4615-af75-81d37dc71e90"
-SECRETS = ["basicPassword", "clientSecretOfTheSession", "refreshTokenOfTheSession", "PRIVATE KEY"]
+SECRETS = ["basicPassword", "clientSecretOfTheSession", "secretHeaderOfTheSession", "refreshTokenOfTheSession", "PRIVATE KEY"]
 
 
 class Service:
@@ -137,6 +137,18 @@ def session(services, directory):
     updated = services["Connector"].UpdateConnector(**update)["connector"]
     equal((updated["name"], updated["data"]), ("My Generic Connector", {"modifiedBy": "monica"}))
     refused("ETAG_MISMATCH", grpc.StatusCode.ABORTED, services["Connector"].UpdateConnector, **update | {"connector": {}})
+
+    # Who sends back what was read, the whole of it, does not overwrite what somebody else wrote.
+    late = {"reference": connector["id"], "connector": connector, "updateMask": "*"}
+    refused("ETAG_MISMATCH", grpc.StatusCode.ABORTED, services["Connector"].UpdateConnector, **late)
+    # What is given is taken, also false; and one secret header comes without a word about others.
+    update = {"reference": connector["id"], "connector": {"debug": False, "etag": updated["etag"]}}
+    updated = services["Connector"].UpdateConnector(**update)["connector"]
+    equal((updated["debug"], updated["headers"]), (False, connector["headers"]))
+    secret = {"secretHeaders": {"x-api-key": "secretHeaderOfTheSession"}, "etag": updated["etag"]}
+    update = {"reference": connector["id"], "connector": secret, "updateMask": "secretHeaders.x-api-key"}
+    updated = services["Connector"].UpdateConnector(**update)["connector"]
+    equal(updated["secretHeaderNames"], ["x-api-key"])
 
     # buf curl writes masks as protobuf's JSON has them, one text in camel case; grpcurl does not.
     update = {"reference": connector["id"], "connector": {"readTimeout": "2s"}, "updateMask": "readTimeout"}

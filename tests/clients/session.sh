@@ -105,6 +105,21 @@ rpc jackfield.v1.ConnectorService/UpdateConnector "$update"
 expect '.connector | .data == {modifiedBy: "monica"} and .readTimeout == "2s" and .connectTimeout == "0.100s"'
 refused jackfield.v1.ConnectorService/UpdateConnector "$(jq '.connector = {}' <<<"$update")" ETAG_MISMATCH
 
+# One secret header is set and taken away; what else there is need not be known. What is given is taken, also false.
+rpc jackfield.v1.ConnectorService/UpdateConnector '{
+  "reference": "name:My Generic Connector",
+  "connector": {"secretHeaders": {"X-Api-Key": "secretHeaderOfTheSession"}},
+  "updateMask": {"paths": ["secret_headers.x-api-key"]}
+}'
+expect '.connector.secretHeaderNames == ["X-Api-Key"]'
+rpc jackfield.v1.ConnectorService/UpdateConnector "$(jq '{
+  reference: .connector.id, connector: {debug: false, etag: .connector.etag}, validateOnly: true
+}' <<<"$ANSWER")"
+expect '.connector | .debug == false and .secretHeaderNames == ["X-Api-Key"]'
+refused jackfield.v1.ConnectorService/UpdateConnector '{
+  "reference": "name:My Generic Connector", "connector": {}
+}' FIELD_INVALID
+
 # --- A connection on it, with the fields of Authress ------------------------------------------------------------------
 
 rpc jackfield.v1.ConnectionService/CreateConnection '{
@@ -224,6 +239,6 @@ expect '(.removed | not) and .warning != null'
 
 # --- No answer held a secret ------------------------------------------------------------------------------------------
 
-ANSWER=$(grep -E 'basicPassword|clientSecretOfTheSession|(access|refresh)TokenOfTheSession|PRIVATE KEY' "$WORK/answers") &&
+ANSWER=$(grep -E 'basicPassword|clientSecretOfTheSession|secretHeaderOfTheSession|(access|refresh)TokenOfTheSession|PRIVATE KEY' "$WORK/answers") &&
   surprise "a secret was returned"
 echo "done"

@@ -67,7 +67,7 @@ async fn fill(server: &TestServer, client: &Client) {
     let key = v1::ImportKeyRequest { key: Some(key), ..Default::default() };
     client.keys().import_key(key).await.unwrap();
     let connector = v1::Connector {
-        trust_bundle_key: "name:bundle".to_owned(),
+        trust_bundle_key: Some("name:bundle".to_owned()),
         labels: fixture::strings([("team", "a")]),
         ..fixture::an_oauth2_connector("Gmail")
     };
@@ -78,7 +78,7 @@ async fn fill(server: &TestServer, client: &Client) {
     client.connections().create_connection(connection).await.unwrap();
     steps::link(client, "ada", &connector).await;
     let facts = v1::Credential {
-        external_id: "work".to_owned(),
+        external_id: Some("work".to_owned()),
         labels: fixture::strings([("team", "a")]),
         ..fixture::a_credential("ada", &connector)
     };

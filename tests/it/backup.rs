@@ -278,7 +278,7 @@ async fn a_row_that_disagrees_with_its_document_is_noticed() {
     let process = site.start();
     let client = process.client("alpha");
     let mut connector = jackfield_testkit::fixture::a_connector("Ärger");
-    connector.description = "for the board".to_owned();
+    connector.description = Some("for the board".to_owned());
     connector.headers = strings([("x-one", "two")]);
     connector.labels = strings([("team", "a")]);
     let request_id = uuid::Uuid::now_v7().to_string();

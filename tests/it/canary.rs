@@ -185,7 +185,7 @@ on_both! {
         let reply = call(&server.client("alpha"), &format!("jackfield.v1.Nothing/{}", said.secret), &[], &[]).await;
         sown.replies.push(("an unknown method".to_owned(), reply));
         let mut connector = a_connector("leaky");
-        connector.description = format!("plain {}", stored.secret);
+        connector.description = Some(format!("plain {}", stored.secret));
         connector.headers.insert("x-note".to_owned(), STANDARD.encode(format!("a{}", stored.secret)));
         let request = v1::CreateConnectorRequest { connector: Some(connector), ..Default::default() };
         let method = "jackfield.v1.ConnectorService/CreateConnector";

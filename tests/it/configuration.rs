@@ -62,7 +62,7 @@ async fn destroyed(client: &Client, request: v1::DestroyConfigurationRequest) ->
 /// Checks that get, update and destroy refuse this name of a configuration in the same way.
 async fn refuse_name(client: &Client, reference: &str, credential: &str, code: Code, reason: &str) -> [Refusal; 3] {
     let mut configurations = client.configurations();
-    let change = v1::Configuration { external_id: "new".to_owned(), ..Default::default() };
+    let change = v1::Configuration { external_id: Some("new".to_owned()), ..Default::default() };
     [
         expect_status(configurations.get_configuration(get(reference, credential)).await, code, reason),
         expect_status(configurations.update_configuration(update(reference, credential, change)).await, code, reason),
@@ -74,14 +74,14 @@ async fn refuse_name(client: &Client, reference: &str, credential: &str, code: C
 async fn names(client: &Client, request: v1::ListConfigurationsRequest) -> Vec<String> {
     let listed = collect::items(client.configurations().list_configurations(request.clone()).await).await;
     let listed = listed.unwrap_or_else(|status| panic!("{request:?}: {status:?}"));
-    listed.into_iter().map(|configuration| configuration.external_id).collect()
+    listed.into_iter().map(|configuration| configuration.external_id().to_owned()).collect()
 }
 
 on_both! {
     async fn the_default_one_lives_and_dies_with_its_credential(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
-        let facts = v1::Credential { external_id: "work".to_owned(), ..fixture::a_credential("ada", &link.connector) };
+        let facts = v1::Credential { external_id: Some("work".to_owned()), ..fixture::a_credential("ada", &link.connector) };
         let credential = steps::credential(&client, facts, fixture::api_key_material("key")).await;
         let default = found(&client, "", &credential.id).await;
         let expected = v1::Configuration {
@@ -101,10 +101,10 @@ on_both! {
             assert_eq!(found(&client, reference, of).await, default);
         }
         // It can be changed, but not destroyed.
-        let named = v1::Configuration { external_id: "main".to_owned(), ..Default::default() };
+        let named = v1::Configuration { external_id: Some("main".to_owned()), ..Default::default() };
         let request = update(&default.id, &credential.id, named);
         let after = client.configurations().update_configuration(request).await.unwrap().into_inner().configuration.unwrap();
-        assert_eq!((after.id.as_str(), after.external_id.as_str(), after.is_default), (&*default.id, "main", true));
+        assert_eq!((after.id.as_str(), after.external_id(), after.is_default), (&*default.id, "main", true));
         for reference in [&*default.id, "ext:main"] {
             for allow_missing in [false, true] {
                 let request = v1::DestroyConfigurationRequest { allow_missing, ..destroy(reference, "ext:work") };
@@ -142,7 +142,7 @@ on_both! {
         let team = steps::configuration(&client, given.clone()).await;
         let expected = v1::Configuration {
             id: team.id.clone(),
-            external_id: "Team A".to_owned(),
+            external_id: Some("Team A".to_owned()),
             is_default: false,
             user_id: "ada".to_owned(),
             connector: link.connector.clone(),
@@ -204,7 +204,7 @@ on_both! {
             steps::configuration(&client, fixture::a_configuration(&one, "")).await;
         }
         let third = steps::configuration(&client, fixture::a_configuration(&one, "Team B")).await;
-        let taken = v1::Configuration { external_id: "Team A".to_owned(), ..Default::default() };
+        let taken = v1::Configuration { external_id: Some("Team A".to_owned()), ..Default::default() };
         let result = client.configurations().update_configuration(update(&third.id, "", taken)).await;
         expect_status(result, Code::AlreadyExists, "EXTERNAL_ID_TAKEN");
         let id = Some(fixture::a_configuration(&one, "Team C"));

@@ -51,8 +51,11 @@ on_both! {
             connector: connector.id,
             r#type: v1::ConnectionType::Oauth2.into(),
             supported_content_type: v1::TokenContentType::Json.into(),
-            user_id_expression: "{sub}".to_owned(),
+            user_id_expression: Some("{sub}".to_owned()),
+            trust_identity_user_id: Some(false),
             scope: Some("profile email openid".to_owned()),
+            require_business_account: Some(false),
+            linking: v1::LinkingType::Disabled.into(),
             active: Some(true),
             create_time: created.create_time,
             update_time: created.create_time,
@@ -79,7 +82,7 @@ on_both! {
             ConnectionType::OpenidLegacy,
         ];
         for (index, connection_type) in types.into_iter().enumerate() {
-            let linking = [LinkingType::Unspecified, LinkingType::Explicit, LinkingType::Automatic][index % 3];
+            let linking = [LinkingType::Disabled, LinkingType::Explicit, LinkingType::Automatic][index % 3];
             let content_type = [TokenContentType::Json, TokenContentType::Form][index % 2];
             let given = v1::Connection {
                 r#type: connection_type.into(),
@@ -125,32 +128,32 @@ pub(crate) fn everything() -> v1::Connection {
     };
     v1::Connection {
         name: "Sign in".to_owned(),
-        external_id: "con_1.A-b:c".to_owned(),
+        external_id: Some("con_1.A-b:c".to_owned()),
         connector: "name:gmail".to_owned(),
         r#type: v1::ConnectionType::Saml2.into(),
-        authentication_url: url("sso"),
-        token_url: url("token"),
-        issuer_url: "urn:example:entity".to_owned(),
-        provider_certificate: "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n".to_owned(),
-        client_id: "client of ours".to_owned(),
+        authentication_url: Some(url("sso")),
+        token_url: Some(url("token")),
+        issuer_url: Some("urn:example:entity".to_owned()),
+        provider_certificate: Some("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n".to_owned()),
+        client_id: Some("client of ours".to_owned()),
         client_secrets: vec![secret("2", "second"), secret("", "without id"), secret("1", "first")],
-        user_data_location: "CH".to_owned(),
-        provider_tenant_id: "tenant 1".to_owned(),
-        developer_account_id: "DEV1".to_owned(),
+        user_data_location: Some("CH".to_owned()),
+        provider_tenant_id: Some("tenant 1".to_owned()),
+        developer_account_id: Some("DEV1".to_owned()),
         supported_content_type: v1::TokenContentType::Form.into(),
-        oidc_user_endpoint_url: url("me"),
-        user_id_expression: "{iss}/{email}".to_owned(),
-        trust_identity_user_id: true,
+        oidc_user_endpoint_url: Some(url("me")),
+        user_id_expression: Some("{iss}/{email}".to_owned()),
+        trust_identity_user_id: Some(true),
         scope: Some("email https://example.com/scope".to_owned()),
         parameters: fixture::strings([("access_type", "offline"), ("prompt", "")]),
-        require_business_account: true,
+        require_business_account: Some(true),
         linking: v1::LinkingType::Automatic.into(),
         active: Some(false),
         tags: fixture::strings([("team", "a"), ("app/part", "b")]),
         redirect_uris: vec!["https://app.example.com/b?c=d".to_owned(), "com.example.app:/callback".to_owned()],
-        revocation_url: url("revoke"),
-        jwks_url: url("jwks"),
-        device_authorization_url: url("device"),
+        revocation_url: Some(url("revoke")),
+        jwks_url: Some(url("jwks")),
+        device_authorization_url: Some(url("device")),
         ..Default::default()
     }
 }

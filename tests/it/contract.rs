@@ -1,6 +1,7 @@
 //! The contract itself, read from its descriptor: what holds for every service, method, message and field.
 
 mod languages;
+mod presence;
 pub(crate) mod reasons;
 mod secrets;
 
@@ -41,6 +42,11 @@ fn methods() -> Vec<MethodDescriptor> {
 
 fn messages() -> Vec<MessageDescriptor> {
     POOL.all_messages().filter(|message| message.package_name() == PACKAGE && !message.is_map_entry()).collect()
+}
+
+/// The message of this name.
+pub(crate) fn message(name: &str) -> MessageDescriptor {
+    POOL.get_message_by_name(&format!("{PACKAGE}.{name}")).expect("a message of the contract")
 }
 
 fn comment(file: &str, path: &[i32]) -> &'static str {
@@ -210,6 +216,7 @@ fn updates_and_deletes_have_their_shape() {
 
 #[test]
 fn resources_have_id_times_and_etag() {
+    let updated: Vec<_> = methods().iter().map(|method| method.name().to_owned()).collect();
     for resource in
         ["Configuration", "Connection", "Connector", "Credential", "Key", "Tenant", "UserConnector"].map(str::to_owned)
     {
@@ -222,7 +229,9 @@ fn resources_have_id_times_and_etag() {
         ] {
             let field = message.get_field(number).expect(&resource);
             assert!(field.name() == name && has_field(&message, name, kind), "{resource}: {}", field.name());
-            assert!(field_comment(&field).starts_with("Output only."), "{resource}.{name}");
+            // Who sends back what was read in an update says with these two what it was.
+            let is_sent_back = matches!(name, "id" | "etag") && updated.contains(&format!("Update{resource}"));
+            assert_eq!(field_comment(&field).starts_with("Output only."), !is_sent_back, "{resource}.{name}");
         }
     }
 }

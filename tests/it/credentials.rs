@@ -95,8 +95,8 @@ on_both! {
         let mut stored = Vec::new();
         for (index, (given, kind, refreshable)) in kinds.into_iter().enumerate() {
             let facts = v1::Credential {
-                external_id: format!(" ext:Account {index} "),
-                provider_account_id: "1084".to_owned(),
+                external_id: Some(format!(" ext:Account {index} ")),
+                provider_account_id: Some("1084".to_owned()),
                 provider_data: Some(fixture::object([("plan", "pro")])),
                 labels: fixture::strings([("stage", "test")]),
                 // What the server keeps is not taken from the caller.
@@ -112,7 +112,7 @@ on_both! {
             };
             let expected = v1::Credential {
                 id: credential.id.clone(),
-                external_id: format!("Account {index}"),
+                external_id: Some(format!("Account {index}")),
                 connector: link.connector.clone(),
                 user_connector: link.id.clone(),
                 kind: kind.into(),
@@ -150,7 +150,7 @@ on_both! {
         let client = server.client("alpha");
         steps::linked(&client, "ada", "Gmail").await;
         let facts = |external_id: &str| v1::Credential {
-            external_id: external_id.to_owned(),
+            external_id: Some(external_id.to_owned()),
             ..fixture::a_credential("ada", "name:Gmail")
         };
         // Good for an hour, for ever, with a past expiry, without an access token, and without any token.
@@ -170,7 +170,7 @@ on_both! {
                 for credential in &found {
                     assert_eq!(steps::credential_now(&client, &credential.id).await, *credential);
                 }
-                let text = |it: &v1::Credential| format!("{} {}", it.external_id, it.state().as_str_name());
+                let text = |it: &v1::Credential| format!("{} {}", it.external_id(), it.state().as_str_name());
                 found.iter().map(text).map(|it| it.replace("CREDENTIAL_STATE_", "")).collect::<Vec<_>>()
             }
         };
@@ -233,7 +233,7 @@ on_both! {
             steps::linked(tenant, "ada", "Gmail").await;
             steps::link(tenant, "grace", "name:Gmail").await;
         }
-        let facts = |user: &str| v1::Credential { external_id: "work".to_owned(), ..fixture::a_credential(user, "name:Gmail") };
+        let facts = |user: &str| v1::Credential { external_id: Some("work".to_owned()), ..fixture::a_credential(user, "name:Gmail") };
         let key = || fixture::api_key_material("key");
         let id = Uuid::now_v7().to_string();
         let chosen = v1::CreateCredentialRequest { id: id.clone(), ..create(facts("ada"), key()) };
@@ -241,14 +241,14 @@ on_both! {
         assert_eq!(first.id, id);
         let refusal = expect_status(created(&client, create(facts("grace"), key())).await, Code::AlreadyExists, "EXTERNAL_ID_TAKEN");
         assert_eq!((refusal.metadata("resource"), refusal.metadata("external_id")), ("credential", "work"));
-        let prefixed = v1::Credential { external_id: "ext:work".to_owned(), ..facts("grace") };
+        let prefixed = v1::Credential { external_id: Some("ext:work".to_owned()), ..facts("grace") };
         expect_status(created(&client, create(prefixed, key())).await, Code::AlreadyExists, "EXTERNAL_ID_TAKEN");
-        let same_id = v1::Credential { external_id: String::new(), ..facts("grace") };
+        let same_id = v1::Credential { external_id: Some(String::new()), ..facts("grace") };
         let request = v1::CreateCredentialRequest { id: id.clone(), ..create(same_id, key()) };
         let refusal = expect_status(created(&client, request).await, Code::AlreadyExists, "ID_TAKEN");
         assert_eq!(refusal.metadata("id"), id);
         // Case counts, and another tenant has ids of its own.
-        steps::credential(&client, v1::Credential { external_id: "Work".to_owned(), ..facts("grace") }, key()).await;
+        steps::credential(&client, v1::Credential { external_id: Some("Work".to_owned()), ..facts("grace") }, key()).await;
         created(&beta, chosen).await.unwrap();
         assert!(deleted(&client, "ext:work").await.deleted);
         steps::credential(&client, facts("grace"), key()).await;
@@ -323,8 +323,8 @@ on_both! {
         steps::link(&client, "Grace", "name:Slack").await;
         let store = |user: &str, connector: &str, external_id: &str, account: &str, team: &str, material| {
             let facts = v1::Credential {
-                external_id: external_id.to_owned(),
-                provider_account_id: account.to_owned(),
+                external_id: Some(external_id.to_owned()),
+                provider_account_id: Some(account.to_owned()),
                 labels: fixture::strings([("team", team)]),
                 ..fixture::a_credential(user, connector)
             };
@@ -335,7 +335,7 @@ on_both! {
         store("ada", "name:Slack", "three", "", "a", fixture::basic_material("user", "password")).await;
         store("Grace", "name:Slack", "four", "other", "b", tokens("", "")).await;
         let names = |request: v1::ListCredentialsRequest| async {
-            listed(&client, request).await.into_iter().map(|it| it.external_id).collect::<Vec<_>>()
+            listed(&client, request).await.into_iter().map(|it| it.external_id().to_owned()).collect::<Vec<_>>()
         };
         let all = v1::ListCredentialsRequest::default();
         let scoped = |user_id: &str, connector: &str| v1::ListCredentialsRequest {

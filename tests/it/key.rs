@@ -139,8 +139,8 @@ on_both! {
             [("both", "name:identity", "name:bundle"), ("one", &*identity.id, ""), ("other", "", &*bundle.id)]
         {
             let connector = v1::Connector {
-                client_identity_key: client_identity_key.to_owned(),
-                trust_bundle_key: trust_bundle_key.to_owned(),
+                client_identity_key: Some(client_identity_key.to_owned()),
+                trust_bundle_key: Some(trust_bundle_key.to_owned()),
                 ..fixture::a_connector(name)
             };
             connector::create(&alpha, connector).await;
@@ -202,8 +202,8 @@ on_both! {
         let identity = import(&alpha, an_identity(&server, "identity")).await;
         let bundle = import(&alpha, a_bundle(&server, "bundle")).await;
         for (key, field) in [
-            (v1::Connector { client_identity_key: bundle.id, ..fixture::a_connector("x") }, "connector.client_identity_key"),
-            (v1::Connector { trust_bundle_key: identity.id, ..fixture::a_connector("x") }, "connector.trust_bundle_key"),
+            (v1::Connector { client_identity_key: Some(bundle.id), ..fixture::a_connector("x") }, "connector.client_identity_key"),
+            (v1::Connector { trust_bundle_key: Some(identity.id), ..fixture::a_connector("x") }, "connector.trust_bundle_key"),
         ] {
             let request = v1::CreateConnectorRequest { connector: Some(key.clone()), ..Default::default() };
             let refused = alpha.connectors().create_connector(request).await;
@@ -221,8 +221,8 @@ on_both! {
         }
         // Both at once are told at once.
         let connector = v1::Connector {
-            client_identity_key: "name:bundle".to_owned(),
-            trust_bundle_key: "name:identity".to_owned(),
+            client_identity_key: Some("name:bundle".to_owned()),
+            trust_bundle_key: Some("name:identity".to_owned()),
             ..fixture::a_connector("x")
         };
         let request = v1::CreateConnectorRequest { connector: Some(connector), ..Default::default() };

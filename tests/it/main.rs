@@ -24,4 +24,5 @@ mod steps;
 mod storage;
 mod traces;
 mod unchanged;
+mod update;
 mod user_connector;

@@ -66,7 +66,7 @@ on_both! {
         };
         let updated = client.configurations().update_configuration(request(configuration.clone())).await.unwrap().into_inner();
         assert_eq!(updated.configuration.unwrap(), configuration);
-        let other = v1::Configuration { external_id: "Another".to_owned(), ..configuration.clone() };
+        let other = v1::Configuration { external_id: Some("Another".to_owned()), ..configuration.clone() };
         let updated = client.configurations().update_configuration(request(other)).await.unwrap().into_inner();
         assert_ne!(updated.configuration.unwrap().etag, configuration.etag);
     }

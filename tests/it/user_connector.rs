@@ -117,7 +117,7 @@ on_both! {
         let kept = steps::link(&client, "grace", "name:Gmail").await;
         let labels = fixture::strings([("team", "a"), ("stage", "test")]);
         let facts = |user_id: &str, external_id: &str| v1::Credential {
-            external_id: external_id.to_owned(),
+            external_id: Some(external_id.to_owned()),
             labels: labels.clone(),
             ..fixture::a_credential(user_id, &link.connector)
         };

@@ -69,7 +69,7 @@ pub(crate) fn row_id(number: usize) -> String {
 pub(crate) fn a_connector(name: &str) -> v1::Connector {
     let mut connector = fixture::the_fusionauth_connector();
     connector.name = name.to_owned();
-    connector.client_identity_key = String::new();
+    connector.client_identity_key = Some(String::new());
     connector.labels = fixture::strings([("team", "a")]);
     connector
 }
@@ -116,8 +116,8 @@ impl World {
         let copied = client.create_connector(request).await?.into_inner().connector.ok_or("no connector")?;
 
         let mut connection = fixture::a_connection(&format!("Connection {NUMBER}"), &copied.id);
-        connection.external_id = format!("connection-{NUMBER}");
-        connection.issuer_url = format!("https://{WORD}.example.com");
+        connection.external_id = Some(format!("connection-{NUMBER}"));
+        connection.issuer_url = Some(format!("https://{WORD}.example.com"));
         connection.client_secrets.clear();
         let request =
             v1::CreateConnectionRequest { connection: Some(connection), id: TEMPLATE.to_owned(), ..Default::default() };

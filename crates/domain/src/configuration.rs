@@ -61,6 +61,28 @@ pub const MAX_WORKFLOWS: usize = 256;
 /// All workflow settings of a configuration together, as JSON, in bytes.
 pub const MAX_WORKFLOW_SETTINGS_BYTES: usize = 64 * 1024;
 
+// === impl ConfigurationPatch ===
+
+impl ConfigurationPatch {
+    /// Whether it asks for no change of anything.
+    pub fn is_empty(&self) -> bool {
+        let ConfigurationPatch {
+            external_id,
+            shared_settings,
+            workflow_settings,
+            workflows,
+            settings_meta,
+            credential,
+        } = self;
+        external_id.is_none()
+            && shared_settings.is_none()
+            && workflow_settings.is_none()
+            && workflows.is_empty()
+            && settings_meta.is_none()
+            && credential.is_none()
+    }
+}
+
 // === impl Configuration ===
 
 impl Configuration {

@@ -9,7 +9,7 @@ use crate::id::{ConnectionId, ConnectorId};
 use crate::meta::Meta;
 use crate::reference::Ref;
 use crate::secret::Secret;
-use crate::text::{CountryCode, HttpUrl, Labels, Name, Parameters, RedirectUri, Slug};
+use crate::text::{CountryCode, HttpUrl, Labels, MapPatch, Name, Parameters, RedirectUri, Slug};
 use crate::time::Timestamp;
 
 /// A connection, without its client secrets.
@@ -137,11 +137,11 @@ pub struct ConnectionPatch {
     pub user_id_expression: Option<String>,
     pub trust_identity_user_id: Option<bool>,
     pub scope: Option<String>,
-    pub parameters: Option<Parameters>,
+    pub parameters: MapPatch<Parameters>,
     pub require_business_account: Option<bool>,
     pub linking: Option<Linking>,
     pub active: Option<bool>,
-    pub tags: Option<Labels>,
+    pub tags: MapPatch<Labels>,
     pub redirect_uris: Option<Vec<RedirectUri>>,
     pub revocation_url: Option<Option<HttpUrl>>,
     pub jwks_url: Option<Option<HttpUrl>>,
@@ -218,15 +218,14 @@ impl Connection {
 
     /// This connection after a patch, or what is wrong with the result.
     pub fn patched(mut self, patch: &ConnectionPatch, meta: Meta) -> Result<Self, Vec<Violation>> {
-        self.settings.apply(patch);
-        let violations = match &patch.client_secrets {
-            ClientSecretsPatch::Keep => Vec::new(),
-            ClientSecretsPatch::Clear => {
-                self.client_secrets.clear();
-                Vec::new()
+        let mut violations = self.settings.apply(patch);
+        match &patch.client_secrets {
+            ClientSecretsPatch::Keep => {}
+            ClientSecretsPatch::Clear => self.client_secrets.clear(),
+            ClientSecretsPatch::Set(secrets) => {
+                violations.extend(self.replace_client_secrets(secrets, meta.update_time));
             }
-            ClientSecretsPatch::Set(secrets) => self.replace_client_secrets(secrets, meta.update_time),
-        };
+        }
         self.meta = meta;
         if violations.is_empty() { Ok(self) } else { Err(violations) }
     }
@@ -249,6 +248,69 @@ impl Connection {
         }
         self.client_secrets = facts;
         violations
+    }
+}
+
+// === impl ConnectionPatch ===
+
+impl ConnectionPatch {
+    /// Whether it asks for no change of anything.
+    pub fn is_empty(&self) -> bool {
+        let ConnectionPatch {
+            name,
+            external_id,
+            connector,
+            kind,
+            authentication_url,
+            token_url,
+            issuer_url,
+            provider_certificate,
+            client_id,
+            client_secrets,
+            user_data_location,
+            provider_tenant_id,
+            developer_account_id,
+            content_type,
+            oidc_user_endpoint_url,
+            user_id_expression,
+            trust_identity_user_id,
+            scope,
+            parameters,
+            require_business_account,
+            linking,
+            active,
+            tags,
+            redirect_uris,
+            revocation_url,
+            jwks_url,
+            device_authorization_url,
+        } = self;
+        let urls =
+            [authentication_url, token_url, oidc_user_endpoint_url, revocation_url, jwks_url, device_authorization_url];
+        let texts = [
+            issuer_url,
+            provider_certificate,
+            client_id,
+            provider_tenant_id,
+            developer_account_id,
+            user_id_expression,
+            scope,
+        ];
+        let switches = [trust_identity_user_id, require_business_account, active];
+        urls.iter().all(|url| url.is_none())
+            && texts.iter().all(|text| text.is_none())
+            && switches.iter().all(|switch| switch.is_none())
+            && name.is_none()
+            && external_id.is_none()
+            && connector.is_none()
+            && kind.is_none()
+            && matches!(client_secrets, ClientSecretsPatch::Keep)
+            && user_data_location.is_none()
+            && content_type.is_none()
+            && parameters.is_keep()
+            && linking.is_none()
+            && tags.is_keep()
+            && redirect_uris.is_none()
     }
 }
 
@@ -285,7 +347,7 @@ impl ConnectionSettings {
         }
     }
 
-    fn apply(&mut self, patch: &ConnectionPatch) {
+    fn apply(&mut self, patch: &ConnectionPatch) -> Vec<Violation> {
         let ConnectionPatch {
             name,
             external_id,
@@ -331,15 +393,16 @@ impl ConnectionSettings {
         set(&mut self.user_id_expression, user_id_expression);
         set(&mut self.trust_identity_user_id, trust_identity_user_id);
         set(&mut self.scope, scope);
-        set(&mut self.parameters, parameters);
         set(&mut self.require_business_account, require_business_account);
         set(&mut self.linking, linking);
         set(&mut self.active, active);
-        set(&mut self.tags, tags);
         set(&mut self.redirect_uris, redirect_uris);
         set(&mut self.revocation_url, revocation_url);
         set(&mut self.jwks_url, jwks_url);
         set(&mut self.device_authorization_url, device_authorization_url);
+        let mut violations = parameters.apply("connection.parameters", &mut self.parameters);
+        violations.extend(tags.apply("connection.tags", &mut self.tags));
+        violations
     }
 }
 

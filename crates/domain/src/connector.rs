@@ -2,6 +2,7 @@
 
 mod kind;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,8 +13,8 @@ use crate::id::{ConnectorId, KeyId};
 use crate::json::JsonObject;
 use crate::meta::Meta;
 use crate::reference::Ref;
-use crate::secret::Secret;
-use crate::text::{Headers, HttpUrl, Labels, Name};
+use crate::secret::{Secret, SecretPatch};
+use crate::text::{Entries, Headers, HttpUrl, Labels, MapPatch, Name, check_entries, same_header};
 
 pub(crate) use kind::set;
 pub use kind::{
@@ -69,7 +70,7 @@ pub struct ConnectorPatch {
     pub description: Option<String>,
     pub enabled: Option<bool>,
     pub kind: Option<KindPatch>,
-    pub headers: Option<Headers>,
+    pub headers: MapPatch<Headers>,
     pub secret_headers: SecretHeadersPatch,
     /// The inner `None` asks for the default.
     pub connect_timeout: Option<Option<Duration>>,
@@ -80,7 +81,7 @@ pub struct ConnectorPatch {
     pub trust_bundle_key: Option<Option<Ref>>,
     pub data: Option<JsonObject>,
     pub debug: Option<bool>,
-    pub labels: Option<Labels>,
+    pub labels: MapPatch<Labels>,
 }
 
 /// What happens to the sealed headers, which are kept as one value.
@@ -88,11 +89,10 @@ pub struct ConnectorPatch {
 pub enum SecretHeadersPatch {
     #[default]
     Keep,
-    /// Replace all of them: names, sorted, and the JSON object of names and values.
-    Set {
-        names: Vec<String>,
-        sealed: Secret,
-    },
+    /// Replace all of them.
+    Set(BTreeMap<String, Secret>),
+    /// Set or take away single ones; the others stay.
+    Entries(Entries<Secret>),
     Clear,
 }
 
@@ -174,18 +174,15 @@ impl Connector {
         set(&mut self.name, name);
         set(&mut self.description, description);
         set(&mut self.enabled, enabled);
-        set(&mut self.headers, headers);
         set(&mut self.data, data);
         set(&mut self.debug, debug);
-        set(&mut self.labels, labels);
+        violations.extend(headers.apply("connector.headers", &mut self.headers));
+        violations.extend(labels.apply("connector.labels", &mut self.labels));
         if let Some(kind) = kind {
             self.kind.apply(kind).into_iter().for_each(|violation| violations.push(violation));
         }
-        match secret_headers {
-            SecretHeadersPatch::Keep => {}
-            SecretHeadersPatch::Set { names, .. } => self.secret_header_names.clone_from(names),
-            SecretHeadersPatch::Clear => self.secret_header_names.clear(),
-        }
+        secret_headers.apply(&mut self.secret_header_names);
+        violations.extend(check_entries("connector.secret_headers", self.secret_header_names.len()));
         self.timeouts = self.timeouts.patched(*connect_timeout, *read_timeout, *total_timeout);
         if self.timeouts.total < self.timeouts.connect {
             violations.push(total_too_short());
@@ -195,7 +192,7 @@ impl Connector {
         if matches!(self.kind, ConnectorKind::ClientCertificate(_)) && self.client_identity_key.is_none() {
             violations.push(identity_required());
         }
-        violations.extend(headers_given_twice(&self.headers, &self.secret_header_names));
+        violations.extend(headers_given_twice(self.headers.as_map(), &self.secret_header_names));
         self.meta = meta;
         if violations.is_empty() { Ok(self) } else { Err(violations.into_vec()) }
     }
@@ -234,10 +231,104 @@ impl ConnectorPatch {
             })) => violations.push(kind::key_in_two_places()),
             _ => {}
         }
-        if let (Some(headers), SecretHeadersPatch::Set { names, .. }) = (&self.headers, &self.secret_headers) {
-            violations.extend(headers_given_twice(headers, names));
-        }
+        let secret_headers = match &self.secret_headers {
+            SecretHeadersPatch::Set(headers) | SecretHeadersPatch::Entries(Entries { set: headers, .. }) => headers,
+            SecretHeadersPatch::Keep | SecretHeadersPatch::Clear => return violations,
+        };
+        let names: Vec<String> = secret_headers.keys().cloned().collect();
+        let plain = match &self.headers {
+            MapPatch::Keep => return violations,
+            MapPatch::Replace(headers) => headers.as_map(),
+            MapPatch::Entries(entries) => &entries.set,
+        };
+        violations.extend(headers_given_twice(plain, &names));
         violations
+    }
+
+    /// Whether it asks for no change of anything.
+    pub fn is_empty(&self) -> bool {
+        let ConnectorPatch {
+            name,
+            description,
+            enabled,
+            kind,
+            headers,
+            secret_headers,
+            connect_timeout,
+            read_timeout,
+            total_timeout,
+            client_identity_key,
+            trust_bundle_key,
+            data,
+            debug,
+            labels,
+        } = self;
+        name.is_none()
+            && description.is_none()
+            && enabled.is_none()
+            && kind.as_ref().is_none_or(KindPatch::is_empty)
+            && headers.is_keep()
+            && matches!(secret_headers, SecretHeadersPatch::Keep)
+            && connect_timeout.is_none()
+            && read_timeout.is_none()
+            && total_timeout.is_none()
+            && client_identity_key.is_none()
+            && trust_bundle_key.is_none()
+            && data.is_none()
+            && debug.is_none()
+            && labels.is_keep()
+    }
+
+    /// Whether it brings secrets: what is stored is not compared with them.
+    pub fn sets_secrets(&self) -> bool {
+        let password = match &self.kind {
+            Some(KindPatch::Generic(generic)) => matches!(generic.password, SecretPatch::Set(_)),
+            _ => false,
+        };
+        let headers = match &self.secret_headers {
+            SecretHeadersPatch::Set(_) => true,
+            SecretHeadersPatch::Entries(entries) => !entries.set.is_empty(),
+            SecretHeadersPatch::Keep | SecretHeadersPatch::Clear => false,
+        };
+        password || headers
+    }
+}
+
+// === impl SecretHeadersPatch ===
+
+impl SecretHeadersPatch {
+    /// The names of the sealed headers after it, sorted.
+    fn apply(&self, names: &mut Vec<String>) {
+        let kept = match self {
+            SecretHeadersPatch::Keep => return,
+            SecretHeadersPatch::Set(_) | SecretHeadersPatch::Clear => Vec::new(),
+            SecretHeadersPatch::Entries(entries) => {
+                names.drain(..).filter(|name| !entries.touches(name, same_header)).collect()
+            }
+        };
+        let set = match self {
+            SecretHeadersPatch::Set(set) | SecretHeadersPatch::Entries(Entries { set, .. }) => set.keys().cloned(),
+            SecretHeadersPatch::Keep | SecretHeadersPatch::Clear => return names.clear(),
+        };
+        *names = kept.into_iter().chain(set).collect::<BTreeSet<_>>().into_iter().collect();
+    }
+
+    /// The sealed headers after it. `None`: there are none.
+    pub fn applied(&self, mut stored: BTreeMap<String, Secret>) -> Option<BTreeMap<String, Secret>> {
+        let set = match self {
+            SecretHeadersPatch::Keep => return Some(stored),
+            SecretHeadersPatch::Clear => return None,
+            SecretHeadersPatch::Set(set) => {
+                stored.clear();
+                set
+            }
+            SecretHeadersPatch::Entries(entries) => {
+                stored.retain(|name, _| !entries.touches(name, same_header));
+                &entries.set
+            }
+        };
+        stored.extend(set.iter().map(|(name, value)| (name.clone(), value.duplicate())));
+        Some(stored).filter(|headers| !headers.is_empty())
     }
 }
 
@@ -249,8 +340,8 @@ fn identity_required() -> Violation {
     Violation::field("connector.client_identity_key", "is required for a client-certificate connector")
 }
 
-fn headers_given_twice(headers: &Headers, secret_names: &[String]) -> Vec<Violation> {
-    let twice = |name: &&String| headers.iter().any(|(plain, _)| plain.eq_ignore_ascii_case(name));
+fn headers_given_twice(headers: &BTreeMap<String, String>, secret_names: &[String]) -> Vec<Violation> {
+    let twice = |name: &&String| headers.keys().any(|plain| same_header(plain, name));
     let violation = |name: &String| {
         Violation::field("connector.secret_headers", format!("header \"{name}\" stands in headers too"))
     };

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::document::is_default;
+use crate::error::Violation;
 use crate::id::{ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, UserConnectorId};
 use crate::json::JsonObject;
 use crate::meta::Meta;
 use crate::reference::Ref;
 use crate::secret::Secret;
-use crate::text::{ExternalId, Labels, UserId};
+use crate::text::{Entries, ExternalId, Labels, MapPatch, UserId};
 use crate::time::Timestamp;
 
 /// The facts of a credential.
@@ -149,11 +150,29 @@ pub struct CredentialPatch {
     pub external_id: Option<Option<ExternalId>>,
     pub provider_account_id: Option<String>,
     pub provider_data: Option<JsonObject>,
-    pub labels: Option<Labels>,
+    pub labels: MapPatch<Labels>,
     /// `true` moves the mark here; there is no way to take it away.
     pub is_default: Option<bool>,
-    pub material: Option<Material>,
+    pub material: MaterialPatch,
     pub parents: CredentialParents,
+}
+
+/// What happens to sealed material. Its kind stays.
+#[derive(Debug, Default)]
+pub enum MaterialPatch {
+    #[default]
+    Keep,
+    /// All of it anew. Tokens that are absent and not among the cleared ones stay.
+    Replace(Material, ClearedTokens),
+    /// Single fields of custom material; the others stay.
+    Fields(Entries<Secret>),
+}
+
+/// Which tokens go if they are not given.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClearedTokens {
+    pub refresh_token: bool,
+    pub id_token: bool,
 }
 
 /// What a change says a credential hangs on. It may say so, as who sends back what was read does, and may not change it.
@@ -186,6 +205,9 @@ pub struct IssuedToken {
     pub fields: BTreeMap<String, Secret>,
 }
 
+/// Fields of custom material: at most so many, and so many bytes in all.
+pub const MAX_CUSTOM_FIELDS: usize = 64;
+pub const MAX_CUSTOM_FIELDS_BYTES: usize = 64 * 1024;
 /// Column of the sealed material: one sealed JSON object for the whole of it, so that its parts cannot be mixed.
 pub const MATERIAL_COLUMN: &str = "material";
 /// Longest validity that IssueAccessToken can be asked for, in microseconds: 24 hours.
@@ -200,6 +222,26 @@ impl Credential {
             (CredentialState::Valid, Some(expiry)) if expiry <= now => CredentialState::Expired,
             (state, _) => state,
         }
+    }
+}
+
+// === impl CredentialPatch ===
+
+impl CredentialPatch {
+    /// Whether it asks for no change of anything.
+    pub fn is_empty(&self) -> bool {
+        let CredentialPatch { external_id, provider_account_id, provider_data, labels, is_default, material, parents } =
+            self;
+        let CredentialParents { user_id, connector, connection } = parents;
+        external_id.is_none()
+            && provider_account_id.is_none()
+            && provider_data.is_none()
+            && labels.is_keep()
+            && is_default.is_none()
+            && matches!(material, MaterialPatch::Keep)
+            && user_id.is_none()
+            && connector.is_none()
+            && connection.is_none()
     }
 }
 
@@ -241,6 +283,30 @@ impl CredentialKind {
             CredentialKind::Custom => "CUSTOM",
         }
     }
+}
+
+// === impl Entries ===
+
+impl Entries<Secret> {
+    /// The fields of custom material after it, or what would be wrong with them.
+    pub fn applied(self, mut fields: BTreeMap<String, Secret>) -> Result<BTreeMap<String, Secret>, Violation> {
+        fields.retain(|name, _| !self.gone.contains(name));
+        fields.extend(self.set);
+        let bytes = fields.values().map(|value| value.expose().len()).sum();
+        check_custom_fields(fields.len(), bytes).map(|()| fields)
+    }
+}
+
+/// Refuses custom material with too many fields, none, or too many bytes in their values.
+pub fn check_custom_fields(count: usize, bytes: usize) -> Result<(), Violation> {
+    let field = "material.custom.fields";
+    if count == 0 || count > MAX_CUSTOM_FIELDS {
+        return Err(Violation::field(field, format!("must have 1 to {MAX_CUSTOM_FIELDS} entries")));
+    }
+    if bytes > MAX_CUSTOM_FIELDS_BYTES {
+        return Err(Violation::field(field, format!("must be at most {MAX_CUSTOM_FIELDS_BYTES} bytes in all")));
+    }
+    Ok(())
 }
 
 // === impl Material ===

@@ -2,6 +2,7 @@
 //!
 //! Lengths count characters (Unicode scalar values), not bytes.
 
+mod map_patch;
 mod maps;
 mod url;
 
@@ -11,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Violation;
 
+pub use map_patch::{Entries, MapPatch, TextMap, same_header};
 pub(crate) use maps::readable;
-pub use maps::{Headers, Labels, Parameters, header_name, map_entry, secret_headers};
+pub use maps::{Headers, Labels, Parameters, check_entries, header_name, map_entry, secret_headers};
 pub use url::{HttpUrl, RedirectUri};
 
 macro_rules! texts {

@@ -13,7 +13,7 @@ use jackfield_domain::{ConfigurationId, CredentialId, Error, Resource, Result, T
 use jackfield_store::{Page, PageQuery, Reader, Writer};
 
 use crate::caller::Caller;
-use crate::mutation::{Deletion, Mutation, Weight, check_etag};
+use crate::mutation::{Deletion, Expected, Mutation, Weight, check_etag, check_expected};
 use crate::open::Services;
 use crate::pager::Listable;
 
@@ -88,14 +88,14 @@ impl Services {
         caller: &Caller,
         mutation: &Mutation,
         reference: &ConfigurationRef,
-        etag: &str,
+        expected: &Expected,
         patch: ConfigurationPatch,
     ) -> Result<Configuration> {
         self.change(caller, mutation, Weight::Light, async |txn| {
             let tenant = caller.tenant();
             let found = configuration_locked(txn, tenant, reference).await?;
             let configuration = found.ok_or_else(|| not_found(reference))?;
-            check_etag(&configuration.meta, etag, Resource::Configuration, configuration.id)?;
+            check_expected(expected, &configuration.meta, Resource::Configuration, configuration.id.0)?;
             if let Some(credential) = &patch.credential
                 && txn.credential_find(tenant, credential).await?.map(|found| found.id)
                     != Some(configuration.credential)

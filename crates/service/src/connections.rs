@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
 use crate::connectors::refuse_in_use;
-use crate::mutation::{Deletion, Mutation, Weight, check_etag};
+use crate::mutation::{Deletion, Expected, Mutation, Weight, check_etag, check_expected};
 use crate::open::Services;
 use crate::pager::Listable;
 use crate::secrets::SecretPlace;
@@ -62,14 +62,14 @@ impl Services {
         caller: &Caller,
         mutation: &Mutation,
         reference: &Ref,
-        etag: &str,
+        expected: &Expected,
         patch: ConnectionPatch,
     ) -> Result<Connection> {
         self.change(caller, mutation, Weight::Light, async |txn| {
             let tenant = caller.tenant();
             let connection = txn.connection_find_for_update(tenant, reference).await?;
             let connection = connection.ok_or_else(|| Error::not_found(Resource::Connection, reference))?;
-            check_etag(&connection.meta, etag, Resource::Connection, connection.id)?;
+            check_expected(expected, &connection.meta, Resource::Connection, connection.id.0)?;
             if let Some(connector) = &patch.connector
                 && connector_of(txn, tenant, connector).await? != connection.connector
             {

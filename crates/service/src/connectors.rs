@@ -1,5 +1,6 @@
 //! Use cases of connectors.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 
 use jackfield_domain::connector::{
@@ -9,12 +10,13 @@ use jackfield_domain::error::{Use, Violation, Violations};
 use jackfield_domain::key::KeyKind;
 use jackfield_domain::meta::Meta;
 use jackfield_domain::reference::Ref;
-use jackfield_domain::{ConnectorId, Error, KeyId, Resource, Result, SecretPatch, TenantId};
+use jackfield_domain::{ConnectorId, Error, KeyId, Resource, Result, TenantId};
 use jackfield_store::{Cascade, Page, PageQuery, Reader, Writer};
 use serde::{Deserialize, Serialize};
 
 use crate::caller::Caller;
-use crate::mutation::{Deletion, Mutation, Weight, check_etag};
+use crate::material;
+use crate::mutation::{Deletion, Expected, Mutation, Weight, check_etag, check_expected};
 use crate::open::Services;
 use crate::pager::Listable;
 use crate::secrets::SecretPlace;
@@ -61,19 +63,19 @@ impl Services {
         caller: &Caller,
         mutation: &Mutation,
         reference: &Ref,
-        etag: &str,
+        expected: &Expected,
         patch: ConnectorPatch,
     ) -> Result<Connector> {
         self.change(caller, mutation, Weight::Light, async |txn| {
             let tenant = caller.tenant();
             let connector = txn.connector_find_for_update(tenant, reference).await?;
             let connector = connector.ok_or_else(|| Error::not_found(Resource::Connector, reference))?;
-            check_etag(&connector.meta, etag, Resource::Connector, connector.id)?;
+            check_expected(expected, &connector.meta, Resource::Connector, connector.id.0)?;
             let keys = connector_keys(txn, tenant, &patch).await?;
             let former = connector.clone();
             let meta = connector.meta.changed(self.now());
             let connector = connector.patched(&patch, keys, meta).map_err(Error::Invalid)?;
-            if !sets_secrets(&patch) && (Connector { meta: former.meta, ..connector.clone() }) == former {
+            if !patch.sets_secrets() && (Connector { meta: former.meta, ..connector.clone() }) == former {
                 return Ok(former);
             }
             txn.connector_replace(tenant, &connector).await?;
@@ -123,10 +125,18 @@ impl Services {
             self.secret_patch(txn, place(PASSWORD_COLUMN), &generic.password).await?;
         }
         let place = place(SECRET_HEADERS_COLUMN);
-        match &patch.secret_headers {
-            SecretHeadersPatch::Keep => Ok(()),
-            SecretHeadersPatch::Set { sealed, .. } => self.secret_put(txn, place, sealed.expose().as_bytes()).await,
-            SecretHeadersPatch::Clear => txn.secret_delete(tenant, place.owner, place.owner_id, place.name).await,
+        let stored = match &patch.secret_headers {
+            SecretHeadersPatch::Keep => return Ok(()),
+            SecretHeadersPatch::Set(_) | SecretHeadersPatch::Clear => None,
+            SecretHeadersPatch::Entries(_) => self.secret_fetch(Some(txn), place).await?,
+        };
+        let stored = match stored {
+            Some(stored) => material::headers_from_bytes(&stored)?,
+            None => BTreeMap::new(),
+        };
+        match patch.secret_headers.applied(stored) {
+            Some(headers) => self.secret_put(txn, place, &material::headers_to_bytes(&headers)?).await,
+            None => txn.secret_delete(tenant, place.owner, place.owner_id, place.name).await,
         }
     }
 }
@@ -169,15 +179,6 @@ async fn key_of_kind(
         wrong.push(Violation::field(field, description));
     }
     Ok(Some(Some(key.id)))
-}
-
-/// Whether a patch brings secrets: what is stored is not compared with them.
-fn sets_secrets(patch: &ConnectorPatch) -> bool {
-    let password = match &patch.kind {
-        Some(KindPatch::Generic(generic)) => matches!(generic.password, SecretPatch::Set(_)),
-        _ => false,
-    };
-    password || matches!(patch.secret_headers, SecretHeadersPatch::Set { .. })
 }
 
 /// Refuses a deletion of something on which anything depends.

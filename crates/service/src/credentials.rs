@@ -3,14 +3,16 @@
 use std::future::Future;
 
 use jackfield_domain::credential::{
-    Credential, CredentialDraft, CredentialParents, CredentialPatch, CredentialState, MATERIAL_COLUMN, Material,
+    ClearedTokens, Credential, CredentialDraft, CredentialKind, CredentialParents, CredentialPatch, CredentialState,
+    MATERIAL_COLUMN, Material, MaterialPatch,
 };
 use jackfield_domain::error::Violation;
 use jackfield_domain::key::KeyKind;
 use jackfield_domain::meta::Meta;
 use jackfield_domain::reference::Ref;
 use jackfield_domain::{
-    ConfigurationId, ConnectionId, ConnectorId, CredentialId, Error, KeyId, Resource, Result, TenantId, UserConnectorId,
+    ConfigurationId, ConnectionId, ConnectorId, CredentialId, Error, KeyId, Resource, Result, Secret, TenantId,
+    UserConnectorId,
 };
 use jackfield_store::{Page, PageQuery, Reader, Writer};
 use serde::{Deserialize, Serialize};
@@ -19,7 +21,7 @@ use crate::caller::Caller;
 use crate::configurations::blank;
 use crate::links::link_of;
 use crate::material;
-use crate::mutation::{Deletion, Mutation, Weight, check_etag};
+use crate::mutation::{Deletion, Expected, Mutation, Weight, check_etag, check_expected};
 use crate::open::Services;
 use crate::pager::Listable;
 use crate::secrets::SecretPlace;
@@ -104,7 +106,7 @@ impl Services {
         caller: &Caller,
         mutation: &Mutation,
         reference: &Ref,
-        etag: &str,
+        expected: &Expected,
         patch: CredentialPatch,
     ) -> Result<Credential> {
         self.change(caller, mutation, Weight::Light, async |txn| {
@@ -115,7 +117,7 @@ impl Services {
             txn.user_connector_lock(tenant, found.user_connector).await?;
             let credential = txn.credential_fetch_for_update(tenant, found.id).await?;
             let mut credential = credential.ok_or_else(|| Error::not_found(Resource::Credential, reference))?;
-            check_etag(&credential.meta, etag, Resource::Credential, credential.id)?;
+            check_expected(expected, &credential.meta, Resource::Credential, credential.id.0)?;
 
             let former = credential.clone();
             let CredentialPatch {
@@ -151,14 +153,16 @@ impl Services {
             if let Some(provider_data) = provider_data {
                 credential.provider_data = provider_data;
             }
-            if let Some(labels) = labels {
-                credential.labels = labels;
+            let wrong = labels.apply("credential.labels", &mut credential.labels);
+            if !wrong.is_empty() {
+                return Err(Error::Invalid(wrong));
             }
+            let material = self.material_changed(txn, tenant, &credential, material).await?;
             if material.is_none() && credential == former {
                 return Ok(former);
             }
             if let Some(material) = material {
-                self.material_replace(txn, tenant, &mut credential, material).await?;
+                self.material_replace(txn, tenant, &mut credential, &material).await?;
             }
             credential.meta = credential.meta.changed(self.now());
             txn.credential_replace(tenant, &credential).await?;
@@ -225,29 +229,69 @@ impl Services {
         self.secret_put(txn, material_place(tenant, credential.id), &bytes).await
     }
 
+    /// The material after a patch; `None` if it stays.
+    async fn material_changed(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        credential: &Credential,
+        patch: MaterialPatch,
+    ) -> Result<Option<Material>> {
+        let kind = match &patch {
+            MaterialPatch::Keep => return Ok(None),
+            MaterialPatch::Replace(material, _) => material.kind(),
+            MaterialPatch::Fields(_) => CredentialKind::Custom,
+        };
+        if kind != credential.kind {
+            let description = format!("must be of the kind of the credential, {}", credential.kind.as_str());
+            return Err(Violation::field("material", description).into());
+        }
+        let whole = match &patch {
+            MaterialPatch::Replace(Material::OAuth2(tokens), cleared) => {
+                let ClearedTokens { refresh_token, id_token } = *cleared;
+                (tokens.refresh_token.is_some() || refresh_token) && (tokens.id_token.is_some() || id_token)
+            }
+            MaterialPatch::Replace(..) => true,
+            MaterialPatch::Keep | MaterialPatch::Fields(_) => false,
+        };
+        let stored = match whole {
+            true => None,
+            false => self.secret_fetch(Some(txn), material_place(tenant, credential.id)).await?,
+        };
+        let stored = match stored {
+            Some(stored) => Some(material::from_bytes(&stored)?.0),
+            None => None,
+        };
+        Ok(Some(match (patch, stored) {
+            (MaterialPatch::Replace(Material::OAuth2(mut tokens), cleared), Some(Material::OAuth2(stored))) => {
+                let kept = |token: Option<Secret>, cleared: bool| token.filter(|_| !cleared);
+                tokens.refresh_token =
+                    tokens.refresh_token.take().or(kept(stored.refresh_token, cleared.refresh_token));
+                tokens.id_token = tokens.id_token.take().or(kept(stored.id_token, cleared.id_token));
+                Material::OAuth2(tokens)
+            }
+            (MaterialPatch::Replace(material, _), _) => material,
+            (MaterialPatch::Fields(entries), Some(Material::Custom(stored))) => {
+                Material::Custom(entries.applied(stored)?)
+            }
+            (MaterialPatch::Fields(_), _) => {
+                let id = credential.id.to_string();
+                return Err(Error::DecryptFailed { resource: Resource::Credential, id });
+            }
+            (MaterialPatch::Keep, _) => return Ok(None),
+        }))
+    }
+
     /// Puts new material in place of the stored one and brings the facts in line with it.
     async fn material_replace(
         &self,
         txn: &Writer,
         tenant: TenantId,
         credential: &mut Credential,
-        mut material: Material,
+        material: &Material,
     ) -> Result<()> {
-        if material.kind() != credential.kind {
-            let description = format!("must be of the kind of the credential, {}", credential.kind.as_str());
-            return Err(Violation::field("material", description).into());
-        }
-        if let Material::OAuth2(tokens) = &mut material {
-            let place = material_place(tenant, credential.id);
-            if let Some(stored) = self.secret_fetch(Some(txn), place).await?
-                && let (Material::OAuth2(stored), _) = material::from_bytes(&stored)?
-            {
-                tokens.refresh_token = tokens.refresh_token.take().or(stored.refresh_token);
-                tokens.id_token = tokens.id_token.take().or(stored.id_token);
-            }
-        }
-        let key = key_of(txn, tenant, &material).await?;
-        let facts = MaterialFacts::of(&material);
+        let key = key_of(txn, tenant, material).await?;
+        let facts = MaterialFacts::of(material);
         credential.key = key;
         credential.state = facts.state;
         credential.scopes = facts.scopes;
@@ -257,7 +301,7 @@ impl Services {
         credential.refresh_failure_count = 0;
         credential.failure_class = None;
         credential.material_version += 1;
-        self.material_put(txn, tenant, credential, &material).await
+        self.material_put(txn, tenant, credential, material).await
     }
 }
 

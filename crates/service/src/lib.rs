@@ -29,7 +29,7 @@ pub use connections::ConnectionDeleted;
 pub use connectors::ConnectorDeleted;
 pub use credentials::CredentialDeleted;
 pub use gauges::{Gauges, RewrapProgress};
-pub use mutation::{Deletion, Mutation, RequestId};
+pub use mutation::{Deletion, Expected, Mutation, RequestId};
 pub use open::{OpenError, ServerInfo, Services, Settings};
 pub use pager::{FoundPage, Listable, ListedPage, Pager, Place};
 pub use token_cache::TokenCacheSettings;

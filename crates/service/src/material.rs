@@ -1,5 +1,5 @@
-//! The material of credentials as it is sealed: one JSON object, so that its parts belong together. These types exist
-//! only on the way into and out of the vault.
+//! What is sealed as one JSON object, so that its parts belong together: the material of a credential, and the secret headers
+//! of a connector. These types exist only on the way into and out of the vault.
 
 use std::collections::BTreeMap;
 
@@ -112,6 +112,20 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Result<(Material, i64)> {
         }
     };
     Ok((material, version))
+}
+
+/// The bytes to seal of secret headers.
+pub(crate) fn headers_to_bytes(headers: &BTreeMap<String, Secret>) -> Result<Zeroizing<Vec<u8>>> {
+    let headers: BTreeMap<&String, Plain> = headers.iter().map(|(name, value)| (name, Plain::of(value))).collect();
+    serde_json::to_vec(&headers).map(Zeroizing::new).map_err(Error::internal)
+}
+
+/// The secret headers of opened bytes.
+pub(crate) fn headers_from_bytes(bytes: &[u8]) -> Result<BTreeMap<String, Secret>> {
+    // As above: what the parser says could quote a header.
+    let parsed = serde_json::from_slice(bytes).map_err(|_| Error::internal("sealed headers do not parse"));
+    let headers: BTreeMap<String, Plain> = parsed?;
+    Ok(headers.into_iter().map(|(name, value)| (name, value.into_secret())).collect())
 }
 
 // === impl Plain ===

@@ -1,6 +1,6 @@
 //! What all changes have in common: they may be repeated, they may be for show only, they happen whole or not at all.
 
-use jackfield_domain::{Error, Result, TenantId};
+use jackfield_domain::{Error, Result, TenantId, Violation};
 use jackfield_store::{Claim, RequestKey, Writer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,6 +34,15 @@ pub struct Deletion {
     pub etag: String,
     pub allow_missing: bool,
     pub cascade: bool,
+}
+
+/// What the caller of an update says of the resource that it changes.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    /// Empty = whatever is there.
+    pub etag: String,
+    /// The id that the resource in the request has, if it has one.
+    pub id: Option<Uuid>,
 }
 
 /// How much a change writes.
@@ -185,6 +194,20 @@ impl Weight {
     pub(crate) fn of(deletion: &Deletion) -> Self {
         if deletion.cascade { Weight::Heavy } else { Weight::Light }
     }
+}
+
+/// Refuses to change another resource than the caller means, or another state of it.
+pub(crate) fn check_expected(
+    expected: &Expected,
+    meta: &jackfield_domain::meta::Meta,
+    resource: jackfield_domain::Resource,
+    id: Uuid,
+) -> Result<()> {
+    if expected.id.is_some_and(|expected| expected != id) {
+        let description = format!("is not that of the {} which reference names: {id}", resource.as_str());
+        return Err(Violation::field(format!("{}.id", resource.as_str()), description).into());
+    }
+    check_etag(meta, &expected.etag, resource, id)
 }
 
 /// Refuses a stale etag.

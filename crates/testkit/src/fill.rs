@@ -10,7 +10,7 @@ use jackfield_domain::{
     key::{Key, KeyKind},
     meta::Meta,
     tenant::Tenant,
-    text::{ExternalId, Labels, Name, Slug, TenantName, UserId},
+    text::{ExternalId, Labels, MapPatch, Name, Slug, TenantName, UserId},
     user_connector::{UserConnector, UserConnectorState},
 };
 
@@ -179,7 +179,7 @@ fn a_connector(id: ConnectorId, name: &str, labels: Labels, meta: Meta) -> Conne
     let patch = ConnectorPatch {
         name: Some(Name::stored(name.to_owned())),
         kind: Some(KindPatch::HttpBasic(Default::default())),
-        labels: Some(labels),
+        labels: MapPatch::Replace(labels),
         ..ConnectorPatch::default()
     };
     let mut connector = Connector::create(id, &patch, ConnectorKeys::default(), meta).expect("a connector");
@@ -191,7 +191,7 @@ fn a_connection(id: ConnectionId, connector: ConnectorId, name: &str, tags: Labe
     let patch = ConnectionPatch {
         name: Some(Name::stored(name.to_owned())),
         external_id: Some(Some(Slug::stored(id.to_string()))),
-        tags: Some(tags),
+        tags: MapPatch::Replace(tags),
         ..ConnectionPatch::default()
     };
     let mut connection = Connection::create(id, connector, &patch, meta).expect("a connection");

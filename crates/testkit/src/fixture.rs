@@ -22,7 +22,7 @@ pub fn a_connector(name: &str) -> v1::Connector {
 pub fn the_fusionauth_connector() -> v1::Connector {
     let generic = v1::GenericConnector {
         authentication_url: "http://localhost:3000/api/authenticate".to_owned(),
-        http_authentication_username: "basicUsername".to_owned(),
+        http_authentication_username: Some("basicUsername".to_owned()),
         http_authentication_password: "basicPassword".to_owned(),
         ..Default::default()
     };
@@ -32,16 +32,16 @@ pub fn the_fusionauth_connector() -> v1::Connector {
         headers: strings([("header1", "value1"), ("header2", "value2")]),
         connect_timeout: Some(milliseconds(100)),
         read_timeout: Some(milliseconds(100)),
-        client_identity_key: FUSIONAUTH_KEY_ID.to_owned(),
+        client_identity_key: Some(FUSIONAUTH_KEY_ID.to_owned()),
         data: Some(object([("modifiedBy", "richard")])),
-        debug: true,
+        debug: Some(true),
         ..Default::default()
     }
 }
 
 /// A connector for OAuth providers.
 pub fn an_oauth2_connector(name: &str) -> v1::Connector {
-    let oauth2 = v1::OAuth2Connector { issuer_url: "https://login.example.com".to_owned(), ..Default::default() };
+    let oauth2 = v1::OAuth2Connector { issuer_url: Some("https://login.example.com".to_owned()), ..Default::default() };
     v1::Connector { name: name.to_owned(), kind: Some(v1::connector::Kind::Oauth2(oauth2)), ..Default::default() }
 }
 
@@ -51,10 +51,10 @@ pub fn a_connection(name: &str, connector: &str) -> v1::Connection {
         name: name.to_owned(),
         connector: connector.to_owned(),
         r#type: v1::ConnectionType::Oauth2.into(),
-        authentication_url: "https://login.example.com/authorize".to_owned(),
-        token_url: "https://login.example.com/token".to_owned(),
-        issuer_url: "https://login.example.com".to_owned(),
-        client_id: "jackfield".to_owned(),
+        authentication_url: Some("https://login.example.com/authorize".to_owned()),
+        token_url: Some("https://login.example.com/token".to_owned()),
+        issuer_url: Some("https://login.example.com".to_owned()),
+        client_id: Some("jackfield".to_owned()),
         client_secrets: vec![v1::ClientSecret {
             secret_id: "2026".to_owned(),
             value: "client secret of the fixture".to_owned(),
@@ -103,7 +103,7 @@ pub fn a_configuration(credential: &str, external_id: &str) -> v1::Configuration
     let workflow = v1::WorkflowSettings { enabled: true, settings: Some(object([("folder", "inbox")])) };
     v1::Configuration {
         credential: credential.to_owned(),
-        external_id: external_id.to_owned(),
+        external_id: Some(external_id.to_owned()),
         shared_settings: Some(object([("language", "en")])),
         workflow_settings: BTreeMap::from([("sync".to_owned(), workflow)]),
         ..Default::default()

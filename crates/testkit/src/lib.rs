@@ -29,6 +29,7 @@ pub mod http2;
 pub mod ledger;
 pub mod list;
 pub mod logs;
+mod opened;
 pub mod pgbouncer;
 pub mod pki;
 pub mod postgres;

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -73,7 +74,7 @@ func session(channel *grpc.ClientConn) *jackfield.Connector {
 	connectors := jackfield.NewConnectorServiceClient(channel)
 	generic := &jackfield.GenericConnector{
 		AuthenticationUrl:          "http://localhost:3000/api/authenticate",
-		HttpAuthenticationUsername: "basicUsername",
+		HttpAuthenticationUsername: proto.String("basicUsername"),
 		HttpAuthenticationPassword: "basicPassword",
 	}
 	created := must(connectors.CreateConnector(call, &jackfield.CreateConnectorRequest{

@@ -117,7 +117,7 @@ on_both! {
         let other = replica.as_ref().unwrap_or(&server);
         let (client, operator) = (server.client("alpha"), server.client("operator"));
         let link = steps::linked(&client, "ada", "Gmail").await;
-        let facts = v1::Credential { external_id: "work".to_owned(), ..fixture::a_credential("ada", &link.connector) };
+        let facts = v1::Credential { external_id: Some("work".to_owned()), ..fixture::a_credential("ada", &link.connector) };
         steps::credential(&client, facts, fixture::api_key_material("key of work")).await;
         let former = server_info(&operator).await.active_key_encryption_key;
         let tenants = ["default", "alpha", "beta"];
@@ -158,7 +158,7 @@ on_both! {
         let server = watching_server(backend).await;
         let (client, operator) = (server.client("alpha"), server.client("operator"));
         let link = steps::linked(&client, "ada", "Gmail").await;
-        let facts = v1::Credential { external_id: "work".to_owned(), ..fixture::a_credential("ada", &link.connector) };
+        let facts = v1::Credential { external_id: Some("work".to_owned()), ..fixture::a_credential("ada", &link.connector) };
         steps::credential(&client, facts, fixture::api_key_material("key of work")).await;
         let before = server_info(&operator).await;
         let former = before.active_key_encryption_key.clone();

@@ -127,7 +127,7 @@ impl SecretField {
             | ["private_key_pem"] => None,
             _ => panic!("{} is new: say here how a good request with it looks", self.name()),
         };
-        let credential = || v1::Credential { external_id: unique.to_owned(), ..a_credential("u", "name:main") };
+        let credential = || v1::Credential { external_id: Some(unique.to_owned()), ..a_credential("u", "name:main") };
         match self.method.name() {
             "CreateConnector" => {
                 v1::CreateConnectorRequest { connector: Some(a_generic_connector(unique)), ..Default::default() }
@@ -155,7 +155,7 @@ impl SecretField {
             }
             "UpdateCredential" => v1::UpdateCredentialRequest {
                 reference: targets.credential(self.path[1].name()),
-                credential: Some(v1::Credential { external_id: unique.to_owned(), ..Default::default() }),
+                credential: Some(v1::Credential { external_id: Some(unique.to_owned()), ..Default::default() }),
                 material,
                 ..Default::default()
             }
@@ -198,7 +198,7 @@ fn plant(message: &mut DynamicMessage, path: &[FieldDescriptor], text: &str) {
 fn a_generic_connector(name: &str) -> v1::Connector {
     let mut connector = a_connector(name);
     if let Some(v1::connector::Kind::Generic(generic)) = &mut connector.kind {
-        generic.http_authentication_username = "user".to_owned();
+        generic.http_authentication_username = Some("user".to_owned());
     }
     connector
 }
@@ -251,7 +251,7 @@ impl Targets {
         for (kind, material) in materials {
             let external_id = kind.to_owned();
             let request = v1::CreateCredentialRequest {
-                credential: Some(v1::Credential { external_id, ..a_credential("u", "name:main") }),
+                credential: Some(v1::Credential { external_id: Some(external_id), ..a_credential("u", "name:main") }),
                 material: Some(material),
                 ..Default::default()
             };

@@ -67,7 +67,7 @@ on_both! {
         const CREDENTIAL: &str = "x-jackfield-credential";
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
-        let facts = v1::Credential { external_id: "work".to_owned(), ..fixture::a_credential("ada", &link.connector) };
+        let facts = v1::Credential { external_id: Some("work".to_owned()), ..fixture::a_credential("ada", &link.connector) };
         let credential = steps::credential(&client, facts, fixture::api_key_material("key")).await;
         let team = steps::configuration(&client, fixture::a_configuration(&credential.id, "Team A")).await;
         let both = [(CONFIGURATION, "ext:Team A"), (CREDENTIAL, "ext:work")];

@@ -156,7 +156,7 @@ on_both! {
         assert_eq!(after.workflow_settings.len(), 3 + 16, "no change was lost");
         // Of those that insist on the same etag one wins.
         let insist = || {
-            let configuration = v1::Configuration { external_id: "Team B".to_owned(), ..Default::default() };
+            let configuration = v1::Configuration { external_id: Some("Team B".to_owned()), ..Default::default() };
             let request = v1::UpdateConfigurationRequest { etag: after.etag.clone(), ..update(&before.id, "", configuration) };
             send(&client, request)
         };
@@ -193,20 +193,20 @@ on_both! {
             ..update(&before.id, "", v1::Configuration::default())
         };
         let after = updated(&client, masked).await;
-        assert_eq!((after.external_id.as_str(), &after.meta), ("", &None));
+        assert_eq!((after.external_id(), &after.meta), ("", &None));
         assert_eq!(after.workflow_settings, some.workflow_settings);
         // "*" is a PUT. What the server keeps is ignored.
         let put = v1::UpdateConfigurationRequest {
             update_mask: fixture::mask(["*"]),
             ..update(&before.id, "", v1::Configuration {
-                external_id: "Team C".to_owned(),
+                external_id: Some("Team C".to_owned()),
                 is_default: true,
                 ..Default::default()
             })
         };
         let after = updated(&client, put).await;
         let expected = v1::Configuration {
-            external_id: "Team C".to_owned(),
+            external_id: Some("Team C".to_owned()),
             shared_settings: None,
             workflow_settings: BTreeMap::new(),
             meta: None,
@@ -221,7 +221,7 @@ on_both! {
         };
         let after = updated(&client, fixed).await;
         assert!(!after.is_default);
-        assert_eq!(after.external_id, "Team C");
+        assert_eq!(after.external_id(), "Team C");
     }
 
     async fn wrong_updates_change_nothing(server) {

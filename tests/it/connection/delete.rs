@@ -68,7 +68,7 @@ on_both! {
     async fn deleting_what_is_not_there_is_an_error_unless_it_may_be_missing(server) {
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
-        let given = v1::Connection { external_id: "con_1".to_owned(), ..a_small_one("Sign in") };
+        let given = v1::Connection { external_id: Some("con_1".to_owned()), ..a_small_one("Sign in") };
         create(&alpha, given.clone()).await;
         let request = v1::DeleteConnectionRequest { reference: "ext:con_1".to_owned(), ..Default::default() };
         let deleted = alpha.connections().delete_connection(request.clone()).await.unwrap().into_inner();

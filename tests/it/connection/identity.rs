@@ -14,7 +14,7 @@ on_both! {
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         connector::create(&alpha, fixture::an_oauth2_connector("Outlook")).await;
         let id = Uuid::now_v7().to_string();
-        let one = v1::Connection { external_id: "con_1".to_owned(), ..a_small_one("Zürich") };
+        let one = v1::Connection { external_id: Some("con_1".to_owned()), ..a_small_one("Zürich") };
         let request =
             v1::CreateConnectionRequest { connection: Some(one.clone()), id: id.clone(), ..Default::default() };
         let one = alpha.connections().create_connection(request).await.unwrap().into_inner().connection.unwrap();
@@ -25,13 +25,13 @@ on_both! {
             (a_small_one("ZÜRICH"), "name", "NAME_TAKEN", "name"),
             (v1::Connection { connector: "name:Outlook".to_owned(), ..a_small_one(" zürich ") }, "name", "NAME_TAKEN", "name"),
             (
-                v1::Connection { external_id: "con_1".to_owned(), ..a_small_one("three") },
+                v1::Connection { external_id: Some("con_1".to_owned()), ..a_small_one("three") },
                 "external_id",
                 "EXTERNAL_ID_TAKEN",
                 "external_id",
             ),
         ] {
-            let value = if key == "name" { given.name.trim().to_owned() } else { given.external_id.clone() };
+            let value = if key == "name" { given.name.trim().to_owned() } else { given.external_id().to_owned() };
             let refused = expect_status(try_create(&alpha, given.clone()).await, Code::AlreadyExists, reason);
             assert_eq!((refused.metadata("resource"), refused.metadata(key)), ("connection", &*value));
             let refused = update(&alpha, &two.id, [path], given).await.map(Response::new);
@@ -48,22 +48,22 @@ on_both! {
         }
         assert_eq!(list(&alpha).await.len(), 2);
         // External ids are compared letter by letter, and any number of connections may have none.
-        create(&alpha, v1::Connection { external_id: "CON_1".to_owned(), ..a_small_one("three") }).await;
+        create(&alpha, v1::Connection { external_id: Some("CON_1".to_owned()), ..a_small_one("three") }).await;
         create(&alpha, a_small_one("four")).await;
         // A connector of the same name is something else.
         create(&alpha, a_small_one("Gmail")).await;
         // What is given up is free.
         update(&alpha, &one.id, ["external_id"], v1::Connection::default()).await.unwrap();
-        let given = v1::Connection { external_id: "con_1".to_owned(), ..Default::default() };
-        assert_eq!(update(&alpha, &two.id, ["external_id"], given).await.unwrap().external_id, "con_1");
+        let given = v1::Connection { external_id: Some("con_1".to_owned()), ..Default::default() };
+        assert_eq!(update(&alpha, &two.id, ["external_id"], given).await.unwrap().external_id(), "con_1");
     }
 
     async fn an_external_id_is_stored_without_its_prefix(server) {
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let external_id = "ext:corp:a".to_owned();
-        let connection = create(&alpha, v1::Connection { external_id, ..a_small_one("Sign in") }).await;
-        assert_eq!(connection.external_id, "corp:a");
+        let connection = create(&alpha, v1::Connection { external_id: Some(external_id), ..a_small_one("Sign in") }).await;
+        assert_eq!(connection.external_id(), "corp:a");
         assert_eq!(get(&alpha, "ext:corp:a").await.unwrap(), connection);
     }
 
@@ -71,7 +71,7 @@ on_both! {
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let external_id = "01890a5d-ac96-774b-bcce-b302099a8057".to_owned();
-        let connection = create(&alpha, v1::Connection { external_id, ..a_small_one("Sign in") }).await;
+        let connection = create(&alpha, v1::Connection { external_id: Some(external_id), ..a_small_one("Sign in") }).await;
         let id = &connection.id;
         for reference in [
             id.clone(),
@@ -118,7 +118,7 @@ on_both! {
     async fn what_another_tenant_has_is_as_if_it_were_not(server) {
         let (alpha, beta) = (server.client("alpha"), server.client("beta"));
         let connector = connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
-        let given = v1::Connection { external_id: "con_1".to_owned(), ..a_small_one("Sign in") };
+        let given = v1::Connection { external_id: Some("con_1".to_owned()), ..a_small_one("Sign in") };
         let connection = create(&alpha, given.clone()).await;
         for connector in [&*connector.id, "name:Gmail"] {
             let given = v1::Connection { connector: connector.to_owned(), ..given.clone() };

@@ -136,7 +136,7 @@ on_both! {
         let key = crate::key::import(&beta, crate::key::an_identity(&server, "identity")).await;
         for reference in [key.id, "name:identity".to_owned(), Uuid::now_v7().to_string()] {
             let connector =
-                v1::Connector { client_identity_key: reference.clone(), ..fixture::a_connector("with a key") };
+                v1::Connector { client_identity_key: Some(reference.clone()), ..fixture::a_connector("with a key") };
             let refused = expect_status(try_create(&alpha, connector).await, Code::NotFound, "KEY_NOT_FOUND");
             assert_eq!((refused.metadata("resource"), refused.metadata("reference")), ("key", &*reference));
         }
@@ -147,8 +147,8 @@ on_both! {
         let alpha = server.client("alpha");
         for wrong in [" ", "mine", "ext:mine", "name:", "name:\u{1}"] {
             let key = wrong.to_owned();
-            let identity = v1::Connector { client_identity_key: key.clone(), ..fixture::a_connector("x") };
-            let bundle = v1::Connector { trust_bundle_key: key, ..fixture::a_connector("x") };
+            let identity = v1::Connector { client_identity_key: Some(key.clone()), ..fixture::a_connector("x") };
+            let bundle = v1::Connector { trust_bundle_key: Some(key), ..fixture::a_connector("x") };
             for (connector, field) in
                 [(identity, "connector.client_identity_key"), (bundle, "connector.trust_bundle_key")]
             {

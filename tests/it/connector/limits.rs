@@ -19,29 +19,29 @@ const WITHIN: &[Change] = &[
     |it| it.name = "n".repeat(191),
     |it| it.name = "ж".repeat(191),
     |it| it.name = format!("  {}  ", "n".repeat(191)),
-    |it| it.description = "ä".repeat(1_024),
-    |it| it.description = "one\ntwo\r\nthree".to_owned(),
+    |it| it.description = Some("ä".repeat(1_024)),
+    |it| it.description = Some("one\ntwo\r\nthree".to_owned()),
     |it| generic(it).authentication_url = url(2_048),
     |it| generic(it).authentication_url = "HTTP://localhost:3000".to_owned(),
-    |it| generic(it).http_authentication_username = "ü".repeat(256),
+    |it| generic(it).http_authentication_username = Some("ü".repeat(256)),
     |it| generic(it).http_authentication_password = "p".repeat(1_024),
     |it| generic(it).http_authentication_password = "ü: *".repeat(256),
     |it| it.kind = Some(license(url(2_048), "a".repeat(128))),
     |it| it.kind = Some(Kind::Oauth2(v1::OAuth2Connector::default())),
-    |it| oauth2(it).issuer_url = url(2_048),
-    |it| oauth2(it).issuer_url = "http://localhost:8080/realm".to_owned(),
-    |it| oauth2(it).issuer_url = "http://127.0.0.1".to_owned(),
-    |it| oauth2(it).issuer_url = "http://[::1]:8080".to_owned(),
-    |it| oauth2(it).token_url = "http://provider.example".to_owned(),
+    |it| oauth2(it).issuer_url = Some(url(2_048)),
+    |it| oauth2(it).issuer_url = Some("http://localhost:8080/realm".to_owned()),
+    |it| oauth2(it).issuer_url = Some("http://127.0.0.1".to_owned()),
+    |it| oauth2(it).issuer_url = Some("http://[::1]:8080".to_owned()),
+    |it| oauth2(it).token_url = Some("http://provider.example".to_owned()),
     |it| it.kind = Some(Kind::ApiKey(v1::ApiKeyConnector::default())),
-    |it| api_key(it).base_url = url(2_048),
-    |it| api_key(it).header_name = "h".repeat(128),
-    |it| api_key(it).value_prefix = "p".repeat(64),
-    |it| api_key(it).query_parameter = "q".repeat(128),
+    |it| api_key(it).base_url = Some(url(2_048)),
+    |it| api_key(it).header_name = Some("h".repeat(128)),
+    |it| api_key(it).value_prefix = Some("p".repeat(64)),
+    |it| api_key(it).query_parameter = Some("q".repeat(128)),
     |it| it.kind = Some(Kind::HttpBasic(v1::HttpBasicConnector::default())),
-    |it| it.kind = Some(Kind::HttpBasic(v1::HttpBasicConnector { base_url: url(2_048) })),
-    |it| certificate(it, "name:identity").base_url = url(2_048),
-    |it| certificate(it, "name:identity").base_url = String::new(),
+    |it| it.kind = Some(Kind::HttpBasic(v1::HttpBasicConnector { base_url: Some(url(2_048)) })),
+    |it| certificate(it, "name:identity").base_url = Some(url(2_048)),
+    |it| certificate(it, "name:identity").base_url = Some(String::new()),
     |it| it.headers = numbered(64),
     |it| it.headers = fixture::strings([(&*"h".repeat(128), &*"v".repeat(4_096))]),
     |it| it.headers = fixture::strings([("!#$%&'*+-.^_`|~09aZ", "! ~")]),
@@ -53,8 +53,8 @@ const WITHIN: &[Change] = &[
     |it| it.read_timeout = Some(fixture::milliseconds(300_000)),
     |it| it.total_timeout = Some(fixture::milliseconds(600_000)),
     |it| it.total_timeout = Some(fixture::milliseconds(5_000)),
-    |it| it.client_identity_key = "name:identity".to_owned(),
-    |it| it.trust_bundle_key = "name:bundle".to_owned(),
+    |it| it.client_identity_key = Some("name:identity".to_owned()),
+    |it| it.trust_bundle_key = Some("name:bundle".to_owned()),
     |it| it.labels = numbered(64),
     |it| it.labels = fixture::strings([(&*"k".repeat(63), &*"ж".repeat(128))]),
     |it| it.labels = fixture::strings([("aZ09-_./", "")]),
@@ -73,8 +73,8 @@ const BEYOND: &[(&str, Change)] = &[
     ("connector.name", |it| it.name = "a\nb".to_owned()),
     ("connector.name", |it| it.name = "a\u{7f}".to_owned()),
     ("connector.name", |it| it.name = "a\u{85}b".to_owned()),
-    ("connector.description", |it| it.description = "d".repeat(1_025)),
-    ("connector.description", |it| it.description = "bell \u{7}".to_owned()),
+    ("connector.description", |it| it.description = Some("d".repeat(1_025))),
+    ("connector.description", |it| it.description = Some("bell \u{7}".to_owned())),
     ("connector.kind", |it| it.kind = None),
     ("connector.generic.authentication_url", |it| generic(it).authentication_url = String::new()),
     ("connector.generic.authentication_url", |it| generic(it).authentication_url = url(2_049)),
@@ -90,13 +90,13 @@ const BEYOND: &[(&str, Change)] = &[
         generic(it).authentication_url = "https://example.com/a b".to_owned()
     }),
     ("connector.generic.http_authentication_username", |it| {
-        generic(it).http_authentication_username = "u".repeat(257);
+        generic(it).http_authentication_username = Some("u".repeat(257));
     }),
     ("connector.generic.http_authentication_username", |it| {
-        generic(it).http_authentication_username = "a:b".to_owned()
+        generic(it).http_authentication_username = Some("a:b".to_owned())
     }),
     ("connector.generic.http_authentication_username", |it| {
-        generic(it).http_authentication_username = "a\tb".to_owned()
+        generic(it).http_authentication_username = Some("a\tb".to_owned())
     }),
     ("connector.generic.http_authentication_password", |it| {
         generic(it).http_authentication_password = "p".repeat(1_025);
@@ -106,33 +106,35 @@ const BEYOND: &[(&str, Change)] = &[
     ("connector.license.application_id", |it| it.kind = Some(license(url(99), String::new()))),
     ("connector.license.application_id", |it| it.kind = Some(license(url(99), " ".to_owned()))),
     ("connector.license.application_id", |it| it.kind = Some(license(url(99), "a".repeat(129)))),
-    ("connector.oauth2.issuer_url", |it| oauth2(it).issuer_url = url(2_049)),
-    ("connector.oauth2.issuer_url", |it| oauth2(it).issuer_url = "http://login.example.com".to_owned()),
-    ("connector.oauth2.issuer_url", |it| oauth2(it).issuer_url = "http://localhost.example.com".to_owned()),
-    ("connector.oauth2.authorization_url", |it| oauth2(it).authorization_url = "not a URL".to_owned()),
-    ("connector.oauth2.token_url", |it| oauth2(it).token_url = "not a URL".to_owned()),
-    ("connector.oauth2.profile_url", |it| oauth2(it).profile_url = "not a URL".to_owned()),
-    ("connector.oauth2.revocation_url", |it| oauth2(it).revocation_url = "not a URL".to_owned()),
-    ("connector.oauth2.jwks_url", |it| oauth2(it).jwks_url = "not a URL".to_owned()),
-    ("connector.oauth2.device_authorization_url", |it| oauth2(it).device_authorization_url = "not a URL".to_owned()),
-    ("connector.api_key.base_url", |it| api_key(it).base_url = url(2_049)),
-    ("connector.api_key.header_name", |it| api_key(it).header_name = "h".repeat(129)),
-    ("connector.api_key.header_name", |it| api_key(it).header_name = "X Key".to_owned()),
-    ("connector.api_key.header_name", |it| api_key(it).header_name = "HOST".to_owned()),
-    ("connector.api_key.value_prefix", |it| api_key(it).value_prefix = "p".repeat(65)),
-    ("connector.api_key.query_parameter", |it| api_key(it).query_parameter = "q".repeat(129)),
+    ("connector.oauth2.issuer_url", |it| oauth2(it).issuer_url = Some(url(2_049))),
+    ("connector.oauth2.issuer_url", |it| oauth2(it).issuer_url = Some("http://login.example.com".to_owned())),
+    ("connector.oauth2.issuer_url", |it| oauth2(it).issuer_url = Some("http://localhost.example.com".to_owned())),
+    ("connector.oauth2.authorization_url", |it| oauth2(it).authorization_url = Some("not a URL".to_owned())),
+    ("connector.oauth2.token_url", |it| oauth2(it).token_url = Some("not a URL".to_owned())),
+    ("connector.oauth2.profile_url", |it| oauth2(it).profile_url = Some("not a URL".to_owned())),
+    ("connector.oauth2.revocation_url", |it| oauth2(it).revocation_url = Some("not a URL".to_owned())),
+    ("connector.oauth2.jwks_url", |it| oauth2(it).jwks_url = Some("not a URL".to_owned())),
+    ("connector.oauth2.device_authorization_url", |it| {
+        oauth2(it).device_authorization_url = Some("not a URL".to_owned())
+    }),
+    ("connector.api_key.base_url", |it| api_key(it).base_url = Some(url(2_049))),
+    ("connector.api_key.header_name", |it| api_key(it).header_name = Some("h".repeat(129))),
+    ("connector.api_key.header_name", |it| api_key(it).header_name = Some("X Key".to_owned())),
+    ("connector.api_key.header_name", |it| api_key(it).header_name = Some("HOST".to_owned())),
+    ("connector.api_key.value_prefix", |it| api_key(it).value_prefix = Some("p".repeat(65))),
+    ("connector.api_key.query_parameter", |it| api_key(it).query_parameter = Some("q".repeat(129))),
     ("connector.api_key.query_parameter", |it| {
         let settings = api_key(it);
-        (settings.header_name, settings.query_parameter) = ("X-Key".to_owned(), "key".to_owned());
+        (settings.header_name, settings.query_parameter) = (Some("X-Key".to_owned()), Some("key".to_owned()));
     }),
     ("connector.http_basic.base_url", |it| {
-        it.kind = Some(Kind::HttpBasic(v1::HttpBasicConnector { base_url: url(2_049) }));
+        it.kind = Some(Kind::HttpBasic(v1::HttpBasicConnector { base_url: Some(url(2_049)) }));
     }),
-    ("connector.client_certificate.base_url", |it| certificate(it, "name:identity").base_url = url(2_049)),
+    ("connector.client_certificate.base_url", |it| certificate(it, "name:identity").base_url = Some(url(2_049))),
     ("connector.client_certificate.base_url", |it| {
-        certificate(it, "name:identity").base_url = "http://localhost".to_owned();
+        certificate(it, "name:identity").base_url = Some("http://localhost".to_owned());
     }),
-    ("connector.client_identity_key", |it| certificate(it, "").base_url = String::new()),
+    ("connector.client_identity_key", |it| certificate(it, "").base_url = Some(String::new())),
     ("connector.headers", |it| it.headers = numbered(65)),
     ("connector.headers", |it| it.headers = fixture::strings([(&*"h".repeat(129), "v")])),
     ("connector.headers", |it| it.headers = fixture::strings([("", "v")])),
@@ -243,7 +245,7 @@ on_both! {
         let long = |prefix: &str, length: usize| format!("{prefix}{}", "ж".repeat(length - prefix.len()));
         let mut given = v1::Connector {
             name: long("n", 191),
-            description: long("d", 1_024),
+            description: Some(long("d", 1_024)),
             headers: (0..64).map(|index| (format!("{index:h>128}"), "v".repeat(4_096))).collect(),
             secret_headers: (0..64).map(|index| (format!("{index:s>128}"), "v".repeat(4_096))).collect(),
             data: Some(text_of_size(64 * 1024)),
@@ -252,7 +254,7 @@ on_both! {
         };
         *generic(&mut given) = v1::GenericConnector {
             authentication_url: url(2_048),
-            http_authentication_username: long("u", 256),
+            http_authentication_username: Some(long("u", 256)),
             http_authentication_password: long("p", 1_024),
             ..Default::default()
         };
@@ -278,20 +280,20 @@ on_both! {
         let alpha = server.client("alpha");
         let mut wrong = v1::Connector {
             name: " ".to_owned(),
-            description: "\u{1}".to_owned(),
+            description: Some("\u{1}".to_owned()),
             headers: fixture::strings([("host", "h"), ("header", "\u{1}")]),
             secret_headers: fixture::strings([("a b", "v")]),
             connect_timeout: Some(fixture::milliseconds(0)),
             read_timeout: Some(fixture::milliseconds(-1)),
             total_timeout: Some(fixture::milliseconds(600_001)),
-            client_identity_key: "mine".to_owned(),
-            trust_bundle_key: "ext:mine".to_owned(),
+            client_identity_key: Some("mine".to_owned()),
+            trust_bundle_key: Some("ext:mine".to_owned()),
             labels: fixture::strings([("", "v"), ("a", "\n")]),
             ..fixture::a_connector("")
         };
         *generic(&mut wrong) = v1::GenericConnector {
             authentication_url: "nowhere".to_owned(),
-            http_authentication_username: ":".to_owned(),
+            http_authentication_username: Some(":".to_owned()),
             http_authentication_password: "****".to_owned(),
             ..Default::default()
         };
@@ -347,7 +349,7 @@ on_both! {
             ..fixture::a_connector("")
         };
         let settings = api_key(&mut wrong);
-        (settings.header_name, settings.query_parameter) = ("X-Key".to_owned(), "key".to_owned());
+        (settings.header_name, settings.query_parameter) = (Some("X-Key".to_owned()), Some("key".to_owned()));
         let fields = [
             "connector.api_key.query_parameter",
             "connector.name",
@@ -393,7 +395,7 @@ fn api_key(connector: &mut v1::Connector) -> &mut v1::ApiKeyConnector {
 }
 
 fn certificate<'a>(connector: &'a mut v1::Connector, key: &str) -> &'a mut v1::ClientCertificateConnector {
-    connector.client_identity_key = key.to_owned();
+    connector.client_identity_key = Some(key.to_owned());
     connector.kind = Some(Kind::ClientCertificate(v1::ClientCertificateConnector::default()));
     let Some(Kind::ClientCertificate(certificate)) = &mut connector.kind else { unreachable!("just set") };
     certificate

@@ -15,7 +15,7 @@ on_both! {
         let first = create(&alpha, fixture::a_connector("Gmail")).await;
         let with_etag = |etag: &str| v1::UpdateConnectorRequest {
             reference: first.id.clone(),
-            connector: Some(v1::Connector { debug: true, ..Default::default() }),
+            connector: Some(v1::Connector { debug: Some(true), ..Default::default() }),
             etag: etag.to_owned(),
             ..Default::default()
         };
@@ -65,7 +65,7 @@ on_both! {
         let alpha = server.client("alpha");
         let request_id = Uuid::now_v7().to_string();
         let mut connector = fixture::the_fusionauth_connector();
-        connector.client_identity_key.clear();
+        connector.client_identity_key = None;
         let request = v1::CreateConnectorRequest { connector: Some(connector), request_id, ..Default::default() };
         let first = alpha.connectors().create_connector(request.clone()).await.unwrap().into_inner();
         let again = alpha.connectors().create_connector(request.clone()).await.unwrap().into_inner();
@@ -119,11 +119,11 @@ on_both! {
         let alpha = server.client("alpha");
         let update = v1::UpdateConnectorRequest {
             reference: "name:one".to_owned(),
-            connector: Some(v1::Connector { debug: true, ..Default::default() }),
+            connector: Some(v1::Connector { debug: Some(true), ..Default::default() }),
             request_id: request_id.clone(),
             ..Default::default()
         };
-        assert!(alpha.connectors().update_connector(update).await.unwrap().into_inner().connector.unwrap().debug);
+        assert!(alpha.connectors().update_connector(update).await.unwrap().into_inner().connector.unwrap().debug());
         let delete = v1::DeleteConnectorRequest { reference: "name:one".to_owned(), request_id, ..Default::default() };
         assert!(alpha.connectors().delete_connector(delete).await.unwrap().into_inner().deleted);
         let names: Vec<String> = list(&alpha).await.into_iter().map(|connector| connector.name).collect();
@@ -203,7 +203,7 @@ on_both! {
             let mut connectors = alpha.connectors();
             let request = v1::UpdateConnectorRequest {
                 reference: connector.id.clone(),
-                connector: Some(v1::Connector { description: format!("by {index}"), ..Default::default() }),
+                connector: Some(v1::Connector { description: Some(format!("by {index}")), ..Default::default() }),
                 etag: connector.etag.clone(),
                 ..Default::default()
             };

@@ -10,7 +10,11 @@ use super::{create, created, deleted, listed};
 use crate::steps;
 
 fn facts(external_id: &str, is_default: Option<bool>) -> v1::Credential {
-    v1::Credential { external_id: external_id.to_owned(), is_default, ..fixture::a_credential("ada", "name:Gmail") }
+    v1::Credential {
+        external_id: Some(external_id.to_owned()),
+        is_default,
+        ..fixture::a_credential("ada", "name:Gmail")
+    }
 }
 
 async fn store(client: &Client, external_id: &str, is_default: Option<bool>) -> v1::Credential {
@@ -30,9 +34,13 @@ async fn mark(client: &Client, external_id: &str, is_default: Option<bool>) -> v
 /// The external ids of those that have the mark.
 async fn marked(client: &Client) -> Vec<String> {
     let all = listed(client, v1::ListCredentialsRequest::default()).await;
-    let marked = all.into_iter().filter(|it| it.is_default == Some(true)).map(|it| it.external_id).collect::<Vec<_>>();
+    let marked = all
+        .into_iter()
+        .filter(|it| it.is_default == Some(true))
+        .map(|it| it.external_id().to_owned())
+        .collect::<Vec<_>>();
     let request = v1::ListCredentialsRequest { filter: "is_default = true".to_owned(), ..Default::default() };
-    let found = listed(client, request).await.into_iter().map(|it| it.external_id).collect::<Vec<_>>();
+    let found = listed(client, request).await.into_iter().map(|it| it.external_id().to_owned()).collect::<Vec<_>>();
     assert_eq!(found, marked);
     marked
 }

@@ -47,7 +47,7 @@ impl Hot {
     /// Stores a credential of the same user, with this token; returns its id.
     async fn another(&self, external_id: &str, token: &str, is_default: Option<bool>) -> String {
         let facts = v1::Credential {
-            external_id: external_id.to_owned(),
+            external_id: Some(external_id.to_owned()),
             connection: self.connection.clone(),
             is_default,
             ..fixture::a_credential("ada", &self.connector)
@@ -189,7 +189,7 @@ on_both! {
         let unnamed = v1::Credential::default();
         hot.update("ext:work", with_facts(unnamed, ["external_id"])).await;
         expect([token("three"), refused("CREDENTIAL_NOT_FOUND"), token("three"), token("three")], "no external id").await;
-        let work = v1::Credential { external_id: "work".to_owned(), ..Default::default() };
+        let work = v1::Credential { external_id: Some("work".to_owned()), ..Default::default() };
         hot.update(&home, with_facts(work, ["external_id"])).await;
         expect([token("three"), token("of home"), token("three"), token("three")], "its external id is another's").await;
         deleted(&hot.client, &hot.credential).await;
@@ -315,7 +315,7 @@ on_both! {
         let mut credentials = Vec::new();
         for number in 0..CREDENTIALS {
             let external_id = format!("c{number}");
-            let facts = v1::Credential { external_id, ..fixture::a_credential("ada", &link.connector) };
+            let facts = v1::Credential { external_id: Some(external_id), ..fixture::a_credential("ada", &link.connector) };
             let id = steps::credential(&client, facts, tokens("token 1", "")).await.id;
             credentials.push((id, format!("ext:c{number}"), Arc::new(AtomicI64::new(1))));
         }

@@ -119,9 +119,9 @@ on_both! {
     async fn the_credential_is_named_in_one_way(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
-        let work = v1::Credential { external_id: "work".to_owned(), ..fixture::a_credential("ada", &link.connector) };
+        let work = v1::Credential { external_id: Some("work".to_owned()), ..fixture::a_credential("ada", &link.connector) };
         let work = steps::credential(&client, work, fixture::api_key_material("key of work")).await;
-        let home = v1::Credential { external_id: "home".to_owned(), ..fixture::a_credential("ada", &link.connector) };
+        let home = v1::Credential { external_id: Some("home".to_owned()), ..fixture::a_credential("ada", &link.connector) };
         steps::credential(&client, home, fixture::api_key_material("key of home")).await;
         steps::link(&client, "grace", &link.connector).await;
         let token = |request: Request<v1::IssueAccessTokenRequest>| async { issued(&client, request).await.access_token };

@@ -226,8 +226,8 @@ on_both! {
             change(&mut facts);
             facts
         };
-        let external_id = |text: &str| with(&|it| it.external_id = text.to_owned());
-        let account = |text: &str| with(&|it| it.provider_account_id = text.to_owned());
+        let external_id = |text: &str| with(&|it| it.external_id = Some(text.to_owned()));
+        let account = |text: &str| with(&|it| it.provider_account_id = Some(text.to_owned()));
         let label = |key: &str, value: &str| with(&|it| it.labels = fixture::strings([(key, value)]));
         let labels = |count: usize| with(&|it| it.labels = (0..count).map(|n| (n.to_string(), String::new())).collect());
         let (external, provider) = ("credential.external_id", "credential.provider_account_id");
@@ -255,11 +255,11 @@ on_both! {
         let client = server.client("alpha");
         let request = v1::CreateCredentialRequest {
             credential: Some(v1::Credential {
-                external_id: "ext:".to_owned(),
+                external_id: Some("ext:".to_owned()),
                 user_id: " ".to_owned(),
                 connector: "Gmail".to_owned(),
                 connection: "Gmail login".to_owned(),
-                provider_account_id: "a\0b".to_owned(),
+                provider_account_id: Some("a\0b".to_owned()),
                 labels: fixture::strings([("a b", "")]),
                 ..Default::default()
             }),

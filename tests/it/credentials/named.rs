@@ -91,7 +91,7 @@ on_both! {
         let credential = steps::api_key(&client, &link, "key").await;
         let other = steps::api_key(&client, &link, "other").await;
         let reference = other.id.clone();
-        let credential_of = v1::Credential { external_id: "other".to_owned(), ..Default::default() };
+        let credential_of = v1::Credential { external_id: Some("other".to_owned()), ..Default::default() };
         let request =
             v1::UpdateCredentialRequest { reference, credential: Some(credential_of), ..Default::default() };
         client.credentials().update_credential(request).await.unwrap();
@@ -104,7 +104,7 @@ on_both! {
         expect_status(credentials.get_credential(two(get)).await, invalid, reason);
         let update = v1::UpdateCredentialRequest {
             reference: reference.clone(),
-            credential: Some(v1::Credential { provider_account_id: "changed".to_owned(), ..Default::default() }),
+            credential: Some(v1::Credential { provider_account_id: Some("changed".to_owned()), ..Default::default() }),
             ..Default::default()
         };
         expect_status(credentials.update_credential(two(update)).await, invalid, reason);

@@ -31,8 +31,8 @@ on_both! {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let full = v1::Credential {
-            external_id: "work".to_owned(),
-            provider_account_id: "1084".to_owned(),
+            external_id: Some("work".to_owned()),
+            provider_account_id: Some("1084".to_owned()),
             provider_data: Some(fixture::object([("plan", "pro")])),
             labels: fixture::strings([("team", "a"), ("stage", "test")]),
             ..fixture::a_credential("ada", &link.connector)
@@ -41,16 +41,16 @@ on_both! {
         let reference = before.id.clone();
         let reference = reference.as_str();
         let changed = v1::Credential {
-            external_id: "ext: home ".to_owned(),
-            provider_account_id: "2000".to_owned(),
+            external_id: Some("ext: home ".to_owned()),
+            provider_account_id: Some("2000".to_owned()),
             labels: fixture::strings([("team", "b")]),
             ..Default::default()
         };
         // Without a mask: what is there.
         let after = updated(&client, facts(reference, changed.clone())).await;
         let expected = v1::Credential {
-            external_id: "home".to_owned(),
-            provider_account_id: "2000".to_owned(),
+            external_id: Some("home".to_owned()),
+            provider_account_id: Some("2000".to_owned()),
             labels: fixture::strings([("team", "b")]),
             update_time: after.update_time,
             etag: after.etag.clone(),
@@ -66,10 +66,10 @@ on_both! {
         // With a mask: what it names, absent or not.
         let masked = v1::UpdateCredentialRequest {
             update_mask: fixture::mask(["provider_account_id", "labels"]),
-            ..facts("ext:home", v1::Credential { external_id: "ignored".to_owned(), ..Default::default() })
+            ..facts("ext:home", v1::Credential { external_id: Some("ignored".to_owned()), ..Default::default() })
         };
         let after = updated(&client, masked).await;
-        assert_eq!((after.external_id.as_str(), after.provider_account_id.as_str()), ("home", ""));
+        assert_eq!((after.external_id(), after.provider_account_id()), ("home", ""));
         assert!(after.labels.is_empty() && after.provider_data.is_some());
         assert_eq!(server.sql("select count(*) from label").await, ["0"]);
 
@@ -80,20 +80,20 @@ on_both! {
                 user_connector: "none".to_owned(),
                 state: v1::CredentialState::Revoked.into(),
                 version: 9,
-                external_id: "third".to_owned(),
+                external_id: Some("third".to_owned()),
                 ..Default::default()
             })
         };
         let after = updated(&client, fixed).await;
         assert_eq!((after.state(), after.version), (v1::CredentialState::Valid, 1));
-        assert_eq!((after.external_id.as_str(), &after.user_connector), ("third", &link.id));
+        assert_eq!((after.external_id(), &after.user_connector), ("third", &link.id));
 
         // "*" is a PUT: facts that are absent go, material and the mark of default stay.
         let put = v1::UpdateCredentialRequest { update_mask: fixture::mask(["*"]), ..facts(reference, Default::default()) };
         let after = updated(&client, put).await;
         let expected = v1::Credential {
-            external_id: String::new(),
-            provider_account_id: String::new(),
+            external_id: None,
+            provider_account_id: None,
             provider_data: None,
             labels: Default::default(),
             update_time: after.update_time,
@@ -108,7 +108,7 @@ on_both! {
     async fn wrong_updates_change_nothing(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
-        let taken = v1::Credential { external_id: "taken".to_owned(), ..fixture::a_credential("ada", &link.connector) };
+        let taken = v1::Credential { external_id: Some("taken".to_owned()), ..fixture::a_credential("ada", &link.connector) };
         steps::credential(&client, taken, fixture::api_key_material("key")).await;
         let before = steps::api_key(&client, &link, "key").await;
         let reference = before.id.as_str();
@@ -118,7 +118,7 @@ on_both! {
         };
         let mask = |paths: [&str; 2]| v1::UpdateCredentialRequest { update_mask: fixture::mask(paths), ..facts(reference, Default::default()) };
         let invalid = Code::InvalidArgument;
-        refused(mask(["material", "labels"]), invalid, "FIELD_INVALID").await.expect_fields(&["update_mask"]);
+        refused(mask(["material", "labels"]), invalid, "FIELD_INVALID").await.expect_fields(&["material"]);
         refused(mask(["nothing", "*"]), invalid, "FIELD_INVALID").await.expect_fields(&["update_mask", "update_mask"]);
         let empty = v1::UpdateCredentialRequest { reference: "work".to_owned(), ..Default::default() };
         refused(empty, invalid, "FIELD_INVALID").await.expect_fields(&["reference", "credential"]);
@@ -129,15 +129,16 @@ on_both! {
             let refusal = refused(request, invalid, "PLACEHOLDER_SECRET").await;
             refusal.expect_fields(&["material.api_key.api_key"]);
         }
-        let external = v1::Credential { external_id: "taken".to_owned(), ..Default::default() };
+        let changed = || v1::Credential { provider_account_id: Some("1".to_owned()), ..Default::default() };
+        let external = v1::Credential { external_id: Some("taken".to_owned()), ..Default::default() };
         refused(facts(reference, external), Code::AlreadyExists, "EXTERNAL_ID_TAKEN").await;
         let stale = v1::UpdateCredentialRequest {
             etag: "stale".to_owned(),
             ..new_material(reference, fixture::api_key_material("another"))
         };
         refused(stale.clone(), Code::Aborted, "ETAG_MISMATCH").await;
-        refused(facts("ext:none", Default::default()), Code::NotFound, "CREDENTIAL_NOT_FOUND").await;
-        let theirs = update(&server.client("beta"), facts(reference, Default::default())).await;
+        refused(facts("ext:none", changed()), Code::NotFound, "CREDENTIAL_NOT_FOUND").await;
+        let theirs = update(&server.client("beta"), facts(reference, changed())).await;
         expect_status(theirs, Code::NotFound, "CREDENTIAL_NOT_FOUND");
         assert_eq!(steps::credential_now(&client, reference).await, before);
         assert_eq!(steps::revealed(&client, reference).await, fixture::api_key_material("key"));

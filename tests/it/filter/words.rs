@@ -96,7 +96,7 @@ on_both! {
                     client.connectors().delete_connector(request).await.unwrap();
                 }
                 1 => {
-                    let connector = v1::Connector { description: random.description(), ..Default::default() };
+                    let connector = v1::Connector { description: Some(random.description()), ..Default::default() };
                     let request = v1::UpdateConnectorRequest {
                         reference,
                         connector: Some(connector),
@@ -233,7 +233,7 @@ impl Random {
 
 async fn create(client: &Client, i: usize, random: &mut Random) {
     let name = format!("{}#{i}", random.pieces(0..4).trim_start());
-    let connector = v1::Connector { description: random.description(), ..fixture::a_connector(&name) };
+    let connector = v1::Connector { description: Some(random.description()), ..fixture::a_connector(&name) };
     steps::connector(client, connector).await;
 }
 
@@ -289,7 +289,7 @@ async fn names(client: &Client, filter: &str) -> Vec<String> {
 /// The folded texts of a connector, as the contract says which they are.
 fn texts(connector: &v1::Connector) -> String {
     let Some(v1::connector::Kind::Generic(generic)) = &connector.kind else { panic!("{connector:?}") };
-    fold(&[&connector.name, &connector.description, "GENERIC", generic.authentication_url.as_str()].join("\n"))
+    fold(&[connector.name.as_str(), connector.description(), "GENERIC", generic.authentication_url.as_str()].join("\n"))
 }
 
 /// A word as a filter: in quotes, with what means something in them escaped.

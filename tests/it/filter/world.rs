@@ -80,7 +80,7 @@ impl World {
         use v1::connector::Kind;
         let generic = v1::GenericConnector {
             authentication_url: "https://Mail.example.com/login".to_owned(),
-            http_authentication_username: "Postmaster".to_owned(),
+            http_authentication_username: Some("Postmaster".to_owned()),
             ..Default::default()
         };
         let license = v1::LicenseConnector {
@@ -88,12 +88,12 @@ impl World {
             application_id: "gallery".to_owned(),
         };
         let oauth2 = v1::OAuth2Connector {
-            authorization_url: "https://Sso.example.net/authorize".to_owned(),
-            jwks_url: "https://sso.example.net/certs".to_owned(),
+            authorization_url: Some("https://Sso.example.net/authorize".to_owned()),
+            jwks_url: Some("https://sso.example.net/certs".to_owned()),
             ..Default::default()
         };
-        let api_key = v1::ApiKeyConnector { query_parameter: "Api_Token".to_owned(), ..Default::default() };
-        let description = |text: &str| v1::Connector { description: text.to_owned(), ..Default::default() };
+        let api_key = v1::ApiKeyConnector { query_parameter: Some("Api_Token".to_owned()), ..Default::default() };
+        let description = |text: &str| v1::Connector { description: Some(text.to_owned()), ..Default::default() };
 
         for (handle, name, kind, rest) in [
             (
@@ -102,7 +102,7 @@ impl World {
                 Kind::Generic(generic),
                 v1::Connector {
                     labels: fixture::strings([("env", "prod"), ("owner", "team-a")]),
-                    trust_bundle_key: "name:Bundle of Ärzte".to_owned(),
+                    trust_bundle_key: Some("name:Bundle of Ärzte".to_owned()),
                     ..description("Reads MAIL of the Ärzte")
                 },
             ),
@@ -123,7 +123,7 @@ impl World {
                 "O'Brien \"the\" quote",
                 fixture::a_connector("").kind.unwrap(),
                 v1::Connector {
-                    debug: true,
+                    debug: Some(true),
                     headers: fixture::strings([("X-Region", "Europe")]),
                     secret_headers: fixture::strings([("X-Hush", "whisper")]),
                     ..description("a*b (c)")
@@ -148,13 +148,13 @@ impl World {
                 "saml",
                 v1::Connection {
                     r#type: v1::ConnectionType::Saml2.into(),
-                    external_id: "Ext-1".to_owned(),
-                    client_id: "Client-X".to_owned(),
-                    issuer_url: "urn:saml:Issuer".to_owned(),
+                    external_id: Some("Ext-1".to_owned()),
+                    client_id: Some("Client-X".to_owned()),
+                    issuer_url: Some("urn:saml:Issuer".to_owned()),
                     active: Some(false),
-                    user_data_location: "CH".to_owned(),
+                    user_data_location: Some("CH".to_owned()),
                     redirect_uris: vec!["https://App.example.org/Callback".to_owned()],
-                    provider_tenant_id: "ÉCOLE".to_owned(),
+                    provider_tenant_id: Some("ÉCOLE".to_owned()),
                     parameters: [].into(),
                     tags: fixture::strings([("team", "Blue")]),
                     client_secrets: vec![],
@@ -164,7 +164,7 @@ impl World {
             (
                 "plain",
                 v1::Connection {
-                    client_id: "client-x".to_owned(),
+                    client_id: Some("client-x".to_owned()),
                     ..fixture::a_connection("plain", "name:New York Giants")
                 },
             ),
@@ -196,8 +196,8 @@ impl World {
             (
                 "valid",
                 v1::Credential {
-                    external_id: "Cred-É1".to_owned(),
-                    provider_account_id: "Account ÄÖ".to_owned(),
+                    external_id: Some("Cred-É1".to_owned()),
+                    provider_account_id: Some("Account ÄÖ".to_owned()),
                     connection: self.id("saml").to_owned(),
                     ..facts("ada", "gmail")
                 },

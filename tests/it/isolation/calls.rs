@@ -37,7 +37,8 @@ impl Player {
             }
             "CreateConnector" => {
                 let trust_bundle_key = if b % 3 == 0 { pick("key", e) } else { String::new() };
-                let connector = Some(v1::Connector { trust_bundle_key, ..fixture::a_connector(&name()) });
+                let connector =
+                    Some(v1::Connector { trust_bundle_key: Some(trust_bundle_key), ..fixture::a_connector(&name()) });
                 let (request_id, validate_only) = defaults();
                 let request = v1::CreateConnectorRequest { connector, id: id(), request_id, validate_only };
                 wire.call(client, method, &request).await
@@ -48,7 +49,7 @@ impl Player {
             "UpdateConnector" => {
                 let connector = v1::Connector {
                     name: if b % 2 == 0 { name() } else { String::new() },
-                    trust_bundle_key: if b % 3 == 0 { pick("key", c) } else { String::new() },
+                    trust_bundle_key: (b % 3 == 0).then(|| pick("key", c)),
                     enabled: Some(b % 5 != 0),
                     ..Default::default()
                 };
@@ -72,7 +73,7 @@ impl Player {
             }
             "CreateConnection" => {
                 let connection = v1::Connection {
-                    external_id: external_id(),
+                    external_id: Some(external_id()),
                     ..fixture::a_connection(&name(), &pick("connector", e))
                 };
                 let (request_id, validate_only) = defaults();
@@ -86,7 +87,7 @@ impl Player {
             "UpdateConnection" => {
                 let connection = v1::Connection {
                     name: if c % 2 == 0 { name() } else { String::new() },
-                    external_id: external_id(),
+                    external_id: Some(external_id()),
                     connector: if c % 5 == 0 { pick("connector", c) } else { String::new() },
                     ..Default::default()
                 };
@@ -137,7 +138,7 @@ impl Player {
             }
             "CreateCredential" => {
                 let credential = v1::Credential {
-                    external_id: external_id(),
+                    external_id: Some(external_id()),
                     connection: if c % 3 == 0 { pick("connection", c) } else { String::new() },
                     ..fixture::a_credential(&user_id(), &pick("connector", e))
                 };
@@ -156,9 +157,9 @@ impl Player {
             }
             "UpdateCredential" => {
                 let credential = v1::Credential {
-                    external_id: external_id(),
+                    external_id: Some(external_id()),
                     is_default: (c % 2 == 0).then_some(true),
-                    provider_account_id: format!("account {}", c % 3),
+                    provider_account_id: Some(format!("account {}", c % 3)),
                     ..Default::default()
                 };
                 let (request_id, validate_only) = defaults();
@@ -203,7 +204,7 @@ impl Player {
                 wire.call(client, method, &v1::GetConfigurationRequest { reference, credential }).await
             }
             "UpdateConfiguration" => {
-                let configuration = v1::Configuration { external_id: external_id(), ..Default::default() };
+                let configuration = v1::Configuration { external_id: Some(external_id()), ..Default::default() };
                 let (request_id, validate_only) = defaults();
                 let request = v1::UpdateConfigurationRequest {
                     reference: pick("configuration", a),

@@ -82,11 +82,13 @@ impl Things {
         let key = import(format!("key of {tenant}"), server.pki().ca_pem(), String::new()).await;
         let leaf = server.pki().client(Identity::of("anyone"));
         let identity = import(format!("identity of {tenant}"), leaf.certificate_pem, leaf.key_pem).await;
-        let connector =
-            v1::Connector { trust_bundle_key: key.clone(), ..fixture::a_connector(&format!("connector of {tenant}")) };
+        let connector = v1::Connector {
+            trust_bundle_key: Some(key.clone()),
+            ..fixture::a_connector(&format!("connector of {tenant}"))
+        };
         let connector = steps::connector(client, connector).await.id;
         let connection = v1::Connection {
-            external_id: format!("connection-of-{tenant}"),
+            external_id: Some(format!("connection-of-{tenant}")),
             ..fixture::a_connection(&format!("connection of {tenant}"), &connector)
         };
         let request = v1::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
@@ -95,7 +97,7 @@ impl Things {
         let user = format!("user of {tenant}");
         let link = steps::link(client, &user, &connector).await.id;
         let facts = v1::Credential {
-            external_id: format!("credential of {tenant}"),
+            external_id: Some(format!("credential of {tenant}")),
             connection: connection.clone(),
             ..fixture::a_credential(&user, &connector)
         };
@@ -228,7 +230,7 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
         "ListCredentials": ListCredentialsRequest {}
         "UpdateCredential": UpdateCredentialRequest {
             reference: credential.clone(),
-            credential: Some(v1::Credential::default()),
+            credential: Some(v1::Credential { provider_account_id: Some("new".to_owned()), ..Default::default() }),
             validate_only: true,
         }
         "DeleteCredential": DeleteCredentialRequest { reference: credential.clone(), validate_only: true }
@@ -246,7 +248,7 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
         "UpdateConfiguration": UpdateConfigurationRequest {
             reference: configuration.clone(),
             credential: credential.clone(),
-            configuration: Some(v1::Configuration::default()),
+            configuration: Some(v1::Configuration { external_id: Some("new".to_owned()), ..Default::default() }),
             validate_only: true,
         }
         "DestroyConfiguration": DestroyConfigurationRequest {

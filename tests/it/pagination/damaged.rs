@@ -127,7 +127,7 @@ async fn a_damaged_text_of_a_filter_takes_no_list_with_it() {
     let server = TestServer::start(Backend::Sqlite).await;
     let client = server.client("alpha");
     for (name, description) in [("one", "Ärger"), ("two", "Ähnlich"), ("three", "plain")] {
-        let connector = v1::Connector { description: description.to_owned(), ..fixture::a_connector(name) };
+        let connector = v1::Connector { description: Some(description.to_owned()), ..fixture::a_connector(name) };
         steps::connector(&client, connector).await;
     }
     server.sql("UPDATE connector SET folded = '{' WHERE name_key = 'one'").await;

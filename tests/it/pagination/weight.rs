@@ -21,7 +21,7 @@ on_both! {
         key::import(&client, key::an_identity(&server, "identity")).await;
         key::import(&client, key::a_bundle(&server, "bundle")).await;
         for (index, kind) in kinds().into_iter().enumerate() {
-            let small = v1::Connector { client_identity_key: "name:identity".to_owned(), ..fixture::a_connector(&format!("small {index}")) };
+            let small = v1::Connector { client_identity_key: Some("name:identity".to_owned()), ..fixture::a_connector(&format!("small {index}")) };
             connector::create(&client, v1::Connector { kind: Some(kind.clone()), ..small }).await;
             connector::create(&client, a_full_connector(&format!("full {index}"), kind)).await;
         }
@@ -34,9 +34,9 @@ on_both! {
         let facts = fixture::a_credential("ada", &gmail.id);
         let credential = steps::credential(&client, facts.clone(), fixture::api_key_material("key")).await;
         let facts = v1::Credential {
-            external_id: "a credential".to_owned(),
+            external_id: Some("a credential".to_owned()),
             connection: full.id,
-            provider_account_id: "ada@example.com".to_owned(),
+            provider_account_id: Some("ada@example.com".to_owned()),
             provider_data: Some(data()),
             labels: fixture::strings([("a", ""), ("b", "c")]),
             is_default: Some(true),
@@ -110,17 +110,17 @@ fn found<T>(page: Page<T>) -> (usize, Option<RowKey>) {
 fn kinds() -> [Kind; 6] {
     let url = || "https://api.example.com/a?b=c".to_owned();
     let oauth2 = v1::OAuth2Connector {
-        issuer_url: "https://login.example.com/".to_owned(),
-        authorization_url: url(),
-        token_url: url(),
-        profile_url: url(),
-        revocation_url: url(),
-        jwks_url: url(),
-        device_authorization_url: url(),
+        issuer_url: Some("https://login.example.com/".to_owned()),
+        authorization_url: Some(url()),
+        token_url: Some(url()),
+        profile_url: Some(url()),
+        revocation_url: Some(url()),
+        jwks_url: Some(url()),
+        device_authorization_url: Some(url()),
     };
     let generic = v1::GenericConnector {
         authentication_url: url(),
-        http_authentication_username: "name".to_owned(),
+        http_authentication_username: Some("name".to_owned()),
         http_authentication_password: "password".to_owned(),
         ..Default::default()
     };
@@ -130,14 +130,14 @@ fn kinds() -> [Kind; 6] {
         Kind::Oauth2(oauth2),
         Kind::ApiKey(v1::ApiKeyConnector::default()),
         Kind::HttpBasic(v1::HttpBasicConnector::default()),
-        Kind::ClientCertificate(v1::ClientCertificateConnector { base_url: url() }),
+        Kind::ClientCertificate(v1::ClientCertificateConnector { base_url: Some(url()) }),
     ]
 }
 
 fn a_full_connector(name: &str, kind: Kind) -> v1::Connector {
     v1::Connector {
         name: name.to_owned(),
-        description: "first line\nsecond line".to_owned(),
+        description: Some("first line\nsecond line".to_owned()),
         enabled: Some(true),
         kind: Some(kind),
         headers: fixture::strings([("Accept", "text/html, */*"), ("X-Empty", "")]),
@@ -145,10 +145,10 @@ fn a_full_connector(name: &str, kind: Kind) -> v1::Connector {
         connect_timeout: Some(fixture::milliseconds(1_001)),
         read_timeout: Some(fixture::milliseconds(1_001)),
         total_timeout: Some(fixture::milliseconds(10_001)),
-        client_identity_key: "name:identity".to_owned(),
-        trust_bundle_key: "name:bundle".to_owned(),
+        client_identity_key: Some("name:identity".to_owned()),
+        trust_bundle_key: Some("name:bundle".to_owned()),
         data: Some(data()),
-        debug: true,
+        debug: Some(true),
         labels: fixture::strings([("a", ""), ("b", "c")]),
         ..Default::default()
     }

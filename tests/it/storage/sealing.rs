@@ -183,7 +183,7 @@ on_both! {
         let mut connector = a_connector("main");
         connector.secret_headers = strings([("x-secret", "the header")]);
         if let Some(v1::connector::Kind::Generic(generic)) = &mut connector.kind {
-            generic.http_authentication_username = "user".to_owned();
+            generic.http_authentication_username = Some("user".to_owned());
             generic.http_authentication_password = "the password".to_owned();
         }
         let request = v1::CreateConnectorRequest { connector: Some(connector), ..Default::default() };

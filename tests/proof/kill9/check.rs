@@ -154,10 +154,11 @@ impl Found {
             round: if let Some(Kind::StringValue(round)) = round { round } else { String::new() },
             version: version(&configuration.etag),
         };
-        if credential.configurations.insert(configuration.external_id.clone(), state).is_some() {
-            self.wrong.push(format!("{} is there twice", configuration.external_id));
+        let external_id = configuration.external_id.unwrap_or_default();
+        if credential.configurations.insert(external_id.clone(), state).is_some() {
+            self.wrong.push(format!("{} is there twice", external_id));
         }
-        self.known.insert(configuration.external_id, Answer { id: configuration.id, etag: configuration.etag });
+        self.known.insert(external_id, Answer { id: configuration.id, etag: configuration.etag });
     }
 
     /// Fills in the tokens: asked for, or for the rest as they are in the ledger.

@@ -238,6 +238,46 @@ impl ConnectorKind {
     }
 }
 
+// === impl KindPatch ===
+
+impl KindPatch {
+    /// Whether it asks for no change of anything.
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            KindPatch::ApiKey(ApiKeyPatch { base_url, header_name, value_prefix, query_parameter }) => {
+                base_url.is_none() && header_name.is_none() && value_prefix.is_none() && query_parameter.is_none()
+            }
+            KindPatch::ClientCertificate(BaseUrlPatch { base_url })
+            | KindPatch::HttpBasic(BaseUrlPatch { base_url }) => base_url.is_none(),
+            KindPatch::Generic(GenericPatch { authentication_url, username, password }) => {
+                authentication_url.is_none() && username.is_none() && matches!(password, SecretPatch::Keep)
+            }
+            KindPatch::License(LicensePatch { base_url, application_id }) => {
+                base_url.is_none() && application_id.is_none()
+            }
+            KindPatch::OAuth2(OAuth2Patch {
+                issuer_url,
+                authorization_url,
+                token_url,
+                profile_url,
+                revocation_url,
+                jwks_url,
+                device_authorization_url,
+            }) => [
+                issuer_url,
+                authorization_url,
+                token_url,
+                profile_url,
+                revocation_url,
+                jwks_url,
+                device_authorization_url,
+            ]
+            .iter()
+            .all(|url| url.is_none()),
+        }
+    }
+}
+
 // === impl OAuth2Endpoints ===
 
 impl OAuth2Endpoints {

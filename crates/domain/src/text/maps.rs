@@ -100,7 +100,7 @@ const REFUSED_HEADERS: [&str; 11] = [
 impl Labels {
     /// Parses labels; all that is wrong is reported.
     pub fn parse(field: &str, map: BTreeMap<String, String>) -> Result<Self, Vec<Violation>> {
-        let mut violations = count(field, map.len());
+        let mut violations = Vec::from_iter(check_entries(field, map.len()));
         for (key, value) in &map {
             let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
             if key.is_empty() || key.len() > MAX_LABEL_KEY || !key.chars().all(allowed) {
@@ -119,7 +119,7 @@ impl Labels {
 impl Headers {
     /// Parses headers; all that is wrong is reported.
     pub fn parse(field: &str, map: BTreeMap<String, String>) -> Result<Self, Vec<Violation>> {
-        let mut violations = count(field, map.len());
+        let mut violations = Vec::from_iter(check_entries(field, map.len()));
         violations.extend(header_names(field, map.keys()));
         violations.extend(map.iter().filter_map(|(name, value)| header_value(field, name, value).err()));
         if violations.is_empty() { Ok(Self(map)) } else { Err(violations) }
@@ -131,7 +131,7 @@ impl Headers {
 impl Parameters {
     /// Parses parameters; all that is wrong is reported.
     pub fn parse(field: &str, map: BTreeMap<String, String>) -> Result<Self, Vec<Violation>> {
-        let mut violations = count(field, map.len());
+        let mut violations = Vec::from_iter(check_entries(field, map.len()));
         for (name, value) in &map {
             if bounded_text(field, name, MAX_PARAMETER_NAME, false).is_err() {
                 let rule = format!("must be 1 to {MAX_PARAMETER_NAME} characters without control characters");
@@ -146,7 +146,7 @@ impl Parameters {
 
 /// Parses headers whose values are secrets, with the limits of [`Headers`]. No violation repeats a value.
 pub fn secret_headers(field: &str, map: BTreeMap<String, String>) -> Result<BTreeMap<String, Secret>, Vec<Violation>> {
-    let mut violations = count(field, map.len());
+    let mut violations = Vec::from_iter(check_entries(field, map.len()));
     violations.extend(header_names(field, map.keys()));
     let mut headers = BTreeMap::new();
     for (name, value) in map {
@@ -201,9 +201,10 @@ fn header_value(field: &str, name: &str, value: &str) -> Result<(), Violation> {
     Ok(())
 }
 
-fn count(field: &str, entries: usize) -> Vec<Violation> {
+/// Refuses a map with too many entries.
+pub fn check_entries(field: &str, entries: usize) -> Option<Violation> {
     let description = || format!("must have at most {MAX_ENTRIES} entries");
-    (entries > MAX_ENTRIES).then(|| Violation::field(field, description())).into_iter().collect()
+    (entries > MAX_ENTRIES).then(|| Violation::field(field, description()))
 }
 
 /// Path of an entry; a key that is not plain stands in backquotes, as in update masks.

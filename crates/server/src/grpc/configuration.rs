@@ -10,7 +10,7 @@ use jackfield_domain::mask::Mask;
 use jackfield_domain::page::OrderBy;
 use jackfield_domain::principal::Right;
 use jackfield_domain::reference::{Forms, Ref};
-use jackfield_domain::text::{ExternalId, bounded_text};
+use jackfield_domain::text::{Entries, ExternalId, bounded_text};
 use jackfield_domain::{ConfigurationId, Resource, Violation, Violations};
 use jackfield_service::{ConfigurationRef, Deletion, ListedPage, Scope};
 use tonic::metadata::MetadataMap;
@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::credentials::CREDENTIAL_METADATA;
 use super::parse::{self, ListFields};
 use super::stream::PageStream;
+use super::update::{self, Identity};
 use super::{Api, enter_with_metadata, render, reply};
 
 const SCHEMA: Schema = Schema {
@@ -146,6 +147,9 @@ impl ConfigurationService for Api {
             let mutation = parse::mutation(&mut wrong, "UpdateConfiguration", &request, request_id, only);
             let mask = parse::mask(&mut wrong, request.update_mask.as_ref(), PATHS, OUTPUT_ONLY);
             let configuration = parse::required(&mut wrong, "configuration", request.configuration);
+            let inside = configuration.as_ref();
+            let inside = inside.map(|it| Identity { resource: "configuration", id: &it.id, etag: &it.etag });
+            let expected = update::expected(&mut wrong, &request.etag, inside);
             let patch = configuration.zip(mask).map(|(configuration, mask)| {
                 let mut credential = None;
                 // What it leaves empty stays, whatever the mask.
@@ -153,15 +157,16 @@ impl ConfigurationService for Api {
                     let (field, given) = ("configuration.credential", &configuration.credential);
                     credential = wrong.check(Ref::parse(field, given, Forms::ID_EXTERNAL));
                 }
-                ConfigurationPatch { credential, ..patch(&mut wrong, configuration, &mask) }
+                let patch = ConfigurationPatch { credential, ..patch(&mut wrong, configuration, &mask) };
+                update::require_change(&mut wrong, &mask, "configuration", patch.is_empty());
+                patch
             });
             let configuration = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
             let credential = wrong.check(Ref::parse_optional("credential", &request.credential, Forms::ID_EXTERNAL));
             let parsed = configuration.zip(credential).zip(patch);
             let ((configuration, credential), patch) = parse::done(wrong, parsed)?;
             let reference = ConfigurationRef { configuration: Some(configuration), credential };
-            let updated =
-                self.services.configuration_update(&caller, &mutation, &reference, &request.etag, patch).await?;
+            let updated = self.services.configuration_update(&caller, &mutation, &reference, &expected, patch).await?;
             Ok(pb::UpdateConfigurationResponse { configuration: Some(to_message(updated)) })
         };
         reply(call.await)
@@ -197,8 +202,8 @@ fn named_by(wrong: &mut Violations, metadata: &MetadataMap, configuration: &mut 
 fn patch(wrong: &mut Violations, configuration: pb::Configuration, mask: &Mask) -> ConfigurationPatch {
     let pb::Configuration { external_id, shared_settings, workflow_settings, meta, .. } = configuration;
     let mut patch = ConfigurationPatch::default();
-    if mask.covers("external_id", !external_id.is_empty()) {
-        patch.external_id = match parse::non_empty(&external_id) {
+    if mask.covers("external_id", external_id.is_some()) {
+        patch.external_id = match external_id.as_deref().and_then(parse::non_empty) {
             Some(text) => wrong.check(ExternalId::parse("configuration.external_id", text)).map(Some),
             None => Some(None),
         };
@@ -209,12 +214,13 @@ fn patch(wrong: &mut Violations, configuration: pb::Configuration, mask: &Mask) 
     if mask.covers("meta", meta.is_some()) {
         patch.settings_meta = wrong.check(parse::json("configuration.meta", meta));
     }
-    let mut workflows = parse_workflows(wrong, workflow_settings);
-    if mask.covers("workflow_settings", !workflows.is_empty()) {
-        patch.workflow_settings = Some(workflows);
-    } else {
-        let named = mask.keys_under("workflow_settings").into_iter();
-        patch.workflows = named.map(|workflow| (workflow.clone(), workflows.remove(&workflow))).collect();
+    if mask.covers("workflow_settings", !workflow_settings.is_empty()) {
+        patch.workflow_settings = Some(parse_workflows(wrong, workflow_settings));
+    } else if let Some(named) = Entries::named("workflow_settings", workflow_settings, mask, |one, other| one == other)
+    {
+        patch.workflows = named.gone.into_iter().map(|workflow| (workflow, None)).collect();
+        let set = parse_workflows(wrong, named.set).into_iter();
+        patch.workflows.extend(set.map(|(workflow, settings)| (workflow, Some(settings))));
     }
     patch
 }
@@ -265,7 +271,7 @@ fn to_message(configuration: Configuration) -> pb::Configuration {
     pb::Configuration {
         id: id.to_string(),
         credential: credential.to_string(),
-        external_id: external_id.map(String::from).unwrap_or_default(),
+        external_id: external_id.map(String::from),
         shared_settings: render::json(shared_settings),
         workflow_settings: workflows.collect(),
         meta: render::json(settings_meta),

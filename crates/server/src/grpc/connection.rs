@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::parse::{self, ListFields};
 use super::stream::PageStream;
+use super::update::{self, Identity};
 use super::{Api, enter, render, reply};
 
 const SCHEMA: Schema = Schema {
@@ -109,10 +110,15 @@ impl ConnectionService for Api {
             let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME_EXTERNAL);
             let mask = parse::mask(&mut wrong, request.update_mask.as_ref(), patch::PATHS, patch::OUTPUT_ONLY);
             let connection = parse::required(&mut wrong, "connection", request.connection);
-            let patch =
-                connection.zip(mask).map(|(connection, mask)| patch::parse(&mut wrong, connection, &mask, false));
+            let inside = connection.as_ref().map(|it| Identity { resource: "connection", id: &it.id, etag: &it.etag });
+            let expected = update::expected(&mut wrong, &request.etag, inside);
+            let patch = connection.zip(mask).map(|(connection, mask)| {
+                let patch = patch::parse(&mut wrong, connection, &mask, false);
+                update::require_change(&mut wrong, &mask, "connection", patch.is_empty());
+                patch
+            });
             let (reference, patch) = parse::done(wrong, reference.zip(patch))?;
-            let updated = self.services.connection_update(&caller, &mutation, &reference, &request.etag, patch).await?;
+            let updated = self.services.connection_update(&caller, &mutation, &reference, &expected, patch).await?;
             Ok(pb::UpdateConnectionResponse { connection: Some(to_message(updated)) })
         };
         reply(call.await)
@@ -180,7 +186,7 @@ pub fn to_message(connection: Connection) -> pb::Connection {
         jwks_url,
         device_authorization_url,
     } = settings;
-    let url = |url: Option<HttpUrl>| url.map(String::from).unwrap_or_default();
+    let url = |url: Option<HttpUrl>| url.map(String::from);
     let secrets = client_secrets.into_iter().map(|secret| pb::ClientSecret {
         secret_id: secret.secret_id,
         value: String::new(),
@@ -189,31 +195,31 @@ pub fn to_message(connection: Connection) -> pb::Connection {
     pb::Connection {
         id: id.to_string(),
         name: name.into(),
-        external_id: external_id.map(String::from).unwrap_or_default(),
+        external_id: external_id.map(String::from),
         connector: connector.to_string(),
         r#type: kind_to_message(kind).into(),
         authentication_url: url(authentication_url),
         token_url: url(token_url),
-        issuer_url,
-        provider_certificate,
-        client_id,
+        issuer_url: render::text(issuer_url),
+        provider_certificate: render::text(provider_certificate),
+        client_id: render::text(client_id),
         client_secrets: secrets.collect(),
-        user_data_location: user_data_location.map(String::from).unwrap_or_default(),
-        provider_tenant_id,
-        developer_account_id,
+        user_data_location: user_data_location.map(String::from),
+        provider_tenant_id: render::text(provider_tenant_id),
+        developer_account_id: render::text(developer_account_id),
         supported_content_type: match content_type {
             TokenContentType::Json => pb::TokenContentType::Json,
             TokenContentType::Form => pb::TokenContentType::Form,
         }
         .into(),
         oidc_user_endpoint_url: url(oidc_user_endpoint_url),
-        user_id_expression,
-        trust_identity_user_id,
+        user_id_expression: render::text(user_id_expression),
+        trust_identity_user_id: Some(trust_identity_user_id),
         scope: Some(scope),
         parameters: parameters.into(),
-        require_business_account,
+        require_business_account: Some(require_business_account),
         linking: match linking {
-            Linking::Disabled => pb::LinkingType::Unspecified,
+            Linking::Disabled => pb::LinkingType::Disabled,
             Linking::Explicit => pb::LinkingType::Explicit,
             Linking::Automatic => pb::LinkingType::Automatic,
         }

@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::parse::{self, ListFields};
 use super::stream::PageStream;
+use super::update::{self, Identity};
 use super::{Api, enter, render, reply};
 
 const SCHEMA: Schema = Schema {
@@ -105,9 +106,15 @@ impl ConnectorService for Api {
             let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME);
             let mask = parse::mask(&mut wrong, request.update_mask.as_ref(), patch::PATHS, patch::OUTPUT_ONLY);
             let connector = parse::required(&mut wrong, "connector", request.connector);
-            let patch = connector.zip(mask).map(|(connector, mask)| patch::parse(&mut wrong, connector, &mask));
+            let inside = connector.as_ref().map(|it| Identity { resource: "connector", id: &it.id, etag: &it.etag });
+            let expected = update::expected(&mut wrong, &request.etag, inside);
+            let patch = connector.zip(mask).map(|(connector, mask)| {
+                let patch = patch::parse(&mut wrong, connector, &mask);
+                update::require_change(&mut wrong, &mask, "connector", patch.is_empty());
+                patch
+            });
             let (reference, patch) = parse::done(wrong, reference.zip(patch))?;
-            let updated = self.services.connector_update(&caller, &mutation, &reference, &request.etag, patch).await?;
+            let updated = self.services.connector_update(&caller, &mutation, &reference, &expected, patch).await?;
             Ok(pb::UpdateConnectorResponse { connector: Some(to_message(updated)) })
         };
         reply(call.await)
@@ -168,7 +175,7 @@ fn to_message(connector: Connector) -> pb::Connector {
     pb::Connector {
         id: id.to_string(),
         name: name.into(),
-        description,
+        description: render::text(description),
         enabled: Some(enabled),
         kind: Some(kind_to_message(kind)),
         headers: headers.into(),
@@ -177,10 +184,10 @@ fn to_message(connector: Connector) -> pb::Connector {
         connect_timeout: Some(render::duration(timeouts.connect)),
         read_timeout: Some(render::duration(timeouts.read)),
         total_timeout: Some(render::duration(timeouts.total)),
-        client_identity_key: client_identity_key.map(|key| key.to_string()).unwrap_or_default(),
-        trust_bundle_key: trust_bundle_key.map(|key| key.to_string()).unwrap_or_default(),
+        client_identity_key: client_identity_key.map(|key| key.to_string()),
+        trust_bundle_key: trust_bundle_key.map(|key| key.to_string()),
         data: render::json(data),
-        debug,
+        debug: Some(debug),
         labels: labels.into(),
         create_time: Some(render::timestamp(meta.create_time)),
         update_time: Some(render::timestamp(meta.update_time)),
@@ -190,11 +197,11 @@ fn to_message(connector: Connector) -> pb::Connector {
 
 fn kind_to_message(kind: ConnectorKind) -> pb::connector::Kind {
     use pb::connector::Kind;
-    let url = |url: Option<HttpUrl>| url.map(String::from).unwrap_or_default();
+    let url = |url: Option<HttpUrl>| url.map(String::from);
     match kind {
         ConnectorKind::Generic(generic) => Kind::Generic(pb::GenericConnector {
             authentication_url: generic.authentication_url.into(),
-            http_authentication_username: generic.username.unwrap_or_default(),
+            http_authentication_username: generic.username,
             http_authentication_password: String::new(),
             http_authentication_password_set: generic.password_set,
         }),
@@ -213,9 +220,9 @@ fn kind_to_message(kind: ConnectorKind) -> pb::connector::Kind {
         }),
         ConnectorKind::ApiKey(api_key) => Kind::ApiKey(pb::ApiKeyConnector {
             base_url: url(api_key.base_url),
-            header_name: api_key.header_name.unwrap_or_default(),
-            value_prefix: api_key.value_prefix.unwrap_or_default(),
-            query_parameter: api_key.query_parameter.unwrap_or_default(),
+            header_name: api_key.header_name,
+            value_prefix: api_key.value_prefix,
+            query_parameter: api_key.query_parameter,
         }),
         ConnectorKind::HttpBasic(basic) => Kind::HttpBasic(pb::HttpBasicConnector { base_url: url(basic.base_url) }),
         ConnectorKind::ClientCertificate(certificate) => {

@@ -13,7 +13,7 @@ use jackfield_domain::mask::Mask;
 use jackfield_domain::page::OrderBy;
 use jackfield_domain::principal::Right;
 use jackfield_domain::reference::{Forms, Ref};
-use jackfield_domain::text::{ExternalId, Labels, Scopes, UserId, bounded_text};
+use jackfield_domain::text::{ExternalId, Labels, MapPatch, Scopes, UserId, bounded_text};
 use jackfield_domain::{CredentialId, Resource, Timestamp, Violation, Violations};
 use jackfield_service::{CredentialDeleted, Deletion, ListedPage, Scope};
 use tonic::metadata::MetadataMap;
@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::parse::{self, ListFields};
 use super::stream::PageStream;
+use super::update::{self, Identity};
 use super::{Api, enter, enter_with_metadata, render, reply};
 
 const SCHEMA: Schema = Schema {
@@ -55,7 +56,11 @@ const PATHS: &[&str] = &[
     "provider_account_id",
     "provider_data",
     "labels",
+    "labels.*",
     "is_default",
+    "material.oauth2.refresh_token",
+    "material.oauth2.id_token",
+    "material.custom.fields.*",
 ];
 
 /// The paths that may be named without effect: what the server keeps.
@@ -170,17 +175,17 @@ impl CredentialsService for Api {
             let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
             let mask = parse::mask(&mut wrong, request.update_mask.as_ref(), PATHS, OUTPUT_ONLY);
             let credential = parse::required(&mut wrong, "credential", request.credential);
+            let inside = credential.as_ref().map(|it| Identity { resource: "credential", id: &it.id, etag: &it.etag });
+            let expected = update::expected(&mut wrong, &request.etag, inside);
             let patch = credential.zip(mask).map(|(credential, mask)| {
                 let parents = parents(&mut wrong, &credential, &mask);
-                CredentialPatch { parents, ..patch(&mut wrong, credential, &mask) }
+                let material = material::patch(&mut wrong, request.material, &mask);
+                let patch = CredentialPatch { parents, material, ..patch(&mut wrong, credential, &mask) };
+                update::require_change(&mut wrong, &mask, "credential", patch.is_empty());
+                patch
             });
-            let material = match request.material {
-                Some(material) => material::parse(&mut wrong, material).map(Some),
-                None => Some(None),
-            };
-            let ((reference, patch), material) = parse::done(wrong, reference.zip(patch).zip(material))?;
-            let patch = CredentialPatch { material, ..patch };
-            let updated = self.services.credential_update(&caller, &mutation, &reference, &request.etag, patch).await?;
+            let (reference, patch) = parse::done(wrong, reference.zip(patch))?;
+            let updated = self.services.credential_update(&caller, &mutation, &reference, &expected, patch).await?;
             let now = self.services.time();
             Ok(pb::UpdateCredentialResponse { credential: Some(to_message(updated, now)) })
         };
@@ -267,7 +272,10 @@ fn draft(wrong: &mut Violations, request: pb::CreateCredentialRequest) -> Option
         connection: connection?,
         provider_account_id: patch.provider_account_id.unwrap_or_default(),
         provider_data: patch.provider_data.unwrap_or_default(),
-        labels: patch.labels.unwrap_or_default(),
+        labels: match patch.labels {
+            MapPatch::Replace(labels) => labels,
+            MapPatch::Keep | MapPatch::Entries(_) => Labels::default(),
+        },
         is_default: patch.is_default,
         material: material?,
     })
@@ -276,23 +284,20 @@ fn draft(wrong: &mut Violations, request: pb::CreateCredentialRequest) -> Option
 fn patch(wrong: &mut Violations, credential: pb::Credential, mask: &Mask) -> CredentialPatch {
     let pb::Credential { external_id, provider_account_id, provider_data, labels, is_default, .. } = credential;
     let mut patch = CredentialPatch::default();
-    if mask.covers("external_id", !external_id.is_empty()) {
-        patch.external_id = match parse::non_empty(&external_id) {
+    if mask.covers("external_id", external_id.is_some()) {
+        patch.external_id = match external_id.as_deref().and_then(parse::non_empty) {
             Some(text) => wrong.check(ExternalId::parse("credential.external_id", text)).map(Some),
             None => Some(None),
         };
     }
-    if mask.covers("provider_account_id", !provider_account_id.is_empty()) {
-        let field = "credential.provider_account_id";
-        patch.provider_account_id =
-            wrong.check(bounded_text(field, &provider_account_id, MAX_PROVIDER_ACCOUNT_ID, true));
+    if mask.covers("provider_account_id", provider_account_id.is_some()) {
+        let (field, text) = ("credential.provider_account_id", provider_account_id.unwrap_or_default());
+        patch.provider_account_id = wrong.check(bounded_text(field, &text, MAX_PROVIDER_ACCOUNT_ID, true));
     }
     if mask.covers("provider_data", provider_data.is_some()) {
         patch.provider_data = wrong.check(parse::json("credential.provider_data", provider_data));
     }
-    if mask.covers("labels", !labels.is_empty()) {
-        patch.labels = parse::check_all(wrong, Labels::parse("credential.labels", labels));
-    }
+    patch.labels = update::map(wrong, ("credential", "labels"), labels, mask);
     if mask.covers("is_default", is_default.is_some()) {
         // Absent means "leave it", also where everything is replaced: the mark cannot be taken away.
         patch.is_default = is_default;
@@ -395,7 +400,7 @@ fn to_message(credential: Credential, now: Timestamp) -> pb::Credential {
     } = credential;
     pb::Credential {
         id: id.to_string(),
-        external_id: external_id.map(String::from).unwrap_or_default(),
+        external_id: external_id.map(String::from),
         user_id: user_id.into(),
         connector: connector.to_string(),
         connection: connection.map(|id| id.to_string()).unwrap_or_default(),
@@ -404,7 +409,7 @@ fn to_message(credential: Credential, now: Timestamp) -> pb::Credential {
         state: state_to_message(state).into(),
         scopes,
         expire_time: expire_time.map(render::timestamp),
-        provider_account_id,
+        provider_account_id: render::text(provider_account_id),
         provider_data: render::json(provider_data),
         labels: labels.into(),
         is_default: Some(is_default),

@@ -12,6 +12,7 @@ mod parse;
 mod render;
 pub mod status;
 pub mod stream;
+mod update;
 mod user_connector;
 
 use jackfield_api::v1::admin_service_server::AdminServiceServer;

@@ -24,6 +24,11 @@ pub(super) fn json(object: JsonObject) -> Option<Struct> {
     (!object.is_empty()).then(|| json_object(object))
 }
 
+/// An empty text reads as absent.
+pub(super) fn text(text: impl Into<String>) -> Option<String> {
+    Some(text.into()).filter(|text| !text.is_empty())
+}
+
 pub(super) fn count(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

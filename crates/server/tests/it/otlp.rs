@@ -182,7 +182,7 @@ async fn no_secret_leaves_in_logs_spans_or_metrics() {
     let connector = |name: &str| {
         let generic = v1::GenericConnector {
             authentication_url: "http://localhost:3000/login".to_owned(),
-            http_authentication_username: "user".to_owned(),
+            http_authentication_username: Some("user".to_owned()),
             http_authentication_password: "canary-password".to_owned(),
             ..Default::default()
         };
@@ -198,7 +198,7 @@ async fn no_secret_leaves_in_logs_spans_or_metrics() {
         v1::AddUserConnectorRequest { user_id: "u".to_owned(), connector: "name:c".to_owned(), ..Default::default() };
     let material = v1::ApiKeyMaterial { api_key: "canary-api-key".to_owned() };
     let credential = v1::Credential {
-        external_id: "e".to_owned(),
+        external_id: Some("e".to_owned()),
         user_id: "u".to_owned(),
         connector: "name:c".to_owned(),
         ..Default::default()

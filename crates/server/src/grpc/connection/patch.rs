@@ -12,13 +12,14 @@ use jackfield_domain::mask::Mask;
 use jackfield_domain::pem::{CERTIFICATE_LABELS, Pem};
 use jackfield_domain::reference::{Forms, Ref};
 use jackfield_domain::text::{
-    CountryCode, HttpUrl, Labels, MAX_CONNECTION_NAME, Name, Parameters, RedirectUri, Scopes, Slug, bounded_text,
+    CountryCode, HttpUrl, MAX_CONNECTION_NAME, Name, RedirectUri, Scopes, Slug, bounded_text,
 };
 use jackfield_domain::{Secret, Violation, Violations};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::grpc::parse::{self, MAX_URL};
+use crate::grpc::update;
 
 /// The paths that an update mask may name.
 pub(super) const PATHS: &[&str] = &[
@@ -41,10 +42,12 @@ pub(super) const PATHS: &[&str] = &[
     "trust_identity_user_id",
     "scope",
     "parameters",
+    "parameters.*",
     "require_business_account",
     "linking",
     "active",
     "tags",
+    "tags.*",
     "redirect_uris",
     "revocation_url",
     "jwks_url",
@@ -102,28 +105,28 @@ pub(super) fn parse(
     let mut patch =
         ConnectionPatch { client_secrets: parse_secrets(wrong, client_secrets, mask), ..Default::default() };
     let mut fields = Fields { wrong, mask };
-    patch.authentication_url = fields.url("authentication_url", &authentication_url, MAX_URL);
-    patch.token_url = fields.url("token_url", &token_url, MAX_URL);
-    patch.issuer_url = fields.text("issuer_url", &issuer_url, MAX_URL);
-    patch.client_id = fields.text("client_id", &client_id, MAX_URL);
-    patch.provider_tenant_id = fields.text("provider_tenant_id", &provider_tenant_id, 256);
-    patch.developer_account_id = fields.text("developer_account_id", &developer_account_id, 128);
-    patch.oidc_user_endpoint_url = fields.url("oidc_user_endpoint_url", &oidc_user_endpoint_url, MAX_URL);
+    patch.authentication_url = fields.url("authentication_url", authentication_url, MAX_URL);
+    patch.token_url = fields.url("token_url", token_url, MAX_URL);
+    patch.issuer_url = fields.text("issuer_url", issuer_url, MAX_URL);
+    patch.client_id = fields.text("client_id", client_id, MAX_URL);
+    patch.provider_tenant_id = fields.text("provider_tenant_id", provider_tenant_id, 256);
+    patch.developer_account_id = fields.text("developer_account_id", developer_account_id, 128);
+    patch.oidc_user_endpoint_url = fields.url("oidc_user_endpoint_url", oidc_user_endpoint_url, MAX_URL);
     patch.user_id_expression = fields
-        .text("user_id_expression", &user_id_expression, 512)
+        .text("user_id_expression", user_id_expression, 512)
         .map(|expression| if expression.is_empty() { DEFAULT_USER_ID_EXPRESSION.to_owned() } else { expression });
     if let Some(expression) = &patch.user_id_expression {
         fields.wrong.check(check_user_id_expression("connection.user_id_expression", expression));
     }
-    patch.revocation_url = fields.url("revocation_url", &revocation_url, MAX_URL);
-    patch.jwks_url = fields.url("jwks_url", &jwks_url, MAX_URL);
-    patch.device_authorization_url = fields.url("device_authorization_url", &device_authorization_url, MAX_URL);
+    patch.revocation_url = fields.url("revocation_url", revocation_url, MAX_URL);
+    patch.jwks_url = fields.url("jwks_url", jwks_url, MAX_URL);
+    patch.device_authorization_url = fields.url("device_authorization_url", device_authorization_url, MAX_URL);
 
     if mask.covers("name", !name.is_empty()) {
         patch.name = wrong.check(Name::parse("connection.name", &name, MAX_CONNECTION_NAME));
     }
-    if mask.covers("external_id", !external_id.is_empty()) {
-        patch.external_id = match parse::non_empty(&external_id) {
+    if mask.covers("external_id", external_id.is_some()) {
+        patch.external_id = match external_id.as_deref().and_then(parse::non_empty) {
             Some(text) => wrong.check(Slug::parse("connection.external_id", text)).map(Some),
             None => Some(None),
         };
@@ -134,11 +137,11 @@ pub(super) fn parse(
     if mask.covers("type", kind != 0) {
         patch.kind = wrong.check(parse::known_enum("connection.type", kind).map(kind_from_message));
     }
-    if mask.covers("provider_certificate", !provider_certificate.is_empty()) {
-        patch.provider_certificate = wrong.check(certificate(provider_certificate));
+    if mask.covers("provider_certificate", provider_certificate.is_some()) {
+        patch.provider_certificate = wrong.check(certificate(provider_certificate.unwrap_or_default()));
     }
-    if mask.covers("user_data_location", !user_data_location.is_empty()) {
-        patch.user_data_location = match parse::non_empty(&user_data_location) {
+    if mask.covers("user_data_location", user_data_location.is_some()) {
+        patch.user_data_location = match user_data_location.as_deref().and_then(parse::non_empty) {
             Some(text) => wrong.check(CountryCode::parse("connection.user_data_location", text)).map(Some),
             None => Some(None),
         };
@@ -150,23 +153,21 @@ pub(super) fn parse(
             pb::TokenContentType::Form => TokenContentType::Form,
         }));
     }
-    if mask.covers("trust_identity_user_id", trust_identity_user_id) {
-        patch.trust_identity_user_id = Some(trust_identity_user_id);
+    if mask.covers("trust_identity_user_id", trust_identity_user_id.is_some()) {
+        patch.trust_identity_user_id = Some(trust_identity_user_id.unwrap_or_default());
     }
     if mask.covers("scope", scope.is_some()) {
         let scope = scope.as_deref().unwrap_or(DEFAULT_SCOPE);
         patch.scope = wrong.check(Scopes::parse("connection.scope", scope, MAX_SCOPE)).map(|scopes| scopes.to_string());
     }
-    if mask.covers("parameters", !parameters.is_empty()) {
-        patch.parameters = parse::check_all(wrong, Parameters::parse("connection.parameters", parameters));
-    }
-    if mask.covers("require_business_account", require_business_account) {
-        patch.require_business_account = Some(require_business_account);
+    patch.parameters = update::map(wrong, ("connection", "parameters"), parameters, mask);
+    if mask.covers("require_business_account", require_business_account.is_some()) {
+        patch.require_business_account = Some(require_business_account.unwrap_or_default());
     }
     if mask.covers("linking", linking != 0) {
         let linking = parse::known_enum("connection.linking", linking);
         patch.linking = wrong.check(linking.map(|linking| match linking {
-            pb::LinkingType::Unspecified => Linking::Disabled,
+            pb::LinkingType::Unspecified | pb::LinkingType::Disabled => Linking::Disabled,
             pb::LinkingType::Explicit => Linking::Explicit,
             pb::LinkingType::Automatic => Linking::Automatic,
         }));
@@ -174,9 +175,7 @@ pub(super) fn parse(
     if mask.covers("active", active.is_some()) {
         patch.active = Some(active.unwrap_or(true));
     }
-    if mask.covers("tags", !tags.is_empty()) {
-        patch.tags = parse::check_all(wrong, Labels::parse("connection.tags", tags));
-    }
+    patch.tags = update::map(wrong, ("connection", "tags"), tags, mask);
     if mask.covers("redirect_uris", !redirect_uris.is_empty()) {
         patch.redirect_uris = parse_redirect_uris(wrong, &redirect_uris);
     }
@@ -190,14 +189,14 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    fn url(&mut self, path: &str, text: &str, max: usize) -> Option<Option<HttpUrl>> {
-        let covered = self.mask.covers(path, !text.is_empty());
-        covered.then(|| parse::url(self.wrong, &field(path), text, max)).flatten()
+    fn url(&mut self, path: &str, text: Option<String>, max: usize) -> Option<Option<HttpUrl>> {
+        let covered = self.mask.covers(path, text.is_some());
+        covered.then(|| parse::url(self.wrong, &field(path), &text.unwrap_or_default(), max)).flatten()
     }
 
-    fn text(&mut self, path: &str, text: &str, max: usize) -> Option<String> {
-        let covered = self.mask.covers(path, !text.is_empty());
-        covered.then(|| self.wrong.check(bounded_text(&field(path), text, max, true))).flatten()
+    fn text(&mut self, path: &str, text: Option<String>, max: usize) -> Option<String> {
+        let covered = self.mask.covers(path, text.is_some());
+        covered.then(|| self.wrong.check(bounded_text(&field(path), &text.unwrap_or_default(), max, true))).flatten()
     }
 }
 

@@ -13,11 +13,12 @@ use jackfield_domain::connector::{
 use jackfield_domain::mask::Mask;
 use jackfield_domain::reference::{Forms, Ref};
 use jackfield_domain::text::{
-    Headers, HttpUrl, Labels, MAX_NAME, Name, bounded_text, description, header_name, secret_headers,
+    Entries, HttpUrl, MAX_NAME, Name, bounded_text, description, header_name, same_header, secret_headers,
 };
 use jackfield_domain::{Secret, SecretPatch, Violation, Violations};
 
 use crate::grpc::parse::{self, MAX_URL};
+use crate::grpc::update;
 
 /// The paths that an update mask may name.
 pub(super) const PATHS: &[&str] = &[
@@ -43,7 +44,9 @@ pub(super) const PATHS: &[&str] = &[
     "http_basic.base_url",
     "client_certificate.base_url",
     "headers",
+    "headers.*",
     "secret_headers",
+    "secret_headers.*",
     "connect_timeout",
     "read_timeout",
     "total_timeout",
@@ -52,6 +55,7 @@ pub(super) const PATHS: &[&str] = &[
     "data",
     "debug",
     "labels",
+    "labels.*",
 ];
 
 /// The paths that may be named without effect.
@@ -85,16 +89,14 @@ pub(super) fn parse(wrong: &mut Violations, connector: pb::Connector, mask: &Mas
     if mask.covers("name", !name.is_empty()) {
         patch.name = wrong.check(Name::parse("connector.name", &name, MAX_NAME));
     }
-    if mask.covers("description", !text.is_empty()) {
-        patch.description = wrong.check(description("connector.description", &text));
+    if mask.covers("description", text.is_some()) {
+        patch.description = wrong.check(description("connector.description", &text.unwrap_or_default()));
     }
     if mask.covers("enabled", enabled.is_some()) {
         patch.enabled = Some(enabled.unwrap_or(true));
     }
     patch.kind = parse_kind(wrong, kind, mask);
-    if mask.covers("headers", !headers.is_empty()) {
-        patch.headers = parse::check_all(wrong, Headers::parse("connector.headers", headers));
-    }
+    patch.headers = update::map(wrong, ("connector", "headers"), headers, mask);
     patch.secret_headers = parse_secret_headers(wrong, secrets, mask);
     let mut timeout = |path: &str, value: Option<prost_types::Duration>, max: Duration| {
         if !mask.covers(path, value.is_some()) {
@@ -108,22 +110,20 @@ pub(super) fn parse(wrong: &mut Violations, connector: pb::Connector, mask: &Mas
     patch.connect_timeout = timeout("connect_timeout", connect_timeout, MAX_CONNECT_TIMEOUT);
     patch.read_timeout = timeout("read_timeout", read_timeout, MAX_READ_TIMEOUT);
     patch.total_timeout = timeout("total_timeout", total_timeout, MAX_TOTAL_TIMEOUT);
-    let mut key = |path: &str, text: &str| {
-        let covered = mask.covers(path, !text.is_empty());
-        let field = format!("connector.{path}");
-        covered.then(|| wrong.check(Ref::parse_optional(&field, text, Forms::ID_NAME))).flatten()
+    let mut key = |path: &str, text: Option<String>| {
+        let covered = mask.covers(path, text.is_some());
+        let parsed = || Ref::parse_optional(&field(path), &text.unwrap_or_default(), Forms::ID_NAME);
+        covered.then(|| wrong.check(parsed())).flatten()
     };
-    patch.client_identity_key = key("client_identity_key", &client_identity_key);
-    patch.trust_bundle_key = key("trust_bundle_key", &trust_bundle_key);
+    patch.client_identity_key = key("client_identity_key", client_identity_key);
+    patch.trust_bundle_key = key("trust_bundle_key", trust_bundle_key);
     if mask.covers("data", data.is_some()) {
         patch.data = wrong.check(parse::json("connector.data", data));
     }
-    if mask.covers("debug", debug) {
-        patch.debug = Some(debug);
+    if mask.covers("debug", debug.is_some()) {
+        patch.debug = Some(debug.unwrap_or_default());
     }
-    if mask.covers("labels", !labels.is_empty()) {
-        patch.labels = parse::check_all(wrong, Labels::parse("connector.labels", labels));
-    }
+    patch.labels = update::map(wrong, ("connector", "labels"), labels, mask);
     wrong.extend(patch.contradictions());
     patch
 }
@@ -145,25 +145,25 @@ fn parse_kind(wrong: &mut Violations, kind: Option<Kind>, mask: &Mask) -> Option
             application_id: settings.required_text("license.application_id", &license.application_id, 128),
         }),
         Kind::Oauth2(oauth2) => KindPatch::OAuth2(OAuth2Patch {
-            issuer_url: settings.issuer("oauth2.issuer_url", &oauth2.issuer_url),
-            authorization_url: settings.url("oauth2.authorization_url", &oauth2.authorization_url),
-            token_url: settings.url("oauth2.token_url", &oauth2.token_url),
-            profile_url: settings.url("oauth2.profile_url", &oauth2.profile_url),
-            revocation_url: settings.url("oauth2.revocation_url", &oauth2.revocation_url),
-            jwks_url: settings.url("oauth2.jwks_url", &oauth2.jwks_url),
-            device_authorization_url: settings.url("oauth2.device_authorization_url", &oauth2.device_authorization_url),
+            issuer_url: settings.issuer("oauth2.issuer_url", oauth2.issuer_url),
+            authorization_url: settings.url("oauth2.authorization_url", oauth2.authorization_url),
+            token_url: settings.url("oauth2.token_url", oauth2.token_url),
+            profile_url: settings.url("oauth2.profile_url", oauth2.profile_url),
+            revocation_url: settings.url("oauth2.revocation_url", oauth2.revocation_url),
+            jwks_url: settings.url("oauth2.jwks_url", oauth2.jwks_url),
+            device_authorization_url: settings.url("oauth2.device_authorization_url", oauth2.device_authorization_url),
         }),
         Kind::ApiKey(api_key) => KindPatch::ApiKey(ApiKeyPatch {
-            base_url: settings.url("api_key.base_url", &api_key.base_url),
-            header_name: settings.header_name("api_key.header_name", &api_key.header_name),
-            value_prefix: settings.text("api_key.value_prefix", &api_key.value_prefix, 64),
-            query_parameter: settings.text("api_key.query_parameter", &api_key.query_parameter, 128),
+            base_url: settings.url("api_key.base_url", api_key.base_url),
+            header_name: settings.header_name("api_key.header_name", api_key.header_name),
+            value_prefix: settings.text("api_key.value_prefix", api_key.value_prefix, 64),
+            query_parameter: settings.text("api_key.query_parameter", api_key.query_parameter, 128),
         }),
         Kind::HttpBasic(basic) => {
-            KindPatch::HttpBasic(BaseUrlPatch { base_url: settings.url("http_basic.base_url", &basic.base_url) })
+            KindPatch::HttpBasic(BaseUrlPatch { base_url: settings.url("http_basic.base_url", basic.base_url) })
         }
         Kind::ClientCertificate(certificate) => KindPatch::ClientCertificate(BaseUrlPatch {
-            base_url: settings.https_url("client_certificate.base_url", &certificate.base_url),
+            base_url: settings.https_url("client_certificate.base_url", certificate.base_url),
         }),
     })
 }
@@ -204,7 +204,7 @@ impl Settings<'_> {
             http_authentication_password_set: _,
         } = generic;
         let path = "generic.http_authentication_username";
-        let username = self.text(path, &username, 256);
+        let username = self.text(path, username, 256);
         if matches!(&username, Some(Some(username)) if username.contains(':')) {
             self.wrong.push(Violation::field(field(path), "must not contain \":\" (RFC 7617)"));
         }
@@ -236,63 +236,64 @@ impl Settings<'_> {
         covered.then(|| self.wrong.check(bounded_text(&field(path), text, max, false))).flatten()
     }
 
-    fn url(&mut self, path: &str, text: &str) -> Option<Option<HttpUrl>> {
-        let covered = self.mask.covers(path, !text.is_empty());
-        covered.then(|| parse::url(self.wrong, &field(path), text, MAX_URL)).flatten()
+    fn url(&mut self, path: &str, text: Option<String>) -> Option<Option<HttpUrl>> {
+        let covered = self.mask.covers(path, text.is_some());
+        covered.then(|| parse::url(self.wrong, &field(path), &text.unwrap_or_default(), MAX_URL)).flatten()
     }
 
-    fn https_url(&mut self, path: &str, text: &str) -> Option<Option<HttpUrl>> {
+    fn https_url(&mut self, path: &str, text: Option<String>) -> Option<Option<HttpUrl>> {
         match self.url(path, text)? {
             Some(url) => self.wrong.check(url.require_https(&field(path))).map(Some),
             None => Some(None),
         }
     }
 
-    fn issuer(&mut self, path: &str, text: &str) -> Option<Option<HttpUrl>> {
+    fn issuer(&mut self, path: &str, text: Option<String>) -> Option<Option<HttpUrl>> {
         match self.url(path, text)? {
             Some(url) => self.wrong.check(url.require_https_unless_loopback(&field(path))).map(Some),
             None => Some(None),
         }
     }
 
-    fn text(&mut self, path: &str, text: &str, max: usize) -> Option<Option<String>> {
-        if !self.mask.covers(path, !text.is_empty()) {
-            return None;
-        }
-        match parse::non_empty(text) {
-            Some(text) => self.wrong.check(bounded_text(&field(path), text, max, true)).map(Some),
-            None => Some(None),
-        }
+    fn text(&mut self, path: &str, text: Option<String>, max: usize) -> Option<Option<String>> {
+        self.optional(path, text, |field, text| bounded_text(field, text, max, true))
     }
 
-    fn header_name(&mut self, path: &str, text: &str) -> Option<Option<String>> {
-        if !self.mask.covers(path, !text.is_empty()) {
+    fn header_name(&mut self, path: &str, text: Option<String>) -> Option<Option<String>> {
+        self.optional(path, text, header_name)
+    }
+
+    /// A text that may be absent: empty = none.
+    fn optional(
+        &mut self,
+        path: &str,
+        text: Option<String>,
+        read: impl FnOnce(&str, &str) -> Result<String, Violation>,
+    ) -> Option<Option<String>> {
+        if !self.mask.covers(path, text.is_some()) {
             return None;
         }
-        match parse::non_empty(text) {
-            Some(text) => self.wrong.check(header_name(&field(path), text)).map(Some),
+        match text.as_deref().and_then(parse::non_empty) {
+            Some(text) => self.wrong.check(read(&field(path), text)).map(Some),
             None => Some(None),
         }
     }
 }
 
-/// Sealed headers are one value: the JSON object of names and values.
 fn parse_secret_headers(wrong: &mut Violations, headers: BTreeMap<String, String>, mask: &Mask) -> SecretHeadersPatch {
-    if headers.is_empty() {
-        return if mask.names("secret_headers") { SecretHeadersPatch::Clear } else { SecretHeadersPatch::Keep };
+    const PATH: &str = "secret_headers";
+    let mut read = |headers| parse::check_all(wrong, secret_headers(&field(PATH), headers));
+    if mask.covers(PATH, !headers.is_empty()) {
+        return match headers.is_empty() {
+            true if mask.names(PATH) => SecretHeadersPatch::Clear,
+            true => SecretHeadersPatch::Keep,
+            false => read(headers).map_or(SecretHeadersPatch::Keep, SecretHeadersPatch::Set),
+        };
     }
-    if !mask.covers("secret_headers", true) {
-        return SecretHeadersPatch::Keep;
-    }
-    let Some(headers) = parse::check_all(wrong, secret_headers("connector.secret_headers", headers)) else {
+    let Some(Entries { set, gone }) = Entries::named(PATH, headers, mask, same_header) else {
         return SecretHeadersPatch::Keep;
     };
-    let names = headers.keys().cloned().collect();
-    let exposed: BTreeMap<&str, &str> = headers.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
-    match serde_json::to_string(&exposed) {
-        Ok(sealed) => SecretHeadersPatch::Set { names, sealed: Secret::new(sealed) },
-        Err(_) => SecretHeadersPatch::Keep, // texts always serialise
-    }
+    read(set).map_or(SecretHeadersPatch::Keep, |set| SecretHeadersPatch::Entries(Entries { set, gone }))
 }
 
 fn field(path: &str) -> String {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::credential_material::Material as Message;
-use jackfield_domain::credential::{Material, OAuth2Material};
+use jackfield_domain::credential::{ClearedTokens, Material, MaterialPatch, OAuth2Material, check_custom_fields};
+use jackfield_domain::mask::Mask;
 use jackfield_domain::reference::{Forms, Ref};
-use jackfield_domain::text::{Scopes, bounded_text, map_entry};
+use jackfield_domain::text::{Entries, Scopes, bounded_text, map_entry};
 use jackfield_domain::{Secret, Violation, Violations};
 
 use crate::grpc::{parse, render};
@@ -15,9 +16,11 @@ use crate::grpc::{parse, render};
 const MAX_TOKEN: usize = 16 * 1024;
 /// Longest user name or password, in characters: either may be a token.
 const MAX_BASIC: usize = 4_096;
-const MAX_FIELDS: usize = 64;
 const MAX_FIELD_NAME: usize = 128;
-const MAX_FIELDS_BYTES: usize = 64 * 1024;
+/// Paths of an update mask.
+const CUSTOM_FIELDS: &str = "material.custom.fields";
+const REFRESH_TOKEN: &str = "material.oauth2.refresh_token";
+const ID_TOKEN: &str = "material.oauth2.id_token";
 const DEFAULT_TOKEN_TYPE: &str = "Bearer";
 
 pub(super) fn parse(wrong: &mut Violations, material: pb::CredentialMaterial) -> Option<Material> {
@@ -77,16 +80,45 @@ fn oauth2(wrong: &mut Violations, tokens: pb::OAuth2Material) -> Option<OAuth2Ma
     })
 }
 
+/// The change that a message and a mask ask for. Without a mask for it, material that is given replaces what is stored.
+pub(super) fn patch(wrong: &mut Violations, material: Option<pb::CredentialMaterial>, mask: &Mask) -> MaterialPatch {
+    let material = match material {
+        Some(material) => parse::required(wrong, "material", material.material),
+        None => None,
+    };
+    let covers = |path: &&str| *mask != Mask::All && mask.covers(path, false);
+    if !covers(&CUSTOM_FIELDS) && !mask.keys_under(CUSTOM_FIELDS).is_empty() {
+        let given = match material {
+            Some(Message::Custom(custom)) => custom.fields,
+            Some(_) => {
+                wrong.push(Violation::field("material", "must be custom: update_mask names fields of custom material"));
+                return MaterialPatch::Keep;
+            }
+            None => BTreeMap::new(),
+        };
+        let named = Entries::named(CUSTOM_FIELDS, given, mask, |one, other| one == other);
+        let named = named.map(|Entries { set, gone }| Entries { set: field_values(wrong, set), gone });
+        return named.map_or(MaterialPatch::Keep, MaterialPatch::Fields);
+    }
+    let Some(material) = material else {
+        if wrong.is_empty() && [CUSTOM_FIELDS, REFRESH_TOKEN, ID_TOKEN].iter().any(covers) {
+            wrong.push(Violation::field("material", "is required: update_mask names it"));
+        }
+        return MaterialPatch::Keep;
+    };
+    let cleared = ClearedTokens { refresh_token: mask.names(REFRESH_TOKEN), id_token: mask.names(ID_TOKEN) };
+    let parsed = parse(wrong, pb::CredentialMaterial { material: Some(material) });
+    parsed.map_or(MaterialPatch::Keep, |material| MaterialPatch::Replace(material, cleared))
+}
+
+/// What is wrong with the number and the size of fields is said before each is looked at.
 fn fields(wrong: &mut Violations, fields: BTreeMap<String, String>) -> Option<BTreeMap<String, Secret>> {
+    wrong.check(check_custom_fields(fields.len(), fields.values().map(String::len).sum()))?;
+    Some(field_values(wrong, fields))
+}
+
+fn field_values(wrong: &mut Violations, fields: BTreeMap<String, String>) -> BTreeMap<String, Secret> {
     let field = "material.custom.fields";
-    if fields.is_empty() || fields.len() > MAX_FIELDS {
-        wrong.push(Violation::field(field, format!("must have 1 to {MAX_FIELDS} entries")));
-        return None;
-    }
-    if fields.values().map(String::len).sum::<usize>() > MAX_FIELDS_BYTES {
-        wrong.push(Violation::field(field, format!("must be at most {MAX_FIELDS_BYTES} bytes in all")));
-        return None;
-    }
     let mut parsed = BTreeMap::new();
     for (index, (name, value)) in fields.into_iter().enumerate() {
         if bounded_text(field, &name, MAX_FIELD_NAME, false).is_err() {
@@ -106,7 +138,7 @@ fn fields(wrong: &mut Violations, fields: BTreeMap<String, String>) -> Option<BT
             parsed.insert(name, value);
         }
     }
-    Some(parsed)
+    parsed
 }
 
 fn optional(wrong: &mut Violations, field: &str, value: String) -> Option<Option<Secret>> {

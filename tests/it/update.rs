@@ -1,0 +1,259 @@
+//! What holds for every update: the resource that is meant, the state that it was read in, and that something changes.
+
+mod maps;
+mod presence;
+
+use std::collections::BTreeSet;
+
+use jackfield_api::v1;
+use jackfield_testkit::{Client, Refusal, expect_status, fixture, on_both};
+use prost_reflect::DescriptorPool;
+use tonic::{Code, Response, Status};
+use uuid::Uuid;
+
+use crate::steps;
+
+/// The methods of [`update`] by the field of the request that holds the resource.
+const RESOURCES: [&str; 4] = ["connector", "connection", "credential", "configuration"];
+
+/// A stored resource, as an update names it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Known {
+    resource: &'static str,
+    id: String,
+    etag: String,
+}
+
+/// What an update says beside its reference.
+#[derive(Clone, Copy, Debug, Default)]
+struct Said<'a> {
+    /// Inside the resource.
+    id: &'a str,
+    /// Inside the resource.
+    inside: &'a str,
+    /// In the request.
+    etag: &'a str,
+    /// The new name, or external id. Empty: absent.
+    name: &'a str,
+    mask: &'a [&'a str],
+}
+
+on_both! {
+    /// Whoever sends back what was read, the whole of it, does not overwrite what somebody else wrote meanwhile.
+    async fn an_etag_counts_wherever_it_stands(server) {
+        let client = server.client("alpha");
+        for known in all(&client).await {
+            let stale = known.clone();
+            let first = Said { inside: &known.etag, name: "first", ..Said::default() };
+            let known = changed(&client, &known, first).await;
+            for mask in [&[][..], &["external_id"], &["name"]] {
+                let mask = mask.iter().copied().filter(|path| (*path == "name") == has_name(&known)).collect::<Vec<_>>();
+                let said = Said { name: "late", mask: &mask, ..Said::default() };
+                for said in [
+                    Said { inside: &stale.etag, ..said },
+                    Said { etag: &stale.etag, ..said },
+                    Said { inside: &stale.etag, etag: &stale.etag, ..said },
+                ] {
+                    let refused = update(&client, &known, said).await;
+                    let refused = expect_status(refused.map(Response::new), Code::Aborted, "ETAG_MISMATCH");
+                    assert_eq!(refused.metadata("id"), known.id, "{said:?}");
+                }
+            }
+            assert_eq!(read(&client, &known).await, known, "a refused update changes nothing");
+
+            // Both are one word, or it is not clear which counts.
+            for (etag, inside) in [(&*known.etag, &*stale.etag), (&*stale.etag, &*known.etag)] {
+                let said = Said { etag, inside, name: "other", ..Said::default() };
+                let refused = refused(update(&client, &known, said).await);
+                refused.expect_fields(&["etag", &format!("{}.etag", known.resource)]);
+                assert_eq!(refused.description("etag"), format!("differs from {}.etag", known.resource));
+            }
+            assert_eq!(read(&client, &known).await, known);
+
+            let said = Said { etag: &known.etag, inside: &known.etag, name: "second", ..Said::default() };
+            let known = changed(&client, &known, said).await;
+            changed(&client, &known, Said { name: "third", ..Said::default() }).await;
+        }
+    }
+
+    async fn an_id_inside_the_resource_is_that_of_the_reference(server) {
+        let client = server.client("alpha");
+        for known in all(&client).await {
+            let field = format!("{}.id", known.resource);
+            let other = Uuid::now_v7().to_string();
+            // Whatever the mask names, and before the etag, which is that of the other one.
+            for mask in [&[][..], &["id"], &["external_id"]] {
+                if mask == ["external_id"] && known.resource == "connector" {
+                    continue;
+                }
+                let said = Said { id: &other, inside: "W/\"of the other\"", name: "other", mask, ..Said::default() };
+                let refused = refused(update(&client, &known, said).await);
+                refused.expect_fields(&[&field]);
+                assert!(refused.description(&field).contains(&known.id), "{refused:?}");
+            }
+            let said = Said { id: "no id", name: "other", ..Said::default() };
+            let malformed = refused(update(&client, &known, said).await);
+            malformed.expect_fields(&[&field]);
+            assert_eq!(malformed.description(&field), "must be a UUID");
+            assert_eq!(read(&client, &known).await, known);
+            let upper = known.id.to_uppercase();
+            changed(&client, &known, Said { id: &upper, name: "same", ..Said::default() }).await;
+        }
+    }
+
+    async fn an_update_without_a_mask_that_has_nothing_to_change_says_so(server) {
+        let client = server.client("alpha");
+        for known in all(&client).await {
+            for said in [Said::default(), Said { id: &known.id, inside: &known.etag, ..Said::default() }] {
+                let refused = refused(update(&client, &known, said).await);
+                refused.expect_fields(&["update_mask"]);
+                assert!(refused.description("update_mask").contains(&format!("present in {}", known.resource)));
+            }
+            assert_eq!(read(&client, &known).await, known);
+        }
+        // Settings of a kind that are all absent are nothing, too.
+        let connector = steps::connector(&client, fixture::an_oauth2_connector("empty settings")).await;
+        let kind = Some(v1::connector::Kind::Oauth2(v1::OAuth2Connector::default()));
+        let request = v1::UpdateConnectorRequest {
+            reference: connector.id,
+            connector: Some(v1::Connector { kind, ..Default::default() }),
+            ..Default::default()
+        };
+        refused(client.connectors().update_connector(request).await.map(Response::into_inner)).expect_fields(&["update_mask"]);
+    }
+}
+
+#[test]
+fn every_update_is_tried_here() {
+    let pool = DescriptorPool::decode(jackfield_api::FILE_DESCRIPTOR_SET).unwrap();
+    let services = pool.services().filter(|service| service.package_name() == "jackfield.v1").collect::<Vec<_>>();
+    let methods = services.iter().flat_map(|service| service.methods().collect::<Vec<_>>());
+    let updates = methods.filter(|method| method.name().starts_with("Update")).collect::<Vec<_>>();
+    let mut tried = BTreeSet::new();
+    for method in updates {
+        let request = method.input();
+        let resource = method.name().trim_start_matches("Update").to_lowercase();
+        let inner = request.get_field_by_name(&resource).unwrap().kind();
+        let inner = inner.as_message().unwrap().clone();
+        for (message, field) in [(&request, "reference"), (&request, "etag"), (&inner, "etag"), (&inner, "id")] {
+            assert!(message.get_field_by_name(field).is_some(), "{}.{field}", message.name());
+        }
+        tried.insert(resource);
+    }
+    assert_eq!(tried, RESOURCES.map(str::to_owned).into());
+}
+
+/// One stored resource of each kind that can be updated.
+async fn all(client: &Client) -> [Known; 4] {
+    let connector = steps::connector(client, fixture::a_connector("main")).await;
+    let connection = v1::CreateConnectionRequest {
+        connection: Some(fixture::a_connection("main", &connector.id)),
+        ..Default::default()
+    };
+    let connection = client.connections().create_connection(connection).await.unwrap().into_inner().connection.unwrap();
+    let link = steps::link(client, "ada", &connector.id).await;
+    let credential = steps::api_key(client, &link, "key").await;
+    let configuration = steps::configuration(client, fixture::a_configuration(&credential.id, "main")).await;
+    [
+        Known { resource: "connector", id: connector.id, etag: connector.etag },
+        Known { resource: "connection", id: connection.id, etag: connection.etag },
+        Known { resource: "credential", id: credential.id, etag: credential.etag },
+        Known { resource: "configuration", id: configuration.id, etag: configuration.etag },
+    ]
+}
+
+fn has_name(known: &Known) -> bool {
+    matches!(known.resource, "connector" | "connection")
+}
+
+async fn update(client: &Client, known: &Known, said: Said<'_>) -> Result<Known, Status> {
+    let Said { id, inside, etag, name, mask } = said;
+    let (reference, id, inside, etag) = (known.id.clone(), id.to_owned(), inside.to_owned(), etag.to_owned());
+    let external_id = (!name.is_empty()).then(|| name.to_owned());
+    let name = name.to_owned();
+    let update_mask = (!mask.is_empty())
+        .then(|| prost_types::FieldMask { paths: mask.iter().map(|path| (*path).to_owned()).collect() });
+    let (request_id, validate_only) = (String::new(), false);
+    let (id, etag) = match known.resource {
+        "connector" => {
+            let connector = Some(v1::Connector { id, etag: inside, name, ..Default::default() });
+            let request =
+                v1::UpdateConnectorRequest { reference, connector, update_mask, etag, request_id, validate_only };
+            let updated = client.connectors().update_connector(request).await?.into_inner().connector.unwrap();
+            (updated.id, updated.etag)
+        }
+        "connection" => {
+            let connection = Some(v1::Connection { id, etag: inside, name, ..Default::default() });
+            let request =
+                v1::UpdateConnectionRequest { reference, connection, update_mask, etag, request_id, validate_only };
+            let updated = client.connections().update_connection(request).await?.into_inner().connection.unwrap();
+            (updated.id, updated.etag)
+        }
+        "credential" => {
+            let credential = Some(v1::Credential { id, etag: inside, external_id, ..Default::default() });
+            let request = v1::UpdateCredentialRequest {
+                reference,
+                credential,
+                update_mask,
+                material: None,
+                etag,
+                request_id,
+                validate_only,
+            };
+            let updated = client.credentials().update_credential(request).await?.into_inner().credential.unwrap();
+            (updated.id, updated.etag)
+        }
+        _ => {
+            let configuration = Some(v1::Configuration { id, etag: inside, external_id, ..Default::default() });
+            let request = v1::UpdateConfigurationRequest {
+                reference,
+                credential: String::new(),
+                configuration,
+                update_mask,
+                etag,
+                request_id,
+                validate_only,
+            };
+            let updated = client.configurations().update_configuration(request).await?.into_inner();
+            let updated = updated.configuration.unwrap();
+            (updated.id, updated.etag)
+        }
+    };
+    Ok(Known { resource: known.resource, id, etag })
+}
+
+/// An update that is carried out.
+async fn changed(client: &Client, known: &Known, said: Said<'_>) -> Known {
+    let after = update(client, known, said).await.unwrap_or_else(|status| panic!("{known:?} {said:?}: {status:?}"));
+    assert_eq!((after.resource, &after.id), (known.resource, &known.id));
+    assert_ne!(after.etag, known.etag, "{said:?}");
+    assert_eq!(read(client, known).await, after);
+    after
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T, Status>) -> Refusal {
+    expect_status(result.map(Response::new), Code::InvalidArgument, "FIELD_INVALID")
+}
+
+/// A resource as it stands.
+async fn read(client: &Client, known: &Known) -> Known {
+    let reference = known.id.clone();
+    let etag = match known.resource {
+        "connector" => {
+            let request = v1::GetConnectorRequest { reference };
+            client.connectors().get_connector(request).await.unwrap().into_inner().connector.unwrap().etag
+        }
+        "connection" => {
+            let request = v1::GetConnectionRequest { reference };
+            client.connections().get_connection(request).await.unwrap().into_inner().connection.unwrap().etag
+        }
+        "credential" => steps::credential_now(client, &reference).await.etag,
+        _ => {
+            let request = v1::GetConfigurationRequest { reference, ..Default::default() };
+            let found = client.configurations().get_configuration(request).await.unwrap().into_inner();
+            found.configuration.unwrap().etag
+        }
+    };
+    Known { etag, ..known.clone() }
+}

@@ -1,0 +1,236 @@
+//! Single entries of maps, by a mask that names their keys. The others stay, also where nobody can read them.
+
+use std::collections::BTreeMap;
+
+use jackfield_api::v1;
+use jackfield_api::v1::credential_material::Material;
+use jackfield_domain::{Resource, TenantId};
+use jackfield_testkit::{Client, TestServer, fixture, on_both};
+use tonic::{Code, Response, Status};
+
+use super::refused;
+use crate::steps;
+
+on_both! {
+    async fn one_secret_header_is_rotated_without_knowing_the_others(server) {
+        let client = server.client("alpha");
+        let given = [("X-Api-Key", "first key"), ("X-Tenant", "first tenant")];
+        let id = with_secret_headers(&client, "Gmail", &given).await;
+
+        // Another letter case is the same header.
+        let after = secret_headers(&client, &id, &["secret_headers.x-api-key"], &[("X-API-KEY", "second key")]).await;
+        assert_eq!(after.unwrap().secret_header_names, ["X-API-KEY", "X-Tenant"]);
+        assert_eq!(opened(&server, &id).await, fixture::strings([("X-API-KEY", "second key"), ("X-Tenant", "first tenant")]));
+
+        // One comes, one goes, what the mask does not name is not looked at.
+        let paths = ["secret_headers.X-Extra", "secret_headers.X-API-Key"];
+        let after = secret_headers(&client, &id, &paths, &[("X-Extra", "more"), ("X-Tenant", "not named"), ("a b", "****")]);
+        assert_eq!(after.await.unwrap().secret_header_names, ["X-Extra", "X-Tenant"]);
+        let expected = fixture::strings([("X-Extra", "more"), ("X-Tenant", "first tenant")]);
+        assert_eq!(opened(&server, &id).await, expected);
+
+        // Taking away what is not there is no change.
+        let before = connector(&client, &id).await;
+        assert_eq!(secret_headers(&client, &id, &["secret_headers.none"], &[]).await.unwrap(), before);
+        // The same value again is one, as with every secret.
+        let after = secret_headers(&client, &id, &["secret_headers.X-Extra"], &[("X-Extra", "more")]).await.unwrap();
+        assert_ne!(after.etag, before.etag);
+
+        // The last one takes the sealed value with it.
+        let after = secret_headers(&client, &id, &["secret_headers.x-extra", "secret_headers.x-tenant"], &[]).await;
+        assert_eq!(after.unwrap().secret_header_names, Vec::<String>::new());
+        assert_eq!(server.opened(tenant(&server).await, Resource::Connector, &id, "secret_headers").await, None);
+        let after = secret_headers(&client, &id, &["secret_headers.`X.Dot`"], &[("X.Dot", "v")]).await.unwrap();
+        assert_eq!(after.secret_header_names, ["X.Dot"]);
+        assert_eq!(opened(&server, &id).await, fixture::strings([("X.Dot", "v")]));
+    }
+
+    async fn a_secret_header_that_is_wrong_changes_nothing(server) {
+        let client = server.client("alpha");
+        let given: Vec<(String, String)> = (0..63).map(|number| (format!("x-{number}"), "v".to_owned())).collect();
+        let given: Vec<(&str, &str)> = given.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let id = with_secret_headers(&client, "Gmail", &given).await;
+        let before = (connector(&client, &id).await, opened(&server, &id).await);
+
+        let sent = |paths: &'static [&'static str], headers: &'static [(&'static str, &'static str)]| {
+            secret_headers(&client, &id, paths, headers)
+        };
+        let field = "connector.secret_headers";
+        refused(sent(&["secret_headers.a", "secret_headers.b"], &[("a", "v"), ("b", "v")]).await).expect_fields(&[field]);
+        refused(sent(&["secret_headers.a"], &[("a", "v"), ("A", "w")]).await).expect_fields(&[field]);
+        refused(sent(&["secret_headers.a"], &[("a", "")]).await).expect_fields(&["connector.secret_headers.a"]);
+        refused(sent(&["secret_headers.host"], &[("Host", "v")]).await).expect_fields(&[field]);
+        refused(sent(&["secret_headers.Header1"], &[("header1", "v")]).await).expect_fields(&[field]);
+        refused(sent(&["secret_headers.a b"], &[]).await).expect_fields(&["update_mask"]);
+        let placeholder = sent(&["secret_headers.a"], &[("a", "****")]).await.map(Response::new);
+        jackfield_testkit::expect_status(placeholder, Code::InvalidArgument, "PLACEHOLDER_SECRET")
+            .expect_fields(&["connector.secret_headers.a"]);
+        assert_eq!((connector(&client, &id).await, opened(&server, &id).await), before);
+    }
+
+    async fn entries_of_open_maps_are_named_in_the_same_way(server) {
+        let client = server.client("alpha");
+        let labels = fixture::strings([("env", "prod"), ("app.kubernetes.io/name", "a")]);
+        let headers = fixture::strings([("Accept", "text/html"), ("X-Trace", "on")]);
+        let given = v1::Connector { labels, headers, ..fixture::a_connector("Gmail") };
+        let id = steps::connector(&client, given).await.id;
+        let given = v1::Connector {
+            labels: fixture::strings([("env", "test"), ("other", "not named")]),
+            headers: fixture::strings([("accept", "*/*")]),
+            ..Default::default()
+        };
+        let paths = ["labels.env", "labels.`app.kubernetes.io/name`", "headers.ACCEPT"];
+        let after = update_connector(&client, &id, &paths, given).await.unwrap();
+        assert_eq!(after.labels, fixture::strings([("env", "test")]));
+        assert_eq!(after.headers, fixture::strings([("X-Trace", "on"), ("accept", "*/*")]));
+        let request = v1::ListConnectorsRequest { filter: "labels.env = test".to_owned(), ..Default::default() };
+        let listed = jackfield_testkit::collect::items(client.connectors().list_connectors(request).await).await.unwrap();
+        assert_eq!(listed, [after]);
+
+        let connection = v1::Connection {
+            tags: fixture::strings([("a", "1"), ("b", "2")]),
+            parameters: fixture::strings([("access_type", "offline"), ("prompt", "consent")]),
+            ..fixture::a_connection("login", &id)
+        };
+        let request = v1::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
+        let reference = client.connections().create_connection(request).await.unwrap().into_inner().connection.unwrap().id;
+        let connection = v1::Connection {
+            tags: fixture::strings([("a", "3")]),
+            parameters: fixture::strings([("hd", "example.com")]),
+            ..Default::default()
+        };
+        let update_mask = fixture::mask(["tags.a", "parameters.hd", "parameters.prompt"]);
+        let request = v1::UpdateConnectionRequest { reference, connection: Some(connection), update_mask, ..Default::default() };
+        let after = client.connections().update_connection(request).await.unwrap().into_inner().connection.unwrap();
+        assert_eq!(after.tags, fixture::strings([("a", "3"), ("b", "2")]));
+        assert_eq!(after.parameters, fixture::strings([("access_type", "offline"), ("hd", "example.com")]));
+
+        let link = steps::link(&client, "ada", &id).await;
+        let facts = v1::Credential {
+            labels: fixture::strings([("a", "1"), ("b", "2")]),
+            ..fixture::a_credential("ada", &link.connector)
+        };
+        let credential = steps::credential(&client, facts, fixture::api_key_material("key")).await;
+        let request = v1::UpdateCredentialRequest {
+            reference: credential.id,
+            credential: Some(v1::Credential::default()),
+            update_mask: fixture::mask(["labels.a"]),
+            ..Default::default()
+        };
+        let after = client.credentials().update_credential(request).await.unwrap().into_inner().credential.unwrap();
+        assert_eq!(after.labels, fixture::strings([("b", "2")]));
+    }
+
+    async fn one_field_of_custom_material_is_rotated_without_knowing_the_others(server) {
+        let client = server.client("alpha");
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let custom = |fields: &[(&str, &str)]| {
+            let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            v1::CredentialMaterial { material: Some(Material::Custom(v1::CustomMaterial { fields })) }
+        };
+        let facts = fixture::a_credential("ada", &link.connector);
+        let id = steps::credential(&client, facts, custom(&[("key", "k1"), ("secret", "s1"), ("my field", "f1")])).await.id;
+
+        let paths = ["material.custom.fields.secret", "material.custom.fields.`my field`"];
+        let after = material(&client, &id, &paths, Some(custom(&[("secret", "s2"), ("key", "not named")]))).await.unwrap();
+        assert_eq!(after.version, 2);
+        assert_eq!(steps::revealed(&client, &id).await, custom(&[("key", "k1"), ("secret", "s2")]));
+        let after = material(&client, &id, &paths[..1], None).await.unwrap();
+        assert_eq!(after.version, 3);
+        assert_eq!(steps::revealed(&client, &id).await, custom(&[("key", "k1")]));
+
+        // One must stay, and what is named must be of the kind that is there.
+        let field = "material.custom.fields";
+        refused(material(&client, &id, &["material.custom.fields.key"], None).await).expect_fields(&[field]);
+        let other = Some(fixture::api_key_material("key"));
+        refused(material(&client, &id, &paths[..1], other).await).expect_fields(&["material"]);
+        refused(material(&client, &id, &[field], None).await).expect_fields(&["material"]);
+        let nothing = Some(v1::CredentialMaterial::default());
+        refused(material(&client, &id, &["labels"], nothing).await).expect_fields(&["material"]);
+        let api_key = steps::api_key(&client, &link, "key").await.id;
+        refused(material(&client, &api_key, &paths[..1], None).await).expect_fields(&["material"]);
+        let wrong = Some(custom(&[("secret", "****")]));
+        let wrong = material(&client, &id, &paths[..1], wrong).await.map(Response::new);
+        jackfield_testkit::expect_status(wrong, Code::InvalidArgument, "PLACEHOLDER_SECRET");
+        assert_eq!(steps::revealed(&client, &id).await, custom(&[("key", "k1")]));
+    }
+
+    /// An absent refresh token is kept; it goes only if it is named.
+    async fn a_refresh_token_is_cleared_by_its_path(server) {
+        let client = server.client("alpha");
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let facts = fixture::a_credential("ada", &link.connector);
+        let id = steps::credential(&client, facts, fixture::oauth2_material("access", "refresh")).await.id;
+        let tokens = |access: &str| Some(fixture::oauth2_material(access, ""));
+        assert!(material(&client, &id, &["labels"], tokens("second")).await.unwrap().refreshable);
+        let path = "material.oauth2.refresh_token";
+        refused(material(&client, &id, &[path], None).await).expect_fields(&["material"]);
+        assert!(!material(&client, &id, &[path], tokens("third")).await.unwrap().refreshable);
+        let Some(Material::Oauth2(stored)) = steps::revealed(&client, &id).await.material else { panic!("OAuth") };
+        assert_eq!((stored.access_token.as_str(), stored.refresh_token.as_str()), ("third", ""));
+        let given = Some(fixture::oauth2_material("fourth", "again"));
+        assert!(material(&client, &id, &[path], given).await.unwrap().refreshable);
+    }
+}
+
+async fn tenant(server: &TestServer) -> TenantId {
+    steps::tenant_id(server, "alpha").await
+}
+
+async fn with_secret_headers(client: &Client, name: &str, headers: &[(&str, &str)]) -> String {
+    let secret_headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let headers = fixture::strings([("header1", "plain")]);
+    steps::connector(client, v1::Connector { headers, secret_headers, ..fixture::a_connector(name) }).await.id
+}
+
+async fn connector(client: &Client, id: &str) -> v1::Connector {
+    let request = v1::GetConnectorRequest { reference: id.to_owned() };
+    client.connectors().get_connector(request).await.unwrap().into_inner().connector.unwrap()
+}
+
+async fn update_connector(
+    client: &Client,
+    id: &str,
+    paths: &[&str],
+    connector: v1::Connector,
+) -> Result<v1::Connector, Status> {
+    let request = v1::UpdateConnectorRequest {
+        reference: id.to_owned(),
+        connector: Some(connector),
+        update_mask: Some(prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() }),
+        ..Default::default()
+    };
+    Ok(client.connectors().update_connector(request).await?.into_inner().connector.unwrap())
+}
+
+async fn secret_headers(
+    client: &Client,
+    id: &str,
+    paths: &[&str],
+    headers: &[(&str, &str)],
+) -> Result<v1::Connector, Status> {
+    let secret_headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    update_connector(client, id, paths, v1::Connector { secret_headers, ..Default::default() }).await
+}
+
+async fn material(
+    client: &Client,
+    id: &str,
+    paths: &[&str],
+    material: Option<v1::CredentialMaterial>,
+) -> Result<v1::Credential, Status> {
+    let request = v1::UpdateCredentialRequest {
+        reference: id.to_owned(),
+        credential: Some(v1::Credential::default()),
+        update_mask: Some(prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() }),
+        material,
+        ..Default::default()
+    };
+    Ok(client.credentials().update_credential(request).await?.into_inner().credential.unwrap())
+}
+
+/// The secret headers of a connector as they are sealed.
+async fn opened(server: &TestServer, id: &str) -> BTreeMap<String, String> {
+    let opened = server.opened(tenant(server).await, Resource::Connector, id, "secret_headers").await.unwrap();
+    serde_json::from_slice(&opened).unwrap()
+}
