@@ -2,9 +2,12 @@
 
 mod atomic;
 mod encoding;
+mod failover;
 mod full;
+mod granted;
 mod group;
 mod lost;
+mod outcome;
 mod pool;
 mod pooler;
 mod races;

@@ -3,6 +3,10 @@
 //! Many writers change objects of their own over gRPC; the server is killed in the middle of it and started again on what
 //! is left; everything is read back and compared with what the writers know. `PROOF_KILLS` says how often, in place of what
 //! `tests/run` does.
+//!
+//! With PostgreSQL the network loses answers to COMMIT, and COMMITs, and now and then the database is away until nobody can
+//! tell what became of one; and, in a run of its own, standbys take over (`PROOF_SWITCHES`). What the server then calls not
+//! written must not be there, and what it calls written must.
 
 mod change;
 mod check;
@@ -11,11 +15,13 @@ mod writer;
 use std::time::{Duration, Instant};
 
 use jackfield_api::v1;
+use jackfield_testkit::data::SecretUrl;
 use jackfield_testkit::fault::Fault;
 use jackfield_testkit::fixture::a_connector;
 use jackfield_testkit::postgres::{self, Crash};
+use jackfield_testkit::proxy::Fate;
 use jackfield_testkit::store::{Database, PoolSettings, Store};
-use jackfield_testkit::{Backend, Client, Figures, Program, Rng, Site, proof};
+use jackfield_testkit::{Backend, Client, Figures, HaProxy, Program, Proxy, Rng, Site, proof};
 use tokio::task::JoinSet;
 
 use writer::Writer;
@@ -33,6 +39,16 @@ const PARENT: &str = "parent";
 const NOTICE: u64 = 100;
 /// The database as a whole is looked at after so many kills, and at the end.
 const INTEGRITY_INTERVAL: u64 = 25;
+/// Statements with one of these tables are of writers.
+const OF_WRITERS: [&str; 3] = ["\"connector\"", "\"credential\"", "\"configuration\""];
+/// So many of their COMMITs in a hundred are lost, or their answers.
+const LOST: u64 = 3;
+/// In so many of a hundred runs between two kills the database is away for a while.
+const ABSENCES: u64 = 3;
+/// How long it is: longer than anybody looks for an outcome.
+const ABSENCE: Duration = Duration::from_secs(7);
+/// How long the server waits for a connection to the database.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A run over many kills.
 struct Run {
@@ -43,6 +59,10 @@ struct Run {
     kills: u64,
     /// How often PostgreSQL went down with the server.
     database_kills: u64,
+    /// What stands between the server and PostgreSQL.
+    network: Option<Proxy>,
+    /// In so many of a hundred runs between two kills PostgreSQL is away for a while.
+    absences: u64,
     /// Findings that belong to no ledger.
     wrong: Vec<String>,
     damaged: u64,
@@ -64,8 +84,40 @@ mod nothing_acknowledged_is_lost {
     async fn postgres() {
         let _turn = proof::turn();
         let mut run = Run::new(Site::on_own_postgres(postgres::fresh_server(), Program::Jackfield), WRITERS).await;
+        run.lose_answers();
         run.until(proof::setting("PROOF_KILLS", 100), |_| false).await;
+        assert!(run.network.as_ref().is_some_and(|network| network.lost() > 0), "no COMMIT was lost");
         run.end("postgres").await;
+    }
+}
+
+mod nothing_acknowledged_is_lost_when_a_standby_takes_over {
+    use super::*;
+
+    mod postgres {
+        use super::*;
+        use jackfield_testkit::postgres;
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn haproxy() {
+            let _turn = proof::turn();
+            let primary = postgres::fresh_server();
+            assert!(primary.is_ours(), "the programs of PostgreSQL are missing, or one of them");
+            let proxy = HaProxy::before(&primary);
+            let mut servers = vec![primary.standby()];
+            let mut site = Site::on_own_postgres(primary, Program::Jackfield);
+            site.config_mut().database.url = SecretUrl::new(proxy.url().to_owned());
+            site.config_mut().database.acquire_timeout = ACQUIRE_TIMEOUT;
+            let mut run = Run::new(site, WRITERS).await;
+            for switch in 0..proof::setting("PROOF_SWITCHES", 3_usize) {
+                let former = switch.checked_sub(1).map(|former| &servers[former]);
+                run.switch_over(former, &servers[switch], &proxy, switch + 1).await;
+                let next = servers[switch].standby();
+                servers.push(next);
+            }
+            run.until(0, |_| false).await;
+            run.end("postgres, standbys take over").await;
+        }
     }
 }
 
@@ -87,20 +139,41 @@ async fn repeats_kept_apart_from_their_change_are_noticed() {
     notices(Fault::RepeatsApart, twice).await;
 }
 
+mod an_unknown_outcome_told_as_failure_is_noticed {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn postgres() {
+        let _turn = proof::turn();
+        let mut run = Run::new(Site::on_own_postgres(postgres::fresh_server(), Program::Jackfield), FEW).await;
+        run.lose_answers();
+        run.absences = 100;
+        run.notices(Fault::UnknownToldAsFailure, |run| !run.figures().is_clean()).await;
+    }
+}
+
 /// Checks that a run with a planted fault finds what the fault does.
 async fn notices(fault: Fault, noticed: impl Fn(&Run) -> bool) {
     let _turn = proof::turn();
-    let mut run = Run::new(Site::new(Backend::Sqlite, Program::Jackfield), FEW).await;
-    run.site.set_program(Program::Faulty(fault));
-    run.until(NOTICE, &noticed).await;
-    let (seed, kills, figures) = (run.seed, run.kills, run.figures());
-    assert!(noticed(&run), "{fault:?} went unnoticed for {kills} kills: seed={seed} {figures} {:#?}", run.findings());
-    proof::report(&format!("kill9 planted={} noticed after kills={kills} seed={seed} {figures}", fault.as_str()));
+    Run::new(Site::new(Backend::Sqlite, Program::Jackfield), FEW).await.notices(fault, noticed).await;
 }
 
 // === impl Run ===
 
 impl Run {
+    async fn notices(mut self, fault: Fault, noticed: impl Fn(&Run) -> bool) {
+        let run = &mut self;
+        run.site.set_program(Program::Faulty(fault));
+        run.until(NOTICE, &noticed).await;
+        let (seed, kills, figures) = (run.seed, run.kills, run.figures());
+        assert!(
+            noticed(run),
+            "{fault:?} went unnoticed for {kills} kills: seed={seed} {figures} {:#?}",
+            run.findings()
+        );
+        proof::report(&format!("kill9 planted={} noticed after kills={kills} seed={seed} {figures}", fault.as_str()));
+    }
+
     async fn new(site: Site, writers: usize) -> Self {
         site.prepare().await;
         let process = site.start();
@@ -124,10 +197,21 @@ impl Run {
             rng,
             kills: 0,
             database_kills: 0,
+            network: None,
+            absences: 0,
             wrong: Vec::new(),
             damaged: 0,
             slowest_start: Duration::ZERO,
         }
+    }
+
+    /// From now on the network between the server and PostgreSQL loses answers to COMMIT, and COMMITs.
+    fn lose_answers(&mut self) {
+        let database = &mut self.site.config_mut().database;
+        let network = Proxy::before(database.url.expose());
+        network.lose_some(&OF_WRITERS, self.rng.fork(), LOST, &[Fate::AnswerLost, Fate::AnswerLost, Fate::Lost]);
+        (database.url, database.acquire_timeout) = (SecretUrl::new(network.url().to_owned()), ACQUIRE_TIMEOUT);
+        (self.network, self.absences) = (Some(network), ABSENCES);
     }
 
     /// So many kills, or until something shows.
@@ -160,9 +244,9 @@ impl Run {
             self.look_at_database().await;
         }
 
-        let mut tasks = JoinSet::new();
-        for (index, writer) in self.writers.drain(..).enumerate() {
-            tasks.spawn(writer.run(clients[index % CONNECTIONS].clone()));
+        let tasks = self.write(&clients);
+        if self.network.is_some() && self.rng.percent(self.absences) {
+            self.absence().await;
         }
         tokio::time::sleep(Duration::from_micros(self.rng.between(5_000, 250_000))).await;
         let crash = self.site.backend() == Backend::Postgres && self.kills / 10 > self.database_kills;
@@ -174,14 +258,63 @@ impl Run {
         }
         process.kill();
         self.kills += 1;
-        while let Some(writer) = tasks.join_next().await {
-            self.writers.push(writer.expect("a writer"));
-        }
-        self.writers.sort_by(|one, other| one.prefix.cmp(&other.prefix));
+        self.collect(tasks).await;
         if self.site.backend() == Backend::Postgres {
             // What the killed server had begun is over before the next one looks.
             self.site.postgres().await_quiet();
         }
+    }
+
+    /// All writers write.
+    fn write(&mut self, clients: &[Client]) -> JoinSet<Writer> {
+        let writers = self.writers.drain(..).enumerate();
+        writers.map(|(index, writer)| writer.run(clients[index % clients.len()].clone())).collect()
+    }
+
+    /// Waits for the ends of all writers.
+    async fn collect(&mut self, mut tasks: JoinSet<Writer>) {
+        while let Some(writer) = tasks.join_next().await {
+            self.writers.push(writer.expect("a writer"));
+        }
+        self.writers.sort_by(|one, other| one.prefix.cmp(&other.prefix));
+    }
+
+    /// An answer to COMMIT is lost, and with it the database, until nobody asks any more what became of it.
+    async fn absence(&self) {
+        let Some(network) = &self.network else { return };
+        network.lose(self.rng.clone().pick::<&str>(&OF_WRITERS), Fate::AnswerLostAndAway);
+        let begin = Instant::now();
+        while network.is_reachable() && begin.elapsed() < ABSENCE {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(ABSENCE).await;
+        network.set_reachable(true);
+    }
+
+    /// Starts, reads back, writes; in the midst of it the primary ends, and its standby takes over; kills.
+    async fn switch_over(
+        &mut self,
+        primary: Option<&postgres::Database>,
+        standby: &postgres::Database,
+        proxy: &HaProxy,
+        place: usize,
+    ) {
+        let process = self.site.start();
+        let clients: Vec<_> = (0..CONNECTIONS).map(|_| process.client("alpha")).collect();
+        self.read_back(&clients[0], 100).await;
+        let tasks = self.write(&clients);
+        tokio::time::sleep(Duration::from_micros(self.rng.between(100_000, 1_000_000))).await;
+        tokio::task::block_in_place(|| {
+            primary.unwrap_or_else(|| self.site.postgres()).stop();
+            standby.promote();
+        });
+        proxy.lead_to(place, standby);
+        self.database_kills += 1;
+        tokio::time::sleep(Duration::from_micros(self.rng.between(500_000, 3_000_000))).await;
+        process.kill();
+        self.kills += 1;
+        self.collect(tasks).await;
+        standby.await_quiet();
     }
 
     async fn read_back(&mut self, client: &Client, percent: u64) {
@@ -235,10 +368,12 @@ impl Run {
         self.back_up();
         process.stop();
         let repeated: u64 = self.writers.iter().map(|writer| writer.repeated).sum();
+        let told_unknown: u64 = self.writers.iter().map(|writer| writer.told_unknown).sum();
+        let lost = self.network.as_ref().map_or(0, Proxy::lost);
         let (findings, figures) = (self.findings(), self.figures());
         proof::report(&format!(
             "kill9 database={database} seed={} kills={} database_kills={} writers={WRITERS} {figures} repeated={repeated} \
-             damaged={} findings={} slowest_start={:?} fdatasync={:?} end={:?}",
+             commits_lost={lost} told_unknown={told_unknown} damaged={} findings={} slowest_start={:?} fdatasync={:?} end={:?}",
             self.seed,
             self.kills,
             self.database_kills,

@@ -42,5 +42,5 @@ impl Stored {
 
 /// Its connections.
 pub(crate) async fn connect(stored: &Stored) -> Result<Connections> {
-    Ok(stored.open().await?.connections())
+    Ok(stored.open().await?.connections().await?)
 }

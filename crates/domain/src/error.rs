@@ -66,6 +66,14 @@ pub enum Error {
         #[source]
         source: Cause,
     },
+    /// The database was lost while it committed, and does not say whether it did. `retry_after` is there if the same request can
+    /// be sent again without a second effect.
+    #[error("outcome unknown")]
+    OutcomeUnknown {
+        retry_after: Option<Duration>,
+        #[source]
+        source: Cause,
+    },
     /// The server sheds load or shuts down.
     #[error("server unavailable")]
     ServerUnavailable { retry_after: Duration },
@@ -185,7 +193,10 @@ impl Error {
     /// Whether the same call may succeed later without a change by the caller.
     pub const fn retryable(&self) -> bool {
         match self {
-            Error::RateLimited { .. } | Error::StoreUnavailable { .. } | Error::ServerUnavailable { .. } => true,
+            Error::RateLimited { .. }
+            | Error::StoreUnavailable { .. }
+            | Error::OutcomeUnknown { retry_after: Some(_), .. }
+            | Error::ServerUnavailable { .. } => true,
             Error::Invalid(_)
             | Error::NotFound { .. }
             | Error::Taken { .. }
@@ -197,6 +208,7 @@ impl Error {
             | Error::ScopeDenied { .. }
             | Error::TenantUnknown { .. }
             | Error::QuotaExceeded { .. }
+            | Error::OutcomeUnknown { retry_after: None, .. }
             | Error::DeadlineExceeded
             | Error::DecryptFailed { .. }
             | Error::DataDamaged { .. }
@@ -222,6 +234,7 @@ impl Error {
             Error::QuotaExceeded { .. } => "QUOTA_EXCEEDED",
             Error::RateLimited { .. } => "RATE_LIMITED",
             Error::StoreUnavailable { .. } => "STORE_UNAVAILABLE",
+            Error::OutcomeUnknown { .. } => "OUTCOME_UNKNOWN",
             Error::ServerUnavailable { .. } => "SERVER_UNAVAILABLE",
             Error::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Error::DecryptFailed { .. } => "DECRYPT_FAILED",

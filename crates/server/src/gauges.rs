@@ -78,6 +78,12 @@ fn database(meter: &Meter, gauges: &Gauges) {
 fn stored(meter: &Meter, gauges: &Gauges) {
     let all = gauges.clone();
     meter
+        .u64_observable_counter("jackfield.database.connect.failures")
+        .with_description("Connections to PostgreSQL that could not be opened")
+        .with_callback(move |counter| counter.observe(all.connect_failures(), &[]))
+        .build();
+    let all = gauges.clone();
+    meter
         .u64_observable_counter("jackfield.database.rows.damaged")
         .with_description("Times that a row was met which cannot be read")
         .with_callback(move |counter| counter.observe(all.damaged_rows(), &[]))

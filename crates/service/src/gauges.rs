@@ -43,6 +43,11 @@ impl Gauges {
         self.0.upgrade().map(|shared| shared.store.pools()).unwrap_or_default()
     }
 
+    /// How often no connection to the database could be opened.
+    pub fn connect_failures(&self) -> u64 {
+        self.0.upgrade().map(|shared| shared.store.connect_failures()).unwrap_or_default()
+    }
+
     /// Whether the last write to the database succeeded, if that is looked at.
     pub fn writable(&self) -> Option<bool> {
         self.0.upgrade().and_then(|shared| shared.store.is_writable())

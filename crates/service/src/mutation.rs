@@ -1,5 +1,7 @@
 //! What all changes have in common: they may be repeated, they may be for show only, they happen whole or not at all.
 
+use std::time::Duration;
+
 use jackfield_domain::{Error, Result, TenantId, Violation};
 use jackfield_store::{Claim, RequestKey, Writer};
 use serde::Serialize;
@@ -70,6 +72,9 @@ struct Order<'a> {
 /// How long the answer to a request is kept for repeats: 24 hours, in microseconds.
 const KEEP_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
+/// When to send a change again whose outcome is not known.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 // === impl Services ===
 
 impl Services {
@@ -137,7 +142,7 @@ impl Services {
                 if let Some(key) = key {
                     txn.request_answer(key, serde_json::to_string(&answer).map_err(Error::internal)?).await?;
                 }
-                txn.commit().await?;
+                txn.commit().await.map_err(|error| repeatable(error, key.is_some()))?;
                 Ok(answer)
             }
             Ok(Worked::Now(answer) | Worked::Before(answer)) => {
@@ -185,6 +190,16 @@ impl Services {
             }
             _ => error,
         }
+    }
+}
+
+/// A change whose outcome is not known can be sent again if it carried a request id: it is then made once, or found done.
+fn repeatable(error: Error, has_request_id: bool) -> Error {
+    match error {
+        Error::OutcomeUnknown { source, .. } => {
+            Error::OutcomeUnknown { retry_after: has_request_id.then_some(RETRY_AFTER), source }
+        }
+        error => error,
     }
 }
 

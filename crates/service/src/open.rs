@@ -135,8 +135,9 @@ impl Services {
         Ok(newest)
     }
 
-    /// Whether calls can be served: the database answers and the keyring opens what is in it.
+    /// Whether calls can be served: the database answers and can be written, and the keyring opens what is in it.
     pub async fn ready(&self) -> Result<()> {
+        self.shared.store.writable().await?;
         self.data_key_probe().await
     }
 

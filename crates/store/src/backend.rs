@@ -2,15 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sea_orm::{DatabaseConnection, SqlxPostgresConnector, SqlxSqliteConnector};
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sea_orm::{DatabaseConnection, SqlxSqliteConnector};
+use sqlx::postgres::PgConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, PgPool, Row, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 
 use crate::group::Guard;
+use crate::pooled::Pooled;
+use crate::postgres_pool::Sessions;
 use crate::session::StoreError;
 use crate::{postgres_session, postgres_url, traced};
 
@@ -37,9 +38,6 @@ const SQLITE_NEEDED: &str = "3.51.3";
 /// Prepared statements that an SQLite connection keeps: each number of labels or ids makes one of its own.
 const STATEMENTS: usize = 256;
 
-/// A connection to PostgreSQL that was idle for longer is tried out before it is used.
-const TRUSTED_IDLE: Duration = Duration::from_secs(1);
-
 /// What is set on every SQLite connection, and must read back so. `synchronous` 2 is FULL: an acknowledged write survives
 /// a power cut.
 const SQLITE_PRAGMAS: &[(&str, &str)] = &[
@@ -57,8 +55,8 @@ const SQLITE_PRAGMAS: &[(&str, &str)] = &[
 
 /// A database that is open.
 pub(crate) struct Opened {
-    pub(crate) reader: DatabaseConnection,
-    pub(crate) writer: DatabaseConnection,
+    pub(crate) reader: Pooled,
+    pub(crate) writer: Pooled,
     /// On SQLite, what watches over the connection of the writer.
     pub(crate) guard: Option<Arc<Guard>>,
 }
@@ -106,8 +104,8 @@ async fn open_sqlite(path: PathBuf, settings: PoolSettings) -> Result<Opened, St
     let reader =
         open(pool(settings.max_connections, None)).await.map_err(|error| StoreError::Connect(error.to_string()))?;
     Ok(Opened {
-        reader: SqlxSqliteConnector::from_sqlx_sqlite_pool(reader),
-        writer: SqlxSqliteConnector::from_sqlx_sqlite_pool(writer),
+        reader: Pooled::sqlite(SqlxSqliteConnector::from_sqlx_sqlite_pool(reader)),
+        writer: Pooled::sqlite(SqlxSqliteConnector::from_sqlx_sqlite_pool(writer)),
         guard: Some(guard),
     })
 }
@@ -218,57 +216,10 @@ async fn open_postgres(url: &str, settings: PoolSettings) -> Result<Opened, Stor
         .extra_float_digits(None)
         .disable_statement_logging();
     // The first session is looked at before it is prepared: what is shared with others must not be changed for them.
-    let started = Arc::new(AtomicBool::new(false));
-    let is_started = Arc::clone(&started);
-    let pool = PgPoolOptions::new()
-        .max_connections(settings.max_connections)
-        .acquire_timeout(settings.acquire_timeout)
-        .max_lifetime(Duration::from_secs(30 * 60))
-        .idle_timeout(Duration::from_secs(10 * 60))
-        // A round trip before each statement would cost as much as the statement. A connection that was in use a moment ago
-        // is good, or its next statement says that it is not.
-        .test_before_acquire(false)
-        .before_acquire(|conn, now| {
-            Box::pin(async move {
-                let is_good = now.idle_for < TRUSTED_IDLE || conn.ping().await.is_ok();
-                if is_good {
-                    traced::acquired();
-                }
-                Ok(is_good)
-            })
-        })
-        .after_connect(move |conn, _| {
-            let is_started = is_started.load(Ordering::Acquire);
-            Box::pin(async move {
-                if is_started {
-                    let prepared = postgres_session::prepare(conn).await;
-                    prepared.map_err(|error| sqlx::Error::Configuration(error.into()))?;
-                }
-                traced::acquired();
-                Ok(())
-            })
-        })
-        .connect_with(options.clone())
-        .await
-        .map_err(|error| StoreError::Connect(error.to_string()))?;
-    if let Err(error) = begin_postgres(&pool, &options, settings, &started).await {
-        pool.close().await;
-        return Err(error);
-    }
-    let conn = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
+    let look = async |first: &mut PgConnection| {
+        postgres_session::refuse_shared(first, &options, settings.acquire_timeout).await?;
+        postgres_session::refuse_encoding(first).await
+    };
+    let conn = Pooled::postgres(Sessions::open(options.clone(), settings, look).await?);
     Ok(Opened { reader: conn.clone(), writer: conn, guard: None })
-}
-
-/// Looks at the first session, and prepares it; those that follow are prepared when they are made.
-async fn begin_postgres(
-    pool: &PgPool,
-    options: &PgConnectOptions,
-    settings: PoolSettings,
-    started: &AtomicBool,
-) -> Result<(), StoreError> {
-    let mut first = pool.acquire().await.map_err(|error| StoreError::Connect(error.to_string()))?;
-    postgres_session::refuse_shared(&mut first, options, settings.acquire_timeout).await?;
-    postgres_session::refuse_encoding(&mut first).await?;
-    started.store(true, Ordering::Release);
-    postgres_session::prepare(&mut first).await
 }

@@ -13,14 +13,15 @@ use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{Resource, Result, TenantId};
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
-    ActiveModelTrait as _, ColumnTrait as _, DatabaseConnection, EntityTrait as _, IdenStatic as _, Iterable as _,
-    ModelTrait as _, PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Value,
+    ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, IdenStatic as _, Iterable as _, ModelTrait as _,
+    PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Value,
 };
 use serde::de::IgnoredAny;
 use uuid::Uuid;
 
 use crate::entity::{idempotency, label};
 use crate::error;
+use crate::pooled::Pooled;
 use crate::row::{self, RowTexts, Stored};
 use crate::session::Store;
 
@@ -73,7 +74,7 @@ impl Store {
 // === impl Findings ===
 
 impl Findings {
-    async fn check<S: Stored>(&mut self, conn: &DatabaseConnection) -> Result<()> {
+    async fn check<S: Stored>(&mut self, conn: &Pooled) -> Result<()> {
         let mut last: Last = None;
         while self.faults.len() < MOST {
             #[expect(clippy::disallowed_methods, reason = "a check of the whole spans all tenants")]
@@ -111,7 +112,7 @@ impl Findings {
     }
 
     /// Looks at the answers that are kept for repeats.
-    async fn answers(&mut self, conn: &DatabaseConnection) -> Result<()> {
+    async fn answers(&mut self, conn: &Pooled) -> Result<()> {
         use idempotency::Column::{Answer, ExpireTime, RequestId};
         let mut last: Option<(i64, Uuid)> = None;
         while self.faults.len() < MOST {
@@ -161,7 +162,7 @@ fn fault<S: Stored>(model: &ModelOf<S>, tenant: TenantId, labels: LabelsOf) -> O
 }
 
 /// The labels of resources by tenant and id.
-async fn labels(conn: &DatabaseConnection, owner: Resource, ids: &[Uuid]) -> Result<HashMap<(Uuid, Uuid), LabelsOf>> {
+async fn labels(conn: &Pooled, owner: Resource, ids: &[Uuid]) -> Result<HashMap<(Uuid, Uuid), LabelsOf>> {
     #[expect(clippy::disallowed_methods, reason = "a check of the whole spans all tenants")]
     let select = label::Entity::find()
         .filter(label::Column::Owner.eq(owner.as_str()))

@@ -30,8 +30,41 @@ pub(crate) fn from_db(error: DbErr) -> Error {
 
 /// The transaction is gone, or there was none to have: the same call may succeed later.
 pub(crate) fn gone(why: &str) -> Error {
-    from_db(DbErr::Conn(RuntimeErr::Internal(why.to_owned())))
+    from_db(lost(why))
 }
+
+/// A connection or a transaction was lost.
+pub(crate) fn lost(why: &str) -> DbErr {
+    DbErr::Conn(RuntimeErr::Internal(why.to_owned()))
+}
+
+/// A commit may or may not have taken place. When to come back only the caller of the change can tell: a repeat is safe with a
+/// request id.
+pub(crate) fn outcome_unknown(lost: DbErr) -> Error {
+    Error::OutcomeUnknown { retry_after: None, source: Box::new(lost) }
+}
+
+/// Whether a COMMIT that failed on SQLite may have written all the same.
+///
+/// What it writes counts from when the last page of it is in the log. If the disk then does not say that it has it, the
+/// transaction is undone in memory, but a crash before the next one overwrites it brings it back. Errors before that, and a full
+/// disk, leave a log that ends in the middle, and so nothing.
+pub(crate) fn sqlite_may_have_committed(failed: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = failed else {
+        return true;
+    };
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    code.is_none_or(may_have_committed)
+}
+
+fn may_have_committed(code: u32) -> bool {
+    // SQLITE_ERROR (there is no transaction any more), BUSY, LOCKED, READONLY, FULL, CONSTRAINT; and of SQLITE_IOERR those that
+    // come while pages are read and written.
+    const BEFORE: [u32; 6] = [1, 5, 6, 8, 13, 19];
+    const IN_THE_MIDDLE: [u32; 3] = [266, 522, 778];
+    !BEFORE.contains(&(code & 0xff)) && !IN_THE_MIDDLE.contains(&code)
+}
+
 /// The pool tries again and again while a database refuses connections, and in the end says only that time is up.
 #[derive(Debug, thiserror::Error)]
 #[error("the database is away, or all its connections (database.max_connections) are at work")]
@@ -114,6 +147,19 @@ fn is_unavailable_code(code: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_that_does_not_confirm_leaves_the_outcome_open() {
+        // IOERR_FSYNC, IOERR_DIR_FSYNC, IOERR_SHMMAP, NOMEM, CORRUPT.
+        for code in [1034, 1290, 5386, 7, 11] {
+            assert!(may_have_committed(code), "{code}");
+        }
+        // ERROR, BUSY, BUSY_SNAPSHOT, FULL, CONSTRAINT_COMMITHOOK, CONSTRAINT_FOREIGNKEY, IOERR_WRITE, IOERR_READ.
+        for code in [1, 5, 517, 13, 531, 787, 778, 266] {
+            assert!(!may_have_committed(code), "{code}");
+        }
+        assert!(sqlite_may_have_committed(&lost("the thread of the connection is gone")));
+    }
 
     #[test]
     fn no_connection_in_time_says_what_may_be_the_matter() {

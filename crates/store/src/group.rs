@@ -75,7 +75,15 @@ struct Group<'a> {
     kept: u64,
     mark: Mark,
     /// Those who wait for the end.
-    answers: Vec<Answer>,
+    answers: Vec<Waiting>,
+}
+
+/// A member that waits for the end.
+enum Waiting {
+    /// It has written what the group commits.
+    Kept(Answer),
+    /// It has read, and written nothing.
+    Undone(Answer),
 }
 
 /// The savepoint that the next member falls back to.
@@ -228,12 +236,12 @@ impl Group<'_> {
             let alone = request.alone;
             match self.member(request).await? {
                 End::Kept(answer) => {
-                    self.answers.push(answer);
+                    self.answers.push(Waiting::Kept(answer));
                     self.kept += 1;
                     self.mark = Mark::Passed;
                 }
                 End::Undone(answer) => {
-                    self.answers.extend(answer);
+                    self.answers.extend(answer.map(Waiting::Undone));
                     if self.kept == 0 {
                         break;
                     }
@@ -265,7 +273,7 @@ impl Group<'_> {
         let ended = ended.await;
         if self.shared.guard.is_broken() {
             if let Ok(End::Kept(answer) | End::Undone(Some(answer))) = ended {
-                self.answers.push(answer);
+                self.answers.push(Waiting::Undone(answer));
             }
             return Err(DbErr::Custom("the database has rolled the transaction back".to_owned()));
         }
@@ -275,11 +283,14 @@ impl Group<'_> {
     /// Ends the transaction and tells everybody how.
     async fn end(self, served: Result<(), DbErr>) {
         let Group { shared, txn, kept, answers, .. } = self;
+        let mut may_be_written = false;
         let ended = match Arc::into_inner(txn) {
             None => Err(DbErr::Custom("the transaction is in use".to_owned())),
             Some(txn) if served.is_ok() && kept > 0 => {
                 shared.guard.open();
-                txn.commit().await
+                let committed = txn.commit().await;
+                may_be_written = committed.as_ref().is_err_and(error::sqlite_may_have_committed);
+                committed
             }
             Some(txn) => match txn.rollback().await {
                 // Where the database has done it already this fails, and the pool throws the connection away.
@@ -295,8 +306,16 @@ impl Group<'_> {
             shared.members.fetch_add(kept, Ordering::Relaxed);
         }
         let failed = ended.err().map(|failed| failed.to_string());
-        for answer in answers {
-            let _ = answer.send(failed.as_deref().map_or(Ok(()), |failed| Err(error::gone(failed))));
+        for waiting in answers {
+            let (answer, is_kept) = match waiting {
+                Waiting::Kept(answer) => (answer, true),
+                Waiting::Undone(answer) => (answer, false),
+            };
+            let _ = answer.send(match failed.as_deref() {
+                None => Ok(()),
+                Some(failed) if is_kept && may_be_written => Err(error::outcome_unknown(error::lost(failed))),
+                Some(failed) => Err(error::gone(failed)),
+            });
         }
     }
 

@@ -19,9 +19,9 @@ use sea_orm::{
 pub use self::rows::Rows;
 use crate::error;
 use crate::filter::{self, FilterContext};
+use crate::pooled::Pooled;
 use crate::row::{self, Stored};
 use crate::search::{self, Terms};
-use crate::traced::Pooled;
 
 /// Which page of which list.
 #[derive(Clone, Debug)]

@@ -1,7 +1,6 @@
 //! How many connections to the database there are, for metrics.
 
-use sea_orm::DbBackend;
-
+use crate::postgres_pool::Sessions;
 use crate::session::Store;
 
 /// The connections of one pool at one moment.
@@ -20,13 +19,15 @@ pub struct Pool {
 impl Store {
     /// The connections of each pool. Asks nothing of the database.
     pub fn pools(&self) -> Vec<Pool> {
-        match self.reader.get_database_backend() {
-            DbBackend::Sqlite => vec![
-                Pool::of("reader", self.reader.get_sqlite_connection_pool()),
-                Pool::of("writer", self.writer.get_sqlite_connection_pool()),
-            ],
-            _ => vec![Pool::of("postgres", self.writer.get_postgres_connection_pool())],
-        }
+        let of_sqlite = [("reader", &self.reader), ("writer", &self.writer)];
+        let of_sqlite = of_sqlite.into_iter().filter_map(|(name, pool)| Some((name, pool.of_sqlite()?)));
+        let of_sqlite = of_sqlite.map(|(name, pool)| Pool::of(name, pool.get_sqlite_connection_pool()));
+        of_sqlite.chain(self.writer.of_postgres().map(Sessions::count)).collect()
+    }
+
+    /// How often no connection to the database could be opened.
+    pub fn connect_failures(&self) -> u64 {
+        self.writer.of_postgres().map(Sessions::failures).unwrap_or_default()
     }
 }
 

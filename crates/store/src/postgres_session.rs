@@ -3,6 +3,7 @@
 //! The settings are made by statements after connecting and then read back. As start-up options they would be refused by some
 //! poolers and dropped unnoticed by others.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgRow};
@@ -53,6 +54,42 @@ pub(crate) async fn refuse_encoding(conn: &mut PgConnection) -> Result<(), Store
     let rows = run(conn, "SELECT current_setting('server_encoding')".to_owned()).await.map_err(failed)?;
     let encoding: String = rows.first().map(|row| row.try_get(0)).transpose().map_err(failed)?.unwrap_or_default();
     if encoding == "UTF8" { Ok(()) } else { Err(StoreError::Encoding(encoding)) }
+}
+
+/// What can be done in a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Write,
+    /// Somebody has made the server, the database or the role read-only.
+    Read,
+    /// Its server is a standby: it can write nothing, and what it reads may be past.
+    Standby,
+}
+
+/// What can be done in a session, now that it was opened.
+pub(crate) async fn access(conn: &mut PgConnection) -> Result<Access, sqlx::Error> {
+    let look = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
+    let rows = run(conn, look.to_owned()).await?;
+    let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    Ok(match (row.try_get(0)?, row.try_get(1)?) {
+        (true, _) => Access::Standby,
+        (false, true) => Access::Read,
+        (false, false) => Access::Write,
+    })
+}
+
+/// What changes when the fate of a transaction may be another than its server says: its timeline, which changes when a standby
+/// takes over, and the time since which it counts, which begins anew after a crash and is another on each standby. `None` where
+/// that is not told.
+///
+/// The number of a transaction whose end was not yet on disk is given again after a crash, and one that a standby did not get
+/// is given again by it.
+pub(crate) async fn identity(conn: &mut PgConnection) -> Option<Arc<str>> {
+    let identity = "SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) || ' ' || stats_reset::text \
+                    FROM pg_stat_bgwriter";
+    let rows = run(conn, identity.to_owned()).await.ok()?;
+    let identity: Option<String> = rows.first()?.try_get(0).ok()?;
+    identity.map(Arc::from)
 }
 
 /// Refuses a pooler that shares sessions between transactions. What is set would hold for whoever comes next, and would not

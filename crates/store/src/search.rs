@@ -9,13 +9,13 @@ use jackfield_domain::filter::Expr as Filter;
 use jackfield_domain::{Resource, Result};
 use sea_orm::sea_query::extension::sqlite::SqliteExpr;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement};
-use sea_orm::{AccessMode, ConnectionTrait, DbBackend, TransactionOptions};
+use sea_orm::{AccessMode, ConnectionTrait, DbBackend};
 
 use crate::entity::tenant;
 use crate::error;
 use crate::filter::FilterContext;
+use crate::pooled::Pooled;
 use crate::row::Stored;
-use crate::traced::Pooled;
 use crate::transaction::Transaction;
 
 /// What a row must have for a filter to let it through, as far as the index can tell.
@@ -86,8 +86,7 @@ pub(crate) async fn are_many<S: Stored>(conn: &Pooled, terms: &Terms, context: &
 /// A transaction in which PostgreSQL takes the index of words or gives up. Left to itself it guesses how many rows have a
 /// word, and where the guess is wrong walks through all of them.
 pub(crate) async fn begin(conn: &Pooled) -> Result<Transaction> {
-    let options = TransactionOptions { access_mode: Some(AccessMode::ReadOnly), ..Default::default() };
-    let txn = Transaction::own(conn.begin(options).await.map_err(error::from_db)?);
+    let txn = conn.begin(Some(AccessMode::ReadOnly)).await.map_err(error::from_db)?;
     txn.execute_unprepared(&settings()).await.map_err(error::from_db)?;
     Ok(txn)
 }

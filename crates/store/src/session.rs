@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jackfield_domain::{Error, Result, TenantId};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionOptions};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -14,9 +14,10 @@ use uuid::Uuid;
 
 use crate::backend::{self, Database, Opened, PoolSettings};
 use crate::group::Groups;
+use crate::pooled::Pooled;
 use crate::postgres_url::UrlError;
 use crate::stamps::{Stamps, Touched};
-use crate::traced::{self, Pooled};
+use crate::traced;
 use crate::transaction::Transaction;
 use crate::wal::Wal;
 use crate::{error, migration};
@@ -24,10 +25,10 @@ use crate::{error, migration};
 /// The database of a deployment.
 #[derive(Clone)]
 pub struct Store {
-    pub(crate) reader: DatabaseConnection,
+    pub(crate) reader: Pooled,
     /// On SQLite a pool of one connection, so that writers queue here and not on the file lock; on PostgreSQL the same
     /// pool as `reader`.
-    pub(crate) writer: DatabaseConnection,
+    pub(crate) writer: Pooled,
     /// On SQLite, how writers come by that connection.
     pub(crate) groups: Option<Groups>,
     /// On SQLite, what sees to it that nothing stays in the write-ahead log.
@@ -74,6 +75,10 @@ pub enum StoreError {
     Url(#[from] UrlError),
     #[error("the database cannot be reached: {0}")]
     Connect(String),
+    #[error(
+        "the server of the database is a standby, which cannot be written: database.url has to lead to the primary"
+    )]
+    Standby,
     #[error("the schema is newer than this program: it has the migration {migration}, which is unknown here")]
     SchemaNewer { migration: String },
     #[error("the schema is older than this program: the migration {migration} is missing; run `jackfield migrate`")]
@@ -109,7 +114,9 @@ impl Store {
     /// Opens the database without changing its schema.
     pub async fn connect(database: &Database, settings: PoolSettings) -> Result<Self, StoreError> {
         let Opened { reader, writer, guard } = backend::open(database, settings).await?;
-        let groups = guard.map(|guard| Groups::new(writer.clone(), guard, settings.acquire_timeout));
+        let groups = guard
+            .zip(writer.of_sqlite())
+            .map(|(guard, writer)| Groups::new(writer.clone(), guard, settings.acquire_timeout));
         let wal = match database {
             Database::Sqlite(path) => Some(Wal::of(path.clone())),
             Database::Postgres(_) => None,
@@ -119,7 +126,7 @@ impl Store {
 
     /// A store to look at, over a connection that cannot write.
     pub(crate) fn read_only(conn: DatabaseConnection) -> Self {
-        let (stamps, commits) = (Stamps::new(), TaskTracker::new());
+        let (stamps, commits, conn) = (Stamps::new(), TaskTracker::new(), Pooled::sqlite(conn));
         Store { reader: conn.clone(), writer: conn, groups: None, wal: None, stamps, commits }
     }
 
@@ -135,7 +142,7 @@ impl Store {
 
     /// For reads that stand alone.
     pub fn read(&self) -> Reader {
-        Session { conn: Pooled::new(self.reader.clone()), change: None }
+        Session { conn: self.reader.clone(), change: None }
     }
 
     /// Begins a write transaction. On SQLite it may be one of several that are committed as one: what is written or read
@@ -157,10 +164,7 @@ impl Store {
     async fn begin(&self, alone: bool) -> Result<Writer> {
         let conn = match &self.groups {
             Some(groups) => groups.turn(alone).instrument(tracing::info_span!("wait for the writer")).await?,
-            None => {
-                let txn = Pooled::new(self.writer.clone()).begin(TransactionOptions::default()).await;
-                Transaction::own(txn.map_err(error::from_db)?)
-            }
+            None => self.writer.begin(None).await.map_err(error::from_db)?,
         };
         let change = Change {
             touched: self.stamps.touched(),
@@ -178,6 +182,19 @@ impl Store {
         if let Some(wal) = &self.wal {
             wal.keep_empty(stop).await;
         }
+    }
+
+    /// Whether a server says that it can be written: PostgreSQL does not while it is a standby or was made read-only. What SQLite
+    /// can do shows only when it is done ([`Store::is_writable`]).
+    ///
+    /// # Errors
+    /// It says that it cannot, or does not answer.
+    pub async fn writable(&self) -> Result<()> {
+        let Some(sessions) = self.writer.of_postgres() else { return Ok(()) };
+        if sessions.writable().await.map_err(error::from_db)? {
+            return Ok(());
+        }
+        Err(error::gone("the server of the database is read-only"))
     }
 
     /// Whether the last write succeeded, if that is looked at: on SQLite, whose one file has no better one to go to.
@@ -233,8 +250,8 @@ impl Store {
         if let Some(groups) = &self.groups {
             groups.close().await;
         }
-        let _ = self.writer.close().await;
-        let _ = self.reader.close().await;
+        self.writer.close().await;
+        self.reader.close().await;
     }
 
     fn statement(&self, sql: &str) -> Statement {
@@ -262,7 +279,8 @@ impl Writer {
     }
 
     /// Makes everything durable that was written here. It is seen through even if nobody waits for it any more: a caller that
-    /// left in the middle would otherwise leave a commit that may happen at any time.
+    /// left in the middle would otherwise leave a commit that may happen at any time. An error says that nothing was written,
+    /// unless it is [`Error::OutcomeUnknown`].
     pub async fn commit(self) -> Result<()> {
         let Session { conn, change } = self;
         let Some(Change { touched, commits, wal, destroys, .. }) = change else { return conn.commit().await };
@@ -277,7 +295,10 @@ impl Writer {
             }
             done
         });
-        commit.instrument(span).await.map_err(Error::internal)?
+        let ended = commit.instrument(span).await;
+        ended.unwrap_or_else(|_| {
+            Err(error::outcome_unknown(error::lost("the task of the commit did not come to its end")))
+        })
     }
 
     /// Notes that a row changes, for what is remembered of it.

@@ -13,14 +13,12 @@ use jackfield_domain::tenant::Tenant;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{Error, Resource, Result};
 use sea_orm::sea_query::SelectStatement;
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, Statement, TransactionOptions, TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, Statement};
 
 use crate::group::Groups;
 use crate::page::PageQuery;
-use crate::session::Store;
-use crate::traced::Pooled;
+use crate::pooled::Pooled;
+use crate::session::{Store, StoreError};
 use crate::transaction::Transaction;
 use crate::{error, page, search};
 
@@ -66,9 +64,19 @@ pub struct Connections {
 }
 
 impl Store {
-    /// What this store runs its statements on.
-    pub fn connections(&self) -> Connections {
-        Connections { reader: self.reader.clone(), writer: self.writer.clone() }
+    /// What this store runs its statements on; for PostgreSQL, as many connections with the same settings in a pool of the
+    /// library.
+    ///
+    /// # Errors
+    /// The database takes no more connections.
+    pub async fn connections(&self) -> std::result::Result<Connections, StoreError> {
+        if let (Some(reader), Some(writer)) = (self.reader.of_sqlite(), self.writer.of_sqlite()) {
+            return Ok(Connections { reader: reader.clone(), writer: writer.clone() });
+        }
+        let sessions =
+            self.writer.of_postgres().ok_or_else(|| StoreError::Connect("there is no database".to_owned()))?;
+        let conn = sessions.library_pool(sessions.count().max).await?;
+        Ok(Connections { reader: conn.clone(), writer: conn })
     }
 
     /// Runs a statement where reads run and returns a line for each row: columns separated by "|", bytes in hexadecimal,
@@ -129,10 +137,9 @@ impl Store {
             _ => {
                 let txn = match step {
                     // It says itself how it is planned.
-                    PageStep::Words => search::begin(&Pooled::new(self.reader.clone())).await?,
+                    PageStep::Words => search::begin(&self.reader).await?,
                     _ => {
-                        let txn = self.reader.begin_with_options(TransactionOptions::default()).await;
-                        let txn = Transaction::own(txn.map_err(error::from_db)?);
+                        let txn = self.reader.begin(None).await.map_err(error::from_db)?;
                         let mode = if planned == Planned::ForAll { "force_generic_plan" } else { "force_custom_plan" };
                         let mode = format!("SET LOCAL plan_cache_mode = {mode}");
                         txn.execute_unprepared(&mode).await.map_err(error::from_db)?;
@@ -160,7 +167,7 @@ async fn explain(txn: &Transaction, mut sql: Statement) -> std::result::Result<V
     Ok(rows)
 }
 
-async fn run(conn: &DatabaseConnection, sql: &str) -> Result<Vec<String>> {
+async fn run(conn: &Pooled, sql: &str) -> Result<Vec<String>> {
     let statement = Statement::from_string(conn.get_database_backend(), sql);
     let rows = conn.query_all_raw(statement).await.map_err(error::from_db)?;
     Ok(rows.iter().map(line).collect())

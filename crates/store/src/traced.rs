@@ -4,15 +4,8 @@
 
 use std::cell::Cell;
 
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr,
-    Statement, TransactionOptions, TransactionTrait,
-};
+use sea_orm::{DbBackend, DbErr, RuntimeErr};
 use tracing::{Instrument as _, Span, field};
-
-/// The connections of a pool, each taken for one statement.
-#[derive(Clone)]
-pub struct Pooled(DatabaseConnection);
 
 tokio::task_local! {
     /// The wait of the running statement for a connection.
@@ -77,7 +70,7 @@ pub(crate) fn acquired() {
 }
 
 /// What the database calls its error.
-fn code(error: &DbErr) -> Option<String> {
+pub(crate) fn code(error: &DbErr) -> Option<String> {
     let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
         return None;
     };
@@ -104,42 +97,6 @@ fn table(sql: &str) -> Option<&str> {
         }
     }
     None
-}
-
-// === impl Pooled ===
-
-impl Pooled {
-    pub(crate) fn new(conn: DatabaseConnection) -> Self {
-        Pooled(conn)
-    }
-
-    /// Begins a transaction.
-    pub(crate) async fn begin(&self, options: TransactionOptions) -> Result<DatabaseTransaction, DbErr> {
-        from_pool(statement(self.get_database_backend(), "BEGIN"), self.0.begin_with_options(options)).await
-    }
-}
-
-#[async_trait::async_trait]
-impl ConnectionTrait for Pooled {
-    fn get_database_backend(&self) -> DbBackend {
-        self.0.get_database_backend()
-    }
-
-    async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
-        from_pool(statement(stmt.db_backend, &stmt.sql), self.0.execute_raw(stmt)).await
-    }
-
-    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        from_pool(statement(self.get_database_backend(), sql), self.0.execute_unprepared(sql)).await
-    }
-
-    async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
-        from_pool(statement(stmt.db_backend, &stmt.sql), self.0.query_one_raw(stmt)).await
-    }
-
-    async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        from_pool(statement(stmt.db_backend, &stmt.sql), self.0.query_all_raw(stmt)).await
-    }
 }
 
 #[cfg(test)]

@@ -2,19 +2,28 @@
 
 use std::sync::Arc;
 
-use jackfield_domain::{Error, Result};
+use jackfield_domain::Result;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use tokio::sync::oneshot;
 
 use crate::error;
 use crate::group::Guard;
+use crate::postgres_txn::PostgresTransaction;
 use crate::traced;
 
 /// A write transaction. Dropping it rolls back.
-pub struct Transaction {
+pub struct Transaction(Kind);
+
+enum Kind {
+    Postgres(PostgresTransaction),
+    Sqlite(Member),
+}
+
+/// A turn in a group, with the transaction that all of the group share.
+struct Member {
     // Given up before the turn is: the fields are dropped in this order.
     txn: Arc<DatabaseTransaction>,
-    turn: Option<Turn>,
+    turn: Turn,
 }
 
 /// A turn in a group. Dropping it undoes what was written in it.
@@ -39,99 +48,115 @@ pub(crate) type Answer = oneshot::Sender<Result<()>>;
 // === impl Transaction ===
 
 impl Transaction {
-    /// A transaction of the database itself.
-    pub(crate) fn own(txn: DatabaseTransaction) -> Self {
-        Transaction { txn: Arc::new(txn), turn: None }
+    /// A transaction of PostgreSQL.
+    pub(crate) fn postgres(txn: PostgresTransaction) -> Self {
+        Transaction(Kind::Postgres(txn))
     }
 
     /// A turn in a group.
     pub(crate) fn member(txn: Arc<DatabaseTransaction>, turn: Turn) -> Self {
-        Transaction { txn, turn: Some(turn) }
+        Transaction(Kind::Sqlite(Member { txn, turn }))
     }
 
-    /// Makes everything durable that was written here. When this returns the outcome is known, unless it is an error; when it
-    /// is dropped before, the commit goes on.
+    /// Makes everything durable that was written here. An error says that nothing was written, unless it is
+    /// [`jackfield_domain::Error::OutcomeUnknown`]. When this is dropped before it returns, the commit goes on.
     pub(crate) async fn commit(self) -> Result<()> {
-        match self.turn {
-            Some(turn) => {
-                drop(self.txn);
-                turn.end(End::Kept).await
+        match self.0 {
+            Kind::Postgres(txn) => txn.commit().await,
+            Kind::Sqlite(Member { txn, turn }) => {
+                drop(txn);
+                let gone = || error::outcome_unknown(error::lost("the group of the transaction is gone"));
+                turn.end(End::Kept).await.unwrap_or_else(|| Err(gone()))
             }
-            None => into_inner(self.txn)?.commit().await.map_err(error::from_db),
         }
     }
 
     /// Undoes everything that was written here. When this returns, what was read here is durable.
     pub(crate) async fn rollback(self) -> Result<()> {
-        match self.turn {
-            Some(turn) => {
-                drop(self.txn);
-                turn.end(|answer| End::Undone(Some(answer))).await
+        match self.0 {
+            Kind::Postgres(txn) => txn.rollback().await,
+            Kind::Sqlite(Member { txn, turn }) => {
+                drop(txn);
+                let gone = || error::gone("the group of the transaction is gone");
+                turn.end(|answer| End::Undone(Some(answer))).await.unwrap_or_else(|| Err(gone()))
             }
-            None => into_inner(self.txn)?.rollback().await.map_err(error::from_db),
         }
-    }
-
-    /// The connection, unless the database has rolled the transaction back by itself: a statement would then stand alone.
-    fn open(&self) -> Result<&DatabaseTransaction, DbErr> {
-        match &self.turn {
-            Some(turn) if turn.guard.is_broken() => {
-                Err(DbErr::Conn(RuntimeErr::Internal("the database has rolled the transaction back".to_owned())))
-            }
-            _ => Ok(&self.txn),
-        }
-    }
-
-    /// A result of a write, which is noted if nothing can be written.
-    fn noted<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
-        if let (Some(turn), Err(failed)) = (&self.turn, &result) {
-            turn.guard.failed(failed);
-        }
-        result
     }
 }
 
 #[async_trait::async_trait]
 impl ConnectionTrait for Transaction {
     fn get_database_backend(&self) -> DbBackend {
-        self.txn.get_database_backend()
+        match &self.0 {
+            Kind::Postgres(_) => DbBackend::Postgres,
+            Kind::Sqlite(_) => DbBackend::Sqlite,
+        }
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
         let span = traced::statement(statement.db_backend, &statement.sql);
-        self.noted(traced::within(span, self.open()?.execute_raw(statement)).await)
+        match &self.0 {
+            Kind::Postgres(txn) => traced::within(span, txn.execute(&statement)).await,
+            Kind::Sqlite(member) => member.noted(traced::within(span, member.open()?.execute_raw(statement)).await),
+        }
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
         let span = traced::statement(self.get_database_backend(), sql);
-        self.noted(traced::within(span, self.open()?.execute_unprepared(sql)).await)
+        match &self.0 {
+            Kind::Postgres(txn) => traced::within(span, txn.execute_unprepared(sql)).await,
+            Kind::Sqlite(member) => member.noted(traced::within(span, member.open()?.execute_unprepared(sql)).await),
+        }
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
         let span = traced::statement(statement.db_backend, &statement.sql);
-        traced::within(span, self.open()?.query_one_raw(statement)).await
+        match &self.0 {
+            Kind::Postgres(txn) => traced::within(span, txn.query_one(&statement)).await,
+            Kind::Sqlite(member) => traced::within(span, member.open()?.query_one_raw(statement)).await,
+        }
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         let span = traced::statement(statement.db_backend, &statement.sql);
-        traced::within(span, self.open()?.query_all_raw(statement)).await
+        match &self.0 {
+            Kind::Postgres(txn) => traced::within(span, txn.query_all(&statement)).await,
+            Kind::Sqlite(member) => traced::within(span, member.open()?.query_all_raw(statement)).await,
+        }
     }
 }
 
-fn into_inner(txn: Arc<DatabaseTransaction>) -> Result<DatabaseTransaction> {
-    Arc::into_inner(txn).ok_or_else(|| Error::internal("a transaction that ends is in use"))
+// === impl Member ===
+
+impl Member {
+    /// The connection, unless the database has rolled the transaction back by itself: a statement would then stand alone.
+    fn open(&self) -> Result<&DatabaseTransaction, DbErr> {
+        if self.turn.guard.is_broken() {
+            return Err(DbErr::Conn(RuntimeErr::Internal("the database has rolled the transaction back".to_owned())));
+        }
+        Ok(&self.txn)
+    }
+
+    /// A result of a write, which is noted if nothing can be written.
+    fn noted<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
+        if let Err(failed) = &result {
+            self.turn.guard.failed(failed);
+        }
+        result
+    }
 }
 
 // === impl Turn ===
 
 impl Turn {
-    async fn end(mut self, how: impl FnOnce(Answer) -> End) -> Result<()> {
+    /// Ends the turn. `None` if nobody says how the group ended.
+    async fn end(mut self, how: impl FnOnce(Answer) -> End) -> Option<Result<()>> {
         let (answer, answered) = oneshot::channel();
         if let Some(end) = self.end.take() {
             // If nobody is there to take it, nobody answers either.
             let _ = end.send(how(answer));
         }
-        answered.await.unwrap_or_else(|_| Err(error::gone("the group of the transaction is gone")))
+        answered.await.ok()
     }
 }
 

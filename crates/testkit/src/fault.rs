@@ -22,9 +22,11 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use jackfield_api::v1;
+use jackfield_domain::Error;
 use jackfield_server::Server;
 use jackfield_server::backend::{Backend, RouteContext};
 use jackfield_server::config::{Config, Sources};
+use jackfield_server::grpc::status;
 use jackfield_server::health::Readiness;
 use jackfield_server::identity::Tenants;
 use jackfield_server::telemetry::{Meters, Tracing};
@@ -50,6 +52,8 @@ pub enum Fault {
     SeveralTransactions,
     /// The answer for repeats is written down a moment after the change is committed, in no transaction with it.
     RepeatsApart,
+    /// What may have been written is told as not written.
+    UnknownToldAsFailure,
     /// The transport that comes with the library stands before the services, with its defaults.
     StockTransport,
     /// Requests are logged as they came.
@@ -134,10 +138,11 @@ type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 9] = [
+    pub const ALL: [Fault; 10] = [
         Fault::AnswerBeforeCommit,
         Fault::SeveralTransactions,
         Fault::RepeatsApart,
+        Fault::UnknownToldAsFailure,
         Fault::StockTransport,
         Fault::PrintsRequests,
         Fault::EchoesRequests,
@@ -152,6 +157,7 @@ impl Fault {
             Fault::AnswerBeforeCommit => "answer-before-commit",
             Fault::SeveralTransactions => "several-transactions",
             Fault::RepeatsApart => "repeats-apart",
+            Fault::UnknownToldAsFailure => "unknown-told-as-failure",
             Fault::StockTransport => "stock-transport",
             Fault::PrintsRequests => "prints-requests",
             Fault::EchoesRequests => "echoes-requests",
@@ -287,6 +293,16 @@ impl Layer {
             }
             Fault::SeveralTransactions => self.send(&parts, &message).await,
             Fault::RepeatsApart => self.repeatable(&parts, &message, request_id).await,
+            Fault::UnknownToldAsFailure => {
+                let answer = self.send(&parts, &message).await;
+                match status::reason_of(answer.headers()) {
+                    Some("OUTCOME_UNKNOWN") => {
+                        let (retry_after, source) = (MOMENT, "it is not known".into());
+                        status::status(Error::StoreUnavailable { retry_after, source }).into_http()
+                    }
+                    _ => answer,
+                }
+            }
             // These are elsewhere.
             Fault::StockTransport
             | Fault::PrintsRequests

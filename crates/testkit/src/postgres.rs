@@ -6,6 +6,8 @@
 //!
 //! The server dies with the test process however that ends: a shell holds a pipe of which the process has the other end.
 
+mod standby;
+
 use std::{
     fmt,
     net::TcpListener,
@@ -15,7 +17,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::OnceLock,
+    sync::{Mutex, OnceLock},
     thread,
     time::{Duration, Instant},
 };
@@ -58,7 +60,7 @@ struct Postgres {
     /// The data directory, where this process started the server itself.
     data: Option<PathBuf>,
     /// Holds the pipe that keeps the server alive.
-    _keeper: Option<Child>,
+    keeper: Mutex<Option<Child>>,
 }
 
 /// The account that a server of a root process runs under, because PostgreSQL refuses to run as root.
@@ -281,7 +283,14 @@ impl Postgres {
             None => (url, String::new()),
         };
         let (base, maintenance) = address.rsplit_once('/').expect("TEST_DATABASE_URL names no database");
-        Self { binaries, base: base.to_owned(), query, maintenance: maintenance.to_owned(), data: None, _keeper: None }
+        Self {
+            binaries,
+            base: base.to_owned(),
+            query,
+            maintenance: maintenance.to_owned(),
+            data: None,
+            keeper: Mutex::default(),
+        }
     }
 
     /// A server of our own; `None` when it did not come up, as when another process took the port in between.
@@ -294,18 +303,23 @@ impl Postgres {
         }
         let data = directory.join("data");
         initdb(binaries, &data, account);
+        Self::run_on(binaries, &directory, account)
+    }
 
+    /// A server on the data that is there, in the directory `data` of a directory.
+    fn run_on(binaries: &Path, directory: &Path, account: Option<Account>) -> Option<Self> {
+        let data = directory.join("data");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("no port").port();
         let mut keeper = Command::new("sh");
         keeper
             .args(["-c", KEEPER, "keeper"])
             .arg(binaries.join("postgres"))
-            .args([&data, &directory])
+            .args([&*data, directory])
             .arg(port.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .current_dir(&directory)
+            .current_dir(directory)
             // A Ctrl-C at the terminal goes to this process, and the pipe does the rest.
             .process_group(0);
         become_account(&mut keeper, account);
@@ -322,7 +336,7 @@ impl Postgres {
             query: String::new(),
             maintenance: "postgres".to_owned(),
             data: Some(data),
-            _keeper: Some(keeper),
+            keeper: Mutex::new(Some(keeper)),
         })
     }
 
@@ -349,7 +363,7 @@ impl Postgres {
 }
 
 /// Programs of PostgreSQL that a server of our own needs.
-const PROGRAMS: [&str; 5] = ["initdb", "postgres", "psql", "pg_dump", "pg_restore"];
+const PROGRAMS: [&str; 6] = ["initdb", "postgres", "psql", "pg_basebackup", "pg_dump", "pg_restore"];
 
 /// Runs the server, again whenever it goes down, until the pipe on standard input closes; then stops it and deletes its
 /// directory. Arguments: the server's binary, its data, the directory to delete, the port.

@@ -72,6 +72,22 @@ impl TestServer {
         Self::start_at(backend, Arc::new(SystemClock), change).await
     }
 
+    /// As [`TestServer::start_with`], on a PostgreSQL database that is there, of a server that a test does something to.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_on(database: Database, change: impl FnOnce(&mut Config)) -> Self {
+        logs::install();
+        let data = tokio::task::spawn_blocking(move || Data::on(database)).await.expect("data of the server");
+        let mut config = data.config();
+        change(&mut config);
+        let clock = Arc::new(SystemClock);
+        let mut server = Self { data: Arc::new(data), config, clock, running: None, clients: Mutex::default() };
+        server.run().await;
+        server.create_tenants().await;
+        server
+    }
+
     /// As [`TestServer::start_with`], on a clock of the test's. Certificates go by the clock of the machine all the same.
     ///
     /// # Panics

@@ -41,6 +41,7 @@ fn errors() -> Vec<Error> {
             | Error::QuotaExceeded { .. }
             | Error::RateLimited { .. }
             | Error::StoreUnavailable { .. }
+            | Error::OutcomeUnknown { .. }
             | Error::ServerUnavailable { .. }
             | Error::DeadlineExceeded
             | Error::DecryptFailed { .. }
@@ -59,6 +60,7 @@ fn errors() -> Vec<Error> {
         Error::QuotaExceeded { what: "message", limit: 1 },
         Error::RateLimited { retry_after },
         Error::StoreUnavailable { retry_after, source: "away".into() },
+        Error::OutcomeUnknown { retry_after: Some(retry_after), source: "away".into() },
         Error::ServerUnavailable { retry_after },
         Error::DeadlineExceeded,
         Error::DecryptFailed { resource, id: id.clone() },
@@ -163,6 +165,7 @@ fn comments_of_reasons_begin_with_a_code() {
         "PERMISSION_DENIED",
         "RESOURCE_EXHAUSTED",
         "UNAVAILABLE",
+        "UNKNOWN",
         "DEADLINE_EXCEEDED",
         "UNIMPLEMENTED",
         "INTERNAL",

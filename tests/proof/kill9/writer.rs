@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use jackfield_api::v1;
 use jackfield_testkit::fixture::{a_configuration, a_connector, api_key_material, mask, strings};
-use jackfield_testkit::{Client, Ledger, Rng};
+use jackfield_testkit::{Client, Ledger, Rng, reason_name};
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use super::change::{Answer, Change, Configuration, Connector, Credential, Object, Request};
 
 /// No call may take longer.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// After the server said that the database is away.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The most of each that a writer has at once.
 const MOST: usize = 2;
@@ -30,6 +33,8 @@ pub(crate) struct Writer {
     pub(crate) repeat: Option<Change>,
     /// Repeats that were answered with success.
     pub(crate) repeated: u64,
+    /// Changes whose outcome the server itself called unknown.
+    pub(crate) told_unknown: u64,
     /// What no server may do.
     pub(crate) wrong: Vec<String>,
     /// The connector that its credentials are for.
@@ -49,6 +54,7 @@ impl Writer {
             known: HashMap::new(),
             repeat: None,
             repeated: 0,
+            told_unknown: 0,
             wrong: Vec::new(),
             parent: parent.to_owned(),
             rng,
@@ -56,7 +62,8 @@ impl Writer {
         }
     }
 
-    /// Writes until an answer stays away.
+    /// Writes until an answer stays away. What the server promises not to have written is written down as refused, and the writer
+    /// goes on.
     pub(crate) async fn run(mut self, client: Client) -> Self {
         if let Some(repeat) = self.repeat.take()
             && !self.send_again(&client, repeat).await
@@ -72,7 +79,7 @@ impl Writer {
         }
     }
 
-    /// Sends a change that is written down; whether an answer came.
+    /// Sends a change that is written down; whether an answer came which says what happened.
     async fn send(&mut self, client: &Client, change: Change) -> bool {
         self.touched.insert(change.name.clone());
         match self.call(client, &change).await {
@@ -81,13 +88,24 @@ impl Writer {
                 self.learn(&change, answer);
                 true
             }
+            Err(status) if reason(&status) == Some("STORE_UNAVAILABLE") => {
+                self.ledger.refuse(&change.name);
+                tokio::time::sleep(PAUSE).await;
+                true
+            }
             Err(status) if is_definite(&status) => {
                 self.ledger.refuse(&change.name);
                 self.wrong.push(format!("refused: {}: {}", change.told(), status.message()));
                 false
             }
-            Err(_) => {
+            Err(status) => {
                 self.ledger.doubt(&change.name);
+                if reason(&status) == Some("OUTCOME_UNKNOWN") {
+                    self.told_unknown += 1;
+                    if status.get_details_retry_info().is_some() != change.is_repeatable() {
+                        self.wrong.push(format!("RetryInfo does not say whether a repeat is safe: {}", change.told()));
+                    }
+                }
                 self.repeat = Some(change).filter(Change::is_repeatable);
                 false
             }
@@ -99,8 +117,9 @@ impl Writer {
     async fn send_again(&mut self, client: &Client, change: Change) -> bool {
         if self.ledger.present(&change.name) != change.after.as_ref() {
             self.ledger.send(&change.name, change.after.clone());
+            let acknowledged = self.ledger.figures.acknowledged;
             let answered = self.send(client, change).await;
-            self.repeated += u64::from(answered);
+            self.repeated += self.ledger.figures.acknowledged - acknowledged;
             return answered;
         }
         self.touched.insert(change.name.clone());
@@ -110,7 +129,7 @@ impl Writer {
                 self.repeated += 1;
                 true
             }
-            Err(status) if is_definite(&status) => {
+            Err(status) if is_definite(&status) && reason(&status) != Some("STORE_UNAVAILABLE") => {
                 self.wrong.push(format!(
                     "carried out, and its repeat refused: {}: {}",
                     change.told(),
@@ -212,6 +231,8 @@ impl Writer {
             reference: format!("name:{name}"),
             etag: self.etag(&name),
             request_id: self.id(),
+            // Nothing hangs on it; it is another kind of transaction all the same.
+            cascade: self.rng.percent(50),
             ..Default::default()
         };
         Some(change(&name, None, &name, Request::DeleteConnector(request)))
@@ -378,9 +399,18 @@ fn change(name: &str, after: Option<Object>, part: &str, request: Request) -> Ch
     Change { name: name.to_owned(), after, part: part.to_owned(), request }
 }
 
+/// The reason that the server itself gives.
+fn reason(status: &Status) -> Option<&'static str> {
+    let reason = status.get_details_error_info()?.reason;
+    v1::ErrorReason::from_str_name(&format!("ERROR_REASON_{reason}")).map(reason_name)
+}
+
 /// Whether the server itself says that nothing happened. What the connection says, that it is gone or was cut, is not such
-/// an answer, and neither is that the database is away.
+/// an answer, and neither is that the outcome is unknown or that the server stops.
 fn is_definite(status: &Status) -> bool {
-    !status.details().is_empty()
-        && !matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+    let told = reason(status);
+    told == Some("STORE_UNAVAILABLE")
+        || told.is_some()
+            && told != Some("OUTCOME_UNKNOWN")
+            && !matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
 }

@@ -224,6 +224,12 @@ fn answer(error: Error, reason: &'static str) -> Answer {
             let message = "the database is unavailable; nothing was written".into();
             Answer::new(Code::Unavailable, reason, message).retry(retry_after).caused_by(source)
         }
+        Error::OutcomeUnknown { retry_after, source } => {
+            let message = "the change may or may not have been written; read it before repeating".into();
+            let answer = Answer::new(Code::Unknown, reason, message).caused_by(source);
+            // Without a request id a repeat may be a second change.
+            if let Some(retry_after) = retry_after { answer.retry(retry_after) } else { answer }
+        }
         Error::ServerUnavailable { retry_after } => {
             let message = "the server is overloaded or shutting down".into();
             Answer::new(Code::Unavailable, reason, message).retry(retry_after)

@@ -27,6 +27,8 @@ fn every_error() -> Vec<Error> {
         Error::QuotaExceeded { what: "labels", limit: 64 },
         Error::RateLimited { retry_after: after },
         Error::StoreUnavailable { retry_after: after, source: cause() },
+        Error::OutcomeUnknown { retry_after: Some(after), source: cause() },
+        Error::OutcomeUnknown { retry_after: None, source: cause() },
         Error::ServerUnavailable { retry_after: after },
         Error::DeadlineExceeded,
         Error::DecryptFailed { resource: Resource::Credential, id: id() },
@@ -48,6 +50,7 @@ fn every_error() -> Vec<Error> {
             | Error::QuotaExceeded { .. }
             | Error::RateLimited { .. }
             | Error::StoreUnavailable { .. }
+            | Error::OutcomeUnknown { .. }
             | Error::ServerUnavailable { .. }
             | Error::DeadlineExceeded
             | Error::DecryptFailed { .. }
@@ -74,6 +77,8 @@ fn every_error_has_its_code_and_its_reason() {
         Code::ResourceExhausted,
         Code::ResourceExhausted,
         Code::Unavailable,
+        Code::Unknown,
+        Code::Unknown,
         Code::Unavailable,
         Code::DeadlineExceeded,
         Code::DataLoss,

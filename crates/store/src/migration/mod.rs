@@ -12,6 +12,7 @@ use sea_orm::{
 };
 use sea_orm_migration::prelude::*;
 
+use crate::pooled::Pooled;
 use crate::session::StoreError;
 
 pub(crate) struct Migrator;
@@ -34,7 +35,26 @@ const MIGRATION_LOCK: i64 = 0x006a_6163_6b66_6c64;
 
 /// Applies what is missing in one transaction, under a lock that lets one process at a time do so: an advisory lock in
 /// PostgreSQL, the write lock of the file in SQLite. Returns the newest migration.
-pub(crate) async fn migrate(conn: &DatabaseConnection) -> Result<String, StoreError> {
+pub(crate) async fn migrate(conn: &Pooled) -> Result<String, StoreError> {
+    match (conn.of_sqlite(), conn.of_postgres()) {
+        (Some(conn), _) => migrate_by(conn).await,
+        (None, Some(sessions)) => {
+            match check(conn).await {
+                Err(StoreError::SchemaOlder { .. }) => {}
+                up_to_date_or_refused => return up_to_date_or_refused,
+            }
+            // The library takes a connection of its own kind, and there may be but one.
+            sessions.close_idle();
+            let conn = sessions.library_pool(1).await?;
+            let migrated = migrate_by(&conn).await;
+            let _ = conn.close().await;
+            migrated
+        }
+        (None, None) => Err(StoreError::Migration("there is no database".to_owned())),
+    }
+}
+
+async fn migrate_by(conn: &DatabaseConnection) -> Result<String, StoreError> {
     let failed = |error: DbErr| StoreError::Migration(error.to_string());
     let options =
         TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
@@ -51,7 +71,7 @@ pub(crate) async fn migrate(conn: &DatabaseConnection) -> Result<String, StoreEr
 }
 
 /// Refuses a schema that is newer or older than this program.
-pub(crate) async fn check(conn: &DatabaseConnection) -> Result<String, StoreError> {
+pub(crate) async fn check(conn: &Pooled) -> Result<String, StoreError> {
     let applied = refuse_newer(conn).await?;
     let missing = names().into_iter().find(|name| !applied.contains(name));
     match missing {
@@ -61,7 +81,7 @@ pub(crate) async fn check(conn: &DatabaseConnection) -> Result<String, StoreErro
 }
 
 /// The newest migration that was applied, if any was; refuses a schema that is newer than this program.
-pub(crate) async fn known(conn: &DatabaseConnection) -> Result<Option<String>, StoreError> {
+pub(crate) async fn known(conn: &Pooled) -> Result<Option<String>, StoreError> {
     Ok(refuse_newer(conn).await?.pop())
 }
 

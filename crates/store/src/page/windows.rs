@@ -9,9 +9,9 @@ use sea_orm::{ConnectionTrait as _, DbBackend, QueryFilter, QuerySelect, Select}
 use uuid::Uuid;
 
 use super::{Filling, Lookup, Page, PageQuery, context, listed, ordered_by};
+use crate::pooled::Pooled;
 use crate::row::{self, Stored};
 use crate::search::{self, Terms};
-use crate::traced::Pooled;
 use crate::{error, filter};
 
 /// Rows of the first window: enough for what is common, soon read for what is not.

@@ -1,0 +1,136 @@
+//! The address of the database leads elsewhere: to a standby, to the one that took over, to a server that cannot be written. What
+//! was opened before must not stay in the way.
+
+use std::time::Duration;
+
+use jackfield_testkit::data::SecretUrl;
+use jackfield_testkit::postgres::{self, Database};
+use jackfield_testkit::{Backend, HaProxy, TestServer};
+use tonic_health::pb::health_check_response::ServingStatus;
+
+use super::{
+    create_connector, eventually, expect_unavailable, get_connector, names_of_connectors, readiness, wait_for_readiness,
+};
+
+/// A primary, its standby, and a server that gets at them by way of one address; `None` where no servers can be started.
+async fn start() -> Option<(TestServer, Database, HaProxy)> {
+    let servers = tokio::task::spawn_blocking(|| {
+        let primary = postgres::fresh_server();
+        if !primary.is_ours() {
+            return None;
+        }
+        let standby = primary.standby();
+        let proxy = HaProxy::before(&primary);
+        Some((primary, standby, proxy))
+    });
+    let (primary, standby, proxy) = servers.await.expect("servers")?;
+    let server = TestServer::start_on(primary, |config| {
+        config.database.url = SecretUrl::new(proxy.url().to_owned());
+        config.database.acquire_timeout = Duration::from_secs(3);
+        config.database.max_connections = 4;
+    });
+    Some((server.await, standby, proxy))
+}
+
+mod switched {
+    mod postgres {
+        mod haproxy {
+            use super::super::super::*;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn a_detour_to_a_standby_leaves_nothing_behind() {
+                let Some((server, standby, proxy)) = start().await else { return };
+                create_connector(&server, "alpha", "before").await.unwrap();
+                wait_for_readiness(&server, ServingStatus::Serving).await;
+
+                proxy.lead_to(1, &standby);
+                proxy.cut(0);
+                // What a standby has may be past: it is not read either.
+                for _ in 0..3 {
+                    expect_unavailable(get_connector(&server, "alpha", "before").await.unwrap_err());
+                    expect_unavailable(create_connector(&server, "alpha", "lost").await.unwrap_err());
+                }
+                wait_for_readiness(&server, ServingStatus::NotServing).await;
+
+                proxy.lead_to(0, server.postgres());
+                wait_for_readiness(&server, ServingStatus::Serving).await;
+                for number in 0..20 {
+                    create_connector(&server, "alpha", &format!("c{number}")).await.unwrap();
+                }
+                assert_eq!(names_of_connectors(&server, "alpha").await.len(), 21);
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn a_standby_that_took_over_serves() {
+                let Some((server, standby, proxy)) = start().await else { return };
+                for number in 0..5 {
+                    create_connector(&server, "alpha", &format!("before{number}")).await.unwrap();
+                }
+                tokio::task::block_in_place(|| {
+                    server.postgres().stop();
+                    standby.promote();
+                });
+                proxy.lead_to(1, &standby);
+                eventually("a create", async || create_connector(&server, "alpha", "first").await.is_ok()).await;
+                for number in 0..20 {
+                    create_connector(&server, "alpha", &format!("after{number}")).await.unwrap();
+                }
+                wait_for_readiness(&server, ServingStatus::Serving).await;
+                assert_eq!(names_of_connectors(&server, "alpha").await.len(), 26);
+            }
+        }
+    }
+}
+
+mod changed {
+    mod postgres {
+        use super::super::*;
+
+        /// Sessions stay as they are and can no longer write.
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn readiness_follows_whether_the_database_can_be_written() {
+            let server = TestServer::start_on(postgres::fresh_database(), |config| {
+                config.database.acquire_timeout = Duration::from_secs(3);
+            });
+            let server = server.await;
+            create_connector(&server, "alpha", "before").await.unwrap();
+            wait_for_readiness(&server, ServingStatus::Serving).await;
+            let name = server.sql("SELECT current_database()").await.remove(0);
+            server.sql(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
+            server.postgres().cut_connections();
+            wait_for_readiness(&server, ServingStatus::NotServing).await;
+            expect_unavailable(create_connector(&server, "alpha", "lost").await.unwrap_err());
+            get_connector(&server, "alpha", "before").await.unwrap();
+
+            server
+                .sql(&format!("BEGIN READ WRITE; ALTER DATABASE {name} RESET default_transaction_read_only; COMMIT"))
+                .await;
+            // Sessions of before are read-only for good: each is closed by the write that fails on it.
+            eventually("a create", async || create_connector(&server, "alpha", "after").await.is_ok()).await;
+            wait_for_readiness(&server, ServingStatus::Serving).await;
+            assert_eq!(readiness(&server).await, ServingStatus::Serving);
+        }
+
+        /// At most one call meets that a connection is gone; the others are tried out then.
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn of_connections_that_are_cut_one_call_fails_at_most() {
+            let server = TestServer::start(Backend::Postgres).await;
+            create_connector(&server, "alpha", "kept").await.unwrap();
+            for _ in 0..3 {
+                let many = (0..32).map(|_| get_connector(&server, "alpha", "kept"));
+                futures::future::join_all(many).await.into_iter().for_each(|got| {
+                    got.unwrap();
+                });
+                tokio::task::block_in_place(|| server.postgres().cut_connections());
+                let mut failed = 0;
+                for _ in 0..32 {
+                    if let Err(status) = get_connector(&server, "alpha", "kept").await {
+                        expect_unavailable(status);
+                        failed += 1;
+                    }
+                }
+                assert!(failed <= 1, "{failed} calls failed");
+            }
+        }
+    }
+}
