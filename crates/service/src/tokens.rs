@@ -88,7 +88,7 @@ impl Services {
         };
         let txn = self.shared.store.write().await?;
         txn.audit_insert(tenant, event).await?;
-        txn.commit().await.map_err(not_recorded)?;
+        txn.commit().await?;
         tracing::info!(
             credential.id = %credential.id,
             audit.event = %audit_event,
@@ -234,14 +234,6 @@ fn token_of(credential: Credential, material: Material) -> Result<IssuedToken> {
         scopes: credential.scopes,
         fields,
     })
-}
-
-/// A reveal whose record may be there or not has revealed nothing, and changed nothing that anybody could read before repeating.
-fn not_recorded(error: Error) -> Error {
-    match error {
-        Error::OutcomeUnknown { source, .. } => Error::StoreUnavailable { retry_after: RETRY_AFTER, source },
-        error => error,
-    }
 }
 
 fn refusal(reason: Precondition, id: CredentialId, message: String) -> Error {

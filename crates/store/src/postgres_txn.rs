@@ -13,7 +13,7 @@ use jackfield_domain::Result;
 use sea_orm::{AccessMode, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::error;
 use crate::postgres_pool::{Lease, Sessions};
@@ -159,7 +159,7 @@ impl Number {
     async fn fate(&self, sessions: &Sessions) -> Fate {
         let until = Instant::now() + PATIENCE;
         loop {
-            let fate = match timeout(PATIENCE, self.look(sessions)).await {
+            let fate = match timeout_at(until, self.look(sessions)).await {
                 Ok(Ok(fate)) => fate,
                 // The database is away: it may be back in a moment.
                 Ok(Err(_)) | Err(_) => Fate::InProgress,
