@@ -66,7 +66,8 @@ pub enum Error {
         #[source]
         source: Cause,
     },
-    /// The database was lost while it committed, and does not say whether it did. `retry_after` is there if the same request can
+    /// Whether a change was made is not known: the database was lost while it committed, or the call had to end while it was at
+    /// work. `retry_after` is there if the same request can
     /// be sent again without a second effect.
     #[error("outcome unknown")]
     OutcomeUnknown {

@@ -28,12 +28,14 @@ pub struct Pem<'a> {
 pub enum PemFault {
     #[error("the text is UTF-16: save it as UTF-8")]
     Utf16,
+    #[error("the file is binary, such as DER or PKCS #12: convert it to PEM")]
+    Binary,
     #[error("the text has the two characters \\n where its lines should break: give it with line breaks")]
     EscapedLineBreaks,
     #[error("section {number} is {label}, which does not belong here")]
     Label { number: usize, label: String },
     #[error(
-        "{begun} sections begin, but only {read} can be read: each must begin and end on lines of its own, and be complete"
+        "only {read} of {begun} sections can be read: each must begin and end on lines of its own, and be complete"
     )]
     Incomplete { begun: usize, read: usize },
 }
@@ -46,9 +48,13 @@ impl<'a> Pem<'a> {
     /// # Errors
     /// The text is of another encoding, or has escaped line breaks.
     pub fn new(text: &'a [u8]) -> Result<Self, PemFault> {
-        // Every second byte of ASCII in UTF-16 is zero; nothing else that is PEM has one.
-        if text.contains(&0) {
+        let marked = text.starts_with(&[0xFF, 0xFE]) || text.starts_with(&[0xFE, 0xFF]);
+        // Every second byte of ASCII in UTF-16 is zero, and PEM begins sections with dashes.
+        if marked || text.windows(4).any(|part| part == b"-\0-\0" || part == b"\0-\0-") {
             return Err(PemFault::Utf16);
+        }
+        if text.contains(&0) {
+            return Err(PemFault::Binary);
         }
         // Other encodings may stand around the sections, which are ASCII.
         let mut text = String::from_utf8_lossy(text);
@@ -74,10 +80,10 @@ impl<'a> Pem<'a> {
     /// # Errors
     /// The first section of another kind, by its number and label.
     pub fn only(&self, labels: &[&str]) -> Result<(), PemFault> {
-        match self.labels().enumerate().find(|(_, label)| !labels.contains(label)) {
+        let other = |(_, label): &(usize, Option<&str>)| label.is_some_and(|label| !labels.contains(&label));
+        match self.labels().enumerate().find(other) {
             Some((index, label)) => {
-                let printable = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
-                let label = label.chars().take(64).map(printable).collect();
+                let label = label.unwrap_or_default().chars().take(64).collect();
                 Err(PemFault::Label { number: index + 1, label })
             }
             None => Ok(()),
@@ -89,12 +95,17 @@ impl<'a> Pem<'a> {
     /// # Errors
     /// Some section was passed over.
     pub fn all_read(&self, read: usize) -> Result<(), PemFault> {
-        let begun = self.labels().filter(|label| *label != "EC PARAMETERS").count();
+        let begun = self.labels().filter(|label| *label != Some("EC PARAMETERS")).count();
         if read == begun { Ok(()) } else { Err(PemFault::Incomplete { begun, read }) }
     }
 
-    fn labels(&self) -> impl Iterator<Item = &str> {
-        self.text.split(BEGIN).skip(1).map(|rest| rest.split_once("-----").map_or("", |(label, _)| label))
+    /// The labels of the sections. What is no label may be a part of a private key, and is none.
+    fn labels(&self) -> impl Iterator<Item = Option<&str>> {
+        self.text.split(BEGIN).skip(1).map(|rest| {
+            let (label, _) = rest.split_once("-----")?;
+            let is_label = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b' ';
+            label.bytes().all(is_label).then_some(label)
+        })
     }
 }
 
@@ -133,12 +144,23 @@ mod tests {
     }
 
     #[test]
+    fn a_body_is_never_taken_for_a_label() {
+        let text = KEY.replace("KEY-----\n", "KEY----\n").replace("MAA=", "MC4CAQAwBQYDK2VwBCIEIH");
+        let pem = Pem::new(text.as_bytes()).unwrap();
+        assert_eq!(
+            (pem.only(CERTIFICATE_LABELS), pem.all_read(0)),
+            (Ok(()), Err(PemFault::Incomplete { begun: 1, read: 0 }))
+        );
+    }
+
+    #[test]
     fn other_encodings_are_named() {
         for mark in [&[0xFEFF_u16][..], &[]] {
             let utf16 = mark.iter().copied().chain(A.encode_utf16());
             let utf16: Vec<u8> = utf16.flat_map(u16::to_le_bytes).collect();
             assert_eq!(Pem::new(&utf16).unwrap_err(), PemFault::Utf16);
         }
+        assert_eq!(Pem::new(b"0\x82\x01\0\x02").unwrap_err(), PemFault::Binary);
         let latin1 = [b"friendlyName: B\xE4r\n", A.as_bytes()].concat();
         let latin1 = Pem::new(&latin1).unwrap();
         assert!(latin1.text().ends_with(A) && latin1.all_read(1).is_ok());

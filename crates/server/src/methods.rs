@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
+use prost_types::method_options::IdempotencyLevel;
 
 use crate::metrics::CallAttributes;
 
@@ -23,6 +24,8 @@ pub struct Method {
     pub streaming: bool,
     /// Whether it takes exactly one request message.
     pub takes_one: bool,
+    /// Whether it may change something: all that do not state otherwise (`idempotency_level`).
+    pub changes: bool,
     /// Of its calls in metrics.
     pub attributes: Arc<CallAttributes>,
 }
@@ -58,10 +61,13 @@ impl Methods {
                     for method in &service.method {
                         let name = format!("{}.{}/{}", file.package(), service.name(), method.name());
                         let (streaming, takes_one) = (method.server_streaming(), !method.client_streaming());
+                        let level = method.options.as_ref().and_then(|options| options.idempotency_level);
+                        let changes = level != Some(IdempotencyLevel::NoSideEffects.into());
                         let path = format!("/{name}");
                         let name: Arc<str> = name.into();
                         let attributes = Arc::new(CallAttributes::new(&name));
-                        methods.insert(path, Arc::new(Method { name, kind, streaming, takes_one, attributes }));
+                        methods
+                            .insert(path, Arc::new(Method { name, kind, streaming, takes_one, changes, attributes }));
                     }
                 }
             }

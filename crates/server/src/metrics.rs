@@ -1,6 +1,7 @@
 //! The instruments of the transport. Names are those of the OpenTelemetry conventions where these have one.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use jackfield_api::v1::ErrorReason;
 use opentelemetry::KeyValue;
@@ -75,6 +76,8 @@ const CODES: usize = 17;
 pub(crate) struct OpenCall {
     metrics: Metrics,
     attributes: Arc<CallAttributes>,
+    start: Instant,
+    ended: bool,
 }
 
 /// Counts one more of something that is open, until dropped.
@@ -139,9 +142,9 @@ impl Metrics {
     }
 
     /// A call is under way until the result is dropped.
-    pub(crate) fn call_open(&self, attributes: Arc<CallAttributes>) -> OpenCall {
+    pub(crate) fn call_open(&self, attributes: Arc<CallAttributes>, start: Instant) -> OpenCall {
         self.0.calls_open.add(1, &attributes.open);
-        OpenCall { metrics: self.clone(), attributes }
+        OpenCall { metrics: self.clone(), attributes, start, ended: false }
     }
 
     /// A call was refused because of load: because the server is full, or because its caller has its share.
@@ -233,13 +236,23 @@ impl CallAttributes {
 
 impl OpenCall {
     /// The call has ended.
-    pub(crate) fn ended(self, code: Code, seconds: f64) {
+    pub(crate) fn ended(mut self, code: Code) {
+        self.record(code);
+        self.ended = true;
+    }
+
+    fn record(&self, code: Code) {
+        let seconds = self.start.elapsed().as_secs_f64();
         self.metrics.0.call_duration.record(seconds, self.attributes.ended(code));
     }
 }
 
 impl Drop for OpenCall {
+    /// A call that is dropped without an end is one whose client has left.
     fn drop(&mut self) {
+        if !self.ended {
+            self.record(Code::Cancelled);
+        }
         self.metrics.0.calls_open.add(-1, &self.attributes.open);
     }
 }

@@ -259,6 +259,7 @@ impl TlsContent {
         }
         let roots = Arc::new(roots);
         let mut builder = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider());
+        let mut lists = Vec::new();
         if let (Some(bytes), Some(path)) = (&self.client_crl, &files.client_crl) {
             let crls = parse::<CertificateRevocationListDer<'static>>(bytes, path, CRL)?;
             complete(&crls).map_err(|message| content_error(path, CRL, &message))?;
@@ -269,12 +270,15 @@ impl TlsContent {
                     "older revocation lists of the same authorities are left out"
                 );
             }
+            lists.clone_from(&crls);
             builder = builder.with_crls(crls);
             if enforce_crl_expiration {
                 builder = builder.enforce_revocation_expiration();
             }
         }
-        Ok(Arc::new(KeyUsageVerifier::new(builder.build()?, roots)))
+        let verifier = KeyUsageVerifier::new(builder.build()?, roots, &lists, enforce_crl_expiration);
+        let path = files.client_crl.as_deref().unwrap_or(Path::new(""));
+        Ok(Arc::new(verifier.map_err(|error| content_error(path, CRL, &error))?))
     }
 }
 
@@ -310,8 +314,8 @@ fn parse<T: PemObject>(bytes: &[u8], path: &Path, what: &'static str) -> Result<
     let wrong = |error: &dyn std::fmt::Display| content_error(path, what, error);
     let pem = Pem::new(bytes).map_err(|fault| wrong(&fault))?;
     pem.only(labels).map_err(|fault| wrong(&fault))?;
-    let items = T::pem_slice_iter(pem.text().as_bytes()).collect::<Result<Vec<_>, _>>();
-    let items = items.map_err(|error| wrong(&error))?;
+    // What the parser says of a fault is not shown: it quotes the text, which may be a private key.
+    let items: Vec<T> = T::pem_slice_iter(pem.text().as_bytes()).map_while(Result::ok).collect();
     pem.all_read(items.len()).map_err(|fault| wrong(&fault))?;
     if items.is_empty() {
         return Err(wrong(&"there is none"));

@@ -71,7 +71,7 @@ const WITHOUT_EFFECT: [(&str, &str); 6] = [
     ("fallback_application_name", "sessions are called jackfield"),
     ("load_balance_hosts", "there is one address, that of the primary"),
     ("sslpassword", "keys of clients are read unencrypted"),
-    ("target_session_attrs", "the address has to lead to the primary"),
+    ("target_session_attrs", "the address has to lead to the primary, and sessions that cannot write are not used"),
 ];
 
 /// How TLS can be asked for.

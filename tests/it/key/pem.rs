@@ -47,7 +47,7 @@ on_both! {
         }
         for (text, said) in [
             (plain.replace('\n', "\\n"), "the two characters \\n where its lines should break"),
-            (format!("{leaf}and {intermediate}"), "2 sections begin, but only 1 can be read"),
+            (format!("{leaf}and {intermediate}"), "only 1 of 2 sections can be read"),
             (plain.replace("CERTIFICATE-----", "X509 CRL-----"), "section 1 is X509 CRL, which does not belong here"),
         ] {
             let refused = refused(&alpha, CERTIFICATES, &text, &mine.key_pem).await;

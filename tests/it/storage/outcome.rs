@@ -86,7 +86,7 @@ mod postgres_commit {
                 proxy.lose("INSERT INTO \"credential\"", Fate::AnswerLost);
                 let credential = client.credentials().create_credential(request).await.unwrap().into_inner();
                 let credential = credential.credential.unwrap();
-                assert_eq!(credentials(&server).await, [credential.clone()], "it is there once");
+                assert_eq!(credentials(&server).await, std::slice::from_ref(&credential), "it is there once");
 
                 let request = v1::UpdateConnectorRequest {
                     reference: created.id.clone(),

@@ -45,7 +45,9 @@ impl Digest {
 
     /// Reads a line. The file may have another name by now.
     fn parse(line: &str) -> Option<Self> {
-        let (digits, name) = line.strip_suffix('\n').unwrap_or(line).split_once("  ")?;
+        let (digits, name) = line.strip_suffix('\n').unwrap_or(line).split_once(' ')?;
+        // A blank stands before the name, or a star: `sha256sum --binary`.
+        let name = name.strip_prefix([' ', '*'])?;
         let is_digest = digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
         if !is_digest || name.is_empty() || name.contains('\n') {
             return None;

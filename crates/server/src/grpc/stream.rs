@@ -21,7 +21,7 @@ use super::status::status;
 use crate::config::Streams;
 use crate::layers::Flow;
 use crate::layers::context::CallContext;
-use crate::transport::{Counted, Counter};
+use crate::transport::{Counted, Counter, share};
 
 /// The rules of streams.
 #[derive(Clone, Debug)]
@@ -78,8 +78,8 @@ impl Places {
     /// As many as the configuration allows.
     pub fn new(streams: &Streams) -> Self {
         Places {
-            by_identity: Counter::new(streams.max_open_per_identity),
-            by_tenant: Counter::new(streams.max_open_per_tenant),
+            by_identity: Counter::new(share(streams.max_open_per_identity, streams.max_open)),
+            by_tenant: Counter::new(share(streams.max_open_per_tenant, streams.max_open)),
             total: Counter::new(streams.max_open),
         }
     }

@@ -149,6 +149,11 @@ impl CallContext {
         self.begun.store(true, Ordering::Relaxed);
     }
 
+    /// Whether a handler is at work.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
     /// Whether it is the server's fault if the call takes longer than it may: it has begun, its client would have waited, and
     /// no reader sets its pace.
     pub(super) fn is_to_be_in_time(&self) -> bool {

@@ -1,6 +1,7 @@
 //! Deadlines: the client's `grpc-timeout`, within what the server allows. They are answered DEADLINE_EXCEEDED, and they
 //! end streams too, which the usual time-out around the handler does not.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -51,12 +52,17 @@ impl Layer for DeadlineLayer {
         }
         let deadline = Instant::from_std(context.start) + timeout;
         context.flow.set_deadline(deadline);
-        match tokio::time::timeout_at(deadline, inner.handle(call)).await {
-            Ok(answer) => {
-                let (until, flow) = (Until::Deadline(deadline, None), context.flow.clone());
-                answer.map(|body| body.map_stream(|body| EndingBody::wrap(body, until, flow)))
-            }
-            Err(_) => refused(status(Error::DeadlineExceeded)),
+        let ended = poll_fn(|cx| context.flow.poll_end(cx));
+        tokio::select! {
+            biased;
+            answer = tokio::time::timeout_at(deadline, inner.handle(call)) => match answer {
+                Ok(answer) => {
+                    let (until, flow) = (Until::Deadline(deadline, None), context.flow.clone());
+                    answer.map(|body| body.map_stream(|body| EndingBody::wrap(body, until, flow)))
+                }
+                Err(_) => refused(status(Error::DeadlineExceeded)),
+            },
+            end = ended => refused(status(cut_short(&context, end))),
         }
     }
 }
@@ -72,6 +78,15 @@ impl DeadlineLayer {
             _ => (self.deadlines.default, self.deadlines.max),
         };
         Some(asked.unwrap_or(default).min(max))
+    }
+}
+
+/// The error of a call that ends before its answer. A change that has begun may be made all the same: its commit goes on.
+fn cut_short(context: &CallContext, end: End) -> Error {
+    let changes = context.method.as_deref().is_some_and(|method| method.changes && method.kind == Kind::Api);
+    match changes && context.has_begun() {
+        true => Error::OutcomeUnknown { retry_after: None, source: "the connection ended before the answer".into() },
+        false => end.error(),
     }
 }
 

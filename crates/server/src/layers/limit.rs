@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::grpc::status::status;
 use crate::methods::{Kind, Method};
 use crate::metrics::Metrics;
-use crate::transport::{CallRoom, ConnectInfo, Counter, network};
+use crate::transport::{CallRoom, ConnectInfo, Counter, network, share};
 
 /// What shed clients are told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -33,8 +33,6 @@ const MAX_HEALTH_CALLS_PER_CALLER: u32 = 16;
 /// Conversations with reflection at once: it is for people at a terminal.
 const MAX_REFLECTIONS: u32 = 64;
 const MAX_REFLECTIONS_PER_CALLER: u32 = 8;
-/// One caller may have this share of all watches.
-const SHARE_OF_WATCHES: u32 = 10;
 
 /// Counts a call until the end of its answer, which is when its client has taken it: answers that wait for their client
 /// take memory. Lists are counted until their headers, because their streams and pages have limits of their own.
@@ -84,10 +82,11 @@ impl LimitLayer {
         let watches = config.streams.max_open;
         LimitLayer {
             calls: Arc::new(Semaphore::new(config.limits.max_calls as usize)),
-            calls_by_identity: Rooms::new(config.limits.max_calls_per_identity),
-            calls_by_tenant: Rooms::new(config.limits.max_calls_per_tenant),
+            calls_by_identity: Rooms::new(share(config.limits.max_calls_per_identity, config.limits.max_calls)),
+            calls_by_tenant: Rooms::new(share(config.limits.max_calls_per_tenant, config.limits.max_calls)),
             health: Pool::new(MAX_HEALTH_CALLS, MAX_HEALTH_CALLS_PER_CALLER),
-            watches: Pool::new(watches, watches.div_ceil(SHARE_OF_WATCHES)),
+            // Each connection of a client may watch: libraries do, to see whether it is good.
+            watches: Pool::new(watches, config.limits.max_connections_per_identity),
             reflections: Pool::new(MAX_REFLECTIONS, MAX_REFLECTIONS_PER_CALLER),
             metrics,
         }
@@ -163,9 +162,7 @@ impl<K: Eq + Hash> Rooms<K> {
 
 impl Pool {
     fn new(total: u32, per_caller: u32) -> Self {
-        // What a tenant leaves is for others, unless there is but one place.
-        let per_tenant = (total - total / 4).min(total.saturating_sub(1)).max(1);
-        let (by_caller, by_tenant) = (Counter::new(per_caller), Counter::new(per_tenant));
+        let (by_caller, by_tenant) = (Counter::new(share(per_caller, total)), Counter::new(share(total, total)));
         Pool { by_caller, by_tenant, total: Counter::new(total) }
     }
 

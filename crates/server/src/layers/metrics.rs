@@ -29,13 +29,13 @@ impl Layer for MetricsLayer {
     async fn handle<H: Handler>(&self, call: Call, inner: &H) -> Answer {
         let context = CallContext::of(&call);
         let attributes = context.method.as_ref().map_or(&self.other, |method| &method.attributes);
-        let open = self.metrics.call_open(Arc::clone(attributes));
+        let open = self.metrics.call_open(Arc::clone(attributes), context.start);
         let metrics = self.metrics.clone();
         let on_end = move |code: Code, headers: Option<&HeaderMap>| {
             if let Some(reason) = headers.filter(|_| code != Code::Ok).and_then(reason_of) {
                 metrics.error(reason);
             }
-            open.ended(code, context.start.elapsed().as_secs_f64());
+            open.ended(code);
         };
         observe(inner.handle(call).await, on_end)
     }

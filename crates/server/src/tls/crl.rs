@@ -2,11 +2,14 @@
 
 use rustls_pki_types::CertificateRevocationListDer;
 use x509_parser::asn1_rs::Oid;
+use x509_parser::extensions::ParsedExtension;
 use x509_parser::oid_registry;
+use x509_parser::revocation_list::CertificateRevocationList;
 
 /// Refuses lists that are not of all certificates of their issuer: taken for complete ones, they would let in whoever stands
-/// on another list only (RFC 5280 5.2.4 and 5.2.5).
+/// on another list only (RFC 5280 5.2.4 and 5.2.5). And those of two keys of one name: the verifier tells lists apart by name.
 pub(super) fn complete(crls: &[CertificateRevocationListDer<'static>]) -> Result<(), String> {
+    let mut keys: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     for (index, crl) in crls.iter().enumerate() {
         let Ok((_, crl)) = x509_parser::parse_x509_crl(crl) else { continue };
         let has = |oid: &Oid<'_>| crl.extensions().iter().any(|extension| extension.oid == *oid);
@@ -17,8 +20,28 @@ pub(super) fn complete(crls: &[CertificateRevocationListDer<'static>]) -> Result
         if has(&oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT) {
             return Err(format!("list {number} is of a part of its authority's certificates only: give complete ones"));
         }
+        let issuer = crl.issuer().as_raw().to_vec();
+        let Some(key) = authority_key(&crl) else { continue };
+        match keys.iter().find(|(other, _)| *other == issuer) {
+            Some((_, other)) if *other != key => {
+                let name = crl.issuer();
+                return Err(format!(
+                    "list {number} is of another key of {name} than a list before it: the two cannot be used together"
+                ));
+            }
+            Some(_) => {}
+            None => keys.push((issuer, key)),
+        }
     }
     Ok(())
+}
+
+/// The identifier of the key that a list is signed with.
+fn authority_key(crl: &CertificateRevocationList<'_>) -> Option<Vec<u8>> {
+    crl.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(identifier) => Some(identifier.key_identifier.as_ref()?.0.to_vec()),
+        _ => None,
+    })
 }
 
 /// Of each issuer its newest list, by CRL number and then by its time, and how many others there were (RFC 5280 5.2.3). The

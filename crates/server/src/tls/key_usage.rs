@@ -6,8 +6,11 @@ use std::sync::Arc;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, UnixTime};
-use webpki::{EndEntityCert, VerifiedPath};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
+use webpki::{
+    CertRevocationList, EndEntityCert, ExpirationPolicy, OwnedCertRevocationList, RevocationOptionsBuilder,
+    VerifiedPath,
+};
 use x509_parser::prelude::{FromDer, KeyUsage, X509Certificate};
 
 /// A verifier that also demands the key usages of RFC 5280 6.1.4 (n) and RFC 8446 4.4.2.2, where a certificate states any.
@@ -15,6 +18,9 @@ use x509_parser::prelude::{FromDer, KeyUsage, X509Certificate};
 pub(super) struct KeyUsageVerifier {
     inner: Arc<dyn ClientCertVerifier>,
     roots: Arc<RootCertStore>,
+    /// What the path must hold against, too; without lists, revocation is not checked.
+    revocation_lists: Vec<CertRevocationList<'static>>,
+    enforce_crl_expiration: bool,
 }
 
 /// Refuses an authority whose own certificate says that it signs no certificates.
@@ -40,11 +46,22 @@ fn allows(certificate: &CertificateDer<'_>, usage: fn(&KeyUsage) -> bool) -> boo
 // === impl KeyUsageVerifier ===
 
 impl KeyUsageVerifier {
-    pub(super) fn new(inner: Arc<dyn ClientCertVerifier>, roots: Arc<RootCertStore>) -> Self {
-        KeyUsageVerifier { inner, roots }
+    /// Of a verifier with the same authorities and lists.
+    ///
+    /// # Errors
+    /// A list cannot be read.
+    pub(super) fn new(
+        inner: Arc<dyn ClientCertVerifier>,
+        roots: Arc<RootCertStore>,
+        lists: &[CertificateRevocationListDer<'_>],
+        enforce_crl_expiration: bool,
+    ) -> Result<Self, webpki::Error> {
+        let read = |list: &CertificateRevocationListDer<'_>| OwnedCertRevocationList::from_der(list).map(Into::into);
+        let revocation_lists = lists.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(KeyUsageVerifier { inner, roots, revocation_lists, enforce_crl_expiration })
     }
 
-    /// Looks for a path to an authority on which every issuer may sign certificates.
+    /// Looks for a path to an authority on which every issuer may sign certificates and nothing is revoked.
     fn check_path(
         &self,
         leaf: &CertificateDer<'_>,
@@ -61,7 +78,16 @@ impl KeyUsageVerifier {
         let algorithms = super::provider().signature_verification_algorithms.all;
         let usage = webpki::KeyUsage::client_auth();
         let leaf = EndEntityCert::try_from(leaf)?;
-        leaf.verify_for_usage(algorithms, &self.roots.roots, intermediates, now, usage, None, Some(&may_issue))?;
+        let lists: Vec<&CertRevocationList<'_>> = self.revocation_lists.iter().collect();
+        // As the inner verifier has it: the whole chain, and a certificate that no list speaks of is refused.
+        let revocation = match RevocationOptionsBuilder::new(&lists) {
+            Ok(options) if self.enforce_crl_expiration => {
+                Some(options.with_expiration_policy(ExpirationPolicy::Enforce).build())
+            }
+            Ok(options) => Some(options.build()),
+            Err(_) => None,
+        };
+        leaf.verify_for_usage(algorithms, &self.roots.roots, intermediates, now, usage, revocation, Some(&may_issue))?;
         Ok(())
     }
 }

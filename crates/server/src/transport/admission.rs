@@ -54,8 +54,8 @@ impl Admission {
         Admission {
             total: Counter::new(limits.max_connections),
             by_ip: Counter::new(limits.max_connections_per_ip),
-            by_identity: Counter::new(limits.max_connections_per_identity),
-            by_tenant: Counter::new(limits.max_connections_per_tenant),
+            by_identity: Counter::new(share(limits.max_connections_per_identity, limits.max_connections)),
+            by_tenant: Counter::new(share(limits.max_connections_per_tenant, limits.max_connections)),
             handshakes: Arc::new(Semaphore::new(tls.max_handshakes as usize)),
             handshakes_by_ip: Mutex::default(),
             max_handshakes_per_ip: tls.max_handshakes_per_ip as usize,
@@ -99,6 +99,12 @@ impl Admission {
         gates.retain(|_, gate| Arc::strong_count(gate) > 1 || gate.available_permits() < self.max_handshakes_per_ip);
         gates.entry(ip).or_insert_with(|| Arc::new(Semaphore::new(self.max_handshakes_per_ip))).clone()
     }
+}
+
+/// The share of one caller or tenant: what is configured, but at most three quarters of all places. With fewer than four places
+/// there are no shares.
+pub(crate) fn share(configured: u32, total: u32) -> u32 {
+    if total < 4 { configured } else { configured.min(total - total / 4) }
 }
 
 /// What counts as one address: an IPv6 customer usually has a whole /64.
@@ -168,6 +174,15 @@ mod tests {
         let admission = admission(10, 1);
         let _first = admission.admit(Some(IpAddr::from([192, 0, 2, 1]))).unwrap();
         assert!(admission.admit(Some(IpAddr::from([192, 0, 2, 2]))).is_ok());
+    }
+
+    #[test]
+    fn a_share_is_never_all() {
+        for (configured, total, expected) in
+            [(250, 1_000, 250), (250, 100, 75), (1_500, 2_000, 1_500), (8, 8, 6), (9, 4, 3), (5, 1, 5), (2, 3, 2)]
+        {
+            assert_eq!(share(configured, total), expected, "{configured} of {total}");
+        }
     }
 
     #[test]

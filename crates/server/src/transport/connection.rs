@@ -132,7 +132,9 @@ impl<C: Future<Output = String>> Connection<'_, C> {
                         }
                     };
                 }
-                () = lists_end.as_mut(), if leaving.is_some() && said < Phase::ListsEnd => {
+                // Where all ends at once, lists hear the same as calls.
+                () = lists_end.as_mut(), if leaving.is_some() && said < Phase::ListsEnd
+                    && lists_end.deadline() < calls_end.deadline() => {
                     phase.send_replace(Phase::ListsEnd);
                     continue;
                 }

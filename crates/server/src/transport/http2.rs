@@ -192,8 +192,9 @@ impl http_body::Body for RequestBody {
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => {
-                    // The client needs no answer to what it would have sent: RFC 9113 8.1.
-                    let left = matches!(error.reason(), Some(Reason::NO_ERROR | Reason::CANCEL));
+                    // The client needs no answer to what it would have sent: RFC 9113 8.1. One that has cancelled its call
+                    // has not ended its request.
+                    let left = error.reason() == Some(Reason::NO_ERROR);
                     return Poll::Ready(if left { None } else { Some(Err(error)) });
                 }
                 None => self.data_ended = true,

@@ -17,7 +17,7 @@ mod scrub;
 mod stream;
 
 pub(crate) use self::accept::{Acceptor, Security};
-pub(crate) use self::admission::{Counted, Counter, network};
+pub(crate) use self::admission::{Counted, Counter, network, share};
 pub(crate) use self::connection::LAST_WORDS;
 pub(crate) use self::info::CallRoom;
 pub use self::info::{ConnectInfo, Peer};

@@ -21,7 +21,7 @@ use tonic::body::Body;
 use super::connection::{CallParts, OpenCall};
 use super::http2::RequestBody;
 use crate::grpc::status::status;
-use crate::layers::{AnswerBody, End, Flow, refused, trailers};
+use crate::layers::{AnswerBody, End, Flow, trailers};
 use crate::methods::Kind;
 
 /// How far the end of a connection has come.
@@ -88,7 +88,8 @@ pub(super) async fn serve(
     let method = parts.shared.methods.get(request.uri().path());
     let streaming = method.is_some_and(|method| method.streaming);
     let ends_with = match method {
-        Some(method) if method.streaming && method.kind == Kind::Api => Phase::ListsEnd,
+        // Watches end by themselves at drain.
+        Some(method) if method.streaming && method.kind != Kind::Health => Phase::ListsEnd,
         _ => Phase::CallsEnd,
     };
     // Who reads a list may take longer over a page than over an answer.
@@ -100,15 +101,20 @@ pub(super) async fn serve(
     let mut request = request.map(|stream| Body::new(RequestBody::new(stream)));
     request.extensions_mut().insert(parts.info.clone());
     request.extensions_mut().insert(flow.clone());
-    let answer = tokio::select! {
-        biased;
-        answer = parts.stack.answer(request) => answer,
-        // What nobody waits for is not worked on.
-        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
-        end = ended(&parts, &mut phase, ends_with) => match end {
-            Some(end) => refused(status(end.error())),
-            None => return,
-        },
+    let mut answer = std::pin::pin!(parts.stack.answer(request));
+    let mut told = false;
+    let answer = loop {
+        tokio::select! {
+            biased;
+            answer = &mut answer => break answer,
+            // What nobody waits for is not worked on.
+            _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+            // The call ends where its deadline does, so that its end passes all layers.
+            end = ended(&parts, &mut phase, ends_with), if !told => match end {
+                Some(end) => (told, ()) = (true, flow.end(end)),
+                None => return,
+            },
+        }
     };
     let (head, body) = answer.into_parts();
     let ends_here = body.is_end_stream();

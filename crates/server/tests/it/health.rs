@@ -151,10 +151,14 @@ async fn watches(channel: &Channel, reason: &str) -> Vec<tonic::Streaming<Health
 
 #[tokio::test]
 async fn watches_of_one_caller_leave_room_for_others() {
-    let server = TestServer::start(|config| config.streams.max_open = 40).await;
+    let server = TestServer::start(|config| {
+        config.streams.max_open = 40;
+        config.limits.max_connections_per_identity = 4;
+    })
+    .await;
     let stranger = server.connect(&server.pki.client("spiffe://test.example/stranger", 2)).await.unwrap();
     let of_stranger = watches(&stranger, "RATE_LIMITED").await;
-    assert_eq!(of_stranger.len(), 4, "a tenth of all");
+    assert_eq!(of_stranger.len(), 4, "one for each connection that it may have");
     let caller = server.channel().await;
     let of_caller = watches(&caller, "RATE_LIMITED").await;
     assert_eq!(of_caller.len(), 4);

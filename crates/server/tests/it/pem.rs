@@ -47,9 +47,15 @@ fn a_list_of_a_part_of_the_certificates_is_refused() {
     let complete = String::from_utf8(pki.read("crl.pem")).unwrap();
     pki.write_partial_crl(&[1, 2, 3]);
     let partial = String::from_utf8(pki.read("crl.pem")).unwrap();
-    for (lists, said) in
-        [(complete.clone() + &partial, "list 2 is of a part"), (partial + &complete, "list 1 is of a part")]
-    {
+    // Another authority of the same name.
+    let other = Pki::new();
+    other.write_crl(&[]);
+    let other = String::from_utf8(other.read("crl.pem")).unwrap();
+    for (lists, said) in [
+        (complete.clone() + &partial, "list 2 is of a part"),
+        (partial + &complete, "list 1 is of a part"),
+        (complete + &other, "list 2 is of another key of CN=test CA than a list before it"),
+    ] {
         pki.write("crl.pem", &lists);
         let settings = [
             ("certificate", "server.pem"),
@@ -71,12 +77,17 @@ fn what_would_be_passed_over_is_refused_by_name() {
     let text = |name: &str| String::from_utf8(pki.read(name)).unwrap();
     let (ca, certificate, key) = (text("ca.pem"), text("server.pem"), text("server-key.pem"));
     let cut = ca.replace("-----END CERTIFICATE-----", "");
+    let body: String = key.lines().filter(|line| !line.starts_with('-')).collect();
+    let on_one_line = key.replace('\n', " ");
     for (name, content, said) in [
         ("ca.pem", format!("{ca}{key}"), "section 2 is PRIVATE KEY, which does not belong here"),
         ("ca.pem", ca.replace('\n', "\\n"), "the two characters \\n where its lines should break"),
-        ("ca.pem", format!("{ca}authority: {ca}"), "2 sections begin, but only 1 can be read"),
+        ("ca.pem", format!("{ca}authority: {ca}"), "only 1 of 2 sections can be read"),
         ("ca.pem", cut, "holds no usable certificate"),
         ("server-key.pem", format!("{key}{key}"), "there are several"),
+        ("server-key.pem", on_one_line, "only 0 of 1 sections can be read"),
+        ("server-key.pem", key.replace("KEY-----\n", "KEY----\n"), "only 0 of 1 sections can be read"),
+        ("ca.pem", key.replace("KEY-----\n", "KEY----\n"), "only 0 of 1 sections can be read"),
         ("server.pem", format!("{certificate}{key}"), "section 2 is PRIVATE KEY, which does not belong here"),
     ] {
         pki.write("ca.pem", &ca);
@@ -91,6 +102,8 @@ fn what_would_be_passed_over_is_refused_by_name() {
         let refused = run(pki.path("").as_path(), &arguments);
         let text = String::from_utf8_lossy(&refused.stderr);
         assert!(!refused.status.success() && text.contains(said), "{name}: {said}\n{text}");
+        // Neither the key nor its bytes in decimal.
+        assert!(!text.contains(&body[..16]) && !text.contains("[45, "), "{name}: {text}");
     }
 }
 

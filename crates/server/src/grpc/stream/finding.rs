@@ -107,7 +107,10 @@ impl<T: Listable + 'static> Finding<T> {
                     self.slot.taken.notify_one();
                     Poll::Ready(*found)
                 }
-                Content::Nothing(_) | Content::Taken => Poll::Ready(Found::End),
+                // A list that is cut short must not look complete.
+                Content::Nothing(_) | Content::Taken => {
+                    Poll::Ready(Found::Failed(Error::internal("a page was taken twice")))
+                }
             },
         }
     }
