@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jackfield_api::v1;
 use jackfield_testkit::fixture::{a_connector, strings};
-use jackfield_testkit::{Backend, TestServer, on_both};
+use jackfield_testkit::{Backend, Refusal, TestServer, on_both};
 use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 use uuid::Uuid;
@@ -36,6 +36,35 @@ async fn expect_whole(server: &TestServer, connectors: u64) {
 /// What only one of the databases can do to us. The path has to say "postgres" where it is needed.
 mod postgres {
     use super::*;
+
+    /// A change that waits in the database while its server stops: nobody can say yet what becomes of it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_change_that_outlasts_its_server_is_of_unknown_outcome() {
+        let mut server = TestServer::start_with(Backend::Postgres, |config| {
+            config.drain.delay = Duration::ZERO;
+            config.drain.grace = Duration::from_secs(1);
+        })
+        .await;
+        let (reading, writing) = (server.client("alpha"), server.client("alpha"));
+        // Another client of the database holds the table until it is told to let go.
+        let url = server.postgres().url();
+        let hold = "BEGIN; LOCK TABLE connector IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)";
+        let mut holder = std::process::Command::new("psql").args(["--quiet", "--command", hold, &url]).spawn().unwrap();
+        let held = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted \
+                    AND relation = 'connector'::regclass";
+        eventually("the table is held", async || server.postgres().run(held).trim() == "1").await;
+
+        let change = tokio::spawn(async move { writing.connectors().create_connector(request("late")).await });
+        let read = v1::GetConnectorRequest { reference: "name:late".to_owned() };
+        let read = tokio::spawn(async move { reading.connectors().get_connector(read).await });
+        let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'connector'::regclass";
+        eventually("both wait", async || server.postgres().run(waits).trim() == "2").await;
+        assert!(!server.stop().await, "calls were cut");
+        Refusal::check(change.await.unwrap().unwrap_err(), Code::Unknown, "OUTCOME_UNKNOWN");
+        Refusal::check(read.await.unwrap().unwrap_err(), Code::Unavailable, "SERVER_UNAVAILABLE");
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+    }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_lost_database_is_unavailable_until_it_comes_back() {
