@@ -31,7 +31,6 @@ pub struct Credential {
     pub key: Option<KeyId>,
     pub kind: CredentialKind,
     /// As stored; [`Credential::state_at`] says how it reads now.
-    #[serde(alias = "status")]
     pub state: CredentialState,
     #[serde(default, skip_serializing_if = "is_default")]
     pub scopes: Vec<String>,

@@ -131,6 +131,8 @@ pub(crate) fn finds_one<S: Stored>(filter: &Filter) -> bool {
     match filter {
         Filter::And(all) => all.iter().any(finds_one::<S>),
         Filter::Or(any) => any.iter().all(finds_one::<S>),
+        // Any number of rows have no value.
+        Filter::Compare { op: Op::Eq, value: Value::Text(Pattern::Exact(text)), .. } if text.is_empty() => false,
         Filter::Compare { field, op: Op::Eq, value: Value::Id(_) | Value::Text(Pattern::Exact(_)) } => {
             S::UNIQUE.contains(field)
         }

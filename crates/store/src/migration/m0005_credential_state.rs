@@ -1,6 +1,7 @@
-//! The state of a credential has the name that the contract gives it. Documents are read with the former name too, and
-//! are written with this one when they change.
+//! The state of a credential has the name that the contract gives it, in its column and in its document: rows are compared
+//! with their documents, so both change.
 
+use sea_orm::DbBackend;
 use sea_orm_migration::prelude::*;
 
 pub(super) struct Step;
@@ -19,6 +20,22 @@ impl MigrationTrait for Step {
             .table(Alias::new("credential"))
             .rename_column(Alias::new("status"), Alias::new("state"))
             .to_owned();
-        manager.alter_table(renamed).await
+        manager.alter_table(renamed).await?;
+        let position = match manager.get_database_backend() {
+            DbBackend::Sqlite => "instr",
+            _ => "strpos",
+        };
+        manager.get_connection().execute_unprepared(&rename_in_documents(position)).await.map(|_| ())
     }
+}
+
+/// Renames the member as text, so that everything else in a document stays as it is to the letter. Only ids and texts stand
+/// before it, in which a quotation mark is escaped: the first place where its name stands is the member itself.
+fn rename_in_documents(position: &str) -> String {
+    let [former, name] = ["status", "state"].map(|name| format!("\"{name}\":"));
+    let (at, length) = (format!("{position}(doc, '{former}')"), former.len());
+    format!(
+        "UPDATE credential SET doc = substr(doc, 1, {at} - 1) || '{name}' || substr(doc, {at} + {length}) \
+         WHERE {at} > 0 AND ({position}(doc, '{name}') = 0 OR {at} < {position}(doc, '{name}'))"
+    )
 }
