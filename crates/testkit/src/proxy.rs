@@ -35,8 +35,8 @@ struct Shared {
     lost: AtomicU64,
     reachable: AtomicBool,
     ended: AtomicBool,
-    /// Both ends of all connections, to cut them.
-    streams: Mutex<Vec<TcpStream>>,
+    /// Both ends of all connections, to cut them, with the numbers of these.
+    streams: Mutex<Vec<(u64, TcpStream)>>,
     /// Connections to the server whose COMMIT is held.
     held: Mutex<Vec<(TcpStream, Vec<u8>)>>,
 }
@@ -58,6 +58,7 @@ struct Share {
 
 /// One connection through the proxy.
 struct Link {
+    number: u64,
     /// The answer to the COMMIT under way is not passed on.
     swallow: AtomicBool,
     then_away: AtomicBool,
@@ -122,7 +123,7 @@ impl Proxy {
 
     /// Cuts all connections and refuses new ones, or takes them again.
     pub fn set_reachable(&self, reachable: bool) {
-        self.shared.set_reachable(reachable);
+        self.shared.set_reachable(reachable, None);
     }
 
     /// Whether it takes connections.
@@ -141,7 +142,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::SeqCst);
-        self.shared.set_reachable(false);
+        self.shared.set_reachable(false, None);
         // Wakes the thread that accepts.
         let _ = TcpStream::connect(self.address);
     }
@@ -150,10 +151,13 @@ impl Drop for Proxy {
 // === impl Shared ===
 
 impl Shared {
-    fn set_reachable(&self, reachable: bool) {
+    /// A connection that is named is cut last: whoever has it must find that the others are gone when it notices.
+    fn set_reachable(&self, reachable: bool, last: Option<u64>) {
         self.reachable.store(reachable, Ordering::SeqCst);
         if !reachable {
-            for stream in std::mem::take(&mut *lock(&self.streams)) {
+            let mut streams = std::mem::take(&mut *lock(&self.streams));
+            streams.sort_by_key(|(number, _)| Some(*number) == last);
+            for (_, stream) in streams {
                 let _ = stream.shutdown(Shutdown::Both);
             }
         }
@@ -178,7 +182,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    for client in listener.incoming() {
+    for (number, client) in (0..).zip(listener.incoming()) {
         if shared.ended.load(Ordering::SeqCst) {
             return;
         }
@@ -191,11 +195,11 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let ends = [&client, &client, &server, &server].map(TcpStream::try_clone);
         let [Ok(client_end), Ok(client_cut), Ok(server_end), Ok(server_cut)] = ends else { continue };
-        lock(&shared.streams).extend([client_cut, server_cut]);
+        lock(&shared.streams).extend([(number, client_cut), (number, server_cut)]);
         if !shared.reachable.load(Ordering::SeqCst) {
-            shared.set_reachable(false);
+            shared.set_reachable(false, None);
         }
-        let link = Arc::new(Link { swallow: AtomicBool::new(false), then_away: AtomicBool::new(false) });
+        let link = Arc::new(Link { number, swallow: AtomicBool::new(false), then_away: AtomicBool::new(false) });
         let (one, other) = ((Arc::clone(shared), Arc::clone(&link)), (Arc::clone(shared), link));
         std::thread::spawn(move || {
             let ended = requests(&client, &server, &one.0, &one.1);
@@ -276,7 +280,7 @@ fn answers(mut server: &TcpStream, mut client: &TcpStream, shared: &Shared, link
         } else if kind == b'Z' {
             // Ready for the next statement: the transaction is over.
             if link.then_away.load(Ordering::SeqCst) {
-                shared.set_reachable(false);
+                shared.set_reachable(false, Some(link.number));
             }
             return Ok(());
         }
