@@ -12,24 +12,22 @@ use super::{
     create_connector, eventually, expect_unavailable, get_connector, names_of_connectors, readiness, wait_for_readiness,
 };
 
-/// A primary, its standby, and a server that gets at them by way of one address; `None` where no servers can be started.
-async fn start() -> Option<(TestServer, Database, HaProxy)> {
+/// A primary, its standby, and a server that gets at them by way of one address.
+async fn start() -> (TestServer, Database, HaProxy) {
     let servers = tokio::task::spawn_blocking(|| {
         let primary = postgres::fresh_server();
-        if !primary.is_ours() {
-            return None;
-        }
+        assert!(primary.is_ours(), "the programs of PostgreSQL are missing, or one of them");
         let standby = primary.standby();
         let proxy = HaProxy::before(&primary);
-        Some((primary, standby, proxy))
+        (primary, standby, proxy)
     });
-    let (primary, standby, proxy) = servers.await.expect("servers")?;
+    let (primary, standby, proxy) = servers.await.expect("servers");
     let server = TestServer::start_on(primary, |config| {
         config.database.url = SecretUrl::new(proxy.url().to_owned());
         config.database.acquire_timeout = Duration::from_secs(3);
         config.database.max_connections = 4;
     });
-    Some((server.await, standby, proxy))
+    (server.await, standby, proxy)
 }
 
 mod switched {
@@ -39,7 +37,7 @@ mod switched {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn a_detour_to_a_standby_leaves_nothing_behind() {
-                let Some((server, standby, proxy)) = start().await else { return };
+                let (server, standby, proxy) = start().await;
                 create_connector(&server, "alpha", "before").await.unwrap();
                 wait_for_readiness(&server, ServingStatus::Serving).await;
 
@@ -62,7 +60,7 @@ mod switched {
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn a_standby_that_took_over_serves() {
-                let Some((server, standby, proxy)) = start().await else { return };
+                let (server, standby, proxy) = start().await;
                 for number in 0..5 {
                     create_connector(&server, "alpha", &format!("before{number}")).await.unwrap();
                 }

@@ -184,30 +184,33 @@ mod postgres_commit {
             assert_eq!(names_of_connectors(&server, "alpha").await, ["late"]);
         }
 
-        /// What the server calls committed after a crash may be a transaction of somebody else.
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn after_a_crash_the_word_of_the_database_is_not_enough() {
-            let mut proxy = None;
-            let server = TestServer::start_on(postgres::fresh_server(), |config| {
-                let before = Proxy::before(config.database.url.expose());
-                config.database.url = SecretUrl::new(before.url().to_owned());
-                proxy = Some(before);
-            });
-            let (server, proxy) = (server.await, proxy.unwrap());
-            if !server.postgres().is_ours() {
-                return;
+        mod own_server {
+            use super::*;
+
+            /// What the server calls committed after a crash may be a transaction of somebody else.
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn after_a_crash_the_word_of_the_database_is_not_enough() {
+                let mut proxy = None;
+                let server = TestServer::start_on(postgres::fresh_server(), |config| {
+                    let before = Proxy::before(config.database.url.expose());
+                    config.database.url = SecretUrl::new(before.url().to_owned());
+                    proxy = Some(before);
+                });
+                let (server, proxy) = (server.await, proxy.unwrap());
+                assert!(server.postgres().is_ours(), "the programs of PostgreSQL are missing, or one of them");
+                proxy.lose("INSERT INTO \"connector\"", Fate::AnswerLostAndAway);
+                let crash = async {
+                    eventually("the answer is lost", async || proxy.lost() == 1).await;
+                    // That it is committed is on disk before anybody could see the answer.
+                    eventually("it is there", async || server.sql("SELECT count(*) FROM connector").await == ["1"])
+                        .await;
+                    tokio::task::block_in_place(|| server.postgres().crash(Crash::Kill));
+                    proxy.set_reachable(true);
+                };
+                let (created, ()) = tokio::join!(create(&server, a_request("made", "")), crash);
+                expect_unknown(created.unwrap_err(), false);
+                get_connector(&server, "alpha", "made").await.unwrap();
             }
-            proxy.lose("INSERT INTO \"connector\"", Fate::AnswerLostAndAway);
-            let crash = async {
-                eventually("the answer is lost", async || proxy.lost() == 1).await;
-                // That it is committed is on disk before anybody could see the answer.
-                eventually("it is there", async || server.sql("SELECT count(*) FROM connector").await == ["1"]).await;
-                tokio::task::block_in_place(|| server.postgres().crash(Crash::Kill));
-                proxy.set_reachable(true);
-            };
-            let (created, ()) = tokio::join!(create(&server, a_request("made", "")), crash);
-            expect_unknown(created.unwrap_err(), false);
-            get_connector(&server, "alpha", "made").await.unwrap();
         }
     }
 }
