@@ -133,11 +133,11 @@ fn is_unavailable(error: &DbErr) -> bool {
 
 fn is_unavailable_code(code: &str) -> bool {
     // PostgreSQL: five characters, by class: connection, rollback (serialisation, deadlock), resources, operator
-    // intervention, system; and single ones: lock not available, a read-only standby after a failover, and transactions
-    // that the server ended because they took too long.
+    // intervention, system; and single ones: lock not available, a read-only standby after a failover, transactions
+    // that the server ended because they took too long, and statements of a schema that has changed since.
     if code.len() == 5 {
         return ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-            || ["55P03", "25006", "25P03", "25P04"].contains(&code);
+            || ["55P03", "25006", "25P03", "25P04", "0A000"].contains(&code);
     }
     // SQLite: the primary code is in the low byte: busy, locked, read-only, I/O error, full, cannot open.
     let primary = code.parse::<u32>().map(|code| code & 0xff);

@@ -54,6 +54,8 @@ struct State {
     waiting: u32,
     /// What was not seen to be good since then is tried out before it is used.
     doubted: Option<Instant>,
+    /// Sessions that were opened before are closed: what they have prepared is of a former schema.
+    outdated: Option<Instant>,
     failures: Failures,
 }
 
@@ -179,6 +181,13 @@ impl Sessions {
         self.0.close_idle(|_| true);
     }
 
+    /// Closes all sessions that were opened until now, those at work when they are given back: their prepared statements are of
+    /// a schema that has changed.
+    pub(crate) fn outdate(&self) {
+        self.0.state().outdated = Some(Instant::now());
+        self.close_idle();
+    }
+
     /// Closes what is idle, and all others when they are given back.
     pub(crate) async fn close(&self) {
         self.0.closing.cancel();
@@ -220,7 +229,8 @@ impl Shared {
     }
 
     fn give_back(self: &Arc<Self>, mut session: Box<Session>) {
-        if self.closing.is_cancelled() || session.opened.elapsed() >= MAX_LIFETIME {
+        let is_outdated = self.state().outdated.is_some_and(|since| session.opened <= since);
+        if self.closing.is_cancelled() || is_outdated || session.opened.elapsed() >= MAX_LIFETIME {
             return self.close(session);
         }
         session.good = Instant::now();

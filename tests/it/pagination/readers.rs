@@ -52,7 +52,7 @@ on_both! {
 
     async fn a_reader_that_has_stopped_is_given_up(backend: Backend) {
         let server = TestServer::start_with(backend, |config| {
-            config.streams.idle_timeout = Duration::from_millis(1_500);
+            config.streams.idle_timeout = Duration::from_secs(3);
             config.streams.max_open = 1;
         }).await;
         let all = fill_large(&server).await;
@@ -65,9 +65,9 @@ on_both! {
         let start = Instant::now();
         while let Some(page) = pages.next().await {
             rows.extend(page.unwrap().rows);
-            sleep(Duration::from_millis(30)).await;
+            sleep(Duration::from_millis(60)).await;
         }
-        assert!(rows == all && start.elapsed() > Duration::from_millis(1_600));
+        assert!(rows == all && start.elapsed() > Duration::from_millis(3_200));
 
         let start = Instant::now();
         let mut pages = large(&slow, "").await;
@@ -76,10 +76,10 @@ on_both! {
         assert_eq!(refusal.status.code(), Code::Unavailable);
         // The stream ends although nobody asks it to: its place is free again.
         while List::Connectors.open(&client, &Ask::default()).await.is_err() {
-            assert!(start.elapsed() < Duration::from_secs(20), "a reader who has stopped keeps its place");
+            assert!(start.elapsed() < Duration::from_secs(60), "a reader who has stopped keeps its place");
             sleep(Duration::from_millis(50)).await;
         }
-        assert!(start.elapsed() > Duration::from_millis(1_500), "given up too early");
+        assert!(start.elapsed() > Duration::from_secs(3), "given up too early");
 
         // Whoever reads on gets what was on its way, whole, and learns why there is no more.
         let mut rows = taken.rows.clone();

@@ -109,6 +109,30 @@ mod changed {
             assert_eq!(readiness(&server).await, ServingStatus::Serving);
         }
 
+        /// The migration of a newer program, while this one still serves.
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn a_column_of_another_type_costs_one_change_at_most() {
+            let server = TestServer::start(Backend::Postgres).await;
+            create_connector(&server, "alpha", "kept").await.unwrap();
+            for kind in ["varchar", "text", "varchar", "text"] {
+                for altered in [false, true] {
+                    if altered {
+                        server.sql(&format!("ALTER TABLE connector ALTER COLUMN doc TYPE {kind}")).await;
+                    }
+                    let many = (0..32).map(|_| get_connector(&server, "alpha", "kept"));
+                    futures::future::join_all(many).await.into_iter().for_each(|got| {
+                        got.unwrap();
+                    });
+                }
+            }
+            server.sql("ALTER TABLE connector ALTER COLUMN doc TYPE varchar").await;
+            // Inside of its transaction a statement cannot be run again.
+            if let Err(status) = create_connector(&server, "alpha", "first").await {
+                expect_unavailable(status);
+            }
+            create_connector(&server, "alpha", "second").await.unwrap();
+        }
+
         /// At most one call meets that a connection is gone; the others are tried out then.
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn of_connections_that_are_cut_one_call_fails_at_most() {

@@ -12,6 +12,9 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Postgres};
 use super::{Session, Sessions, TRUSTED_IDLE};
 use crate::postgres_session::{self, Access};
 
+/// "cached plan must not change result type"; nothing of ours asks for a feature that is not there.
+const OUTDATED: &str = "0A000";
+
 /// A session in somebody's hands. Dropping it gives it back.
 pub(crate) struct Lease {
     /// Taken when it is given back.
@@ -77,20 +80,26 @@ impl Lease {
     }
 
     pub(crate) async fn execute(&mut self, statement: &Statement) -> Result<ExecResult, DbErr> {
-        let conn = self.begin()?;
-        let done = query(statement).execute(conn).await;
+        let mut done = query(statement).execute(self.begin()?).await;
+        if self.was_not_run(&done) {
+            done = query(statement).execute(self.renewed().await?).await;
+        }
         self.end(done).map(Into::into).map_err(in_execution)
     }
 
     pub(crate) async fn query_one(&mut self, statement: &Statement) -> Result<Option<QueryResult>, DbErr> {
-        let conn = self.begin()?;
-        let done = query(statement).fetch_optional(conn).await;
+        let mut done = query(statement).fetch_optional(self.begin()?).await;
+        if self.was_not_run(&done) {
+            done = query(statement).fetch_optional(self.renewed().await?).await;
+        }
         self.end(done).map(|row| row.map(Into::into)).map_err(in_query)
     }
 
     pub(crate) async fn query_all(&mut self, statement: &Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let conn = self.begin()?;
-        let done = query(statement).fetch_all(conn).await;
+        let mut done = query(statement).fetch_all(self.begin()?).await;
+        if self.was_not_run(&done) {
+            done = query(statement).fetch_all(self.renewed().await?).await;
+        }
         let rows = self.end(done).map_err(in_query)?;
         Ok(rows.into_iter().map(Into::into).collect())
     }
@@ -117,6 +126,24 @@ impl Lease {
         Ok(&mut session.conn)
     }
 
+    /// Whether a statement met a schema that has changed since it was prepared, and can be run again: outside of a transaction
+    /// nothing else is lost. The prepared statements of all sessions are of the former schema then.
+    fn was_not_run<T>(&self, done: &Result<T, sqlx::Error>) -> bool {
+        let is_outdated = done.as_ref().is_err_and(is_outdated);
+        if is_outdated {
+            self.pool.outdate();
+        }
+        is_outdated && !self.in_transaction
+    }
+
+    /// The session without its prepared statements.
+    async fn renewed(&mut self) -> Result<&mut PgConnection, DbErr> {
+        let conn = self.begin()?;
+        let cleared = conn.clear_cached_statements().await;
+        self.end(cleared).map_err(in_execution)?;
+        self.begin()
+    }
+
     fn end<T>(&mut self, done: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         self.busy = false;
         if let Err(error) = &done {
@@ -138,6 +165,12 @@ impl Drop for Lease {
             shared.give_back(session);
         }
     }
+}
+
+/// Whether a statement was prepared for a schema that has changed since: a migration ran beside this server. The driver keeps
+/// statements as they were prepared.
+fn is_outdated(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == OUTDATED)
 }
 
 /// Whether a session that gave this error is of no use any more: it is gone, the server ends it, or it cannot write.
