@@ -28,6 +28,7 @@ on_both! {
             // Letter case counts nowhere, and not only in ASCII.
             ("ärzte", &["gmail"]),
             ("ÄRZTE", &["gmail"]),
+            ("A\u{308}rzte", &["gmail"]),
             ("LOGIN", &["gmail"]),
             ("postmaster", &["gmail"]),
             ("sso.EXAMPLE.net/authorize", &["giants"]),

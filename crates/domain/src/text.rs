@@ -9,6 +9,7 @@ mod url;
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization as _;
 
 use crate::error::Violation;
 
@@ -112,7 +113,8 @@ impl Name {
         bounded_text(field, value.trim(), max, false).map(Self)
     }
 
-    /// The form that names are compared by: two names that differ only in letter case have the same.
+    /// The form that names are compared by: two names that differ only in letter case, or in how their characters are composed,
+    /// have the same.
     pub fn key(&self) -> String {
         fold(&self.0)
     }
@@ -259,10 +261,15 @@ pub fn description(field: &str, value: &str) -> Result<String, Violation> {
     checked(field, value, MAX_DESCRIPTION, true, |c| is_unprintable(c) && !matches!(c, '\n' | '\r' | '\t'))
 }
 
-/// The form in which texts are compared without regard to letter case. Upper case comes first, because only so "ß" and
-/// "SS", or "ς" and "Σ", become the same.
+/// The form in which texts are compared without regard to letter case and to how characters are composed (Unicode D145, in
+/// NFC): "é" is one character or two. Upper case comes in between, because only so "ß" and "SS", or "ς" and "Σ", become the
+/// same.
 pub fn fold(text: &str) -> String {
-    text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    let lower = text.nfd().flat_map(char::to_lowercase);
+    lower.flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfc().collect()
 }
 
 /// Whether a character may not be in a line of text: control characters, line separators, and the bidirectional

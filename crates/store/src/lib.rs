@@ -15,6 +15,7 @@ mod connection;
 mod connector;
 mod credential;
 mod data_key;
+mod derived;
 mod entity;
 mod error;
 mod file;

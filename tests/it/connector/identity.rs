@@ -38,7 +38,7 @@ on_both! {
         assert_eq!(get(&alpha, &id).await.unwrap().name, "lower");
     }
 
-    async fn names_differ_in_more_than_letter_case(server) {
+    async fn names_differ_in_more_than_letter_case_and_composition(server) {
         let alpha = server.client("alpha");
         let pairs = [
             ("Gmail", " gMAIL "),
@@ -47,6 +47,10 @@ on_both! {
             ("Σίσυφος", "ΣΊΣΥΦΟΣ"),
             ("Жук 1", "жУК 1"),
             ("ﬁnance", "FInance"),
+            ("Cafe\u{301}", "Caf\u{e9}"),
+            ("Re\u{301}sume\u{301}", "R\u{c9}SUM\u{c9}"),
+            ("\u{ac01}", "\u{1100}\u{1161}\u{11a8}"),
+            ("10 \u{2126}", "10 \u{3c9}"),
         ];
         for (name, other) in pairs {
             let created = create(&alpha, fixture::a_connector(name)).await;
@@ -72,7 +76,7 @@ on_both! {
         update(&alpha, "name:gmail", ["name"], fixture::a_connector("Outlook")).await.unwrap();
         create(&alpha, fixture::a_connector("GMAIL")).await;
         // These are different letters.
-        for name in ["Zurich", "Strase", "Gmai1"] {
+        for name in ["Zurich", "Strase", "Gmai1", "Cafe"] {
             create(&alpha, fixture::a_connector(name)).await;
         }
     }

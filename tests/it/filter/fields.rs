@@ -28,6 +28,8 @@ on_both! {
             ("name:*", &["decoy", "giants", "gmail", "percent", "quotes", "street"]),
             // Other texts count it, but for ":".
             ("description = \"Reads MAIL of the Ärzte\"", &["gmail"]),
+            ("description = \"Reads MAIL of the A\u{308}rzte\"", &[]),
+            ("description:\"the a\u{308}RZTE\"", &["gmail"]),
             ("description = \"reads mail of the ärzte\"", &[]),
             ("description = \"Reads*\"", &["gmail"]),
             ("description = \"reads*\"", &[]),

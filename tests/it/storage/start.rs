@@ -74,7 +74,7 @@ mod several_servers_start_at_once_on_an_empty_database {
     async fn postgres() {
         let servers = TestServer::start_at_once(4).await;
         let counts = counts(&servers[0]).await;
-        assert_eq!((counts["tenant"], counts["seaql_migrations"]), (3, 5), "default, alpha, beta");
+        assert_eq!((counts["tenant"], counts["seaql_migrations"]), (3, 6), "default, alpha, beta");
         assert_eq!(counts["data_key"], 4, "of the system and of each tenant");
 
         let mut expected = Vec::new();
@@ -184,6 +184,41 @@ on_both! {
         assert_eq!(issue(&server, "alpha", &credential).await.unwrap(), "the api key");
         // Backups compare rows with what their documents would be written as.
         assert_eq!(server.sql("SELECT doc FROM credential").await, written);
+    }
+
+    async fn names_from_before_their_composition_did_not_count_are_found(server) {
+        let mut server = server;
+        // As older programs folded: letter case alone.
+        let (composed, decomposed) = ("Caf\u{e9}", "Cafe\u{301}");
+        let kept = create_connector(&server, "alpha", decomposed).await.unwrap().id;
+        create_connector(&server, "alpha", "other").await.unwrap();
+        server.stop().await;
+        let derived = "SELECT name_key || ' ' || search_text || ' ' || coalesce(folded, '') FROM connector ORDER BY id";
+        let written = server.sql(derived).await;
+        let before = "UPDATE connector SET name_key = 'cafe\u{301}', search_text = 'cafe\u{301}', folded = NULL";
+        server.sql(&format!("{before} WHERE name_key <> 'other'")).await;
+        let rename = |from: &str, to: &str| {
+            format!("UPDATE connector SET name_key = lower('{to}'), doc = replace(doc, '\"{from}\"', '\"{to}\"') ")
+        };
+        let composed_lower = "caf\u{e9}";
+        server.sql(&format!("{} WHERE name_key = 'other'", rename("other", composed_lower))).await;
+        server.sql("DELETE FROM seaql_migrations WHERE version = 'm0006_composed_names'").await;
+        let former = server.sql(derived).await;
+        assert_ne!(former, written);
+
+        // Neither of two is renamed, dropped or hidden.
+        let reason = refused(&mut server).await;
+        for part in ["two of the connectors of tenant ", decomposed, &kept, "rename one with the former version"] {
+            assert!(reason.contains(part), "{part}: {reason}");
+        }
+
+        server.sql(&format!("{} WHERE name_key = '{composed_lower}'", rename(composed_lower, "other"))).await;
+        server.restart().await;
+        assert_eq!(server.sql(derived).await, written);
+        for name in [composed, decomposed, "CAF\u{c9}"] {
+            let got = get_connector(&server, "alpha", name).await.unwrap();
+            assert_eq!((got.id.as_str(), got.name.as_str()), (kept.as_str(), decomposed));
+        }
     }
 
     async fn without_the_right_keyring_nothing_starts_and_nothing_changes(server) {

@@ -11,14 +11,27 @@ fn numbered(count: usize) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn names_are_trimmed_bounded_and_compared_without_case() {
+fn names_are_trimmed_bounded_and_compared_without_case_and_composition() {
     assert_eq!(Name::parse("name", "  Gmail \n", 191).unwrap().as_str(), "Gmail");
     assert_eq!(Name::parse("name", &"ä".repeat(191), 191).unwrap().as_str().chars().count(), 191);
     let key = |name: &str| Name::parse("name", name, 191).unwrap().key();
-    for (one, other) in [("Gmail", "gMAIL"), ("Straße", "STRASSE"), ("ΟΔΟΣ", "οδος"), ("ΟΔΟΣ", "οδοσ"), ("É", "é")]
-    {
+    let same = [
+        ("Gmail", "gMAIL"),
+        ("Straße", "STRASSE"),
+        ("STRAẞE", "straße"),
+        ("ΟΔΟΣ", "οδος"),
+        ("ΟΔΟΣ", "οδοσ"),
+        ("É", "é"),
+        ("Caf\u{e9}", "CAFE\u{301}"),
+        ("\u{1fb4}", "\u{3b1}\u{345}\u{301}"),
+        ("\u{ac00}", "\u{1100}\u{1161}"),
+        ("\u{212b}", "a\u{30a}"),
+    ];
+    for (one, other) in same {
         assert_eq!(key(one), key(other));
     }
+    assert_eq!(Name::parse("name", "Cafe\u{301}", 191).unwrap().as_str(), "Cafe\u{301}", "shown as it was given");
+    assert_ne!(key("Cafe"), key("Café"));
     assert_ne!(key("Gmail"), key("Gmai1"));
     let long = "ä".repeat(192);
     for wrong in ["", " ", "\u{a0}\u{2003}", "a\u{0}b", "a\nb", "a\u{7f}", "a\u{85}b", "a\u{202e}b", "a\u{2066}", &long]
@@ -246,5 +259,22 @@ fn countries_are_those_of_the_standard() {
     assert!(all.is_sorted() && all.iter().all(|code| CountryCode::parse("user_data_location", code).is_ok()));
     for wrong in ["", "de", "DEU", "XX", "UK", "EU", " DE", "D", "AD AE"] {
         assert!(CountryCode::parse("user_data_location", wrong).is_err(), "{wrong}");
+    }
+}
+
+/// Filters are folded when they are read, and when they are read again from what they were written as.
+#[test]
+fn what_is_folded_stays_as_it_is_however_it_was_composed() {
+    let changes = |c: &char| {
+        let is_same = |mut other: &mut dyn Iterator<Item = char>| (&mut other).eq([*c]);
+        !(is_same(&mut c.to_lowercase()) && is_same(&mut c.to_uppercase()) && is_same(&mut c.nfd()))
+    };
+    for c in (0..=u32::from(char::MAX)).filter_map(char::from_u32).filter(changes) {
+        for text in [format!("{c}"), format!("a{c}\u{301}"), format!("\u{345}{c}")] {
+            let folded = fold(&text);
+            assert_eq!(fold(&folded), folded, "{text:?}");
+            assert_eq!(fold(&text.nfc().collect::<String>()), folded, "{text:?}");
+            assert_eq!(fold(&text.nfd().collect::<String>()), folded, "{text:?}");
+        }
     }
 }

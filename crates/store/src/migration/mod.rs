@@ -6,12 +6,14 @@ mod m0002_resources;
 mod m0003_operations;
 mod m0004_search;
 mod m0005_credential_state;
+mod m0006_composed_names;
 
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use sea_orm_migration::prelude::*;
 
+use crate::derived;
 use crate::pooled::Pooled;
 use crate::session::StoreError;
 
@@ -26,9 +28,14 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_operations::Step),
             Box::new(m0004_search::Step),
             Box::new(m0005_credential_state::Step),
+            Box::new(m0006_composed_names::Step),
         ]
     }
 }
+
+/// Steps since which columns are derived from documents in another way. The columns are written behind the last step, by the
+/// code that writes them ever after.
+const DERIVED_ANEW: [&str; 1] = [m0006_composed_names::NAME];
 
 /// Any number that nobody else takes as an advisory lock: "jackfld" in ASCII.
 const MIGRATION_LOCK: i64 = 0x006a_6163_6b66_6c64;
@@ -64,8 +71,11 @@ async fn migrate_by(conn: &DatabaseConnection) -> Result<String, StoreError> {
         txn.execute_unprepared("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0").await.map_err(failed)?;
         txn.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await.map_err(failed)?;
     }
-    refuse_newer(&txn).await?;
+    let applied = refuse_newer(&txn).await?;
     Migrator::up(&txn, None).await.map_err(failed)?;
+    if DERIVED_ANEW.iter().any(|step| !applied.iter().any(|done| done == step)) {
+        derived::renew(&txn).await?;
+    }
     txn.commit().await.map_err(failed)?;
     Ok(newest())
 }
