@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -40,7 +41,7 @@ func main() {
 	secure := dial(address, credentials.NewTLS(mutualTLS(pki)))
 	connector := session(secure)
 	watchHasDeadline(secure)
-	lists(secure)
+	lists(dial(address, credentials.NewTLS(mutualTLS(pki)), grpc.WithDefaultCallOptions(grpc.UseCompressor(gzip.Name))))
 	local := dial("unix:"+socket, insecure.NewCredentials())
 	overSocket(local, connector)
 	deletes(local, connector)
@@ -63,8 +64,8 @@ func mutualTLS(pki string) *tls.Config {
 	return &tls.Config{RootCAs: authority, Certificates: []tls.Certificate{certificate}}
 }
 
-func dial(target string, transport credentials.TransportCredentials) *grpc.ClientConn {
-	return must(grpc.NewClient(target, grpc.WithTransportCredentials(transport)))
+func dial(target string, transport credentials.TransportCredentials, options ...grpc.DialOption) *grpc.ClientConn {
+	return must(grpc.NewClient(target, append(options, grpc.WithTransportCredentials(transport))...))
 }
 
 // session makes what a token needs, and returns the connector that all of it hangs on.
@@ -152,7 +153,7 @@ func session(channel *grpc.ClientConn) *jackfield.Connector {
 	return updated
 }
 
-// lists reads three connectors in pages of one, and again from the token of the first page on.
+// lists reads three connectors in pages of one, and again from the token of the first page on. The channel compresses.
 func lists(channel *grpc.ClientConn) {
 	call, cancel := deadline()
 	defer cancel()

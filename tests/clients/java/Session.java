@@ -145,10 +145,11 @@ public final class Session {
     return updated;
   }
 
-  /** Reads three connectors in pages of one, and again from the token of the first page on. */
+  /** Reads three connectors in pages of one, and again from the token of the first page on, over calls that compress. */
   private void lists() {
+    ConnectorServiceGrpc.ConnectorServiceBlockingStub connectors = connectors().withCompression("gzip");
     for (String name : List.of("Second", "Third")) {
-      connectors().createConnector(CreateConnectorRequest.newBuilder()
+      connectors.createConnector(CreateConnectorRequest.newBuilder()
           .setConnector(Connector.newBuilder()
               .setName(name).setHttpBasic(HttpBasicConnector.getDefaultInstance()))
           .build());
@@ -156,11 +157,11 @@ public final class Session {
     ListConnectorsRequest list =
         ListConnectorsRequest.newBuilder().setPageSize(1).setOrderBy("create_time").build();
     List<ListConnectorsResponse> pages = new ArrayList<>();
-    connectors().listConnectors(list).forEachRemaining(pages::add);
+    connectors.listConnectors(list).forEachRemaining(pages::add);
     equal(names(pages), List.of("My Generic Connector", "Second", "Third"));
     equal(pages.get(2).getNextPageToken(), "");
     List<ListConnectorsResponse> rest = new ArrayList<>();
-    connectors().listConnectors(list.toBuilder().setPageToken(pages.get(0).getNextPageToken()).build())
+    connectors.listConnectors(list.toBuilder().setPageToken(pages.get(0).getNextPageToken()).build())
         .forEachRemaining(rest::add);
     equal(names(rest), List.of("Second", "Third"));
   }

@@ -12,7 +12,9 @@ import {
   type MessageShape, toBinary,
 } from "@bufbuild/protobuf";
 import { anyUnpack, timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { ChannelCredentials, Client, credentials, type Metadata, type ServiceError, status } from "@grpc/grpc-js";
+import {
+  ChannelCredentials, type ChannelOptions, Client, compressionAlgorithms, credentials, type Metadata, type ServiceError, status,
+} from "@grpc/grpc-js";
 
 import { BadRequestSchema, ErrorInfoSchema } from "./gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "./gen/google/rpc/status_pb.js";
@@ -31,8 +33,8 @@ const pki = (name: string) => readFileSync(join(process.env.JACKFIELD_DATA!, "pk
 class Api {
   private readonly client: Client;
 
-  constructor(target: string, channel: ChannelCredentials) {
-    this.client = new Client(target, channel);
+  constructor(target: string, channel: ChannelCredentials, options: ChannelOptions = {}) {
+    this.client = new Client(target, channel, options);
   }
 
   call<I extends DescMessage, O extends DescMessage>(
@@ -190,9 +192,12 @@ async function failed(code: status, call: Promise<unknown>): Promise<ServiceErro
   return error;
 }
 
-const secure = new Api(address, credentials.createSsl(pki("ca.pem"), pki("client-key.pem"), pki("client.pem")));
+const mutual = credentials.createSsl(pki("ca.pem"), pki("client-key.pem"), pki("client.pem"));
+const secure = new Api(address, mutual);
 const connector = await tokens(secure);
-await lists(secure);
+const compressed = new Api(address, mutual, { "grpc.default_compression_algorithm": compressionAlgorithms.gzip });
+await lists(compressed);
+compressed.close();
 // A watch of health never ends by itself.
 await failed(status.DEADLINE_EXCEEDED, secure.list(Health.method.watch, {}, 500));
 secure.close();
