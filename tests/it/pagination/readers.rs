@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use jackfield_api::v1;
 use jackfield_testkit::list::{ListPage, Pages, Row};
 use jackfield_testkit::{Ask, Client, List, Refusal, TestServer, fixture, on_both};
+use prost::Message as _;
 use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt;
 use tonic::{Code, Status};
 
+const LIST_CONNECTORS: &str = "/jackfield.v1.ConnectorService/ListConnectors";
 /// What a reader takes in before it stops; an item is a little larger.
 const WINDOW: u32 = 16 * 1024;
 /// Far more items than fit in all buffers between server and reader.
@@ -195,6 +197,41 @@ on_both! {
             rows.extend(rest);
             assert!(rows == all);
         }
+    }
+
+    /// Whoever is in the middle of a page when lists end gets the rest of it, with the token that goes on.
+    async fn a_page_that_is_under_way_when_the_server_stops_comes_whole(backend: Backend) {
+        let mut server = TestServer::start_with(backend, |config| {
+            config.drain.delay = Duration::ZERO;
+            config.drain.grace = Duration::from_secs(10);
+        }).await;
+        let all = fill_large(&server).await;
+        let ask = v1::ListConnectorsRequest { page_size: 1, ..Default::default() };
+        let mut list = server.http2("alpha", WINDOW).await.call(LIST_CONNECTORS, &ask).await.unwrap();
+        let mut pages = vec![list.message().await.unwrap()];
+        list.fill().await;
+        // Of this one nothing is under way: when it ends, lists end.
+        let unread = server.http2("alpha", 0).await.call(LIST_CONNECTORS, &ask).await.unwrap();
+        let reading = async {
+            let begin = Instant::now();
+            Refusal::check(unread.status().await, Code::Unavailable, "SERVER_UNAVAILABLE");
+            let took = begin.elapsed();
+            assert!(took >= Duration::from_secs(4), "lists have a part of the grace: {took:?}");
+            list.read().await
+        };
+        let (ended, (rest, status)) = tokio::join!(server.stop(), reading);
+        assert!(ended, "a call did not end by itself");
+        Refusal::check(status, Code::Unavailable, "SERVER_UNAVAILABLE");
+        assert!(!rest.is_empty(), "the page that was under way is cut");
+        pages.extend(rest);
+        let pages: Vec<_> = pages.into_iter().map(|page| v1::ListConnectorsResponse::decode(page).unwrap()).collect();
+        assert!(pages.len() < ITEMS, "no page behind it is begun");
+        let mut ids: Vec<_> = pages.iter().flat_map(|page| &page.connectors).map(|connector| connector.id.clone()).collect();
+        let token = &pages.last().unwrap().next_page_token;
+        server.restart().await;
+        let rows = List::Connectors.rows(&server.client("alpha"), &Ask::default().from(token)).await.unwrap();
+        ids.extend(rows.into_iter().map(|row| row.id));
+        assert!(ids.iter().eq(all.iter().map(|row| &row.id)));
     }
 
     /// A reader who never takes the news that the server ends is cut when the grace is over.

@@ -161,13 +161,10 @@ impl<C: Future<Output = String>> Connection<'_, C> {
                 }
                 () = shared.drain.cancelled(), if !draining => {
                     draining = true;
-                    let grace = shared.config.drain.grace;
-                    // Lists can go on elsewhere, and their readers need time for it. Half of it is theirs.
-                    Leave { cause: "drain", lists: grace / 2, calls: grace, end: Phase::CallsEnd }
+                    Leave::in_order("drain", shared.config.drain.grace)
                 }
                 () = age.as_mut(), if leaving.is_none() => {
-                    let grace = limits.connection_age_grace;
-                    Leave { cause: "age", lists: grace, calls: grace, end: Phase::CallsEnd }
+                    Leave::in_order("age", limits.connection_age_grace)
                 }
                 _ = look.tick() => {
                     let now = Instant::now();
@@ -183,8 +180,7 @@ impl<C: Future<Output = String>> Connection<'_, C> {
                     if leaving.is_some() || !activity.idle(now, limits.connection_idle_timeout) {
                         continue;
                     }
-                    let grace = limits.keepalive_timeout;
-                    Leave { cause: "idle", lists: grace, calls: grace, end: Phase::CallsEnd }
+                    Leave::in_order("idle", limits.keepalive_timeout)
                 }
             };
             if draining && !wire.hello.load(Ordering::Relaxed) {
@@ -204,6 +200,16 @@ impl<C: Future<Output = String>> Connection<'_, C> {
                 None => Some(leave),
             };
         }
+    }
+}
+
+// === impl Leave ===
+
+impl Leave {
+    /// Lists can go on elsewhere, so they end after half of the grace. The other half is for the page that each is at: whoever reads
+    /// it gets it whole, with its token.
+    fn in_order(cause: &'static str, grace: Duration) -> Self {
+        Leave { cause, lists: grace / 2, calls: grace, end: Phase::CallsEnd }
     }
 }
 

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use crate::methods::Kind;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
     Open,
-    /// Lists end: whoever reads one can go on with its last token on another connection.
+    /// Lists end behind the page that is under way: whoever reads one can go on with its last token on another connection.
     ListsEnd,
     /// Every call ends.
     CallsEnd,
@@ -102,6 +102,13 @@ pub(super) async fn serve(
     request.extensions_mut().insert(parts.info.clone());
     request.extensions_mut().insert(flow.clone());
     let mut answer = std::pin::pin!(parts.stack.answer(request));
+    // Who reads a list can go on with it elsewhere. Any other call that is ended while the server stops was cut.
+    let ends_early = |end: End| {
+        if ends_with == Phase::CallsEnd && parts.shared.drain.is_cancelled() {
+            parts.shared.cut.store(true, Ordering::Relaxed);
+        }
+        end
+    };
     let mut told = false;
     let answer = loop {
         tokio::select! {
@@ -110,8 +117,8 @@ pub(super) async fn serve(
             // What nobody waits for is not worked on.
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
             // The call ends where its deadline does, so that its end passes all layers.
-            end = ended(&parts, &mut phase, ends_with), if !told => match end {
-                Some(end) => (told, ()) = (true, flow.end(end)),
+            end = ended(&mut phase, ends_with), if !told => match end {
+                Some(end) => (told, ()) = (true, flow.end(ends_early(end))),
                 None => return,
             },
         }
@@ -138,11 +145,19 @@ pub(super) async fn serve(
         stalled: None,
         sleep: None,
     };
-    let done = tokio::select! {
+    let mut done = tokio::select! {
         biased;
         done = poll_fn(|cx| pipe.poll(cx)) => done,
-        end = ended(&parts, &mut phase, ends_with) => end.map_or(Done::Gone, Done::Ended),
+        end = ended(&mut phase, ends_with) => end.map_or(Done::Gone, |end| Done::Ended(ends_early(end))),
     };
+    if let (Done::Ended(end @ End::Unavailable), Phase::ListsEnd) = (&done, ends_with) {
+        // The client may be reading the page that is under way, and has the rest of the grace for it.
+        done = tokio::select! {
+            biased;
+            done = poll_fn(|cx| pipe.poll_finish(cx, *end)) => done,
+            end = ended(&mut phase, Phase::CallsEnd) => end.map_or(Done::Gone, Done::Ended),
+        };
+    }
     match done {
         Done::Sent | Done::Gone => {}
         Done::Stalled => {
@@ -153,12 +168,9 @@ pub(super) async fn serve(
     }
 }
 
-/// Waits until calls of a kind have to end; `None`: at once, because the connection is gone.
-async fn ended(parts: &CallParts, phase: &mut watch::Receiver<Phase>, ends_with: Phase) -> Option<End> {
-    let phase = *phase.wait_for(|phase| *phase >= ends_with).await.ok()?;
-    if ends_with == Phase::CallsEnd && parts.shared.drain.is_cancelled() {
-        parts.shared.cut.store(true, Ordering::Relaxed);
-    }
+/// Waits until the end of a connection has come so far; `None`: it is gone.
+async fn ended(phase: &mut watch::Receiver<Phase>, so_far: Phase) -> Option<End> {
+    let phase = *phase.wait_for(|phase| *phase >= so_far).await.ok()?;
     Some(if phase == Phase::Withdrawn { End::Unauthenticated } else { End::Unavailable })
 }
 
@@ -173,21 +185,8 @@ impl Pipe<'_> {
             return Poll::Ready(Done::Ended(end));
         }
         loop {
-            if !self.rest.is_empty() {
-                match self.poll_room(cx, self.rest.len()) {
-                    Poll::Ready(Some(room)) => {
-                        let part = self.rest.split_to(room.min(self.rest.len()));
-                        self.yielded.bytes.fetch_add(part.len() as u64, Ordering::Relaxed);
-                        self.begun = true;
-                        self.moves();
-                        if self.stream.send_data(part, false).is_err() {
-                            return Poll::Ready(Done::Gone);
-                        }
-                        continue;
-                    }
-                    Poll::Ready(None) => return Poll::Ready(Done::Gone),
-                    Poll::Pending => return self.poll_stalled(cx),
-                }
+            if let Err(done) = ready!(self.poll_rest(cx)) {
+                return Poll::Ready(done);
             }
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -225,6 +224,38 @@ impl Pipe<'_> {
                 }
             }
         }
+    }
+
+    /// Sends on what the body has handed over, and takes no more of it. Bodies of lists hand over whole messages.
+    fn poll_finish(&mut self, cx: &mut Context<'_>, end: End) -> Poll<Done> {
+        if self.stream.poll_reset(cx).is_ready() {
+            return Poll::Ready(Done::Gone);
+        }
+        if let Poll::Ready(end) = self.flow.poll_end(cx) {
+            return Poll::Ready(Done::Ended(end));
+        }
+        let sent = ready!(self.poll_rest(cx));
+        Poll::Ready(sent.map_or_else(|done| done, |()| Done::Ended(end)))
+    }
+
+    /// Hands over what is left of what the body has handed over.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Done>> {
+        while !self.rest.is_empty() {
+            match self.poll_room(cx, self.rest.len()) {
+                Poll::Ready(Some(room)) => {
+                    let part = self.rest.split_to(room.min(self.rest.len()));
+                    self.yielded.bytes.fetch_add(part.len() as u64, Ordering::Relaxed);
+                    self.begun = true;
+                    self.moves();
+                    if self.stream.send_data(part, false).is_err() {
+                        return Poll::Ready(Err(Done::Gone));
+                    }
+                }
+                Poll::Ready(None) => return Poll::Ready(Err(Done::Gone)),
+                Poll::Pending => return self.poll_stalled(cx).map(Err),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Waits for room in the windows of the client; `None`: the stream is gone.
@@ -267,7 +298,7 @@ impl Pipe<'_> {
         if sleep.deadline() != end {
             sleep.as_mut().reset(end);
         }
-        std::task::ready!(sleep.as_mut().poll(cx));
+        ready!(sleep.as_mut().poll(cx));
         Poll::Ready(if end == stall_ends { Done::Stalled } else { Done::Ended(End::Deadline) })
     }
 

@@ -144,6 +144,30 @@ async fn what_outlasts_its_connection_ends_with_a_status() {
     eventually("the connections are closed", async || ended() == Some(5.0)).await;
 }
 
+/// Items of "Flood" as they are framed.
+const FLOOD_ITEM: usize = 17;
+
+/// The grace that is left when lists end is for the messages of which their readers have a part.
+#[tokio::test]
+async fn a_list_ends_behind_a_whole_message_at_the_age_of_its_connection() {
+    let server = TestServer::start(|config| {
+        plaintext(config);
+        config.limits.connection_age = Duration::from_secs(1);
+        config.limits.connection_age_grace = Duration::from_secs(10);
+    })
+    .await;
+    // No whole number of items: the reader stands within one.
+    let sender = connect(&server, 1_000).await;
+    let late = call(&sender, "Flood", Duration::ZERO).await;
+    let read = call(&sender, "Flood", Duration::ZERO).await;
+    // It ends when lists do.
+    for answer in [read, late] {
+        let (status, bytes) = end(answer, Reads::Everything).await;
+        check(&status, Code::Unavailable, "SERVER_UNAVAILABLE");
+        assert_eq!((bytes > 1_000, bytes % FLOOD_ITEM), (true, 0), "{bytes} bytes");
+    }
+}
+
 #[tokio::test]
 async fn lists_have_a_part_of_the_grace_when_the_server_stops() {
     let mut server = TestServer::start(|config| {
