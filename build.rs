@@ -9,6 +9,7 @@ type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 const PACKAGE: &str = "jackfield.v1";
 
 fn main() -> Result {
+    println!("cargo:rerun-if-changed=proto/google");
     println!("cargo:rerun-if-changed=proto/jackfield");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     let mut files: Vec<PathBuf> =

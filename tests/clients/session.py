@@ -1,7 +1,7 @@
 """The session of the README with Python grpcio.
 
 Besides the session itself it shows what another gRPC library needs: the contract compiles with protoc's Python generator
-(into a temporary directory, at run time), health and reflection answer, error details decode, an update has its mask and
+(into a temporary directory, at run time), its fields say how they are used, health and reflection answer, error details decode, an update has its mask and
 etag, a deadline and a cancelled stream end as they should, who presents no certificate gets nothing, and the Unix socket takes
 calls of a client whose authority is the path of the socket.
 
@@ -15,13 +15,14 @@ import subprocess
 import tempfile
 
 import grpc
-from google.protobuf import json_format
+from google.api import field_behavior_pb2
+from google.protobuf import descriptor_pb2, json_format
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 
-from contract import FILES, compile_contract
+from contract import FILES, compile_contract, descriptor
 
 JACKFIELD = os.environ.get("JACKFIELD", "target/debug/jackfield")
 ADDRESS = os.environ.get("JACKFIELD_ADDRESS", "127.0.0.1:7443")
@@ -57,6 +58,7 @@ class Service:
 def main():
     with tempfile.TemporaryDirectory() as directory:
         contract = compile_contract(pathlib.Path(directory))
+        fields_say_how_they_are_used(contract, pathlib.Path(directory))
         with channel(client_certificate=True) as secure:
             received = []
             services = {}
@@ -72,6 +74,21 @@ def main():
         without_certificate(contract)
         over_socket(contract)
     print("done")
+
+
+def fields_say_how_they_are_used(contract, directory):
+    # Generated code imports the public file in place of ours, which has to be the same.
+    ours, public = descriptor("google/api/field_behavior.proto", directory), descriptor_pb2.FileDescriptorProto()
+    field_behavior_pb2.DESCRIPTOR.CopyToProto(public)
+    for file in (ours, public):
+        file.extension[0].ClearField("json_name")  # written by one generator and worked out by another
+    equal(ours, public)
+    fields = contract["connector_pb2"].Connector.DESCRIPTOR.fields_by_name
+    for name, behaviours in {
+        "id": ["IDENTIFIER"], "name": ["REQUIRED"], "secret_headers": ["OPTIONAL", "INPUT_ONLY"], "create_time": ["OUTPUT_ONLY"]
+    }.items():
+        said = fields[name].GetOptions().Extensions[field_behavior_pb2.field_behavior]
+        equal([field_behavior_pb2.FieldBehavior.Name(number) for number in said], behaviours)
 
 
 def session(services, directory):
@@ -262,6 +279,7 @@ def answers_health_and_reflection(secure):
     described = {service for service in database.get_services() if service.startswith("jackfield.v1.")}
     equal(len(described), len(FILES))
     equal(database.FindFileContainingSymbol("jackfield.v1.Connector").package, "jackfield.v1")
+    equal(database.FindFileByName("google/api/field_behavior.proto").package, "google.api")
 
 
 def deadlines_and_cancelling(secure, connectors):

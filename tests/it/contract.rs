@@ -1,5 +1,6 @@
 //! The contract itself, read from its descriptor: what holds for every service, method, message and field.
 
+pub(crate) mod behaviours;
 mod languages;
 mod presence;
 pub(crate) mod reasons;
@@ -10,7 +11,7 @@ use std::sync::LazyLock;
 
 use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
 
-const PACKAGE: &str = "jackfield.v1";
+pub(crate) const PACKAGE: &str = "jackfield.v1";
 
 static POOL: LazyLock<DescriptorPool> =
     LazyLock::new(|| DescriptorPool::decode(jackfield_api::FILE_DESCRIPTOR_SET).expect("the descriptor set decodes"));
@@ -35,7 +36,7 @@ const WITHOUT_REQUEST_ID: [&str; 2] = ["IssueAccessToken", "RevealCredential"];
 /// Methods that name nothing, because there is only one.
 const WITHOUT_REFERENCE: [&str; 2] = ["GetRewrap", "GetServerInfo"];
 
-fn methods() -> Vec<MethodDescriptor> {
+pub(crate) fn methods() -> Vec<MethodDescriptor> {
     let services: Vec<_> = POOL.services().filter(|service| service.package_name() == PACKAGE).collect();
     services.iter().flat_map(|service| service.methods().collect::<Vec<_>>()).collect()
 }
@@ -230,8 +231,12 @@ fn resources_have_id_times_and_etag() {
             let field = message.get_field(number).expect(&resource);
             assert!(field.name() == name && has_field(&message, name, kind), "{resource}: {}", field.name());
             // Who sends back what was read in an update says with these two what it was.
-            let is_sent_back = matches!(name, "id" | "etag") && updated.contains(&format!("Update{resource}"));
-            assert_eq!(field_comment(&field).starts_with("Output only."), !is_sent_back, "{resource}.{name}");
+            let behaviour = match name {
+                "id" => "IDENTIFIER",
+                "etag" if updated.contains(&format!("Update{resource}")) => "OPTIONAL",
+                _ => "OUTPUT_ONLY",
+            };
+            assert_eq!(behaviours::behaviours(&field), [behaviour], "{resource}.{name}");
         }
     }
 }

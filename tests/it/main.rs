@@ -5,6 +5,7 @@
 
 mod admin;
 mod backup;
+mod behaviours;
 mod canary;
 mod compression;
 mod configuration;

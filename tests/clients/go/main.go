@@ -16,6 +16,7 @@ import (
 	"sort"
 	"time"
 
+	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -25,6 +26,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -38,6 +40,7 @@ func main() {
 	address, socket := os.Getenv("JACKFIELD_ADDRESS"), os.Getenv("JACKFIELD_SOCKET")
 	pki := filepath.Join(os.Getenv("JACKFIELD_DATA"), "pki")
 
+	fieldsSayHowTheyAreUsed()
 	secure := dial(address, credentials.NewTLS(mutualTLS(pki)))
 	connector := session(secure)
 	watchHasDeadline(secure)
@@ -54,6 +57,17 @@ func main() {
 		GetConnector(call, &jackfield.GetConnectorRequest{Reference: connector.Id})
 	equal(status.Code(err), codes.Unavailable)
 	fmt.Println("done")
+}
+
+// fieldsSayHowTheyAreUsed reads it with the annotation of the public library.
+func fieldsSayHowTheyAreUsed() {
+	fields := (&jackfield.Connector{}).ProtoReflect().Descriptor().Fields()
+	said := func(field protoreflect.Name) any {
+		return proto.GetExtension(fields.ByName(field).Options(), annotations.E_FieldBehavior)
+	}
+	equal(said("name"), []annotations.FieldBehavior{annotations.FieldBehavior_REQUIRED})
+	equal(said("secret_headers"),
+		[]annotations.FieldBehavior{annotations.FieldBehavior_OPTIONAL, annotations.FieldBehavior_INPUT_ONLY})
 }
 
 // mutualTLS trusts the development authority, and presents the certificate of the operator.

@@ -43,14 +43,14 @@ const NO_SECRETS: &[(&str, &str)] = &[
 ];
 
 /// The two methods that hand secrets out.
-const HAND_OUT: [&str; 2] = ["IssueAccessToken", "RevealCredential"];
+pub(super) const HAND_OUT: [&str; 2] = ["IssueAccessToken", "RevealCredential"];
 
-fn redacted(field: &FieldDescriptor) -> bool {
+pub(super) fn redacted(field: &FieldDescriptor) -> bool {
     field.options().get_field_by_name("debug_redact").and_then(|value| value.as_bool()) == Some(true)
 }
 
 /// A message and everything that can be in it, of this package.
-fn reachable(message: &MessageDescriptor, found: &mut BTreeMap<String, MessageDescriptor>) {
+pub(super) fn reachable(message: &MessageDescriptor, found: &mut BTreeMap<String, MessageDescriptor>) {
     if found.insert(message.full_name().to_owned(), message.clone()).is_none() {
         for field in message.fields() {
             if let Kind::Message(inner) = field.kind() {

@@ -200,6 +200,7 @@ fn descriptors_are_complete_and_each_stands_behind_what_it_imports() {
     }
     // Under the paths by which everybody imports them.
     for name in [
+        "google/api/field_behavior.proto",
         "google/rpc/error_details.proto",
         "google/rpc/status.proto",
         "grpc/health/v1/health.proto",

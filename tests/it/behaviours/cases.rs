@@ -1,0 +1,114 @@
+//! The smallest calls, each with no more than is required.
+
+use jackfield_api::v1;
+use jackfield_api::v1::connector::Kind as Connector;
+use jackfield_api::v1::credential_material::Material;
+use jackfield_testkit::{Client, Identity, TestServer, fixture};
+
+use super::Case;
+use crate::steps;
+
+fn connector(kind: Connector) -> v1::Connector {
+    v1::Connector { name: "another".to_owned(), kind: Some(kind), ..Default::default() }
+}
+
+/// One call of each method that has something required, and of each kind of what is created.
+pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
+    let alpha = server.client("alpha");
+    let link = steps::linked(&alpha, "ada", "Gmail").await;
+    let (connector_id, user_id) = (link.connector.clone(), link.user_id.clone());
+    let generic = fixture::a_connector("spare");
+    let license = Connector::License(v1::LicenseConnector {
+        base_url: "https://license.example.com/v1".to_owned(),
+        application_id: "gallery".to_owned(),
+    });
+    let spare = steps::connector(&alpha, generic.clone()).await.id;
+    let licensed =
+        steps::connector(&alpha, v1::Connector { name: "licence".to_owned(), ..connector(license.clone()) }).await;
+    let connection = v1::Connection { name: "login".to_owned(), connector: connector_id.clone(), ..Default::default() };
+    let request = v1::CreateConnectionRequest { connection: Some(connection.clone()), ..Default::default() };
+    let login = alpha.connections().create_connection(request).await.unwrap().into_inner().connection.unwrap().id;
+    let credential = steps::api_key(&alpha, &link, "the key").await;
+    let team = steps::configuration(&alpha, fixture::a_configuration(&credential.id, "Team A")).await.id;
+    let bundle = v1::Key { name: "bundle".to_owned(), certificate_pem: server.pki().ca_pem(), ..Default::default() };
+    import(&alpha, bundle.clone(), String::new()).await;
+    let leaf = server.pki().client(Identity::of("alpha"));
+    let identity = v1::Key { name: "mine".to_owned(), certificate_pem: leaf.certificate_pem, ..Default::default() };
+    import(&alpha, identity, leaf.key_pem).await;
+    let tenant = v1::CreateTenantRequest { tenant: Some(fixture::a_tenant("gamma")), ..Default::default() };
+    server.client("operator").admin().create_tenant(tenant).await.unwrap();
+
+    let mut cases = Vec::new();
+    macro_rules! case {
+        ($method:literal, $request:ident { $($field:ident $(: $value:expr)?),* }) => {
+            cases.push(Case::new($method, &v1::$request { $($field $(: $value)?,)* ..Default::default() }))
+        };
+    }
+    macro_rules! named {
+        ($method:literal, $request:ident, $reference:expr) => {
+            case!($method, $request { reference: $reference.to_owned() })
+        };
+    }
+    case!("CreateTenant", CreateTenantRequest { tenant: Some(fixture::a_tenant("delta")) });
+    named!("GetTenant", GetTenantRequest, "name:gamma");
+    named!("DeleteTenant", DeleteTenantRequest, "name:gamma");
+    case!("ImportKey", ImportKeyRequest { key: Some(v1::Key { name: "another".to_owned(), ..bundle }) });
+    named!("GetKey", GetKeyRequest, "name:bundle");
+    named!("DeleteKey", DeleteKeyRequest, "name:bundle");
+    for kind in [
+        generic.kind.clone().unwrap(),
+        license.clone(),
+        Connector::Oauth2(v1::OAuth2Connector::default()),
+        Connector::ApiKey(v1::ApiKeyConnector::default()),
+        Connector::HttpBasic(v1::HttpBasicConnector::default()),
+    ] {
+        case!("CreateConnector", CreateConnectorRequest { connector: Some(connector(kind)) });
+    }
+    named!("GetConnector", GetConnectorRequest, spare);
+    let everything = || fixture::mask(["*"]);
+    for (reference, kind) in [(&spare, generic.kind.clone().unwrap()), (&licensed.id, license)] {
+        let (reference, connector) = (reference.clone(), Some(connector(kind)));
+        case!("UpdateConnector", UpdateConnectorRequest { reference, connector, update_mask: everything() });
+    }
+    named!("DeleteConnector", DeleteConnectorRequest, spare);
+    let another = v1::Connection { name: "another".to_owned(), ..connection };
+    case!("CreateConnection", CreateConnectionRequest { connection: Some(another.clone()) });
+    named!("GetConnection", GetConnectionRequest, login);
+    let (reference, connection) = (login.clone(), Some(another));
+    case!("UpdateConnection", UpdateConnectionRequest { reference, connection, update_mask: everything() });
+    named!("DeleteConnection", DeleteConnectionRequest, login);
+    case!("AddUserConnector", AddUserConnectorRequest { user_id: "eve".to_owned(), connector: connector_id.clone() });
+    let (client_id, client_secret) = ("client".to_owned(), "of the client".to_owned());
+    for material in [
+        Material::Oauth2(v1::OAuth2Material::default()),
+        Material::ApiKey(v1::ApiKeyMaterial { api_key: "another".to_owned() }),
+        Material::ClientCredentials(v1::ClientCredentialsMaterial { client_id, client_secret }),
+        Material::ClientCertificate(v1::ClientCertificateMaterial { key: "name:mine".to_owned() }),
+        Material::Custom(v1::CustomMaterial { fields: fixture::strings([("field", "value")]) }),
+    ] {
+        let credential = Some(fixture::a_credential(&user_id, &connector_id));
+        let material = Some(v1::CredentialMaterial { material: Some(material) });
+        case!("CreateCredential", CreateCredentialRequest { credential, material });
+    }
+    named!("GetCredential", GetCredentialRequest, credential.id);
+    let (reference, facts) = (credential.id.clone(), Some(fixture::a_credential(&user_id, &connector_id)));
+    let (credential_id, material) = (credential.id.clone(), Some(fixture::api_key_material("another")));
+    case!(
+        "UpdateCredential",
+        UpdateCredentialRequest { reference, credential: facts, material, update_mask: everything() }
+    );
+    named!("DeleteCredential", DeleteCredentialRequest, credential_id);
+    let (reference, purpose) = (credential_id.clone(), "a look in a test".to_owned());
+    case!("RevealCredential", RevealCredentialRequest { reference, purpose });
+    let hangs = Some(v1::Configuration { credential: credential_id.clone(), ..Default::default() });
+    case!("CreateConfiguration", CreateConfigurationRequest { configuration: hangs.clone() });
+    let (reference, configuration) = (team.clone(), hangs);
+    case!("UpdateConfiguration", UpdateConfigurationRequest { reference, configuration, update_mask: everything() });
+    case!("DestroyConfiguration", DestroyConfigurationRequest { reference: team, credential: credential_id });
+    cases
+}
+
+async fn import(client: &Client, key: v1::Key, private_key_pem: String) {
+    let request = v1::ImportKeyRequest { key: Some(key), private_key_pem, ..Default::default() };
+    client.keys().import_key(request).await.expect("a key");
+}
