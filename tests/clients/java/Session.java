@@ -1,3 +1,5 @@
+import com.google.api.FieldBehavior;
+import com.google.api.FieldBehaviorProto;
 import com.google.protobuf.Duration;
 import com.google.protobuf.FieldMask;
 import com.google.protobuf.Timestamp;
@@ -35,6 +37,7 @@ public final class Session {
   }
 
   public static void main(String[] arguments) throws Exception {
+    fieldsSayHowTheyAreUsed();
     Path pki = Path.of(System.getenv("JACKFIELD_DATA"), "pki");
     ManagedChannel channel = channel(pki, true);
     Session session = new Session(channel);
@@ -49,6 +52,14 @@ public final class Session {
         GetConnectorRequest.newBuilder().setReference(connector.getId()).build()));
     anonymous.shutdownNow();
     System.out.println("done");
+  }
+
+  /** Reads it with the annotation of the public library. */
+  private static void fieldsSayHowTheyAreUsed() {
+    Map<String, List<FieldBehavior>> expected = Map.of("name", List.of(FieldBehavior.REQUIRED),
+        "secret_headers", List.of(FieldBehavior.OPTIONAL, FieldBehavior.INPUT_ONLY));
+    expected.forEach((field, said) -> equal(Connector.getDescriptor().findFieldByName(field).getOptions()
+        .getExtension(FieldBehaviorProto.fieldBehavior), said));
   }
 
   /** Trusts the development authority, and presents the certificate of the operator. */

@@ -150,7 +150,7 @@ fn the_annotation_is_the_public_one() {
         (extension.number(), extension.containing_message().full_name()),
         (1052, "google.protobuf.FieldOptions")
     );
-    assert!(extension.is_list() && !extension.is_packed());
+    assert!(extension.is_list());
     let Kind::Enum(values) = extension.kind() else { panic!("{:?}", extension.kind()) };
     assert_eq!(values.full_name(), "google.api.FieldBehavior");
     let values: Vec<_> = values.values().map(|value| (value.number(), value.name().to_owned())).collect();
