@@ -13,6 +13,7 @@ fn connector(kind: Connector) -> v1::Connector {
 }
 
 /// One call of each method that has something required, and of each kind of what is created.
+#[expect(clippy::needless_update, reason = "some requests have nothing but what is required")]
 pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
     let alpha = server.client("alpha");
     let link = steps::linked(&alpha, "ada", "Gmail").await;

@@ -64,7 +64,7 @@ fn every_field_says_how_it_is_used() {
         let (message, said) = (field.parent_message(), behaviours(&field));
         let is_member = field.containing_oneof().is_some_and(|oneof| !oneof.is_synthetic());
         let is_request = message.name().ends_with("Request");
-        let right = if is_response(&message) {
+        let right = if is_response(message) {
             said.is_empty()
         } else if !sent.contains(message.full_name()) {
             said == ["OUTPUT_ONLY"] || said == ["IDENTIFIER"]
@@ -115,10 +115,10 @@ fn a_secret_that_never_comes_back_is_input_only() {
         reachable(&method.output(), &mut handed_out);
     }
     let mut count = 0;
-    for field in fields().iter().filter(|field| !is_response(&field.parent_message())) {
+    for field in fields().iter().filter(|field| !is_response(field.parent_message())) {
         let comes_back = |message: &MessageDescriptor| handed_out.contains_key(message.full_name());
         let inner = field.kind().as_message().is_some_and(comes_back);
-        let never = redacted(field) && !inner && !comes_back(&field.parent_message());
+        let never = redacted(field) && !inner && !comes_back(field.parent_message());
         assert_eq!(is(field, "INPUT_ONLY"), never, "{}", field.full_name());
         count += usize::from(never);
     }
