@@ -1,5 +1,6 @@
 //! How the server stops: health says so, then connections are told, then everything is cut.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -9,7 +10,7 @@ use crate::config::Drain;
 use crate::health::HealthState;
 use crate::transport::LAST_WORDS;
 
-/// After everything was cut, tasks need a moment to be dropped.
+/// After everything was told to end, and after everything was cut, tasks need a moment for it.
 const CUT: Duration = Duration::from_secs(1);
 
 /// The signals of stopping, in the order they are given.
@@ -21,24 +22,45 @@ pub(crate) struct Signals {
     pub(crate) kill: CancellationToken,
 }
 
+/// What a stop had to end because it did not end by itself.
+#[derive(Debug, Default)]
+pub(crate) struct Ended {
+    /// Calls without their answer. Streams can go on elsewhere and are none of them.
+    pub(crate) calls: AtomicUsize,
+    /// Connections without calls whose clients do not answer.
+    pub(crate) connections: AtomicUsize,
+}
+
 // === impl Signals ===
 
 impl Signals {
-    /// Stops in order. Returns whether every connection has ended in time.
-    pub(crate) async fn stop(&self, config: &Drain, health: &HealthState, connections: &TaskTracker) -> bool {
+    /// Stops in order. Returns whether every call has come to its end: a client that has none and does not answer loses nothing.
+    pub(crate) async fn stop(
+        &self,
+        config: &Drain,
+        health: &HealthState,
+        connections: &TaskTracker,
+        ended: &Ended,
+    ) -> bool {
         tracing::info!(drain.delay_ms = millis(config.delay), drain.grace_ms = millis(config.grace), "draining");
         health.start_draining();
         tokio::time::sleep(config.delay).await;
         self.drain.cancel();
         connections.close();
-        let ended = tokio::time::timeout(config.grace + LAST_WORDS, connections.wait()).await.is_ok();
+        // Connections end by themselves until then.
+        let _ = tokio::time::timeout(config.grace + LAST_WORDS + CUT, connections.wait()).await;
         self.kill.cancel();
-        if !ended {
-            tracing::warn!(connections.left = connections.len(), "connections cut at the end of the grace");
-            // Only a task that never yields can outlast this, and it must not hold up the rest.
-            let _ = tokio::time::timeout(CUT, connections.wait()).await;
+        // Only a task that never yields can outlast this, and it must not hold up the rest.
+        let all = tokio::time::timeout(CUT, connections.wait()).await.is_ok();
+        let calls = ended.calls.load(Ordering::Relaxed);
+        if calls > 0 || !all {
+            tracing::warn!(calls.cut = calls, tasks.left = connections.len(), "calls cut at the end of the grace");
         }
-        ended
+        let closed = ended.connections.load(Ordering::Relaxed);
+        if closed > 0 {
+            tracing::info!(connections.closed = closed, "connections without calls closed whose clients do not answer");
+        }
+        calls == 0 && all
     }
 }
 

@@ -189,7 +189,7 @@ impl Server {
 
     /// Serves until `shutdown` returns, then stops in order: health says NOT_SERVING, after a delay connections are told
     /// to go away, after half of the grace lists end, and after all of it what is left. Returns whether every call could end by
-    /// itself.
+    /// itself; clients without calls that do not answer are no reason against it.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> bool {
         let Server { config, backend, acceptor, health, signals, background, meters, .. } = self;
         let probe = {
@@ -215,7 +215,7 @@ impl Server {
         meters.push_now();
 
         shutdown.await;
-        let ended = signals.stop(&config.drain, &health, acceptor.tasks()).await && !acceptor.has_cut();
+        let complete = signals.stop(&config.drain, &health, acceptor.tasks(), acceptor.ended()).await;
         background.close();
         if tokio::time::timeout(CLOSE_TIMEOUT, async {
             background.wait().await;
@@ -229,8 +229,8 @@ impl Server {
         // Flushing waits on a thread of its own exporter.
         let _ = background.reopen();
         let _ = background.spawn_blocking(move || meters.shutdown()).await;
-        tracing::info!(complete = ended, "stopped");
-        ended
+        tracing::info!(complete, "stopped");
+        complete
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jackfield_domain::Clock;
@@ -17,6 +17,7 @@ use super::connection::Connection;
 use super::info::{ConnectInfo, Peer};
 use super::listener::{Listener, Socket};
 use crate::config::Config;
+use crate::drain::Ended;
 use crate::identity::{self, Caller, Principals, Unknown};
 use crate::layers::Stack;
 use crate::methods::Methods;
@@ -38,8 +39,7 @@ pub(super) struct Shared {
     pub(super) tasks: TaskTracker,
     pub(super) drain: CancellationToken,
     pub(super) kill: CancellationToken,
-    /// A call was ended that did not come to its end in the grace that it had.
-    pub(super) cut: AtomicBool,
+    pub(super) ended: Ended,
     principals: Principals,
     admission: Admission,
     health_admission: Admission,
@@ -54,6 +54,17 @@ pub(crate) enum Security {
     Plaintext(Option<Arc<Caller>>),
     /// Not at all, and only health is asked for.
     Health,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Counts, while the server stops, a connection without calls that ends because its client does not answer.
+    pub(super) fn silent(&self) {
+        if self.drain.is_cancelled() {
+            self.ended.connections.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 // === impl Acceptor ===
@@ -76,7 +87,7 @@ impl Acceptor {
             tasks: TaskTracker::new(),
             drain,
             kill,
-            cut: AtomicBool::new(false),
+            ended: Ended::default(),
             principals: Principals::new(&config.principals()),
             admission: Admission::new(&config.limits, &config.tls),
             health_admission: Admission::of_health(&config.limits, &config.tls),
@@ -88,9 +99,9 @@ impl Acceptor {
         &self.0.tasks
     }
 
-    /// Whether a call was ended that did not come to its end by itself.
-    pub(crate) fn has_cut(&self) -> bool {
-        self.0.cut.load(Ordering::Relaxed)
+    /// What did not end by itself when the server stopped.
+    pub(crate) fn ended(&self) -> &Ended {
+        &self.0.ended
     }
 
     /// The principals of the configuration.

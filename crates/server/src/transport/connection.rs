@@ -106,6 +106,8 @@ impl<C: Future<Output = String>> Connection<'_, C> {
         let mut certificate_ends = pin!(certificate_ends);
         let (mut lists_end, mut calls_end) = (pin!(sleep_until(start)), pin!(sleep_until(start)));
         let mut last_words = pin!(sleep_until(start));
+        let mut silence = pin!(sleep_until(start));
+        let mut heard = 0;
         let mut leaving: Option<Leave> = None;
         let mut look = tokio::time::interval(look_interval(limits, shared.config.tls.handshake_timeout));
         let mut progress = Progress { written: 0, resets: 0, lost: 0, since: start };
@@ -140,12 +142,26 @@ impl<C: Future<Output = String>> Connection<'_, C> {
                 }
                 // Calls that did not end in their grace hear why, and then the connection goes.
                 () = calls_end.as_mut(), if leaving.is_some() && said < Phase::CallsEnd => {
+                    if activity.open.load(Ordering::Acquire) == 0 {
+                        shared.silent();
+                    }
                     phase.send_replace(leaving.as_ref().map_or(Phase::CallsEnd, |leave| leave.end));
                     last_words.as_mut().reset(Instant::now() + LAST_WORDS);
                     continue;
                 }
                 () = last_words.as_mut(), if said >= Phase::CallsEnd => {
                     return leaving.map_or("cut", |leave| leave.cause);
+                }
+                // A client without calls that does not answer, not even the PING that comes with the GOAWAY, loses nothing.
+                () = silence.as_mut(), if leaving.is_some() && said < Phase::CallsEnd => {
+                    let (now, moves) = (Instant::now(), wire.moves());
+                    if heard == moves && activity.idle(now, limits.keepalive_timeout) {
+                        shared.silent();
+                        return leaving.map_or("cut", |leave| leave.cause);
+                    }
+                    heard = moves;
+                    silence.as_mut().reset(now + limits.keepalive_timeout);
+                    continue;
                 }
                 why = certificate_ends.as_mut(), if !certificate_ended => {
                     certificate_ended = true;
@@ -194,6 +210,10 @@ impl<C: Future<Output = String>> Connection<'_, C> {
                 if leaving.is_none() || now + grace < end.deadline() {
                     end.as_mut().reset(now + grace);
                 }
+            }
+            if leaving.is_none() {
+                heard = wire.moves();
+                silence.as_mut().reset(now + limits.keepalive_timeout);
             }
             leaving = match leaving {
                 Some(first) => Some(Leave { cause: first.cause, end: first.end.max(leave.end), ..first }),

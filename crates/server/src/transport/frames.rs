@@ -117,6 +117,15 @@ struct Bucket {
     filled: Instant,
 }
 
+// === impl Wire ===
+
+impl Wire {
+    /// Changes whenever something comes from the client, or the socket takes data for it.
+    pub(super) fn moves(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed).wrapping_add(self.data_written.load(Ordering::Relaxed))
+    }
+}
+
 // === impl FrameMeter ===
 
 impl FrameMeter {

@@ -22,7 +22,7 @@ use super::connection::{CallParts, OpenCall};
 use super::http2::RequestBody;
 use crate::grpc::status::status;
 use crate::layers::{AnswerBody, End, Flow, trailers};
-use crate::methods::Kind;
+use crate::methods::{Kind, Method};
 
 /// How far the end of a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,12 +80,29 @@ const FRAMES_BEFORE_TRAILERS: usize = 4;
 pub(super) async fn serve(
     parts: Arc<CallParts>,
     request: http::Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    respond: SendResponse<Bytes>,
     mut phase: watch::Receiver<Phase>,
     _open: OpenCall,
 ) {
+    let method = parts.shared.methods.get(request.uri().path()).map(AsRef::as_ref);
+    let mut cut = false;
+    serve_call(&parts, method, request, respond, &mut phase, &mut cut).await;
+    // Who reads a list can go on with it elsewhere, and who watches health can watch that of another server.
+    if cut && !method.is_some_and(|method| method.streaming) {
+        parts.shared.ended.calls.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// As [`serve`]; `cut` becomes true when the call ends because the server stops.
+async fn serve_call(
+    parts: &CallParts,
+    method: Option<&Method>,
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    phase: &mut watch::Receiver<Phase>,
+    cut: &mut bool,
+) {
     let config = &parts.shared.config;
-    let method = parts.shared.methods.get(request.uri().path());
     let streaming = method.is_some_and(|method| method.streaming);
     let ends_with = match method {
         // Watches end by themselves at drain.
@@ -102,13 +119,6 @@ pub(super) async fn serve(
     request.extensions_mut().insert(parts.info.clone());
     request.extensions_mut().insert(flow.clone());
     let mut answer = std::pin::pin!(parts.stack.answer(request));
-    // Who reads a list can go on with it elsewhere. Any other call that is ended while the server stops was cut.
-    let ends_early = |end: End| {
-        if ends_with == Phase::CallsEnd && parts.shared.drain.is_cancelled() {
-            parts.shared.cut.store(true, Ordering::Relaxed);
-        }
-        end
-    };
     let mut told = false;
     let answer = loop {
         tokio::select! {
@@ -117,10 +127,13 @@ pub(super) async fn serve(
             // What nobody waits for is not worked on.
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
             // The call ends where its deadline does, so that its end passes all layers.
-            end = ended(&mut phase, ends_with), if !told => match end {
-                Some(end) => (told, ()) = (true, flow.end(ends_early(end))),
-                None => return,
-            },
+            end = ended(phase, ends_with), if !told => {
+                *cut = parts.is_cut(end);
+                match end {
+                    Some(end) => (told, ()) = (true, flow.end(end)),
+                    None => return,
+                }
+            }
         }
     };
     let (head, body) = answer.into_parts();
@@ -148,14 +161,17 @@ pub(super) async fn serve(
     let mut done = tokio::select! {
         biased;
         done = poll_fn(|cx| pipe.poll(cx)) => done,
-        end = ended(&mut phase, ends_with) => end.map_or(Done::Gone, |end| Done::Ended(ends_early(end))),
+        end = ended(phase, ends_with) => {
+            *cut |= parts.is_cut(end);
+            end.map_or(Done::Gone, Done::Ended)
+        }
     };
     if let (Done::Ended(end @ End::Unavailable), Phase::ListsEnd) = (&done, ends_with) {
         // The client may be reading the page that is under way, and has the rest of the grace for it.
         done = tokio::select! {
             biased;
             done = poll_fn(|cx| pipe.poll_finish(cx, *end)) => done,
-            end = ended(&mut phase, Phase::CallsEnd) => end.map_or(Done::Gone, Done::Ended),
+            end = ended(phase, Phase::CallsEnd) => end.map_or(Done::Gone, Done::Ended),
         };
     }
     match done {
@@ -172,6 +188,20 @@ pub(super) async fn serve(
 async fn ended(phase: &mut watch::Receiver<Phase>, so_far: Phase) -> Option<End> {
     let phase = *phase.wait_for(|phase| *phase >= so_far).await.ok()?;
     Some(if phase == Phase::Withdrawn { End::Unauthenticated } else { End::Unavailable })
+}
+
+// === impl CallParts ===
+
+impl CallParts {
+    /// Whether a call ends because the server stops; without a reason its connection is gone, which the end of the stop may be the
+    /// reason of.
+    fn is_cut(&self, end: Option<End>) -> bool {
+        match end {
+            Some(End::Unavailable) => self.shared.drain.is_cancelled(),
+            Some(_) => false,
+            None => self.shared.kill.is_cancelled(),
+        }
+    }
 }
 
 // === impl Pipe ===

@@ -1,6 +1,6 @@
 //! The real binary, from its first start to its end.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
@@ -102,6 +102,36 @@ fn a_server_serves_although_nobody_reads_what_it_says() {
     rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
     log.for_each(drop);
     assert!(server.wait().unwrap().success());
+}
+
+/// A client that has no call and does not even answer the PING that comes with the GOAWAY loses nothing.
+#[test]
+fn a_client_that_is_silent_does_not_make_a_stop_incomplete() {
+    for (grace, timeout) in
+        [("drain.grace=1s", "limits.keepalive_timeout=10m"), ("drain.grace=1h", "limits.keepalive_timeout=1s")]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let server = Process::start(directory.path(), &["listen.plaintext=true", grace, timeout]);
+        let mut socket = TcpStream::connect(&server.address).unwrap();
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        socket.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..]].concat()).unwrap();
+        // It has been heard once its settings are acknowledged. From then on it says nothing.
+        loop {
+            let mut head = [0; 9];
+            socket.read_exact(&mut head).unwrap();
+            if head[3..5] == [4, 1] {
+                break;
+            }
+            let length = u64::from(u32::from_be_bytes([0, head[0], head[1], head[2]]));
+            std::io::copy(&mut (&mut socket).take(length), &mut std::io::sink()).unwrap();
+        }
+        let log = server.stop();
+        let closed = |line: &&str| line.contains("connections without calls closed whose clients do not answer");
+        let line = log.lines().find(closed).unwrap_or_else(|| panic!("{log}"));
+        assert!(line.contains("\"connections.closed\":1"), "{line}");
+        let stopped = log.lines().find(|line| line.contains("\"message\":\"stopped\"")).unwrap();
+        assert!(stopped.contains("\"complete\":true") && !log.contains("calls.cut"), "{log}");
+    }
 }
 
 #[test]
