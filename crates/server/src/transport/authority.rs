@@ -7,14 +7,10 @@
 //! Length is kept, of the bytes and of the text: the text enters HPACK's table (RFC 7541 2.3.2), whose ends on both sides
 //! must agree on what is evicted when. Only texts without Huffman code are looked at; C core sends no others.
 
-const PREFACE_LENGTH: usize = 24;
-const HEAD_LENGTH: usize = 9;
+use super::frame::{
+    CONTINUATION, FLAG_END_HEADERS, FLAG_PADDED, FLAG_PRIORITY, HEAD_LENGTH, HEADERS, Head, PREFACE_LENGTH,
+};
 
-const HEADERS: u8 = 0x1;
-const CONTINUATION: u8 = 0x9;
-const FLAG_END_HEADERS: u8 = 0x4;
-const FLAG_PADDED: u8 = 0x8;
-const FLAG_PRIORITY: u8 = 0x20;
 /// Bytes of the priority that a HEADERS frame may begin with.
 const PRIORITY_LENGTH: usize = 5;
 
@@ -168,8 +164,7 @@ fn skip(left: usize) -> Frame {
 
 /// What comes after the head of a frame.
 fn payload(head: [u8; HEAD_LENGTH]) -> Frame {
-    let [a, b, c, kind, flags, ..] = head;
-    let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+    let Head { length, kind, flags, .. } = Head::read(head);
     let end = flags & FLAG_END_HEADERS != 0;
     match kind {
         HEADERS => {

@@ -4,25 +4,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use super::frame::{
+    CONTINUATION, DATA, ENHANCE_YOUR_CALM, FLAG_ACK, FLAG_END_HEADERS, FLAG_END_STREAM, GOAWAY, HEAD_LENGTH, HEADERS,
+    Head, PING, PREFACE_LENGTH, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+};
 use crate::config::Limits;
-
-const PREFACE_LENGTH: usize = 24;
-const HEAD_LENGTH: usize = 9;
-
-const DATA: u8 = 0x0;
-const HEADERS: u8 = 0x1;
-const RST_STREAM: u8 = 0x3;
-const SETTINGS: u8 = 0x4;
-const PING: u8 = 0x6;
-const GOAWAY: u8 = 0x7;
-const WINDOW_UPDATE: u8 = 0x8;
-const CONTINUATION: u8 = 0x9;
-
-const FLAG_ACK: u8 = 0x1;
-const FLAG_END_STREAM: u8 = 0x1;
-const FLAG_END_HEADERS: u8 = 0x4;
-
-const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 /// DATA shorter than the five bytes before a gRPC message carries nothing.
 const EMPTY_DATA: usize = 5;
@@ -90,14 +76,6 @@ pub(super) enum Flood {
     Control,
     #[error("too_many_resets")]
     Resets,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Head {
-    length: usize,
-    kind: u8,
-    flags: u8,
-    stream: u32,
 }
 
 /// Finds the heads in a stream of bytes that comes in pieces of any size.
@@ -251,9 +229,7 @@ impl FrameMeter {
             return None;
         }
         let text = why.to_string();
-        let length = u32::try_from(8 + text.len()).ok()?.to_be_bytes();
-        let mut frame = length[1..].to_vec();
-        frame.extend([GOAWAY, 0, 0, 0, 0, 0]);
+        let mut frame = Head { length: 8 + text.len(), kind: GOAWAY, flags: 0, stream: 0 }.write().to_vec();
         frame.extend(self.last.to_be_bytes());
         frame.extend(ENHANCE_YOUR_CALM.to_be_bytes());
         frame.extend(text.as_bytes());
@@ -296,11 +272,9 @@ impl Scanner {
             bytes = &bytes[taken..];
             if self.filled == HEAD_LENGTH {
                 self.filled = 0;
-                let [a, b, c, kind, flags, stream @ ..] = self.head;
-                let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-                self.skip = length;
-                // The first bit of a stream's number is reserved.
-                on_head(Head { length, kind, flags, stream: u32::from_be_bytes(stream) & (u32::MAX >> 1) });
+                let head = Head::read(self.head);
+                self.skip = head.length;
+                on_head(head);
             }
         }
     }

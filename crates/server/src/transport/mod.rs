@@ -8,6 +8,7 @@ mod admission;
 mod authority;
 mod certificate;
 mod connection;
+mod frame;
 mod frames;
 mod http2;
 mod info;

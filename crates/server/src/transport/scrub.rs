@@ -5,9 +5,8 @@
 
 use tokio::io::ReadBuf;
 
-const HEAD_LENGTH: usize = 9;
-/// A type of frame that is for experiments and never had a meaning.
-const UNKNOWN: u8 = 0xf5;
+use super::frame::{HEAD_LENGTH, Head, UNKNOWN};
+
 /// Within every limit on frames there may be.
 const MOST: usize = 8 * 1024;
 /// To the end of the buffer, and then once from its beginning to its end.
@@ -74,8 +73,7 @@ impl Scrub {
 
 /// The head of a frame with so many bytes of content.
 fn head(content: usize) -> [u8; HEAD_LENGTH] {
-    let [.., a, b, c] = content.to_be_bytes();
-    [a, b, c, UNKNOWN, 0, 0, 0, 0, 0]
+    Head { length: content, kind: UNKNOWN, flags: 0, stream: 0 }.write()
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! The real binary, from its first start to its end.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::time::Duration;
 
 use prost::Message as _;
+use tokio::io::AsyncWriteExt as _;
 
+use crate::frame::{ACK, PREFACE, SETTINGS, frame, next_frame};
 use crate::process::{Process, command, run, stdout};
 
 #[test]
@@ -105,25 +107,21 @@ fn a_server_serves_although_nobody_reads_what_it_says() {
 }
 
 /// A client that has no call and does not even answer the PING that comes with the GOAWAY loses nothing.
-#[test]
-fn a_client_that_is_silent_does_not_make_a_stop_incomplete() {
+#[tokio::test]
+async fn a_client_that_is_silent_does_not_make_a_stop_incomplete() {
     for (grace, timeout) in
         [("drain.grace=1s", "limits.keepalive_timeout=10m"), ("drain.grace=1h", "limits.keepalive_timeout=1s")]
     {
         let directory = tempfile::tempdir().unwrap();
         let server = Process::start(directory.path(), &["listen.plaintext=true", grace, timeout]);
-        let mut socket = TcpStream::connect(&server.address).unwrap();
-        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-        socket.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..]].concat()).unwrap();
+        let mut socket = tokio::net::TcpStream::connect(&server.address).await.unwrap();
+        socket.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
         // It has been heard once its settings are acknowledged. From then on it says nothing.
         loop {
-            let mut head = [0; 9];
-            socket.read_exact(&mut head).unwrap();
-            if head[3..5] == [4, 1] {
+            let came = next_frame(&mut socket).await.unwrap();
+            if (came.kind, came.flags) == (SETTINGS, ACK) {
                 break;
             }
-            let length = u64::from(u32::from_be_bytes([0, head[0], head[1], head[2]]));
-            std::io::copy(&mut (&mut socket).take(length), &mut std::io::sink()).unwrap();
         }
         let log = server.stop();
         let closed = |line: &&str| line.contains("connections without calls closed whose clients do not answer");

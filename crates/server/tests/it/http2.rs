@@ -6,33 +6,15 @@ use jackfield_server::config::Config;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::frame::{
+    DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, frame, next_frame,
+};
 use crate::support::{PATIENCE, TestServer, eventually};
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-const ENHANCE_YOUR_CALM: u32 = 11;
 
 fn plaintext(config: &mut Config) {
     config.listen.plaintext = true;
     config.listen.plaintext_principal = "caller".into();
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut bytes = length[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
 }
 
 /// HEADERS of a call, without compression (RFC 7541): POST, http, and literals for path and content type.
@@ -50,32 +32,14 @@ async fn connect(server: &TestServer, settings: &[u8]) -> TcpStream {
 }
 
 async fn greet(mut socket: TcpStream, settings: &[u8]) -> TcpStream {
-    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    socket.write_all(PREFACE).await.unwrap();
     socket.write_all(&frame(SETTINGS, 0, 0, settings)).await.unwrap();
     socket
 }
 
-/// Frames as (kind, payload) until the end of the connection.
-async fn frames(mut socket: impl tokio::io::AsyncRead + Unpin) -> Vec<(u8, Vec<u8>)> {
-    let mut frames = Vec::new();
-    while let Some(frame) = next_frame(&mut socket).await {
-        frames.push(frame);
-    }
-    frames
-}
-
-/// The next frame as (kind, payload), or the end of the connection.
-async fn next_frame(mut socket: impl tokio::io::AsyncRead + Unpin) -> Option<(u8, Vec<u8>)> {
-    let mut head = [0; 9];
-    socket.read_exact(&mut head).await.ok()?;
-    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-    socket.read_exact(&mut payload).await.ok()?;
-    Some((head[3], payload))
-}
-
 /// Sends until the end of the connection; the code of the GOAWAY that it ended with.
 async fn goaway_after(socket: TcpStream, attack: impl Iterator<Item = Vec<u8>>) -> Option<u32> {
-    let (read, mut write) = socket.into_split();
+    let (mut read, mut write) = socket.into_split();
     let sent = async {
         for bytes in attack {
             if write.write_all(&bytes).await.is_err() {
@@ -84,16 +48,22 @@ async fn goaway_after(socket: TcpStream, attack: impl Iterator<Item = Vec<u8>>) 
         }
         std::future::pending::<()>().await;
     };
-    let frames = tokio::time::timeout(PATIENCE, async {
-        tokio::select! {
-            frames = frames(read) => frames,
-            () = sent => Vec::new(),
+    let mut goaway = None;
+    let ended = async {
+        while let Some(frame) = next_frame(&mut read).await {
+            if frame.kind == GOAWAY {
+                goaway = Some(u32::from_be_bytes(frame.payload[4..8].try_into().unwrap()));
+            }
         }
-    })
-    .await
-    .expect("the connection is ended");
-    let (_, payload) = frames.into_iter().rev().find(|(kind, _)| *kind == GOAWAY)?;
-    Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()))
+    };
+    let work = async {
+        tokio::select! {
+            () = ended => {}
+            () = sent => {}
+        }
+    };
+    tokio::time::timeout(PATIENCE, work).await.expect("the connection is ended");
+    goaway
 }
 
 /// Numbers of streams that a client opens.
@@ -105,10 +75,10 @@ fn streams(count: u32) -> impl Iterator<Item = u32> {
 async fn the_limits_are_announced() {
     let server = TestServer::start(plaintext).await;
     let mut socket = connect(&server, &[]).await;
-    let (kind, payload) = next_frame(&mut socket).await.unwrap();
-    assert_eq!(kind, SETTINGS);
+    let settings = next_frame(&mut socket).await.unwrap();
+    assert_eq!(settings.kind, SETTINGS);
     let announced = |id: u16| {
-        let setting = payload.chunks(6).find(|setting| setting[..2] == id.to_be_bytes())?;
+        let setting = settings.payload.chunks(6).find(|setting| setting[..2] == id.to_be_bytes())?;
         Some(u32::from_be_bytes(setting[2..].try_into().unwrap()))
     };
     assert_eq!(announced(3), Some(100), "SETTINGS_MAX_CONCURRENT_STREAMS");
@@ -149,7 +119,7 @@ async fn calls_that_are_given_up_together_do_no_harm_to_their_neighbours() {
         let mut answers = 0;
         let answered = async {
             while answers < GOOD {
-                let (kind, payload) = next_frame(&mut socket).await.expect("the connection goes on");
+                let Frame { kind, payload, .. } = next_frame(&mut socket).await.expect("the connection goes on");
                 assert_ne!(kind, GOAWAY, "round {round}: {}", String::from_utf8_lossy(&payload));
                 // The message of one second says that the caller is known: each good call was answered.
                 answers += u32::from(kind == DATA && payload == [0, 0, 0, 0, 2, 8, 1]);
@@ -178,7 +148,7 @@ async fn a_client_that_is_sent_away_while_it_sends_hears_why() {
     let mut socket = greet(socket.connect(server.address).await.unwrap(), &[]).await;
     let request = [call(1, "/test.v1.Test/Flood"), frame(DATA, END_STREAM, 1, &[0; 5])].concat();
     socket.write_all(&request).await.unwrap();
-    while next_frame(&mut socket).await.expect("an answer").0 != DATA {}
+    while next_frame(&mut socket).await.expect("an answer").kind != DATA {}
     let provoke = |stream| frame(WINDOW_UPDATE, 0, stream, &0x7fff_ffffu32.to_be_bytes());
     let attack = streams(8_000).skip(1).map(|stream| [call(stream, "/test.v1.Test/Sleep"), provoke(stream)].concat());
     let _ = socket.write_all(&attack.collect::<Vec<_>>().concat()).await;
@@ -217,8 +187,9 @@ async fn a_peer_that_says_no_hello_is_dropped() {
     hello.write_all(&frame(PING, 0, 0, &[7; 8])).await.unwrap();
     let answered = async {
         loop {
-            if let (PING, payload) = next_frame(&mut hello).await.unwrap() {
-                return payload;
+            let frame = next_frame(&mut hello).await.unwrap();
+            if frame.kind == PING {
+                return frame.payload;
             }
         }
     };

@@ -6,6 +6,7 @@ mod deadlines;
 mod deploy;
 mod drain;
 mod endings;
+mod frame;
 mod health;
 mod http2;
 mod identity;

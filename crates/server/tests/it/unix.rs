@@ -1,10 +1,13 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::frame::{
+    DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, next_frame,
+};
 use crate::pki::Pki;
 use crate::support::{TestServer, unary};
 
@@ -45,18 +48,6 @@ async fn plaintext_callers_are_nobody_unless_named() {
     assert_eq!(error.code(), Code::Unauthenticated);
 }
 
-// Kinds of HTTP/2 frames.
-const DATA: u8 = 0x0;
-const HEADERS: u8 = 0x1;
-const RST_STREAM: u8 = 0x3;
-const GOAWAY: u8 = 0x7;
-
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, stream];
-    bytes.extend(payload);
-    bytes
-}
-
 /// What a client built on gRPC's C core sends on a Unix socket: names and values as text, each of them indexed, and the path
 /// of the socket as authority.
 #[tokio::test]
@@ -78,30 +69,26 @@ async fn an_authority_that_is_the_path_of_the_socket_is_taken() {
     for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")] {
         fields.extend([&[0x40, name.len() as u8], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat());
     }
-    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    sent.extend(frame(0x4, 0, 0, &[]));
-    sent.extend(frame(HEADERS, 0x4, 1, &fields));
-    sent.extend(frame(DATA, 0x1, 1, &[0; 5]));
+    let mut sent = PREFACE.to_vec();
+    sent.extend(frame(SETTINGS, 0, 0, &[]));
+    sent.extend(frame(HEADERS, END_HEADERS, 1, &fields));
+    sent.extend(frame(DATA, END_STREAM, 1, &[0; 5]));
     // Again, out of the table that the first call filled.
-    sent.extend(frame(HEADERS, 0x4, 3, &[0x80 | 65, 0x80 | 64, 0x83, 0x86, 0x80 | 63, 0x80 | 62]));
-    sent.extend(frame(DATA, 0x1, 3, &[0; 5]));
+    sent.extend(frame(HEADERS, END_HEADERS, 3, &[0x80 | 65, 0x80 | 64, 0x83, 0x86, 0x80 | 63, 0x80 | 62]));
+    sent.extend(frame(DATA, END_STREAM, 3, &[0; 5]));
 
     let mut socket = tokio::net::UnixStream::connect(&path).await.unwrap();
     socket.write_all(&sent).await.unwrap();
     let (mut ended, mut answers) = (Vec::new(), Vec::new());
     while ended.len() < 2 {
-        let mut head = [0; 9];
-        socket.read_exact(&mut head).await.unwrap();
-        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
-        socket.read_exact(&mut payload).await.unwrap();
-        let (kind, stream) = (head[3], head[8]);
+        let Frame { kind, flags, stream, payload } = next_frame(&mut socket).await.unwrap();
         assert!(kind != RST_STREAM && kind != GOAWAY, "stream {stream} ended with {payload:?}");
         if kind == DATA && !payload.is_empty() {
             answers.push(payload);
             continue;
         }
         // The trailers of an answer.
-        if kind == HEADERS && head[4] & 0x1 != 0 {
+        if kind == HEADERS && flags & END_STREAM != 0 {
             ended.push(stream);
         }
     }
