@@ -20,6 +20,7 @@ pub mod pki;
 pub mod place;
 mod reflection;
 mod server;
+mod shares;
 pub mod telemetry;
 pub mod tls;
 pub mod transport;

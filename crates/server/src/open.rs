@@ -20,12 +20,13 @@ use crate::config::{self, Config, VaultProvider};
 use crate::gauges;
 use crate::grpc::Api;
 use crate::grpc::page_memory::PageMemory;
-use crate::grpc::stream::{Places, StreamPolicy};
+use crate::grpc::stream::StreamPolicy;
 use crate::health::Readiness;
 use crate::identity::Tenants;
 use crate::metrics::Metrics;
 use crate::permissions::PermissionError;
 use crate::place::{self, Claim, PlaceError};
+use crate::shares::Shares;
 use crate::telemetry::Meters;
 
 /// Why the service does not open.
@@ -298,8 +299,10 @@ fn sqlite_file(config: &Config, path: &str) -> Result<Database, OpenError> {
 
 impl Backend for ServiceBackend {
     fn add_routes(&self, context: &RouteContext, routes: &mut RoutesBuilder) {
+        let streams = &context.config.streams;
+        let places = Shares::new(streams.max_open, streams.max_open_per_identity, streams.max_open_per_tenant);
         let policy = StreamPolicy {
-            places: Places::new(&context.config.streams),
+            places: Arc::new(places),
             memory: PageMemory::new(&context.config, context.metrics.clone()),
             tasks: context.tasks.clone(),
         };

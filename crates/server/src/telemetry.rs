@@ -29,8 +29,9 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::config::{LogFormat, Telemetry};
 use crate::log_format::{JsonLines, TextLines};
+use crate::shares::Rooms;
 use crate::tls;
-use crate::transport::{Counter, network};
+use crate::transport::network;
 
 use self::export::{Bounded, FLUSH, Stop};
 use self::resource::RESOURCE;
@@ -222,7 +223,7 @@ impl Meters {
     /// Serves `GET /metrics` until `stop`, one scrape a connection.
     pub(crate) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
         let mut scrapes = tokio::task::JoinSet::new();
-        let by_ip = Counter::new(MAX_SCRAPES_PER_IP);
+        let by_ip = Rooms::new(MAX_SCRAPES_PER_IP);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,

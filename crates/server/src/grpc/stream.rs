@@ -6,10 +6,9 @@ mod finding;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use futures::Stream;
-use jackfield_domain::{Error, Result, TenantId};
+use jackfield_domain::{Result, TenantId};
 use jackfield_service::{FoundPage, Listable, ListedPage, Pager};
 use prost::Message;
 use tokio_util::task::TaskTracker;
@@ -18,36 +17,19 @@ use tonic::Status;
 use self::finding::{Finding, Found};
 use super::page_memory::{PageMemory, PageRoom};
 use super::status::status;
-use crate::config::Streams;
 use crate::layers::Flow;
 use crate::layers::context::CallContext;
-use crate::transport::{Counted, Counter, share};
+use crate::shares::{Place, Shares};
 
 /// The rules of streams.
 #[derive(Clone, Debug)]
 pub struct StreamPolicy {
-    /// Places for all open streams.
-    pub places: Places,
+    /// Places for all open streams, by principal and tenant.
+    pub(crate) places: Arc<Shares<String, TenantId>>,
     /// Room for the pages of all of them.
-    pub memory: Arc<PageMemory>,
+    pub(crate) memory: Arc<PageMemory>,
     /// Where the tasks of streams run.
-    pub tasks: TaskTracker,
-}
-
-/// How many streams there may be: of one caller, of one tenant, in all.
-#[derive(Clone, Debug)]
-pub struct Places {
-    by_identity: Counter<String>,
-    by_tenant: Counter<TenantId>,
-    total: Counter<()>,
-}
-
-/// The place of one stream.
-#[derive(Debug)]
-struct Place {
-    _of_identity: Counted<String>,
-    _of_tenant: Counted<TenantId>,
-    _of_all: Counted<()>,
+    pub(crate) tasks: TaskTracker,
 }
 
 /// A stream of pages.
@@ -69,32 +51,6 @@ enum State<T> {
     Ended,
 }
 
-/// When to come back after too many streams were open.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-// === impl Places ===
-
-impl Places {
-    /// As many as the configuration allows.
-    pub fn new(streams: &Streams) -> Self {
-        Places {
-            by_identity: Counter::new(share(streams.max_open_per_identity, streams.max_open)),
-            by_tenant: Counter::new(share(streams.max_open_per_tenant, streams.max_open)),
-            total: Counter::new(streams.max_open),
-        }
-    }
-
-    fn enter(&self, identity: &str, tenant: TenantId) -> Result<Place> {
-        // Who takes too much is told so. When it is the server that is full, nobody knows who filled it.
-        let too_many = || Error::RateLimited { retry_after: RETRY_AFTER };
-        Ok(Place {
-            _of_identity: self.by_identity.enter(identity.to_owned()).ok_or_else(too_many)?,
-            _of_tenant: self.by_tenant.enter(tenant).ok_or_else(too_many)?,
-            _of_all: self.total.enter(()).ok_or(Error::ServerUnavailable { retry_after: RETRY_AFTER })?,
-        })
-    }
-}
-
 // === impl StreamPolicy ===
 
 impl StreamPolicy {
@@ -106,7 +62,7 @@ impl StreamPolicy {
     {
         let context = CallContext::current();
         let identity = context.as_ref().map(|context| context.principal()).unwrap_or_default();
-        let place = self.places.enter(identity, pager.tenant())?;
+        let place = self.places.of(Some(identity.to_owned()), pager.tenant()).enter()?;
         let flow = context.map(|context| context.flow.clone()).unwrap_or_default();
         let state = State::Resting(Box::new(pager));
         Ok(PageStream { policy: self.clone(), flow, state, taken: None, render, _place: place })

@@ -1,47 +1,29 @@
 //! How many connections there may be: in all, from one address, of one client, of one tenant.
 
-use std::collections::HashMap;
-use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{Limits, Tls};
 use crate::identity::Caller;
+use crate::shares::{self, Full, Rooms, Shares};
 
 /// The counts of the gRPC listeners together, or of the one for health.
 #[derive(Debug)]
 pub(super) struct Admission {
-    total: Counter<()>,
-    by_ip: Counter<IpAddr>,
-    by_identity: Counter<Arc<str>>,
-    /// Those who are nobody are one.
-    by_tenant: Counter<Option<String>>,
+    by_ip: Rooms<IpAddr>,
+    /// Those who are nobody are one tenant.
+    shares: Shares<Arc<str>, Option<String>>,
     handshakes: Arc<Semaphore>,
-    handshakes_by_ip: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
-    max_handshakes_per_ip: usize,
+    handshakes_by_ip: Rooms<IpAddr>,
 }
 
 /// A place among the connections, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
-    _total: Counted<()>,
-    _by_ip: Option<Counted<IpAddr>>,
-}
-
-/// Counts by key, up to a limit.
-#[derive(Clone, Debug)]
-pub(crate) struct Counter<K: Eq + Hash + Clone> {
-    counts: Arc<Mutex<HashMap<K, u32>>>,
-    limit: u32,
-}
-
-/// One of those counted, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Counted<K: Eq + Hash + Clone> {
-    counter: Counter<K>,
-    key: K,
+    _of_ip: Option<OwnedSemaphorePermit>,
+    _of_all: OwnedSemaphorePermit,
 }
 
 /// Probes come from few places and do not stay.
@@ -52,13 +34,14 @@ const MAX_HEALTH_CONNECTIONS: u32 = 256;
 impl Admission {
     pub(super) fn new(limits: &Limits, tls: &Tls) -> Self {
         Admission {
-            total: Counter::new(limits.max_connections),
-            by_ip: Counter::new(limits.max_connections_per_ip),
-            by_identity: Counter::new(share(limits.max_connections_per_identity, limits.max_connections)),
-            by_tenant: Counter::new(share(limits.max_connections_per_tenant, limits.max_connections)),
+            by_ip: Rooms::new(limits.max_connections_per_ip),
+            shares: Shares::new(
+                limits.max_connections,
+                limits.max_connections_per_identity,
+                limits.max_connections_per_tenant,
+            ),
             handshakes: Arc::new(Semaphore::new(tls.max_handshakes as usize)),
-            handshakes_by_ip: Mutex::default(),
-            max_handshakes_per_ip: tls.max_handshakes_per_ip as usize,
+            handshakes_by_ip: Rooms::new(tls.max_handshakes_per_ip),
         }
     }
 
@@ -70,16 +53,14 @@ impl Admission {
 
     /// A place for a connection from an address; a Unix socket has none. Else the cap that is reached.
     pub(super) fn admit(&self, ip: Option<IpAddr>) -> Result<Place, &'static str> {
-        let by_ip = ip.map(|ip| self.by_ip.enter(network(ip)).ok_or("per_ip")).transpose()?;
-        let total = self.total.enter(()).ok_or("total")?;
-        Ok(Place { _total: total, _by_ip: by_ip })
+        let of_ip = ip.map(|ip| self.by_ip.enter(network(ip)).ok_or("per_ip")).transpose()?;
+        Ok(Place { _of_ip: of_ip, _of_all: self.shares.enter_total().map_err(cap)? })
     }
 
     /// A place for one more connection of a client, or of one who is nobody, who has only its address for a name.
-    pub(super) fn admit_caller(&self, caller: Option<&Caller>) -> Result<impl Sized + use<>, &'static str> {
-        let of_identity = caller.map(|caller| self.by_identity.enter(caller.name.clone()).ok_or("per_identity"));
-        let of_tenant = self.by_tenant.enter(caller.map(|caller| caller.tenant.clone())).ok_or("per_tenant")?;
-        Ok((of_identity.transpose()?, of_tenant))
+    pub(super) fn admit_caller(&self, caller: Option<&Caller>) -> Result<shares::Place, &'static str> {
+        let (name, tenant) = caller.map(|caller| (caller.name.clone(), caller.tenant.clone())).unzip();
+        self.shares.of(name, tenant).enter_share().map_err(cap)
     }
 
     /// Waits for its turn to make a handshake; the caller bounds the wait.
@@ -87,24 +68,20 @@ impl Admission {
         let mut by_ip = None;
         if let Some(ip) = ip {
             // One address waits for itself first, so that it cannot hold the places of all.
-            by_ip = self.handshakes_of(network(ip)).acquire_owned().await.ok();
+            by_ip = self.handshakes_by_ip.of(network(ip)).acquire_owned().await.ok();
         }
         let total = self.handshakes.clone().acquire_owned().await.ok();
         (by_ip, total)
     }
-
-    fn handshakes_of(&self, ip: IpAddr) -> Arc<Semaphore> {
-        let mut gates = self.handshakes_by_ip.lock().unwrap_or_else(PoisonError::into_inner);
-        // Gates that nobody is at are not kept: the map is as large as the number of handshakes.
-        gates.retain(|_, gate| Arc::strong_count(gate) > 1 || gate.available_permits() < self.max_handshakes_per_ip);
-        gates.entry(ip).or_insert_with(|| Arc::new(Semaphore::new(self.max_handshakes_per_ip))).clone()
-    }
 }
 
-/// The share of one caller or tenant: what is configured, but at most three quarters of all places. With fewer than four places
-/// there are no shares.
-pub(crate) fn share(configured: u32, total: u32) -> u32 {
-    if total < 4 { configured } else { configured.min(total - total / 4) }
+/// The cap that is reached, as the metric names it.
+fn cap(full: Full) -> &'static str {
+    match full {
+        Full::Caller => "per_identity",
+        Full::Tenant => "per_tenant",
+        Full::Total => "total",
+    }
 }
 
 /// What counts as one address: an IPv6 customer usually has a whole /64.
@@ -112,39 +89,6 @@ pub(crate) fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
         v4 => v4,
-    }
-}
-
-// === impl Counter ===
-
-impl<K: Eq + Hash + Clone> Counter<K> {
-    pub(crate) fn new(limit: u32) -> Self {
-        Counter { counts: Arc::default(), limit }
-    }
-
-    /// One more of this key; `None` when there are as many as there may be.
-    pub(crate) fn enter(&self, key: K) -> Option<Counted<K>> {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        // A count of 0 that is left behind here takes a limit of 0, which no configuration has.
-        let count = counts.entry(key.clone()).or_insert(0);
-        if *count >= self.limit {
-            return None;
-        }
-        *count += 1;
-        drop(counts);
-        Some(Counted { counter: self.clone(), key })
-    }
-}
-
-impl<K: Eq + Hash + Clone> Drop for Counted<K> {
-    fn drop(&mut self) {
-        let mut counts = self.counter.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        match counts.get_mut(&self.key) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => {
-                counts.remove(&self.key);
-            }
-        }
     }
 }
 
@@ -174,15 +118,6 @@ mod tests {
         let admission = admission(10, 1);
         let _first = admission.admit(Some(IpAddr::from([192, 0, 2, 1]))).unwrap();
         assert!(admission.admit(Some(IpAddr::from([192, 0, 2, 2]))).is_ok());
-    }
-
-    #[test]
-    fn a_share_is_never_all() {
-        for (configured, total, expected) in
-            [(250, 1_000, 250), (250, 100, 75), (1_500, 2_000, 1_500), (8, 8, 6), (9, 4, 3), (5, 1, 5), (2, 3, 2)]
-        {
-            assert_eq!(share(configured, total), expected, "{configured} of {total}");
-        }
     }
 
     #[test]

@@ -7,9 +7,9 @@ use std::sync::{Arc, OnceLock};
 
 use jackfield_domain::Error;
 use rustls_pki_types::CertificateDer;
-use tokio::sync::Semaphore;
 
 use crate::identity::{Caller, Unknown};
+use crate::shares::Share;
 
 /// A connection and who is at its other end.
 #[derive(Clone, Debug)]
@@ -22,17 +22,8 @@ struct Inner {
     certificates: Vec<CertificateDer<'static>>,
     caller: Result<Arc<Caller>, Unknown>,
     withdrawn: AtomicBool,
-    /// Room for calls of this caller.
-    calls: OnceLock<CallRoom>,
-}
-
-/// Room for calls.
-#[derive(Clone, Debug)]
-pub(crate) struct CallRoom {
-    /// Of one caller, on all of its connections.
-    pub(crate) of_identity: Arc<Semaphore>,
-    /// Of all callers of its tenant.
-    pub(crate) of_tenant: Arc<Semaphore>,
+    /// The share of this caller in all calls.
+    calls: OnceLock<Share>,
 }
 
 /// The other end of a connection.
@@ -88,8 +79,8 @@ impl ConnectInfo {
         self.0.caller.as_ref().ok().map(|caller| &*caller.name)
     }
 
-    /// Room for calls of this caller, looked up at the first.
-    pub(crate) fn calls(&self, find: impl FnOnce() -> CallRoom) -> &CallRoom {
+    /// The share of this caller in all calls, looked up at the first.
+    pub(crate) fn calls(&self, find: impl FnOnce() -> Share) -> &Share {
         self.0.calls.get_or_init(find)
     }
 

@@ -18,8 +18,7 @@ mod scrub;
 mod stream;
 
 pub(crate) use self::accept::{Acceptor, Security};
-pub(crate) use self::admission::{Counted, Counter, network, share};
+pub(crate) use self::admission::network;
 pub(crate) use self::connection::LAST_WORDS;
-pub(crate) use self::info::CallRoom;
 pub use self::info::{ConnectInfo, Peer};
 pub(crate) use self::listener::{ListenError, Listener};
