@@ -146,6 +146,8 @@ pub struct Use {
     pub count: u64,
 }
 
+/// When to send a change again whose outcome is not known.
+const OUTCOME_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Violations that are kept of one request.
 const MAX_VIOLATIONS: usize = 100;
 
@@ -189,6 +191,12 @@ impl Error {
         message: impl Into<String>,
     ) -> Self {
         Error::Precondition { reason, resource, id: id.to_string(), message: message.into() }
+    }
+
+    /// Whether a change was made is not known. It can be sent again if its request has an id: it is then made once, or found to have
+    /// been made.
+    pub fn outcome_unknown(has_request_id: bool, source: impl Into<Cause>) -> Self {
+        Error::OutcomeUnknown { retry_after: has_request_id.then_some(OUTCOME_RETRY_AFTER), source: source.into() }
     }
 
     /// Whether the same call may succeed later without a change by the caller.

@@ -1,7 +1,5 @@
 //! What all changes have in common: they may be repeated, they may be for show only, they happen whole or not at all.
 
-use std::time::Duration;
-
 use jackfield_domain::{Error, Result, TenantId, Violation};
 use jackfield_store::{Claim, RequestKey, Writer};
 use serde::Serialize;
@@ -72,8 +70,14 @@ struct Order<'a> {
 /// How long the answer to a request is kept for repeats: 24 hours, in microseconds.
 const KEEP_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
-/// When to send a change again whose outcome is not known.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+// === impl Mutation ===
+
+impl Mutation {
+    /// Whether the same request again makes no second change.
+    pub fn is_repeatable(&self) -> bool {
+        self.request.is_some() && !self.validate_only
+    }
+}
 
 // === impl Services ===
 
@@ -109,7 +113,7 @@ impl Services {
         W: AsyncFnOnce(&Writer) -> Result<T>,
     {
         let Order { mutation, weight, tenant } = order;
-        let request = mutation.request.as_ref().filter(|_| !mutation.validate_only);
+        let request = mutation.request.as_ref().filter(|_| mutation.is_repeatable());
         let fingerprint = match request {
             Some(request) => Some(self.fingerprint(caller, mutation, request).await?),
             None => None,
@@ -196,9 +200,7 @@ impl Services {
 /// A change whose outcome is not known can be sent again if it carried a request id: it is then made once, or found done.
 fn repeatable(error: Error, has_request_id: bool) -> Error {
     match error {
-        Error::OutcomeUnknown { source, .. } => {
-            Error::OutcomeUnknown { retry_after: has_request_id.then_some(RETRY_AFTER), source }
-        }
+        Error::OutcomeUnknown { source, .. } => Error::outcome_unknown(has_request_id, source),
         error => error,
     }
 }

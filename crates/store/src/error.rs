@@ -41,7 +41,7 @@ pub(crate) fn lost(why: &str) -> DbErr {
 /// A commit may or may not have taken place. When to come back only the caller of the change can tell: a repeat is safe with a
 /// request id.
 pub(crate) fn outcome_unknown(lost: DbErr) -> Error {
-    Error::OutcomeUnknown { retry_after: None, source: Box::new(lost) }
+    Error::outcome_unknown(false, lost)
 }
 
 /// Whether a COMMIT that failed on SQLite may have written all the same.

@@ -12,6 +12,7 @@ use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
 use uuid::Uuid;
 
+use super::outcome::expect_unknown;
 use super::{
     counts, create_connector, create_connector_by, eventually, expect_unavailable, get_connector, names_of_connectors,
     wait_for_readiness,
@@ -45,25 +46,43 @@ mod postgres {
             config.drain.grace = Duration::from_secs(1);
         })
         .await;
-        let (reading, writing) = (server.client("alpha"), server.client("alpha"));
+        let client = server.client("alpha");
         // Another client of the database holds the table until it is told to let go.
         let url = server.postgres().url();
         let hold = "BEGIN; LOCK TABLE connector IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)";
-        let mut holder = std::process::Command::new("psql").args(["--quiet", "--command", hold, &url]).spawn().unwrap();
+        let mut holder = std::process::Command::new("psql");
+        let holder = holder.args(["--quiet", "--command", hold, &url]).stderr(std::process::Stdio::null());
+        let mut holder = holder.spawn().unwrap();
         let held = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted \
                     AND relation = 'connector'::regclass";
         eventually("the table is held", async || server.postgres().run(held).trim() == "1").await;
 
-        let change = tokio::spawn(async move { writing.connectors().create_connector(request("late")).await });
+        let late = request("late");
+        let nameless = v1::CreateConnectorRequest { request_id: String::new(), ..request("nameless") };
+        let tried = v1::CreateConnectorRequest { validate_only: true, ..request("tried") };
+        let create = |request: &v1::CreateConnectorRequest| {
+            let (client, request) = (client.clone(), request.clone());
+            tokio::spawn(async move { client.connectors().create_connector(request).await })
+        };
+        let [changed, changed_nameless, tried] = [&late, &nameless, &tried].map(create);
         let read = v1::GetConnectorRequest { reference: "name:late".to_owned() };
+        let reading = client.clone();
         let read = tokio::spawn(async move { reading.connectors().get_connector(read).await });
         let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'connector'::regclass";
-        eventually("both wait", async || server.postgres().run(waits).trim() == "2").await;
+        eventually("all wait", async || server.postgres().run(waits).trim() == "4").await;
         assert!(!server.stop().await, "calls were cut");
-        Refusal::check(change.await.unwrap().unwrap_err(), Code::Unknown, "OUTCOME_UNKNOWN");
-        Refusal::check(read.await.unwrap().unwrap_err(), Code::Unavailable, "SERVER_UNAVAILABLE");
-        holder.kill().unwrap();
+        expect_unknown(changed.await.unwrap().unwrap_err(), true);
+        expect_unknown(changed_nameless.await.unwrap().unwrap_err(), false);
+        for cut in [tried.await.unwrap().map(drop), read.await.unwrap().map(drop)] {
+            Refusal::check(cut.unwrap_err(), Code::Unavailable, "SERVER_UNAVAILABLE");
+        }
+        server.postgres().run(&held.replace("count(*)", "pg_terminate_backend(pid)"));
         holder.wait().unwrap();
+        // As RetryInfo asks for: whatever became of the first, there is one.
+        server.restart().await;
+        let made = create_connector_by(&server, "alpha", late.clone()).await.unwrap();
+        assert_eq!(create_connector_by(&server, "alpha", late).await.unwrap(), made);
+        assert_eq!(get_connector(&server, "alpha", "late").await.unwrap(), made);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -48,9 +48,14 @@ async fn credentials(server: &TestServer) -> Vec<v1::Credential> {
 
 /// Checks that the outcome is said to be unknown, and when to come back exactly if a repeat is safe.
 #[track_caller]
-fn expect_unknown(status: Status, is_repeatable: bool) {
+pub(super) fn expect_unknown(status: Status, is_repeatable: bool) {
     let refusal = Refusal::check(status, Code::Unknown, "OUTCOME_UNKNOWN");
-    let message = "the change may or may not have been written; read it before repeating";
+    let message = match is_repeatable {
+        true => {
+            "the change may or may not have been written; send the same request again: its request_id has it made once"
+        }
+        false => "the change may or may not have been written; read it before repeating",
+    };
     assert_eq!(refusal.status.message(), message);
     let retry = refusal.details.retry_info().and_then(|retry| retry.retry_delay);
     assert_eq!(retry.is_some_and(|delay| delay > Duration::ZERO), is_repeatable, "{:?}", refusal.status);

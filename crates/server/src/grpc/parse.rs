@@ -16,6 +16,8 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use crate::layers::context::{CallContext, Change};
+
 /// Longest URL of fields without a limit of their own.
 pub(super) const MAX_URL: usize = 2_048;
 
@@ -39,7 +41,14 @@ pub(super) fn mutation(
         }
         RequestId { id, body }
     });
-    Mutation { method, request, validate_only }
+    let mutation = Mutation { method, request, validate_only };
+    let change = match (validate_only, mutation.is_repeatable()) {
+        (true, _) => Change::Nothing,
+        (false, true) => Change::Repeatable,
+        (false, false) => Change::Unrepeatable,
+    };
+    CallContext::current().iter().for_each(|call| call.set_change(change));
+    mutation
 }
 
 /// The fields that all list requests share.

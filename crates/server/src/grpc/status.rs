@@ -225,10 +225,15 @@ fn answer(error: Error, reason: &'static str) -> Answer {
             Answer::new(Code::Unavailable, reason, message).retry(retry_after).caused_by(source)
         }
         Error::OutcomeUnknown { retry_after, source } => {
-            let message = "the change may or may not have been written; read it before repeating".into();
-            let answer = Answer::new(Code::Unknown, reason, message).caused_by(source);
-            // Without a request id a repeat may be a second change.
-            if let Some(retry_after) = retry_after { answer.retry(retry_after) } else { answer }
+            let answer = |message: &str| Answer::new(Code::Unknown, reason, message.into()).caused_by(source);
+            match retry_after {
+                Some(after) => answer(
+                    "the change may or may not have been written; send the same request again: its request_id has it made once",
+                )
+                .retry(after),
+                // A repeat may be a second change.
+                None => answer("the change may or may not have been written; read it before repeating"),
+            }
         }
         Error::ServerUnavailable { retry_after } => {
             let message = "the server is overloaded or shutting down".into();

@@ -56,6 +56,18 @@ pub struct CallContext {
     limited: AtomicBool,
     /// A handler has its message.
     begun: AtomicBool,
+    change: OnceLock<Change>,
+}
+
+/// What becomes of the request if the call ends before its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It is only looked at.
+    Nothing,
+    /// It may be carried out; the same request again makes no second change of it.
+    Repeatable,
+    /// It may be carried out, and a repeat may be a second change.
+    Unrepeatable,
 }
 
 /// Something that is given back when it is dropped.
@@ -154,6 +166,17 @@ impl CallContext {
         self.begun.load(Ordering::Relaxed)
     }
 
+    /// Notes what the handler is about to change.
+    pub(crate) fn set_change(&self, change: Change) {
+        // A call is one change.
+        let _ = self.change.set(change);
+    }
+
+    /// What the handler is about to change, if it has said so.
+    pub(super) fn change(&self) -> Option<Change> {
+        self.change.get().copied()
+    }
+
     /// Whether it is the server's fault if the call takes longer than it may: it has begun, its client would have waited, and
     /// no reader sets its pace.
     pub(super) fn is_to_be_in_time(&self) -> bool {
@@ -189,6 +212,7 @@ impl CallContext {
             caller: OnceLock::new(),
             limited: AtomicBool::new(false),
             begun: AtomicBool::new(false),
+            change: OnceLock::new(),
         }
     }
 

@@ -16,7 +16,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::context::CallContext;
+use super::context::{CallContext, Change};
 use super::{Answer, Call, End, Flow, Handler, Layer, refused, trailers};
 use crate::config::{Deadlines, Streams};
 use crate::grpc::status::status;
@@ -83,10 +83,14 @@ impl DeadlineLayer {
 
 /// The error of a call that ends before its answer. A change that has begun may be made all the same: its commit goes on.
 fn cut_short(context: &CallContext, end: End) -> Error {
+    let unknown = |has_request_id| Error::outcome_unknown(has_request_id, "the connection ended before the answer");
     let changes = context.method.as_deref().is_some_and(|method| method.changes && method.kind == Kind::Api);
-    match changes && context.has_begun() {
-        true => Error::OutcomeUnknown { retry_after: None, source: "the connection ended before the answer".into() },
-        false => end.error(),
+    match context.change() {
+        Some(Change::Nothing) => end.error(),
+        Some(Change::Repeatable) => unknown(true),
+        Some(Change::Unrepeatable) => unknown(false),
+        None if changes && context.has_begun() => unknown(false),
+        None => end.error(),
     }
 }
 
