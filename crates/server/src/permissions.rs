@@ -19,6 +19,11 @@ pub enum PermissionError {
     Mode { kind: Kind, path: PathBuf, mode: u32 },
     #[error("the directory {} has mode {mode:04o}, so that others can replace {kind} in it; set it to 0700", path.display())]
     Directory { kind: Kind, path: PathBuf, mode: u32 },
+    #[error(
+        "the directory {} belongs to another user (uid {owner}), who can replace {kind} in it; give it to the user of the server",
+        path.display()
+    )]
+    DirectoryOwner { kind: Kind, path: PathBuf, owner: u32 },
     #[error("{kind} {} belongs to another user (uid {owner}), who can change it; give it to the user of the server", path.display())]
     Owner { kind: Kind, path: PathBuf, owner: u32 },
 }
@@ -51,24 +56,26 @@ pub fn check(config: &Config) -> Result<Vec<Warning>, OpenError> {
         check_directory(Kind::Keyring, &config.keyring_file())?;
     }
     if config.listen_address().is_some() && !config.listen.plaintext {
-        warnings.extend(check_file(Kind::PrivateKey, &config.tls_files().private_key)?);
+        let key = config.tls_files().private_key;
+        let directory = check_directory(Kind::PrivateKey, &key)?;
+        warnings.extend(check_file(Kind::PrivateKey, &key, directory.as_ref())?);
     }
     if let Database::Sqlite(database) = open::database(config)? {
+        let directory = check_directory(Kind::Database, &database)?;
         for suffix in ["", "-wal", "-shm"] {
             let mut path = database.clone().into_os_string();
             path.push(suffix);
-            warnings.extend(check_file(Kind::Database, Path::new(&path))?);
+            warnings.extend(check_file(Kind::Database, Path::new(&path), directory.as_ref())?);
         }
     }
     Ok(warnings)
 }
 
-fn check_file(kind: Kind, path: &Path) -> Result<Option<Warning>, PermissionError> {
-    let directory = check_directory(kind, path)?;
+fn check_file(kind: Kind, path: &Path, directory: Option<&Metadata>) -> Result<Option<Warning>, PermissionError> {
     let Ok(file) = std::fs::metadata(path) else { return Ok(None) };
     let path = path.to_owned();
     let user = rustix::process::geteuid().as_raw();
-    let is_trusted = is_trusted(file.uid(), user, directory.as_ref().map(Metadata::uid));
+    let is_trusted = is_trusted(file.uid(), user, directory.map(Metadata::uid));
     let mode = file.mode() & 0o7777;
     if mode & 0o002 != 0 || (mode & 0o020 != 0 && kind != Kind::Database) {
         return Err(PermissionError::Mode { kind, path, mode });
@@ -94,9 +101,15 @@ fn check_directory(kind: Kind, path: &Path) -> Result<Option<Metadata>, Permissi
     let resolved = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let directory = resolved.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(metadata) = std::fs::metadata(directory) else { return Ok(None) };
-    match open_directory(&metadata) {
-        Some(mode) => Err(PermissionError::Directory { kind, path: directory.to_owned(), mode }),
-        None => Ok(Some(metadata)),
+    if let Some(mode) = open_directory(&metadata) {
+        return Err(PermissionError::Directory { kind, path: directory.to_owned(), mode });
+    }
+    // Its owner can write to it, or give itself the right to.
+    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    let of_file = std::fs::metadata(&resolved).ok().map(|file| file.uid());
+    match is_trusted(owner, user, of_file) {
+        true => Ok(Some(metadata)),
+        false => Err(PermissionError::DirectoryOwner { kind, path: directory.to_owned(), owner }),
     }
 }
 
@@ -107,9 +120,10 @@ fn open_directory(directory: &Metadata) -> Option<u32> {
     (mode & 0o002 != 0 && !is_sticky).then_some(mode)
 }
 
-/// Whether a user relies on the owner of a file anyway: on itself and on root. Root acts for the user whose directory it is.
-fn is_trusted(owner: u32, user: u32, directory: Option<u32>) -> bool {
-    owner == user || owner == 0 || (user == 0 && directory == Some(owner))
+/// Whether a user relies on the owner of a file, or of its directory, anyway: on itself and on root. Root acts for another user where
+/// both are that user's: `beside` is whose the directory is, or the file.
+fn is_trusted(owner: u32, user: u32, beside: Option<u32>) -> bool {
+    owner == user || owner == 0 || (user == 0 && beside == Some(owner))
 }
 
 // === impl Kind ===
@@ -139,16 +153,17 @@ mod tests {
 
     #[test]
     fn root_acts_for_the_user_whose_directory_it_is() {
-        for (owner, user, directory, trusted) in [
+        for (owner, user, beside, trusted) in [
             (1000, 1000, Some(0), true),
             (0, 1000, Some(0), true),
             (2000, 1000, Some(2000), false),
+            (2000, 1000, Some(1000), false),
             (2000, 0, Some(2000), true),
             (2000, 0, Some(0), false),
             (2000, 0, None, false),
             (0, 0, None, true),
         ] {
-            assert_eq!(is_trusted(owner, user, directory), trusted, "{owner} for {user} in {directory:?}");
+            assert_eq!(is_trusted(owner, user, beside), trusted, "{owner} for {user} beside {beside:?}");
         }
     }
 }

@@ -76,10 +76,19 @@ async fn what_belongs_to_another_user_is_refused() {
     own(&key, OTHER);
     refuses(&site, &["serve"], &format!("the private key {} {who}", key.display()));
     own(&key, 0);
-    // Root acts for a user in what is this user's.
+    // Whose a directory is can put another file in place of the one that is there.
     own(site.data_dir(), OTHER);
-    own(&keyring(&site), OTHER);
-    own(&site.sqlite_file(), OTHER);
+    for (file, what) in [(keyring(&site), "the keyring"), (site.sqlite_file(), "the database")] {
+        let reason = format!(
+            "the directory {} belongs to another user (uid {OTHER}), who can replace {what} in it; give it to the user of the \
+             server",
+            site.data_dir().display()
+        );
+        refuses(&site, &["serve"], &reason);
+        refuses(&site, &["check-config"], &reason);
+        // Root acts for a user in what is this user's.
+        own(&file, OTHER);
+    }
     assert!(!site.start().stop().contains("belongs to another user"));
 }
 

@@ -1,8 +1,8 @@
 //! `jackfield backup` and `jackfield check-backup`.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -130,15 +130,25 @@ fn parent(path: &Path) -> &Path {
 impl Temporary {
     /// An empty file for the owner only, beside the one that it becomes.
     fn create(to: &Path) -> Result<Self, CommandError> {
-        let path = parent(to).join(format!("{PREFIX}{}{SUFFIX}", Uuid::now_v7().simple()));
-        let made = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
-        let file = made.map_err(|source| format!("cannot write to {}: {source}", parent(to).display()))?;
-        // Where there are no locks nothing is taken for left behind either.
-        let _ = file.try_lock();
-        Ok(Self { path, file })
+        let failed = |source: io::Error| format!("cannot write to {}: {source}", parent(to).display());
+        loop {
+            let path = parent(to).join(format!("{PREFIX}{}{SUFFIX}", Uuid::now_v7().simple()));
+            let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+            let file = file.map_err(failed)?;
+            // Before it was locked another backup may have taken it for left behind. Then it is gone, or about to go.
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) => continue,
+                // Where there are no locks nothing is taken for left behind either.
+                Ok(()) | Err(TryLockError::Error(_)) => {}
+            }
+            if file.metadata().map_err(failed)?.nlink() > 0 {
+                return Ok(Self { path, file });
+            }
+        }
     }
 
-    /// Removes what processes left behind that were killed: nobody has it locked any more. What cannot be removed stays.
+    /// Removes what processes left behind that were killed: nobody has it locked any more. What cannot be removed stays. The lock is
+    /// held until the file is gone, so that whoever has just made it notices.
     fn tidy(directory: &Path) {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let name = entry.file_name();
@@ -148,7 +158,9 @@ impl Temporary {
             }
             let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
             let opened = OpenOptions::new().read(true).write(true).custom_flags(no_follow).open(entry.path());
-            if opened.is_ok_and(|file| file.try_lock().is_ok()) {
+            if let Ok(file) = opened
+                && file.try_lock().is_ok()
+            {
                 remove(&entry.path());
             }
         }
@@ -180,5 +192,49 @@ fn remove(path: &Path) {
         let mut path = path.to_owned().into_os_string();
         path.push(suffix);
         let _ = fs::remove_file(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Backups into one directory: each makes its file, and removes what others left behind.
+    #[test]
+    fn a_file_that_is_in_use_is_never_taken_for_left_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let to = directory.path().join("backup");
+        let make = || {
+            for _ in 0..3_000 {
+                let made = Temporary::create(&to).unwrap();
+                std::thread::yield_now();
+                let there = fs::metadata(&made.path).map(|there| there.ino());
+                assert_eq!(there.ok(), Some(made.file.metadata().unwrap().ino()), "{}", made.path.display());
+            }
+        };
+        std::thread::scope(|scope| {
+            let makers = [scope.spawn(make), scope.spawn(make)];
+            while makers.iter().any(|maker| !maker.is_finished()) {
+                Temporary::tidy(directory.path());
+            }
+        });
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_was_left_behind_goes_with_what_lies_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let to = directory.path().join("backup");
+        // Killed before it had the lock, and after.
+        let left = Temporary::create(&to).unwrap();
+        fs::write(directory.path().join(format!("{PREFIX}{}{SUFFIX}", Uuid::now_v7().simple())), "").unwrap();
+        fs::write(format!("{}-journal", left.path.display()), "").unwrap();
+        fs::write(directory.path().join(".backup-mine.tmp"), "").unwrap();
+        Temporary::tidy(directory.path());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "one is locked");
+        left.file.unlock().unwrap();
+        Temporary::tidy(directory.path());
+        let stays: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(stays, [".backup-mine.tmp"], "what only looks like one of ours stays");
     }
 }
