@@ -1,15 +1,10 @@
 //! What a call that is traced shows of its inside, and that one that is not shows nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use jackfield_api::v1;
 use jackfield_testkit::process::{Program, Site};
-use jackfield_testkit::{Backend, fixture, on_both};
+use jackfield_testkit::{Backend, Collector, fixture, on_both};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -20,40 +15,6 @@ use crate::steps;
 
 /// What spans may say besides who calls: everything else could be a value.
 const OF_STATEMENTS: [&str; 4] = ["db.collection.name", "db.operation.name", "db.system.name", "error.type"];
-
-/// Bodies of the exports of spans.
-type Exports = Arc<Mutex<Vec<Vec<u8>>>>;
-
-async fn collector() -> (SocketAddr, Exports) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a socket");
-    let (address, exports) = (listener.local_addr().expect("its address"), Exports::default());
-    let taken = exports.clone();
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            let taken = taken.clone();
-            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                let taken = taken.clone();
-                async move {
-                    let of_spans = request.uri().path().ends_with("TraceService/Export");
-                    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-                    if of_spans {
-                        taken.lock().expect("a lock").push(body.to_vec());
-                    }
-                    let answer = http::Response::builder()
-                        .header("content-type", "application/grpc")
-                        .header("grpc-status", "0")
-                        .body(Full::<hyper::body::Bytes>::default());
-                    Ok::<_, Infallible>(answer.expect("an answer"))
-                }
-            });
-            tokio::spawn(async move {
-                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection(TokioIo::new(socket), service).await;
-            });
-        }
-    });
-    (address, exports)
-}
 
 /// A request in a trace of this number.
 fn traced<T>(number: u8, message: T) -> Request<T> {
@@ -95,10 +56,10 @@ fn assert_has(found: &BTreeSet<String>, names: &[&str]) {
 
 on_both! {
     async fn what_a_traced_call_does_is_below_its_span(backend: Backend) {
-        let (collector, exports) = collector().await;
+        let collector = Collector::start().await;
         let mut site = Site::new(backend, Program::Jackfield);
         let telemetry = &mut site.config_mut().telemetry;
-        (telemetry.otlp_endpoint, telemetry.trace_ratio) = (format!("http://{collector}"), 0.0);
+        (telemetry.otlp_endpoint, telemetry.trace_ratio) = (collector.endpoint(), 0.0);
         site.prepare().await;
         let process = site.start();
         let client = process.client("alpha");
@@ -121,8 +82,8 @@ on_both! {
         client.connectors().get_connector(get).await.expect("the connector");
         tokio::task::spawn_blocking(move || process.stop()).await.expect("the end of the server");
 
-        let exports = exports.lock().expect("a lock");
-        let requests = exports.iter().map(|body| ExportTraceServiceRequest::decode(&body[5..]).expect("spans"));
+        let messages = collector.messages("TraceService");
+        let requests = messages.iter().map(|message| ExportTraceServiceRequest::decode(message.as_slice()).expect("spans"));
         let scopes = requests.flat_map(|request| request.resource_spans).flat_map(|resource| resource.scope_spans);
         let spans: Vec<Span> = scopes.flat_map(|scope| scope.spans).collect();
 

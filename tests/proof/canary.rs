@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 use jackfield_api::v1;
 use jackfield_testkit::canary::{Sweep, contains};
 use jackfield_testkit::fault::Fault;
-use jackfield_testkit::{Backend, Canary, Program, Site, fixture, proof};
+use jackfield_testkit::{Backend, Canary, Collector, Program, Site, fixture, proof};
 use tonic::Code;
 
-use self::door::{Collector, Door, break_secrets, mend_secrets};
+use self::door::{Door, break_secrets, mend_secrets};
 use self::plant::{SecretField, Targets, secret_fields};
 use self::sown::Sown;
 
@@ -101,7 +101,7 @@ async fn sweep(backend: Backend, program: Program, rounds: usize, wanted: fn(&Se
     let config = site.config_mut();
     config.telemetry.log_filter = "trace".to_owned();
     config.telemetry.trace_ratio = 1.0;
-    config.telemetry.otlp_endpoint = format!("http://{}", collector.address);
+    config.telemetry.otlp_endpoint = collector.endpoint();
     config.telemetry.prometheus_address = metrics.to_string();
     // It keeps tokens on purpose, and what is on purpose hides what is not.
     config.token_cache.max_tokens = 0;
@@ -160,7 +160,7 @@ async fn sweep(backend: Backend, program: Program, rounds: usize, wanted: fn(&Se
         assert_ne!(logged, Some(false), "the log of the database is not part of it");
         places.push(("the database".to_owned(), bytes));
     }
-    places.push(("what was exported".to_owned(), collector.taken()));
+    places.push(("what was exported".to_owned(), collector.bytes()));
     let log = std::fs::read(log).unwrap();
     // What was searched is what it is meant to be.
     for (what, bytes, part) in [

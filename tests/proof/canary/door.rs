@@ -1,18 +1,14 @@
-//! What stands around the process under search: its callers, its collector, its database.
+//! What stands around the process under search: its callers, its page of metrics, its database.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use jackfield_testkit::pki::Leaf;
 use jackfield_testkit::store::{Database, PoolSettings, Store};
 use jackfield_testkit::{Backend, Callers, Client, Pki, Process, Site};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tonic::codegen::Bytes;
 
 /// How long the process may take to become idle.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -23,12 +19,6 @@ const IDLE: Duration = Duration::from_secs(2);
 pub(super) struct Door<'a> {
     process: &'a Process,
     clients: Mutex<HashMap<String, Client>>,
-}
-
-/// Takes what is exported, and remembers it.
-pub(super) struct Collector {
-    pub(super) address: SocketAddr,
-    taken: Arc<Mutex<Vec<u8>>>,
 }
 
 // === impl Door ===
@@ -51,43 +41,6 @@ impl Callers for Door<'_> {
 
     fn pki(&self) -> &Pki {
         self.process.pki()
-    }
-}
-
-// === impl Collector ===
-
-impl Collector {
-    pub(super) async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let taken = Arc::new(Mutex::new(Vec::new()));
-        let collector = Collector { address, taken: taken.clone() };
-        tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let taken = taken.clone();
-                let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                    let taken = taken.clone();
-                    async move {
-                        let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-                        taken.lock().unwrap().extend_from_slice(&body);
-                        let answer = http::Response::builder()
-                            .header("content-type", "application/grpc")
-                            .header("grpc-status", "0")
-                            .body(Full::<Bytes>::default());
-                        Ok::<_, Infallible>(answer.unwrap())
-                    }
-                });
-                tokio::spawn(async move {
-                    let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                    let _ = builder.serve_connection(TokioIo::new(socket), service).await;
-                });
-            }
-        });
-        collector
-    }
-
-    pub(super) fn taken(&self) -> Vec<u8> {
-        self.taken.lock().unwrap().clone()
     }
 }
 
