@@ -231,6 +231,16 @@ async fn a_backup_that_is_damaged_is_noticed() {
     let empty = site.directory().join("empty");
     std::fs::write(&empty, "").unwrap();
     fails(&check(&empty), "it holds no data of Jackfield");
+    let text_file = site.directory().join("no.sqlite3");
+    std::fs::write(&text_file, "a text that is longer than the first words of a database").unwrap();
+    fails(&check(&text_file), "it is not a database of SQLite");
+    let pipe = site.directory().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    fails(&check(&pipe), "it is not a regular file");
+    // A digest that is left of a backup that was moved is not replaced, nor given to another one.
+    std::fs::rename(&backup, site.directory().join("moved.sqlite3")).unwrap();
+    fails(&site.run(&["backup", "--to", text(&backup)]), "backup.sqlite3.sha256 is there already");
+    assert!(!backup.exists());
 }
 
 /// SQLite has no checksums: a bit that changes in a page looks like any other value.

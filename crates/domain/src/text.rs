@@ -272,10 +272,12 @@ pub fn fold(text: &str) -> String {
     lower.flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfc().collect()
 }
 
-/// Whether a character may not be in a line of text: control characters, line separators, and the bidirectional
-/// overrides, with which a text shows as another than it is.
+/// Whether a character may not be in a line of text: control characters, line separators, the bidirectional overrides, with
+/// which a text shows as another than it is, and what shows as nothing at all. Joiners are letters of some scripts.
 pub(crate) fn is_unprintable(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    let is_invisible = matches!(c, '\u{200B}' | '\u{2060}'..='\u{2064}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}');
+    let is_override = matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || is_invisible || is_override
 }
 
 fn checked(
@@ -292,7 +294,7 @@ fn checked(
         return Err(Violation::field(field, format!("must be at most {max} characters long")));
     }
     if value.chars().any(refused) {
-        return Err(Violation::field(field, "must not contain control characters"));
+        return Err(Violation::field(field, "must not contain control or invisible characters"));
     }
     Ok(value.to_owned())
 }

@@ -43,6 +43,7 @@ pub struct Server {
     meters: Meters,
     metrics: Metrics,
     tls: Option<Arc<TlsReloader>>,
+    clock: Arc<dyn Clock>,
 }
 
 /// Why the server does not start.
@@ -132,8 +133,14 @@ impl Server {
             }
             _ => None,
         };
-        let acceptor =
-            Acceptor::new(&config, metrics.clone(), methods, clock, signals.drain.clone(), signals.kill.clone());
+        let acceptor = Acceptor::new(
+            &config,
+            metrics.clone(),
+            methods,
+            clock.clone(),
+            signals.drain.clone(),
+            signals.kill.clone(),
+        );
         let listeners = bind_listeners(&config, &acceptor, tls.clone()).await?;
         let health_listener = match config.listen.health_address.parse() {
             Ok(address) => Some(Listener::tcp(address).await?),
@@ -164,6 +171,7 @@ impl Server {
             meters,
             metrics,
             tls,
+            clock,
         })
     }
 
@@ -198,7 +206,8 @@ impl Server {
         };
         background.spawn(health.clone().probe(probe, PROBE_INTERVAL, signals.kill.clone()));
         if let Some(tls) = self.tls {
-            background.spawn(tls.watch(config.tls.reload_interval, self.metrics.clone(), signals.kill.clone()));
+            let watched = tls.watch(config.tls.reload_interval, self.clock, self.metrics.clone(), signals.kill.clone());
+            background.spawn(watched);
         }
         if let Some(listener) = self.metrics_listener {
             background.spawn(meters.clone().serve(listener, signals.kill.clone()));

@@ -298,7 +298,7 @@ fn otlp_tls(config: &Telemetry) -> Result<Option<ClientTlsConfig>, TelemetryErro
     if config.otlp_ca.as_os_str().is_empty() {
         return Ok(None);
     }
-    let ca = std::fs::read(&config.otlp_ca).map_err(TelemetryError::Ca)?;
+    let ca = tls::read_file(&config.otlp_ca).map_err(TelemetryError::Ca)?;
     let ca = tls::certificates_pem(&ca, &config.otlp_ca)
         .map_err(|error| TelemetryError::Ca(std::io::Error::other(error)))?;
     Ok(Some(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca))))

@@ -4,43 +4,40 @@
 //! No session tickets, no session cache, no early data: a resumed session would not look at the client certificate
 //! again, so an expired or revoked one would get in.
 
+mod clients;
 mod crl;
+mod file;
+mod identity;
 mod key_usage;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use jackfield_domain::Timestamp;
-use jackfield_domain::pem::{self, Pem};
+use jackfield_domain::{Clock, Timestamp};
+use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
+use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
+use self::clients::Clients;
+pub(crate) use self::file::{certificates_pem, read_file};
+use self::identity::Identity;
 use crate::config::{Tls, TlsFiles};
 use crate::metrics::Metrics;
 
-use self::crl::{complete, newest};
-use self::key_usage::KeyUsageVerifier;
-
-const CERTIFICATE: &str = "certificate";
-const PRIVATE_KEY: &str = "private key";
-const CRL: &str = "revocation list";
-
-/// The certificates in force, and news of their replacement.
+/// The certificates in force, and news of their replacement. The server's pair and what is known of clients come into force each by
+/// itself: a fault in one must not keep a revoked client in.
 #[derive(Debug)]
 pub struct TlsReloader {
     files: TlsFiles,
     enforce_crl_expiration: bool,
     current: ArcSwap<TlsState>,
-    content: std::sync::Mutex<TlsContent>,
+    read: Mutex<(Identity, Clients)>,
     generation: watch::Sender<u64>,
 }
 
@@ -54,15 +51,16 @@ pub struct TlsState {
     /// The earliest end of validity in each file, in seconds since 1970: "certificate", "client_ca", "client_crl". Left out
     /// is what has none or cannot be read.
     pub valid_until: Vec<(&'static str, i64)>,
+    key: Arc<CertifiedKey>,
 }
 
-/// The files as they were read.
-#[derive(Clone, PartialEq, Eq)]
-struct TlsContent {
-    certificate: Vec<u8>,
-    private_key: Vec<u8>,
-    client_ca: Vec<u8>,
-    client_crl: Option<Vec<u8>>,
+/// What came of a look at the files.
+#[derive(Debug)]
+pub struct Reload {
+    /// Something new is in force.
+    pub changed: bool,
+    /// What of the files is not, and why.
+    pub faults: Vec<TlsError>,
 }
 
 /// Why certificates cannot be used.
@@ -96,15 +94,17 @@ impl TlsReloader {
     ///
     /// # Errors
     /// Any file is missing or holds something else, or the certificate of the server is not valid now: the server does not
-    /// start with half of its certificates. (Later it goes on with an expired one: lists of revoked clients count more.)
+    /// start with half of its certificates.
     pub async fn load(files: TlsFiles, config: &Tls, now: Timestamp) -> Result<Self, TlsError> {
-        let content = TlsContent::read(&files).await?;
-        content.check_validity(&files, now)?;
-        let state = content.build(&files, config.enforce_crl_expiration)?;
+        let (identity, clients) = (Identity::read(&files).await?, Clients::read(&files).await?);
+        identity.check_validity(&files, now)?;
+        let key = identity.build(&files, &provider())?;
+        let verifier = clients.build(&files, config.enforce_crl_expiration)?;
+        let state = TlsState::of(key, verifier, &identity, &clients)?;
         Ok(TlsReloader {
             enforce_crl_expiration: config.enforce_crl_expiration,
             current: ArcSwap::from_pointee(state),
-            content: std::sync::Mutex::new(content),
+            read: Mutex::new((identity, clients)),
             generation: watch::Sender::new(0),
             files,
         })
@@ -122,47 +122,120 @@ impl TlsReloader {
 
     /// Looks at the files again and again until `stop`. Polling, because a mounted secret changes by swapping a
     /// symbolic link, which file notification on the path does not see.
-    pub async fn watch(self: Arc<Self>, interval: Duration, metrics: Metrics, stop: CancellationToken) {
-        let mut last_error = String::new();
+    pub async fn watch(
+        self: Arc<Self>,
+        interval: Duration,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) {
+        let mut told = Vec::new();
         while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
-            match self.reload().await {
-                Ok(true) => {
-                    tracing::info!("tls certificates reloaded");
-                    metrics.tls_reloaded(true);
-                    last_error.clear();
-                }
-                Ok(false) => last_error.clear(),
-                // The same fault is told once, not at every look.
-                Err(error) if error.to_string() == last_error => {}
-                Err(error) => {
-                    last_error = error.to_string();
-                    tracing::error!(error.message = %error, "tls certificates not reloaded, the former stay in force");
-                    metrics.tls_reloaded(false);
-                }
+            let Reload { changed, faults } = self.reload(clock.now()).await;
+            if changed {
+                tracing::info!("tls certificates reloaded");
+                metrics.tls_reloaded(true);
             }
+            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            // The same fault is told once, not at every look.
+            for error in faults.iter().filter(|fault| !told.contains(*fault)) {
+                tracing::error!(error.message = %error, "tls certificates not reloaded, the former stay in force");
+                metrics.tls_reloaded(false);
+            }
+            told = faults;
         }
     }
 
-    /// Reads the files; whether something new came into force.
-    ///
-    /// # Errors
-    /// The files are unusable; what was in force stays in force.
-    pub async fn reload(&self) -> Result<bool, TlsError> {
-        let content = TlsContent::read(&self.files).await?;
-        if *lock(&self.content) == content {
-            return Ok(false);
+    /// Reads the files, and puts into force what is new and can be used. What cannot be leaves the former in force.
+    pub async fn reload(&self, now: Timestamp) -> Reload {
+        let mut faults = Vec::new();
+        let (mut identity, mut clients) = self.read().clone();
+        let (key, verifier) = {
+            let current = self.current.load();
+            (current.key.clone(), current.verifier.clone())
+        };
+        let new_key = keep_fault(self.new_identity(&identity, now).await, &mut faults);
+        let new_verifier = keep_fault(self.new_clients(&clients).await, &mut faults);
+        let changed = new_key.is_some() || new_verifier.is_some();
+        let key = new_key.map_or(key, |(read, key)| {
+            identity = read;
+            key
+        });
+        let verifier = new_verifier.map_or(verifier, |(read, verifier)| {
+            clients = read;
+            verifier
+        });
+        if !changed {
+            return Reload { changed, faults };
         }
-        let state = content.build(&self.files, self.enforce_crl_expiration)?;
-        self.current.store(Arc::new(state));
-        *lock(&self.content) = content;
-        self.generation.send_modify(|generation| *generation += 1);
-        Ok(true)
+        match TlsState::of(key, verifier, &identity, &clients) {
+            Ok(state) => {
+                self.current.store(Arc::new(state));
+                *self.read() = (identity, clients);
+                self.generation.send_modify(|generation| *generation += 1);
+            }
+            Err(error) => return Reload { changed: false, faults: vec![error] },
+        }
+        Reload { changed, faults }
+    }
+
+    /// Another pair of the server. One that is not valid now replaces only one that is not either.
+    async fn new_identity(
+        &self,
+        former: &Identity,
+        now: Timestamp,
+    ) -> Result<Option<(Identity, Arc<CertifiedKey>)>, TlsError> {
+        let identity = Identity::read(&self.files).await?;
+        if identity == *former {
+            return Ok(None);
+        }
+        let key = identity.build(&self.files, &provider())?;
+        if former.check_validity(&self.files, now).is_ok() {
+            identity.check_validity(&self.files, now)?;
+        }
+        Ok(Some((identity, key)))
+    }
+
+    async fn new_clients(&self, former: &Clients) -> Result<Option<(Clients, Arc<dyn ClientCertVerifier>)>, TlsError> {
+        let clients = Clients::read(&self.files).await?;
+        if clients == *former {
+            return Ok(None);
+        }
+        let verifier = clients.build(&self.files, self.enforce_crl_expiration)?;
+        Ok(Some((clients, verifier)))
+    }
+
+    fn read(&self) -> MutexGuard<'_, (Identity, Clients)> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 // === impl TlsState ===
 
 impl TlsState {
+    fn of(
+        key: Arc<CertifiedKey>,
+        verifier: Arc<dyn ClientCertVerifier>,
+        identity: &Identity,
+        clients: &Clients,
+    ) -> Result<Self, TlsError> {
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_client_cert_verifier(verifier.clone())
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));
+        server.alpn_protocols = vec![b"h2".to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        server.max_early_data_size = 0;
+        let ends = [
+            ("certificate", identity.valid_until()),
+            ("client_ca", clients.authorities_valid_until()),
+            ("client_crl", clients.lists_valid_until()),
+        ];
+        let valid_until = ends.into_iter().filter_map(|(file, end)| Some((file, end?))).collect();
+        Ok(TlsState { server: Arc::new(server), verifier, valid_until, key })
+    }
+
     /// Whether a client certificate is still good: chain, validity and revocation as of now.
     ///
     /// # Errors
@@ -173,170 +246,23 @@ impl TlsState {
     }
 }
 
-// === impl TlsContent ===
+// === impl Identity and Clients ===
 
-impl TlsContent {
-    async fn read(files: &TlsFiles) -> Result<Self, TlsError> {
-        Ok(TlsContent {
-            certificate: read(&files.certificate).await?,
-            private_key: read(&files.private_key).await?,
-            client_ca: read(&files.client_ca).await?,
-            client_crl: match &files.client_crl {
-                Some(path) => Some(read(path).await?),
-                None => None,
-            },
-        })
-    }
-
-    /// Refuses a chain of the server of which a part is not valid now.
-    fn check_validity(&self, files: &TlsFiles, now: Timestamp) -> Result<(), TlsError> {
-        let path = || files.certificate.display().to_string();
-        for certificate in parse::<CertificateDer<'static>>(&self.certificate, &files.certificate, CERTIFICATE)? {
-            let (_, certificate) = X509Certificate::from_der(&certificate)
-                .map_err(|error| content_error(&files.certificate, "certificate", &error))?;
-            let (from, until) = (certificate.validity().not_before, certificate.validity().not_after);
-            let time = |seconds: i64| Timestamp(seconds.saturating_mul(1_000_000));
-            if now.seconds() > until.timestamp() {
-                return Err(TlsError::Expired { path: path(), time: time(until.timestamp()) });
-            }
-            if now < time(from.timestamp()) {
-                return Err(TlsError::NotYetValid { path: path(), time: time(from.timestamp()) });
-            }
-        }
-        Ok(())
-    }
-
-    fn build(&self, files: &TlsFiles, enforce_crl_expiration: bool) -> Result<TlsState, TlsError> {
-        let certificates = parse::<CertificateDer<'static>>(&self.certificate, &files.certificate, CERTIFICATE)?;
-        let mut private_keys = parse::<PrivateKeyDer<'static>>(&self.private_key, &files.private_key, PRIVATE_KEY)?;
-        if private_keys.len() > 1 {
-            return Err(content_error(&files.private_key, PRIVATE_KEY, &"there are several"));
-        }
-        let private_key = private_keys.remove(0);
-        let verifier = self.verifier(files, enforce_crl_expiration)?;
-        let valid_until = self.valid_until();
-        let mut server = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .with_client_cert_verifier(verifier.clone())
-            .with_single_cert(certificates, private_key)
-            .map_err(TlsError::Identity)?;
-        server.alpn_protocols = vec![b"h2".to_vec()];
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
-        server.max_early_data_size = 0;
-        Ok(TlsState { server: Arc::new(server), verifier, valid_until })
-    }
-
-    fn valid_until(&self) -> Vec<(&'static str, i64)> {
-        let certificates = |bytes: &[u8]| {
-            let pem = Pem::new(bytes).ok()?;
-            let certificates = CertificateDer::pem_slice_iter(pem.text().as_bytes()).filter_map(Result::ok);
-            certificates.filter_map(|certificate| not_after(&certificate)).min()
-        };
-        let crl = |bytes: &Vec<u8>| {
-            let pem = Pem::new(bytes).ok()?;
-            let crls = CertificateRevocationListDer::pem_slice_iter(pem.text().as_bytes()).filter_map(Result::ok);
-            newest(crls.collect()).0.iter().filter_map(|crl| next_update(crl)).min()
-        };
-        let ends = [
-            ("certificate", certificates(&self.certificate)),
-            ("client_ca", certificates(&self.client_ca)),
-            ("client_crl", self.client_crl.as_ref().and_then(crl)),
-        ];
-        ends.into_iter().filter_map(|(file, end)| Some((file, end?))).collect()
-    }
-
-    fn verifier(
-        &self,
-        files: &TlsFiles,
-        enforce_crl_expiration: bool,
-    ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in parse::<CertificateDer<'static>>(&self.client_ca, &files.client_ca, CERTIFICATE)? {
-            key_usage::check_authority(&certificate)
-                .map_err(|message| content_error(&files.client_ca, CERTIFICATE, &message))?;
-            roots.add(certificate).map_err(|error| content_error(&files.client_ca, CERTIFICATE, &error))?;
-        }
-        let roots = Arc::new(roots);
-        let mut builder = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider());
-        let mut lists = Vec::new();
-        if let (Some(bytes), Some(path)) = (&self.client_crl, &files.client_crl) {
-            let crls = parse::<CertificateRevocationListDer<'static>>(bytes, path, CRL)?;
-            complete(&crls).map_err(|message| content_error(path, CRL, &message))?;
-            let (crls, superseded) = newest(crls);
-            if superseded > 0 {
-                tracing::info!(
-                    crl.superseded = superseded,
-                    "older revocation lists of the same authorities are left out"
-                );
-            }
-            lists.clone_from(&crls);
-            builder = builder.with_crls(crls);
-            if enforce_crl_expiration {
-                builder = builder.enforce_revocation_expiration();
-            }
-        }
-        let verifier = KeyUsageVerifier::new(builder.build()?, roots, &lists, enforce_crl_expiration);
-        let path = files.client_crl.as_deref().unwrap_or(Path::new(""));
-        Ok(Arc::new(verifier.map_err(|error| content_error(path, CRL, &error))?))
-    }
-}
-
-impl std::fmt::Debug for TlsContent {
+impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[redacted]")
     }
 }
 
-async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    tokio::fs::read(path).await.map_err(|source| TlsError::Read { path: path.display().to_string(), source })
-}
-
-/// The text of a file of certificates, all of which have been read, for libraries that take PEM and pass over what they do not
-/// know.
-///
-/// # Errors
-/// The file holds no certificate, or something that is none.
-pub(crate) fn certificates_pem(bytes: &[u8], path: &Path) -> Result<String, TlsError> {
-    parse::<CertificateDer<'static>>(bytes, path, CERTIFICATE)?;
-    let pem = Pem::new(bytes).map_err(|fault| content_error(path, CERTIFICATE, &fault))?;
-    Ok(pem.text().to_owned())
-}
-
-/// All sections of a file, which must all be of the kind that is asked for. None at all is a fault, because an empty list of
-/// authorities would lock everybody out; so is one that is passed over.
-fn parse<T: PemObject>(bytes: &[u8], path: &Path, what: &'static str) -> Result<Vec<T>, TlsError> {
-    let labels = match what {
-        CERTIFICATE => pem::CERTIFICATE_LABELS,
-        CRL => pem::CRL_LABELS,
-        _ => pem::PRIVATE_KEY_LABELS,
-    };
-    let wrong = |error: &dyn std::fmt::Display| content_error(path, what, error);
-    let pem = Pem::new(bytes).map_err(|fault| wrong(&fault))?;
-    pem.only(labels).map_err(|fault| wrong(&fault))?;
-    // What the parser says of a fault is not shown: it quotes the text, which may be a private key.
-    let items: Vec<T> = T::pem_slice_iter(pem.text().as_bytes()).map_while(Result::ok).collect();
-    pem.all_read(items.len()).map_err(|fault| wrong(&fault))?;
-    if items.is_empty() {
-        return Err(wrong(&"there is none"));
+impl std::fmt::Debug for Clients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
     }
-    Ok(items)
 }
 
-fn not_after(certificate: &[u8]) -> Option<i64> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    Some(certificate.validity().not_after.timestamp())
-}
-
-fn next_update(crl: &[u8]) -> Option<i64> {
-    let (_, crl) = x509_parser::parse_x509_crl(crl).ok()?;
-    crl.next_update().map(|time| time.timestamp())
-}
-
-fn content_error(path: &Path, what: &'static str, message: &dyn std::fmt::Display) -> TlsError {
-    TlsError::Content { path: path.display().to_string(), what, message: message.to_string() }
-}
-
-fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn keep_fault<T>(result: Result<Option<T>, TlsError>, faults: &mut Vec<TlsError>) -> Option<T> {
+    result.unwrap_or_else(|error| {
+        faults.push(error);
+        None
+    })
 }

@@ -34,8 +34,20 @@ fn names_are_trimmed_bounded_and_compared_without_case_and_composition() {
     assert_ne!(key("Cafe"), key("Café"));
     assert_ne!(key("Gmail"), key("Gmai1"));
     let long = "ä".repeat(192);
-    for wrong in ["", " ", "\u{a0}\u{2003}", "a\u{0}b", "a\nb", "a\u{7f}", "a\u{85}b", "a\u{202e}b", "a\u{2066}", &long]
-    {
+    for wrong in [
+        "",
+        " ",
+        "\u{a0}\u{2003}",
+        "a\u{0}b",
+        "a\nb",
+        "a\u{7f}",
+        "a\u{85}b",
+        "a\u{202e}b",
+        "a\u{2066}",
+        "a\u{200b}b",
+        "\u{feff}a",
+        &long,
+    ] {
         assert_eq!(Name::parse("connector.name", wrong, 191).unwrap_err().field, "connector.name", "{wrong:?}");
     }
     assert!(Name::parse("name", "日本語 👩‍💻 (ж)", 191).is_ok(), "what people write stays allowed");

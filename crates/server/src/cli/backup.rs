@@ -1,7 +1,7 @@
 //! `jackfield backup` and `jackfield check-backup`.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -62,8 +62,11 @@ async fn make(config: &Config, to: &Path) -> Result<(), CommandError> {
     if !database.exists() {
         return Err(format!("there is no database {}", database.display()).into());
     }
-    if to.symlink_metadata().is_ok() {
-        return Err(there_already(to));
+    // A digest that stands alone is of a backup that was moved, and goes with it.
+    for made in [to, &digest::beside(to)] {
+        if made.symlink_metadata().is_ok() {
+            return Err(there_already(made));
+        }
     }
     let vault = Vault::new(open::load_keyring(config)?);
     Temporary::tidy(parent(to));
@@ -80,7 +83,6 @@ async fn make(config: &Config, to: &Path) -> Result<(), CommandError> {
         io::ErrorKind::AlreadyExists => there_already(to),
         _ => failed(error).into(),
     })?;
-    // One that is there is of a backup that is not.
     fs::rename(&line.path, digest::beside(to)).map_err(failed)?;
     File::open(parent(to)).and_then(|directory| directory.sync_all()).map_err(failed)?;
     say(format_args!("Backed up {} to {} ({size} bytes).", database.display(), to.display()))?;
@@ -93,7 +95,9 @@ async fn make(config: &Config, to: &Path) -> Result<(), CommandError> {
 pub(super) async fn check(config: &Config, command: &CheckBackup) -> Result<(), CommandError> {
     let file = &command.file;
     let vault = Vault::new(open::load_keyring(config)?);
+    check_kind(file).map_err(|error| unusable(file, &error))?;
     let has_digest = digest::check(file).map_err(|error| unusable(file, &error.to_string()))?;
+    check_format(file).map_err(|error| unusable(file, &error))?;
     let verified = Services::verify(file, &vault).await.map_err(|error| unusable(file, &error.to_string()))?;
     tell(&verified)?;
     if has_digest {
@@ -104,6 +108,24 @@ pub(super) async fn check(config: &Config, command: &CheckBackup) -> Result<(), 
         "There is no {}: whether a bit of it has changed that nothing else tells is not known.",
         beside.display()
     ))
+}
+
+/// Refuses what could be waited for without end.
+fn check_kind(file: &Path) -> Result<(), String> {
+    match fs::metadata(file) {
+        Ok(kind) if kind.is_file() => Ok(()),
+        Ok(_) => Err("it is not a regular file".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Refuses what is no file of SQLite, before it is taken for a damaged one.
+fn check_format(file: &Path) -> Result<(), String> {
+    const MAGIC: &[u8] = b"SQLite format 3\0";
+    let mut begin = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut begin));
+    read.map_err(|error| error.to_string())?;
+    if begin.is_empty() || begin == MAGIC { Ok(()) } else { Err("it is not a database of SQLite".to_owned()) }
 }
 
 fn tell(Verified { schema, data_keys, secrets, rows }: &Verified) -> Result<(), CommandError> {

@@ -1,6 +1,7 @@
 //! `jackfield serve`.
 
 use std::fmt::Display;
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,23 +122,39 @@ fn tell_how_to_call(config: &Config, address: SocketAddr) {
     ));
 }
 
-/// The signals that ask to stop.
+/// The signals that ask to stop. SIGHUP does where it means that the terminal was closed; a server that has none, and that
+/// somebody asks to read its files again, goes on: it looks at them all the time.
 struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+    has_terminal: bool,
 }
 
 // === impl StopSignals ===
 
 impl StopSignals {
     fn new() -> std::io::Result<Self> {
-        Ok(StopSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(StopSignals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            has_terminal: std::io::stdin().is_terminal() || std::io::stderr().is_terminal(),
+        })
     }
 
     async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    if self.has_terminal {
+                        return;
+                    }
+                    tracing::info!("SIGHUP changes nothing: certificates and keyring are read again whenever they change");
+                }
+            }
         }
     }
 }

@@ -179,6 +179,8 @@ impl Config {
             }
             if principal.tenant.is_empty() {
                 problems.push(format!("{key}.tenant: must be set"));
+            } else if let Err(violation) = TenantName::parse("tenant", &principal.tenant) {
+                problems.push(format!("{key}.tenant: {}", violation.description));
             }
             match known_by.as_slice() {
                 // Names in DNS do not tell cases apart.

@@ -74,6 +74,9 @@ pub(super) struct FrameMeter {
 pub(super) enum Flood {
     #[error("too_many_control_frames")]
     Control,
+    /// Libraries of gRPC ask less often from then on, if it is said in this word.
+    #[error("too_many_pings")]
+    Pings,
     #[error("too_many_resets")]
     Resets,
 }
@@ -188,7 +191,11 @@ impl FrameMeter {
             // PING, SETTINGS, PRIORITY, GOAWAY, windows that nobody needs, and whatever else there may be.
             _ => false,
         };
-        if paid || self.control.take() { Ok(()) } else { Err(Flood::Control) }
+        match paid || self.control.take() {
+            true => Ok(()),
+            false if head.kind == PING && head.flags & FLAG_ACK == 0 => Err(Flood::Pings),
+            false => Err(Flood::Control),
+        }
     }
 
     /// The socket took bytes from us.

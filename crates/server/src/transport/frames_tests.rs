@@ -59,7 +59,7 @@ fn a_flood_of_pings_is_seen_and_serving_a_client_forgives_them() {
     for _ in 0..10 {
         meter.read(&ping, &wire).unwrap();
     }
-    assert!((0..3).any(|_| meter.read(&ping, &wire) == Err(Flood::Control)));
+    assert!((0..3).any(|_| meter.read(&ping, &wire) == Err(Flood::Pings)));
     assert!(wire.flood.load(Ordering::Relaxed));
     meter.written(&frame(100, HEADERS, 0), &wire);
     meter.read(&ping, &wire).unwrap();
@@ -184,6 +184,18 @@ fn streams_that_the_client_makes_us_reset_are_counted() {
         meter.read(&[], &wire).is_ok()
     });
     assert!((100..300).contains(&passed.count()));
+}
+
+/// The convention of gRPC for keep-alive (gRFC A8).
+#[test]
+fn pings_have_a_word_of_their_own() {
+    for (flags, expected) in [(0, Flood::Pings), (FLAG_ACK, Flood::Control)] {
+        let wire = Wire::default();
+        let mut meter = meter(&wire);
+        let found = (0..10_000).find_map(|_| meter.read(&frame(8, PING, flags), &wire).err());
+        assert_eq!(found, Some(expected));
+    }
+    assert_eq!(Flood::Pings.to_string(), "too_many_pings");
 }
 
 #[test]

@@ -146,6 +146,19 @@ fn a_second_signal_cuts() {
     assert!(begin.elapsed() < Duration::from_secs(20));
 }
 
+/// Somebody asks a server without a terminal to read its files again, as is usual.
+#[test]
+fn a_hang_up_without_a_terminal_ends_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Process::start(directory.path(), &[]);
+    let id = rustix::process::Pid::from_child(&server.child);
+    rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(server.child.try_wait().unwrap().is_none(), "it goes on");
+    let log = server.stop();
+    assert!(log.contains("SIGHUP changes nothing"), "{log}");
+}
+
 #[test]
 fn production_makes_neither_keys_nor_certificates() {
     let directory = tempfile::tempdir().unwrap();

@@ -62,11 +62,16 @@ impl Pki {
     }
 
     pub(crate) fn write_server(&self, serial: u64) {
+        self.write_server_for(serial, 3_600);
+    }
+
+    /// A certificate that is valid for so many seconds from now on, or ended so many ago.
+    pub(crate) fn write_server_for(&self, serial: u64, valid_for: i64) {
         let server = self.issue(&Leaf {
             sans: vec![SanType::DnsName("localhost".try_into().unwrap())],
             serial,
             common_name: "server",
-            valid_for: 3_600,
+            valid_for,
             usage: ExtendedKeyUsagePurpose::ServerAuth,
         });
         self.write("server-key.pem", &server.key);

@@ -80,6 +80,59 @@ async fn a_revoked_client_loses_its_connection_and_gets_no_other() {
     assert!(still.is_err(), "the other client's stream goes on: {still:?}");
 }
 
+/// A revoked client must not stay because something else is wrong.
+#[tokio::test]
+async fn a_broken_pair_of_the_server_keeps_no_revoked_client() {
+    let pki = Pki::new();
+    pki.write_crl(&[]);
+    let crl = pki.path("crl.pem");
+    let server = TestServer::start_with(pki, |config| config.tls.client_crl = crl).await;
+    let (bad, good) = (server.pki.client(CALLER, 41), server.pki.client(CALLER, 42));
+    let bad_channel = server.connect(&bad).await.unwrap();
+    let mut bad_stream = crate::support::stream(&bad_channel, "Stream", hour()).await.unwrap();
+    bad_stream.message().await.unwrap().unwrap();
+
+    server.pki.write("server-key.pem", "no key");
+    eventually("the fault is counted", async || kept_former(&server) == Some(1.0)).await;
+    server.pki.write_crl(&[41]);
+    let cut = tokio::time::timeout(Duration::from_secs(5), bad_stream.message()).await.expect("cut in 5 s");
+    assert!(cut.is_err(), "{cut:?}");
+    assert!(unary(&bad_channel, "Whoami", Duration::ZERO).await.is_err());
+    assert_eq!(serial_served(&server, &good).await, 100);
+    assert_eq!(kept_former(&server), Some(1.0), "the same fault is counted once");
+    // And the reverse.
+    server.pki.write("crl.pem", "no list");
+    server.pki.write_server(103);
+    eventually("the new certificate is served", async || serial_served(&server, &good).await == 103).await;
+    assert!(unary(&bad_channel, "Whoami", Duration::ZERO).await.is_err(), "the former list is in force");
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_valid_replaces_none_that_is() {
+    let server = TestServer::start(|_| {}).await;
+    let client = server.pki.client(CALLER, 1);
+    server.pki.write_server_for(104, -60);
+    eventually("the fault is counted", async || kept_former(&server) == Some(1.0)).await;
+    assert_eq!(serial_served(&server, &client).await, 100);
+    assert!(logged(&["not reloaded", "expired at "]), "the log says why");
+    server.pki.write_server(105);
+    eventually("a good one is taken again", async || serial_served(&server, &client).await == 105).await;
+}
+
+/// Whoever opens a pipe waits for somebody who writes into it.
+#[tokio::test]
+async fn a_pipe_in_place_of_a_file_is_a_fault_like_others() {
+    let server = TestServer::start(|_| {}).await;
+    let client = server.pki.client(CALLER, 1);
+    let path = server.pki.path("server.pem");
+    std::fs::remove_file(&path).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    eventually("the fault is told", async || logged(&["not reloaded", "it is not a regular file"])).await;
+    assert_eq!(serial_served(&server, &client).await, 100);
+    server.pki.write_server(106);
+    eventually("a good one is taken again", async || serial_served(&server, &client).await == 106).await;
+}
+
 #[tokio::test]
 async fn an_expired_client_loses_its_connection() {
     let server = TestServer::start(|_| {}).await;
@@ -121,6 +174,10 @@ async fn sessions_are_not_resumed() {
             assert_eq!(stream.get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Full));
         }
     }
+}
+
+fn kept_former(server: &TestServer) -> Option<f64> {
+    server.metric("jackfield_server_tls_reloads_total", "result=\"kept_former\"")
 }
 
 fn hour() -> tonic::Request<prost_types::Duration> {
