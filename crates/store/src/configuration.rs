@@ -3,7 +3,7 @@
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::error::Taken;
 use jackfield_domain::meta::Meta;
-use jackfield_domain::page::{OrderBy, OrderValue};
+use jackfield_domain::page::OrderBy;
 use jackfield_domain::text::ExternalId;
 use jackfield_domain::{ConfigurationId, CredentialId, Resource, Result, TenantId};
 use sea_orm::sea_query::Condition;
@@ -125,14 +125,6 @@ impl Stored for Configuration {
         match by {
             OrderBy::CreateTime => Some(Column::CreateTime),
             OrderBy::UserId => Some(Column::UserId),
-            OrderBy::Id | OrderBy::Name => None,
-        }
-    }
-
-    fn order_value(&self, by: OrderBy) -> Option<OrderValue> {
-        match by {
-            OrderBy::CreateTime => Some(OrderValue::Time(self.meta.create_time.0)),
-            OrderBy::UserId => Some(OrderValue::Text(self.user_id.as_str().to_owned())),
             OrderBy::Id | OrderBy::Name => None,
         }
     }

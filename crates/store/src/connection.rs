@@ -3,7 +3,7 @@
 use jackfield_domain::connection::Connection;
 use jackfield_domain::error::Taken;
 use jackfield_domain::meta::Meta;
-use jackfield_domain::page::{OrderBy, OrderValue};
+use jackfield_domain::page::OrderBy;
 use jackfield_domain::reference::Ref;
 use jackfield_domain::text::{CountryCode, HttpUrl, Labels, RedirectUri, Slug};
 use jackfield_domain::{ConnectionId, Resource, Result, TenantId};
@@ -195,14 +195,6 @@ impl Stored for Connection {
         match by {
             OrderBy::CreateTime => Some(Column::CreateTime),
             OrderBy::Name => Some(Column::NameKey),
-            OrderBy::Id | OrderBy::UserId => None,
-        }
-    }
-
-    fn order_value(&self, by: OrderBy) -> Option<OrderValue> {
-        match by {
-            OrderBy::CreateTime => Some(OrderValue::Time(self.meta.create_time.0)),
-            OrderBy::Name => Some(OrderValue::Text(self.settings.name.key())),
             OrderBy::Id | OrderBy::UserId => None,
         }
     }

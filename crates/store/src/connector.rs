@@ -6,7 +6,7 @@ use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::Credential;
 use jackfield_domain::error::Taken;
 use jackfield_domain::meta::Meta;
-use jackfield_domain::page::{OrderBy, OrderValue};
+use jackfield_domain::page::OrderBy;
 use jackfield_domain::reference::Ref;
 use jackfield_domain::text::{HttpUrl, Labels};
 use jackfield_domain::user_connector::UserConnector;
@@ -189,14 +189,6 @@ impl Stored for Connector {
         match by {
             OrderBy::CreateTime => Some(Column::CreateTime),
             OrderBy::Name => Some(Column::NameKey),
-            OrderBy::Id | OrderBy::UserId => None,
-        }
-    }
-
-    fn order_value(&self, by: OrderBy) -> Option<OrderValue> {
-        match by {
-            OrderBy::CreateTime => Some(OrderValue::Time(self.meta.create_time.0)),
-            OrderBy::Name => Some(OrderValue::Text(self.name.key())),
             OrderBy::Id | OrderBy::UserId => None,
         }
     }

@@ -4,7 +4,7 @@ use jackfield_domain::configuration::Configuration;
 use jackfield_domain::credential::{Credential, CredentialState};
 use jackfield_domain::error::Taken;
 use jackfield_domain::meta::Meta;
-use jackfield_domain::page::{OrderBy, OrderValue};
+use jackfield_domain::page::OrderBy;
 use jackfield_domain::reference::Ref;
 use jackfield_domain::text::{ExternalId, Labels};
 use jackfield_domain::user_connector::UserConnector;
@@ -222,14 +222,6 @@ impl Stored for Credential {
         match by {
             OrderBy::CreateTime => Some(Column::CreateTime),
             OrderBy::UserId => Some(Column::UserId),
-            OrderBy::Id | OrderBy::Name => None,
-        }
-    }
-
-    fn order_value(&self, by: OrderBy) -> Option<OrderValue> {
-        match by {
-            OrderBy::CreateTime => Some(OrderValue::Time(self.meta.create_time.0)),
-            OrderBy::UserId => Some(OrderValue::Text(self.user_id.as_str().to_owned())),
             OrderBy::Id | OrderBy::Name => None,
         }
     }

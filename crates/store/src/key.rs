@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jackfield_domain::error::Taken;
 use jackfield_domain::key::Key;
 use jackfield_domain::meta::Meta;
-use jackfield_domain::page::{OrderBy, OrderValue};
+use jackfield_domain::page::OrderBy;
 use jackfield_domain::reference::Ref;
 use jackfield_domain::text::Labels;
 use jackfield_domain::{KeyId, Resource, Result, TenantId};
@@ -67,13 +67,14 @@ impl<C: ConnectionTrait> Session<C> {
 impl Reader {
     pub async fn key_page(&self, query: &PageQuery<'_>) -> Result<Page<Key>> {
         let Page { rows, next, hints } = page::page(&self.conn, query).await?;
-        let (bytes, mut keys): (_, Vec<Key>) = (rows.bytes(), rows.read());
+        let bytes = rows.bytes();
+        let (mut keys, left_out): (Vec<Key>, _) = rows.untold();
         let uses = self.key_uses(query.tenant, keys.iter().map(|key| key.id).collect()).await?;
         for key in &mut keys {
             let (connectors, credentials) = uses.get(&key.id.0).copied().unwrap_or_default();
             key.used_by = connectors + credentials;
         }
-        Ok(Page { rows: Rows::of(keys, bytes), next, hints })
+        Ok(Page { rows: Rows::of(keys, bytes, left_out), next, hints })
     }
 }
 
@@ -178,14 +179,6 @@ impl Stored for Key {
         match by {
             OrderBy::CreateTime => Some(Column::CreateTime),
             OrderBy::Name => Some(Column::NameKey),
-            OrderBy::Id | OrderBy::UserId => None,
-        }
-    }
-
-    fn order_value(&self, by: OrderBy) -> Option<OrderValue> {
-        match by {
-            OrderBy::CreateTime => Some(OrderValue::Time(self.meta.create_time.0)),
-            OrderBy::Name => Some(OrderValue::Text(self.name.key())),
             OrderBy::Id | OrderBy::UserId => None,
         }
     }

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use jackfield_domain::error::Taken;
 use jackfield_domain::meta::Meta;
-use jackfield_domain::page::{OrderBy, OrderValue};
+use jackfield_domain::page::OrderBy;
 use jackfield_domain::text::{Labels, fold};
 use jackfield_domain::{Error, Resource, Result, TenantId};
-use sea_orm::sea_query::{Condition, Expr, ExprTrait, IntoCondition, LockType, Order, Query, SelectStatement};
+use sea_orm::sea_query::{Condition, Expr, ExprTrait, Func, IntoCondition, LockType, Order, Query, SelectStatement};
 use sea_orm::{
-    ActiveModelBehavior, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
-    QuerySelect, Select,
+    ActiveModelBehavior, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, QuerySelect, Select,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -26,6 +26,8 @@ use crate::{error, label};
 
 /// Why a document cannot even be looked at.
 pub(crate) const NO_TEXT: &str = "its document is no text";
+/// Why a document that can be read is none of its row.
+const OF_ANOTHER: &str = "its document is of another id";
 
 /// How often a row was met that could not be read. Of the process: it is the disk that fails, whatever store is on it.
 static DAMAGED: AtomicU64 = AtomicU64::new(0);
@@ -64,9 +66,8 @@ pub(crate) trait Stored: Serialize + DeserializeOwned + Send + Sync {
     }
     /// The value that a violated unique constraint is about.
     fn taken(&self, what: Taken) -> String;
-    /// The column of an order, and the value of this row in it; `None` for the id.
+    /// The column of an order; `None` for the id.
     fn order_column(by: OrderBy) -> Option<ColumnOf<Self>>;
-    fn order_value(&self, by: OrderBy) -> Option<OrderValue>;
     /// What narrows a list to its scope; parts of the scope that the list does not know are not there.
     fn scope(scope: &Scope) -> Condition;
     /// How a field of a filter is looked up.
@@ -159,18 +160,24 @@ fn docs<S: Stored>(tenant: TenantId, condition: impl IntoCondition) -> SelectSta
     select.cond_where(condition.into_condition()).take()
 }
 
+/// Documents as bytes: what is no text cannot be asked for as one.
+pub(crate) fn bytes_of<S: Stored>(backend: DbBackend) -> Expr {
+    let doc = Expr::col((S::Table::default(), S::DOC));
+    Expr::expr(match backend {
+        DbBackend::Sqlite => Func::cast_as(doc, "blob"),
+        _ => Func::cust("convert_to").arg(doc).arg("UTF8"),
+    })
+}
+
 /// There is no `LIMIT` where one row at most is found, as sea-orm's `one` would have it: whenever that number is bound, SQLite
 /// prepares the statement anew and PostgreSQL plans it anew.
 async fn one<S: Stored>(conn: &impl ConnectionTrait, select: &SelectStatement) -> Result<Option<S>> {
     let Some(row) = conn.query_one(select).await.map_err(error::from_db)? else { return Ok(None) };
-    let read = match row.try_get_by_index::<String>(0) {
-        Ok(doc) => read::<S>(&doc).map(Some).map_err(|error| why(&error)),
-        Err(_) => Err(NO_TEXT.to_owned()),
-    };
-    read.map_err(|why| {
-        let id = row.try_get_by_index::<Uuid>(1).map(|id| id.to_string()).unwrap_or_default();
-        damaged::<S>(id, why)
-    })
+    let id: Uuid = row.try_get_by_index(1).map_err(error::from_db)?;
+    match row.try_get_by_index::<String>(0) {
+        Ok(doc) => from_doc(&doc, id).map(Some),
+        Err(_) => Err(damaged::<S>(id, NO_TEXT.to_owned())),
+    }
 }
 
 /// Adds a row, with its labels.
@@ -276,14 +283,20 @@ pub(crate) async fn ids_for_update<S: Stored>(
     select.select_only().column(S::ID).into_tuple::<Uuid>().all(txn).await.map_err(error::from_db)
 }
 
-pub(crate) fn from_doc<S: Stored>(doc: &str) -> Result<S> {
-    read(doc).map_err(|error| damaged::<S>(String::new(), why(&error)))
+/// The value of a row, or the error of one that cannot be read, which is counted.
+pub(crate) fn from_doc<S: Stored>(doc: &str, id: Uuid) -> Result<S> {
+    read_of(doc, id).map_err(|why| damaged::<S>(id, why))
 }
 
 /// The error of a row that cannot be read, which is counted.
-pub(crate) fn damaged<S: Stored>(id: String, why: String) -> Error {
+fn damaged<S: Stored>(id: Uuid, why: String) -> Error {
+    count_damaged();
+    Error::DataDamaged { resource: S::RESOURCE, id: id.to_string(), source: why.into() }
+}
+
+/// Counts a row that cannot be read.
+pub(crate) fn count_damaged() {
     DAMAGED.fetch_add(1, Ordering::Relaxed);
-    Error::DataDamaged { resource: S::RESOURCE, id, source: why.into() }
 }
 
 /// How often this process has met a row that it could not read.
@@ -292,12 +305,19 @@ pub fn damaged_rows() -> u64 {
 }
 
 /// Why a document cannot be read, without anything of it: that of serde quotes values.
-pub(crate) fn why(error: &serde_json::Error) -> String {
+fn why(error: &serde_json::Error) -> String {
     let kind = match error.classify() {
         Category::Data => "no document of this resource",
         Category::Eof | Category::Io | Category::Syntax => "no JSON",
     };
     format!("its document is {kind}, at byte {}", error.column())
+}
+
+/// Reads the document of a row; or says why it cannot be read. One of another id would be told, changed and deleted as the row
+/// that it is not.
+pub(crate) fn read_of<S: Stored>(doc: &str, id: Uuid) -> Result<S, String> {
+    let value = read::<S>(doc).map_err(|error| why(&error))?;
+    if value.id() == id { Ok(value) } else { Err(OF_ANOTHER.to_owned()) }
 }
 
 /// Reads a document.

@@ -7,7 +7,7 @@ use jackfield_domain::credential::Credential;
 use jackfield_domain::error::{Taken, Use};
 use jackfield_domain::key::Key;
 use jackfield_domain::meta::Meta;
-use jackfield_domain::page::{OrderBy, OrderValue};
+use jackfield_domain::page::OrderBy;
 use jackfield_domain::reference::Ref;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::user_connector::UserConnector;
@@ -45,7 +45,7 @@ impl<C: ConnectionTrait> Session<C> {
         #[expect(clippy::disallowed_methods, reason = "a tenant is looked up before there is one")]
         let select = Entity::find().filter(Column::NameKey.eq(name));
         let row = select.all(&self.conn).await.map_err(error::from_db)?.pop();
-        row.map(|row| row::from_doc(&row.doc)).transpose()
+        row.map(|row| row::from_doc(&row.doc, row.id)).transpose()
     }
 
     /// Whether there is a tenant, be its document readable or not.
@@ -203,14 +203,6 @@ impl Stored for Tenant {
         match by {
             OrderBy::CreateTime => Some(Column::CreateTime),
             OrderBy::Name => Some(Column::NameKey),
-            OrderBy::Id | OrderBy::UserId => None,
-        }
-    }
-
-    fn order_value(&self, by: OrderBy) -> Option<OrderValue> {
-        match by {
-            OrderBy::CreateTime => Some(OrderValue::Time(self.meta.create_time.0)),
-            OrderBy::Name => Some(OrderValue::Text(self.name.as_str().to_owned())),
             OrderBy::Id | OrderBy::UserId => None,
         }
     }

@@ -12,7 +12,7 @@ use jackfield_domain::page::RowKey;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{Error, Resource, Result};
-use sea_orm::sea_query::SelectStatement;
+use sea_orm::sea_query::{Expr, Query, SelectStatement};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, Statement};
 
 use crate::group::Groups;
@@ -53,7 +53,8 @@ pub mod entity {
 /// # Errors
 /// A statement that cannot be one of a page.
 pub fn page_statement(backend: DbBackend, select: SelectStatement, limit: u32) -> Result<Statement> {
-    page::statement(backend, select, limit)
+    let joined = Query::select().expr(Expr::cust(page::DOCS)).from_subquery(select, "page").take();
+    page::limited(backend, &joined, limit)
 }
 
 /// The connections of a store, with all its settings.

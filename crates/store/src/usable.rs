@@ -5,6 +5,7 @@ use jackfield_domain::reference::Ref;
 use jackfield_domain::{Resource, Result, TenantId};
 use sea_orm::sea_query::{Condition, Expr, ExprTrait, Query, SelectStatement};
 use sea_orm::{ColumnTrait, ConnectionTrait, QueryFilter, QuerySelect};
+use uuid::Uuid;
 
 use crate::entity::{connection, connector, credential, secret, user_connector};
 use crate::session::Session;
@@ -21,7 +22,7 @@ pub struct UsableCredential {
     pub material: Option<Vec<u8>>,
 }
 
-type Columns = (String, Option<bool>, Option<bool>, Option<Vec<u8>>);
+type Columns = (Uuid, String, Option<bool>, Option<bool>, Option<Vec<u8>>);
 
 impl<C: ConnectionTrait> Session<C> {
     /// The credential that a reference names, or the default one of a user for a connector.
@@ -34,6 +35,7 @@ impl<C: ConnectionTrait> Session<C> {
         let mut select = credential::of(tenant)
             .filter(named)
             .select_only()
+            .column(credential::Column::Id)
             .column(credential::Column::Doc)
             .expr(Expr::col((connector::Entity, connector::Column::Enabled)))
             .expr(Expr::col((connection::Entity, connection::Column::Active)))
@@ -63,8 +65,8 @@ impl<C: ConnectionTrait> Session<C> {
             );
         // No two rows are found, so there is no limit (see `row::one`).
         let found = select.into_tuple::<Columns>().all(&self.conn).await.map_err(error::from_db)?.pop();
-        let usable = |(doc, connector_enabled, connection_active, material): Columns| {
-            let credential = row::from_doc(&doc)?;
+        let usable = |(id, doc, connector_enabled, connection_active, material): Columns| {
+            let credential = row::from_doc(&doc, id)?;
             Ok(UsableCredential { credential, connector_enabled, connection_active, material })
         };
         found.map(usable).transpose()

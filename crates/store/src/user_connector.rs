@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use jackfield_domain::credential::CredentialState;
 use jackfield_domain::error::Taken;
 use jackfield_domain::meta::Meta;
-use jackfield_domain::page::{OrderBy, OrderValue};
+use jackfield_domain::page::OrderBy;
 use jackfield_domain::text::{Name, UserId};
 use jackfield_domain::user_connector::{UserConnector, UserConnectorState};
 use jackfield_domain::{ConnectorId, Resource, Result, TenantId, Timestamp, UserConnectorId};
@@ -120,12 +120,13 @@ impl<C: ConnectionTrait> Session<C> {
 impl Reader {
     pub async fn user_connector_page(&self, query: &PageQuery<'_>) -> Result<Page<UserConnector>> {
         let Page { rows, next, hints } = page::page(&self.conn, query).await?;
-        let (bytes, mut links) = (rows.bytes(), rows.read());
+        let bytes = rows.bytes();
+        let (mut links, left_out) = rows.untold();
         let stored = connector_name_bytes(&links);
         self.user_connectors_complete(query.tenant, &mut links, query.now).await?;
         // A connector may have a longer name now than when it was linked.
         let longer = connector_name_bytes(&links).saturating_sub(stored);
-        Ok(Page { rows: Rows::of(links, bytes + longer), next, hints })
+        Ok(Page { rows: Rows::of(links, bytes + longer, left_out), next, hints })
     }
 }
 
@@ -221,14 +222,6 @@ impl Stored for UserConnector {
         match by {
             OrderBy::CreateTime => Some(Column::CreateTime),
             OrderBy::UserId => Some(Column::UserId),
-            OrderBy::Id | OrderBy::Name => None,
-        }
-    }
-
-    fn order_value(&self, by: OrderBy) -> Option<OrderValue> {
-        match by {
-            OrderBy::CreateTime => Some(OrderValue::Time(self.meta.create_time.0)),
-            OrderBy::UserId => Some(OrderValue::Text(self.user_id.as_str().to_owned())),
             OrderBy::Id | OrderBy::Name => None,
         }
     }

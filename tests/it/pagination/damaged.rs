@@ -1,7 +1,10 @@
 //! A row that cannot be read is left out of lists, counted and told, and takes nothing with it.
 
+use std::time::Duration;
+
 use jackfield_api::v1;
-use jackfield_testkit::{Backend, TestServer, collect, expect_status, fixture, on_both};
+use jackfield_testkit::store::{Database, PoolSettings, Store};
+use jackfield_testkit::{Backend, Program, Site, TestServer, collect, expect_status, fixture, on_both};
 use tonic::Code;
 
 use crate::steps;
@@ -103,6 +106,109 @@ on_both! {
             }
         }
         assert_eq!(pages(&server, v1::ListConnectorsRequest::default()).await.concat().len(), ROWS, "the list is whole again");
+    }
+
+    /// A document can be whole and say what its row does not. Where a row stands in a list, its columns say.
+    async fn a_document_that_disagrees_with_its_row_moves_no_list(server) {
+        let client = server.client("alpha");
+        let mut ids = Vec::new();
+        for number in 0..ROWS {
+            ids.push(steps::connector(&client, fixture::a_connector(&name(number))).await.id);
+        }
+        // In the middle of a page, at its end, at the beginning and the end of the list.
+        for row in [0, 1, 3, 7, 11] {
+            let other = &ids[(row + 6) % ROWS];
+            let time = "'\"create_time\":' || create_time";
+            for (from, to) in [
+                (format!("'\"id\":\"{}\"'", ids[row]), format!("'\"id\":\"{other}\"'")),
+                (format!("'\"name\":\"{}\"'", name(row)), "'\"name\":\"a\"'".to_owned()),
+                (format!("'\"name\":\"{}\"'", name(row)), "'\"name\":\"z\"'".to_owned()),
+                (time.to_owned(), "'\"create_time\":1'".to_owned()),
+                (time.to_owned(), "'\"create_time\":4000000000000000'".to_owned()),
+            ] {
+                let this = format!("WHERE name_key = '{}'", name(row));
+                server.sql(&format!("CREATE TABLE kept AS SELECT id, doc FROM connector {this}")).await;
+                server.sql(&format!("UPDATE connector SET doc = replace(doc, {from}, {to}) {this}")).await;
+                let changed = "SELECT count(*) FROM connector JOIN kept ON kept.id = connector.id WHERE kept.doc <> connector.doc";
+                assert_eq!(server.sql(changed).await, ["1"]);
+
+                // What is of another id is not told as if it were that one. All else is told as it is written.
+                let told = |number: usize| match () {
+                    () if number != row => Some(name(number)),
+                    () if from.contains("\"id\"") => None,
+                    () if from.contains("\"name\"") => Some(to.trim_matches('\'')[8..9].to_owned()),
+                    () => Some(name(number)),
+                };
+                let expected: Vec<_> = (0..ROWS).filter_map(told).collect();
+                for order in ["name", "name desc", "create_time", "create_time desc", "id"] {
+                    for page_size in [PAGE_SIZE, 1, 1_000] {
+                        // An endless list would never get here.
+                        let limit = 2 * ROWS as i32;
+                        let request = v1::ListConnectorsRequest { page_size, limit, order_by: order.to_owned(), ..Default::default() };
+                        let mut listed = pages(&server, request).await.concat();
+                        if order.ends_with("desc") {
+                            listed.reverse();
+                        }
+                        assert_eq!(listed, expected, "{row} {from} {to} {order} {page_size}");
+                    }
+                }
+                let request = v1::GetConnectorRequest { reference: ids[row].clone() };
+                let found = client.connectors().get_connector(request).await;
+                if from.contains("\"id\"") {
+                    let refusal = expect_status(found, Code::DataLoss, "DATA_DAMAGED");
+                    assert_eq!(refusal.metadata("id"), ids[row]);
+                } else {
+                    found.unwrap();
+                }
+                server.sql("UPDATE connector SET doc = (SELECT doc FROM kept WHERE kept.id = connector.id) WHERE id IN (SELECT id FROM kept)").await;
+                server.sql("DROP TABLE kept").await;
+            }
+        }
+        assert_eq!(pages(&server, v1::ListConnectorsRequest::default()).await.concat().len(), ROWS);
+    }
+
+    /// However often a list looks at a row before it goes on without it.
+    async fn a_row_that_is_left_out_is_told_once_a_list(backend: Backend) {
+        const MANY: usize = 40;
+        let site = Site::new(backend, Program::Jackfield);
+        site.prepare().await;
+        let process = site.start();
+        let client = process.client("alpha");
+        let mut ids = Vec::new();
+        for number in 0..MANY {
+            let connector = steps::connector(&client, fixture::a_connector(&name(number))).await;
+            ids.push(steps::link(&client, "ada", &connector.id).await.id);
+        }
+        // Around the ends of pages and of what the store reads at once.
+        let damaged = [0, 3, 4, 14, 15, 16, 17, 31, 39].map(|row: usize| ids[row].clone());
+        let these = damaged.iter().map(|id| format!("'{}'", id.replace('-', ""))).collect::<Vec<_>>().join(", ");
+        match backend {
+            Backend::Sqlite => {
+                let settings = PoolSettings { max_connections: 1, acquire_timeout: Duration::from_secs(30) };
+                let store = Store::connect(&Database::Sqlite(site.sqlite_file()), settings).await.unwrap();
+                store.raw_write(&format!("UPDATE user_connector SET doc = '{{' WHERE lower(hex(id)) IN ({these})")).await.unwrap();
+                store.close().await;
+            }
+            Backend::Postgres => {
+                site.postgres().run(&format!("UPDATE user_connector SET doc = '{{' WHERE id IN ({these})"));
+            }
+        }
+        let mut lists = 0;
+        for page_size in [1, 4, 15, 16, 1_000] {
+            for filter in ["", "user_id = \"a*\""] {
+                let request = v1::ListUserConnectorsRequest { page_size, filter: filter.to_owned(), ..Default::default() };
+                let listed = collect::items(client.user_connectors().list_user_connectors(request).await).await.unwrap();
+                let listed: Vec<_> = listed.into_iter().map(|link| link.id).collect();
+                let expected: Vec<_> = ids.iter().filter(|id| !damaged.contains(id)).cloned().collect();
+                assert_eq!(listed, expected, "{page_size} {filter}");
+                lists += 1;
+            }
+        }
+        let log = process.stop();
+        for id in damaged {
+            let told = log.lines().filter(|line| line.contains("was left out of a list") && line.contains(&id));
+            assert_eq!(told.count(), lists, "{id}");
+        }
     }
 
     /// A tenant that cannot be read has secrets like any other: they are sealed anew as well.

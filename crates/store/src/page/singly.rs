@@ -2,8 +2,8 @@
 
 use jackfield_domain::Result;
 use jackfield_domain::page::{OrderBy, OrderValue, RowKey};
-use sea_orm::sea_query::{Alias, Expr, ExprTrait as _, Func};
-use sea_orm::{ConnectionTrait, DbBackend, QueryResult, QuerySelect as _, QueryTrait as _};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ConnectionTrait, QueryResult, QuerySelect as _, QueryTrait as _};
 use uuid::Uuid;
 
 use super::{LINE, Lookup, PageQuery, matching};
@@ -13,11 +13,11 @@ use crate::row::{self, Stored};
 /// A row by its columns.
 pub(super) struct Row {
     pub(super) key: RowKey,
-    /// Its document, unless it cannot be read.
-    pub(super) doc: Option<String>,
+    /// Its document, or why it cannot be read.
+    pub(super) doc: Result<String, String>,
 }
 
-/// The first rows of a page. What cannot be read is counted and told.
+/// The first rows of a page.
 pub(super) async fn rows<S: Stored>(
     conn: &impl ConnectionTrait,
     query: &PageQuery<'_>,
@@ -27,14 +27,10 @@ pub(super) async fn rows<S: Stored>(
     limit: u64,
 ) -> Result<Vec<Row>> {
     let (backend, by) = (conn.get_database_backend(), query.order.by);
-    let doc = Expr::col((S::Table::default(), S::DOC));
-    // As bytes: what is no text cannot be asked for as one.
-    let bytes = match backend {
-        DbBackend::Sqlite => Expr::expr(doc.cast_as(Alias::new("blob"))),
-        _ => Expr::expr(Func::cust(Alias::new("convert_to")).arg(doc).arg("UTF8")),
-    };
-    let select =
-        matching::<S>(backend, query, after, until, lookup).select_only().column(S::ID).expr_as(bytes, "bytes");
+    let select = matching::<S>(backend, query, after, until, lookup)
+        .select_only()
+        .column(S::ID)
+        .expr_as(row::bytes_of::<S>(backend), "bytes");
     let select = match S::order_column(by) {
         Some(column) => select.expr_as(Expr::col((S::Table::default(), column)), "place"),
         None => select,
@@ -53,10 +49,8 @@ fn read<S: Stored>(row: &QueryResult, by: OrderBy) -> Result<Row> {
     let bytes: Vec<u8> = row.try_get_by_index(1).map_err(error::from_db)?;
     let doc = match String::from_utf8(bytes) {
         // Documents that were written here are one line.
-        Ok(doc) if !doc.contains(LINE) => row::read::<S>(&doc).map(|_| doc).map_err(|error| row::why(&error)),
+        Ok(doc) if !doc.contains(LINE) => row::read_of::<S>(&doc, id).map(|_| doc),
         _ => Err(row::NO_TEXT.to_owned()),
     };
-    let doc =
-        doc.map_err(|why| super::rows::left_out(&row::damaged::<S>(id.to_string(), why), S::RESOURCE, Some(id), None));
-    Ok(Row { key: RowKey { value, id }, doc: doc.ok() })
+    Ok(Row { key: RowKey { value, id }, doc })
 }

@@ -41,7 +41,7 @@ pub(super) async fn fill<S: Stored>(conn: &Pooled, mut page: Filling<'_, S>, fil
         if page.wanted() == 0 || rows >= MOST_ROWS {
             return Ok(page.cut(true));
         }
-        if page.count as u64 * SPARSE < rows
+        if page.count() as u64 * SPARSE < rows
             && let Some(terms) = terms.take()
         {
             match by_words(conn, &mut page, &terms).await? {
