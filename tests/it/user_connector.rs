@@ -47,6 +47,51 @@ async fn listed(client: &Client, request: v1::ListUserConnectorsRequest) -> Resu
 }
 
 on_both! {
+    /// A link is none the worse for a connector that cannot be read: it has the name of when it was made, and can go.
+    async fn a_link_to_a_damaged_connector_is_told_and_removed(server) {
+        let client = server.client("alpha");
+        let other = steps::connector(&client, fixture::a_connector("Other")).await;
+        let damages = ["'{'".to_owned(), "'[]'".to_owned(), format!("(SELECT doc FROM connector WHERE name_key = '{}')", "other")];
+        for (number, damage) in damages.into_iter().enumerate() {
+            let name = format!("Gmail {number}");
+            let link = steps::linked(&client, "ada", &name).await;
+            server.sql(&format!("UPDATE connector SET doc = {damage} WHERE name_key = '{}'", name.to_lowercase())).await;
+            let seen = found(&client, get(&link.id, "", "")).await;
+            assert_eq!((seen.id.as_str(), seen.connector_name.as_str()), (link.id.as_str(), name.as_str()), "{damage}");
+            assert_eq!(listed(&client, v1::ListUserConnectorsRequest::default()).await.unwrap(), [seen], "{damage}");
+            let request = v1::RemoveUserConnectorRequest { reference: link.id.clone(), ..Default::default() };
+            assert!(removed(&client, request).await.removed, "{damage}");
+            assert_eq!(listed(&client, v1::ListUserConnectorsRequest::default()).await.unwrap(), [], "{damage}");
+        }
+        assert_eq!(steps::link(&client, "ada", &other.id).await.connector_name, "Other");
+    }
+
+    /// The names of as many connectors as a page has links, of which some are large.
+    async fn links_of_many_connectors_have_their_present_names(server) {
+        const MANY: usize = 70;
+        let client = server.client("alpha");
+        for number in 0..MANY {
+            let mut connector = fixture::a_connector(&format!("before {number:02}"));
+            if number % 7 == 0 {
+                connector.description = Some("x".repeat(1_000));
+            }
+            let link = {
+                let connector = steps::connector(&client, connector).await;
+                steps::link(&client, "ada", &connector.id).await
+            };
+            let request = v1::UpdateConnectorRequest {
+                reference: link.connector,
+                connector: Some(v1::Connector { name: format!("after {number:02}"), ..Default::default() }),
+                update_mask: fixture::mask(["name"]),
+                ..Default::default()
+            };
+            client.connectors().update_connector(request).await.unwrap();
+        }
+        let request = v1::ListUserConnectorsRequest { page_size: 1_000, ..Default::default() };
+        let names: Vec<_> = listed(&client, request).await.unwrap().into_iter().map(|link| link.connector_name).collect();
+        assert_eq!(names, (0..MANY).map(|number| format!("after {number:02}")).collect::<Vec<_>>());
+    }
+
     async fn a_second_add_finds_the_link(server) {
         let client = server.client("alpha");
         let connector = steps::connector(&client, fixture::a_connector("Gmail")).await;

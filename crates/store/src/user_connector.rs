@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::CredentialState;
 use jackfield_domain::error::Taken;
 use jackfield_domain::meta::Meta;
@@ -12,6 +13,7 @@ use jackfield_domain::user_connector::{UserConnector, UserConnectorState};
 use jackfield_domain::{ConnectorId, Resource, Result, TenantId, Timestamp, UserConnectorId};
 use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, OnConflict, Query};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect};
+use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::entity::user_connector::{ActiveModel, Column, Entity};
@@ -20,7 +22,21 @@ use crate::filter::{FieldSql, FilterContext};
 use crate::page::{self, Page, PageQuery, Rows, Scope};
 use crate::row::{self, RowTexts, Stored};
 use crate::session::{Reader, Session, Writer};
-use crate::{credential as credentials, error, filter};
+use crate::{credential as credentials, error};
+
+/// Connectors that are read before the size of their documents is known, and at most: those of a page of links could be a thousand
+/// large ones.
+const FIRST_READ: usize = 16;
+const LARGEST_READ: usize = 256;
+/// About so much of them is in memory at once.
+const MAX_READ_BYTES: usize = 1024 * 1024;
+
+/// What is read of the document of a connector.
+#[derive(Deserialize)]
+struct Named {
+    id: ConnectorId,
+    name: Name,
+}
 
 impl<C: ConnectionTrait> Session<C> {
     pub async fn user_connector_fetch(
@@ -66,25 +82,7 @@ impl<C: ConnectionTrait> Session<C> {
             return Ok(());
         }
         let mentioned: BTreeSet<Uuid> = links.iter().map(|link| link.connector.0).collect();
-        let connectors = connector::of(tenant)
-            .filter(connector::Column::Id.is_in(mentioned))
-            .select_only()
-            .column(connector::Column::Id)
-            .column(connector::Column::Enabled);
-        let doc = Expr::col((connector::Entity, connector::Column::Doc));
-        let name = filter::member(doc, "name", self.conn.get_database_backend());
-        let named = connectors.clone().expr_as(name, "name").into_tuple::<(Uuid, bool, Option<String>)>();
-        let connectors: Vec<_> = match named.all(&self.conn).await.map_err(error::from_db) {
-            Ok(found) => found,
-            Err(error) if error.retryable() => return Err(error),
-            // A document cannot be read: its links are none the worse, and have the name of when they were made.
-            Err(_) => {
-                let found = connectors.into_tuple::<(Uuid, bool)>().all(&self.conn).await.map_err(error::from_db)?;
-                found.into_iter().map(|(id, enabled)| (id, enabled, None)).collect()
-            }
-        };
-        let connectors: HashMap<Uuid, (bool, Option<Name>)> =
-            connectors.into_iter().map(|(id, enabled, name)| (id, (enabled, name.map(Name::stored)))).collect();
+        let connectors = self.connectors_named(tenant, mentioned.into_iter().collect()).await?;
 
         let valid = CaseStatement::new().case(valid_now(now), 1).finally(0);
         let counts = credential::of(tenant)
@@ -114,6 +112,40 @@ impl<C: ConnectionTrait> Session<C> {
             };
         }
         Ok(())
+    }
+}
+
+impl<C: ConnectionTrait> Session<C> {
+    /// Whether connectors are enabled, and their names; no name where the document cannot be read. Its links are none the worse,
+    /// and have the name of when they were made.
+    async fn connectors_named(
+        &self,
+        tenant: TenantId,
+        mentioned: Vec<Uuid>,
+    ) -> Result<HashMap<Uuid, (bool, Option<Name>)>> {
+        let mut connectors = HashMap::with_capacity(mentioned.len());
+        let mut read = FIRST_READ;
+        let mut left = &mentioned[..];
+        while !left.is_empty() {
+            let (these, others) = left.split_at(left.len().min(read));
+            let select = connector::of(tenant)
+                .filter(connector::Column::Id.is_in(these.iter().copied()))
+                .select_only()
+                .column(connector::Column::Id)
+                .column(connector::Column::Enabled)
+                .expr_as(row::bytes_of::<Connector>(self.conn.get_database_backend()), "bytes");
+            let found = select.into_tuple::<(Uuid, bool, Vec<u8>)>().all(&self.conn).await.map_err(error::from_db)?;
+            let bytes: usize = found.iter().map(|(_, _, doc)| doc.len()).sum();
+            connectors.extend(found.into_iter().map(|(id, enabled, doc)| {
+                // The rest of it need not be read for this.
+                let named: Option<Named> = serde_json::from_slice(&doc).ok();
+                (id, (enabled, named.filter(|named| named.id.0 == id).map(|named| named.name)))
+            }));
+            let average = (bytes / these.len()).max(1);
+            read = (MAX_READ_BYTES / average).clamp(1, LARGEST_READ);
+            left = others;
+        }
+        Ok(connectors)
     }
 }
 
