@@ -8,6 +8,7 @@ use jackfield_domain::id::{ConnectionId, ConnectorId, CredentialId};
 use jackfield_domain::page::OrderBy;
 use jackfield_domain::text::UserId;
 use jackfield_domain::{Resource, TenantId, Timestamp};
+use sea_orm::sea_query::extension::postgres::PgExpr as _;
 use sea_orm::sea_query::{Alias, CaseStatement, Condition, Expr, ExprTrait, Func, LikeExpr, Query};
 use sea_orm::{ColumnTrait, DbBackend};
 
@@ -233,17 +234,24 @@ fn folded<S: Stored>(field: &str, column: Expr, context: &FilterContext) -> Expr
     Expr::expr(Func::coalesce([stored, Expr::expr(Func::lower(column))]))
 }
 
-/// A text that is a member of a JSON object.
-pub(crate) fn member(object: Expr, name: &str, backend: DbBackend) -> Expr {
-    Expr::expr(match backend {
-        // A text that is no JSON, in a row that was damaged, would be the end of the whole statement.
+/// A text that is a member of a JSON object of texts. A text that is no JSON, in a row that was damaged, must not be the end of
+/// the whole statement.
+fn member(object: Expr, name: &str, backend: DbBackend) -> Expr {
+    match backend {
         DbBackend::Sqlite => {
             let valid = Func::cust(Alias::new("json_valid")).arg(object.clone());
             let member = Func::cust(Alias::new("json_extract")).arg(object).arg(format!("$.{name}"));
-            return CaseStatement::new().case(Expr::expr(valid), Expr::expr(member)).into();
+            CaseStatement::new().case(Expr::expr(valid), Expr::expr(member)).into()
         }
-        _ => Func::cust(Alias::new("json_extract_path_text")).arg(object.cast_as(Alias::new("json"))).arg(name),
-    })
+        // PostgreSQL can be asked whether a text is JSON only since version 16. So the member is found as it is written: between
+        // quotation marks that no text has within, and only what a JSON text may hold.
+        _ => {
+            let within = r#"[^"\\\x01-\x1f]|\\["\\bfnrt]|\\u00(?:0[1-9a-f]|1[0-9a-f])"#;
+            let written = Func::cust(Alias::new("substring")).arg(object).arg(format!(r#""{name}":"((?:{within})*)""#));
+            let list = Expr::val("[\"").concat(Expr::expr(written)).concat("\"]");
+            Expr::expr(Func::cust(Alias::new("json_extract_path_text")).arg(list.cast_as(Alias::new("json"))).arg("0"))
+        }
+    }
 }
 
 /// Whether a field has a value. An empty text is none.
