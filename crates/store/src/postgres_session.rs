@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Row as _};
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use crate::session::StoreError;
@@ -26,6 +27,9 @@ const SETTINGS: [(&str, &str); 6] = [
 /// How often two sessions look whether they share one. A pooler has to give both the same one, or one of them another, and
 /// it might by chance keep them apart while others use it, too.
 const LOOKS: usize = 3;
+
+/// Why nothing was looked at.
+const NO_SECOND: &str = "there is no second session in time";
 
 /// A variable of the session that nothing else uses.
 const MARK: &str = "jackfield.session";
@@ -95,21 +99,24 @@ pub(crate) async fn identity(conn: &mut PgConnection) -> Option<Arc<str>> {
 /// Refuses a pooler that shares sessions between transactions. What is set would hold for whoever comes next, and would not
 /// hold for us; nothing else shows that where the pooler keeps prepared statements apart.
 ///
-/// A second session is needed for it: where the database has none to give, nothing is said.
+/// A second session is needed for it. Where there is none to have in time, nothing is said: a pooler that gives each client a
+/// session and has but one takes the second client, and lets it wait with its first statement.
 pub(crate) async fn refuse_shared(
     first: &mut PgConnection,
     options: &PgConnectOptions,
     patience: Duration,
 ) -> Result<(), StoreError> {
     let failed = |error: sqlx::Error| StoreError::Connect(error.to_string());
-    let second = match tokio::time::timeout(patience, options.connect()).await {
+    let until = Instant::now() + patience;
+    let second = match timeout_at(until, options.connect()).await {
         Ok(Ok(second)) => second,
         Ok(Err(error)) => return skip(&error.to_string()),
-        Err(_) => return skip("no second session in time"),
+        Err(_) => return skip(NO_SECOND),
     };
-    match tokio::time::timeout(patience, is_shared(first, second)).await {
-        Ok(Ok(false)) => Ok(()),
-        Ok(Ok(true)) => Err(StoreError::SharedSessions),
+    match timeout_at(until + patience, is_shared(first, second, until)).await {
+        Ok(Ok(Some(false))) => Ok(()),
+        Ok(Ok(Some(true))) => Err(StoreError::SharedSessions),
+        Ok(Ok(None)) => skip(NO_SECOND),
         // With pool_mode = statement there are no transactions at all, which is said so.
         Ok(Err(error)) if error.to_string().contains("pooling mode") => Err(StoreError::SharedSessions),
         Ok(Err(error)) => Err(failed(error)),
@@ -119,23 +126,38 @@ pub(crate) async fn refuse_shared(
 
 #[expect(clippy::unnecessary_wraps, reason = "it is what the start goes on with")]
 fn skip(why: &str) -> Result<(), StoreError> {
-    tracing::debug!(error.message = why, "whether a pooler shares sessions was not looked at");
+    tracing::info!(error.message = why, "whether a pooler shares sessions was not looked at");
     Ok(())
 }
 
-/// Whether either session sees what only the other one has set, or has lost its own.
-async fn is_shared(first: &mut PgConnection, mut second: PgConnection) -> Result<bool, sqlx::Error> {
+/// Whether either session sees what only the other one has set, or has lost its own; `None` if the second one cannot begin until
+/// then.
+async fn is_shared(
+    first: &mut PgConnection,
+    mut second: PgConnection,
+    until: Instant,
+) -> Result<Option<bool>, sqlx::Error> {
     let seen = |rows: Vec<PgRow>| -> Result<String, sqlx::Error> {
         let seen = rows.first().map(|row| row.try_get::<Option<String>, _>(0)).transpose()?;
         Ok(seen.flatten().unwrap_or_default())
     };
     let look = format!("SELECT current_setting('{MARK}', true)");
     let mut shared = false;
-    for _ in 0..LOOKS {
+    for turn in 0..LOOKS {
         let mark = Uuid::now_v7().simple().to_string();
         run(first, format!("SET {MARK} = '{mark}'")).await?;
         // The second one holds what it was given until its transaction ends.
-        run(&mut second, "BEGIN".to_owned()).await?;
+        let begin = run(&mut second, "BEGIN".to_owned());
+        if turn > 0 {
+            begin.await?;
+        } else if let Ok(begun) = timeout_at(until, begin).await {
+            begun?;
+        } else {
+            // It goes first: what it waits for would be given to it.
+            drop(second);
+            run(first, format!("RESET {MARK}")).await?;
+            return Ok(None);
+        }
         shared = seen(run(&mut second, look.clone()).await?)? == mark;
         // Not asked if it is clear: with a pool of one the first one would wait for the second.
         shared = shared || seen(run(first, look.clone()).await?)? != mark;
@@ -146,7 +168,7 @@ async fn is_shared(first: &mut PgConnection, mut second: PgConnection) -> Result
     }
     run(first, format!("RESET {MARK}")).await?;
     let _ = second.close().await;
-    Ok(shared)
+    Ok(Some(shared))
 }
 
 /// Runs statements without preparing them: a prepared one might meet one of somebody else.

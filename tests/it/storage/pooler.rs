@@ -47,6 +47,22 @@ mod postgres {
             }
         }
 
+        /// A second one waits for as long as the first one is held, so there is nothing to compare. It is as good as any.
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn a_single_session_of_its_own_serves() {
+            const ONE: &[&str] = &["pool_mode = session", "default_pool_size = 1"];
+            let (site, _pooler) = tokio::task::spawn_blocking(|| site(ONE)).await.unwrap();
+            site.prepare().await;
+            let process = site.start();
+            let skipped = "whether a pooler shares sessions was not looked at";
+            assert!(process.log().contains(skipped), "{}", process.log());
+            let request = v1::CreateConnectorRequest { connector: Some(a_connector("mark")), ..Default::default() };
+            let connectors = process.client("alpha").connectors();
+            let made = { connectors }.create_connector(request).await.unwrap().into_inner().connector.unwrap();
+            assert_eq!(made.name, "mark");
+            process.stop();
+        }
+
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn shared_sessions_are_refused_and_left_as_they_were() {
             const TRANSACTION: &[&str] = &["pool_mode = transaction"];
