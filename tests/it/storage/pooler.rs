@@ -51,7 +51,9 @@ mod postgres {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn a_single_session_of_its_own_serves() {
             const ONE: &[&str] = &["pool_mode = session", "default_pool_size = 1"];
-            let (site, _pooler) = tokio::task::spawn_blocking(|| site(ONE)).await.unwrap();
+            let (mut site, _pooler) = tokio::task::spawn_blocking(|| site(ONE)).await.unwrap();
+            // So long the start waits for a second one.
+            site.config_mut().database.acquire_timeout = Duration::from_secs(5);
             site.prepare().await;
             let process = site.start();
             let skipped = "whether a pooler shares sessions was not looked at";
