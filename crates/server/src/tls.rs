@@ -30,8 +30,8 @@ use self::identity::Identity;
 use crate::config::{Tls, TlsFiles};
 use crate::metrics::Metrics;
 
-/// The certificates in force, and news of their replacement. The server's pair and what is known of clients come into force each by
-/// itself: a fault in one must not keep a revoked client in.
+/// The certificates in force, and news of their replacement. The server's pair, the authorities of clients and the lists of whom
+/// these have revoked come into force each by itself: a fault in one must not keep a revoked client in.
 #[derive(Debug)]
 pub struct TlsReloader {
     files: TlsFiles,
@@ -155,7 +155,7 @@ impl TlsReloader {
             (current.key.clone(), current.verifier.clone())
         };
         let new_key = keep_fault(self.new_identity(&identity, now).await, &mut faults);
-        let new_verifier = keep_fault(self.new_clients(&clients).await, &mut faults);
+        let new_verifier = self.new_clients(&clients, &mut faults).await;
         let changed = new_key.is_some() || new_verifier.is_some();
         let key = new_key.map_or(key, |(read, key)| {
             identity = read;
@@ -196,13 +196,29 @@ impl TlsReloader {
         Ok(Some((identity, key)))
     }
 
-    async fn new_clients(&self, former: &Clients) -> Result<Option<(Clients, Arc<dyn ClientCertVerifier>)>, TlsError> {
-        let clients = Clients::read(&self.files).await?;
-        if clients == *former {
-            return Ok(None);
+    /// Other authorities and lists of clients: both, or one of them with what is in force of the other.
+    async fn new_clients(
+        &self,
+        former: &Clients,
+        faults: &mut Vec<TlsError>,
+    ) -> Option<(Clients, Arc<dyn ClientCertVerifier>)> {
+        let authorities = keep_fault(Clients::read_authorities(&self.files).await.map(Some), faults);
+        let lists = keep_fault(Clients::read_lists(&self.files).await.map(Some), faults);
+        let both = former.with(authorities.as_ref(), lists.as_ref());
+        if both == *former {
+            return None;
         }
-        let verifier = clients.build(&self.files, self.enforce_crl_expiration)?;
-        Ok(Some((clients, verifier)))
+        let build = |clients: Clients| {
+            let verifier = clients.build(&self.files, self.enforce_crl_expiration)?;
+            Ok::<_, TlsError>((clients, verifier))
+        };
+        let fault = match build(both) {
+            Ok(new) => return Some(new),
+            Err(fault) => fault,
+        };
+        faults.push(fault);
+        let one = [former.with(None, lists.as_ref()), former.with(authorities.as_ref(), None)];
+        one.into_iter().filter(|clients| clients != former).find_map(|clients| build(clients).ok())
     }
 
     fn read(&self) -> MutexGuard<'_, (Identity, Clients)> {

@@ -19,6 +19,7 @@ use sea_orm::{
 use serde::de::IgnoredAny;
 use uuid::Uuid;
 
+use crate::derived::DERIVED;
 use crate::entity::{idempotency, label};
 use crate::error;
 use crate::pooled::Pooled;
@@ -37,6 +38,8 @@ type LabelsOf = BTreeMap<String, String>;
 /// What was found so far.
 #[derive(Default)]
 struct Findings {
+    /// The schema is of a former program, which may have derived columns in another way.
+    is_older: bool,
     rows: u64,
     labels: u64,
     faults: Vec<String>,
@@ -52,7 +55,8 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub async fn row_faults(&self) -> Result<(u64, Vec<String>)> {
-        let (conn, mut found) = (&self.reader, Findings::default());
+        let mut found = Findings { is_older: self.schema_check().await.is_err(), ..Findings::default() };
+        let conn = &self.reader;
         found.check::<Tenant>(conn).await?;
         found.check::<Key>(conn).await?;
         found.check::<Connector>(conn).await?;
@@ -103,7 +107,7 @@ impl Findings {
                 let labels = labels.remove(&(tenant.0, id)).unwrap_or_default();
                 self.rows += 1;
                 self.labels += labels.len() as u64;
-                if let Some(fault) = fault::<S>(model, tenant, labels) {
+                if let Some(fault) = fault::<S>(model, tenant, labels, self.is_older) {
                     self.faults.push(format!("{} {id} of tenant {tenant}: {fault}", S::RESOURCE));
                 }
             }
@@ -138,12 +142,15 @@ impl Findings {
 }
 
 /// What is wrong with a row, if anything is.
-fn fault<S: Stored>(model: &ModelOf<S>, tenant: TenantId, labels: LabelsOf) -> Option<String> {
+fn fault<S: Stored>(model: &ModelOf<S>, tenant: TenantId, labels: LabelsOf, is_older: bool) -> Option<String> {
     let doc = text(model.get(S::DOC));
     let Ok(value) = row::read::<S>(&doc) else { return Some("its document cannot be read".to_owned()) };
     let Ok(texts) = RowTexts::of(&value) else { return Some("its document cannot be written".to_owned()) };
     let again = value.row(tenant, texts);
     for column in ColumnOf::<S>::iter() {
+        if is_older && DERIVED.contains(&column.as_str()) {
+            continue;
+        }
         let (is, was) = (model.get(column), again.get(column).into_value());
         let same = if column.as_str() == S::DOC.as_str() {
             // How it is written is nobody's concern.

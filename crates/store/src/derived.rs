@@ -4,11 +4,11 @@ use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::Credential;
+use jackfield_domain::error::Taken;
 use jackfield_domain::key::Key;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{Error, TenantId};
-use sea_orm::DbErr;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait, EntityTrait as _, IdenStatic as _, Iterable as _,
@@ -21,11 +21,16 @@ use crate::row::{self, ColumnOf, RowTexts, Stored};
 use crate::session::StoreError;
 
 type Result<T, E = StoreError> = std::result::Result<T, E>;
+type ModelOf<S> = <<S as Stored>::Table as sea_orm::EntityTrait>::Model;
+
+/// What is derived, and what no other column follows from.
+pub(crate) const DERIVED: [&str; 3] = ["name_key", "search_text", "folded"];
 
 /// Rows that are read at once.
 const BATCH: u64 = 500;
 
-/// Writes what columns of all resources should hold. Documents stay as they are, and so do rows whose document cannot be read.
+/// Writes what derived columns of all resources should hold. Documents stay as they are, and so do rows whose document cannot be
+/// read. Rows are locked until the migration ends, so that nobody changes one between its being read and written.
 ///
 /// # Errors
 /// Two resources have one name now, or the database cannot be written.
@@ -42,59 +47,89 @@ pub(crate) async fn renew(conn: &impl ConnectionTrait) -> Result<()> {
 async fn renew_all<S: Stored>(conn: &impl ConnectionTrait) -> Result<()> {
     let mut last: Option<(Uuid, Uuid)> = None;
     loop {
-        #[expect(clippy::disallowed_methods, reason = "a migration spans all tenants")]
-        let mut select = S::Table::find().order_by_asc(S::TENANT_ID).order_by_asc(S::ID).limit(BATCH);
-        if let Some((tenant, id)) = last {
-            let place = Expr::tuple([S::TENANT_ID, S::ID].map(|column| Expr::col(column.as_column_ref())));
-            select = select.filter(place.gt(Expr::tuple([Expr::val(tenant), Expr::val(id)])));
-        }
-        let models = select.all(conn).await.map_err(failed)?;
-        for model in &models {
-            let (Value::Uuid(Some(tenant)), Value::Uuid(Some(id))) = (model.get(S::TENANT_ID), model.get(S::ID)) else {
-                return Err(failed("a row without an id"));
-            };
-            last = Some((tenant, id));
-            renew_row::<S>(conn, (TenantId(tenant), id), model).await?;
-        }
-        if models.is_empty() {
-            return Ok(());
+        let places = places::<S>(conn, last).await?;
+        let Some(end) = places.last() else { return Ok(()) };
+        last = Some(*end);
+        let ids = || places.iter().map(|(_, id)| *id);
+        match rows::<S>(conn, ids()).await {
+            Ok(models) => {
+                for model in &models {
+                    renew_row::<S>(conn, model).await?;
+                }
+            }
+            // One of them holds what is no text. Which one, the database does not say.
+            Err(error) if !error.retryable() => {
+                for id in ids() {
+                    match rows::<S>(conn, [id]).await {
+                        Ok(models) => renew_row::<S>(conn, &models[0]).await?,
+                        Err(error) if !error.retryable() => leave::<S>(id, row::NO_TEXT),
+                        Err(error) => return Err(failed(error)),
+                    }
+                }
+            }
+            Err(error) => return Err(failed(error)),
         }
     }
 }
 
-async fn renew_row<S: Stored>(
+/// Where the next rows are, by tenant and id.
+async fn places<S: Stored>(conn: &impl ConnectionTrait, last: Option<(Uuid, Uuid)>) -> Result<Vec<(Uuid, Uuid)>> {
+    #[expect(clippy::disallowed_methods, reason = "a migration spans all tenants")]
+    let mut select = S::Table::find().order_by_asc(S::TENANT_ID).order_by_asc(S::ID).limit(BATCH);
+    if let Some((tenant, id)) = last {
+        let place = Expr::tuple([S::TENANT_ID, S::ID].map(|column| Expr::col(column.as_column_ref())));
+        select = select.filter(place.gt(Expr::tuple([Expr::val(tenant), Expr::val(id)])));
+    }
+    // A tenant is its own, and its column is one.
+    let select = select.select_only().column_as(S::TENANT_ID, "tenant").column_as(S::ID, "id");
+    select.into_tuple().all(conn).await.map_err(failed)
+}
+
+async fn rows<S: Stored>(
     conn: &impl ConnectionTrait,
-    (tenant, id): (TenantId, Uuid),
-    model: &<S::Table as sea_orm::EntityTrait>::Model,
-) -> Result<()> {
-    let Value::String(Some(doc)) = model.get(S::DOC) else { return Ok(()) };
-    let Ok(value) = row::read::<S>(&doc) else {
-        tracing::warn!(resource = %S::RESOURCE, %id, "a row is left as it is: its document cannot be read");
-        return Ok(());
+    ids: impl IntoIterator<Item = Uuid>,
+) -> std::result::Result<Vec<ModelOf<S>>, Error> {
+    #[expect(clippy::disallowed_methods, reason = "a migration spans all tenants, and ids are of one row each")]
+    let select = S::Table::find().filter(S::ID.is_in(ids)).lock_exclusive();
+    select.all(conn).await.map_err(error::from_db)
+}
+
+async fn renew_row<S: Stored>(conn: &impl ConnectionTrait, model: &ModelOf<S>) -> Result<()> {
+    let (Value::Uuid(Some(tenant)), Value::Uuid(Some(id))) = (model.get(S::TENANT_ID), model.get(S::ID)) else {
+        return Err(failed("a row without an id"));
     };
-    let written = value.row(tenant, RowTexts::of(&value).map_err(failed)?);
-    let columns = ColumnOf::<S>::iter().filter(|column| column.as_str() != S::DOC.as_str());
-    let mut update = S::Table::update_many().filter(S::TENANT_ID.eq(tenant.0)).filter(S::ID.eq(id));
+    let Value::String(Some(doc)) = model.get(S::DOC) else { return Ok(()) };
+    let value = match row::read_of::<S>(&doc, id) {
+        Ok(value) => value,
+        Err(why) => {
+            leave::<S>(id, &why);
+            return Ok(());
+        }
+    };
+    let written = value.row(TenantId(tenant), RowTexts::of(&value).map_err(failed)?);
+    let mut update = S::Table::update_many().filter(S::TENANT_ID.eq(tenant)).filter(S::ID.eq(id));
     let mut differs = false;
-    for column in columns {
+    for column in ColumnOf::<S>::iter().filter(|column| DERIVED.contains(&column.as_str())) {
         if let Some(value) = written.get(column).into_value().filter(|value| *value != model.get(column)) {
             update = update.col_expr(column, Expr::val(value));
             differs = true;
         }
     }
     if differs {
-        update.exec(conn).await.map_err(|error| refused(&error_of(error, &value), tenant, id))?;
+        let updated = update.exec(conn).await;
+        let updated = updated.map_err(|error| error::from_write(error, S::RESOURCE, |what| value.taken(what)));
+        updated.map_err(|error| refused(&error, TenantId(tenant), id))?;
     }
     Ok(())
 }
 
-fn error_of<S: Stored>(error: DbErr, value: &S) -> Error {
-    error::from_write(error, S::RESOURCE, |what| value.taken(what))
+fn leave<S: Stored>(id: Uuid, why: &str) {
+    tracing::warn!(resource = %S::RESOURCE, %id, "a damaged row is left as it is: {why}");
 }
 
 fn refused(error: &Error, tenant: TenantId, id: Uuid) -> StoreError {
     match error {
-        Error::Taken { resource, value, .. } => failed(format!(
+        Error::Taken { resource, what: Taken::Name, value } => failed(format!(
             "two of the {resource}s of tenant {tenant} have the name \"{value}\", one of them {id}: how the characters of a name \
              are composed no longer counts; rename one with the former version"
         )),

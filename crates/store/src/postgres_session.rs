@@ -126,7 +126,7 @@ pub(crate) async fn refuse_shared(
 
 #[expect(clippy::unnecessary_wraps, reason = "it is what the start goes on with")]
 fn skip(why: &str) -> Result<(), StoreError> {
-    tracing::info!(error.message = why, "whether a pooler shares sessions was not looked at");
+    tracing::warn!(error.message = why, "whether a pooler shares sessions was not looked at");
     Ok(())
 }
 

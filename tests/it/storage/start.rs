@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use jackfield_api::v1;
 use jackfield_testkit::fixture::object;
-use jackfield_testkit::{Backend, TestServer, collect, on_both};
+use jackfield_testkit::{Backend, Refusal, TestServer, collect, on_both};
+use tonic::Code;
 
 use super::{
     content, counts, create_connector, create_credential, get_connector, has_table, issue, names_of_connectors,
@@ -192,11 +193,17 @@ on_both! {
         let (composed, decomposed) = ("Caf\u{e9}", "Cafe\u{301}");
         let kept = create_connector(&server, "alpha", decomposed).await.unwrap().id;
         create_connector(&server, "alpha", "other").await.unwrap();
+        create_connector(&server, "alpha", "damaged").await.unwrap();
         server.stop().await;
+        let no_text = match server.backend() {
+            Backend::Sqlite => "CAST(x'ff' AS TEXT)",
+            Backend::Postgres => "'{}'",
+        };
+        server.sql(&format!("UPDATE connector SET doc = {no_text} WHERE name_key = 'damaged'")).await;
         let derived = "SELECT name_key || ' ' || search_text || ' ' || coalesce(folded, '') FROM connector ORDER BY id";
         let written = server.sql(derived).await;
         let before = "UPDATE connector SET name_key = 'cafe\u{301}', search_text = 'cafe\u{301}', folded = NULL";
-        server.sql(&format!("{before} WHERE name_key <> 'other'")).await;
+        server.sql(&format!("{before} WHERE name_key NOT IN ('other', 'damaged')")).await;
         let rename = |from: &str, to: &str| {
             format!("UPDATE connector SET name_key = lower('{to}'), doc = replace(doc, '\"{from}\"', '\"{to}\"') ")
         };
@@ -219,6 +226,9 @@ on_both! {
             let got = get_connector(&server, "alpha", name).await.unwrap();
             assert_eq!((got.id.as_str(), got.name.as_str()), (kept.as_str(), decomposed));
         }
+        // What cannot be read keeps nobody from starting, and is found by its name as before.
+        let found = get_connector(&server, "alpha", "damaged").await.unwrap_err();
+        Refusal::check(found, Code::DataLoss, "DATA_DAMAGED");
     }
 
     async fn without_the_right_keyring_nothing_starts_and_nothing_changes(server) {

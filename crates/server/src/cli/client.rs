@@ -9,7 +9,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use super::CommandError;
 use crate::config::Config;
-use crate::tls::{certificates_pem, read_file};
+use crate::tls::certificates_pem;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -98,5 +98,5 @@ pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
-    read_file(path).map_err(|error| format!("{}: {error}", path.display()).into())
+    std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()).into())
 }

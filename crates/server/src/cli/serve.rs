@@ -37,14 +37,16 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     }
 
     // Two of them, because each sees every signal.
-    let (mut first, mut both) = (StopSignals::new()?, StopSignals::new()?);
+    let (mut first, mut again) = (StopSignals::new()?, StopSignals::new()?);
+    let (told_to_stop, stopping) = tokio::sync::oneshot::channel();
     let serving = server.serve(async move {
-        first.next().await;
+        let reason = first.next().await;
+        let _ = told_to_stop.send(reason);
         watchdog(stop_time);
     });
     let complete = tokio::select! {
         complete = serving => complete,
-        () = async { both.next().await; both.next().await } => {
+        () = again.second(stopping) => {
             return Err("calls were cut by a second signal".into());
         }
     };
@@ -143,17 +145,30 @@ impl StopSignals {
         })
     }
 
-    async fn next(&mut self) {
+    /// Waits for the first signal; says whether it asked for a stop by itself, and did not come of a closed terminal.
+    async fn next(&mut self) -> bool {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return true,
+                _ = self.interrupt.recv() => return true,
                 _ = self.hangup.recv() => {
                     if self.has_terminal {
-                        return;
+                        return false;
                     }
                     tracing::info!("SIGHUP changes nothing: certificates and keyring are read again whenever they change");
                 }
+            }
+        }
+    }
+
+    /// Waits for a signal that asks for a stop behind the first one. A terminal that is closed sends several of its own, which are
+    /// none.
+    async fn second(&mut self, stopping: tokio::sync::oneshot::Receiver<bool>) {
+        let Ok(was_asked) = stopping.await else { return std::future::pending().await };
+        for _ in 0..1 + u8::from(was_asked) {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
             }
         }
     }

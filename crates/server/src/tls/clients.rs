@@ -28,12 +28,26 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) async fn read(files: &TlsFiles) -> Result<Self, TlsError> {
-        let authorities = read(&files.client_ca).await?;
-        let lists = match &files.client_crl {
-            Some(path) => Some(read(path).await?),
-            None => None,
-        };
-        Ok(Clients { authorities, lists })
+        Ok(Clients { authorities: Self::read_authorities(files).await?, lists: Self::read_lists(files).await? })
+    }
+
+    pub(super) async fn read_authorities(files: &TlsFiles) -> Result<Vec<u8>, TlsError> {
+        read(&files.client_ca).await
+    }
+
+    pub(super) async fn read_lists(files: &TlsFiles) -> Result<Option<Vec<u8>>, TlsError> {
+        match &files.client_crl {
+            Some(path) => read(path).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The same with other parts, those that there are.
+    pub(super) fn with(&self, authorities: Option<&Vec<u8>>, lists: Option<&Option<Vec<u8>>>) -> Self {
+        Clients {
+            authorities: authorities.unwrap_or(&self.authorities).clone(),
+            lists: lists.unwrap_or(&self.lists).clone(),
+        }
     }
 
     pub(super) fn build(

@@ -152,7 +152,8 @@ impl<C: Future<Output = String>> Connection<'_, C> {
                 () = last_words.as_mut(), if said >= Phase::CallsEnd => {
                     return leaving.map_or("cut", |leave| leave.cause);
                 }
-                // A client without calls that does not answer, not even the PING that comes with the GOAWAY, loses nothing.
+                // A client without calls that does not answer, not even the PING that comes with the GOAWAY, is not waited for. What
+                // of an answer is still on its way to it is lost, as with everybody whose network has gone.
                 () = silence.as_mut(), if leaving.is_some() && said < Phase::CallsEnd => {
                     let (now, moves) = (Instant::now(), wire.moves());
                     if heard == moves && activity.idle(now, limits.keepalive_timeout) {

@@ -42,7 +42,8 @@ impl Process {
         let mut arguments = vec!["serve", "--listen", "127.0.0.1:0", "--set", "drain.delay=0s"];
         arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
         let mut child = command(directory, &arguments);
-        let child = child.envs(variables.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child =
+            child.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = child.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         let mut log = String::new();

@@ -100,10 +100,20 @@ async fn a_broken_pair_of_the_server_keeps_no_revoked_client() {
     assert!(unary(&bad_channel, "Whoami", Duration::ZERO).await.is_err());
     assert_eq!(serial_served(&server, &good).await, 100);
     assert_eq!(kept_former(&server), Some(1.0), "the same fault is counted once");
+    // Nor does a broken file of authorities.
+    server.pki.write_server(103);
+    let worse = server.pki.client(CALLER, 43);
+    let worse_channel = server.connect(&worse).await.unwrap();
+    unary(&worse_channel, "Whoami", Duration::ZERO).await.unwrap();
+    let authorities = String::from_utf8(server.pki.read("ca.pem")).unwrap();
+    server.pki.write("ca.pem", "no authority");
+    server.pki.write_crl(&[41, 43]);
+    eventually("the other is cut", async || unary(&worse_channel, "Whoami", Duration::ZERO).await.is_err()).await;
+    server.pki.write("ca.pem", &authorities);
     // And the reverse.
     server.pki.write("crl.pem", "no list");
-    server.pki.write_server(103);
-    eventually("the new certificate is served", async || serial_served(&server, &good).await == 103).await;
+    server.pki.write_server(107);
+    eventually("the new certificate is served", async || serial_served(&server, &good).await == 107).await;
     assert!(unary(&bad_channel, "Whoami", Duration::ZERO).await.is_err(), "the former list is in force");
 }
 

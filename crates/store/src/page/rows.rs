@@ -46,7 +46,7 @@ impl<T> Rows<T> {
         Rows { content, count, bytes, resource: T::RESOURCE, left_out }
     }
 
-    /// How many they are, those included that turn out not to be readable.
+    /// How many they are; of those that are still to be read, with those that turn out not to be readable.
     pub fn count(&self) -> usize {
         self.count
     }
