@@ -351,31 +351,28 @@ async fn a_row_that_disagrees_with_its_document_is_noticed() {
     }
 }
 
-/// A backup in the middle of its work, held there.
-fn held(site: &Site, to: &str) -> std::process::Child {
-    for _ in 0..50 {
-        let mut command = site.command(&["backup", "--to", to]);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let pid = Pid::from_child(&child);
-        let mut child = child;
-        let before = temporaries(site).len();
-        while temporaries(site).len() == before && child.try_wait().unwrap().is_none() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        if kill_process(pid, Signal::STOP).is_ok()
-            && temporaries(site).len() > before
-            && child.try_wait().unwrap().is_none()
-        {
-            return child;
-        }
-        // It was faster.
-        let _ = kill_process(pid, Signal::CONT);
-        child.wait().unwrap();
-        for name in [to.to_owned(), format!("{to}.sha256")] {
-            let _ = std::fs::remove_file(site.directory().join(name));
-        }
+/// A lock on all of the database file, as SQLite sees it. Whoever wants to read the file waits for it, for some seconds.
+fn locked(site: &Site) -> std::fs::File {
+    let file = std::fs::File::options().read(true).write(true).open(site.sqlite_file()).unwrap();
+    rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    file
+}
+
+/// A backup in the middle of its work, held there: it has made its file, and cannot go on as long as the database is locked.
+fn held(site: &Site, _lock: &std::fs::File, to: &str) -> std::process::Child {
+    let before = temporaries(site).len();
+    let mut command = site.command(&["backup", "--to", to]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    while temporaries(site).len() == before {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before it made its file");
+        std::thread::sleep(Duration::from_millis(1));
     }
-    panic!("a backup is over before it is seen");
+    kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
+    let stat = format!("/proc/{}/stat", child.id());
+    while !std::fs::read_to_string(&stat).unwrap().rsplit(')').next().unwrap().starts_with(" T") {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child
 }
 
 fn temporaries(site: &Site) -> Vec<String> {
@@ -393,7 +390,8 @@ async fn a_backup_that_is_ended_leaves_nothing_behind() {
 
     // A signal that it hears of.
     for end in [Signal::TERM, Signal::INT, Signal::HUP] {
-        let mut child = held(&site, "ended");
+        let lock = locked(&site);
+        let mut child = held(&site, &lock, "ended");
         kill_process(Pid::from_child(&child), end).unwrap();
         kill_process(Pid::from_child(&child), Signal::CONT).unwrap();
         let status = child.wait().unwrap();
@@ -403,8 +401,10 @@ async fn a_backup_that_is_ended_leaves_nothing_behind() {
     }
 
     // One that it does not hear of; and one that is at work meanwhile and keeps what it has.
-    let mut killed = held(&site, "killed");
-    let mut at_work = held(&site, "at-work");
+    let lock = locked(&site);
+    let mut killed = held(&site, &lock, "killed");
+    let mut at_work = held(&site, &lock, "at-work");
+    drop(lock);
     kill_process(Pid::from_child(&killed), Signal::KILL).unwrap();
     killed.wait().unwrap();
     assert!(temporaries(&site).len() >= 2);
