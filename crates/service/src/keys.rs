@@ -5,7 +5,6 @@ use std::future::Future;
 use jackfield_domain::error::Use;
 use jackfield_domain::key::{Key, KeyDraft, KeyKind, PRIVATE_KEY_COLUMN};
 use jackfield_domain::meta::Meta;
-use jackfield_domain::pem::Pem;
 use jackfield_domain::reference::Ref;
 use jackfield_domain::{Error, KeyId, Resource, Result};
 use jackfield_store::{Page, PageQuery, Reader};
@@ -15,7 +14,7 @@ use crate::mutation::{Deletion, Mutation, Weight, check_etag};
 use crate::open::Services;
 use crate::pager::Listable;
 use crate::secrets::SecretPlace;
-use crate::x509;
+use crate::x509::{self, Checked};
 
 // === impl Services ===
 
@@ -27,10 +26,8 @@ impl Services {
             let KeyDraft { id, name, kind, certificate_pem, private_key_pem, labels } = draft;
             let told = if private_key_pem.is_some() { KeyKind::ClientIdentity } else { KeyKind::TrustBundle };
             let kind = kind.unwrap_or(told);
-            let certificates = x509::check(kind, &certificate_pem, private_key_pem.as_ref(), now)?;
-            // As it was read: without byte-order marks, and each certificate on lines of its own.
-            let certificate_pem = Pem::new(certificate_pem.as_bytes())
-                .map_or_else(|_| certificate_pem.clone(), |pem| pem.text().to_owned());
+            let checked = x509::check(kind, &certificate_pem, private_key_pem.as_ref(), now)?;
+            let Checked { certificates, certificate_pem, private_key_pem } = checked;
             let not_after = certificates.iter().map(|certificate| certificate.not_after).min();
             let key = Key {
                 id: id.unwrap_or_else(KeyId::generate),

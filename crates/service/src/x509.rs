@@ -20,6 +20,13 @@ use names::distinguished_name;
 const CERTIFICATES: &str = "key.certificate_pem";
 const PRIVATE_KEY: &str = "private_key_pem";
 
+/// What was checked, as it is to be stored: without byte-order marks, and each section on lines of its own.
+pub(crate) struct Checked {
+    pub(crate) certificates: Vec<CertificateFacts>,
+    pub(crate) certificate_pem: String,
+    pub(crate) private_key_pem: Option<Secret>,
+}
+
 /// Checks certificates and private key together and says what the certificates say.
 ///
 /// # Errors
@@ -29,17 +36,20 @@ pub(crate) fn check(
     certificate_pem: &str,
     private_key: Option<&Secret>,
     now: Timestamp,
-) -> Result<Vec<CertificateFacts>> {
-    let chain = parse_certificates(certificate_pem)?;
+) -> Result<Checked> {
+    let wrong = |fault: PemFault| Violation::field(CERTIFICATES, format!("cannot be read: {fault}"));
+    let text = Pem::new(certificate_pem.as_bytes()).map_err(wrong)?;
+    let chain = parse_certificates(&text)?;
     let parsed: Vec<X509Certificate<'_>> = parse_x509(&chain)?;
     let certificates: Vec<CertificateFacts> =
         parsed.iter().zip(&chain).map(|(certificate, der)| facts(certificate, der)).collect::<Result<_>>()?;
-    match (kind, private_key) {
+    let private_key_pem = match (kind, private_key) {
         (KeyKind::ClientIdentity, Some(private_key)) => {
             check_version(&parsed[0])?;
-            check_private_key(&chain, &certificates[0], private_key)?;
+            let private_key = check_private_key(&chain, &certificates[0], private_key)?;
             check_chain(&parsed)?;
             check_usage(&parsed[0])?;
+            Some(private_key)
         }
         (KeyKind::ClientIdentity, None) => {
             return Err(Violation::field(PRIVATE_KEY, "is required for a client identity").into());
@@ -56,20 +66,20 @@ pub(crate) fn check(
                 );
                 return Err(Violation::field(CERTIFICATES, description).into());
             }
+            None
         }
-    }
+    };
     let expired = certificates.iter().find(|certificate| certificate.not_after <= now);
     if let Some(CertificateFacts { subject, not_after, .. }) = expired {
         let message = format!("the certificate of {subject} expired at {not_after}");
         // The key has no id yet.
         return Err(Error::precondition(Precondition::KeyExpired, Resource::Key, "", message));
     }
-    Ok(certificates)
+    Ok(Checked { certificates, certificate_pem: text.text().to_owned(), private_key_pem })
 }
 
-fn parse_certificates(certificate_pem: &str) -> Result<Vec<CertificateDer<'static>>> {
+fn parse_certificates(text: &Pem<'_>) -> Result<Vec<CertificateDer<'static>>> {
     let wrong = |fault: PemFault| Violation::field(CERTIFICATES, format!("cannot be read: {fault}"));
-    let text = Pem::new(certificate_pem.as_bytes()).map_err(wrong)?;
     text.only(pem::CERTIFICATE_LABELS).map_err(wrong)?;
     let chain: Vec<_> = CertificateDer::pem_slice_iter(text.text().as_bytes()).map_while(Result::ok).collect();
     text.all_read(chain.len()).map_err(wrong)?;
@@ -107,9 +117,13 @@ fn check_version(leaf: &X509Certificate<'_>) -> Result<()> {
     Err(Violation::field(CERTIFICATES, description).into())
 }
 
-/// The private key must parse and belong to the first certificate. What the parser says is not passed on: it has seen
+/// The private key must parse and belong to the first certificate; returns it as it was read. What the parser says is not passed on: it has seen
 /// the key.
-fn check_private_key(chain: &[CertificateDer<'static>], leaf: &CertificateFacts, private_key: &Secret) -> Result<()> {
+fn check_private_key(
+    chain: &[CertificateDer<'static>],
+    leaf: &CertificateFacts,
+    private_key: &Secret,
+) -> Result<Secret> {
     let wrong = |fault: PemFault| Violation::field(PRIVATE_KEY, format!("cannot be read: {fault}"));
     let text = Pem::new(private_key.expose().as_bytes()).map_err(wrong)?;
     let keys: Result<Vec<_>, _> = PrivateKeyDer::pem_slice_iter(text.text().as_bytes()).collect();
@@ -129,7 +143,7 @@ fn check_private_key(chain: &[CertificateDer<'static>], leaf: &CertificateFacts,
         Violation::field(PRIVATE_KEY, description)
     })?;
     match CertifiedKey::new(chain.to_vec(), signing).keys_match() {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(Secret::new(text.text().to_owned())),
         Err(rustls::Error::InconsistentKeys(_)) => {
             Err(Violation::field(PRIVATE_KEY, "does not belong to the first certificate").into())
         }

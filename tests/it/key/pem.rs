@@ -55,6 +55,21 @@ on_both! {
         }
     }
 
+    /// What reads it later need not know of marks and joined lines.
+    async fn a_private_key_is_stored_as_it_was_read(server) {
+        let alpha = server.client("alpha");
+        let mine = server.pki().client(Identity::of("a"));
+        let sealed = "SELECT length(sealed) FROM secret ORDER BY 1";
+        for key_pem in [mine.key_pem.clone(), format!("\u{FEFF}{}\u{FEFF}", mine.key_pem)] {
+            let mut request = request(&mine.certificate_pem, &key_pem);
+            request.key.as_mut().unwrap().name = format!("of {} bytes", key_pem.len());
+            try_import(&alpha, request).await.unwrap();
+        }
+        let lengths = server.sql(sealed).await;
+        assert_eq!(lengths.len(), 2);
+        assert_eq!(lengths[0], lengths[1], "a mark is three bytes");
+    }
+
     async fn the_chain_must_be_in_order(server) {
         let alpha = server.client("alpha");
         let mine = server.pki().client(Identity::of("a"));
