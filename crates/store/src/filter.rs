@@ -156,30 +156,28 @@ pub(crate) fn bounds(filter: &Filter, by: OrderBy) -> bool {
 }
 
 fn compare(field: Expr, op: Op, value: &Value, context: &FilterContext) -> Condition {
-    if op == Op::Ne {
-        return compare(field, Op::Eq, value, context).not();
-    }
-    let known = field.clone().is_not_null();
     let holds = match value {
-        Value::Text(pattern) => return compare_text(field, pattern, context),
+        Value::Text(pattern) => compare_text(field, pattern, context),
         Value::Bool(value) => ordered(field, op, Expr::val(*value)),
         Value::Int(value) => ordered(field, op, Expr::val(*value)),
         Value::Time(value) => ordered(field, op, Expr::val(value.0)),
         Value::Id(value) => ordered(field, op, Expr::val(*value)),
         Value::Enum(value) => ordered(field, op, Expr::val(*value)),
     };
-    Condition::all().add(known).add(holds)
+    if op == Op::Ne { holds.not() } else { holds }
 }
 
-fn ordered(field: Expr, op: Op, value: Expr) -> Expr {
-    match op {
-        Op::Eq | Op::Has => field.eq(value),
-        Op::Ne => field.ne(value),
+/// How a field stands to a value; of `!=` what it is the negation of.
+fn ordered(field: Expr, op: Op, value: Expr) -> Condition {
+    let known = field.clone().is_not_null();
+    let holds = match op {
+        Op::Eq | Op::Ne | Op::Has => field.eq(value),
         Op::Lt => field.lt(value),
         Op::Le => field.lte(value),
         Op::Gt => field.gt(value),
         Op::Ge => field.gte(value),
-    }
+    };
+    Condition::all().add(known).add(holds)
 }
 
 fn compare_text(field: Expr, pattern: &Pattern, context: &FilterContext) -> Condition {
