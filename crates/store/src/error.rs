@@ -110,7 +110,7 @@ fn unique_violation(error: &DbErr) -> Option<Taken> {
 }
 
 /// Whether the database is away, full or busy, so that the same call may succeed later.
-fn is_unavailable(error: &DbErr) -> bool {
+pub(crate) fn is_unavailable(error: &DbErr) -> bool {
     // Use cases check what they refer to, so a violated foreign key means that a parent vanished, or a child appeared, in
     // another transaction at the same time. The next try sees it and says what it is.
     if matches!(error.sql_err(), Some(SqlErr::ForeignKeyConstraintViolation(_))) {

@@ -161,6 +161,11 @@ impl Number {
         loop {
             let fate = match timeout_at(until, self.look(sessions)).await {
                 Ok(Ok(fate)) => fate,
+                // It will not be told, however often it is asked: it may not be, or the server cannot.
+                Ok(Err(error)) if !error::is_unavailable(&error) => {
+                    tracing::warn!(error.message = %error, "the outcome of a transaction cannot be asked for");
+                    Fate::Unknown
+                }
                 // The database is away: it may be back in a moment.
                 Ok(Err(_)) | Err(_) => Fate::InProgress,
             };

@@ -7,7 +7,7 @@ use jackfield_testkit::data::SecretUrl;
 use jackfield_testkit::fixture::{a_connector, a_credential, api_key_material, mask, strings};
 use jackfield_testkit::postgres::{self, Crash};
 use jackfield_testkit::proxy::Fate;
-use jackfield_testkit::{Backend, Proxy, Refusal, TestServer, collect};
+use jackfield_testkit::{Backend, Proxy, Refusal, TestServer, collect, logs};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -173,6 +173,19 @@ mod postgres_commit {
             assert_eq!(names_of_connectors(&server, "alpha").await.len(), 2);
             let unknown = server.metric("jackfield_server_errors_total", &[("reason", "OUTCOME_UNKNOWN")]);
             assert_eq!(unknown, Some(2.0));
+        }
+
+        /// What the database will never tell is not asked for again and again: the caller hears at once that it is not known.
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn what_cannot_be_asked_is_asked_once() {
+            let (server, proxy) = start().await;
+            server.sql("ALTER FUNCTION pg_catalog.pg_xact_status(xid8) RENAME TO is_not_there").await;
+            proxy.lose("INSERT INTO \"connector\"", Fate::AnswerLost);
+            expect_unknown(create(&server, a_request("made", "")).await.unwrap_err(), false);
+            assert_eq!(names_of_connectors(&server, "alpha").await, ["made"]);
+            let told = logs::text();
+            let told = told.lines().filter(|line| line.contains("the outcome of a transaction cannot be asked for"));
+            assert_eq!(told.count(), 1);
         }
 
         /// The server has the transaction open, and may yet get to know of the COMMIT.
