@@ -363,7 +363,8 @@ fn held(site: &Site, _lock: &std::fs::File, to: &str) -> std::process::Child {
     let before = temporaries(site).len();
     let mut command = site.command(&["backup", "--to", to]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    while temporaries(site).len() == before {
+    // Until it is locked others take it for left behind, and it makes another one.
+    while temporaries(site).len() == before || !has_locked(child.id()) {
         assert_eq!(child.try_wait().unwrap(), None, "it ended before it made its file");
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -373,6 +374,18 @@ fn held(site: &Site, _lock: &std::fs::File, to: &str) -> std::process::Child {
         std::thread::sleep(Duration::from_millis(1));
     }
     child
+}
+
+/// Whether a process has locked a temporary file.
+fn has_locked(process: u32) -> bool {
+    let files = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    let is_temporary =
+        |path: &Path| std::fs::read_link(path).is_ok_and(|target| target.to_string_lossy().contains("/.backup-"));
+    let is_locked = |path: PathBuf| {
+        let info = format!("/proc/{process}/fdinfo/{}", path.file_name().unwrap_or_default().to_string_lossy());
+        std::fs::read_to_string(info).is_ok_and(|info| info.contains("FLOCK"))
+    };
+    files.map(|file| file.path()).filter(|path| is_temporary(path)).any(is_locked)
 }
 
 fn temporaries(site: &Site) -> Vec<String> {
