@@ -28,10 +28,8 @@ use self::wire::{Caller, End};
 /// What the process may have at most.
 const MEMORY: u64 = 512 * MIB;
 const MIB: u64 = 1024 * 1024;
-/// How far above where it was the memory may be when an attack is over. The allocator keeps an arena for each thread, and in it
-/// what was freed between pieces that are in use: some 45 MiB when the machine is idle, 75 MiB when attacks last longer because it
-/// is not. What is lost each time is more than that after 41 attacks.
-const LEFT: u64 = 96 * MIB;
+/// How far above where it was the memory may be when an attack is over.
+const LEFT: u64 = 64 * MIB;
 /// How long an attack goes on beyond its time until it ends as it should, and how long the server has to give memory back
 /// after that. It has to happen, not to be fast: what else the machine does is not known.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -66,9 +66,8 @@ pub enum Error {
         #[source]
         source: Cause,
     },
-    /// Whether a change was made is not known: the database was lost while it committed, or the call had to end while it was at
-    /// work. `retry_after` is there if the same request can
-    /// be sent again without a second effect.
+    /// The change may or may not have been made: the database was lost while it committed, or the call had to end before it was
+    /// done. `retry_after` is set if the same request can be sent again without a second effect.
     #[error("outcome unknown")]
     OutcomeUnknown {
         retry_after: Option<Duration>,
@@ -146,7 +145,7 @@ pub struct Use {
     pub count: u64,
 }
 
-/// When to send a change again whose outcome is not known.
+/// The wait before a change of unknown outcome is sent again.
 const OUTCOME_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Violations that are kept of one request.
 const MAX_VIOLATIONS: usize = 100;
@@ -193,8 +192,8 @@ impl Error {
         Error::Precondition { reason, resource, id: id.to_string(), message: message.into() }
     }
 
-    /// Whether a change was made is not known. It can be sent again if its request has an id: it is then made once, or found to have
-    /// been made.
+    /// Makes the error for a change that may or may not have been made. A request with an id can be sent again: the change is then
+    /// made once, or found to have been made.
     pub fn outcome_unknown(has_request_id: bool, source: impl Into<Cause>) -> Self {
         Error::OutcomeUnknown { retry_after: has_request_id.then_some(OUTCOME_RETRY_AFTER), source: source.into() }
     }

@@ -272,8 +272,8 @@ pub fn fold(text: &str) -> String {
     lower.flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfc().collect()
 }
 
-/// Whether a character may not be in a line of text: control characters, line separators, the bidirectional overrides, with
-/// which a text shows as another than it is, and what shows as nothing at all. Joiners and variation selectors are allowed: in
+/// Returns true for a character that a line of text must not hold: control characters, line separators, bidirectional overrides
+/// (they make a text look like another one), and characters that show as nothing at all. Joiners and variation selectors are allowed: in
 /// some scripts and in emoji they change what is seen.
 pub(crate) fn is_unprintable(c: char) -> bool {
     let is_invisible = matches!(

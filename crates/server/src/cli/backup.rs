@@ -169,8 +169,8 @@ impl Temporary {
         }
     }
 
-    /// Removes what processes left behind that were killed: nobody has it locked any more. What cannot be removed stays. The lock is
-    /// held until the file is gone, so that whoever has just made it notices.
+    /// Removes the temporary files of killed processes, which are those without a lock. A file that cannot be removed stays. The
+    /// lock is held until the file is gone, so that a process that has just made it notices.
     fn tidy(directory: &Path) {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let name = entry.file_name();

@@ -21,7 +21,7 @@ pub struct Limits {
     /// Age at which a connection is told to go away, give or take a tenth, so that clients spread anew.
     #[serde(with = "duration")]
     pub connection_age: Duration,
-    /// How long calls may go on after that before the connection is closed. Lists go on for half of it, and have the rest for the
+    /// The time that calls have after that before the connection is closed. Lists go on for half of it, and have the rest for the
     /// page that is under way.
     #[serde(with = "duration")]
     pub connection_age_grace: Duration,
@@ -109,7 +109,7 @@ pub struct Drain {
     /// How long it goes on serving while health says NOT_SERVING, so that balancers take notice.
     #[serde(with = "duration")]
     pub delay: Duration,
-    /// How long calls may take after that; then everything is cut. Lists go on for half of it, and have the rest for the page that is
+    /// The time that calls have after that; then everything is cut. Lists go on for half of it, and have the rest for the page that is
     /// under way.
     #[serde(with = "duration")]
     pub grace: Duration,

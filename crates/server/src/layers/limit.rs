@@ -37,7 +37,7 @@ pub(super) struct LimitLayer {
     metrics: Metrics,
 }
 
-/// Shares of callers by their names, and of tenants; those who are nobody are one tenant.
+/// Shares by the name of the caller and by tenant. Callers that no principal fits count as one tenant.
 type OfCallers = Shares<Arc<str>, Option<String>>;
 
 /// A body that holds something to its end.
