@@ -76,6 +76,27 @@ fn cut_copy(site: &Site, to: &Path) {
     std::fs::write(format!("{}-wal", to.display()), &log[..log.len().saturating_sub(FRAME)]).unwrap();
 }
 
+/// A server with a credential, and a reader of the database that began when its secret was there.
+struct Held {
+    site: Site,
+    process: Process,
+    /// What is destroyed with the tenant.
+    needles: Vec<Vec<u8>>,
+    reader: Store,
+}
+
+async fn held() -> Held {
+    let site = Site::new(Backend::Sqlite, Program::Jackfield);
+    site.prepare().await;
+    let process = site.start();
+    let credential = credential(&process.client("alpha"), "token").await;
+    let needles = [sealed(&site, &credential.id).await, wrapped(&site).await].concat();
+    let reader = store(&site.sqlite_file()).await;
+    reader.raw_read("BEGIN").await.unwrap();
+    assert_eq!(reader.raw_read("SELECT count(*) FROM secret").await.unwrap(), ["1"]);
+    Held { site, process, needles, reader }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_replaced_or_deleted_is_in_no_file() {
     let site = Site::new(Backend::Sqlite, Program::Jackfield);
@@ -143,16 +164,7 @@ async fn what_was_replaced_or_deleted_is_in_no_file() {
 /// A reader in the way delays it, and nobody who writes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_reader_holds_goes_when_the_reader_goes() {
-    let site = Site::new(Backend::Sqlite, Program::Jackfield);
-    site.prepare().await;
-    let process = site.start();
-    let client = process.client("alpha");
-    let credential = credential(&client, "token").await;
-    let needles = [sealed(&site, &credential.id).await, wrapped(&site).await].concat();
-    let reader = store(&site.sqlite_file()).await;
-    reader.raw_read("BEGIN").await.unwrap();
-    assert_eq!(reader.raw_read("SELECT count(*) FROM secret").await.unwrap(), ["1"]);
-
+    let Held { site, process, needles, reader } = held().await;
     delete_tenant(&process).await;
     let beta = process.client("beta");
     for number in 0..200 {
@@ -168,15 +180,7 @@ async fn what_a_reader_holds_goes_when_the_reader_goes() {
 /// What a process that was killed had not got to, the next one does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_process_left_goes_at_the_next_start() {
-    let site = Site::new(Backend::Sqlite, Program::Jackfield);
-    site.prepare().await;
-    let process = site.start();
-    let client = process.client("alpha");
-    let credential = credential(&client, "token").await;
-    let needles = [sealed(&site, &credential.id).await, wrapped(&site).await].concat();
-    let reader = store(&site.sqlite_file()).await;
-    reader.raw_read("BEGIN").await.unwrap();
-    assert_eq!(reader.raw_read("SELECT count(*) FROM secret").await.unwrap(), ["1"]);
+    let Held { site, process, needles, reader } = held().await;
     delete_tenant(&process).await;
     process.kill();
     assert!(found(&site, &needles) > 0);
