@@ -15,6 +15,7 @@ mod sealing;
 mod settings;
 mod shredding;
 mod start;
+mod unconfirmed;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
