@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{Account, Database, Postgres, START_TIMEOUT, become_account, pid_file};
+use super::Database;
+use super::process::{Account, Postgres, START_TIMEOUT, become_account, pid_file};
 
 // === impl Database ===
 
