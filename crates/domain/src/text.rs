@@ -85,6 +85,10 @@ pub const MAX_CONNECTION_NAME: usize = 64;
 /// Longest description, in characters.
 pub const MAX_DESCRIPTION: usize = 1_024;
 
+/// Marks that say in which direction a line runs. Descriptions in Arabic and Hebrew need them; in a name they make two that
+/// look the same.
+const DIRECTION_MARKS: [char; 3] = ['\u{61C}', '\u{200E}', '\u{200F}'];
+
 const MAX_EXTERNAL_ID: usize = 191;
 const MAX_SLUG: usize = 64;
 const MAX_USER_ID: usize = 128;
@@ -256,9 +260,11 @@ pub fn bounded_text(field: &str, value: &str, max: usize, allow_empty: bool) -> 
     checked(field, value, max, allow_empty, is_unprintable)
 }
 
-/// Checks a text for people: at most 1,024 characters, no control characters but line breaks and tabs. It may be empty.
+/// Checks a text for people: at most 1,024 characters, no control characters but line breaks, tabs and the direction marks of
+/// Arabic and Hebrew. It may be empty.
 pub fn description(field: &str, value: &str) -> Result<String, Violation> {
-    checked(field, value, MAX_DESCRIPTION, true, |c| is_unprintable(c) && !matches!(c, '\n' | '\r' | '\t'))
+    let is_allowed = |c| matches!(c, '\n' | '\r' | '\t') || DIRECTION_MARKS.contains(&c);
+    checked(field, value, MAX_DESCRIPTION, true, |c| is_unprintable(c) && !is_allowed(c))
 }
 
 /// The form in which texts are compared without regard to letter case and to how characters are composed (Unicode D145, in
@@ -272,9 +278,9 @@ pub fn fold(text: &str) -> String {
     lower.flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfc().collect()
 }
 
-/// Returns true for a character that a line of text must not hold: control characters, line separators, bidirectional overrides
-/// (they make a text look like another one), and characters that show as nothing at all. Joiners and variation selectors are allowed: in
-/// some scripts and in emoji they change what is seen.
+/// Returns true for a character that a line of text must not hold: control characters, line separators, bidirectional
+/// overrides (they make a text look like another one), and characters that show as nothing at all. Joiners and variation
+/// selectors are allowed: in some scripts and in emoji they change what is seen.
 pub(crate) fn is_unprintable(c: char) -> bool {
     let is_invisible = matches!(
         c,

@@ -216,9 +216,21 @@ impl TlsReloader {
             Ok(new) => return Some(new),
             Err(fault) => fault,
         };
-        faults.push(fault);
-        let one = [former.with(None, lists.as_ref()), former.with(authorities.as_ref(), None)];
-        one.into_iter().filter(|clients| clients != former).find_map(|clients| build(clients).ok())
+        // Each half by itself: both may be at fault, and the operator has to know of both.
+        let (mut new, before) = (None, faults.len());
+        for one in [former.with(None, lists.as_ref()), former.with(authorities.as_ref(), None)] {
+            if one == *former {
+                continue;
+            }
+            match build(one) {
+                Ok(built) => new = new.or(Some(built)),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        if faults.len() == before {
+            faults.push(fault);
+        }
+        new
     }
 
     fn read(&self) -> MutexGuard<'_, (Identity, Clients)> {

@@ -10,7 +10,7 @@ use jackfield_domain::credential::Credential;
 use jackfield_domain::key::Key;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::user_connector::UserConnector;
-use jackfield_domain::{Resource, Result, TenantId};
+use jackfield_domain::{Error, Resource, Result, TenantId};
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, IdenStatic as _, Iterable as _, ModelTrait as _,
@@ -21,10 +21,10 @@ use uuid::Uuid;
 
 use crate::derived::DERIVED;
 use crate::entity::{idempotency, label};
-use crate::error;
 use crate::pooled::Pooled;
 use crate::row::{self, RowTexts, Stored};
 use crate::session::Store;
+use crate::{error, migration};
 
 /// Rows that are read at once.
 const BATCH: u64 = 500;
@@ -38,7 +38,7 @@ type LabelsOf = BTreeMap<String, String>;
 /// What was found so far.
 #[derive(Default)]
 struct Findings {
-    /// The schema is of a former program, which may have derived columns in another way.
+    /// The schema is of a former program, which derived columns in another way.
     is_older: bool,
     rows: u64,
     labels: u64,
@@ -55,7 +55,8 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub async fn row_faults(&self) -> Result<(u64, Vec<String>)> {
-        let mut found = Findings { is_older: self.schema_check().await.is_err(), ..Findings::default() };
+        let is_older = migration::derives_anew(&self.reader).await.map_err(Error::internal)?;
+        let mut found = Findings { is_older, ..Findings::default() };
         let conn = &self.reader;
         found.check::<Tenant>(conn).await?;
         found.check::<Key>(conn).await?;

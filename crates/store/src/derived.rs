@@ -9,10 +9,11 @@ use jackfield_domain::key::Key;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{Error, TenantId};
-use sea_orm::sea_query::{Expr, ExprTrait as _};
+use sea_orm::sea_query::{Expr, ExprTrait as _, LockType};
 use sea_orm::{
-    ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait, EntityTrait as _, IdenStatic as _, Iterable as _,
-    ModelTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Value,
+    ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait, EntityTrait as _, FromQueryResult as _, IdenStatic as _,
+    Iterable as _, ModelTrait as _, QueryFilter as _, QueryOrder as _, QueryResult, QuerySelect as _, QueryTrait as _,
+    Value,
 };
 use uuid::Uuid;
 
@@ -21,6 +22,8 @@ use crate::row::{self, ColumnOf, RowTexts, Stored};
 use crate::session::StoreError;
 
 type Result<T, E = StoreError> = std::result::Result<T, E>;
+/// The tenant and the id of a row.
+type Place = (Uuid, Uuid);
 type ModelOf<S> = <<S as Stored>::Table as sea_orm::EntityTrait>::Model;
 
 /// What is derived, and what no other column follows from.
@@ -30,10 +33,10 @@ pub(crate) const DERIVED: [&str; 3] = ["name_key", "search_text", "folded"];
 const BATCH: u64 = 500;
 
 /// Writes what derived columns of all resources should hold. Documents stay as they are, and so do rows whose document cannot be
-/// read. Rows are locked until the migration ends, so that nobody changes one between its being read and written.
+/// read. Rows are locked until the migration ends, so that none changes between the read and the write.
 ///
 /// # Errors
-/// Two resources have one name now, or the database cannot be written.
+/// Two resources have one name now, or the database cannot be read or written.
 pub(crate) async fn renew(conn: &impl ConnectionTrait) -> Result<()> {
     renew_all::<Tenant>(conn).await?;
     renew_all::<Key>(conn).await?;
@@ -45,64 +48,47 @@ pub(crate) async fn renew(conn: &impl ConnectionTrait) -> Result<()> {
 }
 
 async fn renew_all<S: Stored>(conn: &impl ConnectionTrait) -> Result<()> {
-    let mut last: Option<(Uuid, Uuid)> = None;
+    let mut last = None;
     loop {
-        let places = places::<S>(conn, last).await?;
-        let Some(end) = places.last() else { return Ok(()) };
-        last = Some(*end);
-        let ids = || places.iter().map(|(_, id)| *id);
-        match rows::<S>(conn, ids()).await {
-            Ok(models) => {
-                for model in &models {
-                    renew_row::<S>(conn, model).await?;
-                }
+        let rows = rows::<S>(conn, last).await?;
+        for row in &rows {
+            let place = place::<S>(row)?;
+            match ModelOf::<S>::from_query_result(row, "") {
+                Ok(model) => renew_row::<S>(conn, place, &model).await?,
+                // The database gave it, so only this row is damaged.
+                Err(_) => leave::<S>(place, row::NO_TEXT),
             }
-            // One of them holds what is no text. Which one, the database does not say.
-            Err(error) if !error.retryable() => {
-                for id in ids() {
-                    match rows::<S>(conn, [id]).await {
-                        Ok(models) => renew_row::<S>(conn, &models[0]).await?,
-                        Err(error) if !error.retryable() => leave::<S>(id, row::NO_TEXT),
-                        Err(error) => return Err(failed(error)),
-                    }
-                }
-            }
-            Err(error) => return Err(failed(error)),
+            last = Some(place);
+        }
+        if (rows.len() as u64) < BATCH {
+            return Ok(());
         }
     }
 }
 
-/// Where the next rows are, by tenant and id.
-async fn places<S: Stored>(conn: &impl ConnectionTrait, last: Option<(Uuid, Uuid)>) -> Result<Vec<(Uuid, Uuid)>> {
+/// The next rows by tenant and id, locked. References to them may be added meanwhile.
+async fn rows<S: Stored>(conn: &impl ConnectionTrait, last: Option<Place>) -> Result<Vec<QueryResult>> {
     #[expect(clippy::disallowed_methods, reason = "a migration spans all tenants")]
     let mut select = S::Table::find().order_by_asc(S::TENANT_ID).order_by_asc(S::ID).limit(BATCH);
     if let Some((tenant, id)) = last {
         let place = Expr::tuple([S::TENANT_ID, S::ID].map(|column| Expr::col(column.as_column_ref())));
         select = select.filter(place.gt(Expr::tuple([Expr::val(tenant), Expr::val(id)])));
     }
-    // A tenant is its own, and its column is one.
-    let select = select.select_only().column_as(S::TENANT_ID, "tenant").column_as(S::ID, "id");
-    select.into_tuple().all(conn).await.map_err(failed)
+    conn.query_all(&select.lock(LockType::NoKeyUpdate).into_query()).await.map_err(failed)
 }
 
-async fn rows<S: Stored>(
-    conn: &impl ConnectionTrait,
-    ids: impl IntoIterator<Item = Uuid>,
-) -> std::result::Result<Vec<ModelOf<S>>, Error> {
-    #[expect(clippy::disallowed_methods, reason = "a migration spans all tenants, and ids are of one row each")]
-    let select = S::Table::find().filter(S::ID.is_in(ids)).lock_exclusive();
-    select.all(conn).await.map_err(error::from_db)
+fn place<S: Stored>(row: &QueryResult) -> Result<Place> {
+    let id = |column: ColumnOf<S>| row.try_get::<Uuid>("", column.as_str()).map_err(failed);
+    Ok((id(S::TENANT_ID)?, id(S::ID)?))
 }
 
-async fn renew_row<S: Stored>(conn: &impl ConnectionTrait, model: &ModelOf<S>) -> Result<()> {
-    let (Value::Uuid(Some(tenant)), Value::Uuid(Some(id))) = (model.get(S::TENANT_ID), model.get(S::ID)) else {
-        return Err(failed("a row without an id"));
-    };
+async fn renew_row<S: Stored>(conn: &impl ConnectionTrait, place: Place, model: &ModelOf<S>) -> Result<()> {
+    let (tenant, id) = place;
     let Value::String(Some(doc)) = model.get(S::DOC) else { return Ok(()) };
     let value = match row::read_of::<S>(&doc, id) {
         Ok(value) => value,
         Err(why) => {
-            leave::<S>(id, &why);
+            leave::<S>(place, &why);
             return Ok(());
         }
     };
@@ -123,8 +109,8 @@ async fn renew_row<S: Stored>(conn: &impl ConnectionTrait, model: &ModelOf<S>) -
     Ok(())
 }
 
-fn leave<S: Stored>(id: Uuid, why: &str) {
-    tracing::warn!(resource = %S::RESOURCE, %id, "a damaged row is left as it is: {why}");
+fn leave<S: Stored>((tenant, id): Place, why: &str) {
+    tracing::warn!(resource = %S::RESOURCE, tenant.id = %tenant, %id, "a damaged row is left as it is: {why}");
 }
 
 fn refused(error: &Error, tenant: TenantId, id: Uuid) -> StoreError {

@@ -161,8 +161,8 @@ impl Number {
         loop {
             let fate = match timeout_at(until, self.look(sessions)).await {
                 Ok(Ok(fate)) => fate,
-                // It will not be told, however often it is asked: it may not be, or the server cannot.
-                Ok(Err(error)) if !error::is_unavailable(&error) => {
+                // The server refuses to say, and will however often it is asked. A connection that breaks refuses nothing.
+                Ok(Err(error)) if traced::code(&error).is_some() && !error::is_unavailable(&error) => {
                     tracing::warn!(error.message = %error, "the outcome of a transaction cannot be asked for");
                     Fate::Unknown
                 }

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jackfield_api::v1;
-use jackfield_testkit::fixture::object;
+use jackfield_testkit::fixture::{self, object};
 use jackfield_testkit::{Backend, Refusal, TestServer, collect, on_both};
 use tonic::Code;
 
 use super::{
-    content, counts, create_connector, create_credential, get_connector, has_table, issue, names_of_connectors,
+    content, counts, create_connector, create_connector_by, create_credential, get_connector, has_table, issue,
+    names_of_connectors,
 };
 
 /// Names and content of all files of a server that has ended, without those of the database.
@@ -194,13 +195,21 @@ on_both! {
         let kept = create_connector(&server, "alpha", decomposed).await.unwrap().id;
         create_connector(&server, "alpha", "other").await.unwrap();
         create_connector(&server, "alpha", "damaged").await.unwrap();
+        // Two tenants may use the same id.
+        let same = v1::CreateConnectorRequest {
+            connector: Some(fixture::a_connector(decomposed)),
+            id: kept.clone(),
+            ..Default::default()
+        };
+        create_connector_by(&server, "beta", same).await.unwrap();
         server.stop().await;
         let no_text = match server.backend() {
             Backend::Sqlite => "CAST(x'ff' AS TEXT)",
             Backend::Postgres => "'{}'",
         };
         server.sql(&format!("UPDATE connector SET doc = {no_text} WHERE name_key = 'damaged'")).await;
-        let derived = "SELECT name_key || ' ' || search_text || ' ' || coalesce(folded, '') FROM connector ORDER BY id";
+        let derived = "SELECT name_key || ' ' || search_text || ' ' || coalesce(folded, '') FROM connector \
+                       ORDER BY tenant_id, id";
         let written = server.sql(derived).await;
         let before = "UPDATE connector SET name_key = 'cafe\u{301}', search_text = 'cafe\u{301}', folded = NULL";
         server.sql(&format!("{before} WHERE name_key NOT IN ('other', 'damaged')")).await;
@@ -222,9 +231,11 @@ on_both! {
         server.sql(&format!("{} WHERE name_key = '{composed_lower}'", rename(composed_lower, "other"))).await;
         server.restart().await;
         assert_eq!(server.sql(derived).await, written);
-        for name in [composed, decomposed, "CAF\u{c9}"] {
-            let got = get_connector(&server, "alpha", name).await.unwrap();
-            assert_eq!((got.id.as_str(), got.name.as_str()), (kept.as_str(), decomposed));
+        for tenant in ["alpha", "beta"] {
+            for name in [composed, decomposed, "CAF\u{c9}"] {
+                let got = get_connector(&server, tenant, name).await.unwrap();
+                assert_eq!((got.id.as_str(), got.name.as_str()), (kept.as_str(), decomposed));
+            }
         }
         // What cannot be read keeps nobody from starting, and is found by its name as before.
         let found = get_connector(&server, "alpha", "damaged").await.unwrap_err();

@@ -290,3 +290,23 @@ fn what_is_folded_stays_as_it_is_however_it_was_composed() {
         }
     }
 }
+
+#[test]
+fn what_cannot_be_seen_is_refused_in_names() {
+    let marks = ['\u{61C}', '\u{200E}', '\u{200F}'];
+    let overrides = ['\u{2028}', '\u{2029}', '\u{202A}', '\u{202E}', '\u{2066}', '\u{2069}'];
+    let invisible = [
+        '\u{34F}', '\u{115F}', '\u{1160}', '\u{17B4}', '\u{17B5}', '\u{180E}', '\u{200B}', '\u{2060}', '\u{206F}',
+        '\u{3164}', '\u{FEFF}', '\u{FFA0}', '\u{FFF9}', '\u{FFFB}',
+    ];
+    for c in marks.into_iter().chain(overrides).chain(invisible) {
+        let text = format!("a{c}b");
+        assert!(bounded_text("field", &text, 10, false).is_err(), "{c:?}");
+        assert!(UserId::parse("user_id", &text).is_err(), "{c:?}");
+        assert_eq!(description("description", &text).is_ok(), marks.contains(&c), "{c:?}");
+    }
+    // A heart in colour, a Persian word with a non-joiner, a soft hyphen.
+    for text in ["\u{2764}\u{FE0F}", "\u{645}\u{6CC}\u{200C}\u{62E}\u{648}\u{627}\u{647}\u{645}", "a\u{AD}b"] {
+        assert!(bounded_text("field", text, 10, false).is_ok(), "{text:?}");
+    }
+}

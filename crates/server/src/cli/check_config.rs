@@ -8,7 +8,7 @@ use jackfield_domain::{Clock as _, SystemClock};
 use super::{CommandError, runtime, say};
 use crate::config::{Config, DEFAULTS};
 use crate::permissions;
-use crate::tls::{TlsReloader, certificates_pem};
+use crate::tls::{TlsReloader, certificates_pem, read_file};
 
 #[derive(Debug, Args)]
 pub(super) struct CheckConfig {
@@ -34,7 +34,7 @@ pub(super) fn run(config: &Config, command: &CheckConfig) -> Result<(), CommandE
     }
     let ca = &config.telemetry.otlp_ca;
     if !ca.as_os_str().is_empty() {
-        let text = std::fs::read(ca).map_err(|error| format!("telemetry.otlp_ca: {}: {error}", ca.display()))?;
+        let text = read_file(ca).map_err(|error| format!("telemetry.otlp_ca: {}: {error}", ca.display()))?;
         certificates_pem(&text, ca)?;
     }
     Ok(())

@@ -38,10 +38,10 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
 
     // Two of them, because each sees every signal.
     let (mut first, mut again) = (StopSignals::new()?, StopSignals::new()?);
-    let (told_to_stop, stopping) = tokio::sync::oneshot::channel();
+    let (stop, stopping) = tokio::sync::oneshot::channel();
     let serving = server.serve(async move {
-        let reason = first.next().await;
-        let _ = told_to_stop.send(reason);
+        first.next().await;
+        let _ = stop.send(());
         watchdog(stop_time);
     });
     let complete = tokio::select! {
@@ -145,15 +145,15 @@ impl StopSignals {
         })
     }
 
-    /// Waits for the first signal; says whether it asked for a stop by itself, and did not come of a closed terminal.
-    async fn next(&mut self) -> bool {
+    /// Waits for the first signal.
+    async fn next(&mut self) {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return true,
-                _ = self.interrupt.recv() => return true,
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
                 _ = self.hangup.recv() => {
                     if self.has_terminal {
-                        return false;
+                        return;
                     }
                     tracing::info!("SIGHUP changes nothing: certificates and keyring are read again whenever they change");
                 }
@@ -161,11 +161,11 @@ impl StopSignals {
         }
     }
 
-    /// Waits for a signal that asks for a stop behind the first one. A terminal that is closed sends several of its own, which are
-    /// none.
-    async fn second(&mut self, stopping: tokio::sync::oneshot::Receiver<bool>) {
-        let Ok(was_asked) = stopping.await else { return std::future::pending().await };
-        for _ in 0..1 + u8::from(was_asked) {
+    /// Waits for the second signal that asks for a stop. SIGHUP asks for none by itself: a service manager sends it beside
+    /// SIGTERM, and a closed terminal sends several.
+    async fn second(&mut self, stopping: tokio::sync::oneshot::Receiver<()>) {
+        let Ok(()) = stopping.await else { return std::future::pending().await };
+        for _ in 0..2 {
             tokio::select! {
                 _ = self.terminate.recv() => {}
                 _ = self.interrupt.recv() => {}

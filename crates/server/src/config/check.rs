@@ -43,7 +43,7 @@ impl Config {
             ("telemetry.prometheus_address", &self.telemetry.prometheus_address),
         ] {
             if !address.is_empty() && address.parse::<SocketAddr>().is_err() {
-                problems.push(format!("{key}: \"{address}\" is not an IP address and port"));
+                problems.push(format!("{key}: {} is not an IP address and port", quoted(address)));
             }
             let fixed = address.parse().ok().filter(|address: &SocketAddr| address.port() != 0);
             if fixed.is_some_and(|address| !addresses.insert(address)) {
@@ -61,12 +61,13 @@ impl Config {
             ));
         }
         if self.unix_socket_mode().is_none() {
-            problems.push(format!("listen.unix_socket_mode: \"{}\" is not an octal mode", listen.unix_socket_mode));
+            problems
+                .push(format!("listen.unix_socket_mode: {} is not an octal mode", quoted(&listen.unix_socket_mode)));
         }
         let named = |name: &String| self.principals().iter().any(|principal| principal.name == *name);
         if !listen.plaintext_principal.is_empty() && !named(&listen.plaintext_principal) {
-            let name = &listen.plaintext_principal;
-            problems.push(format!("listen.plaintext_principal: \"{name}\" is not in identity.principals"));
+            let name = quoted(&listen.plaintext_principal);
+            problems.push(format!("listen.plaintext_principal: {name} is not in identity.principals"));
         }
     }
 
@@ -186,18 +187,19 @@ impl Config {
                 // Names in DNS do not tell cases apart.
                 [("dns", name)] if identities.insert(("dns", name.to_ascii_lowercase())) => {}
                 [(kind, value)] if *kind != "dns" && identities.insert((*kind, (*value).clone())) => {}
-                [(kind, value)] => problems.push(format!("{key}.{kind}: \"{value}\" stands there twice")),
+                [(kind, value)] => problems.push(format!("{key}.{kind}: {} stands there twice", quoted(value))),
                 _ => problems.push(format!("{key}: exactly one of spiffe, dns and subject must be set")),
             }
             if !principal.spiffe.is_empty() && !is_spiffe(&principal.spiffe) {
-                problems.push(format!("{key}.spiffe: \"{}\" is not spiffe://<trust domain>/<path>", principal.spiffe));
+                problems
+                    .push(format!("{key}.spiffe: {} is not spiffe://<trust domain>/<path>", quoted(&principal.spiffe)));
             }
             if principal.dns.contains('*') {
                 problems.push(format!("{key}.dns: wildcards are not allowed"));
             }
             for right in &principal.rights {
                 if Rights::default().with_pattern(right).is_none() {
-                    problems.push(format!("{key}.rights: \"{right}\" names no right"));
+                    problems.push(format!("{key}.rights: {} names no right", quoted(right)));
                 }
             }
         }
@@ -245,4 +247,9 @@ impl Config {
 pub fn is_spiffe(uri: &str) -> bool {
     let rest = uri.strip_prefix("spiffe://").unwrap_or_default();
     rest.split_once('/').is_some_and(|(domain, path)| !domain.is_empty() && !path.is_empty())
+}
+
+/// A value as a message repeats it. One with an "@" may be a URL with a password at the wrong key.
+fn quoted(value: &str) -> String {
+    if value.contains('@') { "the value".to_owned() } else { format!("\"{value}\"") }
 }

@@ -159,6 +159,34 @@ fn a_hang_up_without_a_terminal_ends_nothing() {
     assert_eq!(log.matches("SIGHUP changes nothing").count(), 1, "{log}");
 }
 
+/// A terminal that is closed asks for a stop, and a service manager says SIGTERM beside it: both together are one request.
+#[test]
+fn a_closed_terminal_drains() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap_or_default();
+    let wait_for = |what: &dyn Fn() -> bool| {
+        (0..1_200).any(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            what()
+        })
+    };
+    let serve = format!(
+        "trap '' HUP; sh -c 'echo $$ >pid; exec {} serve --listen 127.0.0.1:0 --set drain.delay=1s 2>log'; echo $? >code",
+        env!("CARGO_BIN_EXE_jackfield")
+    );
+    let mut terminal = std::process::Command::new("script");
+    terminal.args(["--quiet", "--command", &serve, "/dev/null"]).current_dir(directory.path());
+    let mut terminal = terminal.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    assert!(wait_for(&|| file("log").contains("\"listening\"")), "{}", file("log"));
+    terminal.kill().unwrap();
+    terminal.wait().unwrap();
+    assert!(wait_for(&|| file("log").contains("\"draining\"")), "the closed terminal is noticed: {}", file("log"));
+    let id = rustix::process::Pid::from_raw(file("pid").trim().parse().unwrap()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    assert!(wait_for(&|| !file("code").is_empty()), "it ends: {}", file("log"));
+    assert_eq!(file("code").trim(), "0", "{}", file("log"));
+}
+
 #[test]
 fn production_makes_neither_keys_nor_certificates() {
     let directory = tempfile::tempdir().unwrap();

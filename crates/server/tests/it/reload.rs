@@ -174,6 +174,38 @@ async fn a_removed_authority_cuts_its_clients() {
 }
 
 #[tokio::test]
+async fn a_broken_revocation_list_keeps_no_removed_authority() {
+    let pki = Pki::new();
+    pki.write_crl(&[]);
+    let crl = pki.path("crl.pem");
+    let server = TestServer::start_with(pki, |config| config.tls.client_crl = crl).await;
+    let channel = server.channel().await;
+    let mut stream = crate::support::stream(&channel, "Stream", hour()).await.unwrap();
+    stream.message().await.unwrap().unwrap();
+    server.pki.write("crl.pem", "no list");
+    eventually("the fault is counted", async || kept_former(&server) == Some(1.0)).await;
+    server.pki.write("ca.pem", std::str::from_utf8(&Pki::new().read("ca.pem")).unwrap());
+    let cut = tokio::time::timeout(Duration::from_secs(5), stream.message()).await.expect("cut in 5 s");
+    assert!(cut.is_err(), "{cut:?}");
+}
+
+/// An operator who knows of one fault must not take the other file for in force.
+#[tokio::test]
+async fn authorities_and_lists_that_are_both_broken_are_two_faults() {
+    let pki = Pki::new();
+    pki.write_crl(&[]);
+    let crl = pki.path("crl.pem");
+    let server = TestServer::start_with(pki, |config| config.tls.client_crl = crl).await;
+    // Both can be read as PEM, and neither can be used.
+    let key = String::from_utf8(server.pki.read("server.pem")).unwrap().replace("MII", "AAA");
+    server.pki.write("ca.pem", &key);
+    eventually("the first fault is counted", async || kept_former(&server) == Some(1.0)).await;
+    server.pki.write_partial_crl(&[41]);
+    eventually("the second fault is counted", async || kept_former(&server) == Some(2.0)).await;
+    assert!(logged(&["not reloaded", "crl.pem"]) && logged(&["not reloaded", "ca.pem"]));
+}
+
+#[tokio::test]
 async fn sessions_are_not_resumed() {
     let server = TestServer::start(|_| {}).await;
     let client = server.pki.client(CALLER, 1);

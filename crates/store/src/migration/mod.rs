@@ -73,11 +73,20 @@ async fn migrate_by(conn: &DatabaseConnection) -> Result<String, StoreError> {
     }
     let applied = refuse_newer(&txn).await?;
     Migrator::up(&txn, None).await.map_err(failed)?;
-    if DERIVED_ANEW.iter().any(|step| !applied.iter().any(|done| done == step)) {
+    if lacks_derivation(&applied) {
         derived::renew(&txn).await?;
     }
     txn.commit().await.map_err(failed)?;
     Ok(newest())
+}
+
+/// Returns true if a program that derived columns in another way wrote the rows.
+pub(crate) async fn derives_anew(conn: &Pooled) -> Result<bool, StoreError> {
+    refuse_newer(conn).await.map(|applied| lacks_derivation(&applied))
+}
+
+fn lacks_derivation(applied: &[String]) -> bool {
+    DERIVED_ANEW.iter().any(|step| !applied.iter().any(|done| done == step))
 }
 
 /// Refuses a schema that is newer or older than this program.
