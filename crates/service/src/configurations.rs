@@ -8,6 +8,7 @@ use jackfield_domain::credential::{Credential, CredentialState};
 use jackfield_domain::error::{Precondition, Violation};
 use jackfield_domain::json::JsonObject;
 use jackfield_domain::meta::Meta;
+use jackfield_domain::principal::right::{ConfigurationsRead, ConfigurationsWrite};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::{ConfigurationId, CredentialId, Error, Resource, Result, TenantId};
 use jackfield_store::{Page, PageQuery, Reader, Writer};
@@ -31,7 +32,7 @@ pub struct ConfigurationRef {
 impl Services {
     pub async fn configuration_create(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConfigurationsWrite>,
         mutation: &Mutation,
         id: Option<ConfigurationId>,
         credential: &Ref,
@@ -62,11 +63,15 @@ impl Services {
         .await
     }
 
-    pub async fn configuration_get(&self, caller: &Caller, reference: &ConfigurationRef) -> Result<Configuration> {
+    pub async fn configuration_get(
+        &self,
+        caller: &Caller<ConfigurationsRead>,
+        reference: &ConfigurationRef,
+    ) -> Result<Configuration> {
         let tenant = caller.tenant();
         let read = self.shared.store.read();
         let credential = match &reference.credential {
-            Some(credential) => Some(self.credential_get(caller, credential).await?),
+            Some(credential) => Some(self.credential_find(tenant, credential).await?),
             None => None,
         };
         let found = match (&reference.configuration, &credential) {
@@ -85,7 +90,7 @@ impl Services {
 
     pub async fn configuration_update(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConfigurationsWrite>,
         mutation: &Mutation,
         reference: &ConfigurationRef,
         expected: &Expected,
@@ -117,7 +122,7 @@ impl Services {
     /// Destroys a configuration. Says whether there was one.
     pub async fn configuration_destroy(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConfigurationsWrite>,
         mutation: &Mutation,
         reference: &ConfigurationRef,
         deletion: &Deletion,
@@ -148,15 +153,22 @@ impl Services {
     }
 
     /// The credential that narrows a list.
-    pub async fn credential_id(&self, caller: &Caller, reference: Option<&Ref>) -> Result<Option<CredentialId>> {
+    pub async fn credential_id(
+        &self,
+        caller: &Caller<ConfigurationsRead>,
+        reference: Option<&Ref>,
+    ) -> Result<Option<CredentialId>> {
         match reference {
-            Some(reference) => self.credential_get(caller, reference).await.map(|credential| Some(credential.id)),
+            Some(reference) => {
+                self.credential_find(caller.tenant(), reference).await.map(|credential| Some(credential.id))
+            }
             None => Ok(None),
         }
     }
 }
 
 impl Listable for Configuration {
+    type Right = ConfigurationsRead;
     const LIST: &'static str = "configurations";
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {

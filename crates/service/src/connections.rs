@@ -6,6 +6,7 @@ use std::future::Future;
 use jackfield_domain::connection::{ClientSecretsPatch, Connection, ConnectionPatch, client_secret_column};
 use jackfield_domain::error::Violation;
 use jackfield_domain::meta::Meta;
+use jackfield_domain::principal::right::{ConnectionsRead, ConnectionsWrite, CredentialsRead};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::{ConnectionId, ConnectorId, Error, Resource, Result, TenantId};
 use jackfield_store::{Page, PageQuery, Reader, Writer};
@@ -31,7 +32,7 @@ pub struct ConnectionDeleted {
 impl Services {
     pub async fn connection_create(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConnectionsWrite>,
         mutation: &Mutation,
         id: Option<ConnectionId>,
         patch: ConnectionPatch,
@@ -52,14 +53,25 @@ impl Services {
         .await
     }
 
-    pub async fn connection_get(&self, caller: &Caller, reference: &Ref) -> Result<Connection> {
+    pub async fn connection_get(&self, caller: &Caller<ConnectionsRead>, reference: &Ref) -> Result<Connection> {
         let found = self.shared.store.read().connection_find(caller.tenant(), reference).await?;
         found.ok_or_else(|| Error::not_found(Resource::Connection, reference))
     }
 
+    /// The connection that narrows a list of credentials.
+    pub async fn connection_id(
+        &self,
+        caller: &Caller<CredentialsRead>,
+        reference: Option<&Ref>,
+    ) -> Result<Option<ConnectionId>> {
+        let Some(reference) = reference else { return Ok(None) };
+        let found = self.shared.store.read().connection_find(caller.tenant(), reference).await?;
+        found.map(|found| Some(found.id)).ok_or_else(|| Error::not_found(Resource::Connection, reference))
+    }
+
     pub async fn connection_update(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConnectionsWrite>,
         mutation: &Mutation,
         reference: &Ref,
         expected: &Expected,
@@ -95,7 +107,7 @@ impl Services {
 
     pub async fn connection_delete(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConnectionsWrite>,
         mutation: &Mutation,
         reference: &Ref,
         deletion: &Deletion,
@@ -162,6 +174,7 @@ impl Services {
 }
 
 impl Listable for Connection {
+    type Right = ConnectionsRead;
     const LIST: &'static str = "connections";
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {

@@ -9,6 +9,7 @@ use jackfield_domain::connector::{
 use jackfield_domain::error::{Use, Violation, Violations};
 use jackfield_domain::key::KeyKind;
 use jackfield_domain::meta::Meta;
+use jackfield_domain::principal::right::{ConnectorsRead, ConnectorsWrite};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::{ConnectorId, Error, KeyId, Resource, Result, TenantId};
 use jackfield_store::{Cascade, Page, PageQuery, Reader, Writer};
@@ -36,7 +37,7 @@ pub struct ConnectorDeleted {
 impl Services {
     pub async fn connector_create(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConnectorsWrite>,
         mutation: &Mutation,
         id: Option<ConnectorId>,
         patch: ConnectorPatch,
@@ -53,14 +54,18 @@ impl Services {
         .await
     }
 
-    pub async fn connector_get(&self, caller: &Caller, reference: &Ref) -> Result<Connector> {
-        let found = self.shared.store.read().connector_find(caller.tenant(), reference).await?;
+    pub async fn connector_get(&self, caller: &Caller<ConnectorsRead>, reference: &Ref) -> Result<Connector> {
+        self.connector_find(caller.tenant(), reference).await
+    }
+
+    pub(crate) async fn connector_find(&self, tenant: TenantId, reference: &Ref) -> Result<Connector> {
+        let found = self.shared.store.read().connector_find(tenant, reference).await?;
         found.ok_or_else(|| Error::not_found(Resource::Connector, reference))
     }
 
     pub async fn connector_update(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConnectorsWrite>,
         mutation: &Mutation,
         reference: &Ref,
         expected: &Expected,
@@ -87,7 +92,7 @@ impl Services {
 
     pub async fn connector_delete(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConnectorsWrite>,
         mutation: &Mutation,
         reference: &Ref,
         deletion: &Deletion,
@@ -142,6 +147,7 @@ impl Services {
 }
 
 impl Listable for Connector {
+    type Right = ConnectorsRead;
     const LIST: &'static str = "connectors";
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {

@@ -9,6 +9,7 @@ use jackfield_domain::credential::{
 use jackfield_domain::error::Violation;
 use jackfield_domain::key::KeyKind;
 use jackfield_domain::meta::Meta;
+use jackfield_domain::principal::right::{CredentialsRead, CredentialsWrite};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::{
     ConfigurationId, ConnectionId, ConnectorId, CredentialId, Error, KeyId, Resource, Result, Secret, TenantId,
@@ -38,7 +39,7 @@ pub struct CredentialDeleted {
 impl Services {
     pub async fn credential_create(
         &self,
-        caller: &Caller,
+        caller: &Caller<CredentialsWrite>,
         mutation: &Mutation,
         draft: CredentialDraft,
     ) -> Result<Credential> {
@@ -96,14 +97,18 @@ impl Services {
         .await
     }
 
-    pub async fn credential_get(&self, caller: &Caller, reference: &Ref) -> Result<Credential> {
-        let found = self.shared.store.read().credential_find(caller.tenant(), reference).await?;
+    pub async fn credential_get(&self, caller: &Caller<CredentialsRead>, reference: &Ref) -> Result<Credential> {
+        self.credential_find(caller.tenant(), reference).await
+    }
+
+    pub(crate) async fn credential_find(&self, tenant: TenantId, reference: &Ref) -> Result<Credential> {
+        let found = self.shared.store.read().credential_find(tenant, reference).await?;
         found.ok_or_else(|| Error::not_found(Resource::Credential, reference))
     }
 
     pub async fn credential_update(
         &self,
-        caller: &Caller,
+        caller: &Caller<CredentialsWrite>,
         mutation: &Mutation,
         reference: &Ref,
         expected: &Expected,
@@ -173,7 +178,7 @@ impl Services {
 
     pub async fn credential_delete(
         &self,
-        caller: &Caller,
+        caller: &Caller<CredentialsWrite>,
         mutation: &Mutation,
         reference: &Ref,
         deletion: &Deletion,
@@ -306,6 +311,7 @@ impl Services {
 }
 
 impl Listable for Credential {
+    type Right = CredentialsRead;
     const LIST: &'static str = "credentials";
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {

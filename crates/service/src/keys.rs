@@ -5,6 +5,7 @@ use std::future::Future;
 use jackfield_domain::error::Use;
 use jackfield_domain::key::{Key, KeyDraft, KeyKind, PRIVATE_KEY_COLUMN};
 use jackfield_domain::meta::Meta;
+use jackfield_domain::principal::right::{KeysRead, KeysWrite};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::{Error, KeyId, Resource, Result};
 use jackfield_store::{Page, PageQuery, Reader};
@@ -19,7 +20,7 @@ use crate::x509::{self, Checked};
 // === impl Services ===
 
 impl Services {
-    pub async fn key_import(&self, caller: &Caller, mutation: &Mutation, draft: KeyDraft) -> Result<Key> {
+    pub async fn key_import(&self, caller: &Caller<KeysWrite>, mutation: &Mutation, draft: KeyDraft) -> Result<Key> {
         self.change(caller, mutation, Weight::Light, async |txn| {
             let tenant = caller.tenant();
             let now = self.now();
@@ -50,7 +51,7 @@ impl Services {
         .await
     }
 
-    pub async fn key_get(&self, caller: &Caller, reference: &Ref) -> Result<Key> {
+    pub async fn key_get(&self, caller: &Caller<KeysRead>, reference: &Ref) -> Result<Key> {
         let found = self.shared.store.read().key_find(caller.tenant(), reference).await?;
         found.ok_or_else(|| Error::not_found(Resource::Key, reference))
     }
@@ -58,7 +59,7 @@ impl Services {
     /// Deletes a key. Says whether there was one.
     pub async fn key_delete(
         &self,
-        caller: &Caller,
+        caller: &Caller<KeysWrite>,
         mutation: &Mutation,
         reference: &Ref,
         deletion: &Deletion,
@@ -92,6 +93,7 @@ impl Services {
 }
 
 impl Listable for Key {
+    type Right = KeysRead;
     const LIST: &'static str = "keys";
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {

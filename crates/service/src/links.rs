@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use jackfield_domain::meta::Meta;
+use jackfield_domain::principal::right::{UserConnectorsRead, UserConnectorsWrite};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::text::UserId;
 use jackfield_domain::user_connector::{Added, Removed, UserConnector, UserConnectorRef, UserConnectorState};
@@ -20,7 +21,7 @@ impl Services {
     /// Links a user to a connector; finds the link if there is one already.
     pub async fn user_connector_add(
         &self,
-        caller: &Caller,
+        caller: &Caller<UserConnectorsWrite>,
         mutation: &Mutation,
         id: Option<UserConnectorId>,
         user_id: UserId,
@@ -51,7 +52,7 @@ impl Services {
     /// Removes a link with everything that hangs on it; does nothing if there is none.
     pub async fn user_connector_remove(
         &self,
-        caller: &Caller,
+        caller: &Caller<UserConnectorsWrite>,
         mutation: &Mutation,
         link: &UserConnectorRef,
         etag: &str,
@@ -72,7 +73,11 @@ impl Services {
         .await
     }
 
-    pub async fn user_connector_get(&self, caller: &Caller, link: &UserConnectorRef) -> Result<UserConnector> {
+    pub async fn user_connector_get(
+        &self,
+        caller: &Caller<UserConnectorsRead>,
+        link: &UserConnectorRef,
+    ) -> Result<UserConnector> {
         let tenant = caller.tenant();
         let read = self.shared.store.read();
         let now = self.now();
@@ -91,15 +96,18 @@ impl Services {
     }
 
     /// The connector that narrows a list.
-    pub async fn connector_id(&self, caller: &Caller, reference: Option<&Ref>) -> Result<Option<ConnectorId>> {
+    pub async fn connector_id<R>(&self, caller: &Caller<R>, reference: Option<&Ref>) -> Result<Option<ConnectorId>> {
         match reference {
-            Some(reference) => self.connector_get(caller, reference).await.map(|connector| Some(connector.id)),
+            Some(reference) => {
+                self.connector_find(caller.tenant(), reference).await.map(|connector| Some(connector.id))
+            }
             None => Ok(None),
         }
     }
 }
 
 impl Listable for UserConnector {
+    type Right = UserConnectorsRead;
     const LIST: &'static str = "user_connectors";
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {

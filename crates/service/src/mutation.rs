@@ -84,7 +84,13 @@ impl Mutation {
 impl Services {
     /// Carries out a change of the caller's tenant: whole or not at all, once for each request id, for show only if so asked.
     /// Nothing is answered, errors included, before everything is durable that the answer rests on.
-    pub(crate) async fn change<T, W>(&self, caller: &Caller, mutation: &Mutation, weight: Weight, work: W) -> Result<T>
+    pub(crate) async fn change<T, R, W>(
+        &self,
+        caller: &Caller<R>,
+        mutation: &Mutation,
+        weight: Weight,
+        work: W,
+    ) -> Result<T>
     where
         T: Serialize + DeserializeOwned,
         W: AsyncFnOnce(&Writer) -> Result<T>,
@@ -93,9 +99,9 @@ impl Services {
     }
 
     /// As [`Services::change`], for changes of the deployment.
-    pub(crate) async fn change_for_all<T, W>(
+    pub(crate) async fn change_for_all<T, R, W>(
         &self,
-        caller: &Caller,
+        caller: &Caller<R>,
         mutation: &Mutation,
         weight: Weight,
         work: W,
@@ -107,7 +113,7 @@ impl Services {
         self.carry_out(caller, Order { mutation, weight, tenant: None }, work).await
     }
 
-    async fn carry_out<T, W>(&self, caller: &Caller, order: Order<'_>, work: W) -> Result<T>
+    async fn carry_out<T, R, W>(&self, caller: &Caller<R>, order: Order<'_>, work: W) -> Result<T>
     where
         T: Serialize + DeserializeOwned,
         W: AsyncFnOnce(&Writer) -> Result<T>,
@@ -162,7 +168,7 @@ impl Services {
     }
 
     /// What names a request whose body may hold secrets.
-    async fn fingerprint(&self, caller: &Caller, mutation: &Mutation, request: &RequestId) -> Result<Vec<u8>> {
+    async fn fingerprint<R>(&self, caller: &Caller<R>, mutation: &Mutation, request: &RequestId) -> Result<Vec<u8>> {
         let system = self.data_key_of_system().await?;
         let tenant = caller.tenant();
         let parts: [&[u8]; 3] = [tenant.0.as_bytes(), mutation.method.as_bytes(), &request.body];

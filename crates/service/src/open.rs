@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jackfield_domain::meta::Meta;
+use jackfield_domain::principal::right::Admin;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::text::TenantName;
 use jackfield_domain::{Clock, Error, Result, TenantId, Timestamp};
@@ -12,6 +13,7 @@ use jackfield_vault::{Keyring, KeyringChange, KeyringError, Vault, WrappedDataKe
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::caller::Caller;
 use crate::data_keys::DataKeys;
 use crate::gauges::{Gauges, RewrapBoard};
 use crate::tenant_names::TenantNames;
@@ -156,7 +158,7 @@ impl Services {
     }
 
     /// Facts of this server.
-    pub async fn server_info(&self) -> Result<ServerInfo> {
+    pub async fn server_info(&self, _: &Caller<Admin>) -> Result<ServerInfo> {
         Ok(ServerInfo {
             database_backend: self.shared.store.backend_name(),
             database_version: self.shared.store.backend_version().await?,

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jackfield_domain::principal::right::Admin;
 use jackfield_domain::{Error, Resource, Result, TenantId, Timestamp};
 use jackfield_store::{DataKeyRow, RewrapRow, RewrapState, SecretRow, Writer};
 use jackfield_vault::{DataKey, WrappedDataKey};
@@ -50,7 +51,7 @@ enum Stop {
 
 impl Services {
     /// Starts a re-wrap, or finds the one that is under way.
-    pub async fn rewrap_start(&self, caller: &Caller, mutation: &Mutation, reseal: bool) -> Result<RewrapRow> {
+    pub async fn rewrap_start(&self, caller: &Caller<Admin>, mutation: &Mutation, reseal: bool) -> Result<RewrapRow> {
         let mut started = None;
         let row = self.change_for_all(caller, mutation, Weight::Heavy, async |txn| {
             txn.alone().await?;
@@ -90,7 +91,7 @@ impl Services {
     }
 
     /// How the newest re-wrap stands.
-    pub async fn rewrap_get(&self, _: &Caller) -> Result<RewrapRow> {
+    pub async fn rewrap_get(&self, _: &Caller<Admin>) -> Result<RewrapRow> {
         let row = self.shared.store.read().rewrap_fetch().await?;
         row.ok_or_else(|| Error::not_found(Resource::Rewrap, "newest"))
     }

@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use jackfield_domain::meta::Meta;
+use jackfield_domain::principal::right::Admin;
 use jackfield_domain::reference::Ref;
 use jackfield_domain::tenant::{Tenant, TenantDraft};
 use jackfield_domain::{Error, Resource, Result, TenantId};
@@ -16,7 +17,12 @@ use crate::pager::Listable;
 // === impl Services ===
 
 impl Services {
-    pub async fn tenant_create(&self, caller: &Caller, mutation: &Mutation, draft: TenantDraft) -> Result<Tenant> {
+    pub async fn tenant_create(
+        &self,
+        caller: &Caller<Admin>,
+        mutation: &Mutation,
+        draft: TenantDraft,
+    ) -> Result<Tenant> {
         self.change_for_all(caller, mutation, Weight::Light, async |txn| {
             let TenantDraft { id, name, display_name } = draft;
             let id = id.unwrap_or_else(TenantId::generate);
@@ -34,7 +40,7 @@ impl Services {
         .await
     }
 
-    pub async fn tenant_get(&self, _: &Caller, reference: &Ref) -> Result<Tenant> {
+    pub async fn tenant_get(&self, _: &Caller<Admin>, reference: &Ref) -> Result<Tenant> {
         let found = self.shared.store.read().tenant_find(reference).await?;
         found.ok_or_else(|| Error::not_found(Resource::Tenant, reference))
     }
@@ -53,7 +59,7 @@ impl Services {
     /// Deletes a tenant and destroys its data keys. Says whether there was one.
     pub async fn tenant_delete(
         &self,
-        caller: &Caller,
+        caller: &Caller<Admin>,
         mutation: &Mutation,
         reference: &Ref,
         deletion: &Deletion,
@@ -92,6 +98,7 @@ impl Services {
 }
 
 impl Listable for Tenant {
+    type Right = Admin;
     const LIST: &'static str = "tenants";
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {

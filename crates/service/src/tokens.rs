@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jackfield_domain::credential::{Credential, CredentialRef, CredentialState, IssuedToken, Material, OAuth2Material};
 use jackfield_domain::error::Precondition;
+use jackfield_domain::principal::right::{CredentialsIssue, CredentialsReveal};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, Timestamp};
 use jackfield_store::{AuditEvent, Basis, UsableCredential};
@@ -38,7 +39,7 @@ impl Services {
     /// Hands out a usable token.
     pub async fn access_token_issue(
         &self,
-        caller: &Caller,
+        caller: &Caller<CredentialsIssue>,
         reference: &CredentialRef,
         min_validity_micros: i64,
         scopes: &[String],
@@ -63,9 +64,14 @@ impl Services {
     }
 
     /// Hands out the material itself. The record of it is durable before the material is opened.
-    pub async fn credential_reveal(&self, caller: &Caller, reference: &Ref, purpose: String) -> Result<Revealed> {
+    pub async fn credential_reveal(
+        &self,
+        caller: &Caller<CredentialsReveal>,
+        reference: &Ref,
+        purpose: String,
+    ) -> Result<Revealed> {
         let tenant = caller.tenant();
-        let credential = self.credential_get(caller, reference).await?;
+        let credential = self.credential_find(tenant, reference).await?;
         if !self.reveal_enabled() {
             let message = "the operator of this server has switched RevealCredential off";
             return Err(Error::precondition(
