@@ -7,7 +7,7 @@ use jackfield_domain::SystemClock;
 
 use super::{CommandError, say};
 use crate::config::{Config, is_spiffe};
-use crate::pki::{self, ClientRequest};
+use crate::startup::pki::{self, ClientRequest};
 
 #[derive(Debug, Args)]
 pub(super) struct ClientCert {

@@ -10,7 +10,6 @@ mod key;
 pub mod page_memory;
 mod parse;
 mod render;
-pub mod status;
 pub mod stream;
 mod update;
 mod user_connector;
@@ -30,7 +29,8 @@ use tonic::metadata::MetadataMap;
 use tonic::service::RoutesBuilder;
 use tonic::{Request, Response, Status};
 
-use crate::layers::context::CallContext;
+use crate::transport::call::context::CallContext;
+use crate::transport::call::status::status;
 use stream::StreamPolicy;
 
 /// What a connection looks like on the wire; for the benchmark, whose baseline sends the same.
@@ -98,5 +98,5 @@ fn enter_with_metadata<R: RightType, T>(request: Request<T>) -> Result<(Caller<R
 
 /// Ends a call.
 fn reply<T>(result: Result<T>) -> std::result::Result<Response<T>, Status> {
-    result.map(Response::new).map_err(status::status)
+    result.map(Response::new).map_err(status)
 }
