@@ -41,9 +41,9 @@ impl Services {
         self.change(caller, mutation, Weight::Light, async |txn| {
             let tenant = caller.tenant();
             let now = self.now();
-            let found = txn.credential_find(tenant, credential).await?;
+            let found = txn.find::<Credential>(tenant, credential).await?;
             let found = match found {
-                Some(found) => txn.credential_hold_with_connector(tenant, &found).await?,
+                Some(found) => txn.credential_lock_shared(tenant, &found).await?,
                 None => None,
             };
             let credential = found.ok_or_else(|| Error::not_found(Resource::Credential, credential))?;
@@ -57,7 +57,7 @@ impl Services {
             let meta = Meta::new(now);
             let blank = blank(id.unwrap_or_else(ConfigurationId::generate), &credential, false, meta);
             let configuration = blank.patched(&patch, meta).map_err(Error::Invalid)?;
-            txn.configuration_insert(tenant, &configuration).await?;
+            txn.insert(tenant, &configuration).await?;
             Ok(configuration)
         })
         .await
@@ -75,9 +75,9 @@ impl Services {
             None => None,
         };
         let found = match (&reference.configuration, &credential) {
-            (None, Some(credential)) => read.configuration_fetch(tenant, credential.default_configuration).await?,
+            (None, Some(credential)) => read.fetch::<Configuration>(tenant, credential.default_configuration).await?,
             (None, None) => return Err(needs_credential("reference", NOTHING_NAMED)),
-            (Some(Ref::Id(id)), _) => read.configuration_fetch(tenant, ConfigurationId(*id)).await?,
+            (Some(Ref::Id(id)), _) => read.fetch::<Configuration>(tenant, ConfigurationId(*id)).await?,
             (Some(Ref::External(external)), Some(credential)) => {
                 read.configuration_fetch_by_external_id(tenant, credential.id, external).await?
             }
@@ -102,7 +102,7 @@ impl Services {
             let configuration = found.ok_or_else(|| not_found(reference))?;
             check_expected(expected, &configuration.meta, Resource::Configuration, configuration.id.0)?;
             if let Some(credential) = &patch.credential
-                && txn.credential_find(tenant, credential).await?.map(|found| found.id)
+                && txn.find::<Credential>(tenant, credential).await?.map(|found| found.id)
                     != Some(configuration.credential)
             {
                 return Err(Violation::field("configuration.credential", "may not be changed").into());
@@ -113,7 +113,7 @@ impl Services {
             if (Configuration { meta: former.meta, ..configuration.clone() }) == former {
                 return Ok(former);
             }
-            txn.configuration_replace(tenant, &configuration).await?;
+            txn.replace(tenant, &configuration).await?;
             Ok(configuration)
         })
         .await
@@ -172,7 +172,7 @@ impl Listable for Configuration {
     const LIST: &'static str = "configurations";
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {
-        read.configuration_page(query)
+        read.page(query)
     }
 }
 
@@ -200,7 +200,7 @@ async fn configuration_locked(
 ) -> Result<Option<Configuration>> {
     let credential = match &reference.credential {
         Some(credential) => {
-            let found = txn.credential_find(tenant, credential).await?;
+            let found = txn.find::<Credential>(tenant, credential).await?;
             Some(found.ok_or_else(|| Error::not_found(Resource::Credential, credential))?)
         }
         None => None,
@@ -216,7 +216,7 @@ async fn configuration_locked(
         _ => return Err(needs_credential("credential", EXTERNAL_NEEDS_PARENT)),
     };
     let Some(id) = id else { return Ok(None) };
-    let found = txn.configuration_fetch_for_update(tenant, id).await?;
+    let found = txn.fetch_for_update::<Configuration>(tenant, id).await?;
     Ok(found.filter(|found| credential.is_none_or(|credential| credential.id == found.credential)))
 }
 

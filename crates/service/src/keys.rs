@@ -41,7 +41,7 @@ impl Services {
                 labels,
                 meta: Meta::new(now),
             };
-            txn.key_insert(tenant, &key).await?;
+            txn.insert(tenant, &key).await?;
             if let Some(private_key) = &private_key_pem {
                 let place = SecretPlace { tenant, owner: Resource::Key, owner_id: key.id.0, name: PRIVATE_KEY_COLUMN };
                 self.secret_put(txn, place, private_key.expose().as_bytes()).await?;
@@ -66,7 +66,7 @@ impl Services {
     ) -> Result<bool> {
         self.change(caller, mutation, Weight::Light, async |txn| {
             let tenant = caller.tenant();
-            let found = txn.key_find_for_update(tenant, reference).await?;
+            let found = txn.find_for_update::<Key>(tenant, reference).await?;
             let Some(key) = found else {
                 if deletion.allow_missing {
                     return Ok(false);
@@ -97,6 +97,6 @@ impl Listable for Key {
     const LIST: &'static str = "keys";
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {
-        read.key_page(query)
+        read.page(query)
     }
 }

@@ -1,7 +1,8 @@
 //! What all changes have in common: they may be repeated, they may be for show only, they happen whole or not at all.
 
+use jackfield_domain::tenant::Tenant;
 use jackfield_domain::{Error, Result, TenantId, Violation};
-use jackfield_store::{Claim, RequestKey, Writer};
+use jackfield_store::{IdempotencyClaim, IdempotencyKey, Writer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -124,7 +125,7 @@ impl Services {
             Some(request) => Some(self.fingerprint(caller, mutation, request).await?),
             None => None,
         };
-        let key = request.map(|request| RequestKey {
+        let key = request.map(|request| IdempotencyKey {
             tenant: caller.tenant(),
             principal: caller.name(),
             method: mutation.method,
@@ -136,7 +137,7 @@ impl Services {
         };
         let worked = async {
             if let Some(tenant) = tenant
-                && !txn.tenant_hold(tenant).await?
+                && !txn.tenant_lock_shared(tenant).await?
             {
                 return Err(Error::TenantUnknown { tenant: tenant.to_string() });
             }
@@ -179,23 +180,25 @@ impl Services {
     async fn replay<T: DeserializeOwned>(
         &self,
         txn: &Writer,
-        key: RequestKey<'_>,
+        key: IdempotencyKey<'_>,
         fingerprint: &[u8],
     ) -> Result<Option<T>> {
         let now = self.now();
         match txn.request_claim(key, fingerprint, now, now.plus_micros(KEEP_MICROS)).await? {
-            Claim::Fresh => Ok(None),
-            Claim::Done { fingerprint: former, answer } if former == fingerprint => {
+            IdempotencyClaim::New => Ok(None),
+            IdempotencyClaim::Repeated { fingerprint: former, answer } if former == fingerprint => {
                 serde_json::from_str(&answer).map(Some).map_err(Error::internal)
             }
-            Claim::Done { .. } => Err(Error::RequestIdConflict { request_id: key.request_id.to_string() }),
+            IdempotencyClaim::Repeated { .. } => {
+                Err(Error::RequestIdConflict { request_id: key.request_id.to_string() })
+            }
         }
     }
 
     /// What cannot be written because the tenant is gone says so.
     async fn explain(&self, txn: &Writer, tenant: Option<TenantId>, error: Error) -> Error {
         match tenant {
-            Some(tenant) if error.retryable() && matches!(txn.tenant_fetch(tenant).await, Ok(None)) => {
+            Some(tenant) if error.retryable() && matches!(txn.fetch::<Tenant>(tenant, tenant).await, Ok(None)) => {
                 Error::TenantUnknown { tenant: tenant.to_string() }
             }
             _ => error,

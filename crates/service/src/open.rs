@@ -207,7 +207,7 @@ impl Services {
     /// once on an empty database one does it and the others find it done.
     async fn bootstrap(&self, tenant: Option<TenantName>) -> Result<()> {
         let txn = self.shared.store.write().await?;
-        txn.alone().await?;
+        txn.lock_deployment().await?;
         if txn.data_keys_fetch(TenantId::SYSTEM).await?.is_empty() {
             self.data_key_create(&txn, TenantId::SYSTEM).await?;
         }
@@ -216,7 +216,7 @@ impl Services {
         {
             let meta = Meta::new(self.now());
             let tenant = Tenant { id: TenantId::generate(), name, display_name: String::new(), meta };
-            txn.tenant_insert(&tenant).await?;
+            txn.insert(tenant.id, &tenant).await?;
             self.data_key_create(&txn, tenant.id).await?;
             tracing::info!(tenant.id = %tenant.id, tenant.name = %tenant.name, "first tenant created");
         }
@@ -262,7 +262,7 @@ impl Services {
     }
 
     async fn maintain(&self) -> Result<()> {
-        self.shared.tokens.sweep(self.shared.store.stamps(), self.now());
+        self.shared.tokens.sweep(self.shared.store.generations(), self.now());
         self.rewrap_take_over().await?;
         while !self.shared.stop.is_cancelled() {
             let txn = self.shared.store.write_long().await?;

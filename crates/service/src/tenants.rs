@@ -31,7 +31,7 @@ impl Services {
                 return Err(jackfield_domain::Violation::field("id", description).into());
             }
             let tenant = Tenant { id, name, display_name, meta: Meta::new(self.now()) };
-            txn.tenant_insert(&tenant).await?;
+            txn.insert(tenant.id, &tenant).await?;
             if !mutation.validate_only {
                 self.data_key_create(txn, tenant.id).await?;
             }
@@ -67,7 +67,7 @@ impl Services {
         let mut gone = None;
         let deleted = self.change_for_all(caller, mutation, Weight::of(deletion), async |txn| {
             let found = match txn.tenant_find(reference).await? {
-                Some(found) => txn.tenant_fetch_for_update(found.id).await?,
+                Some(found) => txn.fetch_for_update::<Tenant>(found.id, found.id).await?,
                 None => None,
             };
             let Some(tenant) = found else {
@@ -91,7 +91,7 @@ impl Services {
         if let Some(tenant) = gone.filter(|_| !mutation.validate_only) {
             self.shared.data_keys.forget(tenant);
             self.shared.tenant_names.forget(tenant);
-            self.shared.tokens.sweep(self.shared.store.stamps(), self.now());
+            self.shared.tokens.sweep(self.shared.store.generations(), self.now());
         }
         Ok(deleted)
     }
@@ -102,6 +102,6 @@ impl Listable for Tenant {
     const LIST: &'static str = "tenants";
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {
-        read.tenant_page(query)
+        read.page(query)
     }
 }
