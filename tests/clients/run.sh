@@ -13,7 +13,11 @@ install_clients() {
 }
 
 client_tests() {
+  local have_documents=no
+  [ "$have_grpcurl" = yes ] && [ "$have_python" = yes ] && have_documents=yes
   client_test "grpcurl session" grpcurl_session "$have_grpcurl" "grpcurl or jq"
+  client_test "session of README.md" readme_session "$have_documents" "grpcurl, jq or Python"
+  client_test "session of docs/session.md" document_session "$have_documents" "grpcurl, jq or Python"
   client_test "Python grpcio session" python_session "$have_python" "the Python packages"
   client_test "Python grpcio, ordinary hardship" python_ordinary "$have_python" "the Python packages"
   client_test "Go session" go_session "$have_go" "Go or its plugins for protobuf"
@@ -84,6 +88,14 @@ install_nginx() {
 
 grpcurl_session() {
   tests/clients/session.sh
+}
+
+readme_session() {
+  "$VENV/bin/python" tests/clients/document.py README.md "A session"
+}
+
+document_session() {
+  "$VENV/bin/python" tests/clients/document.py docs/session.md
 }
 
 python_session() {

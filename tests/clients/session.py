@@ -1,4 +1,4 @@
-"""The session of the README with Python grpcio.
+"""The session of docs/session.md with Python grpcio.
 
 Besides the session itself it shows what another gRPC library needs: the contract compiles with protoc's Python generator
 (into a temporary directory, at run time), its fields say how they are used, health and reflection answer, error details decode, an update has its mask and

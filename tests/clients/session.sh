@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A session with grpcurl, from an empty server to a usable token and back. It is the session of the README, and a test:
-# `expect` checks each answer with jq, and the first surprise ends it.
+# A session with grpcurl, from an empty server to a usable token and back. It takes the steps of docs/session.md and checks
+# more of them: `expect` checks each answer with jq, and the first surprise ends it.
 #
 #   JACKFIELD          the binary
 #   JACKFIELD_ADDRESS  where the server listens

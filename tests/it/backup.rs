@@ -1,4 +1,4 @@
-//! Backup and restore, as the README tells an operator to do it, with the real binary and while callers write.
+//! Backup and restore, as the guide tells an operator to do it, with the real binary and while callers write.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;

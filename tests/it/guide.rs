@@ -239,8 +239,9 @@ fn runbooks_of_alerts_are_sections_of_the_guide() {
 
 #[test]
 fn links_lead_somewhere() {
-    let pages = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "proto/README.md"];
-    let pages = pages.iter().map(|page| root().join(page)).chain(files("deploy", ".md"));
+    let pages = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"];
+    let pages = pages.iter().map(|page| root().join(page));
+    let pages = pages.chain(["deploy", "docs", "fuzz", "proto"].iter().flat_map(|directory| files(directory, ".md")));
     let mut checked = 0;
     for page in pages {
         let text = fs::read_to_string(&page).expect("a page");

@@ -35,6 +35,18 @@ macro_rules! rights {
                 }
             }
         }
+
+        /// The rights as types, so that a signature can demand one.
+        pub mod right {
+            $(
+                #[derive(Debug)]
+                pub enum $variant {}
+
+                impl super::RightType for $variant {
+                    const RIGHT: super::Right = super::Right::$variant;
+                }
+            )*
+        }
     };
 }
 
@@ -57,6 +69,12 @@ rights! {
     KeysWrite = "keys.write",
     UserConnectorsRead = "user_connectors.read",
     UserConnectorsWrite = "user_connectors.write",
+}
+
+/// A right as a type.
+pub trait RightType {
+    /// The right itself.
+    const RIGHT: Right;
 }
 
 /// A set of rights.

@@ -1,33 +1,59 @@
-//! Who is calling, with the one question that is answered here and nowhere else: may they?
+//! Callers and the one check of their rights.
 
-use jackfield_domain::principal::{Principal, Right};
+use std::marker::PhantomData;
+
+use jackfield_domain::principal::{Principal, RightType};
 use jackfield_domain::{Error, Result, TenantId};
 use uuid::Uuid;
 
-/// A caller whose right to the call was checked. Use cases take nothing less.
-#[derive(Clone, Debug)]
-pub struct Caller {
+/// A caller who has the right `R`. A use case states in its signature which right it needs, and takes no other caller.
+///
+/// A caller who may write connectors may delete one:
+///
+/// ```
+/// use jackfield_domain::principal::right::ConnectorsWrite;
+/// use jackfield_domain::reference::Ref;
+/// use jackfield_service::{Caller, Deletion, Mutation, Services};
+///
+/// async fn delete(services: Services, caller: Caller<ConnectorsWrite>, how: Mutation, which: Ref) {
+///     let _ = services.connector_delete(&caller, &how, &which, &Deletion::default()).await;
+/// }
+/// ```
+///
+/// The same with a caller who was let in for reading does not compile:
+///
+/// ```compile_fail,E0308
+/// use jackfield_domain::principal::right::ConnectorsRead;
+/// use jackfield_domain::reference::Ref;
+/// use jackfield_service::{Caller, Deletion, Mutation, Services};
+///
+/// async fn delete(services: Services, caller: Caller<ConnectorsRead>, how: Mutation, which: Ref) {
+///     let _ = services.connector_delete(&caller, &how, &which, &Deletion::default()).await;
+/// }
+/// ```
+pub struct Caller<R> {
     principal: Principal,
     request_id: Uuid,
+    right: PhantomData<fn() -> R>,
 }
 
-impl Caller {
-    /// Checks that a principal may do what a method needs. It is asked before anything is looked up, so that a caller
-    /// without the right cannot learn what exists.
-    pub fn authorize(principal: Principal, right: Right, request_id: Uuid) -> Result<Self> {
-        if !principal.rights.has(right) {
-            return Err(Error::ScopeDenied { right: right.as_str() });
-        }
-        Ok(Caller { principal, request_id })
-    }
+// === impl Caller ===
 
+impl<R: RightType> Caller<R> {
+    /// Checks the right of a principal. This comes before anything is looked up, so that a caller without the right cannot
+    /// learn what exists.
+    pub fn authorize(principal: Principal, request_id: Uuid) -> Result<Self> {
+        if !principal.rights.has(R::RIGHT) {
+            return Err(Error::ScopeDenied { right: R::RIGHT.as_str() });
+        }
+        Ok(Caller { principal, request_id, right: PhantomData })
+    }
+}
+
+impl<R> Caller<R> {
     /// The tenant whose resources the call is about.
     pub fn tenant(&self) -> TenantId {
         self.principal.tenant
-    }
-
-    pub(crate) fn tenant_bytes(&self) -> &[u8] {
-        self.principal.tenant.0.as_bytes()
     }
 
     /// The name of the principal.

@@ -8,6 +8,7 @@ use jackfield_domain::credential::{Credential, CredentialState};
 use jackfield_domain::error::{Precondition, Violation};
 use jackfield_domain::json::JsonObject;
 use jackfield_domain::meta::Meta;
+use jackfield_domain::principal::right::{ConfigurationsRead, ConfigurationsWrite};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::{ConfigurationId, CredentialId, Error, Resource, Result, TenantId};
 use jackfield_store::{Page, PageQuery, Reader, Writer};
@@ -31,7 +32,7 @@ pub struct ConfigurationRef {
 impl Services {
     pub async fn configuration_create(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConfigurationsWrite>,
         mutation: &Mutation,
         id: Option<ConfigurationId>,
         credential: &Ref,
@@ -40,9 +41,9 @@ impl Services {
         self.change(caller, mutation, Weight::Light, async |txn| {
             let tenant = caller.tenant();
             let now = self.now();
-            let found = txn.credential_find(tenant, credential).await?;
+            let found = txn.find::<Credential>(tenant, credential).await?;
             let found = match found {
-                Some(found) => txn.credential_hold_with_connector(tenant, &found).await?,
+                Some(found) => txn.credential_lock_shared(tenant, &found).await?,
                 None => None,
             };
             let credential = found.ok_or_else(|| Error::not_found(Resource::Credential, credential))?;
@@ -56,23 +57,27 @@ impl Services {
             let meta = Meta::new(now);
             let blank = blank(id.unwrap_or_else(ConfigurationId::generate), &credential, false, meta);
             let configuration = blank.patched(&patch, meta).map_err(Error::Invalid)?;
-            txn.configuration_insert(tenant, &configuration).await?;
+            txn.insert(tenant, &configuration).await?;
             Ok(configuration)
         })
         .await
     }
 
-    pub async fn configuration_get(&self, caller: &Caller, reference: &ConfigurationRef) -> Result<Configuration> {
+    pub async fn configuration_get(
+        &self,
+        caller: &Caller<ConfigurationsRead>,
+        reference: &ConfigurationRef,
+    ) -> Result<Configuration> {
         let tenant = caller.tenant();
         let read = self.shared.store.read();
         let credential = match &reference.credential {
-            Some(credential) => Some(self.credential_get(caller, credential).await?),
+            Some(credential) => Some(self.credential_find(tenant, credential).await?),
             None => None,
         };
         let found = match (&reference.configuration, &credential) {
-            (None, Some(credential)) => read.configuration_fetch(tenant, credential.default_configuration).await?,
+            (None, Some(credential)) => read.fetch::<Configuration>(tenant, credential.default_configuration).await?,
             (None, None) => return Err(needs_credential("reference", NOTHING_NAMED)),
-            (Some(Ref::Id(id)), _) => read.configuration_fetch(tenant, ConfigurationId(*id)).await?,
+            (Some(Ref::Id(id)), _) => read.fetch::<Configuration>(tenant, ConfigurationId(*id)).await?,
             (Some(Ref::External(external)), Some(credential)) => {
                 read.configuration_fetch_by_external_id(tenant, credential.id, external).await?
             }
@@ -85,7 +90,7 @@ impl Services {
 
     pub async fn configuration_update(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConfigurationsWrite>,
         mutation: &Mutation,
         reference: &ConfigurationRef,
         expected: &Expected,
@@ -97,7 +102,7 @@ impl Services {
             let configuration = found.ok_or_else(|| not_found(reference))?;
             check_expected(expected, &configuration.meta, Resource::Configuration, configuration.id.0)?;
             if let Some(credential) = &patch.credential
-                && txn.credential_find(tenant, credential).await?.map(|found| found.id)
+                && txn.find::<Credential>(tenant, credential).await?.map(|found| found.id)
                     != Some(configuration.credential)
             {
                 return Err(Violation::field("configuration.credential", "may not be changed").into());
@@ -108,7 +113,7 @@ impl Services {
             if (Configuration { meta: former.meta, ..configuration.clone() }) == former {
                 return Ok(former);
             }
-            txn.configuration_replace(tenant, &configuration).await?;
+            txn.replace(tenant, &configuration).await?;
             Ok(configuration)
         })
         .await
@@ -117,7 +122,7 @@ impl Services {
     /// Destroys a configuration. Says whether there was one.
     pub async fn configuration_destroy(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConfigurationsWrite>,
         mutation: &Mutation,
         reference: &ConfigurationRef,
         deletion: &Deletion,
@@ -148,19 +153,26 @@ impl Services {
     }
 
     /// The credential that narrows a list.
-    pub async fn credential_id(&self, caller: &Caller, reference: Option<&Ref>) -> Result<Option<CredentialId>> {
+    pub async fn credential_id(
+        &self,
+        caller: &Caller<ConfigurationsRead>,
+        reference: Option<&Ref>,
+    ) -> Result<Option<CredentialId>> {
         match reference {
-            Some(reference) => self.credential_get(caller, reference).await.map(|credential| Some(credential.id)),
+            Some(reference) => {
+                self.credential_find(caller.tenant(), reference).await.map(|credential| Some(credential.id))
+            }
             None => Ok(None),
         }
     }
 }
 
 impl Listable for Configuration {
+    type Right = ConfigurationsRead;
     const LIST: &'static str = "configurations";
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {
-        read.configuration_page(query)
+        read.page(query)
     }
 }
 
@@ -188,7 +200,7 @@ async fn configuration_locked(
 ) -> Result<Option<Configuration>> {
     let credential = match &reference.credential {
         Some(credential) => {
-            let found = txn.credential_find(tenant, credential).await?;
+            let found = txn.find::<Credential>(tenant, credential).await?;
             Some(found.ok_or_else(|| Error::not_found(Resource::Credential, credential))?)
         }
         None => None,
@@ -204,7 +216,7 @@ async fn configuration_locked(
         _ => return Err(needs_credential("credential", EXTERNAL_NEEDS_PARENT)),
     };
     let Some(id) = id else { return Ok(None) };
-    let found = txn.configuration_fetch_for_update(tenant, id).await?;
+    let found = txn.fetch_for_update::<Configuration>(tenant, id).await?;
     Ok(found.filter(|found| credential.is_none_or(|credential| credential.id == found.credential)))
 }
 

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::future::Future;
 
 use jackfield_domain::connection::{ClientSecretsPatch, Connection, ConnectionPatch, client_secret_column};
+use jackfield_domain::connector::Connector;
 use jackfield_domain::error::Violation;
 use jackfield_domain::meta::Meta;
+use jackfield_domain::principal::right::{ConnectionsRead, ConnectionsWrite, CredentialsRead};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::{ConnectionId, ConnectorId, Error, Resource, Result, TenantId};
 use jackfield_store::{Page, PageQuery, Reader, Writer};
@@ -31,7 +33,7 @@ pub struct ConnectionDeleted {
 impl Services {
     pub async fn connection_create(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConnectionsWrite>,
         mutation: &Mutation,
         id: Option<ConnectionId>,
         patch: ConnectionPatch,
@@ -40,26 +42,37 @@ impl Services {
             let tenant = caller.tenant();
             let reference = patch.connector.as_ref();
             let reference = reference.ok_or_else(|| Violation::field("connection.connector", "is required"))?;
-            let connector = txn.connector_hold(tenant, reference).await?;
+            let connector = txn.lock_shared::<Connector>(tenant, reference).await?;
             let connector = connector.ok_or_else(|| Error::not_found(Resource::Connector, reference))?.id;
             let id = id.unwrap_or_else(ConnectionId::generate);
             let connection =
                 Connection::create(id, connector, &patch, Meta::new(self.now())).map_err(Error::Invalid)?;
-            txn.connection_insert(tenant, &connection).await?;
+            txn.insert(tenant, &connection).await?;
             self.client_secrets(txn, tenant, id, &patch.client_secrets, &[]).await?;
             Ok(connection)
         })
         .await
     }
 
-    pub async fn connection_get(&self, caller: &Caller, reference: &Ref) -> Result<Connection> {
-        let found = self.shared.store.read().connection_find(caller.tenant(), reference).await?;
+    pub async fn connection_get(&self, caller: &Caller<ConnectionsRead>, reference: &Ref) -> Result<Connection> {
+        let found = self.shared.store.read().find::<Connection>(caller.tenant(), reference).await?;
         found.ok_or_else(|| Error::not_found(Resource::Connection, reference))
+    }
+
+    /// The connection that narrows a list of credentials.
+    pub async fn connection_id(
+        &self,
+        caller: &Caller<CredentialsRead>,
+        reference: Option<&Ref>,
+    ) -> Result<Option<ConnectionId>> {
+        let Some(reference) = reference else { return Ok(None) };
+        let found = self.shared.store.read().find::<Connection>(caller.tenant(), reference).await?;
+        found.map(|found| Some(found.id)).ok_or_else(|| Error::not_found(Resource::Connection, reference))
     }
 
     pub async fn connection_update(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConnectionsWrite>,
         mutation: &Mutation,
         reference: &Ref,
         expected: &Expected,
@@ -67,7 +80,7 @@ impl Services {
     ) -> Result<Connection> {
         self.change(caller, mutation, Weight::Light, async |txn| {
             let tenant = caller.tenant();
-            let connection = txn.connection_find_for_update(tenant, reference).await?;
+            let connection = txn.find_for_update::<Connection>(tenant, reference).await?;
             let connection = connection.ok_or_else(|| Error::not_found(Resource::Connection, reference))?;
             check_expected(expected, &connection.meta, Resource::Connection, connection.id.0)?;
             if let Some(connector) = &patch.connector
@@ -86,7 +99,7 @@ impl Services {
             if !sets_secrets && (Connection { meta: before.meta, ..connection.clone() }) == before {
                 return Ok(before);
             }
-            txn.connection_replace(tenant, &connection).await?;
+            txn.replace(tenant, &connection).await?;
             self.client_secrets(txn, tenant, connection.id, &patch.client_secrets, &former).await?;
             Ok(connection)
         })
@@ -95,14 +108,14 @@ impl Services {
 
     pub async fn connection_delete(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConnectionsWrite>,
         mutation: &Mutation,
         reference: &Ref,
         deletion: &Deletion,
     ) -> Result<ConnectionDeleted> {
         self.change(caller, mutation, Weight::of(deletion), async |txn| {
             let tenant = caller.tenant();
-            let Some(connection) = txn.connection_find_for_update(tenant, reference).await? else {
+            let Some(connection) = txn.find_for_update::<Connection>(tenant, reference).await? else {
                 if deletion.allow_missing {
                     return Ok(ConnectionDeleted::default());
                 }
@@ -115,7 +128,7 @@ impl Services {
             }
             // Links that lose their default get another, as when a credential is deleted by itself.
             let links = txn.connection_links_lock(tenant, connection.id).await?;
-            let cascade = txn.connection_delete(tenant, connection.id).await?;
+            let cascade = txn.connection_delete(tenant, connection.id).await?.counts();
             for link in links {
                 self.default_inherit(txn, tenant, link).await?;
             }
@@ -162,14 +175,15 @@ impl Services {
 }
 
 impl Listable for Connection {
+    type Right = ConnectionsRead;
     const LIST: &'static str = "connections";
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {
-        read.connection_page(query)
+        read.page(query)
     }
 }
 
 async fn connector_of(txn: &Writer, tenant: TenantId, reference: &Ref) -> Result<ConnectorId> {
-    let connector = txn.connector_find(tenant, reference).await?;
+    let connector = txn.find::<Connector>(tenant, reference).await?;
     connector.map(|connector| connector.id).ok_or_else(|| Error::not_found(Resource::Connector, reference))
 }

@@ -7,8 +7,9 @@ use jackfield_domain::connector::{
     Connector, ConnectorKeys, ConnectorPatch, KindPatch, PASSWORD_COLUMN, SECRET_HEADERS_COLUMN, SecretHeadersPatch,
 };
 use jackfield_domain::error::{Use, Violation, Violations};
-use jackfield_domain::key::KeyKind;
+use jackfield_domain::key::{Key, KeyKind};
 use jackfield_domain::meta::Meta;
+use jackfield_domain::principal::right::{ConnectorsRead, ConnectorsWrite};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::{ConnectorId, Error, KeyId, Resource, Result, TenantId};
 use jackfield_store::{Cascade, Page, PageQuery, Reader, Writer};
@@ -36,7 +37,7 @@ pub struct ConnectorDeleted {
 impl Services {
     pub async fn connector_create(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConnectorsWrite>,
         mutation: &Mutation,
         id: Option<ConnectorId>,
         patch: ConnectorPatch,
@@ -46,21 +47,25 @@ impl Services {
             let keys = connector_keys(txn, tenant, &patch).await?;
             let id = id.unwrap_or_else(ConnectorId::generate);
             let connector = Connector::create(id, &patch, keys, Meta::new(self.now())).map_err(Error::Invalid)?;
-            txn.connector_insert(tenant, &connector).await?;
+            txn.insert(tenant, &connector).await?;
             self.connector_secrets(txn, tenant, id, &patch).await?;
             Ok(connector)
         })
         .await
     }
 
-    pub async fn connector_get(&self, caller: &Caller, reference: &Ref) -> Result<Connector> {
-        let found = self.shared.store.read().connector_find(caller.tenant(), reference).await?;
+    pub async fn connector_get(&self, caller: &Caller<ConnectorsRead>, reference: &Ref) -> Result<Connector> {
+        self.connector_find(caller.tenant(), reference).await
+    }
+
+    pub(crate) async fn connector_find(&self, tenant: TenantId, reference: &Ref) -> Result<Connector> {
+        let found = self.shared.store.read().find::<Connector>(tenant, reference).await?;
         found.ok_or_else(|| Error::not_found(Resource::Connector, reference))
     }
 
     pub async fn connector_update(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConnectorsWrite>,
         mutation: &Mutation,
         reference: &Ref,
         expected: &Expected,
@@ -68,7 +73,7 @@ impl Services {
     ) -> Result<Connector> {
         self.change(caller, mutation, Weight::Light, async |txn| {
             let tenant = caller.tenant();
-            let connector = txn.connector_find_for_update(tenant, reference).await?;
+            let connector = txn.find_for_update::<Connector>(tenant, reference).await?;
             let connector = connector.ok_or_else(|| Error::not_found(Resource::Connector, reference))?;
             check_expected(expected, &connector.meta, Resource::Connector, connector.id.0)?;
             let keys = connector_keys(txn, tenant, &patch).await?;
@@ -78,7 +83,7 @@ impl Services {
             if !patch.sets_secrets() && (Connector { meta: former.meta, ..connector.clone() }) == former {
                 return Ok(former);
             }
-            txn.connector_replace(tenant, &connector).await?;
+            txn.replace(tenant, &connector).await?;
             self.connector_secrets(txn, tenant, connector.id, &patch).await?;
             Ok(connector)
         })
@@ -87,14 +92,14 @@ impl Services {
 
     pub async fn connector_delete(
         &self,
-        caller: &Caller,
+        caller: &Caller<ConnectorsWrite>,
         mutation: &Mutation,
         reference: &Ref,
         deletion: &Deletion,
     ) -> Result<ConnectorDeleted> {
         self.change(caller, mutation, Weight::of(deletion), async |txn| {
             let tenant = caller.tenant();
-            let Some(connector) = txn.connector_find_for_update(tenant, reference).await? else {
+            let Some(connector) = txn.find_for_update::<Connector>(tenant, reference).await? else {
                 if deletion.allow_missing {
                     return Ok(ConnectorDeleted::default());
                 }
@@ -106,7 +111,7 @@ impl Services {
                 refuse_in_use(Resource::Connector, connector.id, dependents)?;
             }
             let Cascade { connections, user_connectors, credentials, configurations } =
-                txn.connector_delete(tenant, connector.id).await?;
+                txn.connector_delete(tenant, connector.id).await?.counts();
             let deleted = ConnectorDeleted { deleted: true, connections, user_connectors, credentials, configurations };
             Ok(deleted)
         })
@@ -142,10 +147,11 @@ impl Services {
 }
 
 impl Listable for Connector {
+    type Right = ConnectorsRead;
     const LIST: &'static str = "connectors";
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {
-        read.connector_page(query)
+        read.page(query)
     }
 }
 
@@ -173,7 +179,8 @@ async fn key_of_kind(
         Some(None) => return Ok(Some(None)),
         Some(Some(reference)) => reference,
     };
-    let key = txn.key_hold(tenant, reference).await?.ok_or_else(|| Error::not_found(Resource::Key, reference))?;
+    let key =
+        txn.lock_shared::<Key>(tenant, reference).await?.ok_or_else(|| Error::not_found(Resource::Key, reference))?;
     if key.kind != kind {
         let description = format!("names a key of type {}, and not {}", key.kind.as_str(), kind.as_str());
         wrong.push(Violation::field(field, description));

@@ -2,13 +2,16 @@
 
 use std::future::Future;
 
+use jackfield_domain::connection::Connection;
+use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::{
     ClearedTokens, Credential, CredentialDraft, CredentialKind, CredentialParents, CredentialPatch, CredentialState,
     MATERIAL_COLUMN, Material, MaterialPatch,
 };
 use jackfield_domain::error::Violation;
-use jackfield_domain::key::KeyKind;
+use jackfield_domain::key::{Key, KeyKind};
 use jackfield_domain::meta::Meta;
+use jackfield_domain::principal::right::{CredentialsRead, CredentialsWrite};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::{
     ConfigurationId, ConnectionId, ConnectorId, CredentialId, Error, KeyId, Resource, Result, Secret, TenantId,
@@ -38,14 +41,14 @@ pub struct CredentialDeleted {
 impl Services {
     pub async fn credential_create(
         &self,
-        caller: &Caller,
+        caller: &Caller<CredentialsWrite>,
         mutation: &Mutation,
         draft: CredentialDraft,
     ) -> Result<Credential> {
         self.change(caller, mutation, Weight::Light, async |txn| {
             let tenant = caller.tenant();
             let now = self.now();
-            let connector = txn.connector_hold(tenant, &draft.connector).await?;
+            let connector = txn.lock_shared::<Connector>(tenant, &draft.connector).await?;
             let connector = connector.ok_or_else(|| Error::not_found(Resource::Connector, &draft.connector))?.id;
             let connection = connection_of(txn, tenant, draft.connection.as_ref(), connector).await?;
             let link = link_of(txn, tenant, &draft.user_id, (connector, &draft.connector)).await?;
@@ -84,26 +87,26 @@ impl Services {
                 default_configuration: ConfigurationId::generate(),
                 meta: Meta::new(now),
             };
-            txn.credential_insert(tenant, &credential).await?;
-            txn.configuration_insert(
-                tenant,
-                &blank(credential.default_configuration, &credential, true, credential.meta),
-            )
-            .await?;
+            txn.insert(tenant, &credential).await?;
+            txn.insert(tenant, &blank(credential.default_configuration, &credential, true, credential.meta)).await?;
             self.material_put(txn, tenant, &credential, &draft.material).await?;
             Ok(credential)
         })
         .await
     }
 
-    pub async fn credential_get(&self, caller: &Caller, reference: &Ref) -> Result<Credential> {
-        let found = self.shared.store.read().credential_find(caller.tenant(), reference).await?;
+    pub async fn credential_get(&self, caller: &Caller<CredentialsRead>, reference: &Ref) -> Result<Credential> {
+        self.credential_find(caller.tenant(), reference).await
+    }
+
+    pub(crate) async fn credential_find(&self, tenant: TenantId, reference: &Ref) -> Result<Credential> {
+        let found = self.shared.store.read().find::<Credential>(tenant, reference).await?;
         found.ok_or_else(|| Error::not_found(Resource::Credential, reference))
     }
 
     pub async fn credential_update(
         &self,
-        caller: &Caller,
+        caller: &Caller<CredentialsWrite>,
         mutation: &Mutation,
         reference: &Ref,
         expected: &Expected,
@@ -111,11 +114,11 @@ impl Services {
     ) -> Result<Credential> {
         self.change(caller, mutation, Weight::Light, async |txn| {
             let tenant = caller.tenant();
-            let found = txn.credential_find(tenant, reference).await?;
+            let found = txn.find::<Credential>(tenant, reference).await?;
             let found = found.ok_or_else(|| Error::not_found(Resource::Credential, reference))?;
             // Marks of default are under the lock of the link, which comes before that of the credential.
             txn.user_connector_lock(tenant, found.user_connector).await?;
-            let credential = txn.credential_fetch_for_update(tenant, found.id).await?;
+            let credential = txn.fetch_for_update::<Credential>(tenant, found.id).await?;
             let mut credential = credential.ok_or_else(|| Error::not_found(Resource::Credential, reference))?;
             check_expected(expected, &credential.meta, Resource::Credential, credential.id.0)?;
 
@@ -165,7 +168,7 @@ impl Services {
                 self.material_replace(txn, tenant, &mut credential, &material).await?;
             }
             credential.meta = credential.meta.changed(self.now());
-            txn.credential_replace(tenant, &credential).await?;
+            txn.replace(tenant, &credential).await?;
             Ok(credential)
         })
         .await
@@ -173,17 +176,17 @@ impl Services {
 
     pub async fn credential_delete(
         &self,
-        caller: &Caller,
+        caller: &Caller<CredentialsWrite>,
         mutation: &Mutation,
         reference: &Ref,
         deletion: &Deletion,
     ) -> Result<CredentialDeleted> {
         self.change(caller, mutation, Weight::Light, async |txn| {
             let tenant = caller.tenant();
-            let found = match txn.credential_find(tenant, reference).await? {
+            let found = match txn.find::<Credential>(tenant, reference).await? {
                 Some(found) => {
                     txn.user_connector_lock(tenant, found.user_connector).await?;
-                    txn.credential_fetch_for_update(tenant, found.id).await?
+                    txn.fetch_for_update::<Credential>(tenant, found.id).await?
                 }
                 None => None,
             };
@@ -194,7 +197,7 @@ impl Services {
                 return Err(Error::not_found(Resource::Credential, reference));
             };
             check_etag(&credential.meta, &deletion.etag, Resource::Credential, credential.id)?;
-            let configurations = txn.credential_delete(tenant, credential.id).await?;
+            let configurations = txn.credential_delete(tenant, credential.id).await?.counts().configurations;
             if credential.is_default {
                 self.default_inherit(txn, tenant, credential.user_connector).await?;
             }
@@ -206,7 +209,7 @@ impl Services {
     /// Marks the youngest credential of a link that lost its default.
     pub(crate) async fn default_inherit(&self, txn: &Writer, tenant: TenantId, link: UserConnectorId) -> Result<()> {
         match txn.credential_fetch_newest(tenant, link).await? {
-            Some(heir) => self.default_mark(txn, tenant, heir, true).await,
+            Some(successor) => self.default_mark(txn, tenant, successor, true).await,
             None => Ok(()),
         }
     }
@@ -215,7 +218,7 @@ impl Services {
     async fn default_mark(&self, txn: &Writer, tenant: TenantId, mut credential: Credential, mark: bool) -> Result<()> {
         credential.is_default = mark;
         credential.meta = credential.meta.changed(self.now());
-        txn.credential_replace(tenant, &credential).await
+        txn.replace(tenant, &credential).await
     }
 
     async fn material_put(
@@ -306,10 +309,11 @@ impl Services {
 }
 
 impl Listable for Credential {
+    type Right = CredentialsRead;
     const LIST: &'static str = "credentials";
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {
-        read.credential_page(query)
+        read.page(query)
     }
 }
 
@@ -368,12 +372,12 @@ async fn check_parents(
         refuse("credential.user_id");
     }
     if let Some(connector) = connector
-        && txn.connector_find(tenant, connector).await?.map(|found| found.id) != Some(credential.connector)
+        && txn.find::<Connector>(tenant, connector).await?.map(|found| found.id) != Some(credential.connector)
     {
         refuse("credential.connector");
     }
     if let Some(connection) = connection {
-        let found = txn.connection_find(tenant, connection).await?.map(|found| found.id);
+        let found = txn.find::<Connection>(tenant, connection).await?.map(|found| found.id);
         if found.is_none() || found != credential.connection {
             refuse("credential.connection");
         }
@@ -388,7 +392,7 @@ async fn connection_of(
     connector: ConnectorId,
 ) -> Result<Option<ConnectionId>> {
     let Some(reference) = reference else { return Ok(None) };
-    let connection = txn.connection_hold(tenant, reference).await?;
+    let connection = txn.lock_shared::<Connection>(tenant, reference).await?;
     let connection = connection.ok_or_else(|| Error::not_found(Resource::Connection, reference))?;
     if connection.connector != connector {
         return Err(Violation::field("credential.connection", "stands on another connector").into());
@@ -398,7 +402,8 @@ async fn connection_of(
 
 async fn key_of(txn: &Writer, tenant: TenantId, material: &Material) -> Result<Option<KeyId>> {
     let Material::ClientCertificate { key: reference } = material else { return Ok(None) };
-    let key = txn.key_hold(tenant, reference).await?.ok_or_else(|| Error::not_found(Resource::Key, reference))?;
+    let key =
+        txn.lock_shared::<Key>(tenant, reference).await?.ok_or_else(|| Error::not_found(Resource::Key, reference))?;
     if key.kind != KeyKind::ClientIdentity {
         return Err(Violation::field("material.client_certificate.key", "must name a client identity").into());
     }

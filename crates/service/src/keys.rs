@@ -5,6 +5,7 @@ use std::future::Future;
 use jackfield_domain::error::Use;
 use jackfield_domain::key::{Key, KeyDraft, KeyKind, PRIVATE_KEY_COLUMN};
 use jackfield_domain::meta::Meta;
+use jackfield_domain::principal::right::{KeysRead, KeysWrite};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::{Error, KeyId, Resource, Result};
 use jackfield_store::{Page, PageQuery, Reader};
@@ -19,7 +20,7 @@ use crate::x509::{self, Checked};
 // === impl Services ===
 
 impl Services {
-    pub async fn key_import(&self, caller: &Caller, mutation: &Mutation, draft: KeyDraft) -> Result<Key> {
+    pub async fn key_import(&self, caller: &Caller<KeysWrite>, mutation: &Mutation, draft: KeyDraft) -> Result<Key> {
         self.change(caller, mutation, Weight::Light, async |txn| {
             let tenant = caller.tenant();
             let now = self.now();
@@ -40,7 +41,7 @@ impl Services {
                 labels,
                 meta: Meta::new(now),
             };
-            txn.key_insert(tenant, &key).await?;
+            txn.insert(tenant, &key).await?;
             if let Some(private_key) = &private_key_pem {
                 let place = SecretPlace { tenant, owner: Resource::Key, owner_id: key.id.0, name: PRIVATE_KEY_COLUMN };
                 self.secret_put(txn, place, private_key.expose().as_bytes()).await?;
@@ -50,7 +51,7 @@ impl Services {
         .await
     }
 
-    pub async fn key_get(&self, caller: &Caller, reference: &Ref) -> Result<Key> {
+    pub async fn key_get(&self, caller: &Caller<KeysRead>, reference: &Ref) -> Result<Key> {
         let found = self.shared.store.read().key_find(caller.tenant(), reference).await?;
         found.ok_or_else(|| Error::not_found(Resource::Key, reference))
     }
@@ -58,14 +59,14 @@ impl Services {
     /// Deletes a key. Says whether there was one.
     pub async fn key_delete(
         &self,
-        caller: &Caller,
+        caller: &Caller<KeysWrite>,
         mutation: &Mutation,
         reference: &Ref,
         deletion: &Deletion,
     ) -> Result<bool> {
         self.change(caller, mutation, Weight::Light, async |txn| {
             let tenant = caller.tenant();
-            let found = txn.key_find_for_update(tenant, reference).await?;
+            let found = txn.find_for_update::<Key>(tenant, reference).await?;
             let Some(key) = found else {
                 if deletion.allow_missing {
                     return Ok(false);
@@ -92,9 +93,10 @@ impl Services {
 }
 
 impl Listable for Key {
+    type Right = KeysRead;
     const LIST: &'static str = "keys";
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {
-        read.key_page(query)
+        read.page(query)
     }
 }

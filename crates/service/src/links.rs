@@ -2,12 +2,14 @@
 
 use std::future::Future;
 
+use jackfield_domain::connector::Connector;
 use jackfield_domain::meta::Meta;
+use jackfield_domain::principal::right::{UserConnectorsRead, UserConnectorsWrite};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::text::UserId;
 use jackfield_domain::user_connector::{Added, Removed, UserConnector, UserConnectorRef, UserConnectorState};
 use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, Timestamp, UserConnectorId};
-use jackfield_store::{Page, PageQuery, Reader, Writer};
+use jackfield_store::{Cascade, Page, PageQuery, Reader, Writer};
 
 use crate::caller::Caller;
 use crate::mutation::{Mutation, Weight, check_etag};
@@ -20,7 +22,7 @@ impl Services {
     /// Links a user to a connector; finds the link if there is one already.
     pub async fn user_connector_add(
         &self,
-        caller: &Caller,
+        caller: &Caller<UserConnectorsWrite>,
         mutation: &Mutation,
         id: Option<UserConnectorId>,
         user_id: UserId,
@@ -29,7 +31,7 @@ impl Services {
         self.change(caller, mutation, Weight::Light, async |txn| {
             let tenant = caller.tenant();
             let now = self.now();
-            let found = txn.connector_hold(tenant, connector).await?;
+            let found = txn.lock_shared::<Connector>(tenant, connector).await?;
             let connector = found.ok_or_else(|| Error::not_found(Resource::Connector, connector))?;
             let link = UserConnector {
                 id: id.unwrap_or_else(UserConnectorId::generate),
@@ -51,7 +53,7 @@ impl Services {
     /// Removes a link with everything that hangs on it; does nothing if there is none.
     pub async fn user_connector_remove(
         &self,
-        caller: &Caller,
+        caller: &Caller<UserConnectorsWrite>,
         mutation: &Mutation,
         link: &UserConnectorRef,
         etag: &str,
@@ -66,20 +68,25 @@ impl Services {
             if !txn.user_connector_lock(tenant, found.id).await? {
                 return Ok(Removed::default());
             }
-            let (credentials, configurations) = txn.user_connector_delete(tenant, found.id).await?;
+            let Cascade { credentials, configurations, .. } =
+                txn.user_connector_delete(tenant, found.id).await?.counts();
             Ok(Removed { removed: true, credentials, configurations })
         })
         .await
     }
 
-    pub async fn user_connector_get(&self, caller: &Caller, link: &UserConnectorRef) -> Result<UserConnector> {
+    pub async fn user_connector_get(
+        &self,
+        caller: &Caller<UserConnectorsRead>,
+        link: &UserConnectorRef,
+    ) -> Result<UserConnector> {
         let tenant = caller.tenant();
         let read = self.shared.store.read();
         let now = self.now();
         let found = match link {
             UserConnectorRef::Id(id) => read.user_connector_fetch(tenant, *id, now).await?,
             UserConnectorRef::Pair { user_id, connector } => {
-                let found = read.connector_find(tenant, connector).await?;
+                let found = read.find::<Connector>(tenant, connector).await?;
                 let found = found.ok_or_else(|| Error::not_found(Resource::Connector, connector))?;
                 read.user_connector_fetch_pair(tenant, user_id, found.id, now).await?
             }
@@ -91,19 +98,22 @@ impl Services {
     }
 
     /// The connector that narrows a list.
-    pub async fn connector_id(&self, caller: &Caller, reference: Option<&Ref>) -> Result<Option<ConnectorId>> {
+    pub async fn connector_id<R>(&self, caller: &Caller<R>, reference: Option<&Ref>) -> Result<Option<ConnectorId>> {
         match reference {
-            Some(reference) => self.connector_get(caller, reference).await.map(|connector| Some(connector.id)),
+            Some(reference) => {
+                self.connector_find(caller.tenant(), reference).await.map(|connector| Some(connector.id))
+            }
             None => Ok(None),
         }
     }
 }
 
 impl Listable for UserConnector {
+    type Right = UserConnectorsRead;
     const LIST: &'static str = "user_connectors";
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {
-        read.user_connector_page(query)
+        read.page(query)
     }
 }
 
@@ -137,7 +147,7 @@ async fn find_in_txn(
 ) -> Result<Option<UserConnector>> {
     match link {
         UserConnectorRef::Id(id) => txn.user_connector_fetch(tenant, *id, now).await,
-        UserConnectorRef::Pair { user_id, connector } => match txn.connector_find(tenant, connector).await? {
+        UserConnectorRef::Pair { user_id, connector } => match txn.find::<Connector>(tenant, connector).await? {
             Some(connector) => txn.user_connector_fetch_pair(tenant, user_id, connector.id, now).await,
             None => Ok(None),
         },

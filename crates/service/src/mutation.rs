@@ -1,7 +1,8 @@
 //! What all changes have in common: they may be repeated, they may be for show only, they happen whole or not at all.
 
+use jackfield_domain::tenant::Tenant;
 use jackfield_domain::{Error, Result, TenantId, Violation};
-use jackfield_store::{Claim, RequestKey, Writer};
+use jackfield_store::{IdempotencyClaim, IdempotencyKey, Writer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -84,7 +85,13 @@ impl Mutation {
 impl Services {
     /// Carries out a change of the caller's tenant: whole or not at all, once for each request id, for show only if so asked.
     /// Nothing is answered, errors included, before everything is durable that the answer rests on.
-    pub(crate) async fn change<T, W>(&self, caller: &Caller, mutation: &Mutation, weight: Weight, work: W) -> Result<T>
+    pub(crate) async fn change<T, R, W>(
+        &self,
+        caller: &Caller<R>,
+        mutation: &Mutation,
+        weight: Weight,
+        work: W,
+    ) -> Result<T>
     where
         T: Serialize + DeserializeOwned,
         W: AsyncFnOnce(&Writer) -> Result<T>,
@@ -93,9 +100,9 @@ impl Services {
     }
 
     /// As [`Services::change`], for changes of the deployment.
-    pub(crate) async fn change_for_all<T, W>(
+    pub(crate) async fn change_for_all<T, R, W>(
         &self,
-        caller: &Caller,
+        caller: &Caller<R>,
         mutation: &Mutation,
         weight: Weight,
         work: W,
@@ -107,7 +114,7 @@ impl Services {
         self.carry_out(caller, Order { mutation, weight, tenant: None }, work).await
     }
 
-    async fn carry_out<T, W>(&self, caller: &Caller, order: Order<'_>, work: W) -> Result<T>
+    async fn carry_out<T, R, W>(&self, caller: &Caller<R>, order: Order<'_>, work: W) -> Result<T>
     where
         T: Serialize + DeserializeOwned,
         W: AsyncFnOnce(&Writer) -> Result<T>,
@@ -118,7 +125,7 @@ impl Services {
             Some(request) => Some(self.fingerprint(caller, mutation, request).await?),
             None => None,
         };
-        let key = request.map(|request| RequestKey {
+        let key = request.map(|request| IdempotencyKey {
             tenant: caller.tenant(),
             principal: caller.name(),
             method: mutation.method,
@@ -130,7 +137,7 @@ impl Services {
         };
         let worked = async {
             if let Some(tenant) = tenant
-                && !txn.tenant_hold(tenant).await?
+                && !txn.tenant_lock_shared(tenant).await?
             {
                 return Err(Error::TenantUnknown { tenant: tenant.to_string() });
             }
@@ -162,7 +169,7 @@ impl Services {
     }
 
     /// What names a request whose body may hold secrets.
-    async fn fingerprint(&self, caller: &Caller, mutation: &Mutation, request: &RequestId) -> Result<Vec<u8>> {
+    async fn fingerprint<R>(&self, caller: &Caller<R>, mutation: &Mutation, request: &RequestId) -> Result<Vec<u8>> {
         let system = self.data_key_of_system().await?;
         let tenant = caller.tenant();
         let parts: [&[u8]; 3] = [tenant.0.as_bytes(), mutation.method.as_bytes(), &request.body];
@@ -173,23 +180,25 @@ impl Services {
     async fn replay<T: DeserializeOwned>(
         &self,
         txn: &Writer,
-        key: RequestKey<'_>,
+        key: IdempotencyKey<'_>,
         fingerprint: &[u8],
     ) -> Result<Option<T>> {
         let now = self.now();
         match txn.request_claim(key, fingerprint, now, now.plus_micros(KEEP_MICROS)).await? {
-            Claim::Fresh => Ok(None),
-            Claim::Done { fingerprint: former, answer } if former == fingerprint => {
+            IdempotencyClaim::New => Ok(None),
+            IdempotencyClaim::Repeated { fingerprint: former, answer } if former == fingerprint => {
                 serde_json::from_str(&answer).map(Some).map_err(Error::internal)
             }
-            Claim::Done { .. } => Err(Error::RequestIdConflict { request_id: key.request_id.to_string() }),
+            IdempotencyClaim::Repeated { .. } => {
+                Err(Error::RequestIdConflict { request_id: key.request_id.to_string() })
+            }
         }
     }
 
     /// What cannot be written because the tenant is gone says so.
     async fn explain(&self, txn: &Writer, tenant: Option<TenantId>, error: Error) -> Error {
         match tenant {
-            Some(tenant) if error.retryable() && matches!(txn.tenant_fetch(tenant).await, Ok(None)) => {
+            Some(tenant) if error.retryable() && matches!(txn.fetch::<Tenant>(tenant, tenant).await, Ok(None)) => {
                 Error::TenantUnknown { tenant: tenant.to_string() }
             }
             _ => error,

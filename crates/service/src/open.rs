@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jackfield_domain::meta::Meta;
+use jackfield_domain::principal::right::Admin;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::text::TenantName;
 use jackfield_domain::{Clock, Error, Result, TenantId, Timestamp};
@@ -12,6 +13,7 @@ use jackfield_vault::{Keyring, KeyringChange, KeyringError, Vault, WrappedDataKe
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::caller::Caller;
 use crate::data_keys::DataKeys;
 use crate::gauges::{Gauges, RewrapBoard};
 use crate::tenant_names::TenantNames;
@@ -156,7 +158,7 @@ impl Services {
     }
 
     /// Facts of this server.
-    pub async fn server_info(&self) -> Result<ServerInfo> {
+    pub async fn server_info(&self, _: &Caller<Admin>) -> Result<ServerInfo> {
         Ok(ServerInfo {
             database_backend: self.shared.store.backend_name(),
             database_version: self.shared.store.backend_version().await?,
@@ -205,7 +207,7 @@ impl Services {
     /// once on an empty database one does it and the others find it done.
     async fn bootstrap(&self, tenant: Option<TenantName>) -> Result<()> {
         let txn = self.shared.store.write().await?;
-        txn.alone().await?;
+        txn.lock_deployment().await?;
         if txn.data_keys_fetch(TenantId::SYSTEM).await?.is_empty() {
             self.data_key_create(&txn, TenantId::SYSTEM).await?;
         }
@@ -214,7 +216,7 @@ impl Services {
         {
             let meta = Meta::new(self.now());
             let tenant = Tenant { id: TenantId::generate(), name, display_name: String::new(), meta };
-            txn.tenant_insert(&tenant).await?;
+            txn.insert(tenant.id, &tenant).await?;
             self.data_key_create(&txn, tenant.id).await?;
             tracing::info!(tenant.id = %tenant.id, tenant.name = %tenant.name, "first tenant created");
         }
@@ -260,7 +262,7 @@ impl Services {
     }
 
     async fn maintain(&self) -> Result<()> {
-        self.shared.tokens.sweep(self.shared.store.stamps(), self.now());
+        self.shared.tokens.sweep(self.shared.store.generations(), self.now());
         self.rewrap_take_over().await?;
         while !self.shared.stop.is_cancelled() {
             let txn = self.shared.store.write_long().await?;

@@ -4,6 +4,7 @@ use std::future::Future;
 
 use jackfield_domain::error::Violation;
 use jackfield_domain::page::{ListRequest, MAX_PAGE_BYTES, Order, RowKey};
+use jackfield_domain::principal::RightType;
 use jackfield_domain::{Error, Result, TenantId, Timestamp};
 use jackfield_store::{Hints, Page, PageQuery, Reader, Rows, Scope};
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,8 @@ use crate::open::Services;
 
 /// A resource that is listed.
 pub trait Listable: Sized + Send {
+    /// The right to read the list.
+    type Right: RightType;
     /// Name of the list; a token of one list is none of another.
     const LIST: &'static str;
 
@@ -23,7 +26,7 @@ pub trait Listable: Sized + Send {
 /// A list that is being read.
 pub struct Pager<T> {
     services: Services,
-    caller: Caller,
+    tenant: TenantId,
     request: ListRequest,
     scope: Scope,
     place: Place,
@@ -70,10 +73,15 @@ const TOKEN_LIFE_MICROS: i64 = 72 * 3_600 * 1_000_000;
 
 impl Services {
     /// Begins a list, or goes on with one.
-    pub async fn list<T: Listable>(&self, caller: Caller, request: ListRequest, scope: Scope) -> Result<Pager<T>> {
+    pub async fn list<T: Listable>(
+        &self,
+        caller: &Caller<T::Right>,
+        request: ListRequest,
+        scope: Scope,
+    ) -> Result<Pager<T>> {
         let mut pager = Pager {
             services: self.clone(),
-            caller,
+            tenant: caller.tenant(),
             place: Place { after: None, remaining: request.limit, hints: Hints::default(), done: false },
             request,
             scope,
@@ -115,7 +123,7 @@ impl<T: Listable> Pager<T> {
         let Place { after, remaining, hints, .. } = &mut self.place;
         let most = remaining.and_then(|remaining| u32::try_from(remaining).ok()).unwrap_or(u32::MAX);
         let query = PageQuery {
-            tenant: self.caller.tenant(),
+            tenant: self.tenant,
             filter: self.request.filter.as_ref(),
             scope: &self.scope,
             order: self.request.order,
@@ -155,7 +163,7 @@ impl<T: Listable> Pager<T> {
 
     /// Whose list it is.
     pub fn tenant(&self) -> TenantId {
-        self.caller.tenant()
+        self.tenant
     }
 
     async fn seal_token(&self, after: &RowKey, now: Timestamp) -> Result<String> {
@@ -186,7 +194,6 @@ impl<T: Listable> Pager<T> {
     }
 
     fn context<'a>(&'a self, question: &'a str) -> [&'a [u8]; 3] {
-        let Pager { caller, .. } = self;
-        [caller.tenant_bytes(), T::LIST.as_bytes(), question.as_bytes()]
+        [self.tenant.0.as_bytes(), T::LIST.as_bytes(), question.as_bytes()]
     }
 }

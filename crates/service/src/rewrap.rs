@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jackfield_domain::principal::right::Admin;
 use jackfield_domain::{Error, Resource, Result, TenantId, Timestamp};
 use jackfield_store::{DataKeyRow, RewrapRow, RewrapState, SecretRow, Writer};
 use jackfield_vault::{DataKey, WrappedDataKey};
@@ -50,10 +51,10 @@ enum Stop {
 
 impl Services {
     /// Starts a re-wrap, or finds the one that is under way.
-    pub async fn rewrap_start(&self, caller: &Caller, mutation: &Mutation, reseal: bool) -> Result<RewrapRow> {
+    pub async fn rewrap_start(&self, caller: &Caller<Admin>, mutation: &Mutation, reseal: bool) -> Result<RewrapRow> {
         let mut started = None;
         let row = self.change_for_all(caller, mutation, Weight::Heavy, async |txn| {
-            txn.alone().await?;
+            txn.lock_deployment().await?;
             let now = self.now();
             // One whose worker died would be taken over; a new one does all that it would have done.
             let settled = txn.rewraps_settle(now.plus_micros(-DEAD_AFTER_MICROS), now).await?;
@@ -90,7 +91,7 @@ impl Services {
     }
 
     /// How the newest re-wrap stands.
-    pub async fn rewrap_get(&self, _: &Caller) -> Result<RewrapRow> {
+    pub async fn rewrap_get(&self, _: &Caller<Admin>) -> Result<RewrapRow> {
         let row = self.shared.store.read().rewrap_fetch().await?;
         row.ok_or_else(|| Error::not_found(Resource::Rewrap, "newest"))
     }
@@ -103,7 +104,7 @@ impl Services {
             return Ok(());
         }
         let txn = self.shared.store.write_long().await?;
-        txn.alone().await?;
+        txn.lock_deployment().await?;
         let Some(former) = txn.rewrap_fetch().await?.filter(to_take) else { return Ok(()) };
         let row = RewrapRow { heartbeat_time: now, ..former.clone() };
         if !txn.rewrap_advance(&row, former.heartbeat_time).await? {
@@ -297,7 +298,7 @@ impl Worker {
     /// The newest data key of a tenant if it was made for this re-wrap, or else a new one. `None` if the tenant is gone.
     async fn fresh_data_key(&mut self, tenant: TenantId) -> Result<Option<Arc<DataKey>>, Stop> {
         let txn = self.begin().await?;
-        if !txn.tenant_hold(tenant).await? || !txn.tenant_is_there(tenant).await? {
+        if !txn.tenant_lock_shared(tenant).await? || !txn.tenant_exists(tenant).await? {
             return Ok(None);
         }
         let newest = txn.data_keys_fetch(tenant).await?.into_iter().next();

@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use jackfield_domain::meta::Meta;
+use jackfield_domain::principal::right::Admin;
 use jackfield_domain::reference::Ref;
 use jackfield_domain::tenant::{Tenant, TenantDraft};
 use jackfield_domain::{Error, Resource, Result, TenantId};
@@ -16,7 +17,12 @@ use crate::pager::Listable;
 // === impl Services ===
 
 impl Services {
-    pub async fn tenant_create(&self, caller: &Caller, mutation: &Mutation, draft: TenantDraft) -> Result<Tenant> {
+    pub async fn tenant_create(
+        &self,
+        caller: &Caller<Admin>,
+        mutation: &Mutation,
+        draft: TenantDraft,
+    ) -> Result<Tenant> {
         self.change_for_all(caller, mutation, Weight::Light, async |txn| {
             let TenantDraft { id, name, display_name } = draft;
             let id = id.unwrap_or_else(TenantId::generate);
@@ -25,7 +31,7 @@ impl Services {
                 return Err(jackfield_domain::Violation::field("id", description).into());
             }
             let tenant = Tenant { id, name, display_name, meta: Meta::new(self.now()) };
-            txn.tenant_insert(&tenant).await?;
+            txn.insert(tenant.id, &tenant).await?;
             if !mutation.validate_only {
                 self.data_key_create(txn, tenant.id).await?;
             }
@@ -34,7 +40,7 @@ impl Services {
         .await
     }
 
-    pub async fn tenant_get(&self, _: &Caller, reference: &Ref) -> Result<Tenant> {
+    pub async fn tenant_get(&self, _: &Caller<Admin>, reference: &Ref) -> Result<Tenant> {
         let found = self.shared.store.read().tenant_find(reference).await?;
         found.ok_or_else(|| Error::not_found(Resource::Tenant, reference))
     }
@@ -53,7 +59,7 @@ impl Services {
     /// Deletes a tenant and destroys its data keys. Says whether there was one.
     pub async fn tenant_delete(
         &self,
-        caller: &Caller,
+        caller: &Caller<Admin>,
         mutation: &Mutation,
         reference: &Ref,
         deletion: &Deletion,
@@ -61,7 +67,7 @@ impl Services {
         let mut gone = None;
         let deleted = self.change_for_all(caller, mutation, Weight::of(deletion), async |txn| {
             let found = match txn.tenant_find(reference).await? {
-                Some(found) => txn.tenant_fetch_for_update(found.id).await?,
+                Some(found) => txn.fetch_for_update::<Tenant>(found.id, found.id).await?,
                 None => None,
             };
             let Some(tenant) = found else {
@@ -85,16 +91,17 @@ impl Services {
         if let Some(tenant) = gone.filter(|_| !mutation.validate_only) {
             self.shared.data_keys.forget(tenant);
             self.shared.tenant_names.forget(tenant);
-            self.shared.tokens.sweep(self.shared.store.stamps(), self.now());
+            self.shared.tokens.sweep(self.shared.store.generations(), self.now());
         }
         Ok(deleted)
     }
 }
 
 impl Listable for Tenant {
+    type Right = Admin;
     const LIST: &'static str = "tenants";
 
     fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {
-        read.tenant_page(query)
+        read.page(query)
     }
 }

@@ -1,6 +1,6 @@
 //! Opened tokens, kept for the next call that asks for the same one: the only place where opened material stays in memory.
 //!
-//! What is kept is good for as long as nothing that it rests on has changed ([`jackfield_store::Stamps`]). Rights, scopes and
+//! What is kept is good for as long as nothing that it rests on has changed ([`jackfield_store::Generations`]). Rights, scopes and
 //! the time that is left are not kept: they are checked at every call. A refusal is not kept either.
 
 use std::hash::RandomState;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use jackfield_domain::credential::{CredentialRef, IssuedToken};
 use jackfield_domain::{Secret, TenantId, Timestamp};
-use jackfield_store::{Basis, Moment, Stamps, Store};
+use jackfield_store::{Dependencies, Generations, Snapshot, Store};
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{Equivalent, OptionsBuilder, Weighter};
 
@@ -49,14 +49,14 @@ struct Asked<'a> {
 #[derive(Clone)]
 struct Opened {
     issued: Arc<IssuedToken>,
-    basis: Basis,
+    dependencies: Dependencies,
     since: Instant,
 }
 
 /// When rows are read, by both ways in which a change is noticed.
 #[derive(Clone, Copy)]
 pub(crate) struct Reading {
-    pub(crate) moment: Moment,
+    pub(crate) snapshot: Snapshot,
     since: Instant,
 }
 
@@ -91,14 +91,14 @@ impl TokenCache {
     }
 
     /// To be called before the rows are read that a token comes from.
-    pub(crate) fn reading(&self, stamps: &Stamps) -> Reading {
-        Reading { moment: stamps.now(), since: Instant::now() }
+    pub(crate) fn reading(&self, generations: &Generations) -> Reading {
+        Reading { snapshot: generations.snapshot(), since: Instant::now() }
     }
 
     /// The token that was given to the same question before, if it would be given again.
     pub(crate) fn get(
         &self,
-        stamps: &Stamps,
+        generations: &Generations,
         tenant: TenantId,
         reference: &CredentialRef,
         now: Timestamp,
@@ -106,7 +106,7 @@ impl TokenCache {
         let cache = self.opened.as_ref()?;
         let asked = Asked { tenant, reference };
         let opened = cache.get(&asked)?;
-        if self.is_good(&opened, stamps, now) {
+        if self.is_good(&opened, generations, now) {
             return Some(opened.issued);
         }
         cache.remove_if(&asked, |kept| Arc::ptr_eq(&kept.issued, &opened.issued));
@@ -119,19 +119,19 @@ impl TokenCache {
         tenant: TenantId,
         reference: &CredentialRef,
         issued: &Arc<IssuedToken>,
-        basis: Basis,
+        dependencies: Dependencies,
         reading: Reading,
     ) {
         if let Some(cache) = &self.opened {
-            let opened = Opened { issued: Arc::clone(issued), basis, since: reading.since };
+            let opened = Opened { issued: Arc::clone(issued), dependencies, since: reading.since };
             cache.insert(Key { tenant, reference: reference.clone() }, opened);
         }
     }
 
     /// Forgets what would not be given again.
-    pub(crate) fn sweep(&self, stamps: &Stamps, now: Timestamp) {
+    pub(crate) fn sweep(&self, generations: &Generations, now: Timestamp) {
         if let Some(cache) = &self.opened {
-            cache.retain(|_, opened| self.is_good(opened, stamps, now));
+            cache.retain(|_, opened| self.is_good(opened, generations, now));
         }
     }
 
@@ -142,8 +142,8 @@ impl TokenCache {
         }
     }
 
-    fn is_good(&self, opened: &Opened, stamps: &Stamps, now: Timestamp) -> bool {
-        stamps.is_current(&opened.basis)
+    fn is_good(&self, opened: &Opened, generations: &Generations, now: Timestamp) -> bool {
+        generations.is_current(&opened.dependencies)
             && opened.issued.expire_time.is_none_or(|expiry| now < expiry)
             && opened.since.elapsed() < self.max_age
     }
@@ -218,9 +218,9 @@ mod tests {
         })
     }
 
-    fn keep(cache: &TokenCache, stamps: &Stamps, number: u128, issued: &Arc<IssuedToken>) {
-        let reading = cache.reading(stamps);
-        cache.put(TENANT, &of(number), issued, stamps.basis(reading.moment, TENANT, []), reading);
+    fn keep(cache: &TokenCache, generations: &Generations, number: u128, issued: &Arc<IssuedToken>) {
+        let reading = cache.reading(generations);
+        cache.put(TENANT, &of(number), issued, generations.dependencies(reading.snapshot, TENANT, []), reading);
     }
 
     fn count(cache: &TokenCache) -> usize {
@@ -230,47 +230,47 @@ mod tests {
     #[tokio::test]
     async fn number_and_bytes_are_bounded() {
         let Fixture { store, _directory } = fixture().await;
-        let stamps = store.stamps();
+        let generations = store.generations();
         let small = TokenCache::new(settings(100, 1 << 20), &store);
         for number in 0..1_000 {
-            keep(&small, stamps, number, &token("t", None));
+            keep(&small, generations, number, &token("t", None));
         }
         assert!((50..=100).contains(&count(&small)), "{}", count(&small));
 
         let large = "t".repeat(10_000);
         let few_bytes = TokenCache::new(settings(1_000, 1 << 20), &store);
         for number in 0..1_000 {
-            keep(&few_bytes, stamps, number, &token(&large, None));
+            keep(&few_bytes, generations, number, &token(&large, None));
         }
         assert!((50..=99).contains(&count(&few_bytes)), "{}", count(&few_bytes));
 
         let none = TokenCache::new(settings(0, 1 << 20), &store);
-        keep(&none, stamps, 1, &token("t", None));
-        assert!(none.get(stamps, TENANT, &of(1), NOW).is_none());
+        keep(&none, generations, 1, &token("t", None));
+        assert!(none.get(generations, TENANT, &of(1), NOW).is_none());
         store.close().await;
     }
 
     #[tokio::test]
     async fn what_has_run_out_is_given_no_more_and_swept() {
         let Fixture { store, _directory } = fixture().await;
-        let stamps = store.stamps();
+        let generations = store.generations();
         let cache = TokenCache::new(settings(100, 1 << 20), &store);
         let weak: Vec<_> = [None, Some(NOW), Some(Timestamp(NOW.0 + 1))]
             .into_iter()
             .zip(0..)
             .map(|(expiry, number)| {
                 let issued = token("t", expiry);
-                keep(&cache, stamps, number, &issued);
+                keep(&cache, generations, number, &issued);
                 Arc::downgrade(&issued)
             })
             .collect();
         assert_eq!(count(&cache), 3);
-        cache.sweep(stamps, NOW);
+        cache.sweep(generations, NOW);
         let kept: Vec<bool> = weak.iter().map(|issued| issued.strong_count() > 0).collect();
         assert_eq!(kept, [true, false, true], "a token that has run out is not in memory any more");
-        assert!(cache.get(stamps, TENANT, &of(2), NOW).is_some());
-        assert!(cache.get(stamps, TENANT, &of(2), Timestamp(NOW.0 + 1)).is_none());
-        assert!(cache.get(stamps, TenantId(Uuid::from_u128(2)), &of(0), NOW).is_none(), "of another tenant");
+        assert!(cache.get(generations, TENANT, &of(2), NOW).is_some());
+        assert!(cache.get(generations, TENANT, &of(2), Timestamp(NOW.0 + 1)).is_none());
+        assert!(cache.get(generations, TenantId(Uuid::from_u128(2)), &of(0), NOW).is_none(), "of another tenant");
         cache.clear();
         assert!(weak.iter().all(|issued| issued.strong_count() == 0));
         store.close().await;

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::{Credential, CredentialRef, CredentialState, IssuedToken, Material, OAuth2Material};
 use jackfield_domain::error::Precondition;
+use jackfield_domain::principal::right::{CredentialsIssue, CredentialsReveal};
 use jackfield_domain::reference::Ref;
 use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, Timestamp};
-use jackfield_store::{AuditEvent, Basis, UsableCredential};
+use jackfield_store::{AuditEvent, Dependencies, IssuableCredential};
 use uuid::Uuid;
 
 use crate::caller::Caller;
@@ -38,19 +40,19 @@ impl Services {
     /// Hands out a usable token.
     pub async fn access_token_issue(
         &self,
-        caller: &Caller,
+        caller: &Caller<CredentialsIssue>,
         reference: &CredentialRef,
         min_validity_micros: i64,
         scopes: &[String],
     ) -> Result<Arc<IssuedToken>> {
         let tenant = caller.tenant();
-        let stamps = self.shared.store.stamps();
-        if let Some(issued) = self.shared.tokens.get(stamps, tenant, reference, self.now()) {
+        let generations = self.shared.store.generations();
+        if let Some(issued) = self.shared.tokens.get(generations, tenant, reference, self.now()) {
             check_scopes(issued.credential, &issued.scopes, scopes)?;
             check_expiry(issued.credential, issued.expire_time, self.now().plus_micros(min_validity_micros))?;
             return Ok(issued);
         }
-        let (credential, material, basis, reading) = self.credential_opened(tenant, reference).await?;
+        let (credential, material, dependencies, reading) = self.credential_opened(tenant, reference).await?;
         check_scopes(credential.id, &credential.scopes, scopes)?;
         if matches!(credential.state, CredentialState::Revoked | CredentialState::Pending) {
             let message = format!("the credential is {}", credential.state.as_str());
@@ -58,14 +60,19 @@ impl Services {
         }
         check_expiry(credential.id, credential.expire_time, self.now().plus_micros(min_validity_micros))?;
         let issued = Arc::new(token_of(credential, material)?);
-        self.shared.tokens.put(tenant, reference, &issued, basis, reading);
+        self.shared.tokens.put(tenant, reference, &issued, dependencies, reading);
         Ok(issued)
     }
 
     /// Hands out the material itself. The record of it is durable before the material is opened.
-    pub async fn credential_reveal(&self, caller: &Caller, reference: &Ref, purpose: String) -> Result<Revealed> {
+    pub async fn credential_reveal(
+        &self,
+        caller: &Caller<CredentialsReveal>,
+        reference: &Ref,
+        purpose: String,
+    ) -> Result<Revealed> {
         let tenant = caller.tenant();
-        let credential = self.credential_get(caller, reference).await?;
+        let credential = self.credential_find(tenant, reference).await?;
         if !self.reveal_enabled() {
             let message = "the operator of this server has switched RevealCredential off";
             return Err(Error::precondition(
@@ -104,16 +111,16 @@ impl Services {
         &self,
         tenant: TenantId,
         reference: &CredentialRef,
-    ) -> Result<(Credential, Material, Basis, Reading)> {
-        let stamps = self.shared.store.stamps();
+    ) -> Result<(Credential, Material, Dependencies, Reading)> {
+        let generations = self.shared.store.generations();
         let mut former = None;
         for _ in 0..CHANGES_OUTRUN {
-            let reading = self.shared.tokens.reading(stamps);
-            let Some(usable) = self.shared.store.read().credential_usable(tenant, reference).await? else {
+            let reading = self.shared.tokens.reading(generations);
+            let Some(usable) = self.shared.store.read().credential_fetch_issuable(tenant, reference).await? else {
                 return Err(self.credential_missing(tenant, reference).await?);
             };
             check_usable(&usable)?;
-            let UsableCredential { credential, material, .. } = usable;
+            let IssuableCredential { credential, material, .. } = usable;
             let sealed = material.ok_or_else(|| Error::not_found(Resource::Credential, credential.id))?;
             match self.secret_open(None, material_place(tenant, credential.id), &sealed).await {
                 Ok(bytes) => {
@@ -124,8 +131,8 @@ impl Services {
                     let parents = [credential.user_connector.0, credential.connector.0];
                     let rows =
                         parents.into_iter().chain(credential.connection.map(Uuid::from)).chain([credential.id.0]);
-                    let basis = stamps.basis(reading.moment, tenant, rows);
-                    return Ok((credential, material, basis, reading));
+                    let dependencies = generations.dependencies(reading.snapshot, tenant, rows);
+                    return Ok((credential, material, dependencies, reading));
                 }
                 // A re-wrap may have sealed it anew and destroyed the former data key since it was read. What does not
                 // open and did not change either is broken.
@@ -143,7 +150,7 @@ impl Services {
             CredentialRef::Ref(reference) => return Ok(Error::not_found(Resource::Credential, reference)),
             CredentialRef::DefaultOf { user_id, connector } => (user_id, connector),
         };
-        let Some(found) = read.connector_find(tenant, connector).await? else {
+        let Some(found) = read.find::<Connector>(tenant, connector).await? else {
             return Ok(Error::not_found(Resource::Connector, connector));
         };
         let link = read.user_connector_fetch_pair(tenant, user_id, found.id, self.now()).await?;
@@ -163,15 +170,15 @@ impl Services {
             if version == credential.material_version {
                 return Ok((credential, material));
             }
-            credential = self.shared.store.read().credential_fetch(tenant, credential.id).await?.ok_or_else(gone)?;
+            credential = self.shared.store.read().fetch::<Credential>(tenant, credential.id).await?.ok_or_else(gone)?;
         }
         Err(Error::ServerUnavailable { retry_after: RETRY_AFTER })
     }
 }
 
 /// Refuses what its connector or connection does not allow.
-fn check_usable(usable: &UsableCredential) -> Result<()> {
-    let UsableCredential { credential, connector_enabled, connection_active, material: _ } = usable;
+fn check_usable(usable: &IssuableCredential) -> Result<()> {
+    let IssuableCredential { credential, connector_enabled, connection_active, material: _ } = usable;
     if *connector_enabled != Some(true) {
         let message = "the connector of the credential is disabled";
         let id = credential.connector;

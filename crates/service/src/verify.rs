@@ -50,7 +50,7 @@ impl Services {
     /// # Errors
     /// What [`Services::open`] would refuse after that.
     pub async fn examine(path: &Path, vault: &Vault) -> Result<(), OpenError> {
-        let store = Store::look(path).await?;
+        let store = Store::open_read_only(path).await?;
         let result = check_keyring(&store, vault).await;
         store.close().await;
         result
@@ -70,7 +70,7 @@ impl Services {
     /// # Errors
     /// The first of these that is not so.
     pub async fn verify(path: &Path, vault: &Vault) -> Result<Verified, VerifyError> {
-        let store = Store::look(path).await?;
+        let store = Store::open_read_only(path).await?;
         let verified = verify(&store, vault).await;
         store.close().await;
         verified

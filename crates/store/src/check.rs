@@ -19,12 +19,12 @@ use sea_orm::{
 use serde::de::IgnoredAny;
 use uuid::Uuid;
 
-use crate::derived::DERIVED;
+use crate::database::{Pooled, error};
+use crate::document;
 use crate::entity::{idempotency, label};
-use crate::pooled::Pooled;
-use crate::row::{self, RowTexts, Stored};
-use crate::session::Store;
-use crate::{error, migration};
+use crate::migration::{self, derived::DERIVED};
+use crate::store::Store;
+use crate::stored::{self, ColumnOf, ModelOf, Stored};
 
 /// Rows that are read at once.
 const BATCH: u64 = 500;
@@ -145,18 +145,17 @@ impl Findings {
 /// What is wrong with a row, if anything is.
 fn fault<S: Stored>(model: &ModelOf<S>, tenant: TenantId, labels: LabelsOf, is_older: bool) -> Option<String> {
     let doc = text(model.get(S::DOC));
-    let Ok(value) = row::read::<S>(&doc) else { return Some("its document cannot be read".to_owned()) };
-    let Ok(texts) = RowTexts::of(&value) else { return Some("its document cannot be written".to_owned()) };
-    let again = value.row(tenant, texts);
+    let Ok(value) = document::try_decode::<S>(&doc, uuid(model.get(S::ID))) else {
+        return Some("its document cannot be read".to_owned());
+    };
+    let Ok(expected) = stored::row(tenant, &value) else { return Some("its document cannot be written".to_owned()) };
     for column in ColumnOf::<S>::iter() {
         if is_older && DERIVED.contains(&column.as_str()) {
             continue;
         }
-        let (is, was) = (model.get(column), again.get(column).into_value());
+        let (is, was) = (model.get(column), expected.get(column).into_value());
         let same = if column.as_str() == S::DOC.as_str() {
-            // How it is written is nobody's concern.
-            let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
-            was.is_some_and(|was| json(&text(was)) == json(&doc))
+            was.is_some_and(|was| document::are_equal(&text(was), &doc))
         } else {
             was.is_none_or(|was| was == is)
         };
@@ -181,9 +180,6 @@ async fn labels(conn: &Pooled, owner: Resource, ids: &[Uuid]) -> Result<HashMap<
     }
     Ok(labels)
 }
-
-type ModelOf<S> = <<S as Stored>::Table as sea_orm::EntityTrait>::Model;
-type ColumnOf<S> = row::ColumnOf<S>;
 
 fn uuid(value: Value) -> Uuid {
     match value {

@@ -1,171 +1,44 @@
-//! From database errors to the domain's. The message of the database goes to the log as a cause, never to a caller: it
-//! can hold values.
+//! Why a store does not open.
 
-use std::time::Duration;
+use crate::database::postgres::url::UrlError;
 
-use jackfield_domain::error::Taken;
-use jackfield_domain::{Error, Resource};
-use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlErr};
-
-/// When to come back after the database was away or busy.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
-
-/// What a unique constraint protects: its name in PostgreSQL and its columns in SQLite's message.
-const UNIQUE: &[(&str, &str, Taken)] = &[
-    ("_pkey", ".id", Taken::Id),
-    ("_name_key", ".name_key", Taken::Name),
-    ("_external_id_key", ".external_id", Taken::ExternalId),
-];
-
-/// Any database error without a meaning of its own.
-pub(crate) fn from_db(error: DbErr) -> Error {
-    if matches!(error, DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)) {
-        return Error::StoreUnavailable { retry_after: RETRY_AFTER, source: Box::new(NoConnection(error)) };
-    }
-    if is_unavailable(&error) {
-        return Error::StoreUnavailable { retry_after: RETRY_AFTER, source: Box::new(error) };
-    }
-    Error::internal(error)
-}
-
-/// The transaction is gone, or there was none to have: the same call may succeed later.
-pub(crate) fn gone(why: &str) -> Error {
-    from_db(lost(why))
-}
-
-/// A connection or a transaction was lost.
-pub(crate) fn lost(why: &str) -> DbErr {
-    DbErr::Conn(RuntimeErr::Internal(why.to_owned()))
-}
-
-/// A commit may or may not have taken place. When to come back only the caller of the change can tell: a repeat is safe with a
-/// request id.
-pub(crate) fn outcome_unknown(lost: DbErr) -> Error {
-    Error::outcome_unknown(false, lost)
-}
-
-/// Whether a COMMIT that failed on SQLite may have written all the same.
-///
-/// What it writes counts from when the last page of it is in the log. If the disk then does not say that it has it, the
-/// transaction is undone in memory, but a crash before the next one overwrites it brings it back. Errors before that, and a full
-/// disk, leave a log that ends in the middle, and so nothing.
-pub(crate) fn sqlite_may_have_committed(failed: &DbErr) -> bool {
-    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = failed else {
-        return true;
-    };
-    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
-    code.is_none_or(may_have_committed)
-}
-
-fn may_have_committed(code: u32) -> bool {
-    // SQLITE_ERROR (there is no transaction any more), BUSY, LOCKED, READONLY, FULL, CONSTRAINT; and of SQLITE_IOERR those that
-    // come while pages are read and written.
-    const BEFORE: [u32; 6] = [1, 5, 6, 8, 13, 19];
-    const IN_THE_MIDDLE: [u32; 3] = [266, 522, 778];
-    !BEFORE.contains(&(code & 0xff)) && !IN_THE_MIDDLE.contains(&code)
-}
-
-/// The pool tries again and again while a database refuses connections, and in the end says only that time is up.
+/// Why a store does not open. Unlike [`jackfield_domain::Error`] it is for operators, so it says in full what is wrong. It never
+/// holds a connection URL, because that may hold a password.
 #[derive(Debug, thiserror::Error)]
-#[error("the database is away, or all its connections (database.max_connections) are at work")]
-struct NoConnection(#[source] DbErr);
-
-/// An error of an insert or update: a violated unique constraint says what is taken. `value_of` gives the value.
-pub(crate) fn from_write(error: DbErr, resource: Resource, value_of: impl Fn(Taken) -> String) -> Error {
-    match unique_violation(&error) {
-        Some(what) => Error::Taken { resource, what, value: value_of(what) },
-        None => from_db(error),
-    }
-}
-
-/// Whether a statement was ended because it took longer than it may.
-pub(crate) fn is_timeout(error: &Error) -> bool {
-    let Error::StoreUnavailable { source, .. } = error else { return false };
-    let code = match source.downcast_ref::<DbErr>() {
-        Some(DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) => {
-            error.as_database_error().and_then(|error| error.code())
-        }
-        _ => None,
-    };
-    code.is_some_and(|code| code == "57014")
-}
-
-/// Whether SQLite cannot write: the file or its file system is read-only, fails, or is full.
-pub(crate) fn is_unwritable(error: &DbErr) -> bool {
-    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
-        return false;
-    };
-    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
-    matches!(code.map(|code| code & 0xff), Some(8 | 10 | 13))
-}
-
-fn unique_violation(error: &DbErr) -> Option<Taken> {
-    let Some(SqlErr::UniqueConstraintViolation(message)) = error.sql_err() else {
-        return None;
-    };
-    // SQLite lists all columns ("connector.tenant_id, connector.name_key"): the last one tells the constraints apart.
-    let last = message.trim_end_matches('"').rsplit([' ', '"']).next().unwrap_or_default();
-    let known = UNIQUE.iter().find(|(name, columns, _)| last.ends_with(name) || last.ends_with(columns));
-    known.map(|(_, _, what)| *what)
-}
-
-/// Whether the database is away, full or busy, so that the same call may succeed later.
-pub(crate) fn is_unavailable(error: &DbErr) -> bool {
-    // Use cases check what they refer to, so a violated foreign key means that a parent vanished, or a child appeared, in
-    // another transaction at the same time. The next try sees it and says what it is.
-    if matches!(error.sql_err(), Some(SqlErr::ForeignKeyConstraintViolation(_))) {
-        return true;
-    }
-    match error {
-        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => true,
-        DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => match &**error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => true,
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| is_unavailable_code(&code)),
-            _ => false,
-        },
-        _ => false,
-    }
-}
-
-fn is_unavailable_code(code: &str) -> bool {
-    // PostgreSQL: five characters, by class: connection, rollback (serialisation, deadlock), resources, operator
-    // intervention, system; and single ones: lock not available, a read-only standby after a failover, transactions
-    // that the server ended because they took too long, and statements of a schema that has changed since.
-    if code.len() == 5 {
-        return ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-            || ["55P03", "25006", "25P03", "25P04", "0A000"].contains(&code);
-    }
-    // SQLite: the primary code is in the low byte: busy, locked, read-only, I/O error, full, cannot open.
-    let primary = code.parse::<u32>().map(|code| code & 0xff);
-    matches!(primary, Ok(5 | 6 | 8 | 10 | 13 | 14))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_disk_that_does_not_confirm_leaves_the_outcome_open() {
-        // IOERR_FSYNC, IOERR_DIR_FSYNC, IOERR_SHMMAP, NOMEM, CORRUPT.
-        for code in [1034, 1290, 5386, 7, 11] {
-            assert!(may_have_committed(code), "{code}");
-        }
-        // ERROR, BUSY, BUSY_SNAPSHOT, FULL, CONSTRAINT_COMMITHOOK, CONSTRAINT_FOREIGNKEY, IOERR_WRITE, IOERR_READ.
-        for code in [1, 5, 517, 13, 531, 787, 778, 266] {
-            assert!(!may_have_committed(code), "{code}");
-        }
-        assert!(sqlite_may_have_committed(&lost("the thread of the connection is gone")));
-    }
-
-    #[test]
-    fn no_connection_in_time_says_what_may_be_the_matter() {
-        let error = from_db(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout));
-        let Error::StoreUnavailable { source, .. } = error else { panic!("{error}") };
-        assert!(source.to_string().contains("database.max_connections"), "{source}");
-        assert!(std::error::Error::source(&*source).is_some_and(|cause| cause.to_string().contains("timed out")));
-    }
+pub enum StoreError {
+    #[error("database.url: {0}")]
+    Url(#[from] UrlError),
+    #[error("the database cannot be reached: {0}")]
+    Connect(String),
+    #[error(
+        "the server of the database is a standby, which cannot be written: database.url has to lead to the primary"
+    )]
+    Standby,
+    #[error("the schema is newer than this program: it has the migration {migration}, which is unknown here")]
+    SchemaNewer { migration: String },
+    #[error("the schema is older than this program: the migration {migration} is missing; run `jackfield migrate`")]
+    SchemaOlder { migration: String },
+    #[error("the migration failed: {0}")]
+    Migration(String),
+    #[error("the database cannot be copied: {0}")]
+    Copy(String),
+    #[error("the SQLite setting {pragma} is {actual} and not {expected}")]
+    Pragma { pragma: &'static str, expected: String, actual: String },
+    #[error(
+        "the setting {name} of the sessions with PostgreSQL is {actual} and not {expected}: a pooler in between does not pass on \
+         what sets it; use one that gives each client a session (PgBouncer: pool_mode = session), or the address of PostgreSQL"
+    )]
+    Setting { name: &'static str, expected: &'static str, actual: String },
+    #[error(
+        "the database is behind a pooler that shares sessions between transactions or statements: give Jackfield sessions of its \
+         own (PgBouncer: pool_mode = session for this database or user), or the address of PostgreSQL"
+    )]
+    SharedSessions,
+    #[error(
+        "the encoding of the database is {0} and not UTF8, so that it cannot hold every name: give Jackfield a database made with \
+         CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+    )]
+    Encoding(String),
+    #[error("SQLite {actual} is older than {needed}, the first without the known corruption of write-ahead logs")]
+    SqliteTooOld { actual: String, needed: &'static str },
 }

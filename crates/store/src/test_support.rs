@@ -8,32 +8,20 @@ use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::Credential;
 use jackfield_domain::key::Key;
-use jackfield_domain::page::RowKey;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{Error, Resource, Result};
 use sea_orm::sea_query::{Expr, Query, SelectStatement};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, Statement};
 
-use crate::group::Groups;
-use crate::page::PageQuery;
-use crate::pooled::Pooled;
-use crate::session::{Store, StoreError};
+use crate::database::{Pooled, error};
+use crate::document;
+use crate::error::StoreError;
+use crate::list::plan::PageStep;
+use crate::list::{PageQuery, plan, search, statement};
+use crate::store::Store;
 use crate::transaction::Transaction;
-use crate::{error, page, search};
-
-/// A statement that a page takes.
-#[derive(Clone, Debug)]
-pub enum PageStep {
-    /// The page of a list without filter.
-    Page,
-    /// A page of a filtered list that goes up to a key.
-    Window(RowKey),
-    /// What finds the key that so many rows go up to.
-    WindowEnd(u64),
-    /// A page of a filtered list by the index of words.
-    Words,
-}
+use crate::transaction::group_commit::GroupCommit;
 
 /// Whether a plan is for the values of one statement, or for any: PostgreSQL makes one for any after some runs, if that looks no
 /// dearer.
@@ -53,8 +41,8 @@ pub mod entity {
 /// # Errors
 /// A statement that cannot be one of a page.
 pub fn page_statement(backend: DbBackend, select: SelectStatement, limit: u32) -> Result<Statement> {
-    let joined = Query::select().expr(Expr::cust(page::DOCS)).from_subquery(select, "page").take();
-    page::limited(backend, &joined, limit)
+    let joined = Query::select().expr(Expr::cust(document::JOINED)).from_subquery(select, "page").take();
+    statement::limited(backend, &joined, limit)
 }
 
 /// The connections of a store, with all its settings.
@@ -93,7 +81,7 @@ impl Store {
 
     /// How many transactions were committed on SQLite, and for how many writers.
     pub fn group_counts(&self) -> (u64, u64) {
-        self.groups.as_ref().map(Groups::counts).unwrap_or_default()
+        self.groups.as_ref().map(GroupCommit::counts).unwrap_or_default()
     }
 
     /// Sets how long a group of writers takes members on SQLite, before the first one: how many are in it is then no matter
@@ -106,7 +94,7 @@ impl Store {
 
     /// How many writers wait for their turn on SQLite.
     pub fn writers_waiting(&self) -> usize {
-        self.groups.as_ref().map(Groups::waiting).unwrap_or_default()
+        self.groups.as_ref().map(GroupCommit::waiting).unwrap_or_default()
     }
 
     /// How the database reads a page of a list, for tests that prove the use of an index.
@@ -120,13 +108,13 @@ impl Store {
     ) -> Result<String> {
         let backend = self.reader.get_database_backend();
         let sql = match resource {
-            Resource::Configuration => page::sql::<Configuration>(backend, query, step),
-            Resource::Connection => page::sql::<Connection>(backend, query, step),
-            Resource::Connector => page::sql::<Connector>(backend, query, step),
-            Resource::Credential => page::sql::<Credential>(backend, query, step),
-            Resource::Key => page::sql::<Key>(backend, query, step),
-            Resource::Tenant => page::sql::<Tenant>(backend, query, step),
-            Resource::UserConnector => page::sql::<UserConnector>(backend, query, step),
+            Resource::Configuration => plan::sql::<Configuration>(backend, query, step),
+            Resource::Connection => plan::sql::<Connection>(backend, query, step),
+            Resource::Connector => plan::sql::<Connector>(backend, query, step),
+            Resource::Credential => plan::sql::<Credential>(backend, query, step),
+            Resource::Key => plan::sql::<Key>(backend, query, step),
+            Resource::Tenant => plan::sql::<Tenant>(backend, query, step),
+            Resource::UserConnector => plan::sql::<UserConnector>(backend, query, step),
             Resource::Rewrap => return Err(Error::internal("re-wraps are not listed")),
         };
         let sql = sql.ok_or_else(|| Error::internal("the index knows nothing of this filter"))?;
@@ -140,7 +128,7 @@ impl Store {
                     // It says itself how it is planned.
                     PageStep::Words => search::begin(&self.reader).await?,
                     _ => {
-                        let txn = self.reader.begin(None).await.map_err(error::from_db)?;
+                        let txn = Transaction::begin(&self.reader, None).await.map_err(error::from_db)?;
                         let mode = if planned == Planned::ForAll { "force_generic_plan" } else { "force_custom_plan" };
                         let mode = format!("SET LOCAL plan_cache_mode = {mode}");
                         txn.execute_unprepared(&mode).await.map_err(error::from_db)?;

@@ -23,13 +23,13 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use jackfield_api::v1;
 use jackfield_domain::Error;
-use jackfield_server::Server;
-use jackfield_server::backend::{Backend, RouteContext};
 use jackfield_server::config::{Config, Sources};
-use jackfield_server::grpc::status;
-use jackfield_server::health::Readiness;
-use jackfield_server::identity::Tenants;
-use jackfield_server::telemetry::{Meters, Tracing};
+use jackfield_server::transport::Server;
+use jackfield_server::transport::backend::{Backend, RouteContext};
+use jackfield_server::transport::call::identity::Tenants;
+use jackfield_server::transport::call::status;
+use jackfield_server::transport::observe::telemetry::{Meters, Tracing};
+use jackfield_server::transport::standard::health::Readiness;
 use prost::Message;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -93,7 +93,7 @@ pub fn main() -> ExitCode {
 async fn serve() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let fault: String = crate::proof::setting(VARIABLE, String::new());
     let fault = Fault::ALL.into_iter().find(|known| known.as_str() == fault).ok_or("no such fault")?;
-    let _ = jackfield_server::tls::provider().as_ref().clone().install_default();
+    let _ = jackfield_server::transport::tls::provider().as_ref().clone().install_default();
     let config = Config::load(&Sources::from_process(std::env::args_os().nth(2).map(PathBuf::from), Vec::new()))?;
     let _tracing = Tracing::init(&config.telemetry)?;
     let inner = jackfield_server::open(&config).await?;

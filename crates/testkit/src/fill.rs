@@ -85,7 +85,7 @@ pub async fn fill_tenants(store: &Store, count: usize) {
     for i in 0..count {
         let name = TenantName::stored(format!("tenant-{:05}", shuffled(i, count)));
         let tenant = Tenant { id: TenantId::generate(), name, display_name: format!("Number {i}"), meta: meta(i) };
-        txn.tenant_insert(&tenant).await.expect("a tenant");
+        txn.insert(tenant.id, &tenant).await.expect("a tenant");
     }
     txn.commit().await.expect("the tenants");
 }
@@ -98,12 +98,12 @@ pub async fn fill_connections(store: &Store, tenant: TenantId, count: usize) {
     let txn = store.write().await.expect("a transaction");
     let connector = ConnectorId::generate();
     let item = a_connector(connector, "of many connections", Labels::stored([].into()), meta(0));
-    txn.connector_insert(tenant, &item).await.expect("a connector");
+    txn.insert(tenant, &item).await.expect("a connector");
     for i in 0..count {
         let name = format!("{} {:05}", NAMES[i % NAMES.len()], shuffled(i, count));
         let labels = Labels::stored([("env".to_owned(), ["dev", "prod"][i % 2].to_owned())].into());
         let item = a_connection(ConnectionId::generate(), connector, &name, labels, meta(i));
-        txn.connection_insert(tenant, &item).await.expect("a connection");
+        txn.insert(tenant, &item).await.expect("a connection");
     }
     txn.commit().await.expect("the connections");
 }
@@ -116,11 +116,11 @@ async fn insert(txn: &Writer, tenant: TenantId, filled: &Filled, i: usize) {
     let labels = Labels::stored([("env".to_owned(), ["dev", "prod"][i % 2].to_owned())].into());
 
     let item = a_connector(filled.connectors[i], &name, labels.clone(), meta(i));
-    txn.connector_insert(tenant, &item).await.expect("a connector");
+    txn.insert(tenant, &item).await.expect("a connector");
     let item = a_connection(filled.connections[i], connector, &name, labels.clone(), meta(i));
-    txn.connection_insert(tenant, &item).await.expect("a connection");
+    txn.insert(tenant, &item).await.expect("a connection");
     let item = a_key(&name, labels.clone(), meta(i));
-    txn.key_insert(tenant, &item).await.expect("a key");
+    txn.insert(tenant, &item).await.expect("a key");
     let link = UserConnector {
         id: filled.links[i],
         user_id: user_id.clone(),
@@ -158,7 +158,7 @@ async fn insert(txn: &Writer, tenant: TenantId, filled: &Filled, i: usize) {
         default_configuration: configuration,
         meta: meta(i),
     };
-    txn.credential_insert(tenant, &credential).await.expect("a credential");
+    txn.insert(tenant, &credential).await.expect("a credential");
     let credential = filled.credentials[if first { 0 } else { i }];
     let configuration = Configuration {
         id: configuration,
@@ -172,7 +172,7 @@ async fn insert(txn: &Writer, tenant: TenantId, filled: &Filled, i: usize) {
         connector,
         meta: meta(i),
     };
-    txn.configuration_insert(tenant, &configuration).await.expect("a configuration");
+    txn.insert(tenant, &configuration).await.expect("a configuration");
 }
 
 fn a_connector(id: ConnectorId, name: &str, labels: Labels, meta: Meta) -> Connector {

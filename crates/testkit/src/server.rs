@@ -11,7 +11,7 @@ use std::{
 
 use jackfield_api::v1;
 use jackfield_domain::{Clock, SystemClock};
-use jackfield_server::{Server, config::Config, telemetry::Meters};
+use jackfield_server::{config::Config, transport::Server, transport::observe::telemetry::Meters};
 use jackfield_store::{PoolSettings, Store};
 use tokio::{
     runtime::{self, Runtime},

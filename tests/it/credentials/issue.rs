@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jackfield_api::v1::{self, credential_material::Material};
 use jackfield_domain::CredentialId;
-use jackfield_domain::credential::CredentialState;
+use jackfield_domain::credential::{Credential, CredentialState};
 use jackfield_testkit::{Client, ManualClock, TestServer, expect_status, fixture, on_both};
 use tonic::{Code, Request, Response, Status};
 
@@ -270,10 +270,10 @@ on_both! {
         ];
         for (stored, read, refused) in states {
             let txn = store.write().await.unwrap();
-            let mut row = txn.credential_fetch_for_update(tenant, id).await.unwrap().unwrap();
+            let mut row = txn.fetch_for_update::<Credential>(tenant, id).await.unwrap().unwrap();
             row.state = stored;
             row.meta = row.meta.changed(row.meta.update_time);
-            txn.credential_replace(tenant, &row).await.unwrap();
+            txn.replace(tenant, &row).await.unwrap();
             txn.commit().await.unwrap();
             assert_eq!(steps::credential_now(&client, &credential.id).await.state(), read);
             let request = v1::ListCredentialsRequest {

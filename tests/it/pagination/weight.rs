@@ -2,7 +2,14 @@
 
 use jackfield_api::v1;
 use jackfield_api::v1::connector::Kind;
+use jackfield_domain::configuration::Configuration;
+use jackfield_domain::connection::Connection;
+use jackfield_domain::connector::Connector;
+use jackfield_domain::credential::Credential;
+use jackfield_domain::key::Key;
 use jackfield_domain::page::{MAX_PAGE_BYTES, Order, OrderBy, RowKey};
+use jackfield_domain::tenant::Tenant;
+use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{TenantId, Timestamp};
 use jackfield_testkit::store::{Hints, Page, PageQuery, Scope, Store};
 use jackfield_testkit::{Ask, List, fixture, on_both};
@@ -86,13 +93,13 @@ async fn weights(store: &Store, tenant: TenantId, list: List) -> Vec<usize> {
         let query =
             PageQuery { tenant, filter: None, scope, order, after, size: 1, max_bytes: MAX_PAGE_BYTES, now, hints };
         let (bytes, next) = match list {
-            List::Configurations => found(read.configuration_page(&query).await.unwrap()),
-            List::Connections => found(read.connection_page(&query).await.unwrap()),
-            List::Connectors => found(read.connector_page(&query).await.unwrap()),
-            List::Credentials => found(read.credential_page(&query).await.unwrap()),
-            List::Keys => found(read.key_page(&query).await.unwrap()),
-            List::Tenants => found(read.tenant_page(&query).await.unwrap()),
-            List::UserConnectors => found(read.user_connector_page(&query).await.unwrap()),
+            List::Configurations => found(read.page::<Configuration>(&query).await.unwrap()),
+            List::Connections => found(read.page::<Connection>(&query).await.unwrap()),
+            List::Connectors => found(read.page::<Connector>(&query).await.unwrap()),
+            List::Credentials => found(read.page::<Credential>(&query).await.unwrap()),
+            List::Keys => found(read.page::<Key>(&query).await.unwrap()),
+            List::Tenants => found(read.page::<Tenant>(&query).await.unwrap()),
+            List::UserConnectors => found(read.page::<UserConnector>(&query).await.unwrap()),
         };
         weights.push(bytes);
         after = next;

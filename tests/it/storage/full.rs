@@ -12,6 +12,7 @@ use jackfield_domain::tenant::Tenant;
 use jackfield_domain::text::TenantName;
 use jackfield_domain::{Clock as _, SystemClock, TenantId};
 use jackfield_testkit::fixture::{a_connector, object};
+use jackfield_testkit::store::Writer;
 use jackfield_testkit::{Backend, TestServer, backend};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -119,11 +120,11 @@ async fn a_transaction_that_meets_a_full_database_is_undone_and_the_next_one_wor
     let server = TestServer::start(Backend::Sqlite).await;
     let before = counts(&server).await;
     let store = server.store().await;
-    let tenant = |number: u32, filler: usize| Tenant {
-        id: TenantId::generate(),
-        name: TenantName::parse("name", &format!("t{number}")).unwrap(),
-        display_name: "x".repeat(filler),
-        meta: Meta::new(SystemClock.now()),
+    let insert = async |txn: &Writer, number: u32| {
+        let id = TenantId::generate();
+        let name = TenantName::parse("name", &format!("t{number}")).unwrap();
+        let tenant = Tenant { id, name, display_name: "x".repeat(900), meta: Meta::new(SystemClock.now()) };
+        txn.insert(id, &tenant).await
     };
     let pages: u32 = store.raw_write("PRAGMA page_count").await.unwrap()[0].parse().unwrap();
     for room in 0..4 {
@@ -131,7 +132,7 @@ async fn a_transaction_that_meets_a_full_database_is_undone_and_the_next_one_wor
         let txn = store.write().await.unwrap();
         let mut failed = None;
         for number in 0..50 {
-            if let Err(error) = txn.tenant_insert(&tenant(number, 900)).await {
+            if let Err(error) = insert(&txn, number).await {
                 failed = Some(error);
                 break;
             }
@@ -147,7 +148,7 @@ async fn a_transaction_that_meets_a_full_database_is_undone_and_the_next_one_wor
     other.raw_write("PRAGMA busy_timeout = 0").await.unwrap();
     let second = other.write().await.err().expect("two write transactions at once: the first one is not immediate");
     assert!(second.retryable(), "{second:?}");
-    txn.tenant_insert(&tenant(1, 900)).await.unwrap();
+    insert(&txn, 1).await.unwrap();
     assert_eq!(counts(&server).await, before, "nobody sees what is not committed");
     txn.commit().await.unwrap();
     assert_eq!(counts(&server).await["tenant"], before["tenant"] + 1);

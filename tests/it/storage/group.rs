@@ -8,7 +8,7 @@ use jackfield_domain::meta::Meta;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::text::TenantName;
 use jackfield_domain::{Clock as _, Result, SystemClock, TenantId};
-use jackfield_testkit::store::{Claim, RequestKey, Store, Writer};
+use jackfield_testkit::store::{IdempotencyClaim, IdempotencyKey, Store, Writer};
 use jackfield_testkit::{Backend, TestServer, on_both};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -24,12 +24,16 @@ fn tenant(name: &str, filler: usize) -> Tenant {
     }
 }
 
+async fn try_insert(txn: &Writer, tenant: &Tenant) -> Result<()> {
+    txn.insert(tenant.id, tenant).await
+}
+
 async fn insert(txn: &Writer, name: &str) {
-    txn.tenant_insert(&tenant(name, 0)).await.unwrap();
+    try_insert(txn, &tenant(name, 0)).await.unwrap();
 }
 
 async fn is_there(store: &Store, name: &str) -> bool {
-    store.read().tenant_fetch_by_name(name).await.unwrap().is_some()
+    store.read().tenant_id_by_name(name).await.unwrap().is_some()
 }
 
 /// A writer in a task of its own that waits for its turn, adds a row and commits.
@@ -37,7 +41,7 @@ fn writer(store: &Store, name: &'static str) -> JoinHandle<Result<()>> {
     let store = store.clone();
     tokio::spawn(async move {
         let txn = store.write().await?;
-        txn.tenant_insert(&tenant(name, 0)).await?;
+        try_insert(&txn, &tenant(name, 0)).await?;
         txn.commit().await
     })
 }
@@ -92,14 +96,14 @@ on_both! {
     async fn a_repeat_at_the_same_time_finds_the_answer_of_the_first(server) {
         let store = server.store().await;
         let (tenant, request_id, now) = (TenantId::generate(), Uuid::now_v7(), SystemClock.now());
-        let key = RequestKey { tenant, principal: "somebody", method: "Create", request_id };
+        let key = IdempotencyKey { tenant, principal: "somebody", method: "Create", request_id };
         let claim = async |txn: &Writer| txn.request_claim(key, b"same", now, now.plus_micros(1_000_000)).await.unwrap();
         let first = store.write().await.unwrap();
-        assert!(matches!(claim(&first).await, Claim::Fresh));
+        assert!(matches!(claim(&first).await, IdempotencyClaim::New));
         first.request_answer(key, "the answer".to_owned()).await.unwrap();
         let second = async {
             let txn = store.write().await.unwrap();
-            let Claim::Done { fingerprint, answer } = claim(&txn).await else { panic!("carried out twice") };
+            let IdempotencyClaim::Repeated { fingerprint, answer } = claim(&txn).await else { panic!("carried out twice") };
             assert_eq!((&*fingerprint, &*answer), (&b"same"[..], "the answer"));
             txn.rollback().await.unwrap();
             assert_eq!(server.sql("select count(*) from idempotency").await, ["1"]);
@@ -112,10 +116,10 @@ on_both! {
         let txn = store.write().await.unwrap();
         assert_eq!(txn.requests_purge(now, 10).await.unwrap(), 0);
         let again = txn.request_claim(key, b"other", later, later.plus_micros(1)).await.unwrap();
-        assert!(matches!(again, Claim::Fresh));
+        assert!(matches!(again, IdempotencyClaim::New));
         for _ in 0..3 {
-            let key = RequestKey { request_id: Uuid::now_v7(), ..key };
-            assert!(matches!(txn.request_claim(key, b"", now, later).await.unwrap(), Claim::Fresh));
+            let key = IdempotencyKey { request_id: Uuid::now_v7(), ..key };
+            assert!(matches!(txn.request_claim(key, b"", now, later).await.unwrap(), IdempotencyClaim::New));
         }
         txn.commit().await.unwrap();
         let txn = store.write_long().await.unwrap();
@@ -140,7 +144,7 @@ on_both! {
                 insert(&txn, &name).await;
                 match number % 6 {
                     0 => {
-                        let error = txn.tenant_insert(&tenant("taken", 0)).await.unwrap_err();
+                        let error = try_insert(&txn, &tenant("taken", 0)).await.unwrap_err();
                         assert_eq!(error.reason(), "NAME_TAKEN");
                         drop(txn);
                     }
@@ -148,7 +152,7 @@ on_both! {
                     2 => {
                         // Left in the middle of a statement.
                         let more = tenant(&format!("{name}-more"), 0);
-                        let insert = txn.tenant_insert(&more);
+                        let insert = try_insert(&txn, &more);
                         let _ = tokio::time::timeout(Duration::ZERO, insert).await;
                         drop(txn);
                     }
@@ -235,7 +239,7 @@ async fn nobody_is_answered_before_the_group_is_durable() {
     let server = TestServer::start(Backend::Sqlite).await;
     let store = patient_store(&server).await;
     let (first, second) = first_and_second(&store).await;
-    assert!(second.tenant_fetch_by_name("first").await.unwrap().is_some(), "members see what was written before them");
+    assert!(second.tenant_id_by_name("first").await.unwrap().is_some(), "members see what was written before them");
     let third = {
         let store = store.clone();
         tokio::spawn(async move { store.write().await.unwrap() })
@@ -300,7 +304,7 @@ async fn a_full_database_fails_the_whole_group() {
         let (first, second) = first_and_second(&store).await;
         let mut failed = None;
         for number in 0..50 {
-            if let Err(error) = second.tenant_insert(&tenant(&format!("t{number}"), 900)).await {
+            if let Err(error) = try_insert(&second, &tenant(&format!("t{number}"), 900)).await {
                 failed = Some(error);
                 break;
             }
@@ -311,7 +315,7 @@ async fn a_full_database_fails_the_whole_group() {
         let third = writer(&store, "third");
         waiting(&store, 1).await;
         if goes_on {
-            let error = second.tenant_insert(&tenant("more", 0)).await.unwrap_err();
+            let error = try_insert(&second, &tenant("more", 0)).await.unwrap_err();
             assert_eq!(error.reason(), "STORE_UNAVAILABLE");
             assert_eq!(second.commit().await.unwrap_err().reason(), "STORE_UNAVAILABLE");
         } else {

@@ -49,7 +49,7 @@ on_both! {
         // A change waits for what somebody else has, and has a connection meanwhile.
         let store = server.store().await;
         let txn = store.write().await.unwrap();
-        txn.alone().await.unwrap();
+        txn.lock_deployment().await.unwrap();
         let operator = server.client("operator");
         let waiting = tokio::spawn(async move {
             operator.admin().rewrap_secrets(v1::RewrapSecretsRequest::default()).await

@@ -56,7 +56,7 @@ mod postgres {
             site.config_mut().database.acquire_timeout = Duration::from_secs(5);
             site.prepare().await;
             let process = site.start();
-            let skipped = "whether a pooler shares sessions was not looked at";
+            let skipped = "could not check whether a pooler shares sessions";
             assert!(process.log().contains(skipped), "{}", process.log());
             let request = v1::CreateConnectorRequest { connector: Some(a_connector("mark")), ..Default::default() };
             let connectors = process.client("alpha").connectors();

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::digest::{self, Digest};
 use super::{CommandError, say};
 use crate::config::Config;
-use crate::open;
+use crate::startup::keyring;
 
 #[derive(Debug, Args)]
 pub(super) struct Backup {
@@ -56,7 +56,7 @@ pub(super) async fn backup(config: &Config, command: &Backup) -> Result<(), Comm
 }
 
 async fn make(config: &Config, to: &Path) -> Result<(), CommandError> {
-    let Database::Sqlite(database) = open::database(config)? else {
+    let Database::Sqlite(database) = config.database()? else {
         return Err("the database is PostgreSQL, which is backed up by its own tools, such as pg_dump".into());
     };
     if !database.exists() {
@@ -68,7 +68,7 @@ async fn make(config: &Config, to: &Path) -> Result<(), CommandError> {
             return Err(there_already(made));
         }
     }
-    let vault = Vault::new(open::load_keyring(config)?);
+    let vault = Vault::new(keyring::load_keyring(config)?);
     Temporary::tidy(parent(to));
     let copy = Temporary::create(to)?;
     Services::copy(&database, &copy.path).await?;
@@ -94,7 +94,7 @@ async fn make(config: &Config, to: &Path) -> Result<(), CommandError> {
 /// Checks a file that `backup` made.
 pub(super) async fn check(config: &Config, command: &CheckBackup) -> Result<(), CommandError> {
     let file = &command.file;
-    let vault = Vault::new(open::load_keyring(config)?);
+    let vault = Vault::new(keyring::load_keyring(config)?);
     check_kind(file).map_err(|error| unusable(file, &error))?;
     let has_digest = digest::check(file).map_err(|error| unusable(file, &error.to_string()))?;
     check_format(file).map_err(|error| unusable(file, &error))?;

@@ -7,8 +7,8 @@ use jackfield_domain::{Clock as _, SystemClock};
 
 use super::{CommandError, runtime, say};
 use crate::config::{Config, DEFAULTS};
-use crate::permissions;
-use crate::tls::{TlsReloader, certificates_pem, read_file};
+use crate::startup::permissions;
+use crate::transport::tls::{TlsReloader, certificates_pem, read_file};
 
 #[derive(Debug, Args)]
 pub(super) struct CheckConfig {

@@ -9,7 +9,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use super::CommandError;
 use crate::config::Config;
-use crate::tls::certificates_pem;
+use crate::transport::tls::certificates_pem;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

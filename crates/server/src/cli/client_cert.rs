@@ -7,7 +7,7 @@ use jackfield_domain::SystemClock;
 
 use super::{CommandError, say};
 use crate::config::{Config, is_spiffe};
-use crate::pki::{self, ClientRequest};
+use crate::startup::pki::{self, ClientRequest};
 
 #[derive(Debug, Args)]
 pub(super) struct ClientCert {
@@ -48,7 +48,7 @@ pub(super) fn run(config: &Config, command: &ClientCert) -> Result<(), CommandEr
     }
     say(format_args!(
         "No principal is known by it yet. In the configuration:\n\n[[identity.principals]]\nname = \"{name}\"\n\
-         tenant = \"{}\"\n# What it needs and no more; the README lists the rights.\n\
+         tenant = \"{}\"\n# What it needs and no more; deploy/guide/configuration.md lists the rights.\n\
          rights = [\"connectors.read\", \"credentials.issue\"]\nspiffe = \"{spiffe}\"",
         config.bootstrap.tenant
     ))

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::client::ClientArguments;
 use super::{CommandError, runtime, say};
 use crate::config::{Config, VaultProvider};
-use crate::open;
+use crate::startup::{keyring, open};
 
 /// How often the progress of a re-wrap is asked for.
 const POLL: Duration = Duration::from_millis(500);
@@ -65,7 +65,7 @@ pub(super) fn run(config: &Config, command: KeysCommand) -> Result<(), CommandEr
 fn new(config: &Config, command: &NewKey) -> Result<(), CommandError> {
     let path = keyring_file(config)?;
     open::make_data_directory(&config.data_dir)?;
-    open::refuse_second_keyring(config, &path)?;
+    keyring::refuse_second_keyring(config, &path)?;
     if !path.exists() {
         let keyring = file::create_new(&path)?;
         return say(format_args!("Made {} with the active key {}.", path.display(), keyring.active_id()));
@@ -78,7 +78,7 @@ fn new(config: &Config, command: &NewKey) -> Result<(), CommandError> {
 }
 
 fn list(config: &Config) -> Result<(), CommandError> {
-    let keyring = open::load_keyring(config)?;
+    let keyring = keyring::load_keyring(config)?;
     for key in keyring.keys() {
         say(format_args!("{}  {:<8} {}", key.id, key.state.as_str(), key.created))?;
     }
@@ -104,7 +104,7 @@ async fn rewrap(config: &Config, command: &Rewrap) -> Result<(), CommandError> {
     // Without the file here, as for a server on another machine, what the server has is what counts.
     let expected = match config.vault.provider {
         VaultProvider::File if config.keyring_file().exists() => {
-            Some(open::load_keyring(config)?.active_id().to_owned())
+            Some(keyring::load_keyring(config)?.active_id().to_owned())
         }
         VaultProvider::File | VaultProvider::Environment => None,
     };

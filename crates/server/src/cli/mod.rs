@@ -19,8 +19,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Sources};
-use crate::grpc::status::code_name;
-use crate::hardening;
+use crate::startup::{hardening, open};
+use crate::transport::call::code::code_name;
+use crate::transport::tls;
 
 /// After so many turns of tasks a thread looks whether sockets have become ready, while there are tasks to run. Connections
 /// that send what is dear to decode are never at rest: with tokio's 61 everybody else would wait for as many turns of theirs.
@@ -93,12 +94,12 @@ pub fn run() -> ExitCode {
 fn execute(Arguments { layers, command }: Arguments) -> Result<(), CommandError> {
     hardening::harden()?;
     // Before anything makes TLS: a dependency that brings a second provider must not leave the choice open.
-    let _ = crate::tls::provider().as_ref().clone().install_default();
+    let _ = tls::provider().as_ref().clone().install_default();
     let config = layers.load()?;
     match command {
         Command::Serve => runtime()?.block_on(serve::run(config)),
         Command::Migrate => {
-            let newest = runtime()?.block_on(crate::open::migrate(&config))?;
+            let newest = runtime()?.block_on(open::migrate(&config))?;
             say(format_args!("schema is at {newest}"))
         }
         Command::Backup(command) => runtime()?.block_on(backup::backup(&config, &command)),

@@ -10,11 +10,12 @@ use jackfield_domain::{Clock as _, SystemClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{CommandError, say};
-use crate::backend::Backend;
 use crate::config::{Config, VaultProvider};
-use crate::telemetry::Tracing;
-use crate::tls::{TlsError, TlsReloader};
-use crate::{Server, hardening, open, permissions, pki};
+use crate::startup::{hardening, open, permissions, pki};
+use crate::transport::Server;
+use crate::transport::backend::Backend;
+use crate::transport::observe::telemetry::Tracing;
+use crate::transport::tls::{TlsError, TlsReloader};
 
 /// After the grace: closing the database, flushing, and being late.
 const WATCHDOG_MARGIN: Duration = Duration::from_secs(12);

@@ -9,7 +9,6 @@ use jackfield_domain::text::{HttpUrl, TenantName};
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, ConfigError, OPERATOR_SPIFFE};
-use crate::open;
 
 /// Staler than this is no cache but a copy.
 const MAX_STALENESS: Duration = Duration::from_secs(60);
@@ -209,7 +208,7 @@ impl Config {
 impl Config {
     /// What is read only when the server starts would be found too late.
     fn check_texts(&self, problems: &mut Vec<String>) {
-        if let Err(error) = open::database(self) {
+        if let Err(error) = self.database() {
             problems.push(error.to_string());
         }
         if let Err(error) = EnvFilter::try_new(&self.telemetry.log_filter) {

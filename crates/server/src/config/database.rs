@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use jackfield_service::postgres_url;
 use serde::{Deserialize, Serialize};
 
+use super::Config;
 use super::values::{SecretUrl, duration};
 
 /// The database.
@@ -21,6 +23,17 @@ pub struct Database {
     pub migrate: bool,
 }
 
+/// Why a database URL cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseUrlError {
+    #[error("database.url: must be \"\", sqlite:<path> or postgres://…")]
+    Unknown,
+    #[error("database.url: there are no parameters behind sqlite:<path>")]
+    SqliteParameters,
+    #[error("database.url: {0}")]
+    Postgres(#[from] postgres_url::UrlError),
+}
+
 impl Default for Database {
     fn default() -> Self {
         Database {
@@ -28,6 +41,38 @@ impl Default for Database {
             max_connections: 8,
             acquire_timeout: Duration::from_secs(2),
             migrate: true,
+        }
+    }
+}
+
+impl Config {
+    /// Returns the database that the URL names.
+    ///
+    /// # Errors
+    /// The URL names none, or has parameters that are not supported.
+    pub fn database(&self) -> Result<jackfield_service::Database, DatabaseUrlError> {
+        let url = self.database_url();
+        match url.expose().split_once(':') {
+            Some(("sqlite", path)) => {
+                let path = path.strip_prefix("//").unwrap_or(path);
+                // To SQLite these are not names of files.
+                let special = path.starts_with(':') || path.starts_with("file:");
+                if path.is_empty() || special { Err(DatabaseUrlError::Unknown) } else { self.sqlite_file(path) }
+            }
+            Some(("postgres" | "postgresql", _)) => {
+                postgres_url::check(url.expose())?;
+                Ok(jackfield_service::Database::Postgres(url.expose().to_owned()))
+            }
+            _ => Err(DatabaseUrlError::Unknown),
+        }
+    }
+
+    fn sqlite_file(&self, path: &str) -> Result<jackfield_service::Database, DatabaseUrlError> {
+        // A directory may have any name; a URL has parameters behind its question mark, and here there are none.
+        let is_url = !self.database.url.expose().is_empty();
+        match is_url && path.contains('?') {
+            true => Err(DatabaseUrlError::SqliteParameters),
+            false => Ok(jackfield_service::Database::Sqlite(path.into())),
         }
     }
 }

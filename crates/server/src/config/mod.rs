@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use check::is_spiffe;
-pub use database::Database;
+pub use database::{Database, DatabaseUrlError};
 pub use identity::{Identity, PrincipalConfig};
 pub use limits::{Deadlines, Drain, Limits, Streams};
 pub use listen::{Listen, Tls};

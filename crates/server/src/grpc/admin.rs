@@ -4,7 +4,6 @@ use jackfield_api::v1 as pb;
 use jackfield_api::v1::admin_service_server::AdminService;
 use jackfield_domain::filter::{Field, FieldKind, Schema};
 use jackfield_domain::page::OrderBy;
-use jackfield_domain::principal::Right;
 use jackfield_domain::reference::Forms;
 use jackfield_domain::tenant::{Tenant, TenantDraft};
 use jackfield_domain::text::{MAX_NAME, TenantName, bounded_text};
@@ -38,7 +37,7 @@ impl AdminService for Api {
         request: Request<pb::CreateTenantRequest>,
     ) -> Result<Response<pb::CreateTenantResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::Admin)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "CreateTenant", &request, &request.request_id, request.validate_only);
@@ -61,7 +60,7 @@ impl AdminService for Api {
         request: Request<pb::GetTenantRequest>,
     ) -> Result<Response<pb::GetTenantResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::Admin)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME);
             let tenant = self.services.tenant_get(&caller, &parse::done(wrong, reference)?).await?;
@@ -75,12 +74,12 @@ impl AdminService for Api {
         request: Request<pb::ListTenantsRequest>,
     ) -> Result<Response<Self::ListTenantsStream>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::Admin)?;
+            let (caller, request) = enter(request)?;
             let pb::ListTenantsRequest { page_size, page_token, limit, filter, order_by } = &request;
             let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
             let mut wrong = Violations::default();
             let list = parse::list(&mut wrong, &fields, &SCHEMA, ORDERS);
-            let pager = self.services.list(caller, parse::done(wrong, list)?, Scope::default()).await?;
+            let pager = self.services.list(&caller, parse::done(wrong, list)?, Scope::default()).await?;
             self.streams.pages(pager, to_page)
         };
         reply(call.await)
@@ -91,7 +90,7 @@ impl AdminService for Api {
         request: Request<pb::DeleteTenantRequest>,
     ) -> Result<Response<pb::DeleteTenantResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::Admin)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "DeleteTenant", &request, &request.request_id, request.validate_only);
@@ -110,7 +109,7 @@ impl AdminService for Api {
         request: Request<pb::RewrapSecretsRequest>,
     ) -> Result<Response<pb::RewrapSecretsResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::Admin)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "RewrapSecrets", &request, &request.request_id, request.validate_only);
@@ -126,7 +125,7 @@ impl AdminService for Api {
         request: Request<pb::GetRewrapRequest>,
     ) -> Result<Response<pb::GetRewrapResponse>, Status> {
         let call = async {
-            let (caller, _) = enter(request, Right::Admin)?;
+            let (caller, _) = enter(request)?;
             let row = self.services.rewrap_get(&caller).await?;
             Ok(pb::GetRewrapResponse { rewrap: Some(rewrap_to_message(row)) })
         };
@@ -138,8 +137,8 @@ impl AdminService for Api {
         request: Request<pb::GetServerInfoRequest>,
     ) -> Result<Response<pb::GetServerInfoResponse>, Status> {
         let call = async {
-            enter(request, Right::Admin)?;
-            let info = self.services.server_info().await?;
+            let (caller, _) = enter(request)?;
+            let info = self.services.server_info(&caller).await?;
             let ServerInfo {
                 database_backend,
                 database_version,

@@ -8,7 +8,6 @@ use jackfield_domain::configuration::{Configuration, ConfigurationPatch, Workflo
 use jackfield_domain::filter::{Field, FieldKind, Schema};
 use jackfield_domain::mask::Mask;
 use jackfield_domain::page::OrderBy;
-use jackfield_domain::principal::Right;
 use jackfield_domain::reference::{Forms, Ref};
 use jackfield_domain::text::{Entries, ExternalId, bounded_text};
 use jackfield_domain::{ConfigurationId, Resource, Violation, Violations};
@@ -60,7 +59,7 @@ impl ConfigurationService for Api {
         request: Request<pb::CreateConfigurationRequest>,
     ) -> Result<Response<pb::CreateConfigurationResponse>, Status> {
         let call = async {
-            let (caller, metadata, mut request) = enter_with_metadata(request, Right::ConfigurationsWrite)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request)?;
             let mut wrong = Violations::default();
             if let Some(configuration) = &mut request.configuration {
                 let (key, field) = (CREDENTIAL_METADATA, "configuration.credential");
@@ -88,7 +87,7 @@ impl ConfigurationService for Api {
         request: Request<pb::GetConfigurationRequest>,
     ) -> Result<Response<pb::GetConfigurationResponse>, Status> {
         let call = async {
-            let (caller, metadata, mut request) = enter_with_metadata(request, Right::ConfigurationsRead)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request)?;
             let mut wrong = Violations::default();
             named_by(&mut wrong, &metadata, &mut request.reference, &mut request.credential);
             let configuration = wrong.check(Ref::parse_optional("reference", &request.reference, Forms::ID_EXTERNAL));
@@ -106,7 +105,7 @@ impl ConfigurationService for Api {
         request: Request<pb::ListConfigurationsRequest>,
     ) -> Result<Response<Self::ListConfigurationsStream>, Status> {
         let call = async {
-            let (caller, metadata, mut request) = enter_with_metadata(request, Right::ConfigurationsRead)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request)?;
             let mut wrong = Violations::default();
             parse::from_metadata(&mut wrong, &metadata, CREDENTIAL_METADATA, "credential", &mut request.credential);
             let pb::ListConfigurationsRequest {
@@ -129,7 +128,7 @@ impl ConfigurationService for Api {
             let connector = self.services.connector_id(&caller, connector.as_ref()).await?;
             let credential = self.services.credential_id(&caller, credential.as_ref()).await?;
             let scope = Scope { user_id, connector, credential, ..Scope::default() };
-            let pager = self.services.list(caller, list, scope).await?;
+            let pager = self.services.list(&caller, list, scope).await?;
             self.streams.pages(pager, to_page)
         };
         reply(call.await)
@@ -140,7 +139,7 @@ impl ConfigurationService for Api {
         request: Request<pb::UpdateConfigurationRequest>,
     ) -> Result<Response<pb::UpdateConfigurationResponse>, Status> {
         let call = async {
-            let (caller, metadata, mut request) = enter_with_metadata(request, Right::ConfigurationsWrite)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request)?;
             let mut wrong = Violations::default();
             named_by(&mut wrong, &metadata, &mut request.reference, &mut request.credential);
             let (request_id, only) = (&request.request_id, request.validate_only);
@@ -177,7 +176,7 @@ impl ConfigurationService for Api {
         request: Request<pb::DestroyConfigurationRequest>,
     ) -> Result<Response<pb::DestroyConfigurationResponse>, Status> {
         let call = async {
-            let (caller, metadata, mut request) = enter_with_metadata(request, Right::ConfigurationsWrite)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request)?;
             let mut wrong = Violations::default();
             named_by(&mut wrong, &metadata, &mut request.reference, &mut request.credential);
             let (request_id, only) = (&request.request_id, request.validate_only);

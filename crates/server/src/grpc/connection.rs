@@ -8,7 +8,6 @@ use jackfield_domain::connection::{Connection, ConnectionKind, ConnectionSetting
 use jackfield_domain::filter::{Field, FieldKind, Schema};
 use jackfield_domain::mask::Mask;
 use jackfield_domain::page::OrderBy;
-use jackfield_domain::principal::Right;
 use jackfield_domain::reference::{Forms, Ref};
 use jackfield_domain::text::{HttpUrl, RedirectUri};
 use jackfield_domain::{ConnectionId, Resource, Violations};
@@ -51,7 +50,7 @@ impl ConnectionService for Api {
         request: Request<pb::CreateConnectionRequest>,
     ) -> Result<Response<pb::CreateConnectionResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::ConnectionsWrite)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "CreateConnection", &request, &request.request_id, request.validate_only);
@@ -70,7 +69,7 @@ impl ConnectionService for Api {
         request: Request<pb::GetConnectionRequest>,
     ) -> Result<Response<pb::GetConnectionResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::ConnectionsRead)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME_EXTERNAL);
             let connection = self.services.connection_get(&caller, &parse::done(wrong, reference)?).await?;
@@ -84,7 +83,7 @@ impl ConnectionService for Api {
         request: Request<pb::ListConnectionsRequest>,
     ) -> Result<Response<Self::ListConnectionsStream>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::ConnectionsRead)?;
+            let (caller, request) = enter(request)?;
             let pb::ListConnectionsRequest { page_size, page_token, limit, filter, order_by, connector } = &request;
             let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
             let mut wrong = Violations::default();
@@ -92,7 +91,7 @@ impl ConnectionService for Api {
             let connector = wrong.check(Ref::parse_optional("connector", connector, Forms::ID_NAME));
             let (list, connector) = parse::done(wrong, list.zip(connector))?;
             let connector = self.services.connector_id(&caller, connector.as_ref()).await?;
-            let pager = self.services.list(caller, list, Scope { connector, ..Scope::default() }).await?;
+            let pager = self.services.list(&caller, list, Scope { connector, ..Scope::default() }).await?;
             self.streams.pages(pager, to_page)
         };
         reply(call.await)
@@ -103,7 +102,7 @@ impl ConnectionService for Api {
         request: Request<pb::UpdateConnectionRequest>,
     ) -> Result<Response<pb::UpdateConnectionResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::ConnectionsWrite)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "UpdateConnection", &request, &request.request_id, request.validate_only);
@@ -129,7 +128,7 @@ impl ConnectionService for Api {
         request: Request<pb::DeleteConnectionRequest>,
     ) -> Result<Response<pb::DeleteConnectionResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::ConnectionsWrite)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "DeleteConnection", &request, &request.request_id, request.validate_only);

@@ -8,7 +8,6 @@ use jackfield_domain::connector::{Connector, ConnectorKind};
 use jackfield_domain::filter::{Field, FieldKind, Schema};
 use jackfield_domain::mask::Mask;
 use jackfield_domain::page::OrderBy;
-use jackfield_domain::principal::Right;
 use jackfield_domain::reference::Forms;
 use jackfield_domain::text::HttpUrl;
 use jackfield_domain::{ConnectorId, Resource, Violations};
@@ -49,7 +48,7 @@ impl ConnectorService for Api {
         request: Request<pb::CreateConnectorRequest>,
     ) -> Result<Response<pb::CreateConnectorResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::ConnectorsWrite)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "CreateConnector", &request, &request.request_id, request.validate_only);
@@ -68,7 +67,7 @@ impl ConnectorService for Api {
         request: Request<pb::GetConnectorRequest>,
     ) -> Result<Response<pb::GetConnectorResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::ConnectorsRead)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME);
             let connector = self.services.connector_get(&caller, &parse::done(wrong, reference)?).await?;
@@ -82,13 +81,13 @@ impl ConnectorService for Api {
         request: Request<pb::ListConnectorsRequest>,
     ) -> Result<Response<Self::ListConnectorsStream>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::ConnectorsRead)?;
+            let (caller, request) = enter(request)?;
             let pb::ListConnectorsRequest { page_size, page_token, limit, filter, order_by } = &request;
             let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
             let mut wrong = Violations::default();
             let list = parse::list(&mut wrong, &fields, &SCHEMA, ORDERS);
             let list = parse::done(wrong, list)?;
-            let pager = self.services.list(caller, list, Scope::default()).await?;
+            let pager = self.services.list(&caller, list, Scope::default()).await?;
             self.streams.pages(pager, to_page)
         };
         reply(call.await)
@@ -99,7 +98,7 @@ impl ConnectorService for Api {
         request: Request<pb::UpdateConnectorRequest>,
     ) -> Result<Response<pb::UpdateConnectorResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::ConnectorsWrite)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "UpdateConnector", &request, &request.request_id, request.validate_only);
@@ -125,7 +124,7 @@ impl ConnectorService for Api {
         request: Request<pb::DeleteConnectorRequest>,
     ) -> Result<Response<pb::DeleteConnectorResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::ConnectorsWrite)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "DeleteConnector", &request, &request.request_id, request.validate_only);

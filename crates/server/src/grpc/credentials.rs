@@ -11,7 +11,6 @@ use jackfield_domain::credential::{
 use jackfield_domain::filter::{Field, FieldKind, Schema};
 use jackfield_domain::mask::Mask;
 use jackfield_domain::page::OrderBy;
-use jackfield_domain::principal::Right;
 use jackfield_domain::reference::{Forms, Ref};
 use jackfield_domain::text::{ExternalId, Labels, MapPatch, Scopes, UserId, bounded_text};
 use jackfield_domain::{CredentialId, Resource, Timestamp, Violation, Violations};
@@ -98,7 +97,7 @@ impl CredentialsService for Api {
         request: Request<pb::CreateCredentialRequest>,
     ) -> Result<Response<pb::CreateCredentialResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::CredentialsWrite)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "CreateCredential", &request, &request.request_id, request.validate_only);
@@ -115,7 +114,7 @@ impl CredentialsService for Api {
         request: Request<pb::GetCredentialRequest>,
     ) -> Result<Response<pb::GetCredentialResponse>, Status> {
         let call = async {
-            let (caller, metadata, mut request) = enter_with_metadata(request, Right::CredentialsRead)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request)?;
             let mut wrong = Violations::default();
             named_by(&mut wrong, &metadata, &mut request.reference);
             let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
@@ -131,7 +130,7 @@ impl CredentialsService for Api {
         request: Request<pb::ListCredentialsRequest>,
     ) -> Result<Response<Self::ListCredentialsStream>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::CredentialsRead)?;
+            let (caller, request) = enter(request)?;
             let pb::ListCredentialsRequest {
                 page_size,
                 page_token,
@@ -151,12 +150,9 @@ impl CredentialsService for Api {
             let parsed = list.zip(user_id).zip(connector.zip(connection));
             let ((list, user_id), (connector, connection)) = parse::done(wrong, parsed)?;
             let connector = self.services.connector_id(&caller, connector.as_ref()).await?;
-            let connection = match connection {
-                Some(connection) => Some(self.services.connection_get(&caller, &connection).await?.id),
-                None => None,
-            };
+            let connection = self.services.connection_id(&caller, connection.as_ref()).await?;
             let scope = Scope { user_id, connector, connection, ..Scope::default() };
-            let pager = self.services.list(caller, list, scope).await?;
+            let pager = self.services.list(&caller, list, scope).await?;
             self.streams.pages(pager, to_page)
         };
         reply(call.await)
@@ -167,7 +163,7 @@ impl CredentialsService for Api {
         request: Request<pb::UpdateCredentialRequest>,
     ) -> Result<Response<pb::UpdateCredentialResponse>, Status> {
         let call = async {
-            let (caller, metadata, mut request) = enter_with_metadata(request, Right::CredentialsWrite)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request)?;
             let mut wrong = Violations::default();
             named_by(&mut wrong, &metadata, &mut request.reference);
             let mutation =
@@ -197,7 +193,7 @@ impl CredentialsService for Api {
         request: Request<pb::DeleteCredentialRequest>,
     ) -> Result<Response<pb::DeleteCredentialResponse>, Status> {
         let call = async {
-            let (caller, metadata, mut request) = enter_with_metadata(request, Right::CredentialsWrite)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request)?;
             let mut wrong = Violations::default();
             named_by(&mut wrong, &metadata, &mut request.reference);
             let mutation =
@@ -217,7 +213,7 @@ impl CredentialsService for Api {
         request: Request<pb::IssueAccessTokenRequest>,
     ) -> Result<Response<pb::IssueAccessTokenResponse>, Status> {
         let call = async {
-            let (caller, metadata, request) = enter_with_metadata(request, Right::CredentialsIssue)?;
+            let (caller, metadata, request) = enter_with_metadata(request)?;
             let pb::IssueAccessTokenRequest { mut reference, user_id, connector, min_validity, scopes } = request;
             let mut wrong = Violations::default();
             named_by(&mut wrong, &metadata, &mut reference);
@@ -236,7 +232,7 @@ impl CredentialsService for Api {
         request: Request<pb::RevealCredentialRequest>,
     ) -> Result<Response<pb::RevealCredentialResponse>, Status> {
         let call = async {
-            let (caller, metadata, mut request) = enter_with_metadata(request, Right::CredentialsReveal)?;
+            let (caller, metadata, mut request) = enter_with_metadata(request)?;
             let mut wrong = Violations::default();
             named_by(&mut wrong, &metadata, &mut request.reference);
             let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);

@@ -8,7 +8,6 @@ use jackfield_domain::key::{
     require_no_private_key,
 };
 use jackfield_domain::page::OrderBy;
-use jackfield_domain::principal::Right;
 use jackfield_domain::reference::Forms;
 use jackfield_domain::text::{Labels, MAX_NAME, Name};
 use jackfield_domain::{KeyId, Resource, Secret, Violation, Violations};
@@ -43,7 +42,7 @@ impl KeyService for Api {
         request: Request<pb::ImportKeyRequest>,
     ) -> Result<Response<pb::ImportKeyResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::KeysWrite)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "ImportKey", &request, &request.request_id, request.validate_only);
@@ -56,7 +55,7 @@ impl KeyService for Api {
 
     async fn get_key(&self, request: Request<pb::GetKeyRequest>) -> Result<Response<pb::GetKeyResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::KeysRead)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME);
             let key = self.services.key_get(&caller, &parse::done(wrong, reference)?).await?;
@@ -67,12 +66,12 @@ impl KeyService for Api {
 
     async fn list_keys(&self, request: Request<pb::ListKeysRequest>) -> Result<Response<Self::ListKeysStream>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::KeysRead)?;
+            let (caller, request) = enter(request)?;
             let pb::ListKeysRequest { page_size, page_token, limit, filter, order_by } = &request;
             let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
             let mut wrong = Violations::default();
             let list = parse::list(&mut wrong, &fields, &SCHEMA, ORDERS);
-            let pager = self.services.list(caller, parse::done(wrong, list)?, Scope::default()).await?;
+            let pager = self.services.list(&caller, parse::done(wrong, list)?, Scope::default()).await?;
             self.streams.pages(pager, to_page)
         };
         reply(call.await)
@@ -83,7 +82,7 @@ impl KeyService for Api {
         request: Request<pb::DeleteKeyRequest>,
     ) -> Result<Response<pb::DeleteKeyResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::KeysWrite)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "DeleteKey", &request, &request.request_id, request.validate_only);

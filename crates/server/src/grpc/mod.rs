@@ -10,7 +10,6 @@ mod key;
 pub mod page_memory;
 mod parse;
 mod render;
-pub mod status;
 pub mod stream;
 mod update;
 mod user_connector;
@@ -22,7 +21,7 @@ use jackfield_api::v1::connector_service_server::ConnectorServiceServer;
 use jackfield_api::v1::credentials_service_server::CredentialsServiceServer;
 use jackfield_api::v1::key_service_server::KeyServiceServer;
 use jackfield_api::v1::user_connector_service_server::UserConnectorServiceServer;
-use jackfield_domain::principal::{Principal, Right};
+use jackfield_domain::principal::{Principal, RightType};
 use jackfield_domain::{Error, Result};
 use jackfield_service::{Caller, Services};
 use tonic::codec::CompressionEncoding;
@@ -30,7 +29,8 @@ use tonic::metadata::MetadataMap;
 use tonic::service::RoutesBuilder;
 use tonic::{Request, Response, Status};
 
-use crate::layers::context::CallContext;
+use crate::transport::call::context::CallContext;
+use crate::transport::call::status::status;
 use stream::StreamPolicy;
 
 /// What a connection looks like on the wire; for the benchmark, whose baseline sends the same.
@@ -78,25 +78,25 @@ impl Api {
     }
 }
 
-/// Lets a call in: the caller, who must have the right, and the message. The right comes first, so that a caller without
-/// it learns nothing, not even that a request was wrong.
-fn enter<T>(request: Request<T>, right: Right) -> Result<(Caller, T)> {
-    let (caller, _, message) = enter_with_metadata(request, right)?;
+/// Checks the right that the use case needs to which the caller is passed; returns the caller and the message. The right
+/// comes first, so that a caller without it learns nothing, not even that a request was wrong.
+fn enter<R: RightType, T>(request: Request<T>) -> Result<(Caller<R>, T)> {
+    let (caller, _, message) = enter_with_metadata(request)?;
     Ok((caller, message))
 }
 
 /// As [`enter`], for calls that may name something in their metadata.
-fn enter_with_metadata<T>(request: Request<T>, right: Right) -> Result<(Caller, MetadataMap, T)> {
+fn enter_with_metadata<R: RightType, T>(request: Request<T>) -> Result<(Caller<R>, MetadataMap, T)> {
     let (metadata, mut extensions, message) = request.into_parts();
     let principal = extensions.remove::<Principal>();
     let principal = principal.ok_or_else(|| Error::internal("a call without a principal passed the identity layer"))?;
     let call = CallContext::current();
     call.iter().for_each(|call| call.set_begun());
     let request_id = call.map(|call| call.request_id).unwrap_or_default();
-    Ok((Caller::authorize(principal, right, request_id)?, metadata, message))
+    Ok((Caller::authorize(principal, request_id)?, metadata, message))
 }
 
 /// Ends a call.
 fn reply<T>(result: Result<T>) -> std::result::Result<Response<T>, Status> {
-    result.map(Response::new).map_err(status::status)
+    result.map(Response::new).map_err(status)
 }

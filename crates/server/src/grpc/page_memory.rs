@@ -12,8 +12,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::layers::{End, Flow};
-use crate::metrics::Metrics;
+use crate::transport::call::flow::{End, Flow};
+use crate::transport::observe::metrics::Metrics;
 
 /// A page of so many bytes needs no room: every list may have one at any time. There are so many lists and no more.
 const FREE_PAGE: usize = 4 * 1024;

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::layers::context::{CallContext, Change};
+use crate::transport::call::context::{CallContext, Change};
 
 /// Longest URL of fields without a limit of their own.
 pub(super) const MAX_URL: usize = 2_048;

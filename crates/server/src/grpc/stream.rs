@@ -16,10 +16,10 @@ use tonic::Status;
 
 use self::finding::{Finding, Found};
 use super::page_memory::{PageMemory, PageRoom};
-use super::status::status;
-use crate::layers::Flow;
-use crate::layers::context::CallContext;
-use crate::shares::{Place, Shares};
+use crate::transport::call::context::CallContext;
+use crate::transport::call::flow::Flow;
+use crate::transport::call::shares::{Place, Shares};
+use crate::transport::call::status::status;
 
 /// The rules of streams.
 #[derive(Clone, Debug)]

@@ -4,7 +4,6 @@ use jackfield_api::v1 as pb;
 use jackfield_api::v1::user_connector_service_server::UserConnectorService;
 use jackfield_domain::filter::{Field, FieldKind, Schema};
 use jackfield_domain::page::OrderBy;
-use jackfield_domain::principal::Right;
 use jackfield_domain::reference::{Forms, Ref};
 use jackfield_domain::text::UserId;
 use jackfield_domain::user_connector::{Added, Removed, UserConnector, UserConnectorRef, UserConnectorState};
@@ -39,7 +38,7 @@ impl UserConnectorService for Api {
         request: Request<pb::AddUserConnectorRequest>,
     ) -> Result<Response<pb::AddUserConnectorResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::UserConnectorsWrite)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "AddUserConnector", &request, &request.request_id, request.validate_only);
@@ -65,7 +64,7 @@ impl UserConnectorService for Api {
         request: Request<pb::RemoveUserConnectorRequest>,
     ) -> Result<Response<pb::RemoveUserConnectorResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::UserConnectorsWrite)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let (id, only) = (&request.request_id, request.validate_only);
             let mutation = parse::mutation(&mut wrong, "RemoveUserConnector", &request, id, only);
@@ -89,7 +88,7 @@ impl UserConnectorService for Api {
         request: Request<pb::GetUserConnectorRequest>,
     ) -> Result<Response<pb::GetUserConnectorResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::UserConnectorsRead)?;
+            let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
             let link = link(&mut wrong, &request.reference, &request.user_id, &request.connector);
             let found = self.services.user_connector_get(&caller, &parse::done(wrong, link)?).await?;
@@ -103,7 +102,7 @@ impl UserConnectorService for Api {
         request: Request<pb::ListUserConnectorsRequest>,
     ) -> Result<Response<Self::ListUserConnectorsStream>, Status> {
         let call = async {
-            let (caller, request) = enter(request, Right::UserConnectorsRead)?;
+            let (caller, request) = enter(request)?;
             let pb::ListUserConnectorsRequest { page_size, page_token, limit, filter, order_by, user_id, connector } =
                 &request;
             let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
@@ -113,7 +112,7 @@ impl UserConnectorService for Api {
             let connector = wrong.check(Ref::parse_optional("connector", connector, Forms::ID_NAME));
             let ((list, user_id), connector) = parse::done(wrong, list.zip(user_id).zip(connector))?;
             let connector = self.services.connector_id(&caller, connector.as_ref()).await?;
-            let pager = self.services.list(caller, list, Scope { user_id, connector, ..Scope::default() }).await?;
+            let pager = self.services.list(&caller, list, Scope { user_id, connector, ..Scope::default() }).await?;
             self.streams.pages(pager, to_page)
         };
         reply(call.await)

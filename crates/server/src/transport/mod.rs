@@ -1,24 +1,16 @@
-//! From the listening socket to a request with a known caller: accept, handshake, HTTP/2, and the end of connections.
+//! The transport: from the listening socket to a handler that is called with a known caller, and back.
 //!
-//! The server of tonic is not used: it cannot exchange certificates, has no revocation lists, leaves streams and resets
-//! without a bound, spins when file descriptors run out, and closes aged connections without a word.
+//! It knows nothing of the services behind it but what [`backend::Backend`] says. Its parts stand on each other in this order, and
+//! none uses one above it: `call`, `tls`, `observe`, `standard`, `layers`, `net`, `server`.
 
-mod accept;
-mod admission;
-mod authority;
-mod certificate;
-mod connection;
-mod frame;
-mod frames;
-mod http2;
-mod info;
-mod io;
-mod listener;
-mod scrub;
-mod stream;
+pub mod backend;
+pub mod call;
+mod drain;
+pub mod layers;
+pub mod net;
+pub mod observe;
+mod server;
+pub mod standard;
+pub mod tls;
 
-pub(crate) use self::accept::{Acceptor, Security};
-pub(crate) use self::admission::network;
-pub(crate) use self::connection::LAST_WORDS;
-pub use self::info::{ConnectInfo, Peer};
-pub(crate) use self::listener::{ListenError, Listener};
+pub use server::{Server, StartError};

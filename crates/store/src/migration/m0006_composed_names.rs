@@ -1,5 +1,5 @@
 //! Texts are folded regardless of how their characters are composed: the columns that hold folded texts are written anew, by
-//! [`derived::renew`](crate::derived::renew). The schema stays as it is.
+//! [`derived::renew`](super::derived::renew). The schema stays as it is.
 
 use sea_orm_migration::prelude::*;
 

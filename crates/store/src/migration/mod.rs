@@ -1,6 +1,7 @@
 //! The schema, in numbered steps. A step is never edited after a release; it names tables and columns as text, because
 //! the entities move on.
 
+pub(crate) mod derived;
 mod m0001_tenants;
 mod m0002_resources;
 mod m0003_operations;
@@ -13,9 +14,8 @@ use sea_orm::{
 };
 use sea_orm_migration::prelude::*;
 
-use crate::derived;
-use crate::pooled::Pooled;
-use crate::session::StoreError;
+use crate::database::Pooled;
+use crate::error::StoreError;
 
 pub(crate) struct Migrator;
 

@@ -3,11 +3,11 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use jackfield_server::backend::{Backend, RouteContext};
 use jackfield_server::config::Config;
-use jackfield_server::health::{HealthService, HealthState};
-use jackfield_server::metrics::Metrics;
-use jackfield_server::telemetry::Meters;
+use jackfield_server::transport::backend::{Backend, RouteContext};
+use jackfield_server::transport::observe::metrics::Metrics;
+use jackfield_server::transport::observe::telemetry::Meters;
+use jackfield_server::transport::standard::health::{HealthService, HealthState};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument as _, Span};
 
 use super::{PageRoom, StreamPolicy};
-use crate::layers::Flow;
+use crate::transport::call::flow::Flow;
 
 /// A page that is looked for.
 pub(super) struct Finding<T> {

@@ -1,0 +1,88 @@
+//! The use cases behind the transport.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use jackfield_domain::{Result, TenantId};
+use jackfield_service::Services;
+use tonic::service::RoutesBuilder;
+
+use super::gauges;
+use super::keyring::{Stamp, watch_keyring};
+use crate::grpc::Api;
+use crate::grpc::page_memory::PageMemory;
+use crate::grpc::stream::StreamPolicy;
+use crate::transport::backend::{Backend, RouteContext};
+use crate::transport::call::identity::Tenants;
+use crate::transport::call::shares::Shares;
+use crate::transport::observe::telemetry::Meters;
+use crate::transport::standard::health::Readiness;
+
+/// The use cases as the transport wants them.
+pub(super) struct ServiceBackend {
+    pub(super) services: Services,
+    /// The file that is watched for other keys, as it was when it was read.
+    pub(super) keyring_file: Option<(PathBuf, Stamp)>,
+    pub(super) reload_interval: Duration,
+}
+
+// === impl ServiceBackend ===
+
+impl Backend for ServiceBackend {
+    fn add_routes(&self, context: &RouteContext, routes: &mut RoutesBuilder) {
+        let streams = &context.config.streams;
+        let places = Shares::new(streams.max_open, streams.max_open_per_identity, streams.max_open_per_tenant);
+        let policy = StreamPolicy {
+            places: Arc::new(places),
+            memory: PageMemory::new(&context.config, context.metrics.clone()),
+            tasks: context.tasks.clone(),
+        };
+        let max_request_message = context.config.limits.max_request_message.bytes();
+        Api::new(self.services.clone(), policy).add_routes(routes, max_request_message);
+        if let Some((path, seen)) = self.keyring_file.clone() {
+            let (services, metrics, stop) = (self.services.clone(), context.metrics.clone(), context.drain.clone());
+            context.tasks.spawn(watch_keyring(services, metrics, path, seen, self.reload_interval, stop));
+        }
+    }
+
+    fn add_gauges(&self, meters: &Meters) {
+        gauges::register(&meters.meter(), &self.services.gauges());
+    }
+
+    fn descriptor_set(&self) -> &'static [u8] {
+        jackfield_api::FILE_DESCRIPTOR_SET
+    }
+
+    fn tenants(&self) -> Arc<dyn Tenants> {
+        Arc::new(ServiceTenants(self.services.clone()))
+    }
+
+    fn probe(&self) -> BoxFuture<'static, Readiness> {
+        let services = self.services.clone();
+        async move {
+            match services.ready().await {
+                Ok(()) => Readiness::Ready,
+                Err(error) => {
+                    tracing::debug!(error.message = %error, "not ready");
+                    Readiness::NotReady
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'static, ()> {
+        self.services.clone().close().boxed()
+    }
+}
+
+struct ServiceTenants(Services);
+
+impl Tenants for ServiceTenants {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<TenantId>> {
+        self.0.tenant_id_by_name(name).boxed()
+    }
+}

@@ -1,0 +1,100 @@
+//! The keyring of the configuration: how it is read, made in development, and watched for changes.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jackfield_service::{Database, Keyring, KeyringError, Services, keyring_provider};
+use tokio_util::sync::CancellationToken;
+
+use super::error::OpenError;
+use crate::config::{self, Config, VaultProvider};
+use crate::transport::observe::metrics::Metrics;
+
+/// What changes when a file is replaced: its inode and when it was written. `None` = it is not there.
+pub(super) type Stamp = Option<(u64, i64, i64)>;
+
+/// Reads the keyring from where the configuration says.
+///
+/// # Errors
+/// It is missing or wrong.
+pub fn load_keyring(config: &Config) -> Result<Keyring, OpenError> {
+    match config.vault.provider {
+        VaultProvider::File => Ok(keyring_provider::file::load(&config.keyring_file())?),
+        VaultProvider::Environment => {
+            let name = &config.vault.variable;
+            let value = config::variable(name).ok_or_else(|| OpenError::KeyringVariable(name.clone()))?;
+            Ok(keyring_provider::env::load(&value)?)
+        }
+    }
+}
+
+/// Refuses to make a keyring beside a database whose keyring is gone: the fresh key could not open it.
+///
+/// # Errors
+/// [`OpenError::KeyringLost`], or a database URL that cannot be read.
+pub(crate) fn refuse_second_keyring(config: &Config, keyring: &Path) -> Result<(), OpenError> {
+    // In this order: whoever starts beside us on nothing makes the keyring before the database.
+    match config.database()? {
+        Database::Sqlite(database) if database.exists() && !keyring.exists() => {
+            Err(OpenError::KeyringLost { keyring: keyring.to_owned(), database })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a keyring was made because there was none.
+pub(super) fn ensure_keyring(config: &Config, path: &Path) -> Result<bool, OpenError> {
+    refuse_second_keyring(config, path)?;
+    if path.exists() {
+        return Ok(false);
+    }
+    if !config.development() {
+        return Err(OpenError::KeyringMissing(path.to_owned()));
+    }
+    match keyring_provider::file::create_new(path) {
+        Ok(_) => Ok(true),
+        // Somebody was faster, and the keys are theirs.
+        Err(KeyringError::FileExists { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Puts changes of the keyring file in force until `stop`. A file that cannot be used leaves the keys as they are.
+pub(super) async fn watch_keyring(
+    services: Services,
+    metrics: Metrics,
+    path: PathBuf,
+    mut seen: Stamp,
+    interval: Duration,
+    stop: CancellationToken,
+) {
+    while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+        let now = stamp(&path);
+        if now == seen {
+            continue;
+        }
+        let result = match keyring_provider::file::load(&path) {
+            Ok(keyring) => services.keyring_replace(keyring).await.map_err(OpenError::from),
+            Err(error) => Err(error.into()),
+        };
+        // Which keys are in use the database knows. While it is away the change is looked at again and again.
+        if !matches!(result, Err(OpenError::Service(jackfield_service::OpenError::Bootstrap(_)))) {
+            seen = now;
+        }
+        metrics.keyring_reloaded(result.is_ok());
+        match result {
+            Ok(_) => tracing::info!(keyring.path = %path.display(), "keyring reloaded"),
+            Err(error) => tracing::error!(
+                keyring.path = %path.display(),
+                error.message = %error,
+                "keyring not reloaded, the former stays in force"
+            ),
+        }
+    }
+}
+
+pub(super) fn stamp(path: &Path) -> Stamp {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
+}

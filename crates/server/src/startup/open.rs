@@ -1,0 +1,168 @@
+//! Opening database and keyring.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jackfield_domain::text::TenantName;
+use jackfield_domain::{Clock, SystemClock};
+use jackfield_service::{Database, PoolSettings, Services, Settings, TokenCacheSettings, Vault};
+
+use super::backend::ServiceBackend;
+use super::database_file::{self, Claim};
+use super::error::OpenError;
+use super::keyring::{ensure_keyring, load_keyring, refuse_second_keyring, stamp};
+use crate::config::{self, Config, VaultProvider};
+use crate::transport::backend::Backend;
+
+/// Checks database and keyring as far as can be without writing anything, and then makes an SQLite file the own one of this
+/// process, for as long as the claim is kept.
+///
+/// # Errors
+/// The file is on a network file system or another process has it, or what [`open`] would refuse later.
+pub async fn claim(config: &Config) -> Result<Option<Claim>, OpenError> {
+    let database = config.database()?;
+    let existing = match &database {
+        Database::Sqlite(path) => claim_existing(path)?,
+        Database::Postgres(_) => None,
+    };
+    let keyring = config.keyring_file();
+    let in_file = config.vault.provider == VaultProvider::File;
+    if in_file {
+        refuse_second_keyring(config, &keyring)?;
+        if !keyring.exists() && !config.development() {
+            return Err(OpenError::KeyringMissing(keyring));
+        }
+    }
+    // Development makes the first one.
+    let vault = if in_file && !keyring.exists() { None } else { Some(Vault::new(load_keyring(config)?)) };
+    let Database::Sqlite(path) = &database else { return Ok(None) };
+    if let Some(vault) = vault
+        && std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0)
+    {
+        Services::examine(path, &vault).await?;
+    }
+    claim_file(config, path, existing).map(Some)
+}
+
+fn claim_existing(path: &Path) -> Result<Option<Claim>, OpenError> {
+    database_file::refuse_network(path)?;
+    database_file::refuse_second_name(path)?;
+    Ok(Claim::take_existing(path)?)
+}
+
+fn claim_file(config: &Config, path: &Path, existing: Option<Claim>) -> Result<Claim, OpenError> {
+    match existing {
+        Some(claim) => Ok(claim),
+        None => {
+            make_data_directory(&config.data_dir)?;
+            Ok(Claim::take(path)?)
+        }
+    }
+}
+
+/// Opens database and keyring.
+///
+/// # Errors
+/// Anything is missing or does not fit. In development a keyring is made when there is none and no database either.
+pub async fn open(config: &Config) -> Result<Arc<dyn Backend>, OpenError> {
+    open_with_clock(config, Arc::new(SystemClock)).await
+}
+
+/// As [`open`], with another idea of the time.
+///
+/// # Errors
+/// As there.
+pub async fn open_with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Backend>, OpenError> {
+    make_data_directory(&config.data_dir)?;
+    let settings = settings(config)?;
+    let keyring_file = match config.vault.provider {
+        VaultProvider::File => Some(config.keyring_file()),
+        VaultProvider::Environment => None,
+    };
+    let made = match &keyring_file {
+        Some(path) => ensure_keyring(config, path)?,
+        None => false,
+    };
+    // Before it is read: a change in between shows later, and is not missed.
+    let keyring_stamp = keyring_file.as_deref().map(stamp).unwrap_or_default();
+    let vault = Vault::new(load_keyring(config)?);
+    make_database_file(&settings.database)?;
+    let services = match Services::open(settings, vault, clock).await {
+        Ok(services) => services,
+        Err(error) => {
+            // A fresh key cannot open what is there; left behind it would stand in the way of the right one.
+            if let (true, Some(path), jackfield_service::OpenError::Keyring(_)) = (made, &keyring_file, &error) {
+                let _ = std::fs::remove_file(path);
+            }
+            return Err(error.into());
+        }
+    };
+    let keyring_file = keyring_file.map(|path| (path, keyring_stamp));
+    Ok(Arc::new(ServiceBackend { services, keyring_file, reload_interval: config.vault.reload_interval }))
+}
+
+/// Brings the schema of the database up to date; returns the newest migration.
+///
+/// # Errors
+/// The database is away or newer than this program.
+pub async fn migrate(config: &Config) -> Result<String, OpenError> {
+    let database = config.database()?;
+    let _claim = match &database {
+        Database::Sqlite(path) => Some(claim_file(config, path, claim_existing(path)?)?),
+        Database::Postgres(_) => None,
+    };
+    make_database_file(&database)?;
+    Ok(Services::migrate(&database, pool(config)).await?)
+}
+
+/// The directory of everything in files, for the owner only.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_data_directory(path: &Path) -> Result<(), OpenError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| OpenError::DataDirectory { path: path.to_owned(), source })
+}
+
+/// An empty SQLite file for the owner only, if there is none: its directory may be open to others. SQLite gives the files
+/// that it makes beside it the same mode.
+fn make_database_file(database: &Database) -> Result<(), OpenError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let Database::Sqlite(path) = database else { return Ok(()) };
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(OpenError::DatabaseFile { path: path.clone(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn settings(config: &Config) -> Result<Settings, OpenError> {
+    let bootstrap_tenant = match config.bootstrap.tenant.as_str() {
+        "" => None,
+        name => Some(
+            TenantName::parse("bootstrap.tenant", name)
+                .map_err(|violation| OpenError::BootstrapTenant(violation.description))?,
+        ),
+    };
+    Ok(Settings {
+        database: config.database()?,
+        pool: pool(config),
+        migrate: config.database.migrate,
+        bootstrap_tenant,
+        reveal_enabled: config.reveal.enabled,
+        token_cache: token_cache(config),
+        development: config.development(),
+    })
+}
+
+fn token_cache(config: &Config) -> TokenCacheSettings {
+    let config::TokenCache { max_tokens, max_bytes, max_staleness } = config.token_cache;
+    TokenCacheSettings { max_tokens, max_bytes: u64::from(max_bytes.0), max_staleness }
+}
+
+fn pool(config: &Config) -> PoolSettings {
+    let config::Database { max_connections, acquire_timeout, .. } = config.database;
+    PoolSettings { max_connections, acquire_timeout }
+}

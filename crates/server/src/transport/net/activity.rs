@@ -1,0 +1,50 @@
+//! The calls of a connection that are under way.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The number of calls under way, and when the last one ended.
+#[derive(Debug)]
+pub(super) struct Activity {
+    open: AtomicUsize,
+    last: Mutex<Instant>,
+}
+
+/// One call under way.
+pub(super) struct OpenCall(Arc<Activity>);
+
+// === impl Activity ===
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Activity { open: AtomicUsize::new(0), last: Mutex::new(Instant::now()) }
+    }
+
+    /// Returns whether no call is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.load(Ordering::Acquire) == 0
+    }
+
+    /// Returns whether there has been no call for this long.
+    pub(super) fn idle(&self, now: Instant, timeout: Duration) -> bool {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_empty() && now.saturating_duration_since(last) >= timeout
+    }
+}
+
+impl OpenCall {
+    pub(super) fn new(activity: Arc<Activity>) -> Self {
+        activity.open.fetch_add(1, Ordering::AcqRel);
+        OpenCall(activity)
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}

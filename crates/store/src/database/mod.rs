@@ -1,0 +1,14 @@
+//! The two databases: how they are opened, their pools and connections, and their errors.
+
+pub(crate) mod connect;
+pub(crate) mod error;
+mod pool;
+mod pool_counts;
+pub(crate) mod postgres;
+mod settings;
+pub(crate) mod spans;
+pub(crate) mod sqlite;
+
+pub use self::pool::Pooled;
+pub use self::pool_counts::Pool;
+pub use self::settings::PoolSettings;

@@ -1,0 +1,64 @@
+//! Detection of rollbacks that SQLite makes by itself.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sea_orm::DbErr;
+
+use crate::database::error;
+
+/// Watches the connection of the writer by hooks of SQLite. When the disk is full, SQLite rolls a transaction back by itself. The
+/// next savepoint would begin another transaction, and its release would commit it.
+#[derive(Debug, Default)]
+pub(crate) struct Guard {
+    /// A group is at work, so nothing may be committed.
+    closed: AtomicBool,
+    /// SQLite has rolled the transaction of the group back.
+    broken: AtomicBool,
+    /// The last write failed, for example because the disk is full.
+    failing: AtomicBool,
+}
+
+impl Guard {
+    /// For the hook of SQLite: whether a transaction may commit now.
+    pub(crate) fn may_commit(&self) -> bool {
+        !self.closed.load(Ordering::Acquire)
+    }
+
+    /// For the hook of SQLite: a transaction was rolled back.
+    pub(crate) fn rolled_back(&self) {
+        self.broken.store(true, Ordering::Release);
+    }
+
+    /// Notes a statement that failed because the database cannot be written.
+    pub(crate) fn note_error(&self, error: &DbErr) {
+        if error::is_unwritable(error) {
+            self.set_failing(true);
+        }
+    }
+
+    /// Notes whether the last write failed.
+    pub(crate) fn set_failing(&self, failing: bool) {
+        self.failing.store(failing, Ordering::Relaxed);
+    }
+
+    /// Whether the last write failed.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Whether SQLite has rolled the transaction of the group back.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    /// Forbids commits from here on: a group begins.
+    pub(crate) fn close(&self) {
+        self.broken.store(false, Ordering::Release);
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Allows commits again.
+    pub(crate) fn open(&self) {
+        self.closed.store(false, Ordering::Release);
+    }
+}

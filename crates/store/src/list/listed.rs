@@ -1,0 +1,79 @@
+//! What makes a stored resource one that can be listed.
+
+use std::future::{Future, ready};
+
+use jackfield_domain::page::OrderBy;
+use jackfield_domain::{Result, TenantId};
+use sea_orm::sea_query::{Condition, Expr, ExprTrait as _};
+use sea_orm::{EntityTrait as _, QueryFilter as _, Select};
+
+use super::field::FieldSource;
+use super::query::{Page, PageQuery, Scope};
+use crate::session::Reader;
+use crate::stored::{self, ColumnOf, Stored};
+
+/// A stored resource that can be listed.
+pub trait Listed: Stored {
+    /// The column of the user, if the resource belongs to one.
+    const USER_ID: Option<ColumnOf<Self>> = None;
+    /// Whether a list spans all tenants. Only the list of tenants does.
+    const ACROSS_TENANTS: bool = false;
+
+    /// The condition on the rows of a scope. Parts of the scope that the list does not know are not set.
+    fn scope(_: &Scope) -> Condition {
+        Condition::all()
+    }
+
+    /// Where a field that only this resource has is found. [`source_of`] knows the others.
+    fn field(name: &str) -> Option<FieldSource>;
+
+    /// The page with values that are not stored but computed when they are read.
+    fn completed(_: &Reader, _: &PageQuery<'_>, page: Page<Self>) -> impl Future<Output = Result<Page<Self>>> + Send {
+        ready(Ok(page))
+    }
+}
+
+/// Where a field of a filter is found; `None` if the resource does not have the field.
+pub(crate) fn source_of<S: Listed>(field: &str) -> Option<FieldSource> {
+    let column = match field {
+        "id" => Some(S::ID),
+        "name" => S::NAME_KEY,
+        "external_id" => S::EXTERNAL_ID,
+        "user_id" => S::USER_ID,
+        "create_time" => Some(S::CREATE_TIME),
+        "update_time" => Some(S::UPDATE_TIME),
+        _ => None,
+    };
+    column.map(FieldSource::column).or_else(|| S::field(field))
+}
+
+/// The column of an order; `None` for the order by id.
+pub(crate) fn order_column<S: Listed>(by: OrderBy) -> Option<ColumnOf<S>> {
+    match by {
+        OrderBy::CreateTime => Some(S::CREATE_TIME),
+        OrderBy::Name => S::NAME_KEY,
+        OrderBy::UserId => S::USER_ID,
+        OrderBy::Id => None,
+    }
+}
+
+/// The rows of a list: those of a tenant, except for the list of tenants.
+pub(crate) fn rows<S: Listed>(tenant: TenantId) -> Select<S::Table> {
+    if S::ACROSS_TENANTS {
+        #[expect(clippy::disallowed_methods, reason = "the list of tenants is not in a tenant")]
+        return S::Table::find();
+    }
+    stored::of::<S>(tenant)
+}
+
+/// As [`rows`], for a statement that has an index of its own. SQLite prefers any index of a tenant, unless the expression that
+/// names the tenant does not look like a column.
+pub(crate) fn rows_by_other_index<S: Listed>(tenant: TenantId) -> Select<S::Table> {
+    #[expect(clippy::disallowed_methods, reason = "the next line narrows it to the tenant, or there is none")]
+    let all = S::Table::find();
+    if S::ACROSS_TENANTS {
+        return all;
+    }
+    let column = Expr::col((S::Table::default(), S::TENANT_ID));
+    all.filter(Expr::cust_with_expr("+?", column).eq(tenant.0))
+}

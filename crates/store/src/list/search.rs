@@ -1,0 +1,217 @@
+//! The index of words: trigrams of the texts that bare words look into. It names rows that may have a word; whether they
+//! do, the condition of the filter says.
+//!
+//! PostgreSQL has a GIN index beside each table. SQLite has one FTS5 table for all, in which a row goes by its
+//! `search_number`: the number of the tenant, of the resource, and of the row among these. So what is looked up lies within
+//! bounds that no other tenant has rows in, and costs nothing that others have.
+
+use jackfield_domain::filter::Expr as Filter;
+use jackfield_domain::{Resource, Result};
+use sea_orm::sea_query::extension::sqlite::SqliteExpr;
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement};
+use sea_orm::{AccessMode, ConnectionTrait, DbBackend};
+
+use super::field::FilterContext;
+use super::listed::Listed;
+use crate::database::{Pooled, error};
+use crate::entity::tenant;
+use crate::transaction::Transaction;
+
+/// What a row must have for a filter to let it through, as far as the index can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Terms {
+    All(Vec<Terms>),
+    Any(Vec<Terms>),
+    Word(String),
+}
+
+/// Letters of a word that are indexed together.
+const GRAM: usize = 3;
+/// Trigrams of one word that SQLite is asked for, at most: so many leave next to nothing to tell apart.
+const MAX_GRAMS: usize = 32;
+/// Rows that may have the words, at most: more are found sooner by their keys, page by page.
+const MANY: u64 = 5_000;
+/// Longest that PostgreSQL may look for rows by words, in milliseconds. What takes longer is in so many rows that they are
+/// found sooner by their keys.
+const TIMEOUT: u64 = 500;
+
+const INDEX: &str = "search_index";
+const NUMBER: &str = "search_number";
+/// Rows of one resource in one tenant: 2 to the power of this.
+const ROW_BITS: u32 = 36;
+/// The same, of all resources.
+const TENANT_BITS: u32 = 40;
+
+/// What the index can tell of a filter; `None` if nothing.
+pub(crate) fn terms(filter: &Filter, backend: DbBackend) -> Option<Terms> {
+    let terms = |filter| terms(filter, backend);
+    match filter {
+        Filter::Word(word) => knows(word, backend).then(|| Terms::Word(word.clone())),
+        Filter::And(all) => {
+            let known: Vec<Terms> = all.iter().filter_map(terms).collect();
+            (!known.is_empty()).then_some(Terms::All(known))
+        }
+        Filter::Or(any) => any.iter().map(terms).collect::<Option<_>>().map(Terms::Any),
+        Filter::Not(_) | Filter::Compare { .. } | Filter::MapCompare { .. } | Filter::Present { .. } => None,
+    }
+}
+
+/// Whether the index has something of a word. PostgreSQL leaves out what is neither letter nor digit.
+pub(crate) fn knows(word: &str, backend: DbBackend) -> bool {
+    match backend {
+        DbBackend::Sqlite => word.chars().count() >= GRAM,
+        _ => word.split(|c: char| !c.is_alphanumeric()).any(|run| run.chars().count() >= GRAM),
+    }
+}
+
+/// That a row is among those that the index of SQLite names.
+pub(crate) fn condition<S: Listed>(terms: &Terms, context: &FilterContext) -> Expr {
+    Expr::col((S::Table::default(), Alias::new(NUMBER))).in_subquery(numbers::<S>(terms, context))
+}
+
+/// Whether the index names so many rows that their keys are the better way. SQLite only.
+pub(crate) async fn are_many<S: Listed>(conn: &Pooled, terms: &Terms, context: &FilterContext) -> Result<bool> {
+    let mut some = numbers::<S>(terms, context);
+    some.limit(MANY + 1);
+    let count = Query::select()
+        .expr_as(Expr::col(Alias::new("rowid")).count(), Alias::new("count"))
+        .from_subquery(some, Alias::new("some"))
+        .to_owned();
+    let row = conn.query_one(&count).await.map_err(error::from_db)?;
+    let count = row.map(|row| row.try_get::<i64>("", "count")).transpose().map_err(error::from_db)?;
+    Ok(count.and_then(|count| u64::try_from(count).ok()).is_some_and(|count| count > MANY))
+}
+
+/// A transaction in which PostgreSQL takes the index of words or gives up. Left to itself it guesses how many rows have a
+/// word, and where the guess is wrong walks through all of them.
+pub(crate) async fn begin(conn: &Pooled) -> Result<Transaction> {
+    let txn = Transaction::begin(conn, Some(AccessMode::ReadOnly)).await.map_err(error::from_db)?;
+    txn.execute_unprepared(&settings()).await.map_err(error::from_db)?;
+    Ok(txn)
+}
+
+pub(crate) fn settings() -> String {
+    format!(
+        "SET LOCAL statement_timeout = {TIMEOUT}; SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off; \
+         SET LOCAL enable_indexonlyscan = off; SET LOCAL plan_cache_mode = force_custom_plan"
+    )
+}
+
+/// The search numbers of rows of a list that have trigrams.
+fn numbers<S: Listed>(terms: &Terms, context: &FilterContext) -> SelectStatement {
+    let number = || Expr::col(Alias::new("rowid"));
+    let first = || {
+        if S::ACROSS_TENANTS {
+            return Expr::val(0_i64);
+        }
+        let of_tenant = Expr::col((tenant::Entity, Alias::new(NUMBER))).mul(1_i64 << TENANT_BITS);
+        let select = Query::select()
+            .expr(of_tenant.add(i64::from(kind(S::RESOURCE)) << ROW_BITS))
+            .from(tenant::Entity)
+            .and_where(Expr::col((tenant::Entity, tenant::Column::Id)).eq(context.tenant.0))
+            .to_owned();
+        Expr::from(select)
+    };
+    Query::select()
+        .expr(number())
+        .from(Alias::new(INDEX))
+        .and_where(Expr::col(Alias::new(INDEX)).matches(expression(terms)))
+        .and_where(number().gt(first()))
+        .and_where(number().lt(first().add(1_i64 << ROW_BITS)))
+        .to_owned()
+}
+
+/// The number of a resource in search numbers, as the migration has it.
+const fn kind(resource: Resource) -> u8 {
+    match resource {
+        Resource::Key => 1,
+        Resource::Connector => 2,
+        Resource::Connection => 3,
+        Resource::UserConnector => 4,
+        Resource::Credential => 5,
+        Resource::Configuration => 6,
+        // Tenants come before all that is in a tenant. Re-wraps are not listed.
+        Resource::Tenant | Resource::Rewrap => 0,
+    }
+}
+
+/// The terms in the language of FTS5: trigrams, quoted, so that nothing in them means anything.
+fn expression(terms: &Terms) -> String {
+    let join = |parts: &[Terms], word: &str| parts.iter().map(expression).collect::<Vec<_>>().join(word);
+    match terms {
+        Terms::All(all) => format!("({})", join(all, " AND ")),
+        Terms::Any(any) => format!("({})", join(any, " OR ")),
+        Terms::Word(word) => {
+            let quoted: Vec<_> = grams(word).iter().map(|gram| format!("\"{}\"", gram.replace('"', "\"\""))).collect();
+            format!("({})", quoted.join(" AND "))
+        }
+    }
+}
+
+/// Trigrams of a word, each once; of a long word some from all over it.
+fn grams(word: &str) -> Vec<String> {
+    let chars: Vec<char> = word.chars().collect();
+    let mut grams: Vec<String> = Vec::new();
+    let count = chars.len().saturating_sub(GRAM - 1);
+    for gram in chars.windows(GRAM).step_by(count.div_ceil(MAX_GRAMS)) {
+        let gram = gram.iter().collect();
+        if !grams.contains(&gram) {
+            grams.push(gram);
+        }
+    }
+    grams
+}
+
+#[cfg(test)]
+mod tests {
+    use jackfield_domain::filter::{Field, FieldKind, Schema, parse};
+
+    use super::*;
+
+    const SCHEMA: Schema =
+        Schema { resource: Resource::Connector, fields: &[Field { name: "name", kind: FieldKind::NameText }] };
+
+    fn asked(filter: &str) -> Option<String> {
+        terms(&parse(filter, &SCHEMA).unwrap().unwrap(), DbBackend::Sqlite).as_ref().map(expression)
+    }
+
+    #[test]
+    fn the_index_is_asked_for_what_a_filter_needs() {
+        for (filter, expected) in [
+            ("Mail", Some(r#"("mai" AND "ail")"#)),
+            ("aaaaa", Some(r#"("aaa")"#)),
+            (r#"'a"b'"#, Some(r#"("a""b")"#)),
+            ("gröss", Some(r#"("grö" AND "rös" AND "öss")"#)),
+            ("ab", None),
+            ("abc ab", Some(r#"(("abc"))"#)),
+            ("abc def", Some(r#"(("abc") AND ("def"))"#)),
+            ("abc OR def", Some(r#"(("abc") OR ("def"))"#)),
+            ("abc OR ab", None),
+            ("abc OR name:x", None),
+            ("abc name:x", Some(r#"(("abc"))"#)),
+            ("(abc OR ab) def", Some(r#"(("def"))"#)),
+            ("NOT abc", None),
+            ("-abc def", Some(r#"(("def"))"#)),
+            ("name = abc", None),
+        ] {
+            assert_eq!(asked(filter).as_deref(), expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn a_long_word_is_asked_for_in_part() {
+        let word: String = (0..2_000_u32).filter_map(|i| char::from_u32(0x4e00 + i)).collect();
+        let grams = grams(&word);
+        assert!(grams.len() <= MAX_GRAMS && grams.len() > MAX_GRAMS / 2, "{}", grams.len());
+        assert!(grams.iter().all(|gram| word.contains(gram.as_str())));
+    }
+
+    #[test]
+    fn postgres_knows_letters_and_digits_only() {
+        for (word, known) in
+            [("abc", true), ("a-b", false), ("ab-cd", false), ("-123-", true), ("...", false), ("große", true)]
+        {
+            assert_eq!(knows(word, DbBackend::Postgres), known, "{word}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Records that belong to resources or to the deployment: secrets, labels, data keys, answers to repeated requests, audit events,
+//! re-wraps.
+
+pub(crate) mod audit;
+pub(crate) mod data_key;
+pub(crate) mod idempotency;
+pub(crate) mod label;
+pub(crate) mod rewrap;
+pub(crate) mod secret;

@@ -1,0 +1,11 @@
+//! Resources as rows: one file each, with its columns and the queries that only it has.
+
+pub(crate) mod cascade;
+mod configuration;
+mod connection;
+mod connector;
+mod credential;
+pub(crate) mod issuable;
+mod key;
+mod tenant;
+mod user_connector;

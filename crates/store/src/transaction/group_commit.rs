@@ -1,0 +1,338 @@
+//! Group commit on SQLite: writers that wait for the one connection share a transaction, and so its one synchronisation
+//! with the disk, which costs more than all the rest of a small change.
+//!
+//! A task holds the transaction and gives it to one member after the other; each writes after a savepoint of its own. When no
+//! writer waits any more, or the group is large or old enough, the task commits, and only then answers the members. A writer
+//! that is alone commits at once. A member that fails is rolled back to its savepoint; a group that fails, fails for all.
+//!
+//! Statements that begin and end a transaction or a savepoint run in the task and never in a caller's future: a caller that
+//! leaves in the middle of one would leave the shared transaction in an unknown state.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use jackfield_domain::Result;
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement,
+    TransactionOptions, TransactionTrait,
+};
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+use super::Transaction;
+use super::turn::{CommitSender, Turn, TurnEnd};
+use crate::database::error;
+use crate::database::sqlite::guard::Guard;
+
+/// The write transactions of an SQLite file, one after the other.
+#[derive(Clone)]
+pub(crate) struct GroupCommit(Arc<Shared>);
+
+struct Shared {
+    pool: DatabaseConnection,
+    guard: Arc<Guard>,
+    /// How long a writer waits for its turn.
+    patience: Duration,
+    /// How long a group takes members: [`LONGEST_GROUP`], unless a test has set it.
+    longest: OnceLock<Duration>,
+    queue: Mutex<Queue>,
+    tasks: TaskTracker,
+    commits: AtomicU64,
+    members: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Request>,
+    /// Whether a task serves the queue.
+    served: bool,
+}
+
+/// A writer that waits for its turn.
+struct Request {
+    /// Wants a transaction of its own.
+    alone: bool,
+    turn: oneshot::Sender<Result<Transaction>>,
+}
+
+/// A transaction and its members.
+struct Group<'a> {
+    shared: &'a Shared,
+    txn: Arc<DatabaseTransaction>,
+    /// The number of members whose changes stay.
+    kept: u64,
+    savepoint: Savepoint,
+    /// The members that wait for the end.
+    waiting: Vec<Waiting>,
+}
+
+/// A member that waits for the end.
+enum Waiting {
+    /// The group commits its changes.
+    Kept(CommitSender),
+    /// Its changes were undone, or it made none.
+    Undone(CommitSender),
+}
+
+/// The savepoint that the next member is rolled back to.
+#[derive(Clone, Copy)]
+enum Savepoint {
+    /// There is none: the first member is rolled back to the beginning.
+    None,
+    /// It is where the next member begins.
+    Current,
+    /// It is before the last member.
+    Outdated,
+}
+
+/// Marks the queue as not served if the task that serves it panics, so that another task can serve it.
+struct Serving<'a> {
+    shared: &'a Shared,
+    done: bool,
+}
+
+/// A group takes no more members after this number, or after this time, so that its first member does not wait for long.
+const MOST_MEMBERS: u32 = 100;
+const LONGEST_GROUP: Duration = Duration::from_millis(20);
+
+// === impl GroupCommit ===
+
+impl GroupCommit {
+    /// For a pool of one connection that reports to the guard. `patience` is how long a writer waits for its turn.
+    pub(crate) fn new(pool: DatabaseConnection, guard: Arc<Guard>, patience: Duration) -> Self {
+        GroupCommit(Arc::new(Shared {
+            pool,
+            guard,
+            patience,
+            longest: OnceLock::new(),
+            queue: Mutex::default(),
+            tasks: TaskTracker::new(),
+            commits: AtomicU64::new(0),
+            members: AtomicU64::new(0),
+        }))
+    }
+
+    /// Waits for a turn, in a group or alone.
+    pub(crate) async fn begin(&self, alone: bool) -> Result<Transaction> {
+        let (turn, given) = oneshot::channel();
+        self.enqueue(Request { alone, turn });
+        match tokio::time::timeout(self.0.patience, given).await {
+            Ok(given) => given.unwrap_or_else(|_| Err(error::gone("the queue of the writers is gone"))),
+            Err(_) => Err(error::gone("too many writers wait, or one takes too long")),
+        }
+    }
+
+    fn enqueue(&self, request: Request) {
+        let mut queue = self.0.queue();
+        queue.waiting.push_back(request);
+        if !queue.served {
+            queue.served = true;
+            let shared = Arc::clone(&self.0);
+            self.0.tasks.spawn(async move { shared.serve().await });
+        }
+    }
+
+    /// Whether the last write succeeded.
+    pub(crate) fn succeeds(&self) -> bool {
+        !self.0.guard.is_failing()
+    }
+
+    /// Waits for the group that is at work.
+    pub(crate) async fn close(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// The number of transactions that were committed, and of their members.
+    #[cfg(feature = "test-support")]
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.0.commits.load(Ordering::Relaxed), self.0.members.load(Ordering::Relaxed))
+    }
+
+    /// Sets how long a group takes members. Only the first time counts.
+    #[cfg(feature = "test-support")]
+    pub(crate) fn set_longest(&self, longest: Duration) {
+        let _ = self.0.longest.set(longest);
+    }
+
+    /// The number of writers that wait for their turn.
+    #[cfg(feature = "test-support")]
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.queue().waiting.len()
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Serves the queue until it is empty.
+    async fn serve(&self) {
+        let mut serving = Serving { shared: self, done: false };
+        while let Some(first) = self.next() {
+            self.group(first).await;
+        }
+        serving.done = true;
+    }
+
+    async fn group(&self, first: Request) {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..Default::default()
+        };
+        let txn = match self.pool.begin_with_options(options).await {
+            Ok(txn) => Arc::new(txn),
+            Err(failed) => {
+                // Another process holds the file, or it cannot be opened. All other writers would wait as long for the same.
+                let text = failed.to_string();
+                self.guard.set_failing(true);
+                let _ = first.turn.send(Err(error::from_db(failed)));
+                for request in std::mem::take(&mut self.queue().waiting) {
+                    let _ = request.turn.send(Err(error::gone(&text)));
+                }
+                return;
+            }
+        };
+        self.guard.close();
+        let mut group = Group { shared: self, txn, kept: 0, savepoint: Savepoint::None, waiting: Vec::new() };
+        let served = group.serve(first).await;
+        group.end(served).await;
+    }
+
+    /// The next writer, or the end.
+    fn next(&self) -> Option<Request> {
+        let mut queue = self.queue();
+        let next = queue.next(|_| true);
+        if next.is_none() {
+            queue.served = false;
+        }
+        next
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Group ===
+
+impl Group<'_> {
+    /// Gives the transaction to one member after the other.
+    async fn serve(&mut self, first: Request) -> Result<(), DbErr> {
+        let (since, longest) = (Instant::now(), *self.shared.longest.get().unwrap_or(&LONGEST_GROUP));
+        let mut request = first;
+        for members in 1.. {
+            let alone = request.alone;
+            match self.member(request).await? {
+                TurnEnd::Kept(sender) => {
+                    self.waiting.push(Waiting::Kept(sender));
+                    self.kept += 1;
+                    self.savepoint = Savepoint::Outdated;
+                }
+                TurnEnd::Undone(sender) => {
+                    self.waiting.extend(sender.map(Waiting::Undone));
+                    if self.kept == 0 {
+                        break;
+                    }
+                    self.run("ROLLBACK TO member").await?;
+                    self.savepoint = Savepoint::Current;
+                }
+            }
+            if alone || members >= MOST_MEMBERS || since.elapsed() >= longest {
+                break;
+            }
+            request = match self.shared.queue().next(|request| !request.alone) {
+                Some(next) => next,
+                None => break,
+            };
+        }
+        Ok(())
+    }
+
+    async fn member(&mut self, request: Request) -> Result<TurnEnd, DbErr> {
+        match self.savepoint {
+            Savepoint::Outdated if self.kept == 1 => self.run("SAVEPOINT member").await?,
+            Savepoint::Outdated => self.run("RELEASE member; SAVEPOINT member").await?,
+            Savepoint::None | Savepoint::Current => {}
+        }
+        let (turn, ended) = Turn::new(Arc::clone(&self.shared.guard));
+        // A writer that has left in the meantime gives the turn back by dropping it.
+        let _ = request.turn.send(Ok(Transaction::member(Arc::clone(&self.txn), turn)));
+        let ended = ended.await;
+        if self.shared.guard.is_broken() {
+            if let Ok(TurnEnd::Kept(sender) | TurnEnd::Undone(Some(sender))) = ended {
+                self.waiting.push(Waiting::Undone(sender));
+            }
+            return Err(DbErr::Custom("the database has rolled the transaction back".to_owned()));
+        }
+        ended.map_err(|_| DbErr::Custom("a turn was lost".to_owned()))
+    }
+
+    /// Ends the transaction and answers all members.
+    async fn end(self, served: Result<(), DbErr>) {
+        let Group { shared, txn, kept, waiting, .. } = self;
+        let mut may_be_written = false;
+        let ended = match Arc::into_inner(txn) {
+            None => Err(DbErr::Custom("the transaction is in use".to_owned())),
+            Some(txn) if served.is_ok() && kept > 0 => {
+                shared.guard.open();
+                let committed = txn.commit().await;
+                may_be_written = committed.as_ref().is_err_and(error::sqlite_may_have_committed);
+                committed
+            }
+            Some(txn) => match txn.rollback().await {
+                // If SQLite has rolled back already, this fails and the pool discards the connection.
+                Ok(()) | Err(_) => served,
+            },
+        };
+        shared.guard.open();
+        if ended.is_err() || kept > 0 {
+            shared.guard.set_failing(ended.is_err());
+        }
+        if ended.is_ok() && kept > 0 {
+            shared.commits.fetch_add(1, Ordering::Relaxed);
+            shared.members.fetch_add(kept, Ordering::Relaxed);
+        }
+        let failed = ended.err().map(|failed| failed.to_string());
+        for member in waiting {
+            let (sender, is_kept) = match member {
+                Waiting::Kept(sender) => (sender, true),
+                Waiting::Undone(sender) => (sender, false),
+            };
+            let _ = sender.send(match failed.as_deref() {
+                None => Ok(()),
+                Some(failed) if is_kept && may_be_written => Err(error::outcome_unknown(error::lost(failed))),
+                Some(failed) => Err(error::gone(failed)),
+            });
+        }
+    }
+
+    async fn run(&self, sql: &'static str) -> Result<(), DbErr> {
+        self.txn.execute_raw(Statement::from_string(DbBackend::Sqlite, sql)).await.map(|_| ())
+    }
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// The next writer that still waits, if it fits.
+    fn next(&mut self, fits: impl Fn(&Request) -> bool) -> Option<Request> {
+        while self.waiting.front().is_some_and(|request| request.turn.is_closed()) {
+            self.waiting.pop_front();
+        }
+        self.waiting.pop_front_if(|request| fits(request))
+    }
+}
+
+// === impl Serving ===
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            let mut queue = self.shared.queue();
+            queue.waiting.clear();
+            queue.served = false;
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! A write transaction: one of PostgreSQL, or a turn in a group of SQLite that commits as one (see [`group_commit`]).
+
+pub(crate) mod group_commit;
+mod turn;
+
+use std::sync::Arc;
+
+use jackfield_domain::Result;
+use sea_orm::{
+    AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement,
+};
+
+use self::turn::{Turn, TurnEnd};
+use crate::database::postgres::transaction::PostgresTransaction;
+use crate::database::{Pooled, error, spans};
+
+/// A write transaction. Dropping it rolls back.
+pub struct Transaction(Kind);
+
+enum Kind {
+    Postgres(PostgresTransaction),
+    Sqlite(Member),
+}
+
+/// A turn in a group, with the transaction that the members of the group share.
+struct Member {
+    // Fields are dropped in this order: the transaction before the turn.
+    txn: Arc<DatabaseTransaction>,
+    turn: Turn,
+}
+
+// === impl Transaction ===
+
+impl Transaction {
+    /// Begins a transaction of PostgreSQL. On SQLite only groups begin transactions.
+    pub(crate) async fn begin(pool: &Pooled, access: Option<AccessMode>) -> Result<Self, DbErr> {
+        let sessions = pool.of_postgres();
+        let sessions =
+            sessions.ok_or_else(|| DbErr::Custom("a transaction of SQLite has to be one of a group".to_owned()))?;
+        let span = spans::statement(DbBackend::Postgres, "BEGIN");
+        let begun = spans::from_pool(span, PostgresTransaction::begin(sessions, access)).await?;
+        Ok(Transaction(Kind::Postgres(begun)))
+    }
+
+    /// A turn in a group.
+    fn member(txn: Arc<DatabaseTransaction>, turn: Turn) -> Self {
+        Transaction(Kind::Sqlite(Member { txn, turn }))
+    }
+
+    /// Makes everything durable that was written here. An error means that nothing was written, unless it is
+    /// [`jackfield_domain::Error::OutcomeUnknown`]. When this future is dropped before it returns, the commit goes on.
+    pub(crate) async fn commit(self) -> Result<()> {
+        match self.0 {
+            Kind::Postgres(txn) => txn.commit().await,
+            Kind::Sqlite(Member { txn, turn }) => {
+                drop(txn);
+                let gone = || error::outcome_unknown(error::lost("the group of the transaction is gone"));
+                turn.end(TurnEnd::Kept).await.unwrap_or_else(|| Err(gone()))
+            }
+        }
+    }
+
+    /// Undoes everything that was written here. When this returns, the rows that were read here are durable.
+    pub(crate) async fn rollback(self) -> Result<()> {
+        match self.0 {
+            Kind::Postgres(txn) => txn.rollback().await,
+            Kind::Sqlite(Member { txn, turn }) => {
+                drop(txn);
+                let gone = || error::gone("the group of the transaction is gone");
+                turn.end(|sender| TurnEnd::Undone(Some(sender))).await.unwrap_or_else(|| Err(gone()))
+            }
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl ConnectionTrait for Transaction {
+    fn get_database_backend(&self) -> DbBackend {
+        match &self.0 {
+            Kind::Postgres(_) => DbBackend::Postgres,
+            Kind::Sqlite(_) => DbBackend::Sqlite,
+        }
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        let span = spans::statement(statement.db_backend, &statement.sql);
+        match &self.0 {
+            Kind::Postgres(txn) => spans::within(span, txn.execute(&statement)).await,
+            Kind::Sqlite(member) => member.noted(spans::within(span, member.open()?.execute_raw(statement)).await),
+        }
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        let span = spans::statement(self.get_database_backend(), sql);
+        match &self.0 {
+            Kind::Postgres(txn) => spans::within(span, txn.execute_unprepared(sql)).await,
+            Kind::Sqlite(member) => member.noted(spans::within(span, member.open()?.execute_unprepared(sql)).await),
+        }
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let span = spans::statement(statement.db_backend, &statement.sql);
+        match &self.0 {
+            Kind::Postgres(txn) => spans::within(span, txn.query_one(&statement)).await,
+            Kind::Sqlite(member) => spans::within(span, member.open()?.query_one_raw(statement)).await,
+        }
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let span = spans::statement(statement.db_backend, &statement.sql);
+        match &self.0 {
+            Kind::Postgres(txn) => spans::within(span, txn.query_all(&statement)).await,
+            Kind::Sqlite(member) => {
+                // A write that returns rows is a query, too.
+                let is_write = !statement.sql.starts_with("SELECT");
+                let found = spans::within(span, member.open()?.query_all_raw(statement)).await;
+                if is_write { member.noted(found) } else { found }
+            }
+        }
+    }
+}
+
+// === impl Member ===
+
+impl Member {
+    /// The connection, unless SQLite has rolled the transaction back by itself: a statement would then be outside of it.
+    fn open(&self) -> Result<&DatabaseTransaction, DbErr> {
+        if self.turn.guard().is_broken() {
+            return Err(DbErr::Conn(RuntimeErr::Internal("the database has rolled the transaction back".to_owned())));
+        }
+        Ok(&self.txn)
+    }
+
+    /// The result of a write. It is noted if the database cannot be written.
+    fn noted<T>(&self, result: Result<T, DbErr>) -> Result<T, DbErr> {
+        if let Err(error) = &result {
+            self.turn.guard().note_error(error);
+        }
+        result
+    }
+}

@@ -1,0 +1,82 @@
+"""A session that a document shows, run as it is printed: `document.py README.md "A session"`.
+
+Runs the "sh" blocks of the document, or of one of its sections, in one shell, and compares what they print with the "text" block
+behind each. A line "…" stands for any lines, and "…" within a line for any text. Ids, times and etags may differ.
+
+Environment: as in session.sh.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+MARK = "--- the end of block"
+
+# What differs from one run to the next.
+VOLATILE = [
+    (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<id>"),
+    (r"20[2-9]\d-\d\d-\d\dT[\d:.]+Z", "<time>"),
+    (r'W/\\?"[^"\\]*\\?"', "<etag>"),
+]
+
+
+def main() -> None:
+    document, *section = sys.argv[1:]
+    steps = blocks(section_of(Path(document).read_text(), *section))
+    assert steps, f"{document} shows no session"
+    outputs = run([command for command, _ in steps])
+    for (command, expected), output in zip(steps, outputs, strict=True):
+        if expected is not None and not matches(expected, output):
+            sys.exit(f"{document} shows\n{expected}\nand this was printed\n{output}\nby\n{command}")
+    print(f"{document}: {len(steps)} steps")
+
+
+def section_of(text: str, heading: str | None = None) -> str:
+    if heading is None:
+        return text
+    return text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def blocks(text: str) -> list[tuple[str, str | None]]:
+    """The commands of a document, each with the output that it shows for them, if it shows any."""
+    steps: list[tuple[str, str | None]] = []
+    for language, block in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        if language == "sh":
+            steps.append((block, None))
+        elif language == "text":
+            steps[-1] = (steps[-1][0], block)
+    return steps
+
+
+def run(commands: list[str]) -> list[str]:
+    """What the commands print, run one after the other where the document says that they are run."""
+    with tempfile.TemporaryDirectory() as directory:
+        binary = Path(directory, "target/release/jackfield")
+        binary.parent.mkdir(parents=True)
+        binary.symlink_to(Path(os.environ["JACKFIELD"]).absolute())
+        Path(directory, "data").symlink_to(Path(os.environ["JACKFIELD_DATA"]).absolute())
+        script = f"\necho '{MARK}'\n".join([*commands, ""]).replace("127.0.0.1:7443", os.environ["JACKFIELD_ADDRESS"])
+        shell = ["bash", "-u", "-c", script]
+        done = subprocess.run(
+            shell, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+    return done.stdout.split(f"{MARK}\n")[:-1]
+
+
+def matches(expected: str, output: str) -> bool:
+    lines = []
+    for line in normal(expected):
+        lines.append(r"(?:.*\n)*?" if line == "…" else re.escape(line).replace("…", ".*") + r"\n")
+    return re.fullmatch("".join(lines), "".join(f"{line}\n" for line in normal(output))) is not None
+
+
+def normal(text: str) -> list[str]:
+    for pattern, replacement in VOLATILE:
+        text = re.sub(pattern, replacement, text)
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+main()
