@@ -10,8 +10,9 @@ mod weight;
 mod windows;
 
 use jackfield_api::v1;
-use jackfield_domain::text::fold;
-use jackfield_domain::{TenantId, page::MAX_PAGE_SIZE};
+use jackfield_domain::TenantId;
+use jackfield_domain::request::page::MAX_PAGE_SIZE;
+use jackfield_domain::value::text::fold;
 use jackfield_testkit::fill::{Filled, fill, fill_tenants};
 use jackfield_testkit::list::{ListPage, Row};
 use jackfield_testkit::{Ask, Client, List, Refusal, TestServer, on_both};

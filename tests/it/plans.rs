@@ -1,9 +1,10 @@
 //! Every page of every list is found by an index that has its order, however deep it lies: read from the query plans.
 
 use jackfield_api::v1::GetTenantRequest;
-use jackfield_domain::filter::Expr as Filter;
-use jackfield_domain::page::{MAX_PAGE_BYTES, Order, OrderBy, OrderValue, RowKey};
-use jackfield_domain::text::{UserId, fold};
+use jackfield_domain::request::filter::Expr as Filter;
+use jackfield_domain::request::order::{Order, OrderBy};
+use jackfield_domain::request::page::{MAX_PAGE_BYTES, OrderValue, RowKey};
+use jackfield_domain::value::text::{UserId, fold};
 use jackfield_domain::{Resource, TenantId, Timestamp};
 use jackfield_testkit::fill::{Filled, fill, fill_tenants};
 use jackfield_testkit::store::{Hints, PageQuery, PageStep, Planned, Scope, Store};

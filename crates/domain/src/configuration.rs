@@ -7,11 +7,14 @@ use serde::{Deserialize, Serialize};
 use crate::connector::set;
 use crate::document::is_default;
 use crate::error::Violation;
-use crate::id::{ConfigurationId, ConnectorId, CredentialId};
-use crate::json::JsonObject;
-use crate::meta::Meta;
-use crate::reference::Ref;
-use crate::text::{ExternalId, UserId};
+use crate::request::order::OrderBy;
+use crate::request::reference::Ref;
+use crate::request::schema::{Field, FieldKind, Schema};
+use crate::resource::Resource;
+use crate::value::id::{ConfigurationId, ConnectorId, CredentialId};
+use crate::value::json::JsonObject;
+use crate::value::meta::Meta;
+use crate::value::text::{ExternalId, UserId};
 
 /// A configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +63,22 @@ pub struct ConfigurationPatch {
 pub const MAX_WORKFLOWS: usize = 256;
 /// All workflow settings of a configuration together, as JSON, in bytes.
 pub const MAX_WORKFLOW_SETTINGS_BYTES: usize = 64 * 1024;
+
+/// What lists of configurations can be filtered and ordered by.
+pub const SCHEMA: Schema = Schema {
+    resource: Resource::Configuration,
+    fields: &[
+        Field { name: "id", kind: FieldKind::Id },
+        Field { name: "external_id", kind: FieldKind::Text },
+        Field { name: "credential", kind: FieldKind::Id },
+        Field { name: "user_id", kind: FieldKind::Text },
+        Field { name: "connector", kind: FieldKind::Id },
+        Field { name: "is_default", kind: FieldKind::Bool },
+        Field { name: "create_time", kind: FieldKind::Time },
+        Field { name: "update_time", kind: FieldKind::Time },
+    ],
+    orders: &[OrderBy::Id, OrderBy::CreateTime],
+};
 
 // === impl ConfigurationPatch ===
 

@@ -3,11 +3,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Violation;
-use crate::id::KeyId;
-use crate::meta::Meta;
-use crate::secret::Secret;
-use crate::text::{Labels, Name};
-use crate::time::Timestamp;
+use crate::request::order::OrderBy;
+use crate::request::schema::{Field, FieldKind, Schema};
+use crate::resource::Resource;
+use crate::value::id::KeyId;
+use crate::value::maps::Labels;
+use crate::value::meta::Meta;
+use crate::value::secret::Secret;
+use crate::value::text::Name;
+use crate::value::time::Timestamp;
 
 /// A key, without its private part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,6 +82,21 @@ pub fn require_no_private_key(field: &str, pem: &str) -> Result<(), Violation> {
         false => Ok(()),
     }
 }
+
+/// What lists of keys can be filtered and ordered by.
+pub const SCHEMA: Schema = Schema {
+    resource: Resource::Key,
+    fields: &[
+        Field { name: "id", kind: FieldKind::Id },
+        Field { name: "name", kind: FieldKind::NameText },
+        Field { name: "type", kind: FieldKind::Enum(KeyKind::NAMES) },
+        Field { name: "not_after", kind: FieldKind::Time },
+        Field { name: "labels", kind: FieldKind::Map },
+        Field { name: "create_time", kind: FieldKind::Time },
+        Field { name: "update_time", kind: FieldKind::Time },
+    ],
+    orders: &[OrderBy::Id, OrderBy::Name, OrderBy::CreateTime],
+};
 
 // === impl KeyKind ===
 

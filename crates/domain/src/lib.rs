@@ -1,4 +1,48 @@
-//! The domain of Jackfield: its resources, their rules, its errors. Pure: no input or output, no async, no wire types.
+//! The domain of Jackfield: its resources, their rules, its errors. It is pure: no input or output, no async, no wire types.
+//! This page is the glossary; each paragraph is a module.
+//!
+//! # What the modules share
+//!
+//! [`error`]: an [`Error`] says what went wrong, by meaning; only the transport knows gRPC codes. A [`Violation`] is one field
+//! of a request that is wrong. [`Violations`] collects them, so that a caller learns all of them at once.
+//!
+//! [`resource`]: a [`Resource`] is a kind of thing that the API manages, named as on the wire and in the database.
+//!
+//! [`value`]: bounded texts, URLs, maps, JSON objects, ids and times. A value can only be made by parsing, so code that holds
+//! one need not check it again. A [`Secret`] is a text without a printable form. A [`value::address::SecretAddress`] says which
+//! column of which row a sealed secret belongs to. A [`value::meta::Meta`] holds the times and the version of a stored
+//! resource; an etag is made of it.
+//!
+//! [`request`]: what requests have in common. A [`request::reference::Ref`] is how a caller names a resource: by id, by name or
+//! by external id. A [`request::mask::Mask`] says which fields an update changes (AIP-134). A [`request::schema::Schema`] says
+//! what a list can be filtered (AIP-160) and ordered by. A [`request::page::RowKey`] is the position of a row in an order, and
+//! so the place where the next page begins.
+//!
+//! [`principal`]: a principal is a known caller. It belongs to one tenant and has rights; each method needs one right.
+//!
+//! [`kek`]: a key-encryption key (KEK) wraps the data keys of tenants, and a data key seals secrets.
+//!
+//! # The resources
+//!
+//! A patch is a change of a resource: what it leaves out stays as it is. A draft is what a new resource is made of, where
+//! creation needs more than a patch of an empty one.
+//!
+//! [`tenant`]: a tenant is the boundary of isolation. Every other resource belongs to exactly one.
+//!
+//! [`connector`]: a connector is the definition of an outside system and how to reach it. Its kind says how the system is
+//! authenticated to.
+//!
+//! [`connection`]: a connection is one SSO or OAuth set-up on a connector, with its client id and client secrets.
+//!
+//! [`user_connector`]: a user connector links a user of the platform to a connector. The user's credentials hang on it.
+//!
+//! [`credential`]: a credential is what a user was given by an outside system. Its material is the secret part: tokens, a key,
+//! a password. Everything else of it is open and can be listed.
+//!
+//! [`configuration`]: a configuration holds the settings and workflow switches of a credential. Every credential has a default
+//! configuration, which is created and deleted with it.
+//!
+//! [`key`]: a key is a client identity (certificates with a private key) or a trust bundle (CA certificates).
 
 pub mod configuration;
 pub mod connection;
@@ -6,26 +50,17 @@ pub mod connector;
 pub mod credential;
 mod document;
 pub mod error;
-pub mod filter;
-pub mod id;
-pub mod json;
 pub mod kek;
 pub mod key;
-pub mod mask;
-pub mod meta;
-pub mod page;
-pub mod pem;
 pub mod principal;
-pub mod reference;
+pub mod request;
 pub mod resource;
-pub mod secret;
 pub mod tenant;
-pub mod text;
-pub mod time;
 pub mod user_connector;
+pub mod value;
 
 pub use error::{Error, Result, Violation, Violations};
-pub use id::*;
 pub use resource::Resource;
-pub use secret::{Secret, SecretPatch};
-pub use time::{Clock, SystemClock, Timestamp};
+pub use value::id::{ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, TenantId, UserConnectorId};
+pub use value::secret::{Secret, SecretPatch};
+pub use value::time::{Clock, SystemClock, Timestamp};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::id::TenantId;
+use crate::value::id::TenantId;
 
 /// A known caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +80,9 @@ pub trait RightType {
 /// A set of rights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rights(u32);
+
+const _: () =
+    assert!(Right::ALL.len() <= u32::BITS as usize, "a right more than `Rights` has bits would alias another");
 
 // === impl Rights ===
 

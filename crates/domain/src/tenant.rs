@@ -2,9 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::TenantId;
-use crate::meta::Meta;
-use crate::text::TenantName;
+use crate::request::order::OrderBy;
+use crate::request::schema::{Field, FieldKind, Schema};
+use crate::resource::Resource;
+use crate::value::id::TenantId;
+use crate::value::meta::Meta;
+use crate::value::text::TenantName;
 
 /// A tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,3 +27,16 @@ pub struct TenantDraft {
     pub name: TenantName,
     pub display_name: String,
 }
+
+/// What lists of tenants can be filtered and ordered by.
+pub const SCHEMA: Schema = Schema {
+    resource: Resource::Tenant,
+    fields: &[
+        Field { name: "id", kind: FieldKind::Id },
+        Field { name: "name", kind: FieldKind::NameText },
+        Field { name: "display_name", kind: FieldKind::Text },
+        Field { name: "create_time", kind: FieldKind::Time },
+        Field { name: "update_time", kind: FieldKind::Time },
+    ],
+    orders: &[OrderBy::Id, OrderBy::Name, OrderBy::CreateTime],
+};

@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ConnectorId, UserConnectorId};
-use crate::meta::Meta;
-use crate::reference::Ref;
-use crate::text::{Name, UserId};
+use crate::request::order::OrderBy;
+use crate::request::reference::Ref;
+use crate::request::schema::{Field, FieldKind, Schema};
+use crate::resource::Resource;
+use crate::value::id::{ConnectorId, UserConnectorId};
+use crate::value::meta::Meta;
+use crate::value::text::{Name, UserId};
 
 /// The link between a user and a connector.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +61,20 @@ pub struct Removed {
     pub credentials: u64,
     pub configurations: u64,
 }
+
+/// What lists of user connectors can be filtered and ordered by.
+pub const SCHEMA: Schema = Schema {
+    resource: Resource::UserConnector,
+    fields: &[
+        Field { name: "id", kind: FieldKind::Id },
+        Field { name: "user_id", kind: FieldKind::Text },
+        Field { name: "connector", kind: FieldKind::Id },
+        Field { name: "state", kind: FieldKind::Enum(UserConnectorState::NAMES) },
+        Field { name: "create_time", kind: FieldKind::Time },
+        Field { name: "update_time", kind: FieldKind::Time },
+    ],
+    orders: &[OrderBy::Id, OrderBy::UserId, OrderBy::CreateTime],
+};
 
 // === impl UserConnectorState ===
 

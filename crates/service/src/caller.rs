@@ -12,7 +12,7 @@ use uuid::Uuid;
 ///
 /// ```
 /// use jackfield_domain::principal::right::ConnectorsWrite;
-/// use jackfield_domain::reference::Ref;
+/// use jackfield_domain::request::reference::Ref;
 /// use jackfield_service::{Caller, Deletion, Mutation, Services};
 ///
 /// async fn delete(services: Services, caller: Caller<ConnectorsWrite>, how: Mutation, which: Ref) {
@@ -24,7 +24,7 @@ use uuid::Uuid;
 ///
 /// ```compile_fail,E0308
 /// use jackfield_domain::principal::right::ConnectorsRead;
-/// use jackfield_domain::reference::Ref;
+/// use jackfield_domain::request::reference::Ref;
 /// use jackfield_service::{Caller, Deletion, Mutation, Services};
 ///
 /// async fn delete(services: Services, caller: Caller<ConnectorsRead>, how: Mutation, which: Ref) {

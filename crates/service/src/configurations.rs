@@ -6,10 +6,10 @@ use std::future::Future;
 use jackfield_domain::configuration::{Configuration, ConfigurationPatch};
 use jackfield_domain::credential::{Credential, CredentialState};
 use jackfield_domain::error::{Precondition, Violation};
-use jackfield_domain::json::JsonObject;
-use jackfield_domain::meta::Meta;
 use jackfield_domain::principal::right::{ConfigurationsRead, ConfigurationsWrite};
-use jackfield_domain::reference::Ref;
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::json::JsonObject;
+use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{ConfigurationId, CredentialId, Error, Resource, Result, TenantId};
 use jackfield_store::{Page, PageQuery, Reader, Writer};
 
@@ -223,7 +223,7 @@ async fn configuration_locked(
 fn not_found(reference: &ConfigurationRef) -> Error {
     let ConfigurationRef { configuration, credential } = reference;
     let by = credential.as_ref().map(|credential| ("credential", credential.to_string()));
-    Error::not_found_by(Resource::Configuration, configuration.as_ref(), by)
+    Error::not_found_by(Resource::Configuration, configuration.as_ref().map(ToString::to_string), by)
 }
 
 fn needs_credential(field: &str, description: &str) -> Error {

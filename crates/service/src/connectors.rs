@@ -8,9 +8,9 @@ use jackfield_domain::connector::{
 };
 use jackfield_domain::error::{Use, Violation, Violations};
 use jackfield_domain::key::{Key, KeyKind};
-use jackfield_domain::meta::Meta;
 use jackfield_domain::principal::right::{ConnectorsRead, ConnectorsWrite};
-use jackfield_domain::reference::Ref;
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{ConnectorId, Error, KeyId, Resource, Result, TenantId};
 use jackfield_store::{Cascade, Page, PageQuery, Reader, Writer};
 use serde::{Deserialize, Serialize};
@@ -164,7 +164,7 @@ async fn connector_keys(txn: &Writer, tenant: TenantId, patch: &ConnectorPatch) 
         client_identity_key: key_of_kind(txn, tenant, patch.client_identity_key.as_ref(), identity, &mut wrong).await?,
         trust_bundle_key: key_of_kind(txn, tenant, patch.trust_bundle_key.as_ref(), bundle, &mut wrong).await?,
     };
-    wrong.finish(Some(keys))
+    wrong.into_result(Some(keys))
 }
 
 async fn key_of_kind(

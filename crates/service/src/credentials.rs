@@ -10,9 +10,9 @@ use jackfield_domain::credential::{
 };
 use jackfield_domain::error::Violation;
 use jackfield_domain::key::{Key, KeyKind};
-use jackfield_domain::meta::Meta;
 use jackfield_domain::principal::right::{CredentialsRead, CredentialsWrite};
-use jackfield_domain::reference::Ref;
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{
     ConfigurationId, ConnectionId, ConnectorId, CredentialId, Error, KeyId, Resource, Result, Secret, TenantId,
     UserConnectorId,

@@ -4,9 +4,9 @@ use std::future::Future;
 
 use jackfield_domain::error::Use;
 use jackfield_domain::key::{Key, KeyDraft, KeyKind, PRIVATE_KEY_COLUMN};
-use jackfield_domain::meta::Meta;
 use jackfield_domain::principal::right::{KeysRead, KeysWrite};
-use jackfield_domain::reference::Ref;
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{Error, KeyId, Resource, Result};
 use jackfield_store::{Page, PageQuery, Reader};
 

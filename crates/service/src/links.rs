@@ -3,11 +3,11 @@
 use std::future::Future;
 
 use jackfield_domain::connector::Connector;
-use jackfield_domain::meta::Meta;
 use jackfield_domain::principal::right::{UserConnectorsRead, UserConnectorsWrite};
-use jackfield_domain::reference::Ref;
-use jackfield_domain::text::UserId;
+use jackfield_domain::request::reference::Ref;
 use jackfield_domain::user_connector::{Added, Removed, UserConnector, UserConnectorRef, UserConnectorState};
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::value::text::UserId;
 use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, Timestamp, UserConnectorId};
 use jackfield_store::{Cascade, Page, PageQuery, Reader, Writer};
 

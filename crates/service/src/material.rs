@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use jackfield_domain::credential::{Material, OAuth2Material};
-use jackfield_domain::reference::Ref;
+use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{Error, KeyId, Result, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;

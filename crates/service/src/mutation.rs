@@ -225,7 +225,7 @@ impl Weight {
 /// Refuses to change another resource than the caller means, or another state of it.
 pub(crate) fn check_expected(
     expected: &Expected,
-    meta: &jackfield_domain::meta::Meta,
+    meta: &jackfield_domain::value::meta::Meta,
     resource: jackfield_domain::Resource,
     id: Uuid,
 ) -> Result<()> {
@@ -238,7 +238,7 @@ pub(crate) fn check_expected(
 
 /// Refuses a stale etag.
 pub(crate) fn check_etag(
-    meta: &jackfield_domain::meta::Meta,
+    meta: &jackfield_domain::value::meta::Meta,
     etag: &str,
     resource: jackfield_domain::Resource,
     id: impl std::fmt::Display,

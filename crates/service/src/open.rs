@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jackfield_domain::meta::Meta;
 use jackfield_domain::principal::right::Admin;
 use jackfield_domain::tenant::Tenant;
-use jackfield_domain::text::TenantName;
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::value::text::TenantName;
 use jackfield_domain::{Clock, Error, Result, TenantId, Timestamp};
 use jackfield_store::{Database, PoolSettings, Store, StoreError};
 use jackfield_vault::{Keyring, KeyringChange, KeyringError, Vault, WrappedDataKey};

@@ -3,8 +3,9 @@
 use std::future::Future;
 
 use jackfield_domain::error::Violation;
-use jackfield_domain::page::{ListRequest, MAX_PAGE_BYTES, Order, RowKey};
 use jackfield_domain::principal::RightType;
+use jackfield_domain::request::order::Order;
+use jackfield_domain::request::page::{ListRequest, MAX_PAGE_BYTES, RowKey};
 use jackfield_domain::{Error, Result, TenantId, Timestamp};
 use jackfield_store::{Hints, Page, PageQuery, Reader, Rows, Scope};
 use serde::{Deserialize, Serialize};

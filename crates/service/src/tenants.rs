@@ -2,10 +2,10 @@
 
 use std::future::Future;
 
-use jackfield_domain::meta::Meta;
 use jackfield_domain::principal::right::Admin;
-use jackfield_domain::reference::Ref;
+use jackfield_domain::request::reference::Ref;
 use jackfield_domain::tenant::{Tenant, TenantDraft};
+use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{Error, Resource, Result, TenantId};
 use jackfield_store::{Page, PageQuery, Reader};
 

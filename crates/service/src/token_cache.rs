@@ -176,7 +176,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use jackfield_domain::CredentialId;
-    use jackfield_domain::reference::Ref;
+    use jackfield_domain::request::reference::Ref;
     use jackfield_store::{Database, PoolSettings};
     use uuid::Uuid;
 

@@ -10,7 +10,7 @@ use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::{Credential, CredentialRef, CredentialState, IssuedToken, Material, OAuth2Material};
 use jackfield_domain::error::Precondition;
 use jackfield_domain::principal::right::{CredentialsIssue, CredentialsReveal};
-use jackfield_domain::reference::Ref;
+use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, Timestamp};
 use jackfield_store::{AuditEvent, Dependencies, IssuableCredential};
 use uuid::Uuid;

@@ -4,7 +4,7 @@ mod names;
 
 use jackfield_domain::error::{Precondition, Violation};
 use jackfield_domain::key::{CertificateFacts, KeyKind, MAX_CERTIFICATES};
-use jackfield_domain::pem::{self, Pem, PemFault};
+use jackfield_domain::value::pem::{self, Pem, PemFault};
 use jackfield_domain::{Error, Resource, Result, Secret, Timestamp};
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;

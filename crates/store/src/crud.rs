@@ -1,6 +1,6 @@
 //! What a session does with rows of every resource in the same words: find, lock, insert, replace, count and delete.
 
-use jackfield_domain::reference::Ref;
+use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{Error, Result, TenantId};
 use sea_orm::sea_query::{Expr, IntoCondition, LockType, Order, Query, SelectStatement};
 use sea_orm::{ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter, QueryOrder as _, QuerySelect};

@@ -3,7 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use jackfield_domain::{ConnectorId, Error, Result, text::Name};
+use jackfield_domain::value::text::Name;
+use jackfield_domain::{ConnectorId, Error, Result};
 use sea_orm::DbBackend;
 use sea_orm::sea_query::{Expr, Func};
 use serde::Deserialize;

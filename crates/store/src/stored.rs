@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use jackfield_domain::error::Taken;
-use jackfield_domain::meta::Meta;
-use jackfield_domain::reference::Ref;
-use jackfield_domain::text::{Labels, fold};
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::maps::Labels;
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::value::text::fold;
 use jackfield_domain::{Error, Resource, Result, TenantId};
 use sea_orm::sea_query::Expr;
 use sea_orm::{

@@ -1,17 +1,19 @@
 //! Rows by the thousand, put into the tables beside the services.
 
+use jackfield_domain::configuration::Configuration;
+use jackfield_domain::connection::{Connection, ConnectionPatch};
+use jackfield_domain::connector::{Connector, ConnectorKeys, ConnectorPatch, KindPatch};
+use jackfield_domain::credential::{Credential, CredentialKind, CredentialState};
+use jackfield_domain::key::{Key, KeyKind};
+use jackfield_domain::request::map_patch::MapPatch;
+use jackfield_domain::tenant::Tenant;
+use jackfield_domain::user_connector::{UserConnector, UserConnectorState};
+use jackfield_domain::value::json::JsonObject;
+use jackfield_domain::value::maps::Labels;
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::value::text::{ExternalId, Name, Slug, TenantName, UserId};
 use jackfield_domain::{
     ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, TenantId, Timestamp, UserConnectorId,
-    configuration::Configuration,
-    connection::{Connection, ConnectionPatch},
-    connector::{Connector, ConnectorKeys, ConnectorPatch, KindPatch},
-    credential::{Credential, CredentialKind, CredentialState},
-    json::JsonObject,
-    key::{Key, KeyKind},
-    meta::Meta,
-    tenant::Tenant,
-    text::{ExternalId, Labels, MapPatch, Name, Slug, TenantName, UserId},
-    user_connector::{UserConnector, UserConnectorState},
 };
 
 use crate::store::{Store, Writer};

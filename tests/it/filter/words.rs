@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use jackfield_api::v1;
-use jackfield_domain::text::fold;
+use jackfield_domain::value::text::fold;
 use jackfield_testkit::{Ask, Backend, Client, List, TestServer, fixture, on_both};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;

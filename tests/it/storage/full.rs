@@ -7,9 +7,9 @@
 use std::process::Command;
 
 use jackfield_api::v1;
-use jackfield_domain::meta::Meta;
 use jackfield_domain::tenant::Tenant;
-use jackfield_domain::text::TenantName;
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::value::text::TenantName;
 use jackfield_domain::{Clock as _, SystemClock, TenantId};
 use jackfield_testkit::fixture::{a_connector, object};
 use jackfield_testkit::store::Writer;

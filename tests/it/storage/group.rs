@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::future::join_all;
-use jackfield_domain::meta::Meta;
 use jackfield_domain::tenant::Tenant;
-use jackfield_domain::text::TenantName;
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::value::text::TenantName;
 use jackfield_domain::{Clock as _, Result, SystemClock, TenantId};
 use jackfield_testkit::store::{IdempotencyClaim, IdempotencyKey, Store, Writer};
 use jackfield_testkit::{Backend, TestServer, on_both};

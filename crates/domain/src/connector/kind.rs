@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::is_default;
 use crate::error::{Violation, Violations};
-use crate::secret::SecretPatch;
-use crate::text::HttpUrl;
+use crate::value::secret::SecretPatch;
+use crate::value::url::HttpUrl;
 
 /// What kind of system a connector reaches, with the settings of that kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

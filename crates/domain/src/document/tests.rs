@@ -15,10 +15,12 @@ use crate::connector::{
     ApiKey, ClientCertificate, Connector, ConnectorKind, Generic, HttpBasic, License, OAuth2Endpoints, Timeouts,
 };
 use crate::credential::{Credential, CredentialKind, CredentialState, FailureClass};
-use crate::json::JsonObject;
-use crate::meta::Meta;
-use crate::text::{CountryCode, ExternalId, Headers, HttpUrl, Labels, Name, Parameters, RedirectUri, Slug, UserId};
-use crate::time::Timestamp;
+use crate::value::json::JsonObject;
+use crate::value::maps::{Headers, Labels, Parameters};
+use crate::value::meta::Meta;
+use crate::value::text::{CountryCode, ExternalId, Name, Slug, UserId};
+use crate::value::time::Timestamp;
+use crate::value::url::{HttpUrl, RedirectUri};
 
 const URL: &str = "https://a.example/b";
 

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use jackfield_domain::principal::Rights;
-use jackfield_domain::text::{HttpUrl, TenantName};
+use jackfield_domain::value::text::TenantName;
+use jackfield_domain::value::url::HttpUrl;
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, ConfigError, OPERATOR_SPIFFE};

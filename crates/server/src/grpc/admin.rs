@@ -2,31 +2,16 @@
 
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::admin_service_server::AdminService;
-use jackfield_domain::filter::{Field, FieldKind, Schema};
-use jackfield_domain::page::OrderBy;
-use jackfield_domain::reference::Forms;
-use jackfield_domain::tenant::{Tenant, TenantDraft};
-use jackfield_domain::text::{MAX_NAME, TenantName, bounded_text};
-use jackfield_domain::{Resource, TenantId, Violations};
+use jackfield_domain::request::reference::ReferenceForms;
+use jackfield_domain::tenant::{self, Tenant, TenantDraft};
+use jackfield_domain::value::text::{MAX_NAME, TenantName, bounded_text};
+use jackfield_domain::{TenantId, Violations};
 use jackfield_service::{Deletion, ListedPage, RewrapRow, RewrapState, Scope, ServerInfo};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::parse::{self, ListFields};
 use super::stream::PageStream;
 use super::{Api, enter, render, reply};
-
-const SCHEMA: Schema = Schema {
-    resource: Resource::Tenant,
-    fields: &[
-        Field { name: "id", kind: FieldKind::Id },
-        Field { name: "name", kind: FieldKind::NameText },
-        Field { name: "display_name", kind: FieldKind::Text },
-        Field { name: "create_time", kind: FieldKind::Time },
-        Field { name: "update_time", kind: FieldKind::Time },
-    ],
-};
-
-const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::Name, OrderBy::CreateTime];
 
 #[async_trait]
 impl AdminService for Api {
@@ -62,7 +47,7 @@ impl AdminService for Api {
         let call = async {
             let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
-            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME);
+            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME);
             let tenant = self.services.tenant_get(&caller, &parse::done(wrong, reference)?).await?;
             Ok(pb::GetTenantResponse { tenant: Some(to_message(tenant)) })
         };
@@ -78,7 +63,7 @@ impl AdminService for Api {
             let pb::ListTenantsRequest { page_size, page_token, limit, filter, order_by } = &request;
             let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
             let mut wrong = Violations::default();
-            let list = parse::list(&mut wrong, &fields, &SCHEMA, ORDERS);
+            let list = parse::list(&mut wrong, &fields, &tenant::SCHEMA);
             let pager = self.services.list(&caller, parse::done(wrong, list)?, Scope::default()).await?;
             self.streams.pages(pager, to_page)
         };
@@ -94,7 +79,7 @@ impl AdminService for Api {
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "DeleteTenant", &request, &request.request_id, request.validate_only);
-            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME);
+            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME);
             let reference = parse::done(wrong, reference)?;
             let deletion =
                 Deletion { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::configuration_service_server::ConfigurationService;
-use jackfield_domain::configuration::{Configuration, ConfigurationPatch, WorkflowSettings};
-use jackfield_domain::filter::{Field, FieldKind, Schema};
-use jackfield_domain::mask::Mask;
-use jackfield_domain::page::OrderBy;
-use jackfield_domain::reference::{Forms, Ref};
-use jackfield_domain::text::{Entries, ExternalId, bounded_text};
-use jackfield_domain::{ConfigurationId, Resource, Violation, Violations};
+use jackfield_domain::configuration::{self, Configuration, ConfigurationPatch, WorkflowSettings};
+use jackfield_domain::request::map_patch::Entries;
+use jackfield_domain::request::mask::Mask;
+use jackfield_domain::request::reference::{Ref, ReferenceForms};
+use jackfield_domain::value::text::{ExternalId, bounded_text};
+use jackfield_domain::{ConfigurationId, Violation, Violations};
 use jackfield_service::{ConfigurationRef, Deletion, ListedPage, Scope};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, async_trait};
@@ -20,22 +19,6 @@ use super::parse::{self, ListFields};
 use super::stream::PageStream;
 use super::update::{self, Identity};
 use super::{Api, enter_with_metadata, render, reply};
-
-const SCHEMA: Schema = Schema {
-    resource: Resource::Configuration,
-    fields: &[
-        Field { name: "id", kind: FieldKind::Id },
-        Field { name: "external_id", kind: FieldKind::Text },
-        Field { name: "credential", kind: FieldKind::Id },
-        Field { name: "user_id", kind: FieldKind::Text },
-        Field { name: "connector", kind: FieldKind::Id },
-        Field { name: "is_default", kind: FieldKind::Bool },
-        Field { name: "create_time", kind: FieldKind::Time },
-        Field { name: "update_time", kind: FieldKind::Time },
-    ],
-};
-
-const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::CreateTime];
 
 /// The paths that an update mask may name.
 const PATHS: &[&str] =
@@ -71,7 +54,7 @@ impl ConfigurationService for Api {
             let configuration = parse::required(&mut wrong, "configuration", request.configuration);
             let parsed = configuration.map(|configuration| {
                 let field = "configuration.credential";
-                let credential = wrong.check(Ref::parse(field, &configuration.credential, Forms::ID_EXTERNAL));
+                let credential = wrong.check(Ref::parse(field, &configuration.credential, ReferenceForms::ID_EXTERNAL));
                 (credential, patch(&mut wrong, configuration, &Mask::All))
             });
             let parsed = parsed.and_then(|(credential, patch)| Some((credential?, patch)));
@@ -90,8 +73,10 @@ impl ConfigurationService for Api {
             let (caller, metadata, mut request) = enter_with_metadata(request)?;
             let mut wrong = Violations::default();
             named_by(&mut wrong, &metadata, &mut request.reference, &mut request.credential);
-            let configuration = wrong.check(Ref::parse_optional("reference", &request.reference, Forms::ID_EXTERNAL));
-            let credential = wrong.check(Ref::parse_optional("credential", &request.credential, Forms::ID_EXTERNAL));
+            let configuration =
+                wrong.check(Ref::parse_optional("reference", &request.reference, ReferenceForms::ID_EXTERNAL));
+            let credential =
+                wrong.check(Ref::parse_optional("credential", &request.credential, ReferenceForms::ID_EXTERNAL));
             let (configuration, credential) = parse::done(wrong, configuration.zip(credential))?;
             let reference = ConfigurationRef { configuration, credential };
             let found = self.services.configuration_get(&caller, &reference).await?;
@@ -119,10 +104,10 @@ impl ConfigurationService for Api {
                 credential,
             } = &request;
             let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
-            let list = parse::list(&mut wrong, &fields, &SCHEMA, ORDERS);
+            let list = parse::list(&mut wrong, &fields, &configuration::SCHEMA);
             let user_id = parse::optional_user(&mut wrong, user_id);
-            let connector = wrong.check(Ref::parse_optional("connector", connector, Forms::ID_NAME));
-            let credential = wrong.check(Ref::parse_optional("credential", credential, Forms::ID_EXTERNAL));
+            let connector = wrong.check(Ref::parse_optional("connector", connector, ReferenceForms::ID_NAME));
+            let credential = wrong.check(Ref::parse_optional("credential", credential, ReferenceForms::ID_EXTERNAL));
             let parsed = list.zip(user_id).zip(connector.zip(credential));
             let ((list, user_id), (connector, credential)) = parse::done(wrong, parsed)?;
             let connector = self.services.connector_id(&caller, connector.as_ref()).await?;
@@ -154,14 +139,15 @@ impl ConfigurationService for Api {
                 // What it leaves empty stays, whatever the mask.
                 if !configuration.credential.is_empty() && mask.covers("credential", true) {
                     let (field, given) = ("configuration.credential", &configuration.credential);
-                    credential = wrong.check(Ref::parse(field, given, Forms::ID_EXTERNAL));
+                    credential = wrong.check(Ref::parse(field, given, ReferenceForms::ID_EXTERNAL));
                 }
                 let patch = ConfigurationPatch { credential, ..patch(&mut wrong, configuration, &mask) };
                 update::require_change(&mut wrong, &mask, "configuration", patch.is_empty());
                 patch
             });
-            let configuration = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
-            let credential = wrong.check(Ref::parse_optional("credential", &request.credential, Forms::ID_EXTERNAL));
+            let configuration = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_EXTERNAL);
+            let credential =
+                wrong.check(Ref::parse_optional("credential", &request.credential, ReferenceForms::ID_EXTERNAL));
             let parsed = configuration.zip(credential).zip(patch);
             let ((configuration, credential), patch) = parse::done(wrong, parsed)?;
             let reference = ConfigurationRef { configuration: Some(configuration), credential };
@@ -181,8 +167,8 @@ impl ConfigurationService for Api {
             named_by(&mut wrong, &metadata, &mut request.reference, &mut request.credential);
             let (request_id, only) = (&request.request_id, request.validate_only);
             let mutation = parse::mutation(&mut wrong, "DestroyConfiguration", &request, request_id, only);
-            let configuration = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
-            let credential = wrong.check(Ref::parse("credential", &request.credential, Forms::ID_EXTERNAL));
+            let configuration = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_EXTERNAL);
+            let credential = wrong.check(Ref::parse("credential", &request.credential, ReferenceForms::ID_EXTERNAL));
             let (configuration, credential) = parse::done(wrong, configuration.zip(credential))?;
             let reference = ConfigurationRef { configuration: Some(configuration), credential: Some(credential) };
             let deletion = Deletion { etag: request.etag, allow_missing: request.allow_missing, cascade: false };

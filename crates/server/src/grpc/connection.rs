@@ -4,13 +4,11 @@ mod patch;
 
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::connection_service_server::ConnectionService;
-use jackfield_domain::connection::{Connection, ConnectionKind, ConnectionSettings, Linking, TokenContentType};
-use jackfield_domain::filter::{Field, FieldKind, Schema};
-use jackfield_domain::mask::Mask;
-use jackfield_domain::page::OrderBy;
-use jackfield_domain::reference::{Forms, Ref};
-use jackfield_domain::text::{HttpUrl, RedirectUri};
-use jackfield_domain::{ConnectionId, Resource, Violations};
+use jackfield_domain::connection::{self, Connection, ConnectionKind, ConnectionSettings, Linking, TokenContentType};
+use jackfield_domain::request::mask::Mask;
+use jackfield_domain::request::reference::{Ref, ReferenceForms};
+use jackfield_domain::value::url::{HttpUrl, RedirectUri};
+use jackfield_domain::{ConnectionId, Violations};
 use jackfield_service::{ConnectionDeleted, Deletion, ListedPage, Scope};
 use tonic::{Request, Response, Status, async_trait};
 
@@ -18,28 +16,6 @@ use super::parse::{self, ListFields};
 use super::stream::PageStream;
 use super::update::{self, Identity};
 use super::{Api, enter, render, reply};
-
-const SCHEMA: Schema = Schema {
-    resource: Resource::Connection,
-    fields: &[
-        Field { name: "id", kind: FieldKind::Id },
-        Field { name: "name", kind: FieldKind::NameText },
-        Field { name: "external_id", kind: FieldKind::Text },
-        Field { name: "connector", kind: FieldKind::Id },
-        Field { name: "type", kind: FieldKind::Enum(ConnectionKind::NAMES) },
-        Field { name: "active", kind: FieldKind::Bool },
-        Field { name: "client_id", kind: FieldKind::Text },
-        Field { name: "issuer_url", kind: FieldKind::Text },
-        Field { name: "authentication_url", kind: FieldKind::Text },
-        Field { name: "token_url", kind: FieldKind::Text },
-        Field { name: "provider_tenant_id", kind: FieldKind::Text },
-        Field { name: "tags", kind: FieldKind::Map },
-        Field { name: "create_time", kind: FieldKind::Time },
-        Field { name: "update_time", kind: FieldKind::Time },
-    ],
-};
-
-const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::Name, OrderBy::CreateTime];
 
 #[async_trait]
 impl ConnectionService for Api {
@@ -71,7 +47,7 @@ impl ConnectionService for Api {
         let call = async {
             let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
-            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME_EXTERNAL);
+            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME_EXTERNAL);
             let connection = self.services.connection_get(&caller, &parse::done(wrong, reference)?).await?;
             Ok(pb::GetConnectionResponse { connection: Some(to_message(connection)) })
         };
@@ -87,8 +63,8 @@ impl ConnectionService for Api {
             let pb::ListConnectionsRequest { page_size, page_token, limit, filter, order_by, connector } = &request;
             let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
             let mut wrong = Violations::default();
-            let list = parse::list(&mut wrong, &fields, &SCHEMA, ORDERS);
-            let connector = wrong.check(Ref::parse_optional("connector", connector, Forms::ID_NAME));
+            let list = parse::list(&mut wrong, &fields, &connection::SCHEMA);
+            let connector = wrong.check(Ref::parse_optional("connector", connector, ReferenceForms::ID_NAME));
             let (list, connector) = parse::done(wrong, list.zip(connector))?;
             let connector = self.services.connector_id(&caller, connector.as_ref()).await?;
             let pager = self.services.list(&caller, list, Scope { connector, ..Scope::default() }).await?;
@@ -106,7 +82,7 @@ impl ConnectionService for Api {
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "UpdateConnection", &request, &request.request_id, request.validate_only);
-            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME_EXTERNAL);
+            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME_EXTERNAL);
             let mask = parse::mask(&mut wrong, request.update_mask.as_ref(), patch::PATHS, patch::OUTPUT_ONLY);
             let connection = parse::required(&mut wrong, "connection", request.connection);
             let inside = connection.as_ref().map(|it| Identity { resource: "connection", id: &it.id, etag: &it.etag });
@@ -132,7 +108,7 @@ impl ConnectionService for Api {
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "DeleteConnection", &request, &request.request_id, request.validate_only);
-            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME_EXTERNAL);
+            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME_EXTERNAL);
             let reference = parse::done(wrong, reference)?;
             let deletion =
                 Deletion { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };

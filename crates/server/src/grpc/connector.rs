@@ -4,13 +4,11 @@ mod patch;
 
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::connector_service_server::ConnectorService;
-use jackfield_domain::connector::{Connector, ConnectorKind};
-use jackfield_domain::filter::{Field, FieldKind, Schema};
-use jackfield_domain::mask::Mask;
-use jackfield_domain::page::OrderBy;
-use jackfield_domain::reference::Forms;
-use jackfield_domain::text::HttpUrl;
-use jackfield_domain::{ConnectorId, Resource, Violations};
+use jackfield_domain::connector::{self, Connector, ConnectorKind};
+use jackfield_domain::request::mask::Mask;
+use jackfield_domain::request::reference::ReferenceForms;
+use jackfield_domain::value::url::HttpUrl;
+use jackfield_domain::{ConnectorId, Violations};
 use jackfield_service::{ConnectorDeleted, Deletion, ListedPage, Scope};
 use tonic::{Request, Response, Status, async_trait};
 
@@ -18,26 +16,6 @@ use super::parse::{self, ListFields};
 use super::stream::PageStream;
 use super::update::{self, Identity};
 use super::{Api, enter, render, reply};
-
-const SCHEMA: Schema = Schema {
-    resource: Resource::Connector,
-    fields: &[
-        Field { name: "id", kind: FieldKind::Id },
-        Field { name: "name", kind: FieldKind::NameText },
-        Field { name: "description", kind: FieldKind::Text },
-        Field { name: "kind", kind: FieldKind::Enum(ConnectorKind::NAMES) },
-        Field { name: "enabled", kind: FieldKind::Bool },
-        Field { name: "debug", kind: FieldKind::Bool },
-        Field { name: "url", kind: FieldKind::Text },
-        Field { name: "labels", kind: FieldKind::Map },
-        Field { name: "client_identity_key", kind: FieldKind::Id },
-        Field { name: "trust_bundle_key", kind: FieldKind::Id },
-        Field { name: "create_time", kind: FieldKind::Time },
-        Field { name: "update_time", kind: FieldKind::Time },
-    ],
-};
-
-const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::Name, OrderBy::CreateTime];
 
 #[async_trait]
 impl ConnectorService for Api {
@@ -69,7 +47,7 @@ impl ConnectorService for Api {
         let call = async {
             let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
-            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME);
+            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME);
             let connector = self.services.connector_get(&caller, &parse::done(wrong, reference)?).await?;
             Ok(pb::GetConnectorResponse { connector: Some(to_message(connector)) })
         };
@@ -85,7 +63,7 @@ impl ConnectorService for Api {
             let pb::ListConnectorsRequest { page_size, page_token, limit, filter, order_by } = &request;
             let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
             let mut wrong = Violations::default();
-            let list = parse::list(&mut wrong, &fields, &SCHEMA, ORDERS);
+            let list = parse::list(&mut wrong, &fields, &connector::SCHEMA);
             let list = parse::done(wrong, list)?;
             let pager = self.services.list(&caller, list, Scope::default()).await?;
             self.streams.pages(pager, to_page)
@@ -102,7 +80,7 @@ impl ConnectorService for Api {
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "UpdateConnector", &request, &request.request_id, request.validate_only);
-            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME);
+            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME);
             let mask = parse::mask(&mut wrong, request.update_mask.as_ref(), patch::PATHS, patch::OUTPUT_ONLY);
             let connector = parse::required(&mut wrong, "connector", request.connector);
             let inside = connector.as_ref().map(|it| Identity { resource: "connector", id: &it.id, etag: &it.etag });
@@ -128,7 +106,7 @@ impl ConnectorService for Api {
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "DeleteConnector", &request, &request.request_id, request.validate_only);
-            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME);
+            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME);
             let reference = parse::done(wrong, reference)?;
             let deletion =
                 Deletion { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };

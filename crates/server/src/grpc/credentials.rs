@@ -5,15 +5,16 @@ mod material;
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::credentials_service_server::CredentialsService;
 use jackfield_domain::credential::{
-    Credential, CredentialDraft, CredentialKind, CredentialParents, CredentialPatch, CredentialRef, CredentialState,
-    FailureClass, IssuedToken, MAX_MIN_VALIDITY_MICROS,
+    self, Credential, CredentialDraft, CredentialKind, CredentialParents, CredentialPatch, CredentialRef,
+    CredentialState, FailureClass, IssuedToken, MAX_MIN_VALIDITY_MICROS,
 };
-use jackfield_domain::filter::{Field, FieldKind, Schema};
-use jackfield_domain::mask::Mask;
-use jackfield_domain::page::OrderBy;
-use jackfield_domain::reference::{Forms, Ref};
-use jackfield_domain::text::{ExternalId, Labels, MapPatch, Scopes, UserId, bounded_text};
-use jackfield_domain::{CredentialId, Resource, Timestamp, Violation, Violations};
+use jackfield_domain::request::map_patch::MapPatch;
+use jackfield_domain::request::mask::Mask;
+use jackfield_domain::request::reference::{Ref, ReferenceForms};
+use jackfield_domain::value::maps::Labels;
+use jackfield_domain::value::scopes::Scopes;
+use jackfield_domain::value::text::{ExternalId, UserId, bounded_text};
+use jackfield_domain::{CredentialId, Timestamp, Violation, Violations};
 use jackfield_service::{CredentialDeleted, Deletion, ListedPage, Scope};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, async_trait};
@@ -22,29 +23,6 @@ use super::parse::{self, ListFields};
 use super::stream::PageStream;
 use super::update::{self, Identity};
 use super::{Api, enter, enter_with_metadata, render, reply};
-
-const SCHEMA: Schema = Schema {
-    resource: Resource::Credential,
-    fields: &[
-        Field { name: "id", kind: FieldKind::Id },
-        Field { name: "external_id", kind: FieldKind::Text },
-        Field { name: "user_id", kind: FieldKind::Text },
-        Field { name: "connector", kind: FieldKind::Id },
-        Field { name: "connection", kind: FieldKind::Id },
-        Field { name: "user_connector", kind: FieldKind::Id },
-        Field { name: "kind", kind: FieldKind::Enum(CredentialKind::NAMES) },
-        Field { name: "state", kind: FieldKind::Enum(CredentialState::NAMES) },
-        Field { name: "expire_time", kind: FieldKind::Time },
-        Field { name: "provider_account_id", kind: FieldKind::Text },
-        Field { name: "is_default", kind: FieldKind::Bool },
-        Field { name: "refreshable", kind: FieldKind::Bool },
-        Field { name: "labels", kind: FieldKind::Map },
-        Field { name: "create_time", kind: FieldKind::Time },
-        Field { name: "update_time", kind: FieldKind::Time },
-    ],
-};
-
-const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::UserId, OrderBy::CreateTime];
 
 /// The paths that an update mask may name.
 const PATHS: &[&str] = &[
@@ -117,7 +95,7 @@ impl CredentialsService for Api {
             let (caller, metadata, mut request) = enter_with_metadata(request)?;
             let mut wrong = Violations::default();
             named_by(&mut wrong, &metadata, &mut request.reference);
-            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
+            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_EXTERNAL);
             let credential = self.services.credential_get(&caller, &parse::done(wrong, reference)?).await?;
             let now = self.services.time();
             Ok(pb::GetCredentialResponse { credential: Some(to_message(credential, now)) })
@@ -143,10 +121,11 @@ impl CredentialsService for Api {
             } = &request;
             let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
             let mut wrong = Violations::default();
-            let list = parse::list(&mut wrong, &fields, &SCHEMA, ORDERS);
+            let list = parse::list(&mut wrong, &fields, &credential::SCHEMA);
             let user_id = parse::optional_user(&mut wrong, user_id);
-            let connector = wrong.check(Ref::parse_optional("connector", connector, Forms::ID_NAME));
-            let connection = wrong.check(Ref::parse_optional("connection", connection, Forms::ID_NAME_EXTERNAL));
+            let connector = wrong.check(Ref::parse_optional("connector", connector, ReferenceForms::ID_NAME));
+            let connection =
+                wrong.check(Ref::parse_optional("connection", connection, ReferenceForms::ID_NAME_EXTERNAL));
             let parsed = list.zip(user_id).zip(connector.zip(connection));
             let ((list, user_id), (connector, connection)) = parse::done(wrong, parsed)?;
             let connector = self.services.connector_id(&caller, connector.as_ref()).await?;
@@ -168,7 +147,7 @@ impl CredentialsService for Api {
             named_by(&mut wrong, &metadata, &mut request.reference);
             let mutation =
                 parse::mutation(&mut wrong, "UpdateCredential", &request, &request.request_id, request.validate_only);
-            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
+            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_EXTERNAL);
             let mask = parse::mask(&mut wrong, request.update_mask.as_ref(), PATHS, OUTPUT_ONLY);
             let credential = parse::required(&mut wrong, "credential", request.credential);
             let inside = credential.as_ref().map(|it| Identity { resource: "credential", id: &it.id, etag: &it.etag });
@@ -198,7 +177,7 @@ impl CredentialsService for Api {
             named_by(&mut wrong, &metadata, &mut request.reference);
             let mutation =
                 parse::mutation(&mut wrong, "DeleteCredential", &request, &request.request_id, request.validate_only);
-            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
+            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_EXTERNAL);
             let reference = parse::done(wrong, reference)?;
             let deletion = Deletion { etag: request.etag, allow_missing: request.allow_missing, cascade: true };
             let deleted = self.services.credential_delete(&caller, &mutation, &reference, &deletion).await?;
@@ -235,7 +214,7 @@ impl CredentialsService for Api {
             let (caller, metadata, mut request) = enter_with_metadata(request)?;
             let mut wrong = Violations::default();
             named_by(&mut wrong, &metadata, &mut request.reference);
-            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_EXTERNAL);
+            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_EXTERNAL);
             let purpose = wrong.check(purpose(&request.purpose));
             let (reference, purpose) = parse::done(wrong, reference.zip(purpose))?;
             let revealed = self.services.credential_reveal(&caller, &reference, purpose).await?;
@@ -256,8 +235,9 @@ fn draft(wrong: &mut Violations, request: pb::CreateCredentialRequest) -> Option
     let material = material.and_then(|material| material::parse(wrong, material));
     let credential = parse::required(wrong, "credential", credential)?;
     let user_id = wrong.check(UserId::parse("credential.user_id", &credential.user_id));
-    let connector = wrong.check(Ref::parse("credential.connector", &credential.connector, Forms::ID_NAME));
-    let connection = Ref::parse_optional("credential.connection", &credential.connection, Forms::ID_NAME_EXTERNAL);
+    let connector = wrong.check(Ref::parse("credential.connector", &credential.connector, ReferenceForms::ID_NAME));
+    let connection =
+        Ref::parse_optional("credential.connection", &credential.connection, ReferenceForms::ID_NAME_EXTERNAL);
     let connection = wrong.check(connection);
     let patch = patch(wrong, credential, &Mask::All);
     Some(CredentialDraft {
@@ -310,10 +290,11 @@ fn parents(wrong: &mut Violations, credential: &pb::Credential, mask: &Mask) -> 
         parents.user_id = wrong.check(UserId::parse("credential.user_id", user_id));
     }
     if given("connector", connector) {
-        parents.connector = wrong.check(Ref::parse("credential.connector", connector, Forms::ID_NAME));
+        parents.connector = wrong.check(Ref::parse("credential.connector", connector, ReferenceForms::ID_NAME));
     }
     if given("connection", connection) {
-        parents.connection = wrong.check(Ref::parse("credential.connection", connection, Forms::ID_NAME_EXTERNAL));
+        parents.connection =
+            wrong.check(Ref::parse("credential.connection", connection, ReferenceForms::ID_NAME_EXTERNAL));
     }
     parents
 }
@@ -334,10 +315,10 @@ fn named(wrong: &mut Violations, reference: &str, user_id: &str, connector: &str
             wrong.push(Violation::reference("reference", "must not be given together with user_id and connector"));
             None
         }
-        (false, true) => parse::reference(wrong, reference, Forms::ID_EXTERNAL).map(CredentialRef::Ref),
+        (false, true) => parse::reference(wrong, reference, ReferenceForms::ID_EXTERNAL).map(CredentialRef::Ref),
         (true, false) => {
             let user_id = wrong.check(UserId::parse("user_id", user_id));
-            let connector = wrong.check(Ref::parse("connector", connector, Forms::ID_NAME));
+            let connector = wrong.check(Ref::parse("connector", connector, ReferenceForms::ID_NAME));
             Some(CredentialRef::DefaultOf { user_id: user_id?, connector: connector? })
         }
     }

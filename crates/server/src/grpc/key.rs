@@ -2,36 +2,20 @@
 
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::key_service_server::KeyService;
-use jackfield_domain::filter::{Field, FieldKind, Schema};
 use jackfield_domain::key::{
-    CertificateFacts, Key, KeyDraft, KeyKind, MAX_CERTIFICATE_PEM_BYTES, MAX_PRIVATE_KEY_PEM_CHARS,
+    self, CertificateFacts, Key, KeyDraft, KeyKind, MAX_CERTIFICATE_PEM_BYTES, MAX_PRIVATE_KEY_PEM_CHARS,
     require_no_private_key,
 };
-use jackfield_domain::page::OrderBy;
-use jackfield_domain::reference::Forms;
-use jackfield_domain::text::{Labels, MAX_NAME, Name};
-use jackfield_domain::{KeyId, Resource, Secret, Violation, Violations};
+use jackfield_domain::request::reference::ReferenceForms;
+use jackfield_domain::value::maps::Labels;
+use jackfield_domain::value::text::{MAX_NAME, Name};
+use jackfield_domain::{KeyId, Secret, Violation, Violations};
 use jackfield_service::{Deletion, ListedPage, Scope};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::parse::{self, ListFields};
 use super::stream::PageStream;
 use super::{Api, enter, render, reply};
-
-const SCHEMA: Schema = Schema {
-    resource: Resource::Key,
-    fields: &[
-        Field { name: "id", kind: FieldKind::Id },
-        Field { name: "name", kind: FieldKind::NameText },
-        Field { name: "type", kind: FieldKind::Enum(KeyKind::NAMES) },
-        Field { name: "not_after", kind: FieldKind::Time },
-        Field { name: "labels", kind: FieldKind::Map },
-        Field { name: "create_time", kind: FieldKind::Time },
-        Field { name: "update_time", kind: FieldKind::Time },
-    ],
-};
-
-const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::Name, OrderBy::CreateTime];
 
 #[async_trait]
 impl KeyService for Api {
@@ -57,7 +41,7 @@ impl KeyService for Api {
         let call = async {
             let (caller, request) = enter(request)?;
             let mut wrong = Violations::default();
-            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME);
+            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME);
             let key = self.services.key_get(&caller, &parse::done(wrong, reference)?).await?;
             Ok(pb::GetKeyResponse { key: Some(to_message(key)) })
         };
@@ -70,7 +54,7 @@ impl KeyService for Api {
             let pb::ListKeysRequest { page_size, page_token, limit, filter, order_by } = &request;
             let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
             let mut wrong = Violations::default();
-            let list = parse::list(&mut wrong, &fields, &SCHEMA, ORDERS);
+            let list = parse::list(&mut wrong, &fields, &key::SCHEMA);
             let pager = self.services.list(&caller, parse::done(wrong, list)?, Scope::default()).await?;
             self.streams.pages(pager, to_page)
         };
@@ -86,7 +70,7 @@ impl KeyService for Api {
             let mut wrong = Violations::default();
             let mutation =
                 parse::mutation(&mut wrong, "DeleteKey", &request, &request.request_id, request.validate_only);
-            let reference = parse::reference(&mut wrong, &request.reference, Forms::ID_NAME);
+            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME);
             let reference = parse::done(wrong, reference)?;
             let deletion = Deletion { etag: request.etag, allow_missing: request.allow_missing, cascade: false };
             let deleted = self.services.key_delete(&caller, &mutation, &reference, &deletion).await?;

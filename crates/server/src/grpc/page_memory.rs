@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use jackfield_domain::TenantId;
-use jackfield_domain::page::MAX_PAGE_BYTES;
+use jackfield_domain::request::page::MAX_PAGE_BYTES;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use jackfield_domain::filter::{self, Schema};
-use jackfield_domain::json::{self as limits, JsonObject};
-use jackfield_domain::mask::Mask;
-use jackfield_domain::page::{ListRequest, Order, OrderBy, parse_sizes};
-use jackfield_domain::reference::{Forms, Ref, parse_uuid};
-use jackfield_domain::text::{HttpUrl, UserId};
+use jackfield_domain::request::filter;
+use jackfield_domain::request::mask::Mask;
+use jackfield_domain::request::order::Order;
+use jackfield_domain::request::page::{ListRequest, parse_sizes};
+use jackfield_domain::request::reference::{Ref, ReferenceForms};
+use jackfield_domain::request::schema::Schema;
+use jackfield_domain::value::id::parse_uuid;
+use jackfield_domain::value::json::{self as limits, JsonObject};
+use jackfield_domain::value::text::UserId;
+use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{Result, Timestamp, Violation, Violations};
 use jackfield_service::{Mutation, RequestId};
 use prost::Message;
@@ -60,17 +64,12 @@ pub(super) struct ListFields<'a> {
     pub(super) order_by: &'a str,
 }
 
-pub(super) fn list(
-    violations: &mut Violations,
-    fields: &ListFields<'_>,
-    schema: &Schema,
-    orders: &[OrderBy],
-) -> Option<ListRequest> {
+pub(super) fn list(violations: &mut Violations, fields: &ListFields<'_>, schema: &Schema) -> Option<ListRequest> {
     let (page_size, limit) = parse_sizes(fields.page_size, fields.limit);
     let page_size = violations.check(page_size);
     let limit = violations.check(limit);
     let filter = violations.check(filter::parse(fields.filter, schema));
-    let order = violations.check(Order::parse(fields.order_by, orders));
+    let order = violations.check(Order::parse(fields.order_by, schema.orders));
     Some(ListRequest {
         page_size: page_size?,
         limit: limit?,
@@ -91,7 +90,7 @@ pub(super) fn optional_id(field: &str, text: &str) -> Result<Option<Uuid>, Viola
     }
 }
 
-pub(super) fn reference(violations: &mut Violations, text: &str, forms: Forms) -> Option<Ref> {
+pub(super) fn reference(violations: &mut Violations, text: &str, forms: ReferenceForms) -> Option<Ref> {
     violations.check(Ref::parse("reference", text, forms))
 }
 
@@ -192,7 +191,7 @@ pub(super) fn known_enum<E: TryFrom<i32>>(field: &str, number: i32) -> Result<E,
 
 /// All that was noted, if anything.
 pub(super) fn done<T>(violations: Violations, value: Option<T>) -> Result<T> {
-    violations.finish(value)
+    violations.into_result(value)
 }
 
 /// Puts what the metadata names into the field that it may stand for, as the seeds do it with headers. If both are given,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jackfield_domain::Timestamp;
-use jackfield_domain::json::JsonObject;
+use jackfield_domain::value::json::JsonObject;
 use prost_types::{ListValue, Struct, value::Kind};
 use serde_json::{Map, Value};
 

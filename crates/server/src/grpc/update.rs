@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use jackfield_domain::mask::Mask;
-use jackfield_domain::reference::parse_uuid;
-use jackfield_domain::text::{MapPatch, TextMap};
+use jackfield_domain::request::map_patch::{MapPatch, TextMap};
+use jackfield_domain::request::mask::Mask;
+use jackfield_domain::value::id::parse_uuid;
 use jackfield_domain::{Violation, Violations};
 use jackfield_service::Expected;
 

@@ -2,32 +2,16 @@
 
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::user_connector_service_server::UserConnectorService;
-use jackfield_domain::filter::{Field, FieldKind, Schema};
-use jackfield_domain::page::OrderBy;
-use jackfield_domain::reference::{Forms, Ref};
-use jackfield_domain::text::UserId;
-use jackfield_domain::user_connector::{Added, Removed, UserConnector, UserConnectorRef, UserConnectorState};
-use jackfield_domain::{Resource, UserConnectorId, Violation, Violations};
+use jackfield_domain::request::reference::{Ref, ReferenceForms};
+use jackfield_domain::user_connector::{self, Added, Removed, UserConnector, UserConnectorRef, UserConnectorState};
+use jackfield_domain::value::text::UserId;
+use jackfield_domain::{UserConnectorId, Violation, Violations};
 use jackfield_service::{ListedPage, Scope};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::parse::{self, ListFields};
 use super::stream::PageStream;
 use super::{Api, enter, render, reply};
-
-const SCHEMA: Schema = Schema {
-    resource: Resource::UserConnector,
-    fields: &[
-        Field { name: "id", kind: FieldKind::Id },
-        Field { name: "user_id", kind: FieldKind::Text },
-        Field { name: "connector", kind: FieldKind::Id },
-        Field { name: "state", kind: FieldKind::Enum(UserConnectorState::NAMES) },
-        Field { name: "create_time", kind: FieldKind::Time },
-        Field { name: "update_time", kind: FieldKind::Time },
-    ],
-};
-
-const ORDERS: &[OrderBy] = &[OrderBy::Id, OrderBy::UserId, OrderBy::CreateTime];
 
 #[async_trait]
 impl UserConnectorService for Api {
@@ -44,7 +28,7 @@ impl UserConnectorService for Api {
                 parse::mutation(&mut wrong, "AddUserConnector", &request, &request.request_id, request.validate_only);
             let id = wrong.check(parse::optional_id("id", &request.id)).flatten().map(UserConnectorId);
             let user_id = wrong.check(UserId::parse("user_id", &request.user_id));
-            let connector = wrong.check(Ref::parse("connector", &request.connector, Forms::ID_NAME));
+            let connector = wrong.check(Ref::parse("connector", &request.connector, ReferenceForms::ID_NAME));
             let (user_id, connector) = parse::done(wrong, user_id.zip(connector))?;
             let added = self.services.user_connector_add(&caller, &mutation, id, user_id, &connector).await?;
             let Added { user_connector, created } = added;
@@ -107,9 +91,9 @@ impl UserConnectorService for Api {
                 &request;
             let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
             let mut wrong = Violations::default();
-            let list = parse::list(&mut wrong, &fields, &SCHEMA, ORDERS);
+            let list = parse::list(&mut wrong, &fields, &user_connector::SCHEMA);
             let user_id = parse::optional_user(&mut wrong, user_id);
-            let connector = wrong.check(Ref::parse_optional("connector", connector, Forms::ID_NAME));
+            let connector = wrong.check(Ref::parse_optional("connector", connector, ReferenceForms::ID_NAME));
             let ((list, user_id), connector) = parse::done(wrong, list.zip(user_id).zip(connector))?;
             let connector = self.services.connector_id(&caller, connector.as_ref()).await?;
             let pager = self.services.list(&caller, list, Scope { user_id, connector, ..Scope::default() }).await?;
@@ -131,13 +115,13 @@ fn link(wrong: &mut Violations, reference: &str, user_id: &str, connector: &str)
             wrong.push(Violation::reference("reference", "must not be given together with user_id and connector"));
             None
         }
-        (false, true) => match parse::reference(wrong, reference, Forms::ID)? {
+        (false, true) => match parse::reference(wrong, reference, ReferenceForms::ID)? {
             Ref::Id(id) => Some(UserConnectorRef::Id(UserConnectorId(id))),
             Ref::Name(_) | Ref::External(_) => None,
         },
         (true, false) => {
             let user_id = wrong.check(UserId::parse("user_id", user_id));
-            let connector = wrong.check(Ref::parse("connector", connector, Forms::ID_NAME));
+            let connector = wrong.check(Ref::parse("connector", connector, ReferenceForms::ID_NAME));
             Some(UserConnectorRef::Pair { user_id: user_id?, connector: connector? })
         }
     }

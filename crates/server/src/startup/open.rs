@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use jackfield_domain::text::TenantName;
+use jackfield_domain::value::text::TenantName;
 use jackfield_domain::{Clock, SystemClock};
 use jackfield_service::{Database, PoolSettings, Services, Settings, TokenCacheSettings, Vault};
 

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use jackfield_domain::Result;
-use jackfield_domain::page::RowKey;
+use jackfield_domain::request::page::RowKey;
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 

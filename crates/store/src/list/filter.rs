@@ -4,10 +4,10 @@
 //! the negation of `=`, so a field without a value is not equal to any. A text without a value equals the empty text.
 
 use jackfield_domain::Resource;
-use jackfield_domain::filter::{Expr as Filter, Op, Pattern, Value};
-use jackfield_domain::id::{ConnectionId, ConnectorId, CredentialId};
-use jackfield_domain::page::OrderBy;
-use jackfield_domain::text::UserId;
+use jackfield_domain::request::filter::{Expr as Filter, Op, Pattern, Value};
+use jackfield_domain::request::order::OrderBy;
+use jackfield_domain::value::id::{ConnectionId, ConnectorId, CredentialId};
+use jackfield_domain::value::text::UserId;
 use sea_orm::DbBackend;
 use sea_orm::sea_query::extension::postgres::PgExpr as _;
 use sea_orm::sea_query::{Alias, CaseStatement, Condition, Expr, ExprTrait, Func, LikeExpr, Query};

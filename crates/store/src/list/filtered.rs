@@ -3,8 +3,9 @@
 //! looked at for it.
 
 use jackfield_domain::Result;
-use jackfield_domain::filter::Expr as Filter;
-use jackfield_domain::page::{OrderBy, OrderValue, RowKey};
+use jackfield_domain::request::filter::Expr as Filter;
+use jackfield_domain::request::order::OrderBy;
+use jackfield_domain::request::page::{OrderValue, RowKey};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ConnectionTrait as _, DbBackend, QueryFilter, QuerySelect, Select};
 use uuid::Uuid;

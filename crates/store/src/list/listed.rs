@@ -2,7 +2,7 @@
 
 use std::future::{Future, ready};
 
-use jackfield_domain::page::OrderBy;
+use jackfield_domain::request::order::OrderBy;
 use jackfield_domain::{Result, TenantId};
 use sea_orm::sea_query::{Condition, Expr, ExprTrait as _};
 use sea_orm::{EntityTrait as _, QueryFilter as _, Select};

@@ -1,6 +1,6 @@
 //! The statements of pages, for the tests that read their plans.
 
-use jackfield_domain::page::RowKey;
+use jackfield_domain::request::page::RowKey;
 use sea_orm::{DbBackend, QueryTrait, Statement};
 
 use super::listed::Listed;

@@ -1,9 +1,10 @@
 //! What a page is asked for, and what it brings.
 
-use jackfield_domain::filter::Expr as Filter;
-use jackfield_domain::id::{ConnectionId, ConnectorId, CredentialId};
-use jackfield_domain::page::{Order, OrderBy, RowKey};
-use jackfield_domain::text::UserId;
+use jackfield_domain::request::filter::Expr as Filter;
+use jackfield_domain::request::order::{Order, OrderBy};
+use jackfield_domain::request::page::RowKey;
+use jackfield_domain::value::id::{ConnectionId, ConnectorId, CredentialId};
+use jackfield_domain::value::text::UserId;
 use jackfield_domain::{TenantId, Timestamp};
 
 use super::rows::Rows;
@@ -19,7 +20,7 @@ pub struct PageQuery<'a> {
     pub after: Option<RowKey>,
     /// The most rows, more than 0.
     pub size: u32,
-    /// The most bytes of the rows; a single row may have more. See `jackfield_domain::page::MAX_PAGE_BYTES`.
+    /// The most bytes of the rows; a single row may have more. See `jackfield_domain::request::page::MAX_PAGE_BYTES`.
     pub max_bytes: usize,
     /// The time at which states are computed.
     pub now: Timestamp,

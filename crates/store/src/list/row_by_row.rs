@@ -1,7 +1,8 @@
 //! The rows of a page one by one, for a page with a row that cannot be read: it must not take the others with it.
 
 use jackfield_domain::Result;
-use jackfield_domain::page::{OrderBy, OrderValue, RowKey};
+use jackfield_domain::request::order::OrderBy;
+use jackfield_domain::request::page::{OrderValue, RowKey};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ConnectionTrait, QueryResult, QuerySelect as _, QueryTrait as _};
 use uuid::Uuid;

@@ -5,7 +5,7 @@
 //! `search_number`: the number of the tenant, of the resource, and of the row among these. So what is looked up lies within
 //! bounds that no other tenant has rows in, and costs nothing that others have.
 
-use jackfield_domain::filter::Expr as Filter;
+use jackfield_domain::request::filter::Expr as Filter;
 use jackfield_domain::{Resource, Result};
 use sea_orm::sea_query::extension::sqlite::SqliteExpr;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement};
@@ -164,12 +164,16 @@ fn grams(word: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use jackfield_domain::filter::{Field, FieldKind, Schema, parse};
+    use jackfield_domain::request::filter::parse;
+    use jackfield_domain::request::schema::{Field, FieldKind, Schema};
 
     use super::*;
 
-    const SCHEMA: Schema =
-        Schema { resource: Resource::Connector, fields: &[Field { name: "name", kind: FieldKind::NameText }] };
+    const SCHEMA: Schema = Schema {
+        resource: Resource::Connector,
+        fields: &[Field { name: "name", kind: FieldKind::NameText }],
+        orders: &[],
+    };
 
     fn asked(filter: &str) -> Option<String> {
         terms(&parse(filter, &SCHEMA).unwrap().unwrap(), DbBackend::Sqlite).as_ref().map(expression)

@@ -1,6 +1,7 @@
 //! The statements of pages, and what they find.
 
-use jackfield_domain::page::{DEFAULT_PAGE_SIZE, OrderBy, OrderValue, RowKey};
+use jackfield_domain::request::order::OrderBy;
+use jackfield_domain::request::page::{DEFAULT_PAGE_SIZE, OrderValue, RowKey};
 use jackfield_domain::{Error, Result};
 use sea_orm::sea_query::{Expr, ExprTrait, Query, SelectStatement};
 use sea_orm::{

@@ -1,6 +1,6 @@
 //! Labels and tags: rows of their own, so that filters find them by index.
 
-use jackfield_domain::text::Labels;
+use jackfield_domain::value::maps::Labels;
 use jackfield_domain::{Resource, Result, TenantId};
 use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter};
 use uuid::Uuid;

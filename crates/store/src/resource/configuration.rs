@@ -2,8 +2,8 @@
 
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::error::Taken;
-use jackfield_domain::meta::Meta;
-use jackfield_domain::text::ExternalId;
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::value::text::ExternalId;
 use jackfield_domain::{ConfigurationId, CredentialId, Resource, Result, TenantId};
 use sea_orm::sea_query::Condition;
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait};

@@ -4,10 +4,11 @@ use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::{Credential, CredentialState};
 use jackfield_domain::error::Taken;
-use jackfield_domain::meta::Meta;
-use jackfield_domain::reference::Ref;
-use jackfield_domain::text::{ExternalId, Labels};
+use jackfield_domain::request::reference::Ref;
 use jackfield_domain::user_connector::UserConnector;
+use jackfield_domain::value::maps::Labels;
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::value::text::ExternalId;
 use jackfield_domain::{
     ConfigurationId, ConnectionId, CredentialId, Resource, Result, TenantId, Timestamp, UserConnectorId,
 };

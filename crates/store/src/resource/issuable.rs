@@ -1,7 +1,7 @@
 //! A credential with everything that is checked before its token is issued. One statement reads it, so it is consistent.
 
 use jackfield_domain::credential::{Credential, CredentialRef, MATERIAL_COLUMN};
-use jackfield_domain::reference::Ref;
+use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{Resource, Result, TenantId};
 use sea_orm::sea_query::{Condition, Expr, ExprTrait, Query, SelectStatement};
 use sea_orm::{ColumnTrait, ConnectionTrait, QueryFilter, QuerySelect};

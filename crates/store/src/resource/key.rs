@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use jackfield_domain::error::Taken;
 use jackfield_domain::key::Key;
-use jackfield_domain::meta::Meta;
-use jackfield_domain::reference::Ref;
-use jackfield_domain::text::Labels;
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::maps::Labels;
+use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{KeyId, Resource, Result, TenantId};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, QueryFilter, QuerySelect};
 use uuid::Uuid;

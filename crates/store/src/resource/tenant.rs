@@ -6,10 +6,10 @@ use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::Credential;
 use jackfield_domain::error::{Taken, Use};
 use jackfield_domain::key::Key;
-use jackfield_domain::meta::Meta;
-use jackfield_domain::reference::Ref;
+use jackfield_domain::request::reference::Ref;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::user_connector::UserConnector;
+use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{Resource, Result, TenantId};
 use sea_orm::sea_query::{Condition, LockType, Query};
 use sea_orm::{

@@ -1,8 +1,10 @@
 //! Texts of requests: filters and references.
 
 use jackfield_domain::Resource;
-use jackfield_domain::filter::{self, Expr, Field, FieldKind, MAX_CHARS, MAX_DEPTH, MAX_TERMS, Schema, Value};
-use jackfield_domain::reference::{Forms, Ref, parse_uuid};
+use jackfield_domain::request::filter::{self, Expr, MAX_CHARS, MAX_DEPTH, MAX_TERMS, Value};
+use jackfield_domain::request::reference::{Ref, ReferenceForms};
+use jackfield_domain::request::schema::{Field, FieldKind, Schema};
+use jackfield_domain::value::id::parse_uuid;
 
 use super::{Target, Way, way};
 
@@ -113,9 +115,11 @@ const SCHEMA: Schema = Schema {
         Field { name: "state", kind: FieldKind::Enum(&["ACTIVE", "PAUSED"]) },
         Field { name: "labels", kind: FieldKind::Map },
     ],
+    orders: &[],
 };
 
-const FORMS: [Forms; 4] = [Forms::ID, Forms::ID_NAME, Forms::ID_EXTERNAL, Forms::ID_NAME_EXTERNAL];
+const FORMS: [ReferenceForms; 4] =
+    [ReferenceForms::ID, ReferenceForms::ID_NAME, ReferenceForms::ID_EXTERNAL, ReferenceForms::ID_NAME_EXTERNAL];
 
 /// The contract has texts in UTF-8 only.
 fn text(data: &[u8]) -> Option<&str> {
@@ -217,11 +221,11 @@ fn check_reference(data: &[u8]) -> Way {
                     }
                     Ref::Name(name) => {
                         assert_eq!(reference.to_string(), format!("name:{name}"));
-                        (matches!(forms, Forms::ID_NAME | Forms::ID_NAME_EXTERNAL), "name")
+                        (matches!(forms, ReferenceForms::ID_NAME | ReferenceForms::ID_NAME_EXTERNAL), "name")
                     }
                     Ref::External(external) => {
                         assert!(!external.is_empty() && external.chars().count() <= 191, "{external:?}");
-                        (matches!(forms, Forms::ID_EXTERNAL | Forms::ID_NAME_EXTERNAL), "external")
+                        (matches!(forms, ReferenceForms::ID_EXTERNAL | ReferenceForms::ID_NAME_EXTERNAL), "external")
                     }
                 };
                 assert!(allowed, "{text:?} is read as {reference:?} where only {forms} is allowed");

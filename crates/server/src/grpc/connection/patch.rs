@@ -8,12 +8,12 @@ use jackfield_domain::connection::{
     Linking, MAX_CLIENT_SECRETS, TokenContentType, check_user_id_expression,
 };
 use jackfield_domain::key::require_no_private_key;
-use jackfield_domain::mask::Mask;
-use jackfield_domain::pem::{CERTIFICATE_LABELS, Pem};
-use jackfield_domain::reference::{Forms, Ref};
-use jackfield_domain::text::{
-    CountryCode, HttpUrl, MAX_CONNECTION_NAME, Name, RedirectUri, Scopes, Slug, bounded_text,
-};
+use jackfield_domain::request::mask::Mask;
+use jackfield_domain::request::reference::{Ref, ReferenceForms};
+use jackfield_domain::value::pem::{CERTIFICATE_LABELS, Pem};
+use jackfield_domain::value::scopes::Scopes;
+use jackfield_domain::value::text::{CountryCode, MAX_CONNECTION_NAME, Name, Slug, bounded_text};
+use jackfield_domain::value::url::{HttpUrl, RedirectUri};
 use jackfield_domain::{Secret, Violation, Violations};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -132,7 +132,7 @@ pub(super) fn parse(
         };
     }
     if creating || (mask.covers("connector", !connector.is_empty()) && !connector.is_empty()) {
-        patch.connector = wrong.check(Ref::parse("connection.connector", &connector, Forms::ID_NAME));
+        patch.connector = wrong.check(Ref::parse("connection.connector", &connector, ReferenceForms::ID_NAME));
     }
     if mask.covers("type", kind != 0) {
         patch.kind = wrong.check(parse::known_enum("connection.type", kind).map(kind_from_message));

@@ -10,11 +10,12 @@ use jackfield_domain::connector::{
     ApiKeyPatch, BaseUrlPatch, ConnectorPatch, GenericPatch, KindPatch, LicensePatch, MAX_CONNECT_TIMEOUT,
     MAX_READ_TIMEOUT, MAX_TOTAL_TIMEOUT, OAuth2Patch, SecretHeadersPatch,
 };
-use jackfield_domain::mask::Mask;
-use jackfield_domain::reference::{Forms, Ref};
-use jackfield_domain::text::{
-    Entries, HttpUrl, MAX_NAME, Name, bounded_text, description, header_name, same_header, secret_headers,
-};
+use jackfield_domain::request::map_patch::Entries;
+use jackfield_domain::request::mask::Mask;
+use jackfield_domain::request::reference::{Ref, ReferenceForms};
+use jackfield_domain::value::maps::{header_name, same_header, secret_headers};
+use jackfield_domain::value::text::{MAX_NAME, Name, bounded_text, description};
+use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{Secret, SecretPatch, Violation, Violations};
 
 use crate::grpc::parse::{self, MAX_URL};
@@ -112,7 +113,7 @@ pub(super) fn parse(wrong: &mut Violations, connector: pb::Connector, mask: &Mas
     patch.total_timeout = timeout("total_timeout", total_timeout, MAX_TOTAL_TIMEOUT);
     let mut key = |path: &str, text: Option<String>| {
         let covered = mask.covers(path, text.is_some());
-        let parsed = || Ref::parse_optional(&field(path), &text.unwrap_or_default(), Forms::ID_NAME);
+        let parsed = || Ref::parse_optional(&field(path), &text.unwrap_or_default(), ReferenceForms::ID_NAME);
         covered.then(|| wrong.check(parsed())).flatten()
     };
     patch.client_identity_key = key("client_identity_key", client_identity_key);

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::credential_material::Material as Message;
 use jackfield_domain::credential::{ClearedTokens, Material, MaterialPatch, OAuth2Material, check_custom_fields};
-use jackfield_domain::mask::Mask;
-use jackfield_domain::reference::{Forms, Ref};
-use jackfield_domain::text::{Entries, Scopes, bounded_text, map_entry};
+use jackfield_domain::request::map_patch::Entries;
+use jackfield_domain::request::mask::Mask;
+use jackfield_domain::request::reference::{Ref, ReferenceForms};
+use jackfield_domain::value::maps::map_entry;
+use jackfield_domain::value::scopes::Scopes;
+use jackfield_domain::value::text::bounded_text;
 use jackfield_domain::{Secret, Violation, Violations};
 
 use crate::grpc::{parse, render};
@@ -51,7 +54,7 @@ pub(super) fn parse(wrong: &mut Violations, material: pb::CredentialMaterial) ->
             Some(Material::ClientCredentials { client_id: client_id?, client_secret: client_secret? })
         }
         Message::ClientCertificate(certificate) => {
-            let key = Ref::parse("material.client_certificate.key", &certificate.key, Forms::ID_NAME);
+            let key = Ref::parse("material.client_certificate.key", &certificate.key, ReferenceForms::ID_NAME);
             wrong.check(key).map(|key| Material::ClientCertificate { key })
         }
         Message::Custom(custom) => fields(wrong, custom.fields).map(Material::Custom),

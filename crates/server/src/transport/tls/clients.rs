@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use jackfield_domain::pem::Pem;
+use jackfield_domain::value::pem::Pem;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;

@@ -4,7 +4,7 @@ use std::io::{Error, ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use jackfield_domain::pem::{self, Pem};
+use jackfield_domain::value::pem::{self, Pem};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 

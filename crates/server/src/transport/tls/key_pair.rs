@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jackfield_domain::Timestamp;
-use jackfield_domain::pem::Pem;
+use jackfield_domain::value::pem::Pem;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;

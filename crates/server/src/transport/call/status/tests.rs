@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use jackfield_domain::error::{Cause, Precondition, Taken, Use, Violation};
-use jackfield_domain::reference::Ref;
+use jackfield_domain::request::reference::Ref;
 use tonic_types::StatusExt as _;
 
 use super::builder::size;
@@ -128,7 +128,7 @@ fn details_are_those_of_the_error() {
 
     let credential: Ref = "0198c0de-0000-7000-8000-000000000001".parse::<uuid::Uuid>().unwrap().into();
     let within = [("credential", "ext:a".to_owned())];
-    let absent = status(Error::not_found_by(Resource::Configuration, Some(&credential), within));
+    let absent = status(Error::not_found_by(Resource::Configuration, Some(credential.to_string()), within));
     let info = absent.get_details_error_info().unwrap();
     assert_eq!(info.metadata["credential"], "ext:a");
     assert_eq!(info.metadata["reference"], credential.to_string());

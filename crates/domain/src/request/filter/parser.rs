@@ -2,29 +2,47 @@
 
 use super::ast::{Expr, Op, Pattern, Value};
 use super::lexer::{Lexer, Literal, Place, Position, Wild};
-use super::{Field, FieldKind, MAX_DEPTH, MAX_TERMS, Schema};
 use crate::error::Violation;
-use crate::reference::parse_uuid;
-use crate::text::{fold, readable};
-use crate::time::Timestamp;
+use crate::request::schema::{Field, FieldKind, Schema};
+use crate::value::id::parse_uuid;
+use crate::value::text::{fold, readable};
+use crate::value::time::Timestamp;
 
 type Parsed<T = Expr> = Result<T, Violation>;
 
 /// Parses one filter.
-pub(super) struct Parser<'a> {
+struct Parser<'a> {
     lexer: Lexer,
     schema: &'a Schema,
     terms: usize,
     depth: usize,
 }
 
+/// Longest filter in characters.
+pub const MAX_CHARS: usize = 2_000;
+/// Words and comparisons in a filter.
+pub const MAX_TERMS: usize = 100;
+/// Parentheses within each other.
+pub const MAX_DEPTH: usize = 32;
+
+/// Parses a filter; a blank one is none. The violation names the position of the first fault, counted in characters from 1.
+pub fn parse(text: &str, schema: &Schema) -> Result<Option<Expr>, Violation> {
+    if text.chars().count() > MAX_CHARS {
+        return Err(Violation::filter(format!("must be at most {MAX_CHARS} characters long")));
+    }
+    if let Some(before) = text.chars().position(|c| c == '\0') {
+        return Err(Violation::filter(format!("at position {}: there is no text with the character NUL", before + 1)));
+    }
+    Parser::new(text, schema).parse()
+}
+
 impl<'a> Parser<'a> {
-    pub(super) fn new(text: &str, schema: &'a Schema) -> Self {
+    fn new(text: &str, schema: &'a Schema) -> Self {
         Parser { lexer: Lexer::new(text), schema, terms: 0, depth: 0 }
     }
 
     /// filter: \[expression\]
-    pub(super) fn parse(mut self) -> Parsed<Option<Expr>> {
+    fn parse(mut self) -> Parsed<Option<Expr>> {
         self.lexer.blanks();
         if self.lexer.peek().is_none() {
             return Ok(None);

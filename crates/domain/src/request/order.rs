@@ -1,28 +1,8 @@
-//! Paging: what a list asks for, in which order, and where it goes on.
-//!
-//! Lists are read by keyset: a page begins behind the key of the last row of the page before, so rows that come and go
-//! in between neither shift nor hide others.
+//! Orders of lists (AIP-132).
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::error::Violation;
-use crate::filter::Expr;
-
-/// What a list request asks for, checked.
-#[derive(Clone, Debug)]
-pub struct ListRequest {
-    /// Items per page, 1 to 1,000.
-    pub page_size: u32,
-    /// Items in the whole stream; `None` = to the end.
-    pub limit: Option<u64>,
-    /// Where to go on, as the caller sent it; empty = at the beginning.
-    pub page_token: String,
-    /// Which items.
-    pub filter: Option<Expr>,
-    /// In which order.
-    pub order: Order,
-}
 
 /// An order of a list. The id breaks ties where there can be any, in the same direction, so every order is total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,30 +22,6 @@ pub enum OrderBy {
     Name,
     UserId,
 }
-
-/// The place of a row in an order: the value of the ordering column and the id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RowKey {
-    /// Value of the ordering column as the database compares it; `Id` orders have none.
-    pub value: Option<OrderValue>,
-    /// Id of the row.
-    pub id: Uuid,
-}
-
-/// A value of an ordering column.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OrderValue {
-    Text(String),
-    Time(i64),
-}
-
-/// Items per page when the caller does not say.
-pub const DEFAULT_PAGE_SIZE: u32 = 100;
-/// Items per page at most; more is cut to this (AIP-158).
-pub const MAX_PAGE_SIZE: u32 = 1_000;
-/// A page is cut before its items exceed this many bytes, so that a message fits gRPC's default limit of 4 MiB.
-pub const MAX_PAGE_BYTES: usize = 3 * 1024 * 1024;
 
 // === impl Order ===
 
@@ -115,21 +71,6 @@ impl OrderBy {
     }
 }
 
-/// Checks `page_size` and `limit` (AIP-158): 0 = default, too many = the most, negative is invalid.
-pub fn parse_sizes(page_size: i32, limit: i32) -> (Result<u32, Violation>, Result<Option<u64>, Violation>) {
-    let page_size = match u32::try_from(page_size) {
-        Ok(0) => Ok(DEFAULT_PAGE_SIZE),
-        Ok(size) => Ok(size.min(MAX_PAGE_SIZE)),
-        Err(_) => Err(Violation::field("page_size", "must not be negative")),
-    };
-    let limit = match u64::try_from(limit) {
-        Ok(0) => Ok(None),
-        Ok(limit) => Ok(Some(limit)),
-        Err(_) => Err(Violation::field("limit", "must not be negative")),
-    };
-    (page_size, limit)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,12 +85,5 @@ mod tests {
         for wrong in ["create_time", "name up", "name desc desc", "name, id", "Name"] {
             assert!(Order::parse(wrong, &allowed).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn sizes_follow_aip_158() {
-        assert_eq!(parse_sizes(0, 0), (Ok(100), Ok(None)));
-        assert_eq!(parse_sizes(5_000, 7), (Ok(1_000), Ok(Some(7))));
-        assert!(parse_sizes(-1, 0).0.is_err() && parse_sizes(1, -1).1.is_err());
     }
 }

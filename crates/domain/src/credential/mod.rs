@@ -1,19 +1,25 @@
 //! Credentials: the authorised material of users. The facts are here in the open; the material is a [`Material`], which
 //! has no printable form and leaves only sealed or by the two calls that are made for it.
 
+mod list;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::document::is_default;
 use crate::error::Violation;
-use crate::id::{ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, UserConnectorId};
-use crate::json::JsonObject;
-use crate::meta::Meta;
-use crate::reference::Ref;
-use crate::secret::Secret;
-use crate::text::{Entries, ExternalId, Labels, MapPatch, UserId};
-use crate::time::Timestamp;
+use crate::request::map_patch::{Entries, MapPatch};
+use crate::request::reference::Ref;
+use crate::value::id::{ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, UserConnectorId};
+use crate::value::json::JsonObject;
+use crate::value::maps::Labels;
+use crate::value::meta::Meta;
+use crate::value::secret::Secret;
+use crate::value::text::{ExternalId, UserId};
+use crate::value::time::Timestamp;
+
+pub use list::SCHEMA;
 
 /// The facts of a credential.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -63,3 +63,9 @@ impl TenantId {
     /// The owner of what belongs to the deployment and to no tenant, such as the key of page tokens.
     pub const SYSTEM: TenantId = TenantId(Uuid::nil());
 }
+
+/// Parses a UUID in its canonical form of 36 characters; other spellings of the same id are refused.
+pub fn parse_uuid(text: &str) -> Option<Uuid> {
+    const CANONICAL: usize = 36;
+    Uuid::try_parse(text).ok().filter(|_| text.len() == CANONICAL)
+}

@@ -1,7 +1,7 @@
 //! Update masks (AIP-134, AIP-161): which fields of a resource an update changes.
 
 use crate::error::Violation;
-use crate::text::readable;
+use crate::value::text::readable;
 
 /// Which fields an update changes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-use super::{is_unprintable, texts};
+use super::text::{is_unprintable, texts};
 use crate::error::Violation;
 
 texts! {
@@ -97,5 +97,81 @@ fn absolute(field: &str, value: &str, max: usize) -> Result<Url, Violation> {
         Ok(url) if url.fragment().is_some() => refuse("must not have a fragment".to_owned()),
         Ok(url) => Ok(url),
         Err(error) => refuse(format!("is not an absolute URL: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_urls_are_kept_as_written() {
+        let urls = [
+            "https://example.com",
+            "HTTP://Example.com:8080/a?b=c",
+            "https://[::1]:1/",
+            "http://localhost/%20",
+            "https://bücher.example/ä",
+        ];
+        for good in urls {
+            assert_eq!(HttpUrl::parse("url", good, 2048).unwrap().as_str(), good);
+        }
+        let wrong = [
+            "",
+            "example.com",
+            "/login",
+            "ftp://example.com",
+            "https://",
+            "https:///x",
+            "https:example.com",
+            "https:/x.y",
+            "https://u@example.com",
+            "https://u:p@example.com",
+            "https://@example.com",
+            "https://example.com#f",
+            "https://example.com/#",
+            "https://exa mple.com",
+            " https://example.com",
+            "https://example.com/\n",
+            "https:\\\\example.com",
+            "https://example.com\\@evil.example",
+            "https://example.com:99999",
+            "https://[::1",
+            "javascript:alert(1)//http://x",
+            "https://ex\u{202e}ample.com",
+            "https://1.2.3.4.5",
+        ];
+        for wrong in wrong {
+            assert!(HttpUrl::parse("url", wrong, 2048).is_err(), "{wrong:?}");
+        }
+        let exact = format!("https://example.com/{}", "a".repeat(236));
+        assert!(HttpUrl::parse("url", &exact, 256).is_ok() && HttpUrl::parse("url", &exact, 255).is_err());
+    }
+
+    #[test]
+    fn https_can_be_demanded() {
+        let url = |text: &str| HttpUrl::parse("url", text, 2048).unwrap();
+        assert!(url("https://a.example").require_https("url").is_ok());
+        assert!(url("http://localhost").require_https("url").is_err());
+        for good in
+            ["HTTPS://a.example", "http://localhost:1", "http://127.0.0.9/", "http://[::1]/", "http://a.localhost"]
+        {
+            assert!(url(good).require_https_unless_loopback("url").is_ok(), "{good}");
+        }
+        for wrong in ["http://a.example", "http://localhost.example", "http://0.0.0.0", "http://[::]/"] {
+            assert!(url(wrong).require_https_unless_loopback("url").is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn redirect_uris_may_have_schemes_of_applications() {
+        for good in ["https://a.example/cb", "com.example.app:/cb", "http://127.0.0.1:5000/cb"] {
+            assert!(RedirectUri::parse("redirect_uris[0]", good, 2048).is_ok(), "{good}");
+        }
+        for wrong in
+            ["", "/cb", "https://a.example/#x", "javascript:alert(1)", "JavaScript:x", "data:text/html,x", "a b:c"]
+        {
+            assert!(RedirectUri::parse("redirect_uris[0]", wrong, 2048).is_err(), "{wrong}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use crate::time::Timestamp;
+use crate::value::time::Timestamp;
 
 /// A checked filter. Its `Display` is a filter again, which parses to the same tree.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Headers, Labels, Parameters};
+use super::mask::Mask;
 use crate::error::Violation;
-use crate::mask::Mask;
+use crate::value::maps::{Headers, Labels, Parameters, same_header};
 
 /// A bounded map of texts.
 pub trait TextMap: Clone + Sized {
@@ -148,11 +148,6 @@ impl TextMap for Parameters {
     fn as_map(&self) -> &BTreeMap<String, String> {
         Parameters::as_map(self)
     }
-}
-
-/// Whether two names are those of one header (RFC 9110 5.1).
-pub fn same_header(one: &str, other: &str) -> bool {
-    one.eq_ignore_ascii_case(other)
 }
 
 #[cfg(test)]

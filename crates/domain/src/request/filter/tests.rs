@@ -2,7 +2,9 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::time::Timestamp;
+use crate::request::schema::{Field, FieldKind, Schema};
+use crate::resource::Resource;
+use crate::value::time::Timestamp;
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
@@ -18,6 +20,7 @@ const SCHEMA: Schema = Schema {
         Field { name: "create_time", kind: FieldKind::Time },
         Field { name: "tags", kind: FieldKind::Map },
     ],
+    orders: &[],
 };
 
 fn parsed(text: &str) -> Expr {
@@ -284,7 +287,7 @@ fn depth_bombs_are_refused() {
 
 fn expr() -> impl Strategy<Value = Expr> {
     let text = "[a-zA-Z0-9*\"'`\\\\ .:()äß-]{1,8}";
-    let folded = text.prop_map(|text| crate::text::fold(&text));
+    let folded = text.prop_map(|text| crate::value::text::fold(&text));
     let pattern = |text: BoxedStrategy<String>| {
         (text, 0..4).prop_map(|(text, kind)| match kind {
             0 => Pattern::Exact(text),

@@ -3,7 +3,8 @@
 use uuid::Uuid;
 
 use crate::error::Violation;
-use crate::text::{EXTERNAL_PREFIX, MAX_NAME, Name, bounded_text};
+use crate::value::id::parse_uuid;
+use crate::value::text::{EXTERNAL_PREFIX, MAX_NAME, Name, bounded_text};
 
 /// What a caller wrote to name a resource.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -18,7 +19,7 @@ pub enum Ref {
 
 /// Which forms a reference may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forms {
+pub struct ReferenceForms {
     name: bool,
     external: bool,
 }
@@ -30,7 +31,7 @@ const MAX_EXTERNAL: usize = 191;
 
 impl Ref {
     /// Parses a required reference. Blanks at the ends do not count.
-    pub fn parse(field: &str, text: &str, forms: Forms) -> Result<Self, Violation> {
+    pub fn parse(field: &str, text: &str, forms: ReferenceForms) -> Result<Self, Violation> {
         let text = text.trim();
         if text.is_empty() {
             return Err(Violation::reference(field, format!("must not be blank; it must be {forms}")));
@@ -49,7 +50,7 @@ impl Ref {
     }
 
     /// Parses a reference that may be left out. Empty is left out; blank is wrong.
-    pub fn parse_optional(field: &str, text: &str, forms: Forms) -> Result<Option<Self>, Violation> {
+    pub fn parse_optional(field: &str, text: &str, forms: ReferenceForms) -> Result<Option<Self>, Violation> {
         if text.is_empty() { Ok(None) } else { Self::parse(field, text, forms).map(Some) }
     }
 }
@@ -70,20 +71,20 @@ impl std::fmt::Display for Ref {
     }
 }
 
-// === impl Forms ===
+// === impl ReferenceForms ===
 
-impl Forms {
+impl ReferenceForms {
     /// A UUID only.
-    pub const ID: Forms = Forms { name: false, external: false };
+    pub const ID: ReferenceForms = ReferenceForms { name: false, external: false };
     /// A UUID or a name: connectors, keys, tenants.
-    pub const ID_NAME: Forms = Forms { name: true, external: false };
+    pub const ID_NAME: ReferenceForms = ReferenceForms { name: true, external: false };
     /// A UUID or an external id: credentials, configurations.
-    pub const ID_EXTERNAL: Forms = Forms { name: false, external: true };
+    pub const ID_EXTERNAL: ReferenceForms = ReferenceForms { name: false, external: true };
     /// All of them: connections.
-    pub const ID_NAME_EXTERNAL: Forms = Forms { name: true, external: true };
+    pub const ID_NAME_EXTERNAL: ReferenceForms = ReferenceForms { name: true, external: true };
 }
 
-impl std::fmt::Display for Forms {
+impl std::fmt::Display for ReferenceForms {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match (self.name, self.external) {
             (false, false) => "a UUID",
@@ -92,12 +93,6 @@ impl std::fmt::Display for Forms {
             (true, true) => "a UUID, \"name:<name>\" or \"ext:<external id>\"",
         })
     }
-}
-
-/// Parses a UUID in its canonical form of 36 characters; other spellings of the same id are refused.
-pub fn parse_uuid(text: &str) -> Option<Uuid> {
-    const CANONICAL: usize = 36;
-    Uuid::try_parse(text).ok().filter(|_| text.len() == CANONICAL)
 }
 
 #[cfg(test)]
@@ -110,13 +105,15 @@ mod tests {
     #[test]
     fn each_form_is_read_where_it_is_allowed() {
         let id = Ref::Id(ID.parse().unwrap());
-        for forms in [Forms::ID, Forms::ID_NAME, Forms::ID_EXTERNAL, Forms::ID_NAME_EXTERNAL] {
+        for forms in
+            [ReferenceForms::ID, ReferenceForms::ID_NAME, ReferenceForms::ID_EXTERNAL, ReferenceForms::ID_NAME_EXTERNAL]
+        {
             assert_eq!(Ref::parse("reference", &format!(" {ID} "), forms), Ok(id.clone()));
             assert_eq!(Ref::parse("reference", &ID.to_uppercase(), forms), Ok(id.clone()));
             assert_eq!(Ref::parse("reference", "name: Gmail ", forms).is_ok(), forms.name);
             assert_eq!(Ref::parse("reference", "ext:Team A", forms).is_ok(), forms.external);
         }
-        let all = Forms::ID_NAME_EXTERNAL;
+        let all = ReferenceForms::ID_NAME_EXTERNAL;
         assert_eq!(Ref::parse("reference", "ext: Team A", all), Ok(Ref::External("Team A".into())));
         assert_eq!(Ref::parse("reference", "ext:name:x", all), Ok(Ref::External("name:x".into())));
         assert_eq!(Ref::parse("reference", &format!("ext:{ID}"), all), Ok(Ref::External(ID.into())));
@@ -133,17 +130,17 @@ mod tests {
             "", " ", "Gmail", "name:", "name: ", "ext:", "ext:\t", "ext:a\nb", "EXT:a", "id:1", &long, &braced, &urn,
             &simple,
         ] {
-            let violation = Ref::parse("credential", text, Forms::ID_NAME_EXTERNAL).unwrap_err();
+            let violation = Ref::parse("credential", text, ReferenceForms::ID_NAME_EXTERNAL).unwrap_err();
             assert_eq!((violation.kind, &*violation.field), (ViolationKind::Reference, "credential"), "{text:?}");
         }
-        let violation = Ref::parse("reference", "Gmail", Forms::ID_NAME).unwrap_err();
+        let violation = Ref::parse("reference", "Gmail", ReferenceForms::ID_NAME).unwrap_err();
         assert_eq!(violation.description, "must be a UUID or \"name:<name>\"");
     }
 
     #[test]
     fn left_out_is_not_blank() {
-        assert_eq!(Ref::parse_optional("connector", "", Forms::ID_NAME), Ok(None));
-        assert!(Ref::parse_optional("connector", " ", Forms::ID_NAME).is_err());
-        assert!(matches!(Ref::parse_optional("connector", ID, Forms::ID_NAME), Ok(Some(Ref::Id(_)))));
+        assert_eq!(Ref::parse_optional("connector", "", ReferenceForms::ID_NAME), Ok(None));
+        assert!(Ref::parse_optional("connector", " ", ReferenceForms::ID_NAME).is_err());
+        assert!(matches!(Ref::parse_optional("connector", ID, ReferenceForms::ID_NAME), Ok(Some(Ref::Id(_)))));
     }
 }

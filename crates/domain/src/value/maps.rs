@@ -5,9 +5,9 @@ use std::collections::btree_map::Iter;
 
 use serde::{Deserialize, Serialize};
 
-use super::{bounded_text, is_unprintable};
+use super::secret::Secret;
+use super::text::{bounded_text, readable};
 use crate::error::Violation;
-use crate::secret::Secret;
 
 macro_rules! maps {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
@@ -217,13 +217,10 @@ fn shown(key: &str) -> String {
     format!("\"{}\"", readable(key))
 }
 
-/// A key as it can be shown in an error: what cannot be printed is replaced, and a long key is cut.
-pub(crate) fn readable(key: &str) -> String {
-    const MAX_SHOWN: usize = 128;
-    let mut readable: String =
-        key.chars().take(MAX_SHOWN).map(|c| if is_unprintable(c) { '\u{FFFD}' } else { c }).collect();
-    if key.chars().nth(MAX_SHOWN).is_some() {
-        readable.push('…');
-    }
-    readable
+/// Whether two names are those of one header (RFC 9110 5.1).
+pub fn same_header(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other)
 }
+
+#[cfg(test)]
+mod tests;

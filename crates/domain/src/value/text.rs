@@ -2,21 +2,10 @@
 //!
 //! Lengths count characters (Unicode scalar values), not bytes.
 
-mod map_patch;
-mod maps;
-mod url;
-
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 use unicode_normalization::UnicodeNormalization as _;
 
 use crate::error::Violation;
-
-pub use map_patch::{Entries, MapPatch, TextMap, same_header};
-pub(crate) use maps::readable;
-pub use maps::{Headers, Labels, Parameters, check_entries, header_name, map_entry, secret_headers};
-pub use url::{HttpUrl, RedirectUri};
 
 macro_rules! texts {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
@@ -56,7 +45,7 @@ macro_rules! texts {
         }
     )*};
 }
-use texts;
+pub(super) use texts;
 
 texts! {
     /// A display name, trimmed and without control characters. Names are compared by [`Name::key`].
@@ -73,11 +62,6 @@ texts! {
     CountryCode;
 }
 
-/// OAuth scopes (RFC 6749 3.3) in the order given, each once.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Scopes(Vec<String>);
-
 /// Longest name of most resources, in characters.
 pub const MAX_NAME: usize = 191;
 /// Longest name of a connection (Authress data.name), in characters.
@@ -93,8 +77,6 @@ const MAX_EXTERNAL_ID: usize = 191;
 const MAX_SLUG: usize = 64;
 const MAX_USER_ID: usize = 128;
 const MAX_TENANT_NAME: usize = 63;
-const MAX_SCOPES: usize = 256;
-const MAX_SCOPE: usize = 256;
 
 /// What marks an external id in a reference.
 pub(crate) const EXTERNAL_PREFIX: &str = "ext:";
@@ -199,61 +181,6 @@ impl CountryCode {
     }
 }
 
-// === impl Scopes ===
-
-impl Scopes {
-    /// Parses scopes separated by blanks, at most `max` characters in all; an empty text is no scope.
-    pub fn parse(field: &str, value: &str, max: usize) -> Result<Self, Violation> {
-        let value = bounded_text(field, value, max, true)?;
-        match value.contains(|c: char| c.is_whitespace() && c != ' ') {
-            true => Err(Violation::field(field, "must be scopes separated by blanks")),
-            false => Ok(Self::collect(value.split(' ').filter(|scope| !scope.is_empty()))),
-        }
-    }
-
-    /// Parses a list of scopes: at most 100, each 1 to 256 characters without blanks; all that are wrong are reported.
-    pub fn parse_list<S: AsRef<str>>(field: &str, values: &[S]) -> Result<Self, Vec<Violation>> {
-        if values.len() > MAX_SCOPES {
-            return Err(vec![Violation::field(field, format!("must be at most {MAX_SCOPES} scopes"))]);
-        }
-        let check = |(index, value): (usize, &S)| {
-            let (field, value) = (format!("{field}[{index}]"), value.as_ref());
-            match bounded_text(&field, value, MAX_SCOPE, false) {
-                Ok(_) if value.contains(char::is_whitespace) => {
-                    Some(Violation::field(field, "must be a scope without blanks"))
-                }
-                checked => checked.err(),
-            }
-        };
-        let violations: Vec<Violation> = values.iter().enumerate().filter_map(check).collect();
-        match violations.is_empty() {
-            true => Ok(Self::collect(values.iter().map(AsRef::as_ref))),
-            false => Err(violations),
-        }
-    }
-
-    /// Wraps scopes that were parsed before they were stored.
-    pub fn stored(scopes: Vec<String>) -> Self {
-        Self(scopes)
-    }
-
-    /// The scopes, in order.
-    pub fn as_slice(&self) -> &[String] {
-        &self.0
-    }
-
-    fn collect<'a>(values: impl Iterator<Item = &'a str>) -> Self {
-        let mut seen = BTreeSet::new();
-        Self(values.filter(|value| seen.insert(*value)).map(str::to_owned).collect())
-    }
-}
-
-impl std::fmt::Display for Scopes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.join(" "))
-    }
-}
-
 /// Checks a line of text: at most `max` characters, no control characters, and not blank unless `allow_empty`. Nothing is
 /// trimmed.
 pub fn bounded_text(field: &str, value: &str, max: usize, allow_empty: bool) -> Result<String, Violation> {
@@ -289,6 +216,17 @@ pub(crate) fn is_unprintable(c: char) -> bool {
     );
     let is_override = matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
     c.is_control() || is_invisible || is_override
+}
+
+/// A key as it can be shown in an error: what cannot be printed is replaced, and a long key is cut.
+pub(crate) fn readable(key: &str) -> String {
+    const MAX_SHOWN: usize = 128;
+    let mut readable: String =
+        key.chars().take(MAX_SHOWN).map(|c| if is_unprintable(c) { '\u{FFFD}' } else { c }).collect();
+    if key.chars().nth(MAX_SHOWN).is_some() {
+        readable.push('…');
+    }
+    readable
 }
 
 fn checked(

@@ -1,6 +1,7 @@
 //! Connectors: definitions of outside systems and how to reach them. What differs by kind is in `kind`.
 
 mod kind;
+mod list;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,18 +10,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::is_default;
 use crate::error::{Violation, Violations};
-use crate::id::{ConnectorId, KeyId};
-use crate::json::JsonObject;
-use crate::meta::Meta;
-use crate::reference::Ref;
-use crate::secret::{Secret, SecretPatch};
-use crate::text::{Entries, Headers, HttpUrl, Labels, MapPatch, Name, check_entries, same_header};
+use crate::request::map_patch::{Entries, MapPatch};
+use crate::request::reference::Ref;
+use crate::value::id::{ConnectorId, KeyId};
+use crate::value::json::JsonObject;
+use crate::value::maps::{Headers, Labels, check_entries, same_header};
+use crate::value::meta::Meta;
+use crate::value::secret::{Secret, SecretPatch};
+use crate::value::text::Name;
+use crate::value::url::HttpUrl;
 
 pub(crate) use kind::set;
 pub use kind::{
     ApiKey, ApiKeyPatch, BaseUrlPatch, ClientCertificate, ConnectorKind, Generic, GenericPatch, HttpBasic, KindPatch,
     License, LicensePatch, OAuth2Endpoints, OAuth2Patch,
 };
+pub use list::SCHEMA;
 
 /// A connector, without its secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,16 +1,23 @@
 //! Connections: SSO and OAuth set-ups on connectors (Authress).
 
+mod list;
+
 use serde::{Deserialize, Serialize};
 
 use crate::connector::set;
 use crate::document::is_default;
 use crate::error::Violation;
-use crate::id::{ConnectionId, ConnectorId};
-use crate::meta::Meta;
-use crate::reference::Ref;
-use crate::secret::Secret;
-use crate::text::{CountryCode, HttpUrl, Labels, MapPatch, Name, Parameters, RedirectUri, Slug};
-use crate::time::Timestamp;
+use crate::request::map_patch::MapPatch;
+use crate::request::reference::Ref;
+use crate::value::id::{ConnectionId, ConnectorId};
+use crate::value::maps::{Labels, Parameters};
+use crate::value::meta::Meta;
+use crate::value::secret::Secret;
+use crate::value::text::{CountryCode, Name, Slug};
+use crate::value::time::Timestamp;
+use crate::value::url::{HttpUrl, RedirectUri};
+
+pub use list::SCHEMA;
 
 /// A connection, without its client secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,0 +1,19 @@
+//! Addresses of sealed secrets.
+
+use uuid::Uuid;
+
+use super::id::TenantId;
+use crate::resource::Resource;
+
+/// The place that a sealed secret belongs to. Sealing binds the secret to it, so that a secret that is moved to another place
+/// does not open there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SecretAddress<'a> {
+    pub tenant: TenantId,
+    /// The kind of the resource that has the secret.
+    pub owner: Resource,
+    /// The id of that resource.
+    pub owner_id: Uuid,
+    /// The name of the secret within its owner, such as `material`.
+    pub column: &'a str,
+}
