@@ -274,5 +274,6 @@ pub(crate) async fn sealed(server: &TestServer, owner: Resource, owner_id: &str,
     let request = v1::GetTenantRequest { reference: "name:alpha".to_owned() };
     let tenant = server.client("operator").admin().get_tenant(request).await.unwrap().into_inner().tenant.unwrap();
     let tenant = jackfield_domain::TenantId(tenant.id.parse().unwrap());
-    store.read().secret_fetch(tenant, owner, owner_id.parse().unwrap(), name).await.unwrap()
+    let address = jackfield_domain::SecretAddress { tenant, owner, owner_id: owner_id.parse().unwrap(), name };
+    store.read().secret_fetch(address).await.unwrap()
 }

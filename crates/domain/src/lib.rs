@@ -9,8 +9,8 @@
 //! [`resource`]: a [`Resource`] is a kind of thing that the API manages, named as on the wire and in the database.
 //!
 //! [`value`]: bounded texts, URLs, maps, JSON objects, ids and times. A value can only be made by parsing, so code that holds
-//! one need not check it again. A [`Secret`] is a text without a printable form. A [`value::address::SecretAddress`] says which
-//! column of which row a sealed secret belongs to. A [`value::meta::Meta`] holds the times and the version of a stored
+//! one need not check it again. A [`Secret`] is a text without a printable form. A [`SecretAddress`] names a
+//! sealed secret: the resource that has it, and its name there. A [`value::meta::Meta`] holds the times and the version of a stored
 //! resource; an etag is made of it.
 //!
 //! [`request`]: what requests have in common. A [`request::reference::Ref`] is how a caller names a resource: by id, by name or
@@ -42,6 +42,9 @@
 //! [`configuration`]: a configuration holds the settings and workflow switches of a credential. Every credential has a default
 //! configuration, which is created and deleted with it.
 //!
+//! [`rewrap`]: a re-wrap is a run that wraps all data keys with the active KEK and, if asked for, seals all secrets with fresh
+//! data keys.
+//!
 //! [`key`]: a key is a client identity (certificates with a private key) or a trust bundle (CA certificates).
 
 pub mod configuration;
@@ -55,12 +58,14 @@ pub mod key;
 pub mod principal;
 pub mod request;
 pub mod resource;
+pub mod rewrap;
 pub mod tenant;
 pub mod user_connector;
 pub mod value;
 
 pub use error::{Error, Result, Violation, Violations};
 pub use resource::Resource;
+pub use value::address::SecretAddress;
 pub use value::id::{ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, TenantId, UserConnectorId};
 pub use value::secret::{Secret, SecretPatch};
 pub use value::time::{Clock, SystemClock, Timestamp};

@@ -53,15 +53,6 @@ pub struct Added {
     pub created: bool,
 }
 
-/// Outcome of removing a link.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Removed {
-    /// Whether there was one.
-    pub removed: bool,
-    pub credentials: u64,
-    pub configurations: u64,
-}
-
 /// What lists of user connectors can be filtered and ordered by.
 pub const SCHEMA: Schema = Schema {
     resource: Resource::UserConnector,

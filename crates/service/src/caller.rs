@@ -13,10 +13,10 @@ use uuid::Uuid;
 /// ```
 /// use jackfield_domain::principal::right::ConnectorsWrite;
 /// use jackfield_domain::request::reference::Ref;
-/// use jackfield_service::{Caller, Deletion, Mutation, Services};
+/// use jackfield_service::{Caller, DeleteOptions, RequestOptions, Services};
 ///
-/// async fn delete(services: Services, caller: Caller<ConnectorsWrite>, how: Mutation, which: Ref) {
-///     let _ = services.connector_delete(&caller, &how, &which, &Deletion::default()).await;
+/// async fn delete(services: Services, caller: Caller<ConnectorsWrite>, how: RequestOptions, which: Ref) {
+///     let _ = services.connector_delete(&caller, &how, &which, &DeleteOptions::default()).await;
 /// }
 /// ```
 ///
@@ -25,16 +25,26 @@ use uuid::Uuid;
 /// ```compile_fail,E0308
 /// use jackfield_domain::principal::right::ConnectorsRead;
 /// use jackfield_domain::request::reference::Ref;
-/// use jackfield_service::{Caller, Deletion, Mutation, Services};
+/// use jackfield_service::{Caller, DeleteOptions, RequestOptions, Services};
 ///
-/// async fn delete(services: Services, caller: Caller<ConnectorsRead>, how: Mutation, which: Ref) {
-///     let _ = services.connector_delete(&caller, &how, &which, &Deletion::default()).await;
+/// async fn delete(services: Services, caller: Caller<ConnectorsRead>, how: RequestOptions, which: Ref) {
+///     let _ = services.connector_delete(&caller, &how, &which, &DeleteOptions::default()).await;
 /// }
 /// ```
 pub struct Caller<R> {
     principal: Principal,
+    /// The server's id of the call, which logs and audit events carry.
     request_id: Uuid,
     right: PhantomData<fn() -> R>,
+}
+
+/// The author of a change.
+#[derive(Clone, Copy)]
+pub(crate) enum Actor<'a> {
+    /// A caller, by the name and the tenant of its principal.
+    Caller { tenant: TenantId, name: &'a str, request_id: Uuid },
+    /// The server itself, in the background.
+    System,
 }
 
 // === impl Caller ===
@@ -57,12 +67,11 @@ impl<R> Caller<R> {
     }
 
     /// The name of the principal.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.principal.name
     }
 
-    /// The server's id of the call, which logs and records carry.
-    pub fn request_id(&self) -> Uuid {
-        self.request_id
+    pub(crate) fn actor(&self) -> Actor<'_> {
+        Actor::Caller { tenant: self.tenant(), name: self.name(), request_id: self.request_id }
     }
 }

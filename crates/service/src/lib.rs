@@ -1,42 +1,40 @@
-//! The use cases. Here, and only here, a row and a key meet: store and vault never see each other. No wire types come in;
-//! requests arrive parsed and answers leave as domain types.
+//! The use cases. Only here a row and a key meet: store and vault do not know each other. Requests arrive parsed and results leave as
+//! domain types, so no wire type is used here.
+//!
+//! [`Services`] is the facade, with one method for each RPC. Its components have few doors: `DataKeys` and `Secrets` (`sealing`),
+//! `Changes` (`change`), `Lists` (`list`) and `Tokens` (`cache`).
 
+mod backup;
+mod cache;
 mod caller;
-mod configurations;
-mod connections;
-mod connectors;
-mod credentials;
-mod data_keys;
+mod change;
+mod configuration;
+mod connection;
+mod connector;
+mod credential;
 mod gauges;
-mod keys;
-mod links;
-mod material;
-mod mutation;
-mod open;
-mod pager;
+mod key;
+mod list;
+mod maintenance;
 mod rewrap;
-mod secrets;
-mod tenant_names;
-mod tenants;
-mod token_cache;
-mod tokens;
-mod verify;
-mod x509;
+mod sealing;
+mod services;
+mod startup;
+mod tenant;
+mod user_connector;
 
+pub use backup::{Verified, VerifyError};
+pub use cache::tokens::TokenCacheSettings;
 pub use caller::Caller;
-pub use configurations::ConfigurationRef;
-pub use connections::ConnectionDeleted;
-pub use connectors::ConnectorDeleted;
-pub use credentials::CredentialDeleted;
+pub use change::{CascadeCounts, DeleteOptions, Deleted, Expected, RequestId, RequestOptions};
+pub use configuration::ConfigurationRef;
+pub use credential::Revealed;
 pub use gauges::{Gauges, RewrapProgress};
-pub use mutation::{Deletion, Expected, Mutation, RequestId};
-pub use open::{OpenError, ServerInfo, Services, Settings};
-pub use pager::{FoundPage, Listable, ListedPage, Pager, Place};
-pub use token_cache::TokenCacheSettings;
-pub use tokens::Revealed;
-pub use verify::{Verified, VerifyError};
+pub use list::{FoundPage, ListScope, Listable, ListedPage, Pager, Position};
+pub use services::{KeyringReplaceError, ServerInfo, Services};
+pub use startup::{OpenError, Preflight, Settings};
 
-/// What the configuration of the store looks like, and what it tells of itself.
-pub use jackfield_store::{Database, Pool, PoolSettings, RewrapRow, RewrapState, Scope, StoreError, postgres_url};
+/// The settings and errors of the store.
+pub use jackfield_store::{Database, Pool, PoolSettings, StoreError, postgres_url};
 /// Keyrings, for the commands that manage them.
 pub use jackfield_vault::{KeyInfo, KeyState, Keyring, KeyringError, Vault, provider as keyring_provider, sha256_of};

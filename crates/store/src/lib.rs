@@ -38,7 +38,6 @@ pub use list::{Hints, Listed, Page, PageQuery, Rows, Scope};
 pub use record::audit::AuditEvent;
 pub use record::data_key::DataKeyRow;
 pub use record::idempotency::{IdempotencyClaim, IdempotencyKey};
-pub use record::rewrap::{RewrapRow, RewrapState};
 pub use record::secret::SecretRow;
 pub use resource::cascade::{Cascade, CascadeIds};
 pub use resource::issuable::IssuableCredential;

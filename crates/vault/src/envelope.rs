@@ -4,7 +4,7 @@ use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jackfield_domain::{Error, Resource, Result, TenantId};
+use jackfield_domain::{Error, Result, SecretAddress, TenantId};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -18,19 +18,6 @@ pub struct DataKey {
     seal: Cipher,
     token: Cipher,
     fingerprint: hmac::Key,
-}
-
-/// Where a sealed value belongs. It opens there and nowhere else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place<'a> {
-    /// The tenant that owns the row.
-    pub tenant: TenantId,
-    /// The table.
-    pub resource: Resource,
-    /// The row.
-    pub id: Uuid,
-    /// The column, or the name of the secret where one column holds several.
-    pub column: &'a str,
 }
 
 // === impl DataKey ===
@@ -56,27 +43,26 @@ impl DataKey {
         self.tenant
     }
 
-    /// Seals a secret for its place. The result is 78 bytes longer than the secret.
+    /// Seals a secret for its address. The result is 78 bytes longer than the secret.
     ///
     /// # Errors
-    /// `Internal` if the place belongs to another tenant, or if the machine has no random numbers.
-    pub fn seal(&self, place: &Place<'_>, plaintext: &[u8]) -> Result<Vec<u8>> {
-        if place.tenant != self.tenant {
+    /// `Internal` if the address belongs to another tenant, or if the machine has no random numbers.
+    pub fn seal(&self, address: &SecretAddress<'_>, plaintext: &[u8]) -> Result<Vec<u8>> {
+        if address.tenant != self.tenant {
             return Err(Error::internal("data key of another tenant"));
         }
         let _span = tracing::info_span!("seal a secret").entered();
-        place.with_aad(|aad| self.seal.seal(self.id.as_bytes(), aad, plaintext)).map_err(|_| seal_failed())
+        self.seal.seal(self.id.as_bytes(), &aad(address), plaintext).map_err(|_| seal_failed())
     }
 
-    /// Opens what [`seal`](Self::seal) made for this place.
+    /// Opens what [`seal`](Self::seal) made for this address.
     ///
     /// # Errors
-    /// `DecryptFailed` if the value was altered, was sealed for another place, or was sealed with another data key.
-    pub fn open(&self, place: &Place<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+    /// `DecryptFailed` if the value was altered, was sealed for another address, or was sealed with another data key.
+    pub fn open(&self, address: &SecretAddress<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
         let _span = tracing::info_span!("open a secret").entered();
-        place
-            .with_aad(|aad| self.seal.open(self.id.as_bytes(), aad, sealed))
-            .ok_or_else(|| Error::DecryptFailed { resource: place.resource, id: place.id.to_string() })
+        let failed = || Error::DecryptFailed { resource: address.owner, id: address.owner_id.to_string() };
+        self.seal.open(self.id.as_bytes(), &aad(address), sealed).ok_or_else(failed)
     }
 
     /// The id of the data key that sealed a value; `None` if the bytes are no sealed value of a known format. Nothing is
@@ -133,15 +119,8 @@ fn seal_failed() -> Error {
     Error::internal("sealing failed")
 }
 
-// === impl Place ===
-
-impl Place<'_> {
-    fn with_aad<T>(&self, use_aad: impl FnOnce(&[&[u8]]) -> T) -> T {
-        use_aad(&[
-            self.tenant.0.as_bytes(),
-            self.resource.as_str().as_bytes(),
-            self.column.as_bytes(),
-            self.id.as_bytes(),
-        ])
-    }
+/// The associated data of a sealed value besides its header: the parts of its address.
+fn aad<'a>(address: &'a SecretAddress<'_>) -> [&'a [u8]; 4] {
+    let SecretAddress { tenant, owner, owner_id, name } = address;
+    [tenant.0.as_bytes(), owner.as_str().as_bytes(), name.as_bytes(), owner_id.as_bytes()]
 }

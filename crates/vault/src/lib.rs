@@ -27,7 +27,7 @@ pub mod provider;
 mod vault;
 
 pub use digest::{sha256, sha256_of};
-pub use envelope::{DataKey, Place};
+pub use envelope::DataKey;
 pub use error::KeyringError;
 pub use jackfield_domain::kek::{KekError, KeyEncryption, WrappedKey as WrappedDataKey};
 pub use keyring::{KeyInfo, KeyState, Keyring};

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use jackfield_api::v1;
-use jackfield_domain::{Clock, Resource, SystemClock, TenantId, Timestamp};
-use jackfield_testkit::store::{DataKeyRow, RewrapRow, RewrapState, Store};
+use jackfield_domain::rewrap::{Rewrap, RewrapState};
+use jackfield_domain::{Clock, Resource, SecretAddress, SystemClock, TenantId, Timestamp};
+use jackfield_testkit::store::{DataKeyRow, Store};
 use jackfield_testkit::{Backend, Client, ManualClock, TestServer, expect_status, fixture, on_both};
 use tokio::time::{Instant, sleep};
 use tonic::Code;
@@ -59,8 +60,8 @@ async fn sealed_otherwise(store: &Store, tenant: TenantId, data_key: Uuid) -> us
     store.read().secrets_of_other_keys(tenant, data_key, 100_000).await.unwrap().len()
 }
 
-fn running(kek_id: &str, reseal: bool, heartbeat_time: Timestamp) -> RewrapRow {
-    RewrapRow {
+fn running(kek_id: &str, reseal: bool, heartbeat_time: Timestamp) -> Rewrap {
+    Rewrap {
         id: Uuid::now_v7(),
         state: RewrapState::Running,
         kek_id: kek_id.to_owned(),
@@ -76,7 +77,7 @@ fn running(kek_id: &str, reseal: bool, heartbeat_time: Timestamp) -> RewrapRow {
     }
 }
 
-async fn insert(store: &Store, row: &RewrapRow) {
+async fn insert(store: &Store, row: &Rewrap) {
     let txn = store.write().await.unwrap();
     txn.rewrap_insert(row).await.unwrap();
     txn.commit().await.unwrap();
@@ -298,7 +299,7 @@ on_both! {
         let row = running("of another replica", true, SystemClock.now());
         insert(&store, &row).await;
         let advance = async |done: i64, beat: Timestamp, last: Timestamp, state: RewrapState| {
-            let row = RewrapRow { data_keys_done: done, heartbeat_time: beat, state, ..row.clone() };
+            let row = Rewrap { data_keys_done: done, heartbeat_time: beat, state, ..row.clone() };
             let txn = store.write().await.unwrap();
             let advanced = txn.rewrap_advance(&row, last).await.unwrap();
             txn.commit().await.unwrap();
@@ -389,12 +390,14 @@ on_both! {
         let (store, alpha) = (server.store().await, steps::tenant_id(&server, "alpha").await);
         let former = data_keys(&store, alpha).await[0].id;
         let owner = credentials[1].parse().unwrap();
-        let good = store.read().secret_fetch(alpha, Resource::Credential, owner, "material").await.unwrap().unwrap();
+        let address =
+            SecretAddress { tenant: alpha, owner: Resource::Credential, owner_id: owner, name: "material" };
+        let good = store.read().secret_fetch(address).await.unwrap().unwrap();
         let put = |sealed: Vec<u8>| {
             let store = store.clone();
             async move {
                 let txn = store.write().await.unwrap();
-                txn.secret_put(alpha, Resource::Credential, owner, "material", former, sealed).await.unwrap();
+                txn.secret_put(address, former, sealed).await.unwrap();
                 txn.commit().await.unwrap();
             }
         };

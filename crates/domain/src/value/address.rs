@@ -15,5 +15,5 @@ pub struct SecretAddress<'a> {
     /// The id of that resource.
     pub owner_id: Uuid,
     /// The name of the secret within its owner, such as `material`.
-    pub column: &'a str,
+    pub name: &'a str,
 }

@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{CommandError, say};
 use crate::config::{Config, VaultProvider};
+use crate::startup::keyring::ReadKeyring;
 use crate::startup::{hardening, open, permissions, pki};
 use crate::transport::Server;
 use crate::transport::backend::Backend;
@@ -28,10 +29,10 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     for warning in permissions::check(&config)? {
         tracing::warn!("{warning}");
     }
-    let _claim = open::claim(&config).await?;
+    let (_claim, keyring) = open::claim(&config).await?;
     let development_pki = ensure_pki(&config)?;
     let stop_time = config.drain.delay + config.drain.grace + WATCHDOG_MARGIN;
-    let backend = open_and_tell(&config).await?;
+    let backend = open_and_tell(&config, keyring).await?;
     let server = Server::bind(config.clone(), backend).await?;
     if let (true, Some(address)) = (development_pki, server.local_addr()) {
         tell_how_to_call(&config, address);
@@ -94,10 +95,10 @@ fn ensure_pki(config: &Config) -> Result<bool, CommandError> {
 }
 
 /// As [`open::open`]; a keyring that it made is told even if the rest failed.
-async fn open_and_tell(config: &Config) -> Result<Arc<dyn Backend>, CommandError> {
+async fn open_and_tell(config: &Config, read: Option<ReadKeyring>) -> Result<Arc<dyn Backend>, CommandError> {
     let keyring = config.keyring_file();
     let missing = config.vault.provider == VaultProvider::File && !keyring.exists();
-    let opened = open::open(config).await;
+    let opened = open::open(config, read).await;
     if missing && keyring.exists() {
         announce(format_args!(
             "Made {}: the key that everything is sealed with. Without it the database cannot be opened; keep a copy of \

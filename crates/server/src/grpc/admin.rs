@@ -3,10 +3,11 @@
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::admin_service_server::AdminService;
 use jackfield_domain::request::reference::ReferenceForms;
+use jackfield_domain::rewrap::{Rewrap, RewrapState};
 use jackfield_domain::tenant::{self, Tenant, TenantDraft};
 use jackfield_domain::value::text::{MAX_NAME, TenantName, bounded_text};
 use jackfield_domain::{TenantId, Violations};
-use jackfield_service::{Deletion, ListedPage, RewrapRow, RewrapState, Scope, ServerInfo};
+use jackfield_service::{DeleteOptions, ListScope, ListedPage, ServerInfo};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::parse::{self, ListFields};
@@ -64,7 +65,7 @@ impl AdminService for Api {
             let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
             let mut wrong = Violations::default();
             let list = parse::list(&mut wrong, &fields, &tenant::SCHEMA);
-            let pager = self.services.list(&caller, parse::done(wrong, list)?, Scope::default()).await?;
+            let pager = self.services.list(&caller, parse::done(wrong, list)?, ListScope::default()).await?;
             self.streams.pages(pager, to_page)
         };
         reply(call.await)
@@ -82,9 +83,9 @@ impl AdminService for Api {
             let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME);
             let reference = parse::done(wrong, reference)?;
             let deletion =
-                Deletion { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };
+                DeleteOptions { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };
             let deleted = self.services.tenant_delete(&caller, &mutation, &reference, &deletion).await?;
-            Ok(pb::DeleteTenantResponse { deleted })
+            Ok(pb::DeleteTenantResponse { deleted: deleted.deleted })
         };
         reply(call.await)
     }
@@ -99,8 +100,8 @@ impl AdminService for Api {
             let mutation =
                 parse::mutation(&mut wrong, "RewrapSecrets", &request, &request.request_id, request.validate_only);
             parse::done(wrong, Some(()))?;
-            let row = self.services.rewrap_start(&caller, &mutation, request.reseal).await?;
-            Ok(pb::RewrapSecretsResponse { rewrap: Some(rewrap_to_message(row)) })
+            let rewrap = self.services.rewrap_start(&caller, &mutation, request.reseal).await?;
+            Ok(pb::RewrapSecretsResponse { rewrap: Some(rewrap_to_message(rewrap)) })
         };
         reply(call.await)
     }
@@ -111,8 +112,8 @@ impl AdminService for Api {
     ) -> Result<Response<pb::GetRewrapResponse>, Status> {
         let call = async {
             let (caller, _) = enter(request)?;
-            let row = self.services.rewrap_get(&caller).await?;
-            Ok(pb::GetRewrapResponse { rewrap: Some(rewrap_to_message(row)) })
+            let rewrap = self.services.rewrap_get(&caller).await?;
+            Ok(pb::GetRewrapResponse { rewrap: Some(rewrap_to_message(rewrap)) })
         };
         reply(call.await)
     }
@@ -169,23 +170,23 @@ fn to_message(tenant: Tenant) -> pb::Tenant {
     }
 }
 
-fn rewrap_to_message(row: RewrapRow) -> pb::Rewrap {
-    let state = match row.state {
+fn rewrap_to_message(rewrap: Rewrap) -> pb::Rewrap {
+    let state = match rewrap.state {
         RewrapState::Running => pb::RewrapState::Running,
         RewrapState::Done => pb::RewrapState::Done,
         RewrapState::Failed => pb::RewrapState::Failed,
     };
     pb::Rewrap {
-        id: row.id.to_string(),
+        id: rewrap.id.to_string(),
         state: state.into(),
-        key_encryption_key: row.kek_id,
-        reseal: row.reseal,
-        data_keys_total: row.data_keys_total,
-        data_keys_done: row.data_keys_done,
-        secrets_total: row.secrets_total,
-        secrets_done: row.secrets_done,
-        failed: row.failed,
-        start_time: Some(render::timestamp(row.start_time)),
-        end_time: row.end_time.map(render::timestamp),
+        key_encryption_key: rewrap.kek_id,
+        reseal: rewrap.reseal,
+        data_keys_total: rewrap.data_keys_total,
+        data_keys_done: rewrap.data_keys_done,
+        secrets_total: rewrap.secrets_total,
+        secrets_done: rewrap.secrets_done,
+        failed: rewrap.failed,
+        start_time: Some(render::timestamp(rewrap.start_time)),
+        end_time: rewrap.end_time.map(render::timestamp),
     }
 }

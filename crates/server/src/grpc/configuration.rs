@@ -10,7 +10,7 @@ use jackfield_domain::request::mask::Mask;
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
 use jackfield_domain::value::text::{ExternalId, bounded_text};
 use jackfield_domain::{ConfigurationId, Violation, Violations};
-use jackfield_service::{ConfigurationRef, Deletion, ListedPage, Scope};
+use jackfield_service::{ConfigurationRef, DeleteOptions, ListScope, ListedPage};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, async_trait};
 
@@ -110,9 +110,7 @@ impl ConfigurationService for Api {
             let credential = wrong.check(Ref::parse_optional("credential", credential, ReferenceForms::ID_EXTERNAL));
             let parsed = list.zip(user_id).zip(connector.zip(credential));
             let ((list, user_id), (connector, credential)) = parse::done(wrong, parsed)?;
-            let connector = self.services.connector_id(&caller, connector.as_ref()).await?;
-            let credential = self.services.credential_id(&caller, credential.as_ref()).await?;
-            let scope = Scope { user_id, connector, credential, ..Scope::default() };
+            let scope = ListScope { user_id, connector, credential, ..ListScope::default() };
             let pager = self.services.list(&caller, list, scope).await?;
             self.streams.pages(pager, to_page)
         };
@@ -171,9 +169,9 @@ impl ConfigurationService for Api {
             let credential = wrong.check(Ref::parse("credential", &request.credential, ReferenceForms::ID_EXTERNAL));
             let (configuration, credential) = parse::done(wrong, configuration.zip(credential))?;
             let reference = ConfigurationRef { configuration: Some(configuration), credential: Some(credential) };
-            let deletion = Deletion { etag: request.etag, allow_missing: request.allow_missing, cascade: false };
+            let deletion = DeleteOptions { etag: request.etag, allow_missing: request.allow_missing, cascade: false };
             let destroyed = self.services.configuration_destroy(&caller, &mutation, &reference, &deletion).await?;
-            Ok(pb::DestroyConfigurationResponse { destroyed })
+            Ok(pb::DestroyConfigurationResponse { destroyed: destroyed.deleted })
         };
         reply(call.await)
     }

@@ -9,7 +9,7 @@ use jackfield_domain::request::mask::Mask;
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
 use jackfield_domain::value::url::{HttpUrl, RedirectUri};
 use jackfield_domain::{ConnectionId, Violations};
-use jackfield_service::{ConnectionDeleted, Deletion, ListedPage, Scope};
+use jackfield_service::{DeleteOptions, Deleted, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::parse::{self, ListFields};
@@ -66,8 +66,8 @@ impl ConnectionService for Api {
             let list = parse::list(&mut wrong, &fields, &connection::SCHEMA);
             let connector = wrong.check(Ref::parse_optional("connector", connector, ReferenceForms::ID_NAME));
             let (list, connector) = parse::done(wrong, list.zip(connector))?;
-            let connector = self.services.connector_id(&caller, connector.as_ref()).await?;
-            let pager = self.services.list(&caller, list, Scope { connector, ..Scope::default() }).await?;
+            let scope = ListScope { connector, ..ListScope::default() };
+            let pager = self.services.list(&caller, list, scope).await?;
             self.streams.pages(pager, to_page)
         };
         reply(call.await)
@@ -111,13 +111,13 @@ impl ConnectionService for Api {
             let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME_EXTERNAL);
             let reference = parse::done(wrong, reference)?;
             let deletion =
-                Deletion { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };
+                DeleteOptions { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };
             let deleted = self.services.connection_delete(&caller, &mutation, &reference, &deletion).await?;
-            let ConnectionDeleted { deleted, credentials, configurations } = deleted;
+            let Deleted { deleted, with } = deleted;
             Ok(pb::DeleteConnectionResponse {
                 deleted,
-                credentials_deleted: render::count(credentials),
-                configurations_deleted: render::count(configurations),
+                credentials_deleted: render::count(with.credentials),
+                configurations_deleted: render::count(with.configurations),
             })
         };
         reply(call.await)

@@ -9,7 +9,7 @@ use jackfield_domain::request::mask::Mask;
 use jackfield_domain::request::reference::ReferenceForms;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{ConnectorId, Violations};
-use jackfield_service::{ConnectorDeleted, Deletion, ListedPage, Scope};
+use jackfield_service::{CascadeCounts, DeleteOptions, Deleted, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::parse::{self, ListFields};
@@ -65,7 +65,7 @@ impl ConnectorService for Api {
             let mut wrong = Violations::default();
             let list = parse::list(&mut wrong, &fields, &connector::SCHEMA);
             let list = parse::done(wrong, list)?;
-            let pager = self.services.list(&caller, list, Scope::default()).await?;
+            let pager = self.services.list(&caller, list, ListScope::default()).await?;
             self.streams.pages(pager, to_page)
         };
         reply(call.await)
@@ -109,9 +109,10 @@ impl ConnectorService for Api {
             let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME);
             let reference = parse::done(wrong, reference)?;
             let deletion =
-                Deletion { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };
+                DeleteOptions { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };
             let deleted = self.services.connector_delete(&caller, &mutation, &reference, &deletion).await?;
-            let ConnectorDeleted { deleted, connections, user_connectors, credentials, configurations } = deleted;
+            let Deleted { deleted, with } = deleted;
+            let CascadeCounts { connections, user_connectors, credentials, configurations } = with;
             Ok(pb::DeleteConnectorResponse {
                 deleted,
                 connections_deleted: render::count(connections),

@@ -14,8 +14,8 @@ use jackfield_domain::request::reference::{Ref, ReferenceForms};
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::scopes::Scopes;
 use jackfield_domain::value::text::{ExternalId, UserId, bounded_text};
-use jackfield_domain::{CredentialId, Timestamp, Violation, Violations};
-use jackfield_service::{CredentialDeleted, Deletion, ListedPage, Scope};
+use jackfield_domain::{CredentialId, Violation, Violations};
+use jackfield_service::{DeleteOptions, Deleted, ListScope, ListedPage};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, async_trait};
 
@@ -81,8 +81,7 @@ impl CredentialsService for Api {
                 parse::mutation(&mut wrong, "CreateCredential", &request, &request.request_id, request.validate_only);
             let draft = draft(&mut wrong, request);
             let credential = self.services.credential_create(&caller, &mutation, parse::done(wrong, draft)?).await?;
-            let now = self.services.time();
-            Ok(pb::CreateCredentialResponse { credential: Some(to_message(credential, now)) })
+            Ok(pb::CreateCredentialResponse { credential: Some(to_message(credential)) })
         };
         reply(call.await)
     }
@@ -97,8 +96,7 @@ impl CredentialsService for Api {
             named_by(&mut wrong, &metadata, &mut request.reference);
             let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_EXTERNAL);
             let credential = self.services.credential_get(&caller, &parse::done(wrong, reference)?).await?;
-            let now = self.services.time();
-            Ok(pb::GetCredentialResponse { credential: Some(to_message(credential, now)) })
+            Ok(pb::GetCredentialResponse { credential: Some(to_message(credential)) })
         };
         reply(call.await)
     }
@@ -128,9 +126,7 @@ impl CredentialsService for Api {
                 wrong.check(Ref::parse_optional("connection", connection, ReferenceForms::ID_NAME_EXTERNAL));
             let parsed = list.zip(user_id).zip(connector.zip(connection));
             let ((list, user_id), (connector, connection)) = parse::done(wrong, parsed)?;
-            let connector = self.services.connector_id(&caller, connector.as_ref()).await?;
-            let connection = self.services.connection_id(&caller, connection.as_ref()).await?;
-            let scope = Scope { user_id, connector, connection, ..Scope::default() };
+            let scope = ListScope { user_id, connector, connection, ..ListScope::default() };
             let pager = self.services.list(&caller, list, scope).await?;
             self.streams.pages(pager, to_page)
         };
@@ -161,8 +157,7 @@ impl CredentialsService for Api {
             });
             let (reference, patch) = parse::done(wrong, reference.zip(patch))?;
             let updated = self.services.credential_update(&caller, &mutation, &reference, &expected, patch).await?;
-            let now = self.services.time();
-            Ok(pb::UpdateCredentialResponse { credential: Some(to_message(updated, now)) })
+            Ok(pb::UpdateCredentialResponse { credential: Some(to_message(updated)) })
         };
         reply(call.await)
     }
@@ -179,10 +174,10 @@ impl CredentialsService for Api {
                 parse::mutation(&mut wrong, "DeleteCredential", &request, &request.request_id, request.validate_only);
             let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_EXTERNAL);
             let reference = parse::done(wrong, reference)?;
-            let deletion = Deletion { etag: request.etag, allow_missing: request.allow_missing, cascade: true };
+            let deletion = DeleteOptions { etag: request.etag, allow_missing: request.allow_missing, cascade: true };
             let deleted = self.services.credential_delete(&caller, &mutation, &reference, &deletion).await?;
-            let CredentialDeleted { deleted, configurations } = deleted;
-            Ok(pb::DeleteCredentialResponse { deleted, configurations_deleted: render::count(configurations) })
+            let Deleted { deleted, with } = deleted;
+            Ok(pb::DeleteCredentialResponse { deleted, configurations_deleted: render::count(with.configurations) })
         };
         reply(call.await)
     }
@@ -341,15 +336,13 @@ fn purpose(text: &str) -> Result<String, Violation> {
 }
 
 fn to_page(page: ListedPage<Credential>) -> pb::ListCredentialsResponse {
-    let now = page.now;
     pb::ListCredentialsResponse {
-        credentials: page.items.into_iter().map(|credential| to_message(credential, now)).collect(),
+        credentials: page.items.into_iter().map(to_message).collect(),
         next_page_token: page.next_page_token,
     }
 }
 
-fn to_message(credential: Credential, now: Timestamp) -> pb::Credential {
-    let state = credential.state_at(now);
+fn to_message(credential: Credential) -> pb::Credential {
     let Credential {
         id,
         external_id,
@@ -359,7 +352,7 @@ fn to_message(credential: Credential, now: Timestamp) -> pb::Credential {
         user_connector,
         key: _,
         kind,
-        state: _,
+        state,
         scopes,
         token_type: _,
         expire_time,

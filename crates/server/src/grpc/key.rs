@@ -10,7 +10,7 @@ use jackfield_domain::request::reference::ReferenceForms;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::text::{MAX_NAME, Name};
 use jackfield_domain::{KeyId, Secret, Violation, Violations};
-use jackfield_service::{Deletion, ListedPage, Scope};
+use jackfield_service::{DeleteOptions, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::parse::{self, ListFields};
@@ -55,7 +55,7 @@ impl KeyService for Api {
             let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
             let mut wrong = Violations::default();
             let list = parse::list(&mut wrong, &fields, &key::SCHEMA);
-            let pager = self.services.list(&caller, parse::done(wrong, list)?, Scope::default()).await?;
+            let pager = self.services.list(&caller, parse::done(wrong, list)?, ListScope::default()).await?;
             self.streams.pages(pager, to_page)
         };
         reply(call.await)
@@ -72,9 +72,9 @@ impl KeyService for Api {
                 parse::mutation(&mut wrong, "DeleteKey", &request, &request.request_id, request.validate_only);
             let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME);
             let reference = parse::done(wrong, reference)?;
-            let deletion = Deletion { etag: request.etag, allow_missing: request.allow_missing, cascade: false };
+            let deletion = DeleteOptions { etag: request.etag, allow_missing: request.allow_missing, cascade: false };
             let deleted = self.services.key_delete(&caller, &mutation, &reference, &deletion).await?;
-            Ok(pb::DeleteKeyResponse { deleted })
+            Ok(pb::DeleteKeyResponse { deleted: deleted.deleted })
         };
         reply(call.await)
     }

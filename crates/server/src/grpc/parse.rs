@@ -13,7 +13,7 @@ use jackfield_domain::value::json::{self as limits, JsonObject};
 use jackfield_domain::value::text::UserId;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{Result, Timestamp, Violation, Violations};
-use jackfield_service::{Mutation, RequestId};
+use jackfield_service::{RequestId, RequestOptions};
 use prost::Message;
 use prost_types::{FieldMask, Struct, value::Kind};
 use serde_json::{Map, Value};
@@ -32,7 +32,7 @@ pub(super) fn mutation(
     message: &impl Message,
     request_id: &str,
     validate_only: bool,
-) -> Mutation {
+) -> RequestOptions {
     let id = violations.check(optional_id("request_id", request_id)).flatten();
     let request = id.map(|id| {
         let mut body = Zeroizing::new(message.encode_to_vec());
@@ -45,7 +45,7 @@ pub(super) fn mutation(
         }
         RequestId { id, body }
     });
-    let mutation = Mutation { method, request, validate_only };
+    let mutation = RequestOptions { method, request, validate_only };
     let change = match (validate_only, mutation.is_repeatable()) {
         (true, _) => Change::Nothing,
         (false, true) => Change::Repeatable,

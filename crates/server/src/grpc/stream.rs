@@ -121,7 +121,7 @@ impl<T: Listable + Unpin + 'static, M: Message> Stream for PageStream<T, M> {
     }
 }
 
-impl<T, M: Message> PageStream<T, M> {
+impl<T: Listable, M: Message> PageStream<T, M> {
     fn render(&self, page: FoundPage<T>, mut room: PageRoom) -> Result<M, Status> {
         let page = (self.render)(page.read());
         room.resize(page.encoded_len());

@@ -3,10 +3,10 @@
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::user_connector_service_server::UserConnectorService;
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
-use jackfield_domain::user_connector::{self, Added, Removed, UserConnector, UserConnectorRef, UserConnectorState};
+use jackfield_domain::user_connector::{self, Added, UserConnector, UserConnectorRef, UserConnectorState};
 use jackfield_domain::value::text::UserId;
 use jackfield_domain::{UserConnectorId, Violation, Violations};
-use jackfield_service::{ListedPage, Scope};
+use jackfield_service::{Deleted, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::parse::{self, ListFields};
@@ -55,13 +55,13 @@ impl UserConnectorService for Api {
             let link = link(&mut wrong, &request.reference, &request.user_id, &request.connector);
             let link = parse::done(wrong, link)?;
             let removed = self.services.user_connector_remove(&caller, &mutation, &link, &request.etag).await?;
-            let Removed { removed, credentials, configurations } = removed;
+            let Deleted { deleted: removed, with } = removed;
             let warning = if removed { String::new() } else { NOT_LINKED.to_owned() };
             Ok(pb::RemoveUserConnectorResponse {
                 removed,
                 warning,
-                credentials_deleted: render::count(credentials),
-                configurations_deleted: render::count(configurations),
+                credentials_deleted: render::count(with.credentials),
+                configurations_deleted: render::count(with.configurations),
             })
         };
         reply(call.await)
@@ -95,8 +95,8 @@ impl UserConnectorService for Api {
             let user_id = parse::optional_user(&mut wrong, user_id);
             let connector = wrong.check(Ref::parse_optional("connector", connector, ReferenceForms::ID_NAME));
             let ((list, user_id), connector) = parse::done(wrong, list.zip(user_id).zip(connector))?;
-            let connector = self.services.connector_id(&caller, connector.as_ref()).await?;
-            let pager = self.services.list(&caller, list, Scope { user_id, connector, ..Scope::default() }).await?;
+            let scope = ListScope { user_id, connector, ..ListScope::default() };
+            let pager = self.services.list(&caller, list, scope).await?;
             self.streams.pages(pager, to_page)
         };
         reply(call.await)

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use jackfield_service::{KeyringError, StoreError};
+use jackfield_service::{KeyringError, KeyringReplaceError, StoreError};
 
 use super::database_file::PlaceError;
 use super::permissions::PermissionError;
@@ -31,6 +31,8 @@ pub enum OpenError {
     Place(#[from] PlaceError),
     #[error(transparent)]
     Keyring(#[from] KeyringError),
+    #[error(transparent)]
+    KeyringReplace(#[from] KeyringReplaceError),
     #[error(transparent)]
     Service(#[from] jackfield_service::OpenError),
     #[error(transparent)]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jackfield_service::{Database, Keyring, KeyringError, Services, keyring_provider};
+use jackfield_service::{Database, Keyring, KeyringError, KeyringReplaceError, Preflight, Services, keyring_provider};
 use tokio_util::sync::CancellationToken;
 
 use super::error::OpenError;
@@ -12,6 +12,25 @@ use crate::transport::observe::metrics::Metrics;
 
 /// What changes when a file is replaced: its inode and when it was written. `None` = it is not there.
 pub(super) type Stamp = Option<(u64, i64, i64)>;
+
+/// The keyring of a start as it was read. It may have been checked against an SQLite file.
+pub struct ReadKeyring {
+    pub(super) preflight: Preflight,
+    /// The state of its file before it was read: a change in between shows later, and is not missed.
+    pub(super) stamp: Stamp,
+}
+
+// === impl ReadKeyring ===
+
+impl ReadKeyring {
+    pub(super) fn read(config: &Config) -> Result<Self, OpenError> {
+        let stamp = match config.vault.provider {
+            VaultProvider::File => stamp(&config.keyring_file()),
+            VaultProvider::Environment => None,
+        };
+        Ok(ReadKeyring { preflight: Preflight::new(load_keyring(config)?), stamp })
+    }
+}
 
 /// Reads the keyring from where the configuration says.
 ///
@@ -77,8 +96,8 @@ pub(super) async fn watch_keyring(
             Ok(keyring) => services.keyring_replace(keyring).await.map_err(OpenError::from),
             Err(error) => Err(error.into()),
         };
-        // Which keys are in use the database knows. While it is away the change is looked at again and again.
-        if !matches!(result, Err(OpenError::Service(jackfield_service::OpenError::Bootstrap(_)))) {
+        // While the database is away, which knows the keys in use, the change is tried again and again.
+        if !matches!(result, Err(OpenError::KeyringReplace(KeyringReplaceError::Database(_)))) {
             seen = now;
         }
         metrics.keyring_reloaded(result.is_ok());
@@ -87,13 +106,13 @@ pub(super) async fn watch_keyring(
             Err(error) => tracing::error!(
                 keyring.path = %path.display(),
                 error.message = %error,
-                "keyring not reloaded, the former stays in force"
+                "keyring not reloaded, the present one stays in force"
             ),
         }
     }
 }
 
-pub(super) fn stamp(path: &Path) -> Stamp {
+fn stamp(path: &Path) -> Stamp {
     use std::os::unix::fs::MetadataExt as _;
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))

@@ -5,21 +5,21 @@ use std::sync::Arc;
 
 use jackfield_domain::value::text::TenantName;
 use jackfield_domain::{Clock, SystemClock};
-use jackfield_service::{Database, PoolSettings, Services, Settings, TokenCacheSettings, Vault};
+use jackfield_service::{Database, PoolSettings, Services, Settings, TokenCacheSettings};
 
 use super::backend::ServiceBackend;
 use super::database_file::{self, Claim};
 use super::error::OpenError;
-use super::keyring::{ensure_keyring, load_keyring, refuse_second_keyring, stamp};
+use super::keyring::{ReadKeyring, ensure_keyring, refuse_second_keyring};
 use crate::config::{self, Config, VaultProvider};
 use crate::transport::backend::Backend;
 
-/// Checks database and keyring as far as can be without writing anything, and then makes an SQLite file the own one of this
-/// process, for as long as the claim is kept.
+/// Checks database and keyring as far as possible without writing anything, and then takes an SQLite file for this process, for as
+/// long as the claim is kept. Returns the keyring as well, if there is one already.
 ///
 /// # Errors
 /// The file is on a network file system or another process has it, or what [`open`] would refuse later.
-pub async fn claim(config: &Config) -> Result<Option<Claim>, OpenError> {
+pub async fn claim(config: &Config) -> Result<(Option<Claim>, Option<ReadKeyring>), OpenError> {
     let database = config.database()?;
     let existing = match &database {
         Database::Sqlite(path) => claim_existing(path)?,
@@ -34,14 +34,14 @@ pub async fn claim(config: &Config) -> Result<Option<Claim>, OpenError> {
         }
     }
     // Development makes the first one.
-    let vault = if in_file && !keyring.exists() { None } else { Some(Vault::new(load_keyring(config)?)) };
-    let Database::Sqlite(path) = &database else { return Ok(None) };
-    if let Some(vault) = vault
+    let mut keyring = if in_file && !keyring.exists() { None } else { Some(ReadKeyring::read(config)?) };
+    let Database::Sqlite(path) = &database else { return Ok((None, keyring)) };
+    if let (Some(_), Some(keyring)) = (&existing, &mut keyring)
         && std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0)
     {
-        Services::examine(path, &vault).await?;
+        keyring.preflight.check(path).await?;
     }
-    claim_file(config, path, existing).map(Some)
+    Ok((Some(claim_file(config, path, existing)?), keyring))
 }
 
 fn claim_existing(path: &Path) -> Result<Option<Claim>, OpenError> {
@@ -60,44 +60,53 @@ fn claim_file(config: &Config, path: &Path, existing: Option<Claim>) -> Result<C
     }
 }
 
-/// Opens database and keyring.
+/// Opens database and keyring, which [`claim`] may have read already.
 ///
 /// # Errors
 /// Anything is missing or does not fit. In development a keyring is made when there is none and no database either.
-pub async fn open(config: &Config) -> Result<Arc<dyn Backend>, OpenError> {
-    open_with_clock(config, Arc::new(SystemClock)).await
+pub async fn open(config: &Config, keyring: Option<ReadKeyring>) -> Result<Arc<dyn Backend>, OpenError> {
+    open_as_of(config, keyring, Arc::new(SystemClock)).await
 }
 
-/// As [`open`], with another idea of the time.
+/// As [`open`], with another clock.
 ///
 /// # Errors
 /// As there.
 pub async fn open_with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Backend>, OpenError> {
+    open_as_of(config, None, clock).await
+}
+
+async fn open_as_of(
+    config: &Config,
+    keyring: Option<ReadKeyring>,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<dyn Backend>, OpenError> {
     make_data_directory(&config.data_dir)?;
     let settings = settings(config)?;
     let keyring_file = match config.vault.provider {
         VaultProvider::File => Some(config.keyring_file()),
         VaultProvider::Environment => None,
     };
-    let made = match &keyring_file {
-        Some(path) => ensure_keyring(config, path)?,
-        None => false,
+    let made = match (&keyring, &keyring_file) {
+        (None, Some(path)) => ensure_keyring(config, path)?,
+        _ => false,
     };
-    // Before it is read: a change in between shows later, and is not missed.
-    let keyring_stamp = keyring_file.as_deref().map(stamp).unwrap_or_default();
-    let vault = Vault::new(load_keyring(config)?);
+    let ReadKeyring { preflight, stamp } = match keyring {
+        Some(keyring) => keyring,
+        None => ReadKeyring::read(config)?,
+    };
     make_database_file(&settings.database)?;
-    let services = match Services::open(settings, vault, clock).await {
+    let services = match Services::open(settings, preflight, clock).await {
         Ok(services) => services,
         Err(error) => {
-            // A fresh key cannot open what is there; left behind it would stand in the way of the right one.
+            // A fresh key cannot open what is there. Left behind, it would keep the right one out.
             if let (true, Some(path), jackfield_service::OpenError::Keyring(_)) = (made, &keyring_file, &error) {
                 let _ = std::fs::remove_file(path);
             }
             return Err(error.into());
         }
     };
-    let keyring_file = keyring_file.map(|path| (path, keyring_stamp));
+    let keyring_file = keyring_file.map(|path| (path, stamp));
     Ok(Arc::new(ServiceBackend { services, keyring_file, reload_interval: config.vault.reload_interval }))
 }
 

@@ -1,59 +1,33 @@
 //! The progress of re-wraps, as rows: whichever replica works, every replica can tell how it stands.
 
+use jackfield_domain::rewrap::{Rewrap, RewrapState};
 use jackfield_domain::{Error, Result, Timestamp};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::database::error;
 use crate::entity::rewrap;
 use crate::session::{Session, Writer};
 
-/// How a re-wrap stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RewrapRow {
-    pub id: Uuid,
-    pub state: RewrapState,
-    pub kek_id: String,
-    pub reseal: bool,
-    pub data_keys_total: i64,
-    pub data_keys_done: i64,
-    pub secrets_total: i64,
-    pub secrets_done: i64,
-    pub failed: i64,
-    pub start_time: Timestamp,
-    pub end_time: Option<Timestamp>,
-    /// When the worker last gave a sign of life.
-    pub heartbeat_time: Timestamp,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RewrapState {
-    Running,
-    Done,
-    Failed,
-}
-
 impl<C: ConnectionTrait> Session<C> {
     /// The newest re-wrap.
-    pub async fn rewrap_fetch(&self) -> Result<Option<RewrapRow>> {
+    pub async fn rewrap_fetch(&self) -> Result<Option<Rewrap>> {
         #[expect(clippy::disallowed_methods, reason = "re-wraps belong to the deployment, not to a tenant")]
         let select = rewrap::Entity::find().order_by_desc(rewrap::Column::Id).limit(1);
         let row = select.one(&self.conn).await.map_err(error::from_db)?;
-        row.map(RewrapRow::try_from).transpose()
+        row.map(from_model).transpose()
     }
 }
 
 impl Writer {
-    pub async fn rewrap_insert(&self, row: &RewrapRow) -> Result<()> {
+    pub async fn rewrap_insert(&self, row: &Rewrap) -> Result<()> {
         rewrap::Entity::insert(active(row)).exec_without_returning(&self.conn).await.map_err(error::from_db)?;
         Ok(())
     }
 
     /// Replaces a re-wrap that is under way, if its last sign of life is still this one: whoever takes it over gives another.
     /// Says whether it did.
-    pub async fn rewrap_advance(&self, row: &RewrapRow, last_sign: Timestamp) -> Result<bool> {
+    pub async fn rewrap_advance(&self, row: &Rewrap, last_sign: Timestamp) -> Result<bool> {
         let updated = rewrap::Entity::update_many()
             .set(active(row))
             .filter(rewrap::Column::Id.eq(row.id))
@@ -77,7 +51,7 @@ impl Writer {
     }
 }
 
-fn active(row: &RewrapRow) -> rewrap::ActiveModel {
+fn active(row: &Rewrap) -> rewrap::ActiveModel {
     rewrap::ActiveModel {
         id: Set(row.id),
         state: Set(row.state.as_str().to_owned()),
@@ -94,39 +68,25 @@ fn active(row: &RewrapRow) -> rewrap::ActiveModel {
     }
 }
 
-impl TryFrom<rewrap::Model> for RewrapRow {
-    type Error = Error;
-
-    fn try_from(row: rewrap::Model) -> Result<Self> {
-        let state = match row.state.as_str() {
-            "RUNNING" => RewrapState::Running,
-            "DONE" => RewrapState::Done,
-            "FAILED" => RewrapState::Failed,
-            other => return Err(Error::internal(format!("a re-wrap in the unknown state {other}"))),
-        };
-        Ok(RewrapRow {
-            id: row.id,
-            state,
-            kek_id: row.kek_id,
-            reseal: row.reseal,
-            data_keys_total: row.data_keys_total,
-            data_keys_done: row.data_keys_done,
-            secrets_total: row.secrets_total,
-            secrets_done: row.secrets_done,
-            failed: row.failed,
-            start_time: Timestamp(row.start_time),
-            end_time: row.end_time.map(Timestamp),
-            heartbeat_time: Timestamp(row.heartbeat_time),
-        })
-    }
-}
-
-impl RewrapState {
-    const fn as_str(self) -> &'static str {
-        match self {
-            RewrapState::Running => "RUNNING",
-            RewrapState::Done => "DONE",
-            RewrapState::Failed => "FAILED",
-        }
-    }
+fn from_model(row: rewrap::Model) -> Result<Rewrap> {
+    let state = match row.state.as_str() {
+        "RUNNING" => RewrapState::Running,
+        "DONE" => RewrapState::Done,
+        "FAILED" => RewrapState::Failed,
+        other => return Err(Error::internal(format!("a re-wrap in the unknown state {other}"))),
+    };
+    Ok(Rewrap {
+        id: row.id,
+        state,
+        kek_id: row.kek_id,
+        reseal: row.reseal,
+        data_keys_total: row.data_keys_total,
+        data_keys_done: row.data_keys_done,
+        secrets_total: row.secrets_total,
+        secrets_done: row.secrets_done,
+        failed: row.failed,
+        start_time: Timestamp(row.start_time),
+        end_time: row.end_time.map(Timestamp),
+        heartbeat_time: Timestamp(row.heartbeat_time),
+    })
 }

@@ -1,9 +1,10 @@
 //! Sealed secrets. They live in a table of their own, so that no query for a resource can bring one along.
 
-use jackfield_domain::{Error, Resource, Result, TenantId};
+use jackfield_domain::{Error, Resource, Result, SecretAddress, TenantId};
 use sea_orm::sea_query::{Expr, ExprTrait as _, OnConflict};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
+    QuerySelect,
 };
 use uuid::Uuid;
 
@@ -12,31 +13,22 @@ use crate::database::error;
 use crate::entity::secret;
 use crate::session::{Session, Writer};
 
-/// A sealed secret and its place.
+/// A sealed secret and its address.
 pub struct SecretRow {
     pub tenant: TenantId,
     pub owner: Resource,
     pub owner_id: Uuid,
-    /// Which secret of its owner it is: the "column" of its place.
+    /// The name of the secret at its owner.
     pub name: String,
-    /// The data key that it is sealed with, which the sealed value names, too.
+    /// The data key that it is sealed with. The sealed value names it, too.
     pub data_key: Uuid,
     pub sealed: Vec<u8>,
 }
 
 impl<C: ConnectionTrait> Session<C> {
     /// One sealed secret.
-    pub async fn secret_fetch(
-        &self,
-        tenant: TenantId,
-        owner: Resource,
-        owner_id: Uuid,
-        name: &str,
-    ) -> Result<Option<Vec<u8>>> {
-        let select = secret::of(tenant)
-            .filter(secret::Column::Owner.eq(owner.as_str()))
-            .filter(secret::Column::OwnerId.eq(owner_id))
-            .filter(secret::Column::Name.eq(name));
+    pub async fn secret_fetch(&self, address: SecretAddress<'_>) -> Result<Option<Vec<u8>>> {
+        let select = secret::of(address.tenant).filter(at(address));
         let row = select.all(&self.conn).await.map_err(error::from_db)?.pop();
         Ok(row.map(|row| row.sealed))
     }
@@ -82,15 +74,8 @@ impl<C: ConnectionTrait> Session<C> {
 
 impl Writer {
     /// Stores a sealed secret, in place of the one that was there.
-    pub async fn secret_put(
-        &self,
-        tenant: TenantId,
-        owner: Resource,
-        owner_id: Uuid,
-        name: &str,
-        data_key: Uuid,
-        sealed: Vec<u8>,
-    ) -> Result<()> {
+    pub async fn secret_put(&self, address: SecretAddress<'_>, data_key: Uuid, sealed: Vec<u8>) -> Result<()> {
+        let SecretAddress { tenant, owner, owner_id, name } = address;
         self.touch(tenant, owner_id);
         let row = secret::ActiveModel {
             tenant_id: Set(tenant.0),
@@ -114,10 +99,7 @@ impl Writer {
         let updated = secret::Entity::update_many()
             .col_expr(secret::Column::DataKeyId, Expr::val(data_key))
             .col_expr(secret::Column::Sealed, Expr::val(sealed))
-            .filter(secret::Column::TenantId.eq(row.tenant.0))
-            .filter(secret::Column::Owner.eq(row.owner.as_str()))
-            .filter(secret::Column::OwnerId.eq(row.owner_id))
-            .filter(secret::Column::Name.eq(row.name.as_str()))
+            .filter(at(row.address()))
             // Sealing draws a nonce, so equal bytes are the value that was read and no later one.
             .filter(secret::Column::Sealed.eq(row.sealed.clone()))
             .exec(&self.conn)
@@ -128,15 +110,9 @@ impl Writer {
     }
 
     /// Removes one secret, if it is there.
-    pub async fn secret_delete(&self, tenant: TenantId, owner: Resource, owner_id: Uuid, name: &str) -> Result<()> {
-        self.touch(tenant, owner_id);
-        let deleted = secret::Entity::delete_many()
-            .filter(secret::Column::TenantId.eq(tenant.0))
-            .filter(secret::Column::Owner.eq(owner.as_str()))
-            .filter(secret::Column::OwnerId.eq(owner_id))
-            .filter(secret::Column::Name.eq(name))
-            .exec(&self.conn)
-            .await;
+    pub async fn secret_delete(&self, address: SecretAddress<'_>) -> Result<()> {
+        self.touch(address.tenant, address.owner_id);
+        let deleted = secret::Entity::delete_many().filter(at(address)).exec(&self.conn).await;
         self.note_destroyed();
         deleted.map(|_| ()).map_err(error::from_db)
     }
@@ -158,6 +134,24 @@ impl Writer {
         }
         label::delete(&self.conn, tenant, owner, owner_ids).await
     }
+}
+
+// === impl SecretRow ===
+
+impl SecretRow {
+    /// The address of the secret.
+    pub fn address(&self) -> SecretAddress<'_> {
+        SecretAddress { tenant: self.tenant, owner: self.owner, owner_id: self.owner_id, name: &self.name }
+    }
+}
+
+fn at(address: SecretAddress<'_>) -> Condition {
+    let SecretAddress { tenant, owner, owner_id, name } = address;
+    Condition::all()
+        .add(secret::Column::TenantId.eq(tenant.0))
+        .add(secret::Column::Owner.eq(owner.as_str()))
+        .add(secret::Column::OwnerId.eq(owner_id))
+        .add(secret::Column::Name.eq(name))
 }
 
 impl TryFrom<secret::Model> for SecretRow {

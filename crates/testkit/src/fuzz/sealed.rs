@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use futures::executor::block_on;
-use jackfield_domain::{Resource, TenantId};
-use jackfield_vault::{DataKey, Keyring, Place, Vault};
+use jackfield_domain::{Resource, SecretAddress, TenantId};
+use jackfield_vault::{DataKey, Keyring, Vault};
 use uuid::Uuid;
 
 use super::{Target, Way, way};
@@ -23,7 +23,7 @@ pub(super) const ENVELOPE: Target = Target {
     name: "envelope",
     check: check_envelope,
     parse: |data| {
-        drop((DataKey::id_of(data), KEY.open(&PLACE, data)));
+        drop((DataKey::id_of(data), KEY.open(&ADDRESS, data)));
     },
     memory: |length| 4 * 1024 + 2 * length as u64,
     max_len: 1024,
@@ -31,8 +31,12 @@ pub(super) const ENVELOPE: Target = Target {
 };
 
 const TENANT: TenantId = TenantId(Uuid::from_bytes([0x11; 16]));
-const PLACE: Place<'static> =
-    Place { tenant: TENANT, resource: Resource::Credential, id: Uuid::from_bytes([0x33; 16]), column: "material" };
+const ADDRESS: SecretAddress<'static> = SecretAddress {
+    tenant: TENANT,
+    owner: Resource::Credential,
+    owner_id: Uuid::from_bytes([0x33; 16]),
+    name: "material",
+};
 const CONTEXT: [&[u8]; 3] = [b"tenant", b"connectors", b"question"];
 /// Version, suite, id of the data key, commitment, nonce and tag.
 const OVERHEAD: usize = 2 + 16 + 32 + 12 + 16;
@@ -96,26 +100,26 @@ fn check_token(data: &[u8]) -> Way {
     way(&["altered", &kinds(edits)])
 }
 
-/// A value opens at its place as it is and in no other way; its head is read as the documentation of the format says.
+/// A value opens at its address as it is and in no other way; its head is read as the documentation of the format says.
 fn check_envelope(data: &[u8]) -> Way {
     let Some((mode, rest)) = data.split_first() else { return way(&["empty"]) };
     if mode % 2 == 0 {
-        assert!(KEY.open(&PLACE, rest).is_err(), "a value that nobody sealed opens");
+        assert!(KEY.open(&ADDRESS, rest).is_err(), "a value that nobody sealed opens");
         let id = DataKey::id_of(rest);
         assert_eq!(id, by_the_book(rest), "{rest:?}");
         return way(&["foreign", if id.is_some() { "known" } else { "unknown" }]);
     }
     let (plaintext, edits) = rest.split_at(rest.len().min(usize::from(mode / 2) % 48));
-    let made = KEY.seal(&PLACE, plaintext).expect("a sealed value");
+    let made = KEY.seal(&ADDRESS, plaintext).expect("a sealed value");
     assert_eq!(made.len(), plaintext.len() + OVERHEAD);
-    assert_eq!(KEY.open(&PLACE, &made).expect("its own value opens").as_slice(), plaintext);
-    for place in [
-        Place { column: "materia", ..PLACE },
-        Place { id: Uuid::from_bytes([0x34; 16]), ..PLACE },
-        Place { resource: Resource::Connection, ..PLACE },
-        Place { tenant: TenantId(Uuid::from_bytes([0x12; 16])), ..PLACE },
+    assert_eq!(KEY.open(&ADDRESS, &made).expect("its own value opens").as_slice(), plaintext);
+    for address in [
+        SecretAddress { name: "materia", ..ADDRESS },
+        SecretAddress { owner_id: Uuid::from_bytes([0x34; 16]), ..ADDRESS },
+        SecretAddress { owner: Resource::Connection, ..ADDRESS },
+        SecretAddress { tenant: TenantId(Uuid::from_bytes([0x12; 16])), ..ADDRESS },
     ] {
-        assert!(KEY.open(&place, &made).is_err(), "a value opens at {place:?}");
+        assert!(KEY.open(&address, &made).is_err(), "a value opens at {address:?}");
     }
     let mut altered = made.clone();
     Edits(edits).apply(&mut altered);
@@ -123,7 +127,7 @@ fn check_envelope(data: &[u8]) -> Way {
     if altered == made {
         return way(&["unchanged"]);
     }
-    assert!(KEY.open(&PLACE, &altered).is_err(), "{made:?} opens altered to {altered:?}");
+    assert!(KEY.open(&ADDRESS, &altered).is_err(), "{made:?} opens altered to {altered:?}");
     way(&["altered", &kinds(edits), if by_the_book(&altered).is_some() { "known" } else { "unknown" }])
 }
 

@@ -5,7 +5,7 @@ use futures::executor::block_on;
 use jackfield_vault::{DataKey, Vault, WrappedDataKey};
 use uuid::Uuid;
 
-use crate::support::{TENANT, keyring, place};
+use crate::support::{TENANT, address, keyring};
 
 /// The data key of the bytes 100 to 131 under the key kek-1, nonce 0 to 11.
 const WRAPPED: &str = "01010f725f2f6427ec75f5423a52ce1c73f6df723eb48c36f960c897894a9d5cb23c000102030405060708090a0b3f990f\
@@ -24,7 +24,7 @@ fn stored_data_key_opens() {
 #[test]
 fn stored_value_opens() {
     let sealed = unhex(SEALED);
-    assert_eq!(data_key().open(&place(TENANT), &sealed).unwrap().as_slice(), b"basicPassword");
+    assert_eq!(data_key().open(&address(TENANT), &sealed).unwrap().as_slice(), b"basicPassword");
     assert_eq!(DataKey::id_of(&sealed), Some(DATA_KEY_ID));
 }
 
@@ -32,7 +32,7 @@ fn stored_value_opens() {
 #[test]
 fn fresh_value_has_the_form_of_a_stored_one() {
     let stored = unhex(SEALED);
-    let fresh = data_key().seal(&place(TENANT), b"basicPassword").unwrap();
+    let fresh = data_key().seal(&address(TENANT), b"basicPassword").unwrap();
     assert_eq!(fresh.len(), stored.len());
     assert_eq!(fresh[..50], stored[..50]);
     assert_ne!(fresh[50..62], stored[50..62]);

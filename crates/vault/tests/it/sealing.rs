@@ -1,21 +1,21 @@
-//! Sealed values open in their place and nowhere else.
+//! Sealed values open at their address and nowhere else.
 
 use std::collections::HashSet;
 
-use jackfield_domain::{Error, Resource, TenantId};
-use jackfield_vault::{DataKey, Place};
+use jackfield_domain::{Error, Resource, SecretAddress, TenantId};
+use jackfield_vault::DataKey;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use crate::support::{OTHER_TENANT, ROW, TENANT, data_key, place};
+use crate::support::{OTHER_TENANT, ROW, TENANT, address, data_key};
 
 #[test]
-fn sealed_value_opens_in_its_place() {
+fn sealed_value_opens_at_its_address() {
     let key = data_key(TENANT);
     for plaintext in [&b""[..], b"x", b"basicPassword", &[0; 70_000]] {
-        let sealed = key.seal(&place(TENANT), plaintext).unwrap();
-        assert_eq!(key.open(&place(TENANT), &sealed).unwrap().as_slice(), plaintext);
+        let sealed = key.seal(&address(TENANT), plaintext).unwrap();
+        assert_eq!(key.open(&address(TENANT), &sealed).unwrap().as_slice(), plaintext);
         assert_eq!(DataKey::id_of(&sealed), Some(key.id()));
         assert_eq!(sealed.len(), plaintext.len() + 78);
     }
@@ -24,47 +24,47 @@ fn sealed_value_opens_in_its_place() {
 #[test]
 fn every_bit_matters() {
     let key = data_key(TENANT);
-    let sealed = key.seal(&place(TENANT), b"basicPassword").unwrap();
+    let sealed = key.seal(&address(TENANT), b"basicPassword").unwrap();
     for position in 0..sealed.len() * 8 {
         let mut altered = sealed.clone();
         altered[position / 8] ^= 1 << (position % 8);
-        assert_fails(key.open(&place(TENANT), &altered));
+        assert_fails(key.open(&address(TENANT), &altered));
     }
 }
 
 #[test]
 fn every_length_but_the_right_one_fails() {
     let key = data_key(TENANT);
-    let sealed = key.seal(&place(TENANT), b"basicPassword").unwrap();
+    let sealed = key.seal(&address(TENANT), b"basicPassword").unwrap();
     for length in 0..sealed.len() {
-        assert_fails(key.open(&place(TENANT), &sealed[..length]));
-        assert_fails(key.open(&place(TENANT), &sealed[sealed.len() - length..]));
+        assert_fails(key.open(&address(TENANT), &sealed[..length]));
+        assert_fails(key.open(&address(TENANT), &sealed[sealed.len() - length..]));
     }
     let longer = [sealed.as_slice(), b"\0"].concat();
-    assert_fails(key.open(&place(TENANT), &longer));
+    assert_fails(key.open(&address(TENANT), &longer));
 }
 
 #[test]
-fn other_place_fails_and_says_which_row() {
+fn other_address_fails_and_says_which_row() {
     let key = data_key(TENANT);
-    let here = place(TENANT);
+    let here = address(TENANT);
     let sealed = key.seal(&here, b"basicPassword").unwrap();
     let elsewhere = [
-        Place { tenant: OTHER_TENANT, ..here },
-        Place { tenant: TenantId::SYSTEM, ..here },
-        Place { id: Uuid::nil(), ..here },
-        Place { id: Uuid::from_u128(here.id.as_u128() ^ 1), ..here },
-        Place { column: "", ..here },
-        Place { column: "materia", ..here },
-        Place { column: "materials", ..here },
-        Place { column: "Material", ..here },
+        SecretAddress { tenant: OTHER_TENANT, ..here },
+        SecretAddress { tenant: TenantId::SYSTEM, ..here },
+        SecretAddress { owner_id: Uuid::nil(), ..here },
+        SecretAddress { owner_id: Uuid::from_u128(here.owner_id.as_u128() ^ 1), ..here },
+        SecretAddress { name: "", ..here },
+        SecretAddress { name: "materia", ..here },
+        SecretAddress { name: "materials", ..here },
+        SecretAddress { name: "Material", ..here },
     ];
-    for place in elsewhere {
-        assert_fails(key.open(&place, &sealed));
+    for address in elsewhere {
+        assert_fails(key.open(&address, &sealed));
     }
     for resource in Resource::ALL {
-        let opened = key.open(&Place { resource, ..here }, &sealed);
-        if resource == here.resource {
+        let opened = key.open(&SecretAddress { owner: resource, ..here }, &sealed);
+        if resource == here.owner {
             assert!(opened.is_ok());
         } else {
             match opened.map(drop) {
@@ -80,24 +80,24 @@ fn other_place_fails_and_says_which_row() {
 #[test]
 fn other_data_key_fails() {
     let (key, sibling) = (data_key(TENANT), data_key(TENANT));
-    let mut sealed = key.seal(&place(TENANT), b"basicPassword").unwrap();
-    assert_fails(sibling.open(&place(TENANT), &sealed));
+    let mut sealed = key.seal(&address(TENANT), b"basicPassword").unwrap();
+    assert_fails(sibling.open(&address(TENANT), &sealed));
     // Even when the value claims to be sealed with it.
     sealed[2..18].copy_from_slice(sibling.id().as_bytes());
     assert_eq!(DataKey::id_of(&sealed), Some(sibling.id()));
-    assert_fails(sibling.open(&place(TENANT), &sealed));
+    assert_fails(sibling.open(&address(TENANT), &sealed));
 }
 
 #[test]
 fn data_key_does_not_seal_for_another_tenant() {
     let key = data_key(TENANT);
-    assert!(matches!(key.seal(&place(OTHER_TENANT), b"text"), Err(Error::Internal(_))));
+    assert!(matches!(key.seal(&address(OTHER_TENANT), b"text"), Err(Error::Internal(_))));
 }
 
 #[test]
 fn no_value_is_sealed_the_same_way_twice() {
     let key = data_key(TENANT);
-    let sealed: HashSet<_> = (0..1_000).map(|_| key.seal(&place(TENANT), b"text").unwrap()).collect();
+    let sealed: HashSet<_> = (0..1_000).map(|_| key.seal(&address(TENANT), b"text").unwrap()).collect();
     assert_eq!(sealed.len(), 1_000);
     // The nonce is what differs.
     let nonces: HashSet<_> = sealed.iter().map(|sealed| sealed[50..62].to_vec()).collect();
@@ -107,7 +107,7 @@ fn no_value_is_sealed_the_same_way_twice() {
 #[test]
 fn plaintext_is_not_in_the_sealed_value() {
     let key = data_key(TENANT);
-    let sealed = key.seal(&place(TENANT), b"basicPassword").unwrap();
+    let sealed = key.seal(&address(TENANT), b"basicPassword").unwrap();
     assert!(!sealed.windows(5).any(|window| b"basicPassword".windows(5).any(|part| part == window)));
 }
 
@@ -129,7 +129,7 @@ fn debug_shows_no_secret() {
     let key = data_key(TENANT);
     let shown = format!("{key:?}");
     assert_eq!(shown, format!("DataKey {{ id: {:?}, tenant: {TENANT:?}, .. }}", key.id()));
-    let shown = format!("{:?}", place(TENANT));
+    let shown = format!("{:?}", address(TENANT));
     assert!(shown.contains("material"), "{shown}");
 }
 
@@ -143,25 +143,25 @@ proptest! {
         mask in 1..=u8::MAX,
     ) {
         let key = data_key(TENANT);
-        let place = Place { id: Uuid::from_u128(row), column: &column, ..place(TENANT) };
-        let mut sealed = key.seal(&place, &plaintext).unwrap();
-        prop_assert_eq!(key.open(&place, &sealed).unwrap().to_vec(), plaintext);
+        let address = SecretAddress { owner_id: Uuid::from_u128(row), name: &column, ..address(TENANT) };
+        let mut sealed = key.seal(&address, &plaintext).unwrap();
+        prop_assert_eq!(key.open(&address, &sealed).unwrap().to_vec(), plaintext);
         let at = at.index(sealed.len());
         sealed[at] ^= mask;
-        prop_assert!(key.open(&place, &sealed).is_err());
+        prop_assert!(key.open(&address, &sealed).is_err());
     }
 
     #[test]
-    fn two_places_never_open_each_other(
+    fn two_addresses_never_open_each_other(
         rows in (0_u128..3, 0_u128..3),
         columns in ("[ab]{0,2}", "[ab]{0,2}"),
         resources in (0..Resource::ALL.len(), 0..Resource::ALL.len()),
     ) {
         let key = data_key(TENANT);
         let (resource, id) = (Resource::ALL[resources.0], Uuid::from_u128(rows.0));
-        let one = Place { tenant: TENANT, resource, id, column: &columns.0 };
+        let one = SecretAddress { tenant: TENANT, owner: resource, owner_id: id, name: &columns.0 };
         let (resource, id) = (Resource::ALL[resources.1], Uuid::from_u128(rows.1));
-        let two = Place { tenant: TENANT, resource, id, column: &columns.1 };
+        let two = SecretAddress { tenant: TENANT, owner: resource, owner_id: id, name: &columns.1 };
         let sealed = key.seal(&one, b"text").unwrap();
         prop_assert_eq!(key.open(&two, &sealed).is_ok(), one == two);
     }
@@ -174,7 +174,7 @@ proptest! {
         }
         let id = DataKey::id_of(&bytes);
         prop_assert_eq!(id.is_some(), bytes.len() >= 78 && bytes.starts_with(&[1, 1]));
-        prop_assert!(key.open(&place(TENANT), &bytes).is_err());
+        prop_assert!(key.open(&address(TENANT), &bytes).is_err());
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the tests have in common.
 
 use futures::executor::block_on;
-use jackfield_domain::{Resource, TenantId};
-use jackfield_vault::{DataKey, Keyring, Place, Vault};
+use jackfield_domain::{Resource, SecretAddress, TenantId};
+use jackfield_vault::{DataKey, Keyring, Vault};
 use uuid::Uuid;
 
 pub(crate) const TENANT: TenantId = TenantId(Uuid::from_bytes([0x11; 16]));
@@ -23,8 +23,8 @@ secret = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 /// The secret in [`KEYRING`].
 pub(crate) const SECRET: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-pub(crate) fn place(tenant: TenantId) -> Place<'static> {
-    Place { tenant, resource: Resource::Credential, id: ROW, column: "material" }
+pub(crate) fn address(tenant: TenantId) -> SecretAddress<'static> {
+    SecretAddress { tenant, owner: Resource::Credential, owner_id: ROW, name: "material" }
 }
 
 pub(crate) fn keyring() -> Keyring {

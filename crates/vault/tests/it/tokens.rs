@@ -5,7 +5,7 @@ use jackfield_vault::DataKey;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::support::{TENANT, data_key, place};
+use crate::support::{TENANT, address, data_key};
 
 const CONTEXT: [&[u8]; 3] = [b"connector", b"name = \"a\"", b"name"];
 /// The alphabet of base64url, and characters near it.
@@ -83,7 +83,7 @@ fn foreign_keys_are_refused() {
 fn sealed_value_is_no_token() {
     use base64::Engine;
     let key = data_key(TENANT);
-    let sealed = key.seal(&place(TENANT), b"text").unwrap();
+    let sealed = key.seal(&address(TENANT), b"text").unwrap();
     assert_refused(&key, &base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(sealed));
 }
 

@@ -11,7 +11,7 @@ use jackfield_vault::{KekError, KeyEncryption, Keyring, KeyringChange, KeyringEr
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::support::{KEYRING, OTHER_TENANT, SECRET, TENANT, keyring, place};
+use crate::support::{KEYRING, OTHER_TENANT, SECRET, TENANT, address, keyring};
 
 #[test]
 fn data_key_opens_from_its_wrap() {
@@ -19,10 +19,10 @@ fn data_key_opens_from_its_wrap() {
     let (key, wrapped) = block_on(vault.data_key_create(TENANT)).unwrap();
     assert_eq!((key.tenant(), wrapped.kek_id.as_str()), (TENANT, "kek-1"));
     assert_eq!(key.id().get_version_num(), 7);
-    let sealed = key.seal(&place(TENANT), b"basicPassword").unwrap();
+    let sealed = key.seal(&address(TENANT), b"basicPassword").unwrap();
     let reopened = block_on(vault.data_key_open(TENANT, key.id(), &wrapped)).unwrap();
     assert_eq!((reopened.id(), reopened.tenant()), (key.id(), TENANT));
-    assert_eq!(reopened.open(&place(TENANT), &sealed).unwrap().as_slice(), b"basicPassword");
+    assert_eq!(reopened.open(&address(TENANT), &sealed).unwrap().as_slice(), b"basicPassword");
     assert_eq!(reopened.fingerprint("body", &[b"x"]), key.fingerprint("body", &[b"x"]));
     let token = key.seal_token(&[b"list"], b"after").unwrap();
     assert_eq!(reopened.open_token(&[b"list"], &token).unwrap().as_slice(), b"after");
@@ -88,7 +88,7 @@ fn required_keys_are_all_there_or_named() {
 fn rewrapping_moves_a_data_key_to_the_active_key() {
     let vault = Vault::new(keyring());
     let (key, wrapped) = block_on(vault.data_key_create(TENANT)).unwrap();
-    let sealed = key.seal(&place(TENANT), b"basicPassword").unwrap();
+    let sealed = key.seal(&address(TENANT), b"basicPassword").unwrap();
     let mut next = keyring();
     let newer = next.add_key(true).unwrap();
     vault.reload(Keyring::parse(&next.to_toml()).unwrap()).unwrap();
@@ -101,7 +101,7 @@ fn rewrapping_moves_a_data_key_to_the_active_key() {
     assert_eq!(change, KeyringChange { removed: vec!["kek-1".into()], ..KeyringChange::default() });
     assert!(block_on(vault.data_key_open(TENANT, key.id(), &wrapped)).is_err());
     let reopened = block_on(vault.data_key_open(TENANT, key.id(), &rewrapped)).unwrap();
-    assert_eq!(reopened.open(&place(TENANT), &sealed).unwrap().as_slice(), b"basicPassword");
+    assert_eq!(reopened.open(&address(TENANT), &sealed).unwrap().as_slice(), b"basicPassword");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use jackfield_domain::Error;
-use jackfield_service::{FoundPage, Listable, Pager, Place};
+use jackfield_service::{FoundPage, Listable, Pager, Position};
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument as _, Span};
@@ -79,7 +79,7 @@ impl<T: Listable + 'static> Finding<T> {
         // What is looked for is part of the call, if that is traced.
         let call = Span::current();
         let task = policy.tasks.clone().spawn(async move {
-            let before = pager.place();
+            let before = pager.position();
             let found = match find(&policy, &flow, &mut pager, room).instrument(call).await {
                 Ok(Some((page, room))) => Found::Page(pager, page, room),
                 Ok(None) => Found::End,
@@ -126,7 +126,7 @@ async fn find<T: Listable>(
     let tenant = pager.tenant();
     let finds = policy.memory.finds(tenant);
     loop {
-        let before = pager.place();
+        let before = pager.position();
         let page = {
             let _turn = finds.acquire().await.map_err(Error::internal)?;
             pager.next(room.most()).await?
@@ -166,7 +166,7 @@ impl<T> Slot<T> {
 
 impl<T: Listable> Slot<T> {
     /// Lets go of a page that nobody has taken.
-    fn give_up(&self, before: Place) {
+    fn give_up(&self, before: Position) {
         let mut content = self.lock();
         match std::mem::replace(&mut *content, Content::Taken) {
             Content::Found(found) => {

@@ -1,7 +1,7 @@
 //! Opened tokens, kept for the next call that asks for the same one: the only place where opened material stays in memory.
 //!
-//! What is kept is good for as long as nothing that it rests on has changed ([`jackfield_store::Generations`]). Rights, scopes and
-//! the time that is left are not kept: they are checked at every call. A refusal is not kept either.
+//! An entry is good for as long as nothing that it depends on has changed ([`jackfield_store::Generations`]). Rights, scopes and the
+//! remaining validity are checked at every call and are not cached. Refusals are not cached either.
 
 use std::hash::RandomState;
 use std::sync::Arc;
@@ -12,68 +12,71 @@ use jackfield_domain::{Secret, TenantId, Timestamp};
 use jackfield_store::{Dependencies, Generations, Snapshot, Store};
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{Equivalent, OptionsBuilder, Weighter};
+use uuid::Uuid;
 
-/// How many opened tokens are kept, and for how long.
+/// The bounds of the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenCacheSettings {
-    /// 0: none.
+    /// Tokens at most; 0 switches the cache off.
     pub max_tokens: u32,
-    /// Bytes that they take together.
+    /// Bytes of all tokens together.
     pub max_bytes: u64,
-    /// How long a token may be handed out after another replica has changed it. Of its own changes a process knows at once.
+    /// The time for which a token may be handed out after another replica has changed it. A process knows of its own changes at
+    /// once.
     pub max_staleness: Duration,
 }
 
 /// The opened tokens of this process.
-pub(crate) struct TokenCache {
-    /// `None` if none are to be kept.
-    opened: Option<Cache<Key, Opened, Weight, RandomState>>,
+pub(crate) struct Tokens {
+    /// `None` if the cache is off.
+    entries: Option<Cache<CacheKey, Entry, EntryWeight, RandomState>>,
+    generations: Generations,
     max_age: Duration,
 }
 
-/// What a token is kept under: the question, not the credential that is its answer.
+/// The key of an entry: the question, not the credential that is its answer.
 #[derive(PartialEq, Eq, Hash)]
-struct Key {
+struct CacheKey {
     tenant: TenantId,
     reference: CredentialRef,
 }
 
-/// A [`Key`] that is not owned.
+/// A [`CacheKey`] that borrows its reference.
 #[derive(Hash)]
-struct Asked<'a> {
+struct BorrowedKey<'a> {
     tenant: TenantId,
     reference: &'a CredentialRef,
 }
 
-/// A token, wiped when nobody holds it any more.
+/// A token, wiped when the last user drops it.
 #[derive(Clone)]
-struct Opened {
+struct Entry {
     issued: Arc<IssuedToken>,
     dependencies: Dependencies,
     since: Instant,
 }
 
-/// When rows are read, by both ways in which a change is noticed.
+/// The time before rows were read: changes after it are noticed by count, those of other replicas by age.
 #[derive(Clone, Copy)]
-pub(crate) struct Reading {
-    pub(crate) snapshot: Snapshot,
+pub(crate) struct ReadStart {
+    snapshot: Snapshot,
     since: Instant,
 }
 
-/// Counts bytes. Small tokens count for as much as makes the full number of them fill the cache.
+/// Weighs entries in bytes. Small tokens weigh enough for the full number of them to fill the cache.
 #[derive(Clone)]
-struct Weight {
+struct EntryWeight {
     least: u64,
 }
 
-/// What nobody has asked for since is not kept for longer, even if it is good.
+/// The age at which an entry is dropped even if it is good.
 const MAX_AGE: Duration = Duration::from_secs(5 * 60);
-/// What an entry takes besides its texts.
+/// Bytes of an entry besides its texts.
 const ENTRY_BYTES: usize = 512;
 
-// === impl TokenCache ===
+// === impl Tokens ===
 
-impl TokenCache {
+impl Tokens {
     pub(crate) fn new(settings: TokenCacheSettings, store: &Store) -> Self {
         let TokenCacheSettings { max_tokens, max_bytes, max_staleness } = settings;
         let max_age = if store.is_shared() { max_staleness.min(MAX_AGE) } else { MAX_AGE };
@@ -83,86 +86,81 @@ impl TokenCache {
             .build()
             .ok()
             .filter(|_| max_tokens > 0);
-        let opened = options.map(|options| {
-            let weight = Weight { least: max_bytes.div_ceil(u64::from(max_tokens)) };
+        let entries = options.map(|options| {
+            let weight = EntryWeight { least: max_bytes.div_ceil(u64::from(max_tokens)) };
             Cache::with_options(options, weight, RandomState::new(), DefaultLifecycle::default())
         });
-        TokenCache { opened, max_age }
-    }
-
-    /// To be called before the rows are read that a token comes from.
-    pub(crate) fn reading(&self, generations: &Generations) -> Reading {
-        Reading { snapshot: generations.snapshot(), since: Instant::now() }
+        Tokens { entries, generations: store.generations().clone(), max_age }
     }
 
     /// The token that was given to the same question before, if it would be given again.
-    pub(crate) fn get(
-        &self,
-        generations: &Generations,
-        tenant: TenantId,
-        reference: &CredentialRef,
-        now: Timestamp,
-    ) -> Option<Arc<IssuedToken>> {
-        let cache = self.opened.as_ref()?;
-        let asked = Asked { tenant, reference };
-        let opened = cache.get(&asked)?;
-        if self.is_good(&opened, generations, now) {
-            return Some(opened.issued);
+    pub(crate) fn get(&self, tenant: TenantId, reference: &CredentialRef, now: Timestamp) -> Option<Arc<IssuedToken>> {
+        let entries = self.entries.as_ref()?;
+        let key = BorrowedKey { tenant, reference };
+        let entry = entries.get(&key)?;
+        if self.is_good(&entry, now) {
+            return Some(entry.issued);
         }
-        cache.remove_if(&asked, |kept| Arc::ptr_eq(&kept.issued, &opened.issued));
+        entries.remove_if(&key, |kept| Arc::ptr_eq(&kept.issued, &entry.issued));
         None
     }
 
-    /// Keeps a token.
+    /// To be called before the rows are read that a token comes from.
+    pub(crate) fn start_read(&self) -> ReadStart {
+        ReadStart { snapshot: self.generations.snapshot(), since: Instant::now() }
+    }
+
+    /// Keeps a token that was made of some rows.
     pub(crate) fn put(
         &self,
         tenant: TenantId,
         reference: &CredentialRef,
         issued: &Arc<IssuedToken>,
-        dependencies: Dependencies,
-        reading: Reading,
+        start: ReadStart,
+        rows: impl IntoIterator<Item = Uuid>,
     ) {
-        if let Some(cache) = &self.opened {
-            let opened = Opened { issued: Arc::clone(issued), dependencies, since: reading.since };
-            cache.insert(Key { tenant, reference: reference.clone() }, opened);
+        if let Some(entries) = &self.entries {
+            let dependencies = self.generations.dependencies(start.snapshot, tenant, rows);
+            let entry = Entry { issued: Arc::clone(issued), dependencies, since: start.since };
+            entries.insert(CacheKey { tenant, reference: reference.clone() }, entry);
         }
     }
 
-    /// Forgets what would not be given again.
-    pub(crate) fn sweep(&self, generations: &Generations, now: Timestamp) {
-        if let Some(cache) = &self.opened {
-            cache.retain(|_, opened| self.is_good(opened, generations, now));
+    /// Drops what would not be given again.
+    pub(crate) fn sweep(&self, now: Timestamp) {
+        if let Some(entries) = &self.entries {
+            entries.retain(|_, entry| self.is_good(entry, now));
         }
     }
 
-    /// Forgets everything.
+    /// Drops everything.
     pub(crate) fn clear(&self) {
-        if let Some(cache) = &self.opened {
-            cache.clear();
+        if let Some(entries) = &self.entries {
+            entries.clear();
         }
     }
 
-    fn is_good(&self, opened: &Opened, generations: &Generations, now: Timestamp) -> bool {
-        generations.is_current(&opened.dependencies)
-            && opened.issued.expire_time.is_none_or(|expiry| now < expiry)
-            && opened.since.elapsed() < self.max_age
+    fn is_good(&self, entry: &Entry, now: Timestamp) -> bool {
+        self.generations.is_current(&entry.dependencies)
+            && entry.issued.expire_time.is_none_or(|expiry| now < expiry)
+            && entry.since.elapsed() < self.max_age
     }
 }
 
-// === impl Asked ===
+// === impl BorrowedKey ===
 
-impl Equivalent<Key> for Asked<'_> {
-    fn equivalent(&self, key: &Key) -> bool {
+impl Equivalent<CacheKey> for BorrowedKey<'_> {
+    fn equivalent(&self, key: &CacheKey) -> bool {
         self.tenant == key.tenant && *self.reference == key.reference
     }
 }
 
-// === impl Weight ===
+// === impl EntryWeight ===
 
-impl Weighter<Key, Opened> for Weight {
-    fn weight(&self, _: &Key, opened: &Opened) -> u64 {
+impl Weighter<CacheKey, Entry> for EntryWeight {
+    fn weight(&self, _: &CacheKey, entry: &Entry) -> u64 {
         let IssuedToken { credential: _, material_version: _, token, token_type, expire_time: _, scopes, fields } =
-            &*opened.issued;
+            &*entry.issued;
         let scopes = scopes.iter().map(|scope| scope.len() + size_of::<String>());
         let fields =
             fields.iter().map(|(name, value)| name.len() + value.expose().len() + size_of::<(String, Secret)>());
@@ -218,59 +216,56 @@ mod tests {
         })
     }
 
-    fn keep(cache: &TokenCache, generations: &Generations, number: u128, issued: &Arc<IssuedToken>) {
-        let reading = cache.reading(generations);
-        cache.put(TENANT, &of(number), issued, generations.dependencies(reading.snapshot, TENANT, []), reading);
+    fn keep(cache: &Tokens, number: u128, issued: &Arc<IssuedToken>) {
+        cache.put(TENANT, &of(number), issued, cache.start_read(), []);
     }
 
-    fn count(cache: &TokenCache) -> usize {
-        cache.opened.as_ref().map_or(0, Cache::len)
+    fn count(cache: &Tokens) -> usize {
+        cache.entries.as_ref().map_or(0, Cache::len)
     }
 
     #[tokio::test]
     async fn number_and_bytes_are_bounded() {
         let Fixture { store, _directory } = fixture().await;
-        let generations = store.generations();
-        let small = TokenCache::new(settings(100, 1 << 20), &store);
+        let small = Tokens::new(settings(100, 1 << 20), &store);
         for number in 0..1_000 {
-            keep(&small, generations, number, &token("t", None));
+            keep(&small, number, &token("t", None));
         }
         assert!((50..=100).contains(&count(&small)), "{}", count(&small));
 
         let large = "t".repeat(10_000);
-        let few_bytes = TokenCache::new(settings(1_000, 1 << 20), &store);
+        let few_bytes = Tokens::new(settings(1_000, 1 << 20), &store);
         for number in 0..1_000 {
-            keep(&few_bytes, generations, number, &token(&large, None));
+            keep(&few_bytes, number, &token(&large, None));
         }
         assert!((50..=99).contains(&count(&few_bytes)), "{}", count(&few_bytes));
 
-        let none = TokenCache::new(settings(0, 1 << 20), &store);
-        keep(&none, generations, 1, &token("t", None));
-        assert!(none.get(generations, TENANT, &of(1), NOW).is_none());
+        let none = Tokens::new(settings(0, 1 << 20), &store);
+        keep(&none, 1, &token("t", None));
+        assert!(none.get(TENANT, &of(1), NOW).is_none());
         store.close().await;
     }
 
     #[tokio::test]
-    async fn what_has_run_out_is_given_no_more_and_swept() {
+    async fn expired_tokens_are_not_given_and_are_swept() {
         let Fixture { store, _directory } = fixture().await;
-        let generations = store.generations();
-        let cache = TokenCache::new(settings(100, 1 << 20), &store);
+        let cache = Tokens::new(settings(100, 1 << 20), &store);
         let weak: Vec<_> = [None, Some(NOW), Some(Timestamp(NOW.0 + 1))]
             .into_iter()
             .zip(0..)
             .map(|(expiry, number)| {
                 let issued = token("t", expiry);
-                keep(&cache, generations, number, &issued);
+                keep(&cache, number, &issued);
                 Arc::downgrade(&issued)
             })
             .collect();
         assert_eq!(count(&cache), 3);
-        cache.sweep(generations, NOW);
+        cache.sweep(NOW);
         let kept: Vec<bool> = weak.iter().map(|issued| issued.strong_count() > 0).collect();
-        assert_eq!(kept, [true, false, true], "a token that has run out is not in memory any more");
-        assert!(cache.get(generations, TENANT, &of(2), NOW).is_some());
-        assert!(cache.get(generations, TENANT, &of(2), Timestamp(NOW.0 + 1)).is_none());
-        assert!(cache.get(generations, TenantId(Uuid::from_u128(2)), &of(0), NOW).is_none(), "of another tenant");
+        assert_eq!(kept, [true, false, true], "an expired token is no longer in memory");
+        assert!(cache.get(TENANT, &of(2), NOW).is_some());
+        assert!(cache.get(TENANT, &of(2), Timestamp(NOW.0 + 1)).is_none());
+        assert!(cache.get(TenantId(Uuid::from_u128(2)), &of(0), NOW).is_none(), "of another tenant");
         cache.clear();
         assert!(weak.iter().all(|issued| issued.strong_count() == 0));
         store.close().await;

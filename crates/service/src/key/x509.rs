@@ -1,6 +1,4 @@
-//! What certificates say, and whether a key may be stored (RFC 5280).
-
-mod names;
+//! Certificates and private keys: their facts, and the checks before a key is stored (RFC 5280).
 
 use jackfield_domain::error::{Precondition, Violation};
 use jackfield_domain::key::{CertificateFacts, KeyKind, MAX_CERTIFICATES};
@@ -15,28 +13,28 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::X509Version;
 
-use names::distinguished_name;
+use super::names::{distinguished_name, hex};
 
 const CERTIFICATES: &str = "key.certificate_pem";
 const PRIVATE_KEY: &str = "private_key_pem";
 
-/// What was checked, as it is to be stored: without byte-order marks, and each section on lines of its own.
-pub(crate) struct Checked {
-    pub(crate) certificates: Vec<CertificateFacts>,
-    pub(crate) certificate_pem: String,
-    pub(crate) private_key_pem: Option<Secret>,
+/// A key that was checked, as it is stored: without byte-order marks, and with each section on lines of its own.
+pub(super) struct CheckedKey {
+    pub(super) certificates: Vec<CertificateFacts>,
+    pub(super) certificate_pem: String,
+    pub(super) private_key_pem: Option<Secret>,
 }
 
-/// Checks certificates and private key together and says what the certificates say.
+/// Checks certificates and private key together and returns the facts in the certificates.
 ///
 /// # Errors
 /// `Invalid` with what is wrong; `Precondition` KEY_EXPIRED if a certificate has expired.
-pub(crate) fn check(
+pub(super) fn check(
     kind: KeyKind,
     certificate_pem: &str,
     private_key: Option<&Secret>,
     now: Timestamp,
-) -> Result<Checked> {
+) -> Result<CheckedKey> {
     let wrong = |fault: PemFault| Violation::field(CERTIFICATES, format!("cannot be read: {fault}"));
     let text = Pem::new(certificate_pem.as_bytes()).map_err(wrong)?;
     let chain = parse_certificates(&text)?;
@@ -75,7 +73,7 @@ pub(crate) fn check(
         // The key has no id yet.
         return Err(Error::precondition(Precondition::KeyExpired, Resource::Key, "", message));
     }
-    Ok(Checked { certificates, certificate_pem: text.text().to_owned(), private_key_pem })
+    Ok(CheckedKey { certificates, certificate_pem: text.text().to_owned(), private_key_pem })
 }
 
 fn parse_certificates(text: &Pem<'_>) -> Result<Vec<CertificateDer<'static>>> {
@@ -104,8 +102,7 @@ fn parse_x509<'a>(chain: &'a [CertificateDer<'static>]) -> Result<Vec<X509Certif
     chain.iter().enumerate().map(parse).collect()
 }
 
-/// Only version 3 has extensions, without which nothing in TLS says what a certificate is for: rustls, for one, takes no
-/// other.
+/// Only version 3 has extensions, which say what a certificate is for. rustls accepts no other version.
 fn check_version(leaf: &X509Certificate<'_>) -> Result<()> {
     if leaf.version() == X509Version::V3 {
         return Ok(());
@@ -117,8 +114,8 @@ fn check_version(leaf: &X509Certificate<'_>) -> Result<()> {
     Err(Violation::field(CERTIFICATES, description).into())
 }
 
-/// The private key must parse and belong to the first certificate; returns it as it was read. What the parser says is not passed on: it has seen
-/// the key.
+/// The private key must parse and belong to the first certificate. Returns it as it was read. The messages of the parser are dropped,
+/// because it has seen the key.
 fn check_private_key(
     chain: &[CertificateDer<'static>],
     leaf: &CertificateFacts,
@@ -190,7 +187,7 @@ fn subject_key_id<'a>(certificate: &X509Certificate<'a>) -> Option<&'a [u8]> {
     })
 }
 
-/// A client identity must be usable as a TLS client, if it says at all what it is for.
+/// A client identity must be usable as a TLS client, unless it does not say what it is for.
 fn check_usage(leaf: &X509Certificate<'_>) -> Result<()> {
     let usage = leaf.extended_key_usage().ok().flatten();
     match usage {
@@ -258,8 +255,4 @@ fn algorithm(certificate: &X509Certificate<'_>) -> String {
         _ if info.algorithm.algorithm.to_id_string() == "1.3.101.112" => "Ed25519".to_owned(),
         _ => info.algorithm.algorithm.to_id_string(),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

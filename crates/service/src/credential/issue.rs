@@ -1,4 +1,4 @@
-//! The two ways in which material leaves: a usable token, and the material itself for those who may reveal it.
+//! IssueAccessToken: a usable token, from the cache if nothing that it depends on has changed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,30 +9,28 @@ use base64::engine::general_purpose::STANDARD;
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::{Credential, CredentialRef, CredentialState, IssuedToken, Material, OAuth2Material};
 use jackfield_domain::error::Precondition;
-use jackfield_domain::principal::right::{CredentialsIssue, CredentialsReveal};
-use jackfield_domain::request::reference::Ref;
+use jackfield_domain::principal::right::CredentialsIssue;
 use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, Timestamp};
-use jackfield_store::{AuditEvent, Dependencies, IssuableCredential};
+use jackfield_store::IssuableCredential;
 use uuid::Uuid;
 
+use super::material::material_address;
+use crate::cache::tokens::ReadStart;
 use crate::caller::Caller;
-use crate::credentials::material_place;
-use crate::links::pair;
-use crate::material;
-use crate::open::Services;
-use crate::token_cache::Reading;
+use crate::services::Services;
+use crate::user_connector::pair;
 
-/// Material that was revealed.
-pub struct Revealed {
-    pub material: Material,
-    pub material_version: i64,
-    /// Id of the record of the call.
-    pub audit_event: Uuid,
+/// A credential with its material.
+struct OpenedCredential {
+    credential: Credential,
+    material: Material,
+    /// The time before both were read.
+    start: ReadStart,
 }
 
-/// How many changes in a row a reader outruns before it gives up.
-const CHANGES_OUTRUN: usize = 5;
-const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// The number of times that rows are read again because they change meanwhile.
+pub(super) const READ_ATTEMPTS: usize = 5;
+pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 // === impl Services ===
 
@@ -46,104 +44,51 @@ impl Services {
         scopes: &[String],
     ) -> Result<Arc<IssuedToken>> {
         let tenant = caller.tenant();
-        let generations = self.shared.store.generations();
-        if let Some(issued) = self.shared.tokens.get(generations, tenant, reference, self.now()) {
+        if let Some(issued) = self.shared.tokens.get(tenant, reference, self.now()) {
             check_scopes(issued.credential, &issued.scopes, scopes)?;
             check_expiry(issued.credential, issued.expire_time, self.now().plus_micros(min_validity_micros))?;
             return Ok(issued);
         }
-        let (credential, material, dependencies, reading) = self.credential_opened(tenant, reference).await?;
+        let OpenedCredential { credential, material, start } = self.credential_opened(tenant, reference).await?;
         check_scopes(credential.id, &credential.scopes, scopes)?;
         if matches!(credential.state, CredentialState::Revoked | CredentialState::Pending) {
             let message = format!("the credential is {}", credential.state.as_str());
             return Err(refusal(Precondition::CredentialNotValid, credential.id, message));
         }
         check_expiry(credential.id, credential.expire_time, self.now().plus_micros(min_validity_micros))?;
+        let parents = [credential.user_connector.0, credential.connector.0];
+        let rows = parents.into_iter().chain(credential.connection.map(Uuid::from)).chain([credential.id.0]);
         let issued = Arc::new(token_of(credential, material)?);
-        self.shared.tokens.put(tenant, reference, &issued, dependencies, reading);
+        self.shared.tokens.put(tenant, reference, &issued, start, rows);
         Ok(issued)
     }
 
-    /// Hands out the material itself. The record of it is durable before the material is opened.
-    pub async fn credential_reveal(
-        &self,
-        caller: &Caller<CredentialsReveal>,
-        reference: &Ref,
-        purpose: String,
-    ) -> Result<Revealed> {
-        let tenant = caller.tenant();
-        let credential = self.credential_find(tenant, reference).await?;
-        if !self.reveal_enabled() {
-            let message = "the operator of this server has switched RevealCredential off";
-            return Err(Error::precondition(
-                Precondition::RevealDisabled,
-                Resource::Credential,
-                credential.id,
-                message,
-            ));
-        }
-        let audit_event = Uuid::now_v7();
-        let event = AuditEvent {
-            id: audit_event,
-            time: self.now(),
-            principal: caller.name().to_owned(),
-            action: "credentials.reveal",
-            resource: Resource::Credential,
-            resource_id: credential.id.0,
-            purpose,
-            request_id: caller.request_id().to_string(),
-        };
-        let txn = self.shared.store.write().await?;
-        txn.audit_insert(tenant, event).await?;
-        txn.commit().await?;
-        tracing::info!(
-            credential.id = %credential.id,
-            audit.event = %audit_event,
-            caller.name = caller.name(),
-            "credential revealed"
-        );
-        let (credential, material) = self.with_material(tenant, credential).await?;
-        Ok(Revealed { material, material_version: credential.material_version, audit_event })
-    }
-
-    /// A credential that may be used, with its material and what both rest on.
-    async fn credential_opened(
-        &self,
-        tenant: TenantId,
-        reference: &CredentialRef,
-    ) -> Result<(Credential, Material, Dependencies, Reading)> {
-        let generations = self.shared.store.generations();
-        let mut former = None;
-        for _ in 0..CHANGES_OUTRUN {
-            let reading = self.shared.tokens.reading(generations);
+    /// Fetches a credential that may be used, and opens its material.
+    async fn credential_opened(&self, tenant: TenantId, reference: &CredentialRef) -> Result<OpenedCredential> {
+        let mut failed = None;
+        for _ in 0..READ_ATTEMPTS {
+            let start = self.shared.tokens.start_read();
             let Some(usable) = self.shared.store.read().credential_fetch_issuable(tenant, reference).await? else {
                 return Err(self.credential_missing(tenant, reference).await?);
             };
             check_usable(&usable)?;
             let IssuableCredential { credential, material, .. } = usable;
             let sealed = material.ok_or_else(|| Error::not_found(Resource::Credential, credential.id))?;
-            match self.secret_open(None, material_place(tenant, credential.id), &sealed).await {
-                Ok(bytes) => {
-                    let (material, version) = material::from_bytes(&bytes)?;
-                    if version != credential.material_version {
-                        return Err(Error::internal("the material is not of its credential's version"));
-                    }
-                    let parents = [credential.user_connector.0, credential.connector.0];
-                    let rows =
-                        parents.into_iter().chain(credential.connection.map(Uuid::from)).chain([credential.id.0]);
-                    let dependencies = generations.dependencies(reading.snapshot, tenant, rows);
-                    return Ok((credential, material, dependencies, reading));
+            match self.shared.secrets.open_material(material_address(tenant, credential.id), &sealed).await {
+                Ok((material, version)) if version == credential.material_version => {
+                    return Ok(OpenedCredential { credential, material, start });
                 }
-                // A re-wrap may have sealed it anew and destroyed the former data key since it was read. What does not
-                // open and did not change either is broken.
-                Err(Error::DecryptFailed { .. }) if former.as_ref() != Some(&sealed) => former = Some(sealed),
+                Ok(_) => return Err(Error::internal("the material is not of its credential's version")),
+                // A re-wrap may have resealed it and destroyed the earlier data key since it was read. Material that does not open
+                // and did not change either is broken.
+                Err(Error::DecryptFailed { .. }) if failed.as_ref() != Some(&sealed) => failed = Some(sealed),
                 Err(error) => return Err(error),
             }
         }
         Err(Error::ServerUnavailable { retry_after: RETRY_AFTER })
     }
 
-    /// What it is that is not there.
+    /// Finds out which of the things that a reference names is missing.
     async fn credential_missing(&self, tenant: TenantId, reference: &CredentialRef) -> Result<Error> {
         let read = self.shared.store.read();
         let (user_id, connector) = match reference {
@@ -157,26 +102,9 @@ impl Services {
         let resource = if link.is_some() { Resource::Credential } else { Resource::UserConnector };
         Ok(Error::not_found_by(resource, None, pair(user_id, connector)))
     }
-
-    /// The material of a credential, with the facts that belong to it: if they were read before a change and the material
-    /// after it, they are read again.
-    async fn with_material(&self, tenant: TenantId, mut credential: Credential) -> Result<(Credential, Material)> {
-        let id = credential.id;
-        let gone = || Error::not_found(Resource::Credential, id);
-        for _ in 0..CHANGES_OUTRUN {
-            // It is there as long as the credential is; if not, the credential went away in between.
-            let bytes = self.secret_fetch(None, material_place(tenant, credential.id)).await?.ok_or_else(gone)?;
-            let (material, version) = material::from_bytes(&bytes)?;
-            if version == credential.material_version {
-                return Ok((credential, material));
-            }
-            credential = self.shared.store.read().fetch::<Credential>(tenant, credential.id).await?.ok_or_else(gone)?;
-        }
-        Err(Error::ServerUnavailable { retry_after: RETRY_AFTER })
-    }
 }
 
-/// Refuses what its connector or connection does not allow.
+/// Refuses a credential whose connector or connection is switched off.
 fn check_usable(usable: &IssuableCredential) -> Result<()> {
     let IssuableCredential { credential, connector_enabled, connection_active, material: _ } = usable;
     if *connector_enabled != Some(true) {
@@ -213,7 +141,7 @@ fn check_expiry(id: CredentialId, expiry: Option<Timestamp>, until: Timestamp) -
     }
 }
 
-/// What leaves of the material.
+/// The token that leaves the server: the usable part of the material.
 fn token_of(credential: Credential, material: Material) -> Result<IssuedToken> {
     let id = credential.id;
     let (token, token_type, fields) = match material {
@@ -247,7 +175,7 @@ fn refusal(reason: Precondition, id: CredentialId, message: String) -> Error {
     Error::precondition(reason, Resource::Credential, id, message)
 }
 
-/// What goes behind "Basic " (RFC 7617).
+/// The text after "Basic " (RFC 7617).
 fn basic(username: &Secret, password: &Secret) -> Secret {
     let pair = Secret::new(format!("{}:{}", username.expose(), password.expose()));
     Secret::new(STANDARD.encode(pair.expose()))

@@ -1,19 +1,19 @@
-//! Whether what is in a database opens: before it is served, and in a backup.
+//! Backups: a copy of an SQLite database, and the proof that it is whole and opens.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use jackfield_domain::{Error, TenantId};
 use jackfield_store::{SecretRow, Store, StoreError};
-use jackfield_vault::{DataKey, KeyringError, Place, Vault, WrappedDataKey};
+use jackfield_vault::{DataKey, KeyringError, Vault, WrappedDataKey};
 use uuid::Uuid;
 
-use crate::open::{OpenError, Services, check_keyring};
+use crate::services::Services;
 
-/// Rows that are read at once.
+/// Rows in one read.
 const BATCH: u64 = 500;
 
-/// What a database holds, all of which opened.
+/// The contents of a database, all of which opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     /// The newest migration that was applied.
@@ -24,7 +24,7 @@ pub struct Verified {
     pub rows: u64,
 }
 
-/// Why a database file is no backup.
+/// The reason why a database file is no backup.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     #[error(transparent)]
@@ -44,31 +44,19 @@ pub enum VerifyError {
 }
 
 impl Services {
-    /// Looks at an SQLite file before it is served, and changes nothing of it: whether this program knows its schema, and
-    /// the keyring opens what is in it.
+    /// Copies an SQLite database as it is at this moment into an empty file. Others may use it meanwhile.
     ///
     /// # Errors
-    /// What [`Services::open`] would refuse after that.
-    pub async fn examine(path: &Path, vault: &Vault) -> Result<(), OpenError> {
-        let store = Store::open_read_only(path).await?;
-        let result = check_keyring(&store, vault).await;
-        store.close().await;
-        result
-    }
-
-    /// Copies an SQLite database as it is at this moment into an empty file; others go on with it meanwhile.
-    ///
-    /// # Errors
-    /// It cannot be read, or the file not be written.
+    /// The database cannot be read, or the file cannot be written.
     pub async fn copy(path: &Path, to: &Path) -> Result<(), StoreError> {
         Store::copy_to(path, to).await
     }
 
-    /// Checks an SQLite file that nobody serves: that it is sound, that its schema is known, that every row agrees with its
-    /// document, and that every data key and every secret in it opens with this keyring. Changes nothing.
+    /// Checks an SQLite file that no server uses: it is sound, its schema is known, every row agrees with its document, and every
+    /// data key and every secret in it opens with this keyring. Changes nothing.
     ///
     /// # Errors
-    /// The first of these that is not so.
+    /// The first of these that is not true.
     pub async fn verify(path: &Path, vault: &Vault) -> Result<Verified, VerifyError> {
         let store = Store::open_read_only(path).await?;
         let verified = verify(&store, vault).await;
@@ -124,7 +112,7 @@ async fn open_data_keys(store: &Store, vault: &Vault) -> Result<HashMap<(TenantI
     }
 }
 
-/// Opens all secrets of a tenant; how many they are.
+/// Opens all secrets of a tenant and returns their number.
 async fn open_secrets(
     store: &Store,
     tenant: TenantId,
@@ -134,10 +122,9 @@ async fn open_secrets(
     loop {
         let mut rows = store.read().secrets_after(tenant, last.as_ref(), BATCH).await.map_err(VerifyError::Read)?;
         for row in &rows {
-            let place = Place { tenant, resource: row.owner, id: row.owner_id, column: &row.name };
             let key =
                 DataKey::id_of(&row.sealed).filter(|id| *id == row.data_key).and_then(|id| keys.get(&(tenant, id)));
-            let opened = key.is_some_and(|key| key.open(&place, &row.sealed).is_ok());
+            let opened = key.is_some_and(|key| key.open(&row.address(), &row.sealed).is_ok());
             if !opened {
                 let (name, owner, id) = (row.name.clone(), row.owner.as_str(), row.owner_id);
                 return Err(VerifyError::Secret { name, owner, id, tenant });

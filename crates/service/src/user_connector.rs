@@ -1,34 +1,32 @@
-//! Use cases of user connectors: the links between users and connectors (Fiscus).
-
-use std::future::Future;
+//! Use cases of user connectors: the links between users and connectors.
 
 use jackfield_domain::connector::Connector;
 use jackfield_domain::principal::right::{UserConnectorsRead, UserConnectorsWrite};
 use jackfield_domain::request::reference::Ref;
-use jackfield_domain::user_connector::{Added, Removed, UserConnector, UserConnectorRef, UserConnectorState};
+use jackfield_domain::user_connector::{Added, UserConnector, UserConnectorRef, UserConnectorState};
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::UserId;
 use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, Timestamp, UserConnectorId};
-use jackfield_store::{Cascade, Page, PageQuery, Reader, Writer};
+use jackfield_store::Writer;
 
 use crate::caller::Caller;
-use crate::mutation::{Mutation, Weight, check_etag};
-use crate::open::Services;
-use crate::pager::Listable;
+use crate::change::{DeleteOptions, Deleted, Length, RequestOptions, found_for_delete};
+use crate::list::Listable;
+use crate::services::Services;
 
 // === impl Services ===
 
 impl Services {
-    /// Links a user to a connector; finds the link if there is one already.
+    /// Links a user to a connector, or finds the link that is there already.
     pub async fn user_connector_add(
         &self,
         caller: &Caller<UserConnectorsWrite>,
-        mutation: &Mutation,
+        request: &RequestOptions,
         id: Option<UserConnectorId>,
         user_id: UserId,
         connector: &Ref,
     ) -> Result<Added> {
-        self.change(caller, mutation, Weight::Light, async |txn| {
+        self.change(caller, request, Length::Short, async |txn| {
             let tenant = caller.tenant();
             let now = self.now();
             let found = txn.lock_shared::<Connector>(tenant, connector).await?;
@@ -50,27 +48,26 @@ impl Services {
         .await
     }
 
-    /// Removes a link with everything that hangs on it; does nothing if there is none.
+    /// Removes a link and everything that belongs to it; does nothing if there is none.
     pub async fn user_connector_remove(
         &self,
         caller: &Caller<UserConnectorsWrite>,
-        mutation: &Mutation,
+        request: &RequestOptions,
         link: &UserConnectorRef,
         etag: &str,
-    ) -> Result<Removed> {
-        self.change(caller, mutation, Weight::Light, async |txn| {
+    ) -> Result<Deleted> {
+        let options = DeleteOptions { etag: etag.to_owned(), allow_missing: true, cascade: true };
+        self.change(caller, request, Length::Short, async |txn| {
             let tenant = caller.tenant();
-            let Some(found) = find_in_txn(txn, tenant, link, self.now()).await? else {
-                return Ok(Removed::default());
+            let found = find_in_txn(txn, tenant, link, self.now()).await?;
+            let Some(found) = found_for_delete(found, || missing(link), &options)? else {
+                return Ok(Deleted::default());
             };
-            check_etag(&found.meta, etag, Resource::UserConnector, found.id)?;
             // Of several that remove it at once one does; the others find it gone.
             if !txn.user_connector_lock(tenant, found.id).await? {
-                return Ok(Removed::default());
+                return Ok(Deleted::default());
             }
-            let Cascade { credentials, configurations, .. } =
-                txn.user_connector_delete(tenant, found.id).await?.counts();
-            Ok(Removed { removed: true, credentials, configurations })
+            Ok(Deleted::with(txn.user_connector_delete(tenant, found.id).await?.into()))
         })
         .await
     }
@@ -91,50 +88,40 @@ impl Services {
                 read.user_connector_fetch_pair(tenant, user_id, found.id, now).await?
             }
         };
-        found.ok_or_else(|| match link {
-            UserConnectorRef::Id(id) => Error::not_found(Resource::UserConnector, id),
-            UserConnectorRef::Pair { user_id, connector } => no_link(user_id, connector),
-        })
-    }
-
-    /// The connector that narrows a list.
-    pub async fn connector_id<R>(&self, caller: &Caller<R>, reference: Option<&Ref>) -> Result<Option<ConnectorId>> {
-        match reference {
-            Some(reference) => {
-                self.connector_find(caller.tenant(), reference).await.map(|connector| Some(connector.id))
-            }
-            None => Ok(None),
-        }
+        found.ok_or_else(|| missing(link))
     }
 }
 
 impl Listable for UserConnector {
     type Right = UserConnectorsRead;
     const LIST: &'static str = "user_connectors";
-
-    fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {
-        read.page(query)
-    }
 }
 
-/// The link of a user that a credential is to hang on.
+/// The link of a user that a new credential belongs to, locked until the transaction ends.
 pub(crate) async fn link_of(
     txn: &Writer,
     tenant: TenantId,
     user_id: &UserId,
     (connector, named): (ConnectorId, &Ref),
 ) -> Result<UserConnectorId> {
-    // The link is the parent of defaults: who makes or moves one holds it.
+    // Marks of default are under the lock of the link.
     let link = txn.user_connector_lock_pair(tenant, user_id, connector).await?;
     link.ok_or_else(|| no_link(user_id, named))
 }
 
-/// For a user who is not linked to a connector that exists.
+fn missing(link: &UserConnectorRef) -> Error {
+    match link {
+        UserConnectorRef::Id(id) => Error::not_found(Resource::UserConnector, id),
+        UserConnectorRef::Pair { user_id, connector } => no_link(user_id, connector),
+    }
+}
+
+/// The error for a user who is not linked to a connector that exists.
 fn no_link(user_id: &UserId, connector: &Ref) -> Error {
     Error::not_found_by(Resource::UserConnector, None, pair(user_id, connector))
 }
 
-/// A user and a connector, as the details of an error name them.
+/// A user and a connector as details of an error.
 pub(crate) fn pair(user_id: &UserId, connector: &Ref) -> [(&'static str, String); 2] {
     [("user_id", user_id.to_string()), ("connector", connector.to_string())]
 }

@@ -32,12 +32,12 @@ fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
         (Some(short), Ok(text)) => format!("{short}={}", escaped(text)),
         _ => {
             let encoded = attribute.attr_value().to_der_vec().unwrap_or_default();
-            format!("{}=#{}", short.unwrap_or(&number), super::hex(&encoded))
+            format!("{}=#{}", short.unwrap_or(&number), hex(&encoded))
         }
     }
 }
 
-/// What has a meaning in a name is escaped (RFC 4514 2.4), and so are control characters.
+/// Escapes the characters that have a meaning in a name (RFC 4514 2.4), and control characters.
 fn escaped(text: &str) -> String {
     let last = text.chars().count().saturating_sub(1);
     let mut escaped = String::with_capacity(text.len());
@@ -56,6 +56,10 @@ fn escaped(text: &str) -> String {
         }
     }
     escaped
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,8 +1,5 @@
 //! Use cases of configurations.
 
-use std::collections::BTreeMap;
-use std::future::Future;
-
 use jackfield_domain::configuration::{Configuration, ConfigurationPatch};
 use jackfield_domain::credential::{Credential, CredentialState};
 use jackfield_domain::error::{Precondition, Violation};
@@ -10,15 +7,18 @@ use jackfield_domain::principal::right::{ConfigurationsRead, ConfigurationsWrite
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::json::JsonObject;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{ConfigurationId, CredentialId, Error, Resource, Result, TenantId};
-use jackfield_store::{Page, PageQuery, Reader, Writer};
+use jackfield_domain::{ConfigurationId, Error, Resource, Result, TenantId};
+use jackfield_store::Writer;
+use std::collections::BTreeMap;
 
 use crate::caller::Caller;
-use crate::mutation::{Deletion, Expected, Mutation, Weight, check_etag, check_expected};
-use crate::open::Services;
-use crate::pager::Listable;
+use crate::change::{
+    DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, unchanged,
+};
+use crate::list::Listable;
+use crate::services::Services;
 
-/// How a call names a configuration: by itself, within a credential, or as the default of a credential.
+/// The name of a configuration in a call: by itself, within a credential, or as the default of a credential.
 #[derive(Clone, Debug)]
 pub struct ConfigurationRef {
     /// `None` = the default of the credential.
@@ -33,12 +33,12 @@ impl Services {
     pub async fn configuration_create(
         &self,
         caller: &Caller<ConfigurationsWrite>,
-        mutation: &Mutation,
+        request: &RequestOptions,
         id: Option<ConfigurationId>,
         credential: &Ref,
         patch: ConfigurationPatch,
     ) -> Result<Configuration> {
-        self.change(caller, mutation, Weight::Light, async |txn| {
+        self.change(caller, request, Length::Short, async |txn| {
             let tenant = caller.tenant();
             let now = self.now();
             let found = txn.find::<Credential>(tenant, credential).await?;
@@ -71,7 +71,10 @@ impl Services {
         let tenant = caller.tenant();
         let read = self.shared.store.read();
         let credential = match &reference.credential {
-            Some(credential) => Some(self.credential_find(tenant, credential).await?),
+            Some(credential) => {
+                let found = read.find::<Credential>(tenant, credential).await?;
+                Some(found.ok_or_else(|| Error::not_found(Resource::Credential, credential))?)
+            }
             None => None,
         };
         let found = match (&reference.configuration, &credential) {
@@ -85,33 +88,30 @@ impl Services {
         };
         found
             .filter(|found| credential.is_none_or(|credential| credential.id == found.credential))
-            .ok_or_else(|| not_found(reference))
+            .ok_or_else(|| missing(reference))
     }
 
     pub async fn configuration_update(
         &self,
         caller: &Caller<ConfigurationsWrite>,
-        mutation: &Mutation,
+        request: &RequestOptions,
         reference: &ConfigurationRef,
         expected: &Expected,
         patch: ConfigurationPatch,
     ) -> Result<Configuration> {
-        self.change(caller, mutation, Weight::Light, async |txn| {
+        self.change(caller, request, Length::Short, async |txn| {
             let tenant = caller.tenant();
             let found = configuration_locked(txn, tenant, reference).await?;
-            let configuration = found.ok_or_else(|| not_found(reference))?;
-            check_expected(expected, &configuration.meta, Resource::Configuration, configuration.id.0)?;
+            let before = found_for_update(found, || missing(reference), expected)?;
             if let Some(credential) = &patch.credential
-                && txn.find::<Credential>(tenant, credential).await?.map(|found| found.id)
-                    != Some(configuration.credential)
+                && txn.find::<Credential>(tenant, credential).await?.map(|found| found.id) != Some(before.credential)
             {
                 return Err(Violation::field("configuration.credential", "may not be changed").into());
             }
-            let former = configuration.clone();
-            let meta = configuration.meta.changed(self.now());
-            let configuration = configuration.patched(&patch, meta).map_err(Error::Invalid)?;
-            if (Configuration { meta: former.meta, ..configuration.clone() }) == former {
-                return Ok(former);
+            let meta = before.meta.changed(self.now());
+            let configuration = before.clone().patched(&patch, meta).map_err(Error::Invalid)?;
+            if unchanged(&before, &configuration) {
+                return Ok(before);
             }
             txn.replace(tenant, &configuration).await?;
             Ok(configuration)
@@ -119,61 +119,39 @@ impl Services {
         .await
     }
 
-    /// Destroys a configuration. Says whether there was one.
+    /// Destroys a configuration.
     pub async fn configuration_destroy(
         &self,
         caller: &Caller<ConfigurationsWrite>,
-        mutation: &Mutation,
+        request: &RequestOptions,
         reference: &ConfigurationRef,
-        deletion: &Deletion,
-    ) -> Result<bool> {
-        self.change(caller, mutation, Weight::Light, async |txn| {
+        options: &DeleteOptions,
+    ) -> Result<Deleted> {
+        self.change(caller, request, Length::Short, async |txn| {
             let tenant = caller.tenant();
             let found = match configuration_locked(txn, tenant, reference).await {
-                // Without its credential a configuration is missing, too.
-                Err(Error::NotFound { .. }) if deletion.allow_missing => None,
+                // A configuration whose credential is missing is missing, too.
+                Err(Error::NotFound { .. }) if options.allow_missing => None,
                 found => found?,
             };
-            let Some(configuration) = found else {
-                if deletion.allow_missing {
-                    return Ok(false);
-                }
-                return Err(not_found(reference));
+            let Some(configuration) = found_for_delete(found, || missing(reference), options)? else {
+                return Ok(Deleted::default());
             };
-            check_etag(&configuration.meta, &deletion.etag, Resource::Configuration, configuration.id)?;
             if configuration.is_default {
                 let message = "a default configuration lives and dies with its credential";
                 let reason = Precondition::DefaultConfiguration;
                 return Err(Error::precondition(reason, Resource::Configuration, configuration.id, message));
             }
             txn.configuration_delete(tenant, configuration.id).await?;
-            Ok(true)
+            Ok(Deleted::alone())
         })
         .await
-    }
-
-    /// The credential that narrows a list.
-    pub async fn credential_id(
-        &self,
-        caller: &Caller<ConfigurationsRead>,
-        reference: Option<&Ref>,
-    ) -> Result<Option<CredentialId>> {
-        match reference {
-            Some(reference) => {
-                self.credential_find(caller.tenant(), reference).await.map(|credential| Some(credential.id))
-            }
-            None => Ok(None),
-        }
     }
 }
 
 impl Listable for Configuration {
     type Right = ConfigurationsRead;
     const LIST: &'static str = "configurations";
-
-    fn page(read: &Reader, query: &PageQuery<'_>) -> impl Future<Output = Result<Page<Self>>> + Send {
-        read.page(query)
-    }
 }
 
 /// An empty configuration of a credential.
@@ -220,7 +198,7 @@ async fn configuration_locked(
     Ok(found.filter(|found| credential.is_none_or(|credential| credential.id == found.credential)))
 }
 
-fn not_found(reference: &ConfigurationRef) -> Error {
+fn missing(reference: &ConfigurationRef) -> Error {
     let ConfigurationRef { configuration, credential } = reference;
     let by = credential.as_ref().map(|credential| ("credential", credential.to_string()));
     Error::not_found_by(Resource::Configuration, configuration.as_ref().map(ToString::to_string), by)

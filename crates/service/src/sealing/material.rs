@@ -1,5 +1,5 @@
-//! What is sealed as one JSON object, so that its parts belong together: the material of a credential, and the secret headers
-//! of a connector. These types exist only on the way into and out of the vault.
+//! Secrets that are sealed as one JSON object, so that their parts belong together: the material of a credential, and the secret
+//! headers of a connector. These types exist only on the way into and out of the vault.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use jackfield_domain::{Error, KeyId, Result, Secret, Timestamp};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// Material with its version, so that a reader sees whether the facts that it read belong to it.
+/// Material with its version, which tells a reader whether the facts that it read belong to it.
 #[derive(Serialize, Deserialize)]
 struct Versioned {
     version: i64,
@@ -46,13 +46,13 @@ enum Sealed {
     },
 }
 
-/// A secret in the one form that can be serialised; it is wiped as a [`Secret`] is.
+/// A secret in the one form that can be serialised. It is wiped as a [`Secret`] is.
 #[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 struct Plain(Zeroizing<String>);
 
-/// The bytes to seal. A client certificate must have been looked up: it is kept by the id of its key.
-pub(crate) fn to_bytes(material: &Material, key: Option<KeyId>, version: i64) -> Result<Zeroizing<Vec<u8>>> {
+/// The bytes to seal. The key of a client certificate must have been looked up: it is stored by its id.
+pub(super) fn to_bytes(material: &Material, key: Option<KeyId>, version: i64) -> Result<Zeroizing<Vec<u8>>> {
     let sealed = match material {
         Material::OAuth2(tokens) => {
             let OAuth2Material { access_token, refresh_token, id_token, token_type, expire_time, scopes } = tokens;
@@ -83,8 +83,8 @@ pub(crate) fn to_bytes(material: &Material, key: Option<KeyId>, version: i64) ->
 }
 
 /// The material of opened bytes, and its version.
-pub(crate) fn from_bytes(bytes: &[u8]) -> Result<(Material, i64)> {
-    // What the parser says could quote the material: it is not passed on.
+pub(super) fn from_bytes(bytes: &[u8]) -> Result<(Material, i64)> {
+    // The message of the parser could quote the material, so it is dropped.
     let parsed = serde_json::from_slice(bytes).map_err(|_| Error::internal("sealed material does not parse"));
     let Versioned { version, material } = parsed?;
     let material = match material {
@@ -115,14 +115,14 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Result<(Material, i64)> {
 }
 
 /// The bytes to seal of secret headers.
-pub(crate) fn headers_to_bytes(headers: &BTreeMap<String, Secret>) -> Result<Zeroizing<Vec<u8>>> {
+pub(super) fn headers_to_bytes(headers: &BTreeMap<String, Secret>) -> Result<Zeroizing<Vec<u8>>> {
     let headers: BTreeMap<&String, Plain> = headers.iter().map(|(name, value)| (name, Plain::of(value))).collect();
     serde_json::to_vec(&headers).map(Zeroizing::new).map_err(Error::internal)
 }
 
 /// The secret headers of opened bytes.
-pub(crate) fn headers_from_bytes(bytes: &[u8]) -> Result<BTreeMap<String, Secret>> {
-    // As above: what the parser says could quote a header.
+pub(super) fn headers_from_bytes(bytes: &[u8]) -> Result<BTreeMap<String, Secret>> {
+    // As above: the message of the parser could quote a header.
     let parsed = serde_json::from_slice(bytes).map_err(|_| Error::internal("sealed headers do not parse"));
     let headers: BTreeMap<String, Plain> = parsed?;
     Ok(headers.into_iter().map(|(name, value)| (name, value.into_secret())).collect())

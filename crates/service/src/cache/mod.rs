@@ -1,0 +1,4 @@
+//! Copies in memory of what the database holds.
+
+pub(crate) mod tenant_names;
+pub(crate) mod tokens;

@@ -1,0 +1,103 @@
+//! The resource that an update or a delete is about: it must exist and be the one that the caller means.
+
+use jackfield_domain::configuration::Configuration;
+use jackfield_domain::connection::Connection;
+use jackfield_domain::connector::Connector;
+use jackfield_domain::credential::Credential;
+use jackfield_domain::error::Use;
+use jackfield_domain::key::Key;
+use jackfield_domain::tenant::Tenant;
+use jackfield_domain::user_connector::UserConnector;
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::{Error, Resource, Result, Violation};
+use jackfield_store::Stored;
+use uuid::Uuid;
+
+/// The options that all deletes share.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOptions {
+    /// Empty = any state.
+    pub etag: String,
+    pub allow_missing: bool,
+    pub cascade: bool,
+}
+
+/// The resource that the caller of an update means, and its state.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    /// Empty = any state.
+    pub etag: String,
+    /// The id that the resource in the request has, if it has one.
+    pub id: Option<Uuid>,
+}
+
+/// A resource that can be changed.
+pub(crate) trait Target: Stored + Clone + PartialEq {
+    fn set_meta(&mut self, meta: Meta);
+}
+
+macro_rules! targets {
+    ($($target:ty),*) => {$(
+        impl Target for $target {
+            fn set_meta(&mut self, meta: Meta) {
+                self.meta = meta;
+            }
+        }
+    )*};
+}
+
+targets!(Configuration, Connection, Connector, Credential, Key, Tenant, UserConnector);
+
+/// Returns what an update found, if it is the resource and in the state that the caller expects.
+pub(crate) fn found_for_update<T: Target>(
+    found: Option<T>,
+    missing: impl FnOnce() -> Error,
+    expected: &Expected,
+) -> Result<T> {
+    let found = found.ok_or_else(missing)?;
+    let (id, resource) = (found.id(), T::RESOURCE.as_str());
+    if expected.id.is_some_and(|expected| expected != id) {
+        let description = format!("is not that of the {resource} which reference names: {id}");
+        return Err(Violation::field(format!("{resource}.id"), description).into());
+    }
+    check_etag(&found, &expected.etag)?;
+    Ok(found)
+}
+
+/// Returns what a delete found, if it is in the state that the caller expects; `None` if there is nothing to delete and the caller
+/// allows that.
+pub(crate) fn found_for_delete<T: Target>(
+    found: Option<T>,
+    missing: impl FnOnce() -> Error,
+    options: &DeleteOptions,
+) -> Result<Option<T>> {
+    match found {
+        Some(found) => {
+            check_etag(&found, &options.etag)?;
+            Ok(Some(found))
+        }
+        None if options.allow_missing => Ok(None),
+        None => Err(missing()),
+    }
+}
+
+/// Returns true if an update changes nothing but times and version.
+pub(crate) fn unchanged<T: Target>(before: &T, after: &T) -> bool {
+    let mut after = after.clone();
+    after.set_meta(*before.meta());
+    after == *before
+}
+
+/// Refuses to delete a resource that others use.
+pub(crate) fn refuse_in_use<T: Target>(target: &T, uses: impl IntoIterator<Item = (Resource, u64)>) -> Result<()> {
+    let by: Vec<Use> =
+        uses.into_iter().filter(|(_, count)| *count > 0).map(|(resource, count)| Use { resource, count }).collect();
+    if by.is_empty() { Ok(()) } else { Err(Error::InUse { resource: T::RESOURCE, id: target.id().to_string(), by }) }
+}
+
+fn check_etag<T: Target>(target: &T, etag: &str) -> Result<()> {
+    if target.meta().matches(etag) {
+        return Ok(());
+    }
+    Err(Error::EtagMismatch { resource: T::RESOURCE, id: target.id().to_string() })
+}

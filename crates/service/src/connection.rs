@@ -1,0 +1,158 @@
+//! Use cases of connections.
+
+use jackfield_domain::connection::{ClientSecretsPatch, Connection, ConnectionPatch, client_secret_column};
+use jackfield_domain::connector::Connector;
+use jackfield_domain::error::Violation;
+use jackfield_domain::principal::right::{ConnectionsRead, ConnectionsWrite};
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::{ConnectionId, ConnectorId, Error, Resource, Result, SecretAddress, TenantId};
+use jackfield_store::Writer;
+use std::collections::BTreeMap;
+
+use crate::caller::Caller;
+use crate::change::{
+    CascadeCounts, DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update,
+    refuse_in_use, unchanged,
+};
+use crate::list::Listable;
+use crate::services::Services;
+
+// === impl Services ===
+
+impl Services {
+    pub async fn connection_create(
+        &self,
+        caller: &Caller<ConnectionsWrite>,
+        request: &RequestOptions,
+        id: Option<ConnectionId>,
+        patch: ConnectionPatch,
+    ) -> Result<Connection> {
+        self.change(caller, request, Length::Short, async |txn| {
+            let tenant = caller.tenant();
+            let reference = patch.connector.as_ref();
+            let reference = reference.ok_or_else(|| Violation::field("connection.connector", "is required"))?;
+            let connector = txn.lock_shared::<Connector>(tenant, reference).await?;
+            let connector = connector.ok_or_else(|| Error::not_found(Resource::Connector, reference))?.id;
+            let id = id.unwrap_or_else(ConnectionId::generate);
+            let connection =
+                Connection::create(id, connector, &patch, Meta::new(self.now())).map_err(Error::Invalid)?;
+            txn.insert(tenant, &connection).await?;
+            self.client_secrets(txn, tenant, id, &patch.client_secrets, &[]).await?;
+            Ok(connection)
+        })
+        .await
+    }
+
+    pub async fn connection_get(&self, caller: &Caller<ConnectionsRead>, reference: &Ref) -> Result<Connection> {
+        let found = self.shared.store.read().find::<Connection>(caller.tenant(), reference).await?;
+        found.ok_or_else(|| missing(reference))
+    }
+
+    pub async fn connection_update(
+        &self,
+        caller: &Caller<ConnectionsWrite>,
+        request: &RequestOptions,
+        reference: &Ref,
+        expected: &Expected,
+        patch: ConnectionPatch,
+    ) -> Result<Connection> {
+        self.change(caller, request, Length::Short, async |txn| {
+            let tenant = caller.tenant();
+            let found = txn.find_for_update::<Connection>(tenant, reference).await?;
+            let before = found_for_update(found, || missing(reference), expected)?;
+            if let Some(connector) = &patch.connector
+                && connector_of(txn, tenant, connector).await? != before.connector
+            {
+                return Err(Violation::field("connection.connector", "may not be changed").into());
+            }
+            let stored: Vec<String> = before.client_secrets.iter().map(|secret| secret.secret_id.clone()).collect();
+            let meta = before.meta.changed(self.now());
+            let connection = before.clone().patched(&patch, meta).map_err(Error::Invalid)?;
+            let sets_secrets = match &patch.client_secrets {
+                ClientSecretsPatch::Set(secrets) => secrets.iter().any(|secret| secret.value.is_some()),
+                ClientSecretsPatch::Keep | ClientSecretsPatch::Clear => false,
+            };
+            if !sets_secrets && unchanged(&before, &connection) {
+                return Ok(before);
+            }
+            txn.replace(tenant, &connection).await?;
+            self.client_secrets(txn, tenant, connection.id, &patch.client_secrets, &stored).await?;
+            Ok(connection)
+        })
+        .await
+    }
+
+    pub async fn connection_delete(
+        &self,
+        caller: &Caller<ConnectionsWrite>,
+        request: &RequestOptions,
+        reference: &Ref,
+        options: &DeleteOptions,
+    ) -> Result<Deleted> {
+        self.change(caller, request, Length::of(options), async |txn| {
+            let tenant = caller.tenant();
+            let found = txn.find_for_update::<Connection>(tenant, reference).await?;
+            let Some(connection) = found_for_delete(found, || missing(reference), options)? else {
+                return Ok(Deleted::default());
+            };
+            if !options.cascade {
+                let dependents = txn.connection_dependents(tenant, connection.id).await?;
+                refuse_in_use(&connection, CascadeCounts::from(dependents).dependents())?;
+            }
+            // Links that lose their default get another, as when a credential is deleted by itself.
+            let links = txn.connection_links_lock(tenant, connection.id).await?;
+            let cascade = txn.connection_delete(tenant, connection.id).await?;
+            for link in links {
+                self.mark_successor(txn, tenant, link).await?;
+            }
+            Ok(Deleted::with(cascade.into()))
+        })
+        .await
+    }
+
+    /// Changes the sealed client secrets as a patch says. `stored` are the ids that were stored before.
+    async fn client_secrets(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        id: ConnectionId,
+        patch: &ClientSecretsPatch,
+        stored: &[String],
+    ) -> Result<()> {
+        let wanted = match patch {
+            ClientSecretsPatch::Keep => return Ok(()),
+            ClientSecretsPatch::Set(wanted) => wanted.as_slice(),
+            ClientSecretsPatch::Clear => &[],
+        };
+        let gone = stored.iter().filter(|stored| wanted.iter().all(|wanted| wanted.secret_id != **stored));
+        let gone = gone.map(|secret_id| (client_secret_column(secret_id), None));
+        let set = wanted.iter().filter_map(|secret| {
+            let value = secret.value.as_ref()?;
+            Some((client_secret_column(&secret.secret_id), Some(value)))
+        });
+        // In one order for all transactions, so that two of them never wait for each other.
+        for (name, value) in gone.chain(set).collect::<BTreeMap<_, _>>() {
+            let address = SecretAddress { tenant, owner: Resource::Connection, owner_id: id.0, name: &name };
+            match value {
+                Some(value) => self.shared.secrets.put(txn, address, value.expose().as_bytes()).await?,
+                None => txn.secret_delete(address).await?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Listable for Connection {
+    type Right = ConnectionsRead;
+    const LIST: &'static str = "connections";
+}
+
+async fn connector_of(txn: &Writer, tenant: TenantId, reference: &Ref) -> Result<ConnectorId> {
+    let connector = txn.find::<Connector>(tenant, reference).await?;
+    connector.map(|connector| connector.id).ok_or_else(|| Error::not_found(Resource::Connector, reference))
+}
+
+fn missing(reference: &Ref) -> Error {
+    Error::not_found(Resource::Connection, reference)
+}

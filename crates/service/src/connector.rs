@@ -1,0 +1,153 @@
+//! Use cases of connectors.
+
+use jackfield_domain::connector::{
+    Connector, ConnectorKeys, ConnectorPatch, KindPatch, PASSWORD_COLUMN, SECRET_HEADERS_COLUMN,
+};
+use jackfield_domain::error::{Violation, Violations};
+use jackfield_domain::key::Key;
+use jackfield_domain::key::KeyKind;
+use jackfield_domain::principal::right::{ConnectorsRead, ConnectorsWrite};
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::{ConnectorId, Error, KeyId, Resource, Result, SecretAddress, TenantId};
+use jackfield_store::Writer;
+
+use crate::caller::Caller;
+use crate::change::{
+    CascadeCounts, DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update,
+    refuse_in_use, unchanged,
+};
+use crate::list::Listable;
+use crate::services::Services;
+
+// === impl Services ===
+
+impl Services {
+    pub async fn connector_create(
+        &self,
+        caller: &Caller<ConnectorsWrite>,
+        request: &RequestOptions,
+        id: Option<ConnectorId>,
+        patch: ConnectorPatch,
+    ) -> Result<Connector> {
+        self.change(caller, request, Length::Short, async |txn| {
+            let tenant = caller.tenant();
+            let keys = connector_keys(txn, tenant, &patch).await?;
+            let id = id.unwrap_or_else(ConnectorId::generate);
+            let connector = Connector::create(id, &patch, keys, Meta::new(self.now())).map_err(Error::Invalid)?;
+            txn.insert(tenant, &connector).await?;
+            self.connector_secrets(txn, tenant, id, &patch).await?;
+            Ok(connector)
+        })
+        .await
+    }
+
+    pub async fn connector_get(&self, caller: &Caller<ConnectorsRead>, reference: &Ref) -> Result<Connector> {
+        let found = self.shared.store.read().find::<Connector>(caller.tenant(), reference).await?;
+        found.ok_or_else(|| missing(reference))
+    }
+
+    pub async fn connector_update(
+        &self,
+        caller: &Caller<ConnectorsWrite>,
+        request: &RequestOptions,
+        reference: &Ref,
+        expected: &Expected,
+        patch: ConnectorPatch,
+    ) -> Result<Connector> {
+        self.change(caller, request, Length::Short, async |txn| {
+            let tenant = caller.tenant();
+            let found = txn.find_for_update::<Connector>(tenant, reference).await?;
+            let before = found_for_update(found, || missing(reference), expected)?;
+            let keys = connector_keys(txn, tenant, &patch).await?;
+            let meta = before.meta.changed(self.now());
+            let connector = before.clone().patched(&patch, keys, meta).map_err(Error::Invalid)?;
+            if !patch.sets_secrets() && unchanged(&before, &connector) {
+                return Ok(before);
+            }
+            txn.replace(tenant, &connector).await?;
+            self.connector_secrets(txn, tenant, connector.id, &patch).await?;
+            Ok(connector)
+        })
+        .await
+    }
+
+    pub async fn connector_delete(
+        &self,
+        caller: &Caller<ConnectorsWrite>,
+        request: &RequestOptions,
+        reference: &Ref,
+        options: &DeleteOptions,
+    ) -> Result<Deleted> {
+        self.change(caller, request, Length::of(options), async |txn| {
+            let tenant = caller.tenant();
+            let found = txn.find_for_update::<Connector>(tenant, reference).await?;
+            let Some(connector) = found_for_delete(found, || missing(reference), options)? else {
+                return Ok(Deleted::default());
+            };
+            if !options.cascade {
+                let dependents = txn.connector_dependents(tenant, connector.id).await?;
+                refuse_in_use(&connector, CascadeCounts::from(dependents).dependents())?;
+            }
+            Ok(Deleted::with(txn.connector_delete(tenant, connector.id).await?.into()))
+        })
+        .await
+    }
+
+    async fn connector_secrets(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        id: ConnectorId,
+        patch: &ConnectorPatch,
+    ) -> Result<()> {
+        let address = |name| SecretAddress { tenant, owner: Resource::Connector, owner_id: id.0, name };
+        let secrets = &self.shared.secrets;
+        if let Some(KindPatch::Generic(generic)) = &patch.kind {
+            secrets.patch(txn, address(PASSWORD_COLUMN), &generic.password).await?;
+        }
+        secrets.patch_headers(txn, address(SECRET_HEADERS_COLUMN), &patch.secret_headers).await
+    }
+}
+
+impl Listable for Connector {
+    type Right = ConnectorsRead;
+    const LIST: &'static str = "connectors";
+}
+
+/// The keys that a patch names. Each must be of the right kind.
+async fn connector_keys(txn: &Writer, tenant: TenantId, patch: &ConnectorPatch) -> Result<ConnectorKeys> {
+    let identity = ("connector.client_identity_key", KeyKind::ClientIdentity);
+    let bundle = ("connector.trust_bundle_key", KeyKind::TrustBundle);
+    let mut wrong = Violations::default();
+    let keys = ConnectorKeys {
+        client_identity_key: key_of_kind(txn, tenant, patch.client_identity_key.as_ref(), identity, &mut wrong).await?,
+        trust_bundle_key: key_of_kind(txn, tenant, patch.trust_bundle_key.as_ref(), bundle, &mut wrong).await?,
+    };
+    wrong.into_result(Some(keys))
+}
+
+async fn key_of_kind(
+    txn: &Writer,
+    tenant: TenantId,
+    reference: Option<&Option<Ref>>,
+    (field, kind): (&str, KeyKind),
+    wrong: &mut Violations,
+) -> Result<Option<Option<KeyId>>> {
+    let reference = match reference {
+        None => return Ok(None),
+        Some(None) => return Ok(Some(None)),
+        Some(Some(reference)) => reference,
+    };
+    let key =
+        txn.lock_shared::<Key>(tenant, reference).await?.ok_or_else(|| Error::not_found(Resource::Key, reference))?;
+    if key.kind != kind {
+        let description = format!("names a key of type {}, and not {}", key.kind.as_str(), kind.as_str());
+        wrong.push(Violation::field(field, description));
+    }
+    Ok(Some(Some(key.id)))
+}
+
+fn missing(reference: &Ref) -> Error {
+    Error::not_found(Resource::Connector, reference)
+}

@@ -1,0 +1,244 @@
+//! Credentials are created, read, updated and deleted.
+
+use jackfield_domain::connection::Connection;
+use jackfield_domain::connector::Connector;
+use jackfield_domain::credential::{Credential, CredentialDraft, CredentialParents, CredentialPatch};
+use jackfield_domain::error::Violation;
+use jackfield_domain::principal::right::{CredentialsRead, CredentialsWrite};
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::{
+    ConfigurationId, ConnectionId, ConnectorId, CredentialId, Error, Resource, Result, TenantId, Timestamp,
+};
+use jackfield_store::Writer;
+
+use super::material::{MaterialFacts, key_of};
+use crate::caller::Caller;
+use crate::change::{
+    DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, unchanged,
+};
+use crate::configuration::blank;
+use crate::list::Listable;
+use crate::services::Services;
+use crate::user_connector::link_of;
+
+// === impl Services ===
+
+impl Services {
+    pub async fn credential_create(
+        &self,
+        caller: &Caller<CredentialsWrite>,
+        request: &RequestOptions,
+        draft: CredentialDraft,
+    ) -> Result<Credential> {
+        let created = self.change(caller, request, Length::Short, async |txn| {
+            let tenant = caller.tenant();
+            let now = self.now();
+            let connector = txn.lock_shared::<Connector>(tenant, &draft.connector).await?;
+            let connector = connector.ok_or_else(|| Error::not_found(Resource::Connector, &draft.connector))?.id;
+            let connection = connection_of(txn, tenant, draft.connection.as_ref(), connector).await?;
+            let link = link_of(txn, tenant, &draft.user_id, (connector, &draft.connector)).await?;
+            let key = key_of(txn, tenant, &draft.material).await?;
+            let present = txn.credential_fetch_default_for_update(tenant, link).await?;
+            if present.is_none() && draft.is_default == Some(false) {
+                return Err(Violation::field("credential.is_default", FIRST_IS_DEFAULT).into());
+            }
+            let is_default = present.is_none() || draft.is_default == Some(true);
+            if let Some(present) = present.filter(|_| is_default) {
+                self.set_default(txn, tenant, present, false).await?;
+            }
+            let facts = MaterialFacts::of(&draft.material);
+            let credential = Credential {
+                id: draft.id.unwrap_or_else(CredentialId::generate),
+                external_id: draft.external_id,
+                user_id: draft.user_id,
+                connector,
+                connection,
+                user_connector: link,
+                key,
+                kind: draft.material.kind(),
+                state: facts.state,
+                scopes: facts.scopes,
+                token_type: facts.token_type,
+                expire_time: facts.expire_time,
+                provider_account_id: draft.provider_account_id,
+                provider_data: draft.provider_data,
+                labels: draft.labels,
+                is_default,
+                material_version: 1,
+                refreshable: facts.refreshable,
+                last_refresh_time: None,
+                refresh_failure_count: 0,
+                failure_class: None,
+                default_configuration: ConfigurationId::generate(),
+                meta: Meta::new(now),
+            };
+            txn.insert(tenant, &credential).await?;
+            txn.insert(tenant, &blank(credential.default_configuration, &credential, true, credential.meta)).await?;
+            self.material_put(txn, tenant, &credential, &draft.material).await?;
+            Ok(credential)
+        });
+        created.await.map(|credential| self.settled(credential))
+    }
+
+    pub async fn credential_get(&self, caller: &Caller<CredentialsRead>, reference: &Ref) -> Result<Credential> {
+        let found = self.shared.store.read().find::<Credential>(caller.tenant(), reference).await?;
+        found.map(|credential| self.settled(credential)).ok_or_else(|| missing(reference))
+    }
+
+    pub async fn credential_update(
+        &self,
+        caller: &Caller<CredentialsWrite>,
+        request: &RequestOptions,
+        reference: &Ref,
+        expected: &Expected,
+        patch: CredentialPatch,
+    ) -> Result<Credential> {
+        let updated = self.change(caller, request, Length::Short, async |txn| {
+            let tenant = caller.tenant();
+            let found = find_locked(txn, tenant, reference).await?;
+            let before = found_for_update(found, || missing(reference), expected)?;
+            let mut credential = before.clone();
+            let CredentialPatch {
+                external_id,
+                provider_account_id,
+                provider_data,
+                labels,
+                is_default,
+                material,
+                parents,
+            } = patch;
+            check_parents(txn, tenant, &credential, &parents).await?;
+            match is_default {
+                Some(true) if !credential.is_default => {
+                    let link = credential.user_connector;
+                    if let Some(present) = txn.credential_fetch_default_for_update(tenant, link).await? {
+                        self.set_default(txn, tenant, present, false).await?;
+                    }
+                    credential.is_default = true;
+                }
+                Some(false) if credential.is_default => {
+                    return Err(Violation::field("credential.is_default", DEFAULT_IS_MOVED).into());
+                }
+                _ => {}
+            }
+            if let Some(external_id) = external_id {
+                credential.external_id = external_id;
+            }
+            if let Some(provider_account_id) = provider_account_id {
+                credential.provider_account_id = provider_account_id;
+            }
+            if let Some(provider_data) = provider_data {
+                credential.provider_data = provider_data;
+            }
+            let wrong = labels.apply("credential.labels", &mut credential.labels);
+            if !wrong.is_empty() {
+                return Err(Error::Invalid(wrong));
+            }
+            let material = self.material_changed(txn, tenant, &credential, material).await?;
+            if material.is_none() && unchanged(&before, &credential) {
+                return Ok(before);
+            }
+            if let Some(material) = material {
+                self.material_replace(txn, tenant, &mut credential, &material).await?;
+            }
+            credential.meta = credential.meta.changed(self.now());
+            txn.replace(tenant, &credential).await?;
+            Ok(credential)
+        });
+        updated.await.map(|credential| self.settled(credential))
+    }
+
+    pub async fn credential_delete(
+        &self,
+        caller: &Caller<CredentialsWrite>,
+        request: &RequestOptions,
+        reference: &Ref,
+        options: &DeleteOptions,
+    ) -> Result<Deleted> {
+        self.change(caller, request, Length::Short, async |txn| {
+            let tenant = caller.tenant();
+            let found = find_locked(txn, tenant, reference).await?;
+            let Some(credential) = found_for_delete(found, || missing(reference), options)? else {
+                return Ok(Deleted::default());
+            };
+            let cascade = txn.credential_delete(tenant, credential.id).await?;
+            if credential.is_default {
+                self.mark_successor(txn, tenant, credential.user_connector).await?;
+            }
+            Ok(Deleted::with(cascade.into()))
+        })
+        .await
+    }
+
+    /// The credential with its state of this moment.
+    fn settled(&self, mut credential: Credential) -> Credential {
+        credential.settle(self.now());
+        credential
+    }
+}
+
+impl Listable for Credential {
+    type Right = CredentialsRead;
+    const LIST: &'static str = "credentials";
+
+    fn settle(&mut self, now: Timestamp) {
+        self.state = self.state_at(now);
+    }
+}
+
+/// The credential that a reference names, locked together with its link until the transaction ends.
+async fn find_locked(txn: &Writer, tenant: TenantId, reference: &Ref) -> Result<Option<Credential>> {
+    let Some(found) = txn.find::<Credential>(tenant, reference).await? else { return Ok(None) };
+    txn.user_connector_lock(tenant, found.user_connector).await?;
+    txn.fetch_for_update::<Credential>(tenant, found.id).await
+}
+
+pub(super) fn missing(reference: &Ref) -> Error {
+    Error::not_found(Resource::Credential, reference)
+}
+
+/// Refuses a user, connector or connection that is not the one of the credential. One that does not exist is not it either.
+async fn check_parents(
+    txn: &Writer,
+    tenant: TenantId,
+    credential: &Credential,
+    parents: &CredentialParents,
+) -> Result<()> {
+    let CredentialParents { user_id, connector, connection } = parents;
+    let mut violations = Vec::new();
+    let mut refuse = |field| violations.push(Violation::field(field, "may not be changed"));
+    if user_id.as_ref().is_some_and(|user_id| *user_id != credential.user_id) {
+        refuse("credential.user_id");
+    }
+    if let Some(connector) = connector
+        && txn.find::<Connector>(tenant, connector).await?.map(|found| found.id) != Some(credential.connector)
+    {
+        refuse("credential.connector");
+    }
+    if let Some(connection) = connection {
+        let found = txn.find::<Connection>(tenant, connection).await?.map(|found| found.id);
+        if found.is_none() || found != credential.connection {
+            refuse("credential.connection");
+        }
+    }
+    if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
+}
+
+async fn connection_of(
+    txn: &Writer,
+    tenant: TenantId,
+    reference: Option<&Ref>,
+    connector: ConnectorId,
+) -> Result<Option<ConnectionId>> {
+    let Some(reference) = reference else { return Ok(None) };
+    let connection = txn.lock_shared::<Connection>(tenant, reference).await?;
+    let connection = connection.ok_or_else(|| Error::not_found(Resource::Connection, reference))?;
+    if connection.connector != connector {
+        return Err(Violation::field("credential.connection", "belongs to another connector").into());
+    }
+    Ok(Some(connection.id))
+}
+
+const FIRST_IS_DEFAULT: &str = "cannot be false: the first credential of a user for a connector is its default";
+const DEFAULT_IS_MOVED: &str = "cannot be taken away; mark another credential as default to move it";

@@ -1,0 +1,77 @@
+//! RevealCredential: the material itself, for callers who may see it.
+
+use jackfield_domain::credential::{Credential, Material};
+use jackfield_domain::error::Precondition;
+use jackfield_domain::principal::right::CredentialsReveal;
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::{Error, Resource, Result, TenantId};
+use uuid::Uuid;
+
+use super::crud::missing;
+use super::issue::{READ_ATTEMPTS, RETRY_AFTER};
+use super::material::material_address;
+use crate::caller::Caller;
+use crate::change::Change;
+use crate::change::audit::{self, Action};
+use crate::services::Services;
+
+/// Material that was revealed.
+pub struct Revealed {
+    pub material: Material,
+    pub material_version: i64,
+    /// The id of the audit event of the call.
+    pub audit_event: Uuid,
+}
+
+// === impl Services ===
+
+impl Services {
+    /// Reveals the material of a credential. The audit event is durable before the material is opened.
+    pub async fn credential_reveal(
+        &self,
+        caller: &Caller<CredentialsReveal>,
+        reference: &Ref,
+        purpose: String,
+    ) -> Result<Revealed> {
+        let tenant = caller.tenant();
+        let found = self.shared.store.read().find::<Credential>(tenant, reference).await?;
+        let credential = found.ok_or_else(|| missing(reference))?;
+        if !self.shared.facts.reveal_enabled {
+            let (reason, resource) = (Precondition::RevealDisabled, Resource::Credential);
+            let message = "the operator of this server has switched RevealCredential off";
+            return Err(Error::precondition(reason, resource, credential.id, message));
+        }
+        let change = Change::on_behalf_of(caller);
+        let (resource, resource_id) = (Resource::Credential, credential.id.0);
+        let action = Action { name: "credentials.reveal", resource, resource_id, purpose };
+        let recorded = self
+            .shared
+            .changes
+            .run(change, async |txn| audit::record(txn, tenant, caller.actor(), action, self.now()).await);
+        let audit_event = recorded.await?;
+        tracing::info!(
+            credential.id = %credential.id,
+            audit.event = %audit_event,
+            caller.name = caller.name(),
+            "credential revealed"
+        );
+        let (material, material_version) = self.current_material(tenant, credential).await?;
+        Ok(Revealed { material, material_version, audit_event })
+    }
+
+    /// The material of a credential and its version. If the credential was read before a change and the material after it, both are
+    /// read again.
+    async fn current_material(&self, tenant: TenantId, mut credential: Credential) -> Result<(Material, i64)> {
+        let address = material_address(tenant, credential.id);
+        let gone = || Error::not_found(Resource::Credential, address.owner_id);
+        for _ in 0..READ_ATTEMPTS {
+            // It exists as long as the credential does. If it does not, the credential was deleted in between.
+            let (material, version) = self.shared.secrets.material(None, address).await?.ok_or_else(gone)?;
+            if version == credential.material_version {
+                return Ok((material, version));
+            }
+            credential = self.shared.store.read().fetch::<Credential>(tenant, credential.id).await?.ok_or_else(gone)?;
+        }
+        Err(Error::ServerUnavailable { retry_after: RETRY_AFTER })
+    }
+}

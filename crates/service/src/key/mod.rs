@@ -1,0 +1,93 @@
+//! Use cases of keys.
+
+mod names;
+mod x509;
+
+use jackfield_domain::key::{Key, KeyDraft, KeyKind, PRIVATE_KEY_COLUMN};
+use jackfield_domain::principal::right::{KeysRead, KeysWrite};
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::{Error, KeyId, Resource, Result, SecretAddress};
+
+use self::x509::CheckedKey;
+use crate::caller::Caller;
+use crate::change::{DeleteOptions, Deleted, Length, RequestOptions, found_for_delete, refuse_in_use};
+use crate::list::Listable;
+use crate::services::Services;
+
+// === impl Services ===
+
+impl Services {
+    pub async fn key_import(
+        &self,
+        caller: &Caller<KeysWrite>,
+        request: &RequestOptions,
+        draft: KeyDraft,
+    ) -> Result<Key> {
+        self.change(caller, request, Length::Short, async |txn| {
+            let tenant = caller.tenant();
+            let now = self.now();
+            let KeyDraft { id, name, kind, certificate_pem, private_key_pem, labels } = draft;
+            let implied = if private_key_pem.is_some() { KeyKind::ClientIdentity } else { KeyKind::TrustBundle };
+            let kind = kind.unwrap_or(implied);
+            let checked = x509::check(kind, &certificate_pem, private_key_pem.as_ref(), now)?;
+            let CheckedKey { certificates, certificate_pem, private_key_pem } = checked;
+            let not_after = certificates.iter().map(|certificate| certificate.not_after).min();
+            let key = Key {
+                id: id.unwrap_or_else(KeyId::generate),
+                name,
+                kind,
+                certificate_pem,
+                not_after: not_after.ok_or_else(|| Error::internal("a key without certificates"))?,
+                certificates,
+                used_by: 0,
+                labels,
+                meta: Meta::new(now),
+            };
+            txn.insert(tenant, &key).await?;
+            if let Some(private_key) = &private_key_pem {
+                let (owner_id, name) = (key.id.0, PRIVATE_KEY_COLUMN);
+                let address = SecretAddress { tenant, owner: Resource::Key, owner_id, name };
+                self.shared.secrets.put(txn, address, private_key.expose().as_bytes()).await?;
+            }
+            Ok(key)
+        })
+        .await
+    }
+
+    pub async fn key_get(&self, caller: &Caller<KeysRead>, reference: &Ref) -> Result<Key> {
+        let found = self.shared.store.read().find::<Key>(caller.tenant(), reference).await?;
+        found.ok_or_else(|| missing(reference))
+    }
+
+    pub async fn key_delete(
+        &self,
+        caller: &Caller<KeysWrite>,
+        request: &RequestOptions,
+        reference: &Ref,
+        options: &DeleteOptions,
+    ) -> Result<Deleted> {
+        self.change(caller, request, Length::Short, async |txn| {
+            let tenant = caller.tenant();
+            let found = txn.find_for_update::<Key>(tenant, reference).await?;
+            let Some(key) = found_for_delete(found, || missing(reference), options)? else {
+                return Ok(Deleted::default());
+            };
+            let uses = txn.key_uses(tenant, vec![key.id]).await?;
+            let (connectors, credentials) = uses.get(&key.id.0).copied().unwrap_or_default();
+            refuse_in_use(&key, [(Resource::Connector, connectors), (Resource::Credential, credentials)])?;
+            txn.key_delete(tenant, key.id).await?;
+            Ok(Deleted::alone())
+        })
+        .await
+    }
+}
+
+impl Listable for Key {
+    type Right = KeysRead;
+    const LIST: &'static str = "keys";
+}
+
+fn missing(reference: &Ref) -> Error {
+    Error::not_found(Resource::Key, reference)
+}

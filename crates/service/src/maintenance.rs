@@ -1,0 +1,73 @@
+//! Background work of the services: expired answers are deleted, abandoned re-wraps are continued, and a database that cannot be
+//! written is tried again.
+
+use std::time::Duration;
+
+use jackfield_domain::Result;
+
+use crate::change::{Change, Length};
+use crate::services::Services;
+
+/// The interval at which expired answers to repeated requests and abandoned re-wraps are looked for.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The interval at which a write is tried after one has failed.
+const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Answers that are deleted in one transaction. Calls come in between.
+const PURGE_BATCH: u64 = 500;
+
+// === impl Services ===
+
+impl Services {
+    pub(crate) fn start_maintenance(&self) {
+        let services = self.clone();
+        self.shared.tasks.spawn(async move { services.try_writes().await });
+        let services = self.clone();
+        self.shared.tasks.spawn(async move { services.shared.store.keep_log_empty(&services.shared.stop).await });
+        let services = self.clone();
+        self.shared.tasks.spawn(async move {
+            loop {
+                // At once at the start: what a process that died left behind need not wait.
+                if let Err(error) = services.maintain().await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "maintenance failed");
+                }
+                tokio::select! {
+                    () = services.shared.stop.cancelled() => return,
+                    () = tokio::time::sleep(MAINTENANCE_INTERVAL) => {}
+                }
+            }
+        });
+    }
+
+    /// Tries whether the database can be written again, after it could not: readiness need not wait for a caller to find out.
+    async fn try_writes(&self) {
+        let (shared, mut is_logged) = (&self.shared, false);
+        while shared.stop.run_until_cancelled(tokio::time::sleep(WRITE_INTERVAL)).await.is_some() {
+            if shared.store.is_writable() != Some(false) {
+                if std::mem::take(&mut is_logged) {
+                    tracing::info!("the database can be written again");
+                }
+                continue;
+            }
+            if let Err(error) = shared.store.try_write().await
+                && !std::mem::replace(&mut is_logged, true)
+            {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the database cannot be written");
+            }
+        }
+    }
+
+    async fn maintain(&self) -> Result<()> {
+        self.shared.tokens.sweep(self.now());
+        self.rewrap_take_over().await?;
+        while !self.shared.stop.is_cancelled() {
+            let purge = Change::by_system(Length::Long);
+            let purged = self.shared.changes.run(purge, async |txn| txn.requests_purge(self.now(), PURGE_BATCH).await);
+            if purged.await? < PURGE_BATCH {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,205 @@
+//! The services as a whole. They are the facade of the use cases: one method for each RPC, in the files of the resources.
+
+use std::sync::Arc;
+
+use jackfield_domain::principal::right::Admin;
+use jackfield_domain::request::page::ListRequest;
+use jackfield_domain::{Clock, Error, Result, Timestamp};
+use jackfield_store::{Store, Writer};
+use jackfield_vault::{Keyring, KeyringChange, KeyringError, Vault};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cache::tenant_names::TenantNames;
+use crate::cache::tokens::{TokenCacheSettings, Tokens};
+use crate::caller::Caller;
+use crate::change::{Change, Changes, Length, RequestOptions};
+use crate::gauges::{Gauges, Measured};
+use crate::list::{ListScope, Listable, Lists, Pager};
+use crate::sealing::data_keys::DataKeys;
+use crate::sealing::secrets::Secrets;
+
+/// The use cases. Cheap to clone.
+#[derive(Clone)]
+pub struct Services {
+    pub(crate) shared: Arc<Components>,
+}
+
+/// The parts that use cases are made of.
+pub(crate) struct Components {
+    pub(crate) store: Store,
+    pub(crate) vault: Arc<Vault>,
+    pub(crate) data_keys: Arc<DataKeys>,
+    pub(crate) secrets: Secrets,
+    pub(crate) changes: Changes,
+    pub(crate) lists: Arc<Lists>,
+    pub(crate) tokens: Tokens,
+    pub(crate) tenant_names: TenantNames,
+    pub(crate) measured: Arc<Measured>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    pub(crate) facts: Facts,
+}
+
+/// Facts that do not change while the services are open.
+pub(crate) struct Facts {
+    pub(crate) reveal_enabled: bool,
+    pub(crate) development: bool,
+    pub(crate) start_time: Timestamp,
+    pub(crate) schema_version: String,
+}
+
+/// Facts of the server.
+#[derive(Clone, Debug)]
+pub struct ServerInfo {
+    pub database_backend: &'static str,
+    pub database_version: String,
+    pub schema_version: String,
+    pub active_key: String,
+    pub keys: Vec<String>,
+    pub start_time: Timestamp,
+    pub reveal_enabled: bool,
+    pub development: bool,
+}
+
+/// The reason why a keyring is not replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringReplaceError {
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// The keyring may be right: try again.
+    #[error("the database does not say which keys are in use: {0}")]
+    Database(#[from] Error),
+}
+
+// === impl Services ===
+
+impl Services {
+    pub(crate) fn new(
+        store: Store,
+        vault: Vault,
+        clock: Arc<dyn Clock>,
+        token_cache: TokenCacheSettings,
+        facts: Facts,
+    ) -> Self {
+        let vault = Arc::new(vault);
+        let data_keys = Arc::new(DataKeys::new(store.clone(), Arc::clone(&vault), Arc::clone(&clock)));
+        let components = Components {
+            secrets: Secrets::new(store.clone(), Arc::clone(&data_keys)),
+            changes: Changes::new(store.clone(), Arc::clone(&data_keys), Arc::clone(&clock)),
+            lists: Arc::new(Lists::new(store.clone(), Arc::clone(&data_keys), Arc::clone(&clock))),
+            tokens: Tokens::new(token_cache, &store),
+            tenant_names: TenantNames::default(),
+            measured: Arc::new(Measured::new(store.clone())),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            store,
+            vault,
+            data_keys,
+            clock,
+            facts,
+        };
+        Services { shared: Arc::new(components) }
+    }
+
+    /// Checks that calls can be served: the database answers and can be written, and the keyring opens what is in it.
+    pub async fn ready(&self) -> Result<()> {
+        self.shared.store.writable().await?;
+        self.shared.data_keys.probe().await
+    }
+
+    /// Replaces the keyring, unless the new one lacks a key that data keys are wrapped with.
+    pub async fn keyring_replace(&self, keyring: Keyring) -> Result<KeyringChange, KeyringReplaceError> {
+        let in_use = self.shared.store.read().kek_ids_in_use().await?;
+        let has = keyring.ids();
+        let missing: Vec<String> = in_use.into_iter().filter(|id| !has.contains(id)).collect();
+        if !missing.is_empty() {
+            return Err(KeyringError::KeysMissing { ids: missing }.into());
+        }
+        let change = self.shared.vault.reload(keyring)?;
+        // Tokens that a removed key opened must not stay.
+        self.shared.tokens.clear();
+        Ok(change)
+    }
+
+    /// Facts of this server.
+    pub async fn server_info(&self, _: &Caller<Admin>) -> Result<ServerInfo> {
+        let Components { store, vault, facts, .. } = &*self.shared;
+        Ok(ServerInfo {
+            database_backend: store.backend_name(),
+            database_version: store.backend_version().await?,
+            schema_version: facts.schema_version.clone(),
+            active_key: vault.active_key_id(),
+            keys: vault.key_ids(),
+            start_time: facts.start_time,
+            reveal_enabled: facts.reveal_enabled,
+            development: facts.development,
+        })
+    }
+
+    /// Starts a list, or continues one.
+    pub async fn list<T: Listable>(
+        &self,
+        caller: &Caller<T::Right>,
+        request: ListRequest,
+        scope: ListScope,
+    ) -> Result<Pager<T>> {
+        self.shared.lists.open(caller.tenant(), request, scope).await
+    }
+
+    /// The values that metrics read.
+    pub fn gauges(&self) -> Gauges {
+        Gauges::of(&self.shared.measured)
+    }
+
+    /// Stops background work and closes the database.
+    pub async fn close(self) {
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+        self.shared.store.clone().close().await;
+    }
+
+    /// The store, for tests that look below the services.
+    #[doc(hidden)]
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    /// Makes a change of the caller's tenant ([`Changes::run`]).
+    pub(crate) async fn change<T, R, W>(
+        &self,
+        caller: &Caller<R>,
+        request: &RequestOptions,
+        length: Length,
+        work: W,
+    ) -> Result<T>
+    where
+        T: Serialize + DeserializeOwned,
+        W: AsyncFnOnce(&Writer) -> Result<T>,
+    {
+        self.shared.changes.run(Change::of_tenant(caller, request, length), work).await
+    }
+
+    /// Makes a change of the deployment ([`Changes::run`]).
+    pub(crate) async fn change_deployment<T, W>(
+        &self,
+        caller: &Caller<Admin>,
+        request: &RequestOptions,
+        length: Length,
+        work: W,
+    ) -> Result<T>
+    where
+        T: Serialize + DeserializeOwned,
+        W: AsyncFnOnce(&Writer) -> Result<T>,
+    {
+        self.shared.changes.run(Change::of_deployment(caller, request, length), work).await
+    }
+}

@@ -1,0 +1,174 @@
+//! Start-up: the database is checked against the keyring, brought up to date and given what a first start needs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jackfield_domain::tenant::Tenant;
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::value::text::TenantName;
+use jackfield_domain::{Clock, Error, Result, TenantId};
+use jackfield_store::{Database, PoolSettings, Store, StoreError};
+use jackfield_vault::{Keyring, KeyringError, Vault, WrappedDataKey};
+
+use crate::cache::tokens::TokenCacheSettings;
+use crate::change::{Change, Length};
+use crate::services::{Facts, Services};
+
+/// The settings of the services.
+pub struct Settings {
+    pub database: Database,
+    pub pool: PoolSettings,
+    /// Bring the schema up to date first; otherwise it must be up to date.
+    pub migrate: bool,
+    /// The tenant that is created if there is none at all.
+    pub bootstrap_tenant: Option<TenantName>,
+    pub reveal_enabled: bool,
+    pub token_cache: TokenCacheSettings,
+    /// Only shown by GetServerInfo.
+    pub development: bool,
+}
+
+/// The keyring of a start, and whether it was proven to be the one of the database. It is read once, and the database is checked
+/// against it once.
+pub struct Preflight {
+    vault: Vault,
+    /// True if a data key of the database opened.
+    proven: bool,
+}
+
+/// The reason why the services do not open, for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    #[error("the key-encryption key \"{id}\" of the keyring does not open the data keys that were wrapped with it")]
+    KeyringWrong { id: String },
+    #[error("the first data key or tenant could not be made: {0}")]
+    Bootstrap(#[source] Error),
+}
+
+/// The number of data keys that must fail to open before their key-encryption key is taken for the wrong one. A single one may
+/// be damaged.
+const KEK_SAMPLE: u64 = 5;
+
+// === impl Preflight ===
+
+impl Preflight {
+    /// A start with a keyring, on a database that is not checked yet.
+    pub fn new(keyring: Keyring) -> Self {
+        Preflight { vault: Vault::new(keyring), proven: false }
+    }
+
+    /// Checks an SQLite file that is going to be opened, and changes nothing. No other process may write to the file from here on.
+    ///
+    /// # Errors
+    /// The schema is newer than this program, or the keyring does not open what is in the file.
+    pub async fn check(&mut self, path: &Path) -> Result<(), OpenError> {
+        let store = Store::open_read_only(path).await?;
+        let checked = check_keyring(&store, &self.vault).await;
+        store.close().await;
+        self.proven = checked?;
+        Ok(())
+    }
+}
+
+// === impl Services ===
+
+impl Services {
+    /// Opens the database, checks that the keyring opens what is in it, and creates what a first start needs.
+    pub async fn open(settings: Settings, preflight: Preflight, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let store = Store::connect(&settings.database, settings.pool).await?;
+        let schema_version = match prepare(&store, &preflight, settings.migrate).await {
+            Ok(schema_version) => schema_version,
+            Err(error) => {
+                store.close().await;
+                return Err(error);
+            }
+        };
+        let Settings { reveal_enabled, development, .. } = settings;
+        let facts = Facts { reveal_enabled, development, start_time: clock.now(), schema_version };
+        let services = Services::new(store, preflight.vault, clock, settings.token_cache, facts);
+        services.bootstrap(settings.bootstrap_tenant).await.map_err(OpenError::Bootstrap)?;
+        services.start_maintenance();
+        Ok(services)
+    }
+
+    /// Opens the database only to bring its schema up to date; returns the newest migration.
+    pub async fn migrate(database: &Database, pool: PoolSettings) -> Result<String, StoreError> {
+        let store = Store::connect(database, pool).await?;
+        let newest = store.migrate().await?;
+        store.close().await;
+        Ok(newest)
+    }
+
+    /// Creates the data key of the system and the first tenant if they are missing. Of several replicas that start at once on an
+    /// empty database one creates them and the others find them.
+    async fn bootstrap(&self, tenant: Option<TenantName>) -> Result<()> {
+        let created = self.shared.changes.run(Change::by_system(Length::Short), async |txn| {
+            txn.lock_deployment().await?;
+            if txn.data_keys_fetch(TenantId::SYSTEM).await?.is_empty() {
+                self.shared.data_keys.create(txn, TenantId::SYSTEM).await?;
+            }
+            let Some(name) = tenant else { return Ok(None) };
+            if txn.tenants_count().await? > 0 {
+                return Ok(None);
+            }
+            let meta = Meta::new(self.now());
+            let tenant = Tenant { id: TenantId::generate(), name, display_name: String::new(), meta };
+            txn.insert(tenant.id, &tenant).await?;
+            self.shared.data_keys.create(txn, tenant.id).await?;
+            Ok(Some(tenant))
+        });
+        if let Some(tenant) = created.await? {
+            tracing::info!(tenant.id = %tenant.id, tenant.name = %tenant.name, "first tenant created");
+        }
+        Ok(())
+    }
+}
+
+/// Checks the database before anything in it is changed, and brings its schema up to date.
+async fn prepare(store: &Store, preflight: &Preflight, migrate: bool) -> Result<String, OpenError> {
+    let Preflight { vault, proven } = preflight;
+    let proven = *proven || check_keyring(store, vault).await?;
+    let schema_version = if migrate { store.migrate().await? } else { store.schema_check().await? };
+    if !proven {
+        // The database was empty. Another replica may have started on it since, with another keyring.
+        check_keyring(store, vault).await?;
+    }
+    Ok(schema_version)
+}
+
+/// Refuses a schema that is newer than this program, and a keyring that does not open what is in the database. Changes nothing.
+/// Returns true if anything was opened.
+async fn check_keyring(store: &Store, vault: &Vault) -> Result<bool, OpenError> {
+    if store.schema_known().await?.is_none() {
+        return Ok(false);
+    }
+    let in_use = store.read().kek_ids_in_use().await.map_err(OpenError::Bootstrap)?;
+    vault.require_keys(in_use.iter().map(String::as_str))?;
+    let mut proven = false;
+    for id in &in_use {
+        proven |= check_kek(store, vault, id).await?;
+    }
+    Ok(proven)
+}
+
+/// Refuses a key-encryption key that has the right name and is another key: what it seals nothing else would open.
+async fn check_kek(store: &Store, vault: &Vault, id: &str) -> Result<bool, OpenError> {
+    let sample = store.read().data_keys_of_kek(id, KEK_SAMPLE).await.map_err(OpenError::Bootstrap)?;
+    if sample.is_empty() {
+        // Another replica has re-wrapped them in the meantime.
+        return Ok(false);
+    }
+    for row in sample {
+        let wrapped = WrappedDataKey { kek_id: row.kek_id, bytes: row.wrapped };
+        match vault.data_key_open(row.tenant, row.id, &wrapped).await {
+            Ok(_) => return Ok(true),
+            Err(Error::DecryptFailed { .. }) => {}
+            Err(error) => return Err(OpenError::Bootstrap(error)),
+        }
+    }
+    Err(OpenError::KeyringWrong { id: id.to_owned() })
+}
