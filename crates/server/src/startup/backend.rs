@@ -16,7 +16,7 @@ use crate::grpc::Api;
 use crate::grpc::page_memory::PageMemory;
 use crate::grpc::stream::StreamPolicy;
 use crate::transport::backend::{Backend, RouteContext};
-use crate::transport::call::identity::Tenants;
+use crate::transport::call::identity::{Caller, Tenants};
 use crate::transport::call::shares::Shares;
 use crate::transport::observe::telemetry::Meters;
 use crate::transport::standard::health::Readiness;
@@ -82,7 +82,8 @@ impl Backend for ServiceBackend {
 struct ServiceTenants(Services);
 
 impl Tenants for ServiceTenants {
-    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<TenantId>> {
-        self.0.tenant_id_by_name(name).boxed()
+    fn resolve(&self, caller: Arc<Caller>) -> BoxFuture<'static, Result<TenantId>> {
+        let services = self.0.clone();
+        async move { services.tenant_id_by_name(&caller.tenant).await }.boxed()
     }
 }

@@ -15,12 +15,16 @@ use jackfield_domain::{Error, TenantId};
 use jackfield_server::config::{Config, PrincipalConfig};
 use jackfield_server::transport::Server;
 use jackfield_server::transport::backend::{Backend, RouteContext};
-use jackfield_server::transport::call::identity::Tenants;
+use jackfield_server::transport::call::identity::{Caller, Tenants};
 use jackfield_server::transport::call::status::status;
 use jackfield_server::transport::observe::telemetry::Meters;
 use jackfield_server::transport::standard::health::Readiness;
 use prost::Message as _;
-use prost_types::{FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto};
+use prost_types::field_descriptor_proto::{Label, Type};
+use prost_types::{
+    DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
+    ServiceDescriptorProto,
+};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::body::Body;
@@ -188,13 +192,21 @@ impl Backend for TestBackend {
     fn descriptor_set(&self) -> &'static [u8] {
         static SET: OnceLock<Vec<u8>> = OnceLock::new();
         SET.get_or_init(|| {
-            let method = |name: &str, streaming| MethodDescriptorProto {
+            let method = |name: &str, lists| MethodDescriptorProto {
                 name: Some(name.into()),
                 input_type: Some(".google.protobuf.Duration".into()),
-                output_type: Some(".google.protobuf.Duration".into()),
-                server_streaming: Some(streaming),
+                output_type: Some(if lists { ".test.v1.Page" } else { ".google.protobuf.Duration" }.into()),
+                server_streaming: Some(lists),
                 ..MethodDescriptorProto::default()
             };
+            let token = FieldDescriptorProto {
+                name: Some("next_page_token".into()),
+                number: Some(1),
+                label: Some(Label::Optional.into()),
+                r#type: Some(Type::String.into()),
+                ..FieldDescriptorProto::default()
+            };
+            let page = DescriptorProto { name: Some("Page".into()), field: vec![token], ..DescriptorProto::default() };
             let service = ServiceDescriptorProto {
                 name: Some("Test".into()),
                 method: vec![
@@ -211,6 +223,7 @@ impl Backend for TestBackend {
                 name: Some("test.proto".into()),
                 package: Some("test.v1".into()),
                 syntax: Some("proto3".into()),
+                message_type: vec![page],
                 service: vec![service],
                 ..FileDescriptorProto::default()
             };
@@ -235,9 +248,9 @@ impl Backend for TestBackend {
 struct OneTenant;
 
 impl Tenants for OneTenant {
-    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, jackfield_domain::Result<TenantId>> {
-        let known = name == "tenant";
-        async move { if known { Ok(TenantId::SYSTEM) } else { Err(Error::TenantUnknown { tenant: name.into() }) } }
+    fn resolve(&self, caller: Arc<Caller>) -> BoxFuture<'static, jackfield_domain::Result<TenantId>> {
+        let tenant = caller.tenant.clone();
+        async move { if tenant == "tenant" { Ok(TenantId::SYSTEM) } else { Err(Error::TenantUnknown { tenant }) } }
             .boxed()
     }
 }

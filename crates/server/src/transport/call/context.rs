@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::Request;
 use super::flow::Flow;
 use super::identity::Caller;
-use super::methods::Method;
+use super::methods::{Method, Shape};
 use super::peer::Peer;
 
 /// The answer's header, and trailer metadata of errors made by layers, that names the call.
@@ -178,7 +178,7 @@ impl CallContext {
     /// Whether it is the server's fault if the call takes longer than it may: it has begun, its client would have waited, and
     /// no reader sets its pace.
     pub(crate) fn is_to_be_in_time(&self) -> bool {
-        let unary = self.method.as_ref().is_some_and(|method| !method.streaming);
+        let unary = self.method.as_ref().is_some_and(|method| method.shape == Shape::Unary);
         unary && self.limited.load(Ordering::Relaxed) && self.begun.load(Ordering::Relaxed)
     }
 

@@ -1,11 +1,11 @@
 //! The methods of this server, from the descriptors that reflection serves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use prost::Message as _;
-use prost_types::FileDescriptorSet;
 use prost_types::method_options::IdempotencyLevel;
+use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto};
 
 use super::attributes::CallAttributes;
 
@@ -20,10 +20,8 @@ pub struct Method {
     pub name: Arc<str>,
     /// What it belongs to.
     pub kind: Kind,
-    /// Whether it answers with a stream.
-    pub streaming: bool,
-    /// Whether it takes exactly one request message.
-    pub takes_one: bool,
+    /// How its messages go to and fro.
+    pub shape: Shape,
     /// Whether it may change something: all that do not state otherwise (`idempotency_level`).
     pub changes: bool,
     /// Of its calls in metrics.
@@ -41,6 +39,22 @@ pub enum Kind {
     Reflection,
 }
 
+/// How the messages of a method go to and fro. Limits, deadlines and stalls depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// One message each way.
+    Unary,
+    /// A list: one request, and a stream of pages, each with the token of the next. It can go on from its last token.
+    Pages,
+    /// One request, and messages for as long as the client wants to hear of something.
+    Watch,
+    /// Any number of messages from the client.
+    Conversation,
+}
+
+/// What makes a message a page (AIP-158).
+const NEXT_PAGE_TOKEN: &str = "next_page_token";
+
 // === impl Methods ===
 
 impl Methods {
@@ -49,26 +63,26 @@ impl Methods {
     /// # Errors
     /// A set does not decode.
     pub fn new<'a>(descriptor_sets: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, prost::DecodeError> {
+        let sets = descriptor_sets.into_iter().map(FileDescriptorSet::decode).collect::<Result<Vec<_>, _>>()?;
+        let files = || sets.iter().flat_map(|set| &set.file);
+        let pages: HashSet<String> = files().flat_map(pages).collect();
         let mut methods = HashMap::new();
-        for encoded in descriptor_sets {
-            for file in FileDescriptorSet::decode(encoded)?.file {
-                let kind = match file.package() {
-                    "grpc.health.v1" => Kind::Health,
-                    package if package.starts_with("grpc.reflection.") => Kind::Reflection,
-                    _ => Kind::Api,
-                };
-                for service in &file.service {
-                    for method in &service.method {
-                        let name = format!("{}.{}/{}", file.package(), service.name(), method.name());
-                        let (streaming, takes_one) = (method.server_streaming(), !method.client_streaming());
-                        let level = method.options.as_ref().and_then(|options| options.idempotency_level);
-                        let changes = level != Some(IdempotencyLevel::NoSideEffects.into());
-                        let path = format!("/{name}");
-                        let name: Arc<str> = name.into();
-                        let attributes = Arc::new(CallAttributes::new(&name));
-                        methods
-                            .insert(path, Arc::new(Method { name, kind, streaming, takes_one, changes, attributes }));
-                    }
+        for file in files() {
+            let kind = Kind::of_package(file.package());
+            for service in &file.service {
+                for method in &service.method {
+                    let name = format!("{}.{}/{}", file.package(), service.name(), method.name());
+                    let path = format!("/{name}");
+                    let name: Arc<str> = name.into();
+                    let level = method.options.as_ref().and_then(|options| options.idempotency_level);
+                    let method = Method {
+                        kind,
+                        shape: Shape::of_method(method, &pages),
+                        changes: level != Some(IdempotencyLevel::NoSideEffects.into()),
+                        attributes: Arc::new(CallAttributes::new(&name)),
+                        name,
+                    };
+                    methods.insert(path, Arc::new(method));
                 }
             }
         }
@@ -87,5 +101,60 @@ impl Methods {
         services.sort();
         services.dedup();
         services
+    }
+}
+
+/// Returns the full names of the messages of a file that are pages of a list.
+fn pages(file: &FileDescriptorProto) -> impl Iterator<Item = String> {
+    let is_page = |message: &&DescriptorProto| message.field.iter().any(|field| field.name() == NEXT_PAGE_TOKEN);
+    file.message_type.iter().filter(is_page).map(|message| format!(".{}.{}", file.package(), message.name()))
+}
+
+// === impl Kind ===
+
+impl Kind {
+    fn of_package(package: &str) -> Self {
+        match package {
+            "grpc.health.v1" => Kind::Health,
+            package if package.starts_with("grpc.reflection.") => Kind::Reflection,
+            _ => Kind::Api,
+        }
+    }
+}
+
+// === impl Shape ===
+
+impl Shape {
+    fn of_method(method: &MethodDescriptorProto, pages: &HashSet<String>) -> Self {
+        match (method.client_streaming(), method.server_streaming()) {
+            (true, _) => Shape::Conversation,
+            (false, true) if pages.contains(method.output_type()) => Shape::Pages,
+            (false, true) => Shape::Watch,
+            (false, false) => Shape::Unary,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_read_from_descriptors() {
+        let health = crate::transport::standard::health::descriptor_set().unwrap();
+        let sets = [jackfield_api::FILE_DESCRIPTOR_SET, &health, tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET];
+        let methods = Methods::new(sets).unwrap();
+        for (path, kind, shape) in [
+            ("/jackfield.v1.ConnectorService/GetConnector", Kind::Api, Shape::Unary),
+            ("/jackfield.v1.ConnectorService/ListConnectors", Kind::Api, Shape::Pages),
+            ("/grpc.health.v1.Health/Check", Kind::Health, Shape::Unary),
+            ("/grpc.health.v1.Health/Watch", Kind::Health, Shape::Watch),
+            ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Kind::Reflection, Shape::Conversation),
+        ] {
+            let method = methods.get(path).unwrap();
+            assert_eq!((method.kind, method.shape), (kind, shape), "{path}");
+        }
+        let lists = |method: &&Arc<Method>| method.kind == Kind::Api && method.shape != Shape::Unary;
+        assert!(methods.0.values().filter(lists).all(|method| method.shape == Shape::Pages), "all streams are lists");
     }
 }

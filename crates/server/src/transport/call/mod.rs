@@ -10,6 +10,7 @@ pub mod methods;
 pub mod peer;
 pub(crate) mod response;
 pub(crate) mod shares;
+pub(crate) mod stack;
 pub mod status;
 
 pub(crate) use self::response::ResponseBody;

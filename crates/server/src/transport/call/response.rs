@@ -45,12 +45,18 @@ pub(crate) fn trailers(status: &Status) -> Frame<Bytes> {
 // === impl ResponseBody ===
 
 impl ResponseBody {
-    /// Takes the body of an answer with one message whole, if it is there.
-    pub(crate) async fn gather(mut body: Body) -> Self {
-        std::future::poll_fn(move |cx| Poll::Ready(Self::gather_now(std::mem::take(&mut body), cx))).await
+    /// Takes a body that is none of ours, as middleware makes it.
+    pub(crate) fn new<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        Body::new(body).into()
     }
 
-    fn gather_now(mut body: Body, cx: &mut Context<'_>) -> Self {
+    /// Takes the body of a response with one message whole, if it is there.
+    /// Takes the body of an answer with one message whole, if it is there.
+    pub(crate) fn gather(mut body: Body, cx: &mut Context<'_>) -> Self {
         let mut taken = VecDeque::new();
         while !body.is_end_stream() {
             match Pin::new(&mut body).poll_frame(cx) {
@@ -179,6 +185,11 @@ mod tests {
         }
     }
 
+    async fn gather(body: Body) -> ResponseBody {
+        let mut body = Some(body);
+        std::future::poll_fn(|cx| Poll::Ready(ResponseBody::gather(body.take().unwrap(), cx))).await
+    }
+
     #[tokio::test]
     async fn what_is_there_is_taken_whole_and_nothing_is_lost() {
         for (frames, whole) in [
@@ -192,7 +203,7 @@ mod tests {
             let texts =
                 |frames: &[Frame<Bytes>]| frames.iter().filter_map(|it| it.data_ref().cloned()).collect::<Vec<_>>();
             let (sent, trailers) = (texts(&frames), frames.iter().any(Frame::is_trailers));
-            let gathered = ResponseBody::gather(body(frames, false)).await;
+            let gathered = gather(body(frames, false)).await;
             assert_eq!(matches!(gathered, ResponseBody::Whole { .. }), whole, "{shown}");
             let received = gathered.collect().await.unwrap();
             assert_eq!(received.trailers().is_some(), trailers, "{shown}");
@@ -204,7 +215,7 @@ mod tests {
     async fn what_is_not_there_is_not_waited_for() {
         for frames in [vec![], vec![data("a")]] {
             let count = frames.len();
-            let mut gathered = ResponseBody::gather(body(frames, true)).await;
+            let mut gathered = gather(body(frames, true)).await;
             assert!(matches!(gathered, ResponseBody::Stream(_)) && !gathered.is_end_stream());
             for _ in 0..count {
                 assert_eq!(gathered.frame().await.unwrap().unwrap().into_data().unwrap(), "a");

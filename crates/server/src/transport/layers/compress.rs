@@ -6,6 +6,7 @@
 //! compress a page of three megabytes while all others wait. Here it goes piece by piece.
 
 use std::io::Write as _;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -19,9 +20,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use super::{Handler, Layer};
+use super::intercept::{Intercept, OnResponse};
 use crate::transport::call::context::CallContext;
-use crate::transport::call::methods::Kind;
+use crate::transport::call::methods::{Kind, Shape};
 use crate::transport::call::{Request, Response};
 
 const ENCODING: &str = "grpc-encoding";
@@ -38,9 +39,13 @@ const PIECE: usize = 64 * 1024;
 /// is sent as it is.
 const MOST_AT_ONCE: usize = 16;
 
-pub(super) struct CompressLayer {
+#[derive(Clone)]
+pub(super) struct Compress {
     at_once: Arc<Semaphore>,
 }
+
+/// A list that its client can read compressed.
+pub(super) struct Compressing(Arc<Semaphore>);
 
 /// The body of a list whose messages are compressed on their way out.
 struct Compressed {
@@ -60,25 +65,32 @@ struct Work {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-// === impl CompressLayer ===
+// === impl Compress ===
 
-impl CompressLayer {
+impl Compress {
     pub(super) fn new() -> Self {
-        CompressLayer { at_once: Arc::new(Semaphore::new(MOST_AT_ONCE)) }
+        Compress { at_once: Arc::new(Semaphore::new(MOST_AT_ONCE)) }
     }
 }
 
-impl Layer for CompressLayer {
-    async fn handle<H: Handler>(&self, call: Request, inner: &H) -> Response {
-        let list = CallContext::of(&call).method.as_ref().is_some_and(|it| it.kind == Kind::Api && it.streaming);
-        let wanted = list && accepts_gzip(call.headers());
-        let mut answer = inner.handle(call).await;
-        if !wanted || answer.headers().contains_key(Status::GRPC_STATUS) {
-            return answer;
-        }
-        answer.headers_mut().insert(ENCODING, HeaderValue::from_static(GZIP));
-        let at_once = self.at_once.clone();
-        answer
+impl Intercept for Compress {
+    type OnResponse = Option<Compressing>;
+
+    fn on_request(&self, request: &mut Request) -> ControlFlow<Response, Option<Compressing>> {
+        let method = &CallContext::of(request).method;
+        let is_list = method.as_ref().is_some_and(|it| it.kind == Kind::Api && it.shape == Shape::Pages);
+        let is_wanted = is_list && accepts_gzip(request.headers());
+        ControlFlow::Continue(is_wanted.then(|| Compressing(self.at_once.clone())))
+    }
+}
+
+impl OnResponse for Option<Compressing> {
+    fn on_response(self, mut response: Response) -> Response {
+        let Some(Compressing(at_once)) = self.filter(|_| !response.headers().contains_key(Status::GRPC_STATUS)) else {
+            return response;
+        };
+        response.headers_mut().insert(ENCODING, HeaderValue::from_static(GZIP));
+        response
             .map(|body| body.map_stream(|body| Body::new(Compressed { body, rest: Bytes::new(), work: None, at_once })))
     }
 }

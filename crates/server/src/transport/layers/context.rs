@@ -1,5 +1,6 @@
 //! The context of a call: it is made by the outermost layer, so that every other one can read it.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -7,39 +8,78 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderValue;
 use http_body::{Frame, SizeHint};
+use tokio::task::futures::TaskLocalFuture;
 use tonic::Status;
 use tonic::body::Body;
+use tower::{Layer, Service};
 use uuid::Uuid;
 
-use super::{Handler, Layer};
+use super::intercept::{Inner, OnResponse, Responding};
 use crate::transport::call::context::{CallContext, REQUEST_ID, foreign_id};
 use crate::transport::call::flow::Flow;
 use crate::transport::call::methods::Methods;
 use crate::transport::call::peer::ConnectInfo;
 use crate::transport::call::{Request, Response};
 
-/// Error statuses find the context while the call or its body is polled.
+#[derive(Clone)]
 pub(super) struct ContextLayer {
     pub(super) methods: Arc<Methods>,
 }
 
+/// Runs the service inside as a call. Error statuses find its context while the call or its body is polled.
+#[derive(Clone)]
+pub(super) struct InContext<S> {
+    methods: Arc<Methods>,
+    inner: S,
+}
+
+/// Names the call in its response.
+pub(super) struct Named(Arc<CallContext>);
+
 // === impl ContextLayer ===
 
-impl Layer for ContextLayer {
-    async fn handle<H: Handler>(&self, mut call: Request, inner: &H) -> Response {
-        let peer = call.extensions().get::<ConnectInfo>().map(ConnectInfo::peer);
-        let flow = call.extensions_mut().remove::<Arc<Flow>>().unwrap_or_default();
-        let method = self.methods.get(call.uri().path()).cloned();
-        let context = Arc::new(CallContext::new(method, peer, flow, foreign_id(call.headers())));
-        call.extensions_mut().insert(context.clone());
-        let mut answer = context.clone().scope(inner.handle(call)).await;
+impl<S> Layer<S> for ContextLayer {
+    type Service = InContext<S>;
+
+    fn layer(&self, inner: S) -> InContext<S> {
+        InContext { methods: Arc::clone(&self.methods), inner }
+    }
+}
+
+// === impl InContext ===
+
+impl<S: Inner> Service<Request> for InContext<S> {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Responding<TaskLocalFuture<Arc<CallContext>, S::Future>, Named>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let peer = request.extensions().get::<ConnectInfo>().map(ConnectInfo::peer);
+        let flow = request.extensions_mut().remove::<Arc<Flow>>().unwrap_or_default();
+        let method = self.methods.get(request.uri().path()).cloned();
+        let context = Arc::new(CallContext::new(method, peer, flow, foreign_id(request.headers())));
+        request.extensions_mut().insert(context.clone());
+        let response = context.enter(|| self.inner.call(request));
+        Responding::new(context.clone().scope(response), Named(context))
+    }
+}
+
+// === impl Named ===
+
+impl OnResponse for Named {
+    fn on_response(self, mut response: Response) -> Response {
+        let Named(context) = self;
         let mut text = Uuid::encode_buffer();
         if let Ok(mut id) = HeaderValue::from_str(context.request_id.hyphenated().encode_lower(&mut text)) {
-            // Not a secret, but never the same again: it must not push what is out of the connection's header table.
+            // It is no secret, but it never repeats: it must not evict what is useful from the connection's header table.
             id.set_sensitive(true);
-            answer.headers_mut().insert(REQUEST_ID, id);
+            response.headers_mut().insert(REQUEST_ID, id);
         }
-        answer.map(|body| body.map_stream(|body| Body::new(ScopedBody { context, body })))
+        response.map(|body| body.map_stream(|body| Body::new(ScopedBody { context, body })))
     }
 }
 

@@ -1,35 +1,60 @@
 //! Deadlines: the client's `grpc-timeout`, within what the server allows. They are answered DEADLINE_EXCEEDED, and they
 //! end streams too, which the usual time-out around the handler does not.
 
-use std::future::poll_fn;
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::HeaderMap;
-use http_body::{Body as _, Frame, SizeHint};
 use jackfield_domain::{Error, Violation};
-use tokio::time::{Instant, Sleep};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::Status;
-use tonic::body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tower::{Layer, Service};
 
-use super::{Handler, Layer};
+use super::ending_body::{EndingBody, Until};
+use super::intercept::{Inner, OnResponse, Responding};
 use crate::config::{Deadlines, Streams};
 use crate::transport::call::context::{CallContext, Change};
 use crate::transport::call::flow::{End, Flow};
-use crate::transport::call::methods::Kind;
-use crate::transport::call::response::{refused, trailers};
+use crate::transport::call::methods::{Kind, Method, Shape};
+use crate::transport::call::response::refused;
 use crate::transport::call::status::status;
 use crate::transport::call::{Request, Response};
 
-pub(super) struct DeadlineLayer {
-    pub(super) deadlines: Deadlines,
-    pub(super) streams: Streams,
+#[derive(Clone)]
+pub(super) struct DeadlineLayer(Arc<Rules>);
+
+struct Rules {
+    deadlines: Deadlines,
+    streams: Streams,
     /// Ends streams that have no deadline.
-    pub(super) drain: CancellationToken,
+    drain: CancellationToken,
+}
+
+/// Ends what takes too long.
+#[derive(Clone)]
+pub(super) struct Limited<S> {
+    rules: Arc<Rules>,
+    inner: S,
+}
+
+pin_project! {
+    /// A response in time.
+    #[project = Projected]
+    pub(super) enum InTime<F> {
+        /// The call has no deadline.
+        Unlimited { #[pin] response: Responding<F, UntilDrain> },
+        Limited { #[pin] response: Timeout<F>, deadline: Instant, context: Arc<CallContext> },
+    }
+}
+
+/// Has a stream end when the server stops.
+pub(super) struct UntilDrain {
+    drain: CancellationToken,
+    flow: Arc<Flow>,
 }
 
 /// A probe is answered at once. One that takes longer was begun and not ended.
@@ -37,48 +62,94 @@ const HEALTH: Duration = Duration::from_secs(2);
 
 // === impl DeadlineLayer ===
 
-impl Layer for DeadlineLayer {
-    async fn handle<H: Handler>(&self, call: Request, inner: &H) -> Response {
-        let asked = match grpc_timeout(call.headers()) {
+impl DeadlineLayer {
+    pub(super) fn new(deadlines: &Deadlines, streams: &Streams, drain: CancellationToken) -> Self {
+        DeadlineLayer(Arc::new(Rules { deadlines: deadlines.clone(), streams: streams.clone(), drain }))
+    }
+}
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = Limited<S>;
+
+    fn layer(&self, inner: S) -> Limited<S> {
+        Limited { rules: Arc::clone(&self.0), inner }
+    }
+}
+
+// === impl Limited ===
+
+impl<S: Inner> Service<Request> for Limited<S> {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = InTime<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let asked = match grpc_timeout(request.headers()) {
             Ok(asked) => asked,
-            Err(violation) => return refused(status(violation.into())),
+            Err(violation) => {
+                return InTime::Unlimited { response: Responding::refused(refused(status(violation.into()))) };
+            }
         };
-        let context = CallContext::of(&call);
-        let Some(timeout) = self.timeout(&context, asked) else {
-            let answer = inner.handle(call).await;
-            let end = || Until::Drain(Box::pin(self.drain.clone().cancelled_owned()));
-            let flow = context.flow.clone();
-            return answer.map(|body| body.map_stream(|body| EndingBody::wrap(body, end(), flow)));
+        let context = CallContext::of(&request);
+        let Some(timeout) = self.rules.timeout(context.method.as_deref(), asked) else {
+            let until = UntilDrain { drain: self.rules.drain.clone(), flow: context.flow.clone() };
+            return InTime::Unlimited { response: Responding::new(self.inner.call(request), until) };
         };
         if asked.is_none_or(|asked| asked > timeout) {
             context.set_limited();
         }
         let deadline = Instant::from_std(context.start) + timeout;
         context.flow.set_deadline(deadline);
-        let ended = poll_fn(|cx| context.flow.poll_end(cx));
-        tokio::select! {
-            biased;
-            answer = tokio::time::timeout_at(deadline, inner.handle(call)) => match answer {
-                Ok(answer) => {
-                    let (until, flow) = (Until::Deadline(deadline, None), context.flow.clone());
-                    answer.map(|body| body.map_stream(|body| EndingBody::wrap(body, until, flow)))
-                }
-                Err(_) => refused(status(Error::DeadlineExceeded)),
-            },
-            end = ended => refused(status(cut_short(&context, end))),
-        }
+        InTime::Limited { response: timeout_at(deadline, self.inner.call(request)), deadline, context }
     }
 }
 
-impl DeadlineLayer {
-    /// How long a call may take; `None` for one that may go on until drain.
-    fn timeout(&self, context: &CallContext, asked: Option<Duration>) -> Option<Duration> {
-        let (default, max) = match context.method.as_deref() {
+// === impl InTime ===
+
+impl<F: Future<Output = Result<Response, Infallible>>> Future for InTime<F> {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (response, deadline, context) = match self.project() {
+            Projected::Unlimited { response } => return response.poll(cx),
+            Projected::Limited { response, deadline, context } => (response, deadline, context),
+        };
+        Poll::Ready(Ok(match response.poll(cx) {
+            Poll::Ready(Ok(Ok(response))) => {
+                let (until, flow) = (Until::Deadline(*deadline, None), context.flow.clone());
+                response.map(|body| body.map_stream(|body| EndingBody::wrap(body, until, flow)))
+            }
+            Poll::Ready(Err(_)) => refused(status(Error::DeadlineExceeded)),
+            Poll::Pending => refused(status(cut_short(context, ready!(context.flow.poll_end(cx))))),
+        }))
+    }
+}
+
+// === impl UntilDrain ===
+
+impl OnResponse for UntilDrain {
+    fn on_response(self, response: Response) -> Response {
+        let UntilDrain { drain, flow } = self;
+        let until = || Until::Drain(Box::pin(drain.cancelled_owned()));
+        response.map(|body| body.map_stream(|body| EndingBody::wrap(body, until(), flow)))
+    }
+}
+
+// === impl Rules ===
+
+impl Rules {
+    /// Returns how long a call may take; `None` for one that may go on until the server stops.
+    fn timeout(&self, method: Option<&Method>, asked: Option<Duration>) -> Option<Duration> {
+        let (default, max) = match method.map(|method| (method.kind, method.shape)) {
             // Watches go on as long as their client lives. They are few bytes each, and counted.
-            Some(method) if method.kind == Kind::Health && method.streaming => return asked,
-            Some(method) if method.kind == Kind::Health => (HEALTH, HEALTH),
-            Some(method) if method.streaming => (self.streams.total_timeout, self.streams.total_timeout),
-            _ => (self.deadlines.default, self.deadlines.max),
+            Some((_, Shape::Watch)) => return asked,
+            Some((Kind::Health, _)) => (HEALTH, HEALTH),
+            Some((_, Shape::Pages | Shape::Conversation)) => (self.streams.total_timeout, self.streams.total_timeout),
+            Some((_, Shape::Unary)) | None => (self.deadlines.default, self.deadlines.max),
         };
         Some(asked.unwrap_or(default).min(max))
     }
@@ -120,82 +191,6 @@ fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Violation> {
     let malformed =
         || Violation::malformed("grpc-timeout", "is not a number of at most 8 digits and one of H, M, S, m, u, n");
     parse().map(Some).ok_or_else(malformed)
-}
-
-/// Ends with an error in the trailers when its time has come.
-struct EndingBody {
-    body: Option<Body>,
-    until: Until,
-    flow: Arc<Flow>,
-}
-
-/// When a body has to end.
-enum Until {
-    /// With a timer once the body waits for something.
-    Deadline(Instant, Option<Pin<Box<Sleep>>>),
-    Drain(Pin<Box<WaitForCancellationFutureOwned>>),
-}
-
-impl Until {
-    /// Whether it is time, and why; wakes the task then if `waits`.
-    fn poll(&mut self, cx: &mut Context<'_>, waits: bool) -> Poll<End> {
-        match self {
-            Until::Deadline(deadline, _) if Instant::now() >= *deadline => Poll::Ready(End::Deadline),
-            // Who has a frame is asked for the next: most answers end without a timer.
-            Until::Deadline(..) if !waits => Poll::Pending,
-            Until::Deadline(deadline, sleep) => {
-                let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(*deadline)));
-                sleep.as_mut().poll(cx).map(|()| End::Deadline)
-            }
-            Until::Drain(drain) => drain.as_mut().poll(cx).map(|()| End::Unavailable),
-        }
-    }
-}
-
-impl EndingBody {
-    fn wrap(body: Body, until: Until, flow: Arc<Flow>) -> Body {
-        // Nothing to cut short: an answer without messages.
-        if body.is_end_stream() { body } else { Body::new(EndingBody { body: Some(body), until, flow }) }
-    }
-}
-
-impl http_body::Body for EndingBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let EndingBody { body, until, flow } = &mut *self;
-        let Some(inner) = body else { return Poll::Ready(None) };
-        // The stream that carries it has found that it is time.
-        if let Some(end) = flow.ended() {
-            *body = None;
-            return Poll::Ready(Some(Ok(trailers(&status(end.error())))));
-        }
-        let frame = Pin::new(inner).poll_frame(cx);
-        // An end of its own accord counts, even if it comes late.
-        if matches!(&frame, Poll::Ready(None)) || is_trailers(&frame) {
-            return frame;
-        }
-        match until.poll(cx, frame.is_pending()) {
-            Poll::Pending => frame,
-            Poll::Ready(end) => {
-                *body = None;
-                Poll::Ready(Some(Ok(trailers(&status(end.error())))))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(http_body::Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
-    }
-}
-
-fn is_trailers(frame: &Poll<Option<Result<Frame<Bytes>, Status>>>) -> bool {
-    matches!(frame, Poll::Ready(Some(Ok(frame))) if frame.is_trailers())
 }
 
 #[cfg(test)]

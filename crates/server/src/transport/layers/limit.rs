@@ -1,5 +1,6 @@
 //! Load shedding: beyond a number of calls at work the server says so at once instead of queueing.
 
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,10 +10,10 @@ use http_body::{Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::{Handler, Layer};
+use super::intercept::{Intercept, OnResponse};
 use crate::config::Config;
 use crate::transport::call::context::CallContext;
-use crate::transport::call::methods::{Kind, Method};
+use crate::transport::call::methods::{Kind, Method, Shape};
 use crate::transport::call::peer::{ConnectInfo, network};
 use crate::transport::call::response::refused;
 use crate::transport::call::shares::{Full, Place, Shares};
@@ -31,7 +32,10 @@ const MAX_REFLECTIONS_PER_CALLER: u32 = 8;
 
 /// Counts a call until the end of its answer, which is when its client has taken it: answers that wait for their client
 /// take memory. Lists are counted until their headers, because their streams and pages have limits of their own.
-pub(super) struct LimitLayer {
+#[derive(Clone)]
+pub(super) struct Limit(Arc<Limits>);
+
+struct Limits {
     calls: OfCallers,
     health: OfCallers,
     watches: OfCallers,
@@ -54,30 +58,38 @@ struct HoldingMessage {
     _place: Place,
 }
 
-// === impl LimitLayer ===
+/// Keeps the place of a call until its response has left.
+pub(super) struct Keeping {
+    place: Place,
+    is_list: bool,
+}
 
-impl LimitLayer {
+// === impl Limit ===
+
+impl Limit {
     pub(super) fn new(config: &Config, metrics: Metrics) -> Self {
         let (limits, watches) = (&config.limits, config.streams.max_open);
-        LimitLayer {
+        Limit(Arc::new(Limits {
             calls: Shares::new(limits.max_calls, limits.max_calls_per_identity, limits.max_calls_per_tenant),
             health: Shares::new(MAX_HEALTH_CALLS, MAX_HEALTH_CALLS_PER_CALLER, MAX_HEALTH_CALLS),
             // Each connection of a client may watch: libraries do, to see whether it is good.
             watches: Shares::new(watches, limits.max_connections_per_identity, watches),
             reflections: Shares::new(MAX_REFLECTIONS, MAX_REFLECTIONS_PER_CALLER, MAX_REFLECTIONS),
             metrics,
-        }
+        }))
     }
+}
 
+impl Limits {
     /// A place for a call, or why there is none.
-    fn enter(&self, method: Option<&Method>, call: &Request) -> Result<Place, Full> {
-        let of = |shares: &OfCallers| shares.of(Some(caller(call)), tenant(call));
-        match method {
-            Some(method) if method.kind == Kind::Health && method.streaming => of(&self.watches).enter(),
-            Some(method) if method.kind == Kind::Health => of(&self.health).enter(),
-            Some(method) if method.kind == Kind::Reflection => of(&self.reflections).enter(),
+    fn enter(&self, method: Option<&Method>, request: &Request) -> Result<Place, Full> {
+        let of = |shares: &OfCallers| shares.of(Some(caller(request)), tenant(request));
+        match method.map(|method| (method.kind, method.shape)) {
+            Some((_, Shape::Watch)) => of(&self.watches).enter(),
+            Some((Kind::Health, _)) => of(&self.health).enter(),
+            Some((Kind::Reflection, _)) => of(&self.reflections).enter(),
             // The connection keeps the share of its caller: it is looked up once and not at every call.
-            _ => match call.extensions().get::<ConnectInfo>() {
+            Some((Kind::Api, _)) | None => match request.extensions().get::<ConnectInfo>() {
                 Some(info) => info.calls(|| of(&self.calls)).enter(),
                 None => of(&self.calls).enter(),
             },
@@ -86,8 +98,8 @@ impl LimitLayer {
 }
 
 /// The name of the caller, or where it is if it has none.
-fn caller(call: &Request) -> Arc<str> {
-    let Some(info) = call.extensions().get::<ConnectInfo>() else { return Arc::default() };
+fn caller(request: &Request) -> Arc<str> {
+    let Some(info) = request.extensions().get::<ConnectInfo>() else { return Arc::default() };
     match info.caller() {
         Ok(caller) => caller.name.clone(),
         Err(_) => info.peer().ip().map(|ip| network(ip).to_string()).unwrap_or_default().into(),
@@ -95,26 +107,31 @@ fn caller(call: &Request) -> Arc<str> {
 }
 
 /// The name of the caller's tenant; those who are nobody have none.
-fn tenant(call: &Request) -> Option<String> {
-    let caller = call.extensions().get::<ConnectInfo>()?.caller().ok()?;
+fn tenant(request: &Request) -> Option<String> {
+    let caller = request.extensions().get::<ConnectInfo>()?.caller().ok()?;
     Some(caller.tenant.clone())
 }
 
-impl Layer for LimitLayer {
-    async fn handle<H: Handler>(&self, call: Request, inner: &H) -> Response {
-        let context = CallContext::of(&call);
+impl Intercept for Limit {
+    type OnResponse = Keeping;
+
+    fn on_request(&self, request: &mut Request) -> ControlFlow<Response, Keeping> {
+        let context = CallContext::of(request);
         let method = context.method.as_deref();
-        let list = method.is_some_and(|method| method.kind == Kind::Api && method.streaming);
-        match self.enter(method, &call) {
-            Ok(place) => {
-                let answer = inner.handle(call).await;
-                if list { answer } else { answer.map(|body| hold(body, place)) }
-            }
+        let is_list = method.is_some_and(|method| method.kind == Kind::Api && method.shape == Shape::Pages);
+        match self.0.enter(method, request) {
+            Ok(place) => ControlFlow::Continue(Keeping { place, is_list }),
             Err(full) => {
-                self.metrics.call_shed(full == Full::Total);
-                refused(status(full.into()))
+                self.0.metrics.call_shed(full == Full::Total);
+                ControlFlow::Break(refused(status(full.into())))
             }
         }
+    }
+}
+
+impl OnResponse for Keeping {
+    fn on_response(self, response: Response) -> Response {
+        if self.is_list { response } else { response.map(|body| hold(body, self.place)) }
     }
 }
 

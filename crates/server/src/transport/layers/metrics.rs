@@ -1,44 +1,58 @@
 //! `rpc.server.call.duration`, the number of open calls, and errors by reason. Streams count until they end.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use tonic::Code;
 
+use super::intercept::{Intercept, OnResponse};
 use super::outcome::observe;
-use super::{Handler, Layer};
 use crate::transport::call::attributes::{CallAttributes, RPC_METHOD_OTHER};
 use crate::transport::call::context::CallContext;
 use crate::transport::call::status::reason_of;
 use crate::transport::call::{Request, Response};
-use crate::transport::observe::metrics::Metrics;
+use crate::transport::observe::metrics::{Metrics, OpenCall};
 
-pub(super) struct MetricsLayer {
+#[derive(Clone)]
+pub(super) struct Measure {
     metrics: Metrics,
-    /// Of paths that are no method of this server.
+    /// The attributes of paths that are no method of this server.
     other: Arc<CallAttributes>,
 }
 
-// === impl MetricsLayer ===
+/// A call that is counted when it ends.
+pub(super) struct Measuring {
+    metrics: Metrics,
+    open: OpenCall,
+}
 
-impl MetricsLayer {
+// === impl Measure ===
+
+impl Measure {
     pub(super) fn new(metrics: Metrics) -> Self {
-        MetricsLayer { metrics, other: Arc::new(CallAttributes::new(&RPC_METHOD_OTHER.into())) }
+        Measure { metrics, other: Arc::new(CallAttributes::new(&RPC_METHOD_OTHER.into())) }
     }
 }
 
-impl Layer for MetricsLayer {
-    async fn handle<H: Handler>(&self, call: Request, inner: &H) -> Response {
-        let context = CallContext::of(&call);
+impl Intercept for Measure {
+    type OnResponse = Measuring;
+
+    fn on_request(&self, request: &mut Request) -> ControlFlow<Response, Measuring> {
+        let context = CallContext::of(request);
         let attributes = context.method.as_ref().map_or(&self.other, |method| &method.attributes);
         let open = self.metrics.call_open(Arc::clone(attributes), context.start);
-        let metrics = self.metrics.clone();
-        let on_end = move |code: Code, headers: Option<&HeaderMap>| {
+        ControlFlow::Continue(Measuring { metrics: self.metrics.clone(), open })
+    }
+}
+
+impl OnResponse for Measuring {
+    fn on_response(self, response: Response) -> Response {
+        let Measuring { metrics, open } = self;
+        observe(response, move |code, headers| {
             if let Some(reason) = headers.filter(|_| code != Code::Ok).and_then(reason_of) {
                 metrics.error(reason);
             }
             open.ended(code);
-        };
-        observe(inner.handle(call).await, on_end)
+        })
     }
 }

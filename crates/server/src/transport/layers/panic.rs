@@ -1,33 +1,80 @@
 //! A panic becomes INTERNAL; the connection and its other calls go on.
 
-use std::panic::AssertUnwindSafe;
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures::FutureExt as _;
 use http_body::{Frame, SizeHint};
 use jackfield_domain::Error;
+use pin_project_lite::pin_project;
 use tonic::Status;
 use tonic::body::Body;
+use tower::{Layer, Service};
 
-use super::{Handler, Layer};
+use super::intercept::Inner;
 use crate::transport::call::response::{refused, trailers};
 use crate::transport::call::status::status;
 use crate::transport::call::{Request, Response};
 
+#[derive(Clone)]
 pub(super) struct PanicLayer;
+
+/// Catches what the service inside panics with.
+#[derive(Clone)]
+pub(super) struct CatchPanic<S>(S);
+
+pin_project! {
+    /// A response; `None` if the service panicked before there was a future.
+    pub(super) struct Catching<F> {
+        #[pin]
+        response: Option<F>,
+    }
+}
 
 /// The message is fixed: what a panic says may hold what must not be logged. The panic hook has told the place.
 const PANICKED: &str = "the handler panicked";
 
 // === impl PanicLayer ===
 
-impl Layer for PanicLayer {
-    async fn handle<H: Handler>(&self, call: Request, inner: &H) -> Response {
-        match AssertUnwindSafe(inner.handle(call)).catch_unwind().await {
-            Ok(answer) => answer.map(|body| body.map_stream(|body| Body::new(CatchBody { body: Some(body) }))),
-            Err(_) => refused(status(Error::internal(PANICKED))),
+impl<S> Layer<S> for PanicLayer {
+    type Service = CatchPanic<S>;
+
+    fn layer(&self, inner: S) -> CatchPanic<S> {
+        CatchPanic(inner)
+    }
+}
+
+// === impl CatchPanic ===
+
+impl<S: Inner> Service<Request> for CatchPanic<S> {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Catching<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        Catching { response: catch_unwind(AssertUnwindSafe(|| self.0.call(request))).ok() }
+    }
+}
+
+// === impl Catching ===
+
+impl<F: Future<Output = Result<Response, Infallible>>> Future for Catching<F> {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = self.project().response.as_pin_mut();
+        match response.map(|response| catch_unwind(AssertUnwindSafe(|| response.poll(cx)))) {
+            Some(Ok(polled)) => {
+                let around = |body| Body::new(CatchBody { body: Some(body) });
+                polled.map_ok(|response| response.map(|body| body.map_stream(around)))
+            }
+            Some(Err(_)) | None => Poll::Ready(Ok(refused(status(Error::internal(PANICKED))))),
         }
     }
 }
@@ -43,7 +90,7 @@ impl http_body::Body for CatchBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        match std::panic::catch_unwind(AssertUnwindSafe(|| Pin::new(body).poll_frame(cx))) {
+        match catch_unwind(AssertUnwindSafe(|| Pin::new(body).poll_frame(cx))) {
             Ok(polled) => polled,
             Err(_) => {
                 self.body = None;

@@ -1,24 +1,27 @@
 //! One span and at most one log line a call. The cause of a failure is logged here and nowhere else.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::TraceContextExt as _;
-use opentelemetry::{Context, StringValue, Value};
+use opentelemetry::{Context as TraceContext, StringValue, Value};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tonic::Code;
 use tonic::body::Body;
+use tower::{Layer, Service};
+use tracing::instrument::Instrumented;
 use tracing::{Instrument as _, Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+use super::intercept::{Inner, OnResponse, Responding};
 use super::outcome::observe;
-use super::{Handler, Layer};
 use crate::transport::call::attributes;
 use crate::transport::call::code::{code_name, is_server_fault};
 use crate::transport::call::context::{CALL_SPAN, CallContext};
@@ -31,17 +34,39 @@ const TRACEPARENT: &str = "traceparent";
 /// A path of a client's own making is cut to this in spans.
 const MAX_PATH: usize = 128;
 
+#[derive(Clone, Copy)]
 pub(super) struct TraceLayer {
     /// The share of calls that are traced without their callers' say, from 0 to 1.
     pub(super) ratio: f64,
 }
 
+/// Runs the service inside within the span of the call, if that is traced.
+#[derive(Clone)]
+pub(super) struct Traced<S> {
+    layer: TraceLayer,
+    inner: S,
+}
+
+/// A call whose end is noted.
+pub(super) struct Tracing {
+    context: Arc<CallContext>,
+    span: Span,
+}
+
 // === impl TraceLayer ===
 
+impl<S> Layer<S> for TraceLayer {
+    type Service = Traced<S>;
+
+    fn layer(&self, inner: S) -> Traced<S> {
+        Traced { layer: *self, inner }
+    }
+}
+
 impl TraceLayer {
-    /// Whether a call is traced. It is decided before there is a span: a span takes half as long as all else of a call.
-    fn traces(&self, context: &CallContext, call: &Request) -> bool {
-        if let Some(parent) = parent(call) {
+    /// Returns whether a call is traced. It is decided before there is a span: a span takes half as long as all else of a call.
+    fn traces(self, context: &CallContext, request: &Request) -> bool {
+        if let Some(parent) = parent(request) {
             let parent = parent.span().span_context().clone();
             // Log lines lead to the client's trace whether we add to it or not.
             context.set_callers_trace(parent.trace_id());
@@ -53,35 +78,47 @@ impl TraceLayer {
     }
 }
 
-impl Layer for TraceLayer {
-    async fn handle<H: Handler>(&self, call: Request, inner: &H) -> Response {
-        let context = CallContext::of(&call);
-        let span = if self.traces(&context, &call) { span(&context, &call) } else { Span::none() };
-        let on_end = {
-            let span = span.clone();
-            move |code, _: Option<&HeaderMap>| span.in_scope(|| context.enter(|| ended(&context, code)))
-        };
-        let of_body = span.clone();
-        let work = async move {
-            let answer = inner.handle(call).await;
-            if let Some(status) = answer.extensions().get::<tonic::Status>() {
-                note_cause(status);
-            }
-            let answer = observe(answer, on_end);
-            // What a stream does is part of its call.
-            if of_body.is_disabled() {
-                return answer;
-            }
-            answer.map(|body| body.map_stream(|body| Body::new(SpannedBody { span: of_body, body })))
-        };
-        work.instrument(span).await
+// === impl Traced ===
+
+impl<S: Inner> Service<Request> for Traced<S> {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Instrumented<Responding<S::Future, Tracing>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let context = CallContext::of(&request);
+        let span = if self.layer.traces(&context, &request) { span(&context, &request) } else { Span::none() };
+        let response = span.in_scope(|| self.inner.call(request));
+        Responding::new(response, Tracing { context, span: span.clone() }).instrument(span)
+    }
+}
+
+// === impl Tracing ===
+
+impl OnResponse for Tracing {
+    fn on_response(self, response: Response) -> Response {
+        let Tracing { context, span } = self;
+        if let Some(status) = response.extensions().get::<tonic::Status>() {
+            note_cause(status);
+        }
+        let of_call = span.clone();
+        let response = observe(response, move |code, _| of_call.in_scope(|| context.enter(|| ended(&context, code))));
+        // What a stream does is part of its call.
+        if span.is_disabled() {
+            return response;
+        }
+        response.map(|body| body.map_stream(|body| Body::new(SpannedBody { span, body })))
     }
 }
 
 /// The span of a call, for traces. Log lines take what they say of the call from its context, so without traces there is
 /// none.
-fn span(context: &CallContext, call: &Request) -> Span {
-    let path = call.uri().path();
+fn span(context: &CallContext, request: &Request) -> Span {
+    let path = request.uri().path();
     let (method, original) = match &context.method {
         Some(method) => (Cow::Borrowed(&*method.name), None),
         None => {
@@ -115,14 +152,14 @@ fn span(context: &CallContext, call: &Request) -> Span {
         span.record("client.port", peer.port());
         span.record("network.transport", peer.transport());
     }
-    if let Some(local) = call.extensions().get::<ConnectInfo>().and_then(ConnectInfo::local) {
+    if let Some(local) = request.extensions().get::<ConnectInfo>().and_then(ConnectInfo::local) {
         span.record("server.address", field::display(local.ip()));
         span.record("server.port", local.port());
     }
     if let Some(id) = context.foreign_id.as_ref().and_then(|id| id.to_str().ok()) {
         span.set_attribute(attributes::FOREIGN_REQUEST_ID, Value::Array(vec![StringValue::from(id.to_owned())].into()));
     }
-    if let Some(parent) = parent(call) {
+    if let Some(parent) = parent(request) {
         // Without an exporter there is no OpenTelemetry layer and nothing to continue.
         let _ = span.set_parent(parent);
     }
@@ -134,11 +171,11 @@ fn span(context: &CallContext, call: &Request) -> Span {
 }
 
 /// The caller's span, if it has one.
-fn parent(call: &Request) -> Option<Context> {
-    if !call.headers().contains_key(TRACEPARENT) {
+fn parent(request: &Request) -> Option<TraceContext> {
+    if !request.headers().contains_key(TRACEPARENT) {
         return None;
     }
-    let parent = TraceContextPropagator::new().extract(&Headers(call.headers()));
+    let parent = TraceContextPropagator::new().extract(&Headers(request.headers()));
     let is_valid = parent.span().span_context().is_valid();
     is_valid.then_some(parent)
 }
@@ -213,10 +250,7 @@ impl http_body::Body for SpannedBody {
     type Data = Bytes;
     type Error = tonic::Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
         let SpannedBody { span, body } = &mut *self;
         let _entered = span.enter();
         Pin::new(body).poll_frame(cx)

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::transport::call::identity::{self, Caller, Principals, Unknown};
 use crate::transport::call::methods::Methods;
 use crate::transport::call::peer::{ConnectInfo, Peer};
-use crate::transport::layers::Stack;
+use crate::transport::call::stack::Stack;
 use crate::transport::observe::metrics::Metrics;
 use crate::transport::tls::TlsReloader;
 

@@ -14,7 +14,7 @@ pub(super) struct Activity {
 }
 
 /// One call under way.
-pub(super) struct OpenCall(Arc<Activity>);
+pub(super) struct ActiveCall(Arc<Activity>);
 
 // === impl Activity ===
 
@@ -35,14 +35,14 @@ impl Activity {
     }
 }
 
-impl OpenCall {
+impl ActiveCall {
     pub(super) fn new(activity: Arc<Activity>) -> Self {
         activity.open.fetch_add(1, Ordering::AcqRel);
-        OpenCall(activity)
+        ActiveCall(activity)
     }
 }
 
-impl Drop for OpenCall {
+impl Drop for ActiveCall {
     fn drop(&mut self) {
         *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.0.open.fetch_sub(1, Ordering::AcqRel);

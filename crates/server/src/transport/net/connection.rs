@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::activity::{Activity, OpenCall};
+use super::activity::{ActiveCall, Activity};
 use super::frames::{FrameMeter, Wire};
 use super::http2::Http2;
 use super::io::GuardedIo;
@@ -19,7 +19,7 @@ use super::state::NetState;
 use super::stream::{self, CallParts, Phase, Yielded};
 use crate::config::Limits;
 use crate::transport::call::peer::ConnectInfo;
-use crate::transport::layers::Stack;
+use crate::transport::call::stack::Stack;
 
 /// How often a connection is looked at for what no event tells, at most.
 const LOOK: Duration = Duration::from_secs(5);
@@ -76,7 +76,7 @@ impl<C: Future<Output = String>> Connection<'_, C> {
             Arc::new(CallParts { stack, info: info.clone(), yielded: Yielded::default(), shared: shared.clone() });
         // Whatever way this function is left, the calls of the connection end with the sender of the phase.
         let mut begin = |request, respond| {
-            let open = OpenCall::new(activity.clone());
+            let open = ActiveCall::new(activity.clone());
             shared.tasks.spawn(stream::serve(parts.clone(), request, respond, phases.clone(), open));
         };
 

@@ -18,16 +18,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 use tonic::body::Body;
 
-use super::activity::OpenCall;
+use super::activity::ActiveCall;
 use super::http2::RequestBody;
 use super::state::NetState;
 use crate::transport::call::ResponseBody;
 use crate::transport::call::flow::{End, Flow};
-use crate::transport::call::methods::{Kind, Method};
+use crate::transport::call::methods::{Method, Shape};
 use crate::transport::call::peer::ConnectInfo;
 use crate::transport::call::response::trailers;
+use crate::transport::call::stack::Stack;
 use crate::transport::call::status::status;
-use crate::transport::layers::Stack;
 
 /// What all calls of a connection share.
 pub(super) struct CallParts {
@@ -95,13 +95,13 @@ pub(super) async fn serve(
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
     mut phase: watch::Receiver<Phase>,
-    _open: OpenCall,
+    _open: ActiveCall,
 ) {
     let method = parts.shared.methods.get(request.uri().path()).map(AsRef::as_ref);
     let mut cut = false;
     serve_call(&parts, method, request, respond, &mut phase, &mut cut).await;
     // Who reads a list can go on with it elsewhere, and who watches health can watch that of another server.
-    if cut && !method.is_some_and(|method| method.streaming) {
+    if cut && method.is_none_or(|method| method.shape == Shape::Unary) {
         parts.shared.cut.calls.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -116,22 +116,24 @@ async fn serve_call(
     cut: &mut bool,
 ) {
     let config = &parts.shared.config;
-    let streaming = method.is_some_and(|method| method.streaming);
-    let ends_with = match method {
+    let shape = method.map_or(Shape::Unary, |method| method.shape);
+    let ends_with = match shape {
+        Shape::Pages | Shape::Conversation => Phase::ListsEnd,
         // Watches end by themselves at drain.
-        Some(method) if method.streaming && method.kind != Kind::Health => Phase::ListsEnd,
-        _ => Phase::CallsEnd,
+        Shape::Watch | Shape::Unary => Phase::CallsEnd,
     };
-    // Who reads a list may take longer over a page than over an answer.
-    let stall_timeout = match streaming {
-        true => config.streams.idle_timeout.max(config.limits.write_stall_timeout),
-        false => config.limits.write_stall_timeout,
+    let stall_timeout = match shape {
+        // A client may take longer over a page than over a response.
+        Shape::Pages | Shape::Watch | Shape::Conversation => {
+            config.streams.idle_timeout.max(config.limits.write_stall_timeout)
+        }
+        Shape::Unary => config.limits.write_stall_timeout,
     };
     let flow = Arc::new(Flow::of_stream());
     let mut request = request.map(|stream| Body::new(RequestBody::new(stream)));
     request.extensions_mut().insert(parts.info.clone());
     request.extensions_mut().insert(flow.clone());
-    let mut answer = std::pin::pin!(parts.stack.answer(request));
+    let mut answer = std::pin::pin!(parts.stack.call(request));
     let mut told = false;
     let answer = loop {
         tokio::select! {

@@ -12,14 +12,13 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
 
 use crate::config::PrincipalConfig;
 
-/// Finds the tenant that a principal's configuration names. Asked at every call; the answer may be
-/// remembered for a moment.
+/// Finds the tenant that a principal's configuration names. It is asked at every call, and may remember the result for a moment.
 pub trait Tenants: Send + Sync + 'static {
-    /// The id of a tenant.
+    /// Returns the id of a caller's tenant.
     ///
     /// # Errors
     /// [`Error::TenantUnknown`] when there is no such tenant, or that the store is away.
-    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<TenantId>>;
+    fn resolve(&self, caller: Arc<Caller>) -> BoxFuture<'static, Result<TenantId>>;
 }
 
 /// A caller as the configuration knows it; its tenant is still a name.
