@@ -16,6 +16,32 @@ pub enum Resource {
     UserConnector,
 }
 
+/// The number of resources that depend on another one, or that were deleted with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cascade {
+    pub connections: u64,
+    pub user_connectors: u64,
+    pub credentials: u64,
+    pub configurations: u64,
+}
+
+// === impl Cascade ===
+
+impl Cascade {
+    /// The uses that keep a resource from being deleted by itself.
+    pub fn uses(self) -> [(Resource, u64); 3] {
+        let Cascade { connections, user_connectors, credentials, configurations: _ } = self;
+        [
+            (Resource::Connection, connections),
+            (Resource::UserConnector, user_connectors),
+            (Resource::Credential, credentials),
+        ]
+    }
+}
+
+// === impl Resource ===
+
 impl Resource {
     /// Every kind, for tables and tests that must not miss one.
     pub const ALL: [Resource; 8] = [

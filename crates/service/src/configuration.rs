@@ -71,10 +71,7 @@ impl Services {
         let tenant = caller.tenant();
         let read = self.shared.store.read();
         let credential = match &reference.credential {
-            Some(credential) => {
-                let found = read.find::<Credential>(tenant, credential).await?;
-                Some(found.ok_or_else(|| Error::not_found(Resource::Credential, credential))?)
-            }
+            Some(credential) => Some(self.find::<Credential>(tenant, credential).await?),
             None => None,
         };
         let found = match (&reference.configuration, &credential) {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::caller::Caller;
 use crate::change::{
-    CascadeCounts, DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update,
+    DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, lock_parent, missing,
     refuse_in_use, unchanged,
 };
 use crate::list::Listable;
@@ -32,8 +32,7 @@ impl Services {
             let tenant = caller.tenant();
             let reference = patch.connector.as_ref();
             let reference = reference.ok_or_else(|| Violation::field("connection.connector", "is required"))?;
-            let connector = txn.lock_shared::<Connector>(tenant, reference).await?;
-            let connector = connector.ok_or_else(|| Error::not_found(Resource::Connector, reference))?.id;
+            let connector = lock_parent::<Connector>(txn, tenant, reference).await?.id;
             let id = id.unwrap_or_else(ConnectionId::generate);
             let connection =
                 Connection::create(id, connector, &patch, Meta::new(self.now())).map_err(Error::Invalid)?;
@@ -45,8 +44,7 @@ impl Services {
     }
 
     pub async fn connection_get(&self, caller: &Caller<ConnectionsRead>, reference: &Ref) -> Result<Connection> {
-        let found = self.shared.store.read().find::<Connection>(caller.tenant(), reference).await?;
-        found.ok_or_else(|| missing(reference))
+        self.find::<Connection>(caller.tenant(), reference).await
     }
 
     pub async fn connection_update(
@@ -60,7 +58,7 @@ impl Services {
         self.change(caller, request, Length::Short, async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Connection>(tenant, reference).await?;
-            let before = found_for_update(found, || missing(reference), expected)?;
+            let before = found_for_update(found, || missing::<Connection>(reference), expected)?;
             if let Some(connector) = &patch.connector
                 && connector_of(txn, tenant, connector).await? != before.connector
             {
@@ -93,12 +91,12 @@ impl Services {
         self.change(caller, request, Length::of(options), async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Connection>(tenant, reference).await?;
-            let Some(connection) = found_for_delete(found, || missing(reference), options)? else {
+            let Some(connection) = found_for_delete(found, || missing::<Connection>(reference), options)? else {
                 return Ok(Deleted::default());
             };
             if !options.cascade {
                 let dependents = txn.connection_dependents(tenant, connection.id).await?;
-                refuse_in_use(&connection, CascadeCounts::from(dependents).dependents())?;
+                refuse_in_use(&connection, dependents.uses())?;
             }
             // Links that lose their default get another, as when a credential is deleted by itself.
             let links = txn.connection_links_lock(tenant, connection.id).await?;
@@ -106,7 +104,7 @@ impl Services {
             for link in links {
                 self.mark_successor(txn, tenant, link).await?;
             }
-            Ok(Deleted::with(cascade.into()))
+            Ok(Deleted::with(cascade.counts()))
         })
         .await
     }
@@ -150,9 +148,5 @@ impl Listable for Connection {
 
 async fn connector_of(txn: &Writer, tenant: TenantId, reference: &Ref) -> Result<ConnectorId> {
     let connector = txn.find::<Connector>(tenant, reference).await?;
-    connector.map(|connector| connector.id).ok_or_else(|| Error::not_found(Resource::Connector, reference))
-}
-
-fn missing(reference: &Ref) -> Error {
-    Error::not_found(Resource::Connection, reference)
+    connector.map(|connector| connector.id).ok_or_else(|| missing::<Connector>(reference))
 }

@@ -14,7 +14,7 @@ use jackfield_store::Writer;
 
 use crate::caller::Caller;
 use crate::change::{
-    CascadeCounts, DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update,
+    DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, lock_parent, missing,
     refuse_in_use, unchanged,
 };
 use crate::list::Listable;
@@ -43,8 +43,7 @@ impl Services {
     }
 
     pub async fn connector_get(&self, caller: &Caller<ConnectorsRead>, reference: &Ref) -> Result<Connector> {
-        let found = self.shared.store.read().find::<Connector>(caller.tenant(), reference).await?;
-        found.ok_or_else(|| missing(reference))
+        self.find::<Connector>(caller.tenant(), reference).await
     }
 
     pub async fn connector_update(
@@ -58,7 +57,7 @@ impl Services {
         self.change(caller, request, Length::Short, async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Connector>(tenant, reference).await?;
-            let before = found_for_update(found, || missing(reference), expected)?;
+            let before = found_for_update(found, || missing::<Connector>(reference), expected)?;
             let keys = connector_keys(txn, tenant, &patch).await?;
             let meta = before.meta.changed(self.now());
             let connector = before.clone().patched(&patch, keys, meta).map_err(Error::Invalid)?;
@@ -82,14 +81,14 @@ impl Services {
         self.change(caller, request, Length::of(options), async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Connector>(tenant, reference).await?;
-            let Some(connector) = found_for_delete(found, || missing(reference), options)? else {
+            let Some(connector) = found_for_delete(found, || missing::<Connector>(reference), options)? else {
                 return Ok(Deleted::default());
             };
             if !options.cascade {
                 let dependents = txn.connector_dependents(tenant, connector.id).await?;
-                refuse_in_use(&connector, CascadeCounts::from(dependents).dependents())?;
+                refuse_in_use(&connector, dependents.uses())?;
             }
-            Ok(Deleted::with(txn.connector_delete(tenant, connector.id).await?.into()))
+            Ok(Deleted::with(txn.connector_delete(tenant, connector.id).await?.counts()))
         })
         .await
     }
@@ -139,15 +138,10 @@ async fn key_of_kind(
         Some(None) => return Ok(Some(None)),
         Some(Some(reference)) => reference,
     };
-    let key =
-        txn.lock_shared::<Key>(tenant, reference).await?.ok_or_else(|| Error::not_found(Resource::Key, reference))?;
+    let key = lock_parent::<Key>(txn, tenant, reference).await?;
     if key.kind != kind {
         let description = format!("names a key of type {}, and not {}", key.kind.as_str(), kind.as_str());
         wrong.push(Violation::field(field, description));
     }
     Ok(Some(Some(key.id)))
-}
-
-fn missing(reference: &Ref) -> Error {
-    Error::not_found(Resource::Connector, reference)
 }

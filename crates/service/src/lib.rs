@@ -26,7 +26,7 @@ mod user_connector;
 pub use backup::{Verified, VerifyError};
 pub use cache::tokens::TokenCacheSettings;
 pub use caller::Caller;
-pub use change::{CascadeCounts, DeleteOptions, Deleted, Expected, RequestId, RequestOptions};
+pub use change::{DeleteOptions, Deleted, Expected, RequestId, RequestOptions};
 pub use configuration::ConfigurationRef;
 pub use credential::Revealed;
 pub use gauges::{Gauges, RewrapProgress};

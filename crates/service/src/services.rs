@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use jackfield_domain::principal::right::Admin;
 use jackfield_domain::request::page::ListRequest;
-use jackfield_domain::{Clock, Error, Result, Timestamp};
-use jackfield_store::{Store, Writer};
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::{Clock, Error, Result, TenantId, Timestamp};
+use jackfield_store::{Store, Stored, Writer};
 use jackfield_vault::{Keyring, KeyringChange, KeyringError, Vault};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::cache::tenant_names::TenantNames;
 use crate::cache::tokens::{TokenCacheSettings, Tokens};
 use crate::caller::Caller;
-use crate::change::{Change, Changes, Length, RequestOptions};
+use crate::change::{Change, Changes, Length, RequestOptions, missing};
 use crate::gauges::{Gauges, Measured};
 use crate::list::{ListScope, Listable, Lists, Pager};
 use crate::sealing::data_keys::DataKeys;
@@ -167,6 +168,11 @@ impl Services {
     #[doc(hidden)]
     pub fn store(&self) -> &Store {
         &self.shared.store
+    }
+
+    /// The resource that a reference names.
+    pub(crate) async fn find<R: Stored>(&self, tenant: TenantId, reference: &Ref) -> Result<R> {
+        self.shared.store.read().find::<R>(tenant, reference).await?.ok_or_else(|| missing::<R>(reference))
     }
 
     pub(crate) fn now(&self) -> Timestamp {

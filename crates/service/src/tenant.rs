@@ -4,10 +4,10 @@ use jackfield_domain::principal::right::Admin;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::tenant::{Tenant, TenantDraft};
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{Error, Resource, Result, TenantId};
+use jackfield_domain::{Error, Result, TenantId};
 
 use crate::caller::Caller;
-use crate::change::{DeleteOptions, Deleted, Length, RequestOptions, found_for_delete, refuse_in_use};
+use crate::change::{DeleteOptions, Deleted, Length, RequestOptions, found_for_delete, missing, refuse_in_use};
 use crate::list::Listable;
 use crate::services::Services;
 
@@ -39,7 +39,7 @@ impl Services {
 
     pub async fn tenant_get(&self, _: &Caller<Admin>, reference: &Ref) -> Result<Tenant> {
         let found = self.shared.store.read().tenant_find(reference).await?;
-        found.ok_or_else(|| missing(reference))
+        found.ok_or_else(|| missing::<Tenant>(reference))
     }
 
     /// The tenant that the configuration names for a principal.
@@ -67,7 +67,7 @@ impl Services {
                 Some(found) => txn.fetch_for_update::<Tenant>(found.id, found.id).await?,
                 None => None,
             };
-            let Some(tenant) = found_for_delete(found, || missing(reference), options)? else {
+            let Some(tenant) = found_for_delete(found, || missing::<Tenant>(reference), options)? else {
                 return Ok(Deleted::default());
             };
             if !options.cascade {
@@ -91,8 +91,4 @@ impl Services {
 impl Listable for Tenant {
     type Right = Admin;
     const LIST: &'static str = "tenants";
-}
-
-fn missing(reference: &Ref) -> Error {
-    Error::not_found(Resource::Tenant, reference)
 }

@@ -10,7 +10,7 @@ use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, Timestamp
 use jackfield_store::Writer;
 
 use crate::caller::Caller;
-use crate::change::{DeleteOptions, Deleted, Length, RequestOptions, found_for_delete};
+use crate::change::{DeleteOptions, Deleted, Length, RequestOptions, found_for_delete, lock_parent};
 use crate::list::Listable;
 use crate::services::Services;
 
@@ -29,8 +29,7 @@ impl Services {
         self.change(caller, request, Length::Short, async |txn| {
             let tenant = caller.tenant();
             let now = self.now();
-            let found = txn.lock_shared::<Connector>(tenant, connector).await?;
-            let connector = found.ok_or_else(|| Error::not_found(Resource::Connector, connector))?;
+            let connector = lock_parent::<Connector>(txn, tenant, connector).await?;
             let link = UserConnector {
                 id: id.unwrap_or_else(UserConnectorId::generate),
                 user_id,
@@ -67,7 +66,7 @@ impl Services {
             if !txn.user_connector_lock(tenant, found.id).await? {
                 return Ok(Deleted::default());
             }
-            Ok(Deleted::with(txn.user_connector_delete(tenant, found.id).await?.into()))
+            Ok(Deleted::with(txn.user_connector_delete(tenant, found.id).await?.counts()))
         })
         .await
     }
@@ -83,8 +82,7 @@ impl Services {
         let found = match link {
             UserConnectorRef::Id(id) => read.user_connector_fetch(tenant, *id, now).await?,
             UserConnectorRef::Pair { user_id, connector } => {
-                let found = read.find::<Connector>(tenant, connector).await?;
-                let found = found.ok_or_else(|| Error::not_found(Resource::Connector, connector))?;
+                let found = self.find::<Connector>(tenant, connector).await?;
                 read.user_connector_fetch_pair(tenant, user_id, found.id, now).await?
             }
         };

@@ -39,7 +39,7 @@ pub use record::audit::AuditEvent;
 pub use record::data_key::DataKeyRow;
 pub use record::idempotency::{IdempotencyClaim, IdempotencyKey};
 pub use record::secret::SecretRow;
-pub use resource::cascade::{Cascade, CascadeIds};
+pub use resource::cascade::CascadeIds;
 pub use resource::issuable::IssuableCredential;
 pub use session::{Reader, Session, Writer};
 pub use store::Store;

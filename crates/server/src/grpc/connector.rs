@@ -7,9 +7,10 @@ use jackfield_api::v1::connector_service_server::ConnectorService;
 use jackfield_domain::connector::{self, Connector, ConnectorKind};
 use jackfield_domain::request::mask::Mask;
 use jackfield_domain::request::reference::ReferenceForms;
+use jackfield_domain::resource::Cascade;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{ConnectorId, Violations};
-use jackfield_service::{CascadeCounts, DeleteOptions, Deleted, ListScope, ListedPage};
+use jackfield_service::{DeleteOptions, Deleted, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::parse::{self, ListFields};
@@ -112,7 +113,7 @@ impl ConnectorService for Api {
                 DeleteOptions { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };
             let deleted = self.services.connector_delete(&caller, &mutation, &reference, &deletion).await?;
             let Deleted { deleted, with } = deleted;
-            let CascadeCounts { connections, user_connectors, credentials, configurations } = with;
+            let Cascade { connections, user_connectors, credentials, configurations } = with;
             Ok(pb::DeleteConnectorResponse {
                 deleted,
                 connections_deleted: render::count(connections),

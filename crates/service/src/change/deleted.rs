@@ -1,39 +1,28 @@
 //! The outcome of deletions.
 
-use jackfield_domain::Resource;
-use jackfield_store::CascadeIds;
+use jackfield_domain::resource::Cascade;
 use serde::{Deserialize, Serialize};
 
 /// The outcome of a deletion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Stored")]
+#[serde(from = "StoredOutcome")]
 pub struct Deleted {
     /// True if there was something to delete.
     pub deleted: bool,
     #[serde(flatten)]
-    pub with: CascadeCounts,
-}
-
-/// The number of resources that were deleted together with another one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct CascadeCounts {
-    pub connections: u64,
-    pub user_connectors: u64,
-    pub credentials: u64,
-    pub configurations: u64,
+    pub with: Cascade,
 }
 
 /// The forms in which answers to repeated requests hold an outcome. Earlier versions stored one for each resource.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Stored {
+enum StoredOutcome {
     Flag(bool),
     Outcome {
         #[serde(alias = "removed")]
         deleted: bool,
         #[serde(flatten)]
-        with: CascadeCounts,
+        with: Cascade,
     },
 }
 
@@ -41,49 +30,22 @@ enum Stored {
 
 impl Deleted {
     /// A resource was deleted, and these with it.
-    pub(crate) fn with(with: CascadeCounts) -> Self {
+    pub(crate) fn with(with: Cascade) -> Self {
         Deleted { deleted: true, with }
     }
 
     /// A resource was deleted, and nothing else.
     pub(crate) fn alone() -> Self {
-        Deleted::with(CascadeCounts::default())
+        Deleted::with(Cascade::default())
     }
 }
 
-// === impl CascadeCounts ===
-
-impl CascadeCounts {
-    /// The counts that keep a resource from being deleted by itself.
-    pub(crate) fn dependents(self) -> [(Resource, u64); 3] {
-        let CascadeCounts { connections, user_connectors, credentials, configurations: _ } = self;
-        [
-            (Resource::Connection, connections),
-            (Resource::UserConnector, user_connectors),
-            (Resource::Credential, credentials),
-        ]
-    }
-}
-
-impl From<Stored> for Deleted {
-    fn from(stored: Stored) -> Self {
+impl From<StoredOutcome> for Deleted {
+    fn from(stored: StoredOutcome) -> Self {
         match stored {
-            Stored::Flag(deleted) => Deleted { deleted, with: CascadeCounts::default() },
-            Stored::Outcome { deleted, with } => Deleted { deleted, with },
+            StoredOutcome::Flag(deleted) => Deleted { deleted, with: Cascade::default() },
+            StoredOutcome::Outcome { deleted, with } => Deleted { deleted, with },
         }
-    }
-}
-
-impl From<CascadeIds> for CascadeCounts {
-    fn from(ids: CascadeIds) -> Self {
-        ids.counts().into()
-    }
-}
-
-impl From<jackfield_store::Cascade> for CascadeCounts {
-    fn from(cascade: jackfield_store::Cascade) -> Self {
-        let jackfield_store::Cascade { connections, user_connectors, credentials, configurations } = cascade;
-        CascadeCounts { connections, user_connectors, credentials, configurations }
     }
 }
 
@@ -93,8 +55,8 @@ mod tests {
 
     #[test]
     fn answers_of_earlier_versions_are_read() {
-        let with = |credentials, configurations| CascadeCounts { credentials, configurations, ..Default::default() };
-        let all = CascadeCounts { connections: 1, user_connectors: 2, ..with(3, 4) };
+        let with = |credentials, configurations| Cascade { credentials, configurations, ..Default::default() };
+        let all = Cascade { connections: 1, user_connectors: 2, ..with(3, 4) };
         for (stored, expected) in [
             ("true", Deleted::alone()),
             ("false", Deleted::default()),

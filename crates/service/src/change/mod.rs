@@ -20,10 +20,10 @@ use self::repeat::Repeat;
 use crate::caller::{Actor, Caller};
 use crate::sealing::data_keys::DataKeys;
 
-pub use self::deleted::{CascadeCounts, Deleted};
+pub use self::deleted::Deleted;
 pub use self::repeat::RequestId;
 pub use self::target::{DeleteOptions, Expected};
-pub(crate) use self::target::{found_for_delete, found_for_update, refuse_in_use, unchanged};
+pub(crate) use self::target::{found_for_delete, found_for_update, lock_parent, missing, refuse_in_use, unchanged};
 
 /// The part of a request that says how a change is to be made.
 pub struct RequestOptions {

@@ -6,11 +6,12 @@ use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::Credential;
 use jackfield_domain::error::Use;
 use jackfield_domain::key::Key;
+use jackfield_domain::request::reference::Ref;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{Error, Resource, Result, Violation};
-use jackfield_store::Stored;
+use jackfield_domain::{Error, Resource, Result, TenantId, Violation};
+use jackfield_store::{Stored, Writer};
 use uuid::Uuid;
 
 /// The options that all deletes share.
@@ -47,6 +48,16 @@ macro_rules! targets {
 }
 
 targets!(Configuration, Connection, Connector, Credential, Key, Tenant, UserConnector);
+
+/// The error for a reference that names nothing.
+pub(crate) fn missing<R: Stored>(reference: &Ref) -> Error {
+    Error::not_found(R::RESOURCE, reference)
+}
+
+/// The parent that a new resource names. No other transaction deletes it until this one ends.
+pub(crate) async fn lock_parent<R: Stored>(txn: &Writer, tenant: TenantId, reference: &Ref) -> Result<R> {
+    txn.lock_shared::<R>(tenant, reference).await?.ok_or_else(|| missing::<R>(reference))
+}
 
 /// Returns what an update found, if it is the resource and in the state that the caller expects.
 pub(crate) fn found_for_update<T: Target>(

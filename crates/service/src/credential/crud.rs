@@ -7,15 +7,14 @@ use jackfield_domain::error::Violation;
 use jackfield_domain::principal::right::{CredentialsRead, CredentialsWrite};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{
-    ConfigurationId, ConnectionId, ConnectorId, CredentialId, Error, Resource, Result, TenantId, Timestamp,
-};
+use jackfield_domain::{ConfigurationId, ConnectionId, ConnectorId, CredentialId, Error, Result, TenantId, Timestamp};
 use jackfield_store::Writer;
 
 use super::material::{MaterialFacts, key_of};
 use crate::caller::Caller;
 use crate::change::{
-    DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, unchanged,
+    DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, lock_parent, missing,
+    unchanged,
 };
 use crate::configuration::blank;
 use crate::list::Listable;
@@ -34,8 +33,7 @@ impl Services {
         let created = self.change(caller, request, Length::Short, async |txn| {
             let tenant = caller.tenant();
             let now = self.now();
-            let connector = txn.lock_shared::<Connector>(tenant, &draft.connector).await?;
-            let connector = connector.ok_or_else(|| Error::not_found(Resource::Connector, &draft.connector))?.id;
+            let connector = lock_parent::<Connector>(txn, tenant, &draft.connector).await?.id;
             let connection = connection_of(txn, tenant, draft.connection.as_ref(), connector).await?;
             let link = link_of(txn, tenant, &draft.user_id, (connector, &draft.connector)).await?;
             let key = key_of(txn, tenant, &draft.material).await?;
@@ -82,8 +80,7 @@ impl Services {
     }
 
     pub async fn credential_get(&self, caller: &Caller<CredentialsRead>, reference: &Ref) -> Result<Credential> {
-        let found = self.shared.store.read().find::<Credential>(caller.tenant(), reference).await?;
-        found.map(|credential| self.settled(credential)).ok_or_else(|| missing(reference))
+        self.find(caller.tenant(), reference).await.map(|credential| self.settled(credential))
     }
 
     pub async fn credential_update(
@@ -97,7 +94,7 @@ impl Services {
         let updated = self.change(caller, request, Length::Short, async |txn| {
             let tenant = caller.tenant();
             let found = find_locked(txn, tenant, reference).await?;
-            let before = found_for_update(found, || missing(reference), expected)?;
+            let before = found_for_update(found, || missing::<Credential>(reference), expected)?;
             let mut credential = before.clone();
             let CredentialPatch {
                 external_id,
@@ -159,14 +156,14 @@ impl Services {
         self.change(caller, request, Length::Short, async |txn| {
             let tenant = caller.tenant();
             let found = find_locked(txn, tenant, reference).await?;
-            let Some(credential) = found_for_delete(found, || missing(reference), options)? else {
+            let Some(credential) = found_for_delete(found, || missing::<Credential>(reference), options)? else {
                 return Ok(Deleted::default());
             };
             let cascade = txn.credential_delete(tenant, credential.id).await?;
             if credential.is_default {
                 self.mark_successor(txn, tenant, credential.user_connector).await?;
             }
-            Ok(Deleted::with(cascade.into()))
+            Ok(Deleted::with(cascade.counts()))
         })
         .await
     }
@@ -192,10 +189,6 @@ async fn find_locked(txn: &Writer, tenant: TenantId, reference: &Ref) -> Result<
     let Some(found) = txn.find::<Credential>(tenant, reference).await? else { return Ok(None) };
     txn.user_connector_lock(tenant, found.user_connector).await?;
     txn.fetch_for_update::<Credential>(tenant, found.id).await
-}
-
-pub(super) fn missing(reference: &Ref) -> Error {
-    Error::not_found(Resource::Credential, reference)
 }
 
 /// Refuses a user, connector or connection that is not the one of the credential. One that does not exist is not it either.
@@ -232,8 +225,7 @@ async fn connection_of(
     connector: ConnectorId,
 ) -> Result<Option<ConnectionId>> {
     let Some(reference) = reference else { return Ok(None) };
-    let connection = txn.lock_shared::<Connection>(tenant, reference).await?;
-    let connection = connection.ok_or_else(|| Error::not_found(Resource::Connection, reference))?;
+    let connection = lock_parent::<Connection>(txn, tenant, reference).await?;
     if connection.connector != connector {
         return Err(Violation::field("credential.connection", "belongs to another connector").into());
     }

@@ -9,6 +9,7 @@ use jackfield_domain::key::KeyKind;
 use jackfield_domain::{CredentialId, Error, KeyId, Resource, Result, Secret, SecretAddress, TenantId, Timestamp};
 use jackfield_store::Writer;
 
+use crate::change::lock_parent;
 use crate::services::Services;
 
 /// The facts of material that are not secret.
@@ -138,8 +139,7 @@ pub(super) fn material_address(tenant: TenantId, id: CredentialId) -> SecretAddr
 /// The key that a client certificate names, locked until the transaction ends.
 pub(super) async fn key_of(txn: &Writer, tenant: TenantId, material: &Material) -> Result<Option<KeyId>> {
     let Material::ClientCertificate { key: reference } = material else { return Ok(None) };
-    let key =
-        txn.lock_shared::<Key>(tenant, reference).await?.ok_or_else(|| Error::not_found(Resource::Key, reference))?;
+    let key = lock_parent::<Key>(txn, tenant, reference).await?;
     if key.kind != KeyKind::ClientIdentity {
         return Err(Violation::field("material.client_certificate.key", "must name a client identity").into());
     }

@@ -7,7 +7,6 @@ use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{Error, Resource, Result, TenantId};
 use uuid::Uuid;
 
-use super::crud::missing;
 use super::issue::{READ_ATTEMPTS, RETRY_AFTER};
 use super::material::material_address;
 use crate::caller::Caller;
@@ -34,8 +33,7 @@ impl Services {
         purpose: String,
     ) -> Result<Revealed> {
         let tenant = caller.tenant();
-        let found = self.shared.store.read().find::<Credential>(tenant, reference).await?;
-        let credential = found.ok_or_else(|| missing(reference))?;
+        let credential = self.find::<Credential>(tenant, reference).await?;
         if !self.shared.facts.reveal_enabled {
             let (reason, resource) = (Precondition::RevealDisabled, Resource::Credential);
             let message = "the operator of this server has switched RevealCredential off";

@@ -11,7 +11,7 @@ use jackfield_domain::{Error, KeyId, Resource, Result, SecretAddress};
 
 use self::x509::CheckedKey;
 use crate::caller::Caller;
-use crate::change::{DeleteOptions, Deleted, Length, RequestOptions, found_for_delete, refuse_in_use};
+use crate::change::{DeleteOptions, Deleted, Length, RequestOptions, found_for_delete, missing, refuse_in_use};
 use crate::list::Listable;
 use crate::services::Services;
 
@@ -56,8 +56,7 @@ impl Services {
     }
 
     pub async fn key_get(&self, caller: &Caller<KeysRead>, reference: &Ref) -> Result<Key> {
-        let found = self.shared.store.read().find::<Key>(caller.tenant(), reference).await?;
-        found.ok_or_else(|| missing(reference))
+        self.find::<Key>(caller.tenant(), reference).await
     }
 
     pub async fn key_delete(
@@ -70,7 +69,7 @@ impl Services {
         self.change(caller, request, Length::Short, async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Key>(tenant, reference).await?;
-            let Some(key) = found_for_delete(found, || missing(reference), options)? else {
+            let Some(key) = found_for_delete(found, || missing::<Key>(reference), options)? else {
                 return Ok(Deleted::default());
             };
             let uses = txn.key_uses(tenant, vec![key.id]).await?;
@@ -86,8 +85,4 @@ impl Services {
 impl Listable for Key {
     type Right = KeysRead;
     const LIST: &'static str = "keys";
-}
-
-fn missing(reference: &Ref) -> Error {
-    Error::not_found(Resource::Key, reference)
 }

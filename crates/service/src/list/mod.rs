@@ -12,10 +12,11 @@ use jackfield_domain::principal::RightType;
 use jackfield_domain::request::page::{ListRequest, MAX_PAGE_BYTES, RowKey};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::text::UserId;
-use jackfield_domain::{Clock, Error, Resource, Result, TenantId, Timestamp};
-use jackfield_store::{Hints, Listed, PageQuery, Rows, Scope, Store};
+use jackfield_domain::{Clock, Result, TenantId, Timestamp};
+use jackfield_store::{Hints, Listed, PageQuery, Rows, Scope, Store, Stored};
 
 use self::token::Question;
+use crate::change::missing;
 use crate::sealing::data_keys::DataKeys;
 
 /// A resource that is listed.
@@ -105,24 +106,18 @@ impl Lists {
 
     async fn resolve(&self, tenant: TenantId, scope: ListScope) -> Result<Scope> {
         let ListScope { user_id, connector, connection, credential } = scope;
-        let read = self.store.read();
-        let mut resolved = Scope { user_id, ..Scope::default() };
-        if let Some(reference) = connector {
-            let found = read.find::<Connector>(tenant, &reference).await?;
-            let missing = || Error::not_found(Resource::Connector, &reference);
-            resolved.connector = Some(found.ok_or_else(missing)?.id);
-        }
-        if let Some(reference) = connection {
-            let found = read.find::<Connection>(tenant, &reference).await?;
-            let missing = || Error::not_found(Resource::Connection, &reference);
-            resolved.connection = Some(found.ok_or_else(missing)?.id);
-        }
-        if let Some(reference) = credential {
-            let found = read.find::<Credential>(tenant, &reference).await?;
-            let missing = || Error::not_found(Resource::Credential, &reference);
-            resolved.credential = Some(found.ok_or_else(missing)?.id);
-        }
-        Ok(resolved)
+        Ok(Scope {
+            user_id,
+            connector: self.find::<Connector>(tenant, connector).await?.map(|found| found.id),
+            connection: self.find::<Connection>(tenant, connection).await?.map(|found| found.id),
+            credential: self.find::<Credential>(tenant, credential).await?.map(|found| found.id),
+        })
+    }
+
+    async fn find<R: Stored>(&self, tenant: TenantId, reference: Option<Ref>) -> Result<Option<R>> {
+        let Some(reference) = reference else { return Ok(None) };
+        let found = self.store.read().find::<R>(tenant, &reference).await?;
+        found.map(Some).ok_or_else(|| missing::<R>(&reference))
     }
 }
 

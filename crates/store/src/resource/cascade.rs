@@ -1,15 +1,7 @@
 //! What a deletion takes with it.
 
+use jackfield_domain::resource::Cascade;
 use jackfield_domain::{ConfigurationId, ConnectionId, CredentialId, UserConnectorId};
-
-/// The number of resources that depend on another one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cascade {
-    pub connections: u64,
-    pub user_connectors: u64,
-    pub credentials: u64,
-    pub configurations: u64,
-}
 
 /// The ids of the resources that a deletion took with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

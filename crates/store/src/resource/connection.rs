@@ -4,6 +4,7 @@ use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::Connection;
 use jackfield_domain::credential::Credential;
 use jackfield_domain::error::Taken;
+use jackfield_domain::resource::Cascade;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::{CountryCode, Slug};
@@ -13,7 +14,7 @@ use sea_orm::sea_query::{Condition, Expr};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait};
 use uuid::Uuid;
 
-use super::cascade::{Cascade, CascadeIds};
+use super::cascade::CascadeIds;
 use super::credential::configurations_of;
 use crate::crud;
 use crate::entity::connection::{ActiveModel, Column, Entity};

@@ -5,6 +5,7 @@ use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::Credential;
 use jackfield_domain::error::Taken;
+use jackfield_domain::resource::Cascade;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
@@ -14,7 +15,7 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait, ConnectionTrait};
 use uuid::Uuid;
 
-use super::cascade::{Cascade, CascadeIds};
+use super::cascade::CascadeIds;
 use crate::crud::{self, count};
 use crate::entity::connector::{ActiveModel, Column, Entity};
 use crate::entity::{configuration, connection, credential, user_connector};
