@@ -18,7 +18,7 @@ pub struct Keyring {
     others: Vec<Key>,
 }
 
-/// What may be told of a key.
+/// The part of a key that may be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyInfo {
     /// Stored beside what the key wrapped.
@@ -56,7 +56,7 @@ impl Keyring {
         format::parse(text)
     }
 
-    /// The text form, with a comment for whoever opens it.
+    /// The text form, with a comment for its readers.
     pub fn to_toml(&self) -> Zeroizing<String> {
         format::print(self)
     }
@@ -120,7 +120,7 @@ impl Keyring {
         &self.active.info.id
     }
 
-    /// What may be told of all keys, oldest first.
+    /// The part of all keys that may be shown, oldest first.
     pub fn keys(&self) -> Vec<KeyInfo> {
         self.sorted().into_iter().map(|key| key.info.clone()).collect()
     }

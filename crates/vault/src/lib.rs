@@ -1,5 +1,5 @@
 //! Envelope encryption. A data key per tenant seals that tenant's secrets; a key-encryption key, which is in a keyring
-//! outside the database, wraps the data keys. Whoever has only the database has nothing.
+//! outside the database, wraps the data keys. The database alone opens nothing.
 //!
 //! A sealed value is
 //!

@@ -1,4 +1,4 @@
-//! The vault makes, opens and wraps anew the data keys of tenants.
+//! The vault makes, opens and re-wraps the data keys of tenants.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -132,7 +132,7 @@ impl Vault {
         let rewrapped = self.wrap(tenant, id, &secret).await?;
         let reopened = self.unwrap(tenant, id, &rewrapped).await?;
         verify_slices_are_equal(&secret, &reopened)
-            .map_err(|_| Error::internal("data key wrapped anew opens as another key"))?;
+            .map_err(|_| Error::internal("a re-wrapped data key opens as another key"))?;
         Ok(rewrapped)
     }
 

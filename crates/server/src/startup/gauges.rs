@@ -80,9 +80,9 @@ fn rewraps(meter: &Meter, gauges: &Gauges) {
         ("jackfield.rewrap.running", "1 if a re-wrap runs in this process, else 0", |rewrap| {
             i64::from(rewrap.workers > 0)
         }),
-        ("jackfield.rewrap.data_keys.done", "Data keys that it has wrapped anew", |rewrap| rewrap.data_keys_done),
+        ("jackfield.rewrap.data_keys.done", "Data keys that it has re-wrapped", |rewrap| rewrap.data_keys_done),
         ("jackfield.rewrap.data_keys.planned", "Data keys that it found at its start", |rewrap| rewrap.data_keys_total),
-        ("jackfield.rewrap.secrets.done", "Secrets that it has sealed anew", |rewrap| rewrap.secrets_done),
+        ("jackfield.rewrap.secrets.done", "Secrets that it has resealed", |rewrap| rewrap.secrets_done),
         ("jackfield.rewrap.secrets.planned", "Secrets that it found at its start", |rewrap| rewrap.secrets_total),
     ];
     for (name, description, read) in shown {
@@ -96,7 +96,7 @@ fn rewraps(meter: &Meter, gauges: &Gauges) {
     let gauges = gauges.clone();
     meter
         .u64_observable_counter("jackfield.rewrap.failed")
-        .with_description("Data keys and secrets that could not be wrapped anew")
+        .with_description("Data keys and secrets that could not be re-wrapped or resealed")
         .with_callback(move |counter| counter.observe(gauges.rewrap().failed, &[]))
         .build();
 }

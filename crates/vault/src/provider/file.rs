@@ -26,7 +26,7 @@ struct Temporary<'a> {
     path: PathBuf,
 }
 
-/// Reads a keyring file. It must be a regular file, no symbolic link, that nobody but its owner can read or write; a file of
+/// Reads a keyring file. It must be a regular file, no symbolic link, that only its owner can read or write; a file of
 /// root may let its group read, too, unless this process is root itself. That is how secrets reach a process without
 /// privileges: by the group of a volume in Kubernetes, by an access list in systemd's credentials, which shows in the same
 /// bits. Its owner is the user of this process or root; root also reads that of a user in a directory of this user. (A directory on the way may be a link, as in volumes of Kubernetes: name the file as `..data/<name>` there.)
