@@ -56,7 +56,8 @@ impl Services {
     }
 
     pub async fn key_get(&self, caller: &Caller<KeysRead>, reference: &Ref) -> Result<Key> {
-        self.find::<Key>(caller.tenant(), reference).await
+        let found = self.shared.store.read().key_find(caller.tenant(), reference).await?;
+        found.ok_or_else(|| missing::<Key>(reference))
     }
 
     pub async fn key_delete(
