@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod codec;
+pub mod message;
 mod wire_scan;
 
 /// Package `jackfield.v1`.
@@ -14,6 +15,7 @@ mod wire_scan;
 pub mod v1 {
     tonic::include_proto!("jackfield.v1");
     include!(concat!(env!("OUT_DIR"), "/debug.rs"));
+    include!(concat!(env!("OUT_DIR"), "/message.rs"));
 }
 
 /// All files of the contract and what they import, as an encoded `google.protobuf.FileDescriptorSet` with comments and

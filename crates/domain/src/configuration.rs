@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::connector::set;
+use crate::credential::Credential;
 use crate::document::is_default;
-use crate::error::Violation;
+use crate::error::{Violation, Violations};
+use crate::patch::{FieldPatch, Patch, patchable};
+use crate::request::map_patch::Entries;
 use crate::request::order::OrderBy;
 use crate::request::reference::Ref;
 use crate::request::schema::{Field, FieldKind, Schema};
@@ -16,25 +18,42 @@ use crate::value::json::JsonObject;
 use crate::value::meta::Meta;
 use crate::value::text::{ExternalId, UserId};
 
-/// A configuration.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Configuration {
-    pub id: ConfigurationId,
-    pub credential: CredentialId,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub external_id: Option<ExternalId>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub shared_settings: JsonObject,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub workflow_settings: BTreeMap<String, WorkflowSettings>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub settings_meta: JsonObject,
-    /// Whether it was born with its credential; such a one dies only with it.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub is_default: bool,
-    pub user_id: UserId,
-    pub connector: ConnectorId,
-    pub meta: Meta,
+patchable! {
+    /// A configuration.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub struct Configuration in "configuration",
+        pub blank(id: ConfigurationId, credential: &Credential, is_default: bool, meta: Meta);
+
+    /// A change of a configuration.
+    pub struct ConfigurationPatch;
+
+    fixed {
+        id: ConfigurationId = id,
+        credential: CredentialId = credential.id,
+    }
+    patched {
+        #[serde(default, skip_serializing_if = "is_default")]
+        external_id: Option<ExternalId>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        shared_settings: JsonObject,
+        #[serde(default, skip_serializing_if = "is_default")]
+        workflow_settings: BTreeMap<String, WorkflowSettings> => WorkflowsPatch,
+        #[serde(default, skip_serializing_if = "is_default")]
+        settings_meta: JsonObject,
+    }
+    fixed {
+        /// Whether it was created with its credential. Such a configuration is deleted only with it.
+        #[serde(default, skip_serializing_if = "is_default")]
+        is_default: bool = is_default,
+        user_id: UserId = credential.user_id.clone(),
+        connector: ConnectorId = credential.connector,
+        meta: Meta = meta,
+    }
+    patched {}
+    patch only {
+        /// The credential that it hangs on, as the caller says; it may not be changed.
+        credential: Option<Ref>,
+    }
 }
 
 /// The switch and the settings of one workflow.
@@ -44,24 +63,20 @@ pub struct WorkflowSettings {
     pub settings: JsonObject,
 }
 
-/// A change of a configuration: what is `None` stays as it is.
+/// A change of the workflows.
 #[derive(Debug, Default)]
-pub struct ConfigurationPatch {
-    /// The inner `None` takes the external id away.
-    pub external_id: Option<Option<ExternalId>>,
-    pub shared_settings: Option<JsonObject>,
-    /// All workflows anew.
-    pub workflow_settings: Option<BTreeMap<String, WorkflowSettings>>,
-    /// Single workflows; `None` takes one away.
-    pub workflows: BTreeMap<String, Option<WorkflowSettings>>,
-    pub settings_meta: Option<JsonObject>,
-    /// The credential that it hangs on, as the caller says; it may not be changed.
-    pub credential: Option<Ref>,
+pub enum WorkflowsPatch {
+    #[default]
+    Keep,
+    /// Replaces all of them.
+    Replace(BTreeMap<String, WorkflowSettings>),
+    /// Sets or removes single ones; the others stay.
+    Entries(Entries<WorkflowSettings>),
 }
 
-/// Workflows in one configuration at most.
+/// Most workflows in one configuration.
 pub const MAX_WORKFLOWS: usize = 256;
-/// All workflow settings of a configuration together, as JSON, in bytes.
+/// Most bytes of all workflow settings of a configuration together, as JSON.
 pub const MAX_WORKFLOW_SETTINGS_BYTES: usize = 64 * 1024;
 
 /// What lists of configurations can be filtered and ordered by.
@@ -80,62 +95,43 @@ pub const SCHEMA: Schema = Schema {
     orders: &[OrderBy::Id, OrderBy::CreateTime],
 };
 
-// === impl ConfigurationPatch ===
-
-impl ConfigurationPatch {
-    /// Whether it asks for no change of anything.
-    pub fn is_empty(&self) -> bool {
-        let ConfigurationPatch {
-            external_id,
-            shared_settings,
-            workflow_settings,
-            workflows,
-            settings_meta,
-            credential,
-        } = self;
-        external_id.is_none()
-            && shared_settings.is_none()
-            && workflow_settings.is_none()
-            && workflows.is_empty()
-            && settings_meta.is_none()
-            && credential.is_none()
-    }
-}
-
 // === impl Configuration ===
 
 impl Configuration {
     /// This configuration after a patch, or what is wrong with the result.
     pub fn patched(mut self, patch: &ConfigurationPatch, meta: Meta) -> Result<Self, Vec<Violation>> {
-        let ConfigurationPatch {
-            external_id,
-            shared_settings,
-            workflow_settings,
-            workflows,
-            settings_meta,
-            credential: _,
-        } = patch;
-        set(&mut self.external_id, external_id);
-        set(&mut self.shared_settings, shared_settings);
-        set(&mut self.workflow_settings, workflow_settings);
-        set(&mut self.settings_meta, settings_meta);
-        for (workflow, settings) in workflows {
-            match settings {
-                Some(settings) => self.workflow_settings.insert(workflow.clone(), settings.clone()),
-                None => self.workflow_settings.remove(workflow),
-            };
-        }
+        let mut violations = Violations::default();
+        self.apply(patch, &mut violations);
         self.meta = meta;
-        let bytes = serde_json::to_vec(&self.workflow_settings).map_or(usize::MAX, |json| json.len());
-        let mut violations = Vec::new();
-        if self.workflow_settings.len() > MAX_WORKFLOWS {
-            let description = format!("must not hold more than {MAX_WORKFLOWS} workflows");
-            violations.push(Violation::field("configuration.workflow_settings", description));
+        violations.into_whole(self)
+    }
+}
+
+// === impl WorkflowsPatch ===
+
+impl Patch for WorkflowsPatch {
+    fn is_empty(&self) -> bool {
+        matches!(self, WorkflowsPatch::Keep)
+    }
+}
+
+impl FieldPatch<BTreeMap<String, WorkflowSettings>> for WorkflowsPatch {
+    fn apply(&self, path: &str, workflows: &mut BTreeMap<String, WorkflowSettings>, violations: &mut Violations) {
+        match self {
+            WorkflowsPatch::Keep => return,
+            WorkflowsPatch::Replace(new) => workflows.clone_from(new),
+            WorkflowsPatch::Entries(Entries { set, gone }) => {
+                workflows.retain(|workflow, _| !gone.contains(workflow));
+                workflows.extend(set.clone());
+            }
+        }
+        let bytes = serde_json::to_vec(workflows).map_or(usize::MAX, |json| json.len());
+        if workflows.len() > MAX_WORKFLOWS {
+            violations.push(Violation::field(path, format!("must not hold more than {MAX_WORKFLOWS} workflows")));
         }
         if bytes > MAX_WORKFLOW_SETTINGS_BYTES {
             let description = format!("must not be larger than {MAX_WORKFLOW_SETTINGS_BYTES} bytes in all");
-            violations.push(Violation::field("configuration.workflow_settings", description));
+            violations.push(Violation::field(path, description));
         }
-        if violations.is_empty() { Ok(self) } else { Err(violations) }
     }
 }

@@ -55,6 +55,7 @@ mod document;
 pub mod error;
 pub mod kek;
 pub mod key;
+pub mod patch;
 pub mod principal;
 pub mod request;
 pub mod resource;

@@ -5,11 +5,9 @@ use jackfield_domain::credential::{Credential, CredentialState};
 use jackfield_domain::error::{Precondition, Violation};
 use jackfield_domain::principal::right::{ConfigurationsRead, ConfigurationsWrite};
 use jackfield_domain::request::reference::Ref;
-use jackfield_domain::value::json::JsonObject;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{ConfigurationId, Error, Resource, Result, TenantId};
 use jackfield_store::Writer;
-use std::collections::BTreeMap;
 
 use crate::caller::Caller;
 use crate::change::{
@@ -35,12 +33,13 @@ impl Services {
         caller: &Caller<ConfigurationsWrite>,
         request: &RequestOptions,
         id: Option<ConfigurationId>,
-        credential: &Ref,
         patch: ConfigurationPatch,
     ) -> Result<Configuration> {
         self.change(caller, request, Length::Short, async |txn| {
             let tenant = caller.tenant();
             let now = self.now();
+            let credential = patch.credential.as_ref();
+            let credential = credential.ok_or_else(|| Violation::field("configuration.credential", "is required"))?;
             let found = txn.find::<Credential>(tenant, credential).await?;
             let found = match found {
                 Some(found) => txn.credential_lock_shared(tenant, &found).await?,
@@ -55,7 +54,7 @@ impl Services {
                 return Err(Error::precondition(reason, Resource::Credential, credential.id, message));
             }
             let meta = Meta::new(now);
-            let blank = blank(id.unwrap_or_else(ConfigurationId::generate), &credential, false, meta);
+            let blank = Configuration::blank(id.unwrap_or_else(ConfigurationId::generate), &credential, false, meta);
             let configuration = blank.patched(&patch, meta).map_err(Error::Invalid)?;
             txn.insert(tenant, &configuration).await?;
             Ok(configuration)
@@ -149,22 +148,6 @@ impl Services {
 impl Listable for Configuration {
     type Right = ConfigurationsRead;
     const LIST: &'static str = "configurations";
-}
-
-/// An empty configuration of a credential.
-pub(crate) fn blank(id: ConfigurationId, credential: &Credential, is_default: bool, meta: Meta) -> Configuration {
-    Configuration {
-        id,
-        credential: credential.id,
-        external_id: None,
-        shared_settings: JsonObject::default(),
-        workflow_settings: BTreeMap::new(),
-        settings_meta: JsonObject::default(),
-        is_default,
-        user_id: credential.user_id.clone(),
-        connector: credential.connector,
-        meta,
-    }
 }
 
 /// The configuration that a reference names, locked until the transaction ends.

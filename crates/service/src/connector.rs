@@ -102,7 +102,7 @@ impl Services {
     ) -> Result<()> {
         let address = |name| SecretAddress { tenant, owner: Resource::Connector, owner_id: id.0, name };
         let secrets = &self.shared.secrets;
-        if let Some(KindPatch::Generic(generic)) = &patch.kind {
+        if let KindPatch::Generic(generic) = &patch.kind {
             secrets.patch(txn, address(PASSWORD_COLUMN), &generic.password).await?;
         }
         secrets.patch_headers(txn, address(SECRET_HEADERS_COLUMN), &patch.secret_headers).await

@@ -180,7 +180,7 @@ async fn insert(txn: &Writer, tenant: TenantId, filled: &Filled, i: usize) {
 fn a_connector(id: ConnectorId, name: &str, labels: Labels, meta: Meta) -> Connector {
     let patch = ConnectorPatch {
         name: Some(Name::stored(name.to_owned())),
-        kind: Some(KindPatch::HttpBasic(Default::default())),
+        kind: KindPatch::HttpBasic(Default::default()),
         labels: MapPatch::Replace(labels),
         ..ConnectorPatch::default()
     };

@@ -1,6 +1,6 @@
 //! Lists of connections.
 
-use super::ConnectionKind;
+use super::settings::ConnectionKind;
 use crate::request::order::OrderBy;
 use crate::request::schema::{Field, FieldKind, Schema};
 use crate::resource::Resource;

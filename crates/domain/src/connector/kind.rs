@@ -1,13 +1,14 @@
-//! The kinds of connectors: what each has beside what all have, and how that is changed.
+//! The kinds of connectors: the settings that each kind has beside those of all connectors.
 
 use serde::{Deserialize, Serialize};
 
 use crate::document::is_default;
 use crate::error::{Violation, Violations};
+use crate::patch::{FieldPatch, Patch, patchable};
 use crate::value::secret::SecretPatch;
 use crate::value::url::HttpUrl;
 
-/// What kind of system a connector reaches, with the settings of that kind.
+/// The kind of system that a connector reaches, with the settings of that kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectorKind {
@@ -19,122 +20,145 @@ pub enum ConnectorKind {
     OAuth2(OAuth2Endpoints),
 }
 
-/// An HTTP authenticator (FusionAuth Generic Connector).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Generic {
-    pub authentication_url: HttpUrl,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub username: Option<String>,
-    /// Whether a password is sealed beside the connector.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub password_set: bool,
-}
-
-/// A licence server (Cloudspot).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct License {
-    pub base_url: HttpUrl,
-    pub application_id: String,
-}
-
-/// Endpoints of an OAuth 2.0 or OpenID Connect provider.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OAuth2Endpoints {
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub issuer_url: Option<HttpUrl>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub authorization_url: Option<HttpUrl>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub token_url: Option<HttpUrl>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub profile_url: Option<HttpUrl>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub revocation_url: Option<HttpUrl>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub jwks_url: Option<HttpUrl>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub device_authorization_url: Option<HttpUrl>,
-}
-
-/// An API that takes a key.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ApiKey {
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub base_url: Option<HttpUrl>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub header_name: Option<String>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub value_prefix: Option<String>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub query_parameter: Option<String>,
-}
-
-/// An API that takes HTTP basic authentication.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HttpBasic {
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub base_url: Option<HttpUrl>,
-}
-
-/// An API that takes only a client certificate.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClientCertificate {
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub base_url: Option<HttpUrl>,
-}
-
 /// A change of the settings of one kind. It must be the kind that the connector has.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum KindPatch {
+    #[default]
+    Keep,
     ApiKey(ApiKeyPatch),
-    ClientCertificate(BaseUrlPatch),
+    ClientCertificate(ClientCertificatePatch),
     Generic(GenericPatch),
-    HttpBasic(BaseUrlPatch),
+    HttpBasic(HttpBasicPatch),
     License(LicensePatch),
     OAuth2(OAuth2Patch),
 }
 
-/// A change of [`Generic`].
-#[derive(Debug, Default)]
-pub struct GenericPatch {
-    pub authentication_url: Option<HttpUrl>,
-    pub username: Option<Option<String>>,
-    pub password: SecretPatch,
+patchable! {
+    /// An HTTP authenticator (FusionAuth Generic Connector).
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Generic in "connector.generic", blank(authentication_url: HttpUrl);
+
+    /// A change of [`Generic`].
+    pub struct GenericPatch;
+
+    fixed {}
+    patched {
+        authentication_url: HttpUrl = authentication_url,
+        #[serde(default, skip_serializing_if = "is_default")]
+        username: Option<String>,
+    }
+    fixed {
+        /// Whether a password is sealed beside the connector.
+        #[serde(default, skip_serializing_if = "is_default")]
+        password_set: bool,
+    }
+    patched {}
+    patch only {
+        password: SecretPatch,
+    }
 }
 
-/// A change of [`License`].
-#[derive(Debug, Default)]
-pub struct LicensePatch {
-    pub base_url: Option<HttpUrl>,
-    pub application_id: Option<String>,
+patchable! {
+    /// A licence server (Cloudspot).
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct License in "connector.license", blank(base_url: HttpUrl, application_id: String);
+
+    /// A change of [`License`].
+    pub struct LicensePatch;
+
+    fixed {}
+    patched {
+        base_url: HttpUrl = base_url,
+        application_id: String = application_id,
+    }
+    patch only {}
 }
 
-/// A change of [`OAuth2Endpoints`]; the inner `None` takes an endpoint away.
-#[derive(Debug, Default)]
-pub struct OAuth2Patch {
-    pub issuer_url: Option<Option<HttpUrl>>,
-    pub authorization_url: Option<Option<HttpUrl>>,
-    pub token_url: Option<Option<HttpUrl>>,
-    pub profile_url: Option<Option<HttpUrl>>,
-    pub revocation_url: Option<Option<HttpUrl>>,
-    pub jwks_url: Option<Option<HttpUrl>>,
-    pub device_authorization_url: Option<Option<HttpUrl>>,
+patchable! {
+    /// Endpoints of an OAuth 2.0 or OpenID Connect provider.
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct OAuth2Endpoints in "connector.oauth2", blank();
+
+    /// A change of [`OAuth2Endpoints`]; an inner `None` removes an endpoint.
+    pub struct OAuth2Patch;
+
+    fixed {}
+    patched {
+        #[serde(default, skip_serializing_if = "is_default")]
+        issuer_url: Option<HttpUrl>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        authorization_url: Option<HttpUrl>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        token_url: Option<HttpUrl>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        profile_url: Option<HttpUrl>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        revocation_url: Option<HttpUrl>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        jwks_url: Option<HttpUrl>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        device_authorization_url: Option<HttpUrl>,
+    }
+    patch only {}
 }
 
-/// A change of [`ApiKey`].
-#[derive(Debug, Default)]
-pub struct ApiKeyPatch {
-    pub base_url: Option<Option<HttpUrl>>,
-    pub header_name: Option<Option<String>>,
-    pub value_prefix: Option<Option<String>>,
-    pub query_parameter: Option<Option<String>>,
+patchable! {
+    /// An API that takes a key.
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ApiKey in "connector.api_key", blank();
+
+    /// A change of [`ApiKey`].
+    pub struct ApiKeyPatch;
+
+    fixed {}
+    patched {
+        #[serde(default, skip_serializing_if = "is_default")]
+        base_url: Option<HttpUrl>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        header_name: Option<String>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        value_prefix: Option<String>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        query_parameter: Option<String>,
+    }
+    patch only {}
 }
 
-/// A change of settings that are a base URL only.
-#[derive(Debug, Default)]
-pub struct BaseUrlPatch {
-    pub base_url: Option<Option<HttpUrl>>,
+patchable! {
+    /// An API that takes HTTP basic authentication.
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct HttpBasic in "connector.http_basic", blank();
+
+    /// A change of [`HttpBasic`].
+    pub struct HttpBasicPatch;
+
+    fixed {}
+    patched {
+        #[serde(default, skip_serializing_if = "is_default")]
+        base_url: Option<HttpUrl>,
+    }
+    patch only {}
 }
+
+patchable! {
+    /// An API that takes only a client certificate.
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct ClientCertificate in "connector.client_certificate", blank();
+
+    /// A change of [`ClientCertificate`].
+    pub struct ClientCertificatePatch;
+
+    fixed {}
+    patched {
+        #[serde(default, skip_serializing_if = "is_default")]
+        base_url: Option<HttpUrl>,
+    }
+    patch only {}
+}
+
+/// The description of the violation when a new connector has no kind.
+pub const KIND_REQUIRED: &str =
+    "one of generic, license, oauth2, api_key, http_basic and client_certificate is required";
 
 // === impl ConnectorKind ===
 
@@ -169,7 +193,19 @@ impl ConnectorKind {
             ConnectorKind::License(License { base_url, application_id }) => {
                 (vec![Some(base_url)], vec![Some(application_id)])
             }
-            ConnectorKind::OAuth2(settings) => (settings.urls().to_vec(), Vec::new()),
+            ConnectorKind::OAuth2(OAuth2Endpoints {
+                issuer_url,
+                authorization_url,
+                token_url,
+                profile_url,
+                revocation_url,
+                jwks_url,
+                device_authorization_url,
+            }) => {
+                let providers = [issuer_url, authorization_url, token_url, profile_url];
+                let others = [revocation_url, jwks_url, device_authorization_url];
+                (providers.into_iter().chain(others).map(Option::as_ref).collect(), Vec::new())
+            }
         };
         let urls = urls.into_iter().flatten().map(HttpUrl::as_str);
         urls.chain(texts.into_iter().flatten().map(String::as_str)).collect()
@@ -177,158 +213,94 @@ impl ConnectorKind {
 
     pub(super) fn create(patch: &KindPatch) -> Result<Self, Vec<Violation>> {
         let mut violations = Violations::default();
-        let mut required = |value: &Option<HttpUrl>, field: &str| {
-            violations.check(value.clone().ok_or_else(|| Violation::field(field, "is required")))
-        };
-        let mut kind = match patch {
-            KindPatch::ApiKey(_) => ConnectorKind::ApiKey(ApiKey::default()),
-            KindPatch::ClientCertificate(_) => ConnectorKind::ClientCertificate(ClientCertificate::default()),
-            KindPatch::HttpBasic(_) => ConnectorKind::HttpBasic(HttpBasic::default()),
-            KindPatch::OAuth2(_) => ConnectorKind::OAuth2(OAuth2Endpoints::default()),
+        let kind = match patch {
+            KindPatch::Keep => violations.check(Err(Violation::field("connector.kind", KIND_REQUIRED))),
+            KindPatch::ApiKey(_) => Some(ConnectorKind::ApiKey(ApiKey::blank())),
+            KindPatch::ClientCertificate(_) => Some(ConnectorKind::ClientCertificate(ClientCertificate::blank())),
+            KindPatch::HttpBasic(_) => Some(ConnectorKind::HttpBasic(HttpBasic::blank())),
+            KindPatch::OAuth2(_) => Some(ConnectorKind::OAuth2(OAuth2Endpoints::blank())),
             KindPatch::Generic(patch) => {
                 let url = required(&patch.authentication_url, "connector.generic.authentication_url");
-                let Some(authentication_url) = url else { return Err(violations.into_vec()) };
-                ConnectorKind::Generic(Generic { authentication_url, username: None, password_set: false })
+                violations.check(url).map(|url| ConnectorKind::Generic(Generic::blank(url)))
             }
             KindPatch::License(patch) => {
-                let url = required(&patch.base_url, "connector.license.base_url");
-                let application = patch.application_id.clone();
-                let application = violations.check(
-                    application.ok_or_else(|| Violation::field("connector.license.application_id", "is required")),
-                );
-                let (Some(base_url), Some(application_id)) = (url, application) else {
-                    return Err(violations.into_vec());
-                };
-                ConnectorKind::License(License { base_url, application_id })
+                let url = violations.check(required(&patch.base_url, "connector.license.base_url"));
+                let application = required(&patch.application_id, "connector.license.application_id");
+                let application = violations.check(application);
+                url.zip(application).map(|(url, application)| ConnectorKind::License(License::blank(url, application)))
             }
         };
-        let violations = kind.apply(patch);
-        if violations.is_empty() { Ok(kind) } else { Err(violations) }
-    }
-
-    pub(super) fn apply(&mut self, patch: &KindPatch) -> Vec<Violation> {
-        match (self, patch) {
-            (ConnectorKind::ApiKey(settings), KindPatch::ApiKey(patch)) => return settings.apply(patch),
-            (ConnectorKind::ClientCertificate(settings), KindPatch::ClientCertificate(patch)) => {
-                set(&mut settings.base_url, &patch.base_url);
-            }
-            (ConnectorKind::HttpBasic(settings), KindPatch::HttpBasic(patch)) => {
-                set(&mut settings.base_url, &patch.base_url);
-            }
-            (ConnectorKind::OAuth2(settings), KindPatch::OAuth2(patch)) => settings.apply(patch),
-            (ConnectorKind::Generic(settings), KindPatch::Generic(patch)) => {
-                set(&mut settings.authentication_url, &patch.authentication_url);
-                set(&mut settings.username, &patch.username);
-                match patch.password {
-                    SecretPatch::Keep => {}
-                    SecretPatch::Set(_) => settings.password_set = true,
-                    SecretPatch::Clear => settings.password_set = false,
-                }
-            }
-            (ConnectorKind::License(settings), KindPatch::License(patch)) => {
-                set(&mut settings.base_url, &patch.base_url);
-                set(&mut settings.application_id, &patch.application_id);
-            }
-            (kind, _) => {
-                let description = format!("cannot be changed: this is a connector of kind {}", kind.as_str());
-                return vec![Violation::field("connector.kind", description)];
-            }
-        }
-        Vec::new()
+        let Some(mut kind) = kind else { return Err(violations.into_vec()) };
+        patch.apply("connector.kind", &mut kind, &mut violations);
+        violations.into_whole(kind)
     }
 }
 
 // === impl KindPatch ===
 
 impl KindPatch {
-    /// Whether it asks for no change of anything.
-    pub(super) fn is_empty(&self) -> bool {
+    /// Finds an API key that would travel in two places, whatever is stored.
+    pub(super) fn contradiction(&self) -> Option<Violation> {
         match self {
-            KindPatch::ApiKey(ApiKeyPatch { base_url, header_name, value_prefix, query_parameter }) => {
-                base_url.is_none() && header_name.is_none() && value_prefix.is_none() && query_parameter.is_none()
+            KindPatch::ApiKey(ApiKeyPatch { header_name: Some(Some(_)), query_parameter: Some(Some(_)), .. }) => {
+                Some(key_in_two_places())
             }
-            KindPatch::ClientCertificate(BaseUrlPatch { base_url })
-            | KindPatch::HttpBasic(BaseUrlPatch { base_url }) => base_url.is_none(),
-            KindPatch::Generic(GenericPatch { authentication_url, username, password }) => {
-                authentication_url.is_none() && username.is_none() && matches!(password, SecretPatch::Keep)
-            }
-            KindPatch::License(LicensePatch { base_url, application_id }) => {
-                base_url.is_none() && application_id.is_none()
-            }
-            KindPatch::OAuth2(OAuth2Patch {
-                issuer_url,
-                authorization_url,
-                token_url,
-                profile_url,
-                revocation_url,
-                jwks_url,
-                device_authorization_url,
-            }) => [
-                issuer_url,
-                authorization_url,
-                token_url,
-                profile_url,
-                revocation_url,
-                jwks_url,
-                device_authorization_url,
-            ]
-            .iter()
-            .all(|url| url.is_none()),
+            _ => None,
         }
     }
 }
 
-// === impl OAuth2Endpoints ===
-
-impl OAuth2Endpoints {
-    fn urls(&self) -> [Option<&HttpUrl>; 7] {
-        let OAuth2Endpoints {
-            issuer_url,
-            authorization_url,
-            token_url,
-            profile_url,
-            revocation_url,
-            jwks_url,
-            device_authorization_url,
-        } = self;
-        [issuer_url, authorization_url, token_url, profile_url, revocation_url, jwks_url, device_authorization_url]
-            .map(Option::as_ref)
-    }
-
-    fn apply(&mut self, patch: &OAuth2Patch) {
-        set(&mut self.issuer_url, &patch.issuer_url);
-        set(&mut self.authorization_url, &patch.authorization_url);
-        set(&mut self.token_url, &patch.token_url);
-        set(&mut self.profile_url, &patch.profile_url);
-        set(&mut self.revocation_url, &patch.revocation_url);
-        set(&mut self.jwks_url, &patch.jwks_url);
-        set(&mut self.device_authorization_url, &patch.device_authorization_url);
-    }
-}
-
-// === impl ApiKey ===
-
-impl ApiKey {
-    fn apply(&mut self, patch: &ApiKeyPatch) -> Vec<Violation> {
-        set(&mut self.base_url, &patch.base_url);
-        set(&mut self.header_name, &patch.header_name);
-        set(&mut self.value_prefix, &patch.value_prefix);
-        set(&mut self.query_parameter, &patch.query_parameter);
-        match self.header_name.is_some() && self.query_parameter.is_some() {
-            true => vec![key_in_two_places()],
-            false => Vec::new(),
+impl Patch for KindPatch {
+    fn is_empty(&self) -> bool {
+        match self {
+            KindPatch::Keep => true,
+            KindPatch::ApiKey(patch) => patch.is_empty(),
+            KindPatch::ClientCertificate(patch) => patch.is_empty(),
+            KindPatch::Generic(patch) => patch.is_empty(),
+            KindPatch::HttpBasic(patch) => patch.is_empty(),
+            KindPatch::License(patch) => patch.is_empty(),
+            KindPatch::OAuth2(patch) => patch.is_empty(),
         }
     }
 }
 
-pub(super) fn key_in_two_places() -> Violation {
+impl FieldPatch<ConnectorKind> for KindPatch {
+    fn apply(&self, path: &str, kind: &mut ConnectorKind, violations: &mut Violations) {
+        match (kind, self) {
+            (_, KindPatch::Keep) => {}
+            (ConnectorKind::ApiKey(settings), KindPatch::ApiKey(patch)) => {
+                settings.apply(patch, violations);
+                if settings.header_name.is_some() && settings.query_parameter.is_some() {
+                    violations.push(key_in_two_places());
+                }
+            }
+            (ConnectorKind::ClientCertificate(settings), KindPatch::ClientCertificate(patch)) => {
+                settings.apply(patch, violations);
+            }
+            (ConnectorKind::HttpBasic(settings), KindPatch::HttpBasic(patch)) => settings.apply(patch, violations),
+            (ConnectorKind::OAuth2(settings), KindPatch::OAuth2(patch)) => settings.apply(patch, violations),
+            (ConnectorKind::Generic(settings), KindPatch::Generic(patch)) => {
+                settings.apply(patch, violations);
+                match patch.password {
+                    SecretPatch::Keep => {}
+                    SecretPatch::Set(_) => settings.password_set = true,
+                    SecretPatch::Clear => settings.password_set = false,
+                }
+            }
+            (ConnectorKind::License(settings), KindPatch::License(patch)) => settings.apply(patch, violations),
+            (kind, _) => {
+                let description = format!("cannot be changed: this is a connector of kind {}", kind.as_str());
+                violations.push(Violation::field(path, description));
+            }
+        }
+    }
+}
+
+fn required<T: Clone>(value: &Option<T>, field: &str) -> Result<T, Violation> {
+    value.clone().ok_or_else(|| Violation::field(field, "is required"))
+}
+
+fn key_in_two_places() -> Violation {
     let description = "cannot be given together with header_name: a key travels in one place";
     Violation::field("connector.api_key.query_parameter", description)
-}
-
-/// Sets a field to a value that a patch gives.
-pub(crate) fn set<T: Clone>(field: &mut T, value: &Option<T>) {
-    if let Some(value) = value {
-        field.clone_from(value);
-    }
 }

@@ -1,6 +1,6 @@
 //! Lists of credentials.
 
-use super::{CredentialKind, CredentialState};
+use super::state::{CredentialKind, CredentialState};
 use crate::request::order::OrderBy;
 use crate::request::schema::{Field, FieldKind, Schema};
 use crate::resource::Resource;

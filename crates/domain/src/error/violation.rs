@@ -112,6 +112,16 @@ impl Violations {
         self.0.is_empty()
     }
 
+    /// Takes the value out of a result, or adds all its violations.
+    pub fn check_all<T>(&mut self, result: Result<T, Vec<Violation>>) -> Option<T> {
+        result.map_err(|violations| self.extend(violations)).ok()
+    }
+
+    /// The value if there is no violation.
+    pub fn into_whole<T>(self, value: T) -> Result<T, Vec<Violation>> {
+        if self.0.is_empty() { Ok(value) } else { Err(self.0) }
+    }
+
     /// All that was noted.
     pub fn into_vec(self) -> Vec<Violation> {
         self.0

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::mask::Mask;
-use crate::error::Violation;
+use crate::error::{Violation, Violations};
+use crate::patch::{FieldPatch, Patch};
 use crate::value::maps::{Headers, Labels, Parameters, same_header};
 
 /// A bounded map of texts.
@@ -60,14 +61,16 @@ impl<M: TextMap> MapPatch<M> {
         let set = M::parse(field, set)?.as_map().clone();
         Ok(MapPatch::Entries(Entries { set, gone }))
     }
+}
 
-    /// Whether nothing changes.
-    pub const fn is_keep(&self) -> bool {
+impl<M> Patch for MapPatch<M> {
+    fn is_empty(&self) -> bool {
         matches!(self, MapPatch::Keep)
     }
+}
 
-    /// Changes a map, or says what would be wrong with it then.
-    pub fn apply(&self, field: &str, map: &mut M) -> Vec<Violation> {
+impl<M: TextMap> FieldPatch<M> for MapPatch<M> {
+    fn apply(&self, path: &str, map: &mut M, violations: &mut Violations) {
         match self {
             MapPatch::Keep => {}
             MapPatch::Replace(new) => map.clone_from(new),
@@ -75,13 +78,11 @@ impl<M: TextMap> MapPatch<M> {
                 let mut changed = map.as_map().clone();
                 changed.retain(|key, _| !entries.touches(key, M::same_key));
                 changed.extend(entries.set.clone());
-                match M::parse(field, changed) {
-                    Ok(changed) => *map = changed,
-                    Err(violations) => return violations,
+                if let Some(changed) = violations.check_all(M::parse(path, changed)) {
+                    *map = changed;
                 }
             }
         }
-        Vec::new()
     }
 }
 
@@ -166,8 +167,9 @@ mod tests {
     /// What becomes of `a: 1, b: 2`.
     fn changed<M: TextMap>(given: &[(&str, &str)], mask: &Mask) -> Result<BTreeMap<String, String>, Vec<Violation>> {
         let mut stored = M::parse("map", map(&[("a", "1"), ("b", "2")])).unwrap();
-        let violations = MapPatch::parse("map", "map", map(given), mask)?.apply("map", &mut stored);
-        if violations.is_empty() { Ok(stored.as_map().clone()) } else { Err(violations) }
+        let mut violations = Violations::default();
+        MapPatch::parse("map", "map", map(given), mask)?.apply("map", &mut stored, &mut violations);
+        violations.into_whole(stored.as_map().clone())
     }
 
     type Pairs = [(&'static str, &'static str)];

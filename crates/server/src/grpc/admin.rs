@@ -5,14 +5,15 @@ use jackfield_api::v1::admin_service_server::AdminService;
 use jackfield_domain::request::reference::ReferenceForms;
 use jackfield_domain::rewrap::{Rewrap, RewrapState};
 use jackfield_domain::tenant::{self, Tenant, TenantDraft};
-use jackfield_domain::value::text::{MAX_NAME, TenantName, bounded_text};
+use jackfield_domain::value::text::{MAX_NAME, TenantName};
 use jackfield_domain::{TenantId, Violations};
 use jackfield_service::{DeleteOptions, ListScope, ListedPage, ServerInfo};
 use tonic::{Request, Response, Status, async_trait};
 
-use super::parse::{self, ListFields};
+use super::fields::Fields;
+use super::parse;
 use super::stream::PageStream;
-use super::{Api, enter, render, reply};
+use super::{Api, authorize, render, respond};
 
 #[async_trait]
 impl AdminService for Api {
@@ -23,22 +24,21 @@ impl AdminService for Api {
         request: Request<pb::CreateTenantRequest>,
     ) -> Result<Response<pb::CreateTenantResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let mutation =
-                parse::mutation(&mut wrong, "CreateTenant", &request, &request.request_id, request.validate_only);
-            let id = wrong.check(parse::optional_id("id", &request.id)).flatten().map(TenantId);
-            let tenant = parse::required(&mut wrong, "tenant", request.tenant);
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let id = violations.check(parse::optional_id("id", &request.id)).flatten().map(TenantId);
+            let tenant = parse::required(&mut violations, "tenant", request.tenant);
             let draft = tenant.and_then(|tenant| {
-                let name = wrong.check(TenantName::parse("tenant.name", &tenant.name));
-                let display_name = &tenant.display_name;
-                let display_name = wrong.check(bounded_text("tenant.display_name", display_name, MAX_NAME, true));
+                let mut fields = Fields::of_new("tenant", &mut violations);
+                let name = fields.required("name", &tenant.name, TenantName::parse);
+                let display_name = fields.text("display_name", Some(tenant.display_name), MAX_NAME);
                 Some(TenantDraft { id, name: name?, display_name: display_name? })
             });
-            let tenant = self.services.tenant_create(&caller, &mutation, parse::done(wrong, draft)?).await?;
+            let tenant = self.services.tenant_create(&caller, &options, violations.into_result(draft)?).await?;
             Ok(pb::CreateTenantResponse { tenant: Some(to_message(tenant)) })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn get_tenant(
@@ -46,13 +46,13 @@ impl AdminService for Api {
         request: Request<pb::GetTenantRequest>,
     ) -> Result<Response<pb::GetTenantResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME);
-            let tenant = self.services.tenant_get(&caller, &parse::done(wrong, reference)?).await?;
+            let (caller, request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_NAME);
+            let tenant = self.services.tenant_get(&caller, &violations.into_result(reference)?).await?;
             Ok(pb::GetTenantResponse { tenant: Some(to_message(tenant)) })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn list_tenants(
@@ -60,15 +60,13 @@ impl AdminService for Api {
         request: Request<pb::ListTenantsRequest>,
     ) -> Result<Response<Self::ListTenantsStream>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let pb::ListTenantsRequest { page_size, page_token, limit, filter, order_by } = &request;
-            let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
-            let mut wrong = Violations::default();
-            let list = parse::list(&mut wrong, &fields, &tenant::SCHEMA);
-            let pager = self.services.list(&caller, parse::done(wrong, list)?, ListScope::default()).await?;
+            let (caller, request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let list = parse::list(&mut violations, &request, &tenant::SCHEMA);
+            let pager = self.services.list(&caller, violations.into_result(list)?, ListScope::default()).await?;
             self.streams.pages(pager, to_page)
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn delete_tenant(
@@ -76,18 +74,17 @@ impl AdminService for Api {
         request: Request<pb::DeleteTenantRequest>,
     ) -> Result<Response<pb::DeleteTenantResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let mutation =
-                parse::mutation(&mut wrong, "DeleteTenant", &request, &request.request_id, request.validate_only);
-            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME);
-            let reference = parse::done(wrong, reference)?;
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_NAME);
+            let reference = violations.into_result(reference)?;
             let deletion =
                 DeleteOptions { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };
-            let deleted = self.services.tenant_delete(&caller, &mutation, &reference, &deletion).await?;
+            let deleted = self.services.tenant_delete(&caller, &options, &reference, &deletion).await?;
             Ok(pb::DeleteTenantResponse { deleted: deleted.deleted })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn rewrap_secrets(
@@ -95,15 +92,14 @@ impl AdminService for Api {
         request: Request<pb::RewrapSecretsRequest>,
     ) -> Result<Response<pb::RewrapSecretsResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let mutation =
-                parse::mutation(&mut wrong, "RewrapSecrets", &request, &request.request_id, request.validate_only);
-            parse::done(wrong, Some(()))?;
-            let rewrap = self.services.rewrap_start(&caller, &mutation, request.reseal).await?;
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            violations.into_result(Some(()))?;
+            let rewrap = self.services.rewrap_start(&caller, &options, request.reseal).await?;
             Ok(pb::RewrapSecretsResponse { rewrap: Some(rewrap_to_message(rewrap)) })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn get_rewrap(
@@ -111,11 +107,11 @@ impl AdminService for Api {
         request: Request<pb::GetRewrapRequest>,
     ) -> Result<Response<pb::GetRewrapResponse>, Status> {
         let call = async {
-            let (caller, _) = enter(request)?;
+            let (caller, _) = authorize(request)?;
             let rewrap = self.services.rewrap_get(&caller).await?;
             Ok(pb::GetRewrapResponse { rewrap: Some(rewrap_to_message(rewrap)) })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn get_server_info(
@@ -123,7 +119,7 @@ impl AdminService for Api {
         request: Request<pb::GetServerInfoRequest>,
     ) -> Result<Response<pb::GetServerInfoResponse>, Status> {
         let call = async {
-            let (caller, _) = enter(request)?;
+            let (caller, _) = authorize(request)?;
             let info = self.services.server_info(&caller).await?;
             let ServerInfo {
                 database_backend,
@@ -147,7 +143,7 @@ impl AdminService for Api {
                 development_mode: development,
             })
         };
-        reply(call.await)
+        respond(call.await)
     }
 }
 

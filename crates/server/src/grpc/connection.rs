@@ -5,17 +5,17 @@ mod patch;
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::connection_service_server::ConnectionService;
 use jackfield_domain::connection::{self, Connection, ConnectionKind, ConnectionSettings, Linking, TokenContentType};
-use jackfield_domain::request::mask::Mask;
-use jackfield_domain::request::reference::{Ref, ReferenceForms};
+use jackfield_domain::request::reference::ReferenceForms;
 use jackfield_domain::value::url::{HttpUrl, RedirectUri};
 use jackfield_domain::{ConnectionId, Violations};
 use jackfield_service::{DeleteOptions, Deleted, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
-use super::parse::{self, ListFields};
+use super::fields::Fields;
+use super::parse;
 use super::stream::PageStream;
-use super::update::{self, Identity};
-use super::{Api, enter, render, reply};
+use super::update;
+use super::{Api, authorize, render, respond};
 
 #[async_trait]
 impl ConnectionService for Api {
@@ -26,18 +26,17 @@ impl ConnectionService for Api {
         request: Request<pb::CreateConnectionRequest>,
     ) -> Result<Response<pb::CreateConnectionResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let mutation =
-                parse::mutation(&mut wrong, "CreateConnection", &request, &request.request_id, request.validate_only);
-            let id = wrong.check(parse::optional_id("id", &request.id)).flatten().map(ConnectionId);
-            let connection = parse::required(&mut wrong, "connection", request.connection);
-            let patch = connection.map(|connection| patch::parse(&mut wrong, connection, &Mask::All, true));
-            let patch = parse::done(wrong, patch)?;
-            let connection = self.services.connection_create(&caller, &mutation, id, patch).await?;
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let id = violations.check(parse::optional_id("id", &request.id)).flatten().map(ConnectionId);
+            let connection = parse::required(&mut violations, "connection", request.connection);
+            let patch = connection.map(|it| patch::parse(&mut Fields::of_new("connection", &mut violations), it));
+            let patch = violations.into_result(patch)?;
+            let connection = self.services.connection_create(&caller, &options, id, patch).await?;
             Ok(pb::CreateConnectionResponse { connection: Some(to_message(connection)) })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn get_connection(
@@ -45,13 +44,13 @@ impl ConnectionService for Api {
         request: Request<pb::GetConnectionRequest>,
     ) -> Result<Response<pb::GetConnectionResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME_EXTERNAL);
-            let connection = self.services.connection_get(&caller, &parse::done(wrong, reference)?).await?;
+            let (caller, request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_NAME_EXTERNAL);
+            let connection = self.services.connection_get(&caller, &violations.into_result(reference)?).await?;
             Ok(pb::GetConnectionResponse { connection: Some(to_message(connection)) })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn list_connections(
@@ -59,18 +58,17 @@ impl ConnectionService for Api {
         request: Request<pb::ListConnectionsRequest>,
     ) -> Result<Response<Self::ListConnectionsStream>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let pb::ListConnectionsRequest { page_size, page_token, limit, filter, order_by, connector } = &request;
-            let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
-            let mut wrong = Violations::default();
-            let list = parse::list(&mut wrong, &fields, &connection::SCHEMA);
-            let connector = wrong.check(Ref::parse_optional("connector", connector, ReferenceForms::ID_NAME));
-            let (list, connector) = parse::done(wrong, list.zip(connector))?;
+            let (caller, request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let list = parse::list(&mut violations, &request, &connection::SCHEMA);
+            let connector =
+                parse::optional_reference(&mut violations, "connector", &request.connector, ReferenceForms::ID_NAME);
+            let (list, connector) = violations.into_result(list.zip(connector))?;
             let scope = ListScope { connector, ..ListScope::default() };
             let pager = self.services.list(&caller, list, scope).await?;
             self.streams.pages(pager, to_page)
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn update_connection(
@@ -78,25 +76,16 @@ impl ConnectionService for Api {
         request: Request<pb::UpdateConnectionRequest>,
     ) -> Result<Response<pb::UpdateConnectionResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let mutation =
-                parse::mutation(&mut wrong, "UpdateConnection", &request, &request.request_id, request.validate_only);
-            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME_EXTERNAL);
-            let mask = parse::mask(&mut wrong, request.update_mask.as_ref(), patch::PATHS, patch::OUTPUT_ONLY);
-            let connection = parse::required(&mut wrong, "connection", request.connection);
-            let inside = connection.as_ref().map(|it| Identity { resource: "connection", id: &it.id, etag: &it.etag });
-            let expected = update::expected(&mut wrong, &request.etag, inside);
-            let patch = connection.zip(mask).map(|(connection, mask)| {
-                let patch = patch::parse(&mut wrong, connection, &mask, false);
-                update::require_change(&mut wrong, &mask, "connection", patch.is_empty());
-                patch
-            });
-            let (reference, patch) = parse::done(wrong, reference.zip(patch))?;
-            let updated = self.services.connection_update(&caller, &mutation, &reference, &expected, patch).await?;
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_NAME_EXTERNAL);
+            let update = update::parse(&mut violations, &mut request, &[], patch::parse);
+            let (reference, (expected, patch)) = violations.into_result(reference.zip(update))?;
+            let updated = self.services.connection_update(&caller, &options, &reference, &expected, patch).await?;
             Ok(pb::UpdateConnectionResponse { connection: Some(to_message(updated)) })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn delete_connection(
@@ -104,15 +93,14 @@ impl ConnectionService for Api {
         request: Request<pb::DeleteConnectionRequest>,
     ) -> Result<Response<pb::DeleteConnectionResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let mutation =
-                parse::mutation(&mut wrong, "DeleteConnection", &request, &request.request_id, request.validate_only);
-            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME_EXTERNAL);
-            let reference = parse::done(wrong, reference)?;
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_NAME_EXTERNAL);
+            let reference = violations.into_result(reference)?;
             let deletion =
                 DeleteOptions { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };
-            let deleted = self.services.connection_delete(&caller, &mutation, &reference, &deletion).await?;
+            let deleted = self.services.connection_delete(&caller, &options, &reference, &deletion).await?;
             let Deleted { deleted, with } = deleted;
             Ok(pb::DeleteConnectionResponse {
                 deleted,
@@ -120,7 +108,7 @@ impl ConnectionService for Api {
                 configurations_deleted: render::count(with.configurations),
             })
         };
-        reply(call.await)
+        respond(call.await)
     }
 }
 

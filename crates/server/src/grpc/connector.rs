@@ -5,7 +5,6 @@ mod patch;
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::connector_service_server::ConnectorService;
 use jackfield_domain::connector::{self, Connector, ConnectorKind};
-use jackfield_domain::request::mask::Mask;
 use jackfield_domain::request::reference::ReferenceForms;
 use jackfield_domain::resource::Cascade;
 use jackfield_domain::value::url::HttpUrl;
@@ -13,10 +12,11 @@ use jackfield_domain::{ConnectorId, Violations};
 use jackfield_service::{DeleteOptions, Deleted, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
-use super::parse::{self, ListFields};
+use super::fields::Fields;
+use super::parse;
 use super::stream::PageStream;
-use super::update::{self, Identity};
-use super::{Api, enter, render, reply};
+use super::update;
+use super::{Api, authorize, render, respond};
 
 #[async_trait]
 impl ConnectorService for Api {
@@ -27,18 +27,17 @@ impl ConnectorService for Api {
         request: Request<pb::CreateConnectorRequest>,
     ) -> Result<Response<pb::CreateConnectorResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let mutation =
-                parse::mutation(&mut wrong, "CreateConnector", &request, &request.request_id, request.validate_only);
-            let id = wrong.check(parse::optional_id("id", &request.id)).flatten().map(ConnectorId);
-            let connector = parse::required(&mut wrong, "connector", request.connector);
-            let patch = connector.map(|connector| patch::parse(&mut wrong, connector, &Mask::All));
-            let patch = parse::done(wrong, patch)?;
-            let connector = self.services.connector_create(&caller, &mutation, id, patch).await?;
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let id = violations.check(parse::optional_id("id", &request.id)).flatten().map(ConnectorId);
+            let connector = parse::required(&mut violations, "connector", request.connector);
+            let patch = connector.map(|it| patch::parse(&mut Fields::of_new("connector", &mut violations), it));
+            let patch = violations.into_result(patch)?;
+            let connector = self.services.connector_create(&caller, &options, id, patch).await?;
             Ok(pb::CreateConnectorResponse { connector: Some(to_message(connector)) })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn get_connector(
@@ -46,13 +45,13 @@ impl ConnectorService for Api {
         request: Request<pb::GetConnectorRequest>,
     ) -> Result<Response<pb::GetConnectorResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME);
-            let connector = self.services.connector_get(&caller, &parse::done(wrong, reference)?).await?;
+            let (caller, request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_NAME);
+            let connector = self.services.connector_get(&caller, &violations.into_result(reference)?).await?;
             Ok(pb::GetConnectorResponse { connector: Some(to_message(connector)) })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn list_connectors(
@@ -60,16 +59,14 @@ impl ConnectorService for Api {
         request: Request<pb::ListConnectorsRequest>,
     ) -> Result<Response<Self::ListConnectorsStream>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let pb::ListConnectorsRequest { page_size, page_token, limit, filter, order_by } = &request;
-            let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
-            let mut wrong = Violations::default();
-            let list = parse::list(&mut wrong, &fields, &connector::SCHEMA);
-            let list = parse::done(wrong, list)?;
+            let (caller, request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let list = parse::list(&mut violations, &request, &connector::SCHEMA);
+            let list = violations.into_result(list)?;
             let pager = self.services.list(&caller, list, ListScope::default()).await?;
             self.streams.pages(pager, to_page)
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn update_connector(
@@ -77,25 +74,16 @@ impl ConnectorService for Api {
         request: Request<pb::UpdateConnectorRequest>,
     ) -> Result<Response<pb::UpdateConnectorResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let mutation =
-                parse::mutation(&mut wrong, "UpdateConnector", &request, &request.request_id, request.validate_only);
-            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME);
-            let mask = parse::mask(&mut wrong, request.update_mask.as_ref(), patch::PATHS, patch::OUTPUT_ONLY);
-            let connector = parse::required(&mut wrong, "connector", request.connector);
-            let inside = connector.as_ref().map(|it| Identity { resource: "connector", id: &it.id, etag: &it.etag });
-            let expected = update::expected(&mut wrong, &request.etag, inside);
-            let patch = connector.zip(mask).map(|(connector, mask)| {
-                let patch = patch::parse(&mut wrong, connector, &mask);
-                update::require_change(&mut wrong, &mask, "connector", patch.is_empty());
-                patch
-            });
-            let (reference, patch) = parse::done(wrong, reference.zip(patch))?;
-            let updated = self.services.connector_update(&caller, &mutation, &reference, &expected, patch).await?;
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_NAME);
+            let update = update::parse(&mut violations, &mut request, &[], patch::parse);
+            let (reference, (expected, patch)) = violations.into_result(reference.zip(update))?;
+            let updated = self.services.connector_update(&caller, &options, &reference, &expected, patch).await?;
             Ok(pb::UpdateConnectorResponse { connector: Some(to_message(updated)) })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn delete_connector(
@@ -103,15 +91,14 @@ impl ConnectorService for Api {
         request: Request<pb::DeleteConnectorRequest>,
     ) -> Result<Response<pb::DeleteConnectorResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let mutation =
-                parse::mutation(&mut wrong, "DeleteConnector", &request, &request.request_id, request.validate_only);
-            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME);
-            let reference = parse::done(wrong, reference)?;
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_NAME);
+            let reference = violations.into_result(reference)?;
             let deletion =
                 DeleteOptions { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };
-            let deleted = self.services.connector_delete(&caller, &mutation, &reference, &deletion).await?;
+            let deleted = self.services.connector_delete(&caller, &options, &reference, &deletion).await?;
             let Deleted { deleted, with } = deleted;
             let Cascade { connections, user_connectors, credentials, configurations } = with;
             Ok(pb::DeleteConnectorResponse {
@@ -122,7 +109,7 @@ impl ConnectorService for Api {
                 configurations_deleted: render::count(configurations),
             })
         };
-        reply(call.await)
+        respond(call.await)
     }
 }
 

@@ -9,7 +9,6 @@ use jackfield_domain::credential::{
     CredentialState, FailureClass, IssuedToken, MAX_MIN_VALIDITY_MICROS,
 };
 use jackfield_domain::request::map_patch::MapPatch;
-use jackfield_domain::request::mask::Mask;
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::scopes::Scopes;
@@ -19,51 +18,17 @@ use jackfield_service::{DeleteOptions, Deleted, ListScope, ListedPage};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, async_trait};
 
-use super::parse::{self, ListFields};
+use super::fields::Fields;
+use super::parse::{self, Named};
 use super::stream::PageStream;
-use super::update::{self, Identity};
-use super::{Api, enter, enter_with_metadata, render, reply};
-
-/// The paths that an update mask may name.
-const PATHS: &[&str] = &[
-    "user_id",
-    "connector",
-    "connection",
-    "external_id",
-    "provider_account_id",
-    "provider_data",
-    "labels",
-    "labels.*",
-    "is_default",
-    "material.oauth2.refresh_token",
-    "material.oauth2.id_token",
-    "material.custom.fields.*",
-];
-
-/// The paths that may be named without effect: what the server keeps.
-const OUTPUT_ONLY: &[&str] = &[
-    "id",
-    "user_connector",
-    "kind",
-    "state",
-    "scopes",
-    "expire_time",
-    "version",
-    "refreshable",
-    "last_refresh_time",
-    "refresh_failure_count",
-    "failure_class",
-    "default_configuration",
-    "create_time",
-    "update_time",
-    "etag",
-];
+use super::update;
+use super::{Api, authorize, authorize_with_metadata, render, respond};
 
 const MAX_PROVIDER_ACCOUNT_ID: usize = 256;
 const MIN_PURPOSE: usize = 8;
 const MAX_PURPOSE: usize = 500;
 
-/// Metadata that may name the credential (the header X-Paragon-Credential of the seed).
+/// Metadata that may name the credential (the header X-Paragon-Credential of the model).
 pub(super) const CREDENTIAL_METADATA: &str = "x-jackfield-credential";
 
 #[async_trait]
@@ -75,15 +40,14 @@ impl CredentialsService for Api {
         request: Request<pb::CreateCredentialRequest>,
     ) -> Result<Response<pb::CreateCredentialResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let mutation =
-                parse::mutation(&mut wrong, "CreateCredential", &request, &request.request_id, request.validate_only);
-            let draft = draft(&mut wrong, request);
-            let credential = self.services.credential_create(&caller, &mutation, parse::done(wrong, draft)?).await?;
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let draft = draft(&mut violations, request);
+            let credential = self.services.credential_create(&caller, &options, violations.into_result(draft)?).await?;
             Ok(pb::CreateCredentialResponse { credential: Some(to_message(credential)) })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn get_credential(
@@ -91,14 +55,14 @@ impl CredentialsService for Api {
         request: Request<pb::GetCredentialRequest>,
     ) -> Result<Response<pb::GetCredentialResponse>, Status> {
         let call = async {
-            let (caller, metadata, mut request) = enter_with_metadata(request)?;
-            let mut wrong = Violations::default();
-            named_by(&mut wrong, &metadata, &mut request.reference);
-            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_EXTERNAL);
-            let credential = self.services.credential_get(&caller, &parse::done(wrong, reference)?).await?;
+            let (caller, metadata, mut request) = authorize_with_metadata(request)?;
+            let mut violations = Violations::default();
+            named_by(&mut violations, &metadata, &mut request.reference);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_EXTERNAL);
+            let credential = self.services.credential_get(&caller, &violations.into_result(reference)?).await?;
             Ok(pb::GetCredentialResponse { credential: Some(to_message(credential)) })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn list_credentials(
@@ -106,31 +70,25 @@ impl CredentialsService for Api {
         request: Request<pb::ListCredentialsRequest>,
     ) -> Result<Response<Self::ListCredentialsStream>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let pb::ListCredentialsRequest {
-                page_size,
-                page_token,
-                limit,
-                filter,
-                order_by,
-                user_id,
-                connector,
-                connection,
-            } = &request;
-            let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
-            let mut wrong = Violations::default();
-            let list = parse::list(&mut wrong, &fields, &credential::SCHEMA);
-            let user_id = parse::optional_user(&mut wrong, user_id);
-            let connector = wrong.check(Ref::parse_optional("connector", connector, ReferenceForms::ID_NAME));
-            let connection =
-                wrong.check(Ref::parse_optional("connection", connection, ReferenceForms::ID_NAME_EXTERNAL));
+            let (caller, request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let list = parse::list(&mut violations, &request, &credential::SCHEMA);
+            let user_id = parse::optional_user(&mut violations, &request.user_id);
+            let connector =
+                parse::optional_reference(&mut violations, "connector", &request.connector, ReferenceForms::ID_NAME);
+            let connection = parse::optional_reference(
+                &mut violations,
+                "connection",
+                &request.connection,
+                ReferenceForms::ID_NAME_EXTERNAL,
+            );
             let parsed = list.zip(user_id).zip(connector.zip(connection));
-            let ((list, user_id), (connector, connection)) = parse::done(wrong, parsed)?;
+            let ((list, user_id), (connector, connection)) = violations.into_result(parsed)?;
             let scope = ListScope { user_id, connector, connection, ..ListScope::default() };
             let pager = self.services.list(&caller, list, scope).await?;
             self.streams.pages(pager, to_page)
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn update_credential(
@@ -138,28 +96,20 @@ impl CredentialsService for Api {
         request: Request<pb::UpdateCredentialRequest>,
     ) -> Result<Response<pb::UpdateCredentialResponse>, Status> {
         let call = async {
-            let (caller, metadata, mut request) = enter_with_metadata(request)?;
-            let mut wrong = Violations::default();
-            named_by(&mut wrong, &metadata, &mut request.reference);
-            let mutation =
-                parse::mutation(&mut wrong, "UpdateCredential", &request, &request.request_id, request.validate_only);
-            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_EXTERNAL);
-            let mask = parse::mask(&mut wrong, request.update_mask.as_ref(), PATHS, OUTPUT_ONLY);
-            let credential = parse::required(&mut wrong, "credential", request.credential);
-            let inside = credential.as_ref().map(|it| Identity { resource: "credential", id: &it.id, etag: &it.etag });
-            let expected = update::expected(&mut wrong, &request.etag, inside);
-            let patch = credential.zip(mask).map(|(credential, mask)| {
-                let parents = parents(&mut wrong, &credential, &mask);
-                let material = material::patch(&mut wrong, request.material, &mask);
-                let patch = CredentialPatch { parents, material, ..patch(&mut wrong, credential, &mask) };
-                update::require_change(&mut wrong, &mask, "credential", patch.is_empty());
-                patch
+            let (caller, metadata, mut request) = authorize_with_metadata(request)?;
+            let mut violations = Violations::default();
+            named_by(&mut violations, &metadata, &mut request.reference);
+            let options = parse::options(&mut violations, &mut request);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_EXTERNAL);
+            let material = request.material.take();
+            let update = update::parse(&mut violations, &mut request, material::PATHS, |fields, credential| {
+                patch(fields, credential, material)
             });
-            let (reference, patch) = parse::done(wrong, reference.zip(patch))?;
-            let updated = self.services.credential_update(&caller, &mutation, &reference, &expected, patch).await?;
+            let (reference, (expected, patch)) = violations.into_result(reference.zip(update))?;
+            let updated = self.services.credential_update(&caller, &options, &reference, &expected, patch).await?;
             Ok(pb::UpdateCredentialResponse { credential: Some(to_message(updated)) })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn delete_credential(
@@ -167,19 +117,18 @@ impl CredentialsService for Api {
         request: Request<pb::DeleteCredentialRequest>,
     ) -> Result<Response<pb::DeleteCredentialResponse>, Status> {
         let call = async {
-            let (caller, metadata, mut request) = enter_with_metadata(request)?;
-            let mut wrong = Violations::default();
-            named_by(&mut wrong, &metadata, &mut request.reference);
-            let mutation =
-                parse::mutation(&mut wrong, "DeleteCredential", &request, &request.request_id, request.validate_only);
-            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_EXTERNAL);
-            let reference = parse::done(wrong, reference)?;
+            let (caller, metadata, mut request) = authorize_with_metadata(request)?;
+            let mut violations = Violations::default();
+            named_by(&mut violations, &metadata, &mut request.reference);
+            let options = parse::options(&mut violations, &mut request);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_EXTERNAL);
+            let reference = violations.into_result(reference)?;
             let deletion = DeleteOptions { etag: request.etag, allow_missing: request.allow_missing, cascade: true };
-            let deleted = self.services.credential_delete(&caller, &mutation, &reference, &deletion).await?;
+            let deleted = self.services.credential_delete(&caller, &options, &reference, &deletion).await?;
             let Deleted { deleted, with } = deleted;
             Ok(pb::DeleteCredentialResponse { deleted, configurations_deleted: render::count(with.configurations) })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn issue_access_token(
@@ -187,18 +136,22 @@ impl CredentialsService for Api {
         request: Request<pb::IssueAccessTokenRequest>,
     ) -> Result<Response<pb::IssueAccessTokenResponse>, Status> {
         let call = async {
-            let (caller, metadata, request) = enter_with_metadata(request)?;
+            let (caller, metadata, request) = authorize_with_metadata(request)?;
             let pb::IssueAccessTokenRequest { mut reference, user_id, connector, min_validity, scopes } = request;
-            let mut wrong = Violations::default();
-            named_by(&mut wrong, &metadata, &mut reference);
-            let named = named(&mut wrong, &reference, &user_id, &connector);
-            let min_validity = wrong.check(min_validity_micros(min_validity));
-            let scopes = parse::check_all(&mut wrong, Scopes::parse_list("scopes", &scopes));
-            let ((named, min_validity), scopes) = parse::done(wrong, named.zip(min_validity).zip(scopes))?;
+            let mut violations = Violations::default();
+            named_by(&mut violations, &metadata, &mut reference);
+            let named = (reference.as_str(), ReferenceForms::ID_EXTERNAL);
+            let named = parse::named(&mut violations, named, &user_id, &connector).map(|named| match named {
+                Named::Reference(reference) => CredentialRef::Ref(reference),
+                Named::Pair { user_id, connector } => CredentialRef::DefaultOf { user_id, connector },
+            });
+            let min_validity = violations.check(min_validity_micros(min_validity));
+            let scopes = violations.check_all(Scopes::parse_list("scopes", &scopes));
+            let ((named, min_validity), scopes) = violations.into_result(named.zip(min_validity).zip(scopes))?;
             let issued = self.services.access_token_issue(&caller, &named, min_validity, scopes.as_slice()).await?;
             Ok(issued_to_message(&issued))
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn reveal_credential(
@@ -206,12 +159,12 @@ impl CredentialsService for Api {
         request: Request<pb::RevealCredentialRequest>,
     ) -> Result<Response<pb::RevealCredentialResponse>, Status> {
         let call = async {
-            let (caller, metadata, mut request) = enter_with_metadata(request)?;
-            let mut wrong = Violations::default();
-            named_by(&mut wrong, &metadata, &mut request.reference);
-            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_EXTERNAL);
-            let purpose = wrong.check(purpose(&request.purpose));
-            let (reference, purpose) = parse::done(wrong, reference.zip(purpose))?;
+            let (caller, metadata, mut request) = authorize_with_metadata(request)?;
+            let mut violations = Violations::default();
+            named_by(&mut violations, &metadata, &mut request.reference);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_EXTERNAL);
+            let purpose = violations.check(purpose(&request.purpose));
+            let (reference, purpose) = violations.into_result(reference.zip(purpose))?;
             let revealed = self.services.credential_reveal(&caller, &reference, purpose).await?;
             Ok(pb::RevealCredentialResponse {
                 material: Some(material::to_message(revealed.material)),
@@ -219,22 +172,21 @@ impl CredentialsService for Api {
                 audit_event: revealed.audit_event.to_string(),
             })
         };
-        reply(call.await)
+        respond(call.await)
     }
 }
 
-fn draft(wrong: &mut Violations, request: pb::CreateCredentialRequest) -> Option<CredentialDraft> {
+fn draft(violations: &mut Violations, request: pb::CreateCredentialRequest) -> Option<CredentialDraft> {
     let pb::CreateCredentialRequest { credential, material, id, request_id: _, validate_only: _ } = request;
-    let id = wrong.check(parse::optional_id("id", &id)).flatten().map(CredentialId);
-    let material = parse::required(wrong, "material", material);
-    let material = material.and_then(|material| material::parse(wrong, material));
-    let credential = parse::required(wrong, "credential", credential)?;
-    let user_id = wrong.check(UserId::parse("credential.user_id", &credential.user_id));
-    let connector = wrong.check(Ref::parse("credential.connector", &credential.connector, ReferenceForms::ID_NAME));
-    let connection =
-        Ref::parse_optional("credential.connection", &credential.connection, ReferenceForms::ID_NAME_EXTERNAL);
-    let connection = wrong.check(connection);
-    let patch = patch(wrong, credential, &Mask::All);
+    let id = violations.check(parse::optional_id("id", &id)).flatten().map(CredentialId);
+    let material = parse::required(violations, "material", material);
+    let material = material.and_then(|material| material::parse(violations, material));
+    let credential = parse::required(violations, "credential", credential)?;
+    let mut fields = Fields::of_new("credential", violations);
+    let user_id = fields.required("user_id", &credential.user_id, UserId::parse);
+    let connector = fields.required("connector", &credential.connector, parse_connector);
+    let connection = fields.optional("connection", Some(credential.connection.clone()), parse_connection);
+    let patch = facts(&mut fields, credential);
     Some(CredentialDraft {
         id,
         external_id: patch.external_id.flatten(),
@@ -252,76 +204,49 @@ fn draft(wrong: &mut Violations, request: pb::CreateCredentialRequest) -> Option
     })
 }
 
-fn patch(wrong: &mut Violations, credential: pb::Credential, mask: &Mask) -> CredentialPatch {
+fn patch(
+    fields: &mut Fields<'_>,
+    credential: pb::Credential,
+    material: Option<pb::CredentialMaterial>,
+) -> CredentialPatch {
+    let parents = CredentialParents {
+        user_id: fields.parent("user_id", &credential.user_id, UserId::parse),
+        connector: fields.parent("connector", &credential.connector, parse_connector),
+        connection: fields.parent("connection", &credential.connection, parse_connection),
+    };
+    let material = material::patch(fields.violations, material, fields.mask());
+    CredentialPatch { parents, material, ..facts(fields, credential) }
+}
+
+/// The facts that a caller may set.
+fn facts(fields: &mut Fields<'_>, credential: pb::Credential) -> CredentialPatch {
     let pb::Credential { external_id, provider_account_id, provider_data, labels, is_default, .. } = credential;
-    let mut patch = CredentialPatch::default();
-    if mask.covers("external_id", external_id.is_some()) {
-        patch.external_id = match external_id.as_deref().and_then(parse::non_empty) {
-            Some(text) => wrong.check(ExternalId::parse("credential.external_id", text)).map(Some),
-            None => Some(None),
-        };
+    CredentialPatch {
+        external_id: fields.optional("external_id", external_id, ExternalId::parse),
+        provider_account_id: fields.text("provider_account_id", provider_account_id, MAX_PROVIDER_ACCOUNT_ID),
+        provider_data: fields.json("provider_data", provider_data),
+        labels: fields.map("labels", labels),
+        // An absent one says nothing, even where everything is replaced: a default can only be moved.
+        is_default: is_default.filter(|_| fields.mask().covers("is_default", true)),
+        ..CredentialPatch::default()
     }
-    if mask.covers("provider_account_id", provider_account_id.is_some()) {
-        let (field, text) = ("credential.provider_account_id", provider_account_id.unwrap_or_default());
-        patch.provider_account_id = wrong.check(bounded_text(field, &text, MAX_PROVIDER_ACCOUNT_ID, true));
-    }
-    if mask.covers("provider_data", provider_data.is_some()) {
-        patch.provider_data = wrong.check(parse::json("credential.provider_data", provider_data));
-    }
-    patch.labels = update::map(wrong, ("credential", "labels"), labels, mask);
-    if mask.covers("is_default", is_default.is_some()) {
-        // Absent means "leave it", also where everything is replaced: the mark cannot be taken away.
-        patch.is_default = is_default;
-    }
-    patch
 }
 
-/// What an update says the credential hangs on; what it leaves empty stays, whatever the mask.
-fn parents(wrong: &mut Violations, credential: &pb::Credential, mask: &Mask) -> CredentialParents {
-    let pb::Credential { user_id, connector, connection, .. } = credential;
-    let given = |path: &str, value: &String| !value.is_empty() && mask.covers(path, true);
-    let mut parents = CredentialParents::default();
-    if given("user_id", user_id) {
-        parents.user_id = wrong.check(UserId::parse("credential.user_id", user_id));
-    }
-    if given("connector", connector) {
-        parents.connector = wrong.check(Ref::parse("credential.connector", connector, ReferenceForms::ID_NAME));
-    }
-    if given("connection", connection) {
-        parents.connection =
-            wrong.check(Ref::parse("credential.connection", connection, ReferenceForms::ID_NAME_EXTERNAL));
-    }
-    parents
+fn parse_connector(field: &str, text: &str) -> Result<Ref, Violation> {
+    Ref::parse(field, text, ReferenceForms::ID_NAME)
 }
 
-fn named_by(wrong: &mut Violations, metadata: &MetadataMap, reference: &mut String) {
-    parse::from_metadata(wrong, metadata, CREDENTIAL_METADATA, "reference", reference);
+fn parse_connection(field: &str, text: &str) -> Result<Ref, Violation> {
+    Ref::parse(field, text, ReferenceForms::ID_NAME_EXTERNAL)
 }
 
-/// A credential is named by reference, or as the default of a user for a connector; one of the two ways, not both.
-fn named(wrong: &mut Violations, reference: &str, user_id: &str, connector: &str) -> Option<CredentialRef> {
-    match (reference.is_empty(), user_id.is_empty() && connector.is_empty()) {
-        (true, true) => {
-            let description = "must be given, or user_id and connector instead of it";
-            wrong.push(Violation::reference("reference", description));
-            None
-        }
-        (false, false) => {
-            wrong.push(Violation::reference("reference", "must not be given together with user_id and connector"));
-            None
-        }
-        (false, true) => parse::reference(wrong, reference, ReferenceForms::ID_EXTERNAL).map(CredentialRef::Ref),
-        (true, false) => {
-            let user_id = wrong.check(UserId::parse("user_id", user_id));
-            let connector = wrong.check(Ref::parse("connector", connector, ReferenceForms::ID_NAME));
-            Some(CredentialRef::DefaultOf { user_id: user_id?, connector: connector? })
-        }
-    }
+fn named_by(violations: &mut Violations, metadata: &MetadataMap, reference: &mut String) {
+    parse::from_metadata(violations, metadata, CREDENTIAL_METADATA, "reference", reference);
 }
 
 fn min_validity_micros(value: Option<prost_types::Duration>) -> Result<i64, Violation> {
     let Some(value) = value else { return Ok(0) };
-    // Rounded up: a token that is good for less than was asked for is not good enough.
+    // Rounded up, so that a token is never valid for less than the caller asks for.
     let micros = parse::duration(value).and_then(|it| i64::try_from(it.as_nanos().div_ceil(1_000)).ok());
     let wrong = || Violation::field("min_validity", "must be at least 0 and at most 24 hours");
     micros.filter(|micros| *micros <= MAX_MIN_VALIDITY_MICROS).ok_or_else(wrong)

@@ -13,9 +13,10 @@ use jackfield_domain::{KeyId, Secret, Violation, Violations};
 use jackfield_service::{DeleteOptions, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
-use super::parse::{self, ListFields};
+use super::fields::Fields;
+use super::parse;
 use super::stream::PageStream;
-use super::{Api, enter, render, reply};
+use super::{Api, authorize, render, respond};
 
 #[async_trait]
 impl KeyService for Api {
@@ -26,39 +27,36 @@ impl KeyService for Api {
         request: Request<pb::ImportKeyRequest>,
     ) -> Result<Response<pb::ImportKeyResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let mutation =
-                parse::mutation(&mut wrong, "ImportKey", &request, &request.request_id, request.validate_only);
-            let draft = draft(&mut wrong, request);
-            let key = self.services.key_import(&caller, &mutation, parse::done(wrong, draft)?).await?;
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let draft = draft(&mut violations, request);
+            let key = self.services.key_import(&caller, &options, violations.into_result(draft)?).await?;
             Ok(pb::ImportKeyResponse { key: Some(to_message(key)) })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn get_key(&self, request: Request<pb::GetKeyRequest>) -> Result<Response<pb::GetKeyResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME);
-            let key = self.services.key_get(&caller, &parse::done(wrong, reference)?).await?;
+            let (caller, request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_NAME);
+            let key = self.services.key_get(&caller, &violations.into_result(reference)?).await?;
             Ok(pb::GetKeyResponse { key: Some(to_message(key)) })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn list_keys(&self, request: Request<pb::ListKeysRequest>) -> Result<Response<Self::ListKeysStream>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let pb::ListKeysRequest { page_size, page_token, limit, filter, order_by } = &request;
-            let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
-            let mut wrong = Violations::default();
-            let list = parse::list(&mut wrong, &fields, &key::SCHEMA);
-            let pager = self.services.list(&caller, parse::done(wrong, list)?, ListScope::default()).await?;
+            let (caller, request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let list = parse::list(&mut violations, &request, &key::SCHEMA);
+            let pager = self.services.list(&caller, violations.into_result(list)?, ListScope::default()).await?;
             self.streams.pages(pager, to_page)
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn delete_key(
@@ -66,51 +64,56 @@ impl KeyService for Api {
         request: Request<pb::DeleteKeyRequest>,
     ) -> Result<Response<pb::DeleteKeyResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let mutation =
-                parse::mutation(&mut wrong, "DeleteKey", &request, &request.request_id, request.validate_only);
-            let reference = parse::reference(&mut wrong, &request.reference, ReferenceForms::ID_NAME);
-            let reference = parse::done(wrong, reference)?;
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_NAME);
+            let reference = violations.into_result(reference)?;
             let deletion = DeleteOptions { etag: request.etag, allow_missing: request.allow_missing, cascade: false };
-            let deleted = self.services.key_delete(&caller, &mutation, &reference, &deletion).await?;
+            let deleted = self.services.key_delete(&caller, &options, &reference, &deletion).await?;
             Ok(pb::DeleteKeyResponse { deleted: deleted.deleted })
         };
-        reply(call.await)
+        respond(call.await)
     }
 }
 
-fn draft(wrong: &mut Violations, request: pb::ImportKeyRequest) -> Option<KeyDraft> {
+fn draft(violations: &mut Violations, request: pb::ImportKeyRequest) -> Option<KeyDraft> {
     let pb::ImportKeyRequest { key, private_key_pem, id, request_id: _, validate_only: _ } = request;
-    let id = wrong.check(parse::optional_id("id", &id)).flatten().map(KeyId);
-    let key = parse::required(wrong, "key", key)?;
-    let name = wrong.check(Name::parse("key.name", &key.name, MAX_NAME));
-    let kind = wrong.check(parse::known_enum("key.type", key.r#type).map(|kind| match kind {
+    let id = violations.check(parse::optional_id("id", &id)).flatten().map(KeyId);
+    let key = parse::required(violations, "key", key)?;
+    let mut fields = Fields::of_new("key", violations);
+    let name = fields.required("name", &key.name, |field, name| Name::parse(field, name, MAX_NAME));
+    let kind = fields.choice("type", key.r#type, |kind| match kind {
         pb::KeyType::Unspecified => None,
         pb::KeyType::ClientIdentity => Some(KeyKind::ClientIdentity),
         pb::KeyType::TrustBundle => Some(KeyKind::TrustBundle),
-    }));
-    let labels = parse::check_all(wrong, Labels::parse("key.labels", key.labels));
-    if key.certificate_pem.is_empty() {
-        wrong.push(Violation::field("key.certificate_pem", "is required"));
-    } else if key.certificate_pem.len() > MAX_CERTIFICATE_PEM_BYTES {
-        let description = format!("must be at most {MAX_CERTIFICATE_PEM_BYTES} bytes long");
-        wrong.push(Violation::field("key.certificate_pem", description));
-    } else {
-        wrong.check(require_no_private_key("key.certificate_pem", &key.certificate_pem));
-    }
+    });
+    let labels = fields.violations.check_all(Labels::parse("key.labels", key.labels));
+    let certificate_pem = fields.required("certificate_pem", &key.certificate_pem, parse_certificates);
     let private_key_pem = match private_key_pem.is_empty() {
         true => Some(None),
-        false => wrong.check(Secret::parse("private_key_pem", private_key_pem, MAX_PRIVATE_KEY_PEM_CHARS)).map(Some),
+        false => {
+            violations.check(Secret::parse("private_key_pem", private_key_pem, MAX_PRIVATE_KEY_PEM_CHARS)).map(Some)
+        }
     };
     Some(KeyDraft {
         id,
         name: name?,
         kind: kind?,
-        certificate_pem: key.certificate_pem,
+        certificate_pem: certificate_pem?,
         private_key_pem: private_key_pem?,
         labels: labels?,
     })
+}
+
+fn parse_certificates(field: &str, pem: &str) -> Result<String, Violation> {
+    if pem.is_empty() {
+        return Err(Violation::field(field, "is required"));
+    }
+    if pem.len() > MAX_CERTIFICATE_PEM_BYTES {
+        return Err(Violation::field(field, format!("must be at most {MAX_CERTIFICATE_PEM_BYTES} bytes long")));
+    }
+    require_no_private_key(field, pem).map(|()| pem.to_owned())
 }
 
 fn to_page(page: ListedPage<Key>) -> pb::ListKeysResponse {

@@ -6,6 +6,7 @@ mod configuration;
 mod connection;
 mod connector;
 mod credentials;
+mod fields;
 mod key;
 pub mod page_memory;
 mod parse;
@@ -80,13 +81,13 @@ impl Api {
 
 /// Checks the right that the use case needs to which the caller is passed; returns the caller and the message. The right
 /// comes first, so that a caller without it learns nothing, not even that a request was wrong.
-fn enter<R: RightType, T>(request: Request<T>) -> Result<(Caller<R>, T)> {
-    let (caller, _, message) = enter_with_metadata(request)?;
+fn authorize<R: RightType, T>(request: Request<T>) -> Result<(Caller<R>, T)> {
+    let (caller, _, message) = authorize_with_metadata(request)?;
     Ok((caller, message))
 }
 
-/// As [`enter`], for calls that may name something in their metadata.
-fn enter_with_metadata<R: RightType, T>(request: Request<T>) -> Result<(Caller<R>, MetadataMap, T)> {
+/// As [`authorize`], for calls that may name something in their metadata.
+fn authorize_with_metadata<R: RightType, T>(request: Request<T>) -> Result<(Caller<R>, MetadataMap, T)> {
     let (metadata, mut extensions, message) = request.into_parts();
     let principal = extensions.remove::<Principal>();
     let principal = principal.ok_or_else(|| Error::internal("a call without a principal passed the identity layer"))?;
@@ -97,6 +98,6 @@ fn enter_with_metadata<R: RightType, T>(request: Request<T>) -> Result<(Caller<R
 }
 
 /// Ends a call.
-fn reply<T>(result: Result<T>) -> std::result::Result<Response<T>, Status> {
+fn respond<T>(result: Result<T>) -> std::result::Result<Response<T>, Status> {
     result.map(Response::new).map_err(status)
 }

@@ -1,9 +1,9 @@
-//! From messages to domain types. Everything that is wrong with a request is collected, not only the first.
+//! Parses what the messages of several services have in common. All violations of a request are collected, not only the first.
 
 use std::time::Duration;
 
+use jackfield_api::message::{ChangeMessage, ListMessage};
 use jackfield_domain::request::filter;
-use jackfield_domain::request::mask::Mask;
 use jackfield_domain::request::order::Order;
 use jackfield_domain::request::page::{ListRequest, parse_sizes};
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
@@ -11,69 +11,52 @@ use jackfield_domain::request::schema::Schema;
 use jackfield_domain::value::id::parse_uuid;
 use jackfield_domain::value::json::{self as limits, JsonObject};
 use jackfield_domain::value::text::UserId;
-use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{Result, Timestamp, Violation, Violations};
 use jackfield_service::{RequestId, RequestOptions};
-use prost::Message;
-use prost_types::{FieldMask, Struct, value::Kind};
+use prost_types::{Struct, value::Kind};
 use serde_json::{Map, Value};
+use tonic::metadata::MetadataMap;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::transport::call::context::{CallContext, Change};
 
-/// Longest URL of fields without a limit of their own.
-pub(super) const MAX_URL: usize = 2_048;
+/// A resource that is named by reference, or by the user and the connector that it belongs to.
+pub(super) enum Named {
+    Reference(Ref),
+    Pair { user_id: UserId, connector: Ref },
+}
 
-/// How a change is to be carried out; the whole message is what makes a repeat a repeat.
-pub(super) fn mutation(
-    violations: &mut Violations,
-    method: &'static str,
-    message: &impl Message,
-    request_id: &str,
-    validate_only: bool,
-) -> RequestOptions {
-    let id = violations.check(optional_id("request_id", request_id)).flatten();
-    let request = id.map(|id| {
-        let mut body = Zeroizing::new(message.encode_to_vec());
-        // A repeat may spell the id in another letter case: it is the same id, so it must not make another request of it.
-        let (spelled, canonical) = (request_id.as_bytes(), id.to_string());
-        if let Some(at) = body.windows(spelled.len()).position(|window| window == spelled)
-            && spelled.len() == canonical.len()
-        {
-            body[at..at + spelled.len()].copy_from_slice(canonical.as_bytes());
-        }
-        RequestId { id, body }
+/// How a change is to be carried out. The whole message is the identity of the request, for repeats.
+pub(super) fn options<M: ChangeMessage>(violations: &mut Violations, request: &mut M) -> RequestOptions {
+    let id = violations.check(optional_id("request_id", request.request_id())).flatten();
+    let validate_only = request.validate_only();
+    let repeat = id.map(|id| {
+        // A repeat may spell the id in another letter case. It is the same id, and so the same request.
+        *request.request_id() = id.to_string();
+        RequestId { id, body: Zeroizing::new(request.encode_to_vec()) }
     });
-    let mutation = RequestOptions { method, request, validate_only };
-    let change = match (validate_only, mutation.is_repeatable()) {
+    let options = RequestOptions { method: M::METHOD, request: repeat, validate_only };
+    let change = match (validate_only, options.is_repeatable()) {
         (true, _) => Change::Nothing,
         (false, true) => Change::Repeatable,
         (false, false) => Change::Unrepeatable,
     };
     CallContext::current().iter().for_each(|call| call.set_change(change));
-    mutation
+    options
 }
 
 /// The fields that all list requests share.
-pub(super) struct ListFields<'a> {
-    pub(super) page_size: i32,
-    pub(super) page_token: &'a str,
-    pub(super) limit: i32,
-    pub(super) filter: &'a str,
-    pub(super) order_by: &'a str,
-}
-
-pub(super) fn list(violations: &mut Violations, fields: &ListFields<'_>, schema: &Schema) -> Option<ListRequest> {
-    let (page_size, limit) = parse_sizes(fields.page_size, fields.limit);
+pub(super) fn list(violations: &mut Violations, request: &impl ListMessage, schema: &Schema) -> Option<ListRequest> {
+    let (page_size, limit) = parse_sizes(request.page_size(), request.limit());
     let page_size = violations.check(page_size);
     let limit = violations.check(limit);
-    let filter = violations.check(filter::parse(fields.filter, schema));
-    let order = violations.check(Order::parse(fields.order_by, schema.orders));
+    let filter = violations.check(filter::parse(request.filter(), schema));
+    let order = violations.check(Order::parse(request.order_by(), schema.orders));
     Some(ListRequest {
         page_size: page_size?,
         limit: limit?,
-        page_token: fields.page_token.to_owned(),
+        page_token: request.page_token().to_owned(),
         filter: filter?,
         order: order?,
     })
@@ -99,51 +82,9 @@ pub(super) fn required<T>(violations: &mut Violations, field: &str, value: Optio
     violations.check(value.ok_or_else(|| Violation::field(field, "is required")))
 }
 
-pub(super) fn mask(
-    violations: &mut Violations,
-    mask: Option<&FieldMask>,
-    known: &[&str],
-    output_only: &[&str],
-) -> Option<Mask> {
-    match Mask::parse("update_mask", mask.map(|mask| mask.paths.as_slice()), known, output_only) {
-        Ok(mask) => Some(mask),
-        Err(found) => {
-            violations.extend(found);
-            None
-        }
-    }
-}
-
-/// A value that comes with several violations or none.
-pub(super) fn check_all<T>(violations: &mut Violations, result: Result<T, Vec<Violation>>) -> Option<T> {
-    match result {
-        Ok(value) => Some(value),
-        Err(found) => {
-            violations.extend(found);
-            None
-        }
-    }
-}
-
-/// A URL that may be absent: empty = none.
-pub(super) fn url(violations: &mut Violations, field: &str, text: &str, max: usize) -> Option<Option<HttpUrl>> {
-    if text.is_empty() {
-        return Some(None);
-    }
-    violations.check(HttpUrl::parse(field, text, max)).map(Some)
-}
-
-/// A text that may be absent: empty = none.
+/// The text, unless it is empty.
 pub(super) fn non_empty(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
-}
-
-/// A timeout: more than 0, at most `max`.
-pub(super) fn timeout(field: &str, value: prost_types::Duration, max: Duration) -> Result<Duration, Violation> {
-    match duration(value) {
-        Some(duration) if duration > Duration::ZERO && duration <= max => Ok(duration),
-        _ => Err(Violation::field(field, format!("must be more than 0 and at most {} s", max.as_secs()))),
-    }
 }
 
 /// A duration that is not negative.
@@ -184,21 +125,11 @@ fn json_value(field: &str, value: prost_types::Value) -> Result<Value, Violation
     })
 }
 
-/// An enum number that the contract has; unknown ones are refused.
-pub(super) fn known_enum<E: TryFrom<i32>>(field: &str, number: i32) -> Result<E, Violation> {
-    E::try_from(number).map_err(|_| Violation::field(field, format!("has the unknown enum value {number}")))
-}
-
-/// All that was noted, if anything.
-pub(super) fn done<T>(violations: Violations, value: Option<T>) -> Result<T> {
-    violations.into_result(value)
-}
-
-/// Puts what the metadata names into the field that it may stand for, as the seeds do it with headers. If both are given,
-/// or the metadata more than once, they must say the same: another reading of them would be another resource.
+/// Fills a field from the metadata that may be sent in its place. If both are given, or the metadata more than once, they must
+/// say the same: otherwise it would be unclear which resource is meant.
 pub(super) fn from_metadata(
     violations: &mut Violations,
-    metadata: &tonic::metadata::MetadataMap,
+    metadata: &MetadataMap,
     key: &'static str,
     field: &str,
     value: &mut String,
@@ -220,8 +151,42 @@ pub(super) fn from_metadata(
 
 /// A user that narrows a list; empty = none.
 pub(super) fn optional_user(violations: &mut Violations, text: &str) -> Option<Option<UserId>> {
-    match non_empty(text) {
-        Some(text) => violations.check(UserId::parse("user_id", text)).map(Some),
-        None => Some(None),
+    violations.check(non_empty(text).map(|text| UserId::parse("user_id", text)).transpose())
+}
+
+/// A reference that may be left out.
+pub(super) fn optional_reference(
+    violations: &mut Violations,
+    field: &str,
+    text: &str,
+    forms: ReferenceForms,
+) -> Option<Option<Ref>> {
+    violations.check(Ref::parse_optional(field, text, forms))
+}
+
+/// A resource that is named by reference or by a pair, and not by both.
+pub(super) fn named(
+    violations: &mut Violations,
+    (reference, forms): (&str, ReferenceForms),
+    user_id: &str,
+    connector: &str,
+) -> Option<Named> {
+    match (reference.is_empty(), user_id.is_empty() && connector.is_empty()) {
+        (true, true) => {
+            let description = "must be given, or user_id and connector instead of it";
+            violations.push(Violation::reference("reference", description));
+            None
+        }
+        (false, false) => {
+            let description = "must not be given together with user_id and connector";
+            violations.push(Violation::reference("reference", description));
+            None
+        }
+        (false, true) => self::reference(violations, reference, forms).map(Named::Reference),
+        (true, false) => {
+            let user_id = violations.check(UserId::parse("user_id", user_id));
+            let connector = violations.check(Ref::parse("connector", connector, ReferenceForms::ID_NAME));
+            Some(Named::Pair { user_id: user_id?, connector: connector? })
+        }
     }
 }

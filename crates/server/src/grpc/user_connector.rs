@@ -5,13 +5,13 @@ use jackfield_api::v1::user_connector_service_server::UserConnectorService;
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
 use jackfield_domain::user_connector::{self, Added, UserConnector, UserConnectorRef, UserConnectorState};
 use jackfield_domain::value::text::UserId;
-use jackfield_domain::{UserConnectorId, Violation, Violations};
+use jackfield_domain::{UserConnectorId, Violations};
 use jackfield_service::{Deleted, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
-use super::parse::{self, ListFields};
+use super::parse::{self, Named};
 use super::stream::PageStream;
-use super::{Api, enter, render, reply};
+use super::{Api, authorize, render, respond};
 
 #[async_trait]
 impl UserConnectorService for Api {
@@ -22,15 +22,14 @@ impl UserConnectorService for Api {
         request: Request<pb::AddUserConnectorRequest>,
     ) -> Result<Response<pb::AddUserConnectorResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let mutation =
-                parse::mutation(&mut wrong, "AddUserConnector", &request, &request.request_id, request.validate_only);
-            let id = wrong.check(parse::optional_id("id", &request.id)).flatten().map(UserConnectorId);
-            let user_id = wrong.check(UserId::parse("user_id", &request.user_id));
-            let connector = wrong.check(Ref::parse("connector", &request.connector, ReferenceForms::ID_NAME));
-            let (user_id, connector) = parse::done(wrong, user_id.zip(connector))?;
-            let added = self.services.user_connector_add(&caller, &mutation, id, user_id, &connector).await?;
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let id = violations.check(parse::optional_id("id", &request.id)).flatten().map(UserConnectorId);
+            let user_id = violations.check(UserId::parse("user_id", &request.user_id));
+            let connector = violations.check(Ref::parse("connector", &request.connector, ReferenceForms::ID_NAME));
+            let (user_id, connector) = violations.into_result(user_id.zip(connector))?;
+            let added = self.services.user_connector_add(&caller, &options, id, user_id, &connector).await?;
             let Added { user_connector, created } = added;
             let warning = if created {
                 String::new()
@@ -40,7 +39,7 @@ impl UserConnectorService for Api {
             };
             Ok(pb::AddUserConnectorResponse { user_connector: Some(to_message(user_connector)), created, warning })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn remove_user_connector(
@@ -48,13 +47,12 @@ impl UserConnectorService for Api {
         request: Request<pb::RemoveUserConnectorRequest>,
     ) -> Result<Response<pb::RemoveUserConnectorResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let (id, only) = (&request.request_id, request.validate_only);
-            let mutation = parse::mutation(&mut wrong, "RemoveUserConnector", &request, id, only);
-            let link = link(&mut wrong, &request.reference, &request.user_id, &request.connector);
-            let link = parse::done(wrong, link)?;
-            let removed = self.services.user_connector_remove(&caller, &mutation, &link, &request.etag).await?;
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let link = link(&mut violations, &request.reference, &request.user_id, &request.connector);
+            let link = violations.into_result(link)?;
+            let removed = self.services.user_connector_remove(&caller, &options, &link, &request.etag).await?;
             let Deleted { deleted: removed, with } = removed;
             let warning = if removed { String::new() } else { NOT_LINKED.to_owned() };
             Ok(pb::RemoveUserConnectorResponse {
@@ -64,7 +62,7 @@ impl UserConnectorService for Api {
                 configurations_deleted: render::count(with.configurations),
             })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn get_user_connector(
@@ -72,13 +70,13 @@ impl UserConnectorService for Api {
         request: Request<pb::GetUserConnectorRequest>,
     ) -> Result<Response<pb::GetUserConnectorResponse>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let mut wrong = Violations::default();
-            let link = link(&mut wrong, &request.reference, &request.user_id, &request.connector);
-            let found = self.services.user_connector_get(&caller, &parse::done(wrong, link)?).await?;
+            let (caller, request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let link = link(&mut violations, &request.reference, &request.user_id, &request.connector);
+            let found = self.services.user_connector_get(&caller, &violations.into_result(link)?).await?;
             Ok(pb::GetUserConnectorResponse { user_connector: Some(to_message(found)) })
         };
-        reply(call.await)
+        respond(call.await)
     }
 
     async fn list_user_connectors(
@@ -86,44 +84,27 @@ impl UserConnectorService for Api {
         request: Request<pb::ListUserConnectorsRequest>,
     ) -> Result<Response<Self::ListUserConnectorsStream>, Status> {
         let call = async {
-            let (caller, request) = enter(request)?;
-            let pb::ListUserConnectorsRequest { page_size, page_token, limit, filter, order_by, user_id, connector } =
-                &request;
-            let fields = ListFields { page_size: *page_size, page_token, limit: *limit, filter, order_by };
-            let mut wrong = Violations::default();
-            let list = parse::list(&mut wrong, &fields, &user_connector::SCHEMA);
-            let user_id = parse::optional_user(&mut wrong, user_id);
-            let connector = wrong.check(Ref::parse_optional("connector", connector, ReferenceForms::ID_NAME));
-            let ((list, user_id), connector) = parse::done(wrong, list.zip(user_id).zip(connector))?;
+            let (caller, request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let list = parse::list(&mut violations, &request, &user_connector::SCHEMA);
+            let user_id = parse::optional_user(&mut violations, &request.user_id);
+            let connector =
+                parse::optional_reference(&mut violations, "connector", &request.connector, ReferenceForms::ID_NAME);
+            let ((list, user_id), connector) = violations.into_result(list.zip(user_id).zip(connector))?;
             let scope = ListScope { user_id, connector, ..ListScope::default() };
             let pager = self.services.list(&caller, list, scope).await?;
             self.streams.pages(pager, to_page)
         };
-        reply(call.await)
+        respond(call.await)
     }
 }
 
-/// A link is named by its id, or by user and connector; one of the two ways, not both.
-fn link(wrong: &mut Violations, reference: &str, user_id: &str, connector: &str) -> Option<UserConnectorRef> {
-    match (reference.is_empty(), user_id.is_empty() && connector.is_empty()) {
-        (true, true) => {
-            let description = "must be given, or user_id and connector instead of it";
-            wrong.push(Violation::reference("reference", description));
-            None
-        }
-        (false, false) => {
-            wrong.push(Violation::reference("reference", "must not be given together with user_id and connector"));
-            None
-        }
-        (false, true) => match parse::reference(wrong, reference, ReferenceForms::ID)? {
-            Ref::Id(id) => Some(UserConnectorRef::Id(UserConnectorId(id))),
-            Ref::Name(_) | Ref::External(_) => None,
-        },
-        (true, false) => {
-            let user_id = wrong.check(UserId::parse("user_id", user_id));
-            let connector = wrong.check(Ref::parse("connector", connector, ReferenceForms::ID_NAME));
-            Some(UserConnectorRef::Pair { user_id: user_id?, connector: connector? })
-        }
+/// A link is named by its id, or by what it links.
+fn link(violations: &mut Violations, reference: &str, user_id: &str, connector: &str) -> Option<UserConnectorRef> {
+    match parse::named(violations, (reference, ReferenceForms::ID), user_id, connector)? {
+        Named::Reference(Ref::Id(id)) => Some(UserConnectorRef::Id(UserConnectorId(id))),
+        Named::Reference(Ref::Name(_) | Ref::External(_)) => None,
+        Named::Pair { user_id, connector } => Some(UserConnectorRef::Pair { user_id, connector }),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Credentials are created, read, updated and deleted.
 
+use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::{Credential, CredentialDraft, CredentialParents, CredentialPatch};
@@ -16,7 +17,6 @@ use crate::change::{
     DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, lock_parent, missing,
     unchanged,
 };
-use crate::configuration::blank;
 use crate::list::Listable;
 use crate::services::Services;
 use crate::user_connector::link_of;
@@ -72,7 +72,11 @@ impl Services {
                 meta: Meta::new(now),
             };
             txn.insert(tenant, &credential).await?;
-            txn.insert(tenant, &blank(credential.default_configuration, &credential, true, credential.meta)).await?;
+            txn.insert(
+                tenant,
+                &Configuration::blank(credential.default_configuration, &credential, true, credential.meta),
+            )
+            .await?;
             self.material_put(txn, tenant, &credential, &draft.material).await?;
             Ok(credential)
         });
@@ -96,17 +100,8 @@ impl Services {
             let found = find_locked(txn, tenant, reference).await?;
             let before = found_for_update(found, || missing::<Credential>(reference), expected)?;
             let mut credential = before.clone();
-            let CredentialPatch {
-                external_id,
-                provider_account_id,
-                provider_data,
-                labels,
-                is_default,
-                material,
-                parents,
-            } = patch;
-            check_parents(txn, tenant, &credential, &parents).await?;
-            match is_default {
+            check_parents(txn, tenant, &credential, &patch.parents).await?;
+            match patch.is_default {
                 Some(true) if !credential.is_default => {
                     let link = credential.user_connector;
                     if let Some(present) = txn.credential_fetch_default_for_update(tenant, link).await? {
@@ -119,20 +114,8 @@ impl Services {
                 }
                 _ => {}
             }
-            if let Some(external_id) = external_id {
-                credential.external_id = external_id;
-            }
-            if let Some(provider_account_id) = provider_account_id {
-                credential.provider_account_id = provider_account_id;
-            }
-            if let Some(provider_data) = provider_data {
-                credential.provider_data = provider_data;
-            }
-            let wrong = labels.apply("credential.labels", &mut credential.labels);
-            if !wrong.is_empty() {
-                return Err(Error::Invalid(wrong));
-            }
-            let material = self.material_changed(txn, tenant, &credential, material).await?;
+            credential.apply(&patch).map_err(Error::Invalid)?;
+            let material = self.material_changed(txn, tenant, &credential, patch.material).await?;
             if material.is_none() && unchanged(&before, &credential) {
                 return Ok(before);
             }

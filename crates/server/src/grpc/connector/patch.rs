@@ -2,76 +2,33 @@
 
 use std::collections::BTreeMap;
 use std::mem::discriminant;
-use std::time::Duration;
 
+use jackfield_api::message::ResourceMessage;
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::connector::Kind;
 use jackfield_domain::connector::{
-    ApiKeyPatch, BaseUrlPatch, ConnectorPatch, GenericPatch, KindPatch, LicensePatch, MAX_CONNECT_TIMEOUT,
-    MAX_READ_TIMEOUT, MAX_TOTAL_TIMEOUT, OAuth2Patch, SecretHeadersPatch,
+    ApiKeyPatch, ClientCertificatePatch, ConnectorPatch, GenericPatch, HttpBasicPatch, KIND_REQUIRED, KindPatch,
+    LicensePatch, MAX_CONNECT_TIMEOUT, MAX_READ_TIMEOUT, MAX_TOTAL_TIMEOUT, OAuth2Patch, SecretHeadersPatch,
+    TimeoutsPatch,
 };
 use jackfield_domain::request::map_patch::Entries;
 use jackfield_domain::request::mask::Mask;
-use jackfield_domain::request::reference::{Ref, ReferenceForms};
+use jackfield_domain::request::reference::ReferenceForms;
 use jackfield_domain::value::maps::{header_name, same_header, secret_headers};
 use jackfield_domain::value::text::{MAX_NAME, Name, bounded_text, description};
-use jackfield_domain::value::url::HttpUrl;
-use jackfield_domain::{Secret, SecretPatch, Violation, Violations};
+use jackfield_domain::{Result, Violation};
 
-use crate::grpc::parse::{self, MAX_URL};
-use crate::grpc::update;
+use crate::grpc::fields::{Fields, url};
 
-/// The paths that an update mask may name.
-pub(super) const PATHS: &[&str] = &[
-    "name",
-    "description",
-    "enabled",
-    "generic.authentication_url",
-    "generic.http_authentication_username",
-    "generic.http_authentication_password",
-    "license.base_url",
-    "license.application_id",
-    "oauth2.issuer_url",
-    "oauth2.authorization_url",
-    "oauth2.token_url",
-    "oauth2.profile_url",
-    "oauth2.revocation_url",
-    "oauth2.jwks_url",
-    "oauth2.device_authorization_url",
-    "api_key.base_url",
-    "api_key.header_name",
-    "api_key.value_prefix",
-    "api_key.query_parameter",
-    "http_basic.base_url",
-    "client_certificate.base_url",
-    "headers",
-    "headers.*",
-    "secret_headers",
-    "secret_headers.*",
-    "connect_timeout",
-    "read_timeout",
-    "total_timeout",
-    "client_identity_key",
-    "trust_bundle_key",
-    "data",
-    "debug",
-    "labels",
-    "labels.*",
-];
-
-/// The paths that may be named without effect.
-pub(super) const OUTPUT_ONLY: &[&str] =
-    &["id", "generic.http_authentication_password_set", "secret_header_names", "create_time", "update_time", "etag"];
-
-/// The patch that a message and a mask ask for.
-pub(super) fn parse(wrong: &mut Violations, connector: pb::Connector, mask: &Mask) -> ConnectorPatch {
+/// The patch that a message asks for.
+pub(super) fn parse(fields: &mut Fields<'_>, connector: pb::Connector) -> ConnectorPatch {
     let pb::Connector {
         name,
         description: text,
         enabled,
         kind,
         headers,
-        secret_headers: secrets,
+        secret_headers,
         connect_timeout,
         read_timeout,
         total_timeout,
@@ -86,92 +43,93 @@ pub(super) fn parse(wrong: &mut Violations, connector: pb::Connector, mask: &Mas
         update_time: _,
         etag: _,
     } = connector;
-    let mut patch = ConnectorPatch::default();
-    if mask.covers("name", !name.is_empty()) {
-        patch.name = wrong.check(Name::parse("connector.name", &name, MAX_NAME));
-    }
-    if mask.covers("description", text.is_some()) {
-        patch.description = wrong.check(description("connector.description", &text.unwrap_or_default()));
-    }
-    if mask.covers("enabled", enabled.is_some()) {
-        patch.enabled = Some(enabled.unwrap_or(true));
-    }
-    patch.kind = parse_kind(wrong, kind, mask);
-    patch.headers = update::map(wrong, ("connector", "headers"), headers, mask);
-    patch.secret_headers = parse_secret_headers(wrong, secrets, mask);
-    let mut timeout = |path: &str, value: Option<prost_types::Duration>, max: Duration| {
-        if !mask.covers(path, value.is_some()) {
-            return None;
-        }
-        match value {
-            None => Some(None),
-            Some(value) => wrong.check(parse::timeout(&format!("connector.{path}"), value, max)).map(Some),
-        }
+    let patch = ConnectorPatch {
+        name: fields.required("name", &name, |field, name| Name::parse(field, name, MAX_NAME)),
+        description: fields.value("description", text, |field, text| description(field, &text.unwrap_or_default())),
+        enabled: fields.switch("enabled", enabled, true),
+        kind: parse_kind(fields, kind),
+        headers: fields.map("headers", headers),
+        secret_headers: parse_secret_headers(fields, secret_headers),
+        timeouts: TimeoutsPatch {
+            connect: fields.timeout("connect_timeout", connect_timeout, MAX_CONNECT_TIMEOUT),
+            read: fields.timeout("read_timeout", read_timeout, MAX_READ_TIMEOUT),
+            total: fields.timeout("total_timeout", total_timeout, MAX_TOTAL_TIMEOUT),
+        },
+        client_identity_key: fields.reference("client_identity_key", client_identity_key, ReferenceForms::ID_NAME),
+        trust_bundle_key: fields.reference("trust_bundle_key", trust_bundle_key, ReferenceForms::ID_NAME),
+        data: fields.json("data", data),
+        debug: fields.switch("debug", debug, false),
+        labels: fields.map("labels", labels),
     };
-    patch.connect_timeout = timeout("connect_timeout", connect_timeout, MAX_CONNECT_TIMEOUT);
-    patch.read_timeout = timeout("read_timeout", read_timeout, MAX_READ_TIMEOUT);
-    patch.total_timeout = timeout("total_timeout", total_timeout, MAX_TOTAL_TIMEOUT);
-    let mut key = |path: &str, text: Option<String>| {
-        let covered = mask.covers(path, text.is_some());
-        let parsed = || Ref::parse_optional(&field(path), &text.unwrap_or_default(), ReferenceForms::ID_NAME);
-        covered.then(|| wrong.check(parsed())).flatten()
-    };
-    patch.client_identity_key = key("client_identity_key", client_identity_key);
-    patch.trust_bundle_key = key("trust_bundle_key", trust_bundle_key);
-    if mask.covers("data", data.is_some()) {
-        patch.data = wrong.check(parse::json("connector.data", data));
-    }
-    if mask.covers("debug", debug.is_some()) {
-        patch.debug = Some(debug.unwrap_or_default());
-    }
-    patch.labels = update::map(wrong, ("connector", "labels"), labels, mask);
-    wrong.extend(patch.contradictions());
+    fields.violations.extend(patch.contradictions());
     patch
 }
 
-fn parse_kind(wrong: &mut Violations, kind: Option<Kind>, mask: &Mask) -> Option<KindPatch> {
-    let kind = match mask {
+fn parse_kind(fields: &mut Fields<'_>, kind: Option<Kind>) -> KindPatch {
+    let kind = match fields.mask() {
         Mask::All if kind.is_none() => {
-            wrong.push(Violation::field("connector.kind", KIND_REQUIRED));
+            fields.refuse("kind", KIND_REQUIRED);
             None
         }
         Mask::All | Mask::Populated => kind,
-        Mask::Paths(_) => named_kind(wrong, kind, mask),
+        Mask::Paths(_) => named_kind(fields, kind),
     };
-    let mut settings = Settings { wrong, mask };
-    Some(match kind? {
-        Kind::Generic(generic) => KindPatch::Generic(settings.generic(generic)),
-        Kind::License(license) => KindPatch::License(LicensePatch {
-            base_url: settings.required_url("license.base_url", &license.base_url),
-            application_id: settings.required_text("license.application_id", &license.application_id, 128),
+    match kind {
+        None => KindPatch::Keep,
+        Some(Kind::Generic(generic)) => KindPatch::Generic(GenericPatch {
+            authentication_url: fields.required("generic.authentication_url", &generic.authentication_url, url),
+            username: fields.optional(
+                "generic.http_authentication_username",
+                generic.http_authentication_username,
+                basic_username,
+            ),
+            password: fields.secret(
+                "generic.http_authentication_password",
+                generic.http_authentication_password,
+                1_024,
+            ),
         }),
-        Kind::Oauth2(oauth2) => KindPatch::OAuth2(OAuth2Patch {
-            issuer_url: settings.issuer("oauth2.issuer_url", oauth2.issuer_url),
-            authorization_url: settings.url("oauth2.authorization_url", oauth2.authorization_url),
-            token_url: settings.url("oauth2.token_url", oauth2.token_url),
-            profile_url: settings.url("oauth2.profile_url", oauth2.profile_url),
-            revocation_url: settings.url("oauth2.revocation_url", oauth2.revocation_url),
-            jwks_url: settings.url("oauth2.jwks_url", oauth2.jwks_url),
-            device_authorization_url: settings.url("oauth2.device_authorization_url", oauth2.device_authorization_url),
+        Some(Kind::License(license)) => KindPatch::License(LicensePatch {
+            base_url: fields.required("license.base_url", &license.base_url, url),
+            application_id: fields.required("license.application_id", &license.application_id, |field, text| {
+                bounded_text(field, text, 128, false)
+            }),
         }),
-        Kind::ApiKey(api_key) => KindPatch::ApiKey(ApiKeyPatch {
-            base_url: settings.url("api_key.base_url", api_key.base_url),
-            header_name: settings.header_name("api_key.header_name", api_key.header_name),
-            value_prefix: settings.text("api_key.value_prefix", api_key.value_prefix, 64),
-            query_parameter: settings.text("api_key.query_parameter", api_key.query_parameter, 128),
+        Some(Kind::Oauth2(oauth2)) => KindPatch::OAuth2(OAuth2Patch {
+            issuer_url: fields.optional("oauth2.issuer_url", oauth2.issuer_url, |field, text| {
+                url(field, text)?.require_https_unless_loopback(field)
+            }),
+            authorization_url: fields.url("oauth2.authorization_url", oauth2.authorization_url),
+            token_url: fields.url("oauth2.token_url", oauth2.token_url),
+            profile_url: fields.url("oauth2.profile_url", oauth2.profile_url),
+            revocation_url: fields.url("oauth2.revocation_url", oauth2.revocation_url),
+            jwks_url: fields.url("oauth2.jwks_url", oauth2.jwks_url),
+            device_authorization_url: fields.url("oauth2.device_authorization_url", oauth2.device_authorization_url),
         }),
-        Kind::HttpBasic(basic) => {
-            KindPatch::HttpBasic(BaseUrlPatch { base_url: settings.url("http_basic.base_url", basic.base_url) })
+        Some(Kind::ApiKey(api_key)) => KindPatch::ApiKey(ApiKeyPatch {
+            base_url: fields.url("api_key.base_url", api_key.base_url),
+            header_name: fields.optional("api_key.header_name", api_key.header_name, header_name),
+            value_prefix: fields.optional("api_key.value_prefix", api_key.value_prefix, |field, text| {
+                bounded_text(field, text, 64, true)
+            }),
+            query_parameter: fields.optional("api_key.query_parameter", api_key.query_parameter, |field, text| {
+                bounded_text(field, text, 128, true)
+            }),
+        }),
+        Some(Kind::HttpBasic(basic)) => {
+            KindPatch::HttpBasic(HttpBasicPatch { base_url: fields.url("http_basic.base_url", basic.base_url) })
         }
-        Kind::ClientCertificate(certificate) => KindPatch::ClientCertificate(BaseUrlPatch {
-            base_url: settings.https_url("client_certificate.base_url", certificate.base_url),
+        Some(Kind::ClientCertificate(certificate)) => KindPatch::ClientCertificate(ClientCertificatePatch {
+            base_url: fields.optional("client_certificate.base_url", certificate.base_url, |field, text| {
+                url(field, text)?.require_https(field)
+            }),
         }),
-    })
+    }
 }
 
-/// The settings that a mask names some of. The message may lack them, or hold those of another kind, which the mask does
-/// not name: then what is named has no value.
-fn named_kind(wrong: &mut Violations, given: Option<Kind>, mask: &Mask) -> Option<Kind> {
+/// The settings of which a mask names some. The message may lack them, or have those of another kind, which the mask does not
+/// name: then the named ones have no value.
+fn named_kind(fields: &mut Fields<'_>, given: Option<Kind>) -> Option<Kind> {
     let blank = [
         ("generic.", Kind::Generic(Default::default())),
         ("license.", Kind::License(Default::default())),
@@ -180,110 +138,22 @@ fn named_kind(wrong: &mut Violations, given: Option<Kind>, mask: &Mask) -> Optio
         ("http_basic.", Kind::HttpBasic(Default::default())),
         ("client_certificate.", Kind::ClientCertificate(Default::default())),
     ];
-    let is_named = |prefix: &str| PATHS.iter().any(|path| path.starts_with(prefix) && mask.covers(path, false));
+    let mask = fields.mask();
+    let is_named =
+        |prefix: &str| pb::Connector::PATHS.iter().any(|path| path.starts_with(prefix) && mask.covers(path, false));
     let mut named = blank.into_iter().filter(|(prefix, _)| is_named(prefix)).map(|(_, kind)| kind);
     let kind = named.next()?;
     if named.next().is_some() {
-        wrong.push(Violation::field("update_mask", "names settings of several kinds; a connector has one"));
+        fields.violations.push(Violation::field("update_mask", "names settings of several kinds; a connector has one"));
         return None;
     }
     given.filter(|given| discriminant(given) == discriminant(&kind)).or(Some(kind))
 }
 
-/// Reads the settings of a kind: a value where the mask covers it.
-struct Settings<'a> {
-    wrong: &'a mut Violations,
-    mask: &'a Mask,
-}
-
-impl Settings<'_> {
-    fn generic(&mut self, generic: pb::GenericConnector) -> GenericPatch {
-        let pb::GenericConnector {
-            authentication_url,
-            http_authentication_username: username,
-            http_authentication_password: password,
-            http_authentication_password_set: _,
-        } = generic;
-        let path = "generic.http_authentication_username";
-        let username = self.text(path, username, 256);
-        if matches!(&username, Some(Some(username)) if username.contains(':')) {
-            self.wrong.push(Violation::field(field(path), "must not contain \":\" (RFC 7617)"));
-        }
-        GenericPatch {
-            authentication_url: self.required_url("generic.authentication_url", &authentication_url),
-            username,
-            password: self.secret("generic.http_authentication_password", password, 1_024),
-        }
-    }
-
-    fn secret(&mut self, path: &str, value: String, max: usize) -> SecretPatch {
-        if !value.is_empty() {
-            if !self.mask.covers(path, true) {
-                return SecretPatch::Keep;
-            }
-            let secret = self.wrong.check(Secret::parse_line(&field(path), value, max));
-            return secret.map_or(SecretPatch::Keep, SecretPatch::Set);
-        }
-        if self.mask.names(path) { SecretPatch::Clear } else { SecretPatch::Keep }
-    }
-
-    fn required_url(&mut self, path: &str, text: &str) -> Option<HttpUrl> {
-        let covered = self.mask.covers(path, !text.is_empty());
-        covered.then(|| self.wrong.check(HttpUrl::parse(&field(path), text, MAX_URL))).flatten()
-    }
-
-    fn required_text(&mut self, path: &str, text: &str, max: usize) -> Option<String> {
-        let covered = self.mask.covers(path, !text.is_empty());
-        covered.then(|| self.wrong.check(bounded_text(&field(path), text, max, false))).flatten()
-    }
-
-    fn url(&mut self, path: &str, text: Option<String>) -> Option<Option<HttpUrl>> {
-        let covered = self.mask.covers(path, text.is_some());
-        covered.then(|| parse::url(self.wrong, &field(path), &text.unwrap_or_default(), MAX_URL)).flatten()
-    }
-
-    fn https_url(&mut self, path: &str, text: Option<String>) -> Option<Option<HttpUrl>> {
-        match self.url(path, text)? {
-            Some(url) => self.wrong.check(url.require_https(&field(path))).map(Some),
-            None => Some(None),
-        }
-    }
-
-    fn issuer(&mut self, path: &str, text: Option<String>) -> Option<Option<HttpUrl>> {
-        match self.url(path, text)? {
-            Some(url) => self.wrong.check(url.require_https_unless_loopback(&field(path))).map(Some),
-            None => Some(None),
-        }
-    }
-
-    fn text(&mut self, path: &str, text: Option<String>, max: usize) -> Option<Option<String>> {
-        self.optional(path, text, |field, text| bounded_text(field, text, max, true))
-    }
-
-    fn header_name(&mut self, path: &str, text: Option<String>) -> Option<Option<String>> {
-        self.optional(path, text, header_name)
-    }
-
-    /// A text that may be absent: empty = none.
-    fn optional(
-        &mut self,
-        path: &str,
-        text: Option<String>,
-        read: impl FnOnce(&str, &str) -> Result<String, Violation>,
-    ) -> Option<Option<String>> {
-        if !self.mask.covers(path, text.is_some()) {
-            return None;
-        }
-        match text.as_deref().and_then(parse::non_empty) {
-            Some(text) => self.wrong.check(read(&field(path), text)).map(Some),
-            None => Some(None),
-        }
-    }
-}
-
-fn parse_secret_headers(wrong: &mut Violations, headers: BTreeMap<String, String>, mask: &Mask) -> SecretHeadersPatch {
+fn parse_secret_headers(fields: &mut Fields<'_>, headers: BTreeMap<String, String>) -> SecretHeadersPatch {
     const PATH: &str = "secret_headers";
-    let mut read = |headers| parse::check_all(wrong, secret_headers(&field(PATH), headers));
+    let mask = fields.mask();
+    let mut read = |headers| fields.violations.check_all(secret_headers(&format!("connector.{PATH}"), headers));
     if mask.covers(PATH, !headers.is_empty()) {
         return match headers.is_empty() {
             true if mask.names(PATH) => SecretHeadersPatch::Clear,
@@ -297,8 +167,10 @@ fn parse_secret_headers(wrong: &mut Violations, headers: BTreeMap<String, String
     read(set).map_or(SecretHeadersPatch::Keep, |set| SecretHeadersPatch::Entries(Entries { set, gone }))
 }
 
-fn field(path: &str) -> String {
-    format!("connector.{path}")
+fn basic_username(field: &str, text: &str) -> Result<String, Violation> {
+    let username = bounded_text(field, text, 256, true)?;
+    match username.contains(':') {
+        true => Err(Violation::field(field, "must not contain \":\" (RFC 7617)")),
+        false => Ok(username),
+    }
 }
-
-const KIND_REQUIRED: &str = "one of generic, license, oauth2, api_key, http_basic and client_certificate is required";

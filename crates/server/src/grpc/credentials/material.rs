@@ -1,4 +1,4 @@
-//! The material of credentials, on its way in and, for RevealCredential, out.
+//! The material of credentials, from requests and, for RevealCredential, to answers.
 
 use std::collections::BTreeMap;
 
@@ -15,64 +15,68 @@ use jackfield_domain::{Secret, Violation, Violations};
 
 use crate::grpc::{parse, render};
 
-/// Longest token, key or custom value, in bytes.
+/// The longest token, key or custom value, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
-/// Longest user name or password, in characters: either may be a token.
+/// The longest user name or password, in characters: either may be a token.
 const MAX_BASIC: usize = 4_096;
 const MAX_FIELD_NAME: usize = 128;
-/// Paths of an update mask.
+/// The paths that an update mask may name.
+pub(super) const PATHS: &[&str] = &[REFRESH_TOKEN, ID_TOKEN, "material.custom.fields.*"];
 const CUSTOM_FIELDS: &str = "material.custom.fields";
 const REFRESH_TOKEN: &str = "material.oauth2.refresh_token";
 const ID_TOKEN: &str = "material.oauth2.id_token";
 const DEFAULT_TOKEN_TYPE: &str = "Bearer";
 
-pub(super) fn parse(wrong: &mut Violations, material: pb::CredentialMaterial) -> Option<Material> {
-    let material = parse::required(wrong, "material", material.material)?;
+pub(super) fn parse(violations: &mut Violations, material: pb::CredentialMaterial) -> Option<Material> {
+    let material = parse::required(violations, "material", material.material)?;
     match material {
-        Message::Oauth2(tokens) => oauth2(wrong, tokens).map(Material::OAuth2),
-        Message::ApiKey(material) => token(wrong, "material.api_key.api_key", material.api_key).map(Material::ApiKey),
+        Message::Oauth2(tokens) => oauth2(violations, tokens).map(Material::OAuth2),
+        Message::ApiKey(material) => {
+            token(violations, "material.api_key.api_key", material.api_key).map(Material::ApiKey)
+        }
         Message::Basic(basic) => {
             // Many APIs take a key as one half and nothing as the other (RFC 7617 allows either to be empty).
             if basic.username.is_empty() && basic.password.is_empty() {
                 for field in ["material.basic.username", "material.basic.password"] {
-                    wrong.push(Violation::field(field, "must not be empty if the other half is empty"));
+                    violations.push(Violation::field(field, "must not be empty if the other half is empty"));
                 }
                 return None;
             }
             let colon = basic.username.contains(':');
-            let username = line_or_empty(wrong, "material.basic.username", basic.username, MAX_BASIC);
+            let username = line_or_empty(violations, "material.basic.username", basic.username, MAX_BASIC);
             if colon {
                 let description = "must not contain \":\" (RFC 7617)";
-                wrong.push(Violation::field("material.basic.username", description));
+                violations.push(Violation::field("material.basic.username", description));
             }
-            let password = line_or_empty(wrong, "material.basic.password", basic.password, MAX_BASIC);
+            let password = line_or_empty(violations, "material.basic.password", basic.password, MAX_BASIC);
             Some(Material::Basic { username: username?, password: password? })
         }
         Message::ClientCredentials(client) => {
-            let client_id = line(wrong, "material.client_credentials.client_id", client.client_id, 2_048);
-            let client_secret = line(wrong, "material.client_credentials.client_secret", client.client_secret, 2_048);
+            let client_id = line(violations, "material.client_credentials.client_id", client.client_id, 2_048);
+            let client_secret =
+                line(violations, "material.client_credentials.client_secret", client.client_secret, 2_048);
             Some(Material::ClientCredentials { client_id: client_id?, client_secret: client_secret? })
         }
         Message::ClientCertificate(certificate) => {
             let key = Ref::parse("material.client_certificate.key", &certificate.key, ReferenceForms::ID_NAME);
-            wrong.check(key).map(|key| Material::ClientCertificate { key })
+            violations.check(key).map(|key| Material::ClientCertificate { key })
         }
-        Message::Custom(custom) => fields(wrong, custom.fields).map(Material::Custom),
+        Message::Custom(custom) => fields(violations, custom.fields).map(Material::Custom),
     }
 }
 
-fn oauth2(wrong: &mut Violations, tokens: pb::OAuth2Material) -> Option<OAuth2Material> {
+fn oauth2(violations: &mut Violations, tokens: pb::OAuth2Material) -> Option<OAuth2Material> {
     let pb::OAuth2Material { access_token, refresh_token, id_token, token_type, expire_time, scopes } = tokens;
-    let access_token = optional(wrong, "material.oauth2.access_token", access_token);
-    let refresh_token = optional(wrong, "material.oauth2.refresh_token", refresh_token);
-    let id_token = optional(wrong, "material.oauth2.id_token", id_token);
+    let access_token = optional(violations, "material.oauth2.access_token", access_token);
+    let refresh_token = optional(violations, "material.oauth2.refresh_token", refresh_token);
+    let id_token = optional(violations, "material.oauth2.id_token", id_token);
     let token_type = parse::non_empty(&token_type).unwrap_or(DEFAULT_TOKEN_TYPE);
-    let token_type = wrong.check(bounded_text("material.oauth2.token_type", token_type, 64, false));
+    let token_type = violations.check(bounded_text("material.oauth2.token_type", token_type, 64, false));
     let expire_time = match expire_time {
-        Some(time) => wrong.check(parse::timestamp("material.oauth2.expire_time", time)).map(Some),
+        Some(time) => violations.check(parse::timestamp("material.oauth2.expire_time", time)).map(Some),
         None => Some(None),
     };
-    let scopes = parse::check_all(wrong, Scopes::parse_list("material.oauth2.scopes", &scopes));
+    let scopes = violations.check_all(Scopes::parse_list("material.oauth2.scopes", &scopes));
     Some(OAuth2Material {
         access_token: access_token?,
         refresh_token: refresh_token?,
@@ -84,9 +88,13 @@ fn oauth2(wrong: &mut Violations, tokens: pb::OAuth2Material) -> Option<OAuth2Ma
 }
 
 /// The change that a message and a mask ask for. Without a mask for it, material that is given replaces what is stored.
-pub(super) fn patch(wrong: &mut Violations, material: Option<pb::CredentialMaterial>, mask: &Mask) -> MaterialPatch {
+pub(super) fn patch(
+    violations: &mut Violations,
+    material: Option<pb::CredentialMaterial>,
+    mask: &Mask,
+) -> MaterialPatch {
     let material = match material {
-        Some(material) => parse::required(wrong, "material", material.material),
+        Some(material) => parse::required(violations, "material", material.material),
         None => None,
     };
     let covers = |path: &&str| *mask != Mask::All && mask.covers(path, false);
@@ -94,41 +102,43 @@ pub(super) fn patch(wrong: &mut Violations, material: Option<pb::CredentialMater
         let given = match material {
             Some(Message::Custom(custom)) => custom.fields,
             Some(_) => {
-                wrong.push(Violation::field("material", "must be custom: update_mask names fields of custom material"));
+                violations
+                    .push(Violation::field("material", "must be custom: update_mask names fields of custom material"));
                 return MaterialPatch::Keep;
             }
             None => BTreeMap::new(),
         };
         let named = Entries::named(CUSTOM_FIELDS, given, mask, |one, other| one == other);
-        let named = named.map(|Entries { set, gone }| Entries { set: field_values(wrong, set), gone });
+        let named = named.map(|Entries { set, gone }| Entries { set: field_values(violations, set), gone });
         return named.map_or(MaterialPatch::Keep, MaterialPatch::Fields);
     }
     let Some(material) = material else {
-        if wrong.is_empty() && [CUSTOM_FIELDS, REFRESH_TOKEN, ID_TOKEN].iter().any(covers) {
-            wrong.push(Violation::field("material", "is required: update_mask names it"));
+        if violations.is_empty() && [CUSTOM_FIELDS, REFRESH_TOKEN, ID_TOKEN].iter().any(covers) {
+            violations.push(Violation::field("material", "is required: update_mask names it"));
         }
         return MaterialPatch::Keep;
     };
     let cleared = ClearedTokens { refresh_token: mask.names(REFRESH_TOKEN), id_token: mask.names(ID_TOKEN) };
-    let parsed = parse(wrong, pb::CredentialMaterial { material: Some(material) });
+    let parsed = parse(violations, pb::CredentialMaterial { material: Some(material) });
     parsed.map_or(MaterialPatch::Keep, |material| MaterialPatch::Replace(material, cleared))
 }
 
-/// What is wrong with the number and the size of fields is said before each is looked at.
-fn fields(wrong: &mut Violations, fields: BTreeMap<String, String>) -> Option<BTreeMap<String, Secret>> {
-    wrong.check(check_custom_fields(fields.len(), fields.values().map(String::len).sum()))?;
-    Some(field_values(wrong, fields))
+/// Checks the number and the size of all fields before each by itself.
+fn fields(violations: &mut Violations, fields: BTreeMap<String, String>) -> Option<BTreeMap<String, Secret>> {
+    violations.check(check_custom_fields(fields.len(), fields.values().map(String::len).sum()))?;
+    Some(field_values(violations, fields))
 }
 
-fn field_values(wrong: &mut Violations, fields: BTreeMap<String, String>) -> BTreeMap<String, Secret> {
+fn field_values(violations: &mut Violations, fields: BTreeMap<String, String>) -> BTreeMap<String, Secret> {
     let field = "material.custom.fields";
     let mut parsed = BTreeMap::new();
     for (index, (name, value)) in fields.into_iter().enumerate() {
         if bounded_text(field, &name, MAX_FIELD_NAME, false).is_err() {
-            // Such a name could be a secret put in the wrong place: it is counted and not repeated.
+            // Such a name could be a secret put in the wrong place, so the violation counts it and does not repeat it.
             let number = index + 1;
             let rule = format!("must have names of 1 to {MAX_FIELD_NAME} characters without control characters");
-            wrong.push(Violation::field(field, format!("{rule}; entry {number} in the order of the names has not")));
+            violations
+                .push(Violation::field(field, format!("{rule}; entry {number} in the order of the names has not")));
             continue;
         }
         let place = map_entry(field, &name);
@@ -137,30 +147,30 @@ fn field_values(wrong: &mut Violations, fields: BTreeMap<String, String>) -> BTr
             true => Ok(Secret::new(value)),
             false => Secret::parse(&place, value, MAX_TOKEN),
         });
-        if let Some(value) = wrong.check(value) {
+        if let Some(value) = violations.check(value) {
             parsed.insert(name, value);
         }
     }
     parsed
 }
 
-fn optional(wrong: &mut Violations, field: &str, value: String) -> Option<Option<Secret>> {
-    if value.is_empty() { Some(None) } else { token(wrong, field, value).map(Some) }
+fn optional(violations: &mut Violations, field: &str, value: String) -> Option<Option<Secret>> {
+    if value.is_empty() { Some(None) } else { token(violations, field, value).map(Some) }
 }
 
 /// A secret that travels in a header and whose limit counts bytes.
-fn token(wrong: &mut Violations, field: &str, value: String) -> Option<Secret> {
-    wrong.check(within_bytes(field, value).and_then(|value| Secret::parse_line(field, value, MAX_TOKEN)))
+fn token(violations: &mut Violations, field: &str, value: String) -> Option<Secret> {
+    violations.check(within_bytes(field, value).and_then(|value| Secret::parse_line(field, value, MAX_TOKEN)))
 }
 
 /// A secret that travels in a header and whose limit counts characters.
-fn line(wrong: &mut Violations, field: &str, value: String, max: usize) -> Option<Secret> {
-    wrong.check(Secret::parse_line(field, value, max))
+fn line(violations: &mut Violations, field: &str, value: String, max: usize) -> Option<Secret> {
+    violations.check(Secret::parse_line(field, value, max))
 }
 
-/// The same where nothing at all is a value too.
-fn line_or_empty(wrong: &mut Violations, field: &str, value: String, max: usize) -> Option<Secret> {
-    if value.is_empty() { Some(Secret::new(value)) } else { line(wrong, field, value, max) }
+/// As [`line`], but an empty secret is a value, too.
+fn line_or_empty(violations: &mut Violations, field: &str, value: String, max: usize) -> Option<Secret> {
+    if value.is_empty() { Some(Secret::new(value)) } else { line(violations, field, value, max) }
 }
 
 fn within_bytes(field: &str, value: String) -> Result<String, Violation> {
@@ -170,7 +180,7 @@ fn within_bytes(field: &str, value: String) -> Result<String, Violation> {
     }
 }
 
-/// The message that RevealCredential answers: the one place where material becomes a message.
+/// The answer of RevealCredential. This is the one place where material becomes a message.
 pub(super) fn to_message(material: Material) -> pb::CredentialMaterial {
     let exposed = |secret: &Secret| secret.expose().to_owned();
     let optional = |secret: &Option<Secret>| secret.as_ref().map(exposed).unwrap_or_default();

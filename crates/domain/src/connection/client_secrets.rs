@@ -1,0 +1,75 @@
+//! Client secrets of connections.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Violation, Violations};
+use crate::patch::Patch;
+use crate::value::secret::Secret;
+use crate::value::time::Timestamp;
+
+/// The public facts of a client secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientSecretFacts {
+    /// The name of the secret in its connection; may be empty.
+    pub secret_id: String,
+    /// When this value was stored.
+    pub create_time: Timestamp,
+}
+
+/// A change of the sealed client secrets.
+#[derive(Debug, Default)]
+pub enum ClientSecretsPatch {
+    #[default]
+    Keep,
+    /// Exactly these, in this order.
+    Set(Vec<ClientSecretPatch>),
+    Clear,
+}
+
+/// One client secret of a new list.
+#[derive(Debug)]
+pub struct ClientSecretPatch {
+    pub secret_id: String,
+    /// `None` keeps the stored value of this `secret_id`.
+    pub value: Option<Secret>,
+}
+
+/// Most client secrets in one connection.
+pub const MAX_CLIENT_SECRETS: usize = 8;
+
+/// The column of a sealed client secret.
+pub fn client_secret_column(secret_id: &str) -> String {
+    format!("client_secret/{secret_id}")
+}
+
+// === impl ClientSecretsPatch ===
+
+impl ClientSecretsPatch {
+    /// Changes the facts, and adds which secrets have no value.
+    pub(super) fn apply(&self, facts: &mut Vec<ClientSecretFacts>, now: Timestamp, violations: &mut Violations) {
+        let secrets = match self {
+            ClientSecretsPatch::Keep => return,
+            ClientSecretsPatch::Clear => &[],
+            ClientSecretsPatch::Set(secrets) => secrets.as_slice(),
+        };
+        let mut changed = Vec::with_capacity(secrets.len());
+        for (index, ClientSecretPatch { secret_id, value }) in secrets.iter().enumerate() {
+            let stored = facts.iter().find(|stored| stored.secret_id == *secret_id);
+            match (value, stored) {
+                (Some(_), _) => changed.push(ClientSecretFacts { secret_id: secret_id.clone(), create_time: now }),
+                (None, Some(stored)) => changed.push(stored.clone()),
+                (None, None) => {
+                    let description = format!("is required: no secret with secret_id \"{secret_id}\" is stored");
+                    violations.push(Violation::field(format!("connection.client_secrets[{index}].value"), description));
+                }
+            }
+        }
+        *facts = changed;
+    }
+}
+
+impl Patch for ClientSecretsPatch {
+    fn is_empty(&self) -> bool {
+        matches!(self, ClientSecretsPatch::Keep)
+    }
+}

@@ -1,0 +1,155 @@
+//! The settings of connections: one table makes the resource's part, its patch and how the one changes the other.
+
+use serde::{Deserialize, Serialize};
+
+use super::client_secrets::ClientSecretsPatch;
+use crate::document::is_default;
+use crate::error::Violation;
+use crate::patch::patchable;
+use crate::request::map_patch::MapPatch;
+use crate::request::reference::Ref;
+use crate::value::maps::{Labels, Parameters};
+use crate::value::text::{CountryCode, Name, Slug};
+use crate::value::url::{HttpUrl, RedirectUri};
+
+patchable! {
+    /// Everything of a connection that a caller sets and reads back.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    pub struct ConnectionSettings in "connection", pub(super) blank(name: Name);
+
+    /// A change of a connection. An inner `None` removes the value.
+    pub struct ConnectionPatch;
+
+    fixed {}
+    patched {
+        name: Name = name,
+        #[serde(default, skip_serializing_if = "is_default")]
+        external_id: Option<Slug>,
+        kind: ConnectionKind,
+        #[serde(default, skip_serializing_if = "is_default")]
+        authentication_url: Option<HttpUrl>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        token_url: Option<HttpUrl>,
+        /// OpenID issuer or SAML entity id; the latter need not be a URL.
+        #[serde(default, skip_serializing_if = "is_default")]
+        issuer_url: String,
+        #[serde(default, skip_serializing_if = "is_default")]
+        provider_certificate: String,
+        #[serde(default, skip_serializing_if = "is_default")]
+        client_id: String,
+        #[serde(default, skip_serializing_if = "is_default")]
+        user_data_location: Option<CountryCode>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        provider_tenant_id: String,
+        #[serde(default, skip_serializing_if = "is_default")]
+        developer_account_id: String,
+        content_type: TokenContentType,
+        #[serde(default, skip_serializing_if = "is_default")]
+        oidc_user_endpoint_url: Option<HttpUrl>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        user_id_expression: String = DEFAULT_USER_ID_EXPRESSION.to_owned(),
+        #[serde(default, skip_serializing_if = "is_default")]
+        trust_identity_user_id: bool,
+        #[serde(default, skip_serializing_if = "is_default")]
+        scope: String = DEFAULT_SCOPE.to_owned(),
+        #[serde(default, skip_serializing_if = "is_default")]
+        parameters: Parameters => MapPatch<Parameters>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        require_business_account: bool,
+        linking: Linking,
+        active: bool = true,
+        #[serde(default, skip_serializing_if = "is_default")]
+        tags: Labels => MapPatch<Labels>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        redirect_uris: Vec<RedirectUri>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        revocation_url: Option<HttpUrl>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        jwks_url: Option<HttpUrl>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        device_authorization_url: Option<HttpUrl>,
+    }
+    patch only {
+        /// Required on create; later it can only repeat what is stored.
+        connector: Option<Ref>,
+        client_secrets: ClientSecretsPatch,
+    }
+}
+
+/// The protocol of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ConnectionKind {
+    #[default]
+    #[serde(rename = "OAUTH2")]
+    OAuth2,
+    #[serde(rename = "SAML2")]
+    Saml2,
+    #[serde(rename = "WEBAUTHN")]
+    WebAuthn,
+    Password,
+    #[serde(rename = "OPENID_LEGACY")]
+    OpenIdLegacy,
+}
+
+/// How the body of a call to the token endpoint is encoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum TokenContentType {
+    #[default]
+    Json,
+    Form,
+}
+
+/// How identities of a connection may be linked to one user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Linking {
+    #[default]
+    Disabled,
+    Explicit,
+    Automatic,
+}
+
+/// The default of [`ConnectionSettings::scope`] (Authress).
+pub const DEFAULT_SCOPE: &str = "profile email openid";
+/// The default of [`ConnectionSettings::user_id_expression`] (Authress).
+pub const DEFAULT_USER_ID_EXPRESSION: &str = "{sub}";
+
+/// Checks a template for user ids: names in braces, with text around them. A template without a name would give all users
+/// the same id.
+pub fn check_user_id_expression(field: &str, expression: &str) -> Result<(), Violation> {
+    let mut rest = expression;
+    let mut names = 0;
+    while let Some(at) = rest.find(['{', '}']) {
+        let inner = rest[at..].strip_prefix('{').and_then(|inner| inner.split_once('}'));
+        match inner {
+            Some((name, _)) if name.trim().is_empty() => return Err(Violation::field(field, "has empty braces")),
+            Some((name, after)) if !name.contains('{') => rest = after,
+            _ => return Err(Violation::field(field, "has braces that do not pair, or nest")),
+        }
+        names += 1;
+    }
+    match names {
+        0 => Err(Violation::field(field, "must have at least one name in braces, such as {sub}")),
+        _ => Ok(()),
+    }
+}
+
+// === impl ConnectionKind ===
+
+impl ConnectionKind {
+    /// The names, as filters and the database use them.
+    pub const NAMES: &'static [&'static str] = &["OAUTH2", "SAML2", "WEBAUTHN", "PASSWORD", "OPENID_LEGACY"];
+
+    /// The name of this kind.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ConnectionKind::OAuth2 => "OAUTH2",
+            ConnectionKind::Saml2 => "SAML2",
+            ConnectionKind::WebAuthn => "WEBAUTHN",
+            ConnectionKind::Password => "PASSWORD",
+            ConnectionKind::OpenIdLegacy => "OPENID_LEGACY",
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The secret material of credentials. It has no printable form, and leaves only sealed or by the two calls that are made for it.
+
+use std::collections::BTreeMap;
+
+use super::state::CredentialKind;
+use crate::error::Violation;
+use crate::patch::Patch;
+use crate::request::map_patch::Entries;
+use crate::request::reference::Ref;
+use crate::value::id::CredentialId;
+use crate::value::secret::Secret;
+use crate::value::time::Timestamp;
+
+/// The secret material of a credential.
+#[derive(Debug)]
+pub enum Material {
+    OAuth2(OAuth2Material),
+    ApiKey(Secret),
+    Basic {
+        username: Secret,
+        password: Secret,
+    },
+    ClientCredentials {
+        client_id: Secret,
+        client_secret: Secret,
+    },
+    /// The private key stays in the key.
+    ClientCertificate {
+        key: Ref,
+    },
+    Custom(BTreeMap<String, Secret>),
+}
+
+/// OAuth 2.0 tokens.
+#[derive(Debug, Default)]
+pub struct OAuth2Material {
+    pub access_token: Option<Secret>,
+    pub refresh_token: Option<Secret>,
+    pub id_token: Option<Secret>,
+    pub token_type: String,
+    pub expire_time: Option<Timestamp>,
+    pub scopes: Vec<String>,
+}
+
+/// What happens to sealed material. Its kind stays.
+#[derive(Debug, Default)]
+pub enum MaterialPatch {
+    #[default]
+    Keep,
+    /// All of it anew. Tokens that are absent and not among the cleared ones stay.
+    Replace(Material, ClearedTokens),
+    /// Single fields of custom material; the others stay.
+    Fields(Entries<Secret>),
+}
+
+/// Which tokens go if they are not given.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ClearedTokens {
+    pub refresh_token: bool,
+    pub id_token: bool,
+}
+
+/// A token that may leave.
+#[derive(Debug)]
+pub struct IssuedToken {
+    pub credential: CredentialId,
+    pub material_version: i64,
+    pub token: Secret,
+    pub token_type: String,
+    pub expire_time: Option<Timestamp>,
+    pub scopes: Vec<String>,
+    /// The fields of custom material.
+    pub fields: BTreeMap<String, Secret>,
+}
+
+/// Most fields of custom material.
+pub const MAX_CUSTOM_FIELDS: usize = 64;
+/// Most bytes of all fields of custom material together.
+pub const MAX_CUSTOM_FIELDS_BYTES: usize = 64 * 1024;
+/// Column of the sealed material: one sealed JSON object for the whole of it, so that its parts cannot be mixed.
+pub const MATERIAL_COLUMN: &str = "material";
+
+// === impl Entries ===
+
+impl Entries<Secret> {
+    /// The fields of custom material after it, or what would be wrong with them.
+    pub fn applied(self, mut fields: BTreeMap<String, Secret>) -> Result<BTreeMap<String, Secret>, Violation> {
+        fields.retain(|name, _| !self.gone.contains(name));
+        fields.extend(self.set);
+        let bytes = fields.values().map(|value| value.expose().len()).sum();
+        check_custom_fields(fields.len(), bytes).map(|()| fields)
+    }
+}
+
+/// Refuses custom material with too many fields, none, or too many bytes in their values.
+pub fn check_custom_fields(count: usize, bytes: usize) -> Result<(), Violation> {
+    let field = "material.custom.fields";
+    if count == 0 || count > MAX_CUSTOM_FIELDS {
+        return Err(Violation::field(field, format!("must have 1 to {MAX_CUSTOM_FIELDS} entries")));
+    }
+    if bytes > MAX_CUSTOM_FIELDS_BYTES {
+        return Err(Violation::field(field, format!("must be at most {MAX_CUSTOM_FIELDS_BYTES} bytes in all")));
+    }
+    Ok(())
+}
+
+// === impl Material ===
+
+impl Material {
+    /// The kind of this material.
+    pub const fn kind(&self) -> CredentialKind {
+        match self {
+            Material::OAuth2(_) => CredentialKind::OAuth2,
+            Material::ApiKey(_) => CredentialKind::ApiKey,
+            Material::Basic { .. } => CredentialKind::Basic,
+            Material::ClientCredentials { .. } => CredentialKind::ClientCredentials,
+            Material::ClientCertificate { .. } => CredentialKind::ClientCertificate,
+            Material::Custom(_) => CredentialKind::Custom,
+        }
+    }
+}
+
+// === impl MaterialPatch ===
+
+impl Patch for MaterialPatch {
+    fn is_empty(&self) -> bool {
+        matches!(self, MaterialPatch::Keep)
+    }
+}

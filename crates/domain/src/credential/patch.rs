@@ -1,0 +1,67 @@
+//! New credentials and changes of credentials.
+
+use super::material::{Material, MaterialPatch};
+use crate::patch::Patch;
+use crate::request::map_patch::MapPatch;
+use crate::request::reference::Ref;
+use crate::value::id::CredentialId;
+use crate::value::json::JsonObject;
+use crate::value::maps::Labels;
+use crate::value::text::{ExternalId, UserId};
+
+/// What a new credential is made of.
+#[derive(Debug)]
+pub struct CredentialDraft {
+    pub id: Option<CredentialId>,
+    pub external_id: Option<ExternalId>,
+    pub user_id: UserId,
+    pub connector: Ref,
+    pub connection: Option<Ref>,
+    pub provider_account_id: String,
+    pub provider_data: JsonObject,
+    pub labels: Labels,
+    pub is_default: Option<bool>,
+    pub material: Material,
+}
+
+/// A change of a credential.
+#[derive(Debug, Default)]
+pub struct CredentialPatch {
+    /// The inner `None` removes the external id.
+    pub external_id: Option<Option<ExternalId>>,
+    pub provider_account_id: Option<String>,
+    pub provider_data: Option<JsonObject>,
+    pub labels: MapPatch<Labels>,
+    /// `true` makes this the default credential. A default cannot be removed, only moved.
+    pub is_default: Option<bool>,
+    pub material: MaterialPatch,
+    pub parents: CredentialParents,
+}
+
+/// The resources that a change says a credential hangs on. A caller that sends back what it has read says them, too; they
+/// cannot be changed.
+#[derive(Debug, Default)]
+pub struct CredentialParents {
+    pub user_id: Option<UserId>,
+    pub connector: Option<Ref>,
+    pub connection: Option<Ref>,
+}
+
+// === impl CredentialPatch ===
+
+impl Patch for CredentialPatch {
+    fn is_empty(&self) -> bool {
+        let CredentialPatch { external_id, provider_account_id, provider_data, labels, is_default, material, parents } =
+            self;
+        let CredentialParents { user_id, connector, connection } = parents;
+        external_id.is_empty()
+            && provider_account_id.is_none()
+            && provider_data.is_none()
+            && labels.is_empty()
+            && is_default.is_none()
+            && material.is_empty()
+            && user_id.is_none()
+            && connector.is_none()
+            && connection.is_none()
+    }
+}
