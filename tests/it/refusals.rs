@@ -297,7 +297,7 @@ async fn a_database_url_that_would_not_be_honoured() {
             format!("postgres://db/j?sslmode={secret}"),
             "sslmode is none of disable, allow, prefer, require, verify-ca, verify-full".to_owned(),
         ),
-        (format!("postgres://db/j?password={secret}&password=b"), "password stands there twice".to_owned()),
+        (format!("postgres://db/j?password={secret}&password=b"), "password is given twice".to_owned()),
         (format!("postgres://a,{secret}/j"), "it names several hosts: give the one address that leads to the primary".to_owned()),
         (format!("sqlite:{secret}?mode=ro"), "there are no parameters behind sqlite:<path>".to_owned()),
         ("sqlite::memory:".to_owned(), "must be \"\", sqlite:<path> or postgres://…".to_owned()),

@@ -18,8 +18,8 @@ impl Store {
         Ok(Store::read_only(sqlite::open_read_only(path).await?))
     }
 
-    /// Copies an SQLite database, as it is at this moment, into an empty file. The copy may not be durable yet when this returns.
-    /// Other connections can read and write meanwhile.
+    /// Copies an SQLite database, as it is at this moment, into an empty file. The copy may not be durable yet when this
+    /// returns. Other connections can read and write meanwhile.
     ///
     /// # Errors
     /// The disk is full, or the file is not empty.
@@ -27,8 +27,8 @@ impl Store {
         sqlite::copy(path, to).await
     }
 
-    /// The faults of an SQLite file as a whole: of its pages and indexes, and rows that refer to rows that do not exist. Empty if
-    /// there are none.
+    /// The faults of an SQLite file as a whole: of its pages and indexes, and rows that refer to rows that do not exist.
+    /// Empty if there are none.
     ///
     /// # Errors
     /// The file cannot be read.

@@ -1,15 +1,8 @@
-//! Whether rows are what was written: each is made again from its document and compared, column by column. SQLite has no
-//! checksums of its pages, so a bit that changed in one looks like any other value.
+//! A check that rows are as they were written: each is made again from its document and compared, column by column. SQLite has
+//! no checksums of its pages, so a bit that changed in a page looks like any other value.
 
 use std::collections::{BTreeMap, HashMap};
 
-use jackfield_domain::configuration::Configuration;
-use jackfield_domain::connection::Connection;
-use jackfield_domain::connector::Connector;
-use jackfield_domain::credential::Credential;
-use jackfield_domain::key::Key;
-use jackfield_domain::tenant::Tenant;
-use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{Error, Resource, Result, TenantId};
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
@@ -23,48 +16,43 @@ use crate::database::{Pooled, error};
 use crate::document;
 use crate::entity::{idempotency, label};
 use crate::migration::{self, derived::DERIVED};
+use crate::row;
 use crate::store::Store;
-use crate::stored::{self, ColumnOf, ModelOf, Stored};
+use crate::stored::{ColumnOf, ModelOf, Stored, for_each_resource};
 
 /// Rows that are read at once.
 const BATCH: u64 = 500;
 
-/// So many findings are enough to know that a file is no good.
+/// The most faults that are collected: that many are enough to know that a file is damaged.
 const MOST: usize = 20;
 
 /// The labels of a resource.
 type LabelsOf = BTreeMap<String, String>;
 
-/// What was found so far.
+/// The result so far.
 #[derive(Default)]
 struct Findings {
-    /// The schema is of a former program, which derived columns in another way.
+    /// The schema is of an earlier program, which derived columns in another way.
     is_older: bool,
     rows: u64,
     labels: u64,
     faults: Vec<String>,
 }
 
-/// A place in a table: the last row that was looked at.
+/// The tenant and id of the last row that was checked.
 type Last = Option<(Uuid, Uuid)>;
 
 impl Store {
-    /// How many rows of resources there are, and which of them do not agree with their documents, the first ones of these. Labels
-    /// and kept answers are looked at, too.
+    /// The number of rows of resources, and the first rows that differ from their documents. Labels and stored answers are
+    /// checked, too.
     ///
     /// # Errors
     /// The database cannot be read.
     pub async fn row_faults(&self) -> Result<(u64, Vec<String>)> {
-        let is_older = migration::derives_anew(&self.reader).await.map_err(Error::internal)?;
+        let is_older = migration::derives_differently(&self.reader).await.map_err(Error::internal)?;
         let mut found = Findings { is_older, ..Findings::default() };
         let conn = &self.reader;
-        found.check::<Tenant>(conn).await?;
-        found.check::<Key>(conn).await?;
-        found.check::<Connector>(conn).await?;
-        found.check::<Connection>(conn).await?;
-        found.check::<UserConnector>(conn).await?;
-        found.check::<Credential>(conn).await?;
-        found.check::<Configuration>(conn).await?;
+        for_each_resource!(R => { found.check::<R>(conn).await?; });
         #[expect(clippy::disallowed_methods, reason = "a check of the whole spans all tenants")]
         let labels = label::Entity::find().count(conn).await.map_err(error::from_db)?;
         if labels != found.labels && found.faults.is_empty() {
@@ -85,12 +73,12 @@ impl Findings {
             #[expect(clippy::disallowed_methods, reason = "a check of the whole spans all tenants")]
             let mut select = S::Table::find().order_by_asc(S::TENANT_ID).order_by_asc(S::ID).limit(BATCH);
             if let Some((tenant, id)) = last {
-                let place = Expr::tuple([S::TENANT_ID, S::ID].map(|column| Expr::col(column.as_column_ref())));
-                select = select.filter(place.gt(Expr::tuple([Expr::val(tenant), Expr::val(id)])));
+                let key = Expr::tuple([S::TENANT_ID, S::ID].map(|column| Expr::col(column.as_column_ref())));
+                select = select.filter(key.gt(Expr::tuple([Expr::val(tenant), Expr::val(id)])));
             }
             let models = match select.all(conn).await.map_err(error::from_db) {
                 Ok(models) => models,
-                // A text that is none, for one. Which row it is in, the database does not say.
+                // For example, a text is not UTF-8. The database does not say in which row.
                 Err(error) if !error.retryable() => {
                     let (resource, count) = (S::RESOURCE, BATCH);
                     let after = last.map(|(_, id)| format!(" after {id}")).unwrap_or_default();
@@ -116,7 +104,7 @@ impl Findings {
         Ok(())
     }
 
-    /// Looks at the answers that are kept for repeats.
+    /// Checks the answers that are stored for repeated requests.
     async fn answers(&mut self, conn: &Pooled) -> Result<()> {
         use idempotency::Column::{Answer, ExpireTime, RequestId};
         let mut last: Option<(i64, Uuid)> = None;
@@ -124,15 +112,15 @@ impl Findings {
             #[expect(clippy::disallowed_methods, reason = "a check of the whole spans all tenants")]
             let mut select = idempotency::Entity::find().order_by_asc(ExpireTime).order_by_asc(RequestId).limit(BATCH);
             if let Some((time, id)) = last {
-                let place = Expr::tuple([ExpireTime, RequestId].map(|column| Expr::col(column.as_column_ref())));
-                select = select.filter(place.gt(Expr::tuple([Expr::val(time), Expr::val(id)])));
+                let key = Expr::tuple([ExpireTime, RequestId].map(|column| Expr::col(column.as_column_ref())));
+                select = select.filter(key.gt(Expr::tuple([Expr::val(time), Expr::val(id)])));
             }
             let select = select.select_only().columns([ExpireTime, RequestId, Answer]);
             let rows = select.into_tuple::<(i64, Uuid, String)>().all(conn).await.map_err(error::from_db)?;
             let Some((time, id, _)) = rows.last() else { return Ok(()) };
             last = Some((*time, *id));
             for (_, id, answer) in &rows {
-                // One that was claimed and not answered is empty.
+                // The answer to a request that was claimed and not answered is empty.
                 if !answer.is_empty() && serde_json::from_str::<IgnoredAny>(answer).is_err() {
                     self.faults.push(format!("the answer to the request {id} is no JSON"));
                 }
@@ -142,13 +130,13 @@ impl Findings {
     }
 }
 
-/// What is wrong with a row, if anything is.
+/// The fault of a row, if there is one.
 fn fault<S: Stored>(model: &ModelOf<S>, tenant: TenantId, labels: LabelsOf, is_older: bool) -> Option<String> {
     let doc = text(model.get(S::DOC));
     let Ok(value) = document::try_decode::<S>(&doc, uuid(model.get(S::ID))) else {
         return Some("its document cannot be read".to_owned());
     };
-    let Ok(expected) = stored::row(tenant, &value) else { return Some("its document cannot be written".to_owned()) };
+    let Ok(expected) = row::of(tenant, &value) else { return Some("its document cannot be written".to_owned()) };
     for column in ColumnOf::<S>::iter() {
         if is_older && DERIVED.contains(&column.as_str()) {
             continue;

@@ -1,4 +1,4 @@
-//! What a session does with rows of every resource in the same words: find, lock, insert, replace, count and delete.
+//! The operations that are the same for every resource: find, lock, insert, replace, count and delete.
 
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{Error, Result, TenantId};
@@ -9,8 +9,9 @@ use uuid::Uuid;
 use crate::database::error;
 use crate::document;
 use crate::record::label;
+use crate::row;
 use crate::session::{Session, Writer};
-use crate::stored::{self, ColumnOf, Stored};
+use crate::stored::{self, ColumnOf, Stored, unique_value};
 use crate::transaction::Transaction;
 
 impl<C: ConnectionTrait> Session<C> {
@@ -57,9 +58,9 @@ impl Writer {
         if let Some(id) = value.also_advances() {
             self.touch(tenant, id);
         }
-        let row = stored::row(tenant, value)?;
+        let row = row::of(tenant, value)?;
         let inserted = R::Table::insert(row).exec_without_returning(&self.conn).await;
-        inserted.map_err(|error| error::from_write(error, R::RESOURCE, |what| value.taken(what)))?;
+        inserted.map_err(|error| error::from_write(error, R::RESOURCE, |what| unique_value(value, what)))?;
         self.note_inserted(value.id());
         match value.labels() {
             Some(labels) => label::put(&self.conn, tenant, R::RESOURCE, value.id(), labels).await,
@@ -76,13 +77,14 @@ impl Writer {
             self.touch(tenant, value.id());
         }
         let updated = R::Table::update_many()
-            .set(stored::row(tenant, value)?)
+            .set(row::of(tenant, value)?)
             .filter(R::TENANT_ID.eq(tenant.0))
             .filter(R::ID.eq(value.id()))
             .filter(R::VERSION.eq(value.meta().version - 1))
             .exec(&self.conn)
             .await;
-        let updated = updated.map_err(|error| error::from_write(error, R::RESOURCE, |what| value.taken(what)))?;
+        let updated =
+            updated.map_err(|error| error::from_write(error, R::RESOURCE, |what| unique_value(value, what)))?;
         if updated.rows_affected != 1 {
             return Err(Error::internal("a row changed although it was locked"));
         }

@@ -19,16 +19,17 @@ pub(crate) const SEPARATOR: char = '\n';
 /// The expression that joins the documents of rows to one text.
 pub(crate) const JOINED: &str = "string_agg(doc, '\n')";
 
-/// Why a document cannot even be looked at.
+/// The fault of a document that cannot even be looked at.
 pub(crate) const NO_TEXT: &str = "its document is no text";
-/// Why a document that can be read does not belong to its row.
+/// The fault of a document that can be read and does not belong to its row.
 const OF_ANOTHER: &str = "its document is of another id";
 
-/// What a JSON value takes on the wire beyond its text: tags and lengths of the value, its key and their entry, and a number
-/// of eight bytes.
+/// The bytes that a JSON value takes on the wire beyond its text: tags and lengths of the value, its key and their entry, and
+/// a number of eight bytes.
 const VALUE_BYTES: usize = 12;
 
-/// How many rows were met that could not be read. The count is of the process, because the disk fails for all its stores.
+/// The number of rows that were met and could not be read. It is counted for the process, because the disk fails for all its
+/// stores.
 static DAMAGED: AtomicU64 = AtomicU64::new(0);
 
 /// Writes the document of a resource.
@@ -68,7 +69,7 @@ pub(crate) fn connector_name(bytes: &[u8], id: Uuid) -> Option<Name> {
     (named.id.0 == id).then_some(named.name)
 }
 
-/// Whether two texts are the same document, however they are written.
+/// Returns whether two texts are the same document, however they are written.
 pub(crate) fn are_equal(one: &str, other: &str) -> bool {
     let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
     json(one) == json(other)
@@ -104,12 +105,12 @@ pub(crate) fn count_damaged() {
     DAMAGED.fetch_add(1, Ordering::Relaxed);
 }
 
-/// How many times this process has met a row that it could not read.
+/// The number of times that this process has met a row which it could not read.
 pub fn damaged_rows() -> u64 {
     DAMAGED.load(Ordering::Relaxed)
 }
 
-/// Why a document cannot be read. The message of serde is not used, because it quotes values.
+/// The reason that a document cannot be read. The message of serde is not used, because it quotes values.
 fn why(error: &serde_json::Error) -> String {
     let kind = match error.classify() {
         Category::Data => "no document of this resource",

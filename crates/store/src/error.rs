@@ -1,9 +1,9 @@
-//! Why a store does not open.
+//! The errors of a store that does not open.
 
 use crate::database::postgres::url::UrlError;
 
-/// Why a store does not open. Unlike [`jackfield_domain::Error`] it is for operators, so it says in full what is wrong. It never
-/// holds a connection URL, because that may hold a password.
+/// The reason that a store does not open. Unlike [`jackfield_domain::Error`] it is for operators, so it says in full what is
+/// wrong. It never holds a connection URL, because that may hold a password.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("database.url: {0}")]

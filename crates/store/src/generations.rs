@@ -14,9 +14,9 @@ use uuid::Uuid;
 
 /// The generations of a process; clones share them.
 #[derive(Clone)]
-pub struct Generations(Arc<Table>);
+pub struct Generations(Arc<Counters>);
 
-struct Table {
+struct Counters {
     /// Counts changes.
     count: AtomicU64,
     slots: Box<[Slot]>,
@@ -64,7 +64,7 @@ const SLOTS: u16 = 4_096;
 impl Generations {
     pub(crate) fn new() -> Self {
         let slots = (0..SLOTS).map(|_| Slot::default()).collect();
-        Generations(Arc::new(Table { count: AtomicU64::new(0), slots, hasher: RandomState::new() }))
+        Generations(Arc::new(Counters { count: AtomicU64::new(0), slots, hasher: RandomState::new() }))
     }
 
     /// The present. It has to be taken before the rows of the [`Dependencies`] are read.
@@ -78,7 +78,7 @@ impl Generations {
         Dependencies { since, slots }
     }
 
-    /// Whether none of the rows has changed since.
+    /// Returns whether none of the rows has changed since.
     pub fn is_current(&self, dependencies: &Dependencies) -> bool {
         dependencies.slots.iter().filter_map(|slot| self.0.slots.get(usize::from(*slot))).all(|slot| {
             // In this order: a commit first notes its change and then ends.

@@ -1,11 +1,12 @@
 //! Persistence: one sea-orm code path over embedded SQLite and PostgreSQL. sea-orm is used in this crate only.
 //!
-//! Reads go through [`Store::read`], writes through [`Store::write`]; only a [`Writer`] has methods that change rows, so
-//! a change outside a transaction does not compile. Methods are named noun first (`connector_fetch`, `connector_page`),
-//! every one takes the tenant first, and `_for_update` locks the row until the transaction ends.
+//! Reads go through [`Store::read`], writes through [`Store::write`]. Only a [`Writer`] has methods that change rows, so a
+//! change outside a transaction does not compile. Methods that all resources share are generic (`find::<Connector>`,
+//! `insert`, `page`); others begin with the resource (`connector_delete`). Every method takes the tenant first. A method with
+//! `_for_update` locks the row until the transaction ends.
 //!
-//! Facts that queries need are columns; the rest of a resource is one JSON document in `doc`. Secrets are in a table of
-//! their own and come here sealed.
+//! Facts that queries need are columns; the whole of a resource is one document in `doc` (see `document.rs`). Secrets are in a
+//! table of their own and are sealed before they come here.
 
 mod backup;
 mod check;
@@ -19,6 +20,7 @@ mod list;
 mod migration;
 mod record;
 mod resource;
+mod row;
 mod session;
 mod store;
 mod stored;

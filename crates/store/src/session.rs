@@ -19,21 +19,21 @@ use crate::transaction::Transaction;
 pub struct Session<C> {
     pub(crate) conn: C,
     /// A [`Reader`] has none.
-    pub(crate) change: Option<Change>,
+    pub(crate) change: Option<Effects>,
 }
 
-/// Access without a transaction: every query stands alone and takes a pool connection only while it runs.
+/// Access without a transaction: every query is on its own and takes a pool connection only while it runs.
 pub type Reader = Session<Pooled>;
 
 /// Access within a write transaction. Dropping it rolls back.
 pub type Writer = Session<Transaction>;
 
-/// What a transaction notes of its changes.
-pub(crate) struct Change {
+/// The effects of a transaction, which it notes for its commit.
+pub(crate) struct Effects {
     pending: PendingChanges,
     commits: TaskTracker,
     wal: Option<Wal>,
-    /// Whether data was deleted or replaced that must not be found afterwards.
+    /// True if data was deleted or replaced that must not be found afterwards.
     destroys: AtomicBool,
     /// Rows that this transaction inserted. Data that is stored for them replaces none.
     inserted: Mutex<HashSet<Uuid>>,
@@ -45,11 +45,11 @@ const DEPLOYMENT_LOCK: i64 = 0x006a_6163_6b66_6f6e;
 /// A change of more rows than this counts as a change of the whole tenant.
 const MANY_ROWS: usize = 64;
 
-// === impl Change ===
+// === impl Effects ===
 
-impl Change {
+impl Effects {
     pub(crate) fn new(pending: PendingChanges, commits: TaskTracker, wal: Option<Wal>) -> Self {
-        Change { pending, commits, wal, destroys: AtomicBool::new(false), inserted: Mutex::default() }
+        Effects { pending, commits, wal, destroys: AtomicBool::new(false), inserted: Mutex::default() }
     }
 }
 
@@ -64,8 +64,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Gives way to other transactions: fails before a lock that it waits for could count as a deadlock (1 s), so that this
-    /// transaction is the one that fails.
+    /// Gives way to other transactions: it waits so briefly for a lock that it fails before PostgreSQL looks for a deadlock
+    /// (1 s). So in a deadlock this transaction fails, and not the other one.
     pub async fn give_way(&self) -> Result<()> {
         if self.conn.get_database_backend() == DbBackend::Postgres {
             self.run("SET LOCAL lock_timeout = '200ms'").await?;
@@ -78,7 +78,7 @@ impl Writer {
     /// unless it is [`jackfield_domain::Error::OutcomeUnknown`].
     pub async fn commit(self) -> Result<()> {
         let Session { conn, change } = self;
-        let Some(Change { pending, commits, wal, destroys, .. }) = change else { return conn.commit().await };
+        let Some(Effects { pending, commits, wal, destroys, .. }) = change else { return conn.commit().await };
         let committing = pending.commit();
         let span = spans::statement(conn.get_database_backend(), "COMMIT");
         let commit = commits.spawn(async move {

@@ -15,7 +15,7 @@ use crate::database::{Pool, PoolSettings, Pooled, error};
 use crate::error::StoreError;
 use crate::generations::Generations;
 use crate::migration;
-use crate::session::{Change, Reader, Session, Writer};
+use crate::session::{Effects, Reader, Session, Writer};
 use crate::transaction::Transaction;
 use crate::transaction::group_commit::GroupCommit;
 
@@ -85,8 +85,8 @@ impl Store {
         Session { conn: self.reader.clone(), change: None }
     }
 
-    /// Begins a write transaction. On SQLite it may be one of several that are committed as one: nothing that is written or read
-    /// here may be sent to a caller before [`Writer::commit`] or [`Writer::rollback`] has returned.
+    /// Begins a write transaction. On SQLite it may be one of several that are committed as one: nothing that is written or
+    /// read here may be sent to a caller before [`Writer::commit`] or [`Writer::rollback`] has returned.
     pub async fn write(&self) -> Result<Writer> {
         self.begin(false).await
     }
@@ -106,12 +106,12 @@ impl Store {
             Some(groups) => groups.begin(alone).instrument(tracing::info_span!("wait for the writer")).await?,
             None => Transaction::begin(&self.writer, None).await.map_err(error::from_db)?,
         };
-        let change = Change::new(self.generations.pending(), self.commits.clone(), self.wal.clone());
+        let change = Effects::new(self.generations.pending(), self.commits.clone(), self.wal.clone());
         Ok(Session { conn, change: Some(change) })
     }
 
-    /// Keeps destroyed data out of SQLite's write-ahead log, until `stop`. On PostgreSQL it does nothing, because the log belongs
-    /// to the server.
+    /// Keeps destroyed data out of SQLite's write-ahead log, until `stop`. On PostgreSQL it does nothing, because the log
+    /// belongs to the server.
     pub async fn keep_log_empty(&self, stop: &CancellationToken) {
         if let Some(wal) = &self.wal {
             wal.keep_empty(stop).await;
@@ -131,7 +131,7 @@ impl Store {
         Err(error::gone("the server of the database is read-only"))
     }
 
-    /// Whether the last write succeeded. `None` on PostgreSQL, where the pool looks for a server that can be written.
+    /// Returns whether the last write succeeded. `None` on PostgreSQL, where the pool looks for a server that can be written.
     pub fn is_writable(&self) -> Option<bool> {
         self.groups.as_ref().map(GroupCommit::succeeds)
     }
@@ -143,7 +143,7 @@ impl Store {
         txn.commit().await
     }
 
-    /// How long destroyed data has been in the write-ahead log: 0 if there is none, and on PostgreSQL.
+    /// The time for which destroyed data has been in the write-ahead log: 0 if there is none, and on PostgreSQL.
     pub fn log_overdue(&self) -> Duration {
         self.wal.as_ref().map(Wal::overdue).unwrap_or_default()
     }
@@ -153,7 +153,7 @@ impl Store {
         &self.generations
     }
 
-    /// Whether other processes may write to the database: an SQLite file belongs to one.
+    /// Returns whether other processes may write to the database: an SQLite file belongs to one.
     pub fn is_shared(&self) -> bool {
         self.reader.get_database_backend() != DbBackend::Sqlite
     }
@@ -186,7 +186,7 @@ impl Store {
         of_sqlite.chain(self.writer.of_postgres().map(Sessions::count)).collect()
     }
 
-    /// How many times no connection to the database could be opened.
+    /// The number of times that no connection to the database could be opened.
     pub fn connect_failures(&self) -> u64 {
         self.writer.of_postgres().map(Sessions::failures).unwrap_or_default()
     }

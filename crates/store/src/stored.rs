@@ -1,23 +1,15 @@
-//! How a resource becomes a row: facts that queries need as columns, the whole of it as a document.
-
-use std::collections::BTreeMap;
+//! The trait of resources that are stored as rows.
 
 use jackfield_domain::error::Taken;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::value::text::fold;
-use jackfield_domain::{Error, Resource, Result, TenantId};
+use jackfield_domain::{Resource, TenantId};
 use sea_orm::sea_query::Expr;
-use sea_orm::{
-    ActiveModelBehavior, ActiveModelTrait as _, ColumnTrait as _, EntityTrait, IntoActiveModel, QueryFilter as _,
-    Select,
-};
+use sea_orm::{ActiveModelBehavior, ColumnTrait as _, EntityTrait, IntoActiveModel, QueryFilter as _, Select};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
-
-use crate::document;
 
 /// A resource that is stored as a row.
 pub trait Stored: Serialize + DeserializeOwned + Send + Sync {
@@ -39,7 +31,8 @@ pub trait Stored: Serialize + DeserializeOwned + Send + Sync {
     const NAME_KEY: Option<ColumnOf<Self>> = None;
     /// Its external id, if it has one that is unique within a tenant.
     const EXTERNAL_ID: Option<ColumnOf<Self>> = None;
-    /// Whether a change of a row advances its generation, so that caches may depend on it (see [`crate::generations`]).
+    /// True if a change of a row advances its generation, so that caches may depend on it (see
+    /// [`Generations`](crate::Generations)).
     const HAS_GENERATION: bool = true;
 
     fn id(&self) -> Uuid;
@@ -55,8 +48,14 @@ pub trait Stored: Serialize + DeserializeOwned + Send + Sync {
     fn labels(&self) -> Option<&Labels> {
         None
     }
-    /// The value that a violated unique constraint is about.
-    fn taken(&self, what: Taken) -> String;
+    /// The name, if the resource has one.
+    fn name(&self) -> Option<&str> {
+        None
+    }
+    /// The external id, if the resource has one.
+    fn external_id(&self) -> Option<&str> {
+        None
+    }
     /// Another row whose generation advances with this one.
     fn also_advances(&self) -> Option<Uuid> {
         None
@@ -67,8 +66,41 @@ pub(crate) type ColumnOf<S> = <<S as Stored>::Table as EntityTrait>::Column;
 pub(crate) type ActiveModelOf<S> = <<S as Stored>::Table as EntityTrait>::ActiveModel;
 pub(crate) type ModelOf<S> = <<S as Stored>::Table as EntityTrait>::Model;
 
-/// The columns that every table of a resource has. The argument is the column that names the tenant.
-macro_rules! common_columns {
+/// Runs statements for each resource that is stored, parents first. The argument is the name of its type in the statements.
+macro_rules! for_each_resource {
+    ($resource:ident => $statements:block) => {{
+        type $resource = jackfield_domain::tenant::Tenant;
+        $statements
+    }
+    {
+        type $resource = jackfield_domain::key::Key;
+        $statements
+    }
+    {
+        type $resource = jackfield_domain::connector::Connector;
+        $statements
+    }
+    {
+        type $resource = jackfield_domain::connection::Connection;
+        $statements
+    }
+    {
+        type $resource = jackfield_domain::user_connector::UserConnector;
+        $statements
+    }
+    {
+        type $resource = jackfield_domain::credential::Credential;
+        $statements
+    }
+    {
+        type $resource = jackfield_domain::configuration::Configuration;
+        $statements
+    }};
+}
+pub(crate) use for_each_resource;
+
+/// The parts of [`Stored`] that all resources have in the same words. The argument is the column that names the tenant.
+macro_rules! common_parts {
     ($tenant:ident) => {
         const TENANT_ID: Column = Column::$tenant;
         const ID: Column = Column::Id;
@@ -78,43 +110,31 @@ macro_rules! common_columns {
         const VERSION: Column = Column::Version;
         const CREATE_TIME: Column = Column::CreateTime;
         const UPDATE_TIME: Column = Column::UpdateTime;
+
+        fn id(&self) -> Uuid {
+            self.id.0
+        }
+
+        fn meta(&self) -> &Meta {
+            &self.meta
+        }
     };
 }
-pub(crate) use common_columns;
-
-/// The row of a resource with all its columns.
-pub(crate) fn row<S: Stored>(tenant: TenantId, value: &S) -> Result<ActiveModelOf<S>> {
-    let meta = value.meta();
-    let mut row = value.columns();
-    row.set(S::TENANT_ID, tenant.0.into());
-    row.set(S::ID, value.id().into());
-    row.set(S::DOC, document::encode(value)?.into());
-    row.set(S::SEARCH_TEXT, fold(&value.texts().join("\n")).into());
-    row.set(S::FOLDED, folded_texts(value)?.into());
-    row.set(S::VERSION, meta.version.into());
-    row.set(S::CREATE_TIME, meta.create_time.0.into());
-    row.set(S::UPDATE_TIME, meta.update_time.0.into());
-    Ok(row)
-}
-
-/// The folded texts of fields as JSON, by the name of the field. Only texts are kept that differ in more than the case of
-/// ASCII letters, which is all that both databases can fold. `None` if there are none.
-fn folded_texts<S: Stored>(value: &S) -> Result<Option<String>> {
-    let folded: BTreeMap<_, _> = value
-        .field_texts()
-        .into_iter()
-        .map(|(field, text)| (field, text, fold(text)))
-        .filter(|(_, text, folded)| text.to_ascii_lowercase() != *folded)
-        .map(|(field, _, folded)| (field, folded))
-        .collect();
-    let folded = (!folded.is_empty()).then(|| serde_json::to_string(&folded)).transpose();
-    folded.map_err(Error::internal)
-}
+pub(crate) use common_parts;
 
 /// The rows of a tenant.
 pub(crate) fn of<S: Stored>(tenant: TenantId) -> Select<S::Table> {
     #[expect(clippy::disallowed_methods, reason = "this is the tenant-scoped finder")]
     S::Table::find().filter(S::TENANT_ID.eq(tenant.0))
+}
+
+/// The value of a unique constraint.
+pub(crate) fn unique_value<S: Stored>(value: &S, what: Taken) -> String {
+    match what {
+        Taken::Id => value.id().to_string(),
+        Taken::Name => value.name().unwrap_or_default().to_owned(),
+        Taken::ExternalId => value.external_id().unwrap_or_default().to_owned(),
+    }
 }
 
 /// The condition on the row that a reference names; `None` if no row of this resource can be named like that.
@@ -126,7 +146,7 @@ pub(crate) fn named<S: Stored>(reference: &Ref) -> Option<Expr> {
     })
 }
 
-/// Whether no two rows of a tenant have the same value in a field of a filter, which an index ensures.
+/// Returns whether no two rows of a tenant have the same value in a field of a filter, which an index ensures.
 pub(crate) fn is_unique<S: Stored>(field: &str) -> bool {
     match field {
         "id" => true,

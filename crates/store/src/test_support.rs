@@ -1,15 +1,8 @@
-//! SQL as text, for tests that look below the services or play the part of a failing disk, a careless operator, a thief.
+//! SQL as text, for tests that look below the services, or that act as a failing disk, a careless operator or a thief.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use jackfield_domain::configuration::Configuration;
-use jackfield_domain::connection::Connection;
-use jackfield_domain::connector::Connector;
-use jackfield_domain::credential::Credential;
-use jackfield_domain::key::Key;
-use jackfield_domain::tenant::Tenant;
-use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{Error, Resource, Result};
 use sea_orm::sea_query::{Expr, Query, SelectStatement};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, Statement};
@@ -20,26 +13,27 @@ use crate::error::StoreError;
 use crate::list::plan::PageStep;
 use crate::list::{PageQuery, plan, search, statement};
 use crate::store::Store;
+use crate::stored::{Stored as _, for_each_resource};
 use crate::transaction::Transaction;
 use crate::transaction::group_commit::GroupCommit;
 
-/// Whether a plan is for the values of one statement, or for any: PostgreSQL makes one for any after some runs, if that looks no
-/// dearer.
+/// The kind of a plan: for the values of one statement, or for all values. PostgreSQL makes a plan for all values after some
+/// runs, if it does not seem to cost more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planned {
     Once,
     ForAll,
 }
 
-/// The tables, for rows that are written or read beside the store.
+/// The tables, for rows that tests write or read without the store.
 pub mod entity {
     pub use crate::entity::{connection, connector, label, secret};
 }
 
-/// The statement that brings the first documents that a statement finds.
+/// The statement that returns the first documents that another statement finds.
 ///
 /// # Errors
-/// A statement that cannot be one of a page.
+/// The other statement is not one of a page.
 pub fn page_statement(backend: DbBackend, select: SelectStatement, limit: u32) -> Result<Statement> {
     let joined = Query::select().expr(Expr::cust(document::JOINED)).from_subquery(select, "page").take();
     statement::limited(backend, &joined, limit)
@@ -53,8 +47,7 @@ pub struct Connections {
 }
 
 impl Store {
-    /// What this store runs its statements on; for PostgreSQL, as many connections with the same settings in a pool of the
-    /// library.
+    /// The connections of this store; for PostgreSQL, as many connections with the same settings in a pool of the library.
     ///
     /// # Errors
     /// The database takes no more connections.
@@ -68,37 +61,37 @@ impl Store {
         Ok(Connections { reader: conn.clone(), writer: conn })
     }
 
-    /// Runs a statement where reads run and returns a line for each row: columns separated by "|", bytes in hexadecimal,
-    /// NULL as nothing.
+    /// Runs a statement on the connections of reads. Returns a line for each row: columns are separated by "|", bytes are
+    /// hexadecimal, NULL is empty.
     pub async fn raw_read(&self, sql: &str) -> Result<Vec<String>> {
         run(&self.reader, sql).await
     }
 
-    /// As [`Store::raw_read`], where writes run.
+    /// As [`Store::raw_read`], on the connections of writes.
     pub async fn raw_write(&self, sql: &str) -> Result<Vec<String>> {
         run(&self.writer, sql).await
     }
 
-    /// How many transactions were committed on SQLite, and for how many writers.
+    /// The number of transactions that were committed on SQLite, and of their writers.
     pub fn group_counts(&self) -> (u64, u64) {
         self.groups.as_ref().map(GroupCommit::counts).unwrap_or_default()
     }
 
-    /// Sets how long a group of writers takes members on SQLite, before the first one: how many are in it is then no matter
-    /// of how fast a test is. Only the first time counts.
+    /// Sets how long a group of writers takes members on SQLite, so that its size does not depend on the speed of the test.
+    /// It has to be called before the first write, and only the first call counts.
     pub fn set_longest_group(&self, longest: Duration) {
         if let Some(groups) = &self.groups {
             groups.set_longest(longest);
         }
     }
 
-    /// How many writers wait for their turn on SQLite.
+    /// The number of writers that wait for their turn on SQLite.
     pub fn writers_waiting(&self) -> usize {
         self.groups.as_ref().map(GroupCommit::waiting).unwrap_or_default()
     }
 
-    /// How the database reads a page of a list, for tests that prove the use of an index.
-    /// SQLite makes no plans for certain values.
+    /// The plan by which the database reads a page of a list, for tests that prove the use of an index. SQLite has one plan
+    /// for all values.
     pub async fn explain_page(
         &self,
         resource: Resource,
@@ -107,16 +100,12 @@ impl Store {
         planned: Planned,
     ) -> Result<String> {
         let backend = self.reader.get_database_backend();
-        let sql = match resource {
-            Resource::Configuration => plan::sql::<Configuration>(backend, query, step),
-            Resource::Connection => plan::sql::<Connection>(backend, query, step),
-            Resource::Connector => plan::sql::<Connector>(backend, query, step),
-            Resource::Credential => plan::sql::<Credential>(backend, query, step),
-            Resource::Key => plan::sql::<Key>(backend, query, step),
-            Resource::Tenant => plan::sql::<Tenant>(backend, query, step),
-            Resource::UserConnector => plan::sql::<UserConnector>(backend, query, step),
-            Resource::Rewrap => return Err(Error::internal("re-wraps are not listed")),
-        };
+        let mut sql = None;
+        for_each_resource!(R => {
+            if R::RESOURCE == resource {
+                sql = plan::sql::<R>(backend, query, step);
+            }
+        });
         let sql = sql.ok_or_else(|| Error::internal("the index knows nothing of this filter"))?;
         let column = if backend == DbBackend::Sqlite { "detail" } else { "QUERY PLAN" };
         let rows = match backend {
@@ -125,7 +114,7 @@ impl Store {
             }
             _ => {
                 let txn = match step {
-                    // It says itself how it is planned.
+                    // Its transaction sets how it is planned.
                     PageStep::Words => search::begin(&self.reader).await?,
                     _ => {
                         let txn = Transaction::begin(&self.reader, None).await.map_err(error::from_db)?;
@@ -144,7 +133,7 @@ impl Store {
     }
 }
 
-/// How PostgreSQL runs a statement.
+/// The plan of a statement in PostgreSQL.
 async fn explain(txn: &Transaction, mut sql: Statement) -> std::result::Result<Vec<QueryResult>, DbErr> {
     txn.execute_unprepared(&format!("PREPARE page AS {}", sql.sql)).await?;
     let count = sql.values.as_ref().map_or(0, |values| values.0.len());

@@ -1,4 +1,4 @@
-//! How a database is opened.
+//! Opening a database.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::sqlite::guard::Guard;
 use super::{postgres, sqlite};
 use crate::error::StoreError;
 
-/// Which database, and where.
+/// A database, and its location.
 pub enum Database {
     /// An SQLite file. It is created if it is missing.
     Sqlite(PathBuf),
@@ -33,7 +33,7 @@ pub(crate) struct Opened {
 pub(crate) async fn open(database: &Database, settings: PoolSettings) -> Result<Opened, StoreError> {
     match database {
         Database::Sqlite(path) => {
-            let sqlite::Connections { reader, writer, guard } = sqlite::open(path.clone(), settings).await?;
+            let sqlite::SqlitePools { reader, writer, guard } = sqlite::open(path.clone(), settings).await?;
             Ok(Opened { reader: Pooled::sqlite(reader), writer: Pooled::sqlite(writer), guard: Some(guard) })
         }
         Database::Postgres(url) => open_postgres(url, settings).await,

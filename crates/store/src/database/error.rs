@@ -1,5 +1,5 @@
-//! From database errors to the domain's. The message of the database goes to the log as a cause, never to a caller: it
-//! can hold values.
+//! Database errors as errors of the domain. The message of the database goes to the log as a cause, and never to a caller,
+//! because it can hold values.
 
 use std::time::Duration;
 
@@ -7,10 +7,11 @@ use jackfield_domain::error::Taken;
 use jackfield_domain::{Error, Resource};
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlErr};
 
-/// When to come back after the database was away or busy.
+/// The time after which a caller should try again when the database was away or busy.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// What a unique constraint protects: its name in PostgreSQL and its columns in SQLite's message.
+/// The unique constraints: the end of their names in PostgreSQL, the end of their columns in SQLite's message, and the value
+/// that is unique.
 const UNIQUE: &[(&str, &str, Taken)] = &[
     ("_pkey", ".id", Taken::Id),
     ("_name_key", ".name_key", Taken::Name),
@@ -28,27 +29,27 @@ pub(crate) fn from_db(error: DbErr) -> Error {
     Error::internal(error)
 }
 
-/// The transaction is gone, or there was none to have: the same call may succeed later.
+/// The error of a transaction that is lost or could not begin: the same call may succeed later.
 pub(crate) fn gone(why: &str) -> Error {
     from_db(lost(why))
 }
 
-/// A connection or a transaction was lost.
+/// The error of a connection or a transaction that was lost.
 pub(crate) fn lost(why: &str) -> DbErr {
     DbErr::Conn(RuntimeErr::Internal(why.to_owned()))
 }
 
-/// A commit may or may not have taken place. When to come back only the caller of the change can tell: a repeat is safe with a
-/// request id.
+/// The error of a commit that may or may not have taken place. It does not say that the change can be sent again: only with a
+/// request id is that safe, which is not known here.
 pub(crate) fn outcome_unknown(lost: DbErr) -> Error {
     Error::outcome_unknown(false, lost)
 }
 
-/// Whether a COMMIT that failed on SQLite may have written all the same.
+/// Returns whether a COMMIT that failed on SQLite may have written all the same.
 ///
-/// What it writes counts from when the last page of it is in the log. If the disk then does not say that it has it, the
-/// transaction is undone in memory, but a crash before the next one overwrites it brings it back. Errors before that, and a full
-/// disk, leave a log that ends in the middle, and so nothing.
+/// A commit counts as soon as its last page is in the log. If the disk then does not confirm the write, the transaction is
+/// undone in memory, but a crash before the next transaction overwrites it in the log restores it. Errors before that, and a
+/// full disk, leave an incomplete transaction in the log, which counts as none.
 pub(crate) fn sqlite_may_have_committed(failed: &DbErr) -> bool {
     let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = failed else {
         return true;
@@ -58,19 +59,20 @@ pub(crate) fn sqlite_may_have_committed(failed: &DbErr) -> bool {
 }
 
 fn may_have_committed(code: u32) -> bool {
-    // SQLITE_ERROR (there is no transaction any more), BUSY, LOCKED, READONLY, FULL, CONSTRAINT; and of SQLITE_IOERR those that
-    // come while pages are read and written.
+    // SQLITE_ERROR (there is no transaction any more), BUSY, LOCKED, READONLY, FULL, CONSTRAINT; and the SQLITE_IOERR codes of
+    // reading and writing pages.
     const BEFORE: [u32; 6] = [1, 5, 6, 8, 13, 19];
     const IN_THE_MIDDLE: [u32; 3] = [266, 522, 778];
     !BEFORE.contains(&(code & 0xff)) && !IN_THE_MIDDLE.contains(&code)
 }
 
-/// The pool tries again and again while a database refuses connections, and in the end says only that time is up.
+/// The error of a pool that got no connection in time. The pool tries again while a database refuses connections, and its own
+/// error says only that the time is up.
 #[derive(Debug, thiserror::Error)]
 #[error("the database is away, or all its connections (database.max_connections) are at work")]
 struct NoConnection(#[source] DbErr);
 
-/// An error of an insert or update: a violated unique constraint says what is taken. `value_of` gives the value.
+/// The error of an insert or update. A violated unique constraint becomes the value that is taken, which `value_of` gives.
 pub(crate) fn from_write(error: DbErr, resource: Resource, value_of: impl Fn(Taken) -> String) -> Error {
     match unique_violation(&error) {
         Some(what) => Error::Taken { resource, what, value: value_of(what) },
@@ -78,7 +80,7 @@ pub(crate) fn from_write(error: DbErr, resource: Resource, value_of: impl Fn(Tak
     }
 }
 
-/// Whether a statement was ended because it took longer than it may.
+/// Returns whether a statement was cancelled because it took too long.
 pub(crate) fn is_timeout(error: &Error) -> bool {
     let Error::StoreUnavailable { source, .. } = error else { return false };
     let code = match source.downcast_ref::<DbErr>() {
@@ -90,7 +92,7 @@ pub(crate) fn is_timeout(error: &Error) -> bool {
     code.is_some_and(|code| code == "57014")
 }
 
-/// Whether SQLite cannot write: the file or its file system is read-only, fails, or is full.
+/// Returns whether SQLite cannot write: the file or its file system is read-only, fails, or is full.
 pub(crate) fn is_unwritable(error: &DbErr) -> bool {
     let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
         return false;
@@ -109,10 +111,10 @@ fn unique_violation(error: &DbErr) -> Option<Taken> {
     known.map(|(_, _, what)| *what)
 }
 
-/// Whether the database is away, full or busy, so that the same call may succeed later.
+/// Returns whether the database is away, full or busy, so that the same call may succeed later.
 pub(crate) fn is_unavailable(error: &DbErr) -> bool {
-    // Use cases check what they refer to, so a violated foreign key means that a parent vanished, or a child appeared, in
-    // another transaction at the same time. The next try sees it and says what it is.
+    // Use cases check their references, so a violated foreign key means that another transaction deleted a parent, or added a
+    // child, at the same time. The next try sees that and reports it.
     if matches!(error.sql_err(), Some(SqlErr::ForeignKeyConstraintViolation(_))) {
         return true;
     }
@@ -162,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn no_connection_in_time_says_what_may_be_the_matter() {
+    fn a_pool_without_a_connection_names_possible_causes() {
         let error = from_db(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout));
         let Error::StoreUnavailable { source, .. } = error else { panic!("{error}") };
         assert!(source.to_string().contains("database.max_connections"), "{source}");

@@ -7,11 +7,11 @@ use super::spans::{from_pool, statement};
 
 /// The connections of a pool, each taken for one statement.
 #[derive(Clone)]
-pub struct Pooled(Connections);
+pub struct Pooled(PoolKind);
 
 /// SQLite has the pool of the library: its connections never fail to open and never get lost.
 #[derive(Clone)]
-enum Connections {
+enum PoolKind {
     Sqlite(DatabaseConnection),
     Postgres(Sessions),
 }
@@ -20,35 +20,35 @@ enum Connections {
 
 impl Pooled {
     pub(crate) fn sqlite(conn: DatabaseConnection) -> Self {
-        Pooled(Connections::Sqlite(conn))
+        Pooled(PoolKind::Sqlite(conn))
     }
 
     pub(crate) fn postgres(sessions: Sessions) -> Self {
-        Pooled(Connections::Postgres(sessions))
+        Pooled(PoolKind::Postgres(sessions))
     }
 
     /// The connections to SQLite.
     pub(crate) fn of_sqlite(&self) -> Option<&DatabaseConnection> {
         match &self.0 {
-            Connections::Sqlite(conn) => Some(conn),
-            Connections::Postgres(_) => None,
+            PoolKind::Sqlite(conn) => Some(conn),
+            PoolKind::Postgres(_) => None,
         }
     }
 
     /// The sessions with PostgreSQL.
     pub(crate) fn of_postgres(&self) -> Option<&Sessions> {
         match &self.0 {
-            Connections::Sqlite(_) => None,
-            Connections::Postgres(sessions) => Some(sessions),
+            PoolKind::Sqlite(_) => None,
+            PoolKind::Postgres(sessions) => Some(sessions),
         }
     }
 
     pub(crate) async fn close(&self) {
         match &self.0 {
-            Connections::Sqlite(conn) => {
+            PoolKind::Sqlite(conn) => {
                 let _ = conn.close_by_ref().await;
             }
-            Connections::Postgres(sessions) => sessions.close().await,
+            PoolKind::Postgres(sessions) => sessions.close().await,
         }
     }
 }
@@ -57,16 +57,16 @@ impl Pooled {
 impl ConnectionTrait for Pooled {
     fn get_database_backend(&self) -> DbBackend {
         match &self.0 {
-            Connections::Sqlite(_) => DbBackend::Sqlite,
-            Connections::Postgres(_) => DbBackend::Postgres,
+            PoolKind::Sqlite(_) => DbBackend::Sqlite,
+            PoolKind::Postgres(_) => DbBackend::Postgres,
         }
     }
 
     async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
         let span = statement(stmt.db_backend, &stmt.sql);
         match &self.0 {
-            Connections::Sqlite(conn) => from_pool(span, conn.execute_raw(stmt)).await,
-            Connections::Postgres(sessions) => {
+            PoolKind::Sqlite(conn) => from_pool(span, conn.execute_raw(stmt)).await,
+            PoolKind::Postgres(sessions) => {
                 from_pool(span, async { sessions.acquire().await?.execute(&stmt).await }).await
             }
         }
@@ -75,8 +75,8 @@ impl ConnectionTrait for Pooled {
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
         let span = statement(self.get_database_backend(), sql);
         match &self.0 {
-            Connections::Sqlite(conn) => from_pool(span, conn.execute_unprepared(sql)).await,
-            Connections::Postgres(sessions) => {
+            PoolKind::Sqlite(conn) => from_pool(span, conn.execute_unprepared(sql)).await,
+            PoolKind::Postgres(sessions) => {
                 from_pool(span, async { sessions.acquire().await?.execute_unprepared(sql).await }).await
             }
         }
@@ -85,8 +85,8 @@ impl ConnectionTrait for Pooled {
     async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
         let span = statement(stmt.db_backend, &stmt.sql);
         match &self.0 {
-            Connections::Sqlite(conn) => from_pool(span, conn.query_one_raw(stmt)).await,
-            Connections::Postgres(sessions) => {
+            PoolKind::Sqlite(conn) => from_pool(span, conn.query_one_raw(stmt)).await,
+            PoolKind::Postgres(sessions) => {
                 from_pool(span, async { sessions.acquire().await?.query_one(&stmt).await }).await
             }
         }
@@ -95,8 +95,8 @@ impl ConnectionTrait for Pooled {
     async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
         let span = statement(stmt.db_backend, &stmt.sql);
         match &self.0 {
-            Connections::Sqlite(conn) => from_pool(span, conn.query_all_raw(stmt)).await,
-            Connections::Postgres(sessions) => {
+            PoolKind::Sqlite(conn) => from_pool(span, conn.query_all_raw(stmt)).await,
+            PoolKind::Postgres(sessions) => {
                 from_pool(span, async { sessions.acquire().await?.query_all(&stmt).await }).await
             }
         }

@@ -7,6 +7,6 @@ use std::time::Duration;
 pub struct PoolSettings {
     /// Connections to PostgreSQL, or read connections to SQLite.
     pub max_connections: u32,
-    /// How long a call waits for a connection before it is UNAVAILABLE.
+    /// The time that a call waits for a connection before it is UNAVAILABLE.
     pub acquire_timeout: Duration,
 }

@@ -1,6 +1,6 @@
-//! Spans of what is done with the database, within calls that are traced; for others there are none. Names are those of
-//! OpenTelemetry's conventions for clients of databases. A statement is named by its operation and its table: neither its text nor
-//! its values have a place in a span.
+//! Spans of database statements, within calls that are traced. Their names are those of OpenTelemetry's conventions for
+//! database clients. A statement is named by its operation and its table: a span holds neither the text nor the values of a
+//! statement.
 
 use std::cell::Cell;
 
@@ -42,7 +42,7 @@ pub(crate) fn statement(backend: DbBackend, sql: &str) -> Span {
     span
 }
 
-/// Does a statement on a connection that it has.
+/// Runs a statement on a connection.
 pub(crate) async fn within<T>(span: Span, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
     if span.is_disabled() {
         return work.await;
@@ -55,7 +55,7 @@ pub(crate) async fn within<T>(span: Span, work: impl Future<Output = Result<T, D
     done
 }
 
-/// Does a statement on a connection that it takes from a pool first. The wait for it is a span of its own.
+/// Runs a statement on a connection that it first takes from a pool. The wait for the connection is a span of its own.
 pub(crate) async fn from_pool<T>(span: Span, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
     if span.is_disabled() {
         return work.await;
@@ -69,7 +69,7 @@ pub(crate) fn acquired() {
     let _ = WAIT.try_with(Cell::take);
 }
 
-/// What the database calls its error.
+/// The code of an error, as the database reports it.
 pub(crate) fn code(error: &DbErr) -> Option<String> {
     let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
         return None;

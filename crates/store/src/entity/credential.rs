@@ -2,8 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-use jackfield_domain::TenantId;
-
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "credential")]
 pub struct Model {
@@ -31,13 +29,4 @@ pub struct Model {
     pub update_time: i64,
 }
 
-#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {}
-
-impl ActiveModelBehavior for ActiveModel {}
-
-/// The rows of a tenant: every query begins here.
-#[expect(clippy::disallowed_methods, reason = "this is the tenant-scoped finder")]
-pub(crate) fn of(tenant: TenantId) -> Select<Entity> {
-    Entity::find().filter(Column::TenantId.eq(tenant.0))
-}
+super::no_relations!();

@@ -1,6 +1,17 @@
-//! One file per table: columns, and the tenant-scoped finder where a query begins there; no logic.
+//! The tables, one file each: the columns, and for some the finder of the rows of a tenant. There is no logic here.
 
 #![expect(unreachable_pub, reason = "the derive macro makes public items")]
+
+/// The items of a table that sea-orm needs. Relations are not used: queries join by columns.
+macro_rules! no_relations {
+    () => {
+        #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
+        pub enum Relation {}
+
+        impl ActiveModelBehavior for ActiveModel {}
+    };
+}
+use no_relations;
 
 pub(crate) mod audit_event;
 pub(crate) mod configuration;

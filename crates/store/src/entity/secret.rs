@@ -19,12 +19,9 @@ pub struct Model {
     pub sealed: Vec<u8>,
 }
 
-#[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]
-pub enum Relation {}
+super::no_relations!();
 
-impl ActiveModelBehavior for ActiveModel {}
-
-/// The rows of a tenant: every query begins here.
+/// The rows of a tenant. Every query begins with them.
 #[expect(clippy::disallowed_methods, reason = "this is the tenant-scoped finder")]
 pub(crate) fn of(tenant: TenantId) -> Select<Entity> {
     Entity::find().filter(Column::TenantId.eq(tenant.0))

@@ -1,20 +1,20 @@
-//! Where a filter finds the values of a field.
+//! The places where a filter finds the values of a field.
 
 use jackfield_domain::{Resource, TenantId, Timestamp};
 use sea_orm::sea_query::{Alias, Expr};
 use sea_orm::{ColumnTrait, DbBackend};
 
-/// What conditions depend on besides the filter.
+/// The facts that conditions depend on besides the filter.
 #[derive(Clone, Copy, Debug)]
 pub struct FilterContext {
     pub(crate) backend: DbBackend,
     pub(crate) tenant: TenantId,
     pub(crate) now: Timestamp,
-    /// Whether words are written so that the index of words serves them.
+    /// True if words are written so that the index of words serves them.
     pub(crate) by_words: bool,
 }
 
-/// Where a filter finds the value of a field.
+/// The place where a filter finds the value of a field.
 pub enum FieldSource {
     /// In a column.
     Column(Expr),

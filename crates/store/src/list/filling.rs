@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::listed::Listed;
 use super::query::{Hints, Page, PageQuery};
-use super::row_by_row::{self, Row};
+use super::row_by_row::{self, FoundRow};
 use super::rows::{DamagedRow, Rows};
-use super::statement::{FIRST_READ, Found, LARGEST_READ, Lookup, Range, Unreadable, parse_order_value};
+use super::statement::{FIRST_READ, Found, LARGEST_READ, ListRange, Lookup, Unreadable, parse_order_value};
 use crate::document::{self, SEPARATOR, wire_bytes};
 
 /// A page that is being filled.
@@ -65,7 +65,7 @@ impl<'a, S: Listed> Filling<'a, S> {
             let wanted = self.wanted();
             let read = self.affordable(wanted);
             let after = self.passed.as_ref();
-            let range = Range { backend: conn.get_database_backend(), query: self.query, after, until, lookup };
+            let range = ListRange { backend: conn.get_database_backend(), query: self.query, after, until, lookup };
             // One row more than wanted shows whether there is a next page, without a count.
             let found = range.found::<S>(conn, read + 1).await?;
             let remainder = match found.and_then(|found| self.take(found, read)) {
@@ -141,10 +141,10 @@ impl<'a, S: Listed> Filling<'a, S> {
         most: u32,
     ) -> Result<Remainder> {
         let after = self.passed.as_ref();
-        let range = Range { backend: conn.get_database_backend(), query: self.query, after, until, lookup };
+        let range = ListRange { backend: conn.get_database_backend(), query: self.query, after, until, lookup };
         let rows = row_by_row::rows::<S>(conn, range, u64::from(most) + 1).await?;
         let more = rows.len() > most as usize;
-        for Row { key, doc } in rows.into_iter().take(most as usize) {
+        for FoundRow { key, doc } in rows.into_iter().take(most as usize) {
             let size = doc.as_deref().map(wire_bytes).unwrap_or_default();
             if self.count() > 0 && self.bytes + size > self.query.max_bytes {
                 return Ok(Remainder::TooLarge);

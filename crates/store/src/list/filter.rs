@@ -1,7 +1,7 @@
 //! Filters as conditions. Values are bound parameters, never text of the statement.
 //!
-//! Conditions here are never null: a comparison with a field that has no value is false, and its negation is true. `!=` is
-//! the negation of `=`, so a field without a value is not equal to any. A text without a value equals the empty text.
+//! Conditions are never null: a comparison with a field that has no value is false, and its negation is true. `!=` is the
+//! negation of `=`, so a field without a value is not equal to any. A text without a value equals the empty text.
 
 use jackfield_domain::Resource;
 use jackfield_domain::request::filter::{Expr as Filter, Op, Pattern, Value};
@@ -27,7 +27,7 @@ pub(crate) fn condition<S: Listed>(filter: &Filter, context: &FilterContext) -> 
         Filter::Not(inner) => condition::<S>(inner, context).not(),
         Filter::Word(word) => {
             let text = qualified(S::SEARCH_TEXT);
-            // PostgreSQL has an index for LIKE, and takes it where it means to; the function hides the word from it.
+            // PostgreSQL has an index for LIKE and decides itself whether to use it. A function hides the word from the index.
             let by_index =
                 context.by_words && context.backend == DbBackend::Postgres && search::knows(word, context.backend);
             Condition::all().add(match by_index {
@@ -69,7 +69,7 @@ pub(crate) fn condition<S: Listed>(filter: &Filter, context: &FilterContext) -> 
     }
 }
 
-/// A scope narrowed by what a filter fixes, such as the user. The filter keeps it as well.
+/// A scope narrowed by the values that a filter fixes, such as the user. The filter keeps these values as well.
 pub(crate) fn narrowed(scope: &Scope, filter: &Filter) -> Scope {
     let mut scope = scope.clone();
     for part in conjuncts(filter) {
@@ -93,12 +93,12 @@ pub(crate) fn narrowed(scope: &Scope, filter: &Filter) -> Scope {
     scope
 }
 
-/// Whether a filter names the rows that it lets through by what no other row has, so that an index finds them.
+/// Returns whether every row that matches a filter is named by a unique value, so that an index finds it.
 pub(crate) fn finds_one<S: Listed>(filter: &Filter) -> bool {
     match filter {
         Filter::And(all) => all.iter().any(finds_one::<S>),
         Filter::Or(any) => any.iter().all(finds_one::<S>),
-        // Any number of rows have no value.
+        // Any number of rows may have no value.
         Filter::Compare { op: Op::Eq, value: Value::Text(Pattern::Exact(text)), .. } if text.is_empty() => false,
         Filter::Compare { field, op: Op::Eq, value: Value::Id(_) | Value::Text(Pattern::Exact(_)) } => {
             stored::is_unique::<S>(field)
@@ -107,7 +107,7 @@ pub(crate) fn finds_one<S: Listed>(filter: &Filter) -> bool {
     }
 }
 
-/// What must all hold.
+/// The parts of a filter that must all match.
 pub(crate) fn conjuncts(filter: &Filter) -> &[Filter] {
     match filter {
         Filter::And(all) => all,
@@ -115,7 +115,7 @@ pub(crate) fn conjuncts(filter: &Filter) -> &[Filter] {
     }
 }
 
-/// Whether a condition is about the column of an order, and so bounds what is read in it.
+/// Returns whether a condition is about the column of an order, and so bounds the rows that are read in it.
 pub(crate) fn bounds(filter: &Filter, by: OrderBy) -> bool {
     let Filter::Compare { field, op, .. } = filter else { return false };
     by == OrderBy::CreateTime && *field == by.as_str() && *op != Op::Ne
@@ -133,7 +133,7 @@ fn compare(field: Expr, op: Op, value: &Value, context: &FilterContext) -> Condi
     if op == Op::Ne { holds.not() } else { holds }
 }
 
-/// How a field stands to a value; of `!=` what it is the negation of.
+/// The comparison of a field with a value; for `!=`, the comparison of which it is the negation.
 fn ordered(field: Expr, op: Op, value: Expr) -> Condition {
     let known = field.clone().is_not_null();
     let holds = match op {
@@ -161,7 +161,7 @@ fn label_value(value: &Value, context: &FilterContext) -> Condition {
     }
 }
 
-/// Whether a text that is not null matches.
+/// The condition that a text, which is not null, matches a pattern.
 fn matches(field: Expr, pattern: &Pattern, context: &FilterContext) -> Expr {
     let text = pattern.text();
     match pattern {
@@ -172,7 +172,7 @@ fn matches(field: Expr, pattern: &Pattern, context: &FilterContext) -> Expr {
     }
 }
 
-// LIKE would do for these, but SQLite's takes no account of letter case.
+// LIKE is not used for these, because that of SQLite ignores letter case.
 
 fn prefix(field: Expr, text: &str) -> Expr {
     let part = Func::cust(Alias::new("substr")).arg(field).arg(1).arg(characters(text));
@@ -192,14 +192,14 @@ fn contains(field: Expr, text: &str, context: &FilterContext) -> Expr {
     Expr::expr(Func::cust(Alias::new(function)).arg(field).arg(text)).gt(0)
 }
 
-/// A text without regard to letter case: as it was folded when it was written, where the database cannot do it.
+/// A folded text: as it was folded when it was written, if the database cannot fold it.
 fn folded<S: Listed>(field: &str, column: Expr, context: &FilterContext) -> Expr {
     let stored = member(qualified(S::FOLDED), field, context.backend);
     Expr::expr(Func::coalesce([stored, Expr::expr(Func::lower(column))]))
 }
 
-/// A text that is a member of a JSON object of texts. A text that is no JSON, in a row that was damaged, must not be the end of
-/// the whole statement.
+/// A text that is a member of a JSON object of texts. In a damaged row the object may not be JSON, and that must not fail the
+/// whole statement.
 fn member(object: Expr, name: &str, backend: DbBackend) -> Expr {
     match backend {
         DbBackend::Sqlite => {
@@ -207,8 +207,8 @@ fn member(object: Expr, name: &str, backend: DbBackend) -> Expr {
             let member = Func::cust(Alias::new("json_extract")).arg(object).arg(format!("$.{name}"));
             CaseStatement::new().case(Expr::expr(valid), Expr::expr(member)).into()
         }
-        // PostgreSQL can be asked whether a text is JSON only since version 16. So the member is found as it is written: between
-        // quotation marks that no text has within, and only what a JSON text may hold.
+        // PostgreSQL can test whether a text is JSON only since version 16. So the member is found as text: between quotation
+        // marks, which are escaped within a text, and with only the characters that a JSON text may hold.
         _ => {
             let within = r#"[^"\\\x01-\x1f]|\\["\\bfnrt]|\\u00(?:0[1-9a-f]|1[0-9a-f])"#;
             let written = Func::cust(Alias::new("substring")).arg(object).arg(format!(r#""{name}":"((?:{within})*)""#));
@@ -218,9 +218,9 @@ fn member(object: Expr, name: &str, backend: DbBackend) -> Expr {
     }
 }
 
-/// Whether a field has a value. An empty text is none.
+/// The condition that a field has a value. An empty text is none.
 fn present(field: Expr) -> Condition {
-    // Compared as text, so that one condition does for columns of any type.
+    // The field is compared as text, so that one condition works for columns of any type.
     let text = Expr::expr(field.clone().cast_as(Alias::new("text")));
     Condition::all().add(field.is_not_null()).add(text.ne(""))
 }
@@ -246,7 +246,7 @@ fn labelled(
     Condition::all().add(Expr::exists(select.to_owned()))
 }
 
-/// A field that the schema knows and the table does not cannot be; if it were, nothing matches.
+/// A condition that never holds, for a comparison that the parser does not produce.
 fn never() -> Condition {
     Condition::all().add(Expr::val(1).eq(0))
 }

@@ -1,4 +1,4 @@
-//! What makes a stored resource one that can be listed.
+//! The trait of stored resources that can be listed.
 
 use std::future::{Future, ready};
 
@@ -16,7 +16,7 @@ use crate::stored::{self, ColumnOf, Stored};
 pub trait Listed: Stored {
     /// The column of the user, if the resource belongs to one.
     const USER_ID: Option<ColumnOf<Self>> = None;
-    /// Whether a list spans all tenants. Only the list of tenants does.
+    /// True if a list spans all tenants. Only the list of tenants does.
     const ACROSS_TENANTS: bool = false;
 
     /// The condition on the rows of a scope. Parts of the scope that the list does not know are not set.
@@ -24,7 +24,7 @@ pub trait Listed: Stored {
         Condition::all()
     }
 
-    /// Where a field that only this resource has is found. [`source_of`] knows the others.
+    /// The source of a field that only this resource has.
     fn field(name: &str) -> Option<FieldSource>;
 
     /// The page with values that are not stored but computed when they are read.
@@ -33,7 +33,7 @@ pub trait Listed: Stored {
     }
 }
 
-/// Where a field of a filter is found; `None` if the resource does not have the field.
+/// The source of a field of a filter; `None` if the resource does not have the field.
 pub(crate) fn source_of<S: Listed>(field: &str) -> Option<FieldSource> {
     let column = match field {
         "id" => Some(S::ID),
@@ -76,4 +76,44 @@ pub(crate) fn rows_by_other_index<S: Listed>(tenant: TenantId) -> Select<S::Tabl
     }
     let column = Expr::col((S::Table::default(), S::TENANT_ID));
     all.filter(Expr::cust_with_expr("+?", column).eq(tenant.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use jackfield_domain::configuration::{self, Configuration};
+    use jackfield_domain::connection::{self, Connection};
+    use jackfield_domain::connector::{self, Connector};
+    use jackfield_domain::credential::{self, Credential};
+    use jackfield_domain::key::{self, Key};
+    use jackfield_domain::request::schema::{FieldKind, Schema};
+    use jackfield_domain::tenant::{self, Tenant};
+    use jackfield_domain::user_connector::{self, UserConnector};
+
+    use super::*;
+
+    fn check<S: Listed>(schema: &Schema) {
+        assert_eq!(schema.resource, S::RESOURCE);
+        for field in schema.fields {
+            let source = source_of::<S>(field.name);
+            let is_map = matches!(source, Some(FieldSource::Labels { .. }));
+            assert!(source.is_some(), "the field {} of {} has no column", field.name, S::RESOURCE);
+            assert_eq!(is_map, field.kind == FieldKind::Map, "{} of {}", field.name, S::RESOURCE);
+        }
+        for by in schema.orders {
+            let has_column = *by == OrderBy::Id || order_column::<S>(*by).is_some();
+            assert!(has_column, "the order {} of {} has no column", by.as_str(), S::RESOURCE);
+        }
+        assert!(source_of::<S>("unknown").is_none());
+    }
+
+    #[test]
+    fn each_filter_field_and_each_order_has_a_column() {
+        check::<Configuration>(&configuration::SCHEMA);
+        check::<Connection>(&connection::SCHEMA);
+        check::<Connector>(&connector::SCHEMA);
+        check::<Credential>(&credential::SCHEMA);
+        check::<Key>(&key::SCHEMA);
+        check::<Tenant>(&tenant::SCHEMA);
+        check::<UserConnector>(&user_connector::SCHEMA);
+    }
 }

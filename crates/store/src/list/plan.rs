@@ -5,7 +5,7 @@ use sea_orm::{DbBackend, QueryTrait, Statement};
 
 use super::listed::Listed;
 use super::query::PageQuery;
-use super::statement::{Lookup, Range};
+use super::statement::{ListRange, Lookup};
 use super::{filtered, search};
 
 /// A statement of a page.
@@ -34,5 +34,5 @@ pub(crate) fn sql<S: Listed>(backend: DbBackend, query: &PageQuery<'_>, step: &P
             return Some(end.build(backend));
         }
     };
-    Range { backend, query, after, until, lookup }.statement::<S>(query.size + 1).ok()
+    ListRange { backend, query, after, until, lookup }.statement::<S>(query.size + 1).ok()
 }

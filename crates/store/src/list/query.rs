@@ -1,4 +1,4 @@
-//! What a page is asked for, and what it brings.
+//! The query of a page, and the page.
 
 use jackfield_domain::request::filter::Expr as Filter;
 use jackfield_domain::request::order::{Order, OrderBy};
@@ -9,7 +9,7 @@ use jackfield_domain::{TenantId, Timestamp};
 
 use super::rows::Rows;
 
-/// Which page of which list.
+/// The query of a page.
 #[derive(Clone, Debug)]
 pub struct PageQuery<'a> {
     pub tenant: TenantId,
@@ -24,11 +24,11 @@ pub struct PageQuery<'a> {
     pub max_bytes: usize,
     /// The time at which states are computed.
     pub now: Timestamp,
-    /// What the pages before have shown.
+    /// The hints of the page before.
     pub hints: Hints,
 }
 
-/// What a page shows that helps to read the next one. A list begins without any.
+/// Facts that a page shows and that help to read the next one. A list begins without any.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Hints {
     /// Bytes of a row on average; 0 = not known.
@@ -37,7 +37,7 @@ pub struct Hints {
     pub(super) words_are_common: bool,
 }
 
-/// What a list is narrowed to besides its filter. Each list knows some of these.
+/// The parents that a list is narrowed to, besides its filter. Each list knows some of these.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     pub user_id: Option<UserId>,
@@ -49,7 +49,7 @@ pub struct Scope {
 /// One page.
 pub struct Page<T> {
     pub rows: Rows<T>,
-    /// Where the next page begins, if more may follow: the key of the last row that was looked at.
+    /// The place where the next page begins, if more may follow: the key of the last row that was looked at.
     pub next: Option<RowKey>,
     /// For the next page.
     pub hints: Hints,

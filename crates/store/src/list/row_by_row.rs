@@ -8,19 +8,23 @@ use sea_orm::{ConnectionTrait, QueryResult, QuerySelect as _, QueryTrait as _};
 use uuid::Uuid;
 
 use super::listed::{Listed, order_column};
-use super::statement::Range;
+use super::statement::ListRange;
 use crate::database::error;
 use crate::document;
 
 /// A row by its columns.
-pub(super) struct Row {
+pub(super) struct FoundRow {
     pub(super) key: RowKey,
     /// Its document, or why it cannot be read.
     pub(super) doc: Result<String, String>,
 }
 
 /// The first rows of a range.
-pub(super) async fn rows<S: Listed>(conn: &impl ConnectionTrait, range: Range<'_>, limit: u64) -> Result<Vec<Row>> {
+pub(super) async fn rows<S: Listed>(
+    conn: &impl ConnectionTrait,
+    range: ListRange<'_>,
+    limit: u64,
+) -> Result<Vec<FoundRow>> {
     let by = range.query.order.by;
     let select =
         range.matching::<S>().select_only().column(S::ID).expr_as(document::bytes_of::<S>(range.backend), "bytes");
@@ -32,7 +36,7 @@ pub(super) async fn rows<S: Listed>(conn: &impl ConnectionTrait, range: Range<'_
     found.iter().map(|row| read::<S>(row, by)).collect()
 }
 
-fn read<S: Listed>(row: &QueryResult, by: OrderBy) -> Result<Row> {
+fn read<S: Listed>(row: &QueryResult, by: OrderBy) -> Result<FoundRow> {
     let id: Uuid = row.try_get_by_index(0).map_err(error::from_db)?;
     let value = match by {
         OrderBy::Id => None,
@@ -40,5 +44,5 @@ fn read<S: Listed>(row: &QueryResult, by: OrderBy) -> Result<Row> {
         OrderBy::Name | OrderBy::UserId => Some(OrderValue::Text(row.try_get_by_index(2).map_err(error::from_db)?)),
     };
     let bytes: Vec<u8> = row.try_get_by_index(1).map_err(error::from_db)?;
-    Ok(Row { key: RowKey { value, id }, doc: document::try_text::<S>(bytes, id) })
+    Ok(FoundRow { key: RowKey { value, id }, doc: document::try_text::<S>(bytes, id) })
 }

@@ -29,7 +29,7 @@ struct Documents {
     ids: Vec<Uuid>,
 }
 
-/// A row that a list leaves out, and why.
+/// A row that a list leaves out, and the reason.
 pub(crate) struct DamagedRow {
     pub(super) id: Uuid,
     pub(super) why: String,

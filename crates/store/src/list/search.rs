@@ -1,9 +1,9 @@
-//! The index of words: trigrams of the texts that bare words look into. It names rows that may have a word; whether they
-//! do, the condition of the filter says.
+//! The index of words: trigrams of the texts that bare words are looked up in. It finds rows that may have a word; the
+//! condition of the filter decides whether they do.
 //!
-//! PostgreSQL has a GIN index beside each table. SQLite has one FTS5 table for all, in which a row goes by its
-//! `search_number`: the number of the tenant, of the resource, and of the row among these. So what is looked up lies within
-//! bounds that no other tenant has rows in, and costs nothing that others have.
+//! PostgreSQL has a GIN index for each table. SQLite has one FTS5 table for all, in which a row has its `search_number`: the
+//! number of the tenant, of the resource, and of the row among these. So a lookup stays within bounds in which no other
+//! tenant has rows, and rows of other tenants cost nothing.
 
 use jackfield_domain::request::filter::Expr as Filter;
 use jackfield_domain::{Resource, Result};
@@ -17,7 +17,7 @@ use crate::database::{Pooled, error};
 use crate::entity::tenant;
 use crate::transaction::Transaction;
 
-/// What a row must have for a filter to let it through, as far as the index can tell.
+/// The words that a row must have to match a filter, as far as the index can tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Terms {
     All(Vec<Terms>),
@@ -25,24 +25,24 @@ pub(crate) enum Terms {
     Word(String),
 }
 
-/// Letters of a word that are indexed together.
+/// The number of letters that are indexed together.
 const GRAM: usize = 3;
-/// Trigrams of one word that SQLite is asked for, at most: so many leave next to nothing to tell apart.
+/// The most trigrams of a word that are looked up in SQLite: rows that have all of these hardly ever lack the word.
 const MAX_GRAMS: usize = 32;
-/// Rows that may have the words, at most: more are found sooner by their keys, page by page.
-const MANY: u64 = 5_000;
-/// Longest that PostgreSQL may look for rows by words, in milliseconds. What takes longer is in so many rows that they are
-/// found sooner by their keys.
+/// The most rows that may have the words: more rows are found sooner by their keys, page by page.
+const MANY_ROWS: u64 = 5_000;
+/// The longest time that PostgreSQL may look for rows by words, in milliseconds. Words that take longer are in so many rows
+/// that these are found sooner by their keys.
 const TIMEOUT: u64 = 500;
 
 const INDEX: &str = "search_index";
 const NUMBER: &str = "search_number";
-/// Rows of one resource in one tenant: 2 to the power of this.
+/// The bits of the number of a row within its tenant and resource.
 const ROW_BITS: u32 = 36;
-/// The same, of all resources.
+/// The bits of the number of a row and of its resource within its tenant.
 const TENANT_BITS: u32 = 40;
 
-/// What the index can tell of a filter; `None` if nothing.
+/// The terms of a filter that the index can look up; `None` if there are none.
 pub(crate) fn terms(filter: &Filter, backend: DbBackend) -> Option<Terms> {
     let terms = |filter| terms(filter, backend);
     match filter {
@@ -56,7 +56,7 @@ pub(crate) fn terms(filter: &Filter, backend: DbBackend) -> Option<Terms> {
     }
 }
 
-/// Whether the index has something of a word. PostgreSQL leaves out what is neither letter nor digit.
+/// Returns whether the index can look a word up. PostgreSQL leaves out characters that are neither letters nor digits.
 pub(crate) fn knows(word: &str, backend: DbBackend) -> bool {
     match backend {
         DbBackend::Sqlite => word.chars().count() >= GRAM,
@@ -64,26 +64,26 @@ pub(crate) fn knows(word: &str, backend: DbBackend) -> bool {
     }
 }
 
-/// That a row is among those that the index of SQLite names.
+/// The condition that a row is among those that the index of SQLite finds.
 pub(crate) fn condition<S: Listed>(terms: &Terms, context: &FilterContext) -> Expr {
     Expr::col((S::Table::default(), Alias::new(NUMBER))).in_subquery(numbers::<S>(terms, context))
 }
 
-/// Whether the index names so many rows that their keys are the better way. SQLite only.
+/// Returns whether the index of SQLite finds so many rows that they are found sooner by their keys.
 pub(crate) async fn are_many<S: Listed>(conn: &Pooled, terms: &Terms, context: &FilterContext) -> Result<bool> {
     let mut some = numbers::<S>(terms, context);
-    some.limit(MANY + 1);
+    some.limit(MANY_ROWS + 1);
     let count = Query::select()
         .expr_as(Expr::col(Alias::new("rowid")).count(), Alias::new("count"))
         .from_subquery(some, Alias::new("some"))
         .to_owned();
     let row = conn.query_one(&count).await.map_err(error::from_db)?;
     let count = row.map(|row| row.try_get::<i64>("", "count")).transpose().map_err(error::from_db)?;
-    Ok(count.and_then(|count| u64::try_from(count).ok()).is_some_and(|count| count > MANY))
+    Ok(count.and_then(|count| u64::try_from(count).ok()).is_some_and(|count| count > MANY_ROWS))
 }
 
-/// A transaction in which PostgreSQL takes the index of words or gives up. Left to itself it guesses how many rows have a
-/// word, and where the guess is wrong walks through all of them.
+/// A transaction in which PostgreSQL uses the index of words or gives up. Otherwise it estimates how many rows have a word,
+/// and reads all rows where the estimate is wrong.
 pub(crate) async fn begin(conn: &Pooled) -> Result<Transaction> {
     let txn = Transaction::begin(conn, Some(AccessMode::ReadOnly)).await.map_err(error::from_db)?;
     txn.execute_unprepared(&settings()).await.map_err(error::from_db)?;
@@ -121,7 +121,7 @@ fn numbers<S: Listed>(terms: &Terms, context: &FilterContext) -> SelectStatement
         .to_owned()
 }
 
-/// The number of a resource in search numbers, as the migration has it.
+/// The number of a resource in search numbers. The migration that makes its index has the same.
 const fn kind(resource: Resource) -> u8 {
     match resource {
         Resource::Key => 1,
@@ -130,12 +130,12 @@ const fn kind(resource: Resource) -> u8 {
         Resource::UserConnector => 4,
         Resource::Credential => 5,
         Resource::Configuration => 6,
-        // Tenants come before all that is in a tenant. Re-wraps are not listed.
+        // Tenants come before all rows within a tenant. Re-wraps are not listed.
         Resource::Tenant | Resource::Rewrap => 0,
     }
 }
 
-/// The terms in the language of FTS5: trigrams, quoted, so that nothing in them means anything.
+/// The terms in the language of FTS5: trigrams, quoted, so that no character in them has a meaning.
 fn expression(terms: &Terms) -> String {
     let join = |parts: &[Terms], word: &str| parts.iter().map(expression).collect::<Vec<_>>().join(word);
     match terms {
@@ -148,7 +148,7 @@ fn expression(terms: &Terms) -> String {
     }
 }
 
-/// Trigrams of a word, each once; of a long word some from all over it.
+/// The trigrams of a word, each once; of a long word, some trigrams that are spread over it.
 fn grams(word: &str) -> Vec<String> {
     let chars: Vec<char> = word.chars().collect();
     let mut grams: Vec<String> = Vec::new();
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_index_is_asked_for_what_a_filter_needs() {
+    fn the_terms_of_a_filter_are_looked_up() {
         for (filter, expected) in [
             ("Mail", Some(r#"("mai" AND "ail")"#)),
             ("aaaaa", Some(r#"("aaa")"#)),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_word_is_asked_for_in_part() {
+    fn a_part_of_a_long_word_is_looked_up() {
         let word: String = (0..2_000_u32).filter_map(|i| char::from_u32(0x4e00 + i)).collect();
         let grams = grams(&word);
         assert!(grams.len() <= MAX_GRAMS && grams.len() > MAX_GRAMS / 2, "{}", grams.len());

@@ -28,7 +28,7 @@ pub(super) const LARGEST_READ: u32 = 128;
 /// The limits of most statements: one row more than they read.
 const USUAL_LIMITS: [u32; 3] = [FIRST_READ + 1, DEFAULT_PAGE_SIZE + 1, LARGEST_READ + 1];
 
-/// How a statement finds the rows that its filter is applied to.
+/// The way in which a statement finds the rows that its filter is applied to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Lookup<'a> {
     /// By their key, in its order.
@@ -39,7 +39,7 @@ pub(crate) enum Lookup<'a> {
 
 /// The part of a list that a statement reads.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Range<'a> {
+pub(crate) struct ListRange<'a> {
     pub(crate) backend: DbBackend,
     pub(crate) query: &'a PageQuery<'a>,
     /// The key before the first row; `None` = from the beginning.
@@ -49,7 +49,7 @@ pub(crate) struct Range<'a> {
     pub(crate) lookup: Lookup<'a>,
 }
 
-/// What a statement found, in the order of the list.
+/// The result of a statement, in the order of the list.
 pub(super) struct Found {
     /// The documents, with a separator between any two.
     pub(super) docs: String,
@@ -61,10 +61,10 @@ pub(super) struct Found {
 /// A document or a key that cannot be read.
 pub(super) struct Unreadable;
 
-// === impl Range ===
+// === impl ListRange ===
 
-impl Range<'_> {
-    /// The first rows of the range. They are unreadable if they cannot be told apart, or a document is no text.
+impl ListRange<'_> {
+    /// The first rows of the range. They are unreadable if they cannot be separated, or a document is no text.
     pub(super) async fn found<S: Listed>(
         self,
         conn: &impl ConnectionTrait,
@@ -82,8 +82,9 @@ impl Range<'_> {
         limited(self.backend, &self.joined::<S>(), limit)
     }
 
-    /// Has the database join the documents of the range to one text, in the order of the list. A row takes more time on its way
-    /// from the database than to be found. The ids of the rows and the values of the ordering column come as texts of their own.
+    /// Has the database join the documents of the range to one text, in the order of the list. A row takes more time on its
+    /// way from the database than to be found. The ids of the rows and the values of the ordering column come as texts of
+    /// their own.
     fn joined<S: Listed>(self) -> SelectStatement {
         let (ids, values) = match self.backend {
             DbBackend::Sqlite => ("string_agg(hex(row_id), '\n')", "string_agg(place, '\n')"),
@@ -107,7 +108,7 @@ impl Range<'_> {
 
     /// The rows of the range that match the filter, with all their columns.
     pub(super) fn matching<S: Listed>(self) -> Select<S::Table> {
-        let Range { backend, query, after, until, lookup } = self;
+        let ListRange { backend, query, after, until, lookup } = self;
         let context = context(backend, query, matches!(lookup, Lookup::Words(_)));
         let mut select = match lookup {
             Lookup::Words(terms) if backend == DbBackend::Sqlite => {
@@ -232,7 +233,7 @@ pub(super) fn parse_order_value(text: &str, by: OrderBy) -> Result<OrderValue, U
 // === impl Found ===
 
 impl Found {
-    /// What a statement found, if there is an id and, with an ordering column, a value for each document. A text with a line
+    /// The result of a statement, if there is an id and, with an ordering column, a value for each document. A text with a line
     /// break in it would be taken for two.
     fn of(docs: Option<String>, ids: Option<String>, values: Option<String>) -> Result<Self, Unreadable> {
         let lines = |text: &str| text.bytes().filter(|byte| *byte == b'\n').count() + 1;

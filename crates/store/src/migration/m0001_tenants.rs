@@ -1,4 +1,4 @@
-//! Tenants, their data keys, and what hangs on any resource: sealed secrets and labels.
+//! Tenants, their data keys, and the parts that any resource may have: sealed secrets and labels.
 
 use sea_orm_migration::prelude::*;
 
@@ -32,7 +32,7 @@ impl MigrationTrait for Step {
         manager.create_index(index("tenant", "name_key", &["name_key"]).unique().to_owned()).await?;
         manager.create_index(index("tenant", "create_time_idx", &["create_time", "id"])).await?;
 
-        // The tenant of a data key may be the system, which is no row of `tenant`: no foreign key.
+        // There is no foreign key to `tenant`: a data key may belong to the system, which has no row there.
         let data_key = Table::create()
             .table(Alias::new("data_key"))
             .col(uuid("tenant_id"))

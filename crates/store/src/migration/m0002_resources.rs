@@ -151,8 +151,8 @@ async fn configuration(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     only_one_default(manager, "configuration", "credential_id").await
 }
 
-/// What pages of a list are found by: for every column that it can be narrowed to, one index in each of its orders. Without
-/// them a page would sort all rows of its scope, or pass over all rows outside it.
+/// The indexes of pages: for every column that a list can be narrowed to, one index in each of its orders. Without them a page
+/// would sort all rows of its scope, or skip all rows outside it.
 async fn page_indexes(
     manager: &SchemaManager<'_>,
     table: &'static str,

@@ -1,4 +1,4 @@
-//! What operation needs: answers to repeated requests, audit records, the progress of re-wraps.
+//! Tables for operation: answers to repeated requests, audit records, the progress of re-wraps.
 
 use sea_orm_migration::prelude::*;
 

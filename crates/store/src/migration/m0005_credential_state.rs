@@ -14,7 +14,7 @@ impl MigrationName for Step {
 
 #[async_trait::async_trait]
 impl MigrationTrait for Step {
-    /// It renames, which no step may do once there is a release: programs that still run know the former name only.
+    /// This step renames a column. No step may do so once there is a release: programs that still run know only the old name.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let renamed = Table::alter()
             .table(Alias::new("credential"))
@@ -29,8 +29,8 @@ impl MigrationTrait for Step {
     }
 }
 
-/// Renames the member as text, so that everything else in a document stays as it is to the letter. Only ids and texts stand
-/// before it, in which a quotation mark is escaped: the first place where its name stands is the member itself.
+/// Renames the member as text, so that the rest of a document stays as it is. Only ids and texts come before the member, and in
+/// these a quotation mark is escaped: so the first occurrence of its name is the member itself.
 fn rename_in_documents(position: &str) -> String {
     let [former, name] = ["status", "state"].map(|name| format!("\"{name}\":"));
     let (at, length) = (format!("{position}(doc, '{former}')"), former.len());

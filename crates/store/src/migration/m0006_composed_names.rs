@@ -1,5 +1,5 @@
-//! Texts are folded regardless of how their characters are composed: the columns that hold folded texts are written anew, by
-//! [`derived::renew`](super::derived::renew). The schema stays as it is.
+//! Texts are folded regardless of how their characters are composed. So [`derived::renew`](super::derived::renew) writes the
+//! columns with folded texts again. The schema stays as it is.
 
 use sea_orm_migration::prelude::*;
 

@@ -1,5 +1,5 @@
-//! The schema, in numbered steps. A step is never edited after a release; it names tables and columns as text, because
-//! the entities move on.
+//! The schema, in numbered steps. A step is never edited after a release. It names tables and columns as text, because the
+//! entities change later.
 
 pub(crate) mod derived;
 mod m0001_tenants;
@@ -8,6 +8,7 @@ mod m0003_operations;
 mod m0004_search;
 mod m0005_credential_state;
 mod m0006_composed_names;
+mod search;
 
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, SqliteTransactionMode, TransactionOptions, TransactionTrait,
@@ -33,14 +34,14 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// Steps since which columns are derived from documents in another way. The columns are written behind the last step, by the
-/// code that writes them ever after.
-const DERIVED_ANEW: [&str; 1] = [m0006_composed_names::NAME];
+/// Steps with which columns are derived from documents in another way. The columns are written after the last step, by the code
+/// that also writes them later.
+const DERIVED_DIFFERENTLY: [&str; 1] = [m0006_composed_names::NAME];
 
-/// Any number that nobody else takes as an advisory lock: "jackfld" in ASCII.
+/// The key of an advisory lock; any number that no other program uses. It is "jackfld" in ASCII.
 const MIGRATION_LOCK: i64 = 0x006a_6163_6b66_6c64;
 
-/// Applies what is missing in one transaction, under a lock that lets one process at a time do so: an advisory lock in
+/// Applies missing steps in one transaction, under a lock that lets one process at a time do so: an advisory lock in
 /// PostgreSQL, the write lock of the file in SQLite. Returns the newest migration.
 pub(crate) async fn migrate(conn: &Pooled) -> Result<String, StoreError> {
     match (conn.of_sqlite(), conn.of_postgres()) {
@@ -50,7 +51,7 @@ pub(crate) async fn migrate(conn: &Pooled) -> Result<String, StoreError> {
                 Err(StoreError::SchemaOlder { .. }) => {}
                 up_to_date_or_refused => return up_to_date_or_refused,
             }
-            // The library takes a connection of its own kind, and there may be but one.
+            // The library needs a connection of its own kind, and there may be only one.
             sessions.close_idle();
             let conn = sessions.library_pool(1).await?;
             let migrated = migrate_by(&conn).await;
@@ -67,7 +68,7 @@ async fn migrate_by(conn: &DatabaseConnection) -> Result<String, StoreError> {
         TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
     let txn = conn.begin_with_options(options).await.map_err(failed)?;
     if conn.get_database_backend() == DbBackend::Postgres {
-        // Waiting for another replica's migration may take longer than a call may.
+        // Another replica may migrate, and waiting for it may take longer than a call may take.
         txn.execute_unprepared("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0").await.map_err(failed)?;
         txn.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await.map_err(failed)?;
     }
@@ -80,13 +81,13 @@ async fn migrate_by(conn: &DatabaseConnection) -> Result<String, StoreError> {
     Ok(newest())
 }
 
-/// Returns true if a program that derived columns in another way wrote the rows.
-pub(crate) async fn derives_anew(conn: &Pooled) -> Result<bool, StoreError> {
+/// Returns whether a program that derived columns in another way wrote the rows.
+pub(crate) async fn derives_differently(conn: &Pooled) -> Result<bool, StoreError> {
     refuse_newer(conn).await.map(|applied| lacks_derivation(&applied))
 }
 
 fn lacks_derivation(applied: &[String]) -> bool {
-    DERIVED_ANEW.iter().any(|step| !applied.iter().any(|done| done == step))
+    DERIVED_DIFFERENTLY.iter().any(|step| !applied.iter().any(|done| done == step))
 }
 
 /// Refuses a schema that is newer or older than this program.
@@ -99,7 +100,7 @@ pub(crate) async fn check(conn: &Pooled) -> Result<String, StoreError> {
     }
 }
 
-/// The newest migration that was applied, if any was; refuses a schema that is newer than this program.
+/// The newest migration that was applied, if any was. Refuses a schema that is newer than this program.
 pub(crate) async fn known(conn: &Pooled) -> Result<Option<String>, StoreError> {
     Ok(refuse_newer(conn).await?.pop())
 }
@@ -136,7 +137,7 @@ fn newest() -> String {
     names().pop().unwrap_or_default()
 }
 
-// What the steps share: columns as both databases want them.
+// Columns of both databases, which the steps share.
 
 /// A text column that compares by bytes, so that both databases sort alike.
 pub(super) fn text(manager: &SchemaManager<'_>, name: &'static str) -> ColumnDef {
@@ -197,7 +198,7 @@ pub(super) fn resource_table(manager: &SchemaManager<'_>, name: &'static str) ->
     table
 }
 
-/// A foreign key from (tenant_id, column) to (tenant_id, id) of another table: nothing can point across tenants.
+/// A foreign key from (tenant_id, column) to (tenant_id, id) of another table: no row can refer to a row of another tenant.
 pub(super) fn reference(table: &'static str, column: &'static str, to: &'static str) -> ForeignKeyCreateStatement {
     ForeignKey::create()
         .name(format!("{table}_{column}_fkey"))

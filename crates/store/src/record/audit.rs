@@ -1,4 +1,4 @@
-//! Audit records. They are only ever added.
+//! Audit records. They are added and never changed.
 
 use jackfield_domain::{Resource, Result, TenantId, Timestamp};
 use sea_orm::{ActiveValue::Set, EntityTrait};
@@ -8,7 +8,7 @@ use crate::database::error;
 use crate::entity::audit_event;
 use crate::session::Writer;
 
-/// Who did what, and for what purpose.
+/// A record of an action: its principal, its resource and its purpose.
 #[derive(Clone, Debug)]
 pub struct AuditEvent {
     pub id: Uuid,

@@ -16,21 +16,21 @@ use crate::session::{Session, Writer};
 pub struct DataKeyRow {
     pub tenant: TenantId,
     pub id: Uuid,
-    /// Which key-encryption key wraps it.
+    /// The id of the key-encryption key that wraps it.
     pub kek_id: String,
     pub wrapped: Vec<u8>,
     pub create_time: Timestamp,
 }
 
 impl<C: ConnectionTrait> Session<C> {
-    /// The data keys of a tenant, the newest first: that one seals, the others only open.
+    /// The data keys of a tenant, the newest first. The newest key seals, the others only open.
     pub async fn data_keys_fetch(&self, tenant: TenantId) -> Result<Vec<DataKeyRow>> {
         let select = data_key::of(tenant).order_by_desc(data_key::Column::CreateTime);
         let rows = select.order_by_desc(data_key::Column::Id).all(&self.conn).await.map_err(error::from_db)?;
         Ok(rows.into_iter().map(DataKeyRow::from).collect())
     }
 
-    /// Data keys of any tenant that are not wrapped with a given key-encryption key, at most `limit`.
+    /// At most `limit` data keys of any tenant that are not wrapped with a key-encryption key.
     pub async fn data_keys_of_other_keks(&self, kek_id: &str, limit: u64) -> Result<Vec<DataKeyRow>> {
         #[expect(clippy::disallowed_methods, reason = "key rotation spans all tenants")]
         let select = data_key::Entity::find().filter(data_key::Column::KekId.ne(kek_id)).limit(limit);
@@ -43,7 +43,7 @@ impl<C: ConnectionTrait> Session<C> {
         Ok(rows.into_iter().map(DataKeyRow::from).collect())
     }
 
-    /// Data keys of any tenant that are wrapped with a given key-encryption key, at most `limit`.
+    /// At most `limit` data keys of any tenant that are wrapped with a key-encryption key.
     pub async fn data_keys_of_kek(&self, kek_id: &str, limit: u64) -> Result<Vec<DataKeyRow>> {
         #[expect(clippy::disallowed_methods, reason = "a check of the keyring spans all tenants")]
         let select = data_key::Entity::find().filter(data_key::Column::KekId.eq(kek_id)).limit(limit);
@@ -51,27 +51,27 @@ impl<C: ConnectionTrait> Session<C> {
         Ok(rows.into_iter().map(DataKeyRow::from).collect())
     }
 
-    /// How many data keys of any tenant are not wrapped with a given key-encryption key.
+    /// The number of data keys of any tenant that are not wrapped with a key-encryption key.
     pub async fn data_keys_of_other_keks_count(&self, kek_id: &str) -> Result<u64> {
         #[expect(clippy::disallowed_methods, reason = "a count over all tenants, for progress")]
         let select = data_key::Entity::find().filter(data_key::Column::KekId.ne(kek_id));
         select.count(&self.conn).await.map_err(error::from_db)
     }
 
-    /// Data keys of all tenants by tenant and id, those after a given one, at most `limit`.
+    /// At most `limit` data keys of all tenants, by tenant and id, after another one.
     pub async fn data_keys_after(&self, after: Option<(TenantId, Uuid)>, limit: u64) -> Result<Vec<DataKeyRow>> {
         use data_key::Column::{Id, TenantId as Tenant};
         #[expect(clippy::disallowed_methods, reason = "a check of the whole spans all tenants")]
         let mut select = data_key::Entity::find().order_by_asc(Tenant).order_by_asc(Id).limit(limit);
         if let Some((tenant, id)) = after {
-            let place = Expr::tuple([Expr::col(Tenant.as_column_ref()), Expr::col(Id.as_column_ref())]);
-            select = select.filter(place.gt(Expr::tuple([Expr::val(tenant.0), Expr::val(id)])));
+            let key = Expr::tuple([Expr::col(Tenant.as_column_ref()), Expr::col(Id.as_column_ref())]);
+            select = select.filter(key.gt(Expr::tuple([Expr::val(tenant.0), Expr::val(id)])));
         }
         let rows = select.all(&self.conn).await.map_err(error::from_db)?;
         Ok(rows.into_iter().map(DataKeyRow::from).collect())
     }
 
-    /// Ids of the key-encryption keys that wrap any data key.
+    /// The ids of the key-encryption keys that wrap any data key.
     pub async fn kek_ids_in_use(&self) -> Result<Vec<String>> {
         #[expect(clippy::disallowed_methods, reason = "key rotation spans all tenants")]
         let select = data_key::Entity::find().select_only().column(data_key::Column::KekId).distinct();
@@ -80,11 +80,11 @@ impl<C: ConnectionTrait> Session<C> {
 }
 
 impl Writer {
-    /// The data key of a tenant that seals now. It is not destroyed before the transaction ends, so that what it seals here
-    /// opens afterwards.
+    /// The data key of a tenant that seals now. It is not destroyed before the transaction ends, so that secrets which it
+    /// seals here can be opened afterwards.
     pub async fn data_key_fetch_active(&self, tenant: TenantId) -> Result<Option<DataKeyRow>> {
-        // PostgreSQL passes over a key that is destroyed while it waits for it. There was a younger one before that, which
-        // the next reading sees.
+        // PostgreSQL skips a key that is destroyed while the statement waits for it. A newer key was there before that, and
+        // the next statement sees it.
         for _ in 0..2 {
             let select = data_key::of(tenant).order_by_desc(data_key::Column::CreateTime);
             let select = select.order_by_desc(data_key::Column::Id).limit(1).lock(LockType::KeyShare);
@@ -95,7 +95,7 @@ impl Writer {
         Ok(None)
     }
 
-    /// Adds a data key; does nothing when it is there (two replicas may begin at once). Says whether it did.
+    /// Adds a data key, unless it exists already: two replicas may begin at once. Returns whether it was added.
     pub async fn data_key_insert(&self, row: &DataKeyRow) -> Result<bool> {
         let active = data_key::ActiveModel {
             tenant_id: Set(row.tenant.0),

@@ -1,5 +1,5 @@
-//! Answers to requests that carried a request id (AIP-155). A row is claimed before the effect and in its transaction, so
-//! that of two equal requests at once the second waits for the first and then finds its answer.
+//! Answers to requests with a request id (AIP-155). A row is claimed before the change and in its transaction: of two equal
+//! requests at once, the second waits for the first and then finds its answer.
 
 use jackfield_domain::{Result, TenantId, Timestamp};
 use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType, OnConflict, Query};
@@ -10,16 +10,16 @@ use crate::database::error;
 use crate::entity::idempotency;
 use crate::session::Writer;
 
-/// Outcome of a claim.
+/// The outcome of claiming an idempotency key.
 #[derive(Debug)]
 pub enum IdempotencyClaim {
-    /// The request is new: carry it out.
+    /// The request is new and has to be carried out.
     New,
-    /// It was carried out before.
+    /// The request was carried out before.
     Repeated { fingerprint: Vec<u8>, answer: String },
 }
 
-/// What makes a request the same request.
+/// The key by which a repeated request is recognised.
 #[derive(Clone, Copy, Debug)]
 pub struct IdempotencyKey<'a> {
     pub tenant: TenantId,
@@ -28,8 +28,16 @@ pub struct IdempotencyKey<'a> {
     pub request_id: Uuid,
 }
 
+/// The columns of the key.
+const KEY: [idempotency::Column; 4] = [
+    idempotency::Column::TenantId,
+    idempotency::Column::Principal,
+    idempotency::Column::Method,
+    idempotency::Column::RequestId,
+];
+
 impl Writer {
-    /// Claims a request id, or finds what became of it. An answer older than its time is forgotten.
+    /// Claims a key, or finds the answer to the request that claimed it before. An answer whose time has passed is replaced.
     pub async fn request_claim(
         &self,
         key: IdempotencyKey<'_>,
@@ -46,20 +54,14 @@ impl Writer {
             answer: Set(String::new()),
             expire_time: Set(expire_time.0),
         };
-        let place = [
-            idempotency::Column::TenantId,
-            idempotency::Column::Principal,
-            idempotency::Column::Method,
-            idempotency::Column::RequestId,
-        ];
-        let forgotten = Expr::col((idempotency::Entity, idempotency::Column::ExpireTime)).lte(now.0);
-        let renew = OnConflict::columns(place)
+        let is_expired = Expr::col((idempotency::Entity, idempotency::Column::ExpireTime)).lte(now.0);
+        let renew = OnConflict::columns(KEY)
             .update_columns([
                 idempotency::Column::Fingerprint,
                 idempotency::Column::Answer,
                 idempotency::Column::ExpireTime,
             ])
-            .action_and_where(forgotten)
+            .action_and_where(is_expired)
             .to_owned();
         let inserted = idempotency::Entity::insert(row).on_conflict(renew).exec_without_returning(&self.conn).await;
         if inserted.map_err(error::from_db)? == 1 {
@@ -67,12 +69,12 @@ impl Writer {
         }
         let rows = idempotency::of(key.tenant).filter(condition(key)).all(&self.conn).await.map_err(error::from_db)?;
         let row = rows.into_iter().next();
-        // It is there: the insert waited for the transaction that has it. If not, it was purged in this very moment.
+        // The row exists, because the insert waited for the transaction that made it. Otherwise it was purged at this moment.
         let row = row.ok_or_else(|| error::from_db(DbErr::RecordNotInserted))?;
         Ok(IdempotencyClaim::Repeated { fingerprint: row.fingerprint, answer: row.answer })
     }
 
-    /// Keeps the answer of a claimed request.
+    /// Stores the answer to a request whose key was claimed.
     pub async fn request_answer(&self, key: IdempotencyKey<'_>, answer: String) -> Result<()> {
         let updated = idempotency::Entity::update_many()
             .col_expr(idempotency::Column::Answer, Expr::val(answer))
@@ -82,22 +84,17 @@ impl Writer {
         updated.map(|_| ()).map_err(error::from_db)
     }
 
-    /// Forgets answers whose time has passed, at most `limit`; says how many. Those that a change is renewing stay.
+    /// Deletes at most `limit` answers whose time has passed, and returns how many. Answers that another transaction is
+    /// replacing stay.
     pub async fn requests_purge(&self, now: Timestamp, limit: u64) -> Result<u64> {
-        let place = [
-            idempotency::Column::TenantId,
-            idempotency::Column::Principal,
-            idempotency::Column::Method,
-            idempotency::Column::RequestId,
-        ];
         let passed = Query::select()
-            .columns(place)
+            .columns(KEY)
             .from(idempotency::Entity)
             .and_where(idempotency::Column::ExpireTime.lte(now.0))
             .limit(limit)
             .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
             .to_owned();
-        let purge = idempotency::Entity::delete_many().filter(Expr::tuple(place.map(Expr::col)).in_subquery(passed));
+        let purge = idempotency::Entity::delete_many().filter(Expr::tuple(KEY.map(Expr::col)).in_subquery(passed));
         Ok(purge.exec(&self.conn).await.map_err(error::from_db)?.rows_affected)
     }
 }

@@ -34,7 +34,7 @@ pub(crate) async fn put(
     Ok(())
 }
 
-/// Removes the labels of resources.
+/// Deletes the labels of resources.
 pub(crate) async fn delete(txn: &Transaction, tenant: TenantId, owner: Resource, owner_ids: &[Uuid]) -> Result<()> {
     for owner_ids in owner_ids.chunks(500) {
         label::Entity::delete_many()

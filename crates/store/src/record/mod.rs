@@ -1,5 +1,5 @@
-//! Records that belong to resources or to the deployment: secrets, labels, data keys, answers to repeated requests, audit events,
-//! re-wraps.
+//! Records that belong to resources or to the deployment: secrets, labels, data keys, answers to repeated requests, audit
+//! events, re-wraps.
 
 pub(crate) mod audit;
 pub(crate) mod data_key;

@@ -1,4 +1,4 @@
-//! The progress of re-wraps, as rows: whichever replica works, every replica can tell how it stands.
+//! The progress of re-wraps, as rows: one replica works, and every replica can report its progress.
 
 use jackfield_domain::rewrap::{Rewrap, RewrapState};
 use jackfield_domain::{Error, Result, Timestamp};
@@ -25,20 +25,20 @@ impl Writer {
         Ok(())
     }
 
-    /// Replaces a re-wrap that is under way, if its last sign of life is still this one: whoever takes it over gives another.
-    /// Says whether it did.
-    pub async fn rewrap_advance(&self, row: &Rewrap, last_sign: Timestamp) -> Result<bool> {
+    /// Replaces a re-wrap that is under way, if its last heartbeat is still this one: a worker that takes the re-wrap over
+    /// sends another. Returns whether it was replaced.
+    pub async fn rewrap_advance(&self, row: &Rewrap, last_heartbeat: Timestamp) -> Result<bool> {
         let updated = rewrap::Entity::update_many()
             .set(active(row))
             .filter(rewrap::Column::Id.eq(row.id))
             .filter(rewrap::Column::State.eq(RewrapState::Running.as_str()))
-            .filter(rewrap::Column::HeartbeatTime.eq(last_sign.0))
+            .filter(rewrap::Column::HeartbeatTime.eq(last_heartbeat.0))
             .exec(&self.conn)
             .await;
         Ok(updated.map_err(error::from_db)?.rows_affected == 1)
     }
 
-    /// Marks as failed what is under way and gave no sign of life since a time; says how many that were.
+    /// Marks re-wraps as failed that are under way and have sent no heartbeat since a time. Returns how many.
     pub async fn rewraps_settle(&self, since: Timestamp, now: Timestamp) -> Result<u64> {
         let settled = rewrap::Entity::update_many()
             .col_expr(rewrap::Column::State, Expr::val(RewrapState::Failed.as_str()))

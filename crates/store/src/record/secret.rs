@@ -1,4 +1,4 @@
-//! Sealed secrets. They live in a table of their own, so that no query for a resource can bring one along.
+//! Sealed secrets. They are in a table of their own, so that no query for a resource can return one.
 
 use jackfield_domain::{Error, Resource, Result, SecretAddress, TenantId};
 use sea_orm::sea_query::{Expr, ExprTrait as _, OnConflict};
@@ -18,7 +18,7 @@ pub struct SecretRow {
     pub tenant: TenantId,
     pub owner: Resource,
     pub owner_id: Uuid,
-    /// The name of the secret at its owner.
+    /// The name of the secret within its owner.
     pub name: String,
     /// The data key that it is sealed with. The sealed value names it, too.
     pub data_key: Uuid,
@@ -33,7 +33,7 @@ impl<C: ConnectionTrait> Session<C> {
         Ok(row.map(|row| row.sealed))
     }
 
-    /// Secrets of a tenant that are not sealed with a given data key, in no order, at most `limit`.
+    /// At most `limit` secrets of a tenant that are not sealed with a data key.
     pub async fn secrets_of_other_keys(&self, tenant: TenantId, data_key: Uuid, limit: u64) -> Result<Vec<SecretRow>> {
         let select = secret::of(tenant)
             .filter(secret::Column::DataKeyId.ne(data_key))
@@ -44,7 +44,7 @@ impl<C: ConnectionTrait> Session<C> {
         rows.into_iter().map(SecretRow::try_from).collect()
     }
 
-    /// Secrets of a tenant by their place, those after a given one, at most `limit`.
+    /// At most `limit` secrets of a tenant, by their address, after another one.
     pub async fn secrets_after(
         &self,
         tenant: TenantId,
@@ -57,9 +57,9 @@ impl<C: ConnectionTrait> Session<C> {
             select = select.order_by_asc(column);
         }
         if let Some(after) = after {
-            let place = Expr::tuple([Owner, OwnerId, Name].map(|column| Expr::col(column.as_column_ref())));
+            let key = Expr::tuple([Owner, OwnerId, Name].map(|column| Expr::col(column.as_column_ref())));
             let last = [Expr::val(after.owner.as_str()), Expr::val(after.owner_id), Expr::val(after.name.as_str())];
-            select = select.filter(place.gt(Expr::tuple(last)));
+            select = select.filter(key.gt(Expr::tuple(last)));
         }
         let rows = select.limit(limit).all(&self.conn).await.map_err(error::from_db)?;
         rows.into_iter().map(SecretRow::try_from).collect()
@@ -73,7 +73,7 @@ impl<C: ConnectionTrait> Session<C> {
 }
 
 impl Writer {
-    /// Stores a sealed secret, in place of the one that was there.
+    /// Stores a sealed secret. It replaces the one that was there.
     pub async fn secret_put(&self, address: SecretAddress<'_>, data_key: Uuid, sealed: Vec<u8>) -> Result<()> {
         let SecretAddress { tenant, owner, owner_id, name } = address;
         self.touch(tenant, owner_id);
@@ -85,22 +85,22 @@ impl Writer {
             data_key_id: Set(data_key),
             sealed: Set(sealed),
         };
-        let place = [secret::Column::TenantId, secret::Column::Owner, secret::Column::OwnerId, secret::Column::Name];
+        let key = [secret::Column::TenantId, secret::Column::Owner, secret::Column::OwnerId, secret::Column::Name];
         let replace =
-            OnConflict::columns(place).update_columns([secret::Column::DataKeyId, secret::Column::Sealed]).to_owned();
+            OnConflict::columns(key).update_columns([secret::Column::DataKeyId, secret::Column::Sealed]).to_owned();
         let put = secret::Entity::insert(row).on_conflict(replace).exec_without_returning(&self.conn).await;
         self.note_destroyed_of(owner_id);
         put.map(|_| ()).map_err(error::from_db)
     }
 
-    /// Replaces the sealed form of a secret, unless its value was changed since it was read. Says whether it did.
+    /// Replaces the sealed form of a secret, unless its value was changed since it was read. Returns whether it was replaced.
     pub async fn secret_reseal(&self, row: &SecretRow, data_key: Uuid, sealed: Vec<u8>) -> Result<bool> {
         self.touch(row.tenant, row.owner_id);
         let updated = secret::Entity::update_many()
             .col_expr(secret::Column::DataKeyId, Expr::val(data_key))
             .col_expr(secret::Column::Sealed, Expr::val(sealed))
             .filter(at(row.address()))
-            // Sealing draws a nonce, so equal bytes are the value that was read and no later one.
+            // Sealing uses a random nonce, so equal bytes are the value that was read and no later one.
             .filter(secret::Column::Sealed.eq(row.sealed.clone()))
             .exec(&self.conn)
             .await
@@ -109,7 +109,7 @@ impl Writer {
         Ok(updated.rows_affected == 1)
     }
 
-    /// Removes one secret, if it is there.
+    /// Deletes a secret, if it exists.
     pub async fn secret_delete(&self, address: SecretAddress<'_>) -> Result<()> {
         self.touch(address.tenant, address.owner_id);
         let deleted = secret::Entity::delete_many().filter(at(address)).exec(&self.conn).await;
@@ -117,7 +117,7 @@ impl Writer {
         deleted.map(|_| ()).map_err(error::from_db)
     }
 
-    /// Removes what resources own beside their row: secrets and labels.
+    /// Deletes the secrets and labels of resources.
     pub(crate) async fn owned_delete(&self, tenant: TenantId, owner: Resource, owner_ids: &[Uuid]) -> Result<()> {
         self.touch_rows(tenant, owner_ids);
         for some in owner_ids.chunks(500) {
@@ -145,6 +145,7 @@ impl SecretRow {
     }
 }
 
+/// The condition on the row of a secret.
 fn at(address: SecretAddress<'_>) -> Condition {
     let SecretAddress { tenant, owner, owner_id, name } = address;
     Condition::all()

@@ -1,4 +1,4 @@
-//! What a deletion takes with it.
+//! The resources that a deletion takes with it.
 
 use jackfield_domain::resource::Cascade;
 use jackfield_domain::{ConfigurationId, ConnectionId, CredentialId, UserConnectorId};

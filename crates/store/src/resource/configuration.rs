@@ -1,7 +1,6 @@
 //! Configurations as rows.
 
 use jackfield_domain::configuration::Configuration;
-use jackfield_domain::error::Taken;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::ExternalId;
 use jackfield_domain::{ConfigurationId, CredentialId, Resource, Result, TenantId};
@@ -14,7 +13,7 @@ use crate::entity::configuration::{ActiveModel, Column, Entity};
 use crate::list::field::FieldSource;
 use crate::list::{Listed, Scope};
 use crate::session::{Session, Writer};
-use crate::stored::{Stored, common_columns};
+use crate::stored::{Stored, common_parts};
 
 impl<C: ConnectionTrait> Session<C> {
     pub async fn configuration_fetch_by_external_id(
@@ -40,16 +39,8 @@ impl Stored for Configuration {
     type Table = Entity;
 
     const RESOURCE: Resource = Resource::Configuration;
-    common_columns!(TenantId);
+    common_parts!(TenantId);
     const HAS_GENERATION: bool = false;
-
-    fn id(&self) -> Uuid {
-        self.id.0
-    }
-
-    fn meta(&self) -> &Meta {
-        &self.meta
-    }
 
     fn columns(&self) -> ActiveModel {
         ActiveModel {
@@ -75,11 +66,8 @@ impl Stored for Configuration {
         texts
     }
 
-    fn taken(&self, what: Taken) -> String {
-        match what {
-            Taken::Id => self.id.to_string(),
-            Taken::Name | Taken::ExternalId => self.external_id.as_ref().map(ExternalId::to_string).unwrap_or_default(),
-        }
+    fn external_id(&self) -> Option<&str> {
+        self.external_id.as_ref().map(ExternalId::as_str)
     }
 }
 

@@ -3,7 +3,6 @@
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::Connection;
 use jackfield_domain::credential::Credential;
-use jackfield_domain::error::Taken;
 use jackfield_domain::resource::Cascade;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
@@ -22,7 +21,7 @@ use crate::entity::credential;
 use crate::list::field::FieldSource;
 use crate::list::{Listed, Scope};
 use crate::session::{Session, Writer};
-use crate::stored::{Stored, common_columns};
+use crate::stored::{Stored, common_parts};
 
 impl<C: ConnectionTrait> Session<C> {
     /// The number of resources that depend on a connection.
@@ -59,17 +58,9 @@ impl Stored for Connection {
     type Table = Entity;
 
     const RESOURCE: Resource = Resource::Connection;
-    common_columns!(TenantId);
+    common_parts!(TenantId);
     const NAME_KEY: Option<Column> = Some(Column::NameKey);
     const EXTERNAL_ID: Option<Column> = Some(Column::ExternalId);
-
-    fn id(&self) -> Uuid {
-        self.id.0
-    }
-
-    fn meta(&self) -> &Meta {
-        &self.meta
-    }
 
     fn columns(&self) -> ActiveModel {
         let settings = &self.settings;
@@ -89,7 +80,7 @@ impl Stored for Connection {
         }
     }
 
-    /// Every text field but the certificate in PEM, as the Authress filter searches them.
+    /// All text fields except for the certificate in PEM, as the filter of Authress searches them.
     fn texts(&self) -> Vec<&str> {
         let settings = &self.settings;
         let mut texts = vec![
@@ -137,12 +128,12 @@ impl Stored for Connection {
         texts
     }
 
-    fn taken(&self, what: Taken) -> String {
-        match what {
-            Taken::Id => self.id.to_string(),
-            Taken::Name => self.settings.name.to_string(),
-            Taken::ExternalId => self.settings.external_id.as_ref().map(Slug::to_string).unwrap_or_default(),
-        }
+    fn name(&self) -> Option<&str> {
+        Some(self.settings.name.as_str())
+    }
+
+    fn external_id(&self) -> Option<&str> {
+        self.settings.external_id.as_ref().map(Slug::as_str)
     }
 }
 

@@ -4,7 +4,6 @@ use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::Credential;
-use jackfield_domain::error::Taken;
 use jackfield_domain::resource::Cascade;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::value::maps::Labels;
@@ -22,7 +21,7 @@ use crate::entity::{configuration, connection, credential, user_connector};
 use crate::list::Listed;
 use crate::list::field::FieldSource;
 use crate::session::{Session, Writer};
-use crate::stored::{Stored, common_columns};
+use crate::stored::{Stored, common_parts};
 
 impl<C: ConnectionTrait> Session<C> {
     /// The number of resources that depend on a connector.
@@ -60,16 +59,8 @@ impl Stored for Connector {
     type Table = Entity;
 
     const RESOURCE: Resource = Resource::Connector;
-    common_columns!(TenantId);
+    common_parts!(TenantId);
     const NAME_KEY: Option<Column> = Some(Column::NameKey);
-
-    fn id(&self) -> Uuid {
-        self.id.0
-    }
-
-    fn meta(&self) -> &Meta {
-        &self.meta
-    }
 
     fn columns(&self) -> ActiveModel {
         ActiveModel {
@@ -104,11 +95,8 @@ impl Stored for Connector {
         texts
     }
 
-    fn taken(&self, what: Taken) -> String {
-        match what {
-            Taken::Id => self.id.to_string(),
-            Taken::Name | Taken::ExternalId => self.name.to_string(),
-        }
+    fn name(&self) -> Option<&str> {
+        Some(self.name.as_str())
     }
 }
 

@@ -3,7 +3,6 @@
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::{Credential, CredentialState};
-use jackfield_domain::error::Taken;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::value::maps::Labels;
@@ -24,7 +23,7 @@ use crate::entity::{configuration, user_connector};
 use crate::list::field::{FieldSource, FilterContext};
 use crate::list::{Listed, Scope};
 use crate::session::{Session, Writer};
-use crate::stored::{self, Stored, common_columns};
+use crate::stored::{self, Stored, common_parts};
 
 impl<C: ConnectionTrait> Session<C> {
     /// The newest credential of a link, to take over the mark of a deleted default.
@@ -101,16 +100,8 @@ impl Stored for Credential {
     type Table = Entity;
 
     const RESOURCE: Resource = Resource::Credential;
-    common_columns!(TenantId);
+    common_parts!(TenantId);
     const EXTERNAL_ID: Option<Column> = Some(Column::ExternalId);
-
-    fn id(&self) -> Uuid {
-        self.id.0
-    }
-
-    fn meta(&self) -> &Meta {
-        &self.meta
-    }
 
     fn columns(&self) -> ActiveModel {
         ActiveModel {
@@ -148,11 +139,8 @@ impl Stored for Credential {
         texts
     }
 
-    fn taken(&self, what: Taken) -> String {
-        match what {
-            Taken::Id => self.id.to_string(),
-            Taken::Name | Taken::ExternalId => self.external_id.as_ref().map(ExternalId::to_string).unwrap_or_default(),
-        }
+    fn external_id(&self) -> Option<&str> {
+        self.external_id.as_ref().map(ExternalId::as_str)
     }
 
     /// The credential that a link gives when none is named may be another one now.

@@ -11,6 +11,7 @@ use crate::database::error;
 use crate::document;
 use crate::entity::{connection, connector, credential, secret, user_connector};
 use crate::session::Session;
+use crate::stored;
 
 /// A credential with the state of its parents.
 pub struct IssuableCredential {
@@ -33,7 +34,7 @@ impl<C: ConnectionTrait> Session<C> {
         reference: &CredentialRef,
     ) -> Result<Option<IssuableCredential>> {
         let Some(named) = named(tenant, reference) else { return Ok(None) };
-        let mut select = credential::of(tenant)
+        let mut select = stored::of::<Credential>(tenant)
             .filter(named)
             .select_only()
             .column(credential::Column::Id)

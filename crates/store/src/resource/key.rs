@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use jackfield_domain::error::Taken;
+use jackfield_domain::connector::Connector;
+use jackfield_domain::credential::Credential;
 use jackfield_domain::key::Key;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::maps::Labels;
@@ -17,7 +18,7 @@ use crate::entity::{connector, credential};
 use crate::list::field::FieldSource;
 use crate::list::{Listed, Page, PageQuery, Rows};
 use crate::session::{Reader, Session, Writer};
-use crate::stored::{Stored, common_columns};
+use crate::stored::{self, Stored, common_parts};
 
 impl<C: ConnectionTrait> Session<C> {
     /// The key that a reference names, with the count of its uses.
@@ -29,7 +30,7 @@ impl<C: ConnectionTrait> Session<C> {
         Ok(Some(key))
     }
 
-    /// How many connectors and credentials use each of some keys; keys without uses are left out. A connector that uses a
+    /// The number of connectors and credentials that use each key. Keys without uses are left out. A connector that uses a
     /// key twice counts twice.
     pub async fn key_uses(&self, tenant: TenantId, keys: Vec<KeyId>) -> Result<HashMap<Uuid, (u64, u64)>> {
         let ids: Vec<Uuid> = keys.into_iter().map(Uuid::from).collect();
@@ -38,14 +39,14 @@ impl<C: ConnectionTrait> Session<C> {
             return Ok(uses);
         }
         for column in [connector::Column::ClientIdentityKey, connector::Column::TrustBundleKey] {
-            let select = connector::of(tenant).filter(column.is_in(ids.clone())).select_only().column(column);
+            let select = stored::of::<Connector>(tenant).filter(column.is_in(ids.clone())).select_only().column(column);
             let select = select.column_as(connector::Column::Id.count(), "uses").group_by(column);
             for (key, count) in select.into_tuple::<(Uuid, i64)>().all(&self.conn).await.map_err(error::from_db)? {
                 uses.entry(key).or_default().0 += u64::try_from(count).unwrap_or_default();
             }
         }
         let column = credential::Column::KeyId;
-        let select = credential::of(tenant).filter(column.is_in(ids)).select_only().column(column);
+        let select = stored::of::<Credential>(tenant).filter(column.is_in(ids)).select_only().column(column);
         let select = select.column_as(credential::Column::Id.count(), "uses").group_by(column);
         for (key, count) in select.into_tuple::<(Uuid, i64)>().all(&self.conn).await.map_err(error::from_db)? {
             uses.entry(key).or_default().1 += u64::try_from(count).unwrap_or_default();
@@ -67,16 +68,8 @@ impl Stored for Key {
     type Table = Entity;
 
     const RESOURCE: Resource = Resource::Key;
-    common_columns!(TenantId);
+    common_parts!(TenantId);
     const NAME_KEY: Option<Column> = Some(Column::NameKey);
-
-    fn id(&self) -> Uuid {
-        self.id.0
-    }
-
-    fn meta(&self) -> &Meta {
-        &self.meta
-    }
 
     fn columns(&self) -> ActiveModel {
         ActiveModel {
@@ -102,11 +95,8 @@ impl Stored for Key {
         Some(&self.labels)
     }
 
-    fn taken(&self, what: Taken) -> String {
-        match what {
-            Taken::Id => self.id.to_string(),
-            Taken::Name | Taken::ExternalId => self.name.to_string(),
-        }
+    fn name(&self) -> Option<&str> {
+        Some(self.name.as_str())
     }
 }
 

@@ -4,7 +4,7 @@ use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::Credential;
-use jackfield_domain::error::{Taken, Use};
+use jackfield_domain::error::Use;
 use jackfield_domain::key::Key;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::tenant::Tenant;
@@ -18,14 +18,14 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use crate::crud::{self, count};
+use crate::crud;
 use crate::database::error;
 use crate::entity::tenant::{ActiveModel, Column, Entity};
 use crate::entity::{audit_event, idempotency, label, secret};
 use crate::list::Listed;
 use crate::list::field::FieldSource;
 use crate::session::{Session, Writer};
-use crate::stored::{self, Stored, common_columns};
+use crate::stored::{self, Stored, common_parts, for_each_resource};
 
 impl<C: ConnectionTrait> Session<C> {
     /// The tenant that a reference names.
@@ -35,7 +35,7 @@ impl<C: ConnectionTrait> Session<C> {
         crud::one(&self.conn, &select).await
     }
 
-    /// Whether there is a tenant, even if its document cannot be read.
+    /// Returns whether there is a tenant, even if its document cannot be read.
     pub async fn tenant_exists(&self, id: TenantId) -> Result<bool> {
         let select = stored::of::<Tenant>(id).select_only().column(Column::Id).into_tuple::<Uuid>();
         Ok(!select.all(&self.conn).await.map_err(error::from_db)?.is_empty())
@@ -68,17 +68,14 @@ impl<C: ConnectionTrait> Session<C> {
 
     /// The resources in a tenant, by kind.
     pub async fn tenant_contents(&self, id: TenantId) -> Result<Vec<Use>> {
-        let (conn, all) = (&self.conn, Condition::all);
-        let counts = [
-            (Resource::Key, count::<Key>(conn, id, all()).await?),
-            (Resource::Connector, count::<Connector>(conn, id, all()).await?),
-            (Resource::Connection, count::<Connection>(conn, id, all()).await?),
-            (Resource::UserConnector, count::<UserConnector>(conn, id, all()).await?),
-            (Resource::Credential, count::<Credential>(conn, id, all()).await?),
-            (Resource::Configuration, count::<Configuration>(conn, id, all()).await?),
-        ];
-        let held = counts.into_iter().filter(|(_, count)| *count > 0);
-        Ok(held.map(|(resource, count)| Use { resource, count }).collect())
+        let mut held = Vec::new();
+        for_each_resource!(R => {
+            let count = if R::ACROSS_TENANTS { 0 } else { crud::count::<R>(&self.conn, id, Condition::all()).await? };
+            if count > 0 {
+                held.push(Use { resource: R::RESOURCE, count });
+            }
+        });
+        Ok(held)
     }
 }
 
@@ -124,16 +121,8 @@ impl Stored for Tenant {
     type Table = Entity;
 
     const RESOURCE: Resource = Resource::Tenant;
-    common_columns!(Id);
+    common_parts!(Id);
     const NAME_KEY: Option<Column> = Some(Column::NameKey);
-
-    fn id(&self) -> Uuid {
-        self.id.0
-    }
-
-    fn meta(&self) -> &Meta {
-        &self.meta
-    }
 
     fn columns(&self) -> ActiveModel {
         ActiveModel {
@@ -151,11 +140,8 @@ impl Stored for Tenant {
         vec![("display_name", &self.display_name)]
     }
 
-    fn taken(&self, what: Taken) -> String {
-        match what {
-            Taken::Id => self.id.to_string(),
-            Taken::Name | Taken::ExternalId => self.name.to_string(),
-        }
+    fn name(&self) -> Option<&str> {
+        Some(self.name.as_str())
     }
 }
 

@@ -4,8 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use jackfield_domain::connector::Connector;
-use jackfield_domain::credential::CredentialState;
-use jackfield_domain::error::Taken;
+use jackfield_domain::credential::{Credential, CredentialState};
 use jackfield_domain::user_connector::{UserConnector, UserConnectorState};
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::{Name, UserId};
@@ -21,8 +20,9 @@ use crate::entity::user_connector::{ActiveModel, Column, Entity};
 use crate::entity::{connector, credential};
 use crate::list::field::{FieldSource, FilterContext};
 use crate::list::{Listed, Page, PageQuery, Rows, Scope};
+use crate::row;
 use crate::session::{Reader, Session, Writer};
-use crate::stored::{self, Stored, common_columns};
+use crate::stored::{self, Stored, common_parts, unique_value};
 use crate::{crud, document};
 
 /// Connectors that are read before the size of their documents is known, and the most that are read at once: a page of links
@@ -79,7 +79,7 @@ impl<C: ConnectionTrait> Session<C> {
         let connectors = self.connectors_named(tenant, mentioned.into_iter().collect()).await?;
 
         let valid = CaseStatement::new().case(valid_now(now), 1).finally(0);
-        let counts = credential::of(tenant)
+        let counts = stored::of::<Credential>(tenant)
             .filter(credential::Column::UserConnectorId.is_in(links.iter().map(|link| link.id.0)))
             .select_only()
             .column(credential::Column::UserConnectorId)
@@ -110,8 +110,8 @@ impl<C: ConnectionTrait> Session<C> {
 }
 
 impl<C: ConnectionTrait> Session<C> {
-    /// Whether connectors are enabled, and their names. There is no name where the document cannot be read: the links of that
-    /// connector keep the name that it had when they were made.
+    /// Returns whether connectors are enabled, and their names. There is no name where the document cannot be read: the links
+    /// of that connector keep the name that it had when they were made.
     async fn connectors_named(
         &self,
         tenant: TenantId,
@@ -122,7 +122,7 @@ impl<C: ConnectionTrait> Session<C> {
         let mut left = &mentioned[..];
         while !left.is_empty() {
             let (these, others) = left.split_at(left.len().min(read));
-            let select = connector::of(tenant)
+            let select = stored::of::<Connector>(tenant)
                 .filter(connector::Column::Id.is_in(these.iter().copied()))
                 .select_only()
                 .column(connector::Column::Id)
@@ -149,11 +149,11 @@ fn connector_name_bytes(links: &[UserConnector]) -> usize {
 impl Writer {
     /// Adds a link unless the pair is linked already. Returns whether it was added.
     pub async fn user_connector_insert(&self, tenant: TenantId, link: &UserConnector) -> Result<bool> {
-        let row = stored::row(tenant, link)?;
+        let row = row::of(tenant, link)?;
         let keep = OnConflict::columns([Column::TenantId, Column::UserId, Column::ConnectorId]).do_nothing().to_owned();
         let inserted = Entity::insert(row).on_conflict(keep).exec_without_returning(&self.conn).await;
-        let inserted =
-            inserted.map_err(|error| error::from_write(error, Resource::UserConnector, |what| link.taken(what)))?;
+        let inserted = inserted
+            .map_err(|error| error::from_write(error, Resource::UserConnector, |what| unique_value(link, what)))?;
         Ok(inserted == 1)
     }
 
@@ -186,15 +186,7 @@ impl Stored for UserConnector {
     type Table = Entity;
 
     const RESOURCE: Resource = Resource::UserConnector;
-    common_columns!(TenantId);
-
-    fn id(&self) -> Uuid {
-        self.id.0
-    }
-
-    fn meta(&self) -> &Meta {
-        &self.meta
-    }
+    common_parts!(TenantId);
 
     fn columns(&self) -> ActiveModel {
         ActiveModel {
@@ -210,10 +202,6 @@ impl Stored for UserConnector {
 
     fn field_texts(&self) -> Vec<(&'static str, &str)> {
         vec![("user_id", self.user_id.as_str())]
-    }
-
-    fn taken(&self, _: Taken) -> String {
-        self.id.to_string()
     }
 }
 

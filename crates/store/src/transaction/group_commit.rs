@@ -28,14 +28,14 @@ use crate::database::sqlite::guard::Guard;
 
 /// The write transactions of an SQLite file, one after the other.
 #[derive(Clone)]
-pub(crate) struct GroupCommit(Arc<Shared>);
+pub(crate) struct GroupCommit(Arc<Writers>);
 
-struct Shared {
+struct Writers {
     pool: DatabaseConnection,
     guard: Arc<Guard>,
-    /// How long a writer waits for its turn.
+    /// The time that a writer waits for its turn.
     patience: Duration,
-    /// How long a group takes members: [`LONGEST_GROUP`], unless a test has set it.
+    /// The time in which a group takes members: [`LONGEST_GROUP`], unless a test has set it.
     longest: OnceLock<Duration>,
     queue: Mutex<Queue>,
     tasks: TaskTracker,
@@ -46,7 +46,7 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Request>,
-    /// Whether a task serves the queue.
+    /// True if a task serves the queue.
     served: bool,
 }
 
@@ -59,17 +59,17 @@ struct Request {
 
 /// A transaction and its members.
 struct Group<'a> {
-    shared: &'a Shared,
+    shared: &'a Writers,
     txn: Arc<DatabaseTransaction>,
     /// The number of members whose changes stay.
     kept: u64,
     savepoint: Savepoint,
     /// The members that wait for the end.
-    waiting: Vec<Waiting>,
+    waiting: Vec<WaitingMember>,
 }
 
 /// A member that waits for the end.
-enum Waiting {
+enum WaitingMember {
     /// The group commits its changes.
     Kept(CommitSender),
     /// Its changes were undone, or it made none.
@@ -89,7 +89,7 @@ enum Savepoint {
 
 /// Marks the queue as not served if the task that serves it panics, so that another task can serve it.
 struct Serving<'a> {
-    shared: &'a Shared,
+    shared: &'a Writers,
     done: bool,
 }
 
@@ -102,7 +102,7 @@ const LONGEST_GROUP: Duration = Duration::from_millis(20);
 impl GroupCommit {
     /// For a pool of one connection that reports to the guard. `patience` is how long a writer waits for its turn.
     pub(crate) fn new(pool: DatabaseConnection, guard: Arc<Guard>, patience: Duration) -> Self {
-        GroupCommit(Arc::new(Shared {
+        GroupCommit(Arc::new(Writers {
             pool,
             guard,
             patience,
@@ -134,7 +134,7 @@ impl GroupCommit {
         }
     }
 
-    /// Whether the last write succeeded.
+    /// Returns whether the last write succeeded.
     pub(crate) fn succeeds(&self) -> bool {
         !self.0.guard.is_failing()
     }
@@ -164,9 +164,9 @@ impl GroupCommit {
     }
 }
 
-// === impl Shared ===
+// === impl Writers ===
 
-impl Shared {
+impl Writers {
     /// Serves the queue until it is empty.
     async fn serve(&self) {
         let mut serving = Serving { shared: self, done: false };
@@ -226,12 +226,12 @@ impl Group<'_> {
             let alone = request.alone;
             match self.member(request).await? {
                 TurnEnd::Kept(sender) => {
-                    self.waiting.push(Waiting::Kept(sender));
+                    self.waiting.push(WaitingMember::Kept(sender));
                     self.kept += 1;
                     self.savepoint = Savepoint::Outdated;
                 }
                 TurnEnd::Undone(sender) => {
-                    self.waiting.extend(sender.map(Waiting::Undone));
+                    self.waiting.extend(sender.map(WaitingMember::Undone));
                     if self.kept == 0 {
                         break;
                     }
@@ -262,7 +262,7 @@ impl Group<'_> {
         let ended = ended.await;
         if self.shared.guard.is_broken() {
             if let Ok(TurnEnd::Kept(sender) | TurnEnd::Undone(Some(sender))) = ended {
-                self.waiting.push(Waiting::Undone(sender));
+                self.waiting.push(WaitingMember::Undone(sender));
             }
             return Err(DbErr::Custom("the database has rolled the transaction back".to_owned()));
         }
@@ -297,8 +297,8 @@ impl Group<'_> {
         let failed = ended.err().map(|failed| failed.to_string());
         for member in waiting {
             let (sender, is_kept) = match member {
-                Waiting::Kept(sender) => (sender, true),
-                Waiting::Undone(sender) => (sender, false),
+                WaitingMember::Kept(sender) => (sender, true),
+                WaitingMember::Undone(sender) => (sender, false),
             };
             let _ = sender.send(match failed.as_deref() {
                 None => Ok(()),

@@ -15,9 +15,9 @@ use crate::database::postgres::transaction::PostgresTransaction;
 use crate::database::{Pooled, error, spans};
 
 /// A write transaction. Dropping it rolls back.
-pub struct Transaction(Kind);
+pub struct Transaction(TransactionKind);
 
-enum Kind {
+enum TransactionKind {
     Postgres(PostgresTransaction),
     Sqlite(Member),
 }
@@ -39,20 +39,20 @@ impl Transaction {
             sessions.ok_or_else(|| DbErr::Custom("a transaction of SQLite has to be one of a group".to_owned()))?;
         let span = spans::statement(DbBackend::Postgres, "BEGIN");
         let begun = spans::from_pool(span, PostgresTransaction::begin(sessions, access)).await?;
-        Ok(Transaction(Kind::Postgres(begun)))
+        Ok(Transaction(TransactionKind::Postgres(begun)))
     }
 
     /// A turn in a group.
     fn member(txn: Arc<DatabaseTransaction>, turn: Turn) -> Self {
-        Transaction(Kind::Sqlite(Member { txn, turn }))
+        Transaction(TransactionKind::Sqlite(Member { txn, turn }))
     }
 
     /// Makes everything durable that was written here. An error means that nothing was written, unless it is
     /// [`jackfield_domain::Error::OutcomeUnknown`]. When this future is dropped before it returns, the commit goes on.
     pub(crate) async fn commit(self) -> Result<()> {
         match self.0 {
-            Kind::Postgres(txn) => txn.commit().await,
-            Kind::Sqlite(Member { txn, turn }) => {
+            TransactionKind::Postgres(txn) => txn.commit().await,
+            TransactionKind::Sqlite(Member { txn, turn }) => {
                 drop(txn);
                 let gone = || error::outcome_unknown(error::lost("the group of the transaction is gone"));
                 turn.end(TurnEnd::Kept).await.unwrap_or_else(|| Err(gone()))
@@ -63,8 +63,8 @@ impl Transaction {
     /// Undoes everything that was written here. When this returns, the rows that were read here are durable.
     pub(crate) async fn rollback(self) -> Result<()> {
         match self.0 {
-            Kind::Postgres(txn) => txn.rollback().await,
-            Kind::Sqlite(Member { txn, turn }) => {
+            TransactionKind::Postgres(txn) => txn.rollback().await,
+            TransactionKind::Sqlite(Member { txn, turn }) => {
                 drop(txn);
                 let gone = || error::gone("the group of the transaction is gone");
                 turn.end(|sender| TurnEnd::Undone(Some(sender))).await.unwrap_or_else(|| Err(gone()))
@@ -77,40 +77,44 @@ impl Transaction {
 impl ConnectionTrait for Transaction {
     fn get_database_backend(&self) -> DbBackend {
         match &self.0 {
-            Kind::Postgres(_) => DbBackend::Postgres,
-            Kind::Sqlite(_) => DbBackend::Sqlite,
+            TransactionKind::Postgres(_) => DbBackend::Postgres,
+            TransactionKind::Sqlite(_) => DbBackend::Sqlite,
         }
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
         let span = spans::statement(statement.db_backend, &statement.sql);
         match &self.0 {
-            Kind::Postgres(txn) => spans::within(span, txn.execute(&statement)).await,
-            Kind::Sqlite(member) => member.noted(spans::within(span, member.open()?.execute_raw(statement)).await),
+            TransactionKind::Postgres(txn) => spans::within(span, txn.execute(&statement)).await,
+            TransactionKind::Sqlite(member) => {
+                member.noted(spans::within(span, member.open()?.execute_raw(statement)).await)
+            }
         }
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
         let span = spans::statement(self.get_database_backend(), sql);
         match &self.0 {
-            Kind::Postgres(txn) => spans::within(span, txn.execute_unprepared(sql)).await,
-            Kind::Sqlite(member) => member.noted(spans::within(span, member.open()?.execute_unprepared(sql)).await),
+            TransactionKind::Postgres(txn) => spans::within(span, txn.execute_unprepared(sql)).await,
+            TransactionKind::Sqlite(member) => {
+                member.noted(spans::within(span, member.open()?.execute_unprepared(sql)).await)
+            }
         }
     }
 
     async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
         let span = spans::statement(statement.db_backend, &statement.sql);
         match &self.0 {
-            Kind::Postgres(txn) => spans::within(span, txn.query_one(&statement)).await,
-            Kind::Sqlite(member) => spans::within(span, member.open()?.query_one_raw(statement)).await,
+            TransactionKind::Postgres(txn) => spans::within(span, txn.query_one(&statement)).await,
+            TransactionKind::Sqlite(member) => spans::within(span, member.open()?.query_one_raw(statement)).await,
         }
     }
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         let span = spans::statement(statement.db_backend, &statement.sql);
         match &self.0 {
-            Kind::Postgres(txn) => spans::within(span, txn.query_all(&statement)).await,
-            Kind::Sqlite(member) => {
+            TransactionKind::Postgres(txn) => spans::within(span, txn.query_all(&statement)).await,
+            TransactionKind::Sqlite(member) => {
                 // A write that returns rows is a query, too.
                 let is_write = !statement.sql.starts_with("SELECT");
                 let found = spans::within(span, member.open()?.query_all_raw(statement)).await;

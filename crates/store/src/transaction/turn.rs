@@ -14,7 +14,7 @@ pub(super) struct Turn {
     end: Option<oneshot::Sender<TurnEnd>>,
 }
 
-/// How a turn ended.
+/// The end of a turn.
 pub(super) enum TurnEnd {
     /// The changes stay. The sender says whether the group has committed.
     Kept(CommitSender),
@@ -29,7 +29,7 @@ pub(super) type CommitSender = oneshot::Sender<Result<()>>;
 // === impl Turn ===
 
 impl Turn {
-    /// A turn, and how it will have ended.
+    /// A turn, and the receiver of its end.
     pub(super) fn new(guard: Arc<Guard>) -> (Self, oneshot::Receiver<TurnEnd>) {
         let (end, ended) = oneshot::channel();
         (Turn { guard, end: Some(end) }, ended)

@@ -11,7 +11,7 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Postgres};
 
 use super::session::{self, Access};
-use super::shared::{self, Session, Shared};
+use super::session_pool::{self, PooledSession, SessionPool};
 
 /// The code of "cached plan must not change result type". It is the code of any feature that is not supported, but Jackfield
 /// uses none of these.
@@ -20,8 +20,8 @@ const OUTDATED: &str = "0A000";
 /// A session in use. Dropping the lease gives the session back.
 pub(crate) struct Lease {
     /// Taken when it is given back.
-    session: Option<Box<Session>>,
-    pool: Arc<Shared>,
+    session: Option<Box<PooledSession>>,
+    pool: Arc<SessionPool>,
     /// A statement is under way.
     busy: bool,
     in_transaction: bool,
@@ -35,7 +35,7 @@ pub(super) const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 // === impl Lease ===
 
 impl Lease {
-    pub(super) fn new(session: Box<Session>, pool: Arc<Shared>) -> Self {
+    pub(super) fn new(session: Box<PooledSession>, pool: Arc<SessionPool>) -> Self {
         Lease { session: Some(session), pool, busy: false, in_transaction: false, unusable: false }
     }
 
@@ -121,14 +121,15 @@ impl Lease {
 
     fn begin(&mut self) -> Result<&mut PgConnection, DbErr> {
         let session = self.session.as_mut().filter(|_| !self.unusable);
-        let session = session.ok_or_else(|| shared::failed("the connection to the database is lost".to_owned()))?;
+        let session =
+            session.ok_or_else(|| session_pool::failed("the connection to the database is lost".to_owned()))?;
         // It stays busy if the caller is dropped before the answer arrives.
         self.busy = true;
         Ok(&mut session.conn)
     }
 
-    /// Whether the schema has changed since a statement was prepared, and the statement can be run again: outside of a transaction
-    /// nothing else is lost. The prepared statements of all sessions are of the earlier schema then.
+    /// Returns whether the schema has changed since a statement was prepared, and the statement can be run again: outside of a
+    /// transaction nothing else is lost. The prepared statements of all sessions are of the earlier schema then.
     fn was_not_run<T>(&self, done: &Result<T, sqlx::Error>) -> bool {
         let is_outdated = done.as_ref().is_err_and(is_outdated);
         if is_outdated {
@@ -167,13 +168,13 @@ impl Drop for Lease {
     }
 }
 
-/// Whether the schema has changed since a statement was prepared, because a migration ran beside this server. The driver keeps
-/// statements as they were prepared.
+/// Returns whether the schema has changed since a statement was prepared, because a migration ran beside this server. The
+/// driver keeps statements as they were prepared.
 fn is_outdated(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == OUTDATED)
 }
 
-/// Whether an error makes its session unusable: the session is lost, the server ends it, or it cannot write.
+/// Returns whether an error makes its session unusable: the session is lost, the server ends it, or it cannot write.
 fn makes_unusable(error: &sqlx::Error) -> bool {
     let error = match error {
         sqlx::Error::Database(error) => error,

@@ -5,6 +5,6 @@ pub(crate) mod lease;
 mod opening;
 pub(crate) mod pool;
 pub(crate) mod session;
-mod shared;
+mod session_pool;
 pub(crate) mod transaction;
 pub mod url;

@@ -1,4 +1,4 @@
-//! How sessions are opened: in the background, and never by a call. Where attempts fail, they are made one after the other.
+//! Opening of sessions: in the background, and never by a call. If attempts fail, they are made one after the other.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::session::{self, Access};
-use super::shared::{MAX_IDLE, MAX_LIFETIME, Session, Shared, State};
+use super::session_pool::{MAX_IDLE, MAX_LIFETIME, PoolState, PooledSession, SessionPool};
 use crate::error::StoreError;
 
-/// How long opening may take. A caller that waits for the session may be gone by then; the next caller finds it.
+/// The longest time that opening may take. A caller that waits for the session may be gone by then; the next caller finds it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time between two attempts that fail: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -21,7 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const REAP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Sets a session up, and refuses one with a standby.
-pub(super) async fn prepared(mut conn: PgConnection) -> Result<Box<Session>, StoreError> {
+pub(super) async fn prepared(mut conn: PgConnection) -> Result<Box<PooledSession>, StoreError> {
     session::prepare(&mut conn).await?;
     let access = session::access(&mut conn).await;
     if access.map_err(|error| StoreError::Connect(error.to_string()))? == Access::Standby {
@@ -29,19 +29,20 @@ pub(super) async fn prepared(mut conn: PgConnection) -> Result<Box<Session>, Sto
     }
     let identity = session::identity(&mut conn).await;
     let now = Instant::now();
-    Ok(Box::new(Session { conn, identity, opened: now, good: now }))
+    Ok(Box::new(PooledSession { conn, identity, opened: now, good: now }))
 }
 
 /// Closes sessions that are too old or were idle for too long, as long as the pool exists.
-pub(super) async fn reap(shared: Weak<Shared>, closing: CancellationToken) {
+pub(super) async fn reap(shared: Weak<SessionPool>, closing: CancellationToken) {
     while closing.run_until_cancelled(sleep(REAP_INTERVAL)).await.is_some() {
         let Some(shared) = shared.upgrade() else { return };
-        let is_old = |session: &Session| session.opened.elapsed() >= MAX_LIFETIME || session.good.elapsed() >= MAX_IDLE;
+        let is_old =
+            |session: &PooledSession| session.opened.elapsed() >= MAX_LIFETIME || session.good.elapsed() >= MAX_IDLE;
         shared.close_idle(is_old);
     }
 }
 
-/// Whether the server is likely to take a connection in a moment: it starts, or others have all that there are.
+/// Returns whether the server is likely to take a connection in a moment: it starts, or others have all that there are.
 fn passes(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
@@ -50,9 +51,9 @@ fn passes(error: &sqlx::Error) -> bool {
     }
 }
 
-// === impl Shared ===
+// === impl SessionPool ===
 
-impl Shared {
+impl SessionPool {
     /// The first session, which is not prepared yet. A server that is starting gets some time to do so.
     pub(super) async fn first(&self) -> Result<PgConnection, StoreError> {
         let until = Instant::now() + self.settings.acquire_timeout;
@@ -74,7 +75,7 @@ impl Shared {
 
     /// Opens one more session in the background, if a caller waits for one and there may be more. While the server refuses
     /// more, one attempt at a time is enough.
-    pub(super) fn open_more(self: &Arc<Self>, state: &mut State) {
+    pub(super) fn open_more(self: &Arc<Self>, state: &mut PoolState) {
         let may = !self.closing.is_cancelled() && state.open + state.opening < self.settings.max_connections;
         let most = if state.failures.last().is_some() { 1 } else { state.waiting };
         if may && state.opening < most.min(state.waiting) {
@@ -107,7 +108,7 @@ impl Shared {
                     drop(state);
                     return self.give_back(session);
                 }
-                Err(Attempt { text, passes }) => {
+                Err(FailedAttempt { text, passes }) => {
                     let mut state = self.state();
                     let open = state.open;
                     state.failures.note(text, open);
@@ -125,11 +126,11 @@ impl Shared {
         }
     }
 
-    async fn connect(&self) -> Result<Box<Session>, Attempt> {
+    async fn connect(&self) -> Result<Box<PooledSession>, FailedAttempt> {
         let conn = self.options.connect().await;
-        let conn = conn.map_err(|error| Attempt { passes: passes(&error), text: error.to_string() })?;
+        let conn = conn.map_err(|error| FailedAttempt { passes: passes(&error), text: error.to_string() })?;
         // An address that moves with the primary may lead to it in a moment.
-        prepared(conn).await.map_err(|error| Attempt {
+        prepared(conn).await.map_err(|error| FailedAttempt {
             passes: matches!(error, StoreError::Standby),
             text: match error {
                 StoreError::Connect(text) => text,
@@ -140,11 +141,11 @@ impl Shared {
 }
 
 /// An attempt that failed, and whether the next one may succeed.
-struct Attempt {
+struct FailedAttempt {
     text: String,
     passes: bool,
 }
 
-fn too_long() -> Attempt {
-    Attempt { text: format!("it takes longer than {CONNECT_TIMEOUT:?}"), passes: true }
+fn too_long() -> FailedAttempt {
+    FailedAttempt { text: format!("it takes longer than {CONNECT_TIMEOUT:?}"), passes: true }
 }

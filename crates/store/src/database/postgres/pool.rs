@@ -1,6 +1,6 @@
-//! The pool of sessions with PostgreSQL. A caller gets an idle session, or waits for the first one that is given back or that is
-//! opened in the background. So the open sessions serve all callers even if the server refuses more, and no caller waits longer
-//! than `database.acquire_timeout`.
+//! The pool of sessions with PostgreSQL. A caller gets an idle session, or waits for the first one that is given back or that
+//! is opened in the background. So the open sessions serve all callers even if the server refuses more, and no caller waits
+//! longer than `database.acquire_timeout`.
 //!
 //! A session that turns out to be unusable is closed, and makes all others doubtful: each is checked before it is used again.
 //! Sessions with a standby are not used at all, because a standby cannot be written and may lag behind.
@@ -18,13 +18,13 @@ use tokio_util::task::TaskTracker;
 use super::lease::{self, Lease};
 use super::opening;
 use super::session::{self, Access};
-use super::shared::Shared;
+use super::session_pool::SessionPool;
 use crate::database::{Pool, PoolSettings, spans};
 use crate::error::StoreError;
 
 /// The pool of sessions; clones share it.
 #[derive(Clone)]
-pub(crate) struct Sessions(Arc<Shared>);
+pub(crate) struct Sessions(Arc<SessionPool>);
 
 // === impl Sessions ===
 
@@ -35,7 +35,7 @@ impl Sessions {
         settings: PoolSettings,
         check: impl AsyncFnOnce(&mut PgConnection) -> Result<(), StoreError>,
     ) -> Result<Self, StoreError> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SessionPool {
             options,
             settings,
             free: Semaphore::new(0),
@@ -78,7 +78,7 @@ impl Sessions {
         }
     }
 
-    /// Whether the server can be written. If it cannot, the next caller looks for a server that can.
+    /// Returns whether the server can be written. If it cannot, the next caller looks for a server that can.
     pub(crate) async fn writable(&self) -> Result<bool, DbErr> {
         let mut lease = self.acquire().await?;
         let is_writable = lease.access().await? == Access::Write;
@@ -112,7 +112,7 @@ impl Sessions {
         Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
     }
 
-    /// How many times no session could be opened.
+    /// The number of times that no session could be opened.
     pub(crate) fn failures(&self) -> u64 {
         self.0.state().failures.count()
     }

@@ -1,4 +1,5 @@
-//! The settings of a session with PostgreSQL, and a check that it is a session at all: a pooler may share it with other clients.
+//! The settings of a session with PostgreSQL, and a check that it is a session at all: a pooler may share it with other
+//! clients.
 //!
 //! The settings are made by statements after connecting and then read back. As start-up options they would be refused by some
 //! poolers and dropped unnoticed by others.
@@ -19,17 +20,17 @@ const SETTINGS: [(&str, &str); 6] = [
     ("lock_timeout", "2s"),
     ("idle_in_transaction_session_timeout", "10s"),
     ("synchronous_commit", "on"),
-    // Compiling a statement pays off for reports. A filter of many terms seems to cost as much as a report, and takes seconds to
-    // compile.
+    // Compiling a statement pays off for reports. A filter of many terms seems to cost as much as a report, and takes seconds
+    // to compile.
     ("jit", "off"),
     ("timezone", "UTC"),
 ];
 
-/// The number of times that two sessions check whether they share one. A pooler that shares sessions might keep the two apart by
-/// chance.
+/// The number of times that two sessions check whether they share one. A pooler that shares sessions might keep the two apart
+/// by chance.
 const CHECKS: usize = 3;
 
-/// Why nothing was checked.
+/// The reason that nothing was checked.
 const NO_SECOND: &str = "there is no second session in time";
 
 /// A variable of the session that nothing else uses.
@@ -52,8 +53,8 @@ pub(crate) async fn prepare(conn: &mut PgConnection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Refuses a database that cannot hold every text. The driver sends UTF-8, and the server would refuse each call with a character
-/// that its encoding lacks.
+/// Refuses a database that cannot hold every text. The driver sends UTF-8, and the server would refuse each call with a
+/// character that its encoding lacks.
 pub(crate) async fn refuse_encoding(conn: &mut PgConnection) -> Result<(), StoreError> {
     let failed = |error: sqlx::Error| StoreError::Connect(error.to_string());
     let rows = run(conn, "SELECT current_setting('server_encoding')".to_owned()).await.map_err(failed)?;
@@ -87,8 +88,8 @@ pub(crate) async fn access(conn: &mut PgConnection) -> Result<Access, sqlx::Erro
 /// parts are the timeline, which changes when a standby takes over, and the time since which the server counts its statistics,
 /// which is new after a crash and differs between standbys. `None` if the server does not show them.
 ///
-/// After a crash the server assigns ids again whose transactions were not yet on disk, and a standby that takes over assigns ids
-/// again that it did not receive.
+/// After a crash the server assigns ids again whose transactions were not yet on disk, and a standby that takes over assigns
+/// ids again that it did not receive.
 pub(crate) async fn identity(conn: &mut PgConnection) -> Option<Arc<str>> {
     let identity = "SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) || ' ' || stats_reset::text \
                     FROM pg_stat_bgwriter";
@@ -100,8 +101,8 @@ pub(crate) async fn identity(conn: &mut PgConnection) -> Option<Arc<str>> {
 /// Refuses a pooler that shares sessions between transactions. The settings would apply to the next client, and would not apply
 /// to this one. Nothing else shows that, if the pooler keeps prepared statements apart.
 ///
-/// The check needs a second session. If there is none in time, nothing is refused: a pooler that gives each client a session and
-/// has only one accepts the second client, and lets its first statement wait.
+/// The check needs a second session. If there is none in time, nothing is refused: a pooler that gives each client a session
+/// and has only one accepts the second client, and lets its first statement wait.
 pub(crate) async fn refuse_shared(
     first: &mut PgConnection,
     options: &PgConnectOptions,
@@ -131,8 +132,8 @@ fn skip(why: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether one session sees a value that only the other one has set, or has lost its own. `None` if the second session cannot
-/// begin in time.
+/// Returns whether one session sees a value that only the other one has set, or has lost its own. `None` if the second
+/// session cannot begin in time.
 async fn is_shared(
     first: &mut PgConnection,
     mut second: PgConnection,

@@ -1,8 +1,8 @@
 //! A transaction of PostgreSQL, and its outcome where the answer to COMMIT was lost.
 //!
-//! A connection that breaks while COMMIT is under way leaves the outcome open. The server knows it: a transaction has an id, which
-//! is read as it begins, and any other session can ask how the transaction of that id ended. The answer is right unless the id
-//! was assigned again, which can happen after a crash or a failover; then the outcome is reported as unknown.
+//! A connection that breaks while COMMIT is under way leaves the outcome open. The server knows it: a transaction has an id,
+//! which is read as it begins, and any other session can ask how the transaction of that id ended. The answer is right unless
+//! the id was assigned again, which can happen after a crash or a failover; then the outcome is reported as unknown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +36,7 @@ struct TransactionId {
     identity: Option<Arc<str>>,
 }
 
-/// How a transaction ended.
+/// The outcome of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Committed,
@@ -46,9 +46,9 @@ enum Outcome {
     Unknown,
 }
 
-/// How long COMMIT may take. It waits for the disk, and for synchronous standbys.
+/// The longest time that COMMIT may take. It waits for the disk, and for synchronous standbys.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the outcome is asked for, and the time between two questions.
+/// The time for which the outcome is asked for, and the time between two questions.
 const OUTCOME_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -141,7 +141,7 @@ impl PostgresTransaction {
     }
 }
 
-/// Whether the server itself says that it did not commit. When it goes down while COMMIT waits, it may have committed.
+/// Returns whether the server itself says that it did not commit. When it goes down while COMMIT waits, it may have committed.
 fn is_refusal(error: &DbErr) -> bool {
     let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
         return false;

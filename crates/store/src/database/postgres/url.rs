@@ -1,6 +1,6 @@
-//! The URL of a PostgreSQL database, read strictly. The driver passes over parameters that it does not know, logs their values,
-//! and takes part of a password for a host or a parameter when a character of it is not encoded. So what it gets is made here,
-//! out of parts that were understood.
+//! The URL of a PostgreSQL database, parsed strictly. The driver skips parameters that it does not know, logs their values, and
+//! takes part of a password for a host or a parameter if a character of the password is not encoded. So the driver gets a URL
+//! that is made here from the parsed parts.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use std::str::FromStr as _;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sqlx::postgres::PgConnectOptions;
 
-/// Why a URL is refused. No text holds a value: that may be a password, or a part of one.
+/// The reason that a URL is refused. No error text holds a value, because the value may be a password or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     #[error("must begin with postgres:// or postgresql://")]
@@ -27,13 +27,13 @@ pub enum UrlError {
     Hosts,
     #[error("it names the database by more than one word: a / in it is %2F")]
     Path,
-    #[error("a parameter has no value, or stands there without its name")]
+    #[error("a parameter has no value, or no name")]
     Nameless,
     #[error("{0} has no value")]
     Empty(&'static str),
-    #[error("{0} stands there twice")]
+    #[error("{0} is given twice")]
     Twice(&'static str),
-    #[error("hostaddr is not an IP address, or stands beside a host")]
+    #[error("hostaddr is not an IP address, or is given with a host")]
     HostAddress,
     #[error("sslmode is none of {}", SSL_MODES.join(", "))]
     SslMode,
@@ -49,7 +49,7 @@ pub enum UrlError {
     Unusable,
 }
 
-/// What a URL may say, as libpq calls it.
+/// The parameters that a URL may have, as libpq names them.
 const PARAMETERS: [&str; 11] = [
     "dbname",
     "host",
@@ -64,7 +64,7 @@ const PARAMETERS: [&str; 11] = [
     "user",
 ];
 
-/// What libpq knows, and why it is refused here.
+/// Parameters that libpq knows, and why they are refused here.
 const WITHOUT_EFFECT: [(&str, &str); 6] = [
     ("application_name", "sessions are called jackfield"),
     ("connect_timeout", "database.acquire_timeout is how long a call waits"),
@@ -74,10 +74,10 @@ const WITHOUT_EFFECT: [(&str, &str); 6] = [
     ("target_session_attrs", "the address has to lead to the primary, and sessions that cannot write are not used"),
 ];
 
-/// How TLS can be asked for.
+/// The values of `sslmode`.
 pub const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/// What Jackfield sets on its sessions; see `postgres_session`.
+/// The settings that Jackfield makes itself; see `session`.
 pub(crate) const OWN_SETTINGS: [&str; 6] = [
     "statement_timeout",
     "lock_timeout",
@@ -87,14 +87,14 @@ pub(crate) const OWN_SETTINGS: [&str; 6] = [
     "timezone",
 ];
 
-/// The parts of a URL by the name of their parameter, decoded.
+/// The parts of a URL, decoded, by the name of their parameter.
 #[derive(Default)]
 struct Parts(Vec<(&'static str, String)>);
 
-/// Refuses a URL that could not be honoured as it stands.
+/// Refuses a URL of which a part would have no effect.
 ///
 /// # Errors
-/// The first thing that is wrong with it.
+/// The first fault of the URL.
 pub fn check(url: &str) -> Result<(), UrlError> {
     options(url).map(|_| ())
 }
@@ -121,7 +121,7 @@ fn parse(url: &str) -> Result<Parts, UrlError> {
     }
     let (address, query) = rest.split_once('?').map_or((rest, None), |(address, query)| (address, Some(query)));
     let (authority, database) = address.split_once('/').unwrap_or((address, ""));
-    // What stands behind the host is no place for these: a password goes on there that holds a ? or a /.
+    // These characters cannot follow the host. They mean that a password with a ? or a / continues there.
     for (part, character, name) in [
         (database, '@', "a second @"),
         (query.unwrap_or_default(), '@', "a second @"),
@@ -186,7 +186,7 @@ impl Parts {
     }
 
     fn query(&mut self, query: &str) -> Result<(), UrlError> {
-        let mut behind_secret = false;
+        let mut after_secret = false;
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').ok_or(UrlError::Nameless)?;
             let name = decoded(name)?;
@@ -196,9 +196,9 @@ impl Parts {
             match PARAMETERS.into_iter().find(|known| *known == name) {
                 Some(name) if value.is_empty() => return Err(UrlError::Empty(name)),
                 Some(name) => self.add(name, decoded(value)?)?,
-                None => return Err(unknown(name, behind_secret)),
+                None => return Err(unknown(name, after_secret)),
             }
-            behind_secret |= name == "password";
+            after_secret |= name == "password";
         }
         Ok(())
     }
@@ -215,7 +215,7 @@ impl Parts {
         self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Checks what the values say.
+    /// Checks the values.
     fn check(&self) -> Result<(), UrlError> {
         if [self.get("host"), self.get("port")].iter().flatten().any(|value| value.contains(',')) {
             return Err(UrlError::Hosts);
@@ -238,18 +238,18 @@ impl Parts {
     }
 }
 
-/// Whether a text is a port that a server can have.
+/// Returns whether a text is a port that a server can have.
 pub fn is_port(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
-/// What is said of a parameter that is not honoured. Behind a password a name may be what follows an & in it.
-fn unknown(name: String, behind_secret: bool) -> UrlError {
+/// The error of a parameter that has no effect. After a password, the name may be a part of the password that follows an &.
+fn unknown(name: String, after_secret: bool) -> UrlError {
     if let Some((name, why)) = WITHOUT_EFFECT.into_iter().find(|(known, _)| *known == name) {
         return UrlError::WithoutEffect { name, why };
     }
     let is_name = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
-    if is_name && !behind_secret { UrlError::Unknown(name) } else { UrlError::UnknownUnnamed }
+    if is_name && !after_secret { UrlError::Unknown(name) } else { UrlError::UnknownUnnamed }
 }
 
 #[cfg(test)]
@@ -257,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_url_says_is_honoured() {
+    fn all_parts_of_a_url_have_an_effect() {
         for (url, expected) in [
             ("postgres://", ""),
             ("postgres://db.example/jackfield", "host=db.example dbname=jackfield"),
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_not_be_honoured_is_refused_without_a_value() {
+    fn a_url_with_a_part_without_effect_is_refused_without_its_value() {
         use UrlError::*;
         let without_effect = |name| {
             let (name, why) = WITHOUT_EFFECT.into_iter().find(|(known, _)| *known == name).unwrap();

@@ -6,8 +6,8 @@ use sea_orm::DbErr;
 
 use crate::database::error;
 
-/// Watches the connection of the writer by hooks of SQLite. When the disk is full, SQLite rolls a transaction back by itself. The
-/// next savepoint would begin another transaction, and its release would commit it.
+/// Watches the connection of the writer by hooks of SQLite. When the disk is full, SQLite rolls a transaction back by itself.
+/// The next savepoint would begin another transaction, and its release would commit it.
 #[derive(Debug, Default)]
 pub(crate) struct Guard {
     /// A group is at work, so nothing may be committed.
@@ -41,12 +41,12 @@ impl Guard {
         self.failing.store(failing, Ordering::Relaxed);
     }
 
-    /// Whether the last write failed.
+    /// Returns whether the last write failed.
     pub(crate) fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
     }
 
-    /// Whether SQLite has rolled the transaction of the group back.
+    /// Returns whether SQLite has rolled the transaction of the group back.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Acquire)
     }

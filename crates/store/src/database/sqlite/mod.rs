@@ -38,7 +38,7 @@ const PRAGMAS: &[(&str, &str)] = &[
 ];
 
 /// The connections to an SQLite file.
-pub(crate) struct Connections {
+pub(crate) struct SqlitePools {
     pub(crate) reader: DatabaseConnection,
     /// A pool of one connection.
     pub(crate) writer: DatabaseConnection,
@@ -47,7 +47,7 @@ pub(crate) struct Connections {
 }
 
 /// Opens a reader and a writer. The file is created if it is missing.
-pub(crate) async fn open(path: PathBuf, settings: PoolSettings) -> Result<Connections, StoreError> {
+pub(crate) async fn open(path: PathBuf, settings: PoolSettings) -> Result<SqlitePools, StoreError> {
     let options = options(&path);
     let mut first = options.connect().await.map_err(|error| StoreError::Connect(error.to_string()))?;
     check_version(&mut first).await?;
@@ -81,7 +81,7 @@ pub(crate) async fn open(path: PathBuf, settings: PoolSettings) -> Result<Connec
     let writer = open(writer).await.map_err(|error| StoreError::Connect(error.to_string()))?;
     let reader =
         open(pool(settings.max_connections, None)).await.map_err(|error| StoreError::Connect(error.to_string()))?;
-    Ok(Connections {
+    Ok(SqlitePools {
         reader: SqlxSqliteConnector::from_sqlx_sqlite_pool(reader),
         writer: SqlxSqliteConnector::from_sqlx_sqlite_pool(writer),
         guard,

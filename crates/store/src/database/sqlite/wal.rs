@@ -1,9 +1,9 @@
-//! SQLite's write-ahead log, emptied soon after something was destroyed, and soon after the last write.
+//! SQLite's write-ahead log, emptied soon after data was destroyed, and soon after the last write.
 //!
-//! What is deleted or replaced is overwritten in the file itself (`secure_delete`), but the log keeps the pages as they were
-//! until others are written over them, and a file system full of writes that come to an end never writes them. So a task of its
-//! own empties the log: at most once a second, by a connection of its own, and again and again while a reader is in its way. It
-//! lets writers wait no longer than [`PATIENCE`], and does not let them wait at all for what a reader still holds.
+//! Data that is deleted or replaced is overwritten in the database file (`secure_delete`), but the log keeps the old pages
+//! until later pages overwrite them. If no more writes follow, that never happens. So a task empties the log: at most once a
+//! second, on a connection of its own, and again while a reader blocks it. It delays writers by no more than
+//! [`BUSY_TIMEOUT`], and not at all while a reader still needs the log.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,55 +18,57 @@ use super::options;
 
 /// The log of one SQLite file.
 #[derive(Clone)]
-pub(crate) struct Wal(Arc<Shared>);
+pub(crate) struct Wal(Arc<Log>);
 
-struct Shared {
+struct Log {
     path: PathBuf,
-    state: Mutex<State>,
-    /// There is something to do that was not there before.
+    state: Mutex<Writes>,
+    /// There is a new reason to empty the log.
     changed: Notify,
 }
 
-/// What was written since the log was empty.
+/// The writes since the log was empty.
 #[derive(Clone, Copy, Default)]
-struct State {
-    /// Since when something is in the log that was destroyed.
+struct Writes {
+    /// The time since which destroyed data is in the log.
     destroyed: Option<Instant>,
-    /// When anything was written last.
+    /// The time of the last write.
     written: Option<Instant>,
-    /// How many transactions there were, and how many of them destroyed something.
+    /// The number of transactions, and of those that destroyed data.
     commits: u64,
     destructions: u64,
 }
 
-/// So long nothing is written before the log is emptied for that reason alone.
+/// The time without writes after which the log is emptied even if no data was destroyed.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// So long a log stays that was just emptied: what is destroyed in the meantime is so together.
+/// The least time between two times that the log is emptied. Data that is destroyed in between is removed together.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// When it is tried again after a reader was in the way, or after a fault: at first, and at most, while it is the same reader.
-const AGAIN: Duration = Duration::from_millis(200);
-const LONGEST_AGAIN: Duration = Duration::from_secs(5);
+/// The time to the next attempt after a reader blocked one, or after an error: at first, and at most, while the reader is the
+/// same.
+const RETRY: Duration = Duration::from_millis(200);
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
-/// How long the last readers are waited for, and with them writers, when all else is done.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
+/// The time for which the task waits for the last readers, and delays writers, when the rest of the log is in the file.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// If it takes longer than this, it is said.
-const LONG: Duration = Duration::from_secs(30);
+/// If destroyed data stays in the log for longer than this, it is logged.
+const OVERDUE: Duration = Duration::from_secs(30);
 
-/// What came of an attempt to empty the log.
+/// The outcome of an attempt to empty the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attempt {
     Emptied,
-    /// Somebody was in the way, for a while or as before.
-    Hindered,
+    /// A reader blocked it.
+    Blocked,
+    /// The same reader blocked it as before.
     Stuck,
 }
 
-/// How far the attempts have come, and when the next one is worth it.
+/// The progress of the attempts, and the pause before the next one.
 struct Attempts {
-    /// How much of the log the last one put into the file, if it could not empty it.
+    /// The part of the log that the last attempt copied into the file, if it could not empty the log.
     copied: Option<i64>,
     pause: Duration,
 }
@@ -75,25 +77,25 @@ struct Attempts {
 
 impl Wal {
     pub(crate) fn of(path: PathBuf) -> Self {
-        // A process that died may have left a log.
+        // A process that crashed may have left a log.
         let now = Some(Instant::now());
-        let state = Mutex::new(State { destroyed: now, written: now, ..State::default() });
-        Wal(Arc::new(Shared { path, state, changed: Notify::new() }))
+        let state = Mutex::new(Writes { destroyed: now, written: now, ..Writes::default() });
+        Wal(Arc::new(Log { path, state, changed: Notify::new() }))
     }
 
-    /// Notes that a transaction has been committed, and whether something was destroyed in it.
+    /// Notes that a transaction was committed, and whether it destroyed data.
     pub(crate) fn committed(&self, destroyed: bool) {
         let now = Instant::now();
         let mut state = self.state();
         state.commits += 1;
-        let news = state.written.is_none() || (destroyed && state.destroyed.is_none());
+        let is_new = state.written.is_none() || (destroyed && state.destroyed.is_none());
         state.written = Some(now);
         if destroyed {
             state.destructions += 1;
             state.destroyed.get_or_insert(now);
         }
         drop(state);
-        if news {
+        if is_new {
             self.0.changed.notify_one();
         }
     }
@@ -103,7 +105,7 @@ impl Wal {
         let mut conn = None;
         let mut attempts = Attempts::new();
         let mut not_before = Instant::now();
-        let mut is_said = false;
+        let mut is_logged = false;
         while stop.run_until_cancelled(self.reason(not_before)).await.is_some() {
             let (before, begin) = (*self.state(), Instant::now());
             let emptied = self.empty(&mut conn, &mut attempts).await;
@@ -115,21 +117,21 @@ impl Wal {
                     state.destroyed = (state.destructions != before.destructions).then_some(begin);
                     drop(state);
                     not_before = after + INTERVAL;
-                    is_said = false;
+                    is_logged = false;
                 }
-                Ok(Attempt::Hindered | Attempt::Stuck) => not_before = after + attempts.pause,
+                Ok(Attempt::Blocked | Attempt::Stuck) => not_before = after + attempts.pause,
                 Err(error) => {
                     tracing::debug!(error.message = %error, "the write-ahead log could not be emptied");
                     conn = None;
-                    not_before = after + AGAIN;
+                    not_before = after + RETRY;
                 }
             }
-            let overdue = self.state().destroyed.is_some_and(|destroyed| destroyed.elapsed() > LONG);
-            if overdue && !is_said {
+            let overdue = self.state().destroyed.is_some_and(|destroyed| destroyed.elapsed() > OVERDUE);
+            if overdue && !is_logged {
                 tracing::warn!(
                     "what was destroyed is still in the write-ahead log: a reader holds it, or the disk fails"
                 );
-                is_said = true;
+                is_logged = true;
             }
         }
         if let Some(conn) = conn {
@@ -137,15 +139,15 @@ impl Wal {
         }
     }
 
-    /// Since when something is in the log that was destroyed, if it is.
+    /// The time for which destroyed data has been in the log: 0 if there is none.
     pub(crate) fn overdue(&self) -> Duration {
         self.state().destroyed.map(|destroyed| destroyed.elapsed()).unwrap_or_default()
     }
 
-    /// Waits for a reason to empty the log, and for the time to do so.
+    /// Waits for a reason to empty the log, and until it is time to do so.
     async fn reason(&self, not_before: Instant) {
         loop {
-            let State { destroyed, written, .. } = *self.state();
+            let Writes { destroyed, written, .. } = *self.state();
             let due = match (destroyed, written) {
                 (Some(_), _) => Some(not_before),
                 (None, Some(written)) => Some(not_before.max(written + QUIET)),
@@ -153,7 +155,7 @@ impl Wal {
             };
             match due {
                 Some(due) if due <= Instant::now() => return,
-                // What is destroyed meanwhile is more urgent.
+                // Data may be destroyed meanwhile, which is more urgent.
                 Some(due) => tokio::select! {
                     () = tokio::time::sleep_until(due) => {}
                     () = self.0.changed.notified() => {}
@@ -163,7 +165,7 @@ impl Wal {
         }
     }
 
-    /// Puts what is in the log into the file, and makes the log a file without content, unless somebody is in the way.
+    /// Copies the log into the file and truncates it, unless a reader blocks it.
     async fn empty(
         &self,
         conn: &mut Option<SqliteConnection>,
@@ -171,9 +173,9 @@ impl Wal {
     ) -> Result<Attempt, sqlx::Error> {
         let conn = match conn {
             Some(conn) => conn,
-            None => conn.insert(options(&self.0.path).busy_timeout(PATIENCE).connect().await?),
+            None => conn.insert(options(&self.0.path).busy_timeout(BUSY_TIMEOUT).connect().await?),
         };
-        // Most of the work holds up nobody.
+        // Most of the work delays no other connection.
         let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut *conn).await?;
         let (written, copied) = (row.try_get(1)?, row.try_get(2)?);
         if attempts.is_stuck(written, copied) {
@@ -184,11 +186,11 @@ impl Wal {
             *attempts = Attempts::new();
             return Ok(Attempt::Emptied);
         }
-        attempts.hindered(copied);
-        Ok(Attempt::Hindered)
+        attempts.blocked(copied);
+        Ok(Attempt::Blocked)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Writes> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -197,11 +199,11 @@ impl Wal {
 
 impl Attempts {
     const fn new() -> Self {
-        Attempts { copied: None, pause: AGAIN }
+        Attempts { copied: None, pause: RETRY }
     }
 
-    /// Whether the log cannot be emptied: a reader still needs what lies behind the place that the last attempt got to. Readers
-    /// that come and go let each attempt get further, and are no reason to give up.
+    /// Returns whether the log cannot be emptied: a reader still needs the log after the point that the last attempt reached.
+    /// If readers come and go, each attempt reaches further, and that is no reason to wait longer.
     fn is_stuck(&mut self, written: i64, copied: i64) -> bool {
         let is_stuck = copied < written && self.copied == Some(copied);
         if is_stuck {
@@ -210,16 +212,16 @@ impl Attempts {
         is_stuck
     }
 
-    /// Notes that somebody was in the way when so much was copied.
-    fn hindered(&mut self, copied: i64) {
+    /// Notes that a reader blocked an attempt, and the part that it copied.
+    fn blocked(&mut self, copied: i64) {
         match self.copied.replace(copied) == Some(copied) {
             true => self.wait_longer(),
-            false => self.pause = AGAIN,
+            false => self.pause = RETRY,
         }
     }
 
     fn wait_longer(&mut self) {
-        self.pause = (self.pause * 2).min(LONGEST_AGAIN);
+        self.pause = (self.pause * 2).min(LONGEST_RETRY);
     }
 }
 
@@ -236,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_stays_is_waited_for_without_the_writer() {
+    async fn a_reader_that_stays_does_not_delay_the_writer() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("database.sqlite3");
         let (mut writer, mut reader) = (open(&path).await, open(&path).await);
@@ -248,7 +250,7 @@ mod tests {
         run(&mut reader, "BEGIN").await;
         run(&mut reader, "SELECT * FROM t").await;
         run(&mut writer, "INSERT INTO t VALUES (2)").await;
-        assert_eq!(wal.empty(&mut conn, &mut attempts).await.unwrap(), Attempt::Hindered);
+        assert_eq!(wal.empty(&mut conn, &mut attempts).await.unwrap(), Attempt::Blocked);
         for seconds in [0.4, 0.8, 1.6, 3.2, 5.0, 5.0] {
             run(&mut writer, "INSERT INTO t VALUES (3)").await;
             assert_eq!(wal.empty(&mut conn, &mut attempts).await.unwrap(), Attempt::Stuck);
@@ -257,18 +259,18 @@ mod tests {
         let log = format!("{}-wal", path.display());
         assert!(std::fs::metadata(&log).unwrap().len() > 0);
 
-        // Another reader, of what was written since: the attempts get further, and so it is tried in earnest again.
+        // Another reader, of later writes: the attempts reach further, so the log is truncated again.
         let mut later = open(&path).await;
         run(&mut later, "BEGIN").await;
         run(&mut later, "SELECT * FROM t").await;
         run(&mut reader, "COMMIT").await;
         run(&mut writer, "INSERT INTO t VALUES (4)").await;
-        assert_eq!(wal.empty(&mut conn, &mut attempts).await.unwrap(), Attempt::Hindered);
-        assert_eq!(attempts.pause, AGAIN);
+        assert_eq!(wal.empty(&mut conn, &mut attempts).await.unwrap(), Attempt::Blocked);
+        assert_eq!(attempts.pause, RETRY);
         assert_eq!(wal.empty(&mut conn, &mut attempts).await.unwrap(), Attempt::Stuck);
         run(&mut later, "COMMIT").await;
         assert_eq!(wal.empty(&mut conn, &mut attempts).await.unwrap(), Attempt::Emptied);
-        assert_eq!((attempts.copied, attempts.pause), (None, AGAIN));
+        assert_eq!((attempts.copied, attempts.pause), (None, RETRY));
         assert_eq!(std::fs::metadata(&log).unwrap().len(), 0);
     }
 }

@@ -16,12 +16,12 @@ use super::failures::Failures;
 use crate::database::PoolSettings;
 
 /// The state of a pool, which its sessions share.
-pub(super) struct Shared {
+pub(super) struct SessionPool {
     pub(super) options: PgConnectOptions,
     pub(super) settings: PoolSettings,
     /// A permit for each idle session. Callers that wait are served in order.
     pub(super) free: Semaphore,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<PoolState>,
     /// Counts attempts to connect that failed while there was no session at all. Callers that wait then fail at once.
     pub(super) hopeless: watch::Sender<u64>,
     pub(super) closing: CancellationToken,
@@ -29,9 +29,9 @@ pub(super) struct Shared {
 }
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct PoolState {
     /// The session that was used last is taken first.
-    pub(super) idle: VecDeque<Box<Session>>,
+    pub(super) idle: VecDeque<Box<PooledSession>>,
     /// Idle sessions and those in use.
     pub(super) open: u32,
     pub(super) opening: u32,
@@ -44,41 +44,41 @@ pub(super) struct State {
 }
 
 /// A session.
-pub(super) struct Session {
+pub(super) struct PooledSession {
     pub(super) conn: PgConnection,
     pub(super) identity: Option<Arc<str>>,
     pub(super) opened: Instant,
-    /// When it was last known to be good.
+    /// The last time at which it was known to be good.
     pub(super) good: Instant,
 }
 
 /// Counts as a caller that waits for a session, as long as it lives.
-struct Waiting<'a>(&'a Arc<Shared>);
+struct Waiter<'a>(&'a Arc<SessionPool>);
 
 /// The longest time that a session is kept, and that it is kept idle.
 pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(30 * 60);
 pub(super) const MAX_IDLE: Duration = Duration::from_secs(10 * 60);
-/// How long it may take until a session is ready that was given back in the middle of a statement. A statement takes 5 s at
+/// The longest time until a session is ready that was given back in the middle of a statement. A statement takes 5 s at
 /// most, so a session that takes longer is not worth waiting for.
 const RECOVERY: Duration = Duration::from_secs(6);
-/// How long closing a session may take.
+/// The longest time that closing a session may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-// === impl Shared ===
+// === impl SessionPool ===
 
-impl Shared {
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+impl SessionPool {
+    pub(super) fn state(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes an idle session, or waits for one.
-    pub(super) async fn take(self: &Arc<Self>, until: Instant) -> Result<Box<Session>, DbErr> {
+    pub(super) async fn take(self: &Arc<Self>, until: Instant) -> Result<Box<PooledSession>, DbErr> {
         let permit = match self.free.try_acquire() {
             Ok(permit) => permit,
             Err(TryAcquireError::Closed) => return Err(closed()),
             Err(TryAcquireError::NoPermits) => {
                 let mut hopeless = self.hopeless.subscribe();
-                let _waiting = Waiting::begin(self);
+                let _waiting = Waiter::begin(self);
                 tokio::select! {
                     biased;
                     permit = self.free.acquire() => permit.map_err(|_| closed())?,
@@ -92,7 +92,7 @@ impl Shared {
         self.state().idle.pop_back().ok_or_else(closed)
     }
 
-    pub(super) fn give_back(self: &Arc<Self>, mut session: Box<Session>) {
+    pub(super) fn give_back(self: &Arc<Self>, mut session: Box<PooledSession>) {
         let is_outdated = self.state().outdated.is_some_and(|since| session.opened <= since);
         if self.closing.is_cancelled() || is_outdated || session.opened.elapsed() >= MAX_LIFETIME {
             return self.close(session);
@@ -103,13 +103,13 @@ impl Shared {
     }
 
     /// Closes a session that is unusable. All sessions that were opened before it may be unusable, too.
-    pub(super) fn discard(self: &Arc<Self>, session: Box<Session>) {
+    pub(super) fn discard(self: &Arc<Self>, session: Box<PooledSession>) {
         self.state().doubted = Some(Instant::now());
         self.close(session);
     }
 
     /// Closes a session, and opens another one if a caller waits.
-    pub(super) fn close(self: &Arc<Self>, session: Box<Session>) {
+    pub(super) fn close(self: &Arc<Self>, session: Box<PooledSession>) {
         let mut state = self.state();
         state.open = state.open.saturating_sub(1);
         self.open_more(&mut state);
@@ -121,7 +121,7 @@ impl Shared {
     }
 
     /// Waits until a session that was given back in the middle of a statement or transaction is usable again.
-    pub(super) fn recover(self: &Arc<Self>, mut session: Box<Session>, in_transaction: bool) {
+    pub(super) fn recover(self: &Arc<Self>, mut session: Box<PooledSession>, in_transaction: bool) {
         let shared = Arc::clone(self);
         self.spawn(async move {
             let recovered = timeout(RECOVERY, async {
@@ -146,7 +146,7 @@ impl Shared {
     }
 
     /// Closes the idle sessions that fit a condition.
-    pub(super) fn close_idle(self: &Arc<Self>, fits: impl Fn(&Session) -> bool) {
+    pub(super) fn close_idle(self: &Arc<Self>, fits: impl Fn(&PooledSession) -> bool) {
         while let Ok(permit) = self.free.try_acquire() {
             let mut state = self.state();
             let found = state.idle.iter().position(|session| fits(session));
@@ -179,18 +179,18 @@ impl Shared {
     }
 }
 
-// === impl Waiting ===
+// === impl Waiter ===
 
-impl<'a> Waiting<'a> {
-    fn begin(shared: &'a Arc<Shared>) -> Self {
+impl<'a> Waiter<'a> {
+    fn begin(shared: &'a Arc<SessionPool>) -> Self {
         let mut state = shared.state();
         state.waiting += 1;
         shared.open_more(&mut state);
-        Waiting(shared)
+        Waiter(shared)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.0.state().waiting -= 1;
     }
