@@ -24,12 +24,12 @@ use http_body_util::{BodyExt as _, Full};
 use jackfield_api::v1;
 use jackfield_domain::Error;
 use jackfield_server::config::{Config, Sources};
-use jackfield_server::transport::Server;
-use jackfield_server::transport::backend::{Backend, RouteContext};
-use jackfield_server::transport::call::identity::Tenants;
-use jackfield_server::transport::call::status;
-use jackfield_server::transport::observe::telemetry::{Meters, Tracing};
-use jackfield_server::transport::standard::health::Readiness;
+use jackfield_transport::Server;
+use jackfield_transport::backend::{Backend, RouteContext};
+use jackfield_transport::call::identity::Tenants;
+use jackfield_transport::call::status;
+use jackfield_transport::health::Readiness;
+use jackfield_transport::telemetry::{Meters, Tracing};
 use prost::Message;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -93,14 +93,15 @@ pub fn main() -> ExitCode {
 async fn serve() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let fault: String = crate::proof::setting(VARIABLE, String::new());
     let fault = Fault::ALL.into_iter().find(|known| known.as_str() == fault).ok_or("no such fault")?;
-    let _ = jackfield_server::transport::tls::provider().as_ref().clone().install_default();
+    let _ = jackfield_transport::tls::provider().as_ref().clone().install_default();
     let config = Config::load(&Sources::from_process(std::env::args_os().nth(2).map(PathBuf::from), Vec::new()))?;
     let _tracing = Tracing::init(&config.telemetry)?;
     let inner = jackfield_server::open(&config, None).await?;
     if fault == Fault::StockTransport {
         return stock::serve(config, inner).await;
     }
-    let server = Server::bind(config, Arc::new(FaultyBackend { inner, fault })).await?;
+    let backend = FaultyBackend { inner, fault, data_dir: config.data_dir.clone() };
+    let server = Server::bind(config.transport(), Arc::new(backend)).await?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let ended = async move {
         let _ = terminate.recv().await;
@@ -113,6 +114,7 @@ async fn serve() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 struct FaultyBackend {
     inner: Arc<dyn Backend>,
     fault: Fault,
+    data_dir: PathBuf,
 }
 
 /// What stands between the transport and the services.
@@ -189,7 +191,7 @@ impl Backend for FaultyBackend {
     fn add_routes(&self, context: &RouteContext, routes: &mut RoutesBuilder) {
         let mut inner = RoutesBuilder::default();
         self.inner.add_routes(context, &mut inner);
-        let repeats = Arc::new(Repeats::load(&context.config.data_dir));
+        let repeats = Arc::new(Repeats::load(&self.data_dir));
         let layer = Layer {
             fault: self.fault,
             inner: inner.routes(),
@@ -213,6 +215,10 @@ impl Backend for FaultyBackend {
 
     fn descriptor_set(&self) -> &'static [u8] {
         self.inner.descriptor_set()
+    }
+
+    fn error_reasons(&self) -> Vec<&'static str> {
+        self.inner.error_reasons()
     }
 
     fn tenants(&self) -> Arc<dyn Tenants> {
@@ -295,7 +301,7 @@ impl Layer {
             Fault::RepeatsApart => self.repeatable(&parts, &message, request_id).await,
             Fault::UnknownToldAsFailure => {
                 let answer = self.send(&parts, &message).await;
-                match status::reason_of(answer.headers()) {
+                match status::reason_of(answer.headers()).as_deref() {
                     Some("OUTCOME_UNKNOWN") => {
                         let (retry_after, source) = (MOMENT, "it is not known".into());
                         status::status(Error::StoreUnavailable { retry_after, source }).into_http()

@@ -49,7 +49,7 @@ pub use clock::ManualClock;
 pub use collector::Collector;
 pub use haproxy::HaProxy;
 pub use jackfield_server::grpc::connection_message;
-pub use jackfield_server::transport::call::status::reason_name;
+pub use jackfield_server::grpc::reason::reason_name;
 /// The store, for tests that look below the services.
 pub use jackfield_store as store;
 pub use ledger::{Figures, Ledger, Verdict};

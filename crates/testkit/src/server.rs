@@ -11,8 +11,9 @@ use std::{
 
 use jackfield_api::v1;
 use jackfield_domain::{Clock, SystemClock};
-use jackfield_server::{config::Config, transport::Server, transport::observe::telemetry::Meters};
+use jackfield_server::config::Config;
 use jackfield_store::{PoolSettings, Store};
+use jackfield_transport::{Server, telemetry::Meters};
 use tokio::{
     runtime::{self, Runtime},
     sync::oneshot,
@@ -391,7 +392,7 @@ impl fmt::Debug for TestServer {
 /// A server with the real service behind it.
 async fn bind(config: Config, clock: Arc<dyn Clock>) -> Result<Server, String> {
     let backend = jackfield_server::open_with_clock(&config, clock).await.map_err(|error| chain(&error))?;
-    Server::bind(config, backend).await.map_err(|error| chain(&error))
+    Server::bind(config.transport(), backend).await.map_err(|error| chain(&error))
 }
 
 /// An error with its causes, in one line.

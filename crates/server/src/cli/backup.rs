@@ -28,8 +28,8 @@ pub(super) struct CheckBackup {
     file: PathBuf,
 }
 
-/// A file that goes with this value, unless it was put in its place. It is locked, so that another process can tell it from one
-/// that was left behind.
+/// A file that goes with this value, unless it was put in its place. It is locked, so that another process can tell it
+/// from one that was left behind.
 struct Temporary {
     path: PathBuf,
     file: File,
@@ -62,7 +62,7 @@ async fn make(config: &Config, to: &Path) -> Result<(), CommandError> {
     if !database.exists() {
         return Err(format!("there is no database {}", database.display()).into());
     }
-    // A digest that stands alone is of a backup that was moved, and goes with it.
+    // A digest without its backup is of one that was moved, and is removed.
     for made in [to, &digest::beside(to)] {
         if made.symlink_metadata().is_ok() {
             return Err(there_already(made));
@@ -169,8 +169,8 @@ impl Temporary {
         }
     }
 
-    /// Removes the temporary files of killed processes, which are those without a lock. A file that cannot be removed stays. The
-    /// lock is held until the file is gone, so that a process that has just made it notices.
+    /// Removes the temporary files of killed processes, which are those without a lock. A file that cannot be removed
+    /// stays. The lock is held until the file is gone, so that a process that has just made it notices.
     fn tidy(directory: &Path) {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let name = entry.file_name();

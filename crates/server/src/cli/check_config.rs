@@ -8,7 +8,7 @@ use jackfield_domain::{Clock as _, SystemClock};
 use super::{CommandError, runtime, say};
 use crate::config::{Config, DEFAULTS};
 use crate::startup::permissions;
-use crate::transport::tls::{TlsReloader, certificates_pem, read_file};
+use jackfield_transport::tls::{TlsReloader, certificates_pem, read_file};
 
 #[derive(Debug, Args)]
 pub(super) struct CheckConfig {
@@ -26,7 +26,7 @@ pub(super) fn run(config: &Config, command: &CheckConfig) -> Result<(), CommandE
     let files = config.tls_files();
     // In development `serve` makes what is not there yet.
     let made = config.development() && config.tls.certificate.as_os_str().is_empty() && !files.certificate.exists();
-    if config.listen_address().is_some() && !config.listen.plaintext && !made {
+    if config.listen.tcp_address().is_some() && !config.listen.plaintext && !made {
         runtime()?.block_on(TlsReloader::load(files, &config.tls, SystemClock.now()))?;
     }
     for warning in permissions::check(config)? {

@@ -9,11 +9,11 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use super::CommandError;
 use crate::config::Config;
-use crate::transport::tls::certificates_pem;
+use jackfield_transport::tls::certificates_pem;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the server is and who we are. What is left out is taken from the configuration.
+/// The address of the server and our certificate. What is left out is taken from the configuration.
 #[derive(Debug, Args)]
 pub(super) struct ClientArguments {
     /// Address of the server [default: listen.address].
@@ -47,13 +47,13 @@ struct Unreachable {
 // === impl ClientArguments ===
 
 impl ClientArguments {
-    /// Whether an address was given.
+    /// Returns whether an address was given.
     pub(super) fn has_address(&self) -> bool {
         self.address.is_some()
     }
 
     pub(super) async fn connect(&self, config: &Config) -> Result<Channel, CommandError> {
-        let address = match (self.address, config.listen_address()) {
+        let address = match (self.address, config.listen.tcp_address()) {
             (Some(address), _) => address,
             (None, Some(address)) => reachable(address),
             (None, None) => return Err("there is no listen.address: give --address".into()),

@@ -10,7 +10,7 @@ use prost::{DecodeError, Message};
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
 use super::CommandError;
-use crate::transport::standard::health;
+use jackfield_transport::health;
 
 /// The files of crates have names of their own; everybody else imports them by these.
 const CANONICAL: [(&str, &str); 3] = [
@@ -19,7 +19,8 @@ const CANONICAL: [(&str, &str); 3] = [
     ("status.proto", "google/rpc/status.proto"),
 ];
 
-/// A `google.protobuf.FileDescriptorSet` whose files are not decoded, so that options survive that this program does not know.
+/// A `google.protobuf.FileDescriptorSet` whose files are not decoded, so that options survive that this program does not
+/// know.
 #[derive(Clone, PartialEq, Message)]
 struct EncodedFiles {
     #[prost(bytes = "vec", repeated, tag = "1")]
@@ -46,7 +47,7 @@ pub(super) fn run(command: &Descriptors) -> Result<(), CommandError> {
     Ok(out.flush()?)
 }
 
-/// An encoded `google.protobuf.FileDescriptorSet` that imports nothing that it does not hold. Each file stands behind those that
+/// An encoded `google.protobuf.FileDescriptorSet` that imports nothing that it does not hold. Each file follows those that
 /// it imports, as protoc has it.
 ///
 /// # Errors

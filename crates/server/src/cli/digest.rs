@@ -10,7 +10,7 @@ use jackfield_service::sha256_of;
 /// Longest file of a digest in bytes: digits, two blanks, a name, a line break.
 const MAX_LEN: u64 = 8 * 1024;
 
-/// Why a file is not what its digest says.
+/// The reason why a file does not match its digest.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DigestError {
     #[error("{} holds no digest: 64 hexadecimal digits, two blanks and a name", .0.display())]
@@ -46,7 +46,7 @@ impl Digest {
     /// Reads a line. The file may have another name by now.
     fn parse(line: &str) -> Option<Self> {
         let (digits, name) = line.strip_suffix('\n').unwrap_or(line).split_once(' ')?;
-        // A blank stands before the name, or a star: `sha256sum --binary`.
+        // A blank precedes the name, or a star: `sha256sum --binary`.
         let name = name.strip_prefix([' ', '*'])?;
         let is_digest = digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
         if !is_digest || name.is_empty() || name.contains('\n') {

@@ -15,11 +15,11 @@ use super::{CommandError, runtime, say};
 use crate::config::{Config, VaultProvider};
 use crate::startup::{keyring, open};
 
-/// How often the progress of a re-wrap is asked for.
+/// The interval at which the progress of a re-wrap is asked for.
 const POLL: Duration = Duration::from_millis(500);
-/// A server that is away for so many questions in a row is not waited for.
+/// A server that does not answer this many times in a row is not waited for.
 const PATIENCE: u32 = 20;
-/// How many reload intervals a server has to take in the keyring file.
+/// The number of reload intervals that a server has to reload the keyring file.
 const RELOADS: u32 = 5;
 
 #[derive(Debug, Subcommand)]
@@ -46,7 +46,7 @@ pub(super) struct NewKey {
 
 #[derive(Debug, Args)]
 pub(super) struct Rewrap {
-    /// Also make fresh data keys and seal every secret anew.
+    /// Also make fresh data keys and seal every secret again.
     #[arg(long)]
     reseal: bool,
     #[command(flatten)]

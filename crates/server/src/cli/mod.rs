@@ -20,11 +20,12 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Sources};
 use crate::startup::{hardening, open};
-use crate::transport::call::code::code_name;
-use crate::transport::tls;
+use jackfield_transport::call::code::code_name;
+use jackfield_transport::tls;
 
-/// After so many turns of tasks a thread looks whether sockets have become ready, while there are tasks to run. Connections
-/// that send what is dear to decode are never at rest: with tokio's 61 everybody else would wait for as many turns of theirs.
+/// After this many turns of tasks a thread checks whether sockets have become ready, while there are tasks to run.
+/// Connections that send what is dear to decode are never at rest: with tokio's 61 everybody else would wait for as many
+/// turns of theirs.
 const EVENT_INTERVAL: u32 = 16;
 
 /// Any error that ends a command.
@@ -73,7 +74,8 @@ enum Command {
     CheckConfig(check_config::CheckConfig),
     /// Ask a running server whether it serves; fails if not.
     Health(health::Health),
-    /// Write the contract as a google.protobuf.FileDescriptorSet, complete with google.rpc and health, for proxies and clients.
+    /// Write the contract as a google.protobuf.FileDescriptorSet, complete with google.rpc and health, for proxies and
+    /// clients.
     Descriptors(descriptors::Descriptors),
     /// Make a client certificate with the development authority.
     ClientCert(client_cert::ClientCert),

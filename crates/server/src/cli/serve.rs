@@ -13,10 +13,10 @@ use super::{CommandError, say};
 use crate::config::{Config, VaultProvider};
 use crate::startup::keyring::ReadKeyring;
 use crate::startup::{hardening, open, permissions, pki};
-use crate::transport::Server;
-use crate::transport::backend::Backend;
-use crate::transport::observe::telemetry::Tracing;
-use crate::transport::tls::{TlsError, TlsReloader};
+use jackfield_transport::Server;
+use jackfield_transport::backend::Backend;
+use jackfield_transport::telemetry::Tracing;
+use jackfield_transport::tls::{TlsError, TlsReloader};
 
 /// After the grace: closing the database, flushing, and being late.
 const WATCHDOG_MARGIN: Duration = Duration::from_secs(12);
@@ -24,7 +24,7 @@ const WATCHDOG_MARGIN: Duration = Duration::from_secs(12);
 pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     let tracing = Tracing::init(&config.telemetry)?;
     hardening::quiet_panics();
-    // Until the database is ours nothing is written: whoever is refused leaves everything as it was.
+    // Nothing is written before the database is locked: a start that is refused leaves everything as it was.
     check_certificates(&config).await?;
     for warning in permissions::check(&config)? {
         tracing::warn!("{warning}");
@@ -33,7 +33,7 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     let development_pki = ensure_pki(&config)?;
     let stop_time = config.drain.delay + config.drain.grace + WATCHDOG_MARGIN;
     let backend = open_and_tell(&config, keyring).await?;
-    let server = Server::bind(config.clone(), backend).await?;
+    let server = Server::bind(config.transport(), backend).await?;
     if let (true, Some(address)) = (development_pki, server.local_addr()) {
         tell_how_to_call(&config, address);
     }
@@ -69,7 +69,7 @@ fn watchdog(after: Duration) {
 async fn check_certificates(config: &Config) -> Result<(), TlsError> {
     let files = config.tls_files();
     let to_be_made = config.development() && config.tls.certificate.as_os_str().is_empty();
-    if config.listen_address().is_none() || config.listen.plaintext || (to_be_made && !files.certificate.exists()) {
+    if config.listen.tcp_address().is_none() || config.listen.plaintext || (to_be_made && !files.certificate.exists()) {
         return Ok(());
     }
     TlsReloader::load(files, &config.tls, SystemClock.now()).await.map(drop)
@@ -109,7 +109,7 @@ async fn open_and_tell(config: &Config, read: Option<ReadKeyring>) -> Result<Arc
     Ok(opened?)
 }
 
-/// Tells something on standard output. If nobody reads it any more, that is no reason not to serve.
+/// Prints a line to standard output. If it is closed, that is no reason not to serve.
 fn announce(line: impl Display) {
     if let Err(error) = say(line) {
         tracing::debug!(error.message = %error, "standard output is closed");

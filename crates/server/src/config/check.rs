@@ -1,4 +1,4 @@
-//! What a configuration as a whole must satisfy. Everything that is wrong is reported at once.
+//! The rules for a configuration as a whole. Everything that is wrong is reported at once.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -9,13 +9,14 @@ use jackfield_domain::value::text::TenantName;
 use jackfield_domain::value::url::HttpUrl;
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, ConfigError, OPERATOR_SPIFFE};
+use super::load::ConfigError;
+use super::sections::{Config, OPERATOR_SPIFFE};
 
 /// Staler than this is no cache but a copy.
 const MAX_STALENESS: Duration = Duration::from_secs(60);
 const MAX_ENDPOINT: usize = 2_048;
 /// A client may have given up all calls that it may have open, and as many again each time before the server gets to look: a
-/// limit on what is given up must stand well above what is offered.
+/// limit on what is given up must be well above what is offered.
 const RESETS_PER_STREAM: u32 = 5;
 
 impl Config {
@@ -27,11 +28,6 @@ impl Config {
         self.check_identity(&mut problems);
         self.check_texts(&mut problems);
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
-    }
-
-    /// The address of the gRPC listener, if there is one.
-    pub fn listen_address(&self) -> Option<SocketAddr> {
-        self.listen.address.parse().ok()
     }
 
     fn check_listen(&self, problems: &mut Vec<String>) {
@@ -53,14 +49,14 @@ impl Config {
         if listen.address.is_empty() && listen.unix_socket.as_os_str().is_empty() {
             problems.push("listen.address and listen.unix_socket are both empty".into());
         }
-        let public = self.listen_address().is_some_and(|address| !address.ip().is_loopback());
+        let public = listen.tcp_address().is_some_and(|address| !address.ip().is_loopback());
         if listen.plaintext && public && !listen.allow_plaintext_public {
             problems.push(format!(
                 "listen.plaintext: {} is not loopback; set listen.allow_plaintext_public to serve it without TLS",
                 listen.address
             ));
         }
-        if self.unix_socket_mode().is_none() {
+        if listen.socket_mode().is_none() {
             problems
                 .push(format!("listen.unix_socket_mode: {} is not an octal mode", quoted(&listen.unix_socket_mode)));
         }
@@ -69,11 +65,6 @@ impl Config {
             let name = quoted(&listen.plaintext_principal);
             problems.push(format!("listen.plaintext_principal: {name} is not in identity.principals"));
         }
-    }
-
-    /// Permissions of the Unix socket; `None` when the text is not an octal mode.
-    pub fn unix_socket_mode(&self) -> Option<u32> {
-        u32::from_str_radix(&self.listen.unix_socket_mode, 8).ok().filter(|mode| *mode <= 0o777)
     }
 
     fn check_bounds(&self, problems: &mut Vec<String>) {
@@ -184,7 +175,7 @@ impl Config {
                 problems.push(format!("{key}.tenant: {}", violation.description));
             }
             match known_by.as_slice() {
-                // Names in DNS do not tell cases apart.
+                // Names in DNS are not case-sensitive.
                 [("dns", name)] if identities.insert(("dns", name.to_ascii_lowercase())) => {}
                 [(kind, value)] if *kind != "dns" && identities.insert((*kind, (*value).clone())) => {}
                 [(kind, value)] => problems.push(format!("{key}.{kind}: {} stands there twice", quoted(value))),
@@ -207,7 +198,7 @@ impl Config {
 }
 
 impl Config {
-    /// What is read only when the server starts would be found too late.
+    /// Checks texts that are otherwise read only when the server starts, which would be too late.
     fn check_texts(&self, problems: &mut Vec<String>) {
         if let Err(error) = self.database() {
             problems.push(error.to_string());
@@ -243,7 +234,7 @@ impl Config {
     }
 }
 
-/// Whether a text is a SPIFFE id that a principal can be known by.
+/// Returns whether a text is a SPIFFE id that a principal can be known by.
 pub fn is_spiffe(uri: &str) -> bool {
     let rest = uri.strip_prefix("spiffe://").unwrap_or_default();
     rest.split_once('/').is_some_and(|(domain, path)| !domain.is_empty() && !path.is_empty())

@@ -5,8 +5,8 @@ use std::time::Duration;
 use jackfield_service::postgres_url;
 use serde::{Deserialize, Serialize};
 
-use super::Config;
-use super::values::{SecretUrl, duration};
+use super::secret_url::SecretUrl;
+use jackfield_transport::config::duration;
 
 /// The database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct Database {
     pub migrate: bool,
 }
 
-/// Why a database URL cannot be used.
+/// The reason why a database URL cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseUrlError {
     #[error("database.url: must be \"\", sqlite:<path> or postgres://…")]
@@ -45,13 +45,12 @@ impl Default for Database {
     }
 }
 
-impl Config {
-    /// Returns the database that the URL names.
+impl Database {
+    /// Returns the database that a URL names: that of the section, with the embedded default spelt out.
     ///
     /// # Errors
     /// The URL names none, or has parameters that are not supported.
-    pub fn database(&self) -> Result<jackfield_service::Database, DatabaseUrlError> {
-        let url = self.database_url();
+    pub(super) fn target(&self, url: &SecretUrl) -> Result<jackfield_service::Database, DatabaseUrlError> {
         match url.expose().split_once(':') {
             Some(("sqlite", path)) => {
                 let path = path.strip_prefix("//").unwrap_or(path);
@@ -69,7 +68,7 @@ impl Config {
 
     fn sqlite_file(&self, path: &str) -> Result<jackfield_service::Database, DatabaseUrlError> {
         // A directory may have any name; a URL has parameters behind its question mark, and here there are none.
-        let is_url = !self.database.url.expose().is_empty();
+        let is_url = !self.url.expose().is_empty();
         match is_url && path.contains('?') {
             true => Err(DatabaseUrlError::SqliteParameters),
             false => Ok(jackfield_service::Database::Sqlite(path.into())),

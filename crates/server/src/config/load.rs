@@ -7,7 +7,7 @@ use jackfield_service::postgres_url;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::Config;
+use super::sections::Config;
 
 /// The file that is read when none is named and it exists.
 pub const DEFAULT_FILE: &str = "jackfield.toml";
@@ -30,7 +30,7 @@ const PASSED_OVER: [&str; 12] = [
     "PGTARGETSESSIONATTRS",
 ];
 
-/// Where the configuration comes from.
+/// The sources of the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// The file of `--config`. `None`: [`DEFAULT_FILE`], if it exists.
@@ -43,7 +43,7 @@ pub struct Sources {
     pub flags: Vec<String>,
 }
 
-/// Why there is no configuration.
+/// The reason why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read {}: {source}", path.display())]
@@ -103,7 +103,7 @@ impl Config {
 // === impl Sources ===
 
 impl Sources {
-    /// With the environment of this process.
+    /// Takes the environment of this process.
     pub fn from_process(file: Option<PathBuf>, flags: Vec<String>) -> Self {
         let (mut environment, mut not_utf8) = (Vec::new(), Vec::new());
         for (name, value) in std::env::vars_os() {
@@ -122,7 +122,7 @@ impl Sources {
     fn check_names(&self, config: &Config) -> Result<(), ConfigError> {
         let known = Table::try_from(Config::default()).unwrap_or_default();
         for (name, _) in &self.environment {
-            // Names tell upper case from lower case, and only those in upper case count.
+            // Names are case-sensitive, and only those in upper case count.
             let rest = name.to_ascii_lowercase();
             let rest = rest.strip_prefix("jackfield_").filter(|_| !name.starts_with(PREFIX)).unwrap_or_default();
             let rest = rest.trim_start_matches('_');
@@ -147,7 +147,7 @@ impl Sources {
         Ok(())
     }
 
-    /// Refuses variables of libpq that the driver would pass over: whoever sets one counts on it.
+    /// Refuses variables of libpq that the driver would ignore: an operator who sets one relies on it.
     fn check_postgres(&self, config: &Config) -> Result<(), ConfigError> {
         if !config.database.url.expose().starts_with("postgres") {
             return Ok(());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::values::{Size, duration};
+use jackfield_transport::config::{Size, duration};
 
 /// The tokens that IssueAccessToken keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::values::duration;
+use jackfield_transport::config::duration;
 
-/// Where the key-encryption keys come from.
+/// The source of the key-encryption keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Vault {
@@ -41,7 +41,7 @@ pub struct Reveal {
     pub enabled: bool,
 }
 
-/// What is made on an empty database.
+/// The tenant that is made on an empty database.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Bootstrap {

@@ -15,8 +15,8 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::credentials::CREDENTIAL_METADATA;
 use super::fields::Fields;
+use super::page_stream::PageStream;
 use super::parse;
-use super::stream::PageStream;
 use super::update;
 use super::{Api, authorize_with_metadata, render, respond};
 

@@ -12,8 +12,8 @@ use jackfield_service::{DeleteOptions, Deleted, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::fields::Fields;
+use super::page_stream::PageStream;
 use super::parse;
-use super::stream::PageStream;
 use super::update;
 use super::{Api, authorize, render, respond};
 

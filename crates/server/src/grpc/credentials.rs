@@ -19,8 +19,8 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::fields::Fields;
+use super::page_stream::PageStream;
 use super::parse::{self, Named};
-use super::stream::PageStream;
 use super::update;
 use super::{Api, authorize, authorize_with_metadata, render, respond};
 

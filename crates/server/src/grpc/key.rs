@@ -14,8 +14,8 @@ use jackfield_service::{DeleteOptions, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::fields::Fields;
+use super::page_stream::PageStream;
 use super::parse;
-use super::stream::PageStream;
 use super::{Api, authorize, render, respond};
 
 #[async_trait]

@@ -9,9 +9,10 @@ mod credentials;
 mod fields;
 mod key;
 pub mod page_memory;
+pub mod page_stream;
 mod parse;
+pub mod reason;
 mod render;
-pub mod stream;
 mod update;
 mod user_connector;
 
@@ -30,9 +31,9 @@ use tonic::metadata::MetadataMap;
 use tonic::service::RoutesBuilder;
 use tonic::{Request, Response, Status};
 
-use crate::transport::call::context::CallContext;
-use crate::transport::call::status::status;
-use stream::StreamPolicy;
+use jackfield_transport::call::context::CallContext;
+use jackfield_transport::call::status::status;
+use page_stream::policy::StreamPolicy;
 
 /// What a connection looks like on the wire; for the benchmark, whose baseline sends the same.
 pub use connection::to_message as connection_message;

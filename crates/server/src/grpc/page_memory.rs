@@ -12,8 +12,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::transport::call::flow::{End, Flow};
-use crate::transport::observe::metrics::Metrics;
+use jackfield_transport::call::flow::{EndReason, Flow};
+use jackfield_transport::metrics::Metrics;
 
 /// A page of so many bytes needs no room: every list may have one at any time. There are so many lists and no more.
 const FREE_PAGE: usize = 4 * 1024;
@@ -56,7 +56,7 @@ struct Tenant {
     finds: Arc<Semaphore>,
     /// Lists that wait for room.
     waiting: usize,
-    /// The pages that take room, in the order in which they came: their bytes, and the answers that they belong to.
+    /// The pages that take room, in the order in which they came: their bytes, and the responses that they belong to.
     pages: BTreeMap<u64, (usize, Weak<Flow>)>,
 }
 
@@ -141,8 +141,8 @@ impl PageMemory {
         self.lock().tenant(tenant, self.finds_per_tenant).finds.clone()
     }
 
-    /// Ends the answer that has been left unread for longest, of the tenant, or, if its own room is not what is short, of the
-    /// one that takes most.
+    /// Ends the response that has been left unread for longest, of the tenant, or, if its own room is not what is short,
+    /// of the one that takes most.
     fn crowd(&self, tenant: TenantId, bytes: usize) {
         let mut state = self.lock();
         let own = state.tenants.get(&tenant).filter(|tenant| self.room_per_tenant.saturating_sub(tenant.used) < bytes);
@@ -155,7 +155,7 @@ impl PageMemory {
         let now = Instant::now();
         let stalled = stalled.filter(|(since, _)| leave < bytes && now.duration_since(*since) >= CROWDED);
         if let Some((_, flow)) = stalled {
-            flow.end(End::Crowded);
+            flow.end(EndReason::Crowded);
         }
         if state.logged.is_none_or(|last| now.duration_since(last) >= LOG_INTERVAL) {
             state.logged = Some(now);
@@ -275,7 +275,7 @@ mod tests {
     fn memory() -> Arc<PageMemory> {
         let mut config = Config::default();
         (config.streams.page_memory, config.streams.page_memory_per_tenant) = (Size::mib(16), Size::mib(4));
-        PageMemory::new(&config, Metrics::new(&opentelemetry::global::meter("test")))
+        PageMemory::new(&config, Metrics::new(&opentelemetry::global::meter("test"), &[]))
     }
 
     #[tokio::test]
@@ -326,7 +326,7 @@ mod tests {
         let mut large = std::pin::pin!(memory.for_large_page(ONE, 100_000, &flow));
         tokio::select! {
             _ = &mut large => panic!("there is no room"),
-            end = std::future::poll_fn(|cx| flows[2].poll_end(cx)) => assert_eq!(end, End::Crowded),
+            end = std::future::poll_fn(|cx| flows[2].poll_end(cx)) => assert_eq!(end, EndReason::Crowded),
         }
         assert_eq!(memory.lock().waiting, 1);
         assert_eq!(memory.for_page(ONE, &flow).most(), FREE_PAGE, "who waits goes first");

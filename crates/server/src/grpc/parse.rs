@@ -19,7 +19,7 @@ use tonic::metadata::MetadataMap;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::transport::call::context::{CallContext, Change};
+use jackfield_transport::call::context::{CallContext, Change};
 
 /// A resource that is named by reference, or by the user and the connector that it belongs to.
 pub(super) enum Named {

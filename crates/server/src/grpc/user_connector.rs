@@ -9,8 +9,8 @@ use jackfield_domain::{UserConnectorId, Violations};
 use jackfield_service::{Deleted, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
+use super::page_stream::PageStream;
 use super::parse::{self, Named};
-use super::stream::PageStream;
 use super::{Api, authorize, render, respond};
 
 #[async_trait]

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -12,39 +11,41 @@ use tonic::service::RoutesBuilder;
 
 use super::gauges;
 use super::keyring::{Stamp, watch_keyring};
+use crate::config::Config;
 use crate::grpc::Api;
 use crate::grpc::page_memory::PageMemory;
-use crate::grpc::stream::StreamPolicy;
-use crate::transport::backend::{Backend, RouteContext};
-use crate::transport::call::identity::{Caller, Tenants};
-use crate::transport::call::shares::Shares;
-use crate::transport::observe::telemetry::Meters;
-use crate::transport::standard::health::Readiness;
+use crate::grpc::page_stream::policy::StreamPolicy;
+use crate::grpc::reason::reason_names;
+use jackfield_transport::backend::{Backend, RouteContext};
+use jackfield_transport::call::fair_semaphore::FairSemaphore;
+use jackfield_transport::call::identity::{ConfiguredPrincipal, Tenants};
+use jackfield_transport::health::Readiness;
+use jackfield_transport::telemetry::Meters;
 
 /// The use cases as the transport wants them.
 pub(super) struct ServiceBackend {
     pub(super) services: Services,
     /// The file that is watched for other keys, as it was when it was read.
     pub(super) keyring_file: Option<(PathBuf, Stamp)>,
-    pub(super) reload_interval: Duration,
+    pub(super) config: Config,
 }
 
 // === impl ServiceBackend ===
 
 impl Backend for ServiceBackend {
     fn add_routes(&self, context: &RouteContext, routes: &mut RoutesBuilder) {
-        let streams = &context.config.streams;
-        let places = Shares::new(streams.max_open, streams.max_open_per_identity, streams.max_open_per_tenant);
+        let streams = &self.config.streams;
+        let places = FairSemaphore::new(streams.max_open, streams.max_open_per_identity, streams.max_open_per_tenant);
         let policy = StreamPolicy {
             places: Arc::new(places),
-            memory: PageMemory::new(&context.config, context.metrics.clone()),
+            memory: PageMemory::new(&self.config, context.metrics.clone()),
             tasks: context.tasks.clone(),
         };
-        let max_request_message = context.config.limits.max_request_message.bytes();
+        let max_request_message = self.config.limits.max_request_message.bytes();
         Api::new(self.services.clone(), policy).add_routes(routes, max_request_message);
         if let Some((path, seen)) = self.keyring_file.clone() {
             let (services, metrics, stop) = (self.services.clone(), context.metrics.clone(), context.drain.clone());
-            context.tasks.spawn(watch_keyring(services, metrics, path, seen, self.reload_interval, stop));
+            context.tasks.spawn(watch_keyring(services, metrics, path, seen, self.config.vault.reload_interval, stop));
         }
     }
 
@@ -54,6 +55,10 @@ impl Backend for ServiceBackend {
 
     fn descriptor_set(&self) -> &'static [u8] {
         jackfield_api::FILE_DESCRIPTOR_SET
+    }
+
+    fn error_reasons(&self) -> Vec<&'static str> {
+        reason_names()
     }
 
     fn tenants(&self) -> Arc<dyn Tenants> {
@@ -82,8 +87,8 @@ impl Backend for ServiceBackend {
 struct ServiceTenants(Services);
 
 impl Tenants for ServiceTenants {
-    fn resolve(&self, caller: Arc<Caller>) -> BoxFuture<'static, Result<TenantId>> {
+    fn resolve(&self, principal: Arc<ConfiguredPrincipal>) -> BoxFuture<'static, Result<TenantId>> {
         let services = self.0.clone();
-        async move { services.tenant_id_by_name(&caller.tenant).await }.boxed()
+        async move { services.tenant_id_by_name(&principal.tenant).await }.boxed()
     }
 }

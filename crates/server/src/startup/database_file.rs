@@ -1,13 +1,13 @@
-//! Where an SQLite file may lie, and who has it: one process at a time, and not on a network file system.
+//! The place of an SQLite file, and its lock: one process at a time, and no network file system.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Why a database file is not touched.
+/// The reason why a database file is not touched.
 #[derive(Debug, thiserror::Error)]
-pub enum PlaceError {
+pub enum DatabaseFileError {
     #[error(
         "the database {} is in use by another process, which holds {}: stop that one first (`fuser {}` says which it is)",
         database.display(), lock.display(), lock.display()
@@ -34,11 +34,11 @@ pub enum PlaceError {
 /// The claim of this process on a database file: a lock on the file `<database>.lock` beside it. The system releases it when
 /// the process ends, however it ends; the file stays.
 #[derive(Debug)]
-pub struct Claim {
+pub struct DatabaseLock {
     _lock: File,
 }
 
-/// What `statfs` says of a file system (linux/magic.h and the sources of the file systems), and its name. On these, locks
+/// The numbers that `statfs` returns for file systems (linux/magic.h and their sources), and their names. On these, locks
 /// and shared memory do not reach the other machines, or writes are not durable when they seem so.
 const NETWORK: [(u32, &str); 19] = [
     (0x6969, "NFS"),
@@ -62,7 +62,7 @@ const NETWORK: [(u32, &str); 19] = [
     (0x786f_4256, "vboxsf"),
 ];
 
-/// What `statfs` says of any file system in user space (FUSE): which one it is says the list of mounts.
+/// The number that `statfs` returns for any file system in user space (FUSE); the list of mounts names it.
 const FUSE: u32 = 0x6573_5546;
 
 /// File systems in user space, as the list of mounts names them, that are on the network.
@@ -99,9 +99,9 @@ const NETWORK_FUSE: [&str; 27] = [
 /// Refuses a database file on a network file system.
 ///
 /// # Errors
-/// [`PlaceError::Network`], or what the system says of the nearest directory that exists.
-pub fn refuse_network(database: &Path) -> Result<(), PlaceError> {
-    let unknown = |source| PlaceError::Unknown { database: database.to_owned(), source };
+/// [`DatabaseFileError::Network`], or what the system says of the nearest directory that exists.
+pub fn refuse_network(database: &Path) -> Result<(), DatabaseFileError> {
+    let unknown = |source| DatabaseFileError::Unknown { database: database.to_owned(), source };
     let place = nearest(database).map_err(unknown)?;
     let magic = rustix::fs::statfs(&place).map_err(|error| unknown(error.into()))?.f_type;
     // The numbers have 32 bits; where the field has 64, it may be extended by its sign.
@@ -115,7 +115,7 @@ pub fn refuse_network(database: &Path) -> Result<(), PlaceError> {
         String::new()
     };
     match network_kind(magic, &kind) {
-        Some(kind) => Err(PlaceError::Network { database: database.to_owned(), kind }),
+        Some(kind) => Err(DatabaseFileError::Network { database: database.to_owned(), kind }),
         None => Ok(()),
     }
 }
@@ -123,11 +123,11 @@ pub fn refuse_network(database: &Path) -> Result<(), PlaceError> {
 /// Refuses a database file that has a second name: lock and log lie beside the name by which it was opened.
 ///
 /// # Errors
-/// [`PlaceError::Linked`].
-pub fn refuse_second_name(database: &Path) -> Result<(), PlaceError> {
+/// [`DatabaseFileError::Linked`].
+pub fn refuse_second_name(database: &Path) -> Result<(), DatabaseFileError> {
     match std::fs::metadata(database) {
         Ok(metadata) if metadata.is_file() && metadata.nlink() > 1 => {
-            Err(PlaceError::Linked { database: database.to_owned(), links: metadata.nlink() })
+            Err(DatabaseFileError::Linked { database: database.to_owned(), links: metadata.nlink() })
         }
         _ => Ok(()),
     }
@@ -159,41 +159,41 @@ fn nearest(path: &Path) -> io::Result<PathBuf> {
         .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
 }
 
-// === impl Claim ===
+// === impl DatabaseLock ===
 
-impl Claim {
-    /// Takes the lock if its file is there already: whoever is refused for another reason later has written nothing.
+impl DatabaseLock {
+    /// Takes the lock if its file is there already: a process that is refused later for another reason has written nothing.
     ///
     /// # Errors
-    /// [`PlaceError::InUse`], or the lock cannot be had for another reason.
-    pub fn take_existing(database: &Path) -> Result<Option<Self>, PlaceError> {
+    /// [`DatabaseFileError::InUse`], or the lock cannot be had for another reason.
+    pub fn take_existing(database: &Path) -> Result<Option<Self>, DatabaseFileError> {
         // A link would have the process lock, and so touch, something else.
         match OpenOptions::new().write(true).custom_flags(no_follow()).open(lock_file(database)) {
             Ok(file) => Self::lock(file, database).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(PlaceError::Lock { lock: lock_file(database), source }),
+            Err(source) => Err(DatabaseFileError::Lock { lock: lock_file(database), source }),
         }
     }
 
     /// Takes the lock; its file is made if need be, in a directory that is there.
     ///
     /// # Errors
-    /// As [`Claim::take_existing`].
-    pub fn take(database: &Path) -> Result<Self, PlaceError> {
+    /// As [`DatabaseLock::take_existing`].
+    pub fn take(database: &Path) -> Result<Self, DatabaseFileError> {
         let lock = lock_file(database);
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow());
-        let file = options.open(&lock).map_err(|source| PlaceError::Lock { lock, source })?;
+        let file = options.open(&lock).map_err(|source| DatabaseFileError::Lock { lock, source })?;
         Self::lock(file, database)
     }
 
-    fn lock(file: File, database: &Path) -> Result<Self, PlaceError> {
+    fn lock(file: File, database: &Path) -> Result<Self, DatabaseFileError> {
         match file.try_lock() {
             Ok(()) => Ok(Self { _lock: file }),
             Err(TryLockError::WouldBlock) => {
-                Err(PlaceError::InUse { database: database.to_owned(), lock: lock_file(database) })
+                Err(DatabaseFileError::InUse { database: database.to_owned(), lock: lock_file(database) })
             }
-            Err(TryLockError::Error(source)) => Err(PlaceError::Lock { lock: lock_file(database), source }),
+            Err(TryLockError::Error(source)) => Err(DatabaseFileError::Lock { lock: lock_file(database), source }),
         }
     }
 }
@@ -265,19 +265,20 @@ mod tests {
     fn a_database_has_one_process() {
         let directory = tempfile::tempdir().unwrap();
         let database = directory.path().join("a.sqlite3");
-        assert!(Claim::take_existing(&database).unwrap().is_none());
+        assert!(DatabaseLock::take_existing(&database).unwrap().is_none());
         assert!(!lock_file(&database).exists());
-        let claim = Claim::take(&database).unwrap();
-        for refused in [Claim::take_existing(&database).unwrap_err(), Claim::take(&database).unwrap_err()] {
+        let claim = DatabaseLock::take(&database).unwrap();
+        for refused in [DatabaseLock::take_existing(&database).unwrap_err(), DatabaseLock::take(&database).unwrap_err()]
+        {
             let text = refused.to_string();
-            assert!(matches!(refused, PlaceError::InUse { .. }) && text.contains("a.sqlite3.lock"), "{text}");
+            assert!(matches!(refused, DatabaseFileError::InUse { .. }) && text.contains("a.sqlite3.lock"), "{text}");
         }
-        Claim::take(&directory.path().join("b.sqlite3")).unwrap();
+        DatabaseLock::take(&directory.path().join("b.sqlite3")).unwrap();
         std::fs::write(&database, "").unwrap();
         let link = directory.path().join("link.sqlite3");
         std::os::unix::fs::symlink(&database, &link).unwrap();
-        Claim::take(&link).unwrap_err();
+        DatabaseLock::take(&link).unwrap_err();
         drop(claim);
-        assert!(Claim::take_existing(&database).unwrap().is_some());
+        assert!(DatabaseLock::take_existing(&database).unwrap().is_some());
     }
 }

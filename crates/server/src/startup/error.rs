@@ -1,16 +1,16 @@
-//! Why the service does not open.
+//! The error of a start that fails.
 
 use std::path::PathBuf;
 
 use jackfield_service::{KeyringError, KeyringReplaceError, StoreError};
 
-use super::database_file::PlaceError;
+use super::database_file::DatabaseFileError;
 use super::permissions::PermissionError;
 use crate::config::DatabaseUrlError;
 
-/// Why the service does not open.
+/// The reason why the service does not open.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum StartupError {
     #[error(transparent)]
     DatabaseUrl(#[from] DatabaseUrlError),
     #[error("bootstrap.tenant: {0}")]
@@ -28,7 +28,7 @@ pub enum OpenError {
     #[error(transparent)]
     Permission(#[from] PermissionError),
     #[error(transparent)]
-    Place(#[from] PlaceError),
+    DatabaseLocation(#[from] DatabaseFileError),
     #[error(transparent)]
     Keyring(#[from] KeyringError),
     #[error(transparent)]

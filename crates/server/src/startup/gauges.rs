@@ -1,4 +1,5 @@
-//! What is looked up of the services when metrics are collected: connections to the database, its state, and re-wraps.
+//! The gauges of the services that are looked up when metrics are collected: connections to the database, its state, and
+//! re-wraps.
 
 use jackfield_service::{Gauges, Pool, RewrapProgress};
 use opentelemetry::KeyValue;
@@ -41,7 +42,7 @@ fn database(meter: &Meter, gauges: &Gauges) {
         .build();
 }
 
-/// What the database has in store for an operator.
+/// The state of the database.
 fn stored(meter: &Meter, gauges: &Gauges) {
     let all = gauges.clone();
     meter

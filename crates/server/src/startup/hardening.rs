@@ -1,4 +1,4 @@
-//! What keeps the memory of this process to itself, and what it may ask of the system.
+//! The hardening of the process: its memory stays its own, and it may open as many files as the system allows.
 
 use std::io;
 
@@ -17,7 +17,7 @@ pub fn harden() -> io::Result<()> {
     Ok(())
 }
 
-/// Panics tell where, never what: the message may hold a value.
+/// Makes panics log their place and not their message, which may hold a value.
 pub fn quiet_panics() {
     std::panic::set_hook(Box::new(|info| {
         let location = info.location().map(ToString::to_string).unwrap_or_default();

@@ -6,11 +6,11 @@ use std::time::Duration;
 use jackfield_service::{Database, Keyring, KeyringError, KeyringReplaceError, Preflight, Services, keyring_provider};
 use tokio_util::sync::CancellationToken;
 
-use super::error::OpenError;
+use super::error::StartupError;
 use crate::config::{self, Config, VaultProvider};
-use crate::transport::observe::metrics::Metrics;
+use jackfield_transport::metrics::Metrics;
 
-/// What changes when a file is replaced: its inode and when it was written. `None` = it is not there.
+/// The mark of a file, which changes when it is replaced: its inode and the time of its last write. `None`: it is not there.
 pub(super) type Stamp = Option<(u64, i64, i64)>;
 
 /// The keyring of a start as it was read. It may have been checked against an SQLite file.
@@ -23,7 +23,7 @@ pub struct ReadKeyring {
 // === impl ReadKeyring ===
 
 impl ReadKeyring {
-    pub(super) fn read(config: &Config) -> Result<Self, OpenError> {
+    pub(super) fn read(config: &Config) -> Result<Self, StartupError> {
         let stamp = match config.vault.provider {
             VaultProvider::File => stamp(&config.keyring_file()),
             VaultProvider::Environment => None,
@@ -36,12 +36,12 @@ impl ReadKeyring {
 ///
 /// # Errors
 /// It is missing or wrong.
-pub fn load_keyring(config: &Config) -> Result<Keyring, OpenError> {
+pub fn load_keyring(config: &Config) -> Result<Keyring, StartupError> {
     match config.vault.provider {
         VaultProvider::File => Ok(keyring_provider::file::load(&config.keyring_file())?),
         VaultProvider::Environment => {
             let name = &config.vault.variable;
-            let value = config::variable(name).ok_or_else(|| OpenError::KeyringVariable(name.clone()))?;
+            let value = config::variable(name).ok_or_else(|| StartupError::KeyringVariable(name.clone()))?;
             Ok(keyring_provider::env::load(&value)?)
         }
     }
@@ -50,25 +50,25 @@ pub fn load_keyring(config: &Config) -> Result<Keyring, OpenError> {
 /// Refuses to make a keyring beside a database whose keyring is gone: the fresh key could not open it.
 ///
 /// # Errors
-/// [`OpenError::KeyringLost`], or a database URL that cannot be read.
-pub(crate) fn refuse_second_keyring(config: &Config, keyring: &Path) -> Result<(), OpenError> {
+/// [`StartupError::KeyringLost`], or a database URL that cannot be read.
+pub(crate) fn refuse_second_keyring(config: &Config, keyring: &Path) -> Result<(), StartupError> {
     // In this order: whoever starts beside us on nothing makes the keyring before the database.
     match config.database()? {
         Database::Sqlite(database) if database.exists() && !keyring.exists() => {
-            Err(OpenError::KeyringLost { keyring: keyring.to_owned(), database })
+            Err(StartupError::KeyringLost { keyring: keyring.to_owned(), database })
         }
         _ => Ok(()),
     }
 }
 
 /// Whether a keyring was made because there was none.
-pub(super) fn ensure_keyring(config: &Config, path: &Path) -> Result<bool, OpenError> {
+pub(super) fn ensure_keyring(config: &Config, path: &Path) -> Result<bool, StartupError> {
     refuse_second_keyring(config, path)?;
     if path.exists() {
         return Ok(false);
     }
     if !config.development() {
-        return Err(OpenError::KeyringMissing(path.to_owned()));
+        return Err(StartupError::KeyringMissing(path.to_owned()));
     }
     match keyring_provider::file::create_new(path) {
         Ok(_) => Ok(true),
@@ -93,11 +93,11 @@ pub(super) async fn watch_keyring(
             continue;
         }
         let result = match keyring_provider::file::load(&path) {
-            Ok(keyring) => services.keyring_replace(keyring).await.map_err(OpenError::from),
+            Ok(keyring) => services.keyring_replace(keyring).await.map_err(StartupError::from),
             Err(error) => Err(error.into()),
         };
         // While the database is away, which knows the keys in use, the change is tried again and again.
-        if !matches!(result, Err(OpenError::KeyringReplace(KeyringReplaceError::Database(_)))) {
+        if !matches!(result, Err(StartupError::KeyringReplace(KeyringReplaceError::Database(_)))) {
             seen = now;
         }
         metrics.keyring_reloaded(result.is_ok());

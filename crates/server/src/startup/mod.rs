@@ -10,4 +10,4 @@ pub mod open;
 pub mod permissions;
 pub mod pki;
 
-pub use self::error::OpenError;
+pub use self::error::StartupError;

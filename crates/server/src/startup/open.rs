@@ -8,18 +8,18 @@ use jackfield_domain::{Clock, SystemClock};
 use jackfield_service::{Database, PoolSettings, Services, Settings, TokenCacheSettings};
 
 use super::backend::ServiceBackend;
-use super::database_file::{self, Claim};
-use super::error::OpenError;
+use super::database_file::{self, DatabaseLock};
+use super::error::StartupError;
 use super::keyring::{ReadKeyring, ensure_keyring, refuse_second_keyring};
 use crate::config::{self, Config, VaultProvider};
-use crate::transport::backend::Backend;
+use jackfield_transport::backend::Backend;
 
-/// Checks database and keyring as far as possible without writing anything, and then takes an SQLite file for this process, for as
-/// long as the claim is kept. Returns the keyring as well, if there is one already.
+/// Checks database and keyring as far as possible without writing anything, and then takes an SQLite file for this
+/// process, for as long as the claim is kept. Returns the keyring as well, if there is one already.
 ///
 /// # Errors
 /// The file is on a network file system or another process has it, or what [`open`] would refuse later.
-pub async fn claim(config: &Config) -> Result<(Option<Claim>, Option<ReadKeyring>), OpenError> {
+pub async fn claim(config: &Config) -> Result<(Option<DatabaseLock>, Option<ReadKeyring>), StartupError> {
     let database = config.database()?;
     let existing = match &database {
         Database::Sqlite(path) => claim_existing(path)?,
@@ -30,7 +30,7 @@ pub async fn claim(config: &Config) -> Result<(Option<Claim>, Option<ReadKeyring
     if in_file {
         refuse_second_keyring(config, &keyring)?;
         if !keyring.exists() && !config.development() {
-            return Err(OpenError::KeyringMissing(keyring));
+            return Err(StartupError::KeyringMissing(keyring));
         }
     }
     // Development makes the first one.
@@ -44,18 +44,18 @@ pub async fn claim(config: &Config) -> Result<(Option<Claim>, Option<ReadKeyring
     Ok((Some(claim_file(config, path, existing)?), keyring))
 }
 
-fn claim_existing(path: &Path) -> Result<Option<Claim>, OpenError> {
+fn claim_existing(path: &Path) -> Result<Option<DatabaseLock>, StartupError> {
     database_file::refuse_network(path)?;
     database_file::refuse_second_name(path)?;
-    Ok(Claim::take_existing(path)?)
+    Ok(DatabaseLock::take_existing(path)?)
 }
 
-fn claim_file(config: &Config, path: &Path, existing: Option<Claim>) -> Result<Claim, OpenError> {
+fn claim_file(config: &Config, path: &Path, existing: Option<DatabaseLock>) -> Result<DatabaseLock, StartupError> {
     match existing {
         Some(claim) => Ok(claim),
         None => {
             make_data_directory(&config.data_dir)?;
-            Ok(Claim::take(path)?)
+            Ok(DatabaseLock::take(path)?)
         }
     }
 }
@@ -64,7 +64,7 @@ fn claim_file(config: &Config, path: &Path, existing: Option<Claim>) -> Result<C
 ///
 /// # Errors
 /// Anything is missing or does not fit. In development a keyring is made when there is none and no database either.
-pub async fn open(config: &Config, keyring: Option<ReadKeyring>) -> Result<Arc<dyn Backend>, OpenError> {
+pub async fn open(config: &Config, keyring: Option<ReadKeyring>) -> Result<Arc<dyn Backend>, StartupError> {
     open_as_of(config, keyring, Arc::new(SystemClock)).await
 }
 
@@ -72,7 +72,7 @@ pub async fn open(config: &Config, keyring: Option<ReadKeyring>) -> Result<Arc<d
 ///
 /// # Errors
 /// As there.
-pub async fn open_with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Backend>, OpenError> {
+pub async fn open_with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Backend>, StartupError> {
     open_as_of(config, None, clock).await
 }
 
@@ -80,7 +80,7 @@ async fn open_as_of(
     config: &Config,
     keyring: Option<ReadKeyring>,
     clock: Arc<dyn Clock>,
-) -> Result<Arc<dyn Backend>, OpenError> {
+) -> Result<Arc<dyn Backend>, StartupError> {
     make_data_directory(&config.data_dir)?;
     let settings = settings(config)?;
     let keyring_file = match config.vault.provider {
@@ -107,14 +107,14 @@ async fn open_as_of(
         }
     };
     let keyring_file = keyring_file.map(|path| (path, stamp));
-    Ok(Arc::new(ServiceBackend { services, keyring_file, reload_interval: config.vault.reload_interval }))
+    Ok(Arc::new(ServiceBackend { services, keyring_file, config: config.clone() }))
 }
 
 /// Brings the schema of the database up to date; returns the newest migration.
 ///
 /// # Errors
 /// The database is away or newer than this program.
-pub async fn migrate(config: &Config) -> Result<String, OpenError> {
+pub async fn migrate(config: &Config) -> Result<String, StartupError> {
     let database = config.database()?;
     let _claim = match &database {
         Database::Sqlite(path) => Some(claim_file(config, path, claim_existing(path)?)?),
@@ -128,31 +128,31 @@ pub async fn migrate(config: &Config) -> Result<String, OpenError> {
 ///
 /// # Errors
 /// It cannot be made.
-pub fn make_data_directory(path: &Path) -> Result<(), OpenError> {
+pub fn make_data_directory(path: &Path) -> Result<(), StartupError> {
     use std::os::unix::fs::DirBuilderExt as _;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| OpenError::DataDirectory { path: path.to_owned(), source })
+    made.map_err(|source| StartupError::DataDirectory { path: path.to_owned(), source })
 }
 
 /// An empty SQLite file for the owner only, if there is none: its directory may be open to others. SQLite gives the files
 /// that it makes beside it the same mode.
-fn make_database_file(database: &Database) -> Result<(), OpenError> {
+fn make_database_file(database: &Database) -> Result<(), StartupError> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let Database::Sqlite(path) = database else { return Ok(()) };
     match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(OpenError::DatabaseFile { path: path.clone(), source })
+            Err(StartupError::DatabaseFile { path: path.clone(), source })
         }
         _ => Ok(()),
     }
 }
 
-fn settings(config: &Config) -> Result<Settings, OpenError> {
+fn settings(config: &Config) -> Result<Settings, StartupError> {
     let bootstrap_tenant = match config.bootstrap.tenant.as_str() {
         "" => None,
         name => Some(
             TenantName::parse("bootstrap.tenant", name)
-                .map_err(|violation| OpenError::BootstrapTenant(violation.description))?,
+                .map_err(|violation| StartupError::BootstrapTenant(violation.description))?,
         ),
     };
     Ok(Settings {

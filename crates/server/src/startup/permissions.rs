@@ -1,6 +1,6 @@
-//! Who else can use the files of a server: looked at when it starts. What others can change is refused; what others can only
-//! read is said, because sealed values stay sealed, and orchestrators mount private keys readable for everybody in a container
-//! that has one user.
+//! The permissions of the files of a server, checked when it starts. Files that others can change are refused; files that
+//! others can only read is said, because sealed values stay sealed, and orchestrators mount private keys readable for
+//! everybody in a container that has one user.
 
 use std::fmt;
 use std::fs::Metadata;
@@ -11,36 +11,36 @@ use jackfield_service::Database;
 
 use crate::config::{Config, DatabaseUrlError, VaultProvider};
 
-/// Why the files of a server are refused.
+/// The reason why the files of a server are refused.
 #[derive(Debug, thiserror::Error)]
 pub enum PermissionError {
     #[error(transparent)]
     DatabaseUrl(#[from] DatabaseUrlError),
     #[error("{kind} {} has mode {mode:04o}, so that others can change it; set it to 0600", path.display())]
-    Mode { kind: Kind, path: PathBuf, mode: u32 },
+    Mode { kind: FileKind, path: PathBuf, mode: u32 },
     #[error("the directory {} has mode {mode:04o}, so that others can replace {kind} in it; set it to 0700", path.display())]
-    Directory { kind: Kind, path: PathBuf, mode: u32 },
+    Directory { kind: FileKind, path: PathBuf, mode: u32 },
     #[error(
         "the directory {} belongs to another user (uid {owner}), who can replace {kind} in it; give it to the user of the server",
         path.display()
     )]
-    DirectoryOwner { kind: Kind, path: PathBuf, owner: u32 },
+    DirectoryOwner { kind: FileKind, path: PathBuf, owner: u32 },
     #[error("{kind} {} belongs to another user (uid {owner}), who can change it; give it to the user of the server", path.display())]
-    Owner { kind: Kind, path: PathBuf, owner: u32 },
+    Owner { kind: FileKind, path: PathBuf, owner: u32 },
 }
 
 /// A file that others can read, or that is not as it should be in another way that does no harm by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    kind: Kind,
+    kind: FileKind,
     path: PathBuf,
     mode: u32,
     what: &'static str,
 }
 
-/// What a file is.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     Database,
     Keyring,
     PrivateKey,
@@ -53,36 +53,36 @@ pub enum Kind {
 pub fn check(config: &Config) -> Result<Vec<Warning>, PermissionError> {
     let mut warnings = Vec::new();
     if config.vault.provider == VaultProvider::File {
-        // Of the file itself its reader says who may use it.
-        check_directory(Kind::Keyring, &config.keyring_file())?;
+        // The permissions of the file itself are checked when it is read.
+        check_directory(FileKind::Keyring, &config.keyring_file())?;
     }
-    if config.listen_address().is_some() && !config.listen.plaintext {
+    if config.listen.tcp_address().is_some() && !config.listen.plaintext {
         let key = config.tls_files().private_key;
-        let directory = check_directory(Kind::PrivateKey, &key)?;
-        warnings.extend(check_file(Kind::PrivateKey, &key, directory.as_ref())?);
+        let directory = check_directory(FileKind::PrivateKey, &key)?;
+        warnings.extend(check_file(FileKind::PrivateKey, &key, directory.as_ref())?);
     }
     if let Database::Sqlite(database) = config.database()? {
-        let directory = check_directory(Kind::Database, &database)?;
+        let directory = check_directory(FileKind::Database, &database)?;
         for suffix in ["", "-wal", "-shm"] {
             let mut path = database.clone().into_os_string();
             path.push(suffix);
-            warnings.extend(check_file(Kind::Database, Path::new(&path), directory.as_ref())?);
+            warnings.extend(check_file(FileKind::Database, Path::new(&path), directory.as_ref())?);
         }
     }
     Ok(warnings)
 }
 
-fn check_file(kind: Kind, path: &Path, directory: Option<&Metadata>) -> Result<Option<Warning>, PermissionError> {
+fn check_file(kind: FileKind, path: &Path, directory: Option<&Metadata>) -> Result<Option<Warning>, PermissionError> {
     let Ok(file) = std::fs::metadata(path) else { return Ok(None) };
     let path = path.to_owned();
     let user = rustix::process::geteuid().as_raw();
     let is_trusted = is_trusted(file.uid(), user, directory.map(Metadata::uid));
     let mode = file.mode() & 0o7777;
-    if mode & 0o002 != 0 || (mode & 0o020 != 0 && kind != Kind::Database) {
+    if mode & 0o002 != 0 || (mode & 0o020 != 0 && kind != FileKind::Database) {
         return Err(PermissionError::Mode { kind, path, mode });
     }
     // A database goes from user to user with its volume; the group of the volume may then write to it.
-    if !is_trusted && kind != Kind::Database {
+    if !is_trusted && kind != FileKind::Database {
         return Err(PermissionError::Owner { kind, path, owner: file.uid() });
     }
     let what = if !is_trusted {
@@ -98,7 +98,7 @@ fn check_file(kind: Kind, path: &Path, directory: Option<&Metadata>) -> Result<O
 }
 
 /// Looks at the directory that a file is in, or will be; that of the file to which a link leads.
-fn check_directory(kind: Kind, path: &Path) -> Result<Option<Metadata>, PermissionError> {
+fn check_directory(kind: FileKind, path: &Path) -> Result<Option<Metadata>, PermissionError> {
     let resolved = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let directory = resolved.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(metadata) = std::fs::metadata(directory) else { return Ok(None) };
@@ -121,20 +121,20 @@ fn open_directory(directory: &Metadata) -> Option<u32> {
     (mode & 0o002 != 0 && !is_sticky).then_some(mode)
 }
 
-/// Whether a user relies on the owner of a file, or of its directory, anyway: on itself and on root. Root acts for another user where
-/// both are that user's: `beside` is whose the directory is, or the file.
+/// Returns whether a user relies on the owner of a file, or of its directory, anyway: on itself and on root. Root acts
+/// for another user where both are that user's: `beside` is whose the directory is, or the file.
 fn is_trusted(owner: u32, user: u32, beside: Option<u32>) -> bool {
     owner == user || owner == 0 || (user == 0 && beside == Some(owner))
 }
 
-// === impl Kind ===
+// === impl FileKind ===
 
-impl fmt::Display for Kind {
+impl fmt::Display for FileKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Kind::Database => "the database",
-            Kind::Keyring => "the keyring",
-            Kind::PrivateKey => "the private key",
+            FileKind::Database => "the database",
+            FileKind::Keyring => "the keyring",
+            FileKind::PrivateKey => "the private key",
         })
     }
 }

@@ -18,7 +18,7 @@ const DAY: u64 = 24 * 60 * 60;
 /// Clients whose clock is a little behind must not find the certificate too young.
 const BACKDATED: u64 = 60 * 60;
 
-/// Why certificates cannot be made.
+/// The reason why certificates cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     #[error("{}: {source}", path.display())]
@@ -36,7 +36,7 @@ pub struct ClientRequest {
     pub name: String,
     /// The URI SAN that the server will know it by.
     pub spiffe: String,
-    /// How long it is valid.
+    /// The time for which it is valid.
     pub days: u32,
 }
 

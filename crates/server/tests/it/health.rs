@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use jackfield_server::config::PrincipalConfig;
-use jackfield_server::transport::standard::health::{HealthListRequest, HealthListResponse, LIVENESS, Readiness};
+use jackfield_transport::health::{HealthListRequest, HealthListResponse, LIVENESS, Readiness};
 use tokio::time::sleep;
 use tonic::transport::Channel;
 use tonic::{Code, Request};

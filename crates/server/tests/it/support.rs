@@ -10,15 +10,17 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
+use jackfield_api::v1::ErrorReason;
 use jackfield_domain::principal::Principal;
 use jackfield_domain::{Error, TenantId};
 use jackfield_server::config::{Config, PrincipalConfig};
-use jackfield_server::transport::Server;
-use jackfield_server::transport::backend::{Backend, RouteContext};
-use jackfield_server::transport::call::identity::{Caller, Tenants};
-use jackfield_server::transport::call::status::status;
-use jackfield_server::transport::observe::telemetry::Meters;
-use jackfield_server::transport::standard::health::Readiness;
+use jackfield_server::grpc::reason::reason_name;
+use jackfield_transport::Server;
+use jackfield_transport::backend::{Backend, RouteContext};
+use jackfield_transport::call::identity::{ConfiguredPrincipal, Tenants};
+use jackfield_transport::call::status::status;
+use jackfield_transport::health::Readiness;
+use jackfield_transport::telemetry::Meters;
 use prost::Message as _;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{
@@ -93,7 +95,7 @@ impl TestServer {
         change(&mut config);
         let ready = watch::Sender::new(Readiness::Ready);
         let backend = Arc::new(TestBackend { ready: ready.subscribe() });
-        let server = Server::bind(config, backend).await.unwrap();
+        let server = Server::bind(config.transport(), backend).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         TestServer {
             address: server.local_addr().unwrap_or(([127, 0, 0, 1], 0).into()),
@@ -231,6 +233,10 @@ impl Backend for TestBackend {
         })
     }
 
+    fn error_reasons(&self) -> Vec<&'static str> {
+        (1..100).filter_map(|n| ErrorReason::try_from(n).ok()).map(reason_name).collect()
+    }
+
     fn tenants(&self) -> Arc<dyn Tenants> {
         Arc::new(OneTenant)
     }
@@ -248,8 +254,8 @@ impl Backend for TestBackend {
 struct OneTenant;
 
 impl Tenants for OneTenant {
-    fn resolve(&self, caller: Arc<Caller>) -> BoxFuture<'static, jackfield_domain::Result<TenantId>> {
-        let tenant = caller.tenant.clone();
+    fn resolve(&self, principal: Arc<ConfiguredPrincipal>) -> BoxFuture<'static, jackfield_domain::Result<TenantId>> {
+        let tenant = principal.tenant.clone();
         async move { if tenant == "tenant" { Ok(TenantId::SYSTEM) } else { Err(Error::TenantUnknown { tenant }) } }
             .boxed()
     }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use jackfield_server::transport::standard::health::Readiness;
+use jackfield_transport::health::Readiness;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -4,10 +4,10 @@ use std::error::Error;
 use std::sync::Arc;
 
 use jackfield_server::config::Config;
-use jackfield_server::transport::backend::{Backend, RouteContext};
-use jackfield_server::transport::observe::metrics::Metrics;
-use jackfield_server::transport::observe::telemetry::Meters;
-use jackfield_server::transport::standard::health::{HealthService, HealthState};
+use jackfield_transport::backend::{Backend, RouteContext};
+use jackfield_transport::health::{HealthService, HealthState};
+use jackfield_transport::metrics::Metrics;
+use jackfield_transport::telemetry::Meters;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,10 +20,10 @@ pub(super) async fn serve(config: Config, backend: Arc<dyn Backend>) -> Result<(
     let files = config.tls_files();
     let identity = Identity::from_pem(std::fs::read(files.certificate)?, std::fs::read(files.private_key)?);
     let authority = Certificate::from_pem(std::fs::read(files.client_ca)?);
-    let listener = TcpListener::bind(config.listen_address().ok_or("no address")?).await?;
+    let listener = TcpListener::bind(config.listen.tcp_address().ok_or("no address")?).await?;
     let drain = CancellationToken::new();
-    let metrics = Metrics::new(&Meters::new(&config.telemetry)?.meter());
-    let context = RouteContext { metrics, config: Arc::new(config), drain: drain.clone(), tasks: TaskTracker::new() };
+    let metrics = Metrics::new(&Meters::new(&config.telemetry)?.meter(), &backend.error_reasons());
+    let context = RouteContext { metrics, drain: drain.clone(), tasks: TaskTracker::new() };
     let mut routes = RoutesBuilder::default();
     backend.add_routes(&context, &mut routes);
     routes.add_service(HealthService::new(Vec::new(), HealthState::new().readiness(), drain).into_route());

@@ -1,0 +1,48 @@
+//! The service behind the transport, as the transport needs it.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::RoutesBuilder;
+
+use crate::call::identity::Tenants;
+use crate::observe::metrics::Metrics;
+use crate::observe::telemetry::Meters;
+use crate::standard::health::Readiness;
+
+/// A service that can be put behind a [`Server`](crate::Server).
+pub trait Backend: Send + Sync + 'static {
+    /// Adds its gRPC services.
+    fn add_routes(&self, context: &RouteContext, routes: &mut RoutesBuilder);
+
+    /// Adds what is to be looked up of it when metrics are collected.
+    fn add_gauges(&self, meters: &Meters);
+
+    /// The descriptors of these services, encoded.
+    fn descriptor_set(&self) -> &'static [u8];
+
+    /// Returns the reasons of its errors, all of which begin at 0 in metrics.
+    fn error_reasons(&self) -> Vec<&'static str>;
+
+    /// Finds the tenants of callers.
+    fn tenants(&self) -> Arc<dyn Tenants>;
+
+    /// Returns whether calls would succeed: asks the database and the keyring.
+    fn probe(&self) -> BoxFuture<'static, Readiness>;
+
+    /// Called once after the last call has ended: finishes what runs in the background and closes the database.
+    fn close(&self) -> BoxFuture<'static, ()>;
+}
+
+/// The parts of the server that handlers need.
+#[derive(Clone, Debug)]
+pub struct RouteContext {
+    /// Streams end themselves when this is cancelled.
+    pub drain: CancellationToken,
+    /// The instruments of the server.
+    pub metrics: Metrics,
+    /// For tasks that a call starts; the server waits for them when it stops.
+    pub tasks: TaskTracker,
+}

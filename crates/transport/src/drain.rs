@@ -1,0 +1,61 @@
+//! The end of the server: health reports it, then connections are sent away, then everything is cut.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Drain;
+use crate::net::{CutShort, LAST_WORDS};
+use crate::standard::health::HealthState;
+
+/// The time that tasks need to end, after they were asked to and after they were cut.
+const CUT: Duration = Duration::from_secs(1);
+
+/// The signals of stopping, in the order they are given.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Signals {
+    /// No new connections; those that are there are sent away, and end their lists and calls in time.
+    pub(crate) drain: CancellationToken,
+    /// Everything ends at once.
+    pub(crate) kill: CancellationToken,
+}
+
+// === impl Signals ===
+
+impl Signals {
+    /// Stops in order. Returns whether every call has come to its end: a client that has none and does not answer loses
+    /// nothing.
+    pub(crate) async fn stop(
+        &self,
+        config: &Drain,
+        health: &HealthState,
+        connections: &TaskTracker,
+        cut: &CutShort,
+    ) -> bool {
+        tracing::info!(drain.delay_ms = millis(config.delay), drain.grace_ms = millis(config.grace), "draining");
+        health.start_draining();
+        tokio::time::sleep(config.delay).await;
+        self.drain.cancel();
+        connections.close();
+        // Connections end by themselves until then.
+        let _ = tokio::time::timeout(config.grace + LAST_WORDS + CUT, connections.wait()).await;
+        self.kill.cancel();
+        // Only a task that never yields can outlast this, and it must not hold up the rest.
+        let all = tokio::time::timeout(CUT, connections.wait()).await.is_ok();
+        let calls = cut.calls.load(Ordering::Relaxed);
+        if calls > 0 || !all {
+            tracing::warn!(calls.cut = calls, tasks.left = connections.len(), "calls cut at the end of the grace");
+        }
+        let closed = cut.connections.load(Ordering::Relaxed);
+        if closed > 0 {
+            tracing::info!(connections.closed = closed, "connections without calls closed whose clients do not answer");
+        }
+        calls == 0 && all
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,183 @@
+//! Load shedding: beyond a number of calls at work the server says so at once instead of queueing.
+
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tonic::Status;
+use tonic::body::Body;
+
+use super::intercept::{Intercept, OnResponse};
+use crate::call::context::CallContext;
+use crate::call::fair_semaphore::{FairSemaphore, Full, Permit};
+use crate::call::methods::{Kind, Method, Shape};
+use crate::call::peer::{ConnectInfo, network};
+use crate::call::response::refused;
+use crate::call::status::status;
+use crate::call::{Request, Response, ResponseBody};
+use crate::config::TransportConfig;
+use crate::observe::metrics::Metrics;
+
+/// Probes at work at once. They must not be shed when others fill the server, but their callers are unknown: they have room
+/// of their own, and no more.
+const MAX_HEALTH_CALLS: u32 = 256;
+/// Those of one caller: one that begins probes and does not end them fills no more than this.
+const MAX_HEALTH_CALLS_PER_CALLER: u32 = 16;
+/// Conversations with reflection at once: it is for people at a terminal.
+const MAX_REFLECTIONS: u32 = 64;
+const MAX_REFLECTIONS_PER_CALLER: u32 = 8;
+
+/// Counts a call until the end of its response, which is when its client has taken it: responses that wait for their client
+/// take memory. Lists are counted until their headers, because their streams and pages have limits of their own.
+#[derive(Clone)]
+pub(super) struct Limit(Arc<Semaphores>);
+
+struct Semaphores {
+    calls: OfCallers,
+    health: OfCallers,
+    watches: OfCallers,
+    reflections: OfCallers,
+    metrics: Metrics,
+}
+
+/// FairSemaphore by the name of the caller and by tenant. Callers that no principal fits count as one tenant.
+type OfCallers = FairSemaphore<Arc<str>, Option<String>>;
+
+/// A body that holds something to its end.
+struct Holding {
+    body: Body,
+    place: Option<Permit>,
+}
+
+/// A message that holds something until it was sent.
+struct HoldingMessage {
+    message: Bytes,
+    _place: Permit,
+}
+
+/// Keeps the place of a call until its response has left.
+pub(super) struct Keeping {
+    place: Permit,
+    is_list: bool,
+}
+
+// === impl Limit ===
+
+impl Limit {
+    pub(super) fn new(config: &TransportConfig, metrics: Metrics) -> Self {
+        let (limits, watches) = (&config.limits, config.streams.max_open);
+        Limit(Arc::new(Semaphores {
+            calls: FairSemaphore::new(limits.max_calls, limits.max_calls_per_identity, limits.max_calls_per_tenant),
+            health: FairSemaphore::new(MAX_HEALTH_CALLS, MAX_HEALTH_CALLS_PER_CALLER, MAX_HEALTH_CALLS),
+            // Each connection of a client may watch: libraries do, to see whether it is good.
+            watches: FairSemaphore::new(watches, limits.max_connections_per_identity, watches),
+            reflections: FairSemaphore::new(MAX_REFLECTIONS, MAX_REFLECTIONS_PER_CALLER, MAX_REFLECTIONS),
+            metrics,
+        }))
+    }
+}
+
+impl Semaphores {
+    /// A place for a call, or why there is none.
+    fn try_acquire(&self, method: Option<&Method>, request: &Request) -> Result<Permit, Full> {
+        let of = |shares: &OfCallers| shares.of(Some(caller(request)), tenant(request));
+        match method.map(|method| (method.kind, method.shape)) {
+            Some((_, Shape::Watch)) => of(&self.watches).try_acquire(),
+            Some((Kind::Health, _)) => of(&self.health).try_acquire(),
+            Some((Kind::Reflection, _)) => of(&self.reflections).try_acquire(),
+            // The connection keeps the share of its caller: it is looked up once and not at every call.
+            Some((Kind::Api, _)) | None => match request.extensions().get::<ConnectInfo>() {
+                Some(info) => info.calls(|| of(&self.calls)).try_acquire(),
+                None => of(&self.calls).try_acquire(),
+            },
+        }
+    }
+}
+
+/// The name of the caller, or where it is if it has none.
+fn caller(request: &Request) -> Arc<str> {
+    let Some(info) = request.extensions().get::<ConnectInfo>() else { return Arc::default() };
+    match info.caller() {
+        Ok(caller) => caller.name.clone(),
+        Err(_) => info.peer().ip().map(|ip| network(ip).to_string()).unwrap_or_default().into(),
+    }
+}
+
+/// Returns the name of the caller's tenant; unknown callers have none.
+fn tenant(request: &Request) -> Option<String> {
+    let caller = request.extensions().get::<ConnectInfo>()?.caller().ok()?;
+    Some(caller.tenant.clone())
+}
+
+impl Intercept for Limit {
+    type OnResponse = Keeping;
+
+    fn on_request(&self, request: &mut Request) -> ControlFlow<Response, Keeping> {
+        let context = CallContext::of(request);
+        let method = context.method.as_deref();
+        let is_list = method.is_some_and(|method| method.kind == Kind::Api && method.shape == Shape::Pages);
+        match self.0.try_acquire(method, request) {
+            Ok(place) => ControlFlow::Continue(Keeping { place, is_list }),
+            Err(full) => {
+                self.0.metrics.call_shed(full == Full::Total);
+                ControlFlow::Break(refused(status(full.into())))
+            }
+        }
+    }
+}
+
+impl OnResponse for Keeping {
+    fn on_response(self, response: Response) -> Response {
+        if self.is_list { response } else { response.map(|body| hold(body, self.place)) }
+    }
+}
+
+/// Holds a place until the response has left.
+fn hold(body: ResponseBody, place: Permit) -> ResponseBody {
+    match body {
+        ResponseBody::Whole { message, trailers } => {
+            let message = message.map(|message| Bytes::from_owner(HoldingMessage { message, _place: place }));
+            ResponseBody::Whole { message, trailers }
+        }
+        ResponseBody::Stream(body) => ResponseBody::Stream(Body::new(Holding { body, place: Some(place) })),
+    }
+}
+
+// === impl HoldingMessage ===
+
+impl AsRef<[u8]> for HoldingMessage {
+    fn as_ref(&self) -> &[u8] {
+        &self.message
+    }
+}
+
+// === impl Holding ===
+
+impl http_body::Body for Holding {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        let ended = match &frame {
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),
+            Poll::Ready(None | Some(Err(_))) => true,
+            Poll::Pending => false,
+        };
+        if ended {
+            drop(self.place.take());
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,318 @@
+//! One HTTP/2 connection: every limit set, and an end for each way in which it should end.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::activity::{ActiveCall, Activity};
+use super::frames::{FrameMeter, Wire};
+use super::http2::Http2;
+use super::io::GuardedIo;
+use super::state::NetState;
+use super::stream::{self, CallParts, Phase, Yielded};
+use crate::call::peer::ConnectInfo;
+use crate::call::stack::Stack;
+use crate::config::Limits;
+
+/// The longest time between two looks at what no event reports.
+const LOOK: Duration = Duration::from_secs(5);
+/// Clients that came together must not all be sent away together.
+const AGE_JITTER: f64 = 0.1;
+/// The time that a connection stays after its calls have ended, so that their clients hear of it.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A connection that is about to be served.
+pub(super) struct ServedConnection<'a, C> {
+    pub(super) shared: &'a Arc<NetState>,
+    pub(super) info: ConnectInfo,
+    pub(super) stack: Stack,
+    /// Returns the reason once the client's certificate is no longer valid.
+    pub(super) certificate_ends: C,
+}
+
+/// Notices when nothing of what was to be sent has been sent for a while.
+struct Progress {
+    written: u64,
+    resets: u64,
+    /// Bytes that were counted as handed over but will not be written, because their streams were reset.
+    lost: u64,
+    since: Instant,
+}
+
+/// The way in which a connection ends, and the time that its calls have.
+struct Leave {
+    cause: &'static str,
+    lists: Duration,
+    calls: Duration,
+    end: Phase,
+}
+
+// === impl ServedConnection ===
+
+impl<C: Future<Output = String>> ServedConnection<'_, C> {
+    /// Serves until the end; the cause of the end, one of few words.
+    pub(super) async fn serve(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> &'static str {
+        let wire = Arc::new(Wire::default());
+        gathered(self.serve_now(io, wire.clone()), &wire.turns).await
+    }
+
+    async fn serve_now(
+        self,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        wire: Arc<Wire>,
+    ) -> &'static str {
+        let ServedConnection { shared, info, stack, certificate_ends } = self;
+        let limits = &shared.config.limits;
+        let (phase, phases) = watch::channel(Phase::Open);
+        let activity = Arc::new(Activity::new());
+        let parts =
+            Arc::new(CallParts { stack, info: info.clone(), yielded: Yielded::default(), shared: shared.clone() });
+        // Whatever way this function is left, the calls of the connection end with the sender of the phase.
+        let mut begin = |request, respond| {
+            let open = ActiveCall::new(activity.clone());
+            shared.tasks.spawn(stream::serve(parts.clone(), request, respond, phases.clone(), open));
+        };
+
+        let meter = FrameMeter::new(limits);
+        let io = GuardedIo::new(io, meter, wire.clone(), limits.write_stall_timeout);
+        let mut http = Http2::new(io, limits, wire.clone());
+
+        let start = Instant::now();
+        let mut age = pin!(sleep_until(start + jittered(limits.connection_age)));
+        let mut certificate_ends = pin!(certificate_ends);
+        let (mut lists_end, mut calls_end) = (pin!(sleep_until(start)), pin!(sleep_until(start)));
+        let mut last_words = pin!(sleep_until(start));
+        let mut silence = pin!(sleep_until(start));
+        let mut heard = 0;
+        let mut leaving: Option<Leave> = None;
+        let mut look = tokio::time::interval(look_interval(limits, shared.config.tls.handshake_timeout));
+        let mut progress = Progress { written: 0, resets: 0, lost: 0, since: start };
+        let (mut certificate_ended, mut draining) = (false, false);
+
+        loop {
+            let said = *phase.borrow();
+            let leave = tokio::select! {
+                ended = poll_fn(|cx| http.poll_serve(cx, &mut begin)) => {
+                    return match (leaving, ended) {
+                        (Some(leave), _) => leave.cause,
+                        (None, Err(_)) if wire.flood.load(Ordering::Relaxed) => {
+                            tracing::info!(
+                                client.address = info.peer().ip().map(display), client.port = info.peer().port(),
+                                jackfield.principal = info.principal(),
+                                "connection ended: the client floods it"
+                            );
+                            "flood"
+                        }
+                        (None, Ok(())) => "client",
+                        (None, Err(error)) => {
+                            tracing::debug!(client.address = info.peer().ip().map(display), client.port = info.peer().port(), error.message = %error, "connection broke");
+                            "error"
+                        }
+                    };
+                }
+                // Where all ends at once, lists hear the same as calls.
+                () = lists_end.as_mut(), if leaving.is_some() && said < Phase::ListsEnd
+                    && lists_end.deadline() < calls_end.deadline() => {
+                    phase.send_replace(Phase::ListsEnd);
+                    continue;
+                }
+                // Calls that did not end in their grace hear why, and then the connection goes.
+                () = calls_end.as_mut(), if leaving.is_some() && said < Phase::CallsEnd => {
+                    if activity.is_empty() {
+                        shared.count_silent();
+                    }
+                    phase.send_replace(leaving.as_ref().map_or(Phase::CallsEnd, |leave| leave.end));
+                    last_words.as_mut().reset(Instant::now() + LAST_WORDS);
+                    continue;
+                }
+                () = last_words.as_mut(), if said >= Phase::CallsEnd => {
+                    return leaving.map_or("cut", |leave| leave.cause);
+                }
+                // A client without calls that does not answer, not even the PING that comes with the GOAWAY, is not
+                // waited for. What of a response is still on its way to it is lost, as with everybody whose network has
+                // gone.
+                () = silence.as_mut(), if leaving.is_some() && said < Phase::CallsEnd => {
+                    let (now, moves) = (Instant::now(), wire.moves());
+                    if heard == moves && activity.idle(now, limits.keepalive_timeout) {
+                        shared.count_silent();
+                        return leaving.map_or("cut", |leave| leave.cause);
+                    }
+                    heard = moves;
+                    silence.as_mut().reset(now + limits.keepalive_timeout);
+                    continue;
+                }
+                why = certificate_ends.as_mut(), if !certificate_ended => {
+                    certificate_ended = true;
+                    info.withdraw();
+                    tracing::info!(
+                        client.address = info.peer().ip().map(display), client.port = info.peer().port(),
+                        jackfield.principal = info.principal(),
+                        why,
+                        "client certificate is good no more"
+                    );
+                    let grace = shared.config.tls.revoked_grace;
+                    Leave { cause: "certificate", lists: grace, calls: grace, end: Phase::Withdrawn }
+                }
+                () = shared.drain.cancelled(), if !draining => {
+                    draining = true;
+                    Leave::in_order("drain", shared.config.drain.grace)
+                }
+                () = age.as_mut(), if leaving.is_none() => {
+                    Leave::in_order("age", limits.connection_age_grace)
+                }
+                _ = look.tick() => {
+                    let now = Instant::now();
+                    wire.scrub.store(true, Ordering::Relaxed);
+                    if !wire.hello.load(Ordering::Relaxed) && now - start >= shared.config.tls.handshake_timeout {
+                        return "no_preface";
+                    }
+                    // Streams have ended before that; what remains then is owed by a peer that takes nothing at all.
+                    let stall = limits.write_stall_timeout.max(shared.config.streams.idle_timeout);
+                    if progress.stalled(&wire, &parts.yielded, now, stall + limits.write_stall_timeout) {
+                        return "stalled";
+                    }
+                    if leaving.is_some() || !activity.idle(now, limits.connection_idle_timeout) {
+                        continue;
+                    }
+                    Leave::in_order("idle", limits.keepalive_timeout)
+                }
+            };
+            if draining && !wire.hello.load(Ordering::Relaxed) {
+                // A client that has not sent its preface has nothing to lose.
+                return leave.cause;
+            }
+            http.graceful_shutdown();
+            // A second cause can only shorten the time that is left.
+            let now = Instant::now();
+            for (end, grace) in [(&mut lists_end, leave.lists), (&mut calls_end, leave.calls)] {
+                if leaving.is_none() || now + grace < end.deadline() {
+                    end.as_mut().reset(now + grace);
+                }
+            }
+            if leaving.is_none() {
+                heard = wire.moves();
+                silence.as_mut().reset(now + limits.keepalive_timeout);
+            }
+            leaving = match leaving {
+                Some(first) => Some(Leave { cause: first.cause, end: first.end.max(leave.end), ..first }),
+                None => Some(leave),
+            };
+        }
+    }
+}
+
+// === impl Leave ===
+
+impl Leave {
+    /// Lists can go on elsewhere, so they end after half of the grace. The other half is for the page that each is at: a
+    /// client that reads it gets it whole, with its token.
+    fn in_order(cause: &'static str, grace: Duration) -> Self {
+        Leave { cause, lists: grace / 2, calls: grace, end: Phase::CallsEnd }
+    }
+}
+
+/// Polls a connection once per turn of the scheduler. Responses that are ready at the same time are then written with one
+/// system call: each wakes the connection, which would otherwise go before the next of them and write the first one
+/// alone. Its turns are counted.
+async fn gathered<F: Future>(connection: F, turns: &AtomicU64) -> F::Output {
+    let mut connection = pin!(connection);
+    let mut others_went = false;
+    std::future::poll_fn(|cx| {
+        if !others_went {
+            others_went = true;
+            // A task that wakes itself goes to the end of the queue.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        others_went = false;
+        turns.fetch_add(1, Ordering::Relaxed);
+        connection.as_mut().poll(cx)
+    })
+    .await
+}
+
+fn jittered(age: Duration) -> Duration {
+    // The low bits of a fresh UUID are random; nothing here needs more than that.
+    let random = (uuid::Uuid::now_v7().as_u128() & 0xffff) as f64 / f64::from(0xffff_u16);
+    age.mul_f64(1.0 - AGE_JITTER + 2.0 * AGE_JITTER * random)
+}
+
+/// Often enough to hold each of these times to within a quarter.
+fn look_interval(limits: &Limits, handshake_timeout: Duration) -> Duration {
+    let shortest = limits.connection_idle_timeout.min(limits.write_stall_timeout).min(handshake_timeout);
+    (shortest / 4).clamp(Duration::from_millis(20), LOOK)
+}
+
+// === impl Progress ===
+
+impl Progress {
+    /// Whether bodies have handed over data, and for `timeout` none of it was written. That is a client that opened
+    /// calls and leaves its windows shut: the calls are over for us, their responses are kept for it.
+    fn stalled(&mut self, wire: &Wire, yielded: &Yielded, now: Instant, timeout: Duration) -> bool {
+        let written = wire.data_written.load(Ordering::Relaxed);
+        let resets = wire.resets_read.load(Ordering::Relaxed) + yielded.abandoned();
+        let yielded = yielded.bytes();
+        if resets != self.resets {
+            // What was still to come on those streams is gone; how much of it cannot be seen from here.
+            self.resets = resets;
+            self.lost = yielded.saturating_sub(written);
+        }
+        let pending = yielded.saturating_sub(written).saturating_sub(self.lost) > 0;
+        if written != self.written || !pending {
+            self.written = written;
+            self.since = now;
+        }
+        pending && now.saturating_duration_since(self.since) >= timeout
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::sync::oneshot;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_ready_goes_before_the_connection_that_is_woken() {
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let note = |who: &'static str| {
+            let order = Arc::clone(&order);
+            move || order.lock().unwrap().push(who)
+        };
+        let ((wake, woken), (answer, answered)) = (oneshot::channel(), oneshot::channel());
+        let (begins, goes_on, stream) = (note("connection begins"), note("connection goes on"), note("stream"));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let turns = AtomicU64::new(0);
+            let connection = async move {
+                begins();
+                woken.await.unwrap();
+                goes_on();
+            };
+            gathered(connection, &turns).await;
+            assert_eq!(turns.into_inner(), 2);
+        });
+        tasks.spawn(async move {
+            answered.await.unwrap();
+            stream();
+        });
+        // By then the stream waits: it was there before the connection had its second turn.
+        while order.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        wake.send(()).unwrap();
+        answer.send(()).unwrap();
+        tasks.join_all().await;
+        assert_eq!(*order.lock().unwrap(), ["connection begins", "stream", "connection goes on"]);
+    }
+}

@@ -1,0 +1,296 @@
+//! The socket of a connection, with what the HTTP library lacks: a bound on how long a write may make no progress, the
+//! frame meter, and an end that the client gets to hear of.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::frames::{Flood, FrameMeter, Wire};
+use super::scrub::Scrub;
+
+/// The bytes that a connection reads in one turn of the scheduler. What is read is processed at once, so this is what all
+/// other connections wait for when one sends what is dear to decode.
+const ONE_TURN: usize = 16 * 1024;
+/// The time for which a client is still read after our last word.
+///
+/// A socket that is closed over unread bytes is reset, and a reset takes from the client what it has not
+/// read yet: the GOAWAY that says why, the responses before it. RFC 9112 9.6 says the same of HTTP/1.1.
+const LINGER: Duration = Duration::from_secs(1);
+/// The bytes of it that are read at most, whatever kind of frames they are. More than the window of a connection, which a
+/// client may have under way.
+const MOST_DISCARDED: usize = 4 * 1024 * 1024;
+/// The bytes that are thrown away at once.
+const DISCARD: usize = 4 * 1024;
+
+/// A socket under watch. Bytes that pass it are HTTP/2 in the clear: TLS is below.
+pub(super) struct GuardedIo<I> {
+    io: I,
+    meter: FrameMeter,
+    scrub: Scrub,
+    wire: Arc<Wire>,
+    stall_timeout: Duration,
+    /// The turn in which it was read last, and how many bytes.
+    turn: u64,
+    read: usize,
+    /// Runs while a write waits for the peer.
+    stall: Option<Pin<Box<Sleep>>>,
+    /// Once the client has sent what it may not.
+    farewell: Option<Farewell>,
+    /// From our last word on.
+    linger: Option<Linger>,
+}
+
+/// The last words to a client that has to go.
+struct Farewell {
+    why: Flood,
+    goaway: Vec<u8>,
+    sent: usize,
+}
+
+struct Linger {
+    end: Pin<Box<Sleep>>,
+    discarded: usize,
+}
+
+// === impl GuardedIo ===
+
+impl<I> GuardedIo<I> {
+    pub(super) fn new(io: I, meter: FrameMeter, wire: Arc<Wire>, stall_timeout: Duration) -> Self {
+        let scrub = Scrub::default();
+        GuardedIo { io, meter, scrub, wire, stall_timeout, turn: 0, read: 0, stall: None, farewell: None, linger: None }
+    }
+
+    /// Passes on what a write said; one that waits too long has failed.
+    fn watch<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.stall = None;
+            return polled;
+        }
+        let timeout = self.stall_timeout;
+        let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + timeout)));
+        match stall.as_mut().poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "the peer does not read"))),
+        }
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> GuardedIo<I> {
+    /// Says why the connection ends, shuts it down and then fails, which ends it for those above. `None`: it goes on.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Error>> {
+        let Farewell { why, .. } = self.farewell.as_ref()?;
+        let failed = io::Error::new(ErrorKind::InvalidData, *why);
+        let said = self.poll_say(cx);
+        Some(said.map(|()| failed))
+    }
+
+    /// Sends the GOAWAY and shuts the connection down, if that can be done.
+    fn poll_say(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(Farewell { goaway, sent, .. }) = &mut self.farewell
+            && *sent < goaway.len()
+        {
+            let polled = Pin::new(&mut self.io).poll_write(cx, &goaway[*sent..]);
+            match ready!(self.watch(cx, polled)) {
+                Ok(taken) if taken > 0 => {
+                    if let Some(farewell) = &mut self.farewell {
+                        farewell.sent += taken;
+                    }
+                }
+                _ => return Poll::Ready(()),
+            }
+        }
+        self.shut_down(cx).map(drop)
+    }
+
+    /// Says that we are done, and waits a while for the client to be done too.
+    fn shut_down(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.linger.is_none() {
+            let polled = Pin::new(&mut self.io).poll_shutdown(cx);
+            ready!(self.watch(cx, polled))?;
+        }
+        let GuardedIo { io, linger, .. } = self;
+        let new = || Linger { end: Box::pin(tokio::time::sleep(LINGER)), discarded: 0 };
+        let linger = linger.get_or_insert_with(new);
+        let mut discard = [0; DISCARD];
+        // Before the time is looked at: if this process stood still, what came meanwhile is there to be read.
+        loop {
+            let mut buf = ReadBuf::new(&mut discard);
+            match Pin::new(&mut *io).poll_read(cx, &mut buf) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => linger.discarded += buf.filled().len(),
+                // A client that breaks off is as done as one that says so.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+            }
+            if linger.discarded > MOST_DISCARDED {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        // A timer is not ready for a task that has read all that it may read in one turn.
+        if linger.end.deadline() <= Instant::now() {
+            return Poll::Ready(Ok(()));
+        }
+        linger.end.as_mut().poll(cx).map(Ok)
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedIo<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(end) = self.poll_farewell(cx) {
+            return end.map(Err);
+        }
+        if self.meter.may_interrupt() && self.wire.scrub.swap(false, Ordering::Relaxed) {
+            self.scrub.begin();
+        }
+        if self.scrub.is_under_way() {
+            self.scrub.fill(buf);
+            return Poll::Ready(Ok(()));
+        }
+        let turn = self.wire.turns.load(Ordering::Relaxed);
+        if turn != self.turn {
+            (self.turn, self.read) = (turn, 0);
+            self.meter.turn();
+        }
+        if self.read >= ONE_TURN {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        if let Poll::Ready(Ok(())) = &polled {
+            let GuardedIo { meter, scrub, wire, read, .. } = &mut *self;
+            scrub.soil();
+            let new = &buf.filled()[before..];
+            *read += new.len();
+            wire.reads.fetch_add(1, Ordering::Relaxed);
+            if let Err(why) = meter.read(new, wire) {
+                let goaway = meter.goaway(why).unwrap_or_default();
+                self.farewell = Some(Farewell { why, goaway, sent: 0 });
+                // Nothing of it is passed on: a client that floods is no longer read.
+                buf.set_filled(before);
+                if let Some(end) = self.poll_farewell(cx) {
+                    return end.map(Err);
+                }
+            }
+        }
+        polled
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(end) = self.poll_farewell(cx) {
+            return end.map(Err);
+        }
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        if let Poll::Ready(Ok(taken)) = &polled {
+            let GuardedIo { meter, wire, .. } = &mut *self;
+            meter.written(&buf[..*taken], wire);
+        }
+        self.watch(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(end) = self.poll_farewell(cx) {
+            return end.map(Err);
+        }
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        if let Poll::Ready(Ok(taken)) = &polled {
+            let GuardedIo { meter, wire, .. } = &mut *self;
+            let mut left = *taken;
+            for buf in bufs {
+                let part = left.min(buf.len());
+                meter.written(&buf[..part], wire);
+                left -= part;
+            }
+        }
+        self.watch(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(end) = self.poll_farewell(cx) {
+            return end.map(Err);
+        }
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.watch(cx, polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shut_down(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
+
+    use tokio::io::{AsyncWriteExt as _, empty, join, repeat, sink};
+    use tokio::task::unconstrained;
+
+    use super::*;
+    use crate::config::Limits;
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn guarded<I>(io: I) -> GuardedIo<I> {
+        let limits = Limits { max_control_frames_per_second: u32::MAX, ..Limits::default() };
+        GuardedIo::new(io, FrameMeter::new(&limits), Arc::default(), Duration::from_secs(20))
+    }
+
+    #[test]
+    fn a_connection_that_never_rests_gives_way_and_goes_on() {
+        let woken = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let mut io = guarded(join(repeat(0), sink()));
+        for turn in 1..=3 {
+            io.wire.turns.fetch_add(1, Ordering::Relaxed);
+            let mut read = 0;
+            loop {
+                let mut bytes = [0; 1_000];
+                let mut buf = ReadBuf::new(&mut bytes);
+                match Pin::new(&mut io).poll_read(&mut cx, &mut buf) {
+                    Poll::Ready(done) => done.unwrap(),
+                    Poll::Pending => break,
+                }
+                read += buf.filled().len();
+            }
+            assert!((ONE_TURN..ONE_TURN + 1_000).contains(&read), "{read}");
+            assert_eq!(woken.0.load(Ordering::Relaxed), 2 * turn - 1, "it asks for its next turn itself");
+            let again = Pin::new(&mut io).poll_read(&mut cx, &mut ReadBuf::new(&mut [0]));
+            assert!(again.is_pending(), "there is one of them at a time");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_sends_on_after_the_end_is_not_heard_out() {
+        let mut io = guarded(join(repeat(0), sink()));
+        unconstrained(io.shutdown()).await.unwrap();
+        let discarded = io.linger.expect("it has waited").discarded;
+        assert!((MOST_DISCARDED..=MOST_DISCARDED + DISCARD).contains(&discarded), "{discarded}");
+
+        let mut io = guarded(join(empty(), sink()));
+        io.shutdown().await.unwrap();
+        assert_eq!(io.linger.expect("it has looked").discarded, 0);
+    }
+}

@@ -1,0 +1,173 @@
+//! Listening sockets: TCP and Unix. What is read from a Unix socket is HTTP/2 in the clear: it is never TLS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use super::authority::AuthorityFilter;
+use crate::call::peer::Peer;
+
+/// A socket that connections come from.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Tcp(TcpListener),
+    Unix { listener: UnixListener, path: PathBuf },
+}
+
+/// A connection that was just accepted.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream, AuthorityFilter),
+}
+
+/// The reason why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error("cannot listen on {address}: {source}")]
+    Tcp { address: SocketAddr, source: io::Error },
+    #[error("cannot listen on {}: {source}", path.display())]
+    Unix { path: PathBuf, source: io::Error },
+    #[error("{} is used by a process that is running, or is no socket", .0.display())]
+    InUse(PathBuf),
+}
+
+// === impl Listener ===
+
+impl Listener {
+    /// Listens on an address.
+    pub(crate) async fn tcp(address: SocketAddr) -> Result<Self, ListenError> {
+        let bound = TcpListener::bind(address).await;
+        bound.map(Listener::Tcp).map_err(|source| ListenError::Tcp { address, source })
+    }
+
+    /// Listens on a path. A socket that a dead process left behind is replaced, a live one is not.
+    pub(crate) async fn unix(path: &Path, mode: u32) -> Result<Self, ListenError> {
+        let failed = |source| ListenError::Unix { path: path.to_owned(), source };
+        match std::fs::symlink_metadata(path) {
+            Ok(metadata) => {
+                if !metadata.file_type().is_socket() || UnixStream::connect(path).await.is_ok() {
+                    return Err(ListenError::InUse(path.to_owned()));
+                }
+                std::fs::remove_file(path).map_err(failed)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        // Under another name until its permissions are set, so that no client gets in before.
+        let mut hidden = path.as_os_str().to_owned();
+        hidden.push(".new");
+        let hidden = PathBuf::from(hidden);
+        let _ = std::fs::remove_file(&hidden);
+        let listener = UnixListener::bind(&hidden).map_err(failed)?;
+        std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+        std::fs::rename(&hidden, path).map_err(failed)?;
+        Ok(Listener::Unix { listener, path: path.to_owned() })
+    }
+
+    /// The address, for a port that was chosen by the system.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Listener::Tcp(listener) => listener.local_addr().ok(),
+            Listener::Unix { .. } => None,
+        }
+    }
+
+    pub(super) async fn accept(&self) -> io::Result<(Socket, Peer)> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (socket, address) = listener.accept().await?;
+                // Responses are written whole; waiting to fill a packet only adds delay.
+                socket.set_nodelay(true)?;
+                Ok((Socket::Tcp(socket), Peer::Tcp(address)))
+            }
+            Listener::Unix { listener, .. } => {
+                let (socket, _) = listener.accept().await?;
+                Ok((Socket::Unix(socket, AuthorityFilter::new()), Peer::Unix))
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix { path, .. } = self {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+// === impl Socket ===
+
+impl Socket {
+    /// The address of this end; a Unix socket has none.
+    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Socket::Tcp(socket) => socket.local_addr().ok(),
+            Socket::Unix(..) => None,
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let polled = match self.get_mut() {
+            Socket::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
+            Socket::Unix(socket, filter) => {
+                let before = buf.filled().len();
+                let polled = Pin::new(socket).poll_read(cx, buf);
+                filter.pass(&mut buf.filled_mut()[before..]);
+                polled
+            }
+        };
+        if polled.is_pending() {
+            // TLS reads into one buffer and decrypts in it. While there is nothing to read, what it has decrypted there goes.
+            buf.initialize_unfilled().fill(0);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Socket::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
+            Socket::Unix(socket, _) => Pin::new(socket).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Socket::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Socket::Unix(socket, _) => Pin::new(socket).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Tcp(socket) => Pin::new(socket).poll_flush(cx),
+            Socket::Unix(socket, _) => Pin::new(socket).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Socket::Unix(socket, _) => Pin::new(socket).poll_shutdown(cx),
+        }
+    }
+}

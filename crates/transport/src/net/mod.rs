@@ -1,0 +1,24 @@
+//! Connections: accept, handshake, HTTP/2, and their end. It turns a listening socket into requests with a known caller.
+//!
+//! The server of tonic is not used: it cannot exchange certificates, has no revocation lists, leaves streams and resets
+//! without a bound, spins when file descriptors run out, and closes aged connections without a word.
+
+mod accept;
+mod activity;
+mod admission;
+mod authority;
+mod certificate;
+mod connection;
+mod frame;
+mod frames;
+mod http2;
+mod io;
+mod listener;
+mod scrub;
+mod state;
+mod stream;
+
+pub(crate) use self::accept::{Acceptor, Security};
+pub(crate) use self::connection::LAST_WORDS;
+pub(crate) use self::listener::{ListenError, Listener};
+pub(crate) use self::state::CutShort;

@@ -1,0 +1,136 @@
+//! The format of log lines: as `tracing_subscriber` writes them, with the call during which they were written.
+//!
+//! What is known of a call is taken from its context when there is something to log. As fields of a span it would be written
+//! out for each of the calls about which nothing is logged.
+//!
+//! The driver of the databases quotes what it does not understand, lines of the password file for one. Its lines are said
+//! again without what they quote.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::fmt::format::{Format, Full, Json, Writer};
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::call::attributes;
+use crate::call::context::CallContext;
+
+/// One JSON object a line; the call is the member `span`.
+pub(crate) struct JsonLines(pub(crate) Format<Json>);
+
+/// Text; the call is at the end.
+pub(crate) struct TextLines(pub(crate) Format<Full>);
+
+/// Fields of the driver's lines that hold nothing of a secret: names of files, causes, times.
+const PLAIN_FIELDS: [&str; 6] =
+    ["acquired_after_secs", "error", "message", "path", "permissions", "slow_acquire_threshold_secs"];
+
+/// Names and values.
+type Facts = Vec<(&'static str, String)>;
+
+/// Returns what log lines say of a call.
+fn facts(call: &CallContext) -> Facts {
+    let mut facts = vec![("jackfield.request.id", call.request_id.to_string())];
+    let foreign_id = call.foreign_id.as_ref().and_then(|id| id.to_str().ok());
+    facts.extend(foreign_id.map(|id| (attributes::FOREIGN_REQUEST_ID, id.to_owned())));
+    facts.extend(call.method.as_ref().map(|method| ("rpc.method", method.name.to_string())));
+    if let Some(peer) = call.peer {
+        facts.extend(peer.ip().map(|ip| ("client.address", ip.to_string())));
+        facts.extend(peer.port().map(|port| ("client.port", port.to_string())));
+        facts.push(("network.transport", peer.transport().to_owned()));
+    }
+    let principal = call.principal();
+    facts.extend((!principal.is_empty()).then(|| ("jackfield.principal", principal.to_owned())));
+    facts
+}
+
+/// By what a line is found from its trace, and the trace from the line; names are those of OpenTelemetry for formats like
+/// this.
+fn trace(call: &CallContext) -> Facts {
+    let Some((trace, span)) = call.trace() else { return Facts::new() };
+    let mut facts = vec![("trace_id", trace.to_string())];
+    facts.extend(span.map(|span| ("span_id", span.to_string())));
+    facts
+}
+
+/// The replacement of a line of the driver that may quote a secret.
+fn instead(line: &Metadata<'_>) -> Option<&'static str> {
+    let mut quoted =
+        line.fields().iter().map(|field| field.name()).filter(|name| !PLAIN_FIELDS.contains(name)).peekable();
+    if !line.target().starts_with("sqlx") || quoted.peek().is_none() {
+        return None;
+    }
+    Some(if quoted.any(|name| name == "line") {
+        "a line of the password file (PGPASSFILE or ~/.pgpass) is not host:port:database:user:password and is passed over"
+    } else {
+        "a line of the database driver is left out: it may hold values"
+    })
+}
+
+/// Writes an event as `format` does; one of a call as `end` does, out of the line of `format` and the facts of the call.
+fn format_of_call<S, N>(
+    format: &impl FormatEvent<S, N>,
+    context: &FmtContext<'_, S, N>,
+    mut out: Writer<'_>,
+    event: &Event<'_>,
+    end: impl FnOnce(&mut Writer<'_>, &str, &CallContext) -> fmt::Result,
+) -> fmt::Result
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    let Some(call) = CallContext::current() else { return format.format_event(context, out, event) };
+    let mut line = String::new();
+    format.format_event(context, Writer::new(&mut line), event)?;
+    end(&mut out, line.trim_end(), &call)
+}
+
+impl<S, N> FormatEvent<S, N> for JsonLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        if let Some(text) = instead(event.metadata()) {
+            out.write_str("{\"timestamp\":\"")?;
+            SystemTime.format_time(&mut out)?;
+            let (level, target) = (event.metadata().level(), event.metadata().target());
+            return writeln!(out, "\",\"level\":\"{level}\",\"message\":\"{text}\",\"target\":\"{target}\"}}");
+        }
+        format_of_call(&self.0, context, out, event, |out, line, call| {
+            let Some(open) = line.strip_suffix('}') else { return writeln!(out, "{line}") };
+            let named = std::iter::once(("name", "call".to_owned())).chain(facts(call));
+            let span: Map<String, Value> = named.map(|(name, fact)| (name.to_owned(), Value::String(fact))).collect();
+            out.write_str(open)?;
+            for (name, id) in trace(call) {
+                write!(out, ",\"{name}\":\"{id}\"")?;
+            }
+            writeln!(out, ",\"span\":{}}}", Value::Object(span))
+        })
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for TextLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        if let Some(text) = instead(event.metadata()) {
+            SystemTime.format_time(&mut out)?;
+            let (level, target) = (event.metadata().level(), event.metadata().target());
+            return writeln!(out, " {level:>5} {target}: {text}");
+        }
+        format_of_call(&self.0, context, out, event, |out, line, call| {
+            out.write_str(line)?;
+            for (name, fact) in facts(call).into_iter().chain(trace(call)) {
+                // As text fields are written: a name of a principal cannot begin a line of its own.
+                write!(out, " {name}={fact:?}")?;
+            }
+            writeln!(out)
+        })
+    }
+}

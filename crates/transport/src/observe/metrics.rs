@@ -1,0 +1,234 @@
+//! The instruments of the transport. Names are those of the OpenTelemetry conventions where these have one.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
+use tonic::Code;
+
+use crate::call::attributes::CallAttributes;
+
+/// Boundaries of `rpc.server.call.duration` in seconds. The conventions begin at 5 ms, where a token takes 0.1.
+const DURATION_BOUNDARIES: [f64; 17] =
+    [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The values of attributes of counters. All of them are on the page from the start: a rate does not see the step from
+/// nothing to one.
+const CAPS: [&str; 4] = ["per_identity", "per_ip", "per_tenant", "total"];
+const END_CAUSES: [&str; 9] =
+    ["age", "certificate", "client", "drain", "error", "flood", "idle", "no_preface", "stalled"];
+const HANDSHAKE_CAUSES: [&str; 7] =
+    ["bad_certificate", "io", "no_certificate", "no_h2", "protocol", "refused_by_client", "timeout"];
+/// A caller or tenant that has its share, or a server that is full.
+const SHED_CAUSES: [&str; 2] = ["share", "full"];
+const RELOAD_RESULTS: [&str; 2] = ["reloaded", "kept_former"];
+
+/// All instruments; clones share them.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Instruments>);
+
+#[derive(Debug)]
+struct Instruments {
+    call_duration: Histogram<f64>,
+    calls_open: UpDownCounter<i64>,
+    calls_shed: Counter<u64>,
+    lists_waiting: UpDownCounter<i64>,
+    errors: Counter<u64>,
+    /// The reasons that are counted. A client cannot add one.
+    reasons: Vec<&'static str>,
+    connections_open: UpDownCounter<i64>,
+    connections_refused: Counter<u64>,
+    connections_ended: Counter<u64>,
+    streams_stalled: Counter<u64>,
+    handshakes_failed: Counter<u64>,
+    accept_errors: Counter<u64>,
+    tls_reloads: Counter<u64>,
+    keyring_reloads: Counter<u64>,
+}
+
+/// A call under way; it counts as open until it is dropped.
+#[derive(Debug)]
+pub struct OpenCall {
+    metrics: Metrics,
+    attributes: Arc<CallAttributes>,
+    start: Instant,
+    ended: bool,
+}
+
+/// Counts one more of something that is open, until dropped.
+#[derive(Debug)]
+pub struct Open {
+    counter: UpDownCounter<i64>,
+    attributes: Vec<KeyValue>,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Makes the instruments; `reasons` are those of errors.
+    pub fn new(meter: &Meter, reasons: &[&'static str]) -> Self {
+        let counter = |name: &'static str, text: &'static str| meter.u64_counter(name).with_description(text).build();
+        let open =
+            |name: &'static str, text: &'static str| meter.i64_up_down_counter(name).with_description(text).build();
+        let metrics = Metrics(Arc::new(Instruments {
+            call_duration: meter
+                .f64_histogram("rpc.server.call.duration")
+                .with_description("Duration of calls, streams to their end")
+                .with_unit("s")
+                .with_boundaries(DURATION_BOUNDARIES.to_vec())
+                .build(),
+            calls_open: open("jackfield.server.calls.open", "Calls and streams under way"),
+            calls_shed: counter("jackfield.server.calls.shed", "Calls refused for want of room"),
+            lists_waiting: open("jackfield.server.lists.waiting", "Lists that wait for memory for a page"),
+            errors: counter("jackfield.server.errors", "Calls that ended with an error, by reason"),
+            reasons: reasons.to_vec(),
+            connections_open: open("jackfield.server.connections.open", "Open connections"),
+            connections_refused: counter("jackfield.server.connections.refused", "Connections over a cap"),
+            connections_ended: counter("jackfield.server.connections.ended", "Connections that ended, by cause"),
+            streams_stalled: counter("jackfield.server.streams.stalled", "Streams ended because nobody read them"),
+            handshakes_failed: counter("jackfield.server.handshakes.failed", "TLS handshakes that failed, by cause"),
+            accept_errors: counter("jackfield.server.accept.errors", "Errors of accept"),
+            tls_reloads: counter("jackfield.server.tls.reloads", "Changes of the certificate files, by result"),
+            keyring_reloads: counter("jackfield.server.keyring.reloads", "Changes of the keyring file, by result"),
+        }));
+        metrics.zero();
+        metrics
+    }
+
+    fn zero(&self) {
+        let Instruments { calls_shed, lists_waiting, errors, connections_refused, connections_ended, .. } = &*self.0;
+        let Instruments {
+            streams_stalled,
+            handshakes_failed,
+            accept_errors,
+            tls_reloads,
+            keyring_reloads,
+            reasons,
+            ..
+        } = &*self.0;
+        for counter in [streams_stalled, accept_errors] {
+            counter.add(0, &[]);
+        }
+        lists_waiting.add(0, &[]);
+        let zero = |counter: &Counter<u64>, attribute: &'static str, values: &[&'static str]| {
+            values.iter().for_each(|value| counter.add(0, &[KeyValue::new(attribute, *value)]));
+        };
+        zero(calls_shed, "cause", &SHED_CAUSES);
+        zero(connections_refused, "cap", &CAPS);
+        zero(connections_ended, "cause", &END_CAUSES);
+        zero(handshakes_failed, "cause", &HANDSHAKE_CAUSES);
+        zero(tls_reloads, "result", &RELOAD_RESULTS);
+        zero(keyring_reloads, "result", &RELOAD_RESULTS);
+        zero(errors, "reason", reasons);
+    }
+
+    /// A call is under way until the result is dropped.
+    pub fn call_open(&self, attributes: Arc<CallAttributes>, start: Instant) -> OpenCall {
+        self.0.calls_open.add(1, attributes.open());
+        OpenCall { metrics: self.clone(), attributes, start, ended: false }
+    }
+
+    /// A call was refused because of load: because the server is full, or because its caller has its share.
+    pub fn call_shed(&self, full: bool) {
+        let [of_share, of_all] = SHED_CAUSES;
+        self.0.calls_shed.add(1, &[KeyValue::new("cause", if full { of_all } else { of_share })]);
+    }
+
+    /// A list waits for memory until the result is dropped.
+    pub fn list_waits(&self) -> Open {
+        Open::new(&self.0.lists_waiting, Vec::new())
+    }
+
+    /// A call has ended with an error.
+    pub fn error(&self, reason: &str) {
+        if let Some(reason) = self.0.reasons.iter().find(|known| **known == reason) {
+            self.0.errors.add(1, &[KeyValue::new("reason", *reason)]);
+        }
+    }
+
+    /// A connection is open until the result is dropped.
+    pub fn connection_open(&self, listener: &'static str) -> Open {
+        Open::new(&self.0.connections_open, vec![KeyValue::new("listener", listener)])
+    }
+
+    /// A connection was refused by a cap.
+    pub fn connection_refused(&self, cap: &'static str) {
+        self.0.connections_refused.add(1, &[KeyValue::new("cap", cap)]);
+    }
+
+    /// A connection has ended.
+    pub fn connection_ended(&self, cause: &'static str) {
+        self.0.connections_ended.add(1, &[KeyValue::new("cause", cause)]);
+    }
+
+    /// A stream was ended because its client did not read.
+    pub fn stream_stalled(&self) {
+        self.0.streams_stalled.add(1, &[]);
+    }
+
+    /// A handshake failed.
+    pub fn handshake_failed(&self, cause: &'static str) {
+        self.0.handshakes_failed.add(1, &[KeyValue::new("cause", cause)]);
+    }
+
+    /// Accepting a connection failed.
+    pub fn accept_error(&self) {
+        self.0.accept_errors.add(1, &[]);
+    }
+
+    /// The certificate files changed.
+    pub fn tls_reloaded(&self, good: bool) {
+        self.0.tls_reloads.add(1, &[reload_result(good)]);
+    }
+
+    /// The keyring file changed.
+    pub fn keyring_reloaded(&self, good: bool) {
+        self.0.keyring_reloads.add(1, &[reload_result(good)]);
+    }
+}
+
+fn reload_result(good: bool) -> KeyValue {
+    let [reloaded, kept_former] = RELOAD_RESULTS;
+    KeyValue::new("result", if good { reloaded } else { kept_former })
+}
+
+// === impl OpenCall ===
+
+impl OpenCall {
+    /// The call has ended.
+    pub fn ended(mut self, code: Code) {
+        self.record(code);
+        self.ended = true;
+    }
+
+    fn record(&self, code: Code) {
+        let seconds = self.start.elapsed().as_secs_f64();
+        self.metrics.0.call_duration.record(seconds, self.attributes.ended(code));
+    }
+}
+
+impl Drop for OpenCall {
+    /// A call that is dropped without an end is one whose client has left.
+    fn drop(&mut self) {
+        if !self.ended {
+            self.record(Code::Cancelled);
+        }
+        self.metrics.0.calls_open.add(-1, self.attributes.open());
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn new(counter: &UpDownCounter<i64>, attributes: Vec<KeyValue>) -> Self {
+        counter.add(1, &attributes);
+        Open { counter: counter.clone(), attributes }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.counter.add(-1, &self.attributes);
+    }
+}

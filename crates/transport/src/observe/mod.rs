@@ -1,0 +1,6 @@
+//! The view of an operator: logs, traces and metrics.
+
+pub(crate) mod gauges;
+mod log_format;
+pub mod metrics;
+pub mod telemetry;

@@ -1,0 +1,259 @@
+//! The server as a whole: everything is bound before it serves, and ends in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jackfield_domain::{Clock, SystemClock};
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+use tonic::service::RoutesBuilder;
+
+use crate::backend::{Backend, RouteContext};
+use crate::call::methods::Methods;
+use crate::call::stack::Stack;
+use crate::config::TransportConfig;
+use crate::drain::Signals;
+use crate::layers::{LayerParts, health_stack, stack};
+use crate::net::{Acceptor, ListenError, Listener, Security};
+use crate::observe::gauges;
+use crate::observe::metrics::Metrics;
+use crate::observe::telemetry::{Meters, TelemetryError};
+use crate::standard::health::{self, HealthService, HealthState};
+use crate::standard::reflection;
+use crate::tls::{TlsError, TlsReloader};
+
+/// The interval at which readiness is probed.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// The time that the service behind has to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A server whose sockets are bound. It accepts nothing before [`Server::serve`].
+pub struct Server {
+    config: TransportConfig,
+    backend: Arc<dyn Backend>,
+    acceptor: Acceptor,
+    listeners: Vec<(&'static str, Listener, Security)>,
+    health_listener: Option<Listener>,
+    metrics_listener: Option<TcpListener>,
+    stack: Stack,
+    health_stack: Stack,
+    health: HealthState,
+    signals: Signals,
+    background: TaskTracker,
+    meters: Meters,
+    metrics: Metrics,
+    tls: Option<Arc<TlsReloader>>,
+    clock: Arc<dyn Clock>,
+}
+
+/// The reason why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error("descriptors: {0}")]
+    Descriptors(#[from] prost::DecodeError),
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    #[error("cannot serve metrics on {address}: {source}")]
+    MetricsPage { address: String, source: std::io::Error },
+    /// The service behind the transport does not start.
+    #[error("{0}")]
+    Backend(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Binds everything that the configuration names in front of a service.
+    ///
+    /// # Errors
+    /// A socket or a file that cannot be used.
+    pub async fn bind(config: TransportConfig, backend: Arc<dyn Backend>) -> Result<Server, BindError> {
+        Self::bind_with_clock(config, backend, Arc::new(SystemClock)).await
+    }
+
+    /// Binds as [`Server::bind`] does, with another clock.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn bind_with_clock(
+        config: TransportConfig,
+        backend: Arc<dyn Backend>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Server, BindError> {
+        let meters = Meters::new(&config.telemetry)?;
+        let metrics = Metrics::new(&meters.meter(), &backend.error_reasons());
+        let health = HealthState::new();
+        let signals = Signals::default();
+        let background = TaskTracker::new();
+
+        let health_descriptors = health::descriptor_set()?;
+        let descriptors = [
+            backend.descriptor_set(),
+            &health_descriptors,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        ];
+        let methods = Arc::new(Methods::new(descriptors)?);
+        let health_service = HealthService::new(methods.services(), health.readiness(), signals.drain.clone());
+
+        let mut routes = RoutesBuilder::default();
+        let context =
+            RouteContext { drain: signals.drain.clone(), metrics: metrics.clone(), tasks: background.clone() };
+        backend.add_routes(&context, &mut routes);
+        routes.add_service(health_service.clone().into_route());
+        reflection::add(&mut routes, &[backend.descriptor_set(), &health_descriptors])?;
+        let parts = LayerParts {
+            methods: methods.clone(),
+            metrics: metrics.clone(),
+            tenants: backend.tenants(),
+            drain: signals.drain.clone(),
+        };
+        let stack = stack(&config, parts, routes.routes());
+
+        let health_only = Arc::new(Methods::new([health_descriptors.as_slice()])?);
+        let mut health_routes = RoutesBuilder::default();
+        health_routes.add_service(health_service.into_route());
+        let health_stack =
+            health_stack(&config, health_only, metrics.clone(), signals.drain.clone(), health_routes.routes());
+
+        let tls = match config.listen.tcp_address() {
+            Some(_) if !config.listen.plaintext => {
+                Some(Arc::new(TlsReloader::load(config.tls_files.clone(), &config.tls, clock.now()).await?))
+            }
+            _ => None,
+        };
+        let acceptor = Acceptor::new(
+            &config,
+            metrics.clone(),
+            methods,
+            clock.clone(),
+            signals.drain.clone(),
+            signals.kill.clone(),
+        );
+        let listeners = bind_listeners(&config, &acceptor, tls.clone()).await?;
+        let health_listener = match config.listen.health_address.parse() {
+            Ok(address) => Some(Listener::tcp(address).await?),
+            Err(_) => None,
+        };
+        let metrics_listener = match config.telemetry.prometheus_address.as_str() {
+            "" => None,
+            address => Some(
+                TcpListener::bind(address)
+                    .await
+                    .map_err(|source| BindError::MetricsPage { address: address.to_owned(), source })?,
+            ),
+        };
+        gauges::register(&meters.meter(), health.readiness(), tls.clone());
+        backend.add_gauges(&meters);
+        Ok(Server {
+            config,
+            backend,
+            acceptor,
+            listeners,
+            health_listener,
+            metrics_listener,
+            stack,
+            health_stack,
+            health,
+            signals,
+            background,
+            meters,
+            metrics,
+            tls,
+            clock,
+        })
+    }
+
+    /// The address of the gRPC listener; `None` with a Unix socket only.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.listeners.iter().find_map(|(_, listener, _)| listener.local_addr())
+    }
+
+    /// The address of the health listener, if there is one.
+    pub fn health_addr(&self) -> Option<SocketAddr> {
+        self.health_listener.as_ref().and_then(Listener::local_addr)
+    }
+
+    /// The address of the metrics page, if there is one.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// The metrics of this server.
+    pub fn meters(&self) -> Meters {
+        self.meters.clone()
+    }
+
+    /// Serves until `shutdown` returns, then stops in order: health says NOT_SERVING, after a delay connections are asked
+    /// to go away, after half of the grace lists end, and after all of it what is left. Returns whether every call could
+    /// end by itself; clients without calls that do not answer are no reason against it.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> bool {
+        let Server { config, backend, acceptor, health, signals, background, meters, .. } = self;
+        let probe = {
+            let backend = backend.clone();
+            Arc::new(move || backend.probe())
+        };
+        background.spawn(health.clone().probe(probe, PROBE_INTERVAL, signals.kill.clone()));
+        if let Some(tls) = self.tls {
+            let metrics = self.metrics.clone();
+            let on_reload = move |is_in_force| metrics.tls_reloaded(is_in_force);
+            background.spawn(tls.watch(config.tls.reload_interval, self.clock, on_reload, signals.kill.clone()));
+        }
+        if let Some(listener) = self.metrics_listener {
+            background.spawn(meters.clone().serve(listener, signals.kill.clone()));
+        }
+        if let Some(listener) = self.health_listener {
+            acceptor.spawn("health", listener, Security::Health, self.health_stack);
+        }
+        for (name, listener, security) in self.listeners {
+            let address = listener.local_addr().map(|address| address.to_string());
+            tracing::info!(listener = name, address, "listening");
+            acceptor.spawn(name, listener, security, self.stack.clone());
+        }
+
+        meters.push_now();
+
+        shutdown.await;
+        let complete = signals.stop(&config.drain, &health, acceptor.tasks(), acceptor.cut_short()).await;
+        background.close();
+        if tokio::time::timeout(CLOSE_TIMEOUT, async {
+            background.wait().await;
+            backend.close().await;
+        })
+        .await
+        .is_err()
+        {
+            tracing::error!("background work did not end in time");
+        }
+        // Flushing waits on a thread of its own exporter.
+        let _ = background.reopen();
+        let _ = background.spawn_blocking(move || meters.shutdown()).await;
+        tracing::info!(complete, "stopped");
+        complete
+    }
+}
+
+async fn bind_listeners(
+    config: &TransportConfig,
+    acceptor: &Acceptor,
+    tls: Option<Arc<TlsReloader>>,
+) -> Result<Vec<(&'static str, Listener, Security)>, ListenError> {
+    let plaintext = Security::Plaintext(acceptor.principals().by_name(&config.listen.plaintext_principal));
+    let mut listeners = Vec::new();
+    if let Some(address) = config.listen.tcp_address() {
+        let security = tls.map_or_else(|| plaintext.clone(), Security::Tls);
+        listeners.push(("tcp", Listener::tcp(address).await?, security));
+    }
+    let path = &config.listen.unix_socket;
+    if let (false, Some(mode)) = (path.as_os_str().is_empty(), config.listen.socket_mode()) {
+        listeners.push(("unix", Listener::unix(path, mode).await?, plaintext));
+    }
+    Ok(listeners)
+}

@@ -1,0 +1,19 @@
+//! TLS of the gRPC listener: client certificates are required, and everything is read from files that may change while
+//! the server runs.
+//!
+//! No session tickets, no session cache, no early data: a resumed session would not look at the client certificate
+//! again, so an expired or revoked one would get in.
+
+mod clients;
+mod crl;
+mod crypto;
+mod error;
+mod file;
+mod key_pair;
+mod key_usage;
+mod reload;
+
+pub use self::crypto::provider;
+pub use self::error::TlsError;
+pub use self::file::{certificates_pem, read_file};
+pub use self::reload::{Reload, TlsReloader, TlsState};

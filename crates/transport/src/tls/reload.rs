@@ -1,0 +1,247 @@
+//! The certificates in force, and their replacement while the server runs.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jackfield_domain::{Clock, Timestamp};
+use rustls::ServerConfig;
+use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::clients::Clients;
+use super::crypto::provider;
+use super::error::TlsError;
+use super::key_pair::KeyPair;
+use crate::config::{Tls, TlsFiles};
+
+/// The certificates in force, and news of their replacement. The server's pair, the authorities of clients and the lists
+/// of whom these have revoked come into force each by itself: a fault in one must not keep a revoked client in.
+#[derive(Debug)]
+pub struct TlsReloader {
+    files: TlsFiles,
+    enforce_crl_expiration: bool,
+    current: ArcSwap<TlsState>,
+    read: Mutex<(KeyPair, Clients)>,
+    generation: watch::Sender<u64>,
+}
+
+/// The state that one set of files makes.
+#[derive(Debug)]
+pub struct TlsState {
+    /// For new handshakes.
+    pub server: Arc<ServerConfig>,
+    /// For looking again at the certificates of live connections.
+    pub verifier: Arc<dyn ClientCertVerifier>,
+    /// The earliest end of validity in each file, in seconds since 1970: "certificate", "client_ca", "client_crl". Left out
+    /// is what has none or cannot be read.
+    pub valid_until: Vec<(&'static str, i64)>,
+    key: Arc<CertifiedKey>,
+}
+
+/// The outcome of a look at the files.
+#[derive(Debug)]
+pub struct Reload {
+    /// Something new is in force.
+    pub changed: bool,
+    /// The files that are not, and why.
+    pub faults: Vec<TlsError>,
+}
+
+// === impl TlsReloader ===
+
+impl TlsReloader {
+    /// Reads the files for the first time.
+    ///
+    /// # Errors
+    /// Any file is missing or holds something else, or the certificate of the server is not valid now: the server does not
+    /// start with half of its certificates.
+    pub async fn load(files: TlsFiles, config: &Tls, now: Timestamp) -> Result<Self, TlsError> {
+        let (identity, clients) = (KeyPair::read(&files).await?, Clients::read(&files).await?);
+        identity.check_validity(&files, now)?;
+        let key = identity.build(&files, &provider())?;
+        let verifier = clients.build(&files, config.enforce_crl_expiration)?;
+        let state = TlsState::of(key, verifier, &identity, &clients)?;
+        Ok(TlsReloader {
+            enforce_crl_expiration: config.enforce_crl_expiration,
+            current: ArcSwap::from_pointee(state),
+            read: Mutex::new((identity, clients)),
+            generation: watch::Sender::new(0),
+            files,
+        })
+    }
+
+    /// Returns the state that is in force now.
+    pub fn current(&self) -> Arc<TlsState> {
+        self.current.load_full()
+    }
+
+    /// Changes whenever other certificates come into force.
+    pub fn generation(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// Polls the files until `stop`, and says of each change whether it came into force. A mounted secret changes by
+    /// swapping a symbolic link, which file notification on the path does not see.
+    pub async fn watch(
+        self: Arc<Self>,
+        interval: Duration,
+        clock: Arc<dyn Clock>,
+        on_reload: impl Fn(bool),
+        stop: CancellationToken,
+    ) {
+        let mut logged = Vec::new();
+        while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+            let Reload { changed, faults } = self.reload(clock.now()).await;
+            if changed {
+                tracing::info!("tls certificates reloaded");
+                on_reload(true);
+            }
+            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            // The same fault is logged once, not at every look.
+            for error in faults.iter().filter(|fault| !logged.contains(*fault)) {
+                tracing::error!(error.message = %error, "tls certificates not reloaded, the former stay in force");
+                on_reload(false);
+            }
+            logged = faults;
+        }
+    }
+
+    /// Reads the files, and puts into force what is new and can be used. What cannot be used leaves the old files in force.
+    pub async fn reload(&self, now: Timestamp) -> Reload {
+        let mut faults = Vec::new();
+        let (mut identity, mut clients) = self.read().clone();
+        let (key, verifier) = {
+            let current = self.current.load();
+            (current.key.clone(), current.verifier.clone())
+        };
+        let new_key = keep_fault(self.new_identity(&identity, now).await, &mut faults);
+        let new_verifier = self.new_clients(&clients, &mut faults).await;
+        let changed = new_key.is_some() || new_verifier.is_some();
+        let key = new_key.map_or(key, |(read, key)| {
+            identity = read;
+            key
+        });
+        let verifier = new_verifier.map_or(verifier, |(read, verifier)| {
+            clients = read;
+            verifier
+        });
+        if !changed {
+            return Reload { changed, faults };
+        }
+        match TlsState::of(key, verifier, &identity, &clients) {
+            Ok(state) => {
+                self.current.store(Arc::new(state));
+                *self.read() = (identity, clients);
+                self.generation.send_modify(|generation| *generation += 1);
+            }
+            Err(error) => return Reload { changed: false, faults: vec![error] },
+        }
+        Reload { changed, faults }
+    }
+
+    /// Another pair of the server. One that is not valid now replaces only one that is not either.
+    async fn new_identity(
+        &self,
+        former: &KeyPair,
+        now: Timestamp,
+    ) -> Result<Option<(KeyPair, Arc<CertifiedKey>)>, TlsError> {
+        let identity = KeyPair::read(&self.files).await?;
+        if identity == *former {
+            return Ok(None);
+        }
+        let key = identity.build(&self.files, &provider())?;
+        if former.check_validity(&self.files, now).is_ok() {
+            identity.check_validity(&self.files, now)?;
+        }
+        Ok(Some((identity, key)))
+    }
+
+    /// Other authorities and lists of clients: both, or one of them with what is in force of the other.
+    async fn new_clients(
+        &self,
+        former: &Clients,
+        faults: &mut Vec<TlsError>,
+    ) -> Option<(Clients, Arc<dyn ClientCertVerifier>)> {
+        let authorities = keep_fault(Clients::read_authorities(&self.files).await.map(Some), faults);
+        let lists = keep_fault(Clients::read_lists(&self.files).await.map(Some), faults);
+        let both = former.with(authorities.as_ref(), lists.as_ref());
+        if both == *former {
+            return None;
+        }
+        let build = |clients: Clients| {
+            let verifier = clients.build(&self.files, self.enforce_crl_expiration)?;
+            Ok::<_, TlsError>((clients, verifier))
+        };
+        let fault = match build(both) {
+            Ok(new) => return Some(new),
+            Err(fault) => fault,
+        };
+        // Each half by itself: both may be at fault, and the operator has to know of both.
+        let (mut new, before) = (None, faults.len());
+        for one in [former.with(None, lists.as_ref()), former.with(authorities.as_ref(), None)] {
+            if one == *former {
+                continue;
+            }
+            match build(one) {
+                Ok(built) => new = new.or(Some(built)),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        if faults.len() == before {
+            faults.push(fault);
+        }
+        new
+    }
+
+    fn read(&self) -> MutexGuard<'_, (KeyPair, Clients)> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl TlsState ===
+
+impl TlsState {
+    fn of(
+        key: Arc<CertifiedKey>,
+        verifier: Arc<dyn ClientCertVerifier>,
+        identity: &KeyPair,
+        clients: &Clients,
+    ) -> Result<Self, TlsError> {
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_client_cert_verifier(verifier.clone())
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));
+        server.alpn_protocols = vec![b"h2".to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        server.max_early_data_size = 0;
+        let ends = [
+            ("certificate", identity.valid_until()),
+            ("client_ca", clients.authorities_valid_until()),
+            ("client_crl", clients.lists_valid_until()),
+        ];
+        let valid_until = ends.into_iter().filter_map(|(file, end)| Some((file, end?))).collect();
+        Ok(TlsState { server: Arc::new(server), verifier, valid_until, key })
+    }
+
+    /// Verifies that a client certificate is still valid: chain, validity and revocation as of now.
+    ///
+    /// # Errors
+    /// The reason why it is not.
+    pub fn verify(&self, chain: &[CertificateDer<'static>]) -> Result<(), rustls::Error> {
+        let (leaf, intermediates) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        self.verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).map(|_| ())
+    }
+}
+
+fn keep_fault<T>(result: Result<Option<T>, TlsError>, faults: &mut Vec<TlsError>) -> Option<T> {
+    result.unwrap_or_else(|error| {
+        faults.push(error);
+        None
+    })
+}
