@@ -171,22 +171,22 @@ impl Server {
         })
     }
 
-    /// The address of the gRPC listener; `None` with a Unix socket only.
+    /// Returns the address of the gRPC listener; `None` with a Unix socket only.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.listeners.iter().find_map(|(_, listener, _)| listener.local_addr())
     }
 
-    /// The address of the health listener, if there is one.
+    /// Returns the address of the health listener, if there is one.
     pub fn health_addr(&self) -> Option<SocketAddr> {
         self.health_listener.as_ref().and_then(Listener::local_addr)
     }
 
-    /// The address of the metrics page, if there is one.
+    /// Returns the address of the metrics page, if there is one.
     pub fn metrics_addr(&self) -> Option<SocketAddr> {
         self.metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// The metrics of this server.
+    /// Returns the metrics of this server.
     pub fn meters(&self) -> Meters {
         self.meters.clone()
     }

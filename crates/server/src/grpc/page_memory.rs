@@ -1,6 +1,6 @@
-//! How much of lists is in memory at a time. A client that stops in the middle of a page leaves the rest of it here, and many
+//! The memory of lists. A client that stops in the middle of a page leaves the rest of it here, and many
 //! such clients would hold the memory of the machine. So pages are as large as there is room for, and small when there is
-//! little: whoever reads goes on, whatever others leave unread.
+//! little: a client that reads goes on, whatever others leave unread.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -15,7 +15,7 @@ use crate::config::Config;
 use jackfield_transport::call::flow::{EndReason, Flow};
 use jackfield_transport::metrics::Metrics;
 
-/// A page of so many bytes needs no room: every list may have one at any time. There are so many lists and no more.
+/// A page of this many bytes needs no room: every list may have one at any time, and the number of lists is limited.
 const FREE_PAGE: usize = 4 * 1024;
 /// With less room than this there are only free pages, in bytes.
 const LEAST_ROOM: usize = 32 * 1024;
@@ -23,9 +23,9 @@ const LEAST_ROOM: usize = 32 * 1024;
 const SHARE: usize = 4;
 /// The share of all room that stays free of pages which are found before their readers want them.
 const AHEAD_SHARE: usize = 4;
-/// How long a client may leave a page unread while others need its room.
+/// The time for which a client may leave a page unread while others need its room.
 const CROWDED: Duration = Duration::from_secs(1);
-/// How often the log says that lists wait.
+/// The interval at which the log says that lists wait.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The room of all lists.
@@ -78,7 +78,7 @@ struct Waiting<'a> {
 // === impl PageMemory ===
 
 impl PageMemory {
-    /// As much as the configuration allows.
+    /// Makes as much room as the configuration allows.
     pub fn new(config: &Config, metrics: Metrics) -> Arc<Self> {
         // Lists of one tenant leave connections to the database for others, unless there is but one.
         let finds_per_tenant = (config.database.max_connections as usize * 3 / 4).max(1);
@@ -97,7 +97,7 @@ impl PageMemory {
     pub(super) fn for_page(self: &Arc<Self>, tenant: TenantId, flow: &Arc<Flow>) -> PageRoom {
         let mut state = self.lock();
         let free = self.free(&state, tenant);
-        // Who waits for room goes first.
+        // Lists that wait for room go first.
         let waiting = state.tenants.get(&tenant).is_some_and(|tenant| tenant.waiting > 0);
         let share = (free / SHARE).clamp(LEAST_ROOM, MAX_PAGE_BYTES);
         let bytes = if free < LEAST_ROOM || waiting { 0 } else { share };
@@ -113,7 +113,7 @@ impl PageMemory {
         fits.then(|| self.take(&mut state, tenant, MAX_PAGE_BYTES, flow))
     }
 
-    /// Waits for room for a page that cannot be smaller. Whoever has left theirs unread for a while has to go then.
+    /// Waits for room for a page that cannot be smaller. Lists that have left theirs unread for a while have to end then.
     pub(super) async fn for_large_page(self: &Arc<Self>, tenant: TenantId, bytes: usize, flow: &Arc<Flow>) -> PageRoom {
         let mut waiting = None;
         loop {
@@ -136,7 +136,7 @@ impl PageMemory {
         }
     }
 
-    /// The turns of a tenant's lists to look for pages.
+    /// Returns the semaphore of the searches of a tenant's lists.
     pub(super) fn finds(&self, tenant: TenantId) -> Arc<Semaphore> {
         self.lock().tenant(tenant, self.finds_per_tenant).finds.clone()
     }
@@ -192,7 +192,7 @@ impl PageMemory {
 impl State {
     fn tenant(&mut self, tenant: TenantId, finds: usize) -> &mut Tenant {
         if !self.tenants.contains_key(&tenant) {
-            // Those that have no list any more are not kept.
+            // Tenants without lists are not kept.
             self.tenants.retain(|_, tenant| {
                 !tenant.pages.is_empty() || tenant.waiting > 0 || Arc::strong_count(&tenant.finds) > 1
             });
@@ -205,18 +205,18 @@ impl State {
 // === impl PageRoom ===
 
 impl PageRoom {
-    /// How large the page may be, in bytes.
+    /// Returns the largest size of the page, in bytes.
     pub(super) fn most(&self) -> usize {
         self.bytes.max(FREE_PAGE)
     }
 
-    /// Whether a page of so many bytes may have no more than this room.
+    /// Returns whether this room is enough for a page of this many bytes.
     pub(super) fn is_for(&self, bytes: usize) -> bool {
         // A row that is larger than the room of its page takes more than it was given: once, for there is no more then.
         self.bytes > 0 || bytes <= FREE_PAGE
     }
 
-    /// Takes what a page of so many bytes needs, and gives back the rest.
+    /// Takes what a page of this many bytes needs, and gives back the rest.
     pub(super) fn resize(&mut self, bytes: usize) {
         let bytes = if bytes <= FREE_PAGE { 0 } else { bytes };
         let mut state = self.memory.lock();

@@ -1,4 +1,4 @@
-//! Lists on the wire: a page is found when the reader takes one, and while it is on its way the next is looked for. A reader
+//! Lists on the wire: a page is found when the reader takes one, and the next is searched while it is on its way. A reader
 //! that stops holds what it has not taken of one page; the one behind it is given up, and found again when it reads on.
 
 mod finding;
@@ -30,12 +30,12 @@ pub struct PageStream<T, M> {
     /// The page that the reader is about to get.
     taken: Option<(FoundPage<T>, PageRoom)>,
     render: fn(ListedPage<T>) -> M,
-    _place: Permit,
+    _permit: Permit,
 }
 
-/// How far a list has come.
+/// The progress of a list.
 enum State<T> {
-    /// Nothing is looked for.
+    /// No search is under way.
     Resting(Box<Pager<T>>),
     Finding(Finding<T>),
     Ended,
@@ -52,10 +52,10 @@ impl StreamPolicy {
     {
         let context = CallContext::current();
         let identity = context.as_ref().map(|context| context.principal()).unwrap_or_default();
-        let place = self.places.of(Some(identity.to_owned()), pager.tenant()).try_acquire()?;
+        let permit = self.permits.of(Some(identity.to_owned()), pager.tenant()).try_acquire()?;
         let flow = context.map(|context| context.flow.clone()).unwrap_or_default();
         let state = State::Resting(Box::new(pager));
-        Ok(PageStream { policy: self.clone(), flow, state, taken: None, render, _place: place })
+        Ok(PageStream { policy: self.clone(), flow, state, taken: None, render, _permit: permit })
     }
 }
 
@@ -75,7 +75,7 @@ impl<T: Listable + Unpin + 'static, M: Message> Stream for PageStream<T, M> {
             if matches!(self.state, State::Ended) {
                 return Poll::Ready(None);
             }
-            // For nobody nothing is read: what a reader does not take would lie here.
+            // Nothing is read ahead of the reader: what it does not take would stay in memory.
             ready!(self.flow.poll_open());
             let found = match std::mem::replace(&mut self.state, State::Ended) {
                 State::Ended => return Poll::Ready(None),
@@ -98,7 +98,7 @@ impl<T: Listable + Unpin + 'static, M: Message> Stream for PageStream<T, M> {
                         Err(pager) => State::Resting(pager),
                     };
                     self.taken = Some((page, room));
-                    // The task of the next page waits behind this one, on the same thread: it is let go first, so that the
+                    // The task of the next page waits behind this one, on the same thread: it goes first, so that the
                     // database is at work while this page is rendered.
                     cx.waker().wake_by_ref();
                     return Poll::Pending;

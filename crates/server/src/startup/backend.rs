@@ -35,9 +35,9 @@ pub(super) struct ServiceBackend {
 impl Backend for ServiceBackend {
     fn add_routes(&self, context: &RouteContext, routes: &mut RoutesBuilder) {
         let streams = &self.config.streams;
-        let places = FairSemaphore::new(streams.max_open, streams.max_open_per_identity, streams.max_open_per_tenant);
+        let permits = FairSemaphore::new(streams.max_open, streams.max_open_per_identity, streams.max_open_per_tenant);
         let policy = StreamPolicy {
-            places: Arc::new(places),
+            permits: Arc::new(permits),
             memory: PageMemory::new(&self.config, context.metrics.clone()),
             tasks: context.tasks.clone(),
         };

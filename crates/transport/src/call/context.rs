@@ -27,7 +27,7 @@ pub const CALL_SPAN: &str = "call";
 /// The same header of a request, looked for at every call.
 const FOREIGN_ID: HeaderName = HeaderName::from_static(REQUEST_ID);
 
-/// A client's own id is passed over if it is longer, in bytes. A UUID has 36, and ids of traces at most 55.
+/// A client's own id is ignored if it is longer than this, in bytes. A UUID has 36, and ids of traces at most 55.
 const MAX_FOREIGN_ID: usize = 128;
 
 tokio::task_local! {
@@ -94,7 +94,7 @@ impl AsRef<[u8]> for HeldBytes {
 // === impl CallContext ===
 
 impl CallContext {
-    /// The call that the running task is at, if any.
+    /// Returns the call of the running task, if there is one.
     pub fn current() -> Option<Arc<CallContext>> {
         CURRENT.try_with(Arc::clone).ok()
     }
@@ -190,12 +190,12 @@ impl CallContext {
         }
     }
 
-    /// Does something as the running call.
+    /// Runs a function as part of the call.
     pub fn enter<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> T {
         CURRENT.sync_scope(Arc::clone(self), work)
     }
 
-    /// Polls a future as the running call.
+    /// Runs a future as part of the call.
     pub fn scope<F: Future>(self: Arc<Self>, work: F) -> TaskLocalFuture<Arc<Self>, F> {
         CURRENT.scope(self, work)
     }
@@ -234,7 +234,7 @@ impl CallContext {
     }
 }
 
-/// A UUIDv7 that is unique and not to be foreseen, without asking the system for random bytes at every call.
+/// Makes a UUIDv7 that is unique and cannot be guessed, without asking the system for random bytes at every call.
 fn request_id() -> Uuid {
     static KEYS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -245,7 +245,7 @@ fn request_id() -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
-/// The `x-request-id` of a request, if it is one and could be an id: printable ASCII without blanks, quotes and
+/// Returns the `x-request-id` of a request, if there is one and it could be an id: printable ASCII without blanks, quotes and
 /// backslashes, of bounded length. A text that is none is ignored.
 pub fn foreign_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut ids = headers.get_all(FOREIGN_ID).iter();

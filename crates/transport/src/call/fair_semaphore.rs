@@ -41,11 +41,11 @@ pub enum Full {
     Total,
 }
 
-/// KeyedSemaphores with the same number of places, one for each key.
+/// Semaphores with the same number of permits, one for each key.
 #[derive(Debug)]
 pub struct KeyedSemaphores<K> {
-    places: usize,
-    rooms: Mutex<HashMap<K, Arc<Semaphore>>>,
+    permits: usize,
+    semaphores: Mutex<HashMap<K, Arc<Semaphore>>>,
 }
 
 /// The time after which a refused caller should try again.
@@ -83,22 +83,22 @@ impl<C: Eq + Hash, T: Eq + Hash> FairSemaphore<C, T> {
 impl Share {
     /// Takes a permit.
     pub fn try_acquire(&self) -> Result<Permit, Full> {
-        let place = self.try_acquire_share()?;
-        Ok(Permit { _of_all: Some(try_acquire(&self.total, Full::Total)?), ..place })
+        let permit = self.try_acquire_share()?;
+        Ok(Permit { _of_all: Some(try_acquire(&self.total, Full::Total)?), ..permit })
     }
 
     /// Takes a permit as [`Share::try_acquire`] does, for a caller that has one of all already.
     pub fn try_acquire_share(&self) -> Result<Permit, Full> {
         Ok(Permit {
-            _of_caller: self.of_caller.as_ref().map(|room| try_acquire(room, Full::Caller)).transpose()?,
+            _of_caller: self.of_caller.as_ref().map(|semaphore| try_acquire(semaphore, Full::Caller)).transpose()?,
             _of_tenant: try_acquire(&self.of_tenant, Full::Tenant)?,
             _of_all: None,
         })
     }
 }
 
-fn try_acquire(room: &Arc<Semaphore>, full: Full) -> Result<OwnedSemaphorePermit, Full> {
-    Arc::clone(room).try_acquire_owned().map_err(|_| full)
+fn try_acquire(semaphore: &Arc<Semaphore>, full: Full) -> Result<OwnedSemaphorePermit, Full> {
+    Arc::clone(semaphore).try_acquire_owned().map_err(|_| full)
 }
 
 /// Returns the share of one caller or tenant: what is configured, but at most three quarters of all permits. With fewer
@@ -123,19 +123,19 @@ impl From<Full> for Error {
 // === impl KeyedSemaphores ===
 
 impl<K: Eq + Hash> KeyedSemaphores<K> {
-    pub fn new(places: u32) -> Self {
-        KeyedSemaphores { places: places as usize, rooms: Mutex::default() }
+    pub fn new(permits: u32) -> Self {
+        KeyedSemaphores { permits: permits as usize, semaphores: Mutex::default() }
     }
 
     /// Returns the semaphore of a key.
     pub fn of(&self, key: K) -> Arc<Semaphore> {
-        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(room) = rooms.get(&key) {
-            return Arc::clone(room);
+        let mut semaphores = self.semaphores.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(semaphore) = semaphores.get(&key) {
+            return Arc::clone(semaphore);
         }
         // Unused ones are not kept: permits hold their semaphores.
-        rooms.retain(|_, room| Arc::strong_count(room) > 1);
-        Arc::clone(rooms.entry(key).or_insert_with(|| Arc::new(Semaphore::new(self.places))))
+        semaphores.retain(|_, semaphore| Arc::strong_count(semaphore) > 1);
+        Arc::clone(semaphores.entry(key).or_insert_with(|| Arc::new(Semaphore::new(self.permits))))
     }
 
     /// Takes a permit of the semaphore of a key; `None` when there is none left.
@@ -161,13 +161,13 @@ mod tests {
     fn whoever_is_over_its_share_is_told_before_the_server_is_full() {
         let shares = FairSemaphore::new(5, 1, 2);
         let try_acquire = |caller, tenant| shares.of(caller, tenant).try_acquire();
-        let places = [
+        let permits = [
             try_acquire(Some("a"), "one"),
             try_acquire(Some("b"), "one"),
             try_acquire(None, "two"),
             try_acquire(None, "two"),
         ];
-        let _places = places.map(Result::unwrap);
+        let _permits = permits.map(Result::unwrap);
         assert_eq!(try_acquire(Some("a"), "three").unwrap_err(), Full::Caller);
         assert_eq!(try_acquire(Some("c"), "one").unwrap_err(), Full::Tenant);
         let last = shares.try_acquire_total().unwrap();
@@ -181,13 +181,13 @@ mod tests {
 
     #[test]
     fn rooms_in_which_nobody_is_are_not_kept() {
-        let rooms = KeyedSemaphores::new(1);
-        let (place, kept) = (rooms.try_acquire(1), rooms.of(2));
-        assert!(place.is_some() && rooms.try_acquire(1).is_none());
+        let semaphores = KeyedSemaphores::new(1);
+        let (permit, kept) = (semaphores.try_acquire(1), semaphores.of(2));
+        assert!(permit.is_some() && semaphores.try_acquire(1).is_none());
         for key in 3..100 {
-            assert!(rooms.try_acquire(key).is_some());
+            assert!(semaphores.try_acquire(key).is_some());
         }
-        assert!(rooms.try_acquire(1).is_none() && Arc::ptr_eq(&rooms.of(2), &kept));
-        assert_eq!(rooms.rooms.lock().unwrap().len(), 3, "the two that are in use, and the last one");
+        assert!(semaphores.try_acquire(1).is_none() && Arc::ptr_eq(&semaphores.of(2), &kept));
+        assert_eq!(semaphores.semaphores.lock().unwrap().len(), 3, "the two that are in use, and the last one");
     }
 }

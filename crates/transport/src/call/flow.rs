@@ -57,7 +57,7 @@ impl Flow {
         Flow(Mutex::new(State { open, wanted: false, deadline: None, stalled: None, end: None, task: None }))
     }
 
-    /// Waits until the client has taken everything that was handed over and would take more. What is made for it before may
+    /// Waits until the client has taken everything that was handed over and would take more. What is made for it earlier may
     /// lie there for long.
     pub fn poll_open(&self) -> Poll<()> {
         let mut state = self.lock();
@@ -71,19 +71,19 @@ impl Flow {
         self.lock().wanted
     }
 
-    /// The client would take more.
+    /// Notes that the client would take more.
     pub fn open(&self) {
         let mut state = self.lock();
         (state.open, state.wanted) = (true, false);
     }
 
-    /// There is something that it has to take first.
+    /// Notes that there is something that it has to take first.
     pub fn close(&self) {
         let mut state = self.lock();
         (state.open, state.wanted) = (false, false);
     }
 
-    /// Says when the call has to end.
+    /// Sets the time at which the call has to end.
     pub fn set_deadline(&self, deadline: Instant) {
         self.lock().deadline = Some(deadline);
     }
@@ -93,7 +93,7 @@ impl Flow {
         self.lock().deadline
     }
 
-    /// Says since when the client takes nothing.
+    /// Sets the time since which the client takes nothing.
     pub fn set_stalled(&self, since: Option<Instant>) {
         self.lock().stalled = since;
     }
@@ -104,7 +104,7 @@ impl Flow {
         state.stalled.filter(|_| state.end.is_none())
     }
 
-    /// Has the response end. The first reason stays.
+    /// Makes the response end. The first reason stays.
     pub fn end(&self, end: EndReason) {
         let mut state = self.lock();
         state.end.get_or_insert(end);

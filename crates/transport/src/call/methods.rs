@@ -89,12 +89,12 @@ impl Methods {
         Ok(Methods(methods))
     }
 
-    /// The method at a path.
+    /// Returns the method at a path.
     pub fn get(&self, path: &str) -> Option<&Arc<Method>> {
         self.0.get(path)
     }
 
-    /// Full names of all services, sorted.
+    /// Returns the full names of all services, sorted.
     pub fn services(&self) -> Vec<String> {
         let service = |method: &Arc<Method>| method.name.split('/').next().unwrap_or_default().to_owned();
         let mut services: Vec<_> = self.0.values().map(service).collect();

@@ -48,17 +48,17 @@ impl ConnectInfo {
         ConnectInfo(Arc::new(Inner { peer, local, certificates, caller, withdrawn, calls }))
     }
 
-    /// The other end.
+    /// Returns the other end.
     pub fn peer(&self) -> Peer {
         self.0.peer
     }
 
-    /// The address of this end; a Unix socket has none.
+    /// Returns the address of this end; a Unix socket has none.
     pub fn local(&self) -> Option<SocketAddr> {
         self.0.local
     }
 
-    /// The certificates that the client presented, its own first; none on a plaintext connection.
+    /// Returns the certificates that the client presented, its own first; none on a plaintext connection.
     pub fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.0.certificates
     }
@@ -79,7 +79,7 @@ impl ConnectInfo {
         self.0.caller.as_ref().ok().map(|caller| &*caller.name)
     }
 
-    /// The share of this caller in all calls, looked up at the first.
+    /// Returns the share of this caller in all calls, which is looked up at the first call.
     pub(crate) fn calls(&self, find: impl FnOnce() -> Share) -> &Share {
         self.0.calls.get_or_init(find)
     }
@@ -93,7 +93,7 @@ impl ConnectInfo {
 // === impl Peer ===
 
 impl Peer {
-    /// The address; a Unix socket has none.
+    /// Returns the address; a Unix socket has none.
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             Peer::Tcp(address) => Some(address.ip()),
@@ -101,7 +101,7 @@ impl Peer {
         }
     }
 
-    /// The port; a Unix socket has none.
+    /// Returns the port; a Unix socket has none.
     pub fn port(self) -> Option<u16> {
         match self {
             Peer::Tcp(address) => Some(address.port()),

@@ -17,22 +17,22 @@ pub(crate) enum ResponseBody {
     /// All of it is there: a message at most, and the trailers. There is nothing in it that could fail, wait or be late, so
     /// layers that watch for that leave it alone.
     Whole { message: Option<Bytes>, trailers: Option<HeaderMap> },
-    /// It comes bit by bit.
+    /// It comes in pieces.
     Stream(Body),
 }
 
-/// A body of which some was taken that goes out first.
+/// A body of which a part was taken, which goes out first.
 struct Rest {
     taken: VecDeque<Frame<Bytes>>,
     body: Body,
 }
 
-/// A refusal that a layer makes.
+/// Makes the response of a layer that refuses a call.
 pub(crate) fn refused(status: Status) -> Response {
     status.into_http::<Body>().map(ResponseBody::from)
 }
 
-/// The trailers that end a stream with a status.
+/// Makes the trailers that end a stream with a status.
 pub(crate) fn trailers(status: &Status) -> Frame<Bytes> {
     let mut trailers = HeaderMap::new();
     if status.add_header(&mut trailers).is_err() {
@@ -54,7 +54,6 @@ impl ResponseBody {
         Body::new(body).into()
     }
 
-    /// Takes the body of a response with one message whole, if it is there.
     /// Takes the body of a response with one message whole, if it is there.
     pub(crate) fn gather(mut body: Body, cx: &mut Context<'_>) -> Self {
         let mut taken = VecDeque::new();
@@ -90,7 +89,7 @@ impl ResponseBody {
         Some(ResponseBody::Whole { message, trailers })
     }
 
-    /// Puts something around a body that comes bit by bit.
+    /// Wraps a body that comes in pieces.
     pub(crate) fn map_stream(self, around: impl FnOnce(Body) -> Body) -> Self {
         match self {
             ResponseBody::Whole { .. } => self,
@@ -132,7 +131,7 @@ impl http_body::Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            // A length is said of nothing else: gRPC has none, and the HTTP library would send it along.
+            // Nothing else has a length: gRPC has none, and the HTTP library would send it.
             ResponseBody::Whole { message: None, trailers: None } => SizeHint::with_exact(0),
             ResponseBody::Whole { .. } => SizeHint::default(),
             ResponseBody::Stream(body) => body.size_hint(),

@@ -49,18 +49,18 @@ type OfCallers = FairSemaphore<Arc<str>, Option<String>>;
 /// A body that holds something to its end.
 struct Holding {
     body: Body,
-    place: Option<Permit>,
+    permit: Option<Permit>,
 }
 
 /// A message that holds something until it was sent.
 struct HoldingMessage {
     message: Bytes,
-    _place: Permit,
+    _permit: Permit,
 }
 
-/// Keeps the place of a call until its response has left.
+/// Keeps the permit of a call until its response has left.
 pub(super) struct Keeping {
-    place: Permit,
+    permit: Permit,
     is_list: bool,
 }
 
@@ -81,7 +81,7 @@ impl Limit {
 }
 
 impl Semaphores {
-    /// A place for a call, or why there is none.
+    /// Takes a permit for a call; the error says which limit is reached.
     fn try_acquire(&self, method: Option<&Method>, request: &Request) -> Result<Permit, Full> {
         let of = |shares: &OfCallers| shares.of(Some(caller(request)), tenant(request));
         match method.map(|method| (method.kind, method.shape)) {
@@ -97,7 +97,7 @@ impl Semaphores {
     }
 }
 
-/// The name of the caller, or where it is if it has none.
+/// Returns the name of the caller, or its address if it has none.
 fn caller(request: &Request) -> Arc<str> {
     let Some(info) = request.extensions().get::<ConnectInfo>() else { return Arc::default() };
     match info.caller() {
@@ -120,7 +120,7 @@ impl Intercept for Limit {
         let method = context.method.as_deref();
         let is_list = method.is_some_and(|method| method.kind == Kind::Api && method.shape == Shape::Pages);
         match self.0.try_acquire(method, request) {
-            Ok(place) => ControlFlow::Continue(Keeping { place, is_list }),
+            Ok(permit) => ControlFlow::Continue(Keeping { permit, is_list }),
             Err(full) => {
                 self.0.metrics.call_shed(full == Full::Total);
                 ControlFlow::Break(refused(status(full.into())))
@@ -131,18 +131,18 @@ impl Intercept for Limit {
 
 impl OnResponse for Keeping {
     fn on_response(self, response: Response) -> Response {
-        if self.is_list { response } else { response.map(|body| hold(body, self.place)) }
+        if self.is_list { response } else { response.map(|body| hold(body, self.permit)) }
     }
 }
 
-/// Holds a place until the response has left.
-fn hold(body: ResponseBody, place: Permit) -> ResponseBody {
+/// Holds a permit until the response has left.
+fn hold(body: ResponseBody, permit: Permit) -> ResponseBody {
     match body {
         ResponseBody::Whole { message, trailers } => {
-            let message = message.map(|message| Bytes::from_owner(HoldingMessage { message, _place: place }));
+            let message = message.map(|message| Bytes::from_owner(HoldingMessage { message, _permit: permit }));
             ResponseBody::Whole { message, trailers }
         }
-        ResponseBody::Stream(body) => ResponseBody::Stream(Body::new(Holding { body, place: Some(place) })),
+        ResponseBody::Stream(body) => ResponseBody::Stream(Body::new(Holding { body, permit: Some(permit) })),
     }
 }
 
@@ -168,7 +168,7 @@ impl http_body::Body for Holding {
             Poll::Pending => false,
         };
         if ended {
-            drop(self.place.take());
+            drop(self.permit.take());
         }
         frame
     }

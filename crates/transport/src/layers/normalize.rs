@@ -104,7 +104,7 @@ fn not_grpc(request: &Request) -> Option<StatusCode> {
     }
 }
 
-/// The size of the headers of a call as HTTP/2 counts them.
+/// Returns the size of the headers of a call as HTTP/2 counts them.
 fn header_list(request: &Request) -> u64 {
     let header = |name: usize, value: usize| name as u64 + value as u64 + HEADER_OVERHEAD;
     let uri = request.uri();
@@ -121,13 +121,13 @@ fn http_error(code: StatusCode) -> Response {
     response
 }
 
-/// The status of a response without messages that did not come from our table: it has no details.
+/// Returns the status of a response without messages that did not come from our table: it has no details.
 fn foreign(response: &Response) -> Option<Status> {
     Status::from_header_map(response.headers())
         .filter(|status| status.code() != Code::Ok && status.details().is_empty())
 }
 
-/// Our form of a status that a library made; `None` to leave it, as for the health service.
+/// Returns our form of a status that a library made; `None` to leave it, as for the health service.
 fn replace(foreign: Status, max_request_message: u64) -> Option<Status> {
     match foreign.code() {
         Code::OutOfRange | Code::ResourceExhausted => Some(message_too_large(max_request_message)),

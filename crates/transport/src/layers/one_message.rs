@@ -31,7 +31,7 @@ impl OneMessage {
         OneMessage { body, prefix: [0; PREFIX], filled: 0, left: 0, ended: false }
     }
 
-    /// Takes note of bytes; whether they belong to the first message.
+    /// Counts bytes; returns whether they belong to the first message.
     fn take(&mut self, bytes: &[u8]) -> bool {
         let taken = (PREFIX - self.filled).min(bytes.len());
         let (prefix, message) = bytes.split_at(taken);
@@ -70,7 +70,7 @@ impl http_body::Body for OneMessage {
     }
 
     fn is_end_stream(&self) -> bool {
-        // A request without a message must be asked: it fails.
+        // A request without a message must be polled: it fails.
         self.ended
     }
 

@@ -116,8 +116,8 @@ impl OnResponse for Ending {
     }
 }
 
-/// The span of a call, for traces. Log lines take what they say of the call from its context, so without traces there is
-/// none.
+/// Makes the span of a call, for traces. Log lines take what they say of the call from its context, so without traces
+/// there is none.
 fn span(context: &CallContext, request: &Request) -> Span {
     let path = request.uri().path();
     let (method, original) = match &context.method {
@@ -171,7 +171,7 @@ fn span(context: &CallContext, request: &Request) -> Span {
     span
 }
 
-/// The caller's span, if it has one.
+/// Returns the caller's span, if it has one.
 fn parent(request: &Request) -> Option<TraceContext> {
     if !request.headers().contains_key(TRACEPARENT) {
         return None;
@@ -229,7 +229,7 @@ fn note_cause(status: &tonic::Status) {
     }
 }
 
-/// An error with its sources, in one line.
+/// Writes an error with its sources in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -23,7 +23,7 @@ use crate::config::TransportConfig;
 use crate::observe::metrics::Metrics;
 use crate::tls::TlsReloader;
 
-/// After an error that will not go away at once, such as too few file descriptors.
+/// The pause after an error that will not go away at once, such as too few file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The acceptor of all listeners.
@@ -35,7 +35,7 @@ pub(crate) struct Acceptor(Arc<NetState>);
 pub(crate) enum Security {
     /// By client certificates.
     Tls(Arc<TlsReloader>),
-    /// Not at all: all of them are this one.
+    /// Not at all: all callers are this one.
     Plaintext(Option<Arc<ConfiguredPrincipal>>),
     /// Not at all, and only health is asked for.
     Health,
@@ -68,7 +68,7 @@ impl Acceptor {
         }))
     }
 
-    /// All connections and accept loops.
+    /// Returns the tasks of all connections and accept loops.
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.0.tasks
     }
@@ -78,7 +78,7 @@ impl Acceptor {
         &self.0.cut
     }
 
-    /// The principals of the configuration.
+    /// Returns the principals of the configuration.
     pub(crate) fn principals(&self) -> &Principals {
         &self.0.principals
     }
@@ -133,7 +133,7 @@ async fn accept_all(
     }
 }
 
-/// One connection from its first byte to its last.
+/// Serves one connection from its first byte to its last.
 async fn serve(
     shared: Arc<NetState>,
     socket: Socket,
@@ -173,7 +173,7 @@ async fn serve(
     drop(permit);
 }
 
-/// The TLS handshake within its deadline, the wait for its turn included.
+/// Does the TLS handshake within its deadline, the wait for a permit included.
 async fn handshake(
     shared: &NetState,
     socket: Socket,
@@ -226,7 +226,7 @@ async fn handshake(
     None
 }
 
-/// A kind of failed handshake, for the metric: few values, whatever clients do.
+/// Returns the kind of a failed handshake for the metric: few values, whatever clients do.
 fn handshake_error(error: &io::Error) -> &'static str {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::NoCertificatesPresented) => "no_certificate",
@@ -237,7 +237,7 @@ fn handshake_error(error: &io::Error) -> &'static str {
     }
 }
 
-/// Errors that concern the connection that was to be accepted and say nothing about the next.
+/// Returns whether an error concerns only the connection that was to be accepted, and not the next.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

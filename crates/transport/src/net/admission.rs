@@ -53,7 +53,7 @@ impl Admission {
         Admission::new(&Limits { max_connections, ..limits.clone() }, tls)
     }
 
-    /// Takes a permit for a connection from an address, which a Unix socket has not. The error names the cap that is reached.
+    /// Takes a permit for a connection from an address, which a Unix socket lacks. The error names the cap that is reached.
     pub(super) fn admit(&self, ip: Option<IpAddr>) -> Result<ConnectionPermit, &'static str> {
         let of_ip = ip.map(|ip| self.by_ip.try_acquire(network(ip)).ok_or("per_ip")).transpose()?;
         Ok(ConnectionPermit { _of_ip: of_ip, _of_all: self.shares.try_acquire_total().map_err(cap)? })
@@ -65,11 +65,11 @@ impl Admission {
         self.shares.of(name, tenant).try_acquire_share().map_err(cap)
     }
 
-    /// Waits for its turn to make a handshake; the caller bounds the wait.
+    /// Waits for a permit to make a handshake; the caller bounds the wait.
     pub(super) async fn handshake(&self, ip: Option<IpAddr>) -> impl Sized + use<> {
         let mut by_ip = None;
         if let Some(ip) = ip {
-            // One address waits for itself first, so that it cannot hold the places of all.
+            // An address waits for itself first, so that it cannot hold the permits of all.
             by_ip = self.handshakes_by_ip.of(network(ip)).acquire_owned().await.ok();
         }
         let total = self.handshakes.clone().acquire_owned().await.ok();
@@ -77,7 +77,7 @@ impl Admission {
     }
 }
 
-/// The cap that is reached, as the metric names it.
+/// Returns the cap that is reached, as the metric names it.
 fn cap(full: Full) -> &'static str {
     match full {
         Full::Caller => "per_identity",

@@ -1,4 +1,4 @@
-//! Makes the `:authority` of callers on a Unix socket one that the HTTP library takes.
+//! Rewrites the `:authority` of callers on a Unix socket so that the HTTP library accepts it.
 //!
 //! Clients built on gRPC's C core (C++, Python, Ruby, PHP, Objective-C) send the path of the socket there, percent-encoded:
 //! `run%2Fjackfield.sock`. That is no host by RFC 3986 3.2.2 as the `http` crate reads it, and such calls were reset before we
@@ -18,7 +18,7 @@ const NAME: &[u8] = b":authority";
 /// Its place in the static table (RFC 7541, appendix A).
 const STATIC_INDEX: u8 = 1;
 
-/// Follows what a client sends, in pieces of any size, and mends it in place.
+/// Follows what a client sends, in pieces of any size, and rewrites it in place.
 #[derive(Debug)]
 pub(super) struct AuthorityFilter {
     frame: Frame,

@@ -12,7 +12,7 @@ use crate::tls::TlsReloader;
 /// A wall clock can be set; looking this often bounds how late an expiry is noticed.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Returns when the certificate has expired, was revoked, or its authority is trusted no more; with why.
+/// Returns the reason once the certificate has expired, was revoked, or its authority is no longer trusted.
 pub(super) async fn ends(chain: Vec<CertificateDer<'static>>, tls: Arc<TlsReloader>, clock: Arc<dyn Clock>) -> String {
     let not_after = not_after(&chain);
     let mut generation = tls.generation();
@@ -38,7 +38,7 @@ pub(super) async fn ends(chain: Vec<CertificateDer<'static>>, tls: Arc<TlsReload
     }
 }
 
-/// The earliest end of validity in a chain, in seconds since 1970. What cannot be read has ended.
+/// Returns the earliest end of validity in a chain, in seconds since 1970. A certificate that cannot be read has ended.
 fn not_after(chain: &[CertificateDer<'static>]) -> i64 {
     let end = |certificate: &CertificateDer<'static>| match X509Certificate::from_der(certificate) {
         Ok((_, certificate)) => certificate.validity().not_after.timestamp(),

@@ -57,7 +57,7 @@ struct Leave {
 // === impl ServedConnection ===
 
 impl<C: Future<Output = String>> ServedConnection<'_, C> {
-    /// Serves until the end; the cause of the end, one of few words.
+    /// Serves until the end; returns its cause, one of a few words.
     pub(super) async fn serve(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> &'static str {
         let wire = Arc::new(Wire::default());
         gathered(self.serve_now(io, wire.clone()), &wire.turns).await
@@ -74,7 +74,7 @@ impl<C: Future<Output = String>> ServedConnection<'_, C> {
         let activity = Arc::new(Activity::new());
         let parts =
             Arc::new(CallParts { stack, info: info.clone(), yielded: Yielded::default(), shared: shared.clone() });
-        // Whatever way this function is left, the calls of the connection end with the sender of the phase.
+        // However this function ends, the calls of the connection end with the sender of the phase.
         let mut begin = |request, respond| {
             let open = ActiveCall::new(activity.clone());
             shared.tasks.spawn(stream::serve(parts.clone(), request, respond, phases.clone(), open));
@@ -117,13 +117,13 @@ impl<C: Future<Output = String>> ServedConnection<'_, C> {
                         }
                     };
                 }
-                // Where all ends at once, lists hear the same as calls.
+                // Where everything ends at once, lists end as calls do.
                 () = lists_end.as_mut(), if leaving.is_some() && said < Phase::ListsEnd
                     && lists_end.deadline() < calls_end.deadline() => {
                     phase.send_replace(Phase::ListsEnd);
                     continue;
                 }
-                // Calls that did not end in their grace hear why, and then the connection goes.
+                // Calls that did not end in their grace get a status, and then the connection is closed.
                 () = calls_end.as_mut(), if leaving.is_some() && said < Phase::CallsEnd => {
                     if activity.is_empty() {
                         shared.count_silent();
@@ -136,8 +136,7 @@ impl<C: Future<Output = String>> ServedConnection<'_, C> {
                     return leaving.map_or("cut", |leave| leave.cause);
                 }
                 // A client without calls that does not answer, not even the PING that comes with the GOAWAY, is not
-                // waited for. What of a response is still on its way to it is lost, as with everybody whose network has
-                // gone.
+                // waited for. What is still on its way to it is lost, as when its network has gone.
                 () = silence.as_mut(), if leaving.is_some() && said < Phase::CallsEnd => {
                     let (now, moves) = (Instant::now(), wire.moves());
                     if heard == moves && activity.idle(now, limits.keepalive_timeout) {
@@ -244,7 +243,7 @@ fn jittered(age: Duration) -> Duration {
     age.mul_f64(1.0 - AGE_JITTER + 2.0 * AGE_JITTER * random)
 }
 
-/// Often enough to hold each of these times to within a quarter.
+/// Returns an interval that is short enough to hold each of these times to within a quarter.
 fn look_interval(limits: &Limits, handshake_timeout: Duration) -> Duration {
     let shortest = limits.connection_idle_timeout.min(limits.write_stall_timeout).min(handshake_timeout);
     (shortest / 4).clamp(Duration::from_millis(20), LOOK)
@@ -253,14 +252,14 @@ fn look_interval(limits: &Limits, handshake_timeout: Duration) -> Duration {
 // === impl Progress ===
 
 impl Progress {
-    /// Whether bodies have handed over data, and for `timeout` none of it was written. That is a client that opened
+    /// Returns whether bodies have handed over data, and none of it was written for `timeout`. That is a client that opened
     /// calls and leaves its windows shut: the calls are over for us, their responses are kept for it.
     fn stalled(&mut self, wire: &Wire, yielded: &Yielded, now: Instant, timeout: Duration) -> bool {
         let written = wire.data_written.load(Ordering::Relaxed);
         let resets = wire.resets_read.load(Ordering::Relaxed) + yielded.abandoned();
         let yielded = yielded.bytes();
         if resets != self.resets {
-            // What was still to come on those streams is gone; how much of it cannot be seen from here.
+            // The rest of those streams is gone; how much it was cannot be seen from here.
             self.resets = resets;
             self.lost = yielded.saturating_sub(written);
         }

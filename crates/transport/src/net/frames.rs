@@ -1,5 +1,5 @@
 //! Reads the heads of HTTP/2 frames as they pass by, to see what the HTTP library does not report: whether the peer said
-//! hello, whether it floods with frames that cost and bring nothing, whether it takes what it asked for.
+//! hello, whether it floods with costly and useless frames, whether it takes what it asked for.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -16,13 +16,13 @@ const EMPTY_DATA: usize = 5;
 const BURST_SECONDS: f64 = 10.0;
 /// A client that is sent this many bytes may send one more control frame: many measure the bandwidth by PINGs.
 const BYTES_PER_CONTROL_FRAME: f64 = 64.0;
-/// A client that is sent so many bytes may open windows once more. No library opens them for less, and libraries that read in
+/// A client that is sent this many bytes may open windows once more. No library opens them for less, and libraries that read in
 /// pieces of a kilobyte and open the window of the stream and that of the connection are well within it.
 const BYTES_PER_WINDOW_UPDATE: f64 = 128.0;
-/// What a client may open windows at the beginning of a connection, and with each call.
+/// The windows that a client may open at the beginning of a connection, and with each call.
 const FIRST_WINDOW_UPDATES: f64 = 100.0;
 const WINDOW_UPDATES_PER_CALL: f64 = 4.0;
-/// The most that is put by: what a client may do that took 4 MiB in one window and says so afterwards.
+/// The most that is saved up: a client may take 4 MiB in one window and acknowledge it afterwards.
 const MOST_WINDOW_UPDATES: f64 = 32.0 * 1024.0;
 
 /// The counts that the supervisor of a connection looks at.
@@ -30,7 +30,7 @@ const MOST_WINDOW_UPDATES: f64 = 32.0 * 1024.0;
 pub(super) struct Wire {
     /// The client has sent the preface of HTTP/2.
     pub(super) hello: AtomicBool,
-    /// The client sent what costs and brings nothing, and too much of it.
+    /// The client sent too many costly and useless frames.
     pub(super) flood: AtomicBool,
     /// True when the bytes of the client are to be overwritten.
     pub(super) scrub: AtomicBool,
@@ -45,7 +45,7 @@ pub(super) struct Wire {
 }
 
 /// Watches both directions of one connection. Every frame of a client that is not needed for its calls has to be paid
-/// for: from what the client may send anyway (`control`), or from what it was given to answer.
+/// for: out of what the client may send anyway (`control`), or out of what it earned by taking responses.
 #[derive(Debug)]
 pub(super) struct FrameMeter {
     read: Scanner,
@@ -74,7 +74,7 @@ pub(super) struct FrameMeter {
 pub(super) enum Flood {
     #[error("too_many_control_frames")]
     Control,
-    /// Libraries of gRPC ask less often from then on, if it is said in this word.
+    /// gRPC libraries ping less often after this reason.
     #[error("too_many_pings")]
     Pings,
     #[error("too_many_resets")]
@@ -130,7 +130,7 @@ impl FrameMeter {
         }
     }
 
-    /// What comes from now on was not there before: calls that were, have been looked at.
+    /// Begins a turn of the scheduler: calls that came before it have been accepted.
     pub(super) fn turn(&mut self) {
         self.last_of_former_turn = self.last;
     }
@@ -176,7 +176,7 @@ impl FrameMeter {
             DATA => head.length >= EMPTY_DATA || head.flags & FLAG_END_STREAM != 0,
             RST_STREAM => {
                 wire.resets_read.fetch_add(1, Ordering::Relaxed);
-                // A call that is given up before it is looked at has cost what a call costs, and was none.
+                // A call that is cancelled before it is accepted has cost as much as a call, and was none.
                 if head.stream > self.last_of_former_turn && !self.resets.take() {
                     return Err(Flood::Resets);
                 }
@@ -202,7 +202,7 @@ impl FrameMeter {
     pub(super) fn written(&mut self, bytes: &[u8], wire: &Wire) {
         let mut scanner = std::mem::replace(&mut self.written, Scanner::new(0));
         scanner.scan(bytes, |head| match head.kind {
-            // A client that is being served may send what it likes, in proportion: a call costs more than these frames.
+            // A client that is being served may send such frames in proportion: a call costs more than they do.
             HEADERS => {
                 self.control.refill();
                 // A response has ended. A client that takes one may have given up all others that it could have open.
@@ -216,7 +216,7 @@ impl FrameMeter {
                 self.window_updates = (self.window_updates + length / BYTES_PER_WINDOW_UPDATE).min(MOST_WINDOW_UPDATES);
                 wire.data_written.fetch_add(head.length as u64, Ordering::Relaxed);
             }
-            // The client made us do it, or left; both end a call that was none.
+            // The client caused it, or left; both end a call that was none.
             RST_STREAM => drop(self.resets.take()),
             PING if head.flags & FLAG_ACK == 0 => self.pings = self.pings.saturating_add(1),
             SETTINGS if head.flags & FLAG_ACK == 0 => self.settings = self.settings.saturating_add(1),

@@ -67,9 +67,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http2<I> {
         let mut builder = server::Builder::new();
         builder
             .max_concurrent_streams(limits.max_concurrent_streams)
-            // Headers that it keeps would keep the buffers that they came in, and with them whatever came beside them.
+            // A header that is kept keeps the buffer that it came in, and with it whatever came beside it.
             .header_table_size(0)
-            // Streams that we ended before their clients had: what still comes on them is let pass, however many they are.
+            // Streams that we ended before their clients did: frames that still come on them are ignored, however many
+            // there are.
             .max_concurrent_reset_streams(limits.max_concurrent_streams as usize)
             .max_local_error_reset_streams(Some(limits.max_local_error_reset_streams as usize))
             .max_pending_accept_reset_streams(limits.max_pending_accept_reset_streams as usize)
@@ -112,7 +113,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http2<I> {
                     }
                     match ready!(connection.poll_accept(cx)) {
                         Some(Ok((request, mut respond))) => {
-                            // For what was given up before it was looked at nothing is begun.
+                            // A call that was cancelled before it was accepted is not begun.
                             if respond.poll_reset(cx).is_pending() {
                                 begin(request, respond);
                             }
@@ -143,7 +144,7 @@ impl KeepAlive {
         self.sleep.as_mut().reset(Instant::now() + self.interval);
     }
 
-    /// Ready once when the peer does not answer.
+    /// Returns ready once if the peer does not answer.
     fn poll(&mut self, cx: &mut Context<'_>, reads: u64) -> Poll<()> {
         let KeepAlive { pings: Some(pings), interval, timeout, sleep, .. } = self else { return Poll::Pending };
         if self.timed_out {

@@ -15,7 +15,7 @@ use super::frames::{Flood, FrameMeter, Wire};
 use super::scrub::Scrub;
 
 /// The bytes that a connection reads in one turn of the scheduler. What is read is processed at once, so this is what all
-/// other connections wait for when one sends what is dear to decode.
+/// other connections wait for when one sends what is expensive to decode.
 const ONE_TURN: usize = 16 * 1024;
 /// The time for which a client is still read after our last word.
 ///
@@ -28,7 +28,7 @@ const MOST_DISCARDED: usize = 4 * 1024 * 1024;
 /// The bytes that are thrown away at once.
 const DISCARD: usize = 4 * 1024;
 
-/// A socket under watch. Bytes that pass it are HTTP/2 in the clear: TLS is below.
+/// A guarded socket. Bytes that pass it are HTTP/2 in the clear: TLS is below.
 pub(super) struct GuardedIo<I> {
     io: I,
     meter: FrameMeter,
@@ -40,9 +40,9 @@ pub(super) struct GuardedIo<I> {
     read: usize,
     /// Runs while a write waits for the peer.
     stall: Option<Pin<Box<Sleep>>>,
-    /// Once the client has sent what it may not.
+    /// Set once the client has sent what it must not send.
     farewell: Option<Farewell>,
-    /// From our last word on.
+    /// Set once we have nothing more to say.
     linger: Option<Linger>,
 }
 
@@ -66,7 +66,7 @@ impl<I> GuardedIo<I> {
         GuardedIo { io, meter, scrub, wire, stall_timeout, turn: 0, read: 0, stall: None, farewell: None, linger: None }
     }
 
-    /// Passes on what a write said; one that waits too long has failed.
+    /// Passes on the result of a write; one that waits too long has failed.
     fn watch<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.stall = None;
@@ -108,7 +108,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> GuardedIo<I> {
         self.shut_down(cx).map(drop)
     }
 
-    /// Says that we are done, and waits a while for the client to be done too.
+    /// Shuts down our side, and waits a while for the client to do the same.
     fn shut_down(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
             let polled = Pin::new(&mut self.io).poll_shutdown(cx);
@@ -118,7 +118,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> GuardedIo<I> {
         let new = || Linger { end: Box::pin(tokio::time::sleep(LINGER)), discarded: 0 };
         let linger = linger.get_or_insert_with(new);
         let mut discard = [0; DISCARD];
-        // Before the time is looked at: if this process stood still, what came meanwhile is there to be read.
+        // Before the time is checked: if this process was suspended, what came meanwhile is there to be read.
         loop {
             let mut buf = ReadBuf::new(&mut discard);
             match Pin::new(&mut *io).poll_read(cx, &mut buf) {

@@ -71,7 +71,7 @@ impl Listener {
         Ok(Listener::Unix { listener, path: path.to_owned() })
     }
 
-    /// The address, for a port that was chosen by the system.
+    /// Returns the address, which has the port that the system chose.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Listener::Tcp(listener) => listener.local_addr().ok(),
@@ -106,7 +106,7 @@ impl Drop for Listener {
 // === impl Socket ===
 
 impl Socket {
-    /// The address of this end; a Unix socket has none.
+    /// Returns the address of this end; a Unix socket has none.
     pub(super) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Socket::Tcp(socket) => socket.local_addr().ok(),
@@ -127,7 +127,7 @@ impl AsyncRead for Socket {
             }
         };
         if polled.is_pending() {
-            // TLS reads into one buffer and decrypts in it. While there is nothing to read, what it has decrypted there goes.
+            // TLS reads into one buffer and decrypts in it. While there is nothing to read, what it has decrypted is wiped.
             buf.initialize_unfilled().fill(0);
         }
         polled

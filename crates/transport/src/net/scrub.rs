@@ -25,7 +25,7 @@ pub(super) struct Scrub {
 // === impl Scrub ===
 
 impl Scrub {
-    /// Bytes of the client went by.
+    /// Notes that bytes of the client passed.
     pub(super) fn soil(&mut self) {
         self.dirty = true;
     }

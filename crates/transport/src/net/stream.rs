@@ -86,7 +86,7 @@ enum Done {
     Ended(EndReason),
 }
 
-/// Trailers come soon once a body has to end: it is asked so often for them at most.
+/// Trailers come soon once a body has to end: it is polled this often for them at most.
 const FRAMES_BEFORE_TRAILERS: usize = 4;
 
 /// Serves one stream until its end, or until the connection drops the sender of its phase.
@@ -133,25 +133,25 @@ async fn serve_call(
     let mut request = request.map(|stream| Body::new(RequestBody::new(stream)));
     request.extensions_mut().insert(parts.info.clone());
     request.extensions_mut().insert(flow.clone());
-    let mut answer = std::pin::pin!(parts.stack.call(request));
-    let mut told = false;
-    let answer = loop {
+    let mut response = std::pin::pin!(parts.stack.call(request));
+    let mut is_ending = false;
+    let response = loop {
         tokio::select! {
             biased;
-            answer = &mut answer => break answer,
+            response = &mut response => break response,
             // A call that its client has given up is not worked on.
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
-            // The call ends where its deadline does, so that its end passes all layers.
-            end = ended(phase, ends_with), if !told => {
+            // The call ends in the deadline layer, so that its end passes all layers.
+            end = ended(phase, ends_with), if !is_ending => {
                 *cut = parts.is_cut(end);
                 match end {
-                    Some(end) => (told, ()) = (true, flow.end(end)),
+                    Some(end) => (is_ending, ()) = (true, flow.end(end)),
                     None => return,
                 }
             }
         }
     };
-    let (head, body) = answer.into_parts();
+    let (head, body) = response.into_parts();
     let ends_here = body.is_end_stream();
     let stream = match respond.send_response(http::Response::from_parts(head, ()), ends_here) {
         Ok(stream) if !ends_here => stream,
@@ -255,7 +255,8 @@ impl Pipe<'_> {
                 }
                 Poll::Pending if self.flow.is_wanted() => match self.poll_room(cx, 1) {
                     Poll::Ready(Some(_)) => {
-                        // It is others' until there is something to send: a window of the connection is for all its streams.
+                        // Other streams may have it until there is something to send: all streams share the window of the
+                        // connection.
                         self.stream.reserve_capacity(0);
                         self.moves();
                         self.flow.open();
@@ -271,7 +272,7 @@ impl Pipe<'_> {
         }
     }
 
-    /// Sends on what the body has handed over, and takes no more of it. Bodies of lists hand over whole messages.
+    /// Sends the rest of what the body has handed over, and takes no more of it. Bodies of lists hand over whole messages.
     fn poll_finish(&mut self, cx: &mut Context<'_>, end: EndReason) -> Poll<Done> {
         if self.stream.poll_reset(cx).is_ready() {
             return Poll::Ready(Done::Gone);
@@ -319,14 +320,14 @@ impl Pipe<'_> {
         }
     }
 
-    /// The client takes what there is for it.
+    /// Notes that the client takes what there is for it.
     fn moves(&mut self) {
         if self.stalled.take().is_some() {
             self.flow.set_stalled(None);
         }
     }
 
-    /// The client takes nothing. That ends, and so does the time of the call, which its body cannot notice meanwhile.
+    /// Waits while the client takes nothing. That has a limit, and so has the call, which its body cannot notice meanwhile.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
         let since = match self.stalled {
             Some(since) => since,
@@ -347,7 +348,7 @@ impl Pipe<'_> {
         Poll::Ready(if end == stall_ends { Done::Stalled } else { Done::Ended(EndReason::Deadline) })
     }
 
-    /// Ends the stream with a status, behind as much as the client has taken.
+    /// Ends the stream with a status, after as much as the client has taken.
     fn poll_end(&mut self, cx: &mut Context<'_>, end: EndReason) -> Poll<()> {
         let mut last = None;
         // The status of a whole response is there already, but not all of its message has gone out.

@@ -15,32 +15,32 @@ use super::policy::StreamPolicy;
 use crate::grpc::page_memory::PageRoom;
 use jackfield_transport::call::flow::Flow;
 
-/// A page that is looked for.
+/// A page that is searched.
 pub(super) struct Finding<T> {
     slot: Arc<Slot<T>>,
-    /// Who stops waiting for it ends the work.
+    /// Dropping it ends the search.
     _task: AbortOnDropHandle<()>,
 }
 
-/// What has come of it.
+/// The outcome of a search.
 pub(super) enum Found<T> {
     /// A page, and the list behind it.
     Page(Box<Pager<T>>, FoundPage<T>, PageRoom),
-    /// There was a page, for which nobody came. The list stands before it.
+    /// There was a page that was not taken in time. The list is before it again.
     GivenUp(Box<Pager<T>>),
     /// The list has no more.
     End,
     Failed(Error),
 }
 
-/// Where the task puts it.
+/// The place where the task puts its outcome.
 struct Slot<T> {
     content: Mutex<Content<T>>,
     taken: Notify,
 }
 
 enum Content<T> {
-    /// With who waits for it.
+    /// The task that waits for it.
     Nothing(Option<Waker>),
     Found(Box<Found<T>>),
     Taken,
@@ -49,7 +49,7 @@ enum Content<T> {
 /// Puts an error into a slot that is left empty: a list that is cut short never looks complete.
 struct Filling<T>(Arc<Slot<T>>);
 
-/// How long a page stays that was found before its reader wants it.
+/// The time that a page stays that was found before its reader wants it.
 const KEPT: Duration = Duration::from_secs(1);
 
 // === impl Finding ===
@@ -95,7 +95,7 @@ impl<T: Listable + 'static> Finding<T> {
         Finding { slot, _task: AbortOnDropHandle::new(task) }
     }
 
-    /// What was found.
+    /// Returns what was found.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Found<T>> {
         let mut content = self.slot.lock();
         match &mut *content {
@@ -117,7 +117,7 @@ impl<T: Listable + 'static> Finding<T> {
     }
 }
 
-/// Finds the next page in so much room, or in as much as it needs.
+/// Finds the next page in this room, or in as much as it needs.
 async fn find<T: Listable>(
     policy: &StreamPolicy,
     flow: &Arc<Flow>,
@@ -166,7 +166,7 @@ impl<T> Slot<T> {
 }
 
 impl<T: Listable> Slot<T> {
-    /// Lets go of a page that nobody has taken.
+    /// Drops a page that was not taken.
     fn give_up(&self, before: Position) {
         let mut content = self.lock();
         match std::mem::replace(&mut *content, Content::Taken) {

@@ -12,9 +12,9 @@ use crate::grpc::page_memory::PageMemory;
 #[derive(Clone, Debug)]
 pub struct StreamPolicy {
     /// Permits for all open streams, by principal and tenant.
-    pub(crate) places: Arc<FairSemaphore<String, TenantId>>,
+    pub(crate) permits: Arc<FairSemaphore<String, TenantId>>,
     /// Room for the pages of all of them.
     pub(crate) memory: Arc<PageMemory>,
-    /// Where the tasks of streams run.
+    /// The tracker of the tasks of streams.
     pub(crate) tasks: TaskTracker,
 }

@@ -231,10 +231,10 @@ impl Meters {
                 accepted = listener.accept(), if scrapes.len() < MAX_SCRAPES => match accepted {
                     Ok((socket, peer)) => {
                         // Closed at once.
-                        let Some(place) = by_ip.try_acquire(network(peer.ip())) else { continue };
+                        let Some(permit) = by_ip.try_acquire(network(peer.ip())) else { continue };
                         let meters = self.clone();
                         scrapes.spawn(tokio::time::timeout(SCRAPE_TIMEOUT, async move {
-                            let _place = place;
+                            let _permit = permit;
                             let service = hyper::service::service_fn(move |request| {
                                 let answer = meters.answer(&request);
                                 async move { Ok::<_, Infallible>(answer) }
