@@ -21,9 +21,9 @@ const FIELD_INVALID: &str = "FIELD_INVALID";
 
 const MALFORMED: &str = "the request is not a well-formed message of its type";
 
-/// What a buffer of one message begins with: most requests and answers fit in. Messages that do not are measured first.
+/// The first size of the buffer of one message. Most requests and answers fit in; larger messages are measured first.
 const BUFFER_BYTES: usize = 1024;
-/// From so many bytes on messages of a stream are passed on and not collected further.
+/// Messages of a stream are collected up to this many bytes before they are passed on.
 const YIELD_BYTES: usize = 32 * 1024;
 
 /// Encodes `E` and decodes `D`.
@@ -37,7 +37,7 @@ pub struct Encoder<E>(PhantomData<E>);
 /// Decodes `D`.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoder<D> {
-    /// What `D` is checked against; `None` for what is no request.
+    /// The request that `D` is checked against; `None` if it is not a request.
     request: Option<Request>,
     decoded: PhantomData<D>,
 }
@@ -112,7 +112,7 @@ impl<D: Message + Name + Default> TonicDecoder for Decoder<D> {
 /// Decodes a message as a server does: after the scan if it is a request of the contract.
 ///
 /// # Errors
-/// What the sender of such a message is answered.
+/// Returns the status for the sender of such a message.
 pub fn decode_message<D: Message + Name + Default>(wire: &[u8]) -> Result<D, Status> {
     decode(wire_scan::request(D::PACKAGE, D::NAME), wire)
 }

@@ -1,5 +1,5 @@
 //! The contract of Jackfield in Rust: messages, clients and servers of package `jackfield.v1`, compiled from the `.proto`
-//! files beside this one.
+//! files in this directory.
 //!
 //! `Debug` of a message prints `[redacted]` in place of every field with the option `debug_redact`; the build writes those
 //! implementations, so that a new secret field cannot be forgotten. Maps are ordered, so that equal messages encode to

@@ -42,7 +42,7 @@ patchable! {
         settings_meta: JsonObject,
     }
     fixed {
-        /// Whether it was created with its credential. Such a configuration is deleted only with it.
+        /// True if it was created with its credential. Such a configuration is deleted only with it.
         #[serde(default, skip_serializing_if = "is_default")]
         is_default: bool = is_default,
         user_id: UserId = credential.user_id.clone(),
@@ -79,7 +79,7 @@ pub const MAX_WORKFLOWS: usize = 256;
 /// Most bytes of all workflow settings of a configuration together, as JSON.
 pub const MAX_WORKFLOW_SETTINGS_BYTES: usize = 64 * 1024;
 
-/// What lists of configurations can be filtered and ordered by.
+/// The filter fields and orders of lists of configurations.
 pub const SCHEMA: Schema = Schema {
     resource: Resource::Configuration,
     fields: &[

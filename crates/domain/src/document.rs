@@ -1,7 +1,7 @@
-//! How resources are written as documents, which is how they are stored.
+//! The form of stored documents, which is how resources are kept.
 
-/// For `serde(default, skip_serializing_if = "is_default")`: what says nothing is not written. Most resources have few of the
-/// fields that they may have, and a list reads as many documents as it has rows.
+/// Tells a default value, for `serde(default, skip_serializing_if = "is_default")`: defaults are not written. Most resources use
+/// few of their fields, and a list reads one document for each row.
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

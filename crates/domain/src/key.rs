@@ -21,17 +21,17 @@ pub struct Key {
     pub kind: KeyKind,
     /// The certificates as PEM, as they were imported.
     pub certificate_pem: String,
-    /// What they say, in the same order.
+    /// The contents of the certificates, in the same order.
     pub certificates: Vec<CertificateFacts>,
     /// When the first of them expires.
     pub not_after: Timestamp,
-    /// How many connectors and credentials use it; counted when it is read.
+    /// The number of connectors and credentials that use it, counted when it is read.
     pub used_by: u64,
     pub labels: Labels,
     pub meta: Meta,
 }
 
-/// What a key is for.
+/// The purpose of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum KeyKind {
@@ -55,7 +55,7 @@ pub struct CertificateFacts {
     pub is_ca: bool,
 }
 
-/// What an import asks for. The certificates are checked by the use case, which may parse X.509.
+/// A new key. The certificates are checked by the use case, which may parse X.509.
 #[derive(Debug)]
 pub struct KeyDraft {
     pub id: Option<KeyId>,
@@ -83,7 +83,7 @@ pub fn require_no_private_key(field: &str, pem: &str) -> Result<(), Violation> {
     }
 }
 
-/// What lists of keys can be filtered and ordered by.
+/// The filter fields and orders of lists of keys.
 pub const SCHEMA: Schema = Schema {
     resource: Resource::Key,
     fields: &[

@@ -1,4 +1,4 @@
-//! Who is calling: a principal with its tenant and its rights.
+//! Principals: known callers, with their tenant and their rights.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ pub struct Principal {
     pub name: Arc<str>,
     /// The tenant whose resources it sees; there is no other way to name a tenant in a call.
     pub tenant: TenantId,
-    /// What it may do.
+    /// Its rights.
     pub rights: Rights,
 }
 
@@ -98,7 +98,7 @@ impl Rights {
         Rights(self.0 | 1 << right as u32)
     }
 
-    /// Whether a right is among these.
+    /// Returns true if a right is among these.
     pub const fn has(self, right: Right) -> bool {
         self.0 & (1 << right as u32) != 0
     }

@@ -20,7 +20,7 @@ pub struct Tenant {
     pub meta: Meta,
 }
 
-/// What a new tenant is made of.
+/// A new tenant.
 #[derive(Clone, Debug)]
 pub struct TenantDraft {
     pub id: Option<TenantId>,
@@ -28,7 +28,7 @@ pub struct TenantDraft {
     pub display_name: String,
 }
 
-/// What lists of tenants can be filtered and ordered by.
+/// The filter fields and orders of lists of tenants.
 pub const SCHEMA: Schema = Schema {
     resource: Resource::Tenant,
     fields: &[

@@ -22,7 +22,7 @@ pub struct UserConnector {
     pub meta: Meta,
 }
 
-/// How a link stands at the moment it is read.
+/// The state of a link when it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum UserConnectorState {
@@ -36,7 +36,7 @@ pub enum UserConnectorState {
     Disabled,
 }
 
-/// How a call names a link.
+/// The name of a link in a call.
 #[derive(Clone, Debug)]
 pub enum UserConnectorRef {
     /// By its id.
@@ -45,15 +45,15 @@ pub enum UserConnectorRef {
     Pair { user_id: UserId, connector: Ref },
 }
 
-/// Outcome of adding a link.
+/// The outcome of adding a link.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Added {
     pub user_connector: UserConnector,
-    /// Whether this call made it.
+    /// True if this call created it.
     pub created: bool,
 }
 
-/// What lists of user connectors can be filtered and ordered by.
+/// The filter fields and orders of lists of user connectors.
 pub const SCHEMA: Schema = Schema {
     resource: Resource::UserConnector,
     fields: &[

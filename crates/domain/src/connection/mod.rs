@@ -25,7 +25,7 @@ pub struct Connection {
     pub id: ConnectionId,
     pub connector: ConnectorId,
     pub settings: ConnectionSettings,
-    /// The client secrets that are sealed beside it, in the order in which they are tried.
+    /// The facts of the sealed client secrets, in the order in which they are tried.
     pub client_secrets: Vec<ClientSecretFacts>,
     pub meta: Meta,
 }

@@ -92,7 +92,7 @@ pub enum ConnectionKind {
     OpenIdLegacy,
 }
 
-/// How the body of a call to the token endpoint is encoded.
+/// The encoding of the body of a call to the token endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum TokenContentType {
@@ -101,7 +101,7 @@ pub enum TokenContentType {
     Form,
 }
 
-/// How identities of a connection may be linked to one user.
+/// The rule by which identities of a connection are linked to one user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Linking {

@@ -1,4 +1,4 @@
-//! The kinds of connectors: the settings that each kind has beside those of all connectors.
+//! The kinds of connectors: the settings that each kind has in addition to those of all connectors.
 
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,7 @@ patchable! {
         username: Option<String>,
     }
     fixed {
-        /// Whether a password is sealed beside the connector.
+        /// True if a sealed password is stored.
         #[serde(default, skip_serializing_if = "is_default")]
         password_set: bool,
     }

@@ -5,7 +5,7 @@ use crate::request::order::OrderBy;
 use crate::request::schema::{Field, FieldKind, Schema};
 use crate::resource::Resource;
 
-/// What lists of connectors can be filtered and ordered by.
+/// The filter fields and orders of lists of connectors.
 pub const SCHEMA: Schema = Schema {
     resource: Resource::Connector,
     fields: &[

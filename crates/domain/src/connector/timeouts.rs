@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Violation, Violations};
 use crate::patch::{FieldPatch, Patch};
 
-/// How long calls to the system may take.
+/// Time limits of calls to the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeouts {
     /// TCP and TLS; more than 0, at most 60 s.

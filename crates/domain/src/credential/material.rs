@@ -42,18 +42,18 @@ pub struct OAuth2Material {
     pub scopes: Vec<String>,
 }
 
-/// What happens to sealed material. Its kind stays.
+/// A change of sealed material. Its kind stays.
 #[derive(Debug, Default)]
 pub enum MaterialPatch {
     #[default]
     Keep,
-    /// All of it anew. Tokens that are absent and not among the cleared ones stay.
+    /// Replaces the material. Absent tokens that are not among the cleared ones stay.
     Replace(Material, ClearedTokens),
-    /// Single fields of custom material; the others stay.
+    /// Changes single fields of custom material; the others stay.
     Fields(Entries<Secret>),
 }
 
-/// Which tokens go if they are not given.
+/// The tokens that are removed if they are not given.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClearedTokens {
     pub refresh_token: bool,
@@ -77,13 +77,14 @@ pub struct IssuedToken {
 pub const MAX_CUSTOM_FIELDS: usize = 64;
 /// Most bytes of all fields of custom material together.
 pub const MAX_CUSTOM_FIELDS_BYTES: usize = 64 * 1024;
-/// Column of the sealed material: one sealed JSON object for the whole of it, so that its parts cannot be mixed.
+/// The column of the sealed material: one sealed JSON object with all its parts, so that parts of different materials cannot be
+/// mixed.
 pub const MATERIAL_COLUMN: &str = "material";
 
 // === impl Entries ===
 
 impl Entries<Secret> {
-    /// The fields of custom material after it, or what would be wrong with them.
+    /// Changes the fields of custom material, or returns what would be wrong with them then.
     pub fn applied(self, mut fields: BTreeMap<String, Secret>) -> Result<BTreeMap<String, Secret>, Violation> {
         fields.retain(|name, _| !self.gone.contains(name));
         fields.extend(self.set);

@@ -41,7 +41,7 @@ pub struct Credential {
     #[serde(default, skip_serializing_if = "is_default")]
     pub key: Option<KeyId>,
     pub kind: CredentialKind,
-    /// As stored; [`Credential::state_at`] says how it reads now.
+    /// The stored state; [`Credential::state_at`] gives the present one.
     pub state: CredentialState,
     #[serde(default, skip_serializing_if = "is_default")]
     pub scopes: Vec<String>,

@@ -9,7 +9,7 @@ use crate::value::json::JsonObject;
 use crate::value::maps::Labels;
 use crate::value::text::{ExternalId, UserId};
 
-/// What a new credential is made of.
+/// A new credential.
 #[derive(Debug)]
 pub struct CredentialDraft {
     pub id: Option<CredentialId>,

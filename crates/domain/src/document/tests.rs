@@ -1,4 +1,4 @@
-//! What a document leaves out reads as its default, and what was written before it could be left out reads the same.
+//! A field that a document leaves out reads as its default, and documents from before it could be left out read the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -330,7 +330,7 @@ fn a_credential() {
     };
     check(&sparse, &defaults, &full);
 
-    // A time is no default, be it the one that counting begins at.
+    // A time is not a default, even the one from which times are counted.
     let beginning = Credential { expire_time: Some(Timestamp(0)), ..read(&sparse) };
     assert_eq!(written(&beginning)["expire_time"], 0);
 }

@@ -1,8 +1,8 @@
-//! The one error of the domain: what went wrong, by meaning. Only the transport knows gRPC codes and details; it maps
-//! [`Error`] in one exhaustive table.
+//! The one error of the domain. Its variants have meanings. Only the transport knows gRPC codes and details; it maps [`Error`] in
+//! one exhaustive table.
 //!
-//! What a variant holds may be sent to the caller. A cause that may not (a database message, say) is a `source`: it is
-//! logged once, at the boundary, and never sent.
+//! The fields of a variant may be sent to the caller. A cause that must not be sent (a database message, say) is a `source`: it
+//! is logged once, at the boundary.
 
 mod violation;
 
@@ -18,17 +18,17 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
 /// Short for a result of the domain.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong.
+/// An error.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The request is wrong; all that is wrong with it, not the first.
+    /// The request is wrong. All violations are here, not only the first.
     #[error("invalid request")]
     Invalid(Vec<Violation>),
     /// There is no such resource, or the caller may not see it.
     #[error("{resource} not found")]
     NotFound {
         resource: Resource,
-        /// What the caller named it by; empty if only `by` does.
+        /// The reference that the caller gave; empty if only `by` names the resource.
         reference: String,
         /// Other fields of the request that name it or narrow the search, and their values.
         by: Vec<(&'static str, String)>,
@@ -48,7 +48,7 @@ pub enum Error {
     /// The request id was used before with another body.
     #[error("request id reused")]
     RequestIdConflict { request_id: String },
-    /// Nobody knows this caller.
+    /// The caller is unknown.
     #[error("caller unknown")]
     Unauthenticated { message: String },
     /// The caller lacks a right.
@@ -100,7 +100,7 @@ pub enum Error {
     Internal(#[source] Cause),
 }
 
-/// What of a resource is taken.
+/// The part of a resource that is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     ExternalId,
@@ -108,7 +108,7 @@ pub enum Taken {
     Name,
 }
 
-/// States that do not allow a call.
+/// A state that does not allow a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precondition {
     ConnectionInactive,
@@ -120,7 +120,7 @@ pub enum Precondition {
     RevealDisabled,
 }
 
-/// Who uses a resource that was to be deleted.
+/// The users of a resource that was to be deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {
     pub resource: Resource,
@@ -132,22 +132,22 @@ const OUTCOME_RETRY_AFTER: Duration = Duration::from_secs(1);
 // === impl Error ===
 
 impl Error {
-    /// For a request with a single fault.
+    /// Makes the error for a request with a single fault.
     pub fn invalid(violation: Violation) -> Self {
         Error::Invalid(vec![violation])
     }
 
-    /// For a defect: something that cannot be if the code is right.
+    /// Makes the error for a defect: something that cannot happen if the code is right.
     pub fn internal(cause: impl Into<Cause>) -> Self {
         Error::Internal(cause.into())
     }
 
-    /// For a reference that names nothing the caller may see.
+    /// Makes the error for a reference that names nothing the caller may see.
     pub fn not_found(resource: Resource, reference: impl std::fmt::Display) -> Self {
         Error::NotFound { resource, reference: reference.to_string(), by: Vec::new() }
     }
 
-    /// For what other fields than a reference name, or name together with it.
+    /// Makes the error for a resource that other fields than a reference name, or name together with it.
     pub fn not_found_by(
         resource: Resource,
         reference: Option<String>,
@@ -156,7 +156,7 @@ impl Error {
         Error::NotFound { resource, reference: reference.unwrap_or_default(), by: by.into_iter().collect() }
     }
 
-    /// For a state that does not allow the call.
+    /// Makes the error for a state that does not allow the call.
     pub fn precondition(
         reason: Precondition,
         resource: Resource,
@@ -172,7 +172,7 @@ impl Error {
         Error::OutcomeUnknown { retry_after: has_request_id.then_some(OUTCOME_RETRY_AFTER), source: source.into() }
     }
 
-    /// Whether the same call may succeed later without a change by the caller.
+    /// Returns true if the same call may succeed later without a change by the caller.
     pub const fn retryable(&self) -> bool {
         match self {
             Error::RateLimited { .. }
@@ -272,9 +272,9 @@ impl Precondition {
 // === impl Violations ===
 
 impl Violations {
-    /// An error with all that was noted, or `value` when there is nothing.
+    /// Returns `value`, or an error with all violations if there are any.
     ///
-    /// The value is an `Option` because a parser that noted a violation has no whole value to give.
+    /// The value is an `Option` because a parser that found a violation has no whole value to give.
     pub fn into_result<T>(self, value: Option<T>) -> Result<T> {
         match value {
             Some(value) if self.is_empty() => Ok(value),

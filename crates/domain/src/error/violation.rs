@@ -1,13 +1,13 @@
-//! Violations: what is wrong with a request, field by field.
+//! Violations: the faults of a request, field by field.
 
-/// One thing that is wrong with a request.
+/// One fault of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// Path of the field in snake case, as in the proto.
     pub field: String,
-    /// Why it is wrong, for people.
+    /// The fault, for people.
     pub description: String,
-    /// What kind of wrong it is.
+    /// The kind of the fault.
     pub kind: ViolationKind,
 }
 
@@ -51,35 +51,35 @@ impl Violation {
         Violation { field: field.into(), description: description.into(), kind }
     }
 
-    /// For a field whose value is wrong.
+    /// Makes the violation for a wrong value of a field.
     pub fn field(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self::new(ViolationKind::Field, field, description)
     }
 
-    /// For a filter that does not parse or does not fit the resource; the description names the position.
+    /// Makes the violation for a filter that does not parse or does not fit the resource. The description names the position.
     pub fn filter(description: impl Into<String>) -> Self {
         Self::new(ViolationKind::Filter, "filter", description)
     }
 
-    /// For what is not well-formed: a message, or a header that belongs to the call.
+    /// Makes the violation for a message, or a header of the call, that is not well-formed.
     pub fn malformed(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self::new(ViolationKind::Malformed, field, description)
     }
 
-    /// For a page token that cannot be used here. Why exactly is not said: a token is opaque.
+    /// Makes the violation for a page token that cannot be used here. It does not say why: a token is opaque.
     pub fn page_token() -> Self {
         let description = "is not a token of this list with this filter and order, or has expired";
         Self::new(ViolationKind::PageToken, "page_token", description)
     }
 
-    /// For a masked placeholder sent as a secret.
+    /// Makes the violation for a masked placeholder that was sent as a secret.
     pub fn placeholder(field: impl Into<String>) -> Self {
         let description =
             "is a masked placeholder, not a secret; an update keeps the stored secret if the field is left out";
         Self::new(ViolationKind::Placeholder, field, description)
     }
 
-    /// For a reference of a wrong form.
+    /// Makes the violation for a reference of a wrong form.
     pub fn reference(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self::new(ViolationKind::Reference, field, description)
     }
@@ -88,15 +88,15 @@ impl Violation {
 // === impl Violations ===
 
 impl Violations {
-    /// Notes one more.
+    /// Adds a violation.
     pub fn push(&mut self, violation: Violation) {
-        // More than fit into an answer help nobody, and a request can be wrong in very many places.
+        // A request can have very many faults, and more than fit into an answer are of no use.
         if self.0.len() < MAX_VIOLATIONS {
             self.0.push(violation);
         }
     }
 
-    /// Takes the value out of a result, or notes its violation.
+    /// Takes the value out of a result, or adds its violation.
     pub fn check<T>(&mut self, result: std::result::Result<T, Violation>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
@@ -107,7 +107,7 @@ impl Violations {
         }
     }
 
-    /// Whether nothing was noted so far.
+    /// Returns true if there is no violation so far.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -117,17 +117,17 @@ impl Violations {
         result.map_err(|violations| self.extend(violations)).ok()
     }
 
-    /// The value if there is no violation.
+    /// Returns the value if there is no violation.
     pub fn into_whole<T>(self, value: T) -> Result<T, Vec<Violation>> {
         if self.0.is_empty() { Ok(value) } else { Err(self.0) }
     }
 
-    /// All that was noted.
+    /// Returns all violations.
     pub fn into_vec(self) -> Vec<Violation> {
         self.0
     }
 
-    /// Notes several more.
+    /// Adds several violations.
     pub fn extend(&mut self, violations: impl IntoIterator<Item = Violation>) {
         violations.into_iter().for_each(|violation| self.push(violation));
     }

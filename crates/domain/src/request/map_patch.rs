@@ -1,4 +1,4 @@
-//! Changes of maps: all of a map, or the entries that an update mask names.
+//! Changes of maps: of the whole map, or of the entries that an update mask names.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub trait TextMap: Clone + Sized {
     /// The map itself.
     fn as_map(&self) -> &BTreeMap<String, String>;
 
-    /// Whether two keys name one entry.
+    /// Returns true if two keys name one entry.
     fn same_key(one: &str, other: &str) -> bool {
         one == other
     }
@@ -26,26 +26,26 @@ pub trait TextMap: Clone + Sized {
 pub enum MapPatch<M> {
     #[default]
     Keep,
-    /// All of it anew.
+    /// Replaces the whole map.
     Replace(M),
-    /// Single entries; all others stay.
+    /// Changes single entries; all others stay.
     Entries(Entries<String>),
 }
 
 /// Entries of a map that an update mask names by their keys.
 #[derive(Debug)]
 pub struct Entries<V> {
-    /// What is given.
+    /// The entries that are given.
     pub set: BTreeMap<String, V>,
-    /// What is named and not given.
+    /// The keys that are named and not given.
     pub gone: Vec<String>,
 }
 
 // === impl MapPatch ===
 
 impl<M: TextMap> MapPatch<M> {
-    /// What a message and a mask ask for. `path` is that of the map in the mask, `field` that in a violation. Entries which
-    /// the mask does not cover are not looked at.
+    /// Makes the change that a message and a mask ask for. `path` is the path of the map in the mask, `field` that in a
+    /// violation. Entries that the mask does not cover are not checked.
     pub fn parse(
         field: &str,
         path: &str,
@@ -111,7 +111,7 @@ impl<V> Entries<V> {
         Some(Entries { set: given, gone })
     }
 
-    /// Whether the entry of a key becomes another, or goes.
+    /// Returns true if the entry of a key is set or removed.
     pub fn touches(&self, key: &str, same_key: fn(&str, &str) -> bool) -> bool {
         self.set.keys().chain(&self.gone).any(|touched| same_key(touched, key))
     }
@@ -164,7 +164,7 @@ mod tests {
         Mask::parse("update_mask", Some(&paths), &["name", "map", "map.*"], &[]).unwrap()
     }
 
-    /// What becomes of `a: 1, b: 2`.
+    /// Applies a patch to `a: 1, b: 2`.
     fn changed<M: TextMap>(given: &[(&str, &str)], mask: &Mask) -> Result<BTreeMap<String, String>, Vec<Violation>> {
         let mut stored = M::parse("map", map(&[("a", "1"), ("b", "2")])).unwrap();
         let mut violations = Violations::default();

@@ -1,9 +1,9 @@
-//! Update masks (AIP-134, AIP-161): which fields of a resource an update changes.
+//! Update masks (AIP-134, AIP-161): the fields that an update changes.
 
 use crate::error::Violation;
 use crate::value::text::readable;
 
-/// Which fields an update changes.
+/// The fields that an update changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mask {
     /// `*`: all of them, as a PUT does. Absent values become the defaults; secrets are only changed where they are given.
@@ -18,12 +18,12 @@ pub enum Mask {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path(Vec<String>);
 
-/// Why a text is no path.
+/// The reason why a text is not a path.
 #[derive(Debug)]
 enum PathFault {
-    /// What is wrong, to be read after the path.
+    /// The fault, to be read after the path.
     Text(&'static str),
-    /// Below these segments stands one that would need backquotes, if it is a map key.
+    /// Below these segments is one that would need backquotes if it is a map key.
     Unquoted(Vec<String>),
 }
 
@@ -32,7 +32,7 @@ enum PathFault {
 impl Mask {
     /// Parses a mask.
     ///
-    /// `known` are the paths that exist; those above them exist too, and a segment `*` stands for any map key.
+    /// `known` are the paths that exist. The paths above them exist, too, and a segment `*` matches any map key.
     /// `output_only` are paths that may be listed without effect (AIP-161). All unknown paths are reported.
     pub fn parse(
         field: &str,
@@ -64,7 +64,7 @@ impl Mask {
         if violations.is_empty() { Ok(Mask::Paths(listed)) } else { Err(violations) }
     }
 
-    /// Whether the update sets the field at a path; `populated` says whether the message has a value there.
+    /// Returns true if the update sets the field at a path. `populated` says if the message has a value there.
     pub fn covers(&self, path: &str, populated: bool) -> bool {
         match self {
             Mask::All => true,
@@ -73,7 +73,7 @@ impl Mask {
         }
     }
 
-    /// Whether a path is listed itself. This is what clearing a secret takes: neither `*` nor a path above it does.
+    /// Returns true if this very path is listed. Only that clears a secret; neither `*` nor a path above it does.
     pub fn names(&self, path: &str) -> bool {
         match self {
             Mask::All | Mask::Populated => false,
@@ -100,8 +100,8 @@ impl Mask {
 // === impl Path ===
 
 impl Path {
-    /// Splits at dots. A map key with other characters than letters, digits, "_" and "-" stands in backquotes, a backquote
-    /// in it is doubled.
+    /// Splits at dots. A map key with other characters than letters, digits, "_" and "-" is in backquotes, and a backquote in it
+    /// is doubled.
     fn parse(text: &str) -> Result<Self, PathFault> {
         if text == "*" {
             return Ok(Path(vec!["*".to_owned()]));
@@ -132,17 +132,17 @@ impl Path {
         }
     }
 
-    /// Whether this path is a pattern's, or above it.
+    /// Returns true if this path matches a pattern, or is above it.
     fn is_at_or_above(&self, pattern: &str) -> bool {
         self.0.len() <= pattern.split('.').count() && self.matches_prefix(pattern)
     }
 
-    /// Whether this path is a pattern's, or below it.
+    /// Returns true if this path matches a pattern, or is below it.
     fn is_at_or_below(&self, pattern: &str) -> bool {
         self.0.len() >= pattern.split('.').count() && self.matches_prefix(pattern)
     }
 
-    /// Whether the segments that both have are the same.
+    /// Returns true if the segments that both have are the same.
     fn matches_prefix(&self, pattern: &str) -> bool {
         self.0.iter().zip(pattern.split('.')).all(|(segment, pattern)| pattern == "*" || segment == pattern)
     }
@@ -159,7 +159,7 @@ impl std::fmt::Display for PathFault {
     }
 }
 
-/// Whether map keys stand below a path in a pattern.
+/// Returns true if a pattern has map keys below a path.
 fn has_keys(pattern: &str, above: &[String]) -> bool {
     let mut pattern = pattern.split('.');
     above.iter().all(|segment| pattern.next() == Some(segment.as_str())) && pattern.next() == Some("*")

@@ -1,4 +1,4 @@
-//! What the requests for all resources have in common: how they name a resource, which fields they change, what they list.
+//! Common parts of requests: references, update masks, filters, orders and pages.
 
 pub mod filter;
 pub mod map_patch;

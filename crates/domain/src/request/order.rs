@@ -7,13 +7,13 @@ use crate::error::Violation;
 /// An order of a list. The id breaks ties where there can be any, in the same direction, so every order is total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
-    /// What to order by.
+    /// The field to order by.
     pub by: OrderBy,
-    /// Whether the greatest comes first.
+    /// True if the greatest comes first.
     pub descending: bool,
 }
 
-/// What a list can be ordered by.
+/// A field that a list can be ordered by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OrderBy {
@@ -62,7 +62,7 @@ impl OrderBy {
         }
     }
 
-    /// Whether no two rows of a list have the same value, so that the id has no ties to break.
+    /// Returns true if no two rows of a list have the same value, so that the id has no ties to break.
     pub const fn is_unique(self) -> bool {
         match self {
             OrderBy::Id | OrderBy::Name => true,

@@ -1,7 +1,7 @@
-//! Paging: what a list asks for, in which order, and where it goes on.
+//! Paging: requests for lists, and the keys at which pages begin.
 //!
-//! Lists are read by keyset: a page begins behind the key of the last row of the page before, so rows that come and go
-//! in between neither shift nor hide others.
+//! Lists are read by keyset: a page begins after the key of the last row of the page before, so rows that come and go in
+//! between neither shift nor hide others.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -10,18 +10,18 @@ use super::filter::Expr;
 use super::order::Order;
 use crate::error::Violation;
 
-/// What a list request asks for, checked.
+/// A checked list request.
 #[derive(Clone, Debug)]
 pub struct ListRequest {
     /// Items per page, 1 to 1,000.
     pub page_size: u32,
     /// Items in the whole stream; `None` = to the end.
     pub limit: Option<u64>,
-    /// Where to go on, as the caller sent it; empty = at the beginning.
+    /// The page token as the caller sent it; empty = from the beginning.
     pub page_token: String,
-    /// Which items.
+    /// The filter.
     pub filter: Option<Expr>,
-    /// In which order.
+    /// The order.
     pub order: Order,
 }
 

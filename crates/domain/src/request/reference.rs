@@ -1,4 +1,4 @@
-//! References: how a caller names a resource in a request.
+//! References: the names of resources in requests.
 
 use uuid::Uuid;
 
@@ -6,7 +6,7 @@ use crate::error::Violation;
 use crate::value::id::parse_uuid;
 use crate::value::text::{EXTERNAL_PREFIX, MAX_NAME, Name, bounded_text};
 
-/// What a caller wrote to name a resource.
+/// The name of a resource as a caller wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Ref {
     /// A UUID.
@@ -17,7 +17,7 @@ pub enum Ref {
     External(String),
 }
 
-/// Which forms a reference may have.
+/// The forms that a reference may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReferenceForms {
     name: bool,

@@ -3,14 +3,14 @@
 use super::order::OrderBy;
 use crate::resource::Resource;
 
-/// What the list of a resource can be filtered and ordered by.
+/// The filter fields and the orders of a list.
 #[derive(Clone, Copy, Debug)]
 pub struct Schema {
     /// The resource, for the prefix of enum values.
     pub resource: Resource,
     /// The fields that filters may name.
     pub fields: &'static [Field],
-    /// The orders that there are.
+    /// The orders that requests may ask for.
     pub orders: &'static [OrderBy],
 }
 
@@ -19,11 +19,11 @@ pub struct Schema {
 pub struct Field {
     /// Name in the contract.
     pub name: &'static str,
-    /// What it holds.
+    /// The kind of its values.
     pub kind: FieldKind,
 }
 
-/// What a field holds, and so which operators and values it takes.
+/// The kind of the values of a field. It decides which operators and values a filter may use with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldKind {
     /// A text; equality counts letter case.

@@ -1,4 +1,4 @@
-//! Typed ids. Each resource has its own id type, so that one cannot stand where another belongs.
+//! Typed ids. Each resource has its own id type, so that ids of different resources cannot be mixed up.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;

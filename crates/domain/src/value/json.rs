@@ -1,4 +1,4 @@
-//! JSON objects that callers keep with a resource, within limits that bound the work of everybody who reads them.
+//! JSON objects that callers keep with a resource. Their limits bound the work of every reader.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -45,7 +45,7 @@ impl JsonObject {
         &self.0
     }
 
-    /// Whether it has no member.
+    /// Returns true if it has no member.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -64,7 +64,7 @@ impl From<JsonObject> for Map<String, Value> {
 
 /// A JSON number, or what is wrong with it: JSON has neither infinities nor NaN.
 pub fn number(field: &str, value: f64) -> Result<Value, Violation> {
-    // Whole numbers stay whole: `1` and not `1.0`. Beyond 2^53 an f64 stands for several of them.
+    // Whole numbers stay whole: `1` and not `1.0`. Beyond 2^53 one f64 represents several of them.
     const MAX_WHOLE: f64 = 9_007_199_254_740_992.0;
     if value.fract() == 0.0 && value.abs() <= MAX_WHOLE && !(value == 0.0 && value.is_sign_negative()) {
         #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and in range")]

@@ -32,7 +32,7 @@ macro_rules! maps {
                 self.0.get(key).map(String::as_str)
             }
 
-            /// Whether there is no entry.
+            /// Returns true if there is no entry.
             pub fn is_empty(&self) -> bool {
                 self.0.is_empty()
             }
@@ -172,7 +172,7 @@ pub fn header_name(field: &str, name: &str) -> Result<String, Violation> {
     Ok(name.to_owned())
 }
 
-/// What is wrong with the names of headers: each by itself, and those that differ in letter case only.
+/// Finds names of headers that are wrong in themselves, and names that differ only in letter case.
 fn header_names<'a>(field: &str, names: impl Iterator<Item = &'a String>) -> Vec<Violation> {
     let mut lower = BTreeMap::new();
     let mut violations = Vec::new();
@@ -207,7 +207,7 @@ pub fn check_entries(field: &str, entries: usize) -> Option<Violation> {
     (entries > MAX_ENTRIES).then(|| Violation::field(field, description()))
 }
 
-/// Path of an entry; a key that is not plain stands in backquotes, as in update masks.
+/// Path of an entry; a key that is not plain is in backquotes, as in update masks.
 pub fn map_entry(field: &str, key: &str) -> String {
     let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if plain { format!("{field}.{key}") } else { format!("{field}.`{}`", readable(key)) }
@@ -217,7 +217,7 @@ fn shown(key: &str) -> String {
     format!("\"{}\"", readable(key))
 }
 
-/// Whether two names are those of one header (RFC 9110 5.1).
+/// Returns true if two names are those of one header (RFC 9110 5.1).
 pub fn same_header(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other)
 }

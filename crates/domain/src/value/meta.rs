@@ -1,4 +1,4 @@
-//! What every stored resource has: times, a version and the etag made of them.
+//! Times, version and etag of stored resources.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,24 +16,24 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// Of a resource that is being created.
+    /// Makes the meta of a new resource.
     pub const fn new(now: Timestamp) -> Self {
         Meta { create_time: now, update_time: now, version: 1 }
     }
 
-    /// After one more change.
+    /// Makes the meta after one more change.
     #[must_use]
     pub fn changed(self, now: Timestamp) -> Self {
         Meta { create_time: self.create_time, update_time: now.max(self.update_time), version: self.version + 1 }
     }
 
-    /// The weak entity tag (AIP-154). It holds the time of creation beside the version, so that the etag of a deleted
-    /// resource never fits one that was created anew under the same id.
+    /// The weak entity tag (AIP-154). It is made of the time of creation and the version, so that the etag of a deleted resource
+    /// never matches a new one with the same id.
     pub fn etag(&self) -> String {
         format!("W/\"{:x}-{:x}\"", self.create_time.0, self.version)
     }
 
-    /// Whether an etag that a caller sent is the current one; an empty one always is.
+    /// Returns true if an etag that a caller sent is the current one, or empty.
     pub fn matches(&self, etag: &str) -> bool {
         etag.is_empty() || etag == self.etag()
     }

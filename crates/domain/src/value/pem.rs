@@ -56,7 +56,7 @@ impl<'a> Pem<'a> {
         if text.contains(&0) {
             return Err(PemFault::Binary);
         }
-        // Other encodings may stand around the sections, which are ASCII.
+        // The sections are ASCII, but the text around them may have another encoding.
         let mut text = String::from_utf8_lossy(text);
         if text.contains(BEGIN) && (text.contains("-----\\n") || text.contains("-----\\r\\n")) {
             return Err(PemFault::EscapedLineBreaks);

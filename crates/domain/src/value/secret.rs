@@ -7,8 +7,7 @@ use crate::error::Violation;
 /// A secret text. It can be used only where [`Secret::expose`] is written, which is what a reviewer looks for.
 pub struct Secret(Zeroizing<String>);
 
-/// What an update does with a stored secret. Absent means keep; clearing is an explicit act (model: secrets are
-/// write-only).
+/// A change of a stored secret. An absent value keeps it; clearing is an explicit act, because secrets are write-only.
 #[derive(Debug, Default)]
 pub enum SecretPatch {
     /// Leave the stored secret as it is.
@@ -47,8 +46,8 @@ impl Secret {
         Ok(secret)
     }
 
-    /// As [`Secret::parse`], for what travels in a header or a form: without control characters, which could end the
-    /// header and begin another.
+    /// Checks a text as [`Secret::parse`] does, and refuses control characters: the secret travels in a header or a form, and
+    /// they could end the header and begin another.
     pub fn parse_line(field: &str, value: String, max_chars: usize) -> Result<Self, Violation> {
         let secret = Self::parse(field, value, max_chars)?;
         if secret.expose().contains(char::is_control) {
@@ -57,12 +56,12 @@ impl Secret {
         Ok(secret)
     }
 
-    /// The secret itself. Whoever calls this answers for where it goes.
+    /// The secret itself. The caller is responsible for where it goes.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Another holder of the same secret. There is no `Clone`, so that copies are made on purpose.
+    /// Makes another holder of the same secret. There is no `Clone`, so that copies are made on purpose.
     pub fn duplicate(&self) -> Self {
         Self::new(self.0.to_string())
     }
@@ -74,7 +73,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Whether a text is what user interfaces show in place of a secret. Storing one would destroy the real secret.
+/// Returns true for a text that user interfaces show in place of a secret. Storing one would destroy the real secret.
 fn is_placeholder(value: &str) -> bool {
     let value = value.trim();
     let masked = |c: char| matches!(c, '*' | '•' | '●' | '·' | 'x' | 'X' | '.');

@@ -1,4 +1,4 @@
-//! Bounded texts. Each is a type of its own that can only be made by parsing, so whoever holds one need not check again.
+//! Bounded texts. Each is a type of its own that can only be made by parsing, so code that holds one need not check it again.
 //!
 //! Lengths count characters (Unicode scalar values), not bytes.
 
@@ -78,7 +78,7 @@ const MAX_SLUG: usize = 64;
 const MAX_USER_ID: usize = 128;
 const MAX_TENANT_NAME: usize = 63;
 
-/// What marks an external id in a reference.
+/// The prefix of an external id in a reference.
 pub(crate) const EXTERNAL_PREFIX: &str = "ext:";
 const PREFIX_TWICE: &str = "must not begin with \"ext:\" twice";
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Timestamp(pub i64);
 
-/// Where the time comes from; tests set it by hand.
+/// The source of the time; tests set it by hand.
 pub trait Clock: Send + Sync + 'static {
     /// The present.
     fn now(&self) -> Timestamp;
@@ -27,7 +27,7 @@ impl Timestamp {
     /// 9999-12-31T23:59:59.999999Z, the latest time of google.protobuf.Timestamp.
     pub const MAX: Timestamp = Timestamp(253_402_300_799_999_999);
 
-    /// From seconds and nanoseconds, as google.protobuf.Timestamp has them; `None` when out of range. Nanoseconds are cut
+    /// Makes a time from seconds and nanoseconds, as google.protobuf.Timestamp has them; `None` when out of range. Nanoseconds are cut
     /// to microseconds.
     pub fn from_parts(seconds: i64, nanos: i32) -> Option<Self> {
         let in_second = (0..1_000_000_000).contains(&nanos);

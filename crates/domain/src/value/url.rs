@@ -9,7 +9,7 @@ use crate::error::Violation;
 texts! {
     /// An absolute http or https URL without user information and fragment.
     HttpUrl;
-    /// Where a provider may send users back to: an absolute URL without fragment (RFC 6749 3.1.2), also with the scheme
+    /// A URL to which a provider may send users back: absolute, without fragment (RFC 6749 3.1.2), also with the scheme
     /// of a native application (RFC 8252).
     RedirectUri;
 }
@@ -52,7 +52,7 @@ impl HttpUrl {
         Err(Violation::field(field, "must be an https URL; http is for loopback only"))
     }
 
-    /// Whether the scheme is https.
+    /// Returns true if the scheme is https.
     pub fn is_https(&self) -> bool {
         self.0.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
     }
@@ -80,8 +80,8 @@ impl RedirectUri {
     }
 }
 
-/// Parses an absolute URL without fragment. The parser mends much (blanks, backslashes, missing slashes); what it would
-/// mend is refused, so that everybody reads the same URL.
+/// Parses an absolute URL without fragment. The parser repairs much (blanks, backslashes, missing slashes). What it would
+/// repair is refused, so that every reader sees the same URL.
 fn absolute(field: &str, value: &str, max: usize) -> Result<Url, Violation> {
     let refuse = |description: String| Err(Violation::field(field, description));
     if value.is_empty() {

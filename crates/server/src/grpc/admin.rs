@@ -10,10 +10,11 @@ use jackfield_domain::{TenantId, Violations};
 use jackfield_service::{DeleteOptions, ListScope, ListedPage, ServerInfo};
 use tonic::{Request, Response, Status, async_trait};
 
+use super::api::{Api, authorize, respond};
 use super::fields::Fields;
 use super::page_stream::PageStream;
 use super::parse;
-use super::{Api, authorize, render, respond};
+use super::render;
 
 #[async_trait]
 impl AdminService for Api {
@@ -121,29 +122,33 @@ impl AdminService for Api {
         let call = async {
             let (caller, _) = authorize(request)?;
             let info = self.services.server_info(&caller).await?;
-            let ServerInfo {
-                database_backend,
-                database_version,
-                schema_version,
-                active_key,
-                keys,
-                start_time,
-                reveal_enabled,
-                development,
-            } = info;
-            Ok(pb::GetServerInfoResponse {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                database_backend: database_backend.to_owned(),
-                database_version,
-                schema_version,
-                active_key_encryption_key: active_key,
-                key_encryption_keys: keys,
-                start_time: Some(render::timestamp(start_time)),
-                reveal_enabled,
-                development_mode: development,
-            })
+            Ok(server_info_to_message(info))
         };
         respond(call.await)
+    }
+}
+
+fn server_info_to_message(info: ServerInfo) -> pb::GetServerInfoResponse {
+    let ServerInfo {
+        database_backend,
+        database_version,
+        schema_version,
+        active_key,
+        keys,
+        start_time,
+        reveal_enabled,
+        development,
+    } = info;
+    pb::GetServerInfoResponse {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        database_backend: database_backend.to_owned(),
+        database_version,
+        schema_version,
+        active_key_encryption_key: active_key,
+        key_encryption_keys: keys,
+        start_time: Some(render::timestamp(start_time)),
+        reveal_enabled,
+        development_mode: development,
     }
 }
 

@@ -13,12 +13,13 @@ use jackfield_service::{ConfigurationRef, DeleteOptions, ListScope, ListedPage};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, async_trait};
 
-use super::credentials::CREDENTIAL_METADATA;
+use super::api::{Api, authorize_with_metadata, respond};
+use super::credentials::credential_from_metadata;
 use super::fields::Fields;
 use super::page_stream::PageStream;
 use super::parse;
+use super::render;
 use super::update;
-use super::{Api, authorize_with_metadata, render, respond};
 
 const MAX_WORKFLOW_ID: usize = 128;
 
@@ -37,8 +38,8 @@ impl ConfigurationService for Api {
             let (caller, metadata, mut request) = authorize_with_metadata(request)?;
             let mut violations = Violations::default();
             if let Some(configuration) = &mut request.configuration {
-                let (key, field) = (CREDENTIAL_METADATA, "configuration.credential");
-                parse::from_metadata(&mut violations, &metadata, key, field, &mut configuration.credential);
+                let credential = &mut configuration.credential;
+                credential_from_metadata(&mut violations, &metadata, "configuration.credential", credential);
             }
             let options = parse::options(&mut violations, &mut request);
             let id = violations.check(parse::optional_id("id", &request.id)).flatten().map(ConfigurationId);
@@ -59,18 +60,8 @@ impl ConfigurationService for Api {
             let (caller, metadata, mut request) = authorize_with_metadata(request)?;
             let mut violations = Violations::default();
             named_by(&mut violations, &metadata, &mut request.reference, &mut request.credential);
-            let configuration = parse::optional_reference(
-                &mut violations,
-                "reference",
-                &request.reference,
-                ReferenceForms::ID_EXTERNAL,
-            );
-            let credential = parse::optional_reference(
-                &mut violations,
-                "credential",
-                &request.credential,
-                ReferenceForms::ID_EXTERNAL,
-            );
+            let configuration = external(&mut violations, "reference", &request.reference);
+            let credential = external(&mut violations, "credential", &request.credential);
             let (configuration, credential) = violations.into_result(configuration.zip(credential))?;
             let reference = ConfigurationRef { configuration, credential };
             let found = self.services.configuration_get(&caller, &reference).await?;
@@ -86,23 +77,12 @@ impl ConfigurationService for Api {
         let call = async {
             let (caller, metadata, mut request) = authorize_with_metadata(request)?;
             let mut violations = Violations::default();
-            parse::from_metadata(
-                &mut violations,
-                &metadata,
-                CREDENTIAL_METADATA,
-                "credential",
-                &mut request.credential,
-            );
+            credential_from_metadata(&mut violations, &metadata, "credential", &mut request.credential);
             let list = parse::list(&mut violations, &request, &configuration::SCHEMA);
             let user_id = parse::optional_user(&mut violations, &request.user_id);
             let connector =
                 parse::optional_reference(&mut violations, "connector", &request.connector, ReferenceForms::ID_NAME);
-            let credential = parse::optional_reference(
-                &mut violations,
-                "credential",
-                &request.credential,
-                ReferenceForms::ID_EXTERNAL,
-            );
+            let credential = external(&mut violations, "credential", &request.credential);
             let parsed = list.zip(user_id).zip(connector.zip(credential));
             let ((list, user_id), (connector, credential)) = violations.into_result(parsed)?;
             let scope = ListScope { user_id, connector, credential, ..ListScope::default() };
@@ -123,12 +103,7 @@ impl ConfigurationService for Api {
             let options = parse::options(&mut violations, &mut request);
             let update = update::parse(&mut violations, &mut request, &[], patch);
             let configuration = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_EXTERNAL);
-            let credential = parse::optional_reference(
-                &mut violations,
-                "credential",
-                &request.credential,
-                ReferenceForms::ID_EXTERNAL,
-            );
+            let credential = external(&mut violations, "credential", &request.credential);
             let parsed = configuration.zip(credential).zip(update);
             let ((configuration, credential), (expected, patch)) = violations.into_result(parsed)?;
             let reference = ConfigurationRef { configuration: Some(configuration), credential };
@@ -162,7 +137,12 @@ impl ConfigurationService for Api {
 
 fn named_by(violations: &mut Violations, metadata: &MetadataMap, configuration: &mut String, credential: &mut String) {
     parse::from_metadata(violations, metadata, CONFIGURATION_METADATA, "reference", configuration);
-    parse::from_metadata(violations, metadata, CREDENTIAL_METADATA, "credential", credential);
+    credential_from_metadata(violations, metadata, "credential", credential);
+}
+
+/// A reference that may be left out, by id or external id.
+fn external(violations: &mut Violations, field: &str, text: &str) -> Option<Option<Ref>> {
+    parse::optional_reference(violations, field, text, ReferenceForms::ID_EXTERNAL)
 }
 
 fn patch(fields: &mut Fields<'_>, configuration: pb::Configuration) -> ConfigurationPatch {

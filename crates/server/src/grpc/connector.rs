@@ -12,11 +12,12 @@ use jackfield_domain::{ConnectorId, Violations};
 use jackfield_service::{DeleteOptions, Deleted, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
+use super::api::{Api, authorize, respond};
 use super::fields::Fields;
 use super::page_stream::PageStream;
 use super::parse;
+use super::render;
 use super::update;
-use super::{Api, authorize, render, respond};
 
 #[async_trait]
 impl ConnectorService for Api {

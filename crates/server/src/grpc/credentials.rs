@@ -18,18 +18,19 @@ use jackfield_service::{DeleteOptions, Deleted, ListScope, ListedPage};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, async_trait};
 
+use super::api::{Api, authorize, authorize_with_metadata, respond};
 use super::fields::Fields;
 use super::page_stream::PageStream;
 use super::parse::{self, Named};
+use super::render;
 use super::update;
-use super::{Api, authorize, authorize_with_metadata, render, respond};
 
 const MAX_PROVIDER_ACCOUNT_ID: usize = 256;
 const MIN_PURPOSE: usize = 8;
 const MAX_PURPOSE: usize = 500;
 
 /// Metadata that may name the credential (the header X-Paragon-Credential of the model).
-pub(super) const CREDENTIAL_METADATA: &str = "x-jackfield-credential";
+const CREDENTIAL_METADATA: &str = "x-jackfield-credential";
 
 #[async_trait]
 impl CredentialsService for Api {
@@ -57,7 +58,7 @@ impl CredentialsService for Api {
         let call = async {
             let (caller, metadata, mut request) = authorize_with_metadata(request)?;
             let mut violations = Violations::default();
-            named_by(&mut violations, &metadata, &mut request.reference);
+            credential_from_metadata(&mut violations, &metadata, "reference", &mut request.reference);
             let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_EXTERNAL);
             let credential = self.services.credential_get(&caller, &violations.into_result(reference)?).await?;
             Ok(pb::GetCredentialResponse { credential: Some(to_message(credential)) })
@@ -98,7 +99,7 @@ impl CredentialsService for Api {
         let call = async {
             let (caller, metadata, mut request) = authorize_with_metadata(request)?;
             let mut violations = Violations::default();
-            named_by(&mut violations, &metadata, &mut request.reference);
+            credential_from_metadata(&mut violations, &metadata, "reference", &mut request.reference);
             let options = parse::options(&mut violations, &mut request);
             let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_EXTERNAL);
             let material = request.material.take();
@@ -119,7 +120,7 @@ impl CredentialsService for Api {
         let call = async {
             let (caller, metadata, mut request) = authorize_with_metadata(request)?;
             let mut violations = Violations::default();
-            named_by(&mut violations, &metadata, &mut request.reference);
+            credential_from_metadata(&mut violations, &metadata, "reference", &mut request.reference);
             let options = parse::options(&mut violations, &mut request);
             let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_EXTERNAL);
             let reference = violations.into_result(reference)?;
@@ -139,7 +140,7 @@ impl CredentialsService for Api {
             let (caller, metadata, request) = authorize_with_metadata(request)?;
             let pb::IssueAccessTokenRequest { mut reference, user_id, connector, min_validity, scopes } = request;
             let mut violations = Violations::default();
-            named_by(&mut violations, &metadata, &mut reference);
+            credential_from_metadata(&mut violations, &metadata, "reference", &mut reference);
             let named = (reference.as_str(), ReferenceForms::ID_EXTERNAL);
             let named = parse::named(&mut violations, named, &user_id, &connector).map(|named| match named {
                 Named::Reference(reference) => CredentialRef::Ref(reference),
@@ -161,7 +162,7 @@ impl CredentialsService for Api {
         let call = async {
             let (caller, metadata, mut request) = authorize_with_metadata(request)?;
             let mut violations = Violations::default();
-            named_by(&mut violations, &metadata, &mut request.reference);
+            credential_from_metadata(&mut violations, &metadata, "reference", &mut request.reference);
             let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_EXTERNAL);
             let purpose = violations.check(purpose(&request.purpose));
             let (reference, purpose) = violations.into_result(reference.zip(purpose))?;
@@ -240,8 +241,14 @@ fn parse_connection(field: &str, text: &str) -> Result<Ref, Violation> {
     Ref::parse(field, text, ReferenceForms::ID_NAME_EXTERNAL)
 }
 
-fn named_by(violations: &mut Violations, metadata: &MetadataMap, reference: &mut String) {
-    parse::from_metadata(violations, metadata, CREDENTIAL_METADATA, "reference", reference);
+/// Fills a field that names a credential from the metadata.
+pub(super) fn credential_from_metadata(
+    violations: &mut Violations,
+    metadata: &MetadataMap,
+    field: &str,
+    value: &mut String,
+) {
+    parse::from_metadata(violations, metadata, CREDENTIAL_METADATA, field, value);
 }
 
 fn min_validity_micros(value: Option<prost_types::Duration>) -> Result<i64, Violation> {

@@ -22,7 +22,7 @@ pub(super) const MAX_URL: usize = 2_048;
 pub(super) struct Fields<'a> {
     resource: &'static str,
     mask: &'a Mask,
-    /// Whether the resource is being created.
+    /// True if the resource is being created.
     is_new: bool,
     pub(super) violations: &'a mut Violations,
 }
@@ -85,8 +85,8 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// What a resource hangs on. A new one must have it. Later it cannot be changed, and an empty text says nothing, whatever
-    /// the mask.
+    /// The parent of a resource. A new one must have it. Later it cannot be changed, and an empty text keeps it, whatever the
+    /// mask.
     pub(super) fn parent<T>(
         &mut self,
         path: &str,

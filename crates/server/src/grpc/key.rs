@@ -13,10 +13,11 @@ use jackfield_domain::{KeyId, Secret, Violation, Violations};
 use jackfield_service::{DeleteOptions, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
+use super::api::{Api, authorize, respond};
 use super::fields::Fields;
 use super::page_stream::PageStream;
 use super::parse;
-use super::{Api, authorize, render, respond};
+use super::render;
 
 #[async_trait]
 impl KeyService for Api {

@@ -1,7 +1,8 @@
-//! The gRPC services: thin handlers that parse a request, call a use case and render its answer. No rule of the business
-//! is decided here.
+//! The gRPC services: thin handlers that parse a request, call a use case and render its answer. No business rule is decided
+//! here.
 
 mod admin;
+mod api;
 mod configuration;
 mod connection;
 mod connector;
@@ -16,89 +17,6 @@ mod render;
 mod update;
 mod user_connector;
 
-use jackfield_api::v1::admin_service_server::AdminServiceServer;
-use jackfield_api::v1::configuration_service_server::ConfigurationServiceServer;
-use jackfield_api::v1::connection_service_server::ConnectionServiceServer;
-use jackfield_api::v1::connector_service_server::ConnectorServiceServer;
-use jackfield_api::v1::credentials_service_server::CredentialsServiceServer;
-use jackfield_api::v1::key_service_server::KeyServiceServer;
-use jackfield_api::v1::user_connector_service_server::UserConnectorServiceServer;
-use jackfield_domain::principal::{Principal, RightType};
-use jackfield_domain::{Error, Result};
-use jackfield_service::{Caller, Services};
-use tonic::codec::CompressionEncoding;
-use tonic::metadata::MetadataMap;
-use tonic::service::RoutesBuilder;
-use tonic::{Request, Response, Status};
-
-use jackfield_transport::call::context::CallContext;
-use jackfield_transport::call::status::status;
-use page_stream::policy::StreamPolicy;
-
-/// What a connection looks like on the wire; for the benchmark, whose baseline sends the same.
+pub use api::Api;
+/// The wire form of a connection, for the benchmark, whose baseline sends the same.
 pub use connection::to_message as connection_message;
-
-/// All services of `jackfield.v1`.
-#[derive(Clone)]
-pub struct Api {
-    services: Services,
-    streams: StreamPolicy,
-}
-
-/// Largest message that a list sends: a page of the most bytes, and room for what its encoding adds.
-const MAX_ENCODE_BYTES: usize = 4 * 1024 * 1024;
-
-// === impl Api ===
-
-impl Api {
-    /// The services over their use cases.
-    pub fn new(services: Services, streams: StreamPolicy) -> Self {
-        Api { services, streams }
-    }
-
-    /// Adds the services to a router; requests over `max_decode_bytes` are refused before they are read whole.
-    pub fn add_routes(self, routes: &mut RoutesBuilder, max_decode_bytes: usize) {
-        macro_rules! add {
-            ($($server:ident),*) => {$(
-                routes.add_service(
-                    $server::new(self.clone())
-                        .accept_compressed(CompressionEncoding::Gzip)
-                        .max_decoding_message_size(max_decode_bytes)
-                        .max_encoding_message_size(MAX_ENCODE_BYTES),
-                );
-            )*};
-        }
-        add!(
-            AdminServiceServer,
-            ConfigurationServiceServer,
-            ConnectionServiceServer,
-            ConnectorServiceServer,
-            CredentialsServiceServer,
-            KeyServiceServer,
-            UserConnectorServiceServer
-        );
-    }
-}
-
-/// Checks the right that the use case needs to which the caller is passed; returns the caller and the message. The right
-/// comes first, so that a caller without it learns nothing, not even that a request was wrong.
-fn authorize<R: RightType, T>(request: Request<T>) -> Result<(Caller<R>, T)> {
-    let (caller, _, message) = authorize_with_metadata(request)?;
-    Ok((caller, message))
-}
-
-/// As [`authorize`], for calls that may name something in their metadata.
-fn authorize_with_metadata<R: RightType, T>(request: Request<T>) -> Result<(Caller<R>, MetadataMap, T)> {
-    let (metadata, mut extensions, message) = request.into_parts();
-    let principal = extensions.remove::<Principal>();
-    let principal = principal.ok_or_else(|| Error::internal("a call without a principal passed the identity layer"))?;
-    let call = CallContext::current();
-    call.iter().for_each(|call| call.set_begun());
-    let request_id = call.map(|call| call.request_id).unwrap_or_default();
-    Ok((Caller::authorize(principal, request_id)?, metadata, message))
-}
-
-/// Ends a call.
-fn respond<T>(result: Result<T>) -> std::result::Result<Response<T>, Status> {
-    result.map(Response::new).map_err(status)
-}

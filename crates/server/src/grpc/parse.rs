@@ -27,7 +27,7 @@ pub(super) enum Named {
     Pair { user_id: UserId, connector: Ref },
 }
 
-/// How a change is to be carried out. The whole message is the identity of the request, for repeats.
+/// The options of a change. A repeat is recognised by the whole message.
 pub(super) fn options<M: ChangeMessage>(violations: &mut Violations, request: &mut M) -> RequestOptions {
     let id = violations.check(optional_id("request_id", request.request_id())).flatten();
     let validate_only = request.validate_only();

@@ -1,4 +1,4 @@
-//! Updates: which resource is meant, in which state, and that something of it is to change.
+//! Updates: the expected state of the resource, and its changes.
 
 use jackfield_api::message::{ResourceMessage, UpdateMessage};
 use jackfield_domain::patch::Patch;
@@ -10,7 +10,7 @@ use jackfield_service::Expected;
 use super::fields::Fields;
 use super::parse;
 
-/// Reads an update: what it expects of the resource, and what it changes. `beside` are paths that its mask may name beside
+/// Reads an update: the expected state of the resource, and the patch. `beside` are paths that the mask may name in addition to
 /// those of the resource.
 pub(super) fn parse<U: UpdateMessage, P: Patch>(
     violations: &mut Violations,
@@ -47,8 +47,8 @@ fn expected<R: ResourceMessage>(violations: &mut Violations, etag: &str, resourc
     Expected { etag: etag.to_owned(), id }
 }
 
-/// Refuses an update without a mask that has nothing to change: most likely a value was meant that cannot be told from an
-/// absent one.
+/// Refuses an update without a mask that changes nothing: most likely the caller meant a value that cannot be distinguished from
+/// an absent one.
 fn require_change(violations: &mut Violations, mask: &Mask, resource: &str, patch: &impl Patch) {
     if *mask == Mask::Populated && patch.is_empty() && violations.is_empty() {
         let description = format!(

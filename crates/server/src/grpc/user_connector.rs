@@ -9,9 +9,10 @@ use jackfield_domain::{UserConnectorId, Violations};
 use jackfield_service::{Deleted, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
+use super::api::{Api, authorize, respond};
 use super::page_stream::PageStream;
 use super::parse::{self, Named};
-use super::{Api, authorize, render, respond};
+use super::render;
 
 #[async_trait]
 impl UserConnectorService for Api {

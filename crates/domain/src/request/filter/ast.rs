@@ -7,11 +7,11 @@ use crate::value::time::Timestamp;
 /// A checked filter. Its `Display` is a filter again, which parses to the same tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expr {
-    /// All of them; at least two.
+    /// All of these, at least two, match.
     And(Vec<Expr>),
-    /// Any of them; at least two.
+    /// Any of these, at least two, matches.
     Or(Vec<Expr>),
-    /// Not this one.
+    /// This does not match.
     Not(Box<Expr>),
     /// Any text field contains this text, which is folded.
     Word(String),
@@ -47,16 +47,16 @@ pub enum Value {
     Enum(&'static str),
 }
 
-/// What a text is to look like. None of the texts holds a wildcard any more.
+/// A pattern for texts. Its own texts have no wildcards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pattern {
-    /// It is this.
+    /// The text is this.
     Exact(String),
-    /// It begins with this.
+    /// The text begins with this.
     Prefix(String),
-    /// It ends with this.
+    /// The text ends with this.
     Suffix(String),
-    /// It contains this.
+    /// The text contains this.
     Contains(String),
 }
 

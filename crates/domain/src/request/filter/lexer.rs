@@ -1,5 +1,5 @@
-//! The characters of a filter, taken piece by piece. What a piece may hold depends on its place: a colon ends a field name
-//! but is part of a value such as a time.
+//! Splits a filter into pieces. The characters of a piece depend on its place: a colon ends a field name but is part of a value
+//! such as a time.
 
 use super::ast::{Op, Pattern};
 use crate::error::Violation;
@@ -13,9 +13,9 @@ pub(super) struct Lexer {
 /// A word or quoted string.
 #[derive(Clone, Debug)]
 pub(super) struct Literal {
-    /// Where it begins.
+    /// The position at which it begins.
     pub(super) position: Position,
-    /// Whether it stood in quotes or backquotes; then it is no keyword.
+    /// True if it was in quotes or backquotes; then it is not a keyword.
     pub(super) quoted: bool,
     /// Its characters; `true` for those that were escaped and so are no wildcards.
     chars: Vec<(char, bool)>,
@@ -25,7 +25,7 @@ pub(super) struct Literal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position(usize);
 
-/// What ends an unquoted piece besides blanks, parentheses, commas and operators.
+/// The characters that end an unquoted piece besides blanks, parentheses, commas and operators.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// In a field name or word: dots and colons.
@@ -34,7 +34,7 @@ pub(super) enum Place {
     Value,
 }
 
-/// What a text looks like where wildcards count.
+/// A text read with its wildcards.
 pub(super) enum Wild {
     /// Nothing but `*`.
     Any,
@@ -57,7 +57,7 @@ impl Lexer {
         self.chars.get(self.next).copied()
     }
 
-    /// Passes over blanks; whether there were any.
+    /// Skips blanks. Returns true if there were any.
     pub(super) fn blanks(&mut self) -> bool {
         let before = self.next;
         while self.peek().is_some_and(char::is_whitespace) {
@@ -165,7 +165,7 @@ impl Literal {
         self.split_wild().1
     }
 
-    /// What the text looks like, with wildcards at its ends.
+    /// Reads the text with wildcards at its ends.
     pub(super) fn wild(&self) -> Result<Wild, Violation> {
         let (before, text, after) = self.split_wild();
         if self.inner_star() {
@@ -180,7 +180,7 @@ impl Literal {
         })
     }
 
-    /// Whether there are wildcards before and behind, and what is in between.
+    /// Tells if there are wildcards before and after the text, and returns the text between them.
     fn split_wild(&self) -> (bool, String, bool) {
         const STAR: (char, bool) = ('*', false);
         let before = self.chars.iter().take_while(|c| **c == STAR).count();

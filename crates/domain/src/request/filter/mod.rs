@@ -1,6 +1,6 @@
 //! Filters of lists (AIP-160), parsed and checked against the fields of a resource.
 //!
-//! The grammar, where it differs from what one expects of other languages:
+//! The grammar, where it differs from that of other languages:
 //! - `OR` binds tighter than `AND`: `a AND b OR c` is `a AND (b OR c)`. Terms in a row are joined as by `AND`, exactly: a
 //!   row either matches or not.
 //! - `AND`, `OR`, `NOT` are written in upper case; `-x` is `NOT x`.
@@ -9,7 +9,7 @@
 //! - `field:value` on a text field means that it contains the value, without regard to letter case; on another field it
 //!   means `=`. `field:*` means that the field has a value.
 //! - `labels:env` means that there is a label `env`, `labels.env:prod` and `labels.env = prod` that its value is `prod`. A
-//!   key with other characters than letters, digits, `_` and `-` stands in backquotes or quotes.
+//!   key with other characters than letters, digits, `_` and `-` is in backquotes or quotes.
 //! - Values of enums are written as in the contract, with or without the prefix. Times are RFC 3339 with offset.
 //!
 //! Functions and lists of values in parentheses are not part of it.

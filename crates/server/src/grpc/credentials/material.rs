@@ -168,7 +168,7 @@ fn line(violations: &mut Violations, field: &str, value: String, max: usize) -> 
     violations.check(Secret::parse_line(field, value, max))
 }
 
-/// As [`line`], but an empty secret is a value, too.
+/// Reads a secret as [`line`] does, but an empty one is a value, too.
 fn line_or_empty(violations: &mut Violations, field: &str, value: String, max: usize) -> Option<Secret> {
     if value.is_empty() { Some(Secret::new(value)) } else { line(violations, field, value, max) }
 }
