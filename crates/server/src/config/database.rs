@@ -16,7 +16,7 @@ pub struct Database {
     pub url: SecretUrl,
     /// Connections in the pool.
     pub max_connections: u32,
-    /// How long a call may wait for a connection.
+    /// The time that a call may wait for a connection.
     #[serde(with = "duration")]
     pub acquire_timeout: Duration,
     /// Apply migrations when the server starts. Off: `jackfield migrate` has to run first.

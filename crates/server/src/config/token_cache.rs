@@ -10,9 +10,9 @@ use jackfield_transport::config::{Size, duration};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokenCache {
-    /// How many. 0: none.
+    /// The number of tokens. 0: none.
     pub max_tokens: u32,
-    /// What they may take in memory together.
+    /// The memory that they may take together.
     pub max_bytes: Size,
     /// With PostgreSQL: how long a token may still be handed out after another replica has changed it.
     #[serde(with = "duration")]

@@ -17,7 +17,7 @@ pub struct Vault {
     pub file: PathBuf,
     /// The environment variable of provider `environment`: the content of a keyring file.
     pub variable: String,
-    /// How often the keyring file is looked at for changes.
+    /// The interval at which the keyring file is checked for changes.
     #[serde(with = "duration")]
     pub reload_interval: Duration,
 }
@@ -37,7 +37,7 @@ pub enum VaultProvider {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Reveal {
-    /// Whether RevealCredential answers at all. Callers need the right `credentials.reveal` besides.
+    /// Enables RevealCredential. Callers need the right `credentials.reveal` as well.
     pub enabled: bool,
 }
 

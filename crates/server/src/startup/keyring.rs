@@ -61,7 +61,7 @@ pub(crate) fn refuse_second_keyring(config: &Config, keyring: &Path) -> Result<(
     }
 }
 
-/// Whether a keyring was made because there was none.
+/// Makes a keyring if there is none; returns whether it did.
 pub(super) fn ensure_keyring(config: &Config, path: &Path) -> Result<bool, StartupError> {
     refuse_second_keyring(config, path)?;
     if path.exists() {

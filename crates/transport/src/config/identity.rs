@@ -18,7 +18,7 @@ pub struct PrincipalConfig {
     pub name: String,
     /// Name of its tenant.
     pub tenant: String,
-    /// What it may do: names of rights, `<resource>.*`, or `*`.
+    /// Its rights: names of rights, `<resource>.*`, or `*`.
     pub rights: Vec<String>,
     /// The one URI SAN of its certificate, such as `spiffe://example.org/billing`.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -25,10 +25,10 @@ pub struct Limits {
     /// for the page that is under way.
     #[serde(with = "duration")]
     pub connection_age_grace: Duration,
-    /// How long a connection may be without a call.
+    /// The time that a connection may be without a call.
     #[serde(with = "duration")]
     pub connection_idle_timeout: Duration,
-    /// How long a peer may leave data unread: first the stream is reset, then the connection closed.
+    /// The time for which a peer may leave data unread: first the stream is reset, then the connection closed.
     #[serde(with = "duration")]
     pub write_stall_timeout: Duration,
     /// Streams at once on a connection.
@@ -49,12 +49,12 @@ pub struct Limits {
     pub connection_window: Size,
     /// Size of an HTTP/2 frame.
     pub max_frame_size: Size,
-    /// What is kept for a stream whose client does not read.
+    /// The bytes that are kept for a stream whose client does not read.
     pub send_buffer: Size,
-    /// How often a silent peer is pinged.
+    /// The interval at which a silent peer is pinged.
     #[serde(with = "duration")]
     pub keepalive_interval: Duration,
-    /// How long it may take to answer.
+    /// The time that it has to answer.
     #[serde(with = "duration")]
     pub keepalive_timeout: Duration,
     /// Size of a request message.
@@ -72,10 +72,10 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Streams {
-    /// How long a reader may take nothing of a stream.
+    /// The time for which a reader may take nothing of a stream.
     #[serde(with = "duration")]
     pub idle_timeout: Duration,
-    /// How long a stream may last.
+    /// The time that a stream may last.
     #[serde(with = "duration")]
     pub total_timeout: Duration,
     /// Streams open at once in the whole server; further ones get UNAVAILABLE.
@@ -106,7 +106,7 @@ pub struct Deadlines {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Drain {
-    /// How long it goes on serving while health says NOT_SERVING, so that balancers take notice.
+    /// The time for which it goes on serving while health says NOT_SERVING, so that balancers take notice.
     #[serde(with = "duration")]
     pub delay: Duration,
     /// The time that calls have after that; then everything is cut. Lists go on for half of it, and have the rest for the

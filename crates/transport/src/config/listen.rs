@@ -43,17 +43,17 @@ pub struct Tls {
     pub client_crl: PathBuf,
     /// Refuse clients once the revocation list is past its next update.
     pub enforce_crl_expiration: bool,
-    /// How often the files are looked at for changes.
+    /// The interval at which the files are checked for changes.
     #[serde(with = "duration")]
     pub reload_interval: Duration,
-    /// How long a handshake may take.
+    /// The time that a handshake may take.
     #[serde(with = "duration")]
     pub handshake_timeout: Duration,
     /// Handshakes under way at once.
     pub max_handshakes: u32,
     /// Handshakes under way at once from one address.
     pub max_handshakes_per_ip: u32,
-    /// How long a connection may finish its calls after its client certificate expired or was revoked.
+    /// The time that a connection has to finish its calls after its client certificate expired or was revoked.
     #[serde(with = "duration")]
     pub revoked_grace: Duration,
 }

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct Telemetry {
     /// `json` or `text`, on standard error.
     pub log_format: LogFormat,
-    /// What is logged: `info`, or directives such as `info,jackfield_server=debug`.
+    /// The log filter: `info`, or directives such as `info,jackfield_server=debug`.
     pub log_filter: String,
-    /// Where traces and metrics are sent by OTLP over gRPC, such as `http://127.0.0.1:4317`. Empty: nowhere.
+    /// The endpoint of traces and metrics by OTLP over gRPC, such as `http://127.0.0.1:4317`. Empty: none.
     pub otlp_endpoint: String,
     /// The share of calls that are traced, from 0 to 1, of those whose caller does not say so in a `traceparent`.
     pub trace_ratio: f64,

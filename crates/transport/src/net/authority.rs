@@ -296,7 +296,7 @@ mod tests {
         bytes
     }
 
-    /// What a client sends, with this authority in every form that there is.
+    /// Returns what a client sends, with this authority in every form that there is.
     fn sent(authority: &str, path: &str) -> Vec<u8> {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         bytes.extend(frame(0x4, 0, &[0x41, 1, b'%', 0, 0, 0]));

@@ -27,7 +27,7 @@ fn meter(wire: &Wire) -> FrameMeter {
     meter
 }
 
-/// How many of these frames a meter lets pass; the second that a slow machine takes makes a frame more.
+/// Returns the number of these frames that a meter lets pass; a slow machine that takes a second lets one more pass.
 fn passing(meter: &mut FrameMeter, wire: &Wire, frame: &[u8]) -> usize {
     (0..10_000).take_while(|_| meter.read(frame, wire).is_ok()).count()
 }
