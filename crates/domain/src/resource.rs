@@ -2,18 +2,45 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A kind of resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Resource {
-    Configuration,
-    Connection,
-    Connector,
-    Credential,
-    Key,
-    Rewrap,
-    Tenant,
-    UserConnector,
+macro_rules! resources {
+    ($($variant:ident = $name:literal, $not_found:literal;)*) => {
+        /// A kind of resource.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Resource {
+            $($variant,)*
+        }
+
+        impl Resource {
+            /// Every kind, for tables and tests that must not miss one.
+            pub const ALL: [Resource; [$($name),*].len()] = [$(Resource::$variant),*];
+
+            /// The name in snake case: the table, the field of messages, the `owner` of secrets and labels.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Resource::$variant => $name,)*
+                }
+            }
+
+            /// The error reason on the wire when there is no such resource.
+            pub(crate) const fn not_found_reason(self) -> &'static str {
+                match self {
+                    $(Resource::$variant => $not_found,)*
+                }
+            }
+        }
+    };
+}
+
+resources! {
+    Configuration = "configuration", "CONFIGURATION_NOT_FOUND";
+    Connection = "connection", "CONNECTION_NOT_FOUND";
+    Connector = "connector", "CONNECTOR_NOT_FOUND";
+    Credential = "credential", "CREDENTIAL_NOT_FOUND";
+    Key = "key", "KEY_NOT_FOUND";
+    Rewrap = "rewrap", "REWRAP_NOT_FOUND";
+    Tenant = "tenant", "TENANT_NOT_FOUND";
+    UserConnector = "user_connector", "USER_CONNECTOR_NOT_FOUND";
 }
 
 /// The number of resources that depend on another one, or that were deleted with it.
@@ -41,34 +68,6 @@ impl Cascade {
 }
 
 // === impl Resource ===
-
-impl Resource {
-    /// Every kind, for tables and tests that must not miss one.
-    pub const ALL: [Resource; 8] = [
-        Resource::Configuration,
-        Resource::Connection,
-        Resource::Connector,
-        Resource::Credential,
-        Resource::Key,
-        Resource::Rewrap,
-        Resource::Tenant,
-        Resource::UserConnector,
-    ];
-
-    /// The name in snake case: the table, the field of messages, the `owner` of secrets and labels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Resource::Configuration => "configuration",
-            Resource::Connection => "connection",
-            Resource::Connector => "connector",
-            Resource::Credential => "credential",
-            Resource::Key => "key",
-            Resource::Rewrap => "rewrap",
-            Resource::Tenant => "tenant",
-            Resource::UserConnector => "user_connector",
-        }
-    }
-}
 
 impl std::fmt::Display for Resource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -202,7 +202,7 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Error::Invalid(violations) => invalid_reason(violations),
-            Error::NotFound { resource, .. } => not_found_reason(*resource),
+            Error::NotFound { resource, .. } => resource.not_found_reason(),
             Error::Taken { what: Taken::Id, .. } => "ID_TAKEN",
             Error::Taken { what: Taken::Name, .. } => "NAME_TAKEN",
             Error::Taken { what: Taken::ExternalId, .. } => "EXTERNAL_ID_TAKEN",
@@ -237,19 +237,6 @@ fn invalid_reason(violations: &[Violation]) -> &'static str {
     let mut kinds = violations.iter().map(|violation| violation.kind);
     let first = kinds.next().unwrap_or(ViolationKind::Field);
     if kinds.all(|kind| kind == first) { first.as_str() } else { ViolationKind::Field.as_str() }
-}
-
-const fn not_found_reason(resource: Resource) -> &'static str {
-    match resource {
-        Resource::Configuration => "CONFIGURATION_NOT_FOUND",
-        Resource::Connection => "CONNECTION_NOT_FOUND",
-        Resource::Connector => "CONNECTOR_NOT_FOUND",
-        Resource::Credential => "CREDENTIAL_NOT_FOUND",
-        Resource::Key => "KEY_NOT_FOUND",
-        Resource::Rewrap => "REWRAP_NOT_FOUND",
-        Resource::Tenant => "TENANT_NOT_FOUND",
-        Resource::UserConnector => "USER_CONNECTOR_NOT_FOUND",
-    }
 }
 
 // === impl Precondition ===
