@@ -55,7 +55,9 @@ async fn nothing_is_acknowledged_once_the_file_was_replaced_or_removed() {
             .await;
         wait_for_readiness(&server, ServingStatus::NotServing).await;
         get_connector(&server, "alpha", "before").await.unwrap();
-        assert_eq!(get_connector(&server, "alpha", "lost").await.unwrap_err().code(), Code::NotFound);
+        // What is not there may also be asked for where another connection is needed, which could lead to the other file.
+        let missing = get_connector(&server, "alpha", "lost").await.unwrap_err();
+        assert!(matches!(missing.code(), Code::NotFound | Code::Unavailable), "{missing:?}");
         assert_eq!(file.exists(), is_replaced, "no other file is made");
 
         // A server that starts with the file has all that was acknowledged.
@@ -83,7 +85,7 @@ async fn a_server_says_that_its_file_was_replaced_and_the_other_file_is_not_back
     fails(&site.run(&["backup", "--to", "second"]), "is not the file that the running server has");
     assert!(!site.directory().join("second").exists());
     let log = tokio::task::spawn_blocking(move || process.stop()).await.unwrap();
-    let said = |line: &&str| line.contains("the database file was replaced or removed") && line.contains("\"ERROR\"");
+    let said = |line: &&str| line.contains("\"ERROR\",\"message\":\"the database file was replaced or removed");
     assert_eq!(log.lines().filter(said).count(), 1, "{log}");
 }
 
