@@ -219,7 +219,12 @@ async fn a_backup_that_is_damaged_is_noticed() {
     let bytes = std::fs::read(&backup).unwrap();
     let cut = site.directory().join("cut");
     std::fs::write(&cut, &bytes[..bytes.len() / 8192 * 4096]).unwrap();
-    fails(&check(&cut), "is no backup to rely on");
+    fails(&check(&cut), "it is damaged: ");
+    // At every length that leaves the header, also in the middle of a page.
+    for length in [16, 99, 100, 1_000, 4_096, 5_000, 3 * 4_096, bytes.len() - 4_096, bytes.len() - 1] {
+        std::fs::write(&cut, &bytes[..length]).unwrap();
+        fails(&check(&cut), "it is damaged: ");
+    }
     // Every eighth page, so that some of them hold rows or an index.
     let mut scribbled = bytes.clone();
     for page in (1..bytes.len() / 4096).step_by(8) {
@@ -227,7 +232,7 @@ async fn a_backup_that_is_damaged_is_noticed() {
     }
     let path = site.directory().join("scribbled");
     std::fs::write(&path, scribbled).unwrap();
-    fails(&check(&path), "is no backup to rely on");
+    fails(&check(&path), "it is damaged: ");
     let empty = site.directory().join("empty");
     std::fs::write(&empty, "").unwrap();
     fails(&check(&empty), "it holds no data of Jackfield");

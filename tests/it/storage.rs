@@ -3,6 +3,7 @@
 mod atomic;
 mod encoding;
 mod failover;
+mod file;
 mod full;
 mod granted;
 mod group;

@@ -58,7 +58,10 @@ impl Services {
     /// # Errors
     /// The first of these that is not true.
     pub async fn verify(path: &Path, vault: &Vault) -> Result<Verified, VerifyError> {
-        let store = Store::open_read_only(path).await?;
+        let store = match Store::open_read_only(path).await {
+            Err(StoreError::Damaged(fault)) => return Err(VerifyError::Damaged(vec![fault])),
+            store => store?,
+        };
         let verified = verify(&store, vault).await;
         store.close().await;
         verified

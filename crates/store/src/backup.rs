@@ -36,7 +36,12 @@ impl Store {
         let mut faults = Vec::new();
         for (check, sound) in [("PRAGMA integrity_check", Some("ok")), ("PRAGMA foreign_key_check", None)] {
             let statement = Statement::from_string(self.reader.get_database_backend(), check);
-            for row in self.reader.query_all_raw(statement).await.map_err(error::from_db)? {
+            let rows = match self.reader.query_all_raw(statement).await {
+                // So damaged that it cannot be looked for faults.
+                Err(damage) if error::is_damage(&damage) => return Ok(vec![format!("{check}: {damage}")]),
+                rows => rows.map_err(error::from_db)?,
+            };
+            for row in rows {
                 // The first column is the finding, or the table of the row with the broken reference.
                 let finding: String = row.try_get_by_index(0).map_err(error::from_db)?;
                 if Some(finding.as_str()) != sound {

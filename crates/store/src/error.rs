@@ -10,6 +10,8 @@ pub enum StoreError {
     Url(#[from] UrlError),
     #[error("the database cannot be reached: {0}")]
     Connect(String),
+    #[error("the database cannot be reached: {0}")]
+    Damaged(String),
     #[error(
         "the server of the database is a standby, which cannot be written: database.url has to lead to the primary"
     )]

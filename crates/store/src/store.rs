@@ -119,11 +119,14 @@ impl Store {
     }
 
     /// Checks whether the server says that it can be written: PostgreSQL does not while it is a standby or was made read-only.
-    /// SQLite shows it only when it is written ([`Store::is_writable`]).
+    /// SQLite shows it only when it is written ([`Store::is_writable`]), unless its file was replaced or removed.
     ///
     /// # Errors
-    /// The server says that it cannot be written, or does not answer.
+    /// The server says that it cannot be written, or does not answer, or the file is lost.
     pub async fn writable(&self) -> Result<()> {
+        if let Some(groups) = &self.groups {
+            return groups.check_file();
+        }
         let Some(sessions) = self.writer.of_postgres() else { return Ok(()) };
         if sessions.writable().await.map_err(error::from_db)? {
             return Ok(());

@@ -96,7 +96,7 @@ async fn serve() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let _ = jackfield_transport::tls::provider().as_ref().clone().install_default();
     let config = Config::load(&Sources::from_process(std::env::args_os().nth(2).map(PathBuf::from), Vec::new()))?;
     let _tracing = Tracing::init(&config.telemetry)?;
-    let inner = jackfield_server::open(&config, None).await?;
+    let inner = jackfield_server::open(&config, None, None).await?;
     if fault == Fault::StockTransport {
         return stock::serve(config, inner).await;
     }

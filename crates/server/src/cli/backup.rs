@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::digest::{self, Digest};
 use super::{CommandError, say};
 use crate::config::Config;
-use crate::startup::keyring;
+use crate::startup::{database_file, keyring};
 
 #[derive(Debug, Args)]
 pub(super) struct Backup {
@@ -62,6 +62,8 @@ async fn make(config: &Config, to: &Path) -> Result<(), CommandError> {
     if !database.exists() {
         return Err(format!("there is no database {}", database.display()).into());
     }
+    database_file::refuse_mount(&database)?;
+    database_file::refuse_replaced(&database)?;
     // A digest without its backup is of one that was moved, and is removed.
     for made in [to, &digest::beside(to)] {
         if made.symlink_metadata().is_ok() {

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::IsTerminal as _;
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{CommandError, say};
 use crate::config::{Config, VaultProvider};
+use crate::startup::database_file::DatabaseLock;
 use crate::startup::keyring::ReadKeyring;
 use crate::startup::{hardening, open, permissions, pki};
 use jackfield_transport::Server;
@@ -29,10 +31,12 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     for warning in permissions::check(&config)? {
         tracing::warn!("{warning}");
     }
-    let (_claim, keyring) = open::claim(&config).await?;
+    let (claim, keyring) = open::claim(&config).await?;
+    // Only the end of the process releases it: until then a thread of SQLite may have the file open.
+    let mut claim = ManuallyDrop::new(claim);
     let development_pki = ensure_pki(&config)?;
     let stop_time = config.drain.delay + config.drain.grace + WATCHDOG_MARGIN;
-    let backend = open_and_tell(&config, keyring).await?;
+    let backend = open_and_tell(&config, claim.as_mut(), keyring).await?;
     let server = Server::bind(config.transport(), backend).await?;
     if let (true, Some(address)) = (development_pki, server.local_addr()) {
         tell_how_to_call(&config, address);
@@ -95,10 +99,14 @@ fn ensure_pki(config: &Config) -> Result<bool, CommandError> {
 }
 
 /// As [`open::open`]; a keyring that it made is told even if the rest failed.
-async fn open_and_tell(config: &Config, read: Option<ReadKeyring>) -> Result<Arc<dyn Backend>, CommandError> {
+async fn open_and_tell(
+    config: &Config,
+    claim: Option<&mut DatabaseLock>,
+    read: Option<ReadKeyring>,
+) -> Result<Arc<dyn Backend>, CommandError> {
     let keyring = config.keyring_file();
     let missing = config.vault.provider == VaultProvider::File && !keyring.exists();
-    let opened = open::open(config, read).await;
+    let opened = open::open(config, claim, read).await;
     if missing && keyring.exists() {
         announce(format_args!(
             "Made {}: the key that everything is sealed with. Without it the database cannot be opened; keep a copy of \

@@ -2,8 +2,12 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, CWD, OFlags, StatxAttributes, StatxFlags};
 
 /// The reason why a database file is not touched.
 #[derive(Debug, thiserror::Error)]
@@ -27,16 +31,36 @@ pub enum DatabaseFileError {
         database.display()
     )]
     Linked { database: PathBuf, links: u64 },
+    #[error(
+        "the database {} is mounted as a single file, so its log lies beside another name of it, and another server may have it \
+         there: mount its directory",
+        database.display()
+    )]
+    Mounted { database: PathBuf },
+    #[error(
+        "the database {} is not the file that the running server has, which holds {}: the file was replaced; stop the server and \
+         put its file back",
+        database.display(), lock.display()
+    )]
+    Replaced { database: PathBuf, lock: PathBuf },
     #[error("the file system of {} cannot be told: {source}", database.display())]
     Unknown { database: PathBuf, source: io::Error },
 }
 
-/// The claim of this process on a database file: a lock on the file `<database>.lock` beside it. The system releases it when
-/// the process ends, however it ends; the file stays.
+/// The claim of this process on a database file: a lock on the file `<database>.lock` beside it, and one on the database file
+/// itself, by whatever path others reach it. The system releases both when the process ends, however it ends; the files stay.
+///
+/// The claim may not be dropped while SQLite has the file open: a process that closes any descriptor of a file loses the locks
+/// of SQLite on it.
 #[derive(Debug)]
 pub struct DatabaseLock {
-    _lock: File,
+    lock: Option<File>,
+    file: Option<File>,
 }
+
+/// A lock may be held for a moment by a backup that looks whether it is free.
+const ATTEMPTS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The numbers that `statfs` returns for file systems (linux/magic.h and their sources), and their names. On these, locks
 /// and shared memory do not reach the other machines, or writes are not durable when they seem so.
@@ -133,6 +157,54 @@ pub fn refuse_second_name(database: &Path) -> Result<(), DatabaseFileError> {
     }
 }
 
+/// Refuses a database file that is mounted by itself: its log and its lock would lie in the directory of the mount, and not in
+/// that of the file.
+///
+/// # Errors
+/// [`DatabaseFileError::Mounted`], or the system does not say.
+pub fn refuse_mount(database: &Path) -> Result<(), DatabaseFileError> {
+    let unknown = |source| DatabaseFileError::Unknown { database: database.to_owned(), source };
+    if !database.is_file() {
+        return Ok(());
+    }
+    let is_mount = match rustix::fs::statx(CWD, database, AtFlags::empty(), StatxFlags::empty()) {
+        Ok(found) if found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) => {
+            found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+        }
+        // The kernel is older than 5.8.
+        _ => {
+            let path = std::fs::canonicalize(database).map_err(unknown)?;
+            is_mount_point(&std::fs::read_to_string("/proc/self/mountinfo").map_err(unknown)?, &path)
+        }
+    };
+    if is_mount { Err(DatabaseFileError::Mounted { database: database.to_owned() }) } else { Ok(()) }
+}
+
+/// Refuses a database file that is not the one of the server that runs on its path: the claim of that server is on another
+/// file. Without a server any file will do.
+///
+/// # Errors
+/// [`DatabaseFileError::Replaced`].
+pub fn refuse_replaced(database: &Path) -> Result<(), DatabaseFileError> {
+    let lock = lock_file(database);
+    for attempt in 0..ATTEMPTS {
+        // A server that starts has the one lock a moment before the other.
+        if attempt > 0 {
+            std::thread::sleep(PAUSE);
+        }
+        if is_locked(database) || !is_locked(&lock) {
+            return Ok(());
+        }
+    }
+    Err(DatabaseFileError::Replaced { database: database.to_owned(), lock })
+}
+
+/// Whether a process holds the lock of a claim on a file.
+fn is_locked(path: &Path) -> bool {
+    let file = OpenOptions::new().read(true).custom_flags(flags(OFlags::NONBLOCK)).open(path);
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 /// The name of a network file system; `None` for any other. `mounted` is its name in the list of mounts, which only counts
 /// for file systems in user space.
 fn network_kind(magic: u32, mounted: &str) -> Option<String> {
@@ -150,6 +222,18 @@ fn mounted_kind(mounts: &str, major: u32, minor: u32) -> String {
     kind.unwrap_or_default().to_owned()
 }
 
+/// Whether something is mounted at a path, according to `/proc/self/mountinfo`, where octal numbers stand for blanks and the like.
+fn is_mount_point(mounts: &str, path: &Path) -> bool {
+    let mut escaped = Vec::new();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\\' => escaped.extend(format!("\\{byte:03o}").bytes()),
+            _ => escaped.push(*byte),
+        }
+    }
+    mounts.lines().any(|line| line.split(' ').nth(4).is_some_and(|point| point.as_bytes() == escaped))
+}
+
 /// The path itself, or the nearest directory above it that exists.
 fn nearest(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
@@ -162,40 +246,66 @@ fn nearest(path: &Path) -> io::Result<PathBuf> {
 // === impl DatabaseLock ===
 
 impl DatabaseLock {
-    /// Takes the lock if its file is there already: a process that is refused later for another reason has written nothing.
+    /// Takes the locks on the files that are there already: a process that is refused later for another reason has written nothing.
     ///
     /// # Errors
-    /// [`DatabaseFileError::InUse`], or the lock cannot be had for another reason.
-    pub fn take_existing(database: &Path) -> Result<Option<Self>, DatabaseFileError> {
+    /// [`DatabaseFileError::InUse`], or a lock cannot be had for another reason.
+    pub fn take_existing(database: &Path) -> Result<Self, DatabaseFileError> {
+        let lock = lock_file(database);
         // A link would have the process lock, and so touch, something else.
-        match OpenOptions::new().write(true).custom_flags(no_follow()).open(lock_file(database)) {
-            Ok(file) => Self::lock(file, database).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(DatabaseFileError::Lock { lock: lock_file(database), source }),
-        }
+        let file = OpenOptions::new().write(true).custom_flags(flags(OFlags::NOFOLLOW)).open(&lock);
+        let mut claim = Self { lock: locked(file, database, lock)?, file: None };
+        claim.take_file(database)?;
+        Ok(claim)
     }
 
-    /// Takes the lock; its file is made if need be, in a directory that is there.
+    /// Takes the lock beside the database; its file is made if need be, in a directory that is there.
     ///
     /// # Errors
     /// As [`DatabaseLock::take_existing`].
-    pub fn take(database: &Path) -> Result<Self, DatabaseFileError> {
-        let lock = lock_file(database);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow());
-        let file = options.open(&lock).map_err(|source| DatabaseFileError::Lock { lock, source })?;
-        Self::lock(file, database)
+    pub fn take_lock(&mut self, database: &Path) -> Result<(), DatabaseFileError> {
+        if self.lock.is_none() {
+            let lock = lock_file(database);
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags(OFlags::NOFOLLOW));
+            self.lock = locked(options.open(&lock), database, lock)?;
+        }
+        Ok(())
     }
 
-    fn lock(file: File, database: &Path) -> Result<Self, DatabaseFileError> {
+    /// Takes the lock on the database file, if it is there.
+    ///
+    /// # Errors
+    /// As [`DatabaseLock::take_existing`].
+    pub fn take_file(&mut self, database: &Path) -> Result<(), DatabaseFileError> {
+        if self.file.is_none() {
+            let file = OpenOptions::new().read(true).custom_flags(flags(OFlags::NONBLOCK)).open(database);
+            self.file = locked(file, database, database.to_owned())?;
+        }
+        Ok(())
+    }
+
+    /// Whether the database file is there and its lock is taken.
+    pub fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+}
+
+/// The file with an exclusive lock; `None` if it is not there.
+fn locked(file: io::Result<File>, database: &Path, lock: PathBuf) -> Result<Option<File>, DatabaseFileError> {
+    let file = match file {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(DatabaseFileError::Lock { lock, source }),
+    };
+    for _ in 0..ATTEMPTS {
         match file.try_lock() {
-            Ok(()) => Ok(Self { _lock: file }),
-            Err(TryLockError::WouldBlock) => {
-                Err(DatabaseFileError::InUse { database: database.to_owned(), lock: lock_file(database) })
-            }
-            Err(TryLockError::Error(source)) => Err(DatabaseFileError::Lock { lock: lock_file(database), source }),
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+            Err(TryLockError::Error(source)) => return Err(DatabaseFileError::Lock { lock, source }),
         }
     }
+    Err(DatabaseFileError::InUse { database: database.to_owned(), lock })
 }
 
 /// Beside the file itself, by whatever links it is reached.
@@ -207,8 +317,8 @@ fn lock_file(database: &Path) -> PathBuf {
     path.into()
 }
 
-fn no_follow() -> i32 {
-    rustix::fs::OFlags::NOFOLLOW.bits().cast_signed()
+fn flags(flags: OFlags) -> i32 {
+    flags.bits().cast_signed()
 }
 
 #[cfg(test)]
@@ -262,23 +372,77 @@ mod tests {
     }
 
     #[test]
+    fn the_list_of_mounts_tells_a_file_that_is_mounted() {
+        let mounts = "\
+24 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+61 24 254:0 /d/a.sqlite3 /srv/a\\040b/a.sqlite3 rw - ext4 /dev/vda rw";
+        assert!(is_mount_point(mounts, Path::new("/srv/a b/a.sqlite3")));
+        assert!(!is_mount_point(mounts, Path::new("/srv/a b")));
+        assert!(!is_mount_point(mounts, Path::new("/d/a.sqlite3")));
+        let directory = tempfile::tempdir().unwrap();
+        refuse_mount(&directory.path().join("none.sqlite3")).unwrap();
+        std::fs::write(directory.path().join("a.sqlite3"), "").unwrap();
+        refuse_mount(&directory.path().join("a.sqlite3")).unwrap();
+    }
+
+    /// The claim of a server.
+    fn claim(database: &Path) -> Result<DatabaseLock, DatabaseFileError> {
+        let mut claim = DatabaseLock::take_existing(database)?;
+        claim.take_lock(database)?;
+        Ok(claim)
+    }
+
+    #[test]
     fn a_database_has_one_process() {
         let directory = tempfile::tempdir().unwrap();
         let database = directory.path().join("a.sqlite3");
-        assert!(DatabaseLock::take_existing(&database).unwrap().is_none());
+        assert!(DatabaseLock::take_existing(&database).unwrap().lock.is_none());
         assert!(!lock_file(&database).exists());
-        let claim = DatabaseLock::take(&database).unwrap();
-        for refused in [DatabaseLock::take_existing(&database).unwrap_err(), DatabaseLock::take(&database).unwrap_err()]
-        {
-            let text = refused.to_string();
-            assert!(matches!(refused, DatabaseFileError::InUse { .. }) && text.contains("a.sqlite3.lock"), "{text}");
-        }
-        DatabaseLock::take(&directory.path().join("b.sqlite3")).unwrap();
+        let mut first = claim(&database).unwrap();
+        let refused = claim(&database).unwrap_err();
+        let text = refused.to_string();
+        assert!(matches!(refused, DatabaseFileError::InUse { .. }) && text.contains("a.sqlite3.lock"), "{text}");
+        claim(&directory.path().join("b.sqlite3")).unwrap();
         std::fs::write(&database, "").unwrap();
         let link = directory.path().join("link.sqlite3");
         std::os::unix::fs::symlink(&database, &link).unwrap();
-        DatabaseLock::take(&link).unwrap_err();
-        drop(claim);
-        assert!(DatabaseLock::take_existing(&database).unwrap().is_some());
+        claim(&link).unwrap_err();
+        assert!(!first.has_file());
+        first.take_file(&database).unwrap();
+        assert!(first.has_file());
+        drop(first);
+        claim(&database).unwrap();
+    }
+
+    /// The file of the lock can be removed, and the database can be reached by another path, beside which there is none.
+    #[test]
+    fn the_database_file_itself_is_locked() {
+        let directory = tempfile::tempdir().unwrap();
+        let (database, other) = (directory.path().join("a.sqlite3"), directory.path().join("b.sqlite3"));
+        std::fs::write(&database, "").unwrap();
+        std::fs::hard_link(&database, &other).unwrap();
+        let first = claim(&database).unwrap();
+        std::fs::remove_file(lock_file(&database)).unwrap();
+        for path in [&database, &other] {
+            assert!(matches!(claim(path).unwrap_err(), DatabaseFileError::InUse { .. }));
+            assert!(!lock_file(path).exists(), "a refused claim makes nothing");
+        }
+        drop(first);
+        claim(&other).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_not_the_one_of_the_server_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = directory.path().join("a.sqlite3");
+        std::fs::write(&database, "").unwrap();
+        refuse_replaced(&database).unwrap();
+        let server = claim(&database).unwrap();
+        refuse_replaced(&database).unwrap();
+        std::fs::rename(&database, directory.path().join("aside")).unwrap();
+        std::fs::write(&database, "").unwrap();
+        assert!(matches!(refuse_replaced(&database).unwrap_err(), DatabaseFileError::Replaced { .. }));
+        drop(server);
+        refuse_replaced(&database).unwrap();
     }
 }

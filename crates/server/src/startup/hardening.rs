@@ -2,7 +2,8 @@
 
 use std::io;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, getrlimit, set_dumpable_behavior, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// No core dumps, and no attaching or reading of `/proc/<pid>/mem` by other processes of the same user. As many
 /// open files as allowed: the usual soft limit of 1024 is for programs that use `select`.
@@ -14,7 +15,14 @@ pub fn harden() -> io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let files = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?;
-    Ok(())
+    survive_file_size_limit()
+}
+
+/// A write beyond the limit on the size of files (`ulimit -f`) fails like one on a full disk, and does not kill the process:
+/// SIGXFSZ has a handler from here on, which stays when the runtime that it needs to be installed is gone.
+fn survive_file_size_limit() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async { signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop) })
 }
 
 /// Makes panics log their place and not their message, which may hold a value.

@@ -21,8 +21,8 @@ use jackfield_transport::backend::Backend;
 /// The file is on a network file system or another process has it, or what [`open`] would refuse later.
 pub async fn claim(config: &Config) -> Result<(Option<DatabaseLock>, Option<ReadKeyring>), StartupError> {
     let database = config.database()?;
-    let existing = match &database {
-        Database::Sqlite(path) => claim_existing(path)?,
+    let mut claim = match &database {
+        Database::Sqlite(path) => Some(claim_existing(path)?),
         Database::Postgres(_) => None,
     };
     let keyring = config.keyring_file();
@@ -35,37 +35,36 @@ pub async fn claim(config: &Config) -> Result<(Option<DatabaseLock>, Option<Read
     }
     // Development makes the first one.
     let mut keyring = if in_file && !keyring.exists() { None } else { Some(ReadKeyring::read(config)?) };
-    let Database::Sqlite(path) = &database else { return Ok((None, keyring)) };
-    if let (Some(_), Some(keyring)) = (&existing, &mut keyring)
-        && std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0)
-    {
-        keyring.preflight.check(path).await?;
+    if let (Database::Sqlite(path), Some(claim)) = (&database, &mut claim) {
+        if let Some(keyring) = &mut keyring
+            && claim.has_file()
+            && std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0)
+        {
+            keyring.preflight.check(path).await?;
+        }
+        make_data_directory(&config.data_dir)?;
+        claim.take_lock(path)?;
     }
-    Ok((Some(claim_file(config, path, existing)?), keyring))
+    Ok((claim, keyring))
 }
 
-fn claim_existing(path: &Path) -> Result<Option<DatabaseLock>, StartupError> {
+fn claim_existing(path: &Path) -> Result<DatabaseLock, StartupError> {
     database_file::refuse_network(path)?;
+    database_file::refuse_mount(path)?;
     database_file::refuse_second_name(path)?;
     Ok(DatabaseLock::take_existing(path)?)
 }
 
-fn claim_file(config: &Config, path: &Path, existing: Option<DatabaseLock>) -> Result<DatabaseLock, StartupError> {
-    match existing {
-        Some(claim) => Ok(claim),
-        None => {
-            make_data_directory(&config.data_dir)?;
-            Ok(DatabaseLock::take(path)?)
-        }
-    }
-}
-
-/// Opens database and keyring, which [`claim`] may have read already.
+/// Opens database and keyring, which [`claim`] may have read already. A database file that this makes is added to the claim.
 ///
 /// # Errors
 /// Anything is missing or does not fit. In development a keyring is made when there is none and no database either.
-pub async fn open(config: &Config, keyring: Option<ReadKeyring>) -> Result<Arc<dyn Backend>, StartupError> {
-    open_as_of(config, keyring, Arc::new(SystemClock)).await
+pub async fn open(
+    config: &Config,
+    claim: Option<&mut DatabaseLock>,
+    keyring: Option<ReadKeyring>,
+) -> Result<Arc<dyn Backend>, StartupError> {
+    open_as_of(config, claim, keyring, Arc::new(SystemClock)).await
 }
 
 /// As [`open`], with another clock.
@@ -73,11 +72,12 @@ pub async fn open(config: &Config, keyring: Option<ReadKeyring>) -> Result<Arc<d
 /// # Errors
 /// As there.
 pub async fn open_with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Backend>, StartupError> {
-    open_as_of(config, None, clock).await
+    open_as_of(config, None, None, clock).await
 }
 
 async fn open_as_of(
     config: &Config,
+    claim: Option<&mut DatabaseLock>,
     keyring: Option<ReadKeyring>,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn Backend>, StartupError> {
@@ -95,7 +95,7 @@ async fn open_as_of(
         Some(keyring) => keyring,
         None => ReadKeyring::read(config)?,
     };
-    make_database_file(&settings.database)?;
+    make_database_file(&settings.database, claim)?;
     let services = match Services::open(settings, preflight, clock).await {
         Ok(services) => services,
         Err(error) => {
@@ -116,11 +116,16 @@ async fn open_as_of(
 /// The database is away or newer than this program.
 pub async fn migrate(config: &Config) -> Result<String, StartupError> {
     let database = config.database()?;
-    let _claim = match &database {
-        Database::Sqlite(path) => Some(claim_file(config, path, claim_existing(path)?)?),
+    let mut claim = match &database {
+        Database::Sqlite(path) => {
+            let mut claim = claim_existing(path)?;
+            make_data_directory(&config.data_dir)?;
+            claim.take_lock(path)?;
+            Some(claim)
+        }
         Database::Postgres(_) => None,
     };
-    make_database_file(&database)?;
+    make_database_file(&database, claim.as_mut())?;
     Ok(Services::migrate(&database, pool(config)).await?)
 }
 
@@ -135,16 +140,17 @@ pub fn make_data_directory(path: &Path) -> Result<(), StartupError> {
 }
 
 /// An empty SQLite file for the owner only, if there is none: its directory may be open to others. SQLite gives the files
-/// that it makes beside it the same mode.
-fn make_database_file(database: &Database) -> Result<(), StartupError> {
+/// that it makes beside it the same mode. The file is added to the claim before SQLite opens it.
+fn make_database_file(database: &Database, claim: Option<&mut DatabaseLock>) -> Result<(), StartupError> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let Database::Sqlite(path) = database else { return Ok(()) };
     match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(source) if source.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(StartupError::DatabaseFile { path: path.clone(), source })
+            return Err(StartupError::DatabaseFile { path: path.clone(), source });
         }
-        _ => Ok(()),
+        _ => {}
     }
+    Ok(claim.map_or(Ok(()), |claim| claim.take_file(path))?)
 }
 
 fn settings(config: &Config) -> Result<Settings, StartupError> {

@@ -51,11 +51,34 @@ pub(crate) fn outcome_unknown(lost: DbErr) -> Error {
 /// undone in memory, but a crash before the next transaction overwrites it in the log restores it. Errors before that, and a
 /// full disk, leave an incomplete transaction in the log, which counts as none.
 pub(crate) fn sqlite_may_have_committed(failed: &DbErr) -> bool {
-    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = failed else {
-        return true;
-    };
-    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
-    code.is_none_or(may_have_committed)
+    sqlite_code(failed).is_none_or(may_have_committed)
+}
+
+/// Whether SQLite says that the file is damaged, or is no database.
+pub(crate) fn is_damage(error: &DbErr) -> bool {
+    sqlite_code(error).is_some_and(is_damage_code)
+}
+
+/// As [`is_damage`].
+pub(crate) fn is_damage_of_sqlx(error: &sqlx::Error) -> bool {
+    code_of_sqlx(error).is_some_and(is_damage_code)
+}
+
+/// SQLITE_CORRUPT and SQLITE_NOTADB.
+fn is_damage_code(code: u32) -> bool {
+    matches!(code & 0xff, 11 | 26)
+}
+
+/// The code that SQLite gave for a failed statement.
+fn sqlite_code(error: &DbErr) -> Option<u32> {
+    match error {
+        DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => code_of_sqlx(error),
+        _ => None,
+    }
+}
+
+fn code_of_sqlx(error: &sqlx::Error) -> Option<u32> {
+    error.as_database_error()?.code()?.parse().ok()
 }
 
 fn may_have_committed(code: u32) -> bool {
@@ -94,11 +117,7 @@ pub(crate) fn is_timeout(error: &Error) -> bool {
 
 /// Returns whether SQLite cannot write: the file or its file system is read-only, fails, or is full.
 pub(crate) fn is_unwritable(error: &DbErr) -> bool {
-    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
-        return false;
-    };
-    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
-    matches!(code.map(|code| code & 0xff), Some(8 | 10 | 13))
+    matches!(sqlite_code(error).map(|code| code & 0xff), Some(8 | 10 | 13))
 }
 
 fn unique_violation(error: &DbErr) -> Option<Taken> {

@@ -139,6 +139,14 @@ impl GroupCommit {
         !self.0.guard.is_failing()
     }
 
+    /// Checks that what is written would be there after a restart.
+    pub(crate) fn check_file(&self) -> Result<()> {
+        self.0.guard.check_file().map_err(|lost| {
+            self.0.guard.set_failing(true);
+            error::gone(&lost.to_string())
+        })
+    }
+
     /// Waits for the group that is at work.
     pub(crate) async fn close(&self) {
         self.0.tasks.close();
@@ -275,12 +283,18 @@ impl Group<'_> {
         let mut may_be_written = false;
         let ended = match Arc::into_inner(txn) {
             None => Err(DbErr::Custom("the transaction is in use".to_owned())),
-            Some(txn) if served.is_ok() && kept > 0 => {
-                shared.guard.open();
-                let committed = txn.commit().await;
-                may_be_written = committed.as_ref().is_err_and(error::sqlite_may_have_committed);
-                committed
-            }
+            Some(txn) if served.is_ok() && kept > 0 => match shared.guard.check_file() {
+                Ok(()) => {
+                    shared.guard.open();
+                    let committed = txn.commit().await;
+                    may_be_written = committed.as_ref().is_err_and(error::sqlite_may_have_committed);
+                    committed
+                }
+                Err(lost) => {
+                    let _ = txn.rollback().await;
+                    Err(error::lost(&lost.to_string()))
+                }
+            },
             Some(txn) => match txn.rollback().await {
                 // If SQLite has rolled back already, this fails and the pool discards the connection.
                 Ok(()) | Err(_) => served,

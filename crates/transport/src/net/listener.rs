@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -17,8 +17,11 @@ use crate::call::peer::Peer;
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(TcpListener),
-    Unix { listener: UnixListener, path: PathBuf },
+    Unix { listener: UnixListener, path: PathBuf, file: FileId },
 }
+
+/// The device and the inode of a socket.
+type FileId = (u64, u64);
 
 /// A connection that was just accepted.
 #[derive(Debug)]
@@ -47,12 +50,14 @@ impl Listener {
         bound.map(Listener::Tcp).map_err(|source| ListenError::Tcp { address, source })
     }
 
-    /// Listens on a path. A socket that a dead process left behind is replaced, a live one is not.
+    /// Listens on a path. A socket that a dead process left behind is replaced, a live one is not, even if it
+    /// takes no connections at the moment.
     pub(crate) async fn unix(path: &Path, mode: u32) -> Result<Self, ListenError> {
         let failed = |source| ListenError::Unix { path: path.to_owned(), source };
         match std::fs::symlink_metadata(path) {
             Ok(metadata) => {
-                if !metadata.file_type().is_socket() || UnixStream::connect(path).await.is_ok() {
+                let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+                if !metadata.file_type().is_socket() || !UnixStream::connect(path).await.is_err_and(refused) {
                     return Err(ListenError::InUse(path.to_owned()));
                 }
                 std::fs::remove_file(path).map_err(failed)?;
@@ -67,8 +72,9 @@ impl Listener {
         let _ = std::fs::remove_file(&hidden);
         let listener = UnixListener::bind(&hidden).map_err(failed)?;
         std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+        let file = file_id(&hidden).map_err(failed)?;
         std::fs::rename(&hidden, path).map_err(failed)?;
-        Ok(Listener::Unix { listener, path: path.to_owned() })
+        Ok(Listener::Unix { listener, path: path.to_owned(), file })
     }
 
     /// Returns the address, which has the port that the system chose.
@@ -96,11 +102,18 @@ impl Listener {
 }
 
 impl Drop for Listener {
+    /// Another server may have put its own socket there meanwhile.
     fn drop(&mut self) {
-        if let Listener::Unix { path, .. } = self {
+        if let Listener::Unix { path, file, .. } = self
+            && file_id(path).is_ok_and(|there| there == *file)
+        {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+fn file_id(path: &Path) -> io::Result<FileId> {
+    std::fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 // === impl Socket ===
@@ -169,5 +182,48 @@ impl AsyncWrite for Socket {
             Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
             Socket::Unix(socket, _) => Pin::new(socket).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_another_server_has_put_there_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
+        let first = Listener::unix(&path, 0o600).await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let second = Listener::unix(&path, 0o600).await.unwrap();
+        drop(first);
+        assert!(path.exists(), "it is the one of the second server");
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_whose_server_is_busy_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
+        let address = SocketAddrUnix::new(&path).unwrap();
+        let socket = || socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
+        let server = socket();
+        bind(&server, &address).unwrap();
+        listen(&server, 0).unwrap();
+        let mut waiting = Vec::new();
+        let full = loop {
+            waiting.push(socket());
+            if let Err(error) = connect(waiting.last().unwrap(), &address) {
+                break error;
+            }
+        };
+        assert_eq!(full, rustix::io::Errno::AGAIN);
+        let refused = Listener::unix(&path, 0o600).await.unwrap_err();
+        assert!(matches!(refused, ListenError::InUse(_)), "{refused}");
+        drop((server, waiting));
+        Listener::unix(&path, 0o600).await.unwrap();
     }
 }

@@ -1,15 +1,18 @@
-//! Detection of rollbacks that SQLite makes by itself.
+//! Detection of what SQLite does not say: rollbacks that it makes by itself, and a file that was replaced under it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sea_orm::DbErr;
 
+use super::file::{FileError, OpenedFile};
 use crate::database::error;
 
 /// Watches the connection of the writer by hooks of SQLite. When the disk is full, SQLite rolls a transaction back by itself.
 /// The next savepoint would begin another transaction, and its release would commit it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Guard {
+    file: Arc<OpenedFile>,
     /// A group is at work, so nothing may be committed.
     closed: AtomicBool,
     /// SQLite has rolled the transaction of the group back.
@@ -19,6 +22,17 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
+    /// For a connection to this file.
+    pub(crate) fn new(file: Arc<OpenedFile>) -> Self {
+        let [closed, broken, failing] = [false; 3].map(AtomicBool::new);
+        Guard { file, closed, broken, failing }
+    }
+
+    /// Checks that the file is where it was opened, so that what is written is there after a restart.
+    pub(crate) fn check_file(&self) -> Result<(), FileError> {
+        self.file.check()
+    }
+
     /// For the hook of SQLite: whether a transaction may commit now.
     pub(crate) fn may_commit(&self) -> bool {
         !self.closed.load(Ordering::Acquire)

@@ -1,5 +1,6 @@
 //! SQLite. Every setting is explicit, and is read back on every connection.
 
+mod file;
 pub(crate) mod guard;
 pub(crate) mod wal;
 
@@ -11,7 +12,9 @@ use sea_orm::{DatabaseConnection, SqlxSqliteConnector};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 
+use self::file::OpenedFile;
 use self::guard::Guard;
+use super::error::is_damage_of_sqlx;
 use super::settings::PoolSettings;
 use super::spans;
 use crate::error::StoreError;
@@ -57,9 +60,14 @@ pub(crate) async fn open(path: PathBuf, settings: PoolSettings) -> Result<Sqlite
             return Err(StoreError::Pragma { pragma, expected: (*expected).to_owned(), actual });
         }
     }
+    let file = OpenedFile::at(&path).map_err(|error| StoreError::Connect(error.to_string()))?;
     first.close().await.map_err(|error| StoreError::Connect(error.to_string()))?;
 
+    let file = Arc::new(file);
+    // A file that was removed is not made again.
+    let options = options.create_if_missing(false);
     let pool = |max: u32, guard: Option<Arc<Guard>>| {
+        let file = Arc::clone(&file);
         SqlitePoolOptions::new()
             .max_connections(max)
             .min_connections(1)
@@ -72,10 +80,10 @@ pub(crate) async fn open(path: PathBuf, settings: PoolSettings) -> Result<Sqlite
                 spans::acquired();
                 Box::pin(std::future::ready(Ok(true)))
             })
-            .after_connect(move |conn, _| Box::pin(prepare(conn, guard.clone())))
+            .after_connect(move |conn, _| Box::pin(prepare(conn, Arc::clone(&file), guard.clone())))
     };
     let open = |pool: SqlitePoolOptions| pool.connect_with(options.clone());
-    let guard = Arc::new(Guard::default());
+    let guard = Arc::new(Guard::new(Arc::clone(&file)));
     // Readers have no transactions.
     let writer = pool(1, Some(Arc::clone(&guard))).after_release(|conn, _| Box::pin(is_out_of_transaction(conn)));
     let writer = open(writer).await.map_err(|error| StoreError::Connect(error.to_string()))?;
@@ -126,7 +134,10 @@ pub(crate) async fn open_read_only(path: &Path) -> Result<DatabaseConnection, St
         .pragma("mmap_size", "0")
         .disable_statement_logging();
     let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
-    let pool = pool.map_err(|error| StoreError::Connect(error.to_string()))?;
+    let pool = pool.map_err(|error| match is_damage_of_sqlx(&error) {
+        true => StoreError::Damaged(error.to_string()),
+        false => StoreError::Connect(error.to_string()),
+    })?;
     Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool))
 }
 
@@ -151,8 +162,14 @@ async fn check_version(conn: &mut SqliteConnection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes a connection a reader, or has the guard watch it, and refuses it if a setting is not as it should be.
-async fn prepare(conn: &mut SqliteConnection, guard: Option<Arc<Guard>>) -> Result<(), sqlx::Error> {
+/// Makes a connection a reader, or has the guard watch it, and refuses it if a setting is not as it should be, or if it may lead
+/// to another file than those before it.
+async fn prepare(
+    conn: &mut SqliteConnection,
+    file: Arc<OpenedFile>,
+    guard: Option<Arc<Guard>>,
+) -> Result<(), sqlx::Error> {
+    file.check().map_err(|error| sqlx::Error::Configuration(error.into()))?;
     match guard {
         None => {
             sqlx::query("PRAGMA query_only = ON").execute(&mut *conn).await?;

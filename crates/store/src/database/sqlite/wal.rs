@@ -173,7 +173,9 @@ impl Wal {
     ) -> Result<Attempt, sqlx::Error> {
         let conn = match conn {
             Some(conn) => conn,
-            None => conn.insert(options(&self.0.path).busy_timeout(BUSY_TIMEOUT).connect().await?),
+            None => {
+                conn.insert(options(&self.0.path).create_if_missing(false).busy_timeout(BUSY_TIMEOUT).connect().await?)
+            }
         };
         // Most of the work delays no other connection.
         let row = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut *conn).await?;

@@ -1,0 +1,151 @@
+//! The SQLite file under a server: one server at a time has it, by whatever path, and it is the one at its path.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use jackfield_api::v1;
+use jackfield_testkit::fixture::a_connector;
+use jackfield_testkit::{Backend, Process, Program, Site, TestServer};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use tonic::{Code, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+
+use super::{create_connector, eventually, expect_unavailable, get_connector, wait_for_readiness};
+
+#[track_caller]
+fn fails(output: &Output, reason: &str) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && text.contains(reason), "{output:?}");
+}
+
+async fn create(process: &Process, name: &str) -> Result<(), Status> {
+    let request = v1::CreateConnectorRequest { connector: Some(a_connector(name)), ..Default::default() };
+    process.client("alpha").connectors().create_connector(request).await.map(drop)
+}
+
+/// A command of the site in a shell, after the words that the shell is to say first.
+fn in_shell(site: &Site, first: &str, arguments: &[&str]) -> Output {
+    let command = site.command(arguments);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{first}; exec \"$@\""), "sh"]).arg(command.get_program()).args(command.get_args());
+    shell.current_dir(site.directory()).output().unwrap()
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> std::path::PathBuf {
+    let mut path = path.to_owned().into_os_string();
+    path.push(suffix);
+    path.into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_acknowledged_once_the_file_was_replaced_or_removed() {
+    for is_replaced in [true, false] {
+        let server = TestServer::start(Backend::Sqlite).await;
+        create_connector(&server, "alpha", "before").await.unwrap();
+        let (file, aside) = (server.sqlite_file(), server.data_dir().join("aside"));
+        std::fs::rename(&file, &aside).unwrap();
+        if is_replaced {
+            std::fs::copy(&aside, &file).unwrap();
+        }
+        expect_unavailable(create_connector(&server, "alpha", "lost").await.unwrap_err());
+        let cascade =
+            v1::DeleteTenantRequest { reference: "name:alpha".to_owned(), cascade: true, ..Default::default() };
+        expect_unavailable(server.client("operator").admin().delete_tenant(cascade).await.unwrap_err());
+        eventually("it cannot be written", async || server.metric("jackfield_database_writable", &[]) == Some(0.0))
+            .await;
+        wait_for_readiness(&server, ServingStatus::NotServing).await;
+        get_connector(&server, "alpha", "before").await.unwrap();
+        // What is not there may also be asked for where another connection is needed, which could lead to the other file.
+        let missing = get_connector(&server, "alpha", "lost").await.unwrap_err();
+        assert!(matches!(missing.code(), Code::NotFound | Code::Unavailable), "{missing:?}");
+        assert_eq!(file.exists(), is_replaced, "no other file is made");
+
+        // A server that starts with the file has all that was acknowledged.
+        let mut server = server;
+        server.crash();
+        std::fs::rename(&aside, &file).unwrap();
+        server.restart().await;
+        get_connector(&server, "alpha", "before").await.unwrap();
+        create_connector(&server, "alpha", "after").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_says_that_its_file_was_replaced_and_the_other_file_is_not_backed_up() {
+    let site = Site::new(Backend::Sqlite, Program::Jackfield);
+    site.prepare().await;
+    let process = site.start();
+    let output = site.run(&["backup", "--to", "first"]);
+    assert!(output.status.success(), "{output:?}");
+    let (file, aside) = (site.sqlite_file(), site.data_dir().join("aside"));
+    std::fs::rename(&file, &aside).unwrap();
+    std::fs::copy(&aside, &file).unwrap();
+    expect_unavailable(create(&process, "lost").await.unwrap_err());
+    expect_unavailable(create(&process, "lost").await.unwrap_err());
+    fails(&site.run(&["backup", "--to", "second"]), "is not the file that the running server has");
+    assert!(!site.directory().join("second").exists());
+    let log = tokio::task::spawn_blocking(move || process.stop()).await.unwrap();
+    let said = |line: &&str| line.contains("\"ERROR\",\"message\":\"the database file was replaced or removed");
+    assert_eq!(log.lines().filter(said).count(), 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_server_is_refused_when_the_file_of_the_lock_was_removed() {
+    let site = Site::new(Backend::Sqlite, Program::Jackfield);
+    site.prepare().await;
+    let lock = with_suffix(&site.sqlite_file(), ".lock");
+    // Also when the first start has made the database.
+    let process = site.start();
+    std::fs::remove_file(&lock).unwrap();
+    fails(&site.run(&["serve"]), "is in use by another process");
+    fails(&site.run(&["migrate"]), "is in use by another process");
+    create(&process, "one").await.unwrap();
+    // The file that is served is backed up, lock or not.
+    let output = site.run(&["backup", "--to", "backup"]);
+    assert!(output.status.success(), "{output:?}");
+    tokio::task::spawn_blocking(move || process.stop()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_mounted_by_itself_is_refused() {
+    let may_mount = Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|status| status.success());
+    if !may_mount {
+        eprintln!("skipped: nothing can be mounted here");
+        return;
+    }
+    let site = Site::new(Backend::Sqlite, Program::Jackfield);
+    site.prepare().await;
+    for arguments in [&["serve"][..], &["migrate"], &["backup", "--to", "backup"]] {
+        let command = site.command(arguments);
+        let mut mounted = Command::new("unshare");
+        let first = "mv \"$0\" other && : >\"$0\" && mount --bind other \"$0\" && exec \"$@\"";
+        mounted.args(["-rm", "sh", "-c", first]).arg(site.sqlite_file()).arg(command.get_program());
+        let output = mounted.args(command.get_args()).current_dir(site.directory()).output().unwrap();
+        fails(&output, "is mounted as a single file");
+        std::fs::rename(site.directory().join("other"), site.sqlite_file()).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
+    let site = Site::new(Backend::Sqlite, Program::Jackfield);
+    site.prepare().await;
+    let mut process = site.start();
+    create(&process, "one").await.unwrap();
+    let id = Pid::from_raw(i32::try_from(process.id()).unwrap());
+    let limit = |current| prlimit(id, Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
+    limit(Some(4_096));
+    expect_unavailable(create(&process, "two").await.unwrap_err());
+    expect_unavailable(create(&process, "two").await.unwrap_err());
+    assert!(process.is_running());
+    limit(None);
+    eventually("it can be written again", async || create(&process, "two").await.is_ok()).await;
+    tokio::task::spawn_blocking(move || process.stop()).await.unwrap();
+
+    fails(&in_shell(&site, "ulimit -f 0", &["backup", "--to", "backup"]), "jackfield: ");
+    assert!(!site.directory().join("backup").exists());
+    let keyring = std::fs::read(site.data_dir().join("keyring.toml")).unwrap();
+    fails(&in_shell(&site, "ulimit -f 0", &["keys", "new"]), "jackfield: ");
+    assert_eq!(std::fs::read(site.data_dir().join("keyring.toml")).unwrap(), keyring);
+    fails(&in_shell(&site, "ulimit -f 0", &["serve"]), "jackfield: ");
+}
