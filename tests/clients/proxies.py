@@ -63,7 +63,7 @@ def main(proxy):
         with Proxy(start, directory, {"envoy": "envoy.yaml", "nginx": "nginx.conf"}[proxy]) as port:
             # These take as long as the time-out that they prove not to be there; the rest goes on meanwhile.
             watch = Background(watches_outlive_the_default, port, DEFAULT_TIMEOUT[proxy] + MORE)
-            grpc_checks(contract, port, directory)
+            grpc_checks(proxy, contract, port, directory)
             callers_share_connections(proxy, port)
             if proxy == "envoy":
                 with Proxy(start, directory, "envoy-json.yaml") as port:
@@ -195,7 +195,7 @@ class Background(threading.Thread):
 # --- gRPC -------------------------------------------------------------------------------------------------------------
 
 
-def grpc_checks(contract, port, directory):
+def grpc_checks(proxy, contract, port, directory):
     messages, stubs = contract["connector_pb2"], contract["connector_pb2_grpc"]
     parse = lambda kind, fields: json_format.ParseDict(fields, getattr(messages, kind)())
     stranger = (directory / "stranger-key.pem").read_bytes(), (directory / "stranger.pem").read_bytes()
@@ -247,6 +247,21 @@ def grpc_checks(contract, port, directory):
         equal(details["ErrorInfo"].reason, "FIELD_INVALID")
         size = sum(detail.ByteSize() for detail in details.values())
         equal((size > 4096, size), (True, size))
+
+        # A large header neither ends the list beside it nor is it refused before Jackfield limits it.
+        request = parse("ListConnectorsRequest", {"pageSize": 1, "orderBy": "name"})
+        beside = connectors.ListConnectors(request, timeout=TIMEOUT)
+        listed = len(next(beside).connectors)
+        request = parse("GetConnectorRequest", {"reference": "name:Large 00"})
+        connectors.GetConnector(request, timeout=TIMEOUT, metadata=(("x-large", "x" * 9_000),))
+        if proxy == "nginx":
+            large = (("x-large", "x" * 20_000),)
+            details = refused(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                lambda: connectors.GetConnector(request, timeout=TIMEOUT, metadata=large),
+            )
+            equal(details["ErrorInfo"].reason, "QUOTA_EXCEEDED")
+        equal(listed + sum(len(page.connectors) for page in beside), LARGE_CONNECTORS)
 
         # Jackfield says itself that a message is too large, also beyond the 1 MiB at which nginx would.
         for length in [300 * 1024, 3 * 1024 * 1024]:

@@ -274,6 +274,37 @@ on_both! {
         store.close().await;
     }
 
+    async fn no_caller_deletes_its_own_tenant(server) {
+        let (operator, alpha) = (server.client("operator"), server.client("alpha"));
+        let own = found(&operator, "name:default").await;
+        let before = rows(&server).await;
+        for reference in ["name:default", &*own.id] {
+            for cascade in [false, true] {
+                for validate_only in [false, true] {
+                    let request = v1::DeleteTenantRequest { validate_only, allow_missing: true, ..delete(reference, cascade) };
+                    let refused = operator.admin().delete_tenant(request).await;
+                    let refusal = expect_status(refused, Code::FailedPrecondition, "IN_USE");
+                    assert_eq!((refusal.metadata("resource"), refusal.metadata("id")), ("tenant", &*own.id));
+                    let violations = &refusal.details.precondition_failure().unwrap().violations;
+                    assert_eq!(violations.len(), 1);
+                    assert_eq!((&*violations[0].r#type, &violations[0].subject), ("IN_USE", &format!("tenant/{}", own.id)));
+                    assert!(violations[0].description.contains("caller's own"), "{violations:?}");
+                }
+            }
+        }
+        let stale = v1::DeleteTenantRequest { etag: "stale".to_owned(), ..delete("name:default", true) };
+        expect_status(operator.admin().delete_tenant(stale).await, Code::Aborted, "ETAG_MISMATCH");
+        assert_eq!(rows(&server).await, before);
+        assert_eq!(found(&operator, "name:default").await, own, "the operator is still let in");
+
+        // The right of an administrator of another tenant spans all others.
+        assert!(deleted(&alpha, delete("name:default", true)).await);
+        let locked_out = get(&operator, "name:alpha").await;
+        expect_status(locked_out, Code::PermissionDenied, "TENANT_UNKNOWN");
+        created(&alpha, create(fixture::a_tenant("default"))).await.unwrap();
+        found(&operator, "name:default").await;
+    }
+
     async fn an_empty_tenant_goes_without_cascade(server) {
         let client = server.client("operator");
         created(&client, create(fixture::a_tenant("gamma"))).await.unwrap();

@@ -1,5 +1,6 @@
 //! Use cases of tenants, for operators.
 
+use jackfield_domain::error::Precondition;
 use jackfield_domain::principal::right::Admin;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::tenant::{Tenant, TenantDraft};
@@ -53,7 +54,8 @@ impl Services {
         Ok(tenant)
     }
 
-    /// Deletes a tenant and destroys its data keys.
+    /// Deletes a tenant and destroys its data keys. A caller's own tenant is refused: without it, the caller would be locked out,
+    /// and so would every administrator that could create it again, if all of them belong to it.
     pub async fn tenant_delete(
         &self,
         caller: &Caller<Admin>,
@@ -70,6 +72,10 @@ impl Services {
             let Some(tenant) = found_for_delete(found, || missing::<Tenant>(reference), options)? else {
                 return Ok(Deleted::default());
             };
+            if tenant.id == caller.tenant() {
+                let message = "the tenant is the caller's own: an administrator of another tenant can delete it";
+                return Err(Error::precondition(Precondition::OwnTenant, Resource::Tenant, tenant.id, message));
+            }
             if !options.cascade {
                 let contents = txn.tenant_contents(tenant.id).await?;
                 refuse_in_use(&tenant, contents.into_iter().map(|by| (by.resource, by.count)))?;

@@ -14,6 +14,6 @@ mod server;
 mod standard;
 pub mod tls;
 
-pub use observe::{metrics, telemetry};
+pub use observe::{log_writer, metrics, telemetry};
 pub use server::{BindError, Server};
 pub use standard::health;

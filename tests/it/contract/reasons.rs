@@ -91,7 +91,8 @@ fn preconditions() -> Vec<Precondition> {
         Precondition::ConnectorDisabled => Some(Precondition::CredentialNotValid),
         Precondition::CredentialNotValid => Some(Precondition::DefaultConfiguration),
         Precondition::DefaultConfiguration => Some(Precondition::KeyExpired),
-        Precondition::KeyExpired => Some(Precondition::ReauthRequired),
+        Precondition::KeyExpired => Some(Precondition::OwnTenant),
+        Precondition::OwnTenant => Some(Precondition::ReauthRequired),
         Precondition::ReauthRequired => Some(Precondition::RevealDisabled),
         Precondition::RevealDisabled => None,
     };

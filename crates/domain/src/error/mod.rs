@@ -116,6 +116,7 @@ pub enum Precondition {
     CredentialNotValid,
     DefaultConfiguration,
     KeyExpired,
+    OwnTenant,
     ReauthRequired,
     RevealDisabled,
 }
@@ -251,6 +252,7 @@ impl Precondition {
             Precondition::DefaultConfiguration => "DEFAULT_CONFIGURATION",
             Precondition::KeyExpired => "KEY_EXPIRED",
             Precondition::ReauthRequired => "REAUTH_REQUIRED",
+            Precondition::OwnTenant => "IN_USE",
             Precondition::RevealDisabled => "REVEAL_DISABLED",
         }
     }

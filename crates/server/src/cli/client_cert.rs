@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use jackfield_domain::SystemClock;
 
-use super::{CommandError, say};
+use super::{CommandError, made_authority, say};
 use crate::config::{Config, is_spiffe};
 use crate::startup::pki::{self, ClientRequest};
 
@@ -38,7 +38,9 @@ pub(super) fn run(config: &Config, command: &ClientCert) -> Result<(), CommandEr
         return Err(format!("--spiffe: \"{spiffe}\" is not spiffe://<trust domain>/<path>").into());
     }
     let directory = config.pki_dir();
-    pki::ensure(&directory, &SystemClock)?;
+    if pki::ensure(&directory, &SystemClock)? {
+        say(made_authority(&directory))?;
+    }
     let request = ClientRequest { name: name.clone(), spiffe: spiffe.clone(), days: *days };
     let (certificate, key) =
         pki::issue_client(&directory, out.as_deref().unwrap_or(&directory), &request, &SystemClock)?;

@@ -13,7 +13,7 @@ mod serve;
 use std::fmt::Display;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -21,6 +21,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, Sources};
 use crate::startup::{hardening, open};
 use jackfield_transport::call::code::code_name;
+use jackfield_transport::log_writer::without_waiting_for_readers;
 use jackfield_transport::tls;
 
 /// After this many turns of tasks a thread checks whether sockets have become ready, while there are tasks to run.
@@ -123,11 +124,26 @@ fn say(line: impl Display) -> Result<(), CommandError> {
     Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
-/// An error with its causes to standard error.
+/// The line that says that a development authority was made.
+fn made_authority(directory: &Path) -> String {
+    format!(
+        "Made {}: an authority, a server certificate for localhost, and the client certificate of the principal \
+         \"operator\".",
+        directory.display()
+    )
+}
+
+/// Writes an error with its causes to standard error. If that is a full pipe without a reader, the command ends all the same.
 fn complain(error: &(dyn std::error::Error + 'static)) {
+    let text = described(error);
+    without_waiting_for_readers(move || {
+        let _ = writeln!(std::io::stderr(), "jackfield: {text}");
+    });
+}
+
+fn described(error: &(dyn std::error::Error + 'static)) -> String {
     if let Some(status) = error.downcast_ref::<tonic::Status>() {
-        let _ = writeln!(std::io::stderr(), "jackfield: {}: {}", code_name(status.code()), status.message());
-        return;
+        return format!("{}: {}", code_name(status.code()), status.message());
     }
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -140,7 +156,7 @@ fn complain(error: &(dyn std::error::Error + 'static)) {
         }
         cause = error.source();
     }
-    let _ = writeln!(std::io::stderr(), "jackfield: {text}");
+    text
 }
 
 // === impl LayerArguments ===

@@ -10,13 +10,14 @@ use std::time::Duration;
 use jackfield_domain::{Clock as _, SystemClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{CommandError, say};
+use super::{CommandError, made_authority, say};
 use crate::config::{Config, VaultProvider};
 use crate::startup::database_file::DatabaseLock;
 use crate::startup::keyring::ReadKeyring;
 use crate::startup::{hardening, open, permissions, pki};
 use jackfield_transport::Server;
 use jackfield_transport::backend::Backend;
+use jackfield_transport::log_writer::LogThread;
 use jackfield_transport::telemetry::Tracing;
 use jackfield_transport::tls::{TlsError, TlsReloader};
 
@@ -45,10 +46,11 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     // Two of them, because each sees every signal.
     let (mut first, mut again) = (StopSignals::new()?, StopSignals::new()?);
     let (stop, stopping) = tokio::sync::oneshot::channel();
+    let log = tracing.log_thread();
     let serving = server.serve(async move {
         first.next().await;
         let _ = stop.send(());
-        watchdog(stop_time);
+        watchdog(stop_time, log);
     });
     let complete = tokio::select! {
         complete = serving => complete,
@@ -61,10 +63,11 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
 }
 
 /// Ends the process if stopping takes longer than it can. A thread: it must work when the runtime does not.
-fn watchdog(after: Duration) {
+fn watchdog(after: Duration, log: LogThread) {
     std::thread::spawn(move || {
         std::thread::sleep(after);
         tracing::error!("stopping took too long");
+        log.flush();
         std::process::exit(1);
     });
 }
@@ -89,11 +92,7 @@ fn ensure_pki(config: &Config) -> Result<bool, CommandError> {
     }
     let directory = config.pki_dir();
     if pki::ensure(&directory, &SystemClock)? {
-        announce(format_args!(
-            "Made {}: an authority, a server certificate for localhost, and the client certificate of the principal \
-             \"operator\".",
-            directory.display()
-        ));
+        announce(made_authority(&directory));
     }
     Ok(true)
 }

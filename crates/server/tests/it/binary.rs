@@ -197,6 +197,16 @@ fn production_makes_neither_keys_nor_certificates() {
     assert!(!run(directory.path(), &[&["client-cert", "x"], &production[..]].concat()).status.success());
 }
 
+/// In the wrong directory it makes an authority that no server knows.
+#[test]
+fn a_client_certificate_that_needs_a_new_authority_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let made = stdout(&run(directory.path(), &["client-cert", "a"]));
+    assert!(made.starts_with("Made data/pki: an authority"), "{made}");
+    let made = stdout(&run(directory.path(), &["client-cert", "b"]));
+    assert!(made.starts_with("Made data/pki/b.pem"), "nothing is made twice: {made}");
+}
+
 #[test]
 fn a_wrong_configuration_is_named_exactly() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,11 +1,13 @@
 //! What the log says of calls.
 
+use std::process::{Child, Stdio};
+
 use jackfield_api::v1;
 use tonic::Code;
 
-use crate::process::Process;
+use crate::process::{Process, command};
 use crate::raw::{Raw, framed};
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, eventually};
 
 /// Starts a server that knows its callers, and says of it what `settings` ask for.
 async fn start(settings: &[&str]) -> (tempfile::TempDir, Process, Raw) {
@@ -21,6 +23,63 @@ async fn start(settings: &[&str]) -> (tempfile::TempDir, Process, Raw) {
     (directory, server, client)
 }
 
+/// A log of which nobody reads a line stops neither the calls nor the end of the server.
+#[tokio::test]
+async fn a_log_that_is_not_read_stops_nothing() {
+    const GET: &str = "/jackfield.v1.ConnectorService/GetConnector";
+    let directory = tempfile::tempdir().unwrap();
+    for (signals, code) in [(1, 0), (2, 1)] {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = free.to_string();
+        let delay = if signals == 1 { "drain.delay=0s" } else { "drain.delay=1h" };
+        let mut arguments = vec!["serve", "--listen", &address];
+        for setting in
+            ["listen.plaintext=true", "listen.plaintext_principal=operator", "telemetry.log_filter=debug", delay]
+        {
+            arguments.extend(["--set", setting]);
+        }
+        let (unread, log) = std::io::pipe().unwrap();
+        // Both are one pipe, as with `2>&1`.
+        let mut server = command(directory.path(), &arguments);
+        let server = server.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let mut server = Killed(server.spawn().unwrap());
+        eventually("the server listens", async || tokio::net::TcpStream::connect(free).await.is_ok()).await;
+        let calls = async {
+            let mut client = Raw::connect(free).await;
+            let get = framed(&v1::GetConnectorRequest { reference: "name:none".to_owned() });
+            // More lines than the pipe and the queue hold.
+            for _ in 0..12_000 {
+                let answer = client.post(GET, &[], get.clone()).await;
+                assert_eq!(answer.status.unwrap().code(), Code::NotFound);
+            }
+        };
+        tokio::time::timeout(PATIENCE * 3, calls).await.expect("calls are answered");
+        let id = rustix::process::Pid::from_child(&server.0);
+        for _ in 0..signals {
+            rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        }
+        let mut ended = None;
+        eventually("the server ends", async || {
+            ended = server.0.try_wait().unwrap();
+            ended.is_some()
+        })
+        .await;
+        assert_eq!(ended.unwrap().code(), Some(code), "after {signals} signals");
+        drop(unread);
+    }
+}
+
+/// A process that ends with this value.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Stops it and returns the lines of its log.
 async fn stop(server: Process) -> Vec<serde_json::Value> {
     let stopped = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || server.stop())).await;
@@ -32,6 +91,7 @@ async fn stop(server: Process) -> Vec<serde_json::Value> {
 #[tokio::test]
 async fn mistakes_of_clients_are_told_at_debug() {
     const GET: &str = "/jackfield.v1.ConnectorService/GetConnector";
+    const CHECK: &str = "/grpc.health.v1.Health/Check";
     let (_directory, server, mut client) = start(&["telemetry.log_filter=debug"]).await;
     for (method, content_type, status) in [("GET", "text/html", 405), ("POST", "application/grpc-web+proto", 415)] {
         let request = http::Request::builder().method(method).uri(format!("http://localhost{GET}"));
@@ -43,6 +103,10 @@ async fn mistakes_of_clients_are_told_at_debug() {
         (GET, ("grpc-encoding", "zstd"), vec![1, 0, 0, 0, 1, 0], Code::Unimplemented),
         (GET, ("grpc-timeout", "soon"), get.clone(), Code::InvalidArgument),
         (GET, ("x-nothing", "0"), get.clone(), Code::NotFound),
+        (GET, ("x-nothing", "0"), Vec::new(), Code::Unimplemented),
+        (GET, ("x-nothing", "0"), [&get[..], &get].concat(), Code::Unimplemented),
+        (CHECK, ("x-nothing", "0"), Vec::new(), Code::Unimplemented),
+        (CHECK, ("x-nothing", "0"), [0; 10].to_vec(), Code::Unimplemented),
         ("/jackfield.v1.ConnectorService/Nothing", ("x-nothing", "0"), get.clone(), Code::Unimplemented),
     ] {
         assert_eq!(client.post(path, &[header], body).await.status.unwrap().code(), code, "{path} {header:?}");

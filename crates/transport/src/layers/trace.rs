@@ -201,6 +201,10 @@ fn ended(context: &Arc<CallContext>, code: Code) {
     span.record("error.type", status);
     span.record("otel.status_code", "ERROR");
     match (context.cause(), code) {
+        // A caller's mistake, whatever its cause: a method, a compression or a number of messages that the contract lacks.
+        (_, Code::Unimplemented) => {
+            tracing::debug!(call.duration_ms = duration_ms, rpc.response.status_code = status, "call refused");
+        }
         (Some(cause), _) => {
             let cause = chain(&*cause);
             tracing::error!(
@@ -210,8 +214,8 @@ fn ended(context: &Arc<CallContext>, code: Code) {
                 "call failed"
             );
         }
-        // Shed calls, unknown methods and short deadlines: callers could fill the log with them, and the metrics count them.
-        (None, Code::Unavailable | Code::Unimplemented) => {
+        // Shed calls and short deadlines: callers could fill the log with them, and the metrics count them.
+        (None, Code::Unavailable) => {
             tracing::debug!(call.duration_ms = duration_ms, rpc.response.status_code = status, "call refused");
         }
         (None, Code::DeadlineExceeded) if !context.is_to_be_in_time() => {

@@ -7,6 +7,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 use tokio::sync::watch;
 
+use super::log_writer::dropped_lines;
 use crate::standard::health::Readiness;
 use crate::tls::TlsReloader;
 
@@ -32,6 +33,11 @@ pub(crate) fn register(meter: &Meter, readiness: watch::Receiver<Readiness>, tls
             })
             .build();
     }
+    meter
+        .u64_observable_counter("jackfield.server.log.dropped_lines")
+        .with_description("Lines of the log that were dropped because nobody read them fast enough")
+        .with_callback(|counter| counter.observe(dropped_lines(), &[]))
+        .build();
     process(meter);
 }
 

@@ -2,5 +2,6 @@
 
 pub(crate) mod gauges;
 mod log_format;
+pub mod log_writer;
 pub mod metrics;
 pub mod telemetry;

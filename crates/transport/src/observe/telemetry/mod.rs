@@ -31,6 +31,7 @@ use crate::call::fair_semaphore::KeyedSemaphores;
 use crate::call::peer::network;
 use crate::config::{LogFormat, Telemetry};
 use crate::observe::log_format::{JsonLines, TextLines};
+use crate::observe::log_writer::{self, LogThread};
 use crate::tls;
 
 use self::export::{Bounded, FLUSH, Stop};
@@ -62,9 +63,12 @@ pub enum TelemetryError {
     SubscriberSet,
 }
 
-/// Traces of the process; keep it to the end.
+/// Log and traces of the process; keep it to the end, when the log is flushed.
 #[derive(Debug)]
-pub struct Tracing(Option<(SdkTracerProvider, Stop)>);
+pub struct Tracing {
+    traces: Option<(SdkTracerProvider, Stop)>,
+    log: LogThread,
+}
 
 /// Metrics of one server.
 #[derive(Clone, Debug)]
@@ -88,7 +92,9 @@ impl Tracing {
         let level = filter.max_level_hint().unwrap_or(LevelFilter::TRACE);
         let events = filter_fn(move |meta| !meta.is_span() && *meta.level() <= level).with_max_level_hint(level);
         let filter = filter.and(events);
-        let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+        let (writer, thread) = log_writer::start(std::io::stderr());
+        log_writer::count_dropped(&writer);
+        let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
         let format = tracing_subscriber::fmt::format().with_ansi(false);
         let log = match config.log_format {
             LogFormat::Json => layer.event_format(JsonLines(format.json().flatten_event(true))).boxed(),
@@ -133,17 +139,28 @@ impl Tracing {
             }
         };
         set.map_err(|_| TelemetryError::SubscriberSet)?;
-        Ok(Tracing(provider))
+        Ok(Tracing { traces: provider, log: thread })
+    }
+
+    /// The thread that writes the log.
+    pub fn log_thread(&self) -> LogThread {
+        self.log.clone()
     }
 
     /// Sends what is left.
     pub fn shutdown(&self) {
-        let Some((provider, stop)) = &self.0 else { return };
+        let Some((provider, stop)) = &self.traces else { return };
         stop.begin();
         // The exporter comes to its end before that.
         if let Err(error) = provider.shutdown_with_timeout(FLUSH * 2) {
             tracing::warn!(error.message = %error, "last traces not sent");
         }
+    }
+}
+
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        self.log.flush();
     }
 }
 
