@@ -5,7 +5,7 @@ use jackfield_domain::principal::right::Admin;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::tenant::{Tenant, TenantDraft};
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{Error, Result, TenantId};
+use jackfield_domain::{Error, Resource, Result, TenantId};
 
 use crate::caller::Caller;
 use crate::change::{DeleteOptions, Deleted, Length, RequestOptions, found_for_delete, missing, refuse_in_use};
