@@ -23,6 +23,8 @@ impl Raw {
     /// The server must serve plaintext.
     pub(crate) async fn connect(address: SocketAddr) -> Raw {
         let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+        // A request is two writes, and the second would wait for the acknowledgement of the first.
+        socket.set_nodelay(true).unwrap();
         let executor = hyper_util::rt::TokioExecutor::new();
         let io = hyper_util::rt::TokioIo::new(socket);
         let (sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
