@@ -381,7 +381,7 @@ fn held(site: &Site, _lock: &std::fs::File, to: &str) -> std::process::Child {
     child
 }
 
-/// Whether a process has locked a temporary file.
+/// Returns whether a process has locked a temporary file.
 fn has_locked(process: u32) -> bool {
     let files = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
     let is_temporary =

@@ -28,7 +28,7 @@ use self::wire::{Caller, End};
 /// What the process may have at most.
 const MEMORY: u64 = 512 * MIB;
 const MIB: u64 = 1024 * 1024;
-/// How far above where it was the memory may be when an attack is over.
+/// The most that memory may have grown when an attack is over.
 const LEFT: u64 = 64 * MIB;
 /// How long an attack goes on beyond its time until it ends as it should, and how long the server has to give memory back
 /// after that. It has to happen, not to be fast: what else the machine does is not known.

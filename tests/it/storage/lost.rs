@@ -38,7 +38,7 @@ async fn expect_whole(server: &TestServer, connectors: u64) {
 mod postgres {
     use super::*;
 
-    /// A change that waits in the database while its server stops: nobody can say yet what becomes of it.
+    /// A change that waits in the database while its server stops: its outcome is not known yet.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_change_that_outlasts_its_server_is_of_unknown_outcome() {
         let mut server = TestServer::start_with(Backend::Postgres, |config| {

@@ -1,4 +1,4 @@
-//! A disk that takes what SQLite writes and does not confirm it: whether a crash would bring it back, nobody can say.
+//! A disk that takes what SQLite writes and does not confirm it: a crash may keep it or lose it.
 //!
 //! The calls of the system that wait for the disk are replaced in the process of the server, and fail as long as a file is there.
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::outcome::expect_unknown;
 
-/// Where the file is said whose presence makes the disk fail.
+/// The variable that names a file. The disk fails as long as that file exists.
 const FAILS: &str = "JACKFIELD_TEST_DISK_FAILS";
 
 /// In the place of those of the system.

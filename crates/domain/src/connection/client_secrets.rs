@@ -12,7 +12,7 @@ use crate::value::time::Timestamp;
 pub struct ClientSecretFacts {
     /// The name of the secret in its connection; may be empty.
     pub secret_id: String,
-    /// When this value was stored.
+    /// The time at which this value was stored.
     pub create_time: Timestamp,
 }
 

@@ -199,7 +199,7 @@ pub fn refuse_replaced(database: &Path) -> Result<(), DatabaseFileError> {
     Err(DatabaseFileError::Replaced { database: database.to_owned(), lock })
 }
 
-/// Whether a process holds the lock of a claim on a file.
+/// Returns whether a process holds the lock on a file.
 fn is_locked(path: &Path) -> bool {
     let file = OpenOptions::new().read(true).custom_flags(flags(OFlags::NONBLOCK)).open(path);
     file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
@@ -222,7 +222,7 @@ fn mounted_kind(mounts: &str, major: u32, minor: u32) -> String {
     kind.unwrap_or_default().to_owned()
 }
 
-/// Whether something is mounted at a path, according to `/proc/self/mountinfo`, where octal numbers stand for blanks and the like.
+/// Returns whether `/proc/self/mountinfo` lists a mount at a path. Octal numbers replace blanks and the like there.
 fn is_mount_point(mounts: &str, path: &Path) -> bool {
     let mut escaped = Vec::new();
     for byte in path.as_os_str().as_bytes() {
@@ -285,7 +285,7 @@ impl DatabaseLock {
         Ok(())
     }
 
-    /// Whether the database file is there and its lock is taken.
+    /// Returns whether the database file exists and is locked by this process.
     pub fn has_file(&self) -> bool {
         self.file.is_some()
     }

@@ -23,7 +23,7 @@ async fn start(settings: &[&str]) -> (tempfile::TempDir, Process, Raw) {
     (directory, server, client)
 }
 
-/// A log of which nobody reads a line stops neither the calls nor the end of the server.
+/// Calls are answered and the server stops although its log is never read.
 #[tokio::test]
 async fn a_log_that_is_not_read_stops_nothing() {
     const GET: &str = "/jackfield.v1.ConnectorService/GetConnector";

@@ -54,7 +54,7 @@ pub(crate) fn sqlite_may_have_committed(failed: &DbErr) -> bool {
     sqlite_code(failed).is_none_or(may_have_committed)
 }
 
-/// Whether SQLite says that the file is damaged, or is no database.
+/// Returns whether SQLite reports a damaged file, or one that is no database.
 pub(crate) fn is_damage(error: &DbErr) -> bool {
     sqlite_code(error).is_some_and(is_damage_code)
 }

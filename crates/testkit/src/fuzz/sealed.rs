@@ -104,7 +104,7 @@ fn check_token(data: &[u8]) -> Way {
 fn check_envelope(data: &[u8]) -> Way {
     let Some((mode, rest)) = data.split_first() else { return way(&["empty"]) };
     if mode % 2 == 0 {
-        assert!(KEY.open(&ADDRESS, rest).is_err(), "a value that nobody sealed opens");
+        assert!(KEY.open(&ADDRESS, rest).is_err(), "a value that was never sealed opens");
         let id = DataKey::id_of(rest);
         assert_eq!(id, by_the_book(rest), "{rest:?}");
         return way(&["foreign", if id.is_some() { "known" } else { "unknown" }]);

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 /// The superuser of a server that this module starts.
 const USER: &str = "jackfield";
 
-/// How long a server may take to come up.
+/// The longest time that a server may take to start.
 pub(super) const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running server.
@@ -195,7 +195,7 @@ fn initdb(binaries: &Path, data: &Path, account: Option<Account>) {
     assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Whether the server accepts connections in time. The last line of its pid file says so.
+/// Returns whether the server accepts connections in time, as the last line of its pid file says.
 fn wait_until_ready(data: &Path, keeper: &mut Child) -> bool {
     let started = Instant::now();
     while started.elapsed() < START_TIMEOUT {
@@ -247,6 +247,6 @@ impl Account {
             let mut ids = line.split(':').skip(2).map(str::parse);
             Some(Self { uid: ids.next()?.ok()?, gid: ids.next()?.ok()? })
         };
-        Some(find("postgres").or_else(|| find("nobody")).expect("neither a postgres nor a nobody account"))
+        Some(find("postgres").or_else(|| find("nobody")).expect("there is no account \"postgres\" or \"nobody\""))
     }
 }

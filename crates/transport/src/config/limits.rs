@@ -18,7 +18,7 @@ pub struct Limits {
     pub max_connections_per_identity: u32,
     /// Open connections of one tenant; unknown certificates count together as one.
     pub max_connections_per_tenant: u32,
-    /// Age at which a connection is told to go away, give or take a tenth, so that clients spread again.
+    /// Age at which a connection gets a GOAWAY, plus or minus a tenth, so that clients spread over the servers again.
     #[serde(with = "duration")]
     pub connection_age: Duration,
     /// The time that calls have after that before the connection is closed. Lists go on for half of it, and have the rest

@@ -16,7 +16,7 @@ pub(crate) struct OpenedFile {
     is_lost: AtomicBool,
 }
 
-/// Why nothing may be written.
+/// The reason for which nothing may be written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
     #[error("the database file was replaced or removed while it was in use")]
