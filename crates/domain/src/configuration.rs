@@ -1,4 +1,4 @@
-//! Configurations: the settings and workflow switches that hang on a credential (Paragon).
+//! Configurations: the settings and workflow switches of a credential (Paragon).
 
 use std::collections::BTreeMap;
 
@@ -51,7 +51,7 @@ patchable! {
     }
     patched {}
     patch only {
-        /// The credential that it hangs on, as the caller says; it may not be changed.
+        /// The credential that it belongs to, as the caller names it; it may not be changed.
         credential: Option<Ref>,
     }
 }
@@ -74,9 +74,9 @@ pub enum WorkflowsPatch {
     Entries(Entries<WorkflowSettings>),
 }
 
-/// Most workflows in one configuration.
+/// The most workflows in one configuration.
 pub const MAX_WORKFLOWS: usize = 256;
-/// Most bytes of all workflow settings of a configuration together, as JSON.
+/// The most bytes that all workflow settings of a configuration may take together, as JSON.
 pub const MAX_WORKFLOW_SETTINGS_BYTES: usize = 64 * 1024;
 
 /// The filter fields and orders of lists of configurations.

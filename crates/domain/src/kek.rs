@@ -1,4 +1,4 @@
-//! Key-encryption keys: what wraps the data keys of tenants. A keyring in a file or in the environment implements
+//! Key-encryption keys, which wrap the data keys of tenants. A keyring in a file or in the environment implements
 //! [`KeyEncryption`], and so can a client of a key management service, which is why it is asynchronous.
 
 use std::future::Future;
@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::error::Cause;
 
-/// A future without a name, so that [`KeyEncryption`] can be a trait object.
+/// A boxed future, so that [`KeyEncryption`] can be a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Wraps and unwraps data keys with key-encryption keys that it never gives away.
@@ -26,8 +26,8 @@ pub trait KeyEncryption: Send + Sync {
         wrapped: &'a [u8],
     ) -> BoxFuture<'a, Result<Zeroizing<Vec<u8>>, KekError>>;
 
-    /// The id of the key that [`wrap`](Self::wrap) uses now. It may change between two calls: which key wrapped is what
-    /// [`WrappedKey::kek_id`] says.
+    /// The id of the key that [`wrap`](Self::wrap) uses now. It may change between two calls; [`WrappedKey::kek_id`] says
+    /// which key was used.
     fn active_id(&self) -> String;
 
     /// The ids of all keys that can unwrap, the active one among them.
@@ -43,7 +43,7 @@ pub struct WrappedKey {
     pub bytes: Vec<u8>,
 }
 
-/// Why a key was not wrapped or unwrapped.
+/// The reason why a key was not wrapped or unwrapped.
 #[derive(Debug, thiserror::Error)]
 pub enum KekError {
     /// There is no key-encryption key with this id.
@@ -58,10 +58,10 @@ pub enum KekError {
         /// The key-encryption key that was tried.
         id: String,
     },
-    /// The service that holds the keys does not answer; later it may.
+    /// The service that holds the keys does not answer at the moment.
     #[error("key-encryption service is unavailable")]
     Unavailable {
-        /// When to try again.
+        /// The time to wait before the next attempt.
         retry_after: Duration,
         #[source]
         source: Cause,

@@ -23,7 +23,7 @@ pub struct Key {
     pub certificate_pem: String,
     /// The contents of the certificates, in the same order.
     pub certificates: Vec<CertificateFacts>,
-    /// When the first of them expires.
+    /// The time at which the first of them expires.
     pub not_after: Timestamp,
     /// The number of connectors and credentials that use it, counted when it is read.
     pub used_by: u64,
@@ -68,11 +68,11 @@ pub struct KeyDraft {
 
 /// Column of the sealed private key.
 pub const PRIVATE_KEY_COLUMN: &str = "private_key_pem";
-/// Longest certificate PEM in bytes.
+/// The longest certificate PEM, in bytes.
 pub const MAX_CERTIFICATE_PEM_BYTES: usize = 64 * 1024;
-/// Longest private key PEM in characters.
+/// The longest private key PEM, in characters.
 pub const MAX_PRIVATE_KEY_PEM_CHARS: usize = 16 * 1024;
-/// Certificates in one key at most.
+/// The most certificates in one key.
 pub const MAX_CERTIFICATES: usize = 100;
 
 /// Refuses a private key where certificates are asked for: these are public, and given back to every reader.

@@ -24,20 +24,20 @@
 //!
 //! # The resources
 //!
-//! A patch is a change of a resource: what it leaves out stays as it is. A draft is what a new resource is made of, where
+//! A patch is a change of a resource: what it leaves out stays as it is. A draft holds the parts of a new resource, where
 //! creation needs more than a patch of an empty one.
 //!
 //! [`tenant`]: a tenant is the boundary of isolation. Every other resource belongs to exactly one.
 //!
-//! [`connector`]: a connector is the definition of an outside system and how to reach it. Its kind says how the system is
-//! authenticated to.
+//! [`connector`]: a connector is the definition of an outside system and how to reach it. Its kind says how a client
+//! authenticates to the system.
 //!
 //! [`connection`]: a connection is one SSO or OAuth set-up on a connector, with its client id and client secrets.
 //!
-//! [`user_connector`]: a user connector links a user of the platform to a connector. The user's credentials hang on it.
+//! [`user_connector`]: a user connector links a user of the platform to a connector. The user's credentials belong to it.
 //!
-//! [`credential`]: a credential is what a user was given by an outside system. Its material is the secret part: tokens, a key,
-//! a password. Everything else of it is open and can be listed.
+//! [`credential`]: a credential is what an outside system gave a user. Its material is the secret part: tokens, a key, a
+//! password. Everything else about it is public and can be listed.
 //!
 //! [`configuration`]: a configuration holds the settings and workflow switches of a credential. Every credential has a default
 //! configuration, which is created and deleted with it.

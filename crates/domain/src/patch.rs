@@ -5,13 +5,13 @@ use crate::value::secret::SecretPatch;
 
 /// A change. The default changes nothing.
 pub trait Patch: Default {
-    /// Returns true if nothing is to change.
+    /// Returns true if it changes nothing.
     fn is_empty(&self) -> bool;
 }
 
 /// A change of a field of type `T`.
 pub trait FieldPatch<T>: Patch {
-    /// Changes the field, and adds what is wrong with it then. `path` is that of the field in requests.
+    /// Changes the field, and adds what is wrong with the result. `path` is that of the field in requests.
     fn apply(&self, path: &str, field: &mut T, violations: &mut Violations);
 }
 
@@ -75,7 +75,7 @@ macro_rules! patchable {
                 }
             }
 
-            /// Changes the patched fields, and adds what is wrong with them then.
+            /// Changes the patched fields, and adds what is wrong with the result.
             pub(crate) fn apply(&mut self, patch: &$patch, violations: &mut $crate::error::Violations) {
                 $($(
                     let path = concat!($path, ".", stringify!($field));

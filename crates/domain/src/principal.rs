@@ -17,7 +17,7 @@ pub struct Principal {
 
 macro_rules! rights {
     ($($(#[$doc:meta])* $variant:ident = $text:literal,)*) => {
-        /// A right: what a method needs of its caller.
+        /// A right that a method requires of its caller.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u32)]
         pub enum Right {
@@ -82,7 +82,7 @@ pub trait RightType {
 pub struct Rights(u32);
 
 const _: () =
-    assert!(Right::ALL.len() <= u32::BITS as usize, "a right more than `Rights` has bits would alias another");
+    assert!(Right::ALL.len() <= u32::BITS as usize, "a right beyond the bits of `Rights` would alias another");
 
 // === impl Rights ===
 

@@ -22,7 +22,7 @@ pub struct Rewrap {
     pub failed: i64,
     pub start_time: Timestamp,
     pub end_time: Option<Timestamp>,
-    /// The time of the last sign of life of its worker.
+    /// The time of the last heartbeat of its worker.
     pub heartbeat_time: Timestamp,
 }
 

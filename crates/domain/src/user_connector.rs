@@ -41,7 +41,7 @@ pub enum UserConnectorState {
 pub enum UserConnectorRef {
     /// By its id.
     Id(UserConnectorId),
-    /// By what it links.
+    /// By the user and the connector that it links.
     Pair { user_id: UserId, connector: Ref },
 }
 

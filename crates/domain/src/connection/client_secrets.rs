@@ -34,7 +34,7 @@ pub struct ClientSecretPatch {
     pub value: Option<Secret>,
 }
 
-/// Most client secrets in one connection.
+/// The most client secrets in one connection.
 pub const MAX_CLIENT_SECRETS: usize = 8;
 
 /// The column of a sealed client secret.
@@ -45,7 +45,7 @@ pub fn client_secret_column(secret_id: &str) -> String {
 // === impl ClientSecretsPatch ===
 
 impl ClientSecretsPatch {
-    /// Changes the facts, and adds which secrets have no value.
+    /// Changes the facts, and adds a violation for each secret without a value.
     pub(super) fn apply(&self, facts: &mut Vec<ClientSecretFacts>, now: Timestamp, violations: &mut Violations) {
         let secrets = match self {
             ClientSecretsPatch::Keep => return,

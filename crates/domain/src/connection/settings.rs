@@ -1,4 +1,4 @@
-//! The settings of connections: one table makes the resource's part, its patch and how the one changes the other.
+//! The settings of connections: one table defines them, their patch, and how the patch changes them.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::value::text::{CountryCode, Name, Slug};
 use crate::value::url::{HttpUrl, RedirectUri};
 
 patchable! {
-    /// Everything of a connection that a caller sets and reads back.
+    /// The parts of a connection that a caller sets and reads back.
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     pub struct ConnectionSettings in "connection", pub(super) blank(name: Name);
 
@@ -30,7 +30,7 @@ patchable! {
         authentication_url: Option<HttpUrl>,
         #[serde(default, skip_serializing_if = "is_default")]
         token_url: Option<HttpUrl>,
-        /// OpenID issuer or SAML entity id; the latter need not be a URL.
+        /// OpenID issuer or SAML entity id; an entity id need not be a URL.
         #[serde(default, skip_serializing_if = "is_default")]
         issuer_url: String,
         #[serde(default, skip_serializing_if = "is_default")]

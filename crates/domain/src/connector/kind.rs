@@ -239,7 +239,7 @@ impl ConnectorKind {
 // === impl KindPatch ===
 
 impl KindPatch {
-    /// Finds an API key that would travel in two places, whatever is stored.
+    /// Finds an API key that would be sent in two places, regardless of what is stored.
     pub(super) fn contradiction(&self) -> Option<Violation> {
         match self {
             KindPatch::ApiKey(ApiKeyPatch { header_name: Some(Some(_)), query_parameter: Some(Some(_)), .. }) => {

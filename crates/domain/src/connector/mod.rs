@@ -1,4 +1,4 @@
-//! Connectors: definitions of outside systems and how to reach them. What differs by kind is in `kind`.
+//! Connectors: definitions of outside systems and how to reach them. The settings of single kinds are in `kind`.
 
 mod kind;
 mod list;
@@ -132,7 +132,7 @@ impl Connector {
         violations.into_whole(self)
     }
 
-    /// The URL of the system, as far as it has one.
+    /// The URL of the system, if it has one.
     pub fn url(&self) -> Option<&HttpUrl> {
         match &self.kind {
             ConnectorKind::ApiKey(settings) => settings.base_url.as_ref(),
@@ -148,8 +148,8 @@ impl Connector {
 // === impl ConnectorPatch ===
 
 impl ConnectorPatch {
-    /// Finds values that contradict each other, whatever is stored, so that a caller learns of them together with all other
-    /// violations of a message. [`Connector::patched`] finds contradictions with what is stored.
+    /// Finds values that contradict each other regardless of what is stored, so that a caller learns of them together with
+    /// all other violations of a message. [`Connector::patched`] finds contradictions with what is stored.
     pub fn contradictions(&self) -> Vec<Violation> {
         let mut violations = Vec::from_iter(self.timeouts.contradiction());
         match &self.kind {

@@ -1,4 +1,4 @@
-//! Secret headers of connectors. They are sealed as one value; their names are open.
+//! Secret headers of connectors. They are sealed as one value; their names are not secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,7 +82,7 @@ impl Patch for SecretHeadersPatch {
     }
 }
 
-/// Finds secret headers whose names plain headers have, too.
+/// Finds secret headers that have the name of a plain header.
 pub(super) fn given_twice(headers: &BTreeMap<String, String>, secret_names: &[String]) -> Vec<Violation> {
     let twice = |name: &&String| headers.keys().any(|plain| same_header(plain, name));
     let violation = |name: &String| {

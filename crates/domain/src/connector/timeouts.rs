@@ -57,7 +57,7 @@ impl Default for Timeouts {
 // === impl TimeoutsPatch ===
 
 impl TimeoutsPatch {
-    /// Finds a total that is shorter than the time for connecting, whatever is stored.
+    /// Finds a total that is shorter than the time for connecting, regardless of what is stored.
     pub(super) fn contradiction(&self) -> Option<Violation> {
         let (connect, total) = (self.connect?.unwrap_or(DEFAULT_CONNECT), self.total??);
         (total < connect).then(total_too_short)

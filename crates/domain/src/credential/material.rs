@@ -1,4 +1,5 @@
-//! The secret material of credentials. It has no printable form, and leaves only sealed or by the two calls that are made for it.
+//! The secret material of credentials. It has no printable form. It leaves the process only sealed, or through the two
+//! calls that exist for it.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +43,7 @@ pub struct OAuth2Material {
     pub scopes: Vec<String>,
 }
 
-/// A change of sealed material. Its kind stays.
+/// A change of sealed material. The kind of the material cannot change.
 #[derive(Debug, Default)]
 pub enum MaterialPatch {
     #[default]
@@ -60,7 +61,7 @@ pub struct ClearedTokens {
     pub id_token: bool,
 }
 
-/// A token that may leave.
+/// A token that may be handed out.
 #[derive(Debug)]
 pub struct IssuedToken {
     pub credential: CredentialId,
@@ -73,9 +74,9 @@ pub struct IssuedToken {
     pub fields: BTreeMap<String, Secret>,
 }
 
-/// Most fields of custom material.
+/// The most fields of custom material.
 pub const MAX_CUSTOM_FIELDS: usize = 64;
-/// Most bytes of all fields of custom material together.
+/// The most bytes that all fields of custom material may take together.
 pub const MAX_CUSTOM_FIELDS_BYTES: usize = 64 * 1024;
 /// The column of the sealed material: one sealed JSON object with all its parts, so that parts of different materials cannot be
 /// mixed.
@@ -84,7 +85,7 @@ pub const MATERIAL_COLUMN: &str = "material";
 // === impl Entries ===
 
 impl Entries<Secret> {
-    /// Changes the fields of custom material, or returns what would be wrong with them then.
+    /// Changes the fields of custom material, or returns what would be wrong with the result.
     pub fn applied(self, mut fields: BTreeMap<String, Secret>) -> Result<BTreeMap<String, Secret>, Violation> {
         fields.retain(|name, _| !self.gone.contains(name));
         fields.extend(self.set);

@@ -1,4 +1,4 @@
-//! Credentials: the authorised material of users. [`Credential`] has the open facts, [`Material`] the secrets.
+//! Credentials: the authorised material of users. [`Credential`] has the public facts, [`Material`] the secrets.
 
 mod list;
 mod material;
@@ -41,7 +41,7 @@ pub struct Credential {
     #[serde(default, skip_serializing_if = "is_default")]
     pub key: Option<KeyId>,
     pub kind: CredentialKind,
-    /// The stored state; [`Credential::state_at`] gives the present one.
+    /// The stored state; [`Credential::state_at`] gives the current one.
     pub state: CredentialState,
     #[serde(default, skip_serializing_if = "is_default")]
     pub scopes: Vec<String>,
@@ -94,8 +94,8 @@ impl Credential {
         }
     }
 
-    /// Changes the facts that callers set, or returns what is wrong with them then. The default, the material and the parents
-    /// are up to the use case.
+    /// Changes the facts that callers set, or returns what would be wrong with the result. The use case handles the
+    /// default, the material and the parents.
     pub fn apply(&mut self, patch: &CredentialPatch) -> Result<(), Vec<Violation>> {
         let CredentialPatch { external_id, provider_account_id: account, provider_data: data, labels, .. } = patch;
         let mut violations = Violations::default();

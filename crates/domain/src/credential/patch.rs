@@ -38,7 +38,7 @@ pub struct CredentialPatch {
     pub parents: CredentialParents,
 }
 
-/// The resources that a change says a credential hangs on. A caller that sends back what it has read says them, too; they
+/// The parents of a credential as a change names them. A caller that sends back what it has read names them, too; they
 /// cannot be changed.
 #[derive(Debug, Default)]
 pub struct CredentialParents {

@@ -28,7 +28,7 @@ pub enum CredentialKind {
     Custom,
 }
 
-/// The reason for which the last renewal failed.
+/// The reason why the last renewal failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum FailureClass {

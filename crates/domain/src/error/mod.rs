@@ -1,5 +1,5 @@
-//! The one error of the domain. Its variants have meanings. Only the transport knows gRPC codes and details; it maps [`Error`] in
-//! one exhaustive table.
+//! The one error type of the domain. Each variant has a meaning. Only the transport knows gRPC codes and details; it maps
+//! [`Error`] in one exhaustive table.
 //!
 //! The fields of a variant may be sent to the caller. A cause that must not be sent (a database message, say) is a `source`: it
 //! is logged once, at the boundary.
@@ -42,7 +42,7 @@ pub enum Error {
     /// Other resources use this one.
     #[error("{resource} is in use")]
     InUse { resource: Resource, id: String, by: Vec<Use> },
-    /// The resource is in a state that does not allow the call. The id is empty while there is none yet.
+    /// The resource is in a state that does not allow the call. The id is empty if there is none yet.
     #[error("precondition failed")]
     Precondition { reason: Precondition, resource: Resource, id: String, message: String },
     /// The request id was used before with another body.
@@ -63,7 +63,7 @@ pub enum Error {
     /// Too many calls at once.
     #[error("too many calls")]
     RateLimited { retry_after: Duration },
-    /// The database is away, full or busy; nothing was written.
+    /// The database cannot be reached, is full or is busy; nothing was written.
     #[error("store unavailable")]
     StoreUnavailable {
         retry_after: Duration,
@@ -87,7 +87,7 @@ pub enum Error {
     /// A stored secret does not open.
     #[error("secret of {resource} does not open")]
     DecryptFailed { resource: Resource, id: String },
-    /// A stored row cannot be read: it was damaged, or written by somebody else. The id is empty where it is not known.
+    /// A stored row cannot be read: it was damaged, or another program wrote it. The id is empty where it is not known.
     #[error("row of {resource} cannot be read")]
     DataDamaged {
         resource: Resource,
@@ -95,7 +95,7 @@ pub enum Error {
         #[source]
         source: Cause,
     },
-    /// A defect.
+    /// A defect of this program.
     #[error("internal error")]
     Internal(#[source] Cause),
 }
@@ -148,7 +148,7 @@ impl Error {
         Error::NotFound { resource, reference: reference.to_string(), by: Vec::new() }
     }
 
-    /// Makes the error for a resource that other fields than a reference name, or name together with it.
+    /// Makes the error for a resource that is named by fields other than a reference, or by a reference and other fields.
     pub fn not_found_by(
         resource: Resource,
         reference: Option<String>,

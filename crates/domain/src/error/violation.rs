@@ -90,7 +90,7 @@ impl Violation {
 impl Violations {
     /// Adds a violation.
     pub fn push(&mut self, violation: Violation) {
-        // A request can have very many faults, and more than fit into an answer are of no use.
+        // A request can have very many faults, but an answer has room for only a few.
         if self.0.len() < MAX_VIOLATIONS {
             self.0.push(violation);
         }

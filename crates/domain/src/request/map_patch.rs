@@ -9,7 +9,7 @@ use crate::value::maps::{Headers, Labels, Parameters, same_header};
 
 /// A bounded map of texts.
 pub trait TextMap: Clone + Sized {
-    /// Parses a map; all that is wrong is reported.
+    /// Parses a map; every fault is reported.
     fn parse(field: &str, map: BTreeMap<String, String>) -> Result<Self, Vec<Violation>>;
 
     /// The map itself.

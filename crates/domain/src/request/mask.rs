@@ -6,7 +6,7 @@ use crate::value::text::readable;
 /// The fields that an update changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mask {
-    /// `*`: all of them, as a PUT does. Absent values become the defaults; secrets are only changed where they are given.
+    /// `*`: all of them, as in a PUT. Absent values become the defaults; secrets are only changed where they are given.
     All,
     /// No mask was given: the fields that are present in the message.
     Populated,
@@ -23,7 +23,7 @@ pub struct Path(Vec<String>);
 enum PathFault {
     /// The fault, to be read after the path.
     Text(&'static str),
-    /// Below these segments is one that would need backquotes if it is a map key.
+    /// A segment below these would need backquotes if it is a map key.
     Unquoted(Vec<String>),
 }
 
@@ -64,7 +64,7 @@ impl Mask {
         if violations.is_empty() { Ok(Mask::Paths(listed)) } else { Err(violations) }
     }
 
-    /// Returns true if the update sets the field at a path. `populated` says if the message has a value there.
+    /// Returns true if the update sets the field at a path. `populated` says whether the message has a value there.
     pub fn covers(&self, path: &str, populated: bool) -> bool {
         match self {
             Mask::All => true,
@@ -100,8 +100,8 @@ impl Mask {
 // === impl Path ===
 
 impl Path {
-    /// Splits at dots. A map key with other characters than letters, digits, "_" and "-" is in backquotes, and a backquote in it
-    /// is doubled.
+    /// Splits at dots. A map key with characters other than letters, digits, "_" and "-" is in backquotes, and a backquote
+    /// in it is doubled.
     fn parse(text: &str) -> Result<Self, PathFault> {
         if text == "*" {
             return Ok(Path(vec!["*".to_owned()]));

@@ -42,14 +42,14 @@ pub enum OrderValue {
     Time(i64),
 }
 
-/// Items per page when the caller does not say.
+/// Items per page if the caller does not say how many.
 pub const DEFAULT_PAGE_SIZE: u32 = 100;
-/// Items per page at most; more is cut to this (AIP-158).
+/// The most items per page; a larger number is reduced to this (AIP-158).
 pub const MAX_PAGE_SIZE: u32 = 1_000;
 /// A page is cut before its items exceed this many bytes, so that a message fits gRPC's default limit of 4 MiB.
 pub const MAX_PAGE_BYTES: usize = 3 * 1024 * 1024;
 
-/// Checks `page_size` and `limit` (AIP-158): 0 = default, too many = the most, negative is invalid.
+/// Checks `page_size` and `limit` (AIP-158): 0 = default, too many = the most; negative is invalid.
 pub fn parse_sizes(page_size: i32, limit: i32) -> (Result<u32, Violation>, Result<Option<u64>, Violation>) {
     let page_size = match u32::try_from(page_size) {
         Ok(0) => Ok(DEFAULT_PAGE_SIZE),

@@ -16,7 +16,7 @@ macro_rules! ids {
             /// The resource that this id names.
             pub const RESOURCE: Resource = Resource::$resource;
 
-            /// A fresh id. UUIDv7: ids made one after the other sort in that order.
+            /// A new id (UUIDv7). Ids sort in the order in which they were made.
             pub fn generate() -> Self {
                 Self(Uuid::now_v7())
             }

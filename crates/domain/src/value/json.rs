@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::error::Violation;
 
-/// A JSON object of any shape: at most 16 levels, 2,000 values, 64 keys an object, 64 KiB as JSON.
+/// A JSON object of any shape: at most 16 levels, 2,000 values, 64 keys per object, 64 KiB as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JsonObject(Map<String, Value>);

@@ -64,8 +64,8 @@ maps! {
     /// Labels for selection: at most 64; keys 1 to 63 characters of letters, digits, "-", "_", ".", "/"; values at most
     /// 128 characters without control characters.
     Labels;
-    /// HTTP headers: at most 64; names are tokens (RFC 9110 5.6.2) of at most 128 characters, values at most 4,096
-    /// visible characters. None that belongs to the connection rather than to the request.
+    /// HTTP headers: at most 64; names are tokens (RFC 9110 5.6.2) of at most 128 characters, values at most 4,096 visible
+    /// characters. Headers that belong to the connection rather than to the request are refused.
     Headers;
     /// Parameters passed on as they are: at most 64; names 1 to 128, values at most 1,024 characters.
     Parameters;
@@ -98,7 +98,7 @@ const REFUSED_HEADERS: [&str; 11] = [
 // === impl Labels ===
 
 impl Labels {
-    /// Parses labels; all that is wrong is reported.
+    /// Parses labels; every fault is reported.
     pub fn parse(field: &str, map: BTreeMap<String, String>) -> Result<Self, Vec<Violation>> {
         let mut violations = Vec::from_iter(check_entries(field, map.len()));
         for (key, value) in &map {
@@ -117,7 +117,7 @@ impl Labels {
 // === impl Headers ===
 
 impl Headers {
-    /// Parses headers; all that is wrong is reported.
+    /// Parses headers; every fault is reported.
     pub fn parse(field: &str, map: BTreeMap<String, String>) -> Result<Self, Vec<Violation>> {
         let mut violations = Vec::from_iter(check_entries(field, map.len()));
         violations.extend(header_names(field, map.keys()));
@@ -129,7 +129,7 @@ impl Headers {
 // === impl Parameters ===
 
 impl Parameters {
-    /// Parses parameters; all that is wrong is reported.
+    /// Parses parameters; every fault is reported.
     pub fn parse(field: &str, map: BTreeMap<String, String>) -> Result<Self, Vec<Violation>> {
         let mut violations = Vec::from_iter(check_entries(field, map.len()));
         for (name, value) in &map {
@@ -172,7 +172,7 @@ pub fn header_name(field: &str, name: &str) -> Result<String, Violation> {
     Ok(name.to_owned())
 }
 
-/// Finds names of headers that are wrong in themselves, and names that differ only in letter case.
+/// Finds invalid names of headers, and names that differ only in letter case.
 fn header_names<'a>(field: &str, names: impl Iterator<Item = &'a String>) -> Vec<Violation> {
     let mut lower = BTreeMap::new();
     let mut violations = Vec::new();

@@ -7,11 +7,11 @@ use crate::value::time::Timestamp;
 /// Times and version of a stored resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
-    /// When it was created.
+    /// The time of its creation.
     pub create_time: Timestamp,
-    /// When it was last changed.
+    /// The time of its last change.
     pub update_time: Timestamp,
-    /// Counts changes, from 1.
+    /// The number of its changes, from 1.
     pub version: i64,
 }
 

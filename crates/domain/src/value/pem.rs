@@ -1,13 +1,13 @@
-//! PEM (RFC 7468) as people have it: read whole, or refused with a sentence that says what is wrong.
+//! PEM (RFC 7468) as people have it: all of it is read, or it is refused with an error that says what is wrong.
 //!
-//! Parsers of PEM pass over what they do not know. A bundle of which half is passed over locks clients out, or lets revoked
-//! ones in, so everything that begins must also be read.
+//! PEM parsers skip what they do not know. A bundle of which half is skipped would lock clients out, or let revoked ones
+//! in, so every section that begins must also be read.
 
 use std::borrow::Cow;
 
 /// The text that begins a section; its label and five dashes follow.
 const BEGIN: &str = "-----BEGIN ";
-/// The line that ends one section and begins the next, after files were joined of which the first had no last line break.
+/// The line that ends one section and begins the next, if files were joined and the first had no final line break.
 const JOINED: &str = "----------BEGIN ";
 
 /// The labels of unencrypted private keys, and of the curve that OpenSSL writes before them.
@@ -43,10 +43,10 @@ pub enum PemFault {
 // === impl Pem ===
 
 impl<'a> Pem<'a> {
-    /// Takes a text: byte-order marks go, and sections that were joined on one line are parted.
+    /// Takes a text. It removes byte-order marks, and separates sections that were joined on one line.
     ///
     /// # Errors
-    /// The text is of another encoding, or has escaped line breaks.
+    /// The text has another encoding, or escaped line breaks.
     pub fn new(text: &'a [u8]) -> Result<Self, PemFault> {
         let marked = text.starts_with(&[0xFF, 0xFE]) || text.starts_with(&[0xFE, 0xFF]);
         // Every second byte of ASCII in UTF-16 is zero, and PEM begins sections with dashes.
@@ -90,16 +90,16 @@ impl<'a> Pem<'a> {
         }
     }
 
-    /// Refuses a text of which a parser has read fewer sections than begin.
+    /// Refuses a text if a parser has read fewer sections than begin in it.
     ///
     /// # Errors
-    /// Some section was passed over.
+    /// A section was skipped.
     pub fn all_read(&self, read: usize) -> Result<(), PemFault> {
         let begun = self.labels().filter(|label| *label != Some("EC PARAMETERS")).count();
         if read == begun { Ok(()) } else { Err(PemFault::Incomplete { begun, read }) }
     }
 
-    /// The labels of the sections. What is no label may be a part of a private key, and is none.
+    /// The labels of the sections. A text that is not a label may be part of a private key, so it is `None`.
     fn labels(&self) -> impl Iterator<Item = Option<&str>> {
         self.text.split(BEGIN).skip(1).map(|rest| {
             let (label, _) = rest.split_once("-----")?;

@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use crate::error::Violation;
 
-/// A secret text. It can be used only where [`Secret::expose`] is written, which is what a reviewer looks for.
+/// A secret text. It can be read only through [`Secret::expose`], which a reviewer can search for.
 pub struct Secret(Zeroizing<String>);
 
 /// A change of a stored secret. An absent value keeps it; clearing is an explicit act, because secrets are write-only.
@@ -46,8 +46,8 @@ impl Secret {
         Ok(secret)
     }
 
-    /// Checks a text as [`Secret::parse`] does, and refuses control characters: the secret travels in a header or a form, and
-    /// they could end the header and begin another.
+    /// Checks a text as [`Secret::parse`] does, and refuses control characters: the secret is sent in a header or a form,
+    /// and they could end the header and begin another.
     pub fn parse_line(field: &str, value: String, max_chars: usize) -> Result<Self, Violation> {
         let secret = Self::parse(field, value, max_chars)?;
         if secret.expose().contains(char::is_control) {

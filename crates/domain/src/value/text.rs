@@ -69,8 +69,8 @@ pub const MAX_CONNECTION_NAME: usize = 64;
 /// Longest description, in characters.
 pub const MAX_DESCRIPTION: usize = 1_024;
 
-/// Marks that say in which direction a line runs. Descriptions in Arabic and Hebrew need them; in a name they make two that
-/// look the same.
+/// Marks that say in which direction a line runs. Descriptions in Arabic and Hebrew need them; in names they would make two
+/// different names look the same.
 const DIRECTION_MARKS: [char; 3] = ['\u{61C}', '\u{200E}', '\u{200F}'];
 
 const MAX_EXTERNAL_ID: usize = 191;
@@ -187,16 +187,16 @@ pub fn bounded_text(field: &str, value: &str, max: usize, allow_empty: bool) -> 
     checked(field, value, max, allow_empty, is_unprintable)
 }
 
-/// Checks a text for people: at most 1,024 characters, no control characters but line breaks, tabs and the direction marks of
-/// Arabic and Hebrew. It may be empty.
+/// Checks a text for people: at most 1,024 characters, no control characters except line breaks, tabs and the direction
+/// marks of Arabic and Hebrew. It may be empty.
 pub fn description(field: &str, value: &str) -> Result<String, Violation> {
     let is_allowed = |c| matches!(c, '\n' | '\r' | '\t') || DIRECTION_MARKS.contains(&c);
     checked(field, value, MAX_DESCRIPTION, true, |c| is_unprintable(c) && !is_allowed(c))
 }
 
 /// The form in which texts are compared without regard to letter case and to how characters are composed (Unicode D145, in
-/// NFC): "é" is one character or two. Upper case comes in between, because only so "ß" and "SS", or "ς" and "Σ", become the
-/// same.
+/// NFC): "é" is one character or two. The text is converted to upper case in between, because only then do "ß" and "SS", or
+/// "ς" and "Σ", become the same.
 pub fn fold(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
@@ -206,8 +206,8 @@ pub fn fold(text: &str) -> String {
 }
 
 /// Returns true for a character that a line of text must not hold: control characters, line separators, bidirectional
-/// overrides (they make a text look like another one), and characters that show as nothing at all. Joiners and variation
-/// selectors are allowed: in some scripts and in emoji they change what is seen.
+/// overrides (they make a text look like another one), and invisible characters. Joiners and variation selectors are
+/// allowed: in some scripts and in emoji they change what is seen.
 pub(crate) fn is_unprintable(c: char) -> bool {
     let is_invisible = matches!(
         c,

@@ -11,7 +11,7 @@ pub struct Timestamp(pub i64);
 
 /// The source of the time; tests set it by hand.
 pub trait Clock: Send + Sync + 'static {
-    /// The present.
+    /// The current time.
     fn now(&self) -> Timestamp;
 }
 

@@ -14,7 +14,7 @@ texts! {
     RedirectUri;
 }
 
-/// Schemes that run or show what the URL itself says.
+/// Schemes of URLs that contain the content to run or show.
 const INLINE_SCHEMES: [&str; 5] = ["javascript", "vbscript", "data", "blob", "file"];
 
 // === impl HttpUrl ===

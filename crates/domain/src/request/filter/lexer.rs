@@ -66,7 +66,7 @@ impl Lexer {
         self.next > before
     }
 
-    /// Takes a character if it is the next.
+    /// Takes a character if it is next.
     pub(super) fn eat(&mut self, wanted: char) -> bool {
         let found = self.peek() == Some(wanted);
         self.next += usize::from(found);
@@ -84,7 +84,7 @@ impl Lexer {
         found
     }
 
-    /// Takes a comparison if it is the next.
+    /// Takes a comparison if it is next.
     pub(super) fn operator(&mut self) -> Option<Op> {
         let (op, length) = match (self.peek()?, self.chars.get(self.next + 1)) {
             ('=', _) => (Op::Eq, 1),
@@ -180,7 +180,7 @@ impl Literal {
         })
     }
 
-    /// Tells if there are wildcards before and after the text, and returns the text between them.
+    /// Returns whether there are wildcards before and after the text, and the text between them.
     fn split_wild(&self) -> (bool, String, bool) {
         const STAR: (char, bool) = ('*', false);
         let before = self.chars.iter().take_while(|c| **c == STAR).count();

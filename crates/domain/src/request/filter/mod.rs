@@ -9,10 +9,10 @@
 //! - `field:value` on a text field means that it contains the value, without regard to letter case; on another field it
 //!   means `=`. `field:*` means that the field has a value.
 //! - `labels:env` means that there is a label `env`, `labels.env:prod` and `labels.env = prod` that its value is `prod`. A
-//!   key with other characters than letters, digits, `_` and `-` is in backquotes or quotes.
+//!   key with characters other than letters, digits, `_` and `-` is in backquotes or quotes.
 //! - Values of enums are written as in the contract, with or without the prefix. Times are RFC 3339 with offset.
 //!
-//! Functions and lists of values in parentheses are not part of it.
+//! Functions and lists of values in parentheses are not supported.
 
 mod ast;
 mod lexer;

@@ -18,14 +18,15 @@ struct Parser<'a> {
     depth: usize,
 }
 
-/// Longest filter in characters.
+/// The longest filter, in characters.
 pub const MAX_CHARS: usize = 2_000;
-/// Words and comparisons in a filter.
+/// The most words and comparisons in a filter.
 pub const MAX_TERMS: usize = 100;
-/// Parentheses within each other.
+/// The deepest nesting of parentheses.
 pub const MAX_DEPTH: usize = 32;
 
-/// Parses a filter; a blank one is none. The violation names the position of the first fault, counted in characters from 1.
+/// Parses a filter; a blank text is no filter. The violation names the position of the first fault, counted in characters
+/// from 1.
 pub fn parse(text: &str, schema: &Schema) -> Result<Option<Expr>, Violation> {
     if text.chars().count() > MAX_CHARS {
         return Err(Violation::filter(format!("must be at most {MAX_CHARS} characters long")));
@@ -194,7 +195,7 @@ impl<'a> Parser<'a> {
         Err(name.position.violation(format!("unknown field \"{text}\"; there are {names}")))
     }
 
-    /// A comparison of a field that is no map.
+    /// A comparison of a field that is not a map.
     fn compare(&self, field: &Field, op: Op, literal: &Literal) -> Parsed {
         let ordered = matches!(field.kind, FieldKind::Int | FieldKind::Time);
         if matches!(op, Op::Lt | Op::Le | Op::Gt | Op::Ge) && !ordered {
