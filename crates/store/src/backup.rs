@@ -10,10 +10,10 @@ use crate::error::StoreError;
 use crate::store::Store;
 
 impl Store {
-    /// Opens an SQLite file without changing anything of it.
+    /// Opens an SQLite file without changing anything in it.
     ///
     /// # Errors
-    /// The file does not exist, or is no database.
+    /// The file does not exist, or is not a database.
     pub async fn open_read_only(path: &Path) -> Result<Self, StoreError> {
         Ok(Store::read_only(sqlite::open_read_only(path).await?))
     }
@@ -27,7 +27,7 @@ impl Store {
         sqlite::copy(path, to).await
     }
 
-    /// The faults of an SQLite file as a whole: of its pages and indexes, and rows that refer to rows that do not exist.
+    /// The faults of a whole SQLite file: faults of its pages and indexes, and rows that refer to rows that do not exist.
     /// Empty if there are none.
     ///
     /// # Errors
@@ -37,7 +37,7 @@ impl Store {
         for (check, sound) in [("PRAGMA integrity_check", Some("ok")), ("PRAGMA foreign_key_check", None)] {
             let statement = Statement::from_string(self.reader.get_database_backend(), check);
             let rows = match self.reader.query_all_raw(statement).await {
-                // So damaged that it cannot be looked for faults.
+                // It is too damaged to be checked.
                 Err(damage) if error::is_damage(&damage) => return Ok(vec![format!("{check}: {damage}")]),
                 rows => rows.map_err(error::from_db)?,
             };

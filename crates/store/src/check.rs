@@ -1,5 +1,5 @@
-//! A check that rows are as they were written: each is made again from its document and compared, column by column. SQLite has
-//! no checksums of its pages, so a bit that changed in a page looks like any other value.
+//! A check that rows are as they were written: each is derived again from its document and compared, column by column.
+//! SQLite has no checksums of its pages, so a bit that changed in a page looks like any other value.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -32,7 +32,7 @@ type LabelsOf = BTreeMap<String, String>;
 /// The result so far.
 #[derive(Default)]
 struct Findings {
-    /// The schema is of an earlier program, which derived columns in another way.
+    /// An earlier version, which derived columns in another way, wrote the schema.
     is_older: bool,
     rows: u64,
     labels: u64,

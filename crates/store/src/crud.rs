@@ -188,7 +188,7 @@ fn documents<S: Stored>(tenant: TenantId, condition: impl IntoCondition) -> Sele
     select.cond_where(condition.into_condition()).take()
 }
 
-/// The resource that a statement of [`documents`] finds. It has no `LIMIT`, as sea-orm's `one` would have: where that number
+/// The resource that a statement of [`documents`] finds. It has no `LIMIT`, as sea-orm's `one` would have: if that number
 /// is bound, SQLite prepares the statement again each time and PostgreSQL plans it again.
 pub(crate) async fn one<S: Stored>(conn: &impl ConnectionTrait, select: &SelectStatement) -> Result<Option<S>> {
     let Some(row) = conn.query_one(select).await.map_err(error::from_db)? else { return Ok(None) };

@@ -13,13 +13,13 @@ use uuid::Uuid;
 
 use crate::stored::Stored;
 
-/// Stands between two documents that the database joins to one text. No document holds it: within JSON it is written `\n`.
+/// Separates documents that the database joins into one text. No document contains it: within JSON it is written `\n`.
 pub(crate) const SEPARATOR: char = '\n';
 
-/// The expression that joins the documents of rows to one text.
+/// The expression that joins the documents of rows into one text.
 pub(crate) const JOINED: &str = "string_agg(doc, '\n')";
 
-/// The fault of a document that cannot even be looked at.
+/// The fault of a document that cannot even be read as text.
 pub(crate) const NO_TEXT: &str = "its document is no text";
 /// The fault of a document that can be read and does not belong to its row.
 const OF_ANOTHER: &str = "its document is of another id";
@@ -28,7 +28,7 @@ const OF_ANOTHER: &str = "its document is of another id";
 /// a number of eight bytes.
 const VALUE_BYTES: usize = 12;
 
-/// The number of rows that were met and could not be read. It is counted for the process, because the disk fails for all its
+/// The number of times that a row could not be read. It is counted for the process, because the disk fails for all its
 /// stores.
 static DAMAGED: AtomicU64 = AtomicU64::new(0);
 
@@ -75,7 +75,7 @@ pub(crate) fn are_equal(one: &str, other: &str) -> bool {
     json(one) == json(other)
 }
 
-/// The expression for documents as bytes. A value that is no text cannot be selected as text.
+/// The expression for documents as bytes. A value that is not text cannot be selected as text.
 pub(crate) fn bytes_of<S: Stored>(backend: DbBackend) -> Expr {
     let doc = Expr::col((S::Table::default(), S::DOC));
     Expr::expr(match backend {
@@ -84,8 +84,8 @@ pub(crate) fn bytes_of<S: Stored>(backend: DbBackend) -> Expr {
     })
 }
 
-/// The most bytes that a document takes in a message. The document is shorter than that where it holds free JSON: a number in
-/// a list is two bytes there, and a message of two fields on the wire.
+/// The most bytes that a document takes in a message. The document itself is shorter if it holds free JSON: a number in a
+/// list takes two bytes there, but is a message of two fields on the wire.
 pub(crate) fn wire_bytes(doc: &str) -> usize {
     // Every value but the outermost follows one of these characters. Those within texts are counted too. The chunks are so
     // short that their sums are bytes, of which a processor adds many at once.

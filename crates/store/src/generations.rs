@@ -56,7 +56,8 @@ pub(crate) struct Committing {
     slots: BTreeSet<u16>,
 }
 
-/// So few that they take next to no memory, and so many that objects which are often read seldom share one.
+/// The number of slots: few enough to take next to no memory, and enough that objects which are often read seldom share
+/// one.
 const SLOTS: u16 = 4_096;
 
 // === impl Generations ===
@@ -67,7 +68,7 @@ impl Generations {
         Generations(Arc::new(Counters { count: AtomicU64::new(0), slots, hasher: RandomState::new() }))
     }
 
-    /// The present. It has to be taken before the rows of the [`Dependencies`] are read.
+    /// The current point in time. It has to be taken before the rows of the [`Dependencies`] are read.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot(self.0.count.load(Ordering::Acquire))
     }

@@ -24,8 +24,8 @@ pub(crate) fn of<S: Stored>(tenant: TenantId, value: &S) -> Result<ActiveModelOf
     Ok(row)
 }
 
-/// The folded texts of fields as JSON, by the name of the field. Only texts are kept that differ in more than the case of
-/// ASCII letters, which is all that both databases can fold. `None` if there are none.
+/// The folded texts of fields as JSON, by the name of the field. Only texts that differ in more than the case of ASCII
+/// letters are kept, because both databases can fold those letters. `None` if there are none.
 fn folded_texts<S: Stored>(value: &S) -> Result<Option<String>> {
     let folded: BTreeMap<_, _> = value
         .field_texts()

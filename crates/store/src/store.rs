@@ -118,8 +118,9 @@ impl Store {
         }
     }
 
-    /// Checks whether the server says that it can be written: PostgreSQL does not while it is a standby or was made read-only.
-    /// SQLite shows it only when it is written ([`Store::is_writable`]), unless its file was replaced or removed.
+    /// Checks whether the server says that it can be written: PostgreSQL cannot be written while it is a standby or was
+    /// made read-only. SQLite shows it only when it is written ([`Store::is_writable`]), unless its file was replaced or
+    /// removed.
     ///
     /// # Errors
     /// The server says that it cannot be written, or does not answer, or the file is lost.

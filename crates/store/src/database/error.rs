@@ -7,7 +7,7 @@ use jackfield_domain::error::Taken;
 use jackfield_domain::{Error, Resource};
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlErr};
 
-/// The time after which a caller should try again when the database was away or busy.
+/// The time after which a caller should try again if the database could not be reached or was busy.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// The unique constraints: the end of their names in PostgreSQL, the end of their columns in SQLite's message, and the value
@@ -18,7 +18,7 @@ const UNIQUE: &[(&str, &str, Taken)] = &[
     ("_external_id_key", ".external_id", Taken::ExternalId),
 ];
 
-/// Any database error without a meaning of its own.
+/// Returns the error for any other database error.
 pub(crate) fn from_db(error: DbErr) -> Error {
     if matches!(error, DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)) {
         return Error::StoreUnavailable { retry_after: RETRY_AFTER, source: Box::new(NoConnection(error)) };
@@ -130,7 +130,7 @@ fn unique_violation(error: &DbErr) -> Option<Taken> {
     known.map(|(_, _, what)| *what)
 }
 
-/// Returns whether the database is away, full or busy, so that the same call may succeed later.
+/// Returns whether the database cannot be reached, is full or is busy, so that the same call may succeed later.
 pub(crate) fn is_unavailable(error: &DbErr) -> bool {
     // Use cases check their references, so a violated foreign key means that another transaction deleted a parent, or added a
     // child, at the same time. The next try sees that and reports it.

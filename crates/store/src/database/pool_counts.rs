@@ -16,7 +16,7 @@ pub struct Pool {
 impl Pool {
     pub(crate) fn of<D: sqlx::Database>(name: &'static str, pool: &sqlx::Pool<D>) -> Self {
         let open = pool.size();
-        // The two numbers are not of the same moment.
+        // The two numbers are not read at the same moment.
         let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX).min(open);
         Pool { name, max: pool.options().get_max_connections(), used: open - idle, idle }
     }

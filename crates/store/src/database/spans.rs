@@ -64,7 +64,7 @@ pub(crate) async fn from_pool<T>(span: Span, work: impl Future<Output = Result<T
     within(span, WAIT.scope(Cell::new(Some(wait)), work)).await
 }
 
-/// For the hooks of pools: the running statement has its connection.
+/// Notes that the running statement has its connection. The hooks of pools call it.
 pub(crate) fn acquired() {
     let _ = WAIT.try_with(Cell::take);
 }

@@ -133,7 +133,7 @@ fn compare(field: Expr, op: Op, value: &Value, context: &FilterContext) -> Condi
     if op == Op::Ne { holds.not() } else { holds }
 }
 
-/// The comparison of a field with a value; for `!=`, the comparison of which it is the negation.
+/// The comparison of a field with a value; for `!=`, the comparison that it negates.
 fn ordered(field: Expr, op: Op, value: Expr) -> Condition {
     let known = field.clone().is_not_null();
     let holds = match op {

@@ -57,8 +57,8 @@ pub(super) async fn fill<S: Listed>(conn: &Pooled, mut page: Filling<'_, S>, fil
     }
 }
 
-/// Goes on by the index of words, to the end or until the page is full. Returns whether it is full; `None` if too many rows
-/// have the words.
+/// Continues with the index of words, to the end or until the page is full. Returns whether it is full; `None` if too many
+/// rows have the words.
 async fn by_words<S: Listed>(conn: &Pooled, page: &mut Filling<'_, S>, terms: &Terms) -> Result<Option<bool>> {
     let lookup = Lookup::Words(terms);
     if conn.get_database_backend() == DbBackend::Sqlite {
@@ -75,7 +75,7 @@ async fn by_words<S: Listed>(conn: &Pooled, page: &mut Filling<'_, S>, terms: &T
     }
 }
 
-/// The key of the last row of a window; `None` when the list ends before.
+/// The key of the last row of a window; `None` if the list ends before it.
 async fn end<S: Listed>(
     conn: &Pooled,
     query: &PageQuery<'_>,

@@ -26,7 +26,7 @@ async fn stored_page<S: Listed>(conn: &Pooled, query: &PageQuery<'_>) -> Result<
         let full = page.fill(conn, None, Lookup::Keys).await?;
         return Ok(page.finish(full));
     };
-    // Rows that a filter narrows as a scope does are found as those of a scope are.
+    // Rows that a filter narrows like a scope are found like those of a scope.
     let scope = filter::narrowed(query.scope, filter);
     let query = &PageQuery { scope: &scope, ..query.clone() };
     let mut page = Filling::new(query);

@@ -21,7 +21,7 @@ pub enum PageStep {
     Words,
 }
 
-/// The statement of a page, for the test that reads its plan. `None` if the index of words knows nothing of the filter.
+/// The statement of a page, for the test that reads its plan. `None` if the index of words cannot serve the filter.
 pub(crate) fn sql<S: Listed>(backend: DbBackend, query: &PageQuery<'_>, step: &PageStep) -> Option<Statement> {
     let after = query.after.as_ref();
     let terms = query.filter.and_then(|filter| search::terms(filter, backend));

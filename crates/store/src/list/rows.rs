@@ -56,8 +56,8 @@ impl<T> Rows<T> {
         self.bytes
     }
 
-    /// The values of the rows. A row that cannot be read is left out, counted and logged: it must not take the others with it.
-    /// That happens here and not when the page is found, because a page may be found twice and is read once.
+    /// The values of the rows. A row that cannot be read is left out, counted and logged: it must not take the others with
+    /// it. This happens here and not when the page is found, because a page may be found twice but is read once.
     pub fn read(self) -> Vec<T> {
         let resource = self.resource;
         let (values, left_out) = self.read_unlogged();

@@ -64,7 +64,7 @@ pub(super) struct Unreadable;
 // === impl ListRange ===
 
 impl ListRange<'_> {
-    /// The first rows of the range. They are unreadable if they cannot be separated, or a document is no text.
+    /// The first rows of the range. They are unreadable if they cannot be separated, or if a document is not text.
     pub(super) async fn found<S: Listed>(
         self,
         conn: &impl ConnectionTrait,
@@ -82,9 +82,9 @@ impl ListRange<'_> {
         limited(self.backend, &self.joined::<S>(), limit)
     }
 
-    /// Has the database join the documents of the range to one text, in the order of the list. A row takes more time on its
-    /// way from the database than to be found. The ids of the rows and the values of the ordering column come as texts of
-    /// their own.
+    /// Makes the database join the documents of the range into one text, in the order of the list. Transferring a row from
+    /// the database takes more time than finding it. The ids of the rows and the values of the ordering column come as
+    /// texts of their own.
     fn joined<S: Listed>(self) -> SelectStatement {
         let (ids, values) = match self.backend {
             DbBackend::Sqlite => ("string_agg(hex(row_id), '\n')", "string_agg(place, '\n')"),
@@ -131,8 +131,8 @@ impl ListRange<'_> {
 
 /// The same statement for the first rows that it joins.
 ///
-/// Where the limit is bound, SQLite prepares the statement again at each run and PostgreSQL plans it again, because another
-/// number might need another plan. So the usual limits are part of the text. All others are bound, because a connection keeps a
+/// A bound limit makes SQLite prepare the statement again at each run and PostgreSQL plan it again, because another number
+/// might need another plan. So the usual limits are part of the text. All others are bound, because a connection keeps a
 /// limited number of statements.
 pub(crate) fn limited(backend: DbBackend, joined: &SelectStatement, limit: u32) -> Result<Statement> {
     let mut statement = backend.build(joined);
@@ -203,7 +203,7 @@ fn key<S: Listed>(by: OrderBy, key: &RowKey) -> (Expr, Expr) {
 fn after_unindexed<S: Listed>(query: &PageQuery<'_>, after: &RowKey) -> Expr {
     let by = query.effective_order();
     let (columns, values) = key::<S>(by, after);
-    // PostgreSQL would turn a comparison of single values round again. It does not do so with rows.
+    // PostgreSQL would simplify the negated comparison of single values, but not that of rows.
     let (columns, values) = match order_column::<S>(by) {
         Some(_) if !by.is_unique() => (columns, values),
         _ => (Expr::tuple([columns, Expr::val(1)]), Expr::tuple([values, Expr::val(1)])),
@@ -233,8 +233,8 @@ pub(super) fn parse_order_value(text: &str, by: OrderBy) -> Result<OrderValue, U
 // === impl Found ===
 
 impl Found {
-    /// The result of a statement, if there is an id and, with an ordering column, a value for each document. A text with a line
-    /// break in it would be taken for two.
+    /// The result of a statement, if there is an id and, with an ordering column, a value for each document. A text with a
+    /// line break in it would be counted as two.
     fn of(docs: Option<String>, ids: Option<String>, values: Option<String>) -> Result<Self, Unreadable> {
         let lines = |text: &str| text.bytes().filter(|byte| *byte == b'\n').count() + 1;
         let Some(ids) = ids else { return Ok(Found { docs: String::new(), ids: Vec::new(), values: None }) };

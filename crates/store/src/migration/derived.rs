@@ -1,5 +1,5 @@
 //! Columns that are derived from documents. They are written again when the program derives them in another way than the
-//! version before.
+//! previous version.
 
 use jackfield_domain::error::Taken;
 use jackfield_domain::{Error, TenantId};

@@ -32,8 +32,8 @@ impl MigrationTrait for Step {
 /// Renames the member as text, so that the rest of a document stays as it is. Only ids and texts come before the member, and in
 /// these a quotation mark is escaped: so the first occurrence of its name is the member itself.
 fn rename_in_documents(position: &str) -> String {
-    let [former, name] = ["status", "state"].map(|name| format!("\"{name}\":"));
-    let (at, length) = (format!("{position}(doc, '{former}')"), former.len());
+    let [old, name] = ["status", "state"].map(|name| format!("\"{name}\":"));
+    let (at, length) = (format!("{position}(doc, '{old}')"), old.len());
     format!(
         "UPDATE credential SET doc = substr(doc, 1, {at} - 1) || '{name}' || substr(doc, {at} + {length}) \
          WHERE {at} > 0 AND ({position}(doc, '{name}') = 0 OR {at} < {position}(doc, '{name}'))"

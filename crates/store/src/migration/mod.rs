@@ -68,7 +68,7 @@ async fn migrate_by(conn: &DatabaseConnection) -> Result<String, StoreError> {
         TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() };
     let txn = conn.begin_with_options(options).await.map_err(failed)?;
     if conn.get_database_backend() == DbBackend::Postgres {
-        // Another replica may migrate, and waiting for it may take longer than a call may take.
+        // Another replica may be migrating, and waiting for it may take longer than a call may take.
         txn.execute_unprepared("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0").await.map_err(failed)?;
         txn.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")).await.map_err(failed)?;
     }

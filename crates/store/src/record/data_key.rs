@@ -95,7 +95,7 @@ impl Writer {
         Ok(None)
     }
 
-    /// Adds a data key, unless it exists already: two replicas may begin at once. Returns whether it was added.
+    /// Adds a data key, unless it exists already: two replicas may start at once. Returns whether it was added.
     pub async fn data_key_insert(&self, row: &DataKeyRow) -> Result<bool> {
         let active = data_key::ActiveModel {
             tenant_id: Set(row.tenant.0),

@@ -26,7 +26,7 @@ use crate::session::{Session, Writer};
 use crate::stored::{self, Stored, common_parts};
 
 impl<C: ConnectionTrait> Session<C> {
-    /// The newest credential of a link, to take over the mark of a deleted default.
+    /// The newest credential of a link, which becomes the default after the default was deleted.
     pub async fn credential_fetch_newest(&self, tenant: TenantId, link: UserConnectorId) -> Result<Option<Credential>> {
         crud::fetch_last(&self.conn, tenant, Column::UserConnectorId.eq(link.0), Column::CreateTime).await
     }
@@ -143,7 +143,7 @@ impl Stored for Credential {
         self.external_id.as_ref().map(ExternalId::as_str)
     }
 
-    /// The credential that a link gives when none is named may be another one now.
+    /// The link of the credential: its default credential may be another one now.
     fn also_advances(&self) -> Option<Uuid> {
         Some(self.user_connector.0)
     }

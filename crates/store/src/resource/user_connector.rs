@@ -29,7 +29,7 @@ use crate::{crud, document};
 /// could have a thousand connectors with large documents.
 const FIRST_READ: usize = 16;
 const LARGEST_READ: usize = 256;
-/// The bytes of these documents that are in memory at once, about.
+/// The approximate number of bytes of these documents that are in memory at once.
 const MAX_READ_BYTES: usize = 1024 * 1024;
 
 impl<C: ConnectionTrait> Session<C> {

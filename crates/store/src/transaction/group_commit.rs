@@ -1,9 +1,9 @@
 //! Group commit on SQLite: writers that wait for the one connection share a transaction, and so its one synchronisation
 //! with the disk, which costs more than all the rest of a small change.
 //!
-//! A task holds the transaction and gives it to one member after the other; each writes after a savepoint of its own. When no
-//! writer waits any more, or the group is large or old enough, the task commits, and only then answers the members. A writer
-//! that is alone commits at once. A member that fails is rolled back to its savepoint; a group that fails, fails for all.
+//! A task holds the transaction and gives it to one member after the other; each writes after a savepoint of its own. When
+//! no writer waits any more, or the group is large or old enough, the task commits, and only then answers the members. A
+//! single writer commits at once. A member that fails is rolled back to its savepoint; a group that fails, fails for all.
 //!
 //! Statements that begin and end a transaction or a savepoint run in the task and never in a caller's future: a caller that
 //! leaves in the middle of one would leave the shared transaction in an unknown state.
@@ -100,7 +100,8 @@ const LONGEST_GROUP: Duration = Duration::from_millis(20);
 // === impl GroupCommit ===
 
 impl GroupCommit {
-    /// For a pool of one connection that reports to the guard. `patience` is how long a writer waits for its turn.
+    /// Makes the queue for a pool of one connection that reports to the guard. A writer waits for its turn for at most
+    /// `patience`.
     pub(crate) fn new(pool: DatabaseConnection, guard: Arc<Guard>, patience: Duration) -> Self {
         GroupCommit(Arc::new(Writers {
             pool,
@@ -147,7 +148,7 @@ impl GroupCommit {
         })
     }
 
-    /// Waits for the group that is at work.
+    /// Waits for the group that is in progress.
     pub(crate) async fn close(&self) {
         self.0.tasks.close();
         self.0.tasks.wait().await;

@@ -10,7 +10,7 @@ use crate::database::sqlite::guard::Guard;
 /// A turn. Dropping it undoes what was written in it.
 pub(super) struct Turn {
     guard: Arc<Guard>,
-    /// Taken when the turn ends.
+    /// `None` once the turn has ended.
     end: Option<oneshot::Sender<TurnEnd>>,
 }
 

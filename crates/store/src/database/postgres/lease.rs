@@ -19,7 +19,7 @@ const OUTDATED: &str = "0A000";
 
 /// A session in use. Dropping the lease gives the session back.
 pub(crate) struct Lease {
-    /// Taken when it is given back.
+    /// `None` once it was given back.
     session: Option<Box<PooledSession>>,
     pool: Arc<SessionPool>,
     /// A statement is under way.
@@ -45,7 +45,7 @@ impl Lease {
         self.session.as_ref()?.identity.clone()
     }
 
-    /// Has the session closed when it is given back.
+    /// Marks the session to be closed when it is given back.
     pub(crate) fn set_unusable(&mut self) {
         self.unusable = true;
     }
@@ -128,8 +128,8 @@ impl Lease {
         Ok(&mut session.conn)
     }
 
-    /// Returns whether the schema has changed since a statement was prepared, and the statement can be run again: outside of a
-    /// transaction nothing else is lost. The prepared statements of all sessions are of the earlier schema then.
+    /// Returns whether the schema has changed since a statement was prepared, and the statement can be run again: outside
+    /// of a transaction nothing else is lost. The prepared statements of all sessions then belong to the earlier schema.
     fn was_not_run<T>(&self, done: &Result<T, sqlx::Error>) -> bool {
         let is_outdated = done.as_ref().is_err_and(is_outdated);
         if is_outdated {
@@ -168,8 +168,8 @@ impl Drop for Lease {
     }
 }
 
-/// Returns whether the schema has changed since a statement was prepared, because a migration ran beside this server. The
-/// driver keeps statements as they were prepared.
+/// Returns whether the schema has changed since a statement was prepared, because a migration ran while this server was
+/// running. The driver keeps statements as they were prepared.
 fn is_outdated(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == OUTDATED)
 }

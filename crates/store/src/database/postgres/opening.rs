@@ -1,4 +1,4 @@
-//! Opening of sessions: in the background, and never by a call. If attempts fail, they are made one after the other.
+//! Sessions are opened in the background, never by a call. If attempts fail, they are made one after the other.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,7 +11,8 @@ use super::session::{self, Access};
 use super::session_pool::{MAX_IDLE, MAX_LIFETIME, PoolState, PooledSession, SessionPool};
 use crate::error::StoreError;
 
-/// The longest time that opening may take. A caller that waits for the session may be gone by then; the next caller finds it.
+/// The longest time that opening a session may take. A caller that waits for the session may be gone by then; the next
+/// caller finds it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time between two attempts that fail: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -42,7 +43,8 @@ pub(super) async fn reap(shared: Weak<SessionPool>, closing: CancellationToken) 
     }
 }
 
-/// Returns whether the server is likely to take a connection in a moment: it starts, or others have all that there are.
+/// Returns whether the server is likely to take a connection in a moment: it is starting, or other clients have all its
+/// connections.
 fn passes(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
@@ -103,7 +105,7 @@ impl SessionPool {
                             "a connection to the database was opened again"
                         );
                     }
-                    // Other callers may wait for whom no attempt was made while attempts failed.
+                    // While attempts failed, none was made for other callers that may wait.
                     self.open_more(&mut state);
                     drop(state);
                     return self.give_back(session);

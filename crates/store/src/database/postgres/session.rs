@@ -1,8 +1,8 @@
 //! The settings of a session with PostgreSQL, and a check that it is a session at all: a pooler may share it with other
 //! clients.
 //!
-//! The settings are made by statements after connecting and then read back. As start-up options they would be refused by some
-//! poolers and dropped unnoticed by others.
+//! The settings are made by statements after connecting and then read back. As start-up options they would be refused by
+//! some poolers and silently dropped by others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ const SETTINGS: [(&str, &str); 6] = [
 /// by chance.
 const CHECKS: usize = 3;
 
-/// The reason that nothing was checked.
+/// The reason why nothing was checked.
 const NO_SECOND: &str = "there is no second session in time";
 
 /// A variable of the session that nothing else uses.

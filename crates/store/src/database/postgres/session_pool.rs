@@ -55,11 +55,11 @@ pub(super) struct PooledSession {
 /// Counts as a caller that waits for a session, as long as it lives.
 struct Waiter<'a>(&'a Arc<SessionPool>);
 
-/// The longest time that a session is kept, and that it is kept idle.
+/// The longest time that a session is kept, and the longest time that it is kept idle.
 pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(30 * 60);
 pub(super) const MAX_IDLE: Duration = Duration::from_secs(10 * 60);
-/// The longest time until a session is ready that was given back in the middle of a statement. A statement takes 5 s at
-/// most, so a session that takes longer is not worth waiting for.
+/// The longest wait for a session that was given back in the middle of a statement. A statement takes 5 s at most, so a
+/// session that takes longer is not worth waiting for.
 const RECOVERY: Duration = Duration::from_secs(6);
 /// The longest time that closing a session may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

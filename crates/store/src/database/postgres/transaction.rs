@@ -28,7 +28,7 @@ pub(crate) struct PostgresTransaction {
     failed: AtomicBool,
 }
 
-/// The id by which the outcome of a transaction can be asked for.
+/// The id by which the outcome of a transaction can be queried.
 struct TransactionId {
     /// As text: it is a number of 64 bits without a sign.
     xid: String,
@@ -48,7 +48,7 @@ enum Outcome {
 
 /// The longest time that COMMIT may take. It waits for the disk, and for synchronous standbys.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
-/// The time for which the outcome is asked for, and the time between two questions.
+/// The time for which the outcome is queried, and the time between two queries.
 const OUTCOME_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -162,7 +162,7 @@ impl TransactionId {
         loop {
             let outcome = match timeout_at(until, self.ask(sessions)).await {
                 Ok(Ok(outcome)) => outcome,
-                // The server refuses to say, and will however often it is asked. A connection that breaks refuses nothing.
+                // The server refuses to say, and would refuse again. A connection that breaks is not a refusal.
                 Ok(Err(error)) if spans::code(&error).is_some() && !error::is_unavailable(&error) => {
                     tracing::warn!(error.message = %error, "the outcome of a transaction cannot be asked for");
                     Outcome::Unknown

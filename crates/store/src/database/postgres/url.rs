@@ -9,7 +9,7 @@ use std::str::FromStr as _;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sqlx::postgres::PgConnectOptions;
 
-/// The reason that a URL is refused. No error text holds a value, because the value may be a password or a part of one.
+/// The reason why a URL is refused. No error text holds a value, because the value may be a password or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     #[error("must begin with postgres:// or postgresql://")]
@@ -64,7 +64,7 @@ const PARAMETERS: [&str; 11] = [
     "user",
 ];
 
-/// Parameters that libpq knows, and why they are refused here.
+/// Parameters that libpq knows, and the reasons why they are refused here.
 const WITHOUT_EFFECT: [(&str, &str); 6] = [
     ("application_name", "sessions are called jackfield"),
     ("connect_timeout", "database.acquire_timeout is how long a call waits"),
@@ -91,7 +91,7 @@ pub(crate) const OWN_SETTINGS: [&str; 6] = [
 #[derive(Default)]
 struct Parts(Vec<(&'static str, String)>);
 
-/// Refuses a URL of which a part would have no effect.
+/// Refuses a URL if a part of it would have no effect.
 ///
 /// # Errors
 /// The first fault of the URL.

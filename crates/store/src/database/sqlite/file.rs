@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) struct OpenedFile {
     path: PathBuf,
     id: (u64, u64),
-    /// The path led to another file, or to none. It stays so when the file comes back: who had the path in between may have
-    /// used the log of this database.
+    /// The path led to another file, or to none. It stays set when the file comes back, because another process may have
+    /// used the log of this database in between.
     is_lost: AtomicBool,
 }
 
-/// The reason for which nothing may be written.
+/// The reason why nothing may be written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
     #[error("the database file was replaced or removed while it was in use")]

@@ -13,7 +13,7 @@ use crate::database::error;
 #[derive(Debug)]
 pub(crate) struct Guard {
     file: Arc<OpenedFile>,
-    /// A group is at work, so nothing may be committed.
+    /// A group is in progress, so nothing may be committed.
     closed: AtomicBool,
     /// SQLite has rolled the transaction of the group back.
     broken: AtomicBool,
@@ -22,7 +22,7 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// For a connection to this file.
+    /// Makes the guard of a connection to this file.
     pub(crate) fn new(file: Arc<OpenedFile>) -> Self {
         let [closed, broken, failing] = [false; 3].map(AtomicBool::new);
         Guard { file, closed, broken, failing }
@@ -33,12 +33,12 @@ impl Guard {
         self.file.check()
     }
 
-    /// For the hook of SQLite: whether a transaction may commit now.
+    /// Returns whether a transaction may commit now. The hook of SQLite calls it.
     pub(crate) fn may_commit(&self) -> bool {
         !self.closed.load(Ordering::Acquire)
     }
 
-    /// For the hook of SQLite: a transaction was rolled back.
+    /// Notes that a transaction was rolled back. The hook of SQLite calls it.
     pub(crate) fn rolled_back(&self) {
         self.broken.store(true, Ordering::Release);
     }

@@ -22,7 +22,7 @@ use crate::error::StoreError;
 /// The first version without the corruption of write-ahead logs by concurrent checkpoints.
 const NEEDED_VERSION: &str = "3.51.3";
 
-/// The prepared statements that a connection keeps: each number of labels or ids makes one of its own.
+/// The prepared statements that a connection keeps. Each number of labels or ids needs its own statement.
 const STATEMENTS: usize = 256;
 
 /// The settings of every connection, and their values as they are read back. `synchronous` 2 is FULL: an acknowledged write
@@ -64,7 +64,7 @@ pub(crate) async fn open(path: PathBuf, settings: PoolSettings) -> Result<Sqlite
     first.close().await.map_err(|error| StoreError::Connect(error.to_string()))?;
 
     let file = Arc::new(file);
-    // A file that was removed is not made again.
+    // A file that was removed is not created again.
     let options = options.create_if_missing(false);
     let pool = |max: u32, guard: Option<Arc<Guard>>| {
         let file = Arc::clone(&file);
@@ -115,7 +115,7 @@ pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// Opens a file so that nothing of it changes.
+/// Opens a file without changing it.
 pub(crate) async fn open_read_only(path: &Path) -> Result<DatabaseConnection, StoreError> {
     // Without a log the file is complete and no process writes it. It is opened as immutable then, because otherwise SQLite
     // creates files beside a database even to read it. A log means that a crash left these files there.
@@ -162,8 +162,8 @@ async fn check_version(conn: &mut SqliteConnection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes a connection a reader, or has the guard watch it, and refuses it if a setting is not as it should be, or if it may lead
-/// to another file than those before it.
+/// Makes a connection a reader, or has the guard watch it, and refuses it if a setting is not as it should be, or if it may
+/// lead to another file than earlier connections.
 async fn prepare(
     conn: &mut SqliteConnection,
     file: Arc<OpenedFile>,

@@ -53,7 +53,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 /// The time for which the task waits for the last readers, and delays writers, when the rest of the log is in the file.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// If destroyed data stays in the log for longer than this, it is logged.
+/// The time after which destroyed data that is still in the write-ahead log is reported.
 const OVERDUE: Duration = Duration::from_secs(30);
 
 /// The outcome of an attempt to empty the log.
@@ -62,7 +62,7 @@ enum Attempt {
     Emptied,
     /// A reader blocked it.
     Blocked,
-    /// The same reader blocked it as before.
+    /// The same reader as before blocked it.
     Stuck,
 }
 
@@ -204,8 +204,8 @@ impl Attempts {
         Attempts { copied: None, pause: RETRY }
     }
 
-    /// Returns whether the log cannot be emptied: a reader still needs the log after the point that the last attempt reached.
-    /// If readers come and go, each attempt reaches further, and that is no reason to wait longer.
+    /// Returns whether the log cannot be emptied: a reader still needs the log after the point that the last attempt
+    /// reached. With readers that come and go, each attempt reaches further, and there is no reason to wait longer.
     fn is_stuck(&mut self, written: i64, copied: i64) -> bool {
         let is_stuck = copied < written && self.copied == Some(copied);
         if is_stuck {
