@@ -20,7 +20,7 @@ use uuid::Uuid;
 /// }
 /// ```
 ///
-/// The same with a caller who was let in for reading does not compile:
+/// The same with a caller who may only read does not compile:
 ///
 /// ```compile_fail,E0308
 /// use jackfield_domain::principal::right::ConnectorsRead;

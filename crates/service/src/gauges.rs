@@ -6,7 +6,7 @@ use std::time::Duration;
 use jackfield_domain::rewrap::Rewrap;
 use jackfield_store::{Pool, Store};
 
-/// Reads values of the services without keeping these open. Of services that are closed there is nothing to read.
+/// Reads values of the services without keeping them open. Services that are closed have no values.
 #[derive(Clone)]
 pub struct Gauges(Weak<Measured>);
 
@@ -19,7 +19,7 @@ pub(crate) struct Measured {
 /// The progress of the re-wrap that this process works on, or worked on last. Before its first one all values are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RewrapProgress {
-    /// Workers of this process: one, or none. A second one may take over from one that shows no progress any more.
+    /// Workers of this process: one, or none. A second one may take over from one that makes no progress any more.
     pub workers: u32,
     pub data_keys_done: i64,
     pub data_keys_total: i64,

@@ -1,8 +1,8 @@
-//! The use cases. Only here a row and a key meet: store and vault do not know each other. Requests arrive parsed and results leave as
-//! domain types, so no wire type is used here.
+//! The use cases. Only here do a row and a key meet: store and vault do not know each other. Requests arrive parsed and
+//! results leave as domain types, so no wire type is used here.
 //!
-//! [`Services`] is the facade, with one method for each RPC. Its components have few doors: `DataKeys` and `Secrets` (`sealing`),
-//! `Changes` (`change`), `Lists` (`list`) and `Tokens` (`cache`).
+//! [`Services`] is the facade, with one method for each RPC. The entry points of its components are `DataKeys` and
+//! `Secrets` (`sealing`), `Changes` (`change`), `Lists` (`list`) and `Tokens` (`cache`).
 
 mod backup;
 mod cache;

@@ -8,7 +8,7 @@ use jackfield_domain::Result;
 use crate::change::{Change, Length};
 use crate::services::Services;
 
-/// The interval at which expired answers to repeated requests and abandoned re-wraps are looked for.
+/// The interval of the search for expired answers to repeated requests and for abandoned re-wraps.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The interval at which a write is tried after one has failed.
@@ -40,7 +40,8 @@ impl Services {
         });
     }
 
-    /// Tries whether the database can be written again, after it could not: readiness need not wait for a caller to find out.
+    /// Checks whether the database can be written again after a write failed, so that readiness need not wait for a
+    /// caller's write.
     async fn try_writes(&self) {
         let (shared, mut is_logged) = (&self.shared, false);
         while shared.stop.run_until_cancelled(tokio::time::sleep(WRITE_INTERVAL)).await.is_some() {

@@ -49,8 +49,8 @@ pub enum OpenError {
     Bootstrap(#[source] Error),
 }
 
-/// The number of data keys that must fail to open before their key-encryption key is taken for the wrong one. A single one may
-/// be damaged.
+/// The number of data keys that must fail to open before their key-encryption key is considered the wrong one. A single one
+/// may be damaged.
 const KEK_SAMPLE: u64 = 5;
 
 // === impl Preflight ===
@@ -103,8 +103,8 @@ impl Services {
         Ok(newest)
     }
 
-    /// Creates the data key of the system and the first tenant if they are missing. Of several replicas that start at once on an
-    /// empty database one creates them and the others find them.
+    /// Creates the data key of the system and the first tenant if they are missing. If several replicas start at once on an
+    /// empty database, one of them creates these and the others find them.
     async fn bootstrap(&self, tenant: Option<TenantName>) -> Result<()> {
         let created = self.shared.changes.run(Change::by_system(Length::Short), async |txn| {
             txn.lock_deployment().await?;
@@ -155,7 +155,7 @@ async fn check_keyring(store: &Store, vault: &Vault) -> Result<bool, OpenError> 
     Ok(proven)
 }
 
-/// Refuses a key-encryption key that has the right name and is another key: what it seals nothing else would open.
+/// Refuses a key-encryption key that has the right name but is another key: no other key would open what it seals.
 async fn check_kek(store: &Store, vault: &Vault, id: &str) -> Result<bool, OpenError> {
     let sample = store.read().data_keys_of_kek(id, KEK_SAMPLE).await.map_err(OpenError::Bootstrap)?;
     if sample.is_empty() {

@@ -62,7 +62,7 @@ impl Services {
             let Some(found) = found_for_delete(found, || missing(link), &options)? else {
                 return Ok(Deleted::default());
             };
-            // Of several that remove it at once one does; the others find it gone.
+            // If several callers remove it at once, one of them does, and the others find it gone.
             if !txn.user_connector_lock(tenant, found.id).await? {
                 return Ok(Deleted::default());
             }
@@ -102,7 +102,7 @@ pub(crate) async fn link_of(
     user_id: &UserId,
     (connector, named): (ConnectorId, &Ref),
 ) -> Result<UserConnectorId> {
-    // Marks of default are under the lock of the link.
+    // The lock of the link protects the default marks.
     let link = txn.user_connector_lock_pair(tenant, user_id, connector).await?;
     link.ok_or_else(|| no_link(user_id, named))
 }

@@ -34,7 +34,7 @@ pub(crate) struct Tokens {
     max_age: Duration,
 }
 
-/// The key of an entry: the question, not the credential that is its answer.
+/// The key of an entry: the question, not the credential that answers it.
 #[derive(PartialEq, Eq, Hash)]
 struct CacheKey {
     tenant: TenantId,
@@ -105,12 +105,12 @@ impl Tokens {
         None
     }
 
-    /// To be called before the rows are read that a token comes from.
+    /// Has to be called before the rows that a token comes from are read.
     pub(crate) fn start_read(&self) -> ReadStart {
         ReadStart { snapshot: self.generations.snapshot(), since: Instant::now() }
     }
 
-    /// Keeps a token that was made of some rows.
+    /// Keeps a token that was made from some rows.
     pub(crate) fn put(
         &self,
         tenant: TenantId,
@@ -126,7 +126,7 @@ impl Tokens {
         }
     }
 
-    /// Drops what would not be given again.
+    /// Drops entries that would not be given again.
     pub(crate) fn sweep(&self, now: Timestamp) {
         if let Some(entries) = &self.entries {
             entries.retain(|_, entry| self.is_good(entry, now));

@@ -1,7 +1,8 @@
-//! Changes. Each is made whole or not at all, once for each request id, and only tried if the caller asks for that.
+//! Changes. Each is made as a whole or not at all, once for each request id, and is only checked if the caller asks for
+//! that.
 //!
-//! All changes go through [`Changes::run`], those of callers and those that the server makes in the background. Whatever has to
-//! see every change belongs there.
+//! All changes go through [`Changes::run`], those of callers and those that the server makes in the background. Code that
+//! has to see every change belongs there.
 
 pub(crate) mod audit;
 mod deleted;
@@ -70,7 +71,7 @@ enum Work<T> {
 // === impl RequestOptions ===
 
 impl RequestOptions {
-    /// Returns true if the same request again makes no second change.
+    /// Returns true if sending the same request again makes no second change.
     pub fn is_repeatable(&self) -> bool {
         self.repeatable().is_some()
     }
@@ -153,7 +154,8 @@ impl<'a> Change<'a> {
         Change { tenant: None, ..Change::of_tenant(caller, request, length) }
     }
 
-    /// A change of the caller's tenant that follows from a request which is none itself: its options are not those of a change.
+    /// A change of the caller's tenant that follows from a request which is not a change itself, and so lacks the options
+    /// of one.
     pub(crate) fn on_behalf_of<R>(caller: &'a Caller<R>) -> Self {
         Change { actor: caller.actor(), tenant: Some(caller.tenant()), length: Length::Short, request: None }
     }
@@ -182,7 +184,8 @@ async fn explain(txn: &Writer, tenant: Option<TenantId>, error: Error) -> Error 
     }
 }
 
-/// A change whose outcome is not known can be sent again if it carried a request id: it is then made once, or found to be done.
+/// A change whose outcome is not known can be sent again if it carried a request id: it is then made once, or found to have
+/// been made.
 fn repeatable(error: Error, has_request_id: bool) -> Error {
     match error {
         Error::OutcomeUnknown { source, .. } => Error::outcome_unknown(has_request_id, source),

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-/// The id by which a request is recognised when it comes again.
+/// The id by which a repeated request is recognised.
 pub struct RequestId {
     pub id: Uuid,
     /// The request as it was sent. It can hold secrets, so only a keyed fingerprint of it is kept.
@@ -38,7 +38,7 @@ impl<'a> Repeat<'a> {
         Repeat { key: IdempotencyKey { tenant, principal, method, request_id: request.id }, fingerprint }
     }
 
-    /// The answer to the earlier request, if there was one; else the id is taken for this request.
+    /// The answer to the earlier request, if there was one; otherwise the id is claimed for this request.
     pub(super) async fn claim<T: DeserializeOwned>(&self, txn: &Writer, now: Timestamp) -> Result<Option<T>> {
         match txn.request_claim(self.key, &self.fingerprint, now, now.plus_micros(KEEP_MICROS)).await? {
             IdempotencyClaim::New => Ok(None),

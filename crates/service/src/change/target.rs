@@ -14,7 +14,7 @@ use jackfield_domain::{Error, Resource, Result, TenantId, Violation};
 use jackfield_store::{Stored, Writer};
 use uuid::Uuid;
 
-/// The options that all deletes share.
+/// The options that all deletions share.
 #[derive(Clone, Debug, Default)]
 pub struct DeleteOptions {
     /// Empty = any state.

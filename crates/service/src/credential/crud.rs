@@ -1,4 +1,4 @@
-//! Credentials are created, read, updated and deleted.
+//! Use cases that create, read, update and delete credentials.
 
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::Connection;
@@ -151,7 +151,7 @@ impl Services {
         .await
     }
 
-    /// The credential with its state of this moment.
+    /// The credential with its current state.
     fn settled(&self, mut credential: Credential) -> Credential {
         credential.settle(self.now());
         credential
@@ -174,7 +174,8 @@ async fn find_locked(txn: &Writer, tenant: TenantId, reference: &Ref) -> Result<
     txn.fetch_for_update::<Credential>(tenant, found.id).await
 }
 
-/// Refuses a user, connector or connection that is not the one of the credential. One that does not exist is not it either.
+/// Refuses a user, connector or connection that is not the one of the credential. One that does not exist is refused as
+/// well.
 async fn check_parents(
     txn: &Writer,
     tenant: TenantId,

@@ -1,4 +1,4 @@
-//! The mark of default: of the credentials of a link exactly one has it. Marks are under the lock of the link, which comes before
+//! The default mark: exactly one credential of a link has it. The lock of the link protects the marks; it is taken before
 //! that of a credential.
 
 use jackfield_domain::credential::Credential;
@@ -10,7 +10,7 @@ use crate::services::Services;
 // === impl Services ===
 
 impl Services {
-    /// Marks the youngest credential of a link that lost its default.
+    /// Marks the newest credential of a link that lost its default.
     pub(crate) async fn mark_successor(&self, txn: &Writer, tenant: TenantId, link: UserConnectorId) -> Result<()> {
         match txn.credential_fetch_newest(tenant, link).await? {
             Some(successor) => self.set_default(txn, tenant, successor, true).await,

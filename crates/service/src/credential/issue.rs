@@ -28,7 +28,7 @@ struct OpenedCredential {
     start: ReadStart,
 }
 
-/// The number of times that rows are read again because they change meanwhile.
+/// The most attempts to read rows that change in between.
 pub(super) const READ_ATTEMPTS: usize = 5;
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
 
@@ -79,8 +79,8 @@ impl Services {
                     return Ok(OpenedCredential { credential, material, start });
                 }
                 Ok(_) => return Err(Error::internal("the material is not of its credential's version")),
-                // A re-wrap may have resealed it and destroyed the earlier data key since it was read. Material that does not open
-                // and did not change either is broken.
+                // A re-wrap may have resealed it and destroyed the earlier data key since it was read. Material that does
+                // not open although it did not change is broken.
                 Err(Error::DecryptFailed { .. }) if failed.as_ref() != Some(&sealed) => failed = Some(sealed),
                 Err(error) => return Err(error),
             }
@@ -88,7 +88,7 @@ impl Services {
         Err(Error::ServerUnavailable { retry_after: RETRY_AFTER })
     }
 
-    /// Finds out which of the things that a reference names is missing.
+    /// Finds out which of the resources that a reference names is missing.
     async fn credential_missing(&self, tenant: TenantId, reference: &CredentialRef) -> Result<Error> {
         let read = self.shared.store.read();
         let (user_id, connector) = match reference {

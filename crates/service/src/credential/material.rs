@@ -1,4 +1,4 @@
-//! The way in for material: what a patch makes of the stored material, and the facts that the credential shows of it.
+//! Changes of material: how a patch changes the stored material, and the facts that the credential shows of it.
 
 use jackfield_domain::credential::{
     ClearedTokens, Credential, CredentialKind, CredentialState, MATERIAL_COLUMN, Material, MaterialPatch,

@@ -26,7 +26,7 @@ struct Token {
     issued: Timestamp,
 }
 
-/// The context of a token as JSON. Tokens survive an upgrade, so neither names nor values of it may change.
+/// The context of a token as JSON. Tokens survive an upgrade, so neither its names nor its values may change.
 #[derive(Serialize)]
 struct Context<'a> {
     filter: &'a str,
@@ -78,7 +78,7 @@ impl Question<'_> {
         serde_json::to_vec(&context).map_err(Error::internal)
     }
 
-    /// The context as version 0.1.0 wrote it. Its tokens expire 72 hours after the upgrade; then this can go.
+    /// The context as version 0.1.0 wrote it. Its tokens expire 72 hours after the upgrade; then this can be removed.
     fn earlier_context(&self) -> String {
         let Scope { user_id, connector, connection, credential } = self.scope;
         let by = match self.order.by {

@@ -13,7 +13,7 @@ use crate::caller::Caller;
 use crate::change::{Change, Length, RequestOptions};
 use crate::services::Services;
 
-/// A worker whose last heartbeat is older is taken for dead: 60 s, in microseconds.
+/// A worker whose last heartbeat is older is considered dead: 60 s, in microseconds.
 const DEAD_AFTER_MICROS: i64 = 60 * 1_000_000;
 
 // === impl Services ===

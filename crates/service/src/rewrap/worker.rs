@@ -19,14 +19,14 @@ use crate::services::Services;
 /// Data keys or secrets in one transaction.
 const BATCH: u64 = 100;
 
-/// The number of attempts while the database is away, and the pause between them.
+/// The number of attempts while the database cannot be reached, and the pause between them.
 const TRIES: u32 = 30;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The interval of heartbeats while there is nothing else to commit: 10 s, in microseconds.
 const BEAT_MICROS: i64 = 10 * 1_000_000;
 
-/// A re-wrap at work.
+/// A re-wrap in progress.
 pub(super) struct Worker {
     services: Services,
     /// The re-wrap as it is in the database. Another worker that takes it over changes the heartbeat there, and then nothing that
@@ -174,7 +174,7 @@ impl Worker {
         Ok(*after)
     }
 
-    /// Seals all secrets of a tenant with a data key that is younger than this re-wrap, then destroys the older ones.
+    /// Seals all secrets of a tenant with a data key that is newer than this re-wrap, then destroys the older ones.
     async fn reseal(&mut self, tenant: TenantId) -> Result<(), Stop> {
         let Some(fresh) = self.fresh_data_key(tenant).await? else { return Ok(()) };
         let failed_before = self.rewrap.failed;

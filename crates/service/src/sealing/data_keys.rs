@@ -78,7 +78,7 @@ impl DataKeys {
         Ok(Arc::clone(self.of_system.get_or_init(|| key)))
     }
 
-    /// Fetches the data key of the system and unwraps it without the cache, to see that database and keyring still fit.
+    /// Fetches the data key of the system and unwraps it without the cache, to check that database and keyring still match.
     pub(crate) async fn probe(&self) -> Result<()> {
         let row = self.system_row().await?;
         let wrapped = WrappedDataKey { kek_id: row.kek_id, bytes: row.wrapped };

@@ -103,8 +103,8 @@ impl Secrets {
         let mut sealed = self.sealed(txn, address).await?;
         while let Some(present) = sealed {
             match self.open(txn, address, &present).await {
-                // A re-wrap may have resealed it and destroyed the earlier data key since it was read. A secret that does not open
-                // and did not change either is broken.
+                // A re-wrap may have resealed it and destroyed the earlier data key since it was read. A secret that does
+                // not open although it did not change is broken.
                 Err(error @ Error::DecryptFailed { .. }) => {
                     sealed = self.sealed(txn, address).await?;
                     if sealed.as_ref() == Some(&present) {
