@@ -17,13 +17,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Adds its gRPC services.
     fn add_routes(&self, context: &RouteContext, routes: &mut RoutesBuilder);
 
-    /// Adds what is to be looked up of it when metrics are collected.
+    /// Adds the gauges that are read when metrics are collected.
     fn add_gauges(&self, meters: &Meters);
 
     /// The descriptors of these services, encoded.
     fn descriptor_set(&self) -> &'static [u8];
 
-    /// Returns the reasons of its errors, all of which begin at 0 in metrics.
+    /// Returns the reasons of its errors. In metrics all of them start at 0.
     fn error_reasons(&self) -> Vec<&'static str>;
 
     /// Finds the tenants of callers.
@@ -32,7 +32,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Returns whether calls would succeed: asks the database and the keyring.
     fn probe(&self) -> BoxFuture<'static, Readiness>;
 
-    /// Called once after the last call has ended: finishes what runs in the background and closes the database.
+    /// Finishes background work and closes the database. It is called once, after the last call has ended.
     fn close(&self) -> BoxFuture<'static, ()>;
 }
 

@@ -1,4 +1,4 @@
-//! The end of the server: health reports it, then connections are sent away, then everything is cut.
+//! The shutdown of the server: health reports it, then clients get a GOAWAY, then everything is cut.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use crate::config::Drain;
 use crate::net::{CutShort, LAST_WORDS};
 use crate::standard::health::HealthState;
 
-/// The time that tasks need to end, after they were asked to and after they were cut.
+/// The time that tasks have to end after they were asked to, and again after they were cut.
 const CUT: Duration = Duration::from_secs(1);
 
-/// The signals of stopping, in the order they are given.
+/// The signals of a shutdown, in the order in which they are given.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Signals {
-    /// No new connections; those that are there are sent away, and end their lists and calls in time.
+    /// No new connections are accepted. The open ones get a GOAWAY, and end their lists and calls in time.
     pub(crate) drain: CancellationToken,
     /// Everything ends at once.
     pub(crate) kill: CancellationToken,
@@ -25,8 +25,8 @@ pub(crate) struct Signals {
 // === impl Signals ===
 
 impl Signals {
-    /// Stops in order. Returns whether every call has come to its end: a client that has none and does not answer loses
-    /// nothing.
+    /// Stops in order. Returns whether every call could end by itself. Clients without calls that do not answer do not
+    /// count, because they lose nothing.
     pub(crate) async fn stop(
         &self,
         config: &Drain,
@@ -39,7 +39,7 @@ impl Signals {
         tokio::time::sleep(config.delay).await;
         self.drain.cancel();
         connections.close();
-        // Connections end by themselves until then.
+        // By then, connections have ended by themselves.
         let _ = tokio::time::timeout(config.grace + LAST_WORDS + CUT, connections.wait()).await;
         self.kill.cancel();
         // Only a task that never yields can outlast this, and it must not hold up the rest.

@@ -1,7 +1,7 @@
 //! The transport: from the listening socket to a handler that is called with a known caller, and back.
 //!
-//! It knows nothing of the services behind it but what [`backend::Backend`] says. Its parts stand on each other in this
-//! order, and none uses one above it: `config`, `call`, `tls`, `observe`, `standard`, `layers`, `net`, `server`.
+//! It knows the services behind it only through [`backend::Backend`]. Its parts build on each other in this order, and none
+//! uses a later one: `config`, `call`, `tls`, `observe`, `standard`, `layers`, `net`, `server`.
 
 pub mod backend;
 pub mod call;

@@ -191,9 +191,9 @@ impl Server {
         self.meters.clone()
     }
 
-    /// Serves until `shutdown` returns, then stops in order: health says NOT_SERVING, after a delay connections are asked
-    /// to go away, after half of the grace lists end, and after all of it what is left. Returns whether every call could
-    /// end by itself; clients without calls that do not answer are no reason against it.
+    /// Serves until `shutdown` returns, then stops in order: health says NOT_SERVING; after a delay, connections get a
+    /// GOAWAY; after half of the grace period lists end; after all of it everything that is left ends. Returns whether
+    /// every call could end by itself. Clients without calls that do not answer do not count.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> bool {
         let Server { config, backend, acceptor, health, signals, background, meters, .. } = self;
         let probe = {
@@ -232,7 +232,7 @@ impl Server {
         {
             tracing::error!("background work did not end in time");
         }
-        // Flushing waits on a thread of its own exporter.
+        // Flushing waits for a thread of the exporter.
         let _ = background.reopen();
         let _ = background.spawn_blocking(move || meters.shutdown()).await;
         tracing::info!(complete, "stopped");

@@ -9,7 +9,7 @@ use super::code::{code_name, is_server_fault};
 
 pub const RPC_SYSTEM: &str = "rpc.system.name";
 pub const RPC_METHOD: &str = "rpc.method";
-/// Recorded in place of a method that this server does not have, so that callers cannot make time series.
+/// Recorded in place of a method that this server does not have, so that callers cannot create time series.
 pub const RPC_METHOD_OTHER: &str = "_OTHER";
 pub const RPC_STATUS: &str = "rpc.response.status_code";
 pub const ERROR_TYPE: &str = "error.type";

@@ -1,4 +1,4 @@
-//! The context of a call from its first byte to its last: its id, its method, and, once it failed, the cause.
+//! The context of a call from its first byte to its last: its id, its method and, if it failed, the cause.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,13 +18,13 @@ use super::identity::ConfiguredPrincipal;
 use super::methods::{Method, Shape};
 use super::peer::Peer;
 
-/// The response's header, and trailer metadata of errors made by layers, that names the call.
+/// The response header that names the call. Errors that layers make have it in their trailers.
 pub const REQUEST_ID: &str = "x-request-id";
 
 /// The name of the span of a call.
 pub const CALL_SPAN: &str = "call";
 
-/// The same header of a request, looked for at every call.
+/// The same header of a request, which is looked up at every call.
 const FOREIGN_ID: HeaderName = HeaderName::from_static(REQUEST_ID);
 
 /// A client's own id is ignored if it is longer than this, in bytes. A UUID has 36, and ids of traces at most 55.
@@ -39,13 +39,13 @@ tokio::task_local! {
 pub struct CallContext {
     /// UUIDv7, made here; a client's own id is not trusted.
     pub request_id: Uuid,
-    /// The id that the client or a proxy gave the call, if it looks like one. It is only for people who search.
+    /// The id that the client or a proxy gave the call, if it looks like one. It only helps people who search.
     pub(crate) foreign_id: Option<HeaderValue>,
     /// The trace that the call is part of, if any, as its client says or as it is traced here.
     trace_id: OnceLock<TraceId>,
     /// Its span in that trace, if it is traced here.
     span_id: OnceLock<SpanId>,
-    /// `None` for a path that is no method of this server.
+    /// `None` for a path that is not a method of this server.
     pub method: Option<Arc<Method>>,
     /// The time at which the headers arrived.
     pub start: Instant,
@@ -56,28 +56,28 @@ pub struct CallContext {
     cause: Mutex<Option<Arc<dyn std::error::Error + Send + Sync>>>,
     held: Mutex<Vec<Held>>,
     caller: OnceLock<Arc<ConfiguredPrincipal>>,
-    /// The server's own limit is its deadline.
+    /// Its deadline is the server's own limit.
     limited: AtomicBool,
     /// A handler has its message.
     begun: AtomicBool,
     change: OnceLock<Change>,
 }
 
-/// The fate of the request if the call ends before its response.
+/// The effect that a request may have if the call ends before its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is only looked at.
+    /// It changes nothing.
     Nothing,
-    /// It may be carried out; the same request again makes no second change of it.
+    /// It may be carried out. Sending the same request again makes no second change.
     Repeatable,
-    /// It may be carried out, and a repeat may be a second change.
+    /// It may be carried out. Sending the same request again may make a second change.
     Unrepeatable,
 }
 
-/// Something that is given back when it is dropped.
+/// Something that is released when it is dropped.
 type Held = Box<dyn std::fmt::Debug + Send + Sync>;
 
-/// Bytes that something is held for.
+/// Bytes that hold something as long as they exist.
 struct HeldBytes {
     bytes: Bytes,
     _held: Vec<Held>,
@@ -109,8 +109,8 @@ impl CallContext {
         self.lock_cause().clone()
     }
 
-    /// Holds something until the bytes that the response hands over next are gone: sent, or given up with their connection. A
-    /// stream that is reset may leave them behind, as long as its client takes nothing at all.
+    /// Holds something until the bytes that the response hands over next are gone: sent, or dropped with their connection.
+    /// They may outlive a stream that is reset, as long as its client reads nothing at all.
     pub fn hold(&self, what: impl std::fmt::Debug + Send + Sync + 'static) {
         self.lock_held().push(Box::new(what));
     }
@@ -132,7 +132,7 @@ impl CallContext {
         self.caller.get().map(|caller| &*caller.name).unwrap_or_default()
     }
 
-    /// Notes which trace of its client the call is part of.
+    /// Notes the trace of its client that the call is part of.
     pub fn set_callers_trace(&self, trace: TraceId) {
         let _ = self.trace_id.set(trace);
     }
@@ -149,7 +149,7 @@ impl CallContext {
         self.trace_id.get().map(|trace| (*trace, self.span_id.get().copied()))
     }
 
-    /// Notes that the call has as long as the server allows, and not as long as its client would wait.
+    /// Notes that the deadline is the server's own limit, and not one that the client set.
     pub fn set_limited(&self) {
         self.limited.store(true, Ordering::Relaxed);
     }
@@ -245,8 +245,8 @@ fn request_id() -> Uuid {
     uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
-/// Returns the `x-request-id` of a request, if there is one and it could be an id: printable ASCII without blanks, quotes and
-/// backslashes, of bounded length. A text that is none is ignored.
+/// Returns the `x-request-id` of a request, if there is one and it could be an id: printable ASCII without blanks, quotes
+/// and backslashes, of bounded length. Any other text is ignored.
 pub fn foreign_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut ids = headers.get_all(FOREIGN_ID).iter();
     let (Some(id), None) = (ids.next(), ids.next()) else { return None };

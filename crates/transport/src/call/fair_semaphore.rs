@@ -63,7 +63,7 @@ impl<C: Eq + Hash, T: Eq + Hash> FairSemaphore<C, T> {
         }
     }
 
-    /// Returns the share of a caller of a tenant. One without a name takes only of its tenant's share.
+    /// Returns the share of a caller of a tenant. A caller without a name counts only against the share of its tenant.
     pub fn of(&self, caller: Option<C>, tenant: T) -> Share {
         Share {
             of_caller: caller.map(|caller| self.by_caller.of(caller)),
@@ -72,7 +72,7 @@ impl<C: Eq + Hash, T: Eq + Hash> FairSemaphore<C, T> {
         }
     }
 
-    /// Takes one of all permits and of no share, before the caller is known.
+    /// Takes one of all permits but none of a share, before the caller is known.
     pub fn try_acquire_total(&self) -> Result<OwnedSemaphorePermit, Full> {
         try_acquire(&self.total, Full::Total)
     }
@@ -87,7 +87,7 @@ impl Share {
         Ok(Permit { _of_all: Some(try_acquire(&self.total, Full::Total)?), ..permit })
     }
 
-    /// Takes a permit as [`Share::try_acquire`] does, for a caller that has one of all already.
+    /// Takes a permit as [`Share::try_acquire`] does, for a caller that already has one of all permits.
     pub fn try_acquire_share(&self) -> Result<Permit, Full> {
         Ok(Permit {
             _of_caller: self.of_caller.as_ref().map(|semaphore| try_acquire(semaphore, Full::Caller)).transpose()?,
@@ -138,7 +138,7 @@ impl<K: Eq + Hash> KeyedSemaphores<K> {
         Arc::clone(semaphores.entry(key).or_insert_with(|| Arc::new(Semaphore::new(self.permits))))
     }
 
-    /// Takes a permit of the semaphore of a key; `None` when there is none left.
+    /// Takes a permit of the semaphore of a key; `None` if there is none left.
     pub fn try_acquire(&self, key: K) -> Option<OwnedSemaphorePermit> {
         self.of(key).try_acquire_owned().ok()
     }

@@ -1,7 +1,7 @@
-//! The link between the stream of a call and the response on it: whether the client takes more, and that the call is over.
+//! The link between the stream of a call and its response: whether the client would take more, and that the call is over.
 //!
-//! A response that waits for its client is not polled, so it cannot end itself. Its stream watches the times, tells
-//! the response here that it has to end, and polls it for the status, which so passes all layers.
+//! A response that waits for its client is not polled, so it cannot end itself. Its stream watches the times, tells the
+//! response here that it has to end, and polls it for the status, so that the status passes through all layers.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -17,9 +17,9 @@ pub struct Flow(Mutex<State>);
 /// The reason why a response ends before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
-    /// Its time is over, or its client has not read for too long.
+    /// Its deadline has passed, or its client has not read for too long.
     Deadline,
-    /// The server stops, or the connection has come to its age.
+    /// The server stops, or the connection has reached its maximum age.
     Unavailable,
     /// The client's certificate is no longer valid.
     Unauthenticated,
@@ -31,7 +31,7 @@ pub enum EndReason {
 struct State {
     /// The client has taken everything, and would take more.
     open: bool,
-    /// The response waits for that.
+    /// The response waits until the client would take more.
     wanted: bool,
     /// The time at which the call has to end.
     deadline: Option<Instant>,
@@ -57,8 +57,8 @@ impl Flow {
         Flow(Mutex::new(State { open, wanted: false, deadline: None, stalled: None, end: None, task: None }))
     }
 
-    /// Waits until the client has taken everything that was handed over and would take more. What is made for it earlier may
-    /// lie there for long.
+    /// Waits until the client has taken everything that was handed over and would take more. Data that is made earlier may
+    /// have to wait there for a long time.
     pub fn poll_open(&self) -> Poll<()> {
         let mut state = self.lock();
         state.wanted = !state.open;

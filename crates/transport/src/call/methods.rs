@@ -20,7 +20,7 @@ pub struct Method {
     pub name: Arc<str>,
     /// The contract that it belongs to.
     pub kind: Kind,
-    /// The way in which its messages go to and fro.
+    /// The numbers of its messages in each direction.
     pub shape: Shape,
     /// True if it may change something: all that do not state otherwise (`idempotency_level`).
     pub changes: bool,
@@ -39,14 +39,15 @@ pub enum Kind {
     Reflection,
 }
 
-/// The way in which the messages of a method go to and fro. Limits, deadlines and stalls depend on it.
+/// The numbers of messages of a method in each direction. Limits, deadlines and stalls depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// One message each way.
     Unary,
-    /// A list: one request, and a stream of pages, each with the token of the next. It can go on from its last token.
+    /// A list: one request, and a stream of pages, each with the token of the next. It can be continued from its last
+    /// token.
     Pages,
-    /// One request, and messages for as long as the client wants to hear of something.
+    /// One request, and messages for as long as the client watches.
     Watch,
     /// Any number of messages from the client.
     Conversation,

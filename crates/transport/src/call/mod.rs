@@ -1,5 +1,5 @@
-//! A call: who makes it, which method it is of, and how it ends. It is the floor of layers, listeners and handlers,
-//! and uses none of them.
+//! A call: its caller, its method, and its end. Layers, listeners and handlers build on this module, and it uses none of
+//! them.
 
 pub mod attributes;
 pub mod code;

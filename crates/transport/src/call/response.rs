@@ -14,14 +14,14 @@ pub(crate) type Response = http::Response<ResponseBody>;
 
 /// The body of a response.
 pub(crate) enum ResponseBody {
-    /// All of it is there: a message at most, and the trailers. There is nothing in it that could fail, wait or be late, so
-    /// layers that watch for that leave it alone.
+    /// It is complete: at most one message, and the trailers. Nothing in it can fail, wait or be late, so layers that watch
+    /// for these leave it alone.
     Whole { message: Option<Bytes>, trailers: Option<HeaderMap> },
     /// It comes in pieces.
     Stream(Body),
 }
 
-/// A body of which a part was taken, which goes out first.
+/// A body of which a first part was already taken. That part is sent first.
 struct Rest {
     taken: VecDeque<Frame<Bytes>>,
     body: Body,
@@ -36,7 +36,7 @@ pub(crate) fn refused(status: Status) -> Response {
 pub(crate) fn trailers(status: &Status) -> Frame<Bytes> {
     let mut trailers = HeaderMap::new();
     if status.add_header(&mut trailers).is_err() {
-        // Only metadata that is no header value can fail, and statuses of our table have none; the code is what counts.
+        // Only metadata that is not a header value can fail, and statuses of our table have none; the code is what counts.
         trailers.insert(Status::GRPC_STATUS, http::HeaderValue::from(status.code() as i32));
     }
     Frame::trailers(trailers)
@@ -45,7 +45,7 @@ pub(crate) fn trailers(status: &Status) -> Frame<Bytes> {
 // === impl ResponseBody ===
 
 impl ResponseBody {
-    /// Takes a body that is none of ours, as middleware makes it.
+    /// Takes a foreign body, as middleware makes it.
     pub(crate) fn new<B>(body: B) -> Self
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -54,7 +54,7 @@ impl ResponseBody {
         Body::new(body).into()
     }
 
-    /// Takes the body of a response with one message whole, if it is there.
+    /// Takes the whole body of a response with one message, if it is complete.
     pub(crate) fn gather(mut body: Body, cx: &mut Context<'_>) -> Self {
         let mut taken = VecDeque::new();
         while !body.is_end_stream() {

@@ -1,4 +1,4 @@
-//! A stack of layers whose type is erased: that of a stack is as long as the stack is high.
+//! A stack of layers whose type is erased, because the type grows with each layer.
 
 use std::convert::Infallible;
 use std::pin::Pin;

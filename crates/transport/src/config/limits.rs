@@ -1,4 +1,4 @@
-//! `[limits]`, `[streams]`, `[deadlines]`, `[drain]`: nothing that a peer can make grow is without a bound.
+//! `[limits]`, `[streams]`, `[deadlines]`, `[drain]`: everything that a peer can make grow has a bound.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ pub struct Limits {
     /// Age at which a connection gets a GOAWAY, plus or minus a tenth, so that clients spread over the servers again.
     #[serde(with = "duration")]
     pub connection_age: Duration,
-    /// The time that calls have after that before the connection is closed. Lists go on for half of it, and have the rest
-    /// for the page that is under way.
+    /// The time that calls have after that before the connection is closed. Lists continue for half of it, and have the
+    /// rest for the page that is under way.
     #[serde(with = "duration")]
     pub connection_age_grace: Duration,
     /// The time that a connection may be without a call.
@@ -36,10 +36,11 @@ pub struct Limits {
     /// Streams that the server had to reset because of the client's errors, before the connection is closed.
     pub max_local_error_reset_streams: u32,
     /// Streams that the client opens and resets before they are looked at, before the connection is closed: this many at
-    /// once, and a tenth of it a second. A response that the client takes makes up for `max_concurrent_streams` of them.
+    /// once, and a tenth of it a second. A response that the client reads offsets `max_concurrent_streams` of them.
     pub max_pending_accept_reset_streams: u32,
-    /// Frames a second that bring nothing and that a client may keep sending without making calls: PING, SETTINGS, PRIORITY,
-    /// empty DATA, acknowledgements of nothing, resets of streams that have ended, needless windows, unknown ones.
+    /// Frames a second that bring nothing and that a client may keep sending without making calls: PING, SETTINGS,
+    /// PRIORITY, empty DATA, acknowledgements of nothing, resets of streams that have ended, needless window updates,
+    /// unknown frames.
     pub max_control_frames_per_second: u32,
     /// Size of the headers of a call, all together.
     pub max_header_list_size: Size,
@@ -59,8 +60,8 @@ pub struct Limits {
     pub keepalive_timeout: Duration,
     /// Size of a request message.
     pub max_request_message: Size,
-    /// Calls at once in the whole server, until their responses are taken; further ones get UNAVAILABLE. Health has
-    /// room of its own.
+    /// Calls at once in the whole server, until their responses are taken; further ones get UNAVAILABLE. Health has a
+    /// separate limit.
     pub max_calls: u32,
     /// Calls at once of one client identity.
     pub max_calls_per_identity: u32,
@@ -84,7 +85,7 @@ pub struct Streams {
     pub max_open_per_identity: u32,
     /// The same of one tenant.
     pub max_open_per_tenant: u32,
-    /// Pages in memory that their readers have not taken, of all streams together. With less room left pages are smaller.
+    /// Memory for the pages of all streams that their readers have not taken. With less room left, pages are smaller.
     pub page_memory: Size,
     /// The same of one tenant.
     pub page_memory_per_tenant: Size,
@@ -97,20 +98,20 @@ pub struct Deadlines {
     /// Deadline of a call whose client sets none.
     #[serde(with = "duration")]
     pub default: Duration,
-    /// The latest deadline that a client can set; a later one is cut to this.
+    /// The latest deadline that a client can set; a later one is reduced to this.
     #[serde(with = "duration")]
     pub max: Duration,
 }
 
-/// The stop of the server.
+/// The shutdown of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Drain {
-    /// The time for which it goes on serving while health says NOT_SERVING, so that balancers take notice.
+    /// The time for which it continues to serve while health says NOT_SERVING, so that load balancers notice.
     #[serde(with = "duration")]
     pub delay: Duration,
-    /// The time that calls have after that; then everything is cut. Lists go on for half of it, and have the rest for the
-    /// page that is under way.
+    /// The time that calls have after that; then everything is cut. Lists continue for half of it, and have the rest for
+    /// the page that is under way.
     #[serde(with = "duration")]
     pub grace: Duration,
 }

@@ -1,9 +1,10 @@
-//! Lists leave compressed for clients that can read it; nothing else does.
+//! Compression of lists for clients that accept it. Nothing else is compressed.
 //!
 //! The length of a compressed response gives its content away: with a secret and a text that someone else chose in one
 //! response, it gives the secret away. Tokens and secrets leave in responses of one message, and lists hold none, so the
-//! shape of the method decides. The library below would keep a page as it was for as long as its stream lasts, which no
-//! limit covers, and would compress a page of three megabytes while all others wait. Here it goes piece by piece.
+//! shape of the method decides. The library below would keep the original page for as long as its stream lasts, which no
+//! limit covers, and would compress a page of three megabytes while all other tasks wait. Here a page is compressed piece
+//! by piece.
 
 use std::io::Write as _;
 use std::ops::ControlFlow;
@@ -31,12 +32,12 @@ const GZIP: &str = "gzip";
 
 /// The length of the prefix of a message: a flag, and the length in four bytes.
 const PREFIX: usize = 5;
-/// Shorter messages are not worth it.
+/// Shorter messages are not worth compressing.
 const LEAST: usize = 1024;
 /// The bytes that are compressed before other tasks run: a millisecond or less.
 const PIECE: usize = 64 * 1024;
-/// Messages of several pieces that are compressed at a time. Each takes a third of a megabyte for it, whatever its size;
-/// one more is sent as it is.
+/// Messages of several pieces that are compressed at the same time. Each takes a third of a megabyte for that, whatever its
+/// size; further ones are sent as they are.
 const MOST_AT_ONCE: usize = 16;
 
 #[derive(Clone)]
@@ -58,7 +59,7 @@ struct Compressed {
 
 /// A message that is being compressed.
 struct Work {
-    /// With its prefix.
+    /// The message, with its prefix.
     message: Bytes,
     done: usize,
     encoder: GzEncoder<Vec<u8>>,
@@ -103,7 +104,7 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
 // === impl Compressed ===
 
 impl Compressed {
-    /// Takes the next message up: `Some` to send it as it is.
+    /// Takes the next message. `Some` is to be sent as it is.
     fn begin(&mut self) -> Option<Bytes> {
         let length = self.rest.get(1..PREFIX)?.try_into().map(u32::from_be_bytes).ok()? as usize;
         let message = self.rest.split_to((PREFIX + length).min(self.rest.len()));
@@ -124,7 +125,7 @@ impl Compressed {
 }
 
 impl Work {
-    /// Does a piece; whether that was the last.
+    /// Compresses a piece. Returns whether it was the last one.
     fn piece(&mut self) -> std::io::Result<bool> {
         let end = self.message.len().min(self.done + PIECE);
         self.encoder.write_all(&self.message[self.done..end])?;
@@ -162,7 +163,7 @@ impl http_body::Body for Compressed {
                 let message = match work.piece() {
                     Ok(false) => {
                         self.work = Some(work);
-                        // Others go before the next piece.
+                        // Other tasks run before the next piece.
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }

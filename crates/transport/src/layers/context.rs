@@ -75,7 +75,7 @@ impl OnResponse for Named {
         let Named(context) = self;
         let mut text = Uuid::encode_buffer();
         if let Ok(mut id) = HeaderValue::from_str(context.request_id.hyphenated().encode_lower(&mut text)) {
-            // It is no secret, but it never repeats: it must not evict what is useful from the connection's header table.
+            // It is no secret, but it never repeats: it must not evict useful headers from the connection's header table.
             id.set_sensitive(true);
             response.headers_mut().insert(REQUEST_ID, id);
         }

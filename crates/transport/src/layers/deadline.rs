@@ -1,5 +1,5 @@
-//! Deadlines: the client's `grpc-timeout`, within what the server allows. They get DEADLINE_EXCEEDED, and they
-//! end streams too, which the usual time-out around the handler does not.
+//! Deadlines: the client's `grpc-timeout`, within what the server allows. Calls that exceed theirs end with
+//! DEADLINE_EXCEEDED. Streams do as well, which the usual timeout around the handler does not achieve.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -34,7 +34,7 @@ struct Rules {
     drain: CancellationToken,
 }
 
-/// Ends what takes too long.
+/// Ends calls that take too long.
 #[derive(Clone)]
 pub(super) struct Limited<S> {
     rules: Arc<Rules>,
@@ -42,7 +42,7 @@ pub(super) struct Limited<S> {
 }
 
 pin_project! {
-    /// A response in time.
+    /// A response within its deadline.
     #[project = Projected]
     pub(super) enum InTime<F> {
         /// The call has no deadline.
@@ -51,13 +51,13 @@ pin_project! {
     }
 }
 
-/// Has a stream end when the server stops.
+/// Ends a stream when the server stops.
 pub(super) struct UntilDrain {
     drain: CancellationToken,
     flow: Arc<Flow>,
 }
 
-/// A probe is answered at once. One that takes longer was begun and not ended.
+/// The deadline of probes. A probe is answered at once, so one that takes longer was begun and not ended.
 const HEALTH: Duration = Duration::from_secs(2);
 
 // === impl DeadlineLayer ===
@@ -145,7 +145,7 @@ impl Rules {
     /// Returns how long a call may take; `None` for one that may go on until the server stops.
     fn timeout(&self, method: Option<&Method>, asked: Option<Duration>) -> Option<Duration> {
         let (default, max) = match method.map(|method| (method.kind, method.shape)) {
-            // Watches go on as long as their client lives. They are few bytes each, and counted.
+            // Watches continue as long as their client lives. They take few bytes each, and their number is limited.
             Some((_, Shape::Watch)) => return asked,
             Some((Kind::Health, _)) => (HEALTH, HEALTH),
             Some((_, Shape::Pages | Shape::Conversation)) => (self.streams.total_timeout, self.streams.total_timeout),

@@ -1,4 +1,4 @@
-//! Streams that end with a status when their time has come, which the usual time-out around a handler cannot do.
+//! Streams that end with a status when their time is over, which the usual timeout around a handler cannot achieve.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::call::flow::{EndReason, Flow};
 use crate::call::response::trailers;
 use crate::call::status::status;
 
-/// Ends with an error in the trailers when its time has come.
+/// A body that ends with an error in the trailers when its time is over.
 pub(super) struct EndingBody {
     body: Option<Body>,
     until: Until,
@@ -47,7 +47,7 @@ impl Until {
 
 impl EndingBody {
     pub(super) fn wrap(body: Body, until: Until, flow: Arc<Flow>) -> Body {
-        // Nothing to cut short: a response without messages.
+        // A response without messages cannot be cut short.
         if body.is_end_stream() { body } else { Body::new(EndingBody { body: Some(body), until, flow }) }
     }
 }
@@ -59,13 +59,13 @@ impl http_body::Body for EndingBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let EndingBody { body, until, flow } = &mut *self;
         let Some(inner) = body else { return Poll::Ready(None) };
-        // The stream that carries it has found that it is time.
+        // The stream that carries it has decided that it has to end.
         if let Some(end) = flow.ended() {
             *body = None;
             return Poll::Ready(Some(Ok(trailers(&status(end.error())))));
         }
         let frame = Pin::new(inner).poll_frame(cx);
-        // An end of its own accord counts, even if it comes late.
+        // A body that ends by itself keeps its own end, even if it is late.
         if matches!(&frame, Poll::Ready(None)) || is_trailers(&frame) {
             return frame;
         }

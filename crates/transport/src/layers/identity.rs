@@ -26,7 +26,7 @@ pub(super) struct IdentityLayer {
     pub(super) tenants: Arc<dyn Tenants>,
 }
 
-/// Health is for everybody whom the handshake let in; everything else, reflection too, is for known callers.
+/// Health is for every client that the handshake accepted. Everything else, including reflection, is for known callers.
 #[derive(Clone)]
 pub(super) struct Identified<S> {
     tenants: Arc<dyn Tenants>,
@@ -38,7 +38,7 @@ pin_project! {
     #[project = Projected]
     pub(super) enum Identifying<S, F> {
         Refused { #[pin] response: Ready<Result<Response, Infallible>> },
-        /// Its tenant is looked up. The rest is taken when that is known.
+        /// Its tenant is looked up. The rest is taken once the tenant is known.
         Tenant { tenant: BoxFuture<'static, Result<TenantId>>, rest: Option<(S, Request, Arc<ConfiguredPrincipal>)> },
         Inner { #[pin] response: F },
     }

@@ -11,14 +11,14 @@ use tower::{Layer, Service};
 
 use crate::call::{Request, Response};
 
-/// A service that a layer can be around. It cannot fail: an error is a response too.
+/// A service that a layer can wrap. It cannot fail: an error is a response too.
 pub(super) trait Inner: Service<Request, Response = Response, Error = Infallible> {}
 
 impl<S: Service<Request, Response = Response, Error = Infallible>> Inner for S {}
 
 /// The rule of a layer.
 pub(super) trait Intercept: Clone {
-    /// Knows what is done with the response.
+    /// The part of the rule that handles the response.
     type OnResponse: OnResponse;
 
     /// Looks at a request; breaks with the response if it is refused.
@@ -42,7 +42,7 @@ pub(super) struct Intercepted<I, S> {
 }
 
 pin_project! {
-    /// The response of a service, after something was done with it, or a refusal.
+    /// The response of a service after the rule has handled it, or a refusal.
     #[project = Projected]
     pub(super) enum Responding<F, R> {
         Refused { #[pin] response: Ready<Result<Response, Infallible>> },
@@ -82,7 +82,7 @@ impl<I: Intercept, S: Inner> Service<Request> for Intercepted<I, S> {
 // === impl Responding ===
 
 impl<F, R> Responding<F, R> {
-    /// Waits for a response, and does something with it.
+    /// Waits for a response, and handles it.
     pub(super) fn new(response: F, on_response: R) -> Self {
         Responding::Inner { response, on_response: Some(on_response) }
     }

@@ -1,4 +1,4 @@
-//! Load shedding: beyond a number of calls at work the server says so at once instead of queueing.
+//! Load shedding: beyond a number of concurrent calls, the server refuses further ones at once instead of queueing them.
 
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -21,12 +21,12 @@ use crate::call::{Request, Response, ResponseBody};
 use crate::config::TransportConfig;
 use crate::observe::metrics::Metrics;
 
-/// Probes at work at once. They must not be shed when others fill the server, but their callers are unknown: they have room
-/// of their own, and no more.
+/// Concurrent probes. They must not be shed when others fill the server, but their callers are unknown, so they have a
+/// limit of their own.
 const MAX_HEALTH_CALLS: u32 = 256;
-/// Those of one caller: one that begins probes and does not end them fills no more than this.
+/// Concurrent probes of one caller, so that a caller that begins probes and does not end them takes no more than this.
 const MAX_HEALTH_CALLS_PER_CALLER: u32 = 16;
-/// Conversations with reflection at once: it is for people at a terminal.
+/// Concurrent conversations with reflection: it is for people at a terminal.
 const MAX_REFLECTIONS: u32 = 64;
 const MAX_REFLECTIONS_PER_CALLER: u32 = 8;
 
@@ -43,16 +43,16 @@ struct Semaphores {
     metrics: Metrics,
 }
 
-/// FairSemaphore by the name of the caller and by tenant. Callers that no principal fits count as one tenant.
+/// A semaphore by the name of the caller and by tenant. Callers that match no principal count as one tenant.
 type OfCallers = FairSemaphore<Arc<str>, Option<String>>;
 
-/// A body that holds something to its end.
+/// A body that holds something until its end.
 struct Holding {
     body: Body,
     permit: Option<Permit>,
 }
 
-/// A message that holds something until it was sent.
+/// A message that holds something until it has been sent.
 struct HoldingMessage {
     message: Bytes,
     _permit: Permit,
@@ -72,7 +72,7 @@ impl Limit {
         Limit(Arc::new(Semaphores {
             calls: FairSemaphore::new(limits.max_calls, limits.max_calls_per_identity, limits.max_calls_per_tenant),
             health: FairSemaphore::new(MAX_HEALTH_CALLS, MAX_HEALTH_CALLS_PER_CALLER, MAX_HEALTH_CALLS),
-            // Each connection of a client may watch: libraries do, to see whether it is good.
+            // Each connection of a client may watch: libraries do, to see whether the connection is good.
             watches: FairSemaphore::new(watches, limits.max_connections_per_identity, watches),
             reflections: FairSemaphore::new(MAX_REFLECTIONS, MAX_REFLECTIONS_PER_CALLER, MAX_REFLECTIONS),
             metrics,

@@ -16,7 +16,7 @@ use crate::observe::metrics::{Metrics, OpenCall};
 #[derive(Clone)]
 pub(super) struct Measure {
     metrics: Metrics,
-    /// The attributes of paths that are no method of this server.
+    /// The attributes of paths that are not methods of this server.
     other: Arc<CallAttributes>,
 }
 

@@ -1,8 +1,8 @@
 //! The layers that every call passes before it reaches a handler, in one place.
 //!
 //! The layers are tower's: each makes a [`tower::Service`] of requests that answers with responses and cannot fail. Any
-//! middleware of tower can be mounted between them. Whatever it fails with, and a body of another type, has to become a
-//! response of ours before the next layer (`ResponseBody::new`).
+//! middleware of tower can be mounted between them. Its errors, and a body of another type, have to become a response of
+//! ours before the next layer (`ResponseBody::new`).
 
 mod compress;
 mod context;
@@ -69,7 +69,7 @@ pub(crate) fn stack(config: &TransportConfig, parts: LayerParts, routes: Routes)
         .layer(IdentityLayer { tenants })
         // Next to the handlers: what comes from below leaves in our form, unknown methods never reach them.
         .layer(InterceptLayer(Normalize::new(&config.limits)))
-        // Around nothing but the handlers: what layers respond is short.
+        // Around nothing but the handlers: the responses of layers are short.
         .layer(InterceptLayer(Compress::new()))
         .service(Handlers::new(routes));
     Stack::new(service)

@@ -19,15 +19,14 @@ use crate::standard::{health, reflection};
 
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 
-/// The bytes that each header counts beside its name and its value (RFC 9113 6.5.2).
+/// The bytes that count for each header in addition to its name and its value (RFC 9113 6.5.2).
 const HEADER_OVERHEAD: u64 = 32;
 
 #[derive(Clone)]
 pub(super) struct Normalize {
     /// Size of a request message of the API in bytes, which tonic checks.
     max_request_message: u64,
-    /// Size of the headers of a call in bytes. HTTP/2 itself refuses only what is a multiple of it: that is no response of
-    /// gRPC.
+    /// Size of the headers of a call in bytes. HTTP/2 itself refuses only a multiple of this, and not with a gRPC response.
     max_header_list: u64,
 }
 
@@ -91,7 +90,7 @@ impl OnResponse for Normalizing {
     }
 }
 
-/// Returns the response to a request that is none of gRPC, as the specification of gRPC over HTTP/2 has it.
+/// Returns the response to a request that is not a gRPC request, as the specification of gRPC over HTTP/2 requires.
 fn not_grpc(request: &Request) -> Option<StatusCode> {
     let content_type = request.headers().get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
     let grpc = content_type
@@ -131,7 +130,7 @@ fn foreign(response: &Response) -> Option<Status> {
 fn replace(foreign: Status, max_request_message: u64) -> Option<Status> {
     match foreign.code() {
         Code::OutOfRange | Code::ResourceExhausted => Some(message_too_large(max_request_message)),
-        // Framing that does not hold together, no message at all, a stream that broke off.
+        // Inconsistent framing, no message at all, or a stream that broke off.
         Code::Internal | Code::InvalidArgument | Code::Unknown => {
             let violation = Violation::malformed("", "the request does not hold exactly one well-formed message");
             Some(status(violation.into()))

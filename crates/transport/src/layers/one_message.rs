@@ -96,7 +96,7 @@ mod tests {
         for (bytes, good) in [
             (one.to_vec(), true),
             (none_in_it.to_vec(), true),
-            // What is cut off is no second message; the library says what is wrong with it.
+            // A truncated message is not a second message; the library says what is wrong with it.
             (one[..6].to_vec(), true),
             (one[..3].to_vec(), true),
             (vec![], false),

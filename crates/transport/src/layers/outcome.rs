@@ -1,5 +1,5 @@
 //! The end of a call: the status in the headers of a response without messages, in the trailers of one with messages, or
-//! neither when the client left. A request that is none of gRPC has no status, and counts as INVALID_ARGUMENT.
+//! neither when the client left. A request that is not a gRPC request has no status, and counts as INVALID_ARGUMENT.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -16,7 +16,7 @@ use crate::call::{Response, ResponseBody};
 /// headers or trailers that it was in.
 pub(super) fn observe(answer: Response, ended: impl FnOnce(Code, Option<&HeaderMap>) + Send + 'static) -> Response {
     let in_headers = match answer.status() {
-        // An HTTP error: the request was none of gRPC.
+        // An HTTP error: the request was not a gRPC request.
         status if status.is_client_error() => Some(Code::InvalidArgument),
         _ => code(answer.headers()),
     };

@@ -21,7 +21,7 @@ use crate::call::{Request, Response};
 #[derive(Clone)]
 pub(super) struct PanicLayer;
 
-/// Catches what the service inside panics with.
+/// Catches panics of the service inside.
 #[derive(Clone)]
 pub(super) struct CatchPanic<S>(S);
 
@@ -33,7 +33,7 @@ pin_project! {
     }
 }
 
-/// The message is fixed: that of a panic may hold what must not be logged. The panic hook has logged the place.
+/// The message is fixed, because that of a panic may hold what must not be logged. The panic hook has logged the location.
 const PANICKED: &str = "the handler panicked";
 
 // === impl PanicLayer ===

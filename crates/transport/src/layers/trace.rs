@@ -31,12 +31,12 @@ use crate::call::{Request, Response};
 /// The trace that a call is part of (W3C Trace Context).
 const TRACEPARENT: &str = "traceparent";
 
-/// A path of a client's own making is cut to this in spans.
+/// A path that a client made up is cut to this length in spans.
 const MAX_PATH: usize = 128;
 
 #[derive(Clone, Copy)]
 pub(super) struct TraceLayer {
-    /// The share of calls that are traced without their callers' say, from 0 to 1.
+    /// The share of calls that are traced if their callers do not decide it, from 0 to 1.
     pub(super) ratio: f64,
 }
 
@@ -73,7 +73,7 @@ impl TraceLayer {
             context.set_callers_trace(parent.trace_id());
             return parent.is_sampled();
         }
-        // The lower half of the id is random but for its first two bits.
+        // The lower half of the id is random except for its first two bits.
         let (_, random) = context.request_id.as_u64_pair();
         ((random << 2) as f64) < self.ratio * 2_f64.powi(64)
     }

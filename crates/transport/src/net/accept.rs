@@ -1,4 +1,5 @@
-//! Accepting connections: caps, handshakes at once but not without bound, and no spinning when something is short.
+//! Accepts connections: with caps, with a bounded number of concurrent handshakes, and without spinning when a resource
+//! runs out.
 
 use std::io;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub(crate) struct Acceptor(Arc<NetState>);
 
-/// The way in which a listener knows its callers.
+/// The way in which a listener identifies its callers.
 #[derive(Clone)]
 pub(crate) enum Security {
     /// By client certificates.
@@ -127,7 +128,7 @@ async fn accept_all(
                     drop(open);
                 });
             }
-            // It is closed at once: a client that knows can go elsewhere, one in the backlog cannot.
+            // It is closed at once: a client that is refused can go elsewhere, one that waits in the backlog cannot.
             Err(cap) => shared.metrics.connection_refused(cap),
         }
     }
@@ -173,7 +174,7 @@ async fn serve(
     drop(permit);
 }
 
-/// Does the TLS handshake within its deadline, the wait for a permit included.
+/// Does the TLS handshake within its deadline, which includes the wait for a permit.
 async fn handshake(
     shared: &NetState,
     socket: Socket,
@@ -181,7 +182,7 @@ async fn handshake(
     tls: &TlsReloader,
 ) -> Option<(tokio_rustls::server::TlsStream<Socket>, ConnectInfo)> {
     let work = async {
-        // A peer that has not said hello waits without a permit, so that silent peers cannot take those of others.
+        // A peer that has not sent its hello waits without a permit, so that silent peers cannot take those of others.
         let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket).await?;
         let _turn = shared.admission.handshake(peer.ip()).await;
         hello.into_stream(tls.current().server.clone()).await

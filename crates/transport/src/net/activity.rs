@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The number of calls under way, and when the last one ended.
+/// The number of calls under way, and the time at which the last one ended.
 #[derive(Debug)]
 pub(super) struct Activity {
     open: AtomicUsize,

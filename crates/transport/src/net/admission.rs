@@ -27,7 +27,7 @@ pub(super) struct ConnectionPermit {
     _of_all: OwnedSemaphorePermit,
 }
 
-/// Probes come from few places and do not stay.
+/// The most connections of the health listener. Probes come from few places and do not stay.
 const MAX_HEALTH_CONNECTIONS: u32 = 256;
 
 // === impl Admission ===
@@ -59,7 +59,7 @@ impl Admission {
         Ok(ConnectionPermit { _of_ip: of_ip, _of_all: self.shares.try_acquire_total().map_err(cap)? })
     }
 
-    /// Takes a permit for one more connection of a client; an unknown one has only its address for a name.
+    /// Takes a permit for one more connection of a client; an unknown one is identified only by its address.
     pub(super) fn admit_caller(&self, caller: Option<&ConfiguredPrincipal>) -> Result<Permit, &'static str> {
         let (name, tenant) = caller.map(|caller| (caller.name.clone(), caller.tenant.clone())).unzip();
         self.shares.of(name, tenant).try_acquire_share().map_err(cap)
@@ -69,7 +69,7 @@ impl Admission {
     pub(super) async fn handshake(&self, ip: Option<IpAddr>) -> impl Sized + use<> {
         let mut by_ip = None;
         if let Some(ip) = ip {
-            // An address waits for itself first, so that it cannot hold the permits of all.
+            // Connections of one address wait for each other first, so that they cannot take all permits.
             by_ip = self.handshakes_by_ip.of(network(ip)).acquire_owned().await.ok();
         }
         let total = self.handshakes.clone().acquire_owned().await.ok();

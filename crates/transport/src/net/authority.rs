@@ -1,11 +1,12 @@
 //! Rewrites the `:authority` of callers on a Unix socket so that the HTTP library accepts it.
 //!
 //! Clients built on gRPC's C core (C++, Python, Ruby, PHP, Objective-C) send the path of the socket there, percent-encoded:
-//! `run%2Fjackfield.sock`. That is no host by RFC 3986 3.2.2 as the `http` crate reads it, and such calls were reset before we
-//! saw them. Nothing here looks at the authority, so every byte that could trouble a parser becomes "-" as it passes by.
+//! `run%2Fjackfield.sock`. That is no host by RFC 3986 3.2.2 as the `http` crate reads it, and such calls would be reset
+//! before the server sees them. The server does not use the authority, so every byte that could trouble a parser becomes
+//! "-" on its way.
 //!
-//! Length is kept, of the bytes and of the text: the text enters HPACK's table (RFC 7541 2.3.2), whose ends on both sides
-//! must agree on what is evicted when. Only texts without Huffman code are looked at; C core sends no others.
+//! The lengths of the bytes and of the text stay the same: the text enters HPACK's table (RFC 7541 2.3.2), and both sides
+//! must agree on what is evicted when. Only texts without Huffman code are rewritten; C core sends no others.
 
 use super::frame::{
     CONTINUATION, FLAG_END_HEADERS, FLAG_PADDED, FLAG_PRIORITY, HEAD_LENGTH, HEADERS, Head, PREFACE_LENGTH,
@@ -181,7 +182,7 @@ fn payload(head: [u8; HEAD_LENGTH]) -> Frame {
 
 /// Returns what a frame of this length holds from its priority on. Its end is padding, which fields do not reach into.
 fn fields(length: usize, priority: bool, padding: usize, end: bool) -> Frame {
-    // More padding than there is room for is an error of the connection: what we make of it does not matter.
+    // More padding than there is room for is an error of the connection: what it is rewritten to does not matter.
     let padded = padding.min(length);
     let left = length - padded;
     match (left, priority) {
@@ -380,7 +381,7 @@ mod tests {
                 let fields: Vec<u8> = (0..length).map(|_| random()).collect();
                 bytes.extend(frame(kind, flags & !FLAG_END_HEADERS, &fields));
             }
-            // Whatever came before, a new block is mended.
+            // A new block is rewritten, whatever came before.
             bytes.extend(frame(CONTINUATION, FLAG_END_HEADERS, b"?"));
             let begun = bytes.len();
             bytes.extend(frame(HEADERS, FLAG_END_HEADERS, b"\x41\x03a%b"));

@@ -9,7 +9,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::tls::TlsReloader;
 
-/// A wall clock can be set; looking this often bounds how late an expiry is noticed.
+/// The interval of the check. The wall clock can be set, so the interval bounds how late an expiry is noticed.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Returns the reason once the certificate has expired, was revoked, or its authority is no longer trusted.

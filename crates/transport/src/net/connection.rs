@@ -1,4 +1,4 @@
-//! One HTTP/2 connection: every limit set, and an end for each way in which it should end.
+//! One HTTP/2 connection, with every limit set and every cause that can end it.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -21,11 +21,11 @@ use crate::call::peer::ConnectInfo;
 use crate::call::stack::Stack;
 use crate::config::Limits;
 
-/// The longest time between two looks at what no event reports.
+/// The longest time between two checks of what no event reports.
 const LOOK: Duration = Duration::from_secs(5);
 /// Clients that came together must not all be sent away together.
 const AGE_JITTER: f64 = 0.1;
-/// The time that a connection stays after its calls have ended, so that their clients hear of it.
+/// The time that a connection stays open after its calls have ended, so that their clients receive the end.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A connection that is about to be served.
@@ -37,7 +37,7 @@ pub(super) struct ServedConnection<'a, C> {
     pub(super) certificate_ends: C,
 }
 
-/// Notices when nothing of what was to be sent has been sent for a while.
+/// Notices that none of the data to be sent has been sent for a while.
 struct Progress {
     written: u64,
     resets: u64,
@@ -46,7 +46,7 @@ struct Progress {
     since: Instant,
 }
 
-/// The way in which a connection ends, and the time that its calls have.
+/// The graceful shutdown of a connection: its cause, and the time that lists and calls have.
 struct Leave {
     cause: &'static str,
     lists: Duration,
@@ -117,7 +117,7 @@ impl<C: Future<Output = String>> ServedConnection<'_, C> {
                         }
                     };
                 }
-                // Where everything ends at once, lists end as calls do.
+                // If everything ends at once, lists end as calls do.
                 () = lists_end.as_mut(), if leaving.is_some() && said < Phase::ListsEnd
                     && lists_end.deadline() < calls_end.deadline() => {
                     phase.send_replace(Phase::ListsEnd);
@@ -135,8 +135,8 @@ impl<C: Future<Output = String>> ServedConnection<'_, C> {
                 () = last_words.as_mut(), if said >= Phase::CallsEnd => {
                     return leaving.map_or("cut", |leave| leave.cause);
                 }
-                // A client without calls that does not answer, not even the PING that comes with the GOAWAY, is not
-                // waited for. What is still on its way to it is lost, as when its network has gone.
+                // A client without calls that does not answer, not even the PING that comes with the GOAWAY, is not waited
+                // for. Data on its way to it is lost, as if its network had failed.
                 () = silence.as_mut(), if leaving.is_some() && said < Phase::CallsEnd => {
                     let (now, moves) = (Instant::now(), wire.moves());
                     if heard == moves && activity.idle(now, limits.keepalive_timeout) {
@@ -172,7 +172,7 @@ impl<C: Future<Output = String>> ServedConnection<'_, C> {
                     if !wire.hello.load(Ordering::Relaxed) && now - start >= shared.config.tls.handshake_timeout {
                         return "no_preface";
                     }
-                    // Streams have ended before that; what remains then is owed by a peer that takes nothing at all.
+                    // By then streams have ended. What remains belongs to a peer that reads nothing at all.
                     let stall = limits.write_stall_timeout.max(shared.config.streams.idle_timeout);
                     if progress.stalled(&wire, &parts.yielded, now, stall + limits.write_stall_timeout) {
                         return "stalled";
@@ -210,8 +210,8 @@ impl<C: Future<Output = String>> ServedConnection<'_, C> {
 // === impl Leave ===
 
 impl Leave {
-    /// Lists can go on elsewhere, so they end after half of the grace. The other half is for the page that each is at: a
-    /// client that reads it gets it whole, with its token.
+    /// Lists can be continued elsewhere, so they end after half of the grace period. The other half is for the page that
+    /// each is at: a client that reads it gets all of it, with its token.
     fn in_order(cause: &'static str, grace: Duration) -> Self {
         Leave { cause, lists: grace / 2, calls: grace, end: Phase::CallsEnd }
     }
@@ -243,7 +243,7 @@ fn jittered(age: Duration) -> Duration {
     age.mul_f64(1.0 - AGE_JITTER + 2.0 * AGE_JITTER * random)
 }
 
-/// Returns an interval that is short enough to hold each of these times to within a quarter.
+/// Returns an interval that is short enough to observe each of these times to within a quarter.
 fn look_interval(limits: &Limits, handshake_timeout: Duration) -> Duration {
     let shortest = limits.connection_idle_timeout.min(limits.write_stall_timeout).min(handshake_timeout);
     (shortest / 4).clamp(Duration::from_millis(20), LOOK)
@@ -252,8 +252,8 @@ fn look_interval(limits: &Limits, handshake_timeout: Duration) -> Duration {
 // === impl Progress ===
 
 impl Progress {
-    /// Returns whether bodies have handed over data, and none of it was written for `timeout`. That is a client that opened
-    /// calls and leaves its windows shut: the calls are over for us, their responses are kept for it.
+    /// Returns whether bodies have handed over data, and none of it was written for `timeout`. Its client opened calls and
+    /// keeps its windows closed: the server is done with the calls, but still keeps their responses.
     fn stalled(&mut self, wire: &Wire, yielded: &Yielded, now: Instant, timeout: Duration) -> bool {
         let written = wire.data_written.load(Ordering::Relaxed);
         let resets = wire.resets_read.load(Ordering::Relaxed) + yielded.abandoned();

@@ -1,8 +1,8 @@
 //! The layout of HTTP/2 frames (RFC 9113 4.1, 6), as far as they are read or written beside the HTTP library.
 
-/// Length of what a client begins with.
+/// The length of the connection preface of a client.
 pub(super) const PREFACE_LENGTH: usize = 24;
-/// Length of the head of a frame.
+/// The length of the head of a frame.
 pub(super) const HEAD_LENGTH: usize = 9;
 
 // Types.
@@ -14,7 +14,7 @@ pub(super) const PING: u8 = 0x6;
 pub(super) const GOAWAY: u8 = 0x7;
 pub(super) const WINDOW_UPDATE: u8 = 0x8;
 pub(super) const CONTINUATION: u8 = 0x9;
-/// A type that is for experiments and never had a meaning.
+/// A type for experiments, without a meaning.
 pub(super) const UNKNOWN: u8 = 0xf5;
 
 // Flags.

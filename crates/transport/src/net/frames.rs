@@ -1,5 +1,5 @@
-//! Reads the heads of HTTP/2 frames as they pass by, to see what the HTTP library does not report: whether the peer said
-//! hello, whether it floods with costly and useless frames, whether it takes what it asked for.
+//! Reads the heads of HTTP/2 frames as they pass by, to see what the HTTP library does not report: whether the client has
+//! sent the preface, whether it floods the server with costly and useless frames, and whether it reads its responses.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -25,7 +25,7 @@ const WINDOW_UPDATES_PER_CALL: f64 = 4.0;
 /// The most that is saved up: a client may take 4 MiB in one window and acknowledge it afterwards.
 const MOST_WINDOW_UPDATES: f64 = 32.0 * 1024.0;
 
-/// The counts that the supervisor of a connection looks at.
+/// The state of the transfer that the supervisor of a connection looks at.
 #[derive(Debug, Default)]
 pub(super) struct Wire {
     /// The client has sent the preface of HTTP/2.
@@ -36,7 +36,7 @@ pub(super) struct Wire {
     pub(super) scrub: AtomicBool,
     /// Bytes of DATA frames, heads not counted, that the socket took.
     pub(super) data_written: AtomicU64,
-    /// RST_STREAM frames of the client: whatever was still to be sent on these streams never will be.
+    /// RST_STREAM frames of the client: data that was still to be sent on these streams never will be.
     pub(super) resets_read: AtomicU64,
     /// The number of reads that brought something from the client.
     pub(super) reads: AtomicU64,
@@ -44,22 +44,22 @@ pub(super) struct Wire {
     pub(super) turns: AtomicU64,
 }
 
-/// Watches both directions of one connection. Every frame of a client that is not needed for its calls has to be paid
-/// for: out of what the client may send anyway (`control`), or out of what it earned by taking responses.
+/// Watches both directions of one connection. Every frame of a client that its calls do not need is charged: to what the
+/// client may send anyway (`control`), or to credit that it earned by reading responses.
 #[derive(Debug)]
 pub(super) struct FrameMeter {
     read: Scanner,
     written: Scanner,
     control: Bucket,
     resets: Bucket,
-    /// The number of resets that a response makes up for.
+    /// The number of resets that a response offsets.
     resets_per_answer: f64,
     /// WINDOW_UPDATE frames that the client may send for what it was sent.
     window_updates: f64,
     /// PING and SETTINGS frames that the client has not acknowledged.
     pings: u32,
     settings: u32,
-    /// Calls that the client may still give up; more of them than it can have open are not remembered.
+    /// Calls that the client may still cancel. No more are counted than it can have open.
     open: u32,
     most_open: u32,
     /// Headers have begun and not ended: no other frame may come between.
@@ -101,7 +101,7 @@ struct Bucket {
 // === impl Wire ===
 
 impl Wire {
-    /// Changes whenever something comes from the client, or the socket takes data for it.
+    /// Returns a count that changes whenever data comes from the client, or the socket takes data for it.
     pub(super) fn moves(&self) -> u64 {
         self.reads.load(Ordering::Relaxed).wrapping_add(self.data_written.load(Ordering::Relaxed))
     }
@@ -135,7 +135,7 @@ impl FrameMeter {
         self.last_of_former_turn = self.last;
     }
 
-    /// Bytes came from the client.
+    /// Counts bytes that came from the client.
     pub(super) fn read(&mut self, bytes: &[u8], wire: &Wire) -> Result<(), Flood> {
         let mut scanner = std::mem::replace(&mut self.read, Scanner::new(0));
         let mut flood = None;
@@ -176,7 +176,7 @@ impl FrameMeter {
             DATA => head.length >= EMPTY_DATA || head.flags & FLAG_END_STREAM != 0,
             RST_STREAM => {
                 wire.resets_read.fetch_add(1, Ordering::Relaxed);
-                // A call that is cancelled before it is accepted has cost as much as a call, and was none.
+                // A call that is cancelled before it is accepted costs as much as a call, but does not count as one.
                 if head.stream > self.last_of_former_turn && !self.resets.take() {
                     return Err(Flood::Resets);
                 }
@@ -198,14 +198,14 @@ impl FrameMeter {
         }
     }
 
-    /// The socket took bytes from us.
+    /// Counts bytes that the socket took.
     pub(super) fn written(&mut self, bytes: &[u8], wire: &Wire) {
         let mut scanner = std::mem::replace(&mut self.written, Scanner::new(0));
         scanner.scan(bytes, |head| match head.kind {
             // A client that is being served may send such frames in proportion: a call costs more than they do.
             HEADERS => {
                 self.control.refill();
-                // A response has ended. A client that takes one may have given up all others that it could have open.
+                // A response has ended. A client that reads one may have cancelled all others that it could have open.
                 if head.flags & FLAG_END_STREAM != 0 {
                     self.resets.add(self.resets_per_answer);
                 }
@@ -216,7 +216,7 @@ impl FrameMeter {
                 self.window_updates = (self.window_updates + length / BYTES_PER_WINDOW_UPDATE).min(MOST_WINDOW_UPDATES);
                 wire.data_written.fetch_add(head.length as u64, Ordering::Relaxed);
             }
-            // The client caused it, or left; both end a call that was none.
+            // The client caused it, or left. Either way, the call does not count as one.
             RST_STREAM => drop(self.resets.take()),
             PING if head.flags & FLAG_ACK == 0 => self.pings = self.pings.saturating_add(1),
             SETTINGS if head.flags & FLAG_ACK == 0 => self.settings = self.settings.saturating_add(1),
@@ -244,7 +244,7 @@ impl FrameMeter {
     }
 }
 
-/// One less, if there is one.
+/// Takes one from a count. Returns whether there was one.
 fn spend(count: &mut u32) -> bool {
     let there = *count > 0;
     *count -= u32::from(there);
@@ -311,7 +311,7 @@ impl Bucket {
         !self.is_empty()
     }
 
-    /// Returns whether more was taken than there was.
+    /// Returns whether more was taken than it held.
     fn is_empty(&self) -> bool {
         self.tokens < 0.0
     }

@@ -1,7 +1,7 @@
-//! HTTP/2 on one connection: what the client asks for becomes streams, and a peer that is silent is pinged.
+//! HTTP/2 on one connection: each request of the client becomes a stream, and a silent peer is pinged.
 //!
-//! The HTTP library above h2 is not used: it hands over bodies whole, so that what a client leaves unread is kept for it, and
-//! nothing can be said behind it. A stream that ends early would end with a reset in place of a status.
+//! The HTTP library above h2 is not used: it hands over whole bodies, so data that a client leaves unread would be buffered
+//! in front of the status. A stream that ends early would end with a reset in place of a status.
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
@@ -32,7 +32,7 @@ pub(super) struct Http2<I> {
     wire: Arc<Wire>,
 }
 
-/// The reason why a connection ended that neither side has closed.
+/// The reason why a connection ended although neither side closed it.
 type Broken = Box<dyn std::error::Error + Send + Sync>;
 
 enum State<I> {
@@ -40,7 +40,7 @@ enum State<I> {
     Serving(server::Connection<I, Bytes>),
 }
 
-/// Asks a peer that is silent whether it is there.
+/// Pings a silent peer.
 struct KeepAlive {
     pings: Option<PingPong>,
     interval: Duration,
@@ -62,12 +62,12 @@ pub(super) struct RequestBody {
 // === impl Http2 ===
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Http2<I> {
-    /// Nothing is left to defaults.
+    /// Makes the server's side of a connection. No setting is left to its default.
     pub(super) fn new(io: I, limits: &Limits, wire: Arc<Wire>) -> Self {
         let mut builder = server::Builder::new();
         builder
             .max_concurrent_streams(limits.max_concurrent_streams)
-            // A header that is kept keeps the buffer that it came in, and with it whatever came beside it.
+            // A header that is kept also keeps the buffer that it came in, with all that came with it.
             .header_table_size(0)
             // Streams that we ended before their clients did: frames that still come on them are ignored, however many
             // there are.
@@ -83,7 +83,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http2<I> {
         Http2 { state: State::Handshake(builder.handshake(io)), leaving: false, keepalive, wire }
     }
 
-    /// Sends the client away: the calls that it has begun are finished.
+    /// Sends a GOAWAY. The calls that the client has begun are finished.
     pub(super) fn graceful_shutdown(&mut self) {
         self.leaving = true;
         if let State::Serving(connection) = &mut self.state {
@@ -91,7 +91,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http2<I> {
         }
     }
 
-    /// Works on the connection until its end; `begin` is called with each stream.
+    /// Drives the connection until its end; `begin` is called with each stream.
     pub(super) fn poll_serve(
         &mut self,
         cx: &mut Context<'_>,

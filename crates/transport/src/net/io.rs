@@ -1,5 +1,5 @@
 //! The socket of a connection, with what the HTTP library lacks: a bound on how long a write may make no progress, the
-//! frame meter, and an end that the client gets to hear of.
+//! frame meter, and an end that the client is informed of.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -17,13 +17,13 @@ use super::scrub::Scrub;
 /// The bytes that a connection reads in one turn of the scheduler. What is read is processed at once, so this is what all
 /// other connections wait for when one sends what is expensive to decode.
 const ONE_TURN: usize = 16 * 1024;
-/// The time for which a client is still read after our last word.
+/// The time for which data of a client is still read after everything has been sent.
 ///
-/// A socket that is closed over unread bytes is reset, and a reset takes from the client what it has not
-/// read yet: the GOAWAY that says why, the responses before it. RFC 9112 9.6 says the same of HTTP/1.1.
+/// A socket that is closed over unread bytes is reset, and a reset takes from the client what it has not read yet: the
+/// GOAWAY with the reason, and the responses before it. RFC 9112 9.6 says the same of HTTP/1.1.
 const LINGER: Duration = Duration::from_secs(1);
-/// The bytes of it that are read at most, whatever kind of frames they are. More than the window of a connection, which a
-/// client may have under way.
+/// The most bytes that are then read, whatever kind of frames they are. They are more than the window of a connection,
+/// which a client may have under way.
 const MOST_DISCARDED: usize = 4 * 1024 * 1024;
 /// The bytes that are thrown away at once.
 const DISCARD: usize = 4 * 1024;
@@ -40,13 +40,13 @@ pub(super) struct GuardedIo<I> {
     read: usize,
     /// Runs while a write waits for the peer.
     stall: Option<Pin<Box<Sleep>>>,
-    /// Set once the client has sent what it must not send.
+    /// Set once the client has flooded the connection.
     farewell: Option<Farewell>,
-    /// Set once we have nothing more to say.
+    /// Set once there is nothing more to send.
     linger: Option<Linger>,
 }
 
-/// The last words to a client that has to go.
+/// The GOAWAY to a client that has flooded the connection.
 struct Farewell {
     why: Flood,
     goaway: Vec<u8>,
@@ -66,7 +66,7 @@ impl<I> GuardedIo<I> {
         GuardedIo { io, meter, scrub, wire, stall_timeout, turn: 0, read: 0, stall: None, farewell: None, linger: None }
     }
 
-    /// Passes on the result of a write; one that waits too long has failed.
+    /// Passes on the result of a write. A write that waits too long fails.
     fn watch<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.stall = None;
@@ -82,7 +82,8 @@ impl<I> GuardedIo<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> GuardedIo<I> {
-    /// Says why the connection ends, shuts it down and then fails, which ends it for those above. `None`: it goes on.
+    /// Sends the reason why the connection ends, shuts it down and then fails, which ends it for the layers above. `None`:
+    /// the connection continues.
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Error>> {
         let Farewell { why, .. } = self.farewell.as_ref()?;
         let failed = io::Error::new(ErrorKind::InvalidData, *why);
@@ -124,7 +125,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> GuardedIo<I> {
             match Pin::new(&mut *io).poll_read(cx, &mut buf) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(())) if !buf.filled().is_empty() => linger.discarded += buf.filled().len(),
-                // A client that breaks off is as done as one that says so.
+                // A client that breaks off is as done as one that closes its side.
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
             }
             if linger.discarded > MOST_DISCARDED {
@@ -171,7 +172,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedIo<I> {
             if let Err(why) = meter.read(new, wire) {
                 let goaway = meter.goaway(why).unwrap_or_default();
                 self.farewell = Some(Farewell { why, goaway, sent: 0 });
-                // Nothing of it is passed on: a client that floods is no longer read.
+                // None of it is passed on: a client that floods is no longer read.
                 buf.set_filled(before);
                 if let Some(end) = self.poll_farewell(cx) {
                     return end.map(Err);

@@ -50,8 +50,8 @@ impl Listener {
         bound.map(Listener::Tcp).map_err(|source| ListenError::Tcp { address, source })
     }
 
-    /// Listens on a path. A socket that a dead process left behind is replaced, a live one is not, even if it
-    /// takes no connections at the moment.
+    /// Listens on a path. A socket that a dead process left behind is replaced. A live one is not, even if it accepts no
+    /// connections at the moment.
     pub(crate) async fn unix(path: &Path, mode: u32) -> Result<Self, ListenError> {
         let failed = |source| ListenError::Unix { path: path.to_owned(), source };
         match std::fs::symlink_metadata(path) {
@@ -65,7 +65,7 @@ impl Listener {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        // Under another name until its permissions are set, so that no client gets in before.
+        // It has another name until its permissions are set, so that no client can connect before.
         let mut hidden = path.as_os_str().to_owned();
         hidden.push(".new");
         let hidden = PathBuf::from(hidden);

@@ -1,7 +1,7 @@
 //! Connections: accept, handshake, HTTP/2, and their end. It turns a listening socket into requests with a known caller.
 //!
-//! The server of tonic is not used: it cannot exchange certificates, has no revocation lists, leaves streams and resets
-//! without a bound, spins when file descriptors run out, and closes aged connections without a word.
+//! The server of tonic is not used: it cannot replace certificates, has no revocation lists, does not bound streams and
+//! resets, spins when file descriptors run out, and closes old connections without notice.
 
 mod accept;
 mod activity;

@@ -1,13 +1,13 @@
 //! Overwrites what a client has sent. The HTTP library reads into a buffer that it keeps: its content is processed, but
 //! stays readable there until the buffer has been filled, which on a quiet connection may take until its end. Nothing but
-//! what is read overwrites it. So it is given frames of an unknown type, which it has to ignore (RFC 9113 4.1), and
-//! which hold zeros.
+//! what is read overwrites it. So it is given frames of an unknown type that hold zeros, which it has to ignore (RFC 9113
+//! 4.1).
 
 use tokio::io::ReadBuf;
 
 use super::frame::{HEAD_LENGTH, Head, UNKNOWN};
 
-/// Within every limit on frames there may be.
+/// The longest content of a frame, within every limit on frames.
 const MOST: usize = 8 * 1024;
 /// The first pass goes to the end of the buffer, the second from its beginning to its end.
 const PASSES: u8 = 2;

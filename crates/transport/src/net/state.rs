@@ -13,7 +13,7 @@ use crate::call::methods::Methods;
 use crate::config::TransportConfig;
 use crate::observe::metrics::Metrics;
 
-/// One for each server.
+/// The state of one server.
 pub(super) struct NetState {
     pub(super) config: TransportConfig,
     pub(super) metrics: Metrics,
@@ -31,7 +31,7 @@ pub(super) struct NetState {
 /// The counts of what a stop had to end because it did not end by itself.
 #[derive(Debug, Default)]
 pub(crate) struct CutShort {
-    /// Calls without their response. Streams can go on elsewhere and do not count.
+    /// Calls without their response. Streams can be continued elsewhere and do not count.
     pub(crate) calls: AtomicUsize,
     /// Connections without calls whose clients do not answer.
     pub(crate) connections: AtomicUsize,

@@ -37,11 +37,11 @@ pub(super) struct CallParts {
     pub(super) shared: Arc<NetState>,
 }
 
-/// The progress of the end of a connection.
+/// The phase that the shutdown of a connection has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
     Open,
-    /// Lists end behind the page that is under way: a client can go on from its last token on another connection.
+    /// Lists end after the page that is under way: a client can continue from its last token on another connection.
     ListsEnd,
     /// Every call ends.
     CallsEnd,
@@ -49,7 +49,7 @@ pub(super) enum Phase {
     Withdrawn,
 }
 
-/// The bytes that the responses of a connection hand over to be sent.
+/// The bytes that the responses of a connection have handed over to be sent.
 #[derive(Debug, Default)]
 pub(super) struct Yielded {
     bytes: AtomicU64,
@@ -74,7 +74,7 @@ struct Pipe<'a> {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-/// The way in which the work on a response ended.
+/// The way in which the transfer of a response ended.
 enum Done {
     /// All of it is handed over.
     Sent,
@@ -100,7 +100,7 @@ pub(super) async fn serve(
     let method = parts.shared.methods.get(request.uri().path()).map(AsRef::as_ref);
     let mut cut = false;
     serve_call(&parts, method, request, respond, &mut phase, &mut cut).await;
-    // A list can go on elsewhere, and a client that watches health can watch that of another server.
+    // A list can be continued elsewhere, and a client that watches health can watch that of another server.
     if cut && method.is_none_or(|method| method.shape == Shape::Unary) {
         parts.shared.cut.calls.fetch_add(1, Ordering::Relaxed);
     }
@@ -139,7 +139,7 @@ async fn serve_call(
         tokio::select! {
             biased;
             response = &mut response => break response,
-            // A call that its client has given up is not worked on.
+            // No work is done on a call that its client has cancelled.
             _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
             // The call ends in the deadline layer, so that its end passes all layers.
             end = ended(phase, ends_with), if !is_ending => {
@@ -199,7 +199,7 @@ async fn serve_call(
     }
 }
 
-/// Waits until the end of a connection has come so far; `None`: it is gone.
+/// Waits until the shutdown of a connection has reached a phase. `None`: the connection is gone.
 async fn ended(phase: &mut watch::Receiver<Phase>, so_far: Phase) -> Option<EndReason> {
     let phase = *phase.wait_for(|phase| *phase >= so_far).await.ok()?;
     Some(if phase == Phase::Withdrawn { EndReason::Unauthenticated } else { EndReason::Unavailable })
@@ -208,8 +208,8 @@ async fn ended(phase: &mut watch::Receiver<Phase>, so_far: Phase) -> Option<EndR
 // === impl CallParts ===
 
 impl CallParts {
-    /// Returns whether a call ends because the server stops; without a reason its connection is gone, which the end of
-    /// the stop may be the reason of.
+    /// Returns whether a call ends because the server stops; without a reason its connection is gone, possibly because the
+    /// shutdown is over.
     fn is_cut(&self, end: Option<EndReason>) -> bool {
         match end {
             Some(EndReason::Unavailable) => self.shared.drain.is_cancelled(),
@@ -284,7 +284,7 @@ impl Pipe<'_> {
         Poll::Ready(sent.map_or_else(|done| done, |()| Done::Ended(end)))
     }
 
-    /// Hands over what is left of what the body has handed over.
+    /// Sends the rest of what the body has handed over.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Done>> {
         while !self.rest.is_empty() {
             match self.poll_room(cx, self.rest.len()) {
@@ -327,7 +327,8 @@ impl Pipe<'_> {
         }
     }
 
-    /// Waits while the client takes nothing. That has a limit, and so has the call, which its body cannot notice meanwhile.
+    /// Waits while the client reads nothing. The wait has a limit, and so has the call, whose body cannot notice that
+    /// meanwhile.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
         let since = match self.stalled {
             Some(since) => since,
@@ -351,7 +352,7 @@ impl Pipe<'_> {
     /// Ends the stream with a status, after as much as the client has taken.
     fn poll_end(&mut self, cx: &mut Context<'_>, end: EndReason) -> Poll<()> {
         let mut last = None;
-        // The status of a whole response is there already, but not all of its message has gone out.
+        // The status of a whole response is there already, but not all of its message has been sent.
         if let ResponseBody::Stream(_) = &self.body {
             self.flow.end(end);
             for _ in 0..FRAMES_BEFORE_TRAILERS {

@@ -14,7 +14,7 @@ use crate::tls::TlsReloader;
 /// Units of the times in `/proc/<pid>/stat`: Linux shows them to programs in hundredths of a second on every machine.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Registers the gauges of a server. What cannot be read is left out of the page.
+/// Registers the gauges of a server. Values that cannot be read are left out of the page.
 pub(crate) fn register(meter: &Meter, readiness: watch::Receiver<Readiness>, tls: Option<Arc<TlsReloader>>) {
     meter
         .u64_observable_gauge("jackfield.server.ready")

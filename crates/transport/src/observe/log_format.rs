@@ -1,10 +1,10 @@
 //! The format of log lines: as `tracing_subscriber` writes them, with the call during which they were written.
 //!
-//! What is known of a call is taken from its context when there is something to log. As fields of a span it would be written
-//! out for each of the calls about which nothing is logged.
+//! The facts of a call are taken from its context when there is something to log. As fields of a span they would also be
+//! written out for calls that log nothing.
 //!
-//! The driver of the databases quotes what it does not understand, lines of the password file for one. Its lines are said
-//! again without what they quote.
+//! The driver of the databases quotes what it does not understand, lines of the password file for one. Its lines are
+//! replaced by others without what they quote.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ const PLAIN_FIELDS: [&str; 6] =
 /// Names and values.
 type Facts = Vec<(&'static str, String)>;
 
-/// Returns what log lines say of a call.
+/// Returns the facts of a call that log lines have.
 fn facts(call: &CallContext) -> Facts {
     let mut facts = vec![("jackfield.request.id", call.request_id.to_string())];
     let foreign_id = call.foreign_id.as_ref().and_then(|id| id.to_str().ok());
@@ -47,8 +47,8 @@ fn facts(call: &CallContext) -> Facts {
     facts
 }
 
-/// By what a line is found from its trace, and the trace from the line; names are those of OpenTelemetry for formats like
-/// this.
+/// The facts by which a line is found from its trace, and the trace from the line. The names are those of OpenTelemetry for
+/// formats like this.
 fn trace(call: &CallContext) -> Facts {
     let Some((trace, span)) = call.trace() else { return Facts::new() };
     let mut facts = vec![("trace_id", trace.to_string())];
@@ -70,7 +70,8 @@ fn instead(line: &Metadata<'_>) -> Option<&'static str> {
     })
 }
 
-/// Writes an event as `format` does; one of a call as `end` does, out of the line of `format` and the facts of the call.
+/// Writes an event as `format` does. An event of a call is written by `end`, from the line of `format` and the facts of the
+/// call.
 fn format_of_call<S, N>(
     format: &impl FormatEvent<S, N>,
     context: &FmtContext<'_, S, N>,

@@ -1,5 +1,5 @@
-//! The way of log lines to standard error: a bounded queue with a thread of its own. A pipe that is full and never read holds up
-//! that thread alone, and lines that find no room are dropped and counted.
+//! Log lines go to standard error through a bounded queue with a thread of its own. A pipe that is full and never read
+//! blocks only that thread, and lines that find no room are dropped and counted.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};

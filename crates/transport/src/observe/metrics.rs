@@ -9,7 +9,7 @@ use tonic::Code;
 
 use crate::call::attributes::CallAttributes;
 
-/// Boundaries of `rpc.server.call.duration` in seconds. The conventions begin at 5 ms, where a token takes 0.1.
+/// Boundaries of `rpc.server.call.duration` in seconds. The conventions begin at 5 ms, but a token takes 0.1 ms.
 const DURATION_BOUNDARIES: [f64; 17] =
     [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
@@ -123,66 +123,66 @@ impl Metrics {
         zero(errors, "reason", reasons);
     }
 
-    /// A call is under way until the result is dropped.
+    /// Counts a call as open until the result is dropped.
     pub fn call_open(&self, attributes: Arc<CallAttributes>, start: Instant) -> OpenCall {
         self.0.calls_open.add(1, attributes.open());
         OpenCall { metrics: self.clone(), attributes, start, ended: false }
     }
 
-    /// A call was refused because of load: because the server is full, or because its caller has its share.
+    /// Counts a call that was refused because of load: because the server is full, or because its caller has its share.
     pub fn call_shed(&self, full: bool) {
         let [of_share, of_all] = SHED_CAUSES;
         self.0.calls_shed.add(1, &[KeyValue::new("cause", if full { of_all } else { of_share })]);
     }
 
-    /// A list waits for memory until the result is dropped.
+    /// Counts a list as waiting for memory until the result is dropped.
     pub fn list_waits(&self) -> Open {
         Open::new(&self.0.lists_waiting, Vec::new())
     }
 
-    /// A call has ended with an error.
+    /// Counts a call that ended with an error.
     pub fn error(&self, reason: &str) {
         if let Some(reason) = self.0.reasons.iter().find(|known| **known == reason) {
             self.0.errors.add(1, &[KeyValue::new("reason", *reason)]);
         }
     }
 
-    /// A connection is open until the result is dropped.
+    /// Counts a connection as open until the result is dropped.
     pub fn connection_open(&self, listener: &'static str) -> Open {
         Open::new(&self.0.connections_open, vec![KeyValue::new("listener", listener)])
     }
 
-    /// A connection was refused by a cap.
+    /// Counts a connection that a cap refused.
     pub fn connection_refused(&self, cap: &'static str) {
         self.0.connections_refused.add(1, &[KeyValue::new("cap", cap)]);
     }
 
-    /// A connection has ended.
+    /// Counts a connection that ended.
     pub fn connection_ended(&self, cause: &'static str) {
         self.0.connections_ended.add(1, &[KeyValue::new("cause", cause)]);
     }
 
-    /// A stream was ended because its client did not read.
+    /// Counts a stream that ended because its client did not read.
     pub fn stream_stalled(&self) {
         self.0.streams_stalled.add(1, &[]);
     }
 
-    /// A handshake failed.
+    /// Counts a handshake that failed.
     pub fn handshake_failed(&self, cause: &'static str) {
         self.0.handshakes_failed.add(1, &[KeyValue::new("cause", cause)]);
     }
 
-    /// Accepting a connection failed.
+    /// Counts a connection that could not be accepted.
     pub fn accept_error(&self) {
         self.0.accept_errors.add(1, &[]);
     }
 
-    /// The certificate files changed.
+    /// Counts a change of the certificate files.
     pub fn tls_reloaded(&self, good: bool) {
         self.0.tls_reloads.add(1, &[reload_result(good)]);
     }
 
-    /// The keyring file changed.
+    /// Counts a change of the keyring file.
     pub fn keyring_reloaded(&self, good: bool) {
         self.0.keyring_reloads.add(1, &[reload_result(good)]);
     }
@@ -196,7 +196,7 @@ fn reload_result(good: bool) -> KeyValue {
 // === impl OpenCall ===
 
 impl OpenCall {
-    /// The call has ended.
+    /// Ends the call.
     pub fn ended(mut self, code: Code) {
         self.record(code);
         self.ended = true;

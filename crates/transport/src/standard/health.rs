@@ -26,13 +26,13 @@ use tonic_prost::ProstCodec;
 
 use crate::call::status::{health_service_unknown, status};
 
-/// Size of a request message in bytes. Callers are not authenticated, and a name of a service is all they have to say.
+/// Size of a request message in bytes. Callers are not authenticated, and only send the name of a service.
 pub(crate) const MAX_REQUEST_MESSAGE: usize = 1024;
 /// Name that is SERVING as long as the process answers at all, for probes that restart what they find dead: a restart does
 /// not bring a database back.
 pub const LIVENESS: &str = "liveness";
 const LIST_PATH: &str = "/grpc.health.v1.Health/List";
-/// The time after which what a probe asks counts as away.
+/// The time after which a database or keyring that does not answer counts as not ready.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The state in which calls succeed, or do not.
@@ -85,10 +85,10 @@ pub struct HealthListResponse {
 // === impl HealthState ===
 
 impl HealthState {
-    /// Not ready until the first probe says otherwise.
+    /// Makes a state that is not ready until the first probe says otherwise.
     #[expect(
         clippy::new_without_default,
-        reason = "a state that nobody probes never becomes ready: make it on purpose"
+        reason = "a state that is never probed never becomes ready: make it on purpose"
     )]
     pub fn new() -> Self {
         let readiness = Arc::new(watch::Sender::new(Readiness::NotReady));
@@ -106,7 +106,7 @@ impl HealthState {
         self.set(Readiness::NotReady);
     }
 
-    /// Asks again and again until `stop`.
+    /// Probes at intervals until `stop`.
     pub async fn probe(self, probe: Probe, interval: Duration, stop: CancellationToken) {
         loop {
             let readiness = tokio::time::timeout(PROBE_TIMEOUT, probe()).await.unwrap_or(Readiness::NotReady);
@@ -134,7 +134,7 @@ impl HealthState {
 // === impl HealthService ===
 
 impl HealthService {
-    /// Answers for these services, for the empty name and for [`LIVENESS`]; `drain` ends watches.
+    /// Makes a service that answers for these services, for the empty name and for [`LIVENESS`]; `drain` ends watches.
     pub fn new(services: Vec<String>, readiness: watch::Receiver<Readiness>, drain: CancellationToken) -> Self {
         let mut services: BTreeSet<String> = services.into_iter().collect();
         services.extend([String::new(), LIVENESS.to_owned()]);

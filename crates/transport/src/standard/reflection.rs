@@ -1,4 +1,4 @@
-//! Reflection v1 and v1alpha: some clients still ask only the older one.
+//! Reflection v1 and v1alpha: some clients still know only the older one.
 
 use tonic::codec::CompressionEncoding;
 use tonic::service::RoutesBuilder;
@@ -10,7 +10,7 @@ pub(crate) const MAX_REQUEST_MESSAGE: usize = 16 * 1024;
 /// Serves these descriptors, those of error details and those of reflection itself.
 ///
 /// # Errors
-/// A descriptor set does not hold together.
+/// A descriptor set is inconsistent.
 pub(crate) fn add(routes: &mut RoutesBuilder, descriptor_sets: &[&[u8]]) -> Result<(), Error> {
     let builder = || {
         descriptor_sets

@@ -1,4 +1,4 @@
-//! Which clients may come: their authorities, and the lists of whom these have revoked.
+//! The clients that may connect: their authorities, and the revocation lists of these.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ impl Clients {
         }
     }
 
-    /// Replaces the parts that there are.
+    /// Replaces the parts that are given.
     pub(super) fn with(&self, authorities: Option<&Vec<u8>>, lists: Option<&Option<Vec<u8>>>) -> Self {
         Clients {
             authorities: authorities.unwrap_or(&self.authorities).clone(),

@@ -1,4 +1,4 @@
-//! Certificate revocation lists: which of them count (RFC 5280 5).
+//! Certificate revocation lists, and which of them count (RFC 5280 5).
 
 use rustls_pki_types::CertificateRevocationListDer;
 use x509_parser::asn1_rs::Oid;
@@ -6,9 +6,9 @@ use x509_parser::extensions::ParsedExtension;
 use x509_parser::oid_registry;
 use x509_parser::revocation_list::CertificateRevocationList;
 
-/// Refuses lists that are not of all certificates of their issuer: taken for complete ones, they would let in clients
-/// that are on another list only (RFC 5280 5.2.4 and 5.2.5). And those of two keys of one name: the verifier tells lists
-/// apart by name.
+/// Refuses lists that do not cover all certificates of their issuer: if they counted as complete, they would let in clients
+/// that are only on another list (RFC 5280 5.2.4 and 5.2.5). It also refuses lists of two keys of one name, because the
+/// verifier distinguishes lists by name.
 pub(super) fn complete(crls: &[CertificateRevocationListDer<'static>]) -> Result<(), String> {
     let mut keys: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     for (index, crl) in crls.iter().enumerate() {
@@ -66,10 +66,10 @@ pub(super) fn newest(
     (kept.into_iter().map(|(_, crl)| crl).collect(), superseded)
 }
 
-/// Which of two lists is the newer one. What cannot be read stands for itself, and the verifier refuses it.
+/// The age of a list, by which the newer of two is found. A list that cannot be read is kept, and the verifier refuses it.
 struct CrlAge {
     issuer: Option<Vec<u8>>,
-    /// Without leading zeros, its length before it, so that it compares as a number.
+    /// The number without leading zeros, with its length before it, so that it compares as a number.
     number: Option<(usize, Vec<u8>)>,
     this_update: i64,
 }

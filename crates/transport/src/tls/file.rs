@@ -17,7 +17,7 @@ pub(super) const CRL: &str = "revocation list";
 /// The largest file. Lists of revoked certificates of public authorities have up to 20 MiB.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
 
-/// Reads a regular file. A pipe or a device in its place would be waited for, or never end.
+/// Reads a regular file. Reading a pipe or a device in its place could block, or never end.
 ///
 /// # Errors
 /// It cannot be read, is not a regular file, or is larger than 64 MiB.
@@ -41,19 +41,19 @@ pub(super) async fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     content.map_err(|source| TlsError::Read { path: path.display().to_string(), source })
 }
 
-/// The text of a file of certificates, all of which have been read, for libraries that take PEM and pass over what they
-/// do not know.
+/// The text of a file of certificates, all of which have been read, for libraries that take PEM and skip what they do not
+/// know.
 ///
 /// # Errors
-/// The file holds no certificate, or something that is none.
+/// The file holds no certificate, or something that is not one.
 pub fn certificates_pem(bytes: &[u8], path: &Path) -> Result<String, TlsError> {
     parse::<CertificateDer<'static>>(bytes, path, CERTIFICATE)?;
     let pem = Pem::new(bytes).map_err(|fault| content_error(path, CERTIFICATE, &fault))?;
     Ok(pem.text().to_owned())
 }
 
-/// All sections of a file, which must all be of the kind that is asked for. None at all is a fault, because an empty list of
-/// authorities would lock everybody out; so is one that is passed over.
+/// All sections of a file, which must all be of the kind that is asked for. None at all is a fault, because an empty list
+/// of authorities would lock everybody out; so is one that is skipped.
 pub(super) fn parse<T: PemObject>(bytes: &[u8], path: &Path, what: &'static str) -> Result<Vec<T>, TlsError> {
     let labels = match what {
         CERTIFICATE => pem::CERTIFICATE_LABELS,
@@ -63,7 +63,7 @@ pub(super) fn parse<T: PemObject>(bytes: &[u8], path: &Path, what: &'static str)
     let wrong = |error: &dyn std::fmt::Display| content_error(path, what, error);
     let pem = Pem::new(bytes).map_err(|fault| wrong(&fault))?;
     pem.only(labels).map_err(|fault| wrong(&fault))?;
-    // What the parser says of a fault is not shown: it quotes the text, which may be a private key.
+    // The message of the parser is not shown: it quotes the text, which may be a private key.
     let items: Vec<T> = T::pem_slice_iter(pem.text().as_bytes()).map_while(Result::ok).collect();
     pem.all_read(items.len()).map_err(|fault| wrong(&fault))?;
     if items.is_empty() {

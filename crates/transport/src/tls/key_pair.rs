@@ -28,7 +28,7 @@ impl KeyPair {
         Ok(KeyPair { certificate: read(&files.certificate).await?, private_key: read(&files.private_key).await? })
     }
 
-    /// Refuses a chain of the server of which a part is not valid now.
+    /// Refuses a chain of the server if a part of it is not valid now.
     pub(super) fn check_validity(&self, files: &TlsFiles, now: Timestamp) -> Result<(), TlsError> {
         let path = || files.certificate.display().to_string();
         for certificate in parse::<CertificateDer<'static>>(&self.certificate, &files.certificate, CERTIFICATE)? {

@@ -79,7 +79,7 @@ impl KeyUsageVerifier {
         let usage = webpki::KeyUsage::client_auth();
         let leaf = EndEntityCert::try_from(leaf)?;
         let lists: Vec<&CertRevocationList<'_>> = self.revocation_lists.iter().collect();
-        // As the inner verifier has it: the whole chain, and a certificate that no list speaks of is refused.
+        // As in the inner verifier, the whole chain is checked, and a certificate whose issuer has no list is refused.
         let revocation = match RevocationOptionsBuilder::new(&lists) {
             Ok(options) if self.enforce_crl_expiration => {
                 Some(options.with_expiration_policy(ExpirationPolicy::Enforce).build())

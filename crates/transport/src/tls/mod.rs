@@ -1,8 +1,8 @@
 //! TLS of the gRPC listener: client certificates are required, and everything is read from files that may change while
 //! the server runs.
 //!
-//! No session tickets, no session cache, no early data: a resumed session would not look at the client certificate
-//! again, so an expired or revoked one would get in.
+//! No session tickets, no session cache, no early data: a resumed session would not check the client certificate again, so
+//! an expired or revoked one would be accepted.
 
 mod clients;
 mod crl;

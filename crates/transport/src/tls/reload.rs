@@ -19,8 +19,8 @@ use super::error::TlsError;
 use super::key_pair::KeyPair;
 use crate::config::{Tls, TlsFiles};
 
-/// The certificates in force, and news of their replacement. The server's pair, the authorities of clients and the lists
-/// of whom these have revoked come into force each by itself: a fault in one must not keep a revoked client in.
+/// The certificates in force, with a signal when they are replaced. The server's pair and the authorities and revocation
+/// lists of clients come into force separately: a fault in one of them must not keep a revoked client in.
 #[derive(Debug)]
 pub struct TlsReloader {
     files: TlsFiles,
@@ -35,20 +35,20 @@ pub struct TlsReloader {
 pub struct TlsState {
     /// For new handshakes.
     pub server: Arc<ServerConfig>,
-    /// For looking again at the certificates of live connections.
+    /// For checking the certificates of live connections again.
     pub verifier: Arc<dyn ClientCertVerifier>,
-    /// The earliest end of validity in each file, in seconds since 1970: "certificate", "client_ca", "client_crl". Left out
-    /// is what has none or cannot be read.
+    /// The earliest end of validity in each file, in seconds since 1970: "certificate", "client_ca", "client_crl". A file
+    /// without one, or one that cannot be read, is left out.
     pub valid_until: Vec<(&'static str, i64)>,
     key: Arc<CertifiedKey>,
 }
 
-/// The outcome of a look at the files.
+/// The outcome of a check of the files.
 #[derive(Debug)]
 pub struct Reload {
     /// Something new is in force.
     pub changed: bool,
-    /// The files that are not, and why.
+    /// The faults of files that did not come into force.
     pub faults: Vec<TlsError>,
 }
 
@@ -85,7 +85,7 @@ impl TlsReloader {
         self.generation.subscribe()
     }
 
-    /// Polls the files until `stop`, and says of each change whether it came into force. A mounted secret changes by
+    /// Polls the files until `stop`, and reports for each change whether it came into force. A mounted secret changes by
     /// swapping a symbolic link, which file notification on the path does not see.
     pub async fn watch(
         self: Arc<Self>,
@@ -102,7 +102,7 @@ impl TlsReloader {
                 on_reload(true);
             }
             let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            // The same fault is logged once, not at every look.
+            // The same fault is logged once, not at every check.
             for error in faults.iter().filter(|fault| !logged.contains(*fault)) {
                 tracing::error!(error.message = %error, "tls certificates not reloaded, the former stay in force");
                 on_reload(false);
@@ -144,33 +144,35 @@ impl TlsReloader {
         Reload { changed, faults }
     }
 
-    /// Another pair of the server. One that is not valid now replaces only one that is not either.
+    /// Returns the pair of the server if it is a new one. A pair that is not valid now replaces only one that is not valid
+    /// either.
     async fn new_identity(
         &self,
-        former: &KeyPair,
+        current: &KeyPair,
         now: Timestamp,
     ) -> Result<Option<(KeyPair, Arc<CertifiedKey>)>, TlsError> {
         let identity = KeyPair::read(&self.files).await?;
-        if identity == *former {
+        if identity == *current {
             return Ok(None);
         }
         let key = identity.build(&self.files, &provider())?;
-        if former.check_validity(&self.files, now).is_ok() {
+        if current.check_validity(&self.files, now).is_ok() {
             identity.check_validity(&self.files, now)?;
         }
         Ok(Some((identity, key)))
     }
 
-    /// Other authorities and lists of clients: both, or one of them with what is in force of the other.
+    /// Returns the authorities and lists of clients if they are new: both, or one of them together with the other one in
+    /// force.
     async fn new_clients(
         &self,
-        former: &Clients,
+        current: &Clients,
         faults: &mut Vec<TlsError>,
     ) -> Option<(Clients, Arc<dyn ClientCertVerifier>)> {
         let authorities = keep_fault(Clients::read_authorities(&self.files).await.map(Some), faults);
         let lists = keep_fault(Clients::read_lists(&self.files).await.map(Some), faults);
-        let both = former.with(authorities.as_ref(), lists.as_ref());
-        if both == *former {
+        let both = current.with(authorities.as_ref(), lists.as_ref());
+        if both == *current {
             return None;
         }
         let build = |clients: Clients| {
@@ -181,10 +183,10 @@ impl TlsReloader {
             Ok(new) => return Some(new),
             Err(fault) => fault,
         };
-        // Each half by itself: both may be at fault, and the operator has to know of both.
+        // Each half is tried by itself: both may be at fault, and the operator has to know of both.
         let (mut new, before) = (None, faults.len());
-        for one in [former.with(None, lists.as_ref()), former.with(authorities.as_ref(), None)] {
-            if one == *former {
+        for one in [current.with(None, lists.as_ref()), current.with(authorities.as_ref(), None)] {
+            if one == *current {
                 continue;
             }
             match build(one) {

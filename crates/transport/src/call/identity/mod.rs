@@ -18,7 +18,7 @@ pub trait Tenants: Send + Sync + 'static {
     /// Returns the id of a caller's tenant.
     ///
     /// # Errors
-    /// [`Error::TenantUnknown`] when there is no such tenant, or that the store is away.
+    /// [`Error::TenantUnknown`] if there is no such tenant, or the error of a store that cannot be reached.
     fn resolve(&self, caller: Arc<ConfiguredPrincipal>) -> BoxFuture<'static, Result<TenantId>>;
 }
 
@@ -56,7 +56,7 @@ pub enum Unknown {
     NoPrincipal,
 }
 
-/// A certificate can be long; a log line is not: characters of it at most.
+/// The most characters of a certificate in a log line.
 const MAX_CLAIMS: usize = 1_024;
 
 // === impl Principals ===
@@ -86,7 +86,7 @@ impl Principals {
         known
     }
 
-    /// The principal that plaintext callers are.
+    /// Returns the principal with this name, which callers on plaintext listeners have.
     pub fn by_name(&self, name: &str) -> Option<Arc<ConfiguredPrincipal>> {
         self.name.get(name).cloned()
     }

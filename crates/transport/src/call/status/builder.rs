@@ -17,9 +17,9 @@ use crate::call::context::CallContext;
 /// 8 KiB for all headers of a response, and some proxies have no more. A kilobyte is left for the other headers, those of
 /// proxies included.
 pub const MAX_BYTES: usize = 7 * 1024;
-/// The bytes that each header counts beside its name and its value (RFC 7541 4.1).
+/// The bytes that count for each header in addition to its name and its value (RFC 7541 4.1).
 const HEADER_OVERHEAD: usize = 32;
-/// The message alone, as it is encoded: what is not ASCII takes three bytes for one.
+/// The limit of the message alone, as it is encoded: each byte that is not ASCII takes three.
 const MAX_MESSAGE_BYTES: usize = 2 * 1024;
 
 /// A client error must not grow with what the client sent; longer values are cut to this many characters.
@@ -31,7 +31,7 @@ const ERROR_DOMAIN: &str = "jackfield";
 /// The type URL of `google.rpc.ErrorInfo`.
 const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
 
-/// `google.rpc.ErrorInfo` with its metadata in order; that of the library encodes it in any.
+/// `google.rpc.ErrorInfo` with its metadata in order; the type of the library encodes it in any order.
 #[derive(Clone, PartialEq, prost::Message)]
 struct OrderedInfo {
     #[prost(string, tag = "1")]
@@ -183,7 +183,7 @@ impl StatusBuilder {
     }
 }
 
-/// Returns the bytes that a status takes in headers at most, as receivers count them.
+/// Returns the most bytes that a status takes in headers, as receivers count them.
 pub(super) fn size(status: &Status) -> usize {
     let header = |name: &str, length: usize| name.len() + length + HEADER_OVERHEAD;
     header("grpc-status", 2)
@@ -191,7 +191,7 @@ pub(super) fn size(status: &Status) -> usize {
         + header("grpc-status-details-bin", status.details().len().div_ceil(3) * 4)
 }
 
-/// A text as it is percent-encoded in a header, at most.
+/// The most bytes that a text takes when it is percent-encoded in a header.
 fn encoded_len(text: &str) -> usize {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.,:;/()".contains(byte);
     text.as_bytes().iter().map(|byte| if plain(byte) { 1 } else { 3 }).sum()

@@ -20,14 +20,14 @@ pub fn status(error: Error) -> Status {
     answer(error, reason).into_status()
 }
 
-/// For a path that is no method of this server.
+/// The status for a path that is not a method of this server.
 pub fn method_unknown(path: &str) -> Status {
     let message = format!("no such method on this server: {}", cut(path));
     StatusBuilder::new(Code::Unimplemented, "METHOD_UNKNOWN", message).with("method", path).into_status()
 }
 
-/// For a request that is compressed in a way that this server does not accept, with the code that the specification of gRPC
-/// asks for.
+/// The status for a request that is compressed in a way that this server does not accept, with the code that the
+/// specification of gRPC asks for.
 pub fn compression_unknown(message: &str) -> Status {
     let mut answer =
         StatusBuilder::new(Code::Unimplemented, "MESSAGE_MALFORMED", cut(message)).with("field", "grpc-encoding");
@@ -36,24 +36,25 @@ pub fn compression_unknown(message: &str) -> Status {
     answer.into_status()
 }
 
-/// For a call that takes one request message and got none or several, with the code that the specification of gRPC asks for.
+/// The status for a call that takes one request message and got none or several, with the code that the specification of
+/// gRPC asks for.
 pub fn not_one_message() -> Status {
     let mut answer = StatusBuilder::new(Code::Unimplemented, "MESSAGE_MALFORMED", NOT_ONE_MESSAGE.into());
     answer.violations.push(FieldViolation::new("", NOT_ONE_MESSAGE));
     answer.into_status()
 }
 
-/// For headers over the limit of this server.
+/// The status for headers over the limit of this server.
 pub fn headers_too_large(limit: u64) -> Status {
     status(Error::QuotaExceeded { what: "size of the request headers", limit })
 }
 
-/// For a request message over the limit of this server.
+/// The status for a request message over the limit of this server.
 pub fn message_too_large(limit: u64) -> Status {
     status(Error::QuotaExceeded { what: "size of the request message", limit })
 }
 
-/// For a service that `grpc.health.v1` does not know, with the code that its contract asks for.
+/// The status for a service that `grpc.health.v1` does not know, with the code that its contract asks for.
 #[expect(clippy::disallowed_methods, reason = "the contract of grpc.health.v1, not of jackfield.v1")]
 pub fn health_service_unknown() -> Status {
     Status::not_found("unknown service")
@@ -64,7 +65,7 @@ pub fn reason_of(headers: &HeaderMap) -> Option<String> {
     Status::from_header_map(headers)?.get_details_error_info().map(|info| info.reason)
 }
 
-/// The table.
+/// The table from errors to statuses.
 fn answer(error: Error, reason: &'static str) -> StatusBuilder {
     match error {
         Error::Invalid(violations) => {

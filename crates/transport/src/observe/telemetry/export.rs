@@ -1,7 +1,7 @@
-//! Exporters that take no longer than they may, and say when nothing arrives.
+//! Exporters with a time limit, which log that nothing arrives.
 //!
-//! The SDK exports on threads of its own, one export at a time, and waits for each as long as it takes; what it knows of
-//! failures it does not report.
+//! The SDK exports on threads of its own, one export at a time, and waits for each as long as it takes. It does not report
+//! failures.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -21,14 +21,15 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The time that an export may take, tries again included, unless `OTEL_EXPORTER_OTLP_TIMEOUT` or that of the signal says.
+/// The time that an export may take, retries included, unless `OTEL_EXPORTER_OTLP_TIMEOUT` or the variable of the signal
+/// sets another one.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 /// The time that the last exports may take when the server stops, all of a signal together.
 pub(super) const FLUSH: Duration = Duration::from_secs(1);
 /// The interval at which failures that go on are logged.
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// An exporter with an end.
+/// An exporter with a time limit.
 pub(super) struct Bounded<E> {
     inner: E,
     timeout: Duration,
@@ -57,21 +58,22 @@ struct Health {
 
 #[derive(Default)]
 struct Failures {
-    /// In a row.
+    /// Failures in a row.
     count: u64,
-    told: Option<Instant>,
+    logged: Option<Instant>,
 }
 
 // === impl Bounded ===
 
 impl<E> Bounded<E> {
-    /// Needs a runtime.
+    /// Wraps an exporter. Needs a runtime.
     pub(super) fn new(signal: &'static str, inner: E, timeout: Duration, stop: &Stop) -> Self {
         let health = Health { signal, failures: Mutex::default() };
         Bounded { inner, timeout, runtime: Handle::current(), stop: stop.clone(), health }
     }
 
-    /// An export, or its end. The clock runs on the runtime: the thread that waits here has none.
+    /// Runs an export until it has ended or its time is over. The timer runs on the runtime, because the thread that waits
+    /// here has none.
     async fn within(&self, export: impl Future<Output = OTelSdkResult>) -> OTelSdkResult {
         let (end, mut ended) = oneshot::channel();
         let (stop, timeout) = (self.stop.clone(), self.timeout);
@@ -172,8 +174,8 @@ impl Health {
             }
             Err(error) => {
                 failures.count += 1;
-                if failures.told.is_none_or(|told| told.elapsed() >= REMINDER) {
-                    failures.told = Some(Instant::now());
+                if failures.logged.is_none_or(|logged| logged.elapsed() >= REMINDER) {
+                    failures.logged = Some(Instant::now());
                     let error = match error {
                         OTelSdkError::InternalFailure(error) => error.clone(),
                         error => error.to_string(),

@@ -45,7 +45,7 @@ const MAX_SCRAPES_PER_IP: u32 = 4;
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A scraper says at once what it wants.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
-/// The exporter's own end of an export comes after ours, which says what happened.
+/// The exporter's own timeout comes later than ours, which says what happened.
 const LATER: Duration = Duration::from_secs(1);
 
 /// The reason why telemetry cannot be set up.
@@ -63,7 +63,7 @@ pub enum TelemetryError {
     SubscriberSet,
 }
 
-/// Log and traces of the process; keep it to the end, when the log is flushed.
+/// Log and traces of the process. It has to be kept until the end, when the log is flushed.
 #[derive(Debug)]
 pub struct Tracing {
     traces: Option<(SdkTracerProvider, Stop)>,
@@ -75,7 +75,7 @@ pub struct Tracing {
 pub struct Meters {
     provider: SdkMeterProvider,
     registry: prometheus::Registry,
-    /// If they are pushed.
+    /// Set if they are pushed.
     push: Option<Stop>,
 }
 
@@ -118,7 +118,7 @@ impl Tracing {
             }
         };
         let subscriber = tracing_subscriber::registry().with(log.with_filter(filter));
-        // Not as a layer that may be absent: with one of those every span is made, whether anybody wants it or not.
+        // The layer is not an optional one, because an optional layer makes every span, even one that no layer uses.
         let set = match &provider {
             None => subscriber.try_init(),
             Some((provider, _)) => {
@@ -256,7 +256,7 @@ impl Meters {
                                 let answer = meters.answer(&request);
                                 async move { Ok::<_, Infallible>(answer) }
                             });
-                            // A scraper that goes away is no concern of ours.
+                            // A scraper that goes away is not an error.
                             let _ = hyper::server::conn::http1::Builder::new()
                                 .timer(TokioTimer::new())
                                 .header_read_timeout(REQUEST_TIMEOUT)
@@ -301,7 +301,7 @@ fn otlp_timeout(of_signal: &str) -> Duration {
     millis(of_signal).or_else(|| millis(OTEL_EXPORTER_OTLP_TIMEOUT)).unwrap_or(export::TIMEOUT)
 }
 
-/// Returns whether it becomes a span or its event: libraries and the calls of the exporter itself do not.
+/// Returns whether it is of this program. Spans and events of libraries and of the exporter's own calls are not traced.
 fn is_ours(meta: &Metadata<'_>) -> bool {
     meta.target().starts_with("jackfield") && *meta.level() <= Level::INFO
 }

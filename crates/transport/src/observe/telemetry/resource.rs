@@ -35,15 +35,15 @@ pub(super) static RESOURCE: LazyLock<Described> = LazyLock::new(|| {
     describe(&variable(OTEL_SERVICE_NAME), &variable(OTEL_RESOURCE_ATTRIBUTES), Uuid::new_v4())
 });
 
-/// From the weakest to the strongest: what is known here, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SERVICE_NAME`, as the
-/// specification of OpenTelemetry has it for the variables.
+/// Describes the process. Later sources win: what is known here, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SERVICE_NAME`, as the
+/// specification of OpenTelemetry says for the variables.
 fn describe(service_name: &str, attributes: &str, instance: Uuid) -> Described {
     let own = [
         KeyValue::new(SERVICE_NAME, SERVICE),
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
         KeyValue::new("service.instance.id", instance.to_string()),
     ];
-    // All or nothing, as the specification has it.
+    // All or nothing, as the specification says.
     let (given, refused) = match parse(attributes) {
         Ok(given) => (given, None),
         Err(why) => (Vec::new(), Some(why)),
@@ -56,7 +56,7 @@ fn describe(service_name: &str, attributes: &str, instance: Uuid) -> Described {
     Described { resource, refused }
 }
 
-/// `key=value,key=value`, percent-encoded where need be.
+/// `key=value,key=value`, percent-encoded where needed.
 fn parse(attributes: &str) -> Result<Vec<KeyValue>, &'static str> {
     let parts = attributes.split(',').map(str::trim).filter(|part| !part.is_empty());
     parts
