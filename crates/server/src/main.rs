@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use zeroizing_alloc::ZeroAlloc;
 
-/// Memory is wiped when it is given back, so that a secret does not outlive its use in buffers nobody thought of.
+/// Memory is wiped when it is given back, so that no secret outlives its use in a forgotten buffer.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 

@@ -17,7 +17,7 @@ use crate::startup::{database_file, keyring};
 
 #[derive(Debug, Args)]
 pub(super) struct Backup {
-    /// The file to make. It must not be there yet. Its digest goes beside it, as <FILE>.sha256.
+    /// The file to create. It must not exist yet. Its digest is written beside it, as <FILE>.sha256.
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
 }
@@ -28,8 +28,8 @@ pub(super) struct CheckBackup {
     file: PathBuf,
 }
 
-/// A file that goes with this value, unless it was put in its place. It is locked, so that another process can tell it
-/// from one that was left behind.
+/// A file that is removed with this value, unless it was given its final name. It is locked, so that another process can
+/// distinguish it from one that was left behind.
 struct Temporary {
     path: PathBuf,
     file: File,
@@ -64,7 +64,7 @@ async fn make(config: &Config, to: &Path) -> Result<(), CommandError> {
     }
     database_file::refuse_mount(&database)?;
     database_file::refuse_replaced(&database)?;
-    // A digest without its backup is of one that was moved, and is removed.
+    // A digest without a backup belongs to a backup that was moved, and is removed.
     for made in [to, &digest::beside(to)] {
         if made.symlink_metadata().is_ok() {
             return Err(there_already(made));
@@ -112,7 +112,7 @@ pub(super) async fn check(config: &Config, command: &CheckBackup) -> Result<(), 
     ))
 }
 
-/// Refuses what could be waited for without end.
+/// Refuses a file that reading could wait for without end.
 fn check_kind(file: &Path) -> Result<(), String> {
     match fs::metadata(file) {
         Ok(kind) if kind.is_file() => Ok(()),
@@ -121,7 +121,7 @@ fn check_kind(file: &Path) -> Result<(), String> {
     }
 }
 
-/// Refuses what is no file of SQLite, before it is taken for a damaged one.
+/// Refuses a file that is not an SQLite database, before it would count as a damaged one.
 fn check_format(file: &Path) -> Result<(), String> {
     const MAGIC: &[u8] = b"SQLite format 3\0";
     let mut begin = Vec::new();
@@ -159,10 +159,11 @@ impl Temporary {
             let path = parent(to).join(format!("{PREFIX}{}{SUFFIX}", Uuid::now_v7().simple()));
             let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
             let file = file.map_err(failed)?;
-            // Before it was locked another backup may have taken it for left behind. Then it is gone, or about to go.
+            // Before it was locked, another backup may have considered it left behind. Then it is gone, or about to be
+            // removed.
             match file.try_lock() {
                 Err(TryLockError::WouldBlock) => continue,
-                // Where there are no locks nothing is taken for left behind either.
+                // Where there are no locks, nothing counts as left behind.
                 Ok(()) | Err(TryLockError::Error(_)) => {}
             }
             if file.metadata().map_err(failed)?.nlink() > 0 {
@@ -190,13 +191,13 @@ impl Temporary {
         }
     }
 
-    /// Gives the file its name, unless there is something of that name.
+    /// Gives the file its final name, unless a file of that name exists.
     fn rename(&self, to: &Path) -> io::Result<()> {
         let flags = rustix::fs::RenameFlags::NOREPLACE;
         let (from, here) = (&self.path, rustix::fs::CWD);
         match rustix::fs::renameat_with(here, from, here, to, flags) {
             Ok(()) => Ok(()),
-            // A file system that cannot do it; a link is refused as well where a file is.
+            // The file system does not support it. A hard link is refused as well if the file exists.
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => fs::hard_link(from, to),
             Err(error) => Err(error.into()),
         }

@@ -17,14 +17,14 @@ pub(super) struct CheckConfig {
     defaults: bool,
 }
 
-/// Loading has checked it; what is left is to show it, and to look at the files that it names as `serve` does.
+/// Loading has already checked it. Here it is printed, and the files that it names are checked as `serve` does.
 pub(super) fn run(config: &Config, command: &CheckConfig) -> Result<(), CommandError> {
     if command.defaults {
         return say(DEFAULTS.trim_end());
     }
     say(config.to_toml().trim_end())?;
     let files = config.tls_files();
-    // In development `serve` makes what is not there yet.
+    // In development `serve` creates missing certificates.
     let made = config.development() && config.tls.certificate.as_os_str().is_empty() && !files.certificate.exists();
     if config.listen.tcp_address().is_some() && !config.listen.plaintext && !made {
         runtime()?.block_on(TlsReloader::load(files, &config.tls, SystemClock.now()))?;

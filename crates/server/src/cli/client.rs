@@ -13,7 +13,7 @@ use jackfield_transport::tls::certificates_pem;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The address of the server and our certificate. What is left out is taken from the configuration.
+/// The address of the server and the client's certificate. Missing values come from the configuration.
 #[derive(Debug, Args)]
 pub(super) struct ClientArguments {
     /// Address of the server [default: listen.address].
@@ -36,7 +36,7 @@ pub(super) struct ClientArguments {
     plaintext: bool,
 }
 
-/// The transport's own text does not say where it wanted to go.
+/// The text of the transport does not name the address.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot reach a server at {address}")]
 struct Unreachable {
@@ -87,7 +87,7 @@ async fn connect(address: SocketAddr, endpoint: Endpoint) -> Result<Channel, Com
     Ok(connected.map_err(|source| Unreachable { address, source })?)
 }
 
-/// An address that listens everywhere is reached at the loopback.
+/// A server that listens on all addresses is reached at the loopback address.
 pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

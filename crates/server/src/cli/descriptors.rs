@@ -12,15 +12,15 @@ use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use super::CommandError;
 use jackfield_transport::health;
 
-/// The files of crates have names of their own; everybody else imports them by these.
+/// The crates give these files other names; these are the names by which all others import them.
 const CANONICAL: [(&str, &str); 3] = [
     ("error_details.proto", "google/rpc/error_details.proto"),
     ("health.proto", "grpc/health/v1/health.proto"),
     ("status.proto", "google/rpc/status.proto"),
 ];
 
-/// A `google.protobuf.FileDescriptorSet` whose files are not decoded, so that options survive that this program does not
-/// know.
+/// A `google.protobuf.FileDescriptorSet` whose files are not decoded, so that options that this program does not know are
+/// kept.
 #[derive(Clone, PartialEq, Message)]
 struct EncodedFiles {
     #[prost(bytes = "vec", repeated, tag = "1")]
@@ -48,7 +48,7 @@ pub(super) fn run(command: &Descriptors) -> Result<(), CommandError> {
 }
 
 /// An encoded `google.protobuf.FileDescriptorSet` that imports nothing that it does not hold. Each file follows those that
-/// it imports, as protoc has it.
+/// it imports, as protoc writes them.
 ///
 /// # Errors
 /// The descriptors that were compiled in do not decode.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use jackfield_service::sha256_of;
 
-/// Longest file of a digest in bytes: digits, two blanks, a name, a line break.
+/// The longest file of a digest, in bytes: digits, two blanks, a name, a line break.
 const MAX_LEN: u64 = 8 * 1024;
 
 /// The reason why a file does not match its digest.
@@ -67,7 +67,7 @@ pub(super) fn beside(file: &Path) -> PathBuf {
     path.into()
 }
 
-/// Refuses a file that is not what its digest says. Whether there is a digest.
+/// Refuses a file that does not match its digest. Returns whether there is a digest.
 pub(super) fn check(file: &Path) -> Result<bool, DigestError> {
     let path = beside(file);
     let digest = match File::open(&path) {

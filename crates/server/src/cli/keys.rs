@@ -15,9 +15,9 @@ use super::{CommandError, runtime, say};
 use crate::config::{Config, VaultProvider};
 use crate::startup::{keyring, open};
 
-/// The interval at which the progress of a re-wrap is asked for.
+/// The interval at which the progress of a re-wrap is queried.
 const POLL: Duration = Duration::from_millis(500);
-/// A server that does not answer this many times in a row is not waited for.
+/// The number of missing answers in a row after which a server is given up.
 const PATIENCE: u32 = 20;
 /// The number of reload intervals that a server has to reload the keyring file.
 const RELOADS: u32 = 5;
@@ -101,7 +101,7 @@ fn keyring_file(config: &Config) -> Result<std::path::PathBuf, CommandError> {
 
 async fn rewrap(config: &Config, command: &Rewrap) -> Result<(), CommandError> {
     let mut admin = AdminServiceClient::new(command.client.connect(config).await?);
-    // Without the file here, as for a server on another machine, what the server has is what counts.
+    // Without the file here, as for a server on another machine, the server's key counts.
     let expected = match config.vault.provider {
         VaultProvider::File if config.keyring_file().exists() => {
             Some(keyring::load_keyring(config)?.active_id().to_owned())
@@ -149,7 +149,7 @@ async fn run_rewrap(admin: &mut AdminServiceClient<Channel>, reseal: bool) -> Re
     Ok(ended)
 }
 
-/// Shows the progress until the end. A server that restarts in between goes on by itself.
+/// Shows the progress until the end. A server that restarts in between continues by itself.
 async fn follow(
     admin: &mut AdminServiceClient<Channel>,
     started: v1::Rewrap,

@@ -25,8 +25,8 @@ use jackfield_transport::log_writer::without_waiting_for_readers;
 use jackfield_transport::tls;
 
 /// After this many turns of tasks a thread checks whether sockets have become ready, while there are tasks to run.
-/// Connections that send what is dear to decode are never at rest: with tokio's 61 everybody else would wait for as many
-/// turns of theirs.
+/// Connections that send data which is expensive to decode always have work. With tokio's default of 61, all others would
+/// wait for as many of their turns.
 const EVENT_INTERVAL: u32 = 16;
 
 /// Any error that ends a command.
@@ -71,7 +71,8 @@ enum Command {
     /// Manage key-encryption keys.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
-    /// Check the configuration and the certificates that it names, and print it as it is in force, without passwords.
+    /// Check the configuration and the certificates that it names, and print the effective configuration, without
+    /// passwords.
     CheckConfig(check_config::CheckConfig),
     /// Ask a running server whether it serves; fails if not.
     Health(health::Health),
@@ -124,7 +125,7 @@ fn say(line: impl Display) -> Result<(), CommandError> {
     Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
-/// The line that says that a development authority was made.
+/// The message that a development authority was created.
 fn made_authority(directory: &Path) -> String {
     format!(
         "Made {}: an authority, a server certificate for localhost, and the client certificate of the principal \
@@ -133,7 +134,7 @@ fn made_authority(directory: &Path) -> String {
     )
 }
 
-/// Writes an error with its causes to standard error. If that is a full pipe without a reader, the command ends all the same.
+/// Writes an error with its causes to standard error. The command ends even if that is a full pipe without a reader.
 fn complain(error: &(dyn std::error::Error + 'static)) {
     let text = described(error);
     without_waiting_for_readers(move || {

@@ -21,7 +21,7 @@ use jackfield_transport::log_writer::LogThread;
 use jackfield_transport::telemetry::Tracing;
 use jackfield_transport::tls::{TlsError, TlsReloader};
 
-/// After the grace: closing the database, flushing, and being late.
+/// The time after the grace period for closing the database and flushing, with a margin.
 const WATCHDOG_MARGIN: Duration = Duration::from_secs(12);
 
 pub(super) async fn run(config: Config) -> Result<(), CommandError> {
@@ -37,13 +37,13 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     let mut claim = ManuallyDrop::new(claim);
     let development_pki = ensure_pki(&config)?;
     let stop_time = config.drain.delay + config.drain.grace + WATCHDOG_MARGIN;
-    let backend = open_and_tell(&config, claim.as_mut(), keyring).await?;
+    let backend = open_and_announce(&config, claim.as_mut(), keyring).await?;
     let server = Server::bind(config.transport(), backend).await?;
     if let (true, Some(address)) = (development_pki, server.local_addr()) {
         tell_how_to_call(&config, address);
     }
 
-    // Two of them, because each sees every signal.
+    // There are two, because each sees every signal.
     let (mut first, mut again) = (StopSignals::new()?, StopSignals::new()?);
     let (stop, stopping) = tokio::sync::oneshot::channel();
     let log = tracing.log_thread();
@@ -62,7 +62,8 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     if complete { Ok(()) } else { Err("calls were cut at the end of the grace".into()) }
 }
 
-/// Ends the process if stopping takes longer than it can. A thread: it must work when the runtime does not.
+/// Ends the process if stopping takes longer than it can. It is a thread, because it must work even when the runtime does
+/// not.
 fn watchdog(after: Duration, log: LogThread) {
     std::thread::spawn(move || {
         std::thread::sleep(after);
@@ -72,7 +73,7 @@ fn watchdog(after: Duration, log: LogThread) {
     });
 }
 
-/// Refuses certificates that could not be served, but for those of development that are yet to be made.
+/// Refuses certificates that cannot be used, except for development certificates that are still to be created.
 async fn check_certificates(config: &Config) -> Result<(), TlsError> {
     let files = config.tls_files();
     let to_be_made = config.development() && config.tls.certificate.as_os_str().is_empty();
@@ -82,7 +83,8 @@ async fn check_certificates(config: &Config) -> Result<(), TlsError> {
     TlsReloader::load(files, &config.tls, SystemClock.now()).await.map(drop)
 }
 
-/// Makes the certificates of development and says so at once: whatever fails later, they are there. Whether they are used.
+/// Creates the development certificates and says so at once, because they exist even if something fails later. Returns
+/// whether they are used.
 fn ensure_pki(config: &Config) -> Result<bool, CommandError> {
     open::make_data_directory(&config.data_dir)?;
     // A configuration that names its certificates does not need ours.
@@ -97,8 +99,8 @@ fn ensure_pki(config: &Config) -> Result<bool, CommandError> {
     Ok(true)
 }
 
-/// As [`open::open`]; a keyring that it made is told even if the rest failed.
-async fn open_and_tell(
+/// Opens as [`open::open`] does. It announces a keyring that was created, even if the rest failed.
+async fn open_and_announce(
     config: &Config,
     claim: Option<&mut DatabaseLock>,
     read: Option<ReadKeyring>,
@@ -116,7 +118,7 @@ async fn open_and_tell(
     Ok(opened?)
 }
 
-/// Prints a line to standard output. If it is closed, that is no reason not to serve.
+/// Prints a line to standard output. The server also serves if it is closed.
 fn announce(line: impl Display) {
     if let Err(error) = say(line) {
         tracing::debug!(error.message = %error, "standard output is closed");
@@ -133,8 +135,8 @@ fn tell_how_to_call(config: &Config, address: SocketAddr) {
     ));
 }
 
-/// The signals that ask to stop. SIGHUP does where it means that the terminal was closed; a server that has none, and that
-/// somebody asks to read its files again, goes on: it looks at them all the time.
+/// The signals that ask for a stop. SIGHUP is one if there is a terminal, because it means that the terminal was closed. A
+/// server without a terminal continues: there it asks to read the files again, which the server always does.
 struct StopSignals {
     terminate: Signal,
     interrupt: Signal,

@@ -12,15 +12,15 @@ use tracing_subscriber::EnvFilter;
 use super::load::ConfigError;
 use super::sections::{Config, OPERATOR_SPIFFE};
 
-/// Staler than this is no cache but a copy.
+/// The longest staleness that can be configured.
 const MAX_STALENESS: Duration = Duration::from_secs(60);
 const MAX_ENDPOINT: usize = 2_048;
-/// A client may have given up all calls that it may have open, and as many again each time before the server gets to look: a
-/// limit on what is given up must be well above what is offered.
+/// A client may cancel all calls that it may have open, and as many again each time, before the server can react: the limit
+/// on cancelled calls must be well above the limit on open ones.
 const RESETS_PER_STREAM: u32 = 5;
 
 impl Config {
-    /// Checks what types cannot say.
+    /// Checks what types cannot express.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let mut problems = Vec::new();
         self.check_listen(&mut problems);
@@ -120,7 +120,7 @@ impl Config {
             ("limits.max_frame_size", limits.max_frame_size, 16 << 10, (1 << 24) - 1),
             ("limits.send_buffer", limits.send_buffer, 16 << 10, 16 << 20),
             ("limits.max_request_message", limits.max_request_message, 64 << 10, 16 << 20),
-            // A page takes up to 3 MiB, and more only if it is of one large row.
+            // A page takes up to 3 MiB, and more only if it is a single large row.
             ("streams.page_memory", streams.page_memory, 4 << 20, i32::MAX as u32),
             ("streams.page_memory_per_tenant", streams.page_memory_per_tenant, 4 << 20, i32::MAX as u32),
             ("token_cache.max_bytes", token_cache.max_bytes, 64 << 10, 1 << 30),

@@ -58,8 +58,8 @@ impl Config {
     /// Reads all layers, merges them and checks the whole.
     ///
     /// # Errors
-    /// The first layer that cannot be read or has an unknown key or a value of the wrong type; else everything that does
-    /// not fit together.
+    /// The first layer that cannot be read or has an unknown key or a value of the wrong type; otherwise everything that
+    /// does not fit together.
     pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
         let mut merged = Table::new();
         if let Some(path) = sources.file() {
@@ -82,7 +82,7 @@ impl Config {
         }
         for flag in &sources.flags {
             let (path, value) = flag.split_once('=').map_or((flag.as_str(), None), |(path, value)| (path, Some(value)));
-            // What is no key may be a value that went astray.
+            // A text that is not a key may be a misplaced value.
             let shown = if is_key(path) { path } else { "…" };
             let origin = format!("flag --set {shown}");
             let Some(value) = value.filter(|_| is_key(path)) else {

@@ -1,6 +1,6 @@
 //! The configuration: defaults ← TOML file ← environment (`JACKFIELD__SECTION__KEY`) ← flags (`--set section.key=value`).
 //!
-//! `config.default.toml` beside this crate documents every key; a test keeps it equal to the code.
+//! `config.default.toml` beside this crate documents every key; a test ensures that it equals the code.
 
 mod check;
 mod database;

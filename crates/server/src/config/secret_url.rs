@@ -21,8 +21,8 @@ impl SecretUrl {
         &self.0
     }
 
-    /// Returns the URL without user information and query. Whatever is before the last `@` may be a password, in a URL
-    /// that is none too.
+    /// Returns the URL without user information and query. Everything before the last `@` may be a password, even in a text
+    /// that is not a URL.
     pub fn redacted(&self) -> String {
         let (url, query) = match self.0.split_once('?') {
             Some((url, query)) => (url, Some(query)),

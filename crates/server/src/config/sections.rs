@@ -19,7 +19,7 @@ pub const OPERATOR_SPIFFE: &str = "spiffe://jackfield.local/client/operator";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The mode, which says what may be made when it is missing.
+    /// The mode, which says which missing files the server may create.
     pub mode: Mode,
     /// Directory of everything that the server keeps in files.
     pub data_dir: PathBuf,
@@ -38,14 +38,14 @@ pub struct Config {
     pub telemetry: Telemetry,
 }
 
-/// The files that the server may make itself.
+/// The files that the server may create itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Makes a keyring and certificates when there are none, and knows the principal `operator`.
+    /// Creates a keyring and certificates if there are none, and knows the principal `operator`.
     #[default]
     Development,
-    /// Makes neither: refuses to start without them.
+    /// Creates neither, and refuses to start without them.
     Production,
 }
 

@@ -1,4 +1,5 @@
-//! `[vault]`, `[reveal]`, `[bootstrap]`: where key-encryption keys come from, and what the service does with secrets.
+//! `[vault]`, `[reveal]`, `[bootstrap]`: the source of key-encryption keys, whether secrets can be revealed, and the first
+//! tenant.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -61,8 +61,8 @@ impl Api {
     }
 }
 
-/// Checks the right that the use case needs to which the caller is passed; returns the caller and the message. The right
-/// comes first, so that a caller without it learns nothing, not even that a request was wrong.
+/// Checks the right that the use case needs, and returns the caller and the message. The right is checked first, so that a
+/// caller without it learns nothing, not even that a request was wrong.
 pub(super) fn authorize<R: RightType, T>(request: Request<T>) -> Result<(Caller<R>, T)> {
     let (caller, _, message) = authorize_with_metadata(request)?;
     Ok((caller, message))

@@ -150,7 +150,7 @@ impl<'a> Fields<'a> {
         self.violations.check_all(patch).unwrap_or_default()
     }
 
-    /// A secret that travels in a header or a form. It is removed only if the mask lists its very path.
+    /// A secret that is sent in a header or a form. It is removed only if the mask lists its very path.
     pub(super) fn secret(&mut self, path: &str, value: String, max: usize) -> SecretPatch {
         if value.is_empty() {
             return if self.mask.names(path) { SecretPatch::Clear } else { SecretPatch::Keep };
@@ -159,7 +159,7 @@ impl<'a> Fields<'a> {
         secret.map_or(SecretPatch::Keep, SecretPatch::Set)
     }
 
-    /// A field that the mask covers. `is_populated` tells whether the message has a value there.
+    /// A field that the mask covers. `is_populated` says whether the message has a value there.
     fn read<T>(
         &mut self,
         path: &str,

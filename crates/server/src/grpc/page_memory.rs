@@ -1,6 +1,6 @@
-//! The memory of lists. A client that stops in the middle of a page leaves the rest of it here, and many
-//! such clients would hold the memory of the machine. So pages are as large as there is room for, and small when there is
-//! little: a client that reads goes on, whatever others leave unread.
+//! The memory of lists. A client that stops in the middle of a page leaves the rest of it here, and many such clients would
+//! hold the memory of the machine. So pages are as large as there is room for, and small if there is little: a client that
+//! reads always makes progress, whatever others leave unread.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,7 +17,7 @@ use jackfield_transport::metrics::Metrics;
 
 /// A page of this many bytes needs no room: every list may have one at any time, and the number of lists is limited.
 const FREE_PAGE: usize = 4 * 1024;
-/// With less room than this there are only free pages, in bytes.
+/// With less room than this, in bytes, there are only free pages.
 const LEAST_ROOM: usize = 32 * 1024;
 /// The share of what is free that a page may take. So there is always something left for the next.
 const SHARE: usize = 4;
@@ -52,7 +52,7 @@ struct State {
 #[derive(Debug)]
 struct Tenant {
     used: usize,
-    /// Statements of lists at once.
+    /// Concurrent statements of lists.
     finds: Arc<Semaphore>,
     /// Lists that wait for room.
     waiting: usize,
@@ -69,7 +69,7 @@ pub(super) struct PageRoom {
     bytes: usize,
 }
 
-/// One of those that wait, until it is dropped.
+/// Counts as a list that waits, until it is dropped.
 struct Waiting<'a> {
     memory: &'a PageMemory,
     tenant: TenantId,
@@ -80,7 +80,7 @@ struct Waiting<'a> {
 impl PageMemory {
     /// Makes as much room as the configuration allows.
     pub fn new(config: &Config, metrics: Metrics) -> Arc<Self> {
-        // Lists of one tenant leave connections to the database for others, unless there is but one.
+        // Lists of one tenant leave connections to the database for others, unless there is only one.
         let finds_per_tenant = (config.database.max_connections as usize * 3 / 4).max(1);
         Arc::new(PageMemory {
             room: config.streams.page_memory.bytes(),
@@ -104,7 +104,7 @@ impl PageMemory {
         self.take(&mut state, tenant, bytes, flow)
     }
 
-    /// Room for a page that no reader waits for yet, if there is much left.
+    /// Room for a page that no reader waits for yet, if plenty is left.
     pub(super) fn for_page_ahead(self: &Arc<Self>, tenant: TenantId, flow: &Arc<Flow>) -> Option<PageRoom> {
         let mut state = self.lock();
         let used = state.tenants.get(&tenant).map_or(0, |tenant| tenant.used);
@@ -113,7 +113,7 @@ impl PageMemory {
         fits.then(|| self.take(&mut state, tenant, MAX_PAGE_BYTES, flow))
     }
 
-    /// Waits for room for a page that cannot be smaller. Lists that have left theirs unread for a while have to end then.
+    /// Waits for room for a page that cannot be smaller. Lists that have left pages unread for a while then have to end.
     pub(super) async fn for_large_page(self: &Arc<Self>, tenant: TenantId, bytes: usize, flow: &Arc<Flow>) -> PageRoom {
         let mut waiting = None;
         loop {
@@ -141,8 +141,8 @@ impl PageMemory {
         self.lock().tenant(tenant, self.finds_per_tenant).finds.clone()
     }
 
-    /// Ends the response that has been left unread for longest, of the tenant, or, if its own room is not what is short,
-    /// of the one that takes most.
+    /// Ends the response that has been left unread for longest: one of the tenant or, if the tenant's own room is not
+    /// short, one of the tenant that takes most.
     fn crowd(&self, tenant: TenantId, bytes: usize) {
         let mut state = self.lock();
         let own = state.tenants.get(&tenant).filter(|tenant| self.room_per_tenant.saturating_sub(tenant.used) < bytes);
@@ -212,7 +212,7 @@ impl PageRoom {
 
     /// Returns whether this room is enough for a page of this many bytes.
     pub(super) fn is_for(&self, bytes: usize) -> bool {
-        // A row that is larger than the room of its page takes more than it was given: once, for there is no more then.
+        // A row that is larger than the room of its page takes more than it was given: once, because then no more is left.
         self.bytes > 0 || bytes <= FREE_PAGE
     }
 

@@ -1,5 +1,5 @@
-//! Lists on the wire: a page is found when the reader takes one, and the next is searched while it is on its way. A reader
-//! that stops holds what it has not taken of one page; the one behind it is given up, and found again when it reads on.
+//! Lists on the wire: a page is found when the reader takes one, and the next one is searched for while that is on its way.
+//! A reader that stops holds the rest of one page; the page after it is dropped, and found again when the reader continues.
 
 mod finding;
 pub mod policy;
@@ -98,8 +98,8 @@ impl<T: Listable + Unpin + 'static, M: Message> Stream for PageStream<T, M> {
                         Err(pager) => State::Resting(pager),
                     };
                     self.taken = Some((page, room));
-                    // The task of the next page waits behind this one, on the same thread: it goes first, so that the
-                    // database is at work while this page is rendered.
+                    // The task of the next page waits behind this one, on the same thread. It runs first, so that the
+                    // database works while this page is rendered.
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }

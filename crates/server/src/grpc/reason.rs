@@ -2,7 +2,7 @@
 
 use jackfield_api::v1::ErrorReason;
 
-/// Names in the contract have it, names on the wire do not (AIP-193).
+/// The prefix that names in the contract have and names on the wire do not (AIP-193).
 const PREFIX: &str = "ERROR_REASON_";
 
 /// Returns the name of a reason as it is sent.

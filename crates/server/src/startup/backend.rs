@@ -22,10 +22,10 @@ use jackfield_transport::call::identity::{ConfiguredPrincipal, Tenants};
 use jackfield_transport::health::Readiness;
 use jackfield_transport::telemetry::Meters;
 
-/// The use cases as the transport wants them.
+/// The use cases as the transport needs them.
 pub(super) struct ServiceBackend {
     pub(super) services: Services,
-    /// The file that is watched for other keys, as it was when it was read.
+    /// The file that is watched for changes, and its state when it was read.
     pub(super) keyring_file: Option<(PathBuf, Stamp)>,
     pub(super) config: Config,
 }

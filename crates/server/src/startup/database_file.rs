@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, OFlags, StatxAttributes, StatxFlags};
 
-/// The reason why a database file is not touched.
+/// The reason why a database file is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseFileError {
     #[error(
@@ -144,7 +144,7 @@ pub fn refuse_network(database: &Path) -> Result<(), DatabaseFileError> {
     }
 }
 
-/// Refuses a database file that has a second name: lock and log lie beside the name by which it was opened.
+/// Refuses a database file that has a second name: lock and log are beside the name by which it was opened.
 ///
 /// # Errors
 /// [`DatabaseFileError::Linked`].
@@ -157,8 +157,8 @@ pub fn refuse_second_name(database: &Path) -> Result<(), DatabaseFileError> {
     }
 }
 
-/// Refuses a database file that is mounted by itself: its log and its lock would lie in the directory of the mount, and not in
-/// that of the file.
+/// Refuses a database file that is mounted by itself: its log and its lock would be in the directory of the mount, and not
+/// in that of the file.
 ///
 /// # Errors
 /// [`DatabaseFileError::Mounted`], or the system does not say.
@@ -188,7 +188,7 @@ pub fn refuse_mount(database: &Path) -> Result<(), DatabaseFileError> {
 pub fn refuse_replaced(database: &Path) -> Result<(), DatabaseFileError> {
     let lock = lock_file(database);
     for attempt in 0..ATTEMPTS {
-        // A server that starts has the one lock a moment before the other.
+        // A server that is starting has one lock a moment before the other.
         if attempt > 0 {
             std::thread::sleep(PAUSE);
         }
@@ -252,14 +252,14 @@ impl DatabaseLock {
     /// [`DatabaseFileError::InUse`], or a lock cannot be had for another reason.
     pub fn take_existing(database: &Path) -> Result<Self, DatabaseFileError> {
         let lock = lock_file(database);
-        // A link would have the process lock, and so touch, something else.
+        // A link would make the process lock something else.
         let file = OpenOptions::new().write(true).custom_flags(flags(OFlags::NOFOLLOW)).open(&lock);
         let mut claim = Self { lock: locked(file, database, lock)?, file: None };
         claim.take_file(database)?;
         Ok(claim)
     }
 
-    /// Takes the lock beside the database; its file is made if need be, in a directory that is there.
+    /// Takes the lock beside the database; its file is created if it is missing, in a directory that exists.
     ///
     /// # Errors
     /// As [`DatabaseLock::take_existing`].
@@ -308,7 +308,7 @@ fn locked(file: io::Result<File>, database: &Path, lock: PathBuf) -> Result<Opti
     Err(DatabaseFileError::InUse { database: database.to_owned(), lock })
 }
 
-/// Beside the file itself, by whatever links it is reached.
+/// The file is beside the database file itself, whatever links lead there.
 fn lock_file(database: &Path) -> PathBuf {
     let link = std::fs::symlink_metadata(database).is_ok_and(|metadata| metadata.is_symlink());
     let resolved = if link { std::fs::canonicalize(database).ok() } else { None };

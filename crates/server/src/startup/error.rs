@@ -1,4 +1,4 @@
-//! The error of a start that fails.
+//! Errors of a start that fails.
 
 use std::path::PathBuf;
 

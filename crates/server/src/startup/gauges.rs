@@ -5,7 +5,7 @@ use jackfield_service::{Gauges, Pool, RewrapProgress};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 
-/// Registers the gauges of the services behind a server. None of them asks the database.
+/// Registers the gauges of the services behind a server. None of them queries the database.
 pub(super) fn register(meter: &Meter, gauges: &Gauges) {
     database(meter, gauges);
     stored(meter, gauges);

@@ -5,8 +5,8 @@ use std::io;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, getrlimit, set_dumpable_behavior, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// No core dumps, and no attaching or reading of `/proc/<pid>/mem` by other processes of the same user. As many
-/// open files as allowed: the usual soft limit of 1024 is for programs that use `select`.
+/// Forbids core dumps, and attaching or reading of `/proc/<pid>/mem` by other processes of the same user. Allows as many
+/// open files as the system does: the usual soft limit of 1024 is for programs that use `select`.
 ///
 /// # Errors
 /// The system refuses.

@@ -16,7 +16,7 @@ pub(super) type Stamp = Option<(u64, i64, i64)>;
 /// The keyring of a start as it was read. It may have been checked against an SQLite file.
 pub struct ReadKeyring {
     pub(super) preflight: Preflight,
-    /// The state of its file before it was read: a change in between shows later, and is not missed.
+    /// The state of its file before it was read: a change in between is noticed later, and not missed.
     pub(super) stamp: Stamp,
 }
 
@@ -52,7 +52,7 @@ pub fn load_keyring(config: &Config) -> Result<Keyring, StartupError> {
 /// # Errors
 /// [`StartupError::KeyringLost`], or a database URL that cannot be read.
 pub(crate) fn refuse_second_keyring(config: &Config, keyring: &Path) -> Result<(), StartupError> {
-    // In this order: whoever starts beside us on nothing makes the keyring before the database.
+    // In this order, because another process that starts at the same time creates the keyring before the database.
     match config.database()? {
         Database::Sqlite(database) if database.exists() && !keyring.exists() => {
             Err(StartupError::KeyringLost { keyring: keyring.to_owned(), database })
@@ -72,13 +72,13 @@ pub(super) fn ensure_keyring(config: &Config, path: &Path) -> Result<bool, Start
     }
     match keyring_provider::file::create_new(path) {
         Ok(_) => Ok(true),
-        // Somebody was faster, and the keys are theirs.
+        // Another process was faster, and its keys count.
         Err(KeyringError::FileExists { .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Puts changes of the keyring file in force until `stop`. A file that cannot be used leaves the keys as they are.
+/// Puts changes of the keyring file into force until `stop`. A file that cannot be used leaves the keys as they are.
 pub(super) async fn watch_keyring(
     services: Services,
     metrics: Metrics,
@@ -96,7 +96,7 @@ pub(super) async fn watch_keyring(
             Ok(keyring) => services.keyring_replace(keyring).await.map_err(StartupError::from),
             Err(error) => Err(error.into()),
         };
-        // While the database is away, which knows the keys in use, the change is tried again and again.
+        // The database knows the keys in use. While it cannot be reached, the change is tried again.
         if !matches!(result, Err(StartupError::KeyringReplace(KeyringReplaceError::Database(_)))) {
             seen = now;
         }

@@ -1,4 +1,4 @@
-//! The start of the process: its files, its keyring, its database, and the rights that it gives up.
+//! The start of the process: its files, its keyring, its database, and its hardening.
 
 mod backend;
 pub mod database_file;

@@ -55,10 +55,12 @@ fn claim_existing(path: &Path) -> Result<DatabaseLock, StartupError> {
     Ok(DatabaseLock::take_existing(path)?)
 }
 
-/// Opens database and keyring, which [`claim`] may have read already. A database file that this makes is added to the claim.
+/// Opens database and keyring, which [`claim`] may have read already. A database file that is created here is added to the
+/// claim.
 ///
 /// # Errors
-/// Anything is missing or does not fit. In development a keyring is made when there is none and no database either.
+/// Something is missing or does not match. In development a keyring is created if there is neither a keyring nor a
+/// database.
 pub async fn open(
     config: &Config,
     claim: Option<&mut DatabaseLock>,
@@ -99,7 +101,7 @@ async fn open_as_of(
     let services = match Services::open(settings, preflight, clock).await {
         Ok(services) => services,
         Err(error) => {
-            // A fresh key cannot open what is there. Left behind, it would keep the right one out.
+            // A fresh key cannot open what is there. If it were left behind, it would keep the right one out.
             if let (true, Some(path), jackfield_service::OpenError::Keyring(_)) = (made, &keyring_file, &error) {
                 let _ = std::fs::remove_file(path);
             }
@@ -113,7 +115,7 @@ async fn open_as_of(
 /// Brings the schema of the database up to date; returns the newest migration.
 ///
 /// # Errors
-/// The database is away or newer than this program.
+/// The database cannot be reached, or is newer than this program.
 pub async fn migrate(config: &Config) -> Result<String, StartupError> {
     let database = config.database()?;
     let mut claim = match &database {

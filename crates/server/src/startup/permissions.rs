@@ -1,6 +1,6 @@
-//! The permissions of the files of a server, checked when it starts. Files that others can change are refused; files that
-//! others can only read is said, because sealed values stay sealed, and orchestrators mount private keys readable for
-//! everybody in a container that has one user.
+//! The permissions of the files of a server, checked when it starts. Files that others can change are refused. Files that
+//! others can only read cause a warning, because sealed values stay sealed, and because orchestrators mount private keys
+//! readable for everybody in a container that has one user.
 
 use std::fmt;
 use std::fs::Metadata;
@@ -29,7 +29,7 @@ pub enum PermissionError {
     Owner { kind: FileKind, path: PathBuf, owner: u32 },
 }
 
-/// A file that others can read, or that is not as it should be in another way that does no harm by itself.
+/// A file that others can read, or that has another fault which does no harm by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     kind: FileKind,
@@ -49,7 +49,7 @@ pub enum FileKind {
 /// Looks at the files that a configuration names, those that are there.
 ///
 /// # Errors
-/// The first one that others can change. What cannot be looked at is left to those who open it.
+/// The first one that others can change. A file that cannot be examined is left to the code that opens it.
 pub fn check(config: &Config) -> Result<Vec<Warning>, PermissionError> {
     let mut warnings = Vec::new();
     if config.vault.provider == VaultProvider::File {

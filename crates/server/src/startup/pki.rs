@@ -15,7 +15,7 @@ use rcgen::{
 use crate::config::OPERATOR_SPIFFE;
 
 const DAY: u64 = 24 * 60 * 60;
-/// Clients whose clock is a little behind must not find the certificate too young.
+/// The time by which certificates are backdated, for clients whose clock is a little behind.
 const BACKDATED: u64 = 60 * 60;
 
 /// The reason why certificates cannot be made.
@@ -40,8 +40,8 @@ pub struct ClientRequest {
     pub days: u32,
 }
 
-/// Makes whatever of the development certificates is missing; whether something was. Of several processes that start on
-/// one directory at once one makes them, and the others wait for it.
+/// Creates the development certificates that are missing. Returns whether any was. If several processes start on one
+/// directory at once, one of them creates the certificates and the others wait.
 ///
 /// # Errors
 /// A certificate without its key or the reverse is not overwritten.
@@ -152,7 +152,7 @@ fn paths(directory: &Path, name: &str) -> [PathBuf; 2] {
     [directory.join(format!("{name}.pem")), directory.join(format!("{name}-key.pem"))]
 }
 
-/// The key first: a certificate without its key would be of no use to anybody.
+/// The key is written first, because a certificate without its key is of no use.
 fn write_pair(directory: &Path, name: &str, certificate: &str, key: &str) -> Result<(PathBuf, PathBuf), PkiError> {
     let [certificate_path, key_path] = paths(directory, name);
     write_new(&key_path, key, 0o600)?;

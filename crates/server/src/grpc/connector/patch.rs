@@ -127,8 +127,8 @@ fn parse_kind(fields: &mut Fields<'_>, kind: Option<Kind>) -> KindPatch {
     }
 }
 
-/// The settings of which a mask names some. The message may lack them, or have those of another kind, which the mask does not
-/// name: then the named ones have no value.
+/// The settings of which a mask names a part. The message may lack them, or have those of another kind, which the mask does
+/// not name: then the named ones have no value.
 fn named_kind(fields: &mut Fields<'_>, given: Option<Kind>) -> Option<Kind> {
     let blank = [
         ("generic.", Kind::Generic(Default::default())),

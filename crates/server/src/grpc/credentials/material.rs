@@ -142,7 +142,7 @@ fn field_values(violations: &mut Violations, fields: BTreeMap<String, String>) -
             continue;
         }
         let place = map_entry(field, &name);
-        // Unlike tokens these may be of several lines: nothing says that they travel in a header.
+        // Unlike tokens, these may have several lines: they need not be sent in a header.
         let value = within_bytes(&place, value).and_then(|value| match value.is_empty() {
             true => Ok(Secret::new(value)),
             false => Secret::parse(&place, value, MAX_TOKEN),
@@ -158,12 +158,12 @@ fn optional(violations: &mut Violations, field: &str, value: String) -> Option<O
     if value.is_empty() { Some(None) } else { token(violations, field, value).map(Some) }
 }
 
-/// A secret that travels in a header and whose limit counts bytes.
+/// A secret that is sent in a header and whose limit counts bytes.
 fn token(violations: &mut Violations, field: &str, value: String) -> Option<Secret> {
     violations.check(within_bytes(field, value).and_then(|value| Secret::parse_line(field, value, MAX_TOKEN)))
 }
 
-/// A secret that travels in a header and whose limit counts characters.
+/// A secret that is sent in a header and whose limit counts characters.
 fn line(violations: &mut Violations, field: &str, value: String, max: usize) -> Option<Secret> {
     violations.check(Secret::parse_line(field, value, max))
 }

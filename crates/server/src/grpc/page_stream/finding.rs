@@ -1,4 +1,4 @@
-//! The search for one page, in a task of its own: the database is at work while the stream is at another page. A page that is
+//! The search for one page, in a task of its own: the database works while the stream is at another page. A page that is
 //! found before its reader wants it does not stay for long.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use super::policy::StreamPolicy;
 use crate::grpc::page_memory::PageRoom;
 use jackfield_transport::call::flow::Flow;
 
-/// A page that is searched.
+/// A page that is being searched for.
 pub(super) struct Finding<T> {
     slot: Arc<Slot<T>>,
     /// Dropping it ends the search.
@@ -26,9 +26,9 @@ pub(super) struct Finding<T> {
 pub(super) enum Found<T> {
     /// A page, and the list behind it.
     Page(Box<Pager<T>>, FoundPage<T>, PageRoom),
-    /// There was a page that was not taken in time. The list is before it again.
+    /// A page was found but not taken in time. The list is before it again.
     GivenUp(Box<Pager<T>>),
-    /// The list has no more.
+    /// The list has no more pages.
     End,
     Failed(Error),
 }
@@ -61,7 +61,7 @@ impl<T: Listable + 'static> Finding<T> {
         Self::spawn(policy, flow, pager, room)
     }
 
-    /// Looks for a page before it is wanted, if there is one and much room is left.
+    /// Looks for a page before it is wanted, if there is one and plenty of room is left.
     pub(super) fn begin_ahead(
         policy: &StreamPolicy,
         flow: &Arc<Flow>,
@@ -77,7 +77,7 @@ impl<T: Listable + 'static> Finding<T> {
     fn spawn(policy: &StreamPolicy, flow: &Arc<Flow>, mut pager: Box<Pager<T>>, room: PageRoom) -> Self {
         let slot = Arc::new(Slot { content: Mutex::new(Content::Nothing(None)), taken: Notify::new() });
         let (policy, flow, filling) = (policy.clone(), Arc::clone(flow), Filling(Arc::clone(&slot)));
-        // What is looked for is part of the call, if that is traced.
+        // The search is part of the call, if the call is traced.
         let call = Span::current();
         let task = policy.tasks.clone().spawn(async move {
             let before = pager.position();
@@ -138,7 +138,7 @@ async fn find<T: Listable>(
             room.resize(bytes);
             return Ok(Some((page, room)));
         }
-        // One row, for which there is no room yet. What takes room is not kept while it waits.
+        // The page is one row, for which there is no room yet. It is not kept while it waits.
         drop(page);
         pager.go_back(before);
         room = policy.memory.for_large_page(tenant, bytes, flow).await;
