@@ -146,7 +146,7 @@ async fn sqlite_is_backed_up_while_it_is_written_and_restored() {
     assert!(!left.iter().any(|name| name.to_string_lossy().contains(".tmp")), "{left:?}");
     let bytes = std::fs::read(&backup).unwrap();
     let again = tokio::task::spawn_blocking(command).await.unwrap();
-    fails(&again, "is there already");
+    fails(&again, "exists already");
     assert_eq!(std::fs::read(&backup).unwrap(), bytes);
 
     // The disaster.
@@ -214,7 +214,7 @@ async fn a_backup_that_is_damaged_is_noticed() {
     fails(&check(&altered(&backup, "key", key).await), "does not open the data key");
     let newer = "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m9999_later', 0)";
     fails(&check(&altered(&backup, "newer", newer).await), "the schema is newer than this program");
-    fails(&check(&site.directory().join("nowhere")), "is no backup to rely on");
+    fails(&check(&site.directory().join("nowhere")), "is not a reliable backup");
 
     let bytes = std::fs::read(&backup).unwrap();
     let cut = site.directory().join("cut");
@@ -238,13 +238,13 @@ async fn a_backup_that_is_damaged_is_noticed() {
     fails(&check(&empty), "it holds no data of Jackfield");
     let text_file = site.directory().join("no.sqlite3");
     std::fs::write(&text_file, "a text that is longer than the first words of a database").unwrap();
-    fails(&check(&text_file), "it is not a database of SQLite");
+    fails(&check(&text_file), "it is not an SQLite database");
     let pipe = site.directory().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     fails(&check(&pipe), "it is not a regular file");
     // A digest that is left of a backup that was moved is not replaced, nor given to another one.
     std::fs::rename(&backup, site.directory().join("moved.sqlite3")).unwrap();
-    fails(&site.run(&["backup", "--to", text(&backup)]), "backup.sqlite3.sha256 is there already");
+    fails(&site.run(&["backup", "--to", text(&backup)]), "backup.sqlite3.sha256 exists already");
     assert!(!backup.exists());
 }
 
@@ -332,9 +332,9 @@ async fn a_row_that_disagrees_with_its_document_is_noticed() {
     for (statement, reason) in [
         (
             "INSERT INTO label SELECT tenant_id, owner, randomblob(16), label_key, label_value FROM label",
-            "1 labels are of nothing",
+            "labels that belong to no resource: 1",
         ),
-        ("UPDATE idempotency SET answer = substr(answer, 2)", "is no JSON"),
+        ("UPDATE idempotency SET answer = substr(answer, 2)", "is not JSON"),
         ("UPDATE connector SET doc = CAST(x'7bff7d' AS TEXT)", "of connector cannot be read"),
         (
             "UPDATE data_key SET id = randomblob(16) WHERE id NOT IN (SELECT data_key_id FROM secret)",

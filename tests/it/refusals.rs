@@ -266,7 +266,7 @@ async fn a_configuration_that_does_not_fit() {
     let from_environment =
         unknown.replace("flag --set limits.max_callz", "environment variable JACKFIELD__LIMITS__MAX_CALLZ");
     refuses_with(&site, &["serve"], &[("JACKFIELD__LIMITS__MAX_CALLZ", "1")], &from_environment);
-    let public = "the configuration does not fit together:\n  - listen.plaintext: 0.0.0.0:0 is not loopback; set \
+    let public = "the configuration is not valid:\n  - listen.plaintext: 0.0.0.0:0 is not loopback; set \
                   listen.allow_plaintext_public to serve it without TLS";
     refuses(&site, &["serve", "--set", "listen.plaintext=true", "--listen", "0.0.0.0:0"], public);
 }
@@ -279,9 +279,9 @@ async fn a_database_url_that_would_not_be_honoured() {
     let list = "dbname, host, hostaddr, options, password, port, sslcert, sslkey, sslmode, sslrootcert, user";
     let encode = "in user name, password and values, write a blank % ? # / @ & as %20 %25 %3F %23 %2F %40 %26";
     for (url, reason) in [
-        (format!("postgres://me:12?{secret}@db/j"), format!("holds a second @ where none can stand: {encode}")),
-        (format!("postgres://me:12#{secret}@db/j"), format!("holds a # where none can stand: {encode}")),
-        (format!("postgres://me:a@{secret}@db/j"), format!("holds a second @ where none can stand: {encode}")),
+        (format!("postgres://me:12?{secret}@db/j"), format!("holds a second @ where none is allowed: {encode}")),
+        (format!("postgres://me:12#{secret}@db/j"), format!("holds a # where none is allowed: {encode}")),
+        (format!("postgres://me:a@{secret}@db/j"), format!("holds a second @ where none is allowed: {encode}")),
         (
             format!("postgres://db/j?sslpassword={secret}"),
             "the parameter sslpassword has no effect here: keys of clients are read unencrypted".to_owned(),
@@ -295,26 +295,26 @@ async fn a_database_url_that_would_not_be_honoured() {
         (format!("postgres://db/j?sslmod={secret}"), format!("the parameter sslmod is unknown; there are {list}")),
         (
             format!("postgres://db/j?sslmode={secret}"),
-            "sslmode is none of disable, allow, prefer, require, verify-ca, verify-full".to_owned(),
+            "sslmode is not one of disable, allow, prefer, require, verify-ca, verify-full".to_owned(),
         ),
         (format!("postgres://db/j?password={secret}&password=b"), "password is given twice".to_owned()),
         (format!("postgres://a,{secret}/j"), "it names several hosts: give the one address that leads to the primary".to_owned()),
-        (format!("sqlite:{secret}?mode=ro"), "there are no parameters behind sqlite:<path>".to_owned()),
+        (format!("sqlite:{secret}?mode=ro"), "sqlite:<path> takes no parameters".to_owned()),
         ("sqlite::memory:".to_owned(), "must be \"\", sqlite:<path> or postgres://…".to_owned()),
         (format!("sqlite:file:{secret}"), "must be \"\", sqlite:<path> or postgres://…".to_owned()),
     ] {
-        let whole = format!("the configuration does not fit together:\n  - database.url: {reason}");
+        let whole = format!("the configuration is not valid:\n  - database.url: {reason}");
         for command in ["serve", "check-config", "migrate"] {
             // Exactly this is said, so the secret is not.
             refuses_with(&site, &[command], &[("JACKFIELD__DATABASE__URL", &url)], &whole);
         }
     }
     for (name, value, reason) in [
-        ("PGSSLMODE", "verify-ful", "is none of disable, allow, prefer, require, verify-ca, verify-full"),
+        ("PGSSLMODE", "verify-ful", "is not one of disable, allow, prefer, require, verify-ca, verify-full"),
         ("PGPORT", "five", "is not a number from 1 to 65535"),
         ("PGHOST", "a,b", "names several hosts: give the one address that leads to the primary"),
-        ("PGSSLCRL", "list.pem", "has no effect here: say it in database.url, or not at all"),
-        ("PGTARGETSESSIONATTRS", "any", "has no effect here: say it in database.url, or not at all"),
+        ("PGSSLCRL", "list.pem", "has no effect here: set it in database.url, or not at all"),
+        ("PGTARGETSESSIONATTRS", "any", "has no effect here: set it in database.url, or not at all"),
     ] {
         let reason = format!("environment variable {name}: {reason}");
         refuses_with(&site, &["serve"], &[("JACKFIELD__DATABASE__URL", "postgres:///j"), (name, value)], &reason);
@@ -339,7 +339,7 @@ mod postgres {
         let log = process.kill();
         canary.assert_not_in("the log", log.as_bytes());
         let line = "a line of the password file (PGPASSFILE or ~/.pgpass) is not host:port:database:user:password and is \
-                    passed over";
+                    skipped";
         assert!(log.contains(line), "{log}");
     }
 

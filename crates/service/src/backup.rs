@@ -90,7 +90,10 @@ async fn verify(store: &Store, vault: &Vault) -> Result<Verified, VerifyError> {
     }
     let all = store.read().secrets_count().await.map_err(VerifyError::Read)?;
     if all != secrets {
-        return Err(VerifyError::Damaged(vec![format!("{} secrets are of no tenant with a data key", all - secrets)]));
+        return Err(VerifyError::Damaged(vec![format!(
+            "secrets that belong to no tenant with a data key: {}",
+            all - secrets
+        )]));
     }
     Ok(Verified { schema, data_keys: keys.len() as u64, secrets, rows })
 }

@@ -188,6 +188,6 @@ fn needs_credential(field: &str, description: &str) -> Error {
     Violation::reference(field, description).into()
 }
 
-const NOTHING_NAMED: &str = "must be given, or credential instead of it";
+const NOTHING_NAMED: &str = "is required, unless credential is given";
 const EXTERNAL_NEEDS_PARENT: &str =
     "is required with an \"ext:\" reference: external ids are unique in a credential only";

@@ -56,7 +56,7 @@ impl Store {
         #[expect(clippy::disallowed_methods, reason = "a check of the whole spans all tenants")]
         let labels = label::Entity::find().count(conn).await.map_err(error::from_db)?;
         if labels != found.labels && found.faults.is_empty() {
-            found.faults.push(format!("{} labels are of nothing", labels.abs_diff(found.labels)));
+            found.faults.push(format!("labels that belong to no resource: {}", labels.abs_diff(found.labels)));
         }
         found.answers(conn).await?;
         found.faults.truncate(MOST);
@@ -122,7 +122,7 @@ impl Findings {
             for (_, id, answer) in &rows {
                 // The answer to a request that was claimed and not answered is empty.
                 if !answer.is_empty() && serde_json::from_str::<IgnoredAny>(answer).is_err() {
-                    self.faults.push(format!("the answer to the request {id} is no JSON"));
+                    self.faults.push(format!("the answer to the request {id} is not JSON"));
                 }
             }
         }

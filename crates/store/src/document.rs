@@ -20,9 +20,9 @@ pub(crate) const SEPARATOR: char = '\n';
 pub(crate) const JOINED: &str = "string_agg(doc, '\n')";
 
 /// The fault of a document that cannot even be read as text.
-pub(crate) const NO_TEXT: &str = "its document is no text";
+pub(crate) const NO_TEXT: &str = "its document is not text";
 /// The fault of a document that can be read and does not belong to its row.
-const OF_ANOTHER: &str = "its document is of another id";
+const OF_ANOTHER: &str = "its document has another id";
 
 /// The bytes that a JSON value takes on the wire beyond its text: tags and lengths of the value, its key and their entry, and
 /// a number of eight bytes.
@@ -113,8 +113,8 @@ pub fn damaged_rows() -> u64 {
 /// The reason that a document cannot be read. The message of serde is not used, because it quotes values.
 fn why(error: &serde_json::Error) -> String {
     let kind = match error.classify() {
-        Category::Data => "no document of this resource",
-        Category::Eof | Category::Io | Category::Syntax => "no JSON",
+        Category::Data => "not a document of this resource",
+        Category::Eof | Category::Io | Category::Syntax => "not JSON",
     };
     format!("its document is {kind}, at byte {}", error.column())
 }

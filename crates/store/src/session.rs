@@ -91,9 +91,7 @@ impl Writer {
             done
         });
         let ended = commit.instrument(span).await;
-        ended.unwrap_or_else(|_| {
-            Err(error::outcome_unknown(error::lost("the task of the commit did not come to its end")))
-        })
+        ended.unwrap_or_else(|_| Err(error::outcome_unknown(error::lost("the task of the commit did not finish"))))
     }
 
     /// Undoes everything that was written here, and waits until the rows that were read here are durable.

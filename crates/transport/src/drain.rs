@@ -46,11 +46,18 @@ impl Signals {
         let all = tokio::time::timeout(CUT, connections.wait()).await.is_ok();
         let calls = cut.calls.load(Ordering::Relaxed);
         if calls > 0 || !all {
-            tracing::warn!(calls.cut = calls, tasks.left = connections.len(), "calls cut at the end of the grace");
+            tracing::warn!(
+                calls.cut = calls,
+                tasks.left = connections.len(),
+                "calls cut at the end of the grace period"
+            );
         }
         let closed = cut.connections.load(Ordering::Relaxed);
         if closed > 0 {
-            tracing::info!(connections.closed = closed, "connections without calls closed whose clients do not answer");
+            tracing::info!(
+                connections.closed = closed,
+                "connections without calls closed because their clients do not answer"
+            );
         }
         calls == 0 && all
     }

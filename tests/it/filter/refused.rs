@@ -55,7 +55,7 @@ on_both! {
             ("a, b", "at position 2: "),
             ("id =", "at position 5: expected a value after \"=\""),
             ("= a", "at position 1: "),
-            ("count(a)", "at position 1: there are no functions"),
+            ("count(a)", "at position 1: functions are not supported"),
             ("*", "at position 1: "),
             ("a \u{0}", "at position 3: "),
             ("\"a\u{0}\"", "at position 3: "),

@@ -50,8 +50,8 @@ async fn what_others_can_change_is_refused() {
     for url in [String::new(), format!("sqlite:{}", second.display())] {
         let named = if url.is_empty() { &database } else { &second };
         let reason = format!(
-            "the database {} has 2 names (hard links): another server may have it under another name, and its log lies beside \
-             one of them only; stop whoever has it, and remove the other names",
+            "the database {} has 2 names (hard links): another server may have it under another name, and its log is beside \
+             only one of them; stop the process that uses it, and remove the other names",
             named.display()
         );
         for command in ["serve", "migrate"] {

@@ -74,7 +74,7 @@ mod fewer {
             let failed = failed.err().expect("a third connection");
             assert_eq!(failed.reason(), "STORE_UNAVAILABLE");
             let cause = std::error::Error::source(&failed).expect("a cause").to_string();
-            let told = "no connection to the database within 3s: 2 of 8 (database.max_connections) are at work; no more \
+            let told = "no connection to the database within 3s: 2 of 8 (database.max_connections) are in use; no more \
                         can be opened: ";
             assert!(
                 cause.contains(told) && cause.contains(&format!("too many connections for role \"{role}\"")),
@@ -91,7 +91,7 @@ mod fewer {
             let (_one, _other) = (store.write().await.unwrap(), store.write().await.unwrap());
             let failed = store.write().await.err().expect("a third connection");
             let cause = std::error::Error::source(&failed).expect("a cause").to_string();
-            assert!(cause.ends_with("within 3s: 2 of 2 (database.max_connections) are at work"), "{cause}");
+            assert!(cause.ends_with("within 3s: 2 of 2 (database.max_connections) are in use"), "{cause}");
         }
     }
 }

@@ -184,7 +184,7 @@ mod postgres_commit {
             expect_unknown(create(&server, a_request("made", "")).await.unwrap_err(), false);
             assert_eq!(names_of_connectors(&server, "alpha").await, ["made"]);
             let told = logs::text();
-            let told = told.lines().filter(|line| line.contains("the outcome of a transaction cannot be asked for"));
+            let told = told.lines().filter(|line| line.contains("the outcome of a transaction cannot be queried"));
             assert_eq!(told.count(), 1);
         }
 

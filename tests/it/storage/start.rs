@@ -224,7 +224,7 @@ on_both! {
 
         // Neither of two is renamed, dropped or hidden.
         let reason = refused(&mut server).await;
-        for part in ["two of the connectors of tenant ", decomposed, &kept, "rename one with the former version"] {
+        for part in ["two of the connectors of tenant ", decomposed, &kept, "rename one with the previous version"] {
             assert!(reason.contains(part), "{part}: {reason}");
         }
 

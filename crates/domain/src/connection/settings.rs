@@ -126,7 +126,7 @@ pub fn check_user_id_expression(field: &str, expression: &str) -> Result<(), Vio
         match inner {
             Some((name, _)) if name.trim().is_empty() => return Err(Violation::field(field, "has empty braces")),
             Some((name, after)) if !name.contains('{') => rest = after,
-            _ => return Err(Violation::field(field, "has braces that do not pair, or nest")),
+            _ => return Err(Violation::field(field, "has unbalanced or nested braces")),
         }
         names += 1;
     }

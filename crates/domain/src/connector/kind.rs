@@ -301,6 +301,6 @@ fn required<T: Clone>(value: &Option<T>, field: &str) -> Result<T, Violation> {
 }
 
 fn key_in_two_places() -> Violation {
-    let description = "cannot be given together with header_name: a key travels in one place";
+    let description = "cannot be given together with header_name: a key is sent in one place";
     Violation::field("connector.api_key.query_parameter", description)
 }

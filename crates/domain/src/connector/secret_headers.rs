@@ -85,8 +85,7 @@ impl Patch for SecretHeadersPatch {
 /// Finds secret headers that have the name of a plain header.
 pub(super) fn given_twice(headers: &BTreeMap<String, String>, secret_names: &[String]) -> Vec<Violation> {
     let twice = |name: &&String| headers.keys().any(|plain| same_header(plain, name));
-    let violation = |name: &String| {
-        Violation::field("connector.secret_headers", format!("header \"{name}\" stands in headers too"))
-    };
+    let violation =
+        |name: &String| Violation::field("connector.secret_headers", format!("header \"{name}\" is also in headers"));
     secret_names.iter().filter(twice).map(violation).collect()
 }

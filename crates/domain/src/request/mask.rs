@@ -153,7 +153,7 @@ impl std::fmt::Display for PathFault {
         f.write_str(match self {
             PathFault::Text(text) => text,
             PathFault::Unquoted(_) => {
-                "needs backquotes around a map key with other characters than letters, digits, \"_\" and \"-\""
+                "needs backquotes around a map key with characters other than letters, digits, \"_\" and \"-\""
             }
         })
     }

@@ -107,7 +107,7 @@ pub(super) async fn check(config: &Config, command: &CheckBackup) -> Result<(), 
     }
     let beside = digest::beside(file);
     say(format_args!(
-        "There is no {}: whether a bit of it has changed that nothing else tells is not known.",
+        "There is no {}, so a changed bit that no other check finds would go unnoticed.",
         beside.display()
     ))
 }
@@ -127,7 +127,7 @@ fn check_format(file: &Path) -> Result<(), String> {
     let mut begin = Vec::new();
     let read = File::open(file).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut begin));
     read.map_err(|error| error.to_string())?;
-    if begin.is_empty() || begin == MAGIC { Ok(()) } else { Err("it is not a database of SQLite".to_owned()) }
+    if begin.is_empty() || begin == MAGIC { Ok(()) } else { Err("it is not an SQLite database".to_owned()) }
 }
 
 fn tell(Verified { schema, data_keys, secrets, rows }: &Verified) -> Result<(), CommandError> {
@@ -138,11 +138,11 @@ fn tell(Verified { schema, data_keys, secrets, rows }: &Verified) -> Result<(), 
 }
 
 fn there_already(to: &Path) -> CommandError {
-    format!("{} is there already: a backup does not replace a file", to.display()).into()
+    format!("{} exists already: a backup does not replace a file", to.display()).into()
 }
 
 fn unusable(file: &Path, error: &str) -> String {
-    format!("{} is no backup to rely on: {error}", file.display())
+    format!("{} is not a reliable backup: {error}", file.display())
 }
 
 fn parent(path: &Path) -> &Path {

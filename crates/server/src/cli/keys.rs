@@ -127,7 +127,7 @@ async fn rewrap(config: &Config, command: &Rewrap) -> Result<(), CommandError> {
         tokio::time::sleep(config.vault.reload_interval).await;
     };
     say(format_args!(
-        "{} data keys are wrapped with {}, {} secrets were sealed anew, {} failed.",
+        "{} data keys are wrapped with {}, {} secrets were sealed again, {} failed.",
         ended.data_keys_done, ended.key_encryption_key, ended.secrets_done, ended.failed
     ))?;
     if ended.state() == RewrapState::Done {
@@ -140,7 +140,7 @@ async fn rewrap(config: &Config, command: &Rewrap) -> Result<(), CommandError> {
 /// One re-wrap from its start to its end.
 async fn run_rewrap(admin: &mut AdminServiceClient<Channel>, reseal: bool) -> Result<v1::Rewrap, CommandError> {
     let request = RewrapSecretsRequest { reseal, request_id: Uuid::now_v7().to_string(), validate_only: false };
-    let started = admin.rewrap_secrets(request).await?.into_inner().rewrap.ok_or("the server said nothing")?;
+    let started = admin.rewrap_secrets(request).await?.into_inner().rewrap.ok_or("the server sent no re-wrap")?;
     let bar = ProgressBar::new(total(&started));
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {elapsed}")?);
     bar.set_message(started.key_encryption_key.clone());
@@ -164,7 +164,7 @@ async fn follow(
         match admin.get_rewrap(GetRewrapRequest {}).await {
             Ok(answer) => {
                 misses = 0;
-                rewrap = answer.into_inner().rewrap.ok_or("the server said nothing")?;
+                rewrap = answer.into_inner().rewrap.ok_or("the server sent no re-wrap")?;
             }
             Err(error) if error.code() == tonic::Code::Unavailable && misses < PATIENCE => misses += 1,
             Err(error) => return Err(error.into()),

@@ -59,7 +59,7 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
         }
     };
     tokio::task::spawn_blocking(move || tracing.shutdown()).await?;
-    if complete { Ok(()) } else { Err("calls were cut at the end of the grace".into()) }
+    if complete { Ok(()) } else { Err("calls were cut at the end of the grace period".into()) }
 }
 
 /// Ends the process if stopping takes longer than it can. It is a thread, because it must work even when the runtime does

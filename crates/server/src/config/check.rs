@@ -178,7 +178,7 @@ impl Config {
                 // Names in DNS are not case-sensitive.
                 [("dns", name)] if identities.insert(("dns", name.to_ascii_lowercase())) => {}
                 [(kind, value)] if *kind != "dns" && identities.insert((*kind, (*value).clone())) => {}
-                [(kind, value)] => problems.push(format!("{key}.{kind}: {} stands there twice", quoted(value))),
+                [(kind, value)] => problems.push(format!("{key}.{kind}: {} is given twice", quoted(value))),
                 _ => problems.push(format!("{key}: exactly one of spiffe, dns and subject must be set")),
             }
             if !principal.spiffe.is_empty() && !is_spiffe(&principal.spiffe) {

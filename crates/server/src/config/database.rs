@@ -28,7 +28,7 @@ pub struct Database {
 pub enum DatabaseUrlError {
     #[error("database.url: must be \"\", sqlite:<path> or postgres://…")]
     Unknown,
-    #[error("database.url: there are no parameters behind sqlite:<path>")]
+    #[error("database.url: sqlite:<path> takes no parameters")]
     SqliteParameters,
     #[error("database.url: {0}")]
     Postgres(#[from] postgres_url::UrlError),

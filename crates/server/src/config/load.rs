@@ -50,7 +50,7 @@ pub enum ConfigError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{origin}: {message}")]
     Layer { origin: String, message: String },
-    #[error("the configuration does not fit together:\n  - {}", .0.join("\n  - "))]
+    #[error("the configuration is not valid:\n  - {}", .0.join("\n  - "))]
     Invalid(Vec<String>),
 }
 
@@ -73,7 +73,7 @@ impl Config {
         for (name, value) in &sources.environment {
             if let Some(path) = name.strip_prefix(PREFIX) {
                 if let Some(other) = set.insert(path.to_ascii_lowercase(), name) {
-                    let message = format!("sets what {other} sets: take one of the two out");
+                    let message = format!("sets what {other} sets: remove one of the two");
                     return Err(ConfigError::Layer { origin: format!("environment variable {name}"), message });
                 }
                 let keys = path.split("__").map(str::to_ascii_lowercase).collect();
@@ -155,14 +155,14 @@ impl Sources {
         for (name, value) in &self.environment {
             let message = match name.as_str() {
                 "PGSSLMODE" if !postgres_url::SSL_MODES.contains(&value.as_str()) => {
-                    format!("is none of {}", postgres_url::SSL_MODES.join(", "))
+                    format!("is not one of {}", postgres_url::SSL_MODES.join(", "))
                 }
                 "PGPORT" if !postgres_url::is_port(value) => "is not a number from 1 to 65535".into(),
                 "PGHOST" | "PGHOSTADDR" if value.contains(',') => {
                     "names several hosts: give the one address that leads to the primary".into()
                 }
                 name if PASSED_OVER.contains(&name) => {
-                    "has no effect here: say it in database.url, or not at all".into()
+                    "has no effect here: set it in database.url, or not at all".into()
                 }
                 _ => continue,
             };

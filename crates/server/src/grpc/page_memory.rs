@@ -162,7 +162,7 @@ impl PageMemory {
             tracing::warn!(
                 lists.waiting = state.waiting,
                 memory.used_bytes = state.used,
-                "lists wait for memory that pages take which their readers leave unread"
+                "lists wait for memory that unread pages of other lists take"
             );
         }
     }

@@ -142,8 +142,10 @@ pub(super) fn from_metadata(
         if value.is_empty() {
             named.clone_into(value);
         } else if value != named {
-            violations
-                .push(Violation::reference(field, format!("differs from the metadata {key}, or that from itself")));
+            violations.push(Violation::reference(
+                field,
+                format!("differs from the metadata {key}, or the metadata has different values"),
+            ));
             return;
         }
     }
@@ -173,7 +175,7 @@ pub(super) fn named(
 ) -> Option<Named> {
     match (reference.is_empty(), user_id.is_empty() && connector.is_empty()) {
         (true, true) => {
-            let description = "must be given, or user_id and connector instead of it";
+            let description = "is required, unless user_id and connector are given";
             violations.push(Violation::reference("reference", description));
             None
         }

@@ -52,8 +52,8 @@ fn expected<R: ResourceMessage>(violations: &mut Violations, etag: &str, resourc
 fn require_change(violations: &mut Violations, mask: &Mask, resource: &str, patch: &impl Patch) {
     if *mask == Mask::Populated && patch.is_empty() && violations.is_empty() {
         let description = format!(
-            "must name what to change: without it the fields that are present in {resource} are changed, and there is none \
-             that may be"
+            "must name what to change: without a mask, the fields that are present in {resource} are changed, and none of \
+             these may be"
         );
         violations.push(Violation::field("update_mask", description));
     }

@@ -26,13 +26,13 @@ pub enum DatabaseFileError {
     )]
     Network { database: PathBuf, kind: String },
     #[error(
-        "the database {} has {links} names (hard links): another server may have it under another name, and its log lies beside \
-         one of them only; stop whoever has it, and remove the other names",
+        "the database {} has {links} names (hard links): another server may have it under another name, and its log is beside \
+         only one of them; stop the process that uses it, and remove the other names",
         database.display()
     )]
     Linked { database: PathBuf, links: u64 },
     #[error(
-        "the database {} is mounted as a single file, so its log lies beside another name of it, and another server may have it \
+        "the database {} is mounted as a single file, so its log is beside another name of it, and another server may have it \
          there: mount its directory",
         database.display()
     )]
@@ -43,7 +43,7 @@ pub enum DatabaseFileError {
         database.display(), lock.display()
     )]
     Replaced { database: PathBuf, lock: PathBuf },
-    #[error("the file system of {} cannot be told: {source}", database.display())]
+    #[error("the file system of {} cannot be determined: {source}", database.display())]
     Unknown { database: PathBuf, source: io::Error },
 }
 

@@ -32,7 +32,7 @@ fn database(meter: &Meter, gauges: &Gauges) {
     let all = gauges.clone();
     meter
         .i64_observable_up_down_counter("db.client.connection.max")
-        .with_description("Connections to the database that there can be")
+        .with_description("Maximum number of connections to the database")
         .with_unit("{connection}")
         .with_callback(move |counter| {
             for pool in all.pools() {
@@ -53,7 +53,7 @@ fn stored(meter: &Meter, gauges: &Gauges) {
     let all = gauges.clone();
     meter
         .u64_observable_counter("jackfield.database.rows.damaged")
-        .with_description("Times that a row was met which cannot be read")
+        .with_description("Times that a row could not be read")
         .with_callback(move |counter| counter.observe(all.damaged_rows(), &[]))
         .build();
     let all = gauges.clone();
@@ -69,7 +69,7 @@ fn stored(meter: &Meter, gauges: &Gauges) {
     let all = gauges.clone();
     meter
         .f64_observable_gauge("jackfield.database.log.overdue")
-        .with_description("For how long the write-ahead log of SQLite holds something that was destroyed")
+        .with_description("Time for which the write-ahead log of SQLite has held destroyed data")
         .with_unit("s")
         .with_callback(move |gauge| gauge.observe(all.log_overdue().as_secs_f64(), &[]))
         .build();

@@ -106,7 +106,7 @@ pub(super) async fn watch_keyring(
             Err(error) => tracing::error!(
                 keyring.path = %path.display(),
                 error.message = %error,
-                "keyring not reloaded, the present one stays in force"
+                "keyring not reloaded, the one in force stays"
             ),
         }
     }

@@ -124,7 +124,8 @@ async fn a_client_that_is_silent_does_not_make_a_stop_incomplete() {
             }
         }
         let log = server.stop();
-        let closed = |line: &&str| line.contains("connections without calls closed whose clients do not answer");
+        let closed =
+            |line: &&str| line.contains("connections without calls closed because their clients do not answer");
         let line = log.lines().find(closed).unwrap_or_else(|| panic!("{log}"));
         assert!(line.contains("\"connections.closed\":1"), "{line}");
         let stopped = log.lines().find(|line| line.contains("\"message\":\"stopped\"")).unwrap();

@@ -52,9 +52,9 @@ fn a_list_of_a_part_of_the_certificates_is_refused() {
     other.write_crl(&[]);
     let other = String::from_utf8(other.read("crl.pem")).unwrap();
     for (lists, said) in [
-        (complete.clone() + &partial, "list 2 is of a part"),
-        (partial + &complete, "list 1 is of a part"),
-        (complete + &other, "list 2 is of another key of CN=test CA than a list before it"),
+        (complete.clone() + &partial, "list 2 covers only a part"),
+        (partial + &complete, "list 1 covers only a part"),
+        (complete + &other, "list 2 is signed with another key of CN=test CA than an earlier list"),
     ] {
         pki.write("crl.pem", &lists);
         let settings = [

@@ -71,7 +71,7 @@ async fn a_revoked_client_loses_its_connection_and_gets_no_other() {
     server.pki.write_crl(&[41]);
     let cut = tokio::time::timeout(Duration::from_secs(5), bad_stream.message()).await.expect("cut in 5 s");
     assert!(cut.is_err(), "{cut:?}");
-    let line = ["client certificate is good no more", "client.address=127.0.0.1 ", "principal=\"the revoked\""];
+    let line = ["client certificate is no longer valid", "client.address=127.0.0.1 ", "principal=\"the revoked\""];
     assert!(logged(&line), "the log says whose it was");
     let again = async || unary(&bad_channel, "Whoami", Duration::ZERO).await;
     assert!(again().await.is_err());

@@ -68,7 +68,7 @@ pub(crate) fn found_for_update<T: Target>(
     let found = found.ok_or_else(missing)?;
     let (id, resource) = (found.id(), T::RESOURCE.as_str());
     if expected.id.is_some_and(|expected| expected != id) {
-        let description = format!("is not that of the {resource} which reference names: {id}");
+        let description = format!("is not that of the {resource} that reference names: {id}");
         return Err(Violation::field(format!("{resource}.id"), description).into());
     }
     check_etag(&found, &expected.etag)?;

@@ -136,7 +136,7 @@ fn check_private_key(
     let signing = aws_lc_rs::sign::any_supported_type(key).map_err(|_| {
         let usable = "RSA of 2,048 to 8,192 bits, ECDSA P-256, P-384 or P-521, or Ed25519";
         let description =
-            format!("is no key that TLS can use: {usable}; the certificate says {}", leaf.public_key_algorithm);
+            format!("is not a key that TLS can use: {usable}; the certificate says {}", leaf.public_key_algorithm);
         Violation::field(PRIVATE_KEY, description)
     })?;
     match CertifiedKey::new(chain.to_vec(), signing).keys_match() {

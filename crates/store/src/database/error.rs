@@ -92,7 +92,7 @@ fn may_have_committed(code: u32) -> bool {
 /// The error of a pool that got no connection in time. The pool tries again while a database refuses connections, and its own
 /// error says only that the time is up.
 #[derive(Debug, thiserror::Error)]
-#[error("the database is away, or all its connections (database.max_connections) are at work")]
+#[error("the database is away, or all its connections (database.max_connections) are in use")]
 struct NoConnection(#[source] DbErr);
 
 /// The error of an insert or update. A violated unique constraint becomes the value that is taken, which `value_of` gives.

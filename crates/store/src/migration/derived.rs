@@ -107,7 +107,7 @@ fn refused(error: &Error, tenant: TenantId, id: Uuid) -> StoreError {
     match error {
         Error::Taken { resource, what: Taken::Name, value } => failed(format!(
             "two of the {resource}s of tenant {tenant} have the name \"{value}\", one of them {id}: how the characters of a name \
-             are composed no longer counts; rename one with the former version"
+             are composed no longer counts; rename one with the previous version"
         )),
         other => failed(other),
     }

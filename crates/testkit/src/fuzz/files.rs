@@ -172,7 +172,7 @@ fn check_configuration(data: &[u8]) -> Way {
             let named = text.match_indices(SECRET).any(|(at, _)| is_name(text, at));
             assert!(named || !error.contains("u:hunter2!@"), "{text:?} is refused with its password: {error}");
             // What does not fit together is quoted: names and rights are no secrets, and a password is known as one by then.
-            let quoted = error.starts_with("the configuration does not fit together");
+            let quoted = error.starts_with("the configuration is not valid");
             assert!(named || quoted || !error.contains(SECRET), "{text:?} is refused with its value: {error}");
             way(&["refused", &error])
         }

@@ -219,7 +219,7 @@ fn ended(context: &Arc<CallContext>, code: Code) {
             tracing::debug!(call.duration_ms = duration_ms, rpc.response.status_code = status, "call refused");
         }
         (None, Code::DeadlineExceeded) if !context.is_to_be_in_time() => {
-            tracing::debug!(call.duration_ms = duration_ms, rpc.response.status_code = status, "call out of time");
+            tracing::debug!(call.duration_ms = duration_ms, rpc.response.status_code = status, "call timed out");
         }
         (None, _) => tracing::warn!(call.duration_ms = duration_ms, rpc.response.status_code = status, "call failed"),
     }

@@ -207,7 +207,7 @@ async fn handshake(
                         client.address = peer.ip().map(display),
                         client.port = peer.port(),
                         certificate = claims,
-                        "nobody's certificate: {unknown}"
+                        "certificate of an unknown client: {unknown}"
                     );
                 }
                 let info = ConnectInfo::new(peer, stream.get_ref().0.local_addr(), certificates, caller);

@@ -154,7 +154,7 @@ impl<C: Future<Output = String>> ServedConnection<'_, C> {
                         client.address = info.peer().ip().map(display), client.port = info.peer().port(),
                         jackfield.principal = info.principal(),
                         why,
-                        "client certificate is good no more"
+                        "client certificate is no longer valid"
                     );
                     let grace = shared.config.tls.revoked_grace;
                     Leave { cause: "certificate", lists: grace, calls: grace, end: Phase::Withdrawn }

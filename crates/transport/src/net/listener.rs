@@ -37,7 +37,7 @@ pub enum ListenError {
     Tcp { address: SocketAddr, source: io::Error },
     #[error("cannot listen on {}: {source}", path.display())]
     Unix { path: PathBuf, source: io::Error },
-    #[error("{} is used by a process that is running, or is no socket", .0.display())]
+    #[error("{} is used by a process that is running, or is not a socket", .0.display())]
     InUse(PathBuf),
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn register(meter: &Meter, readiness: watch::Receiver<Readiness>, tls
     }
     meter
         .u64_observable_counter("jackfield.server.log.dropped_lines")
-        .with_description("Lines of the log that were dropped because nobody read them fast enough")
+        .with_description("Log lines that were dropped because they were not read fast enough")
         .with_callback(|counter| counter.observe(dropped_lines(), &[]))
         .build();
     process(meter);
@@ -75,7 +75,7 @@ fn process(meter: &Meter) {
     let start = Instant::now();
     meter
         .f64_observable_gauge("process.uptime")
-        .with_description("Time since the server was made")
+        .with_description("Time since the server was created")
         .with_unit("s")
         .with_callback(move |gauge| gauge.observe(start.elapsed().as_secs_f64(), &[]))
         .build();

@@ -64,7 +64,7 @@ fn instead(line: &Metadata<'_>) -> Option<&'static str> {
         return None;
     }
     Some(if quoted.any(|name| name == "line") {
-        "a line of the password file (PGPASSFILE or ~/.pgpass) is not host:port:database:user:password and is passed over"
+        "a line of the password file (PGPASSFILE or ~/.pgpass) is not host:port:database:user:password and is skipped"
     } else {
         "a line of the database driver is left out: it may hold values"
     })

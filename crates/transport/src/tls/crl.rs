@@ -19,7 +19,9 @@ pub(super) fn complete(crls: &[CertificateRevocationListDer<'static>]) -> Result
             return Err(format!("list {number} is a delta list: give complete ones"));
         }
         if has(&oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT) {
-            return Err(format!("list {number} is of a part of its authority's certificates only: give complete ones"));
+            return Err(format!(
+                "list {number} covers only a part of its authority's certificates: give complete ones"
+            ));
         }
         let issuer = crl.issuer().as_raw().to_vec();
         let Some(key) = authority_key(&crl) else { continue };
@@ -27,7 +29,7 @@ pub(super) fn complete(crls: &[CertificateRevocationListDer<'static>]) -> Result
             Some((_, other)) if *other != key => {
                 let name = crl.issuer();
                 return Err(format!(
-                    "list {number} is of another key of {name} than a list before it: the two cannot be used together"
+                    "list {number} is signed with another key of {name} than an earlier list: the two cannot be used together"
                 ));
             }
             Some(_) => {}

@@ -13,7 +13,7 @@ pub enum TlsError {
     Expired { path: String, time: Timestamp },
     #[error("the certificate of the server in {path} is not valid before {time}")]
     NotYetValid { path: String, time: Timestamp },
-    #[error("certificate and private key do not fit: {0}")]
+    #[error("certificate and private key do not match: {0}")]
     KeyPair(rustls::Error),
     #[error("client authorities: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),

@@ -104,7 +104,7 @@ impl TlsReloader {
             let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
             // The same fault is logged once, not at every check.
             for error in faults.iter().filter(|fault| !logged.contains(*fault)) {
-                tracing::error!(error.message = %error, "tls certificates not reloaded, the former stay in force");
+                tracing::error!(error.message = %error, "tls certificates not reloaded, the ones in force stay");
                 on_reload(false);
             }
             logged = faults;

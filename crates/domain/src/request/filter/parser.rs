@@ -32,7 +32,7 @@ pub fn parse(text: &str, schema: &Schema) -> Result<Option<Expr>, Violation> {
         return Err(Violation::filter(format!("must be at most {MAX_CHARS} characters long")));
     }
     if let Some(before) = text.chars().position(|c| c == '\0') {
-        return Err(Violation::filter(format!("at position {}: there is no text with the character NUL", before + 1)));
+        return Err(Violation::filter(format!("at position {}: no text can contain the character NUL", before + 1)));
     }
     Parser::new(text, schema).parse()
 }
@@ -126,7 +126,7 @@ impl<'a> Parser<'a> {
         let position = self.lexer.position();
         let path = self.member()?;
         if self.lexer.peek() == Some('(') && !path[0].quoted {
-            return Err(position.violation("there are no functions"));
+            return Err(position.violation("functions are not supported"));
         }
         self.lexer.blanks();
         let Some(op) = self.lexer.operator() else {
@@ -135,7 +135,7 @@ impl<'a> Parser<'a> {
         self.lexer.blanks();
         let field = self.field(&path[0])?;
         if self.lexer.peek() == Some('(') {
-            return Err(self.fault("there are no lists of values; write a comparison for each"));
+            return Err(self.fault("lists of values are not supported; write a comparison for each"));
         }
         let at_value = self.lexer.position();
         let Some(value) = self.lexer.literal(Place::Value)? else {
@@ -244,12 +244,12 @@ fn word(position: Position, path: &[Literal]) -> Parsed {
     let text = match path {
         [only] => only.word(),
         parts if parts.iter().any(|part| part.quoted) => {
-            return Err(position.violation("expected a comparison such as = behind a field with a quoted key"));
+            return Err(position.violation("expected a comparison such as = after a field with a quoted key"));
         }
         parts => parts.iter().map(Literal::text).collect::<Vec<_>>().join(".").trim_matches('*').to_owned(),
     };
     if text.trim().is_empty() {
-        return Err(position.violation("a word must have something other than blanks and *"));
+        return Err(position.violation("a word must contain something other than blanks and *"));
     }
     Ok(Expr::Word(fold(&text)))
 }

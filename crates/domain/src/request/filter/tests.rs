@@ -250,12 +250,12 @@ fn faults_name_their_position() {
         ("type = SAML*", "at position 8: expected one of"),
         ("name < x", "at position 8: name has no order; use =, != or :"),
         ("client_id = a*b", "at position 13: a * counts only at the beginning and the end"),
-        ("name = (a OR b)", "at position 8: there are no lists of values"),
-        ("size(a)", "at position 1: there are no functions"),
-        ("*", "at position 1: a word must have something other than blanks and *"),
-        ("a \0", "at position 3: there is no text with the character NUL"),
+        ("name = (a OR b)", "at position 8: lists of values are not supported"),
+        ("size(a)", "at position 1: functions are not supported"),
+        ("*", "at position 1: a word must contain something other than blanks and *"),
+        ("a \0", "at position 3: no text can contain the character NUL"),
         ("name = \"\0\"", "at position 9: there is no text"),
-        ("\"\"", "at position 1: a word must have something other than blanks and *"),
+        ("\"\"", "at position 1: a word must contain something other than blanks and *"),
         ("tags.`a b`", "at position 1: expected a comparison"),
     ] {
         let found = fault(text);

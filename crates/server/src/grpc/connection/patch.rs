@@ -132,7 +132,7 @@ fn parse_secrets(fields: &mut Fields<'_>, secrets: Vec<pb::ClientSecret>) -> Cli
         if let Some(secret_id) = &secret_id
             && !seen.insert(secret_id.clone())
         {
-            fields.violations.push(Violation::field(path("secret_id"), "stands in the list twice"));
+            fields.violations.push(Violation::field(path("secret_id"), "is in the list twice"));
         }
         let value = match value.is_empty() {
             true => Some(None),

@@ -138,7 +138,7 @@ fn field_values(violations: &mut Violations, fields: BTreeMap<String, String>) -
             let number = index + 1;
             let rule = format!("must have names of 1 to {MAX_FIELD_NAME} characters without control characters");
             violations
-                .push(Violation::field(field, format!("{rule}; entry {number} in the order of the names has not")));
+                .push(Violation::field(field, format!("{rule}; entry {number} in the order of the names does not")));
             continue;
         }
         let place = map_entry(field, &name);

@@ -31,7 +31,7 @@ const SETTINGS: [(&str, &str); 6] = [
 const CHECKS: usize = 3;
 
 /// The reason why nothing was checked.
-const NO_SECOND: &str = "there is no second session in time";
+const NO_SECOND: &str = "no second session was available in time";
 
 /// A variable of the session that nothing else uses.
 const VARIABLE: &str = "jackfield.session";

@@ -169,7 +169,7 @@ impl SessionPool {
         let failure = state.failures.last().map(|failure| format!("; no more can be opened: {failure}"));
         let used = state.open - u32::try_from(state.idle.len()).unwrap_or(u32::MAX).min(state.open);
         failed(format!(
-            "no connection to the database within {patience:?}: {used} of {max} (database.max_connections) are at work{}",
+            "no connection to the database within {patience:?}: {used} of {max} (database.max_connections) are in use{}",
             failure.unwrap_or_default()
         ))
     }

@@ -164,7 +164,7 @@ impl TransactionId {
                 Ok(Ok(outcome)) => outcome,
                 // The server refuses to say, and would refuse again. A connection that breaks is not a refusal.
                 Ok(Err(error)) if spans::code(&error).is_some() && !error::is_unavailable(&error) => {
-                    tracing::warn!(error.message = %error, "the outcome of a transaction cannot be asked for");
+                    tracing::warn!(error.message = %error, "the outcome of a transaction cannot be queried");
                     Outcome::Unknown
                 }
                 // The database cannot be reached, but may be back in a moment.

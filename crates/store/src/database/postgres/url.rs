@@ -15,7 +15,7 @@ pub enum UrlError {
     #[error("must begin with postgres:// or postgresql://")]
     Scheme,
     #[error(
-        "holds {0} where none can stand: in user name, password and values, write a blank % ? # / @ & as %20 %25 %3F %23 %2F \
+        "holds {0} where none is allowed: in user name, password and values, write a blank % ? # / @ & as %20 %25 %3F %23 %2F \
          %40 %26"
     )]
     Character(&'static str),
@@ -35,7 +35,7 @@ pub enum UrlError {
     Twice(&'static str),
     #[error("hostaddr is not an IP address, or is given with a host")]
     HostAddress,
-    #[error("sslmode is none of {}", SSL_MODES.join(", "))]
+    #[error("sslmode is not one of {}", SSL_MODES.join(", "))]
     SslMode,
     #[error("options sets {0}, which Jackfield sets itself")]
     Options(&'static str),

@@ -21,7 +21,7 @@ pub(crate) struct OpenedFile {
 pub(crate) enum FileError {
     #[error("the database file was replaced or removed while it was in use")]
     Lost,
-    #[error("the database file cannot be looked at: {0}")]
+    #[error("the database file cannot be examined: {0}")]
     Unknown(#[from] io::Error),
 }
 

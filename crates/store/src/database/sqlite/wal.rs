@@ -128,9 +128,7 @@ impl Wal {
             }
             let overdue = self.state().destroyed.is_some_and(|destroyed| destroyed.elapsed() > OVERDUE);
             if overdue && !is_logged {
-                tracing::warn!(
-                    "what was destroyed is still in the write-ahead log: a reader holds it, or the disk fails"
-                );
+                tracing::warn!("destroyed data is still in the write-ahead log: a reader holds it, or the disk fails");
                 is_logged = true;
             }
         }

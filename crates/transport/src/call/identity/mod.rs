@@ -46,7 +46,9 @@ pub struct Principals {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
     /// On a listener with TLS the handshake has refused it already.
-    #[error("a connection without TLS has no client certificate, and listen.plaintext_principal names nobody for it")]
+    #[error(
+        "a connection without TLS has no client certificate, and listen.plaintext_principal names no principal for it"
+    )]
     NoCertificate,
     #[error("the client certificate cannot be read")]
     Unreadable,

@@ -174,7 +174,7 @@ impl Meters {
     pub fn new(config: &Telemetry) -> Result<Self, TelemetryError> {
         let registry = prometheus::Registry::new();
         if let Some(why) = RESOURCE.refused {
-            tracing::warn!(error.message = why, "OTEL_RESOURCE_ATTRIBUTES is passed over");
+            tracing::warn!(error.message = why, "OTEL_RESOURCE_ATTRIBUTES is ignored");
         }
         let mut provider = SdkMeterProvider::builder().with_resource(RESOURCE.resource.clone());
         let is_pushed = !config.otlp_endpoint.is_empty();
