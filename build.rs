@@ -160,7 +160,7 @@ fn is_resource(pool: &DescriptorPool, message: &MessageDescriptor) -> bool {
     message.fields().any(|field| behaves(pool, &field, "IDENTIFIER"))
 }
 
-/// Tells whether a field has a behaviour (AIP-203).
+/// Returns whether a field has a behaviour (AIP-203).
 fn behaves(pool: &DescriptorPool, field: &FieldDescriptor, behaviour: &str) -> bool {
     let Some(extension) = pool.get_extension_by_name("google.api.field_behavior") else { return false };
     let Some(names) = pool.get_enum_by_name("google.api.FieldBehavior") else { return false };

@@ -75,7 +75,7 @@ impl<E: Message> TonicEncoder for Encoder<E> {
     type Item = E;
     type Error = Status;
 
-    #[expect(clippy::disallowed_methods, reason = "the encoder stands below the table of domain errors")]
+    #[expect(clippy::disallowed_methods, reason = "the encoder is below the table of domain errors")]
     fn encode(&mut self, message: E, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
         buf.reserve(message.encoded_len());
         message.encode(buf).map_err(|_| Status::internal("the message does not fit into its buffer"))
@@ -118,7 +118,7 @@ pub fn decode_message<D: Message + Name + Default>(wire: &[u8]) -> Result<D, Sta
 }
 
 /// Decodes a message, after the scan if it is a request.
-#[expect(clippy::disallowed_methods, reason = "the decoder stands below the table of domain errors")]
+#[expect(clippy::disallowed_methods, reason = "the decoder is below the table of domain errors")]
 fn decode<D: Message + Default>(request: Option<Request>, wire: &[u8]) -> Result<D, Status> {
     let Some(request) = request else {
         return D::decode(wire).map_err(|_| Status::internal("the answer is not a well-formed message of its type"));

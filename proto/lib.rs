@@ -25,7 +25,7 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 /// Domain of every `google.rpc.ErrorInfo` that Jackfield sends.
 pub const ERROR_DOMAIN: &str = "jackfield";
 
-/// Stands in for a secret in the generated `Debug` implementations.
+/// Replaces a secret in the generated `Debug` implementations.
 struct Redacted;
 
 // === impl Redacted ===

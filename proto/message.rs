@@ -40,7 +40,7 @@ pub trait UpdateMessage: ChangeMessage {
 pub trait ResourceMessage {
     /// The name of the resource, which is that of the field of requests that holds it.
     const NAME: &'static str;
-    /// The paths that an update mask may name. Below a map, `*` stands for any key.
+    /// The paths that an update mask may name. Below a map, `*` means any key.
     const PATHS: &'static [&'static str];
     /// The paths that an update mask may name without effect (AIP-161): id, etag, and what only answers have.
     const OUTPUT_ONLY: &'static [&'static str];

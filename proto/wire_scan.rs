@@ -1,9 +1,9 @@
-//! Checks the JSON-like parts of a request (`google.protobuf.Struct`, `Value`, `ListValue`) on the wire, before anything
-//! is built of them: a tree takes up to sixteen times the memory of its bytes. Nothing is allocated but the texts of
-//! refusals. All parts are read, so that a sender learns of each field that is over a limit at once.
+//! Checks the JSON-like parts of a request (`google.protobuf.Struct`, `Value`, `ListValue`) on the wire, before anything is
+//! built of them: a tree takes up to sixteen times the memory of its bytes. Only the texts of refusals are allocated. All
+//! parts are read, so that a sender learns of all fields over a limit at once.
 //!
 //! Only messages that can hold such parts are read. In these a field that may occur once must occur once: decoders merge
-//! repeats, and two halves that keep the limits can make a whole that does not. No encoder writes repeats.
+//! repeats, and two halves within the limits can make a whole that is not. No encoder writes repeats.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -29,12 +29,12 @@ const MAX_FIELDS: usize = 8;
 /// Nesting of messages around such parts; prost has the same limit.
 const MAX_MESSAGES: usize = 100;
 
-/// Why a request is refused.
+/// The reason why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It is no protobuf message, or not of its type.
+    /// It is not a protobuf message, or not of its type.
     Malformed,
-    /// It is over limits; each field stands here once, with the first limit that it is over.
+    /// It is over limits. Each field is listed once, with the first limit that it is over.
     Limits(Vec<Limit>),
 }
 
@@ -43,18 +43,18 @@ pub(crate) enum Fault {
 pub(crate) struct Limit {
     /// Path of the field, such as `connector.data`.
     pub(crate) field: String,
-    /// What is wrong with it, to be read after the path.
+    /// The fault, to be read after the path.
     pub(crate) description: String,
 }
 
 /// A message that some method takes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
-    /// Index into [`Table::messages`]; `None` when it cannot hold what is to be checked.
+    /// Index into [`Table::messages`]; `None` if it cannot hold parts to be checked.
     message: Option<usize>,
 }
 
-/// What is to be known of the contract.
+/// The facts of the contract that the scan needs.
 struct Table {
     messages: Vec<Message>,
     requests: HashMap<String, Request>,
@@ -82,11 +82,11 @@ struct Field {
     name: String,
     /// Index into [`Table::messages`].
     child: usize,
-    /// How often it may occur.
+    /// The most times that it may occur.
     most: u32,
-    /// How many bytes all its occurrences may have together.
+    /// The most bytes that all its occurrences may have together.
     most_bytes: usize,
-    /// Whether the name is part of the path.
+    /// True if the name is part of the path.
     named: bool,
 }
 
@@ -96,7 +96,7 @@ struct Path<'a> {
     parent: Option<&'a Path<'a>>,
 }
 
-/// Where the scan is.
+/// The position of the scan.
 #[derive(Clone, Copy)]
 struct Position<'a> {
     path: Option<&'a Path<'a>>,
@@ -104,7 +104,7 @@ struct Position<'a> {
     messages: usize,
     /// Levels around this message.
     levels: u32,
-    /// Whether a level or a value is around this message.
+    /// True if a level or a value is around this message.
     inside: bool,
 }
 
@@ -124,7 +124,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     Table::new(&FileDescriptorSet::decode(crate::FILE_DESCRIPTOR_SET).unwrap_or_default())
 });
 
-/// What is known of a message, if it is a request of the contract.
+/// Returns the message with this name, if it is a request of the contract.
 pub(crate) fn request(package: &str, name: &str) -> Option<Request> {
     (package == PACKAGE).then(|| TABLE.requests.get(name).copied()).flatten()
 }
@@ -149,7 +149,8 @@ impl Table {
         for file in &set.file {
             collect(&format!(".{}", file.package()), &file.message_type, &mut all);
         }
-        // What leads to a JSON-like part: the parts themselves, and again and again what has a field of such a type.
+        // The messages that lead to a JSON-like part: the parts themselves, and repeatedly those that have a field of such
+        // a type.
         let mut leading: Vec<&str> =
             all.iter().filter(|(name, _)| role(name) != Role::Plain).map(|(name, _)| name.as_str()).collect();
         loop {
@@ -181,8 +182,8 @@ impl Table {
         Table { messages: messages.collect(), requests: requests.collect() }
     }
 
-    /// Checks one message and what is in it. `values` counts those of the JSON-like part around it. Of such a part the
-    /// first limit is reported and the rest not read; what stands beside it is.
+    /// Checks one message and what is in it. `values` counts those of the JSON-like part around it. For such a part, the
+    /// first limit is reported and the rest is not read; other parts are still read.
     fn scan(&self, message: usize, wire: &[u8], at: Position<'_>, values: &mut u32) -> Result<(), Fault> {
         let Message { role, fields } = &self.messages[message];
         let mut own_values = 0;
@@ -287,7 +288,7 @@ impl Field {
         Field { number, name: field.name().to_owned(), child, most, most_bytes, named: !map_entry && !json }
     }
 
-    /// What to say when it occurs more often than it may.
+    /// The description of a field that occurs more often than it may.
     fn too_many(&self) -> String {
         match self.most {
             1 => "is given more than once".to_owned(),
