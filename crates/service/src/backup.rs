@@ -24,7 +24,7 @@ pub struct Verified {
     pub rows: u64,
 }
 
-/// The reason why a database file is no backup.
+/// The reason why a database file is not a backup.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     #[error(transparent)]

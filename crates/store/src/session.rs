@@ -73,9 +73,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes everything durable that was written here. The commit goes on even if its caller is dropped: otherwise a caller
-    /// that leaves in the middle would leave a commit that may happen at any time. An error means that nothing was written,
-    /// unless it is [`jackfield_domain::Error::OutcomeUnknown`].
+    /// Makes everything durable that was written here. The commit continues even if its caller is dropped: otherwise a
+    /// caller that leaves in the middle would leave a commit that may happen at any time. An error means that nothing was
+    /// written, unless it is [`jackfield_domain::Error::OutcomeUnknown`].
     pub async fn commit(self) -> Result<()> {
         let Session { conn, change } = self;
         let Some(Effects { pending, commits, wal, destroys, .. }) = change else { return conn.commit().await };

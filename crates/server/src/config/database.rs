@@ -67,7 +67,7 @@ impl Database {
     }
 
     fn sqlite_file(&self, path: &str) -> Result<jackfield_service::Database, DatabaseUrlError> {
-        // A directory may have any name; a URL has parameters behind its question mark, and here there are none.
+        // A directory may have any name; a URL has parameters after its question mark, and none are supported here.
         let is_url = !self.url.expose().is_empty();
         match is_url && path.contains('?') {
             true => Err(DatabaseUrlError::SqliteParameters),

@@ -37,7 +37,7 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// The environment; only names that begin with `JACKFIELD__` matter.
     pub environment: Vec<(String, String)>,
-    /// Names of environment variables of ours whose values are not UTF-8.
+    /// Names of Jackfield's environment variables whose values are not UTF-8.
     pub not_utf8: Vec<String>,
     /// `section.key=value` of flags, later ones win.
     pub flags: Vec<String>,
@@ -58,8 +58,8 @@ impl Config {
     /// Reads all layers, merges them and checks the whole.
     ///
     /// # Errors
-    /// The first layer that cannot be read or has an unknown key or a value of the wrong type; otherwise everything that
-    /// does not fit together.
+    /// The first layer that cannot be read or has an unknown key or a value of the wrong type; otherwise everything that is
+    /// not valid.
     pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
         let mut merged = Table::new();
         if let Some(path) = sources.file() {

@@ -46,7 +46,7 @@ pub struct Reveal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Bootstrap {
-    /// Name of the tenant that is created when there is none. Empty: none is created.
+    /// Name of the tenant that is created if there is none. Empty: none is created.
     pub tenant: String,
 }
 

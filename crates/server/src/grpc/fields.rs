@@ -72,7 +72,7 @@ impl<'a> Fields<'a> {
         self.read(path, !text.is_empty(), |name| parse(name, text))
     }
 
-    /// A text that may be removed: an empty one is none.
+    /// A text that may be removed: an empty one removes it.
     pub(super) fn optional<T>(
         &mut self,
         path: &str,

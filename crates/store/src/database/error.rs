@@ -54,7 +54,7 @@ pub(crate) fn sqlite_may_have_committed(failed: &DbErr) -> bool {
     sqlite_code(failed).is_none_or(may_have_committed)
 }
 
-/// Returns whether SQLite reports a damaged file, or one that is no database.
+/// Returns whether SQLite reports a damaged file, or one that is not a database.
 pub(crate) fn is_damage(error: &DbErr) -> bool {
     sqlite_code(error).is_some_and(is_damage_code)
 }
@@ -124,7 +124,7 @@ fn unique_violation(error: &DbErr) -> Option<Taken> {
     let Some(SqlErr::UniqueConstraintViolation(message)) = error.sql_err() else {
         return None;
     };
-    // SQLite lists all columns ("connector.tenant_id, connector.name_key"): the last one tells the constraints apart.
+    // SQLite lists all columns ("connector.tenant_id, connector.name_key"): the last one distinguishes the constraints.
     let last = message.trim_end_matches('"').rsplit([' ', '"']).next().unwrap_or_default();
     let known = UNIQUE.iter().find(|(name, columns, _)| last.ends_with(name) || last.ends_with(columns));
     known.map(|(_, _, what)| *what)

@@ -24,7 +24,7 @@ pub(super) struct Filling<'a, S> {
     bytes: usize,
     /// Rows that were read one by one and cannot be read.
     left_out: Vec<DamagedRow>,
-    /// The key of the last row that was looked at.
+    /// The key of the last row that was examined.
     pub(super) passed: Option<RowKey>,
     pub(super) hints: Hints,
     of: PhantomData<fn() -> S>,

@@ -218,7 +218,7 @@ fn member(object: Expr, name: &str, backend: DbBackend) -> Expr {
     }
 }
 
-/// The condition that a field has a value. An empty text is none.
+/// The condition that a field has a value. An empty text does not count as a value.
 fn present(field: Expr) -> Condition {
     // The field is compared as text, so that one condition works for columns of any type.
     let text = Expr::expr(field.clone().cast_as(Alias::new("text")));

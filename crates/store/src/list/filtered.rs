@@ -1,6 +1,6 @@
-//! Pages of filtered lists. With a filter that matches little, one statement would read all rows of a tenant. So the filter is
-//! applied to one window of rows after the other, each in a statement of its own, and a page ends early when many rows were
-//! looked at for it.
+//! Pages of filtered lists. With a filter that matches little, one statement would read all rows of a tenant. So the filter
+//! is applied to one window of rows after the other, each in a statement of its own, and a page ends early when many rows
+//! were examined for it.
 
 use jackfield_domain::Result;
 use jackfield_domain::request::filter::Expr as Filter;
@@ -22,7 +22,7 @@ use crate::database::{Pooled, error};
 const FIRST_WINDOW: u64 = 1_000;
 /// The most rows of a window.
 const LARGEST_WINDOW: u64 = 16_000;
-/// The most rows that are looked at for one page. The rows that matched by then are the page, even if there are none.
+/// The most rows that are examined for one page. The rows that matched by then are the page, even if there are none.
 const MOST_ROWS: u64 = 50_000;
 /// The index of words is used when fewer than one row in this many matched.
 const SPARSE: u64 = 200;

@@ -49,7 +49,7 @@ pub struct Scope {
 /// One page.
 pub struct Page<T> {
     pub rows: Rows<T>,
-    /// The place where the next page begins, if more may follow: the key of the last row that was looked at.
+    /// The place where the next page begins, if more may follow: the key of the last row that was examined.
     pub next: Option<RowKey>,
     /// For the next page.
     pub hints: Hints,

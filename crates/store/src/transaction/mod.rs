@@ -48,7 +48,7 @@ impl Transaction {
     }
 
     /// Makes everything durable that was written here. An error means that nothing was written, unless it is
-    /// [`jackfield_domain::Error::OutcomeUnknown`]. When this future is dropped before it returns, the commit goes on.
+    /// [`jackfield_domain::Error::OutcomeUnknown`]. If this future is dropped before it returns, the commit continues.
     pub(crate) async fn commit(self) -> Result<()> {
         match self.0 {
             TransactionKind::Postgres(txn) => txn.commit().await,

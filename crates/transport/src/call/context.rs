@@ -154,12 +154,12 @@ impl CallContext {
         self.limited.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that a handler is at work.
+    /// Notes that a handler has begun.
     pub fn set_begun(&self) {
         self.begun.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether a handler is at work.
+    /// Returns whether a handler has begun.
     pub fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed)
     }

@@ -62,7 +62,7 @@ impl Flow {
     pub fn poll_open(&self) -> Poll<()> {
         let mut state = self.lock();
         state.wanted = !state.open;
-        // The stream looks at this as soon as its response waits.
+        // The stream checks this as soon as its response waits.
         if state.open { Poll::Ready(()) } else { Poll::Pending }
     }
 

@@ -35,8 +35,8 @@ pub struct Limits {
     pub max_concurrent_streams: u32,
     /// Streams that the server had to reset because of the client's errors, before the connection is closed.
     pub max_local_error_reset_streams: u32,
-    /// Streams that the client opens and resets before they are looked at, before the connection is closed: this many at
-    /// once, and a tenth of it a second. A response that the client reads offsets `max_concurrent_streams` of them.
+    /// Streams that the client opens and resets before the server handles them, before the connection is closed: this many
+    /// at once, and a tenth of it a second. A response that the client reads offsets `max_concurrent_streams` of them.
     pub max_pending_accept_reset_streams: u32,
     /// Frames a second that bring nothing and that a client may keep sending without making calls: PING, SETTINGS,
     /// PRIORITY, empty DATA, acknowledgements of nothing, resets of streams that have ended, needless window updates,

@@ -155,7 +155,8 @@ impl Rules {
     }
 }
 
-/// The error of a call that ends before its response. A change that has begun may be made all the same: its commit goes on.
+/// The error of a call that ends before its response. A change that has begun may be made all the same: its commit
+/// continues.
 fn cut_short(context: &CallContext, end: EndReason) -> Error {
     let unknown = |has_request_id| Error::outcome_unknown(has_request_id, "the connection ended before the answer");
     let changes = context.method.as_deref().is_some_and(|method| method.changes && method.kind == Kind::Api);

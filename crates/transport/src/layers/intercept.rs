@@ -1,4 +1,4 @@
-//! Layers that look at a request, and then refuse it or do something with its response.
+//! Layers that check a request, and then refuse it or handle its response.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};

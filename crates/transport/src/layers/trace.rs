@@ -116,8 +116,8 @@ impl OnResponse for Ending {
     }
 }
 
-/// Makes the span of a call, for traces. Log lines take what they say of the call from its context, so without traces
-/// there is none.
+/// Makes the span of a call, for traces. Log lines take the facts of the call from its context, so without traces no span
+/// is made.
 fn span(context: &CallContext, request: &Request) -> Span {
     let path = request.uri().path();
     let (method, original) = match &context.method {

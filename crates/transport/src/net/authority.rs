@@ -1,7 +1,7 @@
 //! Rewrites the `:authority` of callers on a Unix socket so that the HTTP library accepts it.
 //!
 //! Clients built on gRPC's C core (C++, Python, Ruby, PHP, Objective-C) send the path of the socket there, percent-encoded:
-//! `run%2Fjackfield.sock`. That is no host by RFC 3986 3.2.2 as the `http` crate reads it, and such calls would be reset
+//! `run%2Fjackfield.sock`. The `http` crate does not accept it as a host (RFC 3986 3.2.2), and such calls would be reset
 //! before the server sees them. The server does not use the authority, so every byte that could trouble a parser becomes
 //! "-" on its way.
 //!
@@ -236,7 +236,7 @@ impl Block {
 
     /// Reads the first byte of a field.
     fn field(byte: u8) -> Block {
-        // The bits after the pattern are a number, which goes on in other bytes if all of them are set.
+        // The bits after the pattern are a number, which continues in other bytes if all of them are set.
         let (bits, literal) = match byte.leading_zeros() {
             0 => (0x7f, false),
             1 => (0x3f, true),

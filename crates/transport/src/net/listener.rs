@@ -30,7 +30,7 @@ pub(super) enum Socket {
     Unix(UnixStream, AuthorityFilter),
 }
 
-/// The reason why there is no socket.
+/// The reason why a socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     #[error("cannot listen on {address}: {source}")]

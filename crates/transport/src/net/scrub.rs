@@ -37,7 +37,7 @@ impl Scrub {
         }
     }
 
-    /// Returns whether it goes on; in the middle of a frame it has to.
+    /// Returns whether it is under way. In the middle of a frame it has to continue.
     pub(super) fn is_under_way(&self) -> bool {
         self.passes > 0 || self.head_sent > 0
     }

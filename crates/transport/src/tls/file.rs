@@ -53,7 +53,7 @@ pub fn certificates_pem(bytes: &[u8], path: &Path) -> Result<String, TlsError> {
 }
 
 /// All sections of a file, which must all be of the kind that is asked for. None at all is a fault, because an empty list
-/// of authorities would lock everybody out; so is one that is skipped.
+/// of authorities would lock all clients out; so is one that is skipped.
 pub(super) fn parse<T: PemObject>(bytes: &[u8], path: &Path, what: &'static str) -> Result<Vec<T>, TlsError> {
     let labels = match what {
         CERTIFICATE => pem::CERTIFICATE_LABELS,

@@ -1,5 +1,5 @@
 //! The search for one page, in a task of its own: the database works while the stream is at another page. A page that is
-//! found before its reader wants it does not stay for long.
+//! found before its reader wants it is not kept for long.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};

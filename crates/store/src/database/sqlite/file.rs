@@ -1,5 +1,5 @@
-//! The file that an SQLite database was opened in. SQLite goes on writing to a file that was replaced or removed, and what it
-//! writes there is gone after a restart.
+//! The file that an SQLite database was opened in. SQLite continues to write to a file that was replaced or removed, and
+//! what it writes there is gone after a restart.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;

@@ -151,7 +151,7 @@ impl Tracing {
     pub fn shutdown(&self) {
         let Some((provider, stop)) = &self.traces else { return };
         stop.begin();
-        // The exporter comes to its end before that.
+        // The exporter ends before that.
         if let Err(error) = provider.shutdown_with_timeout(FLUSH * 2) {
             tracing::warn!(error.message = %error, "last traces not sent");
         }
