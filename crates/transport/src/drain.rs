@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Drain;
-use crate::net::{CutShort, LAST_WORDS};
+use crate::net::{CLOSE_DELAY, CutShort};
 use crate::standard::health::HealthState;
 
 /// The time that tasks have to end after they were asked to, and again after they were cut.
@@ -40,7 +40,7 @@ impl Signals {
         self.drain.cancel();
         connections.close();
         // By then, connections have ended by themselves.
-        let _ = tokio::time::timeout(config.grace + LAST_WORDS + CUT, connections.wait()).await;
+        let _ = tokio::time::timeout(config.grace + CLOSE_DELAY + CUT, connections.wait()).await;
         self.kill.cancel();
         // Only a task that never yields can outlast this, and it must not hold up the rest.
         let all = tokio::time::timeout(CUT, connections.wait()).await.is_ok();

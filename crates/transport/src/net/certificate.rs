@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::tls::TlsReloader;
 
 /// The interval of the check. The wall clock can be set, so the interval bounds how late an expiry is noticed.
-const LOOK: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Returns the reason once the certificate has expired, was revoked, or its authority is no longer trusted.
 pub(super) async fn ends(chain: Vec<CertificateDer<'static>>, tls: Arc<TlsReloader>, clock: Arc<dyn Clock>) -> String {
@@ -32,7 +32,7 @@ pub(super) async fn ends(chain: Vec<CertificateDer<'static>>, tls: Arc<TlsReload
                     Ok(()) => break,
                     Err(_) => return "the server stops".into(),
                 },
-                () = tokio::time::sleep(left.min(LOOK)) => {}
+                () = tokio::time::sleep(left.min(CHECK_INTERVAL)) => {}
             }
         }
     }

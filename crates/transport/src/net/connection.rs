@@ -12,21 +12,21 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::activity::{ActiveCall, Activity};
-use super::frames::{FrameMeter, Wire};
+use super::frames::{FrameMeter, WireState};
 use super::http2::Http2;
 use super::io::GuardedIo;
 use super::state::NetState;
-use super::stream::{self, CallParts, Phase, Yielded};
+use super::stream::{self, CallParts, OutgoingBytes, ShutdownPhase};
 use crate::call::peer::ConnectInfo;
 use crate::call::stack::Stack;
 use crate::config::Limits;
 
 /// The longest time between two checks of what no event reports.
-const LOOK: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Clients that came together must not all be sent away together.
 const AGE_JITTER: f64 = 0.1;
 /// The time that a connection stays open after its calls have ended, so that their clients receive the end.
-pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
+pub(crate) const CLOSE_DELAY: Duration = Duration::from_secs(1);
 
 /// A connection that is about to be served.
 pub(super) struct ServedConnection<'a, C> {
@@ -47,11 +47,11 @@ struct Progress {
 }
 
 /// The graceful shutdown of a connection: its cause, and the time that lists and calls have.
-struct Leave {
+struct Shutdown {
     cause: &'static str,
     lists: Duration,
     calls: Duration,
-    end: Phase,
+    end: ShutdownPhase,
 }
 
 // === impl ServedConnection ===
@@ -59,21 +59,25 @@ struct Leave {
 impl<C: Future<Output = String>> ServedConnection<'_, C> {
     /// Serves until the end; returns its cause, one of a few words.
     pub(super) async fn serve(self, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> &'static str {
-        let wire = Arc::new(Wire::default());
+        let wire = Arc::new(WireState::default());
         gathered(self.serve_now(io, wire.clone()), &wire.turns).await
     }
 
     async fn serve_now(
         self,
         io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        wire: Arc<Wire>,
+        wire: Arc<WireState>,
     ) -> &'static str {
         let ServedConnection { shared, info, stack, certificate_ends } = self;
         let limits = &shared.config.limits;
-        let (phase, phases) = watch::channel(Phase::Open);
+        let (phase, phases) = watch::channel(ShutdownPhase::Open);
         let activity = Arc::new(Activity::new());
-        let parts =
-            Arc::new(CallParts { stack, info: info.clone(), yielded: Yielded::default(), shared: shared.clone() });
+        let parts = Arc::new(CallParts {
+            stack,
+            info: info.clone(),
+            outgoing: OutgoingBytes::default(),
+            shared: shared.clone(),
+        });
         // However this function ends, the calls of the connection end with the sender of the phase.
         let mut begin = |request, respond| {
             let open = ActiveCall::new(activity.clone());
@@ -88,20 +92,20 @@ impl<C: Future<Output = String>> ServedConnection<'_, C> {
         let mut age = pin!(sleep_until(start + jittered(limits.connection_age)));
         let mut certificate_ends = pin!(certificate_ends);
         let (mut lists_end, mut calls_end) = (pin!(sleep_until(start)), pin!(sleep_until(start)));
-        let mut last_words = pin!(sleep_until(start));
+        let mut close_delay = pin!(sleep_until(start));
         let mut silence = pin!(sleep_until(start));
-        let mut heard = 0;
-        let mut leaving: Option<Leave> = None;
-        let mut look = tokio::time::interval(look_interval(limits, shared.config.tls.handshake_timeout));
+        let mut last_moves = 0;
+        let mut leaving: Option<Shutdown> = None;
+        let mut check = tokio::time::interval(check_interval(limits, shared.config.tls.handshake_timeout));
         let mut progress = Progress { written: 0, resets: 0, lost: 0, since: start };
         let (mut certificate_ended, mut draining) = (false, false);
 
         loop {
-            let said = *phase.borrow();
-            let leave = tokio::select! {
+            let reached = *phase.borrow();
+            let shutdown = tokio::select! {
                 ended = poll_fn(|cx| http.poll_serve(cx, &mut begin)) => {
                     return match (leaving, ended) {
-                        (Some(leave), _) => leave.cause,
+                        (Some(shutdown), _) => shutdown.cause,
                         (None, Err(_)) if wire.flood.load(Ordering::Relaxed) => {
                             tracing::info!(
                                 client.address = info.peer().ip().map(display), client.port = info.peer().port(),
@@ -118,32 +122,32 @@ impl<C: Future<Output = String>> ServedConnection<'_, C> {
                     };
                 }
                 // If everything ends at once, lists end as calls do.
-                () = lists_end.as_mut(), if leaving.is_some() && said < Phase::ListsEnd
+                () = lists_end.as_mut(), if leaving.is_some() && reached < ShutdownPhase::ListsEnd
                     && lists_end.deadline() < calls_end.deadline() => {
-                    phase.send_replace(Phase::ListsEnd);
+                    phase.send_replace(ShutdownPhase::ListsEnd);
                     continue;
                 }
                 // Calls that did not end in their grace get a status, and then the connection is closed.
-                () = calls_end.as_mut(), if leaving.is_some() && said < Phase::CallsEnd => {
+                () = calls_end.as_mut(), if leaving.is_some() && reached < ShutdownPhase::CallsEnd => {
                     if activity.is_empty() {
                         shared.count_silent();
                     }
-                    phase.send_replace(leaving.as_ref().map_or(Phase::CallsEnd, |leave| leave.end));
-                    last_words.as_mut().reset(Instant::now() + LAST_WORDS);
+                    phase.send_replace(leaving.as_ref().map_or(ShutdownPhase::CallsEnd, |shutdown| shutdown.end));
+                    close_delay.as_mut().reset(Instant::now() + CLOSE_DELAY);
                     continue;
                 }
-                () = last_words.as_mut(), if said >= Phase::CallsEnd => {
-                    return leaving.map_or("cut", |leave| leave.cause);
+                () = close_delay.as_mut(), if reached >= ShutdownPhase::CallsEnd => {
+                    return leaving.map_or("cut", |shutdown| shutdown.cause);
                 }
                 // A client without calls that does not answer, not even the PING that comes with the GOAWAY, is not waited
                 // for. Data on its way to it is lost, as if its network had failed.
-                () = silence.as_mut(), if leaving.is_some() && said < Phase::CallsEnd => {
+                () = silence.as_mut(), if leaving.is_some() && reached < ShutdownPhase::CallsEnd => {
                     let (now, moves) = (Instant::now(), wire.moves());
-                    if heard == moves && activity.idle(now, limits.keepalive_timeout) {
+                    if last_moves == moves && activity.idle(now, limits.keepalive_timeout) {
                         shared.count_silent();
-                        return leaving.map_or("cut", |leave| leave.cause);
+                        return leaving.map_or("cut", |shutdown| shutdown.cause);
                     }
-                    heard = moves;
+                    last_moves = moves;
                     silence.as_mut().reset(now + limits.keepalive_timeout);
                     continue;
                 }
@@ -157,63 +161,63 @@ impl<C: Future<Output = String>> ServedConnection<'_, C> {
                         "client certificate is no longer valid"
                     );
                     let grace = shared.config.tls.revoked_grace;
-                    Leave { cause: "certificate", lists: grace, calls: grace, end: Phase::Withdrawn }
+                    Shutdown { cause: "certificate", lists: grace, calls: grace, end: ShutdownPhase::Withdrawn }
                 }
                 () = shared.drain.cancelled(), if !draining => {
                     draining = true;
-                    Leave::in_order("drain", shared.config.drain.grace)
+                    Shutdown::in_order("drain", shared.config.drain.grace)
                 }
                 () = age.as_mut(), if leaving.is_none() => {
-                    Leave::in_order("age", limits.connection_age_grace)
+                    Shutdown::in_order("age", limits.connection_age_grace)
                 }
-                _ = look.tick() => {
+                _ = check.tick() => {
                     let now = Instant::now();
                     wire.scrub.store(true, Ordering::Relaxed);
-                    if !wire.hello.load(Ordering::Relaxed) && now - start >= shared.config.tls.handshake_timeout {
+                    if !wire.preface_seen.load(Ordering::Relaxed) && now - start >= shared.config.tls.handshake_timeout {
                         return "no_preface";
                     }
                     // By then streams have ended. What remains belongs to a peer that reads nothing at all.
                     let stall = limits.write_stall_timeout.max(shared.config.streams.idle_timeout);
-                    if progress.stalled(&wire, &parts.yielded, now, stall + limits.write_stall_timeout) {
+                    if progress.stalled(&wire, &parts.outgoing, now, stall + limits.write_stall_timeout) {
                         return "stalled";
                     }
                     if leaving.is_some() || !activity.idle(now, limits.connection_idle_timeout) {
                         continue;
                     }
-                    Leave::in_order("idle", limits.keepalive_timeout)
+                    Shutdown::in_order("idle", limits.keepalive_timeout)
                 }
             };
-            if draining && !wire.hello.load(Ordering::Relaxed) {
+            if draining && !wire.preface_seen.load(Ordering::Relaxed) {
                 // A client that has not sent its preface has nothing to lose.
-                return leave.cause;
+                return shutdown.cause;
             }
             http.graceful_shutdown();
             // A second cause can only shorten the time that is left.
             let now = Instant::now();
-            for (end, grace) in [(&mut lists_end, leave.lists), (&mut calls_end, leave.calls)] {
+            for (end, grace) in [(&mut lists_end, shutdown.lists), (&mut calls_end, shutdown.calls)] {
                 if leaving.is_none() || now + grace < end.deadline() {
                     end.as_mut().reset(now + grace);
                 }
             }
             if leaving.is_none() {
-                heard = wire.moves();
+                last_moves = wire.moves();
                 silence.as_mut().reset(now + limits.keepalive_timeout);
             }
             leaving = match leaving {
-                Some(first) => Some(Leave { cause: first.cause, end: first.end.max(leave.end), ..first }),
-                None => Some(leave),
+                Some(first) => Some(Shutdown { cause: first.cause, end: first.end.max(shutdown.end), ..first }),
+                None => Some(shutdown),
             };
         }
     }
 }
 
-// === impl Leave ===
+// === impl Shutdown ===
 
-impl Leave {
+impl Shutdown {
     /// Lists can be continued elsewhere, so they end after half of the grace period. The other half is for the page that
     /// each is at: a client that reads it gets all of it, with its token.
     fn in_order(cause: &'static str, grace: Duration) -> Self {
-        Leave { cause, lists: grace / 2, calls: grace, end: Phase::CallsEnd }
+        Shutdown { cause, lists: grace / 2, calls: grace, end: ShutdownPhase::CallsEnd }
     }
 }
 
@@ -244,9 +248,9 @@ fn jittered(age: Duration) -> Duration {
 }
 
 /// Returns an interval that is short enough to observe each of these times to within a quarter.
-fn look_interval(limits: &Limits, handshake_timeout: Duration) -> Duration {
+fn check_interval(limits: &Limits, handshake_timeout: Duration) -> Duration {
     let shortest = limits.connection_idle_timeout.min(limits.write_stall_timeout).min(handshake_timeout);
-    (shortest / 4).clamp(Duration::from_millis(20), LOOK)
+    (shortest / 4).clamp(Duration::from_millis(20), CHECK_INTERVAL)
 }
 
 // === impl Progress ===
@@ -254,16 +258,16 @@ fn look_interval(limits: &Limits, handshake_timeout: Duration) -> Duration {
 impl Progress {
     /// Returns whether bodies have handed over data, and none of it was written for `timeout`. Its client opened calls and
     /// keeps its windows closed: the server is done with the calls, but still keeps their responses.
-    fn stalled(&mut self, wire: &Wire, yielded: &Yielded, now: Instant, timeout: Duration) -> bool {
+    fn stalled(&mut self, wire: &WireState, outgoing: &OutgoingBytes, now: Instant, timeout: Duration) -> bool {
         let written = wire.data_written.load(Ordering::Relaxed);
-        let resets = wire.resets_read.load(Ordering::Relaxed) + yielded.abandoned();
-        let yielded = yielded.bytes();
+        let resets = wire.resets_read.load(Ordering::Relaxed) + outgoing.abandoned();
+        let outgoing = outgoing.bytes();
         if resets != self.resets {
             // The rest of those streams is gone; how much it was cannot be seen from here.
             self.resets = resets;
-            self.lost = yielded.saturating_sub(written);
+            self.lost = outgoing.saturating_sub(written);
         }
-        let pending = yielded.saturating_sub(written).saturating_sub(self.lost) > 0;
+        let pending = outgoing.saturating_sub(written).saturating_sub(self.lost) > 0;
         if written != self.written || !pending {
             self.written = written;
             self.since = now;

@@ -27,9 +27,9 @@ const MOST_WINDOW_UPDATES: f64 = 32.0 * 1024.0;
 
 /// The state of the transfer that the supervisor of a connection looks at.
 #[derive(Debug, Default)]
-pub(super) struct Wire {
+pub(super) struct WireState {
     /// The client has sent the preface of HTTP/2.
-    pub(super) hello: AtomicBool,
+    pub(super) preface_seen: AtomicBool,
     /// The client sent too many costly and useless frames.
     pub(super) flood: AtomicBool,
     /// True when the bytes of the client are to be overwritten.
@@ -66,7 +66,7 @@ pub(super) struct FrameMeter {
     in_headers: bool,
     /// The last stream that the client opened, and the last one that it had opened before this turn.
     last: u32,
-    last_of_former_turn: u32,
+    last_of_previous_turn: u32,
 }
 
 /// The kind of frame of which there were too many.
@@ -98,9 +98,9 @@ struct Bucket {
     filled: Instant,
 }
 
-// === impl Wire ===
+// === impl WireState ===
 
-impl Wire {
+impl WireState {
     /// Returns a count that changes whenever data comes from the client, or the socket takes data for it.
     pub(super) fn moves(&self) -> u64 {
         self.reads.load(Ordering::Relaxed).wrapping_add(self.data_written.load(Ordering::Relaxed))
@@ -126,17 +126,17 @@ impl FrameMeter {
             most_open: limits.max_concurrent_streams.saturating_mul(2),
             in_headers: false,
             last: 0,
-            last_of_former_turn: 0,
+            last_of_previous_turn: 0,
         }
     }
 
     /// Begins a turn of the scheduler: calls that came before it have been accepted.
     pub(super) fn turn(&mut self) {
-        self.last_of_former_turn = self.last;
+        self.last_of_previous_turn = self.last;
     }
 
     /// Counts bytes that came from the client.
-    pub(super) fn read(&mut self, bytes: &[u8], wire: &Wire) -> Result<(), Flood> {
+    pub(super) fn read(&mut self, bytes: &[u8], wire: &WireState) -> Result<(), Flood> {
         let mut scanner = std::mem::replace(&mut self.read, Scanner::new(0));
         let mut flood = None;
         scanner.scan(bytes, |head| {
@@ -146,7 +146,7 @@ impl FrameMeter {
         });
         self.read = scanner;
         if self.read.past_preface() {
-            wire.hello.store(true, Ordering::Relaxed);
+            wire.preface_seen.store(true, Ordering::Relaxed);
         }
         // Streams that we had to reset are counted when they are written.
         match flood.or(self.resets.is_empty().then_some(Flood::Resets)) {
@@ -158,7 +158,7 @@ impl FrameMeter {
         }
     }
 
-    fn read_head(&mut self, head: Head, wire: &Wire) -> Result<(), Flood> {
+    fn read_head(&mut self, head: Head, wire: &WireState) -> Result<(), Flood> {
         if matches!(head.kind, HEADERS | CONTINUATION) {
             self.in_headers = head.flags & FLAG_END_HEADERS == 0;
         }
@@ -177,7 +177,7 @@ impl FrameMeter {
             RST_STREAM => {
                 wire.resets_read.fetch_add(1, Ordering::Relaxed);
                 // A call that is cancelled before it is accepted costs as much as a call, but does not count as one.
-                if head.stream > self.last_of_former_turn && !self.resets.take() {
+                if head.stream > self.last_of_previous_turn && !self.resets.take() {
                     return Err(Flood::Resets);
                 }
                 spend(&mut self.open)
@@ -199,7 +199,7 @@ impl FrameMeter {
     }
 
     /// Counts bytes that the socket took.
-    pub(super) fn written(&mut self, bytes: &[u8], wire: &Wire) {
+    pub(super) fn written(&mut self, bytes: &[u8], wire: &WireState) {
         let mut scanner = std::mem::replace(&mut self.written, Scanner::new(0));
         scanner.scan(bytes, |head| match head.kind {
             // A client that is being served may send such frames in proportion: a call costs more than they do.

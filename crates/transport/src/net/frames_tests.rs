@@ -15,7 +15,7 @@ fn of_stream(stream: u32, length: usize, kind: u8, flags: u8) -> Vec<u8> {
 }
 
 /// A meter behind the preface that allows ten frames for nothing, and a hundred calls that are given up at once.
-fn meter(wire: &Wire) -> FrameMeter {
+fn meter(wire: &WireState) -> FrameMeter {
     let limits = Limits {
         max_control_frames_per_second: 1,
         max_pending_accept_reset_streams: 100,
@@ -28,7 +28,7 @@ fn meter(wire: &Wire) -> FrameMeter {
 }
 
 /// Returns the number of these frames that a meter lets pass; a slow machine that takes a second lets one more pass.
-fn passing(meter: &mut FrameMeter, wire: &Wire, frame: &[u8]) -> usize {
+fn passing(meter: &mut FrameMeter, wire: &WireState, frame: &[u8]) -> usize {
     (0..10_000).take_while(|_| meter.read(frame, wire).is_ok()).count()
 }
 
@@ -53,7 +53,7 @@ fn heads_are_found_however_the_bytes_are_cut() {
 
 #[test]
 fn a_flood_of_pings_is_seen_and_serving_a_client_forgives_them() {
-    let wire = Wire::default();
+    let wire = WireState::default();
     let mut meter = meter(&wire);
     let ping = frame(8, PING, 0);
     for _ in 0..10 {
@@ -82,18 +82,18 @@ fn what_answers_nothing_is_not_free() {
         (UNKNOWN, 0, 0),
         (UNKNOWN, 100, FLAG_ACK),
     ] {
-        let wire = Wire::default();
+        let wire = WireState::default();
         let passed = passing(&mut meter(&wire), &wire, &frame(length, kind, flags));
         assert!((10..20).contains(&passed), "{passed} frames of kind {kind}, {length} bytes, flags {flags}");
     }
-    let wire = Wire::default();
+    let wire = WireState::default();
     let passed = passing(&mut meter(&wire), &wire, &frame(4, WINDOW_UPDATE, 0));
     assert!((110..120).contains(&passed), "{passed} windows");
 }
 
 #[test]
 fn acknowledgements_messages_and_calls_are_free() {
-    let wire = Wire::default();
+    let wire = WireState::default();
     let mut meter = meter(&wire);
     for call in 0..1_000 {
         for kind in [PING, SETTINGS] {
@@ -114,7 +114,7 @@ fn acknowledgements_messages_and_calls_are_free() {
 #[test]
 fn a_client_that_reads_a_long_list_may_open_windows_in_every_usual_way() {
     for (window, piece) in [(64 * 1024, 1_024), (64 * 1024, 16_384), (4 << 20, 512), (16 << 20, 8 << 20)] {
-        let wire = Wire::default();
+        let wire = WireState::default();
         let mut meter = meter(&wire);
         meter.read(&of_stream(1, 50, HEADERS, FLAG_END_STREAM), &wire).unwrap();
         for _ in 0..4 {
@@ -133,7 +133,7 @@ fn a_client_that_reads_a_long_list_may_open_windows_in_every_usual_way() {
 
 #[test]
 fn windows_that_are_opened_by_a_byte_are_not_free() {
-    let wire = Wire::default();
+    let wire = WireState::default();
     let mut meter = meter(&wire);
     let dribble = (0..10_000).take_while(|_| {
         meter.written(&of_stream(1, 1, DATA, 0), &wire);
@@ -144,7 +144,7 @@ fn windows_that_are_opened_by_a_byte_are_not_free() {
 
 #[test]
 fn calls_that_are_given_up_are_free_beside_one_that_is_answered() {
-    let wire = Wire::default();
+    let wire = WireState::default();
     let mut meter = meter(&wire);
     let mut streams = (0..).map(|index| 2 * index + 1);
     let mut given_up = |meter: &mut FrameMeter| {
@@ -166,7 +166,7 @@ fn calls_that_are_given_up_are_free_beside_one_that_is_answered() {
 
 #[test]
 fn calls_that_were_looked_at_may_be_given_up_without_end() {
-    let wire = Wire::default();
+    let wire = WireState::default();
     let mut meter = meter(&wire);
     for stream in (0..10_000).map(|index| 2 * index + 1) {
         meter.read(&of_stream(stream, 50, HEADERS, FLAG_END_STREAM), &wire).unwrap();
@@ -177,7 +177,7 @@ fn calls_that_were_looked_at_may_be_given_up_without_end() {
 
 #[test]
 fn streams_that_the_client_makes_us_reset_are_counted() {
-    let wire = Wire::default();
+    let wire = WireState::default();
     let mut meter = meter(&wire);
     let passed = (0..10_000).take_while(|_| {
         meter.written(&frame(4, RST_STREAM, 0), &wire);
@@ -190,7 +190,7 @@ fn streams_that_the_client_makes_us_reset_are_counted() {
 #[test]
 fn pings_have_a_word_of_their_own() {
     for (flags, expected) in [(0, Flood::Pings), (FLAG_ACK, Flood::Control)] {
-        let wire = Wire::default();
+        let wire = WireState::default();
         let mut meter = meter(&wire);
         let found = (0..10_000).find_map(|_| meter.read(&frame(8, PING, flags), &wire).err());
         assert_eq!(found, Some(expected));
@@ -200,7 +200,7 @@ fn pings_have_a_word_of_their_own() {
 
 #[test]
 fn the_client_is_told_why_but_not_in_the_middle_of_a_frame() {
-    let wire = Wire::default();
+    let wire = WireState::default();
     let mut meter = meter(&wire);
     meter.read(&of_stream(0x1234, 5, HEADERS, 0), &wire).unwrap();
     let goaway = meter.goaway(Flood::Resets).unwrap();

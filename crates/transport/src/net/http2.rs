@@ -17,7 +17,7 @@ use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
-use super::frames::Wire;
+use super::frames::WireState;
 use crate::config::Limits;
 
 /// This many times the limit on headers is read. Headers over the limit get a gRPC response with its reason; beyond this,
@@ -29,11 +29,11 @@ pub(super) struct Http2<I> {
     state: State<I>,
     leaving: bool,
     keepalive: KeepAlive,
-    wire: Arc<Wire>,
+    wire: Arc<WireState>,
 }
 
 /// The reason why a connection ended although neither side closed it.
-type Broken = Box<dyn std::error::Error + Send + Sync>;
+type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
 enum State<I> {
     Handshake(server::Handshake<I, Bytes>),
@@ -63,7 +63,7 @@ pub(super) struct RequestBody {
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Http2<I> {
     /// Makes the server's side of a connection. No setting is left to its default.
-    pub(super) fn new(io: I, limits: &Limits, wire: Arc<Wire>) -> Self {
+    pub(super) fn new(io: I, limits: &Limits, wire: Arc<WireState>) -> Self {
         let mut builder = server::Builder::new();
         builder
             .max_concurrent_streams(limits.max_concurrent_streams)
@@ -96,7 +96,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Http2<I> {
         &mut self,
         cx: &mut Context<'_>,
         begin: &mut impl FnMut(http::Request<RecvStream>, SendResponse<Bytes>),
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<(), ConnectionError>> {
         loop {
             match &mut self.state {
                 State::Handshake(handshake) => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::frames::{Flood, FrameMeter, Wire};
+use super::frames::{Flood, FrameMeter, WireState};
 use super::scrub::Scrub;
 
 /// The bytes that a connection reads in one turn of the scheduler. What is read is processed at once, so this is what all
@@ -33,7 +33,7 @@ pub(super) struct GuardedIo<I> {
     io: I,
     meter: FrameMeter,
     scrub: Scrub,
-    wire: Arc<Wire>,
+    wire: Arc<WireState>,
     stall_timeout: Duration,
     /// The turn in which it was read last, and how many bytes.
     turn: u64,
@@ -41,13 +41,13 @@ pub(super) struct GuardedIo<I> {
     /// Runs while a write waits for the peer.
     stall: Option<Pin<Box<Sleep>>>,
     /// Set once the client has flooded the connection.
-    farewell: Option<Farewell>,
+    pending: Option<PendingGoaway>,
     /// Set once there is nothing more to send.
     linger: Option<Linger>,
 }
 
 /// The GOAWAY to a client that has flooded the connection.
-struct Farewell {
+struct PendingGoaway {
     why: Flood,
     goaway: Vec<u8>,
     sent: usize,
@@ -61,9 +61,9 @@ struct Linger {
 // === impl GuardedIo ===
 
 impl<I> GuardedIo<I> {
-    pub(super) fn new(io: I, meter: FrameMeter, wire: Arc<Wire>, stall_timeout: Duration) -> Self {
+    pub(super) fn new(io: I, meter: FrameMeter, wire: Arc<WireState>, stall_timeout: Duration) -> Self {
         let scrub = Scrub::default();
-        GuardedIo { io, meter, scrub, wire, stall_timeout, turn: 0, read: 0, stall: None, farewell: None, linger: None }
+        GuardedIo { io, meter, scrub, wire, stall_timeout, turn: 0, read: 0, stall: None, pending: None, linger: None }
     }
 
     /// Passes on the result of a write. A write that waits too long fails.
@@ -84,23 +84,23 @@ impl<I> GuardedIo<I> {
 impl<I: AsyncRead + AsyncWrite + Unpin> GuardedIo<I> {
     /// Sends the reason why the connection ends, shuts it down and then fails, which ends it for the layers above. `None`:
     /// the connection continues.
-    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Error>> {
-        let Farewell { why, .. } = self.farewell.as_ref()?;
+    fn poll_pending_goaway(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Error>> {
+        let PendingGoaway { why, .. } = self.pending.as_ref()?;
         let failed = io::Error::new(ErrorKind::InvalidData, *why);
-        let said = self.poll_say(cx);
-        Some(said.map(|()| failed))
+        let sent = self.poll_send_goaway(cx);
+        Some(sent.map(|()| failed))
     }
 
     /// Sends the GOAWAY and shuts the connection down, if that can be done.
-    fn poll_say(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while let Some(Farewell { goaway, sent, .. }) = &mut self.farewell
+    fn poll_send_goaway(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(PendingGoaway { goaway, sent, .. }) = &mut self.pending
             && *sent < goaway.len()
         {
             let polled = Pin::new(&mut self.io).poll_write(cx, &goaway[*sent..]);
             match ready!(self.watch(cx, polled)) {
                 Ok(taken) if taken > 0 => {
-                    if let Some(farewell) = &mut self.farewell {
-                        farewell.sent += taken;
+                    if let Some(pending) = &mut self.pending {
+                        pending.sent += taken;
                     }
                 }
                 _ => return Poll::Ready(()),
@@ -142,7 +142,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> GuardedIo<I> {
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedIo<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Some(end) = self.poll_farewell(cx) {
+        if let Some(end) = self.poll_pending_goaway(cx) {
             return end.map(Err);
         }
         if self.meter.may_interrupt() && self.wire.scrub.swap(false, Ordering::Relaxed) {
@@ -171,10 +171,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedIo<I> {
             wire.reads.fetch_add(1, Ordering::Relaxed);
             if let Err(why) = meter.read(new, wire) {
                 let goaway = meter.goaway(why).unwrap_or_default();
-                self.farewell = Some(Farewell { why, goaway, sent: 0 });
+                self.pending = Some(PendingGoaway { why, goaway, sent: 0 });
                 // None of it is passed on: a client that floods is no longer read.
                 buf.set_filled(before);
-                if let Some(end) = self.poll_farewell(cx) {
+                if let Some(end) = self.poll_pending_goaway(cx) {
                     return end.map(Err);
                 }
             }
@@ -185,7 +185,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for GuardedIo<I> {
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if let Some(end) = self.poll_farewell(cx) {
+        if let Some(end) = self.poll_pending_goaway(cx) {
             return end.map(Err);
         }
         let polled = Pin::new(&mut self.io).poll_write(cx, buf);
@@ -201,7 +201,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Some(end) = self.poll_farewell(cx) {
+        if let Some(end) = self.poll_pending_goaway(cx) {
             return end.map(Err);
         }
         let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
@@ -222,7 +222,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(end) = self.poll_farewell(cx) {
+        if let Some(end) = self.poll_pending_goaway(cx) {
             return end.map(Err);
         }
         let polled = Pin::new(&mut self.io).poll_flush(cx);

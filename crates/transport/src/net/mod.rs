@@ -19,6 +19,6 @@ mod state;
 mod stream;
 
 pub(crate) use self::accept::{Acceptor, Security};
-pub(crate) use self::connection::LAST_WORDS;
+pub(crate) use self::connection::CLOSE_DELAY;
 pub(crate) use self::listener::{ListenError, Listener};
 pub(crate) use self::state::CutShort;

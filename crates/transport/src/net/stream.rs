@@ -33,13 +33,13 @@ use crate::call::status::status;
 pub(super) struct CallParts {
     pub(super) stack: Stack,
     pub(super) info: ConnectInfo,
-    pub(super) yielded: Yielded,
+    pub(super) outgoing: OutgoingBytes,
     pub(super) shared: Arc<NetState>,
 }
 
 /// The phase that the shutdown of a connection has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
+pub(super) enum ShutdownPhase {
     Open,
     /// Lists end after the page that is under way: a client can continue from its last token on another connection.
     ListsEnd,
@@ -51,7 +51,7 @@ pub(super) enum Phase {
 
 /// The bytes that the responses of a connection have handed over to be sent.
 #[derive(Debug, Default)]
-pub(super) struct Yielded {
+pub(super) struct OutgoingBytes {
     bytes: AtomicU64,
     /// Responses that handed over data and ended before their end.
     abandoned: AtomicU64,
@@ -64,7 +64,7 @@ struct Pipe<'a> {
     /// The bytes that the body has handed over and the client has no room for yet.
     rest: Bytes,
     flow: &'a Flow,
-    yielded: &'a Yielded,
+    outgoing: &'a OutgoingBytes,
     /// Data was handed over and the end was not.
     begun: bool,
     /// The bytes that are asked for at a time.
@@ -75,7 +75,7 @@ struct Pipe<'a> {
 }
 
 /// The way in which the transfer of a response ended.
-enum Done {
+enum TransferEnd {
     /// All of it is handed over.
     Sent,
     /// The client has reset the stream, or the connection broke.
@@ -94,7 +94,7 @@ pub(super) async fn serve(
     parts: Arc<CallParts>,
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
-    mut phase: watch::Receiver<Phase>,
+    mut phase: watch::Receiver<ShutdownPhase>,
     _open: ActiveCall,
 ) {
     let method = parts.shared.methods.get(request.uri().path()).map(AsRef::as_ref);
@@ -112,15 +112,15 @@ async fn serve_call(
     method: Option<&Method>,
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    phase: &mut watch::Receiver<Phase>,
+    phase: &mut watch::Receiver<ShutdownPhase>,
     cut: &mut bool,
 ) {
     let config = &parts.shared.config;
     let shape = method.map_or(Shape::Unary, |method| method.shape);
     let ends_with = match shape {
-        Shape::Pages | Shape::Conversation => Phase::ListsEnd,
+        Shape::Pages | Shape::Conversation => ShutdownPhase::ListsEnd,
         // Watches end by themselves at drain.
-        Shape::Watch | Shape::Unary => Phase::CallsEnd,
+        Shape::Watch | Shape::Unary => ShutdownPhase::CallsEnd,
     };
     let stall_timeout = match shape {
         // A client may take longer over a page than over a response.
@@ -166,7 +166,7 @@ async fn serve_call(
         body,
         rest: Bytes::new(),
         flow: &flow,
-        yielded: &parts.yielded,
+        outgoing: &parts.outgoing,
         begun: false,
         at_once: config.limits.send_buffer.bytes(),
         stall_timeout,
@@ -178,31 +178,31 @@ async fn serve_call(
         done = poll_fn(|cx| pipe.poll(cx)) => done,
         end = ended(phase, ends_with) => {
             *cut |= parts.is_cut(end);
-            end.map_or(Done::Gone, Done::Ended)
+            end.map_or(TransferEnd::Gone, TransferEnd::Ended)
         }
     };
-    if let (Done::Ended(end @ EndReason::Unavailable), Phase::ListsEnd) = (&done, ends_with) {
+    if let (TransferEnd::Ended(end @ EndReason::Unavailable), ShutdownPhase::ListsEnd) = (&done, ends_with) {
         // The client may be reading the page that is under way, and has the rest of the grace for it.
         done = tokio::select! {
             biased;
             done = poll_fn(|cx| pipe.poll_finish(cx, *end)) => done,
-            end = ended(phase, Phase::CallsEnd) => end.map_or(Done::Gone, Done::Ended),
+            end = ended(phase, ShutdownPhase::CallsEnd) => end.map_or(TransferEnd::Gone, TransferEnd::Ended),
         };
     }
     match done {
-        Done::Sent | Done::Gone => {}
-        Done::Stalled => {
+        TransferEnd::Sent | TransferEnd::Gone => {}
+        TransferEnd::Stalled => {
             parts.shared.metrics.stream_stalled();
             poll_fn(|cx| pipe.poll_end(cx, EndReason::Deadline)).await;
         }
-        Done::Ended(end) => poll_fn(|cx| pipe.poll_end(cx, end)).await,
+        TransferEnd::Ended(end) => poll_fn(|cx| pipe.poll_end(cx, end)).await,
     }
 }
 
 /// Waits until the shutdown of a connection has reached a phase. `None`: the connection is gone.
-async fn ended(phase: &mut watch::Receiver<Phase>, so_far: Phase) -> Option<EndReason> {
+async fn ended(phase: &mut watch::Receiver<ShutdownPhase>, so_far: ShutdownPhase) -> Option<EndReason> {
     let phase = *phase.wait_for(|phase| *phase >= so_far).await.ok()?;
-    Some(if phase == Phase::Withdrawn { EndReason::Unauthenticated } else { EndReason::Unavailable })
+    Some(if phase == ShutdownPhase::Withdrawn { EndReason::Unauthenticated } else { EndReason::Unavailable })
 }
 
 // === impl CallParts ===
@@ -222,12 +222,12 @@ impl CallParts {
 // === impl Pipe ===
 
 impl Pipe<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TransferEnd> {
         if self.stream.poll_reset(cx).is_ready() {
-            return Poll::Ready(Done::Gone);
+            return Poll::Ready(TransferEnd::Gone);
         }
         if let Poll::Ready(end) = self.flow.poll_end(cx) {
-            return Poll::Ready(Done::Ended(end));
+            return Poll::Ready(TransferEnd::Ended(end));
         }
         loop {
             if let Err(done) = ready!(self.poll_rest(cx)) {
@@ -251,7 +251,7 @@ impl Pipe<'_> {
                 Poll::Ready(None) => {
                     self.begun = false;
                     let sent = self.stream.send_data(Bytes::new(), true);
-                    return Poll::Ready(if sent.is_ok() { Done::Sent } else { Done::Gone });
+                    return Poll::Ready(if sent.is_ok() { TransferEnd::Sent } else { TransferEnd::Gone });
                 }
                 Poll::Pending if self.flow.is_wanted() => match self.poll_room(cx, 1) {
                     Poll::Ready(Some(_)) => {
@@ -261,7 +261,7 @@ impl Pipe<'_> {
                         self.moves();
                         self.flow.open();
                     }
-                    Poll::Ready(None) => return Poll::Ready(Done::Gone),
+                    Poll::Ready(None) => return Poll::Ready(TransferEnd::Gone),
                     Poll::Pending => return self.poll_stalled(cx),
                 },
                 Poll::Pending => {
@@ -273,31 +273,31 @@ impl Pipe<'_> {
     }
 
     /// Sends the rest of what the body has handed over, and takes no more of it. Bodies of lists hand over whole messages.
-    fn poll_finish(&mut self, cx: &mut Context<'_>, end: EndReason) -> Poll<Done> {
+    fn poll_finish(&mut self, cx: &mut Context<'_>, end: EndReason) -> Poll<TransferEnd> {
         if self.stream.poll_reset(cx).is_ready() {
-            return Poll::Ready(Done::Gone);
+            return Poll::Ready(TransferEnd::Gone);
         }
         if let Poll::Ready(end) = self.flow.poll_end(cx) {
-            return Poll::Ready(Done::Ended(end));
+            return Poll::Ready(TransferEnd::Ended(end));
         }
         let sent = ready!(self.poll_rest(cx));
-        Poll::Ready(sent.map_or_else(|done| done, |()| Done::Ended(end)))
+        Poll::Ready(sent.map_or_else(|done| done, |()| TransferEnd::Ended(end)))
     }
 
     /// Sends the rest of what the body has handed over.
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Done>> {
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), TransferEnd>> {
         while !self.rest.is_empty() {
             match self.poll_room(cx, self.rest.len()) {
                 Poll::Ready(Some(room)) => {
                     let part = self.rest.split_to(room.min(self.rest.len()));
-                    self.yielded.bytes.fetch_add(part.len() as u64, Ordering::Relaxed);
+                    self.outgoing.bytes.fetch_add(part.len() as u64, Ordering::Relaxed);
                     self.begun = true;
                     self.moves();
                     if self.stream.send_data(part, false).is_err() {
-                        return Poll::Ready(Err(Done::Gone));
+                        return Poll::Ready(Err(TransferEnd::Gone));
                     }
                 }
-                Poll::Ready(None) => return Poll::Ready(Err(Done::Gone)),
+                Poll::Ready(None) => return Poll::Ready(Err(TransferEnd::Gone)),
                 Poll::Pending => return self.poll_stalled(cx).map(Err),
             }
         }
@@ -329,7 +329,7 @@ impl Pipe<'_> {
 
     /// Waits while the client reads nothing. The wait has a limit, and so has the call, whose body cannot notice that
     /// meanwhile.
-    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<TransferEnd> {
         let since = match self.stalled {
             Some(since) => since,
             None => {
@@ -346,7 +346,7 @@ impl Pipe<'_> {
             sleep.as_mut().reset(end);
         }
         ready!(sleep.as_mut().poll(cx));
-        Poll::Ready(if end == stall_ends { Done::Stalled } else { Done::Ended(EndReason::Deadline) })
+        Poll::Ready(if end == stall_ends { TransferEnd::Stalled } else { TransferEnd::Ended(EndReason::Deadline) })
     }
 
     /// Ends the stream with a status, after as much as the client has taken.
@@ -368,14 +368,14 @@ impl Pipe<'_> {
         Poll::Ready(())
     }
 
-    fn send_trailers(&mut self, trailers: http::HeaderMap) -> Done {
+    fn send_trailers(&mut self, trailers: http::HeaderMap) -> TransferEnd {
         self.stream.reserve_capacity(0);
         match self.stream.send_trailers(trailers) {
             Ok(()) => {
                 self.begun = false;
-                Done::Sent
+                TransferEnd::Sent
             }
-            Err(_) => Done::Gone,
+            Err(_) => TransferEnd::Gone,
         }
     }
 }
@@ -383,14 +383,14 @@ impl Pipe<'_> {
 impl Drop for Pipe<'_> {
     fn drop(&mut self) {
         if self.begun {
-            self.yielded.abandoned.fetch_add(1, Ordering::Relaxed);
+            self.outgoing.abandoned.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-// === impl Yielded ===
+// === impl OutgoingBytes ===
 
-impl Yielded {
+impl OutgoingBytes {
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
