@@ -8,10 +8,10 @@ use jackfield_store::{Pool, Store};
 
 /// Reads values of the services without keeping them open. Services that are closed have no values.
 #[derive(Clone)]
-pub struct Gauges(Weak<Measured>);
+pub struct Gauges(Weak<GaugeSources>);
 
 /// The sources of the values.
-pub(crate) struct Measured {
+pub(crate) struct GaugeSources {
     store: Store,
     rewrap: Mutex<RewrapProgress>,
 }
@@ -30,28 +30,28 @@ pub struct RewrapProgress {
 }
 
 /// Counts a worker for as long as it lives.
-pub(crate) struct AtWork<'a>(&'a Measured);
+pub(crate) struct AtWork<'a>(&'a GaugeSources);
 
 // === impl Gauges ===
 
 impl Gauges {
-    pub(crate) fn of(measured: &Arc<Measured>) -> Self {
-        Gauges(Arc::downgrade(measured))
+    pub(crate) fn of(sources: &Arc<GaugeSources>) -> Self {
+        Gauges(Arc::downgrade(sources))
     }
 
     /// The connections to the database.
     pub fn pools(&self) -> Vec<Pool> {
-        self.0.upgrade().map(|measured| measured.store.pools()).unwrap_or_default()
+        self.0.upgrade().map(|sources| sources.store.pools()).unwrap_or_default()
     }
 
     /// The number of times that no connection to the database could be opened.
     pub fn connect_failures(&self) -> u64 {
-        self.0.upgrade().map(|measured| measured.store.connect_failures()).unwrap_or_default()
+        self.0.upgrade().map(|sources| sources.store.connect_failures()).unwrap_or_default()
     }
 
     /// True if the last write to the database succeeded; `None` if that is not observed.
     pub fn writable(&self) -> Option<bool> {
-        self.0.upgrade().and_then(|measured| measured.store.is_writable())
+        self.0.upgrade().and_then(|sources| sources.store.is_writable())
     }
 
     /// The number of rows that were read and could not be decoded.
@@ -61,20 +61,20 @@ impl Gauges {
 
     /// The time for which destroyed data has been in the write-ahead log of SQLite.
     pub fn log_overdue(&self) -> Duration {
-        self.0.upgrade().map(|measured| measured.store.log_overdue()).unwrap_or_default()
+        self.0.upgrade().map(|sources| sources.store.log_overdue()).unwrap_or_default()
     }
 
     /// The re-wrap of this process.
     pub fn rewrap(&self) -> RewrapProgress {
-        self.0.upgrade().map(|measured| *measured.lock()).unwrap_or_default()
+        self.0.upgrade().map(|sources| *sources.lock()).unwrap_or_default()
     }
 }
 
-// === impl Measured ===
+// === impl GaugeSources ===
 
-impl Measured {
+impl GaugeSources {
     pub(crate) fn new(store: Store) -> Self {
-        Measured { store, rewrap: Mutex::default() }
+        GaugeSources { store, rewrap: Mutex::default() }
     }
 
     /// Counts a worker until the result is dropped.

@@ -17,7 +17,7 @@ use crate::cache::tenant_names::TenantNames;
 use crate::cache::tokens::{TokenCacheSettings, Tokens};
 use crate::caller::Caller;
 use crate::change::{Change, Changes, Length, RequestOptions, missing};
-use crate::gauges::{Gauges, Measured};
+use crate::gauges::{GaugeSources, Gauges};
 use crate::list::{ListScope, Listable, Lists, Pager};
 use crate::sealing::data_keys::DataKeys;
 use crate::sealing::secrets::Secrets;
@@ -38,7 +38,7 @@ pub(crate) struct Components {
     pub(crate) lists: Arc<Lists>,
     pub(crate) tokens: Tokens,
     pub(crate) tenant_names: TenantNames,
-    pub(crate) measured: Arc<Measured>,
+    pub(crate) gauge_sources: Arc<GaugeSources>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -94,7 +94,7 @@ impl Services {
             lists: Arc::new(Lists::new(store.clone(), Arc::clone(&data_keys), Arc::clone(&clock))),
             tokens: Tokens::new(token_cache, &store),
             tenant_names: TenantNames::default(),
-            measured: Arc::new(Measured::new(store.clone())),
+            gauge_sources: Arc::new(GaugeSources::new(store.clone())),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             store,
@@ -153,7 +153,7 @@ impl Services {
 
     /// The values that metrics read.
     pub fn gauges(&self) -> Gauges {
-        Gauges::of(&self.shared.measured)
+        Gauges::of(&self.shared.gauge_sources)
     }
 
     /// Stops background work and closes the database.

@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status, async_trait};
 use super::api::{Api, authorize, authorize_with_metadata, respond};
 use super::fields::Fields;
 use super::page_stream::PageStream;
-use super::parse::{self, Named};
+use super::parse::{self, ReferenceOrPair};
 use super::render;
 use super::update;
 
@@ -143,8 +143,8 @@ impl CredentialsService for Api {
             credential_from_metadata(&mut violations, &metadata, "reference", &mut reference);
             let named = (reference.as_str(), ReferenceForms::ID_EXTERNAL);
             let named = parse::named(&mut violations, named, &user_id, &connector).map(|named| match named {
-                Named::Reference(reference) => CredentialRef::Ref(reference),
-                Named::Pair { user_id, connector } => CredentialRef::DefaultOf { user_id, connector },
+                ReferenceOrPair::Reference(reference) => CredentialRef::Ref(reference),
+                ReferenceOrPair::Pair { user_id, connector } => CredentialRef::DefaultOf { user_id, connector },
             });
             let min_validity = violations.check(min_validity_micros(min_validity));
             let scopes = violations.check_all(Scopes::parse_list("scopes", &scopes));

@@ -42,7 +42,7 @@ pub struct PageMemory {
 #[derive(Debug, Default)]
 struct State {
     used: usize,
-    tenants: HashMap<TenantId, Tenant>,
+    tenants: HashMap<TenantId, TenantLists>,
     /// Lists of all tenants that wait for room.
     waiting: usize,
     next_number: u64,
@@ -50,7 +50,7 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Tenant {
+struct TenantLists {
     used: usize,
     /// Concurrent statements of lists.
     finds: Arc<Semaphore>,
@@ -190,14 +190,15 @@ impl PageMemory {
 // === impl State ===
 
 impl State {
-    fn tenant(&mut self, tenant: TenantId, finds: usize) -> &mut Tenant {
+    fn tenant(&mut self, tenant: TenantId, finds: usize) -> &mut TenantLists {
         if !self.tenants.contains_key(&tenant) {
             // Tenants without lists are not kept.
             self.tenants.retain(|_, tenant| {
                 !tenant.pages.is_empty() || tenant.waiting > 0 || Arc::strong_count(&tenant.finds) > 1
             });
         }
-        let new = || Tenant { used: 0, waiting: 0, finds: Arc::new(Semaphore::new(finds)), pages: BTreeMap::new() };
+        let new =
+            || TenantLists { used: 0, waiting: 0, finds: Arc::new(Semaphore::new(finds)), pages: BTreeMap::new() };
         self.tenants.entry(tenant).or_insert_with(new)
     }
 }

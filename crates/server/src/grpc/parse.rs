@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use jackfield_transport::call::context::{CallContext, Change};
 
 /// A resource that is named by reference, or by the user and the connector that it belongs to.
-pub(super) enum Named {
+pub(super) enum ReferenceOrPair {
     Reference(Ref),
     Pair { user_id: UserId, connector: Ref },
 }
@@ -172,7 +172,7 @@ pub(super) fn named(
     (reference, forms): (&str, ReferenceForms),
     user_id: &str,
     connector: &str,
-) -> Option<Named> {
+) -> Option<ReferenceOrPair> {
     match (reference.is_empty(), user_id.is_empty() && connector.is_empty()) {
         (true, true) => {
             let description = "is required, unless user_id and connector are given";
@@ -184,11 +184,11 @@ pub(super) fn named(
             violations.push(Violation::reference("reference", description));
             None
         }
-        (false, true) => self::reference(violations, reference, forms).map(Named::Reference),
+        (false, true) => self::reference(violations, reference, forms).map(ReferenceOrPair::Reference),
         (true, false) => {
             let user_id = violations.check(UserId::parse("user_id", user_id));
             let connector = violations.check(Ref::parse("connector", connector, ReferenceForms::ID_NAME));
-            Some(Named::Pair { user_id: user_id?, connector: connector? })
+            Some(ReferenceOrPair::Pair { user_id: user_id?, connector: connector? })
         }
     }
 }

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, async_trait};
 
 use super::api::{Api, authorize, respond};
 use super::page_stream::PageStream;
-use super::parse::{self, Named};
+use super::parse::{self, ReferenceOrPair};
 use super::render;
 
 #[async_trait]
@@ -103,9 +103,9 @@ impl UserConnectorService for Api {
 /// A link is named by its id, or by what it links.
 fn link(violations: &mut Violations, reference: &str, user_id: &str, connector: &str) -> Option<UserConnectorRef> {
     match parse::named(violations, (reference, ReferenceForms::ID), user_id, connector)? {
-        Named::Reference(Ref::Id(id)) => Some(UserConnectorRef::Id(UserConnectorId(id))),
-        Named::Reference(Ref::Name(_) | Ref::External(_)) => None,
-        Named::Pair { user_id, connector } => Some(UserConnectorRef::Pair { user_id, connector }),
+        ReferenceOrPair::Reference(Ref::Id(id)) => Some(UserConnectorRef::Id(UserConnectorId(id))),
+        ReferenceOrPair::Reference(Ref::Name(_) | Ref::External(_)) => None,
+        ReferenceOrPair::Pair { user_id, connector } => Some(UserConnectorRef::Pair { user_id, connector }),
     }
 }
 

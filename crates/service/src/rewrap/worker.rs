@@ -57,8 +57,8 @@ impl Worker {
     pub(super) async fn run(mut self) {
         let id = self.rewrap.id;
         let services = self.services.clone();
-        let _at_work = services.shared.measured.rewrap_begin();
-        services.shared.measured.rewrap_advance(&self.rewrap);
+        let _at_work = services.shared.gauge_sources.rewrap_begin();
+        services.shared.gauge_sources.rewrap_advance(&self.rewrap);
         let mut tries = 0;
         while tries < TRIES {
             let before = self.rewrap.heartbeat_time;
@@ -253,7 +253,7 @@ impl Worker {
             "a key or secret cannot be re-wrapped"
         );
         self.rewrap.failed += 1;
-        self.services.shared.measured.rewrap_fail();
+        self.services.shared.gauge_sources.rewrap_fail();
         self.failed.insert((id, name));
     }
 
@@ -294,7 +294,7 @@ impl Worker {
 
     fn advance(&mut self, rewrap: Rewrap) {
         self.rewrap = rewrap;
-        self.services.shared.measured.rewrap_advance(&self.rewrap);
+        self.services.shared.gauge_sources.rewrap_advance(&self.rewrap);
     }
 }
 

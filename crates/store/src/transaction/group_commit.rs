@@ -45,13 +45,13 @@ struct Writers {
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<Request>,
+    waiting: VecDeque<WaitingWriter>,
     /// True if a task serves the queue.
     served: bool,
 }
 
 /// A writer that waits for its turn.
-struct Request {
+struct WaitingWriter {
     /// Wants a transaction of its own.
     alone: bool,
     turn: oneshot::Sender<Result<Transaction>>,
@@ -118,16 +118,16 @@ impl GroupCommit {
     /// Waits for a turn, in a group or alone.
     pub(crate) async fn begin(&self, alone: bool) -> Result<Transaction> {
         let (turn, given) = oneshot::channel();
-        self.enqueue(Request { alone, turn });
+        self.enqueue(WaitingWriter { alone, turn });
         match tokio::time::timeout(self.0.patience, given).await {
             Ok(given) => given.unwrap_or_else(|_| Err(error::gone("the queue of the writers is gone"))),
             Err(_) => Err(error::gone("too many writers wait, or one takes too long")),
         }
     }
 
-    fn enqueue(&self, request: Request) {
+    fn enqueue(&self, writer: WaitingWriter) {
         let mut queue = self.0.queue();
-        queue.waiting.push_back(request);
+        queue.waiting.push_back(writer);
         if !queue.served {
             queue.served = true;
             let shared = Arc::clone(&self.0);
@@ -185,7 +185,7 @@ impl Writers {
         serving.done = true;
     }
 
-    async fn group(&self, first: Request) {
+    async fn group(&self, first: WaitingWriter) {
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..Default::default()
@@ -197,8 +197,8 @@ impl Writers {
                 let text = failed.to_string();
                 self.guard.set_failing(true);
                 let _ = first.turn.send(Err(error::from_db(failed)));
-                for request in std::mem::take(&mut self.queue().waiting) {
-                    let _ = request.turn.send(Err(error::gone(&text)));
+                for writer in std::mem::take(&mut self.queue().waiting) {
+                    let _ = writer.turn.send(Err(error::gone(&text)));
                 }
                 return;
             }
@@ -210,7 +210,7 @@ impl Writers {
     }
 
     /// The next writer, or the end.
-    fn next(&self) -> Option<Request> {
+    fn next(&self) -> Option<WaitingWriter> {
         let mut queue = self.queue();
         let next = queue.next(|_| true);
         if next.is_none() {
@@ -228,12 +228,12 @@ impl Writers {
 
 impl Group<'_> {
     /// Gives the transaction to one member after the other.
-    async fn serve(&mut self, first: Request) -> Result<(), DbErr> {
+    async fn serve(&mut self, first: WaitingWriter) -> Result<(), DbErr> {
         let (since, longest) = (Instant::now(), *self.shared.longest.get().unwrap_or(&LONGEST_GROUP));
-        let mut request = first;
+        let mut writer = first;
         for members in 1.. {
-            let alone = request.alone;
-            match self.member(request).await? {
+            let alone = writer.alone;
+            match self.member(writer).await? {
                 TurnEnd::Kept(sender) => {
                     self.waiting.push(WaitingMember::Kept(sender));
                     self.kept += 1;
@@ -251,7 +251,7 @@ impl Group<'_> {
             if alone || members >= MOST_MEMBERS || since.elapsed() >= longest {
                 break;
             }
-            request = match self.shared.queue().next(|request| !request.alone) {
+            writer = match self.shared.queue().next(|writer| !writer.alone) {
                 Some(next) => next,
                 None => break,
             };
@@ -259,7 +259,7 @@ impl Group<'_> {
         Ok(())
     }
 
-    async fn member(&mut self, request: Request) -> Result<TurnEnd, DbErr> {
+    async fn member(&mut self, writer: WaitingWriter) -> Result<TurnEnd, DbErr> {
         match self.savepoint {
             Savepoint::Outdated if self.kept == 1 => self.run("SAVEPOINT member").await?,
             Savepoint::Outdated => self.run("RELEASE member; SAVEPOINT member").await?,
@@ -267,7 +267,7 @@ impl Group<'_> {
         }
         let (turn, ended) = Turn::new(Arc::clone(&self.shared.guard));
         // A writer that has left in the meantime gives the turn back by dropping it.
-        let _ = request.turn.send(Ok(Transaction::member(Arc::clone(&self.txn), turn)));
+        let _ = writer.turn.send(Ok(Transaction::member(Arc::clone(&self.txn), turn)));
         let ended = ended.await;
         if self.shared.guard.is_broken() {
             if let Ok(TurnEnd::Kept(sender) | TurnEnd::Undone(Some(sender))) = ended {
@@ -332,11 +332,11 @@ impl Group<'_> {
 
 impl Queue {
     /// The next writer that still waits, if it fits.
-    fn next(&mut self, fits: impl Fn(&Request) -> bool) -> Option<Request> {
-        while self.waiting.front().is_some_and(|request| request.turn.is_closed()) {
+    fn next(&mut self, fits: impl Fn(&WaitingWriter) -> bool) -> Option<WaitingWriter> {
+        while self.waiting.front().is_some_and(|writer| writer.turn.is_closed()) {
             self.waiting.pop_front();
         }
-        self.waiting.pop_front_if(|request| fits(request))
+        self.waiting.pop_front_if(|writer| fits(writer))
     }
 }
 

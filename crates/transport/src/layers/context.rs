@@ -34,7 +34,7 @@ pub(super) struct InContext<S> {
 }
 
 /// Names the call in its response.
-pub(super) struct Named(Arc<CallContext>);
+pub(super) struct AddRequestId(Arc<CallContext>);
 
 // === impl ContextLayer ===
 
@@ -51,7 +51,7 @@ impl<S> Layer<S> for ContextLayer {
 impl<S: Inner> Service<Request> for InContext<S> {
     type Response = Response;
     type Error = Infallible;
-    type Future = Responding<TaskLocalFuture<Arc<CallContext>, S::Future>, Named>;
+    type Future = Responding<TaskLocalFuture<Arc<CallContext>, S::Future>, AddRequestId>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
@@ -64,15 +64,15 @@ impl<S: Inner> Service<Request> for InContext<S> {
         let context = Arc::new(CallContext::new(method, peer, flow, foreign_id(request.headers())));
         request.extensions_mut().insert(context.clone());
         let response = context.enter(|| self.inner.call(request));
-        Responding::new(context.clone().scope(response), Named(context))
+        Responding::new(context.clone().scope(response), AddRequestId(context))
     }
 }
 
-// === impl Named ===
+// === impl AddRequestId ===
 
-impl OnResponse for Named {
+impl OnResponse for AddRequestId {
     fn on_response(self, mut response: Response) -> Response {
-        let Named(context) = self;
+        let AddRequestId(context) = self;
         let mut text = Uuid::encode_buffer();
         if let Ok(mut id) = HeaderValue::from_str(context.request_id.hyphenated().encode_lower(&mut text)) {
             // It is no secret, but it never repeats: it must not evict useful headers from the connection's header table.

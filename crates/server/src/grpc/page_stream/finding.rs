@@ -47,7 +47,7 @@ enum Content<T> {
 }
 
 /// Puts an error into a slot that is left empty: a list that is cut short never looks complete.
-struct Filling<T>(Arc<Slot<T>>);
+struct FillOnDrop<T>(Arc<Slot<T>>);
 
 /// The time that a page stays that was found before its reader wants it.
 const KEPT: Duration = Duration::from_secs(1);
@@ -76,7 +76,7 @@ impl<T: Listable + 'static> Finding<T> {
 
     fn spawn(policy: &StreamPolicy, flow: &Arc<Flow>, mut pager: Box<Pager<T>>, room: PageRoom) -> Self {
         let slot = Arc::new(Slot { content: Mutex::new(Content::Nothing(None)), taken: Notify::new() });
-        let (policy, flow, filling) = (policy.clone(), Arc::clone(flow), Filling(Arc::clone(&slot)));
+        let (policy, flow, filling) = (policy.clone(), Arc::clone(flow), FillOnDrop(Arc::clone(&slot)));
         // The search is part of the call, if the call is traced.
         let call = Span::current();
         let task = policy.tasks.clone().spawn(async move {
@@ -186,7 +186,7 @@ impl<T: Listable> Slot<T> {
     }
 }
 
-impl<T> Drop for Filling<T> {
+impl<T> Drop for FillOnDrop<T> {
     fn drop(&mut self) {
         self.0.fill(Found::Failed(Error::internal("the task of a list died")));
     }

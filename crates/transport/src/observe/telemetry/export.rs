@@ -35,7 +35,7 @@ pub(super) struct Bounded<E> {
     timeout: Duration,
     runtime: Handle,
     stop: Stop,
-    health: Health,
+    health: ExportHealth,
 }
 
 /// The signal to exporters that the server stops.
@@ -50,7 +50,7 @@ struct StopInner {
 }
 
 /// The success of exports, for the log.
-struct Health {
+struct ExportHealth {
     /// "traces" or "metrics".
     signal: &'static str,
     failures: Mutex<Failures>,
@@ -68,7 +68,7 @@ struct Failures {
 impl<E> Bounded<E> {
     /// Wraps an exporter. Needs a runtime.
     pub(super) fn new(signal: &'static str, inner: E, timeout: Duration, stop: &Stop) -> Self {
-        let health = Health { signal, failures: Mutex::default() };
+        let health = ExportHealth { signal, failures: Mutex::default() };
         Bounded { inner, timeout, runtime: Handle::current(), stop: stop.clone(), health }
     }
 
@@ -159,9 +159,9 @@ impl Stop {
     }
 }
 
-// === impl Health ===
+// === impl ExportHealth ===
 
-impl Health {
+impl ExportHealth {
     fn note(&self, result: &OTelSdkResult) {
         let signal = self.signal;
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
