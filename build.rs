@@ -1,4 +1,4 @@
-//! Compiles the contract: `.proto` files to a descriptor set, and that to Rust. No protoc.
+//! Compiles the contract: the `.proto` files to a descriptor set, and the descriptor set to Rust. Needs no protoc.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ fn redact(mut builder: Builder, pool: &DescriptorPool) -> Result<(Builder, Strin
             if oneof.fields().any(|field| redacted(&field)) {
                 return Err(format!("{}: debug_redact cannot stand in a oneof itself", oneof.full_name()).into());
             }
-            // Debug is left out with the message, but a oneof shows only what its members show.
+            // The message derives no Debug, so its oneofs need their own. A oneof shows only what its members show.
             builder = builder.enum_attribute(format!(".{}", oneof.full_name()), "#[derive(Debug)]");
             let name = oneof.name();
             write!(shown, ".field({name:?}, &self.r#{name})")?;
@@ -123,7 +123,7 @@ fn message_traits(pool: &DescriptorPool) -> Result<String> {
     Ok(out)
 }
 
-/// Collects the paths that an update mask may name: below singular messages of the contract, and any key of maps.
+/// Collects the paths that an update mask may name: below singular messages of the contract, and any key of a map.
 fn mask_paths(
     pool: &DescriptorPool,
     message: &MessageDescriptor,

@@ -1,5 +1,5 @@
-//! Authenticated encryption with a subkey, and the bytes around it. What is sealed, and where it belongs, is the
-//! caller's business.
+//! Authenticated encryption with a subkey, and the layout of the bytes around it. The caller decides what is sealed and
+//! where it belongs.
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, Algorithm, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -13,18 +13,18 @@ pub(crate) const KEY_LEN: usize = 32;
 const VERSION: u8 = 1;
 const COMMITMENT_LEN: usize = 32;
 const TAG_LEN: usize = 16;
-/// Salt of HKDF: keys come from a random source, so that it only has to be distinct from other applications'.
+/// Salt of HKDF. The keys come from a random source, so the salt only has to differ from that of other applications.
 const SALT: &[u8] = b"jackfield";
 
 /// The algorithms of a sealed value, named by its second byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Suite {
-    /// AES-256-GCM-SIV, subkeys and commitment by HKDF-SHA-256. A repeated nonce would reveal no more than that two
-    /// plaintexts are equal, so that one key can seal without counting.
+    /// AES-256-GCM-SIV, subkeys and commitment by HKDF-SHA-256. A repeated nonce reveals only that two plaintexts are
+    /// equal, so uses of a key need not be counted.
     Aes256GcmSiv = 1,
 }
 
-/// What a subkey is for. Keys of different purposes are independent of each other.
+/// The purpose of a subkey. Keys of different purposes are independent of each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Sealing values in the database.
@@ -44,7 +44,7 @@ pub(crate) struct Cipher {
     commitment: [u8; COMMITMENT_LEN],
 }
 
-/// What the caller of HKDF wants: 32 bytes, for a key and a commitment alike.
+/// The output length of HKDF: 32 bytes, both for a key and for a commitment.
 struct Length32;
 
 // === impl Cipher ===
@@ -59,12 +59,13 @@ impl Cipher {
         Ok(Cipher { suite, key, commitment })
     }
 
-    /// Seals under a random nonce. `head` is put in front in the clear and is bound, as `aad` is, which is not put in.
+    /// Seals under a random nonce. `head` and `aad` are both authenticated; `head` also precedes the result in the
+    /// clear.
     pub(crate) fn seal(&self, head: &[u8], aad: &[&[u8]], plaintext: &[u8]) -> Result<Vec<u8>, Unspecified> {
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce)?;
         let start = 2 + head.len() + COMMITMENT_LEN + NONCE_LEN;
-        // Wiped should sealing fail halfway; the capacity is exact, so that no copy is left behind by growth.
+        // Wiped if sealing fails halfway. The capacity is exact, so the buffer never grows and leaves no copy behind.
         let mut sealed = Zeroizing::new(Vec::with_capacity(start + plaintext.len() + TAG_LEN));
         sealed.extend_from_slice(&[VERSION, self.suite as u8]);
         sealed.extend_from_slice(head);
@@ -108,7 +109,7 @@ pub(crate) fn split_suite(sealed: &[u8]) -> Option<(Suite, &[u8])> {
     }
 }
 
-/// How many bytes follow the head at least.
+/// The least number of bytes that follow the head.
 pub(crate) const fn min_len_after_head() -> usize {
     COMMITMENT_LEN + NONCE_LEN + TAG_LEN
 }
@@ -126,7 +127,7 @@ pub(crate) fn random_key() -> Result<Zeroizing<Vec<u8>>, Unspecified> {
     Ok(key)
 }
 
-/// Writes a tuple so that no two tuples give the same bytes: each part behind its length.
+/// Encodes a tuple so that no two tuples give the same bytes: each part follows its length.
 pub(crate) fn tuple<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for part in parts {
@@ -136,7 +137,7 @@ pub(crate) fn tuple<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     bytes
 }
 
-/// The length of a part as a tuple has it.
+/// The encoded length of a part, as it is in a tuple.
 pub(crate) fn length_prefix(part: &[u8]) -> [u8; 8] {
     (part.len() as u64).to_be_bytes()
 }
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn purposes_have_keys_of_their_own() {
+    fn purposes_have_independent_keys() {
         let secret = [7; KEY_LEN];
         let purposes = [Purpose::Seal, Purpose::Token, Purpose::Fingerprint, Purpose::Wrap];
         for sealing in purposes {
@@ -235,9 +236,9 @@ mod tests {
         }
     }
 
-    /// A value with the commitment of one key and the ciphertext of another opens with neither.
+    /// A value with the commitment of one key and the ciphertext of another opens with neither key.
     #[test]
-    fn commitment_is_checked_apart_from_the_tag() {
+    fn commitment_is_checked_separately_from_the_tag() {
         let cipher = Cipher::derive(&[7; KEY_LEN], Purpose::Seal).unwrap();
         let other = Cipher::derive(&[8; KEY_LEN], Purpose::Seal).unwrap();
         let mut sealed = cipher.seal(b"", &[], b"text").unwrap();

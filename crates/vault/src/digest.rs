@@ -1,4 +1,4 @@
-//! Digests of public things. Crypto is called in this crate only, so that there is one place to look at.
+//! Digests of public data. Only this crate calls cryptography, so that there is one place to review.
 
 use std::io::{self, Read};
 
@@ -12,7 +12,7 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     sum
 }
 
-/// SHA-256 of all that a reader has.
+/// SHA-256 of everything that a reader yields.
 ///
 /// # Errors
 /// It cannot be read.

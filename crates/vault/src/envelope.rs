@@ -1,4 +1,4 @@
-//! Data keys: what seals the secrets of one tenant, and what else needs a secret of the tenant.
+//! Data keys. They seal the secrets of one tenant and serve everything else that needs a secret key of the tenant.
 
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::hmac;
@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 
 use crate::cipher::{self, Cipher, Purpose};
 
-/// The key of one tenant, unwrapped. The key itself is not in it, only subkeys, which are wiped when it is dropped.
-/// It is meant to be shared: `Arc<DataKey>`.
+/// The unwrapped key of one tenant. It holds only subkeys, not the key itself, and wipes them when it is dropped. It is
+/// meant to be shared: `Arc<DataKey>`.
 pub struct DataKey {
     id: Uuid,
     tenant: TenantId,
@@ -33,12 +33,12 @@ impl DataKey {
         })
     }
 
-    /// The id, which sealed values carry.
+    /// The id that sealed values carry.
     pub fn id(&self) -> Uuid {
         self.id
     }
 
-    /// The tenant whose key this is.
+    /// The tenant that the key belongs to.
     pub fn tenant(&self) -> TenantId {
         self.tenant
     }
@@ -65,16 +65,16 @@ impl DataKey {
         self.seal.open(self.id.as_bytes(), &aad(address), sealed).ok_or_else(failed)
     }
 
-    /// The id of the data key that sealed a value; `None` if the bytes are no sealed value of a known format. Nothing is
-    /// verified: the bytes may still not open.
+    /// The id of the data key that sealed a value; `None` if the bytes are not a sealed value of a known format.
+    /// Nothing is verified: the bytes may still not open.
     pub fn id_of(sealed: &[u8]) -> Option<Uuid> {
         let (_, rest) = cipher::split_suite(sealed)?;
         let (id, rest) = rest.split_first_chunk::<16>()?;
         (rest.len() >= cipher::min_len_after_head()).then(|| Uuid::from_bytes(*id))
     }
 
-    /// HMAC-SHA-256 of a list of byte strings, for recognising a thing without keeping it. Equal only for equal purpose
-    /// and parts under the same data key.
+    /// HMAC-SHA-256 of a list of byte strings, to recognise something without storing it. Two fingerprints are equal
+    /// only if purpose, parts and data key are.
     pub fn fingerprint(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.fingerprint);
         for part in [purpose.as_bytes()].iter().chain(parts) {
@@ -86,8 +86,8 @@ impl DataKey {
         fingerprint
     }
 
-    /// Seals a payload as a token: URL-safe text without padding, 83 characters for an empty payload. Who holds it learns
-    /// only the length of the payload. The context is bound to it but not in it.
+    /// Seals a payload as a token: URL-safe text without padding, 83 characters for an empty payload. The holder learns
+    /// only the length of the payload. The context is authenticated but not included.
     ///
     /// # Errors
     /// `Internal` if the machine has no random numbers.
@@ -96,7 +96,7 @@ impl DataKey {
         Ok(URL_SAFE_NO_PAD.encode(sealed))
     }
 
-    /// The payload of a token; `None` for every text that [`seal_token`](Self::seal_token) did not return for this key
+    /// The payload of a token; `None` for any text that [`seal_token`](Self::seal_token) did not return for this key
     /// and context.
     pub fn open_token(&self, context: &[&[u8]], token: &str) -> Option<Zeroizing<Vec<u8>>> {
         let sealed = URL_SAFE_NO_PAD.decode(token).ok()?;

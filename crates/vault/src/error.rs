@@ -1,27 +1,27 @@
-//! What can be wrong with a keyring. Texts name keys by id and never hold a part of a secret.
+//! Errors of keyrings. The texts name keys by id and never contain a part of a secret.
 
 use std::io;
 use std::path::PathBuf;
 
 use jackfield_domain::Error;
 
-/// Why a keyring cannot be read, changed or used.
+/// The reason that a keyring cannot be read, changed or used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
-    /// The text is not TOML. What the parser says is left out, because it quotes the text.
+    /// The text is not TOML. The parser's message is left out because it quotes the text.
     #[error("keyring is not valid TOML at line {line}, column {column}")]
     Syntax {
-        /// From 1.
+        /// Counted from 1.
         line: usize,
-        /// From 1, in characters.
+        /// In characters, counted from 1.
         column: usize,
     },
-    /// The text is TOML but no keyring.
+    /// The text is TOML but not a keyring.
     #[error("{place}: {reason}")]
     Invalid {
-        /// The keyring, or one key of it by its number and id.
+        /// The keyring, or one of its keys by number and id.
         place: String,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
     /// There is no key with this id.
@@ -39,22 +39,22 @@ pub enum KeyringError {
     /// Data keys are wrapped with keys that the keyring lacks.
     #[error("data keys are wrapped with key-encryption keys that are not available: {}", ids.join(", "))]
     KeysMissing {
-        /// Ids of the keys that are missing, each once, sorted.
+        /// The sorted ids of the missing keys, without duplicates.
         ids: Vec<String>,
     },
     /// The new keyring lacks the key that this process wraps data keys with.
     #[error("the new keyring lacks key {id:?}, which is in use")]
     ActiveKeyDropped {
-        /// The active key of the present keyring.
+        /// The active key of the current keyring.
         id: String,
     },
-    /// A key of the new keyring has the id of a present one but another secret.
+    /// A key of the new keyring has the id of a current one but a different secret.
     #[error("key {id:?} has another secret in the new keyring")]
     SecretChanged {
         /// The key in question.
         id: String,
     },
-    /// The keys come from a key-encryption service, which has no keyring to exchange.
+    /// The keys come from a key-encryption service, which has no keyring to replace.
     #[error("key-encryption keys do not come from a keyring")]
     NotAKeyring,
     /// The machine has no random numbers.
@@ -66,21 +66,21 @@ pub enum KeyringError {
         /// Its path.
         path: PathBuf,
     },
-    /// There is a file where one was to be made.
+    /// The file to be created exists already.
     #[error("keyring file {} exists already", path.display())]
     FileExists {
         /// Its path.
         path: PathBuf,
     },
-    /// The path names something else than a regular file.
+    /// The path names something other than a regular file.
     #[error("keyring file {} is {found}, not a regular file", path.display())]
     FileKind {
         /// Its path.
         path: PathBuf,
-        /// What it is instead.
+        /// The kind of file found instead.
         found: &'static str,
     },
-    /// Others than the owner may use the file.
+    /// Users other than the owner may use the file.
     #[error("keyring file {} has mode {mode:04o}, so that others than its owner can use it; set it to 0600", path.display())]
     FileMode {
         /// Its path.
@@ -88,12 +88,12 @@ pub enum KeyringError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Somebody else can change the file.
+    /// Another user can change the file.
     #[error("keyring file {} belongs to another user (uid {owner}), who can change it; give it to the user of the server", path.display())]
     FileOwner {
         /// Its path.
         path: PathBuf,
-        /// The number of its owner.
+        /// The user id of its owner.
         owner: u32,
     },
     /// The file is longer than a keyring can be.
@@ -109,7 +109,7 @@ pub enum KeyringError {
     Io {
         /// The path of the keyring.
         path: PathBuf,
-        /// What was tried.
+        /// The attempted action.
         action: &'static str,
         #[source]
         source: io::Error,

@@ -14,22 +14,22 @@ use crate::error::KeyringError;
 /// Key-encryption keys. New data keys are wrapped with the active one; all of them unwrap.
 pub struct Keyring {
     active: Key,
-    /// In no particular order; none has the id of another or of the active key.
+    /// In no particular order. No two keys share an id, and none has the id of the active key.
     others: Vec<Key>,
 }
 
 /// The part of a key that may be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyInfo {
-    /// Stored beside what the key wrapped.
+    /// The id, stored with each data key that this key wrapped.
     pub id: String,
-    /// What it is used for at present.
+    /// The current use of the key.
     pub state: KeyState,
-    /// When it was made. For people; nothing depends on it.
+    /// The time of creation, for information only.
     pub created: Timestamp,
 }
 
-/// What a key is used for.
+/// The use of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
     /// Unwraps. Meant to become active once every replica has it.
@@ -48,7 +48,7 @@ struct Key {
 // === impl Keyring ===
 
 impl Keyring {
-    /// Reads the text form, strictly: everything must be there, and nothing else.
+    /// Parses the text form strictly: every field must be there, and no others.
     ///
     /// # Errors
     /// `Syntax` or `Invalid`, with the reason.
@@ -56,7 +56,7 @@ impl Keyring {
         format::parse(text)
     }
 
-    /// The text form, with a comment for its readers.
+    /// The text form, with an explanatory comment.
     pub fn to_toml(&self) -> Zeroizing<String> {
         format::print(self)
     }
@@ -71,7 +71,7 @@ impl Keyring {
         Ok((keyring, text))
     }
 
-    /// Adds a fresh key, staged or at once active, and returns its id.
+    /// Adds a fresh key, either staged or already active, and returns its id.
     ///
     /// # Errors
     /// `Random`.
@@ -88,7 +88,7 @@ impl Keyring {
         Ok(id)
     }
 
-    /// Makes a key the active one and retires the one that was. Activating the active key changes nothing.
+    /// Makes a key the active one and retires the previous one. Activating the active key changes nothing.
     ///
     /// # Errors
     /// `UnknownKey`.
@@ -104,7 +104,7 @@ impl Keyring {
         Ok(())
     }
 
-    /// Removes a key. What it wrapped never opens again: make sure that nothing is wrapped with it.
+    /// Removes a key. Anything that it wrapped never opens again, so make sure that nothing is wrapped with it.
     ///
     /// # Errors
     /// `UnknownKey`, or `KeyActive` if it is the active key.
@@ -120,7 +120,7 @@ impl Keyring {
         &self.active.info.id
     }
 
-    /// The part of all keys that may be shown, oldest first.
+    /// The parts of all keys that may be shown, oldest key first.
     pub fn keys(&self) -> Vec<KeyInfo> {
         self.sorted().into_iter().map(|key| key.info.clone()).collect()
     }
@@ -130,7 +130,7 @@ impl Keyring {
         self.sorted().into_iter().map(|key| key.info.id.clone()).collect()
     }
 
-    /// Whether both have a key with this id and its secrets differ.
+    /// Returns whether both keyrings have a key with this id but with different secrets.
     pub(crate) fn differs(&self, other: &Keyring, id: &str) -> bool {
         match (self.get(id), other.get(id)) {
             (Some(one), Some(two)) => verify_slices_are_equal(&one.secret, &two.secret).is_err(),
@@ -146,7 +146,7 @@ impl Keyring {
         Ok(WrappedKey { kek_id, bytes })
     }
 
-    /// Unwraps with the key that is named.
+    /// Unwraps with the named key.
     pub(crate) fn unwrap(&self, id: &str, context: &[u8], wrapped: &[u8]) -> Result<Zeroizing<Vec<u8>>, KekError> {
         let key = self.get(id).ok_or_else(|| KekError::UnknownKey { id: id.to_owned() })?;
         let opened = key.cipher()?.open(b"", &[id.as_bytes(), context], wrapped);
@@ -183,7 +183,7 @@ impl std::fmt::Debug for Keyring {
 // === impl Key ===
 
 impl Key {
-    /// The id holds the day, so that people can tell keys apart, and random digits.
+    /// Makes an id of the date, by which people can tell keys apart, and random digits.
     fn generate(state: KeyState) -> Result<Self, KeyringError> {
         let secret = cipher::random_key().map_err(|_| KeyringError::Random)?;
         let mut digits = [0; 4];

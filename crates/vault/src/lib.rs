@@ -1,4 +1,4 @@
-//! Envelope encryption. A data key per tenant seals that tenant's secrets; a key-encryption key, which is in a keyring
+//! Envelope encryption. A data key per tenant seals that tenant's secrets; a key-encryption key, held in a keyring
 //! outside the database, wraps the data keys. The database alone opens nothing.
 //!
 //! A sealed value is
@@ -13,10 +13,10 @@
 //! | n     | ciphertext, as long as the plaintext                                                       |
 //! | 16    | tag                                                                                        |
 //!
-//! and its associated data is the tuple (version, suite, data key id, tenant id, table, column, row id), each part behind
+//! and its associated data is the tuple (version, suite, data key id, tenant id, table, column, row id), each part after
 //! its length in 8 bytes, big-endian. A value that is moved to another row, column, table or tenant does not open.
 //!
-//! Wrapped data keys and page tokens have the same form without the data key id, and subkeys of their own.
+//! Wrapped data keys and page tokens have the same form without the data key id, and their own subkeys.
 
 mod cipher;
 mod digest;

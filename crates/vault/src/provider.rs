@@ -1,4 +1,4 @@
-//! Where a keyring comes from.
+//! Sources of a keyring.
 
 pub mod env;
 pub mod file;

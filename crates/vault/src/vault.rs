@@ -15,25 +15,25 @@ use crate::envelope::DataKey;
 use crate::error::KeyringError;
 use crate::keyring::Keyring;
 
-/// Data keys in and out of their wraps. What is wrapped is the caller's to store.
+/// Wraps and unwraps data keys. The caller stores the wrapped keys.
 pub struct Vault {
     keys: Arc<dyn KeyEncryption>,
-    /// The same as `keys`, where they are a keyring.
+    /// The same as `keys` if they come from a keyring.
     keyring: Option<Arc<LocalKeys>>,
 }
 
-/// What an exchange of keyrings changed. Lists are in the order of the keyring that has the key.
+/// The changes that a new keyring brings. Each list is in the order of the keyring that has its keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyringChange {
-    /// The new active key, if it is another one.
+    /// The new active key, if it changed.
     pub activated: Option<String>,
     /// Keys that were not there before.
     pub added: Vec<String>,
-    /// Keys that are no longer there. What they wrapped does not open any more.
+    /// Keys that are no longer there. Data keys that they wrapped cannot be opened any more.
     pub removed: Vec<String>,
 }
 
-/// A keyring that can be exchanged while it is in use.
+/// A keyring that can be replaced while it is in use.
 struct LocalKeys(RwLock<Arc<Keyring>>);
 
 // === impl Vault ===
@@ -50,22 +50,22 @@ impl Vault {
         Vault { keys, keyring: None }
     }
 
-    /// Puts another keyring in place of the present one; calls under way finish with the one they began with.
+    /// Replaces the current keyring. Running calls finish with the keyring they began with.
     ///
-    /// Whether a key is still needed only the store knows: check [`compare`](Self::compare) against it first, and do not
-    /// reload a keyring that removes a key which data keys are wrapped with.
+    /// Only the store knows whether a key is still needed: first check the result of [`compare`](Self::compare) against
+    /// it, and do not reload a keyring that lacks a key which still wraps data keys.
     ///
     /// # Errors
-    /// As [`compare`](Self::compare); the present keyring then stays.
+    /// As [`compare`](Self::compare); the current keyring then stays.
     pub fn reload(&self, keyring: Keyring) -> Result<KeyringChange, KeyringError> {
         self.local()?.replace(keyring)
     }
 
-    /// What [`reload`](Self::reload) would change.
+    /// The changes that [`reload`](Self::reload) would make.
     ///
     /// # Errors
-    /// `ActiveKeyDropped` if the active key of the present keyring is missing in the new one, `SecretChanged` if a key has
-    /// another secret there, `NotAKeyring` if this vault has no keyring.
+    /// `ActiveKeyDropped` if the new keyring lacks the active key of the current one, `SecretChanged` if a key has a
+    /// different secret there, `NotAKeyring` if this vault has no keyring.
     pub fn compare(&self, keyring: &Keyring) -> Result<KeyringChange, KeyringError> {
         compare(&self.local()?.current(), keyring)
     }
@@ -80,10 +80,11 @@ impl Vault {
         self.keys.ids()
     }
 
-    /// Checks that every key-encryption key that stored data keys are wrapped with is there: no key, no start.
+    /// Checks that every key-encryption key that wraps a stored data key is available. The server does not start
+    /// otherwise.
     ///
     /// # Errors
-    /// `KeysMissing` with all that are not.
+    /// `KeysMissing` with the missing ids.
     pub fn require_keys<'a>(&self, ids: impl IntoIterator<Item = &'a str>) -> Result<(), KeyringError> {
         let present = self.keys.ids();
         let missing = ids.into_iter().filter(|id| !present.iter().any(|present| present == id));
@@ -108,17 +109,18 @@ impl Vault {
     /// Opens the stored data key `id` of a tenant.
     ///
     /// # Errors
-    /// `DecryptFailed` of the tenant if it was altered or is not that key of that tenant; `Internal` with
-    /// [`KekError::UnknownKey`] as cause if its key-encryption key is missing; `ServerUnavailable` if the keys are with a
-    /// service that does not answer.
+    /// `DecryptFailed` for the tenant if the wrapped key was altered or is not this key of this tenant; `Internal` with
+    /// [`KekError::UnknownKey`] as cause if its key-encryption key is missing; `ServerUnavailable` if the keys are with
+    /// a service that does not answer.
     pub async fn data_key_open(&self, tenant: TenantId, id: Uuid, wrapped: &WrappedDataKey) -> Result<DataKey> {
         let opening = tracing::info_span!("open a data key");
         let secret = self.unwrap(tenant, id, wrapped).instrument(opening).await?;
         data_key(tenant, id, &secret)
     }
 
-    /// Wraps a stored data key with the active key-encryption key, whichever wraps it now. The data key stays the same, so
-    /// that what it sealed still opens. The result was opened once before it is returned: it may replace the old one.
+    /// Wraps a stored data key with the active key-encryption key, whichever key wraps it now. The data key stays the
+    /// same, so everything that it sealed still opens. The result is opened once before it is returned, so it may
+    /// replace the old one.
     ///
     /// # Errors
     /// As [`data_key_open`](Self::data_key_open).
@@ -165,7 +167,7 @@ impl std::fmt::Debug for Vault {
     }
 }
 
-/// What a wrapped data key is bound to; the id of the key-encryption key is added by its holder.
+/// The context that a wrapped data key is bound to. The provider adds the id of the key-encryption key.
 fn context(tenant: TenantId, id: Uuid) -> Vec<u8> {
     cipher::tuple([b"jackfield.data_key".as_slice(), tenant.0.as_bytes(), id.as_bytes()])
 }
@@ -174,7 +176,7 @@ fn data_key(tenant: TenantId, id: Uuid, secret: &[u8]) -> Result<DataKey> {
     DataKey::from_secret(tenant, id, secret).map_err(|_| Error::internal("key derivation failed"))
 }
 
-/// What a caller may know is less than what an operator needs, so that some of it goes to the log here.
+/// Callers may know less than an operator needs, so the details go to the log here.
 fn kek_error(tenant: TenantId, id: Uuid, error: KekError) -> Error {
     match error {
         KekError::Rejected { id: kek_id } => {

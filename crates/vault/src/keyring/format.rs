@@ -1,5 +1,5 @@
-//! The text form of a keyring. The parser says itself what is wrong and where: messages of a TOML or serde error quote the
-//! text, and the text is secret.
+//! The text form of a keyring. The parser describes and locates errors itself, because messages of TOML and serde quote
+//! the text, which is secret.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -25,16 +25,16 @@ const HEADER: &str = "\
 const FIELDS: [&str; 2] = ["active", "key"];
 const KEY_FIELDS: [&str; 4] = ["id", "state", "created", "secret"];
 const MAX_ID_LEN: usize = 64;
-/// What errors say of the whole.
+/// The name of the keyring as a whole in errors.
 const KEYRING: &str = "keyring";
 
-/// A TOML table that is wiped when dropped.
+/// A TOML table that is wiped when it is dropped.
 struct SecretTable(Table);
 
 /// Writes a keyring, oldest key first.
 pub(super) fn print(keyring: &Keyring) -> Zeroizing<String> {
     let keys = keyring.sorted();
-    // Ids, times and base64 of a key stay well below this, so that the text is not copied while it grows.
+    // The id, time and base64 of a key are well below this, so the text never grows and is never copied.
     let mut text = Zeroizing::new(String::with_capacity(HEADER.len() + 128 + 256 * keys.len()));
     text.push_str(HEADER);
     text.push_str("active = \"");
@@ -107,7 +107,7 @@ fn parse_key(index: usize, value: &mut Value) -> Result<Key, KeyringError> {
 fn take_secret(table: &mut Table, place: &str) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
     let invalid = |reason: &str| KeyringError::invalid(place, format!("secret {reason}"));
     let text = take_string(table, place, "secret")?;
-    // Room for any text: decoding must not grow the buffer and leave a copy behind.
+    // Large enough for any text: decoding must not grow the buffer and leave a copy behind.
     let mut secret = Zeroizing::new(Vec::with_capacity(text.len()));
     STANDARD.decode_vec(text.as_bytes(), &mut secret).map_err(|_| invalid("is not base64 with padding"))?;
     if secret.len() != KEY_LEN {
@@ -152,7 +152,7 @@ fn take_keys(table: &mut Table) -> Result<&mut Vec<Value>, KeyringError> {
     }
 }
 
-/// Refuses fields that are not known. A name too long for a field is not shown: it may be a secret in the wrong place.
+/// Refuses unknown fields. A name that is too long for a field is not shown: it may be a misplaced secret.
 fn check_fields(table: &Table, place: &str, known: &[&str]) -> Result<(), KeyringError> {
     match table.keys().find(|name| !known.contains(&name.as_str())) {
         None => Ok(()),

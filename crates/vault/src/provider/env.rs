@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 use crate::error::KeyringError;
 use crate::keyring::Keyring;
 
-/// Reads the value of a variable: the text form of a keyring, or the same in base64, on one line or wrapped as `base64` wraps
-/// it. Reading the variable is the caller's business.
+/// Reads the value of a variable: the text form of a keyring, or the same in base64, on one line or wrapped as `base64`
+/// wraps it. The caller reads the variable.
 ///
 /// # Errors
 /// As [`Keyring::parse`].
@@ -20,7 +20,7 @@ pub fn load(value: &str) -> Result<Keyring, KeyringError> {
         let reason = "has the two characters \\n where its lines should break: give it with line breaks, or in base64";
         return Err(KeyringError::invalid("keyring", reason));
     }
-    // The text form cannot be taken for base64: it has quotes and an equals sign in its midst.
+    // The text form cannot be mistaken for base64: it has quotes and equals signs within it.
     let mut line = Zeroizing::new(String::with_capacity(value.len()));
     line.extend(value.split_ascii_whitespace());
     let mut decoded = Zeroizing::new(Vec::with_capacity(line.len()));

@@ -1,5 +1,5 @@
-//! A keyring in a file that only its owner can use. Replacing it is atomic: a reader sees the old file or the new one, and
-//! after a crash one of the two is there.
+//! A keyring in a file that only its owner can use. Replacing it is atomic: a reader sees the old file or the new one,
+//! and after a crash one of the two is there.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -13,10 +13,10 @@ use zeroize::Zeroizing;
 use crate::error::KeyringError;
 use crate::keyring::Keyring;
 
-/// Longest keyring file in bytes; some 300 keys.
+/// The longest keyring file in bytes, about 300 keys.
 const MAX_LEN: u64 = 64 * 1024;
 const MODE: u32 = 0o600;
-/// The beginning and the end of the names of temporary files, with 16 digits between them.
+/// The prefix and the suffix of the names of temporary files, with 16 digits between them.
 const PREFIX: &str = ".keyring-";
 const SUFFIX: &str = ".tmp";
 
@@ -26,10 +26,12 @@ struct Temporary<'a> {
     path: PathBuf,
 }
 
-/// Reads a keyring file. It must be a regular file, no symbolic link, that only its owner can read or write; a file of
-/// root may let its group read, too, unless this process is root itself. That is how secrets reach a process without
-/// privileges: by the group of a volume in Kubernetes, by an access list in systemd's credentials, which shows in the same
-/// bits. Its owner is the user of this process or root; root also reads that of a user in a directory of this user. (A directory on the way may be a link, as in volumes of Kubernetes: name the file as `..data/<name>` there.)
+/// Reads a keyring file. It must be a regular file, not a symbolic link, that only its owner can read or write. A file
+/// of root may also be readable by its group, unless this process itself runs as root: that is how a process without
+/// privileges receives secrets, through the group of a Kubernetes volume or through the access list of systemd
+/// credentials, which shows in the same bits. The owner must be the user of this process or root; root also reads the
+/// file of a user in a directory of that user. (A directory on the way may be a link, as in volumes of Kubernetes: name
+/// the file as `..data/<name>` there.)
 ///
 /// # Errors
 /// `FileMissing`, `FileKind`, `FileMode`, `FileOwner`, `FileTooLong`, `Io`, or as [`Keyring::parse`].
@@ -47,7 +49,7 @@ pub fn load(path: &Path) -> Result<Keyring, KeyringError> {
     if !is_trusted(metadata.uid(), user, directory) {
         return Err(KeyringError::FileOwner { path: path.into(), owner: metadata.uid() });
     }
-    // One byte of room more than the file has, or reading to its end would grow the buffer.
+    // One byte larger than the file, because otherwise reading to the end would grow the buffer.
     let capacity = usize::try_from(metadata.len().min(MAX_LEN)).unwrap_or_default() + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
     Read::by_ref(&mut file).take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(io)?;
@@ -58,7 +60,7 @@ pub fn load(path: &Path) -> Result<Keyring, KeyringError> {
     Keyring::parse(text)
 }
 
-/// Makes a keyring with one fresh key in a new file of mode 0600, whole and durable when this returns.
+/// Creates a keyring with one fresh key in a new file of mode 0600, which is complete and durable on return.
 ///
 /// # Errors
 /// `FileExists`, `Random` or `Io`.
@@ -67,7 +69,8 @@ pub fn create_new(path: &Path) -> Result<Keyring, KeyringError> {
     let directory = Directory::open(path)?;
     directory.lock()?;
     let temporary = Temporary::write(path, &text)?;
-    // A link is refused where a file is, and shows up with its content, which no other way of making a file does.
+    // A hard link fails if the file exists, and appears together with its content. No other way of creating a file does
+    // both.
     fs::hard_link(&temporary.path, path).map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => KeyringError::FileExists { path: path.into() },
         _ => KeyringError::Io { path: path.into(), action: "create", source },
@@ -77,8 +80,7 @@ pub fn create_new(path: &Path) -> Result<Keyring, KeyringError> {
     Ok(keyring)
 }
 
-/// Writes a keyring in place of the file that is there, if any. Where several processes may do so at once, use
-/// [`update`].
+/// Writes a keyring, replacing an existing file. If several processes may do so at once, use [`update`].
 ///
 /// # Errors
 /// `FileKind` or `Io`.
@@ -88,8 +90,8 @@ pub fn save(path: &Path, keyring: &Keyring) -> Result<(), KeyringError> {
     replace(path, keyring, &directory)
 }
 
-/// Changes a keyring file: reads it, lets `change` work on it, writes it, and returns what `change` returned. Changes of
-/// several processes at once are made one after the other. If `change` fails, the file stays as it is.
+/// Changes a keyring file: reads it, lets `change` work on it, writes it, and returns what `change` returned.
+/// Concurrent changes of several processes are made one after the other. If `change` fails, the file stays as it is.
 ///
 /// # Errors
 /// As [`load`] and [`save`], or the error of `change`.
@@ -120,18 +122,18 @@ fn replace(path: &Path, keyring: &Keyring, directory: &Directory<'_>) -> Result<
     directory.sync()
 }
 
-/// Whether somebody else may use a file of this mode and owner.
+/// Returns whether another user may use a file of this mode and owner.
 const fn is_open_to_others(mode: u32, owner: u32, user: u32) -> bool {
     let given_by_root = owner == 0 && user != 0;
     mode & if given_by_root { 0o037 } else { 0o077 } != 0
 }
 
-/// Whether a user relies on the owner of a file anyway. Root acts for the user whose directory it is.
+/// Returns whether a user has to trust the owner of a file anyway. Root acts for the user who owns the directory.
 const fn is_trusted(owner: u32, user: u32, directory: u32) -> bool {
     owner == user || owner == 0 || (user == 0 && directory == owner)
 }
 
-/// Opens without following a link in the last part of the path, and without waiting for the writer of a pipe.
+/// Opens a file without following a link in the last part of the path and without waiting for the writer of a pipe.
 fn open(path: &Path) -> Result<File, KeyringError> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
     let opened = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path);
@@ -156,7 +158,8 @@ fn check_kind(path: &Path, kind: fs::FileType) -> Result<(), KeyringError> {
     Err(KeyringError::FileKind { path: path.into(), found })
 }
 
-/// The directory of the keyring: what is locked, since the file itself is replaced, and synced, since it holds the name.
+/// The directory of the keyring. It is locked because the file itself is replaced, and synced because it holds the
+/// name.
 struct Directory<'a> {
     keyring: &'a Path,
     file: File,
@@ -174,8 +177,8 @@ impl<'a> Directory<'a> {
         Ok(Directory { keyring, file })
     }
 
-    /// Waits until no other process holds the lock; dropping the directory releases it. What a process that was killed has left
-    /// behind goes: it holds keys.
+    /// Waits until no other process holds the lock; dropping the directory releases it. Removes the leftovers of killed
+    /// processes because they hold keys.
     fn lock(&self) -> Result<(), KeyringError> {
         self.file.lock().map_err(|source| self.error("lock the directory of", source))?;
         let failed = |source| self.error("tidy the directory of", source);
@@ -197,7 +200,7 @@ impl<'a> Directory<'a> {
     }
 }
 
-/// Whether a name is that of a temporary file.
+/// Returns whether a name is that of a temporary file.
 fn is_temporary(name: &std::ffi::OsStr) -> bool {
     let digits = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX));
     digits.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
@@ -223,7 +226,7 @@ impl<'a> Temporary<'a> {
 }
 
 impl Drop for Temporary<'_> {
-    /// After a rename there is nothing left to remove.
+    /// Removes the file, unless it was renamed.
     fn drop(&mut self) {
         match fs::remove_file(&self.path) {
             Ok(()) => {}
@@ -243,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_acts_for_the_user_whose_directory_it_is() {
+    fn root_acts_for_the_owner_of_the_directory() {
         for (owner, user, directory, trusted) in [
             (1000, 1000, 0, true),
             (0, 1000, 0, true),
@@ -256,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn the_group_may_read_what_root_gives_to_another_user() {
+    fn the_group_may_read_a_file_of_root() {
         for (mode, owner, user, open) in [
             (0o440, 0, 1000, false),
             (0o640, 0, 1000, false),

@@ -1,4 +1,4 @@
-//! Keyring files: who may read them, and that they are replaced whole.
+//! Keyring files: their permissions and their atomic replacement.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::support::{KEYRING, keyring};
 
 #[test]
-fn new_file_is_for_its_owner_only_and_reads_back() {
+fn new_file_is_private_to_its_owner_and_reads_back() {
     let (directory, path) = directory();
     let keyring = file::create_new(&path).unwrap();
     assert_eq!(mode(&path), 0o600);
@@ -21,13 +21,13 @@ fn new_file_is_for_its_owner_only_and_reads_back() {
 }
 
 #[test]
-fn new_file_does_not_replace_one() {
+fn new_file_does_not_replace_an_existing_one() {
     let (directory, path) = directory();
     write(&path, KEYRING, 0o600);
     assert!(matches!(file::create_new(&path), Err(KeyringError::FileExists { .. })));
     assert_eq!(fs::read_to_string(&path).unwrap(), KEYRING);
     assert_eq!(names(&directory), ["keyring.toml"]);
-    // Nor does it follow a link that leads nowhere.
+    // It does not follow a dangling link either.
     let link = directory.path().join("link.toml");
     symlink(directory.path().join("elsewhere.toml"), &link).unwrap();
     assert!(matches!(file::create_new(&link), Err(KeyringError::FileExists { .. })));
@@ -35,7 +35,7 @@ fn new_file_does_not_replace_one() {
 }
 
 #[test]
-fn of_many_first_starts_one_makes_the_file() {
+fn one_of_many_concurrent_first_starts_creates_the_file() {
     let (directory, path) = directory();
     let made: Vec<_> = std::thread::scope(|scope| {
         let starts: Vec<_> = (0..8).map(|_| scope.spawn(|| file::create_new(&path))).collect();
@@ -46,9 +46,9 @@ fn of_many_first_starts_one_makes_the_file() {
     assert_eq!(names(&directory), ["keyring.toml"]);
 }
 
-/// What a process left that was killed holds keys, and goes with the next change of any kind.
+/// The temporary files of killed processes hold keys. The next change of any kind removes them.
 #[test]
-fn leftovers_of_killed_processes_go() {
+fn leftovers_of_killed_processes_are_removed() {
     let (directory, path) = directory();
     let leave = || {
         for name in [".keyring-0123456789abcdef.tmp", ".keyring-fedcba9876543210.tmp"] {
@@ -64,7 +64,7 @@ fn leftovers_of_killed_processes_go() {
     leave();
     file::update(&path, |_| Ok(())).unwrap();
     assert_eq!(names(&directory), ["keyring.toml"]);
-    // What only looks like one stays.
+    // Files with similar names stay.
     for name in [".keyring-0123.tmp", ".keyring-0123456789abcdef.tmp.old", "keyring-0123456789abcdef.tmp"] {
         write(&directory.path().join(name), "", 0o600);
     }
@@ -73,7 +73,7 @@ fn leftovers_of_killed_processes_go() {
 }
 
 #[test]
-fn file_that_others_can_use_is_refused() {
+fn file_accessible_to_others_is_refused() {
     let (_directory, path) = directory();
     for mode in [0o640, 0o604, 0o660, 0o644, 0o620, 0o602, 0o610, 0o601, 0o777] {
         write(&path, KEYRING, mode);
@@ -105,7 +105,7 @@ fn only_a_regular_file_is_read() {
 }
 
 #[test]
-fn directory_on_the_way_may_be_a_link() {
+fn parent_directory_may_be_a_link() {
     let (directory, path) = directory();
     write(&path, KEYRING, 0o600);
     let link = directory.path().join("..data");
@@ -141,7 +141,7 @@ fn saving_replaces_the_file_and_its_mode() {
 }
 
 #[test]
-fn saving_replaces_nothing_but_a_regular_file() {
+fn saving_replaces_only_a_regular_file() {
     let (directory, path) = directory();
     let target = directory.path().join("target.toml");
     write(&target, KEYRING, 0o600);
@@ -168,7 +168,7 @@ fn failed_change_leaves_the_file() {
 }
 
 #[test]
-fn changes_at_once_all_count() {
+fn concurrent_changes_all_take_effect() {
     let (_directory, path) = directory();
     write(&path, KEYRING, 0o600);
     let added: Vec<String> = std::thread::scope(|scope| {

@@ -1,5 +1,5 @@
-//! The formats of what is stored, pinned: these values were made by an implementation in another language, from the
-//! description alone. Should a test fail here, databases of earlier versions could no longer be read.
+//! The stored formats, pinned. An implementation in another language made these values from the description alone. If a
+//! test fails here, databases of earlier versions can no longer be read.
 
 use futures::executor::block_on;
 use jackfield_vault::{DataKey, Vault, WrappedDataKey};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::support::{TENANT, address, keyring};
 
-/// The data key of the bytes 100 to 131 under the key kek-1, nonce 0 to 11.
+/// The data key with the bytes 100 to 131, wrapped with the key kek-1 and the nonce 0 to 11.
 const WRAPPED: &str = "01010f725f2f6427ec75f5423a52ce1c73f6df723eb48c36f960c897894a9d5cb23c000102030405060708090a0b3f990f\
                        dd4dfb6aa22021f9b615c1f7b641b5f1e0902c0bb837d0e23bed3238115e540817b3f012cd2021b21aa0e54502";
 const DATA_KEY_ID: Uuid = Uuid::from_bytes([0x22; 16]);
@@ -28,7 +28,7 @@ fn stored_value_opens() {
     assert_eq!(DataKey::id_of(&sealed), Some(DATA_KEY_ID));
 }
 
-/// Together with the test above it pins sealing too: all but nonce, ciphertext and tag is the same for every value.
+/// Pins sealing, together with the test above: everything but nonce, ciphertext and tag is the same for every value.
 #[test]
 fn fresh_value_has_the_form_of_a_stored_one() {
     let stored = unhex(SEALED);
@@ -40,7 +40,7 @@ fn fresh_value_has_the_form_of_a_stored_one() {
 }
 
 #[test]
-fn handed_out_token_opens() {
+fn issued_token_opens() {
     let context: [&[u8]; 2] = [b"connector", b""];
     assert_eq!(data_key().open_token(&context, TOKEN).unwrap().as_slice(), b"after 42");
 }

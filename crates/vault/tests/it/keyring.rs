@@ -1,4 +1,4 @@
-//! The text form of keyrings, and what can be done with their keys.
+//! The text form of keyrings, and the operations on their keys.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ use crate::support::{KEYRING, SECRET, keyring};
 const SECRET_2: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
 
 #[test]
-fn good_keyring_is_read() {
+fn valid_keyring_is_read() {
     let keys = keyring().keys();
     assert_eq!(keys.len(), 1);
     assert_eq!((keys[0].id.as_str(), keys[0].state), ("kek-1", KeyState::Active));
@@ -28,7 +28,7 @@ fn creation_time_may_be_a_string() {
 }
 
 #[test]
-fn bad_keyrings_are_refused_with_the_reason_and_without_the_secret() {
+fn invalid_keyrings_are_refused_with_the_reason_and_without_the_secret() {
     let second = |id: &str, state: &str, secret: &str| {
         format!(
             "{KEYRING}\n[[key]]\nid = \"{id}\"\nstate = \"{state}\"\ncreated = 2026-01-02T03:04:05Z\nsecret = \"{secret}\""
@@ -146,7 +146,7 @@ fn generated_secrets_differ() {
 }
 
 #[test]
-fn keys_go_from_staged_to_active_to_retired_to_nothing() {
+fn keys_go_from_staged_to_active_to_retired_to_removed() {
     let mut keyring = keyring();
     let staged = keyring.add_key(false).unwrap();
     assert_eq!(states(&keyring), [("kek-1".into(), KeyState::Active), (staged.clone(), KeyState::Staged)]);
@@ -181,7 +181,7 @@ fn environment_holds_the_text_or_its_base64() {
         format!("{}\r", KEYRING.trim_end()),
         encoded.clone(),
         format!("{encoded}\n"),
-        // As `base64` and Windows write it.
+        // Line breaks as `base64` and Windows write them.
         wrapped.join("\n"),
         wrapped.join("\r\n"),
     ] {

@@ -1,4 +1,4 @@
-//! The vault from outside.
+//! Tests of the vault's public interface.
 
 mod files;
 mod format;

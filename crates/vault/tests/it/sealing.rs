@@ -45,7 +45,7 @@ fn every_length_but_the_right_one_fails() {
 }
 
 #[test]
-fn other_address_fails_and_says_which_row() {
+fn other_address_fails_and_names_the_row() {
     let key = data_key(TENANT);
     let here = address(TENANT);
     let sealed = key.seal(&here, b"basicPassword").unwrap();
@@ -82,7 +82,7 @@ fn other_data_key_fails() {
     let (key, sibling) = (data_key(TENANT), data_key(TENANT));
     let mut sealed = key.seal(&address(TENANT), b"basicPassword").unwrap();
     assert_fails(sibling.open(&address(TENANT), &sealed));
-    // Even when the value claims to be sealed with it.
+    // It fails even if the value claims to be sealed with it.
     sealed[2..18].copy_from_slice(sibling.id().as_bytes());
     assert_eq!(DataKey::id_of(&sealed), Some(sibling.id()));
     assert_fails(sibling.open(&address(TENANT), &sealed));
@@ -95,11 +95,11 @@ fn data_key_does_not_seal_for_another_tenant() {
 }
 
 #[test]
-fn no_value_is_sealed_the_same_way_twice() {
+fn no_two_sealed_values_are_equal() {
     let key = data_key(TENANT);
     let sealed: HashSet<_> = (0..1_000).map(|_| key.seal(&address(TENANT), b"text").unwrap()).collect();
     assert_eq!(sealed.len(), 1_000);
-    // The nonce is what differs.
+    // The nonces differ.
     let nonces: HashSet<_> = sealed.iter().map(|sealed| sealed[50..62].to_vec()).collect();
     assert_eq!(nonces.len(), 1_000);
 }
@@ -112,7 +112,7 @@ fn plaintext_is_not_in_the_sealed_value() {
 }
 
 #[test]
-fn fingerprints_are_of_one_key_one_purpose_and_one_list() {
+fn fingerprints_depend_on_key_purpose_and_parts() {
     let key = data_key(TENANT);
     let lists: [&[&[u8]]; 6] = [&[], &[b""], &[b"ab"], &[b"a", b"b"], &[b"b", b"a"], &[b"ab", b""]];
     let mut fingerprints = HashSet::new();
@@ -135,7 +135,7 @@ fn debug_shows_no_secret() {
 
 proptest! {
     #[test]
-    fn what_is_sealed_opens_and_what_is_altered_does_not(
+    fn sealed_values_open_and_altered_ones_do_not(
         plaintext in vec(any::<u8>(), 0..300),
         column in ".{0,20}",
         row in any::<u128>(),

@@ -1,4 +1,4 @@
-//! What the tests have in common.
+//! Helpers that the tests share.
 
 use futures::executor::block_on;
 use jackfield_domain::{Resource, SecretAddress, TenantId};
@@ -28,7 +28,7 @@ pub(crate) fn address(tenant: TenantId) -> SecretAddress<'static> {
 }
 
 pub(crate) fn keyring() -> Keyring {
-    Keyring::parse(KEYRING).expect("the keyring is good")
+    Keyring::parse(KEYRING).expect("the keyring is valid")
 }
 
 pub(crate) fn data_key(tenant: TenantId) -> DataKey {

@@ -1,4 +1,4 @@
-//! Tokens open only as they were made.
+//! Tokens open only unaltered, in their context and with their key.
 
 use jackfield_domain::TenantId;
 use jackfield_vault::DataKey;
@@ -22,7 +22,7 @@ fn token_opens_in_its_context() {
     assert_eq!(key.seal_token(&CONTEXT, b"").unwrap().len(), 83);
 }
 
-/// Every other character in every place, also where base64 has bits to spare.
+/// Tries every other character in every place, also where base64 has unused bits.
 #[test]
 fn every_character_matters() {
     let key = data_key(TENANT);

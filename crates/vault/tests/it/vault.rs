@@ -1,4 +1,4 @@
-//! Data keys in and out of their wraps, and exchange of keyrings.
+//! Wrapping and unwrapping of data keys, and replacement of keyrings.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::support::{KEYRING, OTHER_TENANT, SECRET, TENANT, address, keyring};
 
 #[test]
-fn data_key_opens_from_its_wrap() {
+fn wrapped_data_key_opens() {
     let vault = Vault::new(keyring());
     let (key, wrapped) = block_on(vault.data_key_create(TENANT)).unwrap();
     assert_eq!((key.tenant(), wrapped.kek_id.as_str()), (TENANT, "kek-1"));
@@ -38,7 +38,7 @@ fn data_keys_differ() {
 }
 
 #[test]
-fn wrap_opens_for_its_tenant_and_id_only() {
+fn wrapped_key_opens_only_for_its_tenant_and_id() {
     let vault = Vault::new(keyring());
     let (key, wrapped) = block_on(vault.data_key_create(TENANT)).unwrap();
     assert_rejected(block_on(vault.data_key_open(OTHER_TENANT, key.id(), &wrapped)));
@@ -55,9 +55,9 @@ fn wrap_opens_for_its_tenant_and_id_only() {
     }
 }
 
-/// The same secret under another id is another key, because the id is bound.
+/// A key with the same secret but another id is another key, because wrapping binds the id.
 #[test]
-fn wrap_is_bound_to_the_id_of_its_key() {
+fn wrapped_key_is_bound_to_the_id_of_its_kek() {
     let (key, wrapped) = block_on(Vault::new(keyring()).data_key_create(TENANT)).unwrap();
     let renamed = Vault::new(Keyring::parse(&KEYRING.replace("kek-1", "kek-2")).unwrap());
     let wrapped = WrappedDataKey { kek_id: "kek-2".into(), ..wrapped };
@@ -75,7 +75,7 @@ fn missing_key_is_named() {
 }
 
 #[test]
-fn required_keys_are_all_there_or_named() {
+fn missing_required_keys_are_named() {
     let vault = Vault::new(keyring());
     vault.require_keys([]).unwrap();
     vault.require_keys(["kek-1", "kek-1"]).unwrap();
@@ -92,7 +92,7 @@ fn rewrapping_moves_a_data_key_to_the_active_key() {
     let mut next = keyring();
     let newer = next.add_key(true).unwrap();
     vault.reload(Keyring::parse(&next.to_toml()).unwrap()).unwrap();
-    // The old wrap opens still; the new one needs the new key only.
+    // The old wrapped key still opens; the new one needs only the new key.
     block_on(vault.data_key_open(TENANT, key.id(), &wrapped)).unwrap();
     let rewrapped = block_on(vault.data_key_rewrap(TENANT, key.id(), &wrapped)).unwrap();
     assert_eq!(rewrapped.kek_id, newer);
@@ -105,7 +105,7 @@ fn rewrapping_moves_a_data_key_to_the_active_key() {
 }
 
 #[test]
-fn reload_says_what_changed() {
+fn reload_reports_the_changes() {
     let vault = Vault::new(keyring());
     assert_eq!(vault.reload(keyring()).unwrap(), KeyringChange::default());
     let mut next = keyring();
@@ -122,7 +122,7 @@ fn reload_says_what_changed() {
 }
 
 #[test]
-fn reload_refuses_what_would_lose_data() {
+fn reload_refuses_changes_that_would_lose_data() {
     let vault = Vault::new(keyring());
     let dropped = vault.reload(Keyring::generate().unwrap().0);
     assert!(matches!(dropped, Err(KeyringError::ActiveKeyDropped { id }) if id == "kek-1"));
@@ -133,7 +133,7 @@ fn reload_refuses_what_would_lose_data() {
 }
 
 #[test]
-fn keyring_is_exchanged_under_load() {
+fn keyring_is_replaced_under_load() {
     let vault = Vault::new(keyring());
     let (key, wrapped) = block_on(vault.data_key_create(TENANT)).unwrap();
     std::thread::scope(|scope| {
@@ -155,9 +155,9 @@ fn keyring_is_exchanged_under_load() {
 }
 
 #[test]
-fn service_that_is_away_is_an_error_to_retry() {
+fn unavailable_service_is_a_retryable_error() {
     let vault = Vault::with_provider(Arc::new(Away));
-    let error = block_on(vault.data_key_create(TENANT)).expect_err("the service is away");
+    let error = block_on(vault.data_key_create(TENANT)).expect_err("the service is unavailable");
     assert!(matches!(error, Error::ServerUnavailable { retry_after } if retry_after == Duration::from_secs(3)));
     assert!(matches!(vault.reload(keyring()), Err(KeyringError::NotAKeyring)));
     assert!(matches!(vault.compare(&keyring()), Err(KeyringError::NotAKeyring)));
@@ -165,7 +165,7 @@ fn service_that_is_away_is_an_error_to_retry() {
 }
 
 #[test]
-fn service_that_gives_another_key_back_is_found_out() {
+fn service_that_returns_another_key_is_detected() {
     let vault = Vault::with_provider(Arc::new(Forgetful));
     let (key, wrapped) = block_on(vault.data_key_create(TENANT)).unwrap();
     let short = WrappedDataKey { bytes: vec![1], ..wrapped.clone() };
@@ -173,7 +173,7 @@ fn service_that_gives_another_key_back_is_found_out() {
     assert!(matches!(block_on(vault.data_key_rewrap(TENANT, key.id(), &wrapped)), Err(Error::Internal(_))));
 }
 
-/// Servers need futures that move between threads.
+/// Servers need futures that can move between threads.
 #[test]
 fn futures_and_keys_can_be_sent() {
     fn sent<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> T {
@@ -200,7 +200,7 @@ fn debug_shows_no_secret() {
 /// A key-encryption service that does not answer.
 struct Away;
 
-/// A key-encryption service that unwraps to other bytes than were wrapped.
+/// A key-encryption service that unwraps to bytes other than those it wrapped.
 struct Forgetful;
 
 impl KeyEncryption for Away {
