@@ -63,7 +63,7 @@ macro_rules! on_both {
 /// Runs a test within [`TEST_TIMEOUT`].
 ///
 /// # Panics
-/// When the test takes longer.
+/// Panics if the test takes longer.
 pub async fn in_time(test: impl Future<Output = ()>) {
     tokio::time::timeout(TEST_TIMEOUT, test).await.expect("the test took too long");
 }

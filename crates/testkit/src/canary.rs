@@ -44,7 +44,7 @@ impl Canary {
     }
 
     /// # Panics
-    /// When it stands in these bytes in any form.
+    /// Panics if it stands in these bytes in any form.
     pub fn assert_not_in(&self, place: &str, bytes: &[u8]) {
         let forms = self.forms_in(bytes);
         assert!(forms.is_empty(), "the secret of {} stands in {place}, as {forms:?}", self.planted_as);
@@ -60,7 +60,7 @@ impl Sweep {
     /// A search for these canaries, and for other secrets by name: the bytes of keys.
     ///
     /// # Panics
-    /// When there are more forms than a searcher takes.
+    /// Panics if there are more forms than a searcher takes.
     pub fn new(canaries: &[Canary], others: &[(String, Vec<u8>)]) -> Self {
         let canaries = canaries.iter().map(|canary| (canary.planted_as.as_str(), canary.secret.as_bytes()));
         let others = others.iter().map(|(name, secret)| (name.as_str(), secret.as_slice()));
@@ -96,7 +96,7 @@ impl Sweep {
     }
 
     /// # Panics
-    /// When anything stands in these bytes in any form.
+    /// Panics if anything stands in these bytes in any form.
     #[track_caller]
     pub fn assert_not_in(&self, place: &str, bytes: &[u8]) {
         let found = self.found_in(bytes);

@@ -34,7 +34,7 @@ impl Client {
     /// A caller that trusts this authority and presents this certificate, or none.
     ///
     /// # Panics
-    /// When the certificates are not PEM.
+    /// Panics if the certificates are not PEM.
     pub fn new(server: SocketAddr, ca_pem: &str, leaf: Option<&Leaf>) -> Self {
         Self::tuned(server, ca_pem, leaf, |endpoint| endpoint)
     }
@@ -42,7 +42,7 @@ impl Client {
     /// As [`Client::new`], on a connection with other settings.
     ///
     /// # Panics
-    /// When the certificates are not PEM.
+    /// Panics if the certificates are not PEM.
     pub fn tuned(
         server: SocketAddr,
         ca_pem: &str,

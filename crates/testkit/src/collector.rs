@@ -28,7 +28,7 @@ impl Collector {
     /// Listens on a free port.
     ///
     /// # Panics
-    /// When there is none.
+    /// Panics if there is none.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
         let address = listener.local_addr().expect("its address");

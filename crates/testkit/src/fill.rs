@@ -61,7 +61,7 @@ impl Filled {
 /// have the same time of creation.
 ///
 /// # Panics
-/// When the database refuses them, and when there are fewer than two.
+/// Panics if the database refuses them, and when there are fewer than two.
 pub async fn fill(store: &Store, tenant: TenantId, count: usize) -> Filled {
     assert!(count >= 2);
     let filled = Filled {
@@ -81,7 +81,7 @@ pub async fn fill(store: &Store, tenant: TenantId, count: usize) -> Filled {
 /// Puts `count` tenants into the database. They have no data key.
 ///
 /// # Panics
-/// When the database refuses them.
+/// Panics if the database refuses them.
 pub async fn fill_tenants(store: &Store, count: usize) {
     let txn = store.write().await.expect("a transaction");
     for i in 0..count {
@@ -95,7 +95,7 @@ pub async fn fill_tenants(store: &Store, count: usize) {
 /// Puts `count` connections into a tenant, all of one connector.
 ///
 /// # Panics
-/// When the database refuses them.
+/// Panics if the database refuses them.
 pub async fn fill_connections(store: &Store, tenant: TenantId, count: usize) {
     let txn = store.write().await.expect("a transaction");
     let connector = ConnectorId::generate();

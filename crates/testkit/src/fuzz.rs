@@ -46,7 +46,7 @@ pub const TARGETS: [Target; 7] = [
 /// The target of this name.
 ///
 /// # Panics
-/// When there is none.
+/// Panics if there is none.
 pub fn target(name: &str) -> Target {
     TARGETS.into_iter().find(|target| target.name == name).unwrap_or_else(|| panic!("no target is called {name}"))
 }

@@ -44,7 +44,7 @@ impl HaProxy {
     /// Starts a proxy that leads to a database.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// Panics if it does not come up.
     pub fn before(database: &Database) -> Self {
         // A port may be taken by another process in between.
         let proxy = (0..5).find_map(|_| Self::try_start(database)).expect("HAProxy did not come up in five attempts");
@@ -60,7 +60,7 @@ impl HaProxy {
     /// From now on new connections lead to this database, in one of [`PLACES`] places. Those that are open stay.
     ///
     /// # Panics
-    /// When the proxy refuses.
+    /// Panics if the proxy refuses.
     pub fn lead_to(&self, place: usize, database: &Database) {
         for other in (0..PLACES).filter(|other| *other != place) {
             self.command(&format!("set server postgres/s{other} state maint"));
@@ -72,7 +72,7 @@ impl HaProxy {
     /// Cuts the connections that lead to a place.
     ///
     /// # Panics
-    /// When the proxy refuses.
+    /// Panics if the proxy refuses.
     pub fn cut(&self, place: usize) {
         self.command(&format!("shutdown sessions server postgres/s{place}"));
     }

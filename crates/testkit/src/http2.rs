@@ -41,7 +41,7 @@ impl Http2 {
     /// Connects, with a certificate and its key as PEM; on each stream the server may send so many bytes before something is read of it.
     ///
     /// # Panics
-    /// When the server does not want it.
+    /// Panics if the server does not want it.
     pub async fn connect(server: SocketAddr, ca_pem: &str, (certificate, key): (&str, &str), window: u32) -> Self {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).expect("PEM")).expect("an authority");
@@ -70,7 +70,7 @@ impl Http2 {
     /// The status, if the answer is nothing else.
     ///
     /// # Panics
-    /// When the connection breaks.
+    /// Panics if the connection breaks.
     pub async fn call(&self, path: &str, message: &impl Message) -> Result<Answer, Status> {
         let request = http::Request::post(format!("https://localhost{path}"))
             .header("content-type", "application/grpc")
@@ -97,7 +97,7 @@ impl Answer {
     /// Reads the next message; `None` at the end.
     ///
     /// # Panics
-    /// When the stream is reset, or the connection breaks.
+    /// Panics if the stream is reset, or the connection breaks.
     pub async fn message(&mut self) -> Option<Bytes> {
         let unread = std::mem::take(&mut self.unread);
         self.body.flow_control().release_capacity(unread).expect("a stream that goes on");
@@ -118,7 +118,7 @@ impl Answer {
     /// Waits until something of it has come, and leaves it unread.
     ///
     /// # Panics
-    /// When nothing comes.
+    /// Panics if nothing comes.
     pub async fn fill(&mut self) {
         let data = self.body.data().await.expect("a message").expect("a stream that goes on");
         self.read.extend_from_slice(&data);
@@ -140,7 +140,7 @@ impl Answer {
     /// Waits for the status without telling the server that anything has been read.
     ///
     /// # Panics
-    /// When the stream ends without one.
+    /// Panics if the stream ends without one.
     pub async fn status(mut self) -> Status {
         while let Some(data) = self.body.data().await {
             data.expect("a stream is not reset");

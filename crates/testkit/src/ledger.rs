@@ -70,7 +70,7 @@ impl<V: Clone + PartialEq> Ledger<V> {
     /// Notes that a request is about to be sent which brings the object into this state.
     ///
     /// # Panics
-    /// When another one for this object is under way or in doubt.
+    /// Panics if another one for this object is under way or in doubt.
     pub fn send(&mut self, name: &str, after: Option<V>) {
         let entry = self.entries.entry(name.to_owned()).or_default();
         assert!(entry.pending.is_none(), "{name}: a request is under way");
@@ -81,7 +81,7 @@ impl<V: Clone + PartialEq> Ledger<V> {
     /// Notes that the request was answered with success.
     ///
     /// # Panics
-    /// When none is under way.
+    /// Panics if none is under way.
     pub fn acknowledge(&mut self, name: &str) {
         let after = self.take_pending(name);
         self.settle(name, after);
@@ -101,7 +101,7 @@ impl<V: Clone + PartialEq> Ledger<V> {
     /// Notes that the request was answered with an error that promises that nothing happened.
     ///
     /// # Panics
-    /// When none is under way.
+    /// Panics if none is under way.
     pub fn refuse(&mut self, name: &str) {
         self.take_pending(name);
         self.figures.refused += 1;

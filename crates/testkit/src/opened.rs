@@ -11,7 +11,7 @@ impl TestServer {
     /// The secret of a resource of a tenant, if it is there.
     ///
     /// # Panics
-    /// When it does not open with the keyring of the server.
+    /// Panics if it does not open with the keyring of the server.
     pub async fn opened(&self, tenant: TenantId, owner: Resource, owner_id: &str, name: &str) -> Option<Vec<u8>> {
         let store = self.store().await;
         let owner_id: Uuid = owner_id.parse().expect("a UUID");

@@ -38,7 +38,7 @@ impl PgBouncer {
     /// Starts a pooler with these lines in its section `[pgbouncer]`, beside those that say where it listens.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// Panics if it does not come up.
     pub fn start(database: &Database, lines: &[&str]) -> Self {
         // A port may be taken by another process in between.
         (0..5).find_map(|_| Self::try_start(database, lines)).expect("PgBouncer did not come up in five attempts")

@@ -46,7 +46,7 @@ pub fn is_available() -> bool {
 /// Makes a new, empty database, starting the server if this is the first one.
 ///
 /// # Panics
-/// When there is no PostgreSQL, or it does not come up.
+/// Panics if there is no PostgreSQL, or it does not come up.
 pub fn fresh_database() -> Database {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
     let server = SERVER.get_or_init(Postgres::start_or_given);
@@ -96,7 +96,7 @@ impl Database {
     /// Its server as PgBouncer names one, `host=… port=… user=…`, and its name there.
     ///
     /// # Panics
-    /// When the server is not reached over TCP.
+    /// Panics if the server is not reached over TCP.
     pub(crate) fn address(&self) -> (String, &str) {
         let rest = self.server.base.split_once("://").expect("a URL").1;
         let (user, address) = rest.rsplit_once('@').expect("a URL with a user");
@@ -165,7 +165,7 @@ impl Database {
     /// [`fresh_server`], for all databases of the server go down.
     ///
     /// # Panics
-    /// When it is not ours, or does not come back.
+    /// Panics if it is not ours, or does not come back.
     pub fn crash(&self, how: Crash) {
         let data = self.server.data.as_deref().expect("a server of this process");
         let (first, _) = pid_file(data).expect("the server runs");
@@ -181,7 +181,7 @@ impl Database {
     /// Waits until no Jackfield is connected: what a killed one had sent is over then.
     ///
     /// # Panics
-    /// When one stays.
+    /// Panics if one stays.
     pub fn await_quiet(&self) {
         let begin = Instant::now();
         let connected = "select count(*) from pg_stat_activity \

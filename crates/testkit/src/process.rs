@@ -88,7 +88,7 @@ impl Site {
     /// Data of its own, without a database as yet.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// Panics if it cannot be made.
     pub fn new(backend: Backend, program: Program) -> Self {
         Self::on(Data::create(backend), program)
     }
@@ -96,7 +96,7 @@ impl Site {
     /// As [`Site::new`] on PostgreSQL, with a server of its own, which may be killed.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// Panics if it cannot be made.
     pub fn on_own_postgres(database: Database, program: Program) -> Self {
         Self::on(Data::on(database), program)
     }
@@ -150,7 +150,7 @@ impl Site {
     /// The PostgreSQL database.
     ///
     /// # Panics
-    /// When it runs on SQLite.
+    /// Panics if it runs on SQLite.
     pub fn postgres(&self) -> &Database {
         self.data.database().expect("it runs on SQLite")
     }
@@ -158,7 +158,7 @@ impl Site {
     /// A command of the program with this configuration and nothing in its environment but what belongs to it.
     ///
     /// # Panics
-    /// When the configuration cannot be written.
+    /// Panics if the configuration cannot be written.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let file = self.directory().join("jackfield.toml");
         // The URL is left out of the file: it is printed without its password.
@@ -184,7 +184,7 @@ impl Site {
     /// Runs a command to its end.
     ///
     /// # Panics
-    /// When it cannot be run.
+    /// Panics if it cannot be run.
     pub fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).stdin(Stdio::null()).output().expect("the program cannot be run")
     }
@@ -192,7 +192,7 @@ impl Site {
     /// Starts the server and waits until it listens.
     ///
     /// # Panics
-    /// When it does not.
+    /// Panics if it does not.
     pub fn start(&self) -> Process {
         self.start_by(|_| {})
     }
@@ -200,7 +200,7 @@ impl Site {
     /// As [`Site::start`], with changes to the command.
     ///
     /// # Panics
-    /// When it does not listen in time.
+    /// Panics if it does not listen in time.
     pub fn start_by(&self, change: impl FnOnce(&mut Command)) -> Process {
         let mut command = self.command(&["serve"]);
         change(&mut command);
@@ -215,7 +215,7 @@ impl Site {
     /// Starts the server, makes the tenants that the principals belong to, and stops it: what a harness begins with.
     ///
     /// # Panics
-    /// When any of it fails.
+    /// Panics if any of it fails.
     pub async fn prepare(&self) {
         let process = self.start();
         for name in ["alpha", "beta"] {
@@ -294,7 +294,7 @@ impl Process {
     /// Whether it has not ended by itself.
     ///
     /// # Panics
-    /// When the system does not say.
+    /// Panics if the system does not say.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("the state of the process").is_none()
     }
@@ -302,7 +302,7 @@ impl Process {
     /// Kills it where it stands (SIGKILL), waits until it is gone, and returns its log.
     ///
     /// # Panics
-    /// When it had ended by itself: whoever kills it counts on it to run.
+    /// Panics if it had ended by itself: whoever kills it counts on it to run.
     pub fn kill(mut self) -> String {
         assert!(self.is_running(), "the server ended by itself:\n{}", self.log());
         self.child.kill().expect("cannot kill the server");
@@ -314,7 +314,7 @@ impl Process {
     /// go of their connections: their runtime needs more threads than this one.
     ///
     /// # Panics
-    /// When it does not end in time, or not well.
+    /// Panics if it does not end in time, or not well.
     pub fn stop(mut self) -> String {
         self.signal(Signal::TERM);
         let status = self.wait(STOP_TIMEOUT);
@@ -326,7 +326,7 @@ impl Process {
     /// Sends it a signal.
     ///
     /// # Panics
-    /// When the system refuses.
+    /// Panics if the system refuses.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("cannot send a signal");
     }
@@ -334,7 +334,7 @@ impl Process {
     /// Waits until it ends by itself; `None` if it does not in this time.
     ///
     /// # Panics
-    /// When the system does not say.
+    /// Panics if the system does not say.
     pub fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
         let begin = Instant::now();
         loop {
@@ -351,7 +351,7 @@ impl Process {
     /// Its memory.
     ///
     /// # Panics
-    /// When it has ended.
+    /// Panics if it has ended.
     pub fn memory(&self) -> Memory {
         let status = self.proc("status");
         let bytes = |name: &str| {
@@ -365,7 +365,7 @@ impl Process {
     /// How many files and sockets it has open. Only root may look: the process is not dumpable.
     ///
     /// # Panics
-    /// When it has ended, or may not be looked at.
+    /// Panics if it has ended, or may not be looked at.
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.id())).expect("the open files of the server").count()
     }
@@ -373,7 +373,7 @@ impl Process {
     /// How many threads it has.
     ///
     /// # Panics
-    /// When it has ended.
+    /// Panics if it has ended.
     pub fn threads(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("the threads of the server").count()
     }
@@ -381,7 +381,7 @@ impl Process {
     /// Processor time so far, in ticks of the system: a hundredth of a second each on Linux.
     ///
     /// # Panics
-    /// When it has ended.
+    /// Panics if it has ended.
     pub fn ticks(&self) -> u64 {
         let stat = self.proc("stat");
         let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();

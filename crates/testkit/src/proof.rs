@@ -33,7 +33,7 @@ pub fn seed() -> u64 {
 /// A setting of a harness from the environment, or what it is without.
 ///
 /// # Panics
-/// When it is set to something that cannot be read.
+/// Panics if it is set to something that cannot be read.
 #[expect(clippy::disallowed_methods, reason = "a variable of the tests, not of the server")]
 pub fn setting<T: FromStr>(variable: &str, default: T) -> T {
     match std::env::var(variable) {
@@ -51,7 +51,7 @@ pub fn report(line: &str) {
 /// How long it takes to make a write of 4 KiB durable in this directory (fdatasync): the median of 25.
 ///
 /// # Panics
-/// When nothing can be written there.
+/// Panics if nothing can be written there.
 pub fn sync_latency(directory: &Path) -> Duration {
     let path = directory.join("sync-latency");
     let mut file =
@@ -109,7 +109,7 @@ impl Rng {
     /// One of these.
     ///
     /// # Panics
-    /// When there is none.
+    /// Panics if there is none.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[usize::try_from(self.below(from.len() as u64)).expect("an index")]
     }

@@ -70,7 +70,7 @@ impl Proxy {
     /// Starts before the database of a URL.
     ///
     /// # Panics
-    /// When the URL names no host and port, or there is no port.
+    /// Panics if the URL names no host and port, or there is no port.
     pub fn before(url: &str) -> Self {
         let (scheme, rest) = url.split_once("://").expect("a URL");
         let (authority, database) = rest.split_once('/').expect("a URL with a database");

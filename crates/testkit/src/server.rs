@@ -60,7 +60,7 @@ impl TestServer {
     /// Starts a server on an empty database.
     ///
     /// # Panics
-    /// When it does not start.
+    /// Panics if it does not start.
     pub async fn start(backend: Backend) -> Self {
         Self::start_with(backend, |_| {}).await
     }
@@ -68,7 +68,7 @@ impl TestServer {
     /// Starts a server on an empty database, with changes to its configuration.
     ///
     /// # Panics
-    /// When it does not start.
+    /// Panics if it does not start.
     pub async fn start_with(backend: Backend, change: impl FnOnce(&mut Config)) -> Self {
         Self::start_at(backend, Arc::new(SystemClock), change).await
     }
@@ -76,7 +76,7 @@ impl TestServer {
     /// As [`TestServer::start_with`], on a PostgreSQL database that is there, of a server that a test does something to.
     ///
     /// # Panics
-    /// When it does not start.
+    /// Panics if it does not start.
     pub async fn start_on(database: Database, change: impl FnOnce(&mut Config)) -> Self {
         logs::install();
         let data = tokio::task::spawn_blocking(move || Data::on(database)).await.expect("data of the server");
@@ -92,7 +92,7 @@ impl TestServer {
     /// As [`TestServer::start_with`], on a clock of the test's. Certificates go by the clock of the machine all the same.
     ///
     /// # Panics
-    /// When it does not start.
+    /// Panics if it does not start.
     pub async fn start_at(backend: Backend, clock: Arc<dyn Clock>, change: impl FnOnce(&mut Config)) -> Self {
         logs::install();
         let data = tokio::task::spawn_blocking(move || Data::create(backend)).await.expect("data of the server");
@@ -107,7 +107,7 @@ impl TestServer {
     /// Starts so many servers at once on one empty database of PostgreSQL, as replicas.
     ///
     /// # Panics
-    /// When one does not start.
+    /// Panics if one does not start.
     pub async fn start_at_once(count: usize) -> Vec<Self> {
         logs::install();
         let data = tokio::task::spawn_blocking(|| Arc::new(Data::create(Backend::Postgres))).await;
@@ -128,7 +128,7 @@ impl TestServer {
     /// to one server: its lock knows no queue, and whoever loses it too often fails.
     ///
     /// # Panics
-    /// When it does not start.
+    /// Panics if it does not start.
     pub async fn replica(&self) -> Option<Self> {
         if self.data.backend() == Backend::Sqlite {
             return None;
@@ -174,7 +174,7 @@ impl TestServer {
     /// Where it listens.
     ///
     /// # Panics
-    /// When it is stopped.
+    /// Panics if it is stopped.
     pub fn address(&self) -> SocketAddr {
         self.running.as_ref().expect("the server is stopped").address
     }
@@ -192,7 +192,7 @@ impl TestServer {
     /// Its PostgreSQL database.
     ///
     /// # Panics
-    /// When it runs on SQLite.
+    /// Panics if it runs on SQLite.
     pub fn postgres(&self) -> &Database {
         self.data.database().expect("the server runs on SQLite")
     }
@@ -200,7 +200,7 @@ impl TestServer {
     /// The store of the server, opened beside it.
     ///
     /// # Panics
-    /// When it does not open.
+    /// Panics if it does not open.
     pub async fn store(&self) -> Store {
         let database = match self.data.database() {
             Some(database) => jackfield_store::Database::Postgres(database.url()),
@@ -243,7 +243,7 @@ impl TestServer {
     /// Drains the server, waits until it has ended, and returns whether every call could end by itself.
     ///
     /// # Panics
-    /// When it does not run, or failed.
+    /// Panics if it does not run, or failed.
     pub async fn stop(&mut self) -> bool {
         let Running { shutdown, ended, _runtime, .. } = self.running.take().expect("the server is stopped");
         self.forget_clients();
@@ -260,7 +260,7 @@ impl TestServer {
     /// Stops the server if it runs, and starts it on the same data, on another port.
     ///
     /// # Panics
-    /// When it does not start.
+    /// Panics if it does not start.
     pub async fn restart(&mut self) {
         if self.running.is_some() {
             self.stop().await;
@@ -282,7 +282,7 @@ impl TestServer {
     /// The page of metrics.
     ///
     /// # Panics
-    /// When it is stopped.
+    /// Panics if it is stopped.
     pub fn metrics_page(&self) -> String {
         self.running.as_ref().expect("the server is stopped").meters.page().expect("a page of metrics")
     }
@@ -290,7 +290,7 @@ impl TestServer {
     /// The value of the series of this name with these labels on the page of metrics, if there is one.
     ///
     /// # Panics
-    /// When it is stopped, or there are several.
+    /// Panics if it is stopped, or there are several.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         Self::metric_on(&self.metrics_page(), name, labels)
     }
@@ -298,7 +298,7 @@ impl TestServer {
     /// As [`TestServer::metric`], on a page that is there: from one page to the next everything may have changed.
     ///
     /// # Panics
-    /// When there are several.
+    /// Panics if there are several.
     pub fn metric_on(page: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let labels: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
         let is_it = |line: &str| {
@@ -315,7 +315,7 @@ impl TestServer {
     /// row: columns separated by "|", bytes in hexadecimal.
     ///
     /// # Panics
-    /// When the database refuses it.
+    /// Panics if the database refuses it.
     pub async fn sql(&self, statement: &str) -> Vec<String> {
         if let Some(database) = self.data.database() {
             return database.run(statement).lines().map(str::to_owned).collect();

@@ -24,7 +24,7 @@ pub struct Refusal {
 /// that every client can receive.
 ///
 /// # Panics
-/// When it was not.
+/// Panics if it was not.
 #[track_caller]
 pub fn expect_status<T: Debug>(result: Result<Response<T>, Status>, code: Code, reason: &str) -> Refusal {
     let status = match result {
@@ -40,7 +40,7 @@ impl Refusal {
     /// As [`expect_status`], for a status that came in another way, such as out of a stream.
     ///
     /// # Panics
-    /// When code, reason, domain or size are not as expected.
+    /// Panics if code, reason, domain or size are not as expected.
     #[track_caller]
     pub fn check(status: Status, code: Code, reason: &str) -> Self {
         assert_eq!(status.code(), code, "{reason} was to be: {status:?}");
@@ -76,7 +76,7 @@ impl Refusal {
     /// Checks that exactly these fields were found wrong, in any order.
     ///
     /// # Panics
-    /// When others were.
+    /// Panics if others were.
     #[track_caller]
     pub fn expect_fields(&self, expected: &[&str]) -> &Self {
         let (mut found, mut expected) = (self.fields(), expected.to_vec());

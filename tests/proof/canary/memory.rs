@@ -9,7 +9,7 @@ use rustix::process::Signal;
 /// Reads all of it while the process stands still. Only root may: the process is not dumpable.
 ///
 /// # Panics
-/// When it may not be read.
+/// Panics if it may not be read.
 pub(super) fn of(process: &Process) -> Vec<u8> {
     process.signal(Signal::STOP);
     let read = read(process.id());

@@ -19,7 +19,7 @@ impl Database {
     /// primary wait for it from now on.
     ///
     /// # Panics
-    /// When it does not come up.
+    /// Panics if it does not come up.
     pub fn standby(&self) -> Database {
         let standby = (0..5).find_map(|_| self.server.start_standby()).expect("the standby did not come up");
         self.run("alter system set synchronous_standby_names = '*'");
@@ -31,7 +31,7 @@ impl Database {
     /// Makes the server of this database, a standby, a primary. Commits wait for no other.
     ///
     /// # Panics
-    /// When it is none, or does not become one.
+    /// Panics if it is none, or does not become one.
     pub fn promote(&self) {
         self.run("select pg_promote()");
         await_row(|| self.run("select pg_is_in_recovery()"), "f");
@@ -43,7 +43,7 @@ impl Database {
     /// Stops the server of this database for good, where it stands. Only for servers of [`fresh_server`] and their standbys.
     ///
     /// # Panics
-    /// When it is not ours.
+    /// Panics if it is not ours.
     pub fn stop(&self) {
         let data = self.server.data.as_deref().expect("a server of this process");
         let keeper = self.server.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -59,7 +59,7 @@ impl Database {
     /// The port that its server listens on.
     ///
     /// # Panics
-    /// When it is not reached over TCP.
+    /// Panics if it is not reached over TCP.
     pub(crate) fn port(&self) -> u16 {
         self.server.base.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a URL with a port")
     }

@@ -13,7 +13,7 @@ impl Program {
     /// Its file, built if need be.
     ///
     /// # Panics
-    /// When it cannot be built.
+    /// Panics if it cannot be built.
     pub fn path(self) -> &'static Path {
         static JACKFIELD: OnceLock<PathBuf> = OnceLock::new();
         static FAULTY: OnceLock<PathBuf> = OnceLock::new();
