@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How long one test may take. A test that hangs fails with its name instead of hanging the whole run.
+/// The time limit of one test. A test that hangs fails under its own name instead of hanging the whole run.
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A kind of database.
@@ -10,7 +10,7 @@ pub const TEST_TIMEOUT: Duration = Duration::from_secs(180);
 pub enum Backend {
     /// The embedded database, a file in the data directory.
     Sqlite,
-    /// A database of its own on the PostgreSQL server of the test process.
+    /// A separate database on the PostgreSQL server of the test process.
     Postgres,
 }
 
@@ -23,8 +23,8 @@ pub enum Backend {
 /// }
 /// ```
 ///
-/// come `lists_stop_at_the_limit::sqlite`, `lists_stop_at_the_limit::postgres` and so on: what needs PostgreSQL has a path
-/// segment `postgres` in its name, by which the test command leaves it out where there is none.
+/// it generates `lists_stop_at_the_limit::sqlite`, `lists_stop_at_the_limit::postgres` and so on. Tests that need
+/// PostgreSQL have the path segment `postgres` in their names, so the test command can skip them where there is none.
 #[macro_export]
 macro_rules! on_both {
     () => {};
@@ -63,7 +63,7 @@ macro_rules! on_both {
 /// Runs a test within [`TEST_TIMEOUT`].
 ///
 /// # Panics
-/// Panics if the test takes longer.
+/// Panics if the test takes longer than that.
 pub async fn in_time(test: impl Future<Output = ()>) {
     tokio::time::timeout(TEST_TIMEOUT, test).await.expect("the test took too long");
 }

@@ -1,4 +1,4 @@
-//! Marked secrets, and the search for them in every form that they may leak in.
+//! Marked secrets, and a search for them in every form in which they may leak.
 
 use std::io::Read as _;
 
@@ -6,10 +6,10 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use uuid::Uuid;
 
-/// A secret that stands nowhere else, with a name for what it was planted as.
+/// A secret that occurs nowhere else, with the name of the place it was planted in.
 #[derive(Clone, Debug)]
 pub struct Canary {
-    /// What it was planted as, for messages: "connector.generic.http_authentication_password".
+    /// The name of the place it was planted in, for messages: "connector.generic.http_authentication_password".
     pub planted_as: String,
     /// The secret.
     pub secret: String,
@@ -19,48 +19,48 @@ pub struct Canary {
 #[derive(Debug)]
 pub struct Sweep {
     searcher: AhoCorasick,
-    /// What each pattern of the searcher is.
+    /// The description of each pattern of the searcher.
     patterns: Vec<String>,
     /// Finds where compressed data may begin.
     gzip: AhoCorasick,
 }
 
-/// What gzip begins with when its method is deflate.
+/// The first bytes of gzip data whose method is deflate.
 const GZIP: [u8; 3] = [0x1f, 0x8b, 8];
-/// The most that is decompressed of one place, in bytes.
+/// The limit of decompressed bytes for each place.
 const MAX_PLAIN: u64 = 16 * 1024 * 1024;
 
 impl Canary {
-    /// A fresh one. It holds letters, digits and "-" only, and so fits every secret field.
+    /// A fresh canary. It consists of letters, digits and "-" only, and so fits every secret field.
     pub fn new(planted_as: impl Into<String>) -> Self {
         let id = Uuid::now_v7().simple().to_string();
-        // The end of a UUIDv7 is random, its beginning is not.
+        // The end of a UUIDv7 is random, but the beginning is not.
         Self { planted_as: planted_as.into(), secret: format!("cnry-{}", &id[12..]) }
     }
 
-    /// The names of the forms in which it stands in these bytes; empty: it does not.
+    /// The names of the forms in which these bytes contain it; empty if they do not.
     pub fn forms_in(&self, bytes: &[u8]) -> Vec<&'static str> {
         self.forms().into_iter().filter(|(_, form)| contains(bytes, form)).map(|(name, _)| name).collect()
     }
 
     /// # Panics
-    /// Panics if it stands in these bytes in any form.
+    /// Panics if these bytes contain it in any form.
     pub fn assert_not_in(&self, place: &str, bytes: &[u8]) {
         let forms = self.forms_in(bytes);
-        assert!(forms.is_empty(), "the secret of {} stands in {place}, as {forms:?}", self.planted_as);
+        assert!(forms.is_empty(), "the secret of {} is in {place}, as {forms:?}", self.planted_as);
     }
 
-    /// Its forms. It holds no character that URLs or JSON escape: what is escaped so is the text itself.
+    /// Its forms. It contains no character that URLs or JSON escape, so its escaped form is the text itself.
     fn forms(&self) -> Vec<(&'static str, Vec<u8>)> {
         forms(self.secret.as_bytes())
     }
 }
 
 impl Sweep {
-    /// A search for these canaries, and for other secrets by name: the bytes of keys.
+    /// A search for these canaries, and for other named secrets, such as the bytes of keys.
     ///
     /// # Panics
-    /// Panics if there are more forms than a searcher takes.
+    /// Panics if there are more forms than a searcher supports.
     pub fn new(canaries: &[Canary], others: &[(String, Vec<u8>)]) -> Self {
         let canaries = canaries.iter().map(|canary| (canary.planted_as.as_str(), canary.secret.as_bytes()));
         let others = others.iter().map(|(name, secret)| (name.as_str(), secret.as_slice()));
@@ -76,13 +76,13 @@ impl Sweep {
         Self { searcher, patterns: names, gzip }
     }
 
-    /// What of it stands in these bytes, and in which form, also in what is compressed in them (gzip, RFC 1952); sorted,
-    /// each once.
+    /// The secrets that these bytes contain and the form of each, including compressed data (gzip, RFC 1952). Sorted,
+    /// without duplicates.
     pub fn found_in(&self, bytes: &[u8]) -> Vec<&str> {
         let mut found: Vec<_> = self.search(bytes).collect();
         for at in self.gzip.find_iter(bytes).map(|found| found.start()) {
             let mut plain = Vec::new();
-            // What is cut off or not gzip after all gives what it gives.
+            // Data that is cut off or not gzip after all is searched as far as it decompresses.
             let _ = flate2::read::GzDecoder::new(&bytes[at..]).take(MAX_PLAIN).read_to_end(&mut plain);
             found.extend(self.search(&plain));
         }
@@ -96,16 +96,16 @@ impl Sweep {
     }
 
     /// # Panics
-    /// Panics if anything stands in these bytes in any form.
+    /// Panics if these bytes contain any of the secrets in any form.
     #[track_caller]
     pub fn assert_not_in(&self, place: &str, bytes: &[u8]) {
         let found = self.found_in(bytes);
-        assert!(found.is_empty(), "secrets stand in {place}: {found:#?}");
+        assert!(found.is_empty(), "secrets are in {place}: {found:#?}");
     }
 }
 
-/// A secret as text, as hexadecimal, as base64 at each of the three offsets, as the `Debug` of bytes, escaped for URLs and
-/// for JSON, as UTF-16, and backwards.
+/// A secret as text, as hexadecimal, as base64 at each of the three offsets, as the `Debug` of bytes, escaped for URLs
+/// and for JSON, as UTF-16, and backwards.
 fn forms(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let list = secret.iter().map(u8::to_string).collect::<Vec<_>>();
     let mut forms = vec![
@@ -128,11 +128,11 @@ fn forms(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     forms
 }
 
-/// Whether these bytes hold this sequence.
+/// Returns whether the bytes contain the sequence.
 pub fn contains(bytes: &[u8], sequence: &[u8]) -> bool {
     let Some((first, rest)) = sequence.split_first() else { return true };
     let mut at = bytes;
-    // The first byte is found fast, and the rest is compared only there.
+    // Finding the first byte is fast; the rest is compared only there.
     while let Some(found) = at.iter().position(|byte| byte == first) {
         at = &at[found + 1..];
         if at.starts_with(rest) {
@@ -142,8 +142,8 @@ pub fn contains(bytes: &[u8], sequence: &[u8]) -> bool {
     false
 }
 
-/// The characters of base64 that depend on these bytes alone, when so many others stand before them (modulo 3). Both
-/// alphabets agree, because a canary is ASCII without the bytes that give "+" or "/".
+/// The base64 characters that depend on these bytes alone, if this many others precede them (modulo 3). Both alphabets
+/// agree because a canary is ASCII without the bytes that give "+" or "/".
 fn base64_inside(bytes: &[u8], before: usize) -> Vec<u8> {
     let padded = [&vec![0; before], bytes].concat();
     let whole = STANDARD_NO_PAD.encode(&padded).into_bytes();
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_is_found_amid_other_bytes() {
+    fn every_form_is_found_among_other_bytes() {
         let canary = Canary::new("test");
         for (name, form) in canary.forms() {
             let haystack = [b"before c", form.as_slice(), b" after"].concat();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_looks_into_what_is_compressed() {
+    fn a_sweep_searches_compressed_data() {
         use std::io::Write as _;
         let canary = Canary::new("one");
         let sweep = Sweep::new(std::slice::from_ref(&canary), &[]);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "the secret of a field stands in a log")]
+    #[should_panic(expected = "the secret of a field is in a log")]
     fn a_leak_is_a_panic() {
         let canary = Canary::new("a field");
         canary.assert_not_in("a log", format!("password={}", canary.secret).as_bytes());

@@ -1,4 +1,4 @@
-//! Clients of a test server: one connection, and a typed client of every service on it.
+//! Clients of a test server: one connection, with a typed client for each service.
 
 use std::net::SocketAddr;
 
@@ -12,19 +12,19 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use crate::pki::{Leaf, Pki};
 
-/// A server that has callers, in this process or in one of its own.
+/// A server that has callers, in this process or in a separate one.
 pub trait Callers {
-    /// A caller of that name out of [`crate::data::PRINCIPALS`].
+    /// The caller of that name among [`crate::data::PRINCIPALS`].
     fn client(&self, principal: &str) -> Client;
 
-    /// A caller with a certificate of the test's choice.
+    /// A caller with a certificate that the test chooses.
     fn client_with(&self, leaf: &Leaf) -> Client;
 
     /// The authority of all certificates.
     fn pki(&self) -> &Pki;
 }
 
-/// A caller. It connects with its first call, and again when the connection is lost; copies share the connection.
+/// A caller. It connects on its first call and reconnects if the connection is lost. Copies share the connection.
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Channel,
@@ -57,7 +57,7 @@ impl Client {
         Self { channel: endpoint.tls_config(tls).expect("certificates of the client").connect_lazy() }
     }
 
-    /// The connection itself, for clients of other services: health, reflection, a raw path.
+    /// The connection itself, for clients of other services: health, reflection, raw paths.
     pub fn channel(&self) -> Channel {
         self.channel.clone()
     }

@@ -1,4 +1,4 @@
-//! A clock that only a test moves.
+//! A clock that only tests advance.
 
 use std::{
     sync::{
@@ -10,19 +10,19 @@ use std::{
 
 use jackfield_domain::{Clock, SystemClock, Timestamp};
 
-/// A clock that stands still until it is moved.
+/// A clock that does not move until a test advances it.
 #[derive(Debug)]
 pub struct ManualClock(AtomicI64);
 
 // === impl ManualClock ===
 
 impl ManualClock {
-    /// A clock that shows the present.
+    /// A clock set to the current time.
     pub fn at_present() -> Arc<Self> {
         Arc::new(Self(AtomicI64::new(SystemClock.now().0)))
     }
 
-    /// Moves it forward.
+    /// Advances the clock.
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(i64::try_from(by.as_micros()).expect("a time in reach"), Ordering::SeqCst);
     }

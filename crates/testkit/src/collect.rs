@@ -8,13 +8,13 @@ use tonic::{Response, Status, Streaming};
 
 /// One message of a list.
 pub trait Page: Debug + Send {
-    /// What it lists.
+    /// The type of the listed items.
     type Item: Debug;
 
     /// The items of this page.
     fn items(self) -> Vec<Self::Item>;
 
-    /// Where the next page begins; empty at the end.
+    /// The token of the next page; empty at the end.
     fn next_page_token(&self) -> &str;
 }
 
@@ -44,18 +44,18 @@ pages! {
     ListUserConnectorsResponse: user_connectors of UserConnector;
 }
 
-/// The pages of a list, to the end of the stream.
+/// Reads the pages of a list to the end of the stream.
 ///
 /// # Errors
-/// The status that the call or the stream ended with.
+/// Returns the status that the call or the stream ended with.
 pub async fn pages<P: Page>(answer: Result<Response<Streaming<P>>, Status>) -> Result<Vec<P>, Status> {
     answer?.into_inner().collect().await
 }
 
-/// The items of a list, to the end of the stream.
+/// Reads the items of a list to the end of the stream.
 ///
 /// # Errors
-/// The status that the call or the stream ended with.
+/// Returns the status that the call or the stream ended with.
 pub async fn items<P: Page>(answer: Result<Response<Streaming<P>>, Status>) -> Result<Vec<P::Item>, Status> {
     Ok(pages(answer).await?.into_iter().flat_map(P::items).collect())
 }

@@ -1,4 +1,4 @@
-//! A collector of OpenTelemetry that takes whatever a server exports over OTLP/gRPC, and keeps it.
+//! An OpenTelemetry collector that keeps everything a server exports over OTLP/gRPC.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
-/// A collector on the loopback; it ends with this value.
+/// A collector on the loopback interface. It stops when this value is dropped.
 pub struct Collector {
     address: SocketAddr,
     exports: Exports,
@@ -19,7 +19,7 @@ pub struct Collector {
 /// Path and body of each call.
 type Exports = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
-/// What stands before a message: whether it is compressed, and its length.
+/// The length of a message prefix: a compression flag and the length of the message.
 const PREFIX: usize = 5;
 
 // === impl Collector ===
@@ -28,7 +28,7 @@ impl Collector {
     /// Listens on a free port.
     ///
     /// # Panics
-    /// Panics if there is none.
+    /// Panics if no port is free.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
         let address = listener.local_addr().expect("its address");
@@ -36,7 +36,7 @@ impl Collector {
         let taken = exports.clone();
         #[expect(clippy::disallowed_methods, reason = "it ends with its handle")]
         let task = tokio::spawn(async move {
-            // Connections end with it.
+            // Connections end with this task.
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
                 connections.spawn(serve(socket, taken.clone()));
@@ -45,17 +45,17 @@ impl Collector {
         Collector { address, exports, _task: AbortOnDropHandle::new(task) }
     }
 
-    /// What `telemetry.otlp_endpoint` has to be.
+    /// The value for `telemetry.otlp_endpoint`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// All that was sent, byte for byte.
+    /// Everything received, byte for byte.
     pub fn bytes(&self) -> Vec<u8> {
         self.lock().iter().flat_map(|(_, body)| body).copied().collect()
     }
 
-    /// The encoded requests that one service was sent, such as `TraceService`.
+    /// The encoded requests to one service, such as `TraceService`.
     pub fn messages(&self, service: &str) -> Vec<Vec<u8>> {
         let end = format!("{service}/Export");
         let exports = self.lock();
@@ -83,6 +83,6 @@ async fn serve(socket: TcpStream, exports: Exports) {
         }
     });
     let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    // An exporter that goes away ends it.
+    // It ends when the exporter disconnects.
     let _ = builder.serve_connection(TokioIo::new(socket), service).await;
 }

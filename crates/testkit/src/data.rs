@@ -1,4 +1,4 @@
-//! What a test server runs on: its database, its certificates, its directory, and the callers that it knows.
+//! The environment of a test server: its database, certificates and directory, and the callers it knows.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::backend::Backend;
 use crate::pki::{Identity, Pki};
 use crate::postgres::{self, Database};
 
-/// The principals of a test server: name, tenant, rights. The identity of each is [`Identity::of`] its name.
+/// The principals of a test server: name, tenant, rights. [`Identity::of`] the name gives the identity of each.
 pub const PRINCIPALS: [(&str, &str, &[&str]); 4] = [
     ("operator", "default", &["*"]),
     ("alpha", "alpha", &["*"]),
@@ -30,7 +30,7 @@ pub const PRINCIPALS: [(&str, &str, &[&str]); 4] = [
     ),
 ];
 
-/// What outlives one run of a server, and what replicas share.
+/// The environment that outlives one run of a server and that replicas share.
 pub(crate) struct Data {
     backend: Backend,
     directory: TempDir,
@@ -45,7 +45,7 @@ impl Data {
         Self::with((backend == Backend::Postgres).then(postgres::fresh_database))
     }
 
-    /// On a PostgreSQL database that is there.
+    /// Uses an existing PostgreSQL database.
     pub(crate) fn on(database: Database) -> Self {
         Self::with(Some(database))
     }
@@ -84,21 +84,21 @@ impl Data {
         config.tls.client_ca = self.pki.path("ca.pem");
         config.tls.client_crl = self.pki.path("crl.pem");
         config.reveal.enabled = true;
-        // Spans of all calls go to the log of the tests.
+        // The log of the tests contains the spans of all calls.
         config.telemetry.trace_ratio = 1.0;
         config.identity.principals =
             PRINCIPALS.iter().map(|(name, tenant, rights)| principal(name, tenant, rights)).collect();
         if let Some(database) = &self.database {
             config.database.url = SecretUrl::new(database.url());
         }
-        // Where many calls meet, the machine says how long the last of them waits, and no test wants that to be an error. A
-        // test that waits for a database that is away sets less.
+        // With many concurrent calls, the wait of the last one depends on the machine, and must not become an error.
+        // Tests of an unavailable database set a shorter time.
         config.database.acquire_timeout = Duration::from_secs(30);
         config
     }
 }
 
-/// A principal that is known by [`Identity::of`] its name.
+/// A principal whose identity is [`Identity::of`] its name.
 pub fn principal(name: &str, tenant: &str, rights: &[&str]) -> PrincipalConfig {
     let Identity::Spiffe(spiffe) = Identity::of(name) else { unreachable!("Identity::of gives a SPIFFE identity") };
     PrincipalConfig {
@@ -116,7 +116,7 @@ mod tests {
     use crate::on_both;
 
     on_both! {
-        async fn data_is_of_the_backend_and_made_anew(backend: Backend) {
+        async fn data_matches_the_backend_and_is_fresh(backend: Backend) {
             let create = move || (Data::create(backend), Data::create(backend));
             let (one, other) = tokio::task::spawn_blocking(create).await.unwrap();
             let (first, second) = (one.config(), other.config());

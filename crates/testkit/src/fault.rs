@@ -1,7 +1,7 @@
-//! The server with a planted fault. A harness has to notice each of them, or it proves nothing.
+//! The server with a planted fault. A harness has to detect each of them, or it proves nothing.
 //!
-//! Everything is real but for a layer between the transport and the services, which plays a fault that a careless change
-//! could bring in. The program is `jackfield-faulty`; nothing of it is in the server that is shipped.
+//! Everything is real except for a layer between the transport and the services, which simulates a fault that a
+//! careless change could introduce. The program is `jackfield-faulty`; the shipped server contains none of it.
 
 mod leak;
 mod stock;
@@ -40,35 +40,35 @@ use tonic::service::{Routes, RoutesBuilder};
 /// The environment variable that names the fault.
 pub const VARIABLE: &str = "FAULT";
 
-/// How long the moment is in which a kill shows the fault.
+/// The length of the window in which a kill exposes the fault.
 const MOMENT: Duration = Duration::from_millis(40);
 
 /// A planted fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Changes are answered, and committed a moment later.
+    /// Changes are answered before they are committed.
     AnswerBeforeCommit,
     /// A credential is deleted in several transactions: its configurations one by one, then itself.
     SeveralTransactions,
-    /// The answer for repeats is written down a moment after the change is committed, in no transaction with it.
+    /// The answer for repeats is stored after the change is committed, outside its transaction.
     RepeatsApart,
-    /// What may have been written is told as not written.
+    /// Changes with an unknown outcome are reported as failed.
     UnknownToldAsFailure,
-    /// The transport that comes with the library stands before the services, with its defaults.
+    /// The library's own transport serves the services, with its defaults.
     StockTransport,
-    /// Requests are logged as they came.
+    /// Requests are logged as received.
     PrintsRequests,
     /// Refusals repeat the request.
     EchoesRequests,
-    /// Nothing is wrong but the allocator, which this program has from the library: memory is not wiped.
+    /// The program uses the default allocator, so memory is not wiped. Nothing else is wrong.
     DefaultAllocator,
-    /// Refusals of what another tenant has say so.
+    /// Refusals reveal that a resource belongs to another tenant.
     TellsOfOthers,
-    /// Answers of single reads are remembered by what was asked, and not by who asked.
+    /// Answers of single reads are cached by request, not by caller.
     RemembersForAll,
 }
 
-/// Changes: path, and the tags of `request_id` and `validate_only` in the request.
+/// The changes: path, and the tags of `request_id` and `validate_only` in the request.
 const CHANGES: [(&str, u32, u32); 9] = [
     ("/jackfield.v1.ConnectorService/CreateConnector", 3, 4),
     ("/jackfield.v1.ConnectorService/UpdateConnector", 5, 6),
@@ -89,7 +89,7 @@ pub fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Arguments: `--config FILE serve`, as for the server itself. It serves until it is killed or told to end.
+/// Arguments: `--config FILE serve`, as for the server itself. It serves until it is killed or asked to stop.
 async fn serve() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let fault: String = crate::proof::setting(VARIABLE, String::new());
     let fault = Fault::ALL.into_iter().find(|known| known.as_str() == fault).ok_or("no such fault")?;
@@ -110,14 +110,14 @@ async fn serve() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     Ok(())
 }
 
-/// The real service, with the fault before it.
+/// The real service, with the fault in front of it.
 struct FaultyBackend {
     inner: Arc<dyn Backend>,
     fault: Fault,
     data_dir: PathBuf,
 }
 
-/// What stands between the transport and the services.
+/// The layer between the transport and the services.
 #[derive(Clone)]
 struct Layer {
     fault: Fault,
@@ -127,13 +127,13 @@ struct Layer {
     seen: Arc<leak::Seen>,
 }
 
-/// The answers to requests with a request id, in a file of their own.
+/// The answers to requests with a request id, in a separate file.
 struct Repeats {
     file: PathBuf,
     answers: Mutex<HashMap<String, Bytes>>,
 }
 
-/// Any error of a body.
+/// Any error while reading a body.
 type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 // === impl Fault ===
@@ -170,7 +170,7 @@ impl Fault {
     }
 }
 
-/// The first message of an answer. A list looks for its next page when this one was taken.
+/// The first message of an answer. A list looks for its next page once this one is taken.
 async fn first_message(mut body: Body) -> Bytes {
     let mut answer = Vec::new();
     loop {
@@ -281,7 +281,7 @@ impl Layer {
         let change = CHANGES.into_iter().find(|(name, _, _)| *name == path);
         let Some((_, request_id, validate_only)) = change else { return self.pass(request).await };
         let (parts, body) = request.into_parts();
-        // A body that breaks off is answered by nobody: its caller is gone.
+        // An incomplete body gets no answer: its caller is gone.
         let Ok(body) = body.collect().await else { return Response::new(Body::empty()) };
         let message = body.to_bytes().split_off(5);
         match self.fault {
@@ -309,7 +309,7 @@ impl Layer {
                     _ => answer,
                 }
             }
-            // These are elsewhere.
+            // These faults are handled elsewhere.
             Fault::StockTransport
             | Fault::PrintsRequests
             | Fault::EchoesRequests
@@ -319,7 +319,7 @@ impl Layer {
         }
     }
 
-    /// Destroys the configurations of the credential that is to be deleted.
+    /// Deletes the configurations of the credential that is to be deleted, one by one.
     async fn delete_by_and_by(&self, parts: &Parts, message: &[u8]) {
         let Ok(request) = v1::DeleteCredentialRequest::decode(message) else { return };
         let list = v1::ListConfigurationsRequest { credential: request.reference.clone(), ..Default::default() };
@@ -336,7 +336,7 @@ impl Layer {
         }
     }
 
-    /// Answers a repeat from the file, and writes the answer of anything else there when it is too late.
+    /// Answers a repeat from the file. Writes any other answer to the file, but too late.
     async fn repeatable(&self, parts: &Parts, message: &Bytes, tag: u32) -> Response<Body> {
         let Some(request_id) = text(message, tag) else { return self.send(parts, message).await };
         let key = format!("{} {request_id}", parts.uri.path());
@@ -359,7 +359,7 @@ impl Layer {
     async fn ask(&self, parts: &Parts, path: &'static str, message: &impl Message) -> Bytes {
         let mut parts = parts.clone();
         parts.uri = path.parse().expect("a path");
-        // A call of its own: the client of the one that asks has not asked for anything of it.
+        // A separate call: nothing in it comes from the client's own call.
         let (layer, message) = (self.clone(), message.encode_to_vec());
         let asked = self.tasks.spawn(async move {
             let body = layer.send(&parts, &message.into()).await.into_body();
@@ -383,13 +383,14 @@ impl Layer {
     }
 }
 
-/// A message with one field more, which overrides the one that is there: the wire type and what follows the tag.
+/// A message with an additional field that overrides the existing one. `value` is the wire type and the byte after the
+/// tag.
 fn with(message: &Bytes, tag: u32, value: &[u8; 2]) -> Bytes {
     let key = u8::try_from(tag << 3).expect("a low tag") | value[0];
     [&message[..], &[key, value[1]]].concat().into()
 }
 
-/// The text in a field of a message, unless it is empty.
+/// The text in a field of a message; `None` if it is empty.
 fn text(message: &[u8], tag: u32) -> Option<String> {
     use prost::encoding::{DecodeContext, WireType, decode_key, skip_field, string};
     let (mut rest, mut found) = (message, String::new());
@@ -404,7 +405,7 @@ fn text(message: &[u8], tag: u32) -> Option<String> {
     Some(found).filter(|text| !text.is_empty())
 }
 
-/// An answer with success.
+/// A successful answer.
 fn answered(frame: Bytes) -> Response<Body> {
     let trailers =
         HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);

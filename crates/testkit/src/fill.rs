@@ -1,4 +1,4 @@
-//! Rows by the thousand, put into the tables beside the services.
+//! Thousands of rows, written to the tables without the services.
 
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::{Connection, ConnectionPatch};
@@ -18,13 +18,13 @@ use jackfield_domain::{
 
 use crate::store::{Store, Writer};
 
-/// What was put in. Item `i` of each kind belongs to item `i` of the others, but for the first half:
-/// - connections, links and credentials `0..half()` are on connector 0, the others each on one of their own;
-/// - credentials `0..half()` come from connection 0, the others each from one of their own;
-/// - links and credentials `0..half()` are each of a user of their own, the others all of user 0;
-/// - configurations `0..half()` hang on credential 0, the others each on one of their own.
+/// The inserted rows. Item `i` of each kind belongs to item `i` of the others, except in the first half:
+/// - connections, links and credentials `0..half()` belong to connector 0, the others to one each;
+/// - credentials `0..half()` come from connection 0, the others from one each;
+/// - links and credentials `0..half()` belong to one user each, the others all to user 0;
+/// - configurations `0..half()` belong to credential 0, the others to one each.
 ///
-/// So every scope has one value that half of the rows have, and values that one row has.
+/// So every scope has one value shared by half of the rows, and values with one row each.
 #[derive(Clone, Debug)]
 pub struct Filled {
     /// The connectors.
@@ -40,28 +40,28 @@ pub struct Filled {
 /// Beginnings of names: both letter cases, and characters whose order differs between bytes and languages.
 const NAMES: [&str; 5] = ["Zulu", "alpha", "Éclair", "ångström", "Beta"];
 
-/// The time of creation of the first items.
+/// The creation time of the first items.
 const EPOCH: i64 = 1_700_000_000_000_000;
 
 // === impl Filled ===
 
 impl Filled {
-    /// How many items of each kind have something in common.
+    /// The number of items of each kind that share a parent or user.
     pub fn half(&self) -> usize {
         self.connectors.len() / 2
     }
 
-    /// The user of item `i` of the links and credentials; `None` is the one of the second half.
+    /// The user of item `i` of the links and credentials; `None` is the user of the second half.
     pub fn user(i: Option<usize>) -> String {
         i.map_or_else(|| "user-of-many".to_owned(), |i| format!("user-{i:05}"))
     }
 }
 
-/// Puts `count` connectors, connections, links, credentials, configurations and keys into a tenant. Three items in a row
-/// have the same time of creation.
+/// Puts `count` connectors, connections, links, credentials, configurations and keys into a tenant. Every three
+/// consecutive items have the same creation time.
 ///
 /// # Panics
-/// Panics if the database refuses them, and when there are fewer than two.
+/// Panics if the database refuses them, or if there are fewer than two.
 pub async fn fill(store: &Store, tenant: TenantId, count: usize) -> Filled {
     assert!(count >= 2);
     let filled = Filled {
@@ -220,7 +220,7 @@ fn meta(i: usize) -> Meta {
     Meta::new(Timestamp(EPOCH + step * 1_000))
 }
 
-/// Another order of the same numbers.
+/// A permutation of the numbers.
 fn shuffled(i: usize, count: usize) -> usize {
     let step = [7_919, 104_729].into_iter().find(|prime| !count.is_multiple_of(*prime)).unwrap_or(1);
     i * step % count

@@ -1,4 +1,4 @@
-//! Small, valid messages. A test takes one and changes what it is about.
+//! Small, valid messages. A test takes one and changes the fields that it is about.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub fn a_connector(name: &str) -> v1::Connector {
     v1::Connector { name: name.to_owned(), kind: Some(v1::connector::Kind::Generic(generic)), ..Default::default() }
 }
 
-/// The example of the FusionAuth Generic Connector, field for field. The key of [`FUSIONAUTH_KEY_ID`] must be there.
+/// The example of the FusionAuth Generic Connector, field for field. The key with [`FUSIONAUTH_KEY_ID`] must exist.
 pub fn the_fusionauth_connector() -> v1::Connector {
     let generic = v1::GenericConnector {
         authentication_url: "http://localhost:3000/api/authenticate".to_owned(),
@@ -45,7 +45,7 @@ pub fn an_oauth2_connector(name: &str) -> v1::Connector {
     v1::Connector { name: name.to_owned(), kind: Some(v1::connector::Kind::Oauth2(oauth2)), ..Default::default() }
 }
 
-/// A connection with the fields that an Authress connection has, on this connector.
+/// A connection for this connector, with the fields of an Authress connection.
 pub fn a_connection(name: &str, connector: &str) -> v1::Connection {
     v1::Connection {
         name: name.to_owned(),
@@ -69,12 +69,12 @@ pub fn a_connection(name: &str, connector: &str) -> v1::Connection {
     }
 }
 
-/// The facts of a credential of this user for this connector.
+/// The facts of a credential of this user and connector.
 pub fn a_credential(user_id: &str, connector: &str) -> v1::Credential {
     v1::Credential { user_id: user_id.to_owned(), connector: connector.to_owned(), ..Default::default() }
 }
 
-/// OAuth tokens that are good for an hour.
+/// OAuth tokens that are valid for an hour.
 pub fn oauth2_material(access_token: &str, refresh_token: &str) -> v1::CredentialMaterial {
     let oauth2 = v1::OAuth2Material {
         access_token: access_token.to_owned(),
@@ -98,7 +98,7 @@ pub fn basic_material(username: &str, password: &str) -> v1::CredentialMaterial 
     material(v1::credential_material::Material::Basic(basic))
 }
 
-/// A configuration on this credential, with one workflow switched on.
+/// A configuration of this credential, with one workflow switched on.
 pub fn a_configuration(credential: &str, external_id: &str) -> v1::Configuration {
     let workflow = v1::WorkflowSettings { enabled: true, settings: Some(object([("folder", "inbox")])) };
     v1::Configuration {
@@ -126,18 +126,18 @@ pub fn strings<const N: usize>(entries: [(&str, &str); N]) -> BTreeMap<String, S
     entries.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-/// A mask of these paths.
+/// A field mask of these paths.
 pub fn mask<const N: usize>(paths: [&str; N]) -> Option<prost_types::FieldMask> {
     Some(prost_types::FieldMask { paths: paths.map(str::to_owned).to_vec() })
 }
 
-/// A duration; negative ones, too.
+/// A duration, which may be negative.
 pub fn milliseconds(milliseconds: i64) -> Duration {
     let (seconds, rest) = (milliseconds / 1_000, milliseconds % 1_000);
     Duration { seconds, nanos: i32::try_from(rest * 1_000_000).expect("less than a second") }
 }
 
-/// A point in time; the past with a negative number.
+/// A point in time; a negative number means the past.
 pub fn seconds_from_now(seconds: i64) -> Timestamp {
     let now = SystemClock.now();
     Timestamp { seconds: now.seconds() + seconds, nanos: now.subsec_nanos() }

@@ -1,9 +1,8 @@
-//! What stands between strangers' bytes and this program, as functions of bytes. Each panics when a property does not
-//! hold; "it does not panic" is only the least of them. The same functions are run on a corpus, by a seeded mutator and by
-//! libFuzzer.
+//! The parsers of untrusted input, as functions of bytes. Each panics if a property does not hold; "it does not panic"
+//! is only the weakest of them. The same functions run on a corpus, under a seeded mutator and under libFuzzer.
 //!
-//! A function returns a number that stands for the way it went, so that a mutator without instrumentation can tell inputs
-//! that lead somewhere new.
+//! A function returns a number that identifies the path taken, so that a mutator without instrumentation can recognise
+//! inputs that take a new path.
 
 mod files;
 mod sealed;
@@ -12,27 +11,27 @@ mod wire;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// The way that an execution went: equal for inputs that lead to the same places.
+/// The path of an execution: equal for inputs that take the same path.
 pub type Way = u64;
 
 /// A function of bytes under test.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Its name, which is that of its directory in the corpus.
+    /// Its name, which is also the name of its directory in the corpus.
     pub name: &'static str,
-    /// Checks everything that has to hold of one input.
+    /// Checks all properties for one input.
     pub check: fn(&[u8]) -> Way,
-    /// Only what the server does with such bytes.
+    /// Only parses the bytes, as the server does.
     pub parse: fn(&[u8]),
-    /// The most memory in bytes that `parse` may take at a time, for an input of this many bytes.
+    /// The most memory in bytes that `parse` may use at any time, for an input of this many bytes.
     pub memory: fn(usize) -> u64,
-    /// The longest input in bytes that is worth trying.
+    /// The length in bytes of the longest input worth trying.
     pub max_len: usize,
-    /// Pieces that inputs are made of.
+    /// Pieces to build inputs from.
     pub words: &'static [&'static str],
 }
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 7] = [
     text::FILTER,
     text::REFERENCE,
@@ -51,7 +50,7 @@ pub fn target(name: &str) -> Target {
     TARGETS.into_iter().find(|target| target.name == name).unwrap_or_else(|| panic!("no target is called {name}"))
 }
 
-/// A number for a way. Figures and quotations in messages are left out: they are of the input.
+/// A number for a path. Digits and quotations in messages are left out because they come from the input.
 fn way(parts: &[&str]) -> Way {
     let mut hasher = DefaultHasher::new();
     for part in parts {

@@ -1,7 +1,7 @@
-//! HAProxy in front of several servers of PostgreSQL, as people put it there: one address that leads to the primary.
+//! HAProxy in front of several PostgreSQL servers, as commonly deployed: one address that leads to the primary.
 //!
-//! What needs it has a path segment `haproxy` in its name, by which the test command leaves it out where there is none. It dies
-//! with the test process however that ends, as the server of [`crate::postgres`] does.
+//! Tests that need it have the path segment `haproxy` in their names, so the test command can skip them where it is not
+//! installed. It dies with the test process, however that ends, like the server of [`crate::postgres`].
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -15,10 +15,10 @@ use tempfile::TempDir;
 
 use crate::postgres::Database;
 
-/// How long it may take to come up.
+/// The time limit for its start.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Servers that it knows how to lead to.
+/// The number of servers that it can lead to.
 const PLACES: usize = 8;
 
 /// Runs HAProxy until the pipe on standard input closes. Argument: the configuration.
@@ -30,7 +30,7 @@ kill -TERM "$proxy"
 wait "$proxy"
 "#;
 
-/// A proxy with one address. It ends with this value.
+/// A proxy with one address. It stops when this value is dropped.
 pub struct HaProxy {
     url: String,
     socket: PathBuf,
@@ -44,20 +44,20 @@ impl HaProxy {
     /// Starts a proxy that leads to a database.
     ///
     /// # Panics
-    /// Panics if it does not come up.
+    /// Panics if it does not start.
     pub fn before(database: &Database) -> Self {
-        // A port may be taken by another process in between.
+        // Another process may take the port in the meantime.
         let proxy = (0..5).find_map(|_| Self::try_start(database)).expect("HAProxy did not come up in five attempts");
         proxy.lead_to(0, database);
         proxy
     }
 
-    /// The URL of the database by way of the proxy.
+    /// The URL of the database through the proxy.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// From now on new connections lead to this database, in one of [`PLACES`] places. Those that are open stay.
+    /// Leads new connections to this database from now on, in one of [`PLACES`] places. Open connections stay.
     ///
     /// # Panics
     /// Panics if the proxy refuses.

@@ -1,5 +1,5 @@
-//! A client below gRPC, which reads of each answer when the test says so. Libraries for gRPC read ahead by themselves, or as
-//! soon as anybody waits.
+//! A client below gRPC, which reads each answer only when the test asks for it. gRPC libraries read ahead on their own,
+//! or as soon as a caller waits.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::Status;
 
-/// The window of a stream that grpc-go and HTTP/2 itself begin with, in bytes.
+/// The initial window of a stream in grpc-go and in HTTP/2 itself, in bytes.
 pub const USUAL_WINDOW: u32 = 65_535;
-/// Clients of gRPC open the window of a connection again whether anybody reads its streams or not.
+/// The window of a connection. gRPC clients reopen it whether or not its streams are read.
 const CONNECTION_WINDOW: u32 = 1 << 30;
-/// What stands before a message: whether it is compressed, and its length.
+/// The length of a message prefix: a compression flag and the length of the message.
 const PREFIX: usize = 5;
 
 /// A connection.
@@ -27,21 +27,22 @@ pub struct Http2 {
     sender: SendRequest<Bytes>,
 }
 
-/// An answer that comes bit by bit.
+/// An answer that is read step by step.
 pub struct Answer {
     body: RecvStream,
     read: BytesMut,
-    /// What the server was not told of yet that has come.
+    /// The number of received bytes that are not yet acknowledged to the server.
     unread: usize,
 }
 
 // === impl Http2 ===
 
 impl Http2 {
-    /// Connects, with a certificate and its key as PEM; on each stream the server may send so many bytes before something is read of it.
+    /// Connects with a certificate and its key as PEM. The server may send `window` bytes on each stream before any of
+    /// it is read.
     ///
     /// # Panics
-    /// Panics if the server does not want it.
+    /// Panics if the server refuses the connection.
     pub async fn connect(server: SocketAddr, ca_pem: &str, (certificate, key): (&str, &str), window: u32) -> Self {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).expect("PEM")).expect("an authority");
@@ -67,7 +68,7 @@ impl Http2 {
     /// Calls a method, `/package.Service/Method`.
     ///
     /// # Errors
-    /// The status, if the answer is nothing else.
+    /// Returns the status if the answer contains nothing else.
     ///
     /// # Panics
     /// Panics if the connection breaks.
@@ -115,20 +116,20 @@ impl Answer {
         }
     }
 
-    /// Waits until something of it has come, and leaves it unread.
+    /// Waits until a part of it has arrived, and leaves that unread.
     ///
     /// # Panics
-    /// Panics if nothing comes.
+    /// Panics if nothing arrives.
     pub async fn fill(&mut self) {
         let data = self.body.data().await.expect("a message").expect("a stream that goes on");
         self.read.extend_from_slice(&data);
         self.unread += data.len();
     }
 
-    /// Reads all messages that are left, and the status.
+    /// Reads the remaining messages and the status.
     ///
     /// # Panics
-    /// As [`Answer::message`], and when there is no status.
+    /// Panics as [`Answer::message`] does, and if there is no status.
     pub async fn read(mut self) -> (Vec<Bytes>, Status) {
         let mut messages = Vec::new();
         while let Some(message) = self.message().await {
@@ -137,10 +138,10 @@ impl Answer {
         (messages, self.status().await)
     }
 
-    /// Waits for the status without telling the server that anything has been read.
+    /// Waits for the status without acknowledging to the server that anything was read.
     ///
     /// # Panics
-    /// Panics if the stream ends without one.
+    /// Panics if the stream ends without a status.
     pub async fn status(mut self) -> Status {
         while let Some(data) = self.body.data().await {
             data.expect("a stream is not reset");

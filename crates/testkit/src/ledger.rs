@@ -1,9 +1,9 @@
-//! What a harness sent, what it knows became of it, and whether that is what is there.
+//! A record of what a harness sent, of the known outcomes, and a check of both against the actual state.
 //!
-//! An entry is one object, as its owner last knew it: a state, or `None` for "not there". Only one request at a time may
-//! be under way for an object; what it would make of it is written down before it is sent. A request has one of three
-//! outcomes, which are never folded together: acknowledged, refused (an answer that promises that nothing happened), or
-//! unknown (no such answer). [`Ledger::check`] compares with what is found, and settles what was unknown.
+//! An entry is one object, as its owner last knew it: a state, or `None` for "not there". Only one request at a time
+//! may be pending for an object; the state it would bring about is recorded before it is sent. A request has one of
+//! three outcomes, which are never mixed up: acknowledged, refused (an answer that promises that nothing happened), or
+//! unknown (no such answer). [`Ledger::check`] compares an entry with what is found, and settles an unknown outcome.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,33 +12,33 @@ use std::fmt;
 #[derive(Clone, Debug)]
 pub struct Ledger<V> {
     entries: BTreeMap<String, Entry<V>>,
-    /// What happened so far.
+    /// The figures so far.
     pub figures: Figures,
 }
 
 /// An object.
 #[derive(Clone, Debug)]
 struct Entry<V> {
-    /// As acknowledged; `None`: it is not there.
+    /// The acknowledged state; `None` if it does not exist.
     present: Option<V>,
-    /// As it was before that.
+    /// The acknowledged state before that.
     former: Option<V>,
-    /// What the request under way, or in doubt, makes of it.
+    /// The state that the pending or uncertain request brings about.
     pending: Option<Option<V>>,
 }
 
-/// What a comparison says.
+/// The result of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is as it was acknowledged.
+    /// The object is as it was acknowledged.
     Ok,
     /// The outcome was unknown, and the request was carried out as a whole.
     CarriedOut,
     /// The outcome was unknown, and the request had no effect.
     NoEffect,
-    /// What was acknowledged is not there.
+    /// An acknowledged change is missing.
     Lost,
-    /// It is in a state that no request would bring about.
+    /// The object is in a state that no request would bring about.
     Corrupt,
 }
 
@@ -49,9 +49,9 @@ pub struct Figures {
     pub acknowledged: u64,
     pub refused: u64,
     pub unknown: u64,
-    /// Of those unknown, so many had been carried out.
+    /// The number of unknown outcomes that had been carried out.
     pub carried_out: u64,
-    /// Of those unknown, so many had no effect.
+    /// The number of unknown outcomes that had no effect.
     pub no_effect: u64,
     pub checked: u64,
     pub lost: u64,
@@ -67,53 +67,53 @@ impl<V> Default for Ledger<V> {
 }
 
 impl<V: Clone + PartialEq> Ledger<V> {
-    /// Notes that a request is about to be sent which brings the object into this state.
+    /// Records that a request is about to be sent which brings the object into this state.
     ///
     /// # Panics
-    /// Panics if another one for this object is under way or in doubt.
+    /// Panics if another request for this object is pending or uncertain.
     pub fn send(&mut self, name: &str, after: Option<V>) {
         let entry = self.entries.entry(name.to_owned()).or_default();
-        assert!(entry.pending.is_none(), "{name}: a request is under way");
+        assert!(entry.pending.is_none(), "{name}: a request is pending");
         entry.pending = Some(after);
         self.figures.sent += 1;
     }
 
-    /// Notes that the request was answered with success.
+    /// Records that the request was answered with success.
     ///
     /// # Panics
-    /// Panics if none is under way.
+    /// Panics if no request is pending.
     pub fn acknowledge(&mut self, name: &str) {
         let after = self.take_pending(name);
         self.settle(name, after);
         self.figures.acknowledged += 1;
     }
 
-    /// As [`Ledger::acknowledge`], with a state that only the answer tells in full.
+    /// As [`Ledger::acknowledge`], with a state that is known in full only from the answer.
     ///
     /// # Panics
-    /// As there.
+    /// Panics if no request is pending.
     pub fn acknowledge_as(&mut self, name: &str, after: V) {
         self.take_pending(name);
         self.settle(name, Some(after));
         self.figures.acknowledged += 1;
     }
 
-    /// Notes that the request was answered with an error that promises that nothing happened.
+    /// Records that the request was answered with an error that promises that nothing happened.
     ///
     /// # Panics
-    /// Panics if none is under way.
+    /// Panics if no request is pending.
     pub fn refuse(&mut self, name: &str) {
         self.take_pending(name);
         self.figures.refused += 1;
     }
 
-    /// Notes that there was no answer that says what happened: the request stays in doubt.
+    /// Records that no answer said what happened: the request stays uncertain.
     pub fn doubt(&mut self, _name: &str) {
         self.figures.unknown += 1;
     }
 
-    /// Compares an object with what is found, and settles a request in doubt. After a loss the ledger goes on from what was
-    /// found, so that it is counted once.
+    /// Compares an object with what is found, and settles an uncertain request. After a loss the ledger continues from
+    /// what was found, so that each loss is counted once.
     pub fn check(&mut self, name: &str, found: Option<&V>) -> Verdict {
         let entry = self.entries.entry(name.to_owned()).or_default();
         let pending = entry.pending.take();
@@ -133,29 +133,29 @@ impl<V: Clone + PartialEq> Ledger<V> {
         verdict
     }
 
-    /// The object as it was acknowledged last.
+    /// The object as last acknowledged.
     pub fn present(&self, name: &str) -> Option<&V> {
         self.entries.get(name)?.present.as_ref()
     }
 
-    /// What the request in doubt makes of the object, if there is one.
+    /// The state that the uncertain request brings about, if there is one.
     pub fn pending(&self, name: &str) -> Option<Option<&V>> {
         self.entries.get(name)?.pending.as_ref().map(Option::as_ref)
     }
 
-    /// The names of all objects that were ever written down and not forgotten.
+    /// The names of all objects that were recorded and not forgotten.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
 
-    /// Strikes an object out, so that it is not checked again.
+    /// Removes an object, so that it is not checked again.
     pub fn forget(&mut self, name: &str) {
         self.entries.remove(name);
     }
 
     fn take_pending(&mut self, name: &str) -> Option<V> {
         let pending = self.entries.get_mut(name).and_then(|entry| entry.pending.take());
-        pending.unwrap_or_else(|| panic!("{name}: no request is under way"))
+        pending.unwrap_or_else(|| panic!("{name}: no request is pending"))
     }
 
     fn settle(&mut self, name: &str, after: Option<V>) {
@@ -175,7 +175,7 @@ impl<V> Default for Entry<V> {
 // === impl Figures ===
 
 impl Figures {
-    /// Whether nothing was lost and nothing is corrupt.
+    /// Returns whether nothing was lost and nothing is corrupt.
     pub fn is_clean(&self) -> bool {
         self.lost == 0 && self.corrupt == 0
     }
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn verdicts_tell_apart_what_happened() {
+    fn verdicts_distinguish_what_happened() {
         let mut ledger = Ledger::default();
         ledger.send("a", Some(1));
         ledger.acknowledge("a");
@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(ledger.check("a", Some(&2)), Verdict::Lost, "the state before is there");
         assert_eq!(ledger.check("a", Some(&2)), Verdict::Ok, "a loss is counted once");
         assert_eq!(ledger.check("a", None), Verdict::Lost);
-        assert_eq!(ledger.check("b", Some(&7)), Verdict::Corrupt, "nobody made it");
+        assert_eq!(ledger.check("b", Some(&7)), Verdict::Corrupt, "no request made it");
         ledger.send("c", Some(4));
         ledger.refuse("c");
         assert_eq!(ledger.check("c", None), Verdict::Ok);
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "a request is under way")]
+    #[should_panic(expected = "a request is pending")]
     fn one_request_at_a_time() {
         let mut ledger = Ledger::default();
         ledger.send("a", Some(1));

@@ -1,4 +1,4 @@
-//! What the tests of Jackfield share: servers of their own on both databases, certificates of every kind, clients,
+//! Shared tools of Jackfield's tests: separate servers on both databases, certificates of every kind, clients,
 //! fixtures, assertions.
 //!
 //! A black-box test starts like this:
@@ -50,7 +50,7 @@ pub use collector::Collector;
 pub use haproxy::HaProxy;
 pub use jackfield_server::grpc::connection_message;
 pub use jackfield_server::grpc::reason::reason_name;
-/// The store, for tests that look below the services.
+/// The store, for tests that look beneath the services.
 pub use jackfield_store as store;
 pub use ledger::{Figures, Ledger, Verdict};
 pub use list::{Ask, List};

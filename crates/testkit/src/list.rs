@@ -1,4 +1,4 @@
-//! Every list behind one type, for what holds of all of them.
+//! All lists behind one type, for tests of what they have in common.
 
 use std::pin::Pin;
 
@@ -28,18 +28,18 @@ pub enum List {
     UserConnectors,
 }
 
-/// What a list is asked for. What a list does not know is not sent.
+/// The fields of a list request. Fields that a list does not have are not sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ask {
     /// Items per message.
     pub page_size: i32,
-    /// Where to go on.
+    /// The token to continue from.
     pub page_token: String,
     /// Items in the whole stream.
     pub limit: i32,
-    /// Which items.
+    /// The filter.
     pub filter: String,
-    /// In which order.
+    /// The order.
     pub order_by: String,
     /// Only of this user.
     pub user_id: String,
@@ -56,7 +56,7 @@ pub struct Ask {
 pub struct ListPage {
     /// The items.
     pub rows: Vec<Row>,
-    /// Where the next page begins; empty at the end.
+    /// The token of the next page; empty at the end.
     pub next_page_token: String,
     /// Size of the message.
     pub bytes: usize,
@@ -71,7 +71,7 @@ pub struct Row {
     pub name: String,
     /// Its user; empty if such items have none.
     pub user_id: String,
-    /// When it was created, in microseconds since 1970.
+    /// The creation time, in microseconds since 1970.
     pub create_time: i64,
     /// The whole item, encoded.
     pub message: Vec<u8>,
@@ -94,7 +94,7 @@ impl List {
         List::UserConnectors,
     ];
 
-    /// The fields that it can be ordered by.
+    /// The fields that the list can be ordered by.
     pub const fn orders(self) -> &'static [&'static str] {
         match self {
             List::Configurations => &["id", "create_time"],
@@ -103,10 +103,10 @@ impl List {
         }
     }
 
-    /// Calls it.
+    /// Calls the RPC.
     ///
     /// # Errors
-    /// The status that the call ended with before its first message. Later ones come out of the stream.
+    /// Returns the status if the call ended before its first message. Later errors come out of the stream.
     pub async fn open(self, client: &Client, ask: &Ask) -> Result<Pages, Status> {
         let Ask { page_size, page_token, limit, filter, order_by, user_id, connector, connection, credential } =
             ask.clone();
@@ -186,18 +186,18 @@ impl List {
         }
     }
 
-    /// Its messages, to the end of the stream.
+    /// Reads its messages to the end of the stream.
     ///
     /// # Errors
-    /// The status that the call or the stream ended with.
+    /// Returns the status that the call or the stream ended with.
     pub async fn pages(self, client: &Client, ask: &Ask) -> Result<Vec<ListPage>, Status> {
         self.open(client, ask).await?.collect().await
     }
 
-    /// Its items, to the end of the stream.
+    /// Reads its items to the end of the stream.
     ///
     /// # Errors
-    /// The status that the call or the stream ended with.
+    /// Returns the status that the call or the stream ended with.
     pub async fn rows(self, client: &Client, ask: &Ask) -> Result<Vec<Row>, Status> {
         Ok(self.pages(client, ask).await?.into_iter().flat_map(|page| page.rows).collect())
     }
@@ -206,24 +206,24 @@ impl List {
 // === impl Ask ===
 
 impl Ask {
-    /// Everything that a filter lets through.
+    /// All items that match a filter.
     pub fn filter(filter: impl Into<String>) -> Self {
         Self { filter: filter.into(), ..Self::default() }
     }
 
-    /// Everything, in pages of this size.
+    /// All items, in pages of this size.
     pub fn pages_of(page_size: i32) -> Self {
         Self { page_size, ..Self::default() }
     }
 
-    /// The same from a token on.
+    /// The same request, continued from a token.
     #[must_use]
     pub fn from(&self, page_token: &str) -> Self {
         Self { page_token: page_token.to_owned(), ..self.clone() }
     }
 }
 
-/// An item that can be any list's.
+/// An item of any list.
 trait Listed: Message {
     fn row(&self) -> Row;
 }
@@ -232,7 +232,7 @@ macro_rules! listed {
     ($($message:ident { $($field:ident),* })*) => {$(
         impl Listed for v1::$message {
             fn row(&self) -> Row {
-                let time = self.create_time.expect("every item has a time of creation");
+                let time = self.create_time.expect("every item has a creation time");
                 #[allow(clippy::needless_update, reason = "some items have all of these fields")]
                 Row {
                     id: self.id.clone(),

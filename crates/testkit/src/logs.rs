@@ -1,5 +1,5 @@
-//! The log of the test process, in memory. It is one for all servers of the process: search it for what only one test
-//! can have written.
+//! The log of the test process, in memory. All servers of the process share it, so search it for text that only one
+//! test can have written.
 
 use std::{
     io,
@@ -17,17 +17,18 @@ use tracing_subscriber::{
     layer::SubscriberExt,
 };
 
-/// The most that is kept. More is a panic, not a loss: a search of half a log proves nothing.
+/// The capacity in bytes. Exceeding it panics instead of losing lines, because searching half a log proves nothing.
 const CAPACITY: usize = 512 * 1024 * 1024;
 
-/// While one lives, everything is logged, down to TRACE and to every crate. Otherwise the log keeps WARN and above.
+/// A guard: while it lives, everything is logged, down to TRACE and from every crate. Otherwise the log keeps WARN and
+/// above.
 #[derive(Debug)]
 pub struct Everything(());
 
 static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 static EVERYTHING: AtomicUsize = AtomicUsize::new(0);
 
-/// Sends the events and spans of this process to memory from now on. Any number of calls do it once.
+/// Records the events and spans of this process in memory from now on. Further calls have no effect.
 pub fn install() {
     static INSTALLED: OnceLock<()> = OnceLock::new();
     INSTALLED.get_or_init(|| {
@@ -50,12 +51,12 @@ pub fn everything() -> Everything {
     Everything(())
 }
 
-/// What was logged so far: one JSON object a line.
+/// The log so far, one JSON object per line.
 pub fn bytes() -> Vec<u8> {
     log().clone()
 }
 
-/// What was logged so far, as text.
+/// The log so far, as text.
 pub fn text() -> String {
     String::from_utf8_lossy(&log()).into_owned()
 }
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trace_is_kept_only_while_everything_is() {
+    fn trace_is_kept_only_while_everything_is_logged() {
         install();
         tracing::trace!("quiet 81f0");
         let guard = everything();

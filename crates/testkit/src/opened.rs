@@ -1,4 +1,4 @@
-//! Sealed values of a test server, opened beside it.
+//! Sealed values of a test server, opened without it.
 
 use jackfield_domain::{Resource, SecretAddress, TenantId};
 use jackfield_vault::provider::file;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::server::TestServer;
 
 impl TestServer {
-    /// The secret of a resource of a tenant, if it is there.
+    /// The secret of a tenant's resource, if it exists.
     ///
     /// # Panics
     /// Panics if it does not open with the keyring of the server.

@@ -1,7 +1,7 @@
-//! PgBouncer in front of a database: the pooler that most people have.
+//! PgBouncer, the most common pooler, in front of a database.
 //!
-//! What needs it has a path segment `pgbouncer` in its name, by which the test command leaves it out where there is none. It
-//! dies with the test process however that ends, as the server of [`crate::postgres`] does.
+//! Tests that need it have the path segment `pgbouncer` in their names, so the test command can skip them where it is
+//! not installed. It dies with the test process, however that ends, like the server of [`crate::postgres`].
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::chown;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::postgres::{Account, Database, become_account};
 
-/// How long it may take to come up.
+/// The time limit for its start.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs PgBouncer until the pipe on standard input closes. Argument: the configuration.
@@ -25,7 +25,7 @@ kill -INT "$pooler"
 wait "$pooler"
 "#;
 
-/// A pooler in front of one database. It ends with this value.
+/// A pooler in front of one database. It stops when this value is dropped.
 pub struct PgBouncer {
     url: String,
     keeper: Child,
@@ -35,16 +35,16 @@ pub struct PgBouncer {
 // === impl PgBouncer ===
 
 impl PgBouncer {
-    /// Starts a pooler with these lines in its section `[pgbouncer]`, beside those that say where it listens.
+    /// Starts a pooler with these lines in its section `[pgbouncer]`, in addition to those for its address.
     ///
     /// # Panics
-    /// Panics if it does not come up.
+    /// Panics if it does not start.
     pub fn start(database: &Database, lines: &[&str]) -> Self {
-        // A port may be taken by another process in between.
+        // Another process may take the port in the meantime.
         (0..5).find_map(|_| Self::try_start(database, lines)).expect("PgBouncer did not come up in five attempts")
     }
 
-    /// The URL of the database by way of the pooler.
+    /// The URL of the database through the pooler.
     pub fn url(&self) -> String {
         self.url.clone()
     }

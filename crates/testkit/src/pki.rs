@@ -1,5 +1,5 @@
-//! Certificates for tests: an authority with an intermediate, a server, clients of every kind, and what may be wrong with
-//! one. The files that a server reads lie in a directory and can be replaced while it runs.
+//! Certificates for tests: an authority with an intermediate, a server, and clients of every kind, valid and flawed.
+//! The files that a server reads are in a directory and can be replaced while it runs.
 
 use std::{
     fs,
@@ -26,7 +26,7 @@ pub struct Pki {
     intermediate: Authority,
 }
 
-/// Who a client certificate says that its holder is.
+/// The identity in a client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// A URI in the subject alternative name, `spiffe://…` (SPIFFE X.509-SVID).
@@ -35,7 +35,7 @@ pub enum Identity {
     Dns(String),
     /// The common name of the subject, without any alternative name.
     Subject(String),
-    /// Any alternative names, for certificates that say too much.
+    /// Arbitrary alternative names, for certificates with too many.
     Names(Vec<Name>),
 }
 
@@ -48,22 +48,22 @@ pub enum Name {
     Dns(String),
 }
 
-/// What is wrong with a client certificate.
+/// A flaw of a client certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// Its validity has ended.
     Expired,
     /// Its validity has not begun.
     NotYetValid,
-    /// The authority has revoked it; `crl.pem` says so from now on.
+    /// The authority has revoked it; `crl.pem` lists it from then on.
     Revoked,
-    /// An authority of the same name, but with another key, has signed it.
+    /// An authority with the same name but another key has signed it.
     WrongAuthority,
     /// It is for servers only (extended key usage).
     ServerOnly,
-    /// It signs itself.
+    /// It is self-signed.
     SelfSigned,
-    /// The intermediate certificate is left out of the chain.
+    /// The chain lacks the intermediate certificate.
     ChainMissing,
 }
 
@@ -85,7 +85,7 @@ struct Authority {
 
 impl Pki {
     /// Makes an authority and a server certificate for `localhost`, 127.0.0.1 and ::1, and writes them to a directory,
-    /// which is made if need be.
+    /// which is created if necessary.
     pub fn create(directory: &Path) -> Self {
         fs::create_dir_all(directory).expect("cannot make the directory for certificates");
         let root = Authority::root();
@@ -102,22 +102,22 @@ impl Pki {
         self.root.issuer.pem()
     }
 
-    /// Where a file of the server lies: `ca.pem`, `crl.pem`, `server.pem`, `server-key.pem`.
+    /// The path of a file of the server: `ca.pem`, `crl.pem`, `server.pem`, `server-key.pem`.
     pub fn path(&self, file: &str) -> PathBuf {
         self.directory.join(file)
     }
 
-    /// A client certificate that is as it should be, good for an hour.
+    /// A flawless client certificate, valid for an hour.
     pub fn client(&self, identity: Identity) -> Leaf {
         self.client_for(identity, Duration::from_secs(3600))
     }
 
-    /// A client certificate whose validity ends after this time, at a whole second.
+    /// A client certificate that is valid for this time, rounded to whole seconds.
     pub fn client_for(&self, identity: Identity, validity: Duration) -> Leaf {
         self.intermediate.sign(client_params(identity, validity.as_secs() as i64), &self.chain())
     }
 
-    /// A client certificate with something wrong.
+    /// A client certificate with a flaw.
     pub fn flawed_client(&self, identity: Identity, flaw: Flaw) -> Leaf {
         let mut params = client_params(identity, HOUR);
         match flaw {
@@ -140,13 +140,13 @@ impl Pki {
         self.intermediate.sign(params, &self.chain())
     }
 
-    /// Writes `crl.pem` anew: the lists of both authorities, with these certificates and no others revoked.
+    /// Rewrites `crl.pem`: the lists of both authorities, with only these certificates revoked.
     pub fn revoke(&self, leaves: &[&Leaf]) {
         let lists = [self.root.revocation_list(&[]), self.intermediate.revocation_list(leaves)];
         self.write("crl.pem", &lists.concat());
     }
 
-    /// Writes a new server certificate with a new key; returns it.
+    /// Writes a new server certificate with a new key, and returns it.
     pub fn renew_server(&self) -> Leaf {
         self.renew_server_for(HOUR)
     }
@@ -156,7 +156,7 @@ impl Pki {
         self.renew_server_for(-60)
     }
 
-    /// With a validity that began an hour ago and ends in so many seconds.
+    /// Renews with a validity that began an hour ago and ends this many seconds from now.
     fn renew_server_for(&self, validity: i64) -> Leaf {
         let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
         let mut params = params("jackfield test server", validity);
@@ -172,10 +172,10 @@ impl Pki {
         self.intermediate.issuer.pem()
     }
 
-    /// Replaces a file as a whole, as tools that renew certificates do.
+    /// Replaces a file atomically, as tools that renew certificates do.
     fn write(&self, file: &str, text: &str) {
         let partial = self.path(&format!(".{file}.new"));
-        // A key is for its owner; the server says so otherwise.
+        // A key is for its owner only; otherwise the server warns.
         let mode = if file.ends_with("-key.pem") { 0o600 } else { 0o644 };
         fs::write(&partial, text)
             .and_then(|()| fs::set_permissions(&partial, PermissionsExt::from_mode(mode)))
@@ -281,7 +281,7 @@ fn set_validity(params: &mut CertificateParams, from: i64, until: i64) {
     params.not_after = epoch + since_epoch(until);
 }
 
-/// The time between 1970 and so many seconds from now.
+/// The time from 1970 until this many seconds from now.
 fn since_epoch(seconds_from_now: i64) -> Duration {
     let seconds = SystemClock.now().seconds() + seconds_from_now;
     Duration::from_secs(u64::try_from(seconds).expect("a time after 1970"))
@@ -297,7 +297,7 @@ fn key() -> KeyPair {
     KeyPair::generate().expect("key pair")
 }
 
-/// A positive serial number that is not used twice (RFC 5280 4.1.2.2).
+/// A positive serial number that is never reused (RFC 5280 4.1.2.2).
 fn serial() -> SerialNumber {
     let mut bytes = *Uuid::now_v7().as_bytes();
     bytes[0] &= 0x7f;
@@ -317,7 +317,7 @@ mod tests {
 
     use super::*;
 
-    /// What a server that reads the files says of a client: nothing, or the error.
+    /// The verdict on a client of a server that reads the files: `None`, or the error.
     fn verdict(pki: &Pki, client: &Leaf) -> Option<String> {
         let chain: Vec<CertificateDer<'_>> =
             CertificateDer::pem_slice_iter(client.certificate_pem.as_bytes()).map(Result::unwrap).collect();
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flaw_is_what_it_says_and_nothing_else() {
+    fn every_flaw_has_exactly_the_effect_it_names() {
         let directory = tempfile::tempdir().unwrap();
         let pki = Pki::create(directory.path());
         for identity in [Identity::of("a"), Identity::Dns("a.test".to_owned()), Identity::Subject("a".to_owned())] {

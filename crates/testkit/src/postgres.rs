@@ -1,10 +1,10 @@
 //! A PostgreSQL server for one test process, and fresh databases on it.
 //!
-//! The server is started on first use from the binaries on PATH or where distributions put them, in a temporary
-//! directory, durable like a real one (fsync on), with ICU collation, so that code which relies on the byte order of
-//! text shows. `TEST_DATABASE_URL` names a running server instead; its user must be allowed to create databases.
+//! The server starts on first use, from the binaries on PATH or where distributions put them, in a temporary directory.
+//! It is as durable as a real one (fsync on), and has ICU collation, which exposes code that relies on the byte order
+//! of text. `TEST_DATABASE_URL` names a running server instead; its user must be allowed to create databases.
 //!
-//! The server dies with the test process however that ends: a shell holds a pipe of which the process has the other end.
+//! The server dies with the test process, however that ends: a shell holds one end of a pipe and the process the other.
 
 mod process;
 mod standby;
@@ -20,33 +20,33 @@ use uuid::Uuid;
 pub(crate) use self::process::{Account, become_account};
 use self::process::{PROGRAMS, Postgres, START_TIMEOUT, find_binaries, pid_file};
 
-/// A database of its own for one test. On a server of `TEST_DATABASE_URL` it is dropped with this value; a server of this
-/// process goes as a whole.
+/// A separate database for one test. On the server of `TEST_DATABASE_URL` it is deleted when this value is dropped; a
+/// server of this process is deleted as a whole.
 pub struct Database {
     server: &'static Postgres,
     name: String,
 }
 
-/// How a server goes down without having tidied up.
+/// A way in which a server goes down without cleaning up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
     /// Its first process is killed (SIGKILL); the others notice.
     Kill,
-    /// It is told to drop everything (SIGQUIT), as `pg_ctl stop -m immediate` does.
+    /// It is asked to stop at once (SIGQUIT), as `pg_ctl stop -m immediate` does.
     Immediate,
 }
 
-/// Whether there is a PostgreSQL, of `TEST_DATABASE_URL` or in binaries.
+/// Returns whether there is a PostgreSQL, either at `TEST_DATABASE_URL` or as binaries.
 #[expect(clippy::disallowed_methods, reason = "a variable of the tests, not of the server")]
 pub fn is_available() -> bool {
     let given = std::env::var("TEST_DATABASE_URL").is_ok_and(|url| !url.is_empty());
     given || find_binaries(&["initdb", "postgres", "psql", "pg_dump"]).is_some()
 }
 
-/// Makes a new, empty database, starting the server if this is the first one.
+/// Creates a new, empty database. The first call starts the server.
 ///
 /// # Panics
-/// Panics if there is no PostgreSQL, or it does not come up.
+/// Panics if there is no PostgreSQL, or it does not start.
 pub fn fresh_database() -> Database {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
     let server = SERVER.get_or_init(Postgres::start_or_given);
@@ -55,10 +55,10 @@ pub fn fresh_database() -> Database {
     Database { server, name }
 }
 
-/// Makes a database as [`fresh_database`] does, of another encoding.
+/// Creates a database as [`fresh_database`] does, with another encoding.
 ///
 /// # Panics
-/// As [`fresh_database`].
+/// Panics as [`fresh_database`] does.
 pub fn fresh_database_in(encoding: &str) -> Database {
     let Database { server, name } = &fresh_database();
     let name = format!("{name}_other");
@@ -69,16 +69,16 @@ pub fn fresh_database_in(encoding: &str) -> Database {
     Database { server, name }
 }
 
-/// Makes a database on a server of its own, which a test may crash. Where `TEST_DATABASE_URL` names a server and there are
-/// no programs to start another, it is on that one.
+/// Creates a database on a separate server, which a test may crash. If `TEST_DATABASE_URL` names a server and there are
+/// no programs to start another, the database is on that server.
 ///
 /// # Panics
-/// As [`fresh_database`].
+/// Panics as [`fresh_database`] does.
 pub fn fresh_server() -> Database {
     if find_binaries(&PROGRAMS).is_none() {
         return fresh_database();
     }
-    // It lives as long as the process, as the other one does.
+    // It lives as long as the process, like the other one.
     let server: &'static Postgres = Box::leak(Box::new(Postgres::start_own()));
     let name = "jackfield".to_owned();
     server.psql(&server.maintenance, &format!("create database {name}"));
@@ -93,7 +93,7 @@ impl Database {
         self.server.url(&self.name)
     }
 
-    /// Its server as PgBouncer names one, `host=… port=… user=…`, and its name there.
+    /// Its server in the notation of PgBouncer, `host=… port=… user=…`, and its name there.
     ///
     /// # Panics
     /// Panics if the server is not reached over TCP.
@@ -106,12 +106,12 @@ impl Database {
         (format!("host={host} port={port} user={user}{password}"), &self.name)
     }
 
-    /// Runs one statement as superuser and returns what it prints: a line for each row, columns separated by "|".
+    /// Runs one statement as superuser and returns its output: a line for each row, columns separated by "|".
     pub fn run(&self, statement: &str) -> String {
         self.server.psql(&self.name, statement)
     }
 
-    /// As [`Database::run`], by way of another address.
+    /// As [`Database::run`], through another address.
     pub fn run_at(&self, url: &str, statement: &str) -> String {
         let arguments =
             ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--dbname", url, "--command", statement];
@@ -134,11 +134,11 @@ impl Database {
         }
     }
 
-    /// The database as text, with nothing in it that differs from dump to dump.
+    /// The database as text, without anything that differs from dump to dump.
     pub fn dump(&self) -> String {
         let dump = self.server.output("pg_dump", &["--dbname", &self.url()]).stdout;
         let dump = String::from_utf8_lossy(&dump);
-        // Newer releases put a word into each that nobody can guess.
+        // Newer releases put a random word into each dump.
         dump.lines().filter(|line| !line.contains("restrict ")).map(|line| format!("{line}\n")).collect()
     }
 
@@ -151,18 +151,18 @@ impl Database {
     /// Restores an empty database with `pg_restore`.
     pub fn restore_from(&self, file: &Path) {
         let file = file.to_str().expect("a path in UTF-8");
-        // The dump makes the schema, too, where it is the one that every database comes with.
+        // The dump also creates the schema that every database already has.
         let arguments = ["--exit-on-error", "--clean", "--if-exists", "--no-owner", "--dbname", &self.url(), file];
         self.server.output("pg_restore", &arguments);
     }
 
-    /// Whether the server was started by this process, so that it can be crashed.
+    /// Returns whether this process started the server and so can crash it.
     pub fn is_ours(&self) -> bool {
         self.server.data.is_some()
     }
 
-    /// Crashes the server and waits until it accepts connections again: it is started anew at once. Only for servers of
-    /// [`fresh_server`], for all databases of the server go down.
+    /// Crashes the server and waits until it accepts connections again: it restarts at once. Only for servers of
+    /// [`fresh_server`], because all databases of the server go down.
     ///
     /// # Panics
     /// Panics if it is not ours, or does not come back.
@@ -178,10 +178,10 @@ impl Database {
         }
     }
 
-    /// Waits until no Jackfield is connected: what a killed one had sent is over then.
+    /// Waits until no Jackfield is connected, so that everything a killed one had sent is finished.
     ///
     /// # Panics
-    /// Panics if one stays.
+    /// Panics if one stays connected.
     pub fn await_quiet(&self) {
         let begin = Instant::now();
         let connected = "select count(*) from pg_stat_activity \
@@ -192,8 +192,8 @@ impl Database {
         }
     }
 
-    /// All that the server has stored of this database, as bytes to search in: a dump, and the files of tables and of the
-    /// write-ahead log, and the server's own log, where they can be read.
+    /// Everything that the server has stored of this database, as bytes to search: a dump and, where they can be read,
+    /// the files of tables and of the write-ahead log and the server's own log.
     pub fn stored_bytes(&self) -> Vec<u8> {
         let mut bytes = self.server.output("pg_dump", &["--dbname", &self.url()]).stdout;
         if let Some(data) = &self.server.data {
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_database_is_its_own_and_durable() {
+    fn databases_are_separate_and_durable() {
         let (one, other) = (fresh_database(), fresh_database());
         one.run("create table mark (text text); insert into mark values ('needle-in-the-files')");
         assert_eq!(one.run("select text from mark").trim(), "needle-in-the-files");
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreachable_database_comes_back() {
+    fn an_unreachable_database_becomes_reachable_again() {
         let database = fresh_database();
         let answers = |database: &Database| {
             let url = database.url();

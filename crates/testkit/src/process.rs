@@ -1,4 +1,4 @@
-//! The real binary as a process: started on data of its own, waited for, measured, killed, started again.
+//! The real binary as a process that can be started on its own data, measured, stopped, killed and started again.
 //!
 //! A harness starts like this:
 //!
@@ -11,7 +11,7 @@
 //! let process = site.start(); // on the same data
 //! ```
 //!
-//! The program lies beside the test in `target/<profile>`; what is missing or older than its source is built first.
+//! The program is next to the test in `target/<profile>`. It is built first if it is missing or older than its source.
 
 mod program;
 
@@ -37,23 +37,24 @@ use crate::fixture;
 use crate::pki::{Identity, Leaf, Pki};
 use crate::postgres::Database;
 
-/// How long a process may take to listen.
+/// The time limit for a process to listen.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a process may take to end after it was asked to.
+/// The time limit for a process to end after it was asked to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
-/// So many lines of the log are kept, the last ones.
+/// The number of lines of the log that are kept, counted from its end.
 const LOG_LINES: usize = 2_000;
 
-/// What is started.
+/// A program to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     /// The server itself.
     Jackfield,
-    /// The server with a planted fault, for harnesses that have to notice: [`crate::fault`].
+    /// The server with a planted fault, which harnesses have to detect: [`crate::fault`].
     Faulty(crate::fault::Fault),
 }
 
-/// What processes run on, and what outlives them: data, certificates, configuration. The directory goes with this value.
+/// The environment of processes, which outlives them: data, certificates, configuration. The directory is deleted when
+/// this value is dropped.
 ///
 /// The principals are those of [`crate::data::PRINCIPALS`].
 pub struct Site {
@@ -63,7 +64,7 @@ pub struct Site {
     log_file: Option<PathBuf>,
 }
 
-/// A server process that listens. It is killed with this value.
+/// A server process that listens. It is killed when this value is dropped.
 pub struct Process {
     data: Arc<Data>,
     child: Child,
@@ -73,30 +74,30 @@ pub struct Process {
     reader: Option<JoinHandle<()>>,
 }
 
-/// What `/proc` says of the memory of a process, in bytes.
+/// The memory of a process according to `/proc`, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// Resident now.
+    /// Current resident memory.
     pub resident: u64,
-    /// Resident at most since it started.
+    /// Peak resident memory since it started.
     pub peak: u64,
 }
 
 // === impl Site ===
 
 impl Site {
-    /// Data of its own, without a database as yet.
+    /// Creates an environment, as yet without a database file.
     ///
     /// # Panics
-    /// Panics if it cannot be made.
+    /// Panics if it cannot be created.
     pub fn new(backend: Backend, program: Program) -> Self {
         Self::on(Data::create(backend), program)
     }
 
-    /// As [`Site::new`] on PostgreSQL, with a server of its own, which may be killed.
+    /// As [`Site::new`], on a database of a separate PostgreSQL server, which may be killed.
     ///
     /// # Panics
-    /// Panics if it cannot be made.
+    /// Panics if it cannot be created.
     pub fn on_own_postgres(database: Database, program: Program) -> Self {
         Self::on(Data::on(database), program)
     }
@@ -107,17 +108,17 @@ impl Site {
         Self { data: Arc::new(data), config, program, log_file: None }
     }
 
-    /// The configuration of what is started from now on.
+    /// The configuration of programs started from now on.
     pub fn config_mut(&mut self) -> &mut Config {
         &mut self.config
     }
 
-    /// What is started from now on.
+    /// Sets the program to start from now on.
     pub fn set_program(&mut self, program: Program) {
         self.program = program;
     }
 
-    /// Writes the whole log of what is started from now on to a file, too.
+    /// Also writes the whole log of programs started from now on to a file.
     pub fn keep_log(&mut self, file: PathBuf) {
         self.log_file = Some(file);
     }
@@ -132,7 +133,7 @@ impl Site {
         self.data.pki()
     }
 
-    /// The directory of everything.
+    /// The directory that contains all files.
     pub fn directory(&self) -> &Path {
         self.data.directory()
     }
@@ -155,13 +156,14 @@ impl Site {
         self.data.database().expect("it runs on SQLite")
     }
 
-    /// A command of the program with this configuration and nothing in its environment but what belongs to it.
+    /// A command of the program with this configuration. Its environment contains only what belongs to the
+    /// configuration.
     ///
     /// # Panics
     /// Panics if the configuration cannot be written.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let file = self.directory().join("jackfield.toml");
-        // The URL is left out of the file: it is printed without its password.
+        // The file omits the URL, because it is printed without its password.
         let config = Config {
             database: jackfield_server::config::Database { url: SecretUrl::default(), ..self.config.database.clone() },
             ..self.config.clone()
@@ -212,10 +214,10 @@ impl Site {
             .unwrap_or_else(|error| panic!("the server does not start: {error}"))
     }
 
-    /// Starts the server, makes the tenants that the principals belong to, and stops it: what a harness begins with.
+    /// Prepares a harness: starts the server, creates the tenants of the principals, and stops it.
     ///
     /// # Panics
-    /// Panics if any of it fails.
+    /// Panics if any of these steps fails.
     pub async fn prepare(&self) {
         let process = self.start();
         for name in ["alpha", "beta"] {
@@ -259,7 +261,7 @@ impl Process {
         }
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -269,52 +271,52 @@ impl Process {
         self.child.id()
     }
 
-    /// How long it took from its start until it listened.
+    /// The time from its start until it listened.
     pub fn start_time(&self) -> Duration {
         self.started
     }
 
-    /// A caller of that name out of [`crate::data::PRINCIPALS`], on a connection of its own.
+    /// The caller of that name among [`crate::data::PRINCIPALS`], on a separate connection.
     pub fn client(&self, principal: &str) -> Client {
         let pki = self.data.pki();
         Client::new(self.address, &pki.ca_pem(), Some(&pki.client(Identity::of(principal))))
     }
 
-    /// As [`Process::client`], with a certificate of the test's choice, or none.
+    /// As [`Process::client`], with a certificate that the test chooses, or none.
     pub fn client_with(&self, leaf: Option<&Leaf>) -> Client {
         Client::new(self.address, &self.data.pki().ca_pem(), leaf)
     }
 
-    /// Its log so far: the last lines of it.
+    /// The last lines of its log so far.
     pub fn log(&self) -> String {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         log.iter().map(|line| format!("{line}\n")).collect()
     }
 
-    /// Whether it has not ended by itself.
+    /// Returns whether it is still running.
     ///
     /// # Panics
-    /// Panics if the system does not say.
+    /// Panics if the system does not report its state.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("the state of the process").is_none()
     }
 
-    /// Kills it where it stands (SIGKILL), waits until it is gone, and returns its log.
+    /// Kills it (SIGKILL), waits until it is gone, and returns its log.
     ///
     /// # Panics
-    /// Panics if it had ended by itself: whoever kills it counts on it to run.
+    /// Panics if it had already ended: a test that kills it expects it to run.
     pub fn kill(mut self) -> String {
-        assert!(self.is_running(), "the server ended by itself:\n{}", self.log());
+        assert!(self.is_running(), "the server had ended already:\n{}", self.log());
         self.child.kill().expect("cannot kill the server");
         self.child.wait().expect("the end of the server");
         self.end_of_log()
     }
 
-    /// Asks it to stop (SIGTERM), waits until it has, and returns its log. Blocks, and clients have to go on so that they let
-    /// go of their connections: their runtime needs more threads than this one.
+    /// Asks it to stop (SIGTERM), waits until it has, and returns its log. This blocks, and clients have to run on to
+    /// close their connections, so their runtime needs other threads than this one.
     ///
     /// # Panics
-    /// Panics if it does not end in time, or not well.
+    /// Panics if it does not end in time, or ends with an error.
     pub fn stop(mut self) -> String {
         self.signal(Signal::TERM);
         let status = self.wait(STOP_TIMEOUT);
@@ -331,10 +333,10 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).expect("cannot send a signal");
     }
 
-    /// Waits until it ends by itself; `None` if it does not in this time.
+    /// Waits until it ends; `None` if it does not within this time.
     ///
     /// # Panics
-    /// Panics if the system does not say.
+    /// Panics if the system does not report its state.
     pub fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
         let begin = Instant::now();
         loop {
@@ -362,15 +364,15 @@ impl Process {
         Memory { resident: bytes("VmRSS"), peak: bytes("VmHWM") }
     }
 
-    /// How many files and sockets it has open. Only root may look: the process is not dumpable.
+    /// The number of its open files and sockets. Only root may see them, because the process is not dumpable.
     ///
     /// # Panics
-    /// Panics if it has ended, or may not be looked at.
+    /// Panics if it has ended, or if this process lacks permission.
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.id())).expect("the open files of the server").count()
     }
 
-    /// How many threads it has.
+    /// The number of its threads.
     ///
     /// # Panics
     /// Panics if it has ended.
@@ -378,7 +380,7 @@ impl Process {
         std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("the threads of the server").count()
     }
 
-    /// Processor time so far, in ticks of the system: a hundredth of a second each on Linux.
+    /// Its CPU time so far, in system ticks of a hundredth of a second each on Linux.
     ///
     /// # Panics
     /// Panics if it has ended.
@@ -421,7 +423,7 @@ impl Drop for Process {
     }
 }
 
-/// Reads the log to its end, because a full pipe would stop the server, and says where it listens.
+/// Reads the log to its end, because a full pipe would block the server, and reports the address at which it listens.
 fn read_log(
     stderr: ChildStderr,
     log: &Mutex<VecDeque<String>>,
@@ -433,7 +435,7 @@ fn read_log(
             && let Some((_, rest)) = line.split_once("\"address\":\"")
             && let Some(address) = rest.split('"').next().and_then(|address| address.parse().ok())
         {
-            // Nobody waits any more when it listens on a second address.
+            // There is no receiver any more if it listens on a second address.
             let _ = listens.send(address);
         }
         if let Some(file) = &mut file {

@@ -1,4 +1,4 @@
-//! What the harnesses of `tests/proof` share beside processes and ledgers: seeds, settings, turns, figures.
+//! Shared tools of the harnesses in `tests/proof`, besides processes and ledgers: seeds, settings, turns, figures.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -9,49 +9,50 @@ use std::time::{Duration, Instant};
 
 use jackfield_domain::{Clock as _, SystemClock};
 
-/// Numbers that follow from a seed (SplitMix64): the same seed makes the same choices.
+/// A generator of numbers from a seed (SplitMix64): the same seed makes the same choices.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
-/// The turn of a harness, until it is dropped.
+/// A guard: it is the harness's turn until this is dropped.
 #[must_use]
 pub struct Turn {
     _guard: MutexGuard<'static, ()>,
 }
 
-/// Takes the turn: harnesses load the machine and measure it, so only one runs at a time, whatever the number of threads.
+/// Waits for its turn. Harnesses load and measure the machine, so only one runs at a time, whatever the number of
+/// threads.
 pub fn turn() -> Turn {
     static TURN: Mutex<()> = Mutex::new(());
     Turn { _guard: TURN.lock().unwrap_or_else(PoisonError::into_inner) }
 }
 
-/// The seed of this run: `PROOF_SEED`, or one that was never used before.
+/// The seed of this run: `PROOF_SEED`, or a fresh one.
 pub fn seed() -> u64 {
     setting("PROOF_SEED", SystemClock.now().0.unsigned_abs())
 }
 
-/// A setting of a harness from the environment, or what it is without.
+/// A setting of a harness from the environment, or its default.
 ///
 /// # Panics
-/// Panics if it is set to something that cannot be read.
+/// Panics if its value cannot be parsed.
 #[expect(clippy::disallowed_methods, reason = "a variable of the tests, not of the server")]
 pub fn setting<T: FromStr>(variable: &str, default: T) -> T {
     match std::env::var(variable) {
-        Ok(value) => value.parse().unwrap_or_else(|_| panic!("{variable}: {value} is not such a value")),
+        Ok(value) => value.parse().unwrap_or_else(|_| panic!("{variable}: {value} is not a valid value")),
         Err(_) => default,
     }
 }
 
-/// Prints the line of figures of a harness. It shows whether the test passes or not.
+/// Prints a harness's line of figures. It appears whether or not the test passes.
 pub fn report(line: &str) {
-    // The macros that print would be captured.
+    // The output of the print macros would be captured.
     let _ = writeln!(std::io::stderr(), "proof: {line}");
 }
 
-/// How long it takes to make a write of 4 KiB durable in this directory (fdatasync): the median of 25.
+/// The time that a durable write of 4 KiB takes in this directory (fdatasync): the median of 25.
 ///
 /// # Panics
-/// Panics if nothing can be written there.
+/// Panics if the directory is not writable.
 pub fn sync_latency(directory: &Path) -> Duration {
     let path = directory.join("sync-latency");
     let mut file =
@@ -71,12 +72,12 @@ pub fn sync_latency(directory: &Path) -> Duration {
 // === impl Rng ===
 
 impl Rng {
-    /// The numbers of this seed.
+    /// A generator with this seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Others that follow from the same seed, for a part of a harness that runs at its own pace.
+    /// Another generator that follows from the same seed, for a part of a harness that runs at its own pace.
     pub fn fork(&mut self) -> Self {
         Self(self.next())
     }
@@ -91,7 +92,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number from 0 to below `end`, which must not be 0.
+    /// A number from 0 up to but not including `end`, which must not be 0.
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
@@ -101,12 +102,12 @@ impl Rng {
         first + self.below(last - first + 1)
     }
 
-    /// True so many times out of a hundred.
+    /// Returns true with a probability of `percent` in a hundred.
     pub fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// One of these.
+    /// Picks one of these.
     ///
     /// # Panics
     /// Panics if there is none.

@@ -1,5 +1,5 @@
-//! A network between a server and its PostgreSQL that loses things: it passes everything on, and knows enough of the protocol to
-//! lose the answer to a COMMIT, or the COMMIT itself. Connections through it are not encrypted.
+//! A lossy network between a server and its PostgreSQL. It forwards everything, and knows enough of the protocol to
+//! lose a COMMIT or the answer to it. Connections through it are not encrypted.
 
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
@@ -9,23 +9,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::proof::Rng;
 
-/// A proxy in front of one address. It ends with this value.
+/// A proxy in front of one address. It stops when this value is dropped.
 pub struct Proxy {
     address: SocketAddr,
     url: String,
     shared: Arc<Shared>,
 }
 
-/// What happens to a COMMIT.
+/// The fate of a COMMIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It arrives, and is answered; the answer is lost, and the connection with it.
+    /// The COMMIT arrives and is answered, but the answer is lost together with the connection.
     AnswerLost,
-    /// As before, and from then on the database is away.
+    /// As before, and from then on the database is unreachable.
     AnswerLostAndAway,
-    /// The connection is lost before it arrives.
+    /// The connection is lost before the COMMIT arrives.
     Lost,
-    /// The connection to the client is lost, and the server waits for it until [`Proxy::release`].
+    /// The connection to the client is lost, and the COMMIT reaches the server only after [`Proxy::release`].
     Held,
 }
 
@@ -35,20 +35,20 @@ struct Shared {
     lost: AtomicU64,
     reachable: AtomicBool,
     ended: AtomicBool,
-    /// Both ends of all connections, to cut them, with the numbers of these.
+    /// Both ends of all connections, to cut them, with the numbers of the connections.
     streams: Mutex<Vec<(u64, TcpStream)>>,
     /// Connections to the server whose COMMIT is held.
     held: Mutex<Vec<(TcpStream, Vec<u8>)>>,
 }
 
-/// Which COMMITs something happens to: those of transactions with a statement that holds a text.
+/// The COMMITs to interfere with: those of transactions with a statement that contains a text.
 #[derive(Default)]
 struct Plan {
     next: Option<(String, Fate)>,
     share: Option<Share>,
 }
 
-/// So many in a hundred.
+/// A percentage of such COMMITs.
 struct Share {
     about: Vec<String>,
     rng: Rng,
@@ -67,10 +67,10 @@ struct Link {
 // === impl Proxy ===
 
 impl Proxy {
-    /// Starts before the database of a URL.
+    /// Starts in front of the database of a URL.
     ///
     /// # Panics
-    /// Panics if the URL names no host and port, or there is no port.
+    /// Panics if the URL names no host and port, or if no port is free.
     pub fn before(url: &str) -> Self {
         let (scheme, rest) = url.split_once("://").expect("a URL");
         let (authority, database) = rest.split_once('/').expect("a URL with a database");
@@ -94,44 +94,44 @@ impl Proxy {
         Self { address, url, shared }
     }
 
-    /// The URL by way of it.
+    /// The URL through the proxy.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The next COMMIT of a transaction with a statement that holds this text has this fate.
+    /// Gives this fate to the next COMMIT of a transaction with a statement that contains this text.
     pub fn lose(&self, about: &str, fate: Fate) {
         lock(&self.shared.plan).next = Some((about.to_owned(), fate));
     }
 
-    /// So many in a hundred of the COMMITs of transactions with a statement that holds one of these texts have one of these
-    /// fates.
+    /// Gives one of these fates to a percentage of the COMMITs of transactions with a statement that contains one of
+    /// these texts.
     pub fn lose_some(&self, about: &[&str], rng: Rng, percent: u64, fates: &[Fate]) {
         let about = about.iter().map(|&text| text.to_owned()).collect();
         lock(&self.shared.plan).share = Some(Share { about, rng, percent, fates: fates.to_vec() });
     }
 
-    /// Loses nothing any more.
+    /// Stops losing anything.
     pub fn lose_nothing(&self) {
         *lock(&self.shared.plan) = Plan::default();
     }
 
-    /// How many COMMITs had such a fate.
+    /// The number of COMMITs that had such a fate.
     pub fn lost(&self) -> u64 {
         self.shared.lost.load(Ordering::SeqCst)
     }
 
-    /// Cuts all connections and refuses new ones, or takes them again.
+    /// Cuts all connections and refuses new ones, or accepts them again.
     pub fn set_reachable(&self, reachable: bool) {
         self.shared.set_reachable(reachable, None);
     }
 
-    /// Whether it takes connections.
+    /// Returns whether it accepts connections.
     pub fn is_reachable(&self) -> bool {
         self.shared.reachable.load(Ordering::SeqCst)
     }
 
-    /// Lets the COMMITs arrive that are held.
+    /// Lets the held COMMITs arrive.
     pub fn release(&self) {
         for (mut server, commit) in std::mem::take(&mut *lock(&self.shared.held)) {
             let _ = server.write_all(&commit);
@@ -151,7 +151,7 @@ impl Drop for Proxy {
 // === impl Shared ===
 
 impl Shared {
-    /// A connection that is named is cut last: whoever has it must find that the others are gone when it notices.
+    /// Cuts the named connection last: when its owner notices the loss, the others must already be gone.
     fn set_reachable(&self, reachable: bool, last: Option<u64>) {
         self.reachable.store(reachable, Ordering::SeqCst);
         if !reachable {
@@ -163,7 +163,7 @@ impl Shared {
         }
     }
 
-    /// What happens to the COMMIT of a transaction with these statements.
+    /// The fate of the COMMIT of a transaction with these statements.
     fn fate(&self, statements: &[Arc<str>]) -> Option<Fate> {
         let is_about = |text: &String| statements.iter().any(|statement| statement.contains(text.as_str()));
         let mut plan = lock(&self.plan);
@@ -190,7 +190,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         if !shared.reachable.load(Ordering::SeqCst) {
             continue;
         }
-        // If the server is not there the client sees a connection that ends.
+        // If the server is unreachable, the client sees its connection end.
         let Ok(server) = TcpStream::connect(shared.server) else { continue };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let ends = [&client, &client, &server, &server].map(TcpStream::try_clone);
@@ -214,14 +214,14 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-/// How the way of requests ended.
+/// The end of the request direction.
 enum Kept {
     Nothing,
-    /// The server goes on waiting.
+    /// The connection to the server stays open.
     Server,
 }
 
-/// Passes on what the client sends.
+/// Forwards what the client sends.
 fn requests(mut client: &TcpStream, mut server: &TcpStream, shared: &Shared, link: &Link) -> io::Result<Kept> {
     // The first message has no type.
     let mut head = [0; 4];
@@ -271,7 +271,7 @@ fn requests(mut client: &TcpStream, mut server: &TcpStream, shared: &Shared, lin
     }
 }
 
-/// Passes on what the server answers.
+/// Forwards what the server answers.
 fn answers(mut server: &TcpStream, mut client: &TcpStream, shared: &Shared, link: &Link) -> io::Result<()> {
     loop {
         let (kind, message) = message(&mut server)?;
@@ -295,7 +295,7 @@ fn message(mut stream: impl io::Read) -> io::Result<(u8, Vec<u8>)> {
     Ok((head[0], [&head[..], &rest(stream, length)?].concat()))
 }
 
-/// What follows the length of a message.
+/// The rest of a message after its length.
 fn rest(mut stream: impl io::Read, length: [u8; 4]) -> io::Result<Vec<u8>> {
     let mut rest = vec![0; (u32::from_be_bytes(length) as usize).saturating_sub(4)];
     stream.read_exact(&mut rest)?;

@@ -1,4 +1,4 @@
-//! Messages of gRPC as the bytes that they are: for requests that are none, and for answers that nobody need decode.
+//! gRPC messages as raw bytes, for invalid requests and for answers that need no decoding.
 
 use bytes::{Buf, BufMut, Bytes};
 use tonic::Status;

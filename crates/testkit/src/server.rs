@@ -30,7 +30,7 @@ use crate::{
     postgres::Database,
 };
 
-/// A running server. It ends with this value; [`TestServer::stop`] ends it in good order.
+/// A running server. It ends abruptly when this value is dropped; [`TestServer::stop`] shuts it down in order.
 ///
 /// It has the tenants `default`, `alpha` and `beta` and the [`PRINCIPALS`](crate::data::PRINCIPALS).
 pub struct TestServer {
@@ -42,12 +42,12 @@ pub struct TestServer {
     clients: Mutex<HashMap<String, Client>>,
 }
 
-/// A server at work, in a runtime of its own: when that goes, every task of the server goes, as in a crash.
+/// A server in a separate runtime. Dropping the runtime drops every task of the server, as in a crash.
 struct Running {
     address: SocketAddr,
     meters: Meters,
     shutdown: oneshot::Sender<()>,
-    /// Whether every call could end by itself.
+    /// Receives whether every call could finish.
     ended: oneshot::Receiver<bool>,
     _runtime: ServerRuntime,
 }
@@ -73,7 +73,7 @@ impl TestServer {
         Self::start_at(backend, Arc::new(SystemClock), change).await
     }
 
-    /// As [`TestServer::start_with`], on a PostgreSQL database that is there, of a server that a test does something to.
+    /// As [`TestServer::start_with`], on an existing PostgreSQL database whose server the test manipulates.
     ///
     /// # Panics
     /// Panics if it does not start.
@@ -89,7 +89,8 @@ impl TestServer {
         server
     }
 
-    /// As [`TestServer::start_with`], on a clock of the test's. Certificates go by the clock of the machine all the same.
+    /// As [`TestServer::start_with`], with a clock that the test provides. Certificates still use the clock of the
+    /// machine.
     ///
     /// # Panics
     /// Panics if it does not start.
@@ -104,10 +105,10 @@ impl TestServer {
         server
     }
 
-    /// Starts so many servers at once on one empty database of PostgreSQL, as replicas.
+    /// Starts several replicas at once on one empty PostgreSQL database.
     ///
     /// # Panics
-    /// Panics if one does not start.
+    /// Panics if one of them does not start.
     pub async fn start_at_once(count: usize) -> Vec<Self> {
         logs::install();
         let data = tokio::task::spawn_blocking(|| Arc::new(Data::create(Backend::Postgres))).await;
@@ -124,8 +125,8 @@ impl TestServer {
         servers
     }
 
-    /// Starts another server on the same database, keyring and certificates, as a replica. `None` on SQLite, whose file belongs
-    /// to one server: its lock knows no queue, and whoever loses it too often fails.
+    /// Starts another server on the same database, keyring and certificates, as a replica. `None` on SQLite, whose file
+    /// belongs to one server: its lock has no queue, so a server that misses it too often fails.
     ///
     /// # Panics
     /// Panics if it does not start.
@@ -140,19 +141,20 @@ impl TestServer {
         Some(server)
     }
 
-    /// A caller of that name out of [`PRINCIPALS`](crate::data::PRINCIPALS), or one that an own configuration knows by [`Identity::of`] this name.
+    /// The caller of that name among [`PRINCIPALS`](crate::data::PRINCIPALS), or one that the test's configuration
+    /// knows by [`Identity::of`] this name.
     pub fn client(&self, principal: &str) -> Client {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let connect = || self.client_with(&self.data.pki().client(Identity::of(principal)));
         clients.entry(principal.to_owned()).or_insert_with(connect).clone()
     }
 
-    /// A caller with a certificate of the test's choice.
+    /// A caller with a certificate that the test chooses.
     pub fn client_with(&self, leaf: &Leaf) -> Client {
         Client::new(self.address(), &self.data.pki().ca_pem(), Some(leaf))
     }
 
-    /// A caller of that name, on a connection of its own that takes in so many bytes of answers that are not read.
+    /// The caller of that name, on a separate connection whose windows hold this many bytes of unread answers.
     pub fn client_with_window(&self, principal: &str, bytes: u32) -> Client {
         let leaf = self.data.pki().client(Identity::of(principal));
         Client::tuned(self.address(), &self.data.pki().ca_pem(), Some(&leaf), |endpoint| {
@@ -160,7 +162,7 @@ impl TestServer {
         })
     }
 
-    /// A connection of that name on which nothing is read but what the test reads; see [`Http2`].
+    /// A connection of the caller of that name, which reads only what the test reads; see [`Http2`].
     pub async fn http2(&self, principal: &str, window: u32) -> Http2 {
         let leaf = self.data.pki().client(Identity::of(principal));
         Http2::connect(self.address(), &self.data.pki().ca_pem(), (&leaf.certificate_pem, &leaf.key_pem), window).await
@@ -171,10 +173,10 @@ impl TestServer {
         Client::new(self.address(), &self.data.pki().ca_pem(), None)
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     ///
     /// # Panics
-    /// Panics if it is stopped.
+    /// Panics if the server is stopped.
     pub fn address(&self) -> SocketAddr {
         self.running.as_ref().expect("the server is stopped").address
     }
@@ -197,7 +199,7 @@ impl TestServer {
         self.data.database().expect("the server runs on SQLite")
     }
 
-    /// The store of the server, opened beside it.
+    /// The store of the server, opened a second time.
     ///
     /// # Panics
     /// Panics if it does not open.
@@ -225,7 +227,7 @@ impl TestServer {
         &mut self.config
     }
 
-    /// All that its database has written, as bytes to search in. The keyring is not part of it.
+    /// Everything that its database has written, as bytes to search. The keyring is not part of it.
     pub fn stored_bytes(&self) -> Vec<u8> {
         match self.data.database() {
             Some(database) => database.stored_bytes(),
@@ -240,10 +242,10 @@ impl TestServer {
         }
     }
 
-    /// Drains the server, waits until it has ended, and returns whether every call could end by itself.
+    /// Drains the server, waits until it has ended, and returns whether every call could finish.
     ///
     /// # Panics
-    /// Panics if it does not run, or failed.
+    /// Panics if it is not running, or has failed.
     pub async fn stop(&mut self) -> bool {
         let Running { shutdown, ended, _runtime, .. } = self.running.take().expect("the server is stopped");
         self.forget_clients();
@@ -251,7 +253,7 @@ impl TestServer {
         ended.await.expect("the server has failed")
     }
 
-    /// Drops the server where it stands, as a crash does.
+    /// Drops the server at once, as in a crash.
     pub fn crash(&mut self) {
         self.forget_clients();
         self.running = None;
@@ -271,7 +273,7 @@ impl TestServer {
     /// Stops the server if it runs, and tries to start it on the same data.
     ///
     /// # Errors
-    /// Why the service behind it does not open, as the operator reads it.
+    /// The reason that the service does not open, as the operator reads it.
     pub async fn try_restart(&mut self) -> Result<(), String> {
         if self.running.is_some() {
             self.stop().await;
@@ -279,26 +281,26 @@ impl TestServer {
         self.try_run().await
     }
 
-    /// The page of metrics.
+    /// The metrics page.
     ///
     /// # Panics
-    /// Panics if it is stopped.
+    /// Panics if the server is stopped.
     pub fn metrics_page(&self) -> String {
-        self.running.as_ref().expect("the server is stopped").meters.page().expect("a page of metrics")
+        self.running.as_ref().expect("the server is stopped").meters.page().expect("a metrics page")
     }
 
-    /// The value of the series of this name with these labels on the page of metrics, if there is one.
+    /// The value of the series with this name and these labels on the metrics page, if there is one.
     ///
     /// # Panics
-    /// Panics if it is stopped, or there are several.
+    /// Panics if the server is stopped, or if there are several such series.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         Self::metric_on(&self.metrics_page(), name, labels)
     }
 
-    /// As [`TestServer::metric`], on a page that is there: from one page to the next everything may have changed.
+    /// As [`TestServer::metric`], on a page fetched before: everything may have changed from one page to the next.
     ///
     /// # Panics
-    /// Panics if there are several.
+    /// Panics if there are several such series.
     pub fn metric_on(page: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let labels: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
         let is_it = |line: &str| {
@@ -311,8 +313,8 @@ impl TestServer {
         line.rsplit(' ').next().and_then(|value| value.parse().ok())
     }
 
-    /// Runs a statement beside the server, as someone does who has the database but not the keys. Returns a line for each
-    /// row: columns separated by "|", bytes in hexadecimal.
+    /// Runs a statement directly on the database, as someone with access to it but not to the keys could. Returns a
+    /// line for each row: columns separated by "|", bytes in hexadecimal.
     ///
     /// # Panics
     /// Panics if the database refuses it.
@@ -345,7 +347,7 @@ impl TestServer {
                 }
             };
             let address = server.local_addr().expect("the server listens on TCP");
-            // Nobody waits for these any more when the test has ended.
+            // There is no receiver any more if the test has ended.
             let _ = bound.send(Ok((address, server.meters())));
             let complete = server.serve(async move { drop(stopped.await) }).await;
             let _ = ending.send(complete);
@@ -389,7 +391,7 @@ impl fmt::Debug for TestServer {
     }
 }
 
-/// A server with the real service behind it.
+/// A server with the real service.
 async fn bind(config: Config, clock: Arc<dyn Clock>) -> Result<Server, String> {
     let backend = jackfield_server::open_with_clock(&config, clock).await.map_err(|error| chain(&error))?;
     Server::bind(config.transport(), backend).await.map_err(|error| chain(&error))
@@ -405,7 +407,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl Drop for ServerRuntime {
     fn drop(&mut self) {
-        // A runtime may not be dropped within another one, for that would wait.
+        // A runtime must not be dropped within another one, because that would block.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
@@ -431,7 +433,7 @@ mod tests {
             list(server.client_with(&stranger)).await.unwrap_err();
         }
 
-        async fn data_outlives_a_stop_and_a_crash(server) {
+        async fn data_survives_a_stop_and_a_crash(server) {
             let mut server = server;
             let connector = Some(fixture::a_connector("kept"));
             let request = v1::CreateConnectorRequest { connector, ..Default::default() };

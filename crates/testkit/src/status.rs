@@ -8,27 +8,27 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// The domain in the `ErrorInfo` of every error of Jackfield.
 const DOMAIN: &str = "jackfield";
 
-/// The most that message and details of an error may take: receivers cap headers at 16 KiB by default.
+/// The size limit for message and details of an error: receivers cap headers at 16 KiB by default.
 const MAX_SIZE: usize = 8 * 1024;
 
 /// A refused call.
 #[derive(Debug)]
 pub struct Refusal {
-    /// What the client received.
+    /// The received status.
     pub status: Status,
     /// Its details, decoded.
     pub details: ErrorDetails,
 }
 
-/// Checks that a call was refused with this code and this reason in its `ErrorInfo`, with our domain, and within the size
-/// that every client can receive.
+/// Checks that a call was refused with this code and with this reason and our domain in its `ErrorInfo`, and that every
+/// client can receive the error.
 ///
 /// # Panics
-/// Panics if it was not.
+/// Panics if it was not refused so.
 #[track_caller]
 pub fn expect_status<T: Debug>(result: Result<Response<T>, Status>, code: Code, reason: &str) -> Refusal {
     let status = match result {
-        Ok(response) => panic!("{reason} was to be, but the call was answered: {:?}", response.into_inner()),
+        Ok(response) => panic!("expected {reason}, but the call was answered: {:?}", response.into_inner()),
         Err(status) => status,
     };
     Refusal::check(status, code, reason)
@@ -37,13 +37,13 @@ pub fn expect_status<T: Debug>(result: Result<Response<T>, Status>, code: Code, 
 // === impl Refusal ===
 
 impl Refusal {
-    /// As [`expect_status`], for a status that came in another way, such as out of a stream.
+    /// As [`expect_status`], for a status that arrived in another way, such as from a stream.
     ///
     /// # Panics
     /// Panics if code, reason, domain or size are not as expected.
     #[track_caller]
     pub fn check(status: Status, code: Code, reason: &str) -> Self {
-        assert_eq!(status.code(), code, "{reason} was to be: {status:?}");
+        assert_eq!(status.code(), code, "expected {reason}: {status:?}");
         let details = match status.check_error_details() {
             Ok(details) => details,
             Err(error) => panic!("details do not decode ({error}): {status:?}"),
@@ -56,27 +56,27 @@ impl Refusal {
         Self { status, details }
     }
 
-    /// The paths of the fields that were found wrong, in order.
+    /// The paths of the invalid fields, in order.
     pub fn fields(&self) -> Vec<&str> {
         let violations = self.details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
         violations.iter().map(|violation| violation.field.as_str()).collect()
     }
 
-    /// What is said about a field; empty when nothing is.
+    /// The description of a field violation; empty if there is none.
     pub fn description(&self, field: &str) -> &str {
         let violations = self.details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
         violations.iter().find(|violation| violation.field == field).map_or("", |found| &found.description)
     }
 
-    /// A value of the metadata of the `ErrorInfo`; empty when it is absent.
+    /// A value from the metadata of the `ErrorInfo`; empty if it is absent.
     pub fn metadata(&self, key: &str) -> &str {
         self.details.error_info().and_then(|info| info.metadata.get(key)).map_or("", String::as_str)
     }
 
-    /// Checks that exactly these fields were found wrong, in any order.
+    /// Checks that exactly these fields are invalid, in any order.
     ///
     /// # Panics
-    /// Panics if others were.
+    /// Panics if others are.
     #[track_caller]
     pub fn expect_fields(&self, expected: &[&str]) -> &Self {
         let (mut found, mut expected) = (self.fields(), expected.to_vec());

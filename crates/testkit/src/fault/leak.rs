@@ -1,4 +1,4 @@
-//! Faults that tell somebody what is none of their business.
+//! Faults that leak information to callers.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +10,7 @@ use tonic::body::Body;
 
 use super::{Fault, Layer, answered};
 
-/// What went through the layer, whoever it was of.
+/// Everything that passed the layer, for all callers.
 #[derive(Default)]
 pub(super) struct Seen {
     /// Ids in answers.
@@ -21,13 +21,13 @@ pub(super) struct Seen {
 
 /// Length of a UUID as text.
 const ID: usize = 36;
-/// The most of a request that a refusal repeats, in bytes.
+/// The most bytes of a request that a refusal repeats.
 const ECHO: usize = 2_000;
 
 // === impl Fault ===
 
 impl Fault {
-    /// Whether it is one of these.
+    /// Returns whether it is one of these faults.
     pub(super) fn is_leak(self) -> bool {
         matches!(
             self,
@@ -43,7 +43,7 @@ impl Fault {
 // === impl Layer ===
 
 impl Layer {
-    /// A call with one message each way; lists pass as they are.
+    /// Handles a call with one message each way; lists pass unchanged.
     pub(super) async fn leak(self, request: Request<Body>) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let method = path.rsplit('/').next().unwrap_or_default();
@@ -51,7 +51,7 @@ impl Layer {
             return self.pass(request).await;
         }
         let (parts, body) = request.into_parts();
-        // A body that breaks off, or is no message, is answered by the services.
+        // The services answer a body that is incomplete or not a message.
         let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         let message = body.get(5..).map(Bytes::copy_from_slice).unwrap_or_default();
         let key = (path.clone(), message.clone());
@@ -102,7 +102,7 @@ fn ids(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// What of it can stand in a header.
+/// The part of a message that can go into a header.
 fn plain(message: &[u8]) -> String {
     message
         .iter()

@@ -1,4 +1,4 @@
-//! The real services behind the transport that comes with the library, with its defaults.
+//! The real services behind the library's own transport, with its defaults.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tonic::service::RoutesBuilder;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
-/// Serves until the process ends. Callers are authenticated by nobody but the handshake: only health answers them.
+/// Serves until the process ends. Only the handshake authenticates callers, so only health answers them.
 pub(super) async fn serve(config: Config, backend: Arc<dyn Backend>) -> Result<(), Box<dyn Error + Send + Sync>> {
     let files = config.tls_files();
     let identity = Identity::from_pem(std::fs::read(files.certificate)?, std::fs::read(files.private_key)?);

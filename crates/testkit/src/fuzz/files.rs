@@ -1,5 +1,5 @@
-//! Files of the operator: the configuration and the keyring. They come from somebody who is trusted, often by way of a
-//! template, and hold what no message may repeat.
+//! Files of the operator: the configuration and the keyring. They come from a trusted person, often through a template,
+//! and contain secrets that no message may repeat.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ pub(super) const CONFIGURATION: Target = Target {
     name: "configuration",
     check: check_configuration,
     parse: |data| drop(text(data).map(load)),
-    // The file is read as a table and as a configuration, and the default is there twice more.
+    // The file is read as a table and as a configuration, and the defaults exist twice more.
     memory: |length| 1024 * 1024 + 512 * length as u64,
     max_len: 8 * 1024,
     words: &[
@@ -117,14 +117,14 @@ pub(super) const KEYRING: Target = Target {
     ],
 };
 
-/// Stands in values only: no bare key can hold it.
+/// Occurs in values only: no bare key can contain it.
 const SECRET: &str = "hunter2!";
 
 fn text(data: &[u8]) -> Option<&str> {
     std::str::from_utf8(data).ok()
 }
 
-/// Loads a configuration from a file, and from the flags and the environment that may follow it behind a line `---`.
+/// Loads a configuration from a file, and from the flags and the environment that may follow it after a line `---`.
 fn load(text: &str) -> Result<Config, String> {
     thread_local! {
         static FILE: tempfile::NamedTempFile = tempfile::NamedTempFile::new().expect("a temporary file");
@@ -149,7 +149,8 @@ fn load(text: &str) -> Result<Config, String> {
     })
 }
 
-/// What is printed loads to what is printed the same; no message and no print repeats a secret.
+/// Checks that a printed configuration loads and prints the same, and that neither a message nor a print repeats a
+/// secret.
 fn check_configuration(data: &[u8]) -> Way {
     let Some(text) = text(data) else { return way(&["no text"]) };
     let secret_in_url = text.contains("://u:hunter2!@");
@@ -160,7 +161,7 @@ fn check_configuration(data: &[u8]) -> Way {
             assert!(!format!("{config:?}").contains("u:hunter2!@"), "{text:?} is shown with its password");
             match load(&printed) {
                 Ok(again) => assert_eq!(again.to_toml(), printed, "{text:?}"),
-                // What stands in for the password makes no good URL.
+                // The placeholder for the password makes the URL invalid.
                 Err(_) if printed.contains("***") || printed.contains("redacted") => {}
                 Err(error) => panic!("{text:?} is printed as {printed:?}, which is refused: {error}"),
             }
@@ -171,7 +172,8 @@ fn check_configuration(data: &[u8]) -> Way {
         Err(error) => {
             let named = text.match_indices(SECRET).any(|(at, _)| is_name(text, at));
             assert!(named || !error.contains("u:hunter2!@"), "{text:?} is refused with its password: {error}");
-            // What does not fit together is quoted: names and rights are no secrets, and a password is known as one by then.
+            // Errors about contradictions quote values: names and rights are no secrets, and passwords are recognised
+            // by then.
             let quoted = error.starts_with("the configuration is not valid");
             assert!(named || quoted || !error.contains(SECRET), "{text:?} is refused with its value: {error}");
             way(&["refused", &error])
@@ -179,7 +181,7 @@ fn check_configuration(data: &[u8]) -> Way {
     }
 }
 
-/// Whether what stands here is part of a key or of the name of a variable: before a `=`, or in a head in brackets.
+/// Returns whether this position is in a key or in the name of a variable: before a `=`, or in a bracketed header.
 fn is_name(text: &str, at: usize) -> bool {
     let (before, after) = text.split_at(at);
     let begun = before.rsplit('\n').next().unwrap_or_default().trim_start();
@@ -191,7 +193,7 @@ fn key_of(line: &str) -> &str {
     line.split('=').next().unwrap_or_default()
 }
 
-/// What is printed parses to the same; a refusal repeats nothing of the text.
+/// Checks that a printed keyring parses to the same, and that a refusal repeats nothing of the text.
 fn check_keyring(data: &[u8]) -> Way {
     let Some(text) = text(data) else { return way(&["no text"]) };
     match Keyring::parse(text) {

@@ -1,4 +1,4 @@
-//! What is sealed: page tokens and the values in the database.
+//! Sealed data: page tokens and values in the database.
 
 use std::sync::LazyLock;
 
@@ -13,7 +13,7 @@ pub(super) const PAGE_TOKEN: Target = Target {
     name: "page_token",
     check: check_token,
     parse: |data| drop(std::str::from_utf8(data).map(|token| KEY.open_token(&CONTEXT, token))),
-    // Decoded once and copied once, and the context once more.
+    // It is decoded once and copied once, and the context is copied as well.
     memory: |length| 4 * 1024 + 2 * length as u64,
     max_len: 1024,
     words: &["A", "Z", "_", "-", "=", "==", "+", "/", "AAAA", "\u{1}", "\u{2}", "\0", " ", "\n"],
@@ -41,7 +41,7 @@ const CONTEXT: [&[u8]; 3] = [b"tenant", b"connectors", b"question"];
 /// Version, suite, id of the data key, commitment, nonce and tag.
 const OVERHEAD: usize = 2 + 16 + 32 + 12 + 16;
 
-/// More changes than this make it no more interesting.
+/// More changes do not make an input more interesting.
 const MAX_EDITS: usize = 16;
 
 static KEY: LazyLock<DataKey> = LazyLock::new(|| {
@@ -49,13 +49,13 @@ static KEY: LazyLock<DataKey> = LazyLock::new(|| {
     block_on(Vault::new(keyring).data_key_create(TENANT)).expect("a data key").0
 });
 
-/// Changes to bytes, read from the input: what to do, where, with which byte.
+/// Changes to bytes, read from the input: operation, place, byte.
 struct Edits<'a>(&'a [u8]);
 
 // === impl Edits ===
 
 impl Edits<'_> {
-    /// Applies them in their order.
+    /// Applies the changes in order.
     fn apply(&self, bytes: &mut Vec<u8>) {
         for edit in self.0.chunks_exact(3).take(MAX_EDITS) {
             let [what, at, byte] = [edit[0], edit[1], edit[2]];
@@ -73,13 +73,13 @@ impl Edits<'_> {
     }
 }
 
-/// A token that was altered, or is of another question, is never accepted; neither is one that nobody made.
+/// Checks that an altered token, a token of another request and a token that was never issued are not accepted.
 fn check_token(data: &[u8]) -> Way {
     let Some((mode, rest)) = data.split_first() else { return way(&["empty"]) };
     if mode % 2 == 0 {
-        // The key was made for this process: whatever this text is, the key has not sealed it.
+        // The key was made for this process, so it cannot have sealed this text.
         let opened = std::str::from_utf8(rest).ok().and_then(|token| KEY.open_token(&CONTEXT, token));
-        assert!(opened.is_none(), "a token that nobody made is accepted");
+        assert!(opened.is_none(), "a token that was never issued is accepted");
         return way(&["foreign", if rest.is_ascii() { "ascii" } else { "other" }, &"i".repeat(rest.len() / 16)]);
     }
     let (payload, edits) = rest.split_at(rest.len().min(usize::from(mode / 2) % 48));
@@ -88,7 +88,7 @@ fn check_token(data: &[u8]) -> Way {
     for context in
         [&[][..], &CONTEXT[..2], &[CONTEXT[0], CONTEXT[2], CONTEXT[1]], &[b"tenantconnectors", b"", b"question"]]
     {
-        assert!(KEY.open_token(context, &made).is_none(), "a token of another question is accepted: {context:?}");
+        assert!(KEY.open_token(context, &made).is_none(), "a token of another request is accepted: {context:?}");
     }
     let mut altered = made.clone().into_bytes();
     Edits(edits).apply(&mut altered);
@@ -96,11 +96,11 @@ fn check_token(data: &[u8]) -> Way {
         return way(&["unchanged"]);
     }
     let opened = std::str::from_utf8(&altered).ok().and_then(|token| KEY.open_token(&CONTEXT, token));
-    assert!(opened.is_none(), "{made} is accepted altered to {}", String::from_utf8_lossy(&altered));
+    assert!(opened.is_none(), "{made} is accepted when altered to {}", String::from_utf8_lossy(&altered));
     way(&["altered", &kinds(edits)])
 }
 
-/// A value opens at its address as it is and in no other way; its head is read as the documentation of the format says.
+/// Checks that a value opens only unaltered and at its address, and that its header is read as the format specifies.
 fn check_envelope(data: &[u8]) -> Way {
     let Some((mode, rest)) = data.split_first() else { return way(&["empty"]) };
     if mode % 2 == 0 {
@@ -127,11 +127,11 @@ fn check_envelope(data: &[u8]) -> Way {
     if altered == made {
         return way(&["unchanged"]);
     }
-    assert!(KEY.open(&ADDRESS, &altered).is_err(), "{made:?} opens altered to {altered:?}");
+    assert!(KEY.open(&ADDRESS, &altered).is_err(), "{made:?} opens when altered to {altered:?}");
     way(&["altered", &kinds(edits), if by_the_book(&altered).is_some() { "known" } else { "unknown" }])
 }
 
-/// The id of the data key, read a second time: version 1, suite 1, sixteen bytes, and enough behind them.
+/// The id of the data key, parsed independently: version 1, suite 1, sixteen bytes, and enough bytes after them.
 fn by_the_book(sealed: &[u8]) -> Option<Uuid> {
     let head = sealed.starts_with(&[1, 1]) && sealed.len() >= OVERHEAD;
     head.then(|| Uuid::from_slice(&sealed[2..18]).expect("sixteen bytes"))

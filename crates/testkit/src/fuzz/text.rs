@@ -12,7 +12,7 @@ pub(super) const FILTER: Target = Target {
     name: "filter",
     check: check_filter,
     parse: |data| drop(text(data).map(|text| filter::parse(text, &SCHEMA))),
-    // A term takes a few words of text and an expression around it, and there are at most a hundred.
+    // A term takes a few machine words, its text and the expression around it, and there are at most a hundred.
     memory: |length| 64 * 1024 + 16 * length as u64,
     max_len: 8 * 1024,
     words: &[
@@ -73,7 +73,7 @@ pub(super) const REFERENCE: Target = Target {
     parse: |data| {
         drop(text(data).map(|text| FORMS.map(|forms| Ref::parse("reference", text, forms))));
     },
-    // Four times, with a name in two spellings and a sentence about what is wrong.
+    // The input four times, including the name in two spellings, and a sentence about the error.
     memory: |length| 8 * 1024 + 32 * length as u64,
     max_len: 2 * 1024,
     words: &[
@@ -121,18 +121,18 @@ const SCHEMA: Schema = Schema {
 const FORMS: [ReferenceForms; 4] =
     [ReferenceForms::ID, ReferenceForms::ID_NAME, ReferenceForms::ID_EXTERNAL, ReferenceForms::ID_NAME_EXTERNAL];
 
-/// The contract has texts in UTF-8 only.
+/// The contract allows only UTF-8 text.
 fn text(data: &[u8]) -> Option<&str> {
     std::str::from_utf8(data).ok()
 }
 
-/// What is printed parses to the same; the limits hold; a refusal says where.
+/// Checks that a printed filter parses to the same, that the limits hold, and that a refusal names the position.
 fn check_filter(data: &[u8]) -> Way {
     let Some(text) = text(data) else { return way(&["no text"]) };
     let expr = match filter::parse(text, &SCHEMA) {
         Ok(Some(expr)) => expr,
         Ok(None) => {
-            assert!(text.chars().all(char::is_whitespace), "{text:?} is taken for no filter");
+            assert!(text.chars().all(char::is_whitespace), "{text:?} is taken for an empty filter");
             return way(&["blank"]);
         }
         Err(violation) => {
@@ -145,7 +145,7 @@ fn check_filter(data: &[u8]) -> Way {
     let Shape { terms, depth, kinds } = Shape::of(&expr);
     assert!(terms <= MAX_TERMS, "a filter of {terms} terms");
     let printed = expr.to_string();
-    // The printed form has parentheses where the first had precedence, and is longer.
+    // The printed form has parentheses where the original relied on precedence, so it is longer.
     if printed.chars().count() <= MAX_CHARS && depth <= MAX_DEPTH {
         match filter::parse(&printed, &SCHEMA) {
             Ok(Some(again)) => assert_eq!(again, expr, "{text:?} is printed as {printed:?}"),
@@ -156,7 +156,7 @@ fn check_filter(data: &[u8]) -> Way {
     way(&[&kinds, &size(terms), &size(depth)])
 }
 
-/// What a filter is made of.
+/// The structure of a filter.
 struct Shape {
     terms: usize,
     depth: usize,
@@ -201,7 +201,8 @@ fn kind_of(value: &Value) -> String {
     text.split(|c: char| !c.is_ascii_alphabetic()).take(2).collect()
 }
 
-/// What is printed parses to the same; a form that is not allowed is refused; a UUID is read in one spelling only.
+/// Checks that a printed reference parses to the same, that a disallowed form is refused, and that a UUID has only one
+/// accepted spelling.
 fn check_reference(data: &[u8]) -> Way {
     let Some(text) = text(data) else { return way(&["no text"]) };
     let mut outcomes = Vec::new();
@@ -215,7 +216,7 @@ fn check_reference(data: &[u8]) -> Way {
                         assert_eq!(parse_uuid(text.trim()), Some(*id), "{text:?}");
                         assert!(
                             text.trim().eq_ignore_ascii_case(&printed),
-                            "{text:?} is another spelling of {printed:?}"
+                            "{text:?} is a second spelling of {printed:?}"
                         );
                         (true, "id")
                     }

@@ -1,4 +1,4 @@
-//! Requests with JSON-like parts: the scan of the wire against the decoder, which knows nothing of limits.
+//! Requests with JSON-like parts: compares the scan of the wire with the decoder, which has no limits.
 
 use jackfield_api::codec::decode_message;
 use jackfield_api::v1;
@@ -19,7 +19,7 @@ pub(super) const SCAN: Target = Target {
             _ => drop(decode_message::<v1::UpdateCredentialRequest>(wire)),
         }
     },
-    // A tree has at most 2,000 values and names; what else a request holds is texts and lists of texts.
+    // A tree has at most 2,000 values and names; the rest of a request is strings and lists of strings.
     memory: |length| 1024 * 1024 + 16 * length as u64,
     max_len: 80 * 1024,
     words: &[
@@ -55,11 +55,11 @@ const MAX_ENTRIES: usize = 256;
 #[derive(Default)]
 struct Parts<'a> {
     objects: Vec<&'a Struct>,
-    /// Maps whose values hold objects: entries, and their size without and with all that can be around it.
+    /// Maps with objects as values: the entries, and their least and greatest possible encoded sizes.
     maps: Vec<(usize, usize, usize)>,
 }
 
-/// What one object holds.
+/// The content of one object.
 #[derive(Default)]
 struct Tree {
     levels: usize,
@@ -91,18 +91,18 @@ fn check_scan(data: &[u8]) -> Way {
     }
 }
 
-/// What the scan lets pass is within the limits as the decoder has it. What it refuses is over a limit, or no encoder
-/// writes it so: then the same message, encoded anew, passes.
+/// Checks that everything the scan accepts is within the limits after decoding, and that everything it refuses is over
+/// a limit or not canonically encoded: in that case the same message passes when it is encoded again.
 fn compare<M: Message + Name + Default>(wire: &[u8], parts: fn(&M) -> Parts<'_>) -> Way {
     let plain = M::decode(wire);
     match decode_message::<M>(wire) {
         Ok(message) => {
-            let plain = plain.expect("what the codec takes decodes").encode_to_vec();
+            let plain = plain.expect("what the codec accepts decodes").encode_to_vec();
             let canonical = message.encode_to_vec();
             assert_eq!(plain, canonical, "the codec and the decoder read different messages");
             let parts = parts(&message);
-            assert!(!parts.surely_over(), "the scan lets pass what is over a limit");
-            let again = decode_message::<M>(&canonical).expect("what was taken is taken again").encode_to_vec();
+            assert!(!parts.surely_over(), "the scan accepts what is over a limit");
+            let again = decode_message::<M>(&canonical).expect("what was accepted is accepted again").encode_to_vec();
             assert_eq!(again, canonical);
             let same = if canonical == wire { "as encoded" } else { "otherwise" };
             way(&["taken", same, &parts.size()])
@@ -116,7 +116,7 @@ fn compare<M: Message + Name + Default>(wire: &[u8], parts: fn(&M) -> Parts<'_>)
             let canonical = message.encode_to_vec();
             assert_ne!(canonical, wire, "the scan refuses what is within all limits: {status:?}");
             let again = decode_message::<M>(&canonical).map(|message| message.encode_to_vec());
-            assert_eq!(again.ok(), Some(canonical), "the scan refuses what is within all limits, encoded anew");
+            assert_eq!(again.ok(), Some(canonical), "the scan refuses what is within all limits after re-encoding");
             way(&["not as encoded", status.message()])
         }
     }
@@ -125,12 +125,12 @@ fn compare<M: Message + Name + Default>(wire: &[u8], parts: fn(&M) -> Parts<'_>)
 // === impl Parts ===
 
 impl Parts<'_> {
-    /// Over a limit however it was encoded.
+    /// Returns whether a limit is exceeded in any encoding.
     fn surely_over(&self) -> bool {
         self.over(|(_, least, _)| *least)
     }
 
-    /// Over a limit, counting all that an encoding can add.
+    /// Returns whether a limit is exceeded in the longest encoding.
     fn perhaps_over(&self) -> bool {
         self.over(|(_, _, most)| *most)
     }

@@ -1,4 +1,4 @@
-//! The process of a PostgreSQL server, and its programs.
+//! The process of a PostgreSQL server, and the programs of PostgreSQL.
 
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -21,13 +21,13 @@ pub(super) const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// A running server.
 pub(super) struct Postgres {
     pub(super) binaries: PathBuf,
-    /// URL without the database: everything before the last "/".
+    /// The URL without the database: everything before the last "/".
     pub(super) base: String,
-    /// What follows the database in the URL: a query string, or nothing.
+    /// The part after the database in the URL: a query string, or nothing.
     pub(super) query: String,
-    /// The database that maintenance statements run in.
+    /// The database in which maintenance statements run.
     pub(super) maintenance: String,
-    /// The data directory, where this process started the server itself.
+    /// The data directory, if this process started the server.
     pub(super) data: Option<PathBuf>,
     /// Holds the pipe that keeps the server alive.
     pub(super) keeper: Mutex<Option<Child>>,
@@ -77,20 +77,21 @@ impl Postgres {
         }
     }
 
-    /// A server of our own; `None` when it did not come up, as when another process took the port in between.
+    /// Starts a separate server; `None` if it did not start, for instance because another process took the port
+    /// meanwhile.
     fn start(binaries: &Path) -> Option<Self> {
-        // The shell that keeps the server alive deletes the directory: it is there also when this process is killed.
+        // The shell that keeps the server alive deletes the directory, because it survives if this process is killed.
         let directory = TempDir::with_prefix("jackfield-postgres-").expect("no temporary directory").keep();
         let account = Account::for_owner_of(&directory);
         if let Some(account) = account {
-            chown(&directory, Some(account.uid), Some(account.gid)).expect("cannot hand the directory over");
+            chown(&directory, Some(account.uid), Some(account.gid)).expect("cannot change the owner of the directory");
         }
         let data = directory.join("data");
         initdb(binaries, &data, account);
         Self::run_on(binaries, &directory, account)
     }
 
-    /// A server on the data that is there, in the directory `data` of a directory.
+    /// Runs a server on existing data, in the subdirectory `data` of a directory.
     pub(super) fn run_on(binaries: &Path, directory: &Path, account: Option<Account>) -> Option<Self> {
         let data = directory.join("data");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("no port").port();
@@ -104,7 +105,7 @@ impl Postgres {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .current_dir(directory)
-            // A Ctrl-C at the terminal goes to this process, and the pipe does the rest.
+            // A Ctrl-C at the terminal ends this process only, and the pipe does the rest.
             .process_group(0);
         become_account(&mut keeper, account);
         let mut keeper = keeper.spawn().expect("cannot start a shell");
@@ -146,11 +147,11 @@ impl Postgres {
     }
 }
 
-/// Programs of PostgreSQL that a server of our own needs.
+/// The programs of PostgreSQL that a separate server needs.
 pub(super) const PROGRAMS: [&str; 6] = ["initdb", "postgres", "psql", "pg_basebackup", "pg_dump", "pg_restore"];
 
-/// Runs the server, again whenever it goes down, until the pipe on standard input closes; then stops it and deletes its
-/// directory. Arguments: the server's binary, its data, the directory to delete, the port.
+/// Runs the server, and restarts it whenever it goes down, until the pipe on standard input closes; then stops it and
+/// deletes its directory. Arguments: the server's binary, its data, the directory to delete, the port.
 const KEEPER: &str = r#"
 (
   stop=
@@ -171,7 +172,7 @@ wait "$loop"
 cd / && rm -rf "$3"
 "#;
 
-/// The first process of a server and whether it accepts connections, as its pid file says.
+/// The first process of a server and whether it accepts connections, according to its pid file.
 pub(super) fn pid_file(data: &Path) -> Option<(Pid, bool)> {
     let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
     let mut lines = text.lines();
@@ -187,7 +188,7 @@ fn initdb(binaries: &Path, data: &Path, account: Option<Account>) {
         become_account(&mut command, account);
         command.output().expect("cannot run initdb")
     };
-    // ICU came with version 15, and may be left out of a build.
+    // ICU is available since version 15, and may be left out of a build.
     if attempt(&["--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en"]).status.success() {
         return;
     }
@@ -195,7 +196,7 @@ fn initdb(binaries: &Path, data: &Path, account: Option<Account>) {
     assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Returns whether the server accepts connections in time, as the last line of its pid file says.
+/// Returns whether the server accepts connections in time, according to the last line of its pid file.
 fn wait_until_ready(data: &Path, keeper: &mut Child) -> bool {
     let started = Instant::now();
     while started.elapsed() < START_TIMEOUT {
@@ -212,7 +213,8 @@ fn wait_until_ready(data: &Path, keeper: &mut Child) -> bool {
     false
 }
 
-/// The directory on PATH that has all these programs, or that of the newest PostgreSQL where distributions put it.
+/// The directory on PATH that has all these programs, or else the directory of the newest PostgreSQL of the
+/// distribution.
 #[expect(clippy::disallowed_methods, reason = "PATH is where programs are found")]
 pub(super) fn find_binaries(programs: &[&str]) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
@@ -236,7 +238,7 @@ pub(crate) fn become_account(command: &mut Command, account: Option<Account>) {
 // === impl Account ===
 
 impl Account {
-    /// The account to run the server under: none of its own unless the owner of this directory, who is us, is root.
+    /// The account to run the server under; `None` unless this process, which owns the directory, runs as root.
     pub(crate) fn for_owner_of(directory: &Path) -> Option<Self> {
         if std::fs::metadata(directory).is_ok_and(|metadata| metadata.uid() != 0) {
             return None;

@@ -1,4 +1,4 @@
-//! A standby of a server, which takes over; and where to find a server.
+//! A standby that takes over from its server, and the address of a server.
 
 use std::os::unix::fs::chown;
 use std::process::{Command, Stdio};
@@ -15,11 +15,11 @@ use super::process::{Account, Postgres, START_TIMEOUT, become_account, pid_file}
 // === impl Database ===
 
 impl Database {
-    /// Starts a standby of the server of this database, which is one of [`fresh_server`]: this database on it. Commits on the
-    /// primary wait for it from now on.
+    /// Starts a standby of the server of this database, which must come from [`fresh_server`], and returns this
+    /// database on the standby. Commits on the primary wait for it from now on.
     ///
     /// # Panics
-    /// Panics if it does not come up.
+    /// Panics if it does not start.
     pub fn standby(&self) -> Database {
         let standby = (0..5).find_map(|_| self.server.start_standby()).expect("the standby did not come up");
         self.run("alter system set synchronous_standby_names = '*'");
@@ -28,10 +28,10 @@ impl Database {
         Database { server: Box::leak(Box::new(standby)), name: self.name.clone() }
     }
 
-    /// Makes the server of this database, a standby, a primary. Commits wait for no other.
+    /// Promotes the server of this database, a standby, to primary. Its commits wait for no other server.
     ///
     /// # Panics
-    /// Panics if it is none, or does not become one.
+    /// Panics if it is not a standby, or does not become a primary.
     pub fn promote(&self) {
         self.run("select pg_promote()");
         await_row(|| self.run("select pg_is_in_recovery()"), "f");
@@ -40,7 +40,7 @@ impl Database {
         await_row(|| self.run("show synchronous_standby_names"), "");
     }
 
-    /// Stops the server of this database for good, where it stands. Only for servers of [`fresh_server`] and their standbys.
+    /// Stops the server of this database at once and for good. Only for servers of [`fresh_server`] and their standbys.
     ///
     /// # Panics
     /// Panics if it is not ours.
@@ -48,7 +48,7 @@ impl Database {
         let data = self.server.data.as_deref().expect("a server of this process");
         let keeper = self.server.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut keeper = keeper.expect("the server runs");
-        // In this order it is not started again.
+        // In this order the shell does not start it again.
         drop(keeper.stdin.take());
         if let Some((first, _)) = pid_file(data) {
             let _ = kill_process(first, Signal::QUIT);
@@ -59,12 +59,12 @@ impl Database {
     /// The port that its server listens on.
     ///
     /// # Panics
-    /// Panics if it is not reached over TCP.
+    /// Panics if the server is not reached over TCP.
     pub(crate) fn port(&self) -> u16 {
         self.server.base.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a URL with a port")
     }
 
-    /// The URL of this database by way of another port.
+    /// The URL of this database through another port.
     pub(crate) fn url_at(&self, port: u16) -> String {
         let base = self.server.base.rsplit_once(':').expect("a URL with a port").0;
         format!("{base}:{port}/{}{}", self.name, self.server.query)
@@ -74,7 +74,7 @@ impl Database {
 // === impl Postgres ===
 
 impl Postgres {
-    /// A streaming standby of this server; `None` when it did not come up.
+    /// Starts a streaming standby of this server; `None` if it did not start.
     fn start_standby(&self) -> Option<Self> {
         let directory = TempDir::with_prefix("jackfield-postgres-").expect("no temporary directory").keep();
         let account = Account::for_owner_of(&directory);
@@ -92,7 +92,7 @@ impl Postgres {
     }
 }
 
-/// Waits until a statement says so.
+/// Waits until a statement returns the expected row.
 fn await_row(ask: impl Fn() -> String, expected: &str) {
     let begin = Instant::now();
     while ask().trim() != expected {

@@ -1,4 +1,4 @@
-//! Programs, built when they are missing or older than their source.
+//! Programs, which are built if they are missing or older than their source.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use super::Program;
 // === impl Program ===
 
 impl Program {
-    /// Its file, built if need be.
+    /// Its file, which is built if necessary.
     ///
     /// # Panics
     /// Panics if it cannot be built.
@@ -24,8 +24,8 @@ impl Program {
     }
 }
 
-/// A program of the profile that this test is built with. Cargo is asked only if it is missing or older than its source:
-/// it would take the packages of another command for another build.
+/// A program, built with the profile of this test. Cargo runs only if the program is missing or older than its source,
+/// because it would treat a different set of packages as a different build.
 fn built(package: &str, name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
     let profile = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
@@ -51,7 +51,7 @@ fn workspace() -> &'static Path {
     testkit.ancestors().nth(2).expect("the workspace of the test kit")
 }
 
-/// When a source was changed last.
+/// The time of the last change to a source file.
 fn newest_source() -> SystemTime {
     ["Cargo.toml", "Cargo.lock", "build.rs", "proto", "crates"]
         .map(|name| newest(&workspace().join(name)))
@@ -63,7 +63,7 @@ fn newest_source() -> SystemTime {
 fn newest(path: &Path) -> SystemTime {
     let Ok(metadata) = std::fs::metadata(path) else { return SystemTime::UNIX_EPOCH };
     if metadata.is_dir() {
-        // The time of a directory shows files that are gone, and scratch files, too: only contents count.
+        // The time of a directory also reflects deleted and temporary files, so only its files count.
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
         return entries.map(|entry| newest(&entry.path())).max().unwrap_or(SystemTime::UNIX_EPOCH);
     }
