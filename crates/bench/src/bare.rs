@@ -1,16 +1,16 @@
-//! The baselines that answer calls: tonic's own server over the same mutual TLS, with nothing around its handlers. It runs
-//! in a process of its own, as Jackfield does, with as many threads, and answers with as many bytes.
+//! The baselines that answer calls: tonic's own server over the same mutual TLS, with nothing around its handlers. Like
+//! Jackfield, it runs in a separate process, with as many threads, and its answers have as many bytes.
 //!
-//! - `Echo` decodes the request of IssueAccessToken and answers with a message that it holds.
-//! - `Get` reads one document by its primary key through sea-orm and answers with a message that it holds, of the size that
-//!   Jackfield answers with. It does not parse the document.
-//! - `List` streams all connections of the tenant. A task reads page after page with the statement that Jackfield uses, and makes
-//!   the messages that Jackfield makes of the documents.
-//! - `ListText` does not read the documents: it puts them as they are, cut to the size that Jackfield sends for a row, into
+//! - `Echo` decodes the request of IssueAccessToken and answers with a prepared message.
+//! - `Get` reads one document by its primary key through sea-orm and answers with a prepared message of the size of
+//!   Jackfield's answer. It does not parse the document.
+//! - `List` streams all connections of the tenant. A task reads page after page with the statement that Jackfield uses,
+//!   and builds the same messages from the documents as Jackfield.
+//! - `ListText` does not parse the documents: it copies them, cut to the size that Jackfield sends for a row, into
 //!   messages of the same form.
-//! - `Scan` is the first page of a bare-word filter without an index: the database looks into the text of every row.
+//! - `Scan` is the first page of a bare-word filter without an index: the database searches the text of every row.
 //!
-//! Connections to the database are those of Jackfield's store, with its settings.
+//! Database connections come from Jackfield's store, with its settings.
 
 use std::convert::Infallible;
 use std::io::Write as _;
@@ -50,7 +50,7 @@ pub(crate) const LIST: &str = "/jackfield.bench.Bare/List";
 pub(crate) const LIST_TEXT: &str = "/jackfield.bench.Bare/ListText";
 pub(crate) const SCAN: &str = "/jackfield.bench.Bare/Scan";
 
-/// What a baseline process is to do.
+/// The job of a baseline process.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Job {
     /// The directory with the certificates of Jackfield.
@@ -60,23 +60,23 @@ pub(crate) struct Job {
     pub(crate) token: Vec<u8>,
     /// An answer of GetConnector, encoded.
     pub(crate) connector: Vec<u8>,
-    /// What a row of a list takes in Jackfield's messages, in bytes.
+    /// The size of a list row in Jackfield's messages, in bytes.
     pub(crate) row_bytes: usize,
-    /// What a page token takes, in bytes.
+    /// The size of a page token, in bytes.
     pub(crate) token_bytes: usize,
 }
 
-/// What lists are asked for.
+/// The request of the lists.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub(crate) struct ListRequest {
     #[prost(uint32, tag = "1")]
     pub(crate) page_size: u32,
-    /// A word of which to scan for rows.
+    /// A word to scan the rows for.
     #[prost(string, tag = "2")]
     pub(crate) word: String,
 }
 
-/// A page; on the wire it looks as one of Jackfield does.
+/// A page; on the wire it looks like one of Jackfield's.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 struct ListResponse {
     #[prost(string, repeated, tag = "1")]
@@ -97,7 +97,7 @@ struct State {
     page_token: String,
 }
 
-/// Serves until standard input closes; says on standard output where.
+/// Serves until standard input closes. Prints its address on standard output.
 pub(crate) async fn serve(job: Job) -> Result<()> {
     let Job { pki, stored, token, connector, row_bytes, token_bytes } = job;
     let conn = match stored.is_empty() {
@@ -131,11 +131,11 @@ fn tls(pki: &Path) -> Result<ServerTlsConfig> {
         .client_ca_root(Certificate::from_pem(read("ca.pem")?)))
 }
 
-/// Returns when the process that started this one has gone.
+/// Returns when the process that started this one is gone.
 async fn stdin_closes() {
     let wait = || {
         let mut stdin = std::io::stdin();
-        // Nothing is ever sent; however it ends is the end.
+        // Nothing is ever sent, and any end of the stream counts.
         let _ = std::io::copy(&mut stdin, &mut std::io::sink());
     };
     let _ = tokio::task::spawn_blocking(wait).await;
@@ -202,7 +202,7 @@ impl UnaryService<v1::GetConnectorRequest> for Get {
     }
 }
 
-/// A list, with what makes a message of documents and a page token.
+/// A list, with the function that builds a message from documents and a page token.
 struct List<M>(Arc<State>, Render<M>);
 
 type Render<M> = fn(&State, &[&str], String) -> std::result::Result<M, Status>;
@@ -218,7 +218,7 @@ impl<M: prost::Message + Default + 'static> ServerStreamingService<ListRequest> 
         #[expect(clippy::disallowed_methods, reason = "it ends with the process")]
         tokio::spawn(async move {
             if let Err(error) = state.send(request.into_inner().page_size, render, &sender).await {
-                // Nobody is there to be told if this fails.
+                // This fails only if the receiver is gone.
                 let _ = sender.send(Err(error)).await;
             }
         });
@@ -238,7 +238,7 @@ impl UnaryService<ListRequest> for Scan {
             let ListRequest { page_size, word } = request.into_inner();
             let conn = state.conn()?;
             let sqlite = conn.get_database_backend() == sea_orm::DbBackend::Sqlite;
-            // A LIKE that no index serves, because its column is an expression.
+            // No index serves this LIKE, because its column is an expression.
             let text = if sqlite { "+connection.search_text" } else { "(connection.search_text || '')" };
             let holds = Expr::cust(text).like(format!("%{word}%"));
             #[expect(clippy::disallowed_methods, reason = "the tenant is the first condition")]
@@ -270,7 +270,7 @@ impl State {
         let conn = self.conn()?;
         let mut after = None;
         loop {
-            // The reader has gone.
+            // The reader is gone.
             let Ok(room) = sender.reserve().await else { return Ok(()) };
             let page = page(conn, self.tenant, after, page_size).await?;
             let mut docs: Vec<_> = page.lines().collect();
@@ -286,7 +286,7 @@ impl State {
     }
 }
 
-/// The messages that Jackfield makes of the documents.
+/// Builds the messages that Jackfield builds from the documents.
 fn read(_: &State, docs: &[&str], next_page_token: String) -> std::result::Result<v1::ListConnectionsResponse, Status> {
     let connections = docs.iter().map(|doc| serde_json::from_str(doc).map(connection_message)).collect();
     let connections =
@@ -294,7 +294,7 @@ fn read(_: &State, docs: &[&str], next_page_token: String) -> std::result::Resul
     Ok(v1::ListConnectionsResponse { connections, next_page_token })
 }
 
-/// The documents as they are.
+/// Copies the documents unparsed.
 fn text(state: &State, docs: &[&str], next_page_token: String) -> std::result::Result<ListResponse, Status> {
     let rows = docs.iter().map(|doc| doc.get(..state.row_bytes).map(str::to_owned)).collect::<Option<_>>();
     Ok(ListResponse { rows: rows.ok_or_else(short)?, next_page_token })

@@ -1,6 +1,6 @@
-//! The baseline of creates: the rows that one CreateConnector writes, inserted with sea-orm by 64 tasks, in a transaction
-//! each, without gRPC, TLS, checks or encryption. The documents and texts are those that Jackfield wrote; only id and name
-//! change from row to row. It runs in a process of its own.
+//! The baseline of creates: 64 tasks insert with sea-orm the rows that one CreateConnector writes, in one transaction
+//! each, without gRPC, TLS, checks or encryption. The documents and texts are those that Jackfield wrote; only id and
+//! name change from row to row. It runs in a separate process.
 
 use std::io::{BufRead as _, Write as _};
 use std::sync::Arc;
@@ -20,11 +20,11 @@ use uuid::Uuid;
 use crate::Result;
 use crate::stored::{self, Stored};
 
-/// What a baseline process is to do.
+/// The job of a baseline process.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Job {
     pub(crate) stored: Stored,
-    /// The connector whose rows are inserted again and again.
+    /// The connector whose rows are inserted repeatedly.
     pub(crate) connector: Uuid,
     pub(crate) tasks: usize,
 }
@@ -36,7 +36,7 @@ struct Rows {
     secrets: Vec<secret::Model>,
 }
 
-/// Reads times in milliseconds from standard input; inserts for so long and says how many rows a second.
+/// Reads durations in milliseconds from standard input. Inserts for each of them and prints the rows per second.
 pub(crate) async fn serve(job: Job) -> Result<()> {
     let conn = stored::connect(&job.stored).await?.writer;
     let rows = Arc::new(Rows::read(&conn, job.stored.tenant, job.connector).await?);

@@ -1,4 +1,4 @@
-//! Load: so many callers, each with one call at a time, for so long.
+//! Load: a number of callers, each with one call at a time, for a fixed time.
 
 use std::time::{Duration, Instant};
 
@@ -8,18 +8,18 @@ use tokio::task::JoinSet;
 use crate::wire::Client;
 use crate::{Result, machine};
 
-/// What came of it.
+/// The result of a load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measured {
-    /// Calls a second.
+    /// Calls per second.
     pub(crate) rate: f64,
-    /// The time that one call in a hundred takes longer than, in milliseconds.
+    /// The 99th percentile of the duration of calls, in milliseconds.
     pub p99: f64,
-    /// Processor time of the server for a call, in microseconds.
+    /// The server's CPU time per call, in microseconds.
     pub(crate) processor: f64,
 }
 
-/// Who is called, and how.
+/// The server to call, and the connections to call it on.
 #[derive(Clone, Debug)]
 pub(crate) struct Side {
     pub(crate) clients: Vec<Client>,
@@ -30,10 +30,10 @@ pub(crate) struct Side {
     pub(crate) pid: u32,
 }
 
-/// Calls for so long with requests that come out of a function of the number of the call and of the caller.
+/// Calls for this time, with requests that a function makes from the number of the call and of the caller.
 ///
 /// # Errors
-/// Any call fails.
+/// Fails if any call fails.
 pub(crate) async fn run<R>(side: &Side, time: Duration, request: R) -> Result<Measured>
 where
     R: Fn(usize, usize) -> Bytes + Clone + Send + 'static,

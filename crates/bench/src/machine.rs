@@ -1,4 +1,4 @@
-//! What the machine is like while the benchmark runs, and what processes take of it, as /proc says.
+//! The state of the machine during the benchmark, and the resources that processes use, according to /proc.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::Result;
 
-/// Ticks a second in which Linux counts processor time, on every architecture that we build for.
+/// The ticks per second in which Linux counts CPU time, on every architecture that we build for.
 const USER_HZ: f64 = 100.0;
-/// So many synchronised writes are timed.
+/// The number of timed synchronous writes.
 const SYNCS: usize = 200;
 
-/// The median of how long it takes to write 4 KiB at the end of a file in this directory and have them on disk.
+/// The median time to append 4 KiB to a file in this directory and sync it to disk.
 pub(crate) fn fdatasync_p50(directory: &Path) -> Result<Duration> {
     let path = directory.join("fdatasync");
     let mut file = File::create(&path)?;
@@ -41,7 +41,7 @@ pub(crate) fn processor() -> String {
     line.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown processor").to_owned()
 }
 
-/// How many processors there are for us.
+/// The number of processors available to this process.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -53,10 +53,10 @@ pub(crate) fn resident_kib(pid: u32) -> u64 {
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
 }
 
-/// Processor time that a process has taken, of all its threads.
+/// The CPU time of all threads of a process so far.
 pub(crate) fn processor_seconds(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name of the process, in brackets, may hold blanks.
+    // The name of the process, in parentheses, may contain spaces.
     let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
     let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
     ticks / USER_HZ

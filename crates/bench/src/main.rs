@@ -1,9 +1,9 @@
-//! `jackfield-bench`: Jackfield beside baselines that do the least that the same work takes, in the same run, on the same
-//! machine, with the same build profile, number of threads, transport and size of messages. It prints a table.
+//! `jackfield-bench`: compares Jackfield with baselines that do the minimum for the same work, in the same run, on the
+//! same machine, with the same build profile, number of threads, transport and message sizes. It prints a table.
 //!
-//! Jackfield is the real binary with its ordinary configuration in a process of its own, which sends its traces and metrics
-//! here; the baselines are this program, started anew. This process makes the load. Both sides take turns, several times; a
-//! figure is the median of the ratios of all rounds.
+//! Jackfield is the real binary with its ordinary configuration in a separate process, which sends its traces and
+//! metrics here; the baselines are further processes of this program. This process makes the load. Both sides take
+//! turns several times, and a figure is the median of the ratios of all rounds.
 #![forbid(unsafe_code)]
 
 mod bare;
@@ -45,26 +45,26 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Hidden {
-    /// A baseline; reads on standard input which.
+    /// Runs a baseline; reads its job from standard input.
     #[command(hide = true)]
     Baseline,
 }
 
 #[derive(Clone, Debug, Args)]
 struct Options {
-    /// What to measure [default: everything].
+    /// Groups to measure [default: all].
     #[arg(value_enum)]
     only: Vec<What>,
-    /// Connections in the lists.
+    /// Number of connections in the lists.
     #[arg(long, default_value_t = 1_000_000)]
     rows: usize,
-    /// Items on a page of the lists that are streamed.
+    /// Items per page of the streamed lists.
     #[arg(long, default_value_t = 100)]
     page_size: u32,
-    /// How often both sides take turns.
+    /// Number of rounds in which both sides take turns.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of a turn.
+    /// Duration of a turn in seconds.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
     /// Leave SQLite out.
@@ -73,10 +73,10 @@ struct Options {
     /// Leave PostgreSQL out.
     #[arg(long)]
     no_postgres: bool,
-    /// Take the binary of Jackfield as it is and do not build it.
+    /// Use the existing binary of Jackfield without building it.
     #[arg(long)]
     no_build: bool,
-    /// Where databases are put while it runs [default: the directory for temporary files].
+    /// Directory for the databases while it runs [default: the directory for temporary files].
     #[arg(long)]
     directory: Option<PathBuf>,
 }
@@ -84,13 +84,13 @@ struct Options {
 /// Groups of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// A health check: what every call takes.
+    /// A health check: the cost of every call.
     Layers,
     /// IssueAccessToken of a hot credential.
     Issue,
     /// GetConnector.
     Get,
-    /// ListConnections: rows a second, memory, deep pages.
+    /// ListConnections: rows per second, memory, deep pages.
     List,
     /// A bare-word filter.
     Filter,
@@ -103,7 +103,7 @@ enum What {
 fn main() -> ExitCode {
     let Arguments { command, options } = Arguments::parse();
     let run = || -> Result<()> {
-        // Of the same size as those of the servers.
+        // The same size as the runtimes of the servers.
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         match command {
             Some(Hidden::Baseline) => runtime.block_on(baseline()),
@@ -201,17 +201,17 @@ async fn measure(options: Options) -> Result<()> {
         start.elapsed().as_secs_f64(),
     )?;
     for line in skipped {
-        writeln!(stdout, "Skipped: {line}: there is no PostgreSQL, or it was left out.")?;
+        writeln!(stdout, "Skipped: {line}: PostgreSQL is not available or was left out.")?;
     }
     Ok(())
 }
 
 fn progress(text: &str) {
-    // Who has closed standard error does not want to know.
+    // Errors are ignored: standard error may be closed.
     let _ = writeln!(std::io::stderr(), "jackfield-bench: {text}");
 }
 
-/// The binary of Jackfield beside this one, which is of the same profile; built if it is missing or stale.
+/// The binary of Jackfield next to this one, with the same profile. It is built if it is missing or out of date.
 fn binary(as_it_is: bool) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let directory = own.parent().ok_or("this program is in no directory")?;

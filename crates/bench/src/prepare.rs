@@ -1,5 +1,5 @@
-//! The databases that are measured: made by Jackfield itself through its API, and then multiplied with SQL, so that every
-//! row is one that it reads as its own.
+//! The measured databases. Jackfield itself creates rows through its API, and SQL multiplies them, so that Jackfield
+//! can read every row.
 
 use std::path::{Path, PathBuf};
 
@@ -20,36 +20,37 @@ use crate::process::Jackfield;
 use crate::stored::Stored;
 use crate::{Result, wire};
 
-/// The id of the rows that are multiplied. The last twelve digits become the number of the row.
+/// The id of the template rows. The last twelve digits are replaced by the number of the row.
 const TEMPLATE: &str = "0190c0de-0000-7000-8000-aaaaaaaaaaaa";
 const TEMPLATE_DIGITS: &str = "aaaaaaaaaaaa";
-/// Stands for the number of the row in names.
+/// The placeholder for the number of the row in names.
 const NUMBER: &str = "nnnnnnnn";
-/// Stands for a word that a few rows have and the others do not.
+/// The placeholder for a word that only a few rows have.
 const WORD: &str = "wwwwwwww";
-/// The word of the few rows, and that of the others.
+/// The word of the few rows, and the word of the others.
 pub(crate) const RARE: &str = "quillwort";
 const COMMON: &str = "provider";
-/// How many rows have the rare word.
+/// The number of rows with the rare word.
 pub(crate) const RARE_ROWS: usize = 10;
-/// Rows that one statement makes.
+/// The number of rows that one statement inserts.
 const CHUNK: usize = 100_000;
 
-/// One database with its own data directory.
+/// A database with its own data directory.
 pub(crate) struct World {
     pub(crate) kind: Kind,
     pub(crate) data: PathBuf,
-    /// What Jackfield runs on.
+    /// The database that Jackfield runs on.
     pub(crate) stored: Stored,
-    /// What the baselines run on: a copy of the file of SQLite, because that belongs to one process, or the same PostgreSQL.
+    /// The database that the baselines run on: a copy of the SQLite file, because that belongs to one process, or the
+    /// same PostgreSQL database.
     pub(crate) copy: Stored,
-    /// Connectors of which any can be read: [`connector_id`] of 1 and up.
+    /// The number of readable connectors: [`connector_id`] from 1 on.
     pub(crate) connectors: usize,
     /// A connector with a label and a password.
     pub(crate) connector: Uuid,
     /// A credential with OAuth tokens.
     pub(crate) credential: String,
-    /// Connections, as many as were asked for.
+    /// The requested number of connections.
     pub(crate) connections: usize,
     _postgres: Option<postgres::Database>,
 }
@@ -65,7 +66,7 @@ pub(crate) fn row_id(number: usize) -> String {
     TEMPLATE.replace(TEMPLATE_DIGITS, &format!("{number:012x}"))
 }
 
-/// A connector with everything that a create writes beside its row: a label and a secret.
+/// A connector with everything that a create writes in addition to its row: a label and a secret.
 pub(crate) fn a_connector(name: &str) -> v1::Connector {
     let mut connector = fixture::the_fusionauth_connector();
     connector.name = name.to_owned();
@@ -77,7 +78,7 @@ pub(crate) fn a_connector(name: &str) -> v1::Connector {
 // === impl World ===
 
 impl World {
-    /// Makes a database with so many connectors and connections. They are many on one connector.
+    /// Creates a database with this many connectors and connections. All connections are of one connector.
     pub(crate) async fn create(
         kind: Kind,
         binary: &Path,
@@ -149,7 +150,7 @@ impl World {
         self.kind.name()
     }
 
-    /// Puts so many rows in the place of the template of a table.
+    /// Replaces the template row of a table by this many rows.
     async fn multiply(&mut self, table: &str, count: usize) -> Result<()> {
         let columns = match self.kind {
             Kind::Sqlite => format!("SELECT name, type FROM pragma_table_info('{table}') ORDER BY cid"),
@@ -159,7 +160,7 @@ impl World {
             ),
         };
         let columns = self.sql(&columns).await?;
-        // Those that the store writes; others are the business of the database.
+        // Only the columns that the store writes; the database fills the others.
         let written: Vec<&str> = match table {
             "connector" => connector::Column::iter().map(|column| column.as_str()).collect(),
             _ => connection::Column::iter().map(|column| column.as_str()).collect(),
@@ -172,7 +173,7 @@ impl World {
         let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
         let values: Vec<String> = columns.iter().map(|(name, kind)| self.value(name, kind, count)).collect();
         let (names, values) = (names.join(", "), values.join(", "));
-        // Made anew over all rows: row by row takes longer.
+        // Indexes are rebuilt over all rows, because updating them row by row takes longer.
         let indexes = match self.kind {
             Kind::Sqlite => Vec::new(),
             Kind::Postgres => {
@@ -209,7 +210,7 @@ impl World {
             Kind::Sqlite => format!("x'{}'", TEMPLATE.replace('-', "")),
             Kind::Postgres => format!("'{TEMPLATE}'"),
         };
-        // What hangs on the template goes with it.
+        // The rows that belong to the template are deleted as well.
         for owned in ["label", "secret"] {
             self.sql(&format!("DELETE FROM {owned} WHERE owner = '{table}' AND owner_id = {template}")).await?;
         }
@@ -220,7 +221,7 @@ impl World {
         Ok(())
     }
 
-    /// The value of a column in row `i` of so many.
+    /// The value of a column in row `i`.
     fn value(&self, name: &str, kind: &str, count: usize) -> String {
         let sqlite = self.kind == Kind::Sqlite;
         let digits = if sqlite { "printf('%012x', i)" } else { "lpad(to_hex(i), 12, '0')" };
@@ -239,7 +240,7 @@ impl World {
         }
     }
 
-    /// Runs a statement beside Jackfield, which is stopped.
+    /// Runs a statement directly on the database while Jackfield is stopped.
     async fn sql(&self, statement: &str) -> Result<Vec<String>> {
         if let Some(postgres) = &self._postgres {
             return Ok(postgres.run(statement).lines().map(str::to_owned).collect());

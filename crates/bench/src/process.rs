@@ -1,4 +1,4 @@
-//! Processes that the benchmark starts, each with as many threads as the others: Jackfield itself and the baselines.
+//! The processes that the benchmark starts, Jackfield and the baselines, all with the same number of threads.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -15,12 +15,12 @@ use crate::stored::Stored;
 use crate::wire::Client;
 use crate::{Result, bare, direct, machine};
 
-/// How long Jackfield may take to be ready or to stop.
+/// The time limit for Jackfield to become ready or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// `HealthCheckResponse` with status SERVING.
+/// A `HealthCheckResponse` with status SERVING.
 const SERVING: &[u8] = &[0x08, 0x01];
 
-/// What a process of this same program is started for.
+/// The job of another process of this program.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Job {
     Bare(bare::Job),
@@ -36,7 +36,7 @@ pub(crate) struct Jackfield {
     started: Instant,
 }
 
-/// A running baseline. It ends with this value.
+/// A running baseline. It stops when this value is dropped.
 pub(crate) struct Baseline {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -53,8 +53,8 @@ pub(crate) fn pki(data: &Path) -> PathBuf {
 // === impl Jackfield ===
 
 impl Jackfield {
-    /// Starts it with its ordinary configuration on a directory, on PostgreSQL if the rows are there, with a collector for its
-    /// traces and metrics.
+    /// Starts it with its ordinary configuration on a data directory, and on PostgreSQL if the rows are there, with a
+    /// collector for its traces and metrics.
     pub(crate) fn start(binary: &Path, data: &Path, stored: &Stored, collector: Option<SocketAddr>) -> Result<Self> {
         std::fs::create_dir_all(data)?;
         let (address, health) = (free_address()?, free_address()?);
@@ -63,7 +63,7 @@ impl Jackfield {
             .args(["serve", "--listen", &address.to_string(), "--data-dir"])
             .arg(data)
             .args(["--set", &format!("listen.health_address={health}")])
-            // Only how long it waits before it stops.
+            // Changes only the wait before it stops.
             .args(["--set", "drain.delay=0s"]);
         if let Some(collector) = collector {
             command.args(["--set", &format!("telemetry.otlp_endpoint=http://{collector}")]);
@@ -91,7 +91,7 @@ impl Jackfield {
         Ok(jackfield)
     }
 
-    /// Waits until health says SERVING; returns how long that took since the start.
+    /// Waits until the health check says SERVING, and returns the time since the start.
     pub(crate) async fn ready(&mut self) -> Result<Duration> {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.health))?;
         while self.started.elapsed() < PATIENCE {
@@ -169,7 +169,7 @@ impl Baseline {
         self.child.id()
     }
 
-    /// Where it listens, if it does.
+    /// The address at which it listens.
     pub(crate) fn address(&self) -> Result<SocketAddr> {
         Ok(self.said.parse()?)
     }
@@ -177,7 +177,7 @@ impl Baseline {
     fn line(&mut self) -> Result<String> {
         let mut line = String::new();
         if self.stdout.read_line(&mut line)? == 0 {
-            return Err("a baseline ended before its time".into());
+            return Err("a baseline ended too early".into());
         }
         Ok(line.trim().to_owned())
     }
@@ -191,7 +191,7 @@ impl Drop for Baseline {
     }
 }
 
-/// The same number for every server, whatever the environment says.
+/// Sets the same number of threads for every server, whatever the environment says.
 fn threads(command: &mut Command) {
     command.env("TOKIO_WORKER_THREADS", machine::cores().to_string());
 }

@@ -1,4 +1,4 @@
-//! Where Jackfield sends its traces and metrics while it is measured: a collector that takes them and throws them away.
+//! The collector that receives Jackfield's traces and metrics during the measurement and discards them.
 
 use std::convert::Infallible;
 use std::marker::PhantomData;
@@ -35,7 +35,7 @@ struct Traces;
 #[derive(Clone)]
 struct Metrics;
 
-/// Takes what is exported of one kind, and counts the bytes.
+/// Receives the exports of one kind, and counts the bytes.
 #[derive(Clone)]
 struct Take<S>(Arc<AtomicU64>, PhantomData<S>);
 
@@ -63,7 +63,7 @@ impl Sink {
         Ok(Sink { address, traces })
     }
 
-    /// How many bytes of traces have come.
+    /// The number of bytes of traces received.
     pub(crate) fn traces(&self) -> u64 {
         self.traces.load(Ordering::Relaxed)
     }
@@ -96,7 +96,7 @@ impl<S: Signal> UnaryService<Bytes> for Take<S> {
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         self.0.fetch_add(request.get_ref().len() as u64, Ordering::Relaxed);
-        // An empty message: all was taken.
+        // An empty message means that everything was accepted.
         std::future::ready(Ok(Response::new(Bytes::new())))
     }
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::Result;
 
-/// Where the rows are, and whose.
+/// The database of the rows, and their tenant.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Stored {
     pub(crate) sqlite: Option<PathBuf>,
@@ -21,7 +21,7 @@ pub(crate) struct Stored {
 // === impl Stored ===
 
 impl Stored {
-    /// Whether there is no database.
+    /// Returns whether there is no database.
     pub(crate) fn is_empty(&self) -> bool {
         self.sqlite.is_none() && self.postgres.is_none()
     }
@@ -33,8 +33,8 @@ impl Stored {
             (None, Some(url)) => Database::Postgres(url.clone()),
             (None, None) => return Err("there is no database".into()),
         };
-        // The defaults of `database.max_connections` and `database.acquire_timeout`, but for the time that 64 callers
-        // may have to wait for the one writer of SQLite.
+        // The defaults of `database.max_connections` and `database.acquire_timeout`, except that 64 callers may have to
+        // wait longer for the one writer of SQLite.
         let settings = PoolSettings { max_connections: 8, acquire_timeout: Duration::from_secs(30) };
         Ok(Store::connect(&database, settings).await?)
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// The middle of several rounds, and how far they lie apart.
+/// The median of several rounds, and their range.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -10,7 +10,7 @@ pub(crate) struct Spread {
     pub(crate) most: f64,
 }
 
-/// What a line must reach.
+/// The target of a line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Target {
     AtLeast(f64),
@@ -24,11 +24,11 @@ pub(crate) enum Target {
 pub(crate) struct Line {
     pub(crate) name: String,
     pub(crate) database: &'static str,
-    /// What Jackfield does, with its unit.
+    /// Jackfield's figure, with its unit.
     pub(crate) jackfield: String,
-    /// What the baseline does; empty where the target is a number of its own.
+    /// The baseline's figure, with its unit; empty if the target is an absolute number.
     pub(crate) baseline: String,
-    /// What is compared with the target.
+    /// The figure that is compared with the target.
     pub(crate) figure: Spread,
     pub(crate) target: Target,
     /// The unit of figure and target; empty for ratios.
@@ -39,7 +39,7 @@ pub(crate) struct Line {
 
 impl Spread {
     /// # Panics
-    /// Without any value.
+    /// Panics if there are no values.
     pub(crate) fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
@@ -53,7 +53,7 @@ impl Spread {
     }
 }
 
-/// The middle of several values.
+/// The median of several values.
 pub(crate) fn median(values: &[f64]) -> f64 {
     Spread::of(values.to_vec()).median
 }
@@ -91,7 +91,7 @@ impl Line {
     }
 }
 
-/// The table as Markdown, which is also readable as it is.
+/// The table as Markdown, which is also readable as plain text.
 pub(crate) fn render(lines: &[Line]) -> String {
     let head = ["", "database", "Jackfield", "baseline", "ratio or figure (least–most)", "target", "verdict"]
         .map(str::to_owned);
@@ -101,7 +101,7 @@ pub(crate) fn render(lines: &[Line]) -> String {
     let mut text = String::new();
     for (at, row) in rows.iter().enumerate() {
         for (cell, width) in row.iter().zip(widths) {
-            // Writing to a String does not fail.
+            // Writing to a String cannot fail.
             let _ = write!(text, "| {cell:width$} ");
         }
         text.push_str("|\n");
@@ -115,7 +115,7 @@ pub(crate) fn render(lines: &[Line]) -> String {
     text
 }
 
-/// A number with as many digits as it is worth.
+/// A number with a reasonable number of digits.
 pub(crate) fn short(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),

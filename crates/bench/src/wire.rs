@@ -1,5 +1,5 @@
-//! Calls as bytes. The load generator encodes a request once and does not decode answers, so that what it costs is little
-//! and the same whoever answers.
+//! Calls as bytes. The load generator encodes a request once and does not decode answers, so that its cost is small and
+//! the same for both sides.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,14 +13,14 @@ use tonic::{Request, Status, Streaming};
 
 use crate::Result;
 
-/// Flow-control windows of clients in bytes: wide enough that they never hold a stream up on the loopback.
+/// Flow-control windows of clients in bytes: large enough that they never delay a stream on the loopback.
 const WINDOW: u32 = 4 * 1024 * 1024;
 
 /// One connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Client(Grpc<Channel>);
 
-/// Connects with mutual TLS, with the files that a first start in development makes.
+/// Connects with mutual TLS, with the files that a first start in development creates.
 pub(crate) async fn connect(address: SocketAddr, pki: &Path) -> Result<Channel> {
     let read = |file: &str| std::fs::read(pki.join(file));
     let tls = ClientTlsConfig::new()
@@ -51,14 +51,14 @@ impl Client {
         Client(Grpc::new(channel))
     }
 
-    /// A call with one answer.
+    /// Makes a call with one answer.
     pub(crate) async fn unary(&mut self, path: &'static str, request: Bytes) -> std::result::Result<Bytes, Status> {
         self.ready().await?;
         let answer = self.0.unary(Request::new(request), PathAndQuery::from_static(path), Raw).await?;
         Ok(answer.into_inner())
     }
 
-    /// A call that is answered by a stream.
+    /// Makes a call that is answered by a stream.
     pub(crate) async fn stream(
         &mut self,
         path: &'static str,
@@ -74,7 +74,7 @@ impl Client {
     }
 }
 
-/// How many rows a page has: entries of field 1 of a message whose other fields are length-delimited too.
+/// The number of rows in a page: entries of field 1 of a message whose other fields are length-delimited too.
 pub(crate) fn rows(page: &[u8]) -> usize {
     let (mut at, mut rows) = (0, 0);
     while let Some(&tag) = page.get(at) {
@@ -85,7 +85,7 @@ pub(crate) fn rows(page: &[u8]) -> usize {
     rows
 }
 
-/// The text in field 2 of a page: where the next one begins.
+/// The token of the next page, the text in field 2.
 pub(crate) fn next_page_token(page: &[u8]) -> String {
     let mut at = 0;
     while let Some(&tag) = page.get(at) {

@@ -1,5 +1,5 @@
-//! Durable creates: CreateConnector by 64 clients with a connection each, against the same rows inserted directly with
-//! sea-orm by 64 tasks.
+//! Durable creates: CreateConnector from 64 clients with a connection each, against 64 tasks that insert the same rows
+//! directly with sea-orm.
 
 use bytes::Bytes;
 use jackfield_api::v1;
@@ -48,7 +48,7 @@ pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
     }])
 }
 
-/// Requests of a round, each with a name of its own.
+/// The requests of a round, each with a different name.
 fn requests(round: usize) -> impl Fn(usize, usize) -> Bytes + Clone + Send + 'static {
     move |caller, call| {
         let connector = Some(a_connector(&format!("created {round} {caller} {call}")));

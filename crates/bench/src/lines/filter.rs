@@ -1,4 +1,4 @@
-//! The first page of a filter of one word that a few rows have, against a scan of all rows by the database.
+//! The first page of a filter for one word that a few rows have, against a scan of all rows by the database.
 
 use std::time::Instant;
 
@@ -46,7 +46,7 @@ pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
         let page = theirs.unary(bare::SCAN, scanned.clone()).await?;
         let scan = start.elapsed();
         if (found, wire::rows(&page)) != (expected, expected) {
-            return Err(format!("{found} rows and {} by scan, and not {expected}", wire::rows(&page)).into());
+            return Err(format!("{found} rows and {} by scan, not {expected}", wire::rows(&page)).into());
         }
         if round > 0 {
             fast.push(indexed.as_secs_f64() * 1_000.0);

@@ -10,11 +10,11 @@ use crate::prepare::row_id;
 use crate::table::{Line, Target};
 use crate::{Result, bare, wire};
 
-/// Connections, and callers on each.
+/// The number of connections, and of callers on each.
 const CONNECTIONS: usize = 4;
 const CALLERS: usize = 8;
 const GET: &str = "/jackfield.v1.ConnectorService/GetConnector";
-/// A prime by which callers go through the rows, so that neighbours do not follow each other.
+/// A prime step by which callers go through the rows, so that no two neighbours follow each other.
 const STRIDE: usize = 7_919;
 
 pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {

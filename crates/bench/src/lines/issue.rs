@@ -1,4 +1,4 @@
-//! IssueAccessToken of one credential again and again, against a tonic server that answers the same request with the same
+//! Repeated IssueAccessToken of one credential, against a tonic server that answers the same request with the same
 //! message and does nothing else.
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use crate::load::Side;
 use crate::table::{Line, Target};
 use crate::{Result, bare, wire};
 
-/// Connections, and callers on each.
+/// The number of connections, and of callers on each.
 const CONNECTIONS: usize = 4;
 const CALLERS: usize = 8;
 const ISSUE: &str = "/jackfield.v1.CredentialsService/IssueAccessToken";
@@ -42,7 +42,7 @@ pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
     let traces = bench.sink.traces();
     let rounds = bench.rounds((&ours, same.clone()), (&theirs, same)).await?;
     if bench.sink.traces() == traces {
-        return Err("no trace of a call has come".into());
+        return Err("no trace of a call has arrived".into());
     }
     let (name, database) = ("IssueAccessToken", bench.world.name());
     let lines =

@@ -1,5 +1,5 @@
-//! A health check, against a tonic server that answers with an empty message: what transport, layers, traces and metrics
-//! take of every call. It has no target; it tells where the time of the other lines goes.
+//! A health check, against a tonic server that answers with an empty message: the cost of transport, layers, traces and
+//! metrics in every call. It has no target; it shows where the time of the other lines goes.
 
 use bytes::Bytes;
 
@@ -8,7 +8,7 @@ use crate::load::Side;
 use crate::table::{Line, Target};
 use crate::{Result, bare, wire};
 
-/// Connections, and callers on each; fewer than the probes that one caller may have under way at once.
+/// The number of connections, and of callers on each: fewer than the probes that one caller may have pending at once.
 const CONNECTIONS: usize = 4;
 const CALLERS: usize = 3;
 const CHECK: &str = "/grpc.health.v1.Health/Check";

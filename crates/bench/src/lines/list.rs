@@ -1,6 +1,6 @@
-//! ListConnections to the end, against a tonic server that streams the pages of the same statement as the same messages, and
-//! against one that does not read the documents; the memory that it takes, also while a reader pauses; whether a late page takes
-//! longer than the first; and whether it waits for lists that are not read.
+//! ListConnections to the end, against a tonic server that streams the pages of the same statement as the same
+//! messages, and against one that does not parse the documents. Also measures its memory, including while a reader
+//! pauses, whether a late page takes longer than the first, and whether it waits for lists that are not read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,32 +16,32 @@ use crate::wire::Client;
 use crate::{Result, bare, machine, wire};
 
 const LIST: &str = "/jackfield.v1.ConnectionService/ListConnections";
-/// Full streams of each side at most; they are long.
+/// The most full streams of each side, because they are long.
 const MAX_ROUNDS: usize = 3;
-/// Where a reader pauses, and for how long.
+/// The page at which a reader pauses, and the length of the pause.
 const PAUSE_AT: usize = 20;
 const PAUSE: Duration = Duration::from_secs(3);
-/// The pages whose times are compared.
+/// The size of the pages whose times are compared.
 const DEEP_PAGE_SIZE: u32 = 100;
 const CALLS: usize = 100;
 
-/// What was read of a stream.
+/// The result of reading a stream.
 struct Read {
     rows: usize,
     seconds: f64,
-    /// Where the last page begins that is full.
+    /// The token of the last full page.
     last_token: String,
 }
 
-/// How fast one side was in each round.
+/// The speed of one side in each round.
 struct Speeds {
-    /// Rows a second.
+    /// Rows per second.
     rates: Vec<f64>,
-    /// Microseconds a row.
+    /// Microseconds per row.
     cpu: Vec<f64>,
 }
 
-/// Watches the memory of a process from its making until it is asked.
+/// A watch over the memory of a process, from its creation until it is asked.
 struct Watch {
     before: u64,
     most: Arc<AtomicU64>,
@@ -54,7 +54,7 @@ pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
     let jackfield = bench.jackfield().await?;
     let pki = jackfield.pki();
     let mut ours = Client::new(wire::connect(jackfield.address, &pki).await?);
-    // The first page is not part of what is measured: code and statements have run once before.
+    // The first page is not measured, so that code and statements have run once before.
     let first = read(&mut ours, LIST, list(bench.page_size, bench.page_size, ""), None).await?;
     let (row_bytes, token_bytes) = sizes(&mut ours, bench.page_size).await?;
     let mut lines = Vec::new();
@@ -63,7 +63,7 @@ pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
     let all = read(&mut ours, LIST, list(bench.page_size, 0, ""), None).await?;
     lines.push(memory("ListConnections: memory", database, watch.end()?));
     if all.rows != bench.world.connections || first.rows == 0 {
-        return Err(format!("the list has {} rows and not {}", all.rows, bench.world.connections).into());
+        return Err(format!("the list has {} rows, not {}", all.rows, bench.world.connections).into());
     }
     let watch = Watch::start(jackfield.pid());
     read(&mut ours, LIST, list(bench.page_size, 0, ""), Some(PAUSE)).await?;
@@ -119,7 +119,7 @@ pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// The line of the last page over the first.
+/// The line for the last page over the first.
 async fn deep(bench: &Bench<'_>, client: &mut Client, token: &str) -> Result<Line> {
     let (mut first, mut last) = (Vec::new(), Vec::new());
     for _ in 0..bench.rounds {
@@ -145,7 +145,7 @@ async fn deep(bench: &Bench<'_>, client: &mut Client, token: &str) -> Result<Lin
     })
 }
 
-/// Reads a list to its end; with a pause, only some pages after that.
+/// Reads a list to its end or, with a pause, a few pages past it.
 async fn read(client: &mut Client, path: &'static str, request: Bytes, pause: Option<Duration>) -> Result<Read> {
     let start = Instant::now();
     let mut stream = client.stream(path, request).await?;
@@ -168,7 +168,7 @@ async fn read(client: &mut Client, path: &'static str, request: Bytes, pause: Op
     Ok(Read { rows, seconds: start.elapsed().as_secs_f64(), last_token })
 }
 
-/// What a row and a token take on the wire, from a page.
+/// The sizes of a row and of a token on the wire, taken from a page.
 async fn sizes(client: &mut Client, page_size: u32) -> Result<(usize, usize)> {
     let mut stream = client.stream(LIST, list(page_size, page_size, "")).await?;
     let page = stream.message().await?.ok_or("an empty list")?;
@@ -227,7 +227,7 @@ impl Watch {
         Watch { before, most, stop, thread }
     }
 
-    /// Before and at most, in MiB.
+    /// The initial and the peak memory, in MiB.
     fn end(self) -> Result<(f64, f64)> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| "the watch of memory panicked")?;

@@ -21,20 +21,20 @@ use crate::sink::Sink;
 use crate::table::{Line, Spread, Target, median, short};
 use crate::{Result, bare};
 
-/// What all lines need.
+/// The context that all lines share.
 pub(crate) struct Bench<'a> {
     pub(crate) binary: &'a Path,
     pub(crate) world: &'a World,
-    /// Where Jackfield's traces and metrics go.
+    /// The collector of Jackfield's traces and metrics.
     pub(crate) sink: &'a Sink,
-    /// How often both sides take turns.
+    /// The number of rounds.
     pub(crate) rounds: usize,
-    /// How long a turn is.
+    /// The duration of a turn.
     pub(crate) turn: Duration,
     pub(crate) page_size: u32,
 }
 
-/// What both sides did in all rounds.
+/// The measurements of both sides in all rounds.
 pub(crate) struct Rounds {
     ours: Vec<Measured>,
     theirs: Vec<Measured>,
@@ -51,7 +51,7 @@ impl Bench<'_> {
         Baseline::start(&Job::Bare(job))
     }
 
-    /// Both sides in turns, each with the same requests; before that each has half a turn that does not count.
+    /// Measures both sides in turns, each with the same requests. Each first has half a turn that does not count.
     pub(crate) async fn rounds<A, B>(&self, ours: (&Side, A), theirs: (&Side, B)) -> Result<Rounds>
     where
         A: Fn(usize, usize) -> Bytes + Clone + Send + 'static,
@@ -61,7 +61,7 @@ impl Bench<'_> {
         load::run(theirs.0, self.turn / 2, theirs.1.clone()).await?;
         let mut rounds = Rounds { ours: Vec::new(), theirs: Vec::new() };
         for round in 0..self.rounds {
-            // Who goes first changes, so that a machine that gets slower favours nobody.
+            // The sides take turns in going first, so that a machine that slows down favours neither.
             for side in [round % 2, 1 - round % 2] {
                 if side == 0 {
                     rounds.ours.push(load::run(ours.0, self.turn, ours.1.clone()).await?);
@@ -77,7 +77,7 @@ impl Bench<'_> {
 // === impl Rounds ===
 
 impl Rounds {
-    /// The line of calls a second.
+    /// The line for calls per second.
     pub(crate) fn throughput(&self, name: &str, database: &'static str, target: Target) -> Line {
         let rates = |side: &[Measured]| side.iter().map(|measured| measured.rate).collect::<Vec<_>>();
         let processor = |side: &[Measured]| median(&side.iter().map(|measured| measured.processor).collect::<Vec<_>>());
@@ -94,7 +94,7 @@ impl Rounds {
         }
     }
 
-    /// The line of what all but one in a hundred calls keep within.
+    /// The line for the 99th percentile of the duration of calls.
     pub(crate) fn p99(&self, name: &str, database: &'static str, target: Target) -> Line {
         let p99 = |side: &[Measured]| side.iter().map(|measured| measured.p99).collect::<Vec<_>>();
         let (ours, theirs) = (p99(&self.ours), p99(&self.theirs));

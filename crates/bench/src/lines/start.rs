@@ -1,4 +1,4 @@
-//! What Jackfield takes before anybody calls: time until it is ready on a database that exists, and memory.
+//! The cost of Jackfield before any call: the time until it is ready on an existing database, and its memory.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::process::Jackfield;
 use crate::table::{Line, Spread, Target};
 use crate::{Result, machine};
 
-/// How long it is left alone before its memory is looked at.
+/// The idle time before its memory is measured.
 const IDLE: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {

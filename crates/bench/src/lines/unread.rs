@@ -1,5 +1,5 @@
-//! ListConnections beside four lists of the same tenant that are opened on the same connection and not read until it is done, as
-//! by a client that reads its lists one after the other: it does not wait for them.
+//! ListConnections beside four lists of the same tenant that were opened on the same connection and stay unread until
+//! it is done, as with a client that reads its lists one after the other: it must not wait for them.
 
 use std::time::Instant;
 
@@ -12,12 +12,12 @@ use crate::table::{Line, Spread, Target, median, short};
 use crate::{Result, wire};
 
 const LIST: &str = "/jackfield.v1.ConnectionService/ListConnections";
-/// Lists that are opened first and read last.
+/// The number of lists that are opened first and read last.
 const OPENED: usize = 4;
-/// Pages of each list, at most.
+/// The most pages of each list.
 const PAGES: u32 = 20;
 
-/// The line of a list beside others over the same list alone.
+/// The line for a list beside others over the same list alone.
 pub(super) async fn line(bench: &Bench<'_>, jackfield: &Jackfield) -> Result<Line> {
     let pki = jackfield.pki();
     let read = |file: &str| std::fs::read_to_string(pki.join(file));
@@ -30,7 +30,7 @@ pub(super) async fn line(bench: &Bench<'_>, jackfield: &Jackfield) -> Result<Lin
         let mut opened = Vec::new();
         for _ in 0..OPENED {
             let mut list = open(bench, &connection).await?;
-            // What it has taken of its first page by then is all that there is room for.
+            // By then, the part of its first page that has arrived fills the window.
             list.fill().await;
             opened.push(list);
         }
@@ -50,7 +50,7 @@ pub(super) async fn line(bench: &Bench<'_>, jackfield: &Jackfield) -> Result<Lin
     })
 }
 
-/// The time that a list takes to its end, in milliseconds.
+/// The time to read a list to its end, in milliseconds.
 async fn timed(bench: &Bench<'_>, connection: &Http2, rows: usize) -> Result<f64> {
     let start = Instant::now();
     check(open(bench, connection).await?, rows).await?;
@@ -66,7 +66,7 @@ async fn open(bench: &Bench<'_>, connection: &Http2) -> Result<Answer> {
     Ok(connection.call(LIST, &request).await?)
 }
 
-/// Reads a list to its end, which has to be a good one.
+/// Reads a list to its end, and checks its rows and status.
 async fn check(list: Answer, rows: usize) -> Result<()> {
     let (pages, status) = list.read().await;
     let read: usize = pages.iter().map(|page| wire::rows(page)).sum();
