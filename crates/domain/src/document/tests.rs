@@ -1,4 +1,4 @@
-//! A field that a document leaves out reads as its default, and documents from before it could be left out read the same.
+//! Omitted fields of a document read as their defaults, and older documents, which omit nothing, read the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -56,7 +56,7 @@ fn written(value: &impl Serialize) -> Value {
     serde_json::to_value(value).unwrap()
 }
 
-/// The members of both, those of inner objects too.
+/// Merges the members of both, including those of inner objects.
 fn merged(one: &Value, other: &Value) -> Value {
     let (Value::Object(one), Value::Object(other)) = (one, other) else { return other.clone() };
     let mut all = one.clone();
@@ -67,7 +67,7 @@ fn merged(one: &Value, other: &Value) -> Value {
     Value::Object(all)
 }
 
-/// That a document has the members of another, each with something to say. What callers fill is not looked into.
+/// Asserts that a document has the members of another, none of them empty. Members that callers fill are not inspected.
 fn assert_says_all(doc: &Value, members: &Value, path: &str) {
     let defaults = [json!(null), json!(false), json!(""), json!([]), json!({}), json!(0)];
     assert!(!defaults.contains(doc), "{path} says nothing");
@@ -80,8 +80,8 @@ fn assert_says_all(doc: &Value, members: &Value, path: &str) {
     }
 }
 
-/// `sparse` is what is always written, `defaults` what is left out as long as it is so, and `full` has something in every
-/// field.
+/// Checks a document type: `sparse` has the members that are always written, `defaults` those that are omitted at their
+/// defaults, and `full` has a value in every field.
 fn check<T>(sparse: &Value, defaults: &Value, full: &T)
 where
     T: Serialize + DeserializeOwned + PartialEq + Debug,
@@ -167,7 +167,7 @@ fn a_connection() {
     check(&sparse, &defaults, &full);
 }
 
-/// Of each kind: what is always written, what may be left out, and all of it.
+/// For each kind: the members always written, those that may be omitted, and a full value.
 fn kinds() -> [(Value, Value, ConnectorKind); 6] {
     let text = || Some("c".to_owned());
     [
@@ -330,7 +330,7 @@ fn a_credential() {
     };
     check(&sparse, &defaults, &full);
 
-    // A time is not a default, even the one from which times are counted.
+    // A time is never a default, not even the epoch.
     let beginning = Credential { expire_time: Some(Timestamp(0)), ..read(&sparse) };
     assert_eq!(written(&beginning)["expire_time"], 0);
 }

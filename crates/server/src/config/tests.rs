@@ -9,7 +9,7 @@ fn from_flags(flags: &[&str]) -> Result<Config, ConfigError> {
     Config::load(&sources("", &[], flags).1)
 }
 
-/// The temporary file of the TOML layer has to outlive the sources.
+/// Returns the temporary file of the TOML layer as well, because it has to outlive the sources.
 fn sources(file: &str, environment: &[(&str, &str)], flags: &[&str]) -> (tempfile::NamedTempFile, Sources) {
     let path = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&path, file).unwrap();
@@ -30,7 +30,7 @@ fn keys(prefix: &str, table: &Table, out: &mut Vec<String>) {
 }
 
 #[test]
-fn the_default_file_says_what_the_code_does() {
+fn the_default_file_matches_the_code() {
     assert_eq!(toml::from_str::<Config>(DEFAULTS).unwrap(), Config::default());
     let (mut documented, mut known) = (Vec::new(), Vec::new());
     keys("", &toml::from_str(DEFAULTS).unwrap(), &mut documented);
@@ -41,7 +41,7 @@ fn the_default_file_says_what_the_code_does() {
 }
 
 #[test]
-fn every_key_of_the_default_file_has_a_sentence() {
+fn every_key_of_the_default_file_has_a_comment() {
     let lines: Vec<_> = DEFAULTS.lines().collect();
     for (number, line) in lines.iter().enumerate() {
         if line.contains(" = ") && !line.starts_with('#') {
@@ -75,7 +75,7 @@ fn later_layers_win() {
 }
 
 #[test]
-fn a_text_that_looks_like_a_number_stays_a_text() {
+fn a_string_that_looks_like_a_number_stays_a_string() {
     assert_eq!(from_flags(&["data_dir=42"]).unwrap().data_dir, PathBuf::from("42"));
     assert_eq!(from_flags(&["data_dir=\"42\""]).unwrap().data_dir, PathBuf::from("42"));
 }
@@ -183,7 +183,7 @@ fn values_of_the_wrong_form_are_refused() {
 }
 
 #[test]
-fn everything_that_does_not_fit_together_is_reported_at_once() {
+fn all_contradictions_are_reported_at_once() {
     let error = from_flags(&[
         "listen.address=0.0.0.0:7443",
         "listen.plaintext=true",
@@ -233,7 +233,7 @@ fn everything_that_does_not_fit_together_is_reported_at_once() {
 }
 
 #[test]
-fn a_limit_below_what_another_offers_is_refused() {
+fn a_limit_that_contradicts_another_is_refused() {
     let resets = "is less than 5 times limits.max_concurrent_streams, which is ";
     for (flags, key, text) in [
         (&["limits.max_pending_accept_reset_streams=20"][..], "limits.max_pending_accept_reset_streams: 20", "500"),

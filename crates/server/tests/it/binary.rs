@@ -1,4 +1,4 @@
-//! The real binary, from its first start to its end.
+//! The real binary, from its first start to its stop.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use crate::frame::{ACK, PREFACE, SETTINGS, frame, next_frame};
 use crate::process::{Process, command, run, stdout};
 
 #[test]
-fn the_first_start_makes_what_it_needs_says_so_once_and_serves() {
+fn the_first_start_creates_what_it_needs_reports_it_once_and_serves() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let server = Process::start(path, &[]);
@@ -43,7 +43,7 @@ fn the_first_start_makes_what_it_needs_says_so_once_and_serves() {
     let keys = stdout(&run(path, &["keys", "list"]));
     assert_eq!(keys.lines().count(), 2, "{keys}");
     let active = keys.lines().find(|line| line.contains("active")).unwrap().split(' ').next().unwrap().to_owned();
-    // The server may not have taken in the file yet; the command waits for it.
+    // The server may not have loaded the file yet; the command waits for that.
     let rewrapped = stdout(&run(path, &[&["keys", "rewrap"], &to_server[..]].concat()));
     assert!(rewrapped.contains(&active) && rewrapped.contains("0 failed"), "{rewrapped}");
 
@@ -62,7 +62,7 @@ fn the_first_start_makes_what_it_needs_says_so_once_and_serves() {
 }
 
 #[test]
-fn without_its_keyring_a_database_is_not_opened_and_no_key_is_made() {
+fn a_database_without_its_keyring_is_not_opened_and_no_key_is_made() {
     let directory = tempfile::tempdir().unwrap();
     Process::start(directory.path(), &[]).stop();
     std::fs::remove_file(directory.path().join("data/keyring.toml")).unwrap();
@@ -75,7 +75,7 @@ fn without_its_keyring_a_database_is_not_opened_and_no_key_is_made() {
 }
 
 #[test]
-fn what_is_made_is_told_even_if_the_start_fails_and_is_for_the_owner_only() {
+fn created_files_are_reported_even_if_the_start_fails_and_are_private() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     std::fs::create_dir(&data).unwrap();
@@ -90,9 +90,9 @@ fn what_is_made_is_told_even_if_the_start_fails_and_is_for_the_owner_only() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
-/// Such as `jackfield serve | head -1`, or a supervisor that has lost its pipe.
+/// Standard output may be closed, as with `jackfield serve | head -1` or a supervisor that has lost its pipe.
 #[test]
-fn a_server_serves_although_nobody_reads_what_it_says() {
+fn a_server_serves_although_its_output_is_not_read() {
     let directory = tempfile::tempdir().unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -106,9 +106,9 @@ fn a_server_serves_although_nobody_reads_what_it_says() {
     assert!(server.wait().unwrap().success());
 }
 
-/// A client that has no call and does not even answer the PING that comes with the GOAWAY loses nothing.
+/// A client without calls loses nothing, even if it does not answer the PING that comes with the GOAWAY.
 #[tokio::test]
-async fn a_client_that_is_silent_does_not_make_a_stop_incomplete() {
+async fn a_silent_client_does_not_make_a_shutdown_incomplete() {
     for (grace, timeout) in
         [("drain.grace=1s", "limits.keepalive_timeout=10m"), ("drain.grace=1h", "limits.keepalive_timeout=1s")]
     {
@@ -116,7 +116,7 @@ async fn a_client_that_is_silent_does_not_make_a_stop_incomplete() {
         let server = Process::start(directory.path(), &["listen.plaintext=true", grace, timeout]);
         let mut socket = tokio::net::TcpStream::connect(&server.address).await.unwrap();
         socket.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
-        // It has been heard once its settings are acknowledged. From then on it says nothing.
+        // The server has received its settings once it acknowledges them. From then on the client is silent.
         loop {
             let came = next_frame(&mut socket).await.unwrap();
             if (came.kind, came.flags) == (SETTINGS, ACK) {
@@ -134,7 +134,7 @@ async fn a_client_that_is_silent_does_not_make_a_stop_incomplete() {
 }
 
 #[test]
-fn a_second_signal_cuts() {
+fn a_second_signal_stops_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let mut server = Process::start(directory.path(), &["drain.delay=60s"]);
     let id = rustix::process::Pid::from_child(&server.child);
@@ -147,20 +147,21 @@ fn a_second_signal_cuts() {
     assert!(begin.elapsed() < Duration::from_secs(20));
 }
 
-/// Somebody asks a server without a terminal to read its files again, as is usual.
+/// SIGHUP to a server without a terminal usually asks it to reload its files.
 #[test]
-fn a_hang_up_without_a_terminal_ends_nothing() {
+fn a_hangup_without_a_terminal_does_not_stop_the_server() {
     let directory = tempfile::tempdir().unwrap();
     let mut server = Process::start(directory.path(), &[]);
     let id = rustix::process::Pid::from_child(&server.child);
     rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
     std::thread::sleep(Duration::from_millis(500));
-    assert!(server.child.try_wait().unwrap().is_none(), "it goes on");
+    assert!(server.child.try_wait().unwrap().is_none(), "it keeps running");
     let log = server.stop();
     assert_eq!(log.matches("SIGHUP changes nothing").count(), 1, "{log}");
 }
 
-/// A terminal that is closed asks for a stop, and a service manager says SIGTERM beside it: both together are one request.
+/// A closed terminal asks for a shutdown, and a service manager may send SIGTERM as well: both together are one
+/// request.
 #[test]
 fn a_closed_terminal_drains() {
     let directory = tempfile::tempdir().unwrap();
@@ -189,7 +190,7 @@ fn a_closed_terminal_drains() {
 }
 
 #[test]
-fn production_makes_neither_keys_nor_certificates() {
+fn production_creates_neither_keys_nor_certificates() {
     let directory = tempfile::tempdir().unwrap();
     let production = ["--set", "mode=production"];
     let refused = run(directory.path(), &[&["serve"], &production[..]].concat());
@@ -198,7 +199,7 @@ fn production_makes_neither_keys_nor_certificates() {
     assert!(!run(directory.path(), &[&["client-cert", "x"], &production[..]].concat()).status.success());
 }
 
-/// In the wrong directory it makes an authority that no server knows.
+/// In the wrong directory the command makes an authority that no server knows.
 #[test]
 fn a_client_certificate_that_needs_a_new_authority_says_so() {
     let directory = tempfile::tempdir().unwrap();
@@ -244,7 +245,7 @@ fn a_configuration_is_checked_with_its_certificates() {
 }
 
 #[test]
-fn commands_say_where_they_went_and_what_they_lack() {
+fn commands_report_their_target_and_what_is_missing() {
     let directory = tempfile::tempdir().unwrap();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     for command in [&["health"][..], &["keys", "rewrap"]] {
@@ -262,7 +263,7 @@ fn commands_say_where_they_went_and_what_they_lack() {
 }
 
 #[test]
-fn descriptors_are_complete_and_each_stands_behind_what_it_imports() {
+fn descriptors_are_complete_and_follow_their_imports() {
     let directory = tempfile::tempdir().unwrap();
     let printed = run(directory.path(), &["descriptors"]);
     assert!(printed.status.success(), "{printed:?}");
@@ -278,7 +279,7 @@ fn descriptors_are_complete_and_each_stands_behind_what_it_imports() {
         assert!(!names.contains(&file.name()), "{} is there twice", file.name());
         names.push(file.name());
     }
-    // Under the paths by which everybody imports them.
+    // Files are listed under the paths by which others import them.
     for name in [
         "google/api/field_behavior.proto",
         "google/rpc/error_details.proto",
@@ -295,7 +296,8 @@ fn descriptors_are_complete_and_each_stands_behind_what_it_imports() {
     {
         assert!(messages.contains(&name), "{name} is not in {messages:?}");
     }
-    // Options that prost does not know, such as debug_redact, are as they were compiled: the contract is one piece of it.
+    // Options that prost does not know, such as debug_redact, are preserved: the output contains the compiled contract
+    // as one piece.
     let contract = jackfield_api::FILE_DESCRIPTOR_SET;
     assert!(printed.stdout.starts_with(contract));
 }
@@ -309,7 +311,7 @@ fn migrate_works_without_keys() {
 }
 
 #[test]
-fn running_out_of_file_descriptors_neither_spins_nor_lasts() {
+fn running_out_of_file_descriptors_does_not_spin_and_is_temporary() {
     let directory = tempfile::tempdir().unwrap();
     let server = Process::start(directory.path(), &["tls.handshake_timeout=60s"]);
     let id = rustix::process::Pid::from_child(&server.child);
@@ -321,8 +323,8 @@ fn running_out_of_file_descriptors_neither_spins_nor_lasts() {
     let before = server.ticks();
     std::thread::sleep(Duration::from_secs(1));
     let spent = server.ticks() - before;
-    // A loop that does not pause spends the whole second: 100 ticks.
-    assert!(spent < 25, "{spent} ticks of processor time in a second of doing nothing");
+    // A busy loop would spend the whole second: 100 ticks.
+    assert!(spent < 25, "{spent} ticks of CPU time in an idle second");
     drop(waiting);
     assert_eq!(stdout(&run(directory.path(), &["health", "--address", &server.address])), "SERVING\n");
 }

@@ -8,7 +8,7 @@ use crate::support::{PATIENCE, TestServer, message};
 
 const SLEEP: &str = "/test.v1.Test/Sleep";
 
-/// tonic's client would end a call at its deadline itself, so these tests speak HTTP/2.
+/// Connects with plain HTTP/2, because tonic's client would end a call at its deadline itself.
 async fn raw(server: &TestServer) -> Raw {
     Raw::connect(server.address).await
 }
@@ -52,7 +52,7 @@ async fn a_deadline_of_the_client_holds_up_to_the_maximum() {
 }
 
 #[tokio::test]
-async fn a_malformed_deadline_is_an_error_and_not_ignored() {
+async fn a_malformed_deadline_is_an_error() {
     let server = TestServer::start(plaintext).await;
     let answer = raw(&server).await.post(SLEEP, &[("grpc-timeout", "soon")], framed(&message(Duration::ZERO))).await;
     let status = answer.status.unwrap();
@@ -61,7 +61,7 @@ async fn a_malformed_deadline_is_an_error_and_not_ignored() {
 }
 
 #[tokio::test]
-async fn streams_end_at_their_deadline_with_a_proper_status() {
+async fn streams_end_at_their_deadline_with_a_status() {
     let server = TestServer::start(short).await;
     let mut raw = raw(&server).await;
     let busy = framed(&message(Duration::from_millis(20)));

@@ -1,11 +1,11 @@
-//! The files of `deploy/`: their configurations pass, and what stops the server waits long enough.
+//! The files of `deploy/`: their configurations are valid, and their stop timeouts are long enough.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jackfield_server::config::{Config, Mode, Sources};
 
-/// The server ends itself so long after the grace (`cli/serve.rs`).
+/// The time after the grace period when the server ends itself (`cli/serve.rs`).
 const MARGIN: Duration = Duration::from_secs(12);
 
 fn deploy() -> PathBuf {
@@ -33,7 +33,7 @@ fn load(path: &Path) -> Config {
 }
 
 #[test]
-fn configurations_pass_and_are_for_production() {
+fn configurations_are_valid_and_for_production() {
     let files = configurations();
     assert!(files.len() >= 5, "{files:?}");
     for path in files {
@@ -46,7 +46,7 @@ fn configurations_pass_and_are_for_production() {
 }
 
 #[test]
-fn whoever_stops_the_server_waits_until_it_has_ended() {
+fn stop_timeouts_are_long_enough_for_a_drain() {
     for (file, key, configuration) in [
         ("systemd/jackfield.service", "TimeoutStopSec=", "systemd/jackfield.toml"),
         ("docker/compose.yaml", "    stop_grace_period: ", "docker/compose.toml"),
@@ -54,7 +54,7 @@ fn whoever_stops_the_server_waits_until_it_has_ended() {
         ("kubernetes/base/deployment.yaml", "terminationGracePeriodSeconds: ", "kubernetes/sqlite/jackfield.toml"),
     ] {
         let text = std::fs::read_to_string(deploy().join(file)).unwrap();
-        // In the compose file PostgreSQL comes first, and waits for other reasons.
+        // The compose file starts with PostgreSQL, whose timeout is unrelated.
         let value = text.lines().filter_map(|line| line.split_once(key)).next_back().unwrap().1;
         let waits = Duration::from_secs(value.trim_end_matches('s').parse().unwrap());
         let drain = load(&deploy().join(configuration)).drain;

@@ -12,7 +12,7 @@ use crate::support::{PATIENCE, TestServer, eventually, message, spawn, stream, u
 const DELAY: Duration = Duration::from_secs(2);
 
 #[tokio::test]
-async fn stopping_says_so_serves_on_ends_streams_and_lets_calls_finish() {
+async fn a_drain_reports_not_serving_ends_streams_and_lets_calls_finish() {
     let mut server = TestServer::start(|config| {
         config.drain.delay = DELAY;
         config.listen.health_address = "127.0.0.1:0".into();
@@ -24,35 +24,35 @@ async fn stopping_says_so_serves_on_ends_streams_and_lets_calls_finish() {
     while watch.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
     let mut list = stream(&channel, "Stream", Request::new(message(PATIENCE))).await.unwrap();
     list.message().await.unwrap().unwrap();
-    // It goes on when the delay is over, and ends well within the grace.
+    // It continues past the delay, and ends well within the grace period.
     let slow = spawn({
         let channel = channel.clone();
         async move { unary(&channel, "Sleep", 2 * DELAY).await }
     });
-    eventually("the call is at work", async || server.meters.page().unwrap().contains("Test/Sleep")).await;
+    eventually("the call is running", async || server.meters.page().unwrap().contains("Test/Sleep")).await;
 
     server.stop();
-    // First health, while everything is still served.
+    // Health changes first, while everything is still served.
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
     unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
 
-    // Then streams end by themselves, with the reason to try again.
+    // Then streams end, with a reason to retry.
     let error = list.message().await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable, "{error}");
     assert!(error.get_details_retry_info().is_some());
     assert_eq!(watch.message().await.unwrap_err().code(), Code::Unavailable);
-    // Nobody new gets in, and what was under way finishes.
+    // No new connection is accepted, and running calls finish.
     assert!(tokio::net::TcpStream::connect(server.address).await.is_err());
     slow.await.unwrap().unwrap();
     assert!(tokio::time::timeout(PATIENCE, server.ended).await.unwrap().unwrap(), "nothing had to be cut");
 }
 
 #[tokio::test]
-async fn what_does_not_end_is_cut_after_the_grace() {
+async fn calls_that_do_not_end_are_cut_after_the_grace_period() {
     let mut server = TestServer::start(|config| config.drain.grace = Duration::from_millis(300)).await;
     let channel = server.channel().await;
     let endless = spawn(async move { unary(&channel, "Sleep", PATIENCE).await });
-    // Half a handshake and a connection that says nothing must not hold it up either.
+    // An unfinished handshake and a silent connection must not delay it either.
     let _silent = tokio::net::TcpStream::connect(server.address).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     let start = Instant::now();
@@ -64,7 +64,7 @@ async fn what_does_not_end_is_cut_after_the_grace() {
 }
 
 #[tokio::test]
-async fn who_says_nothing_does_not_delay_the_end() {
+async fn silent_connections_do_not_delay_the_end() {
     let mut server = TestServer::start(|config| {
         config.listen.plaintext = true;
         config.tls.handshake_timeout = 10 * PATIENCE;

@@ -1,5 +1,5 @@
-//! Streams end with a status, whatever their clients read: at their deadline, when nobody reads, with their connection, with
-//! the server.
+//! Streams end with a status, whatever their clients read: at their deadline, when they are not read, with their
+//! connection, and with the server.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tonic_types::StatusExt as _;
 use crate::raw::framed;
 use crate::support::{PATIENCE, TestServer, eventually, message, spawn};
 
-/// What grpc-go and others begin with, and what those begin with that want to do harm.
+/// The initial windows of grpc-go and others, and those of malicious clients.
 const WINDOWS: [u32; 4] = [0, 1, 16, 65_535];
 
 fn plaintext(config: &mut Config) {
@@ -21,7 +21,7 @@ fn plaintext(config: &mut Config) {
     config.listen.plaintext_principal = "caller".into();
 }
 
-/// A connection on which each stream may send so much before something is read of it.
+/// Connects so that each stream may send `window` bytes before any of it is read.
 async fn connect(server: &TestServer, window: u32) -> SendRequest<Bytes> {
     let socket = TcpStream::connect(server.address).await.unwrap();
     let mut builder = h2::client::Builder::new();
@@ -42,14 +42,14 @@ async fn call(sender: &SendRequest<Bytes>, method: &str, argument: Duration) -> 
     answer
 }
 
-/// Whether the reader opens its window again as it reads.
+/// The behaviour of the reader: whether it reopens its window as it reads.
 #[derive(Clone, Copy, PartialEq)]
 enum Reads {
     Nothing,
     Everything,
 }
 
-/// The status that a call ends with, and how many bytes came before.
+/// The status that a call ends with, and the number of bytes before it.
 async fn end(answer: ResponseFuture, reads: Reads) -> (Status, usize) {
     let work = async {
         let answer = answer.await.unwrap();
@@ -78,7 +78,7 @@ fn check(status: &Status, code: Code, reason: &str) {
 }
 
 #[tokio::test]
-async fn who_does_not_read_is_told_so_behind_any_window() {
+async fn unread_streams_end_with_a_status_at_any_window() {
     let server = TestServer::start(|config| {
         plaintext(config);
         config.limits.write_stall_timeout = Duration::from_millis(100);
@@ -90,8 +90,8 @@ async fn who_does_not_read_is_told_so_behind_any_window() {
         let flood = call(&sender, "Flood", Duration::ZERO).await;
         let (status, bytes) = end(flood, Reads::Nothing).await;
         check(&status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
-        assert_eq!(bytes, window as usize, "all that there is room for has come");
-        // The answer of a call that is no stream is 7 bytes.
+        assert_eq!(bytes, window as usize, "the window is full");
+        // The answer of a unary call has 7 bytes.
         let (status, bytes) = end(call(&sender, "Whoami", Duration::ZERO).await, Reads::Nothing).await;
         if window < 7 {
             check(&status, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
@@ -103,11 +103,11 @@ async fn who_does_not_read_is_told_so_behind_any_window() {
     let stalled = server.metric("jackfield_server_streams_stalled_total", "");
     assert_eq!(stalled, Some(6.0), "four lists and two answers");
     let exceeded = server.metric("jackfield_server_errors_total", "reason=\"DEADLINE_EXCEEDED\"");
-    assert_eq!(exceeded, Some(4.0), "the lists have ended as callers see it");
+    assert_eq!(exceeded, Some(4.0), "the lists have ended as far as callers can see");
 }
 
 #[tokio::test]
-async fn deadlines_hold_while_nobody_reads() {
+async fn deadlines_hold_for_unread_streams() {
     let server = TestServer::start(|config| {
         plaintext(config);
         config.streams.total_timeout = Duration::from_millis(200);
@@ -122,7 +122,7 @@ async fn deadlines_hold_while_nobody_reads() {
 }
 
 #[tokio::test]
-async fn what_outlasts_its_connection_ends_with_a_status() {
+async fn calls_that_outlast_their_connection_end_with_a_status() {
     let server = TestServer::start(|config| {
         plaintext(config);
         config.limits.connection_age = Duration::from_millis(100);
@@ -144,10 +144,10 @@ async fn what_outlasts_its_connection_ends_with_a_status() {
     eventually("the connections are closed", async || ended() == Some(5.0)).await;
 }
 
-/// Items of "Flood" as they are framed.
+/// The framed length of an item of "Flood".
 const FLOOD_ITEM: usize = 17;
 
-/// The grace that is left when lists end is for the messages of which their readers have a part.
+/// Lists end with a part of the grace period left, for messages that their readers have received in part.
 #[tokio::test]
 async fn a_list_ends_behind_a_whole_message_at_the_age_of_its_connection() {
     let server = TestServer::start(|config| {
@@ -156,11 +156,11 @@ async fn a_list_ends_behind_a_whole_message_at_the_age_of_its_connection() {
         config.limits.connection_age_grace = Duration::from_secs(10);
     })
     .await;
-    // No whole number of items: the reader stands within one.
+    // The window is not a multiple of the item length, so the reader stops within an item.
     let sender = connect(&server, 1_000).await;
     let late = call(&sender, "Flood", Duration::ZERO).await;
     let read = call(&sender, "Flood", Duration::ZERO).await;
-    // It ends when lists do.
+    // It ends when lists end.
     for answer in [read, late] {
         let (status, bytes) = end(answer, Reads::Everything).await;
         check(&status, Code::Unavailable, "SERVER_UNAVAILABLE");
@@ -169,7 +169,7 @@ async fn a_list_ends_behind_a_whole_message_at_the_age_of_its_connection() {
 }
 
 #[tokio::test]
-async fn lists_have_a_part_of_the_grace_when_the_server_stops() {
+async fn lists_have_a_part_of_the_grace_period_when_the_server_stops() {
     let mut server = TestServer::start(|config| {
         plaintext(config);
         config.drain.grace = Duration::from_secs(8);
@@ -179,8 +179,8 @@ async fn lists_have_a_part_of_the_grace_when_the_server_stops() {
     let mut read = call(&sender, "Flood", Duration::ZERO).await.await.unwrap().into_body();
     let unread = call(&sender, "Flood", Duration::ZERO).await;
     server.stop();
-    eventually("nobody new gets in", async || TcpStream::connect(server.address).await.is_err()).await;
-    // Far more than was on its way by then.
+    eventually("no new connection is accepted", async || TcpStream::connect(server.address).await.is_err()).await;
+    // Far more than was in transit by then.
     let mut bytes = 0;
     while bytes < 512 << 10 {
         let data = read.data().await.expect("the list goes on").unwrap();
@@ -198,7 +198,7 @@ async fn lists_have_a_part_of_the_grace_when_the_server_stops() {
 }
 
 #[tokio::test]
-async fn a_call_that_outlasts_the_grace_is_told_so() {
+async fn a_call_that_outlasts_the_grace_period_ends_with_a_status() {
     let mut server = TestServer::start(|config| {
         plaintext(config);
         config.drain.grace = Duration::from_millis(300);
@@ -206,7 +206,7 @@ async fn a_call_that_outlasts_the_grace_is_told_so() {
     .await;
     let sender = connect(&server, 65_535).await;
     let slow = call(&sender, "Sleep", PATIENCE).await;
-    eventually("the call is at work", async || server.meters.page().unwrap().contains("Test/Sleep")).await;
+    eventually("the call is running", async || server.meters.page().unwrap().contains("Test/Sleep")).await;
     server.stop();
     let (status, _) = end(slow, Reads::Everything).await;
     check(&status, Code::Unavailable, "SERVER_UNAVAILABLE");

@@ -22,7 +22,7 @@ fn of(service: &str) -> HealthCheckRequest {
 }
 
 #[tokio::test]
-async fn readiness_is_shown_for_every_service_and_for_strangers() {
+async fn readiness_is_shown_for_every_service_and_to_strangers() {
     let server = TestServer::start(|_| {}).await;
     let stranger = server.connect(&server.pki.client("spiffe://test.example/stranger", 2)).await.unwrap();
     let mut health = HealthClient::new(stranger);
@@ -84,7 +84,7 @@ async fn the_plaintext_health_listener_serves_nothing_else() {
 }
 
 #[tokio::test]
-async fn reflection_is_for_known_callers_and_knows_the_method_list() {
+async fn reflection_is_for_known_callers_and_lists_the_methods() {
     let server = TestServer::start(|_| {}).await;
     let ask = |message| {
         let request = ServerReflectionRequest { host: String::new(), message_request: Some(message) };
@@ -112,7 +112,7 @@ async fn reflection_is_for_known_callers_and_knows_the_method_list() {
 }
 
 #[tokio::test]
-async fn probes_have_connections_of_their_own() {
+async fn probes_have_their_own_connections() {
     let server = TestServer::start(|config| {
         config.listen.health_address = "127.0.0.1:0".into();
         config.limits.max_connections = 1;
@@ -135,7 +135,7 @@ async fn a_conversation_with_reflection_ends() {
     assert_eq!(ended.unwrap_err().code(), Code::DeadlineExceeded);
 }
 
-/// How many watches a caller opens before one is refused, which then says `reason`. They stay open with the result.
+/// Opens watches until one is refused with `reason`. They stay open as long as the result lives.
 async fn watches(channel: &Channel, reason: &str) -> Vec<tonic::Streaming<HealthCheckResponse>> {
     let mut open = Vec::new();
     loop {
@@ -192,13 +192,13 @@ async fn conversations_of_one_caller_leave_room_for_others() {
 }
 
 #[tokio::test]
-async fn probes_that_are_begun_and_not_ended_leave_room_for_others() {
+async fn unfinished_probes_leave_room_for_others() {
     let server = TestServer::start(|_| {}).await;
     let channel = server.channel().await;
     for _ in 0..90 {
         let mut client = tonic::client::Grpc::new(channel.clone());
         spawn(async move {
-            // Who is refused tries again, until all the places of the one are taken.
+            // A refused probe is retried until all places of this caller are taken.
             for _ in 0..100 {
                 client.ready().await.unwrap();
                 let codec = ProstCodec::<HealthCheckRequest, HealthCheckResponse>::default();
@@ -212,7 +212,7 @@ async fn probes_that_are_begun_and_not_ended_leave_room_for_others() {
         });
     }
     let mut greedy = HealthClient::new(channel);
-    eventually("no more room for the one", async || greedy.check(of("")).await.is_err()).await;
+    eventually("no more room for the greedy caller", async || greedy.check(of("")).await.is_err()).await;
     let stranger = server.connect(&server.pki.client("spiffe://test.example/stranger", 2)).await.unwrap();
     HealthClient::new(stranger).check(of("")).await.unwrap();
     eventually("room again", async || greedy.check(of("")).await.is_ok()).await;

@@ -1,4 +1,4 @@
-//! HTTP/2 spoken by hand, as no library would.
+//! HTTP/2 spoken by hand, as no library would speak it.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn plaintext(config: &mut Config) {
     config.listen.plaintext_principal = "caller".into();
 }
 
-/// HEADERS of a call, without compression (RFC 7541): POST, http, and literals for path and content type.
+/// The HEADERS frame of a call, without compression (RFC 7541): POST, http, and literals for path and content type.
 fn call(stream: u32, path: &str) -> Vec<u8> {
     let content_type = "application/grpc";
     let mut block = vec![0x83, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
@@ -37,7 +37,7 @@ async fn greet(mut socket: TcpStream, settings: &[u8]) -> TcpStream {
     socket
 }
 
-/// Sends until the end of the connection; the code of the GOAWAY that it ended with.
+/// Sends until the connection ends, and returns the code of the final GOAWAY.
 async fn goaway_after(socket: TcpStream, attack: impl Iterator<Item = Vec<u8>>) -> Option<u32> {
     let (mut read, mut write) = socket.into_split();
     let sent = async {
@@ -66,7 +66,7 @@ async fn goaway_after(socket: TcpStream, attack: impl Iterator<Item = Vec<u8>>) 
     goaway
 }
 
-/// Numbers of streams that a client opens.
+/// The ids of the streams that a client opens.
 fn streams(count: u32) -> impl Iterator<Item = u32> {
     (0..count).map(|index| 2 * index + 1)
 }
@@ -84,7 +84,8 @@ async fn the_limits_are_announced() {
     assert_eq!(announced(3), Some(100), "SETTINGS_MAX_CONCURRENT_STREAMS");
     assert_eq!(announced(4), Some(64 * 1024), "SETTINGS_INITIAL_WINDOW_SIZE");
     assert_eq!(announced(5).unwrap_or(16 * 1024), 16 * 1024, "SETTINGS_MAX_FRAME_SIZE");
-    // What is read: clients that know it send no more, and what is over the limit of 16 KiB gets an answer that they can show.
+    // The size that is read: clients that know it send no more, and headers over the limit of 16 KiB get a proper
+    // answer.
     assert_eq!(announced(6), Some(64 * 1024), "SETTINGS_MAX_HEADER_LIST_SIZE");
 }
 
@@ -97,10 +98,10 @@ async fn streams_that_are_opened_and_reset_end_the_connection() {
     assert_eq!(goaway_after(socket, attack).await, Some(ENHANCE_YOUR_CALM));
 }
 
-/// What an errgroup does, a user who leaves, or a deadline of milliseconds: as many calls as may be open are given up at once,
-/// before the server has looked at any, and the same client goes on.
+/// Cancels as many calls as may be open at once, before the server has processed any of them, and continues with the
+/// same client. An errgroup, a leaving user or a deadline of milliseconds does this.
 #[tokio::test]
-async fn calls_that_are_given_up_together_do_no_harm_to_their_neighbours() {
+async fn calls_cancelled_together_do_not_affect_others() {
     const GOOD: u32 = 5;
     let server = TestServer::start(plaintext).await;
     let mut socket = connect(&server, &[]).await;
@@ -119,9 +120,9 @@ async fn calls_that_are_given_up_together_do_no_harm_to_their_neighbours() {
         let mut answers = 0;
         let answered = async {
             while answers < GOOD {
-                let Frame { kind, payload, .. } = next_frame(&mut socket).await.expect("the connection goes on");
+                let Frame { kind, payload, .. } = next_frame(&mut socket).await.expect("the connection stays open");
                 assert_ne!(kind, GOAWAY, "round {round}: {}", String::from_utf8_lossy(&payload));
-                // The message of one second says that the caller is known: each good call was answered.
+                // The message of one second means that the caller is known: each good call was answered.
                 answers += u32::from(kind == DATA && payload == [0, 0, 0, 0, 2, 8, 1]);
             }
         };
@@ -133,17 +134,17 @@ async fn calls_that_are_given_up_together_do_no_harm_to_their_neighbours() {
 async fn streams_that_make_the_server_reset_them_end_the_connection() {
     let server = TestServer::start(plaintext).await;
     let socket = connect(&server, &[]).await;
-    // A window that overflows is an error of the stream, which the server has to reset.
+    // An overflowing window is a stream error, so the server has to reset the stream.
     let provoke = |stream| frame(WINDOW_UPDATE, 0, stream, &0x7fff_ffffu32.to_be_bytes());
     let attack = streams(20_000).map(move |stream| [call(stream, "/test.v1.Test/Sleep"), provoke(stream)].concat());
     assert_eq!(goaway_after(socket, attack).await, Some(ENHANCE_YOUR_CALM));
 }
 
 #[tokio::test]
-async fn a_client_that_is_sent_away_while_it_sends_hears_why() {
+async fn a_client_that_is_disconnected_while_it_sends_receives_the_reason() {
     let server = TestServer::start(plaintext).await;
     let socket = TcpSocket::new_v4().unwrap();
-    // There is no room for what the server says: it stands in the server's buffer, and a reset would take it away.
+    // There is no room for the server's GOAWAY: it stays in the server's buffer, and a TCP reset would discard it.
     socket.set_recv_buffer_size(4 * 1024).unwrap();
     let mut socket = greet(socket.connect(server.address).await.unwrap(), &[]).await;
     let request = [call(1, "/test.v1.Test/Flood"), frame(DATA, END_STREAM, 1, &[0; 5])].concat();
@@ -172,7 +173,7 @@ async fn a_flood_of_pings_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_peer_that_says_no_hello_is_dropped() {
+async fn a_peer_that_sends_no_preface_is_dropped() {
     let server = TestServer::start(|config| {
         plaintext(config);
         config.tls.handshake_timeout = Duration::from_millis(200);
@@ -183,7 +184,7 @@ async fn a_peer_that_says_no_hello_is_dropped() {
     let mut rest = Vec::new();
     tokio::time::timeout(PATIENCE, silent.read_to_end(&mut rest)).await.expect("dropped").ok();
     assert!(server.metric("jackfield_server_connections_ended_total", "cause=\"no_preface\"") > Some(0.0));
-    // The other one may be silent now.
+    // The other connection may be silent now.
     hello.write_all(&frame(PING, 0, 0, &[7; 8])).await.unwrap();
     let answered = async {
         loop {

@@ -8,7 +8,7 @@ use crate::pki::{Leaf, Pki};
 use crate::support::{CALLER, TestServer, assert_no_answer, unary};
 
 #[tokio::test]
-async fn a_known_certificate_is_its_principal() {
+async fn a_known_certificate_identifies_its_principal() {
     let server = TestServer::start(|_| {}).await;
     let answer = unary(&server.channel().await, "Whoami", Duration::ZERO).await.unwrap();
     assert_eq!(answer.seconds, 1);
@@ -36,7 +36,7 @@ async fn an_unknown_certificate_is_unauthenticated() {
 }
 
 #[tokio::test]
-async fn the_handshake_refuses_no_a_foreign_an_expired_and_a_server_certificate() {
+async fn the_handshake_refuses_missing_foreign_expired_and_server_certificates() {
     let server = TestServer::start(|_| {}).await;
     let leaf = |valid_for, usage| Leaf {
         sans: vec![SanType::URI(CALLER.try_into().unwrap())],
@@ -75,7 +75,7 @@ async fn a_principal_of_a_missing_tenant_is_refused() {
 }
 
 #[tokio::test]
-async fn every_answer_names_its_call_and_unknown_methods_are_explained() {
+async fn every_answer_has_a_call_id_and_unknown_methods_are_explained() {
     let server = TestServer::start(|_| {}).await;
     let channel = server.channel().await;
     let error = unary(&channel, "Missing", Duration::ZERO).await.unwrap_err();
@@ -98,6 +98,6 @@ async fn causes_and_panics_stay_in_the_server() {
         assert_eq!(error.get_details_error_info().unwrap().metadata["request_id"], request_id);
         assert_eq!(error.get_details_request_info().unwrap().request_id, request_id);
     }
-    // The connection has survived both.
+    // The connection survived both.
     unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
 }

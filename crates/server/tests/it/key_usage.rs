@@ -11,7 +11,7 @@ use crate::pki::{Pair, Pki};
 use crate::process::run;
 use crate::support::{CALLER, TestServer, unary};
 
-/// The certificate of a client, with its issuer behind it, and the usages that both state.
+/// The certificate of a client, followed by that of its issuer, with these key usages.
 fn client(pki: &Pki, issuer_usages: &[KeyUsagePurpose], leaf_usages: &[KeyUsagePurpose]) -> Pair {
     let intermediate = an_intermediate("intermediate", issuer_usages);
     let intermediate_key = KeyPair::generate().unwrap();
@@ -40,7 +40,7 @@ fn a_leaf() -> CertificateParams {
     leaf
 }
 
-async fn is_let_in(server: &TestServer, client: &Pair) -> bool {
+async fn is_accepted(server: &TestServer, client: &Pair) -> bool {
     match server.connect(client).await {
         Ok(channel) => unary(&channel, "Whoami", Duration::ZERO).await.is_ok(),
         Err(_) => false,
@@ -48,26 +48,26 @@ async fn is_let_in(server: &TestServer, client: &Pair) -> bool {
 }
 
 #[tokio::test]
-async fn issuers_must_be_for_signing_certificates_and_leaves_for_signatures() {
+async fn issuers_need_key_cert_sign_and_leaves_digital_signature() {
     use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyCertSign, KeyEncipherment};
     let server = TestServer::start(|_| {}).await;
     for (issuer, leaf, let_in) in [
         (&[KeyCertSign] as &[_], &[DigitalSignature] as &[_], true),
         (&[KeyCertSign, CrlSign], &[DigitalSignature, KeyEncipherment], true),
-        // A certificate that states nothing is for everything.
+        // A certificate without key usages is good for everything.
         (&[], &[], true),
         (&[CrlSign], &[DigitalSignature], false),
         (&[DigitalSignature], &[], false),
         (&[KeyCertSign], &[KeyEncipherment], false),
     ] {
         let client = client(&server.pki, issuer, leaf);
-        assert_eq!(is_let_in(&server, &client).await, let_in, "{issuer:?} {leaf:?}");
+        assert_eq!(is_accepted(&server, &client).await, let_in, "{issuer:?} {leaf:?}");
     }
 }
 
-/// As the guide says: the name of all usages does not stand for that of clients.
+/// As the guide says, anyExtendedKeyUsage does not include client authentication.
 #[tokio::test]
-async fn a_certificate_for_any_use_is_not_one_for_clients() {
+async fn a_certificate_for_any_usage_is_not_a_client_certificate() {
     let server = TestServer::start(|_| {}).await;
     for (usages, let_in) in [
         (&[ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::Any] as &[_], true),
@@ -78,12 +78,12 @@ async fn a_certificate_for_any_use_is_not_one_for_clients() {
         leaf.extended_key_usages = usages.to_vec();
         let key = KeyPair::generate().unwrap();
         let client = Pair { certificate: server.pki.sign(&leaf, &key), key: key.serialize_pem() };
-        assert_eq!(is_let_in(&server, &client).await, let_in, "{usages:?}");
+        assert_eq!(is_accepted(&server, &client).await, let_in, "{usages:?}");
     }
 }
 
 #[tokio::test]
-async fn a_chain_has_six_intermediates_at_most() {
+async fn a_chain_has_at_most_six_intermediates() {
     let server = TestServer::start(|_| {}).await;
     for (count, let_in) in [(6, true), (7, false)] {
         let (first, first_key) = (an_intermediate("intermediate 1", &[]), KeyPair::generate().unwrap());
@@ -98,7 +98,7 @@ async fn a_chain_has_six_intermediates_at_most() {
         chain.push(a_leaf().signed_by(&key, &Issuer::from_params(&issuer, &issuer_key)).unwrap().pem());
         chain.reverse();
         let client = Pair { certificate: chain.concat(), key: key.serialize_pem() };
-        assert_eq!(is_let_in(&server, &client).await, let_in, "{count} intermediates");
+        assert_eq!(is_accepted(&server, &client).await, let_in, "{count} intermediates");
     }
 }
 

@@ -12,14 +12,14 @@ use crate::support::{PATIENCE, TestServer, assert_no_answer, eventually, message
 const SECOND: &str = "spiffe://test.example/second";
 
 #[tokio::test]
-async fn calls_beyond_the_limit_are_shed_and_health_is_not() {
+async fn calls_beyond_the_limit_are_shed_but_health_checks_are_not() {
     let server = TestServer::start(|config| config.limits.max_calls = 1).await;
     let channel = server.channel().await;
     let busy = spawn({
         let channel = channel.clone();
         async move { unary(&channel, "Sleep", Duration::from_secs(2)).await }
     });
-    eventually("the call is at work", async || server.meters.page().unwrap().contains("Test/Sleep")).await;
+    eventually("the call is running", async || server.meters.page().unwrap().contains("Test/Sleep")).await;
     let shed = unary(&channel, "Whoami", Duration::ZERO).await.unwrap_err();
     assert_eq!(shed.code(), Code::Unavailable);
     assert_eq!(shed.get_details_error_info().unwrap().reason, "SERVER_UNAVAILABLE");
@@ -38,11 +38,11 @@ async fn one_identity_does_not_fill_the_server() {
         let channel = channel.clone();
         async move { unary(&channel, "Sleep", Duration::from_secs(2)).await }
     });
-    eventually("the call is at work", async || server.meters.page().unwrap().contains("Test/Sleep")).await;
+    eventually("the call is running", async || server.meters.page().unwrap().contains("Test/Sleep")).await;
     let refused = unary(&channel, "Whoami", Duration::ZERO).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert_eq!(refused.get_details_error_info().unwrap().reason, "RATE_LIMITED");
-    // Whom the server does not know has room of its own, and is told what is wrong.
+    // Unknown callers have separate room, and receive the reason.
     let stranger = server.connect(&server.pki.client("spiffe://test.example/stranger", 2)).await.unwrap();
     assert_eq!(unary(&stranger, "Whoami", Duration::ZERO).await.unwrap_err().code(), Code::Unauthenticated);
     busy.await.unwrap().unwrap();
@@ -64,7 +64,7 @@ async fn connections_beyond_the_cap_of_an_identity_are_closed() {
     assert!(server.metric("jackfield_server_connections_refused_total", "cap=\"per_identity\"") > Some(0.0));
 }
 
-/// A second principal of the tenant that the first one belongs to.
+/// Adds a second principal to the tenant of the first.
 fn with_second(config: &mut Config) {
     let first = config.identity.principals[0].clone();
     config.identity.principals.push(PrincipalConfig { name: "second".into(), spiffe: SECOND.into(), ..first });
@@ -82,7 +82,7 @@ async fn one_tenant_does_not_fill_the_server() {
         let channel = channel.clone();
         async move { unary(&channel, "Sleep", Duration::from_secs(2)).await }
     });
-    eventually("the call is at work", async || server.meters.page().unwrap().contains("Test/Sleep")).await;
+    eventually("the call is running", async || server.meters.page().unwrap().contains("Test/Sleep")).await;
     let second = server.connect(&server.pki.client(SECOND, 2)).await.unwrap();
     let refused = unary(&second, "Whoami", Duration::ZERO).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
@@ -105,7 +105,7 @@ async fn connections_beyond_the_cap_of_a_tenant_are_closed() {
     if let Ok(second) = server.connect(&server.pki.client(SECOND, 2)).await {
         assert!(unary(&second, "Whoami", Duration::ZERO).await.is_err());
     }
-    // Whoever is nobody is none of that tenant, and all of them are one.
+    // Unknown callers do not count for that tenant, and share one limit.
     let stranger = server.connect(&server.pki.client("spiffe://test.example/stranger", 3)).await.unwrap();
     assert_eq!(unary(&stranger, "Whoami", Duration::ZERO).await.unwrap_err().code(), Code::Unauthenticated);
     if let Ok(other) = server.connect(&server.pki.client("spiffe://test.example/other", 4)).await {
@@ -136,10 +136,10 @@ async fn silent_peers_are_dropped_and_do_not_hinder_others() {
 }
 
 #[tokio::test]
-async fn an_old_connection_is_told_to_go_and_its_calls_finish() {
+async fn an_old_connection_is_closed_gracefully_and_its_calls_finish() {
     let server = TestServer::start(|config| config.limits.connection_age = Duration::from_millis(200)).await;
     let channel = server.channel().await;
-    // Longer than the age: the call goes on after GOAWAY.
+    // Longer than the age: the call continues after GOAWAY.
     unary(&channel, "Sleep", Duration::from_millis(800)).await.unwrap();
     for _ in 0..20 {
         unary_or_again(&channel, "Sleep", Duration::from_millis(30)).await;
@@ -151,7 +151,7 @@ async fn an_old_connection_is_told_to_go_and_its_calls_finish() {
 async fn an_idle_connection_is_closed() {
     let server = TestServer::start(|config| config.limits.connection_idle_timeout = Duration::from_millis(500)).await;
     let channel = server.channel().await;
-    // Longer than that: a connection with a call is not idle, and is not told to go. It takes another call.
+    // Longer than the idle limit: a connection with a call is not idle and gets no GOAWAY. It accepts another call.
     let slow = spawn({
         let channel = channel.clone();
         async move { unary_or_again(&channel, "Sleep", Duration::from_secs(3)).await }
@@ -166,7 +166,7 @@ async fn an_idle_connection_is_closed() {
     unary_or_again(&channel, "Whoami", Duration::ZERO).await;
 }
 
-/// A call that was given to a connection as it closed was never sent: clients repeat it.
+/// Makes a call, again if the connection was just closing: such a call was never sent, so clients repeat it.
 async fn unary_or_again(channel: &Channel, method: &str, duration: Duration) {
     if let Err(error) = unary(channel, method, duration).await {
         assert_no_answer(&error);
@@ -175,7 +175,7 @@ async fn unary_or_again(channel: &Channel, method: &str, duration: Duration) {
 }
 
 #[tokio::test]
-async fn a_stream_that_nobody_reads_is_ended() {
+async fn an_unread_stream_is_ended() {
     let server = TestServer::start(|config| {
         config.limits.write_stall_timeout = Duration::from_millis(200);
         config.streams.idle_timeout = Duration::from_millis(400);
@@ -186,7 +186,7 @@ async fn a_stream_that_nobody_reads_is_ended() {
     flood.message().await.unwrap().unwrap();
     let stalled = || server.metric("jackfield_server_streams_stalled_total", "");
     eventually("the stream is ended", async || stalled() == Some(1.0)).await;
-    // Its neighbours on the connection are not touched.
+    // Other calls on the connection are not affected.
     unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
     let error = loop {
         match flood.message().await {
@@ -204,7 +204,7 @@ fn plaintext(config: &mut Config) {
 }
 
 #[tokio::test]
-async fn what_is_not_grpc_is_told_so() {
+async fn requests_that_are_not_grpc_get_a_clear_answer() {
     let server = TestServer::start(plaintext).await;
     let mut raw = Raw::connect(server.address).await;
     for (method, content_type, code) in [
@@ -224,7 +224,7 @@ async fn what_is_not_grpc_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_none_and_one_that_is_too_large_are_refused_in_our_form() {
+async fn malformed_and_oversized_messages_are_refused_in_our_form() {
     let server = TestServer::start(plaintext).await;
     let mut raw = Raw::connect(server.address).await;
     let mut refused = async |headers: &[(&str, &str)], bytes: Vec<u8>| {
@@ -246,13 +246,13 @@ async fn a_message_that_is_none_and_one_that_is_too_large_are_refused_in_our_for
     assert_eq!(compressed.metadata().get("grpc-accept-encoding").unwrap(), "identity");
 }
 
-/// The specification of gRPC calls it a violation of cardinality.
+/// The gRPC specification calls this a violation of cardinality.
 #[tokio::test]
 async fn a_call_with_two_messages_or_none_is_not_executed() {
     let server = TestServer::start(plaintext).await;
     let mut raw = Raw::connect(server.address).await;
     let message = framed(&message(Duration::ZERO));
-    // Whatever reaches the handler of "Panic" is answered INTERNAL.
+    // A call that reaches the handler of "Panic" is answered INTERNAL.
     let executed = raw.post("/test.v1.Test/Panic", &[], message.clone()).await.status.unwrap();
     assert_eq!(executed.code(), Code::Internal);
     for path in ["/test.v1.Test/Panic", "/test.v1.Test/Stream", "/grpc.health.v1.Health/Check"] {
@@ -287,7 +287,7 @@ async fn headers_over_the_limit_are_answered_in_grpc() {
 }
 
 #[tokio::test]
-async fn what_anybody_may_call_takes_small_messages_only() {
+async fn public_methods_accept_only_small_messages() {
     let server = TestServer::start(plaintext).await;
     let mut raw = Raw::connect(server.address).await;
     for (path, limit) in [
@@ -303,7 +303,7 @@ async fn what_anybody_may_call_takes_small_messages_only() {
         if path.contains("Health") {
             assert_eq!(status.code(), Code::ResourceExhausted, "{path}: {status:?}");
         } else {
-            // Reflection ends its stream when the stream of requests breaks. What counts: at once, and with no answer.
+            // Reflection ends its stream when the request stream breaks. It must end at once and without an answer.
             assert!(answer.body.is_empty(), "{path}: {status:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! What the log says of calls.
+//! Log lines about calls.
 
 use std::process::{Child, Stdio};
 
@@ -9,7 +9,7 @@ use crate::process::{Process, command};
 use crate::raw::{Raw, framed};
 use crate::support::{PATIENCE, eventually};
 
-/// Starts a server that knows its callers, and says of it what `settings` ask for.
+/// Starts a server that knows its callers and logs as `settings` ask for.
 async fn start(settings: &[&str]) -> (tempfile::TempDir, Process, Raw) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().to_owned();
@@ -23,9 +23,9 @@ async fn start(settings: &[&str]) -> (tempfile::TempDir, Process, Raw) {
     (directory, server, client)
 }
 
-/// Calls are answered and the server stops although its log is never read.
+/// Calls are answered, and the server stops, even if its log is never read.
 #[tokio::test]
-async fn a_log_that_is_not_read_stops_nothing() {
+async fn an_unread_log_does_not_block_the_server() {
     const GET: &str = "/jackfield.v1.ConnectorService/GetConnector";
     let directory = tempfile::tempdir().unwrap();
     for (signals, code) in [(1, 0), (2, 1)] {
@@ -39,7 +39,7 @@ async fn a_log_that_is_not_read_stops_nothing() {
             arguments.extend(["--set", setting]);
         }
         let (unread, log) = std::io::pipe().unwrap();
-        // Both are one pipe, as with `2>&1`.
+        // Both outputs are one pipe, as with `2>&1`.
         let mut server = command(directory.path(), &arguments);
         let server = server.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let mut server = Killed(server.spawn().unwrap());
@@ -70,7 +70,7 @@ async fn a_log_that_is_not_read_stops_nothing() {
     }
 }
 
-/// A process that ends with this value.
+/// A process that is killed when this value is dropped.
 struct Killed(Child);
 
 impl Drop for Killed {
@@ -87,9 +87,9 @@ async fn stop(server: Process) -> Vec<serde_json::Value> {
     log.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
 }
 
-/// Nobody can fill the log of others with them, and nobody is woken.
+/// Client mistakes at this level can neither flood the log nor raise alerts.
 #[tokio::test]
-async fn mistakes_of_clients_are_told_at_debug() {
+async fn mistakes_of_clients_are_logged_at_debug() {
     const GET: &str = "/jackfield.v1.ConnectorService/GetConnector";
     const CHECK: &str = "/grpc.health.v1.Health/Check";
     let (_directory, server, mut client) = start(&["telemetry.log_filter=debug"]).await;
@@ -111,7 +111,7 @@ async fn mistakes_of_clients_are_told_at_debug() {
     ] {
         assert_eq!(client.post(path, &[header], body).await.status.unwrap().code(), code, "{path} {header:?}");
     }
-    // Timers are of milliseconds, so that a quick call may still be in time.
+    // Timers have a resolution of milliseconds, so a quick call may still be in time.
     let mut late = false;
     for _ in 0..5_000 {
         let answer = client.post(GET, &[("grpc-timeout", "1n")], get.clone()).await;
@@ -120,7 +120,7 @@ async fn mistakes_of_clients_are_told_at_debug() {
             break;
         }
     }
-    assert!(late, "one call was out of time");
+    assert!(late, "one call exceeded its deadline");
     let log = stop(server).await;
     let of_calls: Vec<_> = log.iter().filter(|line| line["rpc.response.status_code"].is_string()).collect();
     for status in ["UNIMPLEMENTED", "INVALID_ARGUMENT", "NOT_FOUND", "DEADLINE_EXCEEDED"] {

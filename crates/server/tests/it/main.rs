@@ -1,4 +1,4 @@
-//! The transport in front of a service of its own: nothing here needs a database.
+//! Tests of the transport in front of a test service: nothing here needs a database.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod binary;

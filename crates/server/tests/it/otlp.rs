@@ -1,4 +1,4 @@
-//! What is sent to a collector.
+//! Telemetry sent to a collector.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -22,7 +22,7 @@ use crate::support::{PATIENCE, eventually, spawn};
 /// Path and body of each export.
 type Exports = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
-/// A collector that takes everything.
+/// Starts a collector that accepts everything.
 async fn collector() -> (std::net::SocketAddr, Exports) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -54,7 +54,7 @@ async fn collector() -> (std::net::SocketAddr, Exports) {
     (address, exports)
 }
 
-/// Starts a server that sends what it has there.
+/// Starts a server that exports to this collector.
 async fn start(
     collector: std::net::SocketAddr,
     settings: &'static [&'static str],
@@ -69,12 +69,12 @@ async fn start(
     (directory, tokio::task::spawn_blocking(start).await.unwrap())
 }
 
-/// Stops a server, which sends what is left, and returns its log.
+/// Stops a server, which flushes its telemetry, and returns its log.
 async fn stop(server: Process) -> String {
     tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || server.stop())).await.unwrap().unwrap()
 }
 
-/// Spans with the resources that they are of.
+/// The exported spans with their resources.
 fn spans(exports: &Exports) -> Vec<(Resource, Span)> {
     let exports = exports.lock().unwrap();
     let traces = exports.iter().filter(|(path, _)| path.ends_with("TraceService/Export"));
@@ -88,7 +88,7 @@ fn spans(exports: &Exports) -> Vec<(Resource, Span)> {
         .collect()
 }
 
-/// Attributes as text, by name.
+/// The attributes as text, by name.
 fn texts(attributes: &[KeyValue]) -> BTreeMap<&str, String> {
     let text = |value: &any_value::Value| match value {
         any_value::Value::StringValue(text) => text.clone(),
@@ -121,7 +121,7 @@ async fn spans_continue_the_callers_trace_and_metrics_are_pushed() {
     let check = framed(&tonic_health::pb::HealthCheckRequest::default());
     let answer = client.post("/grpc.health.v1.Health/Check", &[("traceparent", parent)], check).await;
     assert_eq!(answer.status.unwrap().code(), tonic::Code::Ok);
-    // What is left is sent when the server stops.
+    // The rest is sent when the server stops.
     tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || server.stop())).await.unwrap().unwrap();
 
     let exports = exports.lock().unwrap();
@@ -135,9 +135,9 @@ async fn spans_continue_the_callers_trace_and_metrics_are_pushed() {
     assert!(contains(&of("MetricsService/Export"), b"rpc.server.call.duration"));
 }
 
-/// A caller's own trace decides; of the other calls a share is traced.
+/// The caller's trace context decides; a share of the other calls is traced.
 #[tokio::test]
-async fn what_is_traced_the_caller_says_or_else_the_configuration() {
+async fn the_caller_or_else_the_configuration_decides_on_tracing() {
     const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     const NOT_SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
     const UNREADABLE: &str = "00-4bf92f35";
@@ -164,7 +164,7 @@ async fn what_is_traced_the_caller_says_or_else_the_configuration() {
     }
 }
 
-/// The whole process at its most talkative: log, spans and metrics as they leave it.
+/// Searches everything that leaves the process at its most verbose: log, spans and metrics.
 #[tokio::test]
 async fn no_secret_leaves_in_logs_spans_or_metrics() {
     let (collector, exports) = collector().await;
@@ -237,18 +237,18 @@ async fn no_secret_leaves_in_logs_spans_or_metrics() {
     let exports = exports.lock().unwrap();
     let sent: Vec<u8> = exports.iter().flat_map(|(_, body)| body.clone()).collect();
     for (place, bytes) in [("the log", log.as_bytes()), ("an export", &sent)] {
-        assert!(contains(bytes, b"CredentialsService/RevealCredential"), "nothing to search in {place}");
-        // The text itself, and the first two thirds of its base64 at each offset.
+        assert!(contains(bytes, b"CredentialsService/RevealCredential"), "there is nothing to search in {place}");
+        // The text itself, and the beginning of its base64 at each offset.
         for trace in ["canary-", "Y2FuYXJ5", "NhbmFyeS", "jYW5hcnkt"] {
-            assert!(!contains(bytes, trace.as_bytes()), "{trace} stands in {place}");
+            assert!(!contains(bytes, trace.as_bytes()), "{trace} is in {place}");
         }
     }
-    assert!(log.contains("\"level\":\"TRACE\""), "the log is not at its most talkative");
+    assert!(log.contains("\"level\":\"TRACE\""), "the log is not at its most verbose");
 }
 
 const TRACED: (&str, &str) = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
 
-/// Names and forms are those of the conventions, own names have a space of their own, and there is nothing else.
+/// Names and values follow the semantic conventions, our own names have a namespace, and there is nothing else.
 #[tokio::test]
 async fn a_call_is_a_span_with_these_attributes() {
     let (collector, exports) = collector().await;
@@ -292,9 +292,9 @@ async fn a_call_is_a_span_with_these_attributes() {
     assert_eq!(line["span"]["client.address"], "127.0.0.1");
 }
 
-/// Replicas are told apart, and named as the variables of OpenTelemetry say.
+/// Replicas are distinguishable, and the variables of OpenTelemetry can name them.
 #[tokio::test]
-async fn a_process_says_which_it_is() {
+async fn a_process_identifies_itself() {
     const OTHER: &[(&str, &str)] = &[
         ("OTEL_SERVICE_NAME", "vault-of-tokens"),
         ("OTEL_RESOURCE_ATTRIBUTES", "service.name=passed-over,service.namespace=billing,service.instance.id=pod-1"),
@@ -328,7 +328,7 @@ async fn a_process_says_which_it_is() {
 }
 
 #[tokio::test]
-async fn what_is_exported_is_compressed_if_the_variable_says_so() {
+async fn exports_are_compressed_if_the_variable_says_so() {
     let (collector, exports) = collector().await;
     let (_directory, server) = start(collector, &[], &[("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")]).await;
     stop(server).await;
@@ -339,9 +339,9 @@ async fn what_is_exported_is_compressed_if_the_variable_says_so() {
     }
 }
 
-/// It is told at once, and the stop does not wait for it: the best of three tries counts.
+/// The failure is logged at once, and the shutdown does not wait for the collector. The best of three tries counts.
 #[tokio::test]
-async fn a_collector_that_says_nothing_is_told_and_does_not_hold_the_stop() {
+async fn a_silent_collector_is_logged_and_does_not_delay_the_shutdown() {
     let mut best = Duration::MAX;
     for _ in 0..3 {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -362,7 +362,7 @@ async fn a_collector_that_says_nothing_is_told_and_does_not_hold_the_stop() {
                     .find(|line| line.contains("telemetry is not exported") && line.contains(signal))
                     .map(str::to_owned)
             };
-            eventually("it is told", async || line(&server.log()).is_some()).await;
+            eventually("it is logged", async || line(&server.log()).is_some()).await;
             let line: serde_json::Value = serde_json::from_str(&line(&server.log()).unwrap()).unwrap();
             assert_eq!((&line["level"], &line["signal"]), (&"WARN".into(), &signal.into()), "{line}");
             assert_eq!(line["error.message"], "no answer within 3s", "{line}");
@@ -370,10 +370,10 @@ async fn a_collector_that_says_nothing_is_told_and_does_not_hold_the_stop() {
         let begun = Instant::now();
         let log = stop(server).await;
         best = best.min(begun.elapsed());
-        assert_eq!(log.matches("telemetry is not exported").count(), 2, "each is told once: {log}");
+        assert_eq!(log.matches("telemetry is not exported").count(), 2, "each is logged once: {log}");
         if best < Duration::from_secs(4) {
             return;
         }
     }
-    panic!("the stop took {best:?}");
+    panic!("the shutdown took {best:?}");
 }

@@ -1,4 +1,4 @@
-//! Files of several certificates or revocation lists: all of what is in them counts.
+//! Files with several certificates or revocation lists: everything in them counts.
 
 use std::time::Duration;
 
@@ -6,23 +6,23 @@ use crate::pki::{Pair, Pki};
 use crate::process::run;
 use crate::support::{CALLER, TestServer, logged, unary};
 
-/// As `cat a.pem b.pem` makes it, where the first file has no last line break.
+/// The files are joined as by `cat a.pem b.pem`, where the first lacks a final line break.
 #[tokio::test]
-async fn both_authorities_of_joined_files_let_their_clients_in() {
+async fn clients_of_both_authorities_in_a_joined_file_are_accepted() {
     let (pki, other) = (Pki::new(), Pki::new());
     let [first, second] = [&pki, &other].map(|pki| String::from_utf8(pki.read("ca.pem")).unwrap());
     pki.write("client-ca.pem", &format!("\u{FEFF}{}\u{FEFF}{second}", first.trim_end()));
     let bundle = pki.path("client-ca.pem");
     let server = TestServer::start_with(pki, |config| config.tls.client_ca = bundle).await;
     for client in [server.pki.client(CALLER, 1), other.client(CALLER, 2)] {
-        assert!(is_let_in(&server, &client).await);
+        assert!(is_accepted(&server, &client).await);
     }
-    assert!(!is_let_in(&server, &Pki::new().client(CALLER, 3)).await);
+    assert!(!is_accepted(&server, &Pki::new().client(CALLER, 3)).await);
 }
 
-/// The lists of one authority supersede one another, in whatever order they stand (RFC 5280 5.2.3).
+/// The lists of one authority supersede one another, in any order (RFC 5280 5.2.3).
 #[tokio::test]
-async fn of_two_revocation_lists_of_one_authority_the_newest_counts() {
+async fn the_newest_of_two_revocation_lists_of_one_authority_counts() {
     for newest_first in [false, true] {
         let pki = Pki::new();
         pki.write_crl(&[]);
@@ -33,21 +33,21 @@ async fn of_two_revocation_lists_of_one_authority_the_newest_counts() {
         pki.write("crl.pem", &lists.concat());
         let crl = pki.path("crl.pem");
         let server = TestServer::start_with(pki, |config| config.tls.client_crl = crl).await;
-        assert!(is_let_in(&server, &server.pki.client(CALLER, 42)).await);
-        assert!(!is_let_in(&server, &server.pki.client(CALLER, 41)).await, "newest first: {newest_first}");
+        assert!(is_accepted(&server, &server.pki.client(CALLER, 42)).await);
+        assert!(!is_accepted(&server, &server.pki.client(CALLER, 41)).await, "newest first: {newest_first}");
         assert!(logged(&["older revocation lists of the same authorities are left out", "crl.superseded=1"]));
     }
 }
 
-/// A newer list of a part would take the place of the complete one, and let in whom only that one names.
+/// A newer partial list would replace the complete one, and admit clients that only the complete one revokes.
 #[test]
-fn a_list_of_a_part_of_the_certificates_is_refused() {
+fn a_partial_revocation_list_is_refused() {
     let pki = Pki::new();
     pki.write_crl(&[41]);
     let complete = String::from_utf8(pki.read("crl.pem")).unwrap();
     pki.write_partial_crl(&[1, 2, 3]);
     let partial = String::from_utf8(pki.read("crl.pem")).unwrap();
-    // Another authority of the same name.
+    // Another authority with the same name.
     let other = Pki::new();
     other.write_crl(&[]);
     let other = String::from_utf8(other.read("crl.pem")).unwrap();
@@ -72,7 +72,7 @@ fn a_list_of_a_part_of_the_certificates_is_refused() {
 }
 
 #[test]
-fn what_would_be_passed_over_is_refused_by_name() {
+fn unreadable_sections_are_refused_by_name() {
     let pki = Pki::new();
     let text = |name: &str| String::from_utf8(pki.read(name)).unwrap();
     let (ca, certificate, key) = (text("ca.pem"), text("server.pem"), text("server-key.pem"));
@@ -102,12 +102,12 @@ fn what_would_be_passed_over_is_refused_by_name() {
         let refused = run(pki.path("").as_path(), &arguments);
         let text = String::from_utf8_lossy(&refused.stderr);
         assert!(!refused.status.success() && text.contains(said), "{name}: {said}\n{text}");
-        // Neither the key nor its bytes in decimal.
+        // The error shows neither the key nor its bytes in decimal.
         assert!(!text.contains(&body[..16]) && !text.contains("[45, "), "{name}: {text}");
     }
 }
 
-async fn is_let_in(server: &TestServer, client: &Pair) -> bool {
+async fn is_accepted(server: &TestServer, client: &Pair) -> bool {
     match server.connect(client).await {
         Ok(channel) => unary(&channel, "Whoami", Duration::ZERO).await.is_ok(),
         Err(_) => false,

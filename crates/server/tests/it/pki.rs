@@ -16,12 +16,12 @@ pub(crate) struct Pki {
     ca_key: KeyPair,
 }
 
-/// A certificate to be made.
+/// A certificate to issue.
 pub(crate) struct Leaf<'a> {
     pub(crate) sans: Vec<SanType>,
     pub(crate) serial: u64,
     pub(crate) common_name: &'a str,
-    /// Seconds from now.
+    /// The validity in seconds from now.
     pub(crate) valid_for: i64,
     pub(crate) usage: ExtendedKeyUsagePurpose,
 }
@@ -65,7 +65,8 @@ impl Pki {
         self.write_server_for(serial, 3_600);
     }
 
-    /// A certificate that is valid for so many seconds from now on, or ended so many ago.
+    /// Writes a certificate that is valid for this many seconds from now or, if negative, expired this many seconds
+    /// ago.
     pub(crate) fn write_server_for(&self, serial: u64, valid_for: i64) {
         let server = self.issue(&Leaf {
             sans: vec![SanType::DnsName("localhost".try_into().unwrap())],

@@ -6,11 +6,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-/// A server process; it ends with this value.
+/// A server process. It is killed when this value is dropped.
 pub(crate) struct Process {
     pub(crate) child: Child,
     pub(crate) address: String,
-    /// What it said on standard output before it served.
+    /// Its first lines on standard output, before it served.
     pub(crate) first_words: String,
     log: Arc<Mutex<String>>,
     /// Reads its log to the end.
@@ -56,7 +56,7 @@ impl Process {
         };
         let listening: serde_json::Value = serde_json::from_str(&listening).unwrap();
         let address = listening["address"].as_str().unwrap().to_owned();
-        // A full pipe would stop the server.
+        // A full pipe would block the server.
         let log = Arc::new(Mutex::new(log));
         let told = Arc::clone(&log);
         let reader = std::thread::spawn(move || lines.for_each(|line| told.lock().unwrap().extend([&line, "\n"])));
@@ -66,7 +66,7 @@ impl Process {
         Process { child, address, first_words: String::from_utf8(first_words).unwrap(), log, reader: Some(reader) }
     }
 
-    /// Stops it, which has to go well, and returns its log.
+    /// Stops it, which must succeed, and returns its log.
     pub(crate) fn stop(mut self) -> String {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
@@ -80,7 +80,7 @@ impl Process {
         self.log.lock().unwrap().clone()
     }
 
-    /// Processor time so far, in ticks.
+    /// Its CPU time so far, in ticks.
     pub(crate) fn ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();

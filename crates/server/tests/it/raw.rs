@@ -6,13 +6,13 @@ use tonic::Status;
 
 use crate::support::spawn;
 
-/// A connection without TLS and without a gRPC client, which would do half of the server's work.
+/// A connection without TLS and without a gRPC client, because that would enforce some of the rules itself.
 pub(crate) struct Raw(hyper::client::conn::http2::SendRequest<http_body_util::Full<bytes::Bytes>>);
 
-/// What came back.
+/// The answer as received.
 pub(crate) struct RawAnswer {
     pub(crate) http_status: u16,
-    /// In the headers, or in the trailers.
+    /// The status in the headers or trailers.
     pub(crate) status: Option<Status>,
     pub(crate) body: bytes::Bytes,
 }
@@ -23,7 +23,7 @@ impl Raw {
     /// The server must serve plaintext.
     pub(crate) async fn connect(address: SocketAddr) -> Raw {
         let socket = tokio::net::TcpStream::connect(address).await.unwrap();
-        // A request is two writes, and the second would wait for the acknowledgement of the first.
+        // A request is two writes; without TCP_NODELAY the second would wait for the acknowledgement of the first.
         socket.set_nodelay(true).unwrap();
         let executor = hyper_util::rt::TokioExecutor::new();
         let io = hyper_util::rt::TokioIo::new(socket);

@@ -27,13 +27,13 @@ async fn a_new_server_certificate_is_used_and_live_connections_stay() {
     server.pki.write_server(101);
     eventually("the new certificate is served", async || serial_served(&server, &client).await == 101).await;
     slow.await.unwrap().unwrap();
-    // One connection all the time: a channel that had connected anew would show in the count.
+    // It was one connection all the time: a reconnect of the channel would show in the count.
     unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
     assert_eq!(server.metric("jackfield_server_connections_ended_total", "cause=\"certificate\""), Some(0.0));
 }
 
 #[tokio::test]
-async fn a_bad_file_keeps_the_former_certificate() {
+async fn a_bad_file_keeps_the_previous_certificate() {
     let server = TestServer::start(|_| {}).await;
     let client = server.pki.client(CALLER, 1);
     server.pki.write("server.pem", "no certificate");
@@ -47,7 +47,7 @@ async fn a_bad_file_keeps_the_former_certificate() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(serial_served(&server, &client).await, 100);
     server.pki.write_server(102);
-    eventually("a good one is taken again", async || serial_served(&server, &client).await == 102).await;
+    eventually("a good one is loaded again", async || serial_served(&server, &client).await == 102).await;
 }
 
 #[tokio::test]
@@ -72,17 +72,17 @@ async fn a_revoked_client_loses_its_connection_and_gets_no_other() {
     let cut = tokio::time::timeout(Duration::from_secs(5), bad_stream.message()).await.expect("cut in 5 s");
     assert!(cut.is_err(), "{cut:?}");
     let line = ["client certificate is no longer valid", "client.address=127.0.0.1 ", "principal=\"the revoked\""];
-    assert!(logged(&line), "the log says whose it was");
+    assert!(logged(&line), "the log names the client");
     let again = async || unary(&bad_channel, "Whoami", Duration::ZERO).await;
     assert!(again().await.is_err());
     unary(&good_channel, "Whoami", Duration::ZERO).await.unwrap();
     let still = tokio::time::timeout(Duration::from_millis(100), good_stream.message()).await;
-    assert!(still.is_err(), "the other client's stream goes on: {still:?}");
+    assert!(still.is_err(), "the other client's stream continues: {still:?}");
 }
 
-/// A revoked client must not stay because something else is wrong.
+/// A revoked client must not stay connected because another file is broken.
 #[tokio::test]
-async fn a_broken_pair_of_the_server_keeps_no_revoked_client() {
+async fn a_broken_server_certificate_does_not_keep_a_revoked_client() {
     let pki = Pki::new();
     pki.write_crl(&[]);
     let crl = pki.path("crl.pem");
@@ -93,14 +93,14 @@ async fn a_broken_pair_of_the_server_keeps_no_revoked_client() {
     bad_stream.message().await.unwrap().unwrap();
 
     server.pki.write("server-key.pem", "no key");
-    eventually("the fault is counted", async || kept_former(&server) == Some(1.0)).await;
+    eventually("the fault is counted", async || kept_previous(&server) == Some(1.0)).await;
     server.pki.write_crl(&[41]);
     let cut = tokio::time::timeout(Duration::from_secs(5), bad_stream.message()).await.expect("cut in 5 s");
     assert!(cut.is_err(), "{cut:?}");
     assert!(unary(&bad_channel, "Whoami", Duration::ZERO).await.is_err());
     assert_eq!(serial_served(&server, &good).await, 100);
-    assert_eq!(kept_former(&server), Some(1.0), "the same fault is counted once");
-    // Nor does a broken file of authorities.
+    assert_eq!(kept_previous(&server), Some(1.0), "the same fault is counted once");
+    // A broken CA file does not keep it either.
     server.pki.write_server(103);
     let worse = server.pki.client(CALLER, 43);
     let worse_channel = server.connect(&worse).await.unwrap();
@@ -110,37 +110,37 @@ async fn a_broken_pair_of_the_server_keeps_no_revoked_client() {
     server.pki.write_crl(&[41, 43]);
     eventually("the other is cut", async || unary(&worse_channel, "Whoami", Duration::ZERO).await.is_err()).await;
     server.pki.write("ca.pem", &authorities);
-    // And the reverse.
+    // The reverse holds too.
     server.pki.write("crl.pem", "no list");
     server.pki.write_server(107);
     eventually("the new certificate is served", async || serial_served(&server, &good).await == 107).await;
-    assert!(unary(&bad_channel, "Whoami", Duration::ZERO).await.is_err(), "the former list is in force");
+    assert!(unary(&bad_channel, "Whoami", Duration::ZERO).await.is_err(), "the previous list stays in force");
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_valid_replaces_none_that_is() {
+async fn an_invalid_certificate_does_not_replace_a_valid_one() {
     let server = TestServer::start(|_| {}).await;
     let client = server.pki.client(CALLER, 1);
     server.pki.write_server_for(104, -60);
-    eventually("the fault is counted", async || kept_former(&server) == Some(1.0)).await;
+    eventually("the fault is counted", async || kept_previous(&server) == Some(1.0)).await;
     assert_eq!(serial_served(&server, &client).await, 100);
     assert!(logged(&["not reloaded", "expired at "]), "the log says why");
     server.pki.write_server(105);
-    eventually("a good one is taken again", async || serial_served(&server, &client).await == 105).await;
+    eventually("a good one is loaded again", async || serial_served(&server, &client).await == 105).await;
 }
 
-/// Whoever opens a pipe waits for somebody who writes into it.
+/// Opening a pipe would block until another process writes to it.
 #[tokio::test]
-async fn a_pipe_in_place_of_a_file_is_a_fault_like_others() {
+async fn a_pipe_in_place_of_a_file_is_a_fault_like_any_other() {
     let server = TestServer::start(|_| {}).await;
     let client = server.pki.client(CALLER, 1);
     let path = server.pki.path("server.pem");
     std::fs::remove_file(&path).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-    eventually("the fault is told", async || logged(&["not reloaded", "it is not a regular file"])).await;
+    eventually("the fault is logged", async || logged(&["not reloaded", "it is not a regular file"])).await;
     assert_eq!(serial_served(&server, &client).await, 100);
     server.pki.write_server(106);
-    eventually("a good one is taken again", async || serial_served(&server, &client).await == 106).await;
+    eventually("a good one is loaded again", async || serial_served(&server, &client).await == 106).await;
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn an_expired_client_loses_its_connection() {
         sans: vec![SanType::URI(CALLER.try_into().unwrap())],
         serial: 5,
         common_name: "client",
-        // Up to a second less, for certificates tell whole seconds only.
+        // It may be up to a second less, because certificates have whole seconds only.
         valid_for: 6,
         usage: ExtendedKeyUsagePurpose::ClientAuth,
     });
@@ -174,7 +174,7 @@ async fn a_removed_authority_cuts_its_clients() {
 }
 
 #[tokio::test]
-async fn a_broken_revocation_list_keeps_no_removed_authority() {
+async fn a_broken_revocation_list_does_not_keep_a_removed_authority() {
     let pki = Pki::new();
     pki.write_crl(&[]);
     let crl = pki.path("crl.pem");
@@ -183,25 +183,25 @@ async fn a_broken_revocation_list_keeps_no_removed_authority() {
     let mut stream = crate::support::stream(&channel, "Stream", hour()).await.unwrap();
     stream.message().await.unwrap().unwrap();
     server.pki.write("crl.pem", "no list");
-    eventually("the fault is counted", async || kept_former(&server) == Some(1.0)).await;
+    eventually("the fault is counted", async || kept_previous(&server) == Some(1.0)).await;
     server.pki.write("ca.pem", std::str::from_utf8(&Pki::new().read("ca.pem")).unwrap());
     let cut = tokio::time::timeout(Duration::from_secs(5), stream.message()).await.expect("cut in 5 s");
     assert!(cut.is_err(), "{cut:?}");
 }
 
-/// An operator who knows of one fault must not take the other file for in force.
+/// An operator who knows of one fault must not assume that the other file is in force.
 #[tokio::test]
 async fn authorities_and_lists_that_are_both_broken_are_two_faults() {
     let pki = Pki::new();
     pki.write_crl(&[]);
     let crl = pki.path("crl.pem");
     let server = TestServer::start_with(pki, |config| config.tls.client_crl = crl).await;
-    // Both can be read as PEM, and neither can be used.
+    // Both are valid PEM, but neither is usable.
     let key = String::from_utf8(server.pki.read("server.pem")).unwrap().replace("MII", "AAA");
     server.pki.write("ca.pem", &key);
-    eventually("the first fault is counted", async || kept_former(&server) == Some(1.0)).await;
+    eventually("the first fault is counted", async || kept_previous(&server) == Some(1.0)).await;
     server.pki.write_partial_crl(&[41]);
-    eventually("the second fault is counted", async || kept_former(&server) == Some(2.0)).await;
+    eventually("the second fault is counted", async || kept_previous(&server) == Some(2.0)).await;
     assert!(logged(&["not reloaded", "crl.pem"]) && logged(&["not reloaded", "ca.pem"]));
 }
 
@@ -218,7 +218,7 @@ async fn sessions_are_not_resumed() {
     }
 }
 
-fn kept_former(server: &TestServer) -> Option<f64> {
+fn kept_previous(server: &TestServer) -> Option<f64> {
     server.metric("jackfield_server_tls_reloads_total", "result=\"kept_former\"")
 }
 
@@ -226,7 +226,7 @@ fn hour() -> tonic::Request<prost_types::Duration> {
     tonic::Request::new(crate::support::message(Duration::from_secs(3_600)))
 }
 
-/// The serial number of the certificate that a new connection is shown.
+/// The serial number of the certificate that a new connection receives.
 async fn serial_served(server: &TestServer, client: &Pair) -> u64 {
     let seen = Arc::new(Mutex::new(None));
     let config = client_config(client, &rustls::version::TLS13, seen.clone());
@@ -243,7 +243,7 @@ async fn handshake(
     let socket = tokio::net::TcpStream::connect(server.address).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let mut stream = tokio_rustls::TlsConnector::from(config).connect(name, socket).await.unwrap();
-    // The server speaks first in HTTP/2: reading takes in tickets too, if there were any.
+    // The server sends first in HTTP/2, so reading would also receive session tickets.
     let mut byte = [0];
     tokio::io::AsyncReadExt::read_exact(&mut stream, &mut byte).await.unwrap();
     stream
@@ -265,7 +265,7 @@ fn client_config(
     config
 }
 
-/// Notes the server's certificate.
+/// A verifier that records the server's certificate.
 #[derive(Debug)]
 struct Recorder(Arc<Mutex<Option<CertificateDer<'static>>>>);
 

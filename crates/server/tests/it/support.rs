@@ -1,4 +1,4 @@
-//! A server on a free port with certificates of its own, and a service that does what a test asks.
+//! A server on a free port with its own certificates, and a service that does what a test asks.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -42,15 +42,15 @@ use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 
 use crate::pki::{Pair, Pki};
 
-/// Every test that could hang ends by this.
+/// The time limit of every wait that could hang.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) const CALLER: &str = "spiffe://test.example/caller";
 
-/// The lines of the log of all servers of this process.
+/// The log lines of all servers of this process.
 static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
-/// Writes to [`LOG`].
+/// A writer to [`LOG`].
 struct Log;
 
 /// A running server.
@@ -73,7 +73,7 @@ impl TestServer {
     }
 
     pub(crate) async fn start_with(pki: Pki, change: impl FnOnce(&mut Config)) -> TestServer {
-        // The subscriber of the first test is the one of all.
+        // The first test installs the subscriber for all.
         let writer = TestWriter::new().and(|| Log);
         let _ = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).with_env_filter("debug").try_init();
         let mut config = Config::default();
@@ -116,12 +116,13 @@ impl TestServer {
         self.stop.take().unwrap().send(()).unwrap();
     }
 
-    /// A channel as the known caller.
+    /// A channel of the known caller.
     pub(crate) async fn channel(&self) -> Channel {
         self.connect(&self.pki.client(CALLER, 1)).await.unwrap()
     }
 
-    /// What is on the page of metrics for a name and an attribute, both as Prometheus writes them; `None` when it is not there.
+    /// The value on the metrics page for a name and an attribute, both in the notation of Prometheus; `None` if it is
+    /// absent.
     pub(crate) fn metric(&self, name: &str, attribute: &str) -> Option<f64> {
         let page = self.meters.page().unwrap();
         let mut lines = page.lines().filter(|line| {
@@ -146,12 +147,12 @@ pub(crate) fn spawn<T: Send + 'static>(task: impl Future<Output = T> + Send + 's
     tokio::spawn(task)
 }
 
-/// An error of the connection, not one that the server answered.
+/// Asserts that an error comes from the connection and is not an answer of the server.
 pub(crate) fn assert_no_answer(error: &Status) {
     assert!(error.metadata().get("x-request-id").is_none() && error.details().is_empty(), "{error:?}");
 }
 
-/// Whether a line has been logged in which all of this stands. The log is one for all tests.
+/// Returns whether a log line contains all these parts. All tests share the log.
 pub(crate) fn logged(parts: &[&str]) -> bool {
     let log = LOG.lock().unwrap();
     String::from_utf8_lossy(&log).lines().any(|line| parts.iter().all(|part| line.contains(part)))
@@ -161,7 +162,7 @@ pub(crate) fn logged(parts: &[&str]) -> bool {
 pub(crate) async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
     let end = tokio::time::Instant::now() + PATIENCE;
     while !check().await {
-        assert!(tokio::time::Instant::now() < end, "not in time: {what}");
+        assert!(tokio::time::Instant::now() < end, "timed out: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -179,7 +180,7 @@ impl std::io::Write for Log {
     }
 }
 
-/// Echoes after a delay, streams at a pace, panics, fails: what a test asks for.
+/// A service that does what a test asks for: sleeps, streams at a pace, panics, fails.
 struct TestBackend {
     ready: watch::Receiver<Readiness>,
 }
@@ -317,7 +318,7 @@ unary! {
         tokio::time::sleep(duration(request.get_ref())).await;
         Ok(Response::new(request.into_inner()))
     };
-    // 1 second in the answer stands for the principal "caller" of the tenant.
+    // 1 second in the answer means the principal "caller" of the tenant.
     Whoami => |request| {
         let principal = request.extensions().get::<Principal>().cloned();
         let known = principal.is_some_and(|p| &*p.name == "caller" && p.tenant == TenantId::SYSTEM);
@@ -327,7 +328,7 @@ unary! {
     Fail => |_request| Err(status(Error::internal("canary of a cause")));
 }
 
-/// An item each so often until drain.
+/// A stream with an item at each interval, until the drain.
 struct Ticks(TestService);
 
 impl ServerStreamingService<prost_types::Duration> for Ticks {
@@ -351,7 +352,7 @@ impl ServerStreamingService<prost_types::Duration> for Ticks {
     }
 }
 
-/// Items without end, as fast as they are taken.
+/// An endless stream of items, as fast as they are read.
 struct Flood;
 
 impl ServerStreamingService<prost_types::Duration> for Flood {

@@ -21,7 +21,7 @@ async fn get(address: std::net::SocketAddr, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_page_shows_calls_by_method_and_status_and_no_method_of_the_callers_making() {
+async fn the_page_shows_calls_by_method_and_status_but_no_invented_methods() {
     let server = TestServer::start(|config| config.telemetry.prometheus_address = "127.0.0.1:0".into()).await;
     let channel = server.channel().await;
     unary(&channel, "Whoami", Duration::ZERO).await.unwrap();
@@ -50,9 +50,9 @@ async fn the_page_shows_calls_by_method_and_status_and_no_method_of_the_callers_
     assert!(get(address, "/").await.starts_with("HTTP/1.1 404"));
 }
 
-/// By the codes that alerts count nobody but the server is at fault.
+/// Alerts count only codes for which the server is at fault.
 #[tokio::test]
-async fn mistakes_of_clients_count_by_codes_of_theirs() {
+async fn mistakes_of_clients_count_under_client_error_codes() {
     let server = TestServer::start(|config| {
         config.listen.plaintext = true;
         config.listen.plaintext_principal = "caller".into();
@@ -138,7 +138,7 @@ async fn the_page_shows_readiness_and_the_process() {
 }
 
 #[tokio::test]
-async fn the_page_shows_when_certificates_end_also_after_they_changed() {
+async fn the_page_shows_when_certificates_expire_even_after_a_reload() {
     let pki = Pki::new();
     pki.write_crl(&[]);
     let crl = pki.path("crl.pem");
@@ -164,12 +164,12 @@ async fn the_page_shows_when_certificates_end_also_after_they_changed() {
     });
     server.pki.write("server-key.pem", &new.key);
     server.pki.write("server.pem", &new.certificate);
-    eventually("the new end is shown", async || shown("certificate") == Some(not_after("server.pem"))).await;
+    eventually("the new expiry is shown", async || shown("certificate") == Some(not_after("server.pem"))).await;
     assert!(not_after("server.pem") > former + 3_000.0);
 }
 
 #[tokio::test]
-async fn unfinished_requests_of_one_address_do_not_hold_the_page() {
+async fn unfinished_requests_of_one_address_do_not_block_the_page() {
     let server = TestServer::start(|config| config.telemetry.prometheus_address = "127.0.0.1:0".into()).await;
     let address = server.metrics_address.unwrap();
     let connect = async || {
@@ -185,7 +185,7 @@ async fn unfinished_requests_of_one_address_do_not_hold_the_page() {
     }
     let mut refused = 0;
     for socket in &mut held[4..] {
-        // Who has a place may finish the request and is answered.
+        // A connection with a place may finish its request and is answered.
         let _ = socket.write_all(b"host: localhost\r\n\r\n").await;
         let mut answer = Vec::new();
         let _ = socket.read_to_end(&mut answer).await;

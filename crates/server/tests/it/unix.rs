@@ -20,10 +20,10 @@ async fn connect(path: std::path::PathBuf) -> Channel {
 }
 
 #[tokio::test]
-async fn a_unix_socket_serves_the_configured_principal_and_goes_away_with_the_server() {
+async fn a_unix_socket_serves_the_configured_principal_and_is_removed_with_the_server() {
     let pki = Pki::new();
     let path = pki.path("jackfield.sock");
-    // Left behind by a process that died.
+    // A socket left behind by a killed process.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let mut server = TestServer::start_with(pki, |config| {
         config.listen.address = String::new();
@@ -40,7 +40,7 @@ async fn a_unix_socket_serves_the_configured_principal_and_goes_away_with_the_se
 }
 
 #[tokio::test]
-async fn plaintext_callers_are_nobody_unless_named() {
+async fn plaintext_callers_are_unknown_unless_configured() {
     let pki = Pki::new();
     let path = pki.path("jackfield.sock");
     let _server = TestServer::start_with(pki, |config| config.listen.unix_socket = path.clone()).await;
@@ -48,10 +48,10 @@ async fn plaintext_callers_are_nobody_unless_named() {
     assert_eq!(error.code(), Code::Unauthenticated);
 }
 
-/// What a client built on gRPC's C core sends on a Unix socket: names and values as text, each of them indexed, and the path
-/// of the socket as authority.
+/// The headers that a client built on gRPC's C core sends on a Unix socket: names and values as text, each of them
+/// indexed, and the path of the socket as authority.
 #[tokio::test]
-async fn an_authority_that_is_the_path_of_the_socket_is_taken() {
+async fn the_path_of_the_socket_is_accepted_as_authority() {
     let pki = Pki::new();
     let path = pki.path("jackfield.sock");
     let _server = TestServer::start_with(pki, |config| {
@@ -73,7 +73,7 @@ async fn an_authority_that_is_the_path_of_the_socket_is_taken() {
     sent.extend(frame(SETTINGS, 0, 0, &[]));
     sent.extend(frame(HEADERS, END_HEADERS, 1, &fields));
     sent.extend(frame(DATA, END_STREAM, 1, &[0; 5]));
-    // Again, out of the table that the first call filled.
+    // The same again, from the table that the first call filled.
     sent.extend(frame(HEADERS, END_HEADERS, 3, &[0x80 | 65, 0x80 | 64, 0x83, 0x86, 0x80 | 63, 0x80 | 62]));
     sent.extend(frame(DATA, END_STREAM, 3, &[0; 5]));
 
@@ -94,6 +94,6 @@ async fn an_authority_that_is_the_path_of_the_socket_is_taken() {
     }
     ended.sort_unstable();
     assert_eq!(ended, [1, 3]);
-    // A message of two bytes: one second, which stands for a caller who is known.
+    // A message of two bytes: one second, which means a known caller.
     assert_eq!(answers, [[0, 0, 0, 0, 2, 8, 1], [0, 0, 0, 0, 2, 8, 1]]);
 }

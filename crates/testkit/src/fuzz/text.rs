@@ -126,7 +126,7 @@ fn text(data: &[u8]) -> Option<&str> {
     std::str::from_utf8(data).ok()
 }
 
-/// Checks that a printed filter parses to the same, that the limits hold, and that a refusal names the position.
+/// Checks that a printed filter parses to the same, that the limits hold, and that a refusal is short.
 fn check_filter(data: &[u8]) -> Way {
     let Some(text) = text(data) else { return way(&["no text"]) };
     let expr = match filter::parse(text, &SCHEMA) {

@@ -1,4 +1,4 @@
-//! Middleware of others between the layers.
+//! Third-party middleware between the layers.
 
 use std::convert::Infallible;
 
@@ -31,7 +31,7 @@ async fn middleware_of_tower_can_be_mounted_between_layers() {
         request.headers_mut().insert(ADDED, http::HeaderValue::from_static("1"));
         request
     };
-    // A body of another type, as middleware that compresses or counts has it.
+    // A body of another type, as from middleware that compresses or counts.
     let full = |response: Response| response.map(|_| Full::new(bytes::Bytes::from_static(b"from outside")));
     let service = ServiceBuilder::new()
         .layer(ContextLayer { methods: Arc::default() })

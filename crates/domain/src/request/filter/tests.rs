@@ -48,13 +48,14 @@ fn tag(key: &str, op: Op, pattern: Pattern) -> Expr {
 }
 
 #[test]
-fn blank_is_no_filter() {
+fn a_blank_text_is_no_filter() {
     for blank in ["", " ", " \t\n\u{a0}"] {
         assert_eq!(parse(blank, &SCHEMA), Ok(None));
     }
 }
 
-/// Left and right are the same; the left are the examples of AIP-160 and what follows from its grammar.
+/// Checks that each pair means the same. The left sides are the examples of AIP-160 and cases that follow from its
+/// grammar.
 #[test]
 fn precedence_is_that_of_aip_160() {
     for (text, same) in [
@@ -86,7 +87,7 @@ fn precedence_is_that_of_aip_160() {
     assert_eq!(parsed("a b c"), Expr::And(vec![word("a"), word("b"), word("c")]));
 }
 
-/// Merges an "all" inside an "all": parentheses keep them apart in the tree, the meaning is the same.
+/// Merges an AND inside an AND: parentheses separate them in the tree, but the meaning is the same.
 fn flat(expr: Expr) -> Expr {
     match expr {
         Expr::And(all) => Expr::And(
@@ -333,7 +334,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn what_is_printed_parses_to_the_same(expr in expr()) {
+    fn printed_filters_parse_to_the_same(expr in expr()) {
         let text = expr.to_string();
         prop_assume!(text.chars().count() <= MAX_CHARS);
         prop_assert_eq!(parse(&text, &SCHEMA), Ok(Some(expr)), "{}", text);
@@ -344,9 +345,9 @@ proptest! {
         let _ = parse(&text, &SCHEMA);
     }
 
-    /// Text made of the pieces of the language goes deeper than random characters.
+    /// Text made of tokens of the language gets further than random characters.
     #[test]
-    fn any_row_of_pieces_is_parsed_or_refused(
+    fn any_sequence_of_tokens_is_parsed_or_refused(
         pieces in proptest::collection::vec(
             prop_oneof![
                 Just("("), Just(")"), Just("AND"), Just("OR"), Just("NOT"), Just("-"), Just("name"), Just("tags."),

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn names_are_trimmed_bounded_and_compared_without_case_and_composition() {
+fn names_are_trimmed_bounded_and_compared_regardless_of_case_and_composition() {
     assert_eq!(Name::parse("name", "  Gmail \n", 191).unwrap().as_str(), "Gmail");
     assert_eq!(Name::parse("name", &"ä".repeat(191), 191).unwrap().as_str().chars().count(), 191);
     let key = |name: &str| Name::parse("name", name, 191).unwrap().key();
@@ -20,7 +20,7 @@ fn names_are_trimmed_bounded_and_compared_without_case_and_composition() {
     for (one, other) in same {
         assert_eq!(key(one), key(other));
     }
-    assert_eq!(Name::parse("name", "Cafe\u{301}", 191).unwrap().as_str(), "Cafe\u{301}", "shown as it was given");
+    assert_eq!(Name::parse("name", "Cafe\u{301}", 191).unwrap().as_str(), "Cafe\u{301}", "a name is shown as given");
     assert_ne!(key("Cafe"), key("Café"));
     assert_ne!(key("Gmail"), key("Gmai1"));
     let long = "ä".repeat(192);
@@ -40,7 +40,7 @@ fn names_are_trimmed_bounded_and_compared_without_case_and_composition() {
     ] {
         assert_eq!(Name::parse("connector.name", wrong, 191).unwrap_err().field, "connector.name", "{wrong:?}");
     }
-    assert!(Name::parse("name", "日本語 👩‍💻 (ж)", 191).is_ok(), "what people write stays allowed");
+    assert!(Name::parse("name", "日本語 👩‍💻 (ж)", 191).is_ok(), "ordinary text stays allowed");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn slugs_user_ids_and_tenant_names() {
 }
 
 #[test]
-fn descriptions_may_have_lines_and_other_texts_may_not() {
+fn descriptions_may_have_line_breaks_and_other_texts_may_not() {
     assert_eq!(description("description", "a\n\tb\r\n").unwrap(), "a\n\tb\r\n");
     assert!(description("description", "").is_ok() && description("description", &"ä".repeat(1024)).is_ok());
     for wrong in ["\u{0}", "\u{1b}[31m", "a\u{2028}b", "\u{202e}", &"ä".repeat(1025)] {
@@ -109,9 +109,9 @@ fn countries_are_those_of_the_standard() {
     }
 }
 
-/// Filters are folded when they are read, and when they are read again from what they were written as.
+/// Filters are folded when they are parsed, and again when their printed form is parsed.
 #[test]
-fn what_is_folded_stays_as_it_is_however_it_was_composed() {
+fn folding_is_idempotent_in_every_composition() {
     let changes = |c: &char| {
         let is_same = |mut other: &mut dyn Iterator<Item = char>| (&mut other).eq([*c]);
         !(is_same(&mut c.to_lowercase()) && is_same(&mut c.to_uppercase()) && is_same(&mut c.nfd()))
@@ -127,7 +127,7 @@ fn what_is_folded_stays_as_it_is_however_it_was_composed() {
 }
 
 #[test]
-fn what_cannot_be_seen_is_refused_in_names() {
+fn invisible_characters_are_refused_in_names() {
     let marks = ['\u{61C}', '\u{200E}', '\u{200F}'];
     let overrides = ['\u{2028}', '\u{2029}', '\u{202A}', '\u{202E}', '\u{2066}', '\u{2069}'];
     let invisible = [
@@ -140,7 +140,7 @@ fn what_cannot_be_seen_is_refused_in_names() {
         assert!(UserId::parse("user_id", &text).is_err(), "{c:?}");
         assert_eq!(description("description", &text).is_ok(), marks.contains(&c), "{c:?}");
     }
-    // A heart in colour, a Persian word with a non-joiner, a soft hyphen.
+    // A coloured heart, a Persian word with a non-joiner, a soft hyphen.
     for text in ["\u{2764}\u{FE0F}", "\u{645}\u{6CC}\u{200C}\u{62E}\u{648}\u{627}\u{647}\u{645}", "a\u{AD}b"] {
         assert!(bounded_text("field", text, 10, false).is_ok(), "{text:?}");
     }

@@ -34,11 +34,11 @@ fn dns(name: &str) -> SanType {
     SanType::DnsName(name.try_into().unwrap())
 }
 
-/// Alternative names, subject, and who it is.
+/// Alternative names, subject, and the expected principal.
 type Row<'a> = (Vec<SanType>, &'a [(DnType, &'a str)], Result<&'a str, Unknown>);
 
 #[test]
-fn certificates_are_who_they_say_and_nobody_else() {
+fn certificates_identify_exactly_their_principals() {
     let archive = [(DnType::OrganizationName, "Example, Inc."), (DnType::CommonName, "archive")];
     let reversed = [archive[1].clone(), archive[0].clone()];
     let common_name = [(DnType::CommonName, "Reports.example.org")];
@@ -54,14 +54,14 @@ fn certificates_are_who_they_say_and_nobody_else() {
         (vec![], &archive, Ok("subject")),
         (vec![ip.clone(), mail.clone()], &archive, Ok("subject")),
         (vec![], &common_name, Ok("common name")),
-        // Several URIs are no identity, whichever they are.
+        // Several URIs are no identity, whatever they are.
         (vec![uri(URI), uri("spiffe://example.org/other")], &[], Err(Unknown::SeveralUris)),
         (vec![uri(URI), uri(URI)], &[], Err(Unknown::SeveralUris)),
         (vec![uri(URI), uri("https://example.org")], &[], Err(Unknown::SeveralUris)),
         // A URI hides everything below it, known or not.
         (vec![uri("spiffe://example.org/other"), dns("reports.example.org")], &archive, Err(Unknown::NoPrincipal)),
         (vec![uri("https://example.org/billing"), dns("reports.example.org")], &[], Err(Unknown::NoPrincipal)),
-        // Exact: trust domain, path, letter case, no prefix, no trailing slash.
+        // The match is exact: trust domain, path, letter case, no prefix, no trailing slash.
         (vec![uri("spiffe://example.net/billing")], &[], Err(Unknown::NoPrincipal)),
         (vec![uri("spiffe://example.org/Billing")], &[], Err(Unknown::NoPrincipal)),
         (vec![uri("SPIFFE://example.org/billing")], &[], Err(Unknown::NoPrincipal)),
@@ -90,7 +90,7 @@ fn certificates_are_who_they_say_and_nobody_else() {
 }
 
 #[test]
-fn what_is_no_certificate_is_nobody() {
+fn malformed_certificates_have_no_identity() {
     let principals = principals();
     let good = certificate(&[uri(URI)], &[]);
     let mut longer = good.to_vec();
@@ -110,7 +110,7 @@ fn rights_are_those_of_the_configuration() {
 }
 
 #[test]
-fn subjects_are_written_as_rfc_4514_says() {
+fn subjects_are_written_as_in_rfc_4514() {
     let subject = |parts: &[(DnType, &str)]| {
         let der = certificate(&[], parts);
         let (_, certificate) = X509Certificate::from_der(&der).unwrap();
@@ -134,7 +134,7 @@ fn subjects_are_written_as_rfc_4514_says() {
 }
 
 #[test]
-fn whom_a_certificate_claims_to_be_can_be_copied_into_a_configuration() {
+fn the_claimed_identity_can_be_copied_into_a_configuration() {
     let subject = [(DnType::OrganizationName, "Example, Inc."), (DnType::CommonName, "archive")];
     let all = certificate(&[uri(URI), dns("archive.example.org")], &subject);
     let expected = r#"spiffe = "spiffe://example.org/billing", dns = "archive.example.org", subject = "CN=archive,O=Example\\, Inc.""#;

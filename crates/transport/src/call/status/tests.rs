@@ -7,7 +7,7 @@ use tonic_types::StatusExt as _;
 use super::builder::size;
 use super::*;
 
-/// One of every variant. The match has no wildcard, so that a new variant is added here too.
+/// One error of every variant. The match has no wildcard, so that a new variant is added here too.
 fn every_error() -> Vec<Error> {
     let after = Duration::from_millis(1_500);
     let id = || "0198c0de-0000-7000-8000-000000000001".to_owned();
@@ -165,13 +165,13 @@ fn the_cause_goes_with_the_status_but_not_onto_the_wire() {
 }
 
 #[test]
-fn a_status_never_outgrows_what_receivers_take() {
+fn a_status_never_exceeds_what_receivers_accept() {
     for wide in ["ü", "日本語の長い名前", "🙂", "%", "\n"].map(|text| text.repeat(10_000)) {
         never_outgrows(&wide);
     }
 }
 
-/// The worst that each kind of error can hold, in a script that takes three bytes a character, each of which takes three.
+/// Checks the worst case of each kind of error, with characters of three bytes, each of which takes three when encoded.
 fn never_outgrows(wide: &str) {
     let wide = wide.to_owned();
     let many = |text: &str| (0..5_000).map(|i| Violation::field(format!("f{i}{text}"), text)).collect::<Vec<_>>();
@@ -214,7 +214,7 @@ fn never_outgrows(wide: &str) {
 }
 
 #[test]
-fn violations_that_are_left_out_are_counted() {
+fn omitted_violations_are_counted() {
     let violations = (0..5_000).map(|i| Violation::field(format!("labels[{i}]"), "is wrong")).collect();
     let status = status(Error::Invalid(violations));
     let listed = status.get_details_bad_request().unwrap().field_violations;
@@ -239,7 +239,7 @@ fn equal_errors_are_equal_bytes() {
 }
 
 #[test]
-fn a_violation_of_no_field_is_said_without_a_gap() {
+fn a_violation_without_a_field_reads_without_a_gap() {
     let malformed = status(Violation::malformed("", "the request is wrong").into());
     assert_eq!(malformed.message(), "the request is wrong");
 }
