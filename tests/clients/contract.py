@@ -1,4 +1,4 @@
-"""The contract, compiled with protoc's generators for Python, as a user of grpcio does it."""
+"""The contract, compiled with protoc's generators for Python, as users of grpcio do it."""
 
 import importlib
 import pathlib

@@ -1,4 +1,4 @@
-"""A session that a document shows, run as it is printed: `document.py README.md "A session"`.
+"""Runs a session from a document as it is printed there: `document.py README.md "A session"`.
 
 Runs the "sh" blocks of the document, or of one of its sections, in one shell, and compares what they print with the "text" block
 behind each. A line "…" stands for any lines, and "…" within a line for any text. Ids, times and etags may differ.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 MARK = "--- the end of block"
 
-# What differs from one run to the next.
+# Patterns of output that differs from run to run.
 VOLATILE = [
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<id>"),
     (r"20[2-9]\d-\d\d-\d\dT[\d:.]+Z", "<time>"),
@@ -52,7 +52,7 @@ def blocks(text: str) -> list[tuple[str, str | None]]:
 
 
 def run(commands: list[str]) -> list[str]:
-    """What the commands print, run one after the other where the document says that they are run."""
+    """The output of the commands, run in sequence in the directory that the document names."""
     with tempfile.TemporaryDirectory() as directory:
         binary = Path(directory, "target/release/jackfield")
         binary.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What clients on gRPC's C core do every day and a limit could take for an attack, with Python grpcio and its defaults.
+"""Everyday behaviour of clients on gRPC's C core that a limit could mistake for an attack, with Python grpcio's defaults.
 
 Sixty calls given up at once beside five good ones, again and again on one connection; an invalid request whose violations are in
 Japanese, the answer to which has to fit into the headers that the library takes; a channel that compresses with gzip.
@@ -49,13 +49,13 @@ def calls_that_are_given_up(connectors, messages):
 
 
 def errors_in_japanese(connectors, messages):
-    # 64 labels, each with a name of its own that is none, and a value that is too long.
+    # 64 labels, each with a different invalid name and a value that is too long.
     labels = {f"とても長い名前のラベル{number}" * 4: "値" * 300 for number in range(64)}
     request = messages.CreateConnectorRequest(connector=messages.Connector(name=" ", labels=labels))
     for _ in range(ROUNDS):
         try:
             connectors.CreateConnector(request, timeout=TIMEOUT)
-            raise AssertionError("a request that is wrong was taken")
+            raise AssertionError("an invalid request was accepted")
         except grpc.RpcError as error:
             equal(error.code(), grpc.StatusCode.INVALID_ARGUMENT)
             details = rpc_status.from_call(error).details

@@ -37,15 +37,15 @@ DATA = pathlib.Path(os.environ["JACKFIELD_DATA"])
 PKI = DATA / "pki"
 TIMEOUT = 30
 
-# How long a stream without a message lives in the proxy if nothing is said (route timeout; grpc_read_timeout, which counts
-# from the last frame of any kind), and more.
+# Longer than the proxies' default timeout of a stream without messages (route timeout; grpc_read_timeout, which counts
+# from the last frame of any kind).
 DEFAULT_TIMEOUT = {"envoy": 15, "nginx": 60}
 MORE = 5
 
 # limits.max_connections_per_ip of the server.
 CONNECTIONS_PER_ADDRESS = 10
 
-# Pages of lists are longer than what Envoy buffers unless told.
+# Pages of lists are longer than what Envoy buffers by default.
 LARGE = "x" * 60_000
 LARGE_CONNECTORS = 25
 
@@ -61,7 +61,7 @@ def main(proxy):
         contract = compile_contract(directory)
         start = {"envoy": envoy, "nginx": nginx}[proxy]
         with Proxy(start, directory, {"envoy": "envoy.yaml", "nginx": "nginx.conf"}[proxy]) as port:
-            # These take as long as the time-out that they prove not to be there; the rest goes on meanwhile.
+            # These take as long as the timeout whose absence they prove, so the rest runs in the meantime.
             watch = Background(watches_outlive_the_default, port, DEFAULT_TIMEOUT[proxy] + MORE)
             grpc_checks(proxy, contract, port, directory)
             callers_share_connections(proxy, port)
@@ -76,13 +76,13 @@ def main(proxy):
 
 
 class Proxy:
-    """A proxy on a port that was free; entering gives the port."""
+    """A proxy on a free port; entering the context returns the port."""
 
     def __init__(self, start, directory, name):
         self._start, self._directory, self._name = start, directory, name
 
     def __enter__(self):
-        # Somebody else may be faster on a free port.
+        # Another process may take the port first.
         for attempt in range(5):
             port = free_port()
             configuration = self._directory / f"{attempt}-{self._name}"
@@ -92,7 +92,7 @@ class Proxy:
                 self._process = self._start(configuration, self._directory, log)
             if answers(self._process, port):
                 return port
-        raise AssertionError(f"{self._name} did not come up: {self._log.read_text()}")
+        raise AssertionError(f"{self._name} did not start: {self._log.read_text()}")
 
     def __exit__(self, kind, *_):
         self._process.terminate()
@@ -102,7 +102,7 @@ class Proxy:
 
 
 def configured(name, port, directory):
-    """The file, with addresses and places of this test in place of those that it names. All of them must be there."""
+    """The file, with its addresses and paths replaced by those of this test. It must contain all of them."""
     text = (ROOT / "deploy" / "proxies" / name).read_text()
     host, upstream = ADDRESS.split(":")
     if name == "nginx.conf":
@@ -111,7 +111,7 @@ def configured(name, port, directory):
             "server jackfield.internal:7443": f"server {ADDRESS}",
             "/etc/nginx/": f"{directory}/",
         }
-        # Files that belong to the machine and not to the proxy.
+        # Files of the machine rather than of the proxy.
         text = f"pid {directory}/nginx.pid; daemon off; error_log stderr warn;\n{text}"
         text = text.replace("http {", f"http {{ client_body_temp_path {directory}/body; proxy_temp_path {directory}/p; "
                             f"fastcgi_temp_path {directory}/f; uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;", 1)
@@ -124,7 +124,7 @@ def configured(name, port, directory):
     places["jackfield.internal"] = "localhost"
     for named, ours in places.items():
         if named not in text:
-            raise AssertionError(f"{name} does not say {named}")
+            raise AssertionError(f"{name} does not contain {named}")
         text = text.replace(named, ours)
     for place in ["tls", "jackfield"]:
         (directory / place).mkdir(exist_ok=True)
@@ -143,7 +143,7 @@ def configured(name, port, directory):
 
 def envoy(configuration, directory, log):
     arguments = ["--config-path", configuration, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
-    # The program that the package holds, and not its script, which would take the signal for itself.
+    # The program in the package rather than its script, which would catch the signal itself.
     import envoy as package
 
     program = pathlib.Path(package.__file__).parent / "_bin" / "envoy"
@@ -151,7 +151,7 @@ def envoy(configuration, directory, log):
 
 
 def nginx(configuration, directory, log):
-    # A master of root would give the certificates to workers of another user.
+    # A master process of root would pass the certificates to workers of another user.
     arguments = ["-c", configuration, "-p", directory, "-g", "master_process off;"]
     return subprocess.Popen(["nginx", *arguments], stdout=log, stderr=log)
 
@@ -163,7 +163,7 @@ def free_port():
 
 
 def answers(process, port):
-    """Waits until something listens there; false if the process ended before."""
+    """Waits until a process listens there; false if this process ended before."""
     while process.poll() is None:
         with socket.socket() as client:
             if client.connect_ex(("127.0.0.1", port)) == 0:
@@ -173,7 +173,7 @@ def answers(process, port):
 
 
 class Background(threading.Thread):
-    """A check beside the others; joining raises what it raised."""
+    """A check that runs beside the others; joining it raises its error."""
 
     def __init__(self, check, *arguments):
         super().__init__(daemon=True)
@@ -201,7 +201,7 @@ def grpc_checks(proxy, contract, port, directory):
     stranger = (directory / "stranger-key.pem").read_bytes(), (directory / "stranger.pem").read_bytes()
     operator = "Hash=0;URI=spiffe://jackfield.local/client/operator"
 
-    # Jackfield knows nobody by the stranger's certificate, whatever a header says of somebody else.
+    # Jackfield knows no principal with the stranger's certificate, whatever a header claims.
     with channel(ADDRESS, stranger) as direct:
         call = stubs.ConnectorServiceStub(direct).GetConnector
         for metadata in [(), (("x-forwarded-client-cert", operator),)]:
@@ -209,11 +209,11 @@ def grpc_checks(proxy, contract, port, directory):
             details = refused(grpc.StatusCode.UNAUTHENTICATED, lambda: call(request, timeout=TIMEOUT, metadata=metadata))
             equal(details["ErrorInfo"].reason, "CALLER_UNAUTHENTICATED")
 
-    # Behind a proxy everybody whom it lets in is the proxy, and nobody else gets in.
+    # Behind a proxy, every accepted caller is the proxy, and other callers are refused.
     with channel(f"127.0.0.1:{port}", (None, None)) as anonymous:
         request = parse("GetConnectorRequest", {"reference": "name:nobody"})
         call = stubs.ConnectorServiceStub(anonymous).GetConnector
-        # nginx answers with a page, whose status is 400: INTERNAL.
+        # nginx answers with a page of status 400, which gRPC maps to INTERNAL.
         refused((grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL), lambda: call(request, timeout=TIMEOUT))
     with channel(f"127.0.0.1:{port}", stranger) as proxied:
         connectors = stubs.ConnectorServiceStub(proxied)
@@ -230,14 +230,14 @@ def grpc_checks(proxy, contract, port, directory):
         answered = [value for key, value in call.initial_metadata() if key == "x-request-id"]
         equal([uuid.UUID(value).version for value in answered], [7])
 
-        # Pages stream through, and go on from a token.
+        # Pages stream through, and continue from a token.
         request = parse("ListConnectorsRequest", {"pageSize": 10, "orderBy": "name"})
         pages = list(connectors.ListConnectors(request, timeout=TIMEOUT))
         equal([len(page.connectors) for page in pages], [10, 10, 5])
         request.page_token = pages[1].next_page_token
         equal(list(connectors.ListConnectors(request, timeout=TIMEOUT)), pages[2:])
 
-        # The largest details that there are arrive.
+        # The largest possible details arrive.
         labels = {f"鍵{number:02}" + "鍵" * 40: "x" for number in range(64)}
         connector = {"name": "Wrong", "httpBasic": {}, "labels": labels}
         request = parse("CreateConnectorRequest", {"connector": connector})
@@ -248,7 +248,7 @@ def grpc_checks(proxy, contract, port, directory):
         size = sum(detail.ByteSize() for detail in details.values())
         equal((size > 4096, size), (True, size))
 
-        # A large header neither ends the list beside it nor is it refused before Jackfield limits it.
+        # A large header neither ends the list beside it nor is refused before it reaches Jackfield's limit.
         request = parse("ListConnectorsRequest", {"pageSize": 1, "orderBy": "name"})
         beside = connectors.ListConnectors(request, timeout=TIMEOUT)
         listed = len(next(beside).connectors)
@@ -263,7 +263,7 @@ def grpc_checks(proxy, contract, port, directory):
             equal(details["ErrorInfo"].reason, "QUOTA_EXCEEDED")
         equal(listed + sum(len(page.connectors) for page in beside), LARGE_CONNECTORS)
 
-        # Jackfield says itself that a message is too large, also beyond the 1 MiB at which nginx would.
+        # Jackfield itself refuses a message that is too large, even beyond the 1 MiB at which nginx would.
         for length in [300 * 1024, 3 * 1024 * 1024]:
             request = parse("CreateConnectorRequest", {"connector": {"name": "x" * length}})
             details = refused(
@@ -273,7 +273,7 @@ def grpc_checks(proxy, contract, port, directory):
 
 
 def callers_share_connections(proxy, port):
-    """Envoy has many calls on a connection. nginx has one for each, and gets no more than the server allows one address."""
+    """Envoy runs many calls on a connection. nginx opens one for each, up to the server's limit for one address."""
     with channel(f"127.0.0.1:{port}", identity("client")) as proxied:
         watch = health_pb2_grpc.HealthStub(proxied).Watch
         watches = [watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT) for _ in range(CONNECTIONS_PER_ADDRESS + 1)]
@@ -289,12 +289,12 @@ def callers_share_connections(proxy, port):
     if proxy == "envoy":
         equal((serving, refusals), (len(watches), []))
     else:
-        # The watch that runs beside has one of them, and some may not be free again yet.
+        # The concurrent watch has one of them, and some may not be free again yet.
         equal((0 < serving <= CONNECTIONS_PER_ADDRESS, set(refusals)), (True, {(grpc.StatusCode.UNAVAILABLE, None)}))
 
 
 def watches_outlive_the_default(port, seconds):
-    """A stream that is silent for so long is ended by the deadline of its caller, and by no proxy."""
+    """The caller's deadline ends a stream that is silent for this long, and no proxy does."""
     with channel(f"127.0.0.1:{port}", identity("client")) as proxied:
         watch = health_pb2_grpc.HealthStub(proxied).Watch(health_pb2.HealthCheckRequest(), timeout=seconds)
         states = []
@@ -308,7 +308,7 @@ def watches_outlive_the_default(port, seconds):
 
 def channel(address, identity):
     credentials = grpc.ssl_channel_credentials((PKI / "ca.pem").read_bytes(), *identity)
-    # What this client takes of headers by itself is another matter.
+    # This client's own limit of headers is not tested here.
     options = [("grpc.max_metadata_size", 65536), ("grpc.absolute_max_metadata_size", 65536)]
     return grpc.secure_channel(address, credentials, options)
 
@@ -318,7 +318,7 @@ def identity(name):
 
 
 def refused(code, call):
-    """Makes a call that has to be refused; returns the details by the name of their type."""
+    """Makes a call that has to be refused, and returns its details by type name."""
     try:
         answer = call()
     except grpc.RpcError as error:
@@ -332,7 +332,7 @@ def refused(code, call):
                 if packed.Unpack(unpacked):
                     details[kind.DESCRIPTOR.name] = unpacked
         return details
-    raise AssertionError(f"{code} was to be, not {answer}")
+    raise AssertionError(f"expected {code}, not {answer}")
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
@@ -373,7 +373,7 @@ def json_checks(port):
     fields = sorted(violation["field"] for violation in violations[0]["fieldViolations"])
     equal(fields, ["connector.generic.authentication_url", "connector.name"])
 
-    # A list is an array of its pages, also of one that is longer than what Envoy buffers unless told.
+    # A list is an array of its pages, including one that is longer than what Envoy buffers by default.
     status, body = call("ListConnectors", {"pageSize": 1000, "filter": "name = Large*", "orderBy": "name"})
     equal((status, [len(page["connectors"]) for page in body]), (200, [LARGE_CONNECTORS]))
     status, body = call("ListConnectors", {"pageSize": 10, "filter": "name = Large*", "orderBy": "name"})

@@ -77,11 +77,11 @@ def main():
 
 
 def fields_say_how_they_are_used(contract, directory):
-    # Generated code imports the public file in place of ours, which has to be the same.
+    # Generated code imports the public file instead of ours, so both have to be the same.
     ours, public = descriptor("google/api/field_behavior.proto", directory), descriptor_pb2.FileDescriptorProto()
     field_behavior_pb2.DESCRIPTOR.CopyToProto(public)
     for file in (ours, public):
-        file.extension[0].ClearField("json_name")  # written by one generator and worked out by another
+        file.extension[0].ClearField("json_name")  # one generator writes it, another derives it
     equal(ours, public)
     fields = contract["connector_pb2"].Connector.DESCRIPTOR.fields_by_name
     for name, behaviours in {
@@ -134,7 +134,7 @@ def session(services, directory):
     equal({field: connector.get(field) for field in expected}, expected)
     equal(services["Connector"].GetConnector(reference="name:my generic connector")["connector"], connector)
 
-    # All that is wrong with a request is said at once.
+    # All violations of a request are reported at once.
     details = refused(
         "FIELD_INVALID",
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -144,7 +144,7 @@ def session(services, directory):
     fields = sorted(violation.field for violation in details["BadRequest"].field_violations)
     equal(fields, ["connector.connect_timeout", "connector.generic.authentication_url", "connector.name"])
 
-    # An update changes what its mask names; with the etag that it replaced it is refused.
+    # An update changes the fields in its mask; with the replaced etag it is refused.
     update = {
         "reference": "name:My Generic Connector",
         "connector": {"name": "ignored", "data": {"modifiedBy": "monica"}},
@@ -155,10 +155,10 @@ def session(services, directory):
     equal((updated["name"], updated["data"]), ("My Generic Connector", {"modifiedBy": "monica"}))
     refused("ETAG_MISMATCH", grpc.StatusCode.ABORTED, services["Connector"].UpdateConnector, **update | {"connector": {}})
 
-    # Who sends back what was read, the whole of it, does not overwrite what somebody else wrote.
+    # Sending back a whole resource as it was read does not overwrite a concurrent change.
     late = {"reference": connector["id"], "connector": connector, "updateMask": "*"}
     refused("ETAG_MISMATCH", grpc.StatusCode.ABORTED, services["Connector"].UpdateConnector, **late)
-    # What is given is taken, also false; and one secret header comes without a word about others.
+    # Every given value counts, even false; and one secret header can be set without naming the others.
     update = {"reference": connector["id"], "connector": {"debug": False, "etag": updated["etag"]}}
     updated = services["Connector"].UpdateConnector(**update)["connector"]
     equal((updated["debug"], updated["headers"]), (False, connector["headers"]))
@@ -167,12 +167,12 @@ def session(services, directory):
     updated = services["Connector"].UpdateConnector(**update)["connector"]
     equal(updated["secretHeaderNames"], ["x-api-key"])
 
-    # buf curl writes masks as protobuf's JSON has them, one text in camel case; grpcurl does not.
+    # buf curl writes masks as in protobuf's JSON, one string in camel case; grpcurl does not.
     update = {"reference": connector["id"], "connector": {"readTimeout": "2s"}, "updateMask": "readTimeout"}
     answer = buf_curl("ConnectorService/UpdateConnector", update)
     equal((answer["connector"]["readTimeout"], answer["connector"]["data"]), ("2s", updated["data"]))
 
-    # A connection on it, with the fields of Authress.
+    # A connection for it, with the fields of Authress.
     connection = services["Connection"].CreateConnection(
         connection={
             "name": "Company login",
@@ -225,7 +225,7 @@ def session(services, directory):
     }
     equal(token, expected)
 
-    # A configuration on it, beside the default one that was born with the credential.
+    # A configuration of it, beside the default one that was created with the credential.
     configuration = services["Configuration"].CreateConfiguration(
         configuration={
             "credential": "ext:user-1-login",
@@ -235,7 +235,7 @@ def session(services, directory):
     )["configuration"]
     equal(configuration["sharedSettings"], {"language": "en", "retries": 3.0, "nested": {"list": [1.0, None, True]}})
 
-    # Every list, page by page, to its end and from a token on.
+    # Every list, page by page, to its end and continued from a token.
     lists = [
         (services["Key"].ListKeys, "keys", 1),
         (services["Connector"].ListConnectors, "connectors", 1),
@@ -252,7 +252,7 @@ def session(services, directory):
     rest = services["Configuration"].ListConfigurations(pageToken=pages_token(services), pageSize=1)
     equal(len(rest), 1)
 
-    # The link goes, and with it what hangs on it.
+    # The link is removed together with everything that depends on it.
     removed = services["UserConnector"].RemoveUserConnector(**link)
     equal(removed, {"removed": True, "credentialsDeleted": "1", "configurationsDeleted": "2"})
     details = refused(
@@ -311,7 +311,7 @@ def without_certificate(contract):
             list(connectors.ListConnectors(contract["connector_pb2"].ListConnectorsRequest(), timeout=TIMEOUT))
             raise AssertionError("a caller without a certificate was answered")
         except grpc.RpcError as error:
-            # UNAVAILABLE: the handshake failed, the server never saw a call.
+            # UNAVAILABLE: the handshake failed, so the server never saw a call.
             if error.code() not in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNAVAILABLE):
                 raise
 
@@ -320,7 +320,7 @@ def over_socket(contract):
     messages, stubs = contract["connector_pb2"], contract["connector_pb2_grpc"]
     with grpc.insecure_channel(f"unix:{SOCKET}") as local:
         connectors = Service(stubs.ConnectorServiceStub(local), messages, [])
-        # More than one, so that the authority of the later ones comes out of the table of HPACK.
+        # Several calls, so that the authority of the later ones comes from the HPACK table.
         for _ in range(3):
             found = connectors.GetConnector(reference="name:My Generic Connector")["connector"]
             equal(found["clientIdentityKey"], KEY_ID)
@@ -333,7 +333,7 @@ def over_socket(contract):
 
 
 def refused(reason, code, method, **fields):
-    """Makes a call that has to be refused like this; returns the details by the name of their type."""
+    """Makes a call that has to be refused like this, and returns its details by type name."""
     try:
         answer = method(**fields)
     except grpc.RpcError as error:
@@ -347,7 +347,7 @@ def refused(reason, code, method, **fields):
                     details[kind.DESCRIPTOR.name] = unpacked
         equal((details["ErrorInfo"].domain, details["ErrorInfo"].reason), ("jackfield", reason))
         return details
-    raise AssertionError(f"{reason} was to be, not {answer}")
+    raise AssertionError(f"expected {reason}, not {answer}")
 
 
 def client_certificate(directory):

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # A session with grpcurl, from an empty server to a usable token and back. It takes the steps of docs/session.md and checks
-# more of them: `expect` checks each answer with jq, and the first surprise ends it.
+# more: `expect` checks each answer with jq, and the first mismatch ends the session.
 #
 #   JACKFIELD          the binary
-#   JACKFIELD_ADDRESS  where the server listens
+#   JACKFIELD_ADDRESS  the address of the server
 #   JACKFIELD_DATA     its data directory, with the certificates it made on its first start
 set -euo pipefail
 
@@ -87,13 +87,13 @@ expect '.connector | .connectTimeout == "0.100s" and .readTimeout == "0.100s"'
 expect '.connector | .headers == {header1: "value1", header2: "value2"} and .data == {modifiedBy: "richard"}'
 expect '.connector.clientIdentityKey == "ce485a91-906f-4615-af75-81d37dc71e90"'
 
-# The same name in other letters is taken, and the key cannot go while it is used.
+# The same name in another letter case is taken, and the key cannot be deleted while it is in use.
 refused jackfield.v1.ConnectorService/CreateConnector '{
   "connector": {"name": "my generic connector", "generic": {"authenticationUrl": "http://localhost:3000/"}}
 }' NAME_TAKEN
 refused jackfield.v1.KeyService/DeleteKey '{"reference": "name:FusionAuth client"}' IN_USE
 
-# An update changes what its mask names, if nobody else was faster.
+# An update changes the fields in its mask, unless another change came first.
 rpc jackfield.v1.ConnectorService/GetConnector '{"reference": "name:My Generic Connector"}'
 update='{
   "reference": "name:My Generic Connector",
@@ -105,7 +105,7 @@ rpc jackfield.v1.ConnectorService/UpdateConnector "$update"
 expect '.connector | .data == {modifiedBy: "monica"} and .readTimeout == "2s" and .connectTimeout == "0.100s"'
 refused jackfield.v1.ConnectorService/UpdateConnector "$(jq '.connector = {}' <<<"$update")" ETAG_MISMATCH
 
-# One secret header is set and taken away; what else there is need not be known. What is given is taken, also false.
+# One secret header is set and removed without knowing the others. Every given value counts, even false.
 rpc jackfield.v1.ConnectorService/UpdateConnector '{
   "reference": "name:My Generic Connector",
   "connector": {"secretHeaders": {"X-Api-Key": "secretHeaderOfTheSession"}},
@@ -120,7 +120,7 @@ refused jackfield.v1.ConnectorService/UpdateConnector '{
   "reference": "name:My Generic Connector", "connector": {}
 }' FIELD_INVALID
 
-# --- A connection on it, with the fields of Authress ------------------------------------------------------------------
+# --- A connection for it, with the fields of Authress -----------------------------------------------------------------
 
 rpc jackfield.v1.ConnectionService/CreateConnection '{
   "connection": {
@@ -186,7 +186,7 @@ expect '. == {
 }' --arg credential "$CREDENTIAL"
 sed -i.bak /accessTokenOfTheSession/d "$WORK/answers"
 
-# --- A configuration on the credential --------------------------------------------------------------------------------
+# --- A configuration of the credential --------------------------------------------------------------------------------
 
 rpc jackfield.v1.ConfigurationService/CreateConfiguration '{
   "configuration": {
@@ -214,11 +214,11 @@ rpc jackfield.v1.CredentialsService/ListCredentials '{"pageSize": 1, "connection
 expect_pages credentials 1
 rpc jackfield.v1.AdminService/ListTenants '{"pageSize": 1}'
 expect_pages tenants 1
-# The one just made, and the default one that was born with the credential.
+# The one just created, and the default one that was created with the credential.
 rpc jackfield.v1.ConfigurationService/ListConfigurations '{"pageSize": 1}'
 expect_pages configurations 2
 
-# A list can be left after any page and taken up there, and it can be filtered.
+# A list can be left after any page and continued there, and it can be filtered.
 TOKEN=$(jq --raw-output --slurp '.[0].nextPageToken' <<<"$ANSWER")
 SECOND=$(jq --raw-output --slurp '.[1].configurations[0].id' <<<"$ANSWER")
 rpc jackfield.v1.ConfigurationService/ListConfigurations '{"pageSize": 1, "pageToken": "'"$TOKEN"'"}'
@@ -227,7 +227,7 @@ expect '.configurations[0].id == $second' --arg second "$SECOND"
 rpc jackfield.v1.ConnectorService/ListConnectors '{"filter": "generic AND debug = true AND NOT url:example.com"}'
 expect '.connectors | length == 1'
 
-# --- The link goes, and with it what hangs on it ----------------------------------------------------------------------
+# --- The link is removed with everything that depends on it -----------------------------------------------------------
 
 refused jackfield.v1.ConnectorService/DeleteConnector '{"reference": "name:My Generic Connector"}' IN_USE
 rpc jackfield.v1.UserConnectorService/RemoveUserConnector '{"userId": "user-1", "connector": "name:My Generic Connector"}'

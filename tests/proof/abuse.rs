@@ -1,9 +1,9 @@
 //! HTTP/2 and TLS abuse: attacks on the real binary by valid clients of another tenant and by strangers, while a client
-//! asks for health. The server has to end each attack in the way that is written down here, keep within 512 MiB, answer
-//! health in time, and give the memory back.
+//! makes health checks. The server has to end each attack in the way stated here, stay within 512 MiB, answer health
+//! checks in time, and release the memory afterwards.
 //!
-//! The limit is held against the high-water mark that the kernel keeps for the process (`VmHWM`): it misses nothing, and
-//! needs neither a control group nor rights.
+//! The limit is compared with the high-water mark that the kernel keeps for the process (`VmHWM`). It misses nothing,
+//! and needs neither a control group nor privileges.
 
 mod attacks;
 mod victim;
@@ -25,32 +25,32 @@ use self::attacks::{ATTACKS, Attack, EXPIRED};
 use self::victim::{Times, Victim};
 use self::wire::{Caller, End};
 
-/// What the process may have at most.
+/// The memory limit of the process.
 const MEMORY: u64 = 512 * MIB;
 const MIB: u64 = 1024 * 1024;
-/// The most that memory may have grown when an attack is over.
+/// The limit of memory growth after an attack is over.
 const LEFT: u64 = 64 * MIB;
-/// How long an attack goes on beyond its time until it ends as it should, and how long the server has to give memory back
-/// after that. It has to happen, not to be fast: what else the machine does is not known.
+/// The time limit for an attack to end as it should, beyond its duration, and for the server to release memory after
+/// that. Both only have to happen, not fast, because the load of the machine is unknown.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often an attack is tried, if all that is wrong is that health took too long, for the same reason.
+/// The number of tries of an attack if only health checks were too slow, for the same reason.
 const TRIES: usize = 3;
-/// The 99th percentile of answers of health, in milliseconds.
+/// The limit of the 99th percentile of health checks, in milliseconds.
 const HEALTH_MILLIS: u128 = 250;
 /// The same on a new connection, with its handshake.
 const NEW_MILLIS: u128 = 1_000;
-/// How long each attack goes on, in seconds.
+/// The duration of each attack, in seconds.
 const SECONDS_VARIABLE: &str = "PROOF_ABUSE_SECONDS";
 const SECONDS: u64 = 3;
-/// Between two connections of one peer.
+/// The pause between two connections of one peer.
 const AGAIN: Duration = Duration::from_millis(20);
-/// Open files that the server may have while that is the attack.
+/// The limit of the server's open files in the attack on them.
 const FILES: u64 = 96;
 
-/// How long the certificate is good whose holder comes back with a ticket, in seconds.
+/// The validity in seconds of the certificate whose holder returns with a session ticket.
 const VALID: u64 = 3;
 
-/// What came of one attack.
+/// The outcome of one attack.
 #[derive(Debug)]
 struct Outcome {
     name: &'static str,
@@ -59,11 +59,11 @@ struct Outcome {
     peak: u64,
     resident: u64,
     faults: Vec<Fault>,
-    /// How often it was tried.
+    /// The number of tries.
     tries: usize,
 }
 
-/// Something that is not as it should be.
+/// A deviation from the expected outcome.
 #[derive(Debug)]
 struct Fault {
     kind: Kind,
@@ -72,17 +72,17 @@ struct Fault {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// A connection ended otherwise than it should.
+    /// A connection did not end as expected.
     End,
-    /// None ended as it should.
+    /// No connection ended as expected.
     NoEnd,
-    /// Health was not answered.
+    /// Health checks were not answered.
     Health,
-    /// It took too long.
+    /// Health checks took too long.
     Time,
-    /// It took too long on a new connection, or was not answered there: a handshake has a second to be done.
+    /// Health checks on new connections took too long or were not answered: a handshake must finish within a second.
     TimeOfNew,
-    /// The server died, or took or kept too much memory or processor time.
+    /// The server died, or used or kept too much memory or CPU time.
     Server,
 }
 
@@ -93,17 +93,17 @@ struct Field {
     caller: Caller,
     victim: Victim,
     seconds: u64,
-    /// How long it is waited for what should happen.
+    /// The time limit for an expected event.
     patience: Duration,
     tries: usize,
-    /// Resident before the attacks.
+    /// The resident memory before the attacks.
     before: u64,
-    /// The most it had so far.
+    /// The peak so far.
     peak: u64,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_server_outlasts_every_attack() {
+async fn the_server_survives_every_attack() {
     let _turn = proof::turn();
     let seconds = proof::setting(SECONDS_VARIABLE, SECONDS);
     let field = Field::prepare(Program::Jackfield, seconds, PATIENCE, TRIES).await;
@@ -113,9 +113,9 @@ async fn the_server_outlasts_every_attack() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// The transport that comes with the library has to fail, or these attacks are none.
+/// The library's own transport has to fail, or these attacks prove nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_stock_transport_does_not() {
+async fn the_stock_transport_fails() {
     let _turn = proof::turn();
     let seconds = proof::setting(SECONDS_VARIABLE, SECONDS).min(2);
     let field = Field::prepare(Program::Faulty(fault::Fault::StockTransport), seconds, AGAIN, 1).await;
@@ -124,9 +124,9 @@ async fn the_stock_transport_does_not() {
     let noticed = |kinds: &[Kind]| {
         results.iter().filter(|result| result.faults.iter().any(|fault| kinds.contains(&fault.kind))).count()
     };
-    // How fast the machine is has nothing to do with a wrong end, and little with none at all.
+    // A wrong end does not depend on the speed of the machine, and a missing end hardly does.
     let (wrong, none) = (noticed(&[Kind::End]), noticed(&[Kind::End, Kind::NoEnd]));
-    assert!(wrong >= 2 && none >= 10, "only {wrong} end otherwise, {none} do not end: {results:#?}");
+    assert!(wrong >= 2 && none >= 10, "only {wrong} end wrongly and {none} do not end: {results:#?}");
 }
 
 fn report(name: &str, results: &[Outcome], seconds: u64) {
@@ -153,7 +153,7 @@ impl Field {
     async fn prepare(program: Program, seconds: u64, patience: Duration, tries: usize) -> Self {
         let mut site = Site::new(Backend::Sqlite, Program::Jackfield);
         site.prepare().await;
-        // Large rows, so that a page of a list is as large as pages get.
+        // Large rows, so that pages of lists reach their maximum size.
         {
             let process = site.start();
             let client = process.client("beta");
@@ -167,12 +167,12 @@ impl Field {
             process.stop();
         }
         let config = site.config_mut();
-        // As long as the attacks are short.
+        // The timeout is short because the attacks are short.
         config.tls.handshake_timeout = Duration::from_secs(1);
         config.limits.write_stall_timeout = Duration::from_secs(1);
         config.streams.idle_timeout = Duration::from_secs(1);
         config.deadlines.default = Duration::from_secs(1);
-        // Longer than any attack: what takes nothing has to go because of that, and not for an unanswered PING.
+        // Longer than any attack: clients that read nothing must be dropped for that, not for an unanswered PING.
         config.limits.keepalive_interval = Duration::from_secs(600);
         site.set_program(program);
         let process = site.start();
@@ -193,7 +193,7 @@ impl Field {
         for attack in ATTACKS {
             results.push(self.attack(attack, self.caller.clone(), &[]).await);
         }
-        // Once more by a client whose certificate belongs to no principal.
+        // Repeats the attacks with a client whose certificate belongs to no principal.
         let leaf = self.site.pki().client(Identity::of("stranger"));
         let tls = wire::tls(&self.site.pki().ca_pem(), &leaf, Resumption::disabled());
         let stranger = Caller { tls, ..self.caller.clone() };
@@ -217,7 +217,7 @@ impl Field {
         results
     }
 
-    /// An attack, once more if nothing but times are not as they should be. Some faults may be.
+    /// Runs an attack, and repeats it if only times are wrong. Some faults are allowed.
     async fn attack(&mut self, attack: Attack, caller: Caller, allowed: &[Kind]) -> Outcome {
         let mut tries = 0;
         loop {
@@ -232,7 +232,7 @@ impl Field {
         }
     }
 
-    /// Lets the peers loose for the time of an attack, and until it has ended as it should; looks at what is left.
+    /// Runs the peers for the duration of an attack and until it has ended as it should, and then checks the aftermath.
     async fn attack_once(&mut self, attack: Attack, caller: Caller) -> Outcome {
         let end = tokio::time::Instant::now() + attack.least().max(Duration::from_secs(self.seconds));
         let last = end + self.patience;
@@ -279,20 +279,20 @@ impl Field {
         result
     }
 
-    /// What the victim and the memory say.
+    /// Evaluates the victim's measurements and the memory.
     async fn result(&mut self, name: &'static str, ends: BTreeMap<End, usize>) -> Outcome {
         let times = self.victim.take();
         let mut faults = Vec::new();
         let mut fault =
             |kind, bad: bool, text: String| faults.extend(bad.then(|| Fault { kind, text: format!("{name}: {text}") }));
         fault(Kind::Server, !self.process.is_running(), "the server has ended".to_owned());
-        fault(Kind::Health, times.failed > 0, format!("{} questions about health were not answered", times.failed));
-        fault(Kind::Time, times.p99() > HEALTH_MILLIS, format!("health took {} ms", times.p99()));
+        fault(Kind::Health, times.failed > 0, format!("{} health checks were not answered", times.failed));
+        fault(Kind::Time, times.p99() > HEALTH_MILLIS, format!("health checks took {} ms", times.p99()));
         fault(Kind::TimeOfNew, times.failed_new > 0, format!("{} new connections were not answered", times.failed_new));
         fault(
             Kind::TimeOfNew,
             times.p99_new() > NEW_MILLIS,
-            format!("health took {} ms on a new connection", times.p99_new()),
+            format!("health checks took {} ms on a new connection", times.p99_new()),
         );
         let begin = Instant::now();
         let limit = self.before + LEFT;
@@ -304,7 +304,7 @@ impl Field {
         fault(
             Kind::Server,
             memory.resident > limit,
-            format!("{} MiB were not given back", (memory.resident - self.before.min(memory.resident)) / MIB),
+            format!("{} MiB were not released", (memory.resident - self.before.min(memory.resident)) / MIB),
         );
         self.peak = memory.peak;
         Outcome { name, ends, times, peak: memory.peak, resident: memory.resident, faults, tries: 1 }
@@ -327,29 +327,29 @@ impl Outcome {
     }
 }
 
-/// Attacks that take more than peers.
+/// Attacks that need more than peers.
 impl Field {
-    /// More connections than the server may have open files.
+    /// Opens more connections than the server may have open files.
     async fn without_files(&mut self) -> Outcome {
         let silent = ATTACKS.into_iter().find(|attack| attack.name == "silent TCP").expect("an attack");
         let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
         let few = Rlimit { current: Some(FILES), maximum: getrlimit(Resource::Nofile).maximum };
         let before = prlimit(pid, Resource::Nofile, few).expect("fewer open files for the server");
         let (ticks, begin) = (self.process.ticks(), Instant::now());
-        // Who has a connection keeps it; a new one cannot be had.
+        // Existing connections stay, but new ones fail.
         let allowed = [Kind::TimeOfNew];
         let attack = Attack { name: "no file descriptors", ..silent };
         let mut result = self.attack(attack, self.caller.clone(), &allowed).await;
         let (spent, seconds) = (self.process.ticks() - ticks, begin.elapsed().as_secs());
         prlimit(pid, Resource::Nofile, before).expect("as many open files as before");
         if spent > seconds * 50 {
-            let text = format!("{}: {spent} ticks of processor time in {seconds} s", result.name);
+            let text = format!("{}: {spent} ticks of CPU time in {seconds} s", result.name);
             result.faults.push(Fault { kind: Kind::Server, text });
         }
         result
     }
 
-    /// A client whose certificate has expired, and who has tickets from before.
+    /// A client whose certificate has expired, and which has tickets from before that.
     async fn with_an_expired_certificate(&mut self) -> Outcome {
         let leaf = self.site.pki().client_for(Identity::of("beta"), Duration::from_secs(VALID));
         let resumption = Resumption::in_memory_sessions(16);

@@ -1,6 +1,6 @@
-//! The canary sweep: a marked secret through every secret field of every method, on every path that such a call can go, to
-//! the real binary at its most talkative; then everything is searched that it has said, logged, sent, counted, written or
-//! kept in its memory.
+//! The canary sweep. It sends a marked secret through every secret field of every method, on every path that such a
+//! call can take, to the real binary at its most verbose. Then it searches everything that the binary has answered,
+//! logged, sent, counted, written or kept in memory.
 
 #[path = "../it/canary/attempts.rs"]
 mod attempts;
@@ -26,20 +26,21 @@ use self::door::{Door, break_secrets, mend_secrets};
 use self::plant::{SecretField, Targets, secret_fields};
 use self::sown::Sown;
 
-/// How often each path is gone with each field: often enough for 1,000 canaries. The variable asks for another number.
+/// The number of rounds over all paths and fields: by default enough for 1,000 canaries. The variable sets another
+/// number.
 const ROUNDS_VARIABLE: &str = "PROOF_CANARY_ROUNDS";
 const ROUNDS: usize = 3;
-/// How long what was sent may stay.
+/// The time for which sent data may stay in memory.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A round plants so many canaries at least, and gets as many replies.
+/// The least number of canaries and of replies in a round.
 const OF_A_ROUND: usize = 450;
 
-/// What was searched and what was found.
+/// The searched data and the findings.
 struct Swept {
     canaries: usize,
     replies: usize,
     bytes: usize,
-    /// Where what stands.
+    /// The findings with their places.
     hits: Vec<String>,
 }
 
@@ -72,7 +73,7 @@ async fn check(backend: Backend) {
     assert!(canaries >= 1_000 || rounds < ROUNDS, "{canaries} canaries");
 }
 
-/// A leak of each kind has to be found where it is.
+/// A leak of each kind has to be found in its place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leaks_are_found() {
     let _turn = proof::turn();
@@ -103,7 +104,7 @@ async fn sweep(backend: Backend, program: Program, rounds: usize, wanted: fn(&Se
     config.telemetry.trace_ratio = 1.0;
     config.telemetry.otlp_endpoint = collector.endpoint();
     config.telemetry.prometheus_address = metrics.to_string();
-    // It keeps tokens on purpose, and what is on purpose hides what is not.
+    // The token cache keeps secrets intentionally, which would hide unintended copies.
     config.token_cache.max_tokens = 0;
     site.keep_log(log.clone());
     site.set_program(program);
@@ -144,10 +145,10 @@ async fn sweep(backend: Backend, program: Program, rounds: usize, wanted: fn(&Se
         assert!(copied.status.success() && backup.exists(), "{copied:?}");
     }
     let mut places: Vec<(String, Vec<u8>)> = Vec::new();
-    // Everybody goes, and nothing is left to be done.
+    // All callers disconnect, and the server becomes idle.
     drop(door);
     let page = door::idle(metrics).await;
-    places.push(("the page of metrics".to_owned(), page));
+    places.push(("the metrics page".to_owned(), page));
     places.push(("the memory of the idle process".to_owned(), memory::of(&process)));
     files(site.data_dir(), "running", &mut places);
     let said = process.stop();
@@ -157,12 +158,12 @@ async fn sweep(backend: Backend, program: Program, rounds: usize, wanted: fn(&Se
         let postgres = site.postgres();
         let bytes = tokio::task::block_in_place(|| postgres.stored_bytes());
         let logged = postgres.is_ours().then(|| contains(&bytes, b"violates check constraint \"broken\""));
-        assert_ne!(logged, Some(false), "the log of the database is not part of it");
+        assert_ne!(logged, Some(false), "the log of the database is not searched");
         places.push(("the database".to_owned(), bytes));
     }
-    places.push(("what was exported".to_owned(), collector.bytes()));
+    places.push(("the exported telemetry".to_owned(), collector.bytes()));
     let log = std::fs::read(log).unwrap();
-    // What was searched is what it is meant to be.
+    // Checks that the searched data is what it is meant to be.
     for (what, bytes, part) in [
         ("the log", &log, &b"\"level\":\"TRACE\""[..]),
         ("the log", &log, b"ConnectorService/CreateConnector"),
@@ -187,7 +188,7 @@ async fn sweep(backend: Backend, program: Program, rounds: usize, wanted: fn(&Se
     }
 }
 
-/// All files of a directory, whatever they are.
+/// Adds all files of a directory, whatever they are.
 fn files(directory: &Path, when: &str, places: &mut Vec<(String, Vec<u8>)>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -199,7 +200,7 @@ fn files(directory: &Path, when: &str, places: &mut Vec<(String, Vec<u8>)>) {
     }
 }
 
-/// A client may keep its connection for half an hour: what it has sent does not stay as long as that.
+/// A client may keep its connection for half an hour, but the data it has sent must not stay that long.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_leave_no_trace_on_an_open_connection() {
     let _turn = proof::turn();
@@ -210,7 +211,7 @@ async fn secrets_leave_no_trace_on_an_open_connection() {
     let process = site.start();
     let mut canaries = Vec::new();
     let mut clients = Vec::new();
-    // As the first call of a connection, and as one behind others, and small and large.
+    // As the first call of a connection and as a later one, small and large.
     for (calls, padding) in [(1, 0), (1, 5_000), (1, 9_000), (3, 0), (12, 2_000), (40, 100)] {
         let client = process.client("alpha");
         for call in 0..calls {
@@ -240,7 +241,7 @@ async fn secrets_leave_no_trace_on_an_open_connection() {
         assert!(begin.elapsed() < PATIENCE, "{hits:#?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // They are as good as before.
+    // The connections still work.
     for client in clients {
         client
             .connectors()

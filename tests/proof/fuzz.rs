@@ -1,5 +1,5 @@
-//! Strangers' bytes: every function of `jackfield_testkit::fuzz` on the corpus in `fuzz/corpus`, and then on what a seeded
-//! mutator makes of it. libFuzzer drives the same functions, see `fuzz/README.md`.
+//! Untrusted bytes: runs every function of `jackfield_testkit::fuzz` on the corpus in `fuzz/corpus`, and then on
+//! mutations of it by a seeded mutator. libFuzzer drives the same functions; see `fuzz/README.md`.
 
 mod mutate;
 mod run;
@@ -11,10 +11,10 @@ use jackfield_testkit::{Rng, proof};
 
 use self::run::{Found, Totals, run};
 
-/// How many executions each target gets; the variable asks for more.
+/// The number of executions of each target; the variable sets another one.
 const EXECUTIONS: u64 = 100_000;
 const EXECUTIONS_VARIABLE: &str = "PROOF_FUZZ_EXECUTIONS";
-/// Inputs that fail are left here.
+/// The directory where failing inputs are kept.
 const CRASHES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/crashes");
 
 /// The inputs of the corpus of a target, in the order of their names.
@@ -26,7 +26,7 @@ fn corpus(target: &Target) -> Vec<Vec<u8>> {
     paths.into_iter().map(|path| std::fs::read(path).unwrap()).collect()
 }
 
-/// Shows an input that failed, and leaves it in a file.
+/// Describes an input that failed, and saves it in a file.
 fn report(target: &Target, seed: u64, found: &Found) -> String {
     let Found { input, message, execution } = found;
     std::fs::create_dir_all(CRASHES).unwrap();
@@ -48,7 +48,7 @@ fn no_bytes_break_a_parser() {
     let mut totals = Totals::default();
     for target in TARGETS {
         let corpus = corpus(&target);
-        assert!(corpus.len() >= 10, "the corpus of {} is {} files", target.name, corpus.len());
+        assert!(corpus.len() >= 10, "the corpus of {} has only {} files", target.name, corpus.len());
         match run(&target, &corpus, &mut Rng::new(seed), executions) {
             Ok(of_target) => totals.add(&of_target),
             Err(found) => failures.push(report(&target, seed, &found)),
@@ -60,11 +60,11 @@ fn no_bytes_break_a_parser() {
         "fuzz: seed={seed} targets={targets} corpus={corpus} executions={executions} ways={ways} failures={failed}"
     ));
     assert!(failures.is_empty(), "{failures:#?}");
-    // A mutator that never gets behind the first check of a parser would find nothing either.
-    assert!(ways > 500, "only {ways} ways were gone");
+    // A mutator that never gets past the first check of a parser would find nothing either.
+    assert!(ways > 500, "only {ways} paths were taken");
 }
 
-/// A parser as one is written in a hurry: the length before a text, which a stranger chose.
+/// A careless parser: it trusts the length before a text, which a stranger chose.
 fn hasty(data: &[u8]) -> u64 {
     let Ok(text) = std::str::from_utf8(data) else { return 0 };
     let Some(rest) = text.strip_prefix("name:") else { return 1 };
@@ -73,7 +73,7 @@ fn hasty(data: &[u8]) -> u64 {
     if length == 0 { 3 } else { u64::from(name.get(..length).unwrap().is_empty()) + 4 }
 }
 
-/// The bug that is planted has to be found with a tenth of what a target gets, from any seed.
+/// The planted bug has to be found with a tenth of a target's executions, from any seed.
 #[test]
 fn an_unwrap_on_a_strangers_bytes_is_found() {
     let planted = Target {
@@ -91,7 +91,7 @@ fn an_unwrap_on_a_strangers_bytes_is_found() {
     }
 }
 
-/// So has one that only takes memory.
+/// A bug that only uses memory has to be found as well.
 #[test]
 fn memory_that_a_stranger_chose_is_found() {
     let planted = Target {

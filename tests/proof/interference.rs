@@ -1,5 +1,5 @@
-//! Tenants do not interfere: whatever another tenant does with the same names, external ids, request ids and chosen ids,
-//! and with guesses at what the first has, the transcript of the first is the same as without it.
+//! Tenants do not interfere: whatever another tenant does with the same names, external ids, request ids and chosen
+//! ids, and with guesses at the resources of the first, the transcript of the first is the same as without it.
 
 #[path = "../it/isolation/calls.rs"]
 mod calls;
@@ -25,18 +25,18 @@ use tokio::runtime::Handle;
 use self::compare::{Answered, Pair, compare};
 use self::program::program;
 
-/// How many programs are run on each database; the variable asks for more.
+/// The number of programs on each database; the variable sets another one.
 const PROGRAMS_VARIABLE: &str = "PROOF_INTERFERENCE_PROGRAMS";
 const PROGRAMS: u32 = 250;
-/// So many run at once, each in tenants of its own.
+/// The number of programs that run at once, each in its own tenants.
 const LANES: u32 = 6;
-/// A planted fault has to be found in so many.
+/// The number of programs within which a planted fault has to be found.
 const PLANTED: u32 = 60;
 
-/// With whose certificate the second of a pair comes.
+/// The caller whose certificate the second of a pair presents.
 type AsWhom = fn(String) -> String;
 
-/// A process with pairs of tenants in it.
+/// A process with pairs of tenants.
 struct World {
     _site: Site,
     process: Process,
@@ -70,14 +70,14 @@ async fn check(backend: Backend) {
     Answered { answered, refused }.check();
 }
 
-/// Isolation that is broken on purpose has to be noticed.
+/// Isolation that is broken on purpose has to be detected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn broken_isolation_is_noticed() {
+async fn broken_isolation_is_detected() {
     let _turn = proof::turn();
     let seed = proof::seed();
     let same: AsWhom = |beta| beta;
     let cases: [(&str, Program, AsWhom); 3] = [
-        // The other comes with the certificate of the first: what is compared is what two do in one tenant.
+        // The second caller presents the certificate of the first, so both act in one tenant.
         ("one certificate for both", Program::Jackfield, |beta| beta.replace('b', "a")),
         ("errors that tell of others", Program::Faulty(Fault::TellsOfOthers), same),
         ("answers remembered for all", Program::Faulty(Fault::RemembersForAll), same),
@@ -89,22 +89,22 @@ async fn broken_isolation_is_noticed() {
             "interference, {name}: seed={seed} programs={PLANTED} differences={}",
             differences.len()
         ));
-        assert!(!differences.is_empty(), "{name} is not noticed from seed {seed}");
+        assert!(!differences.is_empty(), "{name} is not detected with seed {seed}");
     }
 }
 
-/// What came of programs.
+/// The results of programs.
 struct Seen {
     answered: usize,
     refused: usize,
-    /// The first of each lane.
+    /// The first difference of each lane.
     differences: Vec<String>,
 }
 
 // === impl World ===
 
 impl World {
-    /// `as_whom` says with whose certificate the second of a pair comes.
+    /// Starts a process; `as_whom` chooses whose certificate the second of a pair presents.
     async fn start(backend: Backend, program: Program, as_whom: AsWhom) -> Self {
         let mut site = Site::new(backend, Program::Jackfield);
         site.prepare().await;
@@ -124,7 +124,7 @@ impl World {
         World { _site: site, process, clients }
     }
 
-    /// Runs so many programs in all lanes together. A difference is made smaller in so many steps.
+    /// Runs this many programs in all lanes together. A difference is shrunk in at most `max_shrink_iters` steps.
     async fn run(self, seed: u64, programs: u32, max_shrink_iters: u32) -> Seen {
         let world = std::sync::Arc::new(self);
         let lanes: Vec<_> = (0..LANES)

@@ -1,12 +1,13 @@
-//! Kill -9: what was acknowledged survives, what was not is there as a whole or not at all, and a repeat has its effect once.
+//! Kill -9: acknowledged changes survive, other changes are there as a whole or not at all, and a repeat takes effect
+//! once.
 //!
-//! Many writers change objects of their own over gRPC; the server is killed in the middle of it and started again on what
-//! is left; everything is read back and compared with what the writers know. `PROOF_KILLS` says how often, in place of what
-//! `tests/run` does.
+//! Many writers change their own objects over gRPC. The server is killed in the middle of this and restarted on the
+//! same data. Everything is read back and compared with what the writers know. `PROOF_KILLS` sets the number of kills,
+//! which `tests/run` otherwise chooses.
 //!
-//! With PostgreSQL the network loses answers to COMMIT, and COMMITs, and now and then the database is away until nobody can
-//! tell what became of one; and, in a run of its own, standbys take over (`PROOF_SWITCHES`). What the server then calls not
-//! written must not be there, and what it calls written must.
+//! With PostgreSQL, the network loses COMMITs and answers to them, and now and then the database is unreachable until
+//! the outcome of a COMMIT cannot be determined. In a separate run, standbys take over (`PROOF_SWITCHES`). Changes that
+//! the server then reports as not written must not be there, and those it reports as written must be.
 
 mod change;
 mod check;
@@ -26,28 +27,29 @@ use tokio::task::JoinSet;
 
 use writer::Writer;
 
-/// How many write at once.
+/// The number of concurrent writers.
 const WRITERS: usize = 56;
-/// How many where a fault is planted: most of many wait for the one that writes, and the moment of the fault is missed.
+/// The number of writers with a planted fault. With many, most wait for the one that writes, and the kill misses the
+/// moment of the fault.
 const FEW: usize = 8;
-/// On how many connections.
+/// The number of their connections.
 const CONNECTIONS: usize = 4;
-/// The connector that all credentials are for.
+/// The connector of all credentials.
 const PARENT: &str = "parent";
-/// The kills within which a planted fault has to be noticed: as many as the shortest of the runs has. A slow machine makes few
-/// changes between two of them.
+/// The number of kills within which a planted fault has to be detected: as many as the shortest run has. A slow machine
+/// makes few changes between two kills.
 const NOTICE: u64 = 100;
-/// The database as a whole is looked at after so many kills, and at the end.
+/// The number of kills between two checks of the whole database; the last check is at the end.
 const INTEGRITY_INTERVAL: u64 = 25;
-/// Statements with one of these tables are of writers.
+/// The tables of the writers' statements.
 const OF_WRITERS: [&str; 3] = ["\"connector\"", "\"credential\"", "\"configuration\""];
-/// So many of their COMMITs in a hundred are lost, or their answers.
+/// The percentage of their COMMITs that are lost, or whose answers are.
 const LOST: u64 = 3;
-/// In so many of a hundred runs between two kills the database is away for a while.
+/// The percentage of intervals between two kills in which the database is unreachable for a while.
 const ABSENCES: u64 = 3;
-/// How long it is: longer than anybody looks for an outcome.
+/// The length of such an absence: longer than the server tries to determine an outcome.
 const ABSENCE: Duration = Duration::from_secs(7);
-/// How long the server waits for a connection to the database.
+/// The server's time limit for a database connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A run over many kills.
@@ -57,11 +59,11 @@ struct Run {
     rng: Rng,
     writers: Vec<Writer>,
     kills: u64,
-    /// How often PostgreSQL went down with the server.
+    /// The number of times that PostgreSQL went down with the server.
     database_kills: u64,
-    /// What stands between the server and PostgreSQL.
+    /// The network between the server and PostgreSQL.
     network: Option<Proxy>,
-    /// In so many of a hundred runs between two kills PostgreSQL is away for a while.
+    /// The percentage of intervals between two kills in which PostgreSQL is unreachable for a while.
     absences: u64,
     /// Findings that belong to no ledger.
     wrong: Vec<String>,
@@ -122,24 +124,24 @@ mod nothing_acknowledged_is_lost_when_a_standby_takes_over {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_before_the_commit_is_noticed() {
+async fn an_answer_before_the_commit_is_detected() {
     notices(Fault::AnswerBeforeCommit, |run| run.figures().lost > 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_in_several_transactions_is_noticed() {
-    // What is left may look like the state before the last change, too.
+async fn a_change_in_several_transactions_is_detected() {
+    // The remaining state may also look like the one before the last change.
     notices(Fault::SeveralTransactions, |run| !run.figures().is_clean()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn repeats_kept_apart_from_their_change_are_noticed() {
+async fn repeats_stored_apart_from_their_change_are_detected() {
     let twice =
         |run: &Run| run.findings().iter().any(|wrong| wrong.contains("its repeat refused") || wrong.contains("twice"));
     notices(Fault::RepeatsApart, twice).await;
 }
 
-mod an_unknown_outcome_told_as_failure_is_noticed {
+mod an_unknown_outcome_reported_as_failure_is_detected {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -148,11 +150,11 @@ mod an_unknown_outcome_told_as_failure_is_noticed {
         let mut run = Run::new(Site::on_own_postgres(postgres::fresh_server(), Program::Jackfield), FEW).await;
         run.lose_answers();
         run.absences = 100;
-        run.notices(Fault::UnknownToldAsFailure, |run| !run.figures().is_clean()).await;
+        run.notices(Fault::UnknownReportedAsFailure, |run| !run.figures().is_clean()).await;
     }
 }
 
-/// Checks that a run with a planted fault finds what the fault does.
+/// Checks that a run with a planted fault detects it.
 async fn notices(fault: Fault, noticed: impl Fn(&Run) -> bool) {
     let _turn = proof::turn();
     Run::new(Site::new(Backend::Sqlite, Program::Jackfield), FEW).await.notices(fault, noticed).await;
@@ -168,10 +170,10 @@ impl Run {
         let (seed, kills, figures) = (run.seed, run.kills, run.figures());
         assert!(
             noticed(run),
-            "{fault:?} went unnoticed for {kills} kills: seed={seed} {figures} {:#?}",
+            "{fault:?} went undetected for {kills} kills: seed={seed} {figures} {:#?}",
             run.findings()
         );
-        proof::report(&format!("kill9 planted={} noticed after kills={kills} seed={seed} {figures}", fault.as_str()));
+        proof::report(&format!("kill9 planted={} detected after kills={kills} seed={seed} {figures}", fault.as_str()));
     }
 
     async fn new(site: Site, writers: usize) -> Self {
@@ -205,7 +207,7 @@ impl Run {
         }
     }
 
-    /// From now on the network between the server and PostgreSQL loses answers to COMMIT, and COMMITs.
+    /// Makes the network between the server and PostgreSQL lose COMMITs and answers to them from now on.
     fn lose_answers(&mut self) {
         let database = &mut self.site.config_mut().database;
         let network = Proxy::before(database.url.expose());
@@ -214,12 +216,12 @@ impl Run {
         (self.network, self.absences) = (Some(network), ABSENCES);
     }
 
-    /// So many kills, or until something shows.
+    /// Runs this many kills, or until `over` holds.
     async fn until(&mut self, kills: u64, over: impl Fn(&Run) -> bool) {
         while self.kills < kills && !over(self) {
             self.cycle().await;
         }
-        // What the last kill left behind.
+        // Checks what the last kill left behind.
         let process = self.site.start();
         self.read_back(&process.client("alpha"), 100).await;
         process.stop();
@@ -228,7 +230,7 @@ impl Run {
     /// Starts, reads back, writes, kills.
     async fn cycle(&mut self) {
         if self.rng.percent(12) {
-            // A kill while it starts: what recovers is killed, too.
+            // A kill during the start interrupts recovery as well.
             let mut starting =
                 self.site.command(&["serve"]).stderr(std::process::Stdio::null()).spawn().expect("a server");
             tokio::time::sleep(Duration::from_micros(self.rng.between(0, 25_000))).await;
@@ -260,18 +262,18 @@ impl Run {
         self.kills += 1;
         self.collect(tasks).await;
         if self.site.backend() == Backend::Postgres {
-            // What the killed server had begun is over before the next one looks.
+            // The killed server's transactions must end before the next server reads.
             self.site.postgres().await_quiet();
         }
     }
 
-    /// All writers write.
+    /// Starts all writers.
     fn write(&mut self, clients: &[Client]) -> JoinSet<Writer> {
         let writers = self.writers.drain(..).enumerate();
         writers.map(|(index, writer)| writer.run(clients[index % clients.len()].clone())).collect()
     }
 
-    /// Waits for the ends of all writers.
+    /// Waits until all writers have ended.
     async fn collect(&mut self, mut tasks: JoinSet<Writer>) {
         while let Some(writer) = tasks.join_next().await {
             self.writers.push(writer.expect("a writer"));
@@ -279,7 +281,7 @@ impl Run {
         self.writers.sort_by(|one, other| one.prefix.cmp(&other.prefix));
     }
 
-    /// An answer to COMMIT is lost, and with it the database, until nobody asks any more what became of it.
+    /// Loses an answer to COMMIT together with the database, until the server stops asking for the outcome.
     async fn absence(&self) {
         let Some(network) = &self.network else { return };
         network.lose(self.rng.clone().pick::<&str>(&OF_WRITERS), Fate::AnswerLostAndAway);
@@ -291,7 +293,7 @@ impl Run {
         network.set_reachable(true);
     }
 
-    /// Starts, reads back, writes; in the midst of it the primary ends, and its standby takes over; kills.
+    /// Starts, reads back and writes. Meanwhile the primary ends and its standby takes over. Then kills the server.
     async fn switch_over(
         &mut self,
         primary: Option<&postgres::Database>,
@@ -321,7 +323,7 @@ impl Run {
         self.wrong.extend(check::check(client, &mut self.writers, &mut self.rng, percent).await);
     }
 
-    /// What the database says of itself.
+    /// Runs the database's own integrity checks.
     async fn look_at_database(&mut self) {
         if self.site.backend() == Backend::Postgres {
             return;
@@ -338,7 +340,8 @@ impl Run {
         store.close().await;
     }
 
-    /// Whether all secrets open, those included that no call gives out: a backup is refused if one does not.
+    /// Checks with a backup that all secrets open, including those that no call returns: a backup fails if one does
+    /// not.
     fn back_up(&mut self) {
         if self.site.backend() == Backend::Sqlite {
             let output = self.site.run(&["backup", "--to", "backup.sqlite3"]);
@@ -360,7 +363,7 @@ impl Run {
         of_writers.chain(&self.wrong).map(String::as_str).collect()
     }
 
-    /// The line of figures, and the verdict.
+    /// Prints the figures and asserts the verdict.
     async fn end(mut self, database: &str) {
         let begin = Instant::now();
         let process = self.site.start();

@@ -1,8 +1,8 @@
-//! The harnesses: they try to break the real binary, and print what came of it, a line each.
+//! The harnesses. They try to break the real binary, and print a line each with the outcome.
 //!
-//! Each is one module with its oracle and its planted faults, which it has to notice. They take their turn
-//! (`proof::turn`), follow from a seed (`PROOF_SEED`), and run longer when the environment says so; CONTRIBUTING.md has the
-//! commands.
+//! Each is one module with its oracle and its planted faults, which it has to detect. They run one at a time
+//! (`proof::turn`), follow from a seed (`PROOF_SEED`), and run longer if the environment says so. CONTRIBUTING.md has
+//! the commands.
 
 #![expect(clippy::disallowed_methods, reason = "a harness has tasks of its own, and waits for them")]
 

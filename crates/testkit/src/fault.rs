@@ -53,7 +53,7 @@ pub enum Fault {
     /// The answer for repeats is stored after the change is committed, outside its transaction.
     RepeatsApart,
     /// Changes with an unknown outcome are reported as failed.
-    UnknownToldAsFailure,
+    UnknownReportedAsFailure,
     /// The library's own transport serves the services, with its defaults.
     StockTransport,
     /// Requests are logged as received.
@@ -144,7 +144,7 @@ impl Fault {
         Fault::AnswerBeforeCommit,
         Fault::SeveralTransactions,
         Fault::RepeatsApart,
-        Fault::UnknownToldAsFailure,
+        Fault::UnknownReportedAsFailure,
         Fault::StockTransport,
         Fault::PrintsRequests,
         Fault::EchoesRequests,
@@ -159,7 +159,7 @@ impl Fault {
             Fault::AnswerBeforeCommit => "answer-before-commit",
             Fault::SeveralTransactions => "several-transactions",
             Fault::RepeatsApart => "repeats-apart",
-            Fault::UnknownToldAsFailure => "unknown-told-as-failure",
+            Fault::UnknownReportedAsFailure => "unknown-reported-as-failure",
             Fault::StockTransport => "stock-transport",
             Fault::PrintsRequests => "prints-requests",
             Fault::EchoesRequests => "echoes-requests",
@@ -299,7 +299,7 @@ impl Layer {
             }
             Fault::SeveralTransactions => self.send(&parts, &message).await,
             Fault::RepeatsApart => self.repeatable(&parts, &message, request_id).await,
-            Fault::UnknownToldAsFailure => {
+            Fault::UnknownReportedAsFailure => {
                 let answer = self.send(&parts, &message).await;
                 match status::reason_of(answer.headers()).as_deref() {
                     Some("OUTCOME_UNKNOWN") => {

@@ -1,4 +1,5 @@
-//! The attacks. Each is what one peer does until the server has had enough; peers come again until the time is over.
+//! The attacks. Each is the behaviour of one peer until the server ends the connection. Peers reconnect until the time
+//! is over.
 
 use std::io::Write as _;
 use std::sync::OnceLock;
@@ -17,14 +18,15 @@ use super::wire::{
     RST_STREAM, SETTINGS, WINDOW_UPDATE, block, call, frame, header, indexed_header, request, streams,
 };
 
-/// An attack on a server that listens.
+/// An attack on a running server.
 #[derive(Clone, Copy)]
 pub(super) struct Attack {
     pub(super) name: &'static str,
-    /// Connections at once.
+    /// The number of concurrent connections.
     pub(super) peers: usize,
     pub(super) run: fn(Caller, usize) -> BoxFuture<'static, End>,
-    /// The ways in which it may end. At least one connection has to end in the first; if that is [`End::Held`], none has to end.
+    /// The ways in which it may end. At least one connection has to end in the first way; if that is [`End::Held`],
+    /// none has to end.
     pub(super) ends: &'static [End],
 }
 
@@ -34,11 +36,11 @@ const CHECK: &str = "/grpc.health.v1.Health/Check";
 const LIST: &str = "/jackfield.v1.ConnectorService/ListConnectors";
 const GET: &str = "/jackfield.v1.ConnectorService/GetConnector";
 const REFLECT: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-/// Floods come in pieces of so many frames, with this pause after each: a machine that is shared has to bear them.
+/// The number of frames in each piece of a flood. A pause follows each piece, because other work shares the machine.
 const PIECE: usize = 64;
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// How long a client takes nothing. The server allows a second.
+/// The time for which a client reads nothing. The server allows a second.
 const UNREAD: Duration = Duration::from_millis(2_800);
 
 macro_rules! attacks {
@@ -52,7 +54,7 @@ macro_rules! attacks {
     };
 }
 
-/// All of them but those that need the server prepared: fewer file descriptors, certificates that expire.
+/// All attacks except those that need a prepared server: fewer file descriptors, certificates that expire.
 pub(super) const ATTACKS: [Attack; 33] = attacks! {
     "rapid reset", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
         per_stream_by(caller, peer, PIECE, |stream| {
@@ -86,15 +88,15 @@ pub(super) const ATTACKS: [Attack; 33] = attacks! {
         });
     "HPACK table bomb", 8, [ENHANCE_YOUR_CALM, End::Reset(1), End::Answered, End::Closed], caller, peer =>
         per_stream(caller, peer, |stream| {
-            // Each index stands for the 4,000 bytes that were put into the table before.
+            // Each index refers to the 4,000 bytes that were added to the table before.
             let bomb = [indexed_header("x-bomb", &"b".repeat(4_000)), vec![0xbe; 10_000]].concat();
             frame(HEADERS, END_HEADERS, stream, &[block(WATCH), bomb].concat())
         });
-    // A few of its calls are read in a turn, and answered before the next are: there are never too many. What it must not do is
-    // what no attack may, to slow others and to take memory.
+    // The server reads a few of its calls in a turn and answers them before it reads more, so there are never too many.
+    // As with any attack, it must not slow others or use memory.
     "HPACK table resized", 8, [End::Held, ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
         per_stream(caller, peer, |stream| {
-            // To 0 and to 4,096 again and again (RFC 7541 6.3: at most two of them may be).
+            // Alternates between 0 and 4,096 (RFC 7541 6.3 allows at most two updates).
             frame(HEADERS, END_HEADERS, stream, &[[0x20, 0x3f, 0xe1, 0x1f].repeat(1_000), block(CHECK)].concat())
         });
     "PING flood", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer => flood(caller, peer, vec![], frame(PING, 0, 0, &[0; 8]));
@@ -105,14 +107,14 @@ pub(super) const ATTACKS: [Attack; 33] = attacks! {
         flood(caller, peer, call(1, REFLECT), frame(DATA, 0, 1, &[]));
     "one-byte DATA flood", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
         flood(caller, peer, call(1, REFLECT), frame(DATA, 0, 1, &[0]));
-    "acknowledged PINGs that nobody sent", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
+    "unsolicited PING acknowledgements", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
         flood(caller, peer, vec![], frame(PING, ACK, 0, &[0; 8]));
-    "acknowledged SETTINGS that nobody sent", 8, [End::Goaway(1), ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
+    "unsolicited SETTINGS acknowledgements", 8, [End::Goaway(1), ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
         flood(caller, peer, vec![], frame(SETTINGS, ACK, 0, &[]));
-    "windows that nobody needs", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer => flood(caller, peer, vec![], increment(0, 1));
-    "windows of a stream that has ended", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
+    "needless window updates", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer => flood(caller, peer, vec![], increment(0, 1));
+    "window updates of an ended stream", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
         flood(caller, peer, request(1, CHECK, &[]), increment(1, 1));
-    "resets of a stream that has ended", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
+    "resets of an ended stream", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
         flood(caller, peer, request(1, CHECK, &[]), frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]));
     "frames of an unknown type", 8, [ENHANCE_YOUR_CALM, End::Closed], caller, peer =>
         flood(caller, peer, vec![], frame(0xbe, 0, 0, &[0; 8]));
@@ -126,7 +128,7 @@ pub(super) const ATTACKS: [Attack; 33] = attacks! {
     "answers never read", 2, [End::Closed], caller, peer => never_read(caller, peer, None);
     "a byte a second", 2, [End::Closed], caller, peer => never_read(caller, peer, Some(Duration::from_secs(1)));
     "silent TCP", 300, [End::Closed], caller, peer => silent(caller, peer, &[]);
-    // A record of a handshake that says that it is 512 bytes long, and a part of it.
+    // A handshake record that claims a length of 512 bytes, and only a part of it.
     "half a TLS hello", 300, [End::Closed], caller, peer => silent(caller, peer, &[22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, 7]);
     "half a preface", 64, [End::Closed], caller, peer => half_preface(caller, peer);
     "streams left open", 20, [End::Reset(0), End::Closed], caller, peer => left_open(caller, peer);
@@ -135,7 +137,7 @@ pub(super) const ATTACKS: [Attack; 33] = attacks! {
     "compressed bombs, half a gigabyte", 8, [End::Answered, End::Reset(0)], caller, peer => bombs(caller, peer);
 };
 
-/// A client comes back with the ticket of a session that its certificate was good for.
+/// A client returns with a ticket of a session from when its certificate was valid.
 pub(super) const EXPIRED: Attack = Attack {
     name: "expired certificate, resumed",
     peers: 4,
@@ -146,25 +148,25 @@ pub(super) const EXPIRED: Attack = Attack {
 // === impl Attack ===
 
 impl Attack {
-    /// Whether a connection has to end in the first way.
+    /// Returns whether a connection has to end in the first way.
     pub(super) fn has_to_end(&self) -> bool {
         self.ends[0] != End::Held
     }
 
-    /// Whether it takes nothing that only a known client has: whoever gets through the handshake can do it.
+    /// Returns whether any client that passes the handshake can run it, known or not.
     pub(super) fn is_of_anybody(&self) -> bool {
         const OF_ANYBODY: [&str; 6] = [
             "rapid reset",
             "PING flood",
-            "acknowledged PINGs that nobody sent",
-            "windows that nobody needs",
-            "resets of a stream that has ended",
+            "unsolicited PING acknowledgements",
+            "needless window updates",
+            "resets of an ended stream",
             "frames of an unknown type",
         ];
         OF_ANYBODY.contains(&self.name)
     }
 
-    /// The time in which it shows what comes of it.
+    /// The least duration for its effect to show.
     pub(super) fn least(&self) -> Duration {
         if ["answers never read", "a byte a second"].contains(&self.name) { 2 * UNREAD } else { Duration::ZERO }
     }
@@ -176,12 +178,12 @@ fn increment(stream: u32, by: u32) -> Vec<u8> {
     frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes())
 }
 
-/// The same on stream after stream.
+/// Repeats a piece on stream after stream.
 async fn per_stream(caller: Caller, peer: usize, piece: fn(u32) -> Vec<u8>) -> Ended {
     per_stream_by(caller, peer, 8, piece).await
 }
 
-/// As [`per_stream`], with so many streams in a piece.
+/// As [`per_stream`], with `count` streams in a piece.
 async fn per_stream_by(caller: Caller, peer: usize, count: usize, piece: fn(u32) -> Vec<u8>) -> Ended {
     let conn = caller.http2(peer, &[]).await?;
     let mut streams = streams();
@@ -189,24 +191,24 @@ async fn per_stream_by(caller: Caller, peer: usize, count: usize, piece: fn(u32)
     Ok(conn.attack(some, PAUSE).await)
 }
 
-/// The same frame without end.
+/// Repeats a frame endlessly.
 async fn flood(caller: Caller, peer: usize, first: Vec<u8>, again: Vec<u8>) -> Ended {
     let mut conn = caller.http2(peer, &[]).await?;
     conn.send(&first).await?;
     Ok(conn.attack(std::iter::repeat(again.repeat(PIECE)), PAUSE).await)
 }
 
-/// Answers that have much to say, to a client that allows nothing to be said.
+/// Requests large answers as a client whose windows are zero.
 async fn windows_of_zero(caller: Caller, peer: usize, count: u32, path: &'static str, message: Vec<u8>) -> Ended {
     let mut conn = caller.http2(peer, &[0, 4, 0, 0, 0, 0]).await?;
     for stream in streams().take(count as usize) {
         conn.send(&request(stream, path, &message)).await?;
     }
-    // The server gives up what it has read; what waits for memory waits on.
+    // The server ends the calls that it has read; those that wait for memory keep waiting.
     Ok(conn.streams_ended(1).await)
 }
 
-/// Lists with all windows wide open, to a client that takes nothing from its socket, or hardly anything.
+/// Requests lists with large windows as a client that reads nothing, or hardly anything, from its socket.
 async fn never_read(caller: Caller, peer: usize, sip: Option<Duration>) -> Ended {
     let mut socket = caller.tls(peer).await?;
     let open = [PREFACE, &frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]), &increment(0, 0x7000_0000)];
@@ -223,13 +225,14 @@ async fn never_read(caller: Caller, peer: usize, sip: Option<Duration>) -> Ended
             return Ok(End::Closed);
         }
     }
-    // An end that the server made stands behind all that the system has taken for it: only who reads gets there.
+    // The end of the connection comes after everything that the system has buffered, so it shows only after reading
+    // that.
     let mut rest = vec![0; 64 * 1024];
     while tcp.read(&mut rest).await? > 0 {}
     Ok(End::Closed)
 }
 
-/// Says this much and no more.
+/// Sends these bytes and no more.
 async fn silent(caller: Caller, peer: usize, words: &'static [u8]) -> Ended {
     let mut tcp = caller.tcp(peer).await?;
     tcp.write_all(words).await?;
@@ -247,7 +250,7 @@ async fn half_preface(caller: Caller, peer: usize) -> Ended {
     Ok(End::Closed)
 }
 
-/// Calls that are begun and never ended: a request message that does not come.
+/// Starts calls whose request message never comes.
 async fn left_open(caller: Caller, peer: usize) -> Ended {
     const STREAMS: u32 = 50;
     let mut conn = caller.http2(peer, &[]).await?;
@@ -257,7 +260,7 @@ async fn left_open(caller: Caller, peer: usize) -> Ended {
     Ok(conn.streams_ended(STREAMS).await)
 }
 
-/// Messages that say that they are as long as can be, or that they are compressed, and then are long.
+/// Messages that claim the greatest length, or compression, and that are long.
 async fn oversized(caller: Caller, peer: usize, compressed: u8) -> Ended {
     const STREAMS: u32 = 10;
     let mut conn = caller.http2(peer, &[]).await?;
@@ -270,14 +273,14 @@ async fn oversized(caller: Caller, peer: usize, compressed: u8) -> Ended {
     Ok(conn.streams_ended(STREAMS).await)
 }
 
-/// Messages within the limit on what comes in, of which a thousand times as much would come out.
+/// Messages within the size limit that would decompress to a thousand times their size.
 async fn bombs(caller: Caller, peer: usize) -> Ended {
     static BOMB: OnceLock<Vec<u8>> = OnceLock::new();
     const STREAMS: u32 = 10;
     const MIB: usize = 1024 * 1024;
     let bomb = BOMB.get_or_init(|| {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
-        // As many as fit into the window that a stream begins with.
+        // As many as fit into the initial window of a stream.
         (0..50).for_each(|_| gzip.write_all(&[0; MIB]).expect("into memory"));
         gzip.finish().expect("into memory")
     });
@@ -295,7 +298,7 @@ async fn bombs(caller: Caller, peer: usize) -> Ended {
     Ok(conn.streams_ended(STREAMS).await)
 }
 
-/// Whether a connection gets as far as the greeting of HTTP/2.
+/// Reports whether a connection gets as far as the HTTP/2 preface.
 async fn greeted(caller: Caller, peer: usize) -> Ended {
     let mut conn = caller.http2(peer, &[]).await?;
     conn.send(&request(1, CHECK, &[])).await?;

@@ -1,5 +1,5 @@
-//! The client that must not notice: it asks for health all the time, on a connection of its own, and now and then on a new
-//! one. It has a thread of its own, so that the attackers beside it take nothing from it but the machine.
+//! The client that must not be affected: it makes health checks all the time on its own connection, and now and then on
+//! a new one. It runs in its own thread, so that it shares only the machine with the attackers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,28 +10,28 @@ use jackfield_testkit::Client;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-/// Between two questions.
+/// The pause between two checks.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Between two new connections.
+/// The interval between two new connections.
 const NEW: Duration = Duration::from_millis(250);
-/// A question that is not answered by then is as bad as can be.
+/// The timeout of a check; a check that exceeds it has failed.
 const LATE: Duration = Duration::from_secs(5);
 
-/// A thread that asks.
+/// A thread that makes health checks.
 pub(super) struct Victim {
     stop: Arc<AtomicBool>,
     times: Arc<Mutex<Times>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// How long answers took since they were asked for last.
+/// The durations of checks since they were last taken.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Times {
-    /// On the connection that was there.
+    /// On the existing connection.
     kept: Vec<Duration>,
-    /// On new ones, from TCP to the answer.
+    /// On new connections, from TCP connect to the answer.
     new: Vec<Duration>,
-    /// Questions without an answer.
+    /// Checks without an answer.
     pub(super) failed: usize,
     /// The same on new connections.
     pub(super) failed_new: usize,
@@ -40,7 +40,7 @@ pub(super) struct Times {
 // === impl Victim ===
 
 impl Victim {
-    /// Begins to ask; `connect` makes a new connection.
+    /// Starts the checks; `connect` makes a new connection.
     pub(super) fn start(connect: impl Fn() -> Client + Send + 'static) -> Self {
         let (stop, times) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Times::default())));
         let (stopped, noted) = (stop.clone(), times.clone());
@@ -70,7 +70,7 @@ impl Victim {
         Self { stop, times, thread: Some(thread) }
     }
 
-    /// What was noted since this was asked last.
+    /// Takes the measurements since the last call.
     pub(super) fn take(&self) -> Times {
         std::mem::take(&mut self.times.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -100,7 +100,7 @@ fn note(times: &Mutex<Times>, took: Option<Duration>, of: fn(&mut Times) -> (&mu
 // === impl Times ===
 
 impl Times {
-    /// The 99th percentile on the connection that was there, in milliseconds.
+    /// The 99th percentile on the existing connection, in milliseconds.
     pub(super) fn p99(&self) -> u128 {
         percentile(&self.kept)
     }

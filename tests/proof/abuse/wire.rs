@@ -1,4 +1,4 @@
-//! HTTP/2 over mutual TLS spoken by hand, as no library would, from any address of the loopback network.
+//! HTTP/2 over mutual TLS spoken by hand, as no library would speak it, from any address of the loopback network.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,49 +30,49 @@ pub(super) const END_STREAM: u8 = 1;
 pub(super) const END_HEADERS: u8 = 4;
 
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long a TCP connection may take to come about.
+/// The time limit for a TCP connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// The kind of an error before there is a connection to attack.
+/// The kind of an error that occurs before there is a connection to attack.
 const NOT_BEGUN: io::ErrorKind = io::ErrorKind::NotConnected;
 
-/// Who attacks, and whom.
+/// The attacker's credentials and the address of its target.
 #[derive(Clone)]
 pub(super) struct Caller {
     pub(super) server: SocketAddr,
     pub(super) tls: Arc<rustls::ClientConfig>,
 }
 
-/// A connection on which frames are written by hand. What comes is taken note of.
+/// A connection on which frames are written by hand. Received frames are recorded.
 pub(super) struct Conn {
     pub(super) write: WriteHalf<TlsStream<TcpStream>>,
     pub(super) seen: Arc<Mutex<Seen>>,
     reader: JoinHandle<()>,
 }
 
-/// What the server sent.
+/// The frames that the server sent.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
     pub(super) goaway: Option<u32>,
-    /// Codes of RST_STREAM, and how often.
+    /// The codes of RST_STREAM, with their counts.
     pub(super) resets: BTreeMap<u32, u32>,
-    /// Streams that the server ended by their headers or trailers.
+    /// The number of streams that the server ended with headers or trailers.
     pub(super) answers: u32,
 }
 
-/// How a connection, or what was tried on it, ended.
+/// The end of a connection, or of an attempt on it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum End {
-    /// With a GOAWAY of this code (RFC 9113 7).
+    /// A GOAWAY with this code (RFC 9113 7).
     Goaway(u32),
-    /// Without a word.
+    /// A close without a GOAWAY.
     Closed,
     /// The server reset the streams, with this code, and kept the connection.
     Reset(u32),
     /// The server answered the streams.
     Answered,
-    /// The attacker did as it liked until its time was over.
+    /// The attacker continued until its time was over.
     Held,
-    /// It could not begin: the handshake failed or took too long.
+    /// The attack could not begin: the handshake failed or took too long.
     NotBegun,
 }
 
@@ -86,12 +86,12 @@ pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     bytes
 }
 
-/// A literal header without compression and without a place in the table (RFC 7541 6.2.2).
+/// A literal header without compression or indexing (RFC 7541 6.2.2).
 pub(super) fn header(name: &str, value: &str) -> Vec<u8> {
     literal(0, name, value)
 }
 
-/// A literal header that takes a place in the table (RFC 7541 6.2.1).
+/// A literal header with indexing (RFC 7541 6.2.1).
 pub(super) fn indexed_header(name: &str, value: &str) -> Vec<u8> {
     literal(0x40, name, value)
 }
@@ -105,7 +105,7 @@ fn literal(first: u8, name: &str, value: &str) -> Vec<u8> {
     block
 }
 
-/// A length behind a prefix of seven bits (RFC 7541 5.1).
+/// A length with a prefix of seven bits (RFC 7541 5.1).
 fn length(length: usize) -> Vec<u8> {
     if length < 0x7f {
         return vec![length as u8];
@@ -127,7 +127,7 @@ pub(super) fn block(path: &str) -> Vec<u8> {
     block
 }
 
-/// HEADERS of a call.
+/// The HEADERS frame of a call.
 pub(super) fn call(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &block(path))
 }
@@ -139,7 +139,7 @@ pub(super) fn request(stream: u32, path: &str, message: &[u8]) -> Vec<u8> {
     [call(stream, path), frame(DATA, END_STREAM, stream, &body)].concat()
 }
 
-/// Numbers of streams that a client opens.
+/// The ids of the streams that a client opens.
 pub(super) fn streams() -> impl Iterator<Item = u32> + Send {
     (0..).map(|index| 2 * index + 1)
 }
@@ -166,7 +166,7 @@ impl Caller {
         let host = u8::try_from(1 + peer / 64).unwrap_or(u8::MAX);
         let connect = async {
             let socket = TcpSocket::new_v4()?;
-            // Attackers have little room for what they do not read.
+            // Attackers have little room for data that they do not read.
             socket.set_recv_buffer_size(16 * 1024)?;
             socket.bind((Ipv4Addr::new(127, 1, 0, host), 0).into())?;
             tokio::time::timeout(CONNECT, socket.connect(self.server)).await?
@@ -184,7 +184,7 @@ impl Caller {
         handshake.await.map_err(|error| io::Error::new(NOT_BEGUN, error))
     }
 
-    /// A connection that has said hello, with these settings (pairs of six bytes).
+    /// A connection that has sent the preface, with these settings (six bytes each).
     pub(super) async fn http2(&self, peer: usize, settings: &[u8]) -> io::Result<Conn> {
         let (read, write) = tokio::io::split(self.tls(peer).await?);
         let seen = Arc::new(Mutex::new(Seen::default()));
@@ -199,7 +199,7 @@ impl Caller {
 // === impl End ===
 
 impl End {
-    /// How it ended for an attacker who got an error.
+    /// The end that an error means for the attacker.
     pub(super) fn of(error: &io::Error) -> Self {
         if error.kind() == NOT_BEGUN { End::NotBegun } else { End::Closed }
     }
@@ -208,7 +208,7 @@ impl End {
 // === impl Conn ===
 
 impl Conn {
-    /// Sends until the server ends the connection, a piece of the attack at a time, with a pause after each.
+    /// Sends one piece of the attack at a time, with a pause after each, until the server ends the connection.
     pub(super) async fn attack(mut self, pieces: impl Iterator<Item = Vec<u8>>, pause: Duration) -> End {
         for bytes in pieces {
             if self.reader.is_finished() || self.send(&bytes).await.is_err() {
@@ -230,7 +230,7 @@ impl Conn {
         self.seen().goaway.map_or(End::Closed, End::Goaway)
     }
 
-    /// Waits until the server has ended so many streams, or the connection.
+    /// Waits until the server has ended this many streams, or the connection.
     pub(super) async fn streams_ended(&mut self, count: u32) -> End {
         loop {
             let seen = self.seen();

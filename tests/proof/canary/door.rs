@@ -1,4 +1,4 @@
-//! What stands around the process under search: its callers, its page of metrics, its database.
+//! The surroundings of the searched process: its callers, its metrics page, its database.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
@@ -10,12 +10,12 @@ use jackfield_testkit::store::{Database, PoolSettings, Store};
 use jackfield_testkit::{Backend, Callers, Client, Pki, Process, Site};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// How long the process may take to become idle.
+/// The time limit for the process to become idle.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Idle for this long is idle.
+/// The time without calls after which the process counts as idle.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// The callers of a process, a connection for each.
+/// The callers of a process, with a connection each.
 pub(super) struct Door<'a> {
     process: &'a Process,
     clients: Mutex<HashMap<String, Client>>,
@@ -49,7 +49,7 @@ pub(super) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap()
 }
 
-/// The page of metrics, byte for byte.
+/// The metrics page, byte for byte.
 pub(super) async fn metrics_page(address: SocketAddr) -> Vec<u8> {
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
     socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
@@ -58,7 +58,7 @@ pub(super) async fn metrics_page(address: SocketAddr) -> Vec<u8> {
     page
 }
 
-/// Waits until nobody is connected, and then a while; the page of metrics.
+/// Waits until no client is connected, and then a while longer. Returns the metrics page.
 pub(super) async fn idle(metrics: SocketAddr) -> Vec<u8> {
     let begin = tokio::time::Instant::now();
     loop {
@@ -70,18 +70,18 @@ pub(super) async fn idle(metrics: SocketAddr) -> Vec<u8> {
             tokio::time::sleep(IDLE).await;
             return page;
         }
-        assert!(begin.elapsed() < PATIENCE, "somebody is still connected: {open:?}\n{text}");
+        assert!(begin.elapsed() < PATIENCE, "clients are still connected: {open:?}\n{text}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// The store beside the process.
+/// Opens the store alongside the process.
 pub(super) async fn store(site: &Site) -> Store {
     let settings = PoolSettings { max_connections: 2, acquire_timeout: Duration::from_secs(5) };
     Store::connect(&Database::Sqlite(site.sqlite_file()), settings).await.unwrap()
 }
 
-/// Has the database log errors with the statement and what was bound to it.
+/// Makes the database log errors with the statement and its bound values.
 pub(super) fn let_postgres_talk(site: &Site) {
     let settings = [
         ("log_min_messages", "error"),
@@ -96,7 +96,7 @@ pub(super) fn let_postgres_talk(site: &Site) {
     }
 }
 
-/// Lets every write of a secret fail as a defect does.
+/// Makes every write of a secret fail, as a defect would.
 pub(super) async fn break_secrets(site: &Site) {
     match backend(site) {
         Backend::Sqlite => {
@@ -110,7 +110,7 @@ pub(super) async fn break_secrets(site: &Site) {
             }
             store.close().await;
         }
-        // The error shows the whole row in its detail.
+        // The detail of the error shows the whole row.
         Backend::Postgres => {
             site.postgres().run("ALTER TABLE secret ADD CONSTRAINT broken CHECK (length(sealed) < 0) NOT VALID");
         }

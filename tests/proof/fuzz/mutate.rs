@@ -1,21 +1,21 @@
-//! Inputs out of inputs, by random numbers that a seed repeats.
+//! Mutation of inputs, with random numbers from a seed.
 
 use jackfield_testkit::Rng;
 use jackfield_testkit::fuzz::Target;
 
-/// Bytes that decide something in most formats.
+/// Bytes with a meaning in most formats.
 const BYTES: [u8; 12] = [0, 1, 2, 0x7f, 0x80, 0xff, b'0', b'"', b'\\', b'*', b' ', b'\n'];
-/// Most changes that are made at once.
+/// The most changes made at once.
 const CHANGES: u64 = 6;
 
-/// A number below this one; 0 when it is 0.
+/// A number below `end`; 0 if `end` is 0.
 fn below(random: &mut Rng, end: usize) -> usize {
     if end == 0 { 0 } else { (random.next() % end as u64) as usize }
 }
 
 /// A new input: one of the pool, changed a few times, and sometimes crossed with another.
 pub(super) fn mutated(target: &Target, pool: &[Vec<u8>], random: &mut Rng) -> Vec<u8> {
-    // What was found last is the most promising.
+    // The latest inputs are the most promising.
     let newest = pool.len().saturating_sub(16);
     let chosen =
         if below(random, 3) == 0 { newest + below(random, pool.len() - newest) } else { below(random, pool.len()) };
@@ -50,7 +50,7 @@ fn change(input: &mut Vec<u8>, target: &Target, pool: &[Vec<u8>], random: &mut R
         }
         _ => {
             let word = random.pick(target.words).as_bytes();
-            // Over something or between.
+            // Overwrites or inserts.
             let end = if below(random, 2) == 0 { at } else { (at + word.len()).min(input.len()) };
             input.splice(at..end, word.iter().copied());
         }

@@ -1,4 +1,4 @@
-//! Running one target: first the corpus, then what the mutator makes of it and of what has led somewhere new.
+//! Runs one target: first the corpus, then mutations of the corpus and of inputs that took a new path.
 
 use std::any::Any;
 use std::collections::HashSet;
@@ -9,7 +9,7 @@ use jackfield_testkit::fuzz::Target;
 
 use super::mutate::mutated;
 
-/// Inputs that are kept for having led somewhere new.
+/// The number of inputs that are kept because they took a new path.
 const POOL: usize = 4_096;
 
 /// An input that breaks a property.
@@ -20,7 +20,7 @@ pub(super) struct Found {
     pub(super) execution: u64,
 }
 
-/// What was run.
+/// The totals of runs.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     pub(super) corpus: usize,
@@ -38,7 +38,7 @@ impl Totals {
     }
 }
 
-/// Runs a target so many times, the corpus included. The first input that breaks it ends the run.
+/// Runs a target this many times, including the corpus. The first input that breaks it ends the run.
 pub(super) fn run(target: &Target, corpus: &[Vec<u8>], random: &mut Rng, executions: u64) -> Result<Totals, Found> {
     let mut pool = corpus.to_vec();
     let mut ways = HashSet::new();
@@ -53,7 +53,7 @@ pub(super) fn run(target: &Target, corpus: &[Vec<u8>], random: &mut Rng, executi
     Ok(Totals { corpus: corpus.len(), executions, ways: ways.len() })
 }
 
-/// One execution; the memory of the parser alone is measured.
+/// Runs one execution, and measures the memory of the parser alone.
 fn execute(target: &Target, input: &[u8]) -> Result<u64, String> {
     let said = |panic: Box<dyn Any + Send>| match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
         (Some(text), _) => text.clone(),
@@ -66,7 +66,7 @@ fn execute(target: &Target, input: &[u8]) -> Result<u64, String> {
         .map_err(said)?;
     let most = (target.memory)(input.len());
     if peak > most {
-        return Err(format!("{peak} bytes of memory for an input of {}, and not {most}", input.len()));
+        return Err(format!("{peak} bytes of memory for an input of {}, not {most}", input.len()));
     }
     Ok(way)
 }

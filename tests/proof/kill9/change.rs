@@ -1,4 +1,4 @@
-//! The changes that writers ask for, and the objects that they make.
+//! The changes that writers request, and the objects that result.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use jackfield_api::v1;
 use jackfield_testkit::Client;
 use tonic::Status;
 
-/// An object of the ledger: what one request can change as a whole.
+/// An object of the ledger: a unit that one request changes as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Object {
     Connector(Connector),
-    /// With all that hangs on it: it goes as a whole.
+    /// A credential with its configurations, which are deleted as a whole.
     Credential(Credential),
 }
 
@@ -25,13 +25,13 @@ pub(crate) struct Connector {
 /// A credential, as far as writers change it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Credential {
-    /// Whose it is. Each has one credential, so that the mark of the default moves between none.
+    /// Its user. Each user has one credential, so the default never moves.
     pub(crate) user: String,
     pub(crate) round: String,
-    /// What IssueAccessToken gives: that the secret decrypts, and to what.
+    /// The token of IssueAccessToken, which proves that the secret decrypts, and to what.
     pub(crate) token: String,
     pub(crate) version: u64,
-    /// By external id; the one that comes with the credential is "".
+    /// The configurations by external id; the default one has "".
     pub(crate) configurations: BTreeMap<String, Configuration>,
 }
 
@@ -56,19 +56,19 @@ pub(crate) enum Request {
     DestroyConfiguration(v1::DestroyConfigurationRequest),
 }
 
-/// A request with what it is about.
+/// A request with its context.
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
     /// The object in the ledger.
     pub(crate) name: String,
-    /// The object as it is afterwards.
+    /// The object after the request.
     pub(crate) after: Option<Object>,
-    /// Whose etag and id the answer tells.
+    /// The part whose etag and id the answer contains.
     pub(crate) part: String,
     pub(crate) request: Request,
 }
 
-/// What an answer tells: nothing after a deletion.
+/// The content of an answer: nothing after a deletion.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) id: String,
@@ -104,14 +104,14 @@ impl Change {
         }
     }
 
-    /// What it is, for a finding.
-    pub(crate) fn told(&self) -> String {
+    /// Its description, for a finding.
+    pub(crate) fn describe(&self) -> String {
         let request = format!("{:?}", self.request);
         let kind = request.split('(').next().unwrap_or_default();
         format!("{kind} of {} (repeatable: {}), to make {:?}", self.part, self.is_repeatable(), self.after)
     }
 
-    /// Whether sending it again must have no further effect.
+    /// Returns whether sending it again must have no further effect.
     pub(crate) fn is_repeatable(&self) -> bool {
         !match &self.request {
             Request::CreateConnector(request) => &request.request_id,
@@ -128,8 +128,8 @@ impl Change {
     }
 }
 
-/// The version in an etag: how many changes there were. Clients have no business with it, harnesses do: a change that was
-/// made twice shows in nothing else.
+/// The version in an etag: the number of changes so far. Clients should not use it, but a harness needs it: nothing
+/// else shows that a change was made twice.
 pub(crate) fn version(etag: &str) -> u64 {
     let version = etag.trim_end_matches('"').rsplit('-').next().unwrap_or_default();
     u64::from_str_radix(version, 16).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Reading back all that is there, and comparing it with what the writers know.
+//! Reads back everything, and compares it with what the writers know.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -12,27 +12,26 @@ use tonic::{Code, Status};
 use super::change::{Answer, Configuration, Connector, Credential, Object, version};
 use super::writer::Writer;
 
-/// How many tokens are asked for at once.
+/// The number of concurrent token requests.
 const ISSUES: usize = 16;
-/// How long it is asked again, of all tokens together, where the answer is that there is none for now.
+/// The time limit for retries of all tokens together, if the server is temporarily unable to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Between two times.
+/// The pause between two tries.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// All that is there.
+/// Everything that was read back.
 #[derive(Default)]
 struct Found {
     objects: BTreeMap<String, Object>,
     known: HashMap<String, Answer>,
-    /// What cannot be.
+    /// Impossible findings.
     wrong: Vec<String>,
 }
 
-/// Compares everything. Tokens are asked for where something was done since the last time, and of so many in a hundred of
-/// the others. Returns what is wrong and not in any ledger.
+/// Compares everything. Requests the tokens of objects that changed since the last time, and of a percentage of the
+/// others. Returns the faults that belong to no ledger.
 pub(crate) async fn check(client: &Client, writers: &mut [Writer], rng: &mut Rng, percent: u64) -> Vec<String> {
-    let mut found =
-        Found::read(client).await.unwrap_or_else(|status| panic!("what is there cannot be read: {status:?}"));
+    let mut found = Found::read(client).await.unwrap_or_else(|status| panic!("the data cannot be read: {status:?}"));
     found.tokens(client, writers, rng, percent).await;
     for writer in writers.iter_mut() {
         let mut names: Vec<String> = writer.ledger.names().map(str::to_owned).collect();
@@ -49,7 +48,7 @@ pub(crate) async fn check(client: &Client, writers: &mut [Writer], rng: &mut Rng
             writer.known.insert(part.clone(), answer.clone());
         }
     }
-    found.wrong.extend(found.objects.iter().map(|(name, object)| format!("nobody made {name}: {object:?}")));
+    found.wrong.extend(found.objects.iter().map(|(name, object)| format!("no writer made {name}: {object:?}")));
     found.wrong
 }
 
@@ -61,16 +60,16 @@ fn compare(writer: &mut Writer, name: &str, object: Option<&Object>) {
         writer.wrong.push(format!(
             "{verdict:?} {name}:\n  acknowledged {present:?}\n  in doubt {pending:?}\n  found {object:?}"
         ));
-        // What a repeat would do from here on says nothing.
+        // A repeat from here on would prove nothing.
         writer.repeat = writer.repeat.take().filter(|repeat| repeat.name != name);
     }
-    // What is gone for good need not be looked for again: if it comes back, nobody made it.
+    // A deleted object need not be checked again: if it comes back, no writer made it.
     if writer.ledger.present(name).is_none() {
         writer.ledger.forget(name);
     }
 }
 
-/// Whether an answer says nothing of what is there: a server that has much to do gives it, too.
+/// Returns whether an answer says nothing about the data: a busy server may also give it.
 fn is_passing(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
 }
@@ -116,7 +115,7 @@ impl Found {
             secret_headers: connector.secret_header_names,
             version: version(&connector.etag),
         });
-        // The one that all credentials are for is nobody's.
+        // The connector of all credentials belongs to no writer.
         if connector.name != super::PARENT {
             self.object(connector.name, object, Answer { id: connector.id, etag: connector.etag });
         }
@@ -138,14 +137,14 @@ impl Found {
     fn object(&mut self, name: String, object: Object, answer: Answer) {
         self.known.insert(name.clone(), answer);
         if let Some(other) = self.objects.insert(name.clone(), object) {
-            self.wrong.push(format!("{name} is there twice: {other:?}"));
+            self.wrong.push(format!("{name} exists twice: {other:?}"));
         }
     }
 
     fn configuration(&mut self, configuration: v1::Configuration, names: &HashMap<String, String>) {
         let credential = names.get(&configuration.credential).and_then(|name| self.objects.get_mut(name));
         let Some(Object::Credential(credential)) = credential else {
-            self.wrong.push(format!("hangs on no credential: {configuration:?}"));
+            self.wrong.push(format!("belongs to no credential: {configuration:?}"));
             return;
         };
         let round =
@@ -156,12 +155,12 @@ impl Found {
         };
         let external_id = configuration.external_id.unwrap_or_default();
         if credential.configurations.insert(external_id.clone(), state).is_some() {
-            self.wrong.push(format!("{} is there twice", external_id));
+            self.wrong.push(format!("{} exists twice", external_id));
         }
         self.known.insert(external_id, Answer { id: configuration.id, etag: configuration.etag });
     }
 
-    /// Fills in the tokens: asked for, or for the rest as they are in the ledger.
+    /// Fills in the tokens: some from the server, the rest from the ledger.
     async fn tokens(&mut self, client: &Client, writers: &[Writer], rng: &mut Rng, percent: u64) {
         let mut ask = Vec::new();
         for writer in writers {
@@ -184,7 +183,7 @@ impl Found {
                 match client.credentials().issue_access_token(request.clone()).await {
                     Ok(answer) => return (name, answer.into_inner().access_token),
                     Err(status) if is_passing(&status) && Instant::now() < end => tokio::time::sleep(AGAIN).await,
-                    // That it is there and gives no token is a finding, and not the end.
+                    // A credential without a token is a finding, not a reason to stop.
                     Err(status) => return (name, format!("none: {status:?}")),
                 }
             }

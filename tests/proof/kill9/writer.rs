@@ -1,4 +1,4 @@
-//! A writer: it owns its objects, changes one after the other, and writes down what it knows of each.
+//! A writer: it owns its objects, changes one after the other, and records what it knows of each.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -12,32 +12,32 @@ use uuid::Uuid;
 
 use super::change::{Answer, Change, Configuration, Connector, Credential, Object, Request};
 
-/// No call may take longer.
+/// The time limit of a call.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// After the server said that the database is away.
+/// The pause after the server reported the database as unavailable.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The most of each that a writer has at once.
+/// The most objects of each kind that a writer has at once.
 const MOST: usize = 2;
 
-/// One of many that write at once.
+/// One of many concurrent writers.
 pub(crate) struct Writer {
-    /// All names of its objects begin with it.
+    /// The prefix of the names of its objects.
     pub(crate) prefix: String,
     pub(crate) ledger: Ledger<Object>,
-    /// Objects with a request since they were last looked at.
+    /// Objects with a request since they were last checked.
     pub(crate) touched: BTreeSet<String>,
     /// Ids and etags of objects and configurations, as last answered or found.
     pub(crate) known: HashMap<String, Answer>,
-    /// A change in doubt that carried a request id: it is sent again.
+    /// An uncertain change with a request id, which is sent again.
     pub(crate) repeat: Option<Change>,
     /// Repeats that were answered with success.
     pub(crate) repeated: u64,
     /// Changes whose outcome the server itself called unknown.
     pub(crate) told_unknown: u64,
-    /// What no server may do.
+    /// Faults of the server.
     pub(crate) wrong: Vec<String>,
-    /// The connector that its credentials are for.
+    /// The connector of its credentials.
     parent: String,
     rng: Rng,
     next: u64,
@@ -62,8 +62,8 @@ impl Writer {
         }
     }
 
-    /// Writes until an answer stays away. What the server promises not to have written is written down as refused, and the writer
-    /// goes on.
+    /// Writes until an answer is missing. Changes that the server promises not to have written are recorded as refused,
+    /// and the writer continues.
     pub(crate) async fn run(mut self, client: Client) -> Self {
         if let Some(repeat) = self.repeat.take()
             && !self.send_again(&client, repeat).await
@@ -79,7 +79,7 @@ impl Writer {
         }
     }
 
-    /// Sends a change that is written down; whether an answer came which says what happened.
+    /// Sends a recorded change. Returns whether the answer says what happened.
     async fn send(&mut self, client: &Client, change: Change) -> bool {
         self.touched.insert(change.name.clone());
         match self.call(client, &change).await {
@@ -95,7 +95,7 @@ impl Writer {
             }
             Err(status) if is_definite(&status) => {
                 self.ledger.refuse(&change.name);
-                self.wrong.push(format!("refused: {}: {}", change.told(), status.message()));
+                self.wrong.push(format!("refused: {}: {}", change.describe(), status.message()));
                 false
             }
             Err(status) => {
@@ -103,7 +103,8 @@ impl Writer {
                 if reason(&status) == Some("OUTCOME_UNKNOWN") {
                     self.told_unknown += 1;
                     if status.get_details_retry_info().is_some() != change.is_repeatable() {
-                        self.wrong.push(format!("RetryInfo does not say whether a repeat is safe: {}", change.told()));
+                        self.wrong
+                            .push(format!("RetryInfo does not say whether a repeat is safe: {}", change.describe()));
                     }
                 }
                 self.repeat = Some(change).filter(Change::is_repeatable);
@@ -112,8 +113,8 @@ impl Writer {
         }
     }
 
-    /// Sends a change again whose outcome was unknown and which has been looked at since: it has to be granted whether it
-    /// was carried out or not, and to be carried out once.
+    /// Repeats a change whose outcome was unknown and which has been checked since. The repeat has to succeed whether
+    /// or not the change was carried out, and the change has to be carried out once.
     async fn send_again(&mut self, client: &Client, change: Change) -> bool {
         if self.ledger.present(&change.name) != change.after.as_ref() {
             self.ledger.send(&change.name, change.after.clone());
@@ -132,7 +133,7 @@ impl Writer {
             Err(status) if is_definite(&status) && reason(&status) != Some("STORE_UNAVAILABLE") => {
                 self.wrong.push(format!(
                     "carried out, and its repeat refused: {}: {}",
-                    change.told(),
+                    change.describe(),
                     status.message()
                 ));
                 false
@@ -147,7 +148,7 @@ impl Writer {
     async fn call(&self, client: &Client, change: &Change) -> Result<Answer, Status> {
         tokio::time::timeout(PATIENCE, change.send(client))
             .await
-            .unwrap_or_else(|_| panic!("no end: {}", change.told()))
+            .unwrap_or_else(|_| panic!("no end: {}", change.describe()))
     }
 
     fn learn(&mut self, change: &Change, answer: Answer) {
@@ -156,7 +157,7 @@ impl Writer {
         }
     }
 
-    /// Anything that can be done with what is there.
+    /// Chooses any change that is possible now.
     fn choose(&mut self) -> Change {
         loop {
             let choice = self.rng.below(100);
@@ -231,7 +232,7 @@ impl Writer {
             reference: format!("name:{name}"),
             etag: self.etag(&name),
             request_id: self.id(),
-            // Nothing hangs on it; it is another kind of transaction all the same.
+            // Nothing depends on it, but it is another kind of transaction all the same.
             cascade: self.rng.percent(50),
             ..Default::default()
         };
@@ -372,13 +373,13 @@ impl Writer {
         (!named.is_empty()).then(|| self.rng.pick(&named).clone())
     }
 
-    /// A name that was never used.
+    /// A name that was never used before.
     fn fresh(&mut self, kind: &str) -> String {
         self.next += 1;
         format!("{}-{kind}-{}", self.prefix, self.next)
     }
 
-    /// A text that was never used.
+    /// A text that was never used before.
     fn round(&mut self) -> String {
         self.next += 1;
         format!("round {}", self.next)
@@ -405,8 +406,8 @@ fn reason(status: &Status) -> Option<&'static str> {
     v1::ErrorReason::from_str_name(&format!("ERROR_REASON_{reason}")).map(reason_name)
 }
 
-/// Whether the server itself says that nothing happened. What the connection says, that it is gone or was cut, is not such
-/// an answer, and neither is that the outcome is unknown or that the server stops.
+/// Returns whether the server itself says that nothing happened. Errors of the connection, an unknown outcome and a
+/// stopping server are not such answers.
 fn is_definite(status: &Status) -> bool {
     let told = reason(status);
     told == Some("STORE_UNAVAILABLE")
