@@ -1,4 +1,4 @@
-//! AdminService: tenants and facts of the server. Re-wraps are in `rewrap`, what they are made for in `keyring`.
+//! AdminService: tenants and facts of the server. Re-wraps are in `rewrap`, key rotation is in `keyring`.
 
 mod keyring;
 mod rewrap;
@@ -55,8 +55,8 @@ async fn server_info(client: &Client) -> v1::GetServerInfoResponse {
     client.admin().get_server_info(v1::GetServerInfoRequest {}).await.unwrap().into_inner()
 }
 
-/// Puts one of everything into the tenant of a caller: a key, a connector that uses it, a connection, a link, a
-/// credential with label and secret, two configurations, a record and an answer that is kept for repeats.
+/// Creates one of everything in the caller's tenant: a key, a connector that uses it, a connection, a link, a
+/// credential with label and secret, two configurations, an audit record and a stored answer for repeats.
 async fn fill(server: &TestServer, client: &Client) {
     let key = v1::Key {
         name: "bundle".to_owned(),
@@ -87,7 +87,7 @@ async fn fill(server: &TestServer, client: &Client) {
     steps::revealed(client, "ext:work").await;
 }
 
-/// How many rows each table has.
+/// The number of rows in each table.
 async fn rows(server: &TestServer) -> BTreeMap<&'static str, String> {
     let tables = [
         "tenant",
@@ -105,7 +105,7 @@ async fn rows(server: &TestServer) -> BTreeMap<&'static str, String> {
     ];
     let mut rows = BTreeMap::new();
     for table in tables {
-        // "key" is a word of SQL.
+        // "key" is a reserved word in SQL.
         rows.insert(table, server.sql(&format!("select count(*) from \"{table}\"")).await.concat());
     }
     rows
@@ -133,7 +133,7 @@ on_both! {
         for (reference, code, reason) in [
             ("name:none", Code::NotFound, "TENANT_NOT_FOUND"),
             (&*Uuid::now_v7().to_string(), Code::NotFound, "TENANT_NOT_FOUND"),
-            // The nil UUID is that of the system's own data key, and no tenant.
+            // The nil UUID belongs to the system's own data key and is not a tenant.
             (&*Uuid::nil().to_string(), Code::NotFound, "TENANT_NOT_FOUND"),
             ("example-1", Code::InvalidArgument, "REFERENCE_INVALID"),
             ("ext:example-1", Code::InvalidArgument, "REFERENCE_INVALID"),
@@ -149,7 +149,7 @@ on_both! {
         assert_eq!(server.sql("select count(*) from data_key").await, ["6"], "one each, and one of the system");
     }
 
-    async fn names_have_rules(server) {
+    async fn names_are_validated(server) {
         let client = server.client("operator");
         let longest = "a".repeat(63);
         for name in ["b", "b2", "b-2", "b--2", &*longest] {
@@ -185,7 +185,7 @@ on_both! {
         let refusal = expect_status(created(&client, same).await, Code::AlreadyExists, "ID_TAKEN");
         assert_eq!(refusal.metadata("id"), id);
         assert_eq!(rows(&server).await["tenant"], "3");
-        assert_eq!(rows(&server).await["data_key"], "4", "what was tried out or refused has left no key");
+        assert_eq!(rows(&server).await["data_key"], "4", "a validated or refused create leaves no key");
 
         let request_id = Uuid::now_v7().to_string();
         let request = v1::CreateTenantRequest { request_id, ..create(fixture::a_tenant("gamma")) };
@@ -195,7 +195,7 @@ on_both! {
         expect_status(created(&client, other).await, Code::FailedPrecondition, "REQUEST_ID_CONFLICT");
     }
 
-    async fn a_tenant_goes_with_all_that_is_in_it(server) {
+    async fn a_deleted_tenant_takes_everything_in_it_along(server) {
         let client = server.client("operator");
         let replica = server.replica().await;
         let other = replica.as_ref().unwrap_or(&server);
@@ -222,7 +222,7 @@ on_both! {
         let tried = v1::DeleteTenantRequest { validate_only: true, ..delete("name:alpha", true) };
         assert!(deleted(&client, tried).await);
         assert!(steps::revealed(&server.client("alpha"), "ext:work").await.material.is_some());
-        // The other replica, if there is one, has the data key in memory, too.
+        // The other replica, if there is one, also has the data key in memory.
         assert!(steps::revealed(&other.client("alpha"), "ext:work").await.material.is_some());
 
         let store = server.store().await;
@@ -234,11 +234,11 @@ on_both! {
         let mut left = kept.clone();
         left.insert("tenant", "2".to_owned());
         left.insert("data_key", "3".to_owned());
-        assert_eq!(rows(&server).await, left, "the other tenant has all that it had");
+        assert_eq!(rows(&server).await, left, "the other tenant is unchanged");
         assert_eq!(empty["secret"], "0");
         steps::revealed(&server.client("beta"), "ext:work").await;
 
-        // Its callers are known, but have no tenant: here at once, on other replicas within a moment.
+        // Its callers are known but have no tenant: here at once, on other replicas shortly after.
         for name in ["alpha", "reader"] {
             let result = server.client(name).connectors().list_connectors(v1::ListConnectorsRequest::default()).await;
             let refusal = expect_status(result, Code::PermissionDenied, "TENANT_UNKNOWN");
@@ -253,14 +253,14 @@ on_both! {
                 break;
             }
             drop(Refusal::check(status, Code::NotFound, "CREDENTIAL_NOT_FOUND"));
-            assert!(Instant::now() < patience, "the replica still knows the tenant");
+            assert!(Instant::now() < patience, "the replica still serves the tenant");
             sleep(Duration::from_millis(50)).await;
         }
         expect_status(send(delete("name:alpha", true)).await, Code::NotFound, "TENANT_NOT_FOUND");
         let missing = v1::DeleteTenantRequest { allow_missing: true, ..delete("name:alpha", true) };
         assert!(!deleted(&client, missing).await);
 
-        // A tenant of the same name and id begins with nothing, under another key.
+        // A new tenant with the same name and id is empty and has another key.
         let request = v1::CreateTenantRequest { id: alpha.id, ..create(fixture::a_tenant("alpha")) };
         created(&client, request).await.unwrap();
         assert_eq!(names(&client, "", "name").await, ["alpha", "beta", "default"]);
@@ -295,9 +295,9 @@ on_both! {
         let stale = v1::DeleteTenantRequest { etag: "stale".to_owned(), ..delete("name:default", true) };
         expect_status(operator.admin().delete_tenant(stale).await, Code::Aborted, "ETAG_MISMATCH");
         assert_eq!(rows(&server).await, before);
-        assert_eq!(found(&operator, "name:default").await, own, "the operator is still let in");
+        assert_eq!(found(&operator, "name:default").await, own, "the operator still has access");
 
-        // The right of an administrator of another tenant spans all others.
+        // An administrator's right covers all tenants but its own.
         assert!(deleted(&alpha, delete("name:default", true)).await);
         let locked_out = get(&operator, "name:alpha").await;
         expect_status(locked_out, Code::PermissionDenied, "TENANT_UNKNOWN");
@@ -305,7 +305,7 @@ on_both! {
         found(&operator, "name:default").await;
     }
 
-    async fn an_empty_tenant_goes_without_cascade(server) {
+    async fn an_empty_tenant_is_deleted_without_cascade(server) {
         let client = server.client("operator");
         created(&client, create(fixture::a_tenant("gamma"))).await.unwrap();
         assert!(deleted(&client, delete("name:gamma", false)).await);
@@ -320,11 +320,11 @@ on_both! {
         let request = v1::DeleteTenantRequest { request_id, ..delete("name:gamma", false) };
         assert!(deleted(&client, request.clone()).await);
         created(&client, create(fixture::a_tenant("gamma"))).await.unwrap();
-        assert!(deleted(&client, request).await, "a repeat is answered as the first was");
+        assert!(deleted(&client, request).await, "a repeat gets the first answer");
         found(&client, "name:gamma").await;
     }
 
-    async fn the_server_tells_its_facts(backend: Backend) {
+    async fn server_info_reports_the_facts(backend: Backend) {
         let before = SystemClock.now();
         let mut server = TestServer::start(backend).await;
         let first = server_info(&server.client("operator")).await;

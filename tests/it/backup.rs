@@ -1,4 +1,4 @@
-//! Backup and restore, as the guide tells an operator to do it, with the real binary and while callers write.
+//! Backup and restore as the operator's guide describes them, with the real binary and while callers write.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,10 +17,10 @@ use tokio::task::JoinSet;
 
 use crate::steps;
 
-/// How many write while the backup is made.
+/// The number of writers during the backup.
 const WRITERS: usize = 8;
 
-/// The tokens of credentials by their id, as acknowledged.
+/// The acknowledged tokens of credentials by id.
 type Tokens = BTreeMap<String, String>;
 
 /// Callers that write until they are stopped.
@@ -33,7 +33,7 @@ struct Writing {
 // === impl Writing ===
 
 impl Writing {
-    /// Begins, and waits until something is there.
+    /// Starts the writers, and waits until something is written.
     async fn start(process: &Process) -> Self {
         let client = process.client("alpha");
         let connector = steps::linked(&client, "user", "connector").await.connector;
@@ -76,7 +76,7 @@ impl Writing {
     }
 }
 
-/// Checks that a server gives out these tokens, and that all else that it has opens, too.
+/// Checks that a server returns these tokens, and that all other secrets open as well.
 async fn has(client: &Client, tokens: &Tokens) {
     let issue = |reference: String| async move {
         let request = v1::IssueAccessTokenRequest { reference, ..Default::default() };
@@ -97,18 +97,18 @@ fn succeeds(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// Checks that a command failed and said so, and returns what it said.
+/// Checks that a command failed with this reason.
 #[track_caller]
 fn fails(output: &Output, reason: &str) {
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains(reason), "{reason} was to be: {said}");
+    assert!(!output.status.success() && said.contains(reason), "expected {reason}: {said}");
 }
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// A keyring that has nothing to do with this site.
+/// The keyring of an unrelated site.
 async fn strange_keyring() -> Vec<u8> {
     let site = Site::new(Backend::Sqlite, Program::Jackfield);
     site.prepare().await;
@@ -116,7 +116,7 @@ async fn strange_keyring() -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sqlite_is_backed_up_while_it_is_written_and_restored() {
+async fn sqlite_is_backed_up_under_writes_and_restored() {
     let site = Arc::new(Site::new(Backend::Sqlite, Program::Jackfield));
     site.prepare().await;
     let process = site.start();
@@ -131,10 +131,10 @@ async fn sqlite_is_backed_up_while_it_is_written_and_restored() {
     let said = succeeds(&output);
     assert!(said.contains("It is sound.") && said.contains("The keyring is not in it"), "{said}");
     let after = writing.acknowledged();
-    assert!(after.len() > before.len(), "callers go on writing meanwhile");
+    assert!(after.len() > before.len(), "callers keep writing meanwhile");
     writing.grow_by(1).await;
 
-    // One whole file for the owner only, its digest, and nothing else.
+    // One complete file for the owner only, its digest, and nothing else.
     let digest = backup.with_file_name("backup.sqlite3.sha256");
     for file in [&backup, &digest] {
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
@@ -165,19 +165,19 @@ async fn sqlite_is_backed_up_while_it_is_written_and_restored() {
     let process = site.start();
     has(&process.client("alpha"), &before).await;
     process.stop();
-    assert_eq!(std::fs::read(&backup).unwrap(), bytes, "looking at it changes nothing of it");
+    assert_eq!(std::fs::read(&backup).unwrap(), bytes, "checking a backup does not change it");
 
-    // With the keyring of another it is of no use, and says so.
+    // With another keyring it is useless, and the command says so.
     std::fs::write(site.data_dir().join("keyring.toml"), strange_keyring().await).unwrap();
     let missing = "data keys are wrapped with key-encryption keys that are not available";
     fails(&site.run(&["check-backup", text(&backup)]), missing);
     fails(&site.run(&["serve"]), missing);
     let elsewhere = site.directory().join("elsewhere.sqlite3");
     fails(&site.run(&["backup", "--to", text(&elsewhere)]), missing);
-    assert!(!elsewhere.exists(), "what cannot be opened is no backup");
+    assert!(!elsewhere.exists(), "a backup that cannot be opened is not written");
 }
 
-/// A copy of a good backup, with a change.
+/// A copy of a good backup with a change.
 async fn altered(backup: &Path, name: &str, statement: &str) -> PathBuf {
     let path = backup.with_file_name(name);
     std::fs::copy(backup, &path).unwrap();
@@ -189,14 +189,14 @@ async fn altered(backup: &Path, name: &str, statement: &str) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backup_that_is_damaged_is_noticed() {
+async fn a_damaged_backup_is_detected() {
     let site = Site::new(Backend::Sqlite, Program::Jackfield);
     site.prepare().await;
     let process = site.start();
     let writing = Writing::start(&process).await;
     writing.end().await;
     process.stop();
-    // A server need not run for it.
+    // No server needs to be running.
     let backup = site.directory().join("backup.sqlite3");
     succeeds(&site.run(&["backup", "--to", text(&backup)]));
     let check = |path: &Path| site.run(&["check-backup", text(path)]);
@@ -220,12 +220,12 @@ async fn a_backup_that_is_damaged_is_noticed() {
     let cut = site.directory().join("cut");
     std::fs::write(&cut, &bytes[..bytes.len() / 8192 * 4096]).unwrap();
     fails(&check(&cut), "it is damaged: ");
-    // At every length that leaves the header, also in the middle of a page.
+    // Truncates it at lengths that leave the header, also in the middle of a page.
     for length in [16, 99, 100, 1_000, 4_096, 5_000, 3 * 4_096, bytes.len() - 4_096, bytes.len() - 1] {
         std::fs::write(&cut, &bytes[..length]).unwrap();
         fails(&check(&cut), "it is damaged: ");
     }
-    // Every eighth page, so that some of them hold rows or an index.
+    // Overwrites every eighth page, so that some of them contain rows or an index.
     let mut scribbled = bytes.clone();
     for page in (1..bytes.len() / 4096).step_by(8) {
         scribbled[page * 4096..page * 4096 + 64].fill(0xa5);
@@ -242,15 +242,15 @@ async fn a_backup_that_is_damaged_is_noticed() {
     let pipe = site.directory().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     fails(&check(&pipe), "it is not a regular file");
-    // A digest that is left of a backup that was moved is not replaced, nor given to another one.
+    // The digest left behind by a moved backup is neither replaced nor used for another backup.
     std::fs::rename(&backup, site.directory().join("moved.sqlite3")).unwrap();
     fails(&site.run(&["backup", "--to", text(&backup)]), "backup.sqlite3.sha256 exists already");
     assert!(!backup.exists());
 }
 
-/// SQLite has no checksums: a bit that changes in a page looks like any other value.
+/// SQLite has no checksums, so a flipped bit in a page looks like any other value.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_bit_that_changes_is_noticed() {
+async fn every_flipped_bit_is_detected() {
     const FLIPS: usize = 600;
     let site = Arc::new(Site::new(Backend::Sqlite, Program::Jackfield));
     site.prepare().await;
@@ -285,9 +285,9 @@ async fn every_bit_that_changes_is_noticed() {
     }
 }
 
-/// Without its digest a file is looked at row by row: each agrees with its document, and what belongs together does.
+/// Without its digest, a file is checked row by row: each row must agree with its document and with related rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_that_disagrees_with_its_document_is_noticed() {
+async fn a_row_that_disagrees_with_its_document_is_detected() {
     let site = Site::new(Backend::Sqlite, Program::Jackfield);
     site.prepare().await;
     let process = site.start();
@@ -343,7 +343,7 @@ async fn a_row_that_disagrees_with_its_document_is_noticed() {
     ] {
         fails(&check(&altered(&backup, "altered", statement).await), reason);
     }
-    // Nothing else is wrong with the copies, and what cannot be told is said.
+    // The copies have no other faults, and the command says what it cannot detect.
     let said = succeeds(&check(&altered(&backup, "altered", "UPDATE audit_event SET purpose = ''").await));
     assert!(said.contains("There is no ") && said.contains("altered.sha256"), "{said}");
     let digest = site.directory().join("altered.sha256");
@@ -356,21 +356,22 @@ async fn a_row_that_disagrees_with_its_document_is_noticed() {
     }
 }
 
-/// A lock on all of the database file, as SQLite sees it. Whoever wants to read the file waits for it, for some seconds.
+/// A lock on the whole database file, in the way of SQLite. Readers of the file wait for it for some seconds.
 fn locked(site: &Site) -> std::fs::File {
     let file = std::fs::File::options().read(true).write(true).open(site.sqlite_file()).unwrap();
     rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
     file
 }
 
-/// A backup in the middle of its work, held there: it has made its file, and cannot go on as long as the database is locked.
+/// A backup that is held in the middle of its work: it has created its file, and cannot continue while the database is
+/// locked.
 fn held(site: &Site, _lock: &std::fs::File, to: &str) -> std::process::Child {
     let before = temporaries(site).len();
     let mut command = site.command(&["backup", "--to", to]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    // Until it is locked others take it for left behind, and it makes another one.
+    // Until the file is locked, others take it for a leftover, and the backup creates another one.
     while temporaries(site).len() == before || !has_locked(child.id()) {
-        assert_eq!(child.try_wait().unwrap(), None, "it ended before it made its file");
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before it created its file");
         std::thread::sleep(Duration::from_millis(1));
     }
     kill_process(Pid::from_child(&child), Signal::STOP).unwrap();
@@ -399,14 +400,14 @@ fn temporaries(site: &Site) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backup_that_is_ended_leaves_nothing_behind() {
+async fn an_interrupted_backup_leaves_nothing_behind() {
     let site = Site::new(Backend::Sqlite, Program::Jackfield);
     site.prepare().await;
     let process = site.start();
     Writing::start(&process).await.end().await;
     process.stop();
 
-    // A signal that it hears of.
+    // Signals that it handles.
     for end in [Signal::TERM, Signal::INT, Signal::HUP] {
         let lock = locked(&site);
         let mut child = held(&site, &lock, "ended");
@@ -418,7 +419,7 @@ async fn a_backup_that_is_ended_leaves_nothing_behind() {
         assert!(!site.directory().join("ended").exists());
     }
 
-    // One that it does not hear of; and one that is at work meanwhile and keeps what it has.
+    // A kill; a concurrent backup keeps its file.
     let lock = locked(&site);
     let mut killed = held(&site, &lock, "killed");
     let mut at_work = held(&site, &lock, "at-work");
@@ -427,7 +428,7 @@ async fn a_backup_that_is_ended_leaves_nothing_behind() {
     killed.wait().unwrap();
     assert!(temporaries(&site).len() >= 2);
     succeeds(&site.run(&["backup", "--to", "next"]));
-    assert!(!temporaries(&site).is_empty(), "of the one at work");
+    assert!(!temporaries(&site).is_empty(), "the running backup keeps its file");
     kill_process(Pid::from_child(&at_work), Signal::CONT).unwrap();
     assert!(at_work.wait().unwrap().success());
     assert_eq!(temporaries(&site), [] as [&str; 0]);
@@ -441,7 +442,7 @@ mod postgres {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn it_is_backed_up_while_it_is_written_and_restored() {
+    async fn it_is_backed_up_under_writes_and_restored() {
         let site = Arc::new(Site::new(Backend::Postgres, Program::Jackfield));
         site.prepare().await;
         let process = site.start();

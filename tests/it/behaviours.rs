@@ -1,5 +1,5 @@
-//! What the annotations of fields say (AIP-203) is what the server does: it asks for what is required and for nothing else,
-//! does not heed what is output only, and takes or refuses everything else that a mask can name.
+//! The server behaves as the field annotations say (AIP-203): it demands exactly the required fields, ignores
+//! output-only fields, and applies or refuses everything else that a mask can name.
 
 mod cases;
 
@@ -17,13 +17,13 @@ use self::cases::cases;
 use crate::contract::behaviours::{fields, is};
 use crate::contract::{PACKAGE, methods};
 
-/// A call with no more than is required.
+/// A call with only the required fields.
 struct Case {
     method: MethodDescriptor,
     request: DynamicMessage,
 }
 
-/// A field and those in which it stands, the outermost first.
+/// A field and its parents, the outermost first.
 type Path = Vec<FieldDescriptor>;
 
 // === impl Case ===
@@ -35,7 +35,7 @@ impl Case {
         Case { method, request }
     }
 
-    /// What reads the resource that an update changes.
+    /// The call that reads the resource that an update changes.
     fn reading(&self, resource: &MessageDescriptor) -> Self {
         let name = format!("Get{}", resource.name());
         let method = methods().into_iter().find(|found| found.name() == name).expect(&name);
@@ -66,7 +66,7 @@ impl Case {
         })
     }
 
-    /// The required fields that the request has. An update need not have what may not be changed.
+    /// The required fields of the request. An update need not contain immutable fields.
     fn required(&self) -> Vec<Path> {
         let mut found = Vec::new();
         present(&self.request, &mut Vec::new(), &mut |path| {
@@ -79,7 +79,7 @@ impl Case {
     }
 }
 
-/// Calls a function for each field that a message has, also in the messages in it.
+/// Calls a function for each field of a message, including those of nested messages.
 fn present(message: &DynamicMessage, path: &mut Path, each: &mut impl FnMut(&[FieldDescriptor])) {
     for (field, value) in message.fields() {
         path.push(field);
@@ -95,7 +95,7 @@ fn dotted(path: &[FieldDescriptor]) -> String {
     path.iter().map(FieldDescriptor::name).collect::<Vec<_>>().join(".")
 }
 
-/// The message in which the last field of a path stands.
+/// The message that contains the last field of a path.
 fn parent<'a>(message: &'a mut DynamicMessage, path: &[FieldDescriptor]) -> &'a mut DynamicMessage {
     path[..path.len() - 1].iter().fold(message, |message, field| {
         let inner = message.get_field_mut(field);
@@ -114,7 +114,7 @@ async fn call(server: &TestServer, case: &Case, request: &DynamicMessage) -> Res
     Ok(DynamicMessage::decode(case.method.output(), answer.into_inner()).unwrap())
 }
 
-/// As [`call`], but nothing is done if the method can be tried.
+/// As [`call`], but with `validate_only` if the method has it.
 async fn tried(server: &TestServer, case: &Case, request: &DynamicMessage) -> Result<DynamicMessage, Status> {
     let mut request = request.clone();
     if let Some(field) = case.method.input().get_field_by_name("validate_only") {
@@ -123,7 +123,7 @@ async fn tried(server: &TestServer, case: &Case, request: &DynamicMessage) -> Re
     call(server, case, &request).await
 }
 
-/// A value of a field other than this one.
+/// A value of a field that differs from this one.
 fn other_value(field: &FieldDescriptor, former: &Value) -> Value {
     let one = |kind: Kind| match kind {
         Kind::String => Value::String("planted".to_owned()),
@@ -162,12 +162,12 @@ fn filled(message: &MessageDescriptor) -> DynamicMessage {
     filled
 }
 
-/// What the server does not heed in a resource: what is output only, and what only says which one is meant.
+/// Returns whether the server ignores a field of a resource: one that is output only or only identifies the resource.
 fn is_unheeded(field: &FieldDescriptor) -> bool {
     is(field, "OUTPUT_ONLY") || is(field, "IDENTIFIER") || field.name() == "etag"
 }
 
-/// What a mask can name of a resource, but for keys of maps: its fields, and those of each kind that it can be of.
+/// The paths of a resource that a mask can name, except map keys: its fields, and those of each of its kinds.
 fn paths(resource: &MessageDescriptor) -> Vec<Path> {
     let mut paths = Vec::new();
     for field in resource.fields() {
@@ -182,7 +182,7 @@ fn paths(resource: &MessageDescriptor) -> Vec<Path> {
 }
 
 on_both! {
-    async fn what_is_required_is_asked_for_and_nothing_else(server) {
+    async fn exactly_the_required_fields_are_demanded(server) {
         let (mut tried_fields, mut tried_methods) = (BTreeSet::new(), BTreeSet::new());
         for case in cases(&server).await {
             let name = case.method.name();
@@ -214,7 +214,7 @@ on_both! {
         assert_eq!(tried_methods, asking);
     }
 
-    async fn what_is_output_only_is_not_heeded_on_create(server) {
+    async fn output_only_fields_are_ignored_on_create(server) {
         let mut count = 0;
         for case in cases(&server).await.iter().filter(|case| !case.is_update()) {
             let Some(resource) = case.resource() else { continue };
@@ -251,7 +251,7 @@ on_both! {
         assert!(count > 50, "{count}");
     }
 
-    async fn a_mask_does_nothing_with_what_is_output_only_and_something_with_all_else(server) {
+    async fn a_mask_ignores_output_only_fields_and_acts_on_all_others(server) {
         let (mut resources, mut changed) = (BTreeSet::new(), BTreeMap::<_, usize>::new());
         for case in cases(&server).await.iter().filter(|case| case.is_update()) {
             let resource = case.resource().unwrap();
@@ -266,7 +266,7 @@ on_both! {
                     Value::Message(inner) if path.len() > 1 => inner.get_field(field).into_owned(),
                     value => value.clone(),
                 };
-                // These say which one is meant, and are heeded as such.
+                // These identify the resource, and are checked as such.
                 let says_which = is(field, "IDENTIFIER") || field.name() == "etag";
                 let value = if says_which { before.clone() } else { other_value(field, &before) };
                 let mut given = DynamicMessage::new(message.clone());

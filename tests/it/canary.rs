@@ -1,6 +1,6 @@
-//! No secret where it does not belong: a marked secret goes into every secret field of the contract, through every method
-//! that takes it, on every path that such a call can go, and then everything is searched that the server has said, logged,
-//! counted or written.
+//! No secret appears where it does not belong. A marked secret goes into every secret field of the contract, through
+//! every method that takes it, on every path that such a call can take. Then everything that the server has answered,
+//! logged, counted or written is searched.
 
 mod attempts;
 mod plant;
@@ -26,12 +26,12 @@ use self::sown::Sown;
 // === impl Sown ===
 
 impl Sown {
-    /// The searched bytes by where they are from.
+    /// The searched bytes by origin.
     fn places(&self, server: &TestServer) -> Vec<(String, Vec<u8>)> {
         let mut places: Vec<_> =
             self.replies.iter().map(|(name, reply)| (format!("the reply to {name}"), reply.bytes.clone())).collect();
         places.push(("the log".to_owned(), logs::bytes()));
-        places.push(("the page of metrics".to_owned(), server.metrics_page().into_bytes()));
+        places.push(("the metrics page".to_owned(), server.metrics_page().into_bytes()));
         places.push(("the database".to_owned(), tokio::task::block_in_place(|| server.stored_bytes())));
         files(server.data_dir(), &mut places);
         files(server.pki().path("ca.pem").parent().unwrap(), &mut places);
@@ -39,7 +39,7 @@ impl Sown {
     }
 }
 
-/// All files of a directory, whatever they are.
+/// Adds all files of a directory, whatever they are.
 fn files(directory: &Path, places: &mut Vec<(String, Vec<u8>)>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -51,7 +51,7 @@ fn files(directory: &Path, places: &mut Vec<(String, Vec<u8>)>) {
     }
 }
 
-/// Lets every write of a secret fail as a defect does.
+/// Makes every write of a secret fail, as a defect would.
 async fn break_secrets(server: &TestServer) {
     match server.backend() {
         Backend::Sqlite => {
@@ -63,7 +63,7 @@ async fn break_secrets(server: &TestServer) {
                 server.sql(&trigger).await;
             }
         }
-        // The error shows the whole row in its detail.
+        // The detail of the error shows the whole row.
         Backend::Postgres => {
             drop(server.sql("ALTER TABLE secret ADD CONSTRAINT broken CHECK (length(sealed) < 0) NOT VALID").await);
         }
@@ -80,7 +80,7 @@ async fn mend_secrets(server: &TestServer) {
     }
 }
 
-/// The bytes and the text of the keys that the server itself has.
+/// The bytes and the text of the server's own keys.
 fn own_keys(server: &TestServer, targets: &Targets) -> Vec<(String, Vec<u8>)> {
     let mut keys = Vec::new();
     let keyring = std::fs::read_to_string(server.data_dir().join("keyring.toml")).unwrap();
@@ -95,17 +95,17 @@ fn own_keys(server: &TestServer, targets: &Targets) -> Vec<(String, Vec<u8>)> {
         keys.extend(
             lines.iter().filter(|line| line.len() == 64).map(|line| (name.to_owned(), line.as_bytes().to_vec())),
         );
-        // The private scalar of an EC key in PKCS #8 stands after these bytes (RFC 5915).
+        // The private scalar of an EC key in PKCS #8 follows these bytes (RFC 5915).
         let der = STANDARD.decode(lines.concat()).unwrap();
         let scalar = der.windows(4).position(|window| window == [0x02, 0x01, 0x01, 0x04]).unwrap() + 5;
         keys.push((name.to_owned(), der[scalar..scalar + 32].to_vec()));
     }
-    assert_eq!(keys.len(), 2 + 2 * 3, "keys of the keyring and of two PEM files");
+    assert_eq!(keys.len(), 2 + 2 * 3, "the keys of the keyring and of two PEM files");
     keys
 }
 
 on_both! {
-    async fn secrets_are_nowhere_but_where_they_are_handed_out(backend: Backend) {
+    async fn secrets_appear_only_where_they_are_returned(backend: Backend) {
         let everything = logs::everything();
         let password = Canary::new("database.url");
         let stranger = Canary::new("identity.principals");
@@ -120,7 +120,7 @@ on_both! {
         let mut sown = Sown { targets, canaries: vec![password, stranger], replies: Vec::new() };
 
         let fields = secret_fields();
-        assert_eq!(fields.len(), 25, "a field is new or gone: {:?}", fields.iter().map(SecretField::name).collect::<Vec<_>>());
+        assert_eq!(fields.len(), 25, "a field was added or removed: {:?}", fields.iter().map(SecretField::name).collect::<Vec<_>>());
         for field in &fields {
             sown.attempts(&server, field).await;
         }
@@ -160,10 +160,10 @@ on_both! {
                 keys.assert_not_in(place, bytes);
             }
         }
-        // What was searched is what it is meant to be.
+        // Checks that the searched data is what it is meant to be.
         let place = |name: &str| &places.iter().find(|(place, _)| place == name).unwrap().1;
         assert!(contains(place("the log"), b"\"level\":\"TRACE\""));
-        for name in ["the log", "the page of metrics"] {
+        for name in ["the log", "the metrics page"] {
             for method in ["ConnectorService/CreateConnector", "KeyService/ImportKey", "CredentialsService/RevealCredential"] {
                 assert!(contains(place(name), method.as_bytes()), "{name}: {method}");
             }
@@ -174,14 +174,14 @@ on_both! {
         assert!(sown.canaries.len() > 400, "{}", sown.canaries.len());
     }
 
-    /// A search that finds nothing has to be able to find something.
+    /// A search that finds nothing must be able to find something.
     async fn the_search_finds_what_is_there(server) {
         let everything = logs::everything();
         let targets = Targets::create(&server).await;
         let (said, stored, kept) = (Canary::new("said"), Canary::new("stored"), Canary::new("kept"));
         let mut sown = Sown { targets, canaries: vec![said.clone(), stored.clone(), kept.clone()], replies: Vec::new() };
 
-        // A path goes to the log and back to the caller, a description to the database and to whoever reads it.
+        // A path goes to the log and back to the caller, a description to the database and to its readers.
         let reply = call(&server.client("alpha"), &format!("jackfield.v1.Nothing/{}", said.secret), &[], &[]).await;
         sown.replies.push(("an unknown method".to_owned(), reply));
         let mut connector = a_connector("leaky");
@@ -213,7 +213,7 @@ on_both! {
         ];
         let missing: Vec<_> = expected.iter().filter(|expected| !found.contains(expected)).collect();
         assert!(missing.is_empty(), "{missing:?} were not found, only {found:?}");
-        // And it finds nothing where nothing is: what was said is not stored, and so on.
+        // It finds nothing elsewhere: text that was only said is not stored, and vice versa.
         let name = |what: &str| what.split(',').next().unwrap().to_owned();
         let expected: Vec<_> = expected.iter().map(|(place, what)| (*place, name(what))).collect();
         let others = found.iter().map(|(place, what)| (*place, name(what)));

@@ -1,4 +1,5 @@
-//! Compression: requests may come with gzip, within the same limits; lists leave with it, and nothing that could hold a secret.
+//! Compression: requests may use gzip, within the same limits. Lists are sent with it, but no answer that could contain
+//! a secret.
 
 use std::io::{Read as _, Write as _};
 
@@ -22,7 +23,7 @@ struct Raw {
     encoding: Option<String>,
     accept_encoding: Option<String>,
     status: Status,
-    /// Whether each is compressed, and what it is when it is not.
+    /// The messages: whether each is compressed, and its plain content.
     messages: Vec<(bool, Vec<u8>)>,
 }
 
@@ -32,7 +33,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Calls a method with one message, of which it is said that it is compressed, or not.
+/// Calls a method with one message and this compression flag.
 async fn call(client: &Client, path: &str, compressed: u8, message: &[u8], headers: &[(&str, &str)]) -> Raw {
     let length = u32::try_from(message.len()).unwrap();
     let framed = [&[compressed][..], &length.to_be_bytes(), message].concat();
@@ -64,7 +65,7 @@ async fn call(client: &Client, path: &str, compressed: u8, message: &[u8], heade
 }
 
 on_both! {
-    async fn a_client_with_gzip_does_what_one_without_does(server) {
+    async fn a_client_with_gzip_works_like_one_without(server) {
         let client = server.client("alpha");
         let mut connectors = client.connectors().send_compressed(Gzip).accept_compressed(Gzip);
         for number in 0..120 {
@@ -76,7 +77,7 @@ on_both! {
         let mut pages = connectors.list_connectors(request.clone()).await.unwrap();
         assert_eq!(pages.metadata().get("grpc-encoding").unwrap(), "gzip");
         let mut plain = client.connectors().list_connectors(request).await.unwrap();
-        assert_eq!(plain.metadata().get("grpc-encoding"), None, "who does not ask for it does not get it");
+        assert_eq!(plain.metadata().get("grpc-encoding"), None, "gzip is used only on request");
         let (pages, plain) = (pages.get_mut(), plain.get_mut());
         let mut names = Vec::new();
         while let Some(page) = pages.message().await.unwrap() {
@@ -94,7 +95,7 @@ async fn lists_are_compressed_and_answers_with_tokens_never() {
     let server = TestServer::start(Backend::Sqlite).await;
     let client = server.client("alpha");
     let link = steps::linked(&client, "ada", "Gmail").await;
-    // A token that would compress well.
+    // The token would compress well.
     let material = fixture::oauth2_material(&"token".repeat(1_000), &"refresh".repeat(1_000));
     let credential = steps::credential(&client, fixture::a_credential("ada", &link.connector), material).await;
     let reference = credential.id;
@@ -129,7 +130,7 @@ async fn lists_are_compressed_and_answers_with_tokens_never() {
     }
 }
 
-/// What comes out has the limits of what comes in plain; who sends a megabyte of it in a kilobyte has not got around them.
+/// The limits apply to decompressed messages, so a megabyte in a kilobyte does not get around them.
 #[tokio::test]
 async fn a_bomb_is_refused_without_its_content() {
     let server = TestServer::start(Backend::Sqlite).await;
@@ -138,14 +139,14 @@ async fn a_bomb_is_refused_without_its_content() {
     let encoding = [("grpc-encoding", "gzip")];
     let over = v1::CreateConnectorRequest { request_id: "x".repeat(256 * 1024 + 1), ..Default::default() };
     let bomb = gzip(&vec![0; 64 * 1024 * 1024]);
-    assert!(bomb.len() < 256 * 1024, "the limit on what comes in does not see it");
+    assert!(bomb.len() < 256 * 1024, "the limit of the compressed size does not catch it");
     for message in [gzip(&over.encode_to_vec()), bomb] {
         let answer = call(&client, create, 1, &message, &encoding).await;
         let info = answer.status.get_details_error_info().unwrap();
         assert_eq!((answer.status.code(), &*info.reason), (Code::ResourceExhausted, "QUOTA_EXCEEDED"));
         assert_eq!(info.metadata["limit"], (256 * 1024).to_string());
     }
-    // What is wrong within is found as ever, and what is no gzip is no message.
+    // Invalid content is refused as usual, and data that is not gzip is not a message.
     let request = v1::CreateConnectorRequest { request_id: "none".to_owned(), ..Default::default() };
     let mut connectors = client.connectors().send_compressed(Gzip);
     expect_status(connectors.create_connector(request).await, Code::InvalidArgument, "FIELD_INVALID");
@@ -160,7 +161,7 @@ async fn a_bomb_is_refused_without_its_content() {
     assert_eq!(answer.accept_encoding.as_deref(), Some("gzip,identity"));
 }
 
-/// A channel with gzip compresses what it asks of health and reflection too.
+/// A channel with gzip also compresses requests to health and reflection.
 #[tokio::test]
 async fn health_and_reflection_read_gzip() {
     let server = TestServer::start(Backend::Sqlite).await;

@@ -1,5 +1,5 @@
-//! ConfigurationService: settings that hang on a credential. How one is named is in `naming`, masks in `update`, limits of
-//! JSON in `limits`, requests that are no messages in `wire`, races in `at_once`.
+//! ConfigurationService: settings that belong to a credential. Naming is in `naming`, masks in `update`, limits of JSON
+//! in `limits`, malformed requests in `wire`, races in `at_once`.
 
 mod at_once;
 mod limits;
@@ -59,7 +59,7 @@ async fn destroyed(client: &Client, request: v1::DestroyConfigurationRequest) ->
     client.configurations().destroy_configuration(request).await.unwrap().into_inner().destroyed
 }
 
-/// Checks that get, update and destroy refuse this name of a configuration in the same way.
+/// Checks that get, update and destroy refuse this reference to a configuration in the same way.
 async fn refuse_name(client: &Client, reference: &str, credential: &str, code: Code, reason: &str) -> [Refusal; 3] {
     let mut configurations = client.configurations();
     let change = v1::Configuration { external_id: Some("new".to_owned()), ..Default::default() };
@@ -78,7 +78,7 @@ async fn names(client: &Client, request: v1::ListConfigurationsRequest) -> Vec<S
 }
 
 on_both! {
-    async fn the_default_one_lives_and_dies_with_its_credential(server) {
+    async fn the_default_configuration_lives_as_long_as_its_credential(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let facts = v1::Credential { external_id: Some("work".to_owned()), ..fixture::a_credential("ada", &link.connector) };
@@ -124,7 +124,7 @@ on_both! {
         let result = client.configurations().get_configuration(get(&default.id, "")).await;
         expect_status(result, Code::NotFound, "CONFIGURATION_NOT_FOUND");
         let missing = v1::DestroyConfigurationRequest { allow_missing: true, ..destroy(&default.id, &credential.id) };
-        assert!(!destroyed(&client, missing).await, "without its credential it is missing, too");
+        assert!(!destroyed(&client, missing).await, "it is gone with its credential");
     }
 
     /// The example of Paragon: a configuration with the external id "Team A".
@@ -152,11 +152,11 @@ on_both! {
             ..given.clone()
         };
         assert_eq!(team, expected);
-        assert_ne!(team.id, given.id, "the id stands beside the configuration, not in it");
+        assert_ne!(team.id, given.id, "the id is a field of the request, not of the configuration");
         for (reference, of) in [("ext:Team A", &*credential), (" ext: Team A ", &*credential), (&*team.id, ""), (&*team.id, &*credential)] {
             assert_eq!(found(&client, reference, of).await, team);
         }
-        // Letter case and inner blanks count.
+        // Letter case and inner spaces matter.
         for reference in ["ext:team a", "ext:Team  A", "ext:TeamA"] {
             refuse_name(&client, reference, &credential, Code::NotFound, "CONFIGURATION_NOT_FOUND").await;
         }
@@ -199,7 +199,7 @@ on_both! {
         assert_ne!(first.id, second.id);
         assert_eq!(found(&client, "ext:Team A", &one).await, first);
         assert_eq!(found(&client, "ext:Team A", &other).await, second);
-        // Any number may have none.
+        // Any number of configurations may have none.
         for _ in 0..2 {
             steps::configuration(&client, fixture::a_configuration(&one, "")).await;
         }
@@ -228,7 +228,7 @@ on_both! {
         }
     }
 
-    async fn a_credential_that_is_not_valid_gets_no_more(backend: Backend) {
+    async fn an_invalid_credential_gets_no_more_configurations(backend: Backend) {
         let clock = ManualClock::at_present();
         let server = TestServer::start_at(backend, clock.clone(), |_| {}).await;
         let client = server.client("alpha");
@@ -248,7 +248,7 @@ on_both! {
         refused(empty.clone()).await;
         clock.advance(std::time::Duration::from_secs(3600));
         refused(short.clone()).await;
-        // What is there stays as it is, and can be changed and destroyed.
+        // Existing configurations stay, and can be changed and destroyed.
         let change = v1::Configuration { meta: Some(fixture::object([("a", "b")])), ..Default::default() };
         let request = update("ext:while it is valid", &short, change);
         client.configurations().update_configuration(request).await.unwrap();
@@ -260,7 +260,7 @@ on_both! {
         }
     }
 
-    async fn a_create_can_be_tried_out_and_repeated(server) {
+    async fn a_create_can_be_validated_and_repeated(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let credential = steps::api_key(&client, &link, "key").await.id;

@@ -1,5 +1,5 @@
-//! ConnectionService: what a connection keeps and gives back. What it refuses, how it is named, changed and deleted is in
-//! the modules below.
+//! ConnectionService: the stored and returned fields of connections. Limits, naming, updates and deletion are in the
+//! modules below.
 
 mod delete;
 mod identity;
@@ -118,7 +118,7 @@ on_both! {
     }
 }
 
-/// A connection on the connector `Gmail` with something in every field, no value of which is the default.
+/// A connection for the connector `Gmail` with a value other than the default in every field.
 pub(crate) fn everything() -> v1::Connection {
     let url = |path: &str| format!("https://login.example.com/{path}");
     let secret = |secret_id: &str, value: &str| v1::ClientSecret {
@@ -158,7 +158,7 @@ pub(crate) fn everything() -> v1::Connection {
     }
 }
 
-/// The smallest connection on the connector `Gmail`.
+/// The smallest connection for the connector `Gmail`.
 fn a_small_one(name: &str) -> v1::Connection {
     v1::Connection { name: name.to_owned(), connector: "name:Gmail".to_owned(), ..Default::default() }
 }
@@ -200,7 +200,7 @@ async fn update<const N: usize>(
     Ok(client.connections().update_connection(request).await?.into_inner().connection.unwrap())
 }
 
-/// A map of so many entries.
+/// A map with this many entries.
 fn numbered(entries: usize) -> BTreeMap<String, String> {
     (0..entries).map(|index| (format!("k{index}"), "v".to_owned())).collect()
 }

@@ -1,4 +1,4 @@
-//! ConnectorService: what a connector keeps and gives back. What it refuses, how it is named, changed and deleted is in the
+//! ConnectorService: the stored and returned fields of connectors. Limits, naming, updates and deletion are in the
 //! modules below.
 
 mod delete;
@@ -176,13 +176,13 @@ on_both! {
         assert!(!password_set(&created));
     }
 
-    async fn data_comes_back_as_it_was(server) {
+    async fn data_comes_back_unchanged(server) {
         let alpha = server.client("alpha");
         let number = |number: f64| Value { kind: Some(value::Kind::NumberValue(number)) };
         let list = |values: Vec<Value>| Value { kind: Some(value::Kind::ListValue(ListValue { values })) };
         let whole = [0.0, 1.0, -1.0, 100.0, 1e15, 9_007_199_254_740_991.0, 9_007_199_254_740_992.0, -1e18, 1e300];
         let broken = [0.1, 0.1 + 0.2, -0.5, 1.0 / 3.0, f64::MIN_POSITIVE, f64::MAX, f64::EPSILON, 5e-324, 1e-7];
-        // Bits from a fixed sequence (Knuth's MMIX), so that the digits are long and the test is the same every time.
+        // Bits from a fixed sequence (Knuth's MMIX), so that the numbers have many digits and the test is reproducible.
         let mut state = 1_u64;
         let any = (0..1_000).map(|_| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -262,8 +262,8 @@ fn password_set(connector: &v1::Connector) -> bool {
     generic.http_authentication_password_set
 }
 
-/// The sealed form of a secret in the database, as long as its tenant is `alpha`: the same bytes are the same value, for
-/// sealing anew gives others.
+/// The sealed form of a secret of the tenant `alpha` in the database. Equal bytes mean that the value was not sealed
+/// again.
 pub(crate) async fn sealed(server: &TestServer, owner: Resource, owner_id: &str, name: &str) -> Option<Vec<u8>> {
     let database = match server.backend() {
         Backend::Sqlite => Database::Sqlite(server.sqlite_file()),

@@ -1,4 +1,5 @@
-//! Another key-encryption key without a restart: the keyring file changes, the server takes notice, the former key goes.
+//! Rotation of the key-encryption key without a restart: the keyring file changes, the server reloads it, and the
+//! previous key is removed.
 
 use std::fs;
 use std::io::Write;
@@ -16,7 +17,7 @@ use super::rewrap::ended;
 use super::{create, created, server_info};
 use crate::steps;
 
-/// A server that looks at its keyring file often.
+/// A server that checks its keyring file often.
 pub(super) async fn watching_server(backend: Backend) -> TestServer {
     TestServer::start_with(backend, |config| config.vault.reload_interval = Duration::from_millis(20)).await
 }
@@ -25,7 +26,7 @@ fn file(server: &TestServer) -> PathBuf {
     server.data_dir().join("keyring.toml")
 }
 
-/// Replaces the keyring file in one step, as whoever rotates keys does.
+/// Replaces the keyring file atomically, as tools that rotate keys do.
 fn replace(path: &Path, text: &str) {
     let new = path.with_extension("new");
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new).unwrap();
@@ -33,13 +34,13 @@ fn replace(path: &Path, text: &str) {
     fs::rename(new, path).unwrap();
 }
 
-/// The text of a keyring with one key more, which is active.
+/// The text of a keyring with an additional key, which is active.
 fn with_new_key(text: &str) -> (String, String) {
     let id = format!("kek-{}", Uuid::now_v7().simple());
     let former = text.lines().find_map(|line| line.strip_prefix("active = ")).expect("an active key");
     let text = text.replace(&format!("active = {former}"), &format!("active = \"{id}\""));
     let text = text.replace("state = \"active\"", "state = \"retired\"");
-    // 32 bytes in base64: 43 characters of the alphabet, of which the last has no bits to spare, and padding.
+    // 32 bytes in base64: 43 characters of the alphabet, the last without unused bits, and padding.
     let random = [Uuid::now_v7(), Uuid::now_v7()].map(|id| id.simple().to_string()).concat();
     let secret = format!("{}A=", &random[22..]);
     let key = format!(
@@ -55,7 +56,7 @@ fn without_key(text: &str, id: &str) -> String {
     keys.iter().fold(format!("{head}\n"), |text, key| format!("{text}\n[[key]]\n{}\n", key.trim_end()))
 }
 
-/// Adds a key to the keyring file, makes it the active one, and waits until the server has taken notice.
+/// Adds a key to the keyring file, makes it the active one, and waits until the server has reloaded it.
 pub(super) async fn activate_new_key(server: &TestServer) -> String {
     let (text, id) = with_new_key(&fs::read_to_string(file(server)).unwrap());
     replace(&file(server), &text);
@@ -63,7 +64,7 @@ pub(super) async fn activate_new_key(server: &TestServer) -> String {
     id
 }
 
-/// Waits until the server says so of itself.
+/// Waits until the server info satisfies a condition.
 pub(super) async fn until(server: &TestServer, holds: impl Fn(&v1::GetServerInfoResponse) -> bool) {
     let (client, patience) = (server.client("operator"), Instant::now() + Duration::from_secs(20));
     loop {
@@ -71,12 +72,12 @@ pub(super) async fn until(server: &TestServer, holds: impl Fn(&v1::GetServerInfo
         if holds(&info) {
             return;
         }
-        assert!(Instant::now() < patience, "it does not come to that: {info:?}");
+        assert!(Instant::now() < patience, "timed out with {info:?}");
         sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Which key-encryption keys wrap the data keys of these tenants.
+/// The key-encryption keys that wrap the data keys of these tenants.
 pub(super) async fn wrapped_with(server: &TestServer, tenants: &[&str]) -> Vec<String> {
     let store = server.store().await;
     let mut ids = vec![TenantId::SYSTEM];
@@ -91,7 +92,7 @@ pub(super) async fn wrapped_with(server: &TestServer, tenants: &[&str]) -> Vec<S
     keks
 }
 
-/// Waits until the server has complained about its keyring file once more than before.
+/// Waits until the server has logged another complaint about its keyring file.
 async fn until_complaint(server: &TestServer, before: usize) {
     let patience = Instant::now() + Duration::from_secs(20);
     while complaints(server) == before {
@@ -111,7 +112,7 @@ async fn token(client: &Client) -> String {
 }
 
 on_both! {
-    async fn a_key_is_exchanged_while_the_server_runs(backend: Backend) {
+    async fn a_key_is_rotated_while_the_server_runs(backend: Backend) {
         let mut server = watching_server(backend).await;
         let replica = server.replica().await;
         let other = replica.as_ref().unwrap_or(&server);
@@ -123,7 +124,7 @@ on_both! {
         let tenants = ["default", "alpha", "beta"];
         assert_eq!(wrapped_with(&server, &tenants).await, vec![former.clone(); 4]);
 
-        // The new one wraps what is new; the former still opens.
+        // The new key wraps new data keys; the previous one still opens old ones.
         let new = activate_new_key(&server).await;
         until(other, |info| info.active_key_encryption_key == new).await;
         let info = server_info(&operator).await;
@@ -138,11 +139,12 @@ on_both! {
         assert_eq!((rewrap.data_keys_total, rewrap.data_keys_done, rewrap.failed), (4, 4, 0));
         assert_eq!((rewrap.secrets_total, rewrap.secrets_done, rewrap.reseal), (0, 0, false));
         assert_eq!(wrapped_with(&server, &["default", "alpha", "beta", "gamma"]).await, vec![new.clone(); 5]);
-        // A second one finds nothing to do.
+        // A second re-wrap finds nothing to do.
         let rewrap = ended(&operator, false).await;
         assert_eq!((rewrap.state(), rewrap.data_keys_total, rewrap.data_keys_done), (v1::RewrapState::Done, 0, 0));
 
-        // Nothing uses the former any more: it can go, and all opens without it, after a restart, too.
+        // Nothing uses the previous key any more. It can be removed, and everything opens without it, even after a
+        // restart.
         let text = without_key(&fs::read_to_string(file(&server)).unwrap(), &former);
         replace(&file(&server), &text);
         until(&server, |info| info.key_encryption_keys == [new.clone()]).await;
@@ -154,7 +156,7 @@ on_both! {
         assert_eq!(token(&server.client("alpha")).await, "key of work");
     }
 
-    async fn a_file_that_cannot_be_used_changes_nothing(backend: Backend) {
+    async fn an_unusable_file_changes_nothing(backend: Backend) {
         let server = watching_server(backend).await;
         let (client, operator) = (server.client("alpha"), server.client("operator"));
         let link = steps::linked(&client, "ada", "Gmail").await;
@@ -173,7 +175,7 @@ on_both! {
             String::new(),
             "active = ".to_owned(),
             good.replace("state = \"active\"", "state = \"staged\""),
-            // Data keys are wrapped with the key that is missing here.
+            // The missing key still wraps data keys.
             without_key(&with_new, &former),
             other_secret,
         ];
@@ -184,7 +186,7 @@ on_both! {
             assert_eq!(server_info(&operator).await, before);
             assert_eq!(token(&client).await, "key of work");
         }
-        // Nobody else may read it.
+        // A file that others can read is refused.
         let complained = complaints(&server);
         replace(&file(&server), &with_new);
         until(&server, |info| info.active_key_encryption_key == new).await;
@@ -195,17 +197,17 @@ on_both! {
         assert_eq!(server_info(&operator).await.active_key_encryption_key, new);
         let log = logs::text();
         for line in good.lines().filter_map(|line| line.strip_prefix("secret = ")) {
-            assert!(!log.contains(line.trim_matches('"')), "a key stands in the log");
+            assert!(!log.contains(line.trim_matches('"')), "a key is in the log");
         }
     }
 }
 
-/// Which keys are in use only the database can tell.
+/// Only the database knows which keys are in use.
 mod postgres {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_change_is_not_forgotten_while_the_database_is_away() {
+    async fn a_change_is_not_lost_while_the_database_is_unavailable() {
         let test = async {
             let server = watching_server(Backend::Postgres).await;
             let (text, id) = with_new_key(&fs::read_to_string(file(&server)).unwrap());
@@ -215,9 +217,9 @@ mod postgres {
             until_complaint(&server, complained).await;
             server.postgres().set_reachable(true);
             let (client, patience) = (server.client("operator"), Instant::now() + Duration::from_secs(30));
-            // The first calls may still find the database away.
+            // The database may still be unavailable to the first calls.
             while client.admin().get_server_info(v1::GetServerInfoRequest {}).await.is_err() {
-                assert!(Instant::now() < patience, "the server does not come back");
+                assert!(Instant::now() < patience, "the server does not recover");
                 sleep(Duration::from_millis(50)).await;
             }
             until(&server, |info| info.active_key_encryption_key == id).await;

@@ -1,4 +1,4 @@
-//! RewrapSecrets: by itself, under load, beside a failing secret, after the death of its worker.
+//! RewrapSecrets: alone, under load, with a secret that fails, and after the death of its worker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ async fn end(client: &Client) -> v1::Rewrap {
             return rewrap;
         }
         assert!(rewrap.end_time.is_none());
-        assert!(Instant::now() < patience, "it does not end: {rewrap:?}");
+        assert!(Instant::now() < patience, "timed out with {rewrap:?}");
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -55,7 +55,7 @@ async fn data_keys(store: &Store, tenant: TenantId) -> Vec<DataKeyRow> {
     store.read().data_keys_fetch(tenant).await.unwrap()
 }
 
-/// How many secrets of a tenant are sealed with another data key than this one.
+/// The number of a tenant's secrets that are sealed with a data key other than this one.
 async fn sealed_otherwise(store: &Store, tenant: TenantId, data_key: Uuid) -> usize {
     store.read().secrets_of_other_keys(tenant, data_key, 100_000).await.unwrap().len()
 }
@@ -98,7 +98,7 @@ async fn update(
 }
 
 on_both! {
-    async fn secrets_are_sealed_anew(server) {
+    async fn secrets_are_resealed(server) {
         let (client, operator) = (server.client("alpha"), server.client("operator"));
         let nothing = operator.admin().get_rewrap(v1::GetRewrapRequest {}).await;
         expect_status(nothing, Code::NotFound, "REWRAP_NOT_FOUND");
@@ -119,18 +119,18 @@ on_both! {
         let rewrap = ended(&operator, true).await;
         assert_eq!((rewrap.state(), rewrap.failed, rewrap.reseal), (v1::RewrapState::Done, 0, true));
         assert_eq!((rewrap.secrets_total, rewrap.secrets_done), (120, 120));
-        assert_eq!((rewrap.data_keys_total, rewrap.data_keys_done), (0, 0), "the key-encryption key is the same");
+        assert_eq!((rewrap.data_keys_total, rewrap.data_keys_done), (0, 0), "the key-encryption key has not changed");
         assert_eq!(rewrap.key_encryption_key, kek);
         assert!(rewrap.start_time.unwrap().seconds <= rewrap.end_time.unwrap().seconds);
 
-        let [after] = &data_keys(&store, alpha).await[..] else { panic!("the former data key is gone") };
+        let [after] = &data_keys(&store, alpha).await[..] else { panic!("the previous data key is gone") };
         assert_ne!(after.id, before.id);
         assert_eq!(sealed_otherwise(&store, alpha, after.id).await, 0);
         assert_eq!(sealed_otherwise(&store, alpha, before.id).await, 120);
         for (credential, material) in &given {
             assert_eq!(steps::revealed(&client, credential).await, *material);
         }
-        // The system's own key stays, only wrapped anew: what was handed out to readers outlives a rotation.
+        // The system's own key stays and is only re-wrapped, so that page tokens survive a rotation.
         assert_eq!(data_keys(&store, TenantId::SYSTEM).await[0].id, system.id);
         let request = v1::ListCredentialsRequest { page_token, ..page };
         let rest = client.credentials().list_credentials(request).await.unwrap().into_inner().message().await;
@@ -138,9 +138,9 @@ on_both! {
         store.close().await;
     }
 
-    /// Readers and writers on two replicas, while keys and secrets are exchanged again and again. No call fails.
-    /// A file of SQLite belongs to one process, so there it is one server.
-    async fn a_rewrap_under_load_is_not_noticed(backend: Backend) {
+    /// Reads and writes on two replicas while keys and secrets are replaced repeatedly. No call fails. An SQLite file
+    /// belongs to one process, so there it is one server.
+    async fn a_rewrap_under_load_affects_no_call(backend: Backend) {
         const ROUNDS: usize = 6;
         const SECRETS: usize = 100;
         let server = watching_server(backend).await;
@@ -149,7 +149,7 @@ on_both! {
         let operator = server.client("operator");
         let first_kek = server_info(&operator).await.active_key_encryption_key;
         let oauth2 = |version: usize| fixture::oauth2_material(&format!("access {version}"), "");
-        // Each tenant has half of the secrets; of every credential it is known what it should give.
+        // Each tenant has half of the secrets, and the expected token of each credential is known.
         let mut credentials = Vec::new();
         for tenant in ["alpha", "beta"] {
             let client = server.client(tenant);
@@ -173,7 +173,7 @@ on_both! {
         let calls = Arc::new(AtomicUsize::new(0));
         let at = |index: usize, tenant: &str| if index.is_multiple_of(2) { server.client(tenant) } else { replica.client(tenant) };
 
-        // Writers: each has credentials of its own. An update without a refresh token opens the stored one and keeps it.
+        // Each writer has its own credentials. An update without a refresh token opens the stored one and keeps it.
         let writers = (0..4).map(|writer| {
             let mine: Vec<_> = credentials.iter().skip(writer).step_by(4).cloned().collect();
             let clients: BTreeMap<_, _> = ["alpha", "beta"].map(|tenant| (tenant, at(writer, tenant))).into();
@@ -234,9 +234,9 @@ on_both! {
                 let rewrap = ended(worker, true).await;
                 assert_eq!((rewrap.state(), rewrap.failed), (v1::RewrapState::Done, 0), "round {round}: {rewrap:?}");
                 assert_eq!(rewrap.key_encryption_key, kek);
-                assert!(calls.load(Ordering::Relaxed) > before, "nothing went on beside it");
+                assert!(calls.load(Ordering::Relaxed) > before, "no calls were made meanwhile");
                 for (tenant, keys) in &former {
-                    let [after] = &data_keys(&store, *tenant).await[..] else { panic!("former data keys are left") };
+                    let [after] = &data_keys(&store, *tenant).await[..] else { panic!("previous data keys are left") };
                     assert!(!keys.contains(&after.id));
                     assert_eq!(sealed_otherwise(&store, *tenant, after.id).await, 0);
                 }
@@ -258,7 +258,7 @@ on_both! {
         store.close().await;
     }
 
-    async fn one_is_at_work_at_a_time(backend: Backend) {
+    async fn one_rewrap_runs_at_a_time(backend: Backend) {
         let clock = ManualClock::at_present();
         let server = TestServer::start_at(backend, clock.clone(), |_| {}).await;
         let (operator, store) = (server.client("operator"), server.store().await);
@@ -272,7 +272,7 @@ on_both! {
         assert_eq!((found.state(), found.reseal, found.data_keys_done), (v1::RewrapState::Running, true, 1));
         assert_eq!(newest(&operator).await, found);
 
-        // A worker that gave no sign of life for a minute is taken for dead, and then a new one begins.
+        // A worker without a heartbeat for a minute is considered dead, and a new one begins.
         clock.advance(Duration::from_secs(60));
         assert_eq!(start(&operator, false).await.id, row.id.to_string());
         clock.advance(Duration::from_micros(1));
@@ -283,8 +283,8 @@ on_both! {
         let ended = end(&operator).await;
         assert_eq!((&ended.id, ended.state()), (&started.id, v1::RewrapState::Done));
         let states = "select state from rewrap where end_time is not null order by id";
-        assert_eq!(server.sql(states).await, ["FAILED", "DONE"], "the former one does not stay RUNNING");
-        // A repeat tells how it stood then, and starts nothing.
+        assert_eq!(server.sql(states).await, ["FAILED", "DONE"], "the previous one does not stay RUNNING");
+        // A repeat returns the state of that time, and starts nothing.
         let repeat = operator.admin().rewrap_secrets(request.clone()).await.unwrap().into_inner().rewrap.unwrap();
         assert_eq!(repeat, started);
         assert_eq!(newest(&operator).await, ended);
@@ -293,8 +293,8 @@ on_both! {
         store.close().await;
     }
 
-    /// What a worker writes it writes only if nobody else has given a sign of life since its own.
-    async fn of_two_workers_one_goes_on(server) {
+    /// A worker writes only if no other worker has written a heartbeat since its own.
+    async fn only_one_of_two_workers_continues(server) {
         let store = server.store().await;
         let row = running("of another replica", true, SystemClock.now());
         insert(&store, &row).await;
@@ -306,8 +306,8 @@ on_both! {
             advanced
         };
         let (first, second, third) = (row.heartbeat_time, row.heartbeat_time.plus_micros(1), row.heartbeat_time.plus_micros(2));
-        assert!(advance(2, second, first, RewrapState::Running).await, "the one that takes over");
-        assert!(!advance(9, third, first, RewrapState::Running).await, "the one that was taken over");
+        assert!(advance(2, second, first, RewrapState::Running).await, "the worker that takes over");
+        assert!(!advance(9, third, first, RewrapState::Running).await, "the worker that was replaced");
         let found = store.read().rewrap_fetch().await.unwrap().unwrap();
         assert_eq!((found.data_keys_done, found.heartbeat_time), (2, second));
         assert!(advance(3, third, second, RewrapState::Done).await);
@@ -315,8 +315,8 @@ on_both! {
         store.close().await;
     }
 
-    /// What a process left half done another finishes, with the key that is active by then.
-    async fn a_dead_one_is_taken_over(backend: Backend) {
+    /// Another process finishes a re-wrap that was left half done, with the key that is active by then.
+    async fn a_dead_rewrap_is_taken_over(backend: Backend) {
         let clock = ManualClock::at_present();
         let mut server = TestServer::start_at(backend, clock.clone(), |_| {}).await;
         let client = server.client("alpha");
@@ -342,7 +342,7 @@ on_both! {
         store.close().await;
     }
 
-    /// Metrics show a re-wrap that cannot end, and what it has done.
+    /// Metrics show a re-wrap that cannot end, and its progress.
     async fn its_progress_is_counted(server) {
         let (client, operator) = (server.client("alpha"), server.client("operator"));
         let link = steps::linked(&client, "ada", "Gmail").await;
@@ -379,7 +379,7 @@ on_both! {
         shows([0.0, 0.0, 0.0, 3.0, 3.0, 0.0]).await;
     }
 
-    /// A secret that does not open is left as it is, with its key; the others go on.
+    /// A secret that does not open stays as it is, with its key; the others are resealed.
     async fn a_broken_secret_fails_alone(server) {
         let (client, operator) = (server.client("alpha"), server.client("operator"));
         let link = steps::linked(&client, "ada", "Gmail").await;
@@ -410,7 +410,7 @@ on_both! {
         assert_eq!((rewrap.secrets_total, rewrap.secrets_done), (3, 2));
         assert_eq!(server.metric("jackfield_rewrap_failed_total", &[]), Some(1.0));
         let keys = data_keys(&store, alpha).await;
-        assert_eq!(keys.len(), 2, "the former key stays as long as it seals anything");
+        assert_eq!(keys.len(), 2, "the previous key stays as long as it seals anything");
         assert_eq!(sealed_otherwise(&store, alpha, keys[0].id).await, 1);
         for (number, credential) in credentials.iter().enumerate() {
             let request = v1::RevealCredentialRequest { reference: credential.clone(), purpose: "a look in a test".to_owned() };
@@ -420,7 +420,7 @@ on_both! {
                 _ => assert_eq!(result.unwrap().into_inner().material, Some(fixture::api_key_material(&format!("key {number}")))),
             }
         }
-        // Mended, the next one ends well.
+        // After the repair, the next one succeeds.
         put(good).await;
         let rewrap = ended(&operator, true).await;
         assert_eq!((rewrap.state(), rewrap.failed, rewrap.secrets_done), (v1::RewrapState::Done, 0, 3));

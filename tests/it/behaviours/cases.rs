@@ -1,4 +1,4 @@
-//! The smallest calls, each with no more than is required.
+//! The smallest calls, each with only the required fields.
 
 use jackfield_api::v1;
 use jackfield_api::v1::connector::Kind as Connector;
@@ -12,8 +12,8 @@ fn connector(kind: Connector) -> v1::Connector {
     v1::Connector { name: "another".to_owned(), kind: Some(kind), ..Default::default() }
 }
 
-/// One call of each method that has something required, and of each kind of what is created.
-#[expect(clippy::needless_update, reason = "some requests have nothing but what is required")]
+/// One call of each method with required fields, and one of each kind of created resource.
+#[expect(clippy::needless_update, reason = "some requests have only required fields")]
 pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
     let alpha = server.client("alpha");
     let link = steps::linked(&alpha, "ada", "Gmail").await;

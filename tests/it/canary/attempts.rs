@@ -1,4 +1,4 @@
-//! The paths that a call with a secret can go.
+//! The paths that a call with a secret can take.
 
 use jackfield_testkit::{Callers, Canary, Client, Identity};
 use prost::Message as _;
@@ -31,7 +31,7 @@ impl Sown {
         self.request_with(field, what, "")
     }
 
-    /// As [`Sown::request`]; something follows the secret.
+    /// As [`Sown::request`], with a suffix after the secret.
     fn request_with(&mut self, field: &SecretField, what: &str, suffix: &str) -> DynamicMessage {
         let canary = Canary::new(format!("{}, {what}", field.name()));
         let unique = format!("n{}", self.canaries.len());
@@ -43,13 +43,13 @@ impl Sown {
     async fn attempt(&mut self, client: &Client, field: &SecretField, attempt: Attempt) {
         let Attempt { what, request, headers, expected } = attempt;
         let reply = call(client, &path(&field.method), &request, headers).await;
-        // The client gives up as early as it lets the server do: either can be first.
+        // Client and server have the same deadline, so either can be first.
         let given_up = expected == LATE && reply.code == Code::Unknown;
         assert!(given_up || (reply.code, reply.reason.as_str()) == expected, "{}, {what}: {reply:?}", field.name());
         self.replies.push((format!("{}, {what}", field.name()), reply));
     }
 
-    /// Every path that a call with this secret can go while all is well with the server.
+    /// Every path that a call with this secret can take on a healthy server.
     pub(super) async fn attempts(&mut self, server: &impl Callers, field: &SecretField) {
         let alpha = server.client("alpha");
         for attempt in [
@@ -87,7 +87,7 @@ impl Sown {
         Attempt { what, request: request.encode_to_vec(), headers: &[], expected }
     }
 
-    /// Requests that do not decode, or whose secret is no good.
+    /// Requests that do not decode, or whose secret is invalid.
     fn damaged(&mut self, field: &SecretField) -> Vec<Attempt> {
         let mut attempts = Vec::new();
         let mut add = |what, request, expected| attempts.push(Attempt { what, request, headers: &[], expected });
@@ -110,7 +110,7 @@ impl Sown {
         request[end] = 0xff;
         add("not UTF-8", request, MALFORMED);
 
-        // The secret stands where a message is to be.
+        // The secret is in the place of a message.
         let canary = Canary::new(format!("{}, of the wrong type", field.name()));
         let message = field.method.input().fields().find(|field| matches!(field.kind(), Kind::Message(_))).unwrap();
         let tag = u8::try_from(message.number() << 3 | 2).unwrap();
@@ -120,7 +120,7 @@ impl Sown {
         attempts
     }
 
-    /// Requests that are about something that is not there, or is not as they say.
+    /// Requests about something that does not exist or differs from the request.
     fn referring(&mut self, field: &SecretField) -> Vec<Attempt> {
         let name = field.method.name();
         let nobody = || Uuid::now_v7().to_string();
@@ -157,13 +157,13 @@ impl Sown {
                     set_inner(request, "connector", nobody());
                 })]
             }
-            // A key refers to nothing.
+            // A key has no references.
             "ImportKey" => Vec::new(),
             other => panic!("{other} is new here"),
         }
     }
 
-    /// The same request id again: with the same body, and with another secret.
+    /// Repeats with the same request id: with the same body, and with another secret.
     async fn repeated(&mut self, client: &Client, field: &SecretField) {
         let id = Uuid::now_v7().to_string();
         let with_id = |request: &mut DynamicMessage| set(request, "request_id", id.clone());
@@ -230,7 +230,7 @@ fn set_inner(request: &mut DynamicMessage, field: &str, value: String) {
     request.set_field(&outer, resource);
 }
 
-/// Gives the resource in a request another name, or what goes for one.
+/// Gives the resource in a request another name or external id.
 fn rename(request: &mut DynamicMessage, name: &str) {
     let of_credential = request.descriptor().get_field_by_name("credential").is_some();
     set_inner(request, if of_credential { "external_id" } else { "name" }, name.to_owned());

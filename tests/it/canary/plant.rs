@@ -1,4 +1,4 @@
-//! Where secrets go in: read from the contract, so that a new field is planted or the test fails.
+//! The fields that take secrets, read from the contract, so that a new field is covered or the test fails.
 
 use std::sync::LazyLock;
 
@@ -23,9 +23,9 @@ pub(super) struct SecretField {
     path: Vec<FieldDescriptor>,
 }
 
-/// What requests refer to.
+/// The resources that requests refer to.
 pub(super) struct Targets {
-    /// A connector, a connection on it, and a name and an external id that others have.
+    /// A connector, a connection for it, and a name and an external id that are taken.
     pub(super) connector: String,
     pub(super) connection: String,
     pub(super) credentials: Vec<(&'static str, String)>,
@@ -33,7 +33,7 @@ pub(super) struct Targets {
     pub(super) key_pem: String,
 }
 
-/// Name and external id of resources that are there already.
+/// The name and external id of existing resources.
 pub(super) const TAKEN: &str = "taken";
 
 /// All methods of the contract.
@@ -47,7 +47,7 @@ pub(super) fn path(method: &MethodDescriptor) -> String {
     format!("{}/{}", method.parent_service().full_name(), method.name())
 }
 
-/// Every field of every request that has `debug_redact` and is made of text.
+/// Every text field of every request that has `debug_redact`.
 pub(super) fn secret_fields() -> Vec<SecretField> {
     let mut fields = Vec::new();
     for method in methods() {
@@ -90,12 +90,12 @@ impl SecretField {
         self.path.iter().map(FieldDescriptor::name).collect::<Vec<_>>().join(".")
     }
 
-    /// Whether it is part of what RevealCredential shows.
+    /// Returns whether RevealCredential shows it.
     pub(super) fn is_material(&self) -> bool {
         self.path[0].name() == "material"
     }
 
-    /// A request that is good as it is, with this secret in it.
+    /// A valid request with this secret in it.
     pub(super) fn request(&self, targets: &Targets, unique: &str, secret: &str) -> DynamicMessage {
         let base = self.base(targets, unique);
         let mut request = DynamicMessage::decode(self.method.input(), &*base).unwrap();
@@ -103,16 +103,16 @@ impl SecretField {
         request
     }
 
-    /// The secret as the field takes it.
+    /// The secret in the form that the field takes.
     fn value(&self, targets: &Targets, secret: &str) -> String {
         match self.path[0].name() {
-            // Text before a PEM block is an explanation (RFC 7468), and is stored with it.
+            // Text before a PEM block is explanatory (RFC 7468), and is stored with it.
             "private_key_pem" => format!("{secret}\n{}", targets.key_pem),
             _ => secret.to_owned(),
         }
     }
 
-    /// A good request without the secret. A field that is not known here is a new one: say how its request looks.
+    /// A valid request without the secret. A field that is unknown here is new: add its request.
     fn base(&self, targets: &Targets, unique: &str) -> Vec<u8> {
         let secret = self.dotted();
         let material = match secret.split('.').collect::<Vec<_>>()[..] {
@@ -125,7 +125,7 @@ impl SecretField {
             | ["connector", "generic", "http_authentication_password"]
             | ["connection", "client_secrets", "value"]
             | ["private_key_pem"] => None,
-            _ => panic!("{} is new: say here how a good request with it looks", self.name()),
+            _ => panic!("{} is new: add a valid request with it here", self.name()),
         };
         let credential = || v1::Credential { external_id: Some(unique.to_owned()), ..a_credential("u", "name:main") };
         match self.method.name() {
@@ -165,12 +165,12 @@ impl SecretField {
                 let key = v1::Key { name: unique.to_owned(), certificate_pem, ..Default::default() };
                 v1::ImportKeyRequest { key: Some(key), ..Default::default() }.encode_to_vec()
             }
-            _ => panic!("{} is new: say here how a good request looks", self.name()),
+            _ => panic!("{} is new: add a valid request here", self.name()),
         }
     }
 }
 
-/// Puts a text where a path leads to; in a list it is the first item, in a map one entry more.
+/// Sets the text at a path: in a list the first item, in a map an additional entry.
 fn plant(message: &mut DynamicMessage, path: &[FieldDescriptor], text: &str) {
     let (field, rest) = path.split_first().expect("a path");
     let mut value = message.get_field(field).into_owned();
@@ -180,7 +180,7 @@ fn plant(message: &mut DynamicMessage, path: &[FieldDescriptor], text: &str) {
                 entries.insert(MapKey::String("planted".to_owned()), Value::String(text.to_owned()));
             }
             Value::String(old) => *old = text.to_owned(),
-            other => panic!("{} is of a kind that nobody has planted yet: {other:?}", field.full_name()),
+            other => panic!("{} is of a kind that is not supported yet: {other:?}", field.full_name()),
         }
     } else {
         match &mut value {
@@ -216,7 +216,7 @@ fn custom() -> v1::CredentialMaterial {
 // === impl Targets ===
 
 impl Targets {
-    /// Makes them, in tenant alpha.
+    /// Creates them in the tenant alpha.
     pub(super) async fn create(server: &impl Callers) -> Self {
         let alpha = server.client("alpha");
         let mut ids = Vec::new();

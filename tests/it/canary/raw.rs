@@ -1,4 +1,4 @@
-//! Calls below the generated clients: any bytes go out, and every byte of the reply is kept.
+//! Calls below the generated clients: any bytes can be sent, and every byte of the reply is kept.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use tonic_types::StatusExt as _;
 /// A reply, byte for byte.
 pub(super) struct Reply {
     pub(super) code: Code,
-    /// Out of the `ErrorInfo`; empty when there is none.
+    /// The reason in the `ErrorInfo`; empty if there is none.
     pub(super) reason: String,
     /// Headers, messages and trailers.
     pub(super) bytes: Vec<u8>,
@@ -36,7 +36,7 @@ pub(super) async fn call(client: &Client, path: &str, message: &[u8], headers: &
     std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
     let answer = match channel.call(request).await {
         Ok(answer) => answer,
-        // A caller without a certificate gets no further than the handshake: what it is told is the whole reply.
+        // A caller without a certificate gets no further than the handshake, so the error is the whole reply.
         Err(error) => return Reply::of_error(&error),
     };
     let (head, body) = answer.into_parts();

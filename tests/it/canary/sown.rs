@@ -1,4 +1,4 @@
-//! What was planted, and what can be read of it.
+//! The planted secrets, and everything that can be read back.
 
 use jackfield_api::v1;
 use jackfield_testkit::canary::contains;
@@ -10,18 +10,18 @@ use tonic::Code;
 use super::plant::{SecretField, Targets, methods, path};
 use super::raw::{Reply, call};
 
-/// What is planted and what came back.
+/// The planted secrets and the replies.
 pub(super) struct Sown {
     pub(super) targets: Targets,
     pub(super) canaries: Vec<Canary>,
-    /// Replies by what they answer.
+    /// The replies, named by their requests.
     pub(super) replies: Vec<(String, Reply)>,
 }
 
 // === impl Sown ===
 
 impl Sown {
-    /// Everything that can be read, as whoever may read most.
+    /// Reads everything, as the callers with the widest read access.
     pub(super) async fn read_everything(&mut self, server: &impl Callers) {
         let mut items = 0;
         for (caller, list) in ["alpha", "operator"]
@@ -58,7 +58,8 @@ impl Sown {
         }
     }
 
-    /// The only two methods that hand secrets out do so, and nothing is left of it elsewhere. Refused, they say nothing.
+    /// Checks that the only two methods that return secrets do so, without a trace elsewhere, and that their refusals
+    /// reveal nothing.
     pub(super) async fn hand_out(&mut self, server: &impl Callers, fields: &[SecretField]) {
         let alpha = server.client("alpha");
         let list = alpha.credentials().list_credentials(v1::ListCredentialsRequest::default()).await;

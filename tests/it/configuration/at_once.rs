@@ -1,4 +1,4 @@
-//! Several calls at once: each gets its own, and nothing is left half done.
+//! Concurrent calls: each gets its own result, and nothing is left half done.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +11,8 @@ use super::{created, found};
 use crate::steps;
 
 on_both! {
-    /// The race of the seed: there, of two creates at once each could be handed the other's object.
-    async fn creates_at_once_return_their_own(server) {
+    /// A race between two creates, each of which could otherwise get the other's object.
+    async fn concurrent_creates_return_their_own_objects(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let credential = steps::api_key(&client, &link, "key").await.id;
@@ -39,8 +39,8 @@ on_both! {
         }
     }
 
-    /// Whoever comes too late is told so; what hangs on nothing is not left behind.
-    async fn creates_beside_the_end_of_the_credential(server) {
+    /// Late calls are refused, and no configuration is left without its credential.
+    async fn creates_race_with_the_deletion_of_the_credential(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         for round in 0..5 {

@@ -1,4 +1,4 @@
-//! The limits of JSON objects: at them, and one over them, in every place where a configuration holds one.
+//! The limits of JSON objects: at each limit and one over it, in every place where a configuration contains one.
 
 use std::collections::BTreeMap;
 
@@ -33,24 +33,24 @@ fn object<const N: usize>(fields: [(&str, Value); N]) -> Struct {
     Struct { fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() }
 }
 
-/// So many objects in each other, or lists in an object.
+/// This many nested objects, or lists in an object.
 fn nested(levels: usize, lists: bool) -> Struct {
     let innermost = if lists { list(vec![]) } else { inner(object([])) };
     let deeper = |value, _| if lists { list(vec![value]) } else { inner(object([("a", value)])) };
     object([("a", (2..levels).fold(innermost, deeper))])
 }
 
-/// An object with so many keys.
+/// An object with this many keys.
 fn keys(count: usize) -> Struct {
     Struct { fields: (0..count).map(|key| (format!("k{key}"), number(1.0))).collect() }
 }
 
-/// An object with so many values: a list and what is in it.
+/// An object with this many values: a list and its items.
 fn values(count: usize) -> Struct {
     object([("list", list(vec![number(1.0); count - 1]))])
 }
 
-/// An object that takes so many bytes as a message.
+/// An object of this encoded size in bytes.
 fn sized(bytes: usize) -> Struct {
     let fill = |length: usize| object([("a", text(&"x".repeat(length)))]);
     let object = fill(bytes - fill(bytes - 32).encoded_len() + bytes - 32);
@@ -58,7 +58,7 @@ fn sized(bytes: usize) -> Struct {
     object
 }
 
-/// Where a configuration holds an object.
+/// The places where a configuration contains an object.
 const PLACES: [&str; 3] = ["configuration.shared_settings", "configuration.meta", "configuration.workflow_settings"];
 
 fn put(place: &str, object: Struct) -> v1::Configuration {
@@ -91,7 +91,7 @@ async fn send(
 }
 
 on_both! {
-    async fn json_comes_back_as_it_was(server) {
+    async fn json_comes_back_unchanged(server) {
         let client = server.client("alpha");
         let credential = credential(&client).await;
         let everything = object([
@@ -158,14 +158,14 @@ on_both! {
             let refusal = expect_status(result, Code::InvalidArgument, "FIELD_INVALID");
             assert_eq!(refusal.description(place), "is larger than 64 KiB");
         }
-        // As JSON it can be larger than as a message; then this counts.
+        // JSON can be larger than its message; the larger size counts.
         let escaped = object([("a", text(&"\u{1}".repeat(12 * KIB)))]);
         let result = send(&client, &credential, put(PLACES[1], escaped)).await;
         let refusal = expect_status(result, Code::InvalidArgument, "FIELD_INVALID");
         assert_eq!(refusal.description(PLACES[1]), "is larger than 64 KiB");
     }
 
-    /// Of free JSON over its limits all fields are named, though the message is not decoded.
+    /// All fields with JSON over the limits are named, although the message is not decoded.
     async fn all_objects_over_their_limits_are_named(server) {
         let client = server.client("alpha");
         let credential = credential(&client).await;
@@ -197,7 +197,7 @@ on_both! {
         assert_eq!(found(&client, "", &credential.id).await.workflow_settings.len(), 256);
         let refusal = refused(many(257), "FIELD_INVALID").await;
         assert_eq!(refusal.description(field), "has more than 256 entries");
-        // One more by itself is one too many as well.
+        // A single additional entry is one too many as well.
         let one_more = v1::UpdateConfigurationRequest {
             update_mask: fixture::mask(["workflow_settings.another"]),
             ..update(&credential.default_configuration, "", workflows([("another".to_owned(), None)]))
@@ -205,7 +205,7 @@ on_both! {
         let result = client.configurations().update_configuration(one_more).await;
         expect_status(result, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&[field]);
 
-        // 64 KiB of all together: each of four has nearly a quarter, and then one has too much for the whole.
+        // The sum is limited to 64 KiB: each of four has nearly a quarter, and then one exceeds the sum.
         let quarter = |bytes: usize| Some(sized(bytes));
         let four = |last: usize| {
             let sizes = [16 * KIB - 64, 16 * KIB - 64, 16 * KIB - 64, last];

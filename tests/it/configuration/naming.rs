@@ -1,4 +1,4 @@
-//! How a call names a configuration: by itself, within its credential, as the default one, by metadata.
+//! The ways to name a configuration: by itself, within its credential, as the default one, by metadata.
 
 use jackfield_api::v1;
 use jackfield_testkit::{expect_status, fixture, on_both};
@@ -30,7 +30,7 @@ on_both! {
             assert_eq!(refusal.fields(), ["credential"]);
         }
         let [got, updated, destroyed] = refuse_name(&client, "", "", invalid, "REFERENCE_INVALID").await;
-        assert_eq!(got.fields(), ["reference"], "or credential for the default one");
+        assert_eq!(got.fields(), ["reference"], "a credential would name the default one");
         assert_eq!(updated.fields(), ["reference"]);
         assert_eq!(destroyed.fields(), ["reference", "credential"]);
         for reference in ["Team A", "name:Team A", " ", "ext:", "ext: "] {
@@ -54,12 +54,12 @@ on_both! {
         for credential in [&*nothing, "ext:none"] {
             refuse_name(&client, &team.id, credential, Code::NotFound, "CREDENTIAL_NOT_FOUND").await;
         }
-        // Another tenant sees none of it, with or without the credential.
+        // Another tenant does not see it, with or without the credential.
         let theirs = server.client("beta");
         refuse_name(&theirs, &team.id, &one.id, Code::NotFound, "CREDENTIAL_NOT_FOUND").await;
         let result = theirs.configurations().get_configuration(get(&team.id, "")).await;
         expect_status(result, Code::NotFound, "CONFIGURATION_NOT_FOUND");
-        assert_eq!(found(&client, &team.id, "").await, team, "nothing of this changed anything");
+        assert_eq!(found(&client, &team.id, "").await, team, "none of these calls changed anything");
     }
 
     async fn metadata_can_name_it(server) {
@@ -87,7 +87,7 @@ on_both! {
         let default = client.configurations().get_configuration(with_metadata(get("", ""), &both[1..])).await.unwrap();
         assert!(default.into_inner().configuration.unwrap().is_default);
         let change = v1::Configuration { meta: Some(fixture::object([("a", "b")])), ..Default::default() };
-        // It names what is changed as well as what is read.
+        // It works for updates as well as for reads.
         let result = client.configurations().update_configuration(with_metadata(update("", "", change.clone()), &both)).await;
         let after = result.unwrap().into_inner().configuration.unwrap();
         assert_eq!((after.id.as_str(), &after.meta), (&*team.id, &change.meta));

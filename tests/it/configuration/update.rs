@@ -1,4 +1,4 @@
-//! UpdateConfiguration: single workflows, single fields, everything.
+//! UpdateConfiguration: single workflows, single fields, the whole resource.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +51,7 @@ on_both! {
         let client = server.client("alpha");
         let before = full(&client).await;
         let (sync, merge, quoted) = ("sync", "mail merge 2.0", "a`b");
-        // Paths, what the message holds, what the workflows are then.
+        // Paths, workflows in the message, resulting workflows.
         let everything = workflows([
             (sync, workflow(false, "archive")),
             (merge, workflow(true, "sent")),
@@ -81,7 +81,7 @@ on_both! {
         ];
         for (paths, mut expected) in cases {
             if paths == ["workflow_settings.sync"] {
-                // Only the one that is named, whatever the message says of the others.
+                // Only the named workflow changes, whatever the message says about the others.
                 expected = workflows([
                     (sync, workflow(false, "archive")),
                     (merge, workflow(false, "drafts")),
@@ -99,9 +99,9 @@ on_both! {
             assert_eq!(after.workflow_settings, expected, "{request:?}");
             assert_eq!((&after.external_id, &after.shared_settings), (&before.external_id, &before.shared_settings));
         }
-        assert_eq!(found(&client, &before.id, "").await, before, "all of this was for show");
+        assert_eq!(found(&client, &before.id, "").await, before, "validate_only changed nothing");
 
-        // One that is named and absent goes; one that is named and was not there does not matter.
+        // A named, absent workflow is removed; one that did not exist makes no difference.
         let request = v1::UpdateConfigurationRequest {
             update_mask: fixture::mask(["workflow_settings.`mail merge 2.0`", "workflow_settings.none"]),
             ..update("ext:Team A", &before.credential, v1::Configuration::default())
@@ -118,7 +118,7 @@ on_both! {
         assert_eq!(found(&client, &before.id, "").await, after);
     }
 
-    /// In the seed enabling twice is an error; here it is what was asked for.
+    /// Enabling a workflow twice is not an error.
     async fn enabling_twice_succeeds(server) {
         let client = server.client("alpha");
         let before = full(&client).await;
@@ -135,7 +135,7 @@ on_both! {
         }
     }
 
-    async fn single_workflows_can_be_changed_at_once(server) {
+    async fn single_workflows_can_be_changed_concurrently(server) {
         let client = server.client("alpha");
         let before = full(&client).await;
         let change = |number: usize| {
@@ -154,7 +154,7 @@ on_both! {
         join_all((0..16).map(change)).await;
         let after = found(&client, &before.id, "").await;
         assert_eq!(after.workflow_settings.len(), 3 + 16, "no change was lost");
-        // Of those that insist on the same etag one wins.
+        // Of concurrent updates with the same etag, one wins.
         let insist = || {
             let configuration = v1::Configuration { external_id: Some("Team B".to_owned()), ..Default::default() };
             let request = v1::UpdateConfigurationRequest { etag: after.etag.clone(), ..update(&before.id, "", configuration) };
@@ -170,7 +170,7 @@ on_both! {
     async fn without_a_mask_and_with_a_star(server) {
         let client = server.client("alpha");
         let before = full(&client).await;
-        // Without one: what is there, each as a whole.
+        // Without a mask, the present fields change, each as a whole.
         let some = v1::Configuration {
             shared_settings: Some(fixture::object([("zone", "UTC")])),
             workflow_settings: workflows([("only", workflow(true, ""))]),
@@ -185,7 +185,7 @@ on_both! {
             ..before.clone()
         };
         assert_eq!(after, expected);
-        // An empty object is a value, if a mask names it or not: it is what absent reads as.
+        // An empty object is a value, with or without a mask: an absent one reads as empty.
         let cleared = v1::Configuration { shared_settings: Some(fixture::object([])), ..Default::default() };
         assert_eq!(updated(&client, update(&before.id, "", cleared)).await.shared_settings, None);
         let masked = v1::UpdateConfigurationRequest {
@@ -195,7 +195,7 @@ on_both! {
         let after = updated(&client, masked).await;
         assert_eq!((after.external_id(), &after.meta), ("", &None));
         assert_eq!(after.workflow_settings, some.workflow_settings);
-        // "*" is a PUT. What the server keeps is ignored.
+        // "*" is a PUT. Output-only fields are ignored.
         let put = v1::UpdateConfigurationRequest {
             update_mask: fixture::mask(["*"]),
             ..update(&before.id, "", v1::Configuration {

@@ -1,4 +1,4 @@
-//! Requests that are no messages, or too large, sent as bytes.
+//! Malformed and oversized requests, sent as bytes.
 
 use jackfield_api::v1;
 use jackfield_testkit::raw::Raw;
@@ -14,7 +14,7 @@ use crate::steps;
 const KIB: usize = 1024;
 const MALFORMED: &str = "the request is not a well-formed message of its type";
 
-/// Calls a method of ConfigurationService with these bytes as message.
+/// Calls a method of ConfigurationService with these bytes as its message.
 async fn send(client: &Client, method: &str, message: Vec<u8>) -> Result<Response<Bytes>, Status> {
     let mut grpc = tonic::client::Grpc::new(client.channel());
     grpc.ready().await.expect("a connection");
@@ -22,7 +22,7 @@ async fn send(client: &Client, method: &str, message: Vec<u8>) -> Result<Respons
     grpc.unary(Request::new(message.into()), path, Raw).await
 }
 
-/// A field of length-delimited content.
+/// A length-delimited field.
 fn field(number: u64, content: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode_varint(number << 3 | 2, &mut bytes);
@@ -30,14 +30,14 @@ fn field(number: u64, content: &[u8]) -> Vec<u8> {
     [&bytes, content].concat()
 }
 
-/// A create request whose `meta` nests so deep: a message within messages, as small as it can be.
+/// The smallest create request whose `meta` has this many levels of nested messages.
 fn deep(levels: usize) -> Vec<u8> {
     let object = (1..levels).fold(Vec::new(), |inner, _| field(1, &field(2, &field(5, &inner))));
     field(1, &field(6, &object))
 }
 
 on_both! {
-    async fn what_is_no_message_gets_a_fixed_answer(server) {
+    async fn malformed_messages_get_a_fixed_answer(server) {
         let client = server.client("alpha");
         let malformed: [(&str, Vec<u8>); 10] = [
             ("a field without its value", vec![0x08]),
@@ -63,7 +63,7 @@ on_both! {
         let result = send(&client, "GetConfiguration", field(1, &[0xff])).await;
         assert_eq!(expect_status(result, Code::InvalidArgument, "MESSAGE_MALFORMED").status.message(), MALFORMED);
 
-        // A field that is there twice would be merged by a decoder, and so pass any limit in halves.
+        // A decoder would merge a duplicate field, which could then pass any limit in halves.
         let twice = [field(1, &[]), field(1, &[])].concat();
         let refusal = expect_status(
             send(&client, "CreateConfiguration", twice).await,
@@ -78,7 +78,7 @@ on_both! {
             let refusal = expect_status(result, Code::InvalidArgument, "FIELD_INVALID");
             assert_eq!(refusal.description("configuration.meta"), "nests deeper than 16 levels");
         }
-        // The same bytes, well-formed, are answered; and fields of a later version are passed over.
+        // Well-formed requests are answered, and fields of a later version are ignored.
         let link = steps::linked(&client, "ada", "Gmail").await;
         let credential = steps::api_key(&client, &link, "key").await.id;
         let good = create(fixture::a_configuration(&credential, "Team A")).encode_to_vec();
@@ -87,9 +87,9 @@ on_both! {
         assert_eq!(found(&client, "ext:Team A", &credential).await, answer);
     }
 
-    async fn a_message_has_a_largest_size(server) {
+    async fn messages_have_a_size_limit(server) {
         let client = server.client("alpha");
-        // A field of a later version fills the message up to a size.
+        // A field of a later version pads the message to a size.
         let padded = |size: usize| {
             let mut bytes = field(999, &vec![b'x'; size]);
             while bytes.len() > size {
@@ -107,7 +107,7 @@ on_both! {
             assert_eq!(refusal.metadata("limit"), (256 * KIB).to_string(), "{size}");
             assert!(refusal.details.quota_failure().is_some());
         }
-        // The connection goes on.
+        // The connection still works.
         let most = send(&client, "CreateConfiguration", Vec::new()).await;
         expect_status(most, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["configuration"]);
     }

@@ -1,4 +1,4 @@
-//! Deleting connections: refused while credentials hang on them, or with these.
+//! Deletion of connections: refused while they have credentials, or together with these.
 
 use jackfield_api::v1;
 use jackfield_domain::Resource;
@@ -9,7 +9,7 @@ use super::{a_small_one, create, get, list};
 use crate::connector;
 
 on_both! {
-    async fn a_connection_in_use_stays_unless_its_credentials_go_too(server) {
+    async fn a_connection_in_use_is_deleted_only_with_its_credentials(server) {
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let mut given = a_small_one("Sign in");
@@ -65,7 +65,7 @@ on_both! {
         assert!(connector::get(&alpha, "name:Gmail").await.is_ok());
     }
 
-    async fn deleting_what_is_not_there_is_an_error_unless_it_may_be_missing(server) {
+    async fn deleting_a_missing_resource_is_an_error_unless_allow_missing(server) {
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let given = v1::Connection { external_id: Some("con_1".to_owned()), ..a_small_one("Sign in") };
@@ -82,7 +82,7 @@ on_both! {
             v1::DeleteConnectionRequest { reference: "Sign in".into(), allow_missing: true, ..Default::default() };
         let refused = alpha.connections().delete_connection(request).await;
         expect_status(refused, Code::InvalidArgument, "REFERENCE_INVALID").expect_fields(&["reference"]);
-        // What comes after under the same names is another connection, with nothing of the former.
+        // A new connection under the same names has nothing of the previous one.
         let again = create(&alpha, given).await;
         assert_eq!(get(&alpha, "ext:con_1").await.unwrap(), again);
         assert_eq!(list(&alpha).await, [again]);

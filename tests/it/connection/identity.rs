@@ -1,4 +1,4 @@
-//! Ids, names, references, etags, request ids and calls for show of connections.
+//! Ids, names, references, etags, request ids and `validate_only` of connections.
 
 use jackfield_api::v1;
 use jackfield_testkit::{Client, expect_status, fixture, on_both};
@@ -20,7 +20,7 @@ on_both! {
         let one = alpha.connections().create_connection(request).await.unwrap().into_inner().connection.unwrap();
         assert_eq!(one.id, id);
         let two = create(&alpha, a_small_one("two")).await;
-        // In the tenant, also on another connector.
+        // They are unique in the tenant, even across connectors.
         for (given, path, reason, key) in [
             (a_small_one("ZÜRICH"), "name", "NAME_TAKEN", "name"),
             (v1::Connection { connector: "name:Outlook".to_owned(), ..a_small_one(" zürich ") }, "name", "NAME_TAKEN", "name"),
@@ -47,12 +47,12 @@ on_both! {
             expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["id"]);
         }
         assert_eq!(list(&alpha).await.len(), 2);
-        // External ids are compared letter by letter, and any number of connections may have none.
+        // External ids are compared exactly, and any number of connections may have none.
         create(&alpha, v1::Connection { external_id: Some("CON_1".to_owned()), ..a_small_one("three") }).await;
         create(&alpha, a_small_one("four")).await;
-        // A connector of the same name is something else.
+        // A connector may have the same name.
         create(&alpha, a_small_one("Gmail")).await;
-        // What is given up is free.
+        // A released name is free again.
         update(&alpha, &one.id, ["external_id"], v1::Connection::default()).await.unwrap();
         let given = v1::Connection { external_id: Some("con_1".to_owned()), ..Default::default() };
         assert_eq!(update(&alpha, &two.id, ["external_id"], given).await.unwrap().external_id(), "con_1");
@@ -78,7 +78,7 @@ on_both! {
             id.to_uppercase(),
             "name:SIGN IN".to_owned(),
             " name: sign in ".to_owned(),
-            // An external id may look like an id: the prefix tells them apart.
+            // An external id may look like an id: the prefix distinguishes them.
             "ext:01890a5d-ac96-774b-bcce-b302099a8057".to_owned(),
         ] {
             assert_eq!(get(&alpha, &reference).await.unwrap().id, *id);
@@ -100,7 +100,7 @@ on_both! {
         }
     }
 
-    async fn the_connector_must_be_named_and_be_there(server) {
+    async fn the_connector_must_be_named_and_exist(server) {
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let on = |connector: &str| v1::Connection { connector: connector.to_owned(), ..a_small_one("x") };
@@ -115,7 +115,7 @@ on_both! {
         assert_eq!(list(&alpha).await, []);
     }
 
-    async fn what_another_tenant_has_is_as_if_it_were_not(server) {
+    async fn resources_of_another_tenant_are_invisible(server) {
         let (alpha, beta) = (server.client("alpha"), server.client("beta"));
         let connector = connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let given = v1::Connection { external_id: Some("con_1".to_owned()), ..a_small_one("Sign in") };
@@ -132,7 +132,7 @@ on_both! {
             }
         }
         assert_eq!(list(&beta).await, []);
-        // Neither id nor name nor external id is taken for the other tenant.
+        // Ids, names and external ids are free for the other tenant.
         connector::create(&beta, fixture::an_oauth2_connector("Gmail")).await;
         let request = v1::CreateConnectionRequest {
             connection: Some(given),
@@ -179,7 +179,7 @@ on_both! {
         let third = alpha.connections().update_connection(update(&second.etag)).await.unwrap().into_inner();
         let third = third.connection.unwrap();
         alpha.connections().delete_connection(delete(&third.etag)).await.unwrap();
-        // A new connection of the same id has another etag, however many changes it has seen.
+        // A new connection with the same id has another etag, whatever its number of changes.
         let request = v1::CreateConnectionRequest {
             connection: Some(a_small_one("Sign in")),
             id: first.id.clone(),
@@ -195,7 +195,7 @@ on_both! {
         assert_eq!(list(&alpha).await, [again]);
     }
 
-    async fn repeats_answer_as_the_first_and_other_bodies_conflict(server) {
+    async fn repeats_get_the_first_answer_and_other_bodies_conflict(server) {
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let request_id = Uuid::now_v7().to_string();
@@ -237,7 +237,7 @@ on_both! {
         assert_eq!(list(&alpha).await, [present]);
     }
 
-    async fn validate_only_answers_and_changes_nothing(server) {
+    async fn validate_only_answers_without_changes(server) {
         let alpha = server.client("alpha");
         let connector = connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let request = v1::CreateConnectionRequest {
@@ -270,7 +270,7 @@ on_both! {
         assert_eq!(secret, None);
     }
 
-    async fn a_reader_changes_nothing(server) {
+    async fn a_reader_cannot_change_anything(server) {
         let (alpha, reader) = (server.client("alpha"), server.client("reader"));
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let stored = create(&alpha, a_small_one("Sign in")).await;

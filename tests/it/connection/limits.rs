@@ -1,4 +1,4 @@
-//! The limits of the Authress model, and our own where it has none: at and over.
+//! The limits of the Authress model, and our own where it has none: at each limit and over it.
 
 use jackfield_api::v1;
 use jackfield_testkit::{Client, TestServer, expect_status, fixture, on_both};
@@ -9,7 +9,7 @@ use crate::connector;
 
 type Change = fn(&mut v1::Connection);
 
-/// What is just within the limits.
+/// Changes that are just within the limits.
 const WITHIN: &[Change] = &[
     |it| it.name = "n".repeat(64),
     |it| it.name = format!(" {} ", "ж".repeat(64)),
@@ -32,7 +32,7 @@ const WITHIN: &[Change] = &[
     |it| it.oidc_user_endpoint_url = Some(url(2_048)),
     |it| it.user_id_expression = Some("{sub}".repeat(102) + "ab"),
     |it| it.scope = Some("s".repeat(4_096)),
-    // Nine scopes of one provider are longer than many a limit.
+    // Nine scopes of one provider can be long.
     |it| {
         it.scope = Some(
             (0..9)
@@ -56,7 +56,7 @@ const WITHIN: &[Change] = &[
     |it| it.device_authorization_url = Some(url(2_048)),
 ];
 
-/// What is just beyond them, or of another form than documented, and the field that is named.
+/// Changes just beyond the limits or of a wrong form, with the field that is reported.
 const BEYOND: &[(&str, Change)] = &[
     ("connection.name", |it| it.name = String::new()),
     ("connection.name", |it| it.name = "\u{a0} \t".to_owned()),
@@ -90,7 +90,7 @@ const BEYOND: &[(&str, Change)] = &[
         it.provider_certificate = Some("-----BEGIN PUBLIC KEY-----\nMAA=\n-----END PUBLIC KEY-----\n".to_owned());
     }),
     ("connection.provider_certificate", |it| it.provider_certificate = Some("a\u{0}".to_owned())),
-    // A private key does not belong there: it would be given back to every reader.
+    // A private key does not belong there: every reader would get it.
     ("connection.provider_certificate", |it| {
         it.provider_certificate = Some("-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n".to_owned());
     }),
@@ -169,7 +169,7 @@ on_both! {
     }
 
     async fn everything_at_its_limit_is_stored_and_comes_back(backend: Backend) {
-        // All of it together is more than a request may be by default.
+        // Together they exceed the default size limit of requests.
         let server = TestServer::start_with(backend, |config| config.limits.max_request_message.0 = 2 << 20).await;
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
@@ -220,7 +220,7 @@ on_both! {
         assert_eq!(list(&alpha).await, [expected]);
     }
 
-    async fn all_that_is_wrong_is_told_at_once(server) {
+    async fn all_violations_are_reported_at_once(server) {
         let alpha = server.client("alpha");
         let wrong = v1::Connection {
             name: "\u{7}".to_owned(),
@@ -310,7 +310,7 @@ on_both! {
     }
 }
 
-/// Asks whether a connection could be created.
+/// Tries to create a connection with `validate_only`.
 async fn check(client: &Client, connection: v1::Connection) -> Result<Response<v1::CreateConnectionResponse>, Status> {
     let request =
         v1::CreateConnectionRequest { connection: Some(connection), validate_only: true, ..Default::default() };
@@ -337,7 +337,7 @@ fn url(length: usize) -> String {
     format!("{START}{}", "u".repeat(length - START.len()))
 }
 
-/// A certificate in PEM behind as much explanation as makes it so many characters.
+/// A PEM certificate after enough explanatory text to make this many characters.
 fn certificate(length: usize) -> String {
     let pem = "\n-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
     "ж".repeat(length - pem.len()) + pem

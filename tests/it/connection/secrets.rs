@@ -1,4 +1,4 @@
-//! Client secrets: kept, replaced, ordered and cleared by id, and never given back.
+//! Client secrets: kept, replaced, ordered and cleared by id, and never returned.
 
 use jackfield_api::v1;
 use jackfield_domain::Resource;
@@ -29,7 +29,7 @@ on_both! {
             assert_eq!(updated.connection.unwrap().client_secrets, stored.client_secrets, "{paths:?}");
             assert_eq!(sealed(&server, &stored.id, &["a", "b"]).await, before, "{paths:?}");
         }
-        // Secrets that the mask does not cover are not looked at.
+        // Secrets outside the mask are ignored.
         let updated = update(&alpha, &stored.id, ["name"], with_secrets(&[("c", "third")])).await.unwrap();
         assert_eq!(updated.client_secrets, stored.client_secrets);
         assert_eq!(sealed(&server, &stored.id, &["a", "b", "c"]).await, [&before[..], &[None]].concat());
@@ -44,7 +44,7 @@ on_both! {
         assert_eq!(shown(&stored), [("a", first), ("b", first), ("", first)]);
         let before = sealed(&server, &stored.id, &ids).await;
 
-        // Another order, one kept, one new value, one new secret, one gone.
+        // Another order, one secret kept, one with a new value, one new, one removed.
         let given = with_secrets(&[("c", "4"), ("", ""), ("a", "5")]);
         let updated = update(&alpha, &stored.id, ["client_secrets"], given).await.unwrap();
         let second = updated.update_time;
@@ -57,7 +57,7 @@ on_both! {
         assert!(after[2].is_some(), "c is new");
         assert_eq!(after[3], before[3], "the one without id is kept");
 
-        // Only kept ones, with every mask that covers them: order and length change, values do not.
+        // Only kept secrets, with every mask that covers them: order and number change, values do not.
         let masks: [&[&str]; 3] = [&[], &["*"], &["client_secrets"]];
         for (paths, wanted) in masks.into_iter().zip([["a", "c", ""], ["", "c", "a"], ["c", "a", ""]]) {
             let request = v1::UpdateConnectionRequest {
@@ -73,7 +73,7 @@ on_both! {
             assert_eq!(sealed(&server, &stored.id, &ids).await, after, "{paths:?}");
         }
 
-        // What was dropped cannot be kept any more, and ids are compared letter by letter.
+        // Removed secrets cannot be kept any more, and ids are compared exactly.
         for (given, index) in [(with_secrets(&[("a", ""), ("b", "")]), 1), (with_secrets(&[("A", "")]), 0)] {
             let refused = update(&alpha, &stored.id, ["client_secrets"], given).await.map(Response::new);
             expect_status(refused, Code::InvalidArgument, "FIELD_INVALID")
@@ -82,7 +82,7 @@ on_both! {
         assert_eq!(sealed(&server, &stored.id, &ids).await, after);
     }
 
-    async fn clearing_all_takes_the_path(server) {
+    async fn clearing_all_requires_the_path(server) {
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let stored = create(&alpha, with_secrets(&[("a", "1"), ("", "2")])).await;
@@ -95,7 +95,7 @@ on_both! {
         assert_eq!(shown(&updated), [("a", updated.update_time)]);
     }
 
-    async fn placeholders_are_no_secrets(server) {
+    async fn placeholders_are_refused_as_secrets(server) {
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let stored = create(&alpha, with_secrets(&[("a", "1"), ("b", "2")])).await;
@@ -112,7 +112,7 @@ on_both! {
         assert_eq!(list(&alpha).await, [stored]);
     }
 
-    async fn no_answer_holds_a_secret(server) {
+    async fn no_answer_contains_a_secret(server) {
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let canary = Canary::new("a client secret");
@@ -153,7 +153,7 @@ fn with_secrets(secrets: &[(&str, &str)]) -> v1::Connection {
     v1::Connection { client_secrets: secrets.iter().map(secret).collect(), ..a_small_one("with secrets") }
 }
 
-/// What a connection says of its secrets: their ids and since when they are what they are.
+/// The information about a connection's secrets: their ids and update times.
 fn shown(connection: &v1::Connection) -> Vec<(&str, Option<Timestamp>)> {
     let secrets = connection.client_secrets.iter();
     secrets

@@ -1,4 +1,4 @@
-//! Updates: what a mask names, everything with "*", and what is there without a mask.
+//! Updates: the fields in a mask, all fields with "*", and the present fields without a mask.
 
 use jackfield_api::v1;
 use jackfield_testkit::{expect_status, fixture, on_both};
@@ -7,7 +7,7 @@ use tonic::{Code, Response};
 use super::{a_small_one, create, everything, get, update};
 use crate::connector;
 
-/// Every path, but for the secrets and for what must be there.
+/// Every path except the secrets and the required fields.
 const OPTIONAL: [&str; 24] = [
     "external_id",
     "type",
@@ -44,7 +44,7 @@ on_both! {
         let mut before = small.clone();
         let mut given = everything();
         given.external_id = Some("other".to_owned());
-        // One path after the other fills the small one, and each answer differs from the one before in that field only.
+        // Fills the small connection path by path; each answer differs from the one before only in that field.
         for path in OPTIONAL {
             let after = update(&alpha, &small.id, [path], given.clone()).await.unwrap();
             assert_eq!(differences(&before, &after), [path]);
@@ -61,7 +61,7 @@ on_both! {
         };
         (expected.update_time, expected.etag) = (before.update_time, before.etag.clone());
         assert_eq!(before, expected);
-        // And without values they give the defaults again.
+        // Without values the paths restore the defaults.
         for path in OPTIONAL {
             let after = update(&alpha, &small.id, [path], v1::Connection::default()).await.unwrap();
             assert_eq!(differences(&before, &after), [path]);
@@ -97,13 +97,13 @@ on_both! {
         assert_eq!(get(&alpha, &former.id).await.unwrap(), expected);
         let refused = update(&alpha, &former.id, ["*"], v1::Connection::default()).await.map(Response::new);
         expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connection.name"]);
-        // What was read can be put back as it is, but for the etag.
+        // A resource can be put back as it was read, without its etag.
         let given = v1::Connection { etag: String::new(), ..former.clone() };
         let again = update(&alpha, &former.id, ["*"], given).await.unwrap();
         assert_eq!(differences(&former, &again), [""; 0]);
     }
 
-    async fn without_a_mask_what_is_present_is_changed(server) {
+    async fn without_a_mask_present_fields_change(server) {
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let former = create(&alpha, everything()).await;
@@ -150,7 +150,7 @@ on_both! {
         let foreign = connector::create(&beta, fixture::an_oauth2_connector("Yahoo")).await;
         let former = create(&alpha, a_small_one("mine")).await;
         let on = |connector: &str| v1::Connection { connector: connector.to_owned(), ..a_small_one("mine") };
-        // The same one may be named, in any form.
+        // The same connector may be named, in any form.
         for same in [connector.id.clone(), "name:GMAIL".to_owned()] {
             for paths in [["connector"], ["*"]] {
                 update(&alpha, &former.id, paths, on(&same)).await.unwrap();
@@ -171,7 +171,7 @@ on_both! {
     }
 }
 
-/// The paths of the fields in which two connections differ; those that change with every update are left out.
+/// The paths of the fields in which two connections differ, except those that change with every update.
 fn differences(one: &v1::Connection, other: &v1::Connection) -> Vec<&'static str> {
     let debug = |connection: &v1::Connection| {
         let v1::Connection {

@@ -1,4 +1,4 @@
-//! Deleting connectors: refused while something stands on them, or with all of it.
+//! Deletion of connectors: refused while they are in use, or together with everything that depends on them.
 
 use jackfield_api::v1;
 use jackfield_domain::Resource;
@@ -9,7 +9,7 @@ use super::{create, get, list, sealed};
 use crate::connection;
 
 on_both! {
-    async fn deleting_what_is_not_there_is_an_error_unless_it_may_be_missing(server) {
+    async fn deleting_a_missing_resource_is_an_error_unless_allow_missing(server) {
         let alpha = server.client("alpha");
         let connector = create(&alpha, fixture::a_connector("Gmail")).await;
         let request = v1::DeleteConnectorRequest { reference: connector.id.clone(), ..Default::default() };
@@ -29,7 +29,7 @@ on_both! {
         expect_status(refused, Code::InvalidArgument, "REFERENCE_INVALID").expect_fields(&["reference"]);
     }
 
-    async fn a_connector_in_use_stays_and_says_what_uses_it(server) {
+    async fn a_connector_in_use_is_kept_and_its_uses_are_named(server) {
         let alpha = server.client("alpha");
         let all = populate(&alpha, "Gmail").await;
         let request = v1::DeleteConnectorRequest { reference: "name:Gmail".to_owned(), ..Default::default() };
@@ -54,7 +54,7 @@ on_both! {
         assert_eq!(get(&alpha, "name:Gmail").await.unwrap(), all.connector);
     }
 
-    async fn a_link_alone_or_a_connection_alone_is_a_use(server) {
+    async fn a_single_link_or_connection_is_a_use(server) {
         let alpha = server.client("alpha");
         create(&alpha, fixture::a_connector("linked")).await;
         link(&alpha, "u1", "name:linked").await;
@@ -69,7 +69,7 @@ on_both! {
         }
     }
 
-    async fn a_cascade_takes_all_that_depends_and_nothing_else(server) {
+    async fn a_cascade_deletes_all_dependents_and_nothing_else(server) {
         let alpha = server.client("alpha");
         let (all, other) = (populate(&alpha, "Gmail").await, populate(&alpha, "Outlook").await);
         let expected = v1::DeleteConnectorResponse {
@@ -77,7 +77,7 @@ on_both! {
             connections_deleted: 2,
             user_connectors_deleted: 3,
             credentials_deleted: 4,
-            // One was born with each credential, one was added.
+            // One was created with each credential, one was added.
             configurations_deleted: 5,
         };
         let request = v1::DeleteConnectorRequest {
@@ -106,14 +106,14 @@ on_both! {
         }
         assert_eq!(other.missing(&alpha).await, 0);
         assert_eq!(list(&alpha).await, [other.connector]);
-        // The same names and external ids are free again, and nothing of the old comes back with them.
+        // The names and external ids are free again, and no old data comes back with them.
         let again = populate(&alpha, "Gmail").await;
         assert_eq!(again.missing(&alpha).await, 0);
         assert_eq!(all.missing(&alpha).await, all.count());
     }
 }
 
-/// A connector with all that can depend on it.
+/// A connector with everything that can depend on it.
 struct Populated {
     connector: v1::Connector,
     connections: Vec<String>,
@@ -129,7 +129,7 @@ impl Populated {
         1 + self.connections.len() + self.links.len() + self.credentials.len() + self.configurations.len()
     }
 
-    /// How many of them are not found any more.
+    /// The number of them that no longer exist.
     async fn missing(&self, client: &Client) -> usize {
         let mut missing = usize::from(is_missing(get(client, &self.connector.id).await));
         for reference in self.connections.iter().cloned() {
@@ -193,7 +193,7 @@ async fn populate(client: &Client, name: &str) -> Populated {
     all
 }
 
-/// Links a user to a connector; the id of the link.
+/// Links a user to a connector, and returns the id of the link.
 pub(crate) async fn link(client: &Client, user_id: &str, connector: &str) -> String {
     let (user_id, connector) = (user_id.to_owned(), connector.to_owned());
     let request = v1::AddUserConnectorRequest { user_id, connector, ..Default::default() };

@@ -1,4 +1,4 @@
-//! How connectors are named: ids, names, references, and who sees them.
+//! Naming of connectors: ids, names, references, and their visibility.
 
 use jackfield_api::v1;
 use jackfield_testkit::{Client, Refusal, expect_status, fixture, on_both};
@@ -68,11 +68,11 @@ on_both! {
                 assert_eq!(get(&alpha, &reference).await.unwrap(), created, "{reference}");
             }
         }
-        // A name may be changed to itself in other letters, and is shown as it was given last.
+        // A name may be changed to itself in another letter case, and is shown as last given.
         let renamed = update(&alpha, "name:gmail", ["name"], fixture::a_connector("GMail")).await.unwrap();
         assert_eq!(renamed.name, "GMail");
         assert_eq!(get(&alpha, "name:gmail").await.unwrap(), renamed);
-        // What is given up is free.
+        // A released name is free again.
         update(&alpha, "name:gmail", ["name"], fixture::a_connector("Outlook")).await.unwrap();
         create(&alpha, fixture::a_connector("GMAIL")).await;
         // These are different letters.
@@ -108,7 +108,7 @@ on_both! {
         }
     }
 
-    async fn what_another_tenant_has_is_as_if_it_were_not(server) {
+    async fn resources_of_another_tenant_are_invisible(server) {
         let (alpha, beta) = (server.client("alpha"), server.client("beta"));
         let connector = create(&alpha, fixture::a_connector("Gmail")).await;
         let references = [connector.id.clone(), "name:Gmail".to_owned()];
@@ -119,7 +119,7 @@ on_both! {
             }
         }
         assert_eq!(list(&beta).await, []);
-        // Neither the id nor the name is taken for the other tenant.
+        // The id and the name are free for the other tenant.
         create_with_id(&beta, "Gmail", &connector.id).await.unwrap();
         assert_eq!(get(&alpha, &connector.id).await.unwrap(), connector);
         for client in [&alpha, &beta] {
@@ -163,7 +163,7 @@ on_both! {
         assert_eq!(list(&alpha).await, []);
     }
 
-    async fn a_reader_changes_nothing(server) {
+    async fn a_reader_cannot_change_anything(server) {
         let (alpha, reader) = (server.client("alpha"), server.client("reader"));
         let connector = create(&alpha, fixture::a_connector("Gmail")).await;
         assert_eq!(get(&reader, "name:Gmail").await.unwrap(), connector);
@@ -197,7 +197,7 @@ async fn on_each_method(client: &Client, reference: &str) -> [Result<Response<()
     ]
 }
 
-/// All that a refusal says.
+/// The whole content of a refusal.
 pub(crate) fn facts(refusal: &Refusal) -> Vec<String> {
     let info = refusal.details.error_info().unwrap();
     let resource = refusal.details.resource_info().unwrap();

@@ -1,4 +1,4 @@
-//! What a connector may hold at most, and what it may not hold at all.
+//! The limits of a connector, and values that it may not contain at all.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::key;
 
 type Change = fn(&mut v1::Connector);
 
-/// What is just within the limits.
+/// Changes that are just within the limits.
 const WITHIN: &[Change] = &[
     |it| it.name = "n".repeat(191),
     |it| it.name = "ж".repeat(191),
@@ -64,7 +64,7 @@ const WITHIN: &[Change] = &[
     |it| it.data = Some(Struct { fields: numbered(64).into_keys().map(|key| (key, number(1.0))).collect() }),
 ];
 
-/// What is just beyond them, or of another form than documented, and the field that is named.
+/// Changes just beyond the limits or of a wrong form, with the field that is reported.
 const BEYOND: &[(&str, Change)] = &[
     ("connector.name", |it| it.name = String::new()),
     ("connector.name", |it| it.name = " \u{a0}\u{3000}".to_owned()),
@@ -180,7 +180,7 @@ const BEYOND: &[(&str, Change)] = &[
     ("connector.data", |it| it.data = Some(of(Value { kind: None }))),
 ];
 
-/// Data that is refused before it is read.
+/// Data that is refused before it is decoded.
 const OVERSIZED: &[Change] = &[
     |it| it.data = Some(text_of_size(64 * 1024 + 1)),
     |it| it.data = Some(nested(17)),
@@ -239,7 +239,7 @@ on_both! {
     }
 
     async fn everything_at_its_limit_is_stored_and_comes_back(backend: Backend) {
-        // All of it together is more than a request may be by default.
+        // Together they exceed the default size limit of requests.
         let server = TestServer::start_with(backend, |config| config.limits.max_request_message.0 = 2 << 20).await;
         let alpha = server.client("alpha");
         let long = |prefix: &str, length: usize| format!("{prefix}{}", "ж".repeat(length - prefix.len()));
@@ -267,7 +267,7 @@ on_both! {
         assert_eq!(list(&alpha).await, [found]);
     }
 
-    async fn names_are_trimmed_and_urls_kept_letter_by_letter(server) {
+    async fn names_are_trimmed_and_urls_kept_unchanged(server) {
         let alpha = server.client("alpha");
         let mut given = fixture::a_connector(" \u{a0}My Connector\t ");
         generic(&mut given).authentication_url = "HTTPS://Example.COM:443/a/../b?x=%7E".to_owned();
@@ -276,7 +276,7 @@ on_both! {
         assert_eq!(generic(&mut created).authentication_url, "HTTPS://Example.COM:443/a/../b?x=%7E");
     }
 
-    async fn all_that_is_wrong_is_told_at_once(server) {
+    async fn all_violations_are_reported_at_once(server) {
         let alpha = server.client("alpha");
         let mut wrong = v1::Connector {
             name: " ".to_owned(),
@@ -338,7 +338,7 @@ on_both! {
         expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connector", "reference"]);
     }
 
-    async fn what_contradicts_itself_is_told_with_the_rest(server) {
+    async fn contradictions_are_reported_with_the_other_violations(server) {
         let alpha = server.client("alpha");
         let mut wrong = v1::Connector {
             name: " ".to_owned(),
@@ -365,7 +365,7 @@ on_both! {
     }
 }
 
-/// Asks whether a connector could be created.
+/// Tries to create a connector with `validate_only`.
 async fn check(client: &Client, connector: v1::Connector) -> Result<Response<v1::CreateConnectorResponse>, Status> {
     let request = v1::CreateConnectorRequest { connector: Some(connector), validate_only: true, ..Default::default() };
     client.connectors().create_connector(request).await
@@ -411,7 +411,7 @@ fn url(length: usize) -> String {
     format!("{START}{}", "u".repeat(length - START.len()))
 }
 
-/// A map of so many entries.
+/// A map with this many entries.
 fn numbered(entries: usize) -> BTreeMap<String, String> {
     (0..entries).map(|index| (format!("k{index}"), "v".to_owned())).collect()
 }
@@ -424,7 +424,7 @@ fn of(value: Value) -> Struct {
     Struct { fields: BTreeMap::from([("a".to_owned(), value)]) }
 }
 
-/// An object with one text whose message has this size.
+/// An object with one string, of this encoded size.
 fn text_of_size(size: usize) -> Struct {
     let object = |length: usize| of(Value { kind: Some(value::Kind::StringValue("x".repeat(length))) });
     let object = object(size - (object(size).encoded_len() - size));
@@ -432,12 +432,12 @@ fn text_of_size(size: usize) -> Struct {
     object
 }
 
-/// An object of so many levels.
+/// An object with this many levels.
 fn nested(levels: usize) -> Struct {
     (1..levels).fold(Struct::default(), |inner, _| of(Value { kind: Some(value::Kind::StructValue(inner)) }))
 }
 
-/// An object with a list of so many values.
+/// An object with a list of this many values.
 fn list_of(values: usize) -> Struct {
     let values = (0..values).map(|_| number(1.0)).collect();
     of(Value { kind: Some(value::Kind::ListValue(ListValue { values })) })

@@ -1,4 +1,4 @@
-//! Etags, request ids and calls that are only for show.
+//! Etags, request ids and `validate_only`.
 
 use std::collections::BTreeSet;
 
@@ -31,14 +31,14 @@ on_both! {
             expect_status(alpha.connectors().delete_connector(request).await, Code::Aborted, "ETAG_MISMATCH");
         }
         assert_eq!(get(&alpha, &first.id).await.unwrap(), second);
-        // Without one, whatever is there is changed.
+        // Without an etag, the current state is changed.
         let third = alpha.connectors().update_connector(with_etag("")).await.unwrap().into_inner().connector.unwrap();
         let request =
             v1::DeleteConnectorRequest { reference: first.id.clone(), etag: third.etag, ..Default::default() };
         assert!(alpha.connectors().delete_connector(request).await.unwrap().into_inner().deleted);
     }
 
-    async fn an_etag_does_not_outlive_its_connector(server) {
+    async fn an_etag_is_not_valid_for_a_later_connector(server) {
         let alpha = server.client("alpha");
         let former = create(&alpha, fixture::a_connector("Gmail")).await;
         let request = v1::DeleteConnectorRequest { reference: former.id.clone(), ..Default::default() };
@@ -61,7 +61,7 @@ on_both! {
         assert_eq!(get(&alpha, &former.id).await.unwrap(), present);
     }
 
-    async fn a_repeated_create_answers_as_the_first_did(server) {
+    async fn a_repeated_create_gets_the_first_answer(server) {
         let alpha = server.client("alpha");
         let request_id = Uuid::now_v7().to_string();
         let mut connector = fixture::the_fusionauth_connector();
@@ -74,7 +74,7 @@ on_both! {
         let id = &first.connector.as_ref().unwrap().id;
         update(&alpha, id, ["name"], fixture::a_connector("renamed")).await.unwrap();
         let again = alpha.connectors().create_connector(request.clone()).await.unwrap().into_inner();
-        assert_eq!(again, first, "the answer of then, not what is there now");
+        assert_eq!(again, first, "the original answer, not the current state");
         let other = v1::CreateConnectorRequest { connector: Some(fixture::a_connector("other")), ..request.clone() };
         let refused = alpha.connectors().create_connector(other).await;
         let refused = expect_status(refused, Code::FailedPrecondition, "REQUEST_ID_CONFLICT");
@@ -96,7 +96,7 @@ on_both! {
         }
     }
 
-    async fn a_request_id_is_of_one_caller_and_one_method(backend: Backend) {
+    async fn a_request_id_belongs_to_one_caller_and_one_method(backend: Backend) {
         let server = TestServer::start_with(backend, |config| {
             config.identity.principals.push(principal("alpha 2", "alpha", &["*"]));
         })
@@ -113,7 +113,7 @@ on_both! {
             ids.insert(created.into_inner().connector.unwrap().id);
         }
         assert_eq!(ids.len(), 3);
-        // The same body of another caller is a request of its own, too.
+        // The same body from another caller is a separate request, too.
         let refused = server.client("alpha 2").connectors().create_connector(create("one")).await;
         expect_status(refused, Code::FailedPrecondition, "REQUEST_ID_CONFLICT");
         let alpha = server.client("alpha");
@@ -130,7 +130,7 @@ on_both! {
         assert_eq!(names, ["two"]);
     }
 
-    async fn repeated_updates_and_deletes_happen_once(server) {
+    async fn repeated_updates_and_deletes_take_effect_once(server) {
         let alpha = server.client("alpha");
         let connector = create(&alpha, fixture::a_connector("Gmail")).await;
         let request = v1::UpdateConnectorRequest {
@@ -157,7 +157,7 @@ on_both! {
         assert!(alpha.connectors().delete_connector(request.clone()).await.unwrap().into_inner().deleted);
         create(&alpha, fixture::a_connector("Outlook")).await;
         assert!(alpha.connectors().delete_connector(request.clone()).await.unwrap().into_inner().deleted);
-        assert_eq!(list(&alpha).await.len(), 1, "the second connector was not meant");
+        assert_eq!(list(&alpha).await.len(), 1, "the second connector is not affected");
         let other = v1::DeleteConnectorRequest { cascade: true, ..request };
         let refused = alpha.connectors().delete_connector(other).await;
         expect_status(refused, Code::FailedPrecondition, "REQUEST_ID_CONFLICT");
@@ -180,7 +180,7 @@ on_both! {
         expect_status(refused, Code::FailedPrecondition, "REQUEST_ID_CONFLICT");
     }
 
-    async fn of_equal_requests_at_once_one_is_carried_out(server) {
+    async fn one_of_several_equal_concurrent_requests_is_executed(server) {
         let alpha = server.client("alpha");
         let request = v1::CreateConnectorRequest {
             connector: Some(fixture::a_connector("Gmail")),
@@ -196,7 +196,7 @@ on_both! {
         assert_eq!(list(&alpha).await, [answers[0].connector.clone().unwrap()]);
     }
 
-    async fn of_changes_at_once_with_one_etag_one_is_made(server) {
+    async fn one_of_several_concurrent_changes_with_one_etag_succeeds(server) {
         let alpha = server.client("alpha");
         let connector = create(&alpha, fixture::a_connector("Gmail")).await;
         let calls = (0..8).map(|index| {
@@ -220,7 +220,7 @@ on_both! {
         assert_eq!(list(&alpha).await, made);
     }
 
-    async fn of_creations_at_once_with_one_name_one_is_made(server) {
+    async fn one_of_several_concurrent_creates_with_one_name_succeeds(server) {
         let alpha = server.client("alpha");
         let calls = ["Zürich", "ZÜRICH", "zürich", "zÜrich", "ZüRICH", "zÜRICH"].map(|name| {
             let alpha = alpha.clone();
@@ -237,7 +237,7 @@ on_both! {
         assert_eq!(list(&alpha).await, made);
     }
 
-    async fn validate_only_answers_and_changes_nothing(server) {
+    async fn validate_only_answers_without_changes(server) {
         let alpha = server.client("alpha");
         let request_id = Uuid::now_v7().to_string();
         let create_request = v1::CreateConnectorRequest {
@@ -254,7 +254,7 @@ on_both! {
         let create_request = v1::CreateConnectorRequest { validate_only: false, ..create_request };
         let created = alpha.connectors().create_connector(create_request.clone()).await.unwrap().into_inner();
         let created = created.connector.unwrap();
-        // Everything is checked, what is taken as well.
+        // Everything is checked, including whether names are taken.
         let taken = v1::CreateConnectorRequest { id: String::new(), validate_only: true, ..create_request };
         expect_status(alpha.connectors().create_connector(taken).await, Code::AlreadyExists, "NAME_TAKEN");
 

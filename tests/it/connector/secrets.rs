@@ -1,4 +1,4 @@
-//! Secrets of connectors: written, kept, replaced and cleared, and never given back.
+//! Secrets of connectors: written, kept, replaced and cleared, and never returned.
 
 use jackfield_api::v1;
 use jackfield_api::v1::connector::Kind;
@@ -11,7 +11,7 @@ use super::{create, get, list, password_set, sealed, try_create, update};
 
 const PASSWORD: &str = "generic.http_authentication_password";
 
-/// What user interfaces show in place of a secret.
+/// Placeholders that user interfaces show in place of a secret.
 const PLACEHOLDERS: [&str; 8] = [
     "****",
     "********",
@@ -49,7 +49,7 @@ on_both! {
             assert_eq!(updated.secret_header_names, ["X-Token"], "{paths:?}");
             assert_eq!(both_sealed(&server, &stored.id).await, before, "{paths:?}");
         }
-        // A secret that the mask does not cover is not looked at.
+        // A secret outside the mask is ignored.
         let updated = update(&alpha, &stored.id, ["name"], with_secrets("other", "other")).await.unwrap();
         assert!(password_set(&updated));
         assert_eq!(both_sealed(&server, &stored.id).await, before);
@@ -81,7 +81,7 @@ on_both! {
         }
     }
 
-    async fn clearing_a_secret_takes_its_own_path(server) {
+    async fn clearing_a_secret_requires_its_own_path(server) {
         let alpha = server.client("alpha");
         let stored = create(&alpha, with_secrets("first", "first")).await;
         let updated = update(&alpha, &stored.id, [PASSWORD], v1::Connector::default()).await.unwrap();
@@ -93,11 +93,11 @@ on_both! {
         assert_eq!(updated.secret_header_names, Vec::<String>::new());
         assert_eq!(both_sealed(&server, &stored.id).await, (None, None));
         assert_eq!(get(&alpha, &stored.id).await.unwrap(), updated);
-        // Clearing what is not there is no error.
+        // Clearing an absent secret is not an error.
         update(&alpha, &stored.id, [PASSWORD, "secret_headers"], v1::Connector::default()).await.unwrap();
     }
 
-    async fn placeholders_are_no_secrets(server) {
+    async fn placeholders_are_refused_as_secrets(server) {
         let alpha = server.client("alpha");
         let stored = create(&alpha, with_secrets("first", "first")).await;
         let before = both_sealed(&server, &stored.id).await;
@@ -125,7 +125,7 @@ on_both! {
         assert_eq!(list(&alpha).await, [stored]);
     }
 
-    async fn no_answer_holds_a_secret(server) {
+    async fn no_answer_contains_a_secret(server) {
         let alpha = server.client("alpha");
         let (password, header) = (Canary::new("the password"), Canary::new("a secret header"));
         let given = with_secrets(&password.secret, &header.secret);

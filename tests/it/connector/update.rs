@@ -1,4 +1,4 @@
-//! Updates: what a mask names, everything with "*", and what is there without a mask.
+//! Updates: the fields in a mask, all fields with "*", and the present fields without a mask.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::{create, get, update};
 use crate::key;
 
 on_both! {
-    async fn a_mask_changes_what_it_names_and_nothing_else(server) {
+    async fn a_mask_changes_only_the_fields_it_names(server) {
         let alpha = server.client("alpha");
         let former = a_full_one(&server, &alpha).await;
         let mut given = v1::Connector {
@@ -40,7 +40,7 @@ on_both! {
         assert_ne!(updated.etag, former.etag);
     }
 
-    async fn a_path_without_value_gives_the_default(server) {
+    async fn a_path_without_a_value_restores_the_default(server) {
         let alpha = server.client("alpha");
         let former = a_full_one(&server, &alpha).await;
         let empty = v1::Connector::default;
@@ -111,13 +111,13 @@ on_both! {
         let refused = update(&alpha, &former.id, ["*"], v1::Connector::default()).await.map(Response::new);
         expect_status(refused, Code::InvalidArgument, "FIELD_INVALID")
             .expect_fields(&["connector.name", "connector.kind"]);
-        // What was read can be put back as it is, but for the etag.
+        // A resource can be put back as it was read, without its etag.
         let given = v1::Connector { etag: String::new(), ..former.clone() };
         let again = update(&alpha, &former.id, ["*"], given).await.unwrap();
         assert_eq!(again, v1::Connector { update_time: again.update_time, etag: again.etag.clone(), ..former });
     }
 
-    async fn without_a_mask_what_is_present_is_changed(server) {
+    async fn without_a_mask_present_fields_change(server) {
         let alpha = server.client("alpha");
         let former = a_full_one(&server, &alpha).await;
         let unchanged = |to: &v1::Connector| v1::Connector {
@@ -191,7 +191,7 @@ on_both! {
         assert_eq!(updated, v1::Connector { update_time: updated.update_time, etag: updated.etag.clone(), ..former });
     }
 
-    async fn the_kind_stays_what_it_is(server) {
+    async fn the_kind_cannot_be_changed(server) {
         let alpha = server.client("alpha");
         let former = a_full_one(&server, &alpha).await;
         let oauth2 = fixture::an_oauth2_connector("new");
@@ -205,13 +205,13 @@ on_both! {
             let refused = alpha.connectors().update_connector(request).await;
             expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connector.kind"]);
         }
-        // A setting of another kind is refused whatever the message holds.
+        // A setting of another kind is refused, whatever the message contains.
         for connector in [v1::Connector::default(), fixture::a_connector("new")] {
             let refused = update(&alpha, &former.id, ["oauth2.issuer_url"], connector).await.map(Response::new);
             expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connector.kind"]);
         }
         assert_eq!(get(&alpha, &former.id).await.unwrap(), former);
-        // What the mask does not name does not count, the kind included.
+        // Fields outside the mask are ignored, including the kind.
         let updated = update(&alpha, &former.id, ["name"], oauth2).await.unwrap();
         assert_eq!((&*updated.name, &updated.kind), ("new", &former.kind));
         let paths = ["generic.http_authentication_username"];
@@ -221,7 +221,7 @@ on_both! {
         assert_eq!((&*updated.name, &updated.kind), ("new", &expected.kind));
     }
 
-    async fn an_update_is_judged_with_what_is_stored(server) {
+    async fn an_update_is_validated_together_with_the_stored_fields(server) {
         let alpha = server.client("alpha");
         let former = a_full_one(&server, &alpha).await;
         let refused = |paths: &'static str, field: &'static str, given: v1::Connector| {
@@ -271,7 +271,7 @@ on_both! {
     }
 }
 
-/// A connector with something in every field, no value of which is the default.
+/// A connector with a value other than the default in every field.
 async fn a_full_one(server: &TestServer, client: &Client) -> v1::Connector {
     key::import(client, key::an_identity(server, "identity")).await;
     key::import(client, key::a_bundle(server, "bundle")).await;
