@@ -4,7 +4,7 @@
 //!
 //! ```ignore
 //! let mut site = Site::new(Backend::Sqlite, Program::Jackfield);
-//! site.config_mut().limits.max_calls = 10;
+//! site.config_mut().limits.max_calls = 500;
 //! let process = site.start();
 //! process.client("alpha").connectors().create_connector(request).await?;
 //! process.kill();

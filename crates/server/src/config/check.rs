@@ -7,6 +7,7 @@ use std::time::Duration;
 use jackfield_domain::principal::Rights;
 use jackfield_domain::value::text::TenantName;
 use jackfield_domain::value::url::HttpUrl;
+use jackfield_transport::call::fair_semaphore::share;
 use tracing_subscriber::EnvFilter;
 
 use super::load::ConfigError;
@@ -140,11 +141,23 @@ impl Config {
                 ));
             }
         }
-        if limits.max_calls_per_identity < limits.max_concurrent_streams {
-            problems.push(format!(
-                "limits.max_calls_per_identity: {} is less than limits.max_concurrent_streams, which one connection may use",
-                limits.max_calls_per_identity
-            ));
+        let (calls, of_all) = (limits.max_calls, share(u32::MAX, limits.max_calls).min(limits.max_calls));
+        for (key, least, value) in [
+            ("limits.max_calls_per_identity", limits.max_calls_per_identity, limits.max_calls_per_identity.to_string()),
+            ("limits.max_calls_per_tenant", limits.max_calls_per_tenant, limits.max_calls_per_tenant.to_string()),
+            ("limits.max_calls", of_all, format!("the share of one client, {of_all} of {calls},")),
+        ] {
+            if least < limits.max_concurrent_streams {
+                problems.push(format!(
+                    "{key}: {value} is less than limits.max_concurrent_streams, which one connection may use"
+                ));
+            }
+        }
+        if streams.idle_timeout < limits.write_stall_timeout {
+            problems.push("streams.idle_timeout: is shorter than limits.write_stall_timeout".into());
+        }
+        if streams.page_memory_per_tenant.0 > streams.page_memory.0 {
+            problems.push("streams.page_memory_per_tenant: is larger than streams.page_memory".into());
         }
         if limits.connection_window.0 < limits.stream_window.0 {
             problems.push("limits.connection_window: is smaller than limits.stream_window".into());
@@ -211,6 +224,13 @@ impl Config {
             && let Err(violation) = HttpUrl::parse("telemetry.otlp_endpoint", endpoint, MAX_ENDPOINT)
         {
             problems.push(format!("telemetry.otlp_endpoint: {}", violation.description));
+        }
+        match (endpoint.starts_with("https://"), self.telemetry.otlp_ca.as_os_str().is_empty()) {
+            (true, true) => problems.push("telemetry.otlp_ca: must be set for an https endpoint".into()),
+            (false, false) => {
+                problems.push("telemetry.otlp_ca: has no effect, because telemetry.otlp_endpoint is not https".into());
+            }
+            _ => {}
         }
         if !(0.0..=1.0).contains(&self.telemetry.trace_ratio) {
             problems.push(format!("telemetry.trace_ratio: {} is not from 0 to 1", self.telemetry.trace_ratio));

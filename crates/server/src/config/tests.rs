@@ -64,13 +64,14 @@ fn the_commented_example_of_principals_is_valid() {
 
 #[test]
 fn later_layers_win() {
-    let file = "data_dir = \"/file\"\n[drain]\ndelay = \"1s\"\ngrace = \"1s\"\n[limits]\nmax_calls = 1";
-    let environment = [("JACKFIELD__DRAIN__DELAY", "2s"), ("JACKFIELD__LIMITS__MAX_CALLS", "2"), ("HOME", "/home/me")];
-    let (_file, sources) = sources(file, &environment, &["limits.max_calls=3", "listen.plaintext=true"]);
+    let file = "data_dir = \"/file\"\n[drain]\ndelay = \"1s\"\ngrace = \"1s\"\n[limits]\nmax_calls = 501";
+    let environment =
+        [("JACKFIELD__DRAIN__DELAY", "2s"), ("JACKFIELD__LIMITS__MAX_CALLS", "502"), ("HOME", "/home/me")];
+    let (_file, sources) = sources(file, &environment, &["limits.max_calls=503", "listen.plaintext=true"]);
     let config = Config::load(&sources).unwrap();
     assert_eq!(config.data_dir, PathBuf::from("/file"));
     assert_eq!((config.drain.delay, config.drain.grace), (Duration::from_secs(2), Duration::from_secs(1)));
-    assert_eq!(config.limits.max_calls, 3);
+    assert_eq!(config.limits.max_calls, 503);
     assert!(config.listen.plaintext);
 }
 
@@ -252,6 +253,21 @@ fn a_limit_that_contradicts_another_is_refused() {
             "limits.max_calls_per_identity=99",
             "limits.max_calls_per_identity: 99 is less than limits.max_concurrent_streams",
         ),
+        (
+            "limits.max_calls_per_tenant=99",
+            "limits.max_calls_per_tenant: 99 is less than limits.max_concurrent_streams",
+        ),
+        // No client gets more than three quarters.
+        (
+            "limits.max_calls=100",
+            "limits.max_calls: the share of one client, 75 of 100, is less than limits.max_concurrent_streams",
+        ),
+        ("limits.max_calls=134", ""),
+        ("limits.max_calls=3", "limits.max_calls: the share of one client, 3 of 3, is less"),
+        ("streams.idle_timeout=19s", "streams.idle_timeout: is shorter than limits.write_stall_timeout"),
+        ("streams.idle_timeout=20s", ""),
+        ("streams.page_memory_per_tenant=49MiB", "streams.page_memory_per_tenant: is larger than streams.page_memory"),
+        ("streams.page_memory_per_tenant=48MiB", ""),
         ("limits.connection_window=64KiB", ""),
         ("limits.stream_window=2MiB", "limits.connection_window: is smaller than limits.stream_window"),
     ] {
@@ -261,6 +277,22 @@ fn a_limit_that_contradicts_another_is_refused() {
         }
     }
     from_flags(&["limits.max_concurrent_streams=10", "limits.max_pending_accept_reset_streams=50"]).unwrap();
+}
+
+#[test]
+fn the_authority_of_the_receiver_belongs_to_an_https_endpoint() {
+    let (https, http, ca) =
+        ("telemetry.otlp_endpoint=https://a", "telemetry.otlp_endpoint=http://a", "telemetry.otlp_ca=ca.pem");
+    for (flags, text) in [
+        (&[https, ca][..], ""),
+        (&[http], ""),
+        (&[https], "telemetry.otlp_ca: must be set for an https endpoint"),
+        (&[http, ca], "telemetry.otlp_ca: has no effect"),
+        (&[ca], "telemetry.otlp_ca: has no effect"),
+    ] {
+        let error = from_flags(flags).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains(text) && error.is_empty() == text.is_empty(), "{flags:?}: {error}");
+    }
 }
 
 #[test]

@@ -218,10 +218,10 @@ fn a_wrong_configuration_is_named_exactly() {
     let text = String::from_utf8(refused.stderr).unwrap();
     assert!(text.contains("file jackfield.toml") && text.contains("max_callz"), "{text}");
 
-    std::fs::write(directory.path().join("jackfield.toml"), "[limits]\nmax_calls = 7\n").unwrap();
+    std::fs::write(directory.path().join("jackfield.toml"), "[limits]\nmax_calls = 700\n").unwrap();
     let mut checked = command(directory.path(), &["check-config", "--set", "database.url=postgres://u:hunter2@h/d"]);
     let text = stdout(&checked.env("JACKFIELD__DRAIN__DELAY", "9s").output().unwrap());
-    assert!(text.contains("max_calls = 7") && text.contains("delay = \"9s\"") && !text.contains("hunter2"), "{text}");
+    assert!(text.contains("max_calls = 700") && text.contains("delay = \"9s\"") && !text.contains("hunter2"), "{text}");
     let defaults = stdout(&run(directory.path(), &["check-config", "--defaults"]));
     assert_eq!(defaults.trim_end(), jackfield_server::config::DEFAULTS.trim_end());
 }

@@ -74,7 +74,7 @@ pub(super) const CONFIGURATION: Target = Target {
         "#",
         "\u{feff}",
         "\n---\n",
-        "flag limits.max_calls=7\n",
+        "flag limits.max_calls=700\n",
         "flag database.url=postgres://u:hunter2!@h/d\n",
         "env JACKFIELD__LIMITS__MAX_CALLS=x\n",
         "env JACKFIELD_LIMITS=1\n",

@@ -103,7 +103,7 @@ fn try_acquire(semaphore: &Arc<Semaphore>, full: Full) -> Result<OwnedSemaphoreP
 
 /// Returns the share of one caller or tenant: what is configured, but at most three quarters of all permits. With fewer
 /// than four permits there are no shares.
-fn share(configured: u32, total: u32) -> u32 {
+pub fn share(configured: u32, total: u32) -> u32 {
     if total < 4 { configured } else { configured.min(total - total / 4) }
 }
 

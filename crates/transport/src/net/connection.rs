@@ -177,8 +177,8 @@ impl<C: Future<Output = String>> ServedConnection<'_, C> {
                         return "no_preface";
                     }
                     // By then streams have ended. What remains belongs to a peer that reads nothing at all.
-                    let stall = limits.write_stall_timeout.max(shared.config.streams.idle_timeout);
-                    if progress.stalled(&wire, &parts.outgoing, now, stall + limits.write_stall_timeout) {
+                    let stall = shared.config.streams.idle_timeout + limits.write_stall_timeout;
+                    if progress.stalled(&wire, &parts.outgoing, now, stall) {
                         return "stalled";
                     }
                     if leaving.is_some() || !activity.idle(now, limits.connection_idle_timeout) {

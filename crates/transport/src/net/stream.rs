@@ -124,9 +124,7 @@ async fn serve_call(
     };
     let stall_timeout = match shape {
         // A client may take longer over a page than over a response.
-        Shape::Pages | Shape::Watch | Shape::Conversation => {
-            config.streams.idle_timeout.max(config.limits.write_stall_timeout)
-        }
+        Shape::Pages | Shape::Watch | Shape::Conversation => config.streams.idle_timeout,
         Shape::Unary => config.limits.write_stall_timeout,
     };
     let flow = Arc::new(Flow::of_stream());
