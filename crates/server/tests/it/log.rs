@@ -92,7 +92,10 @@ async fn stop(server: Process) -> Vec<serde_json::Value> {
 async fn mistakes_of_clients_are_logged_at_debug() {
     const GET: &str = "/jackfield.v1.ConnectorService/GetConnector";
     const CHECK: &str = "/grpc.health.v1.Health/Check";
-    let (_directory, server, mut client) = start(&["telemetry.log_filter=debug"]).await;
+    // The directive of the default file covers the lines of all crates.
+    let filter = "info,jackfield=debug";
+    assert!(jackfield_server::config::DEFAULTS.contains(filter));
+    let (_directory, server, mut client) = start(&[&format!("telemetry.log_filter={filter}")]).await;
     for (method, content_type, status) in [("GET", "text/html", 405), ("POST", "application/grpc-web+proto", 415)] {
         let request = http::Request::builder().method(method).uri(format!("http://localhost{GET}"));
         let request = request.header("content-type", content_type).body(http_body_util::Full::default()).unwrap();

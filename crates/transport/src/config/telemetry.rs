@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub struct Telemetry {
     /// `json` or `text`, on standard error.
     pub log_format: LogFormat,
-    /// The log filter: `info`, or directives such as `info,jackfield_server=debug`.
+    /// The log filter: `info`, or directives such as `info,jackfield=debug`.
     pub log_filter: String,
     /// The endpoint of traces and metrics by OTLP over gRPC, such as `http://127.0.0.1:4317`. Empty: none.
     pub otlp_endpoint: String,
