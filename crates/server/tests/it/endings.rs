@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::SendStream;
 use h2::client::{ResponseFuture, SendRequest};
 use jackfield_server::config::Config;
 use tokio::net::TcpStream;
@@ -32,14 +33,19 @@ async fn connect(server: &TestServer, window: u32) -> SendRequest<Bytes> {
 }
 
 async fn call(sender: &SendRequest<Bytes>, method: &str, argument: Duration) -> ResponseFuture {
-    let request = http::Request::post(format!("http://localhost/test.v1.Test/{method}"))
+    let (answer, mut body) = begin(sender, &format!("test.v1.Test/{method}")).await;
+    body.send_data(framed(&message(argument)).into(), true).unwrap();
+    answer
+}
+
+/// Sends the headers of a call.
+async fn begin(sender: &SendRequest<Bytes>, method: &str) -> (ResponseFuture, SendStream<Bytes>) {
+    let request = http::Request::post(format!("http://localhost/{method}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(())
         .unwrap();
-    let (answer, mut body) = sender.clone().ready().await.unwrap().send_request(request, false).unwrap();
-    body.send_data(framed(&message(argument)).into(), true).unwrap();
-    answer
+    sender.clone().ready().await.unwrap().send_request(request, false).unwrap()
 }
 
 /// The behaviour of the reader: whether it reopens its window as it reads.
@@ -193,6 +199,24 @@ async fn lists_have_a_part_of_the_grace_period_when_the_server_stops() {
         read.flow_control().release_capacity(data.unwrap().len()).unwrap();
     }
     let status = Status::from_header_map(&read.trailers().await.unwrap().unwrap()).unwrap();
+    check(&status, Code::Unavailable, "SERVER_UNAVAILABLE");
+    assert!(tokio::time::timeout(PATIENCE, server.ended).await.unwrap().unwrap(), "nothing had to be cut");
+}
+
+/// A watch whose request has not come has no deadline, and is not awaited.
+#[tokio::test]
+async fn a_watch_without_a_request_ends_with_the_server() {
+    let mut server = TestServer::start(|config| {
+        plaintext(config);
+        config.drain.grace = 10 * PATIENCE;
+    })
+    .await;
+    let sender = connect(&server, 65_535).await;
+    let (watch, _body) = begin(&sender, "grpc.health.v1.Health/Watch").await;
+    let open = || server.metric("jackfield_server_calls_open", "Watch");
+    eventually("the call has begun", async || open() == Some(1.0)).await;
+    server.stop();
+    let (status, _) = end(watch, Reads::Everything).await;
     check(&status, Code::Unavailable, "SERVER_UNAVAILABLE");
     assert!(tokio::time::timeout(PATIENCE, server.ended).await.unwrap().unwrap(), "nothing had to be cut");
 }

@@ -2,6 +2,7 @@
 //! DEADLINE_EXCEEDED. Streams do as well, which the usual timeout around the handler does not achieve.
 
 use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service};
 
 use super::ending_body::{EndingBody, Until};
-use super::intercept::{Inner, OnResponse, Responding};
+use super::intercept::Inner;
 use crate::call::context::{CallContext, Change};
-use crate::call::flow::{EndReason, Flow};
+use crate::call::flow::EndReason;
 use crate::call::methods::{Kind, Method, Shape};
 use crate::call::response::refused;
 use crate::call::status::status;
@@ -45,16 +46,11 @@ pin_project! {
     /// A response within its deadline.
     #[project = Projected]
     pub(super) enum InTime<F> {
-        /// The call has no deadline.
-        Unlimited { #[pin] response: Responding<F, UntilDrain> },
+        Refused { #[pin] response: Ready<Result<Response, Infallible>> },
+        /// The call has no deadline: it may continue until the server stops.
+        Unlimited { #[pin] response: F, until: Option<Until>, context: Arc<CallContext> },
         Limited { #[pin] response: Timeout<F>, deadline: Instant, context: Arc<CallContext> },
     }
-}
-
-/// Ends a stream when the server stops.
-pub(super) struct UntilDrain {
-    drain: CancellationToken,
-    flow: Arc<Flow>,
 }
 
 /// The deadline of probes. A probe is answered at once, so one that takes longer was begun and not ended.
@@ -90,14 +86,12 @@ impl<S: Inner> Service<Request> for Limited<S> {
     fn call(&mut self, request: Request) -> Self::Future {
         let asked = match grpc_timeout(request.headers()) {
             Ok(asked) => asked,
-            Err(violation) => {
-                return InTime::Unlimited { response: Responding::refused(refused(status(violation.into()))) };
-            }
+            Err(violation) => return InTime::Refused { response: ready(Ok(refused(status(violation.into())))) },
         };
         let context = CallContext::of(&request);
         let Some(timeout) = self.rules.timeout(context.method.as_deref(), asked) else {
-            let until = UntilDrain { drain: self.rules.drain.clone(), flow: context.flow.clone() };
-            return InTime::Unlimited { response: Responding::new(self.inner.call(request), until) };
+            let until = Some(Until::Drain(Box::pin(self.rules.drain.clone().cancelled_owned())));
+            return InTime::Unlimited { response: self.inner.call(request), until, context };
         };
         if asked.is_none_or(|asked| asked > timeout) {
             context.set_limited();
@@ -114,28 +108,30 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for InTime<F> {
     type Output = Result<Response, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (response, deadline, context) = match self.project() {
-            Projected::Unlimited { response } => return response.poll(cx),
-            Projected::Limited { response, deadline, context } => (response, deadline, context),
+        let (response, until, context) = match self.project() {
+            Projected::Refused { response } => return response.poll(cx),
+            Projected::Unlimited { response, until, context } => match response.poll(cx) {
+                Poll::Ready(Ok(response)) => (Ok(response), until.take(), context),
+                Poll::Pending => {
+                    let drained = until.as_mut().map_or(Poll::Pending, |until| until.poll(cx, true));
+                    let end = if drained.is_ready() { drained } else { context.flow.poll_end(cx) };
+                    (Err(cut_short(context, ready!(end))), None, context)
+                }
+            },
+            Projected::Limited { response, deadline, context } => match response.poll(cx) {
+                Poll::Ready(Ok(Ok(response))) => (Ok(response), Some(Until::Deadline(*deadline, None)), context),
+                Poll::Ready(Err(_)) => (Err(Error::DeadlineExceeded), None, context),
+                Poll::Pending => (Err(cut_short(context, ready!(context.flow.poll_end(cx)))), None, context),
+            },
         };
-        Poll::Ready(Ok(match response.poll(cx) {
-            Poll::Ready(Ok(Ok(response))) => {
-                let (until, flow) = (Until::Deadline(*deadline, None), context.flow.clone());
-                response.map(|body| body.map_stream(|body| EndingBody::wrap(body, until, flow)))
-            }
-            Poll::Ready(Err(_)) => refused(status(Error::DeadlineExceeded)),
-            Poll::Pending => refused(status(cut_short(context, ready!(context.flow.poll_end(cx))))),
+        let ending = |body| match until {
+            Some(until) => EndingBody::wrap(body, until, context.flow.clone()),
+            None => body,
+        };
+        Poll::Ready(Ok(match response {
+            Ok(response) => response.map(|body| body.map_stream(ending)),
+            Err(error) => refused(status(error)),
         }))
-    }
-}
-
-// === impl UntilDrain ===
-
-impl OnResponse for UntilDrain {
-    fn on_response(self, response: Response) -> Response {
-        let UntilDrain { drain, flow } = self;
-        let until = || Until::Drain(Box::pin(drain.cancelled_owned()));
-        response.map(|body| body.map_stream(|body| EndingBody::wrap(body, until(), flow)))
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) enum Until {
 
 impl Until {
     /// Returns the reason when it is time; wakes the task then if `waits`.
-    fn poll(&mut self, cx: &mut Context<'_>, waits: bool) -> Poll<EndReason> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, waits: bool) -> Poll<EndReason> {
         match self {
             Until::Deadline(deadline, _) if Instant::now() >= *deadline => Poll::Ready(EndReason::Deadline),
             // A body that had a frame is polled for the next: most responses end without a timer.
