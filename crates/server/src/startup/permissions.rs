@@ -85,16 +85,17 @@ fn check_file(kind: FileKind, path: &Path, directory: Option<&Metadata>) -> Resu
     if !is_trusted && kind != FileKind::Database {
         return Err(PermissionError::Owner { kind, path, owner: file.uid() });
     }
-    let what = if !is_trusted {
-        "it belongs to another user"
-    } else if mode & 0o004 != 0 {
-        "everybody can read it"
-    } else if mode & 0o020 != 0 && file.uid() != 0 {
-        "its group can change it"
-    } else {
-        return Ok(None);
-    };
-    Ok(Some(Warning { kind, path, mode, what }))
+    Ok(fault(mode, file.gid(), is_trusted).map(|what| Warning { kind, path, mode, what }))
+}
+
+/// The fault of a file that is not refused.
+fn fault(mode: u32, group: u32, is_trusted: bool) -> Option<&'static str> {
+    match mode {
+        _ if !is_trusted => Some("it belongs to another user"),
+        mode if mode & 0o004 != 0 => Some("everybody can read it"),
+        mode if mode & 0o020 != 0 && group != 0 => Some("its group can change it"),
+        _ => None,
+    }
 }
 
 /// Looks at the directory that a file is in, or will be; that of the file to which a link leads.
@@ -151,6 +152,19 @@ impl fmt::Display for Warning {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_other_than_that_of_root_is_warned_about() {
+        for (mode, group, is_trusted, expected) in [
+            (0o660, 50, true, Some("its group can change it")),
+            (0o660, 0, true, None),
+            (0o640, 50, true, None),
+            (0o664, 0, true, Some("everybody can read it")),
+            (0o600, 0, false, Some("it belongs to another user")),
+        ] {
+            assert_eq!(fault(mode, group, is_trusted), expected, "{mode:o} of group {group}");
+        }
+    }
 
     #[test]
     fn root_acts_for_the_user_whose_directory_it_is() {
