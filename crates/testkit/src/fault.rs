@@ -209,6 +209,10 @@ impl Backend for FaultyBackend {
             .add_service(UserConnectorLayer(layer));
     }
 
+    fn start(&self, context: &RouteContext) {
+        self.inner.start(context);
+    }
+
     fn add_gauges(&self, meters: &Meters) {
         self.inner.add_gauges(meters);
     }

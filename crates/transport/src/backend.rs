@@ -17,6 +17,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Adds its gRPC services.
     fn add_routes(&self, context: &RouteContext, routes: &mut RoutesBuilder);
 
+    /// Starts its background work. It is called once, when the server begins to serve.
+    fn start(&self, context: &RouteContext);
+
     /// Adds the gauges that are read when metrics are collected.
     fn add_gauges(&self, meters: &Meters);
 
@@ -32,7 +35,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Returns whether calls would succeed: asks the database and the keyring.
     fn probe(&self) -> BoxFuture<'static, Readiness>;
 
-    /// Finishes background work and closes the database. It is called once, after the last call has ended.
+    /// Finishes background work and closes the database. It is called once: after the last call has ended, or when the
+    /// server cannot be bound.
     fn close(&self) -> BoxFuture<'static, ()>;
 }
 

@@ -40,9 +40,8 @@ pub struct Server {
     health_stack: Stack,
     health: HealthState,
     signals: Signals,
-    background: TaskTracker,
+    context: RouteContext,
     meters: Meters,
-    metrics: Metrics,
     tls: Option<Arc<TlsReloader>>,
     clock: Arc<dyn Clock>,
 }
@@ -62,9 +61,6 @@ pub enum BindError {
     Reflection(#[from] tonic_reflection::server::Error),
     #[error("cannot serve metrics on {address}: {source}")]
     MetricsPage { address: String, source: std::io::Error },
-    /// The service behind the transport does not start.
-    #[error("{0}")]
-    Backend(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 // === impl Server ===
@@ -87,11 +83,25 @@ impl Server {
         backend: Arc<dyn Backend>,
         clock: Arc<dyn Clock>,
     ) -> Result<Server, BindError> {
+        let bound = Self::try_bind(config, backend.clone(), clock).await;
+        if bound.is_err() {
+            // The error says more than a close that takes too long.
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, backend.close()).await;
+        }
+        bound
+    }
+
+    async fn try_bind(
+        config: TransportConfig,
+        backend: Arc<dyn Backend>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Server, BindError> {
         let meters = Meters::new(&config.telemetry)?;
         let metrics = Metrics::new(&meters.meter(), &backend.error_reasons());
         let health = HealthState::new();
         let signals = Signals::default();
-        let background = TaskTracker::new();
+        let tasks = TaskTracker::new();
+        let context = RouteContext { drain: signals.drain.clone(), metrics: metrics.clone(), tasks };
 
         let health_descriptors = health::descriptor_set()?;
         let descriptors = [
@@ -104,8 +114,6 @@ impl Server {
         let health_service = HealthService::new(methods.services(), health.readiness(), signals.drain.clone());
 
         let mut routes = RoutesBuilder::default();
-        let context =
-            RouteContext { drain: signals.drain.clone(), metrics: metrics.clone(), tasks: background.clone() };
         backend.add_routes(&context, &mut routes);
         routes.add_service(health_service.clone().into_route());
         reflection::add(&mut routes, &[backend.descriptor_set(), &health_descriptors])?;
@@ -163,9 +171,8 @@ impl Server {
             health_stack,
             health,
             signals,
-            background,
+            context,
             meters,
-            metrics,
             tls,
             clock,
         })
@@ -195,14 +202,15 @@ impl Server {
     /// GOAWAY; after half of the grace period lists end; after all of it everything that is left ends. Returns whether
     /// every call could end by itself. Clients without calls that do not answer do not count.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> bool {
-        let Server { config, backend, acceptor, health, signals, background, meters, .. } = self;
+        let Server { config, backend, acceptor, health, signals, context, meters, .. } = self;
+        let RouteContext { tasks: background, metrics, .. } = context.clone();
+        backend.start(&context);
         let probe = {
             let backend = backend.clone();
             Arc::new(move || backend.probe())
         };
         background.spawn(health.clone().probe(probe, PROBE_INTERVAL, signals.kill.clone()));
         if let Some(tls) = self.tls {
-            let metrics = self.metrics.clone();
             let on_reload = move |is_in_force| metrics.tls_reloaded(is_in_force);
             background.spawn(tls.watch(config.tls.reload_interval, self.clock, on_reload, signals.kill.clone()));
         }

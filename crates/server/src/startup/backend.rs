@@ -43,6 +43,9 @@ impl Backend for ServiceBackend {
         };
         let max_request_message = self.config.limits.max_request_message.bytes();
         Api::new(self.services.clone(), policy).add_routes(routes, max_request_message);
+    }
+
+    fn start(&self, context: &RouteContext) {
         if let Some((path, seen)) = self.keyring_file.clone() {
             let (services, metrics, stop) = (self.services.clone(), context.metrics.clone(), context.drain.clone());
             context.tasks.spawn(watch_keyring(services, metrics, path, seen, self.config.vault.reload_interval, stop));

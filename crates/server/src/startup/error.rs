@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use jackfield_service::{KeyringError, KeyringReplaceError, StoreError};
 
 use super::database_file::DatabaseFileError;
-use super::permissions::PermissionError;
 use crate::config::DatabaseUrlError;
 
 /// The reason why the service does not open.
@@ -25,8 +24,6 @@ pub enum StartupError {
     DatabaseFile { path: PathBuf, source: std::io::Error },
     #[error("cannot make the data directory {}: {source}", path.display())]
     DataDirectory { path: PathBuf, source: std::io::Error },
-    #[error(transparent)]
-    Permission(#[from] PermissionError),
     #[error(transparent)]
     DatabaseLocation(#[from] DatabaseFileError),
     #[error(transparent)]

@@ -1,12 +1,15 @@
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jackfield_server::config::Config;
+use jackfield_transport::Server;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
-use crate::support::{PATIENCE, TestServer, eventually, message, spawn, stream, unary};
+use crate::support::{PATIENCE, Steps, TestBackend, TestServer, eventually, message, spawn, stream, unary};
 
 /// Long enough for a call to get through on a slow machine.
 const DELAY: Duration = Duration::from_secs(2);
@@ -76,6 +79,21 @@ async fn silent_connections_do_not_delay_the_end() {
     eventually("the connection is there", async || open() == Some(1.0)).await;
     server.stop();
     assert!(tokio::time::timeout(PATIENCE, server.ended).await.expect("it ends").unwrap());
+}
+
+#[tokio::test]
+async fn a_service_starts_with_its_server_and_is_always_closed() {
+    let mut server = TestServer::start(|_| {}).await;
+    let mut config = Config::default();
+    config.listen.plaintext = true;
+    config.listen.address = server.address.to_string();
+    let backend = TestBackend { ready: server.ready.subscribe(), steps: Steps::default() };
+    let steps = backend.steps.clone();
+    assert!(Server::bind(config.transport(), Arc::new(backend)).await.is_err(), "another server has the address");
+    assert_eq!(*steps.lock().unwrap(), ["close"]);
+    server.stop();
+    tokio::time::timeout(PATIENCE, server.ended).await.unwrap().unwrap();
+    assert_eq!(*server.steps.lock().unwrap(), ["start", "close"]);
 }
 
 #[tokio::test]

@@ -61,6 +61,7 @@ pub(crate) struct TestServer {
     pub(crate) meters: Meters,
     pub(crate) pki: Pki,
     pub(crate) ready: watch::Sender<Readiness>,
+    pub(crate) steps: Steps,
     stop: Option<oneshot::Sender<()>>,
     pub(crate) ended: JoinHandle<bool>,
 }
@@ -94,7 +95,8 @@ impl TestServer {
         }];
         change(&mut config);
         let ready = watch::Sender::new(Readiness::Ready);
-        let backend = Arc::new(TestBackend { ready: ready.subscribe() });
+        let backend = Arc::new(TestBackend { ready: ready.subscribe(), steps: Arc::default() });
+        let steps = backend.steps.clone();
         let server = Server::bind(config.transport(), backend).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         TestServer {
@@ -104,6 +106,7 @@ impl TestServer {
             meters: server.meters(),
             pki,
             ready,
+            steps,
             stop: Some(stop),
             ended: spawn(server.serve(async move {
                 let _ = stopped.await;
@@ -181,13 +184,21 @@ impl std::io::Write for Log {
 }
 
 /// A service that does what a test asks for: sleeps, streams at a pace, panics, fails.
-struct TestBackend {
-    ready: watch::Receiver<Readiness>,
+pub(crate) struct TestBackend {
+    pub(crate) ready: watch::Receiver<Readiness>,
+    pub(crate) steps: Steps,
 }
+
+/// The steps that the server has taken with the service.
+pub(crate) type Steps = Arc<Mutex<Vec<&'static str>>>;
 
 impl Backend for TestBackend {
     fn add_routes(&self, context: &RouteContext, routes: &mut RoutesBuilder) {
         routes.add_service(TestService { drain: context.drain.clone() });
+    }
+
+    fn start(&self, _: &RouteContext) {
+        self.steps.lock().unwrap().push("start");
     }
 
     fn add_gauges(&self, _: &Meters) {}
@@ -248,6 +259,7 @@ impl Backend for TestBackend {
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {
+        self.steps.lock().unwrap().push("close");
         async {}.boxed()
     }
 }

@@ -26,6 +26,7 @@ pub(super) async fn serve(config: Config, backend: Arc<dyn Backend>) -> Result<(
     let context = RouteContext { metrics, drain: drain.clone(), tasks: TaskTracker::new() };
     let mut routes = RoutesBuilder::default();
     backend.add_routes(&context, &mut routes);
+    backend.start(&context);
     routes.add_service(HealthService::new(Vec::new(), HealthState::new().readiness(), drain).into_route());
     tracing::info!(address = %listener.local_addr()?, "listening");
     Server::builder()
