@@ -28,14 +28,7 @@ impl AdminService for Api {
             let (caller, mut request) = authorize(request)?;
             let mut violations = Violations::default();
             let options = parse::options(&mut violations, &mut request);
-            let id = violations.check(parse::optional_id("id", &request.id)).flatten().map(TenantId);
-            let tenant = parse::required(&mut violations, "tenant", request.tenant);
-            let draft = tenant.and_then(|tenant| {
-                let mut fields = Fields::of_new("tenant", &mut violations);
-                let name = fields.required("name", &tenant.name, TenantName::parse);
-                let display_name = fields.text("display_name", Some(tenant.display_name), MAX_NAME);
-                Some(TenantDraft { id, name: name?, display_name: display_name? })
-            });
+            let draft = draft(&mut violations, request);
             let tenant = self.services.tenant_create(&caller, &options, violations.into_result(draft)?).await?;
             Ok(pb::CreateTenantResponse { tenant: Some(to_message(tenant)) })
         };
@@ -128,6 +121,17 @@ impl AdminService for Api {
     }
 }
 
+fn draft(violations: &mut Violations, request: pb::CreateTenantRequest) -> Option<TenantDraft> {
+    let pb::CreateTenantRequest { tenant, id, request_id: _, validate_only: _ } = request;
+    let id = violations.check(parse::optional_id("id", &id)).flatten().map(TenantId);
+    let tenant = parse::required(violations, "tenant", tenant)?;
+    let pb::Tenant { name, display_name, id: _, create_time: _, update_time: _, etag: _ } = tenant;
+    let mut fields = Fields::of_new("tenant", violations);
+    let name = fields.required("name", &name, TenantName::parse);
+    let display_name = fields.text("display_name", Some(display_name), MAX_NAME);
+    Some(TenantDraft { id, name: name?, display_name: display_name? })
+}
+
 fn server_info_to_message(info: ServerInfo) -> pb::GetServerInfoResponse {
     let ServerInfo {
         database_backend,
@@ -172,22 +176,36 @@ fn to_message(tenant: Tenant) -> pb::Tenant {
 }
 
 fn rewrap_to_message(rewrap: Rewrap) -> pb::Rewrap {
-    let state = match rewrap.state {
-        RewrapState::Running => pb::RewrapState::Running,
-        RewrapState::Done => pb::RewrapState::Done,
-        RewrapState::Failed => pb::RewrapState::Failed,
-    };
+    let Rewrap {
+        id,
+        state,
+        kek_id,
+        reseal,
+        data_keys_total,
+        data_keys_done,
+        secrets_total,
+        secrets_done,
+        failed,
+        start_time,
+        end_time,
+        heartbeat_time: _,
+    } = rewrap;
     pb::Rewrap {
-        id: rewrap.id.to_string(),
-        state: state.into(),
-        key_encryption_key: rewrap.kek_id,
-        reseal: rewrap.reseal,
-        data_keys_total: rewrap.data_keys_total,
-        data_keys_done: rewrap.data_keys_done,
-        secrets_total: rewrap.secrets_total,
-        secrets_done: rewrap.secrets_done,
-        failed: rewrap.failed,
-        start_time: Some(render::timestamp(rewrap.start_time)),
-        end_time: rewrap.end_time.map(render::timestamp),
+        id: id.to_string(),
+        state: match state {
+            RewrapState::Running => pb::RewrapState::Running,
+            RewrapState::Done => pb::RewrapState::Done,
+            RewrapState::Failed => pb::RewrapState::Failed,
+        }
+        .into(),
+        key_encryption_key: kek_id,
+        reseal,
+        data_keys_total,
+        data_keys_done,
+        secrets_total,
+        secrets_done,
+        failed,
+        start_time: Some(render::timestamp(start_time)),
+        end_time: end_time.map(render::timestamp),
     }
 }

@@ -188,15 +188,15 @@ fn parse_workflows(
 ) -> BTreeMap<String, WorkflowSettings> {
     let field = fields.name("workflow_settings");
     let mut parsed = BTreeMap::new();
-    for (workflow, settings) in workflows {
+    for (workflow, pb::WorkflowSettings { enabled, settings }) in workflows {
         if bounded_text(&field, &workflow, MAX_WORKFLOW_ID, false).is_err() {
             let description = format!("has a workflow id that is not 1 to {MAX_WORKFLOW_ID} printable characters");
             fields.violations.push(Violation::field(&field, description));
             continue;
         }
-        let json = parse::json(&format!("{field}.`{workflow}`.settings"), settings.settings);
+        let json = parse::json(&format!("{field}.`{workflow}`.settings"), settings);
         if let Some(json) = fields.violations.check(json) {
-            parsed.insert(workflow, WorkflowSettings { enabled: settings.enabled, settings: json });
+            parsed.insert(workflow, WorkflowSettings { enabled, settings: json });
         }
     }
     parsed

@@ -4,7 +4,9 @@ mod patch;
 
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::connection_service_server::ConnectionService;
-use jackfield_domain::connection::{self, Connection, ConnectionKind, ConnectionSettings, Linking, TokenContentType};
+use jackfield_domain::connection::{
+    self, ClientSecretFacts, Connection, ConnectionKind, ConnectionSettings, Linking, TokenContentType,
+};
 use jackfield_domain::request::reference::ReferenceForms;
 use jackfield_domain::value::url::{HttpUrl, RedirectUri};
 use jackfield_domain::{ConnectionId, Violations};
@@ -151,10 +153,10 @@ pub fn to_message(connection: Connection) -> pb::Connection {
         device_authorization_url,
     } = settings;
     let url = |url: Option<HttpUrl>| url.map(String::from);
-    let secrets = client_secrets.into_iter().map(|secret| pb::ClientSecret {
-        secret_id: secret.secret_id,
+    let secrets = client_secrets.into_iter().map(|ClientSecretFacts { secret_id, create_time }| pb::ClientSecret {
+        secret_id,
         value: String::new(),
-        create_time: Some(render::timestamp(secret.create_time)),
+        create_time: Some(render::timestamp(create_time)),
     });
     pb::Connection {
         id: id.to_string(),

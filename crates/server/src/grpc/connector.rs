@@ -4,7 +4,9 @@ mod patch;
 
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::connector_service_server::ConnectorService;
-use jackfield_domain::connector::{self, Connector, ConnectorKind};
+use jackfield_domain::connector::{
+    self, ApiKey, ClientCertificate, Connector, ConnectorKind, Generic, HttpBasic, License, OAuth2Endpoints, Timeouts,
+};
 use jackfield_domain::request::reference::ReferenceForms;
 use jackfield_domain::resource::Cascade;
 use jackfield_domain::value::url::HttpUrl;
@@ -139,6 +141,7 @@ fn to_message(connector: Connector) -> pb::Connector {
         labels,
         meta,
     } = connector;
+    let Timeouts { connect, read, total } = timeouts;
     pb::Connector {
         id: id.to_string(),
         name: name.into(),
@@ -148,9 +151,9 @@ fn to_message(connector: Connector) -> pb::Connector {
         headers: headers.into(),
         secret_headers: Default::default(),
         secret_header_names,
-        connect_timeout: Some(render::duration(timeouts.connect)),
-        read_timeout: Some(render::duration(timeouts.read)),
-        total_timeout: Some(render::duration(timeouts.total)),
+        connect_timeout: Some(render::duration(connect)),
+        read_timeout: Some(render::duration(read)),
+        total_timeout: Some(render::duration(total)),
         client_identity_key: client_identity_key.map(|key| key.to_string()),
         trust_bundle_key: trust_bundle_key.map(|key| key.to_string()),
         data: render::json(data),
@@ -164,36 +167,52 @@ fn to_message(connector: Connector) -> pb::Connector {
 
 fn kind_to_message(kind: ConnectorKind) -> pb::connector::Kind {
     use pb::connector::Kind;
-    let url = |url: Option<HttpUrl>| url.map(String::from);
     match kind {
-        ConnectorKind::Generic(generic) => Kind::Generic(pb::GenericConnector {
-            authentication_url: generic.authentication_url.into(),
-            http_authentication_username: generic.username,
-            http_authentication_password: String::new(),
-            http_authentication_password_set: generic.password_set,
-        }),
-        ConnectorKind::License(license) => Kind::License(pb::LicenseConnector {
-            base_url: license.base_url.into(),
-            application_id: license.application_id,
-        }),
-        ConnectorKind::OAuth2(oauth2) => Kind::Oauth2(pb::OAuth2Connector {
-            issuer_url: url(oauth2.issuer_url),
-            authorization_url: url(oauth2.authorization_url),
-            token_url: url(oauth2.token_url),
-            profile_url: url(oauth2.profile_url),
-            revocation_url: url(oauth2.revocation_url),
-            jwks_url: url(oauth2.jwks_url),
-            device_authorization_url: url(oauth2.device_authorization_url),
-        }),
-        ConnectorKind::ApiKey(api_key) => Kind::ApiKey(pb::ApiKeyConnector {
-            base_url: url(api_key.base_url),
-            header_name: api_key.header_name,
-            value_prefix: api_key.value_prefix,
-            query_parameter: api_key.query_parameter,
-        }),
-        ConnectorKind::HttpBasic(basic) => Kind::HttpBasic(pb::HttpBasicConnector { base_url: url(basic.base_url) }),
-        ConnectorKind::ClientCertificate(certificate) => {
-            Kind::ClientCertificate(pb::ClientCertificateConnector { base_url: url(certificate.base_url) })
+        ConnectorKind::Generic(Generic { authentication_url, username, password_set }) => {
+            Kind::Generic(pb::GenericConnector {
+                authentication_url: authentication_url.into(),
+                http_authentication_username: username,
+                http_authentication_password: String::new(),
+                http_authentication_password_set: password_set,
+            })
+        }
+        ConnectorKind::License(License { base_url, application_id }) => {
+            Kind::License(pb::LicenseConnector { base_url: base_url.into(), application_id })
+        }
+        ConnectorKind::OAuth2(oauth2) => Kind::Oauth2(oauth2_to_message(oauth2)),
+        ConnectorKind::ApiKey(ApiKey { base_url, header_name, value_prefix, query_parameter }) => {
+            Kind::ApiKey(pb::ApiKeyConnector { base_url: url(base_url), header_name, value_prefix, query_parameter })
+        }
+        ConnectorKind::HttpBasic(HttpBasic { base_url }) => {
+            Kind::HttpBasic(pb::HttpBasicConnector { base_url: url(base_url) })
+        }
+        ConnectorKind::ClientCertificate(ClientCertificate { base_url }) => {
+            Kind::ClientCertificate(pb::ClientCertificateConnector { base_url: url(base_url) })
         }
     }
+}
+
+fn oauth2_to_message(oauth2: OAuth2Endpoints) -> pb::OAuth2Connector {
+    let OAuth2Endpoints {
+        issuer_url,
+        authorization_url,
+        token_url,
+        profile_url,
+        revocation_url,
+        jwks_url,
+        device_authorization_url,
+    } = oauth2;
+    pb::OAuth2Connector {
+        issuer_url: url(issuer_url),
+        authorization_url: url(authorization_url),
+        token_url: url(token_url),
+        profile_url: url(profile_url),
+        revocation_url: url(revocation_url),
+        jwks_url: url(jwks_url),
+        device_authorization_url: url(device_authorization_url),
+    }
+}
+
+fn url(url: Option<HttpUrl>) -> Option<String> {
+    url.map(String::from)
 }

@@ -221,7 +221,32 @@ fn patch(
 
 /// The facts that a caller may set.
 fn facts(fields: &mut Fields<'_>, credential: pb::Credential) -> CredentialPatch {
-    let pb::Credential { external_id, provider_account_id, provider_data, labels, is_default, .. } = credential;
+    let pb::Credential {
+        external_id,
+        provider_account_id,
+        provider_data,
+        labels,
+        is_default,
+        // The parents are read where it is known whether the credential is new.
+        user_id: _,
+        connector: _,
+        connection: _,
+        id: _,
+        user_connector: _,
+        kind: _,
+        state: _,
+        scopes: _,
+        expire_time: _,
+        version: _,
+        refreshable: _,
+        last_refresh_time: _,
+        refresh_failure_count: _,
+        failure_class: _,
+        default_configuration: _,
+        create_time: _,
+        update_time: _,
+        etag: _,
+    } = credential;
     CredentialPatch {
         external_id: fields.optional("external_id", external_id, ExternalId::parse),
         provider_account_id: fields.text("provider_account_id", provider_account_id, MAX_PROVIDER_ACCOUNT_ID),

@@ -81,16 +81,29 @@ impl KeyService for Api {
 fn draft(violations: &mut Violations, request: pb::ImportKeyRequest) -> Option<KeyDraft> {
     let pb::ImportKeyRequest { key, private_key_pem, id, request_id: _, validate_only: _ } = request;
     let id = violations.check(parse::optional_id("id", &id)).flatten().map(KeyId);
-    let key = parse::required(violations, "key", key)?;
+    let pb::Key {
+        name,
+        r#type: kind,
+        certificate_pem,
+        labels,
+        id: _,
+        certificates: _,
+        private_key_set: _,
+        not_after: _,
+        used_by_count: _,
+        create_time: _,
+        update_time: _,
+        etag: _,
+    } = parse::required(violations, "key", key)?;
     let mut fields = Fields::of_new("key", violations);
-    let name = fields.required("name", &key.name, |field, name| Name::parse(field, name, MAX_NAME));
-    let kind = fields.choice("type", key.r#type, |kind| match kind {
+    let name = fields.required("name", &name, |field, name| Name::parse(field, name, MAX_NAME));
+    let kind = fields.choice("type", kind, |kind| match kind {
         pb::KeyType::Unspecified => None,
         pb::KeyType::ClientIdentity => Some(KeyKind::ClientIdentity),
         pb::KeyType::TrustBundle => Some(KeyKind::TrustBundle),
     });
-    let labels = fields.violations.check_all(Labels::parse("key.labels", key.labels));
-    let certificate_pem = fields.required("certificate_pem", &key.certificate_pem, parse_certificates);
+    let labels = fields.violations.check_all(Labels::parse("key.labels", labels));
+    let certificate_pem = fields.required("certificate_pem", &certificate_pem, parse_certificates);
     let private_key_pem = match private_key_pem.is_empty() {
         true => Some(None),
         false => {
@@ -147,15 +160,26 @@ fn to_message(key: Key) -> pb::Key {
 }
 
 fn certificate_to_message(certificate: CertificateFacts) -> pb::Certificate {
+    let CertificateFacts {
+        subject,
+        issuer,
+        serial_number,
+        subject_alternative_names,
+        not_before,
+        not_after,
+        fingerprint_sha256,
+        public_key_algorithm,
+        is_ca,
+    } = certificate;
     pb::Certificate {
-        subject: certificate.subject,
-        issuer: certificate.issuer,
-        serial_number: certificate.serial_number,
-        subject_alternative_names: certificate.subject_alternative_names,
-        not_before: Some(render::timestamp(certificate.not_before)),
-        not_after: Some(render::timestamp(certificate.not_after)),
-        fingerprint_sha256: certificate.fingerprint_sha256,
-        public_key_algorithm: certificate.public_key_algorithm,
-        is_ca: certificate.is_ca,
+        subject,
+        issuer,
+        serial_number,
+        subject_alternative_names,
+        not_before: Some(render::timestamp(not_before)),
+        not_after: Some(render::timestamp(not_after)),
+        fingerprint_sha256,
+        public_key_algorithm,
+        is_ca,
     }
 }

@@ -76,54 +76,71 @@ fn parse_kind(fields: &mut Fields<'_>, kind: Option<Kind>) -> KindPatch {
     };
     match kind {
         None => KindPatch::Keep,
-        Some(Kind::Generic(generic)) => KindPatch::Generic(GenericPatch {
-            authentication_url: fields.required("generic.authentication_url", &generic.authentication_url, url),
-            username: fields.optional(
-                "generic.http_authentication_username",
-                generic.http_authentication_username,
-                basic_username,
-            ),
-            password: fields.secret(
-                "generic.http_authentication_password",
-                generic.http_authentication_password,
-                1_024,
-            ),
-        }),
-        Some(Kind::License(license)) => KindPatch::License(LicensePatch {
-            base_url: fields.required("license.base_url", &license.base_url, url),
-            application_id: fields.required("license.application_id", &license.application_id, |field, text| {
+        Some(Kind::Generic(generic)) => {
+            let pb::GenericConnector {
+                authentication_url,
+                http_authentication_username,
+                http_authentication_password,
+                http_authentication_password_set: _,
+            } = generic;
+            KindPatch::Generic(GenericPatch {
+                authentication_url: fields.required("generic.authentication_url", &authentication_url, url),
+                username: fields.optional(
+                    "generic.http_authentication_username",
+                    http_authentication_username,
+                    basic_username,
+                ),
+                password: fields.secret("generic.http_authentication_password", http_authentication_password, 1_024),
+            })
+        }
+        Some(Kind::License(pb::LicenseConnector { base_url, application_id })) => KindPatch::License(LicensePatch {
+            base_url: fields.required("license.base_url", &base_url, url),
+            application_id: fields.required("license.application_id", &application_id, |field, text| {
                 bounded_text(field, text, 128, false)
             }),
         }),
-        Some(Kind::Oauth2(oauth2)) => KindPatch::OAuth2(OAuth2Patch {
-            issuer_url: fields.optional("oauth2.issuer_url", oauth2.issuer_url, |field, text| {
-                url(field, text)?.require_https_unless_loopback(field)
-            }),
-            authorization_url: fields.url("oauth2.authorization_url", oauth2.authorization_url),
-            token_url: fields.url("oauth2.token_url", oauth2.token_url),
-            profile_url: fields.url("oauth2.profile_url", oauth2.profile_url),
-            revocation_url: fields.url("oauth2.revocation_url", oauth2.revocation_url),
-            jwks_url: fields.url("oauth2.jwks_url", oauth2.jwks_url),
-            device_authorization_url: fields.url("oauth2.device_authorization_url", oauth2.device_authorization_url),
-        }),
-        Some(Kind::ApiKey(api_key)) => KindPatch::ApiKey(ApiKeyPatch {
-            base_url: fields.url("api_key.base_url", api_key.base_url),
-            header_name: fields.optional("api_key.header_name", api_key.header_name, header_name),
-            value_prefix: fields.optional("api_key.value_prefix", api_key.value_prefix, |field, text| {
-                bounded_text(field, text, 64, true)
-            }),
-            query_parameter: fields.optional("api_key.query_parameter", api_key.query_parameter, |field, text| {
-                bounded_text(field, text, 128, true)
-            }),
-        }),
-        Some(Kind::HttpBasic(basic)) => {
-            KindPatch::HttpBasic(HttpBasicPatch { base_url: fields.url("http_basic.base_url", basic.base_url) })
+        Some(Kind::Oauth2(oauth2)) => KindPatch::OAuth2(parse_oauth2(fields, oauth2)),
+        Some(Kind::ApiKey(api_key)) => {
+            let pb::ApiKeyConnector { base_url, header_name: header, value_prefix, query_parameter } = api_key;
+            let text = |max| move |field: &str, text: &str| bounded_text(field, text, max, true);
+            KindPatch::ApiKey(ApiKeyPatch {
+                base_url: fields.url("api_key.base_url", base_url),
+                header_name: fields.optional("api_key.header_name", header, header_name),
+                value_prefix: fields.optional("api_key.value_prefix", value_prefix, text(64)),
+                query_parameter: fields.optional("api_key.query_parameter", query_parameter, text(128)),
+            })
         }
-        Some(Kind::ClientCertificate(certificate)) => KindPatch::ClientCertificate(ClientCertificatePatch {
-            base_url: fields.optional("client_certificate.base_url", certificate.base_url, |field, text| {
-                url(field, text)?.require_https(field)
-            }),
+        Some(Kind::HttpBasic(pb::HttpBasicConnector { base_url })) => {
+            KindPatch::HttpBasic(HttpBasicPatch { base_url: fields.url("http_basic.base_url", base_url) })
+        }
+        Some(Kind::ClientCertificate(pb::ClientCertificateConnector { base_url })) => {
+            let https = |field: &str, text: &str| url(field, text)?.require_https(field);
+            let base_url = fields.optional("client_certificate.base_url", base_url, https);
+            KindPatch::ClientCertificate(ClientCertificatePatch { base_url })
+        }
+    }
+}
+
+fn parse_oauth2(fields: &mut Fields<'_>, oauth2: pb::OAuth2Connector) -> OAuth2Patch {
+    let pb::OAuth2Connector {
+        issuer_url,
+        authorization_url,
+        token_url,
+        profile_url,
+        revocation_url,
+        jwks_url,
+        device_authorization_url,
+    } = oauth2;
+    OAuth2Patch {
+        issuer_url: fields.optional("oauth2.issuer_url", issuer_url, |field, text| {
+            url(field, text)?.require_https_unless_loopback(field)
         }),
+        authorization_url: fields.url("oauth2.authorization_url", authorization_url),
+        token_url: fields.url("oauth2.token_url", token_url),
+        profile_url: fields.url("oauth2.profile_url", profile_url),
+        revocation_url: fields.url("oauth2.revocation_url", revocation_url),
+        jwks_url: fields.url("oauth2.jwks_url", jwks_url),
+        device_authorization_url: fields.url("oauth2.device_authorization_url", device_authorization_url),
     }
 }
 

@@ -31,37 +31,36 @@ pub(super) fn parse(violations: &mut Violations, material: pb::CredentialMateria
     let material = parse::required(violations, "material", material.material)?;
     match material {
         Message::Oauth2(tokens) => oauth2(violations, tokens).map(Material::OAuth2),
-        Message::ApiKey(material) => {
-            token(violations, "material.api_key.api_key", material.api_key).map(Material::ApiKey)
+        Message::ApiKey(pb::ApiKeyMaterial { api_key }) => {
+            token(violations, "material.api_key.api_key", api_key).map(Material::ApiKey)
         }
-        Message::Basic(basic) => {
+        Message::Basic(pb::BasicMaterial { username, password }) => {
             // Many APIs take a key as one half and nothing as the other (RFC 7617 allows either to be empty).
-            if basic.username.is_empty() && basic.password.is_empty() {
+            if username.is_empty() && password.is_empty() {
                 for field in ["material.basic.username", "material.basic.password"] {
                     violations.push(Violation::field(field, "must not be empty if the other half is empty"));
                 }
                 return None;
             }
-            let colon = basic.username.contains(':');
-            let username = line_or_empty(violations, "material.basic.username", basic.username, MAX_BASIC);
+            let colon = username.contains(':');
+            let username = line_or_empty(violations, "material.basic.username", username, MAX_BASIC);
             if colon {
                 let description = "must not contain \":\" (RFC 7617)";
                 violations.push(Violation::field("material.basic.username", description));
             }
-            let password = line_or_empty(violations, "material.basic.password", basic.password, MAX_BASIC);
+            let password = line_or_empty(violations, "material.basic.password", password, MAX_BASIC);
             Some(Material::Basic { username: username?, password: password? })
         }
-        Message::ClientCredentials(client) => {
-            let client_id = line(violations, "material.client_credentials.client_id", client.client_id, 2_048);
-            let client_secret =
-                line(violations, "material.client_credentials.client_secret", client.client_secret, 2_048);
+        Message::ClientCredentials(pb::ClientCredentialsMaterial { client_id, client_secret }) => {
+            let client_id = line(violations, "material.client_credentials.client_id", client_id, 2_048);
+            let client_secret = line(violations, "material.client_credentials.client_secret", client_secret, 2_048);
             Some(Material::ClientCredentials { client_id: client_id?, client_secret: client_secret? })
         }
-        Message::ClientCertificate(certificate) => {
-            let key = Ref::parse("material.client_certificate.key", &certificate.key, ReferenceForms::ID_NAME);
+        Message::ClientCertificate(pb::ClientCertificateMaterial { key }) => {
+            let key = Ref::parse("material.client_certificate.key", &key, ReferenceForms::ID_NAME);
             violations.check(key).map(|key| Material::ClientCertificate { key })
         }
-        Message::Custom(custom) => fields(violations, custom.fields).map(Material::Custom),
+        Message::Custom(pb::CustomMaterial { fields }) => custom(violations, fields).map(Material::Custom),
     }
 }
 
@@ -124,7 +123,7 @@ pub(super) fn patch(
 }
 
 /// Checks the number and the size of all fields before each by itself.
-fn fields(violations: &mut Violations, fields: BTreeMap<String, String>) -> Option<BTreeMap<String, Secret>> {
+fn custom(violations: &mut Violations, fields: BTreeMap<String, String>) -> Option<BTreeMap<String, Secret>> {
     violations.check(check_custom_fields(fields.len(), fields.values().map(String::len).sum()))?;
     Some(field_values(violations, fields))
 }
@@ -185,14 +184,17 @@ pub(super) fn to_message(material: Material) -> pb::CredentialMaterial {
     let exposed = |secret: &Secret| secret.expose().to_owned();
     let optional = |secret: &Option<Secret>| secret.as_ref().map(exposed).unwrap_or_default();
     let material = match material {
-        Material::OAuth2(tokens) => Message::Oauth2(pb::OAuth2Material {
-            access_token: optional(&tokens.access_token),
-            refresh_token: optional(&tokens.refresh_token),
-            id_token: optional(&tokens.id_token),
-            token_type: tokens.token_type,
-            expire_time: tokens.expire_time.map(render::timestamp),
-            scopes: tokens.scopes,
-        }),
+        Material::OAuth2(tokens) => {
+            let OAuth2Material { access_token, refresh_token, id_token, token_type, expire_time, scopes } = tokens;
+            Message::Oauth2(pb::OAuth2Material {
+                access_token: optional(&access_token),
+                refresh_token: optional(&refresh_token),
+                id_token: optional(&id_token),
+                token_type,
+                expire_time: expire_time.map(render::timestamp),
+                scopes,
+            })
+        }
         Material::ApiKey(api_key) => Message::ApiKey(pb::ApiKeyMaterial { api_key: exposed(&api_key) }),
         Material::Basic { username, password } => {
             Message::Basic(pb::BasicMaterial { username: exposed(&username), password: exposed(&password) })
