@@ -157,8 +157,8 @@ fn environment_names_with_one_underscore_are_refused() {
     }
     let twice = [("JACKFIELD__LIMITS__MAX_CALLS", "1"), ("JACKFIELD__limits__max_calls", "2")];
     let error = load(&twice).unwrap_err().to_string();
-    let expected = "environment variable JACKFIELD__limits__max_calls: sets what JACKFIELD__LIMITS__MAX_CALLS sets: take one of \
-                    the two out";
+    let expected = "environment variable JACKFIELD__limits__max_calls: sets what JACKFIELD__LIMITS__MAX_CALLS sets: \
+                    remove one of the two";
     assert_eq!(error, expected);
     let own = [("JACKFIELD_VAULT_KEYRING", "x"), ("JACKFIELD__VAULT__VARIABLE", "JACKFIELD_VAULT_KEYRING")];
     load(&own).unwrap();
