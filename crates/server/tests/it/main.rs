@@ -1,4 +1,4 @@
-//! Tests of the transport in front of a test service: nothing here needs a database.
+//! Tests of the transport in front of a test service, and of the binary on SQLite: nothing here needs PostgreSQL.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod binary;
