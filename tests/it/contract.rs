@@ -1,4 +1,4 @@
-//! The contract itself, read from its descriptor: what holds for every service, method, message and field.
+//! The contract itself, read from its descriptor: the rules for every service, method, message and field.
 
 pub(crate) mod behaviours;
 mod languages;
@@ -29,11 +29,11 @@ static COMMENTS: LazyLock<BTreeMap<(String, Vec<i32>), String>> = LazyLock::new(
     comments
 });
 
-/// Methods that change something but take no request id: repeating them gives the present state again, and their answers
-/// hold secrets that are not kept to be repeated.
+/// Methods that change something but take no request id: repeats return the current state, and their answers contain
+/// secrets that are not stored for repeats.
 const WITHOUT_REQUEST_ID: [&str; 2] = ["IssueAccessToken", "RevealCredential"];
 
-/// Methods that name nothing, because there is only one.
+/// Methods without a reference, because there is only one such resource.
 const WITHOUT_REFERENCE: [&str; 2] = ["GetRewrap", "GetServerInfo"];
 
 pub(crate) fn methods() -> Vec<MethodDescriptor> {
@@ -120,7 +120,7 @@ fn everything_has_a_comment() {
         }
     }
     assert_eq!(bare, Vec::<String>::new());
-    assert!(COMMENTS.len() > 500, "the descriptor set holds comments");
+    assert!(COMMENTS.len() > 500, "the descriptor set contains comments");
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn reading_is_declared() {
 }
 
 #[test]
-fn changes_take_a_request_id_and_can_be_tried() {
+fn changes_take_a_request_id_and_validate_only() {
     for method in methods().iter().filter(|method| !reads_only(method)) {
         let (name, input) = (method.name(), method.input());
         if WITHOUT_REQUEST_ID.contains(&name) {
@@ -195,7 +195,7 @@ fn resources_are_named_by_reference() {
 }
 
 #[test]
-fn updates_and_deletes_have_their_shape() {
+fn updates_and_deletes_have_the_standard_form() {
     for method in methods() {
         let (name, input) = (method.name().to_owned(), method.input());
         if let Some(resource) = name.strip_prefix("Update") {
@@ -210,7 +210,10 @@ fn updates_and_deletes_have_their_shape() {
         }
         if name.starts_with("Remove") {
             assert!(has_field(&input, "etag", "string"), "{name}");
-            assert!(input.get_field_by_name("allow_missing").is_none(), "{name}: removing twice is no error anyway");
+            assert!(
+                input.get_field_by_name("allow_missing").is_none(),
+                "{name}: removing twice is not an error anyway"
+            );
         }
     }
 }
@@ -230,7 +233,7 @@ fn resources_have_id_times_and_etag() {
         ] {
             let field = message.get_field(number).expect(&resource);
             assert!(field.name() == name && has_field(&message, name, kind), "{resource}: {}", field.name());
-            // Who sends back what was read in an update says with these two what it was.
+            // In an update that sends back a resource as it was read, these two fields identify it.
             let behaviour = match name {
                 "id" => "IDENTIFIER",
                 "etag" if updated.contains(&format!("Update{resource}")) => "OPTIONAL",

@@ -1,5 +1,5 @@
-//! CredentialsService: the facts of credentials. Material has its limits in `material`, its ways out in `issue` and
-//! `reveal`.
+//! CredentialsService: the facts of credentials. Limits of material are in `material`, the calls that return it in
+//! `issue` and `reveal`.
 
 mod default;
 mod hot;
@@ -63,7 +63,7 @@ async fn deleted(client: &Client, reference: &str) -> v1::DeleteCredentialRespon
     client.credentials().delete_credential(request).await.unwrap().into_inner()
 }
 
-/// A key with a certificate for clients, and one that is a bundle of authorities.
+/// A key with a client certificate, and one with a bundle of authorities.
 async fn keys(server: &TestServer, client: &Client) -> (String, String) {
     let leaf = server.pki().client(Identity::of("a client of elsewhere"));
     let import = |name: &str, r#type: v1::KeyType, certificate_pem: &str, private_key_pem: &str| {
@@ -99,7 +99,7 @@ on_both! {
                 provider_account_id: Some("1084".to_owned()),
                 provider_data: Some(fixture::object([("plan", "pro")])),
                 labels: fixture::strings([("stage", "test")]),
-                // What the server keeps is not taken from the caller.
+                // Output-only fields are not taken from the caller.
                 state: v1::CredentialState::Revoked.into(),
                 version: 7,
                 user_connector: Uuid::now_v7().to_string(),
@@ -136,7 +136,7 @@ on_both! {
             }
             stored.push(credential);
         }
-        // The mark of default stayed where it was, and so no later one changed an earlier one.
+        // The default mark did not move, so no later credential changed an earlier one.
         assert_eq!(listed(&client, Default::default()).await, stored);
         let used = client.keys().get_key(v1::GetKeyRequest { reference: key.clone() }).await.unwrap().into_inner().key;
         assert_eq!(used.unwrap().used_by_count, 1);
@@ -144,7 +144,7 @@ on_both! {
         expect_status(result, Code::FailedPrecondition, "IN_USE");
     }
 
-    async fn tokens_run_out_by_themselves(backend: Backend) {
+    async fn tokens_expire_over_time(backend: Backend) {
         let clock = ManualClock::at_present();
         let server = TestServer::start_at(backend, clock.clone(), |_| {}).await;
         let client = server.client("alpha");
@@ -153,7 +153,7 @@ on_both! {
             external_id: Some(external_id.to_owned()),
             ..fixture::a_credential("ada", "name:Gmail")
         };
-        // Good for an hour, for ever, with a past expiry, without an access token, and without any token.
+        // Valid for an hour, for ever, with a past expiry, without an access token, and without any token.
         let hour = steps::credential(&client, facts("hour"), steps::tokens_for(&clock, 3600, "token", "refresh")).await;
         steps::credential(&client, facts("ever"), tokens("token", "")).await;
         steps::credential(&client, facts("past"), steps::tokens_for(&clock, -1, "token", "")).await;
@@ -180,7 +180,7 @@ on_both! {
         assert_eq!(states("state = EXPIRED").await, [expired]);
         assert_eq!(states("state = NEEDS_REAUTH").await, reauth);
 
-        // To the microsecond: at the moment itself it has run out.
+        // Exact to the microsecond: at the moment of expiry it has expired.
         clock.advance(Duration::from_secs(3599));
         assert_eq!(states("state = VALID").await, ["hour VALID", "ever VALID"]);
         clock.advance(Duration::from_secs(1));
@@ -190,7 +190,7 @@ on_both! {
         assert_eq!(steps::credential_now(&client, "ext:hour").await.etag, hour.etag, "time alone changes no etag");
     }
 
-    async fn a_credential_needs_its_link_and_what_it_names(server) {
+    async fn a_credential_needs_its_link_and_its_references(server) {
         let (client, beta) = (server.client("alpha"), server.client("beta"));
         let link = steps::linked(&client, "ada", "Gmail").await;
         let other = steps::connector(&client, fixture::an_oauth2_connector("Slack")).await;
@@ -224,10 +224,10 @@ on_both! {
             v1::ListCredentialsRequest { connection: connection.to_owned(), ..Default::default() }
         };
         assert_eq!(listed(&client, of_connection(&credential.connection)).await, [credential]);
-        assert_eq!(server.sql("select count(*) from secret").await, ["2"], "what was refused left no material");
+        assert_eq!(server.sql("select count(*) from secret").await, ["2"], "refused creates left no material");
     }
 
-    async fn ids_are_unique_and_come_free(server) {
+    async fn ids_are_unique_and_become_free_again(server) {
         let (client, beta) = (server.client("alpha"), server.client("beta"));
         for tenant in [&client, &beta] {
             steps::linked(tenant, "ada", "Gmail").await;
@@ -247,7 +247,7 @@ on_both! {
         let request = v1::CreateCredentialRequest { id: id.clone(), ..create(same_id, key()) };
         let refusal = expect_status(created(&client, request).await, Code::AlreadyExists, "ID_TAKEN");
         assert_eq!(refusal.metadata("id"), id);
-        // Case counts, and another tenant has ids of its own.
+        // Letter case matters, and another tenant has its own ids.
         steps::credential(&client, v1::Credential { external_id: Some("Work".to_owned()), ..facts("grace") }, key()).await;
         created(&beta, chosen).await.unwrap();
         assert!(deleted(&client, "ext:work").await.deleted);
@@ -255,7 +255,7 @@ on_both! {
         assert_eq!(steps::credential_now(&beta, "ext:work").await.user_id, "ada");
     }
 
-    async fn a_create_can_be_tried_out_and_repeated(server) {
+    async fn a_create_can_be_validated_and_repeated(server) {
         let client = server.client("alpha");
         steps::linked(&client, "ada", "Gmail").await;
         let facts = fixture::a_credential("ada", "name:Gmail");
@@ -275,13 +275,13 @@ on_both! {
         let first = created(&client, request.clone()).await.unwrap().into_inner();
         assert_eq!(created(&client, request.clone()).await.unwrap().into_inner(), first);
         assert_eq!(server.sql("select count(*) from secret").await, ["1"]);
-        // A request with other material is another request, although nothing but a secret differs.
+        // A request with other material is another request, even if only a secret differs.
         let other = v1::CreateCredentialRequest { material: Some(fixture::api_key_material("key 2 of ada")), ..request };
         let refusal = expect_status(created(&client, other).await, Code::FailedPrecondition, "REQUEST_ID_CONFLICT");
         assert!(!format!("{:?}", refusal.status).contains("key 2"));
     }
 
-    async fn a_delete_takes_configurations_and_material(server) {
+    async fn a_delete_removes_configurations_and_material(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let labels = fixture::strings([("team", "a")]);
@@ -347,7 +347,7 @@ on_both! {
         assert_eq!(names(scoped("ada", "")).await, ["one", "two", "three"]);
         assert_eq!(names(scoped("", "name:slack")).await, ["three", "four"]);
         assert_eq!(names(scoped("ada", "name:Slack")).await, ["three"]);
-        assert_eq!(names(scoped("grace", "")).await, Vec::<String>::new(), "letter case of user ids counts");
+        assert_eq!(names(scoped("grace", "")).await, Vec::<String>::new(), "letter case of user ids matters");
         let cases: [(&str, &[&str]); 13] = [
             ("kind = API_KEY OR kind = BASIC", &["one", "three"]),
             ("kind != OAUTH2", &["one", "three"]),
@@ -374,7 +374,7 @@ on_both! {
         for (request, reason) in unknown {
             expect_status(client.credentials().list_credentials(request).await, Code::NotFound, reason);
         }
-        // What is secret is not searched, and not even a field.
+        // Secrets are not searched, and are not even fields of filters.
         let request = v1::ListCredentialsRequest { filter: "refresh".to_owned(), ..all.clone() };
         assert_eq!(names(request).await, Vec::<String>::new());
         let request = v1::ListCredentialsRequest { filter: "access_token = token".to_owned(), ..all };

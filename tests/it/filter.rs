@@ -1,4 +1,4 @@
-//! Filters. Each table names what a filter lets through of the [`World`], the same on both databases.
+//! Filters. Each table lists the items of the [`World`] that a filter matches, the same on both databases.
 
 mod fields;
 mod refused;
@@ -14,7 +14,7 @@ use world::World;
 
 on_both! {
     /// A word matches where any text of an item contains it.
-    async fn words_look_into_every_text(server) {
+    async fn words_search_every_text(server) {
         let world = World::create(&server).await;
         world.check(List::Connectors, &[
             ("Gmail", &["gmail"]),
@@ -25,7 +25,7 @@ on_both! {
             ("owner", &["gmail"]),
             ("team-a", &["gmail"]),
             ("nothing", &[]),
-            // Letter case counts nowhere, and not only in ASCII.
+            // Letter case is ignored everywhere, beyond ASCII too.
             ("ärzte", &["gmail"]),
             ("ÄRZTE", &["gmail"]),
             ("A\u{308}rzte", &["gmail"]),
@@ -42,13 +42,13 @@ on_both! {
             ("whisper", &[]),
             ("große", &["street"]),
             ("STRASSE", &["street"]),
-            // Words in a row must all be there, quoted ones as they stand.
+            // Consecutive words must all match, quoted ones literally.
             ("York New", &["giants"]),
             ("\"New York\"", &["giants"]),
             ("\"York New\"", &[]),
             ("york gmail", &[]),
             ("york AND giants", &["giants"]),
-            // A text of one field does not go on in the next.
+            // A match does not extend from one field into the next.
             ("\"Giants OAUTH2\"", &[]),
         ]).await;
         world.check(List::Connections, &[("client-X", &["saml", "plain"]), ("SAML2", &["saml"]), ("app.example.org/callback", &["saml"]), ("ch", &["saml"]), ("offline", &["plain"])]).await;
@@ -59,7 +59,7 @@ on_both! {
         world.check(List::UserConnectors, &[("ada", &["ada gmail", "ada percent"]), ("ÉVÉ", &["évé quotes"]), ("gmail", &[])]).await;
     }
 
-    /// Whatever a database or the grammar of filters could take for something else stands for itself.
+    /// Characters with a meaning in a database or in the filter grammar are literal.
     async fn words_are_literal(server) {
         let world = World::create(&server).await;
         world.check(List::Connectors, &[
@@ -122,7 +122,7 @@ on_both! {
         for list in List::ALL {
             let all = ids(&world, list, "").await.unwrap();
             for field in fields(&world, list).await {
-                // A field takes some of these values, and refuses those that are not of its type.
+                // A field accepts some of these values, and refuses those of another type.
                 let mut compared = 0;
                 for value in samples(&world, list, &field).await {
                     let Some(equal) = ids(&world, list, &format!("{field} = {value}")).await else { continue };
@@ -132,7 +132,7 @@ on_both! {
                     assert_eq!((&different, &negated), (&missing, &missing), "{list:?} {field} {value}");
                     compared += 1;
                 }
-                assert!(compared > 0, "{list:?} {field}: no value was taken");
+                assert!(compared > 0, "{list:?} {field}: no value was accepted");
             }
         }
     }
@@ -177,19 +177,19 @@ on_both! {
     }
 }
 
-/// The ids that a filter lets through; none if it is refused.
+/// The ids that a filter matches; `None` if it is refused.
 async fn ids(world: &World, list: List, filter: &str) -> Option<BTreeSet<String>> {
     let rows = list.rows(world.client(list), &Ask::filter(filter)).await.ok()?;
     Some(rows.into_iter().map(|row| row.id).collect())
 }
 
-/// What the server says of a filter that it refuses.
+/// The server's description of a refused filter.
 async fn refusal(world: &World, list: List, filter: &str) -> String {
     let status = list.rows(world.client(list), &Ask::filter(filter)).await.unwrap_err();
     Refusal::check(status, Code::InvalidArgument, "FILTER_INVALID").description("filter").to_owned()
 }
 
-/// The fields that a list can be filtered by, as the server names them; of a map the key "env".
+/// The fields that a list can be filtered by, according to the server, with the key "env" for maps.
 async fn fields(world: &World, list: List) -> Vec<String> {
     let said = refusal(world, list, "no_such_field = 1").await;
     let (_, names) = said.split_once("there are ").unwrap();
@@ -199,7 +199,7 @@ async fn fields(world: &World, list: List) -> Vec<String> {
         .collect()
 }
 
-/// Values to compare a field with: some of any type, what a row holds, and the names of an enum.
+/// Values to compare a field with: some of any type, values from rows, and the names of an enum.
 async fn samples(world: &World, list: List, field: &str) -> Vec<String> {
     let some = ["x", "\"\"", "prod", "gmail", "a*", "true", "false", "ada", "2001-01-01T00:00:00Z"];
     let mut samples: Vec<_> = some.iter().map(|&sample| sample.to_owned()).collect();

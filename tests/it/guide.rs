@@ -1,4 +1,4 @@
-//! The operator's guide tells the truth: its reasons, metrics, keys and links are those that there are.
+//! The operator's guide is correct: its reasons, metrics, keys and links match the code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,14 +21,14 @@ struct Family {
     labels: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// Labels that the collector adds, and the one of buckets.
+/// Labels that the collector adds, and the label of buckets.
 const OF_PROMETHEUS: [&str; 3] = ["instance", "job", "le"];
 
-/// Labels whose values are few, and known.
+/// Labels with few and known values.
 const OF_FEW_VALUES: [&str; 7] =
     ["cap", "cause", "db_client_connection_pool_name", "db_client_connection_state", "file", "listener", "result"];
 
-/// What the names of metrics begin with.
+/// The prefixes of metric names.
 const PREFIXES: [&str; 5] = ["db_", "jackfield_", "process_", "rpc_", "target_"];
 
 fn root() -> &'static Path {
@@ -57,7 +57,7 @@ fn files(directory: &str, ending: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The lines of a page that are text, without those of code.
+/// The lines of a page that are text, not code.
 fn prose(markdown: &str) -> impl Iterator<Item = &str> {
     let mut code = false;
     markdown.lines().filter(move |line| {
@@ -67,12 +67,12 @@ fn prose(markdown: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What stands between single backticks.
+/// The texts between single backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// Headings as the fragments that links name them by: lower case, letters, digits, "-" and "_", blanks as "-".
+/// The fragments by which links name headings: lower case, letters, digits, "-" and "_", blanks as "-".
 fn anchors(markdown: &str) -> BTreeSet<String> {
     let headings = prose(markdown).filter(|line| line.starts_with('#'));
     let anchor = |heading: &str| {
@@ -83,7 +83,7 @@ fn anchors(markdown: &str) -> BTreeSet<String> {
     headings.map(anchor).collect()
 }
 
-/// Why a link leads nowhere, if it does.
+/// The reason that a link is broken, if it is.
 fn broken(from: &Path, link: &str) -> Option<String> {
     let (path, fragment) = link.split_once('#').map_or((link, None), |(path, fragment)| (path, Some(fragment)));
     let directory = if from.is_dir() { from } else { from.parent().expect("a directory") };
@@ -116,7 +116,7 @@ fn families(page: &str) -> Families {
     families
 }
 
-/// The name of the metric that a series is of.
+/// The name of the metric that a series belongs to.
 fn family_name(series: &str) -> &str {
     let base = ["_bucket", "_count", "_sum"].iter().find_map(|ending| series.strip_suffix(ending));
     base.filter(|base| base.ends_with("_seconds")).unwrap_or(series)
@@ -137,7 +137,7 @@ fn configuration_keys() -> BTreeSet<String> {
     keys
 }
 
-/// What a server shows that has answered calls, one of them with a fault of the server.
+/// The metrics of a server that has answered calls, one of them with a server error.
 async fn metrics() -> Families {
     let server = TestServer::start(Backend::Sqlite).await;
     let mut client = Grpc::new(server.client("alpha").channel());
@@ -150,7 +150,7 @@ async fn metrics() -> Families {
 }
 
 #[test]
-fn every_reason_has_its_section_and_there_are_no_others() {
+fn every_reason_has_a_section_and_there_are_no_others() {
     let page = read("deploy/guide/errors.md");
     let sections: Vec<_> = prose(&page).filter_map(|line| line.strip_prefix("### ")).map(str::to_owned).collect();
     assert_eq!(sections.iter().cloned().collect::<BTreeSet<_>>(), reason_names());
@@ -158,7 +158,7 @@ fn every_reason_has_its_section_and_there_are_no_others() {
 }
 
 #[tokio::test]
-async fn every_metric_of_a_server_is_described_with_its_type_and_values_and_there_are_no_others() {
+async fn every_metric_is_described_with_type_and_values_and_there_are_no_others() {
     let page = read("deploy/guide/metrics.md");
     let families = metrics().await;
     let described: BTreeMap<&str, &str> = prose(&page)
@@ -176,7 +176,7 @@ async fn every_metric_of_a_server_is_described_with_its_type_and_values_and_ther
         for (label, values) in &family.labels {
             let named = words.contains(label.as_str()) || words.contains(format!("{label}=\"jackfield\"").as_str());
             assert!(named || label == "le", "{name}: the label {label} is not described");
-            // Methods and statuses are described by their form; reasons have a page of their own.
+            // Methods and statuses are described by their form; reasons have a separate page.
             if OF_FEW_VALUES.contains(&label.as_str()) {
                 for value in values {
                     assert!(words.contains(value.as_str()), "{name}: {label}=\"{value}\" is not described");
@@ -189,7 +189,7 @@ async fn every_metric_of_a_server_is_described_with_its_type_and_values_and_ther
 }
 
 #[tokio::test]
-async fn board_and_alerts_ask_for_metrics_and_labels_that_there_are() {
+async fn dashboard_and_alerts_use_existing_metrics_and_labels() {
     let families = metrics().await;
     let labels: BTreeSet<&str> =
         families.values().flat_map(|family| family.labels.keys().map(String::as_str)).collect();
@@ -218,7 +218,7 @@ async fn board_and_alerts_ask_for_metrics_and_labels_that_there_are() {
                 }
             }
         }
-        assert!(asked.len() >= 12, "{file} asks for {asked:?}");
+        assert!(asked.len() >= 12, "{file} uses only {asked:?}");
     }
     let board: serde_json::Value = serde_json::from_str(&read("deploy/grafana/jackfield.json")).expect("JSON");
     assert!(board["panels"].as_array().expect("panels").len() > 10);
@@ -238,7 +238,7 @@ fn runbooks_of_alerts_are_sections_of_the_guide() {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_are_not_broken() {
     let pages = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"];
     let pages = pages.iter().map(|page| root().join(page));
     let pages = pages.chain(["deploy", "docs", "fuzz", "proto"].iter().flat_map(|directory| files(directory, ".md")));
@@ -257,7 +257,7 @@ fn links_lead_somewhere() {
 }
 
 #[test]
-fn a_link_that_leads_nowhere_is_found() {
+fn a_broken_link_is_detected() {
     let guide = root().join("deploy/README.md");
     for link in ["guide/missing.md", "guide/keys.md#missing", "#missing"] {
         assert!(broken(&guide, link).is_some(), "{link}");
@@ -266,7 +266,7 @@ fn a_link_that_leads_nowhere_is_found() {
 }
 
 #[test]
-fn every_limit_stands_on_the_page_of_limits() {
+fn every_limit_is_on_the_page_of_limits() {
     let page = read("deploy/guide/sizing.md");
     let named: BTreeSet<&str> = prose(&page).flat_map(quoted).collect();
     let keys = configuration_keys();
@@ -277,7 +277,7 @@ fn every_limit_stands_on_the_page_of_limits() {
 }
 
 #[test]
-fn keys_of_the_configuration_are_spelt_as_they_are() {
+fn configuration_keys_in_the_guide_exist() {
     let keys = configuration_keys();
     let sections: BTreeSet<_> = keys.iter().filter_map(|key| key.split_once('.')).map(|(section, _)| section).collect();
     let mut named = BTreeSet::new();
@@ -288,7 +288,7 @@ fn keys_of_the_configuration_are_spelt_as_they_are() {
             let Some((section, _)) = key.split_once('.').filter(|(section, _)| sections.contains(section)) else {
                 continue;
             };
-            // A file, or an example of another kind.
+            // A file name, or an example of another kind.
             if ["toml", "pem"].iter().any(|ending| key.ends_with(ending)) {
                 continue;
             }
@@ -300,7 +300,7 @@ fn keys_of_the_configuration_are_spelt_as_they_are() {
 }
 
 #[test]
-fn the_image_is_built_with_the_tool_chain_of_the_tree() {
+fn the_image_is_built_with_the_pinned_toolchain() {
     let toolchain = read("rust-toolchain.toml");
     let channel = toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).expect("a channel");
     let dockerfile = read("deploy/docker/Dockerfile");

@@ -1,4 +1,4 @@
-//! Two tenants never notice each other: not by what is listed, counted, taken, found or refused.
+//! Two tenants never affect each other: not in what is listed, counted, taken, found or refused.
 
 mod calls;
 mod compare;
@@ -15,13 +15,13 @@ use jackfield_testkit::on_both;
 use compare::{Answered, PAIR, Program, compare};
 use program::program;
 
-/// How many programs are run; the variable asks for more.
+/// The number of programs; the variable sets another one.
 const PROGRAMS: u32 = 48;
 const PROGRAMS_VARIABLE: &str = "JACKFIELD_ISOLATION_PROGRAMS";
 
 on_both! {
-    /// Whatever two tenants do, with the same names, external ids, request ids and chosen ids, and with references to each
-    /// other's ids and page tokens: the answers of one are the same as without the other.
+    /// The answers of one tenant are the same with and without another, whatever both do with the same names, external
+    /// ids, request ids and chosen ids, and with references to each other's ids and page tokens.
     async fn a_tenant_cannot_tell_whether_there_is_another(server) {
         let handle = Handle::current();
         let run = move || {
@@ -34,7 +34,7 @@ on_both! {
             let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[17; 32]);
             let mut answered = Answered::default();
             let mut runner = TestRunner::new_with_rng(config, rng);
-            // The strategy is drawn from here and not by `run`, so that what was answered can be counted beside.
+            // The strategy is sampled here instead of by `run`, so that answers can be counted as well.
             let counted = std::cell::RefCell::new(&mut answered);
             let result = runner.run(&program().prop_map(Program), |Program(program)| {
                 let (found, seen) = handle.block_on(compare(&server, PAIR, &program));

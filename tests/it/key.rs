@@ -1,4 +1,4 @@
-//! KeyService: what is imported, what its certificates say, and what uses it. Which PEM is refused is in the module `pem`.
+//! KeyService: imports, the facts of certificates, and uses. Refused PEM is in the module `pem`.
 
 mod facts;
 mod identity;
@@ -53,7 +53,7 @@ on_both! {
         assert_eq!(list(&alpha).await, [expected]);
     }
 
-    async fn the_type_is_told_from_what_is_given(server) {
+    async fn the_type_follows_from_the_import(server) {
         use v1::KeyType::{ClientIdentity, TrustBundle, Unspecified};
         let alpha = server.client("alpha");
         let identity = |key_type| with_type(an_identity(&server, "identity"), key_type);
@@ -178,7 +178,7 @@ on_both! {
                 assert_eq!(refused.metadata(&format!("used_by.{resource}")), count);
             }
         }
-        // Uses end with what used it: one is deleted, one is given no key, one goes with its connector.
+        // Uses end with their resources: one is deleted, one is updated, one is deleted with its connector.
         let request = v1::DeleteCredentialRequest { reference: credential.id, ..Default::default() };
         alpha.credentials().delete_credential(request).await.unwrap();
         let request = v1::UpdateConnectorRequest {
@@ -219,7 +219,7 @@ on_both! {
             let request = v1::DeleteConnectorRequest { reference: stored.id, ..Default::default() };
             alpha.connectors().delete_connector(request).await.unwrap();
         }
-        // Both at once are told at once.
+        // Both faults are reported at once.
         let connector = v1::Connector {
             client_identity_key: Some("name:bundle".to_owned()),
             trust_bundle_key: Some("name:identity".to_owned()),
@@ -232,10 +232,10 @@ on_both! {
         assert_eq!(get(&alpha, "name:bundle").await.unwrap().used_by_count, 0);
     }
 
-    async fn the_private_key_is_in_no_answer_and_goes_with_its_key(server) {
+    async fn the_private_key_is_in_no_answer_and_is_deleted_with_its_key(server) {
         let alpha = server.client("alpha");
         let leaf = server.pki().client(Identity::of("alpha"));
-        // The second line is base64 of the key itself; the first is the same for all keys of a type.
+        // The second line is base64 of the key itself; the first is the same for all keys of one type.
         let secret = leaf.key_pem.lines().nth(2).unwrap().to_owned();
         let canary = Canary { planted_as: "the private key".to_owned(), secret };
         let certificate_pem = leaf.certificate_pem.clone();
@@ -273,14 +273,14 @@ on_both! {
     }
 }
 
-/// A client identity, as an import asks for it.
+/// The import request of a client identity.
 pub(crate) fn an_identity(server: &TestServer, name: &str) -> v1::ImportKeyRequest {
     let leaf = server.pki().client(Identity::of("a connector"));
     let key = v1::Key { name: name.to_owned(), certificate_pem: leaf.certificate_pem, ..Default::default() };
     v1::ImportKeyRequest { key: Some(key), private_key_pem: leaf.key_pem, ..Default::default() }
 }
 
-/// A trust bundle, as an import asks for it.
+/// The import request of a trust bundle.
 pub(crate) fn a_bundle(server: &TestServer, name: &str) -> v1::ImportKeyRequest {
     let key = v1::Key { name: name.to_owned(), certificate_pem: server.pki().ca_pem(), ..Default::default() };
     v1::ImportKeyRequest { key: Some(key), ..Default::default() }

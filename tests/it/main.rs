@@ -1,5 +1,5 @@
-//! The tests of Jackfield over real gRPC, in one binary. Each module is about one resource or one promise; CONTRIBUTING.md
-//! says where a new test goes.
+//! The tests of Jackfield over real gRPC, in one binary. Each module covers one resource or one guarantee;
+//! CONTRIBUTING.md says where a new test goes.
 
 #![expect(clippy::disallowed_methods, reason = "a test has tasks of its own, and waits for them")]
 

@@ -1,4 +1,5 @@
-//! How each field is used (AIP-203): every field that a request can hold says it, and its comment says the same.
+//! The behaviour of each field (AIP-203): every field that a request can contain has an annotation, and its comment
+//! agrees with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +9,7 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use super::secrets::{HAND_OUT, reachable, redacted};
 use super::{PACKAGE, POOL, comment, field_comment, messages, methods};
 
-/// What may be said of one field.
+/// The allowed combinations of behaviours.
 const COMBINATIONS: [&[&str]; 7] = [
     &["OPTIONAL"],
     &["REQUIRED"],
@@ -19,12 +20,12 @@ const COMBINATIONS: [&[&str]; 7] = [
     &["IDENTIFIER"],
 ];
 
-/// What stands in an answer and nowhere else, so that there is nothing to say.
+/// Returns whether a message occurs only in answers, so that its fields need no annotation.
 fn is_response(message: &MessageDescriptor) -> bool {
     message.name().ends_with("Response")
 }
 
-/// What is said of a field, in the order in which it is written.
+/// The behaviours of a field, in the order in which they are written.
 pub(crate) fn behaviours(field: &FieldDescriptor) -> Vec<String> {
     let extension = POOL.get_extension_by_name("google.api.field_behavior").expect("the annotation");
     let names = POOL.get_enum_by_name("google.api.FieldBehavior").expect("its values");
@@ -38,7 +39,7 @@ pub(crate) fn is(field: &FieldDescriptor, behaviour: &str) -> bool {
     behaviours(field).iter().any(|said| said == behaviour)
 }
 
-/// All messages of which a sender can fill something: requests, and what stands in their fields that are not output only.
+/// All messages that a sender can fill in: requests, and the messages in their fields that are not output only.
 fn sent() -> BTreeSet<String> {
     let mut sent = BTreeSet::new();
     let mut rest: Vec<_> = methods().iter().map(|method| method.input()).collect();
@@ -57,7 +58,7 @@ pub(crate) fn fields() -> Vec<FieldDescriptor> {
 }
 
 #[test]
-fn every_field_says_how_it_is_used() {
+fn every_field_has_a_behaviour() {
     let sent = sent();
     let mut wrong = Vec::new();
     for field in fields() {
@@ -80,14 +81,14 @@ fn every_field_says_how_it_is_used() {
         }
     }
     assert_eq!(wrong, Vec::<String>::new(), "the README of the contract has the rule");
-    // What only the server fills in is among them.
+    // Messages that only the server fills in are not among them.
     for name in ["Certificate", "Rewrap", "UserConnector"] {
         assert!(!sent.contains(&format!("{PACKAGE}.{name}")), "{name}");
     }
 }
 
 #[test]
-fn comments_say_the_same() {
+fn comments_agree_with_the_annotations() {
     let mut wrong = Vec::new();
     let mut found: BTreeMap<&str, usize> = BTreeMap::new();
     for field in fields() {
@@ -125,9 +126,9 @@ fn a_secret_that_never_comes_back_is_input_only() {
     assert_eq!(count, 4, "the password, the secret headers, the client secret and the private key");
 }
 
-/// Generated documents show the members of a oneof and not the oneof.
+/// Generated documentation shows the members of a oneof but not the oneof itself.
 #[test]
-fn members_of_a_oneof_say_what_holds_for_it() {
+fn members_of_a_oneof_document_its_rules() {
     let mut count = 0;
     for message in messages() {
         for oneof in message.oneofs().filter(|oneof| !oneof.is_synthetic()) {
@@ -142,7 +143,7 @@ fn members_of_a_oneof_say_what_holds_for_it() {
     assert_eq!(count, 2);
 }
 
-/// Clients bring the public file, and what they generate of this one is for that.
+/// Clients use the public file, so our copy must be compatible with it.
 #[test]
 fn the_annotation_is_the_public_one() {
     let extension = POOL.get_extension_by_name("google.api.field_behavior").unwrap();

@@ -1,11 +1,11 @@
-//! What the files say to code generators: where each language puts what it makes of them.
+//! The options for code generators: the packages of the generated code in each language.
 
 use prost_reflect::prost_types::FileOptions;
 
 use super::{PACKAGE, POOL};
 
 #[test]
-fn every_file_says_where_each_language_puts_it() {
+fn every_file_has_the_options_of_each_language() {
     let mut files = 0;
     for file in POOL.files().filter(|file| file.package_name() == PACKAGE) {
         files += 1;
@@ -24,7 +24,7 @@ fn every_file_says_where_each_language_puts_it() {
             ..FileOptions::default()
         };
         assert_eq!(said, expected, "{}", file.name());
-        // Java makes a class of this name beside those of the messages.
+        // Java generates a class with this name in addition to those of the messages.
         let messages = POOL.all_messages().filter(|message| message.package_name() == PACKAGE);
         assert!(!messages.map(|message| message.name().to_owned()).any(|name| name == outer), "{outer}");
     }

@@ -1,5 +1,5 @@
-//! What an update without a mask can say: a scalar field that may be changed can be told from an absent one, or there is a
-//! reason why it need not.
+//! The expressiveness of updates without a mask: every mutable scalar field has presence, or there is a reason why it
+//! need not.
 
 use std::collections::BTreeSet;
 
@@ -7,14 +7,14 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
 use super::{PACKAGE, field_comment, methods};
 
-const REQUIRED: &str = "it is required, so that its default is no value";
+const REQUIRED: &str = "it is required, so its default is not a valid value";
 const FIXED: &str = "it is set once";
 const SECRET: &str =
-    "absent keeps the secret, and so does the empty text that a form sends; to clear it is an act of its own";
-const ENUM: &str = "its zero is UNSPECIFIED, and means that it is absent";
-const ENTRY: &str = "what it belongs to is given as a whole";
+    "absent keeps the secret, and so does the empty text that a form sends; clearing it requires a mask";
+const ENUM: &str = "its zero value is UNSPECIFIED, which means absent";
+const ENTRY: &str = "its parent is given as a whole";
 
-/// Fields whose default cannot be told from an absent value, and why that does no harm.
+/// Fields without presence, with the reason why that does no harm.
 const WITHOUT: [(&str, &str); 29] = [
     ("Connector.name", REQUIRED),
     ("GenericConnector.authentication_url", REQUIRED),
@@ -44,11 +44,11 @@ const WITHOUT: [(&str, &str); 29] = [
     ("ClientCredentialsMaterial.client_secret", REQUIRED),
     ("ClientCertificateMaterial.key", REQUIRED),
     ("*.id", "it is the identity of the resource"),
-    ("*.etag", "it is what the resource was read as"),
+    ("*.etag", "it is the state in which the resource was read"),
 ];
 
 #[test]
-fn what_may_be_changed_can_be_told_from_what_is_absent() {
+fn mutable_fields_have_presence() {
     let mut listed: BTreeSet<_> = WITHOUT.iter().map(|(field, _)| *field).collect();
     assert_eq!(listed.len(), WITHOUT.len());
     let mut unlisted = Vec::new();
@@ -70,7 +70,7 @@ fn what_may_be_changed_can_be_told_from_what_is_absent() {
 }
 
 #[test]
-fn the_zero_of_an_enum_is_no_value() {
+fn the_zero_of_an_enum_is_not_a_value() {
     for field in updated_fields() {
         if let Kind::Enum(kind) = field.kind() {
             let zero = kind.get_value(0).unwrap();
@@ -83,7 +83,7 @@ fn the_zero_of_an_enum_is_no_value() {
     }
 }
 
-/// The fields of all that an update carries, but for those of protobuf itself.
+/// The fields of everything in an update, except those of protobuf itself.
 fn updated_fields() -> Vec<FieldDescriptor> {
     let mut messages: Vec<MessageDescriptor> = Vec::new();
     let mut fields = Vec::new();

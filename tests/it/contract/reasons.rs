@@ -1,4 +1,4 @@
-//! Reasons of errors: those of the code, of the enum and of the comments are the same.
+//! Reasons of errors: those in the code, in the enum and in the comments are the same.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use jackfield_domain::{Error, Resource, Violation};
 
 use super::{PACKAGE, POOL, method_comment, methods};
 
-/// Reasons that the transport gives by itself, without an error of the domain.
+/// Reasons that the transport gives without an error of the domain.
 const OF_THE_TRANSPORT: [&str; 1] = ["METHOD_UNKNOWN"];
 
-/// Reasons that are kept free for calls to outside systems, which this version does not make.
+/// Reasons that are reserved for calls to external systems, which this version does not make.
 const RESERVED: [&str; 1] = ["UPSTREAM_UNAVAILABLE"];
 
-/// All reasons, as they are sent.
+/// All reasons, as sent.
 pub(crate) fn contract() -> BTreeSet<String> {
     let reasons = POOL.get_enum_by_name(&format!("{PACKAGE}.ErrorReason")).expect("ErrorReason");
     let names = reasons.values().filter(|value| value.number() != 0).map(|value| {
@@ -24,7 +24,7 @@ pub(crate) fn contract() -> BTreeSet<String> {
     names.collect()
 }
 
-/// One of each variant. A new variant does not compile until it is in the match, which stands beside the list.
+/// One of each variant. A new variant does not compile until it is in the match next to the list.
 fn errors() -> Vec<Error> {
     fn listed(error: &Error) {
         match error {
@@ -99,7 +99,7 @@ fn preconditions() -> Vec<Precondition> {
     std::iter::successors(Some(Precondition::ConnectionInactive), next).collect()
 }
 
-/// One of each kind.
+/// One violation of each kind.
 fn violations() -> Vec<Violation> {
     let next = |kind: &ViolationKind| match kind {
         ViolationKind::Field => Some(ViolationKind::Filter),

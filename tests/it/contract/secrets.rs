@@ -1,4 +1,4 @@
-//! Secrets in the contract: which fields they are, where they may come out, and that `Debug` never shows them.
+//! Secrets in the contract: their fields, the answers that may contain them, and that `Debug` never shows them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,10 +8,10 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescri
 
 use super::{PACKAGE, field_comment, messages, methods};
 
-/// Words that make a field suspect of being a secret.
+/// Words that mark a field as a possible secret.
 const SUSPECT: [&str; 7] = ["secret", "password", "token", "private_key", "api_key", "material", "passphrase"];
 
-/// Fields that have such a word in the name and are no secrets, each with the reason.
+/// Fields with such a word in the name that are not secrets, each with the reason.
 const NO_SECRETS: &[(&str, &str)] = &[
     ("Connection.client_secrets", "its values are redacted one by one"),
     ("Connection.token_url", "a URL"),
@@ -42,7 +42,7 @@ const NO_SECRETS: &[(&str, &str)] = &[
     ("Rewrap.secrets_total", "a count"),
 ];
 
-/// The two methods that hand secrets out.
+/// The two methods that return secrets.
 pub(super) const HAND_OUT: [&str; 2] = ["IssueAccessToken", "RevealCredential"];
 
 pub(super) fn redacted(field: &FieldDescriptor) -> bool {
@@ -60,7 +60,7 @@ pub(super) fn reachable(message: &MessageDescriptor, found: &mut BTreeMap<String
     }
 }
 
-/// Messages in which a secret can be, at whatever depth.
+/// Messages that can contain a secret, at any depth.
 fn secret_messages() -> Vec<MessageDescriptor> {
     let has_secret = |message: &MessageDescriptor| {
         let mut inside = BTreeMap::new();
@@ -85,7 +85,7 @@ fn fields_that_sound_like_secrets_are_redacted_or_explained() {
     assert!(explained.is_empty(), "no such fields: {explained:?}");
 }
 
-/// Whatever its name, what a credential is made of is secret.
+/// Every field of credential material is secret, whatever its name.
 #[test]
 fn material_is_redacted() {
     let no_secrets = ["token_type", "scopes", "key"];
@@ -102,7 +102,7 @@ fn material_is_redacted() {
 }
 
 #[test]
-fn answers_hold_secrets_only_where_they_are_handed_out() {
+fn answers_contain_secrets_only_where_they_are_returned() {
     let mut answers = BTreeMap::new();
     for method in methods().iter().filter(|method| !HAND_OUT.contains(&method.name())) {
         reachable(&method.output(), &mut answers);
@@ -118,7 +118,7 @@ fn answers_hold_secrets_only_where_they_are_handed_out() {
         "jackfield.v1.Connector.secret_headers",
         "jackfield.v1.GenericConnector.http_authentication_password",
     ];
-    assert_eq!(write_only, known, "the sweep for canaries has to cover these");
+    assert_eq!(write_only, known, "the canary sweep has to cover these");
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn printers() -> HashMap<&'static str, Printer> {
     ]
 }
 
-/// Fills every text of a message; of each oneof, the member whose turn it is.
+/// Fills every text field of a message, and in each oneof the member whose turn it is.
 fn filled(message: &MessageDescriptor, secret: bool, turn: usize, depth: usize) -> DynamicMessage {
     let mut filled = DynamicMessage::new(message.clone());
     for field in message.fields() {
@@ -223,7 +223,7 @@ fn debug_shows_no_secret() {
             assert!(!printed.contains("CANARY"), "{printed}");
             assert!(planted == 0 || printed.contains("[redacted]"), "{printed}");
             let plain = String::from_utf8_lossy(&wire).matches("plain").count();
-            assert_eq!(printed.matches("plain").count(), plain, "what is no secret is shown: {printed}");
+            assert_eq!(printed.matches("plain").count(), plain, "other values are shown: {printed}");
             redactions += planted;
         }
         assert!(redactions > 0, "no canary was planted in {}", message.name());

@@ -1,4 +1,4 @@
-//! The mark of default: one credential of a link has it, whatever happens.
+//! The default mark: exactly one credential of a link has it, whatever happens.
 
 use futures::future::join_all;
 use jackfield_api::v1;
@@ -31,7 +31,7 @@ async fn mark(client: &Client, external_id: &str, is_default: Option<bool>) -> v
     }
 }
 
-/// The external ids of those that have the mark.
+/// The external ids of the credentials with the mark.
 async fn marked(client: &Client) -> Vec<String> {
     let all = listed(client, v1::ListCredentialsRequest::default()).await;
     let marked = all
@@ -46,7 +46,7 @@ async fn marked(client: &Client) -> Vec<String> {
 }
 
 on_both! {
-    async fn the_first_has_it_and_it_can_only_be_moved(server) {
+    async fn the_first_credential_has_it_and_it_can_only_be_moved(server) {
         let client = server.client("alpha");
         steps::linked(&client, "ada", "Gmail").await;
         let result = created(&client, create(facts("one", Some(false)), fixture::api_key_material("key"))).await;
@@ -57,7 +57,7 @@ on_both! {
         assert_eq!(store(&client, "three", Some(false)).await.is_default, Some(false));
         assert_eq!(steps::credential_now(&client, "ext:one").await, one, "nothing moved, nothing changed");
 
-        // A new one takes it, and that is a change of the one that loses it.
+        // A new credential takes it, which is a change of the one that loses it.
         assert_eq!(store(&client, "four", Some(true)).await.is_default, Some(true));
         assert_eq!(marked(&client).await, ["four"]);
         let lost = steps::credential_now(&client, "ext:one").await;
@@ -74,7 +74,7 @@ on_both! {
             "FIELD_INVALID",
         );
         refusal.expect_fields(&["credential.is_default"]);
-        // Where it is already, or is not, the same again is no change of it; absent means "leave it", even with "*".
+        // Setting it to its current value is not a change; absent means "keep it", even with "*".
         for (external_id, is_default) in [("two", Some(true)), ("one", Some(false)), ("two", None), ("one", None)] {
             let request = mark(&client, external_id, is_default).await;
             update(request.clone()).await.unwrap();
@@ -82,7 +82,7 @@ on_both! {
             update(v1::UpdateCredentialRequest { credential, update_mask: fixture::mask(["*"]), ..request }).await.unwrap();
             assert_eq!(marked(&client).await, ["two"], "{external_id} {is_default:?}");
         }
-        // One that is only tried out moves nothing.
+        // `validate_only` does not move it.
         let tried = v1::UpdateCredentialRequest { validate_only: true, ..mark(&client, "one", Some(true)).await };
         assert_eq!(update(tried).await.unwrap().into_inner().credential.unwrap().is_default, Some(true));
         assert_eq!(marked(&client).await, ["two"]);
@@ -99,7 +99,7 @@ on_both! {
         steps::credential(&client, fixture::a_credential("grace", "name:Gmail"), fixture::api_key_material("key")).await;
 
         deleted(&client, "ext:two").await;
-        assert_eq!(marked(&client).await, ["one", ""], "the mark was not on it");
+        assert_eq!(marked(&client).await, ["one", ""], "it did not have the mark");
         deleted(&client, "ext:one").await;
         assert_eq!(marked(&client).await, ["four", ""]);
         assert_ne!(steps::credential_now(&client, "ext:four").await.etag, four.etag);
@@ -110,7 +110,7 @@ on_both! {
         assert_eq!(store(&client, "five", None).await.is_default, Some(true));
     }
 
-    async fn the_heir_is_not_found_by_its_id(server) {
+    async fn the_heir_does_not_depend_on_ids(server) {
         let client = server.client("alpha");
         steps::linked(&client, "ada", "Gmail").await;
         store(&client, "one", None).await;
@@ -122,7 +122,7 @@ on_both! {
         assert_eq!(marked(&client).await, ["three"]);
     }
 
-    async fn one_has_it_after_many_changes_at_once(server) {
+    async fn one_has_it_after_many_concurrent_changes(server) {
         let client = server.client("alpha");
         steps::linked(&client, "ada", "Gmail").await;
         let names: Vec<String> = (0..12).map(|number| format!("c{number}")).collect();

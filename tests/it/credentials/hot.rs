@@ -1,4 +1,4 @@
-//! Tokens that are asked for again and again come from memory, and the next call after any change tells of it.
+//! Frequently requested tokens come from memory, and the next call after any change reflects it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -15,7 +15,8 @@ use tonic_types::StatusExt as _;
 use super::{deleted, tokens};
 use crate::steps;
 
-/// A credential of ada with a connection, an external id "work" and the mark of default, which is asked for in four ways.
+/// A credential of ada with a connection, the external id "work" and the default mark, whose token is requested in four
+/// ways.
 #[derive(Clone)]
 struct Hot {
     client: Client,
@@ -24,10 +25,10 @@ struct Hot {
     credential: String,
 }
 
-/// An answer of IssueAccessToken: the token, or the reason why there is none.
+/// An answer of IssueAccessToken: the token, or the reason that there is none.
 type Answer = Result<String, String>;
 
-/// Far more than a test takes: what another replica would not have to know before.
+/// A staleness limit far longer than any test.
 const LONG: Duration = Duration::from_secs(60);
 
 impl Hot {
@@ -44,7 +45,7 @@ impl Hot {
         hot
     }
 
-    /// Stores a credential of the same user, with this token; returns its id.
+    /// Stores another credential of the same user with this token, and returns its id.
     async fn another(&self, external_id: &str, token: &str, is_default: Option<bool>) -> String {
         let facts = v1::Credential {
             external_id: Some(external_id.to_owned()),
@@ -55,7 +56,7 @@ impl Hot {
         steps::credential(&self.client, facts, fixture::oauth2_material(token, "refresh")).await.id
     }
 
-    /// By id, by external id, as default of the connector by id and by name.
+    /// Requests the token by id, by external id, and as the default of the connector by id and by name.
     async fn ask(&self, name: &str) -> [Answer; 4] {
         let of =
             |reference: &str| v1::IssueAccessTokenRequest { reference: reference.to_owned(), ..Default::default() };
@@ -124,8 +125,8 @@ fn with_facts<const N: usize>(facts: v1::Credential, paths: [&str; N]) -> v1::Up
     v1::UpdateCredentialRequest { credential: Some(facts), update_mask, ..Default::default() }
 }
 
-/// Seals everything anew; returns for how much that failed.
-async fn sealed_anew(operator: &Client) -> i64 {
+/// Reseals everything, and returns the number of failures.
+async fn resealed(operator: &Client) -> i64 {
     let request = v1::RewrapSecretsRequest { reseal: true, ..Default::default() };
     operator.admin().rewrap_secrets(request).await.unwrap();
     let patience = Instant::now() + LONG;
@@ -134,7 +135,7 @@ async fn sealed_anew(operator: &Client) -> i64 {
         if rewrap.state() != v1::RewrapState::Running {
             return rewrap.failed;
         }
-        assert!(Instant::now() < patience, "it does not end: {rewrap:?}");
+        assert!(Instant::now() < patience, "timed out with {rewrap:?}");
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -144,7 +145,7 @@ async fn patient(backend: Backend) -> TestServer {
 }
 
 on_both! {
-    async fn a_hot_token_comes_from_memory_unless_that_is_switched_off(backend: Backend) {
+    async fn a_hot_token_comes_from_memory_unless_the_cache_is_disabled(backend: Backend) {
         let mut server = patient(backend).await;
         for (max_tokens, hot) in [(10_000, true), (0, false)] {
             server.config_mut().token_cache.max_tokens = max_tokens;
@@ -152,7 +153,7 @@ on_both! {
             let name = format!("Gmail {max_tokens}");
             let hot_one = Hot::on(&server, &name).await;
             assert_eq!(hot_one.ask(&name).await, [(); 4].map(|()| token("one")));
-            // Beneath the server, so that it cannot know.
+            // Directly in the database, so that the server cannot know.
             server.sql("DELETE FROM secret WHERE owner = 'credential'").await;
             let expected = if hot { token("one") } else { refused("CREDENTIAL_NOT_FOUND") };
             assert_eq!(hot_one.ask(&name).await, [(); 4].map(|()| expected.clone()));
@@ -163,7 +164,7 @@ on_both! {
     async fn changes_of_credentials_are_seen_by_the_next_call(backend: Backend) {
         let server = patient(backend).await;
         let hot = Hot::on(&server, "Gmail").await;
-        // The first round fills the memory, the second is given from it.
+        // The first round fills the cache, the second is served from it.
         let expect = |expected: [Answer; 4], why: &'static str| {
             let hot = &hot;
             async move {
@@ -199,7 +200,7 @@ on_both! {
         expect([(); 4].map(|()| refused("CREDENTIAL_NOT_FOUND")), "the heir deleted").await;
     }
 
-    async fn changes_of_what_it_hangs_on_are_seen_by_the_next_call(backend: Backend) {
+    async fn changes_of_its_parents_are_seen_by_the_next_call(backend: Backend) {
         let server = patient(backend).await;
         let expect = |hot: &Hot, expected: [Answer; 4], why: &'static str| {
             let hot = hot.clone();
@@ -254,7 +255,7 @@ on_both! {
         expect(&last, gone("CONNECTOR_NOT_FOUND", "CONNECTOR_NOT_FOUND"), "connector deleted").await;
     }
 
-    async fn a_deleted_tenant_gives_nothing(backend: Backend) {
+    async fn a_deleted_tenant_issues_no_token(backend: Backend) {
         let server = patient(backend).await;
         let hot = Hot::on(&server, "Gmail").await;
         assert_eq!(hot.ask("Gmail").await, [(); 4].map(|()| token("one")));
@@ -264,7 +265,7 @@ on_both! {
         assert_eq!(hot.ask("Gmail").await, [(); 4].map(|()| refused("TENANT_UNKNOWN")));
     }
 
-    async fn rights_scopes_and_time_are_asked_of_a_hot_token_too(backend: Backend) {
+    async fn rights_scopes_and_expiry_are_checked_for_hot_tokens_too(backend: Backend) {
         let clock = ManualClock::at_present();
         let server = TestServer::start_at(backend, clock.clone(), |config| {
             config.token_cache.max_staleness = LONG;
@@ -291,22 +292,23 @@ on_both! {
         expect_status(issue(client, request).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
     }
 
-    /// What was opened with a data key does not outlive it in memory.
-    async fn sealing_anew_forgets_what_was_opened(backend: Backend) {
+    /// Opened secrets do not stay in memory longer than their data key.
+    async fn resealing_clears_opened_secrets(backend: Backend) {
         let server = patient(backend).await;
         let hot = Hot::on(&server, "Gmail").await;
         let all = |answer: Answer| [(); 4].map(|()| answer.clone());
         assert_eq!(hot.ask("Gmail").await, all(token("one")));
         let operator = server.client("operator");
-        assert_eq!(sealed_anew(&operator).await, 0);
+        assert_eq!(resealed(&operator).await, 0);
         assert_eq!(hot.ask("Gmail").await, all(token("one")));
-        assert_eq!(sealed_anew(&operator).await, 0);
+        assert_eq!(resealed(&operator).await, 0);
         server.sql("DELETE FROM secret WHERE owner = 'credential'").await;
         assert_eq!(hot.ask("Gmail").await, all(refused("CREDENTIAL_NOT_FOUND")));
     }
 
-    /// Writers see what they wrote, and readers never see a version before one that they or a finished write saw.
-    async fn nobody_is_told_of_the_past(backend: Backend) {
+    /// Writers see their writes, and readers never see a version older than one they have seen or that was
+    /// acknowledged.
+    async fn reads_are_never_stale(backend: Backend) {
         const CREDENTIALS: usize = 3;
         const UPDATES: i64 = 40;
         let server = patient(backend).await;
@@ -354,7 +356,7 @@ on_both! {
                 let (mut last, mut turn) = (0, 0_u32);
                 while writing.load(Ordering::SeqCst) > 0 {
                     let before = acknowledged.load(Ordering::SeqCst);
-                    // By turns from memory in two ways and from the database.
+                    // Alternates between memory, in two ways, and the database.
                     let now = match turn % 3 {
                         0 => version_of(client.clone(), id.clone()).await,
                         1 => version_of(client.clone(), external.clone()).await,
@@ -367,20 +369,20 @@ on_both! {
                 }
             });
         }
-        // A task that panics leaves writers behind for which readers would wait.
+        // After a panic of one task, readers would wait for writers for ever.
         while let Some(done) = tasks.join_next().await {
             done.unwrap();
         }
-        assert!(hits.load(Ordering::Relaxed), "nothing was asked for twice");
+        assert!(hits.load(Ordering::Relaxed), "nothing came from memory");
     }
 }
 
 mod postgres {
     use super::*;
 
-    /// A replica learns of the changes of another within the time that is configured for it.
+    /// A replica sees the changes of another within the configured time.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn other_replicas_follow_in_time() {
+    async fn other_replicas_see_changes_in_time() {
         const STALENESS: Duration = Duration::from_millis(400);
         let server =
             TestServer::start_with(Backend::Postgres, |config| config.token_cache.max_staleness = STALENESS).await;
@@ -393,7 +395,7 @@ mod postgres {
             hot.update("ext:work", with_material(tokens(&new, ""))).await;
             let acknowledged = Instant::now();
             let new = [(); 4].map(|()| token(&new));
-            assert_eq!(hot.ask("Gmail").await, new, "its own changes are known at once");
+            assert_eq!(hot.ask("Gmail").await, new, "its own changes are visible at once");
             loop {
                 let in_time = acknowledged.elapsed() < STALENESS;
                 if there.ask("Gmail").await == new {

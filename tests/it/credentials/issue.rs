@@ -1,4 +1,4 @@
-//! IssueAccessToken: what goes out, how, and when nothing does.
+//! IssueAccessToken: the tokens it returns, their form, and its refusals.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ async fn issued(
 }
 
 on_both! {
-    async fn each_kind_goes_out_as_it_goes_on_the_wire(server) {
+    async fn each_kind_is_issued_in_its_wire_form(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let (key, _) = keys(&server, &client).await;
@@ -80,7 +80,7 @@ on_both! {
         for (username, password, encoded) in [
             ("Aladdin", "open sesame", "QWxhZGRpbjpvcGVuIHNlc2FtZQ=="),
             ("test", "123£", "dGVzdDoxMjPCow=="),
-            // A key as the one half, and nothing as the other.
+            // A key as one half, and nothing as the other.
             ("key", "", "a2V5Og=="),
             ("", "key", "OmtleQ=="),
         ] {
@@ -103,7 +103,7 @@ on_both! {
             assert_eq!((refusal.metadata("resource"), refusal.metadata("id")), ("credential", credential.id.as_str()));
             assert!(!format!("{refusal:?}").contains("client secret"));
         }
-        // New material has a new version, by which a copy of the old token is known to be old.
+        // New material has a new version, which shows that a copy of the old token is outdated.
         let request = v1::UpdateCredentialRequest {
             reference: oauth2.id.clone(),
             credential: Some(v1::Credential::default()),
@@ -169,7 +169,7 @@ on_both! {
         expect_status(issue(&server.client("beta"), of(&work.id)).await, Code::NotFound, "CREDENTIAL_NOT_FOUND");
     }
 
-    async fn validity_and_scopes_can_be_asked_for(backend: Backend) {
+    async fn validity_and_scopes_can_be_requested(backend: Backend) {
         let clock = ManualClock::at_present();
         let server = TestServer::start_at(backend, clock.clone(), |_| {}).await;
         let client = server.client("alpha");
@@ -207,7 +207,7 @@ on_both! {
             let result = issue(&client, scoped(scopes)).await;
             expect_status(result, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["scopes[0]"]);
         }
-        // It is handed out to the last moment, and not after it.
+        // It is issued up to the last moment, and not after that.
         clock.advance(Duration::from_micros(3_599_999_999));
         assert_eq!(issued(&client, of(&hour)).await.access_token, "token");
         clock.advance(Duration::from_micros(1));
@@ -215,7 +215,7 @@ on_both! {
         assert_eq!(issued(&client, of(&ever)).await.access_token, "token");
     }
 
-    async fn a_disabled_connector_and_an_inactive_connection_give_nothing(server) {
+    async fn disabled_connectors_and_inactive_connections_issue_no_token(server) {
         let client = server.client("alpha");
         let connector = steps::connector(&client, fixture::an_oauth2_connector("Gmail")).await.id;
         steps::link(&client, "ada", &connector).await;
@@ -237,7 +237,7 @@ on_both! {
         client.connections().update_connection(activate(false)).await.unwrap();
         let refusal = expect_status(issue(&client, of(&credential)).await, Code::FailedPrecondition, "CONNECTION_INACTIVE");
         assert_eq!((refusal.metadata("resource"), refusal.metadata("id")), ("connection", connection.id.as_str()));
-        assert_eq!(issued(&client, of(&plain)).await.access_token, "token", "it does not come from that connection");
+        assert_eq!(issued(&client, of(&plain)).await.access_token, "token", "it does not belong to that connection");
         client.connections().update_connection(activate(true)).await.unwrap();
         assert_eq!(issued(&client, of(&credential)).await.access_token, "token");
 
@@ -250,9 +250,9 @@ on_both! {
         assert_eq!(issued(&client, of(&credential)).await.access_token, "token");
     }
 
-    /// A token within its validity is handed out in every state but REVOKED; PENDING has none yet.
-    async fn states_that_no_call_brings_about_yet(backend: Backend) {
-        // They are written beneath the server, which does not know that what it remembers is stale.
+    /// A valid token is issued in every state except REVOKED; PENDING has none yet.
+    async fn states_that_no_call_sets_yet(backend: Backend) {
+        // They are written directly to the database, so the server cannot know that its cache is stale.
         let server = TestServer::start_with(backend, |config| config.token_cache.max_tokens = 0).await;
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;

@@ -1,4 +1,4 @@
-//! The limits of facts and material, each at the limit and one over it. Nothing is stored: every call is `validate_only`.
+//! The limits of facts and material, at each limit and one over it. Nothing is stored: every call is `validate_only`.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::steps;
 const KIB: usize = 1024;
 
 fn long(length: usize) -> String {
-    // No text of one letter: that could pass for a masked placeholder.
+    // Not a repeated letter, which could be mistaken for a masked placeholder.
     "ab".chars().cycle().take(length).collect()
 }
 
@@ -50,7 +50,7 @@ on_both! {
             change(&mut oauth2);
             material(Material::Oauth2(oauth2))
         };
-        // Field, the longest value, one longer. Lengths of tokens count bytes, those of texts count characters.
+        // Field, longest value, one longer. Lengths of tokens are in bytes, those of texts in characters.
         let cases = [
             ("material.api_key.api_key", fixture::api_key_material(&long(16 * KIB)), fixture::api_key_material(&long(16 * KIB + 1))),
             (
@@ -142,11 +142,12 @@ on_both! {
         refuse(&client, ada(), client_credentials("", ""), "FIELD_INVALID", &[client_id, secret]).await;
         refuse(&client, ada(), client_certificate(""), "REFERENCE_INVALID", &["material.client_certificate.key"]).await;
         refuse(&client, ada(), client_certificate("ext:key"), "REFERENCE_INVALID", &["material.client_certificate.key"]).await;
-        // Half a pair may be empty, and so may a field: many APIs take a key as user name and no password.
+        // One half of a pair may be empty, and so may a field: many APIs take a key as the user name without a
+        // password.
         accept(&client, ada(), basic("key", "")).await;
         accept(&client, ada(), basic("", "key")).await;
         accept(&client, ada(), custom([("host", "db.example.com"), ("schema", "")])).await;
-        // A value is never repeated, nor a name that can be none: it could be a secret put in the wrong place.
+        // Neither a value nor an invalid name is repeated: it could be a misplaced secret.
         let wrong = fields([
             ("the value as\nname".to_owned(), "value".to_owned()),
             ("value".to_owned(), "\t ".to_owned()),
@@ -164,8 +165,8 @@ on_both! {
         refuse(&client, ada(), custom([("", "value")]), "FIELD_INVALID", &[custom_fields]).await;
     }
 
-    /// A line break in what travels in a header would end the header and begin another.
-    async fn what_travels_in_a_header_has_no_control_characters(server) {
+    /// A line break in a header value would end the header and begin another.
+    async fn header_values_have_no_control_characters(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let ada = || fixture::a_credential("ada", &link.connector);
@@ -180,14 +181,14 @@ on_both! {
                 let refusal = refuse(&client, ada(), material, "FIELD_INVALID", &[field]).await;
                 assert_eq!(refusal.description(field), "must not contain control characters");
             }
-            // Nothing says where custom material travels.
+            // Custom material need not travel in a header.
             accept(&client, ada(), custom([("certificate", broken)])).await;
         }
         let blank = refuse(&client, ada(), fixture::api_key_material(" "), "FIELD_INVALID", &["material.api_key.api_key"]).await;
         assert_eq!(blank.description("material.api_key.api_key"), "must not be blank");
     }
 
-    async fn a_masked_placeholder_is_no_secret(server) {
+    async fn a_masked_placeholder_is_refused_as_a_secret(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let ada = || fixture::a_credential("ada", &link.connector);
@@ -251,7 +252,7 @@ on_both! {
         }
     }
 
-    async fn all_that_is_wrong_is_said_at_once(server) {
+    async fn all_violations_are_reported_at_once(server) {
         let client = server.client("alpha");
         let request = v1::CreateCredentialRequest {
             credential: Some(v1::Credential {

@@ -1,4 +1,5 @@
-//! What a credential hangs on may be said in an update, and not changed; metadata that names one counts in every method.
+//! The parents of a credential may be named in an update but not changed. Metadata that names a credential counts in
+//! every method.
 
 use jackfield_api::v1;
 use jackfield_testkit::{expect_status, fixture, on_both};
@@ -8,7 +9,7 @@ use crate::steps;
 
 type Change = fn(&mut v1::Credential);
 
-/// Asks for one credential in the message and for another in the metadata.
+/// Names one credential in the message and another in the metadata.
 fn two<T>(message: T) -> Request<T> {
     with(message, &["ext:other"])
 }
@@ -21,14 +22,14 @@ fn with<T>(message: T, names: &[&str]) -> Request<T> {
     request
 }
 
-/// No path is no mask.
+/// A mask of these paths; without paths, none.
 fn mask(paths: &[&str]) -> Option<prost_types::FieldMask> {
     let paths = paths.iter().map(ToString::to_string).collect::<Vec<_>>();
     (!paths.is_empty()).then_some(prost_types::FieldMask { paths })
 }
 
 on_both! {
-    async fn what_a_credential_hangs_on_may_be_said_and_not_changed(server) {
+    async fn the_parents_of_a_credential_may_be_named_but_not_changed(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         steps::linked(&client, "ada", "Drive").await;
@@ -56,10 +57,10 @@ on_both! {
                 let refusal = expect_status(update(other.clone(), paths).await, Code::InvalidArgument, "FIELD_INVALID");
                 assert_eq!(refusal.fields(), [format!("credential.{path}")], "{paths:?}");
             }
-            // What the mask does not name is not looked at.
+            // Fields outside the mask are ignored.
             assert_eq!(update(other, &["labels"]).await.unwrap().into_inner().credential.unwrap(), credential);
         }
-        // What was read may be sent back, and a connector by its name in any letter case.
+        // A credential may be sent back as it was read, with the connector by name in any letter case.
         let named = v1::Credential { connector: "name:gmail".to_owned(), ..credential.clone() };
         for same in [credential.clone(), named] {
             for paths in [&["user_id", "connector", "connection"][..], &[], &["*"]] {
@@ -85,7 +86,7 @@ on_both! {
         }
     }
 
-    async fn metadata_and_message_name_the_same_in_every_method(server) {
+    async fn metadata_and_message_must_agree_in_every_method(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let credential = steps::api_key(&client, &link, "key").await;
@@ -119,12 +120,12 @@ on_both! {
         expect_status(configurations.create_configuration(two(create)).await, invalid, reason);
         let list = v1::ListConfigurationsRequest { credential: reference.clone(), ..Default::default() };
         expect_status(configurations.list_configurations(two(list)).await, invalid, reason);
-        // Twice, and not the same.
+        // Twice, with different values.
         let get = v1::GetCredentialRequest::default();
         let refused = credentials.get_credential(with(get, &["ext:other", &reference])).await;
         assert_eq!(expect_status(refused, invalid, reason).fields(), ["reference"]);
 
-        // Alone it is enough, and nothing was changed above.
+        // Metadata alone is enough, and nothing was changed above.
         let get = with(v1::GetCredentialRequest::default(), &[&reference, &reference]);
         assert_eq!(credentials.get_credential(get).await.unwrap().into_inner().credential.unwrap(), credential);
         let create = v1::CreateConfigurationRequest {

@@ -1,4 +1,4 @@
-//! RevealCredential: the whole material, to those who may, for a purpose, on record.
+//! RevealCredential: returns the whole material to authorised callers, for a stated purpose, with an audit record.
 
 use jackfield_api::v1::{self, credential_material::Material};
 use jackfield_testkit::{
@@ -30,7 +30,7 @@ on_both! {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let (key, _) = keys(&server, &client).await;
-        // Times are kept in microseconds: this one is given so.
+        // Times are stored in microseconds, so this one is given in them.
         let oauth2 = v1::OAuth2Material {
             access_token: "access \u{1f511} \"quoted\"".to_owned(),
             refresh_token: "refresh".to_owned(),
@@ -57,13 +57,13 @@ on_both! {
             assert_eq!(server.sql(event).await.len(), 1);
             assert!(answer.audit_event.parse::<Uuid>().is_ok());
         }
-        // A certificate named by the name of its key is kept by its id.
+        // A certificate named by the name of its key is stored by the key's id.
         let facts = fixture::a_credential("ada", &link.connector);
         let credential = steps::credential(&client, facts, client_certificate("name:identity")).await;
         assert_eq!(steps::revealed(&client, &credential.id).await, client_certificate(&key));
     }
 
-    async fn every_call_is_on_record(backend: Backend) {
+    async fn every_call_is_recorded(backend: Backend) {
         let mut server = TestServer::start_with(backend, |config| {
             config.identity.principals.push(principal("auditor", "alpha", &["credentials.reveal"]));
         })
@@ -72,7 +72,7 @@ on_both! {
         let link = steps::linked(&client, "ada", "Gmail").await;
         let credential = steps::api_key(&client, &link, "key").await;
         let longest = "ä".repeat(500);
-        // What is refused is not recorded: nothing was revealed.
+        // Refused calls are not recorded, because nothing was revealed.
         for purpose in ["", "1234567", "   1234567   ", "a\nnew line", &"a".repeat(501), "12345678\u{202e}"] {
             let refusal = expect_status(
                 revealed(&client, reveal(&credential.id, purpose)).await,
@@ -89,7 +89,7 @@ on_both! {
         expect_status(theirs, Code::NotFound, "CREDENTIAL_NOT_FOUND");
         assert_eq!(records(&server).await, Vec::<String>::new());
 
-        // The right is one of its own: it opens nothing else, and nothing else opens it.
+        // The right is separate: it allows nothing else, and no other right includes it.
         let auditor = server.client("auditor");
         let get = v1::GetCredentialRequest { reference: credential.id.clone() };
         expect_status(auditor.credentials().get_credential(get).await, Code::PermissionDenied, "SCOPE_DENIED");
@@ -102,7 +102,7 @@ on_both! {
             format!("alpha/credentials.reveal/credential/{longest}"),
         ];
         assert_eq!(records(&server).await, expected);
-        // The record was durable before the answer left, and outlives the credential.
+        // The record was durable before the answer was sent, and outlives the credential.
         server.crash();
         server.restart().await;
         deleted(&server.client("alpha"), &credential.id).await;
@@ -117,7 +117,7 @@ on_both! {
         assert_eq!(server.sql(ids).await, [about(&first.audit_event), about(&second.audit_event)]);
     }
 
-    async fn the_operator_can_switch_it_off(backend: Backend) {
+    async fn the_operator_can_disable_it(backend: Backend) {
         let mut server = TestServer::start_with(backend, |config| config.reveal.enabled = false).await;
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
@@ -135,8 +135,8 @@ on_both! {
         assert_eq!(answer.into_inner().material, Some(fixture::api_key_material("key")));
     }
 
-    /// Refresh tokens, ID tokens and client secrets leave by this call and by no other.
-    async fn no_other_answer_has_what_it_has(server) {
+    /// Only this call returns refresh tokens, ID tokens and client secrets.
+    async fn no_other_answer_contains_its_secrets(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let [refresh, id, secret] = ["refresh token", "ID token", "client secret"].map(Canary::new);

@@ -1,4 +1,4 @@
-//! Every method asks for its right, and for no other, before it looks at anything else.
+//! Every method checks its right, and no other, before anything else.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 
 use crate::steps;
 
-/// A method of the contract, the right that its comment names, and a call of it with nothing in it.
+/// A method of the contract, the right that its comment names, and an empty call of it.
 struct Method {
     name: &'static str,
     right: &'static str,
@@ -82,7 +82,7 @@ const METHODS: [Method; 37] = methods! {
     }
 };
 
-/// Who has this right and no other, and who has every other.
+/// The callers with only this right and with every other right.
 fn names(right: Right) -> (String, String) {
     (format!("only-{}", right.as_str()), format!("all-but-{}", right.as_str()))
 }
@@ -109,13 +109,13 @@ fn every_method_of_the_contract_is_listed() {
 }
 
 on_both! {
-    async fn each_method_asks_for_its_right_and_no_other(backend: Backend) {
+    async fn each_method_requires_exactly_its_right(backend: Backend) {
         let server = server_with_principals(backend).await;
         for &right in Right::ALL {
             let (only, but) = names(right);
             let (only, but) = (server.client(&only), server.client(&but));
             for Method { name, right: needed, call } in &METHODS {
-                // Whoever lacks the right learns this, and not that the request is wrong besides.
+                // A caller without the right learns only that, not that the request is invalid as well.
                 let (allowed, denied) = if *needed == right.as_str() { (&only, &but) } else { (&but, &only) };
                 let result = call(denied.clone()).await.map(tonic::Response::new);
                 let refusal = expect_status(result, Code::PermissionDenied, "SCOPE_DENIED");
@@ -127,8 +127,8 @@ on_both! {
         }
     }
 
-    /// What is there and what is not look the same to a caller without the right.
-    async fn who_lacks_the_right_cannot_tell_what_exists(server) {
+    /// Existing and missing resources look the same to a caller without the right.
+    async fn callers_without_the_right_cannot_see_what_exists(server) {
         let (client, reader) = (server.client("alpha"), server.client("reader"));
         let link = steps::linked(&client, "ada", "Gmail").await;
         let credential = steps::api_key(&client, &link, "key").await;
@@ -168,7 +168,7 @@ on_both! {
         };
         let result = reader.credentials().update_credential(update).await;
         expect_status(result, Code::PermissionDenied, "SCOPE_DENIED");
-        assert_eq!(steps::credential_now(&reader, &credential.id).await, credential, "reading it may");
+        assert_eq!(steps::credential_now(&reader, &credential.id).await, credential, "the reader may read it");
         assert_eq!(server.sql("select count(*) from audit_event").await, ["0"]);
         assert_eq!(steps::revealed(&client, &credential.id).await, fixture::api_key_material("key"));
     }

@@ -1,4 +1,4 @@
-//! UpdateCredential: what a mask names, and new material in place of the old.
+//! UpdateCredential: masks, and replacement of material.
 
 use jackfield_api::v1::{self, credential_material::Material};
 use jackfield_testkit::{Client, expect_status, fixture, on_both};
@@ -27,7 +27,7 @@ fn new_material(reference: &str, material: v1::CredentialMaterial) -> v1::Update
 }
 
 on_both! {
-    async fn only_what_is_named_changes(server) {
+    async fn only_named_fields_change(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let full = v1::Credential {
@@ -46,7 +46,7 @@ on_both! {
             labels: fixture::strings([("team", "b")]),
             ..Default::default()
         };
-        // Without a mask: what is there.
+        // Without a mask, the present fields change.
         let after = updated(&client, facts(reference, changed.clone())).await;
         let expected = v1::Credential {
             external_id: Some("home".to_owned()),
@@ -63,7 +63,7 @@ on_both! {
         let result = client.credentials().get_credential(v1::GetCredentialRequest { reference: "ext:work".to_owned() }).await;
         expect_status(result, Code::NotFound, "CREDENTIAL_NOT_FOUND");
 
-        // With a mask: what it names, absent or not.
+        // With a mask, the fields it names change, present or not.
         let masked = v1::UpdateCredentialRequest {
             update_mask: fixture::mask(["provider_account_id", "labels"]),
             ..facts("ext:home", v1::Credential { external_id: Some("ignored".to_owned()), ..Default::default() })
@@ -73,7 +73,7 @@ on_both! {
         assert!(after.labels.is_empty() && after.provider_data.is_some());
         assert_eq!(server.sql("select count(*) from label").await, ["0"]);
 
-        // Output-only fields may be named, without effect.
+        // Output-only fields may be named but have no effect.
         let fixed = v1::UpdateCredentialRequest {
             update_mask: fixture::mask(["user_connector", "state", "version", "etag", "external_id"]),
             ..facts(reference, v1::Credential {
@@ -88,7 +88,7 @@ on_both! {
         assert_eq!((after.state(), after.version), (v1::CredentialState::Valid, 1));
         assert_eq!((after.external_id(), &after.user_connector), ("third", &link.id));
 
-        // "*" is a PUT: facts that are absent go, material and the mark of default stay.
+        // "*" is a PUT: absent facts are cleared, material and the default mark stay.
         let put = v1::UpdateCredentialRequest { update_mask: fixture::mask(["*"]), ..facts(reference, Default::default()) };
         let after = updated(&client, put).await;
         let expected = v1::Credential {
@@ -154,7 +154,7 @@ on_both! {
         assert_eq!(after.version, 2);
     }
 
-    /// Providers that give a new access token often give no new refresh token: the stored one stays good.
+    /// Providers that issue a new access token often issue no new refresh token: the stored one stays valid.
     async fn absent_refresh_and_id_tokens_are_kept(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
@@ -175,7 +175,7 @@ on_both! {
         let credential = steps::credential(&client, facts, given(first)).await;
         let reference = credential.id.as_str();
 
-        // Expiry and scopes belong to the access token and go with it.
+        // Expiry and scopes belong to the access token and are replaced with it.
         let after = updated(&client, new_material(reference, given(oauth2("access 2", "", "")))).await;
         assert_eq!((after.version, after.expire_time, after.refreshable), (2, None, true));
         assert_eq!(after.scopes, Vec::<String>::new());
@@ -187,13 +187,13 @@ on_both! {
         updated(&client, new_material(reference, given(oauth2("access 4", "", "id 4")))).await;
         assert_eq!(steps::revealed(&client, reference).await, given(oauth2("access 4", "refresh 3", "id 4")));
 
-        // An absent access token is none: the user has to authorise again, until one comes.
+        // An absent access token means none: the user has to authorise again until there is one.
         let after = updated(&client, new_material(reference, given(oauth2("", "", "")))).await;
         assert_eq!((after.version, after.state()), (5, v1::CredentialState::NeedsReauth));
         assert_eq!(steps::revealed(&client, reference).await, given(oauth2("", "refresh 3", "id 4")));
         let after = updated(&client, new_material(reference, given(oauth2("access 6", "", "")))).await;
         assert_eq!((after.version, after.state()), (6, v1::CredentialState::Valid));
-        assert_eq!(server.sql("select count(*) from secret").await, ["1"], "old material is not kept");
+        assert_eq!(server.sql("select count(*) from secret").await, ["1"], "old material is removed");
     }
 
     async fn material_of_every_kind_can_be_replaced(server) {

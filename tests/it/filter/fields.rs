@@ -9,7 +9,7 @@ on_both! {
         let world = World::create(&server).await;
         let bundle = world.id("bundle").to_owned();
         world.check(List::Connectors, &[
-            // A name counts no letter case, also where it is compared as a whole.
+            // Names ignore letter case, even if they are compared as a whole.
             ("name = gmail", &["gmail"]),
             ("name = \"NEW YORK GIANTS\"", &["giants"]),
             ("name = \"GROSSE STRASSE\"", &["street"]),
@@ -26,7 +26,7 @@ on_both! {
             ("name = 100%*", &["percent"]),
             ("name = \"100_*\"", &[]),
             ("name:*", &["decoy", "giants", "gmail", "percent", "quotes", "street"]),
-            // Other texts count it, but for ":".
+            // Other texts respect it, except with ":".
             ("description = \"Reads MAIL of the Ärzte\"", &["gmail"]),
             ("description = \"Reads MAIL of the A\u{308}rzte\"", &[]),
             ("description:\"the a\u{308}RZTE\"", &["gmail"]),
@@ -50,7 +50,7 @@ on_both! {
             ("description = \"a\\*b (c)\"", &["quotes"]),
             ("description = \"a\\*b*\"", &["quotes"]),
             ("description = \"*b*\"", &["percent", "quotes"]),
-            // A text without a value is the empty one, and so different from any other.
+            // A text without a value is the empty text, and so differs from any other.
             ("description != x", &["decoy", "giants", "gmail", "percent", "quotes", "street"]),
             ("description != a*", &["decoy", "giants", "gmail", "percent", "street"]),
             ("NOT description = x", &["decoy", "giants", "gmail", "percent", "quotes", "street"]),
@@ -161,7 +161,7 @@ on_both! {
             ("user_id != ada", &["stale", "key"]),
             ("kind = OAUTH2", &["valid", "expired", "stale"]),
             ("kind = CREDENTIAL_KIND_API_KEY", &["key"]),
-            // The state is worked out when it is asked for.
+            // The state is computed on request.
             ("state = VALID", &["valid", "key"]),
             ("state = CREDENTIAL_STATE_EXPIRED", &["expired"]),
             ("state = NEEDS_REAUTH", &["stale"]),
@@ -256,7 +256,7 @@ on_both! {
             ("user_id = Évé", &["évé quotes"]),
             ("user_id:évé", &["évé quotes"]),
             ("user_id = *o*", &["bob giants", "zoe gmail"]),
-            // The state is worked out when it is asked for.
+            // The state is computed on request.
             ("state = AUTHENTICATED", &["ada gmail"]),
             ("state = USER_CONNECTOR_STATE_NEEDS_REAUTH", &["ada percent", "évé quotes"]),
             ("state = DISABLED", &["bob giants"]),

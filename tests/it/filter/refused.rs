@@ -1,11 +1,11 @@
-//! Filters that are wrong, and filters that are meant to do harm.
+//! Invalid filters and malicious filters.
 
 use jackfield_testkit::{Ask, List, Refusal, on_both};
 use tonic::Code;
 
 use super::World;
 
-/// Text that databases, shells and parsers have stumbled over.
+/// Texts that have broken databases, shells and parsers.
 const ATTACKS: [&str; 15] = [
     "' OR '1'='1",
     "'; DROP TABLE connector; --",
@@ -24,7 +24,7 @@ const ATTACKS: [&str; 15] = [
     "\u{202e}\u{0}\u{ffff}",
 ];
 
-/// Texts of each list that a comparison can look into.
+/// The text fields of each list that can be compared.
 const TEXTS: [(List, &[&str]); 7] = [
     (List::Configurations, &["external_id", "user_id"]),
     (List::Connections, &["name", "external_id", "client_id", "issuer_url", "token_url", "tags.team", "tags.`KEY`"]),
@@ -36,7 +36,7 @@ const TEXTS: [(List, &[&str]); 7] = [
 ];
 
 on_both! {
-    async fn a_wrong_filter_names_its_position(server) {
+    async fn the_refusal_of_a_filter_names_the_position(server) {
         let world = World::create(&server).await;
         let everywhere = [
             ("nope = 1", "at position 1: unknown field \"nope\"; there are id, "),
@@ -94,7 +94,7 @@ on_both! {
         }
     }
 
-    /// The largest filters that are allowed are answered, on every field that makes a condition of its own.
+    /// The largest allowed filters are answered, on every field with its own kind of condition.
     async fn the_largest_filters_are_answered(server) {
         let world = World::create(&server).await;
         for (list, term, per_filter) in [
@@ -112,7 +112,7 @@ on_both! {
             let deep = format!("{}{term}{}", "NOT (".repeat(32), ")".repeat(32));
             let rows = list.rows(world.client(list), &Ask::filter(deep)).await.unwrap();
             let plain = list.rows(world.client(list), &Ask::filter(term)).await.unwrap();
-            assert!(rows == plain, "{list:?}: an even number of NOT is none");
+            assert!(rows == plain, "{list:?}: an even number of NOTs cancels out");
         }
     }
 
@@ -133,11 +133,11 @@ on_both! {
                 }
                 for filter in filters {
                     match list.rows(world.client(list), &Ask::filter(&filter)).await {
-                        // Equal to none, and different from all that there is: never more than that.
+                        // Different from every row, so it can match all of them but no more.
                         Ok(rows) if filter.contains(" != ") => assert!(rows.len() <= before.len(), "{list:?} {filter}"),
                         Ok(rows) => {
                             let literal = rows.iter().all(|row| holds(&row.message, attack));
-                            assert!(literal, "{list:?} {filter} lets through what does not hold it: {rows:?}");
+                            assert!(literal, "{list:?} {filter} matches rows without it: {rows:?}");
                         }
                         Err(status) => {
                             let refusal = Refusal::check(status, Code::InvalidArgument, "FILTER_INVALID");
@@ -164,7 +164,7 @@ async fn refused(world: &World, list: List, filter: &str, description: &str) {
     assert!(found.starts_with(description), "{list:?} {filter:?}\n  expected {description}\n  found    {found}");
 }
 
-/// Whether a message holds a text, as it is or as a word of a name.
+/// Returns whether a message contains a text, literally or as a word of a name.
 fn holds(message: &[u8], text: &str) -> bool {
     jackfield_testkit::canary::contains(message, text.as_bytes())
 }

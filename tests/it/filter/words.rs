@@ -1,5 +1,5 @@
-//! The index of words beside its model: a row has a word if its folded texts contain the folded word, whatever the index
-//! thinks, and whatever happened to the row.
+//! The word index compared with its model: a row has a word if its folded texts contain the folded word, whatever the
+//! index contains and whatever happened to the row.
 
 use std::collections::BTreeSet;
 
@@ -13,15 +13,15 @@ use prost::Message;
 
 use crate::steps;
 
-/// Rows that come before all others and have few words: so many that the index is asked.
+/// The number of rows before all others, with few words: enough of them for the index to be used.
 const PADDING: usize = 1_500;
-/// Rows with texts of all kinds.
+/// The number of rows with texts of all kinds.
 const ROWS: usize = 120;
-/// Words that are looked for.
+/// The number of words to search for.
 const WORDS: usize = 150;
 
-/// Pieces of texts and words: letters of one to four bytes, letters that fold to others or to several, and everything that
-/// means something to a database, to FTS5 or to LIKE.
+/// Pieces of texts and words: letters of one to four bytes, letters that fold to others or to several, and everything
+/// with a meaning to a database, to FTS5 or to LIKE.
 const PIECES: [&str; 44] = [
     "a",
     "b",
@@ -80,13 +80,13 @@ on_both! {
         let words: Vec<String> = (0..WORDS).map(|_| random.word()).collect();
         check(&client, &words).await;
         check_filters(&client, &words).await;
-        // The largest filters that there are.
+        // The largest possible filters.
         let any = (0..100).map(|i| format!("absent{i:03}")).collect::<Vec<_>>();
         for filter in [any.join(" OR "), any.join(" "), "absent".repeat(330), format!("{}absent{}", "(".repeat(32), ")".repeat(32))] {
             assert_eq!(names(&client, &filter).await, [""; 0], "{filter}");
         }
 
-        // What changes and goes takes its words along.
+        // Changed and deleted rows lose their words.
         let rows = all(&client).await;
         for (i, row) in rows.iter().filter(|row| !row.name.starts_with("pad")).enumerate() {
             let reference = row.id.clone();
@@ -110,7 +110,7 @@ on_both! {
         }
         check(&client, &words).await;
 
-        // So does what a vacuum moves about, and what comes after it.
+        // A vacuum, which moves rows, changes nothing, nor do later rows.
         server.sql("VACUUM").await;
         for i in ROWS..ROWS + 20 {
             create(&client, i, &mut random).await;
@@ -121,7 +121,7 @@ on_both! {
         }
     }
 
-    /// The same words in two tenants are the words of each.
+    /// Tenants do not see each other's words.
     async fn words_of_another_tenant_are_not_found(server) {
         let (alpha, beta) = (server.client("alpha"), server.client("beta"));
         pad(&server, &alpha).await;
@@ -137,8 +137,9 @@ on_both! {
         }
     }
 
-    /// A link that is removed takes credentials and configurations along, a tenant all that is in it: also their words.
-    async fn what_goes_with_another_leaves_no_words(backend: Backend) {
+    /// A removed link takes the words of its credentials and configurations along, a deleted tenant those of everything
+    /// in it.
+    async fn cascaded_deletions_leave_no_words(backend: Backend) {
         let server = TestServer::start(backend).await;
         let (client, operator) = (server.client("alpha"), server.client("operator"));
         let before = vocabulary(&server).await;
@@ -158,8 +159,8 @@ on_both! {
         assert_eq!(vocabulary(&server).await, before);
     }
 
-    /// Rows that were there before the index get into it, and an extension that is there is taken.
-    async fn the_index_is_built_of_what_is_there(server) {
+    /// The index includes rows from before it, and an existing extension is used.
+    async fn the_index_is_built_from_existing_rows(server) {
         let mut server = server;
         let client = server.client("alpha");
         pad(&server, &client).await;
@@ -192,7 +193,7 @@ on_both! {
     }
 }
 
-/// Terms of the index of SQLite and in how many rows they are. PostgreSQL keeps its index by itself.
+/// The terms of SQLite's index with their row counts. PostgreSQL maintains its index itself.
 async fn vocabulary(server: &TestServer) -> Vec<String> {
     if server.backend() == Backend::Postgres {
         return server.sql("SELECT search_text FROM connector UNION ALL SELECT search_text FROM configuration").await;
@@ -202,7 +203,7 @@ async fn vocabulary(server: &TestServer) -> Vec<String> {
     store.raw_write("SELECT term, doc FROM temp.vocabulary ORDER BY term").await.unwrap()
 }
 
-/// Texts and words without a pattern, the same ones in every run.
+/// A generator of random texts and words, the same in every run.
 struct Random {
     runner: TestRunner,
 }
@@ -223,7 +224,7 @@ impl Random {
         (0..3).map(|_| self.pieces(0..6)).collect::<Vec<_>>().join("\n")
     }
 
-    /// A word of one to many letters; not a blank one.
+    /// A word of one or more letters, not blank.
     fn word(&mut self) -> String {
         let breaks = prop::sample::select(&["", "", "", "\n", "\na"][..]).new_tree(&mut self.runner).unwrap().current();
         let word = format!("{}{breaks}{}", self.pieces(1..3), self.pieces(0..3));
@@ -237,7 +238,7 @@ async fn create(client: &Client, i: usize, random: &mut Random) {
     steps::connector(client, connector).await;
 }
 
-/// Copies of a connector whose ids come before those of all others.
+/// Inserts copies of a connector with ids before all others.
 async fn pad(server: &TestServer, client: &Client) {
     let first = steps::connector(client, fixture::a_connector("pad")).await;
     let (id, new_id, hex, padded, set, numbers) = match server.backend() {
@@ -280,19 +281,19 @@ async fn connectors(client: &Client, filter: &str) -> Vec<v1::Connector> {
     rows.iter().map(|row| v1::Connector::decode(&*row.message).unwrap()).collect()
 }
 
-/// Names of what a filter finds, but for the padding.
+/// The names of the matching rows, without the padding.
 async fn names(client: &Client, filter: &str) -> Vec<String> {
     let found = connectors(client, filter).await.into_iter().map(|connector| connector.name);
     found.filter(|name| !name.starts_with("pad")).collect()
 }
 
-/// The folded texts of a connector, as the contract says which they are.
+/// The folded texts of a connector that the contract says are searched.
 fn texts(connector: &v1::Connector) -> String {
     let Some(v1::connector::Kind::Generic(generic)) = &connector.kind else { panic!("{connector:?}") };
     fold(&[connector.name.as_str(), connector.description(), "GENERIC", generic.authentication_url.as_str()].join("\n"))
 }
 
-/// A word as a filter: in quotes, with what means something in them escaped.
+/// A word as a filter: in quotes, with special characters escaped.
 fn quoted(word: &str) -> String {
     format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\"").replace('*', "\\*"))
 }
@@ -312,10 +313,10 @@ async fn check(client: &Client, words: &[String]) {
         assert_eq!(found.len(), expected.len(), "{word:?}");
         found_some += usize::from(!found.is_empty() && found.len() < PADDING);
     }
-    assert!(found_some > words.len() / 10, "{found_some}: the words are too rare to tell anything");
+    assert!(found_some > words.len() / 10, "{found_some}: the words are too rare to be conclusive");
 }
 
-/// Words in a row, any of them, none of them.
+/// Checks filters for all of several words, any of them, and none of them.
 async fn check_filters(client: &Client, words: &[String]) {
     let all = all(client).await;
     for three in words.chunks_exact(3) {

@@ -1,4 +1,4 @@
-//! What the filters are tried on: some items of every kind, each with a handle.
+//! The test data of the filters: some items of every kind, each with a handle.
 
 use std::collections::HashMap;
 
@@ -7,11 +7,11 @@ use jackfield_testkit::{Ask, Client, Identity, List, TestServer, fixture};
 
 use crate::steps;
 
-/// Items with handles, in the tenant alpha; and tenants.
+/// Items with handles in the tenant alpha, and tenants.
 pub(super) struct World {
     alpha: Client,
     operator: Client,
-    /// Handle by id.
+    /// The handles by id.
     handles: HashMap<String, String>,
 }
 
@@ -27,7 +27,7 @@ impl World {
         world
     }
 
-    /// Whoever sees this list.
+    /// The caller who can see this list.
     pub(super) fn client(&self, list: List) -> &Client {
         if list == List::Tenants { &self.operator } else { &self.alpha }
     }
@@ -42,7 +42,7 @@ impl World {
         ["bundle", "gmail", "saml", "valid", "bob giants"].iter().map(|handle| self.id(handle).to_owned()).collect()
     }
 
-    /// Checks what filters let through.
+    /// Checks the matches of filters.
     pub(super) async fn check(&self, list: List, table: &[(&str, &[&str])]) {
         for (filter, expected) in table {
             self.check_one(list, filter, expected).await;

@@ -15,7 +15,8 @@ impl Player {
         let request_id = || if d % 6 == 0 { REQUESTS[d / 6 % REQUESTS.len()].to_owned() } else { String::new() };
         let validate_only = d % 7 == 0;
         let (allow_missing, cascade) = (d % 2 == 0, d % 3 == 0);
-        // A repeat of a request has to have the same body with and without the other, so it names nothing of the other.
+        // A repeated request must have the same body with and without the other tenant, so it names nothing of the
+        // other.
         let own_only = |number: usize| if d % 6 == 0 { number - number % 10 + number % 10 % 8 } else { number };
         let pick = |kind, number| self.pick(kind, own_only(number), other);
         let defaults = || (request_id(), validate_only);

@@ -6,19 +6,19 @@ use jackfield_testkit::{Callers, fixture};
 use super::program::{Op, Player, Who};
 use super::wire::Wire;
 
-/// Two principals, each of a tenant of the same name. A program renews both tenants.
+/// Two principals, each of the tenant with the same name. Each program recreates both tenants.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pair<'a> {
-    /// Whose answers are compared.
+    /// The principal whose answers are compared.
     pub(super) alpha: &'a str,
-    /// The other.
+    /// The other principal.
     pub(super) beta: &'a str,
 }
 
-/// Those that every test server has.
+/// The pair that every test server has.
 pub(super) const PAIR: Pair<'static> = Pair { alpha: "alpha", beta: "beta" };
 
-/// A program, shown in short when it fails.
+/// A program, shown in short form if it fails.
 #[derive(Clone)]
 pub(super) struct Program(pub(super) Vec<(Who, Op)>);
 
@@ -28,7 +28,7 @@ impl std::fmt::Debug for Program {
     }
 }
 
-/// How many calls were answered and refused: programs in which nothing succeeds would prove nothing.
+/// The numbers of answered and refused calls: programs in which nothing succeeds would prove nothing.
 #[derive(Default)]
 pub(super) struct Answered {
     pub(super) answered: usize,
@@ -47,7 +47,7 @@ impl Answered {
     }
 }
 
-/// Runs what the tenant alpha does, alone and amid what beta does, each time in tenants that are new.
+/// Runs alpha's calls alone and interleaved with beta's, each time in new tenants.
 pub(super) async fn compare(
     server: &impl Callers,
     pair: Pair<'_>,
@@ -77,12 +77,12 @@ pub(super) async fn compare(
     }
     let common = alpha.listed_all(&wire).await.intersection(&beta.made()).cloned().collect::<Vec<_>>();
     if !common.is_empty() {
-        return (Err(format!("alpha lists what beta made: {common:?}")), seen);
+        return (Err(format!("alpha lists resources of beta: {common:?}")), seen);
     }
     (Ok(()), seen)
 }
 
-/// Deletes both tenants with all that they hold, and creates them anew, with the same names.
+/// Deletes both tenants with everything in them, and creates them again with the same names.
 async fn renew(server: &impl Callers, pair: Pair<'_>) {
     let mut admin = server.client("operator").admin();
     for name in [pair.alpha, pair.beta] {

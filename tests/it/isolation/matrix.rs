@@ -1,4 +1,5 @@
-//! Every text field of every request, given what another tenant has: answered byte for byte as if nobody had it.
+//! Every text field of every request, filled with a value of another tenant: the answer is byte for byte the same as
+//! for an unused value.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +13,7 @@ use super::wire::{Names, Wire};
 use crate::steps;
 
 on_both! {
-    async fn what_another_tenant_has_is_as_if_nobody_had_it(server) {
+    async fn values_of_another_tenant_look_unused(server) {
         let wire = Wire::new();
         let alpha = server.client("alpha");
         let own = Things::create(&server, &alpha, "alpha").await;
@@ -26,7 +27,7 @@ on_both! {
         for method in wire.methods() {
             let base = DynamicMessage::decode(method.input(), bases[method.name()].as_slice()).unwrap();
             let outcome = wire.call_encoded(&alpha, method.name(), base.encode_to_vec()).await;
-            assert!(outcome.answered, "{} is to be answered as it stands: {outcome:?}", method.name());
+            assert!(outcome.answered, "{} must be answered unchanged: {outcome:?}", method.name());
 
             for path in text_paths(&base, &method.input()) {
                 for (form, theirs, nobodys) in foreign.references() {
@@ -50,13 +51,13 @@ on_both! {
         }
         assert!(cases > 1_000 && answered > cases / 20 && answered < cases / 2, "{answered} of {cases} were answered");
 
-        // Nothing of it changed what the other has.
+        // None of the calls changed the other tenant's resources.
         let again = foreign.read(&wire).await;
         assert_eq!(again, foreign.before);
     }
 }
 
-/// What a tenant has: one of each.
+/// The resources of a tenant: one of each kind.
 struct Things {
     tenant: String,
     client: Client,
@@ -125,7 +126,7 @@ impl Things {
         things
     }
 
-    /// Everything that it has, as it stands.
+    /// Reads everything that it has.
     async fn read(&self, wire: &Wire) -> Vec<serde_json::Value> {
         let lists = [
             "ListKeys",
@@ -142,7 +143,7 @@ impl Things {
         all
     }
 
-    /// Ways to name what it has, each with one of the same form that names nothing.
+    /// Ways to name its resources, each with a reference of the same form that names nothing.
     fn references(&self) -> Vec<(&'static str, String, String)> {
         let Things { tenant, key, connector, connection, link, credential, configuration, token, .. } = self;
         let nobody = "nobody".chars().take(tenant.len()).collect::<String>();
@@ -170,7 +171,7 @@ impl Things {
     }
 }
 
-/// A request of every method that is answered as it stands. None of them changes anything.
+/// A request of every method that is answered unchanged. None of them changes anything.
 fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
     let Things { tenant, bundle, identity, connector, connection, link, credential, configuration, .. } = own;
     let user = format!("user of {tenant}");
@@ -260,7 +261,7 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
     bases
 }
 
-/// The paths of all text fields of a request: of the request itself and of what it carries.
+/// The paths of all text fields of a request, including those of nested messages.
 fn text_paths(message: &DynamicMessage, descriptor: &MessageDescriptor) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
     for field in descriptor.fields().filter(|field| !field.is_map()) {
@@ -290,7 +291,7 @@ fn set(message: &mut DynamicMessage, path: &[String], text: &str) {
     message.set_field(&field, value);
 }
 
-/// An answer without what the server makes up, and without what was asked.
+/// An answer without generated values and without the value that was sent.
 fn even(answer: &serde_json::Value, asked: &str) -> String {
     let bare = asked.rsplit(['=', ':']).next().unwrap().trim();
     let mut names = Names::default();

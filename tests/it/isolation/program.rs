@@ -1,4 +1,4 @@
-//! Random programs: what a tenant may do, over few enough names, ids and users that everything meets everything.
+//! Random programs of a tenant's calls, with so few names, ids and users that everything collides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,35 +10,35 @@ use uuid::Uuid;
 
 use super::wire::{Names, Wire};
 
-/// Whose turn it is.
+/// The player whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Who {
     Alpha,
     Beta,
 }
 
-/// One call. The numbers choose among what there is at that moment.
+/// One call. The numbers choose among the existing resources.
 #[derive(Clone)]
 pub(super) struct Op {
     method: usize,
     numbers: [usize; 5],
 }
 
-/// A tenant at work.
+/// A tenant in action.
 pub(super) struct Player {
     pub(super) client: Client,
     /// A certificate as PEM.
     pub(super) bundle: String,
-    /// The ids that the server has given out, by kind.
+    /// The ids that the server has returned, by kind.
     ids: BTreeMap<&'static str, Vec<String>>,
-    /// The page tokens that the server has given out, with the list and the question that they are of.
+    /// The page tokens that the server has returned, with their lists and questions.
     tokens: Vec<(usize, usize, String)>,
     names: Names,
     pub(super) transcript: Vec<Value>,
     pub(super) answered: usize,
 }
 
-/// Methods, the more often the more depends on them.
+/// Methods, listed more often the more depends on them.
 const METHODS: [&str; 44] = [
     "ImportKey",
     "GetKey",
@@ -86,13 +86,13 @@ const METHODS: [&str; 44] = [
     "ListCredentials",
 ];
 
-/// Operations of one tenant in a program, on average.
+/// The average number of operations of one tenant in a program.
 const LENGTH: usize = 40;
 
 pub(super) const NAMES: [&str; 4] = ["Gmail", "gMAIL", "Drive", "Örtlich"];
 pub(super) const EXTERNAL: [&str; 3] = ["ext-1", "ext-2", "Ext-1"];
 pub(super) const USERS: [&str; 3] = ["ada", "bob", "Ada"];
-/// Ids that callers choose: before, amid and behind those of the server.
+/// Ids that callers choose: before, among and after those of the server.
 pub(super) const CHOSEN: [&str; 3] = [
     "00000000-0000-7000-8000-000000000001",
     "5e5e5e5e-0000-4000-8000-000000000002",
@@ -125,7 +125,7 @@ impl Player {
         Player { client, bundle, ids: BTreeMap::new(), tokens: Vec::new(), names, transcript: Vec::new(), answered: 0 }
     }
 
-    /// Makes one call and notes its answer.
+    /// Makes one call and records its answer.
     pub(super) async fn step(&mut self, wire: &Wire, op: &Op, other: &Player) {
         let method = METHODS[op.method];
         let outcome = self.call(wire, method, op.numbers, other).await;
@@ -148,13 +148,13 @@ impl Player {
         listed
     }
 
-    /// The ids that the server made for it.
+    /// The ids that the server generated for it.
     pub(super) fn made(&self) -> BTreeSet<String> {
         let chosen = |id: &&String| !CHOSEN.contains(&id.as_str());
         self.ids.values().flatten().filter(chosen).cloned().collect()
     }
 
-    /// A reference to something of a kind: mostly to its own, sometimes to what the other has or nobody.
+    /// A reference to something of a kind: mostly its own, sometimes the other's or an unknown one.
     pub(super) fn pick(&self, kind: &'static str, number: usize, other: &Player) -> String {
         let rest = number / 10;
         match number % 10 {
@@ -173,13 +173,13 @@ impl Player {
         }
     }
 
-    /// An id of the other, of any kind; one of nobody where the other has none.
+    /// An id of the other, of any kind; an unknown one if the other has none.
     pub(super) fn pick_id(&self, number: usize, other: &Player) -> String {
         let foreign: Vec<_> = other.made().into_iter().collect();
         if foreign.is_empty() { unknown() } else { foreign[number % foreign.len()].clone() }
     }
 
-    /// A page token: none, mostly; one of its own for this question; or one of the other, which is worth nothing.
+    /// A page token: mostly none, otherwise one of its own for this question or one of the other, which is invalid.
     pub(super) fn token(&self, list: usize, question: usize, number: usize, other: &Player) -> String {
         let of = |player: &Player| -> Vec<String> {
             let fitting = player.tokens.iter().filter(|(of, asked, _)| (*of, *asked) == (list, question));
@@ -187,7 +187,7 @@ impl Player {
         };
         let (own, foreign) = (of(self), of(other));
         match number % 4 {
-            // The last question holds an id of the other: without the other it would not be the same question again.
+            // The last question contains an id of the other, so without the other it would not be the same question.
             0 if !own.is_empty() && question + 1 < QUESTIONS => own[number / 4 % own.len()].clone(),
             1 => foreign.last().cloned().unwrap_or_else(|| "bm90aGluZw".to_owned()),
             _ => String::new(),
@@ -242,10 +242,10 @@ const KINDS: [(&str, &str); 6] = [
     ("configuration", "configuration"),
 ];
 
-/// How many different questions lists are asked.
+/// The number of different questions for lists.
 pub(super) const QUESTIONS: usize = 4;
 
-/// An id of nobody.
+/// An unknown id.
 fn unknown() -> String {
     Uuid::now_v7().to_string()
 }

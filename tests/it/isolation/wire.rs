@@ -1,4 +1,4 @@
-//! Calls by the path of their method, with answers as JSON in which everything that the server makes up is evened out.
+//! Calls by method path, with answers as JSON in which generated values are normalised.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,14 +18,14 @@ pub(super) struct Wire {
     methods: HashMap<String, MethodDescriptor>,
 }
 
-/// An answer: the messages, or why there is none.
+/// An answer: the messages or the error.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Outcome {
     pub(super) answered: bool,
     pub(super) value: Value,
 }
 
-/// Names for ids: the same ids by the same names, in the order of their first appearance.
+/// Names for ids, given in the order of their first appearance; the same id always has the same name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Names {
     known: BTreeMap<Uuid, String>,
@@ -41,7 +41,7 @@ impl Wire {
         Wire { methods: methods.map(|method| (method.name().to_owned(), method)).collect() }
     }
 
-    /// All methods of tenants: those of every service but the operator's.
+    /// All methods of tenants: those of every service except the operator's.
     pub(super) fn methods(&self) -> impl Iterator<Item = &MethodDescriptor> {
         self.methods.values().filter(|method| method.parent_service().name() != "AdminService")
     }
@@ -62,8 +62,8 @@ impl Wire {
             }
             Err(status) => {
                 let details = status.check_error_details().unwrap();
-                // Its metadata come in any order.
-                let info = details.error_info().expect("every error says why");
+                // Its metadata may be in any order.
+                let info = details.error_info().expect("every error has a reason");
                 let metadata: BTreeMap<_, _> = info.metadata.iter().collect();
                 let value = json!({
                     "code": format!("{:?}", status.code()),
@@ -111,7 +111,7 @@ impl Names {
         }
     }
 
-    /// Replaces what the server makes up, and ids by their names; unknown ones are all called "unknown".
+    /// Replaces generated values, and ids by their names; all unknown ids become "unknown".
     pub(super) fn even_out(&self, value: &Value) -> Value {
         match value {
             Value::Object(fields) => {

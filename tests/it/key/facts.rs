@@ -1,4 +1,4 @@
-//! What a key says of its certificates, compared with what they were made of.
+//! The facts of a key's certificates, compared with their parameters.
 
 use std::net::IpAddr;
 
@@ -86,7 +86,7 @@ on_both! {
                 serial_number: "ff0001".to_owned(),
                 subject_alternative_names: Vec::new(),
                 not_before: at(1_582_934_400),
-                // After 2049 the encoding is another one (RFC 5280 4.1.2.5).
+                // Times after 2049 have another encoding (RFC 5280 4.1.2.5).
                 not_after: at(2_871_676_800),
                 fingerprint_sha256: sha256(authority.der()),
                 public_key_algorithm: "EC P-256".to_owned(),
@@ -118,7 +118,7 @@ on_both! {
         assert_eq!(imported.not_after.unwrap().seconds, ends[1]);
     }
 
-    async fn every_type_and_form_of_private_key_is_taken(server) {
+    async fn every_type_and_form_of_private_key_is_accepted(server) {
         let alpha = server.client("alpha");
         let rsa = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
         let keys = [
@@ -132,7 +132,7 @@ on_both! {
             let certificate_pem = CertificateParams::default().self_signed(&key).unwrap().pem();
             let pkcs8 = key.serialize_der();
             let mut forms = vec![key.serialize_pem()];
-            // SEC 1 and PKCS #1 are what PKCS #8 wraps (RFC 5208 5): version, algorithm, private key.
+            // PKCS #8 wraps SEC 1 and PKCS #1 (RFC 5208 5): version, algorithm, private key.
             forms.extend(other_label.map(|label| pem(label, inner_key(&pkcs8))));
             for private_key_pem in forms {
                 let label = private_key_pem.lines().next().unwrap_or_default().to_owned();
@@ -156,7 +156,7 @@ on_both! {
     }
 }
 
-/// What makes the certificate of an authority.
+/// The parameters of an authority's certificate.
 pub(super) fn authority(common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = name(&[(DnType::CommonName, common_name)]);

@@ -1,4 +1,4 @@
-//! Ids, names, references, etags, request ids and calls for show of keys.
+//! Ids, names, references, etags, request ids and `validate_only` of keys.
 
 use jackfield_api::v1;
 use jackfield_testkit::{Client, expect_status, on_both};
@@ -56,7 +56,7 @@ on_both! {
         assert_eq!((list(&beta).await, list(&alpha).await), (vec![], vec![key]));
     }
 
-    async fn deletes_respect_etags_and_what_may_be_missing(server) {
+    async fn deletes_respect_etags_and_allow_missing(server) {
         let alpha = server.client("alpha");
         let former = import(&alpha, a_bundle(&server, "mine")).await;
         let request = |etag: &str| v1::DeleteKeyRequest {
@@ -77,13 +77,13 @@ on_both! {
         assert_eq!(list(&alpha).await, [present]);
     }
 
-    async fn repeats_answer_as_the_first_and_other_bodies_conflict(server) {
+    async fn repeats_get_the_first_answer_and_other_bodies_conflict(server) {
         let alpha = server.client("alpha");
         let request_id = Uuid::now_v7().to_string();
         let request = v1::ImportKeyRequest { request_id: request_id.clone(), ..an_identity(&server, "mine") };
         let key = import(&alpha, request.clone()).await;
         assert_eq!(import(&alpha, request.clone()).await, key);
-        // The same certificates with another private key are another request, even one that would be refused.
+        // The same certificates with another private key are another request, even if that would be refused.
         let private_key_pem = an_identity(&server, "mine").private_key_pem;
         let other = try_import(&alpha, v1::ImportKeyRequest { private_key_pem, ..request }).await;
         expect_status(other, Code::FailedPrecondition, "REQUEST_ID_CONFLICT");
@@ -111,7 +111,7 @@ on_both! {
         assert_eq!(list(&alpha).await, [key]);
     }
 
-    async fn a_reader_changes_nothing(server) {
+    async fn a_reader_cannot_change_anything(server) {
         let (alpha, reader) = (server.client("alpha"), server.client("reader"));
         let key = import(&alpha, a_bundle(&server, "mine")).await;
         assert_eq!(get(&reader, "name:mine").await.unwrap(), key);

@@ -1,4 +1,4 @@
-//! Which certificates and private keys are refused, and what is said about them.
+//! Refused certificates and private keys, and their descriptions.
 
 use jackfield_api::v1;
 use jackfield_testkit::{Client, Flaw, Identity, Refusal, expect_status, on_both};
@@ -29,8 +29,9 @@ on_both! {
         assert_eq!(list(&alpha).await, []);
     }
 
-    /// As `cat` and editors make it. What cannot be read whole is refused, and nothing is left out.
-    async fn all_that_a_text_holds_is_read_or_it_is_refused(server) {
+    /// PEM is accepted as `cat` and editors write it. Text that cannot be read completely is refused, and nothing is
+    /// skipped.
+    async fn a_text_is_read_completely_or_refused(server) {
         let alpha = server.client("alpha");
         let mine = server.pki().client(Identity::of("a"));
         let [leaf, intermediate] = blocks(&mine.certificate_pem).try_into().unwrap();
@@ -43,7 +44,7 @@ on_both! {
             let request = v1::ImportKeyRequest { validate_only: true, ..request(&text, &mine.key_pem) };
             let key = try_import(&alpha, request).await.unwrap().into_inner().key.unwrap();
             assert_eq!(key.certificates.len(), 2, "{text}");
-            assert_eq!(blocks(&key.certificate_pem).len(), 2, "it is given back as it was read: {text}");
+            assert_eq!(blocks(&key.certificate_pem).len(), 2, "it is returned as it was read: {text}");
         }
         for (text, said) in [
             (plain.replace('\n', "\\n"), "the two characters \\n where its lines should break"),
@@ -55,8 +56,8 @@ on_both! {
         }
     }
 
-    /// What reads it later need not know of marks and joined lines.
-    async fn a_private_key_is_stored_as_it_was_read(server) {
+    /// Later readers need not handle byte order marks and joined lines.
+    async fn a_private_key_is_stored_normalised(server) {
         let alpha = server.client("alpha");
         let mine = server.pki().client(Identity::of("a"));
         let sealed = "SELECT length(sealed) FROM secret ORDER BY 1";
@@ -67,7 +68,7 @@ on_both! {
         }
         let lengths = server.sql(sealed).await;
         assert_eq!(lengths.len(), 2);
-        assert_eq!(lengths[0], lengths[1], "a mark is three bytes");
+        assert_eq!(lengths[0], lengths[1], "a byte order mark has three bytes");
     }
 
     async fn the_chain_must_be_in_order(server) {
@@ -75,7 +76,7 @@ on_both! {
         let mine = server.pki().client(Identity::of("a"));
         let [leaf, intermediate] = blocks(&mine.certificate_pem).try_into().unwrap();
         let root = server.pki().ca_pem();
-        // How much of the chain is given is the caller's choice.
+        // The caller chooses how much of the chain to include.
         for chain in [leaf.clone(), leaf.clone() + &intermediate, leaf.clone() + &intermediate + &root] {
             accepted(&alpha, &chain, &mine.key_pem).await;
         }
@@ -91,7 +92,7 @@ on_both! {
             let refused = refused(&alpha, CERTIFICATES, &chain, &mine.key_pem).await;
             assert!(refused.description(CERTIFICATES).contains("order"), "{refused:?}");
         }
-        // A certificate of the same name that did not sign the one before it is not its issuer.
+        // A certificate with the issuer's name that did not sign the one before it is not its issuer.
         let stranger = server.pki().flawed_client(Identity::of("a"), Flaw::WrongAuthority);
         let [_, stranger] = blocks(&stranger.certificate_pem).try_into().unwrap();
         let [leaf, _] = blocks(&mine.certificate_pem).try_into().unwrap();
@@ -104,7 +105,7 @@ on_both! {
         let mine = server.pki().client(Identity::of("a"));
         let [leaf, intermediate] = blocks(&mine.certificate_pem).try_into().unwrap();
         let root = server.pki().ca_pem();
-        // Any order, and any number of authorities that have nothing to do with each other.
+        // Any order, and any number of unrelated authorities.
         for bundle in [root.clone() + &intermediate, intermediate.clone() + &root, intermediate.clone()] {
             accepted(&alpha, &bundle, "").await;
         }
@@ -117,7 +118,7 @@ on_both! {
         assert_eq!(list(&alpha).await, []);
     }
 
-    async fn what_has_expired_is_refused_and_what_is_yet_to_come_is_not(server) {
+    async fn expired_certificates_are_refused_and_future_ones_are_not(server) {
         let alpha = server.client("alpha");
         let old = server.pki().flawed_client(Identity::of("a"), Flaw::Expired);
         let new = server.pki().flawed_client(Identity::of("a"), Flaw::NotYetValid);
@@ -144,7 +145,7 @@ on_both! {
         assert_eq!(list(&alpha).await, []);
     }
 
-    async fn a_client_identity_must_be_good_for_clients(server) {
+    async fn a_client_identity_must_be_valid_for_clients(server) {
         let alpha = server.client("alpha");
         let server_only = server.pki().flawed_client(Identity::of("a"), Flaw::ServerOnly);
         let said = refused(&alpha, CERTIFICATES, &server_only.certificate_pem, &server_only.key_pem).await;
@@ -222,7 +223,7 @@ on_both! {
     async fn a_private_key_among_the_certificates_is_refused(server) {
         let alpha = server.client("alpha");
         let mine = server.pki().client(Identity::of("a"));
-        // What is in certificate_pem is given back to every reader.
+        // Every reader gets certificate_pem.
         let encrypted = mine.key_pem.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
         for key in [&mine.key_pem, &encrypted, &mine.key_pem.replace("PRIVATE KEY", "EC PRIVATE KEY")] {
             for pem in [mine.certificate_pem.clone() + key, key.clone() + &mine.certificate_pem] {
@@ -236,7 +237,7 @@ on_both! {
     async fn sizes_have_limits(server) {
         let alpha = server.client("alpha");
         let mine = server.pki().client(Identity::of("a"));
-        // Text outside of the blocks counts and is kept (RFC 7468 2).
+        // Text outside the blocks counts and is kept (RFC 7468 2).
         let padded = |pem: &str, size: usize| format!("{}{pem}", "#".repeat(size - pem.len() - 1) + "\n");
         for (certificates, key, good, field) in [
             (padded(&mine.certificate_pem, 64 * 1024), mine.key_pem.clone(), true, ""),

@@ -1,4 +1,4 @@
-//! Certificates and keys that are whole and belong together, but that TLS cannot use.
+//! Certificates and keys that are well-formed and match, but that TLS cannot use.
 
 use jackfield_testkit::{Flaw, Identity, expect_status, on_both};
 use rcgen::{CertificateParams, KeyPair};
@@ -27,8 +27,8 @@ C1YKQGXBj6EdSg==\n\
 -----END PRIVATE KEY-----\n";
 
 on_both! {
-    /// What `openssl x509 -req` makes without a file of extensions.
-    async fn a_certificate_of_version_1_is_called_so(server) {
+    /// The certificate is one that `openssl x509 -req` makes without an extension file.
+    async fn a_certificate_of_version_1_is_named_as_such(server) {
         let alpha = server.client("alpha");
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::default().self_signed(&key).unwrap();
@@ -36,18 +36,18 @@ on_both! {
         let old = facts::pem("CERTIFICATE", &version_1(certificate.der()));
         let said = refused(&alpha, CERTIFICATES, &old, &key.serialize_pem()).await;
         assert!(said.description(CERTIFICATES).contains("version 1"), "{said:?}");
-        // An authority of version 1 does not say that it is one.
+        // A certificate of version 1 cannot say that it is an authority.
         refused(&alpha, CERTIFICATES, &old, "").await;
     }
 
-    async fn a_key_that_is_too_short_is_told_what_would_do(server) {
+    async fn a_short_key_is_refused_with_the_required_length(server) {
         let alpha = server.client("alpha");
         let mine = server.pki().client(Identity::of("a"));
         let said = refused(&alpha, PRIVATE_KEY, &mine.certificate_pem, SHORT_RSA).await;
         assert!(said.description(PRIVATE_KEY).contains("RSA of 2,048 to 8,192 bits"), "{said:?}");
     }
 
-    async fn there_is_one_private_key(server) {
+    async fn several_private_keys_are_refused(server) {
         let alpha = server.client("alpha");
         let (mine, other) = (server.pki().client(Identity::of("a")), server.pki().client(Identity::of("a")));
         for both in [mine.key_pem.clone() + &other.key_pem, mine.key_pem.repeat(2)] {
@@ -56,7 +56,7 @@ on_both! {
         }
     }
 
-    async fn what_is_refused_before_it_has_an_id_has_none_in_the_answer(server) {
+    async fn imports_refused_before_they_have_an_id_show_none(server) {
         let alpha = server.client("alpha");
         let old = server.pki().flawed_client(Identity::of("a"), Flaw::Expired);
         let refused = try_import(&alpha, request(&old.certificate_pem, &old.key_pem)).await;
@@ -66,8 +66,8 @@ on_both! {
     }
 }
 
-/// A certificate without its version and its extensions, which is what version 1 is. Its signature is wrong then, but
-/// nobody who imports a key looks at it.
+/// A certificate without version and extensions, as in version 1. This breaks its signature, but imports do not check
+/// that.
 fn version_1(certificate: &[u8]) -> Vec<u8> {
     let parts = elements(elements(certificate)[0].1);
     let kept: Vec<u8> = elements(parts[0].1)
@@ -79,7 +79,7 @@ fn version_1(certificate: &[u8]) -> Vec<u8> {
     element(0x30, &element(0x30, &kept).into_iter().chain(rest).collect::<Vec<u8>>())
 }
 
-/// The elements of DER in a row: tag and content.
+/// The sequence of DER elements: tag and content.
 fn elements(mut der: &[u8]) -> Vec<(u8, &[u8])> {
     let mut elements = Vec::new();
     while let [tag, short, rest @ ..] = der {
