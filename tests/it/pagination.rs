@@ -1,4 +1,4 @@
-//! Streaming lists: pages, orders, limits. What holds of one list holds of all, so most tests run over all of them.
+//! Streaming lists: pages, orders, limits. All lists behave the same, so most tests run on all of them.
 
 mod bytes;
 mod churn;
@@ -19,12 +19,12 @@ use jackfield_testkit::{Ask, Client, List, Refusal, TestServer, on_both};
 use tonic::Code;
 use uuid::Uuid;
 
-/// Rows in each list: more than a page of the default size, and more than the store reads at once.
+/// The number of rows in each list: more than a default page, and more than the store reads at once.
 const ROWS: usize = 137;
 
 on_both! {
-    /// The answer does not depend on how it is cut into pages, and is in the order that was asked for.
-    async fn pages_of_every_size_join_to_the_same_list(server) {
+    /// The rows do not depend on the page size, and are in the requested order.
+    async fn pages_of_every_size_form_the_same_list(server) {
         let (operator, _) = full(&server).await;
         let check = |list: List| {
             let operator = operator.clone();
@@ -44,8 +44,8 @@ on_both! {
         futures::future::join_all(List::ALL.map(check)).await;
     }
 
-    /// Every page is a place to go on from, even in pages of another size.
-    async fn a_list_goes_on_from_every_token(server) {
+    /// A list can continue after every page, even with another page size.
+    async fn a_list_continues_from_every_token(server) {
         let (operator, _) = full(&server).await;
         for list in List::ALL {
             for order_by in orders(list) {
@@ -64,7 +64,7 @@ on_both! {
         }
     }
 
-    /// A limit ends the stream, not the list: unless nothing follows, the last page says where to go on.
+    /// A limit ends the stream, not the list: unless nothing follows, the last page has a token to continue.
     async fn a_limit_ends_the_stream_and_not_the_list(server) {
         let (operator, _) = full(&server).await;
         for list in List::ALL {
@@ -87,7 +87,7 @@ on_both! {
         }
     }
 
-    async fn sizes_are_cut_to_what_is_allowed(server) {
+    async fn sizes_are_capped(server) {
         let (operator, alpha) = (server.client("operator"), tenant_id(&server).await);
         let store = server.store().await;
         fill(&store, alpha, MAX_PAGE_SIZE as usize + 50).await;
@@ -114,7 +114,7 @@ on_both! {
         }
     }
 
-    async fn orders_are_of_the_list(server) {
+    async fn each_list_has_its_own_orders(server) {
         let client = server.client("operator");
         for list in List::ALL {
             let wrong = ["name", "user_id", "update_time", "etag", "id asc desc", "ID", "id,create_time", "create_time;"];
@@ -129,7 +129,7 @@ on_both! {
         }
     }
 
-    /// Scopes narrow a list as a filter does, and their pages go on as those of the whole list do.
+    /// Scopes narrow a list as a filter does, and their pages continue like those of the whole list.
     async fn scopes_narrow_a_list(server) {
         let (operator, filled) = full(&server).await;
         let half = filled.half();
@@ -169,7 +169,7 @@ on_both! {
     }
 }
 
-/// A caller who sees a tenant of [`ROWS`] rows of everything, and as many tenants.
+/// A caller that sees a tenant with [`ROWS`] rows of everything, and as many tenants.
 async fn full(server: &TestServer) -> (Client, Filled) {
     let store = server.store().await;
     let filled = fill(&store, tenant_id_of(server, "default").await, ROWS).await;
@@ -227,7 +227,7 @@ fn joined(pages: &[ListPage]) -> Vec<Row> {
     pages.iter().flat_map(|page| page.rows.clone()).collect()
 }
 
-/// Full pages but for the last one, and a different token on each of them but on the last.
+/// Checks that all pages but the last are full, and that each of them has a different token.
 fn check_pages(pages: &[ListPage], rows: usize, page_size: usize, case: &str) {
     assert_eq!(pages.len(), rows.div_ceil(page_size), "{case}");
     let (last, others) = pages.split_last().unwrap();
@@ -240,7 +240,7 @@ fn check_pages(pages: &[ListPage], rows: usize, page_size: usize, case: &str) {
 /// Checks that a list is refused as invalid before its first page.
 async fn refused(list: List, client: &Client, ask: &Ask, reason: &str) -> Refusal {
     match list.open(client, ask).await {
-        Ok(_) => panic!("{reason} was to be, but {list:?} {ask:?} is answered"),
+        Ok(_) => panic!("expected {reason}, but {list:?} {ask:?} is answered"),
         Err(status) => Refusal::check(status, Code::InvalidArgument, reason),
     }
 }

@@ -1,4 +1,4 @@
-//! Every page of every list is found by an index that has its order, however deep it lies: read from the query plans.
+//! Every page of every list, however deep, is found through an index in its order, according to the query plans.
 
 use jackfield_api::v1::GetTenantRequest;
 use jackfield_domain::request::filter::Expr as Filter;
@@ -11,19 +11,19 @@ use jackfield_testkit::store::{Hints, PageQuery, PageStep, Planned, Scope, Store
 use jackfield_testkit::{Backend, List, TestServer, on_both};
 use uuid::Uuid;
 
-/// Rows of each table. PostgreSQL reads tables of a few pages as a whole, whatever indexes there are.
+/// The number of rows in each table. PostgreSQL reads tables of a few pages as a whole, whatever indexes there are.
 const ROWS: usize = 3_000;
 
-/// What plans are asked of.
+/// A filled server to query for plans.
 struct Full {
-    /// The data goes with it.
+    /// The server keeps the data alive.
     _server: TestServer,
     store: Store,
     tenant: TenantId,
     filled: Filled,
 }
 
-/// A list, what it is narrowed to, and its order.
+/// A list, its scope and filter, and its order.
 struct Case {
     list: List,
     scope: (&'static str, Scope),
@@ -55,8 +55,8 @@ on_both! {
 }
 
 on_both! {
-    /// The index of words finds what is rare, and a filter without index is tried on a stretch of the order, whose end the
-    /// index of the order tells.
+    /// The word index finds rare words. A filter without an index is tried on a range of the order, whose end comes
+    /// from the index of the order.
     async fn filtered_pages_are_found_by_an_index(backend: Backend) {
         let Full { _server, store, tenant, filled } = full(backend).await;
 
@@ -86,7 +86,7 @@ on_both! {
                         plan.contains("search_index VIRTUAL TABLE INDEX")
                             && plan.contains(&format!("{table}_search_number_idx (search_number=?)"))
                     }
-                    // Where the scope leaves next to nothing, its own index does as well.
+                    // If the scope leaves only a few rows, its own index is good enough.
                     Backend::Postgres if case.scope.0.ends_with("of one") => plan.contains("Bitmap Index Scan on "),
                     Backend::Postgres => plan.contains(&format!("Bitmap Index Scan on {table}_search_idx")),
                 };
@@ -111,7 +111,7 @@ on_both! {
     }
 }
 
-/// A server with a tenant whose tables are full, and whose database knows what is in them.
+/// A server with a tenant with full tables, and up-to-date statistics in the database.
 async fn full(backend: Backend) -> Full {
     let server = TestServer::start(backend).await;
     let request = GetTenantRequest { reference: "name:alpha".to_owned() };
@@ -126,7 +126,7 @@ async fn full(backend: Backend) -> Full {
     Full { _server: server, store, tenant, filled }
 }
 
-/// Every list in every order with every scope: with one that half of the rows are in, and with one that one row is in.
+/// Every list in every order with every scope: one that contains half of the rows, and one that contains a single row.
 fn cases(filled: &Filled) -> Vec<Case> {
     let last = ROWS - 1;
     let user = |i| UserId::stored(Filled::user(i));
@@ -167,7 +167,7 @@ fn order_by(name: &str) -> OrderBy {
     all.into_iter().find(|by| by.as_str() == name).unwrap()
 }
 
-/// The beginning, the middle and nearly the end, in the order of the case.
+/// The beginning, the middle and almost the end, in the order of the case.
 fn places(case: &Case) -> Vec<Option<RowKey>> {
     let values = match case.order.by {
         OrderBy::Id => [None, None],
@@ -226,14 +226,14 @@ async fn plan_of(
         hints: Hints::default(),
     };
     let plan = store.explain_page(resource(case.list), &query, step, planned).await.unwrap();
-    // The steps around it put the documents into one text, as they come.
+    // The outer steps join the documents into one text, in their order.
     let inner = plan.strip_prefix("CO-ROUTINE page\n").and_then(|rest| rest.strip_suffix("\nSCAN page"));
     inner.unwrap_or(&plan).to_owned()
 }
 
-/// One line, a search of an index, which goes on behind the key by a bound of the index and sorts nothing.
+/// Checks that the plan is one line: an index search that continues after the key by an index bound and sorts nothing.
 fn fault_in_sqlite(case: &Case, has_key: bool, plan: &str) -> Option<&'static str> {
-    // The list of tenants has no condition but the key.
+    // The list of tenants has no condition except the key.
     let all_tenants = case.list == List::Tenants && !has_key;
     let search = if all_tenants { "SCAN tenant USING INDEX " } else { "SEARCH " };
     let narrowed = all_tenants || case.list == List::Tenants || plan.contains("tenant_id=?");
@@ -256,7 +256,7 @@ fn fault_in_sqlite(case: &Case, has_key: bool, plan: &str) -> Option<&'static st
     }
 }
 
-/// An index scan, which begins behind the key and sorts nothing.
+/// Checks that the plan is an index scan that begins after the key and sorts nothing.
 fn fault_in_postgres(case: &Case, has_key: bool, plan: &str) -> Option<&'static str> {
     let condition = plan.lines().find(|line| line.trim_start().starts_with("Index Cond:")).unwrap_or_default();
     let one_column = case.order.by.is_unique() || (case.order.by == OrderBy::UserId && case.scope.1.user_id.is_some());

@@ -1,4 +1,4 @@
-//! What `serve` refuses when it starts: at once, with the exact reason, and without having written anything.
+//! Refusals of `serve` at the start: at once, with the exact reason, and without writing anything.
 
 mod files;
 
@@ -13,24 +13,24 @@ use jackfield_testkit::fixture::a_connector;
 use jackfield_testkit::store::{Database, PoolSettings, Store};
 use jackfield_testkit::{Backend, Canary, Program, Site};
 
-/// The most that a refusal may take.
+/// The time limit of a refusal.
 const AT_ONCE: Duration = Duration::from_secs(2);
-/// How often it is tried at most until it takes no longer. It changes nothing, so each try finds what the first one found, and
-/// the best of them is the one that the machine held up least.
+/// The most tries until a refusal is fast enough. It changes nothing, so each try is equivalent, and the fastest is the
+/// one that the machine delayed least.
 const TRIES: usize = 3;
 
-/// What is in a directory: of each path its mode, when it was changed, and its bytes.
+/// The content of a directory: the mode, modification time and bytes of each path.
 type Snapshot = BTreeMap<String, (u32, i64, i64, Vec<u8>)>;
 
-/// How the server before ended: that says in what state its files are.
+/// The end of the previous server, which determines the state of its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Before {
     Stopped,
     Killed,
 }
 
-/// Reads a directory. The index of SQLite's log is left out: it holds nothing that is not in the log, and whoever reads after
-/// a crash makes it anew.
+/// Reads a directory. Leaves out the index of SQLite's log: it contains nothing that is not in the log, and any reader
+/// recreates it after a crash.
 fn snapshot(directory: &Path) -> Snapshot {
     fn read(path: &Path, into: &mut Snapshot) {
         let metadata = path.symlink_metadata().unwrap();
@@ -56,7 +56,7 @@ async fn served(before: Before) -> Site {
     let site = Site::new(Backend::Sqlite, Program::Jackfield);
     site.prepare().await;
     let process = site.start();
-    // A change, so that a killed server leaves a log behind.
+    // Makes a change, so that a killed server leaves a log behind.
     let request = v1::CreateConnectorRequest { connector: Some(a_connector("mark")), ..Default::default() };
     process.client("alpha").connectors().create_connector(request).await.unwrap();
     match before {
@@ -66,7 +66,7 @@ async fn served(before: Before) -> Site {
     site
 }
 
-/// Runs a command that has to be refused at once, with this reason, and with nothing changed.
+/// Runs a command that has to be refused at once, with this reason and without changes.
 #[track_caller]
 fn refuses(site: &Site, arguments: &[&str], reason: &str) {
     refuses_with(site, arguments, &[], reason);
@@ -85,7 +85,7 @@ fn refuses_with(site: &Site, arguments: &[&str], environment: &[(&str, &str)], r
     panic!("{arguments:?} took {times:?} to be refused");
 }
 
-/// One try; how long it took.
+/// Makes one try, and returns its duration.
 #[track_caller]
 fn refused_once(site: &Site, arguments: &[&str], environment: &[(&str, &str)], reason: &str) -> Duration {
     let before = snapshot(site.data_dir());
@@ -95,7 +95,7 @@ fn refused_once(site: &Site, arguments: &[&str], environment: &[(&str, &str)], r
     let output = command.output().unwrap();
     let took = begin.elapsed();
     let said = String::from_utf8_lossy(&output.stderr);
-    // The log may tell more, a line each: which data keys did not open.
+    // The log may have further lines, for each data key that did not open.
     let last_words: String =
         said.lines().filter(|line| !line.starts_with('{')).map(|line| format!("{line}\n")).collect();
     assert_eq!(last_words, format!("jackfield: {reason}\n"), "{arguments:?}");
@@ -142,7 +142,7 @@ async fn a_missing_keyring() {
     );
     refuses(&site, &["serve"], &lost);
     refuses(&site, &["serve", "--set", "mode=production"], &lost);
-    // Without a database there is nothing that a fresh key could fail to open, but production makes none.
+    // Without a database there is nothing that a fresh key could fail to open, but production does not create one.
     site.config_mut().data_dir = site.directory().join("elsewhere");
     let missing = format!(
         "there is no keyring {}: restore it, or make a new one with `jackfield keys new` if the database is empty",
@@ -196,7 +196,7 @@ async fn a_second_process_on_the_same_file() {
         lock.display()
     );
     let first = site.start();
-    // It empties its log soon after the last write: what changes from then on is the doing of others.
+    // It empties its log soon after the last write, so later changes come from elsewhere.
     let log = site.data_dir().join("jackfield.sqlite3-wal");
     let begin = Instant::now();
     while log.metadata().unwrap().len() > 0 {
@@ -205,8 +205,8 @@ async fn a_second_process_on_the_same_file() {
     }
     refuses(&site, &["serve"], &in_use);
     refuses(&site, &["migrate"], &in_use);
-    assert!(site.run(&["keys", "list"]).status.success(), "what does not touch the file is not refused");
-    // However a process ends, the claim ends with it.
+    assert!(site.run(&["keys", "list"]).status.success(), "a command that does not touch the file is not refused");
+    // The lock ends with the process, however that ends.
     first.kill();
     assert!(site.run(&["migrate"]).status.success());
     site.start().stop();
@@ -220,7 +220,7 @@ async fn an_expired_certificate_of_its_own() {
     let output = site.run(&["serve"]);
     let said = String::from_utf8_lossy(&output.stderr);
     let path = site.pki().path("server.pem").display().to_string();
-    // The clock may have gone on by a second in between.
+    // The clock may have advanced by a second in between.
     let reason = (0..3)
         .map(|second| {
             let time = expiry.plus_micros(second * 1_000_000);
@@ -229,7 +229,7 @@ async fn an_expired_certificate_of_its_own() {
         .find(|reason| said == format!("jackfield: {reason}\n"));
     let reason = reason.unwrap_or_else(|| panic!("{said}"));
     refuses(&site, &["serve"], &reason);
-    // Nothing is made either where there is nothing yet.
+    // Nothing is created in an empty directory either.
     refuses(&site, &["serve", "--data-dir", "elsewhere"], &reason);
     assert!(!site.directory().join("elsewhere").exists());
     site.pki().renew_server();
@@ -255,7 +255,7 @@ async fn a_newer_schema() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_configuration_that_does_not_fit() {
+async fn an_invalid_configuration() {
     let site = served(Before::Stopped).await;
     let said = site.run(&["serve", "--set", "limits.max_callz=1"]);
     for part in ["jackfield: flag --set limits.max_callz: ", "unknown field `max_callz`, expected"] {
@@ -271,7 +271,8 @@ async fn a_configuration_that_does_not_fit() {
     refuses(&site, &["serve", "--set", "listen.plaintext=true", "--listen", "0.0.0.0:0"], public);
 }
 
-/// A database URL that would not be honoured as it stands, by the commands that read the configuration. No value is told.
+/// The commands that read the configuration refuse a database URL that they would not fully honour, without showing its
+/// values.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_url_that_would_not_be_honoured() {
     let site = served(Before::Stopped).await;
@@ -321,13 +322,13 @@ async fn a_database_url_that_would_not_be_honoured() {
     }
 }
 
-/// What is in PostgreSQL is refused in the same way.
+/// Databases on PostgreSQL are refused in the same way.
 mod postgres {
     use super::*;
 
-    /// The driver shows lines of the password file that it cannot read, and all that they hold.
+    /// The driver shows lines of the password file that it cannot parse, including their content.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_password_file_that_cannot_be_read_is_not_told() {
+    async fn an_unreadable_password_file_is_not_shown() {
         let site = Site::new(Backend::Postgres, Program::Jackfield);
         let canary = Canary::new("pgpass");
         let file = site.directory().join("pgpass");
@@ -350,7 +351,7 @@ mod postgres {
         let own = std::fs::read_to_string(keyring(&site)).unwrap();
         let other = other_keyring().await;
         let ([id, _], [other_id, _]) = (key(&own), key(&other));
-        // Were it migrated before it is refused, this would come back.
+        // If it were migrated before the refusal, this row would come back.
         site.postgres().run("delete from seaql_migrations where version like 'm0003%'");
         let before = site.postgres().dump();
         std::fs::write(keyring(&site), &other).unwrap();

@@ -1,4 +1,4 @@
-//! Steps that tests of several resources begin with. Each is one call whose success is taken for granted.
+//! First steps of tests of several resources. Each is one call that is assumed to succeed.
 
 use jackfield_api::v1;
 use jackfield_domain::{Clock, TenantId};
@@ -43,7 +43,7 @@ pub(crate) async fn api_key(client: &Client, link: &v1::UserConnector, api_key: 
     credential(client, facts, fixture::api_key_material(api_key)).await
 }
 
-/// The facts of a credential as they stand.
+/// The current facts of a credential.
 pub(crate) async fn credential_now(client: &Client, reference: &str) -> v1::Credential {
     let request = v1::GetCredentialRequest { reference: reference.to_owned() };
     let answer = client.credentials().get_credential(request).await.expect("the credential");
@@ -83,7 +83,7 @@ pub(crate) async fn tenant_id(server: &TestServer, name: &str) -> TenantId {
     TenantId(answer.into_inner().tenant.expect("the tenant").id.parse().expect("a UUID"))
 }
 
-/// OAuth tokens that are good for so many seconds on this clock; empty ones are left out.
+/// OAuth tokens that are valid for this many seconds on this clock; empty ones are omitted.
 pub(crate) fn tokens_for(
     clock: &ManualClock,
     seconds: i64,

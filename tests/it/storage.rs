@@ -1,4 +1,4 @@
-//! What the databases do to us: full, away, cut off, altered, newer than we are; and that nothing is ever half done.
+//! Database failures: full, unavailable, disconnected, altered or newer databases; and that nothing is ever half done.
 
 mod atomic;
 mod encoding;
@@ -48,7 +48,7 @@ const TABLES: [&str; 14] = [
     "seaql_migrations",
 ];
 
-/// How many rows each table has.
+/// The number of rows in each table.
 async fn counts(server: &TestServer) -> BTreeMap<&'static str, u64> {
     let selects = TABLES.map(|table| format!("SELECT count(*) AS n FROM {table}"));
     let rows = server.sql(&selects.join(" UNION ALL ")).await;
@@ -56,7 +56,7 @@ async fn counts(server: &TestServer) -> BTreeMap<&'static str, u64> {
     TABLES.into_iter().zip(rows.iter().map(|row| row.trim().parse().unwrap())).collect()
 }
 
-/// All that the database holds, in a form that shows every change of a value.
+/// The whole content of the database, in a form that shows every change of a value.
 async fn content(server: &TestServer) -> Vec<String> {
     let mut content = Vec::new();
     for table in TABLES {
@@ -80,7 +80,7 @@ async fn has_table(server: &TestServer, table: &str) -> bool {
     server.sql(catalogue).await.iter().any(|name| name == table)
 }
 
-/// An id as the database spells it.
+/// An id in the database's notation.
 fn literal(server: &TestServer, id: &str) -> String {
     match server.backend() {
         Backend::Sqlite => format!("x'{}'", Uuid::parse_str(id).unwrap().simple()),
@@ -88,7 +88,7 @@ fn literal(server: &TestServer, id: &str) -> String {
     }
 }
 
-/// Bytes as the database spells them.
+/// Bytes in the database's notation.
 fn bytes_literal(server: &TestServer, bytes: &[u8]) -> String {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     match server.backend() {
@@ -111,7 +111,7 @@ async fn create_connector_by(
     Ok(answer.into_inner().connector.expect("a created connector"))
 }
 
-/// A credential with an API key, for a connector that must be there; its id. The user is linked first.
+/// Links a user to an existing connector, stores a credential with an API key, and returns its id.
 async fn create_credential(server: &TestServer, tenant: &str, user: &str, connector: &str, api_key: &str) -> String {
     let link =
         v1::AddUserConnectorRequest { user_id: user.to_owned(), connector: connector.to_owned(), ..Default::default() };
@@ -142,7 +142,7 @@ async fn names_of_connectors(server: &TestServer, tenant: &str) -> Vec<String> {
     connectors.into_iter().map(|connector| connector.name).collect()
 }
 
-/// Checks that a call failed because the database is away, and says when to come back.
+/// Checks that a call failed because the database is unavailable, and says when to retry.
 #[track_caller]
 fn expect_unavailable(status: Status) -> Refusal {
     let refusal = Refusal::check(status, Code::Unavailable, "STORE_UNAVAILABLE");
@@ -156,7 +156,7 @@ async fn readiness(server: &TestServer) -> ServingStatus {
     health.check(HealthCheckRequest::default()).await.unwrap().into_inner().status()
 }
 
-/// Waits until the server says so of itself.
+/// Waits until the server reports this readiness.
 async fn wait_for_readiness(server: &TestServer, expected: ServingStatus) {
     eventually(&format!("{expected:?}"), async || readiness(server).await == expected).await;
 }
@@ -167,5 +167,5 @@ async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap_or_else(|_| panic!("it did not come: {what}"));
+    tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap_or_else(|_| panic!("timed out: {what}"));
 }

@@ -1,4 +1,4 @@
-//! What a call that is traced shows of its inside, and that one that is not shows nothing.
+//! The inner spans of traced calls, and the absence of spans for other calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,10 +13,10 @@ use tonic::Request;
 
 use crate::steps;
 
-/// What spans may say besides who calls: everything else could be a value.
+/// The attributes that spans may have besides the caller's: any other could contain a value.
 const OF_STATEMENTS: [&str; 4] = ["db.collection.name", "db.operation.name", "db.system.name", "error.type"];
 
-/// A request in a trace of this number.
+/// A request in the trace with this number.
 fn traced<T>(number: u8, message: T) -> Request<T> {
     let mut request = Request::new(message);
     let parent = format!("00-{number:032x}-00f067aa0ba902b7-01");
@@ -24,7 +24,7 @@ fn traced<T>(number: u8, message: T) -> Request<T> {
     request
 }
 
-/// The spans of a trace below that of its call: "name", or "name of what it is below > name".
+/// The spans of a trace below the span of its call: "name", or "name of the parent > name".
 fn below_call(spans: &[Span], number: u8) -> BTreeSet<String> {
     let of_trace: Vec<_> =
         spans.iter().filter(|span| span.trace_id.last() == Some(&number) && span.trace_id[..15] == [0; 15]).collect();
@@ -36,7 +36,7 @@ fn below_call(spans: &[Span], number: u8) -> BTreeSet<String> {
         .iter()
         .filter(|span| span.span_id != call.span_id)
         .map(|span| {
-            let above = by_id.get(&span.parent_span_id).unwrap_or_else(|| panic!("{} hangs in the air", span.name));
+            let above = by_id.get(&span.parent_span_id).unwrap_or_else(|| panic!("{} has no parent", span.name));
             assert!(call.start_time_unix_nano <= span.start_time_unix_nano, "{}", span.name);
             assert!(span.end_time_unix_nano <= call.end_time_unix_nano, "{} outlasts its call", span.name);
             match above.span_id == call.span_id {
@@ -55,7 +55,7 @@ fn assert_has(found: &BTreeSet<String>, names: &[&str]) {
 }
 
 on_both! {
-    async fn what_a_traced_call_does_is_below_its_span(backend: Backend) {
+    async fn the_work_of_a_traced_call_is_below_its_span(backend: Backend) {
         let collector = Collector::start().await;
         let mut site = Site::new(backend, Program::Jackfield);
         let telemetry = &mut site.config_mut().telemetry;
@@ -95,7 +95,7 @@ on_both! {
         assert_has(&below_call(&spans, 3), &["open a secret"]);
         assert_has(&below_call(&spans, 4), &["SELECT connector", "SELECT connector > wait for a connection"]);
         assert_eq!(spans.iter().filter(|span| span.kind == 2).count(), 4, "others are not traced: {spans:?}");
-        assert!(spans.iter().all(|span| span.trace_id[..15] == [0; 15]), "nor is what they do: {spans:?}");
+        assert!(spans.iter().all(|span| span.trace_id[..15] == [0; 15]), "nor is their work: {spans:?}");
 
         let system = if backend == Backend::Sqlite { "sqlite" } else { "postgresql" };
         for span in spans.iter().filter(|span| span.kind == 3) {

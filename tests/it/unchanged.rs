@@ -1,4 +1,4 @@
-//! Updates that change nothing: everybody's etag stays good. One that brings a secret is a change, whatever the secret.
+//! Updates that change nothing leave the etag valid. An update with a secret is a change, whatever the secret.
 
 use jackfield_api::v1;
 use jackfield_testkit::{fixture, on_both};
@@ -6,7 +6,7 @@ use jackfield_testkit::{fixture, on_both};
 use crate::steps;
 
 on_both! {
-    async fn what_was_read_and_is_sent_back_changes_nothing(server) {
+    async fn sending_back_a_resource_as_it_was_read_changes_nothing(server) {
         let client = server.client("alpha");
         let mut given = fixture::a_connector("Gmail");
         given.secret_headers = fixture::strings([("x-secret", "the header")]);

@@ -1,4 +1,4 @@
-//! What holds for every update: the resource that is meant, the state that it was read in, and that something changes.
+//! Rules for every update: the identity of the resource, the state in which it was read, and that something changes.
 
 mod maps;
 mod presence;
@@ -16,7 +16,7 @@ use crate::steps;
 /// The methods of [`update`] by the field of the request that holds the resource.
 const RESOURCES: [&str; 4] = ["connector", "connection", "credential", "configuration"];
 
-/// A stored resource, as an update names it.
+/// A stored resource as named by an update.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Known {
     resource: &'static str,
@@ -24,23 +24,23 @@ pub(crate) struct Known {
     etag: String,
 }
 
-/// What an update says beside its reference.
+/// The content of an update besides its reference.
 #[derive(Clone, Copy, Debug, Default)]
 struct Said<'a> {
-    /// Inside the resource.
+    /// The field inside the resource.
     id: &'a str,
-    /// Inside the resource.
+    /// The field inside the resource.
     inside: &'a str,
-    /// In the request.
+    /// The field of the request.
     etag: &'a str,
-    /// The new name, or external id. Empty: absent.
+    /// The new name or external id; absent if empty.
     name: &'a str,
     mask: &'a [&'a str],
 }
 
 on_both! {
-    /// Whoever sends back what was read, the whole of it, does not overwrite what somebody else wrote meanwhile.
-    async fn an_etag_counts_wherever_it_stands(server) {
+    /// Sending back a whole resource as it was read does not overwrite a concurrent change.
+    async fn an_etag_counts_in_the_request_and_in_the_resource(server) {
         let client = server.client("alpha");
         for known in all(&client).await {
             let stale = known.clone();
@@ -61,7 +61,7 @@ on_both! {
             }
             assert_eq!(read(&client, &known).await, known, "a refused update changes nothing");
 
-            // Both are one word, or it is not clear which counts.
+            // Both must be equal, or it is unclear which one counts.
             for (etag, inside) in [(&*known.etag, &*stale.etag), (&*stale.etag, &*known.etag)] {
                 let said = Said { etag, inside, name: "other", ..Said::default() };
                 let refused = refused(update(&client, &known, said).await);
@@ -76,12 +76,12 @@ on_both! {
         }
     }
 
-    async fn an_id_inside_the_resource_is_that_of_the_reference(server) {
+    async fn an_id_inside_the_resource_must_match_the_reference(server) {
         let client = server.client("alpha");
         for known in all(&client).await {
             let field = format!("{}.id", known.resource);
             let other = Uuid::now_v7().to_string();
-            // Whatever the mask names, and before the etag, which is that of the other one.
+            // This holds for every mask, and is checked before the etag, which is another resource's here.
             for mask in [&[][..], &["id"], &["external_id"]] {
                 if mask == ["external_id"] && known.resource == "connector" {
                     continue;
@@ -101,7 +101,7 @@ on_both! {
         }
     }
 
-    async fn an_update_without_a_mask_that_has_nothing_to_change_says_so(server) {
+    async fn an_update_without_a_mask_or_any_change_is_refused(server) {
         let client = server.client("alpha");
         for known in all(&client).await {
             for said in [Said::default(), Said { id: &known.id, inside: &known.etag, ..Said::default() }] {
@@ -111,7 +111,7 @@ on_both! {
             }
             assert_eq!(read(&client, &known).await, known);
         }
-        // Settings of a kind that are all absent are nothing, too.
+        // Settings of a kind that are all absent count as nothing, too.
         let connector = steps::connector(&client, fixture::an_oauth2_connector("empty settings")).await;
         let kind = Some(v1::connector::Kind::Oauth2(v1::OAuth2Connector::default()));
         let request = v1::UpdateConnectorRequest {
@@ -124,7 +124,7 @@ on_both! {
 }
 
 #[test]
-fn every_update_is_tried_here() {
+fn every_update_is_covered() {
     let pool = DescriptorPool::decode(jackfield_api::FILE_DESCRIPTOR_SET).unwrap();
     let services = pool.services().filter(|service| service.package_name() == "jackfield.v1").collect::<Vec<_>>();
     let methods = services.iter().flat_map(|service| service.methods().collect::<Vec<_>>());
@@ -222,7 +222,7 @@ async fn update(client: &Client, known: &Known, said: Said<'_>) -> Result<Known,
     Ok(Known { resource: known.resource, id, etag })
 }
 
-/// An update that is carried out.
+/// Makes an update that has to succeed.
 async fn changed(client: &Client, known: &Known, said: Said<'_>) -> Known {
     let after = update(client, known, said).await.unwrap_or_else(|status| panic!("{known:?} {said:?}: {status:?}"));
     assert_eq!((after.resource, &after.id), (known.resource, &known.id));
@@ -236,7 +236,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, Status>) -> Refusal {
     expect_status(result.map(Response::new), Code::InvalidArgument, "FIELD_INVALID")
 }
 
-/// A resource as it stands.
+/// Reads the current state of a resource.
 async fn read(client: &Client, known: &Known) -> Known {
     let reference = known.id.clone();
     let etag = match known.resource {

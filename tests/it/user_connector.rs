@@ -1,4 +1,4 @@
-//! UserConnectorService: links between users and connectors, and what goes with them.
+//! UserConnectorService: links between users and connectors, and what is removed with them.
 
 mod state;
 
@@ -47,8 +47,9 @@ async fn listed(client: &Client, request: v1::ListUserConnectorsRequest) -> Resu
 }
 
 on_both! {
-    /// A link is none the worse for a connector that cannot be read: it has the name of when it was made, and can go.
-    async fn a_link_to_a_damaged_connector_is_told_and_removed(server) {
+    /// A link works even if its connector cannot be read: it has the connector's name of its creation, and can be
+    /// removed.
+    async fn a_link_to_a_damaged_connector_is_listed_and_removed(server) {
         let client = server.client("alpha");
         let other = steps::connector(&client, fixture::a_connector("Other")).await;
         let damages = ["'{'".to_owned(), "'[]'".to_owned(), format!("(SELECT doc FROM connector WHERE name_key = '{}')", "other")];
@@ -66,8 +67,8 @@ on_both! {
         assert_eq!(steps::link(&client, "ada", &other.id).await.connector_name, "Other");
     }
 
-    /// The names of as many connectors as a page has links, of which some are large.
-    async fn links_of_many_connectors_have_their_present_names(server) {
+    /// A page of links needs the names of as many connectors, some of which are large.
+    async fn links_of_many_connectors_have_their_current_names(server) {
         const MANY: usize = 70;
         let client = server.client("alpha");
         for number in 0..MANY {
@@ -105,7 +106,7 @@ on_both! {
         assert_eq!(link.create_time, link.update_time);
         assert!(link.create_time.is_some() && !link.etag.is_empty());
 
-        // The name in other letter case, and an id that would otherwise be taken for the link.
+        // The name in another letter case, and an id that a new link would get.
         let again = v1::AddUserConnectorRequest { id: Uuid::now_v7().to_string(), ..add("ada", "name:gMAIL") };
         let second = added(&client, again).await;
         assert!(!second.created);
@@ -113,7 +114,7 @@ on_both! {
         assert_eq!(second.warning, "user ada is linked to connector Gmail already; nothing was changed");
 
         let other = added(&client, add("Ada", &connector.id)).await;
-        assert!(other.created, "letter case of user ids counts");
+        assert!(other.created, "letter case of user ids matters");
         assert_ne!(other.user_connector.unwrap().id, link.id);
         assert_eq!(found(&client, get(&link.id, "", "")).await, link);
         assert_eq!(found(&client, get("", "ada", "name:gmail")).await, link);
@@ -146,7 +147,7 @@ on_both! {
             let result = client.user_connectors().get_user_connector(request).await;
             expect_status(result, Code::NotFound, "USER_CONNECTOR_NOT_FOUND");
         }
-        // A link is named by two fields, and the answer says both as they were sent.
+        // A link is named by two fields, and the answer contains both as sent.
         let result = client.user_connectors().get_user_connector(get("", "ada", "name:Gmail")).await;
         let absent = expect_status(result, Code::NotFound, "USER_CONNECTOR_NOT_FOUND");
         assert_eq!((absent.metadata("user_id"), absent.metadata("connector")), ("ada", "name:Gmail"));
@@ -155,8 +156,8 @@ on_both! {
         assert_eq!(absent.metadata("reference"), "name:no such");
     }
 
-    /// The Fiscus rule: removing a connector clears its tokens and its configurations.
-    async fn removal_takes_everything_that_hangs_on_the_link(server) {
+    /// Removing a connector clears its tokens and its configurations.
+    async fn removal_deletes_everything_that_depends_on_the_link(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let kept = steps::link(&client, "grace", "name:Gmail").await;
@@ -189,7 +190,7 @@ on_both! {
             let result = client.configurations().get_configuration(request).await;
             expect_status(result, Code::NotFound, "CONFIGURATION_NOT_FOUND");
         }
-        // Nothing is left in any table but what hangs on the other link.
+        // Every table contains only rows of the other link.
         let left = [("user_connector", "1"), ("credential", "1"), ("configuration", "2"), ("secret", "1"), ("label", "2")];
         for (table, rows) in left {
             assert_eq!(server.sql(&format!("select count(*) from {table}")).await, [rows], "{table}");
@@ -197,7 +198,7 @@ on_both! {
         assert_eq!(steps::credential_now(&client, "ext:hers").await, credentials[2]);
         assert_eq!(found(&client, get(&kept.id, "", "")).await.credential_count, 1);
 
-        // Adding it again begins anew, with the same external ids if need be.
+        // Adding it again starts afresh, with the same external ids if needed.
         let anew = added(&client, add("ada", &link.connector)).await;
         assert!(anew.created);
         let anew = anew.user_connector.unwrap();
@@ -206,7 +207,7 @@ on_both! {
         steps::credential(&client, facts("ada", "work"), fixture::api_key_material("key")).await;
     }
 
-    async fn a_removal_can_be_tried_out_and_made_conditional(server) {
+    async fn a_removal_can_be_validated_and_made_conditional(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         steps::api_key(&client, &link, "key").await;
@@ -258,7 +259,7 @@ on_both! {
         assert_eq!(found(&client, get(id, "", "")).await, link);
     }
 
-    async fn what_is_wrong_with_an_add_is_said_at_once(server) {
+    async fn all_violations_of_an_add_are_reported_at_once(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let refused = |request, code, reason: &'static str| {
@@ -292,7 +293,7 @@ on_both! {
         assert_eq!(found(&client, get("", &longest, "name:Gmail")).await.user_id, longest);
     }
 
-    async fn an_add_can_be_tried_out_and_repeated(server) {
+    async fn an_add_can_be_validated_and_repeated(server) {
         let client = server.client("alpha");
         steps::connector(&client, fixture::a_connector("Gmail")).await;
         let id = Uuid::now_v7().to_string();
@@ -308,22 +309,22 @@ on_both! {
         let first = added(&client, request.clone()).await;
         assert!(first.created);
         assert_eq!(first.user_connector.as_ref().unwrap().id, id);
-        assert_eq!(added(&client, request.clone()).await, first, "a repeat is answered as the first was");
+        assert_eq!(added(&client, request.clone()).await, first, "a repeat gets the first answer");
         let other = v1::AddUserConnectorRequest { user_id: "grace".to_owned(), ..request };
         let result = client.user_connectors().add_user_connector(other).await;
         expect_status(result, Code::FailedPrecondition, "REQUEST_ID_CONFLICT");
 
-        // The same id means another request where another method is called or another caller calls.
+        // The same request id of another method or another caller is another request.
         let request_id = Uuid::now_v7().to_string();
         let request = v1::RemoveUserConnectorRequest { request_id, ..remove("ada", "name:Gmail") };
         let first = removed(&client, request.clone()).await;
         assert!(first.removed);
         added(&client, add("ada", "name:Gmail")).await;
-        assert_eq!(removed(&client, request).await, first, "a repeat removes nothing that came after it");
+        assert_eq!(removed(&client, request).await, first, "a repeat does not remove a later link");
         assert_eq!(listed(&client, Default::default()).await.unwrap().len(), 1);
     }
 
-    async fn of_adds_at_once_one_makes_the_link(server) {
+    async fn one_of_several_concurrent_adds_creates_the_link(server) {
         let client = server.client("alpha");
         steps::connector(&client, fixture::a_connector("Gmail")).await;
         let answers = join_all((0..16).map(|_| added(&client, add("ada", "name:Gmail")))).await;
@@ -361,7 +362,7 @@ on_both! {
         assert_eq!(names(ordered("create_time desc")).await, ["Grace Slack", "ada Slack"]);
         assert_eq!(names(ordered("user_id desc")).await, ["ada Slack", "Grace Slack"]);
         let filtered = |filter: &str| v1::ListUserConnectorsRequest { filter: filter.to_owned(), ..all.clone() };
-        assert_eq!(names(filtered("gra")).await, ["Grace Slack"], "a bare word takes no account of letter case");
+        assert_eq!(names(filtered("gra")).await, ["Grace Slack"], "a bare word ignores letter case");
         assert_eq!(names(filtered("user_id = gra")).await, Vec::<String>::new());
         let by_connector = format!("connector = {} AND user_id = ada", links[2].connector);
         assert_eq!(names(filtered(&by_connector)).await, ["ada Jira"]);

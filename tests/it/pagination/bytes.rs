@@ -1,4 +1,4 @@
-//! Pages are bounded in bytes, not only in rows: every message stays below the 4 MiB that clients take by default.
+//! Pages are bounded in bytes, not only in rows: every message stays below the 4 MiB that clients accept by default.
 
 use jackfield_api::v1;
 use jackfield_testkit::{Ask, Client, List, fixture, on_both};
@@ -6,7 +6,7 @@ use prost_types::{ListValue, Struct, Value, value::Kind};
 
 use super::joined;
 
-/// What gRPC clients take if they are not told otherwise.
+/// The default message size limit of gRPC clients.
 const MESSAGE: usize = 4 * 1024 * 1024;
 
 on_both! {
@@ -17,7 +17,7 @@ on_both! {
         read_all(&client, 90, &data).await;
     }
 
-    /// A list of numbers takes two bytes a number as JSON and eleven as protobuf.
+    /// A list of numbers takes two bytes per number as JSON and eleven as protobuf.
     async fn pages_of_rows_that_grow_on_the_wire_are_cut_short(server) {
         let client = server.client("alpha");
         let numbers = (0..1_990).map(|_| Value { kind: Some(Kind::NumberValue(1.0)) }).collect();
@@ -26,7 +26,7 @@ on_both! {
         read_all(&client, 220, &data).await;
     }
 
-    /// The same with members of objects, whose keys go on the wire as fields of their own.
+    /// The same with members of objects, whose keys are separate fields on the wire.
     async fn pages_of_deep_rows_are_cut_short(server) {
         let client = server.client("alpha");
         let value = |kind| Value { kind: Some(kind) };
@@ -37,7 +37,7 @@ on_both! {
     }
 }
 
-/// Reads `count` connectors with this data in the largest pages there are.
+/// Reads `count` connectors with this data in the largest possible pages.
 async fn read_all(client: &Client, count: usize, data: &Struct) {
     let create = |i: usize| {
         let connector = v1::Connector { data: Some(data.clone()), ..fixture::a_connector(&format!("large {i:04}")) };
@@ -56,7 +56,7 @@ async fn read_all(client: &Client, count: usize, data: &Struct) {
     assert!(pages.len() > 1);
     for page in &pages {
         assert!(page.bytes < MESSAGE, "{}", page.bytes);
-        assert!(page.bytes > MESSAGE / 8 || page.next_page_token.is_empty(), "cut too short: {}", page.bytes);
+        assert!(page.bytes > MESSAGE / 8 || page.next_page_token.is_empty(), "the page is too short: {}", page.bytes);
     }
     assert_eq!(rows.len(), count);
     let small_pages = List::Connectors.rows(client, &Ask { page_size: 13, ..ask }).await.unwrap();

@@ -1,4 +1,4 @@
-//! Lists while rows come and go: whatever was there throughout is read once, however often the stream breaks.
+//! Lists while rows are added and removed: rows that stay are read exactly once, however often the stream breaks.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use uuid::Uuid;
 
 use super::{orders, sorted, tenant_id};
 
-/// Rows that stay.
+/// The number of rows that stay.
 const STAYING: usize = 120;
-/// Rows that come and go, at one time.
+/// The number of temporary rows at one time.
 const PASSING: usize = 30;
-/// How often streams are cut, over all orders of a list.
+/// The number of times that streams are cut, over all orders of a list.
 const CUTS: usize = 200;
-/// How many rows come or go meanwhile, at least.
+/// The least number of rows added or removed meanwhile.
 const CHANGES: usize = 100;
 
 on_both! {
-    async fn a_stream_cut_anywhere_goes_on_without_loss_or_repeat(server) {
+    async fn a_stream_cut_anywhere_continues_without_loss_or_repetition(server) {
         fill(&server.store().await, tenant_id(&server).await, STAYING).await;
         let client = server.client("alpha");
         for (list, seed) in [(List::Connectors, 1), (List::UserConnectors, 2)] {
@@ -46,12 +46,12 @@ on_both! {
             ended.store(true, Ordering::Relaxed);
             churn.await.unwrap();
             let left: HashSet<String> = ids(&list.rows(&client, &Ask::default()).await.unwrap()).into_iter().collect();
-            assert_eq!(left, staying, "what came has gone");
+            assert_eq!(left, staying, "the temporary rows are gone");
         }
     }
 }
 
-/// Reads a whole list, dropping the stream now and then, sometimes with a page that was not looked at. Says how often.
+/// Reads a whole list, dropping the stream now and then, sometimes with an unread page. Returns the number of cuts.
 pub(super) async fn scan_with_cuts(
     list: List,
     client: &Client,
@@ -77,7 +77,7 @@ pub(super) async fn scan_with_cuts(
             }
         }
         if numbers.below(2) == 0 {
-            // This one is lost on its way.
+            // This page is lost in transit.
             let _ = pages.next().await;
         }
         cuts += 1;
@@ -95,7 +95,8 @@ pub(super) async fn scan_with_cuts(
     cuts
 }
 
-/// Adds and removes connectors, each with a link, all over the orders of their lists, and leaves none behind.
+/// Adds and removes connectors, each with a link, all over the orders of their lists, and removes all of them in the
+/// end.
 pub(super) async fn churn(client: Client, mut numbers: Numbers, ended: Arc<AtomicBool>, changes: Arc<AtomicUsize>) {
     let mut passing = VecDeque::new();
     while !ended.load(Ordering::Relaxed) || !passing.is_empty() {
@@ -124,7 +125,7 @@ fn ids(rows: &[Row]) -> Vec<String> {
     rows.iter().map(|row| row.id.clone()).collect()
 }
 
-/// Numbers without a pattern, the same ones in every run (SplitMix64).
+/// A generator of random numbers, the same in every run (SplitMix64).
 pub(super) struct Numbers(pub(super) u64);
 
 impl Numbers {
@@ -139,7 +140,7 @@ impl Numbers {
         usize::try_from(self.next() % end).unwrap()
     }
 
-    /// An id anywhere among ids.
+    /// An id anywhere in the order of ids.
     fn id(&mut self) -> String {
         Uuid::from_u64_pair(self.next(), self.next()).to_string()
     }

@@ -1,4 +1,4 @@
-//! A row that cannot be read is left out of lists, counted and told, and takes nothing with it.
+//! An unreadable row is omitted from lists, counted and logged, and affects no other row.
 
 use std::time::Duration;
 
@@ -26,7 +26,8 @@ async fn pages(server: &TestServer, request: v1::ListConnectorsRequest) -> Vec<V
     pages
 }
 
-/// What a document becomes: no JSON, JSON of something else, two lines, and on SQLite no text, as when a bit changes.
+/// The damages to a document: not JSON, JSON of something else, two lines, and on SQLite not text, as after a flipped
+/// bit.
 fn damages(backend: Backend) -> Vec<&'static str> {
     let mut damages = vec!["'{'", "'{\"id\":7}'", "replace(doc, '{', '{\n')"];
     if backend == Backend::Sqlite {
@@ -40,7 +41,7 @@ fn damaged(server: &TestServer) -> f64 {
 }
 
 on_both! {
-    async fn a_damaged_row_is_left_out_and_all_others_are_listed(server) {
+    async fn a_damaged_row_is_omitted_and_all_others_are_listed(server) {
         let client = server.client("alpha");
         let mut ids = Vec::new();
         for number in 0..ROWS {
@@ -48,7 +49,8 @@ on_both! {
             steps::link(&client, "ada", &connector.id).await;
             ids.push(connector.id);
         }
-        // At both ends of the list, in the middle of a page, at its end and at the beginning of the next one; and several.
+        // At both ends of the list, in the middle of a page, at its end, at the beginning of the next one, and several
+        // at once.
         for rows in [vec![0], vec![5], vec![7], vec![8], vec![11], vec![3, 4, 7], vec![4, 5, 6, 7]] {
             for damage in damages(server.backend()) {
                 let names: Vec<_> = rows.iter().map(|row| format!("'{}'", name(*row))).collect();
@@ -76,14 +78,14 @@ on_both! {
                 }
                 assert!(damaged(&server) >= before + rows.len() as f64, "it is counted");
 
-                // What hangs on it is listed, with the name that it had.
+                // Its dependents are listed, with its name as of before.
                 let links = client.user_connectors().list_user_connectors(v1::ListUserConnectorsRequest::default()).await;
                 let mut links: Vec<_> =
                     collect::items(links).await.unwrap().into_iter().map(|link| link.connector_name).collect();
                 links.sort();
                 assert_eq!(links, (0..ROWS).map(name).collect::<Vec<_>>());
 
-                // Where it is asked for, it is said what is the matter; the others are as they were.
+                // A get of it explains the problem; the others are unchanged.
                 for (row, id) in ids.iter().enumerate() {
                     let reference = format!("name:{}", name(row));
                     let found = client.connectors().get_connector(v1::GetConnectorRequest { reference }).await;
@@ -91,7 +93,7 @@ on_both! {
                         assert_eq!(found.unwrap().into_inner().connector.unwrap().name, name(row));
                         continue;
                     }
-                    // Two lines are no document that was written here, and can be read all the same.
+                    // The server never writes two lines, but can read them all the same.
                     if damage.contains('\n') {
                         found.unwrap();
                         continue;
@@ -108,14 +110,14 @@ on_both! {
         assert_eq!(pages(&server, v1::ListConnectorsRequest::default()).await.concat().len(), ROWS, "the list is whole again");
     }
 
-    /// A document can be whole and say what its row does not. Where a row stands in a list, its columns say.
-    async fn a_document_that_disagrees_with_its_row_moves_no_list(server) {
+    /// A document can be intact but differ from its row. The columns determine the position of a row in a list.
+    async fn a_document_that_disagrees_with_its_row_does_not_change_the_order(server) {
         let client = server.client("alpha");
         let mut ids = Vec::new();
         for number in 0..ROWS {
             ids.push(steps::connector(&client, fixture::a_connector(&name(number))).await.id);
         }
-        // In the middle of a page, at its end, at the beginning and the end of the list.
+        // In the middle of a page, at its end, and at the beginning and the end of the list.
         for row in [0, 1, 3, 7, 11] {
             let other = &ids[(row + 6) % ROWS];
             let time = "'\"create_time\":' || create_time";
@@ -132,7 +134,7 @@ on_both! {
                 let changed = "SELECT count(*) FROM connector JOIN kept ON kept.id = connector.id WHERE kept.doc <> connector.doc";
                 assert_eq!(server.sql(changed).await, ["1"]);
 
-                // What is of another id is not told as if it were that one. All else is told as it is written.
+                // A document with another id is not returned under this id. Everything else is returned as stored.
                 let told = |number: usize| match () {
                     () if number != row => Some(name(number)),
                     () if from.contains("\"id\"") => None,
@@ -142,7 +144,7 @@ on_both! {
                 let expected: Vec<_> = (0..ROWS).filter_map(told).collect();
                 for order in ["name", "name desc", "create_time", "create_time desc", "id"] {
                     for page_size in [PAGE_SIZE, 1, 1_000] {
-                        // An endless list would never get here.
+                        // An endless list would never end without a limit.
                         let limit = 2 * ROWS as i32;
                         let request = v1::ListConnectorsRequest { page_size, limit, order_by: order.to_owned(), ..Default::default() };
                         let mut listed = pages(&server, request).await.concat();
@@ -167,8 +169,8 @@ on_both! {
         assert_eq!(pages(&server, v1::ListConnectorsRequest::default()).await.concat().len(), ROWS);
     }
 
-    /// However often a list looks at a row before it goes on without it.
-    async fn a_row_that_is_left_out_is_told_once_a_list(backend: Backend) {
+    /// A list may read a row several times before it skips it.
+    async fn an_omitted_row_is_logged_once_per_list(backend: Backend) {
         const MANY: usize = 40;
         let site = Site::new(backend, Program::Jackfield);
         site.prepare().await;
@@ -179,7 +181,7 @@ on_both! {
             let connector = steps::connector(&client, fixture::a_connector(&name(number))).await;
             ids.push(steps::link(&client, "ada", &connector.id).await.id);
         }
-        // Around the ends of pages and of what the store reads at once.
+        // Around the ends of pages and of the store's batches.
         let damaged = [0, 3, 4, 14, 15, 16, 17, 31, 39].map(|row: usize| ids[row].clone());
         let these = damaged.iter().map(|id| format!("'{}'", id.replace('-', ""))).collect::<Vec<_>>().join(", ");
         match backend {
@@ -211,8 +213,8 @@ on_both! {
         }
     }
 
-    /// A tenant that cannot be read has secrets like any other: they are sealed anew as well.
-    async fn a_damaged_tenant_is_sealed_anew(server) {
+    /// A tenant that cannot be read has secrets like any other, and they are resealed as well.
+    async fn a_damaged_tenant_is_resealed(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "one").await;
         let credential = steps::api_key(&client, &link, "token").await;
@@ -226,8 +228,9 @@ on_both! {
         assert_eq!(steps::credential_now(&client, &credential.id).await.id, credential.id);
     }
 
-    /// The folded texts of filters are of no use to damage either: the row is looked at as it is, and the others by theirs.
-    async fn a_damaged_text_of_a_filter_takes_no_list_with_it(server) {
+    /// Damaged folded texts of filters do no harm either: the row's document is read instead, and other rows use their
+    /// own folded texts.
+    async fn a_damaged_folded_text_does_not_break_filters(server) {
         let client = server.client("alpha");
         let quoted = "Öl \\ \"Ähre\"\n\tEnde";
         for (name, description) in [("one", "Ärger"), ("two", "Ähnlich"), ("three", "plain"), ("four", quoted)] {

@@ -1,5 +1,4 @@
-//! Slow readers, readers that have stopped, too many readers, and the end of the server: what a stream costs and how it
-//! ends.
+//! Slow readers, stalled readers, too many readers, and the shutdown of the server: the cost and the end of streams.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +11,14 @@ use tokio_stream::StreamExt;
 use tonic::{Code, Status};
 
 const LIST_CONNECTORS: &str = "/jackfield.v1.ConnectorService/ListConnectors";
-/// What a reader takes in before it stops; an item is a little larger.
+/// The window of a reader; an item is a little larger.
 const WINDOW: u32 = 16 * 1024;
-/// Far more items than fit in all buffers between server and reader.
+/// The number of items, far more than fit into all buffers between server and reader.
 const ITEMS: usize = 60;
 
 on_both! {
-    /// Ten readers who have stopped, and a pool of one connection: it is free.
-    async fn a_reader_that_has_stopped_holds_no_connection(backend: Backend) {
+    /// Ten stalled readers do not occupy the only connection of the pool.
+    async fn a_stalled_reader_holds_no_database_connection(backend: Backend) {
         let server = TestServer::start_with(backend, |config| {
             config.database.max_connections = 1;
         }).await;
@@ -44,7 +43,7 @@ on_both! {
             client.connectors().delete_connector(request).await.unwrap();
             assert_eq!(List::Connectors.rows(&client, &Ask::default()).await.unwrap().len(), ITEMS);
         }
-        // They read on, and have missed nothing.
+        // They continue to read, and have missed nothing.
         for (first, pages) in stopped {
             let rest: Result<Vec<ListPage>, Status> = pages.collect().await;
             let rows: Vec<Row> = std::iter::once(first).chain(rest.unwrap()).flat_map(|page| page.rows).collect();
@@ -52,7 +51,7 @@ on_both! {
         }
     }
 
-    async fn a_reader_that_has_stopped_is_given_up(backend: Backend) {
+    async fn a_stalled_reader_is_dropped(backend: Backend) {
         let server = TestServer::start_with(backend, |config| {
             config.streams.idle_timeout = Duration::from_secs(3);
             config.streams.max_open = 1;
@@ -61,7 +60,7 @@ on_both! {
         let slow = server.client_with_window("alpha", WINDOW);
         let client = server.client("alpha");
 
-        // One who reads slowly is no such reader.
+        // A slow reader is not a stalled one.
         let mut rows = Vec::new();
         let mut pages = large(&slow, "").await;
         let start = Instant::now();
@@ -76,14 +75,14 @@ on_both! {
         let mut taken = pages.next().await.unwrap().unwrap();
         let refusal = refused(&client).await;
         assert_eq!(refusal.status.code(), Code::Unavailable);
-        // The stream ends although nobody asks it to: its place is free again.
+        // The stream ends on its own, and its place is free again.
         while List::Connectors.open(&client, &Ask::default()).await.is_err() {
-            assert!(start.elapsed() < Duration::from_secs(60), "a reader who has stopped keeps its place");
+            assert!(start.elapsed() < Duration::from_secs(60), "a stalled reader keeps its place");
             sleep(Duration::from_millis(50)).await;
         }
-        assert!(start.elapsed() > Duration::from_secs(3), "given up too early");
+        assert!(start.elapsed() > Duration::from_secs(3), "dropped too early");
 
-        // Whoever reads on gets what was on its way, whole, and learns why there is no more.
+        // A reader that continues gets the data in transit, complete, and the reason that there is no more.
         let mut rows = taken.rows.clone();
         let refusal = loop {
             match pages.next().await.expect("an end without a status") {
@@ -100,10 +99,10 @@ on_both! {
         assert!(rows == all);
     }
 
-    /// However busily it is read, a stream ends in time; its last token goes on.
+    /// A stream ends in time, however fast it is read; its last token continues the list.
     async fn a_stream_has_a_total_deadline(backend: Backend) {
         let mut server = TestServer::start_with(backend, |config| config.drain.delay = Duration::ZERO).await;
-        // All of them are read once without that deadline.
+        // All rows are read once without that deadline.
         let all = fill_large(&server).await;
         server.config_mut().streams.total_timeout = Duration::from_millis(400);
         server.config_mut().streams.max_open = 1;
@@ -135,13 +134,13 @@ on_both! {
             }
             let took = start.elapsed();
             assert!(took > Duration::from_millis(350) && took < Duration::from_secs(10), "{took:?}");
-            // The task behind it may end a moment later than the answer.
+            // The task of the stream may end a moment after the answer.
             free_place(&server.client("alpha")).await;
         }
         assert!(streams > 1, "{streams}");
         assert!(rows == all);
 
-        // Nor does one last longer that nobody reads.
+        // An unread stream does not last longer either.
         let unread = loop {
             free_place(&server.client("alpha")).await;
             match List::Connectors.open(&slow, &Ask::pages_of(1)).await {
@@ -154,7 +153,7 @@ on_both! {
         drop(unread);
     }
 
-    async fn streams_go_on_for_a_part_of_the_grace_and_then_with_the_next_server(backend: Backend) {
+    async fn streams_continue_for_a_part_of_the_grace_period_and_then_on_the_next_server(backend: Backend) {
         let mut server = TestServer::start_with(backend, |config| {
             config.drain.delay = Duration::ZERO;
             config.drain.grace = Duration::from_secs(10);
@@ -171,14 +170,14 @@ on_both! {
         }
         let to_the_end = reading.into_iter().map(|(first, pages)| async move {
             let rest: Result<Vec<ListPage>, Status> = pages.collect().await;
-            let rest = rest.expect("a list that is read comes to its end");
+            let rest = rest.expect("a list that is read reaches its end");
             std::iter::once(first).chain(rest).flat_map(|page| page.rows).collect::<Vec<Row>>()
         });
         let (ended, read) = tokio::join!(server.stop(), futures::future::join_all(to_the_end));
-        assert!(ended, "a call did not end by itself");
+        assert!(ended, "a call did not finish");
         assert!(read.iter().all(|rows| *rows == all));
         server.restart().await;
-        // The others read what was on its way, and learn why there is no more.
+        // The others get the data in transit, and the reason that there is no more.
         for (first, mut pages) in stopped {
             let (mut rows, mut token) = (first.rows, first.next_page_token);
             let status = loop {
@@ -199,8 +198,8 @@ on_both! {
         }
     }
 
-    /// Whoever is in the middle of a page when lists end gets the rest of it, with the token that goes on.
-    async fn a_page_that_is_under_way_when_the_server_stops_comes_whole(backend: Backend) {
+    /// A reader in the middle of a page when lists end gets the rest of it, with the token to continue.
+    async fn a_page_in_transit_when_the_server_stops_arrives_complete(backend: Backend) {
         let mut server = TestServer::start_with(backend, |config| {
             config.drain.delay = Duration::ZERO;
             config.drain.grace = Duration::from_secs(10);
@@ -210,22 +209,22 @@ on_both! {
         let mut list = server.http2("alpha", WINDOW).await.call(LIST_CONNECTORS, &ask).await.unwrap();
         let mut pages = vec![list.message().await.unwrap()];
         list.fill().await;
-        // Of this one nothing is under way: when it ends, lists end.
+        // Nothing of this list is in transit: when it ends, lists end.
         let unread = server.http2("alpha", 0).await.call(LIST_CONNECTORS, &ask).await.unwrap();
         let reading = async {
             let begin = Instant::now();
             Refusal::check(unread.status().await, Code::Unavailable, "SERVER_UNAVAILABLE");
             let took = begin.elapsed();
-            assert!(took >= Duration::from_secs(4), "lists have a part of the grace: {took:?}");
+            assert!(took >= Duration::from_secs(4), "lists have a part of the grace period: {took:?}");
             list.read().await
         };
         let (ended, (rest, status)) = tokio::join!(server.stop(), reading);
-        assert!(ended, "a call did not end by itself");
+        assert!(ended, "a call did not finish");
         Refusal::check(status, Code::Unavailable, "SERVER_UNAVAILABLE");
-        assert!(!rest.is_empty(), "the page that was under way is cut");
+        assert!(!rest.is_empty(), "the page in transit is cut");
         pages.extend(rest);
         let pages: Vec<_> = pages.into_iter().map(|page| v1::ListConnectorsResponse::decode(page).unwrap()).collect();
-        assert!(pages.len() < ITEMS, "no page behind it is begun");
+        assert!(pages.len() < ITEMS, "no further page is begun");
         let mut ids: Vec<_> = pages.iter().flat_map(|page| &page.connectors).map(|connector| connector.id.clone()).collect();
         let token = &pages.last().unwrap().next_page_token;
         server.restart().await;
@@ -234,8 +233,8 @@ on_both! {
         assert!(ids.iter().eq(all.iter().map(|row| &row.id)));
     }
 
-    /// A reader who never takes the news that the server ends is cut when the grace is over.
-    async fn a_reader_that_has_stopped_does_not_keep_the_server(backend: Backend) {
+    /// A reader that never reads the end of its stream is cut when the grace period is over.
+    async fn a_stalled_reader_does_not_delay_the_shutdown(backend: Backend) {
         let mut server = TestServer::start_with(backend, |config| {
             config.drain.delay = Duration::ZERO;
             config.drain.grace = Duration::from_secs(1);
@@ -247,10 +246,10 @@ on_both! {
         server.stop().await;
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         let rest: Result<Vec<ListPage>, Status> = pages.collect().await;
-        assert!(rest.is_err(), "a list that was cut has no end");
+        assert!(rest.is_err(), "a list that was cut has no proper end");
     }
 
-    async fn there_are_so_many_streams_and_no_more(backend: Backend) {
+    async fn the_number_of_streams_is_limited(backend: Backend) {
         let server = TestServer::start_with(backend, |config| config.streams.max_open = 3).await;
         let all = fill_large(&server).await;
         let slow = server.client_with_window("alpha", WINDOW);
@@ -265,8 +264,8 @@ on_both! {
         let retry = refusal.details.retry_info().and_then(|retry| retry.retry_delay);
         assert_eq!(retry, Some(Duration::from_secs(1)), "{refusal:?}");
         let request = v1::GetConnectorRequest { reference: all[0].id.clone() };
-        client.connectors().get_connector(request).await.expect("calls that are no streams are answered");
-        // Who leaves makes room, and so does who comes to the end.
+        client.connectors().get_connector(request).await.expect("unary calls are answered");
+        // A dropped stream makes room, and so does a finished one.
         drop(open.pop());
         free_place(&client).await;
         let rest: Vec<Result<ListPage, Status>> = open.pop().unwrap().collect().await;
@@ -277,7 +276,7 @@ on_both! {
     }
 }
 
-/// Puts [`ITEMS`] connectors of more than a window each into the tenant alpha; returns them in order.
+/// Creates [`ITEMS`] connectors in the tenant alpha, each larger than a window, and returns them in order.
 async fn fill_large(server: &TestServer) -> Vec<Row> {
     let client = server.client("alpha");
     let text = "x".repeat(WINDOW as usize);
@@ -292,12 +291,12 @@ async fn fill_large(server: &TestServer) -> Vec<Row> {
     rows
 }
 
-/// A list that sends one large item a page.
+/// A list with one large item per page.
 async fn large(client: &Client, token: &str) -> Pages {
     List::Connectors.open(client, &Ask::pages_of(1).from(token)).await.unwrap()
 }
 
-/// As [`large`]. Opening it counts towards the time that it has: if that is over by then, this is all that comes out of it.
+/// As [`large`]. Opening counts towards its deadline: if that has passed, the list contains only the error.
 async fn large_or_late(client: &Client, token: &str) -> Pages {
     match List::Connectors.open(client, &Ask::pages_of(1).from(token)).await {
         Ok(pages) => pages,
@@ -310,12 +309,12 @@ async fn large_or_late(client: &Client, token: &str) -> Pages {
 
 async fn refused(client: &Client) -> Refusal {
     match List::Connectors.open(client, &Ask::default()).await {
-        Ok(_) => panic!("there was a place for one more stream"),
+        Ok(_) => panic!("there was room for one more stream"),
         Err(status) => Refusal::check(status, Code::Unavailable, "SERVER_UNAVAILABLE"),
     }
 }
 
-/// Waits until there is a place for a stream, by a short one.
+/// Waits until there is room for a stream, by opening a short one.
 async fn free_place(client: &Client) {
     let start = Instant::now();
     let one = Ask { limit: 1, ..Ask::pages_of(1) };

@@ -1,4 +1,4 @@
-//! Filters that match little of much: each page looks at so many rows and no more, and says where to go on.
+//! Filters that match few of many rows: each page examines a limited number of rows, and has a token to continue.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use super::churn::{Numbers, churn, scan_with_cuts};
 use super::{joined, orders, sorted, tenant_id};
 use crate::steps;
 
-/// Links of the tenant. A page looks at 50,000.
+/// The number of links of the tenant. A page examines 50,000.
 const LINKS: usize = 60_000;
-/// The user of every so many-th link is not a common one.
+/// The interval of links whose user is not a common one.
 const STEP: usize = 8_000;
-/// Links whose users have the word "late": more than the index of words is good for.
+/// The number of links whose users have the word "late": too many for the word index.
 const LATE: usize = 9_000;
-/// Rows that come or go while lists are read, at least.
+/// The least number of rows added or removed while lists are read.
 const CHANGES: usize = 20;
 
 on_both! {
-    /// The rows are those that one statement would find, and each message is one bounded piece of the work.
+    /// The rows are those that a single statement would find, and each message is one bounded piece of the work.
     async fn a_sparse_filter_finds_its_rows_in_bounded_pages(server) {
         let client = fill(&server).await;
         for order_by in orders(List::UserConnectors) {
@@ -30,13 +30,13 @@ on_both! {
             assert_eq!(rows.len(), LINKS / STEP, "{order_by}");
             assert!(rows.iter().all(|row| row.user_id.starts_with("seldom")), "{order_by}");
             assert!(sorted(rows.clone(), &order_by) == rows, "{order_by}");
-            assert_eq!(pages.len(), 2, "{order_by}: {LINKS} rows are more than one page looks at");
+            assert_eq!(pages.len(), 2, "{order_by}: {LINKS} rows are more than one page examines");
             assert_ne!(pages[0].next_page_token, "", "{order_by}");
             assert_eq!(pages[1].next_page_token, "", "{order_by}");
             let rest = List::UserConnectors.rows(&client, &ask.from(&pages[0].next_page_token)).await.unwrap();
             assert!(rest == pages[1].rows, "{order_by}");
 
-            // Full pages are looked for no further than they need.
+            // The search stops when a page is full.
             for limit in [1, 3, 7] {
                 let page = Ask { limit, page_size: limit, ..ask.clone() };
                 let found = List::UserConnectors.pages(&client, &page).await.unwrap();
@@ -57,8 +57,8 @@ on_both! {
         ]);
     }
 
-    /// What an index finds takes one page, however much lies before it.
-    async fn an_index_is_taken_where_there_is_one(server) {
+    /// Rows found through an index take one page, however many rows precede them.
+    async fn an_index_is_used_where_there_is_one(server) {
         let client = fill(&server).await;
         let all = List::UserConnectors.rows(&client, &Ask::filter("-common")).await.unwrap();
         let last = all.last().unwrap();
@@ -81,7 +81,7 @@ on_both! {
         }
     }
 
-    /// A word that many rows have, all of them at the end, is no word for the index. They are found all the same.
+    /// A word of many rows, all of them at the end, does not use the index, but the rows are found all the same.
     async fn a_word_of_many_rows_is_found_by_keys(server) {
         let client = fill(&server).await;
         for order_by in orders(List::UserConnectors) {
@@ -93,7 +93,7 @@ on_both! {
         }
     }
 
-    async fn sparse_pages_lose_nothing_while_rows_come_and_go(server) {
+    async fn sparse_pages_lose_nothing_while_rows_are_added_and_removed(server) {
         let client = fill(&server).await;
         for (filter, seed) in [("-common", 1), ("seldom", 2)] {
             let staying = List::UserConnectors.rows(&client, &Ask::filter(filter)).await.unwrap();
@@ -116,7 +116,7 @@ on_both! {
     }
 }
 
-/// A tenant of [`LINKS`] links of one connector, one a second. Most users are common ones.
+/// Creates a tenant with [`LINKS`] links of one connector, one per second. Most users are common ones.
 async fn fill(server: &TestServer) -> Client {
     let client = server.client("alpha");
     let connector = steps::connector(&client, jackfield_testkit::fixture::a_connector("of many")).await;
@@ -158,7 +158,7 @@ async fn fill(server: &TestServer) -> Client {
         .await;
     server.sql(&format!("DELETE FROM user_connector WHERE tenant_id = {tenant} AND user_id = 'pattern'")).await;
     if server.backend() == Backend::Postgres {
-        // What was inserted lies beside the index of words until then, in a list that each search reads from end to end.
+        // Until then, inserted rows are in the pending list of the word index, which each search reads completely.
         server.sql("VACUUM ANALYZE user_connector").await;
     }
     client

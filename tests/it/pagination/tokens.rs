@@ -1,4 +1,4 @@
-//! Page tokens fit the question that they come from, and nothing else.
+//! Page tokens are valid for the request that they come from, and for no other.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use jackfield_testkit::{Ask, Client, List, ManualClock, TestServer, on_both};
 use super::{ROWS, full, refused, tenant_id, tenant_id_of};
 
 on_both! {
-    async fn a_token_is_of_its_list_tenant_filter_order_and_scope(server) {
+    async fn a_token_is_bound_to_list_tenant_filter_order_and_scope(server) {
         let (operator, filled) = full(&server).await;
-        // The other tenant has rows, too: a token that were taken would list them.
+        // The other tenant has rows, too: an accepted token would list them.
         fill(&server.store().await, tenant_id(&server).await, ROWS).await;
         for list in List::ALL {
             let ask = Ask { filter: "create_time > 2001-01-01T00:00:00Z".into(), ..Ask::pages_of(10) };
@@ -64,8 +64,8 @@ on_both! {
         }
     }
 
-    /// Another spelling of the same filter is the same filter, and the sizes are not part of the question (AIP-158).
-    async fn a_token_is_of_the_meaning_of_its_question(server) {
+    /// Another spelling of a filter is the same filter, and sizes are not part of the binding (AIP-158).
+    async fn a_token_is_bound_to_the_meaning_of_its_request(server) {
         let (operator, _) = full(&server).await;
         let ask = Ask { filter: "name:* AND create_time > 2001-01-01T00:00:00Z".into(), ..Ask::pages_of(7) };
         let token = token(List::Connectors, &operator, &ask).await;
@@ -90,7 +90,7 @@ on_both! {
             reject(list, &operator, &ask.from(&token[..length]), "cut").await;
         }
         for at in 0..token.len() {
-            // One bit, and another character of the alphabet: the last ones hold bits that nothing needs.
+            // One bit, and another character of the alphabet: the last ones contain unused bits.
             for other in ['A', 'B', '_', '-'] {
                 let altered: String = token.chars().enumerate().map(|(i, c)| if i == at { other } else { c }).collect();
                 if altered != token {
@@ -116,10 +116,10 @@ on_both! {
         for garbage in garbage {
             reject(list, &operator, &ask.from(&garbage), "garbage").await;
         }
-        assert_eq!(list.rows(&operator, &ask.from(&token)).await.unwrap().len(), ROWS - 10, "it is good as it was");
+        assert_eq!(list.rows(&operator, &ask.from(&token)).await.unwrap().len(), ROWS - 10, "the unaltered token is valid");
     }
 
-    /// A token is good for 72 hours, in another process, too, and no longer.
+    /// A token is valid for 72 hours, in another process, too, and no longer.
     async fn a_token_expires(backend: Backend) {
         let clock = ManualClock::at_present();
         let mut server = TestServer::start_at(backend, clock.clone(), |_| {}).await;
@@ -147,7 +147,7 @@ async fn token(list: List, client: &Client, ask: &Ask) -> String {
 async fn reject(list: List, client: &Client, ask: &Ask, what: &str) {
     let refusal = refused(list, client, ask, "PAGE_TOKEN_INVALID").await;
     refusal.expect_fields(&["page_token"]);
-    // It does not say which of the things is wrong.
+    // The description does not say which of these is wrong.
     assert_eq!(
         refusal.description("page_token"),
         "is not a token of this list with this filter and order, or has expired",

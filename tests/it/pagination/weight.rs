@@ -1,4 +1,4 @@
-//! What pages are bounded by, and what memory is held for them: rows never weigh less than they take in a message.
+//! The weight of rows, which bounds pages and their memory, is never less than their size in a message.
 
 use jackfield_api::v1;
 use jackfield_api::v1::connector::Kind;
@@ -24,7 +24,7 @@ const LISTS: [List; 6] =
     [List::Configurations, List::Connections, List::Connectors, List::Credentials, List::Keys, List::UserConnectors];
 
 on_both! {
-    async fn a_row_weighs_at_least_what_it_takes_in_a_message(server) {
+    async fn a_row_weighs_at_least_its_size_in_a_message(server) {
         let client = server.client("alpha");
         key::import(&client, key::an_identity(&server, "identity")).await;
         key::import(&client, key::a_bundle(&server, "bundle")).await;
@@ -57,7 +57,7 @@ on_both! {
         let full = v1::Configuration { shared_settings: Some(data()), meta: Some(data()), ..full };
         steps::configuration(&client, full).await;
 
-        // The document of the link has the name that the connector had.
+        // The document of the link contains the connector's earlier name.
         let name = "\u{1D50A}".repeat(191);
         let request = v1::UpdateConnectorRequest {
             reference: gmail.id,
@@ -84,7 +84,7 @@ on_both! {
     }
 }
 
-/// What each row of a list weighs, by id.
+/// The weight of each row of a list, by id.
 async fn weights(store: &Store, tenant: TenantId, list: List) -> Vec<usize> {
     let read = store.read();
     let (mut after, mut weights) = (None, Vec::new());
@@ -162,7 +162,7 @@ fn a_full_connector(name: &str, kind: Kind) -> v1::Connector {
     }
 }
 
-/// What is short as JSON and long in a message.
+/// Data that is short as JSON and long in a message.
 fn data() -> Struct {
     let value = |kind| Value { kind: Some(kind) };
     let list = |kind: value::Kind| value::Kind::ListValue(ListValue { values: vec![value(kind); 300] });

@@ -1,5 +1,5 @@
-//! Lists whose clients leave them unread, behind the windows that HTTP/2 gives them: they hold up nobody, hold no memory
-//! without a bound, and end with a status.
+//! Lists that their clients leave unread, limited by HTTP/2 windows: they delay no other call, use bounded memory, and
+//! end with a status.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ const LIST_CONNECTORS: &str = "/jackfield.v1.ConnectorService/ListConnectors";
 const ROWS: usize = 6_000;
 
 on_both! {
-    /// As a client does that opens lists first and reads them then, one after the other.
-    async fn lists_that_nobody_reads_hold_up_no_others(server) {
+    /// A client may open several lists first and then read them one after the other.
+    async fn unread_lists_do_not_delay_others(server) {
         fill_connections(&server.store().await, tenant_id(&server).await, ROWS).await;
         let connection = server.http2("alpha", USUAL_WINDOW).await;
         let mut opened = Vec::new();
         for _ in 0..4 {
             let mut list = connections(&connection).await.unwrap();
-            // It stands in the middle of its first page.
+            // It is stalled in the middle of its first page.
             list.fill().await;
             opened.push(list);
         }
@@ -43,8 +43,8 @@ on_both! {
         }
     }
 
-    /// Whoever takes more than its share is told so; others read, of its tenant and of another.
-    async fn one_identity_does_not_take_all_lists(server) {
+    /// An identity that exceeds its share is refused; others can read, in its tenant and in another.
+    async fn one_identity_cannot_use_all_lists(server) {
         let mut open = Vec::new();
         let mut refused = 0;
         for _ in 0..12 {
@@ -67,7 +67,7 @@ on_both! {
         }
     }
 
-    async fn one_tenant_does_not_take_all_lists(backend: Backend) {
+    async fn one_tenant_cannot_use_all_lists(backend: Backend) {
         let server = TestServer::start_with(backend, |config| {
             config.streams.max_open = 4;
             config.streams.max_open_per_tenant = 3;
@@ -87,8 +87,8 @@ on_both! {
         refused(list(&beta).await, Code::Unavailable, "SERVER_UNAVAILABLE");
     }
 
-    /// Far more lists of large rows than there is memory for: whoever reads comes to the end, and all others to a status.
-    async fn memory_that_nobody_reads_is_given_to_those_who_read(backend: Backend) {
+    /// With far more lists of large rows than memory for them, readers reach the end, and all others get a status.
+    async fn memory_of_unread_lists_goes_to_readers(backend: Backend) {
         let server = TestServer::start_with(backend, |config| {
             config.streams.page_memory = config.streams.page_memory_per_tenant;
             config.streams.idle_timeout = Duration::from_secs(10);

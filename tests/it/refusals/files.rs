@@ -1,4 +1,4 @@
-//! Files that others can change, or read; and those that the server makes.
+//! Files that others can change or read, and the files that the server creates.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::Path;
@@ -7,9 +7,9 @@ use jackfield_testkit::{Backend, Program, Site};
 
 use super::{Before, keyring, refuses, refuses_with, served};
 
-/// What others can change is refused, and a database with a second name.
+/// Files that others can change are refused, and so is a database with a second name.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_others_can_change_is_refused() {
+async fn files_that_others_can_change_are_refused() {
     let site = served(Before::Stopped).await;
     let mode = |path: &Path, mode: u32| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     let database = site.sqlite_file();
@@ -62,9 +62,9 @@ async fn what_others_can_change_is_refused() {
     site.start().stop();
 }
 
-/// Only root can give files away; as root it is refused to rely on a user who has nothing else here.
+/// Only root can change the owner of files. Root refuses to trust an unrelated user.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_belongs_to_another_user_is_refused() {
+async fn files_of_another_user_are_refused() {
     const OTHER: u32 = 54_321;
     let site = served(Before::Stopped).await;
     let own = |path: &Path, user: u32| std::os::unix::fs::chown(path, Some(user), None).unwrap();
@@ -76,7 +76,7 @@ async fn what_belongs_to_another_user_is_refused() {
     own(&key, OTHER);
     refuses(&site, &["serve"], &format!("the private key {} {who}", key.display()));
     own(&key, 0);
-    // Whose a directory is can put another file in place of the one that is there.
+    // The owner of a directory can replace the file in it.
     own(site.data_dir(), OTHER);
     for (file, what) in [(keyring(&site), "the keyring"), (site.sqlite_file(), "the database")] {
         let reason = format!(
@@ -86,15 +86,15 @@ async fn what_belongs_to_another_user_is_refused() {
         );
         refuses(&site, &["serve"], &reason);
         refuses(&site, &["check-config"], &reason);
-        // Root acts for a user in what is this user's.
+        // Root acts for a user in that user's directory.
         own(&file, OTHER);
     }
     assert!(!site.start().stop().contains("belongs to another user"));
 }
 
-/// What others can only read is served, with a word.
+/// Files that others can only read are accepted with a warning.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_others_can_read_is_told() {
+async fn files_that_others_can_read_are_reported() {
     let site = served(Before::Stopped).await;
     let key = site.pki().path("server-key.pem");
     for path in [&site.sqlite_file(), &key] {
@@ -113,9 +113,9 @@ async fn what_others_can_read_is_told() {
     }
 }
 
-/// Whatever the process is told to leave to others, its files are for their owner only.
+/// Whatever the umask of the process, its files are for their owner only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_it_makes_is_its_owners_only() {
+async fn created_files_are_private_to_their_owner() {
     let mut site = Site::new(Backend::Sqlite, Program::Jackfield);
     let tls = &mut site.config_mut().tls;
     for path in [&mut tls.certificate, &mut tls.private_key, &mut tls.client_ca, &mut tls.client_crl] {

@@ -7,8 +7,8 @@ use tonic::{Code, Status};
 
 use super::{content, counts, create_connector_by, create_credential, expect_unavailable, issue};
 
-/// Lets this operation on this table fail from now on: on PostgreSQL as a full disk does, on SQLite as a defect does, for
-/// which there is no better way from outside.
+/// Makes this operation on this table fail from now on: on PostgreSQL like a full disk, on SQLite like a defect,
+/// because there is no better way from outside.
 async fn break_table(server: &TestServer, operation: &str, table: &str) {
     let statements = match server.backend() {
         Backend::Sqlite => vec![format!(
@@ -44,7 +44,7 @@ fn expect_broken(server: &TestServer, status: Status) {
     }
 }
 
-/// A connector with all that can hang on it. Returns the id of its credential.
+/// Creates a connector with everything that can depend on it. Returns the id of its credential.
 async fn fill(server: &TestServer) -> String {
     let mut connector = a_connector("main");
     connector.secret_headers = strings([("x-secret", "the header")]);
@@ -69,7 +69,7 @@ on_both! {
         let before = content(&server).await;
         let alpha = server.client("alpha");
 
-        // The row of the connector goes last; what hangs on it is gone by then.
+        // The row of the connector is deleted last, after its dependents.
         for (operation, table) in [("DELETE", "connector"), ("DELETE", "credential"), ("DELETE", "label")] {
             break_table(&server, operation, table).await;
             let request =
@@ -85,7 +85,7 @@ on_both! {
         assert!(content(&server).await == before, "the tenant");
         mend_table(&server, "tenant").await;
 
-        // A credential is a row of its own, a link, a blank configuration, a secret, and another one loses its mark.
+        // A new credential is a row, a link, a blank configuration and a secret, and another credential loses its mark.
         for (operation, table) in [("INSERT", "secret"), ("INSERT", "configuration"), ("INSERT", "idempotency")] {
             break_table(&server, operation, table).await;
             let request = v1::CreateCredentialRequest {

@@ -1,5 +1,5 @@
-//! The address of the database leads elsewhere: to a standby, to the one that took over, to a server that cannot be written. What
-//! was opened before must not stay in the way.
+//! The address of the database changes: to a standby, to a promoted standby, to a read-only server. Connections from
+//! before must not get in the way.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{
     create_connector, eventually, expect_unavailable, get_connector, names_of_connectors, readiness, wait_for_readiness,
 };
 
-/// A primary, its standby, and a server that gets at them by way of one address.
+/// A primary, its standby, and a server that reaches both through one address.
 async fn start() -> (TestServer, Database, HaProxy) {
     let servers = tokio::task::spawn_blocking(|| {
         let primary = postgres::fresh_server();
@@ -43,7 +43,7 @@ mod switched {
 
                 proxy.lead_to(1, &standby);
                 proxy.cut(0);
-                // What a standby has may be past: it is not read either.
+                // The data of a standby may be stale, so it is not read either.
                 for _ in 0..3 {
                     expect_unavailable(get_connector(&server, "alpha", "before").await.unwrap_err());
                     expect_unavailable(create_connector(&server, "alpha", "lost").await.unwrap_err());
@@ -84,7 +84,7 @@ mod changed {
     mod postgres {
         use super::super::*;
 
-        /// Sessions stay as they are and can no longer write.
+        /// Existing sessions stay open but can no longer write.
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn readiness_follows_whether_the_database_can_be_written() {
             let server = TestServer::start_on(postgres::fresh_database(), |config| {
@@ -103,15 +103,15 @@ mod changed {
             server
                 .sql(&format!("BEGIN READ WRITE; ALTER DATABASE {name} RESET default_transaction_read_only; COMMIT"))
                 .await;
-            // Sessions of before are read-only for good: each is closed by the write that fails on it.
+            // Sessions from before stay read-only: each is closed by the write that fails on it.
             eventually("a create", async || create_connector(&server, "alpha", "after").await.is_ok()).await;
             wait_for_readiness(&server, ServingStatus::Serving).await;
             assert_eq!(readiness(&server).await, ServingStatus::Serving);
         }
 
-        /// The migration of a newer program, while this one still serves.
+        /// A newer program migrates the schema while this one still serves.
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn a_column_of_another_type_costs_one_change_at_most() {
+        async fn a_changed_column_type_fails_at_most_one_change() {
             let server = TestServer::start(Backend::Postgres).await;
             create_connector(&server, "alpha", "kept").await.unwrap();
             for kind in ["varchar", "text", "varchar", "text"] {
@@ -126,16 +126,16 @@ mod changed {
                 }
             }
             server.sql("ALTER TABLE connector ALTER COLUMN doc TYPE varchar").await;
-            // Inside of its transaction a statement cannot be run again.
+            // A statement inside a transaction cannot be retried.
             if let Err(status) = create_connector(&server, "alpha", "first").await {
                 expect_unavailable(status);
             }
             create_connector(&server, "alpha", "second").await.unwrap();
         }
 
-        /// At most one call meets that a connection is gone; the others are tried out then.
+        /// At most one call finds a connection gone; the pool then checks the others.
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn of_connections_that_are_cut_one_call_fails_at_most() {
+        async fn cut_connections_fail_at_most_one_call() {
             let server = TestServer::start(Backend::Postgres).await;
             create_connector(&server, "alpha", "kept").await.unwrap();
             for _ in 0..3 {

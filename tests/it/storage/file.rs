@@ -1,4 +1,4 @@
-//! The SQLite file under a server: one server at a time has it, by whatever path, and it is the one at its path.
+//! The SQLite file of a server: only one server uses it at a time, by whatever path, and it must stay at its path.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -23,7 +23,7 @@ async fn create(process: &Process, name: &str) -> Result<(), Status> {
     process.client("alpha").connectors().create_connector(request).await.map(drop)
 }
 
-/// A command of the site in a shell, after the words that the shell is to say first.
+/// Runs a command of the site in a shell, after these shell commands.
 fn in_shell(site: &Site, first: &str, arguments: &[&str]) -> Output {
     let command = site.command(arguments);
     let mut shell = Command::new("sh");
@@ -38,7 +38,7 @@ fn with_suffix(path: &Path, suffix: &str) -> std::path::PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_acknowledged_once_the_file_was_replaced_or_removed() {
+async fn nothing_is_acknowledged_after_the_file_is_replaced_or_removed() {
     for is_replaced in [true, false] {
         let server = TestServer::start(Backend::Sqlite).await;
         create_connector(&server, "alpha", "before").await.unwrap();
@@ -55,12 +55,12 @@ async fn nothing_is_acknowledged_once_the_file_was_replaced_or_removed() {
             .await;
         wait_for_readiness(&server, ServingStatus::NotServing).await;
         get_connector(&server, "alpha", "before").await.unwrap();
-        // What is not there may also be asked for where another connection is needed, which could lead to the other file.
+        // A read may need a new connection, which could open the other file.
         let missing = get_connector(&server, "alpha", "lost").await.unwrap_err();
         assert!(matches!(missing.code(), Code::NotFound | Code::Unavailable), "{missing:?}");
-        assert_eq!(file.exists(), is_replaced, "no other file is made");
+        assert_eq!(file.exists(), is_replaced, "no other file is created");
 
-        // A server that starts with the file has all that was acknowledged.
+        // A server that starts with the file has everything that was acknowledged.
         let mut server = server;
         server.crash();
         std::fs::rename(&aside, &file).unwrap();
@@ -71,7 +71,7 @@ async fn nothing_is_acknowledged_once_the_file_was_replaced_or_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_says_that_its_file_was_replaced_and_the_other_file_is_not_backed_up() {
+async fn a_replaced_file_is_reported_and_the_other_file_is_not_backed_up() {
     let site = Site::new(Backend::Sqlite, Program::Jackfield);
     site.prepare().await;
     let process = site.start();
@@ -90,24 +90,24 @@ async fn a_server_says_that_its_file_was_replaced_and_the_other_file_is_not_back
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_server_is_refused_when_the_file_of_the_lock_was_removed() {
+async fn a_second_server_is_refused_after_the_lock_file_is_removed() {
     let site = Site::new(Backend::Sqlite, Program::Jackfield);
     site.prepare().await;
     let lock = with_suffix(&site.sqlite_file(), ".lock");
-    // Also when the first start has made the database.
+    // This holds even if the first start created the database.
     let process = site.start();
     std::fs::remove_file(&lock).unwrap();
     fails(&site.run(&["serve"]), "is in use by another process");
     fails(&site.run(&["migrate"]), "is in use by another process");
     create(&process, "one").await.unwrap();
-    // The file that is served is backed up, lock or not.
+    // The served file can be backed up with or without the lock.
     let output = site.run(&["backup", "--to", "backup"]);
     assert!(output.status.success(), "{output:?}");
     tokio::task::spawn_blocking(move || process.stop()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_is_mounted_by_itself_is_refused() {
+async fn a_file_that_is_mounted_alone_is_refused() {
     let may_mount = Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|status| status.success());
     if !may_mount {
         eprintln!("skipped: nothing can be mounted here");

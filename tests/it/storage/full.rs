@@ -1,8 +1,8 @@
 //! A full disk.
 //!
-//! The operating system limits how long the files of the process may become (RLIMIT_FSIZE), which needs no rights and
-//! fails writes as a full disk does. Since it holds for a whole process, the test runs itself in another one. There a write
-//! beyond the limit must be an error and not a signal: a shell sees to it that SIGXFSZ is ignored.
+//! The operating system limits the size of the process's files (RLIMIT_FSIZE), which needs no privileges and fails
+//! writes like a full disk. The limit applies to a whole process, so the test runs itself in another one. There, a
+//! write beyond the limit must be an error and not a signal, so a shell ignores SIGXFSZ.
 
 use std::process::Command;
 
@@ -22,7 +22,7 @@ use super::{
     content, counts, create_connector_by, expect_unavailable, get_connector, names_of_connectors, wait_for_readiness,
 };
 
-/// Says to the test that it is the inner one.
+/// The variable that marks the inner test.
 const INSIDE: &str = "JACKFIELD_TEST_FULL_DISK";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,7 +43,7 @@ async fn a_full_disk_is_unavailable_for_writes_until_there_is_space() {
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
-/// How long files may become from now on; `None` = as long as they like.
+/// Limits the size of files from now on; `None` means no limit.
 fn limit_files(bytes: Option<u64>) {
     let maximum = getrlimit(Resource::Fsize).maximum;
     setrlimit(Resource::Fsize, Rlimit { current: bytes.or(maximum), maximum }).unwrap();
@@ -72,9 +72,9 @@ async fn inside() {
         assert!(created < 1_000, "the limit does not work");
     };
     expect_unavailable(status);
-    assert!(created > 0, "there was space for a few");
+    assert!(created > 0, "there was space for some");
 
-    // Full it stays, and reading goes on: whoever only reads is served, and so are those who ask for tokens.
+    // The disk stays full, and reads still work, including token requests.
     let is_writable = async |expected: f64| {
         let begin = std::time::Instant::now();
         while server.metric("jackfield_database_writable", &[]) != Some(expected) {
@@ -96,9 +96,9 @@ async fn inside() {
     assert!((content(&server).await, counts(&server).await) == before, "something was half written");
     assert_eq!(before.1["connector"], u64::from(created));
 
-    // Space comes back, and with it everything, without a restart; the request id was not used up.
+    // Once there is space again, everything works without a restart, and the request id is not used up.
     limit_files(None);
-    // Nobody has to call for it.
+    // This needs no call.
     is_writable(1.0).await;
     create_connector_by(&server, "alpha", refused).await.unwrap();
     for number in created + 1..created + 20 {
@@ -107,16 +107,16 @@ async fn inside() {
     wait_for_readiness(&server, ServingStatus::Serving).await;
     assert_eq!(server.sql("PRAGMA integrity_check").await, ["ok"]);
 
-    // What was answered is durable.
+    // Acknowledged changes are durable.
     let mut server = server;
     server.crash();
     server.restart().await;
     assert_eq!(names_of_connectors(&server, "alpha").await.len(), created as usize + 20);
 }
 
-/// The database says so itself: SQLITE_FULL instead of an error of input and output, at several places of a transaction.
+/// The database itself reports SQLITE_FULL instead of an I/O error, at several places of a transaction.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transaction_that_meets_a_full_database_is_undone_and_the_next_one_works() {
+async fn a_transaction_on_a_full_database_is_rolled_back_and_the_next_one_works() {
     let server = TestServer::start(Backend::Sqlite).await;
     let before = counts(&server).await;
     let store = server.store().await;
@@ -149,7 +149,7 @@ async fn a_transaction_that_meets_a_full_database_is_undone_and_the_next_one_wor
     let second = other.write().await.err().expect("two write transactions at once: the first one is not immediate");
     assert!(second.retryable(), "{second:?}");
     insert(&txn, 1).await.unwrap();
-    assert_eq!(counts(&server).await, before, "nobody sees what is not committed");
+    assert_eq!(counts(&server).await, before, "uncommitted rows are not visible");
     txn.commit().await.unwrap();
     assert_eq!(counts(&server).await["tenant"], before["tenant"] + 1);
 }

@@ -1,4 +1,4 @@
-//! The database grants fewer connections than there may be: what is open serves.
+//! The database grants fewer connections than configured: the open ones serve.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use jackfield_testkit::{TestServer, logs};
 
 use super::{create_connector, get_connector};
 
-/// A role that has so many connections and no more; its name, and the URL with it.
+/// A role with this connection limit; returns its name, and a URL with it.
 fn limited(database: &Database, limit: u32) -> (String, String) {
     let name = database.run("select current_database()").trim().to_owned();
     let role = format!("limited_{name}");
@@ -27,7 +27,7 @@ mod fewer {
         use super::super::*;
 
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn all_calls_share_what_is_open() {
+        async fn all_calls_share_the_open_connections() {
             let database = postgres::fresh_database();
             let (role, url) = limited(&database, 3);
             let server = TestServer::start_on(database, |config| {
@@ -50,7 +50,7 @@ mod fewer {
                 get_connector(&server, "alpha", "kept").await.unwrap();
             }
 
-            // The cause is in the log, once a minute at most, and what is counted is counted each time.
+            // The cause is logged at most once a minute, but counted each time.
             let cause = format!("too many connections for role \\\"{role}\\\"");
             let told = logs::text().lines().filter(|line| line.contains(&cause)).count();
             assert_eq!(told, 1, "{cause}");
@@ -60,9 +60,9 @@ mod fewer {
             assert_eq!(open, Some(8.0));
         }
 
-        /// Who gets none hears why, and when that is due: not after several attempts of the length of one.
+        /// A caller without a connection gets the reason in time: after the length of one attempt, not of several.
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn who_gets_none_hears_why() {
+        async fn a_call_without_a_connection_gets_the_reason() {
             let database = postgres::fresh_database();
             let (role, url) = limited(&database, 2);
             let patience = Duration::from_secs(3);
@@ -81,7 +81,7 @@ mod fewer {
                 "{cause}"
             );
             drop(_one);
-            // What is given back goes to whom waits.
+            // A returned connection goes to a waiting caller.
             store.write().await.unwrap().rollback().await.unwrap();
             drop(_other);
             store.close().await;

@@ -1,4 +1,4 @@
-//! Writers that share a transaction on SQLite. What they promise to their callers holds on PostgreSQL, too.
+//! Writers that share a transaction on SQLite. Their guarantees also hold on PostgreSQL.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -36,7 +36,7 @@ async fn is_there(store: &Store, name: &str) -> bool {
     store.read().tenant_id_by_name(name).await.unwrap().is_some()
 }
 
-/// A writer in a task of its own that waits for its turn, adds a row and commits.
+/// Spawns a writer that waits for its turn, adds a row and commits.
 fn writer(store: &Store, name: &'static str) -> JoinHandle<Result<()>> {
     let store = store.clone();
     tokio::spawn(async move {
@@ -46,23 +46,23 @@ fn writer(store: &Store, name: &'static str) -> JoinHandle<Result<()>> {
     })
 }
 
-/// The store of a server, where a group does not end because it is old: who is in it is then what the test says, however slow
-/// the machine is.
+/// The store of a server whose groups do not end by age, so that the test determines their members, however slow the
+/// machine is.
 async fn patient_store(server: &TestServer) -> Store {
     let store = server.store().await;
     store.set_longest_group(Duration::from_secs(30));
     store
 }
 
-/// Waits until so many wait for their turn behind the one that has it.
+/// Waits until this many writers wait for their turn.
 async fn waiting(store: &Store, writers: usize) {
     while store.writers_waiting() < writers {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
-/// Begins a writer that has its turn, and one that waits for it; then lets the first commit. It waits now until the second is
-/// done, whose turn it is.
+/// Starts a writer that has its turn and one that waits, and lets the first commit. The commit then waits until the
+/// second, which now has its turn, is done.
 async fn first_and_second(store: &Store) -> (JoinHandle<Result<()>>, Writer) {
     let first = store.write().await.unwrap();
     insert(&first, "first").await;
@@ -76,7 +76,7 @@ async fn first_and_second(store: &Store) -> (JoinHandle<Result<()>>, Writer) {
 }
 
 on_both! {
-    async fn what_was_answered_of_many_at_once_is_there(server) {
+    async fn acknowledged_concurrent_writes_are_there(server) {
         let mut server = server;
         let creates = (0..64).map(|number| {
             let server = &server;
@@ -92,7 +92,7 @@ on_both! {
         assert_eq!(names, answered);
     }
 
-    /// The second waits for the first, in its group or at its row, and what it is told is durable.
+    /// The second waits for the first, in its group or on its row, and gets a durable answer.
     async fn a_repeat_at_the_same_time_finds_the_answer_of_the_first(server) {
         let store = server.store().await;
         let (tenant, request_id, now) = (TenantId::generate(), Uuid::now_v7(), SystemClock.now());
@@ -103,7 +103,7 @@ on_both! {
         first.request_answer(key, "the answer".to_owned()).await.unwrap();
         let second = async {
             let txn = store.write().await.unwrap();
-            let IdempotencyClaim::Repeated { fingerprint, answer } = claim(&txn).await else { panic!("carried out twice") };
+            let IdempotencyClaim::Repeated { fingerprint, answer } = claim(&txn).await else { panic!("executed twice") };
             assert_eq!((&*fingerprint, &*answer), (&b"same"[..], "the answer"));
             txn.rollback().await.unwrap();
             assert_eq!(server.sql("select count(*) from idempotency").await, ["1"]);
@@ -111,7 +111,7 @@ on_both! {
         let (first, ()) = tokio::join!(first.commit(), second);
         first.unwrap();
 
-        // Its time has passed: it is carried out anew, and forgotten a batch at a time.
+        // It has expired, so it is executed again. Expired requests are purged in batches.
         let later = now.plus_micros(1_000_000);
         let txn = store.write().await.unwrap();
         assert_eq!(txn.requests_purge(now, 10).await.unwrap(), 0);
@@ -130,8 +130,8 @@ on_both! {
         store.close().await;
     }
 
-    /// Every third fails at a taken name, every third changes its mind, and every third is left by its caller.
-    async fn a_writer_that_fails_or_leaves_disturbs_no_other(server) {
+    /// Every third fails on a taken name, every third rolls back, and every third is abandoned by its caller.
+    async fn a_failing_or_abandoned_writer_affects_no_other(server) {
         let store = server.store().await;
         let txn = store.write().await.unwrap();
         insert(&txn, "taken").await;
@@ -150,7 +150,7 @@ on_both! {
                     }
                     1 => txn.rollback().await.unwrap(),
                     2 => {
-                        // Left in the middle of a statement.
+                        // Abandoned in the middle of a statement.
                         let more = tenant(&format!("{name}-more"), 0);
                         let insert = try_insert(&txn, &more);
                         let _ = tokio::time::timeout(Duration::ZERO, insert).await;
@@ -174,7 +174,7 @@ on_both! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn those_who_wait_are_committed_as_one_and_a_lone_writer_at_once() {
+async fn waiting_writers_commit_together_and_a_single_writer_at_once() {
     let server = TestServer::start(Backend::Sqlite).await;
     let store = patient_store(&server).await;
     for number in 0..5 {
@@ -194,7 +194,7 @@ async fn those_who_wait_are_committed_as_one_and_a_lone_writer_at_once() {
     }
     assert_eq!(store.group_counts(), (6, 10));
 
-    // Who wants to be alone is so, and those behind begin anew.
+    // An exclusive writer has its own transaction, and those after it form a new group.
     let first = store.write().await.unwrap();
     insert(&first, "second").await;
     let long = {
@@ -215,9 +215,9 @@ async fn those_who_wait_are_committed_as_one_and_a_lone_writer_at_once() {
     store.close().await;
 }
 
-/// What its first member waits for is bounded.
+/// The wait of a group's first member is bounded.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_group_that_is_old_enough_takes_no_more() {
+async fn a_group_past_its_age_limit_accepts_no_more_members() {
     let server = TestServer::start(Backend::Sqlite).await;
     let store = server.store().await;
     store.set_longest_group(Duration::ZERO);
@@ -233,13 +233,13 @@ async fn a_group_that_is_old_enough_takes_no_more() {
     store.close().await;
 }
 
-/// Not even that nothing was changed: it may rest on what another member wrote.
+/// Not even a call that changed nothing: its answer may depend on another member's write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_is_answered_before_the_group_is_durable() {
+async fn no_member_is_answered_before_the_group_is_durable() {
     let server = TestServer::start(Backend::Sqlite).await;
     let store = patient_store(&server).await;
     let (first, second) = first_and_second(&store).await;
-    assert!(second.tenant_id_by_name("first").await.unwrap().is_some(), "members see what was written before them");
+    assert!(second.tenant_id_by_name("first").await.unwrap().is_some(), "members see earlier writes of the group");
     let third = {
         let store = store.clone();
         tokio::spawn(async move { store.write().await.unwrap() })
@@ -259,7 +259,7 @@ async fn nobody_is_answered_before_the_group_is_durable() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_caller_that_leaves_is_rolled_back_before_its_commit_and_committed_after() {
+async fn an_abandoned_writer_is_rolled_back_before_its_commit_and_committed_after_it() {
     let server = TestServer::start(Backend::Sqlite).await;
     let store = patient_store(&server).await;
     let (first, second) = first_and_second(&store).await;
@@ -270,11 +270,11 @@ async fn a_caller_that_leaves_is_rolled_back_before_its_commit_and_committed_aft
     waiting(&store, 1).await;
     drop(second);
     third.await.unwrap().unwrap();
-    assert!(is_there(&store, "first").await, "its commit was under way");
-    assert!(!is_there(&store, "second").await, "it had not got that far");
+    assert!(is_there(&store, "first").await, "its commit had begun");
+    assert!(!is_there(&store, "second").await, "its commit had not begun");
     assert_eq!(store.group_counts(), (1, 2));
 
-    // A writer that leaves while it waits for its turn is passed over.
+    // A writer that is abandoned while it waits for its turn is skipped.
     let txn = store.write().await.unwrap();
     let left = writer(&store, "left");
     waiting(&store, 1).await;
@@ -288,11 +288,11 @@ async fn a_caller_that_leaves_is_rolled_back_before_its_commit_and_committed_aft
     store.close().await;
 }
 
-/// SQLite undoes the whole transaction by itself then: of no member may anything stay, whatever it does.
+/// SQLite then rolls back the whole transaction, so nothing of any member may remain, whatever it does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_database_fails_the_whole_group() {
     let server = TestServer::start(Backend::Sqlite).await;
-    // Where the index of words has no room, SQLite undoes one statement only, and the group goes on.
+    // If the word index has no room, SQLite undoes only one statement, and the group continues.
     for change in ["insert", "update", "delete"] {
         server.sql(&format!("drop trigger tenant_search_{change}")).await;
     }
@@ -311,7 +311,7 @@ async fn a_full_database_fails_the_whole_group() {
         }
         let failed = failed.expect("the limit does not work");
         assert!(failed.retryable() && failed.reason() == "STORE_UNAVAILABLE", "{failed:?}");
-        // There is no transaction any more: the next statement would stand alone and be committed.
+        // There is no transaction any more, so the next statement would be committed on its own.
         let third = writer(&store, "third");
         waiting(&store, 1).await;
         if goes_on {
@@ -322,7 +322,7 @@ async fn a_full_database_fails_the_whole_group() {
             drop(second);
         }
         assert_eq!(first.await.unwrap().unwrap_err().reason(), "STORE_UNAVAILABLE");
-        // The next group is one of its own, on another connection.
+        // The next group is separate, on another connection.
         third.await.unwrap().unwrap();
         assert!(is_there(&store, "third").await);
         assert_eq!(counts(&server).await["tenant"], before["tenant"] + 1, "{goes_on}");

@@ -1,5 +1,5 @@
-//! The database goes away and comes back, the server crashes: what was answered is there, what failed is not, and nobody
-//! has to restart anything.
+//! The database becomes unavailable and recovers, or the server crashes: acknowledged changes are there, failed ones
+//! are not, and no restart is needed.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use super::{
     wait_for_readiness,
 };
 
-/// A connector that takes four rows: itself, a secret, two labels; and, by its request id, a fifth.
+/// A connector with four rows, itself, a secret and two labels, and with a fifth for its request id.
 fn request(name: &str) -> v1::CreateConnectorRequest {
     let mut connector = a_connector(name);
     connector.secret_headers = strings([("x-secret", "the header")]);
@@ -27,18 +27,18 @@ fn request(name: &str) -> v1::CreateConnectorRequest {
     v1::CreateConnectorRequest { connector: Some(connector), request_id, ..Default::default() }
 }
 
-/// Every connector is there with all its rows, and no row without its connector.
+/// Checks that every connector is there with all its rows, and that no row lacks its connector.
 async fn expect_whole(server: &TestServer, connectors: u64) {
     let counts = counts(server).await;
     let rows = ["connector", "secret", "label", "idempotency"].map(|table| counts[table]);
     assert_eq!(rows, [connectors, connectors, 2 * connectors, connectors]);
 }
 
-/// What only one of the databases can do to us. The path has to say "postgres" where it is needed.
+/// Failures that are specific to PostgreSQL. The path must contain "postgres" where it is needed.
 mod postgres {
     use super::*;
 
-    /// A change that waits in the database while its server stops: its outcome is not known yet.
+    /// A change waits in the database while its server stops, so its outcome is not known yet.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_change_that_outlasts_its_server_is_of_unknown_outcome() {
         let mut server = TestServer::start_with(Backend::Postgres, |config| {
@@ -47,7 +47,7 @@ mod postgres {
         })
         .await;
         let client = server.client("alpha");
-        // Another client of the database holds the table until it is told to let go.
+        // Another client of the database locks the table until it is asked to release it.
         let url = server.postgres().url();
         let hold = "BEGIN; LOCK TABLE connector IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)";
         let mut holder = std::process::Command::new("psql");
@@ -55,7 +55,7 @@ mod postgres {
         let mut holder = holder.spawn().unwrap();
         let held = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted \
                     AND relation = 'connector'::regclass";
-        eventually("the table is held", async || server.postgres().run(held).trim() == "1").await;
+        eventually("the table is locked", async || server.postgres().run(held).trim() == "1").await;
 
         let late = request("late");
         let nameless = v1::CreateConnectorRequest { request_id: String::new(), ..request("nameless") };
@@ -78,7 +78,7 @@ mod postgres {
         }
         server.postgres().run(&held.replace("count(*)", "pg_terminate_backend(pid)"));
         holder.wait().unwrap();
-        // As RetryInfo asks for: whatever became of the first, there is one.
+        // A repeat as RetryInfo suggests: whatever happened to the first, there is exactly one.
         server.restart().await;
         let made = create_connector_by(&server, "alpha", late.clone()).await.unwrap();
         assert_eq!(create_connector_by(&server, "alpha", late).await.unwrap(), made);
@@ -86,7 +86,7 @@ mod postgres {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_lost_database_is_unavailable_until_it_comes_back() {
+    async fn a_lost_database_is_unavailable_until_it_recovers() {
         let server = TestServer::start(Backend::Postgres).await;
         let kept = create_connector(&server, "alpha", "kept").await.unwrap();
         wait_for_readiness(&server, ServingStatus::Serving).await;
@@ -114,14 +114,13 @@ mod postgres {
 
         server.postgres().set_reachable(true);
         wait_for_readiness(&server, ServingStatus::Serving).await;
-        assert_eq!(counts(&server).await, before, "nothing was half written");
+        assert_eq!(counts(&server).await, before, "nothing was partly written");
         assert_eq!(get_connector(&server, "alpha", "kept").await.unwrap(), kept);
         // The request id was not used up.
         create_connector_by(&server, "alpha", repeated).await.unwrap();
     }
 
-    /// Connections are cut again and again in the middle of writes. Whoever repeats a request by its id gets what he asked
-    /// for, once.
+    /// Connections are cut repeatedly in the middle of writes. A repeat with the same request id takes effect once.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn cut_connections_never_leave_half_a_write_and_repeats_are_safe() {
         let server = TestServer::start(Backend::Postgres).await;
@@ -164,9 +163,9 @@ mod postgres {
         expect_whole(server, 120).await;
     }
 
-    /// The codes by which PostgreSQL says "not now".
+    /// The PostgreSQL codes for temporary failures.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_passes_is_never_a_defect() {
+    async fn temporary_failures_are_never_internal_errors() {
         let server = TestServer::start(Backend::Postgres).await;
         let store = server.store().await;
         let raise = |code: &str| format!("DO $$ BEGIN RAISE EXCEPTION 'raised' USING ERRCODE = '{code}'; END $$");
@@ -194,7 +193,7 @@ mod postgres {
 /// Another process holds the write lock of the file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_sqlite_file_is_unavailable_for_writes_until_it_is_released() {
-    // Writers are told so when they have waited for this long, before SQLite itself gives up.
+    // Writers fail after this wait, before SQLite itself gives up.
     let patience = Duration::from_secs(2);
     let server = TestServer::start_with(Backend::Sqlite, |config| config.database.acquire_timeout = patience).await;
     create_connector(&server, "alpha", "kept").await.unwrap();
@@ -216,7 +215,7 @@ async fn a_locked_sqlite_file_is_unavailable_for_writes_until_it_is_released() {
 }
 
 on_both! {
-    async fn what_was_answered_survives_a_crash_and_the_rest_is_whole_or_absent(server) {
+    async fn acknowledged_changes_survive_a_crash_and_the_rest_is_whole_or_absent(server) {
         let mut server = server;
         let clients: Vec<_> = (0..6).map(|_| server.client("alpha")).collect();
         let count = &AtomicUsize::new(0);
@@ -241,7 +240,7 @@ on_both! {
         });
         let writing = futures::future::join_all(writers);
         let crash = async {
-            // In the midst of many, and on a slow machine not before there is something to lose.
+            // Crashes in the middle of many changes, on a slow machine only once there is something to lose.
             tokio::time::sleep(Duration::from_millis(500)).await;
             eventually("more than ten answers", async || count.load(Ordering::Relaxed) > 10).await;
             server.crash();

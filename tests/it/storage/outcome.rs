@@ -1,4 +1,4 @@
-//! The answer to COMMIT is lost on its way: what became of the change is found out and told, or said to be unknown.
+//! The answer to COMMIT is lost: the server determines and reports the outcome, or reports it as unknown.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{content, create_connector, eventually, expect_unavailable, get_connector, names_of_connectors};
 
-/// A server whose database is behind a network that loses things.
+/// A server whose database is behind a lossy network.
 async fn start() -> (TestServer, Proxy) {
     let mut proxy = None;
     let server = TestServer::start_with(Backend::Postgres, |config| {
@@ -26,7 +26,7 @@ async fn start() -> (TestServer, Proxy) {
     (server, proxy.expect("a proxy"))
 }
 
-/// With and without a request id.
+/// A request id and none.
 fn request_ids() -> [String; 2] {
     [String::new(), Uuid::now_v7().to_string()]
 }
@@ -46,7 +46,7 @@ async fn credentials(server: &TestServer) -> Vec<v1::Credential> {
     collect::items(list).await.expect("a list")
 }
 
-/// Checks that the outcome is said to be unknown, and when to come back exactly if a repeat is safe.
+/// Checks that the outcome is reported as unknown, with a retry delay exactly if a repeat is safe.
 #[track_caller]
 pub(super) fn expect_unknown(status: Status, is_repeatable: bool) {
     let refusal = Refusal::check(status, Code::Unknown, "OUTCOME_UNKNOWN");
@@ -66,7 +66,7 @@ mod postgres_commit {
         use super::super::*;
 
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn an_answer_that_was_lost_is_found_out() {
+        async fn the_outcome_behind_a_lost_answer_is_determined() {
             let (server, proxy) = start().await;
             let client = server.client("alpha");
             for (number, request_id) in request_ids().into_iter().enumerate() {
@@ -105,7 +105,7 @@ mod postgres_commit {
                 let updated = client.connectors().update_connector(request).await.unwrap().into_inner().connector;
                 assert_eq!(get_connector(&server, "alpha", &name).await.ok(), updated);
 
-                // Without cascade one row, with it all that hangs on it, in a transaction that may take long.
+                // Without cascade one row, with it all its dependents, in a transaction that may take long.
                 let request = v1::DeleteCredentialRequest {
                     reference: credential.id,
                     request_id: request_id.clone(),
@@ -131,7 +131,7 @@ mod postgres_commit {
         }
 
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn a_commit_that_was_lost_has_written_nothing() {
+        async fn a_lost_commit_has_written_nothing() {
             let (server, proxy) = start().await;
             let kept = create_connector(&server, "alpha", "kept").await.unwrap();
             let before = content(&server).await;
@@ -154,7 +154,7 @@ mod postgres_commit {
         }
 
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn what_nobody_can_tell_is_unknown() {
+        async fn an_outcome_that_cannot_be_determined_is_unknown() {
             let (server, proxy) = start().await;
             for (number, request_id) in request_ids().into_iter().enumerate() {
                 let request = a_request(&format!("c{number}"), &request_id);
@@ -175,9 +175,9 @@ mod postgres_commit {
             assert_eq!(unknown, Some(2.0));
         }
 
-        /// What the database will never tell is not asked for again and again: the caller hears at once that it is not known.
+        /// An outcome that the database can never report is not queried repeatedly: the caller gets "unknown" at once.
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn what_cannot_be_asked_is_asked_once() {
+        async fn an_outcome_that_cannot_be_queried_is_queried_once() {
             let (server, proxy) = start().await;
             server.sql("ALTER FUNCTION pg_catalog.pg_xact_status(xid8) RENAME TO is_not_there").await;
             proxy.lose("INSERT INTO \"connector\"", Fate::AnswerLost);
@@ -188,16 +188,16 @@ mod postgres_commit {
             assert_eq!(told.count(), 1);
         }
 
-        /// The server has the transaction open, and may yet get to know of the COMMIT.
+        /// The server has the transaction open, and may still receive the COMMIT.
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn what_is_not_over_yet_is_unknown() {
+        async fn the_outcome_of_an_open_transaction_is_unknown() {
             let (server, proxy) = start().await;
             let request = a_request("late", &Uuid::now_v7().to_string());
             proxy.lose("INSERT INTO \"connector\"", Fate::Held);
             expect_unknown(create(&server, request.clone()).await.unwrap_err(), true);
             assert_eq!(names_of_connectors(&server, "alpha").await, Vec::<String>::new());
             proxy.release();
-            // It waits for the transaction that has its request id, and finds its answer.
+            // The repeat waits for the transaction with its request id, and finds its answer.
             create(&server, request).await.unwrap();
             assert_eq!(names_of_connectors(&server, "alpha").await, ["late"]);
         }
@@ -205,9 +205,9 @@ mod postgres_commit {
         mod own_server {
             use super::*;
 
-            /// What the server calls committed after a crash may be a transaction of somebody else.
+            /// After a crash, the server may report another client's transaction as committed.
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn after_a_crash_the_word_of_the_database_is_not_enough() {
+            async fn after_a_crash_the_status_of_a_transaction_is_not_trusted() {
                 let mut proxy = None;
                 let server = TestServer::start_on(postgres::fresh_server(), |config| {
                     let before = Proxy::before(config.database.url.expose());
@@ -219,7 +219,7 @@ mod postgres_commit {
                 proxy.lose("INSERT INTO \"connector\"", Fate::AnswerLostAndAway);
                 let crash = async {
                     eventually("the answer is lost", async || proxy.lost() == 1).await;
-                    // That it is committed is on disk before anybody could see the answer.
+                    // The commit is on disk before any client can see the answer.
                     eventually("it is there", async || server.sql("SELECT count(*) FROM connector").await == ["1"])
                         .await;
                     tokio::task::block_in_place(|| server.postgres().crash(Crash::Kill));

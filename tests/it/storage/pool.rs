@@ -1,4 +1,4 @@
-//! What metrics tell of the connections to the database.
+//! Metrics of the connections to the database.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use jackfield_api::v1;
 use jackfield_testkit::{Backend, TestServer, on_both};
 use tokio::time::{Instant, sleep};
 
-/// Connections of a pool in a state.
+/// The number of connections of a pool in a state.
 fn count(page: &str, pool: &str, state: &str) -> f64 {
     let labels = [("db_client_connection_pool_name", pool), ("db_client_connection_state", state)];
     TestServer::metric_on(page, "db_client_connection_count", &labels).expect("a series")
@@ -16,7 +16,7 @@ fn max(server: &TestServer, pool: &str) -> Option<f64> {
     server.metric("db_client_connection_max", &[("db_client_connection_pool_name", pool)])
 }
 
-/// Waits for a page of metrics that is as it should be. Between two pages the probe may take a connection.
+/// Waits for a metrics page that satisfies a condition. Between two pages the probe may use a connection.
 async fn eventually(server: &TestServer, what: &str, holds: impl Fn(&str) -> bool) -> String {
     let patience = Instant::now() + Duration::from_secs(10);
     loop {
@@ -24,7 +24,7 @@ async fn eventually(server: &TestServer, what: &str, holds: impl Fn(&str) -> boo
         if holds(&page) {
             return page;
         }
-        assert!(Instant::now() < patience, "not in time: {what}\n{page}");
+        assert!(Instant::now() < patience, "timed out: {what}\n{page}");
         sleep(Duration::from_millis(5)).await;
     }
 }
@@ -46,7 +46,7 @@ on_both! {
         };
         eventually(&server, "at rest", at_rest).await;
 
-        // A change waits for what somebody else has, and has a connection meanwhile.
+        // A change waits for a lock, and holds a connection meanwhile.
         let store = server.store().await;
         let txn = store.write().await.unwrap();
         txn.lock_deployment().await.unwrap();
@@ -57,7 +57,7 @@ on_both! {
         eventually(&server, "in use", |page| count(page, writer, "used") >= 1.0).await;
         txn.rollback().await.unwrap();
         waiting.await.unwrap().unwrap();
-        let page = eventually(&server, "at rest again", at_rest).await;
+        let page = eventually(&server, "idle again", at_rest).await;
         let open = count(&page, reader, "idle") + count(&page, reader, "used");
         assert!((1.0..=3.0).contains(&open), "{open}");
         store.close().await;

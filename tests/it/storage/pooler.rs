@@ -1,4 +1,5 @@
-//! A pooler between Jackfield and PostgreSQL: one that gives each client a session is as good as none, any other is refused.
+//! A pooler between Jackfield and PostgreSQL: one with a session per client works like a direct connection; any other
+//! is refused.
 
 mod postgres {
     use jackfield_testkit::data::SecretUrl;
@@ -22,9 +23,9 @@ mod postgres {
 
         use super::*;
 
-        /// With the options of the start that PgBouncer passes on, and with some that it drops.
+        /// Start-up options that PgBouncer passes on, and some that it drops.
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn sessions_of_its_own_have_their_settings() {
+        async fn dedicated_sessions_have_their_settings() {
             const DROPS: &[&str] = &["pool_mode = session", "ignore_startup_parameters = extra_float_digits,options"];
             for lines in [&["pool_mode = session"] as &'static [_], DROPS] {
                 let (site, pooler) = tokio::task::spawn_blocking(move || site(lines)).await.unwrap();
@@ -35,7 +36,7 @@ mod postgres {
 
                 let settings = PoolSettings { max_connections: 3, acquire_timeout: Duration::from_secs(30) };
                 let store = Store::connect(&Database::Postgres(pooler.url()), settings).await.unwrap();
-                // At once, so that those are among them that were made after the first one.
+                // Concurrently, so that sessions other than the first are used as well.
                 let read = || async {
                     store.raw_read("SELECT current_setting('statement_timeout') AS statement, current_setting('lock_timeout') AS lock, pg_sleep(0.2)").await
                 };
@@ -47,12 +48,13 @@ mod postgres {
             }
         }
 
-        /// A second one waits for as long as the first one is held, so there is nothing to compare. It is as good as any.
+        /// A second session has to wait while the first one is held, so there is nothing to compare. The first one
+        /// works all the same.
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn a_single_session_of_its_own_serves() {
+        async fn a_single_dedicated_session_serves() {
             const ONE: &[&str] = &["pool_mode = session", "default_pool_size = 1"];
             let (mut site, _pooler) = tokio::task::spawn_blocking(|| site(ONE)).await.unwrap();
-            // So long the start waits for a second one.
+            // The time for which the start waits for a second session.
             site.config_mut().database.acquire_timeout = Duration::from_secs(5);
             site.prepare().await;
             let process = site.start();
@@ -66,7 +68,7 @@ mod postgres {
         }
 
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn shared_sessions_are_refused_and_left_as_they_were() {
+        async fn shared_sessions_are_refused_and_left_unchanged() {
             const TRANSACTION: &[&str] = &["pool_mode = transaction"];
             const DROPS: &[&str] =
                 &["pool_mode = transaction", "ignore_startup_parameters = extra_float_digits,options"];
@@ -80,7 +82,7 @@ mod postgres {
                               statements: give Jackfield sessions of its own (PgBouncer: pool_mode = session for this \
                               database or user), or the address of PostgreSQL\n";
                 assert_eq!((said.as_ref(), output.status.code()), (reason, Some(1)), "{lines:?}");
-                // Whoever gets a session after us finds it unchanged, and nothing was made.
+                // The next user of a session finds it unchanged, and nothing was created.
                 let timeouts = "select coalesce(max(setting), '') from pg_settings where name = 'statement_timeout'";
                 assert_eq!(site.postgres().run_at(&pooler.url(), timeouts).trim(), "0", "{lines:?}");
                 let tables = "select count(*) from pg_tables where schemaname = 'public'";

@@ -1,4 +1,4 @@
-//! Changes that meet: the database never has to choose one of them to fail, and nothing is left without what it hangs on.
+//! Concurrent changes: the database never has to abort one of them, and nothing is left without its parent.
 
 use futures::future::join_all;
 use jackfield_api::v1;
@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use super::counts;
 use crate::steps;
 
-/// Creates that meet a deletion, in each round.
+/// The number of creates that race with a deletion in each round.
 const CREATES: usize = 8;
 const ROUNDS: usize = 5;
 
@@ -22,7 +22,7 @@ async fn credential(client: &Client, user: &str, connector: &str) -> Result<Stri
     Ok(client.credentials().create_credential(request).await?.into_inner().credential.unwrap().id)
 }
 
-/// Checks that what did not work did not because something was gone; returns how much worked.
+/// Checks that failures happened only because something was gone, and returns the number of successes.
 #[track_caller]
 fn gone<T>(results: Vec<Result<T, Status>>, reasons: &[(Code, &str)]) -> usize {
     let mut worked = 0;
@@ -42,7 +42,7 @@ fn gone<T>(results: Vec<Result<T, Status>>, reasons: &[(Code, &str)]) -> usize {
 }
 
 on_both! {
-    async fn credentials_beside_the_end_of_their_link(server) {
+    async fn credentials_race_with_the_removal_of_their_link(server) {
         let client = server.client("alpha");
         let connector = steps::connector(&client, a_connector("main")).await.id;
         for round in 0..ROUNDS {
@@ -66,7 +66,7 @@ on_both! {
         }
     }
 
-    async fn everything_beside_the_end_of_a_connector(server) {
+    async fn everything_races_with_the_deletion_of_a_connector(server) {
         let client = server.client("alpha");
         for round in 0..ROUNDS {
             let connector = steps::connector(&client, a_connector("main")).await.id;
@@ -105,7 +105,7 @@ on_both! {
                     v1::CreateConfigurationRequest { configuration: Some(configuration), ..Default::default() };
                 async move { client.configurations().create_configuration(request).await.map(drop) }
             }));
-            // Marks move under the lock of the link, and go to an heir.
+            // Default marks move under the lock of the link, and pass to an heir.
             let updates = join_all(ids.iter().map(|credential| {
                 let (client, reference) = (&client, credential.clone());
                 let credential = Some(v1::Credential { is_default: Some(true), ..Default::default() });
@@ -146,7 +146,7 @@ on_both! {
         }
     }
 
-    async fn everything_beside_the_end_of_the_tenant(server) {
+    async fn everything_races_with_the_deletion_of_the_tenant(server) {
         let operator = server.client("operator");
         let client = server.client("alpha");
         let before = counts(&server).await;

@@ -1,5 +1,5 @@
-//! Someone who can write to the database but has no keys moves and alters sealed values: what they touched does not open,
-//! says so, and everything else goes on.
+//! An attacker who can write to the database but has no keys moves and alters sealed values: the affected values do not
+//! open, with a clear error, and everything else works.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,7 +23,7 @@ struct Setup {
 }
 
 impl Setup {
-    /// On a server that keeps no tokens: what is opened comes out of the database.
+    /// Uses a server without a token cache, so that every opened secret comes from the database.
     async fn on(backend: Backend) -> Self {
         let server = TestServer::start_with(backend, |config| config.token_cache.max_tokens = 0).await;
         for tenant in ["alpha", "beta"] {
@@ -48,7 +48,7 @@ impl Setup {
         self.server.sql(&format!("UPDATE secret SET sealed = {sealed} WHERE owner_id = {owner}")).await;
     }
 
-    /// The secret of this credential of this tenant does not open, by any way, and those of the others do.
+    /// Checks that the secret of this credential does not open in any way, and that those of the others do.
     async fn expect_lost(&self, tenant: &str, credential: &str, how: &str) {
         let mut client = self.server.client(tenant).credentials();
         let issued = issue(&self.server, tenant, credential).await.expect_err(how);
@@ -58,7 +58,7 @@ impl Setup {
         for status in [issued, revealed] {
             let refusal = Refusal::check(status, Code::DataLoss, "DECRYPT_FAILED");
             assert!(!refusal.metadata("request_id").is_empty(), "{how}: the operator finds the call in the log");
-            assert!(refusal.details.retry_info().is_none(), "{how}: it does not pass");
+            assert!(refusal.details.retry_info().is_none(), "{how}: a retry does not help");
         }
         for (tenant, other, key) in
             [("alpha", &self.one, "key one"), ("alpha", &self.two, "key two"), ("beta", &self.of_beta, "key of beta")]
@@ -67,13 +67,13 @@ impl Setup {
                 assert_eq!(issue(&self.server, tenant, other).await.unwrap(), key, "{how}");
             }
         }
-        // What is not secret of it is all there.
+        // Its other fields are all there.
         let request = v1::GetCredentialRequest { reference: credential.to_owned() };
         client.get_credential(request).await.unwrap();
     }
 }
 
-/// The two secrets of the one connector change places.
+/// Swaps the two secrets of the connector.
 async fn swap_secrets_of_connector(server: &TestServer) {
     let hex = hex_of_sealed(server);
     let rows = server.sql(&format!("SELECT name, {hex} AS sealed FROM secret WHERE owner = 'connector'")).await;
@@ -85,7 +85,7 @@ async fn swap_secrets_of_connector(server: &TestServer) {
     }
 }
 
-/// Seals everything anew and returns how that ended.
+/// Reseals everything, and returns the finished re-wrap.
 async fn resealed(server: &TestServer) -> v1::Rewrap {
     let mut admin = server.client("operator").admin();
     admin.rewrap_secrets(v1::RewrapSecretsRequest { reseal: true, ..Default::default() }).await.unwrap();
@@ -122,7 +122,7 @@ on_both! {
         setup.put(&setup.of_beta, &one).await;
         setup.expect_lost("beta", &setup.of_beta, "from another tenant").await;
 
-        // The thief takes the data key along.
+        // The attacker copies the data key as well.
         let tenant = |name| format!("(SELECT id FROM tenant WHERE name_key = '{name}')");
         let (alpha, beta) = (tenant("alpha"), tenant("beta"));
         setup
@@ -136,7 +136,7 @@ on_both! {
         setup.put(&setup.of_beta, &of_beta).await;
         assert_eq!(issue(&setup.server, "beta", &setup.of_beta).await.unwrap(), "key of beta");
         setup.put(&setup.one, &of_beta).await;
-        setup.expect_lost("alpha", &setup.one, "from another tenant that comes later").await;
+        setup.expect_lost("alpha", &setup.one, "from another tenant that is created later").await;
     }
 
     async fn an_altered_value_does_not_open(backend: Backend) {
@@ -148,7 +148,7 @@ on_both! {
             value[position] ^= 1;
             altered.push((format!("byte {position} altered"), value));
         }
-        // Every byte counts; a few of them go through the whole server.
+        // Every byte matters; a few are tried through the whole server.
         let last = altered.len() - 1;
         let mut some: Vec<_> = [0, 1, 17, last / 2, last].map(|index| altered[index].clone()).into();
         some.push(("the last byte missing".to_owned(), sealed[..last].to_vec()));
@@ -163,8 +163,8 @@ on_both! {
         assert_eq!(issue(&setup.server, "alpha", &setup.one).await.unwrap(), "key one");
     }
 
-    /// A lost secret can be replaced: the way out for the operator.
-    async fn a_lost_secret_is_replaced_by_a_new_one(backend: Backend) {
+    /// A lost secret can be replaced, which is the operator's remedy.
+    async fn a_lost_secret_can_be_replaced(backend: Backend) {
         let setup = Setup::on(backend).await;
         setup.put(&setup.one, b"rubbish").await;
         setup.expect_lost("alpha", &setup.one, "rubbish").await;
@@ -178,8 +178,8 @@ on_both! {
         assert_eq!(issue(&setup.server, "alpha", &setup.one).await.unwrap(), "a new key");
     }
 
-    /// Nothing hands out the secrets of connectors, but sealing them anew has to open them.
-    async fn values_of_two_columns_of_one_row_cannot_change_places(server) {
+    /// No call returns the secrets of connectors, but resealing has to open them.
+    async fn values_of_two_columns_of_one_row_cannot_be_swapped(server) {
         let mut connector = a_connector("main");
         connector.secret_headers = strings([("x-secret", "the header")]);
         if let Some(v1::connector::Kind::Generic(generic)) = &mut connector.kind {
@@ -193,7 +193,7 @@ on_both! {
 
         let rewrap = resealed(&server).await;
         assert_eq!((rewrap.state(), rewrap.failed), (v1::RewrapState::Failed, 2), "{rewrap:?}");
-        // The others are sealed anew, and what does not open is not thrown away.
+        // The others are resealed, and values that do not open are kept.
         assert_eq!(issue(&server, "alpha", &credential).await.unwrap(), "the api key");
         assert_eq!(server.sql("SELECT name FROM secret WHERE owner = 'connector'").await.len(), 2);
         assert_eq!(names_of_connectors(&server, "alpha").await, ["main"]);
@@ -202,8 +202,8 @@ on_both! {
         assert_eq!((rewrap.state(), rewrap.failed), (v1::RewrapState::Done, 0), "{rewrap:?}");
     }
 
-    /// While everything is sealed anew again and again, and the former data keys are destroyed, every call is answered.
-    async fn sealing_anew_fails_no_call(server) {
+    /// Every call is answered while everything is resealed repeatedly and the previous data keys are destroyed.
+    async fn resealing_fails_no_call(server) {
         create_connector(&server, "alpha", "main").await.unwrap();
         let mut credentials = Vec::new();
         for number in 0..10 {
@@ -228,6 +228,6 @@ on_both! {
         };
         let (calls, ()) = tokio::join!(futures::future::join_all(calling), resealing);
         assert!(calls.iter().sum::<u32>() > 100, "{calls:?}");
-        assert_eq!(counts(server).await["data_key"], 4, "the former ones are destroyed");
+        assert_eq!(counts(server).await["data_key"], 4, "the previous ones are destroyed");
     }
 }

@@ -1,4 +1,4 @@
-//! What is set on connections, read back from the databases themselves.
+//! The settings of connections, read back from the databases themselves.
 
 use jackfield_testkit::{Backend, TestServer, on_both};
 
@@ -35,7 +35,7 @@ on_both! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sqlite_readers_only_read_and_the_version_is_a_sound_one() {
+async fn sqlite_readers_are_read_only_and_the_version_is_safe() {
     let server = TestServer::start(Backend::Sqlite).await;
     let store = server.store().await;
     assert_eq!(store.raw_read("PRAGMA query_only").await.unwrap(), ["1"]);

@@ -1,4 +1,5 @@
-//! What is destroyed on SQLite is soon in none of the files of the database: not in the file, not in its write-ahead log.
+//! Destroyed values on SQLite soon disappear from the files of the database: from the file and from its write-ahead
+//! log.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,10 +11,10 @@ use jackfield_testkit::{Backend, Client, Process, Program, Site, canary, fixture
 
 use crate::steps;
 
-/// How long is waited for what takes a second or two on a machine that has nothing else to do.
+/// The time limit for something that takes a second or two on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A frame of the log: 24 bytes and a page.
+/// The size of a frame of the log: 24 bytes and a page.
 const FRAME: usize = 24 + 4096;
 
 async fn store(file: &Path) -> Store {
@@ -21,7 +22,7 @@ async fn store(file: &Path) -> Store {
     Store::connect(&Database::Sqlite(file.to_owned()), settings).await.unwrap()
 }
 
-/// What the rows of a statement hold, as bytes to search for.
+/// The values of a statement's rows, as bytes to search for.
 async fn bytes(site: &Site, statement: &str) -> Vec<Vec<u8>> {
     let store = store(&site.sqlite_file()).await;
     let rows = store.raw_read(statement).await.unwrap();
@@ -36,14 +37,14 @@ async fn sealed(site: &Site, id: &str) -> Vec<Vec<u8>> {
     bytes(site, &format!("SELECT hex(sealed) FROM secret WHERE owner_id = x'{id}'")).await
 }
 
-/// All wrapped data keys of tenants; that of the system is not one that is destroyed.
+/// All wrapped data keys of tenants. The system's data key is never destroyed.
 async fn wrapped(site: &Site) -> Vec<Vec<u8>> {
     bytes(site, "SELECT hex(wrapped) FROM data_key WHERE tenant_id IN (SELECT id FROM tenant WHERE name_key = 'alpha')")
         .await
 }
 
-/// How many of these values are in the files of the database. Another process reads them: whoever closes a file gives up all
-/// locks that its process has on it, and with them those of a reader of the test.
+/// The number of these values in the files of the database. Another process reads the files, because closing a file
+/// releases all locks of the process on it, including those of a reader of the test.
 fn found(site: &Site, needles: &[Vec<u8>]) -> usize {
     let names = ["", "-wal", "-shm", "-journal"].map(|suffix| format!("{}{suffix}", site.sqlite_file().display()));
     let files = Command::new("cat").args(names).output().unwrap().stdout;
@@ -69,18 +70,18 @@ async fn delete_tenant(process: &Process) {
     process.client("operator").admin().delete_tenant(request).await.unwrap();
 }
 
-/// A copy of the file and its log as they are, the log without its last frame.
+/// Copies the file and its log, the log without its last frame.
 fn cut_copy(site: &Site, to: &Path) {
     std::fs::copy(site.sqlite_file(), to).unwrap();
     let log = std::fs::read(format!("{}-wal", site.sqlite_file().display())).unwrap_or_default();
     std::fs::write(format!("{}-wal", to.display()), &log[..log.len().saturating_sub(FRAME)]).unwrap();
 }
 
-/// A server with a credential, and a reader of the database that began when its secret was there.
+/// A server with a credential, and a database reader that began while its secret was there.
 struct Held {
     site: Site,
     process: Process,
-    /// What is destroyed with the tenant.
+    /// The values that are destroyed with the tenant.
     needles: Vec<Vec<u8>>,
     reader: Store,
 }
@@ -98,13 +99,13 @@ async fn held() -> Held {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_replaced_or_deleted_is_in_no_file() {
+async fn replaced_and_deleted_values_are_in_no_file() {
     let site = Site::new(Backend::Sqlite, Program::Jackfield);
     site.prepare().await;
     let process = site.start();
     let client = process.client("alpha");
 
-    // A token that another takes the place of.
+    // A token that is replaced.
     let first = credential(&client, "first").await;
     let needles = sealed(&site, &first.id).await;
     assert!(!needles.is_empty() && found(&site, &needles) == needles.len());
@@ -139,15 +140,15 @@ async fn what_was_replaced_or_deleted_is_in_no_file() {
     client.credentials().delete_credential(request).await.unwrap();
     gone(&site, &needles, "a deleted credential").await;
 
-    // Data keys and sealed values that a re-seal takes the place of.
+    // Data keys and sealed values that a re-seal replaces.
     let second = credential(&client, "second").await;
     let needles = [sealed(&site, &second.id).await, wrapped(&site).await].concat();
     assert!(needles.len() >= 2 && found(&site, &needles) == needles.len());
     let request = v1::RewrapSecretsRequest { reseal: true, ..Default::default() };
     process.client("operator").admin().rewrap_secrets(request).await.unwrap();
-    gone(&site, &needles, "what was sealed anew").await;
+    gone(&site, &needles, "resealed values").await;
 
-    // A tenant with all that it has.
+    // A tenant with everything in it.
     let needles = [sealed(&site, &second.id).await, wrapped(&site).await].concat();
     assert!(needles.len() >= 2 && found(&site, &needles) == needles.len());
     delete_tenant(&process).await;
@@ -157,13 +158,13 @@ async fn what_was_replaced_or_deleted_is_in_no_file() {
     process.kill();
     let store = store(&copy).await;
     let left = "SELECT (SELECT count(*) FROM secret), (SELECT count(*) FROM tenant WHERE name_key = 'alpha')";
-    assert_eq!(store.raw_read(left).await.unwrap(), ["0|0"], "the copy opens what was destroyed");
+    assert_eq!(store.raw_read(left).await.unwrap(), ["0|0"], "the copy contains destroyed values");
     store.close().await;
 }
 
-/// A reader in the way delays it, and nobody who writes.
+/// A reader delays the removal, but no writers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_reader_holds_goes_when_the_reader_goes() {
+async fn values_that_a_reader_sees_disappear_after_the_reader_ends() {
     let Held { site, process, needles, reader } = held().await;
     delete_tenant(&process).await;
     let beta = process.client("beta");
@@ -177,14 +178,14 @@ async fn what_a_reader_holds_goes_when_the_reader_goes() {
     process.kill();
 }
 
-/// What a process that was killed had not got to, the next one does.
+/// The next process finishes what a killed one had not yet done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_killed_process_left_goes_at_the_next_start() {
+async fn leftovers_of_a_killed_process_disappear_at_the_next_start() {
     let Held { site, process, needles, reader } = held().await;
     delete_tenant(&process).await;
     process.kill();
     assert!(found(&site, &needles) > 0);
-    // Whoever closes a database last empties its log: it must not be this one.
+    // The last process to close a database empties its log, and that must not be this one.
     let process = site.start();
     reader.raw_read("COMMIT").await.unwrap();
     reader.close().await;

@@ -1,4 +1,4 @@
-//! Starts: several at once, on schemas of other versions, without the right keys.
+//! Starts: several at once, with schemas of other versions, without the right keys.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +15,7 @@ use super::{
     names_of_connectors,
 };
 
-/// Names and content of all files of a server that has ended, without those of the database.
+/// The names and contents of all files of a stopped server, except those of the database.
 fn files(server: &TestServer) -> Vec<(PathBuf, Vec<u8>)> {
     let entries = fs::read_dir(server.data_dir()).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> = entries
@@ -26,7 +26,7 @@ fn files(server: &TestServer) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// Tries to start a server, which has to fail, and checks that the try has changed nothing. Returns the reason.
+/// Tries to start a server, which has to fail, and checks that nothing has changed. Returns the reason.
 async fn refused(server: &mut TestServer) -> String {
     let before = (content(server).await, files(server));
     let error = server.try_restart().await.expect_err("it starts");
@@ -93,8 +93,8 @@ mod several_servers_start_at_once_on_an_empty_database {
 }
 
 on_both! {
-    /// Many callers, on PostgreSQL at two replicas.
-    async fn many_write_at_once_and_nothing_is_lost(server) {
+    /// Many callers, on PostgreSQL on two replicas.
+    async fn concurrent_writes_are_not_lost(server) {
         let replica = server.replica().await;
         let servers = &[&server, replica.as_ref().unwrap_or(&server)];
         let writes = (0..20).flat_map(|round| {
@@ -151,11 +151,11 @@ on_both! {
         server.try_restart().await.unwrap();
     }
 
-    async fn a_database_from_before_the_state_of_credentials_had_its_name_reads_the_same(server) {
+    async fn a_database_from_before_the_state_of_credentials_was_renamed_reads_the_same(server) {
         let mut server = server;
         create_connector(&server, "alpha", "main").await.unwrap();
         let credential = create_credential(&server, "alpha", "u", "name:main", "the api key").await;
-        // Members of the same name elsewhere are the caller's, and so is the form of its numbers and texts.
+        // Members with the same name elsewhere belong to the caller and stay, as does the form of numbers and texts.
         let facts = v1::Credential {
             provider_data: Some(object([("status", "ACTIVE"), ("state", "\"status\":\u{0}"), ("n", "1e2")])),
             ..Default::default()
@@ -184,13 +184,13 @@ on_both! {
             assert_eq!(listed, [(credential.as_str(), v1::CredentialState::Valid)], "{filter}");
         }
         assert_eq!(issue(&server, "alpha", &credential).await.unwrap(), "the api key");
-        // Backups compare rows with what their documents would be written as.
+        // Backups compare rows with the canonical form of their documents.
         assert_eq!(server.sql("SELECT doc FROM credential").await, written);
     }
 
-    async fn names_from_before_their_composition_did_not_count_are_found(server) {
+    async fn names_from_before_composition_was_ignored_are_found(server) {
         let mut server = server;
-        // As older programs folded: letter case alone.
+        // Older programs folded only letter case.
         let (composed, decomposed) = ("Caf\u{e9}", "Cafe\u{301}");
         let kept = create_connector(&server, "alpha", decomposed).await.unwrap().id;
         create_connector(&server, "alpha", "other").await.unwrap();
@@ -222,7 +222,7 @@ on_both! {
         let former = server.sql(derived).await;
         assert_ne!(former, written);
 
-        // Neither of two is renamed, dropped or hidden.
+        // Neither of the two is renamed, dropped or hidden.
         let reason = refused(&mut server).await;
         for part in ["two of the connectors of tenant ", decomposed, &kept, "rename one with the previous version"] {
             assert!(reason.contains(part), "{part}: {reason}");
@@ -237,7 +237,7 @@ on_both! {
                 assert_eq!((got.id.as_str(), got.name.as_str()), (kept.as_str(), decomposed));
             }
         }
-        // What cannot be read keeps nobody from starting, and is found by its name as before.
+        // An unreadable row does not prevent the start, and is found by its name as before.
         let found = get_connector(&server, "alpha", "damaged").await.unwrap_err();
         Refusal::check(found, Code::DataLoss, "DATA_DAMAGED");
     }
@@ -252,7 +252,7 @@ on_both! {
         let secret_of = |text: &str| text.rsplit_once("secret = \"").unwrap().1.split('"').next().unwrap().to_owned();
         let id = right.split("active = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
 
-        // Another keyring, as that of another deployment.
+        // Another keyring, such as that of another deployment.
         let other = TestServer::start(Backend::Sqlite).await;
         let other = fs::read_to_string(other.data_dir().join("keyring.toml")).unwrap();
         let wrong_secret = right.replace(&secret_of(&right), &secret_of(&other));
@@ -283,12 +283,12 @@ on_both! {
         fs::remove_file(&path).unwrap();
         let reason = refused(&mut server).await;
         let expected = match server.backend() {
-            // The database is beside it, so that no new key is even tried.
+            // The database is next to it, so no new key is created.
             Backend::Sqlite => format!("there is no keyring {}", path.display()),
             Backend::Postgres => format!("not available: {id}"),
         };
         assert!(reason.contains(&expected), "{reason}");
-        assert!(!path.exists(), "a key was made that opens nothing");
+        assert!(!path.exists(), "a useless key was created");
 
         fs::write(&path, &right).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -297,15 +297,15 @@ on_both! {
     }
 }
 
-/// An error of a start says what is wrong but never the password.
+/// The error of a start names the fault but never the password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_password_of_a_database_that_is_away_is_not_told() {
+async fn the_password_of_an_unavailable_database_is_not_shown() {
     let mut server = TestServer::start(Backend::Sqlite).await;
-    // For so long it is tried to connect where nobody listens.
+    // The time limit for connecting to an address without a listener.
     server.config_mut().database.acquire_timeout = Duration::from_secs(2);
     let canary = jackfield_testkit::Canary::new("database.url");
     let port = {
-        // Nobody listens where somebody just did.
+        // A port that was just released has no listener.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port()
     };

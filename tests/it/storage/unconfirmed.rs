@@ -1,6 +1,6 @@
-//! A disk that takes what SQLite writes and does not confirm it: a crash may keep it or lose it.
+//! A disk that accepts SQLite's writes but does not confirm them: a crash may keep or lose them.
 //!
-//! The calls of the system that wait for the disk are replaced in the process of the server, and fail as long as a file is there.
+//! The system calls that sync to disk are replaced in the server process, and fail as long as a file exists.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use super::outcome::expect_unknown;
 
-/// The variable that names a file. The disk fails as long as that file exists.
+/// The variable that names the file. The disk fails as long as that file exists.
 const FAILS: &str = "JACKFIELD_TEST_DISK_FAILS";
 
-/// In the place of those of the system.
+/// The replacements of the system's calls.
 const CALLS: &str = r#"
 #define _GNU_SOURCE
 #include <errno.h>
@@ -54,7 +54,7 @@ fn library(directory: &Path) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_disk_does_not_confirm_is_of_unknown_outcome() {
+async fn writes_that_the_disk_does_not_confirm_have_an_unknown_outcome() {
     let site = Site::new(Backend::Sqlite, Program::Jackfield);
     site.prepare().await;
     let (library, flag) = (library(site.directory()), site.directory().join("disk-fails"));
@@ -75,7 +75,7 @@ async fn what_the_disk_does_not_confirm_is_of_unknown_outcome() {
     expect_unknown(create("repeated", &request_id).await.unwrap_err(), true);
     std::fs::remove_file(&flag).unwrap();
 
-    // The process has not crashed, and so nothing of them is there. The repeat is made once.
+    // The process has not crashed, so none of them is there. The repeat takes effect once.
     let made = create("repeated", &request_id).await.unwrap().into_inner().connector.unwrap();
     assert_eq!(create("repeated", &request_id).await.unwrap().into_inner().connector.unwrap(), made);
     create("nameless", "").await.unwrap();

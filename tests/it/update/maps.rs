@@ -1,4 +1,4 @@
-//! Single entries of maps, by a mask that names their keys. The others stay, also where nobody can read them.
+//! Single entries of maps, by a mask with their keys. The others stay, even if callers cannot read them.
 
 use std::collections::BTreeMap;
 
@@ -22,21 +22,21 @@ on_both! {
         assert_eq!(after.unwrap().secret_header_names, ["X-API-KEY", "X-Tenant"]);
         assert_eq!(opened(&server, &id).await, fixture::strings([("X-API-KEY", "second key"), ("X-Tenant", "first tenant")]));
 
-        // One comes, one goes, what the mask does not name is not looked at.
+        // One is added, one is removed, and entries outside the mask are ignored.
         let paths = ["secret_headers.X-Extra", "secret_headers.X-API-Key"];
         let after = secret_headers(&client, &id, &paths, &[("X-Extra", "more"), ("X-Tenant", "not named"), ("a b", "****")]);
         assert_eq!(after.await.unwrap().secret_header_names, ["X-Extra", "X-Tenant"]);
         let expected = fixture::strings([("X-Extra", "more"), ("X-Tenant", "first tenant")]);
         assert_eq!(opened(&server, &id).await, expected);
 
-        // Taking away what is not there is no change.
+        // Removing an absent entry is not a change.
         let before = connector(&client, &id).await;
         assert_eq!(secret_headers(&client, &id, &["secret_headers.none"], &[]).await.unwrap(), before);
-        // The same value again is one, as with every secret.
+        // The same value again is a change, as with every secret.
         let after = secret_headers(&client, &id, &["secret_headers.X-Extra"], &[("X-Extra", "more")]).await.unwrap();
         assert_ne!(after.etag, before.etag);
 
-        // The last one takes the sealed value with it.
+        // Removing the last one removes the sealed value.
         let after = secret_headers(&client, &id, &["secret_headers.x-extra", "secret_headers.x-tenant"], &[]).await;
         assert_eq!(after.unwrap().secret_header_names, Vec::<String>::new());
         assert_eq!(server.opened(tenant(&server).await, Resource::Connector, &id, "secret_headers").await, None);
@@ -45,7 +45,7 @@ on_both! {
         assert_eq!(opened(&server, &id).await, fixture::strings([("X.Dot", "v")]));
     }
 
-    async fn a_secret_header_that_is_wrong_changes_nothing(server) {
+    async fn an_invalid_secret_header_changes_nothing(server) {
         let client = server.client("alpha");
         let given: Vec<(String, String)> = (0..63).map(|number| (format!("x-{number}"), "v".to_owned())).collect();
         let given: Vec<(&str, &str)> = given.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -139,7 +139,7 @@ on_both! {
         assert_eq!(after.version, 3);
         assert_eq!(steps::revealed(&client, &id).await, custom(&[("key", "k1")]));
 
-        // One must stay, and what is named must be of the kind that is there.
+        // One field must stay, and the mask must match the stored kind.
         let field = "material.custom.fields";
         refused(material(&client, &id, &["material.custom.fields.key"], None).await).expect_fields(&[field]);
         let other = Some(fixture::api_key_material("key"));
@@ -155,7 +155,7 @@ on_both! {
         assert_eq!(steps::revealed(&client, &id).await, custom(&[("key", "k1")]));
     }
 
-    /// An absent refresh token is kept; it goes only if it is named.
+    /// An absent refresh token is kept; it is removed only if the mask names it.
     async fn a_refresh_token_is_cleared_by_its_path(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
@@ -229,7 +229,7 @@ async fn material(
     Ok(client.credentials().update_credential(request).await?.into_inner().credential.unwrap())
 }
 
-/// The secret headers of a connector as they are sealed.
+/// The secret headers of a connector, unsealed.
 async fn opened(server: &TestServer, id: &str) -> BTreeMap<String, String> {
     let opened = server.opened(tenant(server).await, Resource::Connector, id, "secret_headers").await.unwrap();
     serde_json::from_slice(&opened).unwrap()

@@ -1,4 +1,4 @@
-//! A value that is given is given, also `false` and the empty text: without a mask, too.
+//! Every given value counts, even `false` and the empty text, and even without a mask.
 
 use jackfield_api::v1;
 use jackfield_api::v1::connector::Kind;
@@ -100,7 +100,7 @@ on_both! {
             ..fixture::a_credential("ada", &link.connector)
         };
         let stored = steps::credential(&client, facts, fixture::api_key_material("key")).await;
-        // The mark of default is moved, and not taken away.
+        // The default mark can only be moved, not removed.
         let reset = each_is_reset("Credential", &stored, &["is_default"], async |credential: v1::Credential| {
             let (reference, credential) = (stored.id.clone(), Some(credential));
             let request = v1::UpdateCredentialRequest { reference, credential, ..Default::default() };
@@ -117,7 +117,7 @@ on_both! {
         });
         seen.extend(reset.await);
 
-        // All that the contract can tell from an absent value was tried.
+        // Every field with presence in the contract was tried.
         let mut expected = ["Connector", "Connection", "Credential", "Configuration"].map(contract::message).to_vec();
         expected.extend(contract::message("Connector").oneofs().flat_map(|oneof| oneof.fields().collect::<Vec<_>>()).filter_map(inner));
         for field in expected.iter().flat_map(MessageDescriptor::fields).filter(is_optional) {
@@ -126,7 +126,7 @@ on_both! {
         }
     }
 
-    async fn linking_is_switched_off_by_a_value_of_its_own(server) {
+    async fn linking_is_disabled_by_an_explicit_value(server) {
         use v1::LinkingType;
         let client = server.client("alpha");
         steps::connector(&client, fixture::a_connector("main")).await;
@@ -156,8 +156,8 @@ on_both! {
     }
 }
 
-/// Gives each field that can be told from an absent one its default by itself, and checks that it is the one that changes.
-/// Returns their names.
+/// Sets each field with presence to its default on its own, and checks that only this field changes. Returns their
+/// names.
 async fn each_is_reset<M, U>(name: &str, stored: &M, skipped: &[&str], update: U) -> Vec<String>
 where
     M: Message + Default,
@@ -189,8 +189,7 @@ where
     names
 }
 
-/// The fields of a message and of its settings that can be told from absent ones: the path, the field of the settings, the
-/// field itself.
+/// The fields with presence of a message and of its settings: the path, the field of the settings, the field itself.
 fn optional_fields(message: &DynamicMessage) -> Vec<(String, Option<FieldDescriptor>, FieldDescriptor)> {
     let mut found = Vec::new();
     for field in message.descriptor().fields() {
@@ -210,7 +209,7 @@ fn is_optional(field: &FieldDescriptor) -> bool {
     field.field_descriptor_proto().proto3_optional()
 }
 
-/// Whether a field is a member of a oneof that a caller chooses from.
+/// Returns whether a field is a member of a oneof that a caller chooses from.
 fn is_settings(field: &FieldDescriptor) -> bool {
     field.containing_oneof().is_some_and(|oneof| !oneof.is_synthetic())
 }
@@ -219,14 +218,14 @@ fn inner(field: FieldDescriptor) -> Option<MessageDescriptor> {
     field.kind().as_message().cloned()
 }
 
-/// Whether there is a value that is not the default already.
+/// Returns whether there is a value other than the default.
 fn has(message: &DynamicMessage, outer: Option<&FieldDescriptor>, field: &FieldDescriptor) -> bool {
     let settings = outer.map(|outer| message.get_field(outer).as_message().unwrap().clone());
     let value = settings.as_ref().unwrap_or(message).get_field(field).into_owned();
     value != Value::default_value_for_field(field)
 }
 
-/// Paths of what differs, but for what every change changes.
+/// The paths of differing fields, except those that change with every update.
 fn differences(one: &DynamicMessage, other: &DynamicMessage) -> Vec<String> {
     let mut found = Vec::new();
     for field in one.descriptor().fields().filter(|field| !matches!(field.name(), "etag" | "update_time")) {

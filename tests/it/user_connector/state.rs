@@ -1,4 +1,4 @@
-//! How a link stands: what get says, what a list says, and what a filter on the state finds.
+//! The state of a link in a get, in a list, and in a filter on the state.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ async fn filtered(client: &Client, filter: &str) -> Vec<String> {
     links.into_iter().map(|link| link.user_id).collect()
 }
 
-/// Checks that every way to ask says that these users' links are in these states; the users are in the order of linking.
+/// Checks that every call reports these states for these users' links; the users are in the order of linking.
 async fn expect_states(client: &Client, expected: &[(&str, &str)]) {
     let all = listed(client, v1::ListUserConnectorsRequest::default()).await.unwrap();
     let name = |link: &v1::UserConnector| link.state().as_str_name().replace("USER_CONNECTOR_STATE_", "");
@@ -73,7 +73,7 @@ on_both! {
             ("elsewhere", "AUTHENTICATED"),
         ]).await;
 
-        // A token runs out by itself, and one of two credentials goes.
+        // A token expires over time, and one of two credentials is deleted.
         clock.advance(Duration::from_secs(61));
         let request = v1::DeleteCredentialRequest { reference: spare.id, ..Default::default() };
         client.credentials().delete_credential(request).await.unwrap();
@@ -112,8 +112,8 @@ on_both! {
         ]).await;
     }
 
-    /// Credentials of another tenant with the same ids of users and names of connectors do not count.
-    async fn the_state_is_that_of_the_tenant(server) {
+    /// Credentials of another tenant with the same user ids and connector names do not count.
+    async fn the_state_depends_only_on_the_tenant(server) {
         let (alpha, beta) = (server.client("alpha"), server.client("beta"));
         let link = steps::linked(&alpha, "ada", "Gmail").await;
         let theirs = steps::linked(&beta, "ada", "Gmail").await;
