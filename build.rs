@@ -53,7 +53,7 @@ fn redact(mut builder: Builder, pool: &DescriptorPool) -> Result<(Builder, Strin
         }
         for oneof in message.oneofs().filter(|oneof| !oneof.is_synthetic()) {
             if oneof.fields().any(|field| redacted(&field)) {
-                return Err(format!("{}: debug_redact cannot stand in a oneof itself", oneof.full_name()).into());
+                return Err(format!("{}: debug_redact cannot be on a oneof itself", oneof.full_name()).into());
             }
             // The message derives no Debug, so its oneofs need their own. A oneof shows only what its members show.
             builder = builder.enum_attribute(format!(".{}", oneof.full_name()), "#[derive(Debug)]");

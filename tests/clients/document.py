@@ -1,7 +1,7 @@
 """Runs a session from a document as it is printed there: `document.py README.md "A session"`.
 
 Runs the "sh" blocks of the document, or of one of its sections, in one shell, and compares what they print with the "text" block
-behind each. A line "…" stands for any lines, and "…" within a line for any text. Ids, times and etags may differ.
+after each. A line "…" stands for any lines, and "…" within a line for any text. Ids, times and etags may differ.
 
 Environment: as in session.sh.
 """

@@ -1,7 +1,7 @@
 """Everyday behaviour of clients on gRPC's C core that a limit could mistake for an attack, with Python grpcio's defaults.
 
-Sixty calls given up at once beside five good ones, again and again on one connection; an invalid request whose violations are in
-Japanese, the answer to which has to fit into the headers that the library takes; a channel that compresses with gzip.
+Sixty calls cancelled at once beside five good ones, repeatedly on one connection; an invalid request with violations in
+Japanese, whose answer has to fit into the headers that the library accepts; a channel that compresses with gzip.
 
 Environment: as in session.sh.
 """

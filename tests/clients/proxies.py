@@ -2,7 +2,7 @@
 
     proxies.py envoy|nginx
 
-The files are run as they are, but for addresses and places of certificates. The proxy and the server have the certificates of
+The files run unchanged except for addresses and paths of certificates. The proxy and the server have the certificates of
 the development authority.
 
 Environment: as in session.sh. The server allows ten connections from one address, and sends no PINGs.

@@ -1,9 +1,9 @@
 """The session of docs/session.md with Python grpcio.
 
-Besides the session itself it shows what another gRPC library needs: the contract compiles with protoc's Python generator
-(into a temporary directory, at run time), its fields say how they are used, health and reflection answer, error details decode, an update has its mask and
-etag, a deadline and a cancelled stream end as they should, who presents no certificate gets nothing, and the Unix socket takes
-calls of a client whose authority is the path of the socket.
+Besides the session itself, it tests what another gRPC library needs: the contract compiles with protoc's Python generator
+(into a temporary directory, at run time), its fields have their annotations, health and reflection answer, error details
+decode, an update has its mask and etag, a deadline and a cancelled stream end as they should, a caller without a certificate
+is refused, and the Unix socket accepts calls of a client whose authority is the path of the socket.
 
 Environment: as in session.sh, and JACKFIELD_SOCKET, the Unix socket of the same server.
 """

@@ -195,7 +195,7 @@ on_both! {
         expect_status(created(&client, other).await, Code::FailedPrecondition, "REQUEST_ID_CONFLICT");
     }
 
-    async fn a_deleted_tenant_takes_everything_in_it_along(server) {
+    async fn deleting_a_tenant_deletes_everything_in_it(server) {
         let client = server.client("operator");
         let replica = server.replica().await;
         let other = replica.as_ref().unwrap_or(&server);

@@ -1,7 +1,7 @@
 //! The tests of Jackfield over real gRPC, in one binary. Each module covers one resource or one guarantee;
 //! CONTRIBUTING.md says where a new test goes.
 
-#![expect(clippy::disallowed_methods, reason = "a test has tasks of its own, and waits for them")]
+#![expect(clippy::disallowed_methods, reason = "tests spawn their own tasks, and wait for them")]
 
 mod admin;
 mod backup;

@@ -213,7 +213,7 @@ async fn a_second_process_on_the_same_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_expired_certificate_of_its_own() {
+async fn an_expired_server_certificate() {
     let site = served(Before::Stopped).await;
     let expiry = Timestamp(SystemClock.now().plus_micros(-60_000_000).seconds() * 1_000_000);
     site.pki().expire_server();

@@ -4,7 +4,7 @@
 //! (`proof::turn`), follow from a seed (`PROOF_SEED`), and run longer if the environment says so. CONTRIBUTING.md has
 //! the commands.
 
-#![expect(clippy::disallowed_methods, reason = "a harness has tasks of its own, and waits for them")]
+#![expect(clippy::disallowed_methods, reason = "harnesses spawn their own tasks, and wait for them")]
 
 mod abuse;
 mod canary;

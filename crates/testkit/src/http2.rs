@@ -101,7 +101,7 @@ impl Answer {
     /// Panics if the stream is reset, or the connection breaks.
     pub async fn message(&mut self) -> Option<Bytes> {
         let unread = std::mem::take(&mut self.unread);
-        self.body.flow_control().release_capacity(unread).expect("a stream that goes on");
+        self.body.flow_control().release_capacity(unread).expect("an open stream");
         loop {
             if let Some((prefix, rest)) = self.read.split_at_checked(PREFIX) {
                 let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
@@ -110,9 +110,9 @@ impl Answer {
                     return Some(self.read.split_to(length).freeze());
                 }
             }
-            let data = self.body.data().await?.expect("a stream that goes on");
+            let data = self.body.data().await?.expect("an open stream");
             self.read.extend_from_slice(&data);
-            self.body.flow_control().release_capacity(data.len()).expect("a stream that goes on");
+            self.body.flow_control().release_capacity(data.len()).expect("an open stream");
         }
     }
 
@@ -121,7 +121,7 @@ impl Answer {
     /// # Panics
     /// Panics if nothing arrives.
     pub async fn fill(&mut self) {
-        let data = self.body.data().await.expect("a message").expect("a stream that goes on");
+        let data = self.body.data().await.expect("a message").expect("an open stream");
         self.read.extend_from_slice(&data);
         self.unread += data.len();
     }

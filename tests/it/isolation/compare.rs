@@ -72,7 +72,7 @@ pub(super) async fn compare(
     let seen = Answered { answered: alpha.answered, refused: alpha.transcript.len() - alpha.answered };
     for (at, (without, with)) in alone.transcript.iter().zip(&alpha.transcript).enumerate() {
         if without != with {
-            return (Err(format!("call {at} differs\n  alone: {without}\n  amid:  {with}")), seen);
+            return (Err(format!("call {at} differs\n  alone: {without}\n  both:  {with}")), seen);
         }
     }
     let common = alpha.listed_all(&wire).await.intersection(&beta.made()).cloned().collect::<Vec<_>>();

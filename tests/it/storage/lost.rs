@@ -40,7 +40,7 @@ mod postgres {
 
     /// A change waits in the database while its server stops, so its outcome is not known yet.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_change_that_outlasts_its_server_is_of_unknown_outcome() {
+    async fn a_change_that_outlasts_its_server_has_an_unknown_outcome() {
         let mut server = TestServer::start_with(Backend::Postgres, |config| {
             config.drain.delay = Duration::ZERO;
             config.drain.grace = Duration::from_secs(1);

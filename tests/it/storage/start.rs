@@ -34,7 +34,7 @@ async fn refused(server: &mut TestServer) -> String {
     error
 }
 
-mod an_account_that_may_not_create_extensions_is_told_what_to_do {
+mod an_account_that_may_not_create_extensions_gets_instructions {
     use std::time::Duration;
 
     use jackfield_testkit::postgres::fresh_database;

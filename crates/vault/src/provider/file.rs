@@ -20,7 +20,7 @@ const MODE: u32 = 0o600;
 const PREFIX: &str = ".keyring-";
 const SUFFIX: &str = ".tmp";
 
-/// A file with a fresh name beside the keyring, removed when dropped.
+/// A file with a fresh name next to the keyring, removed when it is dropped.
 struct Temporary<'a> {
     keyring: &'a Path,
     path: PathBuf,

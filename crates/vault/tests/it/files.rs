@@ -134,7 +134,7 @@ fn saving_replaces_the_file_and_its_mode() {
     write(&path, "not a keyring", 0o644);
     let before = fs::metadata(&path).unwrap().ino();
     file::save(&path, &keyring()).unwrap();
-    assert_ne!(fs::metadata(&path).unwrap().ino(), before, "written anew, not over");
+    assert_ne!(fs::metadata(&path).unwrap().ino(), before, "a new file replaces the old one");
     assert_eq!(mode(&path), 0o600);
     assert_eq!(file::load(&path).unwrap().ids(), ["kek-1"]);
     assert_eq!(names(&directory), ["keyring.toml"]);

@@ -53,7 +53,7 @@ fn headers_follow_http() {
     ] {
         assert!(Headers::parse("headers", map(&[(name, value)])).is_err(), "{name:?}: {value:?}");
     }
-    assert!(Headers::parse("headers", map(&[("X-A", "1"), ("x-a", "2")])).is_err(), "a header is there twice");
+    assert!(Headers::parse("headers", map(&[("X-A", "1"), ("x-a", "2")])).is_err(), "a header is given twice");
     assert!(Headers::parse("headers", numbered(65)).is_err());
 }
 
