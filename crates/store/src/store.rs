@@ -1,5 +1,6 @@
 //! The store: the database of a deployment, and the sessions that it gives out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jackfield_domain::{Error, Result};
@@ -41,13 +42,10 @@ impl Store {
     /// Opens the database without changing its schema.
     pub async fn connect(database: &Database, settings: PoolSettings) -> Result<Self, StoreError> {
         let Opened { reader, writer, guard } = connect::open(database, settings).await?;
+        let wal = guard.as_ref().map(|guard| Wal::of(Arc::clone(guard.file())));
         let groups = guard
             .zip(writer.of_sqlite())
             .map(|(guard, writer)| GroupCommit::new(writer.clone(), guard, settings.acquire_timeout));
-        let wal = match database {
-            Database::Sqlite(path) => Some(Wal::of(path.clone())),
-            Database::Postgres(_) => None,
-        };
         Ok(Store { groups, wal, ..Store::over(reader, writer) })
     }
 
@@ -119,8 +117,8 @@ impl Store {
     }
 
     /// Checks whether the server says that it can be written: PostgreSQL cannot be written while it is a standby or was
-    /// made read-only. SQLite shows it only when it is written ([`Store::is_writable`]), unless its file was replaced or
-    /// removed.
+    /// made read-only. SQLite shows it only when it is written ([`Store::is_writable`]), unless its file or log was
+    /// replaced or removed.
     ///
     /// # Errors
     /// The server says that it cannot be written, or does not answer, or the file is lost.

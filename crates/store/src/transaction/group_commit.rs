@@ -144,7 +144,7 @@ impl GroupCommit {
     pub(crate) fn check_file(&self) -> Result<()> {
         self.0.guard.check_file().map_err(|lost| {
             self.0.guard.set_failing(true);
-            error::gone(&lost.to_string())
+            error::from_db(lost)
         })
     }
 
@@ -190,7 +190,12 @@ impl Writers {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..Default::default()
         };
-        let txn = match self.pool.begin_with_options(options).await {
+        // The pool may have to open the file.
+        let begun = match self.guard.check_file() {
+            Ok(()) => self.pool.begin_with_options(options).await,
+            Err(lost) => Err(lost),
+        };
+        let txn = match begun {
             Ok(txn) => Arc::new(txn),
             Err(failed) => {
                 // Another process holds the file, or it cannot be opened. All other writers would wait as long for the same.
@@ -287,13 +292,14 @@ impl Group<'_> {
             Some(txn) if served.is_ok() && kept > 0 => match shared.guard.check_file() {
                 Ok(()) => {
                     shared.guard.open();
-                    let committed = txn.commit().await;
+                    // What was written while the file was replaced may be in the one that is gone.
+                    let committed = txn.commit().await.and_then(|()| shared.guard.check_file());
                     may_be_written = committed.as_ref().is_err_and(error::sqlite_may_have_committed);
                     committed
                 }
                 Err(lost) => {
                     let _ = txn.rollback().await;
-                    Err(error::lost(&lost.to_string()))
+                    Err(lost)
                 }
             },
             Some(txn) => match txn.rollback().await {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sea_orm::DbErr;
 
-use super::file::{FileError, OpenedFile};
+use super::file::OpenedFile;
 use crate::database::error;
 
 /// Watches the connection of the writer by hooks of SQLite. When the disk is full, SQLite rolls a transaction back by itself.
@@ -28,9 +28,14 @@ impl Guard {
         Guard { file, closed, broken, failing }
     }
 
-    /// Checks that the file is where it was opened, so that what is written is there after a restart.
-    pub(crate) fn check_file(&self) -> Result<(), FileError> {
-        self.file.check()
+    /// The file that the connection is to.
+    pub(crate) fn file(&self) -> &Arc<OpenedFile> {
+        &self.file
+    }
+
+    /// Checks that the file and its log are where they were opened, so that what is written is there after a restart.
+    pub(crate) fn check_file(&self) -> Result<(), DbErr> {
+        self.file.check().map_err(|lost| error::lost(&lost.to_string()))
     }
 
     /// Returns whether a transaction may commit now. The hook of SQLite calls it.

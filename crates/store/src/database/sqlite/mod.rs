@@ -60,8 +60,9 @@ pub(crate) async fn open(path: PathBuf, settings: PoolSettings) -> Result<Sqlite
             return Err(StoreError::Pragma { pragma, expected: (*expected).to_owned(), actual });
         }
     }
+    // A connection that has read the database has made the log.
+    read_pragma(&mut first, "schema_version").await.map_err(|error| StoreError::Connect(error.to_string()))?;
     let file = OpenedFile::at(&path).map_err(|error| StoreError::Connect(error.to_string()))?;
-    first.close().await.map_err(|error| StoreError::Connect(error.to_string()))?;
 
     let file = Arc::new(file);
     // A file that was removed is not created again.
@@ -70,7 +71,8 @@ pub(crate) async fn open(path: PathBuf, settings: PoolSettings) -> Result<Sqlite
         let file = Arc::clone(&file);
         SqlitePoolOptions::new()
             .max_connections(max)
-            .min_connections(1)
+            // All are opened now, because later there may be another file at the path.
+            .min_connections(max)
             .acquire_timeout(settings.acquire_timeout)
             .idle_timeout(None)
             .max_lifetime(None)
@@ -89,6 +91,7 @@ pub(crate) async fn open(path: PathBuf, settings: PoolSettings) -> Result<Sqlite
     let writer = open(writer).await.map_err(|error| StoreError::Connect(error.to_string()))?;
     let reader =
         open(pool(settings.max_connections, None)).await.map_err(|error| StoreError::Connect(error.to_string()))?;
+    first.close().await.map_err(|error| StoreError::Connect(error.to_string()))?;
     Ok(SqlitePools {
         reader: SqlxSqliteConnector::from_sqlx_sqlite_pool(reader),
         writer: SqlxSqliteConnector::from_sqlx_sqlite_pool(writer),
@@ -163,7 +166,8 @@ async fn check_version(conn: &mut SqliteConnection) -> Result<(), StoreError> {
 }
 
 /// Makes a connection a reader, or has the guard watch it, and refuses it if a setting is not as it should be, or if it may
-/// lead to another file than earlier connections.
+/// lead to another file than earlier connections. Then it has done harm already (see `file.rs`), so this is the last check
+/// and not the only one.
 async fn prepare(
     conn: &mut SqliteConnection,
     file: Arc<OpenedFile>,

@@ -5,7 +5,6 @@
 //! second, on a connection of its own, and again while a reader blocks it. It delays writers by no more than
 //! [`BUSY_TIMEOUT`], and not at all while a reader still needs the log.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::file::OpenedFile;
 use super::options;
 
 /// The log of one SQLite file.
@@ -21,7 +21,7 @@ use super::options;
 pub(crate) struct Wal(Arc<Log>);
 
 struct Log {
-    path: PathBuf,
+    file: Arc<OpenedFile>,
     state: Mutex<Writes>,
     /// There is a new reason to empty the log.
     changed: Notify,
@@ -76,11 +76,11 @@ struct Attempts {
 // === impl Wal ===
 
 impl Wal {
-    pub(crate) fn of(path: PathBuf) -> Self {
+    pub(crate) fn of(file: Arc<OpenedFile>) -> Self {
         // A process that crashed may have left a log.
         let now = Some(Instant::now());
         let state = Mutex::new(Writes { destroyed: now, written: now, ..Writes::default() });
-        Wal(Arc::new(Log { path, state, changed: Notify::new() }))
+        Wal(Arc::new(Log { file, state, changed: Notify::new() }))
     }
 
     /// Notes that a transaction was committed, and whether it destroyed data.
@@ -172,7 +172,9 @@ impl Wal {
         let conn = match conn {
             Some(conn) => conn,
             None => {
-                conn.insert(options(&self.0.path).create_if_missing(false).busy_timeout(BUSY_TIMEOUT).connect().await?)
+                self.0.file.check().map_err(|error| sqlx::Error::Configuration(error.into()))?;
+                let options = options(self.0.file.path()).create_if_missing(false).busy_timeout(BUSY_TIMEOUT);
+                conn.insert(options.connect().await?)
             }
         };
         // Most of the work delays no other connection.
@@ -243,7 +245,7 @@ mod tests {
         let path = directory.path().join("database.sqlite3");
         let (mut writer, mut reader) = (open(&path).await, open(&path).await);
         run(&mut writer, "CREATE TABLE t (n INTEGER)").await;
-        let (wal, mut conn, mut attempts) = (Wal::of(path.clone()), None, Attempts::new());
+        let (wal, mut conn, mut attempts) = (Wal::of(Arc::new(OpenedFile::at(&path).unwrap())), None, Attempts::new());
         assert_eq!(wal.empty(&mut conn, &mut attempts).await.unwrap(), Attempt::Emptied);
 
         run(&mut writer, "INSERT INTO t VALUES (1)").await;
