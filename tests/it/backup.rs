@@ -225,6 +225,11 @@ async fn a_damaged_backup_is_detected() {
         std::fs::write(&cut, &bytes[..length]).unwrap();
         fails(&check(&cut), "it is damaged: ");
     }
+    // The file of the database itself is damaged.
+    std::fs::write(site.sqlite_file(), &bytes[..bytes.len() - 4_096]).unwrap();
+    fails(&site.run(&["serve"]), "the database is damaged: ");
+    fails(&site.run(&["backup", "--to", "of-damaged"]), "the database is damaged: ");
+    std::fs::write(site.sqlite_file(), &bytes).unwrap();
     // Overwrites every eighth page, so that some of them contain rows or an index.
     let mut scribbled = bytes.clone();
     for page in (1..bytes.len() / 4096).step_by(8) {
@@ -335,6 +340,8 @@ async fn a_row_that_disagrees_with_its_document_is_detected() {
             "labels that belong to no resource: 1",
         ),
         ("UPDATE idempotency SET answer = substr(answer, 2)", "is not JSON"),
+        ("UPDATE idempotency SET answer = CAST(x'7bff7d' AS TEXT)", "it is damaged: "),
+        ("UPDATE label SET label_value = CAST(x'ff' AS TEXT)", "it is damaged: "),
         ("UPDATE connector SET doc = CAST(x'7bff7d' AS TEXT)", "of connector cannot be read"),
         (
             "UPDATE data_key SET id = randomblob(16) WHERE id NOT IN (SELECT data_key_id FROM secret)",

@@ -28,7 +28,7 @@ pub struct Verified {
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     #[error("it is damaged: {}", .0.join("; "))]
     Damaged(Vec<String>),
     #[error("it holds no data of Jackfield")]
@@ -42,6 +42,29 @@ pub enum VerifyError {
     #[error("it cannot be read: {0}")]
     Read(#[source] Error),
 }
+
+// === impl VerifyError ===
+
+impl VerifyError {
+    /// The error of a read. What the database returned and is no value of its type is damage.
+    fn read(error: Error) -> Self {
+        match error {
+            Error::Internal(cause) => VerifyError::Damaged(vec![cause.to_string()]),
+            other => VerifyError::Read(other),
+        }
+    }
+}
+
+impl From<StoreError> for VerifyError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged(fault) => VerifyError::Damaged(vec![fault]),
+            other => VerifyError::Store(other),
+        }
+    }
+}
+
+// === impl Services ===
 
 impl Services {
     /// Copies an SQLite database as it is at this moment into an empty file. Others may use it meanwhile.
@@ -58,10 +81,7 @@ impl Services {
     /// # Errors
     /// The first of these that is not true.
     pub async fn verify(path: &Path, vault: &Vault) -> Result<Verified, VerifyError> {
-        let store = match Store::open_read_only(path).await {
-            Err(StoreError::Damaged(fault)) => return Err(VerifyError::Damaged(vec![fault])),
-            store => store?,
-        };
+        let store = Store::open_read_only(path).await?;
         let verified = verify(&store, vault).await;
         store.close().await;
         verified
@@ -69,16 +89,16 @@ impl Services {
 }
 
 async fn verify(store: &Store, vault: &Vault) -> Result<Verified, VerifyError> {
-    let faults = store.faults().await.map_err(VerifyError::Read)?;
+    let faults = store.faults().await.map_err(VerifyError::read)?;
     if !faults.is_empty() {
         return Err(VerifyError::Damaged(faults));
     }
     let schema = store.schema_known().await?.ok_or(VerifyError::Empty)?;
-    let (rows, faults) = store.row_faults().await.map_err(VerifyError::Read)?;
+    let (rows, faults) = store.row_faults().await.map_err(VerifyError::read)?;
     if !faults.is_empty() {
         return Err(VerifyError::Damaged(faults));
     }
-    let in_use = store.read().kek_ids_in_use().await.map_err(VerifyError::Read)?;
+    let in_use = store.read().kek_ids_in_use().await.map_err(VerifyError::read)?;
     vault.require_keys(in_use.iter().map(String::as_str))?;
     let keys = open_data_keys(store, vault).await?;
     let mut tenants: Vec<TenantId> = keys.keys().map(|(tenant, _)| *tenant).collect();
@@ -88,7 +108,7 @@ async fn verify(store: &Store, vault: &Vault) -> Result<Verified, VerifyError> {
     for tenant in tenants {
         secrets += open_secrets(store, tenant, &keys).await?;
     }
-    let all = store.read().secrets_count().await.map_err(VerifyError::Read)?;
+    let all = store.read().secrets_count().await.map_err(VerifyError::read)?;
     if all != secrets {
         return Err(VerifyError::Damaged(vec![format!(
             "secrets that belong to no tenant with a data key: {}",
@@ -101,7 +121,7 @@ async fn verify(store: &Store, vault: &Vault) -> Result<Verified, VerifyError> {
 async fn open_data_keys(store: &Store, vault: &Vault) -> Result<HashMap<(TenantId, Uuid), DataKey>, VerifyError> {
     let (mut keys, mut last) = (HashMap::new(), None);
     loop {
-        let rows = store.read().data_keys_after(last, BATCH).await.map_err(VerifyError::Read)?;
+        let rows = store.read().data_keys_after(last, BATCH).await.map_err(VerifyError::read)?;
         let Some(row) = rows.last() else { return Ok(keys) };
         last = Some((row.tenant, row.id));
         for row in rows {
@@ -126,7 +146,7 @@ async fn open_secrets(
 ) -> Result<u64, VerifyError> {
     let (mut count, mut last): (u64, Option<SecretRow>) = (0, None);
     loop {
-        let mut rows = store.read().secrets_after(tenant, last.as_ref(), BATCH).await.map_err(VerifyError::Read)?;
+        let mut rows = store.read().secrets_after(tenant, last.as_ref(), BATCH).await.map_err(VerifyError::read)?;
         for row in &rows {
             let key =
                 DataKey::id_of(&row.sealed).filter(|id| *id == row.data_key).and_then(|id| keys.get(&(tenant, id)));

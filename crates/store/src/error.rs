@@ -10,7 +10,7 @@ pub enum StoreError {
     Url(#[from] UrlError),
     #[error("the database cannot be reached: {0}")]
     Connect(String),
-    #[error("the database cannot be reached: {0}")]
+    #[error("the database is damaged: {0}")]
     Damaged(String),
     #[error(
         "the server of the database is a standby, which cannot be written: database.url has to lead to the primary"

@@ -15,7 +15,7 @@ use sea_orm::{
 };
 use sea_orm_migration::prelude::*;
 
-use crate::database::Pooled;
+use crate::database::{Pooled, error};
 use crate::error::StoreError;
 
 pub(crate) struct Migrator;
@@ -107,7 +107,10 @@ pub(crate) async fn known(conn: &Pooled) -> Result<Option<String>, StoreError> {
 
 async fn refuse_newer(conn: &impl ConnectionTrait) -> Result<Vec<String>, StoreError> {
     let backend = conn.get_database_backend();
-    let failed = |error: DbErr| StoreError::Connect(error.to_string());
+    let failed = |error: DbErr| match error::is_damage(&error) {
+        true => StoreError::Damaged(error.to_string()),
+        false => StoreError::Connect(error.to_string()),
+    };
     let exists = match backend {
         DbBackend::Sqlite => "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'seaql_migrations'",
         _ => {

@@ -52,16 +52,16 @@ pub(crate) struct SqlitePools {
 /// Opens a reader and a writer. The file is created if it is missing.
 pub(crate) async fn open(path: PathBuf, settings: PoolSettings) -> Result<SqlitePools, StoreError> {
     let options = options(&path);
-    let mut first = options.connect().await.map_err(|error| StoreError::Connect(error.to_string()))?;
+    let mut first = options.connect().await.map_err(failed)?;
     check_version(&mut first).await?;
     for (pragma, expected) in PRAGMAS {
-        let actual = read_pragma(&mut first, pragma).await.map_err(|error| StoreError::Connect(error.to_string()))?;
+        let actual = read_pragma(&mut first, pragma).await.map_err(failed)?;
         if actual != *expected {
             return Err(StoreError::Pragma { pragma, expected: (*expected).to_owned(), actual });
         }
     }
     // A connection that has read the database has made the log.
-    read_pragma(&mut first, "schema_version").await.map_err(|error| StoreError::Connect(error.to_string()))?;
+    read_pragma(&mut first, "schema_version").await.map_err(failed)?;
     let file = OpenedFile::at(&path).map_err(|error| StoreError::Connect(error.to_string()))?;
 
     let file = Arc::new(file);
@@ -88,10 +88,9 @@ pub(crate) async fn open(path: PathBuf, settings: PoolSettings) -> Result<Sqlite
     let guard = Arc::new(Guard::new(Arc::clone(&file)));
     // Readers have no transactions.
     let writer = pool(1, Some(Arc::clone(&guard))).after_release(|conn, _| Box::pin(is_out_of_transaction(conn)));
-    let writer = open(writer).await.map_err(|error| StoreError::Connect(error.to_string()))?;
-    let reader =
-        open(pool(settings.max_connections, None)).await.map_err(|error| StoreError::Connect(error.to_string()))?;
-    first.close().await.map_err(|error| StoreError::Connect(error.to_string()))?;
+    let writer = open(writer).await.map_err(failed)?;
+    let reader = open(pool(settings.max_connections, None)).await.map_err(failed)?;
+    first.close().await.map_err(failed)?;
     Ok(SqlitePools {
         reader: SqlxSqliteConnector::from_sqlx_sqlite_pool(reader),
         writer: SqlxSqliteConnector::from_sqlx_sqlite_pool(writer),
@@ -137,17 +136,16 @@ pub(crate) async fn open_read_only(path: &Path) -> Result<DatabaseConnection, St
         .pragma("mmap_size", "0")
         .disable_statement_logging();
     let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
-    let pool = pool.map_err(|error| match is_damage_of_sqlx(&error) {
-        true => StoreError::Damaged(error.to_string()),
-        false => StoreError::Connect(error.to_string()),
-    })?;
-    Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool))
+    Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool.map_err(failed)?))
 }
 
 /// Writes the database as it is at this moment into an empty file. `VACUUM INTO` reads in one transaction, and other
 /// transactions can write meanwhile.
 pub(crate) async fn copy(path: &Path, to: &Path) -> Result<(), StoreError> {
-    let failed = |error: sqlx::Error| StoreError::Copy(error.to_string());
+    let failed = |error: sqlx::Error| match failed(error) {
+        StoreError::Connect(error) => StoreError::Copy(error),
+        damaged => damaged,
+    };
     let to = to.to_str().ok_or_else(|| StoreError::Copy("the name of the copy is not UTF-8".to_owned()))?;
     let mut conn = options(path).create_if_missing(false).connect().await.map_err(failed)?;
     check_version(&mut conn).await?;
@@ -155,9 +153,17 @@ pub(crate) async fn copy(path: &Path, to: &Path) -> Result<(), StoreError> {
     conn.close().await.map_err(failed)
 }
 
+/// The error of a file that cannot be opened or read.
+fn failed(error: sqlx::Error) -> StoreError {
+    match is_damage_of_sqlx(&error) {
+        true => StoreError::Damaged(error.to_string()),
+        false => StoreError::Connect(error.to_string()),
+    }
+}
+
 async fn check_version(conn: &mut SqliteConnection) -> Result<(), StoreError> {
     let row = sqlx::query("SELECT sqlite_version()").fetch_one(conn).await;
-    let actual: String = row.and_then(|row| row.try_get(0)).map_err(|error| StoreError::Connect(error.to_string()))?;
+    let actual: String = row.and_then(|row| row.try_get(0)).map_err(failed)?;
     let parts = |version: &str| -> Vec<u32> { version.split('.').map(|part| part.parse().unwrap_or(0)).collect() };
     if parts(&actual) < parts(NEEDED_VERSION) {
         return Err(StoreError::SqliteTooOld { actual, needed: NEEDED_VERSION });
