@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use jackfield_api::v1;
 use jackfield_testkit::fixture::{self, object};
-use jackfield_testkit::{Backend, Refusal, TestServer, collect, on_both};
+use jackfield_testkit::store::{Database, PoolSettings, Store};
+use jackfield_testkit::{Backend, Program, Refusal, Site, TestServer, collect, on_both};
 use tonic::Code;
 
 use super::{
@@ -32,6 +33,28 @@ async fn refused(server: &mut TestServer) -> String {
     let error = server.try_restart().await.expect_err("it starts");
     assert!((content(server).await, files(server)) == before, "the refused start has changed something: {error}");
     error
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_by_command_names_the_rows_that_it_leaves() {
+    let site = Site::new(Backend::Sqlite, Program::Jackfield);
+    site.prepare().await;
+    let process = site.start();
+    let request = v1::CreateConnectorRequest { connector: Some(fixture::a_connector("damaged")), ..Default::default() };
+    let made = process.client("alpha").connectors().create_connector(request).await.unwrap().into_inner();
+    tokio::task::spawn_blocking(move || process.stop()).await.unwrap();
+    let settings = PoolSettings { max_connections: 1, acquire_timeout: Duration::from_secs(5) };
+    let store = Store::connect(&Database::Sqlite(site.sqlite_file()), settings).await.unwrap();
+    store.raw_write("UPDATE connector SET doc = CAST(x'ff' AS TEXT)").await.unwrap();
+    store.raw_write("DELETE FROM seaql_migrations WHERE version = 'm0006_composed_names'").await.unwrap();
+    store.close().await;
+    let output = site.run(&["migrate"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "schema is at m0006_composed_names\n");
+    let log = String::from_utf8_lossy(&output.stderr);
+    let line =
+        log.lines().find(|line| line.contains("a damaged row is left as it is")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.contains("\"WARN\"") && line.contains(&made.connector.unwrap().id), "{line}");
 }
 
 mod an_account_that_may_not_create_extensions_gets_instructions {

@@ -22,6 +22,7 @@ use crate::config::{Config, Sources};
 use crate::startup::{hardening, open};
 use jackfield_transport::call::code::code_name;
 use jackfield_transport::log_writer::without_waiting_for_readers;
+use jackfield_transport::telemetry::Tracing;
 use jackfield_transport::tls;
 
 /// After this many turns of tasks a thread checks whether sockets have become ready, while there are tasks to run.
@@ -103,7 +104,11 @@ fn execute(Arguments { layers, command }: Arguments) -> Result<(), CommandError>
     match command {
         Command::Serve => runtime()?.block_on(serve::run(config)),
         Command::Migrate => {
-            let newest = runtime()?.block_on(open::migrate(&config))?;
+            // Rows that are left as they are, are logged.
+            let newest = runtime()?.block_on(async {
+                let _tracing = Tracing::init(&config.telemetry)?;
+                Ok::<_, CommandError>(open::migrate(&config).await?)
+            })?;
             say(format_args!("schema is at {newest}"))
         }
         Command::Backup(command) => runtime()?.block_on(backup::backup(&config, &command)),
