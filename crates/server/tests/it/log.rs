@@ -8,6 +8,7 @@ use tonic::Code;
 use crate::process::{Process, command};
 use crate::raw::{Raw, framed};
 use crate::support::{PATIENCE, eventually};
+use crate::telemetry::get;
 
 /// Starts a server that knows its callers and logs as `settings` ask for.
 async fn start(settings: &[&str]) -> (tempfile::TempDir, Process, Raw) {
@@ -29,13 +30,13 @@ async fn an_unread_log_does_not_block_the_server() {
     const GET: &str = "/jackfield.v1.ConnectorService/GetConnector";
     let directory = tempfile::tempdir().unwrap();
     for (signals, code) in [(1, 0), (2, 1)] {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let address = free.to_string();
+        let [free, page] = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let [free, page] = [free, page].map(|listener| listener.local_addr().unwrap());
+        let (address, metrics) = (free.to_string(), format!("telemetry.prometheus_address={page}"));
         let delay = if signals == 1 { "drain.delay=0s" } else { "drain.delay=1h" };
         let mut arguments = vec!["serve", "--listen", &address];
-        for setting in
-            ["listen.plaintext=true", "listen.plaintext_principal=operator", "telemetry.log_filter=debug", delay]
-        {
+        let plain = ["listen.plaintext=true", "listen.plaintext_principal=operator"];
+        for setting in plain.into_iter().chain(["telemetry.log_filter=debug", delay, &metrics]) {
             arguments.extend(["--set", setting]);
         }
         let (unread, log) = std::io::pipe().unwrap();
@@ -54,6 +55,10 @@ async fn an_unread_log_does_not_block_the_server() {
             }
         };
         tokio::time::timeout(PATIENCE * 3, calls).await.expect("calls are answered");
+        let dropped = get(page, "/metrics").await;
+        let dropped = dropped.lines().find_map(|line| line.strip_prefix("jackfield_server_log_dropped_lines_total"));
+        let dropped = dropped.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        assert!(dropped.is_some_and(|lines| lines > 0.0), "{dropped:?}");
         let id = rustix::process::Pid::from_child(&server.0);
         for _ in 0..signals {
             rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();

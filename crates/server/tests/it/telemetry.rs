@@ -11,7 +11,7 @@ use crate::pki::{Leaf, Pki};
 use crate::raw::{Raw, framed};
 use crate::support::{TestServer, eventually, message, unary};
 
-async fn get(address: std::net::SocketAddr, path: &str) -> String {
+pub(crate) async fn get(address: std::net::SocketAddr, path: &str) -> String {
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();

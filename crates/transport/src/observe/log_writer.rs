@@ -1,10 +1,13 @@
 //! Log lines go to standard error through a bounded queue with a thread of its own. A pipe that is full and never read
 //! blocks only that thread, and lines that find no room are dropped and counted.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 /// Lines that wait to be written.
@@ -12,17 +15,23 @@ const QUEUE_LINES: usize = 8_192;
 /// The longest wait for lines to be written at the end.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// The dropped lines of the log, of which a process has one.
+/// The lines that found no room in the queue of the log, of which a process has one.
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+/// The lines that could not be written, for example because the disk is full or the reader has gone.
+static UNWRITTEN: AtomicU64 = AtomicU64::new(0);
 
 /// The thread that writes the log, until it is flushed.
 #[derive(Clone, Debug)]
 pub struct LogThread(Arc<Mutex<Option<WorkerGuard>>>);
 
+/// A file that is waited for while it has no room, even if another process that has it too made it non-blocking. Failures
+/// count as lines, because the thread does not try to write a line again.
+struct Waiting<W>(W);
+
 /// Starts a thread that writes lines to `to`.
-pub(super) fn start(to: impl Write + Send + 'static) -> (NonBlocking, LogThread) {
+pub(super) fn start(to: impl Write + AsFd + Send + 'static) -> (NonBlocking, LogThread) {
     let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE_LINES).thread_name("log");
-    let (writer, guard) = builder.finish(to);
+    let (writer, guard) = builder.finish(Waiting(to));
     (writer, LogThread(Arc::new(Mutex::new(Some(guard)))))
 }
 
@@ -34,7 +43,8 @@ pub(super) fn count_dropped(writer: &NonBlocking) {
 
 /// The number of lines that were dropped so far.
 pub(super) fn dropped_lines() -> u64 {
-    DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64)
+    let without_room = DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64);
+    without_room + UNWRITTEN.load(Ordering::Relaxed)
 }
 
 /// Does something that may wait for a reader, such as a write to a pipe, and waits for it no longer than [`FLUSH`].
@@ -46,6 +56,30 @@ pub fn without_waiting_for_readers(work: impl FnOnce() + Send + 'static) {
     });
     if working.is_ok() {
         let _ = is_done.recv_timeout(FLUSH);
+    }
+}
+
+// === impl Waiting ===
+
+impl<W: Write + AsFd> Write for Waiting<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(line) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // If this fails, the next write says why.
+                    let _ = poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                written => {
+                    UNWRITTEN.fetch_add(u64::from(written.is_err()), Ordering::Relaxed);
+                    return written;
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -84,6 +118,33 @@ mod tests {
         thread.flush();
         assert!(begin.elapsed() < Duration::from_secs(20));
         drop(reader);
+    }
+
+    #[test]
+    fn a_pipe_that_does_not_block_is_waited_for() {
+        let (mut reader, pipe) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&pipe, true).unwrap();
+        let (mut writer, thread) = start(pipe);
+        let line = [b'x'; 1_024];
+        for _ in 0..QUEUE_LINES / 2 {
+            writer.write_all(&line).unwrap();
+        }
+        let reading = std::thread::spawn(move || io::copy(&mut reader, &mut io::sink()).unwrap());
+        thread.flush();
+        drop(writer);
+        assert_eq!(reading.join().unwrap(), (QUEUE_LINES / 2 * line.len()) as u64);
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted() {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let before = dropped_lines();
+        let (mut writer, thread) = start(full);
+        for _ in 0..100 {
+            writer.write_all(b"line\n").unwrap();
+        }
+        thread.flush();
+        assert!(dropped_lines() >= before + 100, "{} lines", dropped_lines() - before);
     }
 
     #[test]
