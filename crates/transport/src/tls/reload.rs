@@ -139,7 +139,10 @@ impl TlsReloader {
                 *self.read() = (identity, clients);
                 self.generation.send_modify(|generation| *generation += 1);
             }
-            Err(error) => return Reload { changed: false, faults: vec![error] },
+            Err(error) => {
+                faults.push(error);
+                return Reload { changed: false, faults };
+            }
         }
         Reload { changed, faults }
     }
