@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jackfield_api::v1;
-use jackfield_domain::{Clock, SystemClock};
+use jackfield_domain::{Clock, SystemClock, TenantId};
 use jackfield_testkit::{Backend, Client, Refusal, TestServer, collect, expect_status, fixture, on_both};
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Response, Status};
@@ -303,6 +303,29 @@ on_both! {
         expect_status(locked_out, Code::PermissionDenied, "TENANT_UNKNOWN");
         created(&alpha, create(fixture::a_tenant("default"))).await.unwrap();
         found(&operator, "name:default").await;
+    }
+
+    /// Both calls are authenticated before one of them ends.
+    async fn of_two_administrators_who_delete_each_others_tenant_one_stays(server) {
+        let (alpha, beta) = (server.client("alpha"), server.client("beta"));
+        let store = server.store().await;
+        let held = store.write().await.unwrap();
+        for (client, own) in [(&alpha, "name:alpha"), (&beta, "name:beta")] {
+            let own = TenantId(found(client, own).await.id.parse().unwrap());
+            assert!(held.tenant_lock_shared(own).await.unwrap());
+        }
+        let [first, second] = [(&alpha, "name:beta"), (&beta, "name:alpha")].map(|(client, other)| {
+            let client = client.clone();
+            let request = delete(other, false);
+            tokio::spawn(async move { client.admin().delete_tenant(request).await })
+        });
+        sleep(Duration::from_millis(300)).await;
+        held.rollback().await.unwrap();
+        let ((Ok(_), Err(refused)) | (Err(refused), Ok(_))) = (first.await.unwrap(), second.await.unwrap()) else {
+            panic!("one is refused");
+        };
+        Refusal::check(refused, Code::PermissionDenied, "TENANT_UNKNOWN");
+        store.close().await;
     }
 
     async fn an_empty_tenant_is_deleted_without_cascade(server) {

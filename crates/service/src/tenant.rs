@@ -6,6 +6,7 @@ use jackfield_domain::request::reference::Ref;
 use jackfield_domain::tenant::{Tenant, TenantDraft};
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{Error, Resource, Result, TenantId};
+use jackfield_store::Writer;
 
 use crate::caller::Caller;
 use crate::change::{DeleteOptions, Deleted, Length, RequestOptions, found_for_delete, missing, refuse_in_use};
@@ -65,10 +66,19 @@ impl Services {
     ) -> Result<Deleted> {
         let mut gone = None;
         let deleted = self.change_deployment(caller, request, Length::of(options), async |txn| {
-            let found = match txn.tenant_find(reference).await? {
-                Some(found) => txn.fetch_for_update::<Tenant>(found.id, found.id).await?,
+            let id = txn.tenant_find(reference).await?.map(|tenant| tenant.id);
+            // Two administrators may delete each other's tenant at the same time. They lock both in the order of their ids, so
+            // that the second one finds that its own is gone.
+            if id.is_some_and(|id| caller.tenant().0 < id.0) {
+                keep(txn, caller.tenant()).await?;
+            }
+            let found = match id {
+                Some(id) => txn.fetch_for_update::<Tenant>(id, id).await?,
                 None => None,
             };
+            if id.is_some_and(|id| caller.tenant().0 > id.0) {
+                keep(txn, caller.tenant()).await?;
+            }
             let Some(tenant) = found_for_delete(found, || missing::<Tenant>(reference), options)? else {
                 return Ok(Deleted::default());
             };
@@ -91,6 +101,14 @@ impl Services {
             self.shared.tokens.sweep(self.now());
         }
         Ok(deleted)
+    }
+}
+
+/// Keeps the tenant of a caller from being deleted until the transaction ends.
+async fn keep(txn: &Writer, id: TenantId) -> Result<()> {
+    match txn.tenant_lock_shared(id).await? && txn.tenant_exists(id).await? {
+        true => Ok(()),
+        false => Err(Error::TenantUnknown { tenant: id.to_string() }),
     }
 }
 
