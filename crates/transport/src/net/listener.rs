@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use uuid::Uuid;
 
 use super::authority::AuthorityFilter;
 use crate::call::peer::Peer;
@@ -54,26 +55,31 @@ impl Listener {
     /// connections at the moment.
     pub(crate) async fn unix(path: &Path, mode: u32) -> Result<Self, ListenError> {
         let failed = |source| ListenError::Unix { path: path.to_owned(), source };
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Of two servers that start at once, only one may find that the process of a socket is dead.
+        let _alone = lock(directory.to_owned()).await.map_err(failed)?;
         match std::fs::symlink_metadata(path) {
             Ok(metadata) => {
                 let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
                 if !metadata.file_type().is_socket() || !UnixStream::connect(path).await.is_err_and(refused) {
                     return Err(ListenError::InUse(path.to_owned()));
                 }
-                std::fs::remove_file(path).map_err(failed)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        // It has another name until its permissions are set, so that no client can connect before.
-        let mut hidden = path.as_os_str().to_owned();
-        hidden.push(".new");
-        let hidden = PathBuf::from(hidden);
-        let _ = std::fs::remove_file(&hidden);
+        // It has another name until its permissions are set, so that no client can connect before. The name is short, because
+        // the path of a socket may not be long.
+        let random = Uuid::new_v4().simple().to_string();
+        let hidden = directory.join(format!(".{}", random.split_at(8).0));
         let listener = UnixListener::bind(&hidden).map_err(failed)?;
-        std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
-        let file = file_id(&hidden).map_err(failed)?;
-        std::fs::rename(&hidden, path).map_err(failed)?;
+        let shown = std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(mode))
+            .and_then(|()| file_id(&hidden))
+            .and_then(|file| std::fs::rename(&hidden, path).map(|()| file));
+        let file = shown.map_err(|error| {
+            let _ = std::fs::remove_file(&hidden);
+            failed(error)
+        })?;
         Ok(Listener::Unix { listener, path: path.to_owned(), file })
     }
 
@@ -110,6 +116,16 @@ impl Drop for Listener {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// A lock on a directory, until it is dropped.
+async fn lock(directory: PathBuf) -> io::Result<std::fs::File> {
+    let locking = tokio::task::spawn_blocking(move || {
+        let directory = std::fs::File::open(directory)?;
+        directory.lock()?;
+        Ok(directory)
+    });
+    locking.await?
 }
 
 fn file_id(path: &Path) -> io::Result<FileId> {
@@ -202,6 +218,33 @@ mod tests {
         assert!(path.exists(), "it is the one of the second server");
         drop(second);
         assert!(!path.exists());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_two_that_start_at_once_one_replaces_the_socket_of_a_dead_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
+        for _ in 0..200 {
+            drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+            let start = |path: PathBuf| tokio::spawn(async move { Listener::unix(&path, 0o600).await });
+            let (first, second) = tokio::join!(start(path.clone()), start(path.clone()));
+            let (first, second) = (first.unwrap(), second.unwrap());
+            assert!(matches!(
+                (&first, &second),
+                (Ok(_), Err(ListenError::InUse(_))) | (Err(ListenError::InUse(_)), Ok(_))
+            ));
+            UnixStream::connect(&path).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_start_removes_no_other_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
+        std::fs::write(directory.path().join("a.sock.new"), "a text").unwrap();
+        drop(Listener::unix(&path, 0o600).await.unwrap());
+        let names: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["a.sock.new"]);
     }
 
     #[tokio::test]
