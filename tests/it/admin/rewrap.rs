@@ -83,6 +83,21 @@ async fn insert(store: &Store, row: &Rewrap) {
     txn.commit().await.unwrap();
 }
 
+/// Statements that keep re-wraps from ending, and that let them end again.
+fn obstacle(backend: Backend) -> (&'static str, &'static str) {
+    match backend {
+        Backend::Sqlite => (
+            "create trigger broken before update on rewrap when new.state <> 'RUNNING' \
+             begin select raise(abort, 'broken'); end",
+            "drop trigger broken",
+        ),
+        Backend::Postgres => (
+            "alter table rewrap add constraint broken check (state = 'RUNNING')",
+            "alter table rewrap drop constraint broken",
+        ),
+    }
+}
+
 async fn update(
     client: &Client,
     reference: &str,
@@ -360,16 +375,7 @@ on_both! {
             }
         };
         assert_eq!(shown(), [0.0; 6]);
-        let (never_ends, ends) = match server.backend() {
-            Backend::Sqlite => (
-                "create trigger broken before update on rewrap when new.state <> 'RUNNING' begin select raise(abort, 'broken'); end",
-                "drop trigger broken",
-            ),
-            Backend::Postgres => (
-                "alter table rewrap add constraint broken check (state = 'RUNNING')",
-                "alter table rewrap drop constraint broken",
-            ),
-        };
+        let (never_ends, ends) = obstacle(server.backend());
         server.sql(never_ends).await;
         start(&operator, true).await;
         shows([1.0, 0.0, 0.0, 3.0, 3.0, 0.0]).await;
@@ -426,6 +432,40 @@ on_both! {
         assert_eq!((rewrap.state(), rewrap.failed, rewrap.secrets_done), (v1::RewrapState::Done, 0, 3));
         assert_eq!(data_keys(&store, alpha).await.len(), 1);
         assert_eq!(steps::revealed(&client, &credentials[1]).await, fixture::api_key_material("key 1"));
+        store.close().await;
+    }
+
+    /// A worker that is interrupted starts again from the beginning. It passes over the secret that failed, keeps its data key, and
+    /// writes nothing where nothing is left to do.
+    async fn a_broken_secret_and_an_interruption(server) {
+        let (client, operator) = (server.client("alpha"), server.client("operator"));
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let broken = steps::api_key(&client, &link, "key").await.id;
+        steps::api_key(&client, &link, "another key").await;
+        let (store, alpha) = (server.store().await, steps::tenant_id(&server, "alpha").await);
+        let data_key = data_keys(&store, alpha).await[0].id;
+        let owner_id = broken.parse().unwrap();
+        let address = SecretAddress { tenant: alpha, owner: Resource::Credential, owner_id, name: "material" };
+        let mut sealed = store.read().secret_fetch(address).await.unwrap().unwrap();
+        *sealed.last_mut().unwrap() ^= 1;
+        let txn = store.write().await.unwrap();
+        txn.secret_put(address, data_key, sealed).await.unwrap();
+        txn.commit().await.unwrap();
+
+        let (never_ends, ends) = obstacle(server.backend());
+        server.sql(never_ends).await;
+        let started = start(&operator, true).await;
+        let beats = async |patience: Duration| {
+            sleep(patience).await;
+            store.read().rewrap_fetch().await.unwrap().unwrap().heartbeat_time
+        };
+        let before = beats(Duration::from_millis(1_500)).await;
+        assert_eq!(beats(Duration::from_secs(2)).await, before, "the next tries make no progress");
+        server.sql(ends).await;
+        let rewrap = end(&operator).await;
+        assert_eq!((&rewrap.id, rewrap.state(), rewrap.failed), (&started.id, v1::RewrapState::Failed, 1));
+        assert_eq!((rewrap.secrets_total, rewrap.secrets_done), (2, 1));
+        assert_eq!(data_keys(&store, alpha).await.len(), 2, "the earlier key stays as long as it seals anything");
         store.close().await;
     }
 }

@@ -177,14 +177,14 @@ impl Worker {
     /// Seals all secrets of a tenant with a data key that is newer than this re-wrap, then destroys the older ones.
     async fn reseal(&mut self, tenant: TenantId) -> Result<(), Stop> {
         let Some(fresh) = self.fresh_data_key(tenant).await? else { return Ok(()) };
-        let failed_before = self.rewrap.failed;
-        loop {
+        let is_complete = loop {
             let limit = BATCH + self.failed.len() as u64;
             let rows = self.services.shared.store.read().secrets_of_other_keys(tenant, fresh.id(), limit).await?;
+            let is_complete = rows.is_empty();
             let rows: Vec<SecretRow> =
                 rows.into_iter().filter(|row| !self.failed.contains(&(row.owner_id, row.name.clone()))).collect();
             if rows.is_empty() {
-                break;
+                break is_complete;
             }
             let mut sealed = Vec::new();
             for row in rows {
@@ -206,8 +206,8 @@ impl Worker {
                 |rewrap, done| rewrap.secrets_done += done,
             )
             .await?;
-        }
-        if self.rewrap.failed == failed_before {
+        };
+        if is_complete && self.services.shared.store.read().data_keys_fetch(tenant).await?.len() > 1 {
             // The database refuses this as long as a key seals anything, so nothing can be lost here.
             self.change(async |txn| txn.data_keys_delete(tenant, Some(fresh.id())).await, |_, _| ()).await?;
             self.services.shared.data_keys.forget(tenant);
@@ -217,18 +217,18 @@ impl Worker {
 
     /// The newest data key of a tenant if it was made for this re-wrap, else a new one. `None` if the tenant is gone.
     async fn fresh_data_key(&mut self, tenant: TenantId) -> Result<Option<Arc<DataKey>>, Stop> {
-        let (data_keys, start_time) = (Arc::clone(&self.services.shared.data_keys), self.rewrap.start_time);
+        let shared = Arc::clone(&self.services.shared);
+        // A change is made only if there is something to change: it writes a heartbeat, which counts as progress.
+        let newest = shared.store.read().data_keys_fetch(tenant).await?.into_iter().next();
+        if let Some(newest) = newest.filter(|newest| newest.create_time >= self.rewrap.start_time) {
+            return Ok(shared.data_keys.by_id(None, tenant, newest.id).await?);
+        }
         let mut fresh = None;
         self.change(
             async |txn| {
-                if !txn.tenant_lock_shared(tenant).await? || !txn.tenant_exists(tenant).await? {
-                    return Ok(());
+                if txn.tenant_lock_shared(tenant).await? && txn.tenant_exists(tenant).await? {
+                    fresh = Some(shared.data_keys.create(txn, tenant).await?);
                 }
-                let newest = txn.data_keys_fetch(tenant).await?.into_iter().next();
-                fresh = Some(match newest.is_some_and(|newest| newest.create_time >= start_time) {
-                    true => data_keys.active(txn, tenant).await?,
-                    false => data_keys.create(txn, tenant).await?,
-                });
                 Ok(())
             },
             |_, ()| (),

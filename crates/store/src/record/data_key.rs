@@ -136,8 +136,11 @@ impl Writer {
         if let Some(keep) = keep {
             delete = delete.filter(data_key::Column::Id.ne(keep));
         }
-        self.note_destroyed();
-        Ok(delete.exec(&self.conn).await.map_err(error::from_db)?.rows_affected)
+        let deleted = delete.exec(&self.conn).await.map_err(error::from_db)?.rows_affected;
+        if deleted > 0 {
+            self.note_destroyed();
+        }
+        Ok(deleted)
     }
 }
 

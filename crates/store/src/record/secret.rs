@@ -112,9 +112,12 @@ impl Writer {
     /// Deletes a secret, if it exists.
     pub async fn secret_delete(&self, address: SecretAddress<'_>) -> Result<()> {
         self.touch(address.tenant, address.owner_id);
-        let deleted = secret::Entity::delete_many().filter(at(address)).exec(&self.conn).await;
-        self.note_destroyed();
-        deleted.map(|_| ()).map_err(error::from_db)
+        let deleted =
+            secret::Entity::delete_many().filter(at(address)).exec(&self.conn).await.map_err(error::from_db)?;
+        if deleted.rows_affected > 0 {
+            self.note_destroyed();
+        }
+        Ok(())
     }
 
     /// Deletes the secrets and labels of resources.
