@@ -145,7 +145,7 @@ impl Services {
     pub async fn list<T: Listable>(
         &self,
         caller: &Caller<T::Right>,
-        request: ListRequest,
+        request: ListRequest<T>,
         scope: ListScope,
     ) -> Result<Pager<T>> {
         self.shared.lists.open(caller.tenant(), request, scope).await

@@ -3,6 +3,8 @@
 //! Lists are read by keyset: a page begins after the key of the last row of the page before, so rows that come and go in
 //! between neither shift nor hide others.
 
+use std::marker::PhantomData;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -10,9 +12,9 @@ use super::filter::Expr;
 use super::order::Order;
 use crate::error::Violation;
 
-/// A checked list request.
-#[derive(Clone, Debug)]
-pub struct ListRequest {
+/// A checked request for a list of `T`.
+#[derive(Debug)]
+pub struct ListRequest<T> {
     /// Items per page, 1 to 1,000.
     pub page_size: u32,
     /// Items in the whole stream; `None` = to the end.
@@ -23,6 +25,8 @@ pub struct ListRequest {
     pub filter: Option<Expr>,
     /// The order.
     pub order: Order,
+    /// The items of the list.
+    pub listed: PhantomData<fn() -> T>,
 }
 
 /// The place of a row in an order: the value of the ordering column and the id.

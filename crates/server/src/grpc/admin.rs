@@ -4,7 +4,7 @@ use jackfield_api::v1 as pb;
 use jackfield_api::v1::admin_service_server::AdminService;
 use jackfield_domain::request::reference::ReferenceForms;
 use jackfield_domain::rewrap::{Rewrap, RewrapState};
-use jackfield_domain::tenant::{self, Tenant, TenantDraft};
+use jackfield_domain::tenant::{Tenant, TenantDraft};
 use jackfield_domain::value::text::{MAX_NAME, TenantName};
 use jackfield_domain::{TenantId, Violations};
 use jackfield_service::{DeleteOptions, ListScope, ListedPage, ServerInfo};
@@ -56,7 +56,7 @@ impl AdminService for Api {
         let call = async {
             let (caller, request) = authorize(request)?;
             let mut violations = Violations::default();
-            let list = parse::list(&mut violations, &request, &tenant::SCHEMA);
+            let list = parse::list(&mut violations, &request);
             let pager = self.services.list(&caller, violations.into_result(list)?, ListScope::default()).await?;
             self.streams.pages(pager, to_page)
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::configuration_service_server::ConfigurationService;
-use jackfield_domain::configuration::{self, Configuration, ConfigurationPatch, WorkflowSettings, WorkflowsPatch};
+use jackfield_domain::configuration::{Configuration, ConfigurationPatch, WorkflowSettings, WorkflowsPatch};
 use jackfield_domain::request::map_patch::Entries;
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
 use jackfield_domain::value::text::{ExternalId, bounded_text};
@@ -78,7 +78,7 @@ impl ConfigurationService for Api {
             let (caller, metadata, mut request) = authorize_with_metadata(request)?;
             let mut violations = Violations::default();
             credential_from_metadata(&mut violations, &metadata, "credential", &mut request.credential);
-            let list = parse::list(&mut violations, &request, &configuration::SCHEMA);
+            let list = parse::list(&mut violations, &request);
             let user_id = parse::optional_user(&mut violations, &request.user_id);
             let connector =
                 parse::optional_reference(&mut violations, "connector", &request.connector, ReferenceForms::ID_NAME);

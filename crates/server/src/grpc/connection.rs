@@ -5,7 +5,7 @@ mod patch;
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::connection_service_server::ConnectionService;
 use jackfield_domain::connection::{
-    self, ClientSecretFacts, Connection, ConnectionKind, ConnectionSettings, Linking, TokenContentType,
+    ClientSecretFacts, Connection, ConnectionKind, ConnectionSettings, Linking, TokenContentType,
 };
 use jackfield_domain::request::reference::ReferenceForms;
 use jackfield_domain::value::url::{HttpUrl, RedirectUri};
@@ -63,7 +63,7 @@ impl ConnectionService for Api {
         let call = async {
             let (caller, request) = authorize(request)?;
             let mut violations = Violations::default();
-            let list = parse::list(&mut violations, &request, &connection::SCHEMA);
+            let list = parse::list(&mut violations, &request);
             let connector =
                 parse::optional_reference(&mut violations, "connector", &request.connector, ReferenceForms::ID_NAME);
             let (list, connector) = violations.into_result(list.zip(connector))?;

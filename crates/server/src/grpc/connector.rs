@@ -5,7 +5,7 @@ mod patch;
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::connector_service_server::ConnectorService;
 use jackfield_domain::connector::{
-    self, ApiKey, ClientCertificate, Connector, ConnectorKind, Generic, HttpBasic, License, OAuth2Endpoints, Timeouts,
+    ApiKey, ClientCertificate, Connector, ConnectorKind, Generic, HttpBasic, License, OAuth2Endpoints, Timeouts,
 };
 use jackfield_domain::request::reference::ReferenceForms;
 use jackfield_domain::resource::Cascade;
@@ -64,7 +64,7 @@ impl ConnectorService for Api {
         let call = async {
             let (caller, request) = authorize(request)?;
             let mut violations = Violations::default();
-            let list = parse::list(&mut violations, &request, &connector::SCHEMA);
+            let list = parse::list(&mut violations, &request);
             let list = violations.into_result(list)?;
             let pager = self.services.list(&caller, list, ListScope::default()).await?;
             self.streams.pages(pager, to_page)

@@ -5,8 +5,8 @@ mod material;
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::credentials_service_server::CredentialsService;
 use jackfield_domain::credential::{
-    self, Credential, CredentialDraft, CredentialKind, CredentialParents, CredentialPatch, CredentialRef,
-    CredentialState, FailureClass, IssuedToken, MAX_MIN_VALIDITY_MICROS,
+    Credential, CredentialDraft, CredentialKind, CredentialParents, CredentialPatch, CredentialRef, CredentialState,
+    FailureClass, IssuedToken, MAX_MIN_VALIDITY_MICROS,
 };
 use jackfield_domain::request::map_patch::MapPatch;
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
@@ -73,7 +73,7 @@ impl CredentialsService for Api {
         let call = async {
             let (caller, request) = authorize(request)?;
             let mut violations = Violations::default();
-            let list = parse::list(&mut violations, &request, &credential::SCHEMA);
+            let list = parse::list(&mut violations, &request);
             let user_id = parse::optional_user(&mut violations, &request.user_id);
             let connector =
                 parse::optional_reference(&mut violations, "connector", &request.connector, ReferenceForms::ID_NAME);

@@ -3,7 +3,7 @@
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::key_service_server::KeyService;
 use jackfield_domain::key::{
-    self, CertificateFacts, Key, KeyDraft, KeyKind, MAX_CERTIFICATE_PEM_BYTES, MAX_PRIVATE_KEY_PEM_CHARS,
+    CertificateFacts, Key, KeyDraft, KeyKind, MAX_CERTIFICATE_PEM_BYTES, MAX_PRIVATE_KEY_PEM_CHARS,
     require_no_private_key,
 };
 use jackfield_domain::request::reference::ReferenceForms;
@@ -53,7 +53,7 @@ impl KeyService for Api {
         let call = async {
             let (caller, request) = authorize(request)?;
             let mut violations = Violations::default();
-            let list = parse::list(&mut violations, &request, &key::SCHEMA);
+            let list = parse::list(&mut violations, &request);
             let pager = self.services.list(&caller, violations.into_result(list)?, ListScope::default()).await?;
             self.streams.pages(pager, to_page)
         };

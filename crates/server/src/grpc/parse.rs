@@ -1,5 +1,6 @@
 //! Parses what the messages of several services have in common. All violations of a request are collected, not only the first.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use jackfield_api::message::{ChangeMessage, ListMessage};
@@ -7,12 +8,11 @@ use jackfield_domain::request::filter;
 use jackfield_domain::request::order::Order;
 use jackfield_domain::request::page::{ListRequest, parse_sizes};
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
-use jackfield_domain::request::schema::Schema;
 use jackfield_domain::value::id::parse_uuid;
 use jackfield_domain::value::json::{self as limits, JsonObject};
 use jackfield_domain::value::text::UserId;
 use jackfield_domain::{Result, Timestamp, Violation, Violations};
-use jackfield_service::{RequestId, RequestOptions};
+use jackfield_service::{Listable, RequestId, RequestOptions};
 use prost_types::{Struct, value::Kind};
 use serde_json::{Map, Value};
 use tonic::metadata::MetadataMap;
@@ -46,19 +46,20 @@ pub(super) fn options<M: ChangeMessage>(violations: &mut Violations, request: &m
     options
 }
 
-/// The fields that all list requests share.
-pub(super) fn list(violations: &mut Violations, request: &impl ListMessage, schema: &Schema) -> Option<ListRequest> {
+/// The fields that all list requests share. Filter and order may use what the schema of the resource names.
+pub(super) fn list<T: Listable>(violations: &mut Violations, request: &impl ListMessage) -> Option<ListRequest<T>> {
     let (page_size, limit) = parse_sizes(request.page_size(), request.limit());
     let page_size = violations.check(page_size);
     let limit = violations.check(limit);
-    let filter = violations.check(filter::parse(request.filter(), schema));
-    let order = violations.check(Order::parse(request.order_by(), schema.orders));
+    let filter = violations.check(filter::parse(request.filter(), T::SCHEMA));
+    let order = violations.check(Order::parse(request.order_by(), T::SCHEMA.orders));
     Some(ListRequest {
         page_size: page_size?,
         limit: limit?,
         page_token: request.page_token().to_owned(),
         filter: filter?,
         order: order?,
+        listed: PhantomData,
     })
 }
 

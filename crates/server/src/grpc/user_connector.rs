@@ -3,7 +3,7 @@
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::user_connector_service_server::UserConnectorService;
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
-use jackfield_domain::user_connector::{self, Added, UserConnector, UserConnectorRef, UserConnectorState};
+use jackfield_domain::user_connector::{Added, UserConnector, UserConnectorRef, UserConnectorState};
 use jackfield_domain::value::text::UserId;
 use jackfield_domain::{UserConnectorId, Violations};
 use jackfield_service::{Deleted, ListScope, ListedPage};
@@ -87,7 +87,7 @@ impl UserConnectorService for Api {
         let call = async {
             let (caller, request) = authorize(request)?;
             let mut violations = Violations::default();
-            let list = parse::list(&mut violations, &request, &user_connector::SCHEMA);
+            let list = parse::list(&mut violations, &request);
             let user_id = parse::optional_user(&mut violations, &request.user_id);
             let connector =
                 parse::optional_reference(&mut violations, "connector", &request.connector, ReferenceForms::ID_NAME);

@@ -2,7 +2,6 @@
 
 mod token;
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use jackfield_domain::connection::Connection;
@@ -50,10 +49,9 @@ pub(crate) struct Lists {
 pub struct Pager<T> {
     lists: Arc<Lists>,
     tenant: TenantId,
-    request: ListRequest,
+    request: ListRequest<T>,
     scope: Scope,
     position: Position,
-    listed: PhantomData<fn() -> T>,
 }
 
 /// A position in a list.
@@ -91,12 +89,12 @@ impl Lists {
     pub(crate) async fn open<T: Listable>(
         self: &Arc<Self>,
         tenant: TenantId,
-        request: ListRequest,
+        request: ListRequest<T>,
         scope: ListScope,
     ) -> Result<Pager<T>> {
         let scope = self.resolve(tenant, scope).await?;
         let position = Position { after: None, remaining: request.limit, hints: Hints::default(), done: false };
-        let mut pager = Pager { lists: Arc::clone(self), tenant, request, scope, position, listed: PhantomData };
+        let mut pager = Pager { lists: Arc::clone(self), tenant, request, scope, position };
         if !pager.request.page_token.is_empty() {
             let system = self.data_keys.system().await?;
             pager.position.after = Some(pager.question().open(&system, &pager.request.page_token, self.clock.now())?);

@@ -3,6 +3,7 @@
 use std::future::{Future, ready};
 
 use jackfield_domain::request::order::OrderBy;
+use jackfield_domain::request::schema::Schema;
 use jackfield_domain::{Result, TenantId};
 use sea_orm::sea_query::{Condition, Expr, ExprTrait as _};
 use sea_orm::{EntityTrait as _, QueryFilter as _, Select};
@@ -14,6 +15,8 @@ use crate::stored::{self, ColumnOf, Stored};
 
 /// A stored resource that can be listed.
 pub trait Listed: Stored {
+    /// The filter fields and orders of the list.
+    const SCHEMA: &'static Schema;
     /// The column of the user, if the resource belongs to one.
     const USER_ID: Option<ColumnOf<Self>> = None;
     /// True if a list spans all tenants. Only the list of tenants does.
@@ -80,26 +83,20 @@ pub(crate) fn rows_by_other_index<S: Listed>(tenant: TenantId) -> Select<S::Tabl
 
 #[cfg(test)]
 mod tests {
-    use jackfield_domain::configuration::{self, Configuration};
-    use jackfield_domain::connection::{self, Connection};
-    use jackfield_domain::connector::{self, Connector};
-    use jackfield_domain::credential::{self, Credential};
-    use jackfield_domain::key::{self, Key};
-    use jackfield_domain::request::schema::{FieldKind, Schema};
-    use jackfield_domain::tenant::{self, Tenant};
-    use jackfield_domain::user_connector::{self, UserConnector};
+    use jackfield_domain::request::schema::FieldKind;
 
     use super::*;
+    use crate::stored::for_each_resource;
 
-    fn check<S: Listed>(schema: &Schema) {
-        assert_eq!(schema.resource, S::RESOURCE);
-        for field in schema.fields {
+    fn check<S: Listed>() {
+        assert_eq!(S::SCHEMA.resource, S::RESOURCE);
+        for field in S::SCHEMA.fields {
             let source = source_of::<S>(field.name);
             let is_map = matches!(source, Some(FieldSource::Labels { .. }));
             assert!(source.is_some(), "the field {} of {} has no column", field.name, S::RESOURCE);
             assert_eq!(is_map, field.kind == FieldKind::Map, "{} of {}", field.name, S::RESOURCE);
         }
-        for by in schema.orders {
+        for by in S::SCHEMA.orders {
             let has_column = *by == OrderBy::Id || order_column::<S>(*by).is_some();
             assert!(has_column, "the order {} of {} has no column", by.as_str(), S::RESOURCE);
         }
@@ -108,12 +105,6 @@ mod tests {
 
     #[test]
     fn each_filter_field_and_each_order_has_a_column() {
-        check::<Configuration>(&configuration::SCHEMA);
-        check::<Connection>(&connection::SCHEMA);
-        check::<Connector>(&connector::SCHEMA);
-        check::<Credential>(&credential::SCHEMA);
-        check::<Key>(&key::SCHEMA);
-        check::<Tenant>(&tenant::SCHEMA);
-        check::<UserConnector>(&user_connector::SCHEMA);
+        for_each_resource!(R => { check::<R>() });
     }
 }

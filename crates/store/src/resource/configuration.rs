@@ -1,6 +1,7 @@
 //! Configurations as rows.
 
-use jackfield_domain::configuration::Configuration;
+use jackfield_domain::configuration::{self, Configuration};
+use jackfield_domain::request::schema::Schema;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::ExternalId;
 use jackfield_domain::{ConfigurationId, CredentialId, Resource, Result, TenantId};
@@ -72,6 +73,7 @@ impl Stored for Configuration {
 }
 
 impl Listed for Configuration {
+    const SCHEMA: &'static Schema = &configuration::SCHEMA;
     const USER_ID: Option<Column> = Some(Column::UserId);
 
     fn scope(scope: &Scope) -> Condition {

@@ -1,8 +1,9 @@
 //! Connections as rows.
 
 use jackfield_domain::configuration::Configuration;
-use jackfield_domain::connection::Connection;
+use jackfield_domain::connection::{self, Connection};
 use jackfield_domain::credential::Credential;
+use jackfield_domain::request::schema::Schema;
 use jackfield_domain::resource::Cascade;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
@@ -138,6 +139,7 @@ impl Stored for Connection {
 }
 
 impl Listed for Connection {
+    const SCHEMA: &'static Schema = &connection::SCHEMA;
     fn scope(scope: &Scope) -> Condition {
         Condition::all().add_option(scope.connector.map(|id| Column::ConnectorId.eq(id.0)))
     }

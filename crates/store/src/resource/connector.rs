@@ -2,8 +2,9 @@
 
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::Connection;
-use jackfield_domain::connector::Connector;
+use jackfield_domain::connector::{self, Connector};
 use jackfield_domain::credential::Credential;
+use jackfield_domain::request::schema::Schema;
 use jackfield_domain::resource::Cascade;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::value::maps::Labels;
@@ -101,6 +102,7 @@ impl Stored for Connector {
 }
 
 impl Listed for Connector {
+    const SCHEMA: &'static Schema = &connector::SCHEMA;
     fn field(name: &str) -> Option<FieldSource> {
         Some(match name {
             "description" => FieldSource::column(Column::Description),

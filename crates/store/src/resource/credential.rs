@@ -2,8 +2,9 @@
 
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connector::Connector;
-use jackfield_domain::credential::{Credential, CredentialState};
+use jackfield_domain::credential::{self, Credential, CredentialState};
 use jackfield_domain::request::reference::Ref;
+use jackfield_domain::request::schema::Schema;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
@@ -150,6 +151,7 @@ impl Stored for Credential {
 }
 
 impl Listed for Credential {
+    const SCHEMA: &'static Schema = &credential::SCHEMA;
     const USER_ID: Option<Column> = Some(Column::UserId);
 
     fn scope(scope: &Scope) -> Condition {

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::Credential;
-use jackfield_domain::key::Key;
+use jackfield_domain::key::{self, Key};
 use jackfield_domain::request::reference::Ref;
+use jackfield_domain::request::schema::Schema;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{KeyId, Resource, Result, TenantId};
@@ -101,6 +102,7 @@ impl Stored for Key {
 }
 
 impl Listed for Key {
+    const SCHEMA: &'static Schema = &key::SCHEMA;
     async fn completed(read: &Reader, query: &PageQuery<'_>, page: Page<Key>) -> Result<Page<Key>> {
         let Page { rows, next, hints } = page;
         let bytes = rows.bytes();

@@ -7,7 +7,8 @@ use jackfield_domain::credential::Credential;
 use jackfield_domain::error::Use;
 use jackfield_domain::key::Key;
 use jackfield_domain::request::reference::Ref;
-use jackfield_domain::tenant::Tenant;
+use jackfield_domain::request::schema::Schema;
+use jackfield_domain::tenant::{self, Tenant};
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{Resource, Result, TenantId};
@@ -146,6 +147,7 @@ impl Stored for Tenant {
 }
 
 impl Listed for Tenant {
+    const SCHEMA: &'static Schema = &tenant::SCHEMA;
     const ACROSS_TENANTS: bool = true;
 
     fn field(name: &str) -> Option<FieldSource> {

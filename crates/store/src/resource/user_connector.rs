@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::{Credential, CredentialState};
-use jackfield_domain::user_connector::{UserConnector, UserConnectorState};
+use jackfield_domain::request::schema::Schema;
+use jackfield_domain::user_connector::{self, UserConnector, UserConnectorState};
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::{Name, UserId};
 use jackfield_domain::{ConnectorId, Resource, Result, TenantId, Timestamp, UserConnectorId};
@@ -206,6 +207,7 @@ impl Stored for UserConnector {
 }
 
 impl Listed for UserConnector {
+    const SCHEMA: &'static Schema = &user_connector::SCHEMA;
     const USER_ID: Option<Column> = Some(Column::UserId);
 
     async fn completed(read: &Reader, query: &PageQuery<'_>, page: Page<UserConnector>) -> Result<Page<UserConnector>> {
