@@ -82,16 +82,15 @@ pub const MAX_CUSTOM_FIELDS_BYTES: usize = 64 * 1024;
 /// mixed.
 pub const MATERIAL_COLUMN: &str = "material";
 
-// === impl Entries ===
-
-impl Entries<Secret> {
-    /// Changes the fields of custom material, or returns what would be wrong with the result.
-    pub fn applied(self, mut fields: BTreeMap<String, Secret>) -> Result<BTreeMap<String, Secret>, Violation> {
-        fields.retain(|name, _| !self.gone.contains(name));
-        fields.extend(self.set);
-        let bytes = fields.values().map(|value| value.expose().len()).sum();
-        check_custom_fields(fields.len(), bytes).map(|()| fields)
-    }
+/// The fields of custom material after a change of single ones, or what would be wrong with the result.
+pub fn custom_fields_after(
+    entries: Entries<Secret>,
+    mut stored: BTreeMap<String, Secret>,
+) -> Result<BTreeMap<String, Secret>, Violation> {
+    stored.retain(|name, _| !entries.gone.contains(name));
+    stored.extend(entries.set);
+    let bytes = stored.values().map(|value| value.expose().len()).sum();
+    check_custom_fields(stored.len(), bytes).map(|()| stored)
 }
 
 /// Refuses custom material with too many fields, none, or too many bytes in their values.

@@ -21,7 +21,7 @@ use crate::value::time::Timestamp;
 pub use list::SCHEMA;
 pub use material::{
     ClearedTokens, IssuedToken, MATERIAL_COLUMN, MAX_CUSTOM_FIELDS, MAX_CUSTOM_FIELDS_BYTES, Material, MaterialPatch,
-    OAuth2Material, check_custom_fields,
+    OAuth2Material, check_custom_fields, custom_fields_after,
 };
 pub use patch::{CredentialDraft, CredentialParents, CredentialPatch};
 pub use state::{CredentialKind, CredentialState, FailureClass};
@@ -97,7 +97,15 @@ impl Credential {
     /// Changes the facts that callers set, or returns what would be wrong with the result. The use case handles the
     /// default, the material and the parents.
     pub fn apply(&mut self, patch: &CredentialPatch) -> Result<(), Vec<Violation>> {
-        let CredentialPatch { external_id, provider_account_id: account, provider_data: data, labels, .. } = patch;
+        let CredentialPatch {
+            external_id,
+            provider_account_id: account,
+            provider_data: data,
+            labels,
+            is_default: _,
+            material: _,
+            parents: _,
+        } = patch;
         let mut violations = Violations::default();
         external_id.apply("credential.external_id", &mut self.external_id, &mut violations);
         account.apply("credential.provider_account_id", &mut self.provider_account_id, &mut violations);

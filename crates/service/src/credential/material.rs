@@ -2,6 +2,7 @@
 
 use jackfield_domain::credential::{
     ClearedTokens, Credential, CredentialKind, CredentialState, MATERIAL_COLUMN, Material, MaterialPatch,
+    custom_fields_after,
 };
 use jackfield_domain::error::Violation;
 use jackfield_domain::key::Key;
@@ -74,7 +75,7 @@ impl Services {
             }
             (MaterialPatch::Replace(material, _), _) => material,
             (MaterialPatch::Fields(entries), Some(Material::Custom(stored))) => {
-                Material::Custom(entries.applied(stored)?)
+                Material::Custom(custom_fields_after(entries, stored)?)
             }
             (MaterialPatch::Fields(_), _) => {
                 let id = credential.id.to_string();
