@@ -21,15 +21,12 @@ const DEAD_AFTER_MICROS: i64 = 60 * 1_000_000;
 impl Services {
     /// Starts a re-wrap, or finds the one that is under way.
     pub async fn rewrap_start(&self, caller: &Caller<Admin>, request: &RequestOptions, reseal: bool) -> Result<Rewrap> {
-        let mut started = None;
+        let (mut started, mut settled) = (None, 0);
         let row = self.change_deployment(caller, request, Length::Long, async |txn| {
             txn.lock_deployment().await?;
             let now = self.now();
             // An abandoned one would be continued, but the new one does all that it would have done.
-            let settled = txn.rewraps_settle(now.plus_micros(-DEAD_AFTER_MICROS), now).await?;
-            if settled > 0 {
-                tracing::warn!(rewrap.settled = settled, "re-wraps without a heartbeat ended as failed");
-            }
+            settled = txn.rewraps_settle(now.plus_micros(-DEAD_AFTER_MICROS), now).await?;
             if let Some(running) = txn.rewrap_fetch().await?.filter(|row| row.state == RewrapState::Running) {
                 return Ok(running);
             }
@@ -53,7 +50,13 @@ impl Services {
             Ok(row)
         });
         let row = row.await?;
-        if let Some(started) = started.filter(|_| !request.validate_only) {
+        if request.validate_only {
+            return Ok(row);
+        }
+        if settled > 0 {
+            tracing::warn!(rewrap.settled = settled, "re-wraps without a heartbeat ended as failed");
+        }
+        if let Some(started) = started {
             self.rewrap_work(started);
         }
         Ok(row)
