@@ -37,6 +37,7 @@ pub trait Stored: Serialize + DeserializeOwned + Send + Sync {
 
     fn id(&self) -> Uuid;
     fn meta(&self) -> &Meta;
+    fn set_meta(&mut self, meta: Meta);
     /// The columns that only this resource has.
     fn columns(&self) -> ActiveModelOf<Self>;
     /// The texts that a bare word in a filter is looked up in.
@@ -117,6 +118,10 @@ macro_rules! common_parts {
 
         fn meta(&self) -> &Meta {
             &self.meta
+        }
+
+        fn set_meta(&mut self, meta: Meta) {
+            self.meta = meta;
         }
     };
 }

@@ -1,15 +1,7 @@
 //! The resource that an update or a delete is about: it must exist and be the one that the caller means.
 
-use jackfield_domain::configuration::Configuration;
-use jackfield_domain::connection::Connection;
-use jackfield_domain::connector::Connector;
-use jackfield_domain::credential::Credential;
 use jackfield_domain::error::Use;
-use jackfield_domain::key::Key;
 use jackfield_domain::request::reference::Ref;
-use jackfield_domain::tenant::Tenant;
-use jackfield_domain::user_connector::UserConnector;
-use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{Error, Resource, Result, TenantId, Violation};
 use jackfield_store::{Stored, Writer};
 use uuid::Uuid;
@@ -32,23 +24,6 @@ pub struct Expected {
     pub id: Option<Uuid>,
 }
 
-/// A resource that can be changed.
-pub(crate) trait Target: Stored + Clone + PartialEq {
-    fn set_meta(&mut self, meta: Meta);
-}
-
-macro_rules! targets {
-    ($($target:ty),*) => {$(
-        impl Target for $target {
-            fn set_meta(&mut self, meta: Meta) {
-                self.meta = meta;
-            }
-        }
-    )*};
-}
-
-targets!(Configuration, Connection, Connector, Credential, Key, Tenant, UserConnector);
-
 /// The error for a reference that names nothing.
 pub(crate) fn missing<R: Stored>(reference: &Ref) -> Error {
     Error::not_found(R::RESOURCE, reference)
@@ -60,7 +35,7 @@ pub(crate) async fn lock_parent<R: Stored>(txn: &Writer, tenant: TenantId, refer
 }
 
 /// Returns what an update found, if it is the resource and in the state that the caller expects.
-pub(crate) fn found_for_update<T: Target>(
+pub(crate) fn found_for_update<T: Stored>(
     found: Option<T>,
     missing: impl FnOnce() -> Error,
     expected: &Expected,
@@ -77,7 +52,7 @@ pub(crate) fn found_for_update<T: Target>(
 
 /// Returns what a delete found, if it is in the state that the caller expects; `None` if there is nothing to delete and the caller
 /// allows that.
-pub(crate) fn found_for_delete<T: Target>(
+pub(crate) fn found_for_delete<T: Stored>(
     found: Option<T>,
     missing: impl FnOnce() -> Error,
     options: &DeleteOptions,
@@ -93,20 +68,20 @@ pub(crate) fn found_for_delete<T: Target>(
 }
 
 /// Returns true if an update changes nothing but times and version.
-pub(crate) fn unchanged<T: Target>(before: &T, after: &T) -> bool {
+pub(crate) fn unchanged<T: Stored + Clone + PartialEq>(before: &T, after: &T) -> bool {
     let mut after = after.clone();
     after.set_meta(*before.meta());
     after == *before
 }
 
 /// Refuses to delete a resource that others use.
-pub(crate) fn refuse_in_use<T: Target>(target: &T, uses: impl IntoIterator<Item = (Resource, u64)>) -> Result<()> {
+pub(crate) fn refuse_in_use<T: Stored>(target: &T, uses: impl IntoIterator<Item = (Resource, u64)>) -> Result<()> {
     let by: Vec<Use> =
         uses.into_iter().filter(|(_, count)| *count > 0).map(|(resource, count)| Use { resource, count }).collect();
     if by.is_empty() { Ok(()) } else { Err(Error::InUse { resource: T::RESOURCE, id: target.id().to_string(), by }) }
 }
 
-fn check_etag<T: Target>(target: &T, etag: &str) -> Result<()> {
+fn check_etag<T: Stored>(target: &T, etag: &str) -> Result<()> {
     if target.meta().matches(etag) {
         return Ok(());
     }
