@@ -6,7 +6,7 @@ use jackfield_domain::request::reference::Ref;
 use jackfield_domain::user_connector::{Added, UserConnector, UserConnectorRef, UserConnectorState};
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::UserId;
-use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, Timestamp, UserConnectorId};
+use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, UserConnectorId};
 use jackfield_store::Writer;
 
 use crate::caller::Caller;
@@ -58,14 +58,19 @@ impl Services {
         let options = DeleteOptions { etag: etag.to_owned(), allow_missing: true, cascade: true };
         self.change(caller, request, Length::Short, async |txn| {
             let tenant = caller.tenant();
-            let found = find_in_txn(txn, tenant, link, self.now()).await?;
+            // If several callers remove it at once, one of them does, and the others find it gone.
+            let found = match link {
+                UserConnectorRef::Id(id) => txn.fetch_for_update::<UserConnector>(tenant, *id).await?,
+                UserConnectorRef::Pair { user_id, connector } => {
+                    match txn.find::<Connector>(tenant, connector).await? {
+                        Some(found) => txn.user_connector_lock_pair(tenant, user_id, found.id).await?,
+                        None => None,
+                    }
+                }
+            };
             let Some(found) = found_for_delete(found, || missing(link), &options)? else {
                 return Ok(Deleted::default());
             };
-            // If several callers remove it at once, one of them does, and the others find it gone.
-            if !txn.user_connector_lock(tenant, found.id).await? {
-                return Ok(Deleted::default());
-            }
             Ok(Deleted::with(txn.user_connector_delete(tenant, found.id).await?.counts()))
         })
         .await
@@ -104,7 +109,7 @@ pub(crate) async fn link_of(
 ) -> Result<UserConnectorId> {
     // The lock of the link protects the default marks.
     let link = txn.user_connector_lock_pair(tenant, user_id, connector).await?;
-    link.ok_or_else(|| no_link(user_id, named))
+    link.map(|link| link.id).ok_or_else(|| no_link(user_id, named))
 }
 
 fn missing(link: &UserConnectorRef) -> Error {
@@ -122,19 +127,4 @@ fn no_link(user_id: &UserId, connector: &Ref) -> Error {
 /// A user and a connector as details of an error.
 pub(crate) fn pair(user_id: &UserId, connector: &Ref) -> [(&'static str, String); 2] {
     [("user_id", user_id.to_string()), ("connector", connector.to_string())]
-}
-
-async fn find_in_txn(
-    txn: &Writer,
-    tenant: TenantId,
-    link: &UserConnectorRef,
-    now: Timestamp,
-) -> Result<Option<UserConnector>> {
-    match link {
-        UserConnectorRef::Id(id) => txn.user_connector_fetch(tenant, *id, now).await,
-        UserConnectorRef::Pair { user_id, connector } => match txn.find::<Connector>(tenant, connector).await? {
-            Some(connector) => txn.user_connector_fetch_pair(tenant, user_id, connector.id, now).await,
-            None => Ok(None),
-        },
-    }
 }

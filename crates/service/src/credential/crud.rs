@@ -7,6 +7,7 @@ use jackfield_domain::credential::{Credential, CredentialDraft, CredentialParent
 use jackfield_domain::error::Violation;
 use jackfield_domain::principal::right::{CredentialsRead, CredentialsWrite};
 use jackfield_domain::request::reference::Ref;
+use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{ConfigurationId, ConnectionId, ConnectorId, CredentialId, Error, Result, TenantId, Timestamp};
 use jackfield_store::Writer;
@@ -170,7 +171,7 @@ impl Listable for Credential {
 /// The credential that a reference names, locked together with its link until the transaction ends.
 async fn find_locked(txn: &Writer, tenant: TenantId, reference: &Ref) -> Result<Option<Credential>> {
     let Some(found) = txn.find::<Credential>(tenant, reference).await? else { return Ok(None) };
-    txn.user_connector_lock(tenant, found.user_connector).await?;
+    txn.fetch_for_update::<UserConnector>(tenant, found.user_connector).await?;
     txn.fetch_for_update::<Credential>(tenant, found.id).await
 }
 

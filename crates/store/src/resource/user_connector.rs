@@ -158,20 +158,14 @@ impl Writer {
         Ok(inserted == 1)
     }
 
-    /// Locks the link of a pair until the transaction ends.
+    /// The link of a pair. No other transaction changes it until this one ends.
     pub async fn user_connector_lock_pair(
         &self,
         tenant: TenantId,
         user_id: &UserId,
         connector: ConnectorId,
-    ) -> Result<Option<UserConnectorId>> {
-        let link = crud::fetch_locked(&self.conn, tenant, pair(user_id, connector), LockType::Update).await?;
-        Ok(link.map(|link: UserConnector| link.id))
-    }
-
-    /// Locks a link until the transaction ends. Returns whether it exists.
-    pub async fn user_connector_lock(&self, tenant: TenantId, id: UserConnectorId) -> Result<bool> {
-        Ok(self.fetch_for_update::<UserConnector>(tenant, id).await?.is_some())
+    ) -> Result<Option<UserConnector>> {
+        crud::fetch_locked(&self.conn, tenant, pair(user_id, connector), LockType::Update).await
     }
 
     /// Deletes a link with its credentials and their configurations.
