@@ -11,7 +11,8 @@ use jackfield_store::Writer;
 
 use crate::caller::Caller;
 use crate::change::{
-    DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, unchanged,
+    Change, DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update,
+    found_if_named, names, unchanged,
 };
 use crate::list::Listable;
 use crate::services::Services;
@@ -35,7 +36,7 @@ impl Services {
         id: Option<ConfigurationId>,
         patch: ConfigurationPatch,
     ) -> Result<Configuration> {
-        self.change(caller, request, Length::Short, async |txn| {
+        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let now = self.now();
             let credential = patch.credential.as_ref();
@@ -68,23 +69,10 @@ impl Services {
         reference: &ConfigurationRef,
     ) -> Result<Configuration> {
         let tenant = caller.tenant();
-        let read = self.shared.store.read();
-        let credential = match &reference.credential {
-            Some(credential) => Some(self.find::<Credential>(tenant, credential).await?),
-            None => None,
-        };
-        let found = match (&reference.configuration, &credential) {
-            (None, Some(credential)) => read.fetch::<Configuration>(tenant, credential.default_configuration).await?,
-            (None, None) => return Err(needs_credential("reference", NOTHING_NAMED)),
-            (Some(Ref::Id(id)), _) => read.fetch::<Configuration>(tenant, ConfigurationId(*id)).await?,
-            (Some(Ref::External(external)), Some(credential)) => {
-                read.configuration_fetch_by_external_id(tenant, credential.id, external).await?
-            }
-            (Some(_), _) => return Err(needs_credential("credential", EXTERNAL_NEEDS_PARENT)),
-        };
-        found
-            .filter(|found| credential.is_none_or(|credential| credential.id == found.credential))
-            .ok_or_else(|| missing(reference))
+        let credential = found_if_named(&self.shared.store, tenant, reference.credential.as_ref()).await?;
+        let named = named_in(reference, credential.as_ref())?;
+        let found = self.shared.store.read().configuration_find(tenant, &named, credential.map(|it| it.id)).await?;
+        found.ok_or_else(|| missing(reference))
     }
 
     pub async fn configuration_update(
@@ -95,12 +83,12 @@ impl Services {
         expected: &Expected,
         patch: ConfigurationPatch,
     ) -> Result<Configuration> {
-        self.change(caller, request, Length::Short, async |txn| {
+        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let found = configuration_locked(txn, tenant, reference).await?;
             let before = found_for_update(found, || missing(reference), expected)?;
             if let Some(credential) = &patch.credential
-                && txn.find::<Credential>(tenant, credential).await?.map(|found| found.id) != Some(before.credential)
+                && !names::<Credential>(txn, tenant, credential, Some(before.credential.0)).await?
             {
                 return Err(Violation::field("configuration.credential", "may not be changed").into());
             }
@@ -123,7 +111,7 @@ impl Services {
         reference: &ConfigurationRef,
         options: &DeleteOptions,
     ) -> Result<Deleted> {
-        self.change(caller, request, Length::Short, async |txn| {
+        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let found = match configuration_locked(txn, tenant, reference).await {
                 // A configuration whose credential is missing is missing, too.
@@ -163,19 +151,19 @@ async fn configuration_locked(
         }
         None => None,
     };
-    let id = match (&reference.configuration, &credential) {
-        (Some(Ref::Id(id)), _) => Some(ConfigurationId(*id)),
-        (Some(Ref::External(external)), Some(credential)) => {
-            let found = txn.configuration_fetch_by_external_id(tenant, credential.id, external).await?;
-            found.map(|found| found.id)
-        }
-        (None, Some(credential)) => Some(credential.default_configuration),
-        (None, None) => return Err(needs_credential("reference", NOTHING_NAMED)),
-        _ => return Err(needs_credential("credential", EXTERNAL_NEEDS_PARENT)),
+    let named = named_in(reference, credential.as_ref())?;
+    txn.configuration_find_for_update(tenant, &named, credential.map(|it| it.id)).await
+}
+
+/// The configuration that a reference names, as it is named within the credential of the reference.
+fn named_in(reference: &ConfigurationRef, credential: Option<&Credential>) -> Result<Ref> {
+    let (field, needed) = match (&reference.configuration, credential) {
+        (Some(Ref::External(_)), None) => ("credential", EXTERNAL_NEEDS_CREDENTIAL),
+        (Some(configuration), _) => return Ok(configuration.clone()),
+        (None, Some(credential)) => return Ok(Ref::Id(credential.default_configuration.0)),
+        (None, None) => ("reference", "is required, unless credential is given"),
     };
-    let Some(id) = id else { return Ok(None) };
-    let found = txn.fetch_for_update::<Configuration>(tenant, id).await?;
-    Ok(found.filter(|found| credential.is_none_or(|credential| credential.id == found.credential)))
+    Err(Violation::reference(field, needed).into())
 }
 
 fn missing(reference: &ConfigurationRef) -> Error {
@@ -184,10 +172,5 @@ fn missing(reference: &ConfigurationRef) -> Error {
     Error::not_found_by(Resource::Configuration, configuration.as_ref().map(ToString::to_string), by)
 }
 
-fn needs_credential(field: &str, description: &str) -> Error {
-    Violation::reference(field, description).into()
-}
-
-const NOTHING_NAMED: &str = "is required, unless credential is given";
-const EXTERNAL_NEEDS_PARENT: &str =
+const EXTERNAL_NEEDS_CREDENTIAL: &str =
     "is required with an \"ext:\" reference: external ids are unique in a credential only";

@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 
 use crate::caller::Caller;
 use crate::change::{
-    DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, lock_parent, missing,
-    refuse_in_use, unchanged,
+    Change, DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, lock_parent,
+    missing, refuse_in_use, unchanged,
 };
 use crate::list::Listable;
 use crate::services::Services;
@@ -28,7 +28,7 @@ impl Services {
         id: Option<ConnectionId>,
         patch: ConnectionPatch,
     ) -> Result<Connection> {
-        self.change(caller, request, Length::Short, async |txn| {
+        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let reference = patch.connector.as_ref();
             let reference = reference.ok_or_else(|| Violation::field("connection.connector", "is required"))?;
@@ -55,7 +55,7 @@ impl Services {
         expected: &Expected,
         patch: ConnectionPatch,
     ) -> Result<Connection> {
-        self.change(caller, request, Length::Short, async |txn| {
+        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Connection>(tenant, reference).await?;
             let before = found_for_update(found, || missing::<Connection>(reference), expected)?;
@@ -88,7 +88,7 @@ impl Services {
         reference: &Ref,
         options: &DeleteOptions,
     ) -> Result<Deleted> {
-        self.change(caller, request, Length::of(options), async |txn| {
+        self.change(Change::of_tenant(caller, request, Length::of(options)), async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Connection>(tenant, reference).await?;
             let Some(connection) = found_for_delete(found, || missing::<Connection>(reference), options)? else {

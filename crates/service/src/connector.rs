@@ -3,20 +3,20 @@
 use jackfield_domain::connector::{
     Connector, ConnectorKeys, ConnectorPatch, KindPatch, PASSWORD_COLUMN, SECRET_HEADERS_COLUMN,
 };
-use jackfield_domain::error::{Violation, Violations};
-use jackfield_domain::key::Key;
+use jackfield_domain::error::Violations;
 use jackfield_domain::key::KeyKind;
 use jackfield_domain::principal::right::{ConnectorsRead, ConnectorsWrite};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{ConnectorId, Error, KeyId, Resource, Result, SecretAddress, TenantId};
+use jackfield_domain::{ConnectorId, Error, Resource, Result, SecretAddress, TenantId};
 use jackfield_store::Writer;
 
 use crate::caller::Caller;
 use crate::change::{
-    DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, lock_parent, missing,
+    Change, DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, missing,
     refuse_in_use, unchanged,
 };
+use crate::key::lock_key;
 use crate::list::Listable;
 use crate::services::Services;
 
@@ -30,7 +30,7 @@ impl Services {
         id: Option<ConnectorId>,
         patch: ConnectorPatch,
     ) -> Result<Connector> {
-        self.change(caller, request, Length::Short, async |txn| {
+        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let keys = connector_keys(txn, tenant, &patch).await?;
             let id = id.unwrap_or_else(ConnectorId::generate);
@@ -54,7 +54,7 @@ impl Services {
         expected: &Expected,
         patch: ConnectorPatch,
     ) -> Result<Connector> {
-        self.change(caller, request, Length::Short, async |txn| {
+        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Connector>(tenant, reference).await?;
             let before = found_for_update(found, || missing::<Connector>(reference), expected)?;
@@ -78,7 +78,7 @@ impl Services {
         reference: &Ref,
         options: &DeleteOptions,
     ) -> Result<Deleted> {
-        self.change(caller, request, Length::of(options), async |txn| {
+        self.change(Change::of_tenant(caller, request, Length::of(options)), async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Connector>(tenant, reference).await?;
             let Some(connector) = found_for_delete(found, || missing::<Connector>(reference), options)? else {
@@ -116,32 +116,18 @@ impl Listable for Connector {
 
 /// The keys that a patch names. Each must be of the right kind.
 async fn connector_keys(txn: &Writer, tenant: TenantId, patch: &ConnectorPatch) -> Result<ConnectorKeys> {
-    let identity = ("connector.client_identity_key", KeyKind::ClientIdentity);
-    let bundle = ("connector.trust_bundle_key", KeyKind::TrustBundle);
+    let (identity, bundle) = (patch.client_identity_key.as_ref(), patch.trust_bundle_key.as_ref());
     let mut wrong = Violations::default();
+    let mut lock = async |reference: Option<&Option<Ref>>, kind, field| {
+        Ok::<_, Error>(match reference {
+            None => None,
+            Some(None) => Some(None),
+            Some(Some(reference)) => Some(wrong.check(lock_key(txn, tenant, reference, kind, field).await?)),
+        })
+    };
     let keys = ConnectorKeys {
-        client_identity_key: key_of_kind(txn, tenant, patch.client_identity_key.as_ref(), identity, &mut wrong).await?,
-        trust_bundle_key: key_of_kind(txn, tenant, patch.trust_bundle_key.as_ref(), bundle, &mut wrong).await?,
+        client_identity_key: lock(identity, KeyKind::ClientIdentity, "connector.client_identity_key").await?,
+        trust_bundle_key: lock(bundle, KeyKind::TrustBundle, "connector.trust_bundle_key").await?,
     };
     wrong.into_result(Some(keys))
-}
-
-async fn key_of_kind(
-    txn: &Writer,
-    tenant: TenantId,
-    reference: Option<&Option<Ref>>,
-    (field, kind): (&str, KeyKind),
-    wrong: &mut Violations,
-) -> Result<Option<Option<KeyId>>> {
-    let reference = match reference {
-        None => return Ok(None),
-        Some(None) => return Ok(Some(None)),
-        Some(Some(reference)) => reference,
-    };
-    let key = lock_parent::<Key>(txn, tenant, reference).await?;
-    if key.kind != kind {
-        let description = format!("names a key of type {}, and not {}", key.kind.as_str(), kind.as_str());
-        wrong.push(Violation::field(field, description));
-    }
-    Ok(Some(Some(key.id)))
 }

@@ -64,7 +64,7 @@ impl Services {
         self.rewrap_take_over().await?;
         while !self.shared.stop.is_cancelled() {
             let purge = Change::by_system(Length::Long);
-            let purged = self.shared.changes.run(purge, async |txn| txn.requests_purge(self.now(), PURGE_BATCH).await);
+            let purged = self.change(purge, async |txn| txn.requests_purge(self.now(), PURGE_BATCH).await);
             if purged.await? < PURGE_BATCH {
                 break;
             }

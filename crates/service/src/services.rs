@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::cache::tenant_names::TenantNames;
 use crate::cache::tokens::{TokenCacheSettings, Tokens};
 use crate::caller::Caller;
-use crate::change::{Change, Changes, Length, RequestOptions, missing};
+use crate::change::{Change, Changes, missing};
 use crate::gauges::{GaugeSources, Gauges};
 use crate::list::{ListScope, Listable, Lists, Pager};
 use crate::sealing::data_keys::DataKeys;
@@ -179,33 +179,12 @@ impl Services {
         self.shared.clock.now()
     }
 
-    /// Makes a change of the caller's tenant ([`Changes::run`]).
-    pub(crate) async fn change<T, R, W>(
-        &self,
-        caller: &Caller<R>,
-        request: &RequestOptions,
-        length: Length,
-        work: W,
-    ) -> Result<T>
+    /// Makes a change ([`Changes::run`]).
+    pub(crate) async fn change<T, W>(&self, change: Change<'_>, work: W) -> Result<T>
     where
         T: Serialize + DeserializeOwned,
         W: AsyncFnOnce(&Writer) -> Result<T>,
     {
-        self.shared.changes.run(Change::of_tenant(caller, request, length), work).await
-    }
-
-    /// Makes a change of the deployment ([`Changes::run`]).
-    pub(crate) async fn change_deployment<T, W>(
-        &self,
-        caller: &Caller<Admin>,
-        request: &RequestOptions,
-        length: Length,
-        work: W,
-    ) -> Result<T>
-    where
-        T: Serialize + DeserializeOwned,
-        W: AsyncFnOnce(&Writer) -> Result<T>,
-    {
-        self.shared.changes.run(Change::of_deployment(caller, request, length), work).await
+        self.shared.changes.run(change, work).await
     }
 }

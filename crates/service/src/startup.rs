@@ -106,7 +106,7 @@ impl Services {
     /// Creates the data key of the system and the first tenant if they are missing. If several replicas start at once on an
     /// empty database, one of them creates these and the others find them.
     async fn bootstrap(&self, tenant: Option<TenantName>) -> Result<()> {
-        let created = self.shared.changes.run(Change::by_system(Length::Short), async |txn| {
+        let created = self.change(Change::by_system(Length::Short), async |txn| {
             txn.lock_deployment().await?;
             if txn.data_keys_fetch(TenantId::SYSTEM).await?.is_empty() {
                 self.shared.data_keys.create(txn, TenantId::SYSTEM).await?;

@@ -9,7 +9,7 @@ use jackfield_domain::{Error, Resource, Result, TenantId};
 use jackfield_store::Writer;
 
 use crate::caller::Caller;
-use crate::change::{DeleteOptions, Deleted, Length, RequestOptions, found_for_delete, missing, refuse_in_use};
+use crate::change::{Change, DeleteOptions, Deleted, Length, RequestOptions, found_for_delete, missing, refuse_in_use};
 use crate::list::Listable;
 use crate::services::Services;
 
@@ -22,7 +22,7 @@ impl Services {
         request: &RequestOptions,
         draft: TenantDraft,
     ) -> Result<Tenant> {
-        self.change_deployment(caller, request, Length::Short, async |txn| {
+        self.change(Change::of_deployment(caller, request, Length::Short), async |txn| {
             let TenantDraft { id, name, display_name } = draft;
             let id = id.unwrap_or_else(TenantId::generate);
             if id == TenantId::SYSTEM {
@@ -65,7 +65,7 @@ impl Services {
         options: &DeleteOptions,
     ) -> Result<Deleted> {
         let mut gone = None;
-        let deleted = self.change_deployment(caller, request, Length::of(options), async |txn| {
+        let deleted = self.change(Change::of_deployment(caller, request, Length::of(options)), async |txn| {
             let id = txn.tenant_find(reference).await?.map(|tenant| tenant.id);
             // Two administrators may delete each other's tenant at the same time. They lock both in the order of their ids, so
             // that the second one finds that its own is gone.

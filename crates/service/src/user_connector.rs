@@ -10,7 +10,7 @@ use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, UserConne
 use jackfield_store::Writer;
 
 use crate::caller::Caller;
-use crate::change::{DeleteOptions, Deleted, Length, RequestOptions, found_for_delete, lock_parent};
+use crate::change::{Change, DeleteOptions, Deleted, Length, RequestOptions, found_for_delete, lock_parent};
 use crate::list::Listable;
 use crate::services::Services;
 
@@ -26,7 +26,7 @@ impl Services {
         user_id: UserId,
         connector: &Ref,
     ) -> Result<Added> {
-        self.change(caller, request, Length::Short, async |txn| {
+        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let now = self.now();
             let connector = lock_parent::<Connector>(txn, tenant, connector).await?;
@@ -56,7 +56,7 @@ impl Services {
         etag: &str,
     ) -> Result<Deleted> {
         let options = DeleteOptions { etag: etag.to_owned(), allow_missing: true, cascade: true };
-        self.change(caller, request, Length::Short, async |txn| {
+        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             // If several callers remove it at once, one of them does, and the others find it gone.
             let found = match link {

@@ -11,6 +11,7 @@ mod target;
 
 use std::sync::Arc;
 
+use jackfield_domain::principal::right::Admin;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::{Clock, Error, Result, TenantId};
 use jackfield_store::{Store, Writer};
@@ -24,7 +25,9 @@ use crate::sealing::data_keys::DataKeys;
 pub use self::deleted::Deleted;
 pub use self::repeat::RequestId;
 pub use self::target::{DeleteOptions, Expected};
-pub(crate) use self::target::{found_for_delete, found_for_update, lock_parent, missing, refuse_in_use, unchanged};
+pub(crate) use self::target::{
+    found_for_delete, found_for_update, found_if_named, lock_parent, missing, names, refuse_in_use, unchanged,
+};
 
 /// The part of a request that says how a change is to be made.
 pub struct RequestOptions {
@@ -59,13 +62,6 @@ pub(crate) enum Length {
     Short,
     /// It may write thousands of rows, so that others should not have to wait for its commit.
     Long,
-}
-
-/// The outcome of the work on a change.
-enum Work<T> {
-    Done(T),
-    /// An equal request was answered before, with this.
-    Repeated(T),
 }
 
 // === impl RequestOptions ===
@@ -109,19 +105,20 @@ impl Changes {
             if let Some(repeat) = &repeat
                 && let Some(answer) = repeat.claim(&txn, self.clock.now()).await?
             {
-                return Ok(Work::Repeated(answer));
+                return Ok((answer, false));
             }
-            work(&txn).await.map(Work::Done)
+            let commits = !request.is_some_and(|request| request.validate_only);
+            work(&txn).await.map(|answer| (answer, commits))
         };
         match work.await {
-            Ok(Work::Done(answer)) if !request.is_some_and(|request| request.validate_only) => {
+            Ok((answer, true)) => {
                 if let Some(repeat) = &repeat {
                     repeat.keep(&txn, &answer).await?;
                 }
                 txn.commit().await.map_err(|error| repeatable(error, repeat.is_some()))?;
                 Ok(answer)
             }
-            Ok(Work::Done(answer) | Work::Repeated(answer)) => {
+            Ok((answer, false)) => {
                 txn.rollback().await?;
                 Ok(answer)
             }
@@ -150,7 +147,7 @@ impl<'a> Change<'a> {
     }
 
     /// A change of the deployment by a caller.
-    pub(crate) fn of_deployment<R>(caller: &'a Caller<R>, request: &'a RequestOptions, length: Length) -> Self {
+    pub(crate) fn of_deployment(caller: &'a Caller<Admin>, request: &'a RequestOptions, length: Length) -> Self {
         Change { tenant: None, ..Change::of_tenant(caller, request, length) }
     }
 

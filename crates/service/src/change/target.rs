@@ -3,7 +3,7 @@
 use jackfield_domain::error::Use;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{Error, Resource, Result, TenantId, Violation};
-use jackfield_store::{Stored, Writer};
+use jackfield_store::{Store, Stored, Writer};
 use uuid::Uuid;
 
 /// The options that all deletions share.
@@ -32,6 +32,27 @@ pub(crate) fn missing<R: Stored>(reference: &Ref) -> Error {
 /// The parent that a new resource names. No other transaction deletes it until this one ends.
 pub(crate) async fn lock_parent<R: Stored>(txn: &Writer, tenant: TenantId, reference: &Ref) -> Result<R> {
     txn.lock_shared::<R>(tenant, reference).await?.ok_or_else(|| missing::<R>(reference))
+}
+
+/// The resource that a reference names, if there is a reference.
+pub(crate) async fn found_if_named<R: Stored>(
+    store: &Store,
+    tenant: TenantId,
+    reference: Option<&Ref>,
+) -> Result<Option<R>> {
+    let Some(reference) = reference else { return Ok(None) };
+    let found = store.read().find::<R>(tenant, reference).await?;
+    found.map(Some).ok_or_else(|| missing::<R>(reference))
+}
+
+/// Returns true if a reference names the resource with an id.
+pub(crate) async fn names<R: Stored>(
+    txn: &Writer,
+    tenant: TenantId,
+    reference: &Ref,
+    id: Option<Uuid>,
+) -> Result<bool> {
+    Ok(txn.find::<R>(tenant, reference).await?.is_some_and(|found| Some(found.id()) == id))
 }
 
 /// Returns what an update found, if it is the resource and in the state that the caller expects.

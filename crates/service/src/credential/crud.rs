@@ -11,12 +11,13 @@ use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{ConfigurationId, ConnectionId, ConnectorId, CredentialId, Error, Result, TenantId, Timestamp};
 use jackfield_store::Writer;
+use uuid::Uuid;
 
 use super::material::{MaterialFacts, key_of};
 use crate::caller::Caller;
 use crate::change::{
-    DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, lock_parent, missing,
-    unchanged,
+    Change, DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, lock_parent,
+    missing, names, unchanged,
 };
 use crate::list::Listable;
 use crate::services::Services;
@@ -31,7 +32,7 @@ impl Services {
         request: &RequestOptions,
         draft: CredentialDraft,
     ) -> Result<Credential> {
-        let created = self.change(caller, request, Length::Short, async |txn| {
+        let created = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let now = self.now();
             let connector = lock_parent::<Connector>(txn, tenant, &draft.connector).await?.id;
@@ -78,7 +79,7 @@ impl Services {
                 &Configuration::blank(credential.default_configuration, &credential, true, credential.meta),
             )
             .await?;
-            self.material_put(txn, tenant, &credential, &draft.material).await?;
+            self.shared.secrets.put_material(txn, tenant, &credential, &draft.material).await?;
             Ok(credential)
         });
         created.await.map(|credential| self.settled(credential))
@@ -96,7 +97,7 @@ impl Services {
         expected: &Expected,
         patch: CredentialPatch,
     ) -> Result<Credential> {
-        let updated = self.change(caller, request, Length::Short, async |txn| {
+        let updated = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let found = find_locked(txn, tenant, reference).await?;
             let before = found_for_update(found, || missing::<Credential>(reference), expected)?;
@@ -137,7 +138,7 @@ impl Services {
         reference: &Ref,
         options: &DeleteOptions,
     ) -> Result<Deleted> {
-        self.change(caller, request, Length::Short, async |txn| {
+        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let found = find_locked(txn, tenant, reference).await?;
             let Some(credential) = found_for_delete(found, || missing::<Credential>(reference), options)? else {
@@ -190,15 +191,14 @@ async fn check_parents(
         refuse("credential.user_id");
     }
     if let Some(connector) = connector
-        && txn.find::<Connector>(tenant, connector).await?.map(|found| found.id) != Some(credential.connector)
+        && !names::<Connector>(txn, tenant, connector, Some(credential.connector.0)).await?
     {
         refuse("credential.connector");
     }
-    if let Some(connection) = connection {
-        let found = txn.find::<Connection>(tenant, connection).await?.map(|found| found.id);
-        if found.is_none() || found != credential.connection {
-            refuse("credential.connection");
-        }
+    if let Some(connection) = connection
+        && !names::<Connection>(txn, tenant, connection, credential.connection.map(Uuid::from)).await?
+    {
+        refuse("credential.connection");
     }
     if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
 }

@@ -14,7 +14,6 @@ use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, 
 use jackfield_store::IssuableCredential;
 use uuid::Uuid;
 
-use super::material::material_address;
 use crate::cache::tokens::ReadStart;
 use crate::caller::Caller;
 use crate::services::Services;
@@ -74,7 +73,7 @@ impl Services {
             check_usable(&usable)?;
             let IssuableCredential { credential, material, .. } = usable;
             let sealed = material.ok_or_else(|| Error::not_found(Resource::Credential, credential.id))?;
-            match self.shared.secrets.open_material(material_address(tenant, credential.id), &sealed).await {
+            match self.shared.secrets.open_material(tenant, credential.id, &sealed).await {
                 Ok((material, version)) if version == credential.material_version => {
                     return Ok(OpenedCredential { credential, material, start });
                 }

@@ -1,16 +1,14 @@
 //! Changes of material: how a patch changes the stored material, and the facts that the credential shows of it.
 
 use jackfield_domain::credential::{
-    ClearedTokens, Credential, CredentialKind, CredentialState, MATERIAL_COLUMN, Material, MaterialPatch,
-    custom_fields_after,
+    ClearedTokens, Credential, CredentialKind, CredentialState, Material, MaterialPatch, custom_fields_after,
 };
 use jackfield_domain::error::Violation;
-use jackfield_domain::key::Key;
 use jackfield_domain::key::KeyKind;
-use jackfield_domain::{CredentialId, Error, KeyId, Resource, Result, Secret, SecretAddress, TenantId, Timestamp};
+use jackfield_domain::{Error, KeyId, Resource, Result, Secret, TenantId, Timestamp};
 use jackfield_store::Writer;
 
-use crate::change::lock_parent;
+use crate::key::lock_key;
 use crate::services::Services;
 
 /// The facts of material that are not secret.
@@ -25,17 +23,6 @@ pub(super) struct MaterialFacts {
 // === impl Services ===
 
 impl Services {
-    pub(super) async fn material_put(
-        &self,
-        txn: &Writer,
-        tenant: TenantId,
-        credential: &Credential,
-        material: &Material,
-    ) -> Result<()> {
-        let address = material_address(tenant, credential.id);
-        self.shared.secrets.put_material(txn, address, credential, material).await
-    }
-
     /// The material after a patch; `None` if it stays.
     pub(super) async fn material_changed(
         &self,
@@ -63,7 +50,7 @@ impl Services {
         };
         let stored = match whole {
             true => None,
-            false => self.shared.secrets.material(Some(txn), material_address(tenant, credential.id)).await?,
+            false => self.shared.secrets.material(Some(txn), tenant, credential.id).await?,
         };
         Ok(Some(match (patch, stored.map(|(stored, _)| stored)) {
             (MaterialPatch::Replace(Material::OAuth2(mut tokens), cleared), Some(Material::OAuth2(stored))) => {
@@ -99,7 +86,7 @@ impl Services {
         (credential.expire_time, credential.refreshable) = (expire_time, refreshable);
         (credential.refresh_failure_count, credential.failure_class) = (0, None);
         credential.material_version += 1;
-        self.material_put(txn, tenant, credential, material).await
+        self.shared.secrets.put_material(txn, tenant, credential, material).await
     }
 }
 
@@ -133,16 +120,9 @@ impl MaterialFacts {
     }
 }
 
-pub(super) fn material_address(tenant: TenantId, id: CredentialId) -> SecretAddress<'static> {
-    SecretAddress { tenant, owner: Resource::Credential, owner_id: id.0, name: MATERIAL_COLUMN }
-}
-
 /// The key that a client certificate names, locked until the transaction ends.
 pub(super) async fn key_of(txn: &Writer, tenant: TenantId, material: &Material) -> Result<Option<KeyId>> {
-    let Material::ClientCertificate { key: reference } = material else { return Ok(None) };
-    let key = lock_parent::<Key>(txn, tenant, reference).await?;
-    if key.kind != KeyKind::ClientIdentity {
-        return Err(Violation::field("material.client_certificate.key", "must name a client identity").into());
-    }
-    Ok(Some(key.id))
+    let Material::ClientCertificate { key } = material else { return Ok(None) };
+    let field = "material.client_certificate.key";
+    Ok(Some(lock_key(txn, tenant, key, KeyKind::ClientIdentity, field).await??))
 }

@@ -8,7 +8,6 @@ use jackfield_domain::{Error, Resource, Result, TenantId};
 use uuid::Uuid;
 
 use super::issue::{READ_ATTEMPTS, RETRY_AFTER};
-use super::material::material_address;
 use crate::caller::Caller;
 use crate::change::Change;
 use crate::change::audit::{self, Action};
@@ -39,13 +38,11 @@ impl Services {
             let message = "the operator of this server has switched RevealCredential off";
             return Err(Error::precondition(reason, resource, credential.id, message));
         }
-        let change = Change::on_behalf_of(caller);
         let (resource, resource_id) = (Resource::Credential, credential.id.0);
         let action = Action { name: "credentials.reveal", resource, resource_id, purpose };
-        let recorded = self
-            .shared
-            .changes
-            .run(change, async |txn| audit::record(txn, tenant, caller.actor(), action, self.now()).await);
+        let recorded = self.change(Change::on_behalf_of(caller), async |txn| {
+            audit::record(txn, tenant, caller.actor(), action, self.now()).await
+        });
         let audit_event = recorded.await?;
         tracing::info!(
             credential.id = %credential.id,
@@ -60,15 +57,15 @@ impl Services {
     /// The material of a credential and its version. If the credential was read before a change and the material after it, both are
     /// read again.
     async fn current_material(&self, tenant: TenantId, mut credential: Credential) -> Result<(Material, i64)> {
-        let address = material_address(tenant, credential.id);
-        let gone = || Error::not_found(Resource::Credential, address.owner_id);
+        let id = credential.id;
+        let gone = || Error::not_found(Resource::Credential, id);
         for _ in 0..READ_ATTEMPTS {
             // It exists as long as the credential does. If it does not, the credential was deleted in between.
-            let (material, version) = self.shared.secrets.material(None, address).await?.ok_or_else(gone)?;
+            let (material, version) = self.shared.secrets.material(None, tenant, id).await?.ok_or_else(gone)?;
             if version == credential.material_version {
                 return Ok((material, version));
             }
-            credential = self.shared.store.read().fetch::<Credential>(tenant, credential.id).await?.ok_or_else(gone)?;
+            credential = self.shared.store.read().fetch::<Credential>(tenant, id).await?.ok_or_else(gone)?;
         }
         Err(Error::ServerUnavailable { retry_after: RETRY_AFTER })
     }

@@ -7,11 +7,14 @@ use jackfield_domain::key::{Key, KeyDraft, KeyKind, PRIVATE_KEY_COLUMN};
 use jackfield_domain::principal::right::{KeysRead, KeysWrite};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{Error, KeyId, Resource, Result, SecretAddress};
+use jackfield_domain::{Error, KeyId, Resource, Result, SecretAddress, TenantId, Violation};
+use jackfield_store::Writer;
 
 use self::x509::CheckedKey;
 use crate::caller::Caller;
-use crate::change::{DeleteOptions, Deleted, Length, RequestOptions, found_for_delete, missing, refuse_in_use};
+use crate::change::{
+    Change, DeleteOptions, Deleted, Length, RequestOptions, found_for_delete, lock_parent, missing, refuse_in_use,
+};
 use crate::list::Listable;
 use crate::services::Services;
 
@@ -24,7 +27,7 @@ impl Services {
         request: &RequestOptions,
         draft: KeyDraft,
     ) -> Result<Key> {
-        self.change(caller, request, Length::Short, async |txn| {
+        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let now = self.now();
             let KeyDraft { id, name, kind, certificate_pem, private_key_pem, labels } = draft;
@@ -67,20 +70,31 @@ impl Services {
         reference: &Ref,
         options: &DeleteOptions,
     ) -> Result<Deleted> {
-        self.change(caller, request, Length::Short, async |txn| {
+        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Key>(tenant, reference).await?;
             let Some(key) = found_for_delete(found, || missing::<Key>(reference), options)? else {
                 return Ok(Deleted::default());
             };
-            let uses = txn.key_uses(tenant, vec![key.id]).await?;
-            let (connectors, credentials) = uses.get(&key.id.0).copied().unwrap_or_default();
-            refuse_in_use(&key, [(Resource::Connector, connectors), (Resource::Credential, credentials)])?;
+            refuse_in_use(&key, txn.key_dependents(tenant, key.id).await?)?;
             txn.key_delete(tenant, key.id).await?;
             Ok(Deleted::alone())
         })
         .await
     }
+}
+
+/// The key that another resource names in a field. It must be of a kind. No other transaction deletes it until this one ends.
+pub(crate) async fn lock_key(
+    txn: &Writer,
+    tenant: TenantId,
+    reference: &Ref,
+    kind: KeyKind,
+    field: &str,
+) -> Result<Result<KeyId, Violation>> {
+    let key = lock_parent::<Key>(txn, tenant, reference).await?;
+    let description = format!("names a key of type {}, and not {}", key.kind.as_str(), kind.as_str());
+    Ok(if key.kind == kind { Ok(key.id) } else { Err(Violation::field(field, description)) })
 }
 
 impl Listable for Key {

@@ -35,8 +35,7 @@ pub(super) fn check(
     private_key: Option<&Secret>,
     now: Timestamp,
 ) -> Result<CheckedKey> {
-    let wrong = |fault: PemFault| Violation::field(CERTIFICATES, format!("cannot be read: {fault}"));
-    let text = Pem::new(certificate_pem.as_bytes()).map_err(wrong)?;
+    let text = Pem::new(certificate_pem.as_bytes()).map_err(unreadable(CERTIFICATES))?;
     let chain = parse_certificates(&text)?;
     let parsed: Vec<X509Certificate<'_>> = parse_x509(&chain)?;
     let certificates: Vec<CertificateFacts> =
@@ -77,10 +76,9 @@ pub(super) fn check(
 }
 
 fn parse_certificates(text: &Pem<'_>) -> Result<Vec<CertificateDer<'static>>> {
-    let wrong = |fault: PemFault| Violation::field(CERTIFICATES, format!("cannot be read: {fault}"));
-    text.only(pem::CERTIFICATE_LABELS).map_err(wrong)?;
+    text.only(pem::CERTIFICATE_LABELS).map_err(unreadable(CERTIFICATES))?;
     let chain: Vec<_> = CertificateDer::pem_slice_iter(text.text().as_bytes()).map_while(Result::ok).collect();
-    text.all_read(chain.len()).map_err(wrong)?;
+    text.all_read(chain.len()).map_err(unreadable(CERTIFICATES))?;
     if chain.is_empty() {
         return Err(Violation::field(CERTIFICATES, "holds no certificate in PEM").into());
     }
@@ -121,8 +119,7 @@ fn check_private_key(
     leaf: &CertificateFacts,
     private_key: &Secret,
 ) -> Result<Secret> {
-    let wrong = |fault: PemFault| Violation::field(PRIVATE_KEY, format!("cannot be read: {fault}"));
-    let text = Pem::new(private_key.expose().as_bytes()).map_err(wrong)?;
+    let text = Pem::new(private_key.expose().as_bytes()).map_err(unreadable(PRIVATE_KEY))?;
     let keys: Result<Vec<_>, _> = PrivateKeyDer::pem_slice_iter(text.text().as_bytes()).collect();
     let key = match keys.as_deref() {
         Ok([key]) => key,
@@ -132,7 +129,7 @@ fn check_private_key(
             return Err(Violation::field(PRIVATE_KEY, description).into());
         }
     };
-    text.only(pem::PRIVATE_KEY_LABELS).and_then(|()| text.all_read(1)).map_err(wrong)?;
+    text.only(pem::PRIVATE_KEY_LABELS).and_then(|()| text.all_read(1)).map_err(unreadable(PRIVATE_KEY))?;
     let signing = aws_lc_rs::sign::any_supported_type(key).map_err(|_| {
         let usable = "RSA of 2,048 to 8,192 bits, ECDSA P-256, P-384 or P-521, or Ed25519";
         let description =
@@ -149,6 +146,10 @@ fn check_private_key(
             Err(Violation::field(CERTIFICATES, description).into())
         }
     }
+}
+
+fn unreadable(field: &'static str) -> impl Fn(PemFault) -> Violation {
+    move |fault| Violation::field(field, format!("cannot be read: {fault}"))
 }
 
 /// Each certificate must name the next as its issuer: by name, and by key where both say which (RFC 5280 4.2.1.1).

@@ -12,10 +12,10 @@ use jackfield_domain::request::page::{ListRequest, MAX_PAGE_BYTES, RowKey};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::text::UserId;
 use jackfield_domain::{Clock, Result, TenantId, Timestamp};
-use jackfield_store::{Hints, Listed, PageQuery, Rows, Scope, Store, Stored};
+use jackfield_store::{Hints, Listed, PageQuery, Rows, Scope, Store};
 
 use self::token::Question;
-use crate::change::missing;
+use crate::change::found_if_named;
 use crate::sealing::data_keys::DataKeys;
 
 /// A resource that is listed.
@@ -104,18 +104,15 @@ impl Lists {
 
     async fn resolve(&self, tenant: TenantId, scope: ListScope) -> Result<Scope> {
         let ListScope { user_id, connector, connection, credential } = scope;
+        let connector = found_if_named::<Connector>(&self.store, tenant, connector.as_ref()).await?;
+        let connection = found_if_named::<Connection>(&self.store, tenant, connection.as_ref()).await?;
+        let credential = found_if_named::<Credential>(&self.store, tenant, credential.as_ref()).await?;
         Ok(Scope {
             user_id,
-            connector: self.find::<Connector>(tenant, connector).await?.map(|found| found.id),
-            connection: self.find::<Connection>(tenant, connection).await?.map(|found| found.id),
-            credential: self.find::<Credential>(tenant, credential).await?.map(|found| found.id),
+            connector: connector.map(|found| found.id),
+            connection: connection.map(|found| found.id),
+            credential: credential.map(|found| found.id),
         })
-    }
-
-    async fn find<R: Stored>(&self, tenant: TenantId, reference: Option<Ref>) -> Result<Option<R>> {
-        let Some(reference) = reference else { return Ok(None) };
-        let found = self.store.read().find::<R>(tenant, &reference).await?;
-        found.map(Some).ok_or_else(|| missing::<R>(&reference))
     }
 }
 

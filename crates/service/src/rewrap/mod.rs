@@ -22,7 +22,7 @@ impl Services {
     /// Starts a re-wrap, or finds the one that is under way.
     pub async fn rewrap_start(&self, caller: &Caller<Admin>, request: &RequestOptions, reseal: bool) -> Result<Rewrap> {
         let (mut started, mut settled) = (None, 0);
-        let row = self.change_deployment(caller, request, Length::Long, async |txn| {
+        let row = self.change(Change::of_deployment(caller, request, Length::Long), async |txn| {
             txn.lock_deployment().await?;
             let now = self.now();
             // An abandoned one would be continued, but the new one does all that it would have done.
@@ -75,7 +75,7 @@ impl Services {
         if !self.shared.store.read().rewrap_fetch().await?.is_some_and(|row| is_abandoned(&row)) {
             return Ok(());
         }
-        let taken = self.shared.changes.run(Change::by_system(Length::Long), async |txn| {
+        let taken = self.change(Change::by_system(Length::Long), async |txn| {
             txn.lock_deployment().await?;
             let Some(abandoned) = txn.rewrap_fetch().await?.filter(is_abandoned) else { return Ok(None) };
             let row = Rewrap { heartbeat_time: now, ..abandoned.clone() };

@@ -267,7 +267,7 @@ impl Worker {
     {
         let Worker { services, rewrap: before, tried, .. } = &mut *self;
         let mut is_superseded = false;
-        let done = services.shared.changes.run(Change::by_system(Length::Long), async |txn| {
+        let done = services.change(Change::by_system(Length::Long), async |txn| {
             txn.give_way().await?;
             let done = work(txn).await?;
             // Later than the last one even if the clock stops, so that no two workers write the same.

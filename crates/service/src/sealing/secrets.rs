@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use jackfield_domain::connector::SecretHeadersPatch;
-use jackfield_domain::credential::{Credential, Material};
-use jackfield_domain::{Error, Result, SecretAddress, SecretPatch};
+use jackfield_domain::credential::{Credential, MATERIAL_COLUMN, Material};
+use jackfield_domain::{CredentialId, Error, Resource, Result, SecretAddress, SecretPatch, TenantId};
 use jackfield_store::{Store, Writer};
 use jackfield_vault::DataKey;
 use zeroize::Zeroizing;
@@ -64,26 +64,32 @@ impl Secrets {
     pub(crate) async fn put_material(
         &self,
         txn: &Writer,
-        address: SecretAddress<'_>,
+        tenant: TenantId,
         credential: &Credential,
         material: &Material,
     ) -> Result<()> {
         let bytes = material::to_bytes(material, credential.key, credential.material_version)?;
-        self.put(txn, address, &bytes).await
+        self.put(txn, material_address(tenant, credential.id), &bytes).await
     }
 
     /// The material of a credential and its version, in a transaction or outside of any; `None` if there is none.
     pub(crate) async fn material(
         &self,
         txn: Option<&Writer>,
-        address: SecretAddress<'_>,
+        tenant: TenantId,
+        id: CredentialId,
     ) -> Result<Option<(Material, i64)>> {
-        self.fetch(txn, address).await?.map(|bytes| material::from_bytes(&bytes)).transpose()
+        self.fetch(txn, material_address(tenant, id)).await?.map(|bytes| material::from_bytes(&bytes)).transpose()
     }
 
     /// Opens sealed material.
-    pub(crate) async fn open_material(&self, address: SecretAddress<'_>, sealed: &[u8]) -> Result<(Material, i64)> {
-        material::from_bytes(&self.open(None, address, sealed).await?)
+    pub(crate) async fn open_material(
+        &self,
+        tenant: TenantId,
+        id: CredentialId,
+        sealed: &[u8],
+    ) -> Result<(Material, i64)> {
+        material::from_bytes(&self.open(None, material_address(tenant, id), sealed).await?)
     }
 
     /// Opens a sealed secret.
@@ -123,4 +129,8 @@ impl Secrets {
             None => self.store.read().secret_fetch(address).await,
         }
     }
+}
+
+fn material_address(tenant: TenantId, id: CredentialId) -> SecretAddress<'static> {
+    SecretAddress { tenant, owner: Resource::Credential, owner_id: id.0, name: MATERIAL_COLUMN }
 }

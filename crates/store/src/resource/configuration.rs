@@ -1,11 +1,12 @@
 //! Configurations as rows.
 
 use jackfield_domain::configuration::{self, Configuration};
+use jackfield_domain::request::reference::Ref;
 use jackfield_domain::request::schema::Schema;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::ExternalId;
 use jackfield_domain::{ConfigurationId, CredentialId, Resource, Result, TenantId};
-use sea_orm::sea_query::Condition;
+use sea_orm::sea_query::{Condition, LockType};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait};
 use uuid::Uuid;
 
@@ -17,19 +18,28 @@ use crate::session::{Session, Writer};
 use crate::stored::{Stored, common_parts};
 
 impl<C: ConnectionTrait> Session<C> {
-    pub async fn configuration_fetch_by_external_id(
+    /// The configuration that a reference names. One that belongs to another credential than a given one is not found.
+    pub async fn configuration_find(
         &self,
         tenant: TenantId,
-        credential: CredentialId,
-        external_id: &str,
+        reference: &Ref,
+        credential: Option<CredentialId>,
     ) -> Result<Option<Configuration>> {
-        let condition =
-            Condition::all().add(Column::CredentialId.eq(credential.0)).add(Column::ExternalId.eq(external_id));
-        crud::fetch(&self.conn, tenant, condition).await
+        crud::fetch(&self.conn, tenant, named(reference, credential)).await
     }
 }
 
 impl Writer {
+    /// As [`Session::configuration_find`]. No other transaction changes it until this one ends.
+    pub async fn configuration_find_for_update(
+        &self,
+        tenant: TenantId,
+        reference: &Ref,
+        credential: Option<CredentialId>,
+    ) -> Result<Option<Configuration>> {
+        crud::fetch_locked(&self.conn, tenant, named(reference, credential), LockType::Update).await
+    }
+
     pub async fn configuration_delete(&self, tenant: TenantId, id: ConfigurationId) -> Result<()> {
         self.delete_row::<Configuration>(tenant, id.0).await
     }
@@ -92,4 +102,14 @@ impl Listed for Configuration {
             _ => return None,
         })
     }
+}
+
+/// The condition on the configuration that a reference names. It has no name, and external ids are unique within a credential.
+fn named(reference: &Ref, credential: Option<CredentialId>) -> Condition {
+    let named = match reference {
+        Ref::Id(id) => Column::Id.eq(*id),
+        Ref::External(external) => Column::ExternalId.eq(external.as_str()),
+        Ref::Name(_) => Column::Id.is_null(),
+    };
+    Condition::all().add(named).add_option(credential.map(|id| Column::CredentialId.eq(id.0)))
 }

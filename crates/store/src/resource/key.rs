@@ -13,46 +13,41 @@ use jackfield_domain::{KeyId, Resource, Result, TenantId};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, QueryFilter, QuerySelect};
 use uuid::Uuid;
 
+use crate::crud;
 use crate::database::error;
 use crate::entity::key::{ActiveModel, Column, Entity};
 use crate::entity::{connector, credential};
 use crate::list::field::FieldSource;
 use crate::list::{Listed, Page, PageQuery, Rows};
 use crate::session::{Reader, Session, Writer};
-use crate::stored::{self, Stored, common_parts};
+use crate::stored::{self, ColumnOf, Stored, common_parts};
 
 impl<C: ConnectionTrait> Session<C> {
     /// The key that a reference names, with the count of its uses.
     pub async fn key_find(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Key>> {
         let Some(mut key) = self.find::<Key>(tenant, reference).await? else { return Ok(None) };
-        let uses = self.key_uses(tenant, vec![key.id]).await?;
-        let (connectors, credentials) = uses.get(&key.id.0).copied().unwrap_or_default();
-        key.used_by = connectors + credentials;
+        key.used_by = self.key_dependents(tenant, key.id).await?.iter().map(|(_, count)| count).sum();
         Ok(Some(key))
     }
 
-    /// The number of connectors and credentials that use each key. Keys without uses are left out. A connector that uses a
-    /// key twice counts twice.
-    pub async fn key_uses(&self, tenant: TenantId, keys: Vec<KeyId>) -> Result<HashMap<Uuid, (u64, u64)>> {
-        let ids: Vec<Uuid> = keys.into_iter().map(Uuid::from).collect();
-        let mut uses: HashMap<Uuid, (u64, u64)> = HashMap::new();
-        if ids.is_empty() {
-            return Ok(uses);
+    /// The number of connectors and credentials that use a key. A connector that uses it twice counts twice.
+    pub async fn key_dependents(&self, tenant: TenantId, id: KeyId) -> Result<[(Resource, u64); 2]> {
+        let identities = crud::count::<Connector>(&self.conn, tenant, connector::Column::ClientIdentityKey.eq(id.0));
+        let bundles = crud::count::<Connector>(&self.conn, tenant, connector::Column::TrustBundleKey.eq(id.0));
+        let credentials = crud::count::<Credential>(&self.conn, tenant, credential::Column::KeyId.eq(id.0));
+        Ok([(Resource::Connector, identities.await? + bundles.await?), (Resource::Credential, credentials.await?)])
+    }
+
+    /// Adds the number of resources that name each key in a column to its uses.
+    async fn key_uses_add<R: Stored>(&self, tenant: TenantId, column: ColumnOf<R>, keys: &mut [Key]) -> Result<()> {
+        let select = stored::of::<R>(tenant).filter(column.is_in(keys.iter().map(|key| key.id.0))).select_only();
+        let select = select.column(column).column_as(R::ID.count(), "uses").group_by(column);
+        let uses = select.into_tuple::<(Uuid, i64)>().all(&self.conn).await.map_err(error::from_db)?;
+        let uses: HashMap<Uuid, i64> = uses.into_iter().collect();
+        for key in keys {
+            key.used_by += uses.get(&key.id.0).map_or(0, |count| count.unsigned_abs());
         }
-        for column in [connector::Column::ClientIdentityKey, connector::Column::TrustBundleKey] {
-            let select = stored::of::<Connector>(tenant).filter(column.is_in(ids.clone())).select_only().column(column);
-            let select = select.column_as(connector::Column::Id.count(), "uses").group_by(column);
-            for (key, count) in select.into_tuple::<(Uuid, i64)>().all(&self.conn).await.map_err(error::from_db)? {
-                uses.entry(key).or_default().0 += u64::try_from(count).unwrap_or_default();
-            }
-        }
-        let column = credential::Column::KeyId;
-        let select = stored::of::<Credential>(tenant).filter(column.is_in(ids)).select_only().column(column);
-        let select = select.column_as(credential::Column::Id.count(), "uses").group_by(column);
-        for (key, count) in select.into_tuple::<(Uuid, i64)>().all(&self.conn).await.map_err(error::from_db)? {
-            uses.entry(key).or_default().1 += u64::try_from(count).unwrap_or_default();
-        }
-        Ok(uses)
+        Ok(())
     }
 }
 
@@ -107,10 +102,11 @@ impl Listed for Key {
         let Page { rows, next, hints } = page;
         let bytes = rows.bytes();
         let (mut keys, left_out) = rows.read_unlogged();
-        let uses = read.key_uses(query.tenant, keys.iter().map(|key| key.id).collect()).await?;
-        for key in &mut keys {
-            let (connectors, credentials) = uses.get(&key.id.0).copied().unwrap_or_default();
-            key.used_by = connectors + credentials;
+        if !keys.is_empty() {
+            for column in [connector::Column::ClientIdentityKey, connector::Column::TrustBundleKey] {
+                read.key_uses_add::<Connector>(query.tenant, column, &mut keys).await?;
+            }
+            read.key_uses_add::<Credential>(query.tenant, credential::Column::KeyId, &mut keys).await?;
         }
         Ok(Page { rows: Rows::of(keys, bytes, left_out), next, hints })
     }
