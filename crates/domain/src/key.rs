@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Violation;
+use crate::names::names;
 use crate::request::order::OrderBy;
 use crate::request::schema::{Field, FieldKind, Schema};
 use crate::resource::Resource;
@@ -19,11 +20,11 @@ pub struct Key {
     pub id: KeyId,
     pub name: Name,
     pub kind: KeyKind,
-    /// The certificates as PEM, as they were imported.
+    /// The certificates as PEM, without byte-order marks and with each section on lines of its own.
     pub certificate_pem: String,
     /// The contents of the certificates, in the same order.
     pub certificates: Vec<CertificateFacts>,
-    /// The time at which the first of them expires.
+    /// The expiry of the certificate that expires first.
     pub not_after: Timestamp,
     /// The number of connectors and credentials that use it, counted when it is read.
     pub used_by: u64,
@@ -31,14 +32,14 @@ pub struct Key {
     pub meta: Meta,
 }
 
-/// The purpose of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum KeyKind {
-    /// Certificate chain and private key.
-    ClientIdentity,
-    /// CA certificates.
-    TrustBundle,
+names! {
+    /// The purpose of a key.
+    pub enum KeyKind {
+        /// Certificate chain and private key.
+        ClientIdentity = "CLIENT_IDENTITY",
+        /// CA certificates.
+        TrustBundle = "TRUST_BUNDLE",
+    }
 }
 
 /// The facts of one certificate (RFC 5280).
@@ -97,18 +98,3 @@ pub const SCHEMA: Schema = Schema {
     ],
     orders: &[OrderBy::Id, OrderBy::Name, OrderBy::CreateTime],
 };
-
-// === impl KeyKind ===
-
-impl KeyKind {
-    /// The names, as filters and the database use them.
-    pub const NAMES: &'static [&'static str] = &["CLIENT_IDENTITY", "TRUST_BUNDLE"];
-
-    /// The name of this kind.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            KeyKind::ClientIdentity => "CLIENT_IDENTITY",
-            KeyKind::TrustBundle => "TRUST_BUNDLE",
-        }
-    }
-}

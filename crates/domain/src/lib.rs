@@ -24,7 +24,7 @@
 //!
 //! # The resources
 //!
-//! A patch is a change of a resource: what it leaves out stays as it is. A draft holds the parts of a new resource, where
+//! [`patch`]: a patch is a change of a resource; what it leaves out stays as it is. A draft holds the parts of a new resource, where
 //! creation needs more than a patch of an empty one.
 //!
 //! [`tenant`]: a tenant is the boundary of isolation. Every other resource belongs to exactly one.
@@ -55,6 +55,7 @@ mod document;
 pub mod error;
 pub mod kek;
 pub mod key;
+mod names;
 pub mod patch;
 pub mod principal;
 pub mod request;

@@ -37,6 +37,11 @@ pub enum RewrapState {
 // === impl RewrapState ===
 
 impl RewrapState {
+    /// The state with a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Running, Self::Done, Self::Failed].into_iter().find(|state| state.as_str() == name)
+    }
+
     /// The name of this state.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::names::names;
 use crate::request::order::OrderBy;
 use crate::request::reference::Ref;
 use crate::request::schema::{Field, FieldKind, Schema};
@@ -22,18 +23,18 @@ pub struct UserConnector {
     pub meta: Meta,
 }
 
-/// The state of a link when it is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum UserConnectorState {
-    /// No credential.
-    Attached,
-    /// At least one valid credential.
-    Authenticated,
-    /// Credentials, none of them valid now.
-    NeedsReauth,
-    /// The connector is disabled.
-    Disabled,
+names! {
+    /// The state of a link when it is read.
+    pub enum UserConnectorState {
+        /// No credential.
+        Attached = "ATTACHED",
+        /// At least one valid credential.
+        Authenticated = "AUTHENTICATED",
+        /// Credentials, none of them valid now.
+        NeedsReauth = "NEEDS_REAUTH",
+        /// The connector is disabled.
+        Disabled = "DISABLED",
+    }
 }
 
 /// The name of a link in a call.
@@ -66,20 +67,3 @@ pub const SCHEMA: Schema = Schema {
     ],
     orders: &[OrderBy::Id, OrderBy::UserId, OrderBy::CreateTime],
 };
-
-// === impl UserConnectorState ===
-
-impl UserConnectorState {
-    /// The names, as filters and the database use them.
-    pub const NAMES: &'static [&'static str] = &["ATTACHED", "AUTHENTICATED", "NEEDS_REAUTH", "DISABLED"];
-
-    /// The name of this state.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            UserConnectorState::Attached => "ATTACHED",
-            UserConnectorState::Authenticated => "AUTHENTICATED",
-            UserConnectorState::NeedsReauth => "NEEDS_REAUTH",
-            UserConnectorState::Disabled => "DISABLED",
-        }
-    }
-}

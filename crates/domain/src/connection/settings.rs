@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::client_secrets::ClientSecretsPatch;
 use crate::document::is_default;
 use crate::error::Violation;
+use crate::names::names;
 use crate::patch::patchable;
 use crate::request::map_patch::MapPatch;
 use crate::request::reference::Ref;
@@ -76,20 +77,17 @@ patchable! {
     }
 }
 
-/// The protocol of a connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum ConnectionKind {
-    #[default]
-    #[serde(rename = "OAUTH2")]
-    OAuth2,
-    #[serde(rename = "SAML2")]
-    Saml2,
-    #[serde(rename = "WEBAUTHN")]
-    WebAuthn,
-    Password,
-    #[serde(rename = "OPENID_LEGACY")]
-    OpenIdLegacy,
+names! {
+    /// The protocol of a connection.
+    #[derive(Default)]
+    pub enum ConnectionKind {
+        #[default]
+        OAuth2 = "OAUTH2",
+        Saml2 = "SAML2",
+        WebAuthn = "WEBAUTHN",
+        Password = "PASSWORD",
+        OpenIdLegacy = "OPENID_LEGACY",
+    }
 }
 
 /// The encoding of the body of a call to the token endpoint.
@@ -133,23 +131,5 @@ pub fn check_user_id_expression(field: &str, expression: &str) -> Result<(), Vio
     match names {
         0 => Err(Violation::field(field, "must have at least one name in braces, such as {sub}")),
         _ => Ok(()),
-    }
-}
-
-// === impl ConnectionKind ===
-
-impl ConnectionKind {
-    /// The names, as filters and the database use them.
-    pub const NAMES: &'static [&'static str] = &["OAUTH2", "SAML2", "WEBAUTHN", "PASSWORD", "OPENID_LEGACY"];
-
-    /// The name of this kind.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            ConnectionKind::OAuth2 => "OAUTH2",
-            ConnectionKind::Saml2 => "SAML2",
-            ConnectionKind::WebAuthn => "WEBAUTHN",
-            ConnectionKind::Password => "PASSWORD",
-            ConnectionKind::OpenIdLegacy => "OPENID_LEGACY",
-        }
     }
 }

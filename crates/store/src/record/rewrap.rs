@@ -69,12 +69,8 @@ fn active(row: &Rewrap) -> rewrap::ActiveModel {
 }
 
 fn from_model(row: rewrap::Model) -> Result<Rewrap> {
-    let state = match row.state.as_str() {
-        "RUNNING" => RewrapState::Running,
-        "DONE" => RewrapState::Done,
-        "FAILED" => RewrapState::Failed,
-        other => return Err(Error::internal(format!("a re-wrap in the unknown state {other}"))),
-    };
+    let unknown = || Error::internal(format!("a re-wrap in the unknown state {}", row.state));
+    let state = RewrapState::parse(&row.state).ok_or_else(unknown)?;
     Ok(Rewrap {
         id: row.id,
         state,
