@@ -2,8 +2,9 @@
 //!
 //! Reads go through [`Store::read`], writes through [`Store::write`]. Only a [`Writer`] has methods that change rows, so a
 //! change outside a transaction does not compile. Methods that all resources share are generic (`find::<Connector>`,
-//! `insert`, `page`); others begin with the resource (`connector_delete`). Every method takes the tenant first. A method with
-//! `_for_update` locks the row until the transaction ends.
+//! `insert`, `page`); others begin with the resource (`connector_delete`). Methods take the tenant, or the
+//! address of a secret, first; those of the deployment (tenants, data keys, re-wraps) have none. A method with `_for_update` locks the
+//! row until the transaction ends.
 //!
 //! Facts that queries need are columns; the whole of a resource is one document in `doc` (see `document.rs`). Secrets are in a
 //! table of their own and are sealed before they come here.

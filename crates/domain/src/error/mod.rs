@@ -130,6 +130,7 @@ pub struct Use {
 
 /// The wait before a change of unknown outcome is sent again.
 const OUTCOME_RETRY_AFTER: Duration = Duration::from_secs(1);
+
 // === impl Error ===
 
 impl Error {

@@ -67,7 +67,7 @@ maps! {
     /// HTTP headers: at most 64; names are tokens (RFC 9110 5.6.2) of at most 128 characters, values at most 4,096 visible
     /// characters. Headers that belong to the connection rather than to the request are refused.
     Headers;
-    /// Parameters passed on as they are: at most 64; names 1 to 128, values at most 1,024 characters.
+    /// Parameters passed on as they are: at most 64; names 1 to 128, values at most 2,048 characters.
     Parameters;
 }
 

@@ -78,7 +78,7 @@ impl Question<'_> {
         serde_json::to_vec(&context).map_err(Error::internal)
     }
 
-    /// The context as version 0.1.0 wrote it. Its tokens expire 72 hours after the upgrade; then this can be removed.
+    /// The context as it was before it became JSON. Tokens with it expire 72 hours after the upgrade; then this can be removed.
     fn earlier_context(&self) -> String {
         let Scope { user_id, connector, connection, credential } = self.scope;
         let by = match self.order.by {

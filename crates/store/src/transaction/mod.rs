@@ -14,7 +14,7 @@ use self::turn::{Turn, TurnEnd};
 use crate::database::postgres::transaction::PostgresTransaction;
 use crate::database::{Pooled, error, spans};
 
-/// A write transaction. Dropping it rolls back.
+/// A transaction. It writes, except for that of a search, which only reads. Dropping it rolls back.
 pub struct Transaction(TransactionKind);
 
 enum TransactionKind {

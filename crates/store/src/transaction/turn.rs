@@ -1,4 +1,4 @@
-//! The turn of a writer in a group: the time in which the transaction of the group is its own.
+//! The turn of a writer in a group: the time in which it alone uses the transaction of the group.
 
 use std::sync::Arc;
 

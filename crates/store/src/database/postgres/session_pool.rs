@@ -156,6 +156,7 @@ impl SessionPool {
             self.close(session);
         }
     }
+
     /// Closes all sessions that were opened until now, those in use when they are given back: their prepared statements are of
     /// an earlier schema.
     pub(super) fn outdate(self: &Arc<Self>) {
