@@ -43,22 +43,22 @@ resources! {
     UserConnector = "user_connector", "USER_CONNECTOR_NOT_FOUND";
 }
 
-/// The number of resources that depend on another one, or that were deleted with it.
+/// The number of resources that depend on another one. A deletion takes them with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Cascade {
+pub struct Dependents {
     pub connections: u64,
     pub user_connectors: u64,
     pub credentials: u64,
     pub configurations: u64,
 }
 
-// === impl Cascade ===
+// === impl Dependents ===
 
-impl Cascade {
+impl Dependents {
     /// The uses that keep a resource from being deleted by itself.
     pub fn uses(self) -> [(Resource, u64); 3] {
-        let Cascade { connections, user_connectors, credentials, configurations: _ } = self;
+        let Dependents { connections, user_connectors, credentials, configurations: _ } = self;
         [
             (Resource::Connection, connections),
             (Resource::UserConnector, user_connectors),

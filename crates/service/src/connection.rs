@@ -6,7 +6,7 @@ use jackfield_domain::error::Violation;
 use jackfield_domain::principal::right::{ConnectionsRead, ConnectionsWrite};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{ConnectionId, ConnectorId, Error, Resource, Result, SecretAddress, TenantId};
+use jackfield_domain::{ConnectionId, ConnectorId, Error, Result, SecretAddress, TenantId};
 use jackfield_store::Writer;
 use std::collections::BTreeMap;
 
@@ -131,7 +131,7 @@ impl Services {
         });
         // In one order for all transactions, so that two of them never wait for each other.
         for (name, value) in gone.chain(set).collect::<BTreeMap<_, _>>() {
-            let address = SecretAddress { tenant, owner: Resource::Connection, owner_id: id.0, name: &name };
+            let address = SecretAddress::of(tenant, id, &name);
             match value {
                 Some(value) => self.shared.secrets.put(txn, address, value.expose().as_bytes()).await?,
                 None => txn.secret_delete(address).await?,

@@ -8,7 +8,7 @@ use jackfield_domain::key::KeyKind;
 use jackfield_domain::principal::right::{ConnectorsRead, ConnectorsWrite};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{ConnectorId, Error, Resource, Result, SecretAddress, TenantId};
+use jackfield_domain::{ConnectorId, Error, Result, SecretAddress, TenantId};
 use jackfield_store::Writer;
 
 use crate::caller::Caller;
@@ -100,7 +100,7 @@ impl Services {
         id: ConnectorId,
         patch: &ConnectorPatch,
     ) -> Result<()> {
-        let address = |name| SecretAddress { tenant, owner: Resource::Connector, owner_id: id.0, name };
+        let address = |name| SecretAddress::of(tenant, id, name);
         let secrets = &self.shared.secrets;
         if let KindPatch::Generic(generic) = &patch.kind {
             secrets.patch(txn, address(PASSWORD_COLUMN), &generic.password).await?;

@@ -19,7 +19,7 @@ use crate::transaction::Transaction;
 pub struct Session<C> {
     pub(crate) conn: C,
     /// A [`Reader`] has none.
-    pub(crate) change: Option<Effects>,
+    pub(crate) effects: Option<Effects>,
 }
 
 /// Access without a transaction: every query is on its own and takes a pool connection only while it runs.
@@ -77,8 +77,8 @@ impl Writer {
     /// caller that leaves in the middle would leave a commit that may happen at any time. An error means that nothing was
     /// written, unless it is [`jackfield_domain::Error::OutcomeUnknown`].
     pub async fn commit(self) -> Result<()> {
-        let Session { conn, change } = self;
-        let Some(Effects { pending, commits, wal, destroys, .. }) = change else { return conn.commit().await };
+        let Session { conn, effects } = self;
+        let Some(Effects { pending, commits, wal, destroys, .. }) = effects else { return conn.commit().await };
         let committing = pending.commit();
         let span = spans::statement(conn.get_database_backend(), "COMMIT");
         let commit = commits.spawn(async move {
@@ -102,8 +102,8 @@ impl Writer {
 
     /// Notes that a row changes, for the caches that depend on it.
     pub(crate) fn touch(&self, tenant: TenantId, id: Uuid) {
-        if let Some(change) = &self.change {
-            change.pending.row(tenant, id);
+        if let Some(effects) = &self.effects {
+            effects.pending.row(tenant, id);
         }
     }
 
@@ -117,30 +117,30 @@ impl Writer {
 
     /// Notes that any row of a tenant may change.
     pub(crate) fn touch_tenant(&self, tenant: TenantId) {
-        if let Some(change) = &self.change {
-            change.pending.tenant(tenant);
+        if let Some(effects) = &self.effects {
+            effects.pending.tenant(tenant);
         }
     }
 
     /// Notes that a row was inserted.
     pub(crate) fn note_inserted(&self, id: Uuid) {
-        if let Some(change) = self.change.as_ref().filter(|change| change.wal.is_some()) {
-            change.inserted.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        if let Some(effects) = self.effects.as_ref().filter(|effects| effects.wal.is_some()) {
+            effects.inserted.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
         }
     }
 
     /// Notes that data of a row was deleted or replaced that must not be found afterwards, unless the row was inserted here.
     pub(crate) fn note_destroyed_of(&self, id: Uuid) {
-        if let Some(change) = &self.change {
-            let is_new = change.inserted.lock().unwrap_or_else(PoisonError::into_inner).contains(&id);
-            change.destroys.fetch_or(!is_new, Ordering::Relaxed);
+        if let Some(effects) = &self.effects {
+            let is_new = effects.inserted.lock().unwrap_or_else(PoisonError::into_inner).contains(&id);
+            effects.destroys.fetch_or(!is_new, Ordering::Relaxed);
         }
     }
 
     /// Notes that data was deleted or replaced that must not be found afterwards.
     pub(crate) fn note_destroyed(&self) {
-        if let Some(change) = &self.change {
-            change.destroys.store(true, Ordering::Relaxed);
+        if let Some(effects) = &self.effects {
+            effects.destroys.store(true, Ordering::Relaxed);
         }
     }
 

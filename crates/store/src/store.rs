@@ -80,7 +80,7 @@ impl Store {
 
     /// A session for reads without a transaction.
     pub fn read(&self) -> Reader {
-        Session { conn: self.reader.clone(), change: None }
+        Session { conn: self.reader.clone(), effects: None }
     }
 
     /// Begins a write transaction. On SQLite it may be one of several that are committed as one: nothing that is written or
@@ -104,8 +104,8 @@ impl Store {
             Some(groups) => groups.begin(alone).instrument(tracing::info_span!("wait for the writer")).await?,
             None => Transaction::begin(&self.writer, None).await.map_err(error::from_db)?,
         };
-        let change = Effects::new(self.generations.pending(), self.commits.clone(), self.wal.clone());
-        Ok(Session { conn, change: Some(change) })
+        let effects = Effects::new(self.generations.pending(), self.commits.clone(), self.wal.clone());
+        Ok(Session { conn, effects: Some(effects) })
     }
 
     /// Keeps destroyed data out of SQLite's write-ahead log, until `stop`. On PostgreSQL it does nothing, because the log

@@ -2,6 +2,7 @@
 
 use jackfield_domain::error::Taken;
 use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::id::ResourceId;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{Resource, TenantId};
@@ -14,11 +15,11 @@ use uuid::Uuid;
 /// A resource that is stored as a row.
 pub trait Stored: Serialize + DeserializeOwned + Send + Sync {
     /// Its id.
-    type Id: Into<Uuid> + Copy + Send;
+    type Id: ResourceId;
     /// Its table.
     type Table: EntityTrait<ActiveModel: ActiveModelBehavior + Send, Model: IntoActiveModel<ActiveModelOf<Self>> + Sync>;
 
-    const RESOURCE: Resource;
+    const RESOURCE: Resource = Self::Id::RESOURCE;
     const TENANT_ID: ColumnOf<Self>;
     const ID: ColumnOf<Self>;
     const DOC: ColumnOf<Self>;

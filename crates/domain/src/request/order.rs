@@ -1,11 +1,9 @@
 //! Orders of lists (AIP-132).
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::Violation;
 
 /// An order of a list. The id breaks ties where there can be any, in the same direction, so every order is total.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Order {
     /// The field to order by.
     pub by: OrderBy,
@@ -14,8 +12,7 @@ pub struct Order {
 }
 
 /// A field that a list can be ordered by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderBy {
     CreateTime,
     Id,

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::id::TenantId;
+use super::id::{ResourceId, TenantId};
 use crate::resource::Resource;
 
 /// The place that a sealed secret belongs to. Sealing binds the secret to it, so that a secret that is moved to another place
@@ -16,4 +16,13 @@ pub struct SecretAddress<'a> {
     pub owner_id: Uuid,
     /// The name of the secret within its owner, such as `material`.
     pub name: &'a str,
+}
+
+// === impl SecretAddress ===
+
+impl<'a> SecretAddress<'a> {
+    /// The place of a secret of a resource.
+    pub fn of<Id: ResourceId>(tenant: TenantId, owner: Id, name: &'a str) -> Self {
+        SecretAddress { tenant, owner: Id::RESOURCE, owner_id: owner.into(), name }
+    }
 }

@@ -5,6 +5,12 @@ use uuid::Uuid;
 
 use crate::resource::Resource;
 
+/// An id of a resource.
+pub trait ResourceId: Into<Uuid> + Copy + Send {
+    /// The kind of the resource.
+    const RESOURCE: Resource;
+}
+
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident => $resource:ident;)*) => {$(
         $(#[$doc])*
@@ -12,10 +18,11 @@ macro_rules! ids {
         #[serde(transparent)]
         pub struct $name(pub Uuid);
 
-        impl $name {
-            /// The resource that this id names.
-            pub const RESOURCE: Resource = Resource::$resource;
+        impl ResourceId for $name {
+            const RESOURCE: Resource = Resource::$resource;
+        }
 
+        impl $name {
             /// A new id (UUIDv7). Ids sort in the order in which they were made.
             pub fn generate() -> Self {
                 Self(Uuid::now_v7())

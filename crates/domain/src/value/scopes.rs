@@ -27,7 +27,7 @@ impl Scopes {
         }
     }
 
-    /// Parses a list of scopes: at most 100, each 1 to 256 characters without blanks; all that are wrong are reported.
+    /// Parses a list of scopes: at most 256, each 1 to 256 characters without blanks; all that are wrong are reported.
     pub fn parse_list<S: AsRef<str>>(field: &str, values: &[S]) -> Result<Self, Vec<Violation>> {
         if values.len() > MAX_SCOPES {
             return Err(vec![Violation::field(field, format!("must be at most {MAX_SCOPES} scopes"))]);
@@ -46,11 +46,6 @@ impl Scopes {
             true => Ok(Self::collect(values.iter().map(AsRef::as_ref))),
             false => Err(violations),
         }
-    }
-
-    /// Wraps scopes that were parsed before they were stored.
-    pub fn stored(scopes: Vec<String>) -> Self {
-        Self(scopes)
     }
 
     /// The scopes, in order.

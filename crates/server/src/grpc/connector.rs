@@ -8,7 +8,7 @@ use jackfield_domain::connector::{
     ApiKey, ClientCertificate, Connector, ConnectorKind, Generic, HttpBasic, License, OAuth2Endpoints, Timeouts,
 };
 use jackfield_domain::request::reference::ReferenceForms;
-use jackfield_domain::resource::Cascade;
+use jackfield_domain::resource::Dependents;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{ConnectorId, Violations};
 use jackfield_service::{DeleteOptions, Deleted, ListScope, ListedPage};
@@ -103,7 +103,7 @@ impl ConnectorService for Api {
                 DeleteOptions { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };
             let deleted = self.services.connector_delete(&caller, &options, &reference, &deletion).await?;
             let Deleted { deleted, with } = deleted;
-            let Cascade { connections, user_connectors, credentials, configurations } = with;
+            let Dependents { connections, user_connectors, credentials, configurations } = with;
             Ok(pb::DeleteConnectorResponse {
                 deleted,
                 connections_deleted: render::count(connections),

@@ -1,6 +1,6 @@
 //! The outcome of deletions.
 
-use jackfield_domain::resource::Cascade;
+use jackfield_domain::resource::Dependents;
 use serde::{Deserialize, Serialize};
 
 /// The outcome of a deletion.
@@ -10,7 +10,7 @@ pub struct Deleted {
     /// True if there was something to delete.
     pub deleted: bool,
     #[serde(flatten)]
-    pub with: Cascade,
+    pub with: Dependents,
 }
 
 /// The forms in which answers to repeated requests hold an outcome. Earlier versions stored one for each resource.
@@ -22,7 +22,7 @@ enum StoredOutcome {
         #[serde(alias = "removed")]
         deleted: bool,
         #[serde(flatten)]
-        with: Cascade,
+        with: Dependents,
     },
 }
 
@@ -30,20 +30,20 @@ enum StoredOutcome {
 
 impl Deleted {
     /// A resource was deleted, and these with it.
-    pub(crate) fn with(with: Cascade) -> Self {
+    pub(crate) fn with(with: Dependents) -> Self {
         Deleted { deleted: true, with }
     }
 
     /// A resource was deleted, and nothing else.
     pub(crate) fn alone() -> Self {
-        Deleted::with(Cascade::default())
+        Deleted::with(Dependents::default())
     }
 }
 
 impl From<StoredOutcome> for Deleted {
     fn from(stored: StoredOutcome) -> Self {
         match stored {
-            StoredOutcome::Flag(deleted) => Deleted { deleted, with: Cascade::default() },
+            StoredOutcome::Flag(deleted) => Deleted { deleted, with: Dependents::default() },
             StoredOutcome::Outcome { deleted, with } => Deleted { deleted, with },
         }
     }
@@ -55,8 +55,8 @@ mod tests {
 
     #[test]
     fn answers_of_earlier_versions_are_read() {
-        let with = |credentials, configurations| Cascade { credentials, configurations, ..Default::default() };
-        let all = Cascade { connections: 1, user_connectors: 2, ..with(3, 4) };
+        let with = |credentials, configurations| Dependents { credentials, configurations, ..Default::default() };
+        let all = Dependents { connections: 1, user_connectors: 2, ..with(3, 4) };
         for (stored, expected) in [
             ("true", Deleted::alone()),
             ("false", Deleted::default()),

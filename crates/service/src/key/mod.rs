@@ -7,7 +7,7 @@ use jackfield_domain::key::{Key, KeyDraft, KeyKind, PRIVATE_KEY_COLUMN};
 use jackfield_domain::principal::right::{KeysRead, KeysWrite};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{Error, KeyId, Resource, Result, SecretAddress, TenantId, Violation};
+use jackfield_domain::{Error, KeyId, Result, SecretAddress, TenantId, Violation};
 use jackfield_store::Writer;
 
 use self::x509::CheckedKey;
@@ -49,8 +49,7 @@ impl Services {
             };
             txn.insert(tenant, &key).await?;
             if let Some(private_key) = &private_key_pem {
-                let (owner_id, name) = (key.id.0, PRIVATE_KEY_COLUMN);
-                let address = SecretAddress { tenant, owner: Resource::Key, owner_id, name };
+                let address = SecretAddress::of(tenant, key.id, PRIVATE_KEY_COLUMN);
                 self.shared.secrets.put(txn, address, private_key.expose().as_bytes()).await?;
             }
             Ok(key)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jackfield_domain::connector::SecretHeadersPatch;
 use jackfield_domain::credential::{Credential, MATERIAL_COLUMN, Material};
-use jackfield_domain::{CredentialId, Error, Resource, Result, SecretAddress, SecretPatch, TenantId};
+use jackfield_domain::{CredentialId, Error, Result, SecretAddress, SecretPatch, TenantId};
 use jackfield_store::{Store, Writer};
 use jackfield_vault::DataKey;
 use zeroize::Zeroizing;
@@ -69,7 +69,7 @@ impl Secrets {
         material: &Material,
     ) -> Result<()> {
         let bytes = material::to_bytes(material, credential.key, credential.material_version)?;
-        self.put(txn, material_address(tenant, credential.id), &bytes).await
+        self.put(txn, SecretAddress::of(tenant, credential.id, MATERIAL_COLUMN), &bytes).await
     }
 
     /// The material of a credential and its version, in a transaction or outside of any; `None` if there is none.
@@ -79,7 +79,10 @@ impl Secrets {
         tenant: TenantId,
         id: CredentialId,
     ) -> Result<Option<(Material, i64)>> {
-        self.fetch(txn, material_address(tenant, id)).await?.map(|bytes| material::from_bytes(&bytes)).transpose()
+        self.fetch(txn, SecretAddress::of(tenant, id, MATERIAL_COLUMN))
+            .await?
+            .map(|bytes| material::from_bytes(&bytes))
+            .transpose()
     }
 
     /// Opens sealed material.
@@ -89,7 +92,7 @@ impl Secrets {
         id: CredentialId,
         sealed: &[u8],
     ) -> Result<(Material, i64)> {
-        material::from_bytes(&self.open(None, material_address(tenant, id), sealed).await?)
+        material::from_bytes(&self.open(None, SecretAddress::of(tenant, id, MATERIAL_COLUMN), sealed).await?)
     }
 
     /// Opens a sealed secret.
@@ -129,8 +132,4 @@ impl Secrets {
             None => self.store.read().secret_fetch(address).await,
         }
     }
-}
-
-fn material_address(tenant: TenantId, id: CredentialId) -> SecretAddress<'static> {
-    SecretAddress { tenant, owner: Resource::Credential, owner_id: id.0, name: MATERIAL_COLUMN }
 }

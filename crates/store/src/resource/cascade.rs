@@ -1,6 +1,6 @@
 //! The resources that a deletion takes with it.
 
-use jackfield_domain::resource::Cascade;
+use jackfield_domain::resource::Dependents;
 use jackfield_domain::{ConfigurationId, ConnectionId, CredentialId, UserConnectorId};
 
 /// The ids of the resources that a deletion took with it.
@@ -16,8 +16,8 @@ pub struct CascadeIds {
 
 impl CascadeIds {
     /// The number of resources of each kind.
-    pub fn counts(&self) -> Cascade {
-        Cascade {
+    pub fn counts(&self) -> Dependents {
+        Dependents {
             connections: self.connections.len() as u64,
             user_connectors: self.user_connectors.len() as u64,
             credentials: self.credentials.len() as u64,

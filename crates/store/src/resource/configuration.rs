@@ -5,7 +5,7 @@ use jackfield_domain::request::reference::Ref;
 use jackfield_domain::request::schema::Schema;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::ExternalId;
-use jackfield_domain::{ConfigurationId, CredentialId, Resource, Result, TenantId};
+use jackfield_domain::{ConfigurationId, CredentialId, Result, TenantId};
 use sea_orm::sea_query::{Condition, LockType};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait};
 use uuid::Uuid;
@@ -49,7 +49,6 @@ impl Stored for Configuration {
     type Id = ConfigurationId;
     type Table = Entity;
 
-    const RESOURCE: Resource = Resource::Configuration;
     common_parts!(TenantId);
     const HAS_GENERATION: bool = false;
 

@@ -4,7 +4,7 @@ use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::{self, Connection};
 use jackfield_domain::credential::Credential;
 use jackfield_domain::request::schema::Schema;
-use jackfield_domain::resource::Cascade;
+use jackfield_domain::resource::Dependents;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::{CountryCode, Slug};
@@ -26,13 +26,13 @@ use crate::stored::{Stored, common_parts};
 
 impl<C: ConnectionTrait> Session<C> {
     /// The number of resources that depend on a connection.
-    pub async fn connection_dependents(&self, tenant: TenantId, id: ConnectionId) -> Result<Cascade> {
+    pub async fn connection_dependents(&self, tenant: TenantId, id: ConnectionId) -> Result<Dependents> {
         let credentials = Condition::all().add(credential::Column::ConnectionId.eq(id.0));
         let configurations = configurations_of(tenant, credentials.clone());
-        Ok(Cascade {
+        Ok(Dependents {
             credentials: crud::count::<Credential>(&self.conn, tenant, credentials).await?,
             configurations: crud::count::<Configuration>(&self.conn, tenant, configurations).await?,
-            ..Cascade::default()
+            ..Dependents::default()
         })
     }
 }
@@ -58,7 +58,6 @@ impl Stored for Connection {
     type Id = ConnectionId;
     type Table = Entity;
 
-    const RESOURCE: Resource = Resource::Connection;
     common_parts!(TenantId);
     const NAME_KEY: Option<Column> = Some(Column::NameKey);
     const EXTERNAL_ID: Option<Column> = Some(Column::ExternalId);

@@ -5,7 +5,7 @@ use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::{self, Connector};
 use jackfield_domain::credential::Credential;
 use jackfield_domain::request::schema::Schema;
-use jackfield_domain::resource::Cascade;
+use jackfield_domain::resource::Dependents;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
@@ -26,9 +26,9 @@ use crate::stored::{Stored, common_parts};
 
 impl<C: ConnectionTrait> Session<C> {
     /// The number of resources that depend on a connector.
-    pub async fn connector_dependents(&self, tenant: TenantId, id: ConnectorId) -> Result<Cascade> {
+    pub async fn connector_dependents(&self, tenant: TenantId, id: ConnectorId) -> Result<Dependents> {
         let conn = &self.conn;
-        Ok(Cascade {
+        Ok(Dependents {
             connections: count::<Connection>(conn, tenant, connection::Column::ConnectorId.eq(id.0)).await?,
             user_connectors: count::<UserConnector>(conn, tenant, user_connector::Column::ConnectorId.eq(id.0)).await?,
             credentials: count::<Credential>(conn, tenant, credential::Column::ConnectorId.eq(id.0)).await?,
@@ -59,7 +59,6 @@ impl Stored for Connector {
     type Id = ConnectorId;
     type Table = Entity;
 
-    const RESOURCE: Resource = Resource::Connector;
     common_parts!(TenantId);
     const NAME_KEY: Option<Column> = Some(Column::NameKey);
 

@@ -100,7 +100,6 @@ impl Stored for Credential {
     type Id = CredentialId;
     type Table = Entity;
 
-    const RESOURCE: Resource = Resource::Credential;
     common_parts!(TenantId);
     const EXTERNAL_ID: Option<Column> = Some(Column::ExternalId);
 

@@ -63,7 +63,6 @@ impl Stored for Key {
     type Id = KeyId;
     type Table = Entity;
 
-    const RESOURCE: Resource = Resource::Key;
     common_parts!(TenantId);
     const NAME_KEY: Option<Column> = Some(Column::NameKey);
 

@@ -11,7 +11,7 @@ use jackfield_domain::request::schema::Schema;
 use jackfield_domain::tenant::{self, Tenant};
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{Resource, Result, TenantId};
+use jackfield_domain::{Result, TenantId};
 use sea_orm::sea_query::{Condition, LockType, Query};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
@@ -121,7 +121,6 @@ impl Stored for Tenant {
     type Id = TenantId;
     type Table = Entity;
 
-    const RESOURCE: Resource = Resource::Tenant;
     common_parts!(Id);
     const NAME_KEY: Option<Column> = Some(Column::NameKey);
 

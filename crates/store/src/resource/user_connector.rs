@@ -180,7 +180,6 @@ impl Stored for UserConnector {
     type Id = UserConnectorId;
     type Table = Entity;
 
-    const RESOURCE: Resource = Resource::UserConnector;
     common_parts!(TenantId);
 
     fn columns(&self) -> ActiveModel {
