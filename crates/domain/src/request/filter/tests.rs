@@ -255,7 +255,7 @@ fn faults_name_their_position() {
         ("size(a)", "at position 1: functions are not supported"),
         ("*", "at position 1: a word must contain something other than blanks and *"),
         ("a \0", "at position 3: no text can contain the character NUL"),
-        ("name = \"\0\"", "at position 9: there is no text"),
+        ("name = \"\0\"", "at position 9: no text can contain the character NUL"),
         ("\"\"", "at position 1: a word must contain something other than blanks and *"),
         ("tags.`a b`", "at position 1: expected a comparison"),
     ] {
