@@ -3,7 +3,9 @@
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{Error, Result, TenantId};
 use sea_orm::sea_query::{Expr, IntoCondition, LockType, Order, Query, SelectStatement};
-use sea_orm::{ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter, QueryOrder as _, QuerySelect};
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait, EntityTrait as _, QueryFilter, QueryOrder as _, QueryResult, QuerySelect,
+};
 use uuid::Uuid;
 
 use crate::database::error;
@@ -17,14 +19,15 @@ use crate::transaction::Transaction;
 impl<C: ConnectionTrait> Session<C> {
     /// The resource with an id.
     pub async fn fetch<R: Stored>(&self, tenant: TenantId, id: R::Id) -> Result<Option<R>> {
-        fetch(&self.conn, tenant, by_id::<R>(id)).await
+        fetch_by_id(&self.conn, tenant, id.into()).await
     }
 
     /// The resource that a reference names.
     pub async fn find<R: Stored>(&self, tenant: TenantId, reference: &Ref) -> Result<Option<R>> {
-        match stored::named::<R>(reference) {
-            Some(condition) => fetch(&self.conn, tenant, condition).await,
-            None => Ok(None),
+        match (reference, stored::named::<R>(reference)) {
+            (Ref::Id(id), _) => fetch_by_id(&self.conn, tenant, *id).await,
+            (_, Some(condition)) => fetch(&self.conn, tenant, condition).await,
+            (_, None) => Ok(None),
         }
     }
 }
@@ -150,6 +153,14 @@ fn by_id<R: Stored>(id: R::Id) -> Expr {
     R::ID.eq(id)
 }
 
+/// The resource of a tenant with an id. Its id is not read from the row, because each column that is read takes time.
+async fn fetch_by_id<S: Stored>(conn: &impl ConnectionTrait, tenant: TenantId, id: Uuid) -> Result<Option<S>> {
+    let mut select = Query::select();
+    select.column(S::DOC).from(S::Table::default()).and_where(S::TENANT_ID.eq(tenant.0)).and_where(S::ID.eq(id));
+    let row = conn.query_one(&select).await.map_err(error::from_db)?;
+    row.map(|row| decode(&row, id)).transpose()
+}
+
 /// The resource of a tenant whose row fits a condition. At most one row may fit it.
 pub(crate) async fn fetch<S: Stored>(
     conn: &impl ConnectionTrait,
@@ -192,9 +203,14 @@ fn documents<S: Stored>(tenant: TenantId, condition: impl IntoCondition) -> Sele
 /// is bound, SQLite prepares the statement again each time and PostgreSQL plans it again.
 pub(crate) async fn one<S: Stored>(conn: &impl ConnectionTrait, select: &SelectStatement) -> Result<Option<S>> {
     let Some(row) = conn.query_one(select).await.map_err(error::from_db)? else { return Ok(None) };
-    let id: Uuid = row.try_get_by_index(1).map_err(error::from_db)?;
+    let id = row.try_get_by_index(1).map_err(error::from_db)?;
+    decode(&row, id).map(Some)
+}
+
+/// The resource whose document is the first column of a row.
+fn decode<S: Stored>(row: &QueryResult, id: Uuid) -> Result<S> {
     match row.try_get_by_index::<String>(0) {
-        Ok(doc) => document::decode(&doc, id).map(Some),
+        Ok(doc) => document::decode(&doc, id),
         Err(_) => Err(document::damaged::<S>(id, document::NO_TEXT.to_owned())),
     }
 }

@@ -236,7 +236,7 @@ impl Found {
     /// The result of a statement, if there is an id and, with an ordering column, a value for each document. A text with a
     /// line break in it would be counted as two.
     fn of(docs: Option<String>, ids: Option<String>, values: Option<String>) -> Result<Self, Unreadable> {
-        let lines = |text: &str| text.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        let lines = |text: &str| memchr::memchr_iter(SEPARATOR as u8, text.as_bytes()).count() + 1;
         let Some(ids) = ids else { return Ok(Found { docs: String::new(), ids: Vec::new(), values: None }) };
         let ids = ids.split(SEPARATOR).map(Uuid::try_parse).collect::<Result<Vec<_>, _>>().map_err(|_| Unreadable)?;
         let docs = docs.unwrap_or_default();
