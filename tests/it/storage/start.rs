@@ -10,6 +10,7 @@ use jackfield_testkit::fixture::{self, object};
 use jackfield_testkit::store::{Database, PoolSettings, Store};
 use jackfield_testkit::{Backend, Program, Refusal, Site, TestServer, collect, on_both};
 use tonic::Code;
+use uuid::Uuid;
 
 use super::{
     content, counts, create_connector, create_connector_by, create_credential, get_connector, has_table, issue,
@@ -186,14 +187,17 @@ on_both! {
         let request = v1::UpdateCredentialRequest {
             reference: credential.clone(),
             credential: Some(facts),
+            request_id: Uuid::now_v7().to_string(),
             ..Default::default()
         };
-        server.client("alpha").credentials().update_credential(request).await.unwrap();
+        let answer = server.client("alpha").credentials().update_credential(request.clone()).await.unwrap().into_inner();
         server.stop().await;
         let written = server.sql("SELECT doc FROM credential").await;
         server.sql("ALTER TABLE credential RENAME COLUMN state TO status").await;
-        let former = "UPDATE credential SET doc = replace(doc, '\"state\":\"VALID\"', '\"status\":\"VALID\"')";
-        server.sql(former).await;
+        for (table, column) in [("credential", "doc"), ("idempotency", "answer")] {
+            let former = format!("replace({column}, '\"state\":\"VALID\"', '\"status\":\"VALID\"')");
+            server.sql(&format!("UPDATE {table} SET {column} = {former}")).await;
+        }
         server.sql("DELETE FROM seaql_migrations WHERE version = 'm0005_credential_state'").await;
         let docs = server.sql("SELECT doc FROM credential").await;
         assert!(docs[0].contains("\"status\":\"VALID\"") && docs != written, "{docs:?}");
@@ -209,6 +213,8 @@ on_both! {
         assert_eq!(issue(&server, "alpha", &credential).await.unwrap(), "the api key");
         // Backups compare rows with the canonical form of their documents.
         assert_eq!(server.sql("SELECT doc FROM credential").await, written);
+        let repeated = client.credentials().update_credential(request).await.unwrap().into_inner();
+        assert_eq!(repeated, answer);
     }
 
     async fn names_from_before_composition_was_ignored_are_found(server) {
