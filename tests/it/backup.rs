@@ -340,6 +340,10 @@ async fn a_row_that_disagrees_with_its_document_is_detected() {
             "labels that belong to no resource: 1",
         ),
         ("UPDATE idempotency SET answer = substr(answer, 2)", "is not JSON"),
+        (
+            "UPDATE idempotency SET answer = replace(answer, '\"name\":', '\"nome\":') WHERE method = 'CreateConnector'",
+            "(CreateConnector) is not the resource that the method returns",
+        ),
         ("UPDATE idempotency SET answer = CAST(x'7bff7d' AS TEXT)", "it is damaged: "),
         ("UPDATE label SET label_value = CAST(x'ff' AS TEXT)", "it is damaged: "),
         ("UPDATE connector SET doc = CAST(x'7bff7d' AS TEXT)", "of connector cannot be read"),
@@ -361,6 +365,39 @@ async fn a_row_that_disagrees_with_its_document_is_detected() {
             "holds no digest: 64 hexadecimal digits, two blanks and a name",
         );
     }
+}
+
+/// Before an upgrade, the new program finds a database that it has not migrated yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_with_an_older_schema_can_be_backed_up() {
+    let site = Site::new(Backend::Sqlite, Program::Jackfield);
+    site.prepare().await;
+    let process = site.start();
+    let client = process.client("alpha");
+    let link = steps::linked(&client, "ada", "Gmail").await;
+    steps::api_key(&client, &link, "token").await;
+    process.stop();
+    let settings = PoolSettings { max_connections: 1, acquire_timeout: Duration::from_secs(5) };
+    let store = Store::connect(&Database::Sqlite(site.sqlite_file()), settings).await.unwrap();
+    for statement in [
+        "ALTER TABLE credential RENAME COLUMN state TO status",
+        "UPDATE credential SET doc = replace(doc, '\"state\":', '\"status\":')",
+        "DELETE FROM seaql_migrations WHERE version > 'm0005'",
+    ] {
+        store.raw_write(statement).await.unwrap();
+    }
+    store.close().await;
+    let backup = site.directory().join("backup.sqlite3");
+    for output in [site.run(&["backup", "--to", text(&backup)]), site.run(&["check-backup", text(&backup)])] {
+        let said = succeeds(&output);
+        assert!(
+            said.contains("Schema: m0004_search. That is older than this program, so rows were not compared"),
+            "{said}"
+        );
+        assert!(said.contains(" 1 secrets open"), "{said}");
+    }
+    let secret = altered(&backup, "secret", "UPDATE secret SET sealed = zeroblob(length(sealed))").await;
+    fails(&site.run(&["check-backup", text(&secret)]), "does not open");
 }
 
 /// A lock on the whole database file, in the way of SQLite. Readers of the file wait for it for some seconds.

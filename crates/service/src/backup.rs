@@ -20,8 +20,9 @@ pub struct Verified {
     pub schema: String,
     pub data_keys: u64,
     pub secrets: u64,
-    /// Rows of resources, each of which agrees with its document.
-    pub rows: u64,
+    /// Rows of resources, each of which agrees with its document. `None` if the schema is older than this program, which can
+    /// then not compare them.
+    pub rows: Option<u64>,
 }
 
 /// The reason why a database file is not a backup.
@@ -76,7 +77,7 @@ impl Services {
     }
 
     /// Checks an SQLite file that no server uses: it is sound, its schema is known, every row agrees with its document, and every
-    /// data key and every secret in it opens with this keyring. Changes nothing.
+    /// data key and every secret in it opens with this keyring. Rows of an older schema are not compared. Changes nothing.
     ///
     /// # Errors
     /// The first of these that is not true.
@@ -94,10 +95,10 @@ async fn verify(store: &Store, vault: &Vault) -> Result<Verified, VerifyError> {
         return Err(VerifyError::Damaged(faults));
     }
     let schema = store.schema_known().await?.ok_or(VerifyError::Empty)?;
-    let (rows, faults) = store.row_faults().await.map_err(VerifyError::read)?;
-    if !faults.is_empty() {
-        return Err(VerifyError::Damaged(faults));
-    }
+    let rows = match store.row_faults().await.map_err(VerifyError::read)? {
+        Some((_, faults)) if !faults.is_empty() => return Err(VerifyError::Damaged(faults)),
+        compared => compared.map(|(rows, _)| rows),
+    };
     let in_use = store.read().kek_ids_in_use().await.map_err(VerifyError::read)?;
     vault.require_keys(in_use.iter().map(String::as_str))?;
     let keys = open_data_keys(store, vault).await?;

@@ -15,7 +15,8 @@ use uuid::Uuid;
 use crate::database::{Pooled, error};
 use crate::document;
 use crate::entity::{idempotency, label};
-use crate::migration::{self, derived::DERIVED};
+use crate::error::StoreError;
+use crate::migration;
 use crate::row;
 use crate::store::Store;
 use crate::stored::{ColumnOf, ModelOf, Stored, for_each_resource};
@@ -32,8 +33,6 @@ type LabelsOf = BTreeMap<String, String>;
 /// The result so far.
 #[derive(Default)]
 struct Findings {
-    /// An earlier version, which derived columns in another way, wrote the schema.
-    is_older: bool,
     rows: u64,
     labels: u64,
     faults: Vec<String>,
@@ -44,14 +43,17 @@ type Last = Option<(Uuid, Uuid)>;
 
 impl Store {
     /// The number of rows of resources, and the first rows that differ from their documents. Labels and stored answers are
-    /// checked, too.
+    /// checked, too. `None` if the schema is older than this program: an earlier version wrote the rows in its own way.
     ///
     /// # Errors
     /// The database cannot be read.
-    pub async fn row_faults(&self) -> Result<(u64, Vec<String>)> {
-        let is_older = migration::derives_differently(&self.reader).await.map_err(Error::internal)?;
-        let mut found = Findings { is_older, ..Findings::default() };
+    pub async fn row_faults(&self) -> Result<Option<(u64, Vec<String>)>> {
         let conn = &self.reader;
+        match migration::check(conn).await {
+            Err(StoreError::SchemaOlder { .. }) => return Ok(None),
+            checked => checked.map_err(Error::internal)?,
+        };
+        let mut found = Findings::default();
         for_each_resource!(R => { found.check::<R>(conn).await?; });
         #[expect(clippy::disallowed_methods, reason = "a check of the whole spans all tenants")]
         let labels = label::Entity::find().count(conn).await.map_err(error::from_db)?;
@@ -60,7 +62,7 @@ impl Store {
         }
         found.answers(conn).await?;
         found.faults.truncate(MOST);
-        Ok((found.rows, found.faults))
+        Ok(Some((found.rows, found.faults)))
     }
 }
 
@@ -80,9 +82,8 @@ impl Findings {
                 Ok(models) => models,
                 // For example, a text is not UTF-8. The database does not say in which row.
                 Err(error) if !error.retryable() => {
-                    let (resource, count) = (S::RESOURCE, BATCH);
                     let after = last.map(|(_, id)| format!(" after {id}")).unwrap_or_default();
-                    self.faults.push(format!("one of {count} rows of {resource}{after} cannot be read"));
+                    self.faults.push(format!("a row of {}{after} cannot be read", S::RESOURCE));
                     return Ok(());
                 }
                 Err(error) => return Err(error),
@@ -96,7 +97,7 @@ impl Findings {
                 let labels = labels.remove(&(tenant.0, id)).unwrap_or_default();
                 self.rows += 1;
                 self.labels += labels.len() as u64;
-                if let Some(fault) = fault::<S>(model, tenant, labels, self.is_older) {
+                if let Some(fault) = fault::<S>(model, tenant, labels) {
                     self.faults.push(format!("{} {id} of tenant {tenant}: {fault}", S::RESOURCE));
                 }
             }
@@ -106,7 +107,7 @@ impl Findings {
 
     /// Checks the answers that are stored for repeated requests.
     async fn answers(&mut self, conn: &Pooled) -> Result<()> {
-        use idempotency::Column::{Answer, ExpireTime, RequestId};
+        use idempotency::Column::{Answer, ExpireTime, Method, RequestId};
         let mut last: Option<(i64, Uuid)> = None;
         while self.faults.len() < MOST {
             #[expect(clippy::disallowed_methods, reason = "a check of the whole spans all tenants")]
@@ -115,14 +116,16 @@ impl Findings {
                 let key = Expr::tuple([ExpireTime, RequestId].map(|column| Expr::col(column.as_column_ref())));
                 select = select.filter(key.gt(Expr::tuple([Expr::val(time), Expr::val(id)])));
             }
-            let select = select.select_only().columns([ExpireTime, RequestId, Answer]);
-            let rows = select.into_tuple::<(i64, Uuid, String)>().all(conn).await.map_err(error::from_db)?;
-            let Some((time, id, _)) = rows.last() else { return Ok(()) };
+            let select = select.select_only().columns([ExpireTime, RequestId, Method, Answer]);
+            let rows = select.into_tuple::<(i64, Uuid, String, String)>().all(conn).await.map_err(error::from_db)?;
+            let Some((time, id, ..)) = rows.last() else { return Ok(()) };
             last = Some((*time, *id));
-            for (_, id, answer) in &rows {
+            for (_, id, method, answer) in &rows {
                 // The answer to a request that was claimed and not answered is empty.
-                if !answer.is_empty() && serde_json::from_str::<IgnoredAny>(answer).is_err() {
-                    self.faults.push(format!("the answer to the request {id} is not JSON"));
+                if !answer.is_empty()
+                    && let Some(fault) = answer_fault(method, answer)
+                {
+                    self.faults.push(format!("the answer to the request {id} ({method}) {fault}"));
                 }
             }
         }
@@ -131,16 +134,13 @@ impl Findings {
 }
 
 /// The fault of a row, if there is one.
-fn fault<S: Stored>(model: &ModelOf<S>, tenant: TenantId, labels: LabelsOf, is_older: bool) -> Option<String> {
+fn fault<S: Stored>(model: &ModelOf<S>, tenant: TenantId, labels: LabelsOf) -> Option<String> {
     let doc = text(model.get(S::DOC));
     let Ok(value) = document::try_decode::<S>(&doc, uuid(model.get(S::ID))) else {
         return Some("its document cannot be read".to_owned());
     };
     let Ok(expected) = row::of(tenant, &value) else { return Some("its document cannot be written".to_owned()) };
     for column in ColumnOf::<S>::iter() {
-        if is_older && DERIVED.contains(&column.as_str()) {
-            continue;
-        }
         let (is, was) = (model.get(column), expected.get(column).into_value());
         let same = if column.as_str() == S::DOC.as_str() {
             was.is_some_and(|was| document::are_equal(&text(was), &doc))
@@ -154,6 +154,20 @@ fn fault<S: Stored>(model: &ModelOf<S>, tenant: TenantId, labels: LabelsOf, is_o
     let expected = value.labels().into_iter().flat_map(|labels| labels.iter());
     let expected: LabelsOf = expected.map(|(key, value)| (key.clone(), value.clone())).collect();
     (labels != expected).then(|| "its labels and its document disagree".to_owned())
+}
+
+/// The fault of a stored answer, if there is one. A method that returns a resource is answered with its document.
+fn answer_fault(method: &str, answer: &str) -> Option<&'static str> {
+    if serde_json::from_str::<IgnoredAny>(answer).is_err() {
+        return Some("is not JSON");
+    }
+    let returned = ["Create", "Import", "Update"].iter().find_map(|verb| method.strip_prefix(verb))?;
+    for_each_resource!(R => {
+        if returned.eq_ignore_ascii_case(&R::RESOURCE.as_str().replace('_', "")) {
+            return serde_json::from_str::<R>(answer).is_err().then_some("is not the resource that the method returns");
+        }
+    });
+    None
 }
 
 /// The labels of resources by tenant and id.

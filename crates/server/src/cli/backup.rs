@@ -131,9 +131,12 @@ fn check_format(file: &Path) -> Result<(), String> {
 }
 
 fn tell(Verified { schema, data_keys, secrets, rows }: &Verified) -> Result<(), CommandError> {
+    let compared = match rows {
+        Some(rows) => format!("{rows} rows agree with their documents."),
+        None => "That is older than this program, so rows were not compared with their documents.".to_owned(),
+    };
     say(format_args!(
-        "It is sound. Schema: {schema}. {rows} rows agree with their documents. With this keyring {data_keys} data keys and \
-         {secrets} secrets open."
+        "It is sound. Schema: {schema}. {compared} With this keyring {data_keys} data keys and {secrets} secrets open."
     ))
 }
 

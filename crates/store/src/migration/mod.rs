@@ -81,11 +81,6 @@ async fn migrate_by(conn: &DatabaseConnection) -> Result<String, StoreError> {
     Ok(newest())
 }
 
-/// Returns whether a program that derived columns in another way wrote the rows.
-pub(crate) async fn derives_differently(conn: &Pooled) -> Result<bool, StoreError> {
-    refuse_newer(conn).await.map(|applied| lacks_derivation(&applied))
-}
-
 fn lacks_derivation(applied: &[String]) -> bool {
     DERIVED_DIFFERENTLY.iter().any(|step| !applied.iter().any(|done| done == step))
 }
