@@ -224,11 +224,20 @@ mod tests {
     async fn of_two_that_start_at_once_one_replaces_the_socket_of_a_dead_process() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.sock");
-        for _ in 0..200 {
+        let (runtime, barrier) = (tokio::runtime::Handle::current(), std::sync::Barrier::new(2));
+        for _ in 0..1_000 {
             drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-            let start = |path: PathBuf| tokio::spawn(async move { Listener::unix(&path, 0o600).await });
-            let (first, second) = tokio::join!(start(path.clone()), start(path.clone()));
-            let (first, second) = (first.unwrap(), second.unwrap());
+            let start = || {
+                barrier.wait();
+                runtime.block_on(Listener::unix(&path, 0o600))
+            };
+            let (first, second) = tokio::task::block_in_place(|| {
+                std::thread::scope(|scope| {
+                    let first = scope.spawn(start);
+                    let second = scope.spawn(start);
+                    (first.join().unwrap(), second.join().unwrap())
+                })
+            });
             assert!(matches!(
                 (&first, &second),
                 (Ok(_), Err(ListenError::InUse(_))) | (Err(ListenError::InUse(_)), Ok(_))
