@@ -70,8 +70,9 @@ impl Listener {
         }
         // It has another name until its permissions are set, so that no client can connect before. The name is short, because
         // the path of a socket may not be long.
-        let random = Uuid::new_v4().simple().to_string();
-        let hidden = directory.join(format!(".{}", random.split_at(8).0));
+        let id = Uuid::now_v7().simple().to_string();
+        let random = id.split_at(24).1;
+        let hidden = directory.join(format!(".{random}"));
         let listener = UnixListener::bind(&hidden).map_err(failed)?;
         let shown = std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(mode))
             .and_then(|()| file_id(&hidden))
