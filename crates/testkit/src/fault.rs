@@ -95,7 +95,7 @@ async fn serve() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let fault = Fault::ALL.into_iter().find(|known| known.as_str() == fault).ok_or("no such fault")?;
     let _ = jackfield_transport::tls::provider().as_ref().clone().install_default();
     let config = Config::load(&Sources::from_process(std::env::args_os().nth(2).map(PathBuf::from), Vec::new()))?;
-    let _tracing = Tracing::init(&config.telemetry)?;
+    let _tracing = Tracing::init(&config.telemetry, jackfield_server::startup::driver_log::replacement)?;
     let inner = jackfield_server::open(&config, None, None).await?;
     if fault == Fault::StockTransport {
         return stock::serve(config, inner).await;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use opentelemetry::metrics::Meter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::RoutesBuilder;
 
 use crate::call::identity::Tenants;
-use crate::observe::metrics::Metrics;
 use crate::observe::telemetry::Meters;
 use crate::standard::health::Readiness;
 
@@ -45,8 +45,8 @@ pub trait Backend: Send + Sync + 'static {
 pub struct RouteContext {
     /// Streams end themselves when this is cancelled.
     pub drain: CancellationToken,
-    /// The instruments of the server.
-    pub metrics: Metrics,
+    /// Makes instruments.
+    pub meter: Meter,
     /// For tasks that a call starts; the server waits for them when it stops.
     pub tasks: TaskTracker,
 }

@@ -1,7 +1,7 @@
 //! The transport: from the listening socket to a handler that is called with a known caller, and back.
 //!
 //! It knows the services behind it only through [`backend::Backend`]. Its parts build on each other in this order, and none
-//! uses a later one: `config`, `call`, `tls`, `observe`, `standard`, `layers`, `net`, `server`.
+//! uses a later one: `config`, `call`, `tls`, `standard`, `observe`, `layers`, `net`, `drain`, `backend`, `server`.
 
 pub mod backend;
 pub mod call;
@@ -14,6 +14,6 @@ mod server;
 mod standard;
 pub mod tls;
 
-pub use observe::{log_writer, metrics, telemetry};
+pub use observe::{log_writer, telemetry};
 pub use server::{BindError, Server};
 pub use standard::health;

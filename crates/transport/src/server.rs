@@ -42,6 +42,7 @@ pub struct Server {
     signals: Signals,
     context: RouteContext,
     meters: Meters,
+    metrics: Metrics,
     tls: Option<Arc<TlsReloader>>,
     clock: Arc<dyn Clock>,
 }
@@ -101,7 +102,7 @@ impl Server {
         let health = HealthState::new();
         let signals = Signals::default();
         let tasks = TaskTracker::new();
-        let context = RouteContext { drain: signals.drain.clone(), metrics: metrics.clone(), tasks };
+        let context = RouteContext { drain: signals.drain.clone(), meter: meters.meter(), tasks };
 
         let health_descriptors = health::descriptor_set()?;
         let descriptors = [
@@ -173,6 +174,7 @@ impl Server {
             signals,
             context,
             meters,
+            metrics,
             tls,
             clock,
         })
@@ -202,8 +204,8 @@ impl Server {
     /// GOAWAY; after half of the grace period lists end; after all of it everything that is left ends. Returns whether
     /// every call could end by itself. Clients without calls that do not answer do not count.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> bool {
-        let Server { config, backend, acceptor, health, signals, context, meters, .. } = self;
-        let RouteContext { tasks: background, metrics, .. } = context.clone();
+        let Server { config, backend, acceptor, health, signals, context, meters, metrics, .. } = self;
+        let background = context.tasks.clone();
         backend.start(&context);
         let probe = {
             let backend = backend.clone();

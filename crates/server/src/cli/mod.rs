@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Sources};
-use crate::startup::{hardening, open};
+use crate::startup::{driver_log, hardening, open};
 use jackfield_transport::call::code::code_name;
 use jackfield_transport::log_writer::without_waiting_for_readers;
 use jackfield_transport::telemetry::Tracing;
@@ -106,7 +106,7 @@ fn execute(Arguments { layers, command }: Arguments) -> Result<(), CommandError>
         Command::Migrate => {
             // Rows that are left as they are, are logged.
             let newest = runtime()?.block_on(async {
-                let _tracing = Tracing::init(&config.telemetry)?;
+                let _tracing = Tracing::init(&config.telemetry, driver_log::replacement)?;
                 Ok::<_, CommandError>(open::migrate(&config).await?)
             })?;
             say(format_args!("schema is at {newest}"))

@@ -14,7 +14,7 @@ use super::{CommandError, made_authority, say};
 use crate::config::{Config, VaultProvider};
 use crate::startup::database_file::DatabaseLock;
 use crate::startup::keyring::ReadKeyring;
-use crate::startup::{hardening, open, permissions, pki};
+use crate::startup::{driver_log, hardening, open, permissions, pki};
 use jackfield_transport::Server;
 use jackfield_transport::backend::Backend;
 use jackfield_transport::log_writer::LogThread;
@@ -25,7 +25,7 @@ use jackfield_transport::tls::{TlsError, TlsReloader};
 const WATCHDOG_MARGIN: Duration = Duration::from_secs(12);
 
 pub(super) async fn run(config: Config) -> Result<(), CommandError> {
-    let tracing = Tracing::init(&config.telemetry)?;
+    let tracing = Tracing::init(&config.telemetry, driver_log::replacement)?;
     hardening::quiet_panics();
     // Nothing is written before the database is locked: a start that is refused leaves everything as it was.
     check_certificates(&config).await?;

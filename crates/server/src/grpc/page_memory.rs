@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use jackfield_domain::TenantId;
 use jackfield_domain::request::page::MAX_PAGE_BYTES;
+use opentelemetry::metrics::UpDownCounter;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::config::Config;
 use jackfield_transport::call::flow::{EndReason, Flow};
-use jackfield_transport::metrics::Metrics;
 
 /// A page of this many bytes needs no room: every list may have one at any time, and the number of lists is limited.
 const FREE_PAGE: usize = 4 * 1024;
@@ -36,7 +36,8 @@ pub struct PageMemory {
     finds_per_tenant: usize,
     state: Mutex<State>,
     freed: Notify,
-    metrics: Metrics,
+    /// The metric of lists that wait.
+    waiting: UpDownCounter<i64>,
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +80,7 @@ struct Waiting<'a> {
 
 impl PageMemory {
     /// Makes as much room as the configuration allows.
-    pub fn new(config: &Config, metrics: Metrics) -> Arc<Self> {
+    pub fn new(config: &Config, waiting: UpDownCounter<i64>) -> Arc<Self> {
         // Lists of one tenant leave connections to the database for others, unless there is only one.
         let finds_per_tenant = (config.database.max_connections as usize * 3 / 4).max(1);
         Arc::new(PageMemory {
@@ -88,7 +89,7 @@ impl PageMemory {
             finds_per_tenant,
             state: Mutex::default(),
             freed: Notify::new(),
-            metrics,
+            waiting,
         })
     }
 
@@ -127,7 +128,8 @@ impl PageMemory {
                 waiting.get_or_insert_with(|| {
                     state.waiting += 1;
                     state.tenant(tenant, self.finds_per_tenant).waiting += 1;
-                    (Waiting { memory: self, tenant }, self.metrics.list_waits())
+                    self.waiting.add(1, &[]);
+                    Waiting { memory: self, tenant }
                 });
             }
             if tokio::time::timeout(CROWDED, freed).await.is_err() {
@@ -255,6 +257,7 @@ impl Drop for PageRoom {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
+        self.memory.waiting.add(-1, &[]);
         let mut state = self.memory.lock();
         state.waiting -= 1;
         if let Some(tenant) = state.tenants.get_mut(&self.tenant) {
@@ -276,7 +279,7 @@ mod tests {
     fn memory() -> Arc<PageMemory> {
         let mut config = Config::default();
         (config.streams.page_memory, config.streams.page_memory_per_tenant) = (Size::mib(16), Size::mib(4));
-        PageMemory::new(&config, Metrics::new(&opentelemetry::global::meter("test"), &[]))
+        PageMemory::new(&config, opentelemetry::global::meter("test").i64_up_down_counter("waiting").build())
     }
 
     #[tokio::test]

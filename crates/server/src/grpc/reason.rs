@@ -15,3 +15,37 @@ pub(crate) fn reason_names() -> Vec<&'static str> {
     // Numbers are below 100, with gaps where reasons of another kind begin.
     (1..100).filter_map(|n| ErrorReason::try_from(n).ok()).map(reason_name).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use jackfield_domain::Error;
+    use jackfield_transport::call::methods::{Methods, Shape};
+    use jackfield_transport::call::status::status;
+    use prost::Message as _;
+    use prost_types::FileDescriptorSet;
+    use tonic_types::StatusExt as _;
+
+    #[test]
+    fn errors_have_the_domain_of_the_contract() {
+        let info = status(Error::DeadlineExceeded).get_details_error_info().unwrap();
+        assert_eq!(info.domain, jackfield_api::ERROR_DOMAIN);
+    }
+
+    #[test]
+    fn every_stream_of_the_contract_is_a_list() {
+        let methods = Methods::new([jackfield_api::FILE_DESCRIPTOR_SET]).unwrap();
+        let set = FileDescriptorSet::decode(jackfield_api::FILE_DESCRIPTOR_SET).unwrap();
+        let mut lists = 0;
+        for file in &set.file {
+            for service in &file.service {
+                for method in &service.method {
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    let shape = if method.server_streaming() { Shape::Pages } else { Shape::Unary };
+                    assert_eq!(methods.get(&path).unwrap().shape, shape, "{path}");
+                    lists += usize::from(shape == Shape::Pages);
+                }
+            }
+        }
+        assert!(lists > 5, "{lists}");
+    }
+}

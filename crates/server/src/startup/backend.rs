@@ -9,8 +9,8 @@ use jackfield_domain::{Result, TenantId};
 use jackfield_service::Services;
 use tonic::service::RoutesBuilder;
 
-use super::gauges;
 use super::keyring::{Stamp, watch_keyring};
+use super::metrics::{self, KeyringReloads};
 use crate::config::Config;
 use crate::grpc::Api;
 use crate::grpc::page_memory::PageMemory;
@@ -38,7 +38,7 @@ impl Backend for ServiceBackend {
         let permits = FairSemaphore::new(streams.max_open, streams.max_open_per_identity, streams.max_open_per_tenant);
         let policy = StreamPolicy {
             permits: Arc::new(permits),
-            memory: PageMemory::new(&self.config, context.metrics.clone()),
+            memory: PageMemory::new(&self.config, metrics::lists_waiting(&context.meter)),
             tasks: context.tasks.clone(),
         };
         let max_request_message = self.config.limits.max_request_message.bytes();
@@ -46,14 +46,15 @@ impl Backend for ServiceBackend {
     }
 
     fn start(&self, context: &RouteContext) {
+        let reloads = KeyringReloads::new(&context.meter);
         if let Some((path, seen)) = self.keyring_file.clone() {
-            let (services, metrics, stop) = (self.services.clone(), context.metrics.clone(), context.drain.clone());
-            context.tasks.spawn(watch_keyring(services, metrics, path, seen, self.config.vault.reload_interval, stop));
+            let (services, stop) = (self.services.clone(), context.drain.clone());
+            context.tasks.spawn(watch_keyring(services, reloads, path, seen, self.config.vault.reload_interval, stop));
         }
     }
 
     fn add_gauges(&self, meters: &Meters) {
-        gauges::register(&meters.meter(), &self.services.gauges());
+        metrics::register(&meters.meter(), &self.services.gauges());
     }
 
     fn descriptor_set(&self) -> &'static [u8] {

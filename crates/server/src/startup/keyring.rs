@@ -7,8 +7,8 @@ use jackfield_service::{Database, Keyring, KeyringError, KeyringReplaceError, Pr
 use tokio_util::sync::CancellationToken;
 
 use super::error::StartupError;
+use super::metrics::KeyringReloads;
 use crate::config::{self, Config, VaultProvider};
-use jackfield_transport::metrics::Metrics;
 
 /// The mark of a file, which changes when it is replaced: its inode and the time of its last write. `None`: it is not there.
 pub(super) type Stamp = Option<(u64, i64, i64)>;
@@ -81,7 +81,7 @@ pub(super) fn ensure_keyring(config: &Config, path: &Path) -> Result<bool, Start
 /// Puts changes of the keyring file into force until `stop`. A file that cannot be used leaves the keys as they are.
 pub(super) async fn watch_keyring(
     services: Services,
-    metrics: Metrics,
+    reloads: KeyringReloads,
     path: PathBuf,
     mut seen: Stamp,
     interval: Duration,
@@ -100,7 +100,7 @@ pub(super) async fn watch_keyring(
         if !matches!(result, Err(StartupError::KeyringReplace(KeyringReplaceError::Database(_)))) {
             seen = now;
         }
-        metrics.keyring_reloaded(result.is_ok());
+        reloads.count(result.is_ok());
         match result {
             Ok(_) => tracing::info!(keyring.path = %path.display(), "keyring reloaded"),
             Err(error) => tracing::error!(

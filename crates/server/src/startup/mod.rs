@@ -2,10 +2,11 @@
 
 mod backend;
 pub mod database_file;
+pub mod driver_log;
 mod error;
-mod gauges;
 pub mod hardening;
 pub mod keyring;
+mod metrics;
 pub mod open;
 pub mod permissions;
 pub mod pki;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use jackfield_server::config::Config;
 use jackfield_transport::backend::{Backend, RouteContext};
 use jackfield_transport::health::{HealthService, HealthState};
-use jackfield_transport::metrics::Metrics;
 use jackfield_transport::telemetry::Meters;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -22,8 +21,8 @@ pub(super) async fn serve(config: Config, backend: Arc<dyn Backend>) -> Result<(
     let authority = Certificate::from_pem(std::fs::read(files.client_ca)?);
     let listener = TcpListener::bind(config.listen.tcp_address().ok_or("no address")?).await?;
     let drain = CancellationToken::new();
-    let metrics = Metrics::new(&Meters::new(&config.telemetry)?.meter(), &backend.error_reasons());
-    let context = RouteContext { metrics, drain: drain.clone(), tasks: TaskTracker::new() };
+    let meter = Meters::new(&config.telemetry)?.meter();
+    let context = RouteContext { meter, drain: drain.clone(), tasks: TaskTracker::new() };
     let mut routes = RoutesBuilder::default();
     backend.add_routes(&context, &mut routes);
     backend.start(&context);

@@ -17,13 +17,15 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Frame, SizeHint};
+use jackfield_domain::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Status;
 use tonic::body::Body;
-use tonic::{Code, Status};
 
 use super::intercept::{Intercept, OnResponse};
 use crate::call::context::CallContext;
 use crate::call::methods::{Kind, Shape};
+use crate::call::status::status;
 use crate::call::{Request, Response};
 
 const ENCODING: &str = "grpc-encoding";
@@ -148,11 +150,6 @@ impl Work {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "writing into memory does not fail")]
-fn failed(error: &std::io::Error) -> Status {
-    Status::new(Code::Internal, error.to_string())
-}
-
 impl http_body::Body for Compressed {
     type Data = Bytes;
     type Error = Status;
@@ -170,7 +167,7 @@ impl http_body::Body for Compressed {
                     Ok(true) => work.finish(),
                     Err(error) => Err(error),
                 };
-                return Poll::Ready(Some(message.map(Frame::data).map_err(|error| failed(&error))));
+                return Poll::Ready(Some(message.map(Frame::data).map_err(|error| status(Error::internal(error)))));
             }
             if self.rest.len() >= PREFIX {
                 if let Some(message) = self.begin() {

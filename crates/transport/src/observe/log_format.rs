@@ -2,9 +2,6 @@
 //!
 //! The facts of a call are taken from its context when there is something to log. As fields of a span they would also be
 //! written out for calls that log nothing.
-//!
-//! The driver of the databases quotes what it does not understand, lines of the password file for one. Its lines are
-//! replaced by others without what they quote.
 
 use std::fmt;
 
@@ -18,15 +15,14 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::call::attributes;
 use crate::call::context::CallContext;
 
+/// Returns the text that is logged in place of a line that may hold a secret.
+pub type Replacement = fn(&Metadata<'_>) -> Option<&'static str>;
+
 /// One JSON object a line; the call is the member `span`.
-pub(crate) struct JsonLines(pub(crate) Format<Json>);
+pub(crate) struct JsonLines(pub(crate) Format<Json>, pub(crate) Replacement);
 
 /// Text; the call is at the end.
-pub(crate) struct TextLines(pub(crate) Format<Full>);
-
-/// Fields of the driver's lines that hold nothing of a secret: names of files, causes, times.
-const PLAIN_FIELDS: [&str; 6] =
-    ["acquired_after_secs", "error", "message", "path", "permissions", "slow_acquire_threshold_secs"];
+pub(crate) struct TextLines(pub(crate) Format<Full>, pub(crate) Replacement);
 
 /// Names and values.
 type Facts = Vec<(&'static str, String)>;
@@ -56,20 +52,6 @@ fn trace(call: &CallContext) -> Facts {
     facts
 }
 
-/// The replacement of a line of the driver that may quote a secret.
-fn instead(line: &Metadata<'_>) -> Option<&'static str> {
-    let mut quoted =
-        line.fields().iter().map(|field| field.name()).filter(|name| !PLAIN_FIELDS.contains(name)).peekable();
-    if !line.target().starts_with("sqlx") || quoted.peek().is_none() {
-        return None;
-    }
-    Some(if quoted.any(|name| name == "line") {
-        "a line of the password file (PGPASSFILE or ~/.pgpass) is not host:port:database:user:password and is skipped"
-    } else {
-        "a line of the database driver is left out: it may hold values"
-    })
-}
-
 /// Writes an event as `format` does. An event of a call is written by `end`, from the line of `format` and the facts of the
 /// call.
 fn format_of_call<S, N>(
@@ -95,7 +77,7 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        if let Some(text) = instead(event.metadata()) {
+        if let Some(text) = (self.1)(event.metadata()) {
             out.write_str("{\"timestamp\":\"")?;
             SystemTime.format_time(&mut out)?;
             let (level, target) = (event.metadata().level(), event.metadata().target());
@@ -120,7 +102,7 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        if let Some(text) = instead(event.metadata()) {
+        if let Some(text) = (self.1)(event.metadata()) {
             SystemTime.format_time(&mut out)?;
             let (level, target) = (event.metadata().level(), event.metadata().target());
             return writeln!(out, " {level:>5} {target}: {text}");

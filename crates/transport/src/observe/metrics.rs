@@ -26,14 +26,13 @@ const RELOAD_RESULTS: [&str; 2] = ["reloaded", "kept_former"];
 
 /// All instruments; clones share them.
 #[derive(Clone, Debug)]
-pub struct Metrics(Arc<Instruments>);
+pub(crate) struct Metrics(Arc<Instruments>);
 
 #[derive(Debug)]
 struct Instruments {
     call_duration: Histogram<f64>,
     calls_open: UpDownCounter<i64>,
     calls_shed: Counter<u64>,
-    lists_waiting: UpDownCounter<i64>,
     errors: Counter<u64>,
     /// The reasons that are counted. A client cannot add one.
     reasons: Vec<&'static str>,
@@ -44,12 +43,11 @@ struct Instruments {
     handshakes_failed: Counter<u64>,
     accept_errors: Counter<u64>,
     tls_reloads: Counter<u64>,
-    keyring_reloads: Counter<u64>,
 }
 
 /// A call under way; it counts as open until it is dropped.
 #[derive(Debug)]
-pub struct OpenCall {
+pub(crate) struct OpenCall {
     metrics: Metrics,
     attributes: Arc<CallAttributes>,
     start: Instant,
@@ -58,7 +56,7 @@ pub struct OpenCall {
 
 /// Counts one more of something that is open, until dropped.
 #[derive(Debug)]
-pub struct Open {
+pub(crate) struct Open {
     counter: UpDownCounter<i64>,
     attributes: Vec<KeyValue>,
 }
@@ -67,7 +65,7 @@ pub struct Open {
 
 impl Metrics {
     /// Makes the instruments; `reasons` are those of errors.
-    pub fn new(meter: &Meter, reasons: &[&'static str]) -> Self {
+    pub(crate) fn new(meter: &Meter, reasons: &[&'static str]) -> Self {
         let counter = |name: &'static str, text: &'static str| meter.u64_counter(name).with_description(text).build();
         let open =
             |name: &'static str, text: &'static str| meter.i64_up_down_counter(name).with_description(text).build();
@@ -80,7 +78,6 @@ impl Metrics {
                 .build(),
             calls_open: open("jackfield.server.calls.open", "Calls and streams under way"),
             calls_shed: counter("jackfield.server.calls.shed", "Calls refused because of load"),
-            lists_waiting: open("jackfield.server.lists.waiting", "Lists that wait for memory for a page"),
             errors: counter("jackfield.server.errors", "Calls that ended with an error, by reason"),
             reasons: reasons.to_vec(),
             connections_open: open("jackfield.server.connections.open", "Open connections"),
@@ -93,27 +90,17 @@ impl Metrics {
             handshakes_failed: counter("jackfield.server.handshakes.failed", "TLS handshakes that failed, by cause"),
             accept_errors: counter("jackfield.server.accept.errors", "Errors of accept"),
             tls_reloads: counter("jackfield.server.tls.reloads", "Changes of the certificate files, by result"),
-            keyring_reloads: counter("jackfield.server.keyring.reloads", "Changes of the keyring file, by result"),
         }));
         metrics.zero();
         metrics
     }
 
     fn zero(&self) {
-        let Instruments { calls_shed, lists_waiting, errors, connections_refused, connections_ended, .. } = &*self.0;
-        let Instruments {
-            streams_stalled,
-            handshakes_failed,
-            accept_errors,
-            tls_reloads,
-            keyring_reloads,
-            reasons,
-            ..
-        } = &*self.0;
+        let Instruments { calls_shed, errors, connections_refused, connections_ended, .. } = &*self.0;
+        let Instruments { streams_stalled, handshakes_failed, accept_errors, tls_reloads, reasons, .. } = &*self.0;
         for counter in [streams_stalled, accept_errors] {
             counter.add(0, &[]);
         }
-        lists_waiting.add(0, &[]);
         let zero = |counter: &Counter<u64>, attribute: &'static str, values: &[&'static str]| {
             values.iter().for_each(|value| counter.add(0, &[KeyValue::new(attribute, *value)]));
         };
@@ -122,85 +109,70 @@ impl Metrics {
         zero(connections_ended, "cause", &END_CAUSES);
         zero(handshakes_failed, "cause", &HANDSHAKE_CAUSES);
         zero(tls_reloads, "result", &RELOAD_RESULTS);
-        zero(keyring_reloads, "result", &RELOAD_RESULTS);
         zero(errors, "reason", reasons);
     }
 
     /// Counts a call as open until the result is dropped.
-    pub fn call_open(&self, attributes: Arc<CallAttributes>, start: Instant) -> OpenCall {
+    pub(crate) fn call_open(&self, attributes: Arc<CallAttributes>, start: Instant) -> OpenCall {
         self.0.calls_open.add(1, attributes.open());
         OpenCall { metrics: self.clone(), attributes, start, ended: false }
     }
 
     /// Counts a call that was refused because of load: because the server is full, or because its caller has its share.
-    pub fn call_shed(&self, full: bool) {
+    pub(crate) fn call_shed(&self, full: bool) {
         let [of_share, of_all] = SHED_CAUSES;
         self.0.calls_shed.add(1, &[KeyValue::new("cause", if full { of_all } else { of_share })]);
     }
 
-    /// Counts a list as waiting for memory until the result is dropped.
-    pub fn list_waits(&self) -> Open {
-        Open::new(&self.0.lists_waiting, Vec::new())
-    }
-
     /// Counts a call that ended with an error.
-    pub fn error(&self, reason: &str) {
+    pub(crate) fn error(&self, reason: &str) {
         if let Some(reason) = self.0.reasons.iter().find(|known| **known == reason) {
             self.0.errors.add(1, &[KeyValue::new("reason", *reason)]);
         }
     }
 
     /// Counts a connection as open until the result is dropped.
-    pub fn connection_open(&self, listener: &'static str) -> Open {
+    pub(crate) fn connection_open(&self, listener: &'static str) -> Open {
         Open::new(&self.0.connections_open, vec![KeyValue::new("listener", listener)])
     }
 
     /// Counts a connection that a cap refused.
-    pub fn connection_refused(&self, cap: &'static str) {
+    pub(crate) fn connection_refused(&self, cap: &'static str) {
         self.0.connections_refused.add(1, &[KeyValue::new("cap", cap)]);
     }
 
     /// Counts a connection that ended.
-    pub fn connection_ended(&self, cause: &'static str) {
+    pub(crate) fn connection_ended(&self, cause: &'static str) {
         self.0.connections_ended.add(1, &[KeyValue::new("cause", cause)]);
     }
 
     /// Counts a stream that ended because its client did not read.
-    pub fn stream_stalled(&self) {
+    pub(crate) fn stream_stalled(&self) {
         self.0.streams_stalled.add(1, &[]);
     }
 
     /// Counts a handshake that failed.
-    pub fn handshake_failed(&self, cause: &'static str) {
+    pub(crate) fn handshake_failed(&self, cause: &'static str) {
         self.0.handshakes_failed.add(1, &[KeyValue::new("cause", cause)]);
     }
 
     /// Counts a connection that could not be accepted.
-    pub fn accept_error(&self) {
+    pub(crate) fn accept_error(&self) {
         self.0.accept_errors.add(1, &[]);
     }
 
     /// Counts a change of the certificate files.
-    pub fn tls_reloaded(&self, good: bool) {
-        self.0.tls_reloads.add(1, &[reload_result(good)]);
+    pub(crate) fn tls_reloaded(&self, good: bool) {
+        let [reloaded, kept_former] = RELOAD_RESULTS;
+        self.0.tls_reloads.add(1, &[KeyValue::new("result", if good { reloaded } else { kept_former })]);
     }
-
-    /// Counts a change of the keyring file.
-    pub fn keyring_reloaded(&self, good: bool) {
-        self.0.keyring_reloads.add(1, &[reload_result(good)]);
-    }
-}
-
-fn reload_result(good: bool) -> KeyValue {
-    let [reloaded, kept_former] = RELOAD_RESULTS;
-    KeyValue::new("result", if good { reloaded } else { kept_former })
 }
 
 // === impl OpenCall ===
 
 impl OpenCall {
     /// Ends the call.
-    pub fn ended(mut self, code: Code) {
+    pub(crate) fn ended(mut self, code: Code) {
         self.record(code);
         self.ended = true;
     }

@@ -3,5 +3,5 @@
 pub(crate) mod gauges;
 mod log_format;
 pub mod log_writer;
-pub mod metrics;
+pub(crate) mod metrics;
 pub mod telemetry;

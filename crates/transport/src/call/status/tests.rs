@@ -92,18 +92,10 @@ fn every_error_has_its_code_and_its_reason() {
         let status = status(error);
         assert_eq!(status.code(), code, "{reason}");
         let info = status.get_details_error_info().unwrap();
-        assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason, jackfield_api::ERROR_DOMAIN));
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason, "jackfield"));
         assert!(!status.message().is_empty());
         assert_eq!(status.get_details_retry_info().is_some(), retryable, "{reason}");
         assert!(!format!("{}{:?}", status.message(), status.details()).contains("canary"), "{reason}");
-    }
-}
-
-#[test]
-fn every_reason_is_one_of_the_contract() {
-    for error in every_error() {
-        let name = format!("ERROR_REASON_{}", error.reason());
-        assert!(jackfield_api::v1::ErrorReason::from_str_name(&name).is_some(), "{name}");
     }
 }
 

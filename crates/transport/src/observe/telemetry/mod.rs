@@ -30,6 +30,7 @@ use tracing_subscriber::{EnvFilter, Layer as _};
 use crate::call::fair_semaphore::KeyedSemaphores;
 use crate::call::peer::network;
 use crate::config::{LogFormat, Telemetry};
+pub use crate::observe::log_format::Replacement;
 use crate::observe::log_format::{JsonLines, TextLines};
 use crate::observe::log_writer::{self, LogThread};
 use crate::tls;
@@ -86,7 +87,7 @@ impl Tracing {
     ///
     /// # Errors
     /// A filter or an endpoint that cannot be used.
-    pub fn init(config: &Telemetry) -> Result<Self, TelemetryError> {
+    pub fn init(config: &Telemetry, replacement: Replacement) -> Result<Self, TelemetryError> {
         let filter = EnvFilter::try_new(&config.log_filter)?;
         // Spans are for traces: see `log_format`. With the hint, lines that are not logged cost nothing.
         let level = filter.max_level_hint().unwrap_or(LevelFilter::TRACE);
@@ -97,8 +98,8 @@ impl Tracing {
         let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
         let format = tracing_subscriber::fmt::format().with_ansi(false);
         let log = match config.log_format {
-            LogFormat::Json => layer.event_format(JsonLines(format.json().flatten_event(true))).boxed(),
-            LogFormat::Text => layer.event_format(TextLines(format)).boxed(),
+            LogFormat::Json => layer.event_format(JsonLines(format.json().flatten_event(true), replacement)).boxed(),
+            LogFormat::Text => layer.event_format(TextLines(format, replacement)).boxed(),
         };
         let provider = match config.otlp_endpoint.as_str() {
             "" => None,

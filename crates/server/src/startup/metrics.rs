@@ -1,9 +1,40 @@
-//! The gauges of the services that are looked up when metrics are collected: connections to the database, its state, and
-//! re-wraps.
+//! The instruments of the services: what they count, and the gauges that are looked up when metrics are collected, of
+//! connections to the database, its state, and re-wraps.
 
 use jackfield_service::{Gauges, Pool, RewrapProgress};
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::Meter;
+use opentelemetry::metrics::{Counter, Meter, UpDownCounter};
+
+/// The changes of the keyring file.
+pub(super) struct KeyringReloads(Counter<u64>);
+
+/// The values of `result`. Both are on the page from the start: a rate does not see the step from nothing to one.
+const RELOAD_RESULTS: [&str; 2] = ["reloaded", "kept_former"];
+
+// === impl KeyringReloads ===
+
+impl KeyringReloads {
+    pub(super) fn new(meter: &Meter) -> Self {
+        let counter = meter.u64_counter("jackfield.server.keyring.reloads");
+        let counter = counter.with_description("Changes of the keyring file, by result").build();
+        RELOAD_RESULTS.iter().for_each(|result| counter.add(0, &[KeyValue::new("result", *result)]));
+        KeyringReloads(counter)
+    }
+
+    /// Counts a change.
+    pub(super) fn count(&self, is_in_force: bool) {
+        let [reloaded, kept_former] = RELOAD_RESULTS;
+        self.0.add(1, &[KeyValue::new("result", if is_in_force { reloaded } else { kept_former })]);
+    }
+}
+
+/// Makes the count of lists that wait for memory for a page.
+pub(super) fn lists_waiting(meter: &Meter) -> UpDownCounter<i64> {
+    let counter = meter.i64_up_down_counter("jackfield.server.lists.waiting");
+    let counter = counter.with_description("Lists that wait for memory for a page").build();
+    counter.add(0, &[]);
+    counter
+}
 
 /// Registers the gauges of the services behind a server. None of them queries the database.
 pub(super) fn register(meter: &Meter, gauges: &Gauges) {
@@ -100,4 +131,32 @@ fn rewraps(meter: &Meter, gauges: &Gauges) {
         .with_description("Data keys and secrets that could not be re-wrapped or resealed")
         .with_callback(move |counter| counter.observe(gauges.rewrap().failed, &[]))
         .build();
+}
+
+#[cfg(test)]
+mod tests {
+    use jackfield_transport::config::Telemetry;
+    use jackfield_transport::telemetry::Meters;
+
+    use super::*;
+
+    #[test]
+    fn what_the_services_count_begins_at_zero() {
+        let meters = Meters::new(&Telemetry::default()).unwrap();
+        let reloads = KeyringReloads::new(&meters.meter());
+        lists_waiting(&meters.meter());
+        let count = |name: &str, attribute: &str| {
+            let page = meters.page().unwrap();
+            let line = page.lines().find(|line| line.starts_with(name) && line.contains(attribute));
+            line.and_then(|line| line.rsplit(' ').next()).map(str::to_owned)
+        };
+        let is = |number: &str| Some(number.to_owned());
+        assert_eq!(count("jackfield_server_lists_waiting{", ""), is("0"));
+        for result in ["result=\"reloaded\"", "result=\"kept_former\""] {
+            assert_eq!(count("jackfield_server_keyring_reloads_total{", result), is("0"), "{result}");
+        }
+        reloads.count(false);
+        assert_eq!(count("jackfield_server_keyring_reloads_total{", "result=\"reloaded\""), is("0"));
+        assert_eq!(count("jackfield_server_keyring_reloads_total{", "result=\"kept_former\""), is("1"));
+    }
 }
