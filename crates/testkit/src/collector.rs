@@ -50,6 +50,11 @@ impl Collector {
         format!("http://{}", self.address)
     }
 
+    /// Path and body of each export.
+    pub fn exports(&self) -> Vec<(String, Vec<u8>)> {
+        self.lock().clone()
+    }
+
     /// Everything received, byte for byte.
     pub fn bytes(&self) -> Vec<u8> {
         self.lock().iter().flat_map(|(_, body)| body).copied().collect()

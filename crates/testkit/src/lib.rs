@@ -25,6 +25,7 @@ pub mod data;
 pub mod fault;
 pub mod fill;
 pub mod fixture;
+pub mod frame;
 pub mod fuzz;
 pub mod haproxy;
 pub mod http2;

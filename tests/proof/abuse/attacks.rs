@@ -10,13 +10,14 @@ use flate2::write::GzEncoder;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use jackfield_api::v1;
+use jackfield_testkit::frame::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, PRIORITY, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, frame,
+};
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::wire::{
-    ACK, CONTINUATION, Caller, DATA, END_HEADERS, END_STREAM, End, GOAWAY, HEADERS, PING, PREFACE, PRIORITY,
-    RST_STREAM, SETTINGS, WINDOW_UPDATE, block, call, frame, header, indexed_header, request, streams,
-};
+use super::wire::{Caller, End, block, call, header, indexed_header, request, streams};
 
 /// An attack on a running server.
 #[derive(Clone, Copy)]

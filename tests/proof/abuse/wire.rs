@@ -6,30 +6,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jackfield_testkit::frame::{
+    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, next_frame,
+};
 use jackfield_testkit::pki::Leaf;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWriteExt as _, WriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-pub(super) const DATA: u8 = 0;
-pub(super) const HEADERS: u8 = 1;
-pub(super) const PRIORITY: u8 = 2;
-pub(super) const RST_STREAM: u8 = 3;
-pub(super) const SETTINGS: u8 = 4;
-pub(super) const PING: u8 = 6;
-pub(super) const GOAWAY: u8 = 7;
-pub(super) const WINDOW_UPDATE: u8 = 8;
-pub(super) const CONTINUATION: u8 = 9;
-
-pub(super) const ACK: u8 = 1;
-pub(super) const END_STREAM: u8 = 1;
-pub(super) const END_HEADERS: u8 = 4;
-
-pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The time limit for a TCP connection.
 const CONNECT: Duration = Duration::from_secs(5);
 /// The kind of an error that occurs before there is a connection to attack.
@@ -74,16 +62,6 @@ pub(super) enum End {
     Held,
     /// The attack could not begin: the handshake failed or took too long.
     NotBegun,
-}
-
-/// A frame.
-pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut bytes = length[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
 }
 
 /// A literal header without compression or indexing (RFC 7541 6.2.2).
@@ -261,18 +239,10 @@ impl Drop for Conn {
 
 /// Reads frames to the end of the connection.
 async fn note(mut socket: impl AsyncRead + Unpin, seen: Arc<Mutex<Seen>>) {
-    loop {
-        let mut head = [0; 9];
-        if socket.read_exact(&mut head).await.is_err() {
-            return;
-        }
-        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        if socket.read_exact(&mut payload).await.is_err() {
-            return;
-        }
-        let code = |at: usize| payload.get(at..at + 4).map(|code| u32::from_be_bytes(code.try_into().unwrap()));
+    while let Some(frame) = next_frame(&mut socket).await {
+        let code = |at: usize| frame.payload.get(at..at + 4).map(|code| u32::from_be_bytes(code.try_into().unwrap()));
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        match (head[3], head[4]) {
+        match (frame.kind, frame.flags) {
             (GOAWAY, _) => seen.goaway = code(4),
             (RST_STREAM, _) => *seen.resets.entry(code(0).unwrap_or_default()).or_default() += 1,
             (HEADERS, flags) if flags & END_STREAM != 0 => seen.answers += 1,

@@ -6,10 +6,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::time::Duration;
 
+use jackfield_testkit::frame::{ACK, PREFACE, SETTINGS, frame, next_frame};
 use prost::Message as _;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::frame::{ACK, PREFACE, SETTINGS, frame, next_frame};
 use crate::process::{Process, command, run, stdout};
 
 #[test]

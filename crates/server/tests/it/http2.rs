@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use jackfield_server::config::Config;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
-
-use crate::frame::{
+use jackfield_testkit::frame::{
     DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frame, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
     WINDOW_UPDATE, frame, next_frame,
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
 use crate::support::{PATIENCE, TestServer, eventually};
 
 fn plaintext(config: &mut Config) {

@@ -6,7 +6,6 @@ mod deadlines;
 mod deploy;
 mod drain;
 mod endings;
-mod frame;
 mod health;
 mod http2;
 mod identity;

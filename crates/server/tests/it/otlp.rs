@@ -1,13 +1,11 @@
 //! Telemetry sent to a collector.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use jackfield_api::v1;
+use jackfield_testkit::Collector;
+use jackfield_testkit::canary::contains;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -19,49 +17,14 @@ use crate::process::Process;
 use crate::raw::{Raw, framed};
 use crate::support::{PATIENCE, eventually, spawn};
 
-/// Path and body of each export.
-type Exports = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
-
-/// Starts a collector that accepts everything.
-async fn collector() -> (std::net::SocketAddr, Exports) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let exports = Exports::default();
-    let taken = exports.clone();
-    spawn(async move {
-        loop {
-            let (socket, _) = listener.accept().await.unwrap();
-            let taken = taken.clone();
-            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                let taken = taken.clone();
-                async move {
-                    let path = request.uri().path().to_owned();
-                    let body = request.into_body().collect().await.unwrap().to_bytes().to_vec();
-                    taken.lock().unwrap().push((path, body));
-                    let answer = http::Response::builder()
-                        .header("content-type", "application/grpc")
-                        .header("grpc-status", "0")
-                        .body(Full::<bytes::Bytes>::default());
-                    Ok::<_, Infallible>(answer.unwrap())
-                }
-            });
-            spawn(async move {
-                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection(TokioIo::new(socket), service).await;
-            });
-        }
-    });
-    (address, exports)
-}
-
 /// Starts a server that exports to this collector.
 async fn start(
-    collector: std::net::SocketAddr,
+    endpoint: &str,
     settings: &'static [&'static str],
     variables: &'static [(&'static str, &'static str)],
 ) -> (tempfile::TempDir, Process) {
     let directory = tempfile::tempdir().unwrap();
-    let (path, endpoint) = (directory.path().to_owned(), format!("telemetry.otlp_endpoint=http://{collector}"));
+    let (path, endpoint) = (directory.path().to_owned(), format!("telemetry.otlp_endpoint={endpoint}"));
     let start = move || {
         let plain = [endpoint.as_str(), "listen.plaintext=true", "listen.plaintext_principal=operator"];
         Process::start_in(&path, &[&plain[..], settings].concat(), variables)
@@ -75,10 +38,9 @@ async fn stop(server: Process) -> String {
 }
 
 /// The exported spans with their resources.
-fn spans(exports: &Exports) -> Vec<(Resource, Span)> {
-    let exports = exports.lock().unwrap();
-    let traces = exports.iter().filter(|(path, _)| path.ends_with("TraceService/Export"));
-    let requests = traces.map(|(_, body)| ExportTraceServiceRequest::decode(&body[5..]).unwrap());
+fn spans(collector: &Collector) -> Vec<(Resource, Span)> {
+    let requests = collector.messages("TraceService").into_iter();
+    let requests = requests.map(|request| ExportTraceServiceRequest::decode(&*request).unwrap());
     let of_resource = requests.flat_map(|request| request.resource_spans);
     of_resource
         .flat_map(|spans| {
@@ -102,15 +64,11 @@ fn texts(attributes: &[KeyValue]) -> BTreeMap<&str, String> {
     attributes.iter().map(|attribute| (attribute.key.as_str(), value(attribute))).collect()
 }
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
-}
-
 #[tokio::test]
 async fn spans_continue_the_callers_trace_and_metrics_are_pushed() {
-    let (collector, exports) = collector().await;
+    let collector = Collector::start().await;
     let directory = tempfile::tempdir().unwrap();
-    let endpoint = format!("telemetry.otlp_endpoint=http://{collector}");
+    let endpoint = format!("telemetry.otlp_endpoint={}", collector.endpoint());
     let path = directory.path().to_owned();
     let start = move || Process::start(&path, &[&endpoint, "listen.plaintext=true"]);
     let server = tokio::task::spawn_blocking(start).await.unwrap();
@@ -124,7 +82,7 @@ async fn spans_continue_the_callers_trace_and_metrics_are_pushed() {
     // The rest is sent when the server stops.
     tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || server.stop())).await.unwrap().unwrap();
 
-    let exports = exports.lock().unwrap();
+    let exports = collector.exports();
     let of = |service: &str| -> Vec<u8> {
         exports.iter().filter(|(path, _)| path.contains(service)).flat_map(|(_, body)| body.clone()).collect()
     };
@@ -143,9 +101,9 @@ async fn the_caller_or_else_the_configuration_decides_on_tracing() {
     const UNREADABLE: &str = "00-4bf92f35";
     for (ratio, traced) in [(0, [false, true, false, false]), (1, [true, true, false, true])] {
         for (traceparent, traced) in ["", SAMPLED, NOT_SAMPLED, UNREADABLE].into_iter().zip(traced) {
-            let (collector, exports) = collector().await;
+            let collector = Collector::start().await;
             let directory = tempfile::tempdir().unwrap();
-            let endpoint = format!("telemetry.otlp_endpoint=http://{collector}");
+            let endpoint = format!("telemetry.otlp_endpoint={}", collector.endpoint());
             let (path, ratio) = (directory.path().to_owned(), format!("telemetry.trace_ratio={ratio}"));
             let start = move || Process::start(&path, &[&endpoint, &ratio, "listen.plaintext=true"]);
             let server = tokio::task::spawn_blocking(start).await.unwrap();
@@ -155,7 +113,7 @@ async fn the_caller_or_else_the_configuration_decides_on_tracing() {
             let check = framed(&tonic_health::pb::HealthCheckRequest::default());
             client.post("/grpc.health.v1.Health/Check", headers, check).await.status.unwrap();
             tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || server.stop())).await.unwrap().unwrap();
-            let exports = exports.lock().unwrap();
+            let exports = collector.exports();
             let found = exports.iter().any(|(path, body)| {
                 path.contains("TraceService/Export") && contains(body, b"grpc.health.v1.Health/Check")
             });
@@ -167,9 +125,9 @@ async fn the_caller_or_else_the_configuration_decides_on_tracing() {
 /// Searches everything that leaves the process at its most verbose: log, spans and metrics.
 #[tokio::test]
 async fn no_secret_leaves_in_logs_spans_or_metrics() {
-    let (collector, exports) = collector().await;
+    let collector = Collector::start().await;
     let directory = tempfile::tempdir().unwrap();
-    let endpoint = format!("telemetry.otlp_endpoint=http://{collector}");
+    let endpoint = format!("telemetry.otlp_endpoint={}", collector.endpoint());
     let path = directory.path().to_owned();
     let start = move || {
         let talk = ["telemetry.log_filter=trace", "telemetry.trace_ratio=1", "reveal.enabled=true"];
@@ -234,8 +192,7 @@ async fn no_secret_leaves_in_logs_spans_or_metrics() {
     let stopped = tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(move || server.stop())).await;
     let log = stopped.unwrap().unwrap();
 
-    let exports = exports.lock().unwrap();
-    let sent: Vec<u8> = exports.iter().flat_map(|(_, body)| body.clone()).collect();
+    let sent = collector.bytes();
     for (place, bytes) in [("the log", log.as_bytes()), ("an export", &sent)] {
         assert!(contains(bytes, b"CredentialsService/RevealCredential"), "there is nothing to search in {place}");
         // The text itself, and the beginning of its base64 at each offset.
@@ -251,8 +208,8 @@ const TRACED: (&str, &str) = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e473
 /// Names and values follow the semantic conventions, our own names have a namespace, and there is nothing else.
 #[tokio::test]
 async fn a_call_is_a_span_with_these_attributes() {
-    let (collector, exports) = collector().await;
-    let (_directory, server) = start(collector, &["telemetry.log_filter=debug"], &[]).await;
+    let collector = Collector::start().await;
+    let (_directory, server) = start(&collector.endpoint(), &["telemetry.log_filter=debug"], &[]).await;
     let address: std::net::SocketAddr = server.address.parse().unwrap();
     let mut client = Raw::connect(address).await;
     let get = framed(&v1::GetConnectorRequest { reference: "name:none".to_owned() });
@@ -261,7 +218,7 @@ async fn a_call_is_a_span_with_these_attributes() {
     assert_eq!(client.post(path, &headers, get).await.status.unwrap().code(), Code::NotFound);
     let log = stop(server).await;
 
-    let spans = spans(&exports);
+    let spans = spans(&collector);
     let [(_, span)] = &spans.iter().filter(|(_, span)| span.kind == 2).collect::<Vec<_>>()[..] else {
         panic!("{spans:?}")
     };
@@ -304,13 +261,13 @@ async fn a_process_identifies_itself() {
     ];
     let mut resources = Vec::new();
     for variables in [&[], &[], OTHER] {
-        let (collector, exports) = collector().await;
-        let (_directory, server) = start(collector, &["telemetry.trace_ratio=1"], variables).await;
+        let collector = Collector::start().await;
+        let (_directory, server) = start(&collector.endpoint(), &["telemetry.trace_ratio=1"], variables).await;
         let mut client = Raw::connect(server.address.parse().unwrap()).await;
         let check = framed(&tonic_health::pb::HealthCheckRequest::default());
         client.post("/grpc.health.v1.Health/Check", &[], check).await.status.unwrap();
         stop(server).await;
-        let spans = spans(&exports);
+        let spans = spans(&collector);
         let (resource, _) = spans.first().expect("a span");
         resources.push(texts(&resource.attributes).into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
     }
@@ -329,10 +286,10 @@ async fn a_process_identifies_itself() {
 
 #[tokio::test]
 async fn exports_are_compressed_if_the_variable_says_so() {
-    let (collector, exports) = collector().await;
-    let (_directory, server) = start(collector, &[], &[("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")]).await;
+    let collector = Collector::start().await;
+    let (_directory, server) = start(&collector.endpoint(), &[], &[("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")]).await;
     stop(server).await;
-    let exports = exports.lock().unwrap();
+    let exports = collector.exports();
     assert!(!exports.is_empty());
     for (path, body) in exports.iter() {
         assert_eq!((body[0], &body[5..7]), (1, &[0x1f, 0x8b][..]), "{path}");
@@ -352,7 +309,7 @@ async fn a_silent_collector_is_logged_and_does_not_delay_the_shutdown() {
                 taken.push(silent.accept().await);
             }
         });
-        let (_directory, server) = start(address, &["telemetry.trace_ratio=1"], &[]).await;
+        let (_directory, server) = start(&format!("http://{address}"), &["telemetry.trace_ratio=1"], &[]).await;
         let mut client = Raw::connect(server.address.parse().unwrap()).await;
         let check = framed(&tonic_health::pb::HealthCheckRequest::default());
         client.post("/grpc.health.v1.Health/Check", &[], check).await.status.unwrap();

@@ -1,13 +1,13 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use jackfield_testkit::frame::{
+    DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, next_frame,
+};
 use tokio::io::AsyncWriteExt as _;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::frame::{
-    DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, next_frame,
-};
 use crate::pki::Pki;
 use crate::support::{TestServer, unary};
 
