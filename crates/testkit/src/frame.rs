@@ -33,9 +33,9 @@ pub struct Frame {
 /// Encodes a frame.
 ///
 /// # Panics
-/// Panics if the payload is longer than a length in 32 bits can say.
+/// Panics if the length of the payload does not fit into 32 bits.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
     let mut bytes = length[1..].to_vec();
     bytes.extend([kind, flags]);
     bytes.extend(stream.to_be_bytes());
