@@ -155,21 +155,67 @@ on_both! {
         assert_eq!(steps::revealed(&client, &id).await, custom(&[("key", "k1")]));
     }
 
-    /// An absent refresh token is kept; it is removed only if the mask names it.
-    async fn a_refresh_token_is_cleared_by_its_path(server) {
+    /// An absent refresh token is kept; it is removed only if the mask names it. Then nothing else of the material changes.
+    async fn a_refresh_or_id_token_is_changed_without_knowing_the_others(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;
         let facts = fixture::a_credential("ada", &link.connector);
-        let id = steps::credential(&client, facts, fixture::oauth2_material("access", "refresh")).await.id;
-        let tokens = |access: &str| Some(fixture::oauth2_material(access, ""));
-        assert!(material(&client, &id, &["labels"], tokens("second")).await.unwrap().refreshable);
-        let path = "material.oauth2.refresh_token";
-        refused(material(&client, &id, &[path], None).await).expect_fields(&["material"]);
-        assert!(!material(&client, &id, &[path], tokens("third")).await.unwrap().refreshable);
-        let Some(Material::Oauth2(stored)) = steps::revealed(&client, &id).await.material else { panic!("OAuth") };
-        assert_eq!((stored.access_token.as_str(), stored.refresh_token.as_str()), ("third", ""));
-        let given = Some(fixture::oauth2_material("fourth", "again"));
-        assert!(material(&client, &id, &[path], given).await.unwrap().refreshable);
+        let (refresh_path, id_path) = ("material.oauth2.refresh_token", "material.oauth2.id_token");
+        let oauth2 = |access: &str, refresh: &str, id_token: &str| v1::OAuth2Material {
+            access_token: access.to_owned(),
+            refresh_token: refresh.to_owned(),
+            id_token: id_token.to_owned(),
+            ..Default::default()
+        };
+        let given = |tokens| Some(v1::CredentialMaterial { material: Some(Material::Oauth2(tokens)) });
+        let first = v1::OAuth2Material {
+            token_type: "DPoP".to_owned(),
+            expire_time: Some(fixture::seconds_from_now(3600)),
+            scopes: vec!["email".to_owned()],
+            ..oauth2("access", "refresh", "id")
+        };
+        let mut before = steps::credential(&client, facts, given(first.clone()).unwrap()).await;
+        let id = before.id.clone();
+        for (paths, change, [refresh, id_token]) in [
+            (&[refresh_path][..], Some(oauth2("", "refresh 2", "ignored")), ["refresh 2", "id"]),
+            (&[id_path][..], Some(oauth2("", "ignored", "id 2")), ["refresh 2", "id 2"]),
+            (&["labels", id_path][..], Some(oauth2("", "", "")), ["refresh 2", ""]),
+            (&[refresh_path][..], None, ["", ""]),
+            (&[refresh_path, id_path][..], Some(oauth2("ignored", "refresh 3", "id 3")), ["refresh 3", "id 3"]),
+            (&[refresh_path, id_path][..], None, ["", ""]),
+            // A token that the mask does not name is not checked.
+            (&[refresh_path][..], Some(oauth2("a\nb", "refresh 4", "")), ["refresh 4", ""]),
+        ] {
+            let after = material(&client, &id, paths, change.map(|tokens| given(tokens).unwrap())).await.unwrap();
+            assert_eq!((after.state(), after.version), (v1::CredentialState::Valid, before.version + 1), "{paths:?}");
+            assert_eq!(after.scopes, before.scopes, "{paths:?}");
+            assert_eq!((after.expire_time, after.refreshable), (before.expire_time, !refresh.is_empty()), "{paths:?}");
+            let expected = v1::OAuth2Material {
+                refresh_token: refresh.to_owned(),
+                id_token: id_token.to_owned(),
+                ..first.clone()
+            };
+            assert_eq!(steps::revealed(&client, &id).await, given(expected).unwrap(), "{paths:?}");
+            before = after;
+        }
+        // Material that is given without its path is replaced, and an absent refresh token is kept.
+        let replaced = material(&client, &id, &["labels"], given(oauth2("second", "", ""))).await.unwrap();
+        assert!(replaced.refreshable && replaced.expire_time.is_none());
+
+        let version = replaced.version;
+        let line = given(oauth2("", "a\nb", ""));
+        refused(material(&client, &id, &[refresh_path], line).await).expect_fields(&[refresh_path]);
+        for (paths, change) in [
+            (&[refresh_path][..], Some(fixture::api_key_material("key"))),
+            (&[refresh_path, "material.custom.fields.a"][..], None),
+            (&["material.custom.fields.a"][..], None),
+            (&["material.custom.fields.a"][..], given(oauth2("third", "", ""))),
+        ] {
+            refused(material(&client, &id, paths, change).await).expect_fields(&["material"]);
+        }
+        assert_eq!(steps::credential_now(&client, &id).await.version, version);
+        let key = steps::api_key(&client, &link, "key").await;
+        refused(material(&client, &key.id, &[refresh_path], None).await).expect_fields(&["material"]);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::patch::Patch;
 use crate::request::map_patch::Entries;
 use crate::request::reference::Ref;
 use crate::value::id::CredentialId;
-use crate::value::secret::Secret;
+use crate::value::secret::{Secret, SecretPatch};
 use crate::value::time::Timestamp;
 
 /// The secret material of a credential.
@@ -48,17 +48,19 @@ pub struct OAuth2Material {
 pub enum MaterialPatch {
     #[default]
     Keep,
-    /// Replaces the material. Absent tokens that are not among the cleared ones stay.
-    Replace(Material, ClearedTokens),
+    /// Replaces the material. A refresh token or ID token that is absent stays.
+    Replace(Material),
+    /// Changes single tokens of OAuth material; the rest stays.
+    Tokens(TokensPatch),
     /// Changes single fields of custom material; the others stay.
     Fields(Entries<Secret>),
 }
 
-/// The tokens that are removed if they are not given.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ClearedTokens {
-    pub refresh_token: bool,
-    pub id_token: bool,
+/// A change of the tokens of OAuth material that an update mask can name.
+#[derive(Debug, Default)]
+pub struct TokensPatch {
+    pub refresh_token: SecretPatch,
+    pub id_token: SecretPatch,
 }
 
 /// A token that may be handed out.
@@ -121,7 +123,43 @@ impl Material {
     }
 }
 
+// === impl OAuth2Material ===
+
+impl OAuth2Material {
+    /// Takes the refresh token and the ID token of the stored material where these are absent.
+    #[must_use]
+    pub fn or_stored(mut self, stored: OAuth2Material) -> Self {
+        self.refresh_token = self.refresh_token.or(stored.refresh_token);
+        self.id_token = self.id_token.or(stored.id_token);
+        self
+    }
+}
+
+// === impl TokensPatch ===
+
+impl TokensPatch {
+    /// Changes the tokens of stored material.
+    #[must_use]
+    pub fn applied(self, mut tokens: OAuth2Material) -> OAuth2Material {
+        tokens.refresh_token = self.refresh_token.applied(tokens.refresh_token);
+        tokens.id_token = self.id_token.applied(tokens.id_token);
+        tokens
+    }
+}
+
 // === impl MaterialPatch ===
+
+impl MaterialPatch {
+    /// The kind of material that is changed; `None` if none is.
+    pub const fn kind(&self) -> Option<CredentialKind> {
+        match self {
+            MaterialPatch::Keep => None,
+            MaterialPatch::Replace(material) => Some(material.kind()),
+            MaterialPatch::Tokens(_) => Some(CredentialKind::OAuth2),
+            MaterialPatch::Fields(_) => Some(CredentialKind::Custom),
+        }
+    }
+}
 
 impl Patch for MaterialPatch {
     fn is_empty(&self) -> bool {

@@ -20,8 +20,8 @@ use crate::value::time::Timestamp;
 
 pub use list::SCHEMA;
 pub use material::{
-    ClearedTokens, IssuedToken, MATERIAL_COLUMN, MAX_CUSTOM_FIELDS, MAX_CUSTOM_FIELDS_BYTES, Material, MaterialPatch,
-    OAuth2Material, check_custom_fields, custom_fields_after,
+    IssuedToken, MATERIAL_COLUMN, MAX_CUSTOM_FIELDS, MAX_CUSTOM_FIELDS_BYTES, Material, MaterialPatch, OAuth2Material,
+    TokensPatch, check_custom_fields, custom_fields_after,
 };
 pub use patch::{CredentialDraft, CredentialParents, CredentialPatch};
 pub use state::{CredentialKind, CredentialState, FailureClass};

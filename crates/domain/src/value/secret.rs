@@ -67,6 +67,20 @@ impl Secret {
     }
 }
 
+// === impl SecretPatch ===
+
+impl SecretPatch {
+    /// The secret after the change.
+    #[must_use]
+    pub fn applied(self, stored: Option<Secret>) -> Option<Secret> {
+        match self {
+            SecretPatch::Keep => stored,
+            SecretPatch::Set(secret) => Some(secret),
+            SecretPatch::Clear => None,
+        }
+    }
+}
+
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[redacted]")

@@ -117,12 +117,9 @@ impl Services {
                 _ => {}
             }
             credential.apply(&patch).map_err(Error::Invalid)?;
-            let material = self.material_changed(txn, tenant, &credential, patch.material).await?;
-            if material.is_none() && unchanged(&before, &credential) {
+            let material_changes = self.material_change(txn, tenant, &mut credential, patch.material).await?;
+            if !material_changes && unchanged(&before, &credential) {
                 return Ok(before);
-            }
-            if let Some(material) = material {
-                self.material_replace(txn, tenant, &mut credential, &material).await?;
             }
             credential.meta = credential.meta.changed(self.now());
             txn.replace(tenant, &credential).await?;

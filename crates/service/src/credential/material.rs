@@ -1,11 +1,9 @@
 //! Changes of material: how a patch changes the stored material, and the facts that the credential shows of it.
 
-use jackfield_domain::credential::{
-    ClearedTokens, Credential, CredentialKind, CredentialState, Material, MaterialPatch, custom_fields_after,
-};
+use jackfield_domain::credential::{Credential, CredentialState, Material, MaterialPatch, custom_fields_after};
 use jackfield_domain::error::Violation;
 use jackfield_domain::key::KeyKind;
-use jackfield_domain::{Error, KeyId, Resource, Result, Secret, TenantId, Timestamp};
+use jackfield_domain::{Error, KeyId, Resource, Result, TenantId, Timestamp};
 use jackfield_store::Writer;
 
 use crate::key::lock_key;
@@ -23,68 +21,67 @@ pub(super) struct MaterialFacts {
 // === impl Services ===
 
 impl Services {
-    /// The material after a patch; `None` if it stays.
-    pub(super) async fn material_changed(
+    /// Changes the stored material and brings the facts in line with it. Returns false if the material stays.
+    pub(super) async fn material_change(
         &self,
         txn: &Writer,
         tenant: TenantId,
-        credential: &Credential,
+        credential: &mut Credential,
         patch: MaterialPatch,
-    ) -> Result<Option<Material>> {
-        let kind = match &patch {
-            MaterialPatch::Keep => return Ok(None),
-            MaterialPatch::Replace(material, _) => material.kind(),
-            MaterialPatch::Fields(_) => CredentialKind::Custom,
-        };
+    ) -> Result<bool> {
+        let Some(kind) = patch.kind() else { return Ok(false) };
         if kind != credential.kind {
             let description = format!("must be of the kind of the credential, {}", credential.kind.as_str());
             return Err(Violation::field("material", description).into());
         }
-        let whole = match &patch {
-            MaterialPatch::Replace(Material::OAuth2(tokens), cleared) => {
-                let ClearedTokens { refresh_token, id_token } = *cleared;
-                (tokens.refresh_token.is_some() || refresh_token) && (tokens.id_token.is_some() || id_token)
+        let needs_stored = match &patch {
+            MaterialPatch::Replace(Material::OAuth2(tokens)) => {
+                tokens.refresh_token.is_none() || tokens.id_token.is_none()
             }
-            MaterialPatch::Replace(..) => true,
-            MaterialPatch::Keep | MaterialPatch::Fields(_) => false,
+            MaterialPatch::Keep | MaterialPatch::Replace(_) => false,
+            MaterialPatch::Tokens(_) | MaterialPatch::Fields(_) => true,
         };
-        let stored = match whole {
-            true => None,
-            false => self.shared.secrets.material(Some(txn), tenant, credential.id).await?,
+        let stored = match needs_stored {
+            true => self.shared.secrets.material(Some(txn), tenant, credential.id).await?,
+            false => None,
         };
-        Ok(Some(match (patch, stored.map(|(stored, _)| stored)) {
-            (MaterialPatch::Replace(Material::OAuth2(mut tokens), cleared), Some(Material::OAuth2(stored))) => {
-                let kept = |token: Option<Secret>, cleared: bool| token.filter(|_| !cleared);
-                tokens.refresh_token =
-                    tokens.refresh_token.take().or(kept(stored.refresh_token, cleared.refresh_token));
-                tokens.id_token = tokens.id_token.take().or(kept(stored.id_token, cleared.id_token));
-                Material::OAuth2(tokens)
+        let material = match (patch, stored.map(|(stored, _)| stored)) {
+            (MaterialPatch::Keep, _) => return Ok(false),
+            (MaterialPatch::Replace(Material::OAuth2(tokens)), Some(Material::OAuth2(stored))) => {
+                Material::OAuth2(tokens.or_stored(stored))
             }
-            (MaterialPatch::Replace(material, _), _) => material,
+            (MaterialPatch::Replace(material), _) => material,
+            (MaterialPatch::Tokens(tokens), Some(Material::OAuth2(stored))) => {
+                // The state, the expiry and the scopes are those of the access token, which stays.
+                let tokens = tokens.applied(stored);
+                credential.refreshable = tokens.refresh_token.is_some();
+                let material = Material::OAuth2(tokens);
+                return self.material_store(txn, tenant, credential, &material).await.map(|()| true);
+            }
             (MaterialPatch::Fields(entries), Some(Material::Custom(stored))) => {
                 Material::Custom(custom_fields_after(entries, stored)?)
             }
-            (MaterialPatch::Fields(_), _) => {
+            (MaterialPatch::Tokens(_) | MaterialPatch::Fields(_), _) => {
                 let id = credential.id.to_string();
                 return Err(Error::DecryptFailed { resource: Resource::Credential, id });
             }
-            (MaterialPatch::Keep, _) => return Ok(None),
-        }))
+        };
+        credential.key = key_of(txn, tenant, &material).await?;
+        let MaterialFacts { state, scopes, token_type, expire_time, refreshable } = MaterialFacts::of(&material);
+        (credential.state, credential.scopes, credential.token_type) = (state, scopes, token_type);
+        (credential.expire_time, credential.refreshable) = (expire_time, refreshable);
+        (credential.refresh_failure_count, credential.failure_class) = (0, None);
+        self.material_store(txn, tenant, credential, &material).await.map(|()| true)
     }
 
-    /// Replaces the stored material and brings the facts in line with it.
-    pub(super) async fn material_replace(
+    /// Stores the next version of the material.
+    async fn material_store(
         &self,
         txn: &Writer,
         tenant: TenantId,
         credential: &mut Credential,
         material: &Material,
     ) -> Result<()> {
-        credential.key = key_of(txn, tenant, material).await?;
-        let MaterialFacts { state, scopes, token_type, expire_time, refreshable } = MaterialFacts::of(material);
-        (credential.state, credential.scopes, credential.token_type) = (state, scopes, token_type);
-        (credential.expire_time, credential.refreshable) = (expire_time, refreshable);
-        (credential.refresh_failure_count, credential.failure_class) = (0, None);
         credential.material_version += 1;
         self.shared.secrets.put_material(txn, tenant, credential, material).await
     }

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::credential_material::Material as Message;
-use jackfield_domain::credential::{ClearedTokens, Material, MaterialPatch, OAuth2Material, check_custom_fields};
+use jackfield_domain::credential::{Material, MaterialPatch, OAuth2Material, TokensPatch, check_custom_fields};
 use jackfield_domain::request::map_patch::Entries;
 use jackfield_domain::request::mask::Mask;
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
 use jackfield_domain::value::maps::map_entry;
 use jackfield_domain::value::scopes::Scopes;
 use jackfield_domain::value::text::bounded_text;
-use jackfield_domain::{Secret, Violation, Violations};
+use jackfield_domain::{Secret, SecretPatch, Violation, Violations};
 
 use crate::grpc::{parse, render};
 
@@ -23,6 +23,7 @@ const MAX_FIELD_NAME: usize = 128;
 /// The paths that an update mask may name.
 pub(super) const PATHS: &[&str] = &[REFRESH_TOKEN, ID_TOKEN, "material.custom.fields.*"];
 const CUSTOM_FIELDS: &str = "material.custom.fields";
+const OAUTH2: &str = "material.oauth2";
 const REFRESH_TOKEN: &str = "material.oauth2.refresh_token";
 const ID_TOKEN: &str = "material.oauth2.id_token";
 const DEFAULT_TOKEN_TYPE: &str = "Bearer";
@@ -86,7 +87,8 @@ fn oauth2(violations: &mut Violations, tokens: pb::OAuth2Material) -> Option<OAu
     })
 }
 
-/// The change that a message and a mask ask for. Without a mask for it, material that is given replaces what is stored.
+/// The change that a message and a mask ask for. If the mask names parts of the material, only these change. Otherwise material
+/// that is given replaces what is stored.
 pub(super) fn patch(
     violations: &mut Violations,
     material: Option<pb::CredentialMaterial>,
@@ -96,30 +98,47 @@ pub(super) fn patch(
         Some(material) => parse::required(violations, "material", material.material),
         None => None,
     };
-    let covers = |path: &&str| *mask != Mask::All && mask.covers(path, false);
-    if !covers(&CUSTOM_FIELDS) && !mask.keys_under(CUSTOM_FIELDS).is_empty() {
-        let given = match material {
-            Some(Message::Custom(custom)) => custom.fields,
-            Some(_) => {
-                violations
-                    .push(Violation::field("material", "must be custom: update_mask names fields of custom material"));
-                return MaterialPatch::Keep;
-            }
-            None => BTreeMap::new(),
-        };
-        let named = Entries::named(CUSTOM_FIELDS, given, mask, |one, other| one == other);
-        let named = named.map(|Entries { set, gone }| Entries { set: field_values(violations, set), gone });
-        return named.map_or(MaterialPatch::Keep, MaterialPatch::Fields);
-    }
-    let Some(material) = material else {
-        if violations.is_empty() && [CUSTOM_FIELDS, REFRESH_TOKEN, ID_TOKEN].iter().any(covers) {
-            violations.push(Violation::field("material", "is required: update_mask names it"));
+    let covers = |path: &str| *mask != Mask::All && mask.covers(path, false);
+    let names_fields = !covers(CUSTOM_FIELDS) && !mask.keys_under(CUSTOM_FIELDS).is_empty();
+    let names_tokens = !covers(OAUTH2) && (mask.names(REFRESH_TOKEN) || mask.names(ID_TOKEN));
+    let fault = match (material, names_fields, names_tokens) {
+        (Some(material), false, false) => {
+            let parsed = parse(violations, pb::CredentialMaterial { material: Some(material) });
+            return parsed.map_or(MaterialPatch::Keep, MaterialPatch::Replace);
         }
-        return MaterialPatch::Keep;
+        (None, false, false) if violations.is_empty() && (covers(CUSTOM_FIELDS) || covers(OAUTH2)) => {
+            "is required: update_mask names it"
+        }
+        (None, false, false) => return MaterialPatch::Keep,
+        (None, true, false) => return named_fields(violations, pb::CustomMaterial::default(), mask),
+        (Some(Message::Custom(given)), true, false) => return named_fields(violations, given, mask),
+        (None, false, true) => return named_tokens(violations, pb::OAuth2Material::default(), mask),
+        (Some(Message::Oauth2(given)), false, true) => return named_tokens(violations, given, mask),
+        (_, true, true) => "must be of one kind: update_mask names parts of custom and of oauth2 material",
+        (_, true, false) => "must be custom: update_mask names fields of custom material",
+        (_, false, true) => "must be oauth2: update_mask names tokens of oauth2 material",
     };
-    let cleared = ClearedTokens { refresh_token: mask.names(REFRESH_TOKEN), id_token: mask.names(ID_TOKEN) };
-    let parsed = parse(violations, pb::CredentialMaterial { material: Some(material) });
-    parsed.map_or(MaterialPatch::Keep, |material| MaterialPatch::Replace(material, cleared))
+    violations.push(Violation::field("material", fault));
+    MaterialPatch::Keep
+}
+
+fn named_fields(violations: &mut Violations, given: pb::CustomMaterial, mask: &Mask) -> MaterialPatch {
+    let named = Entries::named(CUSTOM_FIELDS, given.fields, mask, |one, other| one == other);
+    let named = named.map(|Entries { set, gone }| Entries { set: field_values(violations, set), gone });
+    named.map_or(MaterialPatch::Keep, MaterialPatch::Fields)
+}
+
+/// Tokens that the mask does not name are not checked.
+fn named_tokens(violations: &mut Violations, given: pb::OAuth2Material, mask: &Mask) -> MaterialPatch {
+    let mut named = |path: &str, value: String| match mask.names(path).then(|| optional(violations, path, value)) {
+        Some(Some(Some(token))) => SecretPatch::Set(token),
+        Some(Some(None)) => SecretPatch::Clear,
+        // Not named, or not valid.
+        Some(None) | None => SecretPatch::Keep,
+    };
+    let refresh_token = named(REFRESH_TOKEN, given.refresh_token);
+    let id_token = named(ID_TOKEN, given.id_token);
+    MaterialPatch::Tokens(TokensPatch { refresh_token, id_token })
 }
 
 /// Checks the number and the size of all fields before each by itself.
