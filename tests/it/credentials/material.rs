@@ -188,6 +188,29 @@ on_both! {
         assert_eq!(blank.description("material.api_key.api_key"), "must not be blank");
     }
 
+    /// A blank or an invisible character that was copied with a token would make each call with it fail.
+    async fn tokens_and_keys_have_no_blank_at_their_ends_and_no_invisible_characters(server) {
+        let client = server.client("alpha");
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        let ada = || fixture::a_credential("ada", &link.connector);
+        for slip in ["token ", " token", "token\u{a0}", "token\u{feff}", "token\u{200b}", "\u{200b}", "to\u{2060}ken"] {
+            let oauth2 = v1::OAuth2Material { id_token: slip.to_owned(), ..Default::default() };
+            for (material, field) in [
+                (fixture::oauth2_material(slip, ""), "material.oauth2.access_token"),
+                (fixture::oauth2_material("token", slip), "material.oauth2.refresh_token"),
+                (material(Material::Oauth2(oauth2)), "material.oauth2.id_token"),
+                (fixture::api_key_material(slip), "material.api_key.api_key"),
+            ] {
+                let refusal = refuse(&client, ada(), material, "FIELD_INVALID", &[field]).await;
+                assert!(refusal.description(field).starts_with("must not "), "{refusal:?}");
+            }
+            // Passwords and custom values may have them.
+            accept(&client, ada(), fixture::basic_material("user", &format!("pass{slip}"))).await;
+            accept(&client, ada(), custom([("key", slip)])).await;
+        }
+        accept(&client, ada(), fixture::api_key_material("two words")).await;
+    }
+
     async fn a_masked_placeholder_is_refused_as_a_secret(server) {
         let client = server.client("alpha");
         let link = steps::linked(&client, "ada", "Gmail").await;

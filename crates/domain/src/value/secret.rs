@@ -3,6 +3,7 @@
 use zeroize::Zeroizing;
 
 use crate::error::Violation;
+use crate::value::text::{is_joiner, is_unprintable};
 
 /// A secret text. It can be read only through [`Secret::expose`], which a reviewer can search for.
 pub struct Secret(Zeroizing<String>);
@@ -52,6 +53,20 @@ impl Secret {
         let secret = Self::parse(field, value, max_chars)?;
         if secret.expose().contains(char::is_control) {
             return Err(Violation::field(field, "must not contain control characters"));
+        }
+        Ok(secret)
+    }
+
+    /// Checks a token or key as [`Secret::parse_line`] does, and refuses what cannot be part of one but is easily copied with
+    /// it: blanks at the ends, which no header value has (RFC 9110 5.5), and invisible characters.
+    pub fn parse_token(field: &str, value: String, max_chars: usize) -> Result<Self, Violation> {
+        let secret = Self::parse_line(field, value, max_chars)?;
+        let value = secret.expose();
+        if value.trim() != value {
+            return Err(Violation::field(field, "must not begin or end with a blank"));
+        }
+        if value.contains(|c| is_unprintable(c) || is_joiner(c)) {
+            return Err(Violation::field(field, "must not contain invisible characters"));
         }
         Ok(secret)
     }
@@ -129,6 +144,30 @@ mod tests {
             assert!(Secret::parse_line("password", broken.into(), 99).is_err(), "{broken:?}");
         }
         assert!(Secret::parse_line("password", "pass wörd".into(), 99).is_ok());
+    }
+
+    #[test]
+    fn a_token_has_no_blank_at_its_ends_and_nothing_invisible() {
+        for (slip, expected) in [
+            (" k", "must not begin or end with a blank"),
+            ("k ", "must not begin or end with a blank"),
+            ("k\u{a0}", "must not begin or end with a blank"),
+            ("\u{3000}k", "must not begin or end with a blank"),
+            ("\u{feff}k", "must not contain invisible characters"),
+            ("k\u{200b}", "must not contain invisible characters"),
+            ("k\u{200d}k", "must not contain invisible characters"),
+            ("k\u{fe0f}", "must not contain invisible characters"),
+            ("k\u{ad}k", "must not contain invisible characters"),
+            ("\u{200b}", "must not contain invisible characters"),
+            ("k\n", "must not contain control characters"),
+            (" ", "must not be blank"),
+        ] {
+            let violation = Secret::parse_token("api_key", slip.into(), 99).unwrap_err();
+            assert_eq!((violation.field.as_ref(), violation.description.as_ref()), ("api_key", expected), "{slip:?}");
+        }
+        for good in ["k", "two words", "clé", "sk-live_/+=~.Z"] {
+            assert!(Secret::parse_token("api_key", good.into(), 99).is_ok(), "{good}");
+        }
     }
 
     #[test]

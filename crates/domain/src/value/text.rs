@@ -218,6 +218,12 @@ pub(crate) fn is_unprintable(c: char) -> bool {
     c.is_control() || is_invisible || is_override
 }
 
+/// Returns true for a character that cannot be seen by itself, and that texts in some scripts and emoji need: soft hyphens,
+/// joiners and variation selectors.
+pub(crate) fn is_joiner(c: char) -> bool {
+    matches!(c, '\u{AD}' | '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}' | '\u{E0000}'..='\u{E0FFF}')
+}
+
 /// A key as it can be shown in an error: what cannot be printed is replaced, and a long key is cut.
 pub(crate) fn readable(key: &str) -> String {
     const MAX_SHOWN: usize = 128;

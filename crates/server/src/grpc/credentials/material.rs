@@ -176,9 +176,9 @@ fn optional(violations: &mut Violations, field: &str, value: String) -> Option<O
     if value.is_empty() { Some(None) } else { token(violations, field, value).map(Some) }
 }
 
-/// A secret that is sent in a header and whose limit counts bytes.
+/// A token or key that is sent in a header and whose limit counts bytes.
 fn token(violations: &mut Violations, field: &str, value: String) -> Option<Secret> {
-    violations.check(within_bytes(field, value).and_then(|value| Secret::parse_line(field, value, MAX_TOKEN)))
+    violations.check(within_bytes(field, value).and_then(|value| Secret::parse_token(field, value, MAX_TOKEN)))
 }
 
 /// A secret that is sent in a header and whose limit counts characters.
