@@ -5,7 +5,8 @@ use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::id::ResourceId;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{Resource, TenantId};
+use jackfield_domain::value::text::Name;
+use jackfield_domain::{Resource, TenantId, Timestamp};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ActiveModelBehavior, ColumnTrait as _, EntityTrait, IntoActiveModel, QueryFilter as _, Select};
 use serde::Serialize;
@@ -52,6 +53,10 @@ pub trait Stored: Serialize + DeserializeOwned + Send + Sync {
     }
     /// The name, if the resource has one.
     fn name(&self) -> Option<&str> {
+        None
+    }
+    /// This resource with another name, if it has one that callers cannot change. Only a migration changes such a name.
+    fn renamed(&self, _name: Name, _now: Timestamp) -> Option<Self> {
         None
     }
     /// The external id, if the resource has one.

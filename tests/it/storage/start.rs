@@ -222,7 +222,10 @@ on_both! {
         // Older programs folded only letter case.
         let (composed, decomposed) = ("Caf\u{e9}", "Cafe\u{301}");
         let kept = create_connector(&server, "alpha", decomposed).await.unwrap().id;
-        create_connector(&server, "alpha", "other").await.unwrap();
+        let mut others = Vec::new();
+        for name in ["other", "first", "second"] {
+            others.push(create_connector(&server, "alpha", name).await.unwrap().id);
+        }
         create_connector(&server, "alpha", "damaged").await.unwrap();
         // Two tenants may use the same id.
         let same = v1::CreateConnectorRequest {
@@ -241,23 +244,29 @@ on_both! {
                        ORDER BY tenant_id, id";
         let written = server.sql(derived).await;
         let before = "UPDATE connector SET name_key = 'cafe\u{301}', search_text = 'cafe\u{301}', folded = NULL";
-        server.sql(&format!("{before} WHERE name_key NOT IN ('other', 'damaged')")).await;
+        server.sql(&format!("{before} WHERE name_key NOT IN ('other', 'first', 'second', 'damaged')")).await;
         let rename = |from: &str, to: &str| {
             format!("UPDATE connector SET name_key = lower('{to}'), doc = replace(doc, '\"{from}\"', '\"{to}\"') ")
         };
         let composed_lower = "caf\u{e9}";
-        server.sql(&format!("{} WHERE name_key = 'other'", rename("other", composed_lower))).await;
+        let renames = [("other", composed_lower), ("first", "zoe\u{308}"), ("second", "zo\u{eb}")];
+        for (from, to) in renames {
+            server.sql(&format!("{} WHERE name_key = '{from}'", rename(from, to))).await;
+        }
         server.sql("DELETE FROM seaql_migrations WHERE version = 'm0006_composed_names'").await;
         let former = server.sql(derived).await;
         assert_ne!(former, written);
 
-        // Neither of the two is renamed, dropped or hidden.
+        // None of them is renamed, dropped or hidden.
         let reason = refused(&mut server).await;
-        for part in ["two of the connectors of tenant ", decomposed, &kept, "rename one with the previous version"] {
+        for part in [decomposed, &kept, &others[0], &others[1], &others[2], "rename one of each with the previous version"] {
             assert!(reason.contains(part), "{part}: {reason}");
         }
+        assert_eq!(reason.matches("the connectors ").count(), 2, "{reason}");
 
-        server.sql(&format!("{} WHERE name_key = '{composed_lower}'", rename(composed_lower, "other"))).await;
+        for (to, from) in renames {
+            server.sql(&format!("{} WHERE name_key = '{from}'", rename(from, to))).await;
+        }
         server.restart().await;
         assert_eq!(server.sql(derived).await, written);
         for tenant in ["alpha", "beta"] {
@@ -269,6 +278,46 @@ on_both! {
         // An unreadable row does not prevent the start, and is found by its name as before.
         let found = get_connector(&server, "alpha", "damaged").await.unwrap_err();
         Refusal::check(found, Code::DataLoss, "DATA_DAMAGED");
+    }
+
+    /// Callers cannot rename a key, so the migration does.
+    async fn of_two_keys_with_the_same_name_the_younger_gets_a_number(server) {
+        let mut server = server;
+        // Four ways to write "ệ"; older programs held the first three for different names.
+        let names = ["e\u{323}\u{302}", "\u{1ec7}", "\u{1eb9}\u{302}", "\u{1ec7} 2"];
+        let mut before = Vec::new();
+        for number in 0..names.len() {
+            let request = crate::key::a_bundle(&server, &format!("key{number}"));
+            before.push(crate::key::import(&server.client("alpha"), request).await);
+        }
+        server.stop().await;
+        for (number, name) in names.iter().enumerate() {
+            let rename = format!("name_key = '{name}', doc = replace(doc, '\"key{number}\"', '\"{name}\"')");
+            server.sql(&format!("UPDATE \"key\" SET {rename} WHERE name_key = 'key{number}'")).await;
+        }
+        server.sql("DELETE FROM seaql_migrations WHERE version = 'm0006_composed_names'").await;
+
+        server.restart().await;
+        let client = server.client("alpha");
+        let expected = [names[0], "\u{1ec7} 3", "\u{1eb9}\u{302} 4", names[3]];
+        for (number, (before, expected)) in before.iter().zip(expected).enumerate() {
+            for reference in [before.id.clone(), format!("name:{expected}")] {
+                let request = v1::GetKeyRequest { reference };
+                let key = client.keys().get_key(request).await.unwrap().into_inner().key.unwrap();
+                assert_eq!((&*key.id, &*key.name), (&*before.id, expected));
+                assert_eq!(key.certificate_pem, before.certificate_pem);
+                let is_renamed = expected != names[number];
+                assert_eq!(key.etag != before.etag, is_renamed, "{expected}");
+            }
+        }
+        let log = jackfield_testkit::logs::text();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains("so it is renamed")).collect();
+        for (number, to) in [(1, expected[1]), (2, expected[2])] {
+            let parts = [&*before[number].id, names[number], to, "WARN"];
+            assert!(lines.iter().any(|line| parts.iter().all(|part| line.contains(part))), "{parts:?} {lines:?}");
+        }
+        let (_, faults) = server.store().await.row_faults().await.unwrap().unwrap();
+        assert_eq!(faults, [] as [&str; 0]);
     }
 
     async fn without_the_right_keyring_nothing_starts_and_nothing_changes(server) {

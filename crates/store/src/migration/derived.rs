@@ -1,8 +1,7 @@
 //! Columns that are derived from documents. They are written again when the program derives them in another way than the
 //! previous version.
 
-use jackfield_domain::error::Taken;
-use jackfield_domain::{Error, TenantId};
+use jackfield_domain::TenantId;
 use sea_orm::sea_query::{Expr, ExprTrait as _, LockType};
 use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, ConnectionTrait, EntityTrait as _, FromQueryResult as _, IdenStatic as _,
@@ -11,18 +10,18 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use crate::database::error;
+use super::same_name;
 use crate::document;
 use crate::error::StoreError;
 use crate::row;
-use crate::stored::{ColumnOf, ModelOf, Stored, for_each_resource, unique_value};
+use crate::stored::{ColumnOf, ModelOf, Stored, for_each_resource};
 
-type Result<T, E = StoreError> = std::result::Result<T, E>;
+pub(super) type Result<T, E = StoreError> = std::result::Result<T, E>;
 /// The tenant and the id of a row.
-type RowId = (Uuid, Uuid);
+pub(super) type RowId = (Uuid, Uuid);
 
 /// The derived columns from which no other column follows.
-pub(crate) const DERIVED: [&str; 3] = ["name_key", "search_text", "folded"];
+const DERIVED: [&str; 3] = ["name_key", "search_text", "folded"];
 
 /// Rows that are read at once.
 const BATCH: u64 = 500;
@@ -31,27 +30,45 @@ const BATCH: u64 = 500;
 /// are locked until the migration ends, so that none changes between the read and the write.
 ///
 /// # Errors
-/// Two resources have one name now, or the database cannot be read or written.
+/// Two resources that callers can rename have one name now, or the database cannot be read or written.
 pub(crate) async fn renew(conn: &impl ConnectionTrait) -> Result<()> {
-    for_each_resource!(R => { renew_all::<R>(conn).await?; });
-    Ok(())
+    let mut refused = Vec::new();
+    for_each_resource!(R => {
+        // A free name is known only when the names of all other rows are written.
+        for row_id in renew_all::<R>(conn).await? {
+            refused.extend(same_name::settle::<R>(conn, row_id).await?);
+        }
+    });
+    if refused.is_empty() {
+        return Ok(());
+    }
+    Err(failed(format!(
+        "how the characters of a name are composed no longer counts, so these have the same name: {}; rename one of each with the \
+         previous version",
+        refused.join("; ")
+    )))
 }
 
-async fn renew_all<S: Stored>(conn: &impl ConnectionTrait) -> Result<()> {
-    let mut last = None;
+/// Writes the derived columns of a resource. Returns the rows that are left because another row has their name.
+async fn renew_all<S: Stored>(conn: &impl ConnectionTrait) -> Result<Vec<RowId>> {
+    let (mut last, mut left) = (None, Vec::new());
     loop {
         let rows = rows::<S>(conn, last).await?;
         for row in &rows {
             let row_id = row_id::<S>(row)?;
             match ModelOf::<S>::from_query_result(row, "") {
-                Ok(model) => renew_row::<S>(conn, row_id, &model).await?,
+                Ok(model) => {
+                    if !renew_row::<S>(conn, row_id, &model).await? {
+                        left.push(row_id);
+                    }
+                }
                 // The database returned the row, so only this row is damaged.
                 Err(_) => leave::<S>(row_id, document::NO_TEXT),
             }
             last = Some(row_id);
         }
         if (rows.len() as u64) < BATCH {
-            return Ok(());
+            return Ok(left);
         }
     }
 }
@@ -72,29 +89,45 @@ fn row_id<S: Stored>(row: &QueryResult) -> Result<RowId> {
     Ok((id(S::TENANT_ID)?, id(S::ID)?))
 }
 
-async fn renew_row<S: Stored>(conn: &impl ConnectionTrait, row_id: RowId, model: &ModelOf<S>) -> Result<()> {
-    let (tenant, id) = row_id;
-    let Value::String(Some(doc)) = model.get(S::DOC) else { return Ok(()) };
-    let value = match document::try_decode::<S>(&doc, id) {
+/// Writes the derived columns of a row. Returns false if another row has its name; then nothing is written.
+pub(super) async fn renew_row<S: Stored>(
+    conn: &impl ConnectionTrait,
+    row_id: RowId,
+    model: &ModelOf<S>,
+) -> Result<bool> {
+    let Value::String(Some(doc)) = model.get(S::DOC) else { return Ok(true) };
+    let value = match document::try_decode::<S>(&doc, row_id.1) {
         Ok(value) => value,
         Err(why) => {
             leave::<S>(row_id, &why);
-            return Ok(());
+            return Ok(true);
         }
     };
-    let written = row::of(TenantId(tenant), &value).map_err(failed)?;
+    if same_name::other::<S>(conn, row_id, model, &value).await?.is_some() {
+        return Ok(false);
+    }
+    write::<S>(conn, row_id, model, &value, |column| DERIVED.contains(&column.as_str())).await.map(|()| true)
+}
+
+/// Writes the columns of a row that differ.
+pub(super) async fn write<S: Stored>(
+    conn: &impl ConnectionTrait,
+    (tenant, id): RowId,
+    model: &ModelOf<S>,
+    value: &S,
+    is_written: impl Fn(&ColumnOf<S>) -> bool,
+) -> Result<()> {
+    let written = row::of(TenantId(tenant), value).map_err(failed)?;
     let mut update = S::Table::update_many().filter(S::TENANT_ID.eq(tenant)).filter(S::ID.eq(id));
     let mut differs = false;
-    for column in ColumnOf::<S>::iter().filter(|column| DERIVED.contains(&column.as_str())) {
+    for column in ColumnOf::<S>::iter().filter(is_written) {
         if let Some(value) = written.get(column).into_value().filter(|value| *value != model.get(column)) {
             update = update.col_expr(column, Expr::val(value));
             differs = true;
         }
     }
     if differs {
-        let updated = update.exec(conn).await;
-        let updated = updated.map_err(|error| error::from_write(error, S::RESOURCE, |what| unique_value(&value, what)));
-        updated.map_err(|error| refused(&error, TenantId(tenant), id))?;
+        update.exec(conn).await.map_err(failed)?;
     }
     Ok(())
 }
@@ -103,16 +136,6 @@ fn leave<S: Stored>((tenant, id): RowId, why: &str) {
     tracing::warn!(resource = %S::RESOURCE, tenant.id = %tenant, %id, "a damaged row is left as it is: {why}");
 }
 
-fn refused(error: &Error, tenant: TenantId, id: Uuid) -> StoreError {
-    match error {
-        Error::Taken { resource, what: Taken::Name, value } => failed(format!(
-            "two of the {resource}s of tenant {tenant} have the name \"{value}\", one of them {id}: how the characters of a name \
-             are composed no longer counts; rename one with the previous version"
-        )),
-        other => failed(other),
-    }
-}
-
-fn failed(error: impl ToString) -> StoreError {
+pub(super) fn failed(error: impl ToString) -> StoreError {
     StoreError::Migration(error.to_string())
 }

@@ -1,13 +1,14 @@
 //! The schema, in numbered steps. A step is never edited after a release. It names tables and columns as text, because the
 //! entities change later.
 
-pub(crate) mod derived;
+mod derived;
 mod m0001_tenants;
 mod m0002_resources;
 mod m0003_operations;
 mod m0004_search;
 mod m0005_credential_state;
 mod m0006_composed_names;
+mod same_name;
 mod search;
 
 use sea_orm::{

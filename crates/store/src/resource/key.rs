@@ -9,7 +9,8 @@ use jackfield_domain::request::reference::Ref;
 use jackfield_domain::request::schema::Schema;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{KeyId, Resource, Result, TenantId};
+use jackfield_domain::value::text::Name;
+use jackfield_domain::{KeyId, Resource, Result, TenantId, Timestamp};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, QueryFilter, QuerySelect};
 use uuid::Uuid;
 
@@ -92,6 +93,10 @@ impl Stored for Key {
 
     fn name(&self) -> Option<&str> {
         Some(self.name.as_str())
+    }
+
+    fn renamed(&self, name: Name, now: Timestamp) -> Option<Self> {
+        Some(Key { name, meta: self.meta.changed(now), ..self.clone() })
     }
 }
 
