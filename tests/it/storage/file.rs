@@ -144,6 +144,22 @@ async fn a_replaced_file_is_reported_and_the_other_file_is_not_backed_up() {
     assert_eq!(log.lines().filter(reports_the_loss).count(), 1, "{log}");
 }
 
+/// Earlier versions lock only the file beside the database, which they leave empty.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_beside_a_server_of_an_earlier_version_names_the_version() {
+    let site = Site::new(Backend::Sqlite, Program::Jackfield);
+    site.prepare().await;
+    let process = site.start();
+    tokio::task::spawn_blocking(move || process.stop()).await.unwrap();
+    let lock = std::fs::File::create(with_suffix(&site.sqlite_file(), ".lock")).unwrap();
+    lock.lock().unwrap();
+    fails(&site.run(&["backup", "--to", "backup"]), "is in use by a server of an earlier version");
+    assert!(!site.directory().join("backup").exists());
+    drop(lock);
+    let output = site.run(&["backup", "--to", "backup"]);
+    assert!(output.status.success(), "{output:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_server_is_refused_after_the_lock_file_is_removed() {
     let site = Site::new(Backend::Sqlite, Program::Jackfield);

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,6 +43,12 @@ pub enum DatabaseFileError {
         database.display(), lock.display()
     )]
     Replaced { database: PathBuf, lock: PathBuf },
+    #[error(
+        "the database {} is in use by a server of an earlier version, which holds {}: use the program of that server, or stop \
+         the server first",
+        database.display(), lock.display()
+    )]
+    EarlierVersion { database: PathBuf, lock: PathBuf },
     #[error("the file system of {} cannot be determined: {source}", database.display())]
     Unknown { database: PathBuf, source: io::Error },
 }
@@ -57,6 +63,9 @@ pub struct DatabaseLock {
     lock: Option<File>,
     file: Option<File>,
 }
+
+/// The content of a lock file that a process has held which locks the database file, too.
+const SIGN: &[u8] = b"The database file is locked, too.\n";
 
 /// A lock may be held for a moment by a backup that looks whether it is free.
 const ATTEMPTS: u32 = 10;
@@ -181,10 +190,11 @@ pub fn refuse_mount(database: &Path) -> Result<(), DatabaseFileError> {
 }
 
 /// Refuses a database file that is not the one of the server that runs on its path: the claim of that server is on another
-/// file. Without a server any file will do.
+/// file. Without a server any file will do. Servers of earlier versions lock only the file beside the database and leave it
+/// empty, so it is not known which database file they have.
 ///
 /// # Errors
-/// [`DatabaseFileError::Replaced`].
+/// [`DatabaseFileError::Replaced`] or [`DatabaseFileError::EarlierVersion`].
 pub fn refuse_replaced(database: &Path) -> Result<(), DatabaseFileError> {
     let lock = lock_file(database);
     for attempt in 0..ATTEMPTS {
@@ -196,7 +206,12 @@ pub fn refuse_replaced(database: &Path) -> Result<(), DatabaseFileError> {
             return Ok(());
         }
     }
-    Err(DatabaseFileError::Replaced { database: database.to_owned(), lock })
+    let is_signed = std::fs::metadata(&lock).is_ok_and(|lock| lock.len() > 0);
+    let database = database.to_owned();
+    Err(match is_signed {
+        true => DatabaseFileError::Replaced { database, lock },
+        false => DatabaseFileError::EarlierVersion { database, lock },
+    })
 }
 
 /// Returns whether a process holds the lock on a file.
@@ -270,6 +285,8 @@ impl DatabaseLock {
             options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags(OFlags::NOFOLLOW));
             self.lock = locked(options.open(&lock), database, lock)?;
         }
+        // If the disk is full, only the text of a refusal differs.
+        let _ = self.lock.as_ref().map(|lock| lock.write_all_at(SIGN, 0));
         Ok(())
     }
 
@@ -444,5 +461,9 @@ mod tests {
         assert!(matches!(refuse_replaced(&database).unwrap_err(), DatabaseFileError::Replaced { .. }));
         drop(server);
         refuse_replaced(&database).unwrap();
+        // An earlier version leaves the file empty.
+        let earlier = File::create(lock_file(&database)).unwrap();
+        earlier.lock().unwrap();
+        assert!(matches!(refuse_replaced(&database).unwrap_err(), DatabaseFileError::EarlierVersion { .. }));
     }
 }
