@@ -153,6 +153,26 @@ on_both! {
         store.close().await;
     }
 
+    /// The clock was ahead when the tenant was made, and was corrected since.
+    async fn a_data_key_from_the_future_is_replaced(server) {
+        let (client, operator) = (server.client("alpha"), server.client("operator"));
+        let link = steps::linked(&client, "ada", "Gmail").await;
+        steps::api_key(&client, &link, "one").await;
+        server.sql("UPDATE data_key SET create_time = create_time + 7200000000").await;
+        let (store, alpha) = (server.store().await, steps::tenant_id(&server, "alpha").await);
+        for round in 1..4 {
+            let before = data_keys(&store, alpha).await[0].id;
+            let rewrap = ended(&operator, true).await;
+            assert_eq!((rewrap.state(), rewrap.secrets_total, rewrap.secrets_done), (v1::RewrapState::Done, round, round));
+            let [after] = &data_keys(&store, alpha).await[..] else { panic!("the previous data key is gone") };
+            assert_ne!(after.id, before);
+            // New secrets are sealed with it, too.
+            steps::api_key(&client, &link, &format!("key {round}")).await;
+            assert_eq!(sealed_otherwise(&store, alpha, after.id).await, 0);
+        }
+        store.close().await;
+    }
+
     /// Reads and writes on two replicas while keys and secrets are replaced repeatedly. No call fails. An SQLite file
     /// belongs to one process, so there it is one server.
     async fn a_rewrap_under_load_affects_no_call(backend: Backend) {

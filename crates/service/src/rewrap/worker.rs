@@ -174,7 +174,7 @@ impl Worker {
         Ok(*after)
     }
 
-    /// Seals all secrets of a tenant with a data key that is newer than this re-wrap, then destroys the older ones.
+    /// Seals all secrets of a tenant with the data key of this re-wrap, then destroys the others.
     async fn reseal(&mut self, tenant: TenantId) -> Result<(), Stop> {
         let Some(fresh) = self.fresh_data_key(tenant).await? else { return Ok(()) };
         let is_complete = loop {
@@ -215,19 +215,20 @@ impl Worker {
         Ok(())
     }
 
-    /// The newest data key of a tenant if it was made for this re-wrap, else a new one. `None` if the tenant is gone.
+    /// The data key that this re-wrap makes for a tenant, which has the id of the re-wrap: times of several clocks do not say
+    /// which is newer. `None` if the tenant is gone.
     async fn fresh_data_key(&mut self, tenant: TenantId) -> Result<Option<Arc<DataKey>>, Stop> {
         let shared = Arc::clone(&self.services.shared);
+        let id = self.rewrap.id;
         // A change is made only if there is something to change: it writes a heartbeat, which counts as progress.
-        let newest = shared.store.read().data_keys_fetch(tenant).await?.into_iter().next();
-        if let Some(newest) = newest.filter(|newest| newest.create_time >= self.rewrap.start_time) {
-            return Ok(shared.data_keys.by_id(None, tenant, newest.id).await?);
+        if shared.store.read().data_keys_fetch(tenant).await?.iter().any(|row| row.id == id) {
+            return Ok(shared.data_keys.by_id(None, tenant, id).await?);
         }
         let mut fresh = None;
         self.change(
             async |txn| {
                 if txn.tenant_lock_shared(tenant).await? && txn.tenant_exists(tenant).await? {
-                    fresh = Some(shared.data_keys.create(txn, tenant).await?);
+                    fresh = Some(Arc::new(shared.data_keys.create_with_id(txn, tenant, id).await?));
                 }
                 Ok(())
             },

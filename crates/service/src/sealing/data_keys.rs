@@ -32,16 +32,22 @@ impl DataKeys {
 
     /// Makes a data key for a tenant.
     pub(crate) async fn create(&self, txn: &Writer, tenant: TenantId) -> Result<Arc<DataKey>> {
-        let (key, wrapped) = self.vault.data_key_create(tenant).await?;
-        let row = DataKeyRow {
-            tenant,
-            id: key.id(),
-            kek_id: wrapped.kek_id,
-            wrapped: wrapped.bytes,
-            create_time: self.clock.now(),
-        };
-        txn.data_key_insert(&row).await?;
-        Ok(self.put(key))
+        self.create_with_id(txn, tenant, Uuid::now_v7()).await.map(|key| self.put(key))
+    }
+
+    /// Makes a data key for a tenant, with an id that no other data key of the tenant has. It is not kept open: if the
+    /// transaction fails, another key may get the id.
+    pub(crate) async fn create_with_id(&self, txn: &Writer, tenant: TenantId, id: Uuid) -> Result<DataKey> {
+        let (key, wrapped) = self.vault.data_key_create_with_id(tenant, id).await?;
+        // The newest key seals. The others may have been made by a clock that was ahead.
+        let newest = txn.data_keys_fetch(tenant).await?.into_iter().next();
+        let earliest = newest.map(|newest| newest.create_time.plus_micros(1));
+        let create_time = earliest.map_or(self.clock.now(), |earliest| earliest.max(self.clock.now()));
+        let row = DataKeyRow { tenant, id, kek_id: wrapped.kek_id, wrapped: wrapped.bytes, create_time };
+        match txn.data_key_insert(&row).await? {
+            true => Ok(key),
+            false => Err(Error::internal("another data key has the id")),
+        }
     }
 
     /// The data key that seals now, as the transaction sees it. It stays until the transaction ends.
