@@ -22,7 +22,7 @@ struct Entry<V> {
     /// The acknowledged state; `None` if it does not exist.
     present: Option<V>,
     /// The acknowledged state before that.
-    former: Option<V>,
+    previous: Option<V>,
     /// The state that the pending or uncertain request brings about.
     pending: Option<Option<V>>,
 }
@@ -121,7 +121,7 @@ impl<V: Clone + PartialEq> Ledger<V> {
             if pending.is_some() { Verdict::NoEffect } else { Verdict::Ok }
         } else if pending.is_some_and(|after| after.as_ref() == found) {
             Verdict::CarriedOut
-        } else if found.is_none() || found == entry.former.as_ref() {
+        } else if found.is_none() || found == entry.previous.as_ref() {
             Verdict::Lost
         } else {
             Verdict::Corrupt
@@ -160,7 +160,7 @@ impl<V: Clone + PartialEq> Ledger<V> {
 
     fn settle(&mut self, name: &str, after: Option<V>) {
         let entry = self.entries.entry(name.to_owned()).or_default();
-        entry.former = std::mem::replace(&mut entry.present, after);
+        entry.previous = std::mem::replace(&mut entry.present, after);
     }
 }
 
@@ -168,7 +168,7 @@ impl<V: Clone + PartialEq> Ledger<V> {
 
 impl<V> Default for Entry<V> {
     fn default() -> Self {
-        Self { present: None, former: None, pending: None }
+        Self { present: None, previous: None, pending: None }
     }
 }
 

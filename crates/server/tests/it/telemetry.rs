@@ -153,7 +153,7 @@ async fn the_page_shows_when_certificates_expire_even_after_a_reload() {
     assert_eq!(shown("certificate"), Some(not_after("server.pem")));
     assert_eq!(shown("client_ca"), Some(not_after("ca.pem")));
     assert_eq!(shown("client_crl"), Some(crl.next_update().unwrap().timestamp() as f64));
-    let former = not_after("server.pem");
+    let before = not_after("server.pem");
     let new = server.pki.issue(&Leaf {
         sans: vec![rcgen::SanType::DnsName("localhost".try_into().unwrap())],
         serial: 7,
@@ -164,7 +164,7 @@ async fn the_page_shows_when_certificates_expire_even_after_a_reload() {
     server.pki.write("server-key.pem", &new.key);
     server.pki.write("server.pem", &new.certificate);
     eventually("the new expiry is shown", async || shown("certificate") == Some(not_after("server.pem"))).await;
-    assert!(not_after("server.pem") > former + 3_000.0);
+    assert!(not_after("server.pem") > before + 3_000.0);
 }
 
 #[tokio::test]
