@@ -183,6 +183,8 @@ async fn prepare(
     match guard {
         None => {
             sqlx::query("PRAGMA query_only = ON").execute(&mut *conn).await?;
+            // All readers are open at all times, and a list fills the page cache of each. The system caches the file too.
+            sqlx::query("PRAGMA cache_size = -1000").execute(&mut *conn).await?;
         }
         Some(guard) => {
             let mut handle = conn.lock_handle().await?;
