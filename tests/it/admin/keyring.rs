@@ -37,8 +37,8 @@ fn replace(path: &Path, text: &str) {
 /// The text of a keyring with an additional key, which is active.
 fn with_new_key(text: &str) -> (String, String) {
     let id = format!("kek-{}", Uuid::now_v7().simple());
-    let former = text.lines().find_map(|line| line.strip_prefix("active = ")).expect("an active key");
-    let text = text.replace(&format!("active = {former}"), &format!("active = \"{id}\""));
+    let previous = text.lines().find_map(|line| line.strip_prefix("active = ")).expect("an active key");
+    let text = text.replace(&format!("active = {previous}"), &format!("active = \"{id}\""));
     let text = text.replace("state = \"active\"", "state = \"retired\"");
     // 32 bytes in base64: 43 characters of the alphabet, the last without unused bits, and padding.
     let random = [Uuid::now_v7(), Uuid::now_v7()].map(|id| id.simple().to_string()).concat();
@@ -120,18 +120,18 @@ on_both! {
         let link = steps::linked(&client, "ada", "Gmail").await;
         let facts = v1::Credential { external_id: Some("work".to_owned()), ..fixture::a_credential("ada", &link.connector) };
         steps::credential(&client, facts, fixture::api_key_material("key of work")).await;
-        let former = server_info(&operator).await.active_key_encryption_key;
+        let previous = server_info(&operator).await.active_key_encryption_key;
         let tenants = ["default", "alpha", "beta"];
-        assert_eq!(wrapped_with(&server, &tenants).await, vec![former.clone(); 4]);
+        assert_eq!(wrapped_with(&server, &tenants).await, vec![previous.clone(); 4]);
 
         // The new key wraps new data keys; the previous one still opens old ones.
         let new = activate_new_key(&server).await;
         until(other, |info| info.active_key_encryption_key == new).await;
         let info = server_info(&operator).await;
         assert_eq!(info.key_encryption_keys.len(), 2);
-        assert!(info.key_encryption_keys.contains(&former));
+        assert!(info.key_encryption_keys.contains(&previous));
         created(&operator, create(fixture::a_tenant("gamma"))).await.unwrap();
-        assert_eq!(wrapped_with(&server, &["gamma"]).await, [former.clone(), new.clone()]);
+        assert_eq!(wrapped_with(&server, &["gamma"]).await, [previous.clone(), new.clone()]);
         assert_eq!(token(&client).await, "key of work");
 
         let rewrap = ended(&operator, false).await;
@@ -145,7 +145,7 @@ on_both! {
 
         // Nothing uses the previous key any more. It can be removed, and everything opens without it, even after a
         // restart.
-        let text = without_key(&fs::read_to_string(file(&server)).unwrap(), &former);
+        let text = without_key(&fs::read_to_string(file(&server)).unwrap(), &previous);
         replace(&file(&server), &text);
         until(&server, |info| info.key_encryption_keys == [new.clone()]).await;
         until(other, |info| info.key_encryption_keys == [new.clone()]).await;
@@ -163,7 +163,7 @@ on_both! {
         let facts = v1::Credential { external_id: Some("work".to_owned()), ..fixture::a_credential("ada", &link.connector) };
         steps::credential(&client, facts, fixture::api_key_material("key of work")).await;
         let before = server_info(&operator).await;
-        let former = before.active_key_encryption_key.clone();
+        let previous = before.active_key_encryption_key.clone();
         let good = fs::read_to_string(file(&server)).unwrap();
         let (with_new, new) = with_new_key(&good);
         let other_secret = {
@@ -176,7 +176,7 @@ on_both! {
             "active = ".to_owned(),
             good.replace("state = \"active\"", "state = \"staged\""),
             // The missing key still wraps data keys.
-            without_key(&with_new, &former),
+            without_key(&with_new, &previous),
             other_secret,
         ];
         for text in unusable {

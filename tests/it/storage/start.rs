@@ -195,8 +195,8 @@ on_both! {
         let written = server.sql("SELECT doc FROM credential").await;
         server.sql("ALTER TABLE credential RENAME COLUMN state TO status").await;
         for (table, column) in [("credential", "doc"), ("idempotency", "answer")] {
-            let former = format!("replace({column}, '\"state\":\"VALID\"', '\"status\":\"VALID\"')");
-            server.sql(&format!("UPDATE {table} SET {column} = {former}")).await;
+            let renamed_back = format!("replace({column}, '\"state\":\"VALID\"', '\"status\":\"VALID\"')");
+            server.sql(&format!("UPDATE {table} SET {column} = {renamed_back}")).await;
         }
         server.sql("DELETE FROM seaql_migrations WHERE version = 'm0005_credential_state'").await;
         let docs = server.sql("SELECT doc FROM credential").await;

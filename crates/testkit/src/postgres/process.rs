@@ -235,6 +235,10 @@ pub(crate) fn become_account(command: &mut Command, account: Option<Account>) {
     }
 }
 
+/// The accounts that can run PostgreSQL, in order of preference: the one of its package, and the one without rights that every
+/// Unix has.
+const ACCOUNTS: [&str; 2] = ["postgres", "nobody"];
+
 // === impl Account ===
 
 impl Account {
@@ -249,6 +253,6 @@ impl Account {
             let mut ids = line.split(':').skip(2).map(str::parse);
             Some(Self { uid: ids.next()?.ok()?, gid: ids.next()?.ok()? })
         };
-        Some(find("postgres").or_else(|| find("nobody")).expect("there is no account \"postgres\" or \"nobody\""))
+        Some(ACCOUNTS.into_iter().find_map(find).expect("no account of this machine can run PostgreSQL"))
     }
 }
