@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jackfield_domain::{Error, Result};
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use crate::database::connect::{self, Database, Opened};
 use crate::database::postgres::pool::Sessions;
+use crate::database::sqlite::readers::Readers;
 use crate::database::sqlite::wal::Wal;
 use crate::database::{Pool, PoolSettings, Pooled, error};
 use crate::error::StoreError;
@@ -44,14 +45,14 @@ impl Store {
         let Opened { reader, writer, guard } = connect::open(database, settings).await?;
         let wal = guard.as_ref().map(|guard| Wal::of(Arc::clone(guard.file())));
         let groups = guard
-            .zip(writer.of_sqlite())
+            .zip(writer.of_sqlite_writer())
             .map(|(guard, writer)| GroupCommit::new(writer.clone(), guard, settings.acquire_timeout));
         Ok(Store { groups, wal, ..Store::over(reader, writer) })
     }
 
-    /// A store over a connection that cannot write.
-    pub(crate) fn read_only(conn: DatabaseConnection) -> Self {
-        let conn = Pooled::sqlite(conn);
+    /// A store over connections that cannot write.
+    pub(crate) fn read_only(readers: Readers) -> Self {
+        let conn = Pooled::sqlite_readers(readers);
         Store::over(conn.clone(), conn)
     }
 
@@ -182,10 +183,10 @@ impl Store {
 
     /// The connections of each pool. Asks nothing of the database.
     pub fn pools(&self) -> Vec<Pool> {
-        let of_sqlite = [("reader", &self.reader), ("writer", &self.writer)];
-        let of_sqlite = of_sqlite.into_iter().filter_map(|(name, pool)| Some((name, pool.of_sqlite()?)));
-        let of_sqlite = of_sqlite.map(|(name, pool)| Pool::of(name, pool.get_sqlite_connection_pool()));
-        of_sqlite.chain(self.writer.of_postgres().map(Sessions::count)).collect()
+        match self.is_shared() {
+            true => vec![self.writer.count()],
+            false => vec![self.reader.count(), self.writer.count()],
+        }
     }
 
     /// The number of times that no connection to the database could be opened.

@@ -47,13 +47,14 @@ pub struct Connections {
 }
 
 impl Store {
-    /// The connections of this store; for PostgreSQL, as many connections with the same settings in a pool of the library.
+    /// As many connections with the same settings, in pools of the library.
     ///
     /// # Errors
     /// The database takes no more connections.
     pub async fn connections(&self) -> std::result::Result<Connections, StoreError> {
-        if let (Some(reader), Some(writer)) = (self.reader.of_sqlite(), self.writer.of_sqlite()) {
-            return Ok(Connections { reader: reader.clone(), writer: writer.clone() });
+        if let (Some(readers), Some(writer)) = (self.reader.of_sqlite_readers(), self.writer.of_sqlite_writer()) {
+            let reader = readers.library_pool().await.map_err(|error| StoreError::Connect(error.to_string()))?;
+            return Ok(Connections { reader, writer: writer.clone() });
         }
         let sessions =
             self.writer.of_postgres().ok_or_else(|| StoreError::Connect("there is no database".to_owned()))?;

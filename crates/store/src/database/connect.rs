@@ -33,8 +33,9 @@ pub(crate) struct Opened {
 pub(crate) async fn open(database: &Database, settings: PoolSettings) -> Result<Opened, StoreError> {
     match database {
         Database::Sqlite(path) => {
-            let sqlite::SqlitePools { reader, writer, guard } = sqlite::open(path.clone(), settings).await?;
-            Ok(Opened { reader: Pooled::sqlite(reader), writer: Pooled::sqlite(writer), guard: Some(guard) })
+            let sqlite::SqlitePools { readers, writer, guard } = sqlite::open(path.clone(), settings).await?;
+            let (reader, writer) = (Pooled::sqlite_readers(readers), Pooled::sqlite_writer(writer));
+            Ok(Opened { reader, writer, guard: Some(guard) })
         }
         Database::Postgres(url) => open_postgres(url, settings).await,
     }

@@ -45,7 +45,7 @@ const MIGRATION_LOCK: i64 = 0x006a_6163_6b66_6c64;
 /// Applies missing steps in one transaction, under a lock that lets one process at a time do so: an advisory lock in
 /// PostgreSQL, the write lock of the file in SQLite. Returns the newest migration.
 pub(crate) async fn migrate(conn: &Pooled) -> Result<String, StoreError> {
-    match (conn.of_sqlite(), conn.of_postgres()) {
+    match (conn.of_sqlite_writer(), conn.of_postgres()) {
         (Some(conn), _) => migrate_by(conn).await,
         (None, Some(sessions)) => {
             match check(conn).await {

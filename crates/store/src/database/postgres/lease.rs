@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::sea_query::Values;
-use sea_orm::{DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
-use sea_query_sqlx::SqlxValues;
+use sea_orm::{DbErr, ExecResult, QueryResult, Statement};
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgSeverity};
-use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Postgres};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
 use super::session::{self, Access};
 use super::session_pool::{self, PooledSession, SessionPool};
+use crate::database::driver::{in_execution, in_query, query};
 
 /// The code of "cached plan must not change result type". It is the code of any feature that is not supported, but Jackfield
 /// uses none of these.
@@ -81,25 +79,25 @@ impl Lease {
     }
 
     pub(crate) async fn execute(&mut self, statement: &Statement) -> Result<ExecResult, DbErr> {
-        let mut done = query(statement).execute(self.begin()?).await;
+        let mut done = query(statement.clone()).execute(self.begin()?).await;
         if self.was_not_run(&done) {
-            done = query(statement).execute(self.renewed().await?).await;
+            done = query(statement.clone()).execute(self.renewed().await?).await;
         }
         self.end(done).map(Into::into).map_err(in_execution)
     }
 
     pub(crate) async fn query_one(&mut self, statement: &Statement) -> Result<Option<QueryResult>, DbErr> {
-        let mut done = query(statement).fetch_optional(self.begin()?).await;
+        let mut done = query(statement.clone()).fetch_optional(self.begin()?).await;
         if self.was_not_run(&done) {
-            done = query(statement).fetch_optional(self.renewed().await?).await;
+            done = query(statement.clone()).fetch_optional(self.renewed().await?).await;
         }
         self.end(done).map(|row| row.map(Into::into)).map_err(in_query)
     }
 
     pub(crate) async fn query_all(&mut self, statement: &Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let mut done = query(statement).fetch_all(self.begin()?).await;
+        let mut done = query(statement.clone()).fetch_all(self.begin()?).await;
         if self.was_not_run(&done) {
-            done = query(statement).fetch_all(self.renewed().await?).await;
+            done = query(statement.clone()).fetch_all(self.renewed().await?).await;
         }
         let rows = self.end(done).map_err(in_query)?;
         Ok(rows.into_iter().map(Into::into).collect())
@@ -189,17 +187,4 @@ fn makes_unusable(error: &sqlx::Error) -> bool {
         || error.code().is_some_and(|code| {
             code.starts_with("08") || ["25006", "57P01", "57P02", "57P03", "57P05", "58030"].contains(&code.as_ref())
         })
-}
-
-fn query(statement: &Statement) -> Query<'_, Postgres, SqlxValues> {
-    let values = statement.values.clone().unwrap_or(Values(Vec::new()));
-    sqlx::query_with(AssertSqlSafe(statement.sql.as_str()), SqlxValues(values))
-}
-
-fn in_execution(error: sqlx::Error) -> DbErr {
-    DbErr::Exec(RuntimeErr::SqlxError(error.into()))
-}
-
-fn in_query(error: sqlx::Error) -> DbErr {
-    DbErr::Query(RuntimeErr::SqlxError(error.into()))
 }

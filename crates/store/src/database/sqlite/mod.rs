@@ -2,6 +2,7 @@
 
 mod file;
 pub(crate) mod guard;
+pub(crate) mod readers;
 pub(crate) mod wal;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 
 use self::file::OpenedFile;
 use self::guard::Guard;
+use self::readers::Readers;
 use super::error::is_damage_of_sqlx;
 use super::settings::PoolSettings;
 use super::spans;
@@ -24,6 +26,9 @@ const NEEDED_VERSION: &str = "3.51.3";
 
 /// The prepared statements that a connection keeps. Each number of labels or ids needs its own statement.
 const STATEMENTS: usize = 256;
+
+/// The time that a statement waits for a lock of another process.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// The settings of every connection, and their values as they are read back. `synchronous` 2 is FULL: an acknowledged write
 /// survives a power cut.
@@ -42,14 +47,14 @@ const PRAGMAS: &[(&str, &str)] = &[
 
 /// The connections to an SQLite file.
 pub(crate) struct SqlitePools {
-    pub(crate) reader: DatabaseConnection,
+    pub(crate) readers: Readers,
     /// A pool of one connection.
     pub(crate) writer: DatabaseConnection,
     /// Watches the connection of the writer.
     pub(crate) guard: Arc<Guard>,
 }
 
-/// Opens a reader and a writer. The file is created if it is missing.
+/// Opens readers and a writer. The file is created if it is missing.
 pub(crate) async fn open(path: PathBuf, settings: PoolSettings) -> Result<SqlitePools, StoreError> {
     let options = options(&path);
     let mut first = options.connect().await.map_err(failed)?;
@@ -67,35 +72,28 @@ pub(crate) async fn open(path: PathBuf, settings: PoolSettings) -> Result<Sqlite
     let file = Arc::new(file);
     // A file that was removed is not created again.
     let options = options.create_if_missing(false);
-    let pool = |max: u32, guard: Option<Arc<Guard>>| {
-        let file = Arc::clone(&file);
-        SqlitePoolOptions::new()
-            .max_connections(max)
-            // All are opened now, because later there may be another file at the path.
-            .min_connections(max)
-            .acquire_timeout(settings.acquire_timeout)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            // There is no network that could have cut the connection off.
-            .test_before_acquire(false)
-            .before_acquire(|_, _| {
-                spans::acquired();
-                Box::pin(std::future::ready(Ok(true)))
-            })
-            .after_connect(move |conn, _| Box::pin(prepare(conn, Arc::clone(&file), guard.clone())))
-    };
-    let open = |pool: SqlitePoolOptions| pool.connect_with(options.clone());
     let guard = Arc::new(Guard::new(Arc::clone(&file)));
-    // Readers have no transactions.
-    let writer = pool(1, Some(Arc::clone(&guard))).after_release(|conn, _| Box::pin(is_out_of_transaction(conn)));
-    let writer = open(writer).await.map_err(failed)?;
-    let reader = open(pool(settings.max_connections, None)).await.map_err(failed)?;
+    let watch = Arc::clone(&guard);
+    let writer = SqlitePoolOptions::new()
+        .max_connections(1)
+        // It is opened now, because later there may be another file at the path.
+        .min_connections(1)
+        .acquire_timeout(settings.acquire_timeout)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        // There is no network that could have cut the connection off.
+        .test_before_acquire(false)
+        .before_acquire(|_, _| {
+            spans::acquired();
+            Box::pin(std::future::ready(Ok(true)))
+        })
+        .after_connect(move |conn, _| Box::pin(prepare_writer(conn, Arc::clone(&watch))))
+        .after_release(|conn, _| Box::pin(is_out_of_transaction(conn)))
+        .connect_with(options.clone());
+    let writer = writer.await.map_err(failed)?;
+    let readers = Readers::open(options, settings, Some(file)).await.map_err(failed)?;
     first.close().await.map_err(failed)?;
-    Ok(SqlitePools {
-        reader: SqlxSqliteConnector::from_sqlx_sqlite_pool(reader),
-        writer: SqlxSqliteConnector::from_sqlx_sqlite_pool(writer),
-        guard,
-    })
+    Ok(SqlitePools { readers, writer: SqlxSqliteConnector::from_sqlx_sqlite_pool(writer), guard })
 }
 
 /// The options of every connection that may write.
@@ -106,7 +104,7 @@ pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .busy_timeout(Duration::from_millis(5_000))
+        .busy_timeout(BUSY)
         .pragma("trusted_schema", "OFF")
         .pragma("cell_size_check", "ON")
         .pragma("secure_delete", "ON")
@@ -118,7 +116,7 @@ pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
 }
 
 /// Opens a file without changing it.
-pub(crate) async fn open_read_only(path: &Path) -> Result<DatabaseConnection, StoreError> {
+pub(crate) async fn open_read_only(path: &Path) -> Result<Readers, StoreError> {
     // Without a log the file is complete and no process writes it. It is opened as immutable then, because otherwise SQLite
     // creates files beside a database even to read it. A log means that a crash left these files there.
     let mut log = path.to_owned().into_os_string();
@@ -129,14 +127,14 @@ pub(crate) async fn open_read_only(path: &Path) -> Result<DatabaseConnection, St
         .create_if_missing(false)
         .read_only(true)
         .immutable(!has_log)
-        .busy_timeout(Duration::from_millis(5_000))
+        .busy_timeout(BUSY)
         .pragma("trusted_schema", "OFF")
         .pragma("cell_size_check", "ON")
         .pragma("temp_store", "MEMORY")
         .pragma("mmap_size", "0")
         .disable_statement_logging();
-    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
-    Ok(SqlxSqliteConnector::from_sqlx_sqlite_pool(pool.map_err(failed)?))
+    let settings = PoolSettings { max_connections: 1, acquire_timeout: BUSY };
+    Readers::open(options, settings, None).await.map_err(failed)
 }
 
 /// Writes the database as it is at this moment into an empty file. `VACUUM INTO` reads in one transaction, and other
@@ -171,35 +169,33 @@ async fn check_version(conn: &mut SqliteConnection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes a connection a reader, or has the guard watch it, and refuses it if a setting is not as it should be, or if it may
-/// lead to another file than earlier connections. Then it has done harm already (see `file.rs`), so this is the last check
-/// and not the only one.
-async fn prepare(
-    conn: &mut SqliteConnection,
-    file: Arc<OpenedFile>,
-    guard: Option<Arc<Guard>>,
-) -> Result<(), sqlx::Error> {
-    file.check().map_err(|error| sqlx::Error::Configuration(error.into()))?;
-    match guard {
-        None => {
-            sqlx::query("PRAGMA query_only = ON").execute(&mut *conn).await?;
-            // All readers are open at all times, and a list fills the page cache of each. The system caches the file too.
-            sqlx::query("PRAGMA cache_size = -1000").execute(&mut *conn).await?;
-        }
-        Some(guard) => {
-            let mut handle = conn.lock_handle().await?;
-            let hook = Arc::clone(&guard);
-            handle.set_commit_hook(move || hook.may_commit());
-            handle.set_rollback_hook(move || guard.rolled_back());
-        }
-    }
+/// Has the guard watch a connection. Refuses it if a setting is not as it should be, or if it may lead to another file than
+/// earlier connections.
+async fn prepare_writer(conn: &mut SqliteConnection, guard: Arc<Guard>) -> Result<(), sqlx::Error> {
+    check_file(guard.file())?;
+    let mut handle = conn.lock_handle().await?;
+    let hook = Arc::clone(&guard);
+    handle.set_commit_hook(move || hook.may_commit());
+    handle.set_rollback_hook(move || guard.rolled_back());
+    drop(handle);
+    check_settings(conn).await?;
+    spans::acquired();
+    Ok(())
+}
+
+/// Refuses a new connection if it may lead to another file than earlier ones. Then it has done harm already (see `file.rs`), so
+/// this is the last check and not the only one.
+fn check_file(file: &OpenedFile) -> Result<(), sqlx::Error> {
+    file.check().map_err(|error| sqlx::Error::Configuration(error.into()))
+}
+
+async fn check_settings(conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     for (pragma, expected) in PRAGMAS {
         let actual = read_pragma(conn, pragma).await?;
         if actual != *expected {
             return Err(sqlx::Error::Configuration(format!("PRAGMA {pragma} is {actual}, not {expected}").into()));
         }
     }
-    spans::acquired();
     Ok(())
 }
 
