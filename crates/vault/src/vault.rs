@@ -99,14 +99,7 @@ impl Vault {
     /// # Errors
     /// `ServerUnavailable` if the keys are with a service that does not answer; otherwise `Internal`.
     pub async fn data_key_create(&self, tenant: TenantId) -> Result<(DataKey, WrappedDataKey)> {
-        self.data_key_create_with_id(tenant, Uuid::now_v7()).await
-    }
-
-    /// Makes a data key as [`data_key_create`](Self::data_key_create) does, with an id that no other data key of the tenant has.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn data_key_create_with_id(&self, tenant: TenantId, id: Uuid) -> Result<(DataKey, WrappedDataKey)> {
+        let id = Uuid::now_v7();
         let secret = cipher::random_key().map_err(|_| Error::from(KeyringError::Random))?;
         let key = data_key(tenant, id, &secret)?;
         let wrapped = self.wrap(tenant, id, &secret).instrument(tracing::info_span!("wrap a data key")).await?;

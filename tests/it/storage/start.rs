@@ -234,6 +234,11 @@ on_both! {
             ..Default::default()
         };
         create_connector_by(&server, "beta", same).await.unwrap();
+        let mut keys = Vec::new();
+        for name in ["one", "another"] {
+            let key = crate::key::import(&server.client("alpha"), crate::key::a_bundle(&server, name)).await;
+            keys.push(key.id);
+        }
         server.stop().await;
         let no_text = match server.backend() {
             Backend::Sqlite => "CAST(x'ff' AS TEXT)",
@@ -253,6 +258,10 @@ on_both! {
         for (from, to) in renames {
             server.sql(&format!("{} WHERE name_key = '{from}'", rename(from, to))).await;
         }
+        for (from, to) in [("one", "cafe\u{301}"), ("another", composed_lower)] {
+            let to = format!("name_key = '{to}', doc = replace(doc, '\"{from}\"', '\"{to}\"')");
+            server.sql(&format!("UPDATE \"key\" SET {to} WHERE name_key = '{from}'")).await;
+        }
         server.sql("DELETE FROM seaql_migrations WHERE version = 'm0006_composed_names'").await;
         let former = server.sql(derived).await;
         assert_ne!(former, written);
@@ -263,12 +272,19 @@ on_both! {
             assert!(reason.contains(part), "{part}: {reason}");
         }
         assert_eq!(reason.matches("the connectors ").count(), 2, "{reason}");
+        // The younger key was renamed, and that was undone.
+        let is_reported = || {
+            let log = jackfield_testkit::logs::text();
+            log.lines().any(|line| line.contains("so it is renamed") && line.contains(&keys[1]))
+        };
+        assert!(!is_reported());
 
         for (to, from) in renames {
             server.sql(&format!("{} WHERE name_key = '{from}'", rename(from, to))).await;
         }
         server.restart().await;
         assert_eq!(server.sql(derived).await, written);
+        assert!(is_reported());
         for tenant in ["alpha", "beta"] {
             for name in [composed, decomposed, "CAF\u{c9}"] {
                 let got = get_connector(&server, tenant, name).await.unwrap();

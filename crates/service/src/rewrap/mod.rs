@@ -3,6 +3,8 @@
 
 mod worker;
 
+use std::ops::RangeInclusive;
+
 use jackfield_domain::principal::right::Admin;
 use jackfield_domain::rewrap::{Rewrap, RewrapState};
 use jackfield_domain::{Error, Resource, Result, Timestamp};
@@ -13,7 +15,7 @@ use crate::caller::Caller;
 use crate::change::{Change, Length, RequestOptions};
 use crate::services::Services;
 
-/// A worker whose last heartbeat is older is considered dead: 60 s, in microseconds.
+/// A worker whose last heartbeat is older, or as far in the future, is considered dead: 60 s, in microseconds.
 const DEAD_AFTER_MICROS: i64 = 60 * 1_000_000;
 
 // === impl Services ===
@@ -26,10 +28,14 @@ impl Services {
             txn.lock_deployment().await?;
             let now = self.now();
             // An abandoned one would be continued, but the new one does all that it would have done.
-            settled = txn.rewraps_settle(now.plus_micros(-DEAD_AFTER_MICROS), now).await?;
-            if let Some(running) = txn.rewrap_fetch().await?.filter(|row| row.state == RewrapState::Running) {
-                return Ok(running);
+            settled = txn.rewraps_settle(alive(now), now).await?;
+            let newest = txn.rewrap_fetch().await?;
+            if let Some(running) = newest.as_ref().filter(|row| row.state == RewrapState::Running) {
+                return Ok(running.clone());
             }
+            // All data keys are older than it, and so are all other re-wraps, even if a clock was ahead.
+            let others = [newest.map(|row| row.start_time), txn.data_keys_last_created().await?];
+            let start_time = others.into_iter().flatten().map(|time| time.plus_micros(1)).fold(now, Timestamp::max);
             let kek_id = self.shared.vault.active_key_id();
             let row = Rewrap {
                 id: Uuid::now_v7(),
@@ -41,7 +47,7 @@ impl Services {
                 secrets_total: if reseal { count(txn.secrets_count().await?) } else { 0 },
                 secrets_done: 0,
                 failed: 0,
-                start_time: now,
+                start_time,
                 end_time: None,
                 heartbeat_time: now,
             };
@@ -99,7 +105,12 @@ impl Services {
 }
 
 fn is_dead(row: &Rewrap, now: Timestamp) -> bool {
-    row.heartbeat_time.plus_micros(DEAD_AFTER_MICROS) < now
+    !alive(now).contains(&row.heartbeat_time)
+}
+
+/// The heartbeats of workers that are alive. One from the future is of a clock that was ahead.
+fn alive(now: Timestamp) -> RangeInclusive<Timestamp> {
+    now.plus_micros(-DEAD_AFTER_MICROS)..=now.plus_micros(DEAD_AFTER_MICROS)
 }
 
 fn count(rows: u64) -> i64 {

@@ -215,20 +215,20 @@ impl Worker {
         Ok(())
     }
 
-    /// The data key that this re-wrap makes for a tenant, which has the id of the re-wrap: times of several clocks do not say
-    /// which is newer. `None` if the tenant is gone.
+    /// The data key of a tenant that was made since the re-wrap began, or else a new one. `None` if the tenant is gone.
     async fn fresh_data_key(&mut self, tenant: TenantId) -> Result<Option<Arc<DataKey>>, Stop> {
         let shared = Arc::clone(&self.services.shared);
-        let id = self.rewrap.id;
+        let start_time = self.rewrap.start_time;
         // A change is made only if there is something to change: it writes a heartbeat, which counts as progress.
-        if shared.store.read().data_keys_fetch(tenant).await?.iter().any(|row| row.id == id) {
-            return Ok(shared.data_keys.by_id(None, tenant, id).await?);
+        let newest = shared.store.read().data_keys_fetch(tenant).await?.into_iter().next();
+        if let Some(fresh) = newest.filter(|newest| newest.create_time >= start_time) {
+            return Ok(Some(shared.data_keys.opened(fresh).await?));
         }
         let mut fresh = None;
         self.change(
             async |txn| {
                 if txn.tenant_lock_shared(tenant).await? && txn.tenant_exists(tenant).await? {
-                    fresh = Some(Arc::new(shared.data_keys.create_with_id(txn, tenant, id).await?));
+                    fresh = Some(shared.data_keys.create_after(txn, tenant, start_time).await?);
                 }
                 Ok(())
             },

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use jackfield_domain::{Clock, Error, Result, TenantId};
+use jackfield_domain::{Clock, Error, Result, TenantId, Timestamp};
 use jackfield_store::{DataKeyRow, Store, Writer};
 use jackfield_vault::{DataKey, Vault, WrappedDataKey};
 use uuid::Uuid;
@@ -30,24 +30,21 @@ impl DataKeys {
         DataKeys { store, vault, clock, of_tenants: RwLock::default(), of_system: OnceLock::new() }
     }
 
-    /// Makes a data key for a tenant.
+    /// Makes a data key for a tenant. It seals from then on.
     pub(crate) async fn create(&self, txn: &Writer, tenant: TenantId) -> Result<Arc<DataKey>> {
-        self.create_with_id(txn, tenant, Uuid::now_v7()).await.map(|key| self.put(key))
+        self.create_after(txn, tenant, self.clock.now()).await
     }
 
-    /// Makes a data key for a tenant, with an id that no other data key of the tenant has. It is not kept open: if the
-    /// transaction fails, another key may get the id.
-    pub(crate) async fn create_with_id(&self, txn: &Writer, tenant: TenantId, id: Uuid) -> Result<DataKey> {
-        let (key, wrapped) = self.vault.data_key_create_with_id(tenant, id).await?;
+    /// Makes a data key for a tenant, whose creation time is not before another. It seals from then on.
+    pub(crate) async fn create_after(&self, txn: &Writer, tenant: TenantId, time: Timestamp) -> Result<Arc<DataKey>> {
+        let (key, wrapped) = self.vault.data_key_create(tenant).await?;
         // The newest key seals. The others may have been made by a clock that was ahead.
         let newest = txn.data_keys_fetch(tenant).await?.into_iter().next();
-        let earliest = newest.map(|newest| newest.create_time.plus_micros(1));
-        let create_time = earliest.map_or(self.clock.now(), |earliest| earliest.max(self.clock.now()));
-        let row = DataKeyRow { tenant, id, kek_id: wrapped.kek_id, wrapped: wrapped.bytes, create_time };
-        match txn.data_key_insert(&row).await? {
-            true => Ok(key),
-            false => Err(Error::internal("another data key has the id")),
-        }
+        let earliest = newest.map_or(time, |newest| newest.create_time.plus_micros(1).max(time));
+        let create_time = earliest.max(self.clock.now());
+        let row = DataKeyRow { tenant, id: key.id(), kek_id: wrapped.kek_id, wrapped: wrapped.bytes, create_time };
+        txn.data_key_insert(&row).await?;
+        Ok(self.put(key))
     }
 
     /// The data key that seals now, as the transaction sees it. It stays until the transaction ends.
@@ -102,7 +99,8 @@ impl DataKeys {
         rows.into_iter().next().ok_or_else(|| Error::internal("the system has no data key"))
     }
 
-    async fn opened(&self, row: DataKeyRow) -> Result<Arc<DataKey>> {
+    /// The data key of a row.
+    pub(crate) async fn opened(&self, row: DataKeyRow) -> Result<Arc<DataKey>> {
         if let Some(key) = self.get(row.tenant, row.id) {
             return Ok(key);
         }

@@ -10,7 +10,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::same_name;
+use super::same_name::{self, Renamed, Settled};
 use crate::document;
 use crate::error::StoreError;
 use crate::row;
@@ -26,21 +26,34 @@ const DERIVED: [&str; 3] = ["name_key", "search_text", "folded"];
 /// Rows that are read at once.
 const BATCH: u64 = 500;
 
+/// The most pairs with the same name that an error names.
+const MOST: usize = 100;
+
 /// Writes the derived columns of all resources. Documents stay as they are, and so do rows whose document cannot be read. Rows
-/// are locked until the migration ends, so that none changes between the read and the write.
+/// are locked until the migration ends, so that none changes between the read and the write. Returns the resources that got
+/// another name.
 ///
 /// # Errors
 /// Two resources that callers can rename have one name now, or the database cannot be read or written.
-pub(crate) async fn renew(conn: &impl ConnectionTrait) -> Result<()> {
-    let mut refused = Vec::new();
+pub(crate) async fn renew(conn: &impl ConnectionTrait) -> Result<Vec<Renamed>> {
+    let (mut renamed, mut refused) = (Vec::new(), Vec::new());
     for_each_resource!(R => {
         // A free name is known only when the names of all other rows are written.
         for row_id in renew_all::<R>(conn).await? {
-            refused.extend(same_name::settle::<R>(conn, row_id).await?);
+            match same_name::settle::<R>(conn, row_id).await? {
+                Some(Settled::Renamed(resource)) => renamed.push(resource),
+                Some(Settled::Refused(pair)) => refused.push(pair),
+                None => {}
+            }
         }
     });
     if refused.is_empty() {
-        return Ok(());
+        return Ok(renamed);
+    }
+    if refused.len() > MOST {
+        let rest = format!("and {} more pairs", refused.len() - MOST);
+        refused.truncate(MOST);
+        refused.push(rest);
     }
     Err(failed(format!(
         "how the characters of a name are composed no longer counts, so these have the same name: {}; rename one of each with the \

@@ -16,6 +16,7 @@ use sea_orm::{
 };
 use sea_orm_migration::prelude::*;
 
+use self::same_name::Renamed;
 use crate::database::{Pooled, error};
 use crate::error::StoreError;
 
@@ -75,10 +76,9 @@ async fn migrate_by(conn: &DatabaseConnection) -> Result<String, StoreError> {
     }
     let applied = refuse_newer(&txn).await?;
     Migrator::up(&txn, None).await.map_err(failed)?;
-    if lacks_derivation(&applied) {
-        derived::renew(&txn).await?;
-    }
+    let renamed = if lacks_derivation(&applied) { derived::renew(&txn).await? } else { Vec::new() };
     txn.commit().await.map_err(failed)?;
+    renamed.iter().for_each(Renamed::log);
     Ok(newest())
 }
 

@@ -2,7 +2,7 @@
 //! rename keys, so the younger of two keys gets another name.
 
 use jackfield_domain::value::text::{MAX_NAME, Name};
-use jackfield_domain::{Clock as _, SystemClock, TenantId};
+use jackfield_domain::{Clock as _, Resource, SystemClock, TenantId};
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait, FromQueryResult as _, IdenStatic as _, ModelTrait as _, QueryFilter as _,
     QuerySelect as _, QueryTrait as _, Value,
@@ -35,8 +35,31 @@ async fn holders<S: Stored>(conn: &impl ConnectionTrait, tenant: Uuid, name: &Na
     select.into_tuple::<Uuid>().all(conn).await.map_err(failed)
 }
 
-/// Gives a row or the other one with its name another name, or returns both as text if callers can do so.
-pub(super) async fn settle<S: Stored>(conn: &impl ConnectionTrait, row_id: RowId) -> Result<Option<String>> {
+/// The end of two rows with the same name.
+pub(super) enum Settled {
+    Renamed(Renamed),
+    /// Callers can rename the resources, so both are named here.
+    Refused(String),
+}
+
+/// A resource that got another name.
+pub(crate) struct Renamed {
+    resource: Resource,
+    row_id: RowId,
+    from: String,
+    to: Name,
+}
+
+impl Renamed {
+    /// Reports it, once the migration is committed.
+    pub(crate) fn log(&self) {
+        let Renamed { resource, row_id: (tenant, id), from, to } = self;
+        tracing::warn!(%resource, tenant.id = %tenant, %id, %from, %to, "another {resource} has its name, so it is renamed");
+    }
+}
+
+/// Gives a row or the other one with its name another name, unless callers can do so. `None` if there is no other.
+pub(super) async fn settle<S: Stored>(conn: &impl ConnectionTrait, row_id: RowId) -> Result<Option<Settled>> {
     let (tenant, id) = row_id;
     let Some((model, value)) = read::<S>(conn, row_id).await? else { return Ok(None) };
     let Some(other) = other::<S>(conn, row_id, &model, &value).await? else {
@@ -46,14 +69,19 @@ pub(super) async fn settle<S: Stored>(conn: &impl ConnectionTrait, row_id: RowId
     // A document that cannot be read stays as it is.
     let other_row = read::<S>(conn, other_id).await?;
     let age = |value: &S| (value.meta().create_time, value.id());
-    let is_settled = match other_row {
+    let renamed = match other_row {
         Some((other_model, other)) if age(&other) > age(&value) => {
-            rename::<S>(conn, other_id, &other_model, &other).await? && renew_row::<S>(conn, row_id, &model).await?
+            let renamed = rename::<S>(conn, other_id, &other_model, &other).await?;
+            if renamed.is_some() {
+                renew_row::<S>(conn, row_id, &model).await?;
+            }
+            renamed
         }
         _ => rename::<S>(conn, row_id, &model, &value).await?,
     };
     let name = value.name().unwrap_or_default();
-    Ok((!is_settled).then(|| format!("the {}s {other} and {id} of tenant {tenant} (\"{name}\")", S::RESOURCE)))
+    let refused = || format!("the {}s {other} and {id} of tenant {tenant} (\"{name}\")", S::RESOURCE);
+    Ok(Some(renamed.map_or_else(|| Settled::Refused(refused()), Settled::Renamed)))
 }
 
 /// A row and its document, if these can be read.
@@ -65,21 +93,23 @@ async fn read<S: Stored>(conn: &impl ConnectionTrait, (tenant, id): RowId) -> Re
     Ok(document::try_decode::<S>(&doc, id).ok().map(|value| (model, value)))
 }
 
-/// Gives a resource the first free name among "<name> 2", "<name> 3" and so on. Returns false if callers can rename it.
-async fn rename<S: Stored>(conn: &impl ConnectionTrait, row_id: RowId, model: &ModelOf<S>, value: &S) -> Result<bool> {
-    let (tenant, id) = row_id;
+/// Gives a resource the first free name among "<name> 2", "<name> 3" and so on. `None` if callers can rename it.
+async fn rename<S: Stored>(
+    conn: &impl ConnectionTrait,
+    row_id: RowId,
+    model: &ModelOf<S>,
+    value: &S,
+) -> Result<Option<Renamed>> {
     let from = value.name().unwrap_or_default();
     let (mut number, mut to) = (2, numbered(from, 2));
-    while !holders::<S>(conn, tenant, &to).await?.is_empty() {
+    while !holders::<S>(conn, row_id.0, &to).await?.is_empty() {
         number += 1;
         to = numbered(from, number);
     }
-    let Some(renamed) = value.renamed(to.clone(), SystemClock.now()) else { return Ok(false) };
+    let Some(renamed) = value.renamed(to.clone(), SystemClock.now()) else { return Ok(None) };
     let is_key = |column: &str| column == S::TENANT_ID.as_str() || column == S::ID.as_str();
     write::<S>(conn, row_id, model, &renamed, |column| !is_key(column.as_str())).await?;
-    let resource = S::RESOURCE;
-    tracing::warn!(%resource, tenant.id = %tenant, %id, %from, %to, "another {resource} has its name, so it is renamed");
-    Ok(true)
+    Ok(Some(Renamed { resource: S::RESOURCE, row_id, from: from.to_owned(), to }))
 }
 
 fn numbered(name: &str, number: u64) -> Name {

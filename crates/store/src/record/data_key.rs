@@ -1,7 +1,7 @@
 //! Wrapped data keys.
 
 use jackfield_domain::{Result, TenantId, Timestamp};
-use sea_orm::sea_query::{Expr, ExprTrait as _, LockType, OnConflict};
+use sea_orm::sea_query::{Expr, ExprTrait as _, LockType};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
 };
@@ -71,6 +71,14 @@ impl<C: ConnectionTrait> Session<C> {
         Ok(rows.into_iter().map(DataKeyRow::from).collect())
     }
 
+    /// The creation time of the newest data key of all tenants.
+    pub async fn data_keys_last_created(&self) -> Result<Option<Timestamp>> {
+        #[expect(clippy::disallowed_methods, reason = "key rotation spans all tenants")]
+        let select = data_key::Entity::find().select_only().column_as(data_key::Column::CreateTime.max(), "last");
+        let last = select.into_tuple::<Option<i64>>().one(&self.conn).await.map_err(error::from_db)?;
+        Ok(last.flatten().map(Timestamp))
+    }
+
     /// The ids of the key-encryption keys that wrap any data key.
     pub async fn kek_ids_in_use(&self) -> Result<Vec<String>> {
         #[expect(clippy::disallowed_methods, reason = "key rotation spans all tenants")]
@@ -95,8 +103,8 @@ impl Writer {
         Ok(None)
     }
 
-    /// Adds a data key, unless it exists already: two replicas may start at once. Returns whether it was added.
-    pub async fn data_key_insert(&self, row: &DataKeyRow) -> Result<bool> {
+    /// Adds a data key.
+    pub async fn data_key_insert(&self, row: &DataKeyRow) -> Result<()> {
         let active = data_key::ActiveModel {
             tenant_id: Set(row.tenant.0),
             id: Set(row.id),
@@ -104,9 +112,7 @@ impl Writer {
             wrapped: Set(row.wrapped.clone()),
             create_time: Set(row.create_time.0),
         };
-        let keep = OnConflict::columns([data_key::Column::TenantId, data_key::Column::Id]).do_nothing().to_owned();
-        let inserted = data_key::Entity::insert(active).on_conflict(keep).exec_without_returning(&self.conn).await;
-        Ok(inserted.map_err(error::from_db)? == 1)
+        data_key::Entity::insert(active).exec_without_returning(&self.conn).await.map(drop).map_err(error::from_db)
     }
 
     /// Locks the data keys of a tenant, in order.
