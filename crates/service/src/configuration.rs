@@ -122,7 +122,7 @@ impl Services {
                 return Ok(Deleted::default());
             };
             if configuration.is_default {
-                let message = "a default configuration lives and dies with its credential";
+                let message = "a default configuration is created and deleted with its credential";
                 let reason = Precondition::DefaultConfiguration;
                 return Err(Error::precondition(reason, Resource::Configuration, configuration.id, message));
             }

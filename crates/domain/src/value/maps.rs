@@ -167,7 +167,10 @@ pub fn header_name(field: &str, name: &str) -> Result<String, Violation> {
         return Err(Violation::field(field, description));
     }
     if REFUSED_HEADERS.iter().any(|refused| refused.eq_ignore_ascii_case(name)) {
-        return Err(Violation::field(field, format!("header {} is set by Jackfield itself", shown(name))));
+        let name = shown(name);
+        let description =
+            format!("header {name} cannot be set: it belongs to the connection or follows from the request");
+        return Err(Violation::field(field, description));
     }
     Ok(name.to_owned())
 }

@@ -19,7 +19,7 @@ pub struct Database {
     /// The time that a call may wait for a connection.
     #[serde(with = "duration")]
     pub acquire_timeout: Duration,
-    /// Apply migrations when the server starts. Off: `jackfield migrate` has to run first.
+    /// Applies migrations when the server starts. If false, `jackfield migrate` must run first.
     pub migrate: bool,
 }
 

@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_the_one_of_the_server_is_told() {
+    fn a_file_that_is_not_the_one_of_the_server_is_noticed() {
         let directory = tempfile::tempdir().unwrap();
         let database = directory.path().join("a.sqlite3");
         std::fs::write(&database, "").unwrap();

@@ -9,7 +9,7 @@ use opentelemetry::metrics::{Counter, Meter, UpDownCounter};
 pub(super) struct KeyringReloads(Counter<u64>);
 
 /// The values of `result`. Both are on the page from the start: a rate does not see the step from nothing to one.
-const RELOAD_RESULTS: [&str; 2] = ["reloaded", "kept_former"];
+const RELOAD_RESULTS: [&str; 2] = ["reloaded", "kept_previous"];
 
 // === impl KeyringReloads ===
 
@@ -23,8 +23,8 @@ impl KeyringReloads {
 
     /// Counts a change.
     pub(super) fn count(&self, is_in_force: bool) {
-        let [reloaded, kept_former] = RELOAD_RESULTS;
-        self.0.add(1, &[KeyValue::new("result", if is_in_force { reloaded } else { kept_former })]);
+        let [reloaded, kept_previous] = RELOAD_RESULTS;
+        self.0.add(1, &[KeyValue::new("result", if is_in_force { reloaded } else { kept_previous })]);
     }
 }
 
@@ -152,11 +152,11 @@ mod tests {
         };
         let is = |number: &str| Some(number.to_owned());
         assert_eq!(count("jackfield_server_lists_waiting{", ""), is("0"));
-        for result in ["result=\"reloaded\"", "result=\"kept_former\""] {
+        for result in ["result=\"reloaded\"", "result=\"kept_previous\""] {
             assert_eq!(count("jackfield_server_keyring_reloads_total{", result), is("0"), "{result}");
         }
         reloads.count(false);
         assert_eq!(count("jackfield_server_keyring_reloads_total{", "result=\"reloaded\""), is("0"));
-        assert_eq!(count("jackfield_server_keyring_reloads_total{", "result=\"kept_former\""), is("1"));
+        assert_eq!(count("jackfield_server_keyring_reloads_total{", "result=\"kept_previous\""), is("1"));
     }
 }

@@ -38,7 +38,7 @@ async fn a_bad_file_keeps_the_previous_certificate() {
     let client = server.pki.client(CALLER, 1);
     server.pki.write("server.pem", "no certificate");
     eventually("the fault is counted", async || {
-        server.metric("jackfield_server_tls_reloads_total", "result=\"kept_former\"") == Some(1.0)
+        server.metric("jackfield_server_tls_reloads_total", "result=\"kept_previous\"") == Some(1.0)
     })
     .await;
     assert_eq!(serial_served(&server, &client).await, 100);
@@ -219,7 +219,7 @@ async fn sessions_are_not_resumed() {
 }
 
 fn kept_previous(server: &TestServer) -> Option<f64> {
-    server.metric("jackfield_server_tls_reloads_total", "result=\"kept_former\"")
+    server.metric("jackfield_server_tls_reloads_total", "result=\"kept_previous\"")
 }
 
 fn hour() -> tonic::Request<prost_types::Duration> {

@@ -98,7 +98,7 @@ async fn counters_begin_at_zero_and_errors_are_counted_by_reason() {
         ("jackfield_server_connections_refused_total", "cap=\"total\""),
         ("jackfield_server_connections_ended_total", "cause=\"stalled\""),
         ("jackfield_server_handshakes_failed_total", "cause=\"bad_certificate\""),
-        ("jackfield_server_tls_reloads_total", "result=\"kept_former\""),
+        ("jackfield_server_tls_reloads_total", "result=\"kept_previous\""),
         ("jackfield_server_errors_total", "reason=\"DECRYPT_FAILED\""),
         ("jackfield_server_errors_total", "reason=\"INTERNAL\""),
     ] {

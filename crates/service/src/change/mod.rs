@@ -35,7 +35,7 @@ pub struct RequestOptions {
     pub method: &'static str,
     /// The caller's id of the request, for repeats.
     pub request: Option<RequestId>,
-    /// Check everything, change nothing.
+    /// True if everything is checked and nothing is changed.
     pub validate_only: bool,
 }
 

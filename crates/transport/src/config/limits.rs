@@ -14,7 +14,7 @@ pub struct Limits {
     pub max_connections: u32,
     /// Open connections from one address (IPv6: one /64).
     pub max_connections_per_ip: u32,
-    /// Open connections of one client identity.
+    /// Open connections of one client: of one principal, or of one address without a principal.
     pub max_connections_per_identity: u32,
     /// Open connections of one tenant; unknown certificates count together as one.
     pub max_connections_per_tenant: u32,
@@ -63,7 +63,7 @@ pub struct Limits {
     /// Calls at once in the whole server, until their responses are taken; further ones get UNAVAILABLE. Health has a
     /// separate limit.
     pub max_calls: u32,
-    /// Calls at once of one client identity.
+    /// Calls at once of one client.
     pub max_calls_per_identity: u32,
     /// Calls at once of one tenant; unknown callers count together as one.
     pub max_calls_per_tenant: u32,
@@ -81,7 +81,7 @@ pub struct Streams {
     pub total_timeout: Duration,
     /// Streams open at once in the whole server; further ones get UNAVAILABLE.
     pub max_open: u32,
-    /// Streams open at once of one client identity; further ones get RESOURCE_EXHAUSTED.
+    /// Streams open at once of one client; further ones get RESOURCE_EXHAUSTED.
     pub max_open_per_identity: u32,
     /// The same of one tenant.
     pub max_open_per_tenant: u32,

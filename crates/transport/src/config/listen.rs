@@ -20,9 +20,9 @@ pub struct Listen {
     pub unix_socket_mode: String,
     /// Address of a plaintext listener that answers `grpc.health.v1` only, for probes without a certificate. Empty: none.
     pub health_address: String,
-    /// Serve `address` without TLS. Refused off loopback unless `allow_plaintext_public` is set.
+    /// Serves `address` without TLS. Refused on an address that is not loopback, unless `allow_plaintext_public` is set.
     pub plaintext: bool,
-    /// Allow plaintext on an address that is not loopback, such as behind a mesh proxy.
+    /// Allows plaintext on an address that is not loopback, such as behind a mesh proxy.
     pub allow_plaintext_public: bool,
     /// Name of the principal that callers on plaintext listeners are. Empty: they are unauthenticated.
     pub plaintext_principal: String,
@@ -41,7 +41,7 @@ pub struct Tls {
     /// Revocation lists of these authorities. Empty: none, and revocation is not checked. With a file, a certificate whose
     /// authority has no list in it is refused.
     pub client_crl: PathBuf,
-    /// Refuse clients once the revocation list is past its next update.
+    /// Refuses all clients once the revocation list is past its next update.
     pub enforce_crl_expiration: bool,
     /// The interval at which the files are checked for changes.
     #[serde(with = "duration")]

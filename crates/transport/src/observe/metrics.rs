@@ -22,7 +22,7 @@ const HANDSHAKE_CAUSES: [&str; 7] =
     ["bad_certificate", "io", "no_certificate", "no_h2", "protocol", "refused_by_client", "timeout"];
 /// A caller or tenant that has its share, or a server that is full.
 const SHED_CAUSES: [&str; 2] = ["share", "full"];
-const RELOAD_RESULTS: [&str; 2] = ["reloaded", "kept_former"];
+const RELOAD_RESULTS: [&str; 2] = ["reloaded", "kept_previous"];
 
 /// All instruments; clones share them.
 #[derive(Clone, Debug)]
@@ -163,8 +163,8 @@ impl Metrics {
 
     /// Counts a change of the certificate files.
     pub(crate) fn tls_reloaded(&self, good: bool) {
-        let [reloaded, kept_former] = RELOAD_RESULTS;
-        self.0.tls_reloads.add(1, &[KeyValue::new("result", if good { reloaded } else { kept_former })]);
+        let [reloaded, kept_previous] = RELOAD_RESULTS;
+        self.0.tls_reloads.add(1, &[KeyValue::new("result", if good { reloaded } else { kept_previous })]);
     }
 }
 

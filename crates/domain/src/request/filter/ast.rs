@@ -15,9 +15,9 @@ pub enum Expr {
     Not(Box<Expr>),
     /// Any text field contains this text, which is folded.
     Word(String),
-    /// A field compares to a value. A field without value compares to nothing: not even `!=` holds.
+    /// A field compares to a value. A field without a value is not equal to any: only `!=` holds.
     Compare { field: &'static str, op: Op, value: Value },
-    /// The value of a key of a map compares to a value; where the key is missing, nothing holds, not even `!=`.
+    /// The value of a key of a map compares to a value; where the key is missing, only `!=` holds.
     MapCompare { field: &'static str, key: String, op: Op, value: Value },
     /// A field has a value; a map has an entry, or has this key.
     Present { field: &'static str, key: Option<String> },
