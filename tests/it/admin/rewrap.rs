@@ -164,8 +164,7 @@ on_both! {
         store.close().await;
     }
 
-    /// The clock was ahead when the tenant was made, and was corrected since.
-    /// The clock was two hours ahead when data keys and the last re-wrap were made.
+    /// The clock was two hours ahead when data keys and the last re-wrap were made, and was corrected since.
     async fn a_data_key_from_the_future_is_replaced(server) {
         let (client, operator) = (server.client("alpha"), server.client("operator"));
         let link = steps::linked(&client, "ada", "Gmail").await;

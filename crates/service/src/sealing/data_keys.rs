@@ -35,7 +35,8 @@ impl DataKeys {
         self.create_after(txn, tenant, self.clock.now()).await
     }
 
-    /// Makes a data key for a tenant, whose creation time is not before another. It seals from then on.
+    /// Makes a data key for a tenant. Its creation time is not before `time`, and is after those of the other keys of the tenant,
+    /// so it seals from then on.
     pub(crate) async fn create_after(&self, txn: &Writer, tenant: TenantId, time: Timestamp) -> Result<Arc<DataKey>> {
         let (key, wrapped) = self.vault.data_key_create(tenant).await?;
         // The newest key seals. The others may have been made by a clock that was ahead.
