@@ -202,7 +202,26 @@ on_both! {
         let replaced = material(&client, &id, &["labels"], given(oauth2("second", "", ""))).await.unwrap();
         assert!(replaced.refreshable && replaced.expire_time.is_none());
 
-        let version = replaced.version;
+        // A mask that names all of it and a token replaces all of it, and the named token is removed if it is absent.
+        for (paths, change, [refresh, id_token]) in [
+            (["material.oauth2", id_path], oauth2("third", "", "id 3"), ["refresh 4", "id 3"]),
+            (["material", refresh_path], oauth2("fourth", "", ""), ["", "id 3"]),
+            (["material.oauth2", refresh_path], oauth2("fifth", "refresh 5", ""), ["refresh 5", "id 3"]),
+            (["material.oauth2", id_path], oauth2("sixth", "", ""), ["refresh 5", ""]),
+            (["material.oauth2", refresh_path], oauth2("seventh", "", ""), ["", ""]),
+        ] {
+            let expected = v1::OAuth2Material {
+                refresh_token: refresh.to_owned(),
+                id_token: id_token.to_owned(),
+                token_type: "Bearer".to_owned(),
+                ..change.clone()
+            };
+            let after = material(&client, &id, &paths, given(change)).await.unwrap();
+            assert_eq!(after.refreshable, !refresh.is_empty(), "{paths:?}");
+            assert_eq!(steps::revealed(&client, &id).await, given(expected).unwrap(), "{paths:?}");
+        }
+
+        let version = steps::credential_now(&client, &id).await.version;
         let line = given(oauth2("", "a\nb", ""));
         refused(material(&client, &id, &[refresh_path], line).await).expect_fields(&[refresh_path]);
         for (paths, change) in [

@@ -48,8 +48,8 @@ pub struct OAuth2Material {
 pub enum MaterialPatch {
     #[default]
     Keep,
-    /// Replaces the material. A refresh token or ID token that is absent stays.
-    Replace(Material),
+    /// Replaces the material. A refresh token or ID token that is absent is the stored one, after this change of it.
+    Replace(Material, TokensPatch),
     /// Changes single tokens of OAuth material; the rest stays.
     Tokens(TokensPatch),
     /// Changes single fields of custom material; the others stay.
@@ -154,7 +154,7 @@ impl MaterialPatch {
     pub const fn kind(&self) -> Option<CredentialKind> {
         match self {
             MaterialPatch::Keep => None,
-            MaterialPatch::Replace(material) => Some(material.kind()),
+            MaterialPatch::Replace(material, _) => Some(material.kind()),
             MaterialPatch::Tokens(_) => Some(CredentialKind::OAuth2),
             MaterialPatch::Fields(_) => Some(CredentialKind::Custom),
         }

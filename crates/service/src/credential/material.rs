@@ -35,10 +35,10 @@ impl Services {
             return Err(Violation::field("material", description).into());
         }
         let needs_stored = match &patch {
-            MaterialPatch::Replace(Material::OAuth2(tokens)) => {
+            MaterialPatch::Replace(Material::OAuth2(tokens), _) => {
                 tokens.refresh_token.is_none() || tokens.id_token.is_none()
             }
-            MaterialPatch::Keep | MaterialPatch::Replace(_) => false,
+            MaterialPatch::Keep | MaterialPatch::Replace(..) => false,
             MaterialPatch::Tokens(_) | MaterialPatch::Fields(_) => true,
         };
         let stored = match needs_stored {
@@ -47,10 +47,10 @@ impl Services {
         };
         let material = match (patch, stored.map(|(stored, _)| stored)) {
             (MaterialPatch::Keep, _) => return Ok(false),
-            (MaterialPatch::Replace(Material::OAuth2(tokens)), Some(Material::OAuth2(stored))) => {
-                Material::OAuth2(tokens.or_stored(stored))
+            (MaterialPatch::Replace(Material::OAuth2(tokens), change), Some(Material::OAuth2(stored))) => {
+                Material::OAuth2(tokens.or_stored(change.applied(stored)))
             }
-            (MaterialPatch::Replace(material), _) => material,
+            (MaterialPatch::Replace(material, _), _) => material,
             (MaterialPatch::Tokens(tokens), Some(Material::OAuth2(stored))) => {
                 // The state, the expiry and the scopes are those of the access token, which stays.
                 let tokens = tokens.applied(stored);

@@ -87,8 +87,8 @@ fn oauth2(violations: &mut Violations, tokens: pb::OAuth2Material) -> Option<OAu
     })
 }
 
-/// The change that a message and a mask ask for. If the mask names parts of the material, only these change. Otherwise material
-/// that is given replaces what is stored.
+/// The change that a message and a mask ask for. If the mask names parts of the material and not all of it, only these change.
+/// Otherwise material that is given replaces what is stored.
 pub(super) fn patch(
     violations: &mut Violations,
     material: Option<pb::CredentialMaterial>,
@@ -104,7 +104,7 @@ pub(super) fn patch(
     let fault = match (material, names_fields, names_tokens) {
         (Some(material), false, false) => {
             let parsed = parse(violations, pb::CredentialMaterial { material: Some(material) });
-            return parsed.map_or(MaterialPatch::Keep, MaterialPatch::Replace);
+            return parsed.map_or(MaterialPatch::Keep, |material| MaterialPatch::Replace(material, cleared(mask)));
         }
         (None, false, false) if violations.is_empty() && (covers(CUSTOM_FIELDS) || covers(OAUTH2)) => {
             "is required: update_mask names it"
@@ -139,6 +139,12 @@ fn named_tokens(violations: &mut Violations, given: pb::OAuth2Material, mask: &M
     let refresh_token = named(REFRESH_TOKEN, given.refresh_token);
     let id_token = named(ID_TOKEN, given.id_token);
     MaterialPatch::Tokens(TokensPatch { refresh_token, id_token })
+}
+
+/// The change of tokens that are absent from new material: those that the mask names are removed.
+fn cleared(mask: &Mask) -> TokensPatch {
+    let clears = |path| if mask.names(path) { SecretPatch::Clear } else { SecretPatch::Keep };
+    TokensPatch { refresh_token: clears(REFRESH_TOKEN), id_token: clears(ID_TOKEN) }
 }
 
 /// Checks the number and the size of all fields before each by itself.
