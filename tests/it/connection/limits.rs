@@ -99,6 +99,12 @@ const BEYOND: &[(&str, Change)] = &[
     }),
     ("connection.client_id", |it| it.client_id = Some("c".repeat(2_049))),
     ("connection.client_id", |it| it.client_id = Some("a\u{1b}b".to_owned())),
+    ("connection.client_id", |it| it.client_id = Some("client ".to_owned())),
+    ("connection.client_id", |it| it.client_id = Some("cli\u{ad}ent".to_owned())),
+    ("connection.client_secrets[0].value", |it| it.client_secrets = vec![secret("a", "secret ")]),
+    ("connection.client_secrets[0].value", |it| it.client_secrets = vec![secret("a", "secret\u{200b}")]),
+    ("connection.provider_tenant_id", |it| it.provider_tenant_id = Some(" tenant".to_owned())),
+    ("connection.developer_account_id", |it| it.developer_account_id = Some("team\u{200d}".to_owned())),
     ("connection.client_secrets", |it| it.client_secrets = secrets(9)),
     ("connection.client_secrets[1].secret_id", |it| it.client_secrets = vec![secret("a", "v"), secret("a", "w")]),
     ("connection.client_secrets[2].secret_id", |it| {

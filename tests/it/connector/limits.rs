@@ -106,6 +106,7 @@ const BEYOND: &[(&str, Change)] = &[
     ("connector.license.application_id", |it| it.kind = Some(license(url(99), String::new()))),
     ("connector.license.application_id", |it| it.kind = Some(license(url(99), " ".to_owned()))),
     ("connector.license.application_id", |it| it.kind = Some(license(url(99), "a".repeat(129)))),
+    ("connector.license.application_id", |it| it.kind = Some(license(url(99), "module ".to_owned()))),
     ("connector.oauth2.issuer_url", |it| oauth2(it).issuer_url = Some(url(2_049))),
     ("connector.oauth2.issuer_url", |it| oauth2(it).issuer_url = Some("http://login.example.com".to_owned())),
     ("connector.oauth2.issuer_url", |it| oauth2(it).issuer_url = Some("http://localhost.example.com".to_owned())),

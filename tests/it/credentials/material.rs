@@ -195,11 +195,15 @@ on_both! {
         let ada = || fixture::a_credential("ada", &link.connector);
         for slip in ["token ", " token", "token\u{a0}", "token\u{feff}", "token\u{200b}", "\u{200b}", "to\u{2060}ken"] {
             let oauth2 = v1::OAuth2Material { id_token: slip.to_owned(), ..Default::default() };
+            let typed = v1::OAuth2Material { token_type: slip.to_owned(), ..Default::default() };
             for (material, field) in [
                 (fixture::oauth2_material(slip, ""), "material.oauth2.access_token"),
                 (fixture::oauth2_material("token", slip), "material.oauth2.refresh_token"),
                 (material(Material::Oauth2(oauth2)), "material.oauth2.id_token"),
+                (material(Material::Oauth2(typed)), "material.oauth2.token_type"),
                 (fixture::api_key_material(slip), "material.api_key.api_key"),
+                (client_credentials(slip, "secret"), "material.client_credentials.client_id"),
+                (client_credentials("client", slip), "material.client_credentials.client_secret"),
             ] {
                 let refusal = refuse(&client, ada(), material, "FIELD_INVALID", &[field]).await;
                 assert!(refusal.description(field).starts_with("must not "), "{refusal:?}");

@@ -187,6 +187,25 @@ pub fn bounded_text(field: &str, value: &str, max: usize, allow_empty: bool) -> 
     checked(field, value, max, allow_empty, is_unprintable)
 }
 
+/// Checks an identifier as [`bounded_text`] checks a line, and refuses what is no part of one but is easily copied with it: blanks
+/// at the ends and invisible characters.
+pub fn identifier(field: &str, value: &str, max: usize, allow_empty: bool) -> Result<String, Violation> {
+    let value = bounded_text(field, value, max, allow_empty)?;
+    match copied_in(&value) {
+        Some(fault) => Err(Violation::field(field, fault)),
+        None => Ok(value),
+    }
+}
+
+/// The fault of an identifier or a token with a blank at one of its ends, which no header value has (RFC 9110 5.5), or with
+/// an invisible character.
+pub(crate) fn copied_in(value: &str) -> Option<&'static str> {
+    if value.trim() != value {
+        return Some("must not begin or end with a blank");
+    }
+    value.contains(|c| is_unprintable(c) || is_joiner(c)).then_some("must not contain invisible characters")
+}
+
 /// Checks a text for people: at most 1,024 characters, no control characters except line breaks, tabs and the direction
 /// marks of Arabic and Hebrew. It may be empty.
 pub fn description(field: &str, value: &str) -> Result<String, Violation> {
@@ -220,7 +239,7 @@ pub(crate) fn is_unprintable(c: char) -> bool {
 
 /// Returns true for a character that cannot be seen by itself, and that texts in some scripts and emoji need: soft hyphens,
 /// joiners and variation selectors.
-pub(crate) fn is_joiner(c: char) -> bool {
+fn is_joiner(c: char) -> bool {
     matches!(c, '\u{AD}' | '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}' | '\u{E0000}'..='\u{E0FFF}')
 }
 

@@ -7,7 +7,7 @@ use jackfield_domain::request::map_patch::{MapPatch, TextMap};
 use jackfield_domain::request::mask::Mask;
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
 use jackfield_domain::value::json::JsonObject;
-use jackfield_domain::value::text::bounded_text;
+use jackfield_domain::value::text::{bounded_text, identifier};
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{Result, Secret, SecretPatch, Violation, Violations};
 use prost_types::Struct;
@@ -101,6 +101,11 @@ impl<'a> Fields<'a> {
         self.value(path, text, |name, text| bounded_text(name, &text.unwrap_or_default(), max, true))
     }
 
+    /// An identifier that a provider gave; it may be empty.
+    pub(super) fn identifier(&mut self, path: &str, text: Option<String>, max: usize) -> Option<String> {
+        self.value(path, text, |name, text| identifier(name, &text.unwrap_or_default(), max, true))
+    }
+
     pub(super) fn url(&mut self, path: &str, text: Option<String>) -> Option<Option<HttpUrl>> {
         self.optional(path, text, url)
     }
@@ -150,7 +155,7 @@ impl<'a> Fields<'a> {
         self.violations.check_all(patch).unwrap_or_default()
     }
 
-    /// A secret that is sent in a header or a form. It is removed only if the mask lists its very path.
+    /// A password that is sent in a header. It is removed only if the mask lists its very path.
     pub(super) fn secret(&mut self, path: &str, value: String, max: usize) -> SecretPatch {
         if value.is_empty() {
             return if self.mask.names(path) { SecretPatch::Clear } else { SecretPatch::Keep };

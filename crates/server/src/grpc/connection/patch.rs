@@ -64,9 +64,9 @@ pub(super) fn parse(fields: &mut Fields<'_>, connection: pb::Connection) -> Conn
         authentication_url: fields.url("authentication_url", authentication_url),
         token_url: fields.url("token_url", token_url),
         issuer_url: fields.text("issuer_url", issuer_url, MAX_URL),
-        client_id: fields.text("client_id", client_id, MAX_URL),
-        provider_tenant_id: fields.text("provider_tenant_id", provider_tenant_id, 256),
-        developer_account_id: fields.text("developer_account_id", developer_account_id, 128),
+        client_id: fields.identifier("client_id", client_id, MAX_URL),
+        provider_tenant_id: fields.identifier("provider_tenant_id", provider_tenant_id, 256),
+        developer_account_id: fields.identifier("developer_account_id", developer_account_id, 128),
         oidc_user_endpoint_url: fields.url("oidc_user_endpoint_url", oidc_user_endpoint_url),
         user_id_expression: fields.value("user_id_expression", user_id_expression, parse_user_id_expression),
         revocation_url: fields.url("revocation_url", revocation_url),
@@ -136,7 +136,7 @@ fn parse_secrets(fields: &mut Fields<'_>, secrets: Vec<pb::ClientSecret>) -> Cli
         }
         let value = match value.is_empty() {
             true => Some(None),
-            false => fields.violations.check(Secret::parse_line(&path("value"), value, 2_048)).map(Some),
+            false => fields.violations.check(Secret::parse_token(&path("value"), value, 2_048)).map(Some),
         };
         if let (Some(secret_id), Some(value)) = (secret_id, value) {
             patches.push(ClientSecretPatch { secret_id, value });

@@ -15,7 +15,7 @@ use jackfield_domain::request::map_patch::Entries;
 use jackfield_domain::request::mask::Mask;
 use jackfield_domain::request::reference::ReferenceForms;
 use jackfield_domain::value::maps::{header_name, same_header, secret_headers};
-use jackfield_domain::value::text::{MAX_NAME, Name, bounded_text, description};
+use jackfield_domain::value::text::{MAX_NAME, Name, bounded_text, description, identifier};
 use jackfield_domain::{Result, Violation};
 
 use crate::grpc::fields::{Fields, url};
@@ -95,9 +95,8 @@ fn parse_kind(fields: &mut Fields<'_>, kind: Option<Kind>) -> KindPatch {
         }
         Some(Kind::License(pb::LicenseConnector { base_url, application_id })) => KindPatch::License(LicensePatch {
             base_url: fields.required("license.base_url", &base_url, url),
-            application_id: fields.required("license.application_id", &application_id, |field, text| {
-                bounded_text(field, text, 128, false)
-            }),
+            application_id: fields
+                .required("license.application_id", &application_id, |field, text| identifier(field, text, 128, false)),
         }),
         Some(Kind::Oauth2(oauth2)) => KindPatch::OAuth2(parse_oauth2(fields, oauth2)),
         Some(Kind::ApiKey(api_key)) => {

@@ -10,7 +10,7 @@ use jackfield_domain::request::mask::Mask;
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
 use jackfield_domain::value::maps::map_entry;
 use jackfield_domain::value::scopes::Scopes;
-use jackfield_domain::value::text::bounded_text;
+use jackfield_domain::value::text::{bounded_text, identifier};
 use jackfield_domain::{Secret, SecretPatch, Violation, Violations};
 
 use crate::grpc::{parse, render};
@@ -19,6 +19,8 @@ use crate::grpc::{parse, render};
 const MAX_TOKEN: usize = 16 * 1024;
 /// The longest user name or password, in characters: either may be a token.
 const MAX_BASIC: usize = 4_096;
+/// The longest id or secret of a client, in characters.
+const MAX_CLIENT: usize = 2_048;
 const MAX_FIELD_NAME: usize = 128;
 /// The paths that an update mask may name.
 pub(super) const PATHS: &[&str] = &[REFRESH_TOKEN, ID_TOKEN, "material.custom.fields.*"];
@@ -44,17 +46,18 @@ pub(super) fn parse(violations: &mut Violations, material: pb::CredentialMateria
                 return None;
             }
             let colon = username.contains(':');
-            let username = line_or_empty(violations, "material.basic.username", username, MAX_BASIC);
+            let username = basic(violations, "material.basic.username", username);
             if colon {
                 let description = "must not contain \":\" (RFC 7617)";
                 violations.push(Violation::field("material.basic.username", description));
             }
-            let password = line_or_empty(violations, "material.basic.password", password, MAX_BASIC);
+            let password = basic(violations, "material.basic.password", password);
             Some(Material::Basic { username: username?, password: password? })
         }
         Message::ClientCredentials(pb::ClientCredentialsMaterial { client_id, client_secret }) => {
-            let client_id = line(violations, "material.client_credentials.client_id", client_id, 2_048);
-            let client_secret = line(violations, "material.client_credentials.client_secret", client_secret, 2_048);
+            let mut parse = |field, value| violations.check(Secret::parse_token(field, value, MAX_CLIENT));
+            let client_id = parse("material.client_credentials.client_id", client_id);
+            let client_secret = parse("material.client_credentials.client_secret", client_secret);
             Some(Material::ClientCredentials { client_id: client_id?, client_secret: client_secret? })
         }
         Message::ClientCertificate(pb::ClientCertificateMaterial { key }) => {
@@ -71,7 +74,7 @@ fn oauth2(violations: &mut Violations, tokens: pb::OAuth2Material) -> Option<OAu
     let refresh_token = optional(violations, "material.oauth2.refresh_token", refresh_token);
     let id_token = optional(violations, "material.oauth2.id_token", id_token);
     let token_type = parse::non_empty(&token_type).unwrap_or(DEFAULT_TOKEN_TYPE);
-    let token_type = violations.check(bounded_text("material.oauth2.token_type", token_type, 64, false));
+    let token_type = violations.check(identifier("material.oauth2.token_type", token_type, 64, false));
     let expire_time = match expire_time {
         Some(time) => violations.check(parse::timestamp("material.oauth2.expire_time", time)).map(Some),
         None => Some(None),
@@ -187,14 +190,13 @@ fn token(violations: &mut Violations, field: &str, value: String) -> Option<Secr
     violations.check(within_bytes(field, value).and_then(|value| Secret::parse_token(field, value, MAX_TOKEN)))
 }
 
-/// A secret that is sent in a header and whose limit counts characters.
-fn line(violations: &mut Violations, field: &str, value: String, max: usize) -> Option<Secret> {
-    violations.check(Secret::parse_line(field, value, max))
-}
-
-/// Reads a secret as [`line`] does, but an empty one is a value, too.
-fn line_or_empty(violations: &mut Violations, field: &str, value: String, max: usize) -> Option<Secret> {
-    if value.is_empty() { Some(Secret::new(value)) } else { line(violations, field, value, max) }
+/// A half of a basic pair, which may be empty.
+fn basic(violations: &mut Violations, field: &str, value: String) -> Option<Secret> {
+    if value.is_empty() {
+        Some(Secret::new(value))
+    } else {
+        violations.check(Secret::parse_line(field, value, MAX_BASIC))
+    }
 }
 
 fn within_bytes(field: &str, value: String) -> Result<String, Violation> {
