@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use jackfield_domain::{Error, Resource, Result, TenantId};
+use jackfield_domain::{Clock as _, Error, Resource, Result, SystemClock, TenantId};
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
     ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, IdenStatic as _, Iterable as _, ModelTrait as _,
@@ -105,21 +105,19 @@ impl Findings {
         Ok(())
     }
 
-    /// Checks the answers that are stored for repeated requests.
+    /// Checks the answers that are stored for repeated requests. One whose time has passed is never read, so it is not checked.
     async fn answers(&mut self, conn: &Pooled) -> Result<()> {
         use idempotency::Column::{Answer, ExpireTime, Method, RequestId};
-        let mut last: Option<(i64, Uuid)> = None;
+        let mut last = (SystemClock.now().0, Uuid::max());
         while self.faults.len() < MOST {
             #[expect(clippy::disallowed_methods, reason = "a check of the whole spans all tenants")]
-            let mut select = idempotency::Entity::find().order_by_asc(ExpireTime).order_by_asc(RequestId).limit(BATCH);
-            if let Some((time, id)) = last {
-                let key = Expr::tuple([ExpireTime, RequestId].map(|column| Expr::col(column.as_column_ref())));
-                select = select.filter(key.gt(Expr::tuple([Expr::val(time), Expr::val(id)])));
-            }
+            let select = idempotency::Entity::find().order_by_asc(ExpireTime).order_by_asc(RequestId).limit(BATCH);
+            let key = Expr::tuple([ExpireTime, RequestId].map(|column| Expr::col(column.as_column_ref())));
+            let select = select.filter(key.gt(Expr::tuple([Expr::val(last.0), Expr::val(last.1)])));
             let select = select.select_only().columns([ExpireTime, RequestId, Method, Answer]);
             let rows = select.into_tuple::<(i64, Uuid, String, String)>().all(conn).await.map_err(error::from_db)?;
             let Some((time, id, ..)) = rows.last() else { return Ok(()) };
-            last = Some((*time, *id));
+            last = (*time, *id);
             for (_, id, method, answer) in &rows {
                 // The answer to a request that was claimed and not answered is empty.
                 if !answer.is_empty()

@@ -177,6 +177,9 @@ async fn a_row_that_disagrees_with_its_document_is_detected() {
     ] {
         fails(&check(&altered(&backup, "altered", statement).await), reason);
     }
+    // An answer whose time has passed is never read again.
+    let expired = "UPDATE idempotency SET answer = '{', expire_time = 1";
+    succeeds(&check(&altered(&backup, "altered", expired).await));
     // The copies have no other faults, and the command says what it cannot detect.
     let said = succeeds(&check(&altered(&backup, "altered", "UPDATE audit_event SET purpose = ''").await));
     assert!(said.contains("There is no ") && said.contains("altered.sha256"), "{said}");
