@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jackfield_api::v1;
-use jackfield_testkit::fixture::{a_credential, api_key_material};
+use jackfield_testkit::fixture::{a_credential, api_key_material, strings};
 use jackfield_testkit::store::{Database, PoolSettings, Store};
 use jackfield_testkit::{Backend, Client, Process, Program, Site};
 use rustix::process::{Pid, Signal, kill_process};
@@ -198,13 +198,18 @@ async fn a_database_with_an_older_schema_can_be_backed_up() {
     let process = site.start();
     let client = process.client("alpha");
     let link = steps::linked(&client, "ada", "Gmail").await;
-    steps::api_key(&client, &link, "token").await;
+    let facts = v1::Credential { labels: strings([("team", "a")]), ..a_credential("ada", &link.connector) };
+    let (credential, material) = (Some(facts), Some(api_key_material("token")));
+    let request_id = uuid::Uuid::now_v7().to_string();
+    let request = v1::CreateCredentialRequest { credential, material, request_id, ..Default::default() };
+    client.credentials().create_credential(request).await.unwrap();
     process.stop();
     let settings = PoolSettings { max_connections: 1, acquire_timeout: Duration::from_secs(5) };
     let store = Store::connect(&Database::Sqlite(site.sqlite_file()), settings).await.unwrap();
     for statement in [
         "ALTER TABLE credential RENAME COLUMN state TO status",
         "UPDATE credential SET doc = replace(doc, '\"state\":', '\"status\":')",
+        "UPDATE idempotency SET answer = replace(answer, '\"state\":', '\"status\":')",
         "DELETE FROM seaql_migrations WHERE version > 'm0005'",
     ] {
         store.raw_write(statement).await.unwrap();
@@ -219,8 +224,18 @@ async fn a_database_with_an_older_schema_can_be_backed_up() {
         );
         assert!(said.contains(" 1 secrets open"), "{said}");
     }
-    let secret = altered(&backup, "secret", "UPDATE secret SET sealed = zeroblob(length(sealed))").await;
-    fails(&site.run(&["check-backup", text(&secret)]), "does not open");
+    for (statement, reason) in [
+        ("UPDATE secret SET sealed = zeroblob(length(sealed))", "does not open"),
+        ("UPDATE credential SET doc = substr(doc, 2)", "its document cannot be read"),
+        ("UPDATE credential SET doc = CAST(x'7bff7d' AS TEXT)", "a row of credential cannot be read"),
+        ("UPDATE label SET owner_id = randomblob(16)", "labels that belong to no resource: 1"),
+        ("UPDATE idempotency SET answer = substr(answer, 2)", "(CreateCredential) is not JSON"),
+    ] {
+        let damaged = altered(&backup, "damaged", statement).await;
+        fails(&site.run(&["check-backup", text(&damaged)]), reason);
+    }
+    // A table that the older schema does not have yet.
+    succeeds(&site.run(&["check-backup", text(&altered(&backup, "without", "DROP TABLE idempotency").await)]));
 }
 
 /// A lock on the whole database file, in the way of SQLite. Readers of the file wait for it for some seconds.

@@ -95,10 +95,10 @@ async fn verify(store: &Store, vault: &Vault) -> Result<Verified, VerifyError> {
         return Err(VerifyError::Damaged(faults));
     }
     let schema = store.schema_known().await?.ok_or(VerifyError::Empty)?;
-    let rows = match store.row_faults().await.map_err(VerifyError::read)? {
-        Some((_, faults)) if !faults.is_empty() => return Err(VerifyError::Damaged(faults)),
-        compared => compared.map(|(rows, _)| rows),
-    };
+    let (rows, faults) = store.row_faults().await.map_err(VerifyError::read)?;
+    if !faults.is_empty() {
+        return Err(VerifyError::Damaged(faults));
+    }
     let in_use = store.read().kek_ids_in_use().await.map_err(VerifyError::read)?;
     vault.require_keys(in_use.iter().map(String::as_str))?;
     let keys = open_data_keys(store, vault).await?;

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use jackfield_domain::{Clock as _, Error, Resource, Result, SystemClock, TenantId};
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{
-    ActiveModelTrait as _, ColumnTrait as _, EntityTrait as _, IdenStatic as _, Iterable as _, ModelTrait as _,
-    PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Value,
+    ActiveModelTrait as _, ColumnTrait as _, DbErr, EntityName as _, EntityTrait as _, IdenStatic as _, Iterable as _,
+    ModelTrait as _, PaginatorTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, Select, Value,
 };
 use serde::de::IgnoredAny;
 use uuid::Uuid;
@@ -43,26 +43,32 @@ type Last = Option<(Uuid, Uuid)>;
 
 impl Store {
     /// The number of rows of resources, and the first rows that differ from their documents. Labels and stored answers are
-    /// checked, too. `None` if the schema is older than this program: an earlier version wrote the rows in its own way.
+    /// checked, too. If the schema is older than this program, an earlier version wrote the rows in its own way: then documents
+    /// and answers must be JSON, labels must belong to a resource, and the number of rows is `None`.
     ///
     /// # Errors
     /// The database cannot be read.
-    pub async fn row_faults(&self) -> Result<Option<(u64, Vec<String>)>> {
+    pub async fn row_faults(&self) -> Result<(Option<u64>, Vec<String>)> {
         let conn = &self.reader;
-        match migration::check(conn).await {
-            Err(StoreError::SchemaOlder { .. }) => return Ok(None),
-            checked => checked.map_err(Error::internal)?,
+        let is_older = match migration::check(conn).await {
+            Err(StoreError::SchemaOlder { .. }) => true,
+            checked => checked.map(|_| false).map_err(Error::internal)?,
         };
         let mut found = Findings::default();
-        for_each_resource!(R => { found.check::<R>(conn).await?; });
+        for_each_resource!(R => {
+            match is_older {
+                true => found.check_older::<R>(conn).await?,
+                false => found.check::<R>(conn).await?,
+            }
+        });
         #[expect(clippy::disallowed_methods, reason = "a check of the whole spans all tenants")]
         let labels = label::Entity::find().count(conn).await.map_err(error::from_db)?;
         if labels != found.labels && found.faults.is_empty() {
             found.faults.push(format!("labels that belong to no resource: {}", labels.abs_diff(found.labels)));
         }
-        found.answers(conn).await?;
+        found.answers(conn, is_older).await?;
         found.faults.truncate(MOST);
-        Ok(Some((found.rows, found.faults)))
+        Ok(((!is_older).then_some(found.rows), found.faults))
     }
 }
 
@@ -72,22 +78,7 @@ impl Findings {
     async fn check<S: Stored>(&mut self, conn: &Pooled) -> Result<()> {
         let mut last: Last = None;
         while self.faults.len() < MOST {
-            #[expect(clippy::disallowed_methods, reason = "a check of the whole spans all tenants")]
-            let mut select = S::Table::find().order_by_asc(S::TENANT_ID).order_by_asc(S::ID).limit(BATCH);
-            if let Some((tenant, id)) = last {
-                let key = Expr::tuple([S::TENANT_ID, S::ID].map(|column| Expr::col(column.as_column_ref())));
-                select = select.filter(key.gt(Expr::tuple([Expr::val(tenant), Expr::val(id)])));
-            }
-            let models = match select.all(conn).await.map_err(error::from_db) {
-                Ok(models) => models,
-                // For example, a text is not UTF-8. The database does not say in which row.
-                Err(error) if !error.retryable() => {
-                    let after = last.map(|(_, id)| format!(" after {id}")).unwrap_or_default();
-                    self.faults.push(format!("a row of {}{after} cannot be read", S::RESOURCE));
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            };
+            let models = self.read(S::RESOURCE, last, batch::<S>(last).all(conn).await)?;
             let Some(end) = models.last() else { return Ok(()) };
             last = Some((uuid(end.get(S::TENANT_ID)), uuid(end.get(S::ID))));
             let ids: Vec<Uuid> = models.iter().map(|model| uuid(model.get(S::ID))).collect();
@@ -105,8 +96,46 @@ impl Findings {
         Ok(())
     }
 
+    /// Checks rows of an older schema by the columns that all schemas have.
+    async fn check_older<S: Stored>(&mut self, conn: &Pooled) -> Result<()> {
+        if !migration::has_table(conn, S::Table::default().table_name()).await.map_err(error::from_db)? {
+            return Ok(());
+        }
+        let mut last: Last = None;
+        while self.faults.len() < MOST {
+            let select = batch::<S>(last).select_only().columns([S::TENANT_ID, S::ID, S::DOC]);
+            let rows = select.into_tuple::<(Uuid, Uuid, String)>().all(conn).await;
+            let rows = self.read(S::RESOURCE, last, rows)?;
+            let Some((tenant, id, _)) = rows.last() else { return Ok(()) };
+            last = Some((*tenant, *id));
+            let ids: Vec<Uuid> = rows.iter().map(|(_, id, _)| *id).collect();
+            self.labels +=
+                labels(conn, S::RESOURCE, &ids).await?.values().map(|labels| labels.len() as u64).sum::<u64>();
+            for (tenant, id, _) in rows.iter().filter(|(.., doc)| !is_json(doc)) {
+                self.faults.push(format!("{} {id} of tenant {tenant}: its document cannot be read", S::RESOURCE));
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows that a read returned. It is a fault if they are not of their types.
+    fn read<T>(&mut self, resource: Resource, last: Last, rows: Result<Vec<T>, DbErr>) -> Result<Vec<T>> {
+        rows.map_err(error::from_db).or_else(|error| match error.retryable() {
+            true => Err(error),
+            // For example, a text is not UTF-8. The database does not say in which row.
+            false => {
+                let after = last.map(|(_, id)| format!(" after {id}")).unwrap_or_default();
+                self.faults.push(format!("a row of {resource}{after} cannot be read"));
+                Ok(Vec::new())
+            }
+        })
+    }
+
     /// Checks the answers that are stored for repeated requests. One whose time has passed is never read, so it is not checked.
-    async fn answers(&mut self, conn: &Pooled) -> Result<()> {
+    async fn answers(&mut self, conn: &Pooled, is_older: bool) -> Result<()> {
+        if is_older && !migration::has_table(conn, idempotency::Entity.table_name()).await.map_err(error::from_db)? {
+            return Ok(());
+        }
         use idempotency::Column::{Answer, ExpireTime, Method, RequestId};
         let mut last = (SystemClock.now().0, Uuid::max());
         while self.faults.len() < MOST {
@@ -121,7 +150,7 @@ impl Findings {
             for (_, id, method, answer) in &rows {
                 // The answer to a request that was claimed and not answered is empty.
                 if !answer.is_empty()
-                    && let Some(fault) = answer_fault(method, answer)
+                    && let Some(fault) = answer_fault(method, answer, is_older)
                 {
                     self.faults.push(format!("the answer to the request {id} ({method}) {fault}"));
                 }
@@ -129,6 +158,15 @@ impl Findings {
         }
         Ok(())
     }
+}
+
+/// The rows after the last one.
+fn batch<S: Stored>(last: Last) -> Select<S::Table> {
+    #[expect(clippy::disallowed_methods, reason = "a check of the whole spans all tenants")]
+    let select = S::Table::find().order_by_asc(S::TENANT_ID).order_by_asc(S::ID).limit(BATCH);
+    let Some((tenant, id)) = last else { return select };
+    let key = Expr::tuple([S::TENANT_ID, S::ID].map(|column| Expr::col(column.as_column_ref())));
+    select.filter(key.gt(Expr::tuple([Expr::val(tenant), Expr::val(id)])))
 }
 
 /// The fault of a row, if there is one.
@@ -154,10 +192,14 @@ fn fault<S: Stored>(model: &ModelOf<S>, tenant: TenantId, labels: LabelsOf) -> O
     (labels != expected).then(|| "its labels and its document disagree".to_owned())
 }
 
-/// The fault of a stored answer, if there is one. A method that returns a resource is answered with its document.
-fn answer_fault(method: &str, answer: &str) -> Option<&'static str> {
-    if serde_json::from_str::<IgnoredAny>(answer).is_err() {
+/// The fault of a stored answer, if there is one. A method that returns a resource is answered with its document, of which an
+/// older schema may have had another form.
+fn answer_fault(method: &str, answer: &str, is_older: bool) -> Option<&'static str> {
+    if !is_json(answer) {
         return Some("is not JSON");
+    }
+    if is_older {
+        return None;
     }
     let returned = ["Create", "Import", "Update"].iter().find_map(|verb| method.strip_prefix(verb))?;
     for_each_resource!(R => {
@@ -179,6 +221,10 @@ async fn labels(conn: &Pooled, owner: Resource, ids: &[Uuid]) -> Result<HashMap<
         labels.entry((row.tenant_id, row.owner_id)).or_default().insert(row.label_key, row.label_value);
     }
     Ok(labels)
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 fn uuid(value: Value) -> Uuid {

@@ -332,7 +332,7 @@ on_both! {
             let parts = [&*before[number].id, names[number], to, "WARN"];
             assert!(lines.iter().any(|line| parts.iter().all(|part| line.contains(part))), "{parts:?} {lines:?}");
         }
-        let (_, faults) = server.store().await.row_faults().await.unwrap().unwrap();
+        let (_, faults) = server.store().await.row_faults().await.unwrap();
         assert_eq!(faults, [] as [&str; 0]);
     }
 

@@ -107,14 +107,7 @@ async fn refuse_newer(conn: &impl ConnectionTrait) -> Result<Vec<String>, StoreE
         true => StoreError::Damaged(error.to_string()),
         false => StoreError::Connect(error.to_string()),
     };
-    let exists = match backend {
-        DbBackend::Sqlite => "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'seaql_migrations'",
-        _ => {
-            "SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = current_schema() AND tablename = 'seaql_migrations'"
-        }
-    };
-    let exists = conn.query_one_raw(sea_orm::Statement::from_string(backend, exists)).await.map_err(failed)?;
-    if exists.is_none() {
+    if !has_table(conn, "seaql_migrations").await.map_err(failed)? {
         return Ok(Vec::new());
     }
     let applied = sea_orm::Statement::from_string(backend, "SELECT version FROM seaql_migrations ORDER BY version");
@@ -126,6 +119,17 @@ async fn refuse_newer(conn: &impl ConnectionTrait) -> Result<Vec<String>, StoreE
         Some(unknown) => Err(StoreError::SchemaNewer { migration: unknown.clone() }),
         None => Ok(applied),
     }
+}
+
+/// Returns whether the schema has a table.
+pub(crate) async fn has_table(conn: &impl ConnectionTrait, name: &str) -> Result<bool, DbErr> {
+    let backend = conn.get_database_backend();
+    let exists = match backend {
+        DbBackend::Sqlite => "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = $1",
+        _ => "SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = current_schema() AND tablename = $1",
+    };
+    let exists = sea_orm::Statement::from_sql_and_values(backend, exists, [name.into()]);
+    Ok(conn.query_one_raw(exists).await?.is_some())
 }
 
 fn names() -> Vec<String> {
