@@ -138,21 +138,30 @@ async fn a_replaced_file_is_reported_and_the_other_file_is_not_backed_up() {
     std::fs::copy(&aside, &file).unwrap();
     expect_unavailable(create(&process, "lost").await.unwrap_err());
     expect_unavailable(create(&process, "lost").await.unwrap_err());
-    fails(&site.run(&["backup", "--to", "second"]), "is not the file that the running server has");
+    fails(&site.run(&["backup", "--to", "second"]), "if the file was replaced, stop the server");
     assert!(!site.directory().join("second").exists());
     let log = tokio::task::spawn_blocking(move || process.stop()).await.unwrap();
     assert_eq!(log.lines().filter(reports_the_loss).count(), 1, "{log}");
 }
 
-/// Earlier versions lock only the file beside the database, which they leave empty.
+/// Earlier versions lock only the file beside the database, which they leave as it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_beside_a_server_of_an_earlier_version_names_the_version() {
     let site = Site::new(Backend::Sqlite, Program::Jackfield);
     site.prepare().await;
     let process = site.start();
+    let earlier = || {
+        let lock = std::fs::File::options().write(true).open(with_suffix(&site.sqlite_file(), ".lock")).unwrap();
+        lock.lock().unwrap();
+        lock
+    };
+    process.kill();
+    let lock = earlier();
+    fails(&site.run(&["backup", "--to", "backup"]), "if the server is of an earlier version, use the program");
+    drop(lock);
+    let process = site.start();
     tokio::task::spawn_blocking(move || process.stop()).await.unwrap();
-    let lock = std::fs::File::create(with_suffix(&site.sqlite_file(), ".lock")).unwrap();
-    lock.lock().unwrap();
+    let lock = earlier();
     fails(&site.run(&["backup", "--to", "backup"]), "is in use by a server of an earlier version");
     assert!(!site.directory().join("backup").exists());
     drop(lock);

@@ -58,6 +58,9 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
             return Err("calls were cut by a second signal".into());
         }
     };
+    if let Some(claim) = claim.as_ref() {
+        claim.unsign();
+    }
     tokio::task::spawn_blocking(move || tracing.shutdown()).await?;
     if complete { Ok(()) } else { Err("calls were cut at the end of the grace period".into()) }
 }

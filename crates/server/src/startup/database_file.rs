@@ -38,11 +38,11 @@ pub enum DatabaseFileError {
     )]
     Mounted { database: PathBuf },
     #[error(
-        "the database {} is not the file that the running server has, which holds {}: the file was replaced; stop the server and \
-         put its file back",
+        "the database {} is not locked by the process that holds {}: if the file was replaced, stop the server and put its file \
+         back; if the server is of an earlier version, use the program of that server, or stop the server first",
         database.display(), lock.display()
     )]
-    Replaced { database: PathBuf, lock: PathBuf },
+    NotLocked { database: PathBuf, lock: PathBuf },
     #[error(
         "the database {} is in use by a server of an earlier version, which holds {}: use the program of that server, or stop \
          the server first",
@@ -64,7 +64,7 @@ pub struct DatabaseLock {
     file: Option<File>,
 }
 
-/// The content of a lock file that a process has held which locks the database file, too.
+/// The content of a lock file whose process locks the database file, too. The process removes it at a clean end.
 const SIGN: &[u8] = b"The database file is locked, too.\n";
 
 /// A lock may be held for a moment by a backup that looks whether it is free.
@@ -190,11 +190,11 @@ pub fn refuse_mount(database: &Path) -> Result<(), DatabaseFileError> {
 }
 
 /// Refuses a database file that is not the one of the server that runs on its path: the claim of that server is on another
-/// file. Without a server any file will do. Servers of earlier versions lock only the file beside the database and leave it
-/// empty, so it is not known which database file they have.
+/// file. Without a server any file will do. Servers of earlier versions lock only the file beside the database, so it is not
+/// known which database file they have. They leave the lock file as it is: empty, unless a process that signed it was killed.
 ///
 /// # Errors
-/// [`DatabaseFileError::Replaced`] or [`DatabaseFileError::EarlierVersion`].
+/// [`DatabaseFileError::NotLocked`] or [`DatabaseFileError::EarlierVersion`].
 pub fn refuse_replaced(database: &Path) -> Result<(), DatabaseFileError> {
     let lock = lock_file(database);
     for attempt in 0..ATTEMPTS {
@@ -209,7 +209,7 @@ pub fn refuse_replaced(database: &Path) -> Result<(), DatabaseFileError> {
     let is_signed = std::fs::metadata(&lock).is_ok_and(|lock| lock.len() > 0);
     let database = database.to_owned();
     Err(match is_signed {
-        true => DatabaseFileError::Replaced { database, lock },
+        true => DatabaseFileError::NotLocked { database, lock },
         false => DatabaseFileError::EarlierVersion { database, lock },
     })
 }
@@ -288,6 +288,13 @@ impl DatabaseLock {
         // If the disk is full, only the text of a refusal differs.
         let _ = self.lock.as_ref().map(|lock| lock.write_all_at(SIGN, 0));
         Ok(())
+    }
+
+    /// Empties the lock file, because the next process may be of an earlier version, which does not lock the database file. The
+    /// locks stay.
+    pub fn unsign(&self) {
+        // If this fails, only the text of a refusal differs.
+        let _ = self.lock.as_ref().map(|lock| lock.set_len(0));
     }
 
     /// Takes the lock on the database file, if it is there.
@@ -458,11 +465,17 @@ mod tests {
         refuse_replaced(&database).unwrap();
         std::fs::rename(&database, directory.path().join("aside")).unwrap();
         std::fs::write(&database, "").unwrap();
-        assert!(matches!(refuse_replaced(&database).unwrap_err(), DatabaseFileError::Replaced { .. }));
+        let is_not_locked = |refused| matches!(refused, Err(DatabaseFileError::NotLocked { .. }));
+        assert!(is_not_locked(refuse_replaced(&database)));
         drop(server);
         refuse_replaced(&database).unwrap();
-        // An earlier version leaves the file empty.
-        let earlier = File::create(lock_file(&database)).unwrap();
+        // An earlier version leaves the file as it is.
+        let earlier = File::options().write(true).open(lock_file(&database)).unwrap();
+        earlier.lock().unwrap();
+        assert!(is_not_locked(refuse_replaced(&database)), "the server was killed");
+        drop(earlier);
+        claim(&database).unwrap().unsign();
+        let earlier = File::options().write(true).open(lock_file(&database)).unwrap();
         earlier.lock().unwrap();
         assert!(matches!(refuse_replaced(&database).unwrap_err(), DatabaseFileError::EarlierVersion { .. }));
     }

@@ -128,7 +128,11 @@ pub async fn migrate(config: &Config) -> Result<String, StartupError> {
         Database::Postgres(_) => None,
     };
     make_database_file(&database, claim.as_mut())?;
-    Ok(Services::migrate(&database, pool(config)).await?)
+    let newest = Services::migrate(&database, pool(config)).await?;
+    if let Some(claim) = claim {
+        claim.unsign();
+    }
+    Ok(newest)
 }
 
 /// The directory of everything in files, for the owner only.
