@@ -231,16 +231,21 @@ pub(crate) fn is_unprintable(c: char) -> bool {
     let is_invisible = matches!(
         c,
         '\u{34F}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180E}' | '\u{200B}' | '\u{200E}'
-            | '\u{200F}' | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF9}'..='\u{FFFB}'
+            | '\u{200F}' | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}'
     );
     let is_override = matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
     c.is_control() || is_invisible || is_override
 }
 
 /// Returns true for a character that cannot be seen by itself, and that texts in some scripts and emoji need: soft hyphens,
-/// joiners and variation selectors.
+/// joiners, variation selectors, the blank of Braille, and the formats of shorthand and musical notation. Together with
+/// [`is_unprintable`] these include all of `Default_Ignorable_Code_Point` (Unicode, `DerivedCoreProperties.txt`).
 fn is_joiner(c: char) -> bool {
-    matches!(c, '\u{AD}' | '\u{200C}' | '\u{200D}' | '\u{FE00}'..='\u{FE0F}' | '\u{E0000}'..='\u{E0FFF}')
+    matches!(
+        c,
+        '\u{AD}' | '\u{180B}'..='\u{180D}' | '\u{180F}' | '\u{200C}' | '\u{200D}' | '\u{2800}' | '\u{FE00}'..='\u{FE0F}'
+            | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}'
+    )
 }
 
 /// A key as it can be shown in an error: what cannot be printed is replaced, and a long key is cut.

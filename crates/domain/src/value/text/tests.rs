@@ -132,7 +132,7 @@ fn invisible_characters_are_refused_in_names() {
     let overrides = ['\u{2028}', '\u{2029}', '\u{202A}', '\u{202E}', '\u{2066}', '\u{2069}'];
     let invisible = [
         '\u{34F}', '\u{115F}', '\u{1160}', '\u{17B4}', '\u{17B5}', '\u{180E}', '\u{200B}', '\u{2060}', '\u{206F}',
-        '\u{3164}', '\u{FEFF}', '\u{FFA0}', '\u{FFF9}', '\u{FFFB}',
+        '\u{3164}', '\u{FEFF}', '\u{FFA0}', '\u{FFF0}', '\u{FFF9}', '\u{FFFB}',
     ];
     for c in marks.into_iter().chain(overrides).chain(invisible) {
         let text = format!("a{c}b");
@@ -140,8 +140,43 @@ fn invisible_characters_are_refused_in_names() {
         assert!(UserId::parse("user_id", &text).is_err(), "{c:?}");
         assert_eq!(description("description", &text).is_ok(), marks.contains(&c), "{c:?}");
     }
-    // A coloured heart, a Persian word with a non-joiner, a soft hyphen.
-    for text in ["\u{2764}\u{FE0F}", "\u{645}\u{6CC}\u{200C}\u{62E}\u{648}\u{627}\u{647}\u{645}", "a\u{AD}b"] {
+    // A coloured heart, a Persian word with a non-joiner, a soft hyphen, a Mongolian variant, two letters in Braille.
+    let persian = "\u{645}\u{6CC}\u{200C}\u{62E}\u{648}\u{627}\u{647}\u{645}";
+    for text in ["\u{2764}\u{FE0F}", persian, "a\u{AD}b", "\u{1820}\u{180B}", "\u{2801}\u{2800}\u{2803}"] {
         assert!(bounded_text("field", text, 10, false).is_ok(), "{text:?}");
+        assert!(identifier("field", text, 10, false).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn identifiers_have_no_character_that_is_ignored_by_default() {
+    // The ranges of `Default_Ignorable_Code_Point`.
+    let ranges = [
+        '\u{AD}'..='\u{AD}',
+        '\u{34F}'..='\u{34F}',
+        '\u{61C}'..='\u{61C}',
+        '\u{115F}'..='\u{1160}',
+        '\u{17B4}'..='\u{17B5}',
+        '\u{180B}'..='\u{180F}',
+        '\u{200B}'..='\u{200F}',
+        '\u{202A}'..='\u{202E}',
+        '\u{2060}'..='\u{206F}',
+        '\u{3164}'..='\u{3164}',
+        '\u{FE00}'..='\u{FE0F}',
+        '\u{FEFF}'..='\u{FEFF}',
+        '\u{FFA0}'..='\u{FFA0}',
+        '\u{FFF0}'..='\u{FFF8}',
+        '\u{1BCA0}'..='\u{1BCA3}',
+        '\u{1D173}'..='\u{1D17A}',
+        '\u{E0000}'..='\u{E0FFF}',
+    ];
+    for c in ranges.into_iter().flatten() {
+        assert!(identifier("client_id", &format!("a{c}b"), 10, false).is_err(), "{c:?}");
+    }
+    for wrong in [" a", "a ", "a\u{a0}", "\n", " "] {
+        assert!(identifier("client_id", wrong, 10, true).is_err(), "{wrong:?}");
+    }
+    for good in ["", "a b", "https://example.com/ж"] {
+        assert_eq!(identifier("client_id", good, 30, true).unwrap(), good);
     }
 }
