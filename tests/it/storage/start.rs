@@ -178,7 +178,20 @@ on_both! {
     async fn a_database_from_before_the_state_of_credentials_was_renamed_reads_the_same(server) {
         let mut server = server;
         create_connector(&server, "alpha", "main").await.unwrap();
-        let credential = create_credential(&server, "alpha", "u", "name:main", "the api key").await;
+        let link = v1::AddUserConnectorRequest {
+            user_id: "u".to_owned(),
+            connector: "name:main".to_owned(),
+            ..Default::default()
+        };
+        server.client("alpha").user_connectors().add_user_connector(link).await.unwrap();
+        let create = v1::CreateCredentialRequest {
+            credential: Some(fixture::a_credential("u", "name:main")),
+            material: Some(fixture::api_key_material("the api key")),
+            request_id: Uuid::now_v7().to_string(),
+            ..Default::default()
+        };
+        let created = server.client("alpha").credentials().create_credential(create.clone()).await.unwrap().into_inner();
+        let credential = created.credential.as_ref().unwrap().id.clone();
         // Members with the same name elsewhere belong to the caller and stay, as does the form of numbers and texts.
         let facts = v1::Credential {
             provider_data: Some(object([("status", "ACTIVE"), ("state", "\"status\":\u{0}"), ("n", "1e2")])),
@@ -215,6 +228,8 @@ on_both! {
         assert_eq!(server.sql("SELECT doc FROM credential").await, written);
         let repeated = client.credentials().update_credential(request).await.unwrap().into_inner();
         assert_eq!(repeated, answer);
+        let repeated = client.credentials().create_credential(create).await.unwrap().into_inner();
+        assert_eq!(repeated, created);
     }
 
     async fn names_from_before_composition_was_ignored_are_found(server) {
