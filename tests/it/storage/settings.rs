@@ -39,6 +39,7 @@ async fn sqlite_readers_are_read_only_and_the_version_is_safe() {
     let server = TestServer::start(Backend::Sqlite).await;
     let store = server.store().await;
     assert_eq!(store.raw_read("PRAGMA query_only").await.unwrap(), ["1"]);
+    assert_eq!(store.raw_read("PRAGMA cache_size").await.unwrap(), ["-1000"]);
     assert_eq!(store.raw_write("PRAGMA query_only").await.unwrap(), ["0"]);
     store.raw_read("DELETE FROM label").await.unwrap_err();
     store.raw_write("DELETE FROM label").await.unwrap();

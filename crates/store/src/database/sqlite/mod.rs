@@ -1,4 +1,4 @@
-//! SQLite. Every setting is explicit, and is read back on every connection.
+//! SQLite. Every setting is explicit, and is read back on every connection of a server.
 
 mod file;
 pub(crate) mod guard;
@@ -178,7 +178,7 @@ async fn prepare_writer(conn: &mut SqliteConnection, guard: Arc<Guard>) -> Resul
     handle.set_commit_hook(move || hook.may_commit());
     handle.set_rollback_hook(move || guard.rolled_back());
     drop(handle);
-    check_settings(conn).await?;
+    check_settings(conn, PRAGMAS).await?;
     spans::acquired();
     Ok(())
 }
@@ -189,8 +189,8 @@ fn check_file(file: &OpenedFile) -> Result<(), sqlx::Error> {
     file.check().map_err(|error| sqlx::Error::Configuration(error.into()))
 }
 
-async fn check_settings(conn: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    for (pragma, expected) in PRAGMAS {
+async fn check_settings(conn: &mut SqliteConnection, settings: &[(&'static str, &str)]) -> Result<(), sqlx::Error> {
+    for (pragma, expected) in settings {
         let actual = read_pragma(conn, pragma).await?;
         if actual != *expected {
             return Err(sqlx::Error::Configuration(format!("PRAGMA {pragma} is {actual}, not {expected}").into()));

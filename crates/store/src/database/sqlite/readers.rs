@@ -19,6 +19,10 @@ use super::file::OpenedFile;
 use crate::database::driver::{in_execution, in_query, query};
 use crate::database::{Pool, PoolSettings, spans};
 
+/// The settings of readers only. All readers are open at all times, and a list fills the page cache of each. The system caches
+/// the file too.
+const PRAGMAS: &[(&str, &str)] = &[("query_only", "1"), ("cache_size", "-1000")];
+
 /// The pool of connections; clones share it.
 #[derive(Clone)]
 pub(crate) struct Readers(Arc<Shared>);
@@ -222,10 +226,11 @@ impl Drop for Lease<'_> {
 async fn prepare(conn: &mut SqliteConnection, file: Option<Arc<OpenedFile>>) -> Result<(), sqlx::Error> {
     let Some(file) = file else { return Ok(()) };
     super::check_file(&file)?;
-    conn.execute("PRAGMA query_only = ON").await?;
-    // All readers are open at all times, and a list fills the page cache of each. The system caches the file too.
-    conn.execute("PRAGMA cache_size = -1000").await?;
-    super::check_settings(conn).await
+    for (pragma, value) in PRAGMAS {
+        conn.execute(AssertSqlSafe(format!("PRAGMA {pragma} = {value}"))).await?;
+    }
+    super::check_settings(conn, super::PRAGMAS).await?;
+    super::check_settings(conn, PRAGMAS).await
 }
 
 #[cfg(test)]
@@ -249,6 +254,17 @@ mod tests {
     async fn one(readers: &Readers) -> i64 {
         let found = readers.query_one(statement("SELECT 1")).await.unwrap().unwrap();
         found.try_get_by_index(0).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_setting_that_is_not_in_force_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut conn = super::super::options(&directory.path().join("database.sqlite3")).connect().await.unwrap();
+        for (pragma, value) in PRAGMAS.iter().chain(super::super::PRAGMAS) {
+            let settings = [(*pragma, *value)];
+            let is_in_force = super::super::PRAGMAS.contains(&settings[0]);
+            assert_eq!(super::super::check_settings(&mut conn, &settings).await.is_ok(), is_in_force, "{pragma}");
+        }
     }
 
     #[tokio::test]
