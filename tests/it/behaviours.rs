@@ -124,15 +124,15 @@ async fn tried(server: &TestServer, case: &Case, request: &DynamicMessage) -> Re
 }
 
 /// A value of a field that differs from this one.
-fn other_value(field: &FieldDescriptor, former: &Value) -> Value {
+fn other_value(field: &FieldDescriptor, previous: &Value) -> Value {
     let one = |kind: Kind| match kind {
         Kind::String => Value::String("planted".to_owned()),
-        Kind::Bool => Value::Bool(former != &Value::Bool(true)),
+        Kind::Bool => Value::Bool(previous != &Value::Bool(true)),
         Kind::Int32 => Value::I32(77),
         Kind::Int64 => Value::I64(77),
         Kind::Enum(kind) => {
             let numbers = kind.values().map(|value| Value::EnumNumber(value.number()));
-            numbers.filter(|value| value != former).last().unwrap()
+            numbers.filter(|value| value != previous).last().unwrap()
         }
         Kind::Message(message) => Value::Message(filled(&message)),
         other => panic!("{other:?}: give it a value"),
@@ -259,10 +259,10 @@ on_both! {
             resources.insert(message.name().to_owned());
             let reading = case.reading(&message);
             let answer = call(&server, &reading, &reading.request).await.unwrap();
-            let former = answer.get_field_by_name(resource.name()).unwrap().as_message().unwrap().clone();
+            let previous = answer.get_field_by_name(resource.name()).unwrap().as_message().unwrap().clone();
             for path in paths(&message) {
                 let (name, field) = (format!("{}.{}", message.name(), dotted(&path)), path.last().unwrap());
-                let before = match &former.get_field(&path[0]).into_owned() {
+                let before = match &previous.get_field(&path[0]).into_owned() {
                     Value::Message(inner) if path.len() > 1 => inner.get_field(field).into_owned(),
                     value => value.clone(),
                 };
@@ -274,7 +274,7 @@ on_both! {
                 match tried(&server, case, &case.with_mask(&dotted(&path), given)).await {
                     Ok(answer) => {
                         let after = answer.get_field_by_name(resource.name()).unwrap().into_owned();
-                        assert_eq!(after.as_message() == Some(&former), is_unheeded(field), "{name}");
+                        assert_eq!(after.as_message() == Some(&previous), is_unheeded(field), "{name}");
                         assert!(!is(field, "IMMUTABLE"), "{name}");
                         *changed.entry(message.name().to_owned()).or_default() += usize::from(!is_unheeded(field));
                     }

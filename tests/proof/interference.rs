@@ -79,8 +79,8 @@ async fn broken_isolation_is_detected() {
     let cases: [(&str, Program, AsWhom); 3] = [
         // The second caller presents the certificate of the first, so both act in one tenant.
         ("one certificate for both", Program::Jackfield, |beta| beta.replace('b', "a")),
-        ("errors that tell of others", Program::Faulty(Fault::TellsOfOthers), same),
-        ("answers remembered for all", Program::Faulty(Fault::RemembersForAll), same),
+        ("errors that reveal other tenants", Program::Faulty(Fault::RevealsOtherTenants), same),
+        ("cached reads shared by all", Program::Faulty(Fault::SharesCachedReads), same),
     ];
     for (name, program, beta) in cases {
         let world = World::start(Backend::Sqlite, program, beta).await;

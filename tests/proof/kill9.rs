@@ -112,8 +112,8 @@ mod nothing_acknowledged_is_lost_when_a_standby_takes_over {
             site.config_mut().database.acquire_timeout = ACQUIRE_TIMEOUT;
             let mut run = Run::new(site, WRITERS).await;
             for switch in 0..proof::setting("PROOF_SWITCHES", 3_usize) {
-                let former = switch.checked_sub(1).map(|former| &servers[former]);
-                run.switch_over(former, &servers[switch], &proxy, switch + 1).await;
+                let previous = switch.checked_sub(1).map(|previous| &servers[previous]);
+                run.switch_over(previous, &servers[switch], &proxy, switch + 1).await;
                 let next = servers[switch].standby();
                 servers.push(next);
             }
@@ -371,12 +371,12 @@ impl Run {
         self.back_up();
         process.stop();
         let repeated: u64 = self.writers.iter().map(|writer| writer.repeated).sum();
-        let told_unknown: u64 = self.writers.iter().map(|writer| writer.told_unknown).sum();
+        let outcome_unknown: u64 = self.writers.iter().map(|writer| writer.outcome_unknown).sum();
         let lost = self.network.as_ref().map_or(0, Proxy::lost);
         let (findings, figures) = (self.findings(), self.figures());
         proof::report(&format!(
             "kill9 database={database} seed={} kills={} database_kills={} writers={WRITERS} {figures} repeated={repeated} \
-             commits_lost={lost} told_unknown={told_unknown} damaged={} findings={} slowest_start={:?} fdatasync={:?} end={:?}",
+             commits_lost={lost} outcome_unknown={outcome_unknown} damaged={} findings={} slowest_start={:?} fdatasync={:?} end={:?}",
             self.seed,
             self.kills,
             self.database_kills,

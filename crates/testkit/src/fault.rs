@@ -63,9 +63,9 @@ pub enum Fault {
     /// The program uses the default allocator, so memory is not wiped. Nothing else is wrong.
     DefaultAllocator,
     /// Refusals reveal that a resource belongs to another tenant.
-    TellsOfOthers,
+    RevealsOtherTenants,
     /// Answers of single reads are cached by request, not by caller.
-    RemembersForAll,
+    SharesCachedReads,
 }
 
 /// The changes: path, and the tags of `request_id` and `validate_only` in the request.
@@ -149,8 +149,8 @@ impl Fault {
         Fault::PrintsRequests,
         Fault::EchoesRequests,
         Fault::DefaultAllocator,
-        Fault::TellsOfOthers,
-        Fault::RemembersForAll,
+        Fault::RevealsOtherTenants,
+        Fault::SharesCachedReads,
     ];
 
     /// Its name.
@@ -164,8 +164,8 @@ impl Fault {
             Fault::PrintsRequests => "prints-requests",
             Fault::EchoesRequests => "echoes-requests",
             Fault::DefaultAllocator => "default-allocator",
-            Fault::TellsOfOthers => "tells-of-others",
-            Fault::RemembersForAll => "remembers-for-all",
+            Fault::RevealsOtherTenants => "reveals-other-tenants",
+            Fault::SharesCachedReads => "shares-cached-reads",
         }
     }
 }
@@ -298,7 +298,7 @@ impl Layer {
                 answer
             }
             Fault::SeveralTransactions if path.ends_with("/DeleteCredential") => {
-                self.delete_by_and_by(&parts, &message).await;
+                self.delete_one_by_one(&parts, &message).await;
                 self.send(&parts, &message).await
             }
             Fault::SeveralTransactions => self.send(&parts, &message).await,
@@ -318,13 +318,13 @@ impl Layer {
             | Fault::PrintsRequests
             | Fault::EchoesRequests
             | Fault::DefaultAllocator
-            | Fault::TellsOfOthers
-            | Fault::RemembersForAll => self.send(&parts, &message).await,
+            | Fault::RevealsOtherTenants
+            | Fault::SharesCachedReads => self.send(&parts, &message).await,
         }
     }
 
     /// Deletes the configurations of the credential that is to be deleted, one by one.
-    async fn delete_by_and_by(&self, parts: &Parts, message: &[u8]) {
+    async fn delete_one_by_one(&self, parts: &Parts, message: &[u8]) {
         let Ok(request) = v1::DeleteCredentialRequest::decode(message) else { return };
         let list = v1::ListConfigurationsRequest { credential: request.reference.clone(), ..Default::default() };
         let listed = self.ask(parts, "/jackfield.v1.ConfigurationService/ListConfigurations", &list).await;

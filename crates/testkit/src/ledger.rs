@@ -108,7 +108,11 @@ impl<V: Clone + PartialEq> Ledger<V> {
     }
 
     /// Records that no answer said what happened: the request stays uncertain.
-    pub fn doubt(&mut self, _name: &str) {
+    ///
+    /// # Panics
+    /// Panics if no request is pending.
+    pub fn doubt(&mut self, name: &str) {
+        assert!(self.pending(name).is_some(), "{name}: no request is pending");
         self.figures.unknown += 1;
     }
 
@@ -256,5 +260,13 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.send("a", Some(1));
         ledger.send("a", Some(2));
+    }
+
+    #[test]
+    #[should_panic(expected = "a: no request is pending")]
+    fn only_a_pending_request_is_doubted() {
+        let mut ledger = Ledger::default();
+        ledger.send("b", Some(1));
+        ledger.doubt("a");
     }
 }

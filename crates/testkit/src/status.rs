@@ -2,14 +2,12 @@
 
 use std::fmt::Debug;
 
+use jackfield_transport::call::status::{MAX_BYTES, size};
 use tonic::{Code, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// The domain in the `ErrorInfo` of every error of Jackfield.
 const DOMAIN: &str = "jackfield";
-
-/// The size limit for message and details of an error: receivers cap headers at 16 KiB by default.
-const MAX_SIZE: usize = 8 * 1024;
 
 /// A refused call.
 #[derive(Debug)]
@@ -50,8 +48,8 @@ impl Refusal {
         };
         let Some(info) = details.error_info() else { panic!("no ErrorInfo: {status:?}") };
         assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason, DOMAIN), "{status:?}");
-        let size = status.message().len() + status.details().len();
-        assert!(size <= MAX_SIZE, "{size} bytes of message and details");
+        let size = size(&status);
+        assert!(size <= MAX_BYTES, "{size} bytes of headers");
         assert!(!status.message().is_empty(), "no message: {status:?}");
         Self { status, details }
     }
@@ -119,7 +117,7 @@ mod tests {
             ),
             Status::with_error_details(
                 Code::InvalidArgument,
-                "x".repeat(MAX_SIZE),
+                "x".repeat(MAX_BYTES),
                 ErrorDetails::with_error_info("FIELD_INVALID", DOMAIN, []),
             ),
         ];

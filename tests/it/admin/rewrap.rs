@@ -256,9 +256,9 @@ on_both! {
                 credentials.push((tenant, store(number).await));
             }
         }
-        let (store, mut former) = (server.store().await, Vec::new());
+        let (store, mut previous) = (server.store().await, Vec::new());
         for tenant in ["alpha", "beta", "default"] {
-            former.push((steps::tenant_id(&server, tenant).await, Vec::new()));
+            previous.push((steps::tenant_id(&server, tenant).await, Vec::new()));
         }
         let stop = Arc::new(AtomicBool::new(false));
         let calls = Arc::new(AtomicUsize::new(0));
@@ -313,7 +313,7 @@ on_both! {
         let rewraps = async {
             let mut kek = first_kek;
             for round in 0..ROUNDS {
-                for (tenant, keys) in &mut former {
+                for (tenant, keys) in &mut previous {
                     *keys = data_keys(&store, *tenant).await.into_iter().map(|row| row.id).collect::<Vec<_>>();
                 }
                 if round % 2 == 0 {
@@ -326,7 +326,7 @@ on_both! {
                 assert_eq!((rewrap.state(), rewrap.failed), (v1::RewrapState::Done, 0), "round {round}: {rewrap:?}");
                 assert_eq!(rewrap.key_encryption_key, kek);
                 assert!(calls.load(Ordering::Relaxed) > before, "no calls were made meanwhile");
-                for (tenant, keys) in &former {
+                for (tenant, keys) in &previous {
                     let [after] = &data_keys(&store, *tenant).await[..] else { panic!("previous data keys are left") };
                     assert!(!keys.contains(&after.id));
                     assert_eq!(sealed_otherwise(&store, *tenant, after.id).await, 0);
@@ -470,7 +470,7 @@ on_both! {
             credentials.push(steps::api_key(&client, &link, &format!("key {number}")).await.id);
         }
         let (store, alpha) = (server.store().await, steps::tenant_id(&server, "alpha").await);
-        let former = data_keys(&store, alpha).await[0].id;
+        let previous = data_keys(&store, alpha).await[0].id;
         let owner = credentials[1].parse().unwrap();
         let address =
             SecretAddress { tenant: alpha, owner: Resource::Credential, owner_id: owner, name: "material" };
@@ -479,7 +479,7 @@ on_both! {
             let store = store.clone();
             async move {
                 let txn = store.write().await.unwrap();
-                txn.secret_put(address, former, sealed).await.unwrap();
+                txn.secret_put(address, previous, sealed).await.unwrap();
                 txn.commit().await.unwrap();
             }
         };

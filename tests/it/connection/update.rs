@@ -73,14 +73,14 @@ on_both! {
     async fn star_replaces_all(server) {
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
-        let former = create(&alpha, everything()).await;
+        let before = create(&alpha, everything()).await;
         let updated = update(&alpha, "ext:con_1.A-b:c", ["*"], a_small_one("put")).await.unwrap();
         let expected = v1::Connection {
-            id: former.id.clone(),
+            id: before.id.clone(),
             name: "put".to_owned(),
-            connector: former.connector.clone(),
+            connector: before.connector.clone(),
             r#type: v1::ConnectionType::Oauth2.into(),
-            client_secrets: former.client_secrets.clone(),
+            client_secrets: before.client_secrets.clone(),
             supported_content_type: v1::TokenContentType::Json.into(),
             user_id_expression: Some("{sub}".to_owned()),
             trust_identity_user_id: Some(false),
@@ -88,25 +88,25 @@ on_both! {
             require_business_account: Some(false),
             linking: v1::LinkingType::Disabled.into(),
             active: Some(true),
-            create_time: former.create_time,
+            create_time: before.create_time,
             update_time: updated.update_time,
             etag: updated.etag.clone(),
             ..Default::default()
         };
         assert_eq!(updated, expected);
-        assert_eq!(get(&alpha, &former.id).await.unwrap(), expected);
-        let refused = update(&alpha, &former.id, ["*"], v1::Connection::default()).await.map(Response::new);
+        assert_eq!(get(&alpha, &before.id).await.unwrap(), expected);
+        let refused = update(&alpha, &before.id, ["*"], v1::Connection::default()).await.map(Response::new);
         expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connection.name"]);
         // A resource can be put back as it was read, without its etag.
-        let given = v1::Connection { etag: String::new(), ..former.clone() };
-        let again = update(&alpha, &former.id, ["*"], given).await.unwrap();
-        assert_eq!(differences(&former, &again), [""; 0]);
+        let given = v1::Connection { etag: String::new(), ..before.clone() };
+        let again = update(&alpha, &before.id, ["*"], given).await.unwrap();
+        assert_eq!(differences(&before, &again), [""; 0]);
     }
 
     async fn without_a_mask_present_fields_change(server) {
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
-        let former = create(&alpha, everything()).await;
+        let before = create(&alpha, everything()).await;
         let given = v1::Connection {
             active: Some(true),
             scope: Some(String::new()),
@@ -114,33 +114,33 @@ on_both! {
             ..Default::default()
         };
         let request = v1::UpdateConnectionRequest {
-            reference: former.id.clone(),
+            reference: before.id.clone(),
             connection: Some(given),
             ..Default::default()
         };
         let updated = alpha.connections().update_connection(request).await.unwrap().into_inner().connection.unwrap();
-        assert_eq!(differences(&former, &updated), ["type", "scope", "active"]);
+        assert_eq!(differences(&before, &updated), ["type", "scope", "active"]);
         assert_eq!((updated.r#type(), updated.scope.as_deref()), (v1::ConnectionType::Password, Some("")));
-        assert_eq!(get(&alpha, &former.id).await.unwrap(), updated);
+        assert_eq!(get(&alpha, &before.id).await.unwrap(), updated);
     }
 
     async fn wrong_masks_are_refused_and_output_only_paths_do_nothing(server) {
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
-        let former = create(&alpha, everything()).await;
-        let given = || v1::Connection { id: former.id.clone(), etag: former.etag.clone(), ..a_small_one("new") };
+        let before = create(&alpha, everything()).await;
+        let given = || v1::Connection { id: before.id.clone(), etag: before.etag.clone(), ..a_small_one("new") };
         for path in ["", "names", "connection.name", "client_secrets.value", "tags.team.a", "r#type", "default_scope"] {
-            let refused = update(&alpha, &former.id, ["name", path], given()).await.map(Response::new);
+            let refused = update(&alpha, &before.id, ["name", path], given()).await.map(Response::new);
             let refused = expect_status(refused, Code::InvalidArgument, "FIELD_INVALID");
             refused.expect_fields(&["update_mask"]);
             assert!(refused.description("update_mask").contains(&format!("\"{path}\"")), "{refused:?}");
         }
-        let refused = update(&alpha, &former.id, ["*", "name"], given()).await.map(Response::new);
+        let refused = update(&alpha, &before.id, ["*", "name"], given()).await.map(Response::new);
         expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["update_mask"]);
-        assert_eq!(get(&alpha, &former.id).await.unwrap(), former);
+        assert_eq!(get(&alpha, &before.id).await.unwrap(), before);
         let paths = ["id", "create_time", "update_time", "etag"];
-        let updated = update(&alpha, &former.id, paths, given()).await.unwrap();
-        assert_eq!(differences(&former, &updated), [""; 0]);
+        let updated = update(&alpha, &before.id, paths, given()).await.unwrap();
+        assert_eq!(differences(&before, &updated), [""; 0]);
     }
 
     async fn a_connection_stays_on_its_connector(server) {
@@ -148,26 +148,26 @@ on_both! {
         let connector = connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         connector::create(&alpha, fixture::an_oauth2_connector("Outlook")).await;
         let foreign = connector::create(&beta, fixture::an_oauth2_connector("Yahoo")).await;
-        let former = create(&alpha, a_small_one("mine")).await;
+        let before = create(&alpha, a_small_one("mine")).await;
         let on = |connector: &str| v1::Connection { connector: connector.to_owned(), ..a_small_one("mine") };
         // The same connector may be named, in any form.
         for same in [connector.id.clone(), "name:GMAIL".to_owned()] {
             for paths in [["connector"], ["*"]] {
-                update(&alpha, &former.id, paths, on(&same)).await.unwrap();
+                update(&alpha, &before.id, paths, on(&same)).await.unwrap();
             }
         }
         for paths in [["connector"], ["*"]] {
-            let refused = update(&alpha, &former.id, paths, on("name:Outlook")).await.map(Response::new);
+            let refused = update(&alpha, &before.id, paths, on("name:Outlook")).await.map(Response::new);
             expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connection.connector"]);
             for absent in [&*foreign.id, "name:Yahoo"] {
-                let refused = update(&alpha, &former.id, paths, on(absent)).await.map(Response::new);
+                let refused = update(&alpha, &before.id, paths, on(absent)).await.map(Response::new);
                 let refused = expect_status(refused, Code::NotFound, "CONNECTOR_NOT_FOUND");
                 assert_eq!(refused.metadata("reference"), absent);
             }
-            let refused = update(&alpha, &former.id, paths, on("Outlook")).await.map(Response::new);
+            let refused = update(&alpha, &before.id, paths, on("Outlook")).await.map(Response::new);
             expect_status(refused, Code::InvalidArgument, "REFERENCE_INVALID").expect_fields(&["connection.connector"]);
         }
-        assert_eq!(get(&alpha, &former.id).await.unwrap().connector, connector.id);
+        assert_eq!(get(&alpha, &before.id).await.unwrap().connector, connector.id);
     }
 }
 

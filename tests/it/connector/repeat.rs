@@ -40,25 +40,25 @@ on_both! {
 
     async fn an_etag_is_not_valid_for_a_later_connector(server) {
         let alpha = server.client("alpha");
-        let former = create(&alpha, fixture::a_connector("Gmail")).await;
-        let request = v1::DeleteConnectorRequest { reference: former.id.clone(), ..Default::default() };
+        let previous = create(&alpha, fixture::a_connector("Gmail")).await;
+        let request = v1::DeleteConnectorRequest { reference: previous.id.clone(), ..Default::default() };
         alpha.connectors().delete_connector(request).await.unwrap();
         let connector = Some(fixture::a_connector("Gmail"));
-        let request = v1::CreateConnectorRequest { connector, id: former.id.clone(), ..Default::default() };
+        let request = v1::CreateConnectorRequest { connector, id: previous.id.clone(), ..Default::default() };
         let present = alpha.connectors().create_connector(request).await.unwrap().into_inner().connector.unwrap();
-        assert_eq!(present.id, former.id);
-        assert_ne!(present.etag, former.etag);
+        assert_eq!(present.id, previous.id);
+        assert_ne!(present.etag, previous.etag);
         let request = v1::UpdateConnectorRequest {
-            reference: former.id.clone(),
+            reference: previous.id.clone(),
             connector: Some(fixture::a_connector("changed")),
-            etag: former.etag.clone(),
+            etag: previous.etag.clone(),
             ..Default::default()
         };
         expect_status(alpha.connectors().update_connector(request).await, Code::Aborted, "ETAG_MISMATCH");
         let request =
-            v1::DeleteConnectorRequest { reference: former.id.clone(), etag: former.etag, ..Default::default() };
+            v1::DeleteConnectorRequest { reference: previous.id.clone(), etag: previous.etag, ..Default::default() };
         expect_status(alpha.connectors().delete_connector(request).await, Code::Aborted, "ETAG_MISMATCH");
-        assert_eq!(get(&alpha, &former.id).await.unwrap(), present);
+        assert_eq!(get(&alpha, &previous.id).await.unwrap(), present);
     }
 
     async fn a_repeated_create_gets_the_first_answer(server) {

@@ -13,7 +13,7 @@ use crate::key;
 on_both! {
     async fn a_mask_changes_only_the_fields_it_names(server) {
         let alpha = server.client("alpha");
-        let former = a_full_one(&server, &alpha).await;
+        let before = a_full_one(&server, &alpha).await;
         let mut given = v1::Connector {
             name: "new".to_owned(),
             description: Some("new".to_owned()),
@@ -24,25 +24,25 @@ on_both! {
         generic(&mut given).authentication_url = "https://new.example.com".to_owned();
         generic(&mut given).http_authentication_username = Some("new".to_owned());
         let paths = ["name", "generic.authentication_url", "debug"];
-        let updated = update(&alpha, &former.id, paths, given).await.unwrap();
+        let updated = update(&alpha, &before.id, paths, given).await.unwrap();
         let mut expected = v1::Connector {
             name: "new".to_owned(),
             debug: Some(false),
             update_time: updated.update_time,
             etag: updated.etag.clone(),
-            ..former.clone()
+            ..before.clone()
         };
         generic(&mut expected).authentication_url = "https://new.example.com".to_owned();
         assert_eq!(updated, expected);
-        assert_eq!(get(&alpha, &former.id).await.unwrap(), expected);
+        assert_eq!(get(&alpha, &before.id).await.unwrap(), expected);
         let time = |time: Option<prost_types::Timestamp>| time.map(|time| (time.seconds, time.nanos));
-        assert!(time(updated.update_time) > time(former.update_time), "{updated:?} {former:?}");
-        assert_ne!(updated.etag, former.etag);
+        assert!(time(updated.update_time) > time(before.update_time), "{updated:?} {before:?}");
+        assert_ne!(updated.etag, before.etag);
     }
 
     async fn a_path_without_a_value_restores_the_default(server) {
         let alpha = server.client("alpha");
-        let former = a_full_one(&server, &alpha).await;
+        let before = a_full_one(&server, &alpha).await;
         let empty = v1::Connector::default;
         let paths = [
             "description",
@@ -58,7 +58,7 @@ on_both! {
             "labels",
             "generic.http_authentication_username",
         ];
-        let updated = update(&alpha, &former.id, paths, empty()).await.unwrap();
+        let updated = update(&alpha, &before.id, paths, empty()).await.unwrap();
         let seconds = |seconds: i64| Some(fixture::milliseconds(1_000 * seconds));
         let mut expected = v1::Connector {
             description: None,
@@ -74,56 +74,56 @@ on_both! {
             labels: BTreeMap::new(),
             update_time: updated.update_time,
             etag: updated.etag.clone(),
-            ..former.clone()
+            ..before.clone()
         };
         generic(&mut expected).http_authentication_username = None;
         assert_eq!(updated, expected);
         for (path, field) in
             [("name", "connector.name"), ("generic.authentication_url", "connector.generic.authentication_url")]
         {
-            let refused = update(&alpha, &former.id, [path], empty()).await.map(Response::new);
+            let refused = update(&alpha, &before.id, [path], empty()).await.map(Response::new);
             expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&[field]);
         }
-        assert_eq!(get(&alpha, &former.id).await.unwrap(), expected);
+        assert_eq!(get(&alpha, &before.id).await.unwrap(), expected);
     }
 
     async fn star_replaces_all(server) {
         let alpha = server.client("alpha");
-        let former = a_full_one(&server, &alpha).await;
-        let updated = update(&alpha, &former.id, ["*"], fixture::a_connector("put")).await.unwrap();
+        let before = a_full_one(&server, &alpha).await;
+        let updated = update(&alpha, &before.id, ["*"], fixture::a_connector("put")).await.unwrap();
         let seconds = |seconds: i64| Some(fixture::milliseconds(1_000 * seconds));
         let mut expected = v1::Connector {
-            id: former.id.clone(),
+            id: before.id.clone(),
             enabled: Some(true),
-            secret_header_names: former.secret_header_names.clone(),
+            secret_header_names: before.secret_header_names.clone(),
             connect_timeout: seconds(5),
             read_timeout: seconds(10),
             total_timeout: seconds(30),
             debug: Some(false),
-            create_time: former.create_time,
+            create_time: before.create_time,
             update_time: updated.update_time,
             etag: updated.etag.clone(),
             ..fixture::a_connector("put")
         };
         generic(&mut expected).http_authentication_password_set = true;
         assert_eq!(updated, expected);
-        assert_eq!(get(&alpha, &former.id).await.unwrap(), expected);
-        let refused = update(&alpha, &former.id, ["*"], v1::Connector::default()).await.map(Response::new);
+        assert_eq!(get(&alpha, &before.id).await.unwrap(), expected);
+        let refused = update(&alpha, &before.id, ["*"], v1::Connector::default()).await.map(Response::new);
         expect_status(refused, Code::InvalidArgument, "FIELD_INVALID")
             .expect_fields(&["connector.name", "connector.kind"]);
         // A resource can be put back as it was read, without its etag.
-        let given = v1::Connector { etag: String::new(), ..former.clone() };
-        let again = update(&alpha, &former.id, ["*"], given).await.unwrap();
-        assert_eq!(again, v1::Connector { update_time: again.update_time, etag: again.etag.clone(), ..former });
+        let given = v1::Connector { etag: String::new(), ..before.clone() };
+        let again = update(&alpha, &before.id, ["*"], given).await.unwrap();
+        assert_eq!(again, v1::Connector { update_time: again.update_time, etag: again.etag.clone(), ..before });
     }
 
     async fn without_a_mask_present_fields_change(server) {
         let alpha = server.client("alpha");
-        let former = a_full_one(&server, &alpha).await;
+        let before = a_full_one(&server, &alpha).await;
         let unchanged = |to: &v1::Connector| v1::Connector {
             update_time: to.update_time,
             etag: to.etag.clone(),
-            ..former.clone()
+            ..before.clone()
         };
         let mut given = v1::Connector {
             enabled: Some(true),
@@ -133,7 +133,7 @@ on_both! {
         };
         generic(&mut given).http_authentication_username = Some("new".to_owned());
         let request = v1::UpdateConnectorRequest {
-            reference: former.id.clone(),
+            reference: before.id.clone(),
             connector: Some(given.clone()),
             update_mask: None,
             ..Default::default()
@@ -143,13 +143,13 @@ on_both! {
             v1::Connector { enabled: Some(true), read_timeout: given.read_timeout, ..unchanged(&updated) };
         generic(&mut expected).http_authentication_username = Some("new".to_owned());
         assert_eq!(updated, expected);
-        assert_eq!(get(&alpha, &former.id).await.unwrap(), expected);
+        assert_eq!(get(&alpha, &before.id).await.unwrap(), expected);
     }
 
     async fn wrong_masks_are_refused_and_output_only_paths_do_nothing(server) {
         let alpha = server.client("alpha");
-        let former = a_full_one(&server, &alpha).await;
-        let given = || v1::Connector { id: former.id.clone(), etag: former.etag.clone(), ..fixture::a_connector("new") };
+        let before = a_full_one(&server, &alpha).await;
+        let given = || v1::Connector { id: before.id.clone(), etag: before.etag.clone(), ..fixture::a_connector("new") };
         for path in [
             "",
             " ",
@@ -166,18 +166,18 @@ on_both! {
             "connect_timeout.seconds",
             "authentication_url",
         ] {
-            let refused = update(&alpha, &former.id, ["description", path], given()).await.map(Response::new);
+            let refused = update(&alpha, &before.id, ["description", path], given()).await.map(Response::new);
             let refused = expect_status(refused, Code::InvalidArgument, "FIELD_INVALID");
             refused.expect_fields(&["update_mask"]);
             assert!(refused.description("update_mask").contains(&format!("\"{path}\"")), "{refused:?}");
         }
         for paths in [["*", "name"], ["name", "*"], ["*", "*"]] {
-            let refused = update(&alpha, &former.id, paths, given()).await.map(Response::new);
+            let refused = update(&alpha, &before.id, paths, given()).await.map(Response::new);
             expect_status(refused, Code::InvalidArgument, "FIELD_INVALID");
         }
-        let refused = update(&alpha, &former.id, ["a", "name", "b"], v1::Connector::default()).await.map(Response::new);
+        let refused = update(&alpha, &before.id, ["a", "name", "b"], v1::Connector::default()).await.map(Response::new);
         expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["update_mask", "update_mask"]);
-        assert_eq!(get(&alpha, &former.id).await.unwrap(), former);
+        assert_eq!(get(&alpha, &before.id).await.unwrap(), before);
 
         let paths = [
             "id",
@@ -187,17 +187,17 @@ on_both! {
             "update_time.seconds",
             "etag",
         ];
-        let updated = update(&alpha, &former.id, paths, given()).await.unwrap();
-        assert_eq!(updated, v1::Connector { update_time: updated.update_time, etag: updated.etag.clone(), ..former });
+        let updated = update(&alpha, &before.id, paths, given()).await.unwrap();
+        assert_eq!(updated, v1::Connector { update_time: updated.update_time, etag: updated.etag.clone(), ..before });
     }
 
     async fn the_kind_cannot_be_changed(server) {
         let alpha = server.client("alpha");
-        let former = a_full_one(&server, &alpha).await;
+        let before = a_full_one(&server, &alpha).await;
         let oauth2 = fixture::an_oauth2_connector("new");
         for paths in [vec!["*"], vec![], vec!["oauth2"], vec!["name", "oauth2.issuer_url"]] {
             let request = v1::UpdateConnectorRequest {
-                reference: former.id.clone(),
+                reference: before.id.clone(),
                 connector: Some(oauth2.clone()),
                 update_mask: Some(prost_types::FieldMask { paths: paths.into_iter().map(str::to_owned).collect() }),
                 ..Default::default()
@@ -207,25 +207,25 @@ on_both! {
         }
         // A setting of another kind is refused, whatever the message contains.
         for connector in [v1::Connector::default(), fixture::a_connector("new")] {
-            let refused = update(&alpha, &former.id, ["oauth2.issuer_url"], connector).await.map(Response::new);
+            let refused = update(&alpha, &before.id, ["oauth2.issuer_url"], connector).await.map(Response::new);
             expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connector.kind"]);
         }
-        assert_eq!(get(&alpha, &former.id).await.unwrap(), former);
+        assert_eq!(get(&alpha, &before.id).await.unwrap(), before);
         // Fields outside the mask are ignored, including the kind.
-        let updated = update(&alpha, &former.id, ["name"], oauth2).await.unwrap();
-        assert_eq!((&*updated.name, &updated.kind), ("new", &former.kind));
+        let updated = update(&alpha, &before.id, ["name"], oauth2).await.unwrap();
+        assert_eq!((&*updated.name, &updated.kind), ("new", &before.kind));
         let paths = ["generic.http_authentication_username"];
-        let updated = update(&alpha, &former.id, paths, fixture::an_oauth2_connector("x")).await.unwrap();
-        let mut expected = former;
+        let updated = update(&alpha, &before.id, paths, fixture::an_oauth2_connector("x")).await.unwrap();
+        let mut expected = before;
         generic(&mut expected).http_authentication_username = None;
         assert_eq!((&*updated.name, &updated.kind), ("new", &expected.kind));
     }
 
     async fn an_update_is_validated_together_with_the_stored_fields(server) {
         let alpha = server.client("alpha");
-        let former = a_full_one(&server, &alpha).await;
+        let before = a_full_one(&server, &alpha).await;
         let refused = |paths: &'static str, field: &'static str, given: v1::Connector| {
-            let (alpha, id) = (alpha.clone(), former.id.clone());
+            let (alpha, id) = (alpha.clone(), before.id.clone());
             async move {
                 let refused = update(&alpha, &id, [paths], given).await.map(Response::new);
                 expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&[field]);
@@ -240,7 +240,7 @@ on_both! {
         let headers = fixture::strings([("x-secret", "v")]);
         let given = v1::Connector { headers, ..Default::default() };
         refused("headers", "connector.secret_headers", given).await;
-        assert_eq!(get(&alpha, &former.id).await.unwrap(), former);
+        assert_eq!(get(&alpha, &before.id).await.unwrap(), before);
 
         let mut given = fixture::a_connector("key in a header");
         let api_key = |header_name: &str, query_parameter: &str| {

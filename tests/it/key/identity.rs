@@ -58,21 +58,21 @@ on_both! {
 
     async fn deletes_respect_etags_and_allow_missing(server) {
         let alpha = server.client("alpha");
-        let former = import(&alpha, a_bundle(&server, "mine")).await;
+        let previous = import(&alpha, a_bundle(&server, "mine")).await;
         let request = |etag: &str| v1::DeleteKeyRequest {
-            reference: former.id.clone(),
+            reference: previous.id.clone(),
             etag: etag.to_owned(),
             ..Default::default()
         };
         let refused = alpha.keys().delete_key(request("x")).await;
         expect_status(refused, Code::Aborted, "ETAG_MISMATCH");
-        assert!(alpha.keys().delete_key(request(&former.etag)).await.unwrap().into_inner().deleted);
+        assert!(alpha.keys().delete_key(request(&previous.etag)).await.unwrap().into_inner().deleted);
         expect_status(alpha.keys().delete_key(request("")).await, Code::NotFound, "KEY_NOT_FOUND");
         let missing = v1::DeleteKeyRequest { allow_missing: true, ..request("") };
         assert!(!alpha.keys().delete_key(missing).await.unwrap().into_inner().deleted);
-        let again = v1::ImportKeyRequest { id: former.id.clone(), ..a_bundle(&server, "mine") };
+        let again = v1::ImportKeyRequest { id: previous.id.clone(), ..a_bundle(&server, "mine") };
         let present = import(&alpha, again).await;
-        let refused = alpha.keys().delete_key(request(&former.etag)).await;
+        let refused = alpha.keys().delete_key(request(&previous.etag)).await;
         expect_status(refused, Code::Aborted, "ETAG_MISMATCH");
         assert_eq!(list(&alpha).await, [present]);
     }

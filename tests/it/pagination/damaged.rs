@@ -135,13 +135,13 @@ on_both! {
                 assert_eq!(server.sql(changed).await, ["1"]);
 
                 // A document with another id is not returned under this id. Everything else is returned as stored.
-                let told = |number: usize| match () {
+                let listed_name = |number: usize| match () {
                     () if number != row => Some(name(number)),
                     () if from.contains("\"id\"") => None,
                     () if from.contains("\"name\"") => Some(to.trim_matches('\'')[8..9].to_owned()),
                     () => Some(name(number)),
                 };
-                let expected: Vec<_> = (0..ROWS).filter_map(told).collect();
+                let expected: Vec<_> = (0..ROWS).filter_map(listed_name).collect();
                 for order in ["name", "name desc", "create_time", "create_time desc", "id"] {
                     for page_size in [PAGE_SIZE, 1, 1_000] {
                         // An endless list would never end without a limit.
@@ -208,8 +208,8 @@ on_both! {
         }
         let log = process.stop();
         for id in damaged {
-            let told = log.lines().filter(|line| line.contains("was left out of a list") && line.contains(&id));
-            assert_eq!(told.count(), lists, "{id}");
+            let logged = log.lines().filter(|line| line.contains("was left out of a list") && line.contains(&id));
+            assert_eq!(logged.count(), lists, "{id}");
         }
     }
 

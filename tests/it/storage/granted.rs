@@ -52,8 +52,8 @@ mod fewer {
 
             // The cause is logged at most once a minute, but counted each time.
             let cause = format!("too many connections for role \\\"{role}\\\"");
-            let told = logs::text().lines().filter(|line| line.contains(&cause)).count();
-            assert_eq!(told, 1, "{cause}");
+            let logged = logs::text().lines().filter(|line| line.contains(&cause)).count();
+            assert_eq!(logged, 1, "{cause}");
             let failures = server.metric("jackfield_database_connect_failures_total", &[]);
             assert!(failures.is_some_and(|failures| failures >= 1.0), "{failures:?}");
             let open = server.metric("db_client_connection_max", &[("db_client_connection_pool_name", "postgres")]);
@@ -74,10 +74,10 @@ mod fewer {
             let failed = failed.err().expect("a third connection");
             assert_eq!(failed.reason(), "STORE_UNAVAILABLE");
             let cause = std::error::Error::source(&failed).expect("a cause").to_string();
-            let told = "no connection to the database within 3s: 2 of 8 (database.max_connections) are in use; no more \
+            let reason = "no connection to the database within 3s: 2 of 8 (database.max_connections) are in use; no more \
                         can be opened: ";
             assert!(
-                cause.contains(told) && cause.contains(&format!("too many connections for role \"{role}\"")),
+                cause.contains(reason) && cause.contains(&format!("too many connections for role \"{role}\"")),
                 "{cause}"
             );
             drop(_one);

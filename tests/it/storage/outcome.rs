@@ -183,9 +183,9 @@ mod postgres_commit {
             proxy.lose("INSERT INTO \"connector\"", Fate::AnswerLost);
             expect_unknown(create(&server, a_request("made", "")).await.unwrap_err(), false);
             assert_eq!(names_of_connectors(&server, "alpha").await, ["made"]);
-            let told = logs::text();
-            let told = told.lines().filter(|line| line.contains("the outcome of a transaction cannot be queried"));
-            assert_eq!(told.count(), 1);
+            let log = logs::text();
+            let logged = log.lines().filter(|line| line.contains("the outcome of a transaction cannot be queried"));
+            assert_eq!(logged.count(), 1);
         }
 
         /// The server has the transaction open, and may still receive the COMMIT.

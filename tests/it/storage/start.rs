@@ -278,8 +278,8 @@ on_both! {
             server.sql(&format!("UPDATE \"key\" SET {to} WHERE name_key = '{from}'")).await;
         }
         server.sql("DELETE FROM seaql_migrations WHERE version = 'm0006_composed_names'").await;
-        let former = server.sql(derived).await;
-        assert_ne!(former, written);
+        let previous = server.sql(derived).await;
+        assert_ne!(previous, written);
 
         // None of them is renamed, dropped or hidden.
         let reason = refused(&mut server).await;

@@ -34,7 +34,7 @@ pub(crate) struct Writer {
     /// Repeats that were answered with success.
     pub(crate) repeated: u64,
     /// Changes whose outcome the server itself called unknown.
-    pub(crate) told_unknown: u64,
+    pub(crate) outcome_unknown: u64,
     /// Faults of the server.
     pub(crate) wrong: Vec<String>,
     /// The connector of its credentials.
@@ -54,7 +54,7 @@ impl Writer {
             known: HashMap::new(),
             repeat: None,
             repeated: 0,
-            told_unknown: 0,
+            outcome_unknown: 0,
             wrong: Vec::new(),
             parent: parent.to_owned(),
             rng,
@@ -101,7 +101,7 @@ impl Writer {
             Err(status) => {
                 self.ledger.doubt(&change.name);
                 if reason(&status) == Some("OUTCOME_UNKNOWN") {
-                    self.told_unknown += 1;
+                    self.outcome_unknown += 1;
                     if status.get_details_retry_info().is_some() != change.is_repeatable() {
                         self.wrong
                             .push(format!("RetryInfo does not say whether a repeat is safe: {}", change.describe()));
@@ -328,8 +328,8 @@ impl Writer {
             request_id: self.id(),
             validate_only: false,
         };
-        let former = after.configurations.get_mut(&external_id)?;
-        (former.round, former.version) = (round, former.version + 1);
+        let written = after.configurations.get_mut(&external_id)?;
+        (written.round, written.version) = (round, written.version + 1);
         Some(change(&name, Some(Object::Credential(after)), &external_id, Request::UpdateConfiguration(request)))
     }
 
@@ -409,9 +409,9 @@ fn reason(status: &Status) -> Option<&'static str> {
 /// Returns whether the server itself says that nothing happened. Errors of the connection, an unknown outcome and a
 /// stopping server are not such answers.
 fn is_definite(status: &Status) -> bool {
-    let told = reason(status);
-    told == Some("STORE_UNAVAILABLE")
-        || told.is_some()
-            && told != Some("OUTCOME_UNKNOWN")
+    let reason = reason(status);
+    reason == Some("STORE_UNAVAILABLE")
+        || reason.is_some()
+            && reason != Some("OUTCOME_UNKNOWN")
             && !matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
 }

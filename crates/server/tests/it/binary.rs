@@ -84,22 +84,26 @@ fn created_files_are_reported_even_if_the_start_fails_and_are_private() {
     let address = taken.local_addr().unwrap().to_string();
     let refused = run(directory.path(), &["serve", "--listen", &address]);
     assert!(!refused.status.success());
-    let told = String::from_utf8_lossy(&refused.stdout);
-    assert!(told.contains("Made data/pki:") && told.contains("Made data/keyring.toml:"), "{told}");
+    let printed = String::from_utf8_lossy(&refused.stdout);
+    assert!(printed.contains("Made data/pki:") && printed.contains("Made data/keyring.toml:"), "{printed}");
     let mode = std::fs::metadata(data.join("jackfield.sqlite3")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
 /// Standard output may be closed, as with `jackfield serve | head -1` or a supervisor that has lost its pipe.
 #[test]
-fn a_server_serves_although_its_output_is_not_read() {
+fn a_server_serves_although_its_output_is_closed() {
     let directory = tempfile::tempdir().unwrap();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = command(directory.path(), &["serve", "--listen", "127.0.0.1:0", "--set", "drain.delay=0s"]);
     let mut server = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
-    assert!(log.any(|line| line.contains("\"message\":\"listening\"")), "{:?}", server.wait());
+    let listening = log.find(|line| line.contains("\"message\":\"listening\""));
+    let listening = listening.unwrap_or_else(|| panic!("{:?}", server.wait()));
+    let listening: serde_json::Value = serde_json::from_str(&listening).unwrap();
+    let address = listening["address"].as_str().unwrap();
+    assert_eq!(stdout(&run(directory.path(), &["health", "--address", address])), "SERVING\n");
     let id = rustix::process::Pid::from_child(&server);
     rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
     log.for_each(drop);

@@ -132,7 +132,7 @@ async fn mistakes_of_clients_are_logged_at_debug() {
     let log = stop(server).await;
     let of_calls: Vec<_> = log.iter().filter(|line| line["rpc.response.status_code"].is_string()).collect();
     for status in ["UNIMPLEMENTED", "INVALID_ARGUMENT", "NOT_FOUND", "DEADLINE_EXCEEDED"] {
-        assert!(of_calls.iter().any(|line| line["rpc.response.status_code"] == status), "{status} is told: {log:?}");
+        assert!(of_calls.iter().any(|line| line["rpc.response.status_code"] == status), "{status} is logged: {log:?}");
     }
     for line in of_calls {
         assert_eq!(line["level"], "DEBUG", "{line}");

@@ -58,8 +58,8 @@ impl Process {
         let address = listening["address"].as_str().unwrap().to_owned();
         // A full pipe would block the server.
         let log = Arc::new(Mutex::new(log));
-        let told = Arc::clone(&log);
-        let reader = std::thread::spawn(move || lines.for_each(|line| told.lock().unwrap().extend([&line, "\n"])));
+        let shared = Arc::clone(&log);
+        let reader = std::thread::spawn(move || lines.for_each(|line| shared.lock().unwrap().extend([&line, "\n"])));
         let mut out = child.stdout.take().unwrap();
         let mut first_words = vec![0; usize::try_from(rustix::io::ioctl_fionread(&out).unwrap()).unwrap()];
         out.read_exact(&mut first_words).unwrap();

@@ -34,8 +34,8 @@ impl Fault {
             Fault::PrintsRequests
                 | Fault::EchoesRequests
                 | Fault::DefaultAllocator
-                | Fault::TellsOfOthers
-                | Fault::RemembersForAll
+                | Fault::RevealsOtherTenants
+                | Fault::SharesCachedReads
         )
     }
 }
@@ -57,7 +57,7 @@ impl Layer {
         let key = (path.clone(), message.clone());
         match self.fault {
             Fault::PrintsRequests => tracing::debug!(request = ?message, "called"),
-            Fault::RemembersForAll if method.starts_with("Get") => {
+            Fault::SharesCachedReads if method.starts_with("Get") => {
                 let known = lock(&self.seen.answers).get(&key).cloned();
                 if let Some(answer) = known {
                     return answered(answer);
@@ -71,7 +71,7 @@ impl Layer {
             let of_another = || ids(&message).any(|id| lock(&self.seen.ids).contains(id));
             let text = match self.fault {
                 Fault::EchoesRequests => Some(plain(&message)),
-                Fault::TellsOfOthers if of_another() => Some("it is of another tenant".to_owned()),
+                Fault::RevealsOtherTenants if of_another() => Some("it is of another tenant".to_owned()),
                 _ => None,
             };
             if let Some(text) = text.and_then(|text| HeaderValue::from_str(&text).ok()) {

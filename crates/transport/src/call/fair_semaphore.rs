@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_over_its_share_is_told_before_the_server_is_full() {
+    fn a_caller_over_its_share_is_refused_before_the_server_is_full() {
         let shares = FairSemaphore::new(5, 1, 2);
         let try_acquire = |caller, tenant| shares.of(caller, tenant).try_acquire();
         let permits = [

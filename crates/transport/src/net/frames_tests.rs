@@ -199,7 +199,7 @@ fn pings_have_a_word_of_their_own() {
 }
 
 #[test]
-fn the_client_is_told_why_but_not_in_the_middle_of_a_frame() {
+fn the_client_receives_the_reason_but_not_in_the_middle_of_a_frame() {
     let wire = WireState::default();
     let mut meter = meter(&wire);
     meter.read(&of_stream(0x1234, 5, HEADERS, 0), &wire).unwrap();

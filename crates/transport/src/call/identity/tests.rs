@@ -141,7 +141,7 @@ fn the_claimed_identity_can_be_copied_into_a_configuration() {
     assert_eq!(claims(&all), expected);
     assert_eq!(claims(&certificate(&[], &[])), "");
     let hostile = certificate(&[], &[(DnType::CommonName, &"\u{1b}[31m\n\"".repeat(1_000))]);
-    let told = claims(&hostile);
-    assert_eq!(told.chars().count(), MAX_CLAIMS);
-    assert!(!told.contains(char::is_control), "{told}");
+    let claimed = claims(&hostile);
+    assert_eq!(claimed.chars().count(), MAX_CLAIMS);
+    assert!(!claimed.contains(char::is_control), "{claimed}");
 }

@@ -184,7 +184,7 @@ impl StatusBuilder {
 }
 
 /// Returns the most bytes that a status takes in headers, as receivers count them.
-pub(super) fn size(status: &Status) -> usize {
+pub fn size(status: &Status) -> usize {
     let header = |name: &str, length: usize| name.len() + length + HEADER_OVERHEAD;
     header("grpc-status", 2)
         + header("grpc-message", encoded_len(status.message()))

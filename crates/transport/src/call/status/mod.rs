@@ -9,7 +9,7 @@ use jackfield_domain::{Error, Resource};
 use tonic::{Code, Status};
 use tonic_types::{FieldViolation, PreconditionViolation, QuotaViolation, StatusExt as _};
 
-pub use builder::MAX_BYTES;
+pub use builder::{MAX_BYTES, size};
 use builder::{StatusBuilder, cut};
 
 const NOT_ONE_MESSAGE: &str = "the call takes exactly one request message";

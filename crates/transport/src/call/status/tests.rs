@@ -4,7 +4,6 @@ use jackfield_domain::error::{Cause, Precondition, Taken, Use, Violation};
 use jackfield_domain::request::reference::Ref;
 use tonic_types::StatusExt as _;
 
-use super::builder::size;
 use super::*;
 
 /// One error of every variant. The match has no wildcard, so that a new variant is added here too.
