@@ -19,6 +19,7 @@ use crate::caller::Caller;
 use crate::change::{Change, Changes, missing};
 use crate::gauges::{GaugeSources, Gauges};
 use crate::list::{ListScope, Listable, Lists, Pager};
+use crate::rewrap::RewrapWatch;
 use crate::sealing::data_keys::DataKeys;
 use crate::sealing::secrets::Secrets;
 
@@ -39,6 +40,7 @@ pub(crate) struct Components {
     pub(crate) tokens: Tokens,
     pub(crate) tenant_names: TenantNames,
     pub(crate) gauge_sources: Arc<GaugeSources>,
+    pub(crate) rewrap_watch: RewrapWatch,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -95,6 +97,7 @@ impl Services {
             tokens: Tokens::new(token_cache, &store),
             tenant_names: TenantNames::default(),
             gauge_sources: Arc::new(GaugeSources::new(store.clone())),
+            rewrap_watch: RewrapWatch::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             store,

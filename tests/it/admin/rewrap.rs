@@ -208,24 +208,31 @@ on_both! {
         store.close().await;
     }
 
-    /// The process that worked on it had a clock that was ahead, and died.
-    async fn a_rewrap_with_a_heartbeat_from_the_future_is_taken_over(server) {
-        let mut server = server;
-        let link = steps::linked(&server.client("alpha"), "ada", "Gmail").await;
-        steps::api_key(&server.client("alpha"), &link, "key").await;
+    /// A clock was ahead when another one ended, and when this one was started. It is found, and not started beside itself.
+    async fn a_rewrap_under_way_comes_before_one_from_the_future(server) {
+        let operator = server.client("operator");
         let store = server.store().await;
-        server.crash();
-        let row = running("a key", true, SystemClock.now().plus_micros(7_200_000_000));
-        insert(&store, &row).await;
-        server.restart().await;
-        let rewrap = end(&server.client("operator")).await;
-        assert_eq!((rewrap.id.as_str(), rewrap.state()), (&*row.id.to_string(), v1::RewrapState::Done));
-        assert_eq!((rewrap.secrets_done, rewrap.failed), (1, 0));
-        // One that is started now does not wait for such a worker either.
-        let row = running("a key", true, SystemClock.now().plus_micros(7_200_000_000));
-        insert(&store, &row).await;
-        let rewrap = ended(&server.client("operator"), true).await;
-        assert_eq!((rewrap.state(), rewrap.secrets_done), (v1::RewrapState::Done, 1));
+        let (now, ahead) = (SystemClock.now(), SystemClock.now().plus_micros(7_200_000_000));
+        let ended = Rewrap { state: RewrapState::Done, ..running("a key", false, ahead) };
+        insert(&store, &ended).await;
+        let working = Rewrap { heartbeat_time: ahead, ..running("a key", false, now) };
+        insert(&store, &working).await;
+        assert_eq!(newest(&operator).await.id, working.id.to_string());
+        assert_eq!(start(&operator, true).await.id, working.id.to_string());
+        assert_eq!(store.read().rewrap_fetch().await.unwrap().unwrap(), working);
+        store.close().await;
+    }
+
+    /// The tenant was deleted and created again since the data key was read.
+    async fn data_keys_stay_if_the_one_to_keep_is_gone(server) {
+        let (store, alpha) = (server.store().await, steps::tenant_id(&server, "alpha").await);
+        let before = data_keys(&store, alpha).await[0].id;
+        for (keep, deleted) in [(Uuid::now_v7(), 0), (before, 0)] {
+            let txn = store.write().await.unwrap();
+            assert_eq!(txn.data_keys_delete_others(alpha, keep).await.unwrap(), deleted);
+            txn.commit().await.unwrap();
+        }
+        assert_eq!(data_keys(&store, alpha).await[0].id, before);
         store.close().await;
     }
 

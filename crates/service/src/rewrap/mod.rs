@@ -3,7 +3,8 @@
 
 mod worker;
 
-use std::ops::RangeInclusive;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use jackfield_domain::principal::right::Admin;
 use jackfield_domain::rewrap::{Rewrap, RewrapState};
@@ -15,7 +16,8 @@ use crate::caller::Caller;
 use crate::change::{Change, Length, RequestOptions};
 use crate::services::Services;
 
-/// A worker whose last heartbeat is older, or as far in the future, is considered dead: 60 s, in microseconds.
+/// A worker is considered dead if its last heartbeat is older.
+const DEAD_AFTER: Duration = Duration::from_secs(60);
 const DEAD_AFTER_MICROS: i64 = 60 * 1_000_000;
 
 // === impl Services ===
@@ -28,7 +30,7 @@ impl Services {
             txn.lock_deployment().await?;
             let now = self.now();
             // An abandoned one would be continued, but the new one does all that it would have done.
-            settled = txn.rewraps_settle(alive(now), now).await?;
+            settled = txn.rewraps_settle(now.plus_micros(-DEAD_AFTER_MICROS), now).await?;
             let newest = txn.rewrap_fetch().await?;
             if let Some(running) = newest.as_ref().filter(|row| row.state == RewrapState::Running) {
                 return Ok(running.clone());
@@ -76,16 +78,17 @@ impl Services {
 
     /// Continues a re-wrap whose worker died.
     pub(crate) async fn rewrap_take_over(&self) -> Result<()> {
+        let found = self.shared.store.read().rewrap_fetch().await?;
+        let Some(seen) = found.filter(|row| row.state == RewrapState::Running) else { return Ok(()) };
         let now = self.now();
-        let is_abandoned = |row: &Rewrap| row.state == RewrapState::Running && is_dead(row, now);
-        if !self.shared.store.read().rewrap_fetch().await?.is_some_and(|row| is_abandoned(&row)) {
+        let is_silent = self.shared.rewrap_watch.is_silent(&seen);
+        if !is_silent && seen.heartbeat_time.plus_micros(DEAD_AFTER_MICROS) >= now {
             return Ok(());
         }
         let taken = self.change(Change::by_system(Length::Long), async |txn| {
             txn.lock_deployment().await?;
-            let Some(abandoned) = txn.rewrap_fetch().await?.filter(is_abandoned) else { return Ok(None) };
-            let row = Rewrap { heartbeat_time: now, ..abandoned.clone() };
-            Ok(txn.rewrap_advance(&row, abandoned.heartbeat_time).await?.then_some(row))
+            let row = Rewrap { heartbeat_time: now, ..seen.clone() };
+            Ok(txn.rewrap_advance(&row, seen.heartbeat_time).await?.then_some(row))
         });
         if let Some(row) = taken.await? {
             tracing::info!(rewrap.id = %row.id, "re-wrap taken over");
@@ -104,15 +107,70 @@ impl Services {
     }
 }
 
-fn is_dead(row: &Rewrap, now: Timestamp) -> bool {
-    !alive(now).contains(&row.heartbeat_time)
+/// The last heartbeat that this process has seen. One that stays the same is of a dead worker, whatever its time: the clock of
+/// the worker may have been ahead.
+#[derive(Default)]
+pub(crate) struct RewrapWatch(Mutex<Option<Seen>>);
+
+struct Seen {
+    heartbeat: (Uuid, Timestamp),
+    since: Instant,
 }
 
-/// The heartbeats of workers that are alive. One from the future is of a clock that was ahead.
-fn alive(now: Timestamp) -> RangeInclusive<Timestamp> {
-    now.plus_micros(-DEAD_AFTER_MICROS)..=now.plus_micros(DEAD_AFTER_MICROS)
+// === impl RewrapWatch ===
+
+impl RewrapWatch {
+    /// Notes a heartbeat. Returns true if it is still the one of 60 s ago.
+    fn is_silent(&self, row: &Rewrap) -> bool {
+        let heartbeat = (row.id, row.heartbeat_time);
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = match &mut *seen {
+            Some(seen) if seen.heartbeat == heartbeat => seen,
+            other => other.insert(Seen { heartbeat, since: Instant::now() }),
+        };
+        seen.since.elapsed() >= DEAD_AFTER
+    }
 }
 
 fn count(rows: u64) -> i64 {
     i64::try_from(rows).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_that_stays_the_same_is_of_a_dead_worker() {
+        let row = Rewrap {
+            id: Uuid::now_v7(),
+            state: RewrapState::Running,
+            kek_id: String::new(),
+            reseal: true,
+            data_keys_total: 0,
+            data_keys_done: 0,
+            secrets_total: 0,
+            secrets_done: 0,
+            failed: 0,
+            start_time: Timestamp(0),
+            end_time: None,
+            heartbeat_time: Timestamp(0),
+        };
+        let watch = RewrapWatch::default();
+        let age = |by: Duration| {
+            let mut seen = watch.0.lock().unwrap();
+            let seen = seen.as_mut().unwrap();
+            seen.since = seen.since.checked_sub(by).unwrap();
+        };
+        assert!(!watch.is_silent(&row), "just seen");
+        age(DEAD_AFTER / 2);
+        assert!(!watch.is_silent(&row));
+        age(DEAD_AFTER / 2);
+        assert!(watch.is_silent(&row));
+        let later = Rewrap { heartbeat_time: Timestamp(1), ..row.clone() };
+        assert!(!watch.is_silent(&later), "it lives");
+        age(DEAD_AFTER);
+        let other = Rewrap { id: Uuid::now_v7(), ..later };
+        assert!(!watch.is_silent(&other), "another one");
+    }
 }

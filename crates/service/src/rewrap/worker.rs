@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jackfield_domain::rewrap::{Rewrap, RewrapState};
-use jackfield_domain::{Error, Result, TenantId};
+use jackfield_domain::{Error, Resource, Result, TenantId};
 use jackfield_store::{DataKeyRow, SecretRow, Writer};
 use jackfield_vault::{DataKey, WrappedDataKey};
 use serde::Serialize;
@@ -35,7 +35,14 @@ pub(super) struct Worker {
     /// The re-wrap as it should be after a commit whose outcome is not known.
     tried: Option<Rewrap>,
     /// The keys and secrets that failed. They are left out from then on.
-    failed: HashSet<(Uuid, String)>,
+    failed: HashSet<Failed>,
+}
+
+/// A data key, or a secret with its owner. Callers choose ids, so the same id can occur elsewhere.
+#[derive(PartialEq, Eq, Hash)]
+enum Failed {
+    DataKey(TenantId, Uuid),
+    Secret(TenantId, Resource, Uuid, String),
 }
 
 /// The reason why a worker stops early.
@@ -99,7 +106,7 @@ impl Worker {
             }
         }
         let state = if self.rewrap.failed == 0 { RewrapState::Done } else { RewrapState::Failed };
-        let end_time = Some(self.services.now());
+        let end_time = Some(self.services.now().max(self.rewrap.start_time));
         self.change(async |_| Ok(()), |rewrap, ()| (rewrap.state, rewrap.end_time) = (state, end_time)).await
     }
 
@@ -135,7 +142,8 @@ impl Worker {
             self.rewrap.kek_id = self.services.shared.vault.active_key_id();
             let limit = BATCH + self.failed.len() as u64;
             let rows = self.services.shared.store.read().data_keys_of_other_keks(&self.rewrap.kek_id, limit).await?;
-            let rows: Vec<_> = rows.into_iter().filter(|row| !self.failed.contains(&(row.id, String::new()))).collect();
+            let rows: Vec<_> =
+                rows.into_iter().filter(|row| !self.failed.contains(&Failed::DataKey(row.tenant, row.id))).collect();
             if rows.is_empty() {
                 return Ok(());
             }
@@ -144,7 +152,7 @@ impl Worker {
                 match self.wrap(&row).await {
                     Ok(row) => wrapped.push(row),
                     Err(error) if error.retryable() => return Err(error.into()),
-                    Err(error) => self.give_up(row.id, String::new(), row.tenant, &error),
+                    Err(error) => self.give_up(Failed::DataKey(row.tenant, row.id), &error),
                 }
                 self.beat().await?;
             }
@@ -182,7 +190,7 @@ impl Worker {
             let rows = self.services.shared.store.read().secrets_of_other_keys(tenant, fresh.id(), limit).await?;
             let is_complete = rows.is_empty();
             let rows: Vec<SecretRow> =
-                rows.into_iter().filter(|row| !self.failed.contains(&(row.owner_id, row.name.clone()))).collect();
+                rows.into_iter().filter(|row| !self.failed.contains(&Failed::secret(row))).collect();
             if rows.is_empty() {
                 break is_complete;
             }
@@ -191,7 +199,7 @@ impl Worker {
                 match self.seal(&row, &fresh).await {
                     Ok(value) => sealed.push((row, value)),
                     Err(error) if error.retryable() => return Err(error.into()),
-                    Err(error) => self.give_up(row.owner_id, row.name, tenant, &error),
+                    Err(error) => self.give_up(Failed::secret(&row), &error),
                 }
             }
             self.change(
@@ -209,26 +217,36 @@ impl Worker {
         };
         if is_complete && self.services.shared.store.read().data_keys_fetch(tenant).await?.len() > 1 {
             // The database refuses this as long as a key seals anything, so nothing can be lost here.
-            self.change(async |txn| txn.data_keys_delete(tenant, Some(fresh.id())).await, |_, _| ()).await?;
+            self.change(async |txn| txn.data_keys_delete_others(tenant, fresh.id()).await, |_, _| ()).await?;
             self.services.shared.data_keys.forget(tenant);
         }
         Ok(())
     }
 
-    /// The data key of a tenant that was made since the re-wrap began, or else a new one. `None` if the tenant is gone.
+    /// The data key of a tenant that was made since the re-wrap began, or else a new one. `None` if the tenant is gone or the key
+    /// cannot be opened.
     async fn fresh_data_key(&mut self, tenant: TenantId) -> Result<Option<Arc<DataKey>>, Stop> {
         let shared = Arc::clone(&self.services.shared);
         let start_time = self.rewrap.start_time;
         // A change is made only if there is something to change: it writes a heartbeat, which counts as progress.
         let newest = shared.store.read().data_keys_fetch(tenant).await?.into_iter().next();
-        if let Some(fresh) = newest.filter(|newest| newest.create_time >= start_time) {
-            return Ok(Some(shared.data_keys.opened(fresh).await?));
+        if let Some(row) = newest.filter(|newest| newest.create_time >= start_time) {
+            let failed = Failed::DataKey(tenant, row.id);
+            return match shared.data_keys.opened(row).await {
+                Ok(fresh) => Ok(Some(fresh)),
+                Err(error) if error.retryable() => Err(error.into()),
+                Err(error) => {
+                    self.give_up(failed, &error);
+                    Ok(None)
+                }
+            };
         }
         let mut fresh = None;
         self.change(
             async |txn| {
                 if txn.tenant_lock_shared(tenant).await? && txn.tenant_exists(tenant).await? {
-                    fresh = Some(shared.data_keys.create_after(txn, tenant, start_time).await?);
+                    let time = start_time.max(shared.clock.now());
+                    fresh = Some(shared.data_keys.create_after(txn, tenant, time).await?);
                 }
                 Ok(())
             },
@@ -244,7 +262,11 @@ impl Worker {
         fresh.seal(&address, &plaintext)
     }
 
-    fn give_up(&mut self, id: Uuid, name: String, tenant: TenantId, error: &Error) {
+    fn give_up(&mut self, failed: Failed, error: &Error) {
+        let (tenant, id, name) = match &failed {
+            Failed::DataKey(tenant, id) => (tenant, id, ""),
+            Failed::Secret(tenant, _, owner, name) => (tenant, owner, name.as_str()),
+        };
         tracing::error!(
             rewrap.id = %self.rewrap.id,
             tenant.id = %tenant,
@@ -253,9 +275,10 @@ impl Worker {
             error = error as &dyn std::error::Error,
             "a key or secret cannot be re-wrapped"
         );
-        self.rewrap.failed += 1;
-        self.services.shared.gauge_sources.rewrap_fail();
-        self.failed.insert((id, name));
+        if self.failed.insert(failed) {
+            self.rewrap.failed += 1;
+            self.services.shared.gauge_sources.rewrap_fail();
+        }
     }
 
     /// Makes a batch durable together with the progress, which is also the heartbeat; unless the re-wrap was taken over. The
@@ -271,7 +294,7 @@ impl Worker {
         let done = services.change(Change::by_system(Length::Long), async |txn| {
             txn.give_way().await?;
             let done = work(txn).await?;
-            // Later than the last one even if the clock stops, so that no two workers write the same.
+            // Later than the last one even if the clock stops: a heartbeat that stays the same is of a dead worker.
             let beat = services.now().max(before.heartbeat_time.plus_micros(1));
             let mut rewrap = Rewrap { heartbeat_time: beat, ..before.clone() };
             progress(&mut rewrap, &done);
@@ -296,6 +319,14 @@ impl Worker {
     fn advance(&mut self, rewrap: Rewrap) {
         self.rewrap = rewrap;
         self.services.shared.gauge_sources.rewrap_advance(&self.rewrap);
+    }
+}
+
+// === impl Failed ===
+
+impl Failed {
+    fn secret(row: &SecretRow) -> Self {
+        Failed::Secret(row.tenant, row.owner, row.owner_id, row.name.clone())
     }
 }
 

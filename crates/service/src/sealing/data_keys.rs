@@ -41,8 +41,7 @@ impl DataKeys {
         let (key, wrapped) = self.vault.data_key_create(tenant).await?;
         // The newest key seals. The others may have been made by a clock that was ahead.
         let newest = txn.data_keys_fetch(tenant).await?.into_iter().next();
-        let earliest = newest.map_or(time, |newest| newest.create_time.plus_micros(1).max(time));
-        let create_time = earliest.max(self.clock.now());
+        let create_time = newest.map_or(time, |newest| newest.create_time.plus_micros(1).max(time));
         let row = DataKeyRow { tenant, id: key.id(), kek_id: wrapped.kek_id, wrapped: wrapped.bytes, create_time };
         txn.data_key_insert(&row).await?;
         Ok(self.put(key))

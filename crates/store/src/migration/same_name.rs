@@ -35,7 +35,7 @@ async fn holders<S: Stored>(conn: &impl ConnectionTrait, tenant: Uuid, name: &Na
     select.into_tuple::<Uuid>().all(conn).await.map_err(failed)
 }
 
-/// The end of two rows with the same name.
+/// The outcome for two rows with the same name.
 pub(super) enum Settled {
     Renamed(Renamed),
     /// Callers can rename the resources, so both are named here.
@@ -72,10 +72,8 @@ pub(super) async fn settle<S: Stored>(conn: &impl ConnectionTrait, row_id: RowId
     let renamed = match other_row {
         Some((other_model, other)) if age(&other) > age(&value) => {
             let renamed = rename::<S>(conn, other_id, &other_model, &other).await?;
-            if renamed.is_some() {
-                renew_row::<S>(conn, row_id, &model).await?;
-            }
-            renamed
+            let is_free = renamed.is_some() && renew_row::<S>(conn, row_id, &model).await?;
+            renamed.filter(|_| is_free)
         }
         _ => rename::<S>(conn, row_id, &model, &value).await?,
     };

@@ -1,9 +1,10 @@
 //! Wrapped data keys.
 
 use jackfield_domain::{Result, TenantId, Timestamp};
-use sea_orm::sea_query::{Expr, ExprTrait as _, LockType};
+use sea_orm::sea_query::{Expr, ExprTrait as _, IntoCondition, LockType};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait as _,
 };
 use uuid::Uuid;
 
@@ -135,13 +136,23 @@ impl Writer {
         updated.map(|_| ()).map_err(error::from_db)
     }
 
-    /// Destroys data keys of a tenant: all but one, or all.
-    pub async fn data_keys_delete(&self, tenant: TenantId, keep: Option<Uuid>) -> Result<u64> {
+    /// Destroys all data keys of a tenant, except for one. If that one is not stored, it destroys none: the tenant was deleted
+    /// and created again since the key was read.
+    pub async fn data_keys_delete_others(&self, tenant: TenantId, keep: Uuid) -> Result<u64> {
+        let kept =
+            data_key::of(tenant).filter(data_key::Column::Id.eq(keep)).select_only().column(data_key::Column::Id);
+        let others = data_key::Column::Id.ne(keep).and(Expr::exists(kept.into_query()));
+        self.data_keys_delete_where(tenant, others).await
+    }
+
+    /// Destroys all data keys of a tenant.
+    pub(crate) async fn data_keys_delete(&self, tenant: TenantId) -> Result<u64> {
+        self.data_keys_delete_where(tenant, Condition::all()).await
+    }
+
+    async fn data_keys_delete_where(&self, tenant: TenantId, condition: impl IntoCondition) -> Result<u64> {
         self.touch_tenant(tenant);
-        let mut delete = data_key::Entity::delete_many().filter(data_key::Column::TenantId.eq(tenant.0));
-        if let Some(keep) = keep {
-            delete = delete.filter(data_key::Column::Id.ne(keep));
-        }
+        let delete = data_key::Entity::delete_many().filter(data_key::Column::TenantId.eq(tenant.0)).filter(condition);
         let deleted = delete.exec(&self.conn).await.map_err(error::from_db)?.rows_affected;
         if deleted > 0 {
             self.note_destroyed();

@@ -1,7 +1,5 @@
 //! The progress of re-wraps, as rows: one replica works, and every replica can report its progress.
 
-use std::ops::RangeInclusive;
-
 use jackfield_domain::rewrap::{Rewrap, RewrapState};
 use jackfield_domain::{Error, Result, Timestamp};
 use sea_orm::sea_query::Expr;
@@ -12,11 +10,14 @@ use crate::entity::rewrap;
 use crate::session::{Session, Writer};
 
 impl<C: ConnectionTrait> Session<C> {
-    /// The newest re-wrap, which started last. Its id is not the highest one if a clock was ahead.
+    /// The re-wrap that is under way, or else the one that started last. Its id is not the highest one if a clock was ahead.
     pub async fn rewrap_fetch(&self) -> Result<Option<Rewrap>> {
         #[expect(clippy::disallowed_methods, reason = "re-wraps belong to the deployment, not to a tenant")]
-        let select = rewrap::Entity::find().order_by_desc(rewrap::Column::StartTime);
-        let select = select.order_by_desc(rewrap::Column::Id).limit(1);
+        let select = rewrap::Entity::find()
+            .order_by_desc(rewrap::Column::State.eq(RewrapState::Running.as_str()))
+            .order_by_desc(rewrap::Column::StartTime)
+            .order_by_desc(rewrap::Column::Id)
+            .limit(1);
         let row = select.one(&self.conn).await.map_err(error::from_db)?;
         row.map(from_model).transpose()
     }
@@ -41,13 +42,13 @@ impl Writer {
         Ok(updated.map_err(error::from_db)?.rows_affected == 1)
     }
 
-    /// Marks re-wraps as failed that are under way and whose last heartbeat is not in a range. Returns how many.
-    pub async fn rewraps_settle(&self, alive: RangeInclusive<Timestamp>, now: Timestamp) -> Result<u64> {
+    /// Marks re-wraps as failed that are under way and have sent no heartbeat since a time. Returns how many.
+    pub async fn rewraps_settle(&self, since: Timestamp, now: Timestamp) -> Result<u64> {
         let settled = rewrap::Entity::update_many()
             .col_expr(rewrap::Column::State, Expr::val(RewrapState::Failed.as_str()))
             .col_expr(rewrap::Column::EndTime, Expr::val(now.0))
             .filter(rewrap::Column::State.eq(RewrapState::Running.as_str()))
-            .filter(rewrap::Column::HeartbeatTime.not_between(alive.start().0, alive.end().0))
+            .filter(rewrap::Column::HeartbeatTime.lt(since.0))
             .exec(&self.conn)
             .await;
         Ok(settled.map_err(error::from_db)?.rows_affected)

@@ -112,7 +112,7 @@ impl Writer {
         requests.exec(conn).await.map_err(failed)?;
         let events = audit_event::Entity::delete_many().filter(audit_event::Column::TenantId.eq(id.0));
         events.exec(conn).await.map_err(failed)?;
-        self.data_keys_delete(id, None).await?;
+        self.data_keys_delete(id).await?;
         self.delete_all::<Tenant>(id).await
     }
 }

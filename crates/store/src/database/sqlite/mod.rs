@@ -27,7 +27,7 @@ const NEEDED_VERSION: &str = "3.51.3";
 /// The prepared statements that a connection keeps. Each number of labels or ids needs its own statement.
 const STATEMENTS: usize = 256;
 
-/// The time that a statement waits for a lock of another process.
+/// The time that a statement waits for a lock of another connection.
 const BUSY: Duration = Duration::from_secs(5);
 
 /// The settings of every connection, and their values as they are read back. `synchronous` 2 is FULL: an acknowledged write
@@ -133,7 +133,7 @@ pub(crate) async fn open_read_only(path: &Path) -> Result<Readers, StoreError> {
         .pragma("temp_store", "MEMORY")
         .pragma("mmap_size", "0")
         .disable_statement_logging();
-    let settings = PoolSettings { max_connections: 1, acquire_timeout: BUSY };
+    let settings = PoolSettings { max_connections: 1, acquire_timeout: Duration::from_secs(30) };
     Readers::open(options, settings, None).await.map_err(failed)
 }
 

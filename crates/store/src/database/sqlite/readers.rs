@@ -5,13 +5,14 @@
 //! costs about as much as to find a row. Here a connection is given back at once: it is a thread of this process that works
 //! off its statements in their order, and none of them is part of a transaction.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sea_orm::{ConnAcquireErr, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, SqliteConnection};
-use tokio::sync::{Semaphore, TryAcquireError};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +37,7 @@ struct Shared {
     patience: Duration,
     /// One permit for each connection that is not in use.
     free: Semaphore,
+    closed: AtomicBool,
     /// The connection that was used last is taken first: its page cache is warm. There is none for a permit whose connection
     /// was lost; the next caller opens it.
     idle: Mutex<Vec<SqliteConnection>>,
@@ -44,10 +46,10 @@ struct Shared {
 }
 
 /// A connection in use. Dropping the lease gives it back.
-struct Lease<'a> {
+struct Lease {
     /// `None` if it is lost, or once it was given back.
     conn: Option<SqliteConnection>,
-    shared: &'a Arc<Shared>,
+    shared: Arc<Shared>,
     /// A statement is under way.
     busy: bool,
 }
@@ -63,8 +65,8 @@ impl Readers {
     ) -> Result<Self, sqlx::Error> {
         let PoolSettings { max_connections: max, acquire_timeout: patience, .. } = settings;
         let free = Semaphore::new(max as usize);
-        let (idle, tasks) = (Mutex::default(), TaskTracker::new());
-        let shared = Arc::new(Shared { options, file, max, patience, free, idle, tasks });
+        let (closed, idle, tasks) = (AtomicBool::new(false), Mutex::default(), TaskTracker::new());
+        let shared = Arc::new(Shared { options, file, max, patience, free, closed, idle, tasks });
         for _ in 0..max {
             let conn = shared.open().await?;
             shared.idle().push(conn);
@@ -105,11 +107,10 @@ impl Readers {
         Pool { name: "reader", max: shared.max, used: shared.max.saturating_sub(free), idle }
     }
 
-    /// Waits for the statements under way and closes all connections.
+    /// Gives out no connection any more, waits for the statements under way and closes all connections.
     pub(crate) async fn close(&self) {
-        // If it is closed already, there is nothing to close.
+        self.0.closed.store(true, Ordering::Release);
         let all = self.0.free.acquire_many(self.0.max).await;
-        self.0.free.close();
         let idle = std::mem::take(&mut *self.0.idle());
         for conn in idle {
             // It only reads.
@@ -119,29 +120,40 @@ impl Readers {
     }
 
     /// A connection, after at most the time of patience.
-    async fn acquire(&self) -> Result<Lease<'_>, DbErr> {
-        let shared = &self.0;
-        let closed = || DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed);
-        let permit = match shared.free.try_acquire() {
-            Ok(permit) => permit,
-            Err(TryAcquireError::Closed) => return Err(closed()),
-            Err(TryAcquireError::NoPermits) => {
-                let waited = timeout(shared.patience, shared.free.acquire()).await;
-                let waited = waited.map_err(|_| DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))?;
-                waited.map_err(|_| closed())?
+    async fn acquire(&self) -> Result<Lease, DbErr> {
+        self.refuse_closed()?;
+        let lease = match self.0.free.try_acquire().ok().map(|permit| self.lease(permit)) {
+            Some(lease) if lease.conn.is_some() => lease,
+            found => {
+                let waited = timeout(self.0.patience, self.wait(found)).await;
+                waited.map_err(|_| DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))??
             }
         };
-        let idle = shared.idle().pop();
-        let conn = match idle {
-            Some(conn) => conn,
-            None => {
-                let opened = shared.open().await;
-                opened.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?
-            }
-        };
-        permit.forget();
+        self.refuse_closed()?;
         spans::acquired();
-        Ok(Lease { conn: Some(conn), shared, busy: false })
+        Ok(lease)
+    }
+
+    /// Waits for a lease if there is none, and opens its connection if the earlier one was lost.
+    async fn wait(&self, found: Option<Lease>) -> Result<Lease, DbErr> {
+        let mut lease = match found {
+            Some(lease) => lease,
+            None => self.lease(self.0.free.acquire().await.map_err(|_| closed())?),
+        };
+        if lease.conn.is_none() {
+            let opened = self.0.open().await;
+            lease.conn = Some(opened.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?);
+        }
+        Ok(lease)
+    }
+
+    fn lease(&self, permit: SemaphorePermit<'_>) -> Lease {
+        permit.forget();
+        Lease { conn: self.0.idle().pop(), shared: Arc::clone(&self.0), busy: false }
+    }
+
+    fn refuse_closed(&self) -> Result<(), DbErr> {
+        if self.0.closed.load(Ordering::Acquire) { Err(closed()) } else { Ok(()) }
     }
 }
 
@@ -190,7 +202,7 @@ impl Shared {
 
 // === impl Lease ===
 
-impl Lease<'_> {
+impl Lease {
     fn begin(&mut self) -> Result<&mut SqliteConnection, DbErr> {
         self.busy = true;
         self.conn.as_mut().ok_or_else(|| in_query(sqlx::Error::WorkerCrashed))
@@ -205,20 +217,27 @@ impl Lease<'_> {
     }
 }
 
-impl Drop for Lease<'_> {
+impl Drop for Lease {
     fn drop(&mut self) {
-        match self.conn.take() {
-            // The caller left. The next one would wait for the rest of the statement although others may be idle.
-            Some(mut conn) if self.busy => {
-                let shared = Arc::clone(self.shared);
-                self.shared.tasks.spawn(async move {
-                    let is_there = conn.ping().await.is_ok();
-                    shared.give_back(is_there.then_some(conn));
-                });
-            }
-            conn => self.shared.give_back(conn),
+        let conn = self.conn.take();
+        if !self.busy || conn.is_none() {
+            return self.shared.give_back(conn);
         }
+        // The caller left. The next one would wait for the rest of the statement although others may be idle.
+        let mut lease = Lease { conn, shared: Arc::clone(&self.shared), busy: false };
+        self.shared.tasks.spawn(async move {
+            if let Some(conn) = &mut lease.conn
+                && conn.ping().await.is_err()
+            {
+                lease.conn = None;
+            }
+            drop(lease);
+        });
     }
+}
+
+fn closed() -> DbErr {
+    DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)
 }
 
 /// Makes a connection a reader. Refuses it if it may lead to another file than earlier connections.
