@@ -235,8 +235,8 @@ pub(crate) fn become_account(command: &mut Command, account: Option<Account>) {
     }
 }
 
-/// The accounts that can run PostgreSQL, in order of preference: the one of its package, and the one without rights that every
-/// Unix has.
+/// The Unix accounts that can run PostgreSQL, in order of preference: that of its package, and `nobody`, the account without
+/// rights that every Unix has.
 const ACCOUNTS: [&str; 2] = ["postgres", "nobody"];
 
 // === impl Account ===

@@ -1,9 +1,9 @@
 //! The connections that read an SQLite file. All are opened at the start, because later there may be another file at the
 //! path.
 //!
-//! The pool of the library asks a connection after each statement, in a task of its own, whether it is still there. That
-//! costs about as much as to find a row. Here a connection is given back at once: it is a thread of this process that works
-//! off its statements in their order, and none of them is part of a transaction.
+//! The pool of the library asks a connection after each statement, in a task of its own, whether it is still there. Here a
+//! connection is given back at once: it is a thread of this process that runs its statements in their order, and none of them
+//! is part of a transaction.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,7 +50,7 @@ struct Lease {
     /// `None` if it is lost, or once it was given back.
     conn: Option<SqliteConnection>,
     shared: Arc<Shared>,
-    /// A statement is under way.
+    /// True if a statement is under way.
     busy: bool,
 }
 
@@ -63,7 +63,7 @@ impl Readers {
         settings: PoolSettings,
         file: Option<Arc<OpenedFile>>,
     ) -> Result<Self, sqlx::Error> {
-        let PoolSettings { max_connections: max, acquire_timeout: patience, .. } = settings;
+        let PoolSettings { max_connections: max, acquire_timeout: patience } = settings;
         let free = Semaphore::new(max as usize);
         let (closed, idle, tasks) = (AtomicBool::new(false), Mutex::default(), TaskTracker::new());
         let shared = Arc::new(Shared { options, file, max, patience, free, closed, idle, tasks });
