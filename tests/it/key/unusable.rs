@@ -1,7 +1,7 @@
 //! Certificates and keys that are well-formed and match, but that TLS cannot use.
 
 use jackfield_testkit::{Flaw, Identity, expect_status, on_both};
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{CertificateParams, KeyPair, KeyUsagePurpose};
 use tonic::Code;
 
 use super::pem::{CERTIFICATES, PRIVATE_KEY, accepted, refused, request};
@@ -38,6 +38,38 @@ on_both! {
         assert!(said.description(CERTIFICATES).contains("version 1"), "{said:?}");
         // A certificate of version 1 cannot say that it is an authority.
         refused(&alpha, CERTIFICATES, &old, "").await;
+    }
+
+    async fn the_key_of_a_client_identity_may_sign(server) {
+        use KeyUsagePurpose::{DigitalSignature, KeyAgreement, KeyEncipherment};
+        let alpha = server.client("alpha");
+        let key = KeyPair::generate().unwrap();
+        let issued = |key_usages: &[KeyUsagePurpose]| {
+            let mut params = CertificateParams::default();
+            params.key_usages = key_usages.to_vec();
+            params.self_signed(&key).unwrap().pem()
+        };
+        for usages in [&[][..], &[DigitalSignature], &[KeyEncipherment, DigitalSignature]] {
+            accepted(&alpha, &issued(usages), &key.serialize_pem()).await;
+        }
+        for usages in [&[KeyEncipherment][..], &[KeyAgreement, KeyEncipherment]] {
+            let refused = refused(&alpha, CERTIFICATES, &issued(usages), &key.serialize_pem()).await;
+            assert!(refused.description(CERTIFICATES).ends_with("lacks digitalSignature"), "{refused:?}");
+        }
+    }
+
+    /// No private key of a certificate of a public authority is at hand; the rest is tested beside the code.
+    async fn a_private_authority_causes_no_warning(server) {
+        let alpha = server.client("alpha");
+        let mine = server.pki().client(Identity::of("a"));
+        let with_root = mine.certificate_pem.clone() + &server.pki().ca_pem();
+        for (name, chain, key) in
+            [("short", &mine.certificate_pem, &*mine.key_pem), ("whole", &with_root, &mine.key_pem), ("root", &server.pki().ca_pem(), "")]
+        {
+            let mut request = request(chain, key);
+            request.key.as_mut().unwrap().name = name.to_owned();
+            assert_eq!(try_import(&alpha, request).await.unwrap().into_inner().warnings, Vec::<String>::new());
+        }
     }
 
     async fn a_short_key_is_refused_with_the_required_length(server) {

@@ -10,7 +10,7 @@ use jackfield_domain::request::reference::ReferenceForms;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::text::{MAX_NAME, Name};
 use jackfield_domain::{KeyId, Secret, Violation, Violations};
-use jackfield_service::{DeleteOptions, ListScope, ListedPage};
+use jackfield_service::{DeleteOptions, ImportedKey, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::api::{Api, authorize, respond};
@@ -32,8 +32,9 @@ impl KeyService for Api {
             let mut violations = Violations::default();
             let options = parse::options(&mut violations, &mut request);
             let draft = draft(&mut violations, request);
-            let key = self.services.key_import(&caller, &options, violations.into_result(draft)?).await?;
-            Ok(pb::ImportKeyResponse { key: Some(to_message(key)) })
+            let imported = self.services.key_import(&caller, &options, violations.into_result(draft)?).await?;
+            let ImportedKey { key, warnings } = imported;
+            Ok(pb::ImportKeyResponse { key: Some(to_message(key)), warnings })
         };
         respond(call.await)
     }

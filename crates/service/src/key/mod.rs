@@ -1,6 +1,8 @@
 //! Use cases of keys.
 
+mod facts;
 mod names;
+mod public_roots;
 mod x509;
 
 use jackfield_domain::key::{Key, KeyDraft, KeyKind, PRIVATE_KEY_COLUMN};
@@ -18,6 +20,25 @@ use crate::change::{
 use crate::list::Listable;
 use crate::services::Services;
 
+/// A key whose certificates were stored.
+pub struct ImportedKey {
+    pub key: Key,
+    /// Remarks for people about certificates that are usable today.
+    pub warnings: Vec<String>,
+}
+
+// === impl ImportedKey ===
+
+impl ImportedKey {
+    fn new(key: Key) -> Self {
+        let warnings = match key.kind {
+            KeyKind::ClientIdentity => public_roots::warning(&key.certificate_pem).into_iter().collect(),
+            KeyKind::TrustBundle => Vec::new(),
+        };
+        ImportedKey { key, warnings }
+    }
+}
+
 // === impl Services ===
 
 impl Services {
@@ -26,8 +47,8 @@ impl Services {
         caller: &Caller<KeysWrite>,
         request: &RequestOptions,
         draft: KeyDraft,
-    ) -> Result<Key> {
-        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
+    ) -> Result<ImportedKey> {
+        let key = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let now = self.now();
             let KeyDraft { id, name, kind, certificate_pem, private_key_pem, labels } = draft;
@@ -53,8 +74,8 @@ impl Services {
                 self.shared.secrets.put(txn, address, private_key.expose().as_bytes()).await?;
             }
             Ok(key)
-        })
-        .await
+        });
+        Ok(ImportedKey::new(key.await?))
     }
 
     pub async fn key_get(&self, caller: &Caller<KeysRead>, reference: &Ref) -> Result<Key> {

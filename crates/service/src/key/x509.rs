@@ -1,4 +1,4 @@
-//! Certificates and private keys: their facts, and the checks before a key is stored (RFC 5280).
+//! The checks of certificates and private keys before a key is stored (RFC 5280).
 
 use jackfield_domain::error::{Precondition, Violation};
 use jackfield_domain::key::{CertificateFacts, KeyKind, MAX_CERTIFICATES};
@@ -8,12 +8,11 @@ use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate};
-use x509_parser::public_key::PublicKey;
 use x509_parser::x509::X509Version;
 
-use super::names::{distinguished_name, hex};
+use super::facts::facts;
 
 const CERTIFICATES: &str = "key.certificate_pem";
 const PRIVATE_KEY: &str = "private_key_pem";
@@ -38,8 +37,11 @@ pub(super) fn check(
     let text = Pem::new(certificate_pem.as_bytes()).map_err(unreadable(CERTIFICATES))?;
     let chain = parse_certificates(&text)?;
     let parsed: Vec<X509Certificate<'_>> = parse_x509(&chain)?;
-    let certificates: Vec<CertificateFacts> =
-        parsed.iter().zip(&chain).map(|(certificate, der)| facts(certificate, der)).collect::<Result<_>>()?;
+    let certificates: Vec<CertificateFacts> = parsed
+        .iter()
+        .zip(&chain)
+        .map(|(certificate, der)| facts(CERTIFICATES, certificate, der))
+        .collect::<Result<_>>()?;
     let private_key_pem = match (kind, private_key) {
         (KeyKind::ClientIdentity, Some(private_key)) => {
             check_version(&parsed[0])?;
@@ -188,72 +190,19 @@ fn subject_key_id<'a>(certificate: &X509Certificate<'a>) -> Option<&'a [u8]> {
     })
 }
 
-/// A client identity must be usable as a TLS client, unless it does not say what it is for.
+/// A client identity must be usable as a TLS client, as far as it says what it is for: by its purpose (RFC 5280 4.2.1.12), and by
+/// what its key may do, because every cipher that is in use has the client sign the handshake (RFC 5280 4.2.1.3, RFC 8446 4.4.2.2).
 fn check_usage(leaf: &X509Certificate<'_>) -> Result<()> {
-    let usage = leaf.extended_key_usage().ok().flatten();
-    match usage {
-        Some(usage) if !usage.value.client_auth && !usage.value.any => {
-            let description = "the first certificate is not for TLS client authentication (extended key usage)";
-            Err(Violation::field(CERTIFICATES, description).into())
+    let refuse = |description: &str| Err(Violation::field(CERTIFICATES, description).into());
+    match (leaf.extended_key_usage(), leaf.key_usage()) {
+        (Err(_), _) => refuse("the first certificate states its extended key usage more than once, or unreadably"),
+        (_, Err(_)) => refuse("the first certificate states its key usage more than once, or unreadably"),
+        (Ok(Some(purpose)), _) if !purpose.value.client_auth && !purpose.value.any => refuse(
+            "the first certificate is not for TLS client authentication: its extended key usage lacks clientAuth",
+        ),
+        (_, Ok(Some(usage))) if !usage.value.digital_signature() => {
+            refuse("the key of the first certificate may not sign: its key usage lacks digitalSignature")
         }
         _ => Ok(()),
-    }
-}
-
-fn facts(certificate: &X509Certificate<'_>, der: &CertificateDer<'_>) -> Result<CertificateFacts> {
-    let names = certificate.subject_alternative_name().ok().flatten();
-    let names = names.map(|names| names.value.general_names.iter().map(general_name).collect());
-    let time = |time: i64| {
-        let outside = || Violation::field(CERTIFICATES, "has a validity outside the years 1 to 9999");
-        Timestamp::from_parts(time, 0).ok_or_else(outside)
-    };
-    Ok(CertificateFacts {
-        subject: distinguished_name(certificate.subject()),
-        issuer: distinguished_name(certificate.issuer()),
-        serial_number: hex(without_sign(certificate.raw_serial())),
-        subject_alternative_names: names.unwrap_or_default(),
-        not_before: time(certificate.validity().not_before.timestamp())?,
-        not_after: time(certificate.validity().not_after.timestamp())?,
-        fingerprint_sha256: hex(&jackfield_vault::sha256(der)),
-        public_key_algorithm: algorithm(certificate),
-        is_ca: certificate.is_ca(),
-    })
-}
-
-/// A positive number of DER without the zero that keeps its first bit from being read as a sign.
-fn without_sign(integer: &[u8]) -> &[u8] {
-    match integer {
-        [0, rest @ ..] if !rest.is_empty() => rest,
-        whole => whole,
-    }
-}
-
-fn general_name(name: &GeneralName<'_>) -> String {
-    match name {
-        GeneralName::DNSName(name) => format!("DNS:{name}"),
-        GeneralName::URI(uri) => format!("URI:{uri}"),
-        GeneralName::RFC822Name(address) => format!("email:{address}"),
-        GeneralName::IPAddress(bytes) => match (<[u8; 4]>::try_from(*bytes), <[u8; 16]>::try_from(*bytes)) {
-            (Ok(four), _) => format!("IP:{}", std::net::Ipv4Addr::from(four)),
-            (_, Ok(sixteen)) => format!("IP:{}", std::net::Ipv6Addr::from(sixteen)),
-            _ => format!("IP:{}", hex(bytes)),
-        },
-        GeneralName::DirectoryName(name) => format!("dirName:{}", distinguished_name(name)),
-        other => format!("other:{other:?}"),
-    }
-}
-
-fn algorithm(certificate: &X509Certificate<'_>) -> String {
-    let info = certificate.public_key();
-    match info.parsed() {
-        Ok(PublicKey::RSA(key)) => format!("RSA {}", key.key_size()),
-        Ok(PublicKey::EC(point)) => match point.key_size() {
-            256 => "EC P-256".to_owned(),
-            384 => "EC P-384".to_owned(),
-            521 | 528 => "EC P-521".to_owned(),
-            bits => format!("EC {bits}"),
-        },
-        _ if info.algorithm.algorithm.to_id_string() == "1.3.101.112" => "Ed25519".to_owned(),
-        _ => info.algorithm.algorithm.to_id_string(),
     }
 }
