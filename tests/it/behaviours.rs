@@ -287,7 +287,7 @@ on_both! {
                 }
             }
         }
-        assert!(resources.iter().eq(["Configuration", "Connection", "Connector", "Credential"]), "{resources:?}");
-        assert!(changed.values().all(|count| *count > 2), "{changed:?}");
+        assert!(resources.iter().eq(["Configuration", "Connection", "Connector", "Credential", "Key"]), "{resources:?}");
+        assert!(changed.values().all(|count| *count > 1), "{changed:?}");
     }
 }

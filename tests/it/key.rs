@@ -1,9 +1,14 @@
-//! KeyService: imports, the facts of certificates, and uses. Refused PEM is in the module `pem`.
+//! KeyService: imports, the facts of certificates, and uses. Refused PEM is in the module `pem`, other methods in modules of
+//! their names.
 
 mod facts;
+mod generate;
 mod identity;
 mod pem;
+mod rotate;
 mod unusable;
+mod update;
+mod upgrade;
 
 use jackfield_api::v1;
 use jackfield_domain::Resource;
@@ -41,6 +46,9 @@ on_both! {
             not_after: imported.certificates[0].not_after,
             used_by_count: 0,
             labels: given.labels,
+            state: v1::KeyState::Ready.into(),
+            signing_request_pem: String::new(),
+            next: None,
             create_time: imported.create_time,
             update_time: imported.create_time,
             etag: imported.etag.clone(),
@@ -298,6 +306,10 @@ async fn try_import(client: &Client, request: v1::ImportKeyRequest) -> Result<Re
 async fn get(client: &Client, reference: &str) -> Result<v1::Key, Status> {
     let request = v1::GetKeyRequest { reference: reference.to_owned() };
     Ok(client.keys().get_key(request).await?.into_inner().key.unwrap())
+}
+
+async fn update(client: &Client, request: v1::UpdateKeyRequest) -> Result<Response<v1::UpdateKeyResponse>, Status> {
+    client.keys().update_key(request).await
 }
 
 async fn delete(client: &Client, reference: &str) -> Result<bool, Status> {

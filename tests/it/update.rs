@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::steps;
 
 /// The methods of [`update`] by the field of the request that holds the resource.
-const RESOURCES: [&str; 4] = ["connector", "connection", "credential", "configuration"];
+const RESOURCES: [&str; 5] = ["connector", "connection", "credential", "configuration", "key"];
 
 /// A stored resource as named by an update.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,7 +83,7 @@ on_both! {
             let other = Uuid::now_v7().to_string();
             // This holds for every mask, and is checked before the etag, which is another resource's here.
             for mask in [&[][..], &["id"], &["external_id"]] {
-                if mask == ["external_id"] && known.resource == "connector" {
+                if mask == ["external_id"] && matches!(known.resource, "connector" | "key") {
                     continue;
                 }
                 let said = Said { id: &other, inside: "W/\"of the other\"", name: "other", mask, ..Said::default() };
@@ -144,7 +144,7 @@ fn every_update_is_covered() {
 }
 
 /// One stored resource of each kind that can be updated.
-async fn all(client: &Client) -> [Known; 4] {
+async fn all(client: &Client) -> [Known; 5] {
     let connector = steps::connector(client, fixture::a_connector("main")).await;
     let connection = v1::CreateConnectionRequest {
         connection: Some(fixture::a_connection("main", &connector.id)),
@@ -154,16 +154,22 @@ async fn all(client: &Client) -> [Known; 4] {
     let link = steps::link(client, "ada", &connector.id).await;
     let credential = steps::api_key(client, &link, "key").await;
     let configuration = steps::configuration(client, fixture::a_configuration(&credential.id, "main")).await;
+    let key = v1::GenerateKeyRequest {
+        key: Some(v1::Key { name: "main".to_owned(), ..Default::default() }),
+        ..Default::default()
+    };
+    let key = client.keys().generate_key(key).await.unwrap().into_inner().key.unwrap();
     [
         Known { resource: "connector", id: connector.id, etag: connector.etag },
         Known { resource: "connection", id: connection.id, etag: connection.etag },
         Known { resource: "credential", id: credential.id, etag: credential.etag },
         Known { resource: "configuration", id: configuration.id, etag: configuration.etag },
+        Known { resource: "key", id: key.id, etag: key.etag },
     ]
 }
 
 fn has_name(known: &Known) -> bool {
-    matches!(known.resource, "connector" | "connection")
+    matches!(known.resource, "connector" | "connection" | "key")
 }
 
 async fn update(client: &Client, known: &Known, said: Said<'_>) -> Result<Known, Status> {
@@ -201,6 +207,12 @@ async fn update(client: &Client, known: &Known, said: Said<'_>) -> Result<Known,
                 validate_only,
             };
             let updated = client.credentials().update_credential(request).await?.into_inner().credential.unwrap();
+            (updated.id, updated.etag)
+        }
+        "key" => {
+            let key = Some(v1::Key { id, etag: inside, name, ..Default::default() });
+            let request = v1::UpdateKeyRequest { reference, key, update_mask, etag, request_id, validate_only };
+            let updated = client.keys().update_key(request).await?.into_inner().key.unwrap();
             (updated.id, updated.etag)
         }
         _ => {
@@ -249,6 +261,10 @@ async fn read(client: &Client, known: &Known) -> Known {
             client.connections().get_connection(request).await.unwrap().into_inner().connection.unwrap().etag
         }
         "credential" => steps::credential_now(client, &reference).await.etag,
+        "key" => {
+            let request = v1::GetKeyRequest { reference };
+            client.keys().get_key(request).await.unwrap().into_inner().key.unwrap().etag
+        }
         _ => {
             let request = v1::GetConfigurationRequest { reference, ..Default::default() };
             let found = client.configurations().get_configuration(request).await.unwrap().into_inner();

@@ -45,7 +45,9 @@
 //! [`rewrap`]: a re-wrap is a run that wraps all data keys with the active KEK and, if asked for, seals all secrets with fresh
 //! data keys.
 //!
-//! [`key`]: a key is a client identity (certificates with a private key) or a trust bundle (CA certificates).
+//! [`key`]: a key is a client identity (certificates with a private key) or a trust bundle (CA certificates). Its material is the
+//! certificates and what belongs to them. The next material replaces the current one at a time that a rotation plans. Material is
+//! pending as long as the certificate is missing that was requested for its private key.
 
 pub mod configuration;
 pub mod connection;

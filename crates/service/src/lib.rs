@@ -30,7 +30,7 @@ pub use change::{DeleteOptions, Deleted, Expected, RequestId, RequestOptions};
 pub use configuration::ConfigurationRef;
 pub use credential::Revealed;
 pub use gauges::{Gauges, RewrapProgress};
-pub use key::ImportedKey;
+pub use key::{GeneratedKey, NewMaterial, Rotation, StoredKey};
 pub use list::{FoundPage, ListScope, Listable, ListedPage, Pager, Position};
 pub use services::{KeyringReplaceError, ServerInfo, Services};
 pub use startup::{OpenError, Preflight, Settings};

@@ -55,7 +55,7 @@ pub trait Stored: Serialize + DeserializeOwned + Send + Sync {
     fn name(&self) -> Option<&str> {
         None
     }
-    /// This resource with another name, if it has one that callers cannot change. Only a migration changes such a name.
+    /// This resource with another name, if it has one that callers could not always change. Only a migration changes such a name.
     fn renamed(&self, _name: Name, _now: Timestamp) -> Option<Self> {
         None
     }

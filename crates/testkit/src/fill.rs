@@ -4,7 +4,7 @@ use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::{Connection, ConnectionPatch};
 use jackfield_domain::connector::{Connector, ConnectorKeys, ConnectorPatch, KindPatch};
 use jackfield_domain::credential::{Credential, CredentialKind, CredentialState};
-use jackfield_domain::key::{Key, KeyKind};
+use jackfield_domain::key::{Key, KeyKind, KeyMaterial};
 use jackfield_domain::request::map_patch::MapPatch;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::user_connector::{UserConnector, UserConnectorState};
@@ -206,9 +206,8 @@ fn a_key(name: &str, labels: Labels, meta: Meta) -> Key {
         id: KeyId::generate(),
         name: Name::stored(name.to_owned()),
         kind: KeyKind::TrustBundle,
-        certificate_pem: String::new(),
-        certificates: Vec::new(),
-        not_after: Timestamp(EPOCH),
+        current: KeyMaterial { not_after: Some(Timestamp(EPOCH)), ..KeyMaterial::default() },
+        next: None,
         used_by: 0,
         labels,
         meta,

@@ -40,6 +40,7 @@ pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
     server.client("operator").admin().create_tenant(tenant).await.unwrap();
 
     let mut cases = Vec::new();
+    let everything = || fixture::mask(["*"]);
     macro_rules! case {
         ($method:literal, $request:ident { $($field:ident $(: $value:expr)?),* }) => {
             cases.push(Case::new($method, &v1::$request { $($field $(: $value)?,)* ..Default::default() }))
@@ -53,7 +54,15 @@ pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
     case!("CreateTenant", CreateTenantRequest { tenant: Some(fixture::a_tenant("delta")) });
     named!("GetTenant", GetTenantRequest, "name:gamma");
     named!("DeleteTenant", DeleteTenantRequest, "name:gamma");
-    case!("ImportKey", ImportKeyRequest { key: Some(v1::Key { name: "another".to_owned(), ..bundle }) });
+    case!("ImportKey", ImportKeyRequest { key: Some(v1::Key { name: "another".to_owned(), ..bundle.clone() }) });
+    let a_key = |name: &str| Some(v1::Key { name: name.to_owned(), ..Default::default() });
+    case!("GenerateKey", GenerateKeyRequest { key: a_key("another") });
+    let (reference, key) = ("name:bundle".to_owned(), Some(v1::Key { name: "another".to_owned(), ..bundle.clone() }));
+    case!("UpdateKey", UpdateKeyRequest { reference, key, update_mask: everything() });
+    let certificate_pem = server.pki().ca_pem();
+    let imported = v1::KeyImport { certificate_pem, ..Default::default() };
+    let material = Some(v1::rotate_key_request::Material::Imported(imported));
+    case!("RotateKey", RotateKeyRequest { reference: "name:bundle".to_owned(), material });
     named!("GetKey", GetKeyRequest, "name:bundle");
     named!("DeleteKey", DeleteKeyRequest, "name:bundle");
     for kind in [
@@ -66,7 +75,6 @@ pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
         case!("CreateConnector", CreateConnectorRequest { connector: Some(connector(kind)) });
     }
     named!("GetConnector", GetConnectorRequest, spare);
-    let everything = || fixture::mask(["*"]);
     for (reference, kind) in [(&spare, generic.kind.clone().unwrap()), (&licensed.id, license)] {
         let (reference, connector) = (reference.clone(), Some(connector(kind)));
         case!("UpdateConnector", UpdateConnectorRequest { reference, connector, update_mask: everything() });

@@ -159,6 +159,9 @@ impl Sown {
             }
             // A key has no references.
             "ImportKey" => Vec::new(),
+            "RotateKey" => vec![self.simple(field, "no key", (Code::NotFound, "KEY_NOT_FOUND"), |request| {
+                set(request, "reference", nobody());
+            })],
             other => panic!("{other} is new here"),
         }
     }
@@ -213,6 +216,9 @@ impl Sown {
 }
 
 fn taken(field: &SecretField) -> (Code, &'static str) {
+    if field.method.name() == "RotateKey" {
+        return (Code::Aborted, "ETAG_MISMATCH");
+    }
     let by_external_id = field.method.name().ends_with("Credential");
     (Code::AlreadyExists, if by_external_id { "EXTERNAL_ID_TAKEN" } else { "NAME_TAKEN" })
 }
@@ -230,8 +236,17 @@ fn set_inner(request: &mut DynamicMessage, field: &str, value: String) {
     request.set_field(&outer, resource);
 }
 
-/// Gives the resource in a request another name or external id.
+/// Gives the resource in a request another name or external id. A rotation has neither: it gets a stale etag in place of a name that
+/// is taken, and a time that does not exist in place of one that is invalid.
 fn rename(request: &mut DynamicMessage, name: &str) {
+    if let Some(field) = request.descriptor().get_field_by_name("activate_time") {
+        if name == TAKEN {
+            return set(request, "etag", "W/\"0-0\"".to_owned());
+        }
+        let mut time = DynamicMessage::new(field.kind().as_message().expect("a time").clone());
+        time.set_field_by_name("nanos", Value::I32(-1));
+        return request.set_field(&field, Value::Message(time));
+    }
     let of_credential = request.descriptor().get_field_by_name("credential").is_some();
     set_inner(request, if of_credential { "external_id" } else { "name" }, name.to_owned());
 }

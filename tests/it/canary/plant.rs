@@ -105,7 +105,7 @@ impl SecretField {
 
     /// The secret in the form that the field takes.
     fn value(&self, targets: &Targets, secret: &str) -> String {
-        match self.path[0].name() {
+        match self.path[self.path.len() - 1].name() {
             // Text before a PEM block is explanatory (RFC 7468), and is stored with it.
             "private_key_pem" => format!("{secret}\n{}", targets.key_pem),
             _ => secret.to_owned(),
@@ -124,7 +124,8 @@ impl SecretField {
             ["connector", "secret_headers"]
             | ["connector", "generic", "http_authentication_password"]
             | ["connection", "client_secrets", "value"]
-            | ["private_key_pem"] => None,
+            | ["private_key_pem"]
+            | ["imported", "private_key_pem"] => None,
             _ => panic!("{} is new: add a valid request with it here", self.name()),
         };
         let credential = || v1::Credential { external_id: Some(unique.to_owned()), ..a_credential("u", "name:main") };
@@ -164,6 +165,12 @@ impl SecretField {
                 let certificate_pem = targets.certificate_pem.clone();
                 let key = v1::Key { name: unique.to_owned(), certificate_pem, ..Default::default() };
                 v1::ImportKeyRequest { key: Some(key), ..Default::default() }.encode_to_vec()
+            }
+            "RotateKey" => {
+                let imported = v1::KeyImport { certificate_pem: targets.certificate_pem.clone(), ..Default::default() };
+                let material = Some(v1::rotate_key_request::Material::Imported(imported));
+                let reference = format!("name:{TAKEN}");
+                v1::RotateKeyRequest { reference, material, ..Default::default() }.encode_to_vec()
             }
             _ => panic!("{} is new: add a valid request here", self.name()),
         }

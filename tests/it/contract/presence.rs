@@ -15,7 +15,7 @@ const ENUM: &str = "its zero value is UNSPECIFIED, which means absent";
 const ENTRY: &str = "its parent is given as a whole";
 
 /// Fields without presence, with the reason why that does no harm.
-const WITHOUT: [(&str, &str); 29] = [
+const WITHOUT: [(&str, &str); 32] = [
     ("Connector.name", REQUIRED),
     ("GenericConnector.authentication_url", REQUIRED),
     ("GenericConnector.http_authentication_password", SECRET),
@@ -43,6 +43,9 @@ const WITHOUT: [(&str, &str); 29] = [
     ("ClientCredentialsMaterial.client_id", REQUIRED),
     ("ClientCredentialsMaterial.client_secret", REQUIRED),
     ("ClientCertificateMaterial.key", REQUIRED),
+    ("Key.name", REQUIRED),
+    ("Key.type", ENUM),
+    ("Key.certificate_pem", REQUIRED),
     ("*.id", "it is the identity of the resource"),
     ("*.etag", "it is the state in which the resource was read"),
 ];

@@ -28,7 +28,7 @@ macro_rules! methods {
     };
 }
 
-const METHODS: [Method; 37] = methods! {
+const METHODS: [Method; 40] = methods! {
     admin {
         "CreateTenant" create_tenant(CreateTenantRequest): "admin";
         "GetTenant" get_tenant(GetTenantRequest): "admin";
@@ -70,6 +70,9 @@ const METHODS: [Method; 37] = methods! {
     }
     keys {
         "ImportKey" import_key(ImportKeyRequest): "keys.write";
+        "GenerateKey" generate_key(GenerateKeyRequest): "keys.write";
+        "UpdateKey" update_key(UpdateKeyRequest): "keys.write";
+        "RotateKey" rotate_key(RotateKeyRequest): "keys.write";
         "GetKey" get_key(GetKeyRequest): "keys.read";
         "ListKeys" list_keys(ListKeysRequest): "keys.read";
         "DeleteKey" delete_key(DeleteKeyRequest): "keys.write";

@@ -28,6 +28,34 @@ impl Player {
                 let request = v1::ImportKeyRequest { key, id: id(), request_id, validate_only, ..Default::default() };
                 wire.call(client, method, &request).await
             }
+            "GenerateKey" => {
+                let issue = v1::CertificateIssue::SigningRequest.into();
+                let generation = Some(v1::KeyGeneration { issue, ..Default::default() });
+                let key = Some(v1::Key { name: name(), ..Default::default() });
+                let (request_id, validate_only) = defaults();
+                let request = v1::GenerateKeyRequest { key, generation, id: id(), request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
+            "UpdateKey" => {
+                let key = Some(v1::Key { name: name(), ..Default::default() });
+                let (reference, (request_id, validate_only)) = (pick("key", e), defaults());
+                let request = v1::UpdateKeyRequest { reference, key, request_id, validate_only, ..Default::default() };
+                wire.call(client, method, &request).await
+            }
+            "RotateKey" => {
+                let imported = v1::KeyImport { certificate_pem: self.bundle.clone(), ..Default::default() };
+                let activate_time = (b % 2 == 0).then_some(prost_types::Timestamp { seconds: 4_000_000_000, nanos: 0 });
+                let (request_id, validate_only) = defaults();
+                let request = v1::RotateKeyRequest {
+                    reference: pick("key", a),
+                    material: Some(v1::rotate_key_request::Material::Imported(imported)),
+                    activate_time,
+                    request_id,
+                    validate_only,
+                    ..Default::default()
+                };
+                wire.call(client, method, &request).await
+            }
             "GetKey" => wire.call(client, method, &v1::GetKeyRequest { reference: pick("key", a) }).await,
             "DeleteKey" => {
                 let (request_id, validate_only) = defaults();

@@ -173,10 +173,17 @@ impl Things {
 
 /// A request of every method that is answered unchanged. None of them changes anything.
 fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
-    let Things { tenant, bundle, identity, connector, connection, link, credential, configuration, .. } = own;
+    let Things { tenant, bundle, key, identity, connector, connection, link, credential, configuration, .. } = own;
     let user = format!("user of {tenant}");
     let facts = v1::Credential { connection: connection.clone(), ..fixture::a_credential(&user, connector) };
     let a_key = v1::Key { name: "new".to_owned(), certificate_pem: bundle.clone(), ..Default::default() };
+    let generation = v1::KeyGeneration {
+        issue: v1::CertificateIssue::SigningRequest.into(),
+        common_name: "new".to_owned(),
+        ..Default::default()
+    };
+    let imported = v1::KeyImport { certificate_pem: bundle.clone(), ..Default::default() };
+    let named_key = v1::Key { name: "new".to_owned(), ..Default::default() };
     let mut bases = BTreeMap::new();
     macro_rules! base {
         ($($method:literal: $request:ident { $($field:ident: $value:expr),* $(,)? })*) => {$(
@@ -187,6 +194,17 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
     }
     base! {
         "ImportKey": ImportKeyRequest { key: Some(a_key), validate_only: true }
+        "GenerateKey": GenerateKeyRequest {
+            key: Some(named_key.clone()),
+            generation: Some(generation),
+            validate_only: true,
+        }
+        "UpdateKey": UpdateKeyRequest { reference: key.clone(), key: Some(named_key), validate_only: true }
+        "RotateKey": RotateKeyRequest {
+            reference: key.clone(),
+            material: Some(v1::rotate_key_request::Material::Imported(imported)),
+            validate_only: true,
+        }
         "GetKey": GetKeyRequest { reference: identity.clone() }
         "ListKeys": ListKeysRequest {}
         "DeleteKey": DeleteKeyRequest { reference: identity.clone(), validate_only: true }

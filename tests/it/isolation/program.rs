@@ -39,8 +39,11 @@ pub(super) struct Player {
 }
 
 /// Methods, listed more often the more depends on them.
-const METHODS: [&str; 44] = [
+const METHODS: [&str; 47] = [
     "ImportKey",
+    "GenerateKey",
+    "UpdateKey",
+    "RotateKey",
     "GetKey",
     "DeleteKey",
     "ListKeys",
@@ -196,7 +199,7 @@ impl Player {
 
     /// Keeps the ids and tokens of an answer.
     fn learn(&mut self, method: &str, answer: &Value, [a, ..]: [usize; 5]) {
-        let made = ["Create", "Import", "Add"].iter().any(|verb| method.starts_with(verb));
+        let made = ["Create", "Import", "Generate", "Add"].iter().any(|verb| method.starts_with(verb));
         for message in answer.as_array().into_iter().flatten() {
             for (field, resource) in message.as_object().into_iter().flatten() {
                 let Some(kind) = KINDS.iter().find(|(known, _)| known == field).map(|(_, kind)| *kind) else {

@@ -119,6 +119,8 @@ impl Names {
                     let value = match (key.as_str(), value) {
                         ("etag", Value::String(etag)) => etag.rsplit('-').next().unwrap_or_default().into(),
                         ("nextPageToken", Value::String(token)) => json!(!token.is_empty()),
+                        // Of a private key that was generated.
+                        ("signingRequestPem", Value::String(pem)) => json!(!pem.is_empty()),
                         ("auditEvent", _) => "made up".into(),
                         (time, Value::String(_)) if time.ends_with("Time") => "a time".into(),
                         (_, value) => self.even_out(value),

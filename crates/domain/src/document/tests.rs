@@ -15,6 +15,7 @@ use crate::connector::{
     ApiKey, ClientCertificate, Connector, ConnectorKind, Generic, HttpBasic, License, OAuth2Endpoints, Timeouts,
 };
 use crate::credential::{Credential, CredentialKind, CredentialState, FailureClass};
+use crate::key::{CertificateFacts, Key, KeyKind, KeyMaterial, NextMaterial};
 use crate::value::json::JsonObject;
 use crate::value::maps::{Headers, Labels, Parameters};
 use crate::value::meta::Meta;
@@ -364,6 +365,45 @@ fn a_configuration() {
         is_default: true,
         user_id: UserId::stored("a".to_owned()),
         connector: uuid(3).into(),
+        meta: meta(),
+    };
+    check(&sparse, &defaults, &full);
+}
+
+#[test]
+fn a_key() {
+    let certificate = CertificateFacts {
+        subject: "a".to_owned(),
+        issuer: "b".to_owned(),
+        serial_number: "1".to_owned(),
+        subject_alternative_names: vec!["DNS:a".to_owned()],
+        not_before: Timestamp(4),
+        not_after: Timestamp(5),
+        fingerprint_sha256: "2".to_owned(),
+        public_key_algorithm: "c".to_owned(),
+        is_ca: true,
+    };
+    let sparse = json!({
+        "id": uuid(1),
+        "name": "a",
+        "kind": "CLIENT_IDENTITY",
+        "certificate_pem": "",
+        "certificates": [],
+        "used_by": 0,
+        "labels": {},
+        "meta": meta_doc(),
+    });
+    let defaults = json!({ "not_after": null, "signing_request_pem": "", "number": 0, "next": null });
+    let material =
+        KeyMaterial { signing_request_pem: "d".to_owned(), ..KeyMaterial::of(6, "e".to_owned(), vec![certificate]) };
+    let full = Key {
+        id: uuid(1).into(),
+        name: Name::stored("a".to_owned()),
+        kind: KeyKind::ClientIdentity,
+        current: material.clone(),
+        next: Some(NextMaterial { activate_time: Timestamp(7), material }),
+        used_by: 8,
+        labels: Labels::stored(texts()),
         meta: meta(),
     };
     check(&sparse, &defaults, &full);

@@ -1,23 +1,20 @@
 //! KeyService.
 
+mod request;
+
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::key_service_server::KeyService;
-use jackfield_domain::key::{
-    CertificateFacts, Key, KeyDraft, KeyKind, MAX_CERTIFICATE_PEM_BYTES, MAX_PRIVATE_KEY_PEM_CHARS,
-    require_no_private_key,
-};
+use jackfield_domain::Violations;
+use jackfield_domain::key::{CertificateFacts, Key, KeyKind, KeyMaterial, NextMaterial};
 use jackfield_domain::request::reference::ReferenceForms;
-use jackfield_domain::value::maps::Labels;
-use jackfield_domain::value::text::{MAX_NAME, Name};
-use jackfield_domain::{KeyId, Secret, Violation, Violations};
-use jackfield_service::{DeleteOptions, ImportedKey, ListScope, ListedPage};
+use jackfield_service::{DeleteOptions, ListScope, ListedPage, StoredKey};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::api::{Api, authorize, respond};
-use super::fields::Fields;
 use super::page_stream::PageStream;
 use super::parse;
 use super::render;
+use super::update;
 
 #[async_trait]
 impl KeyService for Api {
@@ -31,10 +28,25 @@ impl KeyService for Api {
             let (caller, mut request) = authorize(request)?;
             let mut violations = Violations::default();
             let options = parse::options(&mut violations, &mut request);
-            let draft = draft(&mut violations, request);
+            let draft = request::draft(&mut violations, request);
             let imported = self.services.key_import(&caller, &options, violations.into_result(draft)?).await?;
-            let ImportedKey { key, warnings } = imported;
+            let StoredKey { key, warnings } = imported;
             Ok(pb::ImportKeyResponse { key: Some(to_message(key)), warnings })
+        };
+        respond(call.await)
+    }
+
+    async fn generate_key(
+        &self,
+        request: Request<pb::GenerateKeyRequest>,
+    ) -> Result<Response<pb::GenerateKeyResponse>, Status> {
+        let call = async {
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let draft = request::generated(&mut violations, request);
+            let key = self.services.key_generate(&caller, &options, violations.into_result(draft)?).await?;
+            Ok(pb::GenerateKeyResponse { key: Some(to_message(key)) })
         };
         respond(call.await)
     }
@@ -61,6 +73,43 @@ impl KeyService for Api {
         respond(call.await)
     }
 
+    async fn update_key(
+        &self,
+        request: Request<pb::UpdateKeyRequest>,
+    ) -> Result<Response<pb::UpdateKeyResponse>, Status> {
+        let call = async {
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_NAME);
+            let update = update::parse(&mut violations, &mut request, &[], request::patch);
+            let (reference, (expected, patch)) = violations.into_result(reference.zip(update))?;
+            let updated = self.services.key_update(&caller, &options, &reference, &expected, patch).await?;
+            let StoredKey { key, warnings } = updated;
+            Ok(pb::UpdateKeyResponse { key: Some(to_message(key)), warnings })
+        };
+        respond(call.await)
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<pb::RotateKeyRequest>,
+    ) -> Result<Response<pb::RotateKeyResponse>, Status> {
+        let call = async {
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_NAME);
+            let etag = std::mem::take(&mut request.etag);
+            let rotation = request::rotation(&mut violations, request);
+            let (reference, rotation) = violations.into_result(reference.zip(rotation))?;
+            let rotated = self.services.key_rotate(&caller, &options, &reference, etag, rotation).await?;
+            let StoredKey { key, warnings } = rotated;
+            Ok(pb::RotateKeyResponse { key: Some(to_message(key)), warnings })
+        };
+        respond(call.await)
+    }
+
     async fn delete_key(
         &self,
         request: Request<pb::DeleteKeyRequest>,
@@ -79,58 +128,6 @@ impl KeyService for Api {
     }
 }
 
-fn draft(violations: &mut Violations, request: pb::ImportKeyRequest) -> Option<KeyDraft> {
-    let pb::ImportKeyRequest { key, private_key_pem, id, request_id: _, validate_only: _ } = request;
-    let id = violations.check(parse::optional_id("id", &id)).flatten().map(KeyId);
-    let pb::Key {
-        name,
-        r#type: kind,
-        certificate_pem,
-        labels,
-        id: _,
-        certificates: _,
-        private_key_set: _,
-        not_after: _,
-        used_by_count: _,
-        create_time: _,
-        update_time: _,
-        etag: _,
-    } = parse::required(violations, "key", key)?;
-    let mut fields = Fields::of_new("key", violations);
-    let name = fields.required("name", &name, |field, name| Name::parse(field, name, MAX_NAME));
-    let kind = fields.choice("type", kind, |kind| match kind {
-        pb::KeyType::Unspecified => None,
-        pb::KeyType::ClientIdentity => Some(KeyKind::ClientIdentity),
-        pb::KeyType::TrustBundle => Some(KeyKind::TrustBundle),
-    });
-    let labels = fields.violations.check_all(Labels::parse("key.labels", labels));
-    let certificate_pem = fields.required("certificate_pem", &certificate_pem, parse_certificates);
-    let private_key_pem = match private_key_pem.is_empty() {
-        true => Some(None),
-        false => {
-            violations.check(Secret::parse("private_key_pem", private_key_pem, MAX_PRIVATE_KEY_PEM_CHARS)).map(Some)
-        }
-    };
-    Some(KeyDraft {
-        id,
-        name: name?,
-        kind: kind?,
-        certificate_pem: certificate_pem?,
-        private_key_pem: private_key_pem?,
-        labels: labels?,
-    })
-}
-
-fn parse_certificates(field: &str, pem: &str) -> Result<String, Violation> {
-    if pem.is_empty() {
-        return Err(Violation::field(field, "is required"));
-    }
-    if pem.len() > MAX_CERTIFICATE_PEM_BYTES {
-        return Err(Violation::field(field, format!("must be at most {MAX_CERTIFICATE_PEM_BYTES} bytes long")));
-    }
-    require_no_private_key(field, pem).map(|()| pem.to_owned())
-}
-
 fn to_page(page: ListedPage<Key>) -> pb::ListKeysResponse {
     pb::ListKeysResponse {
         keys: page.items.into_iter().map(to_message).collect(),
@@ -139,7 +136,9 @@ fn to_page(page: ListedPage<Key>) -> pb::ListKeysResponse {
 }
 
 fn to_message(key: Key) -> pb::Key {
-    let Key { id, name, kind, certificate_pem, certificates, not_after, used_by, labels, meta } = key;
+    let Key { id, name, kind, current, next, used_by, labels, meta } = key;
+    let state = state(&current);
+    let KeyMaterial { certificate_pem, certificates, not_after, signing_request_pem, number: _ } = current;
     pb::Key {
         id: id.to_string(),
         name: name.into(),
@@ -151,13 +150,34 @@ fn to_message(key: Key) -> pb::Key {
         certificate_pem,
         certificates: certificates.into_iter().map(certificate_to_message).collect(),
         private_key_set: kind == KeyKind::ClientIdentity,
-        not_after: Some(render::timestamp(not_after)),
+        not_after: not_after.map(render::timestamp),
         used_by_count: render::count(used_by),
         labels: labels.into(),
+        state,
+        signing_request_pem,
+        next: next.map(next_to_message),
         create_time: Some(render::timestamp(meta.create_time)),
         update_time: Some(render::timestamp(meta.update_time)),
         etag: meta.etag(),
     }
+}
+
+fn next_to_message(next: NextMaterial) -> pb::KeyRotation {
+    let NextMaterial { activate_time, material } = next;
+    let state = state(&material);
+    let KeyMaterial { certificate_pem, certificates, not_after, signing_request_pem, number: _ } = material;
+    pb::KeyRotation {
+        activate_time: Some(render::timestamp(activate_time)),
+        state,
+        certificate_pem,
+        certificates: certificates.into_iter().map(certificate_to_message).collect(),
+        signing_request_pem,
+        not_after: not_after.map(render::timestamp),
+    }
+}
+
+fn state(material: &KeyMaterial) -> i32 {
+    if material.is_pending() { pb::KeyState::Pending } else { pb::KeyState::Ready }.into()
 }
 
 fn certificate_to_message(certificate: CertificateFacts) -> pb::Certificate {

@@ -8,7 +8,7 @@ use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Returns a warning if a chain leads to an authority that browsers trust. It is told from the certificates alone: if the chain lacks
+/// Returns a warning if a chain leads to an authority that browsers trust. Only the certificates are looked at: if the chain lacks
 /// the intermediate certificates, there is no warning.
 pub(super) fn warning(certificate_pem: &str) -> Option<String> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate_pem.as_bytes()).map_while(Result::ok).collect();

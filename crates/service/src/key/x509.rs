@@ -1,7 +1,7 @@
 //! The checks of certificates and private keys before a key is stored (RFC 5280).
 
 use jackfield_domain::error::{Precondition, Violation};
-use jackfield_domain::key::{CertificateFacts, KeyKind, MAX_CERTIFICATES};
+use jackfield_domain::key::{CertificateFacts, MAX_CERTIFICATES};
 use jackfield_domain::value::pem::{self, Pem, PemFault};
 use jackfield_domain::{Error, Resource, Result, Secret, Timestamp};
 use rustls::crypto::aws_lc_rs;
@@ -14,96 +14,115 @@ use x509_parser::x509::X509Version;
 
 use super::facts::facts;
 
-const CERTIFICATES: &str = "key.certificate_pem";
-const PRIVATE_KEY: &str = "private_key_pem";
-
-/// A key that was checked, as it is stored: without byte-order marks, and with each section on lines of its own.
-pub(super) struct CheckedKey {
-    pub(super) certificates: Vec<CertificateFacts>,
-    pub(super) certificate_pem: String,
-    pub(super) private_key_pem: Option<Secret>,
+/// Certificates as PEM, and the field of the request that has them.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub(super) field: &'static str,
+    pub(super) pem: &'a str,
 }
 
-/// Checks certificates and private key together and returns the facts in the certificates.
+/// The private key that certificates must belong to.
+#[derive(Clone, Copy)]
+pub(super) enum PrivateKey<'a> {
+    /// It is in a field of the request, too.
+    Given(&'static str, &'a Secret),
+    /// It was stored or generated before.
+    Stored(&'a Secret),
+}
+
+/// Certificates that were checked, as they are stored: without byte-order marks, and with each section on lines of its own.
+pub(super) struct Checked {
+    pub(super) certificate_pem: String,
+    pub(super) certificates: Vec<CertificateFacts>,
+}
+
+/// Checks the certificates of a client identity with their private key. Returns also the private key as it was read.
 ///
 /// # Errors
 /// `Invalid` with what is wrong; `Precondition` KEY_EXPIRED if a certificate has expired.
-pub(super) fn check(
-    kind: KeyKind,
-    certificate_pem: &str,
-    private_key: Option<&Secret>,
+pub(super) fn check_identity(
+    given: Given<'_>,
+    private_key: PrivateKey<'_>,
     now: Timestamp,
-) -> Result<CheckedKey> {
-    let text = Pem::new(certificate_pem.as_bytes()).map_err(unreadable(CERTIFICATES))?;
-    let chain = parse_certificates(&text)?;
-    let parsed: Vec<X509Certificate<'_>> = parse_x509(&chain)?;
-    let certificates: Vec<CertificateFacts> = parsed
-        .iter()
-        .zip(&chain)
-        .map(|(certificate, der)| facts(CERTIFICATES, certificate, der))
-        .collect::<Result<_>>()?;
-    let private_key_pem = match (kind, private_key) {
-        (KeyKind::ClientIdentity, Some(private_key)) => {
-            check_version(&parsed[0])?;
-            let private_key = check_private_key(&chain, &certificates[0], private_key)?;
-            check_chain(&parsed)?;
-            check_usage(&parsed[0])?;
-            Some(private_key)
+) -> Result<(Checked, Secret)> {
+    let field = given.field;
+    let mut private_key_pem = None;
+    let checked = check(given, now, |chain, parsed, certificates| {
+        check_version(field, &parsed[0])?;
+        private_key_pem = Some(check_private_key(field, chain, &certificates[0], private_key)?);
+        check_chain(field, parsed)?;
+        check_usage(field, &parsed[0])
+    })?;
+    let private_key_pem = private_key_pem.ok_or_else(|| Error::internal("a private key that was not checked"))?;
+    Ok((checked, private_key_pem))
+}
+
+/// Checks the certificates of a trust bundle.
+///
+/// # Errors
+/// As those of [`check_identity`].
+pub(super) fn check_bundle(given: Given<'_>, now: Timestamp) -> Result<Checked> {
+    check(given, now, |_, _, certificates| match certificates.iter().position(|certificate| !certificate.is_ca) {
+        None => Ok(()),
+        Some(index) => {
+            let description = format!(
+                "must hold only CAs when no private key is given; certificate {} is not one (a client identity needs its \
+                 private_key_pem)",
+                index + 1
+            );
+            Err(Violation::field(given.field, description).into())
         }
-        (KeyKind::ClientIdentity, None) => {
-            return Err(Violation::field(PRIVATE_KEY, "is required for a client identity").into());
-        }
-        (KeyKind::TrustBundle, Some(_)) => {
-            return Err(Violation::field(PRIVATE_KEY, "must not be given for a trust bundle").into());
-        }
-        (KeyKind::TrustBundle, None) => {
-            if let Some(index) = certificates.iter().position(|certificate| !certificate.is_ca) {
-                let description = format!(
-                    "must hold only CAs when no private key is given; certificate {} is not one (a client identity \
-                     needs its private_key_pem)",
-                    index + 1
-                );
-                return Err(Violation::field(CERTIFICATES, description).into());
-            }
-            None
-        }
-    };
+    })
+}
+
+fn check(
+    given: Given<'_>,
+    now: Timestamp,
+    mut check_kind: impl FnMut(&[CertificateDer<'static>], &[X509Certificate<'_>], &[CertificateFacts]) -> Result<()>,
+) -> Result<Checked> {
+    let Given { field, pem } = given;
+    let text = Pem::new(pem.as_bytes()).map_err(unreadable(field))?;
+    let chain = parse_certificates(field, &text)?;
+    let parsed = parse_x509(field, &chain)?;
+    let certificates: Vec<CertificateFacts> =
+        parsed.iter().zip(&chain).map(|(certificate, der)| facts(field, certificate, der)).collect::<Result<_>>()?;
+    check_kind(&chain, &parsed, &certificates)?;
     let expired = certificates.iter().find(|certificate| certificate.not_after <= now);
     if let Some(CertificateFacts { subject, not_after, .. }) = expired {
         let message = format!("the certificate of {subject} expired at {not_after}");
-        // The key has no id yet.
+        // The key may have no id yet.
         return Err(Error::precondition(Precondition::KeyExpired, Resource::Key, "", message));
     }
-    Ok(CheckedKey { certificates, certificate_pem: text.text().to_owned(), private_key_pem })
+    Ok(Checked { certificate_pem: text.text().to_owned(), certificates })
 }
 
-fn parse_certificates(text: &Pem<'_>) -> Result<Vec<CertificateDer<'static>>> {
-    text.only(pem::CERTIFICATE_LABELS).map_err(unreadable(CERTIFICATES))?;
+fn parse_certificates(field: &'static str, text: &Pem<'_>) -> Result<Vec<CertificateDer<'static>>> {
+    text.only(pem::CERTIFICATE_LABELS).map_err(unreadable(field))?;
     let chain: Vec<_> = CertificateDer::pem_slice_iter(text.text().as_bytes()).map_while(Result::ok).collect();
-    text.all_read(chain.len()).map_err(unreadable(CERTIFICATES))?;
+    text.all_read(chain.len()).map_err(unreadable(field))?;
     if chain.is_empty() {
-        return Err(Violation::field(CERTIFICATES, "holds no certificate in PEM").into());
+        return Err(Violation::field(field, "holds no certificate in PEM").into());
     }
     if chain.len() > MAX_CERTIFICATES {
         let description = format!("must not hold more than {MAX_CERTIFICATES} certificates");
-        return Err(Violation::field(CERTIFICATES, description).into());
+        return Err(Violation::field(field, description).into());
     }
     Ok(chain)
 }
 
-fn parse_x509<'a>(chain: &'a [CertificateDer<'static>]) -> Result<Vec<X509Certificate<'a>>> {
+fn parse_x509<'a>(field: &str, chain: &'a [CertificateDer<'static>]) -> Result<Vec<X509Certificate<'a>>> {
     let parse = |(index, der): (usize, &'a CertificateDer<'static>)| match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
         _ => {
             let description = format!("the certificate numbered {} is not X.509", index + 1);
-            Err(Violation::field(CERTIFICATES, description).into())
+            Err(Violation::field(field, description).into())
         }
     };
     chain.iter().enumerate().map(parse).collect()
 }
 
 /// Only version 3 has extensions, which say what a certificate is for. rustls accepts no other version.
-fn check_version(leaf: &X509Certificate<'_>) -> Result<()> {
+fn check_version(field: &str, leaf: &X509Certificate<'_>) -> Result<()> {
     if leaf.version() == X509Version::V3 {
         return Ok(());
     }
@@ -111,41 +130,51 @@ fn check_version(leaf: &X509Certificate<'_>) -> Result<()> {
     let description = format!(
         "the first certificate is X.509 version {version}, which TLS cannot use: issue it as version 3, with extensions"
     );
-    Err(Violation::field(CERTIFICATES, description).into())
+    Err(Violation::field(field, description).into())
 }
 
 /// The private key must parse and belong to the first certificate. Returns it as it was read. The messages of the parser are dropped,
 /// because it has seen the key.
 fn check_private_key(
+    field: &str,
     chain: &[CertificateDer<'static>],
     leaf: &CertificateFacts,
-    private_key: &Secret,
+    private_key: PrivateKey<'_>,
 ) -> Result<Secret> {
-    let text = Pem::new(private_key.expose().as_bytes()).map_err(unreadable(PRIVATE_KEY))?;
+    let (name, secret) = match private_key {
+        PrivateKey::Given(name, secret) => (name, secret),
+        // It was read before, so it has no fault of its own.
+        PrivateKey::Stored(secret) => ("", secret),
+    };
+    let text = Pem::new(secret.expose().as_bytes()).map_err(unreadable(name))?;
     let keys: Result<Vec<_>, _> = PrivateKeyDer::pem_slice_iter(text.text().as_bytes()).collect();
     let key = match keys.as_deref() {
         Ok([key]) => key,
-        Ok([_, _, ..]) => return Err(Violation::field(PRIVATE_KEY, "must hold one private key, not several").into()),
+        Ok([_, _, ..]) => return Err(Violation::field(name, "must hold one private key, not several").into()),
         Ok([]) | Err(_) => {
             let description = "is not an unencrypted private key in PEM (PKCS #8, SEC 1, PKCS #1)";
-            return Err(Violation::field(PRIVATE_KEY, description).into());
+            return Err(Violation::field(name, description).into());
         }
     };
-    text.only(pem::PRIVATE_KEY_LABELS).and_then(|()| text.all_read(1)).map_err(unreadable(PRIVATE_KEY))?;
+    text.only(pem::PRIVATE_KEY_LABELS).and_then(|()| text.all_read(1)).map_err(unreadable(name))?;
     let signing = aws_lc_rs::sign::any_supported_type(key).map_err(|_| {
         let usable = "RSA of 2,048 to 8,192 bits, ECDSA P-256, P-384 or P-521, or Ed25519";
         let description =
             format!("is not a key that TLS can use: {usable}; the certificate says {}", leaf.public_key_algorithm);
-        Violation::field(PRIVATE_KEY, description)
+        Violation::field(name, description)
     })?;
     match CertifiedKey::new(chain.to_vec(), signing).keys_match() {
         Ok(()) => Ok(Secret::new(text.text().to_owned())),
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(Violation::field(PRIVATE_KEY, "does not belong to the first certificate").into())
+        Err(rustls::Error::InconsistentKeys(_)) => Err(match private_key {
+            PrivateKey::Given(..) => Violation::field(name, "does not belong to the first certificate"),
+            PrivateKey::Stored(_) => {
+                Violation::field(field, "the first certificate is of another private key than the stored one")
+            }
         }
+        .into()),
         Err(error) => {
             let description = format!("the first certificate cannot be used for TLS: {error}");
-            Err(Violation::field(CERTIFICATES, description).into())
+            Err(Violation::field(field, description).into())
         }
     }
 }
@@ -155,7 +184,7 @@ fn unreadable(field: &'static str) -> impl Fn(PemFault) -> Violation {
 }
 
 /// Each certificate must name the next as its issuer: by name, and by key where both say which (RFC 5280 4.2.1.1).
-fn check_chain(chain: &[X509Certificate<'_>]) -> Result<()> {
+fn check_chain(field: &str, chain: &[X509Certificate<'_>]) -> Result<()> {
     let issued = |certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>| {
         let same_key = match (authority_key_id(certificate), subject_key_id(issuer)) {
             (Some(wanted), Some(actual)) => wanted == actual,
@@ -169,7 +198,7 @@ fn check_chain(chain: &[X509Certificate<'_>]) -> Result<()> {
         Some(index) => {
             let (number, next) = (index + 1, index + 2);
             let description = format!("is out of order: certificate {number} was not issued by certificate {next}");
-            Err(Violation::field(CERTIFICATES, description).into())
+            Err(Violation::field(field, description).into())
         }
     }
 }
@@ -192,8 +221,8 @@ fn subject_key_id<'a>(certificate: &X509Certificate<'a>) -> Option<&'a [u8]> {
 
 /// A client identity must be usable as a TLS client, as far as it says what it is for: by its purpose (RFC 5280 4.2.1.12), and by
 /// what its key may do, because every cipher that is in use has the client sign the handshake (RFC 5280 4.2.1.3, RFC 8446 4.4.2.2).
-fn check_usage(leaf: &X509Certificate<'_>) -> Result<()> {
-    let refuse = |description: &str| Err(Violation::field(CERTIFICATES, description).into());
+fn check_usage(field: &str, leaf: &X509Certificate<'_>) -> Result<()> {
+    let refuse = |description: &str| Err(Violation::field(field, description).into());
     match (leaf.extended_key_usage(), leaf.key_usage()) {
         (Err(_), _) => refuse("the first certificate states its extended key usage more than once, or unreadably"),
         (_, Err(_)) => refuse("the first certificate states its key usage more than once, or unreadably"),

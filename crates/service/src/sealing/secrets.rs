@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jackfield_domain::connector::SecretHeadersPatch;
 use jackfield_domain::credential::{Credential, MATERIAL_COLUMN, Material};
-use jackfield_domain::{CredentialId, Error, Result, SecretAddress, SecretPatch, TenantId};
+use jackfield_domain::{CredentialId, Error, Result, Secret, SecretAddress, SecretPatch, TenantId};
 use jackfield_store::{Store, Writer};
 use jackfield_vault::DataKey;
 use zeroize::Zeroizing;
@@ -30,6 +30,13 @@ impl Secrets {
         let key = self.data_keys.active(txn, address.tenant).await?;
         let sealed = key.seal(&address, plaintext)?;
         txn.secret_put(address, key.id(), sealed).await
+    }
+
+    /// The secret text at an address.
+    pub(crate) async fn text(&self, txn: &Writer, address: SecretAddress<'_>) -> Result<Option<Secret>> {
+        let Some(bytes) = self.fetch(Some(txn), address).await? else { return Ok(None) };
+        let text = std::str::from_utf8(&bytes).map_err(|_| Error::internal("a secret is not a text"))?;
+        Ok(Some(Secret::new(text.to_owned())))
     }
 
     /// Changes a secret as a patch says.

@@ -21,7 +21,7 @@ pub(super) type Result<T, E = StoreError> = std::result::Result<T, E>;
 pub(super) type RowId = (Uuid, Uuid);
 
 /// The derived columns from which no other column follows.
-const DERIVED: [&str; 3] = ["name_key", "search_text", "folded"];
+const DERIVED: [&str; 5] = ["name_key", "search_text", "folded", "valid_until", "renewal_time"];
 
 /// Rows that are read at once.
 const BATCH: u64 = 500;

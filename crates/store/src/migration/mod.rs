@@ -8,6 +8,7 @@ mod m0003_operations;
 mod m0004_search;
 mod m0005_credential_state;
 mod m0006_composed_names;
+mod m0007_key_material;
 mod same_name;
 mod search;
 
@@ -32,13 +33,14 @@ impl MigratorTrait for Migrator {
             Box::new(m0004_search::Step),
             Box::new(m0005_credential_state::Step),
             Box::new(m0006_composed_names::Step),
+            Box::new(m0007_key_material::Step),
         ]
     }
 }
 
 /// Steps with which columns are derived from documents in another way. The columns are written after the last step, by the code
 /// that also writes them later.
-const DERIVED_DIFFERENTLY: [&str; 1] = [m0006_composed_names::NAME];
+const DERIVED_DIFFERENTLY: [&str; 2] = [m0006_composed_names::NAME, m0007_key_material::NAME];
 
 /// The key of an advisory lock; any number that no other program uses. It is "jackfld" in ASCII.
 const MIGRATION_LOCK: i64 = 0x006a_6163_6b66_6c64;

@@ -4,21 +4,24 @@ use std::collections::HashMap;
 
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::Credential;
-use jackfield_domain::key::{self, Key};
+use jackfield_domain::key::{self, Expiry, Key};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::request::schema::Schema;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::Name;
 use jackfield_domain::{KeyId, Resource, Result, TenantId, Timestamp};
-use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, QueryFilter, QuerySelect};
+use sea_orm::sea_query::{CaseStatement, Expr, ExprTrait as _};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, EntityTrait as _, QueryFilter, QueryOrder as _, QuerySelect,
+};
 use uuid::Uuid;
 
 use crate::crud;
 use crate::database::error;
 use crate::entity::key::{ActiveModel, Column, Entity};
 use crate::entity::{connector, credential};
-use crate::list::field::FieldSource;
+use crate::list::field::{FieldSource, FilterContext};
 use crate::list::{Listed, Page, PageQuery, Rows};
 use crate::session::{Reader, Session, Writer};
 use crate::stored::{self, ColumnOf, Stored, common_parts};
@@ -52,6 +55,31 @@ impl<C: ConnectionTrait> Session<C> {
     }
 }
 
+impl<C: ConnectionTrait> Session<C> {
+    /// At most `limit` keys of all tenants whose renewal is due, with their expiry. Those that expire first come first.
+    pub async fn keys_to_renew(&self, now: Timestamp, limit: u64) -> Result<Vec<(TenantId, KeyId, Expiry)>> {
+        #[expect(clippy::disallowed_methods, reason = "metrics span all tenants")]
+        let select =
+            Entity::find().filter(Column::RenewalTime.lte(now.0)).order_by_asc(Column::ValidUntil).limit(limit);
+        let columns = [Column::TenantId, Column::Id, Column::ValidUntil, Column::RenewalTime];
+        let rows = select.select_only().columns(columns).into_tuple::<(Uuid, Uuid, i64, i64)>().all(&self.conn).await;
+        let key = |(tenant, id, not_after, renewal_time)| {
+            let expiry = Expiry { not_after: Timestamp(not_after), renewal_time: Timestamp(renewal_time) };
+            (TenantId(tenant), KeyId(id), expiry)
+        };
+        Ok(rows.map_err(error::from_db)?.into_iter().map(key).collect())
+    }
+
+    /// At most `limit` keys of all tenants whose next material is to become the current one.
+    pub async fn keys_to_activate(&self, now: Timestamp, limit: u64) -> Result<Vec<(TenantId, KeyId)>> {
+        #[expect(clippy::disallowed_methods, reason = "maintenance spans all tenants")]
+        let select = Entity::find().filter(Column::ActivateTime.lte(now.0)).order_by_asc(Column::ActivateTime);
+        let select = select.limit(limit).select_only().columns([Column::TenantId, Column::Id]);
+        let rows = select.into_tuple::<(Uuid, Uuid)>().all(&self.conn).await.map_err(error::from_db)?;
+        Ok(rows.into_iter().map(|(tenant, id)| (TenantId(tenant), KeyId(id))).collect())
+    }
+}
+
 impl Writer {
     /// Deletes a key that nothing uses, and its private part.
     pub async fn key_delete(&self, tenant: TenantId, id: KeyId) -> Result<()> {
@@ -68,17 +96,23 @@ impl Stored for Key {
     const NAME_KEY: Option<Column> = Some(Column::NameKey);
 
     fn columns(&self) -> ActiveModel {
+        let expiry = self.expiry();
         ActiveModel {
             name_key: Set(self.name.key()),
             kind: Set(self.kind.as_str().to_owned()),
-            not_after: Set(self.not_after.0),
+            not_after: Set(self.current.not_after.map(|time| time.0)),
+            activate_time: Set(self.activation().map(|time| time.0)),
+            next_not_after: Set(self.next.as_ref().and_then(|next| next.material.not_after).map(|time| time.0)),
+            valid_until: Set(expiry.map(|expiry| expiry.not_after.0)),
+            renewal_time: Set(expiry.map(|expiry| expiry.renewal_time.0)),
             ..ActiveModel::default()
         }
     }
 
     fn texts(&self) -> Vec<&str> {
         let mut texts = vec![self.name.as_str(), self.kind.as_str()];
-        for certificate in &self.certificates {
+        let next = self.next.iter().flat_map(|next| &next.material.certificates);
+        for certificate in self.current.certificates.iter().chain(next) {
             texts.extend([certificate.subject.as_str(), &certificate.issuer, &certificate.serial_number]);
             texts.extend([certificate.fingerprint_sha256.as_str(), &certificate.public_key_algorithm]);
             texts.extend(certificate.subject_alternative_names.iter().map(String::as_str));
@@ -118,9 +152,16 @@ impl Listed for Key {
     fn field(name: &str) -> Option<FieldSource> {
         Some(match name {
             "type" => FieldSource::column(Column::Kind),
-            "not_after" => FieldSource::column(Column::NotAfter),
+            "not_after" => FieldSource::Computed(|context: &FilterContext| not_after(context.now)),
             "labels" => FieldSource::labels(Resource::Key, Column::Id),
             _ => return None,
         })
     }
+}
+
+/// The expiry at a time as an expression. It gives the same as `Key::activate`.
+fn not_after(now: Timestamp) -> Expr {
+    let column = |column: Column| Expr::col((Entity, column));
+    let is_replaced = column(Column::ActivateTime).lte(now.0);
+    CaseStatement::new().case(is_replaced, column(Column::NextNotAfter)).finally(column(Column::NotAfter)).into()
 }
