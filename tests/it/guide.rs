@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use http::uri::PathAndQuery;
-use jackfield_testkit::{Backend, TestServer};
+use jackfield_api::v1;
+use jackfield_testkit::{Backend, Identity, TestServer};
 use tonic::Request;
 use tonic::client::Grpc;
 use tonic_health::pb::HealthCheckRequest;
@@ -25,8 +27,16 @@ struct Family {
 const OF_PROMETHEUS: [&str; 3] = ["instance", "job", "le"];
 
 /// Labels with few and known values.
-const OF_FEW_VALUES: [&str; 7] =
-    ["cap", "cause", "db_client_connection_pool_name", "db_client_connection_state", "file", "listener", "result"];
+const OF_FEW_VALUES: [&str; 8] = [
+    "cap",
+    "cause",
+    "db_client_connection_pool_name",
+    "db_client_connection_state",
+    "file",
+    "listener",
+    "remaining",
+    "result",
+];
 
 /// The prefixes of metric names.
 const PREFIXES: [&str; 5] = ["db_", "jackfield_", "process_", "rpc_", "target_"];
@@ -137,9 +147,20 @@ fn configuration_keys() -> BTreeSet<String> {
     keys
 }
 
-/// The metrics of a server that has answered calls, one of them with a server error.
+/// The metrics of a server that has a key which expires, and has answered calls, one of them with a server error.
 async fn metrics() -> Families {
-    let server = TestServer::start(Backend::Sqlite).await;
+    let mut server = TestServer::start(Backend::Sqlite).await;
+    let leaf = server.pki().client_for(Identity::of("a connector"), Duration::from_secs(600));
+    let key = v1::Key { name: "expires".to_owned(), certificate_pem: leaf.certificate_pem, ..Default::default() };
+    let request = v1::ImportKeyRequest { key: Some(key), private_key_pem: leaf.key_pem, ..Default::default() };
+    server.client("alpha").keys().import_key(request).await.expect("a key");
+    // Maintenance looks for such keys at the start.
+    server.restart().await;
+    let start = Instant::now();
+    while server.metric("jackfield_keys_expiring", &[("remaining", "third")]) != Some(1.0) {
+        assert!(start.elapsed() < Duration::from_secs(20), "{}", server.metrics_page());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let mut client = Grpc::new(server.client("alpha").channel());
     client.ready().await.expect("a connection");
     let path = PathAndQuery::from_static("/jackfield.v1.ConnectorService/NoSuchMethod");

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use jackfield_domain::key::Remaining;
 use jackfield_domain::rewrap::Rewrap;
+use jackfield_domain::{KeyId, TenantId, Timestamp};
 use jackfield_store::{Pool, Store};
 
 /// Reads values of the services without keeping them open. Services that are closed have no values.
@@ -14,6 +16,16 @@ pub struct Gauges(Weak<GaugeSources>);
 pub(crate) struct GaugeSources {
     store: Store,
     rewrap: Mutex<RewrapProgress>,
+    expiring: Mutex<ExpiringKeys>,
+}
+
+/// The keys of all tenants whose renewal is due, as maintenance found them last.
+#[derive(Clone, Debug)]
+pub struct ExpiringKeys {
+    /// Their number, by the rest of their lifetime.
+    pub counts: [(Remaining, u64); Remaining::ALL.len()],
+    /// Some of those that expire first, with their expiry.
+    pub first: Vec<(TenantId, KeyId, Timestamp)>,
 }
 
 /// The progress of the re-wrap that this process works on, or worked on last. Before its first one all values are 0.
@@ -31,6 +43,14 @@ pub struct RewrapProgress {
 
 /// Counts a worker for as long as it lives.
 pub(crate) struct AtWork<'a>(&'a GaugeSources);
+
+// === impl ExpiringKeys ===
+
+impl Default for ExpiringKeys {
+    fn default() -> Self {
+        ExpiringKeys { counts: Remaining::ALL.map(|remaining| (remaining, 0)), first: Vec::new() }
+    }
+}
 
 // === impl Gauges ===
 
@@ -64,6 +84,11 @@ impl Gauges {
         self.0.upgrade().map(|sources| sources.store.log_overdue()).unwrap_or_default()
     }
 
+    /// The keys whose renewal is due.
+    pub fn expiring_keys(&self) -> ExpiringKeys {
+        self.0.upgrade().map(|sources| locked(&sources.expiring).clone()).unwrap_or_default()
+    }
+
     /// The re-wrap of this process.
     pub fn rewrap(&self) -> RewrapProgress {
         self.0.upgrade().map(|sources| *sources.lock()).unwrap_or_default()
@@ -74,7 +99,11 @@ impl Gauges {
 
 impl GaugeSources {
     pub(crate) fn new(store: Store) -> Self {
-        GaugeSources { store, rewrap: Mutex::default() }
+        GaugeSources { store, rewrap: Mutex::default(), expiring: Mutex::default() }
+    }
+
+    pub(crate) fn expiring_keys_set(&self, keys: ExpiringKeys) {
+        *locked(&self.expiring) = keys;
     }
 
     /// Counts a worker until the result is dropped.
@@ -94,8 +123,12 @@ impl GaugeSources {
     }
 
     fn lock(&self) -> MutexGuard<'_, RewrapProgress> {
-        self.rewrap.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.rewrap)
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // === impl AtWork ===

@@ -29,7 +29,7 @@ pub use caller::Caller;
 pub use change::{DeleteOptions, Deleted, Expected, RequestId, RequestOptions};
 pub use configuration::ConfigurationRef;
 pub use credential::Revealed;
-pub use gauges::{Gauges, RewrapProgress};
+pub use gauges::{ExpiringKeys, Gauges, RewrapProgress};
 pub use key::{GeneratedKey, NewMaterial, Rotation, StoredKey};
 pub use list::{FoundPage, ListScope, Listable, ListedPage, Pager, Position};
 pub use services::{KeyringReplaceError, ServerInfo, Services};

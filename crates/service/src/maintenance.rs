@@ -1,5 +1,5 @@
 //! Background work of the services: expired answers are deleted, abandoned re-wraps are continued, the next material of keys is
-//! activated, and a database that cannot be written is tried again.
+//! activated, keys that expire are counted, and a database that cannot be written is tried again.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use jackfield_domain::Result;
 use crate::change::{Change, Length};
 use crate::services::Services;
 
-/// The interval of the search for expired answers to repeated requests, abandoned re-wraps and keys to be activated.
+/// The interval of the search for expired answers to repeated requests, abandoned re-wraps, and keys to be activated or renewed.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The interval at which a write is tried after one has failed.
@@ -63,6 +63,7 @@ impl Services {
         self.shared.tokens.sweep(self.now());
         self.rewrap_take_over().await?;
         self.keys_activate().await?;
+        self.keys_count_expiring().await?;
         while !self.shared.stop.is_cancelled() {
             let purge = Change::by_system(Length::Long);
             let purged = self.change(purge, async |txn| txn.requests_purge(self.now(), PURGE_BATCH).await);

@@ -1,5 +1,5 @@
 //! The instruments of the services: what they count, and the gauges that are looked up when metrics are collected, of
-//! connections to the database, its state, and re-wraps.
+//! connections to the database, its state, keys that expire, and re-wraps.
 
 use jackfield_service::{Gauges, Pool, RewrapProgress};
 use opentelemetry::KeyValue;
@@ -40,7 +40,34 @@ pub(super) fn lists_waiting(meter: &Meter) -> UpDownCounter<i64> {
 pub(super) fn register(meter: &Meter, gauges: &Gauges) {
     database(meter, gauges);
     stored(meter, gauges);
+    keys(meter, gauges);
     rewraps(meter, gauges);
+}
+
+/// The keys whose renewal is due.
+fn keys(meter: &Meter, gauges: &Gauges) {
+    let all = gauges.clone();
+    meter
+        .u64_observable_gauge("jackfield.keys.expiring")
+        .with_description("Keys whose certificates expire, by the rest of their lifetime")
+        .with_callback(move |gauge| {
+            for (remaining, count) in all.expiring_keys().counts {
+                gauge.observe(count, &[KeyValue::new("remaining", remaining.as_str())]);
+            }
+        })
+        .build();
+    let all = gauges.clone();
+    meter
+        .i64_observable_gauge("jackfield.keys.valid_until")
+        .with_description("Expiry of the keys that expire first, in seconds since 1970")
+        .with_unit("s")
+        .with_callback(move |gauge| {
+            for (tenant, key, not_after) in all.expiring_keys().first {
+                let labels = [KeyValue::new("tenant", tenant.to_string()), KeyValue::new("key", key.to_string())];
+                gauge.observe(not_after.seconds(), &labels);
+            }
+        })
+        .build();
 }
 
 /// Names are those of the conventions for clients of databases.

@@ -1,5 +1,6 @@
 //! Use cases of keys.
 
+mod expiring;
 mod facts;
 mod generate;
 mod names;
