@@ -1,0 +1,299 @@
+//! The classifier of addresses: which rule, if any, forbids to call one.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+
+/// The rule that an address or a name breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// This machine.
+    Loopback,
+    /// "This network", and the address that says "no address".
+    Unspecified,
+    /// Networks of organisations (RFC 1918).
+    Private,
+    /// The network between customers and their carrier (RFC 6598).
+    Shared,
+    /// One link.
+    LinkLocal,
+    /// Services of a cloud that give credentials to every program that asks.
+    Metadata,
+    /// Assignments of IETF protocols, which are no hosts.
+    Protocol,
+    /// Texts and examples.
+    Documentation,
+    /// Benchmarks of networks.
+    Benchmarking,
+    /// Groups of hosts.
+    Multicast,
+    /// All hosts of a network.
+    Broadcast,
+    /// Addresses without a use.
+    Reserved,
+    /// Networks of organisations in IPv6 (RFC 4193).
+    UniqueLocal,
+    /// The predecessor of unique local addresses (RFC 3879).
+    SiteLocal,
+    /// Packets that are thrown away.
+    Discard,
+    /// IPv4 addresses in IPv6: a translator of the network would send the packet to the IPv4 address.
+    Nat64,
+    /// IPv4 addresses in IPv6: a relay would send the packet to the IPv4 address.
+    SixToFour,
+    /// IPv4 addresses in IPv6: a relay would send the packet to the IPv4 address.
+    Teredo,
+    /// IPv4 addresses in IPv6 in one of the forms that are out of use.
+    EmbeddedIpv4,
+    /// Identifiers of segments (RFC 9602).
+    SegmentRouting,
+    /// A name that has a meaning only inside a machine or a network.
+    LocalName,
+}
+
+const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
+}
+
+const fn v6(head: [u16; 4], prefix: u8) -> Ipv6Net {
+    let [a, b, c, d] = head;
+    Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0), prefix)
+}
+
+/// The IPv4 networks of the special-purpose registry of IANA (RFC 6890) that are not for everyone. The first match counts.
+const IPV4: &[(Ipv4Net, Rule)] = &[
+    (v4(169, 254, 169, 254, 32), Rule::Metadata), // most clouds
+    (v4(169, 254, 170, 2, 32), Rule::Metadata),   // AWS, tasks
+    (v4(169, 254, 170, 23, 32), Rule::Metadata),  // AWS, pods
+    (v4(100, 100, 100, 200, 32), Rule::Metadata), // Alibaba
+    (v4(192, 0, 0, 192, 32), Rule::Metadata),     // Oracle
+    (v4(168, 63, 129, 16, 32), Rule::Metadata),   // Azure
+    (v4(0, 0, 0, 0, 8), Rule::Unspecified),
+    (v4(10, 0, 0, 0, 8), Rule::Private),
+    (v4(100, 64, 0, 0, 10), Rule::Shared),
+    (v4(127, 0, 0, 0, 8), Rule::Loopback),
+    (v4(169, 254, 0, 0, 16), Rule::LinkLocal),
+    (v4(172, 16, 0, 0, 12), Rule::Private),
+    (v4(192, 0, 0, 0, 24), Rule::Protocol),
+    (v4(192, 0, 2, 0, 24), Rule::Documentation),
+    (v4(192, 88, 99, 0, 24), Rule::SixToFour),
+    (v4(192, 168, 0, 0, 16), Rule::Private),
+    (v4(198, 18, 0, 0, 15), Rule::Benchmarking),
+    (v4(198, 51, 100, 0, 24), Rule::Documentation),
+    (v4(203, 0, 113, 0, 24), Rule::Documentation),
+    (v4(224, 0, 0, 0, 4), Rule::Multicast),
+    (v4(255, 255, 255, 255, 32), Rule::Broadcast),
+    (v4(240, 0, 0, 0, 4), Rule::Reserved),
+];
+
+/// As [`IPV4`]. At the end is all that is not global unicast (RFC 4291 2.4).
+const IPV6: &[(Ipv6Net, Rule)] = &[
+    (Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128), Rule::Loopback),
+    (Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 128), Rule::Unspecified),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), 128), Rule::Metadata), // AWS
+    (Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23), 128), Rule::Metadata),  // AWS, pods
+    (Ipv6Net::new_assert(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128), Rule::Metadata),  // Google
+    (v6([0, 0, 0, 0], 64), Rule::EmbeddedIpv4), // ::a.b.c.d, ::ffff:0:a.b.c.d, and ::ffff:a.b.c.d if not canonical
+    (v6([0x64, 0xff9b, 0, 0], 96), Rule::Nat64),
+    (v6([0x64, 0xff9b, 1, 0], 48), Rule::Nat64),
+    (v6([0x100, 0, 0, 0], 64), Rule::Discard),
+    (v6([0x100, 0, 0, 1], 64), Rule::Discard),
+    (v6([0x2001, 0, 0, 0], 32), Rule::Teredo),
+    (v6([0x2001, 2, 0, 0], 48), Rule::Benchmarking),
+    (v6([0x2001, 0xdb8, 0, 0], 32), Rule::Documentation),
+    (v6([0x2001, 0, 0, 0], 23), Rule::Protocol),
+    (v6([0x2002, 0, 0, 0], 16), Rule::SixToFour),
+    (v6([0x3fff, 0, 0, 0], 20), Rule::Documentation),
+    (v6([0x5f00, 0, 0, 0], 16), Rule::SegmentRouting),
+    (v6([0xfc00, 0, 0, 0], 7), Rule::UniqueLocal),
+    (v6([0xfe80, 0, 0, 0], 10), Rule::LinkLocal),
+    (v6([0xfec0, 0, 0, 0], 10), Rule::SiteLocal),
+    (v6([0xff00, 0, 0, 0], 8), Rule::Multicast),
+    (v6([0, 0, 0, 0], 3), Rule::Reserved),
+    (v6([0x4000, 0, 0, 0], 2), Rule::Reserved),
+    (v6([0x8000, 0, 0, 0], 1), Rule::Reserved),
+];
+
+// === impl Rule ===
+
+impl Rule {
+    /// Returns the rule that forbids an address. An IPv4 address that is mapped into IPv6 counts as the IPv4 address, because
+    /// the system would call that.
+    pub fn of(address: IpAddr) -> Option<Rule> {
+        match address.to_canonical() {
+            IpAddr::V4(address) => IPV4.iter().find(|(net, _)| net.contains(&address)).map(|(_, rule)| *rule),
+            IpAddr::V6(address) => IPV6.iter().find(|(net, _)| net.contains(&address)).map(|(_, rule)| *rule),
+        }
+    }
+
+    /// The name of the rule, for errors and metrics. It does not change.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Rule::Loopback => "loopback",
+            Rule::Unspecified => "unspecified",
+            Rule::Private => "private",
+            Rule::Shared => "shared",
+            Rule::LinkLocal => "link_local",
+            Rule::Metadata => "metadata",
+            Rule::Protocol => "protocol",
+            Rule::Documentation => "documentation",
+            Rule::Benchmarking => "benchmarking",
+            Rule::Multicast => "multicast",
+            Rule::Broadcast => "broadcast",
+            Rule::Reserved => "reserved",
+            Rule::UniqueLocal => "unique_local",
+            Rule::SiteLocal => "site_local",
+            Rule::Discard => "discard",
+            Rule::Nat64 => "nat64",
+            Rule::SixToFour => "6to4",
+            Rule::Teredo => "teredo",
+            Rule::EmbeddedIpv4 => "embedded_ipv4",
+            Rule::SegmentRouting => "segment_routing",
+            Rule::LocalName => "local_name",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rule(address: &str) -> Option<&'static str> {
+        Rule::of(address.parse().unwrap()).map(Rule::as_str)
+    }
+
+    #[test]
+    fn networks_end_where_the_registry_says() {
+        for (address, expected) in [
+            ("0.0.0.0", Some("unspecified")),
+            ("0.255.255.255", Some("unspecified")),
+            ("1.0.0.0", None),
+            ("9.255.255.255", None),
+            ("10.0.0.0", Some("private")),
+            ("10.255.255.255", Some("private")),
+            ("11.0.0.0", None),
+            ("100.63.255.255", None),
+            ("100.64.0.0", Some("shared")),
+            ("100.100.100.200", Some("metadata")),
+            ("100.127.255.255", Some("shared")),
+            ("100.128.0.0", None),
+            ("126.255.255.255", None),
+            ("127.0.0.0", Some("loopback")),
+            ("127.255.255.255", Some("loopback")),
+            ("128.0.0.0", None),
+            ("168.63.129.16", Some("metadata")),
+            ("168.63.129.17", None),
+            ("169.253.255.255", None),
+            ("169.254.0.0", Some("link_local")),
+            ("169.254.169.254", Some("metadata")),
+            ("169.254.255.255", Some("link_local")),
+            ("172.15.255.255", None),
+            ("172.16.0.0", Some("private")),
+            ("172.31.255.255", Some("private")),
+            ("172.32.0.0", None),
+            ("192.0.0.0", Some("protocol")),
+            ("192.0.0.192", Some("metadata")),
+            ("192.0.1.0", None),
+            ("192.0.2.255", Some("documentation")),
+            ("192.0.3.0", None),
+            ("192.88.99.1", Some("6to4")),
+            ("192.167.255.255", None),
+            ("192.168.0.0", Some("private")),
+            ("192.169.0.0", None),
+            ("198.17.255.255", None),
+            ("198.18.0.0", Some("benchmarking")),
+            ("198.19.255.255", Some("benchmarking")),
+            ("198.20.0.0", None),
+            ("198.51.100.1", Some("documentation")),
+            ("203.0.113.1", Some("documentation")),
+            ("223.255.255.255", None),
+            ("224.0.0.1", Some("multicast")),
+            ("239.255.255.255", Some("multicast")),
+            ("240.0.0.0", Some("reserved")),
+            ("255.255.255.254", Some("reserved")),
+            ("255.255.255.255", Some("broadcast")),
+            ("::", Some("unspecified")),
+            ("::1", Some("loopback")),
+            ("::2", Some("embedded_ipv4")),
+            ("::127.0.0.1", Some("embedded_ipv4")),
+            ("::ffff:127.0.0.1", Some("loopback")),
+            ("::ffff:169.254.169.254", Some("metadata")),
+            ("::ffff:8.8.8.8", None),
+            ("::ffff:0:8.8.8.8", Some("embedded_ipv4")),
+            ("64:ff9b::8.8.8.8", Some("nat64")),
+            ("64:ff9b:1::8.8.8.8", Some("nat64")),
+            ("64:ff9b:2::", Some("reserved")),
+            ("100::1", Some("discard")),
+            ("100:0:0:1::1", Some("discard")),
+            ("2000::", None),
+            ("2001::1", Some("teredo")),
+            ("2001:2::1", Some("benchmarking")),
+            ("2001:20::1", Some("protocol")),
+            ("2001:1ff:ffff::", Some("protocol")),
+            ("2001:200::", None),
+            ("2001:db7:ffff::", None),
+            ("2001:db8::1", Some("documentation")),
+            ("2001:db9::", None),
+            ("2001:4860:4860::8888", None),
+            ("2002:7f00:1::", Some("6to4")),
+            ("2003::", None),
+            ("3fff::1", Some("documentation")),
+            ("3fff:1000::", None),
+            ("4000::", Some("reserved")),
+            ("5f00::1", Some("segment_routing")),
+            ("fc00::", Some("unique_local")),
+            ("fd00:ec2::254", Some("metadata")),
+            ("fd20:ce::254", Some("metadata")),
+            ("fdff::1", Some("unique_local")),
+            ("fe00::1", Some("reserved")),
+            ("fe80::1", Some("link_local")),
+            ("fec0::1", Some("site_local")),
+            ("ff02::1", Some("multicast")),
+        ] {
+            assert_eq!(rule(address), expected, "{address}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        /// The standard library decides for the kinds of address that it knows.
+        #[test]
+        fn ipv4_agrees_with_the_standard_library(bits in any::<u32>(), near in 0..IPV4.len(), offset in -2i64..=2) {
+            let end = i64::from(u32::from(IPV4[near].0.broadcast()));
+            for address in [Ipv4Addr::from(bits), Ipv4Addr::from((end + offset).rem_euclid(1 << 32) as u32)] {
+                let known = address.is_private() || address.is_loopback() || address.is_link_local()
+                    || address.is_broadcast() || address.is_documentation() || address.is_multicast()
+                    || address.octets()[0] == 0 || address.octets()[0] >= 240;
+                prop_assert!(!known || Rule::of(address.into()).is_some(), "{address}");
+                // No form of the address in IPv6 is milder than the address itself.
+                prop_assert_eq!(Rule::of(address.to_ipv6_mapped().into()), Rule::of(address.into()));
+                let [a, b, c, d] = address.octets().map(u16::from);
+                let (high, low) = (a << 8 | b, c << 8 | d);
+                for embedded in [
+                    Ipv6Addr::new(0, 0, 0, 0, 0, 0, high, low),
+                    Ipv6Addr::new(0, 0, 0, 0, 0xffff, 0, high, low),
+                    Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
+                    Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, high, low),
+                    Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
+                    Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, !high, !low),
+                ] {
+                    prop_assert!(Rule::of(embedded.into()).is_some(), "{embedded}");
+                }
+            }
+        }
+
+        /// Only global unicast (2000::/3) is ever permitted.
+        #[test]
+        fn ipv6_is_refused_outside_of_global_unicast(bits in any::<u128>()) {
+            let address = Ipv6Addr::from(bits);
+            let refused = Rule::of(address.into()).is_some();
+            prop_assert!(refused || address.segments()[0] & 0xe000 == 0x2000, "{address}");
+            let known = address.is_loopback() || address.is_unspecified() || address.is_multicast()
+                || address.is_unique_local() || address.is_unicast_link_local();
+            prop_assert!(!known || refused, "{address}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The policy of an installation: the rules, and what its operator allows in spite of them.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use jackfield_domain::value::url::HttpUrl;
+use url::Host;
+
+use super::address::Rule;
+use super::target::{Target, UrlFault};
+
+/// The egress policy. The default refuses everything that is not a public host.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    hosts: HashSet<String>,
+    networks: Vec<IpNet>,
+    ports: Vec<u16>,
+    development: bool,
+}
+
+/// The reason why an entry of the allow list cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    #[error("{0:?} is neither a host, nor an address, nor a range of addresses")]
+    Entry(String),
+    #[error("{0} has bits after its prefix: write {1}")]
+    HostBits(IpNet, IpNet),
+    #[error("{0} is an IPv4 range in IPv6 form: write it as IPv4")]
+    Mapped(IpNet),
+}
+
+/// A refusal by the policy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error(transparent)]
+    Url(#[from] UrlFault),
+    /// The host is this address, or resolved to it. The message does not have the address: it would tell the caller what
+    /// the internal resolver knows.
+    #[error("the address is refused by the rule {}: the operator has to allow it", rule.as_str())]
+    Address { rule: Rule, address: IpAddr },
+    /// The proxy would resolve the name, so only the name could be checked.
+    #[error("the name is refused by the rule {}; the proxy resolves names, so only the name was checked", rule.as_str())]
+    ProxiedName { rule: Rule },
+    /// A name for http resolved to another machine.
+    #[error("http is for loopback in development mode only, and the name resolved to another address")]
+    PlainHttpAddress { address: IpAddr },
+    #[error("only https goes through a proxy")]
+    ProxiedHttp,
+    #[error("the connection has another address than the one that was dialled")]
+    Peer,
+}
+
+/// Names below these are private by definition or by habit (RFC 6761, RFC 6762, RFC 8375, ICANN's "internal").
+const LOCAL_SUFFIXES: [&str; 7] = ["localhost", "local", "internal", "home.arpa", "localdomain", "lan", "corp"];
+
+// === impl Policy ===
+
+impl Policy {
+    /// Allows an entry: the exact name of a host, an address, or a range in CIDR notation. A metadata address is allowed
+    /// only by an entry of its own.
+    ///
+    /// # Errors
+    /// The entry is none of these.
+    pub fn allow(mut self, entry: &str) -> Result<Self, PolicyError> {
+        let network = match entry.parse::<IpAddr>() {
+            Ok(address) => Some(IpNet::from(address)),
+            Err(_) if entry.contains('/') => Some(entry.parse().map_err(|_| PolicyError::Entry(entry.to_owned()))?),
+            Err(_) => None,
+        };
+        match network {
+            Some(network) if network != network.trunc() => {
+                return Err(PolicyError::HostBits(network, network.trunc()));
+            }
+            Some(IpNet::V6(network)) if network.addr().to_ipv4_mapped().is_some() => {
+                return Err(PolicyError::Mapped(network.into()));
+            }
+            Some(network) => self.networks.push(network),
+            None => {
+                self.hosts.insert(host_name(entry).ok_or_else(|| PolicyError::Entry(entry.to_owned()))?);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Permits a port below 1024.
+    pub fn allow_port(mut self, port: u16) -> Self {
+        self.ports.push(port);
+        self
+    }
+
+    /// Permits http and https to this machine. It is for development.
+    pub fn with_development(mut self) -> Self {
+        self.development = true;
+        self
+    }
+
+    /// Checks a URL, without asking a resolver.
+    ///
+    /// # Errors
+    /// The URL can never be called under this policy.
+    pub fn check_url(&self, url: &HttpUrl) -> Result<Target, Refusal> {
+        let target = Target::parse(url)?;
+        let may_be_http = self.development && target.is_loopback();
+        if !(target.is_https() || may_be_http) {
+            return Err(UrlFault::PlainHttp.into());
+        }
+        let port = target.port();
+        let usual = if target.is_https() { 443 } else { 80 };
+        if port != usual && port < 1024 && !self.ports.contains(&port) {
+            return Err(UrlFault::Port(port).into());
+        }
+        if let Some(address) = target.address() {
+            self.check_addresses(&target, &[address])?;
+        }
+        Ok(target)
+    }
+
+    /// Checks the addresses of a target: all that its name resolved to. One that is refused is enough, because the owner of
+    /// the name chose it.
+    ///
+    /// # Errors
+    /// The first address that is refused.
+    pub fn check_addresses(&self, target: &Target, addresses: &[IpAddr]) -> Result<(), Refusal> {
+        addresses.iter().try_for_each(|address| {
+            let address = address.to_canonical();
+            if !target.is_https() && !address.is_loopback() {
+                return Err(Refusal::PlainHttpAddress { address });
+            }
+            match Rule::of(address) {
+                Some(rule) if !self.allows(target, address, rule) => Err(Refusal::Address { rule, address }),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    /// Checks a target that a proxy will resolve.
+    ///
+    /// # Errors
+    /// The scheme or the name is refused.
+    pub fn check_proxied(&self, target: &Target) -> Result<(), Refusal> {
+        if !target.is_https() {
+            return Err(Refusal::ProxiedHttp);
+        }
+        match target.host() {
+            Host::Domain(name) if is_local(name) && !self.hosts.contains(name) => {
+                Err(Refusal::ProxiedName { rule: Rule::LocalName })
+            }
+            Host::Domain(_) => Ok(()),
+            Host::Ipv4(address) => self.check_addresses(target, &[(*address).into()]),
+            Host::Ipv6(address) => self.check_addresses(target, &[(*address).into()]),
+        }
+    }
+
+    fn allows(&self, target: &Target, address: IpAddr, rule: Rule) -> bool {
+        if rule == Rule::Metadata {
+            return self.networks.contains(&address.into());
+        }
+        (self.development && rule == Rule::Loopback)
+            || self.networks.iter().any(|network| network.contains(&address))
+            || matches!(target.host(), Host::Domain(name) if self.hosts.contains(name))
+    }
+}
+
+/// The name of a host as it is called, if the text is one.
+fn host_name(text: &str) -> Option<String> {
+    let url = HttpUrl::parse("host", &format!("https://{text}/"), 512).ok()?;
+    match Target::parse(&url).ok()?.host() {
+        Host::Domain(name) if name.eq_ignore_ascii_case(text) => Some(name.clone()),
+        _ => None,
+    }
+}
+
+fn is_local(name: &str) -> bool {
+    let within = |suffix: &&str| name.strip_suffix(*suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    !name.contains('.') || LOCAL_SUFFIXES.iter().any(within)
+}
+
+#[cfg(test)]
+mod tests;

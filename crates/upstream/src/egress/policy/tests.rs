@@ -1,0 +1,200 @@
+use super::*;
+
+fn check(policy: &Policy, url: &str) -> Result<Target, Refusal> {
+    policy.check_url(&HttpUrl::parse("url", url, 2048).expect(url))
+}
+
+fn refused(policy: &Policy, url: &str) -> Refusal {
+    check(policy, url).expect_err(url)
+}
+
+fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn public_hosts_are_permitted() {
+    let policy = Policy::default();
+    for (url, authority, path) in [
+        ("https://login.example.com", "login.example.com", "/"),
+        ("HTTPS://Login.Example.COM/a?b=c", "login.example.com", "/a?b=c"),
+        ("https://login.example.com:443/", "login.example.com", "/"),
+        ("https://login.example.com:8443/x", "login.example.com:8443", "/x"),
+        ("https://xn--bcher-kva.example/", "xn--bcher-kva.example", "/"),
+        ("https://8.8.8.8/", "8.8.8.8", "/"),
+        ("https://[2001:4860:4860::8888]:9443/", "[2001:4860:4860::8888]:9443", "/"),
+        ("https://a_b.example/", "a_b.example", "/"),
+    ] {
+        let target = check(&policy, url).expect(url);
+        assert_eq!((target.authority().as_str(), target.path_and_query()), (authority, path), "{url}");
+    }
+}
+
+#[test]
+fn hosts_in_other_forms_are_refused_with_the_form_that_is_used() {
+    let policy = Policy::default();
+    for (url, used) in [
+        ("https://2130706433/", "127.0.0.1"),
+        ("https://0x7f000001/", "127.0.0.1"),
+        ("https://017700000001/", "127.0.0.1"),
+        ("https://0177.0.0.1/", "127.0.0.1"),
+        ("https://0x7f.0.0.1/", "127.0.0.1"),
+        ("https://127.1/", "127.0.0.1"),
+        ("https://127.0.0.1./", "127.0.0.1"),
+        ("https://169.254.43518/", "169.254.169.254"),
+        ("https://１２７.０.０.１/", "127.0.0.1"),
+        ("https://127。0。0。1/", "127.0.0.1"),
+        ("https://%31%32%37.0.0.1/", "127.0.0.1"),
+        ("https://①②⑦.0.0.1/", "127.0.0.1"),
+        ("https://[0:0:0:0:0:0:0:1]/", "[::1]"),
+        ("https://[::ffff:127.0.0.1]/", "[::ffff:7f00:1]"),
+        ("https://[::127.0.0.1]/", "[::7f00:1]"),
+        ("https://\u{430}pple.example/", "xn--pple-43d.example"),
+        ("https://ｌogin.example/", "login.example"),
+        ("https://lo\u{ad}calhost.example/", "localhost.example"),
+        ("https://bücher.example/", "xn--bcher-kva.example"),
+        ("https://ex%61mple.com/", "example.com"),
+    ] {
+        // Some do not even pass the domain, which refuses invisible characters.
+        if let Ok(parsed) = HttpUrl::parse("url", url, 2048) {
+            let expected = Refusal::Url(UrlFault::HostForm(used.to_owned()));
+            assert_eq!(policy.check_url(&parsed), Err(expected), "{url}");
+        }
+    }
+}
+
+#[test]
+fn urls_that_cannot_be_called_are_refused_with_the_reason() {
+    let policy = Policy::default();
+    let long = format!("https://{}.example/", "a".repeat(64));
+    for (url, expected) in [
+        ("http://example.com/", UrlFault::PlainHttp),
+        ("http://localhost/", UrlFault::PlainHttp),
+        ("https://example.com./", UrlFault::TrailingDot),
+        ("https://localhost./", UrlFault::TrailingDot),
+        ("https://a..example/", UrlFault::HostName),
+        ("https://a!b.example/", UrlFault::HostName),
+        (long.as_str(), UrlFault::HostName),
+        ("https://example.com:0/", UrlFault::Port(0)),
+        ("https://example.com:22/", UrlFault::Port(22)),
+        ("https://example.com:80/", UrlFault::Port(80)),
+        ("https://example.com:1023/", UrlFault::Port(1023)),
+    ] {
+        assert_eq!(refused(&policy, url), Refusal::Url(expected), "{url}");
+    }
+    assert!(check(&policy.clone().allow_port(22), "https://example.com:22/").is_ok());
+    assert_eq!(refused(&policy.allow_port(0), "https://example.com:0/"), Refusal::Url(UrlFault::Port(0)));
+}
+
+#[test]
+fn literal_addresses_are_checked_with_the_url() {
+    let policy = Policy::default();
+    for (url, rule) in [
+        ("https://127.0.0.1/", Rule::Loopback),
+        ("https://[::1]/", Rule::Loopback),
+        ("https://[::ffff:7f00:1]/", Rule::Loopback),
+        ("https://10.1.2.3/", Rule::Private),
+        ("https://169.254.169.254/latest/meta-data", Rule::Metadata),
+        ("https://[64:ff9b::a9fe:a9fe]/", Rule::Nat64),
+        ("https://[2002:7f00:1::]/", Rule::SixToFour),
+        ("https://[fd00::1]/", Rule::UniqueLocal),
+        ("https://0.0.0.0/", Rule::Unspecified),
+    ] {
+        let refusal = refused(&policy, url);
+        assert!(matches!(refusal, Refusal::Address { rule: r, .. } if r == rule), "{url}: {refusal:?}");
+        assert!(refusal.to_string().contains(rule.as_str()), "{refusal}");
+    }
+}
+
+#[test]
+fn one_forbidden_address_refuses_a_name() {
+    let policy = Policy::default();
+    let target = check(&policy, "https://login.example.com/").unwrap();
+    assert_eq!(policy.check_addresses(&target, &addresses(&["8.8.8.8", "2001:4860::1"])), Ok(()));
+    let refusal = policy.check_addresses(&target, &addresses(&["8.8.8.8", "10.0.0.1"])).unwrap_err();
+    assert_eq!(refusal, Refusal::Address { rule: Rule::Private, address: "10.0.0.1".parse().unwrap() });
+    assert!(!refusal.to_string().contains("10.0"), "{refusal}");
+}
+
+#[test]
+fn the_operator_allows_hosts_and_ranges() {
+    let policy = Policy::default();
+    let policy = policy.allow("10.1.0.0/16").and_then(|policy| policy.allow("Vault.corp.example"));
+    let policy = policy.and_then(|policy| policy.allow("169.254.0.0/16")).unwrap();
+    assert!(check(&policy, "https://10.1.2.3/").is_ok());
+    assert!(check(&policy, "https://[::ffff:a01:203]/").is_ok());
+    assert!(check(&policy, "https://10.2.0.1/").is_err());
+    let named = |url| check(&policy, url).unwrap();
+    let private = addresses(&["192.168.1.1"]);
+    assert_eq!(policy.check_addresses(&named("https://vault.corp.example/"), &private), Ok(()));
+    assert!(policy.check_addresses(&named("https://a.vault.corp.example/"), &private).is_err());
+    // A range and a name do not include metadata addresses.
+    let metadata = addresses(&["169.254.169.254"]);
+    assert!(policy.check_addresses(&named("https://vault.corp.example/"), &metadata).is_err());
+    assert!(check(&policy, "https://169.254.1.1/").is_ok() && check(&policy, "https://169.254.169.254/").is_err());
+    let policy = policy.allow("169.254.169.254").unwrap();
+    assert!(check(&policy, "https://169.254.169.254/").is_ok());
+}
+
+#[test]
+fn unusable_entries_are_refused() {
+    let error = |entry: &str| Policy::default().allow(entry).expect_err(entry);
+    for entry in
+        ["", "*", "*.example.com", "https://a.example", "a.example:443", "a.example:8443", "a b", "10.0.0.0/33"]
+    {
+        assert_eq!(error(entry), PolicyError::Entry(entry.to_owned()));
+    }
+    for entry in ["a/b", "u@a.example", "a.example#x", "127.1", "[::1]", "bücher.example", "a.example."] {
+        assert_eq!(error(entry), PolicyError::Entry(entry.to_owned()));
+    }
+    assert_eq!(error("10.1.2.3/8").to_string(), "10.1.2.3/8 has bits after its prefix: write 10.0.0.0/8");
+    assert!(matches!(error("::ffff:10.0.0.1"), PolicyError::Mapped(_)));
+    assert!(matches!(error("::ffff:10.0.0.0/104"), PolicyError::Mapped(_)));
+}
+
+#[test]
+fn development_permits_loopback_and_nothing_else() {
+    let policy = Policy::default().with_development();
+    for url in [
+        "http://localhost:3000/",
+        "http://127.0.0.1/",
+        "http://[::1]:1024/",
+        "https://localhost/",
+        "https://a.localhost/",
+    ] {
+        assert!(check(&policy, url).is_ok(), "{url}");
+    }
+    for url in [
+        "http://example.com/",
+        "http://10.0.0.1/",
+        "https://10.0.0.1/",
+        "http://localhost.example/",
+        "http://localhost:22/",
+    ] {
+        assert!(check(&policy, url).is_err(), "{url}");
+    }
+    let target = check(&policy, "http://a.localhost/").unwrap();
+    assert_eq!(policy.check_addresses(&target, &addresses(&["127.0.0.1", "::1"])), Ok(()));
+    let public = policy.check_addresses(&target, &addresses(&["8.8.8.8"]));
+    assert!(matches!(public, Err(Refusal::PlainHttpAddress { .. })), "{public:?}");
+}
+
+#[test]
+fn names_for_a_proxy_are_checked_as_names() {
+    let policy = Policy::default().with_development().allow("vault.internal").unwrap();
+    let proxied = |url: &str| policy.check_proxied(&check(&policy, url).unwrap());
+    assert_eq!(proxied("https://login.example.com/"), Ok(()));
+    assert_eq!(proxied("https://vault.internal/"), Ok(()));
+    assert_eq!(proxied("http://localhost/"), Err(Refusal::ProxiedHttp));
+    for url in ["https://localhost/", "https://metadata.google.internal/", "https://vault/", "https://printer.local/"] {
+        let refusal = proxied(url).unwrap_err();
+        assert_eq!(refusal, Refusal::ProxiedName { rule: Rule::LocalName }, "{url}");
+        assert!(refusal.to_string().contains("only the name was checked"));
+    }
+}
+
+#[test]
+fn debug_of_a_target_has_no_path_and_no_query() {
+    let target = check(&Policy::default(), "https://a.example:8443/secret?token=canary").unwrap();
+    assert_eq!(format!("{target:?}"), "https://a.example:8443");
+}
