@@ -1,5 +1,13 @@
 //! Calls to other systems. No other crate opens a connection to the outside.
 //!
-//! [`egress`] says which URLs and addresses may be called.
+//! [`egress`] says which URLs and addresses may be called. [`resolve`] finds the addresses of names. [`tls`] has client
+//! identities and authorities. [`client`] makes calls for one definition, within limits. [`clients`] has the clients that
+//! are in use. [`error`] says why a call failed. Modules use each other in this order: `egress`, `resolve`, `tls`, `error`,
+//! `client`, `clients`.
 
+pub mod client;
+pub mod clients;
 pub mod egress;
+pub mod error;
+pub mod resolve;
+pub mod tls;

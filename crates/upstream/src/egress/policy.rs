@@ -122,16 +122,18 @@ impl Policy {
     /// # Errors
     /// The first address that is refused.
     pub fn check_addresses(&self, target: &Target, addresses: &[IpAddr]) -> Result<(), Refusal> {
-        addresses.iter().try_for_each(|address| {
-            let address = address.to_canonical();
-            if !target.is_https() && !address.is_loopback() {
-                return Err(Refusal::PlainHttpAddress { address });
-            }
-            match Rule::of(address) {
-                Some(rule) if !self.allows(target, address, rule) => Err(Refusal::Address { rule, address }),
-                _ => Ok(()),
-            }
-        })
+        match addresses.iter().find(|address| !(target.is_https() || address.to_canonical().is_loopback())) {
+            Some(address) => Err(Refusal::PlainHttpAddress { address: *address }),
+            None => self.check_rules(target, addresses),
+        }
+    }
+
+    /// Checks the addresses of a proxy, which speaks http.
+    ///
+    /// # Errors
+    /// The first address that is refused.
+    pub fn check_proxy(&self, proxy: &Target, addresses: &[IpAddr]) -> Result<(), Refusal> {
+        self.check_rules(proxy, addresses)
     }
 
     /// Checks a target that a proxy will resolve.
@@ -150,6 +152,16 @@ impl Policy {
             Host::Ipv4(address) => self.check_addresses(target, &[(*address).into()]),
             Host::Ipv6(address) => self.check_addresses(target, &[(*address).into()]),
         }
+    }
+
+    fn check_rules(&self, target: &Target, addresses: &[IpAddr]) -> Result<(), Refusal> {
+        addresses.iter().try_for_each(|address| {
+            let address = address.to_canonical();
+            match Rule::of(address) {
+                Some(rule) if !self.allows(target, address, rule) => Err(Refusal::Address { rule, address }),
+                _ => Ok(()),
+            }
+        })
     }
 
     fn allows(&self, target: &Target, address: IpAddr, rule: Rule) -> bool {

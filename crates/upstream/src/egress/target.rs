@@ -3,15 +3,17 @@
 
 use std::net::IpAddr;
 
+use http::uri::PathAndQuery;
 use jackfield_domain::value::url::HttpUrl;
-use url::{Host, Url};
+use url::{Host, Position, Url};
 
 /// The destination of a call: an http or https URL with a host and a port that can be dialled.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
-    url: Url,
+    is_https: bool,
     host: Host<String>,
     port: u16,
+    path_and_query: PathAndQuery,
 }
 
 /// The reason why a URL cannot be called, under any policy.
@@ -73,7 +75,9 @@ impl Target {
         if port == 0 {
             return Err(UrlFault::Port(0));
         }
-        Ok(Target { url, host, port })
+        let path_and_query =
+            url[Position::BeforePath..Position::AfterQuery].parse().map_err(|_| UrlFault::Unreadable)?;
+        Ok(Target { is_https: url.scheme() == "https", host, port, path_and_query })
     }
 
     /// The host as it is called: a name in lower case, or an address.
@@ -97,25 +101,25 @@ impl Target {
 
     /// Returns true for https.
     pub fn is_https(&self) -> bool {
-        self.url.scheme() == "https"
+        self.is_https
     }
 
     /// Scheme, host and port (RFC 6454), which decide whether two targets are one peer.
     pub fn origin(&self) -> (bool, &Host<String>, u16) {
-        (self.is_https(), &self.host, self.port)
+        (self.is_https, &self.host, self.port)
     }
 
     /// The host, and the port if it is not the default of the scheme, as in the `host` header.
     pub fn authority(&self) -> String {
-        match self.url.port() {
-            Some(port) => format!("{}:{port}", self.host),
-            None => self.host.to_string(),
+        match (self.is_https, self.port) {
+            (true, 443) | (false, 80) => self.host.to_string(),
+            (_, port) => format!("{}:{port}", self.host),
         }
     }
 
     /// The path and the query, as in the first line of a request.
-    pub fn path_and_query(&self) -> &str {
-        &self.url[url::Position::BeforePath..url::Position::AfterQuery]
+    pub fn path_and_query(&self) -> &PathAndQuery {
+        &self.path_and_query
     }
 
     /// Returns true for `localhost` and names below it (RFC 6761 6.3), and for addresses of this machine.
@@ -131,7 +135,8 @@ impl Target {
 /// The scheme, host and port. Paths and queries may have secrets.
 impl std::fmt::Debug for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}://{}", self.url.scheme(), self.authority())
+        let scheme = if self.is_https { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority())
     }
 }
 

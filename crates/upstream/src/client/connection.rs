@@ -1,0 +1,194 @@
+//! One HTTP/1.1 connection with at most one request at a time. It has no task: whoever makes a request also drives the
+//! connection, and closes it by going away.
+
+use std::error::Error as _;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt as _;
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body as _, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::Instant;
+
+use super::definition::Limits;
+use super::io::{Stream, Traffic};
+use crate::error::Fault;
+use crate::tls::TlsFault;
+
+/// A connection.
+pub(super) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: Driver,
+    traffic: Arc<Traffic>,
+    /// The time after which it must not be used, while it is idle.
+    expiry: Instant,
+}
+
+/// The part of hyper that reads and writes.
+struct Driver {
+    connection: http1::Connection<TokioIo<Stream>, Full<Bytes>>,
+    /// It must not be polled again.
+    ended: bool,
+}
+
+/// A response, with its body complete.
+#[derive(Debug)]
+pub struct Response {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// A request that has no response.
+pub(super) struct Failure {
+    pub(super) fault: Fault,
+    /// Bytes were written after the request was given to the connection.
+    pub(super) sent: bool,
+    /// The request, if it provably did not leave.
+    pub(super) unsent: Option<Request<Full<Bytes>>>,
+}
+
+/// The most headers of a response.
+const MAX_HEADERS: usize = 100;
+/// The size of buffers. hyper wants at least 8 KiB.
+const BUFFER: usize = 32 * 1024;
+/// Servers close a connection when its idle time is over, and a request may be on its way then.
+const IDLE_MARGIN: Duration = Duration::from_secs(1);
+/// The time to look for the reason why a server ended a connection, after a write failed.
+const POST_MORTEM: Duration = Duration::from_millis(50);
+
+// === impl Connection ===
+
+impl Connection {
+    pub(super) async fn new(stream: Stream, traffic: Arc<Traffic>, limits: &Limits) -> Result<Self, Fault> {
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(BUFFER.max(limits.head)).max_header_size(limits.head).max_headers(MAX_HEADERS);
+        let handshake = builder.handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(|_| Fault::ConnectionLost)?;
+        let driver = Driver { connection, ended: false };
+        Ok(Connection { sender, driver, traffic, expiry: Instant::now() + limits.idle_timeout })
+    }
+
+    /// Sends a request and reads the response. After a failure the connection is closed, and so it is if the future is
+    /// dropped.
+    pub(super) async fn exchange(
+        mut self,
+        request: Request<Full<Bytes>>,
+        read_timeout: Duration,
+        limits: &Limits,
+    ) -> Result<(Response, Self), Failure> {
+        let before = self.traffic.written();
+        self.traffic.touch();
+        let exchange = async {
+            let response = self.sender.try_send_request(request).await;
+            let response = response.map_err(|mut error| (fault_of(error.error()), error.take_message()))?;
+            read(response, limits.body).await.map_err(|fault| (fault, None))
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.driver.drive(exchange) => outcome,
+            () = self.traffic.silence(read_timeout) => Err((Fault::ReadTimeout, None)),
+        };
+        match outcome {
+            Ok(response) => {
+                self.expiry = Instant::now() + idle_timeout(&response.headers, limits.idle_timeout);
+                Ok((response, self))
+            }
+            Err((fault, Some(unsent))) => Err(Failure { fault, sent: false, unsent: Some(unsent) }),
+            Err((fault, None)) => {
+                let sent = self.traffic.written() > before;
+                let fault = if fault == Fault::ConnectionLost { self.post_mortem().await } else { fault };
+                Err(Failure { fault, sent, unsent: None })
+            }
+        }
+    }
+
+    /// Returns true if another request can be made: the response was read, the server has not closed, and did not say that
+    /// it would.
+    pub(super) fn is_reusable(&mut self) -> bool {
+        let ready = self.driver.drive(self.sender.ready()).now_or_never();
+        matches!(ready, Some(Ok(()))) && !self.driver.ended && self.expiry > Instant::now()
+    }
+
+    /// Looks for an alert that the server sent before it closed. If a write fails first, nothing has read the alert.
+    async fn post_mortem(self) -> Fault {
+        let Stream::Tls(mut stream) = self.driver.connection.into_parts().io.into_inner() else {
+            return Fault::ConnectionLost;
+        };
+        match tokio::time::timeout(POST_MORTEM, stream.read(&mut [0; 64])).await {
+            Ok(Err(error)) => TlsFault::find(&error).map_or(Fault::ConnectionLost, Fault::Tls),
+            _ => Fault::ConnectionLost,
+        }
+    }
+}
+
+// === impl Driver ===
+
+impl Driver {
+    /// Does some work, and moves the connection while it waits.
+    async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            // An error of the connection reaches the work, too.
+            if !self.ended && Pin::new(&mut self.connection).poll(cx).is_ready() {
+                self.ended = true;
+            }
+            work.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
+/// Reads a response.
+async fn read(response: http::Response<Incoming>, max_body: usize) -> Result<Response, Fault> {
+    let (head, mut body) = response.into_parts();
+    let encoded = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
+    if head.headers.get_all(header::CONTENT_ENCODING).iter().any(encoded) {
+        return Err(Fault::BodyEncoded);
+    }
+    let stated = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if stated > max_body {
+        return Err(Fault::BodyTooLarge);
+    }
+    let mut read = BytesMut::with_capacity(stated);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| fault_of(&error))?.into_data() else { continue };
+        if data.len() > max_body - read.len() {
+            return Err(Fault::BodyTooLarge);
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(Response { status: head.status, headers: head.headers, body: read.freeze() })
+}
+
+fn fault_of(error: &hyper::Error) -> Fault {
+    if let Some(fault) = TlsFault::find(error) {
+        return Fault::Tls(fault);
+    }
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    if error.is_parse_too_large() {
+        Fault::HeadersTooLarge
+    } else if error.is_parse() || matches!(cause, Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)) {
+        Fault::ResponseMalformed
+    } else {
+        Fault::ConnectionLost
+    }
+}
+
+/// The time that a connection may be idle: ours, or that of the server if it is shorter (`keep-alive: timeout=5, max=100`).
+fn idle_timeout(headers: &HeaderMap, ours: Duration) -> Duration {
+    let value = headers.get("keep-alive").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let timeout = value.split(',').find_map(|part| {
+        let (name, seconds) = part.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("timeout").then(|| seconds.trim().parse().ok()).flatten()
+    });
+    timeout.map_or(ours, |seconds| ours.min(Duration::from_secs(seconds).saturating_sub(IDLE_MARGIN)))
+}

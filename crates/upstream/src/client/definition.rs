@@ -1,0 +1,168 @@
+//! The definition of a client: everything that decides how it calls.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use jackfield_domain::Secret;
+use jackfield_domain::connector::Timeouts;
+use jackfield_domain::value::url::HttpUrl;
+
+use crate::egress::{Target, UrlFault};
+use crate::tls::{Identity, IdentityError, Trust, TrustError};
+
+/// The definition of a client.
+#[derive(Debug)]
+pub struct Definition {
+    /// The origins that may learn who we are: `identity` and `headers` are for them alone. A call to another origin, such as
+    /// one that a discovery document names, has neither.
+    pub origins: Vec<Target>,
+    pub identity: Option<Identity>,
+    pub headers: HeaderMap,
+    pub trust: Trust,
+    pub timeouts: Timeouts,
+    pub limits: Limits,
+    pub proxy: Option<Proxy>,
+}
+
+/// The limits of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The largest body of a response, in bytes.
+    pub body: usize,
+    /// The largest head of a response, in bytes.
+    pub head: usize,
+    /// The most calls at a time. Others wait for a place, for the connect timeout at most.
+    pub concurrency: usize,
+    /// The most idle connections.
+    pub idle: usize,
+    /// The longest time that a connection is idle. A server may set a shorter one (`keep-alive: timeout=…`).
+    pub idle_timeout: Duration,
+    /// The failures in a row after which no calls are made for `recovery`.
+    pub failures: u32,
+    /// The time without calls, after which one call is tried.
+    pub recovery: Duration,
+}
+
+/// An HTTP proxy that is asked for a tunnel (CONNECT, RFC 9110 9.3.6). It sees the names of hosts, and nothing else.
+#[derive(Debug)]
+pub struct Proxy {
+    pub(super) target: Target,
+    pub(super) authorization: Option<HeaderValue>,
+}
+
+/// A part of a definition that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DefinitionError {
+    #[error("header {0}: the client sets it itself")]
+    Header(HeaderName),
+    #[error("identity: {0}")]
+    Identity(#[from] IdentityError),
+    #[error("trust bundle: {0}")]
+    Trust(#[from] TrustError),
+    #[error("the proxy: {0}")]
+    ProxyUrl(#[from] UrlFault),
+    #[error("the proxy must be an http URL without a path: the tunnel is encrypted, the way to the proxy is not")]
+    ProxyScheme,
+    #[error("a name or a password has characters that no header can have")]
+    Credentials,
+    #[error("TLS: {0}")]
+    Tls(String),
+}
+
+/// Headers that frame a message or belong to one connection (RFC 9110 7.6.1).
+const OWN_HEADERS: [HeaderName; 12] = [
+    header::HOST,
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::TE,
+    header::TRAILER,
+    header::UPGRADE,
+    header::EXPECT,
+    header::ACCEPT_ENCODING,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("keep-alive"),
+];
+
+// === impl Definition ===
+
+impl Definition {
+    /// Refuses what would break the framing of requests.
+    pub(super) fn check(&self) -> Result<(), DefinitionError> {
+        match self.headers.keys().find(|name| OWN_HEADERS.contains(name)) {
+            Some(name) => Err(DefinitionError::Header(name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns true if a target may learn who we are.
+    pub(super) fn knows(&self, target: &Target) -> bool {
+        self.origins.iter().any(|origin| origin.origin() == target.origin())
+    }
+}
+
+// === impl Limits ===
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            body: 1024 * 1024,
+            head: 16 * 1024,
+            concurrency: 32,
+            idle: 4,
+            idle_timeout: Duration::from_secs(30),
+            failures: 5,
+            recovery: Duration::from_secs(10),
+        }
+    }
+}
+
+// === impl Proxy ===
+
+impl Proxy {
+    /// Takes the URL of a proxy, and a name with a password for it.
+    ///
+    /// # Errors
+    /// The URL has another scheme, or a path; or name and password cannot be sent.
+    pub fn new(url: &HttpUrl, credentials: Option<(&str, &Secret)>) -> Result<Self, DefinitionError> {
+        let target = Target::parse(url)?;
+        if target.is_https() || target.path_and_query() != "/" {
+            return Err(DefinitionError::ProxyScheme);
+        }
+        let authorization = credentials.map(|(user, password)| basic(user, password)).transpose()?;
+        Ok(Proxy { target, authorization })
+    }
+}
+
+/// Removes the headers that are the client's own business.
+pub(super) fn remove_own(headers: &mut HeaderMap) {
+    for name in &OWN_HEADERS {
+        headers.remove(name);
+    }
+}
+
+/// The value of an `authorization` header for a name and a password (RFC 7617), in UTF-8. It does not show in logs.
+///
+/// # Errors
+/// The name has a colon, or one of them has control characters.
+pub fn basic(user: &str, password: &Secret) -> Result<HeaderValue, DefinitionError> {
+    if user.contains(':') || user.contains(char::is_control) || password.expose().contains(char::is_control) {
+        return Err(DefinitionError::Credentials);
+    }
+    let pair = Secret::new(format!("{user}:{}", password.expose()));
+    let value = Secret::new(format!("Basic {}", STANDARD.encode(pair.expose())));
+    secret_header(&value)
+}
+
+/// The value of a header that does not show in logs.
+///
+/// # Errors
+/// The secret has characters that no header can have.
+pub fn secret_header(value: &Secret) -> Result<HeaderValue, DefinitionError> {
+    let mut value = HeaderValue::from_str(value.expose()).map_err(|_| DefinitionError::Credentials)?;
+    value.set_sensitive(true);
+    Ok(value)
+}

@@ -1,0 +1,120 @@
+//! The way to a connection. The policy is enforced here: the addresses that are checked are those that are dialled.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use super::definition::Proxy;
+use super::io::{Socket, Stream, Traffic};
+use super::tunnel::tunnel;
+use crate::egress::{Policy, Refusal, Target};
+use crate::error::{Fault, Phase};
+use crate::resolve::Resolver;
+use crate::tls::{TlsFault, server_name};
+
+/// The network as all clients see it: the policy, and the resolver of names.
+pub struct Network {
+    pub policy: Policy,
+    pub resolver: Box<dyn Resolver>,
+}
+
+/// The most addresses of one name that are tried.
+const MAX_ADDRESSES: usize = 8;
+/// The pause before a connection that failed at once is tried once more: a server that restarts is away for a moment.
+const PAUSE: Duration = Duration::from_millis(100);
+
+// === impl Network ===
+
+impl Network {
+    /// Connects to a target, directly or through a proxy, and does the handshake.
+    pub(super) async fn connect(
+        &self,
+        target: &Target,
+        proxy: Option<&Proxy>,
+        tls: &Arc<ClientConfig>,
+        deadline: Instant,
+    ) -> Result<(Stream, Arc<Traffic>), Fault> {
+        let mut stream = match proxy {
+            Some(proxy) => {
+                self.policy.check_proxied(target)?;
+                self.dial(&proxy.target, deadline, |addresses| self.policy.check_proxy(&proxy.target, addresses))
+                    .await?
+            }
+            None => self.dial(target, deadline, |addresses| self.policy.check_addresses(target, addresses)).await?,
+        };
+        if let Some(proxy) = proxy {
+            within(deadline, Phase::Tunnelling, tunnel(&mut stream, target, proxy)).await??;
+        }
+        let traffic = Traffic::new();
+        let socket = Socket::new(stream, traffic.clone());
+        if !target.is_https() {
+            return Ok((Stream::Plain(socket), traffic));
+        }
+        let name = server_name(target.host()).ok_or(TlsFault::Other)?;
+        let handshake = TlsConnector::from(tls.clone()).connect(name, socket);
+        let stream = within(deadline, Phase::Handshaking, handshake).await?;
+        let stream = stream.map_err(|error| TlsFault::find(&error).unwrap_or(TlsFault::Ended))?;
+        Ok((Stream::Tls(Box::new(stream)), traffic))
+    }
+
+    /// Resolves once, checks all addresses, and dials exactly those, one after the other.
+    async fn dial(
+        &self,
+        target: &Target,
+        deadline: Instant,
+        check: impl Fn(&[IpAddr]) -> Result<(), Refusal>,
+    ) -> Result<TcpStream, Fault> {
+        let addresses = match target.address() {
+            Some(address) => vec![address],
+            None => {
+                let name = target.host().to_string();
+                let answer = within(deadline, Phase::Resolving, self.resolver.resolve(&name)).await?;
+                answer.map_err(|_| Fault::Unresolved)?
+            }
+        };
+        check(&addresses)?;
+        let addresses = &addresses[..addresses.len().min(MAX_ADDRESSES)];
+        let mut outcome = dial_each(addresses, target.port(), deadline).await;
+        if matches!(outcome, Err(Fault::Connect(_))) {
+            within(deadline, Phase::Connecting, tokio::time::sleep(PAUSE)).await?;
+            outcome = dial_each(addresses, target.port(), deadline).await;
+        }
+        outcome
+    }
+}
+
+/// Dials addresses in turn. Each gets an equal share of the time that is left, so that one that is silent leaves time for
+/// the others.
+async fn dial_each(addresses: &[IpAddr], port: u16, deadline: Instant) -> Result<TcpStream, Fault> {
+    let mut fault = Fault::Unresolved;
+    for (index, address) in addresses.iter().enumerate() {
+        let now = Instant::now();
+        let share = deadline.saturating_duration_since(now) / (addresses.len() - index) as u32;
+        match dial_one(SocketAddr::new(*address, port), now + share).await {
+            Ok(stream) => return Ok(stream),
+            Err(refused @ Fault::Refused(_)) => return Err(refused),
+            Err(failed) => fault = failed,
+        }
+    }
+    Err(fault)
+}
+
+async fn dial_one(address: SocketAddr, deadline: Instant) -> Result<TcpStream, Fault> {
+    let failed = |error: std::io::Error| Fault::Connect(error.kind());
+    let stream = within(deadline, Phase::Connecting, TcpStream::connect(address)).await?.map_err(failed)?;
+    let peer = stream.peer_addr().map_err(failed)?;
+    if (peer.ip().to_canonical(), peer.port()) != (address.ip().to_canonical(), address.port()) {
+        return Err(Refusal::Peer.into());
+    }
+    stream.set_nodelay(true).map_err(failed)?;
+    Ok(stream)
+}
+
+async fn within<T>(deadline: Instant, phase: Phase, work: impl Future<Output = T>) -> Result<T, Fault> {
+    timeout_at(deadline, work).await.map_err(|_| Fault::ConnectTimeout(phase))
+}

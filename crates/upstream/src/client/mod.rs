@@ -1,0 +1,187 @@
+//! A client of one definition: its identity, its trust, its limits and its connections. It shares none of them.
+
+mod breaker;
+mod connection;
+mod definition;
+mod dial;
+mod io;
+mod pool;
+mod tunnel;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Uri};
+use http_body_util::Full;
+use jackfield_domain::value::url::HttpUrl;
+use rustls::ClientConfig;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use self::breaker::Breaker;
+use self::connection::{Connection, Failure};
+use self::pool::Pool;
+use crate::egress::Target;
+use crate::error::{CallError, Fault};
+use crate::tls::client_config;
+
+pub use self::connection::Response;
+pub use self::definition::{Definition, DefinitionError, Limits, Proxy, basic, secret_header};
+pub use self::dial::Network;
+
+/// A client. A call lasts as long as its future: who drops the future closes the connection of the call.
+pub struct Client {
+    network: Arc<Network>,
+    definition: Definition,
+    /// For the origins of the definition.
+    known: Arc<ClientConfig>,
+    /// For all others.
+    anonymous: Arc<ClientConfig>,
+    pool: Pool,
+    places: Semaphore,
+    breaker: Breaker,
+}
+
+/// A request.
+#[derive(Debug)]
+pub struct Request {
+    pub method: Method,
+    pub url: HttpUrl,
+    /// They replace headers of the definition. Those that frame the message are set by the client.
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// The time at which the caller stops waiting.
+    pub deadline: Option<Instant>,
+}
+
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("jackfield/", env!("CARGO_PKG_VERSION")));
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+
+// === impl Client ===
+
+impl Client {
+    /// Makes a client. All clients share the network, and the number of idle connections.
+    ///
+    /// # Errors
+    /// A part of the definition cannot be used.
+    pub fn new(network: Arc<Network>, definition: Definition, idle: Arc<Semaphore>) -> Result<Self, DefinitionError> {
+        definition.check()?;
+        let tls = |error: rustls::Error| DefinitionError::Tls(error.to_string());
+        let anonymous = client_config(None, &definition.trust).map_err(tls)?;
+        let known = match &definition.identity {
+            Some(identity) => client_config(Some(identity), &definition.trust).map_err(tls)?,
+            None => anonymous.clone(),
+        };
+        Ok(Client {
+            pool: Pool::new(definition.limits.idle, idle),
+            places: Semaphore::new(definition.limits.concurrency),
+            breaker: Breaker::new(&definition.limits),
+            network,
+            definition,
+            known,
+            anonymous,
+        })
+    }
+
+    /// Makes a call. Redirects are responses like others; they are not followed.
+    ///
+    /// # Errors
+    /// There is no complete response within the limits.
+    pub async fn send(&self, request: Request) -> Result<Response, CallError> {
+        let open = |retry_after| CallError { fault: Fault::CircuitOpen { retry_after }, sent: false };
+        let admission = self.breaker.admit().map_err(open)?;
+        let total = Instant::now() + self.definition.timeouts.total;
+        let deadline = request.deadline.map_or(total, |deadline| deadline.min(total));
+        let sent = AtomicBool::new(false);
+        let outcome = match timeout_at(deadline, self.call(request, &sent)).await {
+            Ok(outcome) => outcome,
+            Err(_) if deadline < total => Err(Fault::CallerTimeout),
+            Err(_) => Err(Fault::TotalTimeout),
+        };
+        match &outcome {
+            // The gateway in front of the system has answered, or the system itself, that it cannot. An error of another
+            // kind may be about this one request.
+            Ok(response) => admission.settle(matches!(response.status.as_u16(), 502..=504)),
+            Err(fault) if fault.is_outage() => admission.settle(true),
+            Err(_) => drop(admission),
+        }
+        outcome.map_err(|fault| CallError { fault, sent: sent.into_inner() })
+    }
+
+    /// Closes idle connections whose time is over.
+    pub fn sweep(&self) {
+        self.pool.sweep();
+    }
+
+    /// The number of idle connections.
+    pub fn idle(&self) -> usize {
+        self.pool.len()
+    }
+
+    async fn call(&self, request: Request, sent: &AtomicBool) -> Result<Response, Fault> {
+        let Definition { timeouts, limits, .. } = &self.definition;
+        let target = self.network.policy.check_url(&request.url)?;
+        let place = timeout(timeouts.connect, self.places.acquire()).await.map_err(|_| Fault::Busy)?;
+        let _place = place.map_err(|_| Fault::Busy)?;
+        let mut message = self.message(&target, request);
+        loop {
+            let pooled = self.pool.take(&target);
+            let is_fresh = pooled.is_none();
+            let connection = match pooled {
+                Some(connection) => connection,
+                None => self.connect(&target).await?,
+            };
+            sent.store(true, Ordering::Relaxed);
+            match connection.exchange(message, timeouts.read, limits).await {
+                Ok((response, connection)) => {
+                    self.pool.put(target, connection);
+                    return Ok(response);
+                }
+                // The server closed while the connection was idle, and nothing was written to it.
+                Err(Failure { unsent: Some(unsent), .. }) if !is_fresh => {
+                    sent.store(false, Ordering::Relaxed);
+                    message = unsent;
+                }
+                Err(failure) => {
+                    sent.store(failure.sent, Ordering::Relaxed);
+                    return Err(failure.fault);
+                }
+            }
+        }
+    }
+
+    async fn connect(&self, target: &Target) -> Result<Connection, Fault> {
+        let Definition { timeouts, limits, proxy, .. } = &self.definition;
+        let deadline = Instant::now() + timeouts.connect;
+        let tls = if self.definition.knows(target) { &self.known } else { &self.anonymous };
+        let (stream, traffic) = self.network.connect(target, proxy.as_ref(), tls, deadline).await?;
+        Connection::new(stream, traffic, limits).await
+    }
+
+    fn message(&self, target: &Target, request: Request) -> http::Request<Full<Bytes>> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::USER_AGENT, USER_AGENT);
+        if self.definition.knows(target) {
+            headers.extend(self.definition.headers.clone());
+        }
+        headers.extend(request.headers);
+        definition::remove_own(&mut headers);
+        headers.insert(header::ACCEPT_ENCODING, IDENTITY);
+        if let Ok(host) = HeaderValue::from_str(&target.authority()) {
+            headers.insert(header::HOST, host);
+        }
+        let mut message = http::Request::new(Full::new(request.body));
+        *message.method_mut() = request.method;
+        *message.uri_mut() = Uri::from(target.path_and_query().clone());
+        *message.headers_mut() = headers;
+        message
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("origins", &self.definition.origins).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,116 @@
+//! The clients that are in use, one for each definition and its revision.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use quick_cache::sync::Cache;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use crate::client::{Client, Definition, DefinitionError, Network};
+
+/// The clients of all definitions, found by id. A client of an earlier revision is never returned, and its idle
+/// connections and TLS sessions end with it.
+pub struct Clients {
+    network: Arc<Network>,
+    idle: Arc<Semaphore>,
+    current: Cache<Uuid, Arc<Slot>>,
+}
+
+/// The versions of all stored objects that a definition was made of, in a fixed order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revision(Box<[(Uuid, i64)]>);
+
+/// The client of one id. Only one is made at a time.
+#[derive(Default)]
+struct Slot(Mutex<Option<(Revision, Arc<Client>)>>);
+
+// === impl Clients ===
+
+impl Clients {
+    /// Makes a registry that keeps at most so many clients, and so many idle connections of all of them.
+    pub fn new(network: Network, max_clients: usize, max_idle: usize) -> Self {
+        Clients {
+            network: Arc::new(network),
+            idle: Arc::new(Semaphore::new(max_idle.min(Semaphore::MAX_PERMITS))),
+            current: Cache::new(max_clients),
+        }
+    }
+
+    /// Returns the client of a definition, if there is one of this revision.
+    pub fn get(&self, id: Uuid, revision: &Revision) -> Option<Arc<Client>> {
+        self.current.get(&id)?.get(revision)
+    }
+
+    /// Returns the client of this revision, and makes it if it does not exist. It replaces the one of another revision.
+    ///
+    /// # Errors
+    /// The definition cannot be used. What was there before stays, and is not returned for this revision.
+    pub fn get_or_insert(
+        &self,
+        id: Uuid,
+        revision: Revision,
+        definition: impl FnOnce() -> Result<Definition, DefinitionError>,
+    ) -> Result<Arc<Client>, DefinitionError> {
+        let slot = self.current.get_or_insert_with(&id, || Ok::<_, Infallible>(Arc::default()));
+        let Ok(slot) = slot;
+        let mut current = slot.lock();
+        if let Some((known, client)) = &*current
+            && *known == revision
+        {
+            return Ok(client.clone());
+        }
+        let client = Arc::new(Client::new(self.network.clone(), definition()?, self.idle.clone())?);
+        *current = Some((revision, client.clone()));
+        Ok(client)
+    }
+
+    /// Forgets the client of a definition, such as one that was deleted.
+    pub fn remove(&self, id: Uuid) {
+        self.current.remove(&id);
+    }
+
+    /// Closes idle connections whose time is over. To be called every few seconds, because clients have no tasks.
+    pub fn sweep(&self) {
+        for (_, slot) in self.current.iter() {
+            let client = slot.lock().as_ref().map(|(_, client)| client.clone());
+            if let Some(client) = client {
+                client.sweep();
+            }
+        }
+    }
+
+    /// The number of clients.
+    pub fn len(&self) -> usize {
+        self.current.len()
+    }
+
+    /// Returns true if there is no client.
+    pub fn is_empty(&self) -> bool {
+        self.current.is_empty()
+    }
+}
+
+// === impl Slot ===
+
+impl Slot {
+    fn get(&self, revision: &Revision) -> Option<Arc<Client>> {
+        match &*self.lock() {
+            Some((known, client)) if known == revision => Some(client.clone()),
+            _ => None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Revision, Arc<Client>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Revision ===
+
+impl Revision {
+    /// Takes ids with the versions that were read.
+    pub fn of(versions: impl IntoIterator<Item = (Uuid, i64)>) -> Self {
+        Revision(versions.into_iter().collect())
+    }
+}
