@@ -40,7 +40,6 @@ struct Driver {
 }
 
 /// A response, with its body complete.
-#[derive(Debug)]
 pub struct Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
@@ -127,6 +126,13 @@ impl Connection {
             Ok(Err(error)) => TlsFault::find(&error).map_or(Fault::ConnectionLost, Fault::Tls),
             _ => Fault::ConnectionLost,
         }
+    }
+}
+
+/// The status. Headers and body may have secrets.
+impl std::fmt::Debug for Response {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Response").field("status", &self.status).finish_non_exhaustive()
     }
 }
 

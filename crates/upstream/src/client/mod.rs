@@ -44,8 +44,7 @@ pub struct Client {
     breaker: Breaker,
 }
 
-/// A request.
-#[derive(Debug)]
+/// A request. It has no printable form: its URL, its headers and its body may have secrets.
 pub struct Request {
     pub method: Method,
     pub url: HttpUrl,

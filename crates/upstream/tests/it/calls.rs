@@ -46,6 +46,7 @@ async fn requests_have_the_headers_of_definition_and_call() {
     call.headers.insert("accept-encoding", "gzip".parse().unwrap());
     let response = client.send(call).await.unwrap();
     assert_eq!((response.status.as_u16(), &*response.body), (200, &b"{}"[..]));
+    assert_eq!(format!("{response:?}"), "Response { status: 200, .. }");
     let request = requests.lock().unwrap()[0].clone();
     assert!(request.starts_with("POST /login?a=b HTTP/1.1\r\n") && request.ends_with("\r\n\r\n{\"a\":1}"), "{request}");
     for (name, value) in [

@@ -3,6 +3,8 @@
 mod calls;
 mod egress;
 mod faults;
+mod hostile;
+mod layering;
 mod mtls;
 mod pki;
 mod proxy;
