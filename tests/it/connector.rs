@@ -54,6 +54,7 @@ on_both! {
             client_identity_key: Some(fixture::FUSIONAUTH_KEY_ID.to_owned()),
             data: Some(fixture::object([("modifiedBy", "richard")])),
             debug: Some(true),
+            propagate_trace_context: Some(false),
             create_time: created.create_time,
             update_time: created.create_time,
             etag: created.etag.clone(),
@@ -109,6 +110,13 @@ on_both! {
                 client_identity_key: Some("name:Identity".to_owned()),
                 trust_bundle_key: Some("name:BUNDLE".to_owned()),
                 debug: Some(true),
+                debug_until: Some(prost_types::Timestamp { seconds: 2_000_000_000, nanos: 0 }),
+                egress_proxy: Some("http://proxy.example:3128".to_owned()),
+                egress_proxy_username: Some("user".to_owned()),
+                egress_proxy_password: "s3cret".to_owned(),
+                max_concurrent_requests: Some(8),
+                max_response_bytes: Some(4_096),
+                propagate_trace_context: Some(true),
                 labels: fixture::strings([("env", "prod"), ("app.kubernetes.io/name", "Jackfield 1")]),
                 ..Default::default()
             };
@@ -116,6 +124,8 @@ on_both! {
             let expected = v1::Connector {
                 id: created.id.clone(),
                 secret_headers: Default::default(),
+                egress_proxy_password: String::new(),
+                egress_proxy_password_set: true,
                 secret_header_names: vec!["A-Token".to_owned(), "X-Token".to_owned()],
                 client_identity_key: Some(identity.clone()),
                 trust_bundle_key: Some(bundle.clone()),
@@ -140,6 +150,7 @@ on_both! {
             read_timeout: seconds(10),
             total_timeout: seconds(30),
             debug: Some(false),
+            propagate_trace_context: Some(false),
             create_time: created.create_time,
             update_time: created.create_time,
             etag: created.etag.clone(),

@@ -17,6 +17,7 @@ mod filter;
 mod guide;
 mod isolation;
 mod key;
+mod login;
 mod pagination;
 mod plans;
 mod promtool;

@@ -45,6 +45,8 @@
 //! [`rewrap`]: a re-wrap is a run that wraps all data keys with the active KEK and, if asked for, seals all secrets with fresh
 //! data keys.
 //!
+//! [`login`]: a log-in is the login id and the password of an end user, which an outside system checks.
+//!
 //! [`key`]: a key is a client identity (certificates with a private key) or a trust bundle (CA certificates). Its material is the
 //! certificates and what belongs to them. The next material replaces the current one at a time that a rotation plans. Material is
 //! pending as long as the certificate is missing that was requested for its private key.
@@ -57,6 +59,7 @@ mod document;
 pub mod error;
 pub mod kek;
 pub mod key;
+pub mod login;
 mod names;
 pub mod patch;
 pub mod principal;

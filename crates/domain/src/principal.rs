@@ -57,6 +57,8 @@ rights! {
     ConfigurationsWrite = "configurations.write",
     ConnectionsRead = "connections.read",
     ConnectionsWrite = "connections.write",
+    /// AuthenticateUser.
+    ConnectorsAuthenticate = "connectors.authenticate",
     ConnectorsRead = "connectors.read",
     ConnectorsWrite = "connectors.write",
     /// IssueAccessToken.

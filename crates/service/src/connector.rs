@@ -1,7 +1,7 @@
 //! Use cases of connectors.
 
 use jackfield_domain::connector::{
-    Connector, ConnectorKeys, ConnectorPatch, KindPatch, PASSWORD_COLUMN, SECRET_HEADERS_COLUMN,
+    Connector, ConnectorKeys, ConnectorPatch, KindPatch, PASSWORD_COLUMN, PROXY_PASSWORD_COLUMN, SECRET_HEADERS_COLUMN,
 };
 use jackfield_domain::error::Violations;
 use jackfield_domain::key::KeyKind;
@@ -35,6 +35,7 @@ impl Services {
             let keys = connector_keys(txn, tenant, &patch).await?;
             let id = id.unwrap_or_else(ConnectorId::generate);
             let connector = Connector::create(id, &patch, keys, Meta::new(self.now())).map_err(Error::Invalid)?;
+            self.shared.outbound.check(None, &connector)?;
             txn.insert(tenant, &connector).await?;
             self.connector_secrets(txn, tenant, id, &patch).await?;
             Ok(connector)
@@ -64,8 +65,10 @@ impl Services {
             if !patch.sets_secrets() && unchanged(&before, &connector) {
                 return Ok(before);
             }
+            self.shared.outbound.check(Some(&before), &connector)?;
             txn.replace(tenant, &connector).await?;
             self.connector_secrets(txn, tenant, connector.id, &patch).await?;
+            self.shared.outbound.forget(tenant, connector.id);
             Ok(connector)
         })
         .await
@@ -88,7 +91,9 @@ impl Services {
                 let dependents = txn.connector_dependents(tenant, connector.id).await?;
                 refuse_in_use(&connector, dependents.uses())?;
             }
-            Ok(Deleted::with(txn.connector_delete(tenant, connector.id).await?.counts()))
+            let deleted = txn.connector_delete(tenant, connector.id).await?;
+            self.shared.outbound.forget(tenant, connector.id);
+            Ok(Deleted::with(deleted.counts()))
         })
         .await
     }
@@ -105,6 +110,7 @@ impl Services {
         if let KindPatch::Generic(generic) = &patch.kind {
             secrets.patch(txn, address(PASSWORD_COLUMN), &generic.password).await?;
         }
+        secrets.patch(txn, address(PROXY_PASSWORD_COLUMN), &patch.egress_proxy_password).await?;
         secrets.patch_headers(txn, address(SECRET_HEADERS_COLUMN), &patch.secret_headers).await
     }
 }

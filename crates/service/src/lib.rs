@@ -2,7 +2,7 @@
 //! results leave as domain types, so no wire type is used here.
 //!
 //! [`Services`] is the facade, with one method for each RPC. The entry points of its components are `DataKeys` and
-//! `Secrets` (`sealing`), `Changes` (`change`), `Lists` (`list`) and `Tokens` (`cache`).
+//! `Secrets` (`sealing`), `Changes` (`change`), `Lists` (`list`), `Tokens` (`cache`) and `Outbound` (`outbound`).
 
 mod backup;
 mod cache;
@@ -15,7 +15,9 @@ mod credential;
 mod gauges;
 mod key;
 mod list;
+mod login;
 mod maintenance;
+mod outbound;
 mod rewrap;
 mod sealing;
 mod services;
@@ -32,10 +34,14 @@ pub use credential::Revealed;
 pub use gauges::{ExpiringKeys, Gauges, RewrapProgress};
 pub use key::{GeneratedKey, NewMaterial, Rotation, StoredKey};
 pub use list::{FoundPage, ListScope, Listable, ListedPage, Pager, Position};
+pub use login::{Login, LoginSettings};
+pub use outbound::OutboundSettings;
 pub use services::{KeyringReplaceError, ServerInfo, Services};
 pub use startup::{OpenError, Preflight, Settings};
 
 /// The settings and errors of the store.
 pub use jackfield_store::{Database, Pool, PoolSettings, StoreError, postgres_url};
+/// The rules for URLs and addresses that may be called.
+pub use jackfield_upstream::egress::{Policy, PolicyError};
 /// Keyrings, for the commands that manage them.
 pub use jackfield_vault::{KeyInfo, KeyState, Keyring, KeyringError, Vault, provider as keyring_provider, sha256_of};

@@ -14,6 +14,9 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 /// The interval at which a write is tried after one has failed.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The interval at which idle connections to other systems are closed if their time is over.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Answers that are deleted in one transaction. Calls come in between.
 const PURGE_BATCH: u64 = 500;
 
@@ -25,6 +28,12 @@ impl Services {
         self.shared.tasks.spawn(async move { services.try_writes().await });
         let services = self.clone();
         self.shared.tasks.spawn(async move { services.shared.store.keep_log_empty(&services.shared.stop).await });
+        let services = self.clone();
+        self.shared.tasks.spawn(async move {
+            while services.shared.stop.run_until_cancelled(tokio::time::sleep(SWEEP_INTERVAL)).await.is_some() {
+                services.shared.outbound.sweep();
+            }
+        });
         let services = self.clone();
         self.shared.tasks.spawn(async move {
             loop {

@@ -19,6 +19,8 @@ use crate::caller::Caller;
 use crate::change::{Change, Changes, missing};
 use crate::gauges::{GaugeSources, Gauges};
 use crate::list::{ListScope, Listable, Lists, Pager};
+use crate::login::LoginSettings;
+use crate::outbound::{Outbound, OutboundSettings};
 use crate::rewrap::RewrapWatch;
 use crate::sealing::data_keys::DataKeys;
 use crate::sealing::secrets::Secrets;
@@ -34,10 +36,12 @@ pub(crate) struct Components {
     pub(crate) store: Store,
     pub(crate) vault: Arc<Vault>,
     pub(crate) data_keys: Arc<DataKeys>,
-    pub(crate) secrets: Secrets,
+    pub(crate) secrets: Arc<Secrets>,
     pub(crate) changes: Changes,
     pub(crate) lists: Arc<Lists>,
     pub(crate) tokens: Tokens,
+    pub(crate) outbound: Outbound,
+    pub(crate) login: LoginSettings,
     pub(crate) tenant_names: TenantNames,
     pub(crate) gauge_sources: Arc<GaugeSources>,
     pub(crate) rewrap_watch: RewrapWatch,
@@ -86,12 +90,16 @@ impl Services {
         vault: Vault,
         clock: Arc<dyn Clock>,
         token_cache: TokenCacheSettings,
+        (outbound, login): (OutboundSettings, LoginSettings),
         facts: Facts,
     ) -> Self {
         let vault = Arc::new(vault);
         let data_keys = Arc::new(DataKeys::new(store.clone(), Arc::clone(&vault), Arc::clone(&clock)));
+        let secrets = Arc::new(Secrets::new(store.clone(), Arc::clone(&data_keys)));
         let components = Components {
-            secrets: Secrets::new(store.clone(), Arc::clone(&data_keys)),
+            outbound: Outbound::new(outbound, store.clone(), Arc::clone(&secrets), Arc::clone(&clock)),
+            secrets,
+            login,
             changes: Changes::new(store.clone(), Arc::clone(&data_keys), Arc::clone(&clock)),
             lists: Arc::new(Lists::new(store.clone(), Arc::clone(&data_keys), Arc::clone(&clock))),
             tokens: Tokens::new(token_cache, &store),

@@ -12,6 +12,8 @@ use jackfield_vault::{Keyring, KeyringError, Vault, WrappedDataKey};
 
 use crate::cache::tokens::TokenCacheSettings;
 use crate::change::{Change, Length};
+use crate::login::LoginSettings;
+use crate::outbound::OutboundSettings;
 use crate::services::{Facts, Services};
 
 /// The settings of the services.
@@ -24,6 +26,8 @@ pub struct Settings {
     pub bootstrap_tenant: Option<TenantName>,
     pub reveal_enabled: bool,
     pub token_cache: TokenCacheSettings,
+    pub outbound: OutboundSettings,
+    pub login: LoginSettings,
     /// Only shown by GetServerInfo.
     pub development: bool,
 }
@@ -87,9 +91,9 @@ impl Services {
                 return Err(error);
             }
         };
-        let Settings { reveal_enabled, development, .. } = settings;
+        let Settings { reveal_enabled, development, outbound, login, .. } = settings;
         let facts = Facts { reveal_enabled, development, start_time: clock.now(), schema_version };
-        let services = Services::new(store, preflight.vault, clock, settings.token_cache, facts);
+        let services = Services::new(store, preflight.vault, clock, settings.token_cache, (outbound, login), facts);
         services.bootstrap(settings.bootstrap_tenant).await.map_err(OpenError::Bootstrap)?;
         services.start_maintenance();
         Ok(services)

@@ -88,6 +88,8 @@ impl Data {
         config.telemetry.trace_ratio = 1.0;
         config.identity.principals =
             PRINCIPALS.iter().map(|(name, tenant, rights)| principal(name, tenant, rights)).collect();
+        // Tests of the time of a rejection set a longer one.
+        config.login.rejection_interval = Duration::from_millis(5);
         if let Some(database) = &self.database {
             config.database.url = SecretUrl::new(database.url());
         }

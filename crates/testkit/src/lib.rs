@@ -42,6 +42,7 @@ pub mod proxy;
 pub mod raw;
 pub mod server;
 pub mod status;
+pub mod system;
 
 pub use backend::Backend;
 pub use canary::Canary;
@@ -62,3 +63,4 @@ pub use proof::Rng;
 pub use proxy::Proxy;
 pub use server::TestServer;
 pub use status::{Refusal, expect_status};
+pub use system::{Received, Reply, System};

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jackfield_domain::TenantId;
 use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -14,8 +15,11 @@ use crate::client::{Client, Definition, DefinitionError, Network};
 pub struct Clients {
     network: Arc<Network>,
     idle: Arc<Semaphore>,
-    current: Cache<Uuid, Arc<Slot>>,
+    current: Cache<ClientId, Arc<Slot>>,
 }
+
+/// The tenant and the id of what a client is for.
+pub type ClientId = (TenantId, Uuid);
 
 /// The versions of all stored objects that a definition was made of, in a fixed order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +42,7 @@ impl Clients {
     }
 
     /// Returns the client of a definition, if there is one of this revision.
-    pub fn get(&self, id: Uuid, revision: &Revision) -> Option<Arc<Client>> {
+    pub fn get(&self, id: ClientId, revision: &Revision) -> Option<Arc<Client>> {
         self.current.get(&id)?.get(revision)
     }
 
@@ -48,7 +52,7 @@ impl Clients {
     /// The definition cannot be used. What was there before stays, and is not returned for this revision.
     pub fn get_or_insert(
         &self,
-        id: Uuid,
+        id: ClientId,
         revision: Revision,
         definition: impl FnOnce() -> Result<Definition, DefinitionError>,
     ) -> Result<Arc<Client>, DefinitionError> {
@@ -66,7 +70,7 @@ impl Clients {
     }
 
     /// Forgets the client of a definition, such as one that was deleted.
-    pub fn remove(&self, id: Uuid) {
+    pub fn remove(&self, id: ClientId) {
         self.current.remove(&id);
     }
 

@@ -80,6 +80,8 @@ pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
         case!("UpdateConnector", UpdateConnectorRequest { reference, connector, update_mask: everything() });
     }
     named!("DeleteConnector", DeleteConnectorRequest, spare);
+    let (connector, login_id, password) = (spare.clone(), "ada".to_owned(), "wrong".to_owned());
+    case!("AuthenticateUser", AuthenticateUserRequest { connector, login_id, password });
     let another = v1::Connection { name: "another".to_owned(), ..connection };
     case!("CreateConnection", CreateConnectionRequest { connection: Some(another.clone()) });
     named!("GetConnection", GetConnectionRequest, login);

@@ -123,7 +123,9 @@ impl SecretField {
             ["material", "custom", "fields"] => Some(custom()),
             ["connector", "secret_headers"]
             | ["connector", "generic", "http_authentication_password"]
+            | ["connector", "egress_proxy_password"]
             | ["connection", "client_secrets", "value"]
+            | ["password"]
             | ["private_key_pem"]
             | ["imported", "private_key_pem"] => None,
             _ => panic!("{} is new: add a valid request with it here", self.name()),
@@ -137,6 +139,12 @@ impl SecretField {
             "UpdateConnector" => v1::UpdateConnectorRequest {
                 reference: targets.connector.clone(),
                 connector: Some(a_generic_connector(unique)),
+                ..Default::default()
+            }
+            .encode_to_vec(),
+            "AuthenticateUser" => v1::AuthenticateUserRequest {
+                connector: targets.connector.clone(),
+                login_id: unique.to_owned(),
                 ..Default::default()
             }
             .encode_to_vec(),

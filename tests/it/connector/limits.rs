@@ -32,7 +32,7 @@ const WITHIN: &[Change] = &[
     |it| oauth2(it).issuer_url = Some("http://localhost:8080/realm".to_owned()),
     |it| oauth2(it).issuer_url = Some("http://127.0.0.1".to_owned()),
     |it| oauth2(it).issuer_url = Some("http://[::1]:8080".to_owned()),
-    |it| oauth2(it).token_url = Some("http://provider.example".to_owned()),
+    |it| oauth2(it).authorization_url = Some("http://provider.example".to_owned()),
     |it| it.kind = Some(Kind::ApiKey(v1::ApiKeyConnector::default())),
     |it| api_key(it).base_url = Some(url(2_048)),
     |it| api_key(it).header_name = Some("h".repeat(128)),
@@ -55,6 +55,13 @@ const WITHIN: &[Change] = &[
     |it| it.total_timeout = Some(fixture::milliseconds(5_000)),
     |it| it.client_identity_key = Some("name:identity".to_owned()),
     |it| it.trust_bundle_key = Some("name:bundle".to_owned()),
+    |it| _ = proxied(it),
+    |it| proxied(it).egress_proxy_username = Some("ü".repeat(256)),
+    |it| proxied(it).egress_proxy_password = "p".repeat(1_024),
+    |it| it.max_concurrent_requests = Some(1),
+    |it| it.max_concurrent_requests = Some(1_000),
+    |it| it.max_response_bytes = Some(1_024),
+    |it| it.max_response_bytes = Some(16 * 1024 * 1024),
     |it| it.labels = numbered(64),
     |it| it.labels = fixture::strings([(&*"k".repeat(63), &*"ж".repeat(128))]),
     |it| it.labels = fixture::strings([("aZ09-_./", "")]),
@@ -109,6 +116,21 @@ const BEYOND: &[(&str, Change)] = &[
     ("connector.license.application_id", |it| it.kind = Some(license(url(99), "module ".to_owned()))),
     ("connector.oauth2.issuer_url", |it| oauth2(it).issuer_url = Some(url(2_049))),
     ("connector.oauth2.issuer_url", |it| oauth2(it).issuer_url = Some("http://login.example.com".to_owned())),
+    ("connector.oauth2.token_url", |it| oauth2(it).token_url = Some("http://provider.example".to_owned())),
+    ("connector.egress_proxy", |it| it.egress_proxy = Some("https://proxy.example".to_owned())),
+    ("connector.egress_proxy", |it| it.egress_proxy = Some("http://proxy.example/path".to_owned())),
+    ("connector.egress_proxy", |it| it.egress_proxy = Some("http://proxy.example/?query".to_owned())),
+    ("connector.egress_proxy", |it| proxied(it).egress_proxy = Some("http://10.0.0.1:3128".to_owned())),
+    ("connector.generic.authentication_url", |it| it.egress_proxy = Some("http://proxy.example:3128".to_owned())),
+    ("connector.egress_proxy_username", |it| it.egress_proxy_username = Some("without a proxy".to_owned())),
+    ("connector.egress_proxy_username", |it| proxied(it).egress_proxy_username = Some("u".repeat(257))),
+    ("connector.egress_proxy_username", |it| proxied(it).egress_proxy_username = Some("a:b".to_owned())),
+    ("connector.egress_proxy_password", |it| proxied(it).egress_proxy_password = "p".repeat(1_025)),
+    ("connector.egress_proxy_password", |it| proxied(it).egress_proxy_password = "****".to_owned()),
+    ("connector.max_concurrent_requests", |it| it.max_concurrent_requests = Some(-1)),
+    ("connector.max_concurrent_requests", |it| it.max_concurrent_requests = Some(1_001)),
+    ("connector.max_response_bytes", |it| it.max_response_bytes = Some(1_023)),
+    ("connector.max_response_bytes", |it| it.max_response_bytes = Some(-1)),
     ("connector.oauth2.issuer_url", |it| oauth2(it).issuer_url = Some("http://localhost.example.com".to_owned())),
     ("connector.oauth2.authorization_url", |it| oauth2(it).authorization_url = Some("not a URL".to_owned())),
     ("connector.oauth2.token_url", |it| oauth2(it).token_url = Some("not a URL".to_owned())),
@@ -381,6 +403,12 @@ fn changed(change: Change) -> v1::Connector {
 fn generic(connector: &mut v1::Connector) -> &mut v1::GenericConnector {
     let Some(Kind::Generic(generic)) = &mut connector.kind else { panic!("not a generic connector") };
     generic
+}
+
+fn proxied(connector: &mut v1::Connector) -> &mut v1::Connector {
+    generic(connector).authentication_url = url(100);
+    connector.egress_proxy = Some("http://proxy.example:3128".to_owned());
+    connector
 }
 
 fn oauth2(connector: &mut v1::Connector) -> &mut v1::OAuth2Connector {

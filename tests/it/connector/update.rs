@@ -55,6 +55,11 @@ on_both! {
             "trust_bundle_key",
             "data",
             "debug",
+            "debug_until",
+            "egress_proxy",
+            "max_concurrent_requests",
+            "max_response_bytes",
+            "propagate_trace_context",
             "labels",
             "generic.http_authentication_username",
         ];
@@ -71,6 +76,11 @@ on_both! {
             trust_bundle_key: None,
             data: None,
             debug: Some(false),
+            debug_until: None,
+            egress_proxy: None,
+            max_concurrent_requests: None,
+            max_response_bytes: None,
+            propagate_trace_context: Some(false),
             labels: BTreeMap::new(),
             update_time: updated.update_time,
             etag: updated.etag.clone(),
@@ -100,6 +110,8 @@ on_both! {
             read_timeout: seconds(10),
             total_timeout: seconds(30),
             debug: Some(false),
+            egress_proxy_password_set: before.egress_proxy_password_set,
+            propagate_trace_context: Some(false),
             create_time: before.create_time,
             update_time: updated.update_time,
             etag: updated.etag.clone(),
@@ -275,7 +287,7 @@ on_both! {
 async fn a_full_one(server: &TestServer, client: &Client) -> v1::Connector {
     key::import(client, key::an_identity(server, "identity")).await;
     key::import(client, key::a_bundle(server, "bundle")).await;
-    let given = v1::Connector {
+    let mut given = v1::Connector {
         description: Some("as it was".to_owned()),
         enabled: Some(false),
         secret_headers: fixture::strings([("X-Secret", "s3cret")]),
@@ -284,9 +296,17 @@ async fn a_full_one(server: &TestServer, client: &Client) -> v1::Connector {
         total_timeout: Some(fixture::milliseconds(3_000)),
         client_identity_key: Some("name:identity".to_owned()),
         trust_bundle_key: Some("name:bundle".to_owned()),
+        debug_until: Some(prost_types::Timestamp { seconds: 2_000_000_000, nanos: 0 }),
+        egress_proxy: Some("http://proxy.example:3128".to_owned()),
+        egress_proxy_username: Some("user".to_owned()),
+        egress_proxy_password: "s3cret".to_owned(),
+        max_concurrent_requests: Some(8),
+        max_response_bytes: Some(4_096),
+        propagate_trace_context: Some(true),
         labels: fixture::strings([("env", "prod")]),
         ..fixture::the_fusionauth_connector()
     };
+    generic(&mut given).authentication_url = "https://directory.example.com".to_owned();
     create(client, given).await
 }
 

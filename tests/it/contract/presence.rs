@@ -15,8 +15,9 @@ const ENUM: &str = "its zero value is UNSPECIFIED, which means absent";
 const ENTRY: &str = "its parent is given as a whole";
 
 /// Fields without presence, with the reason why that does no harm.
-const WITHOUT: [(&str, &str); 32] = [
+const WITHOUT: [(&str, &str); 33] = [
     ("Connector.name", REQUIRED),
+    ("Connector.egress_proxy_password", SECRET),
     ("GenericConnector.authentication_url", REQUIRED),
     ("GenericConnector.http_authentication_password", SECRET),
     ("LicenseConnector.base_url", REQUIRED),

@@ -28,7 +28,7 @@ macro_rules! methods {
     };
 }
 
-const METHODS: [Method; 40] = methods! {
+const METHODS: [Method; 41] = methods! {
     admin {
         "CreateTenant" create_tenant(CreateTenantRequest): "admin";
         "GetTenant" get_tenant(GetTenantRequest): "admin";
@@ -58,6 +58,7 @@ const METHODS: [Method; 40] = methods! {
         "ListConnectors" list_connectors(ListConnectorsRequest): "connectors.read";
         "UpdateConnector" update_connector(UpdateConnectorRequest): "connectors.write";
         "DeleteConnector" delete_connector(DeleteConnectorRequest): "connectors.write";
+        "AuthenticateUser" authenticate_user(AuthenticateUserRequest): "connectors.authenticate";
     }
     credentials {
         "CreateCredential" create_credential(CreateCredentialRequest): "credentials.write";

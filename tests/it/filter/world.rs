@@ -84,7 +84,7 @@ impl World {
             ..Default::default()
         };
         let license = v1::LicenseConnector {
-            base_url: "http://licence.example.com/v1".to_owned(),
+            base_url: "https://licence.example.com/v1".to_owned(),
             application_id: "gallery".to_owned(),
         };
         let oauth2 = v1::OAuth2Connector {

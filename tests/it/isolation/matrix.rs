@@ -220,6 +220,11 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
             validate_only: true,
         }
         "DeleteConnector": DeleteConnectorRequest { reference: connector.clone(), cascade: true, validate_only: true }
+        "AuthenticateUser": AuthenticateUserRequest {
+            connector: connector.clone(),
+            login_id: "new".to_owned(),
+            password: "new".to_owned(),
+        }
         "CreateConnection": CreateConnectionRequest {
             connection: Some(fixture::a_connection("new", connector)),
             validate_only: true,

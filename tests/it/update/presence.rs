@@ -51,6 +51,11 @@ on_both! {
                 client_identity_key: text("name:identity"),
                 trust_bundle_key: text("name:bundle"),
                 debug: Some(true),
+                egress_proxy: text("http://proxy.example:3128"),
+                egress_proxy_username: text("user"),
+                max_concurrent_requests: Some(8),
+                max_response_bytes: Some(4_096),
+                propagate_trace_context: Some(true),
                 ..Default::default()
             };
             let stored = steps::connector(&client, given).await;

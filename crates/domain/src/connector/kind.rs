@@ -179,6 +179,37 @@ impl ConnectorKind {
         }
     }
 
+    /// The URLs that the server itself calls, with the names of their fields. Those of APIs are for the users of tokens, and an
+    /// authorisation endpoint is for browsers.
+    pub fn called_urls(&self) -> Vec<(&'static str, &HttpUrl)> {
+        match self {
+            ConnectorKind::ApiKey(_) | ConnectorKind::ClientCertificate(_) | ConnectorKind::HttpBasic(_) => Vec::new(),
+            ConnectorKind::Generic(settings) => {
+                vec![("connector.generic.authentication_url", &settings.authentication_url)]
+            }
+            ConnectorKind::License(settings) => vec![("connector.license.base_url", &settings.base_url)],
+            ConnectorKind::OAuth2(OAuth2Endpoints {
+                issuer_url,
+                authorization_url: _,
+                token_url,
+                profile_url,
+                revocation_url,
+                jwks_url,
+                device_authorization_url,
+            }) => [
+                ("connector.oauth2.issuer_url", issuer_url),
+                ("connector.oauth2.token_url", token_url),
+                ("connector.oauth2.profile_url", profile_url),
+                ("connector.oauth2.revocation_url", revocation_url),
+                ("connector.oauth2.jwks_url", jwks_url),
+                ("connector.oauth2.device_authorization_url", device_authorization_url),
+            ]
+            .into_iter()
+            .filter_map(|(field, url)| Some((field, url.as_ref()?)))
+            .collect(),
+        }
+    }
+
     /// All texts of the settings, for searches.
     pub fn texts(&self) -> Vec<&str> {
         let (urls, texts): (Vec<Option<&HttpUrl>>, Vec<Option<&String>>) = match self {

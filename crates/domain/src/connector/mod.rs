@@ -18,6 +18,7 @@ use crate::value::maps::{Headers, Labels, check_entries};
 use crate::value::meta::Meta;
 use crate::value::secret::SecretPatch;
 use crate::value::text::Name;
+use crate::value::time::Timestamp;
 use crate::value::url::HttpUrl;
 
 pub use kind::{
@@ -55,8 +56,16 @@ patchable! {
     }
     patched {
         timeouts: Timeouts => TimeoutsPatch,
+        /// The proxy through which the system is called.
+        #[serde(default, skip_serializing_if = "is_default")]
+        egress_proxy: Option<HttpUrl>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        egress_proxy_username: Option<String>,
     }
     fixed {
+        /// True if a sealed password for the proxy is stored.
+        #[serde(default, skip_serializing_if = "is_default")]
+        egress_proxy_password_set: bool,
         /// The client identity that is presented to the system.
         #[serde(default, skip_serializing_if = "is_default")]
         client_identity_key: Option<KeyId>,
@@ -69,6 +78,16 @@ patchable! {
         data: JsonObject,
         #[serde(default, skip_serializing_if = "is_default")]
         debug: bool,
+        /// The time at which debug ends.
+        #[serde(default, skip_serializing_if = "is_default")]
+        debug_until: Option<Timestamp>,
+        /// The most requests at a time.
+        #[serde(default, skip_serializing_if = "is_default")]
+        max_concurrent_requests: Option<u32>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        max_response_bytes: Option<u32>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        propagate_trace_context: bool,
         #[serde(default, skip_serializing_if = "is_default")]
         labels: Labels => MapPatch<Labels>,
     }
@@ -78,6 +97,7 @@ patchable! {
     patched {}
     patch only {
         secret_headers: SecretHeadersPatch,
+        egress_proxy_password: SecretPatch,
         /// The inner `None` removes the key.
         client_identity_key: Option<Option<Ref>>,
         trust_bundle_key: Option<Option<Ref>>,
@@ -93,6 +113,8 @@ pub struct ConnectorKeys {
 
 /// The column of the sealed basic-authentication password.
 pub const PASSWORD_COLUMN: &str = "generic.http_authentication_password";
+/// The column of the sealed password for the proxy.
+pub const PROXY_PASSWORD_COLUMN: &str = "egress_proxy_password";
 /// The column of the sealed headers.
 pub const SECRET_HEADERS_COLUMN: &str = "secret_headers";
 
@@ -121,6 +143,15 @@ impl Connector {
         let mut violations = Violations::default();
         self.apply(patch, &mut violations);
         patch.secret_headers.apply(&mut self.secret_header_names);
+        match patch.egress_proxy_password {
+            SecretPatch::Keep => {}
+            SecretPatch::Set(_) => self.egress_proxy_password_set = true,
+            SecretPatch::Clear => self.egress_proxy_password_set = false,
+        }
+        if self.egress_proxy.is_none() && matches!(patch.egress_proxy_username, Some(Some(_))) {
+            let description = "must not be given without egress_proxy";
+            violations.push(Violation::field("connector.egress_proxy_username", description));
+        }
         violations.extend(check_entries("connector.secret_headers", self.secret_header_names.len()));
         self.client_identity_key = keys.client_identity_key.unwrap_or(self.client_identity_key);
         self.trust_bundle_key = keys.trust_bundle_key.unwrap_or(self.trust_bundle_key);
@@ -130,6 +161,11 @@ impl Connector {
         violations.extend(secret_headers::given_twice(self.headers.as_map(), &self.secret_header_names));
         self.meta = meta;
         violations.into_whole(self)
+    }
+
+    /// Returns true if failures are to be recorded in detail now.
+    pub fn debugs(&self, now: Timestamp) -> bool {
+        self.debug && self.debug_until.is_none_or(|until| now < until)
     }
 
     /// The URL of the system, if it has one.
@@ -168,7 +204,7 @@ impl ConnectorPatch {
             KindPatch::Generic(generic) => matches!(generic.password, SecretPatch::Set(_)),
             _ => false,
         };
-        password || self.secret_headers.sets_secrets()
+        password || matches!(self.egress_proxy_password, SecretPatch::Set(_)) || self.secret_headers.sets_secrets()
     }
 }
 

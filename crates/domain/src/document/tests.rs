@@ -253,6 +253,13 @@ fn a_connector_of_each_kind() {
             "trust_bundle_key": null,
             "data": {},
             "debug": false,
+            "debug_until": null,
+            "egress_proxy": null,
+            "egress_proxy_username": null,
+            "egress_proxy_password_set": false,
+            "max_concurrent_requests": null,
+            "max_response_bytes": null,
+            "propagate_trace_context": false,
             "labels": {},
         });
         let full = Connector {
@@ -268,6 +275,13 @@ fn a_connector_of_each_kind() {
             trust_bundle_key: Some(uuid(3).into()),
             data: object(),
             debug: true,
+            debug_until: Some(Timestamp(7)),
+            egress_proxy: Some(url()),
+            egress_proxy_username: Some("d".to_owned()),
+            egress_proxy_password_set: true,
+            max_concurrent_requests: Some(8),
+            max_response_bytes: Some(9),
+            propagate_trace_context: true,
             labels: Labels::stored(texts()),
             meta: meta(),
         };

@@ -52,6 +52,15 @@ impl HttpUrl {
         Err(Violation::field(field, "must be an https URL; http is for loopback only"))
     }
 
+    /// Refuses all but the http URL of a host and a port.
+    pub fn require_proxy(self, field: &str) -> Result<Self, Violation> {
+        let parsed = Url::parse(&self.0).ok();
+        match parsed.filter(|url| url.scheme() == "http" && url.path() == "/" && url.query().is_none()) {
+            Some(_) => Ok(self),
+            None => Err(Violation::field(field, "must be an http URL of a host and a port, without path and query")),
+        }
+    }
+
     /// Returns true if the scheme is https.
     pub fn is_https(&self) -> bool {
         self.0.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))

@@ -28,6 +28,7 @@ impl Config {
         self.check_bounds(&mut problems);
         self.check_identity(&mut problems);
         self.check_texts(&mut problems);
+        problems.extend(self.egress.settings(self.development()).err().unwrap_or_default());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
     }
 
@@ -88,6 +89,7 @@ impl Config {
             ("streams.max_open", streams.max_open),
             ("streams.max_open_per_identity", streams.max_open_per_identity),
             ("streams.max_open_per_tenant", streams.max_open_per_tenant),
+            ("egress.max_clients", self.egress.max_clients),
         ] {
             if value == 0 {
                 problems.push(format!("{key}: must be at least 1"));

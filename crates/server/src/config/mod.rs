@@ -4,6 +4,7 @@
 
 mod check;
 mod database;
+mod egress;
 mod load;
 mod secret_url;
 mod sections;
@@ -12,6 +13,7 @@ mod vault;
 
 pub use check::is_spiffe;
 pub use database::{Database, DatabaseUrlError};
+pub use egress::{Egress, Login};
 pub use jackfield_transport::config::{
     Deadlines, Drain, Identity, Limits, Listen, LogFormat, PrincipalConfig, Size, Streams, Telemetry, Tls, TlsFiles,
 };

@@ -8,6 +8,7 @@ use jackfield_transport::config::{
 use serde::{Deserialize, Serialize};
 
 use super::database::{Database, DatabaseUrlError};
+use super::egress::{Egress, Login};
 use super::secret_url::SecretUrl;
 use super::token_cache::TokenCache;
 use super::vault::{Bootstrap, Reveal, Vault};
@@ -34,6 +35,8 @@ pub struct Config {
     pub identity: Identity,
     pub reveal: Reveal,
     pub token_cache: TokenCache,
+    pub egress: Egress,
+    pub login: Login,
     pub bootstrap: Bootstrap,
     pub telemetry: Telemetry,
 }
@@ -65,6 +68,8 @@ impl Default for Config {
             identity: Identity::default(),
             reveal: Reveal::default(),
             token_cache: TokenCache::default(),
+            egress: Egress::default(),
+            login: Login::default(),
             bootstrap: Bootstrap::default(),
             telemetry: Telemetry::default(),
         }

@@ -202,6 +202,8 @@ fn all_contradictions_are_reported_at_once() {
         "tls.reload_interval=0s",
         "token_cache.max_staleness=61s",
         "token_cache.max_bytes=1B",
+        "egress.allow=[\"10.0.0.1/8\",\"not a host\"]",
+        "egress.max_clients=0",
         "identity.principals=[{name=\"a\",rights=[\"no.right\"],spiffe=\"http://x\",dns=\"*.x\"},\
          {name=\"b\",tenant=\"t\",dns=\"a.example\"},{name=\"c\",tenant=\"t\",dns=\"A.example\"}]",
     ])
@@ -216,6 +218,9 @@ fn all_contradictions_are_reported_at_once() {
         "tls.reload_interval",
         "token_cache.max_staleness",
         "token_cache.max_bytes",
+        "egress.allow: 10.0.0.1/8 has bits after its prefix",
+        "egress.allow: \"not a host\"",
+        "egress.max_clients",
         "telemetry.prometheus_address: another listener",
         "telemetry.log_filter",
         "telemetry.otlp_endpoint: is not an absolute URL",

@@ -1,5 +1,6 @@
 //! ConnectorService.
 
+mod login;
 mod patch;
 
 use jackfield_api::v1 as pb;
@@ -114,6 +115,18 @@ impl ConnectorService for Api {
         };
         respond(call.await)
     }
+
+    async fn authenticate_user(
+        &self,
+        request: Request<pb::AuthenticateUserRequest>,
+    ) -> Result<Response<pb::AuthenticateUserResponse>, Status> {
+        let call = async {
+            let (caller, request) = authorize(request)?;
+            let (connector, attempt) = login::parse(request)?;
+            Ok(login::to_message(self.services.user_authenticate(&caller, &connector, &attempt).await?))
+        };
+        respond(call.await)
+    }
 }
 
 fn to_page(page: ListedPage<Connector>) -> pb::ListConnectorsResponse {
@@ -138,6 +151,13 @@ fn to_message(connector: Connector) -> pb::Connector {
         trust_bundle_key,
         data,
         debug,
+        debug_until,
+        egress_proxy,
+        egress_proxy_username,
+        egress_proxy_password_set,
+        max_concurrent_requests,
+        max_response_bytes,
+        propagate_trace_context,
         labels,
         meta,
     } = connector;
@@ -158,6 +178,14 @@ fn to_message(connector: Connector) -> pb::Connector {
         trust_bundle_key: trust_bundle_key.map(|key| key.to_string()),
         data: render::json(data),
         debug: Some(debug),
+        debug_until: debug_until.map(render::timestamp),
+        egress_proxy: url(egress_proxy),
+        egress_proxy_username,
+        egress_proxy_password: String::new(),
+        egress_proxy_password_set,
+        max_concurrent_requests: max_concurrent_requests.map(i32_of),
+        max_response_bytes: max_response_bytes.map(i32_of),
+        propagate_trace_context: Some(propagate_trace_context),
         labels: labels.into(),
         create_time: Some(render::timestamp(meta.create_time)),
         update_time: Some(render::timestamp(meta.update_time)),
@@ -211,6 +239,11 @@ fn oauth2_to_message(oauth2: OAuth2Endpoints) -> pb::OAuth2Connector {
         jwks_url: url(jwks_url),
         device_authorization_url: url(device_authorization_url),
     }
+}
+
+/// A number that was parsed from an `int32`.
+fn i32_of(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
 }
 
 fn url(url: Option<HttpUrl>) -> Option<String> {

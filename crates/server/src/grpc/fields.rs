@@ -1,6 +1,7 @@
 //! Reads the fields of a resource in a request: each as far as the update mask covers it.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jackfield_domain::request::map_patch::{MapPatch, TextMap};
@@ -143,6 +144,20 @@ impl<'a> Fields<'a> {
             let timeout = parse::duration(value).filter(|timeout| *timeout > Duration::ZERO && *timeout <= max);
             let wrong = || Violation::field(name, format!("must be more than 0 and at most {} s", max.as_secs()));
             timeout.ok_or_else(wrong).map(Some)
+        })
+    }
+
+    /// A number with bounds; an absent one and 0 ask for the default.
+    pub(super) fn within(
+        &mut self,
+        path: &str,
+        value: Option<i32>,
+        bounds: RangeInclusive<u32>,
+    ) -> Option<Option<u32>> {
+        self.value(path, value, |name, value| {
+            let Some(value) = value.filter(|value| *value != 0) else { return Ok(None) };
+            let wrong = || Violation::field(name, format!("must be {} to {}", bounds.start(), bounds.end()));
+            u32::try_from(value).ok().filter(|value| bounds.contains(value)).ok_or_else(wrong).map(Some)
         })
     }
 

@@ -14,6 +14,8 @@ pub enum StartupError {
     DatabaseUrl(#[from] DatabaseUrlError),
     #[error("bootstrap.tenant: {0}")]
     BootstrapTenant(String),
+    #[error("{}", .0.join("; "))]
+    Egress(Vec<String>),
     #[error("the environment variable {0} of vault.variable is not set")]
     KeyringVariable(String),
     #[error("there is no keyring {}: restore it, or make a new one with `jackfield keys new` if the database is empty", .0.display())]

@@ -191,7 +191,8 @@ impl Services {
         let checked = match key.kind {
             KeyKind::ClientIdentity => {
                 let column = material.private_key_column();
-                let private_key = self.shared.secrets.text(txn, SecretAddress::of(tenant, key.id, &column)).await?;
+                let private_key =
+                    self.shared.secrets.text(Some(txn), SecretAddress::of(tenant, key.id, &column)).await?;
                 let private_key = private_key.ok_or_else(|| Error::internal("a key lacks its private key"))?;
                 x509::check_identity(given, PrivateKey::Stored(&private_key), self.now())?.0
             }

@@ -1,5 +1,6 @@
 //! Secrets at their addresses: sealed and stored, fetched and opened.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jackfield_domain::connector::SecretHeadersPatch;
@@ -32,11 +33,17 @@ impl Secrets {
         txn.secret_put(address, key.id(), sealed).await
     }
 
-    /// The secret text at an address.
-    pub(crate) async fn text(&self, txn: &Writer, address: SecretAddress<'_>) -> Result<Option<Secret>> {
-        let Some(bytes) = self.fetch(Some(txn), address).await? else { return Ok(None) };
+    /// The secret text at an address, in a transaction or outside of any.
+    pub(crate) async fn text(&self, txn: Option<&Writer>, address: SecretAddress<'_>) -> Result<Option<Secret>> {
+        let Some(bytes) = self.fetch(txn, address).await? else { return Ok(None) };
         let text = std::str::from_utf8(&bytes).map_err(|_| Error::internal("a secret is not a text"))?;
         Ok(Some(Secret::new(text.to_owned())))
+    }
+
+    /// The secret headers at an address.
+    pub(crate) async fn headers(&self, address: SecretAddress<'_>) -> Result<BTreeMap<String, Secret>> {
+        let stored = self.fetch(None, address).await?;
+        Ok(stored.map(|stored| material::headers_from_bytes(&stored)).transpose()?.unwrap_or_default())
     }
 
     /// Changes a secret as a patch says.

@@ -67,6 +67,8 @@ pub enum DefinitionError {
     ProxyScheme,
     #[error("a name or a password has characters that no header can have")]
     Credentials,
+    #[error("header {0:?}: its name or its value has characters that no header can have")]
+    HeaderText(String),
     #[error("TLS: {0}")]
     Tls(String),
 }
@@ -154,15 +156,21 @@ pub fn basic(user: &str, password: &Secret) -> Result<HeaderValue, DefinitionErr
     }
     let pair = Secret::new(format!("{user}:{}", password.expose()));
     let value = Secret::new(format!("Basic {}", STANDARD.encode(pair.expose())));
-    secret_header(&value)
+    secret_value(value.expose()).ok_or(DefinitionError::Credentials)
 }
 
-/// The value of a header that does not show in logs.
+/// A header of a definition. The value of a secret one does not show in logs.
 ///
 /// # Errors
-/// The secret has characters that no header can have.
-pub fn secret_header(value: &Secret) -> Result<HeaderValue, DefinitionError> {
-    let mut value = HeaderValue::from_str(value.expose()).map_err(|_| DefinitionError::Credentials)?;
+/// Name or value has characters that no header can have.
+pub fn header_of(name: &str, value: &str, is_secret: bool) -> Result<(HeaderName, HeaderValue), DefinitionError> {
+    let wrong = || DefinitionError::HeaderText(name.to_owned());
+    let value = if is_secret { secret_value(value) } else { HeaderValue::from_str(value).ok() };
+    Ok((name.parse().map_err(|_| wrong())?, value.ok_or_else(wrong)?))
+}
+
+fn secret_value(value: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(value).ok()?;
     value.set_sensitive(true);
-    Ok(value)
+    Some(value)
 }

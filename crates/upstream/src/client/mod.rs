@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Method, Uri};
 use http_body_util::Full;
 use jackfield_domain::value::url::HttpUrl;
@@ -28,8 +28,9 @@ use crate::error::{CallError, Fault};
 use crate::tls::client_config;
 
 pub use self::connection::Response;
-pub use self::definition::{Definition, DefinitionError, Limits, Proxy, basic, secret_header};
+pub use self::definition::{Definition, DefinitionError, Limits, Proxy, basic, header_of};
 pub use self::dial::Network;
+pub use http::header::{AUTHORIZATION, HeaderMap};
 
 /// A client. A call lasts as long as its future: who drops the future closes the connection of the call.
 pub struct Client {

@@ -128,6 +128,18 @@ impl Policy {
         }
     }
 
+    /// Checks the URL of a proxy, without asking a resolver.
+    ///
+    /// # Errors
+    /// The proxy can never be called under this policy.
+    pub fn check_proxy_url(&self, url: &HttpUrl) -> Result<Target, Refusal> {
+        let proxy = Target::parse(url)?;
+        if let Some(address) = proxy.address() {
+            self.check_proxy(&proxy, &[address])?;
+        }
+        Ok(proxy)
+    }
+
     /// Checks the addresses of a proxy, which speaks http.
     ///
     /// # Errors

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use jackfield_domain::Secret;
-use jackfield_upstream::client::{Definition, Limits, secret_header};
+use jackfield_upstream::client::{Definition, Limits, header_of};
 use jackfield_upstream::error::{CallError, Fault, Phase};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -32,7 +31,7 @@ async fn answered(bytes: impl Into<Vec<u8>>, limits: Limits) -> CallError {
     })
     .await;
     let mut definition = Definition { limits, ..definition(&at(&server)) };
-    definition.headers.insert("authorization", secret_header(&Secret::new(TOKEN.into())).unwrap());
+    definition.headers.extend([header_of("authorization", TOKEN, true).unwrap()]);
     let error = fail(&client(development(), definition), &at(&server)).await;
     assert!(!format!("{error} {error:?}").contains(TOKEN), "{error:?}");
     error

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 
 use jackfield_domain::Secret;
-use jackfield_upstream::client::{Definition, secret_header};
+use jackfield_upstream::client::{Definition, header_of};
 use jackfield_upstream::error::Fault;
 use jackfield_upstream::tls::{
     ClientCertificateFault, Identity, IdentityError, ServerCertificateFault, TlsFault, Trust, TrustError,
@@ -140,7 +140,7 @@ async fn other_origins_do_not_learn_who_we_are() {
     }
     let [own, other] = [0, 1].map(|index: usize| format!("https://localhost:{}/", servers[index].port()));
     let mut definition = with_identity(&own, &authority, &authority.client("caller.example"));
-    definition.headers.insert("x-key", secret_header(&Secret::new("canary".into())).unwrap());
+    definition.headers.extend([header_of("x-key", "canary", true).unwrap()]);
     let client = client(development(), definition);
     get(&client, &own).await;
     get(&client, &other).await;

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jackfield_domain::TenantId;
 use jackfield_upstream::client::{Definition, DefinitionError};
+use jackfield_upstream::clients::ClientId;
 use jackfield_upstream::clients::{Clients, Revision};
 use uuid::Uuid;
 
@@ -60,7 +62,7 @@ async fn no_certificate_travels_on_a_connection_of_another_definition_or_revisio
     let (server, counts) = comparing(&authority, certificates).await;
     let url = format!("https://localhost:{}/", server.port());
     let clients = Clients::new(development(), 1000, 1000);
-    let ids: Vec<Uuid> = (0..DEFINITIONS).map(|_| Uuid::now_v7()).collect();
+    let ids: Vec<ClientId> = (0..DEFINITIONS).map(|_| id()).collect();
     let revisions: Vec<AtomicI64> = (0..DEFINITIONS).map(|_| AtomicI64::new(0)).collect();
     let done = AtomicBool::new(false);
     let caller = |index: usize| {
@@ -73,7 +75,7 @@ async fn no_certificate_travels_on_a_connection_of_another_definition_or_revisio
                     let identity = Some(leaves[&(index, revision)].identity());
                     Ok(Definition { identity, trust: authority.trust(), ..definition(url) })
                 };
-                let client = clients.get_or_insert(ids[index], Revision::of([(ids[index], revision)]), make).unwrap();
+                let client = clients.get_or_insert(ids[index], Revision::of([(ids[index].1, revision)]), make).unwrap();
                 let mut request = request(url);
                 request.headers.insert("x-mark", mark(index, revision).parse().unwrap());
                 client.send(request).await.unwrap();
@@ -100,8 +102,8 @@ async fn no_certificate_travels_on_a_connection_of_another_definition_or_revisio
 #[tokio::test]
 async fn a_client_is_made_once_for_a_revision_and_replaced_by_the_next() {
     let clients = Clients::new(development(), 10, 10);
-    let (id, made) = (Uuid::now_v7(), AtomicUsize::new(0));
-    let revision = |version| Revision::of([(id, version)]);
+    let (id, made) = (id(), AtomicUsize::new(0));
+    let revision = |version| Revision::of([(id.1, version)]);
     let get = |version| {
         let make = || {
             made.fetch_add(1, Ordering::SeqCst);
@@ -138,11 +140,15 @@ async fn clients_are_bounded_and_idle_connections_end_with_them() {
     let url = format!("http://localhost:{}/", server.port());
     let clients = Clients::new(development(), 10, 1000);
     for _ in 0..200 {
-        let id = Uuid::now_v7();
-        let client = clients.get_or_insert(id, Revision::of([(id, 1)]), || Ok(definition(&url))).unwrap();
+        let id = id();
+        let client = clients.get_or_insert(id, Revision::of([(id.1, 1)]), || Ok(definition(&url))).unwrap();
         client.send(request(&url)).await.unwrap();
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(clients.len() <= 10, "{}", clients.len());
     assert!(*open.lock().unwrap() <= 10, "{}", open.lock().unwrap());
+}
+
+fn id() -> ClientId {
+    (TenantId(Uuid::now_v7()), Uuid::now_v7())
 }

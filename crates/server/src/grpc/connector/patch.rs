@@ -19,6 +19,7 @@ use jackfield_domain::value::text::{MAX_NAME, Name, bounded_text, description, i
 use jackfield_domain::{Result, Violation};
 
 use crate::grpc::fields::{Fields, url};
+use crate::grpc::parse;
 
 /// The patch that a message asks for.
 pub(super) fn parse(fields: &mut Fields<'_>, connector: pb::Connector) -> ConnectorPatch {
@@ -36,8 +37,16 @@ pub(super) fn parse(fields: &mut Fields<'_>, connector: pb::Connector) -> Connec
         trust_bundle_key,
         data,
         debug,
+        debug_until,
+        egress_proxy,
+        egress_proxy_username,
+        egress_proxy_password,
+        max_concurrent_requests,
+        max_response_bytes,
+        propagate_trace_context,
         labels,
         id: _,
+        egress_proxy_password_set: _,
         secret_header_names: _,
         create_time: _,
         update_time: _,
@@ -59,6 +68,16 @@ pub(super) fn parse(fields: &mut Fields<'_>, connector: pb::Connector) -> Connec
         trust_bundle_key: fields.reference("trust_bundle_key", trust_bundle_key, ReferenceForms::ID_NAME),
         data: fields.json("data", data),
         debug: fields.switch("debug", debug, false),
+        debug_until: fields.value("debug_until", debug_until, |field, time| {
+            time.map(|time| parse::timestamp(field, time)).transpose()
+        }),
+        egress_proxy: fields
+            .optional("egress_proxy", egress_proxy, |field, text| url(field, text)?.require_proxy(field)),
+        egress_proxy_username: fields.optional("egress_proxy_username", egress_proxy_username, basic_username),
+        egress_proxy_password: fields.secret("egress_proxy_password", egress_proxy_password, 1_024),
+        max_concurrent_requests: fields.within("max_concurrent_requests", max_concurrent_requests, 1..=1_000),
+        max_response_bytes: fields.within("max_response_bytes", max_response_bytes, 1_024..=16 * 1024 * 1024),
+        propagate_trace_context: fields.switch("propagate_trace_context", propagate_trace_context, false),
         labels: fields.map("labels", labels),
     };
     fields.violations.extend(patch.contradictions());

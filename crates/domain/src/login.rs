@@ -1,0 +1,108 @@
+//! Log-ins: what a system is asked, and what it says about a user.
+
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use crate::error::Violation;
+use crate::value::json::JsonObject;
+use crate::value::secret::Secret;
+use crate::value::text::bounded_text;
+
+/// The login id of an end user, as the end user wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginId(String);
+
+/// A log-in that a system is asked to check. It has no printable form.
+pub struct LoginAttempt {
+    pub login_id: LoginId,
+    pub password: Secret,
+    /// The application to which the user logs in.
+    pub application_id: Option<String>,
+    pub no_jwt: bool,
+    pub new_device: bool,
+    pub event: LoginEvent,
+}
+
+/// Facts of a log-in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoginEvent {
+    pub ip_address: Option<IpAddr>,
+    pub user_agent: String,
+    pub device_name: String,
+    pub device_type: String,
+}
+
+/// The outcome of a log-in, as the caller learns it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LoginOutcome {
+    Accepted(AcceptedLogin),
+    /// An unknown user and a wrong password are the same.
+    Rejected,
+    /// The system could not be asked, or its response cannot be used.
+    UpstreamFault,
+}
+
+/// A user whose log-in was accepted, with the registrations of the user.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AcceptedLogin {
+    pub user: AuthenticatedUser,
+    pub registrations: Vec<Registration>,
+}
+
+/// A user as a system describes them. At least one of user name, email and phone number is not empty.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuthenticatedUser {
+    pub id: Uuid,
+    pub username: String,
+    pub email: String,
+    pub phone_number: String,
+    pub first_name: String,
+    pub last_name: String,
+    pub data: JsonObject,
+}
+
+/// The registration of a user for an application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    pub application_id: String,
+    pub roles: Vec<String>,
+}
+
+/// The longest login id, in characters.
+pub const MAX_LOGIN_ID: usize = 256;
+/// The longest password, in characters.
+pub const MAX_PASSWORD: usize = 1_024;
+/// The longest id of an application, in characters.
+pub const MAX_APPLICATION_ID: usize = 128;
+/// The most registrations of a user, and the most roles of a registration.
+pub const MAX_REGISTRATIONS: usize = 64;
+/// The longest role, in characters.
+pub const MAX_ROLE: usize = 128;
+
+// === impl LoginId ===
+
+impl LoginId {
+    /// Checks a login id. Blanks at its ends are part of it: the system decides what they mean.
+    pub fn parse(field: &str, text: &str) -> Result<Self, Violation> {
+        if text.trim().is_empty() {
+            return Err(Violation::field(field, "is required"));
+        }
+        bounded_text(field, text, MAX_LOGIN_ID, false).map(LoginId)
+    }
+
+    /// The login id as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Checks the length of a password, and nothing else: whether it is right is for the system to say.
+pub fn password(field: &str, text: String) -> Result<Secret, Violation> {
+    let password = Secret::new(text);
+    match password.expose().chars().count() {
+        0 => Err(Violation::field(field, "is required")),
+        1..=MAX_PASSWORD => Ok(password),
+        _ => Err(Violation::field(field, format!("must be at most {MAX_PASSWORD} characters long"))),
+    }
+}

@@ -1,0 +1,71 @@
+//! `[egress]` and `[login]`: calls to other systems, and log-ins that they check.
+
+use std::time::Duration;
+
+use jackfield_service::{OutboundSettings, Policy};
+use jackfield_transport::config::duration;
+use serde::{Deserialize, Serialize};
+
+/// Calls to other systems.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Egress {
+    /// Names of hosts, addresses and ranges of addresses (CIDR) that may be called although a rule refuses them: private,
+    /// loopback, link-local and other addresses that are not public. A metadata address of a cloud needs an entry of its own.
+    pub allow: Vec<String>,
+    /// Ports below 1024 that may be called in addition to 443.
+    pub allow_ports: Vec<u16>,
+    /// The most clients that are kept, one for each connector that is used.
+    pub max_clients: u32,
+    /// The most idle connections, to all systems together.
+    pub max_idle_connections: u32,
+}
+
+/// Log-ins that connectors check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Login {
+    /// Log-ins that are not accepted are answered after a whole number of these intervals, so that the time of an answer
+    /// does not tell an unknown user from a wrong password. It should be longer than the systems usually take. 0: at once.
+    #[serde(with = "duration")]
+    pub rejection_interval: Duration,
+}
+
+// === impl Egress ===
+
+impl Egress {
+    /// Returns the settings of the clients, or the entries that cannot be used.
+    ///
+    /// # Errors
+    /// Entries of `allow` are neither hosts nor addresses nor ranges.
+    pub fn settings(&self, development: bool) -> Result<OutboundSettings, Vec<String>> {
+        let Egress { allow, allow_ports, max_clients, max_idle_connections } = self;
+        let mut policy = Policy::default();
+        let mut problems = Vec::new();
+        for entry in allow {
+            match policy.clone().allow(entry) {
+                Ok(allowed) => policy = allowed,
+                Err(error) => problems.push(format!("egress.allow: {error}")),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let policy = allow_ports.iter().fold(policy, |policy, port| policy.allow_port(*port));
+        let policy = if development { policy.with_development() } else { policy };
+        let [max_clients, max_idle_connections] = [*max_clients, *max_idle_connections].map(|max| max as usize);
+        Ok(OutboundSettings { policy, max_clients, max_idle_connections })
+    }
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Egress { allow: Vec::new(), allow_ports: Vec::new(), max_clients: 10_000, max_idle_connections: 1_000 }
+    }
+}
+
+impl Default for Login {
+    fn default() -> Self {
+        Login { rejection_interval: Duration::from_millis(500) }
+    }
+}

@@ -1,0 +1,226 @@
+//! Clients of connectors. A client is made of the stored definition, and found again as long as nothing of it has changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jackfield_domain::connector::{
+    Connector, ConnectorKind, Generic, PASSWORD_COLUMN, PROXY_PASSWORD_COLUMN, SECRET_HEADERS_COLUMN,
+};
+use jackfield_domain::key::Key;
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::{
+    Clock, ConnectorId, Error, KeyId, Resource, Result, Secret, SecretAddress, TenantId, Violation, Violations,
+};
+use jackfield_store::Store;
+use jackfield_upstream::client::{
+    AUTHORIZATION, Client, Definition, DefinitionError, HeaderMap, Limits, Network, Proxy, basic, header_of,
+};
+use jackfield_upstream::clients::{Clients, Revision};
+use jackfield_upstream::egress::{Policy, Target};
+use jackfield_upstream::resolve::SystemResolver;
+use jackfield_upstream::tls::{Identity, IdentityError, Trust};
+use uuid::Uuid;
+
+use crate::change::missing;
+use crate::sealing::secrets::Secrets;
+
+/// The settings of calls to other systems.
+#[derive(Clone, Debug)]
+pub struct OutboundSettings {
+    pub policy: Policy,
+    /// The most clients that are kept. One that is used less often than the others gives way.
+    pub max_clients: usize,
+    /// The most idle connections, of all clients together.
+    pub max_idle_connections: usize,
+}
+
+/// The clients of connectors.
+pub(crate) struct Outbound {
+    policy: Policy,
+    store: Store,
+    secrets: Arc<Secrets>,
+    clock: Arc<dyn Clock>,
+    clients: Clients,
+}
+
+/// A connector with its client. If the definition cannot be used, the operator has to mend it.
+pub(crate) struct ConnectorClient {
+    pub(crate) connector: Connector,
+    pub(crate) client: Result<Arc<Client>, DefinitionError>,
+}
+
+/// The rows that a client is made of.
+struct Rows {
+    connector: Connector,
+    identity: Option<Key>,
+    trust: Option<Key>,
+}
+
+/// The secrets that a client is made of.
+struct Opened {
+    password: Option<Secret>,
+    proxy_password: Option<Secret>,
+    headers: BTreeMap<String, Secret>,
+    private_key: Option<Secret>,
+}
+
+/// The most attempts to read rows that change in between.
+const READ_ATTEMPTS: usize = 5;
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+// === impl Outbound ===
+
+impl Outbound {
+    pub(crate) fn new(settings: OutboundSettings, store: Store, secrets: Arc<Secrets>, clock: Arc<dyn Clock>) -> Self {
+        let OutboundSettings { policy, max_clients, max_idle_connections } = settings;
+        let network = Network { policy: policy.clone(), resolver: Box::new(SystemResolver::default()) };
+        Outbound { policy, store, secrets, clock, clients: Clients::new(network, max_clients, max_idle_connections) }
+    }
+
+    /// Refuses URLs of a connector that could never be called, unless they were stored before. The addresses of names are checked when
+    /// they are called.
+    pub(crate) fn check(&self, before: Option<&Connector>, connector: &Connector) -> Result<()> {
+        let mut violations = Violations::default();
+        let refused = |field| move |refusal| Violation::field(field, format!("cannot be called: {refusal}"));
+        let Connector { kind, egress_proxy, .. } = connector;
+        let has_changed = before.is_none_or(|before| before.kind != *kind || before.egress_proxy != *egress_proxy);
+        for (field, url) in kind.called_urls().into_iter().filter(|_| has_changed) {
+            let checked = self.policy.check_url(url).and_then(|target| match egress_proxy {
+                Some(_) => self.policy.check_proxied(&target),
+                None => Ok(()),
+            });
+            violations.check(checked.map_err(refused(field)));
+        }
+        if let Some(proxy) = egress_proxy.as_ref().filter(|_| has_changed) {
+            violations.check(self.policy.check_proxy_url(proxy).map_err(refused("connector.egress_proxy")));
+        }
+        violations.into_result(Some(()))
+    }
+
+    /// The connector that a reference names, and the client for what is stored now.
+    pub(crate) async fn client(&self, tenant: TenantId, reference: &Ref) -> Result<ConnectorClient> {
+        let mut rows = self.rows(tenant, reference).await?;
+        for _ in 0..READ_ATTEMPTS {
+            let (id, revision) = ((tenant, rows.connector.id.0), rows.revision());
+            if let Some(client) = self.clients.get(id, &revision) {
+                return Ok(ConnectorClient { connector: rows.connector, client: Ok(client) });
+            }
+            let opened = self.open(tenant, &rows).await?;
+            // Secrets are read after the rows. If the rows are still the same, the secrets are those of the rows, so a secret
+            // header never goes to the URL that it was not meant for.
+            let again = self.rows(tenant, &Ref::Id(rows.connector.id.0)).await?;
+            if again.revision() == revision {
+                let client = self.clients.get_or_insert(id, revision, || rows.definition(&opened));
+                return Ok(ConnectorClient { connector: rows.connector, client });
+            }
+            rows = again;
+        }
+        Err(Error::ServerUnavailable { retry_after: RETRY_AFTER })
+    }
+
+    /// Forgets the client of a connector that is changed or deleted, and the secrets in it. If the change is not made after all, the
+    /// client is made once more.
+    pub(crate) fn forget(&self, tenant: TenantId, connector: ConnectorId) {
+        self.clients.remove((tenant, connector.0));
+    }
+
+    /// Closes idle connections whose time is over.
+    pub(crate) fn sweep(&self) {
+        self.clients.sweep();
+    }
+
+    async fn rows(&self, tenant: TenantId, reference: &Ref) -> Result<Rows> {
+        let read = self.store.read();
+        let found = read.find::<Connector>(tenant, reference).await?;
+        let connector = found.ok_or_else(|| missing::<Connector>(reference))?;
+        let identity = self.key(tenant, connector.client_identity_key).await?;
+        let trust = self.key(tenant, connector.trust_bundle_key).await?;
+        Ok(Rows { connector, identity, trust })
+    }
+
+    /// A key with the material that is current now. A key that is used is not deleted, so a missing one is a row that changed in
+    /// between.
+    async fn key(&self, tenant: TenantId, id: Option<KeyId>) -> Result<Option<Key>> {
+        let Some(id) = id else { return Ok(None) };
+        let key = self.store.read().fetch::<Key>(tenant, id).await?;
+        let mut key = key.ok_or_else(|| Error::not_found(Resource::Key, id))?;
+        key.activate(self.clock.now());
+        Ok(Some(key))
+    }
+
+    async fn open(&self, tenant: TenantId, rows: &Rows) -> Result<Opened> {
+        let Rows { connector, identity, trust: _ } = rows;
+        let password = match &connector.kind {
+            ConnectorKind::Generic(Generic { password_set: true, .. }) => {
+                self.secrets.text(None, SecretAddress::of(tenant, connector.id, PASSWORD_COLUMN)).await?
+            }
+            _ => None,
+        };
+        let proxy_password = match connector.egress_proxy_password_set {
+            true => self.secrets.text(None, SecretAddress::of(tenant, connector.id, PROXY_PASSWORD_COLUMN)).await?,
+            false => None,
+        };
+        let headers = match connector.secret_header_names.is_empty() {
+            true => BTreeMap::new(),
+            false => self.secrets.headers(SecretAddress::of(tenant, connector.id, SECRET_HEADERS_COLUMN)).await?,
+        };
+        let private_key = match identity {
+            Some(key) => {
+                let column = key.current.private_key_column();
+                self.secrets.text(None, SecretAddress::of(tenant, key.id, &column)).await?
+            }
+            None => None,
+        };
+        Ok(Opened { password, proxy_password, headers, private_key })
+    }
+}
+
+// === impl Rows ===
+
+impl Rows {
+    /// The versions of the rows. The time of creation distinguishes a row from a deleted one with the same id.
+    fn revision(&self) -> Revision {
+        let version = |id: Uuid, meta: &Meta| [(id, meta.create_time.0), (id, meta.version)];
+        let keys = [&self.identity, &self.trust].into_iter().flatten();
+        let keys = keys.flat_map(|key| version(key.id.0, &key.meta));
+        Revision::of(version(self.connector.id.0, &self.connector.meta).into_iter().chain(keys))
+    }
+
+    fn definition(&self, opened: &Opened) -> Result<Definition, DefinitionError> {
+        let Rows { connector, identity, trust } = self;
+        let none = Secret::new(String::new());
+        let mut headers = HeaderMap::new();
+        let secret = opened.headers.iter().map(|(name, value)| (name.as_str(), value.expose(), true));
+        let plain = connector.headers.iter().map(|(name, value)| (name.as_str(), value.as_str(), false));
+        for (name, value, is_secret) in plain.chain(secret) {
+            let (name, value) = header_of(name, value, is_secret)?;
+            headers.append(name, value);
+        }
+        if let ConnectorKind::Generic(Generic { username: Some(username), .. }) = &connector.kind {
+            let value = basic(username, opened.password.as_ref().unwrap_or(&none))?;
+            headers.insert(AUTHORIZATION, value);
+        }
+        let identity = match (identity, &opened.private_key) {
+            (Some(key), Some(private_key)) => Some(Identity::from_pem(&key.current.certificate_pem, private_key)?),
+            (Some(_), None) => return Err(IdentityError::NoPrivateKey.into()),
+            (None, _) => None,
+        };
+        let trust = match trust {
+            Some(key) => Trust::from_pem(&key.current.certificate_pem)?,
+            None => Trust::public(),
+        };
+        // A URL that cannot be called is refused when it is called, with the reason.
+        let origins = connector.url().and_then(|url| Target::parse(url).ok()).into_iter().collect();
+        let Connector { timeouts, max_concurrent_requests, max_response_bytes, egress_proxy, .. } = connector;
+        let proxy = egress_proxy.as_ref().map(|url| {
+            let username = connector.egress_proxy_username.as_deref();
+            Proxy::new(url, username.map(|username| (username, opened.proxy_password.as_ref().unwrap_or(&none))))
+        });
+        let mut limits = Limits::default();
+        limits.concurrency = max_concurrent_requests.map_or(limits.concurrency, |most| most as usize);
+        limits.body = max_response_bytes.map_or(limits.body, |most| most as usize);
+        Ok(Definition { origins, identity, headers, trust, timeouts: *timeouts, limits, proxy: proxy.transpose()? })
+    }
+}

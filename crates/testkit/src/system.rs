@@ -1,0 +1,149 @@
+//! An outside system: an HTTPS server that demands client certificates, and whose responses a test decides.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    server::WebPkiClientVerifier,
+};
+use tempfile::TempDir;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::pki::Pki;
+
+/// A running system. It ends when this value is dropped.
+pub struct System {
+    address: SocketAddr,
+    pki: Pki,
+    received: Arc<Mutex<Vec<Received>>>,
+    task: JoinHandle<()>,
+    _directory: TempDir,
+}
+
+/// A request that a system received.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// Method and path with the query, such as `POST /login`.
+    pub line: String,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    /// The certificate of the client, as DER.
+    pub certificate: Vec<u8>,
+}
+
+/// The response of a system.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// Headers in addition to those of HTTP itself.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+type Handler = dyn Fn(&Received) -> Reply + Send + Sync;
+
+// === impl System ===
+
+impl System {
+    /// Starts a system.
+    ///
+    /// # Panics
+    /// Panics if it does not start.
+    #[expect(clippy::disallowed_methods, reason = "the task ends with the system")]
+    pub async fn start(handler: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        let directory = tempfile::tempdir().expect("a directory for certificates");
+        let pki = Pki::create(directory.path());
+        let acceptor = TlsAcceptor::from(Arc::new(tls(&pki)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let (log, handler): (_, Arc<Handler>) = (Arc::clone(&received), Arc::new(handler));
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(acceptor.clone(), stream, Arc::clone(&handler), Arc::clone(&log)));
+            }
+        });
+        System { address, pki, received, task, _directory: directory }
+    }
+
+    /// The URL of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.address.port())
+    }
+
+    /// The authority of its certificate and of the certificates that it demands.
+    pub fn pki(&self) -> &Pki {
+        &self.pki
+    }
+
+    /// All requests so far.
+    pub fn received(&self) -> Vec<Received> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+// === impl Reply ===
+
+impl Reply {
+    /// A response of this status, with a body.
+    pub fn new(status: u16, body: impl Into<Bytes>) -> Self {
+        Reply { status, headers: Vec::new(), body: body.into() }
+    }
+}
+
+fn tls(pki: &Pki) -> ServerConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).expect("an authority")).expect("an authority");
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().expect("a verifier");
+    let chain = CertificateDer::pem_file_iter(pki.path("server.pem")).expect("a chain");
+    let chain = chain.collect::<Result<_, _>>().expect("a chain");
+    let key = PrivateKeyDer::from_pem_file(pki.path("server-key.pem")).expect("a key");
+    ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).expect("a pair")
+}
+
+async fn serve(acceptor: TlsAcceptor, stream: TcpStream, handler: Arc<Handler>, log: Arc<Mutex<Vec<Received>>>) {
+    let Ok(stream) = acceptor.accept(stream).await else { return };
+    let certificate = stream.get_ref().1.peer_certificates().map(|chain| chain[0].to_vec()).unwrap_or_default();
+    let service = service_fn(|request: Request<Incoming>| {
+        let (handler, log, certificate) = (Arc::clone(&handler), Arc::clone(&log), certificate.clone());
+        async move {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let line = format!("{} {}", head.method, head.uri);
+            let received = Received { line, headers: head.headers, body, certificate };
+            let reply = handler(&received);
+            log.lock().unwrap_or_else(PoisonError::into_inner).push(received);
+            let mut response = Response::builder().status(reply.status);
+            for (name, value) in reply.headers {
+                response = response.header(name, value);
+            }
+            Ok::<_, Infallible>(response.body(Full::new(reply.body)).expect("a response"))
+        }
+    });
+    // A client may go away at any time.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}

@@ -1,0 +1,242 @@
+//! Log-ins that a system checks over HTTP: the protocol of the FusionAuth Generic Connector.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, StatusCode};
+use jackfield_domain::login::{
+    AcceptedLogin, AuthenticatedUser, LoginAttempt, MAX_APPLICATION_ID, MAX_LOGIN_ID, MAX_REGISTRATIONS, MAX_ROLE,
+    Registration,
+};
+use jackfield_domain::value::json::JsonObject;
+use jackfield_domain::value::text::bounded_text;
+use jackfield_domain::value::url::HttpUrl;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::client::{Client, Request, Response};
+use crate::error::CallError;
+
+/// The response of a system to a log-in.
+#[derive(Debug)]
+pub enum LoginResponse {
+    Accepted(AcceptedLogin),
+    /// The status is 404 if the system follows the protocol.
+    Rejected {
+        status: StatusCode,
+    },
+}
+
+/// A log-in without a usable response.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoginFault {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The status is none of those that accept or reject a log-in.
+    #[error("status {0} neither accepts nor rejects a log-in: 200 accepts it, 404 rejects it")]
+    Status(StatusCode),
+    #[error("the body of the response is not UTF-8")]
+    BodyNotUtf8,
+    #[error("the body of the response is not JSON of the expected form: line {line}, column {column}")]
+    BodyMalformed { line: usize, column: usize },
+    #[error("the response has no user")]
+    UserMissing,
+    #[error("the user has no id that is a UUID")]
+    UserIdInvalid,
+    #[error("the user has none of username, email and phoneNumber")]
+    UserUnnamed,
+    #[error("the user has an unusable field: {0}")]
+    UserInvalid(String),
+}
+
+/// The body of a request.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    login_id: &'a str,
+    password: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application_id: Option<&'a str>,
+    #[serde(rename = "noJWT")]
+    no_jwt: bool,
+    new_device: bool,
+    event_info: EventInfo<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EventInfo<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ip_address: Option<std::net::IpAddr>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    user_agent: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    device_name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    device_type: &'a str,
+}
+
+/// The body of a response that accepts. Unknown members are ignored; a member that is there twice is refused.
+#[derive(Deserialize)]
+struct Accepted {
+    user: Option<User>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct User {
+    id: Option<String>,
+    username: Option<String>,
+    email: Option<String>,
+    phone_number: Option<String>,
+    mobile_phone: Option<String>,
+    first_name: Option<String>,
+    last_name: Option<String>,
+    data: Option<Map<String, Value>>,
+    registrations: Option<Vec<UserRegistration>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct UserRegistration {
+    application_id: String,
+    roles: Option<Vec<String>>,
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Asks a system to check a log-in. The request is sent once.
+///
+/// # Errors
+/// The response neither accepts nor rejects the log-in, or there is none.
+pub async fn authenticate(
+    client: &Client,
+    url: &HttpUrl,
+    attempt: &LoginAttempt,
+    deadline: Option<Instant>,
+) -> Result<LoginResponse, LoginFault> {
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON), (ACCEPT, JSON)]);
+    let request = Request { method: Method::POST, url: url.clone(), headers, body: body(attempt), deadline };
+    read(&client.send(request).await?)
+}
+
+impl LoginFault {
+    /// The reason of a call that cannot be made because of its definition.
+    pub const DEFINITION_INVALID: &str = "DEFINITION_INVALID";
+
+    /// The name of the fault. It does not change.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            LoginFault::Call(error) => error.fault.reason(),
+            LoginFault::Status(_) => "STATUS_UNEXPECTED",
+            LoginFault::BodyNotUtf8 => "BODY_NOT_UTF8",
+            LoginFault::BodyMalformed { .. } => "BODY_MALFORMED",
+            LoginFault::UserMissing => "USER_MISSING",
+            LoginFault::UserIdInvalid => "USER_ID_INVALID",
+            LoginFault::UserUnnamed => "USER_UNNAMED",
+            LoginFault::UserInvalid(_) => "USER_INVALID",
+        }
+    }
+
+    /// The status of the response, if there was one.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            LoginFault::Call(_) => None,
+            LoginFault::Status(status) => Some(*status),
+            LoginFault::BodyNotUtf8
+            | LoginFault::BodyMalformed { .. }
+            | LoginFault::UserMissing
+            | LoginFault::UserIdInvalid
+            | LoginFault::UserUnnamed
+            | LoginFault::UserInvalid(_) => Some(StatusCode::OK),
+        }
+    }
+}
+
+/// The body, wiped after it was sent.
+fn body(attempt: &LoginAttempt) -> Bytes {
+    let LoginAttempt { login_id, password, application_id, no_jwt, new_device, event } = attempt;
+    let event_info = EventInfo {
+        ip_address: event.ip_address,
+        user_agent: &event.user_agent,
+        device_name: &event.device_name,
+        device_type: &event.device_type,
+    };
+    let body = Body {
+        login_id: login_id.as_str(),
+        password: password.expose(),
+        application_id: application_id.as_deref(),
+        no_jwt: *no_jwt,
+        new_device: *new_device,
+        event_info,
+    };
+    // Texts and booleans can always be written as JSON.
+    let bytes = Zeroizing::new(serde_json::to_vec(&body).unwrap_or_default());
+    Bytes::from_owner(bytes)
+}
+
+fn read(response: &Response) -> Result<LoginResponse, LoginFault> {
+    match response.status.as_u16() {
+        200 => Ok(LoginResponse::Accepted(accepted(&response.body)?)),
+        // The system does not answer in time, or wants to be asked less often: that is not about the user.
+        408 | 429 => Err(LoginFault::Status(response.status)),
+        400..=499 => Ok(LoginResponse::Rejected { status: response.status }),
+        _ => Err(LoginFault::Status(response.status)),
+    }
+}
+
+fn accepted(body: &[u8]) -> Result<AcceptedLogin, LoginFault> {
+    let text = std::str::from_utf8(body).map_err(|_| LoginFault::BodyNotUtf8)?;
+    let malformed = |error: serde_json::Error| LoginFault::BodyMalformed { line: error.line(), column: error.column() };
+    let Accepted { user } = serde_json::from_str(text).map_err(malformed)?;
+    let user = user.ok_or(LoginFault::UserMissing)?;
+    let id = user.id.as_deref().and_then(|id| Uuid::try_parse(id).ok()).filter(|id| !id.is_nil());
+    let id = id.ok_or(LoginFault::UserIdInvalid)?;
+    let phone_number = user.phone_number.or(user.mobile_phone);
+    let authenticated = AuthenticatedUser {
+        id,
+        username: text_of("username", user.username)?,
+        email: text_of("email", user.email)?,
+        phone_number: text_of("phoneNumber", phone_number)?,
+        first_name: text_of("firstName", user.first_name)?,
+        last_name: text_of("lastName", user.last_name)?,
+        data: JsonObject::parse("data", user.data.unwrap_or_default()).map_err(unusable)?,
+    };
+    let AuthenticatedUser { username, email, phone_number, .. } = &authenticated;
+    if [username, email, phone_number].iter().all(|text| text.trim().is_empty()) {
+        return Err(LoginFault::UserUnnamed);
+    }
+    let registrations = registrations(user.registrations.unwrap_or_default())?;
+    Ok(AcceptedLogin { user: authenticated, registrations })
+}
+
+fn registrations(registrations: Vec<UserRegistration>) -> Result<Vec<Registration>, LoginFault> {
+    let too_many = |field: &str| LoginFault::UserInvalid(format!("{field} has more than {MAX_REGISTRATIONS} entries"));
+    if registrations.len() > MAX_REGISTRATIONS {
+        return Err(too_many("registrations"));
+    }
+    let registration = |UserRegistration { application_id, roles }| {
+        let application_id = bounded_text("registrations.applicationId", &application_id, MAX_APPLICATION_ID, false);
+        let application_id = application_id.map_err(unusable)?;
+        let roles = roles.unwrap_or_default();
+        if roles.len() > MAX_REGISTRATIONS {
+            return Err(too_many("registrations.roles"));
+        }
+        let role = |role: &String| bounded_text("registrations.roles", role, MAX_ROLE, false).map_err(unusable);
+        Ok(Registration { application_id, roles: roles.iter().map(role).collect::<Result<_, _>>()? })
+    };
+    registrations.into_iter().map(registration).collect()
+}
+
+fn text_of(field: &str, text: Option<String>) -> Result<String, LoginFault> {
+    bounded_text(field, &text.unwrap_or_default(), MAX_LOGIN_ID, true).map_err(unusable)
+}
+
+fn unusable(violation: jackfield_domain::Violation) -> LoginFault {
+    LoginFault::UserInvalid(format!("{} {}", violation.field, violation.description))
+}
+
+#[cfg(test)]
+mod tests;
