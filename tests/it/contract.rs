@@ -31,7 +31,7 @@ static COMMENTS: LazyLock<BTreeMap<(String, Vec<i32>), String>> = LazyLock::new(
 
 /// Methods that change something but take no request id: repeats return the current state, and their answers contain
 /// secrets that are not stored for repeats.
-const WITHOUT_REQUEST_ID: [&str; 2] = ["IssueAccessToken", "RevealCredential"];
+const WITHOUT_REQUEST_ID: [&str; 3] = ["AuthenticateUser", "IssueAccessToken", "RevealCredential"];
 
 /// Methods without a reference, because there is only one such resource.
 const WITHOUT_REFERENCE: [&str; 2] = ["GetRewrap", "GetServerInfo"];

@@ -1,5 +1,7 @@
 //! AuthenticateUser: what a system is asked, and what its responses become.
 
+mod faults;
+
 use jackfield_api::v1;
 use jackfield_testkit::{Client, Identity, Reply, System, TestServer, expect_status, fixture, on_both};
 use serde_json::{Value, json};

@@ -120,7 +120,8 @@ async fn sweep(backend: Backend, program: Program, rounds: usize, wanted: fn(&Se
         }
     }
     break_secrets(&site).await;
-    sown.with_failing_database(&door, &fields, "with a defect", (Code::Internal, "INTERNAL")).await;
+    let stored = fields.iter().filter(|field| !field.is_login());
+    sown.with_failing_database(&door, stored.clone(), "with a defect", (Code::Internal, "INTERNAL")).await;
     mend_secrets(&site).await;
     let away = (Code::Unavailable, "STORE_UNAVAILABLE");
     if backend == Backend::Postgres {
@@ -130,7 +131,7 @@ async fn sweep(backend: Backend, program: Program, rounds: usize, wanted: fn(&Se
     } else {
         let store = door::store(&site).await;
         let lock = store.write().await.unwrap();
-        sown.with_failing_database(&door, &fields, "without a database", away).await;
+        sown.with_failing_database(&door, stored, "without a database", away).await;
         lock.rollback().await.unwrap();
         store.close().await;
     }

@@ -54,12 +54,6 @@ impl Sown {
         let alpha = server.client("alpha");
         for attempt in [
             self.simple(field, "accepted", ACCEPTED, |_| {}),
-            self.simple(field, "for show", ACCEPTED, |request| {
-                request.set_field_by_name("validate_only", Value::Bool(true));
-            }),
-            self.simple(field, "a malformed request id", INVALID, |request| set(request, "request_id", "x".to_owned())),
-            self.simple(field, "a bad neighbour", INVALID, |request| rename(request, "\u{7}")),
-            self.simple(field, "taken", taken(field), |request| rename(request, TAKEN)),
             Attempt { headers: &[("grpc-timeout", "1n")], ..self.simple(field, "too late", LATE, |_| {}) },
             Attempt { headers: &[("grpc-timeout", "soon")], ..self.simple(field, "a bad header", MALFORMED, |_| {}) },
         ] {
@@ -71,8 +65,21 @@ impl Sown {
         for attempt in self.referring(field) {
             self.attempt(&alpha, field, attempt).await;
         }
-        self.repeated(&alpha, field).await;
         self.strangers(server, field).await;
+        if field.is_login() {
+            return;
+        }
+        for attempt in [
+            self.simple(field, "for show", ACCEPTED, |request| {
+                request.set_field_by_name("validate_only", Value::Bool(true));
+            }),
+            self.simple(field, "a malformed request id", INVALID, |request| set(request, "request_id", "x".to_owned())),
+            self.simple(field, "a bad neighbour", INVALID, |request| rename(request, "\u{7}")),
+            self.simple(field, "taken", taken(field), |request| rename(request, TAKEN)),
+        ] {
+            self.attempt(&alpha, field, attempt).await;
+        }
+        self.repeated(&alpha, field).await;
     }
 
     fn simple(
@@ -157,6 +164,12 @@ impl Sown {
                     set_inner(request, "connector", nobody());
                 })]
             }
+            "AuthenticateUser" => vec![
+                self.simple(field, "no connector", (Code::NotFound, "CONNECTOR_NOT_FOUND"), |request| {
+                    set(request, "connector", nobody());
+                }),
+                self.simple(field, "a bad neighbour", INVALID, |request| set(request, "login_id", "\u{7}".to_owned())),
+            ],
             // A key has no references.
             "ImportKey" => Vec::new(),
             "RotateKey" => vec![self.simple(field, "no key", (Code::NotFound, "KEY_NOT_FOUND"), |request| {
@@ -196,14 +209,15 @@ impl Sown {
     }
 
     /// All fields at once, while something is wrong with the database.
-    pub(super) async fn with_failing_database(
+    pub(super) async fn with_failing_database<'a>(
         &mut self,
         server: &impl Callers,
-        fields: &[SecretField],
+        fields: impl IntoIterator<Item = &'a SecretField>,
         what: &'static str,
         expected: (Code, &'static str),
     ) {
         let alpha = &server.client("alpha");
+        let fields: Vec<_> = fields.into_iter().collect();
         let requests: Vec<_> = fields.iter().map(|field| self.request(field, what).encode_to_vec()).collect();
         let calls = fields.iter().zip(&requests).map(|(field, request)| async move {
             (format!("{}, {what}", field.name()), call(alpha, &path(&field.method), request, &[]).await)

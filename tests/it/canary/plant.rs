@@ -90,6 +90,11 @@ impl SecretField {
         self.path.iter().map(FieldDescriptor::name).collect::<Vec<_>>().join(".")
     }
 
+    /// Returns whether it is used at once, and not stored.
+    pub(super) fn is_login(&self) -> bool {
+        self.method.input().get_field_by_name("request_id").is_none()
+    }
+
     /// Returns whether RevealCredential shows it.
     pub(super) fn is_material(&self) -> bool {
         self.path[0].name() == "material"

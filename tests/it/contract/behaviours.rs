@@ -10,12 +10,13 @@ use super::secrets::{HAND_OUT, reachable, redacted};
 use super::{PACKAGE, POOL, comment, field_comment, messages, methods};
 
 /// The allowed combinations of behaviours.
-const COMBINATIONS: [&[&str]; 7] = [
+const COMBINATIONS: [&[&str]; 8] = [
     &["OPTIONAL"],
     &["REQUIRED"],
     &["OPTIONAL", "INPUT_ONLY"],
     &["OPTIONAL", "IMMUTABLE"],
     &["REQUIRED", "IMMUTABLE"],
+    &["REQUIRED", "INPUT_ONLY"],
     &["OUTPUT_ONLY"],
     &["IDENTIFIER"],
 ];
@@ -96,7 +97,7 @@ fn comments_agree_with_the_annotations() {
         for (behaviour, says) in [
             ("REQUIRED", text.starts_with("Required. ") || text.starts_with("Required on create. ")),
             ("OUTPUT_ONLY", text.starts_with("Output only. ")),
-            ("INPUT_ONLY", text.starts_with("Write-only. ")),
+            ("INPUT_ONLY", text.trim_start_matches("Required. ").starts_with("Write-only. ")),
             ("IMMUTABLE", text.ends_with("May not be changed.")),
         ] {
             if says != is(&field, behaviour) {
@@ -123,7 +124,7 @@ fn a_secret_that_never_comes_back_is_input_only() {
         assert_eq!(is(field, "INPUT_ONLY"), never, "{}", field.full_name());
         count += usize::from(never);
     }
-    assert_eq!(count, 5, "the password, the secret headers, the client secret and the private keys");
+    assert_eq!(count, 7, "three passwords, the secret headers, the client secret and the private keys");
 }
 
 /// Generated documentation shows the members of a oneof but not the oneof itself.

@@ -13,6 +13,7 @@ const SUSPECT: [&str; 7] = ["secret", "password", "token", "private_key", "api_k
 
 /// Fields with such a word in the name that are not secrets, each with the reason.
 const NO_SECRETS: &[(&str, &str)] = &[
+    ("Connector.egress_proxy_password_set", "a flag"),
     ("Connection.client_secrets", "its values are redacted one by one"),
     ("Connection.token_url", "a URL"),
     ("ClientSecret.secret_id", "which secret, not the secret"),
@@ -115,6 +116,7 @@ fn answers_contain_secrets_only_where_they_are_returned() {
     write_only.sort();
     let known = [
         "jackfield.v1.ClientSecret.value",
+        "jackfield.v1.Connector.egress_proxy_password",
         "jackfield.v1.Connector.secret_headers",
         "jackfield.v1.GenericConnector.http_authentication_password",
     ];
@@ -146,6 +148,7 @@ macro_rules! printers {
 fn printers() -> HashMap<&'static str, Printer> {
     printers![
         ApiKeyMaterial,
+        AuthenticateUserRequest,
         BasicMaterial,
         ClientCredentialsMaterial,
         ClientSecret,

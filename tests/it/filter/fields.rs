@@ -73,7 +73,7 @@ on_both! {
             ("debug = true", &["quotes"]),
             ("url = \"https://Mail.example.com/login\"", &["gmail"]),
             ("url = https://mail.example.com/login", &[]),
-            ("url = https://*", &["giants", "gmail"]),
+            ("url = https://*", &["giants", "gmail", "street"]),
             ("url:certs", &[]),
             ("url:EXAMPLE.com", &["gmail", "street"]),
             ("url:*", &["giants", "gmail", "quotes", "street"]),

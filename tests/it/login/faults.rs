@@ -1,0 +1,267 @@
+//! Systems that do not answer as the protocol says: one outcome for the caller, the exact reason in the log.
+
+use std::time::{Duration, Instant};
+
+use jackfield_api::v1;
+use jackfield_testkit::{Client, Identity, Reply, System, TestServer, expect_status, fixture, logs, on_both};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::Code;
+
+use super::{USER_ID, a_login, a_system, connector, create, log_in};
+
+/// The reason that the log has for the last fault of a connector.
+fn logged(connector: &str) -> String {
+    let log = logs::text();
+    let line =
+        log.lines().rev().find(|line| line.contains("a log-in could not be checked") && line.contains(connector));
+    let line: Value =
+        serde_json::from_str(line.unwrap_or_else(|| panic!("no fault of {connector} is logged"))).unwrap();
+    line["fields"]["error.type"].as_str().unwrap().to_owned()
+}
+
+/// The reason for which a log-in could not be checked.
+async fn fault(client: &Client, connector: v1::Connector) -> String {
+    let connector = create(client, connector).await;
+    let response = log_in(client, a_login(&connector.id, "ada", "right")).await;
+    assert_eq!(response.outcome(), v1::LoginOutcome::UpstreamFault);
+    assert_eq!((response.user, response.registrations), (None, Vec::new()));
+    logged(&connector.id)
+}
+
+/// A server that accepts connections and hands them to a function.
+#[expect(clippy::disallowed_methods, reason = "the task ends with the test")]
+async fn raw<F: Future<Output = ()> + Send + 'static>(handle: impl Fn(TcpStream) -> F + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://127.0.0.1:{}/login", listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(handle(stream));
+        }
+    });
+    url
+}
+
+fn plain(url: &str, timeouts: [i64; 3]) -> v1::Connector {
+    let [connect, read, total] = timeouts.map(|timeout| Some(fixture::milliseconds(timeout)));
+    let generic = v1::GenericConnector { authentication_url: url.to_owned(), ..Default::default() };
+    v1::Connector {
+        kind: Some(v1::connector::Kind::Generic(generic)),
+        connect_timeout: connect,
+        read_timeout: read,
+        total_timeout: total,
+        ..fixture::a_connector(url)
+    }
+}
+
+async fn read_request(stream: &mut TcpStream) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"}}") {
+        let mut bytes = [0; 1024];
+        match stream.read(&mut bytes).await {
+            Ok(0) | Err(_) => return,
+            Ok(read) => request.extend_from_slice(&bytes[..read]),
+        }
+    }
+}
+
+fn user(members: Value) -> String {
+    json!({ "user": members }).to_string()
+}
+
+on_both! {
+    async fn bodies_that_are_no_user_are_named(server) {
+        let alpha = server.client("alpha");
+        let nested = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+        let wide = format!("{{\"user\": {{\"data\": {{\"a\": [{}1]}}}}}}", "[],".repeat(100_000));
+        let one = json!({ "id": USER_ID, "email": "a@example.com" });
+        let cases: Vec<(&str, Vec<u8>)> = vec![
+            ("BODY_MALFORMED", b"<html><body>welcome</body></html>".to_vec()),
+            ("BODY_MALFORMED", Vec::new()),
+            ("BODY_MALFORMED", nested.into_bytes()),
+            ("BODY_MALFORMED", format!("{{\"user\": {one}, \"user\": {one}}}").into_bytes()),
+            ("BODY_MALFORMED", json!({ "user": [one, one] }).to_string().into_bytes()),
+            ("BODY_NOT_UTF8", b"{\"user\": \"\xff\xfe\"}".to_vec()),
+            ("BODY_TOO_LARGE", vec![b' '; 10 * 1024 * 1024]),
+            ("USER_MISSING", b"{}".to_vec()),
+            ("USER_ID_INVALID", user(json!({ "email": "a@example.com" })).into_bytes()),
+            ("USER_ID_INVALID", user(json!({ "id": "7", "email": "a@example.com" })).into_bytes()),
+            ("USER_ID_INVALID", wide.into_bytes()),
+            ("USER_UNNAMED", user(json!({ "id": USER_ID, "firstName": "Ada" })).into_bytes()),
+            ("USER_INVALID", user(json!({ "id": USER_ID, "email": "a".repeat(300) })).into_bytes()),
+        ];
+        for (index, (reason, body)) in cases.into_iter().enumerate() {
+            let system = System::start(move |_| Reply::new(200, body.clone())).await;
+            let connector = connector(&alpha, &system, &format!("case {index}")).await;
+            assert_eq!(fault(&alpha, connector).await, reason, "case {index}");
+        }
+    }
+
+    async fn a_redirect_is_not_followed(server) {
+        let alpha = server.client("alpha");
+        let elsewhere = a_system().await;
+        let location = elsewhere.url("/login");
+        let system = System::start(move |_| Reply {
+            headers: vec![("location", location.clone())],
+            ..Reply::new(302, "")
+        })
+        .await;
+        let connector = connector(&alpha, &system, "moved").await;
+        assert_eq!(fault(&alpha, connector).await, "STATUS_UNEXPECTED");
+        assert_eq!(elsewhere.received().len(), 0);
+    }
+
+    async fn connections_that_fail_are_named(server) {
+        let alpha = server.client("alpha");
+        let silent = raw(|mut stream| async move {
+            read_request(&mut stream).await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        })
+        .await;
+        assert_eq!(fault(&alpha, plain(&silent, [1_000, 200, 10_000])).await, "READ_TIMEOUT");
+
+        let trickling = raw(|mut stream| async move {
+            read_request(&mut stream).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").await;
+            while stream.write_all(b" ").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        let start = Instant::now();
+        assert_eq!(fault(&alpha, plain(&trickling, [500, 500, 600])).await, "TOTAL_TIMEOUT");
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+
+        let reset = raw(|mut stream| async move {
+            read_request(&mut stream).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"user\"").await;
+        })
+        .await;
+        assert_eq!(fault(&alpha, plain(&reset, [1_000, 1_000, 10_000])).await, "CONNECTION_LOST");
+
+        let no_http = raw(|mut stream| async move {
+            let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await;
+            read_request(&mut stream).await;
+        })
+        .await;
+        assert_eq!(fault(&alpha, plain(&no_http, [1_000, 1_000, 10_000])).await, "RESPONSE_MALFORMED");
+        assert_eq!(fault(&alpha, plain("http://127.0.0.1:1025/login", [500, 500, 1_000])).await, "CONNECT_FAILED");
+    }
+
+    async fn flaws_of_certificates_are_named(server) {
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let known = connector(&alpha, &system, "known").await;
+        let trust = known.trust_bundle_key.clone();
+        let url = |url: String| {
+            Some(v1::connector::Kind::Generic(v1::GenericConnector { authentication_url: url, ..Default::default() }))
+        };
+        let untrusted = v1::Connector {
+            name: "untrusted".to_owned(),
+            trust_bundle_key: None,
+            ..known.clone()
+        };
+        assert_eq!(fault(&alpha, untrusted).await, "SERVER_CERTIFICATE_INVALID");
+        let other_host = system.url("/login").replace("localhost", "127.0.0.2");
+        let other_host = v1::Connector { name: "host".to_owned(), kind: url(other_host), ..known.clone() };
+        assert_eq!(fault(&alpha, other_host).await, "SERVER_CERTIFICATE_INVALID");
+        let anonymous = v1::Connector { name: "anonymous".to_owned(), client_identity_key: None, ..known.clone() };
+        assert_eq!(fault(&alpha, anonymous).await, "CLIENT_CERTIFICATE_REFUSED");
+        let stranger = connector(&alpha, &a_system().await, "of another authority").await;
+        let stranger = v1::Connector {
+            name: "stranger".to_owned(),
+            client_identity_key: stranger.client_identity_key,
+            trust_bundle_key: trust,
+            ..known
+        };
+        assert_eq!(fault(&alpha, stranger).await, "CLIENT_CERTIFICATE_REFUSED");
+    }
+
+    async fn urls_that_cannot_be_called_are_refused_when_they_are_stored(server) {
+        let alpha = server.client("alpha");
+        for url in [
+            "https://user:password@example.com/",
+            "https://example.com/#fragment",
+            "ftp://example.com/",
+            "http://example.com/",
+            "https://exämple.com/",
+            "https://xn--pple-43d.com\u{200b}/",
+            "https://example.com:0/",
+            "https://example.com:22/",
+            "https://example.com./",
+            "https://0x7f.1/",
+            "https://017700000001/",
+            "https://10.0.0.1/",
+            "https://169.254.169.254/latest/meta-data",
+            "https://100.64.0.1/",
+            "https://[::ffff:10.0.0.1]/",
+            "https://[64:ff9b::a00:1]/",
+            "https://[fd00:ec2::254]/",
+        ] {
+            let generic = v1::GenericConnector { authentication_url: url.to_owned(), ..Default::default() };
+            let kind = Some(v1::connector::Kind::Generic(generic));
+            let connector = Some(v1::Connector { kind, ..fixture::a_connector("refused") });
+            let request = v1::CreateConnectorRequest { connector, ..Default::default() };
+            let refused = alpha.connectors().create_connector(request).await;
+            expect_status(refused, Code::InvalidArgument, "FIELD_INVALID")
+                .expect_fields(&["connector.generic.authentication_url"]);
+        }
+    }
+
+    async fn the_policy_counts_when_a_stored_url_is_called(backend: jackfield_testkit::Backend) {
+        let allow = vec!["10.0.0.0/8".to_owned()];
+        let mut server = TestServer::start_with(backend, |config| config.egress.allow = allow).await;
+        let alpha = server.client("alpha");
+        let connector = create(&alpha, plain("https://10.255.255.1:8443/login", [200, 200, 1_000])).await;
+        log_in(&alpha, a_login(&connector.id, "ada", "right")).await;
+        assert_ne!(logged(&connector.id), "EGRESS_REFUSED");
+        server.config_mut().egress.allow.clear();
+        server.restart().await;
+        let alpha = server.client("alpha");
+        let response = log_in(&alpha, a_login(&connector.id, "ada", "right")).await;
+        assert_eq!(response.outcome(), v1::LoginOutcome::UpstreamFault);
+        assert_eq!(logged(&connector.id), "EGRESS_REFUSED");
+        // A change of something else does not ask for another URL.
+        let request = v1::UpdateConnectorRequest {
+            reference: connector.id,
+            connector: Some(v1::Connector { description: Some("moves soon".to_owned()), ..Default::default() }),
+            ..Default::default()
+        };
+        alpha.connectors().update_connector(request).await.unwrap();
+    }
+
+    async fn the_deadline_of_the_caller_ends_the_call(server) {
+        let alpha = server.client("alpha");
+        let silent = raw(|mut stream| async move {
+            read_request(&mut stream).await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        })
+        .await;
+        let connector = create(&alpha, plain(&silent, [1_000, 20_000, 30_000])).await;
+        let mut request = tonic::Request::new(a_login(&connector.id, "ada", "right"));
+        request.set_timeout(Duration::from_millis(300));
+        let start = Instant::now();
+        let late = alpha.connectors().authenticate_user(request).await.unwrap_err();
+        assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late:?}");
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    }
+
+    async fn an_identity_that_expires_is_named_by_the_system(server) {
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let leaf = system.pki().client_for(Identity::of("short"), Duration::from_secs(2));
+        let imported = v1::KeyImport { certificate_pem: leaf.certificate_pem, private_key_pem: leaf.key_pem };
+        let connector = create(&alpha, connector(&alpha, &system, "short").await).await;
+        let rotation = v1::RotateKeyRequest {
+            reference: connector.client_identity_key.clone().unwrap(),
+            material: Some(v1::rotate_key_request::Material::Imported(imported)),
+            ..Default::default()
+        };
+        alpha.keys().rotate_key(rotation).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let response = log_in(&alpha, a_login(&connector.id, "ada", "right")).await;
+        assert_eq!(response.outcome(), v1::LoginOutcome::UpstreamFault);
+        assert_eq!(logged(&connector.id), "CLIENT_CERTIFICATE_REFUSED");
+    }
+}
