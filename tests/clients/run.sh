@@ -90,8 +90,20 @@ grpcurl_session() {
   tests/clients/session.sh
 }
 
+# The document has the reader start the example in another shell.
 readme_session() {
+  local backend status
+  target/debug/login-backend "$JACKFIELD_DATA/example" &
+  backend=$!
+  for _ in $(seq 100); do
+    (: </dev/tcp/127.0.0.1/8443) 2>/dev/null && break
+    sleep 0.1
+  done
   "$VENV/bin/python" tests/clients/document.py README.md "A session"
+  status=$?
+  kill "$backend"
+  wait "$backend" 2>/dev/null
+  return "$status"
 }
 
 document_session() {

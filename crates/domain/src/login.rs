@@ -36,7 +36,7 @@ pub struct LoginEvent {
 /// The outcome of a log-in, as the caller learns it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LoginOutcome {
-    Accepted(AcceptedLogin),
+    Accepted(Box<AcceptedLogin>),
     /// An unknown user and a wrong password are the same.
     Rejected,
     /// The system could not be asked, or its response cannot be used.

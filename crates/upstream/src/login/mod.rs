@@ -22,7 +22,7 @@ use crate::error::CallError;
 /// The response of a system to a log-in.
 #[derive(Debug)]
 pub enum LoginResponse {
-    Accepted(AcceptedLogin),
+    Accepted(Box<AcceptedLogin>),
     /// The status is 404 if the system follows the protocol.
     Rejected {
         status: StatusCode,
@@ -179,7 +179,7 @@ fn body(attempt: &LoginAttempt) -> Bytes {
 
 fn read(response: &Response) -> Result<LoginResponse, LoginFault> {
     match response.status.as_u16() {
-        200 => Ok(LoginResponse::Accepted(accepted(&response.body)?)),
+        200 => Ok(LoginResponse::Accepted(Box::new(accepted(&response.body)?))),
         // The system does not answer in time, or wants to be asked less often: that is not about the user.
         408 | 429 => Err(LoginFault::Status(response.status)),
         400..=499 => Ok(LoginResponse::Rejected { status: response.status }),

@@ -50,7 +50,7 @@ pub(super) fn to_message(login: Login) -> pb::AuthenticateUserResponse {
         LoginOutcome::Rejected => (pb::LoginOutcome::Rejected, None),
         LoginOutcome::UpstreamFault => (pb::LoginOutcome::UpstreamFault, None),
     };
-    let (user, registrations) = match accepted {
+    let (user, registrations) = match accepted.map(|accepted| *accepted) {
         Some(AcceptedLogin { user, registrations }) => (Some(user_to_message(user)), registrations),
         None => (None, Vec::new()),
     };
