@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use jackfield_api::v1;
-use jackfield_testkit::{Client, Identity, Reply, System, TestServer, expect_status, fixture, logs, on_both};
+use jackfield_testkit::{Backend, Client, Identity, Reply, System, TestServer, expect_status, fixture, logs, on_both};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -209,7 +209,7 @@ on_both! {
         }
     }
 
-    async fn the_policy_counts_when_a_stored_url_is_called(backend: jackfield_testkit::Backend) {
+    async fn the_policy_counts_when_a_stored_url_is_called(backend: Backend) {
         let allow = vec!["10.0.0.0/8".to_owned()];
         let mut server = TestServer::start_with(backend, |config| config.egress.allow = allow).await;
         let alpha = server.client("alpha");

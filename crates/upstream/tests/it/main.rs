@@ -4,6 +4,7 @@
 mod calls;
 mod egress;
 mod faults;
+mod guide;
 mod hostile;
 mod layering;
 mod mtls;
