@@ -76,6 +76,7 @@ async fn fill(server: &TestServer, client: &Client) {
     let request_id = Uuid::now_v7().to_string();
     let connection = v1::CreateConnectionRequest { connection, request_id, ..Default::default() };
     client.connections().create_connection(connection).await.unwrap();
+    steps::route(client, v1::routing_rule::Target::Connection("name:Gmail login".to_owned())).await;
     steps::link(client, "ada", &connector).await;
     let facts = v1::Credential {
         external_id: Some("work".to_owned()),
@@ -100,6 +101,8 @@ async fn rows(server: &TestServer) -> BTreeMap<&'static str, String> {
         "user_connector",
         "credential",
         "configuration",
+        "routing_policy",
+        "routing_target",
         "idempotency",
         "audit_event",
     ];

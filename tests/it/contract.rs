@@ -34,7 +34,7 @@ static COMMENTS: LazyLock<BTreeMap<(String, Vec<i32>), String>> = LazyLock::new(
 const WITHOUT_REQUEST_ID: [&str; 3] = ["AuthenticateUser", "IssueAccessToken", "RevealCredential"];
 
 /// Methods without a reference, because there is only one such resource.
-const WITHOUT_REFERENCE: [&str; 2] = ["GetRewrap", "GetServerInfo"];
+const WITHOUT_REFERENCE: [&str; 3] = ["GetRewrap", "GetRoutingPolicy", "GetServerInfo"];
 
 pub(crate) fn methods() -> Vec<MethodDescriptor> {
     let services: Vec<_> = POOL.services().filter(|service| service.package_name() == PACKAGE).collect();

@@ -22,6 +22,7 @@ mod pagination;
 mod plans;
 mod promtool;
 mod refusals;
+mod routing;
 mod steps;
 mod storage;
 mod traces;

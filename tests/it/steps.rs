@@ -11,6 +11,14 @@ pub(crate) async fn connector(client: &Client, connector: v1::Connector) -> v1::
     answer.into_inner().connector.expect("the created connector")
 }
 
+/// Routes every login id to one target.
+pub(crate) async fn route(client: &Client, target: v1::routing_rule::Target) {
+    let rule = v1::RoutingRule { email_domains: vec!["*".to_owned()], target: Some(target) };
+    let routing_policy = Some(v1::RoutingPolicy { rules: vec![rule], ..Default::default() });
+    let request = v1::ReplaceRoutingPolicyRequest { routing_policy, ..Default::default() };
+    client.connectors().replace_routing_policy(request).await.expect("a routing policy");
+}
+
 /// Links a user to a connector.
 pub(crate) async fn link(client: &Client, user_id: &str, connector: &str) -> v1::UserConnector {
     let (user_id, connector) = (user_id.to_owned(), connector.to_owned());

@@ -47,6 +47,9 @@
 //!
 //! [`login`]: a log-in is the login id and the password of an end user, which an outside system checks.
 //!
+//! [`routing`]: the routing policy of a tenant says by the domain of an email address which connector checks a log-in, or which
+//! connection is for it. A user is pinned to the connector that accepted the log-in.
+//!
 //! [`key`]: a key is a client identity (certificates with a private key) or a trust bundle (CA certificates). Its material is the
 //! certificates and what belongs to them. The next material replaces the current one at a time that a rotation plans. Material is
 //! pending as long as the certificate is missing that was requested for its private key.
@@ -66,6 +69,7 @@ pub mod principal;
 pub mod request;
 pub mod resource;
 pub mod rewrap;
+pub mod routing;
 pub mod tenant;
 pub mod user_connector;
 pub mod value;

@@ -39,6 +39,8 @@ resources! {
     Credential = "credential", "CREDENTIAL_NOT_FOUND";
     Key = "key", "KEY_NOT_FOUND";
     Rewrap = "rewrap", "REWRAP_NOT_FOUND";
+    RoutingPolicy = "routing_policy", "ROUTING_RULE_NOT_FOUND";
+    RoutingRule = "routing_rule", "ROUTING_RULE_NOT_FOUND";
     Tenant = "tenant", "TENANT_NOT_FOUND";
     UserConnector = "user_connector", "USER_CONNECTOR_NOT_FOUND";
 }
@@ -51,18 +53,20 @@ pub struct Dependents {
     pub user_connectors: u64,
     pub credentials: u64,
     pub configurations: u64,
+    pub routing_rules: u64,
 }
 
 // === impl Dependents ===
 
 impl Dependents {
     /// The uses that keep a resource from being deleted by itself.
-    pub fn uses(self) -> [(Resource, u64); 3] {
-        let Dependents { connections, user_connectors, credentials, configurations: _ } = self;
+    pub fn uses(self) -> [(Resource, u64); 4] {
+        let Dependents { connections, user_connectors, credentials, configurations: _, routing_rules } = self;
         [
             (Resource::Connection, connections),
             (Resource::UserConnector, user_connectors),
             (Resource::Credential, credentials),
+            (Resource::RoutingRule, routing_rules),
         ]
     }
 }

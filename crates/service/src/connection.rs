@@ -100,7 +100,7 @@ impl Services {
             }
             // Links that lose their default get another, as when a credential is deleted by itself.
             let links = txn.connection_links_lock(tenant, connection.id).await?;
-            let cascade = txn.connection_delete(tenant, connection.id).await?;
+            let cascade = txn.connection_delete(tenant, connection.id, self.now()).await?;
             for link in links {
                 self.mark_successor(txn, tenant, link).await?;
             }

@@ -91,7 +91,7 @@ impl Services {
                 let dependents = txn.connector_dependents(tenant, connector.id).await?;
                 refuse_in_use(&connector, dependents.uses())?;
             }
-            let deleted = txn.connector_delete(tenant, connector.id).await?;
+            let deleted = txn.connector_delete(tenant, connector.id, self.now()).await?;
             self.shared.outbound.forget(tenant, connector.id);
             Ok(Deleted::with(deleted.counts()))
         })

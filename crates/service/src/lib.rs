@@ -19,6 +19,7 @@ mod login;
 mod maintenance;
 mod outbound;
 mod rewrap;
+mod routing;
 mod sealing;
 mod services;
 mod startup;

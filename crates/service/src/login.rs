@@ -7,7 +7,8 @@ use jackfield_domain::error::Precondition;
 use jackfield_domain::login::{LoginAttempt, LoginOutcome};
 use jackfield_domain::principal::right::ConnectorsAuthenticate;
 use jackfield_domain::request::reference::Ref;
-use jackfield_domain::{ConnectorId, Error, Resource, Result, Violation};
+use jackfield_domain::routing::{RouteReason, RouteTarget};
+use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, Violation};
 use jackfield_upstream::login::{LoginFault, LoginResponse, authenticate};
 
 use crate::caller::Caller;
@@ -22,7 +23,7 @@ pub struct LoginSettings {
     pub rejection_interval: Duration,
 }
 
-/// The outcome of a log-in, and the connector that was asked.
+/// The outcome of a log-in, and the connector that was asked last.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Login {
     pub outcome: LoginOutcome,
@@ -32,15 +33,57 @@ pub struct Login {
 // === impl Services ===
 
 impl Services {
-    /// Has a connector check a log-in. The password is sent to its system once, and not stored.
+    /// Has a connector check a log-in: the one that is named, or those of the routing policy in their order. The password is sent to
+    /// each system once at most, and not stored.
     pub async fn user_authenticate(
         &self,
         caller: &Caller<ConnectorsAuthenticate>,
-        reference: &Ref,
+        reference: Option<&Ref>,
         attempt: &LoginAttempt,
     ) -> Result<Login> {
         let start = Instant::now();
-        let ConnectorClient { connector, client } = self.shared.outbound.client(caller.tenant(), reference).await?;
+        let login = match reference {
+            Some(reference) => self.ask(caller.tenant(), reference, attempt).await?,
+            None => self.ask_in_turn(caller, attempt).await?,
+        };
+        if !matches!(login.outcome, LoginOutcome::Accepted(_)) {
+            let elapsed = start.elapsed();
+            tokio::time::sleep(whole(elapsed, self.shared.login.rejection_interval) - elapsed).await;
+        }
+        Ok(login)
+    }
+
+    /// Asks the connectors of the routing policy until one accepts, and pins the user to that one.
+    async fn ask_in_turn(&self, caller: &Caller<ConnectorsAuthenticate>, attempt: &LoginAttempt) -> Result<Login> {
+        let mut login: Option<Login> = None;
+        for route in self.routes(caller.tenant(), &attempt.login_id).await? {
+            let connector = match (route.target, &login) {
+                (RouteTarget::Connector(connector), _) => connector,
+                (RouteTarget::Connection(connection), None) => {
+                    let (reason, resource) = (Precondition::ConnectionRequired, Resource::Connection);
+                    let message = "the user logs in with a connection, not with a password";
+                    return Err(Error::precondition(reason, resource, connection, message));
+                }
+                // Connectors before it may know the user. They did not accept the log-in, and no password goes further.
+                (RouteTarget::Connection(_), Some(_)) => break,
+            };
+            let next = self.ask(caller.tenant(), &Ref::Id(connector.0), attempt).await?;
+            if matches!(next.outcome, LoginOutcome::Accepted(_)) {
+                if route.reason != RouteReason::Pinned {
+                    self.user_pin(caller, &attempt.login_id, connector).await;
+                }
+                return Ok(next);
+            }
+            // A system that could not be asked may know the user, whatever the others say.
+            let is_fault = login.is_some_and(|login| login.outcome == LoginOutcome::UpstreamFault);
+            let outcome = if is_fault { LoginOutcome::UpstreamFault } else { next.outcome };
+            login = Some(Login { outcome, connector });
+        }
+        login.ok_or_else(|| Error::internal("routes without a first one"))
+    }
+
+    async fn ask(&self, tenant: TenantId, reference: &Ref, attempt: &LoginAttempt) -> Result<Login> {
+        let ConnectorClient { connector, client } = self.shared.outbound.client(tenant, reference).await?;
         let Generic { authentication_url, .. } = generic(&connector)?;
         let outcome = match client {
             Ok(client) => match authenticate(&client, authentication_url, attempt, None).await {
@@ -66,10 +109,6 @@ impl Services {
                 LoginOutcome::UpstreamFault
             }
         };
-        if !matches!(outcome, LoginOutcome::Accepted(_)) {
-            let elapsed = start.elapsed();
-            tokio::time::sleep(whole(elapsed, self.shared.login.rejection_interval) - elapsed).await;
-        }
         Ok(Login { outcome, connector: connector.id })
     }
 }

@@ -24,6 +24,7 @@ pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
         application_id: "gallery".to_owned(),
     });
     let spare = steps::connector(&alpha, generic.clone()).await.id;
+    steps::route(&alpha, v1::routing_rule::Target::Connector(spare.clone())).await;
     let licensed =
         steps::connector(&alpha, v1::Connector { name: "licence".to_owned(), ..connector(license.clone()) }).await;
     let connection = v1::Connection { name: "login".to_owned(), connector: connector_id.clone(), ..Default::default() };
@@ -79,7 +80,14 @@ pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
         let (reference, connector) = (reference.clone(), Some(connector(kind)));
         case!("UpdateConnector", UpdateConnectorRequest { reference, connector, update_mask: everything() });
     }
-    named!("DeleteConnector", DeleteConnectorRequest, spare);
+    let cascade = true;
+    case!("DeleteConnector", DeleteConnectorRequest { reference: spare.clone(), cascade });
+    let target = Some(v1::routing_rule::Target::Connector(spare.clone()));
+    let rule = v1::RoutingRule { email_domains: vec!["example.com".to_owned()], target };
+    let routing_policy = Some(v1::RoutingPolicy { rules: vec![rule], ..Default::default() });
+    case!("ReplaceRoutingPolicy", ReplaceRoutingPolicyRequest { routing_policy });
+    case!("ResolveRoute", ResolveRouteRequest { login_id: "ada@example.com".to_owned() });
+    case!("UnpinUser", UnpinUserRequest { login_id: "ada".to_owned() });
     let (connector, login_id, password) = (spare.clone(), "ada".to_owned(), "wrong".to_owned());
     case!("AuthenticateUser", AuthenticateUserRequest { connector, login_id, password });
     let another = v1::Connection { name: "another".to_owned(), ..connection };

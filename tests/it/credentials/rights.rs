@@ -28,7 +28,7 @@ macro_rules! methods {
     };
 }
 
-const METHODS: [Method; 41] = methods! {
+const METHODS: [Method; 45] = methods! {
     admin {
         "CreateTenant" create_tenant(CreateTenantRequest): "admin";
         "GetTenant" get_tenant(GetTenantRequest): "admin";
@@ -59,6 +59,10 @@ const METHODS: [Method; 41] = methods! {
         "UpdateConnector" update_connector(UpdateConnectorRequest): "connectors.write";
         "DeleteConnector" delete_connector(DeleteConnectorRequest): "connectors.write";
         "AuthenticateUser" authenticate_user(AuthenticateUserRequest): "connectors.authenticate";
+        "GetRoutingPolicy" get_routing_policy(GetRoutingPolicyRequest): "connectors.read";
+        "ReplaceRoutingPolicy" replace_routing_policy(ReplaceRoutingPolicyRequest): "connectors.write";
+        "ResolveRoute" resolve_route(ResolveRouteRequest): "connectors.read";
+        "UnpinUser" unpin_user(UnpinUserRequest): "connectors.write";
     }
     credentials {
         "CreateCredential" create_credential(CreateCredentialRequest): "credentials.write";

@@ -88,6 +88,7 @@ impl Things {
             ..fixture::a_connector(&format!("connector of {tenant}"))
         };
         let connector = steps::connector(client, connector).await.id;
+        steps::route(client, v1::routing_rule::Target::Connector(connector.clone())).await;
         let connection = v1::Connection {
             external_id: Some(format!("connection-of-{tenant}")),
             ..fixture::a_connection(&format!("connection of {tenant}"), &connector)
@@ -184,6 +185,11 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
     };
     let imported = v1::KeyImport { certificate_pem: bundle.clone(), ..Default::default() };
     let named_key = v1::Key { name: "new".to_owned(), ..Default::default() };
+    let rule = v1::RoutingRule {
+        email_domains: vec!["example.com".to_owned()],
+        target: Some(v1::routing_rule::Target::Connector(connector.clone())),
+    };
+    let routing_policy = v1::RoutingPolicy { rules: vec![rule], ..Default::default() };
     let mut bases = BTreeMap::new();
     macro_rules! base {
         ($($method:literal: $request:ident { $($field:ident: $value:expr),* $(,)? })*) => {$(
@@ -225,6 +231,10 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
             login_id: "new".to_owned(),
             password: "new".to_owned(),
         }
+        "GetRoutingPolicy": GetRoutingPolicyRequest {}
+        "ReplaceRoutingPolicy": ReplaceRoutingPolicyRequest { routing_policy: Some(routing_policy), validate_only: true }
+        "ResolveRoute": ResolveRouteRequest { login_id: "new@example.com".to_owned() }
+        "UnpinUser": UnpinUserRequest { login_id: "new".to_owned(), validate_only: true }
         "CreateConnection": CreateConnectionRequest {
             connection: Some(fixture::a_connection("new", connector)),
             validate_only: true,

@@ -112,6 +112,7 @@ pub enum Taken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precondition {
     ConnectionInactive,
+    ConnectionRequired,
     ConnectorDisabled,
     CredentialNotValid,
     DefaultConfiguration,
@@ -248,6 +249,7 @@ impl Precondition {
     pub const fn as_str(self) -> &'static str {
         match self {
             Precondition::ConnectionInactive => "CONNECTION_INACTIVE",
+            Precondition::ConnectionRequired => "CONNECTION_REQUIRED",
             Precondition::ConnectorDisabled => "CONNECTOR_DISABLED",
             Precondition::CredentialNotValid => "CREDENTIAL_NOT_VALID",
             Precondition::DefaultConfiguration => "DEFAULT_CONFIGURATION",

@@ -109,6 +109,7 @@ impl ConnectionService for Api {
                 deleted,
                 credentials_deleted: render::count(with.credentials),
                 configurations_deleted: render::count(with.configurations),
+                routing_rules_removed: render::count(with.routing_rules),
             })
         };
         respond(call.await)

@@ -2,6 +2,7 @@
 
 mod login;
 mod patch;
+mod routing;
 
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::connector_service_server::ConnectorService;
@@ -104,13 +105,14 @@ impl ConnectorService for Api {
                 DeleteOptions { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };
             let deleted = self.services.connector_delete(&caller, &options, &reference, &deletion).await?;
             let Deleted { deleted, with } = deleted;
-            let Dependents { connections, user_connectors, credentials, configurations } = with;
+            let Dependents { connections, user_connectors, credentials, configurations, routing_rules } = with;
             Ok(pb::DeleteConnectorResponse {
                 deleted,
                 connections_deleted: render::count(connections),
                 user_connectors_deleted: render::count(user_connectors),
                 credentials_deleted: render::count(credentials),
                 configurations_deleted: render::count(configurations),
+                routing_rules_removed: render::count(routing_rules),
             })
         };
         respond(call.await)
@@ -123,7 +125,66 @@ impl ConnectorService for Api {
         let call = async {
             let (caller, request) = authorize(request)?;
             let (connector, attempt) = login::parse(request)?;
-            Ok(login::to_message(self.services.user_authenticate(&caller, &connector, &attempt).await?))
+            let login = self.services.user_authenticate(&caller, connector.as_ref(), &attempt).await?;
+            Ok(login::to_message(login))
+        };
+        respond(call.await)
+    }
+
+    async fn get_routing_policy(
+        &self,
+        request: Request<pb::GetRoutingPolicyRequest>,
+    ) -> Result<Response<pb::GetRoutingPolicyResponse>, Status> {
+        let call = async {
+            let (caller, pb::GetRoutingPolicyRequest {}) = authorize(request)?;
+            let policy = self.services.routing_policy_get(&caller).await?;
+            Ok(pb::GetRoutingPolicyResponse { routing_policy: Some(routing::policy_to_message(policy)) })
+        };
+        respond(call.await)
+    }
+
+    async fn replace_routing_policy(
+        &self,
+        request: Request<pb::ReplaceRoutingPolicyRequest>,
+    ) -> Result<Response<pb::ReplaceRoutingPolicyResponse>, Status> {
+        let call = async {
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let parsed = routing::parse(&mut violations, request.routing_policy, request.etag);
+            let (etag, rules) = violations.into_result(parsed)?;
+            let policy = self.services.routing_policy_replace(&caller, &options, &etag, rules).await?;
+            Ok(pb::ReplaceRoutingPolicyResponse { routing_policy: Some(routing::policy_to_message(policy)) })
+        };
+        respond(call.await)
+    }
+
+    async fn resolve_route(
+        &self,
+        request: Request<pb::ResolveRouteRequest>,
+    ) -> Result<Response<pb::ResolveRouteResponse>, Status> {
+        let call = async {
+            let (caller, request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let login_id = routing::login_id(&mut violations, &request.login_id);
+            let routes = self.services.route_resolve(&caller, &violations.into_result(login_id)?).await?;
+            Ok(pb::ResolveRouteResponse { routes: routes.into_iter().map(routing::route_to_message).collect() })
+        };
+        respond(call.await)
+    }
+
+    async fn unpin_user(
+        &self,
+        request: Request<pb::UnpinUserRequest>,
+    ) -> Result<Response<pb::UnpinUserResponse>, Status> {
+        let call = async {
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let login_id = routing::login_id(&mut violations, &request.login_id);
+            let login_id = violations.into_result(login_id)?;
+            let unpinned = self.services.user_unpin(&caller, &options, &login_id).await?;
+            Ok(pb::UnpinUserResponse { unpinned })
         };
         respond(call.await)
     }

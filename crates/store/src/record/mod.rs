@@ -6,4 +6,5 @@ pub(crate) mod data_key;
 pub(crate) mod idempotency;
 pub(crate) mod label;
 pub(crate) mod rewrap;
+mod routing;
 pub(crate) mod secret;

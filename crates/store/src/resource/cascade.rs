@@ -10,6 +10,8 @@ pub struct CascadeIds {
     pub user_connectors: Vec<UserConnectorId>,
     pub credentials: Vec<CredentialId>,
     pub configurations: Vec<ConfigurationId>,
+    /// The number of rules of the routing policy that led to them.
+    pub routing_rules: u64,
 }
 
 // === impl CascadeIds ===
@@ -22,6 +24,7 @@ impl CascadeIds {
             user_connectors: self.user_connectors.len() as u64,
             credentials: self.credentials.len() as u64,
             configurations: self.configurations.len() as u64,
+            routing_rules: self.routing_rules,
         }
     }
 }

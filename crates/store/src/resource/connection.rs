@@ -9,7 +9,7 @@ use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::{CountryCode, Slug};
 use jackfield_domain::value::url::{HttpUrl, RedirectUri};
-use jackfield_domain::{ConnectionId, Resource, Result, TenantId};
+use jackfield_domain::{ConnectionId, Resource, Result, TenantId, Timestamp};
 use sea_orm::sea_query::{Condition, Expr};
 use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait};
 use uuid::Uuid;
@@ -32,6 +32,7 @@ impl<C: ConnectionTrait> Session<C> {
         Ok(Dependents {
             credentials: crud::count::<Credential>(&self.conn, tenant, credentials).await?,
             configurations: crud::count::<Configuration>(&self.conn, tenant, configurations).await?,
+            routing_rules: self.routing_rules_of_connection(tenant, id).await?,
             ..Dependents::default()
         })
     }
@@ -39,10 +40,11 @@ impl<C: ConnectionTrait> Session<C> {
 
 impl Writer {
     /// Deletes a connection and the credentials that came from it.
-    pub async fn connection_delete(&self, tenant: TenantId, id: ConnectionId) -> Result<CascadeIds> {
+    pub async fn connection_delete(&self, tenant: TenantId, id: ConnectionId, now: Timestamp) -> Result<CascadeIds> {
+        let routing_rules = self.routing_rules_remove(tenant, None, &[id], now).await?;
         let deleted = self.credentials_delete(tenant, credential::Column::ConnectionId.eq(id.0)).await?;
         self.connections_delete(tenant, Column::Id.eq(id.0)).await?;
-        Ok(deleted)
+        Ok(CascadeIds { routing_rules, ..deleted })
     }
 
     /// Deletes the connections that fit a condition, with secrets and labels. Nothing may depend on them any more.

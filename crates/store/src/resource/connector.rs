@@ -10,7 +10,7 @@ use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::url::HttpUrl;
-use jackfield_domain::{ConnectorId, Resource, Result, TenantId, UserConnectorId};
+use jackfield_domain::{ConnectionId, ConnectorId, Resource, Result, TenantId, Timestamp, UserConnectorId};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait, ConnectionTrait};
 use uuid::Uuid;
@@ -33,25 +33,30 @@ impl<C: ConnectionTrait> Session<C> {
             user_connectors: count::<UserConnector>(conn, tenant, user_connector::Column::ConnectorId.eq(id.0)).await?,
             credentials: count::<Credential>(conn, tenant, credential::Column::ConnectorId.eq(id.0)).await?,
             configurations: count::<Configuration>(conn, tenant, configuration::Column::ConnectorId.eq(id.0)).await?,
+            routing_rules: self.routing_rules_of_connector(tenant, id).await?,
         })
     }
 }
 
 impl Writer {
     /// Deletes a connector, which is locked, and everything that depends on it, with secrets and labels.
-    pub async fn connector_delete(&self, tenant: TenantId, id: ConnectorId) -> Result<CascadeIds> {
+    pub async fn connector_delete(&self, tenant: TenantId, id: ConnectorId, now: Timestamp) -> Result<CascadeIds> {
         // All transactions lock from the top down.
         let connections = connection::Column::ConnectorId.eq(id.0);
         crud::ids_for_update::<Connection>(&self.conn, tenant, connections.clone()).await?;
         let links = user_connector::Column::ConnectorId.eq(id.0);
         let link_ids = crud::ids_for_update::<UserConnector>(&self.conn, tenant, links.clone()).await?;
         let deleted = self.credentials_delete(tenant, credential::Column::ConnectorId.eq(id.0)).await?;
+        let connection_ids = crud::ids_for_update::<Connection>(&self.conn, tenant, connections.clone()).await?;
+        let connection_ids: Vec<_> = connection_ids.into_iter().map(ConnectionId).collect();
+        let routing_rules = self.routing_rules_remove(tenant, Some(id), &connection_ids, now).await?;
+        self.user_pins_delete(tenant, id).await?;
         let connections = self.connections_delete(tenant, connections).await?;
         self.delete_rows::<UserConnector>(tenant, &link_ids, links).await?;
         self.owned_delete(tenant, Resource::Connector, &[id.0]).await?;
         self.delete_row::<Connector>(tenant, id.0).await?;
         let user_connectors = link_ids.into_iter().map(UserConnectorId).collect();
-        Ok(CascadeIds { connections, user_connectors, ..deleted })
+        Ok(CascadeIds { connections, user_connectors, routing_rules, ..deleted })
     }
 }
 

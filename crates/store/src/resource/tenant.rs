@@ -98,6 +98,7 @@ impl Writer {
     pub async fn tenant_delete(&self, id: TenantId) -> Result<()> {
         // The tenant is locked, so no other change of its rows is under way, except for a re-wrap, which takes no such lock.
         self.data_keys_lock(id).await?;
+        self.routing_delete(id).await?;
         self.delete_all::<Configuration>(id).await?;
         self.delete_all::<Credential>(id).await?;
         self.delete_all::<Connection>(id).await?;

@@ -19,7 +19,7 @@ const MAX_DEVICE_NAME: usize = 256;
 const MAX_DEVICE_TYPE: usize = 64;
 
 /// The connector and the log-in that a request names.
-pub(super) fn parse(request: pb::AuthenticateUserRequest) -> Result<(Ref, LoginAttempt)> {
+pub(super) fn parse(request: pb::AuthenticateUserRequest) -> Result<(Option<Ref>, LoginAttempt)> {
     let pb::AuthenticateUserRequest {
         connector,
         login_id,
@@ -30,7 +30,7 @@ pub(super) fn parse(request: pb::AuthenticateUserRequest) -> Result<(Ref, LoginA
         event_info,
     } = request;
     let mut violations = Violations::default();
-    let connector = violations.check(Ref::parse("connector", &connector, ReferenceForms::ID_NAME));
+    let connector = parse::optional_reference(&mut violations, "connector", &connector, ReferenceForms::ID_NAME);
     let login_id = violations.check(LoginId::parse("login_id", &login_id));
     let password = violations.check(password("password", text));
     let application_id = parse::non_empty(&application_id)

@@ -1,0 +1,116 @@
+//! Use cases of routing: the policy of a tenant, and the users who stay with a connector.
+
+use jackfield_domain::connection::Connection;
+use jackfield_domain::connector::{Connector, ConnectorKind};
+use jackfield_domain::login::LoginId;
+use jackfield_domain::principal::right::{ConnectorsRead, ConnectorsWrite};
+use jackfield_domain::routing::{Route, RouteReason, RouteTarget, RoutingPolicy, RoutingRule, RuleDraft, TargetRef};
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::value::text::fold;
+use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, Violation};
+use jackfield_store::Writer;
+
+use crate::caller::Caller;
+use crate::change::{Change, Length, RequestOptions, lock_parent};
+use crate::services::Services;
+
+// === impl Services ===
+
+impl Services {
+    pub async fn routing_policy_get(&self, caller: &Caller<ConnectorsRead>) -> Result<RoutingPolicy> {
+        self.shared.store.read().routing_policy_fetch(caller.tenant()).await
+    }
+
+    pub async fn routing_policy_replace(
+        &self,
+        caller: &Caller<ConnectorsWrite>,
+        request: &RequestOptions,
+        etag: &str,
+        rules: Vec<RuleDraft>,
+    ) -> Result<RoutingPolicy> {
+        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
+            let tenant = caller.tenant();
+            // The targets before the policy, as all transactions lock.
+            let mut resolved = Vec::new();
+            for (index, rule) in rules.into_iter().enumerate() {
+                let target = target_of(txn, tenant, &rule.target, index).await?;
+                resolved.push(RoutingRule { email_domains: rule.email_domains, target });
+            }
+            let before = txn.routing_policy_fetch_for_update(tenant).await?;
+            if !etag.is_empty() && etag != before.etag() {
+                return Err(Error::EtagMismatch { resource: Resource::RoutingPolicy, id: String::new() });
+            }
+            if before.meta.is_some() && before.rules == resolved {
+                return Ok(before);
+            }
+            let meta = before.meta.map_or(Meta::new(self.now()), |meta| meta.changed(self.now()));
+            let policy = RoutingPolicy { rules: resolved, meta: Some(meta) };
+            txn.routing_policy_put(tenant, &policy).await?;
+            Ok(policy)
+        })
+        .await
+    }
+
+    pub async fn route_resolve(&self, caller: &Caller<ConnectorsRead>, login_id: &LoginId) -> Result<Vec<Route>> {
+        self.routes(caller.tenant(), login_id).await
+    }
+
+    /// Lets a user go back to the rules. Returns whether the user stayed with a connector.
+    pub async fn user_unpin(
+        &self,
+        caller: &Caller<ConnectorsWrite>,
+        request: &RequestOptions,
+        login_id: &LoginId,
+    ) -> Result<bool> {
+        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
+            txn.user_pin_delete(caller.tenant(), &login_key(login_id)).await
+        })
+        .await
+    }
+
+    /// The routes of a login id: the connector that the user stays with, or else those of the rules.
+    pub(crate) async fn routes(&self, tenant: TenantId, login_id: &LoginId) -> Result<Vec<Route>> {
+        let read = self.shared.store.read();
+        if let Some(connector) = read.user_pin_fetch(tenant, &login_key(login_id)).await? {
+            return Ok(vec![Route { target: RouteTarget::Connector(connector), reason: RouteReason::Pinned }]);
+        }
+        let routes = read.routing_policy_fetch(tenant).await?.routes(login_id.as_str());
+        match routes.is_empty() {
+            true => Err(Error::not_found_by(Resource::RoutingRule, None, [("login_id", login_id.as_str().to_owned())])),
+            false => Ok(routes),
+        }
+    }
+
+    /// Keeps a user with the connector that accepted the log-in. If that fails, the user is asked for by the rules the next time.
+    pub(crate) async fn user_pin<R>(&self, caller: &Caller<R>, login_id: &LoginId, connector: ConnectorId) {
+        let (tenant, key, now) = (caller.tenant(), login_key(login_id), self.now());
+        let pinned = self
+            .change(Change::on_behalf_of(caller), async |txn| txn.user_pin_insert(tenant, &key, connector, now).await);
+        if let Err(error) = pinned.await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, connector.id = %connector, "a user could not be pinned to a connector");
+        }
+    }
+}
+
+/// The form in which login ids are compared.
+fn login_key(login_id: &LoginId) -> String {
+    fold(login_id.as_str().trim())
+}
+
+async fn target_of(txn: &Writer, tenant: TenantId, target: &TargetRef, index: usize) -> Result<RouteTarget> {
+    match target {
+        TargetRef::Connection(reference) => {
+            Ok(RouteTarget::Connection(lock_parent::<Connection>(txn, tenant, reference).await?.id))
+        }
+        TargetRef::Connector(reference) => {
+            let connector = lock_parent::<Connector>(txn, tenant, reference).await?;
+            if !matches!(connector.kind, ConnectorKind::Generic(_)) {
+                let kind = connector.kind.as_str();
+                let description = format!("must name a connector of the kind generic; this one is of the kind {kind}");
+                return Err(Violation::field(format!("routing_policy.rules[{index}].connector"), description).into());
+            }
+            Ok(RouteTarget::Connector(connector.id))
+        }
+    }
+}

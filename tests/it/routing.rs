@@ -1,0 +1,204 @@
+//! The routing policy: which connector checks a log-in, and what keeps a user with it.
+
+use jackfield_api::v1;
+use jackfield_api::v1::route::Target;
+use jackfield_api::v1::routing_rule::Target as RuleTarget;
+use jackfield_testkit::{Client, Reply, System, expect_status, fixture, on_both};
+use tonic::{Code, Response, Status};
+
+use crate::login::{a_login, a_system, connector, create, log_in};
+
+fn rule(domains: &[&str], target: RuleTarget) -> v1::RoutingRule {
+    v1::RoutingRule { email_domains: domains.iter().map(|&it| it.to_owned()).collect(), target: Some(target) }
+}
+
+fn to(connector: &str) -> RuleTarget {
+    RuleTarget::Connector(connector.to_owned())
+}
+
+async fn try_replace(client: &Client, etag: &str, rules: Vec<v1::RoutingRule>) -> Result<v1::RoutingPolicy, Status> {
+    let routing_policy = Some(v1::RoutingPolicy { rules, ..Default::default() });
+    let request = v1::ReplaceRoutingPolicyRequest { routing_policy, etag: etag.to_owned(), ..Default::default() };
+    let answer = client.connectors().replace_routing_policy(request).await.map(Response::into_inner)?;
+    Ok(answer.routing_policy.unwrap())
+}
+
+async fn replace(client: &Client, rules: Vec<v1::RoutingRule>) -> v1::RoutingPolicy {
+    try_replace(client, "", rules).await.unwrap()
+}
+
+async fn policy(client: &Client) -> v1::RoutingPolicy {
+    let request = v1::GetRoutingPolicyRequest {};
+    client.connectors().get_routing_policy(request).await.unwrap().into_inner().routing_policy.unwrap()
+}
+
+async fn resolve(client: &Client, login_id: &str) -> Result<Vec<v1::Route>, Status> {
+    let request = v1::ResolveRouteRequest { login_id: login_id.to_owned() };
+    Ok(client.connectors().resolve_route(request).await?.into_inner().routes)
+}
+
+async fn delete_connector(
+    client: &Client,
+    reference: &str,
+    cascade: bool,
+) -> Result<v1::DeleteConnectorResponse, Status> {
+    let request = v1::DeleteConnectorRequest { reference: reference.to_owned(), cascade, ..Default::default() };
+    client.connectors().delete_connector(request).await.map(Response::into_inner)
+}
+
+on_both! {
+    async fn a_policy_is_replaced_as_a_whole(server) {
+        let alpha = server.client("alpha");
+        assert_eq!(policy(&alpha).await, v1::RoutingPolicy::default());
+        let first = create(&alpha, fixture::a_connector("first")).await.id;
+        let link = create(&alpha, fixture::an_oauth2_connector("provider")).await;
+        let request = v1::CreateConnectionRequest {
+            connection: Some(fixture::a_connection("login", &link.id)),
+            ..Default::default()
+        };
+        let connection = alpha.connections().create_connection(request).await.unwrap().into_inner().connection.unwrap();
+        let given = vec![
+            rule(&["Example.com", "b.example"], to("name:FIRST")),
+            rule(&["*"], RuleTarget::Connection("name:login".to_owned())),
+        ];
+        let stored = replace(&alpha, given.clone()).await;
+        let expected = vec![
+            rule(&["example.com", "b.example"], to(&first)),
+            rule(&["*"], RuleTarget::Connection(connection.id.clone())),
+        ];
+        assert_eq!(stored.rules, expected);
+        assert_eq!(policy(&alpha).await, stored);
+        assert_eq!(policy(&server.client("beta")).await, v1::RoutingPolicy::default());
+
+        // The same rules change nothing, and a stale etag is refused.
+        assert_eq!(replace(&alpha, given).await, stored);
+        let shorter = try_replace(&alpha, &stored.etag, vec![rule(&["*"], to(&first))]).await.unwrap();
+        assert_ne!(shorter.etag, stored.etag);
+        let stale = try_replace(&alpha, &stored.etag, Vec::new()).await.map(Response::new);
+        expect_status(stale, Code::Aborted, "ETAG_MISMATCH");
+        let emptied = try_replace(&alpha, &shorter.etag, Vec::new()).await.unwrap();
+        assert_eq!(emptied.rules, Vec::new());
+        let none = resolve(&alpha, "ada@example.com").await.map(Response::new);
+        expect_status(none, Code::NotFound, "ROUTING_RULE_NOT_FOUND");
+    }
+
+    async fn a_route_says_which_rule_decided(server) {
+        let alpha = server.client("alpha");
+        let first = create(&alpha, fixture::a_connector("first")).await.id;
+        let second = create(&alpha, fixture::a_connector("second")).await.id;
+        replace(&alpha, vec![rule(&["a.example", "b.example"], to(&first)), rule(&["*"], to(&second))]).await;
+        let route = |connector: &str, rule, domain: &str| v1::Route {
+            target: Some(Target::Connector(connector.to_owned())),
+            reason: v1::RouteReason::Rule.into(),
+            rule,
+            email_domain: domain.to_owned(),
+        };
+        let (one, two) = (route(&first, 0, "b.example"), route(&second, 1, "*"));
+        assert_eq!(resolve(&alpha, "Ada@B.example").await.unwrap(), [one, two.clone()]);
+        assert_eq!(resolve(&alpha, "ada").await.unwrap(), [two]);
+    }
+
+    async fn a_user_stays_with_the_connector_that_accepted_the_log_in(server) {
+        let alpha = server.client("alpha");
+        let (never, knows) = (System::start(|_| Reply::new(404, "")).await, a_system().await);
+        let first = create(&alpha, connector(&alpha, &never, "never").await).await.id;
+        let second = create(&alpha, connector(&alpha, &knows, "knows").await).await.id;
+        replace(&alpha, vec![rule(&["*"], to(&first)), rule(&["*"], to(&second))]).await;
+        let rejected = log_in(&alpha, a_login("", "ada", "wrong")).await;
+        assert_eq!((rejected.outcome(), never.received().len(), knows.received().len()), (v1::LoginOutcome::Rejected, 1, 1));
+        let accepted = log_in(&alpha, a_login("", "ada", "right")).await;
+        assert_eq!((accepted.outcome(), accepted.connector.as_str()), (v1::LoginOutcome::Accepted, &*second));
+        assert_eq!(never.received().len(), 2);
+
+        // From now on only the second is asked, whatever the rules say.
+        let pinned = v1::Route {
+            target: Some(Target::Connector(second.clone())),
+            reason: v1::RouteReason::Pinned.into(),
+            ..Default::default()
+        };
+        replace(&alpha, vec![rule(&["*"], to(&first))]).await;
+        assert_eq!(resolve(&alpha, "ADA").await.unwrap(), [pinned]);
+        log_in(&alpha, a_login("", "ada", "right")).await;
+        assert_eq!(never.received().len(), 2);
+
+        // Without the pin the rules count again, and so they do without the connector.
+        let unpin = async |login_id: &str| {
+            let request = v1::UnpinUserRequest { login_id: login_id.to_owned(), ..Default::default() };
+            alpha.connectors().unpin_user(request).await.unwrap().into_inner().unpinned
+        };
+        assert!(unpin("Ada").await);
+        assert!(!unpin("Ada").await);
+        assert_eq!(resolve(&alpha, "ada").await.unwrap()[0].target, Some(Target::Connector(first.clone())));
+        replace(&alpha, vec![rule(&["*"], to(&second)), rule(&["*"], to(&first))]).await;
+        log_in(&alpha, a_login("", "ada", "right")).await;
+        assert!(delete_connector(&alpha, &second, true).await.unwrap().deleted);
+        assert_eq!(resolve(&alpha, "ada").await.unwrap()[0].target, Some(Target::Connector(first)));
+    }
+
+    async fn a_fault_is_not_hidden_by_a_later_rejection(server) {
+        let alpha = server.client("alpha");
+        let (broken, knows) = (System::start(|_| Reply::new(500, "")).await, a_system().await);
+        let first = create(&alpha, connector(&alpha, &broken, "broken").await).await.id;
+        let second = create(&alpha, connector(&alpha, &knows, "knows").await).await.id;
+        replace(&alpha, vec![rule(&["*"], to(&first)), rule(&["*"], to(&second))]).await;
+        let outcome = async |password| log_in(&alpha, a_login("", "ada", password)).await.outcome();
+        assert_eq!(outcome("wrong").await, v1::LoginOutcome::UpstreamFault);
+        assert_eq!(outcome("right").await, v1::LoginOutcome::Accepted);
+    }
+
+    async fn a_target_of_a_rule_is_in_use(server) {
+        let alpha = server.client("alpha");
+        let kept = create(&alpha, fixture::a_connector("kept")).await.id;
+        let provider = create(&alpha, fixture::an_oauth2_connector("provider")).await.id;
+        let request = v1::CreateConnectionRequest {
+            connection: Some(fixture::a_connection("login", &provider)),
+            ..Default::default()
+        };
+        let connection = alpha.connections().create_connection(request).await.unwrap().into_inner().connection.unwrap();
+        let through = || RuleTarget::Connection(connection.id.clone());
+        replace(&alpha, vec![rule(&["a.example"], to(&kept)), rule(&["*"], through())]).await;
+        let refused = delete_connector(&alpha, &kept, false).await.map(Response::new);
+        expect_status(refused, Code::FailedPrecondition, "IN_USE");
+        let request = v1::DeleteConnectionRequest { reference: connection.id.clone(), ..Default::default() };
+        let refused = alpha.connections().delete_connection(request).await;
+        expect_status(refused, Code::FailedPrecondition, "IN_USE");
+
+        // A log-in with a password does not go to a connection.
+        let refused = alpha.connectors().authenticate_user(a_login("", "ada", "right")).await;
+        expect_status(refused, Code::FailedPrecondition, "CONNECTION_REQUIRED");
+
+        let deleted = delete_connector(&alpha, &provider, true).await.unwrap();
+        assert_eq!((deleted.connections_deleted, deleted.routing_rules_removed), (1, 1));
+        let left = policy(&alpha).await;
+        assert_eq!(left.rules, [rule(&["a.example"], to(&kept))]);
+        assert_eq!(delete_connector(&alpha, &kept, true).await.unwrap().routing_rules_removed, 1);
+        assert_eq!(policy(&alpha).await.rules, Vec::new());
+    }
+
+    async fn a_policy_says_all_that_is_wrong_with_it(server) {
+        let alpha = server.client("alpha");
+        let wrong = vec![
+            rule(&[], to("name:a")),
+            rule(&["a b"], to(" ")),
+            rule(&["a.example", "*"], to("name:a")),
+            v1::RoutingRule { email_domains: vec!["a.example".to_owned()], target: None },
+        ];
+        let refused = try_replace(&alpha, "", wrong).await.map(Response::new);
+        expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&[
+            "routing_policy.rules[0].email_domains",
+            "routing_policy.rules[1].email_domains[0]",
+            "routing_policy.rules[1].connector",
+            "routing_policy.rules[2].email_domains",
+            "routing_policy.rules[3].target",
+        ]);
+        let many = vec![rule(&["*"], to("name:a")); 101];
+        let refused = try_replace(&alpha, "", many).await.map(Response::new);
+        expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["routing_policy.rules"]);
+        let missing = try_replace(&alpha, "", vec![rule(&["*"], to("name:none"))]).await.map(Response::new);
+        expect_status(missing, Code::NotFound, "CONNECTOR_NOT_FOUND");
+        let oauth2 = create(&alpha, fixture::an_oauth2_connector("provider")).await.id;
+        let of_another_kind = try_replace(&alpha, "", vec![rule(&["*"], to(&oauth2))]).await.map(Response::new);
+        expect_status(of_another_kind, Code::InvalidArgument, "FIELD_INVALID")
+            .expect_fields(&["routing_policy.rules[0].connector"]);
+    }
+}
