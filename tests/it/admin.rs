@@ -56,7 +56,8 @@ async fn server_info(client: &Client) -> v1::GetServerInfoResponse {
 }
 
 /// Creates one of everything in the caller's tenant: a key, a connector that uses it, a connection, a link, a
-/// credential with label and secret, two configurations, an audit record and a stored answer for repeats.
+/// credential with label and secret, two configurations, an audit record, a stored answer for repeats and a
+/// user with label and password.
 async fn fill(server: &TestServer, client: &Client) {
     let key = v1::Key {
         name: "bundle".to_owned(),
@@ -86,6 +87,7 @@ async fn fill(server: &TestServer, client: &Client) {
     let credential = steps::credential(client, facts, fixture::oauth2_material("token", "refresh")).await;
     steps::configuration(client, fixture::a_configuration(&credential.id, "Team A")).await;
     steps::revealed(client, "ext:work").await;
+    steps::user(client, v1::User { labels: fixture::strings([("team", "a")]), ..fixture::a_user("ann") }).await;
 }
 
 /// The number of rows in each table.
@@ -101,6 +103,7 @@ async fn rows(server: &TestServer) -> BTreeMap<&'static str, String> {
         "user_connector",
         "credential",
         "configuration",
+        "user",
         "routing_policy",
         "routing_target",
         "idempotency",
@@ -213,7 +216,7 @@ on_both! {
         };
         let refusal = expect_status(send(delete("name:alpha", false)).await, Code::FailedPrecondition, "IN_USE");
         assert_eq!((refusal.metadata("resource"), refusal.metadata("id")), ("tenant", &*alpha.id));
-        let uses = [("key", "1"), ("connector", "1"), ("connection", "1"), ("user_connector", "1"), ("credential", "1"), ("configuration", "2")];
+        let uses = [("key", "1"), ("connector", "1"), ("connection", "1"), ("user_connector", "1"), ("credential", "1"), ("configuration", "2"), ("user", "1")];
         for (resource, count) in uses {
             assert_eq!(refusal.metadata(&format!("used_by.{resource}")), count, "{resource}");
         }

@@ -287,7 +287,7 @@ on_both! {
                 }
             }
         }
-        assert!(resources.iter().eq(["Configuration", "Connection", "Connector", "Credential", "Key"]), "{resources:?}");
+        assert!(resources.iter().eq(["Configuration", "Connection", "Connector", "Credential", "Key", "User"]), "{resources:?}");
         assert!(changed.values().all(|count| *count > 1), "{changed:?}");
     }
 }

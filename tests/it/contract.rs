@@ -86,6 +86,7 @@ fn the_contract_has_its_services() {
         "CredentialsService",
         "KeyService",
         "UserConnectorService",
+        "UserService",
     ];
     assert!(services.iter().eq(expected), "{services:?}");
 }
@@ -154,7 +155,7 @@ fn lists_and_nothing_else_stream_pages() {
         assert_eq!((token.name(), token.kind()), ("next_page_token", Kind::String), "{name}");
         assert_eq!(output.fields().len(), 2, "{name}");
     }
-    assert_eq!(lists, 7);
+    assert_eq!(lists, 8);
 }
 
 #[test]
@@ -221,8 +222,8 @@ fn updates_and_deletes_have_the_standard_form() {
 #[test]
 fn resources_have_id_times_and_etag() {
     let updated: Vec<_> = methods().iter().map(|method| method.name().to_owned()).collect();
-    for resource in
-        ["Configuration", "Connection", "Connector", "Credential", "Key", "Tenant", "UserConnector"].map(str::to_owned)
+    for resource in ["Configuration", "Connection", "Connector", "Credential", "Key", "Tenant", "User", "UserConnector"]
+        .map(str::to_owned)
     {
         let message = POOL.get_message_by_name(&format!("{PACKAGE}.{resource}")).expect(&resource);
         for (number, name, kind) in [

@@ -55,6 +55,7 @@ on_both! {
         world.check(List::Credentials, &[("ÉVÉ", &["stale"]), ("cred-é1", &["valid"]), ("ada", &["valid", "expired"])]).await;
         world.check(List::Configurations, &[("TEAM", &["team"]), ("sync", &["team"]), ("évé", &["of stale"])]).await;
         world.check(List::Keys, &[("trust_bundle", &["bundle"]), ("\"test root\"", &[]), ("BUNDLE", &["bundle"])]).await;
+        world.check(List::Users, &[("example.COM", &["ann"]), ("ÄNN", &["ann"]), ("seller", &[]), ("BUYER", &["ann"]), ("shop", &["ann"]), ("4917", &["ann"]), ("émile", &["ann"]), ("platform-é1", &["ann"]), ("b%", &["bob"])]).await;
         world.check(List::Tenants, &[("ALPHA", &["alpha"]), ("ümlaut", &["beta-2"]), ("ÜMLAUT", &["beta-2"])]).await;
         world.check(List::UserConnectors, &[("ada", &["ada gmail", "ada percent"]), ("ÉVÉ", &["évé quotes"]), ("gmail", &[])]).await;
     }

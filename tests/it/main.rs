@@ -28,4 +28,5 @@ mod storage;
 mod traces;
 mod unchanged;
 mod update;
+mod user;
 mod user_connector;

@@ -149,7 +149,7 @@ fn cases(filled: &Filled) -> Vec<Case> {
             List::Connections => &["all", "connector"],
             List::Credentials => &["all", "user", "connector", "connection"],
             List::UserConnectors => &["all", "user", "connector"],
-            List::Connectors | List::Keys | List::Tenants => &["all"],
+            List::Connectors | List::Keys | List::Tenants | List::Users => &["all"],
         };
         let scopes = || all_scopes.iter().filter(|(name, _)| known.contains(&name.split(' ').next().unwrap()));
         for by in list.orders().iter().map(|name| order_by(name)) {
@@ -201,6 +201,7 @@ const fn resource(list: List) -> Resource {
         List::Keys => Resource::Key,
         List::Tenants => Resource::Tenant,
         List::UserConnectors => Resource::UserConnector,
+        List::Users => Resource::User,
     }
 }
 

@@ -33,6 +33,13 @@ pub(crate) async fn linked(client: &Client, user_id: &str, name: &str) -> v1::Us
     link(client, user_id, &connector.id).await
 }
 
+/// Stores a user.
+pub(crate) async fn user(client: &Client, user: v1::User) -> v1::User {
+    let request = v1::CreateUserRequest { user: Some(user), ..Default::default() };
+    let answer = client.users().create_user(request).await.expect("a user");
+    answer.into_inner().user.expect("the created user")
+}
+
 /// Stores a credential.
 pub(crate) async fn credential(
     client: &Client,

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::steps;
 
 /// The methods of [`update`] by the field of the request that holds the resource.
-const RESOURCES: [&str; 5] = ["connector", "connection", "credential", "configuration", "key"];
+const RESOURCES: [&str; 6] = ["connector", "connection", "credential", "configuration", "key", "user"];
 
 /// A stored resource as named by an update.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,9 +46,8 @@ on_both! {
             let stale = known.clone();
             let first = Said { inside: &known.etag, name: "first", ..Said::default() };
             let known = changed(&client, &known, first).await;
-            for mask in [&[][..], &["external_id"], &["name"]] {
-                let mask = mask.iter().copied().filter(|path| (*path == "name") == has_name(&known)).collect::<Vec<_>>();
-                let said = Said { name: "late", mask: &mask, ..Said::default() };
+            for mask in [&[][..], &[name_of(&known)]] {
+                let said = Said { name: "late", mask, ..Said::default() };
                 for said in [
                     Said { inside: &stale.etag, ..said },
                     Said { etag: &stale.etag, ..said },
@@ -82,10 +81,7 @@ on_both! {
             let field = format!("{}.id", known.resource);
             let other = Uuid::now_v7().to_string();
             // This holds for every mask, and is checked before the etag, which is another resource's here.
-            for mask in [&[][..], &["id"], &["external_id"]] {
-                if mask == ["external_id"] && matches!(known.resource, "connector" | "key") {
-                    continue;
-                }
+            for mask in [&[][..], &["id"], &[name_of(&known)]] {
                 let said = Said { id: &other, inside: "W/\"of the other\"", name: "other", mask, ..Said::default() };
                 let refused = refused(update(&client, &known, said).await);
                 refused.expect_fields(&[&field]);
@@ -144,7 +140,7 @@ fn every_update_is_covered() {
 }
 
 /// One stored resource of each kind that can be updated.
-async fn all(client: &Client) -> [Known; 5] {
+async fn all(client: &Client) -> [Known; 6] {
     let connector = steps::connector(client, fixture::a_connector("main")).await;
     let connection = v1::CreateConnectionRequest {
         connection: Some(fixture::a_connection("main", &connector.id)),
@@ -159,17 +155,24 @@ async fn all(client: &Client) -> [Known; 5] {
         ..Default::default()
     };
     let key = client.keys().generate_key(key).await.unwrap().into_inner().key.unwrap();
+    let user = steps::user(client, fixture::a_user("main")).await;
     [
         Known { resource: "connector", id: connector.id, etag: connector.etag },
         Known { resource: "connection", id: connection.id, etag: connection.etag },
         Known { resource: "credential", id: credential.id, etag: credential.etag },
         Known { resource: "configuration", id: configuration.id, etag: configuration.etag },
         Known { resource: "key", id: key.id, etag: key.etag },
+        Known { resource: "user", id: user.id, etag: user.etag },
     ]
 }
 
-fn has_name(known: &Known) -> bool {
-    matches!(known.resource, "connector" | "connection" | "key")
+/// The field that [`Said::name`] changes.
+fn name_of(known: &Known) -> &'static str {
+    match known.resource {
+        "connector" | "connection" | "key" => "name",
+        "user" => "username",
+        _ => "external_id",
+    }
 }
 
 async fn update(client: &Client, known: &Known, said: Said<'_>) -> Result<Known, Status> {
@@ -213,6 +216,12 @@ async fn update(client: &Client, known: &Known, said: Said<'_>) -> Result<Known,
             let key = Some(v1::Key { id, etag: inside, name, ..Default::default() });
             let request = v1::UpdateKeyRequest { reference, key, update_mask, etag, request_id, validate_only };
             let updated = client.keys().update_key(request).await?.into_inner().key.unwrap();
+            (updated.id, updated.etag)
+        }
+        "user" => {
+            let user = Some(v1::User { id, etag: inside, username: external_id, ..Default::default() });
+            let request = v1::UpdateUserRequest { reference, user, update_mask, etag, request_id, validate_only };
+            let updated = client.users().update_user(request).await?.into_inner().user.unwrap();
             (updated.id, updated.etag)
         }
         _ => {
@@ -264,6 +273,10 @@ async fn read(client: &Client, known: &Known) -> Known {
         "key" => {
             let request = v1::GetKeyRequest { reference };
             client.keys().get_key(request).await.unwrap().into_inner().key.unwrap().etag
+        }
+        "user" => {
+            let request = v1::GetUserRequest { reference };
+            client.users().get_user(request).await.unwrap().into_inner().user.unwrap().etag
         }
         _ => {
             let request = v1::GetConfigurationRequest { reference, ..Default::default() };

@@ -42,6 +42,9 @@
 //! [`configuration`]: a configuration holds the settings and workflow switches of a credential. Every credential has a default
 //! configuration, which is created and deleted with it.
 //!
+//! [`user`]: a user is someone whose password Jackfield checks itself. A login id is what a user logs in with: the user name, the email
+//! address or the phone number. A registration names an application that a user may use, and the roles there.
+//!
 //! [`rewrap`]: a re-wrap is a run that wraps all data keys with the active KEK and, if asked for, seals all secrets with fresh
 //! data keys.
 //!
@@ -71,12 +74,15 @@ pub mod resource;
 pub mod rewrap;
 pub mod routing;
 pub mod tenant;
+pub mod user;
 pub mod user_connector;
 pub mod value;
 
 pub use error::{Error, Result, Violation, Violations};
 pub use resource::Resource;
 pub use value::address::SecretAddress;
-pub use value::id::{ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, TenantId, UserConnectorId};
+pub use value::id::{
+    ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, TenantId, UserConnectorId, UserUuid,
+};
 pub use value::secret::{Secret, SecretPatch};
 pub use value::time::{Clock, SystemClock, Timestamp};

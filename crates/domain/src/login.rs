@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use crate::error::Violation;
+use crate::user::Registration;
 use crate::value::json::JsonObject;
 use crate::value::secret::Secret;
 use crate::value::text::bounded_text;
@@ -62,23 +63,10 @@ pub struct AuthenticatedUser {
     pub data: JsonObject,
 }
 
-/// The registration of a user for an application.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registration {
-    pub application_id: String,
-    pub roles: Vec<String>,
-}
-
 /// The longest login id, in characters.
 pub const MAX_LOGIN_ID: usize = 256;
 /// The longest password, in characters.
 pub const MAX_PASSWORD: usize = 1_024;
-/// The longest id of an application, in characters.
-pub const MAX_APPLICATION_ID: usize = 128;
-/// The most registrations of a user, and the most roles of a registration.
-pub const MAX_REGISTRATIONS: usize = 64;
-/// The longest role, in characters.
-pub const MAX_ROLE: usize = 128;
 
 // === impl LoginId ===
 

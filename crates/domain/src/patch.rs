@@ -29,7 +29,7 @@ impl<T: Clone> FieldPatch<T> for Option<T> {
     }
 }
 
-impl Patch for SecretPatch {
+impl<S> Patch for SecretPatch<S> {
     fn is_empty(&self) -> bool {
         matches!(self, SecretPatch::Keep)
     }

@@ -71,6 +71,8 @@ rights! {
     KeysWrite = "keys.write",
     UserConnectorsRead = "user_connectors.read",
     UserConnectorsWrite = "user_connectors.write",
+    UsersRead = "users.read",
+    UsersWrite = "users.write",
 }
 
 /// A right as a type.

@@ -42,6 +42,7 @@ resources! {
     RoutingPolicy = "routing_policy", "ROUTING_RULE_NOT_FOUND";
     RoutingRule = "routing_rule", "ROUTING_RULE_NOT_FOUND";
     Tenant = "tenant", "TENANT_NOT_FOUND";
+    User = "user", "USER_NOT_FOUND";
     UserConnector = "user_connector", "USER_CONNECTOR_NOT_FOUND";
 }
 

@@ -24,6 +24,7 @@ mod sealing;
 mod services;
 mod startup;
 mod tenant;
+mod user;
 mod user_connector;
 
 pub use backup::{Verified, VerifyError};

@@ -23,6 +23,7 @@ use crate::login::LoginSettings;
 use crate::outbound::{Outbound, OutboundSettings};
 use crate::rewrap::RewrapWatch;
 use crate::sealing::data_keys::DataKeys;
+use crate::sealing::passwords::Passwords;
 use crate::sealing::secrets::Secrets;
 
 /// The use cases. Cheap to clone.
@@ -37,6 +38,7 @@ pub(crate) struct Components {
     pub(crate) vault: Arc<Vault>,
     pub(crate) data_keys: Arc<DataKeys>,
     pub(crate) secrets: Arc<Secrets>,
+    pub(crate) passwords: Passwords,
     pub(crate) changes: Changes,
     pub(crate) lists: Arc<Lists>,
     pub(crate) tokens: Tokens,
@@ -100,6 +102,7 @@ impl Services {
             outbound: Outbound::new(outbound, store.clone(), Arc::clone(&secrets), Arc::clone(&clock)),
             secrets,
             login,
+            passwords: Passwords::new(),
             changes: Changes::new(store.clone(), Arc::clone(&data_keys), Arc::clone(&clock)),
             lists: Arc::new(Lists::new(store.clone(), Arc::clone(&data_keys), Arc::clone(&clock))),
             tokens: Tokens::new(token_cache, &store),

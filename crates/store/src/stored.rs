@@ -33,6 +33,8 @@ pub trait Stored: Serialize + DeserializeOwned + Send + Sync {
     const NAME_KEY: Option<ColumnOf<Self>> = None;
     /// Its external id, if it has one that is unique within a tenant.
     const EXTERNAL_ID: Option<ColumnOf<Self>> = None;
+    /// Its other fields of filters that no two rows of a tenant have the same value in.
+    const UNIQUE_FIELDS: &'static [&'static str] = &[];
     /// True if a change of a row advances its generation, so that caches may depend on it (see
     /// [`Generations`](crate::Generations)).
     const HAS_GENERATION: bool = true;
@@ -102,6 +104,10 @@ macro_rules! for_each_resource {
     {
         type $resource = jackfield_domain::configuration::Configuration;
         $statements
+    }
+    {
+        type $resource = jackfield_domain::user::User;
+        $statements
     }};
 }
 pub(crate) use for_each_resource;
@@ -145,6 +151,8 @@ pub(crate) fn unique_value<S: Stored>(value: &S, what: Taken) -> String {
         Taken::Id => value.id().to_string(),
         Taken::Name => value.name().unwrap_or_default().to_owned(),
         Taken::ExternalId => value.external_id().unwrap_or_default().to_owned(),
+        // It is looked up before a row is written, because the login ids of a row share a name space.
+        Taken::LoginId => String::new(),
     }
 }
 
@@ -163,6 +171,6 @@ pub(crate) fn is_unique<S: Stored>(field: &str) -> bool {
         "id" => true,
         "name" => S::NAME_KEY.is_some(),
         "external_id" => S::EXTERNAL_ID.is_some(),
-        _ => false,
+        _ => S::UNIQUE_FIELDS.contains(&field),
     }
 }

@@ -6,7 +6,7 @@ use jackfield_api::v1::{
     admin_service_client::AdminServiceClient, configuration_service_client::ConfigurationServiceClient,
     connection_service_client::ConnectionServiceClient, connector_service_client::ConnectorServiceClient,
     credentials_service_client::CredentialsServiceClient, key_service_client::KeyServiceClient,
-    user_connector_service_client::UserConnectorServiceClient,
+    user_connector_service_client::UserConnectorServiceClient, user_service_client::UserServiceClient,
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
@@ -95,5 +95,10 @@ impl Client {
     /// UserConnectorService.
     pub fn user_connectors(&self) -> UserConnectorServiceClient<Channel> {
         UserConnectorServiceClient::new(self.channel())
+    }
+
+    /// UserService.
+    pub fn users(&self) -> UserServiceClient<Channel> {
+        UserServiceClient::new(self.channel())
     }
 }

@@ -42,6 +42,7 @@ pages! {
     ListKeysResponse: keys of Key;
     ListTenantsResponse: tenants of Tenant;
     ListUserConnectorsResponse: user_connectors of UserConnector;
+    ListUsersResponse: users of User;
 }
 
 /// Reads the pages of a list to the end of the stream.

@@ -26,6 +26,7 @@ pub const PRINCIPALS: [(&str, &str, &[&str]); 4] = [
             "credentials.read",
             "keys.read",
             "user_connectors.read",
+            "users.read",
         ],
     ),
 ];

@@ -206,7 +206,8 @@ impl Backend for FaultyBackend {
             .add_service(ConnectorLayer(layer.clone()))
             .add_service(CredentialsLayer(layer.clone()))
             .add_service(KeyLayer(layer.clone()))
-            .add_service(UserConnectorLayer(layer));
+            .add_service(UserConnectorLayer(layer.clone()))
+            .add_service(UserLayer(layer));
     }
 
     fn start(&self, context: &RouteContext) {
@@ -272,6 +273,7 @@ layers! {
     CredentialsLayer = "jackfield.v1.CredentialsService",
     KeyLayer = "jackfield.v1.KeyService",
     UserConnectorLayer = "jackfield.v1.UserConnectorService",
+    UserLayer = "jackfield.v1.UserService",
 }
 
 // === impl Layer ===

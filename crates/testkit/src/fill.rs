@@ -7,13 +7,14 @@ use jackfield_domain::credential::{Credential, CredentialKind, CredentialState};
 use jackfield_domain::key::{Key, KeyKind, KeyMaterial};
 use jackfield_domain::request::map_patch::MapPatch;
 use jackfield_domain::tenant::Tenant;
+use jackfield_domain::user::{User, UserPatch, Username};
 use jackfield_domain::user_connector::{UserConnector, UserConnectorState};
 use jackfield_domain::value::json::JsonObject;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::{ExternalId, Name, Slug, TenantName, UserId};
 use jackfield_domain::{
-    ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, TenantId, Timestamp, UserConnectorId,
+    ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, TenantId, Timestamp, UserConnectorId, UserUuid,
 };
 
 use crate::store::{Store, Writer};
@@ -57,7 +58,7 @@ impl Filled {
     }
 }
 
-/// Puts `count` connectors, connections, links, credentials, configurations and keys into a tenant. Every three
+/// Puts `count` connectors, connections, links, credentials, configurations, keys and users into a tenant. Every three
 /// consecutive items have the same creation time.
 ///
 /// # Panics
@@ -123,6 +124,8 @@ async fn insert(txn: &Writer, tenant: TenantId, filled: &Filled, i: usize) {
     txn.insert(tenant, &item).await.expect("a connection");
     let item = a_key(&name, labels.clone(), meta(i));
     txn.insert(tenant, &item).await.expect("a key");
+    let item = a_user(i, filled.connectors.len(), labels.clone(), meta(i));
+    txn.insert(tenant, &item).await.expect("a user");
     let link = UserConnector {
         id: filled.links[i],
         user_id: user_id.clone(),
@@ -212,6 +215,17 @@ fn a_key(name: &str, labels: Labels, meta: Meta) -> Key {
         labels,
         meta,
     }
+}
+
+/// The ids of users are not in the order of their `user_id`.
+fn a_user(i: usize, count: usize, labels: Labels, meta: Meta) -> User {
+    let patch = UserPatch {
+        user_id: Some(UserId::stored(Filled::user(Some(shuffled(i, count))))),
+        username: Some(Some(Username::stored(format!("{} {i:05}", NAMES[i % NAMES.len()])))),
+        labels: MapPatch::Replace(labels),
+        ..UserPatch::default()
+    };
+    User::create(UserUuid::generate(), &patch, meta).expect("a user")
 }
 
 fn meta(i: usize) -> Meta {

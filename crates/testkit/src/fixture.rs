@@ -110,6 +110,15 @@ pub fn a_configuration(credential: &str, external_id: &str) -> v1::Configuration
     }
 }
 
+/// A user with this user name and a password.
+pub fn a_user(username: &str) -> v1::User {
+    v1::User {
+        username: Some(username.to_owned()),
+        password: "password of the fixture".to_owned(),
+        ..Default::default()
+    }
+}
+
 /// A tenant.
 pub fn a_tenant(name: &str) -> v1::Tenant {
     v1::Tenant { name: name.to_owned(), ..Default::default() }

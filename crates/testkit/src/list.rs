@@ -26,6 +26,8 @@ pub enum List {
     Tenants,
     /// UserConnectorService.ListUserConnectors.
     UserConnectors,
+    /// UserService.ListUsers.
+    Users,
 }
 
 /// The fields of a list request. Fields that a list does not have are not sent.
@@ -84,7 +86,7 @@ pub type Pages = Pin<Box<dyn Stream<Item = Result<ListPage, Status>> + Send>>;
 
 impl List {
     /// All lists.
-    pub const ALL: [List; 7] = [
+    pub const ALL: [List; 8] = [
         List::Configurations,
         List::Connections,
         List::Connectors,
@@ -92,12 +94,13 @@ impl List {
         List::Keys,
         List::Tenants,
         List::UserConnectors,
+        List::Users,
     ];
 
     /// The fields that the list can be ordered by.
     pub const fn orders(self) -> &'static [&'static str] {
         match self {
-            List::Configurations => &["id", "create_time"],
+            List::Configurations | List::Users => &["id", "create_time"],
             List::Connections | List::Connectors | List::Keys | List::Tenants => &["id", "name", "create_time"],
             List::Credentials | List::UserConnectors => &["id", "user_id", "create_time"],
         }
@@ -183,6 +186,12 @@ impl List {
                     })
                     .await,
             ),
+            List::Users => boxed(
+                client
+                    .users()
+                    .list_users(v1::ListUsersRequest { page_size, page_token, limit, filter, order_by })
+                    .await,
+            ),
         }
     }
 
@@ -254,6 +263,7 @@ listed! {
     Key { name }
     Tenant { name }
     UserConnector { user_id }
+    User { user_id }
 }
 
 fn boxed<P>(answer: Result<Response<Streaming<P>>, Status>) -> Result<Pages, Status>

@@ -23,6 +23,7 @@ mod digest;
 mod envelope;
 mod error;
 mod keyring;
+mod password;
 pub mod provider;
 mod vault;
 
@@ -31,4 +32,5 @@ pub use envelope::DataKey;
 pub use error::KeyringError;
 pub use jackfield_domain::kek::{KekError, KeyEncryption, WrappedKey as WrappedDataKey};
 pub use keyring::{KeyInfo, KeyState, Keyring};
+pub use password::{MEMORY_BYTES as PASSWORD_MEMORY_BYTES, password_hash, password_matches};
 pub use vault::{KeyringChange, Vault};

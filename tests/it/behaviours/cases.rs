@@ -124,6 +124,18 @@ pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
     let (reference, configuration) = (team.clone(), hangs);
     case!("UpdateConfiguration", UpdateConfigurationRequest { reference, configuration, update_mask: everything() });
     case!("DestroyConfiguration", DestroyConfigurationRequest { reference: team, credential: credential_id });
+    let (by_name, spare) = (fixture::a_user("another"), steps::user(&alpha, fixture::a_user("spare")).await.id);
+    for user in [
+        v1::User { password: String::new(), ..by_name.clone() },
+        v1::User { email: Some("another@example.com".to_owned()), ..Default::default() },
+        v1::User { phone_number: Some("+491701234567".to_owned()), ..Default::default() },
+    ] {
+        case!("CreateUser", CreateUserRequest { user: Some(user) });
+    }
+    named!("GetUser", GetUserRequest, spare);
+    let (reference, user) = (spare.clone(), Some(by_name));
+    case!("UpdateUser", UpdateUserRequest { reference, user, update_mask: everything() });
+    named!("DeleteUser", DeleteUserRequest, spare);
     cases
 }
 

@@ -136,6 +136,7 @@ impl Sown {
                 "Connector" => "CONNECTOR_NOT_FOUND",
                 "Connection" => "CONNECTION_NOT_FOUND",
                 "Credential" => "CREDENTIAL_NOT_FOUND",
+                "User" => "USER_NOT_FOUND",
                 other => panic!("UpdateX of {other} is new here"),
             };
             let mask = |request: &mut DynamicMessage| {
@@ -170,8 +171,8 @@ impl Sown {
                 }),
                 self.simple(field, "a bad neighbour", INVALID, |request| set(request, "login_id", "\u{7}".to_owned())),
             ],
-            // A key has no references.
-            "ImportKey" => Vec::new(),
+            // Keys and users have no references.
+            "ImportKey" | "CreateUser" => Vec::new(),
             "RotateKey" => vec![self.simple(field, "no key", (Code::NotFound, "KEY_NOT_FOUND"), |request| {
                 set(request, "reference", nobody());
             })],
@@ -233,8 +234,12 @@ fn taken(field: &SecretField) -> (Code, &'static str) {
     if field.method.name() == "RotateKey" {
         return (Code::Aborted, "ETAG_MISMATCH");
     }
-    let by_external_id = field.method.name().ends_with("Credential");
-    (Code::AlreadyExists, if by_external_id { "EXTERNAL_ID_TAKEN" } else { "NAME_TAKEN" })
+    let reason = match field.method.name() {
+        "CreateCredential" | "UpdateCredential" => "EXTERNAL_ID_TAKEN",
+        "CreateUser" | "UpdateUser" => "LOGIN_ID_TAKEN",
+        _ => "NAME_TAKEN",
+    };
+    (Code::AlreadyExists, reason)
 }
 
 fn set(request: &mut DynamicMessage, field: &str, value: String) {
@@ -243,7 +248,7 @@ fn set(request: &mut DynamicMessage, field: &str, value: String) {
 
 /// Sets a text of the resource in a request.
 fn set_inner(request: &mut DynamicMessage, field: &str, value: String) {
-    let resources = ["connector", "connection", "credential", "key"];
+    let resources = ["connector", "connection", "credential", "key", "user"];
     let outer = request.descriptor().fields().find(|field| resources.contains(&field.name())).expect("a resource");
     let mut resource = request.get_field(&outer).into_owned();
     set(resource.as_message_mut().expect("a message"), field, value);
@@ -261,6 +266,7 @@ fn rename(request: &mut DynamicMessage, name: &str) {
         time.set_field_by_name("nanos", Value::I32(-1));
         return request.set_field(&field, Value::Message(time));
     }
-    let of_credential = request.descriptor().get_field_by_name("credential").is_some();
-    set_inner(request, if of_credential { "external_id" } else { "name" }, name.to_owned());
+    let has = |field| request.descriptor().get_field_by_name(field).is_some();
+    let field = if has("credential") { "external_id" } else { "name" };
+    set_inner(request, if has("user") { "username" } else { field }, name.to_owned());
 }

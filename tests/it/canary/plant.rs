@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use jackfield_api::v1;
 use jackfield_testkit::fixture::{
-    a_connection, a_connector, a_credential, api_key_material, basic_material, oauth2_material, strings,
+    a_connection, a_connector, a_credential, a_user, api_key_material, basic_material, oauth2_material, strings,
 };
 use jackfield_testkit::{Callers, Identity};
 use prost::Message;
@@ -132,7 +132,8 @@ impl SecretField {
             | ["connection", "client_secrets", "value"]
             | ["password"]
             | ["private_key_pem"]
-            | ["imported", "private_key_pem"] => None,
+            | ["imported", "private_key_pem"]
+            | ["user", "password"] => None,
             _ => panic!("{} is new: add a valid request with it here", self.name()),
         };
         let credential = || v1::Credential { external_id: Some(unique.to_owned()), ..a_credential("u", "name:main") };
@@ -184,6 +185,11 @@ impl SecretField {
                 let material = Some(v1::rotate_key_request::Material::Imported(imported));
                 let reference = format!("name:{TAKEN}");
                 v1::RotateKeyRequest { reference, material, ..Default::default() }.encode_to_vec()
+            }
+            "CreateUser" => v1::CreateUserRequest { user: Some(a_user(unique)), ..Default::default() }.encode_to_vec(),
+            "UpdateUser" => {
+                let (reference, user) = ("ext:target".to_owned(), Some(a_user(unique)));
+                v1::UpdateUserRequest { reference, user, ..Default::default() }.encode_to_vec()
             }
             _ => panic!("{} is new: add a valid request here", self.name()),
         }
@@ -277,6 +283,11 @@ impl Targets {
             };
             let created = alpha.credentials().create_credential(request).await.unwrap().into_inner();
             credentials.push((kind, created.credential.unwrap().id));
+        }
+        for name in ["target", TAKEN] {
+            let user = v1::User { user_id: name.to_owned(), ..a_user(name) };
+            let request = v1::CreateUserRequest { user: Some(user), ..Default::default() };
+            alpha.users().create_user(request).await.unwrap();
         }
         let leaf = server.pki().client(Identity::of("outbound"));
         let key =

@@ -124,7 +124,7 @@ fn a_secret_that_never_comes_back_is_input_only() {
         assert_eq!(is(field, "INPUT_ONLY"), never, "{}", field.full_name());
         count += usize::from(never);
     }
-    assert_eq!(count, 7, "three passwords, the secret headers, the client secret and the private keys");
+    assert_eq!(count, 8, "four passwords, the secret headers, the client secret and the private keys");
 }
 
 /// Generated documentation shows the members of a oneof but not the oneof itself.

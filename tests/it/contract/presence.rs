@@ -15,7 +15,7 @@ const ENUM: &str = "its zero value is UNSPECIFIED, which means absent";
 const ENTRY: &str = "its parent is given as a whole";
 
 /// Fields without presence, with the reason why that does no harm.
-const WITHOUT: [(&str, &str); 33] = [
+const WITHOUT: [(&str, &str); 36] = [
     ("Connector.name", REQUIRED),
     ("Connector.egress_proxy_password", SECRET),
     ("GenericConnector.authentication_url", REQUIRED),
@@ -47,6 +47,9 @@ const WITHOUT: [(&str, &str); 33] = [
     ("Key.name", REQUIRED),
     ("Key.type", ENUM),
     ("Key.certificate_pem", REQUIRED),
+    ("User.user_id", FIXED),
+    ("User.password", SECRET),
+    ("UserRegistration.application_id", ENTRY),
     ("*.id", "it is the identity of the resource"),
     ("*.etag", "it is the state in which the resource was read"),
 ];

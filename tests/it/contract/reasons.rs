@@ -79,7 +79,8 @@ fn errors() -> Vec<Error> {
 fn takens() -> Vec<Taken> {
     let next = |taken: &Taken| match taken {
         Taken::ExternalId => Some(Taken::Id),
-        Taken::Id => Some(Taken::Name),
+        Taken::Id => Some(Taken::LoginId),
+        Taken::LoginId => Some(Taken::Name),
         Taken::Name => None,
     };
     std::iter::successors(Some(Taken::ExternalId), next).collect()

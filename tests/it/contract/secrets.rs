@@ -37,10 +37,13 @@ const NO_SECRETS: &[(&str, &str)] = &[
     ("ListTenantsResponse.next_page_token", "a place in a list"),
     ("ListUserConnectorsRequest.page_token", "a place in a list"),
     ("ListUserConnectorsResponse.next_page_token", "a place in a list"),
+    ("ListUsersRequest.page_token", "a place in a list"),
+    ("ListUsersResponse.next_page_token", "a place in a list"),
     ("OAuth2Connector.token_url", "a URL"),
     ("OAuth2Material.token_type", "how to use it"),
     ("Rewrap.secrets_done", "a count"),
     ("Rewrap.secrets_total", "a count"),
+    ("User.password_set", "a flag"),
 ];
 
 /// The two methods that return secrets.
@@ -119,6 +122,7 @@ fn answers_contain_secrets_only_where_they_are_returned() {
         "jackfield.v1.Connector.egress_proxy_password",
         "jackfield.v1.Connector.secret_headers",
         "jackfield.v1.GenericConnector.http_authentication_password",
+        "jackfield.v1.User.password",
     ];
     assert_eq!(write_only, known, "the canary sweep has to cover these");
 }
@@ -159,16 +163,20 @@ fn printers() -> HashMap<&'static str, Printer> {
         CreateConnectorRequest,
         CreateConnectorResponse,
         CreateCredentialRequest,
+        CreateUserRequest,
+        CreateUserResponse,
         CredentialMaterial,
         CustomMaterial,
         GenericConnector,
         GetConnectionResponse,
         GetConnectorResponse,
+        GetUserResponse,
         ImportKeyRequest,
         KeyImport,
         IssueAccessTokenResponse,
         ListConnectionsResponse,
         ListConnectorsResponse,
+        ListUsersResponse,
         OAuth2Material,
         RevealCredentialResponse,
         RotateKeyRequest,
@@ -177,6 +185,9 @@ fn printers() -> HashMap<&'static str, Printer> {
         UpdateConnectorRequest,
         UpdateConnectorResponse,
         UpdateCredentialRequest,
+        UpdateUserRequest,
+        UpdateUserResponse,
+        User,
     ]
 }
 

@@ -28,7 +28,7 @@ macro_rules! methods {
     };
 }
 
-const METHODS: [Method; 45] = methods! {
+const METHODS: [Method; 50] = methods! {
     admin {
         "CreateTenant" create_tenant(CreateTenantRequest): "admin";
         "GetTenant" get_tenant(GetTenantRequest): "admin";
@@ -87,6 +87,13 @@ const METHODS: [Method; 45] = methods! {
         "RemoveUserConnector" remove_user_connector(RemoveUserConnectorRequest): "user_connectors.write";
         "GetUserConnector" get_user_connector(GetUserConnectorRequest): "user_connectors.read";
         "ListUserConnectors" list_user_connectors(ListUserConnectorsRequest): "user_connectors.read";
+    }
+    users {
+        "CreateUser" create_user(CreateUserRequest): "users.write";
+        "GetUser" get_user(GetUserRequest): "users.read";
+        "ListUsers" list_users(ListUsersRequest): "users.read";
+        "UpdateUser" update_user(UpdateUserRequest): "users.write";
+        "DeleteUser" delete_user(DeleteUserRequest): "users.write";
     }
 };
 

@@ -270,4 +270,32 @@ on_both! {
         let other = format!("connector != {gmail} state != DISABLED");
         world.check_one(List::UserConnectors, &other, &["ada percent", "évé quotes"]).await;
     }
+
+    async fn users(server) {
+        let world = World::create(&server).await;
+        world.check(List::Users, &[
+            ("username = ÄNN", &["ann"]),
+            ("username:b", &["bob"]),
+            ("username = \"bob%\"", &["bob"]),
+            ("email = \"ann@EXAMPLE.com\"", &["ann"]),
+            ("NOT email:*", &["bob"]),
+            ("email != \"x@example.com\"", &["ann", "bob"]),
+            ("phone_number = \"+491701234567\"", &["ann"]),
+            ("phone_number = \"+49*\"", &["ann"]),
+            ("user_id = Platform-É1", &["ann"]),
+            ("user_id = platform-É1", &[]),
+            ("user_id:PLATFORM", &["ann"]),
+            ("first_name = Ann", &["ann"]),
+            ("first_name = ann", &[]),
+            ("last_name:ÉM", &["ann"]),
+            ("NOT last_name:*", &["bob"]),
+            ("enabled = true", &["ann"]),
+            ("NOT password_set = true", &["bob"]),
+            ("labels.env = prod", &["ann"]),
+            ("connector:*", &[]),
+            ("create_time > 2000-01-01T00:00:00Z", &["ann", "bob"]),
+            ("update_time < 2000-01-01T00:00:00Z", &[]),
+        ]).await;
+        world.check_one(List::Users, &format!("id = {}", world.id("bob")), &["bob"]).await;
+    }
 }

@@ -25,7 +25,7 @@ const ATTACKS: [&str; 15] = [
 ];
 
 /// The text fields of each list that can be compared.
-const TEXTS: [(List, &[&str]); 7] = [
+const TEXTS: [(List, &[&str]); 8] = [
     (List::Configurations, &["external_id", "user_id"]),
     (List::Connections, &["name", "external_id", "client_id", "issuer_url", "token_url", "tags.team", "tags.`KEY`"]),
     (List::Connectors, &["name", "description", "url", "labels.env", "labels.`KEY`"]),
@@ -33,6 +33,10 @@ const TEXTS: [(List, &[&str]); 7] = [
     (List::Keys, &["name", "labels.env", "labels.`KEY`"]),
     (List::Tenants, &["name", "display_name"]),
     (List::UserConnectors, &["user_id"]),
+    (
+        List::Users,
+        &["user_id", "username", "email", "phone_number", "first_name", "last_name", "labels.env", "labels.`KEY`"],
+    ),
 ];
 
 on_both! {
@@ -88,6 +92,8 @@ on_both! {
             (List::Configurations, "shared_settings:x", "at position 1: unknown field"),
             (List::Keys, "type = KEY", "at position 8: expected one of CLIENT_IDENTITY, TRUST_BUNDLE"),
             (List::Tenants, "labels:x", "at position 1: unknown field"),
+            (List::Users, "password:x", "at position 1: unknown field"),
+            (List::Users, "password_set = 1", "at position 16: expected true or false for password_set"),
             (List::UserConnectors, "state = LINKED", "at position 9: expected one of ATTACHED, AUTHENTICATED"),
         ] {
             refused(&world, list, filter, description).await;

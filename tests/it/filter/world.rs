@@ -23,6 +23,7 @@ impl World {
         world.connectors().await;
         world.connections().await;
         world.links_and_credentials().await;
+        world.users().await;
         world.tenants().await;
         world
     }
@@ -219,6 +220,26 @@ impl World {
         let team = fixture::a_configuration(self.id("valid"), "Team A");
         let team = steps::configuration(&self.alpha, team).await;
         self.named("team", &team.id);
+    }
+
+    async fn users(&mut self) {
+        let registrations =
+            vec![v1::UserRegistration { application_id: "shop".to_owned(), roles: vec!["buyer".to_owned()] }];
+        let ann = v1::User {
+            user_id: "Platform-É1".to_owned(),
+            email: Some("Ann@Example.com".to_owned()),
+            phone_number: Some("+49 170 1234567".to_owned()),
+            first_name: Some("Ann".to_owned()),
+            last_name: Some("Émile".to_owned()),
+            registrations,
+            labels: fixture::strings([("env", "prod")]),
+            ..fixture::a_user("Änn")
+        };
+        let bob = v1::User { enabled: Some(false), username: Some("bob%".to_owned()), ..Default::default() };
+        for (handle, user) in [("ann", ann), ("bob", bob)] {
+            let id = steps::user(&self.alpha, user).await.id;
+            self.named(handle, &id);
+        }
     }
 
     async fn tenants(&mut self) {

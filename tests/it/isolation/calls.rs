@@ -257,6 +257,32 @@ impl Player {
                 };
                 wire.call(client, method, &request).await
             }
+            "CreateUser" => {
+                let user = v1::User { user_id: external_id(), email: address(e), ..v1::User::default() };
+                let user = Some(v1::User { username: Some(name()), ..user });
+                let (request_id, validate_only) = defaults();
+                let request = v1::CreateUserRequest { user, id: id(), request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
+            "GetUser" => wire.call(client, method, &v1::GetUserRequest { reference: pick("user", a) }).await,
+            "UpdateUser" => {
+                let user = v1::User { email: address(c), enabled: Some(b % 2 == 0), ..Default::default() };
+                let (reference, (request_id, validate_only)) = (pick("user", e), defaults());
+                let request = v1::UpdateUserRequest {
+                    reference,
+                    user: Some(user),
+                    request_id,
+                    validate_only,
+                    ..Default::default()
+                };
+                wire.call(client, method, &request).await
+            }
+            "DeleteUser" => {
+                let (request_id, validate_only) = defaults();
+                let (reference, etag) = (pick("user", a), String::new());
+                let request = v1::DeleteUserRequest { reference, etag, allow_missing, request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
             list => {
                 let at = LISTS.iter().position(|known| *known == list).unwrap();
                 self.list(wire, at, [a, b, c, d, e], other).await
@@ -286,6 +312,7 @@ impl Player {
         match LISTS[list] {
             "ListKeys" => list!("ListKeys", ListKeysRequest,),
             "ListConnectors" => list!("ListConnectors", ListConnectorsRequest,),
+            "ListUsers" => list!("ListUsers", ListUsersRequest,),
             "ListConnections" => list!("ListConnections", ListConnectionsRequest, connector),
             "ListUserConnectors" => list!("ListUserConnectors", ListUserConnectorsRequest, user_id, connector),
             "ListCredentials" => {
@@ -298,4 +325,9 @@ impl Player {
             }
         }
     }
+}
+
+/// An email address, or none. It may be the user name of another user.
+fn address(number: usize) -> Option<String> {
+    (number % 3 > 0).then(|| format!("{}@example.com", USERS[number / 3 % USERS.len()]))
 }

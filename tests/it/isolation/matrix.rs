@@ -69,6 +69,7 @@ struct Things {
     link: String,
     credential: String,
     configuration: String,
+    user: String,
     token: String,
     before: Vec<serde_json::Value>,
 }
@@ -106,6 +107,12 @@ impl Things {
         let credential = steps::credential(client, facts, fixture::api_key_material("key")).await.id;
         let configuration = fixture::a_configuration(&credential, &format!("configuration of {tenant}"));
         let configuration = steps::configuration(client, configuration).await.id;
+        let account = v1::User {
+            user_id: format!("account of {tenant}"),
+            email: Some(format!("ada@{tenant}.example")),
+            ..fixture::a_user(&format!("ada of {tenant}"))
+        };
+        let account = steps::user(client, account).await.id;
         let pages = jackfield_testkit::List::Keys.pages(client, &jackfield_testkit::Ask::pages_of(1)).await.unwrap();
         let token = pages[0].next_page_token.clone();
         let (tenant, client, bundle) = (tenant.to_owned(), client.clone(), server.pki().ca_pem());
@@ -120,6 +127,7 @@ impl Things {
             link,
             credential,
             configuration,
+            user: account,
             token,
             before: Vec::new(),
         };
@@ -136,6 +144,7 @@ impl Things {
             "ListUserConnectors",
             "ListCredentials",
             "ListConfigurations",
+            "ListUsers",
         ];
         let mut all = Vec::new();
         for list in lists {
@@ -146,9 +155,9 @@ impl Things {
 
     /// Ways to name its resources, each with a reference of the same form that names nothing.
     fn references(&self) -> Vec<(&'static str, String, String)> {
-        let Things { tenant, key, connector, connection, link, credential, configuration, token, .. } = self;
+        let Things { tenant, key, connector, connection, link, credential, configuration, user, token, .. } = self;
         let nobody = "nobody".chars().take(tenant.len()).collect::<String>();
-        let mut all: Vec<_> = [key, connector, connection, link, credential, configuration]
+        let mut all: Vec<_> = [key, connector, connection, link, credential, configuration, user]
             .into_iter()
             .map(|id| ("id", id.clone(), ConnectorId::generate().to_string()))
             .collect();
@@ -163,6 +172,9 @@ impl Things {
             text("bare name", "connector of {}"),
             text("bare external id", "configuration of {}"),
             text("user", "user of {}"),
+            text("external id", "ext:account of {}"),
+            text("username", "ada of {}"),
+            text("email", "ada@{}.example"),
             ("filter", format!("id = {connector}"), format!("id = {}", ConnectorId::generate())),
             ("filter", format!("NOT id = {credential}"), format!("NOT id = {}", ConnectorId::generate())),
             ("filter", format!("connector = {connector}"), format!("connector = {}", ConnectorId::generate())),
@@ -174,7 +186,19 @@ impl Things {
 
 /// A request of every method that is answered unchanged. None of them changes anything.
 fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
-    let Things { tenant, bundle, key, identity, connector, connection, link, credential, configuration, .. } = own;
+    let Things {
+        tenant,
+        bundle,
+        key,
+        identity,
+        connector,
+        connection,
+        link,
+        credential,
+        configuration,
+        user: account,
+        ..
+    } = own;
     let user = format!("user of {tenant}");
     let facts = v1::Credential { connection: connection.clone(), ..fixture::a_credential(&user, connector) };
     let a_key = v1::Key { name: "new".to_owned(), certificate_pem: bundle.clone(), ..Default::default() };
@@ -290,6 +314,15 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
             credential: credential.clone(),
             validate_only: true,
         }
+        "CreateUser": CreateUserRequest { user: Some(fixture::a_user("new")), validate_only: true }
+        "GetUser": GetUserRequest { reference: account.clone() }
+        "ListUsers": ListUsersRequest {}
+        "UpdateUser": UpdateUserRequest {
+            reference: account.clone(),
+            user: Some(v1::User { first_name: Some("new".to_owned()), ..Default::default() }),
+            validate_only: true,
+        }
+        "DeleteUser": DeleteUserRequest { reference: account.clone(), validate_only: true }
     }
     bases
 }

@@ -39,7 +39,7 @@ pub(super) struct Player {
 }
 
 /// Methods, listed more often the more depends on them.
-const METHODS: [&str; 47] = [
+const METHODS: [&str; 53] = [
     "ImportKey",
     "GenerateKey",
     "UpdateKey",
@@ -87,6 +87,12 @@ const METHODS: [&str; 47] = [
     "ListConfigurations",
     "ListConfigurations",
     "ListCredentials",
+    "CreateUser",
+    "CreateUser",
+    "GetUser",
+    "UpdateUser",
+    "DeleteUser",
+    "ListUsers",
 ];
 
 /// The average number of operations of one tenant in a program.
@@ -102,8 +108,15 @@ pub(super) const CHOSEN: [&str; 3] = [
     "ffffffff-0000-7000-8000-000000000003",
 ];
 pub(super) const REQUESTS: [&str; 2] = ["aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-000000000002"];
-pub(super) const LISTS: [&str; 6] =
-    ["ListKeys", "ListConnectors", "ListConnections", "ListUserConnectors", "ListCredentials", "ListConfigurations"];
+pub(super) const LISTS: [&str; 7] = [
+    "ListKeys",
+    "ListConnectors",
+    "ListConnections",
+    "ListUserConnectors",
+    "ListCredentials",
+    "ListConfigurations",
+    "ListUsers",
+];
 
 pub(super) fn program() -> impl Strategy<Value = Vec<(Who, Op)>> {
     let who = prop_oneof![Just(Who::Alpha), Just(Who::Beta)];
@@ -165,7 +178,7 @@ impl Player {
                 Some(own) => own[rest % own.len()].clone(),
                 None => unknown(),
             },
-            5 if matches!(kind, "connection" | "credential" | "configuration") => {
+            5 if matches!(kind, "connection" | "credential" | "configuration" | "user") => {
                 format!("ext:{}", EXTERNAL[rest % EXTERNAL.len()])
             }
             5 | 6 if matches!(kind, "key" | "connector" | "connection") => {
@@ -236,13 +249,14 @@ impl Player {
 }
 
 /// Fields of answers that hold a resource, and its kind.
-const KINDS: [(&str, &str); 6] = [
+const KINDS: [(&str, &str); 7] = [
     ("key", "key"),
     ("connector", "connector"),
     ("connection", "connection"),
     ("userConnector", "user_connector"),
     ("credential", "credential"),
     ("configuration", "configuration"),
+    ("user", "user"),
 ];
 
 /// The number of different questions for lists.

@@ -41,7 +41,7 @@ on_both! {
                 List::Connections => [false, true, false, false],
                 List::Credentials => [true, true, true, false],
                 List::UserConnectors => [true, true, false, false],
-                List::Connectors | List::Keys | List::Tenants => [false; 4],
+                List::Connectors | List::Keys | List::Tenants | List::Users => [false; 4],
             };
             let narrowed = [
                 Ask { user_id: user, ..ask.from(&token) },

@@ -10,6 +10,7 @@ use jackfield_domain::key::Key;
 use jackfield_domain::request::order::{Order, OrderBy};
 use jackfield_domain::request::page::{MAX_PAGE_BYTES, RowKey};
 use jackfield_domain::tenant::Tenant;
+use jackfield_domain::user::User;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::{TenantId, Timestamp};
 use jackfield_testkit::store::{Hints, Page, PageQuery, Scope, Store};
@@ -20,8 +21,15 @@ use super::tenant_id;
 use crate::{connection, connector, key, steps};
 
 /// All lists of a tenant.
-const LISTS: [List; 6] =
-    [List::Configurations, List::Connections, List::Connectors, List::Credentials, List::Keys, List::UserConnectors];
+const LISTS: [List; 7] = [
+    List::Configurations,
+    List::Connections,
+    List::Connectors,
+    List::Credentials,
+    List::Keys,
+    List::UserConnectors,
+    List::Users,
+];
 
 on_both! {
     async fn a_row_weighs_at_least_its_size_in_a_message(server) {
@@ -56,6 +64,22 @@ on_both! {
         let full = fixture::a_configuration(&credential.id, "a configuration");
         let full = v1::Configuration { shared_settings: Some(data()), meta: Some(data()), ..full };
         steps::configuration(&client, full).await;
+
+        let small = v1::User { username: Some("a".to_owned()), ..Default::default() };
+        steps::user(&client, small).await;
+        let registration = |application: usize| v1::UserRegistration { application_id: application.to_string(), roles: vec!["r".to_owned(); 1] };
+        let full = v1::User {
+            user_id: "platform-1".to_owned(),
+            email: Some("ann@example.com".to_owned()),
+            phone_number: Some("+491701234567".to_owned()),
+            first_name: Some("Ann".to_owned()),
+            last_name: Some("\u{1D50A}".repeat(100)),
+            data: Some(data()),
+            registrations: (0..64).map(registration).collect(),
+            labels: fixture::strings([("a", ""), ("b", "c")]),
+            ..fixture::a_user("ann")
+        };
+        steps::user(&client, full).await;
 
         // The document of the link contains the connector's earlier name.
         let name = "\u{1D50A}".repeat(191);
@@ -101,6 +125,7 @@ async fn weights(store: &Store, tenant: TenantId, list: List) -> Vec<usize> {
             List::Keys => found(read.page::<Key>(&query).await.unwrap()),
             List::Tenants => found(read.page::<Tenant>(&query).await.unwrap()),
             List::UserConnectors => found(read.page::<UserConnector>(&query).await.unwrap()),
+            List::Users => found(read.page::<User>(&query).await.unwrap()),
         };
         weights.push(bytes);
         after = next;

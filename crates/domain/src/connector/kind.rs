@@ -312,11 +312,7 @@ impl FieldPatch<ConnectorKind> for KindPatch {
             (ConnectorKind::OAuth2(settings), KindPatch::OAuth2(patch)) => settings.apply(patch, violations),
             (ConnectorKind::Generic(settings), KindPatch::Generic(patch)) => {
                 settings.apply(patch, violations);
-                match patch.password {
-                    SecretPatch::Keep => {}
-                    SecretPatch::Set(_) => settings.password_set = true,
-                    SecretPatch::Clear => settings.password_set = false,
-                }
+                patch.password.apply_to_flag(&mut settings.password_set);
             }
             (ConnectorKind::License(settings), KindPatch::License(patch)) => settings.apply(patch, violations),
             (kind, _) => {

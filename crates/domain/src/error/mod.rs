@@ -33,7 +33,7 @@ pub enum Error {
         /// Other fields of the request that name it or narrow the search, and their values.
         by: Vec<(&'static str, String)>,
     },
-    /// The id, name or external id belongs to another resource.
+    /// The id, name, external id or login id belongs to another resource.
     #[error("{resource} exists already")]
     Taken { resource: Resource, what: Taken, value: String },
     /// The etag is stale.
@@ -105,6 +105,7 @@ pub enum Error {
 pub enum Taken {
     ExternalId,
     Id,
+    LoginId,
     Name,
 }
 
@@ -209,6 +210,7 @@ impl Error {
             Error::Taken { what: Taken::Id, .. } => "ID_TAKEN",
             Error::Taken { what: Taken::Name, .. } => "NAME_TAKEN",
             Error::Taken { what: Taken::ExternalId, .. } => "EXTERNAL_ID_TAKEN",
+            Error::Taken { what: Taken::LoginId, .. } => "LOGIN_ID_TAKEN",
             Error::EtagMismatch { .. } => "ETAG_MISMATCH",
             Error::InUse { .. } => "IN_USE",
             Error::Precondition { reason, .. } => reason.as_str(),

@@ -64,6 +64,9 @@ ids! {
     KeyId => Key;
     /// Id of the link between a user and a connector.
     UserConnectorId => UserConnector;
+    /// Id of a user whose password is checked here. The platform's own id of a user is a
+    /// [`UserId`](crate::value::text::UserId).
+    UserUuid => User;
 }
 
 impl TenantId {

@@ -10,12 +10,12 @@ pub struct Secret(Zeroizing<String>);
 
 /// A change of a stored secret. An absent value keeps it; clearing is an explicit act, because secrets are write-only.
 #[derive(Debug, Default)]
-pub enum SecretPatch {
+pub enum SecretPatch<S = Secret> {
     /// Leave the stored secret as it is.
     #[default]
     Keep,
     /// Replace it.
-    Set(Secret),
+    Set(S),
     /// Remove it.
     Clear,
 }
@@ -88,6 +88,17 @@ impl SecretPatch {
             SecretPatch::Keep => stored,
             SecretPatch::Set(secret) => Some(secret),
             SecretPatch::Clear => None,
+        }
+    }
+}
+
+impl<S> SecretPatch<S> {
+    /// Changes the flag which says that a secret is stored.
+    pub(crate) fn apply_to_flag(&self, is_set: &mut bool) {
+        match self {
+            SecretPatch::Keep => {}
+            SecretPatch::Set(_) => *is_set = true,
+            SecretPatch::Clear => *is_set = false,
         }
     }
 }

@@ -45,7 +45,7 @@ macro_rules! texts {
         }
     )*};
 }
-pub(super) use texts;
+pub(crate) use texts;
 
 texts! {
     /// A display name, trimmed and without control characters. Names are compared by [`Name::key`].

@@ -7,6 +7,7 @@ use jackfield_api::v1::connector_service_server::ConnectorServiceServer;
 use jackfield_api::v1::credentials_service_server::CredentialsServiceServer;
 use jackfield_api::v1::key_service_server::KeyServiceServer;
 use jackfield_api::v1::user_connector_service_server::UserConnectorServiceServer;
+use jackfield_api::v1::user_service_server::UserServiceServer;
 use jackfield_domain::principal::{Principal, RightType};
 use jackfield_domain::{Error, Result};
 use jackfield_service::{Caller, Services};
@@ -56,7 +57,8 @@ impl Api {
             ConnectorServiceServer,
             CredentialsServiceServer,
             KeyServiceServer,
-            UserConnectorServiceServer
+            UserConnectorServiceServer,
+            UserServiceServer
         );
     }
 }

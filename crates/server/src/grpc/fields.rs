@@ -170,12 +170,35 @@ impl<'a> Fields<'a> {
         self.violations.check_all(patch).unwrap_or_default()
     }
 
-    /// A password that is sent in a header. It is removed only if the mask lists its very path.
+    /// A list, which is replaced as a whole.
+    pub(super) fn list<T, P>(
+        &mut self,
+        path: &str,
+        items: Vec<T>,
+        parse: impl FnOnce(&str, Vec<T>) -> Result<P, Vec<Violation>>,
+    ) -> Option<P> {
+        if !self.mask.covers(path, !items.is_empty()) {
+            return None;
+        }
+        self.violations.check_all(parse(&self.name(path), items))
+    }
+
+    /// A password that is sent in a header.
     pub(super) fn secret(&mut self, path: &str, value: String, max: usize) -> SecretPatch {
+        self.secret_as(path, value, |name, value| Secret::parse_line(name, value, max))
+    }
+
+    /// A secret. It is removed only if the mask lists its very path.
+    pub(super) fn secret_as<S>(
+        &mut self,
+        path: &str,
+        value: String,
+        parse: impl FnOnce(&str, String) -> Result<S, Violation>,
+    ) -> SecretPatch<S> {
         if value.is_empty() {
             return if self.mask.names(path) { SecretPatch::Clear } else { SecretPatch::Keep };
         }
-        let secret = self.read(path, true, |name| Secret::parse_line(name, value, max));
+        let secret = self.read(path, true, |name| parse(name, value));
         secret.map_or(SecretPatch::Keep, SecretPatch::Set)
     }
 

@@ -15,6 +15,7 @@ mod parse;
 pub mod reason;
 mod render;
 mod update;
+mod user;
 mod user_connector;
 
 pub use api::Api;
@@ -36,6 +37,7 @@ mod tests {
             include_str!("connector.rs"),
             include_str!("credentials.rs"),
             include_str!("key.rs"),
+            include_str!("user.rs"),
             include_str!("user_connector.rs"),
         ] {
             let mut lines = file.lines();

@@ -2,4 +2,5 @@
 
 pub(crate) mod data_keys;
 pub(crate) mod material;
+pub(crate) mod passwords;
 pub(crate) mod secrets;

@@ -16,6 +16,7 @@ const UNIQUE: &[(&str, &str, Taken)] = &[
     ("_pkey", ".id", Taken::Id),
     ("_name_key", ".name_key", Taken::Name),
     ("_external_id_key", ".external_id", Taken::ExternalId),
+    ("_user_id_key", ".user_id", Taken::ExternalId),
 ];
 
 /// Returns the error for any other database error.

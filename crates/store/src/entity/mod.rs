@@ -27,5 +27,6 @@ pub(crate) mod routing_policy;
 pub(crate) mod routing_target;
 pub mod secret;
 pub(crate) mod tenant;
+pub(crate) mod user;
 pub(crate) mod user_connector;
 pub(crate) mod user_pin;

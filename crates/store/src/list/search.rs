@@ -130,6 +130,7 @@ const fn kind(resource: Resource) -> u8 {
         Resource::UserConnector => 4,
         Resource::Credential => 5,
         Resource::Configuration => 6,
+        Resource::User => 7,
         // Tenants come before all rows within a tenant. Re-wraps are not listed.
         Resource::Tenant | Resource::Rewrap => 0,
     }

@@ -21,7 +21,8 @@ pub(super) type Result<T, E = StoreError> = std::result::Result<T, E>;
 pub(super) type RowId = (Uuid, Uuid);
 
 /// The derived columns from which no other column follows.
-const DERIVED: [&str; 5] = ["name_key", "search_text", "folded", "valid_until", "renewal_time"];
+const DERIVED: [&str; 7] =
+    ["name_key", "username_key", "email_key", "search_text", "folded", "valid_until", "renewal_time"];
 
 /// Rows that are read at once.
 const BATCH: u64 = 500;

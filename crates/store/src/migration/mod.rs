@@ -9,6 +9,7 @@ mod m0004_search;
 mod m0005_credential_state;
 mod m0006_composed_names;
 mod m0007_key_material;
+mod m0009_users;
 mod m0011_routing;
 mod same_name;
 mod search;
@@ -35,6 +36,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0005_credential_state::Step),
             Box::new(m0006_composed_names::Step),
             Box::new(m0007_key_material::Step),
+            Box::new(m0009_users::Step),
             Box::new(m0011_routing::Step),
         ]
     }

@@ -38,7 +38,7 @@ impl<'a, 'm> WordIndex<'a, 'm> {
         match &self.trigrams {
             Some(trigrams) => {
                 let columns = format!("tenant_id, search_text {trigrams}.gin_trgm_ops");
-                self.run(&format!("CREATE INDEX {table}_search_idx ON {table} USING gin ({columns})")).await
+                self.run(&format!("CREATE INDEX {table}_search_idx ON \"{table}\" USING gin ({columns})")).await
             }
             None => {
                 let base = format!("(search_number << 40) + ({number} << 36)");
@@ -65,28 +65,28 @@ impl<'a, 'm> WordIndex<'a, 'm> {
         let remove = "INSERT INTO search_index (search_index, rowid, search_text) \
                       VALUES ('delete', old.search_number, old.search_text);";
         let statements = [
-            format!("ALTER TABLE {table} ADD COLUMN search_number integer"),
+            format!("ALTER TABLE \"{table}\" ADD COLUMN search_number integer"),
             format!(
-                "UPDATE {table} SET search_number = numbers.number FROM (SELECT place, base + row_number() OVER (PARTITION BY base \
-                 ORDER BY place) AS number FROM (SELECT rowid AS place, {base_of_row} AS base FROM {table} AS numbered)) AS numbers \
-                 WHERE {table}.rowid = numbers.place"
+                "UPDATE \"{table}\" SET search_number = numbers.number FROM (SELECT place, base + row_number() OVER (PARTITION BY base \
+                 ORDER BY place) AS number FROM (SELECT rowid AS place, {base_of_row} AS base FROM \"{table}\" AS numbered)) AS numbers \
+                 WHERE \"{table}\".rowid = numbers.place"
             ),
-            format!("CREATE UNIQUE INDEX {table}_search_number_idx ON {table} (search_number)"),
-            format!("INSERT INTO search_index (rowid, search_text) SELECT search_number, search_text FROM {table}"),
+            format!("CREATE UNIQUE INDEX {table}_search_number_idx ON \"{table}\" (search_number)"),
+            format!("INSERT INTO search_index (rowid, search_text) SELECT search_number, search_text FROM \"{table}\""),
             format!(
-                "CREATE TRIGGER {table}_search_insert AFTER INSERT ON {table} BEGIN \
-                 UPDATE {table} SET search_number = (SELECT coalesce((SELECT max(search_number) FROM {table} \
+                "CREATE TRIGGER {table}_search_insert AFTER INSERT ON \"{table}\" BEGIN \
+                 UPDATE \"{table}\" SET search_number = (SELECT coalesce((SELECT max(search_number) FROM \"{table}\" \
                  WHERE search_number BETWEEN base AND base + (1 << 36) - 1), base) + 1 FROM (SELECT coalesce({base_of_new}, {NOWHERE}) AS base)) \
                  WHERE rowid = new.rowid; \
-                 INSERT INTO search_index (rowid, search_text) SELECT search_number, search_text FROM {table} \
+                 INSERT INTO search_index (rowid, search_text) SELECT search_number, search_text FROM \"{table}\" \
                  WHERE rowid = new.rowid; END"
             ),
             format!(
-                "CREATE TRIGGER {table}_search_update AFTER UPDATE OF search_text ON {table} \
+                "CREATE TRIGGER {table}_search_update AFTER UPDATE OF search_text ON \"{table}\" \
                  WHEN old.search_text <> new.search_text BEGIN {remove} \
                  INSERT INTO search_index (rowid, search_text) VALUES (new.search_number, new.search_text); END"
             ),
-            format!("CREATE TRIGGER {table}_search_delete AFTER DELETE ON {table} BEGIN {remove} END"),
+            format!("CREATE TRIGGER {table}_search_delete AFTER DELETE ON \"{table}\" BEGIN {remove} END"),
         ];
         for statement in statements {
             self.run(&statement).await?;

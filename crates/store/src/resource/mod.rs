@@ -8,4 +8,5 @@ mod credential;
 pub(crate) mod issuable;
 mod key;
 mod tenant;
+mod user;
 mod user_connector;

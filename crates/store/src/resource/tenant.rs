@@ -9,6 +9,7 @@ use jackfield_domain::key::Key;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::request::schema::Schema;
 use jackfield_domain::tenant::{self, Tenant};
+use jackfield_domain::user::User;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{Result, TenantId};
@@ -93,11 +94,22 @@ impl Writer {
         Ok(!found.is_empty())
     }
 
+    /// Keeps other transactions from giving login ids to users of a tenant until this one ends. Other changes of the rows of the
+    /// tenant go on. On SQLite there is one writer.
+    pub(super) async fn tenant_lock_login_ids(&self, id: TenantId) -> Result<()> {
+        if self.conn.get_database_backend() == DbBackend::Sqlite {
+            return Ok(());
+        }
+        let select = stored::of::<Tenant>(id).lock(LockType::NoKeyUpdate).select_only().column(Column::Id);
+        select.into_tuple::<Uuid>().all(&self.conn).await.map(|_| ()).map_err(error::from_db)
+    }
+
     /// Deletes a tenant with everything in it and its data keys. Its audit records go too: without the tenant no principal
     /// could read them.
     pub async fn tenant_delete(&self, id: TenantId) -> Result<()> {
         // The tenant is locked, so no other change of its rows is under way, except for a re-wrap, which takes no such lock.
         self.data_keys_lock(id).await?;
+        self.delete_all::<User>(id).await?;
         self.routing_delete(id).await?;
         self.delete_all::<Configuration>(id).await?;
         self.delete_all::<Credential>(id).await?;

@@ -3,10 +3,8 @@
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
-use jackfield_domain::login::{
-    AcceptedLogin, AuthenticatedUser, LoginAttempt, MAX_APPLICATION_ID, MAX_LOGIN_ID, MAX_REGISTRATIONS, MAX_ROLE,
-    Registration,
-};
+use jackfield_domain::login::{AcceptedLogin, AuthenticatedUser, LoginAttempt, MAX_LOGIN_ID};
+use jackfield_domain::user::{Registration, registrations};
 use jackfield_domain::value::json::JsonObject;
 use jackfield_domain::value::text::bounded_text;
 use jackfield_domain::value::url::HttpUrl;
@@ -208,26 +206,15 @@ fn accepted(body: &[u8]) -> Result<AcceptedLogin, LoginFault> {
     if [username, email, phone_number].iter().all(|text| text.trim().is_empty()) {
         return Err(LoginFault::UserUnnamed);
     }
-    let registrations = registrations(user.registrations.unwrap_or_default())?;
-    Ok(AcceptedLogin { user: authenticated, registrations })
-}
-
-fn registrations(registrations: Vec<UserRegistration>) -> Result<Vec<Registration>, LoginFault> {
-    let too_many = |field: &str| LoginFault::UserInvalid(format!("{field} has more than {MAX_REGISTRATIONS} entries"));
-    if registrations.len() > MAX_REGISTRATIONS {
-        return Err(too_many("registrations"));
-    }
-    let registration = |UserRegistration { application_id, roles }| {
-        let application_id = bounded_text("registrations.applicationId", &application_id, MAX_APPLICATION_ID, false);
-        let application_id = application_id.map_err(unusable)?;
+    let given = user.registrations.unwrap_or_default().into_iter();
+    let given = given.map(|UserRegistration { application_id, roles }| {
         let roles = roles.unwrap_or_default();
-        if roles.len() > MAX_REGISTRATIONS {
-            return Err(too_many("registrations.roles"));
-        }
-        let role = |role: &String| bounded_text("registrations.roles", role, MAX_ROLE, false).map_err(unusable);
-        Ok(Registration { application_id, roles: roles.iter().map(role).collect::<Result<_, _>>()? })
-    };
-    registrations.into_iter().map(registration).collect()
+        Registration { application_id, roles }
+    });
+    let registrations = registrations("registrations", given.collect()).map_err(|violations| {
+        violations.into_iter().next().map_or(LoginFault::UserInvalid("registrations".to_owned()), unusable)
+    })?;
+    Ok(AcceptedLogin { user: authenticated, registrations })
 }
 
 fn text_of(field: &str, text: Option<String>) -> Result<String, LoginFault> {

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use jackfield_api::v1 as pb;
 use jackfield_domain::login::{
-    AcceptedLogin, AuthenticatedUser, LoginAttempt, LoginEvent, LoginId, LoginOutcome, MAX_APPLICATION_ID,
-    Registration, password,
+    AcceptedLogin, AuthenticatedUser, LoginAttempt, LoginEvent, LoginId, LoginOutcome, password,
 };
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
+use jackfield_domain::user::{MAX_APPLICATION_ID, Registration};
 use jackfield_domain::value::text::bounded_text;
 use jackfield_domain::{Result, Violation, Violations};
 use jackfield_service::Login;

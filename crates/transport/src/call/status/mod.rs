@@ -98,6 +98,7 @@ fn answer(error: Error, reason: &'static str) -> StatusBuilder {
                 jackfield_domain::error::Taken::Id => ("id", "id"),
                 jackfield_domain::error::Taken::Name => ("name", "name"),
                 jackfield_domain::error::Taken::ExternalId => ("external_id", "external id"),
+                jackfield_domain::error::Taken::LoginId => ("login_id", "login id"),
             };
             let message = format!("the {text} \"{}\" is taken by another {resource}", cut(&value));
             StatusBuilder::new(Code::AlreadyExists, reason, message)

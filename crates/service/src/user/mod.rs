@@ -1,0 +1,135 @@
+//! Use cases of users.
+
+mod authenticate;
+mod migrate;
+#[cfg(test)]
+mod tests;
+
+use jackfield_domain::error::Taken;
+use jackfield_domain::principal::right::{UsersRead, UsersWrite};
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::user::{PASSWORD_COLUMN, User, UserPatch};
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::{Error, Resource, Result, SecretAddress, SecretPatch, TenantId, UserUuid};
+use jackfield_store::Writer;
+
+use crate::caller::Caller;
+use crate::change::{
+    Change, DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, missing,
+    unchanged,
+};
+use crate::list::Listable;
+use crate::services::Services;
+
+// === impl Services ===
+
+impl Services {
+    pub async fn user_create(
+        &self,
+        caller: &Caller<UsersWrite>,
+        request: &RequestOptions,
+        id: Option<UserUuid>,
+        patch: UserPatch,
+    ) -> Result<User> {
+        let hash = self.shared.passwords.hashed(&patch.password).await?;
+        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
+            let id = id.unwrap_or_else(UserUuid::generate);
+            self.user_insert(txn, caller.tenant(), id, &patch, &hash).await
+        })
+        .await
+    }
+
+    pub async fn user_get(&self, caller: &Caller<UsersRead>, reference: &Ref) -> Result<User> {
+        self.find::<User>(caller.tenant(), reference).await
+    }
+
+    pub async fn user_update(
+        &self,
+        caller: &Caller<UsersWrite>,
+        request: &RequestOptions,
+        reference: &Ref,
+        expected: &Expected,
+        patch: UserPatch,
+    ) -> Result<User> {
+        let hash = self.shared.passwords.hashed(&patch.password).await?;
+        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
+            let tenant = caller.tenant();
+            let found = txn.find_for_update::<User>(tenant, reference).await?;
+            let before = found_for_update(found, || missing::<User>(reference), expected)?;
+            self.user_replace(txn, tenant, before, &patch, &hash).await
+        })
+        .await
+    }
+
+    pub async fn user_delete(
+        &self,
+        caller: &Caller<UsersWrite>,
+        request: &RequestOptions,
+        reference: &Ref,
+        options: &DeleteOptions,
+    ) -> Result<Deleted> {
+        self.change(Change::of_tenant(caller, request, Length::of(options)), async |txn| {
+            let tenant = caller.tenant();
+            let found = txn.find_for_update::<User>(tenant, reference).await?;
+            let Some(user) = found_for_delete(found, || missing::<User>(reference), options)? else {
+                return Ok(Deleted::default());
+            };
+            txn.user_delete(tenant, user.id).await?;
+            Ok(Deleted::alone())
+        })
+        .await
+    }
+
+    async fn user_insert(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        id: UserUuid,
+        patch: &UserPatch,
+        hash: &SecretPatch,
+    ) -> Result<User> {
+        let user = User::create(id, patch, Meta::new(self.now())).map_err(Error::Invalid)?;
+        refuse_taken(txn, tenant, &user).await?;
+        txn.insert(tenant, &user).await?;
+        self.shared.secrets.patch(txn, password_of(tenant, id), hash).await?;
+        Ok(user)
+    }
+
+    async fn user_replace(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        before: User,
+        patch: &UserPatch,
+        hash: &SecretPatch,
+    ) -> Result<User> {
+        let user = before.clone().patched(patch, before.meta.changed(self.now())).map_err(Error::Invalid)?;
+        if !patch.sets_secrets() && unchanged(&before, &user) {
+            return Ok(before);
+        }
+        if user.login_ids() != before.login_ids() {
+            refuse_taken(txn, tenant, &user).await?;
+        }
+        txn.replace(tenant, &user).await?;
+        self.shared.secrets.patch(txn, password_of(tenant, user.id), hash).await?;
+        Ok(user)
+    }
+}
+
+impl Listable for User {
+    type Right = UsersRead;
+    const LIST: &'static str = "users";
+}
+
+/// The address of the sealed hash of a user's password.
+fn password_of(tenant: TenantId, id: UserUuid) -> SecretAddress<'static> {
+    SecretAddress::of(tenant, id, PASSWORD_COLUMN)
+}
+
+/// Refuses login ids that another user has.
+async fn refuse_taken(txn: &Writer, tenant: TenantId, user: &User) -> Result<()> {
+    match txn.user_login_id_taken(tenant, user.id, &user.login_ids()).await? {
+        Some(value) => Err(Error::Taken { resource: Resource::User, what: Taken::LoginId, value: value.to_owned() }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,193 @@
+//! Log-ins and migrations, which no method of UserService makes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jackfield_domain::principal::{Principal, Rights};
+use jackfield_domain::user::{EmailAddress, ExternalUser, PhoneNumber, Registration, Username};
+use jackfield_domain::value::text::TenantName;
+use jackfield_domain::{ConnectorId, SystemClock};
+use jackfield_store::{Database, PoolSettings};
+use jackfield_vault::Keyring;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{Preflight, Settings, TokenCacheSettings};
+use jackfield_domain::user::Password;
+
+/// Services with one tenant, whose principal may do everything.
+struct Fixture {
+    services: Services,
+    principal: Principal,
+    _directory: TempDir,
+}
+
+impl Fixture {
+    async fn open() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            database: Database::Sqlite(directory.path().join("test.sqlite3")),
+            pool: PoolSettings { max_connections: 4, acquire_timeout: Duration::from_secs(5) },
+            migrate: true,
+            bootstrap_tenant: Some(TenantName::stored("default".to_owned())),
+            reveal_enabled: false,
+            token_cache: TokenCacheSettings { max_tokens: 0, max_bytes: 0, max_staleness: Duration::ZERO },
+            development: true,
+        };
+        let preflight = Preflight::new(Keyring::generate().unwrap().0);
+        let services = Services::open(settings, preflight, Arc::new(SystemClock)).await.unwrap();
+        let tenant = services.store().read().tenant_id_by_name("default").await.unwrap().unwrap();
+        let principal = Principal { name: "test".into(), tenant, rights: Rights::all() };
+        Fixture { services, principal, _directory: directory }
+    }
+
+    fn caller(&self) -> Caller<UsersWrite> {
+        Caller::authorize(self.principal.clone(), UserUuid::generate().0).unwrap()
+    }
+
+    async fn create(&self, patch: UserPatch) -> User {
+        let request = RequestOptions { method: "CreateUser", request: None, validate_only: false };
+        self.services.user_create(&self.caller(), &request, None, patch).await.unwrap()
+    }
+
+    async fn update(&self, user: &User, patch: UserPatch) {
+        let request = RequestOptions { method: "UpdateUser", request: None, validate_only: false };
+        let reference = Ref::Id(user.id.0);
+        self.services.user_update(&self.caller(), &request, &reference, &Expected::default(), patch).await.unwrap();
+    }
+
+    async fn log_in(&self, login_id: &str, password: &str) -> Option<User> {
+        self.services.authenticate_local(self.principal.tenant, login_id, &given(password)).await.unwrap()
+    }
+
+    async fn migrate(&self, connector: ConnectorId, user: ExternalUser, password: &str) -> Result<User> {
+        self.services.user_migrate(&self.caller(), connector, user, &given(password)).await
+    }
+}
+
+fn given(password: &str) -> Password {
+    Password::given("password", password.to_owned()).unwrap()
+}
+
+/// The user "Ann" with all login ids.
+fn ann() -> UserPatch {
+    UserPatch {
+        username: Some(Some(Username::parse("username", "Ann").unwrap())),
+        email: Some(Some(EmailAddress::parse("email", "ann@example.com").unwrap())),
+        phone_number: Some(Some(PhoneNumber::parse("phone_number", "+491701234567").unwrap())),
+        password: SecretPatch::Set(given("p\u{e9}ssword of ann")),
+        ..UserPatch::default()
+    }
+}
+
+fn external(id: &str, email: &str) -> ExternalUser {
+    let registrations = vec![Registration { application_id: "shop".to_owned(), roles: vec!["buyer".to_owned()] }];
+    ExternalUser { id: id.to_owned(), email: email.to_owned(), registrations, ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_user_logs_in_with_each_login_id_and_the_password() {
+    let fixture = Fixture::open().await;
+    let user = fixture.create(ann()).await;
+    for login_id in ["Ann", "ANN", " ann ", "Ann@Example.com", "+491701234567", "+49 (170) 123 45-67"] {
+        assert_eq!(fixture.log_in(login_id, "p\u{e9}ssword of ann").await, Some(user.clone()), "{login_id}");
+    }
+    assert_eq!(fixture.log_in("ann", "pe\u{301}ssword of ann").await, Some(user), "composed in another way");
+    for (login_id, password) in [
+        ("ann", "password of ann"),
+        ("ann", "P\u{e9}ssword of ann"),
+        ("ann", "x"),
+        ("bob", "p\u{e9}ssword of ann"),
+        ("", "p\u{e9}ssword of ann"),
+        ("01701234567", "p\u{e9}ssword of ann"),
+    ] {
+        assert_eq!(fixture.log_in(login_id, password).await, None, "{login_id} {password}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_is_disabled_or_has_no_password_does_not_log_in() {
+    let fixture = Fixture::open().await;
+    let user = fixture.create(ann()).await;
+    let log_in = async || fixture.log_in("ann", "p\u{e9}ssword of ann").await.is_some();
+    fixture.update(&user, UserPatch { enabled: Some(false), ..UserPatch::default() }).await;
+    assert!(!log_in().await);
+    fixture.update(&user, UserPatch { enabled: Some(true), ..UserPatch::default() }).await;
+    assert!(log_in().await);
+    fixture.update(&user, UserPatch { password: SecretPatch::Clear, ..UserPatch::default() }).await;
+    assert!(!log_in().await);
+    fixture.update(&user, UserPatch { password: SecretPatch::Set(given("another")), ..UserPatch::default() }).await;
+    assert!(!log_in().await && fixture.log_in("ann", "another").await.is_some());
+}
+
+#[tokio::test]
+async fn another_tenant_has_no_such_user() {
+    let fixture = Fixture::open().await;
+    fixture.create(ann()).await;
+    let tenant = TenantId::generate();
+    let found = fixture.services.authenticate_local(tenant, "ann", &given("p\u{e9}ssword of ann")).await.unwrap();
+    assert_eq!(found, None);
+}
+
+/// The shortest of several log-ins of each kind takes as long as that of any other, within a part of the time of a hash.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_log_ins_take_as_long() {
+    let fixture = Fixture::open().await;
+    fixture.create(ann()).await;
+    let login = |name: &str| UserPatch {
+        username: Some(Some(Username::parse("username", name).unwrap())),
+        ..UserPatch::default()
+    };
+    let password = || SecretPatch::Set(given("p\u{e9}ssword of ann"));
+    fixture.create(UserPatch { enabled: Some(false), password: password(), ..login("disabled") }).await;
+    fixture.create(login("without")).await;
+    let kinds = ["ann", "disabled", "without", "unknown"];
+    let mut shortest = [Duration::MAX; 4];
+    for _ in 0..20 {
+        for (kind, shortest) in kinds.iter().zip(&mut shortest) {
+            let start = Instant::now();
+            assert_eq!(fixture.log_in(kind, "wrong password").await, None);
+            *shortest = start.elapsed().min(*shortest);
+        }
+    }
+    let (least, most) = (shortest.iter().min().unwrap(), shortest.iter().max().unwrap());
+    assert!(*most < *least * 5 / 4, "{kinds:?} {shortest:?}");
+}
+
+#[tokio::test]
+async fn a_migrated_user_is_created_and_then_brought_up_to_date() {
+    let fixture = Fixture::open().await;
+    let connector = ConnectorId::generate();
+    let user = fixture.migrate(connector, external("42", "ann@example.com"), "first").await.unwrap();
+    assert_eq!((user.user_id.as_str(), user.connector, user.password_set), ("42", Some(connector), true));
+    assert_eq!(user.registrations, external("", "").registrations);
+    assert_eq!(fixture.log_in("ann@example.com", "first").await, Some(user.clone()));
+    let patch = UserPatch { enabled: Some(false), ..UserPatch::default() };
+    fixture.update(&user, patch).await;
+    let again = fixture.migrate(connector, external("42", "ann@example.org"), "second").await.unwrap();
+    assert_eq!((again.id, again.enabled, again.login_ids()), (user.id, false, vec!["ann@example.org"]));
+    fixture.update(&user, UserPatch { enabled: Some(true), ..UserPatch::default() }).await;
+    assert!(fixture.log_in("ann@example.org", "second").await.is_some());
+    assert!(fixture.log_in("ann@example.com", "first").await.is_none());
+}
+
+#[tokio::test]
+async fn a_migration_takes_over_no_other_user() {
+    let fixture = Fixture::open().await;
+    let connector = ConnectorId::generate();
+    let local = fixture.create(ann()).await;
+    let taken = |result: Result<User>| match result.unwrap_err() {
+        Error::Taken { resource: Resource::User, what, value } => (what, value),
+        error => panic!("{error:?}"),
+    };
+    let same_id = fixture.migrate(connector, external(local.user_id.as_str(), "eve@example.com"), "x").await;
+    assert_eq!(taken(same_id), (Taken::ExternalId, local.user_id.as_str().to_owned()));
+    let same_email = fixture.migrate(connector, external("43", "ANN@example.com"), "x").await;
+    assert_eq!(taken(same_email), (Taken::LoginId, "ANN@example.com".to_owned()));
+    fixture.migrate(connector, external("44", "bob@example.com"), "x").await.unwrap();
+    let other_connector = fixture.migrate(ConnectorId::generate(), external("44", "bob@example.com"), "y").await;
+    assert_eq!(taken(other_connector), (Taken::ExternalId, "44".to_owned()));
+    assert!(fixture.log_in("bob@example.com", "x").await.is_some());
+    assert!(matches!(fixture.migrate(connector, external("45", "no address"), "x").await, Err(Error::Invalid(_))));
+    assert_eq!(fixture.log_in("ann", "p\u{e9}ssword of ann").await, Some(local));
+}
