@@ -41,6 +41,7 @@ on_both! {
             http_authentication_username: Some("basicUsername".to_owned()),
             http_authentication_password: String::new(),
             http_authentication_password_set: true,
+            migrate_users: Some(false),
         };
         let expected = v1::Connector {
             id: FUSIONAUTH_CONNECTOR_ID.to_owned(),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use crate::error::Violation;
-use crate::user::Registration;
+use crate::user::{EmailAddress, ExternalUser, Password, PhoneNumber, Registration, User, Username};
 use crate::value::json::JsonObject;
 use crate::value::secret::Secret;
 use crate::value::text::bounded_text;
@@ -82,6 +82,43 @@ impl LoginId {
     /// The login id as it was written.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+// === impl LoginAttempt ===
+
+impl LoginAttempt {
+    /// The password as users of this deployment have it; `None` if it is longer than theirs can be.
+    pub fn chosen_password(&self) -> Option<Password> {
+        Password::given("password", self.password.expose().to_owned()).ok()
+    }
+}
+
+// === impl AcceptedLogin ===
+
+/// A user who was migrated. The id is that of the system.
+impl From<User> for AcceptedLogin {
+    fn from(user: User) -> Self {
+        let text = |text: Option<String>| text.unwrap_or_default();
+        let id = Uuid::try_parse(user.user_id.as_str()).unwrap_or(user.id.0);
+        let authenticated = AuthenticatedUser {
+            id,
+            username: text(user.username.map(Username::into)),
+            email: text(user.email.map(EmailAddress::into)),
+            phone_number: text(user.phone_number.map(PhoneNumber::into)),
+            first_name: user.first_name,
+            last_name: user.last_name,
+            data: user.data,
+        };
+        AcceptedLogin { user: authenticated, registrations: user.registrations }
+    }
+}
+
+impl From<AcceptedLogin> for ExternalUser {
+    fn from(accepted: AcceptedLogin) -> Self {
+        let AcceptedLogin { user, registrations } = accepted;
+        let AuthenticatedUser { id, username, email, phone_number, first_name, last_name, data } = user;
+        ExternalUser { id: id.to_string(), username, email, phone_number, first_name, last_name, data, registrations }
     }
 }
 

@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use jackfield_domain::connector::{Connector, ConnectorKind, Generic};
 use jackfield_domain::error::Precondition;
-use jackfield_domain::login::{LoginAttempt, LoginOutcome};
+use jackfield_domain::login::{AcceptedLogin, LoginAttempt, LoginOutcome};
 use jackfield_domain::principal::right::ConnectorsAuthenticate;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::routing::{RouteReason, RouteTarget};
-use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, Violation};
+use jackfield_domain::user::{ExternalUser, login_key};
+use jackfield_domain::{ConnectorId, Error, Resource, Result, Violation};
 use jackfield_upstream::login::{LoginFault, LoginResponse, authenticate};
 
 use crate::caller::Caller;
@@ -43,7 +44,7 @@ impl Services {
     ) -> Result<Login> {
         let start = Instant::now();
         let login = match reference {
-            Some(reference) => self.ask(caller.tenant(), reference, attempt).await?,
+            Some(reference) => self.ask(caller, reference, attempt).await?,
             None => self.ask_in_turn(caller, attempt).await?,
         };
         if !matches!(login.outcome, LoginOutcome::Accepted(_)) {
@@ -67,7 +68,7 @@ impl Services {
                 // Connectors before it may know the user. They did not accept the log-in, and no password goes further.
                 (RouteTarget::Connection(_), Some(_)) => break,
             };
-            let next = self.ask(caller.tenant(), &Ref::Id(connector.0), attempt).await?;
+            let next = self.ask(caller, &Ref::Id(connector.0), attempt).await?;
             if matches!(next.outcome, LoginOutcome::Accepted(_)) {
                 if route.reason != RouteReason::Pinned {
                     self.user_pin(caller, &attempt.login_id, connector).await;
@@ -82,12 +83,26 @@ impl Services {
         login.ok_or_else(|| Error::internal("routes without a first one"))
     }
 
-    async fn ask(&self, tenant: TenantId, reference: &Ref, attempt: &LoginAttempt) -> Result<Login> {
-        let ConnectorClient { connector, client } = self.shared.outbound.client(tenant, reference).await?;
-        let Generic { authentication_url, .. } = generic(&connector)?;
+    /// Asks the system of a connector, unless the user was migrated from it.
+    async fn ask(
+        &self,
+        caller: &Caller<ConnectorsAuthenticate>,
+        reference: &Ref,
+        attempt: &LoginAttempt,
+    ) -> Result<Login> {
+        let ConnectorClient { connector, client } = self.shared.outbound.client(caller.tenant(), reference).await?;
+        let Generic { authentication_url, migrate_users, .. } = generic(&connector)?;
+        if *migrate_users && let Some(outcome) = self.ask_here(caller, connector.id, attempt).await? {
+            return Ok(Login { outcome, connector: connector.id });
+        }
         let outcome = match client {
             Ok(client) => match authenticate(&client, authentication_url, attempt, None).await {
-                Ok(LoginResponse::Accepted(accepted)) => LoginOutcome::Accepted(accepted),
+                Ok(LoginResponse::Accepted(accepted)) => {
+                    if *migrate_users {
+                        self.migrate(caller, connector.id, &accepted, attempt).await;
+                    }
+                    LoginOutcome::Accepted(accepted)
+                }
                 Ok(LoginResponse::Rejected { status }) => {
                     if status.as_u16() != 404 {
                         let status = status.as_u16();
@@ -110,6 +125,42 @@ impl Services {
             }
         };
         Ok(Login { outcome, connector: connector.id })
+    }
+
+    /// Checks the log-in of a user who was migrated from a connector; `None` for any other user.
+    async fn ask_here(
+        &self,
+        caller: &Caller<ConnectorsAuthenticate>,
+        connector: ConnectorId,
+        attempt: &LoginAttempt,
+    ) -> Result<Option<LoginOutcome>> {
+        let (tenant, login_id) = (caller.tenant(), attempt.login_id.as_str());
+        let known = self.shared.store.read().user_fetch_by_login(tenant, &login_key(login_id)).await?;
+        if known.is_none_or(|user| user.connector != Some(connector)) {
+            return Ok(None);
+        }
+        let user = match attempt.chosen_password() {
+            Some(password) => self.authenticate_local(tenant, login_id, &password).await?,
+            None => None,
+        };
+        let accepted = user.filter(|user| user.connector == Some(connector)).map(AcceptedLogin::from);
+        Ok(Some(accepted.map_or(LoginOutcome::Rejected, |accepted| LoginOutcome::Accepted(Box::new(accepted)))))
+    }
+
+    /// Stores a user whom the system has accepted. If that fails, the system is asked at the next log-in, too.
+    async fn migrate(
+        &self,
+        caller: &Caller<ConnectorsAuthenticate>,
+        connector: ConnectorId,
+        accepted: &AcceptedLogin,
+        attempt: &LoginAttempt,
+    ) {
+        let Some(password) = attempt.chosen_password() else { return };
+        let user = ExternalUser::from(accepted.clone());
+        if let Err(error) = self.user_migrate(caller, connector, user, &password).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, connector.id = %connector, "a user could not be migrated");
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use jackfield_domain::connector::{Connector, ConnectorKind};
 use jackfield_domain::login::LoginId;
 use jackfield_domain::principal::right::{ConnectorsRead, ConnectorsWrite};
 use jackfield_domain::routing::{Route, RouteReason, RouteTarget, RoutingPolicy, RoutingRule, RuleDraft, TargetRef};
+use jackfield_domain::user::login_key;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::value::text::fold;
 use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, Violation};
 use jackfield_store::Writer;
 
@@ -63,7 +63,7 @@ impl Services {
         login_id: &LoginId,
     ) -> Result<bool> {
         self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
-            txn.user_pin_delete(caller.tenant(), &login_key(login_id)).await
+            txn.user_pin_delete(caller.tenant(), &login_key(login_id.as_str())).await
         })
         .await
     }
@@ -71,7 +71,7 @@ impl Services {
     /// The routes of a login id: the connector that the user stays with, or else those of the rules.
     pub(crate) async fn routes(&self, tenant: TenantId, login_id: &LoginId) -> Result<Vec<Route>> {
         let read = self.shared.store.read();
-        if let Some(connector) = read.user_pin_fetch(tenant, &login_key(login_id)).await? {
+        if let Some(connector) = read.user_pin_fetch(tenant, &login_key(login_id.as_str())).await? {
             return Ok(vec![Route { target: RouteTarget::Connector(connector), reason: RouteReason::Pinned }]);
         }
         let routes = read.routing_policy_fetch(tenant).await?.routes(login_id.as_str());
@@ -83,7 +83,7 @@ impl Services {
 
     /// Keeps a user with the connector that accepted the log-in. If that fails, the user is asked for by the rules the next time.
     pub(crate) async fn user_pin<R>(&self, caller: &Caller<R>, login_id: &LoginId, connector: ConnectorId) {
-        let (tenant, key, now) = (caller.tenant(), login_key(login_id), self.now());
+        let (tenant, key, now) = (caller.tenant(), login_key(login_id.as_str()), self.now());
         let pinned = self
             .change(Change::on_behalf_of(caller), async |txn| txn.user_pin_insert(tenant, &key, connector, now).await);
         if let Err(error) = pinned.await {
@@ -91,11 +91,6 @@ impl Services {
             tracing::warn!(error, connector.id = %connector, "a user could not be pinned to a connector");
         }
     }
-}
-
-/// The form in which login ids are compared.
-fn login_key(login_id: &LoginId) -> String {
-    fold(login_id.as_str().trim())
 }
 
 async fn target_of(txn: &Writer, tenant: TenantId, target: &TargetRef, index: usize) -> Result<RouteTarget> {

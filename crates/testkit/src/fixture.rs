@@ -13,6 +13,7 @@ pub const FUSIONAUTH_KEY_ID: &str = "ce485a91-906f-4615-af75-81d37dc71e90";
 pub fn a_connector(name: &str) -> v1::Connector {
     let generic = v1::GenericConnector {
         authentication_url: "http://localhost:3000/api/authenticate".to_owned(),
+        migrate_users: Some(false),
         ..Default::default()
     };
     v1::Connector { name: name.to_owned(), kind: Some(v1::connector::Kind::Generic(generic)), ..Default::default() }
@@ -24,6 +25,7 @@ pub fn the_fusionauth_connector() -> v1::Connector {
         authentication_url: "http://localhost:3000/api/authenticate".to_owned(),
         http_authentication_username: Some("basicUsername".to_owned()),
         http_authentication_password: "basicPassword".to_owned(),
+        migrate_users: Some(false),
         ..Default::default()
     };
     v1::Connector {

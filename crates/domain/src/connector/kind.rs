@@ -52,7 +52,11 @@ patchable! {
         #[serde(default, skip_serializing_if = "is_default")]
         password_set: bool,
     }
-    patched {}
+    patched {
+        /// The first accepted log-in of a user stores the user here, and later ones are checked here.
+        #[serde(default, skip_serializing_if = "is_default")]
+        migrate_users: bool,
+    }
     patch only {
         password: SecretPatch,
     }
@@ -218,7 +222,7 @@ impl ConnectorKind {
             }
             ConnectorKind::ClientCertificate(ClientCertificate { base_url })
             | ConnectorKind::HttpBasic(HttpBasic { base_url }) => (vec![base_url.as_ref()], Vec::new()),
-            ConnectorKind::Generic(Generic { authentication_url, username, password_set: _ }) => {
+            ConnectorKind::Generic(Generic { authentication_url, username, password_set: _, migrate_users: _ }) => {
                 (vec![Some(authentication_url)], vec![username.as_ref()])
             }
             ConnectorKind::License(License { base_url, application_id }) => {

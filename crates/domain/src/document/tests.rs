@@ -192,8 +192,13 @@ fn kinds() -> [(Value, Value, ConnectorKind); 6] {
         ),
         (
             json!({ "generic": { "authentication_url": URL } }),
-            json!({ "generic": { "username": null, "password_set": false } }),
-            ConnectorKind::Generic(Generic { authentication_url: url(), username: text(), password_set: true }),
+            json!({ "generic": { "username": null, "password_set": false, "migrate_users": false } }),
+            ConnectorKind::Generic(Generic {
+                authentication_url: url(),
+                username: text(),
+                password_set: true,
+                migrate_users: true,
+            }),
         ),
         (
             json!({ "http_basic": {} }),

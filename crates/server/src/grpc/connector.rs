@@ -257,12 +257,13 @@ fn to_message(connector: Connector) -> pb::Connector {
 fn kind_to_message(kind: ConnectorKind) -> pb::connector::Kind {
     use pb::connector::Kind;
     match kind {
-        ConnectorKind::Generic(Generic { authentication_url, username, password_set }) => {
+        ConnectorKind::Generic(Generic { authentication_url, username, password_set, migrate_users }) => {
             Kind::Generic(pb::GenericConnector {
                 authentication_url: authentication_url.into(),
                 http_authentication_username: username,
                 http_authentication_password: String::new(),
                 http_authentication_password_set: password_set,
+                migrate_users: Some(migrate_users),
             })
         }
         ConnectorKind::License(License { base_url, application_id }) => {

@@ -101,6 +101,7 @@ fn parse_kind(fields: &mut Fields<'_>, kind: Option<Kind>) -> KindPatch {
                 http_authentication_username,
                 http_authentication_password,
                 http_authentication_password_set: _,
+                migrate_users,
             } = generic;
             KindPatch::Generic(GenericPatch {
                 authentication_url: fields.required("generic.authentication_url", &authentication_url, url),
@@ -110,6 +111,7 @@ fn parse_kind(fields: &mut Fields<'_>, kind: Option<Kind>) -> KindPatch {
                     basic_username,
                 ),
                 password: fields.secret("generic.http_authentication_password", http_authentication_password, 1_024),
+                migrate_users: fields.switch("generic.migrate_users", migrate_users, false),
             })
         }
         Some(Kind::License(pb::LicenseConnector { base_url, application_id })) => KindPatch::License(LicensePatch {
