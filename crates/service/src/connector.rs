@@ -55,7 +55,7 @@ impl Services {
         expected: &Expected,
         patch: ConnectorPatch,
     ) -> Result<Connector> {
-        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
+        let updated = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Connector>(tenant, reference).await?;
             let before = found_for_update(found, || missing::<Connector>(reference), expected)?;
@@ -65,13 +65,18 @@ impl Services {
             if !patch.sets_secrets() && unchanged(&before, &connector) {
                 return Ok(before);
             }
+            let misdirected = before.misdirected_secrets(&connector, &patch);
+            if !misdirected.is_empty() {
+                return Err(Error::Invalid(misdirected));
+            }
             self.shared.outbound.check(Some(&before), &connector)?;
             txn.replace(tenant, &connector).await?;
             self.connector_secrets(txn, tenant, connector.id, &patch).await?;
-            self.shared.outbound.forget(tenant, connector.id);
             Ok(connector)
-        })
-        .await
+        });
+        let updated = updated.await?;
+        self.shared.outbound.forget(caller.tenant(), updated.id);
+        Ok(updated)
     }
 
     pub async fn connector_delete(
@@ -81,7 +86,8 @@ impl Services {
         reference: &Ref,
         options: &DeleteOptions,
     ) -> Result<Deleted> {
-        self.change(Change::of_tenant(caller, request, Length::of(options)), async |txn| {
+        let mut id = None;
+        let deleted = self.change(Change::of_tenant(caller, request, Length::of(options)), async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Connector>(tenant, reference).await?;
             let Some(connector) = found_for_delete(found, || missing::<Connector>(reference), options)? else {
@@ -92,10 +98,14 @@ impl Services {
                 refuse_in_use(&connector, dependents.uses())?;
             }
             let deleted = txn.connector_delete(tenant, connector.id, self.now()).await?;
-            self.shared.outbound.forget(tenant, connector.id);
+            id = Some(connector.id);
             Ok(Deleted::with(deleted.counts()))
-        })
-        .await
+        });
+        let deleted = deleted.await?;
+        if let Some(id) = id {
+            self.shared.outbound.forget(caller.tenant(), id);
+        }
+        Ok(deleted)
     }
 
     async fn connector_secrets(

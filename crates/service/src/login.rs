@@ -1,6 +1,6 @@
 //! Log-ins that connectors check.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jackfield_domain::connector::{Connector, ConnectorKind, Generic};
 use jackfield_domain::error::Precondition;
@@ -11,6 +11,7 @@ use jackfield_domain::routing::{RouteReason, RouteTarget};
 use jackfield_domain::user::{ExternalUser, login_key};
 use jackfield_domain::{ConnectorId, Error, Resource, Result, Violation};
 use jackfield_upstream::login::{LoginFault, LoginResponse, authenticate};
+use tokio::time::Instant;
 
 use crate::caller::Caller;
 use crate::outbound::ConnectorClient;
@@ -23,6 +24,9 @@ pub struct LoginSettings {
     /// does not say why.
     pub rejection_interval: Duration,
 }
+
+/// The time before the caller's deadline at which a system must have answered, so that the caller still gets the outcome.
+const ANSWER_MARGIN: Duration = Duration::from_millis(100);
 
 /// The outcome of a log-in, and the connector that was asked last.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,21 +45,28 @@ impl Services {
         caller: &Caller<ConnectorsAuthenticate>,
         reference: Option<&Ref>,
         attempt: &LoginAttempt,
+        deadline: Option<Instant>,
     ) -> Result<Login> {
         let start = Instant::now();
+        let deadline = deadline.map(|deadline| deadline.checked_sub(ANSWER_MARGIN).unwrap_or(deadline));
         let login = match reference {
-            Some(reference) => self.ask(caller, reference, attempt).await?,
-            None => self.ask_in_turn(caller, attempt).await?,
+            Some(reference) => self.ask(caller, reference, attempt, deadline).await?,
+            None => self.ask_in_turn(caller, attempt, deadline).await?,
         };
         if !matches!(login.outcome, LoginOutcome::Accepted(_)) {
-            let elapsed = start.elapsed();
-            tokio::time::sleep(whole(elapsed, self.shared.login.rejection_interval) - elapsed).await;
+            let end = start + whole(start.elapsed(), self.shared.login.rejection_interval);
+            tokio::time::sleep_until(deadline.map_or(end, |deadline| end.min(deadline))).await;
         }
         Ok(login)
     }
 
     /// Asks the connectors of the routing policy until one accepts, and pins the user to that one.
-    async fn ask_in_turn(&self, caller: &Caller<ConnectorsAuthenticate>, attempt: &LoginAttempt) -> Result<Login> {
+    async fn ask_in_turn(
+        &self,
+        caller: &Caller<ConnectorsAuthenticate>,
+        attempt: &LoginAttempt,
+        deadline: Option<Instant>,
+    ) -> Result<Login> {
         let mut login: Option<Login> = None;
         for route in self.routes(caller.tenant(), &attempt.login_id).await? {
             let connector = match (route.target, &login) {
@@ -68,7 +79,7 @@ impl Services {
                 // Connectors before it may know the user. They did not accept the log-in, and no password goes further.
                 (RouteTarget::Connection(_), Some(_)) => break,
             };
-            let next = self.ask(caller, &Ref::Id(connector.0), attempt).await?;
+            let next = self.ask(caller, &Ref::Id(connector.0), attempt, deadline).await?;
             if matches!(next.outcome, LoginOutcome::Accepted(_)) {
                 if route.reason != RouteReason::Pinned {
                     self.user_pin(caller, &attempt.login_id, connector).await;
@@ -89,31 +100,24 @@ impl Services {
         caller: &Caller<ConnectorsAuthenticate>,
         reference: &Ref,
         attempt: &LoginAttempt,
+        deadline: Option<Instant>,
     ) -> Result<Login> {
-        let ConnectorClient { connector, client } = self.shared.outbound.client(caller.tenant(), reference).await?;
+        let usable = |connector: &Connector| generic(connector).map(|_| ());
+        let found = self.shared.outbound.client(caller.tenant(), reference, usable).await?;
+        let ConnectorClient { connector, client } = found;
         let Generic { authentication_url, migrate_users, .. } = generic(&connector)?;
         if *migrate_users && let Some(outcome) = self.ask_here(caller, connector.id, attempt).await? {
             return Ok(Login { outcome, connector: connector.id });
         }
         let outcome = match client {
-            Ok(client) => match authenticate(&client, authentication_url, attempt, None).await {
+            Ok(client) => match authenticate(&client, authentication_url, attempt, deadline).await {
                 Ok(LoginResponse::Accepted(accepted)) => {
                     if *migrate_users {
-                        self.migrate(caller, connector.id, &accepted, attempt).await;
+                        self.migrate_user(caller, connector.id, &accepted, attempt).await;
                     }
                     LoginOutcome::Accepted(accepted)
                 }
-                Ok(LoginResponse::Rejected { status }) => {
-                    if status.as_u16() != 404 {
-                        let status = status.as_u16();
-                        tracing::info!(
-                            connector.id = %connector.id,
-                            http.response.status_code = status,
-                            "a log-in was rejected with a status other than 404"
-                        );
-                    }
-                    LoginOutcome::Rejected
-                }
+                Ok(LoginResponse::Rejected) => LoginOutcome::Rejected,
                 Err(fault) => {
                     report(&connector, fault.reason(), &fault);
                     LoginOutcome::UpstreamFault
@@ -148,7 +152,7 @@ impl Services {
     }
 
     /// Stores a user whom the system has accepted. If that fails, the system is asked at the next log-in, too.
-    async fn migrate(
+    async fn migrate_user(
         &self,
         caller: &Caller<ConnectorsAuthenticate>,
         connector: ConnectorId,

@@ -9,9 +9,11 @@ use jackfield_domain::connector::{
 };
 use jackfield_domain::key::Key;
 use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::maps::is_refused_header;
 use jackfield_domain::value::meta::Meta;
+use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{
-    Clock, ConnectorId, Error, KeyId, Resource, Result, Secret, SecretAddress, TenantId, Violation, Violations,
+    Clock, ConnectorId, Error, KeyId, Result, Secret, SecretAddress, TenantId, Violation, Violations,
 };
 use jackfield_store::Store;
 use jackfield_upstream::client::{
@@ -85,24 +87,37 @@ impl Outbound {
         let mut violations = Violations::default();
         let refused = |field| move |refusal| Violation::field(field, format!("cannot be called: {refusal}"));
         let Connector { kind, egress_proxy, .. } = connector;
-        let has_changed = before.is_none_or(|before| before.kind != *kind || before.egress_proxy != *egress_proxy);
-        for (field, url) in kind.called_urls().into_iter().filter(|_| has_changed) {
+        let stored = before.map(|before| before.kind.called_urls()).unwrap_or_default();
+        let has_proxy_changed = before.is_none_or(|before| before.egress_proxy != *egress_proxy);
+        let is_new = |called: &(&str, &HttpUrl)| has_proxy_changed || !stored.contains(called);
+        for (field, url) in kind.called_urls().into_iter().filter(is_new) {
             let checked = self.policy.check_url(url).and_then(|target| match egress_proxy {
                 Some(_) => self.policy.check_proxied(&target),
                 None => Ok(()),
             });
             violations.check(checked.map_err(refused(field)));
         }
-        if let Some(proxy) = egress_proxy.as_ref().filter(|_| has_changed) {
+        if let Some(proxy) = egress_proxy.as_ref().filter(|_| has_proxy_changed) {
             violations.check(self.policy.check_proxy_url(proxy).map_err(refused("connector.egress_proxy")));
         }
         violations.into_result(Some(()))
     }
 
-    /// The connector that a reference names, and the client for what is stored now.
-    pub(crate) async fn client(&self, tenant: TenantId, reference: &Ref) -> Result<ConnectorClient> {
-        let mut rows = self.rows(tenant, reference).await?;
+    /// The connector that a reference names, and the client for what is stored now. `usable` says if the connector can be used at all,
+    /// before its secrets are opened.
+    pub(crate) async fn client(
+        &self,
+        tenant: TenantId,
+        reference: &Ref,
+        usable: impl Fn(&Connector) -> Result<()>,
+    ) -> Result<ConnectorClient> {
+        let mut next = self.rows(tenant, reference).await?;
         for _ in 0..READ_ATTEMPTS {
+            let Some(rows) = next else {
+                next = self.rows(tenant, reference).await?;
+                continue;
+            };
+            usable(&rows.connector)?;
             let (id, revision) = ((tenant, rows.connector.id.0), rows.revision());
             if let Some(client) = self.clients.get(id, &revision) {
                 return Ok(ConnectorClient { connector: rows.connector, client: Ok(client) });
@@ -111,17 +126,17 @@ impl Outbound {
             // Secrets are read after the rows. If the rows are still the same, the secrets are those of the rows, so a secret
             // header never goes to the URL that it was not meant for.
             let again = self.rows(tenant, &Ref::Id(rows.connector.id.0)).await?;
-            if again.revision() == revision {
+            if again.as_ref().is_some_and(|again| again.revision() == revision) {
                 let client = self.clients.get_or_insert(id, revision, || rows.definition(&opened));
                 return Ok(ConnectorClient { connector: rows.connector, client });
             }
-            rows = again;
+            next = again;
         }
         Err(Error::ServerUnavailable { retry_after: RETRY_AFTER })
     }
 
-    /// Forgets the client of a connector that is changed or deleted, and the secrets in it. If the change is not made after all, the
-    /// client is made once more.
+    /// Forgets the client of a connector that was changed or deleted, and the secrets in it. Other replicas forget it when it has not been
+    /// used for a while.
     pub(crate) fn forget(&self, tenant: TenantId, connector: ConnectorId) {
         self.clients.remove((tenant, connector.0));
     }
@@ -131,23 +146,23 @@ impl Outbound {
         self.clients.sweep();
     }
 
-    async fn rows(&self, tenant: TenantId, reference: &Ref) -> Result<Rows> {
+    /// The rows of a connector; `None` if a key was deleted in between, because the connector has another one now.
+    async fn rows(&self, tenant: TenantId, reference: &Ref) -> Result<Option<Rows>> {
         let read = self.store.read();
         let found = read.find::<Connector>(tenant, reference).await?;
         let connector = found.ok_or_else(|| missing::<Connector>(reference))?;
         let identity = self.key(tenant, connector.client_identity_key).await?;
         let trust = self.key(tenant, connector.trust_bundle_key).await?;
-        Ok(Rows { connector, identity, trust })
+        let (Some(identity), Some(trust)) = (identity, trust) else { return Ok(None) };
+        Ok(Some(Rows { connector, identity, trust }))
     }
 
-    /// A key with the material that is current now. A key that is used is not deleted, so a missing one is a row that changed in
-    /// between.
-    async fn key(&self, tenant: TenantId, id: Option<KeyId>) -> Result<Option<Key>> {
-        let Some(id) = id else { return Ok(None) };
-        let key = self.store.read().fetch::<Key>(tenant, id).await?;
-        let mut key = key.ok_or_else(|| Error::not_found(Resource::Key, id))?;
+    /// The key of a connector, if it has one, with the material that is current now; `None` if the key does not exist.
+    async fn key(&self, tenant: TenantId, id: Option<KeyId>) -> Result<Option<Option<Key>>> {
+        let Some(id) = id else { return Ok(Some(None)) };
+        let Some(mut key) = self.store.read().fetch::<Key>(tenant, id).await? else { return Ok(None) };
         key.activate(self.clock.now());
-        Ok(Some(key))
+        Ok(Some(Some(key)))
     }
 
     async fn open(&self, tenant: TenantId, rows: &Rows) -> Result<Opened> {
@@ -180,11 +195,15 @@ impl Outbound {
 // === impl Rows ===
 
 impl Rows {
-    /// The versions of the rows. The time of creation distinguishes a row from a deleted one with the same id.
+    /// The versions of the rows. The time of creation distinguishes a row from a deleted one with the same id, and the number of the
+    /// material says what the clocks of two replicas may disagree about.
     fn revision(&self) -> Revision {
         let version = |id: Uuid, meta: &Meta| [(id, meta.create_time.0), (id, meta.version)];
         let keys = [&self.identity, &self.trust].into_iter().flatten();
-        let keys = keys.flat_map(|key| version(key.id.0, &key.meta));
+        let keys = keys.flat_map(|key| {
+            let id = key.id.0;
+            version(id, &key.meta).into_iter().chain([(id, key.current.number.into())])
+        });
         Revision::of(version(self.connector.id.0, &self.connector.meta).into_iter().chain(keys))
     }
 
@@ -194,7 +213,8 @@ impl Rows {
         let mut headers = HeaderMap::new();
         let secret = opened.headers.iter().map(|(name, value)| (name.as_str(), value.expose(), true));
         let plain = connector.headers.iter().map(|(name, value)| (name.as_str(), value.as_str(), false));
-        for (name, value, is_secret) in plain.chain(secret) {
+        // A header that is refused today may have been stored before it was.
+        for (name, value, is_secret) in plain.chain(secret).filter(|(name, ..)| !is_refused_header(name)) {
             let (name, value) = header_of(name, value, is_secret)?;
             headers.append(name, value);
         }

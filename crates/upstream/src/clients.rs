@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jackfield_domain::TenantId;
 use quick_cache::sync::Cache;
@@ -17,6 +18,9 @@ pub struct Clients {
     idle: Arc<Semaphore>,
     current: Cache<ClientId, Arc<Slot>>,
 }
+
+/// The time after which a client that is not used is forgotten.
+const UNUSED: Duration = Duration::from_secs(600);
 
 /// The tenant and the id of what a client is for.
 pub type ClientId = (TenantId, Uuid);
@@ -74,12 +78,15 @@ impl Clients {
         self.current.remove(&id);
     }
 
-    /// Closes idle connections whose time is over. To be called every few seconds, because clients have no tasks.
+    /// Closes idle connections whose time is over, and forgets clients that have not been used for a while, with the secrets in them. To
+    /// be called every few seconds, because clients have no tasks.
     pub fn sweep(&self) {
-        for (_, slot) in self.current.iter() {
+        for (id, slot) in self.current.iter() {
             let client = slot.lock().as_ref().map(|(_, client)| client.clone());
-            if let Some(client) = client {
-                client.sweep();
+            match client {
+                Some(client) if client.unused() > UNUSED => self.remove(id),
+                Some(client) => client.sweep(),
+                None => {}
             }
         }
     }

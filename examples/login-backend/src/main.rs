@@ -1,11 +1,13 @@
 //! A system that checks log-ins as the FusionAuth Generic Connector expects it, and demands client certificates. README.md shows
 //! how Jackfield calls it.
 //!
-//! It knows one user, `ada`, with the password `correct horse`. On each start it makes an authority, a certificate of its own and
-//! one for Jackfield, in a directory: `login-backend [directory] [address]`, by default `data/example` and `127.0.0.1:8443`.
+//! It knows one user, `ada`, with the password `correct horse`. The first start makes an authority, a certificate of its own
+//! and one for Jackfield, in a directory: `login-backend [directory] [address]`, by default `data/example` and `127.0.0.1:8443`.
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +21,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use serde_json::{Value, json};
@@ -36,7 +39,7 @@ async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let directory = PathBuf::from(arguments.next().unwrap_or_else(|| "data/example".to_owned()));
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:8443".to_owned());
-    let acceptor = TlsAcceptor::from(Arc::new(make_certificates(&directory)?));
+    let acceptor = TlsAcceptor::from(Arc::new(certificates(&directory)?));
     let listener = TcpListener::bind(&address).await?;
     println!(
         "Checks log-ins at https://localhost:{}/login, for clients with {}",
@@ -91,32 +94,45 @@ fn response(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
     response
 }
 
-/// Makes an authority and two certificates. `ca.pem`, `client.pem` and `client-key.pem` are for Jackfield.
-fn make_certificates(directory: &Path) -> Result<ServerConfig> {
+/// The certificates of the example. `ca.pem`, `client.pem` and `client-key.pem` are for Jackfield. All are made at the first start.
+fn certificates(directory: &Path) -> Result<ServerConfig> {
+    let path = |file: &str| directory.join(file);
+    if !path("server-key.pem").exists() {
+        make_certificates(directory)?;
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(path("ca.pem"))?)?;
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build()?;
+    let certificate = CertificateDer::from_pem_file(path("server.pem"))?;
+    let key = PrivateKeyDer::from_pem_file(path("server-key.pem"))?;
+    Ok(ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(vec![certificate], key)?)
+}
+
+fn make_certificates(directory: &Path) -> Result<()> {
     let mut authority = CertificateParams::new([])?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     authority.distinguished_name.push(DnType::CommonName, "Example authority");
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
-    let issue = |name: &str, usage: ExtendedKeyUsagePurpose| -> Result<_> {
+    std::fs::create_dir_all(directory)?;
+    write(&directory.join("ca.pem"), &authority.pem())?;
+    for (file, name, usage) in [
+        ("client", "jackfield.example", ExtendedKeyUsagePurpose::ClientAuth),
+        ("server", "localhost", ExtendedKeyUsagePurpose::ServerAuth),
+    ] {
         let mut params = CertificateParams::new([name.to_owned()])?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate()?;
-        Ok((params.signed_by(&key, &authority)?, key))
-    };
-    let (client, client_key) = issue("jackfield.example", ExtendedKeyUsagePurpose::ClientAuth)?;
-    std::fs::create_dir_all(directory)?;
-    std::fs::write(directory.join("ca.pem"), authority.pem())?;
-    std::fs::write(directory.join("client.pem"), client.pem())?;
-    std::fs::write(directory.join("client-key.pem"), client_key.serialize_pem())?;
+        write(&directory.join(format!("{file}.pem")), &params.signed_by(&key, &authority)?.pem())?;
+        write(&directory.join(format!("{file}-key.pem")), &key.serialize_pem())?;
+    }
+    Ok(())
+}
 
-    let (server, server_key) = issue("localhost", ExtendedKeyUsagePurpose::ServerAuth)?;
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.der().clone())?;
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build()?;
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(server_key.serialize_der()));
-    let config = ServerConfig::builder().with_client_cert_verifier(verifier);
-    Ok(config.with_single_cert(vec![server.der().clone()], key)?)
+/// Writes a file that only its owner can read.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    Ok(file.write_all(text.as_bytes())?)
 }

@@ -21,7 +21,7 @@ on_both! {
             labels: fixture::strings([("new", "new")]),
             ..fixture::a_connector("")
         };
-        generic(&mut given).authentication_url = "https://new.example.com".to_owned();
+        generic(&mut given).authentication_url = "https://directory.example.com/new".to_owned();
         generic(&mut given).http_authentication_username = Some("new".to_owned());
         let paths = ["name", "generic.authentication_url", "debug"];
         let updated = update(&alpha, &before.id, paths, given).await.unwrap();
@@ -32,7 +32,7 @@ on_both! {
             etag: updated.etag.clone(),
             ..before.clone()
         };
-        generic(&mut expected).authentication_url = "https://new.example.com".to_owned();
+        generic(&mut expected).authentication_url = "https://directory.example.com/new".to_owned();
         assert_eq!(updated, expected);
         assert_eq!(get(&alpha, &before.id).await.unwrap(), expected);
         let time = |time: Option<prost_types::Timestamp>| time.map(|time| (time.seconds, time.nanos));
@@ -97,10 +97,40 @@ on_both! {
         assert_eq!(get(&alpha, &before.id).await.unwrap(), expected);
     }
 
+    async fn secrets_do_not_follow_a_url_to_another_origin(server) {
+        let alpha = server.client("alpha");
+        let before = a_full_one(&server, &alpha).await;
+        let mut moved = v1::Connector { kind: before.kind.clone(), ..Default::default() };
+        generic(&mut moved).authentication_url = "https://elsewhere.example.com".to_owned();
+        moved.egress_proxy = Some("http://proxy.elsewhere.example:3128".to_owned());
+        let paths = ["generic.authentication_url", "egress_proxy"];
+        let refused = update(&alpha, &before.id, paths, moved.clone()).await.map(Response::new);
+        expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&[
+            "connector.generic.http_authentication_password",
+            "connector.secret_headers",
+            "connector.egress_proxy_password",
+        ]);
+        assert_eq!(get(&alpha, &before.id).await.unwrap(), before);
+
+        // Given again or removed, they are where the caller wants them.
+        generic(&mut moved).http_authentication_password = "for elsewhere".to_owned();
+        let paths = [
+            "generic.authentication_url",
+            "generic.http_authentication_password",
+            "egress_proxy",
+            "egress_proxy_password",
+            "secret_headers",
+        ];
+        let after = update(&alpha, &before.id, paths, moved).await.unwrap();
+        assert_eq!((after.secret_header_names.len(), after.egress_proxy_password_set), (0, false));
+    }
+
     async fn star_replaces_all(server) {
         let alpha = server.client("alpha");
         let before = a_full_one(&server, &alpha).await;
-        let updated = update(&alpha, &before.id, ["*"], fixture::a_connector("put")).await.unwrap();
+        let mut put = fixture::a_connector("put");
+        generic(&mut put).authentication_url = "https://directory.example.com/put".to_owned();
+        let updated = update(&alpha, &before.id, ["*"], put.clone()).await.unwrap();
         let seconds = |seconds: i64| Some(fixture::milliseconds(1_000 * seconds));
         let mut expected = v1::Connector {
             id: before.id.clone(),
@@ -115,7 +145,7 @@ on_both! {
             create_time: before.create_time,
             update_time: updated.update_time,
             etag: updated.etag.clone(),
-            ..fixture::a_connector("put")
+            ..put
         };
         generic(&mut expected).http_authentication_password_set = true;
         assert_eq!(updated, expected);

@@ -48,6 +48,15 @@ impl SecretHeadersPatch {
         Some(stored).filter(|headers| !headers.is_empty())
     }
 
+    /// Returns true if the patch leaves one of the sealed headers as it is.
+    pub(super) fn keeps_any(&self, names: &[String]) -> bool {
+        match self {
+            SecretHeadersPatch::Keep => !names.is_empty(),
+            SecretHeadersPatch::Set(_) | SecretHeadersPatch::Clear => false,
+            SecretHeadersPatch::Entries(entries) => names.iter().any(|name| !entries.touches(name, same_header)),
+        }
+    }
+
     /// Returns true if the patch has values.
     pub(super) fn sets_secrets(&self) -> bool {
         match self {

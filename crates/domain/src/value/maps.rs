@@ -79,11 +79,13 @@ const MAX_HEADER_VALUE: usize = 4_096;
 const MAX_PARAMETER_NAME: usize = 128;
 const MAX_PARAMETER_VALUE: usize = 2_048;
 
-/// Headers that say how this connection or message is framed (RFC 9110 7.6.1, RFC 9112), and the two that follow from
-/// the request itself.
-const REFUSED_HEADERS: [&str; 11] = [
+/// Headers that say how this connection or message is framed (RFC 9110 7.6.1, RFC 9112), and those that follow from the request
+/// itself or change how the response is sent.
+const REFUSED_HEADERS: [&str; 13] = [
+    "accept-encoding",
     "connection",
     "content-length",
+    "expect",
     "host",
     "keep-alive",
     "proxy-authenticate",
@@ -94,6 +96,11 @@ const REFUSED_HEADERS: [&str; 11] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+/// Returns true for a header that a caller may not set.
+pub fn is_refused_header(name: &str) -> bool {
+    REFUSED_HEADERS.iter().any(|refused| refused.eq_ignore_ascii_case(name))
+}
 
 // === impl Labels ===
 
@@ -166,7 +173,7 @@ pub fn header_name(field: &str, name: &str) -> Result<String, Violation> {
         let description = format!("{} is not a header name of 1 to {MAX_HEADER_NAME} characters", shown(name));
         return Err(Violation::field(field, description));
     }
-    if REFUSED_HEADERS.iter().any(|refused| refused.eq_ignore_ascii_case(name)) {
+    if is_refused_header(name) {
         let name = shown(name);
         let description =
             format!("header {name} cannot be set: it belongs to the connection or follows from the request");

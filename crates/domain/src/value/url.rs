@@ -61,6 +61,12 @@ impl HttpUrl {
         }
     }
 
+    /// Returns true if both URLs have the same scheme, host and port (RFC 6454).
+    pub fn has_same_origin(&self, other: &Self) -> bool {
+        let origin = |url: &Self| Url::parse(&url.0).ok().map(|url| url.origin());
+        origin(self).is_some_and(|own| Some(own) == origin(other))
+    }
+
     /// Returns true if the scheme is https.
     pub fn is_https(&self) -> bool {
         self.0.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))

@@ -13,6 +13,8 @@ use tracing_subscriber::EnvFilter;
 use super::load::ConfigError;
 use super::sections::{Config, OPERATOR_SPIFFE};
 
+/// The longest interval that a rejected log-in may take. End users wait for it.
+const MAX_REJECTION_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest staleness that can be configured.
 const MAX_STALENESS: Duration = Duration::from_secs(60);
 const MAX_ENDPOINT: usize = 2_048;
@@ -166,6 +168,9 @@ impl Config {
         }
         if token_cache.max_staleness > MAX_STALENESS {
             problems.push("token_cache.max_staleness: must be at most a minute".into());
+        }
+        if self.login.rejection_interval > MAX_REJECTION_INTERVAL {
+            problems.push("login.rejection_interval: must be at most 5 s".into());
         }
         if deadlines.default > deadlines.max {
             problems.push("deadlines.default: is later than deadlines.max".into());

@@ -204,6 +204,7 @@ fn all_contradictions_are_reported_at_once() {
         "token_cache.max_bytes=1B",
         "egress.allow=[\"10.0.0.1/8\",\"not a host\"]",
         "egress.max_clients=0",
+        "login.rejection_interval=6s",
         "identity.principals=[{name=\"a\",rights=[\"no.right\"],spiffe=\"http://x\",dns=\"*.x\"},\
          {name=\"b\",tenant=\"t\",dns=\"a.example\"},{name=\"c\",tenant=\"t\",dns=\"A.example\"}]",
     ])
@@ -221,6 +222,7 @@ fn all_contradictions_are_reported_at_once() {
         "egress.allow: 10.0.0.1/8 has bits after its prefix",
         "egress.allow: \"not a host\"",
         "egress.max_clients",
+        "login.rejection_interval",
         "telemetry.prometheus_address: another listener",
         "telemetry.log_filter",
         "telemetry.otlp_endpoint: is not an absolute URL",

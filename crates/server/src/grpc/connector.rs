@@ -16,6 +16,8 @@ use jackfield_domain::{ConnectorId, Violations};
 use jackfield_service::{DeleteOptions, Deleted, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
+use jackfield_transport::call::context::CallContext;
+
 use super::api::{Api, authorize, respond};
 use super::fields::Fields;
 use super::page_stream::PageStream;
@@ -125,7 +127,8 @@ impl ConnectorService for Api {
         let call = async {
             let (caller, request) = authorize(request)?;
             let (connector, attempt) = login::parse(request)?;
-            let login = self.services.user_authenticate(&caller, connector.as_ref(), &attempt).await?;
+            let deadline = CallContext::current().and_then(|call| call.flow.deadline());
+            let login = self.services.user_authenticate(&caller, connector.as_ref(), &attempt, deadline).await?;
             Ok(login::to_message(login))
         };
         respond(call.await)

@@ -12,7 +12,7 @@ use jackfield_vault::Keyring;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Preflight, Settings, TokenCacheSettings};
+use crate::{LoginSettings, OutboundSettings, Policy, Preflight, Settings, TokenCacheSettings};
 use jackfield_domain::user::Password;
 
 /// Services with one tenant, whose principal may do everything.
@@ -32,6 +32,8 @@ impl Fixture {
             bootstrap_tenant: Some(TenantName::stored("default".to_owned())),
             reveal_enabled: false,
             token_cache: TokenCacheSettings { max_tokens: 0, max_bytes: 0, max_staleness: Duration::ZERO },
+            outbound: OutboundSettings { policy: Policy::default(), max_clients: 1, max_idle_connections: 1 },
+            login: LoginSettings { rejection_interval: Duration::ZERO },
             development: true,
         };
         let preflight = Preflight::new(Keyring::generate().unwrap().0);

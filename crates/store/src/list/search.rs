@@ -131,8 +131,8 @@ const fn kind(resource: Resource) -> u8 {
         Resource::Credential => 5,
         Resource::Configuration => 6,
         Resource::User => 7,
-        // Tenants come before all rows within a tenant. Re-wraps are not listed.
-        Resource::Tenant | Resource::Rewrap => 0,
+        // Tenants come before all rows within a tenant. The others are not listed.
+        Resource::Tenant | Resource::Rewrap | Resource::RoutingPolicy | Resource::RoutingRule => 0,
     }
 }
 

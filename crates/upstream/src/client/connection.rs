@@ -70,6 +70,8 @@ impl Connection {
     pub(super) async fn new(stream: Stream, traffic: Arc<Traffic>, limits: &Limits) -> Result<Self, Fault> {
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER.max(limits.head)).max_header_size(limits.head).max_headers(MAX_HEADERS);
+        // Otherwise hyper copies bodies into a buffer of its own, where a password would stay while the connection is idle.
+        builder.writev(true);
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|_| Fault::ConnectionLost)?;
         let driver = Driver { connection, ended: false };

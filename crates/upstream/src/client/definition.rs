@@ -74,7 +74,7 @@ pub enum DefinitionError {
 }
 
 /// Headers that frame a message or belong to one connection (RFC 9110 7.6.1).
-const OWN_HEADERS: [HeaderName; 12] = [
+const OWN_HEADERS: [HeaderName; 13] = [
     header::HOST,
     header::CONNECTION,
     header::CONTENT_LENGTH,
@@ -87,6 +87,7 @@ const OWN_HEADERS: [HeaderName; 12] = [
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
 ];
 
 // === impl Definition ===

@@ -80,8 +80,8 @@ impl Network {
         check(&addresses)?;
         let addresses = &addresses[..addresses.len().min(MAX_ADDRESSES)];
         let mut outcome = dial_each(addresses, target.port(), deadline).await;
-        if matches!(outcome, Err(Fault::Connect(_))) {
-            within(deadline, Phase::Connecting, tokio::time::sleep(PAUSE)).await?;
+        if matches!(outcome, Err(Fault::Connect(_))) && Instant::now() + PAUSE < deadline {
+            tokio::time::sleep(PAUSE).await;
             outcome = dial_each(addresses, target.port(), deadline).await;
         }
         outcome

@@ -8,8 +8,9 @@ mod io;
 mod pool;
 mod tunnel;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -17,8 +18,8 @@ use http::{Method, Uri};
 use http_body_util::Full;
 use jackfield_domain::value::url::HttpUrl;
 use rustls::ClientConfig;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
 
 use self::breaker::Breaker;
 use self::connection::{Connection, Failure};
@@ -43,6 +44,7 @@ pub struct Client {
     pool: Pool,
     places: Semaphore,
     breaker: Breaker,
+    last_use: Mutex<Instant>,
 }
 
 /// A request. It has no printable form: its URL, its headers and its body may have secrets.
@@ -78,6 +80,7 @@ impl Client {
             pool: Pool::new(definition.limits.idle, idle),
             places: Semaphore::new(definition.limits.concurrency),
             breaker: Breaker::new(&definition.limits),
+            last_use: Mutex::new(Instant::now()),
             network,
             definition,
             known,
@@ -90,7 +93,11 @@ impl Client {
     /// # Errors
     /// There is no complete response within the limits.
     pub async fn send(&self, request: Request) -> Result<Response, CallError> {
-        let open = |retry_after| CallError { fault: Fault::CircuitOpen { retry_after }, sent: false };
+        self.touch();
+        let unsent = |fault| CallError { fault, sent: false };
+        // The wait in our own queue says nothing about the system.
+        let _place = self.place(request.deadline).await.map_err(unsent)?;
+        let open = |retry_after| unsent(Fault::CircuitOpen { retry_after });
         let admission = self.breaker.admit().map_err(open)?;
         let total = Instant::now() + self.definition.timeouts.total;
         let deadline = request.deadline.map_or(total, |deadline| deadline.min(total));
@@ -115,16 +122,33 @@ impl Client {
         self.pool.sweep();
     }
 
+    /// The time since the last call began.
+    pub(crate) fn unused(&self) -> Duration {
+        self.last_use.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    fn touch(&self) {
+        *self.last_use.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
     /// The number of idle connections.
     pub fn idle(&self) -> usize {
         self.pool.len()
     }
 
+    /// Waits for a place, for the connect timeout at most.
+    async fn place(&self, deadline: Option<Instant>) -> Result<SemaphorePermit<'_>, Fault> {
+        let end = Instant::now() + self.definition.timeouts.connect;
+        match timeout_at(deadline.map_or(end, |deadline| deadline.min(end)), self.places.acquire()).await {
+            Ok(place) => place.map_err(|_| Fault::Busy),
+            Err(_) if deadline.is_some_and(|deadline| deadline < end) => Err(Fault::CallerTimeout),
+            Err(_) => Err(Fault::Busy),
+        }
+    }
+
     async fn call(&self, request: Request, sent: &AtomicBool) -> Result<Response, Fault> {
         let Definition { timeouts, limits, .. } = &self.definition;
         let target = self.network.policy.check_url(&request.url)?;
-        let place = timeout(timeouts.connect, self.places.acquire()).await.map_err(|_| Fault::Busy)?;
-        let _place = place.map_err(|_| Fault::Busy)?;
         let mut message = self.message(&target, request);
         loop {
             let pooled = self.pool.take(&target);

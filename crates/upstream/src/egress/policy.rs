@@ -105,11 +105,7 @@ impl Policy {
         if !(target.is_https() || may_be_http) {
             return Err(UrlFault::PlainHttp.into());
         }
-        let port = target.port();
-        let usual = if target.is_https() { 443 } else { 80 };
-        if port != usual && port < 1024 && !self.ports.contains(&port) {
-            return Err(UrlFault::Port(port).into());
-        }
+        self.check_port(&target)?;
         if let Some(address) = target.address() {
             self.check_addresses(&target, &[address])?;
         }
@@ -134,6 +130,7 @@ impl Policy {
     /// The proxy can never be called under this policy.
     pub fn check_proxy_url(&self, url: &HttpUrl) -> Result<Target, Refusal> {
         let proxy = Target::parse(url)?;
+        self.check_port(&proxy)?;
         if let Some(address) = proxy.address() {
             self.check_proxy(&proxy, &[address])?;
         }
@@ -145,6 +142,7 @@ impl Policy {
     /// # Errors
     /// The first address that is refused.
     pub fn check_proxy(&self, proxy: &Target, addresses: &[IpAddr]) -> Result<(), Refusal> {
+        self.check_port(proxy)?;
         self.check_rules(proxy, addresses)
     }
 
@@ -163,6 +161,15 @@ impl Policy {
             Host::Domain(_) => Ok(()),
             Host::Ipv4(address) => self.check_addresses(target, &[(*address).into()]),
             Host::Ipv6(address) => self.check_addresses(target, &[(*address).into()]),
+        }
+    }
+
+    fn check_port(&self, target: &Target) -> Result<(), Refusal> {
+        let port = target.port();
+        let usual = if target.is_https() { 443 } else { 80 };
+        match port == usual || port >= 1024 || self.ports.contains(&port) {
+            true => Ok(()),
+            false => Err(UrlFault::Port(port).into()),
         }
     }
 

@@ -1,5 +1,9 @@
 //! Log-ins that a system checks over HTTP: the protocol of the FusionAuth Generic Connector.
 
+mod free_json;
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
@@ -9,11 +13,11 @@ use jackfield_domain::value::json::JsonObject;
 use jackfield_domain::value::text::bounded_text;
 use jackfield_domain::value::url::HttpUrl;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use tokio::time::Instant;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use self::free_json::FreeJson;
 use crate::client::{Client, Request, Response};
 use crate::error::CallError;
 
@@ -21,10 +25,7 @@ use crate::error::CallError;
 #[derive(Debug)]
 pub enum LoginResponse {
     Accepted(Box<AcceptedLogin>),
-    /// The status is 404 if the system follows the protocol.
-    Rejected {
-        status: StatusCode,
-    },
+    Rejected,
 }
 
 /// A log-in without a usable response.
@@ -92,7 +93,8 @@ struct User {
     mobile_phone: Option<String>,
     first_name: Option<String>,
     last_name: Option<String>,
-    data: Option<Map<String, Value>>,
+    #[serde(default)]
+    data: FreeJson,
     registrations: Option<Vec<UserRegistration>>,
 }
 
@@ -176,12 +178,11 @@ fn body(attempt: &LoginAttempt) -> Bytes {
 }
 
 fn read(response: &Response) -> Result<LoginResponse, LoginFault> {
-    match response.status.as_u16() {
-        200 => Ok(LoginResponse::Accepted(Box::new(accepted(&response.body)?))),
-        // The system does not answer in time, or wants to be asked less often: that is not about the user.
-        408 | 429 => Err(LoginFault::Status(response.status)),
-        400..=499 => Ok(LoginResponse::Rejected { status: response.status }),
-        _ => Err(LoginFault::Status(response.status)),
+    match response.status {
+        StatusCode::OK => Ok(LoginResponse::Accepted(Box::new(accepted(&response.body)?))),
+        StatusCode::NOT_FOUND => Ok(LoginResponse::Rejected),
+        // Not even 401 is about the user: a gateway in front of the system may not know us.
+        status => Err(LoginFault::Status(status)),
     }
 }
 
@@ -192,15 +193,16 @@ fn accepted(body: &[u8]) -> Result<AcceptedLogin, LoginFault> {
     let user = user.ok_or(LoginFault::UserMissing)?;
     let id = user.id.as_deref().and_then(|id| Uuid::try_parse(id).ok()).filter(|id| !id.is_nil());
     let id = id.ok_or(LoginFault::UserIdInvalid)?;
-    let phone_number = user.phone_number.or(user.mobile_phone);
+    let mut phone_numbers = [user.phone_number, user.mobile_phone].into_iter().flatten();
+    let phone_number = phone_numbers.find(|text| !text.trim().is_empty());
     let authenticated = AuthenticatedUser {
         id,
-        username: text_of("username", user.username)?,
-        email: text_of("email", user.email)?,
-        phone_number: text_of("phoneNumber", phone_number)?,
-        first_name: text_of("firstName", user.first_name)?,
-        last_name: text_of("lastName", user.last_name)?,
-        data: JsonObject::parse("data", user.data.unwrap_or_default()).map_err(unusable)?,
+        username: text_of(user.username),
+        email: text_of(user.email),
+        phone_number: text_of(phone_number),
+        first_name: text_of(user.first_name),
+        last_name: text_of(user.last_name),
+        data: JsonObject::parse("data", user.data.0).map_err(unusable)?,
     };
     let AuthenticatedUser { username, email, phone_number, .. } = &authenticated;
     if [username, email, phone_number].iter().all(|text| text.trim().is_empty()) {
@@ -217,13 +219,11 @@ fn accepted(body: &[u8]) -> Result<AcceptedLogin, LoginFault> {
     Ok(AcceptedLogin { user: authenticated, registrations })
 }
 
-fn text_of(field: &str, text: Option<String>) -> Result<String, LoginFault> {
-    bounded_text(field, &text.unwrap_or_default(), MAX_LOGIN_ID, true).map_err(unusable)
+/// A text of a user. One that is too long or has control characters is left out: a name must not keep its user out.
+fn text_of(text: Option<String>) -> String {
+    bounded_text("text", &text.unwrap_or_default(), MAX_LOGIN_ID, true).unwrap_or_default()
 }
 
 fn unusable(violation: jackfield_domain::Violation) -> LoginFault {
     LoginFault::UserInvalid(format!("{} {}", violation.field, violation.description))
 }
-
-#[cfg(test)]
-mod tests;

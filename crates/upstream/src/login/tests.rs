@@ -35,9 +35,7 @@ fn users_that_the_protocol_does_not_permit_are_faults() {
     assert!(matches!(fault("<html></html>"), LoginFault::BodyMalformed { line: 1, column: 1 }));
     assert_eq!(accepted(b"{\"user\": \"\xff\"}").unwrap_err(), LoginFault::BodyNotUtf8);
     let long = "x".repeat(MAX_LOGIN_ID + 1);
-    assert!(
-        matches!(user(&format!(r#""id": "{ID}", "email": "{long}""#)), LoginFault::UserInvalid(text) if text.starts_with("email"))
-    );
+    assert_eq!(user(&format!(r#""id": "{ID}", "email": "{long}""#)), LoginFault::UserUnnamed);
 }
 
 #[test]
@@ -46,5 +44,25 @@ fn nested_json_ends_at_a_limit() {
     assert!(matches!(fault(&deep), LoginFault::BodyMalformed { .. }));
     let data = format!("{}{}", r#"{"a":"#.repeat(20), "1".to_owned() + &"}".repeat(20));
     let body = format!(r#"{{"user": {{"id": "{ID}", "email": "a", "data": {data}}}}}"#);
+    assert!(matches!(fault(&body), LoginFault::UserInvalid(text) if text.starts_with("data")));
+}
+
+#[test]
+fn a_text_that_cannot_be_kept_does_not_keep_its_user_out() {
+    let body = format!(
+        r#"{{"user": {{"id": "{ID}", "email": "a@example.com", "firstName": "A\u0000", "lastName": "{}", "phoneNumber": "",
+            "mobilePhone": "+41"}}}}"#,
+        "x".repeat(MAX_LOGIN_ID + 1)
+    );
+    let user = accepted(body.as_bytes()).unwrap().user;
+    assert_eq!((user.first_name.as_str(), user.last_name.as_str(), user.phone_number.as_str()), ("", "", "+41"));
+}
+
+#[test]
+fn far_too_many_values_are_not_read() {
+    let body = format!(r#"{{"user": {{"id": "{ID}", "email": "a", "data": {{"a": [{}0]}}}}}}"#, "0,".repeat(500_000));
+    let LoginFault::BodyMalformed { column, .. } = fault(&body) else { panic!("it is read") };
+    assert!(column < 20_000, "{column}");
+    let body = format!(r#"{{"user": {{"id": "{ID}", "email": "a", "data": {{"a": [{}0]}}}}}}"#, "0,".repeat(2_500));
     assert!(matches!(fault(&body), LoginFault::UserInvalid(text) if text.starts_with("data")));
 }
