@@ -235,6 +235,10 @@ def session(services, directory):
     )["configuration"]
     equal(configuration["sharedSettings"], {"language": "en", "retries": 3.0, "nested": {"list": [1.0, None, True]}})
 
+    # A user whose password is checked here.
+    user = services["User"].CreateUser(user={"userId": "user-2", "username": "Ada", "password": "passwordOfTheSession"})
+    equal((user["user"]["userId"], user["user"]["passwordSet"], "password" in user["user"]), ("user-2", True, False))
+
     # Every list, page by page, to its end and continued from a token.
     lists = [
         (services["Key"].ListKeys, "keys", 1),
@@ -243,6 +247,7 @@ def session(services, directory):
         (services["UserConnector"].ListUserConnectors, "userConnectors", 1),
         (services["Credentials"].ListCredentials, "credentials", 1),
         (services["Configuration"].ListConfigurations, "configurations", 2),
+        (services["User"].ListUsers, "users", 1),
         (services["Admin"].ListTenants, "tenants", 1),
     ]
     for method, field, count in lists:

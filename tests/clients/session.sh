@@ -200,6 +200,17 @@ expect '.configuration | .credential == $credential and .externalId == "Team A"'
 rpc jackfield.v1.ConfigurationService/GetConfiguration '{"reference": "ext:Team A", "credential": "ext:user-1-login"}'
 expect '.configuration | .workflowSettings.sync == {enabled: true, settings: {folder: "inbox"}} and .userId == "user-1"'
 
+# --- A user whose password is checked here ----------------------------------------------------------------------------
+
+rpc jackfield.v1.UserService/CreateUser '{"user": {
+  "userId": "user-2", "username": "Ada", "email": "ada@example.com", "password": "passwordOfTheSession",
+  "registrations": [{"applicationId": "gallery", "roles": ["editor"]}]
+}}'
+expect '.user | .passwordSet and (has("password") | not) and .registrations == [{applicationId: "gallery", roles: ["editor"]}]'
+refused jackfield.v1.UserService/CreateUser '{"user": {"username": "ADA@example.com"}}' LOGIN_ID_TAKEN
+rpc jackfield.v1.UserService/GetUser '{"reference": "ext:user-2"}'
+expect '.user | .username == "Ada" and .enabled'
+
 # --- Every list, page by page -----------------------------------------------------------------------------------------
 
 rpc jackfield.v1.KeyService/ListKeys '{"pageSize": 1}'
@@ -212,6 +223,8 @@ rpc jackfield.v1.UserConnectorService/ListUserConnectors '{"pageSize": 1, "userI
 expect_pages userConnectors 1
 rpc jackfield.v1.CredentialsService/ListCredentials '{"pageSize": 1, "connection": "ext:company-login"}'
 expect_pages credentials 1
+rpc jackfield.v1.UserService/ListUsers '{"pageSize": 1, "filter": "email = \"ADA@example.com\""}'
+expect_pages users 1
 rpc jackfield.v1.AdminService/ListTenants '{"pageSize": 1}'
 expect_pages tenants 1
 # The one just created, and the default one that was created with the credential.

@@ -124,9 +124,10 @@ pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
     let (reference, configuration) = (team.clone(), hangs);
     case!("UpdateConfiguration", UpdateConfigurationRequest { reference, configuration, update_mask: everything() });
     case!("DestroyConfiguration", DestroyConfigurationRequest { reference: team, credential: credential_id });
-    let (by_name, spare) = (fixture::a_user("another"), steps::user(&alpha, fixture::a_user("spare")).await.id);
+    let by_name = v1::User { username: Some("another".to_owned()), ..Default::default() };
+    let spare = steps::user(&alpha, fixture::a_user("spare")).await.id;
     for user in [
-        v1::User { password: String::new(), ..by_name.clone() },
+        by_name.clone(),
         v1::User { email: Some("another@example.com".to_owned()), ..Default::default() },
         v1::User { phone_number: Some("+491701234567".to_owned()), ..Default::default() },
     ] {
