@@ -31,7 +31,7 @@ DATA = pathlib.Path(os.environ.get("JACKFIELD_DATA", "data"))
 TIMEOUT = 20
 
 KEY_ID = "ce485a91-906f-4615-af75-81d37dc71e90"
-SECRETS = ["basicPassword", "clientSecretOfTheSession", "secretHeaderOfTheSession", "refreshTokenOfTheSession", "PRIVATE KEY"]
+SECRETS = ["basicPassword", "passwordOfTheSession", "clientSecretOfTheSession", "secretHeaderOfTheSession", "refreshTokenOfTheSession", "PRIVATE KEY"]
 
 
 class Service:

@@ -252,6 +252,6 @@ expect '(.removed | not) and .warning != null'
 
 # --- No answer held a secret ------------------------------------------------------------------------------------------
 
-ANSWER=$(grep -E 'basicPassword|clientSecretOfTheSession|secretHeaderOfTheSession|(access|refresh)TokenOfTheSession|PRIVATE KEY' "$WORK/answers") &&
+ANSWER=$(grep -E 'basicPassword|passwordOfTheSession|clientSecretOfTheSession|secretHeaderOfTheSession|(access|refresh)TokenOfTheSession|PRIVATE KEY' "$WORK/answers") &&
   surprise "a secret was returned"
 echo "done"

@@ -329,5 +329,5 @@ impl Player {
 
 /// An email address, or none. It may be the user name of another user.
 fn address(number: usize) -> Option<String> {
-    (number % 3 > 0).then(|| format!("{}@example.com", USERS[number / 3 % USERS.len()]))
+    (!number.is_multiple_of(3)).then(|| format!("{}@example.com", USERS[number / 3 % USERS.len()]))
 }
