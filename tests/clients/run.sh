@@ -2,19 +2,19 @@
 # Each set of tools has its own directory in $TOOLS, named by the checksum of the files that define it. Directories are never
 # changed: other content makes another directory.
 
-# install_clients: sets have_go, have_java, have_node and have_nginx. All of them need the Python tools, buf and grpcio.
+# install_clients: sets have_go, have_java and have_node. All of them need the Python tools, buf and grpcio.
 install_clients() {
-  have_go=no have_java=no have_node=no have_nginx=no
+  have_go=no have_java=no have_node=no
   [ "$have_python" = yes ] || return
   install_go && have_go=yes
   install_java && have_java=yes
   install_node && have_node=yes
-  install_nginx && have_nginx=yes
 }
 
 client_tests() {
-  local have_documents=no
+  local have_documents=no have_nginx_session=no
   [ "$have_grpcurl" = yes ] && [ "$have_python" = yes ] && have_documents=yes
+  [ "$have_nginx" = yes ] && [ "$have_python" = yes ] && have_nginx_session=yes
   client_test "grpcurl session" grpcurl_session "$have_grpcurl" "grpcurl or jq"
   client_test "session of README.md" readme_session "$have_documents" "grpcurl, jq or Python"
   client_test "session of docs/session.md" document_session "$have_documents" "grpcurl, jq or Python"
@@ -26,7 +26,7 @@ client_tests() {
   # Without Jackfield's PINGs, which nginx takes as activity on every stream.
   local options=(--set limits.max_connections_per_ip=10 --set limits.keepalive_interval=10m)
   client_test "Envoy" envoy_session "$have_python" "Envoy, a Python package," "${options[@]}"
-  client_test "nginx" nginx_session "$have_nginx" "nginx" "${options[@]}"
+  client_test "nginx" nginx_session "$have_nginx_session" "nginx, or a Python package," "${options[@]}"
 }
 
 # client_test NAME FUNCTION THERE WHAT OPTION…: runs a session with its own server, which has these options, if the tools
@@ -77,11 +77,6 @@ install_node() {
   installing "packages for Node" && rm -rf "$NODE_TOOLS" && mkdir "$NODE_TOOLS"
   cp tests/clients/node/package*.json "$NODE_TOOLS"
   logged npm --prefix "$NODE_TOOLS" ci --ignore-scripts --no-audit --no-fund && touch "$NODE_TOOLS/complete"
-}
-
-install_nginx() {
-  PATH=$PATH:/usr/sbin command -v nginx >/dev/null && return
-  installing "nginx" && logged system_package nginx-light
 }
 
 # --- Sessions ---------------------------------------------------------------------------------------------------------

@@ -68,7 +68,8 @@ impl Clients {
         {
             return Ok(client.clone());
         }
-        let client = Arc::new(Client::new(self.network.clone(), definition()?, self.idle.clone())?);
+        let client = Client::new(self.network.clone(), definition()?, self.idle.clone())?.of_connector(id);
+        let client = Arc::new(client);
         *current = Some((revision, client.clone()));
         Ok(client)
     }

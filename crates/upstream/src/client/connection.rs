@@ -19,15 +19,17 @@ use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 
 use super::definition::Limits;
+use super::dial::Connected;
 use super::io::{Stream, Traffic};
 use crate::error::Fault;
-use crate::tls::TlsFault;
+use crate::tls::{ClientAuth, TlsFault};
 
 /// A connection.
 pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     driver: Driver,
     traffic: Arc<Traffic>,
+    auth: ClientAuth,
     /// The time after which it must not be used, while it is idle.
     expiry: Instant,
 }
@@ -67,7 +69,8 @@ const POST_MORTEM: Duration = Duration::from_millis(50);
 // === impl Connection ===
 
 impl Connection {
-    pub(super) async fn new(stream: Stream, traffic: Arc<Traffic>, limits: &Limits) -> Result<Self, Fault> {
+    pub(super) async fn new(connected: Connected, limits: &Limits) -> Result<Self, Fault> {
+        let Connected { stream, traffic, auth } = connected;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER.max(limits.head)).max_header_size(limits.head).max_headers(MAX_HEADERS);
         // Otherwise hyper copies bodies into a buffer of its own, where a password would stay while the connection is idle.
@@ -75,7 +78,7 @@ impl Connection {
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|_| Fault::ConnectionLost)?;
         let driver = Driver { connection, ended: false };
-        Ok(Connection { sender, driver, traffic, expiry: Instant::now() + limits.idle_timeout })
+        Ok(Connection { sender, driver, traffic, auth, expiry: Instant::now() + limits.idle_timeout })
     }
 
     /// Sends a request and reads the response. After a failure the connection is closed, and so it is if the future is
@@ -98,18 +101,20 @@ impl Connection {
             outcome = self.driver.drive(exchange) => outcome,
             () = self.traffic.silence(read_timeout) => Err((Fault::ReadTimeout, None)),
         };
-        match outcome {
+        let (fault, unsent) = match outcome {
             Ok(response) => {
                 self.expiry = Instant::now() + idle_timeout(&response.headers, limits.idle_timeout);
-                Ok((response, self))
+                return Ok((response, self));
             }
-            Err((fault, Some(unsent))) => Err(Failure { fault, sent: false, unsent: Some(unsent) }),
-            Err((fault, None)) => {
-                let sent = self.traffic.written() > before;
-                let fault = if fault == Fault::ConnectionLost { self.post_mortem().await } else { fault };
-                Err(Failure { fault, sent, unsent: None })
-            }
+            Err(failure) => failure,
+        };
+        let sent = unsent.is_none() && self.traffic.written() > before;
+        let auth = self.auth;
+        Err(match fault {
+            Fault::ConnectionLost => Failure { fault: self.post_mortem().await, sent, unsent },
+            fault => Failure { fault, sent, unsent },
         }
+        .after(auth))
     }
 
     /// Returns true if another request can be made: the response was read, the server has not closed, and did not say that
@@ -127,6 +132,18 @@ impl Connection {
         match tokio::time::timeout(POST_MORTEM, stream.read(&mut [0; 64])).await {
             Ok(Err(error)) => TlsFault::find(&error).map_or(Fault::ConnectionLost, Fault::Tls),
             _ => Fault::ConnectionLost,
+        }
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// Considers what the server had asked for. In TLS 1.3 it refuses the certificate of the client after the handshake.
+    fn after(self, auth: ClientAuth) -> Self {
+        match self.fault {
+            Fault::Tls(fault) => Failure { fault: Fault::Tls(fault.after(auth)), ..self },
+            _ => self,
         }
     }
 }

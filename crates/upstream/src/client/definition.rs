@@ -24,6 +24,8 @@ pub struct Definition {
     pub timeouts: Timeouts,
     pub limits: Limits,
     pub proxy: Option<Proxy>,
+    /// Requests to the origins have the trace of the call, if it is traced (W3C Trace Context).
+    pub propagate_trace_context: bool,
 }
 
 /// The limits of a client.

@@ -14,13 +14,22 @@ use super::io::{Socket, Stream, Traffic};
 use super::tunnel::tunnel;
 use crate::egress::{Policy, Refusal, Target};
 use crate::error::{Fault, Phase};
+use crate::observe::Metrics;
 use crate::resolve::Resolver;
-use crate::tls::{TlsFault, server_name};
+use crate::tls::{ClientAuth, TlsFault, server_name};
 
-/// The network as all clients see it: the policy, and the resolver of names.
+/// The network as all clients see it: the policy, the resolver of names, and the metrics of calls.
 pub struct Network {
     pub policy: Policy,
     pub resolver: Box<dyn Resolver>,
+    pub metrics: Metrics,
+}
+
+/// A connection, after the handshake if there is one.
+pub(super) struct Connected {
+    pub(super) stream: Stream,
+    pub(super) traffic: Arc<Traffic>,
+    pub(super) auth: ClientAuth,
 }
 
 /// The most addresses of one name that are tried.
@@ -38,7 +47,7 @@ impl Network {
         proxy: Option<&Proxy>,
         tls: &Arc<ClientConfig>,
         deadline: Instant,
-    ) -> Result<(Stream, Arc<Traffic>), Fault> {
+    ) -> Result<Connected, Fault> {
         let mut stream = match proxy {
             Some(proxy) => {
                 self.policy.check_proxied(target)?;
@@ -53,13 +62,13 @@ impl Network {
         let traffic = Traffic::new();
         let socket = Socket::new(stream, traffic.clone());
         if !target.is_https() {
-            return Ok((Stream::Plain(socket), traffic));
+            return Ok(Connected { stream: Stream::Plain(socket), traffic, auth: ClientAuth::NotRequested });
         }
         let name = server_name(target.host()).ok_or(TlsFault::Other)?;
         let handshake = TlsConnector::from(tls.clone()).connect(name, socket);
-        let stream = within(deadline, Phase::Handshaking, handshake).await?;
-        let stream = stream.map_err(|error| TlsFault::find(&error).unwrap_or(TlsFault::Ended))?;
-        Ok((Stream::Tls(Box::new(stream)), traffic))
+        let (stream, auth) = within(deadline, Phase::Handshaking, ClientAuth::of(handshake)).await?;
+        let stream = stream.map_err(|error| TlsFault::find(&error).unwrap_or(TlsFault::Ended).after(auth))?;
+        Ok(Connected { stream: Stream::Tls(Box::new(stream)), traffic, auth })
     }
 
     /// Resolves once, checks all addresses, and dials exactly those, one after the other.

@@ -16,17 +16,23 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Uri};
 use http_body_util::Full;
+use jackfield_domain::TenantId;
 use jackfield_domain::value::url::HttpUrl;
 use rustls::ClientConfig;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::Instrument as _;
+use uuid::Uuid;
 
 use self::breaker::Breaker;
 use self::connection::{Connection, Failure};
 use self::pool::Pool;
 use crate::egress::Target;
 use crate::error::{CallError, Fault};
-use crate::tls::client_config;
+use crate::observe::{self, Observer};
+use crate::tls::{ClientCertificateFault, Identity, TlsFault, client_config};
 
 pub use self::connection::Response;
 pub use self::definition::{Definition, DefinitionError, Limits, Proxy, basic, header_of};
@@ -45,6 +51,7 @@ pub struct Client {
     places: Semaphore,
     breaker: Breaker,
     last_use: Mutex<Instant>,
+    observer: Observer,
 }
 
 /// A request. It has no printable form: its URL, its headers and its body may have secrets.
@@ -81,11 +88,17 @@ impl Client {
             places: Semaphore::new(definition.limits.concurrency),
             breaker: Breaker::new(&definition.limits),
             last_use: Mutex::new(Instant::now()),
+            observer: network.metrics.observer(None),
             network,
             definition,
             known,
             anonymous,
         })
+    }
+
+    /// Has spans and metrics name the connector of the client.
+    pub(crate) fn of_connector(self, connector: (TenantId, Uuid)) -> Self {
+        Client { observer: self.network.metrics.observer(Some(connector)), ..self }
     }
 
     /// Makes a call. Redirects are responses like others; they are not followed.
@@ -98,11 +111,34 @@ impl Client {
         // The wait in our own queue says nothing about the system.
         let _place = self.place(request.deadline).await.map_err(unsent)?;
         let open = |retry_after| unsent(Fault::CircuitOpen { retry_after });
+        let target = self.network.policy.check_url(&request.url);
+        let observed = self.observer.begin(&request.method, target.as_ref().ok());
+        let outcome = match &target {
+            Ok(target) => self.admit(target, request).instrument(observed.span()).await,
+            Err(refusal) => Err(CallError { fault: refusal.clone().into(), sent: false }),
+        };
+        observed.end(outcome.as_ref().map(|response| response.status).map_err(|error| &error.fault));
+        outcome
+    }
+
+    /// Closes idle connections whose time is over.
+    pub fn sweep(&self) {
+        self.pool.sweep();
+    }
+
+    /// The number of idle connections.
+    pub fn idle(&self) -> usize {
+        self.pool.len()
+    }
+
+    /// Makes a call if the breaker admits it, within the time that it may take.
+    async fn admit(&self, target: &Target, request: Request) -> Result<Response, CallError> {
+        let open = |retry_after| CallError { fault: Fault::CircuitOpen { retry_after }, sent: false };
         let admission = self.breaker.admit().map_err(open)?;
         let total = Instant::now() + self.definition.timeouts.total;
         let deadline = request.deadline.map_or(total, |deadline| deadline.min(total));
         let sent = AtomicBool::new(false);
-        let outcome = match timeout_at(deadline, self.call(request, &sent)).await {
+        let outcome = match timeout_at(deadline, self.call(target, request, &sent)).await {
             Ok(outcome) => outcome,
             Err(_) if deadline < total => Err(Fault::CallerTimeout),
             Err(_) => Err(Fault::TotalTimeout),
@@ -150,17 +186,25 @@ impl Client {
         let Definition { timeouts, limits, .. } = &self.definition;
         let target = self.network.policy.check_url(&request.url)?;
         let mut message = self.message(&target, request);
+    async fn call(&self, target: &Target, request: Request, sent: &AtomicBool) -> Result<Response, Fault> {
+        let Definition { timeouts, limits, .. } = &self.definition;
+        let place = timeout(timeouts.connect, self.places.acquire()).await.map_err(|_| Fault::Busy)?;
+        let _place = place.map_err(|_| Fault::Busy)?;
+        let mut message = self.message(target, request);
         loop {
-            let pooled = self.pool.take(&target);
+            let pooled = self.pool.take(target);
             let is_fresh = pooled.is_none();
             let connection = match pooled {
                 Some(connection) => connection,
-                None => self.connect(&target).await?,
+                None => self.connect(target).await?,
             };
             sent.store(true, Ordering::Relaxed);
             match connection.exchange(message, timeouts.read, limits).await {
                 Ok((response, connection)) => {
-                    self.pool.put(target, connection);
+                    if let Some(fault) = self.refusal(target, &response) {
+                        return Err(fault);
+                    }
+                    self.pool.put(target.clone(), connection);
                     return Ok(response);
                 }
                 // The server closed while the connection was idle, and nothing was written to it.
@@ -180,18 +224,32 @@ impl Client {
         let Definition { timeouts, limits, proxy, .. } = &self.definition;
         let deadline = Instant::now() + timeouts.connect;
         let tls = if self.definition.knows(target) { &self.known } else { &self.anonymous };
-        let (stream, traffic) = self.network.connect(target, proxy.as_ref(), tls, deadline).await?;
-        Connection::new(stream, traffic, limits).await
+        let opening = tracing::info_span!("open a connection");
+        let connected = self.network.connect(target, proxy.as_ref(), tls, deadline).instrument(opening).await?;
+        Connection::new(connected, limits).await
+    }
+
+    /// The fault if a response comes from the TLS of the server, because it does not accept the certificate of the client. The
+    /// system that was called has not seen the request.
+    fn refusal(&self, target: &Target, response: &Response) -> Option<Fault> {
+        let Response { status, body, .. } = response;
+        let fault = ClientCertificateFault::of_response(status.as_u16(), body).filter(|_| target.is_https())?;
+        let identity = self.definition.identity.as_ref().filter(|_| self.definition.knows(target));
+        Some(Fault::Tls(TlsFault::ClientCertificate(fault.or(identity.and_then(Identity::flaw)))))
     }
 
     fn message(&self, target: &Target, request: Request) -> http::Request<Full<Bytes>> {
         let mut headers = HeaderMap::new();
         headers.insert(header::USER_AGENT, USER_AGENT);
-        if self.definition.knows(target) {
+        let is_known = self.definition.knows(target);
+        if is_known {
             headers.extend(self.definition.headers.clone());
         }
         headers.extend(request.headers);
         definition::remove_own(&mut headers);
+        if is_known && self.definition.propagate_trace_context {
+            observe::propagate(&mut headers);
+        }
         headers.insert(header::ACCEPT_ENCODING, IDENTITY);
         if let Ok(host) = HeaderValue::from_str(&target.authority()) {
             headers.insert(header::HOST, host);

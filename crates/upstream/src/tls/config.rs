@@ -5,10 +5,10 @@ use std::sync::{Arc, LazyLock};
 use rustls::ClientConfig;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::sign::SingleCertAndKey;
 use rustls_pki_types::ServerName;
 use url::Host;
 
+use super::client_auth::Presenter;
 use super::identity::Identity;
 use super::trust::Trust;
 
@@ -31,13 +31,10 @@ pub(super) fn provider() -> &'static CryptoProvider {
 pub(crate) fn client_config(identity: Option<&Identity>, trust: &Trust) -> Result<Arc<ClientConfig>, rustls::Error> {
     let verifier = WebPkiServerVerifier::builder_with_provider(trust.0.clone(), PROVIDER.clone()).build();
     let verifier = verifier.map_err(|error| rustls::Error::General(error.to_string()))?;
-    let config = ClientConfig::builder_with_provider(PROVIDER.clone())
+    let mut config = ClientConfig::builder_with_provider(PROVIDER.clone())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_webpki_verifier(verifier);
-    let mut config = match identity {
-        Some(identity) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.0.clone()))),
-        None => config.with_no_client_auth(),
-    };
+        .with_webpki_verifier(verifier)
+        .with_client_cert_resolver(Arc::new(Presenter(identity.cloned())));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
     config.enable_early_data = false;

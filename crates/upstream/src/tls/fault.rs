@@ -2,6 +2,8 @@
 
 use rustls::{AlertDescription, CertificateError};
 
+use super::client_auth::ClientAuth;
+
 /// A failure of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TlsFault {
@@ -45,10 +47,18 @@ pub enum ClientCertificateFault {
     Required,
     #[error("it has expired")]
     Expired,
+    #[error("it is not valid yet")]
+    NotYetValid,
+    #[error("it is not for clients, or of a kind that the server does not support")]
+    WrongUsage,
     #[error("it is revoked")]
     Revoked,
     #[error("its authority is unknown to the server")]
     UnknownAuthority,
+    #[error("it cannot be verified")]
+    Unverifiable,
+    #[error("it is valid, but has no access")]
+    Denied,
     #[error("the server gave no exact reason")]
     Other,
 }
@@ -73,6 +83,24 @@ impl TlsFault {
         None
     }
 
+    /// Considers what the server had asked for. Many servers have one alert for all flaws of a certificate, and for its absence.
+    pub(crate) fn after(self, auth: ClientAuth) -> Self {
+        use ClientCertificateFault as Fault;
+        match (self, auth) {
+            (TlsFault::ClientCertificate(_) | TlsFault::Incompatible, ClientAuth::Missing) => {
+                TlsFault::ClientCertificate(Fault::Required)
+            }
+            // Versions and cipher suites are agreed upon before a certificate is asked for.
+            (TlsFault::Incompatible, ClientAuth::Presented(flaw)) => {
+                TlsFault::ClientCertificate(flaw.unwrap_or(Fault::Other))
+            }
+            (TlsFault::ClientCertificate(fault), ClientAuth::Presented(flaw)) => {
+                TlsFault::ClientCertificate(fault.or(flaw))
+            }
+            (fault, _) => fault,
+        }
+    }
+
     fn of(error: &rustls::Error) -> Self {
         match error {
             rustls::Error::InvalidCertificate(error) => TlsFault::ServerCertificate(ServerCertificateFault::of(error)),
@@ -91,14 +119,39 @@ impl TlsFault {
             Alert::CertificateExpired => TlsFault::ClientCertificate(Fault::Expired),
             Alert::CertificateRevoked => TlsFault::ClientCertificate(Fault::Revoked),
             Alert::UnknownCA => TlsFault::ClientCertificate(Fault::UnknownAuthority),
-            Alert::BadCertificate | Alert::UnsupportedCertificate | Alert::CertificateUnknown | Alert::AccessDenied => {
-                TlsFault::ClientCertificate(Fault::Other)
-            }
+            Alert::UnsupportedCertificate => TlsFault::ClientCertificate(Fault::WrongUsage),
+            Alert::BadCertificate => TlsFault::ClientCertificate(Fault::Unverifiable),
+            Alert::AccessDenied => TlsFault::ClientCertificate(Fault::Denied),
+            Alert::CertificateUnknown | Alert::DecryptError => TlsFault::ClientCertificate(Fault::Other),
             Alert::ProtocolVersion
             | Alert::InsufficientSecurity
             | Alert::HandshakeFailure
             | Alert::NoApplicationProtocol => TlsFault::Incompatible,
             _ => TlsFault::Ended,
+        }
+    }
+}
+
+// === impl ClientCertificateFault ===
+
+impl ClientCertificateFault {
+    /// Finds the fault in a response. nginx completes the handshake with every certificate, and then refuses each request with
+    /// a page that has one text for all flaws.
+    pub(crate) fn of_response(status: u16, body: &[u8]) -> Option<Self> {
+        let has = |text: &[u8]| body.windows(text.len()).any(|window| window == text);
+        match status {
+            400 if has(b"<center>No required SSL certificate was sent</center>") => Some(Self::Required),
+            400 if has(b"<center>The SSL certificate error</center>") => Some(Self::Other),
+            _ => None,
+        }
+    }
+
+    /// Prefers a flaw that this side can see to a vague reason. Some servers have the same alert for certificates that have
+    /// expired and for those that are not valid yet.
+    pub(crate) fn or(self, flaw: Option<Self>) -> Self {
+        match self {
+            Self::Expired | Self::Unverifiable | Self::Other => flaw.unwrap_or(self),
+            exact => exact,
         }
     }
 }

@@ -6,13 +6,21 @@ use jackfield_domain::Secret;
 use jackfield_domain::value::pem::{CERTIFICATE_LABELS, PRIVATE_KEY_LABELS, Pem, PemFault};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::config::provider;
+use super::fault::ClientCertificateFault;
 
 /// A certificate chain with its private key, ready to be used.
 #[derive(Clone)]
-pub struct Identity(pub(super) Arc<CertifiedKey>);
+pub struct Identity {
+    pub(super) key: Arc<CertifiedKey>,
+    /// Seconds since 1970.
+    not_before: i64,
+    not_after: i64,
+    is_for_clients: bool,
+}
 
 /// The reason why a chain and a key are no identity. No message has a part of the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,11 +59,28 @@ impl Identity {
         if !keys.is_empty() {
             return Err(IdentityError::SeveralPrivateKeys);
         }
-        match CertifiedKey::from_der(chain, key, provider()) {
-            Ok(key) => Ok(Identity(Arc::new(key))),
-            Err(rustls::Error::InconsistentKeys(_)) => Err(IdentityError::OtherKey),
-            Err(rustls::Error::InvalidCertificate(_)) => Err(IdentityError::NoCertificate),
-            Err(_) => Err(IdentityError::Unsupported),
+        let key = CertifiedKey::from_der(chain, key, provider()).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => IdentityError::OtherKey,
+            rustls::Error::InvalidCertificate(_) => IdentityError::NoCertificate,
+            _ => IdentityError::Unsupported,
+        })?;
+        let leaf = key.cert.first().and_then(|leaf| X509Certificate::from_der(leaf).ok());
+        let (_, leaf) = leaf.ok_or(IdentityError::NoCertificate)?;
+        let usage = leaf.extended_key_usage().ok().flatten();
+        let is_for_clients = usage.is_none_or(|usage| usage.value.client_auth || usage.value.any);
+        let (not_before, not_after) = (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp());
+        Ok(Identity { key: Arc::new(key), not_before, not_after, is_for_clients })
+    }
+
+    /// The flaw that servers will find now, as far as the certificate itself shows it. Servers often do not say what they found.
+    pub(crate) fn flaw(&self) -> Option<ClientCertificateFault> {
+        let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+        if now > self.not_after {
+            Some(ClientCertificateFault::Expired)
+        } else if now < self.not_before {
+            Some(ClientCertificateFault::NotYetValid)
+        } else {
+            (!self.is_for_clients).then_some(ClientCertificateFault::WrongUsage)
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::support::{client, definition, development, fail, fault, get};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
-fn with_identity(url: &str, authority: &Authority, leaf: &Leaf) -> Definition {
+pub(crate) fn with_identity(url: &str, authority: &Authority, leaf: &Leaf) -> Definition {
     Definition { identity: Some(leaf.identity()), trust: authority.trust(), ..definition(url) }
 }
 
@@ -41,9 +41,9 @@ async fn flaws_of_client_certificates_are_named_in_both_versions_of_tls() {
         let none = Definition { trust: authority.trust(), ..definition(&url) };
         for (definition, expected) in [
             (with_identity(&url, &authority, &expired), Refused::Expired),
-            (with_identity(&url, &authority, &not_yet), Refused::Expired), // rustls has one alert for both
+            (with_identity(&url, &authority, &not_yet), Refused::NotYetValid), // the server has one alert for both
             (with_identity(&url, &authority, &foreign), Refused::UnknownAuthority),
-            (with_identity(&url, &authority, &for_servers), Refused::Other),
+            (with_identity(&url, &authority, &for_servers), Refused::WrongUsage),
             (none, Refused::Required),
         ] {
             let mut definition = definition;

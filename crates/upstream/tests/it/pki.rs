@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jackfield_domain::Secret;
 use jackfield_upstream::tls::{Identity, Trust};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    date_time_ymd,
 };
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::server::danger::ClientCertVerifier;
@@ -15,6 +16,7 @@ use rustls::server::{ClientCertVerifierBuilder, NoClientAuth, WebPkiClientVerifi
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 pub(crate) const HOUR: i64 = 3600;
 
@@ -41,7 +43,7 @@ impl Authority {
     pub(crate) fn new(name: &str) -> Self {
         let mut params = params(name, (-HOUR, 24 * HOUR));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -57,6 +59,32 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         Leaf { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A list with one certificate that is revoked, as PEM.
+    pub(crate) fn revokes(&self, leaf: &Leaf) -> String {
+        let der = leaf.der();
+        let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+        let epoch = date_time_ymd(1970, 1, 1);
+        let revoked = RevokedCertParams {
+            serial_number: SerialNumber::from_slice(certificate.raw_serial()),
+            revocation_time: epoch + since_epoch(-HOUR),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: epoch + since_epoch(-HOUR),
+            next_update: epoch + since_epoch(24 * HOUR),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap().pem().unwrap()
     }
 
     pub(crate) fn client(&self, name: &str) -> Leaf {

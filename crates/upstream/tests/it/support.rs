@@ -8,15 +8,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use jackfield_domain::TenantId;
 use jackfield_domain::connector::Timeouts;
 use jackfield_domain::kek::BoxFuture;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_upstream::client::{Client, Definition, Limits, Network, Request, Response};
+use jackfield_upstream::clients::ClientId;
 use jackfield_upstream::egress::{Policy, Target};
 use jackfield_upstream::error::{CallError, Fault};
+use jackfield_upstream::observe::Metrics;
 use jackfield_upstream::resolve::Resolver;
 use jackfield_upstream::tls::Trust;
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 /// A resolver with one answer for every name. It counts the questions.
 #[derive(Clone, Default)]
@@ -59,7 +63,7 @@ pub(crate) fn development() -> Network {
 }
 
 pub(crate) fn network(policy: Policy, answers: Answers) -> Network {
-    Network { policy, resolver: Box::new(answers) }
+    Network { policy, resolver: Box::new(answers), metrics: Metrics::new(&opentelemetry::global::meter("test")) }
 }
 
 /// A definition for an origin, with short timeouts.
@@ -76,7 +80,13 @@ pub(crate) fn definition(origin: &str) -> Definition {
         },
         limits: Limits::default(),
         proxy: None,
+        propagate_trace_context: false,
     }
+}
+
+/// The id of a client for a connector.
+pub(crate) fn client_id() -> ClientId {
+    (TenantId(Uuid::now_v7()), Uuid::now_v7())
 }
 
 pub(crate) fn client(network: Network, definition: Definition) -> Client {

@@ -6,15 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jackfield_domain::TenantId;
 use jackfield_upstream::client::{Definition, DefinitionError};
-use jackfield_upstream::clients::ClientId;
-use jackfield_upstream::clients::{Clients, Revision};
-use uuid::Uuid;
+use jackfield_upstream::clients::{ClientId, Clients, Revision};
 
 use crate::pki::{Authority, Leaf};
 use crate::server::{Server, header};
-use crate::support::{definition, development, request};
+use crate::support::{client_id, definition, development, request};
 
 const DEFINITIONS: usize = 20;
 const REVISIONS: i64 = 8;
@@ -62,7 +59,7 @@ async fn no_certificate_travels_on_a_connection_of_another_definition_or_revisio
     let (server, counts) = comparing(&authority, certificates).await;
     let url = format!("https://localhost:{}/", server.port());
     let clients = Clients::new(development(), 1000, 1000);
-    let ids: Vec<ClientId> = (0..DEFINITIONS).map(|_| id()).collect();
+    let ids: Vec<ClientId> = (0..DEFINITIONS).map(|_| client_id()).collect();
     let revisions: Vec<AtomicI64> = (0..DEFINITIONS).map(|_| AtomicI64::new(0)).collect();
     let done = AtomicBool::new(false);
     let caller = |index: usize| {
@@ -102,7 +99,7 @@ async fn no_certificate_travels_on_a_connection_of_another_definition_or_revisio
 #[tokio::test]
 async fn a_client_is_made_once_for_a_revision_and_replaced_by_the_next() {
     let clients = Clients::new(development(), 10, 10);
-    let (id, made) = (id(), AtomicUsize::new(0));
+    let (id, made) = (client_id(), AtomicUsize::new(0));
     let revision = |version| Revision::of([(id.1, version)]);
     let get = |version| {
         let make = || {
@@ -140,15 +137,11 @@ async fn clients_are_bounded_and_idle_connections_end_with_them() {
     let url = format!("http://localhost:{}/", server.port());
     let clients = Clients::new(development(), 10, 1000);
     for _ in 0..200 {
-        let id = id();
+        let id = client_id();
         let client = clients.get_or_insert(id, Revision::of([(id.1, 1)]), || Ok(definition(&url))).unwrap();
         client.send(request(&url)).await.unwrap();
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(clients.len() <= 10, "{}", clients.len());
     assert!(*open.lock().unwrap() <= 10, "{}", open.lock().unwrap());
-}
-
-fn id() -> ClientId {
-    (TenantId(Uuid::now_v7()), Uuid::now_v7())
 }
