@@ -13,6 +13,7 @@ use tonic::client::Grpc;
 use tonic_health::pb::HealthCheckRequest;
 
 use crate::contract::reasons::contract as reason_names;
+use crate::login;
 
 /// The metrics of a page: type, names of labels, and values of each label, by name.
 type Families = BTreeMap<String, Family>;
@@ -39,7 +40,7 @@ const OF_FEW_VALUES: [&str; 8] = [
 ];
 
 /// The prefixes of metric names.
-const PREFIXES: [&str; 5] = ["db_", "jackfield_", "process_", "rpc_", "target_"];
+const PREFIXES: [&str; 6] = ["db_", "http_", "jackfield_", "process_", "rpc_", "target_"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -147,7 +148,8 @@ fn configuration_keys() -> BTreeSet<String> {
     keys
 }
 
-/// The metrics of a server that has a key which expires, and has answered calls, one of them with a server error.
+/// The metrics of a server that has a key which expires, and has answered calls, one of them with a server error, and one of
+/// them with a call to another system.
 async fn metrics() -> Families {
     let mut server = TestServer::start(Backend::Sqlite).await;
     let leaf = server.pki().client_for(Identity::of("a connector"), Duration::from_secs(600));
@@ -161,6 +163,9 @@ async fn metrics() -> Families {
         assert!(start.elapsed() < Duration::from_secs(20), "{}", server.metrics_page());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    let (alpha, system) = (server.client("alpha"), login::a_system().await);
+    let connector = login::create(&alpha, login::connector(&alpha, &system, "directory").await).await;
+    login::log_in(&alpha, login::a_login(&connector.id, "unknown", "wrong")).await;
     let mut client = Grpc::new(server.client("alpha").channel());
     client.ready().await.expect("a connection");
     let path = PathAndQuery::from_static("/jackfield.v1.ConnectorService/NoSuchMethod");

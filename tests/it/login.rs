@@ -165,6 +165,23 @@ on_both! {
         assert_eq!(wrong, unknown);
     }
 
+    async fn log_ins_are_counted_by_connector_and_status(server) {
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let connector = create(&alpha, connector(&alpha, &system, "directory").await).await;
+        for password in ["right", "wrong", "right"] {
+            log_in(&alpha, a_login(&connector.id, "ada", password)).await;
+        }
+        let of_status = |status| {
+            let labels = [("connector", &*connector.id), ("http_response_status_code", status)];
+            server.metric("http_client_request_duration_seconds_count", &labels)
+        };
+        assert_eq!((of_status("200"), of_status("404"), of_status("500")), (Some(2.0), Some(1.0), None));
+        for text in ["/login", "tenant=a"] {
+            assert!(!server.metrics_page().contains(text), "{text}");
+        }
+    }
+
     async fn statuses_reject_or_are_faults(server) {
         assert_eq!(outcome(&server, Reply::new(404, "no")).await, v1::LoginOutcome::Rejected);
         for status in [201, 204, 304, 400, 401, 403, 408, 422, 429, 500, 503] {

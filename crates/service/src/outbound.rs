@@ -21,6 +21,7 @@ use jackfield_upstream::client::{
 };
 use jackfield_upstream::clients::{Clients, Revision};
 use jackfield_upstream::egress::{Policy, Target};
+use jackfield_upstream::observe::Metrics;
 use jackfield_upstream::resolve::SystemResolver;
 use jackfield_upstream::tls::{Identity, IdentityError, Trust};
 use uuid::Uuid;
@@ -44,6 +45,7 @@ pub(crate) struct Outbound {
     store: Store,
     secrets: Arc<Secrets>,
     clock: Arc<dyn Clock>,
+    metrics: Metrics,
     clients: Clients,
 }
 
@@ -77,8 +79,11 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 impl Outbound {
     pub(crate) fn new(settings: OutboundSettings, store: Store, secrets: Arc<Secrets>, clock: Arc<dyn Clock>) -> Self {
         let OutboundSettings { policy, max_clients, max_idle_connections } = settings;
-        let network = Network { policy: policy.clone(), resolver: Box::new(SystemResolver::default()) };
-        Outbound { policy, store, secrets, clock, clients: Clients::new(network, max_clients, max_idle_connections) }
+        let metrics = Metrics::default();
+        let resolver = Box::new(SystemResolver::default());
+        let network = Network { policy: policy.clone(), resolver, metrics: metrics.clone() };
+        let clients = Clients::new(network, max_clients, max_idle_connections);
+        Outbound { policy, store, secrets, clock, metrics, clients }
     }
 
     /// Refuses URLs of a connector that could never be called, unless they were stored before. The addresses of names are checked when
@@ -139,6 +144,11 @@ impl Outbound {
     /// used for a while.
     pub(crate) fn forget(&self, tenant: TenantId, connector: ConnectorId) {
         self.clients.remove((tenant, connector.0));
+    }
+
+    /// The metrics of calls.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Closes idle connections whose time is over.
@@ -241,6 +251,15 @@ impl Rows {
         let mut limits = Limits::default();
         limits.concurrency = max_concurrent_requests.map_or(limits.concurrency, |most| most as usize);
         limits.body = max_response_bytes.map_or(limits.body, |most| most as usize);
-        Ok(Definition { origins, identity, headers, trust, timeouts: *timeouts, limits, proxy: proxy.transpose()? })
+        Ok(Definition {
+            origins,
+            identity,
+            headers,
+            trust,
+            timeouts: *timeouts,
+            limits,
+            proxy: proxy.transpose()?,
+            propagate_trace_context: connector.propagate_trace_context,
+        })
     }
 }

@@ -7,6 +7,7 @@ use jackfield_domain::request::page::ListRequest;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{Clock, Error, Result, TenantId, Timestamp};
 use jackfield_store::{Store, Stored, Writer};
+use jackfield_upstream::observe::Metrics;
 use jackfield_vault::{Keyring, KeyringChange, KeyringError, Vault};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -168,6 +169,11 @@ impl Services {
     /// The values that metrics read.
     pub fn gauges(&self) -> Gauges {
         Gauges::of(&self.shared.gauge_sources)
+    }
+
+    /// The metrics of calls to other systems.
+    pub fn call_metrics(&self) -> &Metrics {
+        self.shared.outbound.metrics()
     }
 
     /// Stops background work and closes the database.

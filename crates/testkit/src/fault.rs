@@ -214,8 +214,8 @@ impl Backend for FaultyBackend {
         self.inner.start(context);
     }
 
-    fn add_gauges(&self, meters: &Meters) {
-        self.inner.add_gauges(meters);
+    fn add_instruments(&self, meters: &Meters) {
+        self.inner.add_instruments(meters);
     }
 
     fn descriptor_set(&self) -> &'static [u8] {

@@ -20,8 +20,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Starts its background work. It is called once, when the server begins to serve.
     fn start(&self, context: &RouteContext);
 
-    /// Adds the gauges that are read when metrics are collected.
-    fn add_gauges(&self, meters: &Meters);
+    /// Adds its instruments to the metrics of the server. It is called once, before the server begins to serve.
+    fn add_instruments(&self, meters: &Meters);
 
     /// The descriptors of these services, encoded.
     fn descriptor_set(&self) -> &'static [u8];

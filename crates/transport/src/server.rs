@@ -160,7 +160,7 @@ impl Server {
             ),
         };
         gauges::register(&meters.meter(), health.readiness(), tls.clone());
-        backend.add_gauges(&meters);
+        backend.add_instruments(&meters);
         Ok(Server {
             config,
             backend,

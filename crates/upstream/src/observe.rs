@@ -2,7 +2,7 @@
 //! the query of a URL, no header and no body, because these may have secrets.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use jackfield_domain::TenantId;
@@ -18,12 +18,13 @@ use uuid::Uuid;
 use crate::egress::Target;
 use crate::error::Fault;
 
-/// The instruments of calls; clones share them.
-#[derive(Clone)]
+/// The instruments of calls; clones share them. Nothing is recorded until they are registered.
+#[derive(Clone, Default)]
 pub struct Metrics(Arc<Instruments>);
 
+#[derive(Default)]
 struct Instruments {
-    duration: Histogram<f64>,
+    duration: OnceLock<Histogram<f64>>,
     /// The connectors that have series of their own.
     connectors: Mutex<HashMap<(TenantId, Uuid), Arc<Series>>>,
     /// For all other connectors.
@@ -31,6 +32,7 @@ struct Instruments {
 }
 
 /// The time series of one connector.
+#[derive(Default)]
 struct Series {
     /// Empty for those of other connectors, which do not have the names of hosts either.
     labels: Vec<KeyValue>,
@@ -99,15 +101,15 @@ static METHODS: [Method; 9] = [
 // === impl Metrics ===
 
 impl Metrics {
-    /// Makes the instruments.
-    pub fn new(meter: &Meter) -> Self {
+    /// Makes the instruments. Those of a second meter are not used.
+    pub fn register(&self, meter: &Meter) {
         let duration = meter
             .f64_histogram("http.client.request.duration")
             .with_description("Duration of calls to other systems")
             .with_unit("s")
             .with_boundaries(DURATION_BOUNDARIES.to_vec())
             .build();
-        Metrics(Arc::new(Instruments { duration, connectors: Mutex::default(), others: Series::new(Vec::new()) }))
+        let _ = self.0.duration.set(duration);
     }
 
     /// Observes the client of a connector, or one that is of none.
@@ -125,7 +127,8 @@ impl Metrics {
                 let (tenant, id) = connector;
                 let labels =
                     vec![KeyValue::new("tenant", tenant.to_string()), KeyValue::new("connector", id.to_string())];
-                connectors.entry(connector).or_insert(Series::new(labels)).clone()
+                let series = Series { labels, ..Series::default() };
+                connectors.entry(connector).or_insert(Arc::new(series)).clone()
             }
         }
     }
@@ -134,10 +137,6 @@ impl Metrics {
 // === impl Series ===
 
 impl Series {
-    fn new(labels: Vec<KeyValue>) -> Arc<Self> {
-        Arc::new(Series { labels, known: Mutex::default() })
-    }
-
     /// The attributes of a call. Those of outcomes that come too late to have a series are the outcome of all others.
     fn attributes(&self, method: &'static str, target: Option<&Target>, outcome: Outcome) -> Arc<[KeyValue]> {
         let target = target.filter(|_| !self.labels.is_empty());
@@ -242,7 +241,9 @@ impl ObservedCall<'_> {
     fn record(&self, outcome: Outcome) {
         let Observer { metrics, series, .. } = self.observer;
         let attributes = series.attributes(self.method, self.target, outcome);
-        metrics.0.duration.record(self.start.elapsed().as_secs_f64(), &attributes);
+        if let Some(duration) = metrics.0.duration.get() {
+            duration.record(self.start.elapsed().as_secs_f64(), &attributes);
+        }
         if let Outcome::Status(status) = outcome {
             self.span.record("http.response.status_code", status);
         }

@@ -53,8 +53,10 @@ impl Backend for ServiceBackend {
         }
     }
 
-    fn add_gauges(&self, meters: &Meters) {
-        metrics::register(&meters.meter(), &self.services.gauges());
+    fn add_instruments(&self, meters: &Meters) {
+        let meter = meters.meter();
+        metrics::register(&meter, &self.services.gauges());
+        self.services.call_metrics().register(&meter);
     }
 
     fn descriptor_set(&self) -> &'static [u8] {

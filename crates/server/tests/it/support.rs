@@ -201,7 +201,7 @@ impl Backend for TestBackend {
         self.steps.lock().unwrap().push("start");
     }
 
-    fn add_gauges(&self, _: &Meters) {}
+    fn add_instruments(&self, _: &Meters) {}
 
     fn descriptor_set(&self) -> &'static [u8] {
         static SET: OnceLock<Vec<u8>> = OnceLock::new();

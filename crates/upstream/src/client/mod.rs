@@ -21,8 +21,6 @@ use jackfield_domain::value::url::HttpUrl;
 use rustls::ClientConfig;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -107,10 +105,6 @@ impl Client {
     /// There is no complete response within the limits.
     pub async fn send(&self, request: Request) -> Result<Response, CallError> {
         self.touch();
-        let unsent = |fault| CallError { fault, sent: false };
-        // The wait in our own queue says nothing about the system.
-        let _place = self.place(request.deadline).await.map_err(unsent)?;
-        let open = |retry_after| unsent(Fault::CircuitOpen { retry_after });
         let target = self.network.policy.check_url(&request.url);
         let observed = self.observer.begin(&request.method, target.as_ref().ok());
         let outcome = match &target {
@@ -121,19 +115,12 @@ impl Client {
         outcome
     }
 
-    /// Closes idle connections whose time is over.
-    pub fn sweep(&self) {
-        self.pool.sweep();
-    }
-
-    /// The number of idle connections.
-    pub fn idle(&self) -> usize {
-        self.pool.len()
-    }
-
     /// Makes a call if the breaker admits it, within the time that it may take.
     async fn admit(&self, target: &Target, request: Request) -> Result<Response, CallError> {
-        let open = |retry_after| CallError { fault: Fault::CircuitOpen { retry_after }, sent: false };
+        let unsent = |fault| CallError { fault, sent: false };
+        // The wait in our own queue says nothing about the system.
+        let _place = self.place(request.deadline).await.map_err(unsent)?;
+        let open = |retry_after| unsent(Fault::CircuitOpen { retry_after });
         let admission = self.breaker.admit().map_err(open)?;
         let total = Instant::now() + self.definition.timeouts.total;
         let deadline = request.deadline.map_or(total, |deadline| deadline.min(total));
@@ -182,14 +169,8 @@ impl Client {
         }
     }
 
-    async fn call(&self, request: Request, sent: &AtomicBool) -> Result<Response, Fault> {
-        let Definition { timeouts, limits, .. } = &self.definition;
-        let target = self.network.policy.check_url(&request.url)?;
-        let mut message = self.message(&target, request);
     async fn call(&self, target: &Target, request: Request, sent: &AtomicBool) -> Result<Response, Fault> {
         let Definition { timeouts, limits, .. } = &self.definition;
-        let place = timeout(timeouts.connect, self.places.acquire()).await.map_err(|_| Fault::Busy)?;
-        let _place = place.map_err(|_| Fault::Busy)?;
         let mut message = self.message(target, request);
         loop {
             let pooled = self.pool.take(target);

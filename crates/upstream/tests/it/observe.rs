@@ -7,7 +7,6 @@ use std::time::Duration;
 use jackfield_upstream::client::{Definition, Network};
 use jackfield_upstream::clients::{ClientId, Clients, Revision};
 use jackfield_upstream::egress::Policy;
-use jackfield_upstream::observe::Metrics;
 use opentelemetry::metrics::MeterProvider as _;
 use opentelemetry::trace::{SpanKind, Status, TracerProvider as _};
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -42,7 +41,9 @@ impl Page {
     }
 
     fn network(&self) -> Network {
-        Network { metrics: Metrics::new(&self.provider.meter("test")), ..development() }
+        let network = development();
+        network.metrics.register(&self.provider.meter("test"));
+        network
     }
 
     /// The labels of each series, with the number of calls.
