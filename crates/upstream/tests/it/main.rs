@@ -8,6 +8,7 @@ mod guide;
 mod haproxy;
 mod hostile;
 mod layering;
+mod license;
 mod mtls;
 mod nginx;
 mod observe;

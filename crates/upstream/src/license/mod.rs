@@ -1,0 +1,195 @@
+//! The client of the Cloudspot licence API: a server that checks passwords, and knows the permissions of each user in an
+//! application and a company.
+//!
+//! Every call names the application. A log-in returns a token, and the other calls take it.
+
+mod fault;
+mod response;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use jackfield_domain::Secret;
+use jackfield_domain::value::url::HttpUrl;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use self::response::{Refused, Response};
+use crate::client::{Client, Request, secret_header};
+
+pub use self::fault::{ErrorCode, LicenseFault};
+pub use self::response::{CompanyPermissions, Grant, MAX_COMPANIES, MAX_PERMISSIONS, MAX_TOKEN, Profile};
+
+/// The licence API of one server, for one application.
+pub struct LicenseApi<'a> {
+    client: &'a Client,
+    base: &'a HttpUrl,
+    application: HeaderValue,
+    deadline: Option<Instant>,
+}
+
+/// The response to a user name and a password.
+#[derive(Debug)]
+pub enum Authentication {
+    Accepted(Grant),
+    Rejected(Rejection),
+}
+
+/// The response to a token.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TokenResponse<T> {
+    Valid(T),
+    /// The token is unknown, has ended, or belongs to another application.
+    TokenInvalid(Rejection),
+}
+
+/// The status and the error code by which the server rejected a user or a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    pub status: StatusCode,
+    /// Servers of the first release send none.
+    pub code: Option<ErrorCode>,
+}
+
+/// The permission without which a user may not use an application for a company.
+pub const USE_APP: &str = "use_app";
+
+/// The id of the application.
+const MODULE: HeaderName = HeaderName::from_static("x-license-module");
+/// The token of the session.
+const TOKEN: HeaderName = HeaderName::from_static("x-license-token");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// The characters of a company id that a path must not have as they are (RFC 3986 2.3).
+const NOT_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// Bytes of the body that are neither the user name nor the password.
+const BODY_FRAME: usize = 32;
+/// Bytes that one byte of a text may take in JSON (`\u0000`).
+const ESCAPED: usize = 6;
+
+#[derive(Serialize)]
+struct Credentials<'a> {
+    username: &'a str,
+    password: &'a str,
+}
+
+// === impl LicenseApi ===
+
+impl<'a> LicenseApi<'a> {
+    /// Takes a client, the URL below which the server has the API, the id of the application there, and the time at which
+    /// the caller stops waiting.
+    ///
+    /// # Errors
+    /// The URL has a query, or a header cannot have the id.
+    pub fn new(
+        client: &'a Client,
+        base: &'a HttpUrl,
+        application: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Self, LicenseFault> {
+        if base.as_str().contains('?') {
+            return Err(LicenseFault::Request("the URL of the licence API must not have a query"));
+        }
+        let unusable = LicenseFault::Request("the id of the application is empty, or no header can have it");
+        match HeaderValue::from_str(application) {
+            Ok(header) if !application.trim().is_empty() => {
+                Ok(LicenseApi { client, base, application: header, deadline })
+            }
+            _ => Err(unusable),
+        }
+    }
+
+    /// Asks the server to check a password. The request is sent once.
+    ///
+    /// # Errors
+    /// The server neither accepted nor rejected the user.
+    pub async fn authenticate(&self, username: &str, password: &Secret) -> Result<Authentication, LicenseFault> {
+        let body = credentials(username, password);
+        let response = self.send(Method::POST, "auth/authenticate/", None, body).await?;
+        Ok(match response::grant(response)? {
+            Ok(grant) => Authentication::Accepted(grant),
+            Err(refused) => Authentication::Rejected(refused.rejection()?),
+        })
+    }
+
+    /// Returns the profile of the user who has a token.
+    ///
+    /// # Errors
+    /// The server neither accepted nor rejected the token.
+    pub async fn profile(&self, token: &Secret) -> Result<TokenResponse<Profile>, LicenseFault> {
+        let response = self.get("auth/users/profile/", token).await?;
+        token_response(response::profile(response)?)
+    }
+
+    /// Returns the permissions of the user who has a token, by company. Companies for which the user may not use the
+    /// application are left out, so there may be none.
+    ///
+    /// # Errors
+    /// The server neither accepted nor rejected the token.
+    pub async fn permissions(&self, token: &Secret) -> Result<TokenResponse<Vec<CompanyPermissions>>, LicenseFault> {
+        let response = self.get("auth/get-permissions/", token).await?;
+        token_response(response::permissions(response)?)
+    }
+
+    /// Returns the permissions of the user who has a token, for one company. There are none if the user may not use the
+    /// application for it, or if the server does not know it.
+    ///
+    /// # Errors
+    /// The server neither accepted nor rejected the token, or a path cannot have the id of the company.
+    pub async fn company_permissions(
+        &self,
+        token: &Secret,
+        company: &str,
+    ) -> Result<TokenResponse<Vec<String>>, LicenseFault> {
+        // Both would name another path.
+        if matches!(company, "" | "." | "..") {
+            return Err(LicenseFault::Request("the id of the company is empty or made of dots"));
+        }
+        let path = format!("auth/get-company-permissions/{}/", utf8_percent_encode(company, NOT_UNRESERVED));
+        match response::company_permissions(self.get(&path, token).await?)? {
+            Err(refused) if refused.is_not_found() => Ok(TokenResponse::Valid(Vec::new())),
+            outcome => token_response(outcome),
+        }
+    }
+
+    async fn get(&self, path: &str, token: &Secret) -> Result<Response, LicenseFault> {
+        self.send(Method::GET, path, Some(token), Bytes::new()).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&Secret>,
+        body: Bytes,
+    ) -> Result<Response, LicenseFault> {
+        let base = self.base.as_str();
+        let url = HttpUrl::stored(format!("{}/{path}", base.strip_suffix('/').unwrap_or(base)));
+        let mut headers =
+            HeaderMap::from_iter([(MODULE, self.application.clone()), (CONTENT_TYPE, JSON), (ACCEPT, JSON)]);
+        if let Some(token) = token {
+            let unusable = |_| LicenseFault::Request("no header can have the token");
+            headers.insert(TOKEN, secret_header(token).map_err(unusable)?);
+        }
+        let request = Request { method, url, headers, body, deadline: self.deadline };
+        Ok(self.client.send(request).await?.into())
+    }
+}
+
+fn token_response<T>(outcome: Result<T, Refused>) -> Result<TokenResponse<T>, LicenseFault> {
+    match outcome {
+        Ok(value) => Ok(TokenResponse::Valid(value)),
+        Err(refused) => refused.rejection().map(TokenResponse::TokenInvalid),
+    }
+}
+
+/// The body of a log-in, wiped after it was sent.
+fn credentials(username: &str, password: &Secret) -> Bytes {
+    // A buffer that grows would leave parts of the password behind.
+    let size = BODY_FRAME + ESCAPED * (username.len() + password.expose().len());
+    let mut body = Zeroizing::new(Vec::with_capacity(size));
+    // Texts can always be written as JSON.
+    let _ = serde_json::to_writer(&mut *body, &Credentials { username, password: password.expose() });
+    Bytes::from_owner(body)
+}
