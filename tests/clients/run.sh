@@ -2,10 +2,11 @@
 # Each set of tools has its own directory in $TOOLS, named by the checksum of the files that define it. Directories are never
 # changed: other content makes another directory.
 
-# install_clients: sets have_go, have_java and have_node. All of them need the Python tools, buf and grpcio.
+# install_clients: sets have_cloudspot, have_go, have_java and have_node. All of them need the Python tools, buf and grpcio.
 install_clients() {
-  have_go=no have_java=no have_node=no
+  have_cloudspot=no have_go=no have_java=no have_node=no
   [ "$have_python" = yes ] || return
+  install_cloudspot && have_cloudspot=yes
   install_go && have_go=yes
   install_java && have_java=yes
   install_node && have_node=yes
@@ -79,6 +80,20 @@ install_node() {
   logged npm --prefix "$NODE_TOOLS" ci --ignore-scripts --no-audit --no-fund && touch "$NODE_TOOLS/complete"
 }
 
+# Each release of the client has its own directory, because only one of them can be in an environment.
+install_cloudspot() {
+  local requirements
+  [ "$have_python" = yes ] || return 1
+  CLOUDSPOT_CLIENTS=$(tools_for cloudspot tests/clients/cloudspot/*.txt)
+  export CLOUDSPOT_CLIENTS
+  [ ! -e "$CLOUDSPOT_CLIENTS/complete" ] || return 0
+  installing "clients of the licence API" && rm -rf "$CLOUDSPOT_CLIENTS"
+  for requirements in tests/clients/cloudspot/*.txt; do
+    logged "$VENV/bin/pip" install --quiet --no-deps --target "$CLOUDSPOT_CLIENTS/$(basename "$requirements" .txt)" \
+      -r "$requirements" || return 1
+  done
+  touch "$CLOUDSPOT_CLIENTS/complete"
+}
 # --- Sessions ---------------------------------------------------------------------------------------------------------
 
 grpcurl_session() {

@@ -7,6 +7,7 @@ mod admin;
 mod backup;
 mod behaviours;
 mod canary;
+mod cloudspot;
 mod compression;
 mod configuration;
 mod connection;
