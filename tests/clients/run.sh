@@ -94,6 +94,7 @@ install_cloudspot() {
   done
   touch "$CLOUDSPOT_CLIENTS/complete"
 }
+
 # --- Sessions ---------------------------------------------------------------------------------------------------------
 
 grpcurl_session() {
