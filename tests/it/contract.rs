@@ -161,7 +161,7 @@ fn lists_and_nothing_else_stream_pages() {
 #[test]
 fn reading_is_declared() {
     for method in methods() {
-        let reads = method.name().starts_with("Get") || method.name().starts_with("List");
+        let reads = ["Get", "List", "Resolve"].iter().any(|verb| method.name().starts_with(verb));
         assert_eq!(reads_only(&method), reads, "{}", method.full_name());
     }
 }

@@ -264,7 +264,6 @@ on_both! {
             ..Default::default()
         };
         let fields = [
-            "connector",
             "login_id",
             "password",
             "application_id",

@@ -112,10 +112,10 @@ impl Services {
         let outcome = match client {
             Ok(client) => match authenticate(&client, authentication_url, attempt, deadline).await {
                 Ok(LoginResponse::Accepted(accepted)) => {
-                    if *migrate_users {
-                        self.migrate_user(caller, connector.id, &accepted, attempt).await;
+                    match *migrate_users && !self.migrate_user(caller, connector.id, &accepted, attempt).await {
+                        true => LoginOutcome::Rejected,
+                        false => LoginOutcome::Accepted(accepted),
                     }
-                    LoginOutcome::Accepted(accepted)
                 }
                 Ok(LoginResponse::Rejected) => LoginOutcome::Rejected,
                 Err(fault) => {
@@ -151,19 +151,24 @@ impl Services {
         Ok(Some(accepted.map_or(LoginOutcome::Rejected, |accepted| LoginOutcome::Accepted(Box::new(accepted)))))
     }
 
-    /// Stores a user whom the system has accepted. If that fails, the system is asked at the next log-in, too.
+    /// Stores a user whom the system has accepted. If that fails, the system is asked at the next log-in, too. Returns false if the user
+    /// was stored before, under another login id, and is disabled.
     async fn migrate_user(
         &self,
         caller: &Caller<ConnectorsAuthenticate>,
         connector: ConnectorId,
         accepted: &AcceptedLogin,
         attempt: &LoginAttempt,
-    ) {
-        let Some(password) = attempt.chosen_password() else { return };
+    ) -> bool {
+        let Some(password) = attempt.chosen_password() else { return true };
         let user = ExternalUser::from(accepted.clone());
-        if let Err(error) = self.user_migrate(caller, connector, user, &password).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, connector.id = %connector, "a user could not be migrated");
+        match self.user_migrate(caller, connector, user, &password).await {
+            Ok(user) => user.enabled,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, connector.id = %connector, "a user could not be migrated");
+                true
+            }
         }
     }
 }

@@ -41,11 +41,9 @@ async fn main() -> Result<()> {
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:8443".to_owned());
     let acceptor = TlsAcceptor::from(Arc::new(certificates(&directory)?));
     let listener = TcpListener::bind(&address).await?;
-    println!(
-        "Checks log-ins at https://localhost:{}/login, for clients with {}",
-        listener.local_addr()?.port(),
-        directory.join("client.pem").display()
-    );
+    let (port, identity) = (listener.local_addr()?.port(), directory.join("client.pem"));
+    let said = format!("Checks log-ins at https://localhost:{port}/login, for clients with {}", identity.display());
+    writeln!(std::io::stdout(), "{said}")?;
     loop {
         let (stream, _) = listener.accept().await?;
         let acceptor = acceptor.clone();

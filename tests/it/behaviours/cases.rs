@@ -18,7 +18,9 @@ pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
     let alpha = server.client("alpha");
     let link = steps::linked(&alpha, "ada", "Gmail").await;
     let (connector_id, user_id) = (link.connector.clone(), link.user_id.clone());
-    let generic = fixture::a_connector("spare");
+    let authentication_url = "http://localhost:3000/api/authenticate".to_owned();
+    let smallest = v1::GenericConnector { authentication_url, ..Default::default() };
+    let generic = v1::Connector { kind: Some(Connector::Generic(smallest)), ..fixture::a_connector("spare") };
     let license = Connector::License(v1::LicenseConnector {
         base_url: "https://license.example.com/v1".to_owned(),
         application_id: "gallery".to_owned(),

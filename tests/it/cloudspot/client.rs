@@ -16,6 +16,7 @@ use jackfield_upstream::egress::{Policy, Target};
 use jackfield_upstream::license::{
     Authentication, CompanyPermissions, LicenseApi, LicenseFault, Profile, TokenResponse,
 };
+use jackfield_upstream::observe::Metrics;
 use jackfield_upstream::resolve::SystemResolver;
 use jackfield_upstream::tls::Trust;
 use serde_json::{Value, json};
@@ -64,9 +65,10 @@ impl World {
             },
             limits: Limits::default(),
             proxy: None,
+            propagate_trace_context: false,
         };
-        let network =
-            Network { policy: Policy::default().with_development(), resolver: Box::new(SystemResolver::default()) };
+        let (resolver, metrics) = (Box::new(SystemResolver::default()), Metrics::default());
+        let network = Network { policy: Policy::default().with_development(), resolver, metrics };
         let client = Client::new(Arc::new(network), definition, Arc::new(Semaphore::new(9))).unwrap();
         World { server, base, client }
     }

@@ -39,7 +39,12 @@ on_both! {
 
         let shown = v1::DeleteConnectionRequest { cascade: true, validate_only: true, ..request.clone() };
         let expected =
-            v1::DeleteConnectionResponse { deleted: true, credentials_deleted: 2, configurations_deleted: 3 };
+            v1::DeleteConnectionResponse {
+                deleted: true,
+                credentials_deleted: 2,
+                configurations_deleted: 3,
+                routing_rules_removed: 0,
+            };
         assert_eq!(alpha.connections().delete_connection(shown).await.unwrap().into_inner(), expected);
         assert_eq!(credentials(&alpha).await.len(), 4);
         assert_eq!(get(&alpha, &connection.id).await.unwrap(), connection);

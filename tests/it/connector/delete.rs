@@ -79,6 +79,7 @@ on_both! {
             credentials_deleted: 4,
             // One was created with each credential, one was added.
             configurations_deleted: 5,
+            routing_rules_removed: 0,
         };
         let request = v1::DeleteConnectorRequest {
             reference: all.connector.id.clone(),

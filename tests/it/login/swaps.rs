@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jackfield_api::v1;
-use jackfield_testkit::{Backend, Reply, System, TestServer, fixture, on_both};
+use jackfield_testkit::{Reply, System, TestServer, fixture, on_both};
 
 use super::{a_login, a_system, connector, create, log_in};
 

@@ -20,6 +20,7 @@ on_both! {
             Kind::Generic(v1::GenericConnector {
                 authentication_url: "https://example.com/login".to_owned(),
                 http_authentication_username: text("user"),
+                migrate_users: Some(true),
                 ..Default::default()
             }),
             Kind::Oauth2(v1::OAuth2Connector {

@@ -172,7 +172,8 @@ pub fn header_of(name: &str, value: &str, is_secret: bool) -> Result<(HeaderName
     Ok((name.parse().map_err(|_| wrong())?, value.ok_or_else(wrong)?))
 }
 
-fn secret_value(value: &str) -> Option<HeaderValue> {
+/// The value of a header that does not show in logs; `None` if it has characters that no header can have.
+pub fn secret_value(value: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(value).ok()?;
     value.set_sensitive(true);
     Some(value)

@@ -33,7 +33,7 @@ use crate::observe::{self, Observer};
 use crate::tls::{ClientCertificateFault, Identity, TlsFault, client_config};
 
 pub use self::connection::Response;
-pub use self::definition::{Definition, DefinitionError, Limits, Proxy, basic, header_of};
+pub use self::definition::{Definition, DefinitionError, Limits, Proxy, basic, header_of, secret_value};
 pub use self::dial::Network;
 pub use http::header::{AUTHORIZATION, HeaderMap};
 

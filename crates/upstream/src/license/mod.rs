@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use self::response::{Refused, Response};
-use crate::client::{Client, Request, secret_header};
+use crate::client::{Client, Request, secret_value};
 
 pub use self::fault::{ErrorCode, LicenseFault};
 pub use self::response::{CompanyPermissions, Grant, MAX_COMPANIES, MAX_PERMISSIONS, MAX_TOKEN, Profile};
@@ -169,8 +169,8 @@ impl<'a> LicenseApi<'a> {
         let mut headers =
             HeaderMap::from_iter([(MODULE, self.application.clone()), (CONTENT_TYPE, JSON), (ACCEPT, JSON)]);
         if let Some(token) = token {
-            let unusable = |_| LicenseFault::Request("no header can have the token");
-            headers.insert(TOKEN, secret_header(token).map_err(unusable)?);
+            let unusable = || LicenseFault::Request("no header can have the token");
+            headers.insert(TOKEN, secret_value(token.expose()).ok_or_else(unusable)?);
         }
         let request = Request { method, url, headers, body, deadline: self.deadline };
         Ok(self.client.send(request).await?.into())
