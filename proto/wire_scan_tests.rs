@@ -79,9 +79,11 @@ fn the_contract_is_known() {
             "CreateConfigurationRequest",
             "CreateConnectorRequest",
             "CreateCredentialRequest",
+            "CreateUserRequest",
             "UpdateConfigurationRequest",
             "UpdateConnectorRequest",
             "UpdateCredentialRequest",
+            "UpdateUserRequest",
         ]
     );
     assert!(request(PACKAGE, GetConnectorRequest::NAME).is_some_and(|request| request.message.is_none()));

@@ -351,7 +351,8 @@ def json_checks(port):
         connection.close()
         return answer.status, body
 
-    connector = {"name": "JSON", "generic": {"authenticationUrl": "https://example.com/"}, "headers": {"a": "b"}}
+    generic = {"authenticationUrl": "https://example.com/", "migrateUsers": False}
+    connector = {"name": "JSON", "generic": generic, "headers": {"a": "b"}}
     status, body = call("CreateConnector", {"connector": connector})
     equal(status, 200)
     created = body["connector"]

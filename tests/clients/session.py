@@ -119,6 +119,7 @@ def session(services, directory):
         "authenticationUrl": "http://localhost:3000/api/authenticate",
         "httpAuthenticationUsername": "basicUsername",
         "httpAuthenticationPasswordSet": True,
+        "migrateUsers": False,
     }
     expected = {
         "name": "My Generic Connector",

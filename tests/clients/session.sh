@@ -81,7 +81,8 @@ expect '.connector | .name == "My Generic Connector" and .debug and .enabled and
 expect '.connector.generic == {
   authenticationUrl: "http://localhost:3000/api/authenticate",
   httpAuthenticationUsername: "basicUsername",
-  httpAuthenticationPasswordSet: true
+  httpAuthenticationPasswordSet: true,
+  migrateUsers: false
 }'
 expect '.connector | .connectTimeout == "0.100s" and .readTimeout == "0.100s"'
 expect '.connector | .headers == {header1: "value1", header2: "value2"} and .data == {modifiedBy: "richard"}'

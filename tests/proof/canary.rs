@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use jackfield_api::v1;
 use jackfield_testkit::canary::{Sweep, contains};
 use jackfield_testkit::fault::Fault;
-use jackfield_testkit::{Backend, Canary, Collector, Program, Site, fixture, proof};
+use jackfield_testkit::{Backend, Callers as _, Canary, Collector, Program, Site, fixture, proof};
 use tonic::Code;
 
 use self::door::{Door, break_secrets, mend_secrets};
@@ -138,6 +138,7 @@ async fn sweep(backend: Backend, program: Program, rounds: usize, wanted: fn(&Se
     if program == Program::Jackfield {
         sown.read_everything(&door).await;
         sown.hand_out(&door, &fields).await;
+        change_connector(&door, &sown.targets.connector).await;
     }
 
     if backend == Backend::Sqlite && program == Program::Jackfield {
@@ -187,6 +188,18 @@ async fn sweep(backend: Backend, program: Program, rounds: usize, wanted: fn(&Se
         bytes: places.iter().map(|(_, bytes)| bytes.len()).sum(),
         hits: places.iter().flat_map(found).collect(),
     }
+}
+
+/// Changes a connector. The client that calls its system has its secrets, and is gone with the change.
+async fn change_connector(door: &Door<'_>, connector: &str) {
+    let changed = v1::Connector { description: Some("changed".to_owned()), ..Default::default() };
+    let request = v1::UpdateConnectorRequest {
+        reference: connector.to_owned(),
+        connector: Some(changed),
+        update_mask: fixture::mask(["description"]),
+        ..Default::default()
+    };
+    door.client("alpha").connectors().update_connector(request).await.unwrap();
 }
 
 /// Adds all files of a directory, whatever they are.

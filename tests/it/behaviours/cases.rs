@@ -26,7 +26,9 @@ pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
         application_id: "gallery".to_owned(),
     });
     let spare = steps::connector(&alpha, generic.clone()).await.id;
-    steps::route(&alpha, v1::routing_rule::Target::Connector(spare.clone())).await;
+    let routed = v1::Connector { name: "routed".to_owned(), ..generic.clone() };
+    let routed = steps::connector(&alpha, routed).await.id;
+    steps::route(&alpha, v1::routing_rule::Target::Connector(routed)).await;
     let licensed =
         steps::connector(&alpha, v1::Connector { name: "licence".to_owned(), ..connector(license.clone()) }).await;
     let connection = v1::Connection { name: "login".to_owned(), connector: connector_id.clone(), ..Default::default() };
@@ -82,12 +84,8 @@ pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
         let (reference, connector) = (reference.clone(), Some(connector(kind)));
         case!("UpdateConnector", UpdateConnectorRequest { reference, connector, update_mask: everything() });
     }
-    let cascade = true;
-    case!("DeleteConnector", DeleteConnectorRequest { reference: spare.clone(), cascade });
-    let target = Some(v1::routing_rule::Target::Connector(spare.clone()));
-    let rule = v1::RoutingRule { email_domains: vec!["example.com".to_owned()], target };
-    let routing_policy = Some(v1::RoutingPolicy { rules: vec![rule], ..Default::default() });
-    case!("ReplaceRoutingPolicy", ReplaceRoutingPolicyRequest { routing_policy });
+    named!("DeleteConnector", DeleteConnectorRequest, spare);
+    case!("ReplaceRoutingPolicy", ReplaceRoutingPolicyRequest { routing_policy: Some(v1::RoutingPolicy::default()) });
     case!("ResolveRoute", ResolveRouteRequest { login_id: "ada@example.com".to_owned() });
     case!("UnpinUser", UnpinUserRequest { login_id: "ada".to_owned() });
     let (connector, login_id, password) = (spare.clone(), "ada".to_owned(), "wrong".to_owned());

@@ -237,11 +237,10 @@ on_both! {
         let mut request = tonic::Request::new(a_login(&connector.id, "ada", "right"));
         // Long enough for a busy machine, and far below the timeouts of the connector.
         request.set_timeout(Duration::from_secs(3));
-        let start = Instant::now();
+        // A call whose answer comes later fails.
         let response = alpha.connectors().authenticate_user(request).await.unwrap().into_inner();
         assert_eq!(response.outcome(), v1::LoginOutcome::UpstreamFault);
         assert_eq!(logged(&connector.id), "CALLER_TIMEOUT");
-        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     }
 
     async fn an_identity_that_expires_is_named_by_the_system(server) {

@@ -105,17 +105,7 @@ impl ConnectorService for Api {
             let reference = violations.into_result(reference)?;
             let deletion =
                 DeleteOptions { etag: request.etag, allow_missing: request.allow_missing, cascade: request.cascade };
-            let deleted = self.services.connector_delete(&caller, &options, &reference, &deletion).await?;
-            let Deleted { deleted, with } = deleted;
-            let Dependents { connections, user_connectors, credentials, configurations, routing_rules } = with;
-            Ok(pb::DeleteConnectorResponse {
-                deleted,
-                connections_deleted: render::count(connections),
-                user_connectors_deleted: render::count(user_connectors),
-                credentials_deleted: render::count(credentials),
-                configurations_deleted: render::count(configurations),
-                routing_rules_removed: render::count(routing_rules),
-            })
+            Ok(to_deleted(self.services.connector_delete(&caller, &options, &reference, &deletion).await?))
         };
         respond(call.await)
     }
@@ -313,4 +303,16 @@ fn i32_of(number: u32) -> i32 {
 
 fn url(url: Option<HttpUrl>) -> Option<String> {
     url.map(String::from)
+}
+
+fn to_deleted(Deleted { deleted, with }: Deleted) -> pb::DeleteConnectorResponse {
+    let Dependents { connections, user_connectors, credentials, configurations, routing_rules } = with;
+    pb::DeleteConnectorResponse {
+        deleted,
+        connections_deleted: render::count(connections),
+        user_connectors_deleted: render::count(user_connectors),
+        credentials_deleted: render::count(credentials),
+        configurations_deleted: render::count(configurations),
+        routing_rules_removed: render::count(routing_rules),
+    }
 }
