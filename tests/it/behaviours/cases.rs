@@ -88,8 +88,8 @@ pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
     case!("ReplaceRoutingPolicy", ReplaceRoutingPolicyRequest { routing_policy: Some(v1::RoutingPolicy::default()) });
     case!("ResolveRoute", ResolveRouteRequest { login_id: "ada@example.com".to_owned() });
     case!("UnpinUser", UnpinUserRequest { login_id: "ada".to_owned() });
-    let (connector, login_id, password) = (spare.clone(), "ada".to_owned(), "wrong".to_owned());
-    case!("AuthenticateUser", AuthenticateUserRequest { connector, login_id, password });
+    let (login_id, password) = ("ada@example.com".to_owned(), "wrong".to_owned());
+    case!("AuthenticateUser", AuthenticateUserRequest { login_id, password });
     let another = v1::Connection { name: "another".to_owned(), ..connection };
     case!("CreateConnection", CreateConnectionRequest { connection: Some(another.clone()) });
     named!("GetConnection", GetConnectionRequest, login);
