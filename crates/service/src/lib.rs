@@ -45,5 +45,7 @@ pub use startup::{OpenError, Preflight, Settings};
 pub use jackfield_store::{Database, Pool, PoolSettings, StoreError, postgres_url};
 /// The rules for URLs and addresses that may be called.
 pub use jackfield_upstream::egress::{Policy, PolicyError};
+/// The form of name servers in the configuration.
+pub use jackfield_upstream::resolve::name_server;
 /// Keyrings, for the commands that manage them.
 pub use jackfield_vault::{KeyInfo, KeyState, Keyring, KeyringError, Vault, provider as keyring_provider, sha256_of};

@@ -1,6 +1,7 @@
 //! Clients of connectors. A client is made of the stored definition, and found again as long as nothing of it has changed.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use jackfield_upstream::client::{
 use jackfield_upstream::clients::{Clients, Revision};
 use jackfield_upstream::egress::{Policy, Target};
 use jackfield_upstream::observe::Metrics;
-use jackfield_upstream::resolve::SystemResolver;
+use jackfield_upstream::resolve::{Files, SystemResolver};
 use jackfield_upstream::tls::{Identity, IdentityError, Trust};
 use uuid::Uuid;
 
@@ -33,6 +34,8 @@ use crate::sealing::secrets::Secrets;
 #[derive(Clone, Debug)]
 pub struct OutboundSettings {
     pub policy: Policy,
+    /// Name servers in place of those of the machine, if there are any.
+    pub dns_servers: Vec<SocketAddr>,
     /// The most clients that are kept. One that is used less often than the others gives way.
     pub max_clients: usize,
     /// The most idle connections, of all clients together.
@@ -78,9 +81,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 impl Outbound {
     pub(crate) fn new(settings: OutboundSettings, store: Store, secrets: Arc<Secrets>, clock: Arc<dyn Clock>) -> Self {
-        let OutboundSettings { policy, max_clients, max_idle_connections } = settings;
+        let OutboundSettings { policy, dns_servers, max_clients, max_idle_connections } = settings;
         let metrics = Metrics::default();
-        let resolver = Box::new(SystemResolver::default());
+        let resolver = Box::new(SystemResolver::new(Files::default(), dns_servers));
         let network = Network { policy: policy.clone(), resolver, metrics: metrics.clone() };
         let clients = Clients::new(network, max_clients, max_idle_connections);
         Outbound { policy, store, secrets, clock, metrics, clients }

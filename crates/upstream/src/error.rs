@@ -20,8 +20,10 @@ pub struct CallError {
 pub enum Fault {
     #[error(transparent)]
     Refused(#[from] Refusal),
-    #[error("the name of the host cannot be resolved")]
+    #[error("the name of the host has no address")]
     Unresolved,
+    #[error("the name of the host cannot be resolved: no name server answered, or they failed")]
+    NameServersFailed,
     #[error("no connection: {0}")]
     Connect(io::ErrorKind),
     #[error("no connection within the connect timeout: it ended while {0}")]
@@ -80,6 +82,7 @@ impl Fault {
         match self {
             Fault::Refused(_) => "EGRESS_REFUSED",
             Fault::Unresolved => "UNRESOLVED",
+            Fault::NameServersFailed => "NAME_SERVERS_FAILED",
             Fault::Connect(_) => "CONNECT_FAILED",
             Fault::ConnectTimeout(_) => "CONNECT_TIMEOUT",
             Fault::Proxy(_) => "PROXY_FAILED",
@@ -112,6 +115,7 @@ impl Fault {
             | Fault::BodyTooLarge
             | Fault::BodyEncoded => false,
             Fault::Unresolved
+            | Fault::NameServersFailed
             | Fault::Connect(_)
             | Fault::ConnectTimeout(_)
             | Fault::Proxy(_)

@@ -226,6 +226,29 @@ on_both! {
         alpha.connectors().update_connector(request).await.unwrap();
     }
 
+    async fn the_configured_name_servers_are_asked(backend: Backend) {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let servers = vec![socket.local_addr().unwrap().to_string()];
+        let server = TestServer::start_with(backend, |config| config.egress.dns_servers = servers).await;
+        let refuse = async {
+            let mut query = [0; 512];
+            loop {
+                let (length, client) = socket.recv_from(&mut query).await.unwrap();
+                assert!(query.windows(5).any(|label| label == b"login"), "{:?}", &query[..length]);
+                // A response with the code REFUSED (RFC 1035 4.1.1).
+                query[2] |= 0x80;
+                query[3] = 0x85;
+                socket.send_to(&query[..length], client).await.unwrap();
+            }
+        };
+        let alpha = server.client("alpha");
+        let reason = fault(&alpha, plain("https://login.example/", [5_000, 1_000, 10_000]));
+        tokio::select! {
+            reason = reason => assert_eq!(reason, "NAME_SERVERS_FAILED"),
+            () = refuse => {}
+        }
+    }
+
     async fn the_deadline_of_the_caller_ends_the_call(server) {
         let alpha = server.client("alpha");
         let silent = raw(|mut stream| async move {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jackfield_service::{OutboundSettings, Policy};
+use jackfield_service::{OutboundSettings, Policy, name_server};
 use jackfield_transport::config::duration;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,9 @@ pub struct Egress {
     pub allow: Vec<String>,
     /// Ports below 1024 that may be called in addition to 443.
     pub allow_ports: Vec<u16>,
+    /// Name servers, with a port unless it is 53, that are asked in place of those of the machine (`/etc/resolv.conf`). Names are
+    /// asked for as they are, without search domains. Empty: those of the machine.
+    pub dns_servers: Vec<String>,
     /// The most clients that are kept, one for each connector that is used.
     pub max_clients: u32,
     /// The most idle connections, to all systems together.
@@ -37,9 +40,9 @@ impl Egress {
     /// Returns the settings of the clients, or the entries that cannot be used.
     ///
     /// # Errors
-    /// Entries of `allow` are neither hosts nor addresses nor ranges.
+    /// Entries of `allow` are neither hosts nor addresses nor ranges, or name servers are no addresses.
     pub fn settings(&self, development: bool) -> Result<OutboundSettings, Vec<String>> {
-        let Egress { allow, allow_ports, max_clients, max_idle_connections } = self;
+        let Egress { allow, allow_ports, dns_servers, max_clients, max_idle_connections } = self;
         let mut policy = Policy::default();
         let mut problems = Vec::new();
         for entry in allow {
@@ -48,19 +51,34 @@ impl Egress {
                 Err(error) => problems.push(format!("egress.allow: {error}")),
             }
         }
+        let mut servers = Vec::new();
+        for entry in dns_servers {
+            match name_server(entry) {
+                Some(server) => servers.push(server),
+                None => problems.push(format!(
+                    "egress.dns_servers: {entry:?} is not an address, such as 10.0.0.53, 10.0.0.53:5353 or [2001:db8::53]:5353"
+                )),
+            }
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
         let policy = allow_ports.iter().fold(policy, |policy, port| policy.allow_port(*port));
         let policy = if development { policy.with_development() } else { policy };
         let [max_clients, max_idle_connections] = [*max_clients, *max_idle_connections].map(|max| max as usize);
-        Ok(OutboundSettings { policy, max_clients, max_idle_connections })
+        Ok(OutboundSettings { policy, dns_servers: servers, max_clients, max_idle_connections })
     }
 }
 
 impl Default for Egress {
     fn default() -> Self {
-        Egress { allow: Vec::new(), allow_ports: Vec::new(), max_clients: 10_000, max_idle_connections: 1_000 }
+        Egress {
+            allow: Vec::new(),
+            allow_ports: Vec::new(),
+            dns_servers: Vec::new(),
+            max_clients: 10_000,
+            max_idle_connections: 1_000,
+        }
     }
 }
 

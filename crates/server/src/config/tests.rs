@@ -203,6 +203,7 @@ fn all_contradictions_are_reported_at_once() {
         "token_cache.max_staleness=61s",
         "token_cache.max_bytes=1B",
         "egress.allow=[\"10.0.0.1/8\",\"not a host\"]",
+        "egress.dns_servers=[\"10.0.0.53\",\"ns.example.com\"]",
         "egress.max_clients=0",
         "login.rejection_interval=6s",
         "identity.principals=[{name=\"a\",rights=[\"no.right\"],spiffe=\"http://x\",dns=\"*.x\"},\
@@ -221,6 +222,7 @@ fn all_contradictions_are_reported_at_once() {
         "token_cache.max_bytes",
         "egress.allow: 10.0.0.1/8 has bits after its prefix",
         "egress.allow: \"not a host\"",
+        "egress.dns_servers: \"ns.example.com\"",
         "egress.max_clients",
         "login.rejection_interval",
         "telemetry.prometheus_address: another listener",

@@ -83,7 +83,7 @@ impl Network {
             None => {
                 let name = target.host().to_string();
                 let answer = within(deadline, Phase::Resolving, self.resolver.resolve(&name)).await?;
-                answer.map_err(|_| Fault::Unresolved)?
+                answer.map_err(|_| Fault::NameServersFailed)?
             }
         };
         check(&addresses)?;

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 const CRATES: [&str; 7] = ["domain", "vault", "store", "service", "transport", "server", "upstream"];
-const DOORS: [&str; 6] =
-    ["TcpStream::connect", "TcpSocket::", "UdpSocket::", "lookup_host", "to_socket_addrs", "client::conn"];
+const DOORS: [&str; 7] =
+    ["TcpStream::connect", "TcpSocket::", "UdpSocket::", "lookup_host", "to_socket_addrs", "client::conn", "hickory"];
 
 /// The files below a directory that open a door.
 fn doors(directory: &Path, found: &mut Vec<String>) {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod calls;
+mod dns;
 mod egress;
 mod faults;
 mod guide;
@@ -14,6 +15,7 @@ mod nginx;
 mod observe;
 mod pki;
 mod proxy;
+mod resolve;
 mod server;
 mod support;
 mod swaps;

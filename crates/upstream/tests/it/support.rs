@@ -62,8 +62,8 @@ pub(crate) fn development() -> Network {
     network(Policy::default().with_development(), Answers::of(&["127.0.0.1"]))
 }
 
-pub(crate) fn network(policy: Policy, answers: Answers) -> Network {
-    Network { policy, resolver: Box::new(answers), metrics: Metrics::default() }
+pub(crate) fn network(policy: Policy, resolver: impl Resolver) -> Network {
+    Network { policy, resolver: Box::new(resolver), metrics: Metrics::default() }
 }
 
 /// A definition for an origin, with short timeouts.
