@@ -1,88 +1,210 @@
-//! Thousands of URLs that disguise a forbidden address. None of them causes a packet.
+//! Thousands of URLs that lead to a forbidden address: by their text, by the answers of a DNS server, by redirects. None of
+//! them causes a connection.
 
-use std::net::Ipv4Addr;
+mod lures;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use jackfield_domain::value::url::HttpUrl;
+use jackfield_upstream::client::{Client, Definition, Request};
 use jackfield_upstream::egress::Policy;
+use jackfield_upstream::error::CallError;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
+use self::lures::{ADDRESSES, DISGUISED, LURES, Lure, PUBLIC, answer, disguises};
+use crate::dns::DnsServer;
+use crate::pki::Authority;
 use crate::server::Server;
-use crate::support::{Answers, client, definition, network, request};
+use crate::support::{client, definition, get, network, request};
 
-const ADDRESSES: [&str; 8] =
-    ["127.0.0.1", "127.8.9.1", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.0.1", "100.64.0.1", "169.254.169.254"];
+/// A listener that sees connections to any address of this machine, on one port.
+struct Canary {
+    port: u16,
+    has_ipv6: bool,
+    seen: Arc<Mutex<Vec<IpAddr>>>,
+    task: JoinHandle<()>,
+}
 
-/// Every form of a host that some parser takes for this address, and names that resolve to a forbidden one.
-fn hosts(address: Ipv4Addr) -> Vec<String> {
-    let number = u32::from(address);
-    let [a, b, c, d] = address.octets();
-    let (high, low) = (number >> 16, number & 0xffff);
-    let digits = |zero: u32| -> String {
-        let digit = |c: char| c.to_digit(10).map_or(c, |digit| char::from_u32(zero + digit).unwrap());
-        address.to_string().chars().map(digit).collect()
-    };
-    let text = address.to_string();
-    vec![
-        text.clone(),
-        format!("{number}"),
-        format!("{number:#x}"),
-        format!("0{number:o}"),
-        format!("0{a:o}.0{b:o}.0{c:o}.0{d:o}"),
-        format!("{a:#x}.{b:#x}.{c:#x}.{d:#x}"),
-        format!("000{a:o}.{b}.{c:#X}.{d}"),
-        format!("{a}.{}", number & 0xff_ffff),
-        format!("{a}.{b}.{low}"),
-        format!("{text}."),
-        text.replace('.', "。"),
-        text.replacen(&text[..1], &format!("%3{}", &text[..1]), 1),
-        digits(0xff10),
-        digits(0x1d7d8),
-        format!("[::ffff:{text}]"),
-        format!("[::ffff:{high:x}:{low:x}]"),
-        format!("[0:0:0:0:0:ffff:{high:x}:{low:x}]"),
-        format!("[::{text}]"),
-        format!("[::ffff:0:{text}]"),
-        format!("[64:ff9b::{text}]"),
-        format!("[64:ff9b:1::{text}]"),
-        format!("[2002:{high:x}:{low:x}::1]"),
-        format!("[2001::{:x}:{:x}]", !high & 0xffff, !low & 0xffff),
-        format!("login.example@{text}"),
-        format!("login.example:443@{text}"),
-        format!("login.example\\@{text}"),
-        format!("{text}#@login.example"),
-        format!("{text}%00.login.example"),
-        format!("{text}.login.example"),
-        "localhost".to_owned(),
-        "LOCALHOST.".to_owned(),
-        "a.localhost".to_owned(),
-        "ｌocalhost".to_owned(),
-        "login.example".to_owned(),
-        "l\u{43e}gin.example".to_owned(),
-    ]
+/// An address that no URL leads to.
+const MARK: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 99, 99, 99));
+
+// === impl Canary ===
+
+impl Canary {
+    #[expect(clippy::disallowed_methods, reason = "the task ends with the test")]
+    async fn start() -> Self {
+        // The first is for IPv4, too.
+        let (listener, has_ipv6) = match TcpListener::bind("[::]:0").await {
+            Ok(listener) => (listener, true),
+            Err(_) => (TcpListener::bind("0.0.0.0:0").await.unwrap(), false),
+        };
+        let port = listener.local_addr().unwrap().port();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let noted = seen.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                noted.lock().unwrap().push(stream.local_addr().unwrap().ip().to_canonical());
+            }
+        });
+        Canary { port, has_ipv6, seen, task }
+    }
+
+    /// The addresses to which there were connections since the last time.
+    async fn seen(&self) -> Vec<IpAddr> {
+        // Connections are seen in their order, and this one is the last.
+        drop(TcpStream::connect((MARK, self.port)).await.unwrap());
+        loop {
+            {
+                let mut seen = self.seen.lock().unwrap();
+                if seen.pop_if(|last| *last == MARK).is_some() {
+                    return std::mem::take(&mut *seen);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+impl Drop for Canary {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A client that asks a DNS server, and whose circuit breaker stays closed.
+fn caller(policy: Policy, dns: &DnsServer) -> Client {
+    let mut definition = definition("https://login.example/");
+    definition.limits.failures = u32::MAX;
+    client(network(policy, dns.resolver()), definition)
+}
+
+async fn call(client: &Client, url: HttpUrl) -> CallError {
+    client.send(Request { url, ..request("https://login.example/") }).await.expect_err("no response")
+}
+
+#[track_caller]
+fn assert_refused(error: &CallError, url: &str) {
+    assert_eq!((error.fault.reason(), error.sent), ("EGRESS_REFUSED", false), "{url}");
+}
+
+fn public() -> Policy {
+    Policy::default().allow(PUBLIC).unwrap()
 }
 
 #[tokio::test]
-async fn no_disguise_of_a_forbidden_address_causes_a_packet() {
-    let canary = Server::plain(|peer| peer.serve("reached")).await;
-    let definition = definition("https://login.example/");
-    let client = client(network(Policy::default(), Answers::of(&["8.8.8.8", "127.0.0.1"])), definition);
+async fn no_disguise_of_a_forbidden_address_causes_a_connection() {
+    let (canary, dns) = (Canary::start().await, DnsServer::start(answer).await);
+    let client = caller(public(), &dns);
     let (mut called, mut unreadable) = (0, 0);
-    for address in ADDRESSES {
-        for host in hosts(address.parse().unwrap()) {
+    for address in DISGUISED {
+        for host in disguises(address.parse().unwrap()) {
             for scheme in ["https", "http", "HTTPS", "hTTp"] {
                 for rest in ["", "/", "/latest/meta-data", "?@login.example", "//login.example", "/%2e%2e/"] {
-                    let text = format!("{scheme}://{host}:{}{rest}", canary.port());
+                    let text = format!("{scheme}://{host}:{}{rest}", canary.port);
                     let Ok(url) = HttpUrl::parse("url", &text, 2048) else {
                         unreadable += 1;
                         continue;
                     };
                     called += 1;
-                    let call = jackfield_upstream::client::Request { url, ..request("https://login.example/") };
-                    let error = client.send(call).await.expect_err(&text);
-                    assert_eq!((error.fault.reason(), error.sent), ("EGRESS_REFUSED", false), "{text}");
+                    assert_refused(&call(&client, url).await, &text);
                 }
             }
         }
     }
-    assert_eq!(canary.accepted(), 0);
+    assert_eq!(canary.seen().await, [] as [IpAddr; 0]);
     assert!(called > 5000, "{called} URLs were called, {unreadable} were refused by the domain");
+    assert!(dns.asked() > 0, "some of them are names");
+}
+
+#[tokio::test]
+async fn no_answer_of_a_name_server_causes_a_connection() {
+    let (canary, dns) = (Canary::start().await, DnsServer::start(answer).await);
+    let client = caller(public(), &dns);
+    let mut called = 0;
+    for lure in LURES {
+        for address in ADDRESSES {
+            for label in ["a", "login", "xn--bcher-kva", "xn--80ak6aa92e", "_x"] {
+                let text = lure.url(address.parse().unwrap(), label, canary.port);
+                let url = HttpUrl::parse("url", &text, 2048).unwrap();
+                if lure == Lure::Rebinding {
+                    // The first answer is a host that may be called, and does not speak TLS.
+                    let error = call(&client, url.clone()).await;
+                    assert_ne!(error.fault.reason(), "EGRESS_REFUSED", "{text}");
+                    assert_eq!(canary.seen().await, [PUBLIC.parse::<IpAddr>().unwrap()], "{text}");
+                }
+                let asked = dns.asked();
+                assert_refused(&call(&client, url).await, &text);
+                assert!(dns.asked() > asked, "{text} is asked for");
+                called += 1;
+            }
+        }
+    }
+    assert_eq!(canary.seen().await, [] as [IpAddr; 0]);
+    assert_eq!(called, LURES.len() * ADDRESSES.len() * 5);
+}
+
+/// Without this, the tests above would also pass with a canary that sees nothing.
+#[tokio::test]
+async fn the_canary_sees_what_the_policy_allows() {
+    let (canary, dns) = (Canary::start().await, DnsServer::start(answer).await);
+    let allowed = public().allow("127.0.0.0/8").and_then(|policy| policy.allow("::1")).unwrap();
+    let client = caller(allowed, &dns);
+    let is_local = |address: &&str| canary.has_ipv6 || !address.contains("::1");
+    let hosts = ["127.0.0.1", "127.8.9.1", "[::1]", "[::ffff:7f08:901]", "localhost", "login.example"];
+    for text in hosts.iter().filter(is_local) {
+        let url = format!("https://{text}:{}/", canary.port);
+        call(&client, HttpUrl::parse("url", &url, 2048).unwrap()).await;
+        assert_eq!(canary.seen().await.len(), 1, "{url}");
+    }
+    for lure in LURES {
+        for address in ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"].iter().filter(is_local) {
+            let address: IpAddr = address.parse().unwrap();
+            let url = lure.url(address, "a", canary.port);
+            call(&client, HttpUrl::parse("url", &url, 2048).unwrap()).await;
+            assert_eq!(canary.seen().await, [lure.dialled(address)], "{url}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_redirect_causes_a_connection() {
+    let (canary, dns) = (Canary::start().await, DnsServer::start(answer).await);
+    let port = canary.port;
+    let hosts: Vec<_> = DISGUISED.iter().flat_map(|address| disguises(address.parse().unwrap())).collect();
+    let mut locations: Vec<_> = hosts.iter().map(|host| format!("https://{host}:{port}/latest")).collect();
+    locations.extend(hosts.iter().map(|host| format!("//{host}:{port}/")));
+    locations.extend(LURES.map(|lure| lure.url("127.0.0.1".parse().unwrap(), "a", port)));
+    let count = locations.len();
+    let authority = Authority::new("authority");
+    let locations = Arc::new(locations);
+    let server = Server::tls(authority.server("moved.example", None), move |mut peer| {
+        let locations = locations.clone();
+        async move {
+            let codes = ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"];
+            while let Some(request) = peer.request().await {
+                let index: usize = request.split(['/', ' ']).nth(2).unwrap().parse().unwrap();
+                let (code, location) = (codes[index % codes.len()], &locations[index]);
+                let refresh = format!("refresh: 0; url={location}");
+                peer.send(format!("HTTP/1.1 {code}\r\nlocation: {location}\r\n{refresh}\r\ncontent-length: 0\r\n\r\n"))
+                    .await;
+            }
+        }
+    })
+    .await;
+    let origin = format!("https://moved.example:{}/", server.port());
+    let mut definition = Definition { trust: authority.trust(), ..definition(&origin) };
+    definition.timeouts.read = Duration::from_secs(10);
+    let policy = public().allow("moved.example").unwrap();
+    let client = client(network(policy, dns.resolver()), definition);
+    for index in 0..count {
+        let response = get(&client, &format!("{origin}{index}")).await;
+        assert!(response.status.is_redirection() && response.headers.contains_key("location"), "{index}");
+    }
+    assert_eq!(canary.seen().await, [] as [IpAddr; 0]);
+    assert_eq!((server.accepted(), dns.asked()), (1, 2), "only the name of the server is asked for");
+    assert!(count > 500, "{count}");
 }
