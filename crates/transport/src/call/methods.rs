@@ -47,14 +47,19 @@ pub enum Shape {
     /// A list: one request, and a stream of pages, each with the token of the next. It can be continued from its last
     /// token.
     Pages,
-    /// One request, and messages for as long as the client watches.
+    /// One request, and messages for as long as the client watches. The name of the method begins with "Watch".
     Watch,
+    /// One request, and the results of one piece of work, each as soon as it is there. It ends by itself and cannot be
+    /// continued, so it is limited as a call of one response is.
+    Report,
     /// Any number of messages from the client.
     Conversation,
 }
 
 /// The field that makes a message a page (AIP-158).
 const NEXT_PAGE_TOKEN: &str = "next_page_token";
+/// The verb of methods that go on as long as their client does, as in `grpc.health.v1`.
+const WATCH: &str = "Watch";
 
 // === impl Methods ===
 
@@ -130,7 +135,8 @@ impl Shape {
         match (method.client_streaming(), method.server_streaming()) {
             (true, _) => Shape::Conversation,
             (false, true) if pages.contains(method.output_type()) => Shape::Pages,
-            (false, true) => Shape::Watch,
+            (false, true) if method.name().starts_with(WATCH) => Shape::Watch,
+            (false, true) => Shape::Report,
             (false, false) => Shape::Unary,
         }
     }
@@ -157,7 +163,8 @@ mod tests {
         let methods = vec![
             method("Get", ".notes.v1.Note", false),
             method("List", ".notes.v1.Page", true),
-            method("Follow", ".notes.v1.Note", true),
+            method("WatchNotes", ".notes.v1.Note", true),
+            method("Proofread", ".notes.v1.Note", true),
         ];
         let file = FileDescriptorProto {
             package: Some("notes.v1".into()),
@@ -176,7 +183,8 @@ mod tests {
         for (path, kind, shape) in [
             ("/notes.v1.Notes/Get", Kind::Api, Shape::Unary),
             ("/notes.v1.Notes/List", Kind::Api, Shape::Pages),
-            ("/notes.v1.Notes/Follow", Kind::Api, Shape::Watch),
+            ("/notes.v1.Notes/WatchNotes", Kind::Api, Shape::Watch),
+            ("/notes.v1.Notes/Proofread", Kind::Api, Shape::Report),
             ("/grpc.health.v1.Health/Check", Kind::Health, Shape::Unary),
             ("/grpc.health.v1.Health/Watch", Kind::Health, Shape::Watch),
             ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Kind::Reflection, Shape::Conversation),

@@ -91,7 +91,7 @@ pub struct Streams {
     pub page_memory_per_tenant: Size,
 }
 
-/// Deadlines of calls that are not streams.
+/// Deadlines of calls that are not lists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Deadlines {

@@ -145,7 +145,7 @@ impl Rules {
             Some((_, Shape::Watch)) => return asked,
             Some((Kind::Health, _)) => (HEALTH, HEALTH),
             Some((_, Shape::Pages | Shape::Conversation)) => (self.streams.total_timeout, self.streams.total_timeout),
-            Some((_, Shape::Unary)) | None => (self.deadlines.default, self.deadlines.max),
+            Some((_, Shape::Report | Shape::Unary)) | None => (self.deadlines.default, self.deadlines.max),
         };
         Some(asked.unwrap_or(default).min(max))
     }

@@ -101,7 +101,7 @@ pub(super) async fn serve(
     let mut cut = false;
     serve_call(&parts, method, request, respond, &mut phase, &mut cut).await;
     // A list can be continued elsewhere, and a client that watches health can watch that of another server.
-    if cut && method.is_none_or(|method| method.shape == Shape::Unary) {
+    if cut && method.is_none_or(|method| matches!(method.shape, Shape::Unary | Shape::Report)) {
         parts.shared.cut.calls.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -120,12 +120,12 @@ async fn serve_call(
     let ends_with = match shape {
         Shape::Pages | Shape::Conversation => ShutdownPhase::ListsEnd,
         // Watches end by themselves at drain.
-        Shape::Watch | Shape::Unary => ShutdownPhase::CallsEnd,
+        Shape::Watch | Shape::Report | Shape::Unary => ShutdownPhase::CallsEnd,
     };
     let stall_timeout = match shape {
         // A client may take longer over a page than over a response.
         Shape::Pages | Shape::Watch | Shape::Conversation => config.streams.idle_timeout,
-        Shape::Unary => config.limits.write_stall_timeout,
+        Shape::Report | Shape::Unary => config.limits.write_stall_timeout,
     };
     let flow = Arc::new(Flow::of_stream());
     let mut request = request.map(|stream| Body::new(RequestBody::new(stream)));
