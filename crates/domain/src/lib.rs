@@ -53,6 +53,8 @@
 //! [`routing`]: the routing policy of a tenant says by the domain of an email address which connector checks a log-in, or which
 //! connection is for it. A user is pinned to the connector that accepted the log-in.
 //!
+//! [`probe`]: a probe finds out step by step whether the system of a connector can be called. A verdict is the finding of one step.
+//!
 //! [`key`]: a key is a client identity (certificates with a private key) or a trust bundle (CA certificates). Its material is the
 //! certificates and what belongs to them. The next material replaces the current one at a time that a rotation plans. Material is
 //! pending as long as the certificate is missing that was requested for its private key.
@@ -69,6 +71,7 @@ pub mod login;
 mod names;
 pub mod patch;
 pub mod principal;
+pub mod probe;
 pub mod request;
 pub mod resource;
 pub mod rewrap;

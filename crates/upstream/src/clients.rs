@@ -45,6 +45,11 @@ impl Clients {
         }
     }
 
+    /// The network of all clients.
+    pub fn network(&self) -> &Arc<Network> {
+        &self.network
+    }
+
     /// Returns the client of a definition, if there is one of this revision.
     pub fn get(&self, id: ClientId, revision: &Revision) -> Option<Arc<Client>> {
         self.current.get(&id)?.get(revision)

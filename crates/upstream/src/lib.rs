@@ -3,8 +3,8 @@
 //! [`egress`] says which URLs and addresses may be called. [`resolve`] finds the addresses of names. [`tls`] has client
 //! identities and authorities. [`client`] makes calls for one definition, within limits. [`clients`] has the clients that
 //! are in use. [`error`] says why a call failed. [`observe`] makes spans and metrics. [`login`] has a system check a log-in, and
-//! [`license`] speaks to a licence server. Modules use each other in this order: `egress`, `resolve`, `tls`, `error`, `observe`,
-//! `client`, `clients`, `login` and `license`.
+//! [`license`] speaks to a licence server. [`probe`] finds out whether a system can be called. Modules use each other in this
+//! order: `egress`, `resolve`, `tls`, `error`, `observe`, `client`, `clients`, `login`, `license` and `probe`.
 
 pub mod client;
 pub mod clients;
@@ -13,5 +13,6 @@ pub mod error;
 pub mod license;
 pub mod login;
 pub mod observe;
+pub mod probe;
 pub mod resolve;
 pub mod tls;

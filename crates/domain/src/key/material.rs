@@ -104,8 +104,17 @@ impl KeyMaterial {
     /// The expiry of the certificate that expires first.
     pub(super) fn expiry(&self) -> Option<Expiry> {
         let first = self.certificates.iter().min_by_key(|certificate| certificate.not_after)?;
-        let lifetime = first.not_after.0.saturating_sub(first.not_before.0).max(0);
-        Some(Expiry { not_after: first.not_after, renewal_time: first.not_after.plus_micros(-(lifetime / 3)) })
+        Some(first.expiry())
+    }
+}
+
+// === impl CertificateFacts ===
+
+impl CertificateFacts {
+    /// The expiry of the certificate.
+    pub fn expiry(&self) -> Expiry {
+        let lifetime = self.not_after.0.saturating_sub(self.not_before.0).max(0);
+        Expiry { not_after: self.not_after, renewal_time: self.not_after.plus_micros(-(lifetime / 3)) }
     }
 }
 

@@ -1,9 +1,7 @@
 //! Use cases of keys.
 
 mod expiring;
-mod facts;
 mod generate;
-mod names;
 mod public_roots;
 mod rotate;
 mod x509;
@@ -248,14 +246,19 @@ pub(crate) async fn lock_key(
     field: &str,
 ) -> Result<Result<KeyId, Violation>> {
     let key = lock_parent::<Key>(txn, tenant, reference).await?;
+    Ok(usable_key(&key, kind, field).map(|()| key.id))
+}
+
+/// Refuses a key of another kind, and one without its certificate. `field` names it.
+pub(crate) fn usable_key(key: &Key, kind: KeyKind, field: &str) -> Result<(), Violation> {
     if key.kind != kind {
         let description = format!("names a key of type {}, and not {}", key.kind.as_str(), kind.as_str());
-        return Ok(Err(Violation::field(field, description)));
+        return Err(Violation::field(field, description));
     }
     if key.current.is_pending() {
-        return Ok(Err(Violation::field(field, "names a key whose certificate is missing: UpdateKey takes it")));
+        return Err(Violation::field(field, "names a key whose certificate is missing: UpdateKey takes it"));
     }
-    Ok(Ok(key.id))
+    Ok(())
 }
 
 impl Listable for Key {

@@ -4,6 +4,7 @@ use jackfield_domain::error::{Precondition, Violation};
 use jackfield_domain::key::{CertificateFacts, MAX_CERTIFICATES};
 use jackfield_domain::value::pem::{self, Pem, PemFault};
 use jackfield_domain::{Error, Resource, Result, Secret, Timestamp};
+use jackfield_upstream::tls::certificate_facts;
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
@@ -11,8 +12,6 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Version;
-
-use super::facts::facts;
 
 /// Certificates as PEM, and the field of the request that has them.
 #[derive(Clone, Copy)]
@@ -84,8 +83,9 @@ fn check(
     let text = Pem::new(pem.as_bytes()).map_err(unreadable(field))?;
     let chain = parse_certificates(field, &text)?;
     let parsed = parse_x509(field, &chain)?;
-    let certificates: Vec<CertificateFacts> =
-        parsed.iter().zip(&chain).map(|(certificate, der)| facts(field, certificate, der)).collect::<Result<_>>()?;
+    let facts = parsed.iter().zip(&chain).map(|(certificate, der)| certificate_facts(certificate, der));
+    let outside = || Violation::field(field, "has a validity outside the years 1 to 9999");
+    let certificates = facts.collect::<Option<Vec<CertificateFacts>>>().ok_or_else(outside)?;
     check_kind(&chain, &parsed, &certificates)?;
     let expired = certificates.iter().find(|certificate| certificate.not_after <= now);
     if let Some(CertificateFacts { subject, not_after, .. }) = expired {

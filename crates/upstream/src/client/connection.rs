@@ -25,7 +25,7 @@ use crate::error::Fault;
 use crate::tls::{ClientAuth, TlsFault};
 
 /// A connection.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     driver: Driver,
     traffic: Arc<Traffic>,
@@ -48,9 +48,15 @@ pub struct Response {
     pub body: Bytes,
 }
 
+/// A response of which only the head was read.
+pub(crate) struct Responding {
+    response: http::Response<Incoming>,
+    connection: Connection,
+}
+
 /// A request that has no response.
-pub(super) struct Failure {
-    pub(super) fault: Fault,
+pub(crate) struct Failure {
+    pub(crate) fault: Fault,
     /// Bytes were written after the request was given to the connection.
     pub(super) sent: bool,
     /// The request, if it provably did not leave.
@@ -69,7 +75,7 @@ const POST_MORTEM: Duration = Duration::from_millis(50);
 // === impl Connection ===
 
 impl Connection {
-    pub(super) async fn new(connected: Connected, limits: &Limits) -> Result<Self, Fault> {
+    pub(crate) async fn new(connected: Connected, limits: &Limits) -> Result<Self, Fault> {
         let Connected { stream, traffic, auth } = connected;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER.max(limits.head)).max_header_size(limits.head).max_headers(MAX_HEADERS);
@@ -84,37 +90,51 @@ impl Connection {
     /// Sends a request and reads the response. After a failure the connection is closed, and so it is if the future is
     /// dropped.
     pub(super) async fn exchange(
-        mut self,
+        self,
         request: Request<Full<Bytes>>,
         read_timeout: Duration,
         limits: &Limits,
     ) -> Result<(Response, Self), Failure> {
+        self.begin(request, read_timeout).await?.finish(read_timeout, limits).await
+    }
+
+    /// Sends a request and reads the head of the response.
+    pub(crate) async fn begin(
+        mut self,
+        request: Request<Full<Bytes>>,
+        read_timeout: Duration,
+    ) -> Result<Responding, Failure> {
         let before = self.traffic.written();
         self.traffic.touch();
-        let exchange = async {
-            let response = self.sender.try_send_request(request).await;
-            let response = response.map_err(|mut error| (fault_of(error.error()), error.take_message()))?;
-            read(response, limits.body).await.map_err(|fault| (fault, None))
-        };
+        let sending = self.sender.try_send_request(request);
         let outcome = tokio::select! {
             biased;
-            outcome = self.driver.drive(exchange) => outcome,
+            response = self.driver.drive(sending) => {
+                response.map_err(|mut error| (fault_of(error.error()), error.take_message()))
+            }
             () = self.traffic.silence(read_timeout) => Err((Fault::ReadTimeout, None)),
         };
-        let (fault, unsent) = match outcome {
-            Ok(response) => {
-                self.expiry = Instant::now() + idle_timeout(&response.headers, limits.idle_timeout);
-                return Ok((response, self));
+        match outcome {
+            Ok(response) => Ok(Responding { response, connection: self }),
+            Err((fault, unsent)) => {
+                let sent = unsent.is_none() && self.traffic.written() > before;
+                Err(self.failed(fault, sent, unsent).await)
             }
-            Err(failure) => failure,
-        };
-        let sent = unsent.is_none() && self.traffic.written() > before;
-        let auth = self.auth;
-        Err(match fault {
-            Fault::ConnectionLost => Failure { fault: self.post_mortem().await, sent, unsent },
-            fault => Failure { fault, sent, unsent },
         }
-        .after(auth))
+    }
+
+    async fn failed(self, fault: Fault, sent: bool, unsent: Option<Request<Full<Bytes>>>) -> Failure {
+        let auth = self.auth;
+        let fault = match fault {
+            Fault::ConnectionLost => self.post_mortem().await,
+            fault => fault,
+        };
+        // In TLS 1.3 a server refuses the certificate of the client after the handshake.
+        let fault = match fault {
+            Fault::Tls(fault) => Fault::Tls(fault.after(auth)),
+            fault => fault,
+        };
+        Failure { fault, sent, unsent }
     }
 
     /// Returns true if another request can be made: the response was read, the server has not closed, and did not say that
@@ -136,14 +156,35 @@ impl Connection {
     }
 }
 
-// === impl Failure ===
+// === impl Responding ===
 
-impl Failure {
-    /// Considers what the server had asked for. In TLS 1.3 it refuses the certificate of the client after the handshake.
-    fn after(self, auth: ClientAuth) -> Self {
-        match self.fault {
-            Fault::Tls(fault) => Failure { fault: Fault::Tls(fault.after(auth)), ..self },
-            _ => self,
+impl Responding {
+    pub(crate) fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// Reads the body of the response.
+    pub(crate) async fn finish(
+        self,
+        read_timeout: Duration,
+        limits: &Limits,
+    ) -> Result<(Response, Connection), Failure> {
+        let Responding { response, mut connection } = self;
+        let outcome = tokio::select! {
+            biased;
+            outcome = connection.driver.drive(read(response, limits.body)) => outcome,
+            () = connection.traffic.silence(read_timeout) => Err(Fault::ReadTimeout),
+        };
+        match outcome {
+            Ok(response) => {
+                connection.expiry = Instant::now() + idle_timeout(&response.headers, limits.idle_timeout);
+                Ok((response, connection))
+            }
+            Err(fault) => Err(connection.failed(fault, true, None).await),
         }
     }
 }

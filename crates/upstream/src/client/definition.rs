@@ -4,13 +4,20 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Uri};
+use http_body_util::Full;
 use jackfield_domain::Secret;
 use jackfield_domain::connector::Timeouts;
 use jackfield_domain::value::url::HttpUrl;
 
+use tokio::time::Instant;
+
 use crate::egress::{Target, UrlFault};
-use crate::tls::{Identity, IdentityError, Trust, TrustError};
+use crate::error::Fault;
+use crate::observe;
+use crate::tls::{ClientCertificateFault, Identity, IdentityError, TlsFault, Trust, TrustError};
 
 /// The definition of a client.
 #[derive(Debug)]
@@ -54,6 +61,17 @@ pub struct Proxy {
     pub(super) authorization: Option<HeaderValue>,
 }
 
+/// A request. It has no printable form: its URL, its headers and its body may have secrets.
+pub struct Request {
+    pub method: Method,
+    pub url: HttpUrl,
+    /// They replace headers of the definition. Those that frame the message are set by the client.
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// The time at which the caller stops waiting.
+    pub deadline: Option<Instant>,
+}
+
 /// A part of a definition that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DefinitionError {
@@ -75,6 +93,8 @@ pub enum DefinitionError {
     Tls(String),
 }
 
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("jackfield/", env!("CARGO_PKG_VERSION")));
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 /// Headers that frame a message or belong to one connection (RFC 9110 7.6.1).
 const OWN_HEADERS: [HeaderName; 13] = [
     header::HOST,
@@ -96,7 +116,7 @@ const OWN_HEADERS: [HeaderName; 13] = [
 
 impl Definition {
     /// Refuses what would break the framing of requests.
-    pub(super) fn check(&self) -> Result<(), DefinitionError> {
+    pub(crate) fn check(&self) -> Result<(), DefinitionError> {
         match self.headers.keys().find(|name| OWN_HEADERS.contains(name)) {
             Some(name) => Err(DefinitionError::Header(name.clone())),
             None => Ok(()),
@@ -104,8 +124,47 @@ impl Definition {
     }
 
     /// Returns true if a target may learn who we are.
-    pub(super) fn knows(&self, target: &Target) -> bool {
+    pub(crate) fn knows(&self, target: &Target) -> bool {
         self.origins.iter().any(|origin| origin.origin() == target.origin())
+    }
+
+    /// The identity for a target.
+    pub(crate) fn identity(&self, target: &Target) -> Option<&Identity> {
+        self.identity.as_ref().filter(|_| self.knows(target))
+    }
+
+    /// The request as it is sent to a target.
+    pub(crate) fn message(&self, target: &Target, request: Request) -> http::Request<Full<Bytes>> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::USER_AGENT, USER_AGENT);
+        let is_known = self.knows(target);
+        if is_known {
+            headers.extend(self.headers.clone());
+        }
+        headers.extend(request.headers);
+        for name in &OWN_HEADERS {
+            headers.remove(name);
+        }
+        if is_known && self.propagate_trace_context {
+            observe::propagate(&mut headers);
+        }
+        headers.insert(header::ACCEPT_ENCODING, IDENTITY);
+        if let Ok(host) = HeaderValue::from_str(&target.authority()) {
+            headers.insert(header::HOST, host);
+        }
+        let mut message = http::Request::new(Full::new(request.body));
+        *message.method_mut() = request.method;
+        *message.uri_mut() = Uri::from(target.path_and_query().clone());
+        *message.headers_mut() = headers;
+        message
+    }
+
+    /// The fault if a response comes from the TLS of the server, because it does not accept the certificate of the client. The
+    /// system that was called has not seen the request.
+    pub(crate) fn refusal(&self, target: &Target, status: StatusCode, body: &[u8]) -> Option<Fault> {
+        let fault = ClientCertificateFault::of_response(status.as_u16(), body).filter(|_| target.is_https())?;
+        let flaw = self.identity(target).and_then(Identity::flaw);
+        Some(Fault::Tls(TlsFault::ClientCertificate(fault.or(flaw))))
     }
 }
 
@@ -139,13 +198,6 @@ impl Proxy {
         }
         let authorization = credentials.map(|(user, password)| basic(user, password)).transpose()?;
         Ok(Proxy { target, authorization })
-    }
-}
-
-/// Removes the headers that are the client's own business.
-pub(super) fn remove_own(headers: &mut HeaderMap) {
-    for name in &OWN_HEADERS {
-        headers.remove(name);
     }
 }
 

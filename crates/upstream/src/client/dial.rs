@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
+use rustls::{ClientConfig, ClientConnection};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -26,16 +26,28 @@ pub struct Network {
 }
 
 /// A connection, after the handshake if there is one.
-pub(super) struct Connected {
+pub(crate) struct Connected {
     pub(super) stream: Stream,
     pub(super) traffic: Arc<Traffic>,
-    pub(super) auth: ClientAuth,
+    pub(crate) auth: ClientAuth,
 }
 
 /// The most addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 8;
 /// The pause before a connection that failed at once is tried once more: a server that restarts is away for a moment.
 const PAUSE: Duration = Duration::from_millis(100);
+
+// === impl Connected ===
+
+impl Connected {
+    /// The TLS session, if there is one.
+    pub(crate) fn session(&self) -> Option<&ClientConnection> {
+        match &self.stream {
+            Stream::Tls(stream) => Some(stream.get_ref().1),
+            Stream::Plain(_) => None,
+        }
+    }
+}
 
 // === impl Network ===
 
@@ -48,53 +60,89 @@ impl Network {
         tls: &Arc<ClientConfig>,
         deadline: Instant,
     ) -> Result<Connected, Fault> {
-        let mut stream = match proxy {
-            Some(proxy) => {
-                self.policy.check_proxied(target)?;
-                self.dial(&proxy.target, deadline, |addresses| self.policy.check_proxy(&proxy.target, addresses))
-                    .await?
-            }
-            None => self.dial(target, deadline, |addresses| self.policy.check_addresses(target, addresses)).await?,
-        };
+        self.check(target, proxy)?;
+        let addresses = self.resolve(target, proxy, deadline).await?;
+        let mut stream = dial(&addresses, peer(target, proxy).port(), deadline).await?;
         if let Some(proxy) = proxy {
-            within(deadline, Phase::Tunnelling, tunnel(&mut stream, target, proxy)).await??;
+            tunnelled(&mut stream, target, proxy, deadline).await?;
         }
-        let traffic = Traffic::new();
-        let socket = Socket::new(stream, traffic.clone());
-        if !target.is_https() {
-            return Ok(Connected { stream: Stream::Plain(socket), traffic, auth: ClientAuth::NotRequested });
-        }
-        let name = server_name(target.host()).ok_or(TlsFault::Other)?;
-        let handshake = TlsConnector::from(tls.clone()).connect(name, socket);
-        let (stream, auth) = within(deadline, Phase::Handshaking, ClientAuth::of(handshake)).await?;
-        let stream = stream.map_err(|error| TlsFault::find(&error).unwrap_or(TlsFault::Ended).after(auth))?;
-        Ok(Connected { stream: Stream::Tls(Box::new(stream)), traffic, auth })
+        handshake(stream, target, tls, deadline).await
     }
 
-    /// Resolves once, checks all addresses, and dials exactly those, one after the other.
-    async fn dial(
+    /// Checks what can be checked of a target before anything is resolved. Its URL was checked before.
+    pub(crate) fn check(&self, target: &Target, proxy: Option<&Proxy>) -> Result<(), Refusal> {
+        let Some(proxy) = proxy else { return Ok(()) };
+        self.policy.check_proxied(target)?;
+        self.policy.check_proxy(&proxy.target, proxy.target.address().as_slice())
+    }
+
+    /// Resolves the name of what is dialled once, and checks all addresses.
+    pub(crate) async fn resolve(
         &self,
         target: &Target,
+        proxy: Option<&Proxy>,
         deadline: Instant,
-        check: impl Fn(&[IpAddr]) -> Result<(), Refusal>,
-    ) -> Result<TcpStream, Fault> {
-        let addresses = match target.address() {
+    ) -> Result<Vec<IpAddr>, Fault> {
+        let peer = peer(target, proxy);
+        let addresses = match peer.address() {
             Some(address) => vec![address],
             None => {
-                let name = target.host().to_string();
+                let name = peer.host().to_string();
                 let answer = within(deadline, Phase::Resolving, self.resolver.resolve(&name)).await?;
                 answer.map_err(|_| Fault::NameServersFailed)?
             }
         };
-        check(&addresses)?;
-        let addresses = &addresses[..addresses.len().min(MAX_ADDRESSES)];
-        let mut outcome = dial_each(addresses, target.port(), deadline).await;
-        if matches!(outcome, Err(Fault::Connect(_))) && Instant::now() + PAUSE < deadline {
-            tokio::time::sleep(PAUSE).await;
-            outcome = dial_each(addresses, target.port(), deadline).await;
+        match proxy {
+            Some(_) => self.policy.check_proxy(peer, &addresses)?,
+            None => self.policy.check_addresses(peer, &addresses)?,
         }
-        outcome
+        if addresses.is_empty() { Err(Fault::Unresolved) } else { Ok(addresses) }
     }
+}
+
+/// The peer that is dialled.
+pub(crate) fn peer<'a>(target: &'a Target, proxy: Option<&'a Proxy>) -> &'a Target {
+    proxy.map_or(target, |proxy| &proxy.target)
+}
+
+/// Dials exactly these addresses, one after the other.
+pub(crate) async fn dial(addresses: &[IpAddr], port: u16, deadline: Instant) -> Result<TcpStream, Fault> {
+    let addresses = &addresses[..addresses.len().min(MAX_ADDRESSES)];
+    let mut outcome = dial_each(addresses, port, deadline).await;
+    if matches!(outcome, Err(Fault::Connect(_))) && Instant::now() + PAUSE < deadline {
+        tokio::time::sleep(PAUSE).await;
+        outcome = dial_each(addresses, port, deadline).await;
+    }
+    outcome
+}
+
+/// Has the proxy make a connection a tunnel to the target.
+pub(crate) async fn tunnelled(
+    stream: &mut TcpStream,
+    target: &Target,
+    proxy: &Proxy,
+    deadline: Instant,
+) -> Result<(), Fault> {
+    Ok(within(deadline, Phase::Tunnelling, tunnel(stream, target, proxy)).await??)
+}
+
+/// Does the handshake, if the target has one.
+pub(crate) async fn handshake(
+    stream: TcpStream,
+    target: &Target,
+    tls: &Arc<ClientConfig>,
+    deadline: Instant,
+) -> Result<Connected, Fault> {
+    let traffic = Traffic::new();
+    let socket = Socket::new(stream, traffic.clone());
+    if !target.is_https() {
+        return Ok(Connected { stream: Stream::Plain(socket), traffic, auth: ClientAuth::NotRequested });
+    }
+    let name = server_name(target.host()).ok_or(TlsFault::Other)?;
+    let handshake = TlsConnector::from(tls.clone()).connect(name, socket);
+    let (stream, auth) = within(deadline, Phase::Handshaking, ClientAuth::of(handshake)).await?;
+    let stream = stream.map_err(|error| TlsFault::find(&error).unwrap_or(TlsFault::Ended).after(auth))?;
+    Ok(Connected { stream: Stream::Tls(Box::new(stream)), traffic, auth })
 }
 
 /// Dials addresses in turn. Each gets an equal share of the time that is left, so that one that is silent leaves time for

@@ -12,12 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{self, HeaderValue};
-use http::{Method, Uri};
-use http_body_util::Full;
 use jackfield_domain::TenantId;
-use jackfield_domain::value::url::HttpUrl;
 use rustls::ClientConfig;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
@@ -25,16 +20,18 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use self::breaker::Breaker;
-use self::connection::{Connection, Failure};
+use self::connection::Failure;
 use self::pool::Pool;
 use crate::egress::Target;
 use crate::error::{CallError, Fault};
-use crate::observe::{self, Observer};
-use crate::tls::{ClientCertificateFault, Identity, TlsFault, client_config};
+use crate::observe::Observer;
+use crate::tls::client_config;
 
 pub use self::connection::Response;
-pub use self::definition::{Definition, DefinitionError, Limits, Proxy, basic, header_of, secret_value};
+pub(crate) use self::connection::{Connection, Responding};
+pub use self::definition::{Definition, DefinitionError, Limits, Proxy, Request, basic, header_of, secret_value};
 pub use self::dial::Network;
+pub(crate) use self::dial::{Connected, dial, handshake, peer, tunnelled};
 pub use http::header::{AUTHORIZATION, HeaderMap};
 
 /// A client. A call lasts as long as its future: who drops the future closes the connection of the call.
@@ -51,20 +48,6 @@ pub struct Client {
     last_use: Mutex<Instant>,
     observer: Observer,
 }
-
-/// A request. It has no printable form: its URL, its headers and its body may have secrets.
-pub struct Request {
-    pub method: Method,
-    pub url: HttpUrl,
-    /// They replace headers of the definition. Those that frame the message are set by the client.
-    pub headers: HeaderMap,
-    pub body: Bytes,
-    /// The time at which the caller stops waiting.
-    pub deadline: Option<Instant>,
-}
-
-const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("jackfield/", env!("CARGO_PKG_VERSION")));
-const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 // === impl Client ===
 
@@ -171,7 +154,7 @@ impl Client {
 
     async fn call(&self, target: &Target, request: Request, sent: &AtomicBool) -> Result<Response, Fault> {
         let Definition { timeouts, limits, .. } = &self.definition;
-        let mut message = self.message(target, request);
+        let mut message = self.definition.message(target, request);
         loop {
             let pooled = self.pool.take(target);
             let is_fresh = pooled.is_none();
@@ -182,7 +165,7 @@ impl Client {
             sent.store(true, Ordering::Relaxed);
             match connection.exchange(message, timeouts.read, limits).await {
                 Ok((response, connection)) => {
-                    if let Some(fault) = self.refusal(target, &response) {
+                    if let Some(fault) = self.definition.refusal(target, response.status, &response.body) {
                         return Err(fault);
                     }
                     self.pool.put(target.clone(), connection);
@@ -208,38 +191,6 @@ impl Client {
         let opening = tracing::info_span!("open a connection");
         let connected = self.network.connect(target, proxy.as_ref(), tls, deadline).instrument(opening).await?;
         Connection::new(connected, limits).await
-    }
-
-    /// The fault if a response comes from the TLS of the server, because it does not accept the certificate of the client. The
-    /// system that was called has not seen the request.
-    fn refusal(&self, target: &Target, response: &Response) -> Option<Fault> {
-        let Response { status, body, .. } = response;
-        let fault = ClientCertificateFault::of_response(status.as_u16(), body).filter(|_| target.is_https())?;
-        let identity = self.definition.identity.as_ref().filter(|_| self.definition.knows(target));
-        Some(Fault::Tls(TlsFault::ClientCertificate(fault.or(identity.and_then(Identity::flaw)))))
-    }
-
-    fn message(&self, target: &Target, request: Request) -> http::Request<Full<Bytes>> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::USER_AGENT, USER_AGENT);
-        let is_known = self.definition.knows(target);
-        if is_known {
-            headers.extend(self.definition.headers.clone());
-        }
-        headers.extend(request.headers);
-        definition::remove_own(&mut headers);
-        if is_known && self.definition.propagate_trace_context {
-            observe::propagate(&mut headers);
-        }
-        headers.insert(header::ACCEPT_ENCODING, IDENTITY);
-        if let Ok(host) = HeaderValue::from_str(&target.authority()) {
-            headers.insert(header::HOST, host);
-        }
-        let mut message = http::Request::new(Full::new(request.body));
-        *message.method_mut() = request.method;
-        *message.uri_mut() = Uri::from(target.path_and_query().clone());
-        *message.headers_mut() = headers;
-        message
     }
 }
 

@@ -117,9 +117,13 @@ pub async fn authenticate(
     attempt: &LoginAttempt,
     deadline: Option<Instant>,
 ) -> Result<LoginResponse, LoginFault> {
+    read(&client.send(request(url, attempt, deadline)).await?)
+}
+
+/// The request that asks a system to check a log-in.
+pub(crate) fn request(url: &HttpUrl, attempt: &LoginAttempt, deadline: Option<Instant>) -> Request {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON), (ACCEPT, JSON)]);
-    let request = Request { method: Method::POST, url: url.clone(), headers, body: body(attempt), deadline };
-    read(&client.send(request).await?)
+    Request { method: Method::POST, url: url.clone(), headers, body: body(attempt), deadline }
 }
 
 impl LoginFault {
@@ -177,7 +181,8 @@ fn body(attempt: &LoginAttempt) -> Bytes {
     Bytes::from_owner(bytes)
 }
 
-fn read(response: &Response) -> Result<LoginResponse, LoginFault> {
+/// The meaning of a response.
+pub(crate) fn read(response: &Response) -> Result<LoginResponse, LoginFault> {
     match response.status {
         StatusCode::OK => Ok(LoginResponse::Accepted(Box::new(accepted(&response.body)?))),
         StatusCode::NOT_FOUND => Ok(LoginResponse::Rejected),

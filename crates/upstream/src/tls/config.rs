@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-use rustls::ClientConfig;
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::{Resumption, WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
+use rustls::{ClientConfig, ConfigBuilder, WantsVerifier};
 use rustls_pki_types::ServerName;
 use url::Host;
 
@@ -29,16 +29,29 @@ pub(super) fn provider() -> &'static CryptoProvider {
 /// # Errors
 /// The parameters contradict each other.
 pub(crate) fn client_config(identity: Option<&Identity>, trust: &Trust) -> Result<Arc<ClientConfig>, rustls::Error> {
+    Ok(finished(builder()?.with_webpki_verifier(verifier(trust)?), identity))
+}
+
+pub(super) fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
+    ClientConfig::builder_with_provider(PROVIDER.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+}
+
+/// The verifier of servers.
+pub(super) fn verifier(trust: &Trust) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
     let verifier = WebPkiServerVerifier::builder_with_provider(trust.0.clone(), PROVIDER.clone()).build();
-    let verifier = verifier.map_err(|error| rustls::Error::General(error.to_string()))?;
-    let mut config = ClientConfig::builder_with_provider(PROVIDER.clone())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_webpki_verifier(verifier)
-        .with_client_cert_resolver(Arc::new(Presenter(identity.cloned())));
+    verifier.map_err(|error| rustls::Error::General(error.to_string()))
+}
+
+pub(super) fn finished(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    identity: Option<&Identity>,
+) -> Arc<ClientConfig> {
+    let mut config = builder.with_client_cert_resolver(Arc::new(Presenter(identity.cloned())));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
     config.enable_early_data = false;
-    Ok(Arc::new(config))
+    Arc::new(config)
 }
 
 /// The name that the certificate of a host must have. `None`: the host is no name.

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use jackfield_domain::Secret;
+use jackfield_domain::key::CertificateFacts;
 use jackfield_domain::value::pem::{CERTIFICATE_LABELS, PRIVATE_KEY_LABELS, Pem, PemFault};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use super::certificate::certificate_facts;
 use super::config::provider;
 use super::fault::ClientCertificateFault;
 
@@ -70,6 +72,13 @@ impl Identity {
         let is_for_clients = usage.is_none_or(|usage| usage.value.client_auth || usage.value.any);
         let (not_before, not_after) = (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp());
         Ok(Identity { key: Arc::new(key), not_before, not_after, is_for_clients })
+    }
+
+    /// The facts of the certificate; `None` if its validity is outside the years 1 to 9999.
+    pub(crate) fn facts(&self) -> Option<CertificateFacts> {
+        let der = self.key.cert.first()?;
+        let (_, leaf) = X509Certificate::from_der(der).ok()?;
+        certificate_facts(&leaf, der)
     }
 
     /// The flaw that servers will find now, as far as the certificate itself shows it. Servers often do not say what they found.

@@ -1,13 +1,18 @@
 //! TLS towards other systems: who we are, whom we trust, and what a failed handshake means.
 
+mod certificate;
 mod client_auth;
 mod config;
 mod fault;
 mod identity;
+mod inspect;
+mod names;
 mod trust;
 
+pub use self::certificate::certificate_facts;
 pub use self::client_auth::ClientAuth;
 pub(crate) use self::config::{client_config, server_name};
 pub use self::fault::{ClientCertificateFault, ServerCertificateFault, TlsFault};
 pub use self::identity::{Identity, IdentityError};
+pub(crate) use self::inspect::{Inspection, inspecting_config};
 pub use self::trust::{Trust, TrustError};

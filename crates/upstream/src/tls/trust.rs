@@ -51,6 +51,16 @@ impl Trust {
         }
         Ok(Trust(Arc::new(roots)))
     }
+
+    /// The number of authorities.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns true if these are the public authorities.
+    pub(crate) fn is_public(&self) -> bool {
+        Arc::ptr_eq(&self.0, &PUBLIC)
+    }
 }
 
 impl std::fmt::Debug for Trust {

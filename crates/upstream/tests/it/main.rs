@@ -14,6 +14,7 @@ mod mtls;
 mod nginx;
 mod observe;
 mod pki;
+mod probe;
 mod proxy;
 mod resolve;
 mod server;

@@ -52,10 +52,15 @@ impl Authority {
     }
 
     pub(crate) fn issue(&self, content: &Content) -> Leaf {
+        self.issue_with(content, |_| ())
+    }
+
+    pub(crate) fn issue_with(&self, content: &Content, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
         let mut params = params(&content.name, content.validity);
         params.subject_alt_names = CertificateParams::new([content.name.clone()]).unwrap().subject_alt_names;
         params.extended_key_usages = vec![content.usage.clone()];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         Leaf { certificate: certificate.pem(), key: key.serialize_pem() }
@@ -106,35 +111,24 @@ impl Authority {
             Some(authority) => authority.clients().build().unwrap(),
             None => Arc::new(NoClientAuth),
         };
-        self.config(content, verifier, versions)
+        config(&self.issue(content), verifier, versions)
     }
 
     /// As [`Authority::server`], but clients may come without a certificate.
     pub(crate) fn server_that_asks(&self, name: &str) -> ServerConfig {
         let verifier = self.clients().allow_unauthenticated().build().unwrap();
-        self.config(&Content::server(name), verifier, rustls::ALL_VERSIONS)
+        self.server_with(&Content::server(name), verifier)
     }
 
-    fn clients(&self) -> ClientCertVerifierBuilder {
+    /// The configuration of a server that checks its clients in a way of its own.
+    pub(crate) fn server_with(&self, content: &Content, verifier: Arc<dyn ClientCertVerifier>) -> ServerConfig {
+        config(&self.issue(content), verifier, rustls::ALL_VERSIONS)
+    }
+
+    pub(crate) fn clients(&self) -> ClientCertVerifierBuilder {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()))
-    }
-
-    fn config(
-        &self,
-        content: &Content,
-        verifier: Arc<dyn ClientCertVerifier>,
-        versions: &[&'static SupportedProtocolVersion],
-    ) -> ServerConfig {
-        let leaf = self.issue(content);
-        let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap();
-        ServerConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_protocol_versions(versions)
-            .unwrap()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![leaf.der()], key)
-            .unwrap()
     }
 }
 
@@ -160,6 +154,21 @@ impl Leaf {
     pub(crate) fn der(&self) -> CertificateDer<'static> {
         CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap()
     }
+}
+
+/// The configuration of a server with a certificate.
+pub(crate) fn config(
+    leaf: &Leaf,
+    verifier: Arc<dyn ClientCertVerifier>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ServerConfig {
+    let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap();
+    ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![leaf.der()], key)
+        .unwrap()
 }
 
 fn params(name: &str, (from, until): (i64, i64)) -> CertificateParams {

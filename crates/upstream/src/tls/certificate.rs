@@ -1,8 +1,10 @@
 //! The facts that a certificate states (RFC 5280).
 
-use jackfield_domain::error::Violation;
+use jackfield_domain::Timestamp;
 use jackfield_domain::key::CertificateFacts;
-use jackfield_domain::{Result, Timestamp};
+use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
+use rustls::crypto::hash;
+use rustls::{SupportedCipherSuite, Tls13CipherSuite};
 use rustls_pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::X509Certificate;
@@ -10,26 +12,19 @@ use x509_parser::public_key::PublicKey;
 
 use super::names::{distinguished_name, hex};
 
-/// Returns the facts in a certificate. `field` is the field of the request that has it.
-pub(super) fn facts(
-    field: &str,
-    certificate: &X509Certificate<'_>,
-    der: &CertificateDer<'_>,
-) -> Result<CertificateFacts> {
+/// Returns the facts in a certificate; `None` if its validity is outside the years 1 to 9999.
+pub fn certificate_facts(certificate: &X509Certificate<'_>, der: &CertificateDer<'_>) -> Option<CertificateFacts> {
     let names = certificate.subject_alternative_name().ok().flatten();
     let names = names.map(|names| names.value.general_names.iter().map(general_name).collect());
-    let time = |time: i64| {
-        let outside = || Violation::field(field, "has a validity outside the years 1 to 9999");
-        Timestamp::from_parts(time, 0).ok_or_else(outside)
-    };
-    Ok(CertificateFacts {
+    let time = |time: i64| Timestamp::from_parts(time, 0);
+    Some(CertificateFacts {
         subject: distinguished_name(certificate.subject()),
         issuer: distinguished_name(certificate.issuer()),
         serial_number: hex(without_sign(certificate.raw_serial())),
         subject_alternative_names: names.unwrap_or_default(),
         not_before: time(certificate.validity().not_before.timestamp())?,
         not_after: time(certificate.validity().not_after.timestamp())?,
-        fingerprint_sha256: hex(&jackfield_vault::sha256(der)),
+        fingerprint_sha256: hex(sha256(der).as_ref()),
         public_key_algorithm: algorithm(certificate),
         is_ca: certificate.is_ca(),
     })
@@ -41,6 +36,14 @@ fn without_sign(integer: &[u8]) -> &[u8] {
         [0, rest @ ..] if !rest.is_empty() => rest,
         whole => whole,
     }
+}
+
+/// SHA-256, of the provider that does TLS.
+fn sha256(bytes: &[u8]) -> hash::Output {
+    let SupportedCipherSuite::Tls13(Tls13CipherSuite { common, .. }) = TLS13_AES_128_GCM_SHA256 else {
+        unreachable!("the suite is one of TLS 1.3")
+    };
+    common.hash_provider.hash(bytes)
 }
 
 fn general_name(name: &GeneralName<'_>) -> String {
@@ -70,5 +73,17 @@ fn algorithm(certificate: &X509Certificate<'_>) -> String {
         },
         _ if info.algorithm.algorithm.to_id_string() == "1.3.101.112" => "Ed25519".to_owned(),
         _ => info.algorithm.algorithm.to_id_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sha256_of_the_standard_example() {
+        // FIPS 180-2, appendix B.1.
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(hex(sha256(b"abc").as_ref()), expected);
     }
 }

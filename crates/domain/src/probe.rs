@@ -1,0 +1,198 @@
+//! Probes of connectors: what is found on the way to a system, step by step.
+
+use std::time::Duration;
+
+use crate::names::names;
+
+names! {
+    /// A step of a probe.
+    pub enum ProbeStep {
+        Definition = "DEFINITION",
+        Url = "URL",
+        EgressPolicy = "EGRESS_POLICY",
+        Dns = "DNS",
+        Tcp = "TCP",
+        Proxy = "PROXY",
+        Tls = "TLS",
+        ClientCertificate = "CLIENT_CERTIFICATE",
+        Authentication = "AUTHENTICATION",
+        Status = "STATUS",
+        Body = "BODY",
+    }
+}
+
+names! {
+    /// The result of a step.
+    pub enum ProbeResult {
+        Ok = "OK",
+        /// Calls work, but someone should look at it.
+        Warning = "WARNING",
+        /// Calls fail. The steps after it are skipped.
+        Failed = "FAILED",
+        Skipped = "SKIPPED",
+    }
+}
+
+/// The finding of one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub step: ProbeStep,
+    pub result: ProbeResult,
+    pub reason: ProbeReason,
+    /// A sentence about what was found, without secrets.
+    pub message: String,
+    pub duration: Duration,
+    /// Names and values, without secrets.
+    pub facts: Vec<(String, String)>,
+}
+
+macro_rules! reasons {
+    ($($variant:ident = $name:literal: $hint:literal,)*) => {
+        /// The reason of a verdict. Names do not change.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum ProbeReason {
+            $($variant,)*
+        }
+
+        impl ProbeReason {
+            /// All reasons.
+            pub const ALL: &[ProbeReason] = &[$(ProbeReason::$variant,)*];
+
+            /// The name of the reason.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(ProbeReason::$variant => $name,)*
+                }
+            }
+
+            /// The advice for the operator. Empty: there is nothing to do.
+            pub const fn hint(self) -> &'static str {
+                match self {
+                    $(ProbeReason::$variant => $hint,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    Passed = "PASSED": "",
+    Undecided = "UNDECIDED": "",
+    PreviousStepFailed = "PREVIOUS_STEP_FAILED": "Mend the step that failed first.",
+    CallerTimeout = "CALLER_TIMEOUT": "Give the call a later deadline, or the connector shorter timeouts.",
+
+    DefinitionInvalid = "DEFINITION_INVALID": "Correct the part of the connector or of its key that the message names.",
+    ClientIdentityExpired = "CLIENT_IDENTITY_EXPIRED": "Rotate the key that client_identity_key names.",
+    ClientIdentityNotYetValid = "CLIENT_IDENTITY_NOT_YET_VALID":
+        "Wait until the certificate is valid, or check the clock of the machine that issued it.",
+    ClientIdentityWrongUsage = "CLIENT_IDENTITY_WRONG_USAGE":
+        "Have a certificate issued whose extended key usage has clientAuth.",
+    ClientIdentityExpiresSoon = "CLIENT_IDENTITY_EXPIRES_SOON": "Rotate the key that client_identity_key names.",
+
+    UrlMissing = "URL_MISSING": "Give the connector a URL. Without one there is nothing to call.",
+    UrlInvalid = "URL_INVALID": "Correct the URL as the message says.",
+    PlainHttp = "PLAIN_HTTP": "Use https everywhere but in development: nothing is encrypted.",
+    EgressRefused = "EGRESS_REFUSED":
+        "Correct the URL, or have the operator of Jackfield allow the host or its network in egress.allow.",
+
+    AddressLiteral = "ADDRESS_LITERAL": "",
+    Unresolved = "UNRESOLVED": "Check the spelling of the host, and that the resolver of Jackfield's machine knows it.",
+
+    ConnectFailed = "CONNECT_FAILED": "Check that the system runs, its port, and the firewalls in between.",
+    ConnectTimeout = "CONNECT_TIMEOUT":
+        "Check that the system runs and the firewalls in between, or raise connect_timeout.",
+
+    NoProxy = "NO_PROXY": "",
+    ProxyFailed = "PROXY_FAILED": "Ask the operator of the proxy whether it permits CONNECT to this host and port.",
+    ProxyAuthenticationFailed = "PROXY_AUTHENTICATION_FAILED":
+        "Correct egress_proxy_username and egress_proxy_password.",
+
+    NoTls = "NO_TLS": "",
+    TlsNotSpoken = "TLS_NOT_SPOKEN": "Check the port: what answers there does not speak TLS.",
+    TlsIncompatible = "TLS_INCOMPATIBLE": "Have the system offer TLS 1.2 or 1.3 with a current cipher suite.",
+    TlsFailed = "TLS_FAILED": "Look into the log of the system: it ended the handshake.",
+    ServerCertificateExpired = "SERVER_CERTIFICATE_EXPIRED": "Have the system renew its certificate.",
+    ServerCertificateNotYetValid = "SERVER_CERTIFICATE_NOT_YET_VALID":
+        "Check the clocks of both machines, or wait until the certificate is valid.",
+    ServerCertificateUnknownAuthority = "SERVER_CERTIFICATE_UNKNOWN_AUTHORITY":
+        "Name a trust bundle with the system's authority in trust_bundle_key; have the system send its intermediate \
+         certificates.",
+    ServerCertificateOtherHost = "SERVER_CERTIFICATE_OTHER_HOST":
+        "Use a host that the certificate names, or have the system get a certificate for this one.",
+    ServerCertificateWrongUsage = "SERVER_CERTIFICATE_WRONG_USAGE":
+        "Have the system get a certificate whose extended key usage has serverAuth.",
+    ServerCertificateInvalid = "SERVER_CERTIFICATE_INVALID": "Have the system get another certificate.",
+    ServerCertificateExpiresSoon = "SERVER_CERTIFICATE_EXPIRES_SOON": "Have the system renew its certificate.",
+
+    ClientCertificateNotRequested = "CLIENT_CERTIFICATE_NOT_REQUESTED":
+        "If the system should authenticate its clients by certificate, have it ask for one.",
+    ClientCertificateNotRequired = "CLIENT_CERTIFICATE_NOT_REQUIRED": "",
+    ClientCertificateAccepted = "CLIENT_CERTIFICATE_ACCEPTED": "",
+    ClientCertificateRequired = "CLIENT_CERTIFICATE_REQUIRED":
+        "Name a key in client_identity_key. If it is named: the system did not accept that certificate.",
+    ClientCertificateExpired = "CLIENT_CERTIFICATE_EXPIRED": "Rotate the key that client_identity_key names.",
+    ClientCertificateNotYetValid = "CLIENT_CERTIFICATE_NOT_YET_VALID":
+        "Wait until the certificate is valid, or check the clock of the machine that issued it.",
+    ClientCertificateWrongUsage = "CLIENT_CERTIFICATE_WRONG_USAGE":
+        "Have a certificate issued that is for clients and of a kind that the system supports.",
+    ClientCertificateRevoked = "CLIENT_CERTIFICATE_REVOKED": "Rotate the key that client_identity_key names.",
+    ClientCertificateUnknownAuthority = "CLIENT_CERTIFICATE_UNKNOWN_AUTHORITY":
+        "Have the system trust the authority of the certificate; import the key with its intermediate certificates.",
+    ClientCertificateDenied = "CLIENT_CERTIFICATE_DENIED": "Have the system give the subject of the certificate access.",
+    ClientCertificateRefused = "CLIENT_CERTIFICATE_REFUSED":
+        "Look into the log of the system: it gave no exact reason.",
+
+    CredentialsAccepted = "CREDENTIALS_ACCEPTED": "",
+    CredentialsNotRequired = "CREDENTIALS_NOT_REQUIRED": "",
+    CredentialsOfUsers = "CREDENTIALS_OF_USERS": "",
+    CredentialsRefused = "CREDENTIALS_REFUSED":
+        "Correct the user name and password, or the secret headers. If they are right: the system has to reject log-ins \
+         with 404, not with this status.",
+    CredentialsRequired = "CREDENTIALS_REQUIRED":
+        "Give the connector the user name and password, or the headers, that the system demands. If it demands none: it \
+         has to reject log-ins with 404, not with this status.",
+
+    LoginAccepted = "LOGIN_ACCEPTED": "",
+    LoginRejected = "LOGIN_REJECTED": "Check the login id and the password, if they should have been accepted.",
+    UnknownLoginAccepted = "UNKNOWN_LOGIN_ACCEPTED":
+        "Disable the connector: its URL accepts everyone. Correct the URL, or the system.",
+    Redirected = "REDIRECTED": "Give the connector the URL that the system redirects to. Redirects are not followed.",
+    StatusUnusual = "STATUS_UNUSUAL": "Check the URL. Its system answers, but not as expected.",
+    StatusUnexpected = "STATUS_UNEXPECTED": "Check the URL, and look into the log of the system.",
+    ReadTimeout = "READ_TIMEOUT": "Look into the log of the system, or raise read_timeout.",
+    TotalTimeout = "TOTAL_TIMEOUT": "Look into the log of the system, or raise total_timeout.",
+    ConnectionLost = "CONNECTION_LOST": "Look into the log of the system: it closed the connection.",
+    ResponseMalformed = "RESPONSE_MALFORMED": "Check the port: what answers there does not speak HTTP/1.1.",
+    HeadersTooLarge = "HEADERS_TOO_LARGE": "Have the system send fewer or shorter headers.",
+
+    BodyNotExpected = "BODY_NOT_EXPECTED": "",
+    BodyTooLarge = "BODY_TOO_LARGE": "Have the system send less, or raise max_response_bytes.",
+    BodyEncoded = "BODY_ENCODED": "Have the system send bodies without content-encoding, as the request asks.",
+    BodyNotUtf8 = "BODY_NOT_UTF8": "Have the system send JSON in UTF-8.",
+    BodyMalformed = "BODY_MALFORMED": "Check the URL: it has to answer with the JSON of its protocol.",
+    UserMissing = "USER_MISSING": "Have the system put the user into the member \"user\".",
+    UserIdInvalid = "USER_ID_INVALID": "Have the system send a UUID in the member \"user.id\".",
+    UserUnnamed = "USER_UNNAMED": "Have the system send username, email or phoneNumber of the user.",
+    UserInvalid = "USER_INVALID": "Have the system send the field as the message says.",
+    IssuerMismatch = "ISSUER_MISMATCH": "Give the connector the issuer exactly as its discovery document has it.",
+    EndpointMissing = "ENDPOINT_MISSING": "Check that the issuer is an OpenID Connect provider.",
+}
+
+// === impl ProbeStep ===
+
+impl ProbeStep {
+    /// All steps, in order.
+    pub const ALL: [ProbeStep; 11] = [
+        ProbeStep::Definition,
+        ProbeStep::Url,
+        ProbeStep::EgressPolicy,
+        ProbeStep::Dns,
+        ProbeStep::Tcp,
+        ProbeStep::Proxy,
+        ProbeStep::Tls,
+        ProbeStep::ClientCertificate,
+        ProbeStep::Authentication,
+        ProbeStep::Status,
+        ProbeStep::Body,
+    ];
+}

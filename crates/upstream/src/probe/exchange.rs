@@ -1,0 +1,107 @@
+//! The steps from the request to the body of its response.
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use jackfield_domain::probe::{ProbeReason, ProbeStep};
+
+use super::connect::Call;
+use super::plan::Subject;
+use super::report::{Facts, Report};
+use super::response::{Head, authentication, body, client_certificate, client_certificate_not_requested, status};
+use crate::client::{AUTHORIZATION, Connected, Connection, Definition, Request, Responding};
+use crate::error::Fault;
+use crate::tls::{ClientAuth, TlsFault};
+
+/// The body of a response. It is read when a verdict depends on it.
+enum Body {
+    Unread(Responding),
+    Read(Result<Bytes, Fault>),
+}
+
+// === impl Call ===
+
+impl Call<'_> {
+    /// Sends the request and judges the response. A fault was reported before it is returned.
+    pub(super) async fn exchange(
+        &self,
+        connected: Connected,
+        request: Request,
+        subject: &Subject,
+        report: &mut Report,
+    ) -> Result<StatusCode, Fault> {
+        let Definition { timeouts, limits, .. } = self.definition;
+        let (auth, is_https) = (connected.auth, self.target.is_https());
+        let is_asked = auth != ClientAuth::NotRequested;
+        if is_https && !is_asked {
+            client_certificate_not_requested(report, self.definition.identity(self.target).is_some());
+        }
+        let has_credentials = self.has_credentials();
+        let message = self.definition.message(self.target, request);
+        let begun = async {
+            let connection = Connection::new(connected, limits).await?;
+            connection.begin(message, timeouts.read).await.map_err(|failure| failure.fault)
+        };
+        let responding = match self.deadline.limit(begun).await {
+            Ok(responding) => responding,
+            Err(fault) => return Err(no_response(report, is_asked, fault)),
+        };
+        let head = Head { status: responding.status(), headers: responding.headers().clone() };
+        // A server may refuse the certificate in a page, with this status.
+        let answer = match is_asked && head.status == StatusCode::BAD_REQUEST {
+            true => Body::Read(self.read(responding).await),
+            false => Body::Unread(responding),
+        };
+        if let Body::Read(Ok(page)) = &answer
+            && let Some(fault) = self.definition.refusal(self.target, head.status, page)
+        {
+            return Err(report.fault(ProbeStep::ClientCertificate, fault, head.facts()));
+        }
+        if is_asked {
+            client_certificate(report, auth);
+        }
+        if !(authentication(report, subject, has_credentials, &head) && status(report, subject, &head)) {
+            return Ok(head.status);
+        }
+        if !subject.has_body() {
+            report.skipped(ProbeStep::Body, ProbeReason::BodyNotExpected, "The body of this response does not matter.");
+            return Ok(head.status);
+        }
+        let read = match answer {
+            Body::Read(read) => read,
+            Body::Unread(responding) => self.read(responding).await,
+        };
+        let read = read.map_err(|fault| report.fault(ProbeStep::Body, fault, Facts::default()))?;
+        let status = head.status;
+        body(report, subject, head, read);
+        Ok(status)
+    }
+
+    async fn read(&self, responding: Responding) -> Result<Bytes, Fault> {
+        let Definition { timeouts, limits, .. } = self.definition;
+        let reading = async {
+            let finished = responding.finish(timeouts.read, limits).await;
+            finished.map(|(response, _)| response.body).map_err(|failure| failure.fault)
+        };
+        self.deadline.limit(reading).await
+    }
+
+    /// Returns true if the request has secret headers, or those of HTTP authentication.
+    fn has_credentials(&self) -> bool {
+        let headers = &self.definition.headers;
+        let is_secret = headers.values().any(HeaderValue::is_sensitive) || headers.contains_key(AUTHORIZATION);
+        is_secret && self.definition.knows(self.target)
+    }
+}
+
+/// Reports that there is no response: in TLS 1.3, servers refuse the certificate of the client so.
+fn no_response(report: &mut Report, is_asked: bool, fault: Fault) -> Fault {
+    if is_asked {
+        if matches!(fault, Fault::Tls(TlsFault::ClientCertificate(_))) {
+            return report.fault(ProbeStep::ClientCertificate, fault, Facts::default());
+        }
+        let message = "There is no response that would show whether the server accepts the certificate.";
+        report.skipped(ProbeStep::ClientCertificate, ProbeReason::Undecided, message);
+    }
+    report.skipped(ProbeStep::Authentication, ProbeReason::Undecided, "There is no response.");
+    report.fault(ProbeStep::Status, fault, Facts::default())
+}

@@ -1,0 +1,98 @@
+//! Probes: a system is called once, over a connection of its own, and each step on the way has a verdict.
+//!
+//! A probe is made of the parts that all calls are made of, so what it finds is what calls will find. It does not count for the
+//! circuit breaker and takes no place of other calls.
+
+mod certificate;
+mod connect;
+mod exchange;
+mod plan;
+mod prepare;
+mod reason;
+mod report;
+mod response;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::channel::mpsc::{self, UnboundedReceiver};
+use futures::{Stream, StreamExt as _};
+use jackfield_domain::Timestamp;
+use jackfield_domain::probe::{ProbeReason, Verdict};
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use self::connect::{Call, Deadline};
+use self::report::{Ended, Report};
+use crate::client::{Definition, DefinitionError, Network};
+use crate::clients::ClientId;
+
+pub use self::plan::Plan;
+
+/// A probe that is to be made.
+pub struct Probe {
+    /// The connector that is probed, if it is stored.
+    pub connector: Option<ClientId>,
+    pub definition: Result<Definition, DefinitionError>,
+    /// `None`: there is no URL to call.
+    pub plan: Option<Plan>,
+    /// The time for which certificates are looked at.
+    pub now: Timestamp,
+    /// The time at which the caller stops waiting.
+    pub deadline: Option<Instant>,
+}
+
+/// The verdicts of a probe, in order, each as soon as it is there. The probe goes on while they are awaited, and ends when they
+/// are dropped.
+pub struct Verdicts {
+    work: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    verdicts: UnboundedReceiver<Verdict>,
+}
+
+/// Makes a probe.
+pub fn probe(network: Arc<Network>, probe: Probe) -> Verdicts {
+    let (sender, verdicts) = mpsc::unbounded();
+    let work = async move {
+        let mut report = Report::new(sender);
+        match walk(&network, &probe, &mut report).await {
+            Ok(()) | Err(Ended) if probe.plan.is_none() => {
+                report.skip_rest(ProbeReason::UrlMissing, "The connector has no URL that could be called.");
+            }
+            Ok(()) | Err(Ended) => report.skip_rest(ProbeReason::PreviousStepFailed, "A step before this one failed."),
+        }
+    };
+    let span = tracing::info_span!("test a connector");
+    Verdicts { work: Some(Box::pin(work.instrument(span))), verdicts }
+}
+
+async fn walk(network: &Network, probe: &Probe, report: &mut Report) -> Result<(), Ended> {
+    let definition = prepare::definition(&probe.definition, probe.now, report)?;
+    let Some(plan) = &probe.plan else { return Ok(()) };
+    let target = prepare::url(&plan.url, report)?;
+    let request = plan.request(probe.deadline);
+    let observer = network.metrics.observer(probe.connector);
+    let observed = observer.begin(&request.method, Some(&target));
+    let deadline = Deadline::new(definition.timeouts.total, probe.deadline);
+    let call = Call { network, definition, url: &plan.url, target: &target, now: probe.now, deadline };
+    let made = async {
+        let connected = call.open(report).await?;
+        call.exchange(connected, request, &plan.subject, report).await
+    };
+    let outcome = made.instrument(observed.span()).await;
+    observed.end(outcome.as_ref().map(|status| *status));
+    Ok(())
+}
+
+// === impl Verdicts ===
+
+impl Stream for Verdicts {
+    type Item = Verdict;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Verdict>> {
+        if self.work.as_mut().is_some_and(|work| work.as_mut().poll(cx).is_ready()) {
+            self.work = None;
+        }
+        self.verdicts.poll_next_unpin(cx)
+    }
+}

@@ -1,0 +1,71 @@
+//! The reasons of faults.
+
+use jackfield_domain::probe::ProbeReason as Reason;
+
+use crate::error::{Fault, ProxyFault};
+use crate::login::LoginFault;
+use crate::tls::{ClientCertificateFault, ServerCertificateFault, TlsFault};
+
+pub(super) fn of_fault(fault: &Fault) -> Reason {
+    match fault {
+        Fault::Refused(_) => Reason::EgressRefused,
+        Fault::Unresolved => Reason::Unresolved,
+        Fault::Connect(_) => Reason::ConnectFailed,
+        Fault::ConnectTimeout(_) => Reason::ConnectTimeout,
+        Fault::Proxy(ProxyFault::Status(407)) => Reason::ProxyAuthenticationFailed,
+        Fault::Proxy(ProxyFault::Status(_) | ProxyFault::Malformed | ProxyFault::Lost(_)) => Reason::ProxyFailed,
+        Fault::Tls(TlsFault::ServerCertificate(fault)) => of_server_certificate(*fault),
+        Fault::Tls(TlsFault::ClientCertificate(fault)) => of_client_certificate(*fault),
+        Fault::Tls(TlsFault::Incompatible) => Reason::TlsIncompatible,
+        Fault::Tls(TlsFault::NoTls) => Reason::TlsNotSpoken,
+        Fault::Tls(TlsFault::Ended | TlsFault::Other) => Reason::TlsFailed,
+        Fault::ReadTimeout => Reason::ReadTimeout,
+        Fault::TotalTimeout => Reason::TotalTimeout,
+        Fault::CallerTimeout => Reason::CallerTimeout,
+        Fault::ConnectionLost => Reason::ConnectionLost,
+        Fault::ResponseMalformed => Reason::ResponseMalformed,
+        Fault::HeadersTooLarge => Reason::HeadersTooLarge,
+        Fault::BodyTooLarge => Reason::BodyTooLarge,
+        Fault::BodyEncoded => Reason::BodyEncoded,
+        // Neither limit is one of probes.
+        Fault::Busy | Fault::CircuitOpen { .. } => Reason::Undecided,
+    }
+}
+
+pub(super) fn of_client_certificate(fault: ClientCertificateFault) -> Reason {
+    match fault {
+        ClientCertificateFault::Required => Reason::ClientCertificateRequired,
+        ClientCertificateFault::Expired => Reason::ClientCertificateExpired,
+        ClientCertificateFault::NotYetValid => Reason::ClientCertificateNotYetValid,
+        ClientCertificateFault::WrongUsage => Reason::ClientCertificateWrongUsage,
+        ClientCertificateFault::Revoked => Reason::ClientCertificateRevoked,
+        ClientCertificateFault::UnknownAuthority => Reason::ClientCertificateUnknownAuthority,
+        ClientCertificateFault::Denied => Reason::ClientCertificateDenied,
+        ClientCertificateFault::Unverifiable | ClientCertificateFault::Other => Reason::ClientCertificateRefused,
+    }
+}
+
+/// The reason of a login whose response cannot be used. Its status was looked at before.
+pub(super) fn of_login(fault: &LoginFault) -> Reason {
+    match fault {
+        LoginFault::Call(error) => of_fault(&error.fault),
+        LoginFault::Status(_) => Reason::StatusUnexpected,
+        LoginFault::BodyNotUtf8 => Reason::BodyNotUtf8,
+        LoginFault::BodyMalformed { .. } => Reason::BodyMalformed,
+        LoginFault::UserMissing => Reason::UserMissing,
+        LoginFault::UserIdInvalid => Reason::UserIdInvalid,
+        LoginFault::UserUnnamed => Reason::UserUnnamed,
+        LoginFault::UserInvalid(_) => Reason::UserInvalid,
+    }
+}
+
+fn of_server_certificate(fault: ServerCertificateFault) -> Reason {
+    match fault {
+        ServerCertificateFault::Expired => Reason::ServerCertificateExpired,
+        ServerCertificateFault::NotYetValid => Reason::ServerCertificateNotYetValid,
+        ServerCertificateFault::UnknownAuthority => Reason::ServerCertificateUnknownAuthority,
+        ServerCertificateFault::OtherHost => Reason::ServerCertificateOtherHost,
+        ServerCertificateFault::WrongUsage => Reason::ServerCertificateWrongUsage,
+        ServerCertificateFault::Revoked | ServerCertificateFault::Other => Reason::ServerCertificateInvalid,
+    }
+}

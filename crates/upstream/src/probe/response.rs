@@ -1,0 +1,217 @@
+//! The judgement of responses.
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use jackfield_domain::probe::{ProbeReason as Reason, ProbeResult as Verdict, ProbeStep as Step};
+use jackfield_domain::value::url::HttpUrl;
+use serde::Deserialize;
+
+use super::plan::Subject;
+use super::reason::of_login;
+use super::report::{Facts, Report, sentence};
+use crate::client::Response;
+use crate::egress::Target;
+use crate::login::{self, LoginResponse};
+use crate::tls::ClientAuth;
+
+/// The head of a response.
+pub(super) struct Head {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+}
+
+/// The members of a discovery document that every provider needs (OpenID Connect Discovery 1.0, 3).
+#[derive(Deserialize)]
+struct Discovery {
+    issuer: Option<String>,
+    authorization_endpoint: Option<String>,
+    token_endpoint: Option<String>,
+    jwks_uri: Option<String>,
+}
+
+// === impl Head ===
+
+impl Head {
+    /// The status. Of other headers, only what has no secret: the schemes of a challenge, and the origin of a redirect.
+    pub(super) fn facts(&self) -> Facts {
+        let mut facts = Facts::of("status", self.status.as_u16());
+        for challenge in self.headers.get_all(header::WWW_AUTHENTICATE) {
+            let scheme = challenge.to_str().ok().and_then(|challenge| challenge.split_whitespace().next());
+            facts.add("challenge", scheme.unwrap_or("unreadable"));
+        }
+        let location = self.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
+        let location = location.and_then(|location| HttpUrl::parse("location", location, usize::MAX).ok());
+        if let Some(target) = location.and_then(|location| Target::parse(&location).ok()) {
+            facts.add("location", format!("{target:?}"));
+        }
+        facts
+    }
+}
+
+/// Reports that the server did not ask for a certificate.
+pub(super) fn client_certificate_not_requested(report: &mut Report, has_identity: bool) {
+    let (result, message) = match has_identity {
+        true => (Verdict::Warning, "The server did not ask for a certificate, so the client identity is not used."),
+        false => (Verdict::Ok, "The server did not ask for a certificate."),
+    };
+    report.add(Step::ClientCertificate, result, Reason::ClientCertificateNotRequested, message, Facts::default());
+}
+
+/// Reports that the server answered a client whose certificate it had asked for.
+pub(super) fn client_certificate(report: &mut Report, auth: ClientAuth) {
+    let (reason, message) = match auth {
+        ClientAuth::Presented(_) => (Reason::ClientCertificateAccepted, "The server accepted the client certificate."),
+        ClientAuth::Missing | ClientAuth::NotRequested => {
+            (Reason::ClientCertificateNotRequired, "The server asked for a certificate and did without one.")
+        }
+    };
+    report.add(Step::ClientCertificate, Verdict::Ok, reason, message, Facts::default());
+}
+
+/// Judges whether the system accepts the credentials of the connector. Returns false if it does not.
+pub(super) fn authentication(report: &mut Report, subject: &Subject, has_credentials: bool, head: &Head) -> bool {
+    let status = head.status.as_u16();
+    let is_of_users = matches!(subject, Subject::Endpoint | Subject::Base { is_of_users: true });
+    let (result, reason, message) = match (status, has_credentials) {
+        (401 | 403, _) if is_of_users => {
+            let message =
+                "The system demands credentials, which are those of users or clients and not of the connector.";
+            (Verdict::Skipped, Reason::CredentialsOfUsers, message)
+        }
+        (401 | 403 | 407, true) => {
+            (Verdict::Failed, Reason::CredentialsRefused, "The system refused the credentials of the connector.")
+        }
+        (401 | 403 | 407, false) => (
+            Verdict::Failed,
+            Reason::CredentialsRequired,
+            "The system demands credentials, and the connector has none.",
+        ),
+        (200..=299 | 400..=499, true) => {
+            (Verdict::Ok, Reason::CredentialsAccepted, "The system did not refuse the credentials of the connector.")
+        }
+        (200..=299 | 400..=499, false) => {
+            (Verdict::Ok, Reason::CredentialsNotRequired, "The system did not demand credentials.")
+        }
+        _ => (Verdict::Skipped, Reason::Undecided, "The status says nothing about credentials."),
+    };
+    report.add(Step::Authentication, result, reason, message, head.facts());
+    result != Verdict::Failed
+}
+
+/// Judges the status. Returns false if it is wrong.
+pub(super) fn status(report: &mut Report, subject: &Subject, head: &Head) -> bool {
+    let status = head.status.as_u16();
+    let (result, reason, text) = match subject {
+        Subject::Login { is_real, .. } => of_login_status(status, *is_real),
+        Subject::Discovery { .. } => match status {
+            200 => (Verdict::Ok, Reason::Passed, "is that of a document"),
+            300..=399 => (Verdict::Failed, Reason::Redirected, "is a redirect, which is not followed"),
+            _ => (Verdict::Failed, Reason::StatusUnexpected, "is not that of a discovery document"),
+        },
+        Subject::Endpoint => match status {
+            200..=299 | 400 | 401 | 403 | 405 => {
+                (Verdict::Ok, Reason::Passed, "is one that endpoints have for requests without parameters")
+            }
+            300..=399 => (Verdict::Warning, Reason::Redirected, "is a redirect, which is not followed"),
+            404 | 410 | 500..=599 => (Verdict::Failed, Reason::StatusUnexpected, "is not that of an endpoint"),
+            _ => (Verdict::Warning, Reason::StatusUnusual, "is unusual for an endpoint"),
+        },
+        Subject::Base { is_of_users } => match status {
+            200..=299 => (Verdict::Ok, Reason::Passed, "is a success"),
+            401 | 403 if *is_of_users => (Verdict::Ok, Reason::Passed, "is one for requests without credentials"),
+            300..=399 => (Verdict::Warning, Reason::Redirected, "is a redirect, which is not followed"),
+            400..=499 => (Verdict::Warning, Reason::StatusUnusual, "is not a success; other paths may have one"),
+            _ => (Verdict::Failed, Reason::StatusUnexpected, "is an error of the system"),
+        },
+    };
+    report.add(Step::Status, result, reason, format!("The status {status} {text}."), head.facts());
+    result != Verdict::Failed
+}
+
+/// The meaning of a status in the protocol of log-ins.
+fn of_login_status(status: u16, is_real: bool) -> (Verdict, Reason, &'static str) {
+    match (status, is_real) {
+        (200, true) => (Verdict::Ok, Reason::LoginAccepted, "accepts the log-in"),
+        (200, false) => {
+            (Verdict::Failed, Reason::UnknownLoginAccepted, "accepts a log-in of a user who does not exist")
+        }
+        (404, false) => (Verdict::Ok, Reason::LoginRejected, "rejects the log-in of a user who does not exist"),
+        (404, true) => (Verdict::Failed, Reason::LoginRejected, "rejects the log-in"),
+        (300..=399, _) => (Verdict::Failed, Reason::Redirected, "is a redirect, which is not followed"),
+        (408 | 429, _) => (Verdict::Failed, Reason::StatusUnexpected, "neither accepts nor rejects a log-in"),
+        (400..=499, false) => {
+            (Verdict::Warning, Reason::StatusUnusual, "rejects the log-in; the protocol has 404 for it")
+        }
+        (400..=499, true) => {
+            (Verdict::Failed, Reason::LoginRejected, "rejects the log-in; the protocol has 404 for it")
+        }
+        _ => (Verdict::Failed, Reason::StatusUnexpected, "neither accepts nor rejects a log-in"),
+    }
+}
+
+/// Judges the body of a response whose status is good.
+pub(super) fn body(report: &mut Report, subject: &Subject, head: Head, body: Bytes) {
+    match subject {
+        Subject::Login { .. } => of_login_body(report, head, body),
+        Subject::Discovery { issuer } => of_discovery(report, issuer, &body),
+        Subject::Endpoint | Subject::Base { .. } => not_expected(report),
+    }
+}
+
+fn of_login_body(report: &mut Report, head: Head, body: Bytes) {
+    let Head { status, headers } = head;
+    match login::read(&Response { status, headers, body }) {
+        Ok(LoginResponse::Accepted(accepted)) => {
+            let facts = Facts::of("registrations", accepted.registrations.len());
+            report.passed(Step::Body, "The body describes a user.", facts);
+        }
+        Ok(LoginResponse::Rejected) => not_expected(report),
+        Err(fault) => {
+            report.failed(Step::Body, of_login(&fault), sentence(&fault), Facts::default());
+        }
+    }
+}
+
+fn of_discovery(report: &mut Report, issuer: &HttpUrl, body: &[u8]) {
+    let mut fail = |reason, message: String, facts| drop(report.failed(Step::Body, reason, message, facts));
+    let Ok(text) = std::str::from_utf8(body) else {
+        return fail(Reason::BodyNotUtf8, "The body is not UTF-8.".to_owned(), Facts::default());
+    };
+    let Discovery { issuer: named, authorization_endpoint, token_endpoint, jwks_uri } = match serde_json::from_str(text)
+    {
+        Ok(document) => document,
+        Err(error) => {
+            let (line, column) = (error.line(), error.column());
+            let message = format!("The body is not a discovery document: line {line}, column {column}.");
+            return fail(Reason::BodyMalformed, message, Facts::default());
+        }
+    };
+    let members = [
+        ("issuer", named.as_deref()),
+        ("authorization_endpoint", authorization_endpoint.as_deref()),
+        ("token_endpoint", token_endpoint.as_deref()),
+        ("jwks_uri", jwks_uri.as_deref()),
+    ];
+    let mut facts = Facts::default();
+    for (name, value) in members {
+        if let Some(value) = value {
+            facts.add(name, value);
+        }
+    }
+    if named.as_deref() != Some(issuer.as_str()) {
+        let message = "The document is of another issuer. Both have to be equal, letter by letter.";
+        return fail(Reason::IssuerMismatch, message.to_owned(), facts);
+    }
+    let is_missing = |value: Option<&str>| value.is_none_or(|value| HttpUrl::parse("", value, usize::MAX).is_err());
+    match members.into_iter().find(|(_, value)| is_missing(*value)) {
+        Some((name, _)) => {
+            let message = format!("The document has no absolute URL in the member {name:?}.");
+            fail(Reason::EndpointMissing, message, facts);
+        }
+        None => report.passed(Step::Body, "The body is the discovery document of the issuer.", facts),
+    }
+}
+
+fn not_expected(report: &mut Report) {
+    report.skipped(Step::Body, Reason::BodyNotExpected, "The body of this response does not matter.");
+}
