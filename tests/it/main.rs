@@ -12,6 +12,7 @@ mod compression;
 mod configuration;
 mod connection;
 mod connector;
+mod connector_test;
 mod contract;
 mod credentials;
 mod filter;

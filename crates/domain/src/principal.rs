@@ -60,6 +60,8 @@ rights! {
     /// AuthenticateUser.
     ConnectorsAuthenticate = "connectors.authenticate",
     ConnectorsRead = "connectors.read",
+    /// TestConnector.
+    ConnectorsTest = "connectors.test",
     ConnectorsWrite = "connectors.write",
     /// IssueAccessToken.
     CredentialsIssue = "credentials.issue",

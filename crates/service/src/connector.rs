@@ -18,6 +18,7 @@ use crate::change::{
 };
 use crate::key::lock_key;
 use crate::list::Listable;
+use crate::outbound::{CLIENT_IDENTITY_KEY, TRUST_BUNDLE_KEY};
 use crate::services::Services;
 
 // === impl Services ===
@@ -142,8 +143,8 @@ async fn connector_keys(txn: &Writer, tenant: TenantId, patch: &ConnectorPatch) 
         })
     };
     let keys = ConnectorKeys {
-        client_identity_key: lock(identity, KeyKind::ClientIdentity, "connector.client_identity_key").await?,
-        trust_bundle_key: lock(bundle, KeyKind::TrustBundle, "connector.trust_bundle_key").await?,
+        client_identity_key: lock(identity, KeyKind::ClientIdentity, CLIENT_IDENTITY_KEY).await?,
+        trust_bundle_key: lock(bundle, KeyKind::TrustBundle, TRUST_BUNDLE_KEY).await?,
     };
     wrong.into_result(Some(keys))
 }

@@ -18,6 +18,7 @@ mod list;
 mod login;
 mod maintenance;
 mod outbound;
+mod probe;
 mod rewrap;
 mod routing;
 mod sealing;
@@ -38,6 +39,7 @@ pub use key::{GeneratedKey, NewMaterial, Rotation, StoredKey};
 pub use list::{FoundPage, ListScope, Listable, ListedPage, Pager, Position};
 pub use login::{Login, LoginSettings};
 pub use outbound::OutboundSettings;
+pub use probe::{ProbedConnector, ProbedLogin};
 pub use services::{KeyringReplaceError, ServerInfo, Services};
 pub use startup::{OpenError, Preflight, Settings};
 
@@ -45,6 +47,8 @@ pub use startup::{OpenError, Preflight, Settings};
 pub use jackfield_store::{Database, Pool, PoolSettings, StoreError, postgres_url};
 /// The rules for URLs and addresses that may be called.
 pub use jackfield_upstream::egress::{Policy, PolicyError};
+/// The verdicts of a probe, as a stream.
+pub use jackfield_upstream::probe::Verdicts;
 /// The form of name servers in the configuration.
 pub use jackfield_upstream::resolve::name_server;
 /// Keyrings, for the commands that manage them.

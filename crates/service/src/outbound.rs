@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jackfield_domain::connector::{
-    Connector, ConnectorKind, Generic, PASSWORD_COLUMN, PROXY_PASSWORD_COLUMN, SECRET_HEADERS_COLUMN,
+    Connector, ConnectorKeys, ConnectorKind, ConnectorPatch, Generic, KindPatch, PASSWORD_COLUMN,
+    PROXY_PASSWORD_COLUMN, SECRET_HEADERS_COLUMN, SecretHeadersPatch,
 };
-use jackfield_domain::key::Key;
+use jackfield_domain::key::{Key, KeyKind};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::maps::is_refused_header;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{
-    Clock, ConnectorId, Error, KeyId, Result, Secret, SecretAddress, TenantId, Violation, Violations,
+    Clock, ConnectorId, Error, KeyId, Resource, Result, Secret, SecretAddress, SecretPatch, TenantId, Violation,
+    Violations,
 };
 use jackfield_store::Store;
 use jackfield_upstream::client::{
@@ -23,11 +25,13 @@ use jackfield_upstream::client::{
 use jackfield_upstream::clients::{Clients, Revision};
 use jackfield_upstream::egress::{Policy, Target};
 use jackfield_upstream::observe::Metrics;
+use jackfield_upstream::probe::{Probe, Verdicts};
 use jackfield_upstream::resolve::{Files, SystemResolver};
 use jackfield_upstream::tls::{Identity, IdentityError, Trust};
 use uuid::Uuid;
 
 use crate::change::missing;
+use crate::key::usable_key;
 use crate::sealing::secrets::Secrets;
 
 /// The settings of calls to other systems.
@@ -58,6 +62,12 @@ pub(crate) struct ConnectorClient {
     pub(crate) client: Result<Arc<Client>, DefinitionError>,
 }
 
+/// A connector with its definition. If that cannot be used, the operator has to mend it.
+pub(crate) struct ConnectorDefinition {
+    pub(crate) connector: Connector,
+    pub(crate) definition: Result<Definition, DefinitionError>,
+}
+
 /// The rows that a client is made of.
 struct Rows {
     connector: Connector,
@@ -73,6 +83,9 @@ struct Opened {
     private_key: Option<Secret>,
 }
 
+/// The fields of requests that name keys.
+pub(crate) const CLIENT_IDENTITY_KEY: &str = "connector.client_identity_key";
+pub(crate) const TRUST_BUNDLE_KEY: &str = "connector.trust_bundle_key";
 /// The most attempts to read rows that change in between.
 const READ_ATTEMPTS: usize = 5;
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -119,28 +132,50 @@ impl Outbound {
         reference: &Ref,
         usable: impl Fn(&Connector) -> Result<()>,
     ) -> Result<ConnectorClient> {
-        let mut next = self.rows(tenant, reference).await?;
-        for _ in 0..READ_ATTEMPTS {
-            let Some(rows) = next else {
-                next = self.rows(tenant, reference).await?;
-                continue;
-            };
-            usable(&rows.connector)?;
-            let (id, revision) = ((tenant, rows.connector.id.0), rows.revision());
-            if let Some(client) = self.clients.get(id, &revision) {
-                return Ok(ConnectorClient { connector: rows.connector, client: Ok(client) });
-            }
-            let opened = self.open(tenant, &rows).await?;
-            // Secrets are read after the rows. If the rows are still the same, the secrets are those of the rows, so a secret
-            // header never goes to the URL that it was not meant for.
-            let again = self.rows(tenant, &Ref::Id(rows.connector.id.0)).await?;
-            if again.as_ref().is_some_and(|again| again.revision() == revision) {
-                let client = self.clients.get_or_insert(id, revision, || rows.definition(&opened));
-                return Ok(ConnectorClient { connector: rows.connector, client });
-            }
-            next = again;
+        let rows = self.found(tenant, reference).await?;
+        usable(&rows.connector)?;
+        let id = (tenant, rows.connector.id.0);
+        if let Some(client) = self.clients.get(id, &rows.revision()) {
+            return Ok(ConnectorClient { connector: rows.connector, client: Ok(client) });
         }
-        Err(Error::ServerUnavailable { retry_after: RETRY_AFTER })
+        let (rows, opened) = self.opened(tenant, rows).await?;
+        usable(&rows.connector)?;
+        let client = self.clients.get_or_insert(id, rows.revision(), || rows.definition(&opened));
+        Ok(ConnectorClient { connector: rows.connector, client })
+    }
+
+    /// The connector that a reference names, and the definition of what is stored now.
+    pub(crate) async fn definition(&self, tenant: TenantId, reference: &Ref) -> Result<ConnectorDefinition> {
+        let rows = self.found(tenant, reference).await?;
+        let (rows, opened) = self.opened(tenant, rows).await?;
+        Ok(ConnectorDefinition { definition: rows.definition(&opened), connector: rows.connector })
+    }
+
+    /// The connector that a patch of a blank one makes, and its definition. Nothing is stored.
+    pub(crate) async fn draft(&self, tenant: TenantId, patch: ConnectorPatch) -> Result<ConnectorDefinition> {
+        let mut violations = Violations::default();
+        let mut find = async |reference: &Option<Option<Ref>>, kind, field| {
+            let Some(Some(reference)) = reference else { return Ok(None) };
+            let key = self.store.read().find::<Key>(tenant, reference).await?;
+            let mut key = key.ok_or_else(|| missing::<Key>(reference))?;
+            key.activate(self.clock.now());
+            violations.check(usable_key(&key, kind, field));
+            Ok::<_, Error>(Some(key))
+        };
+        let identity = find(&patch.client_identity_key, KeyKind::ClientIdentity, CLIENT_IDENTITY_KEY).await?;
+        let trust = find(&patch.trust_bundle_key, KeyKind::TrustBundle, TRUST_BUNDLE_KEY).await?;
+        violations.into_result(Some(()))?;
+        let id = |key: &Option<Key>| Some(key.as_ref().map(|key| key.id));
+        let keys = ConnectorKeys { client_identity_key: id(&identity), trust_bundle_key: id(&trust) };
+        let connector = Connector::create(ConnectorId::generate(), &patch, keys, Meta::new(self.clock.now()));
+        let rows = Rows { connector: connector.map_err(Error::Invalid)?, identity, trust };
+        let opened = Opened::given(patch, self.private_key(tenant, rows.identity.as_ref()).await?);
+        Ok(ConnectorDefinition { definition: rows.definition(&opened), connector: rows.connector })
+    }
+
+    /// Makes a probe.
+    pub(crate) fn probe(&self, probe: Probe) -> Verdicts {
+        jackfield_upstream::probe::probe(self.clients.network().clone(), probe)
     }
 
     /// Forgets the client of a connector that was changed or deleted, and the secrets in it. Other replicas forget it when it has not been
@@ -170,6 +205,31 @@ impl Outbound {
         Ok(Some(Rows { connector, identity, trust }))
     }
 
+    /// The rows of the connector that a reference names. A key that is used is not deleted, so a missing one is a row that changed in
+    /// between.
+    async fn found(&self, tenant: TenantId, reference: &Ref) -> Result<Rows> {
+        for _ in 0..READ_ATTEMPTS {
+            if let Some(rows) = self.rows(tenant, reference).await? {
+                return Ok(rows);
+            }
+        }
+        Err(Error::ServerUnavailable { retry_after: RETRY_AFTER })
+    }
+
+    /// Rows with their secrets. Secrets are read after the rows. If the rows are still the same, the secrets are those of the rows,
+    /// so a secret header never goes to the URL that it was not meant for.
+    async fn opened(&self, tenant: TenantId, mut rows: Rows) -> Result<(Rows, Opened)> {
+        for _ in 0..READ_ATTEMPTS {
+            let opened = self.open(tenant, &rows).await?;
+            let again = self.found(tenant, &Ref::Id(rows.connector.id.0)).await?;
+            if again.revision() == rows.revision() {
+                return Ok((rows, opened));
+            }
+            rows = again;
+        }
+        Err(Error::ServerUnavailable { retry_after: RETRY_AFTER })
+    }
+
     /// The key of a connector, if it has one, with the material that is current now; `None` if the key does not exist.
     async fn key(&self, tenant: TenantId, id: Option<KeyId>) -> Result<Option<Option<Key>>> {
         let Some(id) = id else { return Ok(Some(None)) };
@@ -194,14 +254,35 @@ impl Outbound {
             true => BTreeMap::new(),
             false => self.secrets.headers(SecretAddress::of(tenant, connector.id, SECRET_HEADERS_COLUMN)).await?,
         };
-        let private_key = match identity {
-            Some(key) => {
-                let column = key.current.private_key_column();
-                self.secrets.text(None, SecretAddress::of(tenant, key.id, &column)).await?
-            }
-            None => None,
-        };
+        let private_key = self.private_key(tenant, identity.as_ref()).await?;
         Ok(Opened { password, proxy_password, headers, private_key })
+    }
+
+    async fn private_key(&self, tenant: TenantId, identity: Option<&Key>) -> Result<Option<Secret>> {
+        let Some(key) = identity else { return Ok(None) };
+        let column = key.current.private_key_column();
+        self.secrets.text(None, SecretAddress::of(tenant, key.id, &column)).await
+    }
+}
+
+// === impl Opened ===
+
+impl Opened {
+    /// The secrets of a patch.
+    fn given(patch: ConnectorPatch, private_key: Option<Secret>) -> Self {
+        let set = |patch| match patch {
+            SecretPatch::Set(secret) => Some(secret),
+            SecretPatch::Keep | SecretPatch::Clear => None,
+        };
+        let password = match patch.kind {
+            KindPatch::Generic(generic) => set(generic.password),
+            _ => None,
+        };
+        let headers = match patch.secret_headers {
+            SecretHeadersPatch::Set(headers) => headers,
+            SecretHeadersPatch::Keep | SecretHeadersPatch::Clear | SecretHeadersPatch::Entries(_) => BTreeMap::new(),
+        };
+        Opened { password, proxy_password: set(patch.egress_proxy_password), headers, private_key }
     }
 }
 

@@ -171,6 +171,20 @@ impl Sown {
                 }),
                 self.simple(field, "a bad neighbour", INVALID, |request| set(request, "login_id", "\u{7}".to_owned())),
             ],
+            "TestConnector" if field.is_of_resource() => {
+                vec![
+                    self.simple(field, "no key", (Code::NotFound, "KEY_NOT_FOUND"), |request| {
+                        set_inner(request, "client_identity_key", nobody());
+                    }),
+                    self.simple(field, "a bad neighbour", INVALID, |request| rename(request, "\u{7}")),
+                ]
+            }
+            "TestConnector" => vec![
+                self.simple(field, "no connector", (Code::NotFound, "CONNECTOR_NOT_FOUND"), |request| {
+                    set(request, "reference", nobody());
+                }),
+                self.simple(field, "a bad neighbour", INVALID, |request| set(request, "login_id", "\u{7}".to_owned())),
+            ],
             // Keys and users have no references.
             "ImportKey" | "CreateUser" => Vec::new(),
             "RotateKey" => vec![self.simple(field, "no key", (Code::NotFound, "KEY_NOT_FOUND"), |request| {

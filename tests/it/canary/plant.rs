@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use jackfield_api::v1;
+use jackfield_api::v1::test_connector_request::Definition;
 use jackfield_testkit::fixture::{
     a_connection, a_connector, a_credential, a_user, api_key_material, basic_material, oauth2_material, strings,
 };
@@ -95,6 +96,11 @@ impl SecretField {
         self.method.input().get_field_by_name("request_id").is_none()
     }
 
+    /// Returns whether it is in a resource.
+    pub(super) fn is_of_resource(&self) -> bool {
+        self.path.len() > 1
+    }
+
     /// Returns whether RevealCredential shows it.
     pub(super) fn is_material(&self) -> bool {
         self.path[0].name() == "material"
@@ -154,6 +160,18 @@ impl SecretField {
                 ..Default::default()
             }
             .encode_to_vec(),
+            "TestConnector" => {
+                let (definition, login_id) = match self.is_of_resource() {
+                    true => {
+                        let client_identity_key = Some(format!("name:{TAKEN}"));
+                        let connector = v1::Connector { client_identity_key, ..a_generic_connector(unique) };
+                        (Definition::Connector(connector), String::new())
+                    }
+                    false => (Definition::Reference(targets.connector.clone()), unique.to_owned()),
+                };
+                let definition = Some(definition);
+                v1::TestConnectorRequest { definition, login_id, ..Default::default() }.encode_to_vec()
+            }
             "CreateConnection" => {
                 let connection = Some(a_connection(unique, "name:main"));
                 v1::CreateConnectionRequest { connection, ..Default::default() }.encode_to_vec()

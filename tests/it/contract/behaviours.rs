@@ -141,7 +141,7 @@ fn members_of_a_oneof_document_its_rules() {
             }
         }
     }
-    assert_eq!(count, 5);
+    assert_eq!(count, 6);
 }
 
 /// Clients use the public file, so our copy must be compatible with it.

@@ -180,6 +180,7 @@ fn printers() -> HashMap<&'static str, Printer> {
         OAuth2Material,
         RevealCredentialResponse,
         RotateKeyRequest,
+        TestConnectorRequest,
         UpdateConnectionRequest,
         UpdateConnectionResponse,
         UpdateConnectorRequest,

@@ -28,7 +28,7 @@ macro_rules! methods {
     };
 }
 
-const METHODS: [Method; 50] = methods! {
+const METHODS: [Method; 51] = methods! {
     admin {
         "CreateTenant" create_tenant(CreateTenantRequest): "admin";
         "GetTenant" get_tenant(GetTenantRequest): "admin";
@@ -63,6 +63,7 @@ const METHODS: [Method; 50] = methods! {
         "ReplaceRoutingPolicy" replace_routing_policy(ReplaceRoutingPolicyRequest): "connectors.write";
         "ResolveRoute" resolve_route(ResolveRouteRequest): "connectors.read";
         "UnpinUser" unpin_user(UnpinUserRequest): "connectors.write";
+        "TestConnector" test_connector(TestConnectorRequest): "connectors.test";
     }
     credentials {
         "CreateCredential" create_credential(CreateCredentialRequest): "credentials.write";

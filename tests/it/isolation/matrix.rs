@@ -259,6 +259,11 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
         "ReplaceRoutingPolicy": ReplaceRoutingPolicyRequest { routing_policy: Some(routing_policy), validate_only: true }
         "ResolveRoute": ResolveRouteRequest { login_id: "new@example.com".to_owned() }
         "UnpinUser": UnpinUserRequest { login_id: "new".to_owned(), validate_only: true }
+        "TestConnector": TestConnectorRequest {
+            definition: Some(v1::test_connector_request::Definition::Reference(connector.clone())),
+            login_id: "new".to_owned(),
+            password: "new".to_owned(),
+        }
         "CreateConnection": CreateConnectionRequest {
             connection: Some(fixture::a_connection("new", connector)),
             validate_only: true,

@@ -123,6 +123,7 @@ impl Names {
                         ("signingRequestPem", Value::String(pem)) => json!(!pem.is_empty()),
                         ("auditEvent", _) => "made up".into(),
                         (time, Value::String(_)) if time.ends_with("Time") => "a time".into(),
+                        ("duration", _) => "a duration".into(),
                         (_, value) => self.even_out(value),
                     };
                     (self.text(key), value)

@@ -2,6 +2,7 @@
 
 mod login;
 mod patch;
+mod probe;
 mod routing;
 
 use jackfield_api::v1 as pb;
@@ -28,6 +29,7 @@ use super::update;
 #[async_trait]
 impl ConnectorService for Api {
     type ListConnectorsStream = PageStream<Connector, pb::ListConnectorsResponse>;
+    type TestConnectorStream = probe::VerdictStream;
 
     async fn create_connector(
         &self,
@@ -178,6 +180,19 @@ impl ConnectorService for Api {
             let login_id = violations.into_result(login_id)?;
             let unpinned = self.services.user_unpin(&caller, &options, &login_id).await?;
             Ok(pb::UnpinUserResponse { unpinned })
+        };
+        respond(call.await)
+    }
+
+    async fn test_connector(
+        &self,
+        request: Request<pb::TestConnectorRequest>,
+    ) -> Result<Response<Self::TestConnectorStream>, Status> {
+        let call = async {
+            let (caller, request) = authorize(request)?;
+            let (connector, login) = probe::parse(request)?;
+            let verdicts = self.services.connector_test(&caller, connector, login, probe::deadline()).await?;
+            Ok(probe::stream(verdicts))
         };
         respond(call.await)
     }

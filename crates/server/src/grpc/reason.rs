@@ -32,20 +32,27 @@ mod tests {
     }
 
     #[test]
-    fn every_stream_of_the_contract_is_a_list() {
+    fn streams_of_the_contract_are_lists_and_reports() {
         let methods = Methods::new([jackfield_api::FILE_DESCRIPTOR_SET]).unwrap();
         let set = FileDescriptorSet::decode(jackfield_api::FILE_DESCRIPTOR_SET).unwrap();
-        let mut lists = 0;
+        let (mut lists, mut reports) = (0, Vec::new());
         for file in &set.file {
             for service in &file.service {
                 for method in &service.method {
                     let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                    let shape = if method.server_streaming() { Shape::Pages } else { Shape::Unary };
-                    assert_eq!(methods.get(&path).unwrap().shape, shape, "{path}");
+                    let shape = methods.get(&path).unwrap().shape;
+                    let expected = match (method.server_streaming(), method.name().starts_with("List")) {
+                        (false, _) => Shape::Unary,
+                        (true, true) => Shape::Pages,
+                        (true, false) => Shape::Report,
+                    };
+                    assert_eq!(shape, expected, "{path}");
                     lists += usize::from(shape == Shape::Pages);
+                    reports.extend((shape == Shape::Report).then(|| method.name().to_owned()));
                 }
             }
         }
         assert!(lists > 5, "{lists}");
+        assert_eq!(reports, ["TestConnector"]);
     }
 }

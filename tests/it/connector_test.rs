@@ -1,0 +1,213 @@
+//! TestConnector: the verdicts of stored connectors and of definitions that are not stored.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use jackfield_api::v1;
+use jackfield_api::v1::test_connector_request::Definition;
+use jackfield_api::v1::{ConnectorTestReason as Reason, ConnectorTestResult as Outcome, ConnectorTestStep as Step};
+use jackfield_testkit::{Client, Reply, System, expect_status, fixture, on_both};
+use tokio::net::TcpListener;
+use tonic::{Code, Request};
+
+use crate::login::{a_login, a_system, connector, create, log_in};
+
+fn stored(reference: &str) -> v1::TestConnectorRequest {
+    let definition = Some(Definition::Reference(reference.to_owned()));
+    v1::TestConnectorRequest { definition, ..Default::default() }
+}
+
+fn inline(connector: v1::Connector) -> v1::TestConnectorRequest {
+    v1::TestConnectorRequest { definition: Some(Definition::Connector(connector)), ..Default::default() }
+}
+
+fn with_login(request: v1::TestConnectorRequest, login_id: &str, password: &str) -> v1::TestConnectorRequest {
+    v1::TestConnectorRequest { login_id: login_id.to_owned(), password: password.to_owned(), ..request }
+}
+
+/// The verdicts of a test, one for each step in order.
+async fn verdicts(
+    client: &Client,
+    request: impl tonic::IntoRequest<v1::TestConnectorRequest>,
+) -> Vec<v1::TestConnectorResponse> {
+    let stream = client.connectors().test_connector(request).await.unwrap().into_inner();
+    let verdicts: Vec<_> = stream.map(Result::unwrap).collect().await;
+    let steps: Vec<i32> = verdicts.iter().map(|verdict| verdict.step).collect();
+    assert_eq!(steps, (1..=11).collect::<Vec<i32>>());
+    verdicts
+}
+
+fn found(verdicts: &[v1::TestConnectorResponse], step: Step) -> (Outcome, Reason) {
+    let verdict = verdicts.iter().find(|verdict| verdict.step() == step).unwrap();
+    (verdict.result(), verdict.reason())
+}
+
+fn fact<'a>(verdicts: &'a [v1::TestConnectorResponse], step: Step, name: &str) -> &'a str {
+    let verdict = verdicts.iter().find(|verdict| verdict.step() == step).unwrap();
+    &verdict.facts.iter().find(|fact| fact.name == name).unwrap_or_else(|| panic!("no {name} in {verdict:?}")).value
+}
+
+/// The verdicts for a system that follows the protocol.
+fn expect_good(verdicts: &[v1::TestConnectorResponse]) {
+    let expected = [
+        (Outcome::Ok, Reason::Passed),
+        (Outcome::Ok, Reason::Passed),
+        (Outcome::Ok, Reason::Passed),
+        (Outcome::Ok, Reason::Passed),
+        (Outcome::Ok, Reason::Passed),
+        (Outcome::Skipped, Reason::NoProxy),
+        (Outcome::Ok, Reason::Passed),
+        (Outcome::Ok, Reason::ClientCertificateAccepted),
+        (Outcome::Ok, Reason::CredentialsNotRequired),
+        (Outcome::Ok, Reason::LoginRejected),
+        (Outcome::Skipped, Reason::BodyNotExpected),
+    ];
+    let found: Vec<_> = verdicts.iter().map(|verdict| (verdict.result(), verdict.reason())).collect();
+    assert_eq!(found, expected, "{verdicts:#?}");
+}
+
+on_both! {
+    async fn a_stored_connector_is_called_with_its_keys_and_secrets(server) {
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let mut definition = connector(&alpha, &system, "directory").await;
+        definition.secret_headers = fixture::strings([("x-secret", "secret of the header")]);
+        definition.enabled = Some(false);
+        let connector = create(&alpha, definition).await;
+        let verdicts = verdicts(&alpha, stored("name:Directory")).await;
+        assert_eq!(found(&verdicts, Step::ClientCertificate), (Outcome::Ok, Reason::ClientCertificateAccepted));
+        assert_eq!(found(&verdicts, Step::Authentication), (Outcome::Ok, Reason::CredentialsAccepted));
+        assert_eq!(found(&verdicts, Step::Status), (Outcome::Ok, Reason::LoginRejected));
+        assert_eq!(fact(&verdicts, Step::Tls, "version"), "TLSv1_3");
+        assert_eq!(fact(&verdicts, Step::Tls, "key_exchange_group"), "X25519MLKEM768");
+        let names = fact(&verdicts, Step::Definition, "client_identity.names");
+        assert_eq!(names, "URI:spiffe://test.jackfield/directory");
+        assert!(verdicts.iter().all(|verdict| verdict.duration.is_some() && !verdict.message.is_empty()));
+        assert!(!format!("{verdicts:?}").contains("secret of the header"));
+
+        let [received] = &system.received()[..] else { panic!("it is called once") };
+        assert_eq!(received.headers["x-secret"], "secret of the header");
+        let body: serde_json::Value = serde_json::from_slice(&received.body).unwrap();
+        assert!(body["loginId"].as_str().unwrap().starts_with("jackfield-test-"), "{body}");
+        let of_connector = [("connector", &*connector.id), ("http_response_status_code", "404")];
+        assert_eq!(server.metric("http_client_request_duration_seconds_count", &of_connector), Some(1.0));
+    }
+
+    async fn a_definition_is_tested_before_it_is_stored(server) {
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let definition = connector(&alpha, &system, "directory").await;
+        expect_good(&verdicts(&alpha, inline(definition.clone())).await);
+        let mut secret = definition.clone();
+        if let Some(v1::connector::Kind::Generic(generic)) = &mut secret.kind {
+            generic.http_authentication_username = Some("jackfield".to_owned());
+            generic.http_authentication_password = "basic password".to_owned();
+        }
+        let shown = verdicts(&alpha, inline(secret)).await;
+        assert_eq!(found(&shown, Step::Authentication), (Outcome::Ok, Reason::CredentialsAccepted));
+        assert!(!format!("{shown:?}").contains("basic password"));
+        // "jackfield:basic password" in base64.
+        assert_eq!(system.received()[1].headers["authorization"], "Basic amFja2ZpZWxkOmJhc2ljIHBhc3N3b3Jk");
+
+        let missing = alpha.connectors().test_connector(stored("name:directory")).await;
+        assert_eq!(missing.unwrap_err().code(), Code::NotFound, "nothing is stored");
+        create(&alpha, definition).await;
+    }
+
+    async fn a_real_login_shows_whether_the_user_can_be_read(server) {
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let connector = create(&alpha, connector(&alpha, &system, "directory").await).await;
+        let right = verdicts(&alpha, with_login(stored(&connector.id), "ada", "right")).await;
+        assert_eq!(found(&right, Step::Status), (Outcome::Ok, Reason::LoginAccepted));
+        assert_eq!(found(&right, Step::Body), (Outcome::Ok, Reason::Passed));
+        assert_eq!(fact(&right, Step::Body, "registrations"), "1");
+        let shown = format!("{right:?}");
+        assert!(!shown.contains("Lovelace") && !shown.contains("ada@"), "the user is not shown: {shown}");
+        let wrong = verdicts(&alpha, with_login(stored(&connector.id), "ada", "wrong")).await;
+        assert_eq!(found(&wrong, Step::Status), (Outcome::Failed, Reason::LoginRejected));
+        assert_eq!(found(&wrong, Step::Body), (Outcome::Skipped, Reason::PreviousStepFailed));
+    }
+
+    async fn what_cannot_be_called_is_a_verdict_and_not_an_error(server) {
+        let alpha = server.client("alpha");
+        for (url, step, reason) in [
+            ("https://10.0.0.1/login", Step::EgressPolicy, Reason::EgressRefused),
+            ("https://example.com:22/login", Step::EgressPolicy, Reason::EgressRefused),
+            ("https://0x7f.1/login", Step::Url, Reason::UrlInvalid),
+        ] {
+            let generic = v1::GenericConnector { authentication_url: url.to_owned(), ..Default::default() };
+            let kind = Some(v1::connector::Kind::Generic(generic));
+            let verdicts = verdicts(&alpha, inline(v1::Connector { kind, ..fixture::a_connector("new") })).await;
+            assert_eq!(found(&verdicts, step), (Outcome::Failed, reason), "{url}");
+            let verdict = verdicts.iter().find(|verdict| verdict.step() == step).unwrap();
+            assert!(!verdict.hint.is_empty() && verdict.facts.is_empty(), "{verdict:?}");
+            assert_eq!(found(&verdicts, Step::Body), (Outcome::Skipped, Reason::PreviousStepFailed), "{url}");
+        }
+        let basic = v1::connector::Kind::HttpBasic(v1::HttpBasicConnector::default());
+        let without_url = v1::Connector { kind: Some(basic), ..fixture::a_connector("new") };
+        let verdicts = verdicts(&alpha, inline(without_url)).await;
+        assert_eq!(found(&verdicts, Step::Definition), (Outcome::Ok, Reason::Passed));
+        assert_eq!(found(&verdicts, Step::Url), (Outcome::Skipped, Reason::UrlMissing));
+    }
+
+    async fn tests_do_not_open_the_circuit(server) {
+        let alpha = server.client("alpha");
+        let system = System::start(|_| Reply::new(503, "")).await;
+        let connector = create(&alpha, connector(&alpha, &system, "directory").await).await;
+        for _ in 0..6 {
+            let verdicts = verdicts(&alpha, stored(&connector.id)).await;
+            assert_eq!(found(&verdicts, Step::Status), (Outcome::Failed, Reason::StatusUnexpected));
+        }
+        log_in(&alpha, a_login(&connector.id, "ada", "right")).await;
+        assert_eq!(system.received().len(), 7, "the log-in is sent");
+    }
+
+    async fn the_deadline_of_the_call_is_a_verdict(server) {
+        let alpha = server.client("alpha");
+        // It accepts connections and says nothing.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}/", silent.local_addr().unwrap().port());
+        let generic = v1::GenericConnector { authentication_url: url, ..Default::default() };
+        let kind = Some(v1::connector::Kind::Generic(generic));
+        let [connect_timeout, total_timeout] = [30_000, 60_000].map(|time| Some(fixture::milliseconds(time)));
+        let connector = v1::Connector { kind, connect_timeout, total_timeout, ..fixture::a_connector("silent") };
+        let mut request = Request::new(inline(connector));
+        request.set_timeout(Duration::from_secs(2));
+        let verdicts = verdicts(&alpha, request).await;
+        assert_eq!(found(&verdicts, Step::Tcp), (Outcome::Ok, Reason::Passed));
+        assert_eq!(found(&verdicts, Step::Tls), (Outcome::Failed, Reason::CallerTimeout));
+    }
+
+    async fn requests_that_are_wrong_are_refused(server) {
+        let alpha = server.client("alpha");
+        let test = async |request: v1::TestConnectorRequest| {
+            let response = alpha.connectors().test_connector(request).await;
+            response.map(|response| response.map(drop))
+        };
+        let refused = test(v1::TestConnectorRequest::default()).await;
+        expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["definition"]);
+        let refused = test(stored("")).await;
+        expect_status(refused, Code::InvalidArgument, "REFERENCE_INVALID").expect_fields(&["reference"]);
+        let refused = test(stored("name:none")).await;
+        expect_status(refused, Code::NotFound, "CONNECTOR_NOT_FOUND");
+        let of_beta = create(&server.client("beta"), fixture::a_connector("of beta")).await;
+        expect_status(test(stored(&of_beta.id)).await, Code::NotFound, "CONNECTOR_NOT_FOUND");
+
+        let refused = test(inline(v1::Connector { name: String::new(), ..fixture::a_connector("new") })).await;
+        expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connector.name"]);
+        let key = Some("name:none".to_owned());
+        let refused = test(inline(v1::Connector { trust_bundle_key: key, ..fixture::a_connector("new") })).await;
+        expect_status(refused, Code::NotFound, "KEY_NOT_FOUND");
+        let mut placeholder = fixture::a_connector("new");
+        placeholder.secret_headers = fixture::strings([("x-secret", "****")]);
+        expect_status(test(inline(placeholder)).await, Code::InvalidArgument, "PLACEHOLDER_SECRET");
+
+        let refused = test(with_login(inline(fixture::a_connector("new")), "", "right")).await;
+        expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["password"]);
+        let refused = test(with_login(inline(fixture::a_connector("new")), "ada", "")).await;
+        expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["password"]);
+        let refused = test(with_login(inline(fixture::an_oauth2_connector("new")), "ada", "right")).await;
+        expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["login_id"]);
+    }
+}
