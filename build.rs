@@ -38,9 +38,6 @@ fn main() -> Result {
 
 /// Writes `Debug` for messages with secrets, and keeps the code generator from doing so.
 fn redact(mut builder: Builder, pool: &DescriptorPool) -> Result<(Builder, String)> {
-    let redacted = |field: &FieldDescriptor| {
-        field.options().get_field_by_name("debug_redact").and_then(|value| value.as_bool()) == Some(true)
-    };
     let mut debug = String::new();
     let mut skip_debug = Vec::new();
     for message in messages(pool).filter(|message| message.fields().any(|field| redacted(&field))) {
@@ -113,10 +110,12 @@ fn message_traits(pool: &DescriptorPool) -> Result<String> {
     for message in messages(pool).filter(|message| is_resource(pool, message)) {
         let (mut paths, mut output_only) = (Vec::new(), Vec::new());
         mask_paths(pool, &message, "", &mut paths, &mut output_only);
+        let secrets: Vec<_> = paths.iter().filter(|path| is_secret(&message, path)).collect();
         writeln!(out, "impl crate::message::ResourceMessage for {} {{", message.name())?;
         writeln!(out, "const NAME: &'static str = {:?};", snake_case(message.name()))?;
         writeln!(out, "const PATHS: &'static [&'static str] = &{paths:?};")?;
         writeln!(out, "const OUTPUT_ONLY: &'static [&'static str] = &{output_only:?};")?;
+        writeln!(out, "const SECRETS: &'static [&'static str] = &{secrets:?};")?;
         writeln!(out, "fn id(&self) -> &str {{ &self.id }}")?;
         writeln!(out, "fn etag(&self) -> &str {{ &self.etag }} }}")?;
     }
@@ -150,6 +149,20 @@ fn mask_paths(
             }
         }
     }
+}
+
+fn redacted(field: &FieldDescriptor) -> bool {
+    field.options().get_field_by_name("debug_redact").and_then(|value| value.as_bool()) == Some(true)
+}
+
+/// Returns whether the field at a path of a message is a secret.
+fn is_secret(message: &MessageDescriptor, path: &str) -> bool {
+    let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
+    message.get_field_by_name(name).is_some_and(|field| match (field.kind(), rest) {
+        (_, None) => redacted(&field),
+        (Kind::Message(inner), Some(rest)) => !field.is_map() && is_secret(&inner, rest),
+        _ => false,
+    })
 }
 
 fn messages(pool: &DescriptorPool) -> impl Iterator<Item = MessageDescriptor> {

@@ -45,6 +45,9 @@ pub trait ResourceMessage {
     /// The paths that an update mask may name without effect (AIP-161): id, etag, and what only answers have.
     const OUTPUT_ONLY: &'static [&'static str];
 
+    /// The paths of secrets, maps of secrets included.
+    const SECRETS: &'static [&'static str];
+
     fn id(&self) -> &str;
     fn etag(&self) -> &str;
 }

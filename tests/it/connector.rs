@@ -4,6 +4,7 @@
 mod delete;
 mod identity;
 mod limits;
+mod patch;
 mod repeat;
 mod secrets;
 mod update;

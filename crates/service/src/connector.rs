@@ -60,24 +60,33 @@ impl Services {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Connector>(tenant, reference).await?;
             let before = found_for_update(found, || missing::<Connector>(reference), expected)?;
-            let keys = connector_keys(txn, tenant, &patch).await?;
-            let meta = before.meta.changed(self.now());
-            let connector = before.clone().patched(&patch, keys, meta).map_err(Error::Invalid)?;
-            if !patch.sets_secrets() && unchanged(&before, &connector) {
-                return Ok(before);
-            }
-            let misdirected = before.misdirected_secrets(&connector, &patch);
-            if !misdirected.is_empty() {
-                return Err(Error::Invalid(misdirected));
-            }
-            self.shared.outbound.check(Some(&before), &connector)?;
-            txn.replace(tenant, &connector).await?;
-            self.connector_secrets(txn, tenant, connector.id, &patch).await?;
-            Ok(connector)
+            self.connector_change(txn, tenant, before, &patch).await
         });
         let updated = updated.await?;
         self.shared.outbound.forget(caller.tenant(), updated.id);
         Ok(updated)
+    }
+
+    /// Changes a connector by a patch that depends on its state. The state is read in the transaction that changes it.
+    pub async fn connector_patch(
+        &self,
+        caller: &Caller<ConnectorsWrite>,
+        request: &RequestOptions,
+        reference: &Ref,
+        etag: String,
+        patch: impl FnOnce(Connector) -> Result<(Expected, ConnectorPatch)>,
+    ) -> Result<Connector> {
+        let patched = self.change(Change::of_tenant(caller, request, Length::Short), async move |txn| {
+            let tenant = caller.tenant();
+            let found = txn.find_for_update::<Connector>(tenant, reference).await?;
+            let before = found_for_update(found, || missing::<Connector>(reference), &Expected { etag, id: None })?;
+            let (expected, patch) = patch(before.clone())?;
+            let before = found_for_update(Some(before), || missing::<Connector>(reference), &expected)?;
+            self.connector_change(txn, tenant, before, &patch).await
+        });
+        let patched = patched.await?;
+        self.shared.outbound.forget(caller.tenant(), patched.id);
+        Ok(patched)
     }
 
     pub async fn connector_delete(
@@ -107,6 +116,29 @@ impl Services {
             self.shared.outbound.forget(caller.tenant(), id);
         }
         Ok(deleted)
+    }
+
+    async fn connector_change(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        before: Connector,
+        patch: &ConnectorPatch,
+    ) -> Result<Connector> {
+        let keys = connector_keys(txn, tenant, patch).await?;
+        let meta = before.meta.changed(self.now());
+        let connector = before.clone().patched(patch, keys, meta).map_err(Error::Invalid)?;
+        if !patch.sets_secrets() && unchanged(&before, &connector) {
+            return Ok(before);
+        }
+        let misdirected = before.misdirected_secrets(&connector, patch);
+        if !misdirected.is_empty() {
+            return Err(Error::Invalid(misdirected));
+        }
+        self.shared.outbound.check(Some(&before), &connector)?;
+        txn.replace(tenant, &connector).await?;
+        self.connector_secrets(txn, tenant, connector.id, patch).await?;
+        Ok(connector)
     }
 
     async fn connector_secrets(

@@ -3,6 +3,7 @@
 use jackfield_api::v1;
 use jackfield_api::v1::connector::Kind as Connector;
 use jackfield_api::v1::credential_material::Material;
+use jackfield_api::v1::patch_connector_request::Patch;
 use jackfield_testkit::{Client, Identity, TestServer, fixture};
 
 use super::Case;
@@ -83,6 +84,13 @@ pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
     for (reference, kind) in [(&spare, generic.kind.clone().unwrap()), (&licensed.id, license)] {
         let (reference, connector) = (reference.clone(), Some(connector(kind)));
         case!("UpdateConnector", UpdateConnectorRequest { reference, connector, update_mask: everything() });
+    }
+    let (operations, members) = (r#"[{"op": "test", "path": "/debug", "value": false}]"#, r#"{"debug": true}"#);
+    for patch in [
+        Patch::JsonPatch(v1::JsonPatch { json: operations.to_owned() }),
+        Patch::MergePatch(v1::JsonMergePatch { json: members.to_owned() }),
+    ] {
+        case!("PatchConnector", PatchConnectorRequest { reference: spare.clone(), patch: Some(patch) });
     }
     named!("DeleteConnector", DeleteConnectorRequest, spare);
     case!("ReplaceRoutingPolicy", ReplaceRoutingPolicyRequest { routing_policy: Some(v1::RoutingPolicy::default()) });

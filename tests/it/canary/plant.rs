@@ -118,6 +118,11 @@ impl SecretField {
     fn value(&self, targets: &Targets, secret: &str) -> String {
         match self.path[self.path.len() - 1].name() {
             // Text before a PEM block is explanatory (RFC 7468), and is stored with it.
+            "json" if self.path[0].name() == "json_patch" => {
+                let path = "/generic/httpAuthenticationPassword";
+                serde_json::json!([{ "op": "add", "path": path, "value": secret }]).to_string()
+            }
+            "json" => serde_json::json!({ "secretHeaders": { "planted": secret } }).to_string(),
             "private_key_pem" => format!("{secret}\n{}", targets.key_pem),
             _ => secret.to_owned(),
         }
@@ -171,6 +176,9 @@ impl SecretField {
                 };
                 let definition = Some(definition);
                 v1::TestConnectorRequest { definition, login_id, ..Default::default() }.encode_to_vec()
+            }
+            "PatchConnector" => {
+                v1::PatchConnectorRequest { reference: targets.connector.clone(), ..Default::default() }.encode_to_vec()
             }
             "CreateConnection" => {
                 let connection = Some(a_connection(unique, "name:main"));

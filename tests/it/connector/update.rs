@@ -314,7 +314,7 @@ on_both! {
 }
 
 /// A connector with a value other than the default in every field.
-async fn a_full_one(server: &TestServer, client: &Client) -> v1::Connector {
+pub(super) async fn a_full_one(server: &TestServer, client: &Client) -> v1::Connector {
     key::import(client, key::an_identity(server, "identity")).await;
     key::import(client, key::a_bundle(server, "bundle")).await;
     let mut given = v1::Connector {

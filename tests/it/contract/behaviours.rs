@@ -124,7 +124,7 @@ fn a_secret_that_never_comes_back_is_input_only() {
         assert_eq!(is(field, "INPUT_ONLY"), never, "{}", field.full_name());
         count += usize::from(never);
     }
-    assert_eq!(count, 8, "four passwords, the secret headers, the client secret and the private keys");
+    assert_eq!(count, 10, "four passwords, the secret headers, the client secret, the private keys and the patches");
 }
 
 /// Generated documentation shows the members of a oneof but not the oneof itself.
@@ -141,7 +141,7 @@ fn members_of_a_oneof_document_its_rules() {
             }
         }
     }
-    assert_eq!(count, 6);
+    assert_eq!(count, 7);
 }
 
 /// Clients use the public file, so our copy must be compatible with it.

@@ -94,7 +94,8 @@ fn preconditions() -> Vec<Precondition> {
         Precondition::CredentialNotValid => Some(Precondition::DefaultConfiguration),
         Precondition::DefaultConfiguration => Some(Precondition::KeyExpired),
         Precondition::KeyExpired => Some(Precondition::OwnTenant),
-        Precondition::OwnTenant => Some(Precondition::ReauthRequired),
+        Precondition::OwnTenant => Some(Precondition::PatchTestFailed),
+        Precondition::PatchTestFailed => Some(Precondition::ReauthRequired),
         Precondition::ReauthRequired => Some(Precondition::RevealDisabled),
         Precondition::RevealDisabled => None,
     };

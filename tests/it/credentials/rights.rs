@@ -28,7 +28,7 @@ macro_rules! methods {
     };
 }
 
-const METHODS: [Method; 51] = methods! {
+const METHODS: [Method; 52] = methods! {
     admin {
         "CreateTenant" create_tenant(CreateTenantRequest): "admin";
         "GetTenant" get_tenant(GetTenantRequest): "admin";
@@ -57,6 +57,7 @@ const METHODS: [Method; 51] = methods! {
         "GetConnector" get_connector(GetConnectorRequest): "connectors.read";
         "ListConnectors" list_connectors(ListConnectorsRequest): "connectors.read";
         "UpdateConnector" update_connector(UpdateConnectorRequest): "connectors.write";
+        "PatchConnector" patch_connector(PatchConnectorRequest): "connectors.write";
         "DeleteConnector" delete_connector(DeleteConnectorRequest): "connectors.write";
         "AuthenticateUser" authenticate_user(AuthenticateUserRequest): "connectors.authenticate";
         "GetRoutingPolicy" get_routing_policy(GetRoutingPolicyRequest): "connectors.read";

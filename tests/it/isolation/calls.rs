@@ -92,6 +92,20 @@ impl Player {
                 };
                 wire.call(client, method, &request).await
             }
+            "PatchConnector" => {
+                let (request_id, validate_only) = defaults();
+                let (test, value) = (pick("key", c), pick("key", d));
+                let json = serde_json::json!([
+                    { "op": "test", "path": "/enabled", "value": b % 2 == 0 },
+                    { "op": if b % 3 == 0 { "test" } else { "add" }, "path": "/trustBundleKey", "value": test },
+                    { "op": "add", "path": "/trustBundleKey", "value": value },
+                ])
+                .to_string();
+                let patch = Some(v1::patch_connector_request::Patch::JsonPatch(v1::JsonPatch { json }));
+                let (reference, etag) = (pick("connector", e), String::new());
+                let request = v1::PatchConnectorRequest { reference, patch, etag, request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
             "DeleteConnector" => {
                 let (request_id, validate_only) = defaults();
                 let reference = pick("connector", a);

@@ -249,6 +249,11 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
             connector: Some(fixture::a_connector("new")),
             validate_only: true,
         }
+        "PatchConnector": PatchConnectorRequest {
+            reference: connector.clone(),
+            patch: Some(v1::patch_connector_request::Patch::MergePatch(v1::JsonMergePatch { json: "{}".to_owned() })),
+            validate_only: true,
+        }
         "DeleteConnector": DeleteConnectorRequest { reference: connector.clone(), cascade: true, validate_only: true }
         "AuthenticateUser": AuthenticateUserRequest {
             connector: connector.clone(),
@@ -357,7 +362,11 @@ fn set(message: &mut DynamicMessage, path: &[String], text: &str) {
     if !rest.is_empty() {
         return set(message.get_field_mut(&field).as_message_mut().unwrap(), rest, text);
     }
-    let text = Value::String(text.to_owned());
+    let text = match field.name() {
+        "json" => serde_json::json!({ "trustBundleKey": text }).to_string(),
+        _ => text.to_owned(),
+    };
+    let text = Value::String(text);
     let value = if field.is_list() { Value::List(vec![text]) } else { text };
     message.set_field(&field, value);
 }

@@ -39,7 +39,7 @@ pub(super) struct Player {
 }
 
 /// Methods, listed more often the more depends on them.
-const METHODS: [&str; 53] = [
+const METHODS: [&str; 54] = [
     "ImportKey",
     "GenerateKey",
     "UpdateKey",
@@ -52,6 +52,7 @@ const METHODS: [&str; 53] = [
     "CreateConnector",
     "GetConnector",
     "UpdateConnector",
+    "PatchConnector",
     "DeleteConnector",
     "ListConnectors",
     "ListConnectors",

@@ -119,6 +119,7 @@ pub enum Precondition {
     DefaultConfiguration,
     KeyExpired,
     OwnTenant,
+    PatchTestFailed,
     ReauthRequired,
     RevealDisabled,
 }
@@ -256,6 +257,7 @@ impl Precondition {
             Precondition::CredentialNotValid => "CREDENTIAL_NOT_VALID",
             Precondition::DefaultConfiguration => "DEFAULT_CONFIGURATION",
             Precondition::KeyExpired => "KEY_EXPIRED",
+            Precondition::PatchTestFailed => "PATCH_TEST_FAILED",
             Precondition::ReauthRequired => "REAUTH_REQUIRED",
             Precondition::OwnTenant => "IN_USE",
             Precondition::RevealDisabled => "REVEAL_DISABLED",

@@ -100,6 +100,11 @@ impl Mask {
 // === impl Path ===
 
 impl Path {
+    /// Makes a path of field names and map keys.
+    pub fn new(segments: impl IntoIterator<Item = String>) -> Self {
+        Path(segments.into_iter().collect())
+    }
+
     /// Splits at dots. A map key with characters other than letters, digits, "_" and "-" is in backquotes, and a backquote
     /// in it is doubled.
     fn parse(text: &str) -> Result<Self, PathFault> {

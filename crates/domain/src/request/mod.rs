@@ -1,5 +1,6 @@
-//! Common parts of requests: references, update masks, filters, orders and pages.
+//! Common parts of requests: patches of documents, references, update masks, filters, orders and pages.
 
+pub mod document_patch;
 pub mod filter;
 pub mod map_patch;
 pub mod mask;

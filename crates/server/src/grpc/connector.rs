@@ -1,5 +1,6 @@
 //! ConnectorService.
 
+mod json;
 mod login;
 mod patch;
 mod probe;
@@ -91,6 +92,24 @@ impl ConnectorService for Api {
             let (reference, (expected, patch)) = violations.into_result(reference.zip(update))?;
             let updated = self.services.connector_update(&caller, &options, &reference, &expected, patch).await?;
             Ok(pb::UpdateConnectorResponse { connector: Some(to_message(updated)) })
+        };
+        respond(call.await)
+    }
+
+    async fn patch_connector(
+        &self,
+        request: Request<pb::PatchConnectorRequest>,
+    ) -> Result<Response<pb::PatchConnectorResponse>, Status> {
+        let call = async {
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_NAME);
+            let patch = violations.check(json::parse(request.patch));
+            let (reference, patch) = violations.into_result(reference.zip(patch))?;
+            let patched = |connector| json::patched(&patch, connector);
+            let connector = self.services.connector_patch(&caller, &options, &reference, request.etag, patched).await?;
+            Ok(pb::PatchConnectorResponse { connector: Some(to_message(connector)) })
         };
         respond(call.await)
     }

@@ -7,6 +7,7 @@ mod configuration;
 mod connection;
 mod connector;
 mod credentials;
+mod document;
 mod fields;
 mod key;
 pub mod page_memory;

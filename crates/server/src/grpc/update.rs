@@ -31,7 +31,7 @@ pub(super) fn parse<U: UpdateMessage, P: Patch>(
 
 /// The state of the resource that a request expects. A caller that sends back what it has read sends the id and the etag
 /// inside the resource; the etag of the request says the same (AIP-134, AIP-154).
-fn expected<R: ResourceMessage>(violations: &mut Violations, etag: &str, resource: Option<&R>) -> Expected {
+pub(super) fn expected<R: ResourceMessage>(violations: &mut Violations, etag: &str, resource: Option<&R>) -> Expected {
     let Some(resource) = resource else {
         return Expected { etag: etag.to_owned(), id: None };
     };
