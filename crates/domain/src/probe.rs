@@ -96,7 +96,9 @@ reasons! {
         "Correct the URL, or have the operator of Jackfield allow the host or its network in egress.allow.",
 
     AddressLiteral = "ADDRESS_LITERAL": "",
-    Unresolved = "UNRESOLVED": "Check the spelling of the host, and that the resolver of Jackfield's machine knows it.",
+    Unresolved = "UNRESOLVED": "Check the spelling of the host, and that DNS or the hosts file of Jackfield's machine has an address for it.",
+    NameServersFailed = "NAME_SERVERS_FAILED":
+        "Check /etc/resolv.conf or egress.dns_servers, and the network to the name servers.",
 
     ConnectFailed = "CONNECT_FAILED": "Check that the system runs, its port, and the firewalls in between.",
     ConnectTimeout = "CONNECT_TIMEOUT":

@@ -15,8 +15,7 @@ use jackfield_domain::value::maps::is_refused_header;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{
-    Clock, ConnectorId, Error, KeyId, Resource, Result, Secret, SecretAddress, SecretPatch, TenantId, Violation,
-    Violations,
+    Clock, ConnectorId, Error, KeyId, Result, Secret, SecretAddress, SecretPatch, TenantId, Violation, Violations,
 };
 use jackfield_store::Store;
 use jackfield_upstream::client::{

@@ -32,7 +32,12 @@ impl Fixture {
             bootstrap_tenant: Some(TenantName::stored("default".to_owned())),
             reveal_enabled: false,
             token_cache: TokenCacheSettings { max_tokens: 0, max_bytes: 0, max_staleness: Duration::ZERO },
-            outbound: OutboundSettings { policy: Policy::default(), max_clients: 1, max_idle_connections: 1 },
+            outbound: OutboundSettings {
+                policy: Policy::default(),
+                dns_servers: Vec::new(),
+                max_clients: 1,
+                max_idle_connections: 1,
+            },
             login: LoginSettings { rejection_interval: Duration::ZERO },
             development: true,
         };

@@ -10,6 +10,7 @@ pub(super) fn of_fault(fault: &Fault) -> Reason {
     match fault {
         Fault::Refused(_) => Reason::EgressRefused,
         Fault::Unresolved => Reason::Unresolved,
+        Fault::NameServersFailed => Reason::NameServersFailed,
         Fault::Connect(_) => Reason::ConnectFailed,
         Fault::ConnectTimeout(_) => Reason::ConnectTimeout,
         Fault::Proxy(ProxyFault::Status(407)) => Reason::ProxyAuthenticationFailed,

@@ -153,15 +153,17 @@ async fn the_canary_sees_what_the_policy_allows() {
     let (canary, dns) = (Canary::start().await, DnsServer::start(answer).await);
     let allowed = public().allow("127.0.0.0/8").and_then(|policy| policy.allow("::1")).unwrap();
     let client = caller(allowed, &dns);
-    let is_local = |address: &&str| canary.has_ipv6 || !address.contains("::1");
+    let is_local = |address: &str| canary.has_ipv6 || !address.contains("::1");
     let hosts = ["127.0.0.1", "127.8.9.1", "[::1]", "[::ffff:7f08:901]", "localhost", "login.example"];
-    for text in hosts.iter().filter(is_local) {
+    for text in hosts.iter().filter(|host| is_local(host)) {
         let url = format!("https://{text}:{}/", canary.port);
         call(&client, HttpUrl::parse("url", &url, 2048).unwrap()).await;
         assert_eq!(canary.seen().await.len(), 1, "{url}");
     }
     for lure in LURES {
-        for address in ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"].iter().filter(is_local) {
+        for address in
+            ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"].into_iter().filter(|address| is_local(address))
+        {
             let address: IpAddr = address.parse().unwrap();
             let url = lure.url(address, "a", canary.port);
             call(&client, HttpUrl::parse("url", &url, 2048).unwrap()).await;

@@ -37,7 +37,12 @@ struct Provoked {
 
 /// A connector of the kind generic.
 fn generic(text: &str) -> ConnectorKind {
-    ConnectorKind::Generic(Generic { authentication_url: url(text), username: None, password_set: false })
+    ConnectorKind::Generic(Generic {
+        authentication_url: url(text),
+        username: None,
+        password_set: false,
+        migrate_users: false,
+    })
 }
 
 /// A login of an end user.
@@ -167,6 +172,10 @@ async fn provoke(reason: Reason) -> Provoked {
             Provoked::new(Step::Dns, Skipped, made(development(), of(&text)).await)
         }
         Reason::Unresolved => {
+            let network = Network { resolver: Box::new(Answers::default()), ..development() };
+            by_network(network, "https://login.example/", Step::Dns).await
+        }
+        Reason::NameServersFailed => {
             let network = Network { resolver: Box::new(Broken), ..development() };
             by_network(network, "https://login.example/", Step::Dns).await
         }
