@@ -10,7 +10,7 @@ from grpc_tools import protoc
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WELL_KNOWN = pathlib.Path(grpc_tools.__file__).parent / "_proto"
-FILES = ["admin", "configuration", "connection", "connector", "credentials", "key", "user", "user_connector"]
+FILES = ["admin", "application", "configuration", "connection", "connector", "credentials", "key", "user", "user_connector"]
 
 
 def compile_contract(directory):

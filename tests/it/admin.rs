@@ -88,6 +88,10 @@ async fn fill(server: &TestServer, client: &Client) {
     steps::configuration(client, fixture::a_configuration(&credential.id, "Team A")).await;
     steps::revealed(client, "ext:work").await;
     steps::user(client, v1::User { labels: fixture::strings([("team", "a")]), ..fixture::a_user("ann") }).await;
+    let application =
+        v1::Application { labels: fixture::strings([("team", "a")]), ..fixture::an_application("Gallery") };
+    steps::application(client, application).await;
+    steps::permit(client, "name:Gallery", "acme", "ada", &["use_app"]).await;
 }
 
 /// The number of rows in each table.
@@ -104,6 +108,9 @@ async fn rows(server: &TestServer) -> BTreeMap<&'static str, String> {
         "credential",
         "configuration",
         "user",
+        "application",
+        "permission_grant",
+        "session",
         "routing_policy",
         "routing_target",
         "idempotency",
@@ -216,7 +223,7 @@ on_both! {
         };
         let refusal = expect_status(send(delete("name:alpha", false)).await, Code::FailedPrecondition, "IN_USE");
         assert_eq!((refusal.metadata("resource"), refusal.metadata("id")), ("tenant", &*alpha.id));
-        let uses = [("key", "1"), ("connector", "1"), ("connection", "1"), ("user_connector", "1"), ("credential", "1"), ("configuration", "2"), ("user", "1")];
+        let uses = [("key", "1"), ("connector", "1"), ("connection", "1"), ("user_connector", "1"), ("credential", "1"), ("configuration", "2"), ("user", "1"), ("application", "1"), ("permission_grant", "1")];
         for (resource, count) in uses {
             assert_eq!(refusal.metadata(&format!("used_by.{resource}")), count, "{resource}");
         }

@@ -28,7 +28,11 @@ const ONE_OF_SEVERAL: [&str; 3] =
     ["jackfield.v1.User.username", "jackfield.v1.User.email", "jackfield.v1.User.phone_number"];
 
 /// Required fields of the items of lists that may be empty. The tests of their resource leave them out.
-const IN_LISTS: [&str; 2] = ["jackfield.v1.RoutingRule.email_domains", "jackfield.v1.UserRegistration.application_id"];
+const IN_LISTS: [&str; 3] = [
+    "jackfield.v1.Permission.slug",
+    "jackfield.v1.RoutingRule.email_domains",
+    "jackfield.v1.UserRegistration.application_id",
+];
 
 /// A field and its parents, the outermost first.
 type Path = Vec<FieldDescriptor>;
@@ -296,7 +300,7 @@ on_both! {
                 }
             }
         }
-        assert!(resources.iter().eq(["Configuration", "Connection", "Connector", "Credential", "Key", "User"]), "{resources:?}");
+        assert!(resources.iter().eq(["Application", "Configuration", "Connection", "Connector", "Credential", "Key", "User"]), "{resources:?}");
         assert!(changed.values().all(|count| *count > 1), "{changed:?}");
     }
 }

@@ -36,6 +36,9 @@ const WITHOUT_REQUEST_ID: [&str; 4] = ["AuthenticateUser", "IssueAccessToken", "
 /// Methods that stream the results of one piece of work.
 const REPORTS: [&str; 1] = ["TestConnector"];
 
+/// Methods that name a session, which is not done by reference: by its application and its token.
+const OF_A_SESSION: [&str; 2] = ["GetSessionUser", "GetSessionPermissions"];
+
 /// Methods without a reference, because there is only one such resource.
 const WITHOUT_REFERENCE: [&str; 3] = ["GetRewrap", "GetRoutingPolicy", "GetServerInfo"];
 
@@ -83,6 +86,7 @@ fn the_contract_has_its_services() {
     let services: BTreeSet<_> = methods().iter().map(|method| method.parent_service().name().to_owned()).collect();
     let expected = [
         "AdminService",
+        "ApplicationService",
         "ConfigurationService",
         "ConnectionService",
         "ConnectorService",
@@ -158,7 +162,7 @@ fn lists_and_nothing_else_stream_pages() {
         assert_eq!((token.name(), token.kind()), ("next_page_token", Kind::String), "{name}");
         assert_eq!(output.fields().len(), 2, "{name}");
     }
-    assert_eq!(lists, 8);
+    assert_eq!(lists, 11);
 }
 
 #[test]
@@ -202,6 +206,11 @@ fn resources_are_named_by_reference() {
             assert_eq!(method.input().fields().len(), 0, "{}", method.name());
             continue;
         }
+        if OF_A_SESSION.contains(&method.name()) {
+            assert!(has_field(&method.input(), "application", "string"), "{}", method.name());
+            assert!(has_field(&method.input(), "session_token", "string"), "{}", method.name());
+            continue;
+        }
         let first = method.input().get_field(1).unwrap_or_else(|| panic!("{} has no field 1", method.name()));
         assert_eq!((first.name(), first.kind()), ("reference", Kind::String), "{}", method.name());
     }
@@ -235,8 +244,18 @@ fn updates_and_deletes_have_the_standard_form() {
 #[test]
 fn resources_have_id_times_and_etag() {
     let updated: Vec<_> = methods().iter().map(|method| method.name().to_owned()).collect();
-    for resource in ["Configuration", "Connection", "Connector", "Credential", "Key", "Tenant", "User", "UserConnector"]
-        .map(str::to_owned)
+    for resource in [
+        "Application",
+        "Configuration",
+        "Connection",
+        "Connector",
+        "Credential",
+        "Key",
+        "Tenant",
+        "User",
+        "UserConnector",
+    ]
+    .map(str::to_owned)
     {
         let message = POOL.get_message_by_name(&format!("{PACKAGE}.{resource}")).expect(&resource);
         for (number, name, kind) in [

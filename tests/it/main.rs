@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests spawn their own tasks, and wait for them")]
 
 mod admin;
+mod application;
 mod backup;
 mod behaviours;
 mod canary;

@@ -137,8 +137,20 @@ on_both! {
         let connector = |i: usize| Ask { connector: id(filled.connectors[i].0), ..Ask::default() };
         let connection = |i: usize| Ask { connection: id(filled.connections[i].0), ..Ask::default() };
         let credential = |i: usize| Ask { credential: id(filled.credentials[i].0), ..Ask::default() };
+        let application = |i: usize| Ask { application: id(filled.applications[i].0), ..Ask::default() };
+        let company = |i| Ask { company_id: Filled::company(i).to_string(), ..Ask::default() };
         let user = |i| Ask { user_id: Filled::user(i), ..Ask::default() };
         let cases = [
+            (List::Applications, connector(0), half),
+            (List::Permissions, application(0), half),
+            (List::Permissions, company(0), half),
+            (List::Permissions, company(ROWS - 1), 1),
+            (List::Permissions, user(None), ROWS - half),
+            (List::Permissions, Ask { user_id: Filled::user(Some(3)), ..application(0) }, 1),
+            (List::Permissions, Ask { company_id: Filled::company(0).to_string(), ..application(ROWS - 1) }, 0),
+            (List::Sessions, application(0), half),
+            (List::Sessions, user(None), ROWS - half),
+            (List::Sessions, Ask { user_id: Filled::user(None), ..application(0) }, 0),
             (List::Connections, connector(0), half),
             (List::Connections, connector(ROWS - 1), 1),
             (List::Connections, connector(1), 0),

@@ -141,12 +141,18 @@ fn cases(filled: &Filled) -> Vec<Case> {
         ("connection of one", Scope { connection: Some(filled.connections[last]), ..none() }),
         ("credential of many", Scope { credential: Some(filled.credentials[0]), ..none() }),
         ("credential of one", Scope { credential: Some(filled.credentials[last]), ..none() }),
+        ("application of many", Scope { application: Some(filled.applications[0]), ..none() }),
+        ("application of one", Scope { application: Some(filled.applications[last]), ..none() }),
+        ("company of many", Scope { company_id: Some(Filled::company(0)), ..none() }),
+        ("company of one", Scope { company_id: Some(Filled::company(last)), ..none() }),
     ];
     let mut cases = Vec::new();
     for list in List::ALL {
         let known: &[&str] = match list {
             List::Configurations => &["all", "user", "connector", "credential"],
-            List::Connections => &["all", "connector"],
+            List::Applications | List::Connections => &["all", "connector"],
+            List::Permissions => &["all", "user", "application", "company"],
+            List::Sessions => &["all", "user", "application"],
             List::Credentials => &["all", "user", "connector", "connection"],
             List::UserConnectors => &["all", "user", "connector"],
             List::Connectors | List::Keys | List::Tenants | List::Users => &["all"],
@@ -194,11 +200,14 @@ const fn plannings(backend: Backend) -> &'static [Planned] {
 
 const fn resource(list: List) -> Resource {
     match list {
+        List::Applications => Resource::Application,
         List::Configurations => Resource::Configuration,
         List::Connections => Resource::Connection,
         List::Connectors => Resource::Connector,
         List::Credentials => Resource::Credential,
         List::Keys => Resource::Key,
+        List::Permissions => Resource::PermissionGrant,
+        List::Sessions => Resource::Session,
         List::Tenants => Resource::Tenant,
         List::UserConnectors => Resource::UserConnector,
         List::Users => Resource::User,

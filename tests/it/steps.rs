@@ -1,8 +1,12 @@
 //! First steps of tests of several resources. Each is one call that is assumed to succeed.
 
 use jackfield_api::v1;
-use jackfield_domain::{Clock, TenantId};
+use jackfield_domain::application::{Session, UserProfile};
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::value::text::UserId;
+use jackfield_domain::{ApplicationId, Clock, SessionId, SystemClock, TenantId, Timestamp};
 use jackfield_testkit::{Client, ManualClock, TestServer, fixture};
+use uuid::Uuid;
 
 /// Stores a connector.
 pub(crate) async fn connector(client: &Client, connector: v1::Connector) -> v1::Connector {
@@ -17,6 +21,56 @@ pub(crate) async fn route(client: &Client, target: v1::routing_rule::Target) {
     let routing_policy = Some(v1::RoutingPolicy { rules: vec![rule], ..Default::default() });
     let request = v1::ReplaceRoutingPolicyRequest { routing_policy, ..Default::default() };
     client.connectors().replace_routing_policy(request).await.expect("a routing policy");
+}
+
+/// Stores an application.
+pub(crate) async fn application(client: &Client, application: v1::Application) -> v1::Application {
+    let request = v1::CreateApplicationRequest { application: Some(application), ..Default::default() };
+    let answer = client.applications().create_application(request).await.expect("an application");
+    answer.into_inner().application.expect("the created application")
+}
+
+/// Gives a user permissions in a company.
+pub(crate) async fn permit(client: &Client, application: &str, company_id: &str, user_id: &str, permissions: &[&str]) {
+    let request = v1::SetPermissionsRequest {
+        application: application.to_owned(),
+        company_id: company_id.to_owned(),
+        user_id: user_id.to_owned(),
+        permissions: permissions.iter().map(|slug| (*slug).to_owned()).collect(),
+        ..Default::default()
+    };
+    client.applications().set_permissions(request).await.expect("permissions");
+}
+
+/// Stores a session of a user and returns its token.
+pub(crate) async fn session(server: &TestServer, tenant: &str, application: &str, user_id: &str) -> String {
+    session_until(server, tenant, application, user_id, Timestamp::MAX).await
+}
+
+/// As [`session`]. It ends at this time.
+pub(crate) async fn session_until(
+    server: &TestServer,
+    tenant: &str,
+    application: &str,
+    user_id: &str,
+    expire_time: Timestamp,
+) -> String {
+    let token = Uuid::new_v4().simple().to_string();
+    let session = Session {
+        id: SessionId::generate(),
+        application: ApplicationId(application.parse().expect("a UUID")),
+        user_id: UserId::stored(user_id.to_owned()),
+        profile: Some(UserProfile { username: user_id.to_owned(), ..UserProfile::default() }),
+        token_digest: fixture::token_digest(&token),
+        expire_time,
+        meta: Meta::new(SystemClock.now()),
+    };
+    let (store, tenant) = (server.store().await, tenant_id(server, tenant).await);
+    let txn = store.write().await.expect("a transaction");
+    txn.insert(tenant, &session).await.expect("a session");
+    txn.commit().await.expect("the session");
+    store.close().await;
+    token
 }
 
 /// Links a user to a connector.

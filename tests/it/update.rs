@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::steps;
 
 /// The methods of [`update`] by the field of the request that holds the resource.
-const RESOURCES: [&str; 6] = ["connector", "connection", "credential", "configuration", "key", "user"];
+const RESOURCES: [&str; 7] = ["application", "connector", "connection", "credential", "configuration", "key", "user"];
 
 /// A stored resource as named by an update.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,7 +140,7 @@ fn every_update_is_covered() {
 }
 
 /// One stored resource of each kind that can be updated.
-async fn all(client: &Client) -> [Known; 6] {
+async fn all(client: &Client) -> [Known; 7] {
     let connector = steps::connector(client, fixture::a_connector("main")).await;
     let connection = v1::CreateConnectionRequest {
         connection: Some(fixture::a_connection("main", &connector.id)),
@@ -156,7 +156,9 @@ async fn all(client: &Client) -> [Known; 6] {
     };
     let key = client.keys().generate_key(key).await.unwrap().into_inner().key.unwrap();
     let user = steps::user(client, fixture::a_user("main")).await;
+    let application = steps::application(client, fixture::an_application("main")).await;
     [
+        Known { resource: "application", id: application.id, etag: application.etag },
         Known { resource: "connector", id: connector.id, etag: connector.etag },
         Known { resource: "connection", id: connection.id, etag: connection.etag },
         Known { resource: "credential", id: credential.id, etag: credential.etag },
@@ -169,7 +171,7 @@ async fn all(client: &Client) -> [Known; 6] {
 /// The field that [`Said::name`] changes.
 fn name_of(known: &Known) -> &'static str {
     match known.resource {
-        "connector" | "connection" | "key" => "name",
+        "application" | "connector" | "connection" | "key" => "name",
         "user" => "username",
         _ => "external_id",
     }
@@ -184,6 +186,13 @@ async fn update(client: &Client, known: &Known, said: Said<'_>) -> Result<Known,
         .then(|| prost_types::FieldMask { paths: mask.iter().map(|path| (*path).to_owned()).collect() });
     let (request_id, validate_only) = (String::new(), false);
     let (id, etag) = match known.resource {
+        "application" => {
+            let application = Some(v1::Application { id, etag: inside, name, ..Default::default() });
+            let request =
+                v1::UpdateApplicationRequest { reference, application, update_mask, etag, request_id, validate_only };
+            let updated = client.applications().update_application(request).await?.into_inner().application.unwrap();
+            (updated.id, updated.etag)
+        }
         "connector" => {
             let connector = Some(v1::Connector { id, etag: inside, name, ..Default::default() });
             let request =
@@ -261,6 +270,10 @@ fn refused<T: std::fmt::Debug>(result: Result<T, Status>) -> Refusal {
 async fn read(client: &Client, known: &Known) -> Known {
     let reference = known.id.clone();
     let etag = match known.resource {
+        "application" => {
+            let request = v1::GetApplicationRequest { reference };
+            client.applications().get_application(request).await.unwrap().into_inner().application.unwrap().etag
+        }
         "connector" => {
             let request = v1::GetConnectorRequest { reference };
             client.connectors().get_connector(request).await.unwrap().into_inner().connector.unwrap().etag

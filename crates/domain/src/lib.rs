@@ -45,6 +45,10 @@
 //! [`user`]: a user is someone whose password Jackfield checks itself. A login id is what a user logs in with: the user name, the email
 //! address or the phone number. A registration names an application that a user may use, and the roles there.
 //!
+//! [`application`]: an application is what users log in to. It has a vocabulary of permissions. A grant says which of them a user
+//! has in a company. A session is what a log-in gives: a token that an application shows to learn who the user is and what
+//! the user may do.
+//!
 //! [`rewrap`]: a re-wrap is a run that wraps all data keys with the active KEK and, if asked for, seals all secrets with fresh
 //! data keys.
 //!
@@ -59,6 +63,7 @@
 //! certificates and what belongs to them. The next material replaces the current one at a time that a rotation plans. Material is
 //! pending as long as the certificate is missing that was requested for its private key.
 
+pub mod application;
 pub mod configuration;
 pub mod connection;
 pub mod connector;
@@ -85,7 +90,8 @@ pub use error::{Error, Result, Violation, Violations};
 pub use resource::Resource;
 pub use value::address::SecretAddress;
 pub use value::id::{
-    ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, TenantId, UserConnectorId, UserUuid,
+    ApplicationId, ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, PermissionGrantId, SessionId,
+    TenantId, UserConnectorId, UserUuid,
 };
 pub use value::secret::{Secret, SecretPatch};
 pub use value::time::{Clock, SystemClock, Timestamp};

@@ -53,6 +53,10 @@ macro_rules! rights {
 rights! {
     /// Everything in AdminService.
     Admin = "admin",
+    /// Log-ins to applications, and the use of their sessions.
+    ApplicationsAuthenticate = "applications.authenticate",
+    ApplicationsRead = "applications.read",
+    ApplicationsWrite = "applications.write",
     ConfigurationsRead = "configurations.read",
     ConfigurationsWrite = "configurations.write",
     ConnectionsRead = "connections.read",

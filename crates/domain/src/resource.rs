@@ -33,14 +33,18 @@ macro_rules! resources {
 }
 
 resources! {
+    Application = "application", "APPLICATION_NOT_FOUND";
     Configuration = "configuration", "CONFIGURATION_NOT_FOUND";
     Connection = "connection", "CONNECTION_NOT_FOUND";
     Connector = "connector", "CONNECTOR_NOT_FOUND";
     Credential = "credential", "CREDENTIAL_NOT_FOUND";
     Key = "key", "KEY_NOT_FOUND";
+    // A grant is named by its application, so it is the application that is missing.
+    PermissionGrant = "permission_grant", "APPLICATION_NOT_FOUND";
     Rewrap = "rewrap", "REWRAP_NOT_FOUND";
     RoutingPolicy = "routing_policy", "ROUTING_RULE_NOT_FOUND";
     RoutingRule = "routing_rule", "ROUTING_RULE_NOT_FOUND";
+    Session = "session", "SESSION_NOT_FOUND";
     Tenant = "tenant", "TENANT_NOT_FOUND";
     User = "user", "USER_NOT_FOUND";
     UserConnector = "user_connector", "USER_CONNECTOR_NOT_FOUND";
@@ -55,6 +59,9 @@ pub struct Dependents {
     pub credentials: u64,
     pub configurations: u64,
     pub routing_rules: u64,
+    pub applications: u64,
+    pub permission_grants: u64,
+    pub sessions: u64,
 }
 
 // === impl Dependents ===
@@ -62,8 +69,9 @@ pub struct Dependents {
 impl Dependents {
     /// The uses that keep a resource from being deleted by itself.
     pub fn uses(self) -> [(Resource, u64); 4] {
-        let Dependents { connections, user_connectors, credentials, configurations: _, routing_rules } = self;
+        let Dependents { connections, user_connectors, credentials, applications, routing_rules, .. } = self;
         [
+            (Resource::Application, applications),
             (Resource::Connection, connections),
             (Resource::UserConnector, user_connectors),
             (Resource::Credential, credentials),

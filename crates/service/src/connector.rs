@@ -8,7 +8,7 @@ use jackfield_domain::key::KeyKind;
 use jackfield_domain::principal::right::{ConnectorsRead, ConnectorsWrite};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{ConnectorId, Error, Result, SecretAddress, TenantId};
+use jackfield_domain::{ConnectorId, Error, Resource, Result, SecretAddress, TenantId};
 use jackfield_store::Writer;
 
 use crate::caller::Caller;
@@ -103,10 +103,10 @@ impl Services {
             let Some(connector) = found_for_delete(found, || missing::<Connector>(reference), options)? else {
                 return Ok(Deleted::default());
             };
-            if !options.cascade {
-                let dependents = txn.connector_dependents(tenant, connector.id).await?;
-                refuse_in_use(&connector, dependents.uses())?;
-            }
+            // Without the connector, the passwords of an application would be checked in another way. That is never a side effect.
+            let uses = txn.connector_dependents(tenant, connector.id).await?.uses();
+            let stay = |(user, _): &(Resource, u64)| !options.cascade || *user == Resource::Application;
+            refuse_in_use(&connector, uses.into_iter().filter(stay))?;
             let deleted = txn.connector_delete(tenant, connector.id, self.now()).await?;
             id = Some(connector.id);
             Ok(Deleted::with(deleted.counts()))

@@ -4,6 +4,7 @@
 //! [`Services`] is the facade, with one method for each RPC. The entry points of its components are `DataKeys` and
 //! `Secrets` (`sealing`), `Changes` (`change`), `Lists` (`list`), `Tokens` (`cache`) and `Outbound` (`outbound`).
 
+mod application;
 mod backup;
 mod cache;
 mod caller;
@@ -28,6 +29,7 @@ mod tenant;
 mod user;
 mod user_connector;
 
+pub use application::{PermittedSession, SessionUser};
 pub use backup::{Verified, VerifyError};
 pub use cache::tokens::TokenCacheSettings;
 pub use caller::Caller;

@@ -1,4 +1,4 @@
-//! Background work of the services: expired answers are deleted, abandoned re-wraps are continued, the next material of keys is
+//! Background work of the services: expired answers and sessions are deleted, abandoned re-wraps are continued, the next material of keys is
 //! activated, keys that expire are counted, and a database that cannot be written is tried again.
 
 use std::time::Duration;
@@ -8,7 +8,7 @@ use jackfield_domain::Result;
 use crate::change::{Change, Length};
 use crate::services::Services;
 
-/// The interval of the search for expired answers to repeated requests, abandoned re-wraps, and keys to be activated or renewed.
+/// The interval of the search for expired answers to repeated requests, expired sessions, abandoned re-wraps, and keys to be activated or renewed.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The interval at which a write is tried after one has failed.
@@ -17,7 +17,7 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// The interval at which idle connections to other systems are closed if their time is over.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Answers that are deleted in one transaction. Calls come in between.
+/// Rows of each kind that are deleted in one transaction. Calls come in between.
 const PURGE_BATCH: u64 = 500;
 
 // === impl Services ===
@@ -75,7 +75,10 @@ impl Services {
         self.keys_count_expiring().await?;
         while !self.shared.stop.is_cancelled() {
             let purge = Change::by_system(Length::Long);
-            let purged = self.change(purge, async |txn| txn.requests_purge(self.now(), PURGE_BATCH).await);
+            let purged = self.change(purge, async |txn| {
+                let requests = txn.requests_purge(self.now(), PURGE_BATCH).await?;
+                Ok(requests.max(txn.sessions_purge(self.now(), PURGE_BATCH).await?))
+            });
             if purged.await? < PURGE_BATCH {
                 break;
             }

@@ -170,6 +170,19 @@ pub(crate) async fn fetch<S: Stored>(
     one(conn, &documents::<S>(tenant, condition)).await
 }
 
+/// At most `limit` resources whose rows fit a condition, by their ids.
+pub(crate) async fn fetch_some<S: Stored>(
+    conn: &impl ConnectionTrait,
+    tenant: TenantId,
+    condition: impl IntoCondition,
+    limit: u64,
+) -> Result<Vec<S>> {
+    let mut select = documents::<S>(tenant, condition);
+    let rows = conn.query_all(select.order_by(S::ID, Order::Asc).limit(limit)).await.map_err(error::from_db)?;
+    let decoded = |row: &QueryResult| decode(row, row.try_get_by_index(1).map_err(error::from_db)?);
+    rows.iter().map(decoded).collect()
+}
+
 /// The resource whose row has the highest value in a column, of the rows that fit a condition. Of several such rows it is the
 /// one with the highest id.
 pub(crate) async fn fetch_last<S: Stored>(

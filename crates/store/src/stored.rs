@@ -90,6 +90,18 @@ macro_rules! for_each_resource {
         $statements
     }
     {
+        type $resource = jackfield_domain::application::Application;
+        $statements
+    }
+    {
+        type $resource = jackfield_domain::application::PermissionGrant;
+        $statements
+    }
+    {
+        type $resource = jackfield_domain::application::Session;
+        $statements
+    }
+    {
         type $resource = jackfield_domain::connection::Connection;
         $statements
     }

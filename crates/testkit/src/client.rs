@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 
 use jackfield_api::v1::{
-    admin_service_client::AdminServiceClient, configuration_service_client::ConfigurationServiceClient,
-    connection_service_client::ConnectionServiceClient, connector_service_client::ConnectorServiceClient,
-    credentials_service_client::CredentialsServiceClient, key_service_client::KeyServiceClient,
-    user_connector_service_client::UserConnectorServiceClient, user_service_client::UserServiceClient,
+    admin_service_client::AdminServiceClient, application_service_client::ApplicationServiceClient,
+    configuration_service_client::ConfigurationServiceClient, connection_service_client::ConnectionServiceClient,
+    connector_service_client::ConnectorServiceClient, credentials_service_client::CredentialsServiceClient,
+    key_service_client::KeyServiceClient, user_connector_service_client::UserConnectorServiceClient,
+    user_service_client::UserServiceClient,
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
@@ -65,6 +66,11 @@ impl Client {
     /// AdminService.
     pub fn admin(&self) -> AdminServiceClient<Channel> {
         AdminServiceClient::new(self.channel())
+    }
+
+    /// ApplicationService.
+    pub fn applications(&self) -> ApplicationServiceClient<Channel> {
+        ApplicationServiceClient::new(self.channel())
     }
 
     /// ConfigurationService.

@@ -35,11 +35,14 @@ macro_rules! pages {
 }
 
 pages! {
+    ListApplicationsResponse: applications of Application;
     ListConfigurationsResponse: configurations of Configuration;
     ListConnectionsResponse: connections of Connection;
     ListConnectorsResponse: connectors of Connector;
     ListCredentialsResponse: credentials of Credential;
     ListKeysResponse: keys of Key;
+    ListPermissionsResponse: grants of PermissionGrant;
+    ListSessionsResponse: sessions of Session;
     ListTenantsResponse: tenants of Tenant;
     ListUserConnectorsResponse: user_connectors of UserConnector;
     ListUsersResponse: users of User;

@@ -20,6 +20,7 @@ pub const PRINCIPALS: [(&str, &str, &[&str]); 4] = [
         "reader",
         "alpha",
         &[
+            "applications.read",
             "configurations.read",
             "connections.read",
             "connectors.read",

@@ -201,6 +201,7 @@ impl Backend for FaultyBackend {
         };
         routes
             .add_service(AdminLayer(layer.clone()))
+            .add_service(ApplicationLayer(layer.clone()))
             .add_service(ConfigurationLayer(layer.clone()))
             .add_service(ConnectionLayer(layer.clone()))
             .add_service(ConnectorLayer(layer.clone()))
@@ -267,6 +268,7 @@ macro_rules! layers {
 
 layers! {
     AdminLayer = "jackfield.v1.AdminService",
+    ApplicationLayer = "jackfield.v1.ApplicationService",
     ConfigurationLayer = "jackfield.v1.ConfigurationService",
     ConnectionLayer = "jackfield.v1.ConnectionService",
     ConnectorLayer = "jackfield.v1.ConnectorService",

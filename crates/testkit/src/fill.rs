@@ -1,5 +1,6 @@
 //! Thousands of rows, written to the tables without the services.
 
+use jackfield_domain::application::{Application, ApplicationPatch, PermissionGrant, Session, TokenDigest};
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::{Connection, ConnectionPatch};
 use jackfield_domain::connector::{Connector, ConnectorKeys, ConnectorPatch, KindPatch};
@@ -12,9 +13,10 @@ use jackfield_domain::user_connector::{UserConnector, UserConnectorState};
 use jackfield_domain::value::json::JsonObject;
 use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::value::text::{ExternalId, Name, Slug, TenantName, UserId};
+use jackfield_domain::value::text::{CompanyId, ExternalId, Name, PermissionSlug, Slug, TenantName, UserId};
 use jackfield_domain::{
-    ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, TenantId, Timestamp, UserConnectorId, UserUuid,
+    ApplicationId, ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, PermissionGrantId, SessionId,
+    TenantId, Timestamp, UserConnectorId, UserUuid,
 };
 
 use crate::store::{Store, Writer};
@@ -23,7 +25,10 @@ use crate::store::{Store, Writer};
 /// - connections, links and credentials `0..half()` belong to connector 0, the others to one each;
 /// - credentials `0..half()` come from connection 0, the others from one each;
 /// - links and credentials `0..half()` belong to one user each, the others all to user 0;
-/// - configurations `0..half()` belong to credential 0, the others to one each.
+/// - configurations `0..half()` belong to credential 0, the others to one each;
+/// - applications `0..half()` use connector 0, the others one each; permissions and sessions `0..half()` belong to application
+///   0, the others to one each, and their users are those of links;
+/// - permissions `0..half()` are those of company 0, the others of one each.
 ///
 /// So every scope has one value shared by half of the rows, and values with one row each.
 #[derive(Clone, Debug)]
@@ -36,6 +41,8 @@ pub struct Filled {
     pub links: Vec<UserConnectorId>,
     /// The credentials.
     pub credentials: Vec<CredentialId>,
+    /// The applications.
+    pub applications: Vec<ApplicationId>,
 }
 
 /// Beginnings of names: both letter cases, and characters whose order differs between bytes and languages.
@@ -52,13 +59,19 @@ impl Filled {
         self.connectors.len() / 2
     }
 
+    /// The company of permission `i` of the second half; all of the first half are of company 0.
+    pub fn company(i: usize) -> CompanyId {
+        CompanyId::stored(format!("company-{i:05}"))
+    }
+
     /// The user of item `i` of the links and credentials; `None` is the user of the second half.
     pub fn user(i: Option<usize>) -> String {
         i.map_or_else(|| "user-of-many".to_owned(), |i| format!("user-{i:05}"))
     }
 }
 
-/// Puts `count` connectors, connections, links, credentials, configurations, keys and users into a tenant. Every three
+/// Puts `count` connectors, connections, links, credentials, configurations, keys, users, applications, permissions and sessions
+/// into a tenant. Every three
 /// consecutive items have the same creation time.
 ///
 /// # Panics
@@ -70,6 +83,7 @@ pub async fn fill(store: &Store, tenant: TenantId, count: usize) -> Filled {
         connections: (0..count).map(|_| ConnectionId::generate()).collect(),
         links: (0..count).map(|_| UserConnectorId::generate()).collect(),
         credentials: (0..count).map(|_| CredentialId::generate()).collect(),
+        applications: (0..count).map(|_| ApplicationId::generate()).collect(),
     };
     let txn = store.write().await.expect("a transaction");
     for i in 0..count {
@@ -126,6 +140,30 @@ async fn insert(txn: &Writer, tenant: TenantId, filled: &Filled, i: usize) {
     txn.insert(tenant, &item).await.expect("a key");
     let item = a_user(i, filled.connectors.len(), labels.clone(), meta(i));
     txn.insert(tenant, &item).await.expect("a user");
+    let item = an_application(filled.applications[i], connector, &name, labels.clone(), meta(i));
+    txn.insert(tenant, &item).await.expect("an application");
+    let application = filled.applications[if first { 0 } else { i }];
+    let company = if first { 0 } else { i };
+    let grant = PermissionGrant {
+        id: PermissionGrantId::generate(),
+        application,
+        company_id: Filled::company(company),
+        company_name: format!("Company {company}"),
+        user_id: user_id.clone(),
+        permissions: [PermissionSlug::stored("use_app".to_owned())].into(),
+        meta: meta(i),
+    };
+    txn.insert(tenant, &grant).await.expect("permissions");
+    let session = Session {
+        id: SessionId::generate(),
+        application,
+        user_id: user_id.clone(),
+        profile: None,
+        token_digest: TokenDigest::new(digest_of(i)),
+        expire_time: Timestamp::MAX,
+        meta: meta(i),
+    };
+    txn.insert(tenant, &session).await.expect("a session");
     let link = UserConnector {
         id: filled.links[i],
         user_id: user_id.clone(),
@@ -202,6 +240,23 @@ fn a_connection(id: ConnectionId, connector: ConnectorId, name: &str, tags: Labe
     let mut connection = Connection::create(id, connector, &patch, meta).expect("a connection");
     connection.meta = meta;
     connection
+}
+
+fn an_application(id: ApplicationId, connector: ConnectorId, name: &str, labels: Labels, meta: Meta) -> Application {
+    let patch = ApplicationPatch {
+        name: Some(Name::stored(name.to_owned())),
+        external_id: Some(Some(ExternalId::stored(id.to_string()))),
+        labels: MapPatch::Replace(labels),
+        ..ApplicationPatch::default()
+    };
+    Application::create(id, &patch, Some(Some(connector)), meta).expect("an application")
+}
+
+/// A digest that no other session has.
+fn digest_of(i: usize) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest[..8].copy_from_slice(&i.to_be_bytes());
+    digest
 }
 
 fn a_key(name: &str, labels: Labels, meta: Meta) -> Key {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jackfield_api::v1;
+use jackfield_domain::application::TokenDigest;
 use jackfield_domain::{Clock, SystemClock};
 use prost_types::{Duration, Struct, Timestamp, Value, value::Kind};
 
@@ -17,6 +18,26 @@ pub fn a_connector(name: &str) -> v1::Connector {
         ..Default::default()
     };
     v1::Connector { name: name.to_owned(), kind: Some(v1::connector::Kind::Generic(generic)), ..Default::default() }
+}
+
+/// An application with a vocabulary.
+pub fn an_application(name: &str) -> v1::Application {
+    let permission =
+        |slug: &str, description: &str| v1::Permission { slug: slug.to_owned(), description: description.to_owned() };
+    v1::Application {
+        name: name.to_owned(),
+        permissions: vec![
+            permission("use_app", "May use the application"),
+            permission("read", ""),
+            permission("write", ""),
+        ],
+        ..Default::default()
+    }
+}
+
+/// The digest by which a session token is stored.
+pub fn token_digest(token: &str) -> TokenDigest {
+    TokenDigest::new(jackfield_vault::sha256(token.as_bytes()))
 }
 
 /// The example of the FusionAuth Generic Connector, field for field. The key with [`FUSIONAUTH_KEY_ID`] must exist.

@@ -12,6 +12,8 @@ use crate::{client::Client, collect::Page};
 /// A list RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum List {
+    /// ApplicationService.ListApplications.
+    Applications,
     /// ConfigurationService.ListConfigurations.
     Configurations,
     /// ConnectionService.ListConnections.
@@ -22,6 +24,10 @@ pub enum List {
     Credentials,
     /// KeyService.ListKeys.
     Keys,
+    /// ApplicationService.ListPermissions.
+    Permissions,
+    /// ApplicationService.ListSessions.
+    Sessions,
     /// AdminService.ListTenants.
     Tenants,
     /// UserConnectorService.ListUserConnectors.
@@ -51,6 +57,10 @@ pub struct Ask {
     pub connection: String,
     /// Only of this credential.
     pub credential: String,
+    /// Only of this application.
+    pub application: String,
+    /// Only of this company.
+    pub company_id: String,
 }
 
 /// One message of a list.
@@ -86,12 +96,15 @@ pub type Pages = Pin<Box<dyn Stream<Item = Result<ListPage, Status>> + Send>>;
 
 impl List {
     /// All lists.
-    pub const ALL: [List; 8] = [
+    pub const ALL: [List; 11] = [
+        List::Applications,
         List::Configurations,
         List::Connections,
         List::Connectors,
         List::Credentials,
         List::Keys,
+        List::Permissions,
+        List::Sessions,
         List::Tenants,
         List::UserConnectors,
         List::Users,
@@ -100,8 +113,10 @@ impl List {
     /// The fields that the list can be ordered by.
     pub const fn orders(self) -> &'static [&'static str] {
         match self {
-            List::Configurations | List::Users => &["id", "create_time"],
-            List::Connections | List::Connectors | List::Keys | List::Tenants => &["id", "name", "create_time"],
+            List::Configurations | List::Permissions | List::Sessions | List::Users => &["id", "create_time"],
+            List::Applications | List::Connections | List::Connectors | List::Keys | List::Tenants => {
+                &["id", "name", "create_time"]
+            }
             List::Credentials | List::UserConnectors => &["id", "user_id", "create_time"],
         }
     }
@@ -111,9 +126,62 @@ impl List {
     /// # Errors
     /// Returns the status if the call ended before its first message. Later errors come out of the stream.
     pub async fn open(self, client: &Client, ask: &Ask) -> Result<Pages, Status> {
-        let Ask { page_size, page_token, limit, filter, order_by, user_id, connector, connection, credential } =
-            ask.clone();
+        let Ask {
+            page_size,
+            page_token,
+            limit,
+            filter,
+            order_by,
+            user_id,
+            connector,
+            connection,
+            credential,
+            application,
+            company_id,
+        } = ask.clone();
         match self {
+            List::Applications => boxed(
+                client
+                    .applications()
+                    .list_applications(v1::ListApplicationsRequest {
+                        page_size,
+                        page_token,
+                        limit,
+                        filter,
+                        order_by,
+                        connector,
+                    })
+                    .await,
+            ),
+            List::Permissions => boxed(
+                client
+                    .applications()
+                    .list_permissions(v1::ListPermissionsRequest {
+                        page_size,
+                        page_token,
+                        limit,
+                        filter,
+                        order_by,
+                        application,
+                        company_id,
+                        user_id,
+                    })
+                    .await,
+            ),
+            List::Sessions => boxed(
+                client
+                    .applications()
+                    .list_sessions(v1::ListSessionsRequest {
+                        page_size,
+                        page_token,
+                        limit,
+                        filter,
+                        order_by,
+                        application,
+                        user_id,
+                    })
+                    .await,
+            ),
             List::Configurations => boxed(
                 client
                     .configurations()
@@ -256,11 +324,14 @@ macro_rules! listed {
 }
 
 listed! {
+    Application { name }
     Configuration { user_id }
     Connection { name }
     Connector { name }
     Credential { user_id }
     Key { name }
+    PermissionGrant { user_id }
+    Session { user_id }
     Tenant { name }
     UserConnector { user_id }
     User { user_id }

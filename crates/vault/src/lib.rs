@@ -25,6 +25,7 @@ mod error;
 mod keyring;
 mod password;
 pub mod provider;
+mod token;
 mod vault;
 
 pub use digest::{sha256, sha256_of};
@@ -33,4 +34,5 @@ pub use error::KeyringError;
 pub use jackfield_domain::kek::{KekError, KeyEncryption, WrappedKey as WrappedDataKey};
 pub use keyring::{KeyInfo, KeyState, Keyring};
 pub use password::{MEMORY_BYTES as PASSWORD_MEMORY_BYTES, password_hash, password_matches};
+pub use token::random_token;
 pub use vault::{KeyringChange, Vault};

@@ -45,6 +45,10 @@ pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
     let tenant = v1::CreateTenantRequest { tenant: Some(fixture::a_tenant("gamma")), ..Default::default() };
     server.client("operator").admin().create_tenant(tenant).await.unwrap();
 
+    let application = v1::Application { name: "gallery".to_owned(), ..Default::default() };
+    let gallery = steps::application(&alpha, application.clone()).await.id;
+    let session_token = steps::session(server, "alpha", &gallery, "ada").await;
+
     let mut cases = Vec::new();
     let everything = || fixture::mask(["*"]);
     macro_rules! case {
@@ -98,6 +102,18 @@ pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
     case!("UnpinUser", UnpinUserRequest { login_id: "ada".to_owned() });
     let (login_id, password) = ("ada@example.com".to_owned(), "wrong".to_owned());
     case!("AuthenticateUser", AuthenticateUserRequest { login_id, password });
+    let another_application = v1::Application { name: "another".to_owned(), ..application };
+    case!("CreateApplication", CreateApplicationRequest { application: Some(another_application.clone()) });
+    named!("GetApplication", GetApplicationRequest, gallery);
+    let (reference, application) = (gallery.clone(), Some(another_application));
+    case!("UpdateApplication", UpdateApplicationRequest { reference, application, update_mask: everything() });
+    let (application, company_id, user_id_) = (gallery.clone(), "acme".to_owned(), user_id.clone());
+    case!("SetPermissions", SetPermissionsRequest { application, company_id, user_id: user_id_ });
+    let application = || gallery.clone();
+    let token = || session_token.clone();
+    case!("GetSessionUser", GetSessionUserRequest { application: application(), session_token: token() });
+    case!("GetSessionPermissions", GetSessionPermissionsRequest { application: application(), session_token: token() });
+    named!("DeleteApplication", DeleteApplicationRequest, gallery);
     let another = v1::Connection { name: "another".to_owned(), ..connection };
     case!("CreateConnection", CreateConnectionRequest { connection: Some(another.clone()) });
     named!("GetConnection", GetConnectionRequest, login);

@@ -14,6 +14,7 @@ const COMBINATIONS: [&[&str]; 8] = [
     &["OPTIONAL"],
     &["REQUIRED"],
     &["OPTIONAL", "INPUT_ONLY"],
+    &["REQUIRED", "INPUT_ONLY"],
     &["OPTIONAL", "IMMUTABLE"],
     &["REQUIRED", "IMMUTABLE"],
     &["REQUIRED", "INPUT_ONLY"],
@@ -124,7 +125,10 @@ fn a_secret_that_never_comes_back_is_input_only() {
         assert_eq!(is(field, "INPUT_ONLY"), never, "{}", field.full_name());
         count += usize::from(never);
     }
-    assert_eq!(count, 10, "four passwords, the secret headers, the client secret, the private keys and the patches");
+    assert_eq!(
+        count, 12,
+        "the passwords, the secret headers, the client secret, the private keys, the patches and the session tokens"
+    );
 }
 
 /// Generated documentation shows the members of a oneof but not the oneof itself.

@@ -15,7 +15,10 @@ const ENUM: &str = "its zero value is UNSPECIFIED, which means absent";
 const ENTRY: &str = "its parent is given as a whole";
 
 /// Fields without presence, with the reason why that does no harm.
-const WITHOUT: [(&str, &str); 36] = [
+const WITHOUT: [(&str, &str); 39] = [
+    ("Application.name", REQUIRED),
+    ("Permission.slug", ENTRY),
+    ("Permission.description", ENTRY),
     ("Connector.name", REQUIRED),
     ("Connector.egress_proxy_password", SECRET),
     ("GenericConnector.authentication_url", REQUIRED),

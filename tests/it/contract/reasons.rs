@@ -37,6 +37,7 @@ fn errors() -> Vec<Error> {
             | Error::RequestIdConflict { .. }
             | Error::Unauthenticated { .. }
             | Error::ScopeDenied { .. }
+            | Error::ApplicationMismatch { .. }
             | Error::TenantUnknown { .. }
             | Error::QuotaExceeded { .. }
             | Error::RateLimited { .. }
@@ -56,6 +57,7 @@ fn errors() -> Vec<Error> {
         Error::RequestIdConflict { request_id: id.clone() },
         Error::Unauthenticated { message: id.clone() },
         Error::ScopeDenied { right: "keys.read" },
+        Error::ApplicationMismatch { application: id.clone() },
         Error::TenantUnknown { tenant: id.clone() },
         Error::QuotaExceeded { what: "message", limit: 1 },
         Error::RateLimited { retry_after },
@@ -88,6 +90,7 @@ fn takens() -> Vec<Taken> {
 
 fn preconditions() -> Vec<Precondition> {
     let next = |precondition: &Precondition| match precondition {
+        Precondition::ApplicationDisabled => Some(Precondition::ConnectionInactive),
         Precondition::ConnectionInactive => Some(Precondition::ConnectionRequired),
         Precondition::ConnectionRequired => Some(Precondition::ConnectorDisabled),
         Precondition::ConnectorDisabled => Some(Precondition::CredentialNotValid),
@@ -99,7 +102,7 @@ fn preconditions() -> Vec<Precondition> {
         Precondition::ReauthRequired => Some(Precondition::RevealDisabled),
         Precondition::RevealDisabled => None,
     };
-    std::iter::successors(Some(Precondition::ConnectionInactive), next).collect()
+    std::iter::successors(Some(Precondition::ApplicationDisabled), next).collect()
 }
 
 /// One violation of each kind.

@@ -28,7 +28,7 @@ macro_rules! methods {
     };
 }
 
-const METHODS: [Method; 52] = methods! {
+const METHODS: [Method; 63] = methods! {
     admin {
         "CreateTenant" create_tenant(CreateTenantRequest): "admin";
         "GetTenant" get_tenant(GetTenantRequest): "admin";
@@ -37,6 +37,19 @@ const METHODS: [Method; 52] = methods! {
         "RewrapSecrets" rewrap_secrets(RewrapSecretsRequest): "admin";
         "GetRewrap" get_rewrap(GetRewrapRequest): "admin";
         "GetServerInfo" get_server_info(GetServerInfoRequest): "admin";
+    }
+    applications {
+        "CreateApplication" create_application(CreateApplicationRequest): "applications.write";
+        "GetApplication" get_application(GetApplicationRequest): "applications.read";
+        "ListApplications" list_applications(ListApplicationsRequest): "applications.read";
+        "UpdateApplication" update_application(UpdateApplicationRequest): "applications.write";
+        "DeleteApplication" delete_application(DeleteApplicationRequest): "applications.write";
+        "SetPermissions" set_permissions(SetPermissionsRequest): "applications.write";
+        "ListPermissions" list_permissions(ListPermissionsRequest): "applications.read";
+        "GetSessionUser" get_session_user(GetSessionUserRequest): "applications.authenticate";
+        "GetSessionPermissions" get_session_permissions(GetSessionPermissionsRequest): "applications.authenticate";
+        "EndSession" end_session(EndSessionRequest): "applications.authenticate";
+        "ListSessions" list_sessions(ListSessionsRequest): "applications.read";
     }
     configurations {
         "CreateConfiguration" create_configuration(CreateConfigurationRequest): "configurations.write";

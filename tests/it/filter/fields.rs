@@ -234,6 +234,52 @@ on_both! {
         ]).await;
     }
 
+    async fn applications(server) {
+        let world = World::create(&server).await;
+        world.check(List::Applications, &[
+            ("name = \"gallery of ärzte\"", &["gallery"]),
+            ("name:VAULT", &["vault"]),
+            ("external_id = App-É1", &["gallery"]),
+            ("external_id:app-é1", &["gallery"]),
+            ("NOT external_id:*", &["vault"]),
+            ("enabled = false", &["vault"]),
+            ("connector:*", &["gallery"]),
+            ("labels.env = prod", &["gallery"]),
+            ("-labels:env", &["vault"]),
+        ]).await;
+        world.check_one(List::Applications, &format!("connector = {}", world.id("gmail")), &["gallery"]).await;
+        world.check_one(List::Applications, &format!("connector != {}", world.id("gmail")), &["vault"]).await;
+    }
+
+    async fn permissions(server) {
+        let world = World::create(&server).await;
+        world.check(List::Permissions, &[
+            ("company_id = Acme-1", &["ada at acme", "évé at acme"]),
+            ("company_id = acme-1", &[]),
+            ("company_id:ACME", &["ada at acme", "évé at acme"]),
+            ("company_name = \"Acme Größe\"", &["ada at acme"]),
+            ("company_name:GRÖSSE", &["ada at acme"]),
+            ("company_name = initech", &["ada at initech"]),
+            ("user_id = ada", &["ada at acme", "ada at initech"]),
+            ("user_id:évé", &["évé at acme"]),
+            ("company_id = Acme-1 user_id = ada", &["ada at acme"]),
+        ]).await;
+        let vault = format!("application = {}", world.id("vault"));
+        world.check_one(List::Permissions, &vault, &["évé at acme"]).await;
+    }
+
+    async fn sessions(server) {
+        let world = World::create(&server).await;
+        world.check(List::Sessions, &[
+            ("user_id = ada", &["ada in gallery"]),
+            ("user_id:ÉVÉ", &["évé in vault"]),
+            ("expire_time > 2100-01-01T00:00:00Z", &["ada in gallery", "évé in vault"]),
+            ("expire_time < 2100-01-01T00:00:00Z", &[]),
+        ]).await;
+        let gallery = format!("application = {}", world.id("gallery"));
+        world.check_one(List::Sessions, &gallery, &["ada in gallery"]).await;
+    }
+
     async fn tenants(server) {
         let world = World::create(&server).await;
         world.check(List::Tenants, &[

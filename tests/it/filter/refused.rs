@@ -25,12 +25,15 @@ const ATTACKS: [&str; 15] = [
 ];
 
 /// The text fields of each list that can be compared.
-const TEXTS: [(List, &[&str]); 8] = [
+const TEXTS: [(List, &[&str]); 11] = [
+    (List::Applications, &["name", "external_id", "labels.env", "labels.`KEY`"]),
     (List::Configurations, &["external_id", "user_id"]),
     (List::Connections, &["name", "external_id", "client_id", "issuer_url", "token_url", "tags.team", "tags.`KEY`"]),
     (List::Connectors, &["name", "description", "url", "labels.env", "labels.`KEY`"]),
     (List::Credentials, &["external_id", "user_id", "provider_account_id", "labels.env", "labels.`KEY`"]),
     (List::Keys, &["name", "labels.env", "labels.`KEY`"]),
+    (List::Permissions, &["company_id", "company_name", "user_id"]),
+    (List::Sessions, &["user_id"]),
     (List::Tenants, &["name", "display_name"]),
     (List::UserConnectors, &["user_id"]),
     (
@@ -91,6 +94,9 @@ on_both! {
             (List::Credentials, "access_token:x", "at position 1: unknown field"),
             (List::Configurations, "shared_settings:x", "at position 1: unknown field"),
             (List::Keys, "type = KEY", "at position 8: expected one of CLIENT_IDENTITY, TRUST_BUNDLE"),
+            (List::Applications, "permissions:x", "at position 1: unknown field"),
+            (List::Permissions, "permissions:x", "at position 1: unknown field"),
+            (List::Sessions, "token_digest:x", "at position 1: unknown field"),
             (List::Tenants, "labels:x", "at position 1: unknown field"),
             (List::Users, "password:x", "at position 1: unknown field"),
             (List::Users, "password_set = 1", "at position 16: expected true or false for password_set"),

@@ -24,6 +24,7 @@ impl World {
         world.connections().await;
         world.links_and_credentials().await;
         world.users().await;
+        world.applications(server).await;
         world.tenants().await;
         world
     }
@@ -239,6 +240,48 @@ impl World {
         for (handle, user) in [("ann", ann), ("bob", bob)] {
             let id = steps::user(&self.alpha, user).await.id;
             self.named(handle, &id);
+        }
+    }
+
+    async fn applications(&mut self, server: &TestServer) {
+        for (handle, application) in [
+            (
+                "gallery",
+                v1::Application {
+                    external_id: Some("App-É1".to_owned()),
+                    connector: Some("name:Gmail".to_owned()),
+                    labels: fixture::strings([("env", "prod")]),
+                    ..fixture::an_application("Gallery of Ärzte")
+                },
+            ),
+            ("vault", v1::Application { enabled: Some(false), ..fixture::an_application("Vault") }),
+        ] {
+            let application = steps::application(&self.alpha, application).await;
+            self.named(handle, &application.id);
+        }
+        for (handle, application, company_id, company_name, user_id) in [
+            ("ada at acme", "gallery", "Acme-1", "Acme Größe", "ada"),
+            ("ada at initech", "gallery", "initech", "", "ada"),
+            ("évé at acme", "vault", "Acme-1", "", "Évé"),
+        ] {
+            let request = v1::SetPermissionsRequest {
+                application: self.id(application).to_owned(),
+                company_id: company_id.to_owned(),
+                company_name: company_name.to_owned(),
+                user_id: user_id.to_owned(),
+                permissions: vec!["use_app".to_owned()],
+                ..Default::default()
+            };
+            let answer = self.alpha.applications().set_permissions(request).await.unwrap().into_inner();
+            self.named(handle, &answer.grant.unwrap().id);
+        }
+        for (handle, application, user_id) in [("ada in gallery", "gallery", "ada"), ("évé in vault", "vault", "Évé")]
+        {
+            let application = self.id(application).to_owned();
+            steps::session(server, "alpha", &application, user_id).await;
+            let of_user = Ask { application, user_id: user_id.to_owned(), ..Ask::default() };
+            let rows = List::Sessions.rows(&self.alpha, &of_user).await.unwrap();
+            self.named(handle, &rows[0].id);
         }
     }
 

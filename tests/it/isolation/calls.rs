@@ -291,10 +291,60 @@ impl Player {
                 };
                 wire.call(client, method, &request).await
             }
+            "CreateApplication" => {
+                let application = v1::Application {
+                    external_id: Some(external_id()),
+                    connector: (b % 3 == 0).then(|| pick("connector", e)),
+                    ..fixture::an_application(&name())
+                };
+                let (application, (request_id, validate_only)) = (Some(application), defaults());
+                let request = v1::CreateApplicationRequest { application, id: id(), request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
+            "GetApplication" => {
+                wire.call(client, method, &v1::GetApplicationRequest { reference: pick("application", a) }).await
+            }
+            "UpdateApplication" => {
+                let application = v1::Application {
+                    name: if c % 2 == 0 { name() } else { String::new() },
+                    external_id: Some(external_id()),
+                    connector: (c % 3 == 0).then(|| pick("connector", c)),
+                    ..Default::default()
+                };
+                let (request_id, validate_only) = defaults();
+                let request = v1::UpdateApplicationRequest {
+                    reference: pick("application", e),
+                    application: Some(application),
+                    request_id,
+                    validate_only,
+                    ..Default::default()
+                };
+                wire.call(client, method, &request).await
+            }
             "DeleteUser" => {
                 let (request_id, validate_only) = defaults();
                 let (reference, etag) = (pick("user", a), String::new());
                 let request = v1::DeleteUserRequest { reference, etag, allow_missing, request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
+            "DeleteApplication" => {
+                let (request_id, validate_only) = defaults();
+                let (reference, etag) = (pick("application", a), String::new());
+                let request =
+                    v1::DeleteApplicationRequest { reference, etag, allow_missing, request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
+            "SetPermissions" => {
+                let (request_id, validate_only) = defaults();
+                let request = v1::SetPermissionsRequest {
+                    application: pick("application", e),
+                    company_id: EXTERNAL[b % EXTERNAL.len()].to_owned(),
+                    user_id: user_id(),
+                    permissions: if c % 4 == 0 { vec![] } else { vec!["use_app".to_owned()] },
+                    request_id,
+                    validate_only,
+                    ..Default::default()
+                };
                 wire.call(client, method, &request).await
             }
             list => {
@@ -332,6 +382,12 @@ impl Player {
             "ListCredentials" => {
                 let connection = if d % 5 == 2 { self.pick("connection", e, other) } else { String::new() };
                 list!("ListCredentials", ListCredentialsRequest, user_id, connector, connection)
+            }
+            "ListApplications" => list!("ListApplications", ListApplicationsRequest, connector),
+            "ListPermissions" => {
+                let application = if d % 5 == 2 { self.pick("application", e, other) } else { String::new() };
+                let company_id = if d % 5 == 3 { EXTERNAL[e % EXTERNAL.len()].to_owned() } else { String::new() };
+                list!("ListPermissions", ListPermissionsRequest, application, company_id, user_id)
             }
             _ => {
                 let credential = if d % 5 == 3 { self.pick("credential", e, other) } else { String::new() };

@@ -70,6 +70,9 @@ struct Things {
     credential: String,
     configuration: String,
     user: String,
+    application: String,
+    session: String,
+    session_token: String,
     token: String,
     before: Vec<serde_json::Value>,
 }
@@ -113,6 +116,16 @@ impl Things {
             ..fixture::a_user(&format!("ada of {tenant}"))
         };
         let account = steps::user(client, account).await.id;
+        let application = v1::Application {
+            external_id: Some(format!("application of {tenant}")),
+            ..fixture::an_application(&format!("application of {tenant}"))
+        };
+        let application = steps::application(client, application).await.id;
+        steps::permit(client, &application, &format!("company of {tenant}"), &user, &["use_app"]).await;
+        let session_token = steps::session(server, tenant, &application, &user).await;
+        let sessions =
+            jackfield_testkit::List::Sessions.rows(client, &jackfield_testkit::Ask::default()).await.unwrap();
+        let session = sessions[0].id.clone();
         let pages = jackfield_testkit::List::Keys.pages(client, &jackfield_testkit::Ask::pages_of(1)).await.unwrap();
         let token = pages[0].next_page_token.clone();
         let (tenant, client, bundle) = (tenant.to_owned(), client.clone(), server.pki().ca_pem());
@@ -128,6 +141,9 @@ impl Things {
             credential,
             configuration,
             user: account,
+            application,
+            session,
+            session_token,
             token,
             before: Vec::new(),
         };
@@ -145,6 +161,9 @@ impl Things {
             "ListCredentials",
             "ListConfigurations",
             "ListUsers",
+            "ListApplications",
+            "ListPermissions",
+            "ListSessions",
         ];
         let mut all = Vec::new();
         for list in lists {
@@ -156,8 +175,9 @@ impl Things {
     /// Ways to name its resources, each with a reference of the same form that names nothing.
     fn references(&self) -> Vec<(&'static str, String, String)> {
         let Things { tenant, key, connector, connection, link, credential, configuration, user, token, .. } = self;
+        let Things { application, session, session_token, .. } = self;
         let nobody = "nobody".chars().take(tenant.len()).collect::<String>();
-        let mut all: Vec<_> = [key, connector, connection, link, credential, configuration, user]
+        let mut all: Vec<_> = [key, connector, connection, link, credential, configuration, user, application, session]
             .into_iter()
             .map(|id| ("id", id.clone(), ConnectorId::generate().to_string()))
             .collect();
@@ -171,6 +191,9 @@ impl Things {
             text("external id", "ext:configuration of {}"),
             text("bare name", "connector of {}"),
             text("bare external id", "configuration of {}"),
+            text("name", "name:application of {}"),
+            text("external id", "ext:application of {}"),
+            text("company", "company of {}"),
             text("user", "user of {}"),
             text("external id", "ext:account of {}"),
             text("username", "ada of {}"),
@@ -178,6 +201,7 @@ impl Things {
             ("filter", format!("id = {connector}"), format!("id = {}", ConnectorId::generate())),
             ("filter", format!("NOT id = {credential}"), format!("NOT id = {}", ConnectorId::generate())),
             ("filter", format!("connector = {connector}"), format!("connector = {}", ConnectorId::generate())),
+            ("session token", session_token.clone(), "a".repeat(session_token.len())),
             ("token", token.clone(), "A".repeat(token.len())),
         ]);
         all
@@ -197,6 +221,8 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
         credential,
         configuration,
         user: account,
+        application,
+        session_token,
         ..
     } = own;
     let user = format!("user of {tenant}");
@@ -307,6 +333,40 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
             reference: credential.clone(),
             purpose: "to compare answers".to_owned(),
         }
+        "CreateApplication": CreateApplicationRequest {
+            application: Some(fixture::an_application("new")),
+            validate_only: true,
+        }
+        "GetApplication": GetApplicationRequest { reference: application.clone() }
+        "ListApplications": ListApplicationsRequest {}
+        "UpdateApplication": UpdateApplicationRequest {
+            reference: application.clone(),
+            application: Some(fixture::an_application("new")),
+            validate_only: true,
+        }
+        "DeleteApplication": DeleteApplicationRequest { reference: application.clone(), validate_only: true }
+        "SetPermissions": SetPermissionsRequest {
+            application: application.clone(),
+            company_id: "new".to_owned(),
+            user_id: user.clone(),
+            permissions: vec!["use_app".to_owned()],
+            validate_only: true,
+        }
+        "ListPermissions": ListPermissionsRequest {}
+        "GetSessionUser": GetSessionUserRequest {
+            application: application.clone(),
+            session_token: session_token.clone(),
+        }
+        "GetSessionPermissions": GetSessionPermissionsRequest {
+            application: application.clone(),
+            session_token: session_token.clone(),
+        }
+        "EndSession": EndSessionRequest {
+            application: application.clone(),
+            session_token: session_token.clone(),
+            validate_only: true,
+        }
+        "ListSessions": ListSessionsRequest {}
         "CreateConfiguration": CreateConfigurationRequest {
             configuration: Some(fixture::a_configuration(credential, "new")),
             validate_only: true,

@@ -39,7 +39,15 @@ pub(super) struct Player {
 }
 
 /// Methods, listed more often the more depends on them.
-const METHODS: [&str; 54] = [
+const METHODS: [&str; 62] = [
+    "CreateApplication",
+    "CreateApplication",
+    "GetApplication",
+    "UpdateApplication",
+    "DeleteApplication",
+    "ListApplications",
+    "SetPermissions",
+    "ListPermissions",
     "ImportKey",
     "GenerateKey",
     "UpdateKey",
@@ -109,7 +117,7 @@ pub(super) const CHOSEN: [&str; 3] = [
     "ffffffff-0000-7000-8000-000000000003",
 ];
 pub(super) const REQUESTS: [&str; 2] = ["aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-000000000002"];
-pub(super) const LISTS: [&str; 7] = [
+pub(super) const LISTS: [&str; 9] = [
     "ListKeys",
     "ListConnectors",
     "ListConnections",
@@ -117,6 +125,8 @@ pub(super) const LISTS: [&str; 7] = [
     "ListCredentials",
     "ListConfigurations",
     "ListUsers",
+    "ListApplications",
+    "ListPermissions",
 ];
 
 pub(super) fn program() -> impl Strategy<Value = Vec<(Who, Op)>> {
@@ -179,10 +189,10 @@ impl Player {
                 Some(own) => own[rest % own.len()].clone(),
                 None => unknown(),
             },
-            5 if matches!(kind, "connection" | "credential" | "configuration" | "user") => {
+            5 if matches!(kind, "connection" | "credential" | "configuration" | "user" | "application") => {
                 format!("ext:{}", EXTERNAL[rest % EXTERNAL.len()])
             }
-            5 | 6 if matches!(kind, "key" | "connector" | "connection") => {
+            5 | 6 if matches!(kind, "key" | "connector" | "connection" | "application") => {
                 format!("name:{}", NAMES[rest % NAMES.len()])
             }
             5..=7 => CHOSEN[rest % CHOSEN.len()].to_owned(),
@@ -213,7 +223,7 @@ impl Player {
 
     /// Keeps the ids and tokens of an answer.
     fn learn(&mut self, method: &str, answer: &Value, [a, ..]: [usize; 5]) {
-        let made = ["Create", "Import", "Generate", "Add"].iter().any(|verb| method.starts_with(verb));
+        let made = ["Create", "Import", "Generate", "Add", "Set"].iter().any(|verb| method.starts_with(verb));
         for message in answer.as_array().into_iter().flatten() {
             for (field, resource) in message.as_object().into_iter().flatten() {
                 let Some(kind) = KINDS.iter().find(|(known, _)| known == field).map(|(_, kind)| *kind) else {
@@ -250,7 +260,9 @@ impl Player {
 }
 
 /// Fields of answers that hold a resource, and its kind.
-const KINDS: [(&str, &str); 7] = [
+const KINDS: [(&str, &str); 9] = [
+    ("application", "application"),
+    ("grant", "permission_grant"),
     ("key", "key"),
     ("connector", "connector"),
     ("connection", "connection"),

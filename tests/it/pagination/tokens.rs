@@ -36,18 +36,24 @@ on_both! {
             let connector = filled.connectors[0].to_string();
             let connection = filled.connections[0].to_string();
             let credential = filled.credentials[0].to_string();
+            let application = filled.applications[0].to_string();
+            let company_id = Filled::company(0).to_string();
             let scopes = |list| match list {
-                List::Configurations => [true, true, false, true],
-                List::Connections => [false, true, false, false],
-                List::Credentials => [true, true, true, false],
-                List::UserConnectors => [true, true, false, false],
-                List::Connectors | List::Keys | List::Tenants | List::Users => [false; 4],
+                List::Applications | List::Connections => [false, true, false, false, false, false],
+                List::Configurations => [true, true, false, true, false, false],
+                List::Credentials => [true, true, true, false, false, false],
+                List::Permissions => [true, false, false, false, true, true],
+                List::Sessions => [true, false, false, false, true, false],
+                List::UserConnectors => [true, true, false, false, false, false],
+                List::Connectors | List::Keys | List::Tenants | List::Users => [false; 6],
             };
             let narrowed = [
                 Ask { user_id: user, ..ask.from(&token) },
                 Ask { connector, ..ask.from(&token) },
                 Ask { connection, ..ask.from(&token) },
                 Ask { credential, ..ask.from(&token) },
+                Ask { application, ..ask.from(&token) },
+                Ask { company_id, ..ask.from(&token) },
             ];
             for (narrowed, known) in narrowed.iter().zip(scopes(list)) {
                 if known {

@@ -2,6 +2,7 @@
 
 use jackfield_api::v1;
 use jackfield_api::v1::connector::Kind;
+use jackfield_domain::application::{Application, PermissionGrant, Session};
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::Connector;
@@ -21,12 +22,15 @@ use super::tenant_id;
 use crate::{connection, connector, key, steps};
 
 /// All lists of a tenant.
-const LISTS: [List; 7] = [
+const LISTS: [List; 10] = [
+    List::Applications,
     List::Configurations,
     List::Connections,
     List::Connectors,
     List::Credentials,
     List::Keys,
+    List::Permissions,
+    List::Sessions,
     List::UserConnectors,
     List::Users,
 ];
@@ -80,6 +84,14 @@ on_both! {
             ..fixture::a_user("ann")
         };
         steps::user(&client, full).await;
+        let small = v1::Application { name: "small".to_owned(), ..Default::default() };
+        steps::application(&client, small).await;
+        let gallery = steps::application(&client, a_full_application()).await.id;
+        steps::permit(&client, &gallery, "a", "ada", &["use_app"]).await;
+        let slugs: Vec<String> = (0..100).map(slug).collect();
+        let slugs: Vec<&str> = slugs.iter().map(String::as_str).collect();
+        steps::permit(&client, &gallery, &"\u{1D50A}".repeat(128), "ada", &slugs).await;
+        steps::session(&server, "alpha", &gallery, "ada").await;
 
         // The document of the link contains the connector's earlier name.
         let name = "\u{1D50A}".repeat(191);
@@ -118,6 +130,9 @@ async fn weights(store: &Store, tenant: TenantId, list: List) -> Vec<usize> {
         let query =
             PageQuery { tenant, filter: None, scope, order, after, size: 1, max_bytes: MAX_PAGE_BYTES, now, hints };
         let (bytes, next) = match list {
+            List::Applications => found(read.page::<Application>(&query).await.unwrap()),
+            List::Permissions => found(read.page::<PermissionGrant>(&query).await.unwrap()),
+            List::Sessions => found(read.page::<Session>(&query).await.unwrap()),
             List::Configurations => found(read.page::<Configuration>(&query).await.unwrap()),
             List::Connections => found(read.page::<Connection>(&query).await.unwrap()),
             List::Connectors => found(read.page::<Connector>(&query).await.unwrap()),
@@ -185,6 +200,22 @@ fn a_full_connector(name: &str, kind: Kind) -> v1::Connector {
         labels: fixture::strings([("a", ""), ("b", "c")]),
         ..Default::default()
     }
+}
+
+fn a_full_application() -> v1::Application {
+    let permission = |n| v1::Permission { slug: slug(n), description: "\u{1D50A}".repeat(256) };
+    v1::Application {
+        external_id: Some("an application".to_owned()),
+        permissions: (0..100).map(permission).collect(),
+        connector: Some("name:Gmail".to_owned()),
+        labels: fixture::strings([("a", ""), ("b", "c")]),
+        ..fixture::an_application("full")
+    }
+}
+
+/// A short permission, of which a message has most overhead.
+fn slug(n: usize) -> String {
+    n.to_string()
 }
 
 /// Data that is short as JSON and long in a message.

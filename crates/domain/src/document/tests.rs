@@ -1,5 +1,7 @@
 //! Omitted fields of a document read as their defaults, and older documents, which omit nothing, read the same.
 
+mod application;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Duration;

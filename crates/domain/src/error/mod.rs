@@ -54,6 +54,9 @@ pub enum Error {
     /// The caller lacks a right.
     #[error("right {right} missing")]
     ScopeDenied { right: &'static str },
+    /// The session belongs to another application than the call names.
+    #[error("session of another application")]
+    ApplicationMismatch { application: String },
     /// The caller's tenant does not exist.
     #[error("tenant unknown")]
     TenantUnknown { tenant: String },
@@ -112,6 +115,7 @@ pub enum Taken {
 /// A state that does not allow a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precondition {
+    ApplicationDisabled,
     ConnectionInactive,
     ConnectionRequired,
     ConnectorDisabled,
@@ -193,6 +197,7 @@ impl Error {
             | Error::RequestIdConflict { .. }
             | Error::Unauthenticated { .. }
             | Error::ScopeDenied { .. }
+            | Error::ApplicationMismatch { .. }
             | Error::TenantUnknown { .. }
             | Error::QuotaExceeded { .. }
             | Error::OutcomeUnknown { retry_after: None, .. }
@@ -218,6 +223,7 @@ impl Error {
             Error::RequestIdConflict { .. } => "REQUEST_ID_CONFLICT",
             Error::Unauthenticated { .. } => "CALLER_UNAUTHENTICATED",
             Error::ScopeDenied { .. } => "SCOPE_DENIED",
+            Error::ApplicationMismatch { .. } => "APPLICATION_MISMATCH",
             Error::TenantUnknown { .. } => "TENANT_UNKNOWN",
             Error::QuotaExceeded { .. } => "QUOTA_EXCEEDED",
             Error::RateLimited { .. } => "RATE_LIMITED",
@@ -251,6 +257,7 @@ impl Precondition {
     /// The reason on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Precondition::ApplicationDisabled => "APPLICATION_DISABLED",
             Precondition::ConnectionInactive => "CONNECTION_INACTIVE",
             Precondition::ConnectionRequired => "CONNECTION_REQUIRED",
             Precondition::ConnectorDisabled => "CONNECTOR_DISABLED",

@@ -62,6 +62,12 @@ ids! {
     ConfigurationId => Configuration;
     /// Id of a key (client identity or trust bundle).
     KeyId => Key;
+    /// Id of an application.
+    ApplicationId => Application;
+    /// Id of the permissions of a user in a company.
+    PermissionGrantId => PermissionGrant;
+    /// Id of a session of an application.
+    SessionId => Session;
     /// Id of the link between a user and a connector.
     UserConnectorId => UserConnector;
     /// Id of a user whose password is checked here. The platform's own id of a user is a

@@ -58,6 +58,10 @@ texts! {
     UserId;
     /// The name of a tenant: 1 to 63 lower-case letters, digits and "-" (a DNS label that begins with a letter).
     TenantName;
+    /// The platform's id of a company: 1 to 128 characters, without control and invisible characters and blanks at the ends.
+    CompanyId;
+    /// A permission of an application: 1 to 64 ASCII letters, digits, "-", "_", "." and ":".
+    PermissionSlug;
     /// An ISO 3166-1 alpha-2 country code in upper case.
     CountryCode;
 }
@@ -76,6 +80,7 @@ const DIRECTION_MARKS: [char; 3] = ['\u{61C}', '\u{200E}', '\u{200F}'];
 const MAX_EXTERNAL_ID: usize = 191;
 const MAX_SLUG: usize = 64;
 const MAX_USER_ID: usize = 128;
+const MAX_COMPANY_ID: usize = 128;
 const MAX_TENANT_NAME: usize = 63;
 
 /// The prefix of an external id in a reference.
@@ -130,12 +135,25 @@ impl Slug {
         if value.starts_with(EXTERNAL_PREFIX) {
             return Err(Violation::field(field, PREFIX_TWICE));
         }
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
-        if value.is_empty() || value.chars().count() > MAX_SLUG || !value.chars().all(allowed) {
-            let description = format!("must be 1 to {MAX_SLUG} letters, digits, \"-\", \"_\", \".\" or \":\"");
-            return Err(Violation::field(field, description));
-        }
-        Ok(Self(value.to_owned()))
+        slug(field, value).map(Self)
+    }
+}
+
+// === impl PermissionSlug ===
+
+impl PermissionSlug {
+    /// Parses a permission.
+    pub fn parse(field: &str, value: &str) -> Result<Self, Violation> {
+        slug(field, value).map(Self)
+    }
+}
+
+// === impl CompanyId ===
+
+impl CompanyId {
+    /// Parses the id of a company.
+    pub fn parse(field: &str, value: &str) -> Result<Self, Violation> {
+        identifier(field, value, MAX_COMPANY_ID, false).map(Self)
     }
 }
 
@@ -179,6 +197,15 @@ impl CountryCode {
         }
         Ok(Self(value.to_owned()))
     }
+}
+
+fn slug(field: &str, value: &str) -> Result<String, Violation> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':');
+    if value.is_empty() || value.chars().count() > MAX_SLUG || !value.chars().all(allowed) {
+        let description = format!("must be 1 to {MAX_SLUG} letters, digits, \"-\", \"_\", \".\" or \":\"");
+        return Err(Violation::field(field, description));
+    }
+    Ok(value.to_owned())
 }
 
 /// Checks a line of text: at most `max` characters, no control characters, and not blank unless `allow_empty`. Nothing is

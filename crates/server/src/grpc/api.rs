@@ -1,6 +1,7 @@
 //! The common parts of handlers: the services behind them, and the beginning and the end of a call.
 
 use jackfield_api::v1::admin_service_server::AdminServiceServer;
+use jackfield_api::v1::application_service_server::ApplicationServiceServer;
 use jackfield_api::v1::configuration_service_server::ConfigurationServiceServer;
 use jackfield_api::v1::connection_service_server::ConnectionServiceServer;
 use jackfield_api::v1::connector_service_server::ConnectorServiceServer;
@@ -52,6 +53,7 @@ impl Api {
         }
         add!(
             AdminServiceServer,
+            ApplicationServiceServer,
             ConfigurationServiceServer,
             ConnectionServiceServer,
             ConnectorServiceServer,

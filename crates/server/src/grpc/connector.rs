@@ -340,7 +340,7 @@ fn url(url: Option<HttpUrl>) -> Option<String> {
 }
 
 fn to_deleted(Deleted { deleted, with }: Deleted) -> pb::DeleteConnectorResponse {
-    let Dependents { connections, user_connectors, credentials, configurations, routing_rules } = with;
+    let Dependents { connections, user_connectors, credentials, configurations, routing_rules, .. } = with;
     pb::DeleteConnectorResponse {
         deleted,
         connections_deleted: render::count(connections),

@@ -3,6 +3,7 @@
 
 mod admin;
 mod api;
+mod application;
 mod configuration;
 mod connection;
 mod connector;
@@ -33,6 +34,7 @@ mod tests {
         let mut handlers = 0;
         for file in [
             include_str!("admin.rs"),
+            include_str!("application.rs"),
             include_str!("configuration.rs"),
             include_str!("connection.rs"),
             include_str!("connector.rs"),

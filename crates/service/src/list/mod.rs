@@ -4,13 +4,14 @@ mod token;
 
 use std::sync::Arc;
 
+use jackfield_domain::application::Application;
 use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::Credential;
 use jackfield_domain::principal::RightType;
 use jackfield_domain::request::page::{ListRequest, MAX_PAGE_BYTES, RowKey};
 use jackfield_domain::request::reference::Ref;
-use jackfield_domain::value::text::UserId;
+use jackfield_domain::value::text::{CompanyId, UserId};
 use jackfield_domain::{Clock, Result, TenantId, Timestamp};
 use jackfield_store::{Hints, Listed, PageQuery, Rows, Scope, Store};
 
@@ -36,6 +37,8 @@ pub struct ListScope {
     pub connector: Option<Ref>,
     pub connection: Option<Ref>,
     pub credential: Option<Ref>,
+    pub application: Option<Ref>,
+    pub company_id: Option<CompanyId>,
 }
 
 /// The reader of all lists.
@@ -103,15 +106,18 @@ impl Lists {
     }
 
     async fn resolve(&self, tenant: TenantId, scope: ListScope) -> Result<Scope> {
-        let ListScope { user_id, connector, connection, credential } = scope;
+        let ListScope { user_id, connector, connection, credential, application, company_id } = scope;
         let connector = found_if_named::<Connector>(&self.store, tenant, connector.as_ref()).await?;
         let connection = found_if_named::<Connection>(&self.store, tenant, connection.as_ref()).await?;
         let credential = found_if_named::<Credential>(&self.store, tenant, credential.as_ref()).await?;
+        let application = found_if_named::<Application>(&self.store, tenant, application.as_ref()).await?;
         Ok(Scope {
             user_id,
             connector: connector.map(|found| found.id),
             connection: connection.map(|found| found.id),
             credential: credential.map(|found| found.id),
+            application: application.map(|found| found.id),
+            company_id,
         })
     }
 }

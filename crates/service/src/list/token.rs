@@ -36,6 +36,10 @@ struct Context<'a> {
     connector: Option<Uuid>,
     connection: Option<Uuid>,
     credential: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    company_id: Option<&'a str>,
 }
 
 /// The life of a page token: 72 hours, in microseconds (AIP-158 suggests about three days).
@@ -65,7 +69,7 @@ impl Question<'_> {
     }
 
     fn context(&self) -> Result<Vec<u8>> {
-        let Scope { user_id, connector, connection, credential } = self.scope;
+        let Scope { user_id, connector, connection, credential, application, company_id } = self.scope;
         let context = Context {
             filter: &self.filter_text(),
             order_by: self.order.by.as_str(),
@@ -74,13 +78,16 @@ impl Question<'_> {
             connector: connector.map(Uuid::from),
             connection: connection.map(Uuid::from),
             credential: credential.map(Uuid::from),
+            application: application.map(Uuid::from),
+            company_id: company_id.as_ref().map(|company_id| company_id.as_str()),
         };
         serde_json::to_vec(&context).map_err(Error::internal)
     }
 
     /// The context as it was before it became JSON. Tokens with it expire 72 hours after the upgrade; then this can be removed.
     fn earlier_context(&self) -> String {
-        let Scope { user_id, connector, connection, credential } = self.scope;
+        // Lists with the other parts of a scope have no tokens of this form.
+        let Scope { user_id, connector, connection, credential, application: _, company_id: _ } = self.scope;
         let by = match self.order.by {
             OrderBy::CreateTime => "CreateTime",
             OrderBy::Id => "Id",
@@ -134,6 +141,7 @@ mod tests {
             connector: Some(ConnectorId(Uuid::from_u128(2))),
             connection: Some(ConnectionId(Uuid::from_u128(3))),
             credential: Some(CredentialId(Uuid::from_u128(4))),
+            ..Scope::default()
         };
         let latest = Order { by: OrderBy::CreateTime, descending: true };
         let (context, earlier) = contexts(r#"external_id = "a""#, latest, &scope);

@@ -13,6 +13,7 @@ macro_rules! no_relations {
 }
 use no_relations;
 
+pub(crate) mod application;
 pub(crate) mod audit_event;
 pub(crate) mod configuration;
 pub mod connection;
@@ -22,10 +23,12 @@ pub(crate) mod data_key;
 pub(crate) mod idempotency;
 pub(crate) mod key;
 pub mod label;
+pub(crate) mod permission_grant;
 pub(crate) mod rewrap;
 pub(crate) mod routing_policy;
 pub(crate) mod routing_target;
 pub mod secret;
+pub(crate) mod session;
 pub(crate) mod tenant;
 pub(crate) mod user;
 pub(crate) mod user_connector;

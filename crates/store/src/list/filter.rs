@@ -6,8 +6,8 @@
 use jackfield_domain::Resource;
 use jackfield_domain::request::filter::{Expr as Filter, Op, Pattern, Value};
 use jackfield_domain::request::order::OrderBy;
-use jackfield_domain::value::id::{ConnectionId, ConnectorId, CredentialId};
-use jackfield_domain::value::text::UserId;
+use jackfield_domain::value::id::{ApplicationId, ConnectionId, ConnectorId, CredentialId};
+use jackfield_domain::value::text::{CompanyId, UserId};
 use sea_orm::DbBackend;
 use sea_orm::sea_query::extension::postgres::PgExpr as _;
 use sea_orm::sea_query::{Alias, CaseStatement, Condition, Expr, ExprTrait, Func, LikeExpr, Query};
@@ -86,6 +86,12 @@ pub(crate) fn narrowed(scope: &Scope, filter: &Filter) -> Scope {
             }
             ("credential", Value::Id(id)) => {
                 scope.credential.get_or_insert(CredentialId(*id));
+            }
+            ("application", Value::Id(id)) => {
+                scope.application.get_or_insert(ApplicationId(*id));
+            }
+            ("company_id", Value::Text(Pattern::Exact(company))) => {
+                scope.company_id.get_or_insert_with(|| CompanyId::stored(company.clone()));
             }
             _ => {}
         }

@@ -3,8 +3,8 @@
 use jackfield_domain::request::filter::Expr as Filter;
 use jackfield_domain::request::order::{Order, OrderBy};
 use jackfield_domain::request::page::RowKey;
-use jackfield_domain::value::id::{ConnectionId, ConnectorId, CredentialId};
-use jackfield_domain::value::text::UserId;
+use jackfield_domain::value::id::{ApplicationId, ConnectionId, ConnectorId, CredentialId};
+use jackfield_domain::value::text::{CompanyId, UserId};
 use jackfield_domain::{TenantId, Timestamp};
 
 use super::rows::Rows;
@@ -44,6 +44,8 @@ pub struct Scope {
     pub connector: Option<ConnectorId>,
     pub connection: Option<ConnectionId>,
     pub credential: Option<CredentialId>,
+    pub application: Option<ApplicationId>,
+    pub company_id: Option<CompanyId>,
 }
 
 /// One page.

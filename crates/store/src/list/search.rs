@@ -131,6 +131,9 @@ const fn kind(resource: Resource) -> u8 {
         Resource::Credential => 5,
         Resource::Configuration => 6,
         Resource::User => 7,
+        Resource::Application => 8,
+        Resource::PermissionGrant => 9,
+        Resource::Session => 10,
         // Tenants come before all rows within a tenant. The others are not listed.
         Resource::Tenant | Resource::Rewrap | Resource::RoutingPolicy | Resource::RoutingRule => 0,
     }

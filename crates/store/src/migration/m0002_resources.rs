@@ -3,7 +3,9 @@
 use sea_orm::DbBackend;
 use sea_orm_migration::prelude::*;
 
-use super::{boolean, index, int_null, of_tenant, reference, resource_table, text, text_null, uuid, uuid_null};
+use super::{
+    boolean, index, int_null, of_tenant, page_indexes, reference, resource_table, text, text_null, uuid, uuid_null,
+};
 
 pub(super) struct Step;
 
@@ -149,28 +151,6 @@ async fn configuration(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     let orders = [&["id"] as &[_], &["create_time", "id"]];
     page_indexes(manager, "configuration", &["user_id", "connector_id", "credential_id"], &orders).await?;
     only_one_default(manager, "configuration", "credential_id").await
-}
-
-/// The indexes of pages: for every column that a list can be narrowed to, one index in each of its orders. Without them a page
-/// would sort all rows of its scope, or skip all rows outside it.
-async fn page_indexes(
-    manager: &SchemaManager<'_>,
-    table: &'static str,
-    scopes: &[&'static str],
-    orders: &[&[&'static str]],
-) -> Result<(), DbErr> {
-    for scope in scopes {
-        for order in orders {
-            let name = match order {
-                ["id"] => format!("{scope}_idx"),
-                [first, ..] => format!("{scope}_{first}_idx"),
-                [] => continue,
-            };
-            let columns = [&["tenant_id", *scope], *order].concat();
-            manager.create_index(index(table, &name, &columns)).await?;
-        }
-    }
-    Ok(())
 }
 
 /// At most one default within a parent. The schema builder has no partial indexes; both databases spell them alike.

@@ -10,6 +10,7 @@ mod m0005_credential_state;
 mod m0006_composed_names;
 mod m0007_key_material;
 mod m0009_users;
+mod m0010_applications;
 mod m0011_routing;
 mod same_name;
 mod search;
@@ -37,6 +38,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0006_composed_names::Step),
             Box::new(m0007_key_material::Step),
             Box::new(m0009_users::Step),
+            Box::new(m0010_applications::Step),
             Box::new(m0011_routing::Step),
         ]
     }
@@ -232,4 +234,26 @@ pub(super) fn index(table: &'static str, name: &str, columns: &[&'static str]) -
         index.col(Alias::new(*column));
     }
     index
+}
+
+/// The indexes of pages: for every column that a list can be narrowed to, one index in each of its orders. Without them a page
+/// would sort all rows of its scope, or skip all rows outside it.
+pub(super) async fn page_indexes(
+    manager: &SchemaManager<'_>,
+    table: &'static str,
+    scopes: &[&'static str],
+    orders: &[&[&'static str]],
+) -> Result<(), DbErr> {
+    for scope in scopes {
+        for order in orders {
+            let name = match order {
+                ["id"] => format!("{scope}_idx"),
+                [first, ..] => format!("{scope}_{first}_idx"),
+                [] => continue,
+            };
+            let columns = [&["tenant_id", *scope], *order].concat();
+            manager.create_index(index(table, &name, &columns)).await?;
+        }
+    }
+    Ok(())
 }

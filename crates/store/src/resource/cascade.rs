@@ -25,6 +25,7 @@ impl CascadeIds {
             credentials: self.credentials.len() as u64,
             configurations: self.configurations.len() as u64,
             routing_rules: self.routing_rules,
+            ..Dependents::default()
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Connectors as rows.
 
+use jackfield_domain::application::Application;
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::{self, Connector};
@@ -18,7 +19,7 @@ use uuid::Uuid;
 use super::cascade::CascadeIds;
 use crate::crud::{self, count};
 use crate::entity::connector::{ActiveModel, Column, Entity};
-use crate::entity::{configuration, connection, credential, user_connector};
+use crate::entity::{application, configuration, connection, credential, user_connector};
 use crate::list::Listed;
 use crate::list::field::FieldSource;
 use crate::session::{Session, Writer};
@@ -29,11 +30,13 @@ impl<C: ConnectionTrait> Session<C> {
     pub async fn connector_dependents(&self, tenant: TenantId, id: ConnectorId) -> Result<Dependents> {
         let conn = &self.conn;
         Ok(Dependents {
+            applications: count::<Application>(conn, tenant, application::Column::ConnectorId.eq(id.0)).await?,
             connections: count::<Connection>(conn, tenant, connection::Column::ConnectorId.eq(id.0)).await?,
             user_connectors: count::<UserConnector>(conn, tenant, user_connector::Column::ConnectorId.eq(id.0)).await?,
             credentials: count::<Credential>(conn, tenant, credential::Column::ConnectorId.eq(id.0)).await?,
             configurations: count::<Configuration>(conn, tenant, configuration::Column::ConnectorId.eq(id.0)).await?,
             routing_rules: self.routing_rules_of_connector(tenant, id).await?,
+            ..Dependents::default()
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Resources as rows: one file each, with its columns and the queries that only it has.
 
+mod application;
 pub(crate) mod cascade;
 mod configuration;
 mod connection;
@@ -7,6 +8,8 @@ mod connector;
 mod credential;
 pub(crate) mod issuable;
 mod key;
+mod permission_grant;
+mod session;
 mod tenant;
 mod user;
 mod user_connector;

@@ -1,5 +1,6 @@
 //! Tenants as rows. They are the one resource that is not in a tenant; in their own methods the tenant is the row itself.
 
+use jackfield_domain::application::{Application, PermissionGrant, Session as ApplicationSession};
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::Connector;
@@ -115,6 +116,9 @@ impl Writer {
         self.delete_all::<Credential>(id).await?;
         self.delete_all::<Connection>(id).await?;
         self.delete_all::<UserConnector>(id).await?;
+        self.delete_all::<ApplicationSession>(id).await?;
+        self.delete_all::<PermissionGrant>(id).await?;
+        self.delete_all::<Application>(id).await?;
         self.delete_all::<Connector>(id).await?;
         self.delete_all::<Key>(id).await?;
         let conn = &self.conn;

@@ -151,6 +151,10 @@ fn answer(error: Error, reason: &'static str) -> StatusBuilder {
             StatusBuilder::new(Code::PermissionDenied, reason, format!("the right {right} is missing"))
                 .with("right", right)
         }
+        Error::ApplicationMismatch { application } => {
+            let message = format!("the session is not one of the application {}", cut(&application));
+            StatusBuilder::new(Code::PermissionDenied, reason, message).with("application", &application)
+        }
         Error::TenantUnknown { tenant } => {
             let message = format!("the caller's tenant \"{}\" does not exist", cut(&tenant));
             StatusBuilder::new(Code::PermissionDenied, reason, message).with("tenant", &tenant)

@@ -22,6 +22,7 @@ fn every_error() -> Vec<Error> {
         Error::RequestIdConflict { request_id: "abc".into() },
         Error::Unauthenticated { message: "no client certificate was presented".into() },
         Error::ScopeDenied { right: "connectors.write" },
+        Error::ApplicationMismatch { application: id() },
         Error::TenantUnknown { tenant: "gone".into() },
         Error::QuotaExceeded { what: "labels", limit: 64 },
         Error::RateLimited { retry_after: after },
@@ -45,6 +46,7 @@ fn every_error() -> Vec<Error> {
             | Error::RequestIdConflict { .. }
             | Error::Unauthenticated { .. }
             | Error::ScopeDenied { .. }
+            | Error::ApplicationMismatch { .. }
             | Error::TenantUnknown { .. }
             | Error::QuotaExceeded { .. }
             | Error::RateLimited { .. }
