@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use jackfield_api::v1;
 use jackfield_testkit::canary::{Sweep, contains};
 use jackfield_testkit::data::{SecretUrl, principal};
-use jackfield_testkit::fixture::a_connector;
+use jackfield_testkit::fixture::{a_connector, a_user};
 use jackfield_testkit::{Backend, Canary, TestServer, logs, on_both};
 use prost::Message as _;
 use tonic::Code;
@@ -104,6 +104,18 @@ fn own_keys(server: &TestServer, targets: &Targets) -> Vec<(String, Vec<u8>)> {
     keys
 }
 
+/// The token of a session that is used once.
+async fn session_token(server: &TestServer, targets: &Targets) -> String {
+    let (username, password) = (TAKEN.to_owned(), a_user("").password);
+    let application = targets.application.clone();
+    let login = v1::AuthenticateApplicationUserRequest { application, username, password, event_info: None };
+    let mut applications = server.client("alpha").applications();
+    let opened = applications.authenticate_application_user(login).await.unwrap().into_inner();
+    let (application, session_token) = (targets.application.clone(), opened.session_token.clone());
+    applications.get_session_user(v1::GetSessionUserRequest { application, session_token }).await.unwrap();
+    opened.session_token
+}
+
 on_both! {
     async fn secrets_appear_only_where_they_are_returned(backend: Backend) {
         let everything = logs::everything();
@@ -143,6 +155,7 @@ on_both! {
                 lock.rollback().await.unwrap();
             }
         }
+        let session_token = session_token(&server, &sown.targets).await;
         sown.hand_out(&server, &fields).await;
         sown.read_everything(&server).await;
         let rewrap = v1::RewrapSecretsRequest { reseal: true, ..Default::default() };
@@ -150,6 +163,7 @@ on_both! {
 
         let mut keys = own_keys(&server, &sown.targets);
         keys.push(("the hash of a password".to_owned(), b"$argon2id$v=19$".to_vec()));
+        keys.push(("the token of a session".to_owned(), session_token.into_bytes()));
         let mut places = sown.places(&server);
         server.stop().await;
         drop(everything);

@@ -1,7 +1,7 @@
 //! First steps of tests of several resources. Each is one call that is assumed to succeed.
 
 use jackfield_api::v1;
-use jackfield_domain::application::{Session, UserProfile};
+use jackfield_domain::application::{Session, SessionHolder, UserProfile};
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::UserId;
 use jackfield_domain::{ApplicationId, Clock, SessionId, SystemClock, TenantId, Timestamp};
@@ -56,11 +56,12 @@ pub(crate) async fn session_until(
     expire_time: Timestamp,
 ) -> String {
     let token = Uuid::new_v4().simple().to_string();
+    let profile = UserProfile { username: user_id.to_owned(), ..UserProfile::default() };
     let session = Session {
         id: SessionId::generate(),
         application: ApplicationId(application.parse().expect("a UUID")),
         user_id: UserId::stored(user_id.to_owned()),
-        profile: Some(UserProfile { username: user_id.to_owned(), ..UserProfile::default() }),
+        holder: SessionHolder::External(Box::new(profile)),
         token_digest: fixture::token_digest(&token),
         expire_time,
         meta: Meta::new(SystemClock.now()),

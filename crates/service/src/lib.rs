@@ -29,7 +29,7 @@ mod tenant;
 mod user;
 mod user_connector;
 
-pub use application::{PermittedSession, SessionUser};
+pub use application::{ApplicationLogin, OpenedSession, PermittedSession, SessionUser};
 pub use backup::{Verified, VerifyError};
 pub use cache::tokens::TokenCacheSettings;
 pub use caller::Caller;

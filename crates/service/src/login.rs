@@ -48,16 +48,21 @@ impl Services {
         deadline: Option<Instant>,
     ) -> Result<Login> {
         let start = Instant::now();
-        let deadline = deadline.map(|deadline| deadline.checked_sub(ANSWER_MARGIN).unwrap_or(deadline));
+        let deadline = deadline.map(before_deadline);
         let login = match reference {
             Some(reference) => self.ask(caller, reference, attempt, deadline).await?,
             None => self.ask_in_turn(caller, attempt, deadline).await?,
         };
         if !matches!(login.outcome, LoginOutcome::Accepted(_)) {
-            let end = start + whole(start.elapsed(), self.shared.login.rejection_interval);
-            tokio::time::sleep_until(deadline.map_or(end, |deadline| end.min(deadline))).await;
+            self.delay_rejection(start, deadline).await;
         }
         Ok(login)
+    }
+
+    /// Waits until the next time at which log-ins that began at a time and are not accepted are answered.
+    pub(crate) async fn delay_rejection(&self, start: Instant, deadline: Option<Instant>) {
+        let end = start + whole(start.elapsed(), self.shared.login.rejection_interval);
+        tokio::time::sleep_until(deadline.map_or(end, |deadline| end.min(deadline))).await;
     }
 
     /// Asks the connectors of the routing policy until one accepts, and pins the user to that one.
@@ -95,9 +100,9 @@ impl Services {
     }
 
     /// Asks the system of a connector, unless the user was migrated from it.
-    async fn ask(
+    pub(crate) async fn ask<R>(
         &self,
-        caller: &Caller<ConnectorsAuthenticate>,
+        caller: &Caller<R>,
         reference: &Ref,
         attempt: &LoginAttempt,
         deadline: Option<Instant>,
@@ -132,9 +137,9 @@ impl Services {
     }
 
     /// Checks the log-in of a user who was migrated from a connector; `None` for any other user.
-    async fn ask_here(
+    async fn ask_here<R>(
         &self,
-        caller: &Caller<ConnectorsAuthenticate>,
+        caller: &Caller<R>,
         connector: ConnectorId,
         attempt: &LoginAttempt,
     ) -> Result<Option<LoginOutcome>> {
@@ -153,9 +158,9 @@ impl Services {
 
     /// Stores a user whom the system has accepted. If that fails, the system is asked at the next log-in, too. Returns false if the user
     /// was stored before, under another login id, and is disabled.
-    async fn migrate_user(
+    async fn migrate_user<R>(
         &self,
-        caller: &Caller<ConnectorsAuthenticate>,
+        caller: &Caller<R>,
         connector: ConnectorId,
         accepted: &AcceptedLogin,
         attempt: &LoginAttempt,
@@ -171,6 +176,11 @@ impl Services {
             }
         }
     }
+}
+
+/// The time until which a system may take to answer, if the caller waits until a deadline.
+pub(crate) fn before_deadline(deadline: Instant) -> Instant {
+    deadline.checked_sub(ANSWER_MARGIN).unwrap_or(deadline)
 }
 
 /// The settings of a connector that can check log-ins.

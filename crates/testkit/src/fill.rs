@@ -1,6 +1,8 @@
 //! Thousands of rows, written to the tables without the services.
 
-use jackfield_domain::application::{Application, ApplicationPatch, PermissionGrant, Session, TokenDigest};
+use jackfield_domain::application::{
+    Application, ApplicationPatch, PermissionGrant, Session, SessionHolder, TokenDigest,
+};
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::{Connection, ConnectionPatch};
 use jackfield_domain::connector::{Connector, ConnectorKeys, ConnectorPatch, KindPatch};
@@ -158,7 +160,7 @@ async fn insert(txn: &Writer, tenant: TenantId, filled: &Filled, i: usize) {
         id: SessionId::generate(),
         application,
         user_id: user_id.clone(),
-        profile: None,
+        holder: SessionHolder::User(UserUuid::generate()),
         token_digest: TokenDigest::new(digest_of(i)),
         expire_time: Timestamp::MAX,
         meta: meta(i),

@@ -111,6 +111,11 @@ pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
     case!("SetPermissions", SetPermissionsRequest { application, company_id, user_id: user_id_ });
     let application = || gallery.clone();
     let token = || session_token.clone();
+    let (username, password) = ("ada".to_owned(), "password".to_owned());
+    case!(
+        "AuthenticateApplicationUser",
+        AuthenticateApplicationUserRequest { application: application(), username, password }
+    );
     case!("GetSessionUser", GetSessionUserRequest { application: application(), session_token: token() });
     case!("GetSessionPermissions", GetSessionPermissionsRequest { application: application(), session_token: token() });
     named!("DeleteApplication", DeleteApplicationRequest, gallery);

@@ -53,7 +53,7 @@ impl Sown {
     pub(super) async fn attempts(&mut self, server: &impl Callers, field: &SecretField) {
         let alpha = server.client("alpha");
         for attempt in [
-            self.simple(field, "accepted", ACCEPTED, |_| {}),
+            self.simple(field, "accepted", field.outcome(), |_| {}),
             Attempt { headers: &[("grpc-timeout", "1n")], ..self.simple(field, "too late", LATE, |_| {}) },
             Attempt { headers: &[("grpc-timeout", "soon")], ..self.simple(field, "a bad header", MALFORMED, |_| {}) },
         ] {
@@ -119,7 +119,8 @@ impl Sown {
 
         // The secret is in the place of a message.
         let canary = Canary::new(format!("{}, of the wrong type", field.name()));
-        let message = field.method.input().fields().find(|field| matches!(field.kind(), Kind::Message(_))).unwrap();
+        let message = field.method.input().fields().find(|field| matches!(field.kind(), Kind::Message(_)));
+        let Some(message) = message else { return attempts };
         let tag = u8::try_from(message.number() << 3 | 2).unwrap();
         let request = [&[tag, canary.secret.len() as u8], canary.secret.as_bytes()].concat();
         self.canaries.push(canary);
@@ -185,6 +186,15 @@ impl Sown {
                 }),
                 self.simple(field, "a bad neighbour", INVALID, |request| set(request, "login_id", "\u{7}".to_owned())),
             ],
+            "AuthenticateApplicationUser" | "GetSessionUser" | "GetSessionPermissions" | "EndSession" => {
+                let missing = (Code::NotFound, "APPLICATION_NOT_FOUND");
+                vec![
+                    self.simple(field, "no application", missing, |request| set(request, "application", nobody())),
+                    self.simple(field, "a bad neighbour", (Code::InvalidArgument, "REFERENCE_INVALID"), |request| {
+                        set(request, "application", "\u{7}".to_owned());
+                    }),
+                ]
+            }
             // Keys and users have no references.
             "ImportKey" | "CreateUser" => Vec::new(),
             "RotateKey" => vec![self.simple(field, "no key", (Code::NotFound, "KEY_NOT_FOUND"), |request| {

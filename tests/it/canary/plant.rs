@@ -5,13 +5,15 @@ use std::sync::LazyLock;
 use jackfield_api::v1;
 use jackfield_api::v1::test_connector_request::Definition;
 use jackfield_testkit::fixture::{
-    a_connection, a_connector, a_credential, a_user, api_key_material, basic_material, oauth2_material, strings,
+    a_connection, a_connector, a_credential, a_user, an_application, api_key_material, basic_material, oauth2_material,
+    strings,
 };
 use jackfield_testkit::{Callers, Identity};
 use prost::Message;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, MethodDescriptor, Value,
 };
+use tonic::Code;
 
 const PACKAGE: &str = "jackfield.v1";
 
@@ -29,6 +31,7 @@ pub(super) struct Targets {
     /// A connector, a connection for it, and a name and an external id that are taken.
     pub(super) connector: String,
     pub(super) connection: String,
+    pub(super) application: String,
     pub(super) credentials: Vec<(&'static str, String)>,
     pub(super) certificate_pem: String,
     pub(super) key_pem: String,
@@ -93,7 +96,7 @@ impl SecretField {
 
     /// Returns whether it is used at once, and not stored.
     pub(super) fn is_login(&self) -> bool {
-        self.method.input().get_field_by_name("request_id").is_none()
+        self.method.input().get_field_by_name("request_id").is_none() || self.method.name() == "EndSession"
     }
 
     /// Returns whether it is in a resource.
@@ -104,6 +107,14 @@ impl SecretField {
     /// Returns whether RevealCredential shows it.
     pub(super) fn is_material(&self) -> bool {
         self.path[0].name() == "material"
+    }
+
+    /// The outcome of a valid request. No session has a token that was made up.
+    pub(super) fn outcome(&self) -> (Code, &'static str) {
+        match self.method.name() {
+            "GetSessionUser" | "GetSessionPermissions" => (Code::NotFound, "SESSION_NOT_FOUND"),
+            _ => (Code::Ok, ""),
+        }
     }
 
     /// A valid request with this secret in it.
@@ -144,6 +155,7 @@ impl SecretField {
             | ["password"]
             | ["private_key_pem"]
             | ["imported", "private_key_pem"]
+            | ["session_token"]
             | ["user", "password"] => None,
             _ => panic!("{} is new: add a valid request with it here", self.name()),
         };
@@ -179,6 +191,15 @@ impl SecretField {
             }
             "PatchConnector" => {
                 v1::PatchConnectorRequest { reference: targets.connector.clone(), ..Default::default() }.encode_to_vec()
+            }
+            "AuthenticateApplicationUser" => {
+                let (application, username) = (targets.application.clone(), unique.to_owned());
+                v1::AuthenticateApplicationUserRequest { application, username, ..Default::default() }.encode_to_vec()
+            }
+            "GetSessionUser" | "GetSessionPermissions" | "EndSession" => {
+                // The application is the first field of all of them.
+                let application = targets.application.clone();
+                v1::GetSessionUserRequest { application, ..Default::default() }.encode_to_vec()
             }
             "CreateConnection" => {
                 let connection = Some(a_connection(unique, "name:main"));
@@ -315,6 +336,9 @@ impl Targets {
             let request = v1::CreateUserRequest { user: Some(user), ..Default::default() };
             alpha.users().create_user(request).await.unwrap();
         }
+        let application = Some(an_application("target"));
+        let request = v1::CreateApplicationRequest { application, ..Default::default() };
+        let application = alpha.applications().create_application(request).await.unwrap().into_inner().application;
         let leaf = server.pki().client(Identity::of("outbound"));
         let key =
             v1::Key { name: TAKEN.to_owned(), certificate_pem: leaf.certificate_pem.clone(), ..Default::default() };
@@ -324,6 +348,7 @@ impl Targets {
         Targets {
             connector: ids[1].clone(),
             connection: connections[0].clone(),
+            application: application.unwrap().id,
             credentials,
             certificate_pem: leaf.certificate_pem,
             key_pem: leaf.key_pem,

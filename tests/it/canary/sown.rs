@@ -10,6 +10,9 @@ use tonic::Code;
 use super::plant::{SecretField, Targets, methods, path};
 use super::raw::{Reply, call};
 
+/// Lists whose items are not read one by one.
+const WITHOUT_GET: [&str; 2] = ["ListPermissions", "ListSessions"];
+
 /// The planted secrets and the replies.
 pub(super) struct Sown {
     pub(super) targets: Targets,
@@ -36,9 +39,13 @@ impl Sown {
                 method.name().starts_with("Get")
                     && method.output().get_field(1).map(|field| field.kind()) == Some(item.kind())
             });
-            let get = get.unwrap_or_else(|| panic!("{} has no Get", list.name()));
+            let get = get.or_else(|| {
+                assert!(WITHOUT_GET.contains(&list.name()), "{} has no Get", list.name());
+                None
+            });
             for message in &reply.messages {
                 let page = DynamicMessage::decode(list.output(), message.as_slice()).unwrap();
+                let Some(get) = &get else { continue };
                 for item in page.get_field(&item).as_list().unwrap() {
                     let id = item.as_message().unwrap().get_field_by_name("id").unwrap().into_owned();
                     let mut request = DynamicMessage::new(get.input());

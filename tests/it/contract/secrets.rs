@@ -52,8 +52,8 @@ const NO_SECRETS: &[(&str, &str)] = &[
     ("User.password_set", "a flag"),
 ];
 
-/// The two methods that return secrets.
-pub(super) const HAND_OUT: [&str; 2] = ["IssueAccessToken", "RevealCredential"];
+/// The methods that return secrets.
+pub(super) const HAND_OUT: [&str; 3] = ["AuthenticateApplicationUser", "IssueAccessToken", "RevealCredential"];
 
 pub(super) fn redacted(field: &FieldDescriptor) -> bool {
     field.options().get_field_by_name("debug_redact").and_then(|value| value.as_bool()) == Some(true)
@@ -158,6 +158,8 @@ macro_rules! printers {
 fn printers() -> HashMap<&'static str, Printer> {
     printers![
         ApiKeyMaterial,
+        AuthenticateApplicationUserRequest,
+        AuthenticateApplicationUserResponse,
         AuthenticateUserRequest,
         BasicMaterial,
         ClientCredentialsMaterial,

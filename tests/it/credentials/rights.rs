@@ -28,7 +28,7 @@ macro_rules! methods {
     };
 }
 
-const METHODS: [Method; 63] = methods! {
+const METHODS: [Method; 64] = methods! {
     admin {
         "CreateTenant" create_tenant(CreateTenantRequest): "admin";
         "GetTenant" get_tenant(GetTenantRequest): "admin";
@@ -46,6 +46,7 @@ const METHODS: [Method; 63] = methods! {
         "DeleteApplication" delete_application(DeleteApplicationRequest): "applications.write";
         "SetPermissions" set_permissions(SetPermissionsRequest): "applications.write";
         "ListPermissions" list_permissions(ListPermissionsRequest): "applications.read";
+        "AuthenticateApplicationUser" authenticate_application_user(AuthenticateApplicationUserRequest): "applications.authenticate";
         "GetSessionUser" get_session_user(GetSessionUserRequest): "applications.authenticate";
         "GetSessionPermissions" get_session_permissions(GetSessionPermissionsRequest): "applications.authenticate";
         "EndSession" end_session(EndSessionRequest): "applications.authenticate";

@@ -353,6 +353,11 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
             validate_only: true,
         }
         "ListPermissions": ListPermissionsRequest {}
+        "AuthenticateApplicationUser": AuthenticateApplicationUserRequest {
+            application: application.clone(),
+            username: user.clone(),
+            password: "a password".to_owned(),
+        }
         "GetSessionUser": GetSessionUserRequest {
             application: application.clone(),
             session_token: session_token.clone(),

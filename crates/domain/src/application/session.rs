@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::document::is_default;
 use crate::error::Violation;
-use crate::value::id::{ApplicationId, SessionId};
+use crate::login::AuthenticatedUser;
+use crate::user::{EmailAddress, PhoneNumber, User, Username};
+use crate::value::id::{ApplicationId, SessionId, UserUuid};
 use crate::value::json::JsonObject;
 use crate::value::meta::Meta;
 use crate::value::secret::Secret;
@@ -17,15 +18,23 @@ pub struct Session {
     pub id: SessionId,
     pub application: ApplicationId,
     pub user_id: UserId,
-    /// The user as the connector described it at the log-in. `None` for a user of the tenant, which is looked up.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub profile: Option<UserProfile>,
+    pub holder: SessionHolder,
     pub token_digest: TokenDigest,
     pub expire_time: Timestamp,
     pub meta: Meta,
 }
 
-/// A description of a user, without what the password belongs to.
+/// The user of a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionHolder {
+    /// A user of the tenant, who is looked up whenever the session is used.
+    User(UserUuid),
+    /// A user of another system, as it described the user at the log-in.
+    External(Box<UserProfile>),
+}
+
+/// A description of a user, as applications get it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UserProfile {
@@ -53,6 +62,9 @@ pub enum SessionRef {
     Token(SessionToken),
 }
 
+/// The most sessions of a user in an application. Another log-in ends the oldest one.
+pub const MAX_SESSIONS: u64 = 100;
+
 /// The longest token that is looked up. Those that are made here are shorter.
 const MAX_SESSION_TOKEN: usize = 256;
 
@@ -62,6 +74,29 @@ impl Session {
     /// Returns true if the session can be used at a time.
     pub fn is_live(&self, now: Timestamp) -> bool {
         now < self.expire_time
+    }
+}
+
+// === impl UserProfile ===
+
+impl From<User> for UserProfile {
+    fn from(user: User) -> Self {
+        let text = |text: Option<String>| text.unwrap_or_default();
+        UserProfile {
+            username: text(user.username.map(Username::into)),
+            email: text(user.email.map(EmailAddress::into)),
+            phone_number: text(user.phone_number.map(PhoneNumber::into)),
+            first_name: user.first_name,
+            last_name: user.last_name,
+            data: user.data,
+        }
+    }
+}
+
+impl From<AuthenticatedUser> for UserProfile {
+    fn from(user: AuthenticatedUser) -> Self {
+        let AuthenticatedUser { id: _, username, email, phone_number, first_name, last_name, data } = user;
+        UserProfile { username, email, phone_number, first_name, last_name, data }
     }
 }
 

@@ -12,6 +12,7 @@ use jackfield_domain::resource::Dependents;
 use jackfield_domain::value::text::CompanyId;
 use jackfield_domain::{ApplicationId, Violations};
 use jackfield_service::{DeleteOptions, Deleted, ListScope};
+use jackfield_transport::call::context::CallContext;
 use tonic::{Request, Response, Status, async_trait};
 
 use self::message::{application_to_message, grant_to_message, permissions_to_message, user_to_message};
@@ -150,6 +151,24 @@ impl ApplicationService for Api {
             let ((list, application), (user_id, company_id)) = violations.into_result(parsed)?;
             let scope = ListScope { application, user_id, company_id, ..ListScope::default() };
             self.streams.pages(self.services.list(&caller, list, scope).await?, message::grants_to_page)
+        };
+        respond(call.await)
+    }
+
+    async fn authenticate_application_user(
+        &self,
+        request: Request<pb::AuthenticateApplicationUserRequest>,
+    ) -> Result<Response<pb::AuthenticateApplicationUserResponse>, Status> {
+        let call = async {
+            let (caller, metadata, mut request) = authorize_with_metadata(request)?;
+            let mut violations = Violations::default();
+            let application = named_by(&mut violations, &metadata, &mut request.application);
+            let login = request::login(&mut violations, request);
+            let (application, (credentials, event)) = violations.into_result(application.zip(login))?;
+            let deadline = CallContext::current().and_then(|call| call.flow.deadline());
+            let services = &self.services;
+            let login = services.application_authenticate(&caller, &application, credentials, event, deadline).await?;
+            Ok(message::login_to_message(login))
         };
         respond(call.await)
     }

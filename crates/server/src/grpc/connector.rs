@@ -1,7 +1,7 @@
 //! ConnectorService.
 
 mod json;
-mod login;
+pub(super) mod login;
 mod patch;
 mod probe;
 mod routing;

@@ -1,10 +1,11 @@
 //! Use cases of applications.
 
+mod authenticate;
 mod permission;
 mod session;
 
 use jackfield_domain::application::{Application, ApplicationPatch};
-use jackfield_domain::connector::{Connector, ConnectorKind};
+use jackfield_domain::connector::Connector;
 use jackfield_domain::error::Precondition;
 use jackfield_domain::principal::right::{ApplicationsRead, ApplicationsWrite};
 use jackfield_domain::request::reference::Ref;
@@ -20,6 +21,9 @@ use crate::change::{
 use crate::list::Listable;
 use crate::services::Services;
 
+use self::authenticate::Authenticator;
+
+pub use authenticate::{ApplicationLogin, OpenedSession};
 pub use session::{PermittedSession, SessionUser};
 
 // === impl Services ===
@@ -106,18 +110,12 @@ impl Listable for Application {
 async fn connector_of(txn: &Writer, tenant: TenantId, patch: &ApplicationPatch) -> Result<Option<Option<ConnectorId>>> {
     let Some(Some(reference)) = &patch.connector else { return Ok(patch.connector.as_ref().map(|_| None)) };
     let connector = lock_parent::<Connector>(txn, tenant, reference).await?;
-    match connector.kind {
-        ConnectorKind::Generic(_) | ConnectorKind::License(_) => Ok(Some(Some(connector.id))),
-        ConnectorKind::ApiKey(_)
-        | ConnectorKind::ClientCertificate(_)
-        | ConnectorKind::HttpBasic(_)
-        | ConnectorKind::OAuth2(_) => {
-            let kind = connector.kind.as_str();
-            let description =
-                format!("must name a connector of the kind generic or license; this one is of the kind {kind}");
-            Err(Violation::field("application.connector", description).into())
-        }
+    if Authenticator::of(&connector).is_none() {
+        let kind = connector.kind.as_str();
+        let description = format!("must name a connector of the kind generic; this one is of the kind {kind}");
+        return Err(Violation::field("application.connector", description).into());
     }
+    Ok(Some(Some(connector.id)))
 }
 
 /// The application that a reference names, as a transaction sees it.

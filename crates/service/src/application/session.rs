@@ -1,10 +1,11 @@
 //! Sessions: the use of an application by a user who has logged in.
 
 use jackfield_domain::application::{
-    Application, Session, SessionPermissions, SessionRef, SessionToken, TokenDigest, UserProfile,
+    Application, Session, SessionHolder, SessionPermissions, SessionRef, SessionToken, TokenDigest, UserProfile,
 };
 use jackfield_domain::principal::right::{ApplicationsAuthenticate, ApplicationsRead};
 use jackfield_domain::request::reference::Ref;
+use jackfield_domain::user::User;
 use jackfield_domain::{Error, Resource, Result, TenantId};
 use jackfield_vault::sha256;
 
@@ -97,7 +98,13 @@ impl Services {
         let session = found.filter(|found| found.is_live(self.now())).ok_or_else(no_session)?;
         require_same(&application, &session)?;
         require_enabled(&application)?;
-        let profile = session.profile.clone().ok_or_else(no_session)?;
+        let profile = match &session.holder {
+            SessionHolder::User(id) => {
+                let user = self.shared.store.read().fetch::<User>(tenant, *id).await?;
+                UserProfile::from(user.filter(|user| user.enabled).ok_or_else(no_session)?)
+            }
+            SessionHolder::External(profile) => (**profile).clone(),
+        };
         Ok(LiveSession { application, session, profile })
     }
 }
@@ -108,7 +115,7 @@ impl Listable for Session {
 }
 
 /// The digest by which a token is looked up.
-fn digest(token: &SessionToken) -> TokenDigest {
+pub(super) fn digest(token: &SessionToken) -> TokenDigest {
     TokenDigest::new(sha256(token.expose().as_bytes()))
 }
 

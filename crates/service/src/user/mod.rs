@@ -56,11 +56,17 @@ impl Services {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<User>(tenant, reference).await?;
             let before = found_for_update(found, || missing::<User>(reference), expected)?;
-            self.user_replace(txn, tenant, before, &patch, &hash).await
+            let user = self.user_replace(txn, tenant, before, &patch, &hash).await?;
+            if !matches!(patch.password, SecretPatch::Keep) {
+                // Someone may know the previous password, and have sessions.
+                txn.sessions_delete_of_user(tenant, &user.user_id).await?;
+            }
+            Ok(user)
         })
         .await
     }
 
+    /// Deletes a user with the permissions and sessions in applications: another user may get the same id later.
     pub async fn user_delete(
         &self,
         caller: &Caller<UsersWrite>,
@@ -74,6 +80,8 @@ impl Services {
             let Some(user) = found_for_delete(found, || missing::<User>(reference), options)? else {
                 return Ok(Deleted::default());
             };
+            txn.sessions_delete_of_user(tenant, &user.user_id).await?;
+            txn.permission_grants_delete_of_user(tenant, &user.user_id).await?;
             txn.user_delete(tenant, user.id).await?;
             Ok(Deleted::alone())
         })

@@ -51,6 +51,12 @@ impl Writer {
         crud::fetch_locked(&self.conn, tenant, granted, LockType::Update).await
     }
 
+    /// Deletes all grants of a user.
+    pub async fn permission_grants_delete_of_user(&self, tenant: TenantId, user_id: &UserId) -> Result<()> {
+        let grants = Column::UserId.eq(user_id.as_str());
+        self.delete_returning::<PermissionGrant>(tenant, grants).await.map(|_| ())
+    }
+
     pub async fn permission_grant_delete(&self, tenant: TenantId, id: PermissionGrantId) -> Result<()> {
         self.delete_row::<PermissionGrant>(tenant, id.0).await
     }

@@ -41,6 +41,12 @@ impl Writer {
         Ok(self.sessions_delete(tenant, sessions).await?.len() as u64)
     }
 
+    /// Ends all sessions of a user.
+    pub async fn sessions_delete_of_user(&self, tenant: TenantId, user_id: &UserId) -> Result<()> {
+        let sessions = Condition::all().add(Column::UserId.eq(user_id.as_str()));
+        self.sessions_delete(tenant, sessions).await.map(|_| ())
+    }
+
     /// Ends the oldest sessions of a user in an application, so that at most `keep` are left.
     pub async fn sessions_trim(
         &self,

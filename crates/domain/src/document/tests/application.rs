@@ -1,8 +1,8 @@
 //! Documents of applications, permissions and sessions.
 
 use super::*;
-use crate::application::{Application, Permission, PermissionGrant, Session, TokenDigest, UserProfile};
-use crate::value::id::{ApplicationId, ConnectorId, PermissionGrantId, SessionId};
+use crate::application::{Application, Permission, PermissionGrant, Session, SessionHolder, TokenDigest, UserProfile};
+use crate::value::id::{ApplicationId, ConnectorId, PermissionGrantId, SessionId, UserUuid};
 use crate::value::text::{CompanyId, PermissionSlug};
 
 #[test]
@@ -60,6 +60,7 @@ fn a_session() {
         "id": uuid(1),
         "application": uuid(2),
         "user_id": "a",
+        "holder": { "user": uuid(3) },
         "token_digest": digest,
         "expire_time": 1,
         "meta": meta_doc(),
@@ -76,10 +77,12 @@ fn a_session() {
         id: SessionId(uuid(1)),
         application: ApplicationId(uuid(2)),
         user_id: UserId::stored("a".to_owned()),
-        profile: Some(profile),
+        holder: SessionHolder::User(UserUuid(uuid(4))),
         token_digest: TokenDigest::new([0; 32]),
         expire_time: Timestamp(1),
         meta: meta(),
     };
-    check(&sparse, &json!({ "profile": null }), &full);
+    check(&sparse, &json!({}), &full);
+    let external = Session { holder: SessionHolder::External(Box::new(profile)), ..full };
+    assert_eq!(read::<Session>(&written(&external)), external);
 }

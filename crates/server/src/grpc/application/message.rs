@@ -5,7 +5,7 @@ use jackfield_domain::application::{
     Application, CompanyPermissions, Permission, PermissionGrant, Session, UserProfile,
 };
 use jackfield_domain::value::text::PermissionSlug;
-use jackfield_service::{ListedPage, PermittedSession, SessionUser};
+use jackfield_service::{ApplicationLogin, ListedPage, OpenedSession, PermittedSession, SessionUser};
 
 use crate::grpc::render;
 
@@ -65,11 +65,28 @@ pub(super) fn grant_to_message(grant: PermissionGrant) -> pb::PermissionGrant {
 
 pub(super) fn user_to_message(found: SessionUser) -> pb::GetSessionUserResponse {
     let SessionUser { session, profile } = found;
-    let UserProfile { username, email, phone_number, first_name, last_name, data } = profile;
-    let user_id = session.user_id.to_string();
-    let data = render::json(data);
-    let user = pb::SessionUser { user_id, username, email, phone_number, first_name, last_name, data };
-    pb::GetSessionUserResponse { user: Some(user), session: Some(session_to_message(session)) }
+    let user = Some(profile_to_message(&session, profile));
+    pb::GetSessionUserResponse { user, session: Some(session_to_message(session)) }
+}
+
+pub(super) fn login_to_message(login: ApplicationLogin) -> pb::AuthenticateApplicationUserResponse {
+    let outcome = |outcome: pb::LoginOutcome| pb::AuthenticateApplicationUserResponse {
+        outcome: outcome.into(),
+        ..Default::default()
+    };
+    let OpenedSession { token, session, profile, permissions } = match login {
+        ApplicationLogin::Accepted(opened) => *opened,
+        ApplicationLogin::Rejected => return outcome(pb::LoginOutcome::Rejected),
+        ApplicationLogin::UpstreamFault => return outcome(pb::LoginOutcome::UpstreamFault),
+    };
+    pb::AuthenticateApplicationUserResponse {
+        session_token: token.expose().to_owned(),
+        user: Some(profile_to_message(&session, profile)),
+        session: Some(session_to_message(session)),
+        permissions: slugs(permissions.flat().into_iter().cloned()),
+        companies: permissions.into_companies().into_iter().map(company_to_message).collect(),
+        ..outcome(pb::LoginOutcome::Accepted)
+    }
 }
 
 pub(super) fn permissions_to_message(found: PermittedSession) -> pb::GetSessionPermissionsResponse {
@@ -81,13 +98,19 @@ pub(super) fn permissions_to_message(found: PermittedSession) -> pb::GetSessionP
     }
 }
 
+fn profile_to_message(session: &Session, profile: UserProfile) -> pb::SessionUser {
+    let UserProfile { username, email, phone_number, first_name, last_name, data } = profile;
+    let (user_id, data) = (session.user_id.to_string(), render::json(data));
+    pb::SessionUser { user_id, username, email, phone_number, first_name, last_name, data }
+}
+
 fn company_to_message(company: CompanyPermissions) -> pb::CompanyPermissions {
     let CompanyPermissions { company_id, company_name, permissions } = company;
     pb::CompanyPermissions { company_id: company_id.into(), company_name, permissions: slugs(permissions) }
 }
 
 fn session_to_message(session: Session) -> pb::Session {
-    let Session { id, application, user_id, profile: _, token_digest: _, expire_time, meta } = session;
+    let Session { id, application, user_id, holder: _, token_digest: _, expire_time, meta } = session;
     pb::Session {
         id: id.to_string(),
         application: application.to_string(),

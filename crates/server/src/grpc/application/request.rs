@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use jackfield_api::v1 as pb;
 use jackfield_domain::application::{MAX_PERMISSIONS, PermissionChange, SessionRef, SessionToken};
+use jackfield_domain::login::{LoginEvent, LoginId, password};
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
 use jackfield_domain::value::text::{CompanyId, MAX_NAME, PermissionSlug, UserId, bounded_text};
-use jackfield_domain::{SessionId, Violation, Violations};
+use jackfield_domain::{Secret, SessionId, Violation, Violations};
 use tonic::metadata::MetadataMap;
 
+use crate::grpc::connector::login;
 use crate::grpc::parse;
 
 /// The forms in which an application is named.
@@ -59,6 +61,18 @@ fn slugs(violations: &mut Violations, slugs: &[String]) -> Option<BTreeSet<Permi
     let slug = |(index, slug): (usize, &String)| PermissionSlug::parse(&format!("permissions[{index}]"), slug);
     let parsed: Vec<_> = slugs.iter().enumerate().map(|entry| violations.check(slug(entry))).collect();
     parsed.into_iter().collect()
+}
+
+/// The user name, the password and the facts of a log-in.
+pub(super) fn login(
+    violations: &mut Violations,
+    request: pb::AuthenticateApplicationUserRequest,
+) -> Option<((LoginId, Secret), LoginEvent)> {
+    let pb::AuthenticateApplicationUserRequest { application: _, username, password: text, event_info } = request;
+    let login_id = violations.check(LoginId::parse("username", &username));
+    let password = violations.check(password("password", text));
+    let event = login::event(violations, event_info.unwrap_or_default());
+    login_id.zip(password).zip(event)
 }
 
 /// The token of a session.

@@ -66,7 +66,8 @@ pub(super) fn to_message(login: Login) -> pb::AuthenticateUserResponse {
     }
 }
 
-fn event(violations: &mut Violations, info: pb::LoginEventInfo) -> Option<LoginEvent> {
+/// The facts of a log-in.
+pub(in crate::grpc) fn event(violations: &mut Violations, info: pb::LoginEventInfo) -> Option<LoginEvent> {
     let pb::LoginEventInfo { ip_address, user_agent, device_name, device_type } = info;
     let wrong = |_| Violation::field("event_info.ip_address", "must be an IPv4 or IPv6 address");
     let ip_address = parse::non_empty(&ip_address).map(|text| text.parse::<IpAddr>().map_err(wrong)).transpose();

@@ -1,0 +1,213 @@
+//! Log-ins to applications.
+
+use std::time::Duration;
+
+use jackfield_domain::application::{
+    Application, MAX_SESSIONS, Session, SessionHolder, SessionPermissions, SessionToken, UserProfile,
+};
+use jackfield_domain::connector::{Connector, ConnectorKind};
+use jackfield_domain::login::{AcceptedLogin, LoginAttempt, LoginEvent, LoginId, LoginOutcome};
+use jackfield_domain::principal::right::ApplicationsAuthenticate;
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::user::User;
+use jackfield_domain::value::meta::Meta;
+use jackfield_domain::value::text::UserId;
+use jackfield_domain::{ConnectorId, Error, Result, Secret, SessionId, TenantId};
+use jackfield_vault::random_token;
+use tokio::time::Instant;
+
+use super::require_enabled;
+use super::session::digest;
+use crate::caller::Caller;
+use crate::change::{Change, lock_parent};
+use crate::login::before_deadline;
+use crate::services::Services;
+
+/// The outcome of a log-in to an application.
+pub enum ApplicationLogin {
+    Accepted(Box<OpenedSession>),
+    /// An unknown user and a wrong password are the same.
+    Rejected,
+    /// The system of the connector could not be asked, or its response cannot be used.
+    UpstreamFault,
+}
+
+/// A new session with its token, its user, and the permissions of the user.
+pub struct OpenedSession {
+    pub token: SessionToken,
+    pub session: Session,
+    pub profile: UserProfile,
+    pub permissions: SessionPermissions,
+}
+
+/// The checker of the passwords of an application.
+pub(super) enum Authenticator {
+    /// The users of the tenant.
+    Users,
+    /// The system of a generic connector.
+    Generic(ConnectorId),
+}
+
+/// The answer of an authenticator.
+enum Verdict {
+    Accepted(Box<Identified>),
+    Rejected,
+    UpstreamFault,
+}
+
+/// A user whose password is right.
+struct Identified {
+    user_id: UserId,
+    holder: SessionHolder,
+    profile: UserProfile,
+}
+
+/// The wait before a log-in is tried again during which the application got another connector.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+// === impl Services ===
+
+impl Services {
+    /// Has the password of a user checked, and opens a session if it is right.
+    pub async fn application_authenticate(
+        &self,
+        caller: &Caller<ApplicationsAuthenticate>,
+        application: &Ref,
+        (login_id, password): (LoginId, Secret),
+        event: LoginEvent,
+        deadline: Option<Instant>,
+    ) -> Result<ApplicationLogin> {
+        let (start, deadline) = (Instant::now(), deadline.map(before_deadline));
+        let application = self.find::<Application>(caller.tenant(), application).await?;
+        require_enabled(&application)?;
+        let client_id = match &application.external_id {
+            Some(external_id) => external_id.to_string(),
+            None => application.id.to_string(),
+        };
+        let application_id = Some(client_id);
+        let attempt = LoginAttempt { login_id, password, application_id, no_jwt: true, new_device: false, event };
+        let authenticator = self.authenticator(caller.tenant(), &application).await?;
+        let outcome = match self.verdict(caller, authenticator, &attempt, deadline).await? {
+            Verdict::Accepted(identified) => {
+                let opened = self.session_open(caller, &application, *identified).await?;
+                return Ok(ApplicationLogin::Accepted(Box::new(opened)));
+            }
+            Verdict::Rejected => ApplicationLogin::Rejected,
+            Verdict::UpstreamFault => ApplicationLogin::UpstreamFault,
+        };
+        self.delay_rejection(start, deadline).await;
+        Ok(outcome)
+    }
+
+    /// The checker of the passwords of an application.
+    async fn authenticator(&self, tenant: TenantId, application: &Application) -> Result<Authenticator> {
+        let Some(connector) = application.connector else { return Ok(Authenticator::Users) };
+        let connector = self.find::<Connector>(tenant, &Ref::Id(connector.0)).await?;
+        Authenticator::of(&connector).ok_or_else(|| Error::internal("a connector that checks no passwords"))
+    }
+
+    /// Has an authenticator check a log-in.
+    async fn verdict<R>(
+        &self,
+        caller: &Caller<R>,
+        authenticator: Authenticator,
+        attempt: &LoginAttempt,
+        deadline: Option<Instant>,
+    ) -> Result<Verdict> {
+        let tenant = caller.tenant();
+        let connector = match authenticator {
+            Authenticator::Users => {
+                let Some(password) = attempt.chosen_password() else { return Ok(Verdict::Rejected) };
+                let user = self.authenticate_local(tenant, attempt.login_id.as_str(), &password).await?;
+                return Ok(user.map_or(Verdict::Rejected, |user| Verdict::Accepted(Box::new(Identified::from(user)))));
+            }
+            Authenticator::Generic(connector) => connector,
+        };
+        let login = self.ask(caller, &Ref::Id(connector.0), attempt, deadline).await?;
+        Ok(match login.outcome {
+            LoginOutcome::Accepted(accepted) => {
+                // A user who was migrated is one of the tenant, and can be disabled here.
+                let user_id = accepted.user.id.to_string();
+                let migrated = self.shared.store.read().find::<User>(tenant, &Ref::External(user_id)).await?;
+                let migrated = migrated.filter(|user| user.connector == Some(connector));
+                Verdict::Accepted(Box::new(migrated.map_or_else(|| Identified::from(*accepted), Identified::from)))
+            }
+            LoginOutcome::Rejected => Verdict::Rejected,
+            LoginOutcome::UpstreamFault => Verdict::UpstreamFault,
+        })
+    }
+
+    /// Opens a session. It ends the oldest one of the user if there are too many.
+    async fn session_open(
+        &self,
+        caller: &Caller<ApplicationsAuthenticate>,
+        checked: &Application,
+        identified: Identified,
+    ) -> Result<OpenedSession> {
+        let token = SessionToken::new(random_token()?);
+        let Identified { user_id, holder, profile } = identified;
+        let opened = self.change(Change::on_behalf_of(caller), async |txn| {
+            let tenant = caller.tenant();
+            let application = lock_parent::<Application>(txn, tenant, &Ref::Id(checked.id.0)).await?;
+            require_enabled(&application)?;
+            if application.connector != checked.connector {
+                // Its change ended all sessions of users of the previous connector.
+                return Err(Error::ServerUnavailable { retry_after: RETRY_AFTER });
+            }
+            let now = self.now();
+            let lifetime = i64::try_from(application.session_lifetime.as_micros()).unwrap_or(i64::MAX);
+            let session = Session {
+                id: SessionId::generate(),
+                application: application.id,
+                user_id,
+                holder,
+                token_digest: digest(&token),
+                expire_time: now.plus_micros(lifetime),
+                meta: Meta::new(now),
+            };
+            txn.sessions_trim(tenant, application.id, &session.user_id, MAX_SESSIONS - 1).await?;
+            txn.insert(tenant, &session).await?;
+            let grants = txn.permission_grants_of_user(tenant, application.id, &session.user_id).await?;
+            Ok((session, application.granted(grants)))
+        });
+        let (session, permissions) = opened.await?;
+        Ok(OpenedSession { token, session, profile, permissions })
+    }
+}
+
+// === impl Authenticator ===
+
+impl Authenticator {
+    /// The authenticator that a connector is; `None` if it is of a kind that checks no passwords.
+    pub(super) fn of(connector: &Connector) -> Option<Self> {
+        match connector.kind {
+            ConnectorKind::Generic(_) => Some(Authenticator::Generic(connector.id)),
+            ConnectorKind::ApiKey(_)
+            | ConnectorKind::ClientCertificate(_)
+            | ConnectorKind::HttpBasic(_)
+            | ConnectorKind::License(_)
+            | ConnectorKind::OAuth2(_) => None,
+        }
+    }
+}
+
+// === impl Identified ===
+
+impl From<User> for Identified {
+    fn from(user: User) -> Self {
+        Identified {
+            user_id: user.user_id.clone(),
+            holder: SessionHolder::User(user.id),
+            profile: UserProfile::from(user),
+        }
+    }
+}
+
+impl From<AcceptedLogin> for Identified {
+    fn from(accepted: AcceptedLogin) -> Self {
+        let AcceptedLogin { user, registrations: _ } = accepted;
+        let user_id = UserId::stored(user.id.to_string());
+        let profile = UserProfile::from(user);
+        Identified { user_id, holder: SessionHolder::External(Box::new(profile.clone())), profile }
+    }
+}
