@@ -68,7 +68,7 @@ pub struct Dependents {
 
 impl Dependents {
     /// The uses that keep a resource from being deleted by itself.
-    pub fn uses(self) -> [(Resource, u64); 4] {
+    pub fn uses(self) -> [(Resource, u64); 5] {
         let Dependents { connections, user_connectors, credentials, applications, routing_rules, .. } = self;
         [
             (Resource::Application, applications),

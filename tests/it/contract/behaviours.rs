@@ -14,7 +14,6 @@ const COMBINATIONS: [&[&str]; 8] = [
     &["OPTIONAL"],
     &["REQUIRED"],
     &["OPTIONAL", "INPUT_ONLY"],
-    &["REQUIRED", "INPUT_ONLY"],
     &["OPTIONAL", "IMMUTABLE"],
     &["REQUIRED", "IMMUTABLE"],
     &["REQUIRED", "INPUT_ONLY"],
