@@ -50,7 +50,7 @@ impl Sown {
                     let id = item.as_message().unwrap().get_field_by_name("id").unwrap().into_owned();
                     let mut request = DynamicMessage::new(get.input());
                     request.set_field_by_name("reference", id);
-                    let reply = call(&client, &path(&get), &request.encode_to_vec(), &[]).await;
+                    let reply = call(&client, &path(get), &request.encode_to_vec(), &[]).await;
                     assert_eq!(reply.code, Code::Ok, "{}", get.name());
                     self.replies.push((get.name().to_owned(), reply));
                     items += 1;

@@ -260,9 +260,11 @@ on_both! {
         let mut request = tonic::Request::new(a_login(&connector.id, "ada", "right"));
         // Long enough for a busy machine, and far below the timeouts of the connector.
         request.set_timeout(Duration::from_secs(3));
-        // A call whose answer comes later fails.
-        let response = alpha.connectors().authenticate_user(request).await.unwrap().into_inner();
-        assert_eq!(response.outcome(), v1::LoginOutcome::UpstreamFault);
+        // On a busy machine the deadline can pass while the answer is on its way.
+        match alpha.connectors().authenticate_user(request).await {
+            Ok(response) => assert_eq!(response.into_inner().outcome(), v1::LoginOutcome::UpstreamFault),
+            Err(status) => assert_eq!(status.code(), Code::Cancelled),
+        }
         assert_eq!(logged(&connector.id), "CALLER_TIMEOUT");
     }
 

@@ -14,7 +14,7 @@ use crate::tls::{ClientAuth, TlsFault};
 
 /// The body of a response. It is read when a verdict depends on it.
 enum Body {
-    Unread(Responding),
+    Unread(Box<Responding>),
     Read(Result<Bytes, Fault>),
 }
 
@@ -49,7 +49,7 @@ impl Call<'_> {
         // A server may refuse the certificate in a page, with this status.
         let answer = match is_asked && head.status == StatusCode::BAD_REQUEST {
             true => Body::Read(self.read(responding).await),
-            false => Body::Unread(responding),
+            false => Body::Unread(Box::new(responding)),
         };
         if let Body::Read(Ok(page)) = &answer
             && let Some(fault) = self.definition.refusal(self.target, head.status, page)
@@ -68,7 +68,7 @@ impl Call<'_> {
         }
         let read = match answer {
             Body::Read(read) => read,
-            Body::Unread(responding) => self.read(responding).await,
+            Body::Unread(responding) => self.read(*responding).await,
         };
         let read = read.map_err(|fault| report.fault(ProbeStep::Body, fault, Facts::default()))?;
         let status = head.status;

@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn errors_are_sentences() {
-        assert_eq!(sentence(&Fault::Unresolved), "The name of the host cannot be resolved.");
+        assert_eq!(sentence(&Fault::Unresolved), "The name of the host has no address.");
         assert_eq!(sentence(&""), ".");
     }
 }

@@ -173,7 +173,9 @@ fn of_login_body(report: &mut Report, head: Head, body: Bytes) {
 }
 
 fn of_discovery(report: &mut Report, issuer: &HttpUrl, body: &[u8]) {
-    let mut fail = |reason, message: String, facts| drop(report.failed(Step::Body, reason, message, facts));
+    let mut fail = |reason, message: String, facts| {
+        report.failed(Step::Body, reason, message, facts);
+    };
     let Ok(text) = std::str::from_utf8(body) else {
         return fail(Reason::BodyNotUtf8, "The body is not UTF-8.".to_owned(), Facts::default());
     };

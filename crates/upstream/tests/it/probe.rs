@@ -250,7 +250,10 @@ async fn provoke(reason: Reason) -> Provoked {
             response::of_user(body, Step::Body, Failed).await
         }
         Reason::UserInvalid => {
-            let body = br#"{"user": {"id": "11111111-1111-4111-8111-111111111111", "username": "a\u0007"}}"#;
+            // Data of more levels than are kept.
+            let data = r#"{"a":"#.repeat(20) + "1" + &"}".repeat(20);
+            let user = r#""id": "11111111-1111-4111-8111-111111111111", "username": "ada""#;
+            let body = format!(r#"{{"user": {{{user}, "data": {data}}}}}"#);
             response::of_user(body, Step::Body, Failed).await
         }
         Reason::IssuerMismatch => response::of_discovery(|_| "https://other.example".to_owned(), "x").await,

@@ -31,8 +31,9 @@ on_both! {
             }
         }
         // The objects around them do not contain them.
+        let with_url = json!({ "authenticationUrl": "https://id.example.com/login", "migrateUsers": false });
         let around = json!([
-            { "op": "test", "path": "/generic", "value": { "authenticationUrl": "https://id.example.com/login" } },
+            { "op": "test", "path": "/generic", "value": with_url },
             { "op": "copy", "from": "/generic", "path": "/data/generic" },
             { "op": "copy", "from": "", "path": "/data/all" },
         ]);

@@ -82,11 +82,15 @@ pub(super) async fn with_basic(status: u16, result: Outcome) -> Provoked {
 }
 
 /// A log-in with the right password.
-pub(super) async fn of_user(body: &'static [u8], step: Step, result: Outcome) -> Provoked {
-    let handle = move |mut peer: Peer| async move {
-        peer.request().await;
-        peer.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len())).await;
-        peer.send(body).await;
+pub(super) async fn of_user(body: impl Into<Vec<u8>>, step: Step, result: Outcome) -> Provoked {
+    let body: Vec<u8> = body.into();
+    let handle = move |mut peer: Peer| {
+        let body = body.clone();
+        async move {
+            peer.request().await;
+            peer.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len())).await;
+            peer.send(body).await;
+        }
     };
     probed(handle, |text| of_kind(definition(text), &generic(text), login()), step, result).await
 }
