@@ -197,6 +197,14 @@ impl Sown {
             }
             // Keys and users have no references.
             "ImportKey" | "CreateUser" => Vec::new(),
+            "PatchConnector" => vec![
+                self.simple(field, "stale", (Code::Aborted, "ETAG_MISMATCH"), |request| {
+                    set(request, "etag", "W/\"0-0\"".to_owned());
+                }),
+                self.simple(field, "no connector", (Code::NotFound, "CONNECTOR_NOT_FOUND"), |request| {
+                    set(request, "reference", nobody());
+                }),
+            ],
             "RotateKey" => vec![self.simple(field, "no key", (Code::NotFound, "KEY_NOT_FOUND"), |request| {
                 set(request, "reference", nobody());
             })],
@@ -282,6 +290,9 @@ fn set_inner(request: &mut DynamicMessage, field: &str, value: String) {
 /// Gives the resource in a request another name or external id. A rotation has neither: it gets a stale etag in place of a name that
 /// is taken, and a time that does not exist in place of one that is invalid.
 fn rename(request: &mut DynamicMessage, name: &str) {
+    if ["json_patch", "merge_patch"].iter().any(|field| request.has_field_by_name(field)) {
+        return patch_name(request, name);
+    }
     if let Some(field) = request.descriptor().get_field_by_name("activate_time") {
         if name == TAKEN {
             return set(request, "etag", "W/\"0-0\"".to_owned());
@@ -293,4 +304,23 @@ fn rename(request: &mut DynamicMessage, name: &str) {
     let has = |field| request.descriptor().get_field_by_name(field).is_some();
     let field = if has("credential") { "external_id" } else { "name" };
     set_inner(request, if has("user") { "username" } else { field }, name.to_owned());
+}
+
+/// Adds a name to a patch.
+fn patch_name(request: &mut DynamicMessage, name: &str) {
+    for field in ["json_patch", "merge_patch"] {
+        if !request.has_field_by_name(field) {
+            continue;
+        }
+        let mut patch = request.get_field_by_name(field).unwrap().into_owned();
+        let message = patch.as_message_mut().unwrap();
+        let text = message.get_field_by_name("json").unwrap().as_str().unwrap().to_owned();
+        let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        match json.as_array_mut() {
+            Some(operations) => operations.push(serde_json::json!({ "op": "replace", "path": "/name", "value": name })),
+            None => json["name"] = name.into(),
+        }
+        message.set_field_by_name("json", Value::String(json.to_string()));
+        request.set_field_by_name(field, patch);
+    }
 }

@@ -128,12 +128,12 @@ impl SecretField {
     /// The secret in the form that the field takes.
     fn value(&self, targets: &Targets, secret: &str) -> String {
         match self.path[self.path.len() - 1].name() {
-            // Text before a PEM block is explanatory (RFC 7468), and is stored with it.
             "json" if self.path[0].name() == "json_patch" => {
                 let path = "/generic/httpAuthenticationPassword";
                 serde_json::json!([{ "op": "add", "path": path, "value": secret }]).to_string()
             }
             "json" => serde_json::json!({ "secretHeaders": { "planted": secret } }).to_string(),
+            // Text before a PEM block is explanatory (RFC 7468), and is stored with it.
             "private_key_pem" => format!("{secret}\n{}", targets.key_pem),
             _ => secret.to_owned(),
         }
@@ -156,6 +156,7 @@ impl SecretField {
             | ["private_key_pem"]
             | ["imported", "private_key_pem"]
             | ["session_token"]
+            | ["json_patch" | "merge_patch", "json"]
             | ["user", "password"] => None,
             _ => panic!("{} is new: add a valid request with it here", self.name()),
         };

@@ -24,7 +24,7 @@ on_both! {
             { "op": "test", "path": "/connectTimeout", "value": "1s" },
             { "op": "replace", "path": "/name", "value": "new" },
             { "op": "remove", "path": "/description" },
-            { "op": "replace", "path": "/generic/authenticationUrl", "value": "http://localhost:3000/login" },
+            { "op": "replace", "path": "/generic/authenticationUrl", "value": "https://directory.example.com/login" },
             { "op": "replace", "path": "/readTimeout", "value": "1.500s" },
             { "op": "add", "path": "/labels/team~1a", "value": "blue" },
             { "op": "move", "from": "/labels/env", "path": "/labels/stage" },
@@ -44,7 +44,7 @@ on_both! {
             ..before.clone()
         };
         let Some(Kind::Generic(generic)) = &mut expected.kind else { panic!("a generic connector") };
-        generic.authentication_url = "http://localhost:3000/login".to_owned();
+        generic.authentication_url = "https://directory.example.com/login".to_owned();
         assert_eq!(patched, expected);
         assert_eq!(examples::data(&patched), json!({ "modifiedBy": "richard", "labels": { "stage": "prod", "team/a": "blue" } }));
         assert_ne!(patched.etag, before.etag);
