@@ -80,6 +80,7 @@ fn the_contract_is_known() {
             "CreateConnectorRequest",
             "CreateCredentialRequest",
             "CreateUserRequest",
+            "TestConnectorRequest",
             "UpdateConfigurationRequest",
             "UpdateConnectorRequest",
             "UpdateCredentialRequest",

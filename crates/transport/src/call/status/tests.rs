@@ -75,6 +75,7 @@ fn every_error_has_its_code_and_its_reason() {
         Code::Unauthenticated,
         Code::PermissionDenied,
         Code::PermissionDenied,
+        Code::PermissionDenied,
         Code::ResourceExhausted,
         Code::ResourceExhausted,
         Code::Unavailable,
