@@ -59,6 +59,7 @@ impl Sown {
         ] {
             self.attempt(&alpha, field, attempt).await;
         }
+        self.cut_short(&alpha, field).await;
         for attempt in self.damaged(field) {
             self.attempt(&alpha, field, attempt).await;
         }
@@ -92,6 +93,16 @@ impl Sown {
         let mut request = self.request(field, what);
         change(&mut request);
         Attempt { what, request: request.encode_to_vec(), headers: &[], expected }
+    }
+
+    /// A call whose deadline passes while it is worked on, or just before or after.
+    async fn cut_short(&mut self, client: &Client, field: &SecretField) {
+        let request = self.request(field, "cut short").encode_to_vec();
+        let reply = call(client, &path(&field.method), &request, &[("grpc-timeout", "700u")]).await;
+        let reason = reply.reason.as_str();
+        let is_cut = reply.code == Code::Unknown || reason == "OUTCOME_UNKNOWN" || (reply.code, reason) == LATE;
+        assert!(is_cut || (reply.code, reason) == field.outcome(), "{}, cut short: {reply:?}", field.name());
+        self.replies.push((format!("{}, cut short", field.name()), reply));
     }
 
     /// Requests that do not decode, or whose secret is invalid.

@@ -51,6 +51,18 @@ async fn a_deadline_of_the_client_holds_up_to_the_maximum() {
     }
 }
 
+/// Timers have a resolution of a millisecond, in which this call would be answered.
+#[tokio::test]
+async fn a_call_whose_deadline_has_passed_is_not_begun() {
+    let server = TestServer::start(short).await;
+    let mut raw = raw(&server).await;
+    for timeout in ["0n", "1n"] {
+        for _ in 0..20 {
+            assert_exceeded(&raw.post(SLEEP, &[("grpc-timeout", timeout)], framed(&message(Duration::ZERO))).await);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_malformed_deadline_is_an_error() {
     let server = TestServer::start(plaintext).await;

@@ -97,6 +97,10 @@ impl<S: Inner> Service<Request> for Limited<S> {
             context.set_limited();
         }
         let deadline = Instant::from_std(context.start) + timeout;
+        // Timers are coarse: without this check, a quick call would sometimes be answered after its deadline.
+        if deadline <= Instant::now() {
+            return InTime::Refused { response: ready(Ok(refused(status(Error::DeadlineExceeded)))) };
+        }
         context.flow.set_deadline(deadline);
         InTime::Limited { response: timeout_at(deadline, self.inner.call(request)), deadline, context }
     }
