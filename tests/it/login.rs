@@ -1,6 +1,7 @@
 //! AuthenticateUser: what a system is asked, and what its responses become.
 
 mod faults;
+mod migrate;
 mod swaps;
 
 use jackfield_api::v1;
@@ -10,7 +11,7 @@ use tonic::Code;
 
 use crate::key;
 
-const USER_ID: &str = "11111111-1111-4111-8111-111111111111";
+pub(crate) const USER_ID: &str = "11111111-1111-4111-8111-111111111111";
 
 /// The response of a system that accepts a log-in.
 pub(crate) fn a_user() -> Value {
@@ -276,66 +277,5 @@ on_both! {
         expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&fields);
         let refused = alpha.connectors().authenticate_user(a_login("name:a", " ", "")).await;
         expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["login_id", "password"]);
-    }
-}
-
-on_both! {
-    async fn a_migrated_user_is_checked_here(server) {
-        let alpha = server.client("alpha");
-        let system = a_system().await;
-        let mut definition = connector(&alpha, &system, "directory").await;
-        if let Some(v1::connector::Kind::Generic(generic)) = &mut definition.kind {
-            generic.migrate_users = Some(true);
-        }
-        let connector = create(&alpha, definition).await;
-        let rejected = log_in(&alpha, a_login(&connector.id, "ada", "wrong")).await;
-        let first = log_in(&alpha, a_login(&connector.id, "ada", "right")).await;
-        assert_eq!((rejected.outcome(), first.outcome()), (v1::LoginOutcome::Rejected, v1::LoginOutcome::Accepted));
-        assert_eq!(system.received().len(), 2);
-
-        // From now on the stored user decides, by each login id.
-        let again = log_in(&alpha, a_login(&connector.id, "ADA@example.com", "right")).await;
-        assert_eq!(again, first);
-        let wrong = log_in(&alpha, a_login(&connector.id, "ada", "wrong")).await;
-        assert_eq!(wrong, rejected);
-        assert_eq!(system.received().len(), 2);
-        let reference = format!("ext:{USER_ID}");
-        let get = v1::GetUserRequest { reference: reference.clone() };
-        let user = alpha.users().get_user(get).await.unwrap().into_inner().user.unwrap();
-        assert_eq!((user.username(), user.email(), user.connector.as_str()), ("ada", "ada@example.com", &*connector.id));
-        assert!(user.password_set);
-
-        // A disabled user is rejected; a deleted one is asked for at the system again.
-        let disabled = v1::User { enabled: Some(false), ..Default::default() };
-        let update = v1::UpdateUserRequest { reference: reference.clone(), user: Some(disabled), ..Default::default() };
-        alpha.users().update_user(update).await.unwrap();
-        assert_eq!(log_in(&alpha, a_login(&connector.id, "ada", "right")).await, rejected);
-        assert_eq!(system.received().len(), 2);
-        alpha.users().delete_user(v1::DeleteUserRequest { reference, ..Default::default() }).await.unwrap();
-        assert_eq!(log_in(&alpha, a_login(&connector.id, "ada", "right")).await, first);
-        assert_eq!(system.received().len(), 3);
-    }
-
-    async fn a_user_who_is_not_of_the_system_is_not_taken_over(server) {
-        let alpha = server.client("alpha");
-        let system = a_system().await;
-        let own = v1::User {
-            username: Some("Ada".to_owned()),
-            password: "a password of our own".to_owned(),
-            ..Default::default()
-        };
-        let request = v1::CreateUserRequest { user: Some(own), ..Default::default() };
-        let own = alpha.users().create_user(request).await.unwrap().into_inner().user.unwrap();
-        let mut definition = connector(&alpha, &system, "directory").await;
-        if let Some(v1::connector::Kind::Generic(generic)) = &mut definition.kind {
-            generic.migrate_users = Some(true);
-        }
-        let connector = create(&alpha, definition).await;
-        for round in 1..=2 {
-            let accepted = log_in(&alpha, a_login(&connector.id, "ada", "right")).await;
-            assert_eq!((accepted.outcome(), system.received().len()), (v1::LoginOutcome::Accepted, round));
-        }
-        let get = v1::GetUserRequest { reference: own.id.clone() };
-        assert_eq!(alpha.users().get_user(get).await.unwrap().into_inner().user.unwrap(), own);
     }
 }

@@ -144,6 +144,73 @@ on_both! {
         let outcome = async |password| log_in(&alpha, a_login("", "ada", password)).await.outcome();
         assert_eq!(outcome("wrong").await, v1::LoginOutcome::UpstreamFault);
         assert_eq!(outcome("right").await, v1::LoginOutcome::Accepted);
+        // The system that could not be asked may be the one of the user.
+        assert_eq!(resolve(&alpha, "ada").await.unwrap().len(), 2, "no pin");
+    }
+
+    async fn a_disabled_connector_keeps_no_other_one_from_being_asked(server) {
+        let alpha = server.client("alpha");
+        let (never, knows) = (a_system().await, a_system().await);
+        let disabled = v1::Connector { enabled: Some(false), ..connector(&alpha, &never, "disabled").await };
+        let first = create(&alpha, disabled).await.id;
+        let second = create(&alpha, connector(&alpha, &knows, "knows").await).await.id;
+        replace(&alpha, vec![rule(&["*"], to(&first)), rule(&["*"], to(&second))]).await;
+        let accepted = log_in(&alpha, a_login("", "ada", "right")).await;
+        assert_eq!((accepted.outcome(), accepted.connector.as_str()), (v1::LoginOutcome::Accepted, &*second));
+        replace(&alpha, vec![rule(&["*"], to(&first))]).await;
+        let fault = v1::AuthenticateUserResponse { outcome: v1::LoginOutcome::UpstreamFault.into(), ..Default::default() };
+        assert_eq!(log_in(&alpha, a_login("", "bob", "right")).await, fault);
+        assert_eq!(never.received().len(), 0);
+        // The caller who names it learns why.
+        let refused = alpha.connectors().authenticate_user(a_login(&first, "ada", "right")).await;
+        expect_status(refused, Code::FailedPrecondition, "CONNECTOR_DISABLED");
+    }
+
+    /// A rejection says nothing about the connector that knows the user, and no system gets the password twice.
+    async fn a_rejection_does_not_show_who_is_pinned(server) {
+        let alpha = server.client("alpha");
+        let (knows, never) = (a_system().await, System::start(|_| Reply::new(404, "")).await);
+        let first = create(&alpha, connector(&alpha, &knows, "knows").await).await.id;
+        let second = create(&alpha, connector(&alpha, &never, "never").await).await.id;
+        let rules = vec![rule(&["*"], to(&first)), rule(&["*"], to(&second)), rule(&["*"], to(&first))];
+        replace(&alpha, rules).await;
+        assert_eq!(log_in(&alpha, a_login("", "ada", "right")).await.connector, first);
+        let pinned = log_in(&alpha, a_login("", "ada", "wrong")).await;
+        let unknown = log_in(&alpha, a_login("", "bob", "wrong")).await;
+        let rejected = v1::AuthenticateUserResponse { outcome: v1::LoginOutcome::Rejected.into(), ..Default::default() };
+        assert_eq!((pinned, unknown), (rejected.clone(), rejected));
+        assert_eq!((knows.received().len(), never.received().len()), (3, 1));
+    }
+
+    /// Without a policy there is no row to lock.
+    async fn the_first_policy_is_set_once(server) {
+        let alpha = server.client("alpha");
+        for round in 0..4 {
+            let connectors: Vec<_> = futures::future::join_all((0..8).map(async |number| {
+                create(&alpha, fixture::a_connector(&format!("c {round} {number}"))).await.id
+            })).await;
+            let set = connectors.iter().map(|id| replace(&alpha, vec![rule(&["*"], to(id))]));
+            let mut etags: Vec<_> = futures::future::join_all(set).await.into_iter().map(|policy| policy.etag).collect();
+            etags.sort();
+            etags.dedup();
+            assert_eq!(etags.len(), 8, "each replacement has a version of its own");
+        }
+    }
+
+    async fn pins_of_a_deleted_user_are_gone(server) {
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let mut directory = connector(&alpha, &system, "directory").await;
+        if let Some(v1::connector::Kind::Generic(generic)) = &mut directory.kind {
+            generic.migrate_users = Some(true);
+        }
+        let directory = create(&alpha, directory).await.id;
+        replace(&alpha, vec![rule(&["*"], to(&directory))]).await;
+        log_in(&alpha, a_login("", "ada", "right")).await;
+        assert_eq!(resolve(&alpha, "ada").await.unwrap()[0].reason(), v1::RouteReason::Pinned);
+        let delete = v1::DeleteUserRequest { reference: "ext:11111111-1111-4111-8111-111111111111".to_owned(), ..Default::default() };
+        alpha.users().delete_user(delete).await.unwrap();
+        assert_eq!(resolve(&alpha, "ada").await.unwrap()[0].reason(), v1::RouteReason::Rule);
     }
 
     async fn a_target_of_a_rule_is_in_use(server) {
@@ -194,11 +261,14 @@ on_both! {
         let many = vec![rule(&["*"], to("name:a")); 101];
         let refused = try_replace(&alpha, "", many).await.map(Response::new);
         expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["routing_policy.rules"]);
-        let missing = try_replace(&alpha, "", vec![rule(&["*"], to("name:none"))]).await.map(Response::new);
-        expect_status(missing, Code::NotFound, "CONNECTOR_NOT_FOUND");
+        let generic = create(&alpha, fixture::a_connector("generic")).await.id;
+        let rules = vec![rule(&["*"], to(&generic)), rule(&["*"], to("name:none"))];
+        let missing = try_replace(&alpha, "", rules).await.map(Response::new);
+        assert_eq!(expect_status(missing, Code::NotFound, "CONNECTOR_NOT_FOUND").metadata("rule"), "1");
         let oauth2 = create(&alpha, fixture::an_oauth2_connector("provider")).await.id;
-        let of_another_kind = try_replace(&alpha, "", vec![rule(&["*"], to(&oauth2))]).await.map(Response::new);
+        let rules = vec![rule(&["*"], to(&oauth2)), rule(&["a.example"], to(&generic)), rule(&["b.example"], to(&oauth2))];
+        let of_another_kind = try_replace(&alpha, "", rules).await.map(Response::new);
         expect_status(of_another_kind, Code::InvalidArgument, "FIELD_INVALID")
-            .expect_fields(&["routing_policy.rules[0].connector"]);
+            .expect_fields(&["routing_policy.rules[0].connector", "routing_policy.rules[2].connector"]);
     }
 }

@@ -1,6 +1,7 @@
 //! The routing policy of a tenant: which connector checks the log-in of a user, or which connection the user logs in with.
 
 use serde::{Deserialize, Serialize};
+use url::Host;
 
 use crate::error::Violation;
 use crate::request::reference::Ref;
@@ -88,17 +89,28 @@ impl RoutingPolicy {
         self.meta.map(|meta| meta.etag()).unwrap_or_default()
     }
 
-    /// The routes of a login id by the rules, in their order.
+    /// The routes of a login id by the rules, in their order. Each target is there once.
     pub fn routes(&self, login_id: &str) -> Vec<Route> {
-        let domain = login_id.rsplit_once('@').map(|(_, domain)| domain.trim_end().to_ascii_lowercase());
+        let domain = login_id.rsplit_once('@').and_then(|(_, domain)| ascii_domain(domain.trim_end()));
         let applies = |email_domain: &&EmailDomain| email_domain.0 == ANY || Some(&email_domain.0) == domain.as_ref();
-        let rules = self.rules.iter().enumerate();
-        rules
-            .filter_map(|(index, rule)| {
-                let email_domain = rule.email_domains.iter().find(applies)?.clone();
-                Some(Route { target: rule.target, reason: RouteReason::Rule { index, email_domain } })
-            })
-            .collect()
+        let mut routes: Vec<Route> = Vec::new();
+        for (index, rule) in self.rules.iter().enumerate() {
+            let Some(email_domain) = rule.email_domains.iter().find(applies).cloned() else { continue };
+            if routes.iter().all(|route| route.target != rule.target) {
+                routes.push(Route { target: rule.target, reason: RouteReason::Rule { index, email_domain } });
+            }
+        }
+        routes
+    }
+}
+
+/// The ASCII form of a domain as people write it, in lower case; `None` if it is no domain name.
+fn ascii_domain(domain: &str) -> Option<String> {
+    // Percent signs stand for other characters in the host of a URL.
+    let is_plain = !domain.contains('%');
+    match is_plain.then(|| Host::parse(domain.strip_suffix('.').unwrap_or(domain)))? {
+        Ok(Host::Domain(name)) => Some(name),
+        Ok(Host::Ipv4(_) | Host::Ipv6(_)) | Err(_) => None,
     }
 }
 
@@ -164,6 +176,16 @@ mod tests {
         assert_eq!(targets("\"a@b.example\"@c.example"), [target(2)]);
         assert_eq!(targets("x@sub.b.example"), [target(2)]);
         assert_eq!(targets("ada"), [target(2)]);
+        assert_eq!(targets("ada@b.example."), [target(1), target(2), target(3)]);
+        assert_eq!(targets("ada@B\u{ff0e}example"), [target(1), target(2), target(3)]);
+        for no_domain in ["ada@%62.example", "ada@b.example..", "ada@", "ada@b .example"] {
+            assert_eq!(targets(no_domain), [target(2)], "{no_domain}");
+        }
+        let international =
+            RoutingPolicy { rules: vec![rule(&["xn--mnchen-3ya.example"], 1), rule(&["*"], 1)], meta: None };
+        let routes = international.routes("ada@M\u{fc}nchen.example");
+        assert_eq!(routes.len(), 1, "each target is asked once");
+        assert_eq!(routes[0].reason, RouteReason::Rule { index: 0, email_domain: domain("xn--mnchen-3ya.example") });
         let reason = policy.routes("ada@b.example").remove(0).reason;
         assert_eq!(reason, RouteReason::Rule { index: 0, email_domain: domain("b.example") });
     }

@@ -8,14 +8,15 @@ use jackfield_domain::login::{AcceptedLogin, LoginAttempt, LoginOutcome};
 use jackfield_domain::principal::right::ConnectorsAuthenticate;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::routing::{RouteReason, RouteTarget};
-use jackfield_domain::user::{ExternalUser, login_key};
-use jackfield_domain::{ConnectorId, Error, Resource, Result, Violation};
+use jackfield_domain::user::{ExternalUser, User, UserOrigin, login_key};
+use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, Violation};
 use jackfield_upstream::login::{LoginFault, LoginResponse, authenticate};
 use tokio::time::Instant;
 
 use crate::caller::Caller;
 use crate::outbound::ConnectorClient;
 use crate::services::Services;
+use crate::user::Migrated;
 
 /// The settings of log-ins.
 #[derive(Clone, Copy, Debug)]
@@ -28,18 +29,28 @@ pub struct LoginSettings {
 /// The time before the caller's deadline at which a system must have answered, so that the caller still gets the outcome.
 const ANSWER_MARGIN: Duration = Duration::from_millis(100);
 
-/// The outcome of a log-in, and the connector that was asked last.
+/// The outcome of a log-in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Login {
     pub outcome: LoginOutcome,
-    pub connector: ConnectorId,
+    /// The connector that accepted the log-in, or that the caller named. Another one is not told: it would show which users are
+    /// pinned.
+    pub connector: Option<ConnectorId>,
+}
+
+/// The outcome of a log-in that one connector checked.
+pub(crate) struct Checked {
+    pub(crate) outcome: LoginOutcome,
+    pub(crate) connector: ConnectorId,
+    /// The stored user whose password was right, if the log-in was checked here.
+    pub(crate) user: Option<User>,
 }
 
 // === impl Services ===
 
 impl Services {
     /// Has a connector check a log-in: the one that is named, or those of the routing policy in their order. The password is sent to
-    /// each system once at most, and not stored.
+    /// each connector once at most, and not stored.
     pub async fn user_authenticate(
         &self,
         caller: &Caller<ConnectorsAuthenticate>,
@@ -50,7 +61,10 @@ impl Services {
         let start = Instant::now();
         let deadline = deadline.map(before_deadline);
         let login = match reference {
-            Some(reference) => self.ask(caller, reference, attempt, deadline).await?,
+            Some(reference) => {
+                let Checked { outcome, connector, user: _ } = self.ask(caller, reference, attempt, deadline).await?;
+                Login { outcome, connector: Some(connector) }
+            }
             None => self.ask_in_turn(caller, attempt, deadline).await?,
         };
         if !matches!(login.outcome, LoginOutcome::Accepted(_)) {
@@ -72,9 +86,9 @@ impl Services {
         attempt: &LoginAttempt,
         deadline: Option<Instant>,
     ) -> Result<Login> {
-        let mut login: Option<Login> = None;
+        let mut outcome = None;
         for route in self.routes(caller.tenant(), &attempt.login_id).await? {
-            let connector = match (route.target, &login) {
+            let connector = match (route.target, &outcome) {
                 (RouteTarget::Connector(connector), _) => connector,
                 (RouteTarget::Connection(connection), None) => {
                     let (reason, resource) = (Precondition::ConnectionRequired, Resource::Connection);
@@ -84,19 +98,22 @@ impl Services {
                 // Connectors before it may know the user. They did not accept the log-in, and no password goes further.
                 (RouteTarget::Connection(_), Some(_)) => break,
             };
-            let next = self.ask(caller, &Ref::Id(connector.0), attempt, deadline).await?;
-            if matches!(next.outcome, LoginOutcome::Accepted(_)) {
-                if route.reason != RouteReason::Pinned {
+            let next = match self.ask(caller, &Ref::Id(connector.0), attempt, deadline).await {
+                Ok(checked) => checked.outcome,
+                Err(error) => unusable(connector, error)?,
+            };
+            let is_faulty = outcome == Some(LoginOutcome::UpstreamFault);
+            if matches!(next, LoginOutcome::Accepted(_)) {
+                // A system before this one that could not be asked may be the one of the user.
+                if route.reason != RouteReason::Pinned && !is_faulty {
                     self.user_pin(caller, &attempt.login_id, connector).await;
                 }
-                return Ok(next);
+                return Ok(Login { outcome: next, connector: Some(connector) });
             }
-            // A system that could not be asked may know the user, whatever the others say.
-            let is_fault = login.is_some_and(|login| login.outcome == LoginOutcome::UpstreamFault);
-            let outcome = if is_fault { LoginOutcome::UpstreamFault } else { next.outcome };
-            login = Some(Login { outcome, connector });
+            outcome = Some(if is_faulty { LoginOutcome::UpstreamFault } else { next });
         }
-        login.ok_or_else(|| Error::internal("routes without a first one"))
+        let outcome = outcome.ok_or_else(|| Error::internal("routes without a first one"))?;
+        Ok(Login { outcome, connector: None })
     }
 
     /// Asks the system of a connector, unless the user was migrated from it.
@@ -106,75 +123,109 @@ impl Services {
         reference: &Ref,
         attempt: &LoginAttempt,
         deadline: Option<Instant>,
-    ) -> Result<Login> {
+    ) -> Result<Checked> {
         let usable = |connector: &Connector| generic(connector).map(|_| ());
         let found = self.shared.outbound.client(caller.tenant(), reference, usable).await?;
         let ConnectorClient { connector, client } = found;
         let Generic { authentication_url, migrate_users, .. } = generic(&connector)?;
-        if *migrate_users && let Some(outcome) = self.ask_here(caller, connector.id, attempt).await? {
-            return Ok(Login { outcome, connector: connector.id });
+        if *migrate_users && let Some(user) = self.migrated_user(caller.tenant(), &connector, attempt).await? {
+            return self.ask_here(caller.tenant(), &connector, user, attempt).await;
         }
-        let outcome = match client {
+        let fault = match client {
             Ok(client) => match authenticate(&client, authentication_url, attempt, deadline).await {
+                Ok(LoginResponse::Accepted(accepted)) if *migrate_users => {
+                    return self.accept_to_migrate(caller, &connector, accepted, attempt).await;
+                }
                 Ok(LoginResponse::Accepted(accepted)) => {
-                    match *migrate_users && !self.migrate_user(caller, connector.id, &accepted, attempt).await {
-                        true => LoginOutcome::Rejected,
-                        false => LoginOutcome::Accepted(accepted),
-                    }
+                    return Ok(Checked::new(&connector, LoginOutcome::Accepted(accepted)));
                 }
-                Ok(LoginResponse::Rejected) => LoginOutcome::Rejected,
-                Err(fault) => {
-                    report(&connector, fault.reason(), &fault);
-                    LoginOutcome::UpstreamFault
-                }
+                Ok(LoginResponse::Rejected) => return Ok(Checked::new(&connector, LoginOutcome::Rejected)),
+                Err(fault) => fault_of(&connector, fault.reason(), &fault),
             },
-            Err(error) => {
-                report(&connector, LoginFault::DEFINITION_INVALID, &error);
-                LoginOutcome::UpstreamFault
-            }
+            Err(error) => fault_of(&connector, LoginFault::DEFINITION_INVALID, &error),
         };
-        Ok(Login { outcome, connector: connector.id })
+        Ok(Checked::new(&connector, fault))
     }
 
-    /// Checks the log-in of a user who was migrated from a connector; `None` for any other user.
-    async fn ask_here<R>(
+    /// The user with this login id, if the user was migrated from a connector.
+    async fn migrated_user(
         &self,
-        caller: &Caller<R>,
-        connector: ConnectorId,
+        tenant: TenantId,
+        connector: &Connector,
         attempt: &LoginAttempt,
-    ) -> Result<Option<LoginOutcome>> {
-        let (tenant, login_id) = (caller.tenant(), attempt.login_id.as_str());
-        let known = self.shared.store.read().user_fetch_by_login(tenant, &login_key(login_id)).await?;
-        if known.is_none_or(|user| user.connector != Some(connector)) {
-            return Ok(None);
-        }
-        let user = match attempt.chosen_password() {
-            Some(password) => self.authenticate_local(tenant, login_id, &password).await?,
-            None => None,
-        };
-        let accepted = user.filter(|user| user.connector == Some(connector)).map(AcceptedLogin::from);
-        Ok(Some(accepted.map_or(LoginOutcome::Rejected, |accepted| LoginOutcome::Accepted(Box::new(accepted)))))
+    ) -> Result<Option<User>> {
+        let known = self.shared.store.read().user_fetch_by_login(tenant, &login_key(attempt.login_id.as_str())).await?;
+        Ok(known.filter(|user| user.is_from(&UserOrigin::from(connector))))
     }
 
-    /// Stores a user whom the system has accepted. If that fails, the system is asked at the next log-in, too. Returns false if the user
-    /// was stored before, under another login id, and is disabled.
-    async fn migrate_user<R>(
+    /// Checks the log-in of a user who was migrated from a connector. What is stored decides, whatever the system says.
+    async fn ask_here(
+        &self,
+        tenant: TenantId,
+        connector: &Connector,
+        user: User,
+        attempt: &LoginAttempt,
+    ) -> Result<Checked> {
+        let is_right = match attempt.chosen_password() {
+            Some(password) => self.has_password(tenant, Some(&user), &password).await?,
+            None => false,
+        };
+        Ok(match is_right {
+            true => Checked::stored(connector, AcceptedLogin::from(user.clone()), user),
+            false => Checked::new(connector, LoginOutcome::Rejected),
+        })
+    }
+
+    /// Stores a user whom the system has accepted. A user who was stored before, and logs in with something that is not stored, is
+    /// checked here. If the user cannot be stored, the system is asked at the next log-in, too.
+    async fn accept_to_migrate<R>(
         &self,
         caller: &Caller<R>,
-        connector: ConnectorId,
+        connector: &Connector,
+        accepted: Box<AcceptedLogin>,
+        attempt: &LoginAttempt,
+    ) -> Result<Checked> {
+        let (tenant, origin) = (caller.tenant(), UserOrigin::from(connector));
+        if let Some(user) = self.user_from(tenant, &origin, &accepted).await? {
+            return self.ask_here(tenant, connector, user, attempt).await;
+        }
+        if let Some(password) = attempt.chosen_password() {
+            match self.user_migrate(caller, origin, ExternalUser::from((*accepted).clone()), &password).await {
+                Ok(Migrated::Now(user)) => return Ok(Checked::stored(connector, *accepted, user)),
+                Ok(Migrated::Before(user)) => return self.ask_here(tenant, connector, user, attempt).await,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, connector.id = %connector.id, "a user could not be migrated");
+                }
+            }
+        }
+        Ok(Checked::new(connector, LoginOutcome::Accepted(accepted)))
+    }
+
+    /// The stored user whom the system of a connector has accepted, if the user was migrated from it.
+    pub(crate) async fn user_from(
+        &self,
+        tenant: TenantId,
+        origin: &UserOrigin,
         accepted: &AcceptedLogin,
-        attempt: &LoginAttempt,
-    ) -> bool {
-        let Some(password) = attempt.chosen_password() else { return true };
-        let user = ExternalUser::from(accepted.clone());
-        match self.user_migrate(caller, connector, user, &password).await {
-            Ok(user) => user.enabled,
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, connector.id = %connector, "a user could not be migrated");
-                true
-            }
-        }
+    ) -> Result<Option<User>> {
+        let reference = Ref::External(accepted.user.id.to_string());
+        let found = self.shared.store.read().find::<User>(tenant, &reference).await?;
+        Ok(found.filter(|user| user.is_from(origin)))
+    }
+}
+
+// === impl Checked ===
+
+impl Checked {
+    /// The outcome that a system decided.
+    fn new(connector: &Connector, outcome: LoginOutcome) -> Self {
+        Checked { outcome, connector: connector.id, user: None }
+    }
+
+    /// The log-in of a stored user, whose password is right.
+    fn stored(connector: &Connector, accepted: AcceptedLogin, user: User) -> Self {
+        Checked { outcome: LoginOutcome::Accepted(Box::new(accepted)), connector: connector.id, user: Some(user) }
     }
 }
 
@@ -197,9 +248,23 @@ fn generic(connector: &Connector) -> Result<&Generic> {
     Ok(generic)
 }
 
+/// The outcome for a connector of a route that cannot be asked at all, because it is disabled or was deleted in between. It is no error of
+/// the call: that would show who is pinned to it, and keep other connectors from being asked.
+fn unusable(connector: ConnectorId, error: Error) -> Result<LoginOutcome> {
+    match error {
+        Error::NotFound { .. } | Error::Precondition { reason: Precondition::ConnectorDisabled, .. } => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(connector.id = %connector, error, "a log-in could not be checked");
+            Ok(LoginOutcome::UpstreamFault)
+        }
+        error => Err(error),
+    }
+}
+
 /// Tells the operator why a log-in could not be checked.
-fn report(connector: &Connector, reason: &str, fault: &(dyn std::error::Error + 'static)) {
+fn fault_of(connector: &Connector, reason: &str, fault: &(dyn std::error::Error + 'static)) -> LoginOutcome {
     tracing::warn!(connector.id = %connector.id, error.type = reason, error = fault, "a log-in could not be checked");
+    LoginOutcome::UpstreamFault
 }
 
 /// The smallest whole number of intervals, at least one, that is not shorter than a time.

@@ -38,9 +38,7 @@ impl Services {
         self.shared.tasks.spawn(async move {
             loop {
                 // At once at the start: what a process that died left behind need not wait.
-                if let Err(error) = services.maintain().await {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "maintenance failed");
-                }
+                services.maintain().await;
                 tokio::select! {
                     () = services.shared.stop.cancelled() => return,
                     () = tokio::time::sleep(MAINTENANCE_INTERVAL) => {}
@@ -68,11 +66,23 @@ impl Services {
         }
     }
 
-    async fn maintain(&self) -> Result<()> {
+    /// Does all steps. One that fails does not keep the others from being done.
+    async fn maintain(&self) {
         self.shared.tokens.sweep(self.now());
-        self.rewrap_take_over().await?;
-        self.keys_activate().await?;
-        self.keys_count_expiring().await?;
+        let steps = [
+            ("re-wraps", self.rewrap_take_over().await),
+            ("activation of keys", self.keys_activate().await),
+            ("count of expiring keys", self.keys_count_expiring().await),
+            ("removal of what has expired", self.purge().await),
+        ];
+        for (step, result) in steps {
+            if let Err(error) = result {
+                tracing::warn!(error = &error as &dyn std::error::Error, step, "maintenance failed");
+            }
+        }
+    }
+
+    async fn purge(&self) -> Result<()> {
         while !self.shared.stop.is_cancelled() {
             let purge = Change::by_system(Length::Long);
             let purged = self.change(purge, async |txn| {

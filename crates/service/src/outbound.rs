@@ -183,6 +183,16 @@ impl Outbound {
         self.clients.remove((tenant, connector.0));
     }
 
+    /// Forgets the clients of a tenant that was deleted, and the secrets in them.
+    pub(crate) fn forget_tenant(&self, tenant: TenantId) {
+        self.clients.remove_tenant(tenant);
+    }
+
+    /// Forgets all clients.
+    pub(crate) fn forget_all(&self) {
+        self.clients.clear();
+    }
+
     /// The metrics of calls.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics

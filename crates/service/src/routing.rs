@@ -4,14 +4,15 @@ use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::{Connector, ConnectorKind};
 use jackfield_domain::login::LoginId;
 use jackfield_domain::principal::right::{ConnectorsRead, ConnectorsWrite};
+use jackfield_domain::request::reference::Ref;
 use jackfield_domain::routing::{Route, RouteReason, RouteTarget, RoutingPolicy, RoutingRule, RuleDraft, TargetRef};
 use jackfield_domain::user::login_key;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, Violation};
-use jackfield_store::Writer;
+use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, Violation, Violations};
+use jackfield_store::{Stored, Writer};
 
 use crate::caller::Caller;
-use crate::change::{Change, Length, RequestOptions, lock_parent};
+use crate::change::{Change, Length, RequestOptions};
 use crate::services::Services;
 
 // === impl Services ===
@@ -31,11 +32,13 @@ impl Services {
         self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             // The targets before the policy, as all transactions lock.
-            let mut resolved = Vec::new();
+            let (mut resolved, mut violations) = (Vec::new(), Violations::default());
             for (index, rule) in rules.into_iter().enumerate() {
                 let target = target_of(txn, tenant, &rule.target, index).await?;
-                resolved.push(RoutingRule { email_domains: rule.email_domains, target });
+                let target = violations.check(target);
+                resolved.extend(target.map(|target| RoutingRule { email_domains: rule.email_domains, target }));
             }
+            violations.into_result(Some(()))?;
             let before = txn.routing_policy_fetch_for_update(tenant).await?;
             if !etag.is_empty() && etag != before.etag() {
                 return Err(Error::EtagMismatch { resource: Resource::RoutingPolicy, id: String::new() });
@@ -93,19 +96,32 @@ impl Services {
     }
 }
 
-async fn target_of(txn: &Writer, tenant: TenantId, target: &TargetRef, index: usize) -> Result<RouteTarget> {
+/// The target that a rule names, or the reason why it cannot be one.
+async fn target_of(
+    txn: &Writer,
+    tenant: TenantId,
+    target: &TargetRef,
+    index: usize,
+) -> Result<Result<RouteTarget, Violation>> {
     match target {
         TargetRef::Connection(reference) => {
-            Ok(RouteTarget::Connection(lock_parent::<Connection>(txn, tenant, reference).await?.id))
+            let connection = named::<Connection>(txn, tenant, reference, index).await?;
+            Ok(Ok(RouteTarget::Connection(connection.id)))
         }
         TargetRef::Connector(reference) => {
-            let connector = lock_parent::<Connector>(txn, tenant, reference).await?;
+            let connector = named::<Connector>(txn, tenant, reference, index).await?;
             if !matches!(connector.kind, ConnectorKind::Generic(_)) {
                 let kind = connector.kind.as_str();
                 let description = format!("must name a connector of the kind generic; this one is of the kind {kind}");
-                return Err(Violation::field(format!("routing_policy.rules[{index}].connector"), description).into());
+                return Ok(Err(Violation::field(format!("routing_policy.rules[{index}].connector"), description)));
             }
-            Ok(RouteTarget::Connector(connector.id))
+            Ok(Ok(RouteTarget::Connector(connector.id)))
         }
     }
+}
+
+/// The resource that a rule names. The error says which rule it is.
+async fn named<R: Stored>(txn: &Writer, tenant: TenantId, reference: &Ref, index: usize) -> Result<R> {
+    let found = txn.lock_shared::<R>(tenant, reference).await?;
+    found.ok_or_else(|| Error::not_found_by(R::RESOURCE, Some(reference.to_string()), [("rule", index.to_string())]))
 }

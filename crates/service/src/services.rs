@@ -136,8 +136,9 @@ impl Services {
             return Err(KeyringError::KeysMissing { ids: missing }.into());
         }
         let change = self.shared.vault.reload(keyring)?;
-        // Tokens that a removed key opened must not stay.
+        // What a removed key opened must not stay.
         self.shared.tokens.clear();
+        self.shared.outbound.forget_all();
         Ok(change)
     }
 

@@ -98,6 +98,7 @@ impl Services {
         if let Some(tenant) = gone.filter(|_| !request.validate_only) {
             self.shared.data_keys.forget(tenant);
             self.shared.tenant_names.forget(tenant);
+            self.shared.outbound.forget_tenant(tenant);
             self.shared.tokens.sweep(self.now());
         }
         Ok(deleted)

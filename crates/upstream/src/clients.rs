@@ -84,6 +84,16 @@ impl Clients {
         self.current.remove(&id);
     }
 
+    /// Forgets the clients of a tenant.
+    pub fn remove_tenant(&self, tenant: TenantId) {
+        self.current.retain(|(owner, _), _| *owner != tenant);
+    }
+
+    /// Forgets all clients.
+    pub fn clear(&self) {
+        self.current.clear();
+    }
+
     /// Closes idle connections whose time is over, and forgets clients that have not been used for a while, with the secrets in them. To
     /// be called every few seconds, because clients have no tasks.
     pub fn sweep(&self) {

@@ -420,6 +420,7 @@ fn a_user() {
         enabled: true,
         password_set: true,
         connector: Some(uuid(2).into()),
+        connector_create_time: Some(Timestamp(3)),
         labels: Labels::stored(texts()),
         meta: meta(),
     };

@@ -7,6 +7,7 @@ mod registration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::connector::Connector;
 use crate::document::is_default;
 use crate::error::{Violation, Violations};
 use crate::patch::patchable;
@@ -17,6 +18,7 @@ use crate::value::maps::Labels;
 use crate::value::meta::Meta;
 use crate::value::secret::SecretPatch;
 use crate::value::text::{UserId, bounded_text};
+use crate::value::time::Timestamp;
 
 pub use list::SCHEMA;
 pub use login_id::{EmailAddress, PhoneNumber, Username, login_key};
@@ -60,6 +62,9 @@ patchable! {
         /// The connector that the user was migrated from. It may have been deleted since.
         #[serde(default, skip_serializing_if = "is_default")]
         connector: Option<ConnectorId>,
+        /// The creation time of that connector. Another connector may have its id since.
+        #[serde(default, skip_serializing_if = "is_default")]
+        connector_create_time: Option<Timestamp>,
     }
     patched {
         #[serde(default, skip_serializing_if = "is_default")]
@@ -72,8 +77,16 @@ patchable! {
     patch only {
         user_id: Option<UserId>,
         password: SecretPatch<Password>,
-        connector: Option<ConnectorId>,
+        origin: Option<UserOrigin>,
     }
+}
+
+/// The connector that a user was migrated from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserOrigin {
+    pub connector: ConnectorId,
+    /// The creation time of the connector.
+    pub create_time: Timestamp,
 }
 
 /// A user as the system of a connector describes them.
@@ -112,7 +125,10 @@ impl User {
         let mut violations = Violations::default();
         self.apply(patch, &mut violations);
         patch.password.apply_to_flag(&mut self.password_set);
-        self.connector = patch.connector.or(self.connector);
+        if let Some(UserOrigin { connector, create_time }) = patch.origin {
+            self.connector = Some(connector);
+            self.connector_create_time = Some(create_time);
+        }
         if patch.user_id.as_ref().is_some_and(|user_id| *user_id != self.user_id) {
             violations.push(Violation::field("user.user_id", "may not be changed"));
         }
@@ -121,6 +137,12 @@ impl User {
         }
         self.meta = meta;
         violations.into_whole(self)
+    }
+
+    /// Returns true if the user was migrated from a connector, and not from a deleted one with the same id.
+    pub fn is_from(&self, origin: &UserOrigin) -> bool {
+        let UserOrigin { connector, create_time } = *origin;
+        self.connector == Some(connector) && self.connector_create_time == Some(create_time)
     }
 
     /// What the user can log in with.
@@ -133,6 +155,14 @@ impl User {
     }
 }
 
+// === impl UserOrigin ===
+
+impl From<&Connector> for UserOrigin {
+    fn from(connector: &Connector) -> Self {
+        UserOrigin { connector: connector.id, create_time: connector.meta.create_time }
+    }
+}
+
 // === impl UserPatch ===
 
 impl UserPatch {
@@ -142,11 +172,14 @@ impl UserPatch {
     }
 
     /// The change that makes a user what the system of a connector says, with the password that it accepted. The other system may
-    /// have had weaker rules for passwords. A login id that cannot be one here is left out; one must remain.
-    pub fn of_external(user: ExternalUser, connector: ConnectorId, password: Password) -> Result<Self, Vec<Violation>> {
+    /// have had weaker rules for passwords. A login id that cannot be one here is left out; one must remain. Long names are cut.
+    pub fn of_external(user: ExternalUser, origin: UserOrigin, password: Password) -> Result<Self, Vec<Violation>> {
         let ExternalUser { id, username, email, phone_number, first_name, last_name, data, registrations } = user;
         let mut violations = Violations::default();
-        let name = |field, text: &str| bounded_text(field, text, MAX_PERSON_NAME, true);
+        let name = |field, text: &str| {
+            let cut: String = text.chars().take(MAX_PERSON_NAME).collect();
+            bounded_text(field, &cut, MAX_PERSON_NAME, true)
+        };
         let patch = UserPatch {
             user_id: violations.check(UserId::parse("user.user_id", &id)),
             username: Some(Username::parse("user.username", &username).ok()),
@@ -157,7 +190,7 @@ impl UserPatch {
             data: Some(data),
             registrations: violations.check_all(self::registrations("user.registrations", registrations)),
             password: SecretPatch::Set(password),
-            connector: Some(connector),
+            origin: Some(origin),
             ..UserPatch::default()
         };
         violations.into_whole(patch)

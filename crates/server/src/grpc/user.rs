@@ -138,7 +138,7 @@ fn to_patch(fields: &mut Fields<'_>, user: pb::User) -> UserPatch {
         enabled: fields.switch("enabled", enabled, true),
         password: fields.secret_as("password", password, Password::chosen),
         labels: fields.map("labels", labels),
-        connector: None,
+        origin: None,
     }
 }
 
@@ -163,6 +163,7 @@ fn to_message(user: User) -> pb::User {
         enabled,
         password_set,
         connector,
+        connector_create_time: _,
         labels,
         meta,
     } = user;

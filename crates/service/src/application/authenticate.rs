@@ -9,10 +9,11 @@ use jackfield_domain::connector::{Connector, ConnectorKind};
 use jackfield_domain::login::{AcceptedLogin, LoginAttempt, LoginEvent, LoginId, LoginOutcome};
 use jackfield_domain::principal::right::ApplicationsAuthenticate;
 use jackfield_domain::request::reference::Ref;
-use jackfield_domain::user::User;
+use jackfield_domain::user::{User, UserOrigin};
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::UserId;
 use jackfield_domain::{ConnectorId, Error, Result, Secret, SessionId, TenantId};
+use jackfield_store::Writer;
 use jackfield_vault::random_token;
 use tokio::time::Instant;
 
@@ -20,7 +21,7 @@ use super::require_enabled;
 use super::session::digest;
 use crate::caller::Caller;
 use crate::change::{Change, lock_parent};
-use crate::login::before_deadline;
+use crate::login::{Checked, before_deadline};
 use crate::services::Services;
 
 /// The outcome of a log-in to an application.
@@ -59,6 +60,8 @@ enum Verdict {
 struct Identified {
     user_id: UserId,
     holder: SessionHolder,
+    /// The version of a stored user whose password was compared.
+    version: Option<i64>,
     profile: UserProfile,
 }
 
@@ -123,17 +126,23 @@ impl Services {
             }
             Authenticator::Generic(connector) => connector,
         };
-        let login = self.ask(caller, &Ref::Id(connector.0), attempt, deadline).await?;
-        Ok(match login.outcome {
-            LoginOutcome::Accepted(accepted) => {
-                // A user who was migrated is one of the tenant, and can be disabled here.
-                let user_id = accepted.user.id.to_string();
-                let migrated = self.shared.store.read().find::<User>(tenant, &Ref::External(user_id)).await?;
-                let migrated = migrated.filter(|user| user.connector == Some(connector));
-                Verdict::Accepted(Box::new(migrated.map_or_else(|| Identified::from(*accepted), Identified::from)))
-            }
-            LoginOutcome::Rejected => Verdict::Rejected,
-            LoginOutcome::UpstreamFault => Verdict::UpstreamFault,
+        let Checked { outcome, user, .. } = self.ask(caller, &Ref::Id(connector.0), attempt, deadline).await?;
+        Ok(match (outcome, user) {
+            (LoginOutcome::Accepted(_), Some(user)) => Verdict::Accepted(Box::new(Identified::from(user))),
+            (LoginOutcome::Accepted(accepted), None) => self.external(tenant, connector, *accepted).await?,
+            (LoginOutcome::Rejected, _) => Verdict::Rejected,
+            (LoginOutcome::UpstreamFault, _) => Verdict::UpstreamFault,
+        })
+    }
+
+    /// The verdict on a user whom the system of a connector has accepted. One who was migrated while the connector did so is a user of
+    /// the tenant, and can be disabled.
+    async fn external(&self, tenant: TenantId, connector: ConnectorId, accepted: AcceptedLogin) -> Result<Verdict> {
+        let connector = self.find::<Connector>(tenant, &Ref::Id(connector.0)).await?;
+        Ok(match self.user_from(tenant, &UserOrigin::from(&connector), &accepted).await? {
+            Some(user) if !user.enabled => Verdict::Rejected,
+            Some(user) => Verdict::Accepted(Box::new(Identified::from(user))),
+            None => Verdict::Accepted(Box::new(Identified::from(accepted))),
         })
     }
 
@@ -145,9 +154,12 @@ impl Services {
         identified: Identified,
     ) -> Result<OpenedSession> {
         let token = SessionToken::new(random_token()?);
-        let Identified { user_id, holder, profile } = identified;
+        let Identified { user_id, holder, version, profile } = identified;
         let opened = self.change(Change::on_behalf_of(caller), async |txn| {
             let tenant = caller.tenant();
+            if let Some(version) = version {
+                require_unchanged(txn, tenant, &holder, version).await?;
+            }
             let application = lock_parent::<Application>(txn, tenant, &Ref::Id(checked.id.0)).await?;
             require_enabled(&application)?;
             if application.connector != checked.connector {
@@ -198,6 +210,7 @@ impl From<User> for Identified {
         Identified {
             user_id: user.user_id.clone(),
             holder: SessionHolder::User(user.id),
+            version: Some(user.meta.version),
             profile: UserProfile::from(user),
         }
     }
@@ -208,6 +221,16 @@ impl From<AcceptedLogin> for Identified {
         let AcceptedLogin { user, registrations: _ } = accepted;
         let user_id = UserId::stored(user.id.to_string());
         let profile = UserProfile::from(user);
-        Identified { user_id, holder: SessionHolder::External(Box::new(profile.clone())), profile }
+        Identified { user_id, holder: SessionHolder::External(Box::new(profile.clone())), version: None, profile }
+    }
+}
+
+/// Refuses a user who was changed since the password was compared. A new password, for example, ends all sessions, and this one was to be
+/// opened with the previous one. Other changes of the user wait until the session is open.
+async fn require_unchanged(txn: &Writer, tenant: TenantId, holder: &SessionHolder, version: i64) -> Result<()> {
+    let SessionHolder::User(id) = holder else { return Ok(()) };
+    match txn.fetch_for_update::<User>(tenant, *id).await? {
+        Some(user) if user.meta.version == version => Ok(()),
+        _ => Err(Error::ServerUnavailable { retry_after: RETRY_AFTER }),
     }
 }

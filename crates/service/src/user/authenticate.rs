@@ -11,10 +11,6 @@ use crate::services::Services;
 
 impl Services {
     /// The enabled user with a login id (user name, email address or phone number) and a password.
-    ///
-    /// An unknown user, a disabled user, a user without a password and a wrong password are the same to the caller, in time too: each
-    /// takes one look-up of a user, one look-up of a secret and one hash. Only opening the secret is left out where there is none,
-    /// which takes a few millionths of a second next to the hash.
     pub async fn authenticate_local(
         &self,
         tenant: TenantId,
@@ -22,9 +18,24 @@ impl Services {
         password: &Password,
     ) -> Result<Option<User>> {
         let user = self.shared.store.read().user_fetch_by_login(tenant, &login_key(login_id)).await?;
-        let id = user.as_ref().map_or(UserUuid(Uuid::nil()), |user| user.id);
+        let is_right = self.has_password(tenant, user.as_ref(), password).await?;
+        Ok(user.filter(|_| is_right))
+    }
+
+    /// Returns true if there is a user, who is enabled and has this password.
+    ///
+    /// An unknown user, a disabled user, a user without a password and a wrong password are the same to the caller, in time too: each
+    /// takes one look-up of a secret and one hash. Only opening the secret is left out where there is none, which takes a few
+    /// millionths of a second next to the hash.
+    pub(crate) async fn has_password(
+        &self,
+        tenant: TenantId,
+        user: Option<&User>,
+        password: &Password,
+    ) -> Result<bool> {
+        let id = user.map_or(UserUuid(Uuid::nil()), |user| user.id);
         let hash = self.shared.secrets.text(None, password_of(tenant, id)).await?;
         let is_right = self.shared.passwords.matches(password, hash).await?;
-        Ok(user.filter(|user| is_right && user.enabled))
+        Ok(is_right && user.is_some_and(|user| user.enabled))
     }
 }

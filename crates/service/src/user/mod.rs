@@ -21,6 +21,8 @@ use crate::change::{
 use crate::list::Listable;
 use crate::services::Services;
 
+pub(crate) use migrate::Migrated;
+
 // === impl Services ===
 
 impl Services {
@@ -74,7 +76,8 @@ impl Services {
         reference: &Ref,
         options: &DeleteOptions,
     ) -> Result<Deleted> {
-        self.change(Change::of_tenant(caller, request, Length::of(options)), async |txn| {
+        // A user has up to 100 sessions in each application.
+        self.change(Change::of_tenant(caller, request, Length::Long), async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<User>(tenant, reference).await?;
             let Some(user) = found_for_delete(found, || missing::<User>(reference), options)? else {
@@ -83,6 +86,7 @@ impl Services {
             txn.sessions_delete_of_user(tenant, &user.user_id).await?;
             txn.permission_grants_delete_of_user(tenant, &user.user_id).await?;
             txn.user_delete(tenant, user.id).await?;
+            txn.user_pins_delete_of(tenant, &user.login_ids()).await?;
             Ok(Deleted::alone())
         })
         .await

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jackfield_domain::principal::{Principal, Rights};
-use jackfield_domain::user::{EmailAddress, ExternalUser, PhoneNumber, Registration, Username};
+use jackfield_domain::user::{EmailAddress, ExternalUser, PhoneNumber, Registration, UserOrigin, Username};
 use jackfield_domain::value::text::TenantName;
-use jackfield_domain::{ConnectorId, SystemClock};
+use jackfield_domain::{ConnectorId, SystemClock, Timestamp};
 use jackfield_store::{Database, PoolSettings};
 use jackfield_vault::Keyring;
 use tempfile::TempDir;
@@ -67,8 +67,8 @@ impl Fixture {
         self.services.authenticate_local(self.principal.tenant, login_id, &given(password)).await.unwrap()
     }
 
-    async fn migrate(&self, connector: ConnectorId, user: ExternalUser, password: &str) -> Result<User> {
-        self.services.user_migrate(&self.caller(), connector, user, &given(password)).await
+    async fn migrate(&self, origin: UserOrigin, user: ExternalUser, password: &str) -> Result<Migrated> {
+        self.services.user_migrate(&self.caller(), origin, user, &given(password)).await
     }
 }
 
@@ -85,6 +85,10 @@ fn ann() -> UserPatch {
         password: SecretPatch::Set(given("p\u{e9}ssword of ann")),
         ..UserPatch::default()
     }
+}
+
+fn origin() -> UserOrigin {
+    UserOrigin { connector: ConnectorId::generate(), create_time: Timestamp(1) }
 }
 
 fn external(id: &str, email: &str) -> ExternalUser {
@@ -162,39 +166,51 @@ async fn all_log_ins_take_as_long() {
 }
 
 #[tokio::test]
-async fn a_migrated_user_is_created_and_then_brought_up_to_date() {
+async fn a_migrated_user_is_stored_once_and_then_left_alone() {
     let fixture = Fixture::open().await;
-    let connector = ConnectorId::generate();
-    let user = fixture.migrate(connector, external("42", "ann@example.com"), "first").await.unwrap();
-    assert_eq!((user.user_id.as_str(), user.connector, user.password_set), ("42", Some(connector), true));
+    let origin = origin();
+    let Migrated::Now(user) = fixture.migrate(origin, external("42", "ann@example.com"), "first").await.unwrap() else {
+        panic!("the user is new");
+    };
+    assert_eq!((user.user_id.as_str(), user.connector, user.password_set), ("42", Some(origin.connector), true));
     assert_eq!(user.registrations, external("", "").registrations);
     assert_eq!(fixture.log_in("ann@example.com", "first").await, Some(user.clone()));
-    let patch = UserPatch { enabled: Some(false), ..UserPatch::default() };
-    fixture.update(&user, patch).await;
-    let again = fixture.migrate(connector, external("42", "ann@example.org"), "second").await.unwrap();
-    assert_eq!((again.id, again.enabled, again.login_ids()), (user.id, false, vec!["ann@example.org"]));
-    fixture.update(&user, UserPatch { enabled: Some(true), ..UserPatch::default() }).await;
-    assert!(fixture.log_in("ann@example.org", "second").await.is_some());
-    assert!(fixture.log_in("ann@example.com", "first").await.is_none());
+    let again = fixture.migrate(origin, external("42", "ann@example.org"), "second").await.unwrap();
+    assert!(matches!(again, Migrated::Before(stored) if stored == user));
+    assert!(fixture.log_in("ann@example.com", "first").await.is_some());
+    assert!(fixture.log_in("ann@example.org", "second").await.is_none());
+}
+
+#[tokio::test]
+async fn a_migrated_user_may_have_long_names() {
+    let fixture = Fixture::open().await;
+    let user = ExternalUser { first_name: "\u{e9}".repeat(256), ..external("42", "ann@example.com") };
+    let Migrated::Now(user) = fixture.migrate(origin(), user, "first").await.unwrap() else {
+        panic!("the user is new");
+    };
+    assert_eq!(user.first_name, "\u{e9}".repeat(128));
 }
 
 #[tokio::test]
 async fn a_migration_takes_over_no_other_user() {
     let fixture = Fixture::open().await;
-    let connector = ConnectorId::generate();
+    let origin = origin();
     let local = fixture.create(ann()).await;
-    let taken = |result: Result<User>| match result.unwrap_err() {
+    let taken = |result: Result<Migrated>| match result.unwrap_err() {
         Error::Taken { resource: Resource::User, what, value } => (what, value),
         error => panic!("{error:?}"),
     };
-    let same_id = fixture.migrate(connector, external(local.user_id.as_str(), "eve@example.com"), "x").await;
+    let same_id = fixture.migrate(origin, external(local.user_id.as_str(), "eve@example.com"), "x").await;
     assert_eq!(taken(same_id), (Taken::ExternalId, local.user_id.as_str().to_owned()));
-    let same_email = fixture.migrate(connector, external("43", "ANN@example.com"), "x").await;
+    let same_email = fixture.migrate(origin, external("43", "ANN@example.com"), "x").await;
     assert_eq!(taken(same_email), (Taken::LoginId, "ANN@example.com".to_owned()));
-    fixture.migrate(connector, external("44", "bob@example.com"), "x").await.unwrap();
-    let other_connector = fixture.migrate(ConnectorId::generate(), external("44", "bob@example.com"), "y").await;
-    assert_eq!(taken(other_connector), (Taken::ExternalId, "44".to_owned()));
+    fixture.migrate(origin, external("44", "bob@example.com"), "x").await.unwrap();
+    let recreated = UserOrigin { create_time: Timestamp(origin.create_time.0 + 1), ..origin };
+    for other in [self::origin(), recreated] {
+        let other_connector = fixture.migrate(other, external("44", "bob@example.com"), "y").await;
+        assert_eq!(taken(other_connector), (Taken::ExternalId, "44".to_owned()));
+    }
     assert!(fixture.log_in("bob@example.com", "x").await.is_some());
-    assert!(matches!(fixture.migrate(connector, external("45", "no address"), "x").await, Err(Error::Invalid(_))));
+    assert!(matches!(fixture.migrate(origin, external("45", "no address"), "x").await, Err(Error::Invalid(_))));
     assert_eq!(fixture.log_in("ann", "p\u{e9}ssword of ann").await, Some(local));
 }

@@ -1,6 +1,7 @@
 //! Routing policies and pins, as rows. The targets of rules are rows of their own, so that no target is deleted while a rule has it.
 
 use jackfield_domain::routing::{RouteTarget, RoutingPolicy};
+use jackfield_domain::user::login_key;
 use jackfield_domain::{ConnectionId, ConnectorId, Error, Result, TenantId, Timestamp};
 use sea_orm::sea_query::{Condition, Expr, OnConflict};
 use sea_orm::{
@@ -40,14 +41,21 @@ impl<C: ConnectionTrait> Session<C> {
 }
 
 impl Writer {
-    /// The policy of a tenant. No other transaction changes it until this one ends, even if it is not set yet: the caller locks the
-    /// tenant against it.
+    /// The policy of a tenant. No other transaction changes it until this one ends, even if it is not set yet: there is no row to
+    /// lock then, so the tenant is locked.
     pub async fn routing_policy_fetch_for_update(&self, tenant: TenantId) -> Result<RoutingPolicy> {
-        let mut select = routing_policy::of(tenant);
-        if self.conn.get_database_backend() == DbBackend::Postgres {
-            select = select.lock_exclusive();
+        let fetch = async || {
+            let mut select = routing_policy::of(tenant);
+            if self.conn.get_database_backend() == DbBackend::Postgres {
+                select = select.lock_exclusive();
+            }
+            select.one(&self.conn).await.map_err(error::from_db)
+        };
+        let mut row = fetch().await?;
+        if row.is_none() {
+            self.tenant_lock_exclusive(tenant).await?;
+            row = fetch().await?;
         }
-        let row = select.one(&self.conn).await.map_err(error::from_db)?;
         row.map_or(Ok(RoutingPolicy::unset()), |row| decode(&row.doc))
     }
 
@@ -134,6 +142,14 @@ impl Writer {
             .filter(user_pin::Column::TenantId.eq(tenant.0))
             .filter(user_pin::Column::LoginKey.eq(login_key));
         Ok(delete.exec(&self.conn).await.map_err(error::from_db)?.rows_affected > 0)
+    }
+
+    /// Lets a user with these login ids go back to the rules.
+    pub async fn user_pins_delete_of(&self, tenant: TenantId, login_ids: &[&str]) -> Result<()> {
+        let delete = user_pin::Entity::delete_many()
+            .filter(user_pin::Column::TenantId.eq(tenant.0))
+            .filter(user_pin::Column::LoginKey.is_in(login_ids.iter().map(|login_id| login_key(login_id))));
+        delete.exec(&self.conn).await.map(|_| ()).map_err(error::from_db)
     }
 
     /// Lets all users of a connector go back to the rules.

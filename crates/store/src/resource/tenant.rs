@@ -95,9 +95,10 @@ impl Writer {
         Ok(!found.is_empty())
     }
 
-    /// Keeps other transactions from giving login ids to users of a tenant until this one ends. Other changes of the rows of the
-    /// tenant go on. On SQLite there is one writer.
-    pub(super) async fn tenant_lock_login_ids(&self, id: TenantId) -> Result<()> {
+    /// Keeps other transactions that take this lock from going on until this one ends: those that give login ids to users of the
+    /// tenant, or set its routing policy for the first time. Other changes of the rows of the tenant go on. On SQLite there is one
+    /// writer.
+    pub(crate) async fn tenant_lock_exclusive(&self, id: TenantId) -> Result<()> {
         if self.conn.get_database_backend() == DbBackend::Sqlite {
             return Ok(());
         }

@@ -33,7 +33,7 @@ impl Writer {
         id: UserUuid,
         login_ids: &[&'a str],
     ) -> Result<Option<&'a str>> {
-        self.tenant_lock_login_ids(tenant).await?;
+        self.tenant_lock_exclusive(tenant).await?;
         for login_id in login_ids {
             let others = Condition::all().add(Column::Id.ne(id.0)).add(has_login(&login_key(login_id)));
             if crud::count::<User>(&self.conn, tenant, others).await? > 0 {

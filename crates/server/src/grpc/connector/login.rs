@@ -62,7 +62,7 @@ pub(super) fn to_message(login: Login) -> pb::AuthenticateUserResponse {
         outcome: outcome.into(),
         user,
         registrations: registrations.collect(),
-        connector: connector.to_string(),
+        connector: connector.map(|id| id.to_string()).unwrap_or_default(),
     }
 }
 
