@@ -121,6 +121,34 @@ refused jackfield.v1.ConnectorService/UpdateConnector '{
   "reference": "name:My Generic Connector", "connector": {}
 }' FIELD_INVALID
 
+# A patch is all or nothing, and a failed test of it changes nothing.
+rpc jackfield.v1.ConnectorService/PatchConnector '{
+  "reference": "name:My Generic Connector", "mergePatch": {"json": "{\"description\": \"patched\"}"}
+}'
+expect '.connector.description == "patched"'
+refused jackfield.v1.ConnectorService/PatchConnector '{
+  "reference": "name:My Generic Connector",
+  "jsonPatch": {"json": "[{\"op\": \"remove\", \"path\": \"/description\"}, {\"op\": \"test\", \"path\": \"/debug\", \"value\": false}]"}
+}' PATCH_TEST_FAILED
+
+# Nothing listens at its URL. A test says so step by step, and a log-in says only that the system could not be asked.
+rpc jackfield.v1.ConnectorService/TestConnector '{"reference": "name:My Generic Connector"}'
+expect 'map(.reason) | .[4] == "CONNECTOR_TEST_REASON_CONNECT_FAILED" and length == 11' --slurp
+rpc jackfield.v1.ConnectorService/AuthenticateUser '{
+  "connector": "name:My Generic Connector", "loginId": "ada", "password": "passwordOfTheSession"
+}'
+expect '. == {outcome: "LOGIN_OUTCOME_UPSTREAM_FAULT", connector: $connector}' --arg connector "$CONNECTOR"
+
+# --- A generated key, and its planned rotation ------------------------------------------------------------------------
+
+rpc jackfield.v1.KeyService/GenerateKey '{"key": {"name": "Generated"}, "generation": {"commonName": "jackfield"}}'
+expect '.key | .type == "KEY_TYPE_CLIENT_IDENTITY" and .certificates[0].subject == "CN=jackfield" and .privateKeySet'
+rpc jackfield.v1.KeyService/RotateKey "$(jq --null-input '{
+  reference: "name:Generated", generation: {algorithm: "KEY_ALGORITHM_ED25519"}, activateTime: (now + 86400 | todate)
+}')"
+expect '.key | [.certificates[0], .next.certificates[0]] | map(.publicKeyAlgorithm) == ["EC P-256", "Ed25519"]'
+rpc jackfield.v1.KeyService/DeleteKey '{"reference": "name:Generated"}'
+
 # --- A connection for it, with the fields of Authress -----------------------------------------------------------------
 
 rpc jackfield.v1.ConnectionService/CreateConnection '{
@@ -211,6 +239,50 @@ expect '.user | .passwordSet and (has("password") | not) and .registrations == [
 refused jackfield.v1.UserService/CreateUser '{"user": {"username": "ADA@example.com"}}' LOGIN_ID_TAKEN
 rpc jackfield.v1.UserService/GetUser '{"reference": "ext:user-2"}'
 expect '.user | .username == "Ada" and .enabled'
+
+# --- An application, what the user may do in it, and a session -------------------------------------------------------
+
+rpc jackfield.v1.ApplicationService/CreateApplication '{"application": {
+  "name": "Gallery", "externalId": "gallery", "permissions": [{"slug": "view"}]
+}}'
+rpc jackfield.v1.ApplicationService/SetPermissions '{
+  "application": "ext:gallery", "userId": "user-2", "companyId": "c-1", "permissions": ["use_app", "view"]
+}'
+refused jackfield.v1.ApplicationService/SetPermissions '{
+  "application": "ext:gallery", "userId": "user-2", "companyId": "c-1", "permissions": ["use_app", "delete"]
+}' FIELD_INVALID
+LOGIN='{"application": "ext:gallery", "username": "ADA@example.com", "password": "passwordOfTheSession"}'
+rpc jackfield.v1.ApplicationService/AuthenticateApplicationUser "$(jq '.password = "another"' <<<"$LOGIN")"
+expect '. == {outcome: "LOGIN_OUTCOME_REJECTED"}'
+rpc jackfield.v1.ApplicationService/AuthenticateApplicationUser "$LOGIN"
+expect '.outcome == "LOGIN_OUTCOME_ACCEPTED" and .permissions == ["use_app", "view"] and .user.userId == "user-2"'
+SESSION=$(jq '{application: "ext:gallery", sessionToken}' <<<"$ANSWER")
+rpc jackfield.v1.ApplicationService/GetSessionUser "$SESSION"
+expect '.user.email == "ada@example.com"'
+rpc jackfield.v1.ApplicationService/GetSessionPermissions "$SESSION"
+expect '.companies == [{companyId: "c-1", companyName: "c-1", permissions: ["use_app", "view"]}]'
+rpc jackfield.v1.ApplicationService/ListSessions '{"pageSize": 1, "userId": "user-2"}'
+expect_pages sessions 1
+rpc jackfield.v1.ApplicationService/ListPermissions '{"pageSize": 1}'
+expect_pages grants 1
+rpc jackfield.v1.ApplicationService/ListApplications '{"pageSize": 1}'
+expect_pages applications 1
+rpc jackfield.v1.ApplicationService/EndSession "$SESSION"
+expect '.ended'
+refused jackfield.v1.ApplicationService/GetSessionUser "$SESSION" SESSION_NOT_FOUND
+
+# --- Routes -----------------------------------------------------------------------------------------------------------
+
+rpc jackfield.v1.ConnectorService/ReplaceRoutingPolicy '{"routingPolicy": {"rules": [
+  {"emailDomains": ["example.com"], "connector": "name:My Generic Connector"},
+  {"emailDomains": ["*"], "connection": "ext:company-login"}
+]}}'
+rpc jackfield.v1.ConnectorService/ResolveRoute '{"loginId": "monica@Example.com"}'
+expect '.routes | map(.reason) == ["ROUTE_REASON_RULE", "ROUTE_REASON_RULE"] and .[0].connector == $connector' \
+  --arg connector "$CONNECTOR"
+refused jackfield.v1.ConnectorService/AuthenticateUser '{"loginId": "monica", "password": "another"}' CONNECTION_REQUIRED
+rpc jackfield.v1.ConnectorService/ReplaceRoutingPolicy '{"routingPolicy": {}}'
+refused jackfield.v1.ConnectorService/ResolveRoute '{"loginId": "monica"}' ROUTING_RULE_NOT_FOUND
 
 # --- Every list, page by page -----------------------------------------------------------------------------------------
 

@@ -236,4 +236,29 @@ on_both! {
         refused(user(&client, &gallery, &token).await, Code::NotFound, "SESSION_NOT_FOUND");
         assert_eq!(log_in(&client, &gallery, "ada", "right").await, rejected());
     }
+
+    /// A new password ends all sessions of the user. A log-in that compared the previous one meanwhile opens none afterwards.
+    async fn the_previous_password_opens_no_session_beside_its_change(server) {
+        let client = server.client("alpha");
+        let ann = steps::user(&client, v1::User { user_id: "ann".to_owned(), ..fixture::a_user("ann") }).await;
+        let gallery = steps::application(&client, fixture::an_application("Gallery")).await.id;
+        let mut previous = PASSWORD.to_owned();
+        for round in 0..12 {
+            let next = format!("password of round {round}");
+            let change = v1::User { password: next.clone(), ..Default::default() };
+            let log_ins = futures::future::join_all((0..3).map(|_| try_log_in(&client, a_login(&gallery, "ann", &previous))));
+            let (log_ins, ()) = tokio::join!(log_ins, change_user(&client, &ann.id, change, &["password"]));
+            for log_in in log_ins {
+                match log_in.map(|response| (response.outcome(), response.session_token)) {
+                    Ok((v1::LoginOutcome::Accepted, token)) => {
+                        refused(user(&client, &gallery, &token).await, Code::NotFound, "SESSION_NOT_FOUND");
+                    }
+                    Ok((outcome, _)) => assert_eq!(outcome, v1::LoginOutcome::Rejected),
+                    Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
+                }
+            }
+            assert_eq!(sessions(&client, "ann").await, []);
+            previous = next;
+        }
+    }
 }
