@@ -133,8 +133,8 @@ on_both! {
         let bundle = server.pki().ca_pem() + &issuer.pem();
         for (certificate_pem, private_key_pem, subject) in [
             (old.certificate_pem, old.key_pem, "CN=client"),
-            (leaf.pem() + &issuer.pem(), key.serialize_pem(), "CN=ended"),
-            (bundle, String::new(), "CN=ended"),
+            (leaf.pem() + &issuer.pem(), key.serialize_pem(), "key.certificate_pem: certificate 2, of CN=ended"),
+            (bundle, String::new(), "key.certificate_pem: certificate 2, of CN=ended"),
         ] {
             let refused = try_import(&alpha, request(&certificate_pem, &private_key_pem)).await;
             let refused = expect_status(refused, Code::FailedPrecondition, "KEY_EXPIRED");

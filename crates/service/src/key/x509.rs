@@ -87,9 +87,9 @@ fn check(
     let outside = || Violation::field(field, "has a validity outside the years 1 to 9999");
     let certificates = facts.collect::<Option<Vec<CertificateFacts>>>().ok_or_else(outside)?;
     check_kind(&chain, &parsed, &certificates)?;
-    let expired = certificates.iter().find(|certificate| certificate.not_after <= now);
-    if let Some(CertificateFacts { subject, not_after, .. }) = expired {
-        let message = format!("the certificate of {subject} expired at {not_after}");
+    let expired = certificates.iter().zip(1..).find(|(certificate, _)| certificate.not_after <= now);
+    if let Some((CertificateFacts { subject, not_after, .. }, number)) = expired {
+        let message = format!("{field}: certificate {number}, of {subject}, expired at {not_after}");
         // The key may have no id yet.
         return Err(Error::precondition(Precondition::KeyExpired, Resource::Key, "", message));
     }
