@@ -16,7 +16,7 @@ import tempfile
 
 import grpc
 from google.api import field_behavior_pb2
-from google.protobuf import descriptor_pb2, json_format
+from google.protobuf import descriptor_pb2, json_format, message_factory
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -41,8 +41,11 @@ class Service:
         self._stub, self._messages, self._received = stub, messages, received
 
     def __getattr__(self, method):
+        (service,) = self._messages.DESCRIPTOR.services_by_name.values()
+        message = message_factory.GetMessageClass(service.methods_by_name[method].input_type)
+
         def call(**fields):
-            request = json_format.ParseDict(fields, getattr(self._messages, f"{method}Request")())
+            request = json_format.ParseDict(fields, message())
             answer = getattr(self._stub, method)(request, timeout=TIMEOUT)
             if not hasattr(answer, "__next__"):
                 return self._note(method, answer)
@@ -240,6 +243,33 @@ def session(services, directory):
     user = services["User"].CreateUser(user={"userId": "user-2", "username": "Ada", "password": "passwordOfTheSession"})
     equal((user["user"]["userId"], user["user"]["passwordSet"], "password" in user["user"]), ("user-2", True, False))
 
+    # A test of the connector streams a verdict for each step: nothing listens at its URL.
+    verdicts = services["Connector"].TestConnector(reference=connector["id"])
+    equal(len(verdicts), 11)
+    equal(verdicts[4]["reason"], "CONNECTOR_TEST_REASON_CONNECT_FAILED")
+    login = {"connector": connector["id"], "loginId": "ada", "password": "passwordOfTheSession"}
+    outcome = services["Connector"].AuthenticateUser(**login)
+    equal(outcome, {"outcome": "LOGIN_OUTCOME_UPSTREAM_FAULT", "connector": connector["id"]})
+
+    # An application, and a session of the user in it.
+    gallery = {"application": "ext:gallery"}
+    services["Application"].CreateApplication(
+        application={"name": "Gallery", "externalId": "gallery", "permissions": [{"slug": "view"}]}
+    )
+    services["Application"].SetPermissions(
+        **gallery, userId="user-2", companyId="c-1", companyName="North Ltd", permissions=["use_app", "view"]
+    )
+    login = {**gallery, "username": "ADA", "password": "passwordOfTheSession"}
+    rejected = services["Application"].AuthenticateApplicationUser(**login | {"password": "another"})
+    equal(rejected, {"outcome": "LOGIN_OUTCOME_REJECTED"})
+    opened = services["Application"].AuthenticateApplicationUser(**login)
+    equal((opened["outcome"], opened["permissions"]), ("LOGIN_OUTCOME_ACCEPTED", ["use_app", "view"]))
+    session = {**gallery, "sessionToken": opened["sessionToken"]}
+    permitted = services["Application"].GetSessionPermissions(**session)
+    equal(permitted["companies"], opened["companies"])
+    equal(services["Application"].EndSession(**session), {"ended": True})
+    refused("SESSION_NOT_FOUND", grpc.StatusCode.NOT_FOUND, services["Application"].GetSessionUser, **session)
+
     # Every list, page by page, to its end and continued from a token.
     lists = [
         (services["Key"].ListKeys, "keys", 1),
@@ -249,6 +279,8 @@ def session(services, directory):
         (services["Credentials"].ListCredentials, "credentials", 1),
         (services["Configuration"].ListConfigurations, "configurations", 2),
         (services["User"].ListUsers, "users", 1),
+        (services["Application"].ListApplications, "applications", 1),
+        (services["Application"].ListPermissions, "grants", 1),
         (services["Admin"].ListTenants, "tenants", 1),
     ]
     for method, field, count in lists:
