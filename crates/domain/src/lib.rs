@@ -54,6 +54,9 @@
 //!
 //! [`login`]: a log-in is the login id and the password of an end user, which an outside system checks.
 //!
+//! [`attempts`]: an attempt is a log-in that is counted before it is checked. A window is the time in which attempts are counted
+//! together. A source is the address, or the network, that an end user comes from.
+//!
 //! [`routing`]: the routing policy of a tenant says by the domain of an email address which connector checks a log-in, or which
 //! connection is for it. A user is pinned to the connector that accepted the log-in.
 //!
@@ -64,6 +67,7 @@
 //! pending as long as the certificate is missing that was requested for its private key.
 
 pub mod application;
+pub mod attempts;
 pub mod configuration;
 pub mod connection;
 pub mod connector;

@@ -1,8 +1,10 @@
 //! Values for metrics that can be read at any time without a query.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use jackfield_domain::attempts::AttemptLimit;
 use jackfield_domain::key::Remaining;
 use jackfield_domain::rewrap::Rewrap;
 use jackfield_domain::{KeyId, TenantId, Timestamp};
@@ -17,6 +19,8 @@ pub(crate) struct GaugeSources {
     store: Store,
     rewrap: Mutex<RewrapProgress>,
     expiring: Mutex<ExpiringKeys>,
+    /// Attempts that were refused, in the order of [`AttemptLimit::ALL`].
+    refused_attempts: [AtomicU64; AttemptLimit::ALL.len()],
 }
 
 /// The keys of all tenants whose renewal is due, as maintenance found them last.
@@ -89,6 +93,16 @@ impl Gauges {
         self.0.upgrade().map(|sources| locked(&sources.expiring).clone()).unwrap_or_default()
     }
 
+    /// The number of log-in attempts that each limit has refused.
+    pub fn refused_attempts(&self) -> [(AttemptLimit, u64); AttemptLimit::ALL.len()] {
+        let sources = self.0.upgrade();
+        AttemptLimit::ALL.map(|limit| {
+            let count =
+                sources.as_ref().map(|sources| sources.refused_attempts[limit as usize].load(Ordering::Relaxed));
+            (limit, count.unwrap_or_default())
+        })
+    }
+
     /// The re-wrap of this process.
     pub fn rewrap(&self) -> RewrapProgress {
         self.0.upgrade().map(|sources| *sources.lock()).unwrap_or_default()
@@ -99,7 +113,16 @@ impl Gauges {
 
 impl GaugeSources {
     pub(crate) fn new(store: Store) -> Self {
-        GaugeSources { store, rewrap: Mutex::default(), expiring: Mutex::default() }
+        GaugeSources {
+            store,
+            rewrap: Mutex::default(),
+            expiring: Mutex::default(),
+            refused_attempts: Default::default(),
+        }
+    }
+
+    pub(crate) fn attempt_refused(&self, limit: AttemptLimit) {
+        self.refused_attempts[limit as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn expiring_keys_set(&self, keys: ExpiringKeys) {

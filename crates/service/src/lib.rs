@@ -5,6 +5,7 @@
 //! `Secrets` (`sealing`), `Changes` (`change`), `Lists` (`list`), `Tokens` (`cache`) and `Outbound` (`outbound`).
 
 mod application;
+mod attempts;
 mod backup;
 mod cache;
 mod caller;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jackfield_domain::attempts::AttemptLimits;
 use jackfield_domain::connector::{Connector, ConnectorKind, Generic};
 use jackfield_domain::error::Precondition;
 use jackfield_domain::login::{AcceptedLogin, LoginAttempt, LoginOutcome};
@@ -13,6 +14,7 @@ use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, Violation
 use jackfield_upstream::login::{LoginFault, LoginResponse, authenticate};
 use tokio::time::Instant;
 
+use crate::attempts::CountedBy;
 use crate::caller::Caller;
 use crate::outbound::ConnectorClient;
 use crate::services::Services;
@@ -24,6 +26,7 @@ pub struct LoginSettings {
     /// Log-ins that are not accepted are answered after a whole number of these intervals, so that the time of a rejection
     /// does not say why.
     pub rejection_interval: Duration,
+    pub attempts: AttemptLimits,
 }
 
 /// The time before the caller's deadline at which a system must have answered, so that the caller still gets the outcome.
@@ -62,7 +65,8 @@ impl Services {
         let deadline = deadline.map(before_deadline);
         let login = match reference {
             Some(reference) => {
-                let Checked { outcome, connector, user: _ } = self.ask(caller, reference, attempt, deadline).await?;
+                let checked = self.ask_counted(caller, reference, attempt, true, deadline).await?;
+                let Checked { outcome, connector, user: _ } = checked;
                 Login { outcome, connector: Some(connector) }
             }
             None => self.ask_in_turn(caller, attempt, deadline).await?,
@@ -87,6 +91,8 @@ impl Services {
         deadline: Option<Instant>,
     ) -> Result<Login> {
         let mut outcome = None;
+        // True once the log-in is counted for its source, which it is once.
+        let mut is_counted = false;
         for route in self.routes(caller.tenant(), &attempt.login_id).await? {
             let connector = match (route.target, &outcome) {
                 (RouteTarget::Connector(connector), _) => connector,
@@ -98,10 +104,11 @@ impl Services {
                 // Connectors before it may know the user. They did not accept the log-in, and no password goes further.
                 (RouteTarget::Connection(_), Some(_)) => break,
             };
-            let next = match self.ask(caller, &Ref::Id(connector.0), attempt, deadline).await {
+            let next = match self.ask_counted(caller, &Ref::Id(connector.0), attempt, !is_counted, deadline).await {
                 Ok(checked) => checked.outcome,
                 Err(error) => unusable(connector, error)?,
             };
+            is_counted |= next != LoginOutcome::UpstreamFault;
             let is_faulty = outcome == Some(LoginOutcome::UpstreamFault);
             if matches!(next, LoginOutcome::Accepted(_)) {
                 // A system before this one that could not be asked may be the one of the user.
@@ -116,6 +123,21 @@ impl Services {
         Ok(Login { outcome, connector: None })
     }
 
+    /// As [`Services::ask`], if there are not too many attempts.
+    async fn ask_counted<R>(
+        &self,
+        caller: &Caller<R>,
+        reference: &Ref,
+        attempt: &LoginAttempt,
+        counts_source: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Checked> {
+        let found = self.generic_client(caller.tenant(), reference).await?;
+        let (tenant, checker) = (caller.tenant(), found.connector.id.0);
+        let by = CountedBy { tenant, checker, attempt, counts_source };
+        self.counted(by, self.ask_found(caller, found, attempt, deadline)).await
+    }
+
     /// Asks the system of a connector, unless the user was migrated from it.
     pub(crate) async fn ask<R>(
         &self,
@@ -124,8 +146,22 @@ impl Services {
         attempt: &LoginAttempt,
         deadline: Option<Instant>,
     ) -> Result<Checked> {
+        let found = self.generic_client(caller.tenant(), reference).await?;
+        self.ask_found(caller, found, attempt, deadline).await
+    }
+
+    async fn generic_client(&self, tenant: TenantId, reference: &Ref) -> Result<ConnectorClient> {
         let usable = |connector: &Connector| generic(connector).map(|_| ());
-        let found = self.shared.outbound.client(caller.tenant(), reference, usable).await?;
+        self.shared.outbound.client(tenant, reference, usable).await
+    }
+
+    async fn ask_found<R>(
+        &self,
+        caller: &Caller<R>,
+        found: ConnectorClient,
+        attempt: &LoginAttempt,
+        deadline: Option<Instant>,
+    ) -> Result<Checked> {
         let ConnectorClient { connector, client } = found;
         let Generic { authentication_url, migrate_users, .. } = generic(&connector)?;
         if *migrate_users && let Some(user) = self.migrated_user(caller.tenant(), &connector, attempt).await? {

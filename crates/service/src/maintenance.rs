@@ -1,4 +1,4 @@
-//! Background work of the services: expired answers and sessions are deleted, abandoned re-wraps are continued, the next material of keys is
+//! Background work of the services: expired answers, sessions and counts of attempts are deleted, abandoned re-wraps are continued, the next material of keys is
 //! activated, keys that expire are counted, and a database that cannot be written is tried again.
 
 use std::time::Duration;
@@ -8,7 +8,7 @@ use jackfield_domain::Result;
 use crate::change::{Change, Length};
 use crate::services::Services;
 
-/// The interval of the search for expired answers to repeated requests, expired sessions, abandoned re-wraps, and keys to be activated or renewed.
+/// The interval of the search for expired answers to repeated requests, expired sessions, counts of attempts whose window is over, abandoned re-wraps, and keys to be activated or renewed.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The interval at which a write is tried after one has failed.
@@ -87,7 +87,9 @@ impl Services {
             let purge = Change::by_system(Length::Long);
             let purged = self.change(purge, async |txn| {
                 let requests = txn.requests_purge(self.now(), PURGE_BATCH).await?;
-                Ok(requests.max(txn.sessions_purge(self.now(), PURGE_BATCH).await?))
+                let sessions = txn.sessions_purge(self.now(), PURGE_BATCH).await?;
+                // Last, because log-ins wait for the rows.
+                Ok(requests.max(sessions).max(txn.login_attempts_purge(self.now(), PURGE_BATCH).await?))
             });
             if purged.await? < PURGE_BATCH {
                 break;

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::attempts::Attempts;
 use crate::cache::tenant_names::TenantNames;
 use crate::cache::tokens::{TokenCacheSettings, Tokens};
 use crate::caller::Caller;
@@ -45,6 +46,7 @@ pub(crate) struct Components {
     pub(crate) tokens: Tokens,
     pub(crate) outbound: Outbound,
     pub(crate) login: LoginSettings,
+    pub(crate) attempts: Attempts,
     pub(crate) tenant_names: TenantNames,
     pub(crate) gauge_sources: Arc<GaugeSources>,
     pub(crate) rewrap_watch: RewrapWatch,
@@ -102,6 +104,7 @@ impl Services {
         let components = Components {
             outbound: Outbound::new(outbound, store.clone(), Arc::clone(&secrets), Arc::clone(&clock)),
             secrets,
+            attempts: Attempts::new(login.attempts),
             login,
             passwords: Passwords::new(),
             changes: Changes::new(store.clone(), Arc::clone(&data_keys), Arc::clone(&clock)),

@@ -41,6 +41,7 @@ pub use list::{Hints, Listed, Page, PageQuery, Rows, Scope};
 pub use record::audit::AuditEvent;
 pub use record::data_key::DataKeyRow;
 pub use record::idempotency::{IdempotencyClaim, IdempotencyKey};
+pub use record::login_attempt::AttemptKey;
 pub use record::secret::SecretRow;
 pub use resource::cascade::CascadeIds;
 pub use resource::issuable::IssuableCredential;

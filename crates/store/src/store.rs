@@ -18,8 +18,8 @@ use crate::error::StoreError;
 use crate::generations::Generations;
 use crate::migration;
 use crate::session::{Effects, Reader, Session, Writer};
-use crate::transaction::Transaction;
 use crate::transaction::group_commit::GroupCommit;
+use crate::transaction::{Kind, Transaction};
 
 /// The database of a deployment.
 #[derive(Clone)]
@@ -87,23 +87,29 @@ impl Store {
     /// Begins a write transaction. On SQLite it may be one of several that are committed as one: nothing that is written or
     /// read here may be sent to a caller before [`Writer::commit`] or [`Writer::rollback`] has returned.
     pub async fn write(&self) -> Result<Writer> {
-        self.begin(false).await
+        self.begin(Kind::Shared).await
     }
 
     /// Begins a long write transaction. On SQLite it shares its commit with no other, so no other writer has to wait for it.
     /// Its statements may run longer than those of usual calls.
     pub async fn write_long(&self) -> Result<Writer> {
-        let txn = self.begin(true).await?;
+        let txn = self.begin(Kind::Alone).await?;
         if txn.conn.get_database_backend() == DbBackend::Postgres {
             txn.run("SET LOCAL statement_timeout = '60s'").await?;
         }
         Ok(txn)
     }
 
-    async fn begin(&self, alone: bool) -> Result<Writer> {
+    /// Begins a write transaction whose commit does not wait for the disk. A power failure may lose it, with all that follow it
+    /// and do not wait either; a crash of this process does not. Other transactions see it as any other.
+    pub async fn write_volatile(&self) -> Result<Writer> {
+        self.begin(Kind::Volatile).await
+    }
+
+    async fn begin(&self, kind: Kind) -> Result<Writer> {
         let conn = match &self.groups {
-            Some(groups) => groups.begin(alone).instrument(tracing::info_span!("wait for the writer")).await?,
-            None => Transaction::begin(&self.writer, None).await.map_err(error::from_db)?,
+            Some(groups) => groups.begin(kind).instrument(tracing::info_span!("wait for the writer")).await?,
+            None => Transaction::begin(&self.writer, kind.mode()).await.map_err(error::from_db)?,
         };
         let effects = Effects::new(self.generations.pending(), self.commits.clone(), self.wal.clone());
         Ok(Session { conn, effects: Some(effects) })

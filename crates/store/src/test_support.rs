@@ -7,6 +7,7 @@ use jackfield_domain::{Error, Resource, Result};
 use sea_orm::sea_query::{Expr, Query, SelectStatement};
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, QueryResult, Statement};
 
+use crate::database::postgres::transaction::Mode;
 use crate::database::{Pooled, error};
 use crate::document;
 use crate::error::StoreError;
@@ -118,7 +119,7 @@ impl Store {
                     // Its transaction sets how it is planned.
                     PageStep::Words => search::begin(&self.reader).await?,
                     _ => {
-                        let txn = Transaction::begin(&self.reader, None).await.map_err(error::from_db)?;
+                        let txn = Transaction::begin(&self.reader, Mode::Write).await.map_err(error::from_db)?;
                         let mode = if planned == Planned::ForAll { "force_generic_plan" } else { "force_custom_plan" };
                         let mode = format!("SET LOCAL plan_cache_mode = {mode}");
                         txn.execute_unprepared(&mode).await.map_err(error::from_db)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use jackfield_domain::attempts::AttemptLimit;
 use jackfield_domain::error::{Precondition, Taken, Use, ViolationKind};
 use jackfield_domain::{Error, Resource, Violation};
 
@@ -41,6 +42,7 @@ fn errors() -> Vec<Error> {
             | Error::TenantUnknown { .. }
             | Error::QuotaExceeded { .. }
             | Error::RateLimited { .. }
+            | Error::LoginAttemptsExceeded { .. }
             | Error::StoreUnavailable { .. }
             | Error::OutcomeUnknown { .. }
             | Error::ServerUnavailable { .. }
@@ -61,6 +63,7 @@ fn errors() -> Vec<Error> {
         Error::TenantUnknown { tenant: id.clone() },
         Error::QuotaExceeded { what: "message", limit: 1 },
         Error::RateLimited { retry_after },
+        Error::LoginAttemptsExceeded { limit: AttemptLimit::User, retry_after },
         Error::StoreUnavailable { retry_after, source: "away".into() },
         Error::OutcomeUnknown { retry_after: Some(retry_after), source: "away".into() },
         Error::ServerUnavailable { retry_after },

@@ -8,6 +8,7 @@ mod violation;
 
 use std::time::Duration;
 
+use crate::attempts::AttemptLimit;
 use crate::resource::Resource;
 
 pub use violation::{Violation, ViolationKind, Violations};
@@ -66,6 +67,9 @@ pub enum Error {
     /// Too many calls at once.
     #[error("too many calls")]
     RateLimited { retry_after: Duration },
+    /// Too many log-in attempts. It says nothing about the user, who may not exist.
+    #[error("too many log-in attempts")]
+    LoginAttemptsExceeded { limit: AttemptLimit, retry_after: Duration },
     /// The database cannot be reached, is full or is busy; nothing was written.
     #[error("store unavailable")]
     StoreUnavailable {
@@ -185,6 +189,7 @@ impl Error {
     pub const fn retryable(&self) -> bool {
         match self {
             Error::RateLimited { .. }
+            | Error::LoginAttemptsExceeded { .. }
             | Error::StoreUnavailable { .. }
             | Error::OutcomeUnknown { retry_after: Some(_), .. }
             | Error::ServerUnavailable { .. } => true,
@@ -227,6 +232,7 @@ impl Error {
             Error::TenantUnknown { .. } => "TENANT_UNKNOWN",
             Error::QuotaExceeded { .. } => "QUOTA_EXCEEDED",
             Error::RateLimited { .. } => "RATE_LIMITED",
+            Error::LoginAttemptsExceeded { .. } => "LOGIN_ATTEMPTS_EXCEEDED",
             Error::StoreUnavailable { .. } => "STORE_UNAVAILABLE",
             Error::OutcomeUnknown { .. } => "OUTCOME_UNKNOWN",
             Error::ServerUnavailable { .. } => "SERVER_UNAVAILABLE",

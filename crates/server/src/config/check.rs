@@ -15,6 +15,9 @@ use super::sections::{Config, OPERATOR_SPIFFE};
 
 /// The longest interval that a rejected log-in may take. End users wait for it.
 const MAX_REJECTION_INTERVAL: Duration = Duration::from_secs(5);
+/// The bounds of the time for which attempts are counted. There is a row for each login id in it.
+const MIN_ATTEMPT_WINDOW: Duration = Duration::from_secs(1);
+const MAX_ATTEMPT_WINDOW: Duration = Duration::from_secs(24 * 3_600);
 /// The longest staleness that can be configured.
 const MAX_STALENESS: Duration = Duration::from_secs(60);
 const MAX_ENDPOINT: usize = 2_048;
@@ -171,6 +174,15 @@ impl Config {
         }
         if self.login.rejection_interval > MAX_REJECTION_INTERVAL {
             problems.push("login.rejection_interval: must be at most 5 s".into());
+        }
+        for (key, window) in [
+            ("login.user_and_source_window", self.login.user_and_source_window),
+            ("login.user_window", self.login.user_window),
+            ("login.source_window", self.login.source_window),
+        ] {
+            if !(MIN_ATTEMPT_WINDOW..=MAX_ATTEMPT_WINDOW).contains(&window) {
+                problems.push(format!("{key}: must be from 1 s to 24 h"));
+            }
         }
         if deadlines.default > deadlines.max {
             problems.push("deadlines.default: is later than deadlines.max".into());

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use jackfield_service::{OutboundSettings, Policy, name_server};
+use jackfield_domain::attempts::{AttemptLimits, AttemptQuota};
+use jackfield_service::{LoginSettings, OutboundSettings, Policy, name_server};
 use jackfield_transport::config::duration;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,20 @@ pub struct Login {
     /// does not tell an unknown user from a wrong password. It should be longer than the systems usually take. 0: at once.
     #[serde(with = "duration")]
     pub rejection_interval: Duration,
+    /// The most attempts to log in with one login id from one address, through one connector (or to one application that has none).
+    /// After half of them, there is a delay before the next one that doubles each time. 0: no limit.
+    pub attempts_per_user_and_source: u32,
+    /// The time from the first of them until they are counted from 0 again.
+    #[serde(with = "duration")]
+    pub user_and_source_window: Duration,
+    /// The most attempts with one login id, through one connector, from all addresses. 0: no limit.
+    pub attempts_per_user: u32,
+    #[serde(with = "duration")]
+    pub user_window: Duration,
+    /// The most attempts from one address (in IPv6 a network of 64 bits), with all login ids. 0: no limit.
+    pub attempts_per_source: u32,
+    #[serde(with = "duration")]
+    pub source_window: Duration,
 }
 
 // === impl Egress ===
@@ -82,8 +97,32 @@ impl Default for Egress {
     }
 }
 
+// === impl Login ===
+
+impl Login {
+    /// The settings of log-ins.
+    pub fn settings(&self) -> LoginSettings {
+        let quota = |max, window| AttemptQuota { max, window };
+        let attempts = AttemptLimits {
+            user_and_source: quota(self.attempts_per_user_and_source, self.user_and_source_window),
+            user: quota(self.attempts_per_user, self.user_window),
+            source: quota(self.attempts_per_source, self.source_window),
+        };
+        LoginSettings { rejection_interval: self.rejection_interval, attempts }
+    }
+}
+
 impl Default for Login {
     fn default() -> Self {
-        Login { rejection_interval: Duration::from_millis(500) }
+        let AttemptLimits { user_and_source, user, source } = AttemptLimits::default();
+        Login {
+            rejection_interval: Duration::from_millis(500),
+            attempts_per_user_and_source: user_and_source.max,
+            user_and_source_window: user_and_source.window,
+            attempts_per_user: user.max,
+            user_window: user.window,
+            attempts_per_source: source.max,
+            source_window: source.window,
+        }
     }
 }

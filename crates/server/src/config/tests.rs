@@ -206,6 +206,8 @@ fn all_contradictions_are_reported_at_once() {
         "egress.dns_servers=[\"10.0.0.53\",\"ns.example.com\"]",
         "egress.max_clients=0",
         "login.rejection_interval=6s",
+        "login.user_window=0s",
+        "login.source_window=25h",
         "identity.principals=[{name=\"a\",rights=[\"no.right\"],spiffe=\"http://x\",dns=\"*.x\"},\
          {name=\"b\",tenant=\"t\",dns=\"a.example\"},{name=\"c\",tenant=\"t\",dns=\"A.example\"}]",
     ])
@@ -225,6 +227,8 @@ fn all_contradictions_are_reported_at_once() {
         "egress.dns_servers: \"ns.example.com\"",
         "egress.max_clients",
         "login.rejection_interval",
+        "login.user_window",
+        "login.source_window",
         "telemetry.prometheus_address: another listener",
         "telemetry.log_filter",
         "telemetry.otlp_endpoint: is not an absolute URL",

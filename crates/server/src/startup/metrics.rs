@@ -41,6 +41,7 @@ pub(super) fn register(meter: &Meter, gauges: &Gauges) {
     database(meter, gauges);
     stored(meter, gauges);
     keys(meter, gauges);
+    attempts(meter, gauges);
     rewraps(meter, gauges);
 }
 
@@ -65,6 +66,20 @@ fn keys(meter: &Meter, gauges: &Gauges) {
             for (tenant, key, not_after) in all.expiring_keys().first {
                 let labels = [KeyValue::new("tenant", tenant.to_string()), KeyValue::new("key", key.to_string())];
                 gauge.observe(not_after.seconds(), &labels);
+            }
+        })
+        .build();
+}
+
+/// The log-in attempts over a limit.
+fn attempts(meter: &Meter, gauges: &Gauges) {
+    let all = gauges.clone();
+    meter
+        .u64_observable_counter("jackfield.login.attempts.refused")
+        .with_description("Log-in attempts that were refused, by limit")
+        .with_callback(move |counter| {
+            for (limit, count) in all.refused_attempts() {
+                counter.observe(count, &[KeyValue::new("limit", limit.as_str())]);
             }
         })
         .build();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jackfield_domain::value::text::TenantName;
 use jackfield_domain::{Clock, SystemClock};
-use jackfield_service::{Database, LoginSettings, PoolSettings, Services, Settings, TokenCacheSettings};
+use jackfield_service::{Database, PoolSettings, Services, Settings, TokenCacheSettings};
 
 use super::backend::ServiceBackend;
 use super::database_file::{self, DatabaseLock};
@@ -175,7 +175,7 @@ fn settings(config: &Config) -> Result<Settings, StartupError> {
         reveal_enabled: config.reveal.enabled,
         token_cache: token_cache(config),
         outbound: config.egress.settings(config.development()).map_err(StartupError::Egress)?,
-        login: LoginSettings { rejection_interval: config.login.rejection_interval },
+        login: config.login.settings(),
         development: config.development(),
     })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jackfield_domain::application::{
     Application, MAX_SESSIONS, Session, SessionHolder, SessionPermissions, SessionToken, UserProfile,
 };
+use jackfield_domain::attempts::AttemptEnd;
 use jackfield_domain::connector::{Connector, ConnectorKind};
 use jackfield_domain::login::{AcceptedLogin, LoginAttempt, LoginEvent, LoginId, LoginOutcome};
 use jackfield_domain::principal::right::ApplicationsAuthenticate;
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 
 use super::require_enabled;
 use super::session::digest;
+use crate::attempts::CountedBy;
 use crate::caller::Caller;
 use crate::change::{Change, lock_parent};
 use crate::login::{Checked, before_deadline};
@@ -90,7 +92,9 @@ impl Services {
         let application_id = Some(client_id);
         let attempt = LoginAttempt { login_id, password, application_id, no_jwt: true, new_device: false, event };
         let authenticator = self.authenticator(caller.tenant(), &application).await?;
-        let outcome = match self.verdict(caller, authenticator, &attempt, deadline).await? {
+        let checker = application.connector.map_or(application.id.0, |connector| connector.0);
+        let by = CountedBy { tenant: caller.tenant(), checker, attempt: &attempt, counts_source: true };
+        let outcome = match self.counted(by, self.verdict(caller, authenticator, &attempt, deadline)).await? {
             Verdict::Accepted(identified) => {
                 let opened = self.session_open(caller, &application, *identified).await?;
                 return Ok(ApplicationLogin::Accepted(Box::new(opened)));
@@ -199,6 +203,18 @@ impl Authenticator {
             | ConnectorKind::HttpBasic(_)
             | ConnectorKind::License(_)
             | ConnectorKind::OAuth2(_) => None,
+        }
+    }
+}
+
+// === impl AttemptEnd ===
+
+impl From<&Verdict> for AttemptEnd {
+    fn from(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Accepted(_) => AttemptEnd::Succeeded,
+            Verdict::Rejected => AttemptEnd::Failed,
+            Verdict::UpstreamFault => AttemptEnd::Unchecked,
         }
     }
 }

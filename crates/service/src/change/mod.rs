@@ -56,12 +56,14 @@ pub(crate) struct Change<'a> {
     request: Option<&'a RequestOptions>,
 }
 
-/// The length of a transaction.
+/// The length of a transaction, and of its commit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Length {
     Short,
     /// It may write thousands of rows, so that others should not have to wait for its commit.
     Long,
+    /// Short, and lost in a power failure without harm: its commit does not wait for the disk.
+    Volatile,
 }
 
 // === impl RequestOptions ===
@@ -95,6 +97,7 @@ impl Changes {
         let txn = match length {
             Length::Short => self.store.write().await?,
             Length::Long => self.store.write_long().await?,
+            Length::Volatile => self.store.write_volatile().await?,
         };
         let work = async {
             if let Some(tenant) = tenant

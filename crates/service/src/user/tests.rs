@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jackfield_domain::attempts::AttemptLimits;
 use jackfield_domain::principal::{Principal, Rights};
 use jackfield_domain::user::{EmailAddress, ExternalUser, PhoneNumber, Registration, UserOrigin, Username};
 use jackfield_domain::value::text::TenantName;
@@ -38,7 +39,7 @@ impl Fixture {
                 max_clients: 1,
                 max_idle_connections: 1,
             },
-            login: LoginSettings { rejection_interval: Duration::ZERO },
+            login: LoginSettings { rejection_interval: Duration::ZERO, attempts: AttemptLimits::default() },
             development: true,
         };
         let preflight = Preflight::new(Keyring::generate().unwrap().0);

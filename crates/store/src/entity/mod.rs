@@ -23,6 +23,7 @@ pub(crate) mod data_key;
 pub(crate) mod idempotency;
 pub(crate) mod key;
 pub mod label;
+pub(crate) mod login_attempt;
 pub(crate) mod permission_grant;
 pub(crate) mod rewrap;
 pub(crate) mod routing_policy;

@@ -9,10 +9,11 @@ use jackfield_domain::request::filter::Expr as Filter;
 use jackfield_domain::{Resource, Result};
 use sea_orm::sea_query::extension::sqlite::SqliteExpr;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement};
-use sea_orm::{AccessMode, ConnectionTrait, DbBackend};
+use sea_orm::{ConnectionTrait, DbBackend};
 
 use super::field::FilterContext;
 use super::listed::Listed;
+use crate::database::postgres::transaction::Mode;
 use crate::database::{Pooled, error};
 use crate::entity::tenant;
 use crate::transaction::Transaction;
@@ -85,7 +86,7 @@ pub(crate) async fn are_many<S: Listed>(conn: &Pooled, terms: &Terms, context: &
 /// A transaction in which PostgreSQL uses the index of words or gives up. Otherwise it estimates how many rows have a word,
 /// and reads all rows where the estimate is wrong.
 pub(crate) async fn begin(conn: &Pooled) -> Result<Transaction> {
-    let txn = Transaction::begin(conn, Some(AccessMode::ReadOnly)).await.map_err(error::from_db)?;
+    let txn = Transaction::begin(conn, Mode::Read).await.map_err(error::from_db)?;
     txn.execute_unprepared(&settings()).await.map_err(error::from_db)?;
     Ok(txn)
 }

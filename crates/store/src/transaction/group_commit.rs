@@ -5,11 +5,14 @@
 //! no writer waits any more, or the group is large or old enough, the task commits, and only then answers the members. A
 //! single writer commits at once. A member that fails is rolled back to its savepoint; a group that fails, fails for all.
 //!
+//! A writer whose changes may be lost in a power failure has a transaction of its own, which does not wait for the disk (`PRAGMA
+//! synchronous = NORMAL`). The next group synchronises its changes, too, because the log is written in order.
+//!
 //! Statements that begin and end a transaction or a savepoint run in the task and never in a caller's future: a caller that
 //! leaves in the middle of one would leave the shared transaction in an unknown state.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,8 +24,8 @@ use sea_orm::{
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
-use super::Transaction;
 use super::turn::{CommitSender, Turn, TurnEnd};
+use super::{Kind, Transaction};
 use crate::database::error;
 use crate::database::sqlite::guard::Guard;
 
@@ -37,6 +40,8 @@ struct Writers {
     patience: Duration,
     /// The time in which a group takes members: [`LONGEST_GROUP`], unless a test has set it.
     longest: OnceLock<Duration>,
+    /// True if commits wait for the disk.
+    synchronous: AtomicBool,
     queue: Mutex<Queue>,
     tasks: TaskTracker,
     commits: AtomicU64,
@@ -52,8 +57,7 @@ struct Queue {
 
 /// A writer that waits for its turn.
 struct WaitingWriter {
-    /// Wants a transaction of its own.
-    alone: bool,
+    kind: Kind,
     turn: oneshot::Sender<Result<Transaction>>,
 }
 
@@ -108,6 +112,7 @@ impl GroupCommit {
             guard,
             patience,
             longest: OnceLock::new(),
+            synchronous: AtomicBool::new(true),
             queue: Mutex::default(),
             tasks: TaskTracker::new(),
             commits: AtomicU64::new(0),
@@ -116,9 +121,9 @@ impl GroupCommit {
     }
 
     /// Waits for a turn, in a group or alone.
-    pub(crate) async fn begin(&self, alone: bool) -> Result<Transaction> {
+    pub(crate) async fn begin(&self, kind: Kind) -> Result<Transaction> {
         let (turn, given) = oneshot::channel();
-        self.enqueue(WaitingWriter { alone, turn });
+        self.enqueue(WaitingWriter { kind, turn });
         match tokio::time::timeout(self.0.patience, given).await {
             Ok(given) => given.unwrap_or_else(|_| Err(error::gone("the queue of the writers is gone"))),
             Err(_) => Err(error::gone("too many writers wait, or one takes too long")),
@@ -192,7 +197,10 @@ impl Writers {
         };
         // The pool may have to open the file.
         let begun = match self.guard.check_file() {
-            Ok(()) => self.pool.begin_with_options(options).await,
+            Ok(()) => match self.set_synchronous(first.kind != Kind::Volatile).await {
+                Ok(()) => self.pool.begin_with_options(options).await,
+                Err(failed) => Err(failed),
+            },
             Err(lost) => Err(lost),
         };
         let txn = match begun {
@@ -212,6 +220,22 @@ impl Writers {
         let mut group = Group { shared: self, txn, kept: 0, savepoint: Savepoint::None, waiting: Vec::new() };
         let served = group.serve(first).await;
         group.end(served).await;
+    }
+
+    /// Sets whether commits from here on wait for the disk. A connection that the pool opens waits.
+    async fn set_synchronous(&self, synchronous: bool) -> Result<(), DbErr> {
+        if self.synchronous.load(Ordering::Relaxed) == synchronous {
+            return Ok(());
+        }
+        // Noted before a commit may not wait, and after all wait again: a setting that fails is made again.
+        if synchronous {
+            self.pool.execute_unprepared("PRAGMA synchronous = FULL").await?;
+        }
+        self.synchronous.store(synchronous, Ordering::Relaxed);
+        if !synchronous {
+            self.pool.execute_unprepared("PRAGMA synchronous = NORMAL").await?;
+        }
+        Ok(())
     }
 
     /// The next writer, or the end.
@@ -237,7 +261,7 @@ impl Group<'_> {
         let (since, longest) = (Instant::now(), *self.shared.longest.get().unwrap_or(&LONGEST_GROUP));
         let mut writer = first;
         for members in 1.. {
-            let alone = writer.alone;
+            let alone = writer.kind != Kind::Shared;
             match self.member(writer).await? {
                 TurnEnd::Kept(sender) => {
                     self.waiting.push(WaitingMember::Kept(sender));
@@ -256,7 +280,7 @@ impl Group<'_> {
             if alone || members >= MOST_MEMBERS || since.elapsed() >= longest {
                 break;
             }
-            writer = match self.shared.queue().next(|writer| !writer.alone) {
+            writer = match self.shared.queue().next(|writer| writer.kind == Kind::Shared) {
                 Some(next) => next,
                 None => break,
             };

@@ -6,16 +6,25 @@ mod turn;
 use std::sync::Arc;
 
 use jackfield_domain::Result;
-use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement,
-};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 
 use self::turn::{Turn, TurnEnd};
-use crate::database::postgres::transaction::PostgresTransaction;
+use crate::database::postgres::transaction::{Mode, PostgresTransaction};
 use crate::database::{Pooled, error, spans};
 
 /// A transaction. It writes, except for that of a search, which only reads. Dropping it rolls back.
 pub struct Transaction(TransactionKind);
+
+/// The way in which a write transaction commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// On SQLite it may be one of a group.
+    Shared,
+    /// It shares its commit with no other.
+    Alone,
+    /// Its commit, which it shares with no other, does not wait for the disk.
+    Volatile,
+}
 
 enum TransactionKind {
     Postgres(PostgresTransaction),
@@ -29,16 +38,28 @@ struct Member {
     turn: Turn,
 }
 
+// === impl Kind ===
+
+impl Kind {
+    /// The use of such a transaction of PostgreSQL, where no transactions share a commit.
+    pub(crate) fn mode(self) -> Mode {
+        match self {
+            Kind::Shared | Kind::Alone => Mode::Write,
+            Kind::Volatile => Mode::WriteVolatile,
+        }
+    }
+}
+
 // === impl Transaction ===
 
 impl Transaction {
     /// Begins a transaction of PostgreSQL. On SQLite only groups begin transactions.
-    pub(crate) async fn begin(pool: &Pooled, access: Option<AccessMode>) -> Result<Self, DbErr> {
+    pub(crate) async fn begin(pool: &Pooled, mode: Mode) -> Result<Self, DbErr> {
         let sessions = pool.of_postgres();
         let sessions =
             sessions.ok_or_else(|| DbErr::Custom("a transaction of SQLite has to be one of a group".to_owned()))?;
         let span = spans::statement(DbBackend::Postgres, "BEGIN");
-        let begun = spans::from_pool(span, PostgresTransaction::begin(sessions, access)).await?;
+        let begun = spans::from_pool(span, PostgresTransaction::begin(sessions, mode)).await?;
         Ok(Transaction(TransactionKind::Postgres(begun)))
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jackfield_domain::Result;
-use sea_orm::{AccessMode, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
+use sea_orm::{DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -26,6 +26,15 @@ pub(crate) struct PostgresTransaction {
     id: Option<TransactionId>,
     /// A statement has failed, and with it the whole transaction: COMMIT would roll back without an error.
     failed: AtomicBool,
+}
+
+/// The use of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Read,
+    Write,
+    /// Its commit does not wait for the disk.
+    WriteVolatile,
 }
 
 /// The id by which the outcome of a transaction can be queried.
@@ -60,18 +69,23 @@ const COMPLETION_UNKNOWN: &str = "40003";
 // === impl PostgresTransaction ===
 
 impl PostgresTransaction {
-    pub(crate) async fn begin(sessions: &Sessions, access: Option<AccessMode>) -> Result<Self, DbErr> {
+    pub(crate) async fn begin(sessions: &Sessions, mode: Mode) -> Result<Self, DbErr> {
         let mut lease = sessions.acquire().await?;
         // If BEGIN fails or its caller is dropped, the transaction may have begun all the same.
         lease.set_in_transaction(true);
-        let id = if matches!(access, Some(AccessMode::ReadOnly)) {
-            lease.query_unprepared("BEGIN READ ONLY").await?;
-            None
-        } else {
-            // Every change needs an id; reading it here costs no round trip of its own.
-            let row = lease.query_unprepared("BEGIN; SELECT pg_current_xact_id()::text").await?;
-            let row = row.ok_or_else(|| DbErr::Custom("a transaction has no id".to_owned()))?;
-            Some(TransactionId { xid: row.try_get_by_index(0)?, identity: lease.identity() })
+        // Every change needs an id; reading it here costs no round trip of its own.
+        let begin = match mode {
+            Mode::Read => "BEGIN READ ONLY",
+            Mode::Write => "BEGIN; SELECT pg_current_xact_id()::text",
+            Mode::WriteVolatile => "BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_current_xact_id()::text",
+        };
+        let row = lease.query_unprepared(begin).await?;
+        let id = match mode {
+            Mode::Read => None,
+            Mode::Write | Mode::WriteVolatile => {
+                let row = row.ok_or_else(|| DbErr::Custom("a transaction has no id".to_owned()))?;
+                Some(TransactionId { xid: row.try_get_by_index(0)?, identity: lease.identity() })
+            }
         };
         let sessions = sessions.clone();
         Ok(PostgresTransaction { sessions, lease: Mutex::new(lease), id, failed: AtomicBool::new(false) })

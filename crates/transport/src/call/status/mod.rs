@@ -4,6 +4,7 @@
 mod builder;
 
 use http::HeaderMap;
+use jackfield_domain::attempts::AttemptLimit;
 use jackfield_domain::error::{Precondition, Use, Violation};
 use jackfield_domain::{Error, Resource};
 use tonic::{Code, Status};
@@ -171,6 +172,19 @@ fn answer(error: Error, reason: &'static str) -> StatusBuilder {
             let mut answer =
                 StatusBuilder::new(Code::ResourceExhausted, reason, "too many calls".into()).retry(retry_after);
             answer.quota = Some(QuotaViolation::new("calls", "too many calls at once"));
+            answer
+        }
+        Error::LoginAttemptsExceeded { limit, retry_after } => {
+            let subject = match limit {
+                AttemptLimit::UserAndSource => "with this login id from this address",
+                AttemptLimit::User => "with this login id",
+                AttemptLimit::Source => "from this address",
+            };
+            let message = format!("too many log-in attempts {subject}; try again later");
+            let mut answer = StatusBuilder::new(Code::ResourceExhausted, reason, message.clone())
+                .with("quota", limit.as_str())
+                .retry(retry_after);
+            answer.quota = Some(QuotaViolation::new(limit.as_str(), message));
             answer
         }
         Error::StoreUnavailable { retry_after, source } => {

@@ -26,6 +26,7 @@ fn every_error() -> Vec<Error> {
         Error::TenantUnknown { tenant: "gone".into() },
         Error::QuotaExceeded { what: "labels", limit: 64 },
         Error::RateLimited { retry_after: after },
+        Error::LoginAttemptsExceeded { limit: AttemptLimit::UserAndSource, retry_after: after },
         Error::StoreUnavailable { retry_after: after, source: cause() },
         Error::OutcomeUnknown { retry_after: Some(after), source: cause() },
         Error::OutcomeUnknown { retry_after: None, source: cause() },
@@ -50,6 +51,7 @@ fn every_error() -> Vec<Error> {
             | Error::TenantUnknown { .. }
             | Error::QuotaExceeded { .. }
             | Error::RateLimited { .. }
+            | Error::LoginAttemptsExceeded { .. }
             | Error::StoreUnavailable { .. }
             | Error::OutcomeUnknown { .. }
             | Error::ServerUnavailable { .. }
@@ -76,6 +78,7 @@ fn every_error_has_its_code_and_its_reason() {
         Code::PermissionDenied,
         Code::PermissionDenied,
         Code::PermissionDenied,
+        Code::ResourceExhausted,
         Code::ResourceExhausted,
         Code::ResourceExhausted,
         Code::Unavailable,
@@ -147,6 +150,13 @@ fn details_are_those_of_the_error() {
     assert_eq!(limited.get_details_retry_info().unwrap().retry_delay, Some(Duration::from_millis(1_500)));
     assert_eq!(limited.metadata().get("grpc-retry-pushback-ms").unwrap(), "1500");
     assert!(limited.get_details_quota_failure().is_some());
+
+    let (limit, retry_after) = (AttemptLimit::Source, Duration::from_secs(90));
+    let limited = status(Error::LoginAttemptsExceeded { limit, retry_after });
+    assert_eq!(limited.get_details_error_info().unwrap().metadata["quota"], "source");
+    assert_eq!(limited.get_details_retry_info().unwrap().retry_delay, Some(retry_after));
+    assert_eq!(limited.get_details_quota_failure().unwrap().violations[0].subject, "source");
+    assert_eq!(limited.message(), "too many log-in attempts from this address; try again later");
 }
 
 #[test]
