@@ -92,6 +92,13 @@ async fn fill(server: &TestServer, client: &Client) {
         v1::Application { labels: fixture::strings([("team", "a")]), ..fixture::an_application("Gallery") };
     steps::application(client, application).await;
     steps::permit(client, "name:Gallery", "acme", "ada", &["use_app"]).await;
+    let login = v1::AuthenticateApplicationUserRequest {
+        application: "name:Gallery".to_owned(),
+        username: "ann".to_owned(),
+        password: "wrong".to_owned(),
+        ..Default::default()
+    };
+    client.applications().authenticate_application_user(login).await.unwrap();
 }
 
 /// The number of rows in each table.
@@ -115,6 +122,7 @@ async fn rows(server: &TestServer) -> BTreeMap<&'static str, String> {
         "routing_target",
         "idempotency",
         "audit_event",
+        "login_attempt",
     ];
     let mut rows = BTreeMap::new();
     for table in tables {

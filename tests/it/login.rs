@@ -1,5 +1,6 @@
 //! AuthenticateUser: what a system is asked, and what its responses become.
 
+mod attempts;
 mod faults;
 mod migrate;
 mod swaps;

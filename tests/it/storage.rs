@@ -31,7 +31,7 @@ use tonic_health::pb::health_client::HealthClient;
 use uuid::Uuid;
 
 /// Every table, children first.
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 15] = [
     "configuration",
     "credential",
     "user_connector",
@@ -44,6 +44,7 @@ const TABLES: [&str; 14] = [
     "tenant",
     "idempotency",
     "audit_event",
+    "login_attempt",
     "rewrap",
     "seaql_migrations",
 ];

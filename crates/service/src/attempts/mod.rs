@@ -79,8 +79,7 @@ impl Services {
         answered.unwrap_or_else(|_| Err(jackfield_domain::Error::internal("an attempt was not counted")))
     }
 
-    /// The keys of the counts. They are digests, so that the table has neither login ids nor addresses, and nobody can tell from it
-    /// who logs in.
+    /// The keys of the counts. They are keyed digests, so that the table does not tell who logs in from where.
     async fn attempt_keys(&self, by: CountedBy<'_>) -> Result<Vec<(AttemptLimit, AttemptKey)>> {
         let CountedBy { tenant, checker, attempt, counts_source } = by;
         let system = self.shared.data_keys.system().await?;
