@@ -30,7 +30,7 @@
 //! [`tenant`]: a tenant is the boundary of isolation. Every other resource belongs to exactly one.
 //!
 //! [`connector`]: a connector is the definition of an outside system and how to reach it. Its kind says how a client
-//! authenticates to the system.
+//! authenticates to the system. An event is what came of a call through a connector, recorded while the connector debugs.
 //!
 //! [`connection`]: a connection is one SSO or OAuth set-up on a connector, with its client id and client secrets.
 //!
@@ -94,8 +94,8 @@ pub use error::{Error, Result, Violation, Violations};
 pub use resource::Resource;
 pub use value::address::SecretAddress;
 pub use value::id::{
-    ApplicationId, ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, PermissionGrantId, SessionId,
-    TenantId, UserConnectorId, UserUuid,
+    ApplicationId, ConfigurationId, ConnectionId, ConnectorEventId, ConnectorId, CredentialId, KeyId,
+    PermissionGrantId, SessionId, TenantId, UserConnectorId, UserUuid,
 };
 pub use value::secret::{Secret, SecretPatch};
 pub use value::time::{Clock, SystemClock, Timestamp};

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use uuid::Uuid;
 
 use crate::error::Violation;
+use crate::names::names;
 use crate::user::{EmailAddress, ExternalUser, Password, PhoneNumber, Registration, User, Username};
 use crate::value::json::JsonObject;
 use crate::value::secret::Secret;
@@ -42,6 +43,28 @@ pub enum LoginOutcome {
     Rejected,
     /// The system could not be asked, or its response cannot be used.
     UpstreamFault,
+}
+
+names! {
+    /// The reason of a log-in that was checked. Only operators learn it: callers cannot distinguish rejections.
+    pub enum LoginReason {
+        /// The system accepted the log-in.
+        SystemAccepted = "SYSTEM_ACCEPTED",
+        /// The system accepted the log-in, but the user could not be stored here. The log says why.
+        UserNotMigrated = "USER_NOT_MIGRATED",
+        /// The system rejected the log-in. It does not say if the user is unknown or the password is wrong.
+        SystemRejected = "SYSTEM_REJECTED",
+        /// The user was migrated, and the password is right.
+        PasswordRight = "PASSWORD_RIGHT",
+        /// The user was migrated, and the password is wrong.
+        PasswordWrong = "PASSWORD_WRONG",
+        /// The user was migrated, and has no password.
+        PasswordMissing = "PASSWORD_MISSING",
+        /// There is no such user any more: it was deleted while the log-in was checked.
+        UserUnknown = "USER_UNKNOWN",
+        /// The user is disabled here. The password may be wrong, too.
+        UserDisabled = "USER_DISABLED",
+    }
 }
 
 /// A user whose log-in was accepted, with the registrations of the user.

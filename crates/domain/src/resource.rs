@@ -37,6 +37,8 @@ resources! {
     Configuration = "configuration", "CONFIGURATION_NOT_FOUND";
     Connection = "connection", "CONNECTION_NOT_FOUND";
     Connector = "connector", "CONNECTOR_NOT_FOUND";
+    // An event is named by its connector, so it is the connector that is missing.
+    ConnectorEvent = "connector_event", "CONNECTOR_NOT_FOUND";
     Credential = "credential", "CREDENTIAL_NOT_FOUND";
     Key = "key", "KEY_NOT_FOUND";
     // A grant is named by its application, so it is the application that is missing.

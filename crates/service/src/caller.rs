@@ -71,6 +71,11 @@ impl<R> Caller<R> {
         &self.principal.name
     }
 
+    /// The server's id of the call.
+    pub(crate) fn request_id(&self) -> Uuid {
+        self.request_id
+    }
+
     pub(crate) fn actor(&self) -> Actor<'_> {
         Actor::Caller { tenant: self.tenant(), name: self.name(), request_id: self.request_id }
     }

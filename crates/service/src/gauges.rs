@@ -21,6 +21,16 @@ pub(crate) struct GaugeSources {
     expiring: Mutex<ExpiringKeys>,
     /// Attempts that were refused, in the order of [`AttemptLimit::ALL`].
     refused_attempts: [AtomicU64; AttemptLimit::ALL.len()],
+    events_written: AtomicU64,
+    events_dropped: AtomicU64,
+}
+
+/// The events of connectors since the start of this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventCounts {
+    pub written: u64,
+    /// The queue was full, or the database failed.
+    pub dropped: u64,
 }
 
 /// The keys of all tenants whose renewal is due, as maintenance found them last.
@@ -103,6 +113,11 @@ impl Gauges {
         })
     }
 
+    /// The events of connectors of this process.
+    pub fn events(&self) -> EventCounts {
+        self.0.upgrade().map(|sources| sources.events()).unwrap_or_default()
+    }
+
     /// The re-wrap of this process.
     pub fn rewrap(&self) -> RewrapProgress {
         self.0.upgrade().map(|sources| *sources.lock()).unwrap_or_default()
@@ -118,11 +133,26 @@ impl GaugeSources {
             rewrap: Mutex::default(),
             expiring: Mutex::default(),
             refused_attempts: Default::default(),
+            events_written: AtomicU64::default(),
+            events_dropped: AtomicU64::default(),
         }
     }
 
     pub(crate) fn attempt_refused(&self, limit: AttemptLimit) {
         self.refused_attempts[limit as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn events_written(&self, count: u64) {
+        self.events_written.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn events_dropped(&self, count: u64) {
+        self.events_dropped.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn events(&self) -> EventCounts {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        EventCounts { written: count(&self.events_written), dropped: count(&self.events_dropped) }
     }
 
     pub(crate) fn expiring_keys_set(&self, keys: ExpiringKeys) {

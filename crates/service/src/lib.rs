@@ -2,7 +2,8 @@
 //! results leave as domain types, so no wire type is used here.
 //!
 //! [`Services`] is the facade, with one method for each RPC. The entry points of its components are `DataKeys` and
-//! `Secrets` (`sealing`), `Changes` (`change`), `Lists` (`list`), `Tokens` (`cache`) and `Outbound` (`outbound`).
+//! `Secrets` (`sealing`), `Changes` (`change`), `Lists` (`list`), `Tokens` (`cache`), `Outbound` (`outbound`) and
+//! `ConnectorEvents` (`events`).
 
 mod application;
 mod attempts;
@@ -14,6 +15,7 @@ mod configuration;
 mod connection;
 mod connector;
 mod credential;
+mod events;
 mod gauges;
 mod key;
 mod list;
@@ -37,7 +39,7 @@ pub use caller::Caller;
 pub use change::{DeleteOptions, Deleted, Expected, RequestId, RequestOptions};
 pub use configuration::ConfigurationRef;
 pub use credential::Revealed;
-pub use gauges::{ExpiringKeys, Gauges, RewrapProgress};
+pub use gauges::{EventCounts, ExpiringKeys, Gauges, RewrapProgress};
 pub use key::{GeneratedKey, NewMaterial, Rotation, StoredKey};
 pub use list::{FoundPage, ListScope, Listable, ListedPage, Pager, Position};
 pub use login::{Login, LoginSettings};

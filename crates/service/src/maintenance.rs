@@ -1,14 +1,16 @@
-//! Background work of the services: expired answers, sessions and counts of attempts are deleted, abandoned re-wraps are continued, the next material of keys is
-//! activated, keys that expire are counted, and a database that cannot be written is tried again.
+//! Background work of the services: expired answers, sessions, events and counts of attempts are deleted, events of connectors are
+//! written, abandoned re-wraps are continued, the next material of keys is activated, keys that expire are counted, and a database that
+//! cannot be written is tried again.
 
 use std::time::Duration;
 
 use jackfield_domain::Result;
+use jackfield_domain::connector::EVENT_LIFE_MICROS;
 
 use crate::change::{Change, Length};
 use crate::services::Services;
 
-/// The interval of the search for expired answers to repeated requests, expired sessions, counts of attempts whose window is over, abandoned re-wraps, and keys to be activated or renewed.
+/// The interval of the search for what has expired, for abandoned re-wraps, and for keys to be activated or renewed.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The interval at which a write is tried after one has failed.
@@ -28,6 +30,8 @@ impl Services {
         self.shared.tasks.spawn(async move { services.try_writes().await });
         let services = self.clone();
         self.shared.tasks.spawn(async move { services.shared.store.keep_log_empty(&services.shared.stop).await });
+        let services = self.clone();
+        self.shared.tasks.spawn(async move { services.write_events().await });
         let services = self.clone();
         self.shared.tasks.spawn(async move {
             while services.shared.stop.run_until_cancelled(tokio::time::sleep(SWEEP_INTERVAL)).await.is_some() {
@@ -88,8 +92,11 @@ impl Services {
             let purged = self.change(purge, async |txn| {
                 let requests = txn.requests_purge(self.now(), PURGE_BATCH).await?;
                 let sessions = txn.sessions_purge(self.now(), PURGE_BATCH).await?;
+                let oldest = self.now().plus_micros(-EVENT_LIFE_MICROS);
+                let events = txn.connector_events_purge(oldest, PURGE_BATCH).await?;
                 // Last, because log-ins wait for the rows.
-                Ok(requests.max(sessions).max(txn.login_attempts_purge(self.now(), PURGE_BATCH).await?))
+                let attempts = txn.login_attempts_purge(self.now(), PURGE_BATCH).await?;
+                Ok(requests.max(sessions).max(events).max(attempts))
             });
             if purged.await? < PURGE_BATCH {
                 break;

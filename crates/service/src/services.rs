@@ -19,6 +19,7 @@ use crate::cache::tenant_names::TenantNames;
 use crate::cache::tokens::{TokenCacheSettings, Tokens};
 use crate::caller::Caller;
 use crate::change::{Change, Changes, missing};
+use crate::events::ConnectorEvents;
 use crate::gauges::{GaugeSources, Gauges};
 use crate::list::{ListScope, Listable, Lists, Pager};
 use crate::login::LoginSettings;
@@ -47,6 +48,7 @@ pub(crate) struct Components {
     pub(crate) outbound: Outbound,
     pub(crate) login: LoginSettings,
     pub(crate) attempts: Attempts,
+    pub(crate) events: ConnectorEvents,
     pub(crate) tenant_names: TenantNames,
     pub(crate) gauge_sources: Arc<GaugeSources>,
     pub(crate) rewrap_watch: RewrapWatch,
@@ -101,6 +103,7 @@ impl Services {
         let vault = Arc::new(vault);
         let data_keys = Arc::new(DataKeys::new(store.clone(), Arc::clone(&vault), Arc::clone(&clock)));
         let secrets = Arc::new(Secrets::new(store.clone(), Arc::clone(&data_keys)));
+        let gauge_sources = Arc::new(GaugeSources::new(store.clone()));
         let components = Components {
             outbound: Outbound::new(outbound, store.clone(), Arc::clone(&secrets), Arc::clone(&clock)),
             secrets,
@@ -111,7 +114,8 @@ impl Services {
             lists: Arc::new(Lists::new(store.clone(), Arc::clone(&data_keys), Arc::clone(&clock))),
             tokens: Tokens::new(token_cache, &store),
             tenant_names: TenantNames::default(),
-            gauge_sources: Arc::new(GaugeSources::new(store.clone())),
+            events: ConnectorEvents::new(Arc::clone(&clock), Arc::clone(&gauge_sources)),
+            gauge_sources,
             rewrap_watch: RewrapWatch::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -90,6 +90,10 @@ macro_rules! for_each_resource {
         $statements
     }
     {
+        type $resource = jackfield_domain::connector::ConnectorEvent;
+        $statements
+    }
+    {
         type $resource = jackfield_domain::application::Application;
         $statements
     }

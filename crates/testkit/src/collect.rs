@@ -38,6 +38,7 @@ pages! {
     ListApplicationsResponse: applications of Application;
     ListConfigurationsResponse: configurations of Configuration;
     ListConnectionsResponse: connections of Connection;
+    ListConnectorEventsResponse: connector_events of ConnectorEvent;
     ListConnectorsResponse: connectors of Connector;
     ListCredentialsResponse: credentials of Credential;
     ListKeysResponse: keys of Key;

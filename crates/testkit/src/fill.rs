@@ -1,11 +1,15 @@
 //! Thousands of rows, written to the tables without the services.
 
+use std::time::Duration;
+
 use jackfield_domain::application::{
     Application, ApplicationPatch, PermissionGrant, Session, SessionHolder, TokenDigest,
 };
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::{Connection, ConnectionPatch};
-use jackfield_domain::connector::{Connector, ConnectorKeys, ConnectorPatch, KindPatch};
+use jackfield_domain::connector::{
+    Cause, Connector, ConnectorEvent, ConnectorKeys, ConnectorPatch, EventOperation, EventOutcome, KindPatch,
+};
 use jackfield_domain::credential::{Credential, CredentialKind, CredentialState};
 use jackfield_domain::key::{Key, KeyKind, KeyMaterial};
 use jackfield_domain::request::map_patch::MapPatch;
@@ -17,9 +21,11 @@ use jackfield_domain::value::maps::Labels;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::{CompanyId, ExternalId, Name, PermissionSlug, Slug, TenantName, UserId};
 use jackfield_domain::{
-    ApplicationId, ConfigurationId, ConnectionId, ConnectorId, CredentialId, KeyId, PermissionGrantId, SessionId,
-    TenantId, Timestamp, UserConnectorId, UserUuid,
+    ApplicationId, ConfigurationId, ConnectionId, ConnectorEventId, ConnectorId, CredentialId, KeyId,
+    PermissionGrantId, SessionId, TenantId, Timestamp, UserConnectorId, UserUuid,
 };
+
+use uuid::Uuid;
 
 use crate::store::{Store, Writer};
 
@@ -30,6 +36,7 @@ use crate::store::{Store, Writer};
 /// - configurations `0..half()` belong to credential 0, the others to one each;
 /// - applications `0..half()` use connector 0, the others one each; permissions and sessions `0..half()` belong to application
 ///   0, the others to one each, and their users are those of links;
+/// - events `0..half()` are of connector 0, the others of one each, with the users of links as login ids;
 /// - permissions `0..half()` are those of company 0, the others of one each.
 ///
 /// So every scope has one value shared by half of the rows, and values with one row each.
@@ -72,9 +79,8 @@ impl Filled {
     }
 }
 
-/// Puts `count` connectors, connections, links, credentials, configurations, keys, users, applications, permissions and sessions
-/// into a tenant. Every three
-/// consecutive items have the same creation time.
+/// Puts `count` connectors, connections, links, credentials, configurations, keys, users, applications, permissions, sessions and
+/// events into a tenant. Every three consecutive items have the same creation time.
 ///
 /// # Panics
 /// Panics if the database refuses them, or if there are fewer than two.
@@ -166,6 +172,7 @@ async fn insert(txn: &Writer, tenant: TenantId, filled: &Filled, i: usize) {
         meta: meta(i),
     };
     txn.insert(tenant, &session).await.expect("a session");
+    txn.insert(tenant, &an_event(connector, user_id.clone(), i)).await.expect("an event");
     let link = UserConnector {
         id: filled.links[i],
         user_id: user_id.clone(),
@@ -252,6 +259,24 @@ fn an_application(id: ApplicationId, connector: ConnectorId, name: &str, labels:
         ..ApplicationPatch::default()
     };
     Application::create(id, &patch, Some(Some(connector)), meta).expect("an application")
+}
+
+fn an_event(connector: ConnectorId, login_id: UserId, i: usize) -> ConnectorEvent {
+    let fault = i % 2 == 1;
+    ConnectorEvent {
+        id: ConnectorEventId::generate(),
+        connector,
+        operation: EventOperation::AuthenticateUser,
+        outcome: if fault { EventOutcome::UpstreamFault } else { EventOutcome::Rejected },
+        reason: if fault { "STATUS_UNEXPECTED" } else { "SYSTEM_REJECTED" }.to_owned(),
+        cause: Cause::default(),
+        http_status: Some(if fault { 500 } else { 404 }),
+        duration: Duration::from_millis(7),
+        request_id: Uuid::now_v7(),
+        login_id: login_id.into(),
+        application_id: String::new(),
+        meta: meta(i),
+    }
 }
 
 /// A digest that no other session has.

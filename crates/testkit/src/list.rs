@@ -18,6 +18,8 @@ pub enum List {
     Configurations,
     /// ConnectionService.ListConnections.
     Connections,
+    /// ConnectorService.ListConnectorEvents.
+    ConnectorEvents,
     /// ConnectorService.ListConnectors.
     Connectors,
     /// CredentialsService.ListCredentials.
@@ -96,10 +98,11 @@ pub type Pages = Pin<Box<dyn Stream<Item = Result<ListPage, Status>> + Send>>;
 
 impl List {
     /// All lists.
-    pub const ALL: [List; 11] = [
+    pub const ALL: [List; 12] = [
         List::Applications,
         List::Configurations,
         List::Connections,
+        List::ConnectorEvents,
         List::Connectors,
         List::Credentials,
         List::Keys,
@@ -113,7 +116,9 @@ impl List {
     /// The fields that the list can be ordered by.
     pub const fn orders(self) -> &'static [&'static str] {
         match self {
-            List::Configurations | List::Permissions | List::Sessions | List::Users => &["id", "create_time"],
+            List::Configurations | List::ConnectorEvents | List::Permissions | List::Sessions | List::Users => {
+                &["id", "create_time"]
+            }
             List::Applications | List::Connections | List::Connectors | List::Keys | List::Tenants => {
                 &["id", "name", "create_time"]
             }
@@ -201,6 +206,19 @@ impl List {
                 client
                     .connections()
                     .list_connections(v1::ListConnectionsRequest {
+                        page_size,
+                        page_token,
+                        limit,
+                        filter,
+                        order_by,
+                        connector,
+                    })
+                    .await,
+            ),
+            List::ConnectorEvents => boxed(
+                client
+                    .connectors()
+                    .list_connector_events(v1::ListConnectorEventsRequest {
                         page_size,
                         page_token,
                         limit,
@@ -328,6 +346,7 @@ listed! {
     Configuration { user_id }
     Connection { name }
     Connector { name }
+    ConnectorEvent { }
     Credential { user_id }
     Key { name }
     PermissionGrant { user_id }

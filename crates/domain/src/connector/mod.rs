@@ -1,5 +1,6 @@
 //! Connectors: definitions of outside systems and how to reach them. The settings of single kinds are in `kind`.
 
+mod event;
 mod kind;
 mod list;
 mod secret_headers;
@@ -21,6 +22,9 @@ use crate::value::text::Name;
 use crate::value::time::Timestamp;
 use crate::value::url::HttpUrl;
 
+pub use event::{
+    Cause, ConnectorEvent, EVENT_LIFE_MICROS, EVENTS, EventOperation, EventOutcome, MAX_CAUSE, MAX_EVENTS,
+};
 pub use kind::{
     ApiKey, ApiKeyPatch, ClientCertificate, ClientCertificatePatch, ConnectorKind, Generic, GenericPatch, HttpBasic,
     HttpBasicPatch, KIND_REQUIRED, KindPatch, License, LicensePatch, OAuth2Endpoints, OAuth2Patch,
@@ -196,7 +200,7 @@ impl Connector {
         violations
     }
 
-    /// Returns true if failures are to be recorded in detail now.
+    /// Returns true if events of the connector are to be recorded now.
     pub fn debugs(&self, now: Timestamp) -> bool {
         self.debug && self.debug_until.is_none_or(|until| now < until)
     }

@@ -54,6 +54,8 @@ ids! {
     TenantId => Tenant;
     /// Id of a connector.
     ConnectorId => Connector;
+    /// Id of an event of a connector.
+    ConnectorEventId => ConnectorEvent;
     /// Id of a connection.
     ConnectionId => Connection;
     /// Id of a credential.

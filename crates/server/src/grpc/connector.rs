@@ -1,5 +1,6 @@
 //! ConnectorService.
 
+mod event;
 mod json;
 pub(super) mod login;
 mod patch;
@@ -9,7 +10,8 @@ mod routing;
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::connector_service_server::ConnectorService;
 use jackfield_domain::connector::{
-    ApiKey, ClientCertificate, Connector, ConnectorKind, Generic, HttpBasic, License, OAuth2Endpoints, Timeouts,
+    ApiKey, ClientCertificate, Connector, ConnectorEvent, ConnectorKind, Generic, HttpBasic, License, OAuth2Endpoints,
+    Timeouts,
 };
 use jackfield_domain::request::reference::ReferenceForms;
 use jackfield_domain::resource::Dependents;
@@ -30,6 +32,7 @@ use super::update;
 #[async_trait]
 impl ConnectorService for Api {
     type ListConnectorsStream = PageStream<Connector, pb::ListConnectorsResponse>;
+    type ListConnectorEventsStream = PageStream<ConnectorEvent, pb::ListConnectorEventsResponse>;
     type TestConnectorStream = probe::VerdictStream;
 
     async fn create_connector(
@@ -141,6 +144,23 @@ impl ConnectorService for Api {
             let deadline = CallContext::current().and_then(|call| call.flow.deadline());
             let login = self.services.user_authenticate(&caller, connector.as_ref(), &attempt, deadline).await?;
             Ok(login::to_message(login))
+        };
+        respond(call.await)
+    }
+
+    async fn list_connector_events(
+        &self,
+        request: Request<pb::ListConnectorEventsRequest>,
+    ) -> Result<Response<Self::ListConnectorEventsStream>, Status> {
+        let call = async {
+            let (caller, request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let list = parse::list(&mut violations, &request);
+            let connector =
+                parse::optional_reference(&mut violations, "connector", &request.connector, ReferenceForms::ID_NAME);
+            let (list, connector) = violations.into_result(list.zip(connector))?;
+            let scope = ListScope { connector, ..ListScope::default() };
+            self.streams.pages(self.services.list(&caller, list, scope).await?, event::to_page)
         };
         respond(call.await)
     }

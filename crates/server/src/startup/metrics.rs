@@ -1,7 +1,7 @@
 //! The instruments of the services: what they count, and the gauges that are looked up when metrics are collected, of
-//! connections to the database, its state, keys that expire, and re-wraps.
+//! connections to the database, its state, keys that expire, events of connectors, and re-wraps.
 
-use jackfield_service::{Gauges, Pool, RewrapProgress};
+use jackfield_service::{EventCounts, Gauges, Pool, RewrapProgress};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter, UpDownCounter};
 
@@ -42,7 +42,23 @@ pub(super) fn register(meter: &Meter, gauges: &Gauges) {
     stored(meter, gauges);
     keys(meter, gauges);
     attempts(meter, gauges);
+    events(meter, gauges);
     rewraps(meter, gauges);
+}
+
+/// The events of connectors.
+fn events(meter: &Meter, gauges: &Gauges) {
+    let all = gauges.clone();
+    meter
+        .u64_observable_counter("jackfield.connector.events")
+        .with_description("Events of connectors that debug, by result")
+        .with_callback(move |counter| {
+            let EventCounts { written, dropped } = all.events();
+            for (result, count) in [("written", written), ("dropped", dropped)] {
+                counter.observe(count, &[KeyValue::new("result", result)]);
+            }
+        })
+        .build();
 }
 
 /// The keys whose renewal is due.

@@ -6,7 +6,7 @@ use jackfield_domain::application::{
     Application, MAX_SESSIONS, Session, SessionHolder, SessionPermissions, SessionToken, UserProfile,
 };
 use jackfield_domain::attempts::AttemptEnd;
-use jackfield_domain::connector::{Connector, ConnectorKind};
+use jackfield_domain::connector::{Connector, ConnectorKind, EventOperation};
 use jackfield_domain::login::{AcceptedLogin, LoginAttempt, LoginEvent, LoginId, LoginOutcome};
 use jackfield_domain::principal::right::ApplicationsAuthenticate;
 use jackfield_domain::request::reference::Ref;
@@ -130,7 +130,8 @@ impl Services {
             }
             Authenticator::Generic(connector) => connector,
         };
-        let Checked { outcome, user, .. } = self.ask(caller, &Ref::Id(connector.0), attempt, deadline).await?;
+        let (operation, reference) = (EventOperation::AuthenticateApplicationUser, Ref::Id(connector.0));
+        let Checked { outcome, user, .. } = self.ask(caller, operation, &reference, attempt, deadline).await?;
         Ok(match (outcome, user) {
             (LoginOutcome::Accepted(_), Some(user)) => Verdict::Accepted(Box::new(Identified::from(user))),
             (LoginOutcome::Accepted(accepted), None) => self.external(tenant, connector, *accepted).await?,

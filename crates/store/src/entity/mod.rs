@@ -18,6 +18,7 @@ pub(crate) mod audit_event;
 pub(crate) mod configuration;
 pub mod connection;
 pub mod connector;
+pub(crate) mod connector_event;
 pub(crate) mod credential;
 pub(crate) mod data_key;
 pub(crate) mod idempotency;

@@ -12,6 +12,7 @@ mod m0007_key_material;
 mod m0009_users;
 mod m0010_applications;
 mod m0011_routing;
+mod m0012_connector_events;
 mod m0013_login_attempts;
 mod same_name;
 mod search;
@@ -41,6 +42,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0009_users::Step),
             Box::new(m0010_applications::Step),
             Box::new(m0011_routing::Step),
+            Box::new(m0012_connector_events::Step),
             Box::new(m0013_login_attempts::Step),
         ]
     }

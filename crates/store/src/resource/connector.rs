@@ -56,6 +56,7 @@ impl Writer {
         self.user_pins_delete(tenant, id).await?;
         let connections = self.connections_delete(tenant, connections).await?;
         self.delete_rows::<UserConnector>(tenant, &link_ids, links).await?;
+        self.connector_events_delete(tenant, id).await?;
         self.owned_delete(tenant, Resource::Connector, &[id.0]).await?;
         self.delete_row::<Connector>(tenant, id.0).await?;
         let user_connectors = link_ids.into_iter().map(UserConnectorId).collect();

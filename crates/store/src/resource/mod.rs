@@ -5,6 +5,7 @@ pub(crate) mod cascade;
 mod configuration;
 mod connection;
 mod connector;
+mod connector_event;
 mod credential;
 pub(crate) mod issuable;
 mod key;

@@ -3,7 +3,7 @@
 use jackfield_domain::application::{Application, PermissionGrant, Session as ApplicationSession};
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::Connection;
-use jackfield_domain::connector::Connector;
+use jackfield_domain::connector::{Connector, ConnectorEvent};
 use jackfield_domain::credential::Credential;
 use jackfield_domain::error::Use;
 use jackfield_domain::key::Key;
@@ -120,6 +120,7 @@ impl Writer {
         self.delete_all::<ApplicationSession>(id).await?;
         self.delete_all::<PermissionGrant>(id).await?;
         self.delete_all::<Application>(id).await?;
+        self.delete_all::<ConnectorEvent>(id).await?;
         self.delete_all::<Connector>(id).await?;
         self.delete_all::<Key>(id).await?;
         let conn = &self.conn;

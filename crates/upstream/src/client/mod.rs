@@ -32,6 +32,7 @@ pub(crate) use self::connection::{Connection, Responding};
 pub use self::definition::{Definition, DefinitionError, Limits, Proxy, Request, basic, header_of, secret_value};
 pub use self::dial::Network;
 pub(crate) use self::dial::{Connected, dial, handshake, peer, tunnelled};
+pub use http::StatusCode;
 pub use http::header::{AUTHORIZATION, HeaderMap};
 
 /// A client. A call lasts as long as its future: who drops the future closes the connection of the call.

@@ -126,6 +126,16 @@ pub(crate) fn request(url: &HttpUrl, attempt: &LoginAttempt, deadline: Option<In
     Request { method: Method::POST, url: url.clone(), headers, body: body(attempt), deadline }
 }
 
+impl LoginResponse {
+    /// The status of the response.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            LoginResponse::Accepted(_) => StatusCode::OK,
+            LoginResponse::Rejected => StatusCode::NOT_FOUND,
+        }
+    }
+}
+
 impl LoginFault {
     /// The reason of a call that cannot be made because of its definition.
     pub const DEFINITION_INVALID: &str = "DEFINITION_INVALID";
@@ -229,6 +239,11 @@ fn text_of(text: Option<String>) -> String {
     bounded_text("text", &text.unwrap_or_default(), MAX_LOGIN_ID, true).unwrap_or_default()
 }
 
+/// The fault, without the value that a violation has in quotation marks: a system could send the password back in it.
 fn unusable(violation: jackfield_domain::Violation) -> LoginFault {
-    LoginFault::UserInvalid(format!("{} {}", violation.field, violation.description))
+    let jackfield_domain::Violation { field, mut description, .. } = violation;
+    if let (Some(first), Some(last)) = (description.find('"'), description.rfind('"')) {
+        description.replace_range(first..=last, "\"…\"");
+    }
+    LoginFault::UserInvalid(format!("{field} {description}"))
 }

@@ -39,6 +39,19 @@ fn users_that_the_protocol_does_not_permit_are_faults() {
 }
 
 #[test]
+fn a_fault_has_no_value_that_the_system_sent() {
+    let user = |registrations: &str| {
+        fault(&format!(r#"{{"user": {{"id": "{ID}", "email": "a", "registrations": [{registrations}]}}}}"#))
+    };
+    let (id, role) =
+        (r#"{"applicationId": "sec\"ret"}"#, r#"{"applicationId": "a", "roles": ["sec\"ret", "sec\"ret"]}"#);
+    for (registrations, field) in [(format!("{id}, {id}"), "[1].application_id"), (role.to_owned(), "[0].roles")] {
+        let expected = LoginFault::UserInvalid(format!("registrations{field} \"…\" is given twice"));
+        assert_eq!(user(&registrations), expected);
+    }
+}
+
+#[test]
 fn nested_json_ends_at_a_limit() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     // What is skipped is not nested in memory.
