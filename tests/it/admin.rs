@@ -58,7 +58,8 @@ async fn server_info(client: &Client) -> v1::GetServerInfoResponse {
 /// Creates one of everything in the caller's tenant: a key, a connector that uses it, a connection, a link, a
 /// credential with label and secret, two configurations, an audit record, a stored answer for repeats and a
 /// user with label and password.
-async fn fill(server: &TestServer, client: &Client) {
+async fn fill(server: &TestServer, tenant: &str) {
+    let client = &server.client(tenant);
     let key = v1::Key {
         name: "bundle".to_owned(),
         r#type: v1::KeyType::TrustBundle.into(),
@@ -73,6 +74,7 @@ async fn fill(server: &TestServer, client: &Client) {
         ..fixture::an_oauth2_connector("Gmail")
     };
     let connector = steps::connector(client, connector).await.id;
+    steps::event(server, tenant, steps::an_event(&connector)).await;
     let connection = Some(fixture::a_connection("Gmail login", &connector));
     let request_id = Uuid::now_v7().to_string();
     let connection = v1::CreateConnectionRequest { connection, request_id, ..Default::default() };
@@ -110,6 +112,7 @@ async fn rows(server: &TestServer) -> BTreeMap<&'static str, String> {
         "label",
         "key",
         "connector",
+        "connector_event",
         "connection",
         "user_connector",
         "credential",
@@ -221,9 +224,9 @@ on_both! {
         let replica = server.replica().await;
         let other = replica.as_ref().unwrap_or(&server);
         let empty = rows(&server).await;
-        fill(&server, &server.client("beta")).await;
+        fill(&server, "beta").await;
         let kept = rows(&server).await;
-        fill(&server, &server.client("alpha")).await;
+        fill(&server, "alpha").await;
         let alpha = found(&client, "name:alpha").await;
         let send = |request: v1::DeleteTenantRequest| {
             let client = client.clone();
@@ -231,7 +234,7 @@ on_both! {
         };
         let refusal = expect_status(send(delete("name:alpha", false)).await, Code::FailedPrecondition, "IN_USE");
         assert_eq!((refusal.metadata("resource"), refusal.metadata("id")), ("tenant", &*alpha.id));
-        let uses = [("key", "1"), ("connector", "1"), ("connection", "1"), ("user_connector", "1"), ("credential", "1"), ("configuration", "2"), ("user", "1"), ("application", "1"), ("permission_grant", "1")];
+        let uses = [("key", "1"), ("connector", "1"), ("connector_event", "1"), ("connection", "1"), ("user_connector", "1"), ("credential", "1"), ("configuration", "2"), ("user", "1"), ("application", "1"), ("permission_grant", "1")];
         for (resource, count) in uses {
             assert_eq!(refusal.metadata(&format!("used_by.{resource}")), count, "{resource}");
         }
@@ -290,7 +293,7 @@ on_both! {
             let lists = alpha.connectors().list_connectors(v1::ListConnectorsRequest::default()).await;
             assert_eq!(collect::items(lists).await.unwrap(), []);
         }
-        fill(&server, &server.client("alpha")).await;
+        fill(&server, "alpha").await;
         steps::revealed(&other.client("alpha"), "ext:work").await;
         store.close().await;
     }

@@ -150,7 +150,7 @@ fn cases(filled: &Filled) -> Vec<Case> {
     for list in List::ALL {
         let known: &[&str] = match list {
             List::Configurations => &["all", "user", "connector", "credential"],
-            List::Applications | List::Connections => &["all", "connector"],
+            List::Applications | List::ConnectorEvents | List::Connections => &["all", "connector"],
             List::Permissions => &["all", "user", "application", "company"],
             List::Sessions => &["all", "user", "application"],
             List::Credentials => &["all", "user", "connector", "connection"],
@@ -203,6 +203,7 @@ const fn resource(list: List) -> Resource {
         List::Applications => Resource::Application,
         List::Configurations => Resource::Configuration,
         List::Connections => Resource::Connection,
+        List::ConnectorEvents => Resource::ConnectorEvent,
         List::Connectors => Resource::Connector,
         List::Credentials => Resource::Credential,
         List::Keys => Resource::Key,

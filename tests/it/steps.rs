@@ -1,10 +1,15 @@
 //! First steps of tests of several resources. Each is one call that is assumed to succeed.
 
+use std::time::Duration;
+
 use jackfield_api::v1;
 use jackfield_domain::application::{Session, SessionHolder, UserProfile};
+use jackfield_domain::connector::{Cause, ConnectorEvent, EventOperation, EventOutcome};
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::UserId;
-use jackfield_domain::{ApplicationId, Clock, SessionId, SystemClock, TenantId, Timestamp};
+use jackfield_domain::{
+    ApplicationId, Clock, ConnectorEventId, ConnectorId, SessionId, SystemClock, TenantId, Timestamp,
+};
 use jackfield_testkit::{Client, ManualClock, TestServer, fixture};
 use uuid::Uuid;
 
@@ -72,6 +77,33 @@ pub(crate) async fn session_until(
     txn.commit().await.expect("the session");
     store.close().await;
     token
+}
+
+/// An event of a connector: a log-in of an unknown user.
+pub(crate) fn an_event(connector: &str) -> ConnectorEvent {
+    ConnectorEvent {
+        id: ConnectorEventId::generate(),
+        connector: ConnectorId(connector.parse().expect("a UUID")),
+        operation: EventOperation::AuthenticateUser,
+        outcome: EventOutcome::Rejected,
+        reason: "SYSTEM_REJECTED".to_owned(),
+        cause: Cause::default(),
+        http_status: Some(404),
+        duration: Duration::from_millis(7),
+        request_id: Uuid::now_v7(),
+        login_id: "ada".to_owned(),
+        application_id: String::new(),
+        meta: Meta::new(SystemClock.now()),
+    }
+}
+
+/// Stores an event of a connector.
+pub(crate) async fn event(server: &TestServer, tenant: &str, event: ConnectorEvent) {
+    let (store, tenant) = (server.store().await, tenant_id(server, tenant).await);
+    let txn = store.write().await.expect("a transaction");
+    txn.insert(tenant, &event).await.expect("an event");
+    txn.commit().await.expect("the event");
+    store.close().await;
 }
 
 /// Links a user to a connector.

@@ -269,8 +269,9 @@ fn plant(message: &mut DynamicMessage, path: &[FieldDescriptor], text: &str) {
     message.set_field(field, value);
 }
 
+/// A connector whose log-ins are recorded.
 fn a_generic_connector(name: &str) -> v1::Connector {
-    let mut connector = a_connector(name);
+    let mut connector = v1::Connector { debug: Some(true), ..a_connector(name) };
     if let Some(v1::connector::Kind::Generic(generic)) = &mut connector.kind {
         generic.http_authentication_username = Some("user".to_owned());
     }

@@ -11,7 +11,7 @@ use super::plant::{SecretField, Targets, methods, path};
 use super::raw::{Reply, call};
 
 /// Lists whose items are not read one by one.
-const WITHOUT_GET: [&str; 2] = ["ListPermissions", "ListSessions"];
+const WITHOUT_GET: [&str; 3] = ["ListConnectorEvents", "ListPermissions", "ListSessions"];
 
 /// The planted secrets and the replies.
 pub(super) struct Sown {

@@ -29,6 +29,8 @@ const NO_SECRETS: &[(&str, &str)] = &[
     ("ListConfigurationsResponse.next_page_token", "a place in a list"),
     ("ListConnectionsRequest.page_token", "a place in a list"),
     ("ListConnectionsResponse.next_page_token", "a place in a list"),
+    ("ListConnectorEventsRequest.page_token", "a place in a list"),
+    ("ListConnectorEventsResponse.next_page_token", "a place in a list"),
     ("ListConnectorsRequest.page_token", "a place in a list"),
     ("ListConnectorsResponse.next_page_token", "a place in a list"),
     ("ListCredentialsRequest.page_token", "a place in a list"),

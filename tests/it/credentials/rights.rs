@@ -28,7 +28,7 @@ macro_rules! methods {
     };
 }
 
-const METHODS: [Method; 64] = methods! {
+const METHODS: [Method; 65] = methods! {
     admin {
         "CreateTenant" create_tenant(CreateTenantRequest): "admin";
         "GetTenant" get_tenant(GetTenantRequest): "admin";
@@ -68,6 +68,7 @@ const METHODS: [Method; 64] = methods! {
     }
     connectors {
         "CreateConnector" create_connector(CreateConnectorRequest): "connectors.write";
+        "ListConnectorEvents" list_connector_events(ListConnectorEventsRequest): "connectors.read";
         "GetConnector" get_connector(GetConnectorRequest): "connectors.read";
         "ListConnectors" list_connectors(ListConnectorsRequest): "connectors.read";
         "UpdateConnector" update_connector(UpdateConnectorRequest): "connectors.write";

@@ -1,8 +1,9 @@
 //! Comparisons with the fields of each list.
 
-use jackfield_testkit::{List, on_both};
+use jackfield_testkit::{Ask, List, on_both};
 
 use super::World;
+use crate::steps;
 
 on_both! {
     async fn connectors(server) {
@@ -278,6 +279,36 @@ on_both! {
         ]).await;
         let gallery = format!("application = {}", world.id("gallery"));
         world.check_one(List::Sessions, &gallery, &["ada in gallery"]).await;
+    }
+
+    async fn connector_events(server) {
+        let world = World::create(&server).await;
+        world.check(List::ConnectorEvents, &[
+            ("operation = AUTHENTICATE_USER", &["ada unknown", "bob accepted"]),
+            ("operation = CONNECTOR_EVENT_OPERATION_AUTHENTICATE_APPLICATION_USER", &["fault of évé"]),
+            ("outcome = REJECTED", &["ada unknown"]),
+            ("outcome != CONNECTOR_EVENT_OUTCOME_ACCEPTED", &["ada unknown", "fault of évé"]),
+            ("reason = STATUS_UNEXPECTED", &["fault of évé"]),
+            ("reason = status_unexpected", &[]),
+            ("reason:status", &["fault of évé"]),
+            ("reason = PASSWORD*", &["bob accepted"]),
+            ("http_status >= 500", &["fault of évé"]),
+            ("http_status = 404", &["ada unknown"]),
+            ("http_status != 404", &["bob accepted", "fault of évé"]),
+            ("NOT http_status:*", &["bob accepted"]),
+            ("login_id = ada", &["ada unknown"]),
+            ("login_id:évé", &["fault of évé"]),
+            ("application_id = Gallery-1", &["ada unknown"]),
+            ("NOT application_id:*", &["bob accepted", "fault of évé"]),
+            ("create_time > 2000-01-01T00:00:00Z outcome = ACCEPTED", &["bob accepted"]),
+        ]).await;
+        let street = format!("connector = {}", world.id("street"));
+        world.check_one(List::ConnectorEvents, &street, &["bob accepted", "fault of évé"]).await;
+        let event = steps::an_event(world.id("gmail"));
+        let request_id = event.request_id;
+        steps::event(&server, "alpha", event).await;
+        let ask = Ask::filter(format!("request_id = {request_id}"));
+        assert_eq!(List::ConnectorEvents.rows(world.client(List::ConnectorEvents), &ask).await.unwrap().len(), 1);
     }
 
     async fn tenants(server) {

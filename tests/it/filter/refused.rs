@@ -25,10 +25,11 @@ const ATTACKS: [&str; 15] = [
 ];
 
 /// The text fields of each list that can be compared.
-const TEXTS: [(List, &[&str]); 11] = [
+const TEXTS: [(List, &[&str]); 12] = [
     (List::Applications, &["name", "external_id", "labels.env", "labels.`KEY`"]),
     (List::Configurations, &["external_id", "user_id"]),
     (List::Connections, &["name", "external_id", "client_id", "issuer_url", "token_url", "tags.team", "tags.`KEY`"]),
+    (List::ConnectorEvents, &["reason", "login_id", "application_id"]),
     (List::Connectors, &["name", "description", "url", "labels.env", "labels.`KEY`"]),
     (List::Credentials, &["external_id", "user_id", "provider_account_id", "labels.env", "labels.`KEY`"]),
     (List::Keys, &["name", "labels.env", "labels.`KEY`"]),
@@ -87,6 +88,10 @@ on_both! {
             (List::Connectors, "labels.a > b", "at position 12: the values of labels have no order"),
             (List::Connectors, "headers:x", "at position 1: unknown field \"headers\""),
             (List::Connectors, "generic.http_authentication_password:x", "at position 1: unknown field \"generic\""),
+            (List::ConnectorEvents, "outcome = FAILED", "at position 11: expected one of ACCEPTED, REJECTED, UPSTREAM_FAULT"),
+            (List::ConnectorEvents, "operation = CREATE", "at position 13: expected one of AUTHENTICATE_USER, "),
+            (List::ConnectorEvents, "http_status = ok", "at position 15: expected a whole number for http_status"),
+            (List::ConnectorEvents, "cause:x", "at position 1: unknown field"),
             (List::Connections, "type = SAML", "at position 8: expected one of OAUTH2, SAML2, WEBAUTHN, PASSWORD"),
             (List::Connections, "client_secrets:x", "at position 1: unknown field"),
             (List::Credentials, "state = OK", "at position 9: expected one of PENDING, VALID, EXPIRED"),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use jackfield_api::v1;
+use jackfield_domain::connector::{Cause, ConnectorEvent, EventOperation, EventOutcome};
 use jackfield_testkit::{Ask, Client, Identity, List, TestServer, fixture};
 
 use crate::steps;
@@ -25,6 +26,7 @@ impl World {
         world.links_and_credentials().await;
         world.users().await;
         world.applications(server).await;
+        world.events(server).await;
         world.tenants().await;
         world
     }
@@ -282,6 +284,30 @@ impl World {
             let of_user = Ask { application, user_id: user_id.to_owned(), ..Ask::default() };
             let rows = List::Sessions.rows(&self.alpha, &of_user).await.unwrap();
             self.named(handle, &rows[0].id);
+        }
+    }
+
+    async fn events(&mut self, server: &TestServer) {
+        let gallery = ConnectorEvent { application_id: "Gallery-1".to_owned(), ..steps::an_event(self.id("gmail")) };
+        let fault = ConnectorEvent {
+            operation: EventOperation::AuthenticateApplicationUser,
+            outcome: EventOutcome::UpstreamFault,
+            reason: "STATUS_UNEXPECTED".to_owned(),
+            cause: Cause::of(&std::io::Error::other("Größe")),
+            http_status: Some(500),
+            login_id: "Évé".to_owned(),
+            ..steps::an_event(self.id("street"))
+        };
+        let unanswered = ConnectorEvent {
+            outcome: EventOutcome::Accepted,
+            reason: "PASSWORD_RIGHT".to_owned(),
+            http_status: None,
+            login_id: "bob".to_owned(),
+            ..steps::an_event(self.id("street"))
+        };
+        for (handle, event) in [("ada unknown", gallery), ("fault of évé", fault), ("bob accepted", unanswered)] {
+            self.named(handle, &event.id.to_string());
+            steps::event(server, "alpha", event).await;
         }
     }
 

@@ -384,6 +384,7 @@ impl Player {
                 list!("ListCredentials", ListCredentialsRequest, user_id, connector, connection)
             }
             "ListApplications" => list!("ListApplications", ListApplicationsRequest, connector),
+            "ListConnectorEvents" => list!("ListConnectorEvents", ListConnectorEventsRequest, connector),
             "ListPermissions" => {
                 let application = if d % 5 == 2 { self.pick("application", e, other) } else { String::new() };
                 let company_id = if d % 5 == 3 { EXTERNAL[e % EXTERNAL.len()].to_owned() } else { String::new() };

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jackfield_api::v1;
 use jackfield_domain::ConnectorId;
+use jackfield_domain::connector::ConnectorEvent;
 use jackfield_testkit::{Client, Identity, TestServer, fixture, on_both};
 use prost::Message;
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, ReflectMessage, Value};
@@ -93,6 +94,8 @@ impl Things {
         };
         let connector = steps::connector(client, connector).await.id;
         steps::route(client, v1::routing_rule::Target::Connector(connector.clone())).await;
+        let login_id = format!("user of {tenant}");
+        steps::event(server, tenant, ConnectorEvent { login_id, ..steps::an_event(&connector) }).await;
         let connection = v1::Connection {
             external_id: Some(format!("connection-of-{tenant}")),
             ..fixture::a_connection(&format!("connection of {tenant}"), &connector)
@@ -156,6 +159,7 @@ impl Things {
         let lists = [
             "ListKeys",
             "ListConnectors",
+            "ListConnectorEvents",
             "ListConnections",
             "ListUserConnectors",
             "ListCredentials",
@@ -270,6 +274,7 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
         }
         "GetConnector": GetConnectorRequest { reference: connector.clone() }
         "ListConnectors": ListConnectorsRequest {}
+        "ListConnectorEvents": ListConnectorEventsRequest {}
         "UpdateConnector": UpdateConnectorRequest {
             reference: connector.clone(),
             connector: Some(fixture::a_connector("new")),

@@ -39,7 +39,7 @@ pub(super) struct Player {
 }
 
 /// Methods, listed more often the more depends on them.
-const METHODS: [&str; 62] = [
+const METHODS: [&str; 63] = [
     "CreateApplication",
     "CreateApplication",
     "GetApplication",
@@ -64,6 +64,7 @@ const METHODS: [&str; 62] = [
     "DeleteConnector",
     "ListConnectors",
     "ListConnectors",
+    "ListConnectorEvents",
     "CreateConnection",
     "CreateConnection",
     "GetConnection",
@@ -117,7 +118,7 @@ pub(super) const CHOSEN: [&str; 3] = [
     "ffffffff-0000-7000-8000-000000000003",
 ];
 pub(super) const REQUESTS: [&str; 2] = ["aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-000000000002"];
-pub(super) const LISTS: [&str; 9] = [
+pub(super) const LISTS: [&str; 10] = [
     "ListKeys",
     "ListConnectors",
     "ListConnections",
@@ -127,6 +128,7 @@ pub(super) const LISTS: [&str; 9] = [
     "ListUsers",
     "ListApplications",
     "ListPermissions",
+    "ListConnectorEvents",
 ];
 
 pub(super) fn program() -> impl Strategy<Value = Vec<(Who, Op)>> {

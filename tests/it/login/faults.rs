@@ -32,7 +32,9 @@ async fn fault(client: &Client, connector: v1::Connector) -> String {
 
 /// A server that accepts connections and hands them to a function.
 #[expect(clippy::disallowed_methods, reason = "the task ends with the test")]
-async fn raw<F: Future<Output = ()> + Send + 'static>(handle: impl Fn(TcpStream) -> F + Send + 'static) -> String {
+pub(super) async fn raw<F: Future<Output = ()> + Send + 'static>(
+    handle: impl Fn(TcpStream) -> F + Send + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://127.0.0.1:{}/login", listener.local_addr().unwrap().port());
     tokio::spawn(async move {
@@ -55,7 +57,7 @@ fn plain(url: &str, timeouts: [i64; 3]) -> v1::Connector {
     }
 }
 
-async fn read_request(stream: &mut TcpStream) {
+pub(super) async fn read_request(stream: &mut TcpStream) {
     let mut request = Vec::new();
     while !request.ends_with(b"}}") {
         let mut bytes = [0; 1024];

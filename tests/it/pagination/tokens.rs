@@ -39,7 +39,7 @@ on_both! {
             let application = filled.applications[0].to_string();
             let company_id = Filled::company(0).to_string();
             let scopes = |list| match list {
-                List::Applications | List::Connections => [false, true, false, false, false, false],
+                List::Applications | List::ConnectorEvents | List::Connections => [false, true, false, false, false, false],
                 List::Configurations => [true, true, false, true, false, false],
                 List::Credentials => [true, true, true, false, false, false],
                 List::Permissions => [true, false, false, false, true, true],

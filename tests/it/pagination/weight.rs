@@ -1,11 +1,13 @@
 //! The weight of rows, which bounds pages and their memory, is never less than their size in a message.
 
+use std::time::Duration;
+
 use jackfield_api::v1;
 use jackfield_api::v1::connector::Kind;
 use jackfield_domain::application::{Application, PermissionGrant, Session};
 use jackfield_domain::configuration::Configuration;
 use jackfield_domain::connection::Connection;
-use jackfield_domain::connector::Connector;
+use jackfield_domain::connector::{Cause, Connector, ConnectorEvent, EventOperation, EventOutcome};
 use jackfield_domain::credential::Credential;
 use jackfield_domain::key::Key;
 use jackfield_domain::request::order::{Order, OrderBy};
@@ -22,10 +24,11 @@ use super::tenant_id;
 use crate::{connection, connector, key, steps};
 
 /// All lists of a tenant.
-const LISTS: [List; 10] = [
+const LISTS: [List; 11] = [
     List::Applications,
     List::Configurations,
     List::Connections,
+    List::ConnectorEvents,
     List::Connectors,
     List::Credentials,
     List::Keys,
@@ -49,6 +52,9 @@ on_both! {
         let small = v1::Connection { name: "small".to_owned(), connector: gmail.id.clone(), ..Default::default() };
         connection::create(&client, small).await;
         let full = connection::create(&client, connection::everything()).await;
+
+        steps::event(&server, "alpha", steps::an_event(&gmail.id)).await;
+        steps::event(&server, "alpha", a_full_event(&gmail.id)).await;
 
         steps::link(&client, "ada", &gmail.id).await;
         let facts = fixture::a_credential("ada", &gmail.id);
@@ -135,6 +141,7 @@ async fn weights(store: &Store, tenant: TenantId, list: List) -> Vec<usize> {
             List::Sessions => found(read.page::<Session>(&query).await.unwrap()),
             List::Configurations => found(read.page::<Configuration>(&query).await.unwrap()),
             List::Connections => found(read.page::<Connection>(&query).await.unwrap()),
+            List::ConnectorEvents => found(read.page::<ConnectorEvent>(&query).await.unwrap()),
             List::Connectors => found(read.page::<Connector>(&query).await.unwrap()),
             List::Credentials => found(read.page::<Credential>(&query).await.unwrap()),
             List::Keys => found(read.page::<Key>(&query).await.unwrap()),
@@ -210,6 +217,19 @@ fn a_full_application() -> v1::Application {
         connector: Some("name:Gmail".to_owned()),
         labels: fixture::strings([("a", ""), ("b", "c")]),
         ..fixture::an_application("full")
+    }
+}
+
+fn a_full_event(connector: &str) -> ConnectorEvent {
+    ConnectorEvent {
+        operation: EventOperation::AuthenticateApplicationUser,
+        outcome: EventOutcome::UpstreamFault,
+        cause: Cause::of(&std::io::Error::other("\u{1D50A}\n".repeat(1_000))),
+        http_status: Some(599),
+        duration: Duration::new(3_600, 999_999_999),
+        login_id: "\u{1D50A}".repeat(256),
+        application_id: "\u{1D50A}".repeat(128),
+        ..steps::an_event(connector)
     }
 }
 

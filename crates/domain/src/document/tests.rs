@@ -1,6 +1,7 @@
 //! Omitted fields of a document read as their defaults, and older documents, which omit nothing, read the same.
 
 mod application;
+mod connector_event;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
