@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use jackfield_domain::login::LoginReason;
+
 /// The texts in quotation marks that are made of capitals.
 fn reasons(source: &str) -> BTreeSet<String> {
     let quoted = source.split('"').skip(1).step_by(2);
@@ -22,4 +24,6 @@ fn every_reason_is_in_the_guide() {
         let missing: Vec<_> = reasons.difference(&explained).collect();
         assert!(missing.is_empty(), "{source}: {missing:?}");
     }
+    let missing: Vec<_> = LoginReason::NAMES.iter().filter(|reason| !explained.contains(**reason)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
