@@ -52,6 +52,8 @@ pub use client::{Callers, Client};
 pub use clock::ManualClock;
 pub use collector::Collector;
 pub use haproxy::HaProxy;
+/// The configuration of a server, for changes to it.
+pub use jackfield_server::config::Config;
 pub use jackfield_server::grpc::connection_message;
 pub use jackfield_server::grpc::reason::reason_name;
 /// The store, for tests that look beneath the services.

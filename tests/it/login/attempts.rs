@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use jackfield_api::v1;
-use jackfield_server::config::{Config, Login};
 use jackfield_testkit::{
-    Backend, Client, ManualClock, Refusal, Reply, System, TestServer, collect, expect_status, fixture, on_both,
+    Client, Config, ManualClock, Refusal, Reply, System, TestServer, collect, expect_status, fixture, on_both,
 };
 use tonic::{Code, Response};
 
@@ -16,15 +15,13 @@ const MINUTE: Duration = Duration::from_secs(60);
 const REJECTED: v1::LoginOutcome = v1::LoginOutcome::Rejected;
 const ACCEPTED: v1::LoginOutcome = v1::LoginOutcome::Accepted;
 
-/// Without any limit but those that a test sets.
-fn limits(login: Login) -> impl FnOnce(&mut Config) {
+/// The limits by user and source, by user, and by source.
+fn limits(user_and_source: u32, user: u32, source: u32) -> impl FnOnce(&mut Config) {
     move |config| {
-        config.login = Login { rejection_interval: config.login.rejection_interval, ..login };
+        config.login.attempts_per_user_and_source = user_and_source;
+        config.login.attempts_per_user = user;
+        config.login.attempts_per_source = source;
     }
-}
-
-fn unlimited() -> Login {
-    Login { attempts_per_user_and_source: 0, attempts_per_user: 0, attempts_per_source: 0, ..Login::default() }
 }
 
 /// A log-in from an address; from an unknown one if it is empty.
@@ -54,8 +51,7 @@ async fn counts(server: &TestServer) -> String {
 on_both! {
     async fn attempts_of_a_user_from_a_source_need_a_growing_delay_and_end(backend: Backend) {
         let clock = ManualClock::at_present();
-        let login = Login { attempts_per_user_and_source: 4, ..unlimited() };
-        let server = TestServer::start_at(backend, clock.clone(), limits(login)).await;
+        let server = TestServer::start_at(backend, clock.clone(), limits(4, 0, 0)).await;
         let alpha = server.client("alpha");
         let (system, other) = (a_system().await, a_system().await);
         let directory = create(&alpha, connector(&alpha, &system, "directory").await).await.id;
@@ -96,7 +92,7 @@ on_both! {
     async fn attempts_of_a_user_are_limited_whatever_their_source(backend: Backend) {
         let clock = ManualClock::at_present();
         let server =
-            TestServer::start_at(backend, clock.clone(), limits(Login { attempts_per_user: 3, ..unlimited() })).await;
+            TestServer::start_at(backend, clock.clone(), limits(0, 3, 0)).await;
         let alpha = server.client("alpha");
         let system = a_system().await;
         let directory = create(&alpha, connector(&alpha, &system, "directory").await).await.id;
@@ -113,8 +109,7 @@ on_both! {
 
     async fn attempts_from_a_source_are_limited_and_a_success_does_not_help(backend: Backend) {
         let clock = ManualClock::at_present();
-        let login = Login { attempts_per_source: 3, ..unlimited() };
-        let server = TestServer::start_at(backend, clock.clone(), limits(login)).await;
+        let server = TestServer::start_at(backend, clock.clone(), limits(0, 0, 3)).await;
         let alpha = server.client("alpha");
         let system = a_system().await;
         let directory = create(&alpha, connector(&alpha, &system, "directory").await).await.id;
@@ -132,9 +127,8 @@ on_both! {
     }
 
     async fn a_success_sets_the_counts_of_the_user_to_zero(backend: Backend) {
-        let login = Login { attempts_per_user_and_source: 3, attempts_per_user: 2, ..unlimited() };
         let clock = ManualClock::at_present();
-        let server = TestServer::start_at(backend, clock.clone(), limits(login)).await;
+        let server = TestServer::start_at(backend, clock.clone(), limits(3, 2, 0)).await;
         let alpha = server.client("alpha");
         let system = a_system().await;
         let directory = create(&alpha, connector(&alpha, &system, "directory").await).await.id;
@@ -149,9 +143,7 @@ on_both! {
     }
 
     async fn an_attempt_that_no_system_checked_is_not_counted(backend: Backend) {
-        let login =
-            Login { attempts_per_user_and_source: 1, attempts_per_user: 1, attempts_per_source: 1, ..unlimited() };
-        let server = TestServer::start_with(backend, limits(login)).await;
+        let server = TestServer::start_with(backend, limits(1, 1, 1)).await;
         let alpha = server.client("alpha");
         let system = System::start(|_| Reply::new(500, "")).await;
         let directory = create(&alpha, connector(&alpha, &system, "directory").await).await.id;
@@ -169,9 +161,8 @@ on_both! {
     }
 
     async fn a_log_in_by_the_policy_is_one_attempt_of_its_source(backend: Backend) {
-        let login = Login { attempts_per_user: 3, attempts_per_source: 2, ..unlimited() };
         let clock = ManualClock::at_present();
-        let server = TestServer::start_at(backend, clock.clone(), limits(login)).await;
+        let server = TestServer::start_at(backend, clock.clone(), limits(0, 3, 2)).await;
         let alpha = server.client("alpha");
         let broken = System::start(|_| Reply::new(500, "")).await;
         let (first, second) = (a_system().await, a_system().await);
@@ -200,8 +191,7 @@ on_both! {
 
 on_both! {
     async fn attempts_at_once_never_exceed_a_limit(backend: Backend) {
-        let login = Login { attempts_per_user: 20, attempts_per_source: 30, ..unlimited() };
-        let server = TestServer::start_with(backend, limits(login)).await;
+        let server = TestServer::start_with(backend, limits(0, 20, 30)).await;
         let replica = server.replica().await;
         let clients = [server.client("alpha"), replica.as_ref().unwrap_or(&server).client("alpha")];
         let system = a_system().await;
@@ -239,8 +229,7 @@ on_both! {
     }
 
     async fn counts_outlive_the_server_without_names(backend: Backend) {
-        let login = Login { attempts_per_user: 2, ..Login::default() };
-        let mut server = TestServer::start_with(backend, limits(login)).await;
+        let mut server = TestServer::start_with(backend, limits(10, 2, 100)).await;
         let system = a_system().await;
         let alpha = server.client("alpha");
         let directory = create(&alpha, connector(&alpha, &system, "directory").await).await.id;
@@ -286,7 +275,7 @@ on_both! {
     }
 
     async fn without_limits_nothing_is_counted(backend: Backend) {
-        let server = TestServer::start_with(backend, limits(unlimited())).await;
+        let server = TestServer::start_with(backend, limits(0, 0, 0)).await;
         let alpha = server.client("alpha");
         let system = a_system().await;
         let directory = create(&alpha, connector(&alpha, &system, "directory").await).await.id;
@@ -299,9 +288,8 @@ on_both! {
 
 on_both! {
     async fn attempts_at_applications_are_limited_too(backend: Backend) {
-        let login = Login { attempts_per_user: 2, attempts_per_source: 5, ..unlimited() };
         let clock = ManualClock::at_present();
-        let server = TestServer::start_at(backend, clock.clone(), limits(login)).await;
+        let server = TestServer::start_at(backend, clock.clone(), limits(0, 2, 5)).await;
         let alpha = server.client("alpha");
         let system = a_system().await;
         let directory = create(&alpha, connector(&alpha, &system, "directory").await).await.id;

@@ -109,7 +109,7 @@ impl Services {
         match response {
             LoginResponse::Rejected => Ok(Found::rejected(LoginReason::SystemRejected, Some(status))),
             LoginResponse::Accepted(accepted) if settings.migrate_users => {
-                self.migrate(caller, connector, accepted, attempt, status).await
+                self.accept_to_migrate(caller, connector, accepted, attempt, status).await
             }
             LoginResponse::Accepted(accepted) => {
                 Ok(Found::accepted(accepted, None, LoginReason::SystemAccepted, Some(status)))
@@ -152,7 +152,7 @@ impl Services {
 
     /// Stores a user whom the system has accepted. A user who was stored before, and logs in with something that is not stored, is
     /// checked here. If the user cannot be stored, the system is asked at the next log-in, too.
-    async fn migrate<R>(
+    async fn accept_to_migrate<R>(
         &self,
         caller: &Caller<R>,
         connector: &Connector,

@@ -5,7 +5,6 @@ mod check;
 use std::time::Duration;
 
 use jackfield_domain::attempts::AttemptLimits;
-use jackfield_domain::connector::EventOperation;
 use jackfield_domain::error::Precondition;
 use jackfield_domain::login::{LoginAttempt, LoginOutcome};
 use jackfield_domain::principal::right::ConnectorsAuthenticate;
