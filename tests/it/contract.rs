@@ -163,7 +163,7 @@ fn lists_and_nothing_else_stream_pages() {
         assert_eq!((token.name(), token.kind()), ("next_page_token", Kind::String), "{name}");
         assert_eq!(output.fields().len(), 2, "{name}");
     }
-    assert_eq!(lists, 11);
+    assert_eq!(lists, 12);
 }
 
 #[test]

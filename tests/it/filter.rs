@@ -210,7 +210,7 @@ async fn fields(world: &World, list: List) -> Vec<String> {
 
 /// Values to compare a field with: some of any type, values from rows, and the names of an enum.
 async fn samples(world: &World, list: List, field: &str) -> Vec<String> {
-    let some = ["x", "\"\"", "prod", "gmail", "a*", "true", "false", "ada", "2001-01-01T00:00:00Z"];
+    let some = ["x", "\"\"", "prod", "gmail", "a*", "true", "false", "ada", "404", "2001-01-01T00:00:00Z"];
     let mut samples: Vec<_> = some.iter().map(|&sample| sample.to_owned()).collect();
     samples.extend(world.ids());
     if !field.contains('.')

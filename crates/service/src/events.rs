@@ -1,8 +1,8 @@
 //! Events of connectors. Calls put them into a queue and go on; one task writes what is in it. When the queue is full, or the database
 //! fails, events are dropped and counted: a log-in never waits for its event.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jackfield_domain::connector::{Cause, Connector, ConnectorEvent, EventOperation, EventOutcome, MAX_EVENTS};
@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::Instant;
 
 use crate::caller::Caller;
-use crate::change::Change;
+use crate::change::{Change, Length};
 use crate::gauges::GaugeSources;
 use crate::list::Listable;
 use crate::services::Services;
@@ -24,6 +24,8 @@ pub(crate) struct ConnectorEvents {
     queue: Sender<Queued>,
     /// Taken by the task that writes.
     queued: Mutex<Option<Receiver<Queued>>>,
+    /// The number of events that wait, by tenant.
+    waiting: Mutex<HashMap<TenantId, usize>>,
     clock: Arc<dyn Clock>,
     counts: Arc<GaugeSources>,
 }
@@ -70,6 +72,8 @@ struct DropLog {
 
 /// The most events that wait. They take 4 MiB at most.
 const QUEUE: usize = 1_000;
+/// The most of them that are of one tenant, so that the others have room.
+const SHARE: usize = QUEUE / 4 * 3;
 /// The most events that are written in one transaction.
 const BATCH: usize = 200;
 /// The interval at which drops are logged, if there are any.
@@ -80,7 +84,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 impl ConnectorEvents {
     pub(crate) fn new(clock: Arc<dyn Clock>, counts: Arc<GaugeSources>) -> Self {
         let (queue, queued) = mpsc::channel(QUEUE);
-        ConnectorEvents { queue, queued: Mutex::new(Some(queued)), clock, counts }
+        ConnectorEvents { queue, queued: Mutex::new(Some(queued)), waiting: Mutex::default(), clock, counts }
     }
 
     /// Records a log-in, if its connector debugs now.
@@ -107,8 +111,31 @@ impl ConnectorEvents {
         };
         let create_time = connector.meta.create_time;
         let target = Target { tenant: caller.tenant(), connector: connector.id, create_time };
-        if self.queue.try_send(Queued { target, event }).is_err() {
+        if !self.enqueue(Queued { target, event }) {
             self.counts.events_dropped(1);
+        }
+    }
+
+    /// Returns whether there was room.
+    fn enqueue(&self, queued: Queued) -> bool {
+        let tenant = queued.target.tenant;
+        let mut waiting = lock(&self.waiting);
+        let count = waiting.get(&tenant).copied().unwrap_or_default();
+        let has_room = count < SHARE && self.queue.try_send(queued).is_ok();
+        if has_room {
+            waiting.insert(tenant, count + 1);
+        }
+        has_room
+    }
+
+    /// Notes that events do not wait any more.
+    fn dequeued(&self, batch: &[Queued]) {
+        let mut waiting = lock(&self.waiting);
+        for Queued { target, .. } in batch {
+            let count = waiting.remove(&target.tenant).unwrap_or_default();
+            if count > 1 {
+                waiting.insert(target.tenant, count - 1);
+            }
         }
     }
 }
@@ -136,8 +163,7 @@ impl Finding {
 impl Services {
     /// Writes events until the services stop, and then those that wait.
     pub(crate) async fn write_events(&self) {
-        let queued = self.shared.events.queued.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut queued) = queued else { return };
+        let Some(mut queued) = lock(&self.shared.events.queued).take() else { return };
         let (mut batch, mut drops) = (Vec::new(), DropLog::default());
         loop {
             let received = self.shared.stop.run_until_cancelled(queued.recv_many(&mut batch, BATCH)).await;
@@ -149,6 +175,7 @@ impl Services {
                     return;
                 }
             }
+            self.shared.events.dequeued(&batch);
             let failed = self.write_batch(batch.drain(..)).await;
             let gives_up = is_last && failed.is_some();
             if gives_up {
@@ -173,8 +200,8 @@ impl Services {
             let count = events.len() as u64;
             match self.write_events_of(target, &events).await {
                 Ok(true) => counts.events_written(count),
-                // Events that were written before are gone, too.
-                Ok(false) | Err(Error::TenantUnknown { .. }) => {}
+                // The connector is gone, and so are events that were written before.
+                Ok(false) => {}
                 Err(error) => {
                     counts.events_dropped(count);
                     failed = Some(error);
@@ -186,7 +213,12 @@ impl Services {
 
     async fn write_events_of(&self, target: Target, events: &[ConnectorEvent]) -> Result<bool> {
         let Target { tenant, connector, create_time } = target;
-        self.change(Change::of_tenant_by_system(tenant), async |txn| {
+        self.change(Change::by_system(Length::Short), async |txn| {
+            // A row that a change of this tenant holds must not keep the events of others waiting.
+            txn.give_way().await?;
+            if !txn.tenant_lock_shared(tenant).await? {
+                return Ok(false);
+            }
             txn.connector_events_insert(tenant, (connector, create_time), events, MAX_EVENTS).await
         })
         .await
@@ -212,4 +244,8 @@ impl DropLog {
         let error = failed.map(|error| error as &dyn std::error::Error);
         tracing::warn!(error, events.dropped = count, "events of connectors were not written");
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

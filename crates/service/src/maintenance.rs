@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use jackfield_domain::Result;
-use jackfield_domain::connector::EVENT_LIFE_MICROS;
 
 use crate::change::{Change, Length};
 use crate::services::Services;
@@ -92,8 +91,7 @@ impl Services {
             let purged = self.change(purge, async |txn| {
                 let requests = txn.requests_purge(self.now(), PURGE_BATCH).await?;
                 let sessions = txn.sessions_purge(self.now(), PURGE_BATCH).await?;
-                let oldest = self.now().plus_micros(-EVENT_LIFE_MICROS);
-                let events = txn.connector_events_purge(oldest, PURGE_BATCH).await?;
+                let events = txn.connector_events_purge(self.now(), PURGE_BATCH).await?;
                 // Last, because log-ins wait for the rows.
                 let attempts = txn.login_attempts_purge(self.now(), PURGE_BATCH).await?;
                 Ok(requests.max(sessions).max(events).max(attempts))

@@ -14,6 +14,7 @@ use crate::request::schema::{Field, FieldKind, Schema};
 use crate::resource::Resource;
 use crate::value::id::{ConnectorEventId, ConnectorId};
 use crate::value::meta::Meta;
+use crate::value::time::Timestamp;
 
 /// An event. It never changes. It has neither a password nor a header, and nothing that the system sent but its status.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -88,6 +89,15 @@ pub const EVENTS: Schema = Schema {
     ],
     orders: &[OrderBy::Id, OrderBy::CreateTime],
 };
+
+// === impl ConnectorEvent ===
+
+impl ConnectorEvent {
+    /// The time at which the event is deleted.
+    pub fn expire_time(&self) -> Timestamp {
+        self.meta.create_time.plus_micros(EVENT_LIFE_MICROS)
+    }
+}
 
 // === impl EventOutcome ===
 

@@ -160,11 +160,6 @@ impl<'a> Change<'a> {
         Change { actor: caller.actor(), tenant: Some(caller.tenant()), length: Length::Short, request: None }
     }
 
-    /// A change of a tenant's rows by the server itself.
-    pub(crate) fn of_tenant_by_system(tenant: TenantId) -> Self {
-        Change { tenant: Some(tenant), ..Change::by_system(Length::Short) }
-    }
-
     /// A change by the server itself.
     pub(crate) fn by_system(length: Length) -> Self {
         Change { actor: Actor::System, tenant: None, length, request: None }

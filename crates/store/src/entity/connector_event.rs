@@ -17,6 +17,7 @@ pub struct Model {
     pub request_id: Uuid,
     pub login_id: String,
     pub application_id: String,
+    pub expire_time: i64,
     pub doc: String,
     pub search_text: String,
     pub folded: Option<String>,

@@ -3,7 +3,7 @@
 use sea_orm_migration::prelude::*;
 
 use super::search::WordIndex;
-use super::{index, int_null, of_tenant, page_indexes, reference, resource_table, text, uuid};
+use super::{index, int, int_null, of_tenant, page_indexes, reference, resource_table, text, uuid};
 
 pub(super) struct Step;
 
@@ -28,13 +28,14 @@ impl MigrationTrait for Step {
             .col(uuid("request_id"))
             .col(text(manager, "login_id"))
             .col(text(manager, "application_id"))
+            .col(int("expire_time"))
             .foreign_key(&mut of_tenant("connector_event"))
             .foreign_key(&mut reference("connector_event", "connector_id", "connector"))
             .to_owned();
         manager.create_table(table).await?;
         manager.create_index(index("connector_event", "create_time_idx", &["tenant_id", "create_time", "id"])).await?;
-        // Maintenance looks up old ones for all tenants.
-        manager.create_index(index("connector_event", "age_idx", &["create_time"])).await?;
+        // Maintenance looks them up for all tenants. With an index of create_time alone, PostgreSQL would read pages by it and sort them.
+        manager.create_index(index("connector_event", "expire_time_idx", &["expire_time"])).await?;
         let orders = [&["id"] as &[_], &["create_time", "id"]];
         page_indexes(manager, "connector_event", &["connector_id"], &orders).await?;
         WordIndex::open(manager).await?.add_table("connector_event", NUMBER).await

@@ -44,11 +44,11 @@ impl Writer {
         Ok(true)
     }
 
-    /// Deletes at most `limit` events of all tenants that were added before a time, and returns how many. Events that another
-    /// transaction deletes stay.
-    pub async fn connector_events_purge(&self, before: Timestamp, limit: u64) -> Result<u64> {
+    /// Deletes at most `limit` events of all tenants whose time has passed, and returns how many. Events that another transaction
+    /// deletes stay.
+    pub async fn connector_events_purge(&self, now: Timestamp, limit: u64) -> Result<u64> {
         #[expect(clippy::disallowed_methods, reason = "maintenance spans all tenants")]
-        let old = Entity::find().filter(Column::CreateTime.lt(before.0)).order_by_asc(Column::CreateTime).limit(limit);
+        let old = Entity::find().filter(Column::ExpireTime.lte(now.0)).order_by_asc(Column::ExpireTime).limit(limit);
         let old = old.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked).select_only();
         let old = old.columns([Column::TenantId, Column::Id]).into_tuple::<(Uuid, Uuid)>();
         let mut by_tenant: BTreeMap<Uuid, Vec<Uuid>> = BTreeMap::new();
@@ -96,6 +96,7 @@ impl Stored for ConnectorEvent {
             request_id: Set(self.request_id),
             login_id: Set(self.login_id.clone()),
             application_id: Set(self.application_id.clone()),
+            expire_time: Set(self.expire_time().0),
             ..ActiveModel::default()
         }
     }
