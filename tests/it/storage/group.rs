@@ -330,3 +330,55 @@ async fn a_full_database_fails_the_whole_group() {
     }
     store.close().await;
 }
+
+on_both! {
+    /// Only the commits of volatile transactions do not wait for the disk.
+    async fn a_volatile_transaction_changes_nothing_for_those_after_it(server) {
+        let store = patient_store(&server).await;
+        let is_sqlite = server.backend() == Backend::Sqlite;
+        let waits = async || {
+            let setting = if is_sqlite { "PRAGMA synchronous" } else { "SHOW synchronous_commit" };
+            store.raw_write(setting).await.unwrap().concat()
+        };
+        let durable = if is_sqlite { "2" } else { "on" };
+        assert_eq!(waits().await, durable);
+        let key = (TenantId::generate(), [7; 32]);
+        for is_kept in [true, false] {
+            let txn = store.write_volatile().await.unwrap();
+            txn.login_attempts_lock(&[key]).await.unwrap();
+            if is_kept { txn.commit().await.unwrap() } else { txn.rollback().await.unwrap() }
+            // SQLite has one setting for the connection; the next transaction sets it.
+            assert_eq!(waits().await, if is_sqlite { "1" } else { "on" });
+            let txn = store.write().await.unwrap();
+            insert(&txn, if is_kept { "first" } else { "second" }).await;
+            txn.commit().await.unwrap();
+            assert_eq!(waits().await, durable);
+        }
+        store.close().await;
+    }
+
+    async fn a_volatile_transaction_shares_its_commit_with_no_other(server) {
+        let store = patient_store(&server).await;
+        let first = store.write().await.unwrap();
+        insert(&first, "first").await;
+        let volatile = {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let txn = store.write_volatile().await?;
+                txn.login_attempts_lock(&[(TenantId::generate(), [7; 32])]).await?;
+                txn.commit().await
+            })
+        };
+        if server.backend() == Backend::Sqlite {
+            waiting(&store, 1).await;
+            assert!(!volatile.is_finished());
+        }
+        first.commit().await.unwrap();
+        volatile.await.unwrap().unwrap();
+        writer(&store, "second").await.unwrap().unwrap();
+        if server.backend() == Backend::Sqlite {
+            assert_eq!(store.group_counts(), (3, 3));
+        }
+        store.close().await;
+    }
+}

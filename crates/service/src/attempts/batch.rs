@@ -40,6 +40,8 @@ struct Serving<'a> {
 
 /// The most requests in a batch. Each has up to three rows.
 const MAX_BATCH: usize = 64;
+/// The wait before a log-in is tried again whose count may or may not be written.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 // === impl Services ===
 
@@ -162,15 +164,14 @@ fn begin(
     Ok(Counted(counted.into_iter().map(|(limit, key, count)| (limit, key, count.expire_time)).collect()))
 }
 
-/// An error for one more of the attempts that failed together.
+/// The error of one of the attempts that failed together. Nothing is known to be counted, and nothing was checked.
 fn same(error: &Error) -> Error {
-    let cause = error.to_string();
-    match error {
-        Error::StoreUnavailable { retry_after, .. } | Error::OutcomeUnknown { retry_after: Some(retry_after), .. } => {
-            Error::StoreUnavailable { retry_after: *retry_after, source: cause.into() }
-        }
-        _ => Error::internal(cause),
-    }
+    let retry_after = match error {
+        Error::StoreUnavailable { retry_after, .. } => *retry_after,
+        Error::OutcomeUnknown { .. } => RETRY_AFTER,
+        _ => return Error::internal(error.to_string()),
+    };
+    Error::StoreUnavailable { retry_after, source: error.to_string().into() }
 }
 
 // === impl Queue ===
