@@ -8,6 +8,8 @@
 //!   and builds the same messages from the documents as Jackfield.
 //! - `ListText` does not parse the documents: it copies them, cut to the size that Jackfield sends for a row, into
 //!   messages of the same form.
+//! - `Login` asks the same system as Jackfield, by one call over a warm pool, and answers with a prepared message. It
+//!   does not parse the response.
 //! - `Scan` is the first page of a bare-word filter without an index: the database searches the text of every row.
 //!
 //! Database connections come from Jackfield's store, with its settings.
@@ -42,12 +44,14 @@ use tonic_prost::ProstCodec;
 use uuid::Uuid;
 
 use crate::Result;
+use crate::https::{self, Https, Peer};
 use crate::stored::{self, Stored};
 
 pub(crate) const ECHO: &str = "/jackfield.bench.Bare/Echo";
 pub(crate) const GET: &str = "/jackfield.bench.Bare/Get";
 pub(crate) const LIST: &str = "/jackfield.bench.Bare/List";
 pub(crate) const LIST_TEXT: &str = "/jackfield.bench.Bare/ListText";
+pub(crate) const LOGIN: &str = "/jackfield.bench.Bare/Login";
 pub(crate) const SCAN: &str = "/jackfield.bench.Bare/Scan";
 
 /// The job of a baseline process.
@@ -60,6 +64,8 @@ pub(crate) struct Job {
     pub(crate) token: Vec<u8>,
     /// An answer of GetConnector, encoded.
     pub(crate) connector: Vec<u8>,
+    /// The system that is asked, and the answer of AuthenticateUser when it accepts, encoded.
+    pub(crate) login: Option<(Peer, Vec<u8>)>,
     /// The size of a list row in Jackfield's messages, in bytes.
     pub(crate) row_bytes: usize,
     /// The size of a page token, in bytes.
@@ -93,22 +99,28 @@ struct State {
     tenant: Uuid,
     token: v1::IssueAccessTokenResponse,
     connector: v1::GetConnectorResponse,
+    login: Option<(Https, v1::AuthenticateUserResponse)>,
     row_bytes: usize,
     page_token: String,
 }
 
 /// Serves until standard input closes. Prints its address on standard output.
 pub(crate) async fn serve(job: Job) -> Result<()> {
-    let Job { pki, stored, token, connector, row_bytes, token_bytes } = job;
+    let Job { pki, stored, token, connector, login, row_bytes, token_bytes } = job;
     let conn = match stored.is_empty() {
         true => None,
         false => Some(stored::connect(&stored).await?.reader),
+    };
+    let login = match login {
+        None => None,
+        Some((peer, answer)) => Some((Https::new(&peer)?, v1::AuthenticateUserResponse::decode(answer.as_slice())?)),
     };
     let state = State {
         conn,
         tenant: stored.tenant,
         token: v1::IssueAccessTokenResponse::decode(token.as_slice())?,
         connector: v1::GetConnectorResponse::decode(connector.as_slice())?,
+        login,
         row_bytes,
         page_token: "t".repeat(token_bytes),
     };
@@ -132,7 +144,7 @@ fn tls(pki: &Path) -> Result<ServerTlsConfig> {
 }
 
 /// Returns when the process that started this one is gone.
-async fn stdin_closes() {
+pub(crate) async fn stdin_closes() {
     let wait = || {
         let mut stdin = std::io::stdin();
         // Nothing is ever sent, and any end of the stream counts.
@@ -162,6 +174,7 @@ impl tower::Service<http::Request<Body>> for Bare {
             Ok(match call.uri().path() {
                 ECHO => Grpc::new(ProstCodec::default()).unary(Echo(state), call).await,
                 GET => Grpc::new(ProstCodec::default()).unary(Get(state), call).await,
+                LOGIN => Grpc::new(ProstCodec::default()).unary(Login(state), call).await,
                 LIST => Grpc::new(ProstCodec::default()).server_streaming(List(state, read), call).await,
                 LIST_TEXT => Grpc::new(ProstCodec::default()).server_streaming(List(state, text), call).await,
                 _ => Grpc::new(ProstCodec::default()).unary(Scan(state), call).await,
@@ -198,6 +211,25 @@ impl UnaryService<v1::GetConnectorRequest> for Get {
                 return Err(missing());
             }
             Ok(Response::new(state.connector.clone()))
+        })
+    }
+}
+
+struct Login(Arc<State>);
+
+impl UnaryService<v1::AuthenticateUserRequest> for Login {
+    type Response = v1::AuthenticateUserResponse;
+    type Future = BoxFuture<'static, std::result::Result<Response<Self::Response>, Status>>;
+
+    fn call(&mut self, request: Request<v1::AuthenticateUserRequest>) -> Self::Future {
+        let state = self.0.clone();
+        Box::pin(async move {
+            let (system, accepted) = state.login.as_ref().ok_or_else(missing)?;
+            let v1::AuthenticateUserRequest { login_id, password, .. } = request.into_inner();
+            match system.log_in(https::body(&login_id, &password)).await.map_err(Status::from_error)? {
+                http::StatusCode::OK => Ok(Response::new(accepted.clone())),
+                _ => Err(missing()),
+            }
         })
     }
 }

@@ -5,24 +5,31 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use crate::wire::Client;
 use crate::{Result, machine};
+
+/// A client that can make calls. Clones share its connections.
+pub(crate) trait Call: Clone + Send + 'static {
+    /// Makes a call, and reads the whole answer.
+    fn call(&mut self, path: &'static str, request: Bytes) -> impl Future<Output = Result<()>> + Send;
+}
 
 /// The result of a load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measured {
     /// Calls per second.
     pub(crate) rate: f64,
+    /// The median of the duration of calls, in milliseconds.
+    pub(crate) p50: f64,
     /// The 99th percentile of the duration of calls, in milliseconds.
-    pub p99: f64,
+    pub(crate) p99: f64,
     /// The server's CPU time per call, in microseconds.
     pub(crate) processor: f64,
 }
 
 /// The server to call, and the connections to call it on.
 #[derive(Clone, Debug)]
-pub(crate) struct Side {
-    pub(crate) clients: Vec<Client>,
+pub(crate) struct Side<C> {
+    pub(crate) clients: Vec<C>,
     /// Callers on each connection.
     pub(crate) callers: usize,
     pub(crate) path: &'static str,
@@ -34,8 +41,9 @@ pub(crate) struct Side {
 ///
 /// # Errors
 /// Fails if any call fails.
-pub(crate) async fn run<R>(side: &Side, time: Duration, request: R) -> Result<Measured>
+pub(crate) async fn run<C, R>(side: &Side<C>, time: Duration, request: R) -> Result<Measured>
 where
+    C: Call,
     R: Fn(usize, usize) -> Bytes + Clone + Send + 'static,
 {
     let mut callers = JoinSet::new();
@@ -49,10 +57,10 @@ where
             while start.elapsed() < time {
                 let body = request(caller, times.len());
                 let begin = Instant::now();
-                client.unary(path, body).await?;
+                client.call(path, body).await?;
                 times.push(u32::try_from(begin.elapsed().as_micros()).unwrap_or(u32::MAX));
             }
-            Ok::<_, tonic::Status>(times)
+            Result::Ok(times)
         });
     }
     let mut times = Vec::new();
@@ -63,6 +71,8 @@ where
     let used = machine::processor_seconds(side.pid) - used;
     times.sort_unstable();
     let calls = times.len() as f64;
-    let p99 = times.get(times.len() * 99 / 100).copied().unwrap_or_default();
-    Ok(Measured { rate: calls / seconds, p99: f64::from(p99) / 1_000.0, processor: used / calls * 1e6 })
+    let percentile =
+        |percent: usize| f64::from(times.get(times.len() * percent / 100).copied().unwrap_or_default()) / 1_000.0;
+    let (p50, p99) = (percentile(50), percentile(99));
+    Ok(Measured { rate: calls / seconds, p50, p99, processor: used / calls * 1e6 })
 }

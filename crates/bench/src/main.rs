@@ -8,6 +8,7 @@
 
 mod bare;
 mod direct;
+mod https;
 mod lines;
 mod load;
 mod machine;
@@ -15,6 +16,7 @@ mod prepare;
 mod process;
 mod sink;
 mod stored;
+mod system;
 mod table;
 mod wire;
 
@@ -96,6 +98,8 @@ enum What {
     Filter,
     /// Durable creates.
     Create,
+    /// AuthenticateUser.
+    Login,
     /// Memory and time of a start.
     Start,
 }
@@ -125,6 +129,7 @@ async fn baseline() -> Result<()> {
     match serde_json::from_str(&line)? {
         Job::Bare(job) => bare::serve(job).await,
         Job::Direct(job) => direct::serve(job).await,
+        Job::System(job) => system::serve(job).await,
     }
 }
 
@@ -145,10 +150,17 @@ async fn measure(options: Options) -> Result<()> {
     let mut skipped: Vec<String> = Vec::new();
     for kind in [Kind::Sqlite, Kind::Postgres] {
         let groups: &[What] = match kind {
-            Kind::Sqlite => {
-                &[What::Start, What::Layers, What::Issue, What::Get, What::Create, What::List, What::Filter]
-            }
-            Kind::Postgres => &[What::Get, What::Create, What::List, What::Filter],
+            Kind::Sqlite => &[
+                What::Start,
+                What::Layers,
+                What::Issue,
+                What::Get,
+                What::Create,
+                What::List,
+                What::Filter,
+                What::Login,
+            ],
+            Kind::Postgres => &[What::Get, What::Create, What::List, What::Filter, What::Login],
         };
         let groups: Vec<What> = groups.iter().copied().filter(|what| wanted(*what)).collect();
         if groups.is_empty() || (kind == Kind::Sqlite && options.no_sqlite) {
@@ -181,6 +193,7 @@ async fn measure(options: Options) -> Result<()> {
                 What::List => lines::list::run(&bench).await?,
                 What::Filter => lines::filter::run(&bench).await?,
                 What::Create => lines::create::run(&bench).await?,
+                What::Login => lines::login::run(&bench).await?,
                 What::Start => lines::start::run(&bench).await?,
             };
             lines.extend(of_group);

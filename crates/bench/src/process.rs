@@ -13,7 +13,7 @@ use tonic::transport::Endpoint;
 
 use crate::stored::Stored;
 use crate::wire::Client;
-use crate::{Result, bare, direct, machine};
+use crate::{Result, bare, direct, machine, system};
 
 /// The time limit for Jackfield to become ready or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,6 +25,7 @@ const SERVING: &[u8] = &[0x08, 0x01];
 pub(crate) enum Job {
     Bare(bare::Job),
     Direct(direct::Job),
+    System(system::Job),
 }
 
 /// A running Jackfield.

@@ -12,6 +12,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Request, Status, Streaming};
 
 use crate::Result;
+use crate::load::Call;
 
 /// Flow-control windows of clients in bytes: large enough that they never delay a stream on the loopback.
 const WINDOW: u32 = 4 * 1024 * 1024;
@@ -71,6 +72,13 @@ impl Client {
 
     async fn ready(&mut self) -> std::result::Result<(), Status> {
         self.0.ready().await.map_err(|error| Status::from_error(error.into()))
+    }
+}
+
+impl Call for Client {
+    async fn call(&mut self, path: &'static str, request: Bytes) -> Result<()> {
+        self.unary(path, request).await?;
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod get;
 pub(crate) mod issue;
 pub(crate) mod layers;
 pub(crate) mod list;
+pub(crate) mod login;
 pub(crate) mod start;
 mod unread;
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::load::{self, Measured, Side};
+use crate::load::{self, Call, Measured, Side};
 use crate::prepare::World;
 use crate::process::{Baseline, Jackfield, Job};
 use crate::sink::Sink;
@@ -52,7 +53,11 @@ impl Bench<'_> {
     }
 
     /// Measures both sides in turns, each with the same requests. Each first has half a turn that does not count.
-    pub(crate) async fn rounds<A, B>(&self, ours: (&Side, A), theirs: (&Side, B)) -> Result<Rounds>
+    pub(crate) async fn rounds<O: Call, T: Call, A, B>(
+        &self,
+        ours: (&Side<O>, A),
+        theirs: (&Side<T>, B),
+    ) -> Result<Rounds>
     where
         A: Fn(usize, usize) -> Bytes + Clone + Send + 'static,
         B: Fn(usize, usize) -> Bytes + Clone + Send + 'static,
@@ -98,14 +103,28 @@ impl Rounds {
     pub(crate) fn p99(&self, name: &str, database: &'static str, target: Target) -> Line {
         let p99 = |side: &[Measured]| side.iter().map(|measured| measured.p99).collect::<Vec<_>>();
         let (ours, theirs) = (p99(&self.ours), p99(&self.theirs));
-        Line {
-            name: format!("{name}: p99"),
-            database,
-            jackfield: format!("{} ms", short(median(&ours))),
-            baseline: format!("{} ms", short(median(&theirs))),
-            figure: Spread::of_ratios(&ours, &theirs),
-            target,
-            unit: "",
-        }
+        let figure = Spread::of_ratios(&ours, &theirs);
+        times(format!("{name}: p99"), database, (&ours, &theirs), figure, target, "")
     }
+
+    /// The line for the time by which the median of the duration of calls is longer.
+    pub(crate) fn added_p50(&self, name: &str, database: &'static str, target: Target) -> Line {
+        let p50 = |side: &[Measured]| side.iter().map(|measured| measured.p50).collect::<Vec<_>>();
+        let (ours, theirs) = (p50(&self.ours), p50(&self.theirs));
+        let figure = Spread::of(ours.iter().zip(&theirs).map(|(ours, theirs)| ours - theirs).collect());
+        times(format!("{name}: added p50"), database, (&ours, &theirs), figure, target, "ms")
+    }
+}
+
+/// A line of durations in milliseconds.
+fn times(
+    name: String,
+    database: &'static str,
+    (ours, theirs): (&[f64], &[f64]),
+    figure: Spread,
+    target: Target,
+    unit: &'static str,
+) -> Line {
+    let text = |times| format!("{} ms", short(median(times)));
+    Line { name, database, jackfield: text(ours), baseline: text(theirs), figure, target, unit }
 }
