@@ -3,6 +3,7 @@
 mod attempts;
 mod events;
 mod faults;
+mod known;
 mod migrate;
 mod swaps;
 

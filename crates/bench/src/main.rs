@@ -63,6 +63,9 @@ struct Options {
     /// Items per page of the streamed lists.
     #[arg(long, default_value_t = 100)]
     page_size: u32,
+    /// Number of connectors that are in use at once.
+    #[arg(long, default_value_t = 10_000)]
+    clients: usize,
     /// Number of rounds in which both sides take turns.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -100,6 +103,8 @@ enum What {
     Create,
     /// AuthenticateUser.
     Login,
+    /// Many connectors in use: memory, time of a log-in.
+    Clients,
     /// Memory and time of a start.
     Start,
 }
@@ -159,6 +164,7 @@ async fn measure(options: Options) -> Result<()> {
                 What::List,
                 What::Filter,
                 What::Login,
+                What::Clients,
             ],
             Kind::Postgres => &[What::Get, What::Create, What::List, What::Filter, What::Login],
         };
@@ -183,6 +189,7 @@ async fn measure(options: Options) -> Result<()> {
             rounds: options.rounds.max(1),
             turn: Duration::from_secs_f64(options.seconds),
             page_size: options.page_size,
+            clients: options.clients,
         };
         for what in groups {
             progress(&format!("{what:?} on {}", kind.name()));
@@ -194,6 +201,7 @@ async fn measure(options: Options) -> Result<()> {
                 What::Filter => lines::filter::run(&bench).await?,
                 What::Create => lines::create::run(&bench).await?,
                 What::Login => lines::login::run(&bench).await?,
+                What::Clients => lines::clients::run(&bench).await?,
                 What::Start => lines::start::run(&bench).await?,
             };
             lines.extend(of_group);

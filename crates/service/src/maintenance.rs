@@ -72,6 +72,7 @@ impl Services {
     /// Does all steps. One that fails does not keep the others from being done.
     async fn maintain(&self) {
         self.shared.tokens.sweep(self.now());
+        self.shared.outbound.sweep_connectors();
         let steps = [
             ("re-wraps", self.rewrap_take_over().await),
             ("activation of keys", self.keys_activate().await),

@@ -23,12 +23,14 @@ use jackfield_upstream::client::{
 };
 use jackfield_upstream::clients::{Clients, Revision};
 use jackfield_upstream::egress::{Policy, Target};
+use jackfield_upstream::keys::Keys;
 use jackfield_upstream::observe::Metrics;
 use jackfield_upstream::probe::{Probe, Verdicts};
 use jackfield_upstream::resolve::{Files, SystemResolver};
 use jackfield_upstream::tls::{Identity, IdentityError, Trust};
 use uuid::Uuid;
 
+use crate::cache::connectors::{Connectors, KnownConnector};
 use crate::change::missing;
 use crate::key::usable_key;
 use crate::sealing::secrets::Secrets;
@@ -52,12 +54,13 @@ pub(crate) struct Outbound {
     secrets: Arc<Secrets>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    connectors: Connectors,
     clients: Clients,
 }
 
 /// A connector with its client. If the definition cannot be used, the operator has to mend it.
 pub(crate) struct ConnectorClient {
-    pub(crate) connector: Connector,
+    pub(crate) connector: Arc<Connector>,
     pub(crate) client: Result<Arc<Client>, DefinitionError>,
 }
 
@@ -92,13 +95,21 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 // === impl Outbound ===
 
 impl Outbound {
-    pub(crate) fn new(settings: OutboundSettings, store: Store, secrets: Arc<Secrets>, clock: Arc<dyn Clock>) -> Self {
+    /// Connectors are used for at most `max_staleness` after another replica has changed them.
+    pub(crate) fn new(
+        settings: OutboundSettings,
+        max_staleness: Duration,
+        store: Store,
+        secrets: Arc<Secrets>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let OutboundSettings { policy, dns_servers, max_clients, max_idle_connections } = settings;
         let metrics = Metrics::default();
         let resolver = Box::new(SystemResolver::new(Files::default(), dns_servers));
         let network = Network { policy: policy.clone(), resolver, metrics: metrics.clone() };
+        let connectors = Connectors::new(&store, max_clients, max_staleness);
         let clients = Clients::new(network, max_clients, max_idle_connections);
-        Outbound { policy, store, secrets, clock, metrics, clients }
+        Outbound { policy, store, secrets, clock, metrics, connectors, clients }
     }
 
     /// Refuses URLs of a connector that could never be called, unless they were stored before. The addresses of names are checked when
@@ -131,23 +142,45 @@ impl Outbound {
         reference: &Ref,
         usable: impl Fn(&Connector) -> Result<()>,
     ) -> Result<ConnectorClient> {
+        if let Some(known) = self.connectors.get(tenant, reference, self.clock.now()) {
+            usable(&known.connector)?;
+            if let Some(client) = self.clients.get((tenant, known.connector.id.0), &known.revision) {
+                return Ok(ConnectorClient { connector: known.connector.clone(), client: Ok(client) });
+            }
+        }
+        let start = self.connectors.start_read();
         let rows = self.found(tenant, reference).await?;
         usable(&rows.connector)?;
+        let (rows, client) = self.client_of(tenant, rows).await?;
+        usable(&rows.connector)?;
+        let known = Arc::new(rows.into_known());
+        let connector = known.connector.clone();
+        if client.is_ok() {
+            self.connectors.put(tenant, reference, known, start);
+        }
+        Ok(ConnectorClient { connector, client })
+    }
+
+    /// The client for rows, which are read again if they have changed since.
+    async fn client_of(&self, tenant: TenantId, rows: Rows) -> Result<(Rows, Result<Arc<Client>, DefinitionError>)> {
         let id = (tenant, rows.connector.id.0);
         if let Some(client) = self.clients.get(id, &rows.revision()) {
-            return Ok(ConnectorClient { connector: rows.connector, client: Ok(client) });
+            return Ok((rows, Ok(client)));
         }
         let (rows, opened) = self.opened(tenant, rows).await?;
-        usable(&rows.connector)?;
-        let client = self.clients.get_or_insert(id, rows.revision(), || rows.definition(&opened));
-        Ok(ConnectorClient { connector: rows.connector, client })
+        let client =
+            self.clients.get_or_insert(id, rows.revision(), || rows.definition(tenant, &opened, self.clients.keys()));
+        Ok((rows, client))
     }
 
     /// The connector that a reference names, and the definition of what is stored now.
     pub(crate) async fn definition(&self, tenant: TenantId, reference: &Ref) -> Result<ConnectorDefinition> {
         let rows = self.found(tenant, reference).await?;
         let (rows, opened) = self.opened(tenant, rows).await?;
-        Ok(ConnectorDefinition { definition: rows.definition(&opened), connector: rows.connector })
+        Ok(ConnectorDefinition {
+            definition: rows.definition(tenant, &opened, self.clients.keys()),
+            connector: rows.connector,
+        })
     }
 
     /// The connector that a patch of a blank one makes, and its definition. Nothing is stored.
@@ -169,7 +202,10 @@ impl Outbound {
         let connector = Connector::create(ConnectorId::generate(), &patch, keys, Meta::new(self.clock.now()));
         let rows = Rows { connector: connector.map_err(Error::Invalid)?, identity, trust };
         let opened = Opened::given(patch, self.private_key(tenant, rows.identity.as_ref()).await?);
-        Ok(ConnectorDefinition { definition: rows.definition(&opened), connector: rows.connector })
+        Ok(ConnectorDefinition {
+            definition: rows.definition(tenant, &opened, self.clients.keys()),
+            connector: rows.connector,
+        })
     }
 
     /// Makes a probe.
@@ -201,6 +237,11 @@ impl Outbound {
     /// Closes idle connections whose time is over.
     pub(crate) fn sweep(&self) {
         self.clients.sweep();
+    }
+
+    /// Drops connectors that were read a while ago, or have changed since.
+    pub(crate) fn sweep_connectors(&self) {
+        self.connectors.sweep(self.clock.now());
     }
 
     /// The rows of a connector; `None` if a key was deleted in between, because the connector has another one now.
@@ -298,19 +339,20 @@ impl Opened {
 // === impl Rows ===
 
 impl Rows {
-    /// The versions of the rows. The time of creation distinguishes a row from a deleted one with the same id, and the number of the
-    /// material says what the clocks of two replicas may disagree about.
+    /// The versions of the rows.
     fn revision(&self) -> Revision {
-        let version = |id: Uuid, meta: &Meta| [(id, meta.create_time.0), (id, meta.version)];
-        let keys = [&self.identity, &self.trust].into_iter().flatten();
-        let keys = keys.flat_map(|key| {
-            let id = key.id.0;
-            version(id, &key.meta).into_iter().chain([(id, key.current.number.into())])
-        });
-        Revision::of(version(self.connector.id.0, &self.connector.meta).into_iter().chain(keys))
+        let keys = [&self.identity, &self.trust].into_iter().flatten().flat_map(key_versions);
+        Revision::of(versions(self.connector.id.0, &self.connector.meta).into_iter().chain(keys))
     }
 
-    fn definition(&self, opened: &Opened) -> Result<Definition, DefinitionError> {
+    /// What is kept of the rows when there is a client.
+    fn into_known(self) -> KnownConnector {
+        let activations = [&self.identity, &self.trust].into_iter().flatten().filter_map(Key::activation);
+        let (activate_time, revision) = (activations.min(), self.revision());
+        KnownConnector { connector: Arc::new(self.connector), revision, activate_time }
+    }
+
+    fn definition(&self, tenant: TenantId, opened: &Opened, keys: &Keys) -> Result<Definition, DefinitionError> {
         let Rows { connector, identity, trust } = self;
         let none = Secret::new(String::new());
         let mut headers = HeaderMap::new();
@@ -326,12 +368,16 @@ impl Rows {
             headers.insert(AUTHORIZATION, value);
         }
         let identity = match (identity, &opened.private_key) {
-            (Some(key), Some(private_key)) => Some(Identity::from_pem(&key.current.certificate_pem, private_key)?),
+            (Some(key), Some(private_key)) => {
+                let read = || Identity::from_pem(&key.current.certificate_pem, private_key);
+                Some(keys.identity((tenant, Revision::of(key_versions(key))), read)?)
+            }
             (Some(_), None) => return Err(IdentityError::NoPrivateKey.into()),
             (None, _) => None,
         };
         let trust = match trust {
-            Some(key) => Trust::from_pem(&key.current.certificate_pem)?,
+            Some(key) => keys
+                .bundle((tenant, Revision::of(key_versions(key))), || Trust::from_pem(&key.current.certificate_pem))?,
             None => Trust::public(),
         };
         // A URL that cannot be called is refused when it is called, with the reason.
@@ -343,6 +389,7 @@ impl Rows {
         });
         let mut limits = Limits::default();
         limits.concurrency = max_concurrent_requests.map_or(limits.concurrency, |most| most as usize);
+        limits.idle = limits.concurrency;
         limits.body = max_response_bytes.map_or(limits.body, |most| most as usize);
         Ok(Definition {
             origins,
@@ -355,4 +402,15 @@ impl Rows {
             propagate_trace_context: connector.propagate_trace_context,
         })
     }
+}
+
+/// The versions of a row. The time of creation distinguishes it from a deleted one with the same id.
+fn versions(id: Uuid, meta: &Meta) -> [(Uuid, i64); 2] {
+    [(id, meta.create_time.0), (id, meta.version)]
+}
+
+/// The versions of a key. The number of the material says what the clocks of two replicas may disagree about.
+fn key_versions(key: &Key) -> [(Uuid, i64); 3] {
+    let [created, changed] = versions(key.id.0, &key.meta);
+    [created, changed, (key.id.0, key.current.number.into())]
 }

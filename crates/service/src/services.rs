@@ -104,8 +104,10 @@ impl Services {
         let data_keys = Arc::new(DataKeys::new(store.clone(), Arc::clone(&vault), Arc::clone(&clock)));
         let secrets = Arc::new(Secrets::new(store.clone(), Arc::clone(&data_keys)));
         let gauge_sources = Arc::new(GaugeSources::new(store.clone()));
+        let max_staleness = token_cache.max_staleness;
+        let outbound = Outbound::new(outbound, max_staleness, store.clone(), Arc::clone(&secrets), Arc::clone(&clock));
         let components = Components {
-            outbound: Outbound::new(outbound, store.clone(), Arc::clone(&secrets), Arc::clone(&clock)),
+            outbound,
             secrets,
             attempts: Attempts::new(login.attempts),
             login,

@@ -5,17 +5,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jackfield_domain::TenantId;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, UnitWeighter};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::client::{Client, Definition, DefinitionError, Network};
+use crate::keys::Keys;
+
+pub use crate::keys::Revision;
 
 /// The clients of all definitions, found by id. A client of an earlier revision is never returned, and its idle
 /// connections and TLS sessions end with it.
 pub struct Clients {
     network: Arc<Network>,
     idle: Arc<Semaphore>,
+    keys: Keys,
     current: Cache<ClientId, Arc<Slot>>,
 }
 
@@ -24,10 +29,6 @@ const UNUSED: Duration = Duration::from_secs(600);
 
 /// The tenant and the id of what a client is for.
 pub type ClientId = (TenantId, Uuid);
-
-/// The versions of all stored objects that a definition was made of, in a fixed order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Revision(Box<[(Uuid, i64)]>);
 
 /// The client of one id. Only one is made at a time.
 #[derive(Default)]
@@ -41,8 +42,14 @@ impl Clients {
         Clients {
             network: Arc::new(network),
             idle: Arc::new(Semaphore::new(max_idle.min(Semaphore::MAX_PERMITS))),
-            current: Cache::new(max_clients),
+            keys: Keys::default(),
+            current: cache_of(max_clients),
         }
+    }
+
+    /// What the clients have of keys.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// The network of all clients.
@@ -105,6 +112,7 @@ impl Clients {
                 None => {}
             }
         }
+        self.keys.sweep();
     }
 
     /// The number of clients.
@@ -116,6 +124,17 @@ impl Clients {
     pub fn is_empty(&self) -> bool {
         self.current.is_empty()
     }
+}
+
+/// A cache of exactly so many entries. One of several shards would evict entries of a full shard while others have room.
+fn cache_of(max: usize) -> Cache<ClientId, Arc<Slot>> {
+    let options = OptionsBuilder::new().shards(1).estimated_items_capacity(max).weight_capacity(max as u64).build();
+    options.map_or_else(
+        |_| Cache::new(max),
+        |options| {
+            Cache::with_options(options, UnitWeighter, DefaultHashBuilder::default(), DefaultLifecycle::default())
+        },
+    )
 }
 
 // === impl Slot ===
@@ -130,14 +149,5 @@ impl Slot {
 
     fn lock(&self) -> MutexGuard<'_, Option<(Revision, Arc<Client>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl Revision ===
-
-impl Revision {
-    /// Takes ids with the versions that were read.
-    pub fn of(versions: impl IntoIterator<Item = (Uuid, i64)>) -> Self {
-        Revision(versions.into_iter().collect())
     }
 }

@@ -1,15 +1,17 @@
 //! Calls to other systems. No other crate opens a connection to the outside.
 //!
 //! [`egress`] says which URLs and addresses may be called. [`resolve`] finds the addresses of names. [`tls`] has client
-//! identities and authorities. [`client`] makes calls for one definition, within limits. [`clients`] has the clients that
-//! are in use. [`error`] says why a call failed. [`observe`] makes spans and metrics. [`login`] has a system check a log-in, and
-//! [`license`] speaks to a licence server. [`probe`] finds out whether a system can be called. Modules use each other in this
-//! order: `egress`, `resolve`, `tls`, `error`, `observe`, `client`, `clients`, `login`, `license` and `probe`.
+//! identities and authorities, and [`keys`] those that are in use. [`client`] makes calls for one definition, within limits.
+//! [`clients`] has the clients that are in use. [`error`] says why a call failed. [`observe`] makes spans and metrics. [`login`]
+//! has a system check a log-in, and [`license`] speaks to a licence server. [`probe`] finds out whether a system can be called.
+//! Modules use each other in this order: `egress`, `resolve`, `tls`, `keys`, `error`, `observe`, `client`, `clients`, `login`,
+//! `license` and `probe`.
 
 pub mod client;
 pub mod clients;
 pub mod egress;
 pub mod error;
+pub mod keys;
 pub mod license;
 pub mod login;
 pub mod observe;

@@ -13,6 +13,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tokio::time::Instant;
 use tracing::{Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use url::Host;
 use uuid::Uuid;
 
 use crate::egress::Target;
@@ -44,7 +45,7 @@ struct Series {
 struct Key {
     method: &'static str,
     /// Host and port.
-    server: Option<(String, u16)>,
+    server: Option<(Host<String>, u16)>,
     outcome: Outcome,
 }
 
@@ -140,12 +141,16 @@ impl Series {
     /// The attributes of a call. Those of outcomes that come too late to have a series are the outcome of all others.
     fn attributes(&self, method: &'static str, target: Option<&Target>, outcome: Outcome) -> Arc<[KeyValue]> {
         let target = target.filter(|_| !self.labels.is_empty());
-        let server = target.map(|target| (server(target), target.port()));
-        let key = Key { method, server, outcome };
+        let server = target.map(|target| (target.host(), target.port()));
+        let is_it = |key: &Key| {
+            let known = key.server.as_ref().map(|(host, port)| (host, *port));
+            (key.method, known, key.outcome) == (method, server, outcome)
+        };
         let mut known = lock(&self.known);
-        if let Some((_, attributes)) = known.iter().find(|(known, _)| *known == key) {
+        if let Some((_, attributes)) = known.iter().find(|(known, _)| is_it(known)) {
             return attributes.clone();
         }
+        let key = Key { method, server: server.map(|(host, port)| (host.clone(), port)), outcome };
         let key = if known.len() < MAX_SERIES {
             key
         } else {
@@ -168,7 +173,7 @@ impl Key {
     fn attributes(&self) -> Vec<KeyValue> {
         let mut attributes = vec![KeyValue::new("http.request.method", self.method)];
         if let Some((host, port)) = &self.server {
-            attributes.push(KeyValue::new("server.address", host.clone()));
+            attributes.push(KeyValue::new("server.address", text_of(host)));
             attributes.push(KeyValue::new("server.port", i64::from(*port)));
         }
         if let Outcome::Status(status) = self.outcome {
@@ -209,7 +214,7 @@ impl Observer {
             http.request.method = name,
             http.response.status_code = field::Empty,
             url.scheme = target.map(|target| if target.is_https() { "https" } else { "http" }),
-            server.address = target.map(server),
+            server.address = target.map(|target| text_of(target.host())),
             server.port = target.map(Target::port),
             error.r#type = field::Empty,
             jackfield.connector = self.connector.map(field::display),
@@ -280,9 +285,13 @@ pub(crate) fn propagate(headers: &mut HeaderMap) {
     TraceContextPropagator::new().inject_context(&Span::current().context(), &mut TraceHeaders(headers));
 }
 
-/// The host. An address has no brackets here.
-fn server(target: &Target) -> String {
-    target.address().map_or_else(|| target.host().to_string(), |address| address.to_string())
+/// A host as text. An address has no brackets here.
+fn text_of(host: &Host<String>) -> String {
+    match host {
+        Host::Domain(name) => name.clone(),
+        Host::Ipv4(address) => address.to_string(),
+        Host::Ipv6(address) => address.to_string(),
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

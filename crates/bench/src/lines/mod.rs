@@ -1,5 +1,6 @@
 //! The lines of the table, one file for each group.
 
+pub(crate) mod clients;
 pub(crate) mod create;
 pub(crate) mod filter;
 pub(crate) mod get;
@@ -33,6 +34,8 @@ pub(crate) struct Bench<'a> {
     /// The duration of a turn.
     pub(crate) turn: Duration,
     pub(crate) page_size: u32,
+    /// The number of connectors that are in use at once.
+    pub(crate) clients: usize,
 }
 
 /// The measurements of both sides in all rounds.

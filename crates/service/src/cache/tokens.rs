@@ -1,18 +1,20 @@
 //! Opened tokens, kept for the next call that asks for the same one: the only place where opened material stays in memory.
 //!
-//! An entry is good for as long as nothing that it depends on has changed ([`jackfield_store::Generations`]). Rights, scopes and the
-//! remaining validity are checked at every call and are not cached. Refusals are not cached either.
+//! An entry is good for as long as nothing that it depends on has changed ([`Freshness`]). Rights, scopes and the remaining validity
+//! are checked at every call and are not cached. Refusals are not cached either.
 
 use std::hash::RandomState;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jackfield_domain::credential::{CredentialRef, IssuedToken};
 use jackfield_domain::{Secret, TenantId, Timestamp};
-use jackfield_store::{Dependencies, Generations, Snapshot, Store};
+use jackfield_store::Store;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{Equivalent, OptionsBuilder, Weighter};
 use uuid::Uuid;
+
+use super::freshness::{Freshness, Origin, ReadStart};
 
 /// The bounds of the cache.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +32,7 @@ pub struct TokenCacheSettings {
 pub(crate) struct Tokens {
     /// `None` if the cache is off.
     entries: Option<Cache<CacheKey, Entry, EntryWeight, RandomState>>,
-    generations: Generations,
-    max_age: Duration,
+    freshness: Freshness,
 }
 
 /// The key of an entry: the question, not the credential that answers it.
@@ -52,15 +53,7 @@ struct BorrowedKey<'a> {
 #[derive(Clone)]
 struct Entry {
     issued: Arc<IssuedToken>,
-    dependencies: Dependencies,
-    since: Instant,
-}
-
-/// The time before rows were read: changes after it are noticed by count, those of other replicas by age.
-#[derive(Clone, Copy)]
-pub(crate) struct ReadStart {
-    snapshot: Snapshot,
-    since: Instant,
+    origin: Origin,
 }
 
 /// Weighs entries in bytes. Small tokens weigh enough for the full number of them to fill the cache.
@@ -69,8 +62,6 @@ struct EntryWeight {
     least: u64,
 }
 
-/// The age at which an entry is dropped even if it is good.
-const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 /// Bytes of an entry besides its texts.
 const ENTRY_BYTES: usize = 512;
 
@@ -79,7 +70,6 @@ const ENTRY_BYTES: usize = 512;
 impl Tokens {
     pub(crate) fn new(settings: TokenCacheSettings, store: &Store) -> Self {
         let TokenCacheSettings { max_tokens, max_bytes, max_staleness } = settings;
-        let max_age = if store.is_shared() { max_staleness.min(MAX_AGE) } else { MAX_AGE };
         let options = OptionsBuilder::new()
             .estimated_items_capacity(max_tokens as usize)
             .weight_capacity(max_bytes)
@@ -90,7 +80,7 @@ impl Tokens {
             let weight = EntryWeight { least: max_bytes.div_ceil(u64::from(max_tokens)) };
             Cache::with_options(options, weight, RandomState::new(), DefaultLifecycle::default())
         });
-        Tokens { entries, generations: store.generations().clone(), max_age }
+        Tokens { entries, freshness: Freshness::new(store, max_staleness) }
     }
 
     /// The token that was given to the same question before, if it would be given again.
@@ -107,7 +97,7 @@ impl Tokens {
 
     /// Has to be called before the rows that a token comes from are read.
     pub(crate) fn start_read(&self) -> ReadStart {
-        ReadStart { snapshot: self.generations.snapshot(), since: Instant::now() }
+        self.freshness.start_read()
     }
 
     /// Keeps a token that was made from some rows.
@@ -120,8 +110,7 @@ impl Tokens {
         rows: impl IntoIterator<Item = Uuid>,
     ) {
         if let Some(entries) = &self.entries {
-            let dependencies = self.generations.dependencies(start.snapshot, tenant, rows);
-            let entry = Entry { issued: Arc::clone(issued), dependencies, since: start.since };
+            let entry = Entry { issued: Arc::clone(issued), origin: self.freshness.origin(start, tenant, rows) };
             entries.insert(CacheKey { tenant, reference: reference.clone() }, entry);
         }
     }
@@ -141,9 +130,7 @@ impl Tokens {
     }
 
     fn is_good(&self, entry: &Entry, now: Timestamp) -> bool {
-        self.generations.is_current(&entry.dependencies)
-            && entry.issued.expire_time.is_none_or(|expiry| now < expiry)
-            && entry.since.elapsed() < self.max_age
+        self.freshness.is_good(&entry.origin) && entry.issued.expire_time.is_none_or(|expiry| now < expiry)
     }
 }
 

@@ -14,7 +14,7 @@ use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, 
 use jackfield_store::IssuableCredential;
 use uuid::Uuid;
 
-use crate::cache::tokens::ReadStart;
+use crate::cache::freshness::ReadStart;
 use crate::caller::Caller;
 use crate::services::Services;
 use crate::user_connector::pair;

@@ -16,6 +16,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt as _;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::definition::Limits;
@@ -32,6 +33,9 @@ pub(crate) struct Connection {
     auth: ClientAuth,
     /// The time after which it must not be used, while it is idle.
     expiry: Instant,
+    /// Its place among the connections that are kept. It has one from the first time it is kept until it ends, so that a
+    /// client that is used often does not lose its places to others.
+    pub(super) place: Option<OwnedSemaphorePermit>,
 }
 
 /// The part of hyper that reads and writes.
@@ -84,7 +88,7 @@ impl Connection {
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|_| Fault::ConnectionLost)?;
         let driver = Driver { connection, ended: false };
-        Ok(Connection { sender, driver, traffic, auth, expiry: Instant::now() + limits.idle_timeout })
+        Ok(Connection { sender, driver, traffic, auth, expiry: Instant::now() + limits.idle_timeout, place: None })
     }
 
     /// Sends a request and reads the response. After a failure the connection is closed, and so it is if the future is

@@ -44,7 +44,7 @@ pub struct Limits {
     pub head: usize,
     /// The most calls at a time. Others wait for a place, for the connect timeout at most.
     pub concurrency: usize,
-    /// The most idle connections.
+    /// The most idle connections. With as many as calls at a time, no call has to make a connection again.
     pub idle: usize,
     /// The longest time that a connection is idle. A server may set a shorter one (`keep-alive: timeout=…`).
     pub idle_timeout: Duration,
@@ -94,6 +94,8 @@ pub enum DefinitionError {
 }
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("jackfield/", env!("CARGO_PKG_VERSION")));
+/// The usual number of headers of a request.
+const HEADERS: usize = 8;
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 /// Headers that frame a message or belong to one connection (RFC 9110 7.6.1).
 const OWN_HEADERS: [HeaderName; 13] = [
@@ -135,14 +137,15 @@ impl Definition {
 
     /// The request as it is sent to a target.
     pub(crate) fn message(&self, target: &Target, request: Request) -> http::Request<Full<Bytes>> {
-        let mut headers = HeaderMap::new();
+        let mut headers = HeaderMap::with_capacity(HEADERS);
         headers.insert(header::USER_AGENT, USER_AGENT);
         let is_known = self.knows(target);
         if is_known {
             headers.extend(self.headers.clone());
         }
         headers.extend(request.headers);
-        for name in &OWN_HEADERS {
+        let own: Vec<_> = headers.keys().filter(|name| OWN_HEADERS.contains(name)).cloned().collect();
+        for name in own {
             headers.remove(name);
         }
         if is_known && self.propagate_trace_context {
@@ -176,7 +179,7 @@ impl Default for Limits {
             body: 1024 * 1024,
             head: 16 * 1024,
             concurrency: 32,
-            idle: 4,
+            idle: 32,
             idle_timeout: Duration::from_secs(30),
             failures: 5,
             recovery: Duration::from_secs(10),

@@ -8,11 +8,13 @@ mod io;
 mod pool;
 mod tunnel;
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jackfield_domain::TenantId;
+use jackfield_domain::value::url::HttpUrl;
 use rustls::ClientConfig;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
@@ -22,10 +24,10 @@ use uuid::Uuid;
 use self::breaker::Breaker;
 use self::connection::Failure;
 use self::pool::Pool;
-use crate::egress::Target;
+use crate::egress::{Refusal, Target};
 use crate::error::{CallError, Fault};
 use crate::observe::Observer;
-use crate::tls::client_config;
+use crate::tls::{TlsFault, client_config};
 
 pub use self::connection::Response;
 pub(crate) use self::connection::{Connection, Responding};
@@ -41,8 +43,10 @@ pub struct Client {
     definition: Definition,
     /// For the origins of the definition.
     known: Arc<ClientConfig>,
-    /// For all others.
-    anonymous: Arc<ClientConfig>,
+    /// For all others, from the first call to one of them on.
+    anonymous: OnceLock<Arc<ClientConfig>>,
+    /// The URL of the first call that the policy permitted. Almost all calls have the same one.
+    checked: OnceLock<(HttpUrl, Target)>,
     pool: Pool,
     places: Semaphore,
     breaker: Breaker,
@@ -60,11 +64,7 @@ impl Client {
     pub fn new(network: Arc<Network>, definition: Definition, idle: Arc<Semaphore>) -> Result<Self, DefinitionError> {
         definition.check()?;
         let tls = |error: rustls::Error| DefinitionError::Tls(error.to_string());
-        let anonymous = client_config(None, &definition.trust).map_err(tls)?;
-        let known = match &definition.identity {
-            Some(identity) => client_config(Some(identity), &definition.trust).map_err(tls)?,
-            None => anonymous.clone(),
-        };
+        let known = client_config(definition.identity.as_ref(), &definition.trust).map_err(tls)?;
         Ok(Client {
             pool: Pool::new(definition.limits.idle, idle),
             places: Semaphore::new(definition.limits.concurrency),
@@ -74,7 +74,8 @@ impl Client {
             network,
             definition,
             known,
-            anonymous,
+            anonymous: OnceLock::new(),
+            checked: OnceLock::new(),
         })
     }
 
@@ -89,8 +90,8 @@ impl Client {
     /// There is no complete response within the limits.
     pub async fn send(&self, request: Request) -> Result<Response, CallError> {
         self.touch();
-        let target = self.network.policy.check_url(&request.url);
-        let observed = self.observer.begin(&request.method, target.as_ref().ok());
+        let target = self.target(&request.url);
+        let observed = self.observer.begin(&request.method, target.as_deref().ok());
         let outcome = match &target {
             Ok(target) => self.admit(target, request).instrument(observed.span()).await,
             Err(refusal) => Err(CallError { fault: refusal.clone().into(), sent: false }),
@@ -122,6 +123,19 @@ impl Client {
             Err(_) => drop(admission),
         }
         outcome.map_err(|fault| CallError { fault, sent: sent.into_inner() })
+    }
+
+    /// The target of a URL, if the policy permits it.
+    fn target(&self, url: &HttpUrl) -> Result<Cow<'_, Target>, Refusal> {
+        if let Some((known, target)) = self.checked.get()
+            && known == url
+        {
+            return Ok(Cow::Borrowed(target));
+        }
+        let target = self.network.policy.check_url(url)?;
+        // Of two first calls, one is kept.
+        let _ = self.checked.set((url.clone(), target.clone()));
+        Ok(Cow::Owned(target))
     }
 
     /// Closes idle connections whose time is over.
@@ -159,9 +173,9 @@ impl Client {
         loop {
             let pooled = self.pool.take(target);
             let is_fresh = pooled.is_none();
-            let connection = match pooled {
-                Some(connection) => connection,
-                None => self.connect(target).await?,
+            let (peer, connection) = match pooled {
+                Some(pooled) => pooled,
+                None => (target.clone(), self.connect(target).await?),
             };
             sent.store(true, Ordering::Relaxed);
             match connection.exchange(message, timeouts.read, limits).await {
@@ -169,7 +183,7 @@ impl Client {
                     if let Some(fault) = self.definition.refusal(target, response.status, &response.body) {
                         return Err(fault);
                     }
-                    self.pool.put(target.clone(), connection);
+                    self.pool.put(peer, connection);
                     return Ok(response);
                 }
                 // The server closed while the connection was idle, and nothing was written to it.
@@ -185,10 +199,22 @@ impl Client {
         }
     }
 
+    /// The parameters of handshakes with a target.
+    fn tls(&self, target: &Target) -> Result<&Arc<ClientConfig>, Fault> {
+        if self.definition.identity.is_none() || self.definition.knows(target) {
+            return Ok(&self.known);
+        }
+        if let Some(anonymous) = self.anonymous.get() {
+            return Ok(anonymous);
+        }
+        let anonymous = client_config(None, &self.definition.trust).map_err(|_| TlsFault::Other)?;
+        Ok(self.anonymous.get_or_init(|| anonymous))
+    }
+
     async fn connect(&self, target: &Target) -> Result<Connection, Fault> {
         let Definition { timeouts, limits, proxy, .. } = &self.definition;
         let deadline = Instant::now() + timeouts.connect;
-        let tls = if self.definition.knows(target) { &self.known } else { &self.anonymous };
+        let tls = self.tls(target)?;
         let opening = tracing::info_span!("open a connection");
         let connected = self.network.connect(target, proxy.as_ref(), tls, deadline).instrument(opening).await?;
         Connection::new(connected, limits).await

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::connection::Connection;
 use crate::egress::Target;
 
-/// The idle connections of a client. All clients together have a limited number of them.
+/// The idle connections of a client. All clients together have a limited number of places for them.
 pub(super) struct Pool {
     idle: Mutex<Vec<Idle>>,
     max: usize,
@@ -17,7 +17,6 @@ pub(super) struct Pool {
 struct Idle {
     target: Target,
     connection: Connection,
-    _permit: OwnedSemaphorePermit,
 }
 
 // === impl Pool ===
@@ -27,13 +26,13 @@ impl Pool {
         Pool { idle: Mutex::new(Vec::new()), max, shared }
     }
 
-    /// Takes the connection that was used last, if one can be used for a target.
-    pub(super) fn take(&self, target: &Target) -> Option<Connection> {
+    /// Takes the connection that was used last, if one can be used for a target, with the target that it was made for.
+    pub(super) fn take(&self, target: &Target) -> Option<(Target, Connection)> {
         let mut idle = self.idle();
         while let Some(index) = idle.iter().rposition(|idle| idle.target.origin() == target.origin()) {
-            let mut connection = idle.remove(index).connection;
+            let Idle { target, mut connection } = idle.remove(index);
             if connection.is_reusable() {
-                return Some(connection);
+                return Some((target, connection));
             }
         }
         None
@@ -48,8 +47,11 @@ impl Pool {
         if idle.len() >= self.max {
             idle.remove(0);
         }
-        if let Ok(permit) = self.shared.clone().try_acquire_owned() {
-            idle.push(Idle { target, connection, _permit: permit });
+        if connection.place.is_none() {
+            connection.place = self.shared.clone().try_acquire_owned().ok();
+        }
+        if connection.place.is_some() {
+            idle.push(Idle { target, connection });
         }
     }
 

@@ -53,7 +53,7 @@ impl ResolvesClientCert for Presenter {
         };
         // A handshake outside of a call has nobody who wants to know.
         let _ = COURSE.try_with(|noted| noted.set(course));
-        self.0.as_ref().map(|identity| identity.key.clone())
+        self.0.as_ref().map(|identity| identity.certified_key().clone())
     }
 
     fn has_certs(&self) -> bool {

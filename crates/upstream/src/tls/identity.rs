@@ -14,10 +14,13 @@ use super::certificate::certificate_facts;
 use super::config::provider;
 use super::fault::ClientCertificateFault;
 
-/// A certificate chain with its private key, ready to be used.
+/// A certificate chain with its private key, ready to be used. Clones share both.
 #[derive(Clone)]
-pub struct Identity {
-    pub(super) key: Arc<CertifiedKey>,
+pub struct Identity(pub(crate) Arc<IdentityParts>);
+
+/// The parts of an identity.
+pub(crate) struct IdentityParts {
+    key: Arc<CertifiedKey>,
     /// Seconds since 1970.
     not_before: i64,
     not_after: i64,
@@ -71,12 +74,17 @@ impl Identity {
         let usage = leaf.extended_key_usage().ok().flatten();
         let is_for_clients = usage.is_none_or(|usage| usage.value.client_auth || usage.value.any);
         let (not_before, not_after) = (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp());
-        Ok(Identity { key: Arc::new(key), not_before, not_after, is_for_clients })
+        Ok(Identity(Arc::new(IdentityParts { key: Arc::new(key), not_before, not_after, is_for_clients })))
+    }
+
+    /// Chain and key, as rustls wants them.
+    pub(super) fn certified_key(&self) -> &Arc<CertifiedKey> {
+        &self.0.key
     }
 
     /// The facts of the certificate; `None` if its validity is outside the years 1 to 9999.
     pub(crate) fn facts(&self) -> Option<CertificateFacts> {
-        let der = self.key.cert.first()?;
+        let der = self.0.key.cert.first()?;
         let (_, leaf) = X509Certificate::from_der(der).ok()?;
         certificate_facts(&leaf, der)
     }
@@ -84,12 +92,12 @@ impl Identity {
     /// The flaw that servers will find now, as far as the certificate itself shows it. Servers often do not say what they found.
     pub(crate) fn flaw(&self) -> Option<ClientCertificateFault> {
         let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
-        if now > self.not_after {
+        if now > self.0.not_after {
             Some(ClientCertificateFault::Expired)
-        } else if now < self.not_before {
+        } else if now < self.0.not_before {
             Some(ClientCertificateFault::NotYetValid)
         } else {
-            (!self.is_for_clients).then_some(ClientCertificateFault::WrongUsage)
+            (!self.0.is_for_clients).then_some(ClientCertificateFault::WrongUsage)
         }
     }
 }

@@ -13,6 +13,7 @@ pub use self::certificate::certificate_facts;
 pub use self::client_auth::ClientAuth;
 pub(crate) use self::config::{client_config, server_name};
 pub use self::fault::{ClientCertificateFault, ServerCertificateFault, TlsFault};
+pub(crate) use self::identity::IdentityParts;
 pub use self::identity::{Identity, IdentityError};
 pub(crate) use self::inspect::{Inspection, inspecting_config};
 pub use self::trust::{Trust, TrustError};

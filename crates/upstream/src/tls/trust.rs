@@ -7,9 +7,9 @@ use rustls::RootCertStore;
 
 use super::identity::certificates;
 
-/// Authorities: the public ones, or those of a bundle and no others.
+/// Authorities: the public ones, or those of a bundle and no others. Clones share them.
 #[derive(Clone)]
-pub struct Trust(pub(super) Arc<RootCertStore>);
+pub struct Trust(pub(crate) Arc<RootCertStore>);
 
 /// The reason why a bundle cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
