@@ -43,7 +43,7 @@ pub struct OutboundSettings {
     pub dns_servers: Vec<SocketAddr>,
     /// The most clients that are kept. One that is used less often than the others gives way.
     pub max_clients: usize,
-    /// The most idle connections, of all clients together.
+    /// The most connections that are kept for the next call, of all clients together.
     pub max_idle_connections: usize,
 }
 

@@ -21,7 +21,7 @@ pub struct Egress {
     pub dns_servers: Vec<String>,
     /// The most clients that are kept, one for each connector that is used.
     pub max_clients: u32,
-    /// The most idle connections, to all systems together.
+    /// The most connections that are kept for the next request, to all systems together.
     pub max_idle_connections: u32,
 }
 

@@ -14,7 +14,8 @@ pub struct TokenCache {
     pub max_tokens: u32,
     /// The memory that they may take together.
     pub max_bytes: Size,
-    /// With PostgreSQL: how long a token may still be handed out after another replica has changed it.
+    /// With PostgreSQL: how long a token may still be handed out, and a connector be used as it was, after another replica has
+    /// changed them.
     #[serde(with = "duration")]
     pub max_staleness: Duration,
 }

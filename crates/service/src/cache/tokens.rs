@@ -23,8 +23,8 @@ pub struct TokenCacheSettings {
     pub max_tokens: u32,
     /// Bytes of all tokens together.
     pub max_bytes: u64,
-    /// The time for which a token may be handed out after another replica has changed it. A process knows of its own changes at
-    /// once.
+    /// The time for which a token may be handed out, and a connector be used as it was, after another replica has changed them. A
+    /// process knows of its own changes at once.
     pub max_staleness: Duration,
 }
 
