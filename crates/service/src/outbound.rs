@@ -148,6 +148,17 @@ impl Outbound {
                 return Ok(ConnectorClient { connector: known.connector.clone(), client: Ok(client) });
             }
         }
+        // On the heap, because most calls do without.
+        Box::pin(self.read_client(tenant, reference, usable)).await
+    }
+
+    /// As [`Outbound::client`], by reading the connector.
+    async fn read_client(
+        &self,
+        tenant: TenantId,
+        reference: &Ref,
+        usable: impl Fn(&Connector) -> Result<()>,
+    ) -> Result<ConnectorClient> {
         let start = self.connectors.start_read();
         let rows = self.found(tenant, reference).await?;
         usable(&rows.connector)?;

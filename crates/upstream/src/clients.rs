@@ -7,10 +7,9 @@ use std::time::Duration;
 use jackfield_domain::TenantId;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, UnitWeighter};
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::client::{Client, Definition, DefinitionError, Network};
+use crate::client::{Client, Definition, DefinitionError, Network, Places};
 use crate::keys::Keys;
 
 pub use crate::keys::Revision;
@@ -19,7 +18,7 @@ pub use crate::keys::Revision;
 /// connections and TLS sessions end with it.
 pub struct Clients {
     network: Arc<Network>,
-    idle: Arc<Semaphore>,
+    kept: Arc<Places>,
     keys: Keys,
     current: Cache<ClientId, Arc<Slot>>,
 }
@@ -37,11 +36,11 @@ struct Slot(Mutex<Option<(Revision, Arc<Client>)>>);
 // === impl Clients ===
 
 impl Clients {
-    /// Makes a registry that keeps at most so many clients, and so many idle connections of all of them.
-    pub fn new(network: Network, max_clients: usize, max_idle: usize) -> Self {
+    /// Makes a registry that keeps at most so many clients, and so many connections of all of them for the next calls.
+    pub fn new(network: Network, max_clients: usize, max_kept: usize) -> Self {
         Clients {
             network: Arc::new(network),
-            idle: Arc::new(Semaphore::new(max_idle.min(Semaphore::MAX_PERMITS))),
+            kept: Arc::new(Places::new(max_kept)),
             keys: Keys::default(),
             current: cache_of(max_clients),
         }
@@ -80,7 +79,7 @@ impl Clients {
         {
             return Ok(client.clone());
         }
-        let client = Client::new(self.network.clone(), definition()?, self.idle.clone())?.of_connector(id);
+        let client = Client::new(self.network.clone(), definition()?, self.kept.clone())?.of_connector(id);
         let client = Arc::new(client);
         *current = Some((revision, client.clone()));
         Ok(client)
@@ -113,6 +112,7 @@ impl Clients {
             }
         }
         self.keys.sweep();
+        self.kept.sweep();
     }
 
     /// The number of clients.

@@ -32,27 +32,31 @@ pub fn registrations(field: &str, given: Vec<Registration>) -> Result<Vec<Regist
     let mut applications = BTreeSet::new();
     for (number, registration) in given.iter().take(MAX_REGISTRATIONS).enumerate() {
         let Registration { application_id, roles } = registration;
+        // Names of fields are made for violations alone.
         let field = |name: &str| format!("{field}[{number}].{name}");
-        let id = identifier(&field("application_id"), application_id, MAX_APPLICATION_ID, false);
+        let id = identifier("", application_id, MAX_APPLICATION_ID, false);
+        let id = id.map_err(|violation| Violation { field: field("application_id"), ..violation });
         let is_new = violations.check(id).is_none_or(|id| applications.insert(id));
         if !is_new {
             let description = format!("\"{}\" is given twice", readable(application_id));
             violations.push(Violation::field(field("application_id"), description));
         }
-        check_roles(&field("roles"), roles, &mut violations);
+        check_roles(|| field("roles"), roles, &mut violations);
     }
     violations.into_whole(given)
 }
 
-fn check_roles(field: &str, roles: &[String], violations: &mut Violations) {
+fn check_roles(field: impl Fn() -> String, roles: &[String], violations: &mut Violations) {
     if roles.len() > MAX_ROLES {
-        violations.push(Violation::field(field, format!("must have at most {MAX_ROLES} entries")));
+        violations.push(Violation::field(field(), format!("must have at most {MAX_ROLES} entries")));
     }
     let mut known = BTreeSet::new();
     for role in roles.iter().take(MAX_ROLES) {
-        let is_new = violations.check(identifier(field, role, MAX_ROLE, false)).is_none_or(|role| known.insert(role));
+        let role_of = identifier("", role, MAX_ROLE, false);
+        let role_of = role_of.map_err(|violation| Violation { field: field(), ..violation });
+        let is_new = violations.check(role_of).is_none_or(|role| known.insert(role));
         if !is_new {
-            violations.push(Violation::field(field, format!("\"{}\" is given twice", readable(role))));
+            violations.push(Violation::field(field(), format!("\"{}\" is given twice", readable(role))));
         }
     }
 }

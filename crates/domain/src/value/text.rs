@@ -255,6 +255,9 @@ pub fn fold(text: &str) -> String {
 /// overrides (they make a text look like another one), and invisible characters. Joiners and variation selectors are
 /// allowed: in some scripts and in emoji they change what is seen.
 pub(crate) fn is_unprintable(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_ascii_control();
+    }
     let is_invisible = matches!(
         c,
         '\u{34F}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180E}' | '\u{200B}' | '\u{200E}'
@@ -268,11 +271,12 @@ pub(crate) fn is_unprintable(c: char) -> bool {
 /// joiners, variation selectors, the blank of Braille, and the formats of shorthand and musical notation. Together with
 /// [`is_unprintable`] these include all of `Default_Ignorable_Code_Point` (Unicode, `DerivedCoreProperties.txt`).
 fn is_joiner(c: char) -> bool {
-    matches!(
-        c,
-        '\u{AD}' | '\u{180B}'..='\u{180D}' | '\u{180F}' | '\u{200C}' | '\u{200D}' | '\u{2800}' | '\u{FE00}'..='\u{FE0F}'
-            | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}'
-    )
+    !c.is_ascii()
+        && matches!(
+            c,
+            '\u{AD}' | '\u{180B}'..='\u{180D}' | '\u{180F}' | '\u{200C}' | '\u{200D}' | '\u{2800}' | '\u{FE00}'..='\u{FE0F}'
+                | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}'
+        )
 }
 
 /// A key as it can be shown in an error: what cannot be printed is replaced, and a long key is cut.

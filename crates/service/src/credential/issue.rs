@@ -48,6 +48,18 @@ impl Services {
             check_expiry(issued.credential, issued.expire_time, self.now().plus_micros(min_validity_micros))?;
             return Ok(issued);
         }
+        // On the heap, because most calls do without: it would make the future of every call many times as large.
+        Box::pin(self.access_token_open(tenant, reference, min_validity_micros, scopes)).await
+    }
+
+    /// Reads and opens a usable token.
+    async fn access_token_open(
+        &self,
+        tenant: TenantId,
+        reference: &CredentialRef,
+        min_validity_micros: i64,
+        scopes: &[String],
+    ) -> Result<Arc<IssuedToken>> {
         let OpenedCredential { credential, material, start } = self.credential_opened(tenant, reference).await?;
         check_scopes(credential.id, &credential.scopes, scopes)?;
         if matches!(credential.state, CredentialState::Revoked | CredentialState::Pending) {

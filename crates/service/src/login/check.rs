@@ -93,9 +93,10 @@ impl Services {
     ) -> Result<Found> {
         let (tenant, settings) = (caller.tenant(), generic(connector)?);
         if settings.migrate_users
-            && let Some(user) = self.migrated_user(tenant, connector, attempt).await?
+            && let Some(user) = Box::pin(self.migrated_user(tenant, connector, attempt)).await?
         {
-            return self.check_stored(tenant, user, attempt, None).await;
+            // Futures that most log-ins do without are on the heap, so that the future of every log-in is small.
+            return Box::pin(self.check_stored(tenant, user, attempt, None)).await;
         }
         let client = match client {
             Ok(client) => client,
@@ -109,7 +110,7 @@ impl Services {
         match response {
             LoginResponse::Rejected => Ok(Found::rejected(LoginReason::SystemRejected, Some(status))),
             LoginResponse::Accepted(accepted) if settings.migrate_users => {
-                self.accept_to_migrate(caller, connector, accepted, attempt, status).await
+                Box::pin(self.accept_to_migrate(caller, connector, accepted, attempt, status)).await
             }
             LoginResponse::Accepted(accepted) => {
                 Ok(Found::accepted(accepted, None, LoginReason::SystemAccepted, Some(status)))

@@ -59,7 +59,7 @@ impl Services {
                 let Checked { outcome, connector, user: _ } = checked;
                 Login { outcome, connector: Some(connector) }
             }
-            None => self.ask_in_turn(caller, attempt, deadline).await?,
+            None => Box::pin(self.ask_in_turn(caller, attempt, deadline)).await?,
         };
         if !matches!(login.outcome, LoginOutcome::Accepted(_)) {
             self.delay_rejection(start, deadline).await;

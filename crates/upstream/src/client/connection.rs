@@ -28,7 +28,8 @@ use crate::tls::{ClientAuth, TlsFault};
 /// A connection.
 pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    driver: Driver,
+    /// On the heap, because a connection moves several times during a call.
+    driver: Box<Driver>,
     traffic: Arc<Traffic>,
     auth: ClientAuth,
     /// The time after which it must not be used, while it is idle.
@@ -87,7 +88,7 @@ impl Connection {
         builder.writev(true);
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|_| Fault::ConnectionLost)?;
-        let driver = Driver { connection, ended: false };
+        let driver = Box::new(Driver { connection, ended: false });
         Ok(Connection { sender, driver, traffic, auth, expiry: Instant::now() + limits.idle_timeout, place: None })
     }
 
@@ -122,7 +123,7 @@ impl Connection {
             Ok(response) => Ok(Responding { response, connection: self }),
             Err((fault, unsent)) => {
                 let sent = unsent.is_none() && self.traffic.written() > before;
-                Err(self.failed(fault, sent, unsent).await)
+                Err(Box::pin(self.failed(fault, sent, unsent)).await)
             }
         }
     }
@@ -150,7 +151,8 @@ impl Connection {
 
     /// Looks for an alert that the server sent before it closed. If a write fails first, nothing has read the alert.
     async fn post_mortem(self) -> Fault {
-        let Stream::Tls(mut stream) = self.driver.connection.into_parts().io.into_inner() else {
+        let Driver { connection, ended: _ } = *self.driver;
+        let Stream::Tls(mut stream) = connection.into_parts().io.into_inner() else {
             return Fault::ConnectionLost;
         };
         match tokio::time::timeout(POST_MORTEM, stream.read(&mut [0; 64])).await {
@@ -188,7 +190,7 @@ impl Responding {
                 connection.expiry = Instant::now() + idle_timeout(&response.headers, limits.idle_timeout);
                 Ok((response, connection))
             }
-            Err(fault) => Err(connection.failed(fault, true, None).await),
+            Err(fault) => Err(Box::pin(connection.failed(fault, true, None)).await),
         }
     }
 }

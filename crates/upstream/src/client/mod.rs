@@ -34,6 +34,7 @@ pub(crate) use self::connection::{Connection, Responding};
 pub use self::definition::{Definition, DefinitionError, Limits, Proxy, Request, basic, header_of, secret_value};
 pub use self::dial::Network;
 pub(crate) use self::dial::{Connected, dial, handshake, peer, tunnelled};
+pub use self::pool::Places;
 pub use http::StatusCode;
 pub use http::header::{AUTHORIZATION, HeaderMap};
 
@@ -57,16 +58,16 @@ pub struct Client {
 // === impl Client ===
 
 impl Client {
-    /// Makes a client. All clients share the network, and the number of idle connections.
+    /// Makes a client. All clients share the network, and the places for connections that are kept.
     ///
     /// # Errors
     /// A part of the definition cannot be used.
-    pub fn new(network: Arc<Network>, definition: Definition, idle: Arc<Semaphore>) -> Result<Self, DefinitionError> {
+    pub fn new(network: Arc<Network>, definition: Definition, kept: Arc<Places>) -> Result<Self, DefinitionError> {
         definition.check()?;
         let tls = |error: rustls::Error| DefinitionError::Tls(error.to_string());
         let known = client_config(definition.identity.as_ref(), &definition.trust).map_err(tls)?;
         Ok(Client {
-            pool: Pool::new(definition.limits.idle, idle),
+            pool: Pool::new(definition.limits.idle, kept),
             places: Semaphore::new(definition.limits.concurrency),
             breaker: Breaker::new(&definition.limits),
             last_use: Mutex::new(Instant::now()),
@@ -175,7 +176,8 @@ impl Client {
             let is_fresh = pooled.is_none();
             let (peer, connection) = match pooled {
                 Some(pooled) => pooled,
-                None => (target.clone(), self.connect(target).await?),
+                // On the heap, because most calls do without: it would make the future of every call many times as large.
+                None => (target.clone(), Box::pin(self.connect(target)).await?),
             };
             sent.store(true, Ordering::Relaxed);
             match connection.exchange(message, timeouts.read, limits).await {

@@ -4,9 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jackfield_domain::Secret;
-use jackfield_upstream::client::{Client, DefinitionError, basic};
+use jackfield_upstream::client::{Client, DefinitionError, Places, basic};
 use jackfield_upstream::error::Fault;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::server::{Peer, Server, header};
@@ -66,7 +65,7 @@ async fn headers_of_the_connection_are_refused_in_a_definition() {
     for name in ["host", "content-length", "transfer-encoding", "connection", "proxy-authorization"] {
         let mut definition = definition("https://login.example/");
         definition.headers.insert(name, "1".parse().unwrap());
-        let error = Client::new(Arc::new(development()), definition, Arc::new(Semaphore::new(1))).unwrap_err();
+        let error = Client::new(Arc::new(development()), definition, Arc::new(Places::new(1))).unwrap_err();
         assert_eq!(error, DefinitionError::Header(name.parse().unwrap()));
     }
     for (user, password) in [("a:b", "c"), ("a\n", "c"), ("a", "c\0")] {
@@ -124,15 +123,23 @@ async fn idle_connections_end_in_time() {
 #[tokio::test]
 async fn idle_connections_of_all_clients_are_bounded() {
     let server = Server::plain(|peer| peer.serve("")).await;
-    let (network, idle) = (Arc::new(development()), Arc::new(Semaphore::new(3)));
-    let make = || Client::new(network.clone(), definition(&at(&server)), idle.clone()).unwrap();
+    let (network, places) = (Arc::new(development()), Arc::new(Places::new(3)));
+    let make = || Client::new(network.clone(), definition(&at(&server)), places.clone()).unwrap();
     let clients: Vec<Client> = (0..5).map(|_| make()).collect();
     for client in &clients {
         get(client, &at(&server)).await;
     }
-    assert_eq!(clients.iter().map(Client::idle).sum::<usize>(), 3);
+    let idle: Vec<usize> = clients.iter().map(Client::idle).collect();
+    assert_eq!(idle, [0, 0, 1, 1, 1], "those that were used first gave way");
+    // A client that is used keeps its connection, also while others come.
+    for _ in 0..10 {
+        get(&clients[4], &at(&server)).await;
+        get(&clients[0], &at(&server)).await;
+    }
+    assert_eq!((clients[0].idle(), clients[4].idle()), (1, 1));
+    assert_eq!(server.accepted(), 6, "only the first client had to connect again");
     drop(clients);
-    assert_eq!(idle.available_permits(), 3);
+    assert_eq!(idle.free(), 3);
 }
 
 #[tokio::test]
@@ -196,4 +203,11 @@ async fn the_patience_of_the_caller_counts() {
     let error = client.send(call).await.unwrap_err();
     assert_eq!((error.fault, error.sent), (Fault::CallerTimeout, true));
     assert_eq!(fail(&client, &at(&server)).await.fault, Fault::ReadTimeout);
+}
+
+#[test]
+fn the_future_of_a_call_is_small() {
+    let client = client(development(), definition("https://login.example/"));
+    let size = size_of_val(&client.send(request("https://login.example/")));
+    assert!(size < 8 * 1024, "{size} bytes are moved and wiped for each call");
 }

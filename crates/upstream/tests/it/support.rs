@@ -12,14 +12,13 @@ use jackfield_domain::TenantId;
 use jackfield_domain::connector::Timeouts;
 use jackfield_domain::kek::BoxFuture;
 use jackfield_domain::value::url::HttpUrl;
-use jackfield_upstream::client::{Client, Definition, Limits, Network, Request, Response};
+use jackfield_upstream::client::{Client, Definition, Limits, Network, Places, Request, Response};
 use jackfield_upstream::clients::ClientId;
 use jackfield_upstream::egress::{Policy, Target};
 use jackfield_upstream::error::{CallError, Fault};
 use jackfield_upstream::observe::Metrics;
 use jackfield_upstream::resolve::Resolver;
 use jackfield_upstream::tls::Trust;
-use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 /// A resolver with one answer for every name. It counts the questions.
@@ -90,7 +89,7 @@ pub(crate) fn client_id() -> ClientId {
 }
 
 pub(crate) fn client(network: Network, definition: Definition) -> Client {
-    Client::new(Arc::new(network), definition, Arc::new(Semaphore::new(100))).unwrap()
+    Client::new(Arc::new(network), definition, Arc::new(Places::new(100))).unwrap()
 }
 
 pub(crate) fn request(text: &str) -> Request {
