@@ -1,5 +1,6 @@
 //! ApplicationService: applications. Permissions and sessions are in `application/`.
 
+mod licensed;
 mod login;
 mod permissions;
 mod sessions;
@@ -123,11 +124,13 @@ on_both! {
         let others = [
             ("oauth2", fixture::an_oauth2_connector("").kind),
             ("api_key", Some(Kind::ApiKey(v1::ApiKeyConnector::default()))),
-            ("license", Some(Kind::License(license))),
             ("http_basic", Some(Kind::HttpBasic(v1::HttpBasicConnector::default()))),
         ];
         steps::connector(&client, fixture::a_connector("generic")).await;
+        let kind = Some(Kind::License(license));
+        steps::connector(&client, v1::Connector { name: "license".to_owned(), kind, ..Default::default() }).await;
         create(&client, with("name:generic")).await.unwrap();
+        create(&client, with("name:license")).await.unwrap();
         for (name, kind) in others {
             steps::connector(&client, v1::Connector { name: name.to_owned(), kind, ..Default::default() }).await;
             let refusal = invalid(create(&client, with(&format!("name:{name}"))).await, &["application.connector"]);

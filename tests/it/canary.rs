@@ -14,14 +14,15 @@ use base64::engine::general_purpose::STANDARD;
 use jackfield_api::v1;
 use jackfield_testkit::canary::{Sweep, contains};
 use jackfield_testkit::data::{SecretUrl, principal};
-use jackfield_testkit::fixture::{a_connector, a_user};
-use jackfield_testkit::{Backend, Canary, TestServer, logs, on_both};
+use jackfield_testkit::fixture::{a_connector, a_user, an_application};
+use jackfield_testkit::{Backend, Canary, Reply, System, TestServer, logs, on_both};
 use prost::Message as _;
 use tonic::Code;
 
 use self::plant::{SecretField, TAKEN, Targets, secret_fields};
 use self::raw::call;
 use self::sown::Sown;
+use crate::{login, steps};
 
 // === impl Sown ===
 
@@ -116,6 +117,40 @@ async fn session_token(server: &TestServer, targets: &Targets) -> String {
     opened.session_token
 }
 
+/// Opens a session of a licence server and uses it. Its token, which the server gave, stays in the database.
+async fn license_session(server: &TestServer, sown: &mut Sown) {
+    let token = Canary::new("the token of a licence server");
+    let body = serde_json::json!({ "token": token.secret, "permissions": [], "email": "ada@example.com" }).to_string();
+    let system = System::start(move |_| Reply::new(200, body.clone())).await;
+    let alpha = server.client("alpha");
+    let license = v1::LicenseConnector { base_url: system.url("/v1"), application_id: "app".to_owned() };
+    let kind = Some(v1::connector::Kind::License(license));
+    let connector = v1::Connector { kind, ..login::connector(&alpha, &system, "license").await };
+    let connector = Some(login::create(&alpha, connector).await.id);
+    let application = steps::application(&alpha, v1::Application { connector, ..an_application("licensed") }).await.id;
+    let (username, password) = ("ada".to_owned(), "right".to_owned());
+    let request = v1::AuthenticateApplicationUserRequest {
+        application: application.clone(),
+        username,
+        password,
+        event_info: None,
+    };
+    let method = "jackfield.v1.ApplicationService/AuthenticateApplicationUser";
+    let opened = call(&alpha, method, &request.encode_to_vec(), &[]).await;
+    let message = v1::AuthenticateApplicationUserResponse::decode(&*opened.messages[0]).unwrap();
+    assert_eq!(message.outcome(), v1::LoginOutcome::Accepted);
+    sown.replies.push(("a log-in at a licence server".to_owned(), opened));
+    let request = v1::GetSessionUserRequest { application, session_token: message.session_token }.encode_to_vec();
+    for method in ["GetSessionUser", "GetSessionPermissions"] {
+        let reply = call(&alpha, &format!("jackfield.v1.ApplicationService/{method}"), &request, &[]).await;
+        assert_eq!(reply.code, Code::Ok, "{reply:?}");
+        sown.replies.push((format!("{method} of a licence server"), reply));
+    }
+    let tokens = system.received().into_iter().filter_map(|request| request.headers.get("x-license-token").cloned());
+    assert_eq!(tokens.collect::<Vec<_>>(), [&*token.secret; 3]);
+    sown.canaries.push(token);
+}
+
 on_both! {
     async fn secrets_appear_only_where_they_are_returned(backend: Backend) {
         let everything = logs::everything();
@@ -156,6 +191,7 @@ on_both! {
             }
         }
         let session_token = session_token(&server, &sown.targets).await;
+        license_session(&server, &mut sown).await;
         sown.hand_out(&server, &fields).await;
         sown.read_everything(&server).await;
         let rewrap = v1::RewrapSecretsRequest { reseal: true, ..Default::default() };

@@ -36,7 +36,7 @@ pub(crate) struct CheckedLogin<'a> {
     pub(crate) connector: &'a Connector,
     pub(crate) attempt: &'a LoginAttempt,
     pub(crate) start: Instant,
-    pub(crate) outcome: &'a LoginOutcome,
+    pub(crate) outcome: EventOutcome,
     pub(crate) finding: Finding,
 }
 
@@ -99,7 +99,7 @@ impl ConnectorEvents {
             id: ConnectorEventId::generate(),
             connector: connector.id,
             operation,
-            outcome: EventOutcome::from(outcome),
+            outcome,
             reason: reason.to_owned(),
             cause,
             http_status,

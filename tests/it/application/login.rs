@@ -13,7 +13,7 @@ use crate::steps;
 /// The password of [`fixture::a_user`].
 const PASSWORD: &str = "password of the fixture";
 
-fn a_login(application: &str, username: &str, password: &str) -> v1::AuthenticateApplicationUserRequest {
+pub(super) fn a_login(application: &str, username: &str, password: &str) -> v1::AuthenticateApplicationUserRequest {
     v1::AuthenticateApplicationUserRequest {
         application: application.to_owned(),
         username: username.to_owned(),
@@ -22,14 +22,14 @@ fn a_login(application: &str, username: &str, password: &str) -> v1::Authenticat
     }
 }
 
-async fn try_log_in(
+pub(super) async fn try_log_in(
     client: &Client,
     request: v1::AuthenticateApplicationUserRequest,
 ) -> Result<v1::AuthenticateApplicationUserResponse, Status> {
     client.applications().authenticate_application_user(request).await.map(Response::into_inner)
 }
 
-async fn log_in(
+pub(super) async fn log_in(
     client: &Client,
     application: &str,
     username: &str,
@@ -38,7 +38,7 @@ async fn log_in(
     try_log_in(client, a_login(application, username, password)).await.unwrap()
 }
 
-fn rejected() -> v1::AuthenticateApplicationUserResponse {
+pub(super) fn rejected() -> v1::AuthenticateApplicationUserResponse {
     v1::AuthenticateApplicationUserResponse { outcome: v1::LoginOutcome::Rejected.into(), ..Default::default() }
 }
 
@@ -52,7 +52,7 @@ async fn change_user(client: &Client, user: &str, change: v1::User, mask: &[&str
     client.users().update_user(request).await.unwrap();
 }
 
-async fn sessions(client: &Client, user_id: &str) -> Vec<v1::Session> {
+pub(super) async fn sessions(client: &Client, user_id: &str) -> Vec<v1::Session> {
     let request = v1::ListSessionsRequest { user_id: user_id.to_owned(), ..Default::default() };
     collect::items(client.applications().list_sessions(request).await).await.unwrap()
 }

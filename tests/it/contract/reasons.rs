@@ -12,9 +12,6 @@ use super::{PACKAGE, POOL, method_comment, methods};
 /// Reasons that the transport gives without an error of the domain.
 const OF_THE_TRANSPORT: [&str; 1] = ["METHOD_UNKNOWN"];
 
-/// Reasons that are reserved for calls to external systems, which this version does not make.
-const RESERVED: [&str; 1] = ["UPSTREAM_UNAVAILABLE"];
-
 /// All reasons, as sent.
 pub(crate) fn contract() -> BTreeSet<String> {
     let reasons = POOL.get_enum_by_name(&format!("{PACKAGE}.ErrorReason")).expect("ErrorReason");
@@ -45,6 +42,7 @@ fn errors() -> Vec<Error> {
             | Error::LoginAttemptsExceeded { .. }
             | Error::StoreUnavailable { .. }
             | Error::OutcomeUnknown { .. }
+            | Error::UpstreamUnavailable { .. }
             | Error::ServerUnavailable { .. }
             | Error::DeadlineExceeded
             | Error::DecryptFailed { .. }
@@ -66,6 +64,7 @@ fn errors() -> Vec<Error> {
         Error::LoginAttemptsExceeded { limit: AttemptLimit::User, retry_after },
         Error::StoreUnavailable { retry_after, source: "away".into() },
         Error::OutcomeUnknown { retry_after: Some(retry_after), source: "away".into() },
+        Error::UpstreamUnavailable { connector: id.clone(), retry_after },
         Error::ServerUnavailable { retry_after },
         Error::DeadlineExceeded,
         Error::DecryptFailed { resource, id: id.clone() },
@@ -132,7 +131,7 @@ fn every_error_has_a_reason_of_the_contract() {
 
 #[test]
 fn every_reason_of_the_contract_is_given_by_some_error() {
-    let given: BTreeSet<_> = errors().iter().map(Error::reason).chain(OF_THE_TRANSPORT).chain(RESERVED).collect();
+    let given: BTreeSet<_> = errors().iter().map(Error::reason).chain(OF_THE_TRANSPORT).collect();
     let never: Vec<_> = contract().into_iter().filter(|reason| !given.contains(reason.as_str())).collect();
     assert_eq!(never, Vec::<String>::new());
 }

@@ -23,7 +23,9 @@ pub use permission::{
     CompanyPermissions, MAX_COMPANIES, MAX_PERMISSIONS, Permission, PermissionChange, PermissionGrant,
     SessionPermissions, USE_APP, parse_vocabulary,
 };
-pub use session::{MAX_SESSIONS, Session, SessionHolder, SessionRef, SessionToken, TokenDigest, UserProfile};
+pub use session::{
+    LICENSE_TOKEN_COLUMN, MAX_SESSIONS, Session, SessionHolder, SessionRef, SessionToken, TokenDigest, UserProfile,
+};
 
 patchable! {
     /// An application.

@@ -102,12 +102,18 @@ impl Application {
 
     /// The permissions that grants of this application give. Those that the vocabulary no longer has are left out.
     pub fn granted(&self, grants: Vec<PermissionGrant>) -> SessionPermissions {
-        let company = |grant: PermissionGrant| {
-            let PermissionGrant { company_id, company_name, mut permissions, .. } = grant;
-            permissions.retain(|slug| self.knows(slug));
+        self.permitted(grants.into_iter().map(|grant| {
+            let PermissionGrant { company_id, company_name, permissions, .. } = grant;
             CompanyPermissions { company_id, company_name, permissions }
-        };
-        SessionPermissions::of(grants.into_iter().map(company))
+        }))
+    }
+
+    /// The permissions in companies. Those that the vocabulary does not have are left out.
+    pub fn permitted(&self, companies: impl IntoIterator<Item = CompanyPermissions>) -> SessionPermissions {
+        SessionPermissions::of(companies.into_iter().map(|mut company| {
+            company.permissions.retain(|slug| self.knows(slug));
+            company
+        }))
     }
 }
 

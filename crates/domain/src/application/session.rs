@@ -11,6 +11,7 @@ use crate::value::meta::Meta;
 use crate::value::secret::Secret;
 use crate::value::text::UserId;
 use crate::value::time::Timestamp;
+use crate::value::url::HttpUrl;
 
 /// A session. It never changes; it is ended, or it expires.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub enum SessionHolder {
     User(UserUuid),
     /// A user of another system, as it described the user at the log-in.
     External(Box<UserProfile>),
+    /// A user of the licence server at a URL. It is asked about the user whenever the session is used, with a token that it gave and
+    /// that is kept as a secret of the session.
+    License { base_url: HttpUrl },
 }
 
 /// A description of a user, as applications get it.
@@ -61,6 +65,9 @@ pub enum SessionRef {
     /// By its token.
     Token(SessionToken),
 }
+
+/// The name of the token of a licence server among the secrets of a session.
+pub const LICENSE_TOKEN_COLUMN: &str = "license_token";
 
 /// The most sessions of a user in an application. Another log-in ends the oldest one.
 pub const MAX_SESSIONS: u64 = 100;

@@ -85,6 +85,9 @@ pub enum Error {
         #[source]
         source: Cause,
     },
+    /// The system of a connector could not be asked, or its response cannot be used.
+    #[error("system of a connector unavailable")]
+    UpstreamUnavailable { connector: String, retry_after: Duration },
     /// The server sheds load or shuts down.
     #[error("server unavailable")]
     ServerUnavailable { retry_after: Duration },
@@ -192,6 +195,7 @@ impl Error {
             | Error::LoginAttemptsExceeded { .. }
             | Error::StoreUnavailable { .. }
             | Error::OutcomeUnknown { retry_after: Some(_), .. }
+            | Error::UpstreamUnavailable { .. }
             | Error::ServerUnavailable { .. } => true,
             Error::Invalid(_)
             | Error::NotFound { .. }
@@ -235,6 +239,7 @@ impl Error {
             Error::LoginAttemptsExceeded { .. } => "LOGIN_ATTEMPTS_EXCEEDED",
             Error::StoreUnavailable { .. } => "STORE_UNAVAILABLE",
             Error::OutcomeUnknown { .. } => "OUTCOME_UNKNOWN",
+            Error::UpstreamUnavailable { .. } => "UPSTREAM_UNAVAILABLE",
             Error::ServerUnavailable { .. } => "SERVER_UNAVAILABLE",
             Error::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Error::DecryptFailed { .. } => "DECRYPT_FAILED",

@@ -12,6 +12,7 @@ use jackfield_api::v1::user_service_server::UserServiceServer;
 use jackfield_domain::principal::{Principal, RightType};
 use jackfield_domain::{Error, Result};
 use jackfield_service::{Caller, Services};
+use tokio::time::Instant;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::service::RoutesBuilder;
@@ -81,6 +82,11 @@ pub(super) fn authorize_with_metadata<R: RightType, T>(request: Request<T>) -> R
     call.iter().for_each(|call| call.set_begun());
     let request_id = call.map(|call| call.request_id).unwrap_or_default();
     Ok((Caller::authorize(principal, request_id)?, metadata, message))
+}
+
+/// The time until which the caller waits, also for another system.
+pub(super) fn deadline() -> Option<Instant> {
+    CallContext::current()?.flow.deadline()
 }
 
 /// Ends a call.

@@ -12,12 +12,11 @@ use jackfield_domain::resource::Dependents;
 use jackfield_domain::value::text::CompanyId;
 use jackfield_domain::{ApplicationId, Violations};
 use jackfield_service::{DeleteOptions, Deleted, ListScope};
-use jackfield_transport::call::context::CallContext;
 use tonic::{Request, Response, Status, async_trait};
 
 use self::message::{application_to_message, grant_to_message, permissions_to_message, user_to_message};
 use self::request::{APPLICATION_FORMS, named_by};
-use super::api::{Api, authorize, authorize_with_metadata, respond};
+use super::api::{Api, authorize, authorize_with_metadata, deadline, respond};
 use super::fields::Fields;
 use super::page_stream::PageStream;
 use super::parse;
@@ -165,9 +164,9 @@ impl ApplicationService for Api {
             let application = named_by(&mut violations, &metadata, &mut request.application);
             let login = request::login(&mut violations, request);
             let (application, (credentials, event)) = violations.into_result(application.zip(login))?;
-            let deadline = CallContext::current().and_then(|call| call.flow.deadline());
             let services = &self.services;
-            let login = services.application_authenticate(&caller, &application, credentials, event, deadline).await?;
+            let login =
+                services.application_authenticate(&caller, &application, credentials, event, deadline()).await?;
             Ok(message::login_to_message(login))
         };
         respond(call.await)
@@ -183,7 +182,7 @@ impl ApplicationService for Api {
             let application = named_by(&mut violations, &metadata, &mut request.application);
             let token = request::session_token(&mut violations, request.session_token);
             let (application, token) = violations.into_result(application.zip(token))?;
-            let found = self.services.session_user(&caller, &application, &token).await?;
+            let found = self.services.session_user(&caller, &application, &token, deadline()).await?;
             Ok(user_to_message(found))
         };
         respond(call.await)
@@ -199,7 +198,7 @@ impl ApplicationService for Api {
             let application = named_by(&mut violations, &metadata, &mut request.application);
             let token = request::session_token(&mut violations, request.session_token);
             let (application, token) = violations.into_result(application.zip(token))?;
-            let found = self.services.session_permissions(&caller, &application, &token).await?;
+            let found = self.services.session_permissions(&caller, &application, &token, deadline()).await?;
             Ok(permissions_to_message(found))
         };
         respond(call.await)

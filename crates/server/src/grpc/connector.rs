@@ -20,9 +20,7 @@ use jackfield_domain::{ConnectorId, Violations};
 use jackfield_service::{DeleteOptions, Deleted, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
-use jackfield_transport::call::context::CallContext;
-
-use super::api::{Api, authorize, respond};
+use super::api::{Api, authorize, deadline, respond};
 use super::fields::Fields;
 use super::page_stream::PageStream;
 use super::parse;
@@ -141,8 +139,7 @@ impl ConnectorService for Api {
         let call = async {
             let (caller, request) = authorize(request)?;
             let (connector, attempt) = login::parse(request)?;
-            let deadline = CallContext::current().and_then(|call| call.flow.deadline());
-            let login = self.services.user_authenticate(&caller, connector.as_ref(), &attempt, deadline).await?;
+            let login = self.services.user_authenticate(&caller, connector.as_ref(), &attempt, deadline()).await?;
             Ok(login::to_message(login))
         };
         respond(call.await)

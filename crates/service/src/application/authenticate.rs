@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use jackfield_domain::application::{
-    Application, MAX_SESSIONS, Session, SessionHolder, SessionPermissions, SessionToken, UserProfile,
+    Application, CompanyPermissions, LICENSE_TOKEN_COLUMN, MAX_SESSIONS, Session, SessionHolder, SessionPermissions,
+    SessionToken, UserProfile,
 };
 use jackfield_domain::attempts::AttemptEnd;
 use jackfield_domain::connector::{Connector, ConnectorKind, EventOperation};
@@ -13,7 +14,7 @@ use jackfield_domain::request::reference::Ref;
 use jackfield_domain::user::{User, UserOrigin};
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::UserId;
-use jackfield_domain::{ConnectorId, Error, Result, Secret, SessionId, TenantId};
+use jackfield_domain::{ConnectorId, Error, Result, Secret, SecretAddress, SessionId, TenantId};
 use jackfield_store::Writer;
 use jackfield_vault::random_token;
 use tokio::time::Instant;
@@ -49,22 +50,32 @@ pub(super) enum Authenticator {
     Users,
     /// The system of a generic connector.
     Generic(ConnectorId),
+    /// The licence server of a connector.
+    License(ConnectorId),
 }
 
 /// The answer of an authenticator.
-enum Verdict {
+pub(super) enum Verdict {
     Accepted(Box<Identified>),
     Rejected,
     UpstreamFault,
 }
 
 /// A user whose password is right.
-struct Identified {
-    user_id: UserId,
-    holder: SessionHolder,
+pub(super) struct Identified {
+    pub(super) user_id: UserId,
+    pub(super) holder: SessionHolder,
     /// The version of a stored user whose password was compared.
-    version: Option<i64>,
-    profile: UserProfile,
+    pub(super) version: Option<i64>,
+    pub(super) profile: UserProfile,
+    /// What a licence server gave; the permissions of all others are those that are stored.
+    pub(super) licensed: Option<Licensed>,
+}
+
+/// The token of a user of a licence server, and the permissions of the user.
+pub(super) struct Licensed {
+    pub(super) token: Secret,
+    pub(super) companies: Vec<CompanyPermissions>,
 }
 
 /// The wait before a log-in is tried again during which the application got another connector.
@@ -94,7 +105,8 @@ impl Services {
         let authenticator = self.authenticator(caller.tenant(), &application).await?;
         let checker = application.connector.map_or(application.id.0, |connector| connector.0);
         let by = CountedBy { tenant: caller.tenant(), checker, attempt: &attempt, counts_source: true };
-        let outcome = match self.counted(by, self.verdict(caller, authenticator, &attempt, deadline)).await? {
+        let verdict = self.verdict(caller, (&application, authenticator), &attempt, deadline);
+        let outcome = match self.counted(by, verdict).await? {
             Verdict::Accepted(identified) => {
                 let opened = self.session_open(caller, &application, *identified).await?;
                 return Ok(ApplicationLogin::Accepted(Box::new(opened)));
@@ -117,7 +129,7 @@ impl Services {
     async fn verdict<R>(
         &self,
         caller: &Caller<R>,
-        authenticator: Authenticator,
+        (application, authenticator): (&Application, Authenticator),
         attempt: &LoginAttempt,
         deadline: Option<Instant>,
     ) -> Result<Verdict> {
@@ -129,6 +141,9 @@ impl Services {
                 return Ok(user.map_or(Verdict::Rejected, |user| Verdict::Accepted(Box::new(Identified::from(user)))));
             }
             Authenticator::Generic(connector) => connector,
+            Authenticator::License(connector) => {
+                return self.license_verdict(caller, (application, connector), attempt, deadline).await;
+            }
         };
         let (operation, reference) = (EventOperation::AuthenticateApplicationUser, Ref::Id(connector.0));
         let Checked { outcome, user, .. } = self.ask(caller, operation, &reference, attempt, deadline).await?;
@@ -159,7 +174,7 @@ impl Services {
         identified: Identified,
     ) -> Result<OpenedSession> {
         let token = SessionToken::new(random_token()?);
-        let Identified { user_id, holder, version, profile } = identified;
+        let Identified { user_id, holder, version, profile, licensed } = identified;
         let opened = self.change(Change::on_behalf_of(caller), async |txn| {
             let tenant = caller.tenant();
             if let Some(version) = version {
@@ -184,6 +199,11 @@ impl Services {
             };
             txn.sessions_trim(tenant, application.id, &session.user_id, MAX_SESSIONS - 1).await?;
             txn.insert(tenant, &session).await?;
+            if let Some(Licensed { token, companies }) = licensed {
+                let address = SecretAddress::of(tenant, session.id, LICENSE_TOKEN_COLUMN);
+                self.shared.secrets.put(txn, address, token.expose().as_bytes()).await?;
+                return Ok((session, application.permitted(companies)));
+            }
             let grants = txn.permission_grants_of_user(tenant, application.id, &session.user_id).await?;
             Ok((session, application.granted(grants)))
         });
@@ -199,10 +219,10 @@ impl Authenticator {
     pub(super) fn of(connector: &Connector) -> Option<Self> {
         match connector.kind {
             ConnectorKind::Generic(_) => Some(Authenticator::Generic(connector.id)),
+            ConnectorKind::License(_) => Some(Authenticator::License(connector.id)),
             ConnectorKind::ApiKey(_)
             | ConnectorKind::ClientCertificate(_)
             | ConnectorKind::HttpBasic(_)
-            | ConnectorKind::License(_)
             | ConnectorKind::OAuth2(_) => None,
         }
     }
@@ -229,6 +249,7 @@ impl From<User> for Identified {
             holder: SessionHolder::User(user.id),
             version: Some(user.meta.version),
             profile: UserProfile::from(user),
+            licensed: None,
         }
     }
 }
@@ -238,7 +259,8 @@ impl From<AcceptedLogin> for Identified {
         let AcceptedLogin { user, registrations: _ } = accepted;
         let user_id = UserId::stored(user.id.to_string());
         let profile = UserProfile::from(user);
-        Identified { user_id, holder: SessionHolder::External(Box::new(profile.clone())), version: None, profile }
+        let holder = SessionHolder::External(Box::new(profile.clone()));
+        Identified { user_id, holder, version: None, profile, licensed: None }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Use cases of applications.
 
 mod authenticate;
+mod license;
 mod permission;
 mod session;
 
@@ -112,7 +113,8 @@ async fn connector_of(txn: &Writer, tenant: TenantId, patch: &ApplicationPatch) 
     let connector = lock_parent::<Connector>(txn, tenant, reference).await?;
     if Authenticator::of(&connector).is_none() {
         let kind = connector.kind.as_str();
-        let description = format!("must name a connector of the kind generic; this one is of the kind {kind}");
+        let description =
+            format!("must name a connector of the kind generic or license; this one is of the kind {kind}");
         return Err(Violation::field("application.connector", description).into());
     }
     Ok(Some(Some(connector.id)))

@@ -6,13 +6,16 @@ use jackfield_domain::application::{
 use jackfield_domain::principal::right::{ApplicationsAuthenticate, ApplicationsRead};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::user::User;
-use jackfield_domain::{Error, Resource, Result, TenantId};
+use jackfield_domain::{Error, Resource, Result};
 use jackfield_vault::sha256;
+use tokio::time::Instant;
 
+use super::license::LicensedSession;
 use super::require_enabled;
 use crate::caller::Caller;
 use crate::change::{Change, Length, RequestOptions};
 use crate::list::Listable;
+use crate::login::before_deadline;
 use crate::services::Services;
 
 /// The user of a session.
@@ -33,7 +36,14 @@ pub struct PermittedSession {
 struct LiveSession {
     application: Application,
     session: Session,
-    profile: UserProfile,
+    user: LiveUser,
+}
+
+/// The user of a session that can be used.
+enum LiveUser {
+    Known(Box<UserProfile>),
+    /// The licence server has to be asked.
+    Licensed(Box<LicensedSession>),
 }
 
 // === impl Services ===
@@ -45,8 +55,13 @@ impl Services {
         caller: &Caller<ApplicationsAuthenticate>,
         application: &Ref,
         token: &SessionToken,
+        deadline: Option<Instant>,
     ) -> Result<SessionUser> {
-        let LiveSession { session, profile, .. } = self.live_session(caller.tenant(), application, token).await?;
+        let LiveSession { session, user, .. } = self.live_session(caller, application, token, deadline).await?;
+        let profile = match user {
+            LiveUser::Known(profile) => *profile,
+            LiveUser::Licensed(licensed) => self.license_profile(caller, &session, *licensed).await?,
+        };
         Ok(SessionUser { session, profile })
     }
 
@@ -56,12 +71,20 @@ impl Services {
         caller: &Caller<ApplicationsAuthenticate>,
         application: &Ref,
         token: &SessionToken,
+        deadline: Option<Instant>,
     ) -> Result<PermittedSession> {
-        let tenant = caller.tenant();
-        let LiveSession { application, session, .. } = self.live_session(tenant, application, token).await?;
-        let read = self.shared.store.read();
-        let grants = read.permission_grants_of_user(tenant, application.id, &session.user_id).await?;
-        Ok(PermittedSession { permissions: application.granted(grants), session })
+        let live = self.live_session(caller, application, token, deadline).await?;
+        let LiveSession { application, session, user } = live;
+        let permissions = match user {
+            LiveUser::Known(_) => {
+                let (read, id) = (self.shared.store.read(), application.id);
+                application.granted(read.permission_grants_of_user(caller.tenant(), id, &session.user_id).await?)
+            }
+            LiveUser::Licensed(licensed) => {
+                self.license_permissions(caller, (&application, &session), *licensed).await?
+            }
+        };
+        Ok(PermittedSession { permissions, session })
     }
 
     /// Ends a session, which is one of the application if one is named. Returns whether there was one. A disabled application does not keep its sessions from
@@ -91,21 +114,33 @@ impl Services {
     }
 
     /// The session with a token, if it can be used in an application: it has not expired, it is one of the application, the
-    /// application is enabled, and the user exists and is enabled.
-    async fn live_session(&self, tenant: TenantId, application: &Ref, token: &SessionToken) -> Result<LiveSession> {
+    /// application is enabled, and the user exists and is enabled. Whether a licence server still knows the user, it is yet to be
+    /// asked.
+    async fn live_session(
+        &self,
+        caller: &Caller<ApplicationsAuthenticate>,
+        application: &Ref,
+        token: &SessionToken,
+        deadline: Option<Instant>,
+    ) -> Result<LiveSession> {
+        let tenant = caller.tenant();
         let application = self.find::<Application>(tenant, application).await?;
         let found = self.shared.store.read().session_find(tenant, &digest(token)).await?;
         let session = found.filter(|found| found.is_live(self.now())).ok_or_else(no_session)?;
         require_same(&application, &session)?;
         require_enabled(&application)?;
-        let profile = match &session.holder {
+        let user = match &session.holder {
             SessionHolder::User(id) => {
                 let user = self.shared.store.read().fetch::<User>(tenant, *id).await?;
-                UserProfile::from(user.filter(|user| user.enabled).ok_or_else(no_session)?)
+                LiveUser::Known(Box::new(user.filter(|user| user.enabled).ok_or_else(no_session)?.into()))
             }
-            SessionHolder::External(profile) => (**profile).clone(),
+            SessionHolder::External(profile) => LiveUser::Known(profile.clone()),
+            SessionHolder::License { base_url } => {
+                let (of, deadline) = ((&application, &session, base_url), deadline.map(before_deadline));
+                LiveUser::Licensed(Box::new(self.licensed_session(caller, of, deadline).await?))
+            }
         };
-        Ok(LiveSession { application, session, profile })
+        Ok(LiveSession { application, session, user })
     }
 }
 
@@ -128,6 +163,6 @@ fn require_same(application: &Application, session: &Session) -> Result<()> {
 }
 
 /// The error for a token of no session, or of one that has ended. It does not say which.
-fn no_session() -> Error {
+pub(super) fn no_session() -> Error {
     Error::not_found_by(Resource::Session, None, None)
 }

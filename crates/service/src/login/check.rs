@@ -1,6 +1,6 @@
 //! The check of one log-in by one connector.
 
-use jackfield_domain::connector::{Connector, ConnectorKind, EventOperation, Generic};
+use jackfield_domain::connector::{Connector, ConnectorKind, EventOperation, EventOutcome, Generic};
 use jackfield_domain::error::Precondition;
 use jackfield_domain::login::{AcceptedLogin, LoginAttempt, LoginOutcome, LoginReason};
 use jackfield_domain::request::reference::Ref;
@@ -79,7 +79,8 @@ impl Services {
         let start = Instant::now();
         let Found { outcome, user, finding } = self.check(caller, &client, attempt, deadline).await?;
         let connector = &client.connector;
-        let checked = CheckedLogin { operation, connector, attempt, start, outcome: &outcome, finding };
+        let event_outcome = EventOutcome::from(&outcome);
+        let checked = CheckedLogin { operation, connector, attempt, start, outcome: event_outcome, finding };
         self.shared.events.record(caller, checked);
         Ok(Checked { outcome, connector: connector.id, user })
     }
@@ -212,14 +213,14 @@ impl Found {
         Found { outcome: LoginOutcome::Rejected, user: None, finding }
     }
 
-    /// A log-in that could not be checked. The log says why, too.
+    /// A log-in that could not be checked.
     fn fault(
         connector: &Connector,
         reason: &'static str,
         status: Option<StatusCode>,
         fault: &(dyn std::error::Error + 'static),
     ) -> Self {
-        tracing::warn!(connector.id = %connector.id, error.type = reason, error = fault, "a log-in could not be checked");
+        report(connector, reason, fault);
         let finding = Finding::fault(reason, status.map(|status| status.as_u16()), fault);
         Found { outcome: LoginOutcome::UpstreamFault, user: None, finding }
     }
@@ -232,9 +233,20 @@ fn generic(connector: &Connector) -> Result<&Generic> {
         let description = format!("must name a connector of the kind generic; this one is of the kind {kind}");
         return Err(Violation::field("connector", description).into());
     };
-    if !connector.enabled {
-        let (reason, resource) = (Precondition::ConnectorDisabled, Resource::Connector);
-        return Err(Error::precondition(reason, resource, connector.id, "the connector is disabled"));
-    }
+    require_connector_enabled(connector)?;
     Ok(generic)
+}
+
+/// Refuses the use of a connector that is disabled.
+pub(crate) fn require_connector_enabled(connector: &Connector) -> Result<()> {
+    if connector.enabled {
+        return Ok(());
+    }
+    let (reason, resource) = (Precondition::ConnectorDisabled, Resource::Connector);
+    Err(Error::precondition(reason, resource, connector.id, "the connector is disabled"))
+}
+
+/// Tells the operator why a log-in could not be checked.
+pub(crate) fn report(connector: &Connector, reason: &str, fault: &(dyn std::error::Error + 'static)) {
+    tracing::warn!(connector.id = %connector.id, error.type = reason, error = fault, "a log-in could not be checked");
 }

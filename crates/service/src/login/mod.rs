@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::caller::Caller;
 use crate::services::Services;
 
-pub(crate) use check::Checked;
+pub(crate) use check::{Checked, report, require_connector_enabled};
 
 /// The settings of log-ins.
 #[derive(Clone, Copy, Debug)]

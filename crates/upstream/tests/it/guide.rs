@@ -18,7 +18,7 @@ fn every_reason_is_in_the_guide() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let guide = std::fs::read_to_string(root.join("../../deploy/guide/connectors.md")).unwrap();
     let explained: BTreeSet<String> = guide.split('`').skip(1).step_by(2).map(str::to_owned).collect();
-    for source in ["src/error.rs", "src/login/mod.rs"] {
+    for source in ["src/error.rs", "src/login/mod.rs", "src/license/fault.rs"] {
         let reasons = reasons(&std::fs::read_to_string(root.join(source)).unwrap());
         assert!(reasons.len() > 5, "{reasons:?}");
         let missing: Vec<_> = reasons.difference(&explained).collect();

@@ -83,6 +83,9 @@ fn a_session() {
         meta: meta(),
     };
     check(&sparse, &json!({}), &full);
-    let external = Session { holder: SessionHolder::External(Box::new(profile)), ..full };
+    let external = Session { holder: SessionHolder::External(Box::new(profile)), ..full.clone() };
     assert_eq!(read::<Session>(&written(&external)), external);
+    let base_url = HttpUrl::stored("https://license.example.com/v1".to_owned());
+    let licensed = Session { holder: SessionHolder::License { base_url }, ..full };
+    assert_eq!(read::<Session>(&written(&licensed)), licensed);
 }

@@ -11,11 +11,11 @@ use jackfield_domain::probe::{ProbeReason, ProbeResult, ProbeStep, Verdict};
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
 use jackfield_domain::{Result, Violation, Violations};
 use jackfield_service::{ProbedConnector, ProbedLogin};
-use jackfield_transport::call::context::CallContext;
 use tokio::time::Instant;
 use tonic::Status;
 
 use super::patch;
+use crate::grpc::api;
 use crate::grpc::fields::Fields;
 use crate::grpc::render;
 
@@ -59,7 +59,7 @@ pub(super) fn parse(request: pb::TestConnectorRequest) -> Result<(ProbedConnecto
 
 /// The time at which a probe has to end, so that its caller learns why.
 pub(super) fn deadline() -> Option<Instant> {
-    let deadline = CallContext::current()?.flow.deadline()?;
+    let deadline = api::deadline()?;
     let left = deadline.saturating_duration_since(Instant::now());
     Some(deadline - MARGIN.min(left / 10))
 }

@@ -202,6 +202,14 @@ fn answer(error: Error, reason: &'static str) -> StatusBuilder {
                 None => answer("the change may or may not have been written; read it before repeating"),
             }
         }
+        Error::UpstreamUnavailable { connector, retry_after } => {
+            let message = format!("the system of connector {} cannot be asked", cut(&connector));
+            StatusBuilder::new(Code::Unavailable, reason, message)
+                .with("resource", Resource::Connector.as_str())
+                .with("id", &connector)
+                .retry(retry_after)
+                .about(Resource::Connector, connector)
+        }
         Error::ServerUnavailable { retry_after } => {
             let message = "the server is overloaded or shutting down".into();
             StatusBuilder::new(Code::Unavailable, reason, message).retry(retry_after)

@@ -30,6 +30,7 @@ fn every_error() -> Vec<Error> {
         Error::StoreUnavailable { retry_after: after, source: cause() },
         Error::OutcomeUnknown { retry_after: Some(after), source: cause() },
         Error::OutcomeUnknown { retry_after: None, source: cause() },
+        Error::UpstreamUnavailable { connector: id(), retry_after: after },
         Error::ServerUnavailable { retry_after: after },
         Error::DeadlineExceeded,
         Error::DecryptFailed { resource: Resource::Credential, id: id() },
@@ -54,6 +55,7 @@ fn every_error() -> Vec<Error> {
             | Error::LoginAttemptsExceeded { .. }
             | Error::StoreUnavailable { .. }
             | Error::OutcomeUnknown { .. }
+            | Error::UpstreamUnavailable { .. }
             | Error::ServerUnavailable { .. }
             | Error::DeadlineExceeded
             | Error::DecryptFailed { .. }
@@ -84,6 +86,7 @@ fn every_error_has_its_code_and_its_reason() {
         Code::Unavailable,
         Code::Unknown,
         Code::Unknown,
+        Code::Unavailable,
         Code::Unavailable,
         Code::DeadlineExceeded,
         Code::DataLoss,
