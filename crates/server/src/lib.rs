@@ -1,8 +1,9 @@
-//! The Jackfield server: handlers, configuration, start-up, commands. No business rule lives here.
+//! The Jackfield server: handlers, the licence API, configuration, start-up, commands. No business rule lives here.
 
 pub mod cli;
 pub mod config;
 pub mod grpc;
+pub mod license_api;
 pub mod startup;
 
 pub use startup::StartupError;

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-pub use jackfield_server::config::SecretUrl;
 use jackfield_server::config::{Config, PrincipalConfig};
+pub use jackfield_server::config::{LicenseApi, SecretUrl};
 use tempfile::TempDir;
 
 use crate::backend::Backend;

@@ -45,6 +45,7 @@ pub struct TestServer {
 /// A server in a separate runtime. Dropping the runtime drops every task of the server, as in a crash.
 struct Running {
     address: SocketAddr,
+    license_api: Option<SocketAddr>,
     meters: Meters,
     shutdown: oneshot::Sender<()>,
     /// Receives whether every call could finish.
@@ -179,6 +180,23 @@ impl TestServer {
     /// Panics if the server is stopped.
     pub fn address(&self) -> SocketAddr {
         self.running.as_ref().expect("the server is stopped").address
+    }
+
+    /// The address at which it serves the licence API.
+    ///
+    /// # Panics
+    /// Panics if the server is stopped, or does not serve it.
+    pub fn license_api_address(&self) -> SocketAddr {
+        let running = self.running.as_ref().expect("the server is stopped");
+        running.license_api.expect("the server serves the licence API")
+    }
+
+    /// The URL below which it serves the licence API in plaintext.
+    ///
+    /// # Panics
+    /// As [`TestServer::license_api_address`].
+    pub fn license_api_base(&self) -> String {
+        format!("http://{}/api/v1", self.license_api_address())
     }
 
     /// Its authority.
@@ -348,13 +366,13 @@ impl TestServer {
             };
             let address = server.local_addr().expect("the server listens on TCP");
             // There is no receiver any more if the test has ended.
-            let _ = bound.send(Ok((address, server.meters())));
+            let _ = bound.send(Ok((address, server.http_addr(), server.meters())));
             let complete = server.serve(async move { drop(stopped.await) }).await;
             let _ = ending.send(complete);
         });
         let _runtime = ServerRuntime(Some(runtime));
-        let (address, meters) = address.await.expect("the server panics at its start")?;
-        self.running = Some(Running { address, meters, shutdown, ended, _runtime });
+        let (address, license_api, meters) = address.await.expect("the server panics at its start")?;
+        self.running = Some(Running { address, license_api, meters, shutdown, ended, _runtime });
         Ok(())
     }
 

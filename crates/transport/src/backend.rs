@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::RoutesBuilder;
 
+use crate::call::http::HttpApi;
 use crate::call::identity::Tenants;
 use crate::observe::telemetry::Meters;
 use crate::standard::health::Readiness;
@@ -22,6 +23,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Adds its instruments to the metrics of the server. It is called once, before the server begins to serve.
     fn add_instruments(&self, meters: &Meters);
+
+    /// Returns the interface of the HTTP listener, if it has one.
+    fn http(&self) -> Option<Arc<dyn HttpApi>> {
+        None
+    }
 
     /// The descriptors of these services, encoded.
     fn descriptor_set(&self) -> &'static [u8];

@@ -4,24 +4,26 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jackfield_domain::{Clock, SystemClock};
+use jackfield_domain::{Clock, SystemClock, Timestamp};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tonic::service::RoutesBuilder;
 
 use crate::backend::{Backend, RouteContext};
+use crate::call::http::HttpApi;
+use crate::call::identity::ConfiguredPrincipal;
 use crate::call::methods::Methods;
 use crate::call::stack::Stack;
-use crate::config::TransportConfig;
+use crate::config::{HttpListen, TransportConfig};
 use crate::drain::Signals;
 use crate::layers::{LayerParts, health_stack, stack};
-use crate::net::{Acceptor, ListenError, Listener, Security};
+use crate::net::{Acceptor, HttpFront, ListenError, Listener, Security};
 use crate::observe::gauges;
 use crate::observe::metrics::Metrics;
 use crate::observe::telemetry::{Meters, TelemetryError};
 use crate::standard::health::{self, HealthService, HealthState};
 use crate::standard::reflection;
-use crate::tls::{TlsError, TlsReloader};
+use crate::tls::{PairReloader, TlsError, TlsReloader, watch};
 
 /// The interval at which readiness is probed.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -36,6 +38,7 @@ pub struct Server {
     listeners: Vec<(&'static str, Listener, Security)>,
     health_listener: Option<Listener>,
     metrics_listener: Option<TcpListener>,
+    http: Option<BoundHttp>,
     stack: Stack,
     health_stack: Stack,
     health: HealthState,
@@ -45,6 +48,14 @@ pub struct Server {
     metrics: Metrics,
     tls: Option<Arc<TlsReloader>>,
     clock: Arc<dyn Clock>,
+}
+
+/// The HTTP listener with its interface.
+struct BoundHttp {
+    name: &'static str,
+    listener: Listener,
+    front: HttpFront,
+    tls: Option<Arc<PairReloader>>,
 }
 
 /// The reason why the server does not start.
@@ -159,7 +170,12 @@ impl Server {
                     .map_err(|source| BindError::MetricsPage { address: address.to_owned(), source })?,
             ),
         };
-        gauges::register(&meters.meter(), health.readiness(), tls.clone());
+        let http = match (&config.http, backend.http()) {
+            (Some(listen), Some(api)) => Some(BoundHttp::bind(listen, api, &stack, &config, clock.now()).await?),
+            _ => None,
+        };
+        let http_tls = http.as_ref().and_then(|http| Some((http.name, http.tls.clone()?)));
+        gauges::register(&meters.meter(), health.readiness(), tls.clone(), http_tls);
         backend.add_instruments(&meters);
         Ok(Server {
             config,
@@ -168,6 +184,7 @@ impl Server {
             listeners,
             health_listener,
             metrics_listener,
+            http,
             stack,
             health_stack,
             health,
@@ -195,6 +212,11 @@ impl Server {
         self.metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
+    /// Returns the address of the HTTP listener, if there is one.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http.as_ref().and_then(|http| http.listener.local_addr())
+    }
+
     /// Returns the metrics of this server.
     pub fn meters(&self) -> Meters {
         self.meters.clone()
@@ -212,9 +234,18 @@ impl Server {
             Arc::new(move || backend.probe())
         };
         background.spawn(health.clone().probe(probe, PROBE_INTERVAL, signals.kill.clone()));
+        let (interval, clock, kill) = (config.tls.reload_interval, self.clock, signals.kill.clone());
+        let on_reload = move |is_in_force| metrics.tls_reloaded(is_in_force);
         if let Some(tls) = self.tls {
-            let on_reload = move |is_in_force| metrics.tls_reloaded(is_in_force);
-            background.spawn(tls.watch(config.tls.reload_interval, self.clock, on_reload, signals.kill.clone()));
+            background.spawn(watch(tls, interval, clock.clone(), on_reload.clone(), kill.clone()));
+        }
+        if let Some(BoundHttp { name, listener, front, tls }) = self.http {
+            if let Some(tls) = tls {
+                background.spawn(watch(tls, interval, clock, on_reload, kill));
+            }
+            let address = listener.local_addr().map(|address| address.to_string());
+            tracing::info!(listener = name, address, "listening");
+            acceptor.spawn_http(name, listener, front);
         }
         if let Some(listener) = self.metrics_listener {
             background.spawn(meters.clone().serve(listener, signals.kill.clone()));
@@ -247,6 +278,27 @@ impl Server {
         let _ = background.spawn_blocking(move || meters.shutdown()).await;
         tracing::info!(complete, "stopped");
         complete
+    }
+}
+
+// === impl BoundHttp ===
+
+impl BoundHttp {
+    async fn bind(
+        listen: &HttpListen,
+        api: Arc<dyn HttpApi>,
+        stack: &Stack,
+        config: &TransportConfig,
+        now: Timestamp,
+    ) -> Result<Self, BindError> {
+        let HttpListen { name, address, certificate, principal } = listen;
+        let tls = match certificate {
+            Some(files) => Some(Arc::new(PairReloader::load(files.clone(), now).await?)),
+            None => None,
+        };
+        let caller = Arc::new(ConfiguredPrincipal::of(principal));
+        let front = HttpFront::new(api, stack.clone(), caller, tls.clone(), config);
+        Ok(BoundHttp { name, listener: Listener::tcp(*address).await?, front, tls })
     }
 }
 

@@ -19,7 +19,7 @@ use jackfield_transport::Server;
 use jackfield_transport::backend::Backend;
 use jackfield_transport::log_writer::LogThread;
 use jackfield_transport::telemetry::Tracing;
-use jackfield_transport::tls::{TlsError, TlsReloader};
+use jackfield_transport::tls::{PairReloader, TlsError, TlsReloader};
 
 /// The time after the grace period for closing the database and flushing, with a margin.
 const WATCHDOG_MARGIN: Duration = Duration::from_secs(12);
@@ -80,7 +80,13 @@ fn watchdog(after: Duration, log: LogThread) {
 async fn check_certificates(config: &Config) -> Result<(), TlsError> {
     let files = config.tls_files();
     let to_be_made = config.development() && config.tls.certificate.as_os_str().is_empty();
-    if config.listen.tcp_address().is_none() || config.listen.plaintext || (to_be_made && !files.certificate.exists()) {
+    if to_be_made && !files.certificate.exists() {
+        return Ok(());
+    }
+    if let Some(files) = config.license_api.certificate_files(&files) {
+        PairReloader::load(files, SystemClock.now()).await?;
+    }
+    if config.listen.tcp_address().is_none() || config.listen.plaintext {
         return Ok(());
     }
     TlsReloader::load(files, &config.tls, SystemClock.now()).await.map(drop)

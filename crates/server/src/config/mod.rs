@@ -5,6 +5,7 @@
 mod check;
 mod database;
 mod egress;
+mod license_api;
 mod load;
 mod secret_url;
 mod sections;
@@ -17,6 +18,7 @@ pub use egress::{Egress, Login};
 pub use jackfield_transport::config::{
     Deadlines, Drain, Identity, Limits, Listen, LogFormat, PrincipalConfig, Size, Streams, Telemetry, Tls, TlsFiles,
 };
+pub use license_api::LicenseApi;
 pub use load::{ConfigError, DEFAULT_FILE, Sources, variable};
 pub use secret_url::SecretUrl;
 pub use sections::{Config, Mode, OPERATOR_SPIFFE};

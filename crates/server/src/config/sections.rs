@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::database::{Database, DatabaseUrlError};
 use super::egress::{Egress, Login};
+use super::license_api::LicenseApi;
 use super::secret_url::SecretUrl;
 use super::token_cache::TokenCache;
 use super::vault::{Bootstrap, Reveal, Vault};
@@ -37,6 +38,7 @@ pub struct Config {
     pub token_cache: TokenCache,
     pub egress: Egress,
     pub login: Login,
+    pub license_api: LicenseApi,
     pub bootstrap: Bootstrap,
     pub telemetry: Telemetry,
 }
@@ -70,6 +72,7 @@ impl Default for Config {
             token_cache: TokenCache::default(),
             egress: Egress::default(),
             login: Login::default(),
+            license_api: LicenseApi::default(),
             bootstrap: Bootstrap::default(),
             telemetry: Telemetry::default(),
         }
@@ -147,6 +150,7 @@ impl Config {
             drain: self.drain.clone(),
             telemetry: self.telemetry.clone(),
             principals: self.principals(),
+            http: self.license_api.listener(&self.tls_files()),
         }
     }
 

@@ -208,6 +208,10 @@ fn all_contradictions_are_reported_at_once() {
         "login.rejection_interval=6s",
         "login.user_window=0s",
         "login.source_window=25h",
+        "license_api.address=0.0.0.0:7443",
+        "license_api.plaintext=true",
+        "license_api.certificate=a.pem",
+        "license_api.principal=b",
         "identity.principals=[{name=\"a\",rights=[\"no.right\"],spiffe=\"http://x\",dns=\"*.x\"},\
          {name=\"b\",tenant=\"t\",dns=\"a.example\"},{name=\"c\",tenant=\"t\",dns=\"A.example\"}]",
     ])
@@ -229,6 +233,11 @@ fn all_contradictions_are_reported_at_once() {
         "login.rejection_interval",
         "login.user_window",
         "login.source_window",
+        "license_api.address: another listener",
+        "license_api.plaintext: 0.0.0.0:7443 is not loopback",
+        "license_api.private_key",
+        "license_api.tenant",
+        "license_api.principal: a principal",
         "telemetry.prometheus_address: another listener",
         "telemetry.log_filter",
         "telemetry.otlp_endpoint: is not an absolute URL",
@@ -244,6 +253,21 @@ fn all_contradictions_are_reported_at_once() {
     ] {
         assert!(problems.iter().any(|problem| problem.contains(key)), "{key} is not in {problems:#?}");
     }
+}
+
+#[test]
+fn the_licence_api_has_a_certificate_of_its_own_or_that_of_grpc() {
+    let files = |flags: &[&str]| {
+        let config =
+            from_flags(&[&["license_api.tenant=t", "license_api.address=127.0.0.1:1"], flags].concat()).unwrap();
+        config.transport().http.unwrap().certificate.map(|files| files.private_key)
+    };
+    let own = ["license_api.certificate=a.pem", "license_api.private_key=b.pem"];
+    assert_eq!(files(&own), Some("b.pem".into()));
+    assert_eq!(files(&["tls.certificate=c.pem", "tls.private_key=d.pem"]), Some("d.pem".into()));
+    assert_eq!(files(&["license_api.plaintext=true"]), None);
+    let config = from_flags(&["license_api.plaintext=true", "license_api.principal="]).unwrap();
+    assert_eq!(config.transport().http, None, "without an address nothing is served, and nothing checked");
 }
 
 #[test]

@@ -16,8 +16,10 @@ use crate::grpc::Api;
 use crate::grpc::page_memory::PageMemory;
 use crate::grpc::page_stream::policy::StreamPolicy;
 use crate::grpc::reason::reason_names;
+use crate::license_api::LicenseApi;
 use jackfield_transport::backend::{Backend, RouteContext};
 use jackfield_transport::call::fair_semaphore::FairSemaphore;
+use jackfield_transport::call::http::HttpApi;
 use jackfield_transport::call::identity::{ConfiguredPrincipal, Tenants};
 use jackfield_transport::health::Readiness;
 use jackfield_transport::telemetry::Meters;
@@ -57,6 +59,10 @@ impl Backend for ServiceBackend {
         let meter = meters.meter();
         metrics::register(&meter, &self.services.gauges());
         self.services.call_metrics().register(&meter);
+    }
+
+    fn http(&self) -> Option<Arc<dyn HttpApi>> {
+        Some(Arc::new(LicenseApi { error_codes: self.config.license_api.error_codes }))
     }
 
     fn descriptor_set(&self) -> &'static [u8] {

@@ -81,7 +81,7 @@ impl Services {
             }
             Err(fault) => {
                 report(&connector, fault.reason(), &fault);
-                let finding = Finding::fault(fault.reason(), fault.status(), &fault);
+                let finding = Finding::fault(fault.reason(), fault.status().map(|status| status.as_u16()), &fault);
                 (Verdict::UpstreamFault, EventOutcome::UpstreamFault, finding)
             }
         };

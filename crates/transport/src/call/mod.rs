@@ -6,6 +6,7 @@ pub mod code;
 pub mod context;
 pub mod fair_semaphore;
 pub mod flow;
+pub mod http;
 pub mod identity;
 pub mod methods;
 pub mod peer;
@@ -15,4 +16,4 @@ pub mod status;
 
 pub(crate) use self::response::{Response, ResponseBody};
 
-pub(crate) type Request = http::Request<tonic::body::Body>;
+pub(crate) type Request = ::http::Request<tonic::body::Body>;

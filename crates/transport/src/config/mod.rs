@@ -1,5 +1,6 @@
 //! The sections of the configuration that the transport reads.
 
+mod http;
 mod identity;
 mod limits;
 mod listen;
@@ -8,6 +9,7 @@ mod values;
 
 use std::path::PathBuf;
 
+pub use self::http::HttpListen;
 pub use self::identity::{Identity, PrincipalConfig};
 pub use self::limits::{Deadlines, Drain, Limits, Streams};
 pub use self::listen::{Listen, Tls};
@@ -28,6 +30,15 @@ pub struct TransportConfig {
     pub telemetry: Telemetry,
     /// The known callers, the built-in one included.
     pub principals: Vec<PrincipalConfig>,
+    /// The HTTP listener, if there is one.
+    pub http: Option<HttpListen>,
+}
+
+/// Paths of a certificate and its private key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub certificate: PathBuf,
+    pub private_key: PathBuf,
 }
 
 /// Paths of the certificates.

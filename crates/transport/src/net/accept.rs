@@ -8,12 +8,14 @@ use std::time::Duration;
 use jackfield_domain::Clock;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::{Admission, ConnectionPermit};
 use super::certificate;
 use super::connection::ServedConnection;
+use super::http1::{self, HttpFront};
 use super::listener::{Listener, Socket};
 use super::state::{CutShort, NetState};
 use crate::call::identity::{self, ConfiguredPrincipal, Principals, Unknown};
@@ -88,24 +90,37 @@ impl Acceptor {
     pub(crate) fn spawn(&self, name: &'static str, listener: Listener, security: Security, stack: Stack) {
         let shared = self.0.clone();
         self.0.tasks.spawn(async move {
-            let accept_all = accept_all(&shared, name, &listener, &security, &stack);
+            let admission = match security {
+                Security::Health => &shared.health_admission,
+                Security::Tls(_) | Security::Plaintext(_) => &shared.admission,
+            };
+            let serve =
+                |socket, peer, permit| serve(shared.clone(), socket, peer, security.clone(), stack.clone(), permit);
+            let accept_all = accept_all(&shared, name, &listener, admission, serve);
             shared.drain.run_until_cancelled(accept_all).await;
             // The socket is closed here, before connections are drained: new ones go elsewhere.
         });
     }
+
+    /// Accepts from the HTTP listener in the background until drain.
+    pub(crate) fn spawn_http(&self, name: &'static str, listener: Listener, front: HttpFront) {
+        let (shared, front) = (self.0.clone(), Arc::new(front));
+        self.0.tasks.spawn(async move {
+            let serve = |socket, peer, permit| http1::serve(shared.clone(), front.clone(), socket, peer, permit);
+            let accept_all = accept_all(&shared, name, &listener, front.admission(), serve);
+            shared.drain.run_until_cancelled(accept_all).await;
+        });
+    }
 }
 
-async fn accept_all(
+/// Accepts the connections that are admitted, and has each served in the background.
+async fn accept_all<F: Future<Output = ()> + Send + 'static>(
     shared: &Arc<NetState>,
     name: &'static str,
     listener: &Listener,
-    security: &Security,
-    stack: &Stack,
+    admission: &Admission,
+    serve: impl Fn(Socket, Peer, ConnectionPermit) -> F,
 ) {
-    let admission = match security {
-        Security::Health => &shared.health_admission,
-        Security::Tls(_) | Security::Plaintext(_) => &shared.admission,
-    };
     loop {
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -121,7 +136,7 @@ async fn accept_all(
         match admission.admit(peer.ip()) {
             Ok(permit) => {
                 let open = shared.metrics.connection_open(name);
-                let work = serve(shared.clone(), socket, peer, security.clone(), stack.clone(), permit);
+                let work = serve(socket, peer, permit);
                 let kill = shared.kill.clone();
                 shared.tasks.spawn(async move {
                     kill.run_until_cancelled(work).await;
@@ -174,49 +189,64 @@ async fn serve(
     drop(permit);
 }
 
-/// Does the TLS handshake within its deadline, which includes the wait for a permit.
+/// Does the TLS handshake of a caller who has a certificate.
 async fn handshake(
     shared: &NetState,
     socket: Socket,
     peer: Peer,
     tls: &TlsReloader,
-) -> Option<(tokio_rustls::server::TlsStream<Socket>, ConnectInfo)> {
+) -> Option<(TlsStream<Socket>, ConnectInfo)> {
+    let server = || tls.current().server.clone();
+    let stream = tls_handshake(shared, &shared.admission, socket, peer, server).await?;
+    let (_, connection) = stream.get_ref();
+    if connection.alpn_protocol() != Some(b"h2") {
+        handshake_failed(shared, peer, "no_h2", "the client does not offer h2");
+        return None;
+    }
+    let certificates: Vec<_> =
+        connection.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect();
+    let caller = match certificates.first() {
+        Some(leaf) => shared.principals.identify(leaf),
+        None => Err(Unknown::NoCertificate),
+    };
+    if let (Err(unknown), Some(leaf)) = (&caller, certificates.first()) {
+        let claims = identity::claims(leaf);
+        tracing::info!(
+            client.address = peer.ip().map(display),
+            client.port = peer.port(),
+            certificate = claims,
+            "certificate of an unknown client: {unknown}"
+        );
+    }
+    let info = ConnectInfo::new(peer, stream.get_ref().0.local_addr(), certificates, caller);
+    Some((stream, info))
+}
+
+/// Does a TLS handshake within its deadline, which includes the wait for a permit.
+pub(super) async fn tls_handshake(
+    shared: &NetState,
+    admission: &Admission,
+    socket: Socket,
+    peer: Peer,
+    server: impl FnOnce() -> Arc<rustls::ServerConfig>,
+) -> Option<TlsStream<Socket>> {
     let work = async {
         // A peer that has not sent its hello waits without a permit, so that silent peers cannot take those of others.
         let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket).await?;
-        let _turn = shared.admission.handshake(peer.ip()).await;
-        hello.into_stream(tls.current().server.clone()).await
+        let _turn = admission.handshake(peer.ip()).await;
+        hello.into_stream(server()).await
     };
     // A peer in the middle of a handshake has nothing to lose: it is dropped at drain.
     let work = shared.drain.run_until_cancelled(timeout(shared.config.tls.handshake_timeout, work));
-    let (cause, error) = match work.await? {
-        Ok(Ok(stream)) => {
-            let (_, connection) = stream.get_ref();
-            if connection.alpn_protocol() != Some(b"h2") {
-                ("no_h2", "the client does not offer h2".to_owned())
-            } else {
-                let certificates: Vec<_> =
-                    connection.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect();
-                let caller = match certificates.first() {
-                    Some(leaf) => shared.principals.identify(leaf),
-                    None => Err(Unknown::NoCertificate),
-                };
-                if let (Err(unknown), Some(leaf)) = (&caller, certificates.first()) {
-                    let claims = identity::claims(leaf);
-                    tracing::info!(
-                        client.address = peer.ip().map(display),
-                        client.port = peer.port(),
-                        certificate = claims,
-                        "certificate of an unknown client: {unknown}"
-                    );
-                }
-                let info = ConnectInfo::new(peer, stream.get_ref().0.local_addr(), certificates, caller);
-                return Some((stream, info));
-            }
-        }
-        Ok(Err(error)) => (handshake_error(&error), error.to_string()),
-        Err(_) => ("timeout", "the handshake took too long".to_owned()),
-    };
+    match work.await? {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => handshake_failed(shared, peer, handshake_error(&error), &error.to_string()),
+        Err(_) => handshake_failed(shared, peer, "timeout", "the handshake took too long"),
+    }
+    None
+}
+
+fn handshake_failed(shared: &NetState, peer: Peer, cause: &'static str, error: &str) {
     shared.metrics.handshake_failed(cause);
     tracing::debug!(
         client.address = peer.ip().map(display),
@@ -224,7 +254,6 @@ async fn handshake(
         error.message = error,
         "tls handshake failed"
     );
-    None
 }
 
 /// Returns the kind of a failed handshake for the metric: few values, whatever clients do.

@@ -9,26 +9,35 @@ use tokio::sync::watch;
 
 use super::log_writer::dropped_lines;
 use crate::standard::health::Readiness;
-use crate::tls::TlsReloader;
+use crate::tls::{PairReloader, TlsReloader};
 
 /// Units of the times in `/proc/<pid>/stat`: Linux shows them to programs in hundredths of a second on every machine.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Registers the gauges of a server. Values that cannot be read are left out of the page.
-pub(crate) fn register(meter: &Meter, readiness: watch::Receiver<Readiness>, tls: Option<Arc<TlsReloader>>) {
+pub(crate) fn register(
+    meter: &Meter,
+    readiness: watch::Receiver<Readiness>,
+    tls: Option<Arc<TlsReloader>>,
+    http: Option<(&'static str, Arc<PairReloader>)>,
+) {
     meter
         .u64_observable_gauge("jackfield.server.ready")
         .with_description("1 if health says SERVING, else 0")
         .with_callback(move |gauge| gauge.observe(u64::from(*readiness.borrow() == Readiness::Ready), &[]))
         .build();
-    if let Some(tls) = tls {
+    if tls.is_some() || http.is_some() {
         meter
             .i64_observable_gauge("jackfield.server.tls.valid_until")
             .with_description("Earliest end of validity in a certificate file, in seconds since 1970")
             .with_unit("s")
             .with_callback(move |gauge| {
-                for (file, end) in &tls.current().valid_until {
-                    gauge.observe(*end, &[KeyValue::new("file", *file)]);
+                for (file, end) in tls.iter().flat_map(|tls| tls.current().valid_until.clone()) {
+                    gauge.observe(end, &[KeyValue::new("file", file)]);
+                }
+                let of_http = http.as_ref().and_then(|(listener, pair)| Some((*listener, pair.current().valid_until?)));
+                if let Some((listener, end)) = of_http {
+                    gauge.observe(end, &[KeyValue::new("file", listener)]);
                 }
             })
             .build();

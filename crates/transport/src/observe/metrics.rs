@@ -22,6 +22,8 @@ const HANDSHAKE_CAUSES: [&str; 7] =
     ["bad_certificate", "io", "no_certificate", "no_h2", "protocol", "refused_by_client", "timeout"];
 /// A caller or tenant that has its share, or a server that is full.
 const SHED_CAUSES: [&str; 2] = ["share", "full"];
+/// The statuses with which requests of HTTP are refused before they become calls.
+const REFUSED_STATUSES: [u16; 6] = [400, 401, 404, 405, 408, 413];
 const RELOAD_RESULTS: [&str; 2] = ["reloaded", "kept_previous"];
 
 /// All instruments; clones share them.
@@ -42,6 +44,7 @@ struct Instruments {
     streams_stalled: Counter<u64>,
     handshakes_failed: Counter<u64>,
     accept_errors: Counter<u64>,
+    requests_refused: Counter<u64>,
     tls_reloads: Counter<u64>,
 }
 
@@ -89,6 +92,10 @@ impl Metrics {
             ),
             handshakes_failed: counter("jackfield.server.handshakes.failed", "TLS handshakes that failed, by cause"),
             accept_errors: counter("jackfield.server.accept.errors", "Errors of accept"),
+            requests_refused: counter(
+                "jackfield.server.http.requests.refused",
+                "Requests of the licence API that became no call, by status",
+            ),
             tls_reloads: counter("jackfield.server.tls.reloads", "Changes of the certificate files, by result"),
         }));
         metrics.zero();
@@ -110,6 +117,7 @@ impl Metrics {
         zero(handshakes_failed, "cause", &HANDSHAKE_CAUSES);
         zero(tls_reloads, "result", &RELOAD_RESULTS);
         zero(errors, "reason", reasons);
+        REFUSED_STATUSES.iter().for_each(|status| self.refused(*status, 0));
     }
 
     /// Counts a call as open until the result is dropped.
@@ -159,6 +167,16 @@ impl Metrics {
     /// Counts a connection that could not be accepted.
     pub(crate) fn accept_error(&self) {
         self.0.accept_errors.add(1, &[]);
+    }
+
+    /// Counts a request of HTTP that became no call.
+    pub(crate) fn request_refused(&self, status: u16) {
+        self.refused(status, 1);
+    }
+
+    fn refused(&self, status: u16, count: u64) {
+        let status = KeyValue::new("http.response.status_code", i64::from(status));
+        self.0.requests_refused.add(count, &[status]);
     }
 
     /// Counts a change of the certificate files.

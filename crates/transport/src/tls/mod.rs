@@ -11,9 +11,12 @@ mod error;
 mod file;
 mod key_pair;
 mod key_usage;
+mod pair_reload;
 mod reload;
 
 pub use self::crypto::provider;
 pub use self::error::TlsError;
 pub use self::file::{certificates_pem, read_file};
+pub use self::pair_reload::{PairReloader, PairState};
+pub(crate) use self::reload::watch;
 pub use self::reload::{Reload, TlsReloader, TlsState};

@@ -52,6 +52,55 @@ pub struct Reload {
     pub faults: Vec<TlsError>,
 }
 
+/// Certificates that are read from files.
+pub(crate) trait Reloading: Send + Sync + 'static {
+    /// Reads the files, and puts into force what is new and can be used.
+    fn reload(&self, now: Timestamp) -> impl Future<Output = Reload> + Send;
+}
+
+/// Polls files until `stop`, and reports for each change whether it came into force. A mounted secret changes by swapping a
+/// symbolic link, which file notification on the path does not see.
+pub(crate) async fn watch(
+    files: Arc<impl Reloading>,
+    interval: Duration,
+    clock: Arc<dyn Clock>,
+    on_reload: impl Fn(bool),
+    stop: CancellationToken,
+) {
+    let mut logged = Vec::new();
+    while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+        let Reload { changed, faults } = files.reload(clock.now()).await;
+        if changed {
+            tracing::info!("tls certificates reloaded");
+            on_reload(true);
+        }
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        // The same fault is logged once, not at every check.
+        for error in faults.iter().filter(|fault| !logged.contains(*fault)) {
+            tracing::error!(error.message = %error, "tls certificates not reloaded, the ones in force stay");
+            on_reload(false);
+        }
+        logged = faults;
+    }
+}
+
+/// The settings of a listener with a certificate.
+pub(super) fn server_config(
+    verifier: Arc<dyn ClientCertVerifier>,
+    key: Arc<CertifiedKey>,
+    alpn: &[u8],
+) -> Result<ServerConfig, TlsError> {
+    let mut server = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+    server.alpn_protocols = vec![alpn.to_vec()];
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+    server.max_early_data_size = 0;
+    Ok(server)
+}
+
 // === impl TlsReloader ===
 
 impl TlsReloader {
@@ -83,32 +132,6 @@ impl TlsReloader {
     /// Changes whenever other certificates come into force.
     pub fn generation(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
-    }
-
-    /// Polls the files until `stop`, and reports for each change whether it came into force. A mounted secret changes by
-    /// swapping a symbolic link, which file notification on the path does not see.
-    pub async fn watch(
-        self: Arc<Self>,
-        interval: Duration,
-        clock: Arc<dyn Clock>,
-        on_reload: impl Fn(bool),
-        stop: CancellationToken,
-    ) {
-        let mut logged = Vec::new();
-        while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
-            let Reload { changed, faults } = self.reload(clock.now()).await;
-            if changed {
-                tracing::info!("tls certificates reloaded");
-                on_reload(true);
-            }
-            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            // The same fault is logged once, not at every check.
-            for error in faults.iter().filter(|fault| !logged.contains(*fault)) {
-                tracing::error!(error.message = %error, "tls certificates not reloaded, the ones in force stay");
-                on_reload(false);
-            }
-            logged = faults;
-        }
     }
 
     /// Reads the files, and puts into force what is new and can be used. What cannot be used leaves the old files in force.
@@ -208,6 +231,12 @@ impl TlsReloader {
     }
 }
 
+impl Reloading for TlsReloader {
+    async fn reload(&self, now: Timestamp) -> Reload {
+        TlsReloader::reload(self, now).await
+    }
+}
+
 // === impl TlsState ===
 
 impl TlsState {
@@ -217,14 +246,7 @@ impl TlsState {
         identity: &KeyPair,
         clients: &Clients,
     ) -> Result<Self, TlsError> {
-        let mut server = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .with_client_cert_verifier(verifier.clone())
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));
-        server.alpn_protocols = vec![b"h2".to_vec()];
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
-        server.max_early_data_size = 0;
+        let server = server_config(verifier.clone(), key.clone(), b"h2")?;
         let ends = [
             ("certificate", identity.valid_until()),
             ("client_ca", clients.authorities_valid_until()),

@@ -68,12 +68,7 @@ impl Principals {
     pub fn new(principals: &[PrincipalConfig]) -> Self {
         let mut known = Principals::default();
         for principal in principals {
-            let with = |rights: Rights, pattern: &String| rights.with_pattern(pattern).unwrap_or(rights);
-            let caller = Arc::new(ConfiguredPrincipal {
-                name: principal.name.as_str().into(),
-                tenant: principal.tenant.clone(),
-                rights: principal.rights.iter().fold(Rights::default(), with),
-            });
+            let caller = Arc::new(ConfiguredPrincipal::of(principal));
             for (map, key) in [
                 (&mut known.spiffe, principal.spiffe.clone()),
                 (&mut known.dns, principal.dns.to_ascii_lowercase()),
@@ -152,6 +147,16 @@ fn dns<'a>(name: &GeneralName<'a>) -> Option<&'a str> {
 // === impl ConfiguredPrincipal ===
 
 impl ConfiguredPrincipal {
+    /// Takes a principal of a configuration that was checked.
+    pub fn of(principal: &PrincipalConfig) -> Self {
+        let with = |rights: Rights, pattern: &String| rights.with_pattern(pattern).unwrap_or(rights);
+        ConfiguredPrincipal {
+            name: principal.name.as_str().into(),
+            tenant: principal.tenant.clone(),
+            rights: principal.rights.iter().fold(Rights::default(), with),
+        }
+    }
+
     /// The principal of one call.
     pub fn in_tenant(&self, tenant: TenantId) -> Principal {
         Principal { name: self.name.clone(), tenant, rights: self.rights }
