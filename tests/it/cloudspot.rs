@@ -2,6 +2,7 @@
 //! missing.
 
 mod client;
+mod served;
 
 use jackfield_testkit::cloudspot;
 use serde_json::{Value, json};

@@ -151,7 +151,11 @@ fn configuration_keys() -> BTreeSet<String> {
 /// The metrics of a server that has a key which expires, and has answered calls, one of them with a server error, and one of
 /// them with a call to another system.
 async fn metrics() -> Families {
-    let mut server = TestServer::start(Backend::Sqlite).await;
+    let mut server = TestServer::start_with(Backend::Sqlite, |config| {
+        config.license_api.address = "127.0.0.1:0".to_owned();
+        config.license_api.tenant = "alpha".to_owned();
+    })
+    .await;
     let leaf = server.pki().client_for(Identity::of("a connector"), Duration::from_secs(600));
     let key = v1::Key { name: "expires".to_owned(), certificate_pem: leaf.certificate_pem, ..Default::default() };
     let request = v1::ImportKeyRequest { key: Some(key), private_key_pem: leaf.key_pem, ..Default::default() };

@@ -20,6 +20,7 @@ mod filter;
 mod guide;
 mod isolation;
 mod key;
+mod license_api;
 mod login;
 mod pagination;
 mod plans;

@@ -1,0 +1,168 @@
+//! Limits, TLS, metrics and the end of the listener.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jackfield_testkit::data::LicenseApi;
+use jackfield_testkit::{Backend, TestServer};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::{Answer, PASSWORD, ann, application, exchange, get, log_in, request, send, served, token};
+
+const LOG_IN: &str = "POST /api/v1/auth/authenticate/";
+const MODULE: (&str, &str) = ("x-license-module", "gallery");
+
+async fn gallery(change: impl FnOnce(&mut LicenseApi)) -> TestServer {
+    let server = served(Backend::Sqlite, change).await;
+    let alpha = server.client("alpha");
+    ann(&alpha).await;
+    application(&alpha, "gallery", None).await;
+    server
+}
+
+fn good() -> Vec<u8> {
+    let body = json!({ "username": "ann", "password": PASSWORD }).to_string();
+    request(LOG_IN, &[MODULE], &body)
+}
+
+#[tokio::test]
+async fn requests_that_are_too_large_or_too_odd() {
+    let server = gallery(|_| {}).await;
+    let address = server.license_api_address();
+    let large = send(address, &request(LOG_IN, &[MODULE], &"x".repeat(10 << 20))).await;
+    large.expect(413, "INVALID_FORMAT");
+    let body =
+        |length: usize| format!(r#"{{"username": "ann", "password": "{PASSWORD}", "more": "{}"}}"#, "x".repeat(length));
+    let frame = body(0).len();
+    assert_eq!(send(address, &request(LOG_IN, &[MODULE], &body(65_536 - frame))).await.status, 200);
+    send(address, &request(LOG_IN, &[MODULE], &body(65_537 - frame))).await.expect(413, "INVALID_FORMAT");
+    // A body of unknown length is limited all the same.
+    let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+    let chunked = format!(
+        "{LOG_IN} HTTP/1.1\r\nhost: a\r\nx-license-module: gallery\r\ntransfer-encoding: chunked\r\n\r\n{}",
+        chunk.repeat(3)
+    );
+    send(address, chunked.as_bytes()).await.expect(413, "INVALID_FORMAT");
+    let headers = "x".repeat(20 << 10);
+    assert_eq!(send(address, &request(LOG_IN, &[("x-long", &headers)], "")).await.status, 431);
+    assert_eq!(send(address, b"hello\r\n\r\n").await.status, 400);
+    let stream = TcpStream::connect(address).await.unwrap();
+    assert_eq!(exchange(stream, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await, b"", "HTTP/2 is not spoken");
+    // It goes on for everyone else.
+    assert_eq!(send(address, &good()).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_connection_serves_one_request_and_says_so() {
+    let server = gallery(|_| {}).await;
+    let address = server.license_api_address();
+    let twice = [good(), good()].concat();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let received = exchange(stream, &twice).await;
+    assert_eq!(String::from_utf8_lossy(&received).matches("HTTP/1.1 200").count(), 1);
+    let answer = Answer::parse(&received);
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    let keys: Vec<_> = answer.json().as_object().unwrap().keys().cloned().collect();
+    assert_eq!(keys, ["token", "permissions"], "the clients fail on others");
+    assert_eq!(token(&answer).len(), 43);
+}
+
+#[tokio::test]
+async fn requests_are_calls_in_metrics_and_have_ids() {
+    let server = gallery(|_| {}).await;
+    let address = server.license_api_address();
+    let accepted = log_in(address, "gallery", "ann", PASSWORD).await;
+    let rejected = log_in(address, "gallery", "ann", "wrong").await;
+    let unknown = send(address, &request("GET /", &[], "")).await;
+    let ids = [&accepted, &rejected, &unknown].map(|answer| answer.header("x-request-id").unwrap().to_owned());
+    assert!(ids.iter().all(|id| id.len() == 36) && ids[0] != ids[1] && ids[1] != ids[2], "{ids:?}");
+    let session = token(&accepted);
+    get(address, "auth/users/profile/", "gallery", &session).await;
+    get(address, "auth/users/profile/", "gallery", "wrong").await.expect(401, "NOT_AUTHORIZED");
+    let calls = |method: &str, code: &str| {
+        let method = format!("jackfield.v1.ApplicationService/{method}");
+        let labels = [("rpc_method", &*method), ("rpc_response_status_code", code)];
+        server.metric("rpc_server_call_duration_seconds_count", &labels)
+    };
+    assert_eq!(calls("AuthenticateApplicationUser", "OK"), Some(2.0));
+    assert_eq!((calls("GetSessionUser", "OK"), calls("GetSessionUser", "NOT_FOUND")), (Some(1.0), Some(1.0)));
+    let refused = |status: &str| {
+        let labels = [("http_response_status_code", status)];
+        server.metric("jackfield_server_http_requests_refused_total", &labels)
+    };
+    assert_eq!((refused("404"), refused("413")), (Some(1.0), Some(0.0)));
+    assert!(server.metric("jackfield_server_connections_open", &[("listener", "license_api")]).is_some());
+}
+
+#[tokio::test]
+async fn a_request_in_progress_is_answered_before_the_server_stops() {
+    let mut server = TestServer::start_with(Backend::Sqlite, |config| {
+        config.license_api.address = "127.0.0.1:0".to_owned();
+        (config.license_api.plaintext, config.license_api.tenant) = (true, "alpha".to_owned());
+        config.login.rejection_interval = Duration::from_secs(1);
+        config.drain.delay = Duration::ZERO;
+    })
+    .await;
+    let alpha = server.client("alpha");
+    ann(&alpha).await;
+    application(&alpha, "gallery", None).await;
+    let address = server.license_api_address();
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    idle.write_all(b"GET /api").await.unwrap();
+    let waiting = tokio::spawn(async move { log_in(address, "gallery", "ann", "wrong").await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(server.stop().await, "nothing was cut");
+    waiting.await.unwrap().expect(401, "NOT_AUTHORIZED");
+    let mut rest = Vec::new();
+    // Closed or reset: the client has asked for nothing yet.
+    let _ = idle.read_to_end(&mut rest).await;
+    assert!(rest.is_empty());
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+/// Connects with TLS, without a client certificate.
+async fn tls(server: &TestServer, alpn: &[&[u8]]) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(server.pki().ca_pem().as_bytes()).unwrap()).unwrap();
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    let stream = TcpStream::connect(server.license_api_address()).await.unwrap();
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
+}
+
+#[tokio::test]
+async fn tls_needs_no_client_certificate() {
+    let server = gallery(|license_api| license_api.plaintext = false).await;
+    for alpn in [&[][..], &[&b"http/1.1"[..]], &[b"h2", b"http/1.1"]] {
+        let answer = Answer::parse(&exchange(tls(&server, alpn).await.unwrap(), &good()).await);
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    assert!(tls(&server, &[b"h2"]).await.is_err());
+    // A request in plaintext is no handshake.
+    let stream = TcpStream::connect(server.license_api_address()).await.unwrap();
+    let received = exchange(stream, &good()).await;
+    assert!(!received.starts_with(b"HTTP"), "{received:?}");
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_used_without_a_restart() {
+    let server = gallery(|license_api| license_api.plaintext = false).await;
+    let served = async || tls(&server, &[]).await.unwrap().get_ref().1.peer_certificates().unwrap()[0].to_vec();
+    let before = served().await;
+    server.pki().renew_server();
+    for _ in 0..100 {
+        if served().await != before {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the certificate stays");
+}
