@@ -1,4 +1,4 @@
-//! What is refused, and with which status and code.
+//! Refused requests, with their statuses and codes.
 
 use jackfield_api::v1;
 use jackfield_testkit::{Reply, System, on_both};

@@ -68,7 +68,7 @@ pub(super) struct Identified {
     /// The version of a stored user whose password was compared.
     pub(super) version: Option<i64>,
     pub(super) profile: UserProfile,
-    /// What a licence server gave; the permissions of all others are those that are stored.
+    /// For a user of a licence server. The permissions of all others are those that are stored.
     pub(super) licensed: Option<Licensed>,
 }
 

@@ -114,8 +114,7 @@ impl Services {
     }
 
     /// The session with a token, if it can be used in an application: it has not expired, it is one of the application, the
-    /// application is enabled, and the user exists and is enabled. Whether a licence server still knows the user, it is yet to be
-    /// asked.
+    /// application is enabled, and the user exists and is enabled. A licence server is yet to be asked.
     async fn live_session(
         &self,
         caller: &Caller<ApplicationsAuthenticate>,
