@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jackfield_domain::connector::{Cause, Connector, ConnectorEvent, EventOperation, EventOutcome, MAX_EVENTS};
-use jackfield_domain::login::{LoginAttempt, LoginOutcome, LoginReason};
+use jackfield_domain::login::{LoginAttempt, LoginReason};
 use jackfield_domain::principal::right::ConnectorsRead;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{Clock, ConnectorEventId, ConnectorId, Error, Result, TenantId, Timestamp};

@@ -122,8 +122,9 @@ fn registrations_are_bounded_and_given_once() {
 #[test]
 fn a_user_of_another_system_keeps_what_can_be_one_here() {
     let password = || Password::given("password", "short".to_owned()).unwrap();
-    let connector = ConnectorId::generate();
+    let origin = UserOrigin { connector: ConnectorId::generate(), create_time: Timestamp(1) };
     let user = ExternalUser {
+        first_name: "x".repeat(129),
         id: "42".to_owned(),
         username: String::new(),
         email: "ann@example.com".to_owned(),
@@ -131,12 +132,14 @@ fn a_user_of_another_system_keeps_what_can_be_one_here() {
         registrations: vec![registration("a", &["r"])],
         ..Default::default()
     };
-    let migrated = created(&UserPatch::of_external(user.clone(), connector, password()).unwrap()).unwrap();
+    let migrated = created(&UserPatch::of_external(user.clone(), origin, password()).unwrap()).unwrap();
     assert_eq!(migrated.login_ids(), ["ann@example.com"]);
-    assert_eq!((migrated.user_id, migrated.connector), (user_id(), Some(connector)));
+    assert!(migrated.is_from(&origin));
+    assert_eq!((migrated.user_id, migrated.connector), (user_id(), Some(origin.connector)));
+    assert_eq!(migrated.first_name, "x".repeat(128));
     assert!(migrated.password_set && migrated.enabled);
     let nameless = ExternalUser { email: "ann".to_owned(), ..user.clone() };
-    assert!(created(&UserPatch::of_external(nameless, connector, password()).unwrap()).is_err());
-    let wrong = ExternalUser { id: String::new(), first_name: "x".repeat(129), ..user };
-    assert_eq!(UserPatch::of_external(wrong, connector, password()).unwrap_err().len(), 2);
+    assert!(created(&UserPatch::of_external(nameless, origin, password()).unwrap()).is_err());
+    let wrong = ExternalUser { id: String::new(), first_name: "\u{7}".to_owned(), ..user };
+    assert_eq!(UserPatch::of_external(wrong, origin, password()).unwrap_err().len(), 2);
 }

@@ -139,7 +139,7 @@ async fn idle_connections_of_all_clients_are_bounded() {
     assert_eq!((clients[0].idle(), clients[4].idle()), (1, 1));
     assert_eq!(server.accepted(), 6, "only the first client had to connect again");
     drop(clients);
-    assert_eq!(idle.free(), 3);
+    assert_eq!(places.free(), 3);
 }
 
 #[tokio::test]
