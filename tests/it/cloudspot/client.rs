@@ -11,7 +11,7 @@ use jackfield_domain::value::url::HttpUrl;
 use jackfield_testkit::LicenseServer;
 use jackfield_testkit::cloudspot::RELEASES;
 use jackfield_testkit::license::RecordedRequest;
-use jackfield_upstream::client::{Client, Definition, Limits, Network};
+use jackfield_upstream::client::{Client, Definition, Limits, Network, Places};
 use jackfield_upstream::egress::{Policy, Target};
 use jackfield_upstream::license::{
     Authentication, CompanyPermissions, LicenseApi, LicenseFault, Profile, TokenResponse,
@@ -20,7 +20,6 @@ use jackfield_upstream::observe::Metrics;
 use jackfield_upstream::resolve::SystemResolver;
 use jackfield_upstream::tls::Trust;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
 use super::{python, python_once};
 
@@ -69,7 +68,7 @@ impl World {
         };
         let (resolver, metrics) = (Box::new(SystemResolver::default()), Metrics::default());
         let network = Network { policy: Policy::default().with_development(), resolver, metrics };
-        let client = Client::new(Arc::new(network), definition, Arc::new(Semaphore::new(9))).unwrap();
+        let client = Client::new(Arc::new(network), definition, Arc::new(Places::new(9))).unwrap();
         World { server, base, client }
     }
 
