@@ -2,6 +2,7 @@
 
 mod export;
 mod resource;
+mod within_calls;
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -37,6 +38,7 @@ use crate::tls;
 
 use self::export::{Bounded, FLUSH, Stop};
 use self::resource::RESOURCE;
+use self::within_calls::WithinCalls;
 
 const SCOPE: &str = "jackfield";
 /// Scrapers are few; more than this at once is a mistake.
@@ -136,7 +138,7 @@ impl Tracing {
                     .with_threads(false)
                     .with_target(false)
                     .with_tracked_inactivity(false);
-                subscriber.with(otel.with_filter(traced)).try_init()
+                subscriber.with(otel.with_filter(traced)).with(WithinCalls).try_init()
             }
         };
         set.map_err(|_| TelemetryError::SubscriberSet)?;
