@@ -53,7 +53,7 @@ pub enum AttemptEnd {
     Succeeded,
     /// The user is unknown or the password is wrong.
     Failed,
-    /// Nothing was checked.
+    /// The password did not leave Jackfield, and was not compared here.
     Unchecked,
 }
 
@@ -128,11 +128,12 @@ impl AttemptCount {
         self.attempts += 1;
     }
 
-    /// Notes the end of an attempt that was counted in the window that ends at a time. A success ends the window of a user, and never
-    /// that of a source: the source may have an account of its own, and attack others.
+    /// Notes the end of an attempt that was counted in the window that ends at a time. A success ends the window of a user at a source.
+    /// Of a user at all sources, it takes back only itself: others may be guessing meanwhile. Of a source it takes back nothing: the
+    /// source may have an account of its own, and attack others.
     pub fn end(&mut self, limit: AttemptLimit, window: i64, end: AttemptEnd, now: Timestamp) {
         match (end, limit) {
-            (AttemptEnd::Succeeded, AttemptLimit::UserAndSource | AttemptLimit::User) => {
+            (AttemptEnd::Succeeded, AttemptLimit::UserAndSource) => {
                 *self = AttemptCount { expire_time: now.0, ..AttemptCount::default() };
             }
             (AttemptEnd::Succeeded, AttemptLimit::Source) => {}
@@ -141,7 +142,9 @@ impl AttemptCount {
                 self.failures = self.failures.saturating_add(1);
                 self.failure_time = now.0;
             }
-            (AttemptEnd::Unchecked, _) => self.attempts = self.attempts.saturating_sub(1),
+            (AttemptEnd::Succeeded, AttemptLimit::User) | (AttemptEnd::Unchecked, _) => {
+                self.attempts = self.attempts.saturating_sub(1);
+            }
         }
     }
 }
@@ -216,8 +219,8 @@ mod tests {
     }
 
     #[test]
-    fn a_success_ends_the_windows_of_a_user_and_not_those_of_a_source() {
-        for (limit, attempts) in [(BOTH, 0), (AttemptLimit::User, 0), (AttemptLimit::Source, 3)] {
+    fn a_success_ends_the_window_of_a_user_at_a_source_alone() {
+        for (limit, attempts) in [(BOTH, 0), (AttemptLimit::User, 2), (AttemptLimit::Source, 3)] {
             let mut count = failed(3);
             count.end(limit, count.expire_time, AttemptEnd::Succeeded, Timestamp(0));
             assert_eq!((count.attempts, count.at(Timestamp(0)).attempts), (attempts, attempts), "{limit:?}");

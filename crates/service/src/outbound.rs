@@ -360,7 +360,10 @@ impl Rows {
     fn into_known(self) -> KnownConnector {
         let activations = [&self.identity, &self.trust].into_iter().flatten().filter_map(Key::activation);
         let (activate_time, revision) = (activations.min(), self.revision());
-        KnownConnector { connector: Arc::new(self.connector), revision, activate_time }
+        // What a call does not need may be large.
+        let (data, labels, description) = Default::default();
+        let connector = Connector { data, labels, description, ..self.connector };
+        KnownConnector { connector: Arc::new(connector), revision, activate_time }
     }
 
     fn definition(&self, tenant: TenantId, opened: &Opened, keys: &Keys) -> Result<Definition, DefinitionError> {

@@ -143,22 +143,54 @@ on_both! {
         refused(&alpha, from("192.0.2.1", &directory, "ada", "right"), "user", 60 * MINUTE).await;
     }
 
-    async fn an_attempt_that_no_system_checked_is_not_counted(backend: Backend) {
+    async fn an_attempt_that_reached_no_system_is_not_counted(backend: Backend) {
         let server = TestServer::start_with(backend, limits(1, 1, 1)).await;
         let alpha = server.client("alpha");
-        let system = System::start(|_| Reply::new(500, "")).await;
-        let directory = create(&alpha, connector(&alpha, &system, "directory").await).await.id;
+        let generic = v1::GenericConnector { authentication_url: "http://127.0.0.1:1/login".to_owned(), ..Default::default() };
+        let away = v1::Connector { kind: Some(v1::connector::Kind::Generic(generic)), ..fixture::a_connector("away") };
+        let away = create(&alpha, away).await.id;
         for _ in 0..3 {
-            let fault = outcome(&alpha, from("192.0.2.1", &directory, "ada", "right")).await;
+            let fault = outcome(&alpha, from("192.0.2.1", &away, "ada", "right")).await;
             assert_eq!(fault, v1::LoginOutcome::UpstreamFault);
         }
         // A connector that cannot check log-ins is not asked either.
-        steps::enable(&alpha, &directory, false).await;
-        let disabled = alpha.connectors().authenticate_user(from("192.0.2.1", &directory, "ada", "right")).await;
+        steps::enable(&alpha, &away, false).await;
+        let disabled = alpha.connectors().authenticate_user(from("192.0.2.1", &away, "ada", "right")).await;
         expect_status(disabled, Code::FailedPrecondition, "CONNECTOR_DISABLED");
         let working = a_system().await;
         let working = create(&alpha, connector(&alpha, &working, "working").await).await.id;
         assert_eq!(outcome(&alpha, from("192.0.2.1", &working, "ada", "right")).await, ACCEPTED);
+    }
+
+    /// A system that answers 401 to a wrong password shows which one is right, although that is a fault here.
+    async fn an_attempt_that_a_system_answers_with_a_fault_is_counted(backend: Backend) {
+        let server = TestServer::start_with(backend, limits(0, 3, 0)).await;
+        let alpha = server.client("alpha");
+        for (name, status) in [("unauthorized", 401), ("broken", 500)] {
+            let system = System::start(move |_| Reply::new(status, "")).await;
+            let directory = create(&alpha, connector(&alpha, &system, name).await).await.id;
+            for _ in 0..3 {
+                let fault = outcome(&alpha, a_login(&directory, "ada", "guess")).await;
+                assert_eq!(fault, v1::LoginOutcome::UpstreamFault);
+            }
+            let over = alpha.connectors().authenticate_user(a_login(&directory, "ada", "guess")).await;
+            expect_status(over, Code::ResourceExhausted, "LOGIN_ATTEMPTS_EXCEEDED");
+            assert_eq!(system.received().len(), 3, "{name}");
+        }
+    }
+
+    /// Others may be guessing while the user logs in.
+    async fn a_success_takes_back_no_attempt_of_others(backend: Backend) {
+        let server = TestServer::start_with(backend, limits(10, 4, 0)).await;
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let directory = create(&alpha, connector(&alpha, &system, "directory").await).await.id;
+        for guess in 0..4 {
+            assert_eq!(outcome(&alpha, from("203.0.113.9", &directory, "ada", "right")).await, ACCEPTED);
+            assert_eq!(outcome(&alpha, from(&format!("192.0.2.{guess}"), &directory, "ada", "guess")).await, REJECTED);
+        }
+        let over = alpha.connectors().authenticate_user(from("192.0.2.9", &directory, "ada", "guess")).await;
+        expect_status(over, Code::ResourceExhausted, "LOGIN_ATTEMPTS_EXCEEDED");
     }
 
     async fn a_log_in_by_the_policy_is_one_attempt_of_its_source(backend: Backend) {
@@ -183,10 +215,10 @@ on_both! {
         }
         refused(&alpha, from("192.0.2.1", "", "eve", "wrong"), "source", 60 * MINUTE).await;
         assert_eq!([&broken, &first, &second].map(|system| system.received().len()), [2, 2, 2]);
-        // From elsewhere, the user has one attempt left, at each of the systems that have checked the others.
+        // From elsewhere, the user has one attempt left, at each of the systems.
         assert_eq!(outcome(&alpha, from("", "", "bob", "wrong")).await, v1::LoginOutcome::UpstreamFault);
         refused(&alpha, from("", "", "bob", "wrong"), "user", 60 * MINUTE).await;
-        assert_eq!([&broken, &first, &second].map(|system| system.received().len()), [4, 3, 3]);
+        assert_eq!([&broken, &first, &second].map(|system| system.received().len()), [3, 3, 3]);
     }
 }
 
@@ -322,7 +354,9 @@ on_both! {
             assert_eq!(refusal.metadata("quota"), "user");
             assert_eq!(refusal.status.message(), "too many log-in attempts with this login id; try again later");
         }
-        assert_eq!(outcome(&other, "ann", right, "").await, ACCEPTED);
+        // All of them compare the same password.
+        let over = try_log_in(&other, "ann", right, "").await;
+        expect_status(over, Code::ResourceExhausted, "LOGIN_ATTEMPTS_EXCEEDED");
 
         // The attempts at a connector are those of all that ask it.
         assert_eq!(outcome(&asking, "ada", "wrong", "").await, REJECTED);
@@ -340,6 +374,6 @@ on_both! {
         let refusal = expect_status(over, Code::ResourceExhausted, "LOGIN_ATTEMPTS_EXCEEDED");
         assert_eq!(refusal.metadata("quota"), "source");
         let sessions = collect::items(alpha.applications().list_sessions(v1::ListSessionsRequest::default()).await);
-        assert_eq!(sessions.await.unwrap().len(), 1, "of the one success");
+        assert_eq!(sessions.await.unwrap(), []);
     }
 }

@@ -52,7 +52,7 @@ names! {
 }
 
 names! {
-    /// The outcome of an operation, as its caller learned it.
+    /// The outcome of an operation at the connector.
     pub enum EventOutcome {
         Accepted = "ACCEPTED",
         Rejected = "REJECTED",

@@ -60,8 +60,8 @@ async fn call(request: Request, calls: &Calls) -> Result<Success, Failure> {
     let Request { application, route } = request;
     match route {
         Route::Authenticate { username, password, user_agent } => {
-            let ip_address = calls.peer().ip().map(|ip| ip.to_canonical().to_string()).unwrap_or_default();
-            let event_info = Some(pb::LoginEventInfo { ip_address, user_agent, ..Default::default() });
+            // The client is a library in a server: its address is not that of the end user, whose attempts it would limit.
+            let event_info = Some(pb::LoginEventInfo { user_agent, ..Default::default() });
             let request = pb::AuthenticateApplicationUserRequest { application, username, password, event_info };
             let response: pb::AuthenticateApplicationUserResponse =
                 calls.unary(AUTHENTICATE, &request).await.map_err(|status| Failure::of_log_in(&status))?;

@@ -58,7 +58,10 @@ pub(super) enum Authenticator {
 pub(super) enum Verdict {
     Accepted(Box<Identified>),
     Rejected,
-    UpstreamFault,
+    UpstreamFault {
+        /// The password may have reached the system.
+        was_asked: bool,
+    },
 }
 
 /// A user whose password is right.
@@ -103,7 +106,8 @@ impl Services {
         let application_id = Some(client_id);
         let attempt = LoginAttempt { login_id, password, application_id, no_jwt: true, new_device: false, event };
         let authenticator = self.authenticator(caller.tenant(), &application).await?;
-        let checker = application.connector.map_or(application.id.0, |connector| connector.0);
+        // All applications without a connector compare the same passwords.
+        let checker = application.connector.map_or(caller.tenant().0, |connector| connector.0);
         let by = CountedBy { tenant: caller.tenant(), checker, attempt: &attempt, counts_source: true };
         let verdict = self.verdict(caller, (&application, authenticator), &attempt, deadline);
         let outcome = match self.counted(by, verdict).await? {
@@ -112,7 +116,7 @@ impl Services {
                 return Ok(ApplicationLogin::Accepted(Box::new(opened)));
             }
             Verdict::Rejected => ApplicationLogin::Rejected,
-            Verdict::UpstreamFault => ApplicationLogin::UpstreamFault,
+            Verdict::UpstreamFault { .. } => ApplicationLogin::UpstreamFault,
         };
         self.delay_rejection(start, deadline).await;
         Ok(outcome)
@@ -146,12 +150,13 @@ impl Services {
             }
         };
         let (operation, reference) = (EventOperation::AuthenticateApplicationUser, Ref::Id(connector.0));
-        let Checked { outcome, user, .. } = self.ask(caller, operation, &reference, attempt, deadline).await?;
+        let checked = self.ask(caller, operation, &reference, attempt, deadline).await?;
+        let Checked { outcome, was_asked, user, connector: _ } = checked;
         Ok(match (outcome, user) {
             (LoginOutcome::Accepted(_), Some(user)) => Verdict::Accepted(Box::new(Identified::from(user))),
             (LoginOutcome::Accepted(accepted), None) => self.external(tenant, connector, *accepted).await?,
             (LoginOutcome::Rejected, _) => Verdict::Rejected,
-            (LoginOutcome::UpstreamFault, _) => Verdict::UpstreamFault,
+            (LoginOutcome::UpstreamFault, _) => Verdict::UpstreamFault { was_asked },
         })
     }
 
@@ -235,7 +240,8 @@ impl From<&Verdict> for AttemptEnd {
         match verdict {
             Verdict::Accepted(_) => AttemptEnd::Succeeded,
             Verdict::Rejected => AttemptEnd::Failed,
-            Verdict::UpstreamFault => AttemptEnd::Unchecked,
+            Verdict::UpstreamFault { was_asked: true } => AttemptEnd::Failed,
+            Verdict::UpstreamFault { was_asked: false } => AttemptEnd::Unchecked,
         }
     }
 }

@@ -16,7 +16,9 @@ use jackfield_domain::value::text::{CompanyId, PermissionSlug, UserId};
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{ConnectorId, Error, Result, Secret, SecretAddress, Violation};
 use jackfield_upstream::client::Client;
-use jackfield_upstream::license::{self, Authentication, LicenseApi, LicenseFault, Profile, TokenResponse};
+use jackfield_upstream::license::{
+    self, Authentication, Grant, LicenseApi, LicenseFault, Profile, Rejection, TokenResponse,
+};
 use jackfield_upstream::login::LoginFault;
 use tokio::time::Instant;
 
@@ -67,22 +69,22 @@ impl Services {
                 report(&connector, LoginFault::DEFINITION_INVALID, &error);
                 let finding = Finding::fault(LoginFault::DEFINITION_INVALID, None, &error);
                 self.record_license(caller, (&connector, attempt, start), EventOutcome::UpstreamFault, finding);
-                return Ok(Verdict::UpstreamFault);
+                return Ok(Verdict::UpstreamFault { was_asked: false });
             }
         };
         let (verdict, outcome, finding) = match checked {
-            Ok(Some(identified)) => {
+            Ok(Ok(identified)) => {
                 let finding = Finding::checked(LoginReason::SystemAccepted, None);
                 (Verdict::Accepted(Box::new(identified)), EventOutcome::Accepted, finding)
             }
-            Ok(None) => {
-                let finding = Finding::checked(LoginReason::SystemRejected, None);
+            Ok(Err(Rejection { status, .. })) => {
+                let finding = Finding::checked(LoginReason::SystemRejected, Some(status.as_u16()));
                 (Verdict::Rejected, EventOutcome::Rejected, finding)
             }
-            Err(fault) => {
+            Err((fault, was_asked)) => {
                 report(&connector, fault.reason(), &fault);
                 let finding = Finding::fault(fault.reason(), fault.status().map(|status| status.as_u16()), &fault);
-                (Verdict::UpstreamFault, EventOutcome::UpstreamFault, finding)
+                (Verdict::UpstreamFault { was_asked }, EventOutcome::UpstreamFault, finding)
             }
         };
         self.record_license(caller, (&connector, attempt, start), outcome, finding);
@@ -112,13 +114,29 @@ impl Services {
         let client = client.map_err(|error| unavailable(&connector, LoginFault::DEFINITION_INVALID, &error))?;
         let server = LicenseServer::of(connector, client, application, deadline)?;
         if !server.base_url.has_same_origin(base_url) {
-            self.session_discard(caller, session).await;
-            return Err(no_session());
+            return Err(self.other_server(caller, server.connector.id, session, base_url).await?);
         }
         let address = SecretAddress::of(caller.tenant(), session.id, LICENSE_TOKEN_COLUMN);
         // Without a token the session has just ended.
         let token = self.shared.secrets.text(None, address).await?.ok_or_else(no_session)?;
         Ok(LicensedSession { server, token })
+    }
+
+    /// Ends a session that another server has opened, and returns the error for that; unless another replica has changed the connector a
+    /// moment ago.
+    async fn other_server<R>(
+        &self,
+        caller: &Caller<R>,
+        connector: ConnectorId,
+        session: &Session,
+        base_url: &HttpUrl,
+    ) -> Result<Error> {
+        let connector = self.find::<Connector>(caller.tenant(), &Ref::Id(connector.0)).await?;
+        if settings(&connector)?.base_url.has_same_origin(base_url) {
+            return Ok(Error::ServerUnavailable { retry_after: RETRY_AFTER });
+        }
+        self.session_discard(caller, session).await;
+        Ok(no_session())
     }
 
     /// The profile of the user of a session.
@@ -198,27 +216,45 @@ impl LicenseServer {
         LicenseApi::new(&self.client, &self.base_url, &self.module, self.deadline)
     }
 
-    /// Logs a user in; `None` if the server rejects that.
-    async fn log_in(&self, attempt: &LoginAttempt) -> Result<Option<Identified>, LicenseFault> {
-        let api = self.api()?;
-        let grant = match api.authenticate(attempt.login_id.as_str(), &attempt.password).await? {
-            Authentication::Accepted(grant) => grant,
-            Authentication::Rejected(_) => return Ok(None),
-        };
+    /// Logs a user in, or says how the server rejects that. With a fault comes false if the password provably did not leave.
+    async fn log_in(&self, attempt: &LoginAttempt) -> Result<Result<Identified, Rejection>, (LicenseFault, bool)> {
+        let api = self.api().map_err(|fault| (fault, false))?;
+        let response = api.authenticate(attempt.login_id.as_str(), &attempt.password).await;
+        match response.map_err(with_sent)? {
+            Authentication::Accepted(grant) => {
+                self.identify(&api, attempt, grant).await.map(Ok).map_err(|fault| (fault, true))
+            }
+            Authentication::Rejected(rejection) => Ok(Err(rejection)),
+        }
+    }
+
+    /// The user to whom the server gave a token.
+    async fn identify(
+        &self,
+        api: &LicenseApi<'_>,
+        attempt: &LoginAttempt,
+        grant: Grant,
+    ) -> Result<Identified, LicenseFault> {
         let profile = match api.profile(&grant.token).await? {
             TokenResponse::Valid(profile) => profile,
             TokenResponse::TokenInvalid(rejection) => {
                 return Err(LicenseFault::Status { status: rejection.status, code: rejection.code });
             }
         };
-        Ok(Some(Identified {
+        Ok(Identified {
             user_id: user_id(&profile, &attempt.login_id)?,
             holder: SessionHolder::License { base_url: self.base_url.clone() },
             version: None,
             profile: profile_of(profile),
             licensed: Some(Licensed { token: grant.token, companies: companies_of(grant.companies)? }),
-        }))
+        })
     }
+}
+
+/// A fault of the first request, with whether it may have arrived.
+fn with_sent(fault: LicenseFault) -> (LicenseFault, bool) {
+    let was_sent = fault.was_sent();
+    (fault, was_sent)
 }
 
 /// The settings of a connector that can be used for a licence server.

@@ -67,8 +67,6 @@ impl Services {
     }
 
     async fn attempts_write(&self, batch: Vec<Request>) {
-        // The attempts of callers that have left are not made.
-        let batch: Vec<Request> = batch.into_iter().filter(Request::is_wanted).collect();
         let mut keys: Vec<AttemptKey> = batch.iter().flat_map(Request::keys).collect();
         keys.sort_unstable();
         keys.dedup();
@@ -177,12 +175,19 @@ fn same(error: &Error) -> Error {
 // === impl Queue ===
 
 impl Queue {
-    /// The next batch, or the end.
+    /// The next batch, or the end. The attempts of callers that have left are not made.
     fn next(&self) -> Option<Vec<Request>> {
         let mut waiting = self.lock();
-        let count = waiting.requests.len().min(MAX_BATCH);
-        waiting.served = count > 0;
-        (count > 0).then(|| waiting.requests.drain(..count).collect())
+        let mut batch = Vec::new();
+        while batch.len() < MAX_BATCH
+            && let Some(request) = waiting.requests.pop_front()
+        {
+            if request.is_wanted() {
+                batch.push(request);
+            }
+        }
+        waiting.served = !batch.is_empty();
+        waiting.served.then_some(batch)
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

@@ -28,7 +28,7 @@ pub(crate) struct Attempts {
 #[derive(Clone, Copy)]
 pub(crate) struct CountedBy<'a> {
     pub(crate) tenant: TenantId,
-    /// The connector that checks it, or the application if there is none.
+    /// The connector that checks it, or the tenant if Jackfield does.
     pub(crate) checker: Uuid,
     pub(crate) attempt: &'a LoginAttempt,
     /// False if the log-in was counted for its source before.
@@ -108,6 +108,8 @@ impl From<&Checked> for AttemptEnd {
         match checked.outcome {
             LoginOutcome::Accepted(_) => AttemptEnd::Succeeded,
             LoginOutcome::Rejected => AttemptEnd::Failed,
+            // A system that answers neither yes nor no may still show by it which password is right.
+            LoginOutcome::UpstreamFault if checked.was_asked => AttemptEnd::Failed,
             LoginOutcome::UpstreamFault => AttemptEnd::Unchecked,
         }
     }

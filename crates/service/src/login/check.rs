@@ -21,6 +21,8 @@ use crate::user::Migrated;
 pub(crate) struct Checked {
     pub(crate) outcome: LoginOutcome,
     pub(crate) connector: ConnectorId,
+    /// The password was compared here, or may have reached the system.
+    pub(crate) was_asked: bool,
     /// The stored user whose password was right, if the log-in was checked here.
     pub(crate) user: Option<User>,
 }
@@ -28,6 +30,7 @@ pub(crate) struct Checked {
 /// An outcome, and what only operators learn about it.
 struct Found {
     outcome: LoginOutcome,
+    was_asked: bool,
     user: Option<User>,
     finding: Finding,
 }
@@ -35,7 +38,7 @@ struct Found {
 // === impl Services ===
 
 impl Services {
-    /// As [`Services::ask`], if there are not too many attempts.
+    /// Asks the system of a connector, if there are not too many attempts ([`Services::ask`]).
     pub(super) async fn ask_counted<R>(
         &self,
         caller: &Caller<R>,
@@ -77,12 +80,12 @@ impl Services {
         deadline: Option<Instant>,
     ) -> Result<Checked> {
         let start = Instant::now();
-        let Found { outcome, user, finding } = self.check(caller, &client, attempt, deadline).await?;
+        let Found { outcome, was_asked, user, finding } = self.check(caller, &client, attempt, deadline).await?;
         let connector = &client.connector;
         let event_outcome = EventOutcome::from(&outcome);
         let checked = CheckedLogin { operation, connector, attempt, start, outcome: event_outcome, finding };
         self.shared.events.record(caller, checked);
-        Ok(Checked { outcome, connector: connector.id, user })
+        Ok(Checked { outcome, connector: connector.id, was_asked, user })
     }
 
     async fn check<R>(
@@ -101,11 +104,13 @@ impl Services {
         }
         let client = match client {
             Ok(client) => client,
-            Err(error) => return Ok(Found::fault(connector, LoginFault::DEFINITION_INVALID, None, error)),
+            Err(error) => return Ok(Found::fault(connector, LoginFault::DEFINITION_INVALID, (None, false), error)),
         };
         let response = match authenticate(client, &settings.authentication_url, attempt, deadline).await {
             Ok(response) => response,
-            Err(fault) => return Ok(Found::fault(connector, fault.reason(), fault.status(), &fault)),
+            Err(fault) => {
+                return Ok(Found::fault(connector, fault.reason(), (fault.status(), fault.was_sent()), &fault));
+            }
         };
         let status = response.status();
         match response {
@@ -205,24 +210,24 @@ impl Found {
         status: Option<StatusCode>,
     ) -> Self {
         let finding = Finding::checked(reason, status.map(|status| status.as_u16()));
-        Found { outcome: LoginOutcome::Accepted(accepted), user, finding }
+        Found { outcome: LoginOutcome::Accepted(accepted), was_asked: true, user, finding }
     }
 
     fn rejected(reason: LoginReason, status: Option<StatusCode>) -> Self {
         let finding = Finding::checked(reason, status.map(|status| status.as_u16()));
-        Found { outcome: LoginOutcome::Rejected, user: None, finding }
+        Found { outcome: LoginOutcome::Rejected, was_asked: true, user: None, finding }
     }
 
     /// A log-in that could not be checked.
     fn fault(
         connector: &Connector,
         reason: &'static str,
-        status: Option<StatusCode>,
+        (status, was_asked): (Option<StatusCode>, bool),
         fault: &(dyn std::error::Error + 'static),
     ) -> Self {
         report(connector, reason, fault);
         let finding = Finding::fault(reason, status.map(|status| status.as_u16()), fault);
-        Found { outcome: LoginOutcome::UpstreamFault, user: None, finding }
+        Found { outcome: LoginOutcome::UpstreamFault, was_asked, user: None, finding }
     }
 }
 

@@ -56,7 +56,7 @@ impl Services {
         let login = match reference {
             Some(reference) => {
                 let checked = self.ask_counted(caller, reference, attempt, true, deadline).await?;
-                let Checked { outcome, connector, user: _ } = checked;
+                let Checked { outcome, connector, .. } = checked;
                 Login { outcome, connector: Some(connector) }
             }
             None => Box::pin(self.ask_in_turn(caller, attempt, deadline)).await?,
@@ -94,11 +94,12 @@ impl Services {
                 // Connectors before it may know the user. They did not accept the log-in, and no password goes further.
                 (RouteTarget::Connection(_), Some(_)) => break,
             };
-            let next = match self.ask_counted(caller, &Ref::Id(connector.0), attempt, !is_counted, deadline).await {
-                Ok(checked) => checked.outcome,
-                Err(error) => unusable(connector, error)?,
-            };
-            is_counted |= next != LoginOutcome::UpstreamFault;
+            let (next, was_asked) =
+                match self.ask_counted(caller, &Ref::Id(connector.0), attempt, !is_counted, deadline).await {
+                    Ok(checked) => (checked.outcome, checked.was_asked),
+                    Err(error) => (unusable(connector, error)?, false),
+                };
+            is_counted |= was_asked;
             let is_faulty = outcome == Some(LoginOutcome::UpstreamFault);
             if matches!(next, LoginOutcome::Accepted(_)) {
                 // A system before this one that could not be asked may be the one of the user.

@@ -129,10 +129,11 @@ impl Writer {
         label::Entity::delete_many().filter(label::Column::TenantId.eq(id.0)).exec(conn).await.map_err(failed)?;
         let requests = idempotency::Entity::delete_many().filter(idempotency::Column::TenantId.eq(id.0));
         requests.exec(conn).await.map_err(failed)?;
-        self.login_attempts_delete(id).await?;
         let events = audit_event::Entity::delete_many().filter(audit_event::Column::TenantId.eq(id.0));
         events.exec(conn).await.map_err(failed)?;
         self.data_keys_delete(id).await?;
+        // Late, because log-ins wait for the rows.
+        self.login_attempts_delete(id).await?;
         self.delete_all::<Tenant>(id).await
     }
 }

@@ -51,6 +51,18 @@ impl LicenseFault {
         }
     }
 
+    /// Returns false if the request provably did not leave.
+    pub fn was_sent(&self) -> bool {
+        match self {
+            LicenseFault::Call(error) => error.sent,
+            LicenseFault::Request(_) => false,
+            LicenseFault::Status { .. }
+            | LicenseFault::BodyNotUtf8
+            | LicenseFault::BodyMalformed { .. }
+            | LicenseFault::FieldInvalid(_) => true,
+        }
+    }
+
     /// The status of the response, if it is the cause.
     pub fn status(&self) -> Option<StatusCode> {
         match self {

@@ -180,7 +180,7 @@ impl<'a> LicenseApi<'a> {
 fn token_response<T>(outcome: Result<T, Refused>) -> Result<TokenResponse<T>, LicenseFault> {
     match outcome {
         Ok(value) => Ok(TokenResponse::Valid(value)),
-        Err(refused) => refused.rejection().map(TokenResponse::TokenInvalid),
+        Err(refused) => refused.token_rejection().map(TokenResponse::TokenInvalid),
     }
 }
 

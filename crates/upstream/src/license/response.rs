@@ -155,6 +155,15 @@ impl Refused {
         if rejects { Ok(Rejection { status, code }) } else { Err(LicenseFault::Status { status, code }) }
     }
 
+    /// Decides if this rejects a token. That a path is unknown says nothing about one.
+    pub(super) fn token_rejection(self) -> Result<Rejection, LicenseFault> {
+        let Refused { status, error } = &self;
+        match *status {
+            StatusCode::NOT_FOUND => Err(LicenseFault::Status { status: *status, code: error.flatten() }),
+            _ => self.rejection(),
+        }
+    }
+
     /// Returns true if the server does not know what the path names.
     pub(super) fn is_not_found(&self) -> bool {
         self.status == StatusCode::NOT_FOUND && self.error == Some(Some(ErrorCode::NotFound))

@@ -140,6 +140,14 @@ impl LoginFault {
     /// The reason of a call that cannot be made because of its definition.
     pub const DEFINITION_INVALID: &str = "DEFINITION_INVALID";
 
+    /// Returns false if the request provably did not leave.
+    pub fn was_sent(&self) -> bool {
+        match self {
+            LoginFault::Call(error) => error.sent,
+            _ => true,
+        }
+    }
+
     /// The name of the fault. It does not change.
     pub fn reason(&self) -> &'static str {
         match self {
