@@ -112,7 +112,7 @@ reasons! {
     NoTls = "NO_TLS": "",
     TlsNotSpoken = "TLS_NOT_SPOKEN": "Check the port: what answers there does not speak TLS.",
     TlsIncompatible = "TLS_INCOMPATIBLE": "Have the system offer TLS 1.2 or 1.3 with a current cipher suite.",
-    TlsFailed = "TLS_FAILED": "Look into the log of the system: it ended the handshake.",
+    TlsFailed = "TLS_FAILED": "Look into the log of the system: it ended the handshake, or the session after it.",
     ServerCertificateExpired = "SERVER_CERTIFICATE_EXPIRED": "Have the system renew its certificate.",
     ServerCertificateNotYetValid = "SERVER_CERTIFICATE_NOT_YET_VALID":
         "Check the clocks of both machines, or wait until the certificate is valid.",

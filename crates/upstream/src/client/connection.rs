@@ -131,7 +131,7 @@ impl Connection {
         };
         // In TLS 1.3 a server refuses the certificate of the client after the handshake.
         let fault = match fault {
-            Fault::Tls(fault) => Fault::Tls(fault.after(auth)),
+            Fault::Tls(fault) => Fault::Tls(fault.after_handshake(auth)),
             fault => fault,
         };
         Failure { fault, sent, unsent }

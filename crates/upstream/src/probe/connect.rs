@@ -114,12 +114,19 @@ impl Call<'_> {
                 self.report_session(&connected, &inspection, report);
                 Ok(connected)
             }
-            // In TLS 1.2 the client's certificate is refused at the end of the handshake. The part of the server is good.
-            Err(fault @ Fault::Tls(TlsFault::ClientCertificate(_))) => {
+            // In TLS 1.2 the client's certificate is refused at the end of the handshake. The part of the server is good, if it has
+            // proved that it has its key.
+            Err(fault @ Fault::Tls(TlsFault::ClientCertificate(_))) if inspection.version().is_some() => {
                 report.passed(ProbeStep::Tls, "The certificate of the server is good.", self.inspected(&inspection));
                 Err(report.fault(ProbeStep::ClientCertificate, fault, Facts::default()))
             }
-            Err(fault) => Err(report.fault(ProbeStep::Tls, deadline.of(fault), self.inspected(&inspection))),
+            Err(fault) => {
+                let fault = match fault {
+                    Fault::Tls(TlsFault::ClientCertificate(_)) => Fault::Tls(TlsFault::Ended),
+                    fault => deadline.of(fault),
+                };
+                Err(report.fault(ProbeStep::Tls, fault, self.inspected(&inspection)))
+            }
         }
     }
 

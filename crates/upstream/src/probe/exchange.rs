@@ -10,7 +10,7 @@ use super::report::{Facts, Report};
 use super::response::{Head, authentication, body, client_certificate, client_certificate_not_requested, status};
 use crate::client::{AUTHORIZATION, Connected, Connection, Definition, Request, Responding};
 use crate::error::Fault;
-use crate::tls::{ClientAuth, TlsFault};
+use crate::tls::TlsFault;
 
 /// The body of a response. It is read when a verdict depends on it.
 enum Body {
@@ -31,7 +31,7 @@ impl Call<'_> {
     ) -> Result<StatusCode, Fault> {
         let Definition { timeouts, limits, .. } = self.definition;
         let (auth, is_https) = (connected.auth, self.target.is_https());
-        let is_asked = auth != ClientAuth::NotRequested;
+        let is_asked = auth.is_asked();
         if is_https && !is_asked {
             client_certificate_not_requested(report, self.definition.identity(self.target).is_some());
         }
@@ -51,8 +51,8 @@ impl Call<'_> {
             true => Body::Read(self.read(responding).await),
             false => Body::Unread(Box::new(responding)),
         };
-        if let Body::Read(Ok(page)) = &answer
-            && let Some(fault) = self.definition.refusal(self.target, head.status, page)
+        if let Body::Read(page) = &answer
+            && let Some(fault) = self.refusal(head.status, page)
         {
             return Err(report.fault(ProbeStep::ClientCertificate, fault, head.facts()));
         }
@@ -70,7 +70,7 @@ impl Call<'_> {
             Body::Read(read) => read,
             Body::Unread(responding) => self.read(*responding).await,
         };
-        let read = read.map_err(|fault| report.fault(ProbeStep::Body, fault, Facts::default()))?;
+        let read = read.map_err(|fault| report.fault(ProbeStep::Body, after_head(fault), Facts::default()))?;
         let status = head.status;
         body(report, subject, head, read);
         Ok(status)
@@ -85,11 +85,28 @@ impl Call<'_> {
         self.deadline.limit(reading).await
     }
 
+    /// The fault if the server refuses the certificate in a page, or by an alert in place of one.
+    fn refusal(&self, status: StatusCode, page: &Result<Bytes, Fault>) -> Option<Fault> {
+        match page {
+            Ok(page) => self.definition.refusal(self.target, status, page),
+            Err(fault @ Fault::Tls(TlsFault::ClientCertificate(_))) => Some(fault.clone()),
+            Err(_) => None,
+        }
+    }
+
     /// Returns true if the request has secret headers, or those of HTTP authentication.
     fn has_credentials(&self) -> bool {
         let headers = &self.definition.headers;
         let is_secret = headers.values().any(HeaderValue::is_sensitive) || headers.contains_key(AUTHORIZATION);
         is_secret && self.definition.knows(self.target)
+    }
+}
+
+/// The fault of a body. Whoever sent the head has accepted the certificate of the client, so an alert after it is about something else.
+fn after_head(fault: Fault) -> Fault {
+    match fault {
+        Fault::Tls(TlsFault::ClientCertificate(_)) => Fault::Tls(TlsFault::Ended),
+        fault => fault,
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn client_certificate_not_requested(report: &mut Report, has_identity
 pub(super) fn client_certificate(report: &mut Report, auth: ClientAuth) {
     let (reason, message) = match auth {
         ClientAuth::Presented(_) => (Reason::ClientCertificateAccepted, "The server accepted the client certificate."),
-        ClientAuth::Missing | ClientAuth::NotRequested => {
+        ClientAuth::Missing | ClientAuth::NotRequested | ClientAuth::Resumed => {
             (Reason::ClientCertificateNotRequired, "The server asked for a certificate and did without one.")
         }
     };
