@@ -11,7 +11,7 @@ use super::reason::of_login;
 use super::report::{Facts, Report, sentence};
 use crate::client::Response;
 use crate::egress::Target;
-use crate::login::{self, LoginResponse};
+use crate::login::{self, LoginFault, LoginResponse};
 use crate::tls::ClientAuth;
 
 /// The head of a response.
@@ -165,7 +165,8 @@ fn of_login_body(report: &mut Report, head: Head, body: Bytes) {
             let facts = Facts::of("registrations", accepted.registrations.len());
             report.passed(Step::Body, "The body describes a user.", facts);
         }
-        Ok(LoginResponse::Rejected) => not_expected(report),
+        // The status was judged before, and only that of an accepted log-in has a body that matters.
+        Ok(LoginResponse::Rejected) | Err(LoginFault::Status(_)) => not_expected(report),
         Err(fault) => {
             report.failed(Step::Body, of_login(&fault), sentence(&fault), Facts::default());
         }

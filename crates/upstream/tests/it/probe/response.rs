@@ -201,6 +201,16 @@ async fn statuses_are_judged_by_what_was_asked() {
 }
 
 #[tokio::test]
+async fn a_status_that_is_a_warning_is_no_failure_afterwards() {
+    for status in [400, 405, 422] {
+        let Provoked { verdicts, .. } = of_status(status, Step::Status, Outcome::Warning).await;
+        let found = |step| (verdict(&verdicts, step).result, verdict(&verdicts, step).reason);
+        assert_eq!(found(Step::Status), (Outcome::Warning, Reason::StatusUnusual), "{status}");
+        assert_eq!(found(Step::Body), (Outcome::Skipped, Reason::BodyNotExpected), "{status}");
+    }
+}
+
+#[tokio::test]
 async fn a_login_that_should_be_accepted_fails_when_it_is_rejected() {
     for (status, expected) in [(404, Reason::LoginRejected), (422, Reason::LoginRejected)] {
         let a_probe = |text: &str| of_kind(definition(text), &generic(text), login());
