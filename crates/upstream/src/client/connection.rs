@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::FutureExt as _;
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 
+use super::body::Body;
 use super::definition::Limits;
 use super::dial::Connected;
 use super::io::{Stream, Traffic};
@@ -221,18 +222,12 @@ async fn read(response: http::Response<Incoming>, max_body: usize) -> Result<Res
         return Err(Fault::BodyEncoded);
     }
     let stated = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if stated > max_body {
-        return Err(Fault::BodyTooLarge);
-    }
-    let mut read = BytesMut::with_capacity(stated);
+    let mut read = Body::new(stated, max_body)?;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|error| fault_of(&error))?.into_data() else { continue };
-        if data.len() > max_body - read.len() {
-            return Err(Fault::BodyTooLarge);
-        }
-        read.extend_from_slice(&data);
+        read.add(&data)?;
     }
-    Ok(Response { status: head.status, headers: head.headers, body: read.freeze() })
+    Ok(Response { status: head.status, headers: head.headers, body: read.finish() })
 }
 
 fn fault_of(error: &hyper::Error) -> Fault {

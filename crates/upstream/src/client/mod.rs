@@ -1,5 +1,6 @@
 //! A client of one definition: its identity, its trust, its limits and its connections. It shares none of them.
 
+mod body;
 mod breaker;
 mod connection;
 mod definition;
