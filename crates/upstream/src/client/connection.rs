@@ -124,6 +124,11 @@ impl Connection {
         }
     }
 
+    /// The traffic of its socket.
+    pub(super) fn traffic(&self) -> Arc<Traffic> {
+        self.traffic.clone()
+    }
+
     async fn failed(self, fault: Fault, sent: bool, unsent: Option<Request<Full<Bytes>>>) -> Failure {
         let auth = self.auth;
         let fault = match fault {
