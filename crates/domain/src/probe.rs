@@ -100,6 +100,7 @@ reasons! {
     NameServersFailed = "NAME_SERVERS_FAILED":
         "Check /etc/resolv.conf or egress.dns_servers, and the network to the name servers.",
 
+    Busy = "BUSY": "Try again later. If this happens often and the system can take more, raise max_concurrent_requests.",
     ConnectFailed = "CONNECT_FAILED": "Check that the system runs, its port, and the firewalls in between.",
     ConnectTimeout = "CONNECT_TIMEOUT":
         "Check that the system runs and the firewalls in between, or raise connect_timeout.",

@@ -149,7 +149,7 @@ impl Client {
     }
 
     /// Waits for a place, for the connect timeout at most.
-    async fn place(&self, deadline: Option<Instant>) -> Result<SemaphorePermit<'_>, Fault> {
+    pub(crate) async fn place(&self, deadline: Option<Instant>) -> Result<SemaphorePermit<'_>, Fault> {
         let end = Instant::now() + self.definition.timeouts.connect;
         match timeout_at(deadline.map_or(end, |deadline| deadline.min(end)), self.places.acquire()).await {
             Ok(place) => place.map_err(|_| Fault::Busy),

@@ -5,10 +5,11 @@ use http::{HeaderValue, StatusCode};
 use jackfield_domain::probe::{ProbeReason, ProbeStep};
 
 use super::connect::Call;
-use super::plan::Subject;
+use super::plan::{Plan, Subject};
 use super::report::{Facts, Report};
 use super::response::{Head, authentication, body, client_certificate, client_certificate_not_requested, status};
 use crate::client::{AUTHORIZATION, Connected, Connection, Definition, Request, Responding};
+use crate::egress::Target;
 use crate::error::Fault;
 use crate::tls::TlsFault;
 
@@ -29,22 +30,23 @@ impl Call<'_> {
         subject: &Subject,
         report: &mut Report,
     ) -> Result<StatusCode, Fault> {
-        let Definition { timeouts, limits, .. } = self.definition;
         let (auth, is_https) = (connected.auth, self.target.is_https());
         let is_asked = auth.is_asked();
         if is_https && !is_asked {
             client_certificate_not_requested(report, self.definition.identity(self.target).is_some());
         }
         let has_credentials = self.has_credentials();
-        let message = self.definition.message(self.target, request);
-        let begun = async {
-            let connection = Connection::new(connected, limits).await?;
-            connection.begin(message, timeouts.read).await.map_err(|failure| failure.fault)
-        };
-        let responding = match self.deadline.limit(begun).await {
+        let mut subject = subject;
+        let mut responding = match self.begin(connected, request).await {
             Ok(responding) => responding,
             Err(fault) => return Err(no_response(report, is_asked, fault)),
         };
+        if let Subject::Discovery { metadata: Some(plan), .. } = subject
+            && responding.status() == StatusCode::NOT_FOUND
+            && let Some(found) = self.second(plan).await
+        {
+            (responding, subject) = (found, &plan.subject);
+        }
         let head = Head { status: responding.status(), headers: responding.headers().clone() };
         // A server may refuse the certificate in a page, with this status.
         let answer = match is_asked && head.status == StatusCode::BAD_REQUEST {
@@ -74,6 +76,26 @@ impl Call<'_> {
         let status = head.status;
         body(report, subject, head, read);
         Ok(status)
+    }
+
+    /// Sends a request, and reads the head of the response.
+    async fn begin(&self, connected: Connected, request: Request) -> Result<Responding, Fault> {
+        let Definition { timeouts, limits, .. } = self.definition;
+        let message = self.definition.message(self.target, request);
+        let begun = async {
+            let connection = Connection::new(connected, limits).await?;
+            connection.begin(message, timeouts.read).await.map_err(|failure| failure.fault)
+        };
+        self.deadline.limit(begun).await
+    }
+
+    /// The response to another request to the same origin, over a connection of its own, if it has what is asked for.
+    async fn second(&self, plan: &Plan) -> Option<Responding> {
+        let target = Target::parse(&plan.url).ok()?;
+        let call = Call { url: &plan.url, target: &target, ..*self };
+        let connected = call.open(&mut Report::unheard()).await.ok()?;
+        let responding = call.begin(connected, plan.request(None)).await.ok()?;
+        (responding.status() == StatusCode::OK).then_some(responding)
     }
 
     async fn read(&self, responding: Responding) -> Result<Bytes, Fault> {
