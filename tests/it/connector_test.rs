@@ -163,6 +163,52 @@ on_both! {
         assert_eq!(system.received().len(), 7, "the log-in is sent");
     }
 
+    async fn a_test_of_a_stored_connector_takes_a_place_of_its_requests(server) {
+        let alpha = server.client("alpha");
+        // The system accepts connections and says nothing.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://localhost:{}/", silent.local_addr().unwrap().port());
+        let generic = v1::GenericConnector { authentication_url: url, ..Default::default() };
+        let [connect_timeout, read_timeout] = [200, 20_000].map(|time| Some(fixture::milliseconds(time)));
+        let definition = v1::Connector {
+            kind: Some(v1::connector::Kind::Generic(generic)),
+            connect_timeout,
+            read_timeout,
+            max_concurrent_requests: Some(1),
+            ..fixture::a_connector("narrow")
+        };
+        let connector = create(&alpha, definition.clone()).await;
+        let tested = |request| {
+            let mut request = Request::new(request);
+            request.set_timeout(Duration::from_secs(3));
+            verdicts(&alpha, request)
+        };
+        let (one, other) = tokio::join!(tested(stored(&connector.id)), tested(stored(&connector.id)));
+        let mut steps = [found(&one, Step::Dns), found(&other, Step::Dns)];
+        steps.sort_by_key(|(_, reason)| *reason as i32);
+        assert_eq!(steps, [(Outcome::Ok, Reason::Passed), (Outcome::Failed, Reason::Busy)]);
+        // What is not stored has no limit to share.
+        let (_, inline) = tokio::join!(tested(stored(&connector.id)), tested(inline(definition)));
+        assert_eq!(found(&inline, Step::Status), (Outcome::Failed, Reason::CallerTimeout));
+    }
+
+    async fn an_endpoint_that_the_server_calls_gets_the_identity(server) {
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let oauth2 = v1::OAuth2Connector {
+            authorization_url: Some("https://login.example.com/authorize".to_owned()),
+            token_url: Some(system.url("/token")),
+            ..Default::default()
+        };
+        let definition = v1::Connector {
+            kind: Some(v1::connector::Kind::Oauth2(oauth2)),
+            ..connector(&alpha, &system, "provider").await
+        };
+        let verdicts = verdicts(&alpha, inline(definition)).await;
+        assert_eq!(found(&verdicts, Step::ClientCertificate), (Outcome::Ok, Reason::ClientCertificateAccepted));
+        assert_eq!(system.received()[0].line, "GET /token");
+    }
+
     async fn the_deadline_of_the_call_is_a_verdict(server) {
         let alpha = server.client("alpha");
         // It accepts connections and says nothing.

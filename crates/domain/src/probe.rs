@@ -100,6 +100,7 @@ reasons! {
     NameServersFailed = "NAME_SERVERS_FAILED":
         "Check /etc/resolv.conf or egress.dns_servers, and the network to the name servers.",
 
+    Busy = "BUSY": "Try again later. If this happens often and the system can take more, raise max_concurrent_requests.",
     ConnectFailed = "CONNECT_FAILED": "Check that the system runs, its port, and the firewalls in between.",
     ConnectTimeout = "CONNECT_TIMEOUT":
         "Check that the system runs and the firewalls in between, or raise connect_timeout.",
@@ -112,7 +113,7 @@ reasons! {
     NoTls = "NO_TLS": "",
     TlsNotSpoken = "TLS_NOT_SPOKEN": "Check the port: what answers there does not speak TLS.",
     TlsIncompatible = "TLS_INCOMPATIBLE": "Have the system offer TLS 1.2 or 1.3 with a current cipher suite.",
-    TlsFailed = "TLS_FAILED": "Look into the log of the system: it ended the handshake.",
+    TlsFailed = "TLS_FAILED": "Look into the log of the system: it ended the handshake, or the session after it.",
     ServerCertificateExpired = "SERVER_CERTIFICATE_EXPIRED": "Have the system renew its certificate.",
     ServerCertificateNotYetValid = "SERVER_CERTIFICATE_NOT_YET_VALID":
         "Check the clocks of both machines, or wait until the certificate is valid.",

@@ -56,14 +56,18 @@ impl Services {
         expected: &Expected,
         patch: ConnectorPatch,
     ) -> Result<Connector> {
+        let mut has_changed = false;
         let updated = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Connector>(tenant, reference).await?;
             let before = found_for_update(found, || missing::<Connector>(reference), expected)?;
-            self.connector_change(txn, tenant, before, &patch).await
+            let version = before.meta.version;
+            let updated = self.connector_change(txn, tenant, before, &patch).await?;
+            has_changed = updated.meta.version != version;
+            Ok(updated)
         });
         let updated = updated.await?;
-        self.shared.outbound.forget(caller.tenant(), updated.id);
+        self.forget_changed(caller, request, has_changed.then_some(updated.id));
         Ok(updated)
     }
 
@@ -76,16 +80,20 @@ impl Services {
         etag: String,
         patch: impl FnOnce(Connector) -> Result<(Expected, ConnectorPatch)>,
     ) -> Result<Connector> {
-        let patched = self.change(Change::of_tenant(caller, request, Length::Short), async move |txn| {
+        let mut has_changed = false;
+        let patched = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Connector>(tenant, reference).await?;
             let before = found_for_update(found, || missing::<Connector>(reference), &Expected { etag, id: None })?;
             let (expected, patch) = patch(before.clone())?;
             let before = found_for_update(Some(before), || missing::<Connector>(reference), &expected)?;
-            self.connector_change(txn, tenant, before, &patch).await
+            let version = before.meta.version;
+            let patched = self.connector_change(txn, tenant, before, &patch).await?;
+            has_changed = patched.meta.version != version;
+            Ok(patched)
         });
         let patched = patched.await?;
-        self.shared.outbound.forget(caller.tenant(), patched.id);
+        self.forget_changed(caller, request, has_changed.then_some(patched.id));
         Ok(patched)
     }
 
@@ -112,10 +120,16 @@ impl Services {
             Ok(Deleted::with(deleted.counts()))
         });
         let deleted = deleted.await?;
-        if let Some(id) = id {
+        self.forget_changed(caller, request, id);
+        Ok(deleted)
+    }
+
+    /// Forgets the client of a connector that has changed. If it was only checked what a change would do, the client stays, with its
+    /// connections and its circuit breaker.
+    fn forget_changed(&self, caller: &Caller<ConnectorsWrite>, request: &RequestOptions, changed: Option<ConnectorId>) {
+        if let Some(id) = changed.filter(|_| !request.validate_only) {
             self.shared.outbound.forget(caller.tenant(), id);
         }
-        Ok(deleted)
     }
 
     async fn connector_change(

@@ -68,6 +68,8 @@ pub(crate) struct ConnectorClient {
 pub(crate) struct ConnectorDefinition {
     pub(crate) connector: Connector,
     pub(crate) definition: Result<Definition, DefinitionError>,
+    /// The client of a stored connector, if it can be made.
+    pub(crate) client: Option<Arc<Client>>,
 }
 
 /// The rows that a client is made of.
@@ -188,10 +190,10 @@ impl Outbound {
     pub(crate) async fn definition(&self, tenant: TenantId, reference: &Ref) -> Result<ConnectorDefinition> {
         let rows = self.found(tenant, reference).await?;
         let (rows, opened) = self.opened(tenant, rows).await?;
-        Ok(ConnectorDefinition {
-            definition: rows.definition(tenant, &opened, self.clients.keys()),
-            connector: rows.connector,
-        })
+        let id = (tenant, rows.connector.id.0);
+        let definition = || rows.definition(tenant, &opened, self.clients.keys());
+        let client = self.clients.get_or_insert(id, rows.revision(), definition).ok();
+        Ok(ConnectorDefinition { definition: definition(), connector: rows.connector, client })
     }
 
     /// The connector that a patch of a blank one makes, and its definition. Nothing is stored.
@@ -216,6 +218,7 @@ impl Outbound {
         Ok(ConnectorDefinition {
             definition: rows.definition(tenant, &opened, self.clients.keys()),
             connector: rows.connector,
+            client: None,
         })
     }
 
@@ -395,7 +398,8 @@ impl Rows {
             None => Trust::public(),
         };
         // A URL that cannot be called is refused when it is called, with the reason.
-        let origins = connector.url().and_then(|url| Target::parse(url).ok()).into_iter().collect();
+        let urls = connector.kind.system_urls().into_iter();
+        let origins = urls.filter_map(|(_, url)| Target::parse(url).ok()).collect();
         let Connector { timeouts, max_concurrent_requests, max_response_bytes, egress_proxy, .. } = connector;
         let proxy = egress_proxy.as_ref().map(|url| {
             let username = connector.egress_proxy_username.as_deref();

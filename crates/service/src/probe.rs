@@ -35,7 +35,7 @@ impl Services {
     ) -> Result<Verdicts> {
         let (tenant, outbound) = (caller.tenant(), &self.shared.outbound);
         let is_stored = matches!(connector, ProbedConnector::Stored(_));
-        let ConnectorDefinition { connector, definition } = match connector {
+        let ConnectorDefinition { connector, definition, client } = match connector {
             ProbedConnector::Stored(reference) => outbound.definition(tenant, &reference).await?,
             ProbedConnector::Draft(patch) => outbound.draft(tenant, *patch).await?,
         };
@@ -46,6 +46,6 @@ impl Services {
         }
         let plan = Plan::of(&connector.kind, login);
         let id = is_stored.then_some((tenant, connector.id.0));
-        Ok(outbound.probe(Probe { connector: id, definition, plan, now: self.now(), deadline }))
+        Ok(outbound.probe(Probe { connector: id, client, definition, plan, now: self.now(), deadline }))
     }
 }

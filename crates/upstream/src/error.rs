@@ -103,7 +103,8 @@ impl Fault {
     }
 
     /// Returns true if the system that was called is not in a state to answer, so that the circuit breaker counts it. A
-    /// refusal of ours, the patience of one caller and a response that is unusable say nothing about the next call.
+    /// refusal of ours and a response that is unusable say nothing about the next call. The end of a caller's patience counts after a
+    /// fair time only, which the client knows.
     pub(crate) fn is_outage(&self) -> bool {
         match self {
             Fault::Refused(_)

@@ -2,11 +2,12 @@
 //!
 //! [`egress`] says which URLs and addresses may be called. [`resolve`] finds the addresses of names. [`tls`] has client
 //! identities and authorities, and [`keys`] those that are in use. [`client`] makes calls for one definition, within limits.
-//! [`clients`] has the clients that are in use. [`error`] says why a call failed. [`observe`] makes spans and metrics. [`login`]
-//! has a system check a log-in, and [`license`] speaks to a licence server. [`probe`] finds out whether a system can be called.
-//! Modules use each other in this order: `egress`, `resolve`, `tls`, `keys`, `error`, `observe`, `client`, `clients`, `login`,
-//! `license` and `probe`.
+//! [`clients`] has the clients that are in use. [`error`] says why a call failed. [`observe`] makes spans and metrics. `bounded` has
+//! lists in responses. [`login`] has a system check a log-in, and [`license`] speaks to a licence server. [`probe`] finds out whether a
+//! system can be called. Modules use each other in this order: `egress`, `resolve`, `tls`, `keys`, `error`, `observe`, `client`,
+//! `clients`, `bounded`, `login`, `license` and `probe`.
 
+mod bounded;
 pub mod client;
 pub mod clients;
 pub mod egress;

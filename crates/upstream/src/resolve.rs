@@ -115,7 +115,8 @@ impl SystemResolver {
             [] => self.of_machine()?,
             servers => (config_of(servers), ResolverOpts::default()),
         };
-        // All addresses of a name are checked, so all of them have to be known.
+        // All addresses of a name are checked, so both types are asked for. If only one of the two is answered, its addresses are used: a name
+        // server that cannot tell the others does not keep users out.
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.use_hosts_file = ResolveHosts::Never;
         options.positive_max_ttl = Some(MAX_TTL);
@@ -147,12 +148,14 @@ impl Resolver for SystemResolver {
             if !of_hosts.is_empty() {
                 return Ok(of_hosts);
             }
-            match sources.dns.lookup_ip(name).await {
+            match sources.dns.lookup_ip(name.clone()).await {
                 Ok(found) => Ok(found.iter().collect()),
-                Err(NetError::Dns(DnsError::NoRecordsFound(NoRecords {
-                    response_code: ResponseCode::NoError | ResponseCode::NXDomain,
-                    ..
-                }))) => Ok(Vec::new()),
+                // That is about IPv4 alone: the look-up for IPv6 may have failed.
+                Err(error) if is_absence(&error) => match sources.dns.lookup(name, RecordType::AAAA).await {
+                    Ok(found) => Ok(found.answers().iter().filter_map(|record| record.data.ip_addr()).collect()),
+                    Err(error) if is_absence(&error) => Ok(Vec::new()),
+                    Err(error) => Err(io::Error::other(error)),
+                },
                 Err(error) => Err(io::Error::other(error)),
             }
         })
@@ -189,6 +192,12 @@ impl Stamp {
         let changed = (metadata.ctime(), metadata.ctime_nsec());
         Some(Stamp { device: metadata.dev(), inode: metadata.ino(), size: metadata.size(), changed })
     }
+}
+
+/// Returns true if a name server has answered that there are no such records.
+fn is_absence(error: &NetError) -> bool {
+    let NetError::Dns(DnsError::NoRecordsFound(NoRecords { response_code, .. })) = error else { return false };
+    matches!(*response_code, ResponseCode::NoError | ResponseCode::NXDomain)
 }
 
 /// Reads the address of a name server, with a port unless it is 53.

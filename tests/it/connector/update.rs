@@ -57,6 +57,7 @@ on_both! {
             "debug",
             "debug_until",
             "egress_proxy",
+            "egress_proxy_password",
             "max_concurrent_requests",
             "max_response_bytes",
             "propagate_trace_context",
@@ -78,6 +79,7 @@ on_both! {
             debug: Some(false),
             debug_until: None,
             egress_proxy: None,
+            egress_proxy_password_set: false,
             max_concurrent_requests: None,
             max_response_bytes: None,
             propagate_trace_context: Some(false),
@@ -125,10 +127,69 @@ on_both! {
         assert_eq!((after.secret_header_names.len(), after.egress_proxy_password_set), (0, false));
     }
 
+    async fn secrets_do_not_follow_a_url_that_is_removed_and_added(server) {
+        let alpha = server.client("alpha");
+        let of = |base_url: Option<&str>| v1::Connector {
+            kind: Some(Kind::HttpBasic(v1::HttpBasicConnector { base_url: base_url.map(str::to_owned) })),
+            secret_headers: fixture::strings([("X-Secret", "s3cret")]),
+            ..fixture::a_connector("with a secret")
+        };
+        let stored = create(&alpha, of(Some("https://api.example.com/"))).await;
+        for (base_url, paths) in [(None, ["http_basic.base_url"]), (Some("https://b.example.com/"), ["http_basic"])] {
+            let refused = update(&alpha, &stored.id, paths, of(base_url)).await.map(Response::new);
+            expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["connector.secret_headers"]);
+        }
+        assert_eq!(get(&alpha, &stored.id).await.unwrap(), stored);
+        let without = update(&alpha, &stored.id, ["http_basic", "secret_headers"], v1::Connector {
+            secret_headers: BTreeMap::new(),
+            ..of(None)
+        });
+        assert_eq!(without.await.unwrap().secret_header_names, [""; 0]);
+    }
+
+    async fn secrets_do_not_follow_to_other_authorities_or_proxies(server) {
+        let alpha = server.client("alpha");
+        let before = a_full_one(&server, &alpha).await;
+        key::import(&alpha, key::a_bundle(&server, "another")).await;
+        let given = |bundle: &str, proxy: Option<&str>| v1::Connector {
+            kind: before.kind.clone(),
+            trust_bundle_key: Some(bundle.to_owned()).filter(|bundle| !bundle.is_empty()),
+            egress_proxy: proxy.map(str::to_owned),
+            ..Default::default()
+        };
+        let refused = async |given, fields: &[&str]| {
+            let refused = update(&alpha, &before.id, ["trust_bundle_key", "egress_proxy"], given).await;
+            expect_status(refused.map(Response::new), Code::InvalidArgument, "FIELD_INVALID").expect_fields(fields);
+        };
+        let (password, headers) = ("connector.generic.http_authentication_password", "connector.secret_headers");
+        let proxy_password = "connector.egress_proxy_password";
+        refused(given("name:another", before.egress_proxy.as_deref()), &[password, headers]).await;
+        refused(given("name:another", Some("http://b.example:3128")), &[password, headers, proxy_password]).await;
+        refused(given("name:bundle", None), &[proxy_password]).await;
+        assert_eq!(get(&alpha, &before.id).await.unwrap(), before);
+
+        // The public authorities may be trusted at any time, and after that every bundle is another one.
+        let public = update(&alpha, &before.id, ["trust_bundle_key"], v1::Connector::default()).await.unwrap();
+        assert_eq!((public.trust_bundle_key, public.secret_header_names.len()), (None, 1));
+        refused(given("name:bundle", before.egress_proxy.as_deref()), &[password, headers]).await;
+        let cleared = update(
+            &alpha,
+            &before.id,
+            ["trust_bundle_key", "secret_headers", "generic.http_authentication_password"],
+            given("name:another", None),
+        );
+        assert!(cleared.await.unwrap().trust_bundle_key.is_some());
+    }
+
     async fn star_replaces_all(server) {
         let alpha = server.client("alpha");
         let before = a_full_one(&server, &alpha).await;
-        let mut put = fixture::a_connector("put");
+        // What secrets are bound to stays as it is.
+        let mut put = v1::Connector {
+            egress_proxy: before.egress_proxy.clone(),
+            trust_bundle_key: before.trust_bundle_key.clone(),
+            ..fixture::a_connector("put")
+        };
         generic(&mut put).authentication_url = "https://directory.example.com/put".to_owned();
         let updated = update(&alpha, &before.id, ["*"], put.clone()).await.unwrap();
         let seconds = |seconds: i64| Some(fixture::milliseconds(1_000 * seconds));

@@ -251,6 +251,50 @@ on_both! {
         }
     }
 
+    async fn what_only_checks_a_change_leaves_the_circuit_open(server) {
+        let alpha = server.client("alpha");
+        let system = System::start(|_| Reply::new(503, "")).await;
+        let connector = create(&alpha, super::connector(&alpha, &system, "directory").await).await;
+        for _ in 0..5 {
+            log_in(&alpha, a_login(&connector.id, "ada", "right")).await;
+        }
+        let open = async |change: &str| {
+            log_in(&alpha, a_login(&connector.id, "ada", "right")).await;
+            assert_eq!((logged(&connector.id), system.received().len()), ("CIRCUIT_OPEN".to_owned(), 5), "{change}");
+        };
+        open("none").await;
+        let update = async |debug, validate_only| {
+            let connector_with = v1::Connector { debug: Some(debug), ..Default::default() };
+            let request = v1::UpdateConnectorRequest {
+                reference: connector.id.clone(),
+                connector: Some(connector_with),
+                validate_only,
+                ..Default::default()
+            };
+            alpha.connectors().update_connector(request).await.unwrap();
+        };
+        update(true, true).await;
+        open("an update that is validated").await;
+        update(false, false).await;
+        open("an update that changes nothing").await;
+        let json = r#"{"debug": true}"#.to_owned();
+        let request = v1::PatchConnectorRequest {
+            reference: connector.id.clone(),
+            patch: Some(v1::patch_connector_request::Patch::MergePatch(v1::JsonMergePatch { json })),
+            validate_only: true,
+            ..Default::default()
+        };
+        alpha.connectors().patch_connector(request).await.unwrap();
+        open("a patch that is validated").await;
+        let reference = connector.id.clone();
+        let request = v1::DeleteConnectorRequest { reference, validate_only: true, ..Default::default() };
+        alpha.connectors().delete_connector(request).await.unwrap();
+        open("a deletion that is validated").await;
+        update(true, false).await;
+        log_in(&alpha, a_login(&connector.id, "ada", "right")).await;
+        assert_eq!(system.received().len(), 6, "another definition has a circuit of its own");
+    }
+
     async fn the_deadline_of_the_caller_ends_the_call(server) {
         let alpha = server.client("alpha");
         let silent = raw(|mut stream| async move {

@@ -214,6 +214,20 @@ impl ConnectorKind {
         }
     }
 
+    /// The URLs of the system, with the names of their fields. Their origins get the secrets and the certificate of the connector. An
+    /// authorisation endpoint is for browsers, which have neither.
+    pub fn system_urls(&self) -> Vec<(&'static str, &HttpUrl)> {
+        let (field, url) = match self {
+            ConnectorKind::ApiKey(settings) => ("connector.api_key.base_url", &settings.base_url),
+            ConnectorKind::ClientCertificate(settings) => ("connector.client_certificate.base_url", &settings.base_url),
+            ConnectorKind::HttpBasic(settings) => ("connector.http_basic.base_url", &settings.base_url),
+            ConnectorKind::Generic(_) | ConnectorKind::License(_) | ConnectorKind::OAuth2(_) => {
+                return self.called_urls();
+            }
+        };
+        url.iter().map(|url| (field, url)).collect()
+    }
+
     /// All texts of the settings, for searches.
     pub fn texts(&self) -> Vec<&str> {
         let (urls, texts): (Vec<Option<&HttpUrl>>, Vec<Option<&String>>) = match self {

@@ -1,5 +1,6 @@
 //! Connectors: definitions of outside systems and how to reach them. The settings of single kinds are in `kind`.
 
+mod destination;
 mod event;
 mod kind;
 mod list;
@@ -165,39 +166,6 @@ impl Connector {
         violations.extend(secret_headers::given_twice(self.headers.as_map(), &self.secret_header_names));
         self.meta = meta;
         violations.into_whole(self)
-    }
-
-    /// Finds secrets that a patch would send to another origin than the one that they were given for: whoever may write a connector may
-    /// not read its secrets that way. `self` is the connector before the patch.
-    pub fn misdirected_secrets(&self, after: &Self, patch: &ConnectorPatch) -> Vec<Violation> {
-        let moved = |before: Option<&HttpUrl>, after: Option<&HttpUrl>| match (before, after) {
-            (Some(before), Some(after)) => !before.has_same_origin(after),
-            _ => false,
-        };
-        let refuse = |field: &str| {
-            let description = "must be given again, or removed, because the URL that it is for has another origin";
-            Violation::field(format!("connector.{field}"), description)
-        };
-        let mut violations = Vec::new();
-        if moved(self.url(), after.url()) {
-            let kept =
-                |kind: &ConnectorKind| matches!(kind, ConnectorKind::Generic(Generic { password_set: true, .. }));
-            let is_kept = match &patch.kind {
-                KindPatch::Generic(generic) => matches!(generic.password, SecretPatch::Keep),
-                _ => true,
-            };
-            if is_kept && kept(&self.kind) {
-                violations.push(refuse("generic.http_authentication_password"));
-            }
-            if patch.secret_headers.keeps_any(&self.secret_header_names) {
-                violations.push(refuse("secret_headers"));
-            }
-        }
-        let is_kept = matches!(patch.egress_proxy_password, SecretPatch::Keep) && self.egress_proxy_password_set;
-        if is_kept && moved(self.egress_proxy.as_ref(), after.egress_proxy.as_ref()) {
-            violations.push(refuse("egress_proxy_password"));
-        }
-        violations
     }
 
     /// Returns true if events of the connector are to be recorded now.

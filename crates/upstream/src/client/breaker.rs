@@ -25,7 +25,7 @@ enum State {
     HalfOpen,
 }
 
-/// A call that the breaker admitted. If it ends without an outcome, it says nothing.
+/// A call that the breaker admitted. If it is dropped without an outcome, it says nothing.
 #[derive(Debug)]
 pub(super) struct Admission<'a> {
     breaker: &'a Breaker,

@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::FutureExt as _;
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
@@ -19,6 +19,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::body::Body;
 use super::definition::Limits;
 use super::dial::Connected;
 use super::io::{Stream, Traffic};
@@ -128,6 +129,11 @@ impl Connection {
         }
     }
 
+    /// The traffic of its socket.
+    pub(super) fn traffic(&self) -> Arc<Traffic> {
+        self.traffic.clone()
+    }
+
     async fn failed(self, fault: Fault, sent: bool, unsent: Option<Request<Full<Bytes>>>) -> Failure {
         let auth = self.auth;
         let fault = match fault {
@@ -136,7 +142,7 @@ impl Connection {
         };
         // In TLS 1.3 a server refuses the certificate of the client after the handshake.
         let fault = match fault {
-            Fault::Tls(fault) => Fault::Tls(fault.after(auth)),
+            Fault::Tls(fault) => Fault::Tls(fault.after_handshake(auth)),
             fault => fault,
         };
         Failure { fault, sent, unsent }
@@ -227,18 +233,12 @@ async fn read(response: http::Response<Incoming>, max_body: usize) -> Result<Res
         return Err(Fault::BodyEncoded);
     }
     let stated = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    if stated > max_body {
-        return Err(Fault::BodyTooLarge);
-    }
-    let mut read = BytesMut::with_capacity(stated);
+    let mut read = Body::new(stated, max_body)?;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|error| fault_of(&error))?.into_data() else { continue };
-        if data.len() > max_body - read.len() {
-            return Err(Fault::BodyTooLarge);
-        }
-        read.extend_from_slice(&data);
+        read.add(&data)?;
     }
-    Ok(Response { status: head.status, headers: head.headers, body: read.freeze() })
+    Ok(Response { status: head.status, headers: head.headers, body: read.finish() })
 }
 
 fn fault_of(error: &hyper::Error) -> Fault {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::{ClientConfig, ClientConnection};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -141,7 +141,12 @@ pub(crate) async fn handshake(
     let name = server_name(target.host()).ok_or(TlsFault::Other)?;
     let handshake = TlsConnector::from(tls.clone()).connect(name, socket);
     let (stream, auth) = within(deadline, Phase::Handshaking, ClientAuth::of(handshake)).await?;
-    let stream = stream.map_err(|error| TlsFault::find(&error).unwrap_or(TlsFault::Ended).after(auth))?;
+    let stream = stream.map_err(|error| match TlsFault::find(&error).unwrap_or(TlsFault::Ended).after(auth) {
+        TlsFault::NoTls if traffic.began_with_tls() => TlsFault::Other,
+        fault => fault,
+    })?;
+    let is_resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+    let auth = if is_resumed { ClientAuth::Resumed } else { auth };
     Ok(Connected { stream: Stream::Tls(Box::new(stream)), traffic, auth })
 }
 

@@ -2,9 +2,10 @@
 //! byte by byte is not taken for one that is silent.
 
 use std::io::{self, IoSlice};
+use std::ops::RangeInclusive;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub(super) struct Traffic {
     /// Milliseconds from `opened` until bytes last passed.
     last: AtomicU64,
     written: AtomicU64,
+    /// The first byte that was read.
+    first: OnceLock<u8>,
 }
 
 /// A socket with a note of its traffic.
@@ -34,11 +37,19 @@ pub(super) enum Stream {
     Tls(Box<TlsStream<Socket>>),
 }
 
+/// The types of TLS records.
+const RECORD_TYPES: RangeInclusive<u8> = 20..=24;
+
 // === impl Traffic ===
 
 impl Traffic {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Traffic { opened: Instant::now(), last: AtomicU64::new(0), written: AtomicU64::new(0) })
+        Arc::new(Traffic {
+            opened: Instant::now(),
+            last: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            first: OnceLock::new(),
+        })
     }
 
     /// Notes that something happened now.
@@ -52,10 +63,20 @@ impl Traffic {
         self.written.load(Ordering::Relaxed)
     }
 
+    /// Returns true if the other side began with a record of TLS (RFC 8446 5.1).
+    pub(super) fn began_with_tls(&self) -> bool {
+        self.first.get().is_some_and(|first| RECORD_TYPES.contains(first))
+    }
+
+    /// The time at which bytes last passed.
+    pub(super) fn last(&self) -> Instant {
+        self.opened + Duration::from_millis(self.last.load(Ordering::Relaxed))
+    }
+
     /// Waits until no byte has passed for this long.
     pub(super) async fn silence(&self, limit: Duration) {
         loop {
-            let end = self.opened + Duration::from_millis(self.last.load(Ordering::Relaxed)) + limit;
+            let end = self.last() + limit;
             if end <= Instant::now() {
                 return;
             }
@@ -76,8 +97,9 @@ impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
+        if let Some(first) = buf.filled().get(before) {
             self.traffic.touch();
+            self.traffic.first.get_or_init(|| *first);
         }
         Poll::Ready(Ok(()))
     }

@@ -1,5 +1,7 @@
 //! A client of one definition: its identity, its trust, its limits and its connections. It shares none of them.
 
+mod attempt;
+mod body;
 mod breaker;
 mod connection;
 mod definition;
@@ -9,7 +11,6 @@ mod pool;
 mod tunnel;
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use self::attempt::Attempt;
 use self::breaker::Breaker;
 use self::connection::Failure;
 use self::pool::Pool;
@@ -104,26 +106,30 @@ impl Client {
     /// Makes a call if the breaker admits it, within the time that it may take.
     async fn admit(&self, target: &Target, request: Request) -> Result<Response, CallError> {
         let unsent = |fault| CallError { fault, sent: false };
-        // The wait in our own queue says nothing about the system.
+        let timeouts = self.definition.timeouts;
+        let total = Instant::now() + timeouts.total;
+        let deadline = request.deadline.map_or(total, |deadline| deadline.min(total));
         let _place = self.place(request.deadline).await.map_err(unsent)?;
         let open = |retry_after| unsent(Fault::CircuitOpen { retry_after });
-        let admission = self.breaker.admit().map_err(open)?;
-        let total = Instant::now() + self.definition.timeouts.total;
-        let deadline = request.deadline.map_or(total, |deadline| deadline.min(total));
-        let sent = AtomicBool::new(false);
-        let outcome = match timeout_at(deadline, self.call(target, request, &sent)).await {
+        let attempt = Attempt::new(self.breaker.admit().map_err(open)?, timeouts);
+        let start = Instant::now();
+        let outcome = match timeout_at(deadline, self.call(target, request, &attempt)).await {
             Ok(outcome) => outcome,
             Err(_) if deadline < total => Err(Fault::CallerTimeout),
             Err(_) => Err(Fault::TotalTimeout),
         };
+        let sent = attempt.is_sent();
         match &outcome {
             // The gateway in front of the system has answered, or the system itself, that it cannot. An error of another
             // kind may be about this one request.
-            Ok(response) => admission.settle(matches!(response.status.as_u16(), 502..=504)),
-            Err(fault) if fault.is_outage() => admission.settle(true),
-            Err(_) => drop(admission),
+            Ok(response) => attempt.settle(matches!(response.status.as_u16(), 502..=504)),
+            Err(Fault::CallerTimeout) => drop(attempt),
+            // The wait in our own queue says nothing about the system.
+            Err(Fault::TotalTimeout) if start.elapsed() < timeouts.total / 2 => drop(attempt),
+            Err(fault) if fault.is_outage() => attempt.settle(true),
+            Err(_) => attempt.dismiss(),
         }
-        outcome.map_err(|fault| CallError { fault, sent: sent.into_inner() })
+        outcome.map_err(|fault| CallError { fault, sent })
     }
 
     /// The target of a URL, if the policy permits it.
@@ -159,7 +165,7 @@ impl Client {
     }
 
     /// Waits for a place, for the connect timeout at most.
-    async fn place(&self, deadline: Option<Instant>) -> Result<SemaphorePermit<'_>, Fault> {
+    pub(crate) async fn place(&self, deadline: Option<Instant>) -> Result<SemaphorePermit<'_>, Fault> {
         let end = Instant::now() + self.definition.timeouts.connect;
         match timeout_at(deadline.map_or(end, |deadline| deadline.min(end)), self.places.acquire()).await {
             Ok(place) => place.map_err(|_| Fault::Busy),
@@ -168,7 +174,7 @@ impl Client {
         }
     }
 
-    async fn call(&self, target: &Target, request: Request, sent: &AtomicBool) -> Result<Response, Fault> {
+    async fn call(&self, target: &Target, request: Request, attempt: &Attempt<'_>) -> Result<Response, Fault> {
         let Definition { timeouts, limits, .. } = &self.definition;
         let mut message = self.definition.message(target, request);
         loop {
@@ -176,10 +182,13 @@ impl Client {
             let is_fresh = pooled.is_none();
             let (peer, connection) = match pooled {
                 Some(pooled) => pooled,
-                // On the heap, because most calls do without: it would make the future of every call many times as large.
-                None => (target.clone(), Box::pin(self.connect(target)).await?),
+                None => {
+                    attempt.connects();
+                    // On the heap, because most calls do without: it would make the future of every call many times as large.
+                    (target.clone(), Box::pin(self.connect(target)).await?)
+                }
             };
-            sent.store(true, Ordering::Relaxed);
+            attempt.sends(connection.traffic());
             match connection.exchange(message, timeouts.read, limits).await {
                 Ok((response, connection)) => {
                     if let Some(fault) = self.definition.refusal(target, response.status, &response.body) {
@@ -190,11 +199,11 @@ impl Client {
                 }
                 // The server closed while the connection was idle, and nothing was written to it.
                 Err(Failure { unsent: Some(unsent), .. }) if !is_fresh => {
-                    sent.store(false, Ordering::Relaxed);
+                    attempt.set_sent(false);
                     message = unsent;
                 }
                 Err(failure) => {
-                    sent.store(failure.sent, Ordering::Relaxed);
+                    attempt.set_sent(failure.sent);
                     return Err(failure.fault);
                 }
             }

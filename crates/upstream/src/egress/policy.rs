@@ -51,8 +51,10 @@ pub enum Refusal {
     Peer,
 }
 
-/// Names below these are private by definition or by habit (RFC 6761, RFC 6762, RFC 8375, ICANN's "internal").
-const LOCAL_SUFFIXES: [&str; 7] = ["localhost", "local", "internal", "home.arpa", "localdomain", "lan", "corp"];
+/// Names below these are private by definition or by habit (RFC 6761, RFC 6762 appendix G, RFC 8375, ICANN's "internal"); those below
+/// "svc" are the services of a Kubernetes cluster.
+const LOCAL_SUFFIXES: [&str; 11] =
+    ["localhost", "local", "internal", "home.arpa", "localdomain", "lan", "corp", "home", "intranet", "private", "svc"];
 
 // === impl Policy ===
 

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{ErrorCode, LicenseFault, Rejection, USE_APP};
+use crate::bounded::BoundedList;
 use crate::client;
 
 /// A token and the permissions of the user who logged in.
@@ -65,24 +66,24 @@ const MAX_TEXT: usize = 256;
 #[derive(Deserialize)]
 struct GrantBody {
     token: Zeroizing<String>,
-    permissions: Vec<CompanyBody>,
+    permissions: BoundedList<CompanyBody, MAX_COMPANIES>,
 }
 
 #[derive(Deserialize)]
 struct CompaniesBody {
-    permissions: Vec<CompanyBody>,
+    permissions: BoundedList<CompanyBody, MAX_COMPANIES>,
 }
 
 #[derive(Deserialize)]
 struct CompanyBody {
     company_id: Id,
     company_name: Option<String>,
-    permissions: Vec<String>,
+    permissions: BoundedList<String, MAX_PERMISSIONS>,
 }
 
 #[derive(Deserialize)]
 struct SlugsBody {
-    permissions: Vec<String>,
+    permissions: BoundedList<String, MAX_PERMISSIONS>,
 }
 
 /// The client hands on what it gets, so servers may number their companies.
@@ -218,7 +219,9 @@ fn token_of(mut token: Zeroizing<String>) -> Result<Secret, LicenseFault> {
     Ok(Secret::new(std::mem::take(&mut *token)))
 }
 
-fn companies(bodies: Vec<CompanyBody>) -> Result<Vec<CompanyPermissions>, LicenseFault> {
+fn companies(
+    BoundedList(bodies): BoundedList<CompanyBody, MAX_COMPANIES>,
+) -> Result<Vec<CompanyPermissions>, LicenseFault> {
     if bodies.len() > MAX_COMPANIES {
         return Err(invalid(format!("permissions has more than {MAX_COMPANIES} companies")));
     }
@@ -245,7 +248,7 @@ fn may_use_app(slugs: &[String]) -> bool {
     slugs.iter().any(|slug| slug == USE_APP)
 }
 
-fn slugs(slugs: Vec<String>) -> Result<Vec<String>, LicenseFault> {
+fn slugs(BoundedList(slugs): BoundedList<String, MAX_PERMISSIONS>) -> Result<Vec<String>, LicenseFault> {
     if slugs.len() > MAX_PERMISSIONS {
         return Err(invalid(format!("permissions has more than {MAX_PERMISSIONS} slugs")));
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 use jackfield_domain::login::{AcceptedLogin, AuthenticatedUser, LoginAttempt, MAX_LOGIN_ID};
-use jackfield_domain::user::{Registration, registrations};
+use jackfield_domain::user::{MAX_REGISTRATIONS, MAX_ROLES, Registration, registrations};
 use jackfield_domain::value::json::JsonObject;
 use jackfield_domain::value::text::bounded_text;
 use jackfield_domain::value::url::HttpUrl;
@@ -18,6 +18,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use self::free_json::FreeJson;
+use crate::bounded::BoundedList;
 use crate::client::{Client, Request, Response};
 use crate::error::CallError;
 
@@ -95,14 +96,14 @@ struct User {
     last_name: Option<String>,
     #[serde(default)]
     data: FreeJson,
-    registrations: Option<Vec<UserRegistration>>,
+    registrations: Option<BoundedList<UserRegistration, MAX_REGISTRATIONS>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct UserRegistration {
     application_id: String,
-    roles: Option<Vec<String>>,
+    roles: Option<BoundedList<String, MAX_ROLES>>,
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -231,9 +232,9 @@ fn accepted(body: &[u8]) -> Result<AcceptedLogin, LoginFault> {
     if [username, email, phone_number].iter().all(|text| text.trim().is_empty()) {
         return Err(LoginFault::UserUnnamed);
     }
-    let given = user.registrations.unwrap_or_default().into_iter();
+    let given = user.registrations.map_or_else(Vec::new, |BoundedList(given)| given).into_iter();
     let given = given.map(|UserRegistration { application_id, roles }| {
-        let roles = roles.unwrap_or_default();
+        let roles = roles.map_or_else(Vec::new, |BoundedList(roles)| roles);
         Registration { application_id, roles }
     });
     let registrations = registrations("registrations", given.collect()).map_err(|violations| {

@@ -6,11 +6,12 @@ use jackfield_domain::Timestamp;
 use jackfield_domain::probe::{ProbeReason, ProbeResult, ProbeStep};
 use jackfield_domain::value::url::HttpUrl;
 use tokio::net::TcpStream;
+use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::certificate::{add_chain, expires_soon};
 use super::report::{Facts, Report};
-use crate::client::{Connected, Definition, Network, dial, handshake, peer, tunnelled};
+use crate::client::{Client, Connected, Definition, Network, dial, handshake, peer, tunnelled};
 use crate::egress::Target;
 use crate::error::Fault;
 use crate::tls::{Inspection, TlsFault, inspecting_config};
@@ -37,19 +38,30 @@ pub(super) struct Deadline {
 impl Call<'_> {
     /// Opens a connection. A fault was reported before it is returned.
     pub(super) async fn open(&self, report: &mut Report) -> Result<Connected, Fault> {
-        self.check_policy(report)?;
         let connecting = self.deadline.min(self.definition.timeouts.connect);
         let stream = self.dial(connecting, report).await?;
         self.shake_hands(stream, connecting, report).await
     }
 
-    fn check_policy(&self, report: &mut Report) -> Result<(), Fault> {
+    pub(super) fn check_policy(&self, report: &mut Report) -> Result<(), Fault> {
         let Call { network, definition, url, target, .. } = self;
         let checked = network.policy.check_url(url).and_then(|_| network.check(target, definition.proxy.as_ref()));
         checked.map_err(|refusal| report.fault(ProbeStep::EgressPolicy, refusal.into(), Facts::default()))?;
         let message = "The egress policy permits the URL. It checks addresses when the name is resolved.";
         report.passed(ProbeStep::EgressPolicy, message, Facts::default());
         Ok(())
+    }
+
+    /// Waits for a place among the calls of a client.
+    pub(super) async fn place<'a>(
+        &self,
+        client: Option<&'a Client>,
+        report: &mut Report,
+    ) -> Result<Option<SemaphorePermit<'a>>, Fault> {
+        let Some(client) = client else { return Ok(None) };
+        let Deadline { at, is_of_caller } = self.deadline;
+        let place = client.place(is_of_caller.then_some(at)).await;
+        place.map(Some).map_err(|fault| report.fault(ProbeStep::Dns, fault, Facts::default()))
     }
 
     /// Resolves the name, and opens a socket and a tunnel.
@@ -114,12 +126,19 @@ impl Call<'_> {
                 self.report_session(&connected, &inspection, report);
                 Ok(connected)
             }
-            // In TLS 1.2 the client's certificate is refused at the end of the handshake. The part of the server is good.
-            Err(fault @ Fault::Tls(TlsFault::ClientCertificate(_))) => {
+            // In TLS 1.2 the client's certificate is refused at the end of the handshake. The part of the server is good, if it has
+            // proved that it has its key.
+            Err(fault @ Fault::Tls(TlsFault::ClientCertificate(_))) if inspection.version().is_some() => {
                 report.passed(ProbeStep::Tls, "The certificate of the server is good.", self.inspected(&inspection));
                 Err(report.fault(ProbeStep::ClientCertificate, fault, Facts::default()))
             }
-            Err(fault) => Err(report.fault(ProbeStep::Tls, deadline.of(fault), self.inspected(&inspection))),
+            Err(fault) => {
+                let fault = match fault {
+                    Fault::Tls(TlsFault::ClientCertificate(_)) => Fault::Tls(TlsFault::Ended),
+                    fault => deadline.of(fault),
+                };
+                Err(report.fault(ProbeStep::Tls, fault, self.inspected(&inspection)))
+            }
         }
     }
 

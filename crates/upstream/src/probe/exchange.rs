@@ -5,12 +5,13 @@ use http::{HeaderValue, StatusCode};
 use jackfield_domain::probe::{ProbeReason, ProbeStep};
 
 use super::connect::Call;
-use super::plan::Subject;
+use super::plan::{Plan, Subject};
 use super::report::{Facts, Report};
 use super::response::{Head, authentication, body, client_certificate, client_certificate_not_requested, status};
 use crate::client::{AUTHORIZATION, Connected, Connection, Definition, Request, Responding};
+use crate::egress::Target;
 use crate::error::Fault;
-use crate::tls::{ClientAuth, TlsFault};
+use crate::tls::TlsFault;
 
 /// The body of a response. It is read when a verdict depends on it.
 enum Body {
@@ -29,30 +30,31 @@ impl Call<'_> {
         subject: &Subject,
         report: &mut Report,
     ) -> Result<StatusCode, Fault> {
-        let Definition { timeouts, limits, .. } = self.definition;
         let (auth, is_https) = (connected.auth, self.target.is_https());
-        let is_asked = auth != ClientAuth::NotRequested;
+        let is_asked = auth.is_asked();
         if is_https && !is_asked {
             client_certificate_not_requested(report, self.definition.identity(self.target).is_some());
         }
         let has_credentials = self.has_credentials();
-        let message = self.definition.message(self.target, request);
-        let begun = async {
-            let connection = Connection::new(connected, limits).await?;
-            connection.begin(message, timeouts.read).await.map_err(|failure| failure.fault)
-        };
-        let responding = match self.deadline.limit(begun).await {
+        let mut subject = subject;
+        let mut responding = match self.begin(connected, request).await {
             Ok(responding) => responding,
             Err(fault) => return Err(no_response(report, is_asked, fault)),
         };
+        if let Subject::Discovery { metadata: Some(plan), .. } = subject
+            && responding.status() == StatusCode::NOT_FOUND
+            && let Some(found) = self.second(plan).await
+        {
+            (responding, subject) = (found, &plan.subject);
+        }
         let head = Head { status: responding.status(), headers: responding.headers().clone() };
         // A server may refuse the certificate in a page, with this status.
         let answer = match is_asked && head.status == StatusCode::BAD_REQUEST {
             true => Body::Read(self.read(responding).await),
             false => Body::Unread(Box::new(responding)),
         };
-        if let Body::Read(Ok(page)) = &answer
-            && let Some(fault) = self.definition.refusal(self.target, head.status, page)
+        if let Body::Read(page) = &answer
+            && let Some(fault) = self.refusal(head.status, page)
         {
             return Err(report.fault(ProbeStep::ClientCertificate, fault, head.facts()));
         }
@@ -70,10 +72,30 @@ impl Call<'_> {
             Body::Read(read) => read,
             Body::Unread(responding) => self.read(*responding).await,
         };
-        let read = read.map_err(|fault| report.fault(ProbeStep::Body, fault, Facts::default()))?;
+        let read = read.map_err(|fault| report.fault(ProbeStep::Body, after_head(fault), Facts::default()))?;
         let status = head.status;
         body(report, subject, head, read);
         Ok(status)
+    }
+
+    /// Sends a request, and reads the head of the response.
+    async fn begin(&self, connected: Connected, request: Request) -> Result<Responding, Fault> {
+        let Definition { timeouts, limits, .. } = self.definition;
+        let message = self.definition.message(self.target, request);
+        let begun = async {
+            let connection = Connection::new(connected, limits).await?;
+            connection.begin(message, timeouts.read).await.map_err(|failure| failure.fault)
+        };
+        self.deadline.limit(begun).await
+    }
+
+    /// The response to another request to the same origin, over a connection of its own, if it has what is asked for.
+    async fn second(&self, plan: &Plan) -> Option<Responding> {
+        let target = Target::parse(&plan.url).ok()?;
+        let call = Call { url: &plan.url, target: &target, ..*self };
+        let connected = call.open(&mut Report::unheard()).await.ok()?;
+        let responding = call.begin(connected, plan.request(None)).await.ok()?;
+        (responding.status() == StatusCode::OK).then_some(responding)
     }
 
     async fn read(&self, responding: Responding) -> Result<Bytes, Fault> {
@@ -85,11 +107,28 @@ impl Call<'_> {
         self.deadline.limit(reading).await
     }
 
+    /// The fault if the server refuses the certificate in a page, or by an alert in place of one.
+    fn refusal(&self, status: StatusCode, page: &Result<Bytes, Fault>) -> Option<Fault> {
+        match page {
+            Ok(page) => self.definition.refusal(self.target, status, page),
+            Err(fault @ Fault::Tls(TlsFault::ClientCertificate(_))) => Some(fault.clone()),
+            Err(_) => None,
+        }
+    }
+
     /// Returns true if the request has secret headers, or those of HTTP authentication.
     fn has_credentials(&self) -> bool {
         let headers = &self.definition.headers;
         let is_secret = headers.values().any(HeaderValue::is_sensitive) || headers.contains_key(AUTHORIZATION);
         is_secret && self.definition.knows(self.target)
+    }
+}
+
+/// The fault of a body. Whoever sent the head has accepted the certificate of the client, so an alert after it is about something else.
+fn after_head(fault: Fault) -> Fault {
+    match fault {
+        Fault::Tls(TlsFault::ClientCertificate(_)) => Fault::Tls(TlsFault::Ended),
+        fault => fault,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Probes: a system is called once, over a connection of its own, and each step on the way has a verdict.
 //!
-//! A probe is made of the parts that all calls are made of, so what it finds is what calls will find. It does not count for the
-//! circuit breaker and takes no place of other calls.
+//! A probe is made of the parts that all calls are made of, so what it finds is what calls will find. It takes one of the places of
+//! calls if the connector has a client, and does not count for the circuit breaker.
 
 mod certificate;
 mod connect;
@@ -25,7 +25,7 @@ use tracing::Instrument as _;
 
 use self::connect::{Call, Deadline};
 use self::report::{Ended, Report};
-use crate::client::{Definition, DefinitionError, Network};
+use crate::client::{Client, Definition, DefinitionError, Network};
 use crate::clients::ClientId;
 
 pub use self::plan::Plan;
@@ -34,6 +34,8 @@ pub use self::plan::Plan;
 pub struct Probe {
     /// The connector that is probed, if it is stored.
     pub connector: Option<ClientId>,
+    /// The client of the connector, whose limit of calls at a time counts.
+    pub client: Option<Arc<Client>>,
     pub definition: Result<Definition, DefinitionError>,
     /// `None`: there is no URL to call.
     pub plan: Option<Plan>,
@@ -69,13 +71,15 @@ pub fn probe(network: Arc<Network>, probe: Probe) -> Verdicts {
 async fn walk(network: &Network, probe: &Probe, report: &mut Report) -> Result<(), Ended> {
     let definition = prepare::definition(&probe.definition, probe.now, report)?;
     let Some(plan) = &probe.plan else { return Ok(()) };
-    let target = prepare::url(&plan.url, report)?;
+    let target = prepare::url(&plan.url, definition, report)?;
     let request = plan.request(probe.deadline);
     let observer = network.metrics.observer(probe.connector);
     let observed = observer.begin(&request.method, Some(&target));
     let deadline = Deadline::new(definition.timeouts.total, probe.deadline);
     let call = Call { network, definition, url: &plan.url, target: &target, now: probe.now, deadline };
     let made = async {
+        call.check_policy(report)?;
+        let _place = call.place(probe.client.as_deref(), report).await?;
         let connected = call.open(report).await?;
         call.exchange(connected, request, &plan.subject, report).await
     };

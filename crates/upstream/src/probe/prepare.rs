@@ -53,13 +53,18 @@ pub(super) fn definition<'a>(
 }
 
 /// The URL has to be one that some policy permits.
-pub(super) fn url(url: &HttpUrl, report: &mut Report) -> Result<Target, Ended> {
+pub(super) fn url(url: &HttpUrl, definition: &Definition, report: &mut Report) -> Result<Target, Ended> {
     let step = ProbeStep::Url;
     let target = Target::parse(url)
         .map_err(|fault| report.failed(step, ProbeReason::UrlInvalid, sentence(&fault), Facts::default()))?;
     let facts = Facts::of("origin", format!("{target:?}"));
     match target.is_https() {
-        true => report.passed(step, "The URL can be called.", facts),
+        true if definition.knows(&target) => report.passed(step, "The URL can be called.", facts),
+        true => {
+            let message =
+                "The URL can be called. It is for browsers, so the client identity and the headers are not sent to it.";
+            report.passed(step, message, facts);
+        }
         false => {
             let message = "The URL can be called, but nothing is encrypted.";
             report.add(step, ProbeResult::Warning, ProbeReason::PlainHttp, message, facts);

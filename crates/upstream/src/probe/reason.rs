@@ -28,8 +28,9 @@ pub(super) fn of_fault(fault: &Fault) -> Reason {
         Fault::HeadersTooLarge => Reason::HeadersTooLarge,
         Fault::BodyTooLarge => Reason::BodyTooLarge,
         Fault::BodyEncoded => Reason::BodyEncoded,
-        // Neither limit is one of probes.
-        Fault::Busy | Fault::CircuitOpen { .. } => Reason::Undecided,
+        Fault::Busy => Reason::Busy,
+        // Probes have no circuit.
+        Fault::CircuitOpen { .. } => Reason::Undecided,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The verdicts of a probe, as they are sent.
 
-use futures::channel::mpsc::UnboundedSender;
+use futures::channel::mpsc::{self, UnboundedSender};
 use jackfield_domain::probe::{ProbeReason, ProbeResult, ProbeStep, Verdict};
 use tokio::time::Instant;
 
@@ -29,6 +29,12 @@ const MAX_FACT: usize = 1_024;
 impl Report {
     pub(super) fn new(verdicts: UnboundedSender<Verdict>) -> Self {
         Report { verdicts, done: 0, since: Instant::now() }
+    }
+
+    /// A report that is not read, for a second connection whose steps were reported with the first one.
+    pub(super) fn unheard() -> Self {
+        // The definition, the URL and the policy are judged before a connection is opened.
+        Report { done: 3, ..Report::new(mpsc::unbounded().0) }
     }
 
     pub(super) fn add(

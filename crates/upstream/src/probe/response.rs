@@ -11,7 +11,7 @@ use super::reason::of_login;
 use super::report::{Facts, Report, sentence};
 use crate::client::Response;
 use crate::egress::Target;
-use crate::login::{self, LoginResponse};
+use crate::login::{self, LoginFault, LoginResponse};
 use crate::tls::ClientAuth;
 
 /// The head of a response.
@@ -20,7 +20,7 @@ pub(super) struct Head {
     pub(super) headers: HeaderMap,
 }
 
-/// The members of a discovery document that every provider needs (OpenID Connect Discovery 1.0, 3).
+/// The members of a discovery document, or of metadata, that are shown.
 #[derive(Deserialize)]
 struct Discovery {
     issuer: Option<String>,
@@ -28,6 +28,11 @@ struct Discovery {
     token_endpoint: Option<String>,
     jwks_uri: Option<String>,
 }
+
+/// The members that every provider of OpenID Connect needs (Discovery 1.0, 3).
+const DISCOVERY_MEMBERS: [&str; 3] = ["authorization_endpoint", "token_endpoint", "jwks_uri"];
+/// The members that every other provider needs (RFC 8414 2). Not all of them have users, or sign tokens.
+const METADATA_MEMBERS: [&str; 1] = ["token_endpoint"];
 
 // === impl Head ===
 
@@ -61,7 +66,7 @@ pub(super) fn client_certificate_not_requested(report: &mut Report, has_identity
 pub(super) fn client_certificate(report: &mut Report, auth: ClientAuth) {
     let (reason, message) = match auth {
         ClientAuth::Presented(_) => (Reason::ClientCertificateAccepted, "The server accepted the client certificate."),
-        ClientAuth::Missing | ClientAuth::NotRequested => {
+        ClientAuth::Missing | ClientAuth::NotRequested | ClientAuth::Resumed => {
             (Reason::ClientCertificateNotRequired, "The server asked for a certificate and did without one.")
         }
     };
@@ -103,7 +108,7 @@ pub(super) fn status(report: &mut Report, subject: &Subject, head: &Head) -> boo
     let status = head.status.as_u16();
     let (result, reason, text) = match subject {
         Subject::Login { is_real, .. } => of_login_status(status, *is_real),
-        Subject::Discovery { .. } => match status {
+        Subject::Discovery { .. } | Subject::Metadata { .. } => match status {
             200 => (Verdict::Ok, Reason::Passed, "is that of a document"),
             300..=399 => (Verdict::Failed, Reason::Redirected, "is a redirect, which is not followed"),
             _ => (Verdict::Failed, Reason::StatusUnexpected, "is not that of a discovery document"),
@@ -153,7 +158,8 @@ fn of_login_status(status: u16, is_real: bool) -> (Verdict, Reason, &'static str
 pub(super) fn body(report: &mut Report, subject: &Subject, head: Head, body: Bytes) {
     match subject {
         Subject::Login { .. } => of_login_body(report, head, body),
-        Subject::Discovery { issuer } => of_discovery(report, issuer, &body),
+        Subject::Discovery { issuer, .. } => of_discovery(report, issuer, &DISCOVERY_MEMBERS, &body),
+        Subject::Metadata { issuer } => of_discovery(report, issuer, &METADATA_MEMBERS, &body),
         Subject::Endpoint | Subject::Base { .. } => not_expected(report),
     }
 }
@@ -165,14 +171,15 @@ fn of_login_body(report: &mut Report, head: Head, body: Bytes) {
             let facts = Facts::of("registrations", accepted.registrations.len());
             report.passed(Step::Body, "The body describes a user.", facts);
         }
-        Ok(LoginResponse::Rejected) => not_expected(report),
+        // The status was judged before, and only that of an accepted log-in has a body that matters.
+        Ok(LoginResponse::Rejected) | Err(LoginFault::Status(_)) => not_expected(report),
         Err(fault) => {
             report.failed(Step::Body, of_login(&fault), sentence(&fault), Facts::default());
         }
     }
 }
 
-fn of_discovery(report: &mut Report, issuer: &HttpUrl, body: &[u8]) {
+fn of_discovery(report: &mut Report, issuer: &HttpUrl, needed: &[&str], body: &[u8]) {
     let mut fail = |reason, message: String, facts| {
         report.failed(Step::Body, reason, message, facts);
     };
@@ -205,7 +212,7 @@ fn of_discovery(report: &mut Report, issuer: &HttpUrl, body: &[u8]) {
         return fail(Reason::IssuerMismatch, message.to_owned(), facts);
     }
     let is_missing = |value: Option<&str>| value.is_none_or(|value| HttpUrl::parse("", value, usize::MAX).is_err());
-    match members.into_iter().find(|(_, value)| is_missing(*value)) {
+    match members.into_iter().find(|(name, value)| needed.contains(name) && is_missing(*value)) {
         Some((name, _)) => {
             let message = format!("The document has no absolute URL in the member {name:?}.");
             fail(Reason::EndpointMissing, message, facts);

@@ -18,8 +18,10 @@ tokio::task_local! {
 /// The part of the client's certificate in a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// The server did not ask for a certificate. It does not when a session is resumed.
+    /// The server did not ask for a certificate.
     NotRequested,
+    /// A session was resumed, in which the server knows the certificate from before.
+    Resumed,
     /// It asked, and there is none.
     Missing,
     /// A certificate was presented, with a flaw if this side can see one.
@@ -40,6 +42,11 @@ impl ClientAuth {
             (outcome, COURSE.get().get())
         };
         COURSE.scope(Cell::new(ClientAuth::NotRequested), noted).await
+    }
+
+    /// Returns true if the server asked for a certificate.
+    pub(crate) fn is_asked(self) -> bool {
+        matches!(self, ClientAuth::Missing | ClientAuth::Presented(_))
     }
 }
 

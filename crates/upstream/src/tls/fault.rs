@@ -15,9 +15,9 @@ pub enum TlsFault {
     Incompatible,
     #[error("the server does not speak TLS")]
     NoTls,
-    #[error("the server ended the handshake")]
+    #[error("the server ended the handshake, or the session after it")]
     Ended,
-    #[error("the handshake failed")]
+    #[error("the handshake, or the session after it, failed")]
     Other,
 }
 
@@ -97,7 +97,19 @@ impl TlsFault {
             (TlsFault::ClientCertificate(fault), ClientAuth::Presented(flaw)) => {
                 TlsFault::ClientCertificate(fault.or(flaw))
             }
+            // The alert has another cause, such as a host that the server does not have.
+            (TlsFault::ClientCertificate(_), ClientAuth::NotRequested) => TlsFault::Ended,
             (fault, _) => fault,
+        }
+    }
+
+    /// Considers that the handshake was done. An alert that is not about the certificate of the client says no more than that the
+    /// session has ended, and a message that cannot be read does not mean that the server does not speak TLS.
+    pub(crate) fn after_handshake(self, auth: ClientAuth) -> Self {
+        match self.after(auth) {
+            fault @ TlsFault::ClientCertificate(_) => fault,
+            TlsFault::Incompatible | TlsFault::Ended => TlsFault::Ended,
+            TlsFault::ServerCertificate(_) | TlsFault::NoTls | TlsFault::Other => TlsFault::Other,
         }
     }
 
@@ -168,6 +180,32 @@ impl ServerCertificateFault {
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => Self::WrongUsage,
             CertificateError::Revoked => Self::Revoked,
             _ => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alert_is_about_the_certificate_of_the_client_if_the_server_asked_for_it() {
+        use ClientCertificateFault::{Denied, Expired, Other, Required};
+        let of_client = TlsFault::ClientCertificate;
+        let asked = ClientAuth::Presented(Some(Expired));
+        for (fault, auth, in_handshake, afterwards) in [
+            (of_client(Denied), ClientAuth::NotRequested, TlsFault::Ended, TlsFault::Ended),
+            (of_client(Denied), ClientAuth::Resumed, of_client(Denied), of_client(Denied)),
+            (of_client(Denied), ClientAuth::Missing, of_client(Required), of_client(Required)),
+            (of_client(Denied), asked, of_client(Denied), of_client(Denied)),
+            (of_client(Other), asked, of_client(Expired), of_client(Expired)),
+            (TlsFault::Incompatible, asked, of_client(Expired), of_client(Expired)),
+            (TlsFault::Incompatible, ClientAuth::NotRequested, TlsFault::Incompatible, TlsFault::Ended),
+            (TlsFault::NoTls, asked, TlsFault::NoTls, TlsFault::Other),
+            (TlsFault::Ended, asked, TlsFault::Ended, TlsFault::Ended),
+        ] {
+            assert_eq!(fault.after(auth), in_handshake, "{fault:?} {auth:?}");
+            assert_eq!(fault.after_handshake(auth), afterwards, "{fault:?} {auth:?}");
         }
     }
 }

@@ -13,6 +13,7 @@ mod license;
 mod mtls;
 mod nginx;
 mod observe;
+mod patience;
 mod pki;
 mod probe;
 mod proxy;

@@ -58,6 +58,7 @@ fn of(text: &str) -> Probe {
 fn of_kind(definition: Definition, kind: &ConnectorKind, login: Option<(LoginId, Secret)>) -> Probe {
     Probe {
         connector: None,
+        client: None,
         definition: Ok(definition),
         plan: Plan::of(kind, login),
         now: SystemClock.now(),
@@ -179,6 +180,7 @@ async fn provoke(reason: Reason) -> Provoked {
             let network = Network { resolver: Box::new(Broken), ..development() };
             by_network(network, "https://login.example/", Step::Dns).await
         }
+        Reason::Busy => course::of_busy().await,
         Reason::ConnectFailed => {
             let port = Server::plain(|peer| peer.serve("")).await.port();
             by_network(development(), &format!("https://login.example:{port}/"), Step::Tcp).await

@@ -47,6 +47,14 @@ async fn server() -> DnsServer {
             "empty.example" => Answer::Records(Vec::new()),
             "broken.example" => Answer::Code(ResponseCode::ServFail),
             "forbidden.example" => Answer::Code(ResponseCode::Refused),
+            "ipv4-only.example" if question.kind == RecordType::AAAA => Answer::Code(ResponseCode::ServFail),
+            "ipv6-only.example" if question.kind == RecordType::A => Answer::Code(ResponseCode::ServFail),
+            "ipv4-only.example" | "ipv6-only.example" => {
+                Answer::Records(records(of_type(&["192.0.2.1"], &["2001:db8::1"])))
+            }
+            "broken-ipv6.example" if question.kind == RecordType::AAAA => Answer::Code(ResponseCode::ServFail),
+            "broken-ipv4.example" if question.kind == RecordType::A => Answer::Code(ResponseCode::ServFail),
+            "broken-ipv6.example" | "broken-ipv4.example" => Answer::Records(Vec::new()),
             "silent.example" => Answer::Silence,
             _ => Answer::Code(ResponseCode::NXDomain),
         }
@@ -81,11 +89,21 @@ async fn a_name_without_addresses_is_not_a_failure_of_name_servers() {
         ("empty.example", Fault::Unresolved),
         ("broken.example", Fault::NameServersFailed),
         ("forbidden.example", Fault::NameServersFailed),
+        ("broken-ipv4.example", Fault::NameServersFailed),
+        ("broken-ipv6.example", Fault::NameServersFailed),
     ] {
         let url = format!("https://{name}/");
         let client = client(network(Policy::default(), server.resolver()), definition(&url));
         assert_eq!(fault(&client, &url).await, expected, "{name}");
     }
+}
+
+#[tokio::test]
+async fn addresses_of_one_type_are_used_if_the_other_type_cannot_be_found() {
+    let server = server().await;
+    let resolver = server.resolver();
+    assert_eq!(resolver.resolve("ipv4-only.example").await.unwrap(), addresses(&["192.0.2.1"]));
+    assert_eq!(resolver.resolve("ipv6-only.example").await.unwrap(), addresses(&["2001:db8::1"]));
 }
 
 #[tokio::test]

@@ -81,6 +81,28 @@ on_both! {
         assert_eq!(both(&server, &id).await, (None, None));
     }
 
+    async fn they_do_not_follow_a_patch_to_another_destination(server) {
+        let alpha = server.client("alpha");
+        let given = v1::Connector {
+            egress_proxy: Some("http://proxy.example:3128".to_owned()),
+            egress_proxy_password: STORED.to_owned(),
+            ..with_secrets()
+        };
+        let before = create(&alpha, given).await;
+        let password = "connector.generic.http_authentication_password";
+        let elsewhere = json!({ "authenticationUrl": "https://elsewhere.example.com/login" });
+        for (members, fields) in [
+            (json!({ "generic": elsewhere }), &[password, "connector.secret_headers"][..]),
+            (json!({ "generic": elsewhere, "secretHeaders": { "X-A": "new" } }), &[password, "connector.secret_headers"]),
+            (json!({ "egressProxy": null }), &["connector.egress_proxy_password"]),
+        ] {
+            refused(merge_json(&alpha, &before.id, members).await).expect_fields(fields);
+        }
+        assert_eq!(get(&alpha, &before.id).await.unwrap(), before);
+        let removed = json!({ "egressProxy": null, "egressProxyPassword": null });
+        assert!(!merge_json(&alpha, &before.id, removed).await.unwrap().egress_proxy_password_set);
+    }
+
     async fn they_are_checked_as_in_an_update(server) {
         let alpha = server.client("alpha");
         let before = create(&alpha, with_secrets()).await;

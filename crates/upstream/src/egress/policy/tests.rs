@@ -186,7 +186,18 @@ fn names_for_a_proxy_are_checked_as_names() {
     assert_eq!(proxied("https://login.example.com/"), Ok(()));
     assert_eq!(proxied("https://vault.internal/"), Ok(()));
     assert_eq!(proxied("http://localhost/"), Err(Refusal::ProxiedHttp));
-    for url in ["https://localhost/", "https://metadata.google.internal/", "https://vault/", "https://printer.local/"] {
+    assert_eq!(proxied("https://svc.example.com/"), Ok(()));
+    for url in [
+        "https://localhost/",
+        "https://metadata.google.internal/",
+        "https://vault/",
+        "https://printer.local/",
+        "https://vault.secrets.svc/",
+        "https://vault.secrets.svc.cluster.local/",
+        "https://wiki.intranet/",
+        "https://nas.home/",
+        "https://db.private/",
+    ] {
         let refusal = proxied(url).unwrap_err();
         assert_eq!(refusal, Refusal::ProxiedName { rule: Rule::LocalName }, "{url}");
         assert!(refusal.to_string().contains("only the name was checked"));

@@ -4,17 +4,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use jackfield_domain::connector::{ConnectorKind, OAuth2Endpoints};
 use jackfield_domain::probe::{ProbeReason as Reason, ProbeResult as Outcome, ProbeStep as Step, Verdict};
 use jackfield_upstream::client::{Definition, Proxy};
 use jackfield_upstream::egress::Policy;
+use jackfield_upstream::error::Fault;
 use jackfield_upstream::probe::probe;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::{fact, generic, made, of, of_kind, verdict};
+use super::{Provoked, fact, generic, made, of, of_kind, verdict};
 use crate::pki::{Authority, HOUR};
 use crate::server::{Peer, Server, header};
-use crate::support::{Answers, definition, development, network, url};
+use crate::support::{Answers, client, definition, development, fault, network, request, target, url};
 
 const REJECTED: &str = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
 
@@ -32,6 +34,70 @@ async fn recorder() -> (Server, Arc<Mutex<Vec<String>>>) {
         }
     });
     (server.await, requests)
+}
+
+/// A client whose only place is taken.
+pub(super) async fn of_busy() -> Provoked {
+    let server = Server::plain(|mut peer| async move {
+        peer.request().await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    })
+    .await;
+    let text = format!("http://localhost:{}/", server.port());
+    let limited = || {
+        let mut definition = definition(&text);
+        definition.limits.concurrency = 1;
+        definition.timeouts.read = Duration::from_secs(60);
+        definition.timeouts.connect = Duration::from_millis(100);
+        definition
+    };
+    let client = Arc::new(client(development(), limited()));
+    let mut a_probe = of_kind(limited(), &generic(&text), None);
+    a_probe.client = Some(client.clone());
+    let verdicts = tokio::select! {
+        biased;
+        _ = client.send(request(&text)) => panic!("there is no response"),
+        verdicts = made(development(), a_probe) => verdicts,
+    };
+    assert_eq!(server.accepted(), 1, "the test did not call");
+    Provoked::new(Step::Dns, Outcome::Failed, verdicts)
+}
+
+#[tokio::test]
+async fn a_test_takes_a_place_as_long_as_it_calls() {
+    let (server, _) = recorder().await;
+    let text = format!("http://localhost:{}/", server.port());
+    let mut limited = definition(&text);
+    (limited.limits.concurrency, limited.timeouts.connect) = (1, Duration::from_millis(100));
+    let client = Arc::new(client(development(), limited));
+    let mut a_probe = of(&text);
+    a_probe.client = Some(client.clone());
+    let mut verdicts = probe(Arc::new(development()), a_probe);
+    while verdicts.next().await.unwrap().step != Step::Tcp {}
+    assert_eq!(fault(&client, &text).await, Fault::Busy);
+    assert_eq!(verdicts.collect::<Vec<_>>().await.len(), 6);
+    assert_eq!(client.send(request(&text)).await.unwrap().status, 404);
+}
+
+#[tokio::test]
+async fn an_endpoint_for_browsers_gets_neither_identity_nor_headers() {
+    let (server, requests) = recorder().await;
+    let text = format!("http://localhost:{}/authorize", server.port());
+    let endpoints = OAuth2Endpoints { authorization_url: Some(url(&text)), ..OAuth2Endpoints::default() };
+    let mut definition = Definition { origins: Vec::new(), ..definition(&text) };
+    definition.headers.insert("x-static", "of the definition".parse().unwrap());
+    made(development(), of_kind(definition, &ConnectorKind::OAuth2(endpoints.clone()), None)).await;
+    assert_eq!(header(&requests.lock().unwrap()[0], "x-static"), None);
+
+    let text = format!("https://login.example:{}/authorize", server.port());
+    let endpoints = OAuth2Endpoints { authorization_url: Some(url(&text)), ..endpoints };
+    for (origins, expected) in [(Vec::new(), true), (vec![target(&text)], false)] {
+        let definition = Definition { origins, ..crate::support::definition(&text) };
+        let a_probe = of_kind(definition, &ConnectorKind::OAuth2(endpoints.clone()), None);
+        let verdicts = made(development(), a_probe).await;
+        let found = verdict(&verdicts, Step::Url);
+        assert_eq!((found.reason, found.message.contains("for browsers")), (Reason::Passed, expected));
+    }
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
 //! Responses, and the lack of them.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jackfield_domain::Secret;
 use jackfield_domain::connector::{ConnectorKind, HttpBasic, OAuth2Endpoints};
-use jackfield_domain::probe::{ProbeReason as Reason, ProbeResult as Outcome, ProbeStep as Step};
+use jackfield_domain::probe::{ProbeReason as Reason, ProbeResult as Outcome, ProbeStep as Step, Verdict};
 use jackfield_upstream::client::{AUTHORIZATION, basic};
 use jackfield_upstream::probe::Probe;
 
@@ -201,6 +202,16 @@ async fn statuses_are_judged_by_what_was_asked() {
 }
 
 #[tokio::test]
+async fn a_status_that_is_a_warning_is_no_failure_afterwards() {
+    for status in [400, 405, 422] {
+        let Provoked { verdicts, .. } = of_status(status, Step::Status, Outcome::Warning).await;
+        let found = |step| (verdict(&verdicts, step).result, verdict(&verdicts, step).reason);
+        assert_eq!(found(Step::Status), (Outcome::Warning, Reason::StatusUnusual), "{status}");
+        assert_eq!(found(Step::Body), (Outcome::Skipped, Reason::BodyNotExpected), "{status}");
+    }
+}
+
+#[tokio::test]
 async fn a_login_that_should_be_accepted_fails_when_it_is_rejected() {
     for (status, expected) in [(404, Reason::LoginRejected), (422, Reason::LoginRejected)] {
         let a_probe = |text: &str| of_kind(definition(text), &generic(text), login());
@@ -219,6 +230,49 @@ async fn facts_have_origins_and_schemes_and_nothing_else_of_headers() {
     let Provoked { verdicts, .. } = with_basic(401, Outcome::Failed).await;
     assert!(!format!("{verdicts:?}").contains("of the system"), "{verdicts:#?}");
     assert!(!format!("{verdicts:?}").contains("dXNlcjpw"), "{verdicts:#?}");
+}
+
+/// A provider that has documents at these paths, with its issuer in them, and the probe of it. The first connection ends with its response.
+async fn of_documents(documents: &'static [(&'static str, &'static str)]) -> (Vec<Verdict>, usize) {
+    let issuer: Arc<OnceLock<String>> = Arc::default();
+    let known = issuer.clone();
+    let server = Server::plain(move |mut peer: Peer| {
+        let issuer = known.clone();
+        async move {
+            let request = peer.request().await.unwrap();
+            let path = request.split(' ').nth(1).unwrap();
+            match documents.iter().find(|(known, _)| *known == path) {
+                Some((_, document)) => peer.respond(&document.replace("ISSUER", issuer.get().unwrap())).await,
+                None => peer.send("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await,
+            }
+        }
+    })
+    .await;
+    let text = issuer.get_or_init(|| format!("http://localhost:{}/tenant", server.port()));
+    let endpoints = OAuth2Endpoints { issuer_url: Some(url(text)), ..OAuth2Endpoints::default() };
+    let verdicts = made(development(), of_kind(definition(text), &ConnectorKind::OAuth2(endpoints), None)).await;
+    (verdicts, server.accepted())
+}
+
+#[tokio::test]
+async fn a_provider_without_a_discovery_document_may_have_metadata() {
+    use Outcome::{Failed, Ok, Skipped};
+    const OPENID: &str = "/tenant/.well-known/openid-configuration";
+    const METADATA: &str = "/.well-known/oauth-authorization-server/tenant";
+    const GOOD: &str = r#"{"issuer": "ISSUER", "token_endpoint": "https://a.example/token"}"#;
+    for (documents, status, body, connections) in [
+        (&[(METADATA, GOOD)][..], (Ok, Reason::Passed), (Ok, Reason::Passed), 2),
+        (&[(METADATA, r#"{"issuer": "ISSUER"}"#)], (Ok, Reason::Passed), (Failed, Reason::EndpointMissing), 2),
+        (&[(METADATA, r#"{"issuer": "other"}"#)], (Ok, Reason::Passed), (Failed, Reason::IssuerMismatch), 2),
+        (&[], (Failed, Reason::StatusUnexpected), (Skipped, Reason::PreviousStepFailed), 2),
+        // A discovery document that is there counts, and needs more.
+        (&[(OPENID, GOOD), (METADATA, GOOD)], (Ok, Reason::Passed), (Failed, Reason::EndpointMissing), 1),
+    ] {
+        let (verdicts, accepted) = of_documents(documents).await;
+        let found = |step| (verdict(&verdicts, step).result, verdict(&verdicts, step).reason);
+        assert_eq!((found(Step::Status), found(Step::Body)), (status, body), "{documents:?} {verdicts:#?}");
+        assert_eq!(accepted, connections, "{documents:?}");
+    }
 }
 
 #[tokio::test]

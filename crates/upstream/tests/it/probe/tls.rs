@@ -4,18 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jackfield_domain::probe::{ProbeReason as Reason, ProbeResult as Outcome, ProbeStep as Step};
-use jackfield_upstream::tls::Identity;
+use jackfield_upstream::client::Definition;
+use jackfield_upstream::error::Fault;
+use jackfield_upstream::tls::{Identity, TlsFault};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::NoClientAuth;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_rustls::TlsAcceptor;
 
 use super::{Provoked, fact, made, of, verdict};
 use crate::pki::{Authority, Content, config};
 use crate::server::Server;
-use crate::support::development;
+use crate::support::{client, definition, development, fault};
 
 /// A verifier whose clients have good certificates and no access.
 #[derive(Debug)]
@@ -155,6 +159,79 @@ pub(super) async fn of_page() -> Provoked {
         "HTTP/1.1 400 Bad Request\r\ncontent-length: 46\r\n\r\n<center>The SSL certificate error</center>\r\n\r\n";
     let identity = authority.client("caller.example").identity();
     probed(authority.server_that_asks("login.example"), &authority, Some(identity), page).await
+}
+
+/// A server without TLS that sends these bytes.
+async fn sender(bytes: Vec<u8>) -> Server {
+    Server::plain(move |mut peer| {
+        let bytes = bytes.clone();
+        async move {
+            peer.send(bytes).await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_alert_before_the_certificate_of_the_server_is_not_about_that_of_the_client() {
+    // Bad certificate, unsupported, revoked, expired, unknown; unknown CA, access denied, decrypt error, certificate required.
+    for alert in [42, 43, 44, 45, 46, 48, 49, 51, 116] {
+        let server = sender(vec![21, 3, 3, 0, 2, 2, alert]).await;
+        let text = format!("https://login.example:{}/", server.port());
+        let verdicts = made(development(), of(&text)).await;
+        let tls = verdict(&verdicts, Step::Tls);
+        assert_eq!((tls.result, tls.reason), (Outcome::Failed, Reason::TlsFailed), "{alert}: {verdicts:#?}");
+        let client = client(development(), definition(&text));
+        assert_eq!(fault(&client, &text).await, Fault::Tls(TlsFault::Ended), "{alert}");
+    }
+}
+
+#[tokio::test]
+async fn who_begins_with_a_record_of_tls_speaks_tls() {
+    for (bytes, fault_of_call, reason) in [
+        (&b"220 mail.example ESMTP\r\n"[..], TlsFault::NoTls, Reason::TlsNotSpoken),
+        // A server hello without content, and one whose end is of another protocol.
+        (&[22, 3, 3, 0, 4, 2, 0, 0, 0], TlsFault::Other, Reason::TlsFailed),
+        (&[22, 3, 3, 0, 1, 2, b'H', b'T', b'T', b'P', b'/'], TlsFault::Other, Reason::TlsFailed),
+    ] {
+        let server = sender(bytes.to_vec()).await;
+        let text = format!("https://login.example:{}/", server.port());
+        assert_eq!(verdict(&made(development(), of(&text)).await, Step::Tls).reason, reason, "{bytes:?}");
+        let client = client(development(), definition(&text));
+        assert_eq!(fault(&client, &text).await, Fault::Tls(fault_of_call), "{bytes:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_breaks_is_not_one_that_was_never_agreed_upon() {
+    let head = "HTTP/1.1 404 Not Found\r\ncontent-length: 10\r\n\r\n";
+    for (sent, step) in [("", Step::Status), (head, Step::Body)] {
+        let authority = Authority::new("authority");
+        let acceptor = TlsAcceptor::from(Arc::new(authority.server("login.example", None)));
+        let server = Server::raw(move |stream| {
+            let acceptor = acceptor.clone();
+            async move {
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                stream.read_u8().await.unwrap();
+                stream.write_all(sent.as_bytes()).await.unwrap();
+                stream.flush().await.unwrap();
+                // What is below TLS comes when all before it was read.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                stream.get_mut().0.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+                tokio::time::sleep(Duration::from_secs(60)).await;
+            }
+        })
+        .await;
+        let text = format!("https://login.example:{}/", server.port());
+        let mut a_probe = of(&text);
+        a_probe.definition.as_mut().unwrap().trust = authority.trust();
+        let verdicts = made(development(), a_probe).await;
+        let found = verdict(&verdicts, step);
+        assert_eq!((found.result, found.reason), (Outcome::Failed, Reason::TlsFailed), "{verdicts:#?}");
+        let client = client(development(), Definition { trust: authority.trust(), ..definition(&text) });
+        assert_eq!(fault(&client, &text).await, Fault::Tls(TlsFault::Other));
+    }
 }
 
 impl ClientCertVerifier for Denying {
