@@ -8,6 +8,7 @@ use jackfield_domain::{Result, Secret, Violation};
 use jackfield_upstream::probe::{Plan, Probe, Verdicts};
 use tokio::time::Instant;
 
+use crate::attempts::CountedBy;
 use crate::caller::Caller;
 use crate::outbound::ConnectorDefinition;
 use crate::services::Services;
@@ -43,6 +44,11 @@ impl Services {
             let kind = connector.kind.as_str();
             let description = format!("is for connectors of the kind generic; this one is of the kind {kind}");
             return Err(Violation::field("login_id", description).into());
+        }
+        // A test shows if a password is right, as a log-in does.
+        if let Some((login_id, _)) = login.as_ref().filter(|_| is_stored) {
+            let checker = connector.id.0;
+            self.attempt_count(CountedBy { tenant, checker, login_id, address: None, counts_source: false }).await?;
         }
         let plan = Plan::of(&connector.kind, login);
         let id = is_stored.then_some((tenant, connector.id.0));

@@ -179,6 +179,31 @@ on_both! {
         }
     }
 
+    /// A test shows if a password is right.
+    async fn logins_of_tests_are_attempts(backend: Backend) {
+        let server = TestServer::start_with(backend, limits(0, 2, 0)).await;
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let directory = create(&alpha, connector(&alpha, &system, "directory").await).await.id;
+        let test = async || {
+            let request = v1::TestConnectorRequest {
+                definition: Some(v1::test_connector_request::Definition::Reference(directory.clone())),
+                login_id: "ada".to_owned(),
+                password: "guess".to_owned(),
+            };
+            let mut verdicts = alpha.connectors().test_connector(request).await?.into_inner();
+            while verdicts.message().await?.is_some() {}
+            Ok::<_, tonic::Status>(Response::new(()))
+        };
+        for _ in 0..2 {
+            test().await.unwrap();
+        }
+        expect_status(test().await, Code::ResourceExhausted, "LOGIN_ATTEMPTS_EXCEEDED");
+        let over = alpha.connectors().authenticate_user(a_login(&directory, "ADA", "right")).await;
+        expect_status(over, Code::ResourceExhausted, "LOGIN_ATTEMPTS_EXCEEDED");
+        assert_eq!(system.received().len(), 2);
+    }
+
     /// Others may be guessing while the user logs in.
     async fn a_success_takes_back_no_attempt_of_others(backend: Backend) {
         let server = TestServer::start_with(backend, limits(10, 4, 0)).await;

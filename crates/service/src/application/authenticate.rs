@@ -108,7 +108,8 @@ impl Services {
         let authenticator = self.authenticator(caller.tenant(), &application).await?;
         // All applications without a connector compare the same passwords.
         let checker = application.connector.map_or(caller.tenant().0, |connector| connector.0);
-        let by = CountedBy { tenant: caller.tenant(), checker, attempt: &attempt, counts_source: true };
+        let (tenant, login_id, address) = (caller.tenant(), &attempt.login_id, attempt.event.ip_address);
+        let by = CountedBy { tenant, checker, login_id, address, counts_source: true };
         let verdict = self.verdict(caller, (&application, authenticator), &attempt, deadline);
         let outcome = match self.counted(by, verdict).await? {
             Verdict::Accepted(identified) => {

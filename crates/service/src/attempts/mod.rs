@@ -6,7 +6,7 @@ mod batch;
 use std::net::IpAddr;
 
 use jackfield_domain::attempts::{AttemptEnd, AttemptLimit, AttemptLimits, source_of};
-use jackfield_domain::login::{LoginAttempt, LoginOutcome};
+use jackfield_domain::login::{LoginId, LoginOutcome};
 use jackfield_domain::user::login_key;
 use jackfield_domain::{Result, TenantId};
 use jackfield_store::AttemptKey;
@@ -30,7 +30,9 @@ pub(crate) struct CountedBy<'a> {
     pub(crate) tenant: TenantId,
     /// The connector that checks it, or the tenant if Jackfield does.
     pub(crate) checker: Uuid,
-    pub(crate) attempt: &'a LoginAttempt,
+    pub(crate) login_id: &'a LoginId,
+    /// The address of the end user, if it is known.
+    pub(crate) address: Option<IpAddr>,
     /// False if the log-in was counted for its source before.
     pub(crate) counts_source: bool,
 }
@@ -68,6 +70,14 @@ impl Services {
         checked
     }
 
+    /// Counts an attempt whose outcome is not noted: it counts as one that neither failed nor succeeded.
+    ///
+    /// # Errors
+    /// There are too many attempts.
+    pub(crate) async fn attempt_count(&self, by: CountedBy<'_>) -> Result<()> {
+        self.attempt_begin(by).await.map(|_| ())
+    }
+
     async fn attempt_begin(&self, by: CountedBy<'_>) -> Result<Counted> {
         let keys = self.attempt_keys(by).await?;
         if keys.is_empty() {
@@ -81,10 +91,10 @@ impl Services {
 
     /// The keys of the counts. They are keyed digests, so that the table does not tell who logs in from where.
     async fn attempt_keys(&self, by: CountedBy<'_>) -> Result<Vec<(AttemptLimit, AttemptKey)>> {
-        let CountedBy { tenant, checker, attempt, counts_source } = by;
+        let CountedBy { tenant, checker, login_id, address, counts_source } = by;
         let system = self.shared.data_keys.system().await?;
-        let login_key = login_key(attempt.login_id.as_str());
-        let source = attempt.event.ip_address.map(source_of).map(octets);
+        let login_key = login_key(login_id.as_str());
+        let source = address.map(source_of).map(octets);
         let (checker, login_key) = (checker.as_bytes().as_slice(), login_key.as_bytes());
         let limited = |limit: &AttemptLimit| self.shared.attempts.limits.of(*limit).max > 0;
         let keys = AttemptLimit::ALL.into_iter().filter(limited).filter_map(|limit| {

@@ -49,7 +49,8 @@ impl Services {
     ) -> Result<Checked> {
         let client = self.generic_client(caller.tenant(), reference).await?;
         let (tenant, checker) = (caller.tenant(), client.connector.id.0);
-        let by = CountedBy { tenant, checker, attempt, counts_source };
+        let (login_id, address) = (&attempt.login_id, attempt.event.ip_address);
+        let by = CountedBy { tenant, checker, login_id, address, counts_source };
         self.counted(by, self.ask_with(caller, EventOperation::AuthenticateUser, client, attempt, deadline)).await
     }
 
