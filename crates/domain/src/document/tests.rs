@@ -406,6 +406,7 @@ fn a_user() {
         "registrations": [],
         "password_set": false,
         "connector": null,
+        "connector_create_time": null,
         "labels": {},
     });
     let full = User {
