@@ -256,11 +256,11 @@ on_both! {
         let system = a_system().await;
         let directory = create(&clients[0], connector(&clients[0], &system, "directory").await).await.id;
         // Of one user from many sources, then of many users from one source.
-        let of_user = |index: usize| from(&format!("192.0.2.{index}"), &directory, "ada", "wrong");
-        let from_source = |index: usize| from("198.51.100.1", &directory, &format!("user {index}"), "wrong");
-        let kinds: [(&dyn Fn(usize) -> v1::AuthenticateUserRequest, &str, usize); 2] =
-            [(&of_user, "user", 20), (&from_source, "source", 30)];
-        for (request, limit, most) in kinds {
+        for (limit, most) in [("user", 20), ("source", 30)] {
+            let request = |index: usize| match limit {
+                "user" => from(&format!("192.0.2.{index}"), &directory, "ada", "wrong"),
+                _ => from("198.51.100.1", &directory, &format!("user {index}"), "wrong"),
+            };
             let before = system.received().len();
             let calls = (0..64).map(|index| {
                 let (client, request) = (clients[index % 2].clone(), request(index));
