@@ -30,7 +30,7 @@ pub(crate) struct ConnectorEvents {
     counts: Arc<GaugeSources>,
 }
 
-/// What came of a log-in through a connector.
+/// The result of a log-in through a connector.
 pub(crate) struct CheckedLogin<'a> {
     pub(crate) operation: EventOperation,
     pub(crate) connector: &'a Connector,
@@ -40,7 +40,7 @@ pub(crate) struct CheckedLogin<'a> {
     pub(crate) finding: Finding,
 }
 
-/// What only operators learn about a log-in.
+/// The part of a result that only operators learn.
 #[derive(Debug)]
 pub(crate) struct Finding {
     pub(crate) reason: &'static str,

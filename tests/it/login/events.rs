@@ -6,6 +6,7 @@ mod secrecy;
 use std::time::Duration;
 
 use jackfield_api::v1;
+use jackfield_domain::Clock as _;
 use jackfield_testkit::{Client, ManualClock, Reply, System, TestServer, collect, fixture, on_both};
 use serde_json::Value;
 use uuid::Uuid;
@@ -230,7 +231,10 @@ on_both! {
         let alpha = server.client("alpha");
         let system = a_system().await;
         let silent = create(&alpha, connector(&alpha, &system, "silent").await).await.id;
-        let until = |seconds| Some(fixture::seconds_from_now(seconds));
+        let until = |seconds: i64| {
+            let time = clock.now().plus_micros(seconds * 1_000_000);
+            Some(prost_types::Timestamp { seconds: time.seconds(), nanos: time.subsec_nanos() })
+        };
         let over = v1::Connector { debug: Some(true), debug_until: until(-60), ..connector(&alpha, &system, "over").await };
         let over = create(&alpha, over).await.id;
         let off = v1::Connector { debug: Some(false), debug_until: until(600), ..connector(&alpha, &system, "off").await };

@@ -1,4 +1,4 @@
-//! Which events are kept, and for whom.
+//! The events that are kept, and for whom.
 
 use std::time::Duration;
 
