@@ -164,7 +164,7 @@ on_both! {
         let system = a_system().await;
         let connector = create(&alpha, connector(&alpha, &system, "directory").await).await;
         let wrong = log_in(&alpha, a_login(&connector.id, "ada", "wrong")).await;
-        let unknown = log_in(&alpha, a_login(&connector.id, "nobody", "right")).await;
+        let unknown = log_in(&alpha, a_login(&connector.id, "stranger", "right")).await;
         assert_eq!(wrong.outcome(), v1::LoginOutcome::Rejected);
         assert_eq!(wrong, unknown);
     }

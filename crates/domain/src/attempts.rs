@@ -1,12 +1,12 @@
-//! The limits of log-in attempts, and how attempts are counted.
+//! The limits of log-in attempts, and their counts.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::value::time::Timestamp;
 
-/// What attempts are counted by. Each is within a tenant; those of a user are also those of one connector, or of one application
-/// that has none.
+/// A limit of attempts, named by its key. Each is within a tenant. Those of a login id are also those of one connector, or of
+/// all applications that have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptLimit {
     /// A login id and the address that the end user comes from.

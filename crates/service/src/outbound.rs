@@ -154,7 +154,7 @@ impl Outbound {
         Box::pin(self.read_client(tenant, reference, usable)).await
     }
 
-    /// As [`Outbound::client`], by reading the connector.
+    /// The connector that a reference names as it is stored, and its client.
     async fn read_client(
         &self,
         tenant: TenantId,
@@ -359,7 +359,7 @@ impl Rows {
         Revision::of(versions(self.connector.id.0, &self.connector.meta).into_iter().chain(keys))
     }
 
-    /// What is kept of the rows when there is a client.
+    /// The part of the rows that is kept when there is a client.
     fn into_known(self) -> KnownConnector {
         let activations = [&self.identity, &self.trust].into_iter().flatten().filter_map(Key::activation);
         let (activate_time, revision) = (activations.min(), self.revision());

@@ -46,7 +46,7 @@ impl Clients {
         }
     }
 
-    /// What the clients have of keys.
+    /// The identities and bundles that the clients have.
     pub fn keys(&self) -> &Keys {
         &self.keys
     }

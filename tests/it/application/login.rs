@@ -104,7 +104,7 @@ on_both! {
         steps::user(&client, without).await;
         steps::user(&server.client("beta"), fixture::a_user("eve")).await;
         let long = "é".repeat(1_024);
-        for (username, password) in [("ann", "wrong"), ("nobody", PASSWORD), ("bob", PASSWORD), ("eve", PASSWORD), ("ann", &*long)] {
+        for (username, password) in [("ann", "wrong"), ("stranger", PASSWORD), ("bob", PASSWORD), ("eve", PASSWORD), ("ann", &*long)] {
             assert_eq!(log_in(&client, &gallery, username, password).await, rejected(), "{username}");
         }
         change_user(&client, &ann.id, v1::User { enabled: Some(false), ..Default::default() }, &["enabled"]).await;

@@ -57,8 +57,8 @@ on_both! {
         let (system, other) = (a_system().await, a_system().await);
         let directory = create(&alpha, connector(&alpha, &system, "directory").await).await.id;
         let other = create(&alpha, connector(&alpha, &other, "other").await).await.id;
-        // "Nobody" is unknown to the system, and is the same in every respect.
-        for (count, login_id) in (1..).zip(["ada", "nobody"]) {
+        // "stranger" is unknown to the system, and is the same in every respect.
+        for (count, login_id) in (1..).zip(["ada", "stranger"]) {
             let wrong = || from("192.0.2.1", &directory, login_id, "wrong");
             assert_eq!(outcome(&alpha, wrong()).await, REJECTED);
             // Login ids are compared as those of users are.
@@ -371,7 +371,7 @@ on_both! {
             try_log_in(application, username, password, source).await.unwrap().into_inner().outcome()
         };
         let right = "password of the fixture";
-        for username in ["ann", "nobody"] {
+        for username in ["ann", "stranger"] {
             for _ in 0..2 {
                 assert_eq!(outcome(&gallery, username, "wrong", "").await, REJECTED);
             }

@@ -112,7 +112,7 @@ on_both! {
         let system = a_moody_system().await;
         let id = debugging(&alpha, &system, "moody").await.id;
         let mut request_ids = Vec::new();
-        for login_id in ["ada", "nobody", "html", "broken"] {
+        for login_id in ["ada", "stranger", "html", "broken"] {
             let request = v1::AuthenticateUserRequest { application_id: "app".to_owned(), ..a_login(&id, login_id, "right") };
             let response = alpha.connectors().authenticate_user(request).await.unwrap();
             request_ids.push(response.metadata().get("x-request-id").unwrap().to_str().unwrap().to_owned());
@@ -120,7 +120,7 @@ on_both! {
         let events = events(&alpha, &id, 4).await;
         let expected = [
             accepted(&id, "ada"),
-            v1::ConnectorEvent { login_id: "nobody".to_owned(), ..rejected(&id, "SYSTEM_REJECTED", Some(404)) },
+            v1::ConnectorEvent { login_id: "stranger".to_owned(), ..rejected(&id, "SYSTEM_REJECTED", Some(404)) },
             faulty(&id, "html", "BODY_MALFORMED", Some(200), "the body of the response is not JSON of the expected form: line 1, column 1"),
             faulty(&id, "broken", "STATUS_UNEXPECTED", Some(500), "status 500 Internal Server Error neither accepts nor rejects a log-in: 200 accepts it, 404 rejects it"),
         ];

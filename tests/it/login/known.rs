@@ -23,7 +23,7 @@ struct Known {
     connector: v1::Connector,
 }
 
-/// What comes of a log-in: the outcome, or the reason for which none was tried.
+/// The outcome of a log-in, or the reason for which none was tried.
 type Answer = Result<v1::LoginOutcome, String>;
 
 const ACCEPTED: Answer = Ok(v1::LoginOutcome::Accepted);

@@ -87,7 +87,7 @@ on_both! {
         assert_eq!(alpha.users().get_user(get).await.unwrap().into_inner().user.unwrap(), own);
     }
 
-    /// What is stored decides about a user, whatever the system says and whatever the user logs in with.
+    /// The stored user decides, whatever the system says and whatever the user logs in with.
     async fn a_changed_user_does_not_come_back(server) {
         let alpha = server.client("alpha");
         let system = with_alias().await;

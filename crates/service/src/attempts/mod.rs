@@ -24,7 +24,7 @@ pub(crate) struct Attempts {
     queue: Queue,
 }
 
-/// What an attempt is counted by.
+/// The facts by which an attempt is counted.
 #[derive(Clone, Copy)]
 pub(crate) struct CountedBy<'a> {
     pub(crate) tenant: TenantId,
