@@ -152,10 +152,10 @@ impl Services {
         };
         let (operation, reference) = (EventOperation::AuthenticateApplicationUser, Ref::Id(connector.0));
         let checked = self.ask(caller, operation, &reference, attempt, deadline).await?;
-        let Checked { outcome, was_asked, user, connector: _ } = checked;
+        let Checked { outcome, was_asked, user, connector: origin } = checked;
         Ok(match (outcome, user) {
             (LoginOutcome::Accepted(_), Some(user)) => Verdict::Accepted(Box::new(Identified::from(user))),
-            (LoginOutcome::Accepted(accepted), None) => self.external(tenant, connector, *accepted).await?,
+            (LoginOutcome::Accepted(accepted), None) => self.external(tenant, &origin, *accepted).await?,
             (LoginOutcome::Rejected, _) => Verdict::Rejected,
             (LoginOutcome::UpstreamFault, _) => Verdict::UpstreamFault { was_asked },
         })
@@ -163,9 +163,8 @@ impl Services {
 
     /// The verdict on a user whom the system of a connector has accepted. One who was migrated while the connector did so is a user of
     /// the tenant, and can be disabled.
-    async fn external(&self, tenant: TenantId, connector: ConnectorId, accepted: AcceptedLogin) -> Result<Verdict> {
-        let connector = self.find::<Connector>(tenant, &Ref::Id(connector.0)).await?;
-        Ok(match self.user_from(tenant, &UserOrigin::from(&connector), &accepted).await? {
+    async fn external(&self, tenant: TenantId, origin: &UserOrigin, accepted: AcceptedLogin) -> Result<Verdict> {
+        Ok(match self.user_from(tenant, origin, &accepted).await? {
             Some(user) if !user.enabled => Verdict::Rejected,
             Some(user) => Verdict::Accepted(Box::new(Identified::from(user))),
             None => Verdict::Accepted(Box::new(Identified::from(accepted))),

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use jackfield_domain::attempts::{AttemptEnd, AttemptLimit, AttemptLimits, source_of};
 use jackfield_domain::login::{LoginId, LoginOutcome};
 use jackfield_domain::user::login_key;
-use jackfield_domain::{Result, TenantId};
+use jackfield_domain::{Error, Result, TenantId};
 use jackfield_store::AttemptKey;
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
@@ -61,9 +61,14 @@ impl Services {
     {
         let counted = self.attempt_begin(by).await?;
         let checked = check.await;
-        // An error of the call is no answer to the end user.
-        let end = checked.as_ref().map_or(AttemptEnd::Unchecked, AttemptEnd::from);
-        if !counted.0.is_empty() {
+        let end = match &checked {
+            Ok(checked) => Some(AttemptEnd::from(checked)),
+            // Nothing was asked.
+            Err(Error::Precondition { .. } | Error::NotFound { .. }) => Some(AttemptEnd::Unchecked),
+            // The system may have answered, so the attempt stays counted.
+            Err(_) => None,
+        };
+        if let Some(end) = end.filter(|_| !counted.0.is_empty()) {
             // The next attempt through this replica is counted after it.
             self.attempts_enqueue(Request::End { counted, end });
         }
@@ -86,7 +91,7 @@ impl Services {
         let (answer, answered) = oneshot::channel();
         self.attempts_enqueue(Request::Begin { keys, answer });
         let answered = answered.instrument(tracing::info_span!("count the attempt")).await;
-        answered.unwrap_or_else(|_| Err(jackfield_domain::Error::internal("an attempt was not counted")))
+        answered.unwrap_or_else(|_| Err(Error::internal("an attempt was not counted")))
     }
 
     /// The keys of the counts. They are keyed digests, so that the table does not tell who logs in from where.

@@ -5,7 +5,7 @@ use jackfield_domain::error::Precondition;
 use jackfield_domain::login::{AcceptedLogin, LoginAttempt, LoginOutcome, LoginReason};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::user::{ExternalUser, User, UserOrigin, login_key};
-use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, Violation};
+use jackfield_domain::{Error, Resource, Result, TenantId, Violation};
 use jackfield_upstream::client::StatusCode;
 use jackfield_upstream::login::{LoginFault, LoginResponse, authenticate};
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use crate::user::Migrated;
 /// The outcome of a log-in that one connector checked.
 pub(crate) struct Checked {
     pub(crate) outcome: LoginOutcome,
-    pub(crate) connector: ConnectorId,
+    pub(crate) connector: UserOrigin,
     /// The password was compared here, or may have reached the system.
     pub(crate) was_asked: bool,
     /// The stored user whose password was right, if the log-in was checked here.
@@ -86,7 +86,7 @@ impl Services {
         let event_outcome = EventOutcome::from(&outcome);
         let checked = CheckedLogin { operation, connector, attempt, start, outcome: event_outcome, finding };
         self.shared.events.record(caller, checked);
-        Ok(Checked { outcome, connector: connector.id, was_asked, user })
+        Ok(Checked { outcome, connector: UserOrigin::from(&**connector), was_asked, user })
     }
 
     async fn check<R>(

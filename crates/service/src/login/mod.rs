@@ -57,7 +57,7 @@ impl Services {
             Some(reference) => {
                 let checked = self.ask_counted(caller, reference, attempt, true, deadline).await?;
                 let Checked { outcome, connector, .. } = checked;
-                Login { outcome, connector: Some(connector) }
+                Login { outcome, connector: Some(connector.connector) }
             }
             None => Box::pin(self.ask_in_turn(caller, attempt, deadline)).await?,
         };
