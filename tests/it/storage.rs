@@ -162,7 +162,7 @@ async fn wait_for_readiness(server: &TestServer, expected: ServingStatus) {
     eventually(&format!("{expected:?}"), async || readiness(server).await == expected).await;
 }
 
-async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let wait = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -37,6 +37,15 @@ pub(crate) struct Side<C> {
     pub(crate) pid: u32,
 }
 
+// === impl Side ===
+
+impl<C: Clone> Side<C> {
+    /// The same with one caller on one connection.
+    pub(crate) fn one_caller(&self) -> Self {
+        Side { clients: self.clients[..1].to_vec(), callers: 1, ..*self }
+    }
+}
+
 /// Calls for this time, with requests that a function makes from the number of the call and of the caller.
 ///
 /// # Errors

@@ -1,11 +1,12 @@
 //! The system that log-ins are checked at: an HTTPS server that demands client certificates, in a process of its own.
-//! It accepts every log-in with the same user, and takes as little time as a system can.
+//! It accepts every log-in with the same user, after a time that is set.
 
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
@@ -38,6 +39,8 @@ use crate::process::{Baseline, Job as Process};
 pub(crate) struct Job {
     /// The directory with its certificates.
     pki: PathBuf,
+    /// The time from a request to its answer.
+    thinks: Duration,
 }
 
 /// A running system.
@@ -63,7 +66,7 @@ pub(crate) async fn serve(job: Job) -> Result<()> {
         loop {
             let (stream, _) = listener.accept().await?;
             #[expect(clippy::disallowed_methods, reason = "it ends with the process")]
-            tokio::spawn(serve_connection(acceptor.clone(), stream));
+            tokio::spawn(serve_connection(acceptor.clone(), stream, job.thinks));
         }
     };
     tokio::select! {
@@ -72,16 +75,24 @@ pub(crate) async fn serve(job: Job) -> Result<()> {
     }
 }
 
-async fn serve_connection(acceptor: TlsAcceptor, stream: TcpStream) -> Result<()> {
+async fn serve_connection(acceptor: TlsAcceptor, stream: TcpStream, thinks: Duration) -> Result<()> {
     stream.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
-    http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(respond)).await?;
+    http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service_fn(|request| respond(request, thinks)))
+        .await?;
     Ok(())
 }
 
-async fn respond(request: Request<Incoming>) -> std::result::Result<Response<Full<Bytes>>, Infallible> {
+async fn respond(
+    request: Request<Incoming>,
+    thinks: Duration,
+) -> std::result::Result<Response<Full<Bytes>>, Infallible> {
     // A body that does not arrive ends its connection.
     let _ = request.into_body().collect().await;
+    if !thinks.is_zero() {
+        tokio::time::sleep(thinks).await;
+    }
     let mut response = Response::new(Full::new(Bytes::from_static(USER)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
@@ -99,10 +110,11 @@ fn tls(pki: &Path) -> Result<ServerConfig> {
 // === impl System ===
 
 impl System {
-    pub(crate) fn start() -> Result<Self> {
+    /// Starts one that answers a request after a time.
+    pub(crate) fn start(thinks: Duration) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let pki = Pki::create(directory.path());
-        let process = Baseline::start(&Process::System(Job { pki: directory.path().to_owned() }))?;
+        let process = Baseline::start(&Process::System(Job { pki: directory.path().to_owned(), thinks }))?;
         Ok(System { pki, process, _directory: directory })
     }
 

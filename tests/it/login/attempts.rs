@@ -345,6 +345,52 @@ on_both! {
     }
 }
 
+mod postgres {
+    use std::process::{Command, Stdio};
+
+    use jackfield_testkit::Backend;
+
+    use super::*;
+    use crate::storage::eventually;
+
+    /// Another client of the database locks the counts of one tenant. Attempts of another tenant that wait with it are counted.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn counts_that_stay_locked_fail_no_log_in_of_another_tenant() {
+        let server = TestServer::start_with(Backend::Postgres, limits(0, 10, 0)).await;
+        let (alpha, beta) = (server.client("alpha"), server.client("beta"));
+        let system = a_system().await;
+        let ours = create(&alpha, connector(&alpha, &system, "directory").await).await.id;
+        let theirs = create(&beta, connector(&beta, &system, "directory").await).await.id;
+        let log_in = |client: &Client, connector: &str| {
+            let (client, request) = (client.clone(), a_login(connector, "ada", "wrong"));
+            tokio::spawn(async move { client.connectors().authenticate_user(request).await.map(Response::into_inner) })
+        };
+        assert_eq!(log_in(&alpha, &ours).await.unwrap().unwrap().outcome(), REJECTED);
+
+        let database = server.postgres();
+        let hold = "BEGIN; SELECT * FROM login_attempt FOR UPDATE; SELECT pg_sleep(60)";
+        let mut holder = Command::new("psql");
+        let holder =
+            holder.args(["--quiet", "--command", hold, &database.url()]).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut holder = holder.spawn().unwrap();
+        let sleeps = "FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE '%pg_sleep(60)%'";
+        eventually("the counts are locked", async || database.run(&format!("SELECT count(*) {sleeps}")).trim() == "1")
+            .await;
+        let first = log_in(&alpha, &ours);
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        eventually("an attempt waits", async || database.run(waits).trim() == "1").await;
+        // These come into one batch, because they wait for the first one.
+        let (second, other) = (log_in(&alpha, &ours), log_in(&beta, &theirs));
+        assert_eq!(other.await.unwrap().unwrap().outcome(), REJECTED);
+        for locked in [first, second] {
+            Refusal::check(locked.await.unwrap().unwrap_err(), Code::Unavailable, "STORE_UNAVAILABLE");
+        }
+        database.run(&format!("SELECT pg_terminate_backend(pid) {sleeps}"));
+        holder.wait().unwrap();
+        assert_eq!(log_in(&alpha, &ours).await.unwrap().unwrap().outcome(), REJECTED);
+    }
+}
+
 on_both! {
     async fn attempts_at_applications_are_limited_too(backend: Backend) {
         let clock = ManualClock::at_present();

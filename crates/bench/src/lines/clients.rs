@@ -1,6 +1,8 @@
 //! Many connectors, each with an identity of its own, in use in one process: the memory that each takes, and whether a
 //! log-in takes longer when there are many.
 
+use std::time::Duration;
+
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jackfield_api::v1;
 use prost::Message as _;
@@ -17,7 +19,7 @@ use crate::{Result, machine, wire};
 const AT_ONCE: usize = 32;
 
 pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
-    let system = System::start()?;
+    let system = System::start(Duration::ZERO)?;
     let connectors = create(bench, &system).await?;
     let [first, .., last] = &connectors[..] else { return Err("there are fewer than two connectors".into()) };
 

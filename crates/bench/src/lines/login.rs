@@ -1,17 +1,23 @@
-//! AuthenticateUser over a warm pool to a system that demands a client certificate, against a tonic server that asks the
-//! same system by one call, and against that call alone.
+//! AuthenticateUser over a warm pool to a system that demands a client certificate, against a program that asks the system itself,
+//! and against a tonic server that asks it.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use jackfield_api::v1;
 use prost::Message as _;
 
 use super::Bench;
-use crate::https::{self, Https};
+use crate::https::{self, Https, Peer};
 use crate::load::Side;
+use crate::process::pki;
 use crate::system::System;
 use crate::table::{Line, Target};
+use crate::wire::Client;
 use crate::{Result, bare, wire};
 
+/// The time that a system takes. Checking a password takes longer: a hash of it is made to be slow.
+const THINKS: Duration = Duration::from_millis(10);
 /// The number of connections, and of callers on each.
 const CONNECTIONS: usize = 4;
 const CALLERS: usize = 8;
@@ -19,23 +25,60 @@ pub(crate) const LOGIN: &str = "/jackfield.v1.ConnectorService/AuthenticateUser"
 
 pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
     let jackfield = bench.jackfield().await?;
-    let (pki, system) = (jackfield.pki(), System::start()?);
+    let pki = jackfield.pki();
     let channel = wire::connect(jackfield.address, &pki).await?;
-    let trust = system.import_trust(&channel).await?;
-    let connector = system.connector(&channel, &trust, "login").await?;
-    let request = request(&connector);
-    let mut ours = Side {
-        clients: wire::connect_many(jackfield.address, &pki, CONNECTIONS).await?,
-        callers: CALLERS,
-        path: LOGIN,
-        pid: jackfield.pid(),
-    };
-    let answer = ours.clients[0].unary(LOGIN, request.clone()).await?;
-    if v1::AuthenticateUserResponse::decode(answer.clone())?.outcome() != v1::LoginOutcome::Accepted {
-        return Err("the log-in is not accepted".into());
+    let mut lines = Vec::new();
+    for thinks in [THINKS, Duration::ZERO] {
+        let system = System::start(thinks)?;
+        let trust = system.import_trust(&channel).await?;
+        let connector = system.connector(&channel, &trust, &format!("login, {thinks:?}")).await?;
+        let mut ours = Side {
+            clients: wire::connect_many(jackfield.address, &pki, CONNECTIONS).await?,
+            callers: CALLERS,
+            path: LOGIN,
+            pid: jackfield.pid(),
+        };
+        let peer = system.peer("baseline")?;
+        let request = request(&connector);
+        let answer = ours.clients[0].unary(LOGIN, request.clone()).await?;
+        if v1::AuthenticateUserResponse::decode(answer.clone())?.outcome() != v1::LoginOutcome::Accepted {
+            return Err("the log-in is not accepted".into());
+        }
+        if thinks.is_zero() {
+            lines.extend(against_a_server(bench, &ours, &peer, request, answer).await?);
+        } else {
+            lines.extend(against_the_call(bench, &ours, &peer, request).await?);
+        }
     }
+    jackfield.stop().await?;
+    Ok(lines)
+}
 
-    let peer = system.peer("baseline")?;
+/// The lines for a system that takes as long as one that checks a password. The baseline is a program that asks it itself.
+async fn against_the_call(bench: &Bench<'_>, ours: &Side<Client>, peer: &Peer, request: Bytes) -> Result<[Line; 3]> {
+    let theirs =
+        Side { clients: vec![Https::new(peer)?], callers: CONNECTIONS * CALLERS, path: "", pid: std::process::id() };
+    let (name, database, body) = ("AuthenticateUser", bench.world.name(), https::body("ada", "correct horse"));
+    let (request, body) = (move |_, _| request.clone(), move |_, _| body.clone());
+    let all = bench.rounds((ours, request.clone()), (&theirs, body.clone())).await?;
+    let one = bench.rounds((&ours.one_caller(), request), (&theirs.one_caller(), body)).await?;
+    Ok([
+        all.throughput(name, database, Target::AtLeast(0.85)),
+        all.added_p50(name, database, Target::AtMost(1.0)),
+        one.added_p50("AuthenticateUser, one caller", database, Target::AtMost(1.0)),
+    ])
+}
+
+/// The lines for a system that answers at once, so that all work is that of the two sides. The baseline is a bare gRPC server that asks
+/// it.
+async fn against_a_server(
+    bench: &Bench<'_>,
+    ours: &Side<Client>,
+    peer: &Peer,
+    request: Bytes,
+    answer: Bytes,
+) -> Result<[Line; 2]> {
+    let pki = pki(&bench.world.data);
     let job = bare::Job { pki: pki.clone(), login: Some((peer.clone(), answer.to_vec())), ..Default::default() };
     let baseline = bench.bare(job)?;
     let mut theirs = Side {
@@ -47,33 +90,14 @@ pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
     if theirs.clients[0].unary(bare::LOGIN, request.clone()).await? != answer {
         return Err("the baseline answers with another message".into());
     }
-    let alone =
-        Side { clients: vec![Https::new(&peer)?], callers: CONNECTIONS * CALLERS, path: "", pid: std::process::id() };
-
+    let (name, database) = ("AuthenticateUser, the system answers at once", bench.world.name());
     let same = move |_, _| request.clone();
-    let body = https::body("ada", "correct horse");
-    let call = move |_, _| body.clone();
-    let (name, database) = ("AuthenticateUser", bench.world.name());
-    let rounds = bench.rounds((&ours, same.clone()), (&theirs, same.clone())).await?;
-    let mut lines = vec![
-        rounds.throughput(name, database, Target::AtLeast(0.85)),
-        rounds.added_p50(name, database, Target::AtMost(1.0)),
-    ];
-    let (mut one, mut other) = (ours.clone(), theirs.clone());
-    for side in [&mut one, &mut other] {
-        side.clients.truncate(1);
-        side.callers = 1;
-    }
-    let rounds = bench.rounds((&one, same.clone()), (&other, same.clone())).await?;
-    lines.push(rounds.added_p50("AuthenticateUser, one caller", database, Target::AtMost(1.0)));
-    let of = "AuthenticateUser, baseline is the call alone";
-    let rounds = bench.rounds((&ours, same.clone()), (&alone, call.clone())).await?;
-    lines.push(rounds.throughput(of, database, Target::None));
-    let alone = Side { callers: 1, ..alone };
-    let rounds = bench.rounds((&one, same), (&alone, call)).await?;
-    lines.push(rounds.added_p50("AuthenticateUser, one caller, baseline is the call alone", database, Target::None));
-    jackfield.stop().await?;
-    Ok(lines)
+    let all = bench.rounds((ours, same.clone()), (&theirs, same.clone())).await?;
+    let one = bench.rounds((&ours.one_caller(), same.clone()), (&theirs.one_caller(), same)).await?;
+    Ok([
+        all.throughput(name, database, Target::None),
+        one.added_p50("AuthenticateUser, the system answers at once, one caller", database, Target::None),
+    ])
 }
 
 /// The request of a log-in through a connector.

@@ -6,9 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jackfield_domain::attempts::{AttemptCount, AttemptEnd, AttemptLimit, AttemptLimits};
-use jackfield_domain::{Error, Result, Timestamp};
+use jackfield_domain::{Error, Result, TenantId, Timestamp};
 use jackfield_store::AttemptKey;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::Counted;
 use crate::change::{Change, Length};
@@ -16,7 +16,11 @@ use crate::services::Services;
 
 /// The requests that wait, in their order.
 #[derive(Default)]
-pub(super) struct Queue(Mutex<Waiting>);
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    /// Notified when an attempt is to be counted.
+    begins: Notify,
+}
 
 #[derive(Default)]
 struct Waiting {
@@ -32,6 +36,9 @@ pub(super) enum Request {
     End { counted: Counted, end: AttemptEnd },
 }
 
+/// The verdict about an attempt: it is counted, or there are too many, with the limit and the time until the next one.
+type Verdict = Result<Counted, (AttemptLimit, Duration)>;
+
 /// Marks the queue as not served if the task that serves it panics, so that another task can serve it.
 struct Serving<'a> {
     queue: &'a Queue,
@@ -40,6 +47,8 @@ struct Serving<'a> {
 
 /// The most requests in a batch. Each has up to three rows.
 const MAX_BATCH: usize = 64;
+/// The longest time for which the end of an attempt waits for another attempt to begin, so that both are written at once.
+const END_PATIENCE: Duration = Duration::from_millis(20);
 /// The wait before a log-in is tried again whose count may or may not be written.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
@@ -47,8 +56,12 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 impl Services {
     pub(super) fn attempts_enqueue(&self, request: Request) {
-        let mut waiting = self.shared.attempts.queue.lock();
+        let queue = &self.shared.attempts.queue;
+        let (mut waiting, is_end) = (queue.lock(), request.is_end());
         waiting.requests.push_back(request);
+        if !is_end {
+            queue.begins.notify_waiters();
+        }
         if !waiting.served {
             waiting.served = true;
             let services = self.clone();
@@ -60,13 +73,46 @@ impl Services {
     async fn attempts_serve(&self) {
         let queue = &self.shared.attempts.queue;
         let mut serving = Serving { queue, done: false };
-        while let Some(batch) = queue.next() {
+        loop {
+            queue.gather().await;
+            let Some(batch) = queue.next() else { break };
             self.attempts_write(batch).await;
         }
         serving.done = true;
     }
 
+    /// Writes a batch and answers its requests. If it cannot be written, each tenant's requests are tried on their own: a row that
+    /// stays locked delays other tenants, but fails nothing of theirs.
     async fn attempts_write(&self, batch: Vec<Request>) {
+        let written = match self.attempts_apply(&batch).await {
+            Err(Error::StoreUnavailable { .. })
+                if batch.iter().any(|request| request.tenant() != batch[0].tenant()) =>
+            {
+                let written =
+                    by_tenant(batch).into_iter().map(async |batch| (self.attempts_apply(&batch).await, batch));
+                futures::future::join_all(written).await
+            }
+            written => vec![(written, batch)],
+        };
+        for (verdicts, batch) in written {
+            match verdicts {
+                Ok(verdicts) => {
+                    for (answer, verdict) in answers(batch).zip(verdicts) {
+                        let _ = answer.send(self.verdict_counted(verdict));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "log-in attempts could not be counted");
+                    for answer in answers(batch) {
+                        let _ = answer.send(Err(same(&error)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes requests in one transaction, and returns the verdicts about the attempts that begin, in their order.
+    async fn attempts_apply(&self, batch: &[Request]) -> Result<Vec<Verdict>> {
         let mut keys: Vec<AttemptKey> = batch.iter().flat_map(Request::keys).collect();
         keys.sort_unstable();
         keys.dedup();
@@ -74,27 +120,16 @@ impl Services {
         let written = self.change(Change::by_system(Length::Volatile), async |txn| {
             let before = txn.login_attempts_lock(&keys).await?;
             let (now, mut counts) = (self.now(), before.clone());
-            verdicts.extend(batch.iter().map(|request| request.apply(&self.shared.attempts.limits, &mut counts, now)));
+            let limits = &self.shared.attempts.limits;
+            verdicts.extend(batch.iter().filter_map(|request| request.apply(limits, &mut counts, now)));
             counts.retain(|key, count| before.get(key) != Some(count));
             txn.login_attempts_put(&counts).await
         });
-        let failed = written.await.err();
-        if let Some(error) = &failed {
-            tracing::warn!(error = error as &dyn std::error::Error, "log-in attempts could not be counted");
-        }
-        let verdicts = verdicts.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
-        for (request, verdict) in batch.into_iter().zip(verdicts) {
-            let Request::Begin { answer, .. } = request else { continue };
-            let _ = answer.send(match (&failed, verdict.flatten()) {
-                (Some(error), _) => Err(same(error)),
-                (None, Some(verdict)) => self.verdict_counted(verdict),
-                (None, None) => Err(Error::internal("an attempt without a verdict")),
-            });
-        }
+        written.await.map(|()| verdicts)
     }
 
     /// The verdict about an attempt. Refusals are counted for metrics.
-    fn verdict_counted(&self, verdict: Result<Counted, (AttemptLimit, Duration)>) -> Result<Counted> {
+    fn verdict_counted(&self, verdict: Verdict) -> Result<Counted> {
         verdict.map_err(|(limit, retry_after)| {
             self.shared.gauge_sources.attempt_refused(limit);
             Error::LoginAttemptsExceeded { limit, retry_after }
@@ -102,14 +137,32 @@ impl Services {
     }
 }
 
+// === impl Waiting ===
+
+impl Waiting {
+    /// Returns true if all that waits are ends of attempts, and fewer than one batch.
+    fn has_ends_only(&self) -> bool {
+        (1..MAX_BATCH).contains(&self.requests.len()) && self.requests.iter().all(Request::is_end)
+    }
+}
+
 // === impl Request ===
 
 impl Request {
+    fn is_end(&self) -> bool {
+        matches!(self, Request::End { .. })
+    }
+
     fn is_wanted(&self) -> bool {
         match self {
             Request::Begin { answer, .. } => !answer.is_closed(),
             Request::End { .. } => true,
         }
+    }
+
+    /// The tenant, which all keys of a request have in common.
+    fn tenant(&self) -> Option<TenantId> {
+        self.keys().first().map(|(tenant, _)| *tenant)
     }
 
     fn keys(&self) -> Vec<AttemptKey> {
@@ -125,7 +178,7 @@ impl Request {
         limits: &AttemptLimits,
         counts: &mut BTreeMap<AttemptKey, AttemptCount>,
         now: Timestamp,
-    ) -> Option<Result<Counted, (AttemptLimit, Duration)>> {
+    ) -> Option<Verdict> {
         match self {
             Request::Begin { keys, .. } => Some(begin(limits, counts, keys, now)),
             Request::End { counted, end } => {
@@ -144,7 +197,7 @@ fn begin(
     counts: &mut BTreeMap<AttemptKey, AttemptCount>,
     keys: &[(AttemptLimit, AttemptKey)],
     now: Timestamp,
-) -> Result<Counted, (AttemptLimit, Duration)> {
+) -> Verdict {
     let count = |key: &AttemptKey| counts.get(key).copied().unwrap_or_default().at(now);
     let over =
         keys.iter().filter_map(|(limit, key)| Some((count(key).next_time(*limit, limits.of(*limit), now)?, *limit)));
@@ -162,6 +215,23 @@ fn begin(
     Ok(Counted(counted.into_iter().map(|(limit, key, count)| (limit, key, count.expire_time)).collect()))
 }
 
+/// The requests of each tenant.
+fn by_tenant(batch: Vec<Request>) -> Vec<Vec<Request>> {
+    let mut tenants: BTreeMap<Option<TenantId>, Vec<Request>> = BTreeMap::new();
+    for request in batch {
+        tenants.entry(request.tenant()).or_default().push(request);
+    }
+    tenants.into_values().collect()
+}
+
+/// Where the verdicts go.
+fn answers(batch: Vec<Request>) -> impl Iterator<Item = oneshot::Sender<Result<Counted>>> {
+    batch.into_iter().filter_map(|request| match request {
+        Request::Begin { answer, .. } => Some(answer),
+        Request::End { .. } => None,
+    })
+}
+
 /// The error of one of the attempts that failed together. Nothing is known to be counted, and nothing was checked.
 fn same(error: &Error) -> Error {
     let retry_after = match error {
@@ -175,6 +245,15 @@ fn same(error: &Error) -> Error {
 // === impl Queue ===
 
 impl Queue {
+    /// Waits for requests that can be written together. An attempt waits for those alone that are ready to begin with it.
+    async fn gather(&self) {
+        let begins = self.begins.notified();
+        tokio::task::yield_now().await;
+        if self.lock().has_ends_only() && tokio::time::timeout(END_PATIENCE, begins).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// The next batch, or the end. The attempts of callers that have left are not made.
     fn next(&self) -> Option<Vec<Request>> {
         let mut waiting = self.lock();
@@ -191,7 +270,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
