@@ -1,5 +1,6 @@
 //! Refusals of `serve` at the start: at once, with the exact reason, and without writing anything.
 
+mod certificates;
 mod files;
 
 use std::collections::BTreeMap;
@@ -8,7 +9,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jackfield_api::v1;
-use jackfield_domain::{Clock as _, SystemClock, Timestamp};
 use jackfield_testkit::fixture::a_connector;
 use jackfield_testkit::store::{Database, PoolSettings, Store};
 use jackfield_testkit::{Backend, Canary, Program, Site};
@@ -209,30 +209,6 @@ async fn a_second_process_on_the_same_file() {
     // The lock ends with the process, however that ends.
     first.kill();
     assert!(site.run(&["migrate"]).status.success());
-    site.start().stop();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_expired_server_certificate() {
-    let site = served(Before::Stopped).await;
-    let expiry = Timestamp(SystemClock.now().plus_micros(-60_000_000).seconds() * 1_000_000);
-    site.pki().expire_server();
-    let output = site.run(&["serve"]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    let path = site.pki().path("server.pem").display().to_string();
-    // The clock may have advanced by a second in between.
-    let reason = (0..3)
-        .map(|second| {
-            let time = expiry.plus_micros(second * 1_000_000);
-            format!("the certificate of the server in {path} expired at {time}: put a new one there")
-        })
-        .find(|reason| said == format!("jackfield: {reason}\n"));
-    let reason = reason.unwrap_or_else(|| panic!("{said}"));
-    refuses(&site, &["serve"], &reason);
-    // Nothing is created in an empty directory either.
-    refuses(&site, &["serve", "--data-dir", "elsewhere"], &reason);
-    assert!(!site.directory().join("elsewhere").exists());
-    site.pki().renew_server();
     site.start().stop();
 }
 

@@ -432,6 +432,7 @@ fn read_log(
 ) {
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
         if line.contains("\"message\":\"listening\"")
+            && line.contains("\"listener\":\"tcp\"")
             && let Some((_, rest)) = line.split_once("\"address\":\"")
             && let Some(address) = rest.split('"').next().and_then(|address| address.parse().ok())
         {

@@ -7,8 +7,8 @@ use jackfield_domain::{Clock as _, SystemClock};
 
 use super::{CommandError, runtime, say};
 use crate::config::{Config, DEFAULTS};
-use crate::startup::permissions;
-use jackfield_transport::tls::{PairReloader, TlsReloader, certificates_pem, read_file};
+use crate::startup::{certificates, permissions};
+use jackfield_transport::tls::{certificates_pem, read_file};
 
 #[derive(Debug, Args)]
 pub(super) struct CheckConfig {
@@ -23,15 +23,7 @@ pub(super) fn run(config: &Config, command: &CheckConfig) -> Result<(), CommandE
         return say(DEFAULTS.trim_end());
     }
     say(config.to_toml().trim_end())?;
-    let files = config.tls_files();
-    // In development `serve` creates missing certificates.
-    let made = config.development() && config.tls.certificate.as_os_str().is_empty() && !files.certificate.exists();
-    if config.listen.tcp_address().is_some() && !config.listen.plaintext && !made {
-        runtime()?.block_on(TlsReloader::load(files, &config.tls, SystemClock.now()))?;
-    }
-    if let Some(files) = config.license_api.certificate_files(&config.tls_files()).filter(|_| !made) {
-        runtime()?.block_on(PairReloader::load(files, SystemClock.now()))?;
-    }
+    runtime()?.block_on(certificates::check(config, SystemClock.now()))?;
     for warning in permissions::check(config)? {
         writeln!(std::io::stderr(), "jackfield: {warning}")?;
     }

@@ -14,12 +14,11 @@ use super::{CommandError, made_authority, say};
 use crate::config::{Config, VaultProvider};
 use crate::startup::database_file::DatabaseLock;
 use crate::startup::keyring::ReadKeyring;
-use crate::startup::{driver_log, hardening, open, permissions, pki};
+use crate::startup::{certificates, driver_log, hardening, open, permissions, pki};
 use jackfield_transport::Server;
 use jackfield_transport::backend::Backend;
 use jackfield_transport::log_writer::LogThread;
 use jackfield_transport::telemetry::Tracing;
-use jackfield_transport::tls::{PairReloader, TlsError, TlsReloader};
 
 /// The time after the grace period for closing the database and flushing, with a margin.
 const WATCHDOG_MARGIN: Duration = Duration::from_secs(12);
@@ -28,7 +27,7 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     let tracing = Tracing::init(&config.telemetry, driver_log::replacement)?;
     hardening::quiet_panics();
     // Nothing is written before the database is locked: a start that is refused leaves everything as it was.
-    check_certificates(&config).await?;
+    certificates::check(&config, SystemClock.now()).await?;
     for warning in permissions::check(&config)? {
         tracing::warn!("{warning}");
     }
@@ -76,36 +75,18 @@ fn watchdog(after: Duration, log: LogThread) {
     });
 }
 
-/// Refuses certificates that cannot be used, except for development certificates that are still to be created.
-async fn check_certificates(config: &Config) -> Result<(), TlsError> {
-    let files = config.tls_files();
-    let to_be_made = config.development() && config.tls.certificate.as_os_str().is_empty();
-    if to_be_made && !files.certificate.exists() {
-        return Ok(());
-    }
-    if let Some(files) = config.license_api.certificate_files(&files) {
-        PairReloader::load(files, SystemClock.now()).await?;
-    }
-    if config.listen.tcp_address().is_none() || config.listen.plaintext {
-        return Ok(());
-    }
-    TlsReloader::load(files, &config.tls, SystemClock.now()).await.map(drop)
-}
-
 /// Creates the development certificates and says so at once, because they exist even if something fails later. Returns
-/// whether they are used.
+/// whether gRPC uses them.
 fn ensure_pki(config: &Config) -> Result<bool, CommandError> {
     open::make_data_directory(&config.data_dir)?;
-    // A configuration that names its certificates does not need ours.
-    let own = config.listen.plaintext || !config.tls.certificate.as_os_str().is_empty();
-    if !config.development() || own {
+    if !config.makes_certificates() {
         return Ok(false);
     }
     let directory = config.pki_dir();
     if pki::ensure(&directory, &SystemClock)? {
         announce(made_authority(&directory));
     }
-    Ok(true)
+    Ok(!config.listen.plaintext)
 }
 
 /// Opens as [`open::open`] does. It announces a keyring that was created, even if the rest failed.

@@ -60,7 +60,7 @@ impl LicenseApi {
                 "license_api.plaintext: {address} is not loopback; set license_api.allow_plaintext_public to serve it without TLS"
             ));
         }
-        if self.certificate.as_os_str().is_empty() != self.private_key.as_os_str().is_empty() {
+        if self.has_certificate() == self.private_key.as_os_str().is_empty() {
             problems.push("license_api.private_key: must be set together with license_api.certificate".to_owned());
         }
         if let Err(violation) = TenantName::parse("tenant", &self.tenant) {
@@ -80,13 +80,18 @@ impl LicenseApi {
         self.address.parse().ok()
     }
 
+    /// Returns whether the section names a certificate.
+    pub fn has_certificate(&self) -> bool {
+        !self.certificate.as_os_str().is_empty()
+    }
+
     /// Returns the certificate of the listener, that of gRPC if it has none of its own. `None` if there is no listener or it
     /// is in plaintext.
     pub fn certificate_files(&self, of_grpc: &TlsFiles) -> Option<CertificateFiles> {
         self.socket_address().filter(|_| !self.plaintext)?;
-        let (certificate, private_key) = match self.certificate.as_os_str().is_empty() {
-            true => (&of_grpc.certificate, &of_grpc.private_key),
-            false => (&self.certificate, &self.private_key),
+        let (certificate, private_key) = match self.has_certificate() {
+            true => (&self.certificate, &self.private_key),
+            false => (&of_grpc.certificate, &of_grpc.private_key),
         };
         Some(CertificateFiles { certificate: certificate.clone(), private_key: private_key.clone() })
     }

@@ -122,6 +122,19 @@ impl Config {
         }
     }
 
+    /// Returns whether gRPC is served with TLS.
+    pub fn serves_tls(&self) -> bool {
+        self.listen.tcp_address().is_some() && !self.listen.plaintext
+    }
+
+    /// Returns whether `serve` makes the development certificates that are missing: a listener uses them.
+    pub fn makes_certificates(&self) -> bool {
+        let license_api =
+            !self.license_api.has_certificate() && self.license_api.certificate_files(&self.tls_files()).is_some();
+        let is_used = !self.listen.plaintext || license_api;
+        self.development() && self.tls.certificate.as_os_str().is_empty() && is_used
+    }
+
     /// The known callers, the built-in one of development mode included.
     pub fn principals(&self) -> Vec<PrincipalConfig> {
         let mut principals = self.identity.principals.clone();

@@ -1,6 +1,7 @@
 //! The start of the process: its files, its keyring, its database, and its hardening.
 
 mod backend;
+pub mod certificates;
 pub mod database_file;
 pub mod driver_log;
 mod error;

@@ -58,9 +58,9 @@ pub fn check(config: &Config) -> Result<Vec<Warning>, PermissionError> {
     }
     let of_grpc = config.tls_files();
     let of_license_api = config.license_api.certificate_files(&of_grpc).map(|files| files.private_key);
-    let serves_grpc = config.listen.tcp_address().is_some() && !config.listen.plaintext;
-    let of_license_api = of_license_api.filter(|key| !serves_grpc || *key != of_grpc.private_key);
-    for key in serves_grpc.then_some(of_grpc.private_key).into_iter().chain(of_license_api) {
+    let serves_tls = config.serves_tls();
+    let of_license_api = of_license_api.filter(|key| !serves_tls || *key != of_grpc.private_key);
+    for key in serves_tls.then_some(of_grpc.private_key).into_iter().chain(of_license_api) {
         let directory = check_directory(FileKind::PrivateKey, &key)?;
         warnings.extend(check_file(FileKind::PrivateKey, &key, directory.as_ref())?);
     }
