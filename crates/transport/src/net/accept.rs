@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// The acceptor of all listeners.
 #[derive(Clone)]
-pub(crate) struct Acceptor(Arc<NetState>);
+pub(crate) struct Acceptor(pub(super) Arc<NetState>);
 
 /// The way in which a listener identifies its callers.
 #[derive(Clone)]

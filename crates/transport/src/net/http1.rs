@@ -2,6 +2,7 @@
 //! buffer of the HTTP library.
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
@@ -24,6 +25,7 @@ use super::accept::tls_handshake;
 use super::admission::{Admission, ConnectionPermit};
 use super::connection::CLOSE_DELAY;
 use super::listener::Socket;
+use super::stall::StallGuard;
 use super::state::NetState;
 use crate::call::context::REQUEST_ID;
 use crate::call::flow::{EndReason, Flow};
@@ -122,16 +124,20 @@ async fn serve_request(
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(READ_TIMEOUT).keep_alive(false);
     builder.max_buf_size(config.limits.max_header_list_size.bytes().max(MIN_BUFFER));
+    let io = StallGuard::new(io, config.limits.write_stall_timeout);
     let mut connection = builder.serve_connection(TokioIo::new(io), service);
-    // A request has its deadline. What takes longer is a client that does not read.
+    // A request has its deadline. What takes longer is a client that reads a little of its response now and then.
     let whole = READ_TIMEOUT * 2 + config.deadlines.max + config.limits.write_stall_timeout;
-    let mut stalled = pin!(sleep(whole));
+    let mut too_long = pin!(sleep(whole));
     let mut end = pin!(sleep_until(Instant::now()));
     let (mut draining, mut cut) = (false, false);
     loop {
         tokio::select! {
             ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
-                linger(connection.into_parts().io.into_inner()).await;
+                if ended.as_ref().is_err_and(is_stall) {
+                    return "stalled";
+                }
+                linger(connection.into_parts().io.into_inner().into_inner()).await;
                 return match ended {
                     Ok(()) if draining => "drain",
                     Ok(()) => "client",
@@ -163,7 +169,7 @@ async fn serve_request(
                 flow.end(EndReason::Unavailable);
                 end.as_mut().reset(Instant::now() + CLOSE_DELAY);
             }
-            () = stalled.as_mut() => return "stalled",
+            () = too_long.as_mut() => return "stalled",
         }
     }
 }
@@ -211,6 +217,12 @@ async fn answer(
     response
 }
 
+/// Returns whether a connection ended because its client does not read.
+fn is_stall(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| source.kind() == io::ErrorKind::TimedOut)
+}
+
 /// Closes a connection after its response, so that the client can read it.
 async fn linger(mut io: impl AsyncRead + AsyncWrite + Unpin) {
     let closing = async {
@@ -220,3 +232,6 @@ async fn linger(mut io: impl AsyncRead + AsyncWrite + Unpin) {
     // Either way the connection is over.
     let _: Result<io::Result<u64>, _> = timeout(LINGER, closing).await;
 }
+
+#[cfg(test)]
+mod tests;

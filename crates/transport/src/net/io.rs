@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::frames::{Flood, FrameMeter, WireState};
 use super::scrub::Scrub;
+use super::stall::Stall;
 
 /// The bytes that a connection reads in one turn of the scheduler. What is read is processed at once, so this is what all
 /// other connections wait for when one sends what is expensive to decode.
@@ -34,12 +35,10 @@ pub(super) struct GuardedIo<I> {
     meter: FrameMeter,
     scrub: Scrub,
     wire: Arc<WireState>,
-    stall_timeout: Duration,
+    stall: Stall,
     /// The turn in which it was read last, and how many bytes.
     turn: u64,
     read: usize,
-    /// Runs while a write waits for the peer.
-    stall: Option<Pin<Box<Sleep>>>,
     /// Set once the client has flooded the connection.
     pending: Option<PendingGoaway>,
     /// Set once there is nothing more to send.
@@ -62,22 +61,8 @@ struct Linger {
 
 impl<I> GuardedIo<I> {
     pub(super) fn new(io: I, meter: FrameMeter, wire: Arc<WireState>, stall_timeout: Duration) -> Self {
-        let scrub = Scrub::default();
-        GuardedIo { io, meter, scrub, wire, stall_timeout, turn: 0, read: 0, stall: None, pending: None, linger: None }
-    }
-
-    /// Passes on the result of a write. A write that waits too long fails.
-    fn watch<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.stall = None;
-            return polled;
-        }
-        let timeout = self.stall_timeout;
-        let stall = self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + timeout)));
-        match stall.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "the peer does not read"))),
-        }
+        let (scrub, stall) = (Scrub::default(), Stall::new(stall_timeout));
+        GuardedIo { io, meter, scrub, wire, stall, turn: 0, read: 0, pending: None, linger: None }
     }
 }
 
@@ -97,7 +82,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> GuardedIo<I> {
             && *sent < goaway.len()
         {
             let polled = Pin::new(&mut self.io).poll_write(cx, &goaway[*sent..]);
-            match ready!(self.watch(cx, polled)) {
+            match ready!(self.stall.watch(cx, polled)) {
                 Ok(taken) if taken > 0 => {
                     if let Some(pending) = &mut self.pending {
                         pending.sent += taken;
@@ -113,7 +98,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> GuardedIo<I> {
     fn shut_down(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
             let polled = Pin::new(&mut self.io).poll_shutdown(cx);
-            ready!(self.watch(cx, polled))?;
+            ready!(self.stall.watch(cx, polled))?;
         }
         let GuardedIo { io, linger, .. } = self;
         let new = || Linger { end: Box::pin(tokio::time::sleep(LINGER)), discarded: 0 };
@@ -193,7 +178,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
             let GuardedIo { meter, wire, .. } = &mut *self;
             meter.written(&buf[..*taken], wire);
         }
-        self.watch(cx, polled)
+        self.stall.watch(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -214,7 +199,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
                 left -= part;
             }
         }
-        self.watch(cx, polled)
+        self.stall.watch(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -226,7 +211,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<I> {
             return end.map(Err);
         }
         let polled = Pin::new(&mut self.io).poll_flush(cx);
-        self.watch(cx, polled)
+        self.stall.watch(cx, polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
