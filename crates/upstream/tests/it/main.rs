@@ -1,6 +1,7 @@
 //! Calls to servers that these tests start: well-behaved ones, and others.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod breaker;
 mod calls;
 mod dns;
 mod egress;
