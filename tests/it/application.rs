@@ -1,9 +1,9 @@
 //! ApplicationService: applications. Permissions and sessions are in `application/`.
 
-mod licensed;
-mod login;
+pub(crate) mod licensed;
+pub(crate) mod login;
 mod permissions;
-mod sessions;
+pub(crate) mod sessions;
 
 use jackfield_api::v1;
 use jackfield_testkit::{Client, Refusal, expect_status, fixture, on_both};

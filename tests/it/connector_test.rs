@@ -1,12 +1,12 @@
 //! TestConnector: the verdicts of stored connectors and of definitions that are not stored.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use jackfield_api::v1;
 use jackfield_api::v1::test_connector_request::Definition;
 use jackfield_api::v1::{ConnectorTestReason as Reason, ConnectorTestResult as Outcome, ConnectorTestStep as Step};
-use jackfield_testkit::{Client, Reply, System, expect_status, fixture, on_both};
+use jackfield_testkit::{Client, Reply, System, TestServer, expect_status, fixture, on_both};
 use tokio::net::TcpListener;
 use tonic::{Code, Request};
 
@@ -190,6 +190,32 @@ on_both! {
         // What is not stored has no limit to share.
         let (_, inline) = tokio::join!(tested(stored(&connector.id)), tested(inline(definition)));
         assert_eq!(found(&inline, Step::Status), (Outcome::Failed, Reason::CallerTimeout));
+    }
+
+    /// A test that its client does not read ends as any answer that is not read, and gives its place back.
+    async fn a_test_that_is_not_read_gives_its_place_back(backend: Backend) {
+        let server = TestServer::start_with(backend, |config| config.limits.write_stall_timeout = Duration::from_secs(3));
+        let server = server.await;
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let definition = v1::Connector {
+            connect_timeout: Some(fixture::milliseconds(500)),
+            max_concurrent_requests: Some(1),
+            ..connector(&alpha, &system, "narrow").await
+        };
+        let connector = create(&alpha, definition).await;
+        let outcome = async || log_in(&alpha, a_login(&connector.id, "ada", "right")).await.outcome();
+        let begin = Instant::now();
+        // No window is open for the verdicts, so the test stops at the first step that waits.
+        let unread = server.http2("alpha", 0).await;
+        let unread = unread.call("/jackfield.v1.ConnectorService/TestConnector", &stored(&connector.id)).await.unwrap();
+        assert_eq!(outcome().await, v1::LoginOutcome::UpstreamFault, "the test has the place");
+        while outcome().await != v1::LoginOutcome::Accepted {
+            assert!(begin.elapsed() < Duration::from_secs(30), "the test keeps the place");
+        }
+        assert!(begin.elapsed() > Duration::from_secs(2), "{:?}", begin.elapsed());
+        assert_eq!(server.metric("jackfield_server_streams_stalled_total", &[]), Some(1.0));
+        drop(unread);
     }
 
     async fn an_endpoint_that_the_server_calls_gets_the_identity(server) {

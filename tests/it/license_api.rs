@@ -1,5 +1,6 @@
 //! The licence API that Jackfield serves, byte for byte. Its published clients use it in `cloudspot/served.rs`.
 
+pub(crate) mod chain;
 mod failures;
 mod transport;
 
@@ -57,15 +58,16 @@ impl Answer {
 /// Starts a server that serves the applications of the tenant alpha.
 pub(crate) async fn served(backend: Backend, change: impl FnOnce(&mut LicenseApi)) -> TestServer {
     TestServer::start_with(backend, |config| {
-        config.license_api = LicenseApi {
-            address: "127.0.0.1:0".to_owned(),
-            plaintext: true,
-            tenant: "alpha".to_owned(),
-            ..LicenseApi::default()
-        };
+        config.license_api = on_loopback();
         change(&mut config.license_api);
     })
     .await
+}
+
+/// A configuration that serves the applications of the tenant alpha in plaintext.
+pub(crate) fn on_loopback() -> LicenseApi {
+    let (address, tenant) = ("127.0.0.1:0".to_owned(), "alpha".to_owned());
+    LicenseApi { address, plaintext: true, tenant, ..LicenseApi::default() }
 }
 
 /// Stores an application whose external id is its name.

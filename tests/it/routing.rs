@@ -1,12 +1,15 @@
 //! The routing policy: which connector checks a log-in, and what keeps a user with it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use jackfield_api::v1;
 use jackfield_api::v1::route::Target;
 use jackfield_api::v1::routing_rule::Target as RuleTarget;
-use jackfield_testkit::{Client, Reply, System, expect_status, fixture, on_both};
+use jackfield_testkit::{Backend, Client, Reply, System, TestServer, expect_status, fixture, logs, on_both};
 use tonic::{Code, Response, Status};
 
-use crate::login::{a_login, a_system, connector, create, log_in};
+use crate::login::{a_login, a_system, a_user, connector, create, log_in};
+use crate::storage::eventually;
 
 fn rule(domains: &[&str], target: RuleTarget) -> v1::RoutingRule {
     v1::RoutingRule { email_domains: domains.iter().map(|&it| it.to_owned()).collect(), target: Some(target) }
@@ -270,5 +273,62 @@ on_both! {
         let of_another_kind = try_replace(&alpha, "", rules).await.map(Response::new);
         expect_status(of_another_kind, Code::InvalidArgument, "FIELD_INVALID")
             .expect_fields(&["routing_policy.rules[0].connector", "routing_policy.rules[2].connector"]);
+    }
+}
+
+mod postgres {
+    use super::*;
+
+    /// Two replicas accept a user at once, through different connectors. The user stays with one of them.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_two_replicas_that_pin_a_user_at_once_one_does() {
+        let server = TestServer::start(Backend::Postgres).await;
+        let replica = server.replica().await.unwrap();
+        let callers = [&server, &replica].map(|server| server.client("alpha"));
+        let [alpha, _] = &callers;
+        // It does not know the user who comes first.
+        let asked = AtomicUsize::new(0);
+        let sometimes = System::start(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => Reply::new(404, ""),
+            _ => Reply::new(200, a_user().to_string()),
+        });
+        let (sometimes, knows) = (sometimes.await, a_system().await);
+        let first = create(alpha, connector(alpha, &sometimes, "sometimes").await).await.id;
+        let second = create(alpha, connector(alpha, &knows, "knows").await).await.id;
+        replace(alpha, vec![rule(&["*"], to(&first)), rule(&["*"], to(&second))]).await;
+
+        // Another client of the database lets no pin be written until both are about to.
+        let sql = |statement: &str| server.postgres().run(statement).trim().to_owned();
+        let hold = "BEGIN; LOCK TABLE user_pin IN EXCLUSIVE MODE; SELECT pg_sleep(60)";
+        let mut holder = std::process::Command::new("psql");
+        let holder = holder.args(["--quiet", "--command", hold, &server.postgres().url()]);
+        let mut holder = holder.stderr(std::process::Stdio::null()).spawn().unwrap();
+        let held = "FROM pg_locks WHERE mode = 'ExclusiveLock' AND granted AND relation = 'user_pin'::regclass";
+        eventually("the table is locked", async || sql(&format!("SELECT count(*) {held}")) == "1").await;
+        let log_ins = callers
+            .clone()
+            .map(|client| tokio::spawn(async move { log_in(&client, a_login("", "ada", "right")).await }));
+        let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'user_pin'::regclass";
+        eventually("both wait", async || sql(waits) == "2").await;
+        sql(&format!("SELECT pg_terminate_backend(pid) {held}"));
+        holder.wait().unwrap();
+
+        let mut accepted_by = Vec::new();
+        for log_in in log_ins {
+            let accepted = log_in.await.unwrap();
+            assert_eq!(accepted.outcome(), v1::LoginOutcome::Accepted);
+            accepted_by.push(accepted.connector);
+        }
+        accepted_by.sort();
+        let mut both = vec![first, second];
+        both.sort();
+        assert_eq!(accepted_by, both);
+        assert_eq!(sql("SELECT count(*) FROM user_pin"), "1");
+        let [here, there] = [resolve(alpha, "ada").await.unwrap(), resolve(&callers[1], "ada").await.unwrap()];
+        assert_eq!((here[0].reason(), &here), (v1::RouteReason::Pinned, &there));
+        // A pin that fails is logged, and is no error of the call.
+        let log = logs::text();
+        let failed = log.lines().filter(|line| line.contains("could not be pinned"));
+        assert_eq!(failed.filter(|line| both.iter().any(|id| line.contains(id))).collect::<Vec<_>>(), [""; 0]);
     }
 }

@@ -16,11 +16,11 @@ use crate::login::{connector, create};
 use crate::steps;
 
 /// The token that the licence server gives.
-const TOKEN: &str = "license-token-of-ada";
+pub(crate) const TOKEN: &str = "license-token-of-ada";
 
 /// A licence server that knows the user "ada" with the password "right", and has other answers if the test says so.
-struct LicenseSystem {
-    system: System,
+pub(crate) struct LicenseSystem {
+    pub(crate) system: System,
     /// Answers to requests whose path begins with a text.
     others: Arc<Mutex<Vec<(&'static str, Reply)>>>,
 }
@@ -33,7 +33,7 @@ fn companies() -> Value {
     ])
 }
 
-fn error(status: u16, code: &str) -> Reply {
+pub(crate) fn error(status: u16, code: &str) -> Reply {
     Reply::new(status, json!({ "message": "No.", "error_code": code, "trace": [] }).to_string())
 }
 
@@ -58,7 +58,7 @@ fn answer(request: &Received) -> Reply {
 // === impl LicenseSystem ===
 
 impl LicenseSystem {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let others: Arc<Mutex<Vec<(&'static str, Reply)>>> = Arc::default();
         let known = Arc::clone(&others);
         let system = System::start(move |request| {
@@ -69,16 +69,16 @@ impl LicenseSystem {
         LicenseSystem { system: system.await, others }
     }
 
-    fn set(&self, line: &'static str, reply: Reply) {
+    pub(crate) fn set(&self, line: &'static str, reply: Reply) {
         self.others.lock().unwrap().push((line, reply));
     }
 
-    fn reset(&self) {
+    pub(crate) fn reset(&self) {
         self.others.lock().unwrap().clear();
     }
 
     /// Stores a connector for it, and an application. Returns their ids.
-    async fn application(&self, client: &Client, name: &str, external_id: Option<&str>) -> (String, String) {
+    pub(crate) async fn application(&self, client: &Client, name: &str, external_id: Option<&str>) -> (String, String) {
         let mut connector = connector(client, &self.system, name).await;
         let (base_url, application_id) = (self.system.url("/v1"), "of-the-connector".to_owned());
         connector.kind = Some(v1::connector::Kind::License(v1::LicenseConnector { base_url, application_id }));

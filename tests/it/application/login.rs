@@ -29,7 +29,7 @@ pub(super) async fn try_log_in(
     client.applications().authenticate_application_user(request).await.map(Response::into_inner)
 }
 
-pub(super) async fn log_in(
+pub(crate) async fn log_in(
     client: &Client,
     application: &str,
     username: &str,

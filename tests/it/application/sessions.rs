@@ -10,7 +10,7 @@ use super::{invalid, refused, update};
 use crate::steps;
 
 /// The user of a session.
-pub(super) async fn user(
+pub(crate) async fn user(
     client: &Client,
     application: &str,
     token: &str,

@@ -2,11 +2,12 @@
 
 use jackfield_api::v1;
 use jackfield_testkit::cloudspot::RELEASES;
-use jackfield_testkit::on_both;
+use jackfield_testkit::{TestServer, on_both};
 use serde_json::{Value, json};
 
 use super::{python, python_once};
-use crate::license_api::{PASSWORD, ann, application, served};
+use crate::license_api::chain::Origin;
+use crate::license_api::{PASSWORD, ann, application, on_loopback, served};
 use crate::steps;
 
 /// The calls that a release has, after a log-in.
@@ -76,6 +77,40 @@ on_both! {
             let (error, message) = (json!("NoValidToken"), json!("No valid token found."));
             assert_eq!(errors, [(&error, &message), (&error, &message), (&json!("Exception"), &message)]);
         }
+    }
+
+    /// The clients know one error of log-ins, and read its body.
+    async fn too_many_attempts_are_an_error_that_the_client_knows(backend: Backend) {
+        let server = TestServer::start_with(backend, |config| {
+            config.license_api = on_loopback();
+            config.login.attempts_per_user = 1;
+        });
+        let server = server.await;
+        let (alpha, base) = (server.client("alpha"), server.license_api_base());
+        ann(&alpha).await;
+        application(&alpha, "gallery", None).await;
+        let [_, newest] = RELEASES;
+        assert_eq!(python_once(newest, &base, "gallery", json!(["authenticate", "ann", "wrong"])).await["error"], "BadCredentials");
+        for release in RELEASES {
+            let refused = python_once(release, &base, "gallery", json!(["authenticate", "ann", PASSWORD])).await;
+            assert_eq!(refused["error"], "BadCredentials", "{release}: {refused}");
+        }
+    }
+
+    /// The users are those of another server, which is asked over its own licence API.
+    async fn a_user_of_another_server_logs_in(backend: Backend) {
+        let (origin, server) = (Origin::start(backend).await, served(backend, |_| {}).await);
+        let base = server.license_api_base();
+        origin.application(&server.client("alpha")).await;
+        for release in RELEASES {
+            let outcomes = python(release, &base, "gallery", calls(release)).await;
+            assert!(outcomes.iter().all(|outcome| outcome.get("error").is_none()), "{release}: {outcomes:?}");
+            assert_eq!(outcomes[0]["companies"][0]["permissions"], json!(["read", "use_app"]), "{release}");
+            assert_eq!(outcomes[1]["user"], json!({ "first_name": "Ann", "last_name": "Größe", "email": "ann@example.com" }), "{release}");
+        }
+        let [_, newest] = RELEASES;
+        let wrong = python_once(newest, &base, "gallery", json!(["authenticate", "ann", "wrong"])).await;
+        assert_eq!(wrong["error"], "BadCredentials");
     }
 
     async fn without_codes_errors_are_those_that_the_first_release_knows(backend: Backend) {

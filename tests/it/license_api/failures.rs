@@ -1,10 +1,12 @@
 //! Refused requests, with their statuses and codes.
 
+use std::time::Duration;
+
 use jackfield_api::v1;
-use jackfield_testkit::{Reply, System, on_both};
+use jackfield_testkit::{ManualClock, Reply, System, TestServer, on_both};
 use serde_json::json;
 
-use super::{PASSWORD, ann, application, get, log_in, request, send, served, token};
+use super::{PASSWORD, ann, application, get, log_in, on_loopback, request, send, served, token};
 use crate::login::{a_system, connector, create};
 use crate::{application as applications, steps};
 
@@ -65,6 +67,32 @@ on_both! {
         more["remember"] = json!({ "me": [true] });
         let line = "POST /api/v1/auth/authenticate?a=b";
         assert_eq!(send(address, &request(line, &[MODULE], &more.to_string())).await.status, 200);
+    }
+
+    /// Attempts are limited by login id, and the client learns how long it has to wait.
+    async fn too_many_attempts_with_one_login_id(backend: Backend) {
+        let clock = ManualClock::at_present();
+        let server = TestServer::start_at(backend, clock.clone(), |config| {
+            config.license_api = on_loopback();
+            (config.login.attempts_per_user, config.login.user_window) = (2, Duration::from_secs(600));
+        });
+        let server = server.await;
+        let (alpha, address) = (server.client("alpha"), server.license_api_address());
+        ann(&alpha).await;
+        application(&alpha, "gallery", None).await;
+        for (username, password) in [("ann", PASSWORD), ("stranger", "any")] {
+            for _ in 0..2 {
+                log_in(address, "gallery", username, "wrong").await.expect(401, "NOT_AUTHORIZED");
+            }
+            clock.advance(Duration::from_millis(1_500));
+            let refused = log_in(address, "gallery", username, password).await;
+            // The part of a second is waited for as well.
+            assert_eq!((refused.status, refused.header("retry-after")), (429, Some("599")), "{refused:?}");
+            assert_eq!(refused.json(), json!({ "message": "Too many requests." }));
+            assert_eq!(refused.header("content-type"), Some("application/json"));
+        }
+        clock.advance(Duration::from_secs(600));
+        assert_eq!(log_in(address, "gallery", "ann", PASSWORD).await.status, 200);
     }
 
     async fn a_token_that_is_not_valid(backend: Backend) {

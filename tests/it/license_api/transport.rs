@@ -1,7 +1,7 @@
 //! Limits, TLS, metrics and the end of the listener.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jackfield_testkit::data::LicenseApi;
 use jackfield_testkit::{Backend, TestServer};
@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{Answer, PASSWORD, ann, application, exchange, get, log_in, request, send, served, token};
+use super::{Answer, PASSWORD, ann, application, exchange, get, log_in, on_loopback, request, send, served, token};
 
 const LOG_IN: &str = "POST /api/v1/auth/authenticate/";
 const MODULE: (&str, &str) = ("x-license-module", "gallery");
@@ -56,6 +56,61 @@ async fn requests_that_are_too_large_or_too_odd() {
     assert_eq!(exchange(stream, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await, b"", "HTTP/2 is not spoken");
     // It goes on for everyone else.
     assert_eq!(send(address, &good()).await.status, 200);
+}
+
+/// A request that arrives slowly has 10 s for its head and 10 s for its body. Until then it takes no place of a call.
+#[tokio::test]
+async fn slow_requests_are_cut_and_delay_no_others() {
+    let server = TestServer::start_with(Backend::Sqlite, |config| {
+        config.license_api = on_loopback();
+        config.limits.max_calls = 2;
+    });
+    let server = server.await;
+    let alpha = server.client("alpha");
+    ann(&alpha).await;
+    application(&alpha, "gallery", None).await;
+    let address = server.license_api_address();
+    // Sends the rest byte by byte, until the server has had enough.
+    let slow = |whole: Vec<u8>, at_once: usize| async move {
+        let begin = Instant::now();
+        let (mut reader, mut writer) = TcpStream::connect(address).await.unwrap().into_split();
+        writer.write_all(&whole[..at_once]).await.unwrap();
+        let sending = async move {
+            for byte in &whole[at_once..] {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                if writer.write_all(&[*byte]).await.is_err() {
+                    break;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        let mut received = Vec::new();
+        tokio::select! {
+            // Closed or reset: the client is still sending.
+            _ = reader.read_to_end(&mut received) => {}
+            () = sending => {}
+        }
+        (begin.elapsed(), received)
+    };
+    let head_length = good().windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+    let heads = futures::future::join_all((0..30).map(|_| slow(good(), 20)));
+    let bodies = futures::future::join_all((0..30).map(|_| slow(good(), head_length + 1)));
+    let others = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let begin = Instant::now();
+        assert_eq!(send(address, &good()).await.status, 200);
+        begin.elapsed()
+    };
+    let (heads, bodies, other) = tokio::join!(heads, bodies, others);
+    assert!(other < Duration::from_secs(5), "{other:?}");
+    for (took, received) in &heads {
+        assert!((10..15).contains(&took.as_secs()), "{took:?}");
+        assert!(received.is_empty(), "{}", String::from_utf8_lossy(received));
+    }
+    for (took, received) in &bodies {
+        assert!((10..15).contains(&took.as_secs()), "{took:?}");
+        Answer::parse(received).expect(408, "INVALID_FORMAT");
+    }
 }
 
 #[tokio::test]
@@ -105,8 +160,7 @@ async fn requests_are_calls_in_metrics_and_have_ids() {
 #[tokio::test]
 async fn a_request_in_progress_is_answered_before_the_server_stops() {
     let mut server = TestServer::start_with(Backend::Sqlite, |config| {
-        config.license_api.address = "127.0.0.1:0".to_owned();
-        (config.license_api.plaintext, config.license_api.tenant) = (true, "alpha".to_owned());
+        config.license_api = on_loopback();
         config.login.rejection_interval = Duration::from_secs(1);
         config.drain.delay = Duration::ZERO;
     })

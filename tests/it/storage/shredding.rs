@@ -9,6 +9,9 @@ use jackfield_api::v1;
 use jackfield_testkit::store::{Database, PoolSettings, Store};
 use jackfield_testkit::{Backend, Client, Process, Program, Site, canary, fixture};
 
+use crate::application::licensed::{LicenseSystem, TOKEN, error};
+use crate::application::login::log_in;
+use crate::application::{self as applications, sessions};
 use crate::steps;
 
 /// The time limit for something that takes a second or two on an idle machine.
@@ -160,6 +163,81 @@ async fn replaced_and_deleted_values_are_in_no_file() {
     let left = "SELECT (SELECT count(*) FROM secret), (SELECT count(*) FROM tenant WHERE name_key = 'alpha')";
     assert_eq!(store.raw_read(left).await.unwrap(), ["0|0"], "the copy contains destroyed values");
     store.close().await;
+}
+
+/// An ended session of a licence server leaves neither the token that the server gave nor its sealed form, however the session ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn licence_tokens_of_ended_sessions_are_in_no_file() {
+    let site = Site::new(Backend::Sqlite, Program::Jackfield);
+    site.prepare().await;
+    let mut process = site.start();
+    let client = process.client("alpha");
+    let (license, other) = (LicenseSystem::start().await, LicenseSystem::start().await);
+    let (connector, gallery) = license.application(&client, "gallery", None).await;
+    let opened = async |client: &Client| {
+        let opened = log_in(client, &gallery, "ada", "right").await;
+        let needles = sealed(&site, &opened.session.unwrap().id).await;
+        assert!(needles.len() == 1 && found(&site, &needles) == 1);
+        (opened.session_token, needles)
+    };
+    let plain = [TOKEN, "right"].map(|text| text.as_bytes().to_vec());
+    let gone = async |needles: &[Vec<u8>], what: &str| {
+        gone(&site, needles, what).await;
+        assert_eq!(found(&site, &plain), 0, "{what}: it was never there");
+    };
+
+    let (session_token, needles) = opened(&client).await;
+    let end = v1::EndSessionRequest { application: gallery.clone(), session_token, ..Default::default() };
+    assert!(client.applications().end_session(end).await.unwrap().into_inner().ended);
+    gone(&needles, "a session that was ended").await;
+
+    let (session_token, needles) = opened(&client).await;
+    license.set("GET", error(401, "NOT_AUTHORIZED"));
+    sessions::user(&client, &gallery, &session_token).await.unwrap_err();
+    license.reset();
+    gone(&needles, "a token that the server no longer accepts").await;
+
+    let (session_token, needles) = opened(&client).await;
+    let moved = async |system: &LicenseSystem| {
+        let base_url = system.system.url("/v1");
+        let kind = v1::connector::Kind::License(v1::LicenseConnector { base_url, ..Default::default() });
+        let request = v1::UpdateConnectorRequest {
+            reference: connector.clone(),
+            connector: Some(v1::Connector { kind: Some(kind), ..Default::default() }),
+            update_mask: fixture::mask(["license.base_url"]),
+            ..Default::default()
+        };
+        client.connectors().update_connector(request).await.unwrap();
+    };
+    moved(&other).await;
+    sessions::user(&client, &gallery, &session_token).await.unwrap_err();
+    moved(&license).await;
+    gone(&needles, "a connector of another server").await;
+
+    let (_, needles) = opened(&client).await;
+    for connector in [String::new(), connector.clone()] {
+        let change = v1::Application { connector: Some(connector), ..Default::default() };
+        applications::update(&client, &gallery, change, &["connector"]).await.unwrap();
+    }
+    gone(&needles, "an application with another connector").await;
+
+    // What has expired is removed at the start, and then every 30 s.
+    let (_, needles) = opened(&client).await;
+    process.kill();
+    let expiring = store(&site.sqlite_file()).await;
+    expiring.raw_write("UPDATE session SET expire_time = 1").await.unwrap();
+    expiring.close().await;
+    process = site.start();
+    let client = process.client("alpha");
+    let (_, kept) = opened(&client).await;
+    gone(&needles, "a session that has expired").await;
+    assert_eq!(found(&site, &kept), 1, "it has not expired");
+
+    let request = v1::DeleteApplicationRequest { reference: gallery.clone(), ..Default::default() };
+    assert!(client.applications().delete_application(request).await.unwrap().into_inner().deleted);
+    gone(&kept, "a deleted application").await;
+    assert_eq!(bytes(&site, "SELECT hex(sealed) FROM secret WHERE owner = 'session'").await, Vec::<Vec<u8>>::new());
+    process.kill();
 }
 
 /// A reader delays the removal, but no writers.
