@@ -5,6 +5,7 @@
 //! inputs that take a new path.
 
 mod files;
+mod license;
 mod sealed;
 mod text;
 mod wire;
@@ -32,7 +33,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     text::FILTER,
     text::REFERENCE,
     sealed::PAGE_TOKEN,
@@ -40,6 +41,7 @@ pub const TARGETS: [Target; 7] = [
     files::CONFIGURATION,
     files::KEYRING,
     wire::SCAN,
+    license::RESPONSE,
 ];
 
 /// The target of this name.

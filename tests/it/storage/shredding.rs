@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use jackfield_api::v1;
+use jackfield_domain::application::MAX_SESSIONS;
 use jackfield_testkit::store::{Database, PoolSettings, Store};
 use jackfield_testkit::{Backend, Client, Process, Program, Site, canary, fixture};
 
@@ -168,7 +169,8 @@ async fn replaced_and_deleted_values_are_in_no_file() {
 /// An ended session of a licence server leaves neither the token that the server gave nor its sealed form, however the session ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn licence_tokens_of_ended_sessions_are_in_no_file() {
-    let site = Site::new(Backend::Sqlite, Program::Jackfield);
+    let mut site = Site::new(Backend::Sqlite, Program::Jackfield);
+    site.config_mut().login.attempts_per_user = 0;
     site.prepare().await;
     let mut process = site.start();
     let client = process.client("alpha");
@@ -220,6 +222,13 @@ async fn licence_tokens_of_ended_sessions_are_in_no_file() {
         applications::update(&client, &gallery, change, &["connector"]).await.unwrap();
     }
     gone(&needles, "an application with another connector").await;
+
+    // A user has so many sessions, and the next one ends the oldest.
+    let (_, needles) = opened(&client).await;
+    for _ in 0..MAX_SESSIONS {
+        log_in(&client, &gallery, "ada", "right").await;
+    }
+    gone(&needles, "the oldest of too many sessions").await;
 
     // What has expired is removed at the start, and then every 30 s.
     let (_, needles) = opened(&client).await;

@@ -16,8 +16,8 @@ use serde::Serialize;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use self::response::{Refused, Response};
-use crate::client::{Client, Request, secret_value};
+use self::response::Refused;
+use crate::client::{self, Client, Request, secret_value};
 
 pub use self::fault::{ErrorCode, LicenseFault};
 pub use self::response::{CompanyPermissions, Grant, MAX_COMPANIES, MAX_PERMISSIONS, MAX_TOKEN, Profile};
@@ -106,11 +106,7 @@ impl<'a> LicenseApi<'a> {
     /// The server neither accepted nor rejected the user.
     pub async fn authenticate(&self, username: &str, password: &Secret) -> Result<Authentication, LicenseFault> {
         let body = credentials(username, password);
-        let response = self.send(Method::POST, "auth/authenticate/", None, body).await?;
-        Ok(match response::grant(response)? {
-            Ok(grant) => Authentication::Accepted(grant),
-            Err(refused) => Authentication::Rejected(refused.rejection()?),
-        })
+        read_authentication(self.send(Method::POST, "auth/authenticate/", None, body).await?)
     }
 
     /// Returns the profile of the user who has a token.
@@ -118,8 +114,7 @@ impl<'a> LicenseApi<'a> {
     /// # Errors
     /// The server neither accepted nor rejected the token.
     pub async fn profile(&self, token: &Secret) -> Result<TokenResponse<Profile>, LicenseFault> {
-        let response = self.get("auth/users/profile/", token).await?;
-        token_response(response::profile(response)?)
+        read_profile(self.get("auth/users/profile/", token).await?)
     }
 
     /// Returns the permissions of the user who has a token, by company. Companies for which the user may not use the
@@ -128,8 +123,7 @@ impl<'a> LicenseApi<'a> {
     /// # Errors
     /// The server neither accepted nor rejected the token.
     pub async fn permissions(&self, token: &Secret) -> Result<TokenResponse<Vec<CompanyPermissions>>, LicenseFault> {
-        let response = self.get("auth/get-permissions/", token).await?;
-        token_response(response::permissions(response)?)
+        read_permissions(self.get("auth/get-permissions/", token).await?)
     }
 
     /// Returns the permissions of the user who has a token, for one company. There are none if the user may not use the
@@ -147,13 +141,10 @@ impl<'a> LicenseApi<'a> {
             return Err(LicenseFault::Request("the id of the company is empty or made of dots"));
         }
         let path = format!("auth/get-company-permissions/{}/", utf8_percent_encode(company, NOT_UNRESERVED));
-        match response::company_permissions(self.get(&path, token).await?)? {
-            Err(refused) if refused.is_not_found() => Ok(TokenResponse::Valid(Vec::new())),
-            outcome => token_response(outcome),
-        }
+        read_company_permissions(self.get(&path, token).await?)
     }
 
-    async fn get(&self, path: &str, token: &Secret) -> Result<Response, LicenseFault> {
+    async fn get(&self, path: &str, token: &Secret) -> Result<client::Response, LicenseFault> {
         self.send(Method::GET, path, Some(token), Bytes::new()).await
     }
 
@@ -163,7 +154,7 @@ impl<'a> LicenseApi<'a> {
         path: &str,
         token: Option<&Secret>,
         body: Bytes,
-    ) -> Result<Response, LicenseFault> {
+    ) -> Result<client::Response, LicenseFault> {
         let base = self.base.as_str();
         let url = HttpUrl::stored(format!("{}/{path}", base.strip_suffix('/').unwrap_or(base)));
         let mut headers =
@@ -173,7 +164,45 @@ impl<'a> LicenseApi<'a> {
             headers.insert(TOKEN, secret_value(token.expose()).ok_or_else(unusable)?);
         }
         let request = Request { method, url, headers, body, deadline: self.deadline };
-        Ok(self.client.send(request).await?.into())
+        Ok(self.client.send(request).await?)
+    }
+}
+
+/// Reads the response to a user name and a password.
+///
+/// # Errors
+/// It neither accepts nor rejects the user.
+pub fn read_authentication(response: client::Response) -> Result<Authentication, LicenseFault> {
+    Ok(match response::grant(response.into())? {
+        Ok(grant) => Authentication::Accepted(grant),
+        Err(refused) => Authentication::Rejected(refused.rejection()?),
+    })
+}
+
+/// Reads the response to a token that asks for the profile.
+///
+/// # Errors
+/// It neither accepts nor rejects the token.
+pub fn read_profile(response: client::Response) -> Result<TokenResponse<Profile>, LicenseFault> {
+    token_response(response::profile(response.into())?)
+}
+
+/// Reads the response to a token that asks for the permissions in all companies.
+///
+/// # Errors
+/// It neither accepts nor rejects the token.
+pub fn read_permissions(response: client::Response) -> Result<TokenResponse<Vec<CompanyPermissions>>, LicenseFault> {
+    token_response(response::permissions(response.into())?)
+}
+
+/// Reads the response to a token that asks for the permissions in one company. There are none in one that is not known.
+///
+/// # Errors
+/// It neither accepts nor rejects the token.
+pub fn read_company_permissions(response: client::Response) -> Result<TokenResponse<Vec<String>>, LicenseFault> {
+    match response::company_permissions(response.into())? {
+        Err(refused) if refused.is_not_found() => Ok(TokenResponse::Valid(Vec::new())),
+        outcome => token_response(outcome),
     }
 }
 
