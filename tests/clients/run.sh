@@ -101,19 +101,21 @@ grpcurl_session() {
   tests/clients/session.sh
 }
 
-# The document has the reader start the example in another shell.
+# The document has the reader start the example in another shell. Here it has a free port.
 readme_session() {
-  local backend status
-  target/debug/login-backend "$JACKFIELD_DATA/example" &
-  backend=$!
-  for _ in $(seq 100); do
-    (: </dev/tcp/127.0.0.1/8443) 2>/dev/null && break
-    sleep 0.1
-  done
-  "$VENV/bin/python" tests/clients/document.py README.md "A session"
-  status=$?
-  kill "$backend"
-  wait "$backend" 2>/dev/null
+  local example status=0 said=$WORK/example
+  : >"$said"
+  "$(program login-backend)" "$JACKFIELD_DATA/example" 127.0.0.1:0 >"$said" 2>&1 &
+  example=$!
+  if JACKFIELD_EXAMPLE=$(await_text "$example" "$said" 'localhost:[0-9]+'); then
+    export JACKFIELD_EXAMPLE
+    "$VENV/bin/python" tests/clients/document.py README.md "A session" || status=$?
+    kill "$example"
+  else
+    echo "the example of README.md did not start:" && cat "$said" && status=1
+    kill "$example" 2>/dev/null
+  fi
+  wait "$example" 2>/dev/null
   return "$status"
 }
 
@@ -169,15 +171,17 @@ nginx_session() {
 with_server() {
   local directory
   directory=$(mktemp -d "$WORK/server.XXXXXX")
-  export JACKFIELD=${CARGO_TARGET_DIR:-$PWD/target}/debug/jackfield JACKFIELD_DATA=$directory/data
-  export JACKFIELD_SOCKET=$directory/jackfield.sock
+  JACKFIELD=$(program jackfield)
+  export JACKFIELD JACKFIELD_DATA=$directory/data JACKFIELD_SOCKET=$directory/jackfield.sock
   touch "$directory/out"
   "$JACKFIELD" serve --data-dir "$JACKFIELD_DATA" --set listen.address=127.0.0.1:0 \
     --set listen.unix_socket="$JACKFIELD_SOCKET" --set listen.plaintext_principal=operator --set drain.delay=0s "${@:2}" \
     >"$directory/out" 2>"$directory/log" &
   SERVER=$!
   local status=0
-  if await_address "$directory/out"; then
+  # The line for grpcurl has the address.
+  if JACKFIELD_ADDRESS=$(await_text "$SERVER" "$directory/out" '127\.0\.0\.1:[0-9]+ list' | cut -d' ' -f1); then
+    export JACKFIELD_ADDRESS
     "$1" || status=$?
   else
     echo "the server did not start" && status=1
@@ -189,14 +193,17 @@ with_server() {
   return "$status"
 }
 
-# Waits until the server has printed the grpcurl line with its address.
-await_address() {
+# program NAME: the path of a program that was built.
+program() {
+  echo "${CARGO_TARGET_DIR:-$PWD/target}/debug/$1"
+}
+
+# await_text PROCESS FILE PATTERN: waits until a process has written what matches, and prints that.
+await_text() {
   local attempt
   for attempt in $(seq 300); do
-    JACKFIELD_ADDRESS=$(grep -oE '127\.0\.0\.1:[0-9]+ list' "$1" | cut -d' ' -f1)
-    export JACKFIELD_ADDRESS
-    [ -z "$JACKFIELD_ADDRESS" ] || return 0
-    kill -0 "$SERVER" 2>/dev/null || return 1
+    grep -oEm1 "$3" "$2" && return
+    kill -0 "$1" 2>/dev/null || return 1
     sleep 0.1
   done
   return 1
