@@ -1,4 +1,5 @@
-//! The examples of RFC 6902 (appendix A) and RFC 7396 (appendix A), with their documents as the data of a connector.
+//! The examples of RFC 6902 (appendix A, sections 3 to 5) and RFC 7396 (appendix A, sections 1 and 3), with their documents as the data
+//! of a connector.
 
 use jackfield_api::v1;
 use jackfield_api::v1::patch_connector_request::Patch;
@@ -17,7 +18,7 @@ on_both! {
         let alpha = server.client("alpha");
         let id = create(&alpha, fixture::a_connector("Gmail")).await.id;
         let examples = examples("rfc6902");
-        assert_eq!(examples.len(), 16);
+        assert_eq!(examples.len(), 16 + 7);
         for example in examples {
             let document = json!([{ "op": "add", "path": "/data", "value": example["document"] }]);
             let before = patch_json(&alpha, &id, document).await.unwrap();
@@ -44,7 +45,7 @@ on_both! {
         let alpha = server.client("alpha");
         let id = create(&alpha, fixture::a_connector("Gmail")).await.id;
         let examples = examples("rfc7396");
-        assert_eq!(examples.len(), 15);
+        assert_eq!(examples.len(), 15 + 2);
         for example in examples {
             let document = json!([{ "op": "add", "path": "/data", "value": { "a": example["document"] } }]);
             patch_json(&alpha, &id, document).await.unwrap();
