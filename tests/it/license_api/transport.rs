@@ -5,13 +5,16 @@ use std::time::{Duration, Instant};
 
 use jackfield_testkit::data::LicenseApi;
 use jackfield_testkit::{Backend, TestServer};
+use rustls::crypto::aws_lc_rs::kx_group::{X25519, X25519MLKEM768};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, NamedGroup, RootCertStore};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::{Answer, PASSWORD, ann, application, exchange, get, log_in, on_loopback, request, send, served, token};
 
@@ -183,10 +186,21 @@ async fn a_request_in_progress_is_answered_before_the_server_stops() {
 }
 
 /// Connects with TLS, without a client certificate.
-async fn tls(server: &TestServer, alpn: &[&[u8]]) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+async fn tls(server: &TestServer, alpn: &[&[u8]]) -> std::io::Result<TlsStream<TcpStream>> {
+    tls_offering(server, alpn, &aws_lc_rs::default_provider().kx_groups).await
+}
+
+/// As [`tls`], with an offer of key exchanges.
+async fn tls_offering(
+    server: &TestServer,
+    alpn: &[&[u8]],
+    groups: &[&'static dyn SupportedKxGroup],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(server.pki().ca_pem().as_bytes()).unwrap()).unwrap();
-    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let provider = CryptoProvider { kx_groups: groups.to_vec(), ..aws_lc_rs::default_provider() };
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions();
+    let mut config = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     let stream = TcpStream::connect(server.license_api_address()).await.unwrap();
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
@@ -204,6 +218,20 @@ async fn tls_needs_no_client_certificate() {
     let stream = TcpStream::connect(server.license_api_address()).await.unwrap();
     let received = exchange(stream, &good()).await;
     assert!(!received.starts_with(b"HTTP"), "{received:?}");
+}
+
+#[tokio::test]
+async fn the_key_exchange_is_post_quantum_if_the_client_offers_that() {
+    let server = gallery(|license_api| license_api.plaintext = false).await;
+    for (offered, expected) in [
+        (&[X25519MLKEM768, X25519][..], NamedGroup::X25519MLKEM768),
+        // A client that does not know it is served.
+        (&[X25519], NamedGroup::X25519),
+    ] {
+        let stream = tls_offering(&server, &[], offered).await.unwrap();
+        let chosen = stream.get_ref().1.negotiated_key_exchange_group().unwrap().name();
+        assert_eq!((chosen, Answer::parse(&exchange(stream, &good()).await).status), (expected, 200));
+    }
 }
 
 #[tokio::test]

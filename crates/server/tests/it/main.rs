@@ -9,6 +9,7 @@ mod endings;
 mod health;
 mod http2;
 mod identity;
+mod key_exchange;
 mod key_usage;
 mod limits;
 mod log;
