@@ -1,6 +1,7 @@
 //! KeyService: imports, the facts of certificates, and uses. Refused PEM is in the module `pem`, other methods in modules of
 //! their names.
 
+mod expiring;
 mod facts;
 mod generate;
 mod identity;

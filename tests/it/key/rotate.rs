@@ -287,7 +287,7 @@ fn a_leaf(server: &TestServer) -> Leaf {
     server.pki().client(Identity::of("a connector"))
 }
 
-fn in_minutes(clock: &dyn Clock, minutes: i64) -> Option<prost_types::Timestamp> {
+pub(super) fn in_minutes(clock: &dyn Clock, minutes: i64) -> Option<prost_types::Timestamp> {
     let now = clock.now();
     Some(prost_types::Timestamp { seconds: now.seconds() + minutes * 60, nanos: now.subsec_nanos() })
 }
@@ -301,7 +301,7 @@ fn request_of(
     v1::RotateKeyRequest { reference, material, activate_time, ..Default::default() }
 }
 
-fn given(
+pub(super) fn given(
     reference: &str,
     imported: v1::KeyImport,
     activate_time: Option<prost_types::Timestamp>,
@@ -309,11 +309,11 @@ fn given(
     request_of(reference, Material::Imported(imported), activate_time)
 }
 
-fn of(leaf: &Leaf) -> v1::KeyImport {
+pub(super) fn of(leaf: &Leaf) -> v1::KeyImport {
     v1::KeyImport { certificate_pem: leaf.certificate_pem.clone(), private_key_pem: leaf.key_pem.clone() }
 }
 
-async fn rotate(client: &Client, request: v1::RotateKeyRequest) -> Result<v1::Key, Status> {
+pub(super) async fn rotate(client: &Client, request: v1::RotateKeyRequest) -> Result<v1::Key, Status> {
     Ok(client.keys().rotate_key(request).await?.into_inner().key.unwrap())
 }
 
