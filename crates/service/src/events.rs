@@ -35,6 +35,8 @@ pub(crate) struct CheckedLogin<'a> {
     pub(crate) operation: EventOperation,
     pub(crate) connector: &'a Connector,
     pub(crate) attempt: &'a LoginAttempt,
+    /// The application, as the system was told.
+    pub(crate) application_id: Option<&'a str>,
     pub(crate) start: Instant,
     pub(crate) outcome: EventOutcome,
     pub(crate) finding: Finding,
@@ -93,7 +95,7 @@ impl ConnectorEvents {
         if !login.connector.debugs(now) {
             return;
         }
-        let CheckedLogin { operation, connector, attempt, start, outcome, finding } = login;
+        let CheckedLogin { operation, connector, attempt, application_id, start, outcome, finding } = login;
         let Finding { reason, http_status, cause } = finding;
         let event = ConnectorEvent {
             id: ConnectorEventId::generate(),
@@ -106,7 +108,7 @@ impl ConnectorEvents {
             duration: start.elapsed(),
             request_id: caller.request_id(),
             login_id: attempt.login_id.as_str().to_owned(),
-            application_id: attempt.application_id.clone().unwrap_or_default(),
+            application_id: application_id.unwrap_or_default().to_owned(),
             meta: Meta::new(now),
         };
         let create_time = connector.meta.create_time;

@@ -1,5 +1,7 @@
 //! Applications whose users and permissions a licence server knows.
 
+mod events;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

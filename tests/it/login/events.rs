@@ -27,7 +27,7 @@ async fn listed(client: &Client, connector: &str) -> Vec<v1::ConnectorEvent> {
 }
 
 /// The events of a connector as soon as there are so many.
-async fn events(client: &Client, connector: &str, count: usize) -> Vec<v1::ConnectorEvent> {
+pub(crate) async fn events(client: &Client, connector: &str, count: usize) -> Vec<v1::ConnectorEvent> {
     for _ in 0..400 {
         let events = listed(client, connector).await;
         if events.len() >= count {
@@ -44,7 +44,7 @@ fn written(server: &TestServer) -> Option<f64> {
 }
 
 /// An event without what differs from run to run.
-fn even(event: &v1::ConnectorEvent) -> v1::ConnectorEvent {
+pub(crate) fn even(event: &v1::ConnectorEvent) -> v1::ConnectorEvent {
     let (id, request_id): (Uuid, Uuid) = (event.id.parse().unwrap(), event.request_id.parse().unwrap());
     assert_eq!(id.get_version_num(), 7);
     assert!(!request_id.is_nil());
@@ -61,7 +61,7 @@ fn even(event: &v1::ConnectorEvent) -> v1::ConnectorEvent {
 }
 
 /// An accepted log-in of a connector.
-fn accepted(connector: &str, login_id: &str) -> v1::ConnectorEvent {
+pub(crate) fn accepted(connector: &str, login_id: &str) -> v1::ConnectorEvent {
     v1::ConnectorEvent {
         connector: connector.to_owned(),
         operation: v1::ConnectorEventOperation::AuthenticateUser.into(),
@@ -73,7 +73,13 @@ fn accepted(connector: &str, login_id: &str) -> v1::ConnectorEvent {
     }
 }
 
-fn faulty(connector: &str, login_id: &str, reason: &str, http_status: Option<i32>, cause: &str) -> v1::ConnectorEvent {
+pub(crate) fn faulty(
+    connector: &str,
+    login_id: &str,
+    reason: &str,
+    http_status: Option<i32>,
+    cause: &str,
+) -> v1::ConnectorEvent {
     v1::ConnectorEvent {
         outcome: v1::ConnectorEventOutcome::UpstreamFault.into(),
         reason: reason.to_owned(),
@@ -83,7 +89,7 @@ fn faulty(connector: &str, login_id: &str, reason: &str, http_status: Option<i32
     }
 }
 
-fn rejected(connector: &str, reason: &str, http_status: Option<i32>) -> v1::ConnectorEvent {
+pub(crate) fn rejected(connector: &str, reason: &str, http_status: Option<i32>) -> v1::ConnectorEvent {
     v1::ConnectorEvent {
         outcome: v1::ConnectorEventOutcome::Rejected.into(),
         reason: reason.to_owned(),

@@ -15,9 +15,9 @@ use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::text::{CompanyId, PermissionSlug, UserId};
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{ConnectorId, Error, Result, Secret, SecretAddress, Violation};
-use jackfield_upstream::client::Client;
+use jackfield_upstream::client::{Client, StatusCode};
 use jackfield_upstream::license::{
-    self, Authentication, Grant, LicenseApi, LicenseFault, Profile, Rejection, TokenResponse,
+    self, Authentication, BodyFlaw, Grant, LicenseApi, LicenseFault, Profile, Rejection, TokenResponse,
 };
 use jackfield_upstream::login::LoginFault;
 use tokio::time::Instant;
@@ -63,18 +63,24 @@ impl Services {
     ) -> Result<Verdict> {
         let start = Instant::now();
         let ConnectorClient { connector, client } = self.license_client(caller, connector).await?;
+        let module = module_of(settings(&connector)?, application);
+        let (operation, application_id) = (EventOperation::AuthenticateApplicationUser, Some(&*module));
+        let record = |outcome, finding| {
+            let connector = &connector;
+            let login = CheckedLogin { operation, connector, attempt, application_id, start, outcome, finding };
+            self.shared.events.record(caller, login);
+        };
         let checked = match client {
             Ok(client) => LicenseServer::of(connector.clone(), client, application, deadline)?.log_in(attempt).await,
             Err(error) => {
                 report(&connector, LoginFault::DEFINITION_INVALID, &error);
-                let finding = Finding::fault(LoginFault::DEFINITION_INVALID, None, &error);
-                self.record_license(caller, (&connector, attempt, start), EventOutcome::UpstreamFault, finding);
+                record(EventOutcome::UpstreamFault, Finding::fault(LoginFault::DEFINITION_INVALID, None, &error));
                 return Ok(Verdict::UpstreamFault { was_asked: false });
             }
         };
         let (verdict, outcome, finding) = match checked {
-            Ok(Ok(identified)) => {
-                let finding = Finding::checked(LoginReason::SystemAccepted, None);
+            Ok(Ok((identified, status))) => {
+                let finding = Finding::checked(LoginReason::SystemAccepted, Some(status.as_u16()));
                 (Verdict::Accepted(Box::new(identified)), EventOutcome::Accepted, finding)
             }
             Ok(Err(Rejection { status, .. })) => {
@@ -87,19 +93,8 @@ impl Services {
                 (Verdict::UpstreamFault { was_asked }, EventOutcome::UpstreamFault, finding)
             }
         };
-        self.record_license(caller, (&connector, attempt, start), outcome, finding);
+        record(outcome, finding);
         Ok(verdict)
-    }
-
-    fn record_license<R>(
-        &self,
-        caller: &Caller<R>,
-        (connector, attempt, start): (&Connector, &LoginAttempt, Instant),
-        outcome: EventOutcome,
-        finding: Finding,
-    ) {
-        let operation = EventOperation::AuthenticateApplicationUser;
-        self.shared.events.record(caller, CheckedLogin { operation, connector, attempt, start, outcome, finding });
     }
 
     /// The licence server of a session of an application, and the token that it gave. A token goes to no other server.
@@ -160,7 +155,7 @@ impl Services {
     ) -> Result<SessionPermissions> {
         let response = async { server.api()?.permissions(&token).await };
         let found = self.if_token_valid(caller, session, &server.connector, response.await).await?;
-        let companies = companies_of(found).map_err(|fault| unavailable(&server.connector, fault.reason(), &fault))?;
+        let companies = companies_of(found).map_err(|flaw| unavailable(&server.connector, flaw.reason(), &flaw))?;
         Ok(application.permitted(companies))
     }
 
@@ -207,8 +202,8 @@ impl LicenseServer {
         application: &Application,
         deadline: Option<Instant>,
     ) -> Result<Self> {
-        let License { base_url, application_id } = settings(&connector)?.clone();
-        let module = application.external_id.clone().map_or(application_id, String::from);
+        let settings = settings(&connector)?;
+        let (base_url, module) = (settings.base_url.clone(), module_of(settings, application));
         Ok(LicenseServer { connector, client, base_url, module, deadline })
     }
 
@@ -216,13 +211,19 @@ impl LicenseServer {
         LicenseApi::new(&self.client, &self.base_url, &self.module, self.deadline)
     }
 
-    /// Logs a user in, or says how the server rejects that. With a fault comes false if the password provably did not leave.
-    async fn log_in(&self, attempt: &LoginAttempt) -> Result<Result<Identified, Rejection>, (LicenseFault, bool)> {
+    /// Logs a user in, and returns the status by which the server accepts that, or says how it rejects it. With a fault comes false if the
+    /// password provably did not leave.
+    async fn log_in(
+        &self,
+        attempt: &LoginAttempt,
+    ) -> Result<Result<(Identified, StatusCode), Rejection>, (LicenseFault, bool)> {
         let api = self.api().map_err(|fault| (fault, false))?;
         let response = api.authenticate(attempt.login_id.as_str(), &attempt.password).await;
         match response.map_err(with_sent)? {
             Authentication::Accepted(grant) => {
-                self.identify(&api, attempt, grant).await.map(Ok).map_err(|fault| (fault, true))
+                let status = grant.status;
+                let identified = self.identify(&api, attempt, grant).await;
+                identified.map(|identified| Ok((identified, status))).map_err(|fault| (fault, true))
             }
             Authentication::Rejected(rejection) => Ok(Err(rejection)),
         }
@@ -241,14 +242,21 @@ impl LicenseServer {
                 return Err(LicenseFault::Status { status: rejection.status, code: rejection.code });
             }
         };
+        let Grant { token, companies, status } = grant;
+        let unusable = |flaw| LicenseFault::Body { status, flaw };
         Ok(Identified {
-            user_id: user_id(&profile, &attempt.login_id)?,
+            user_id: user_id(&profile, &attempt.login_id).map_err(unusable)?,
             holder: SessionHolder::License { base_url: self.base_url.clone() },
             version: None,
             profile: profile_of(profile),
-            licensed: Some(Licensed { token: grant.token, companies: companies_of(grant.companies)? }),
+            licensed: Some(Licensed { token, companies: companies_of(companies).map_err(unusable)? }),
         })
     }
+}
+
+/// The id that a licence server knows an application by.
+fn module_of(settings: &License, application: &Application) -> String {
+    application.external_id.clone().map_or_else(|| settings.application_id.clone(), String::from)
 }
 
 /// A fault of the first request, with whether it may have arrived.
@@ -268,12 +276,10 @@ fn settings(connector: &Connector) -> Result<&License> {
 
 /// The id of a user: the email address, because responses have no id. A user without one, or with one that is too long for an
 /// id, has the login id.
-fn user_id(profile: &Profile, login_id: &LoginId) -> Result<UserId, LicenseFault> {
+fn user_id(profile: &Profile, login_id: &LoginId) -> Result<UserId, BodyFlaw> {
     let mut candidates = [profile.email.as_str(), login_id.as_str()].map(str::trim).into_iter();
     let usable = candidates.find_map(|id| UserId::parse("user_id", id).ok());
-    usable.ok_or_else(|| {
-        LicenseFault::FieldInvalid("email is missing, and the login id is too long for an id".to_owned())
-    })
+    usable.ok_or_else(|| BodyFlaw::Field("email is missing, and the login id is too long for an id".to_owned()))
 }
 
 fn profile_of(profile: Profile) -> UserProfile {
@@ -282,8 +288,8 @@ fn profile_of(profile: Profile) -> UserProfile {
 }
 
 /// Companies as they are kept here. A slug that no vocabulary can have is left out.
-fn companies_of(found: Vec<license::CompanyPermissions>) -> Result<Vec<CompanyPermissions>, LicenseFault> {
-    let invalid = |Violation { field, description, .. }| LicenseFault::FieldInvalid(format!("{field} {description}"));
+fn companies_of(found: Vec<license::CompanyPermissions>) -> Result<Vec<CompanyPermissions>, BodyFlaw> {
+    let invalid = |Violation { field, description, .. }| BodyFlaw::Field(format!("{field} {description}"));
     let company = |company: license::CompanyPermissions| {
         let license::CompanyPermissions { company_id, company_name, permissions } = company;
         let company_id = CompanyId::parse("permissions.company_id", &company_id).map_err(invalid)?;
@@ -292,9 +298,7 @@ fn companies_of(found: Vec<license::CompanyPermissions>) -> Result<Vec<CompanyPe
         Ok(CompanyPermissions { company_id, company_name, permissions: BTreeSet::from_iter(slugs) })
     };
     if found.len() as u64 > MAX_COMPANIES {
-        return Err(LicenseFault::FieldInvalid(format!(
-            "permissions has more than {MAX_COMPANIES} companies with {USE_APP}"
-        )));
+        return Err(BodyFlaw::Field(format!("permissions has more than {MAX_COMPANIES} companies with {USE_APP}")));
     }
     found.into_iter().map(company).collect()
 }

@@ -84,7 +84,9 @@ impl Services {
         let Found { outcome, was_asked, user, finding } = self.check(caller, &client, attempt, deadline).await?;
         let connector = &client.connector;
         let event_outcome = EventOutcome::from(&outcome);
-        let checked = CheckedLogin { operation, connector, attempt, start, outcome: event_outcome, finding };
+        let application_id = attempt.application_id.as_deref();
+        let checked =
+            CheckedLogin { operation, connector, attempt, application_id, start, outcome: event_outcome, finding };
         self.shared.events.record(caller, checked);
         Ok(Checked { outcome, connector: UserOrigin::from(&**connector), was_asked, user })
     }

@@ -15,12 +15,20 @@ pub enum LicenseFault {
     /// The status and the error code neither accept nor reject.
     #[error("status {} with {} neither accepts nor rejects", status.as_u16(), named(*code))]
     Status { status: StatusCode, code: Option<ErrorCode> },
+    /// The status accepts, and the body cannot be used.
+    #[error("{flaw}")]
+    Body { status: StatusCode, flaw: BodyFlaw },
+}
+
+/// The reason why the body of a response cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyFlaw {
     #[error("the body of the response is not UTF-8")]
-    BodyNotUtf8,
+    NotUtf8,
     #[error("the body of the response is not JSON of the expected form: line {line}, column {column}")]
-    BodyMalformed { line: usize, column: usize },
+    Malformed { line: usize, column: usize },
     #[error("the response has an unusable field: {0}")]
-    FieldInvalid(String),
+    Field(String),
 }
 
 /// An error code of the licence API.
@@ -45,9 +53,7 @@ impl LicenseFault {
             LicenseFault::Call(error) => error.fault.reason(),
             LicenseFault::Request(_) => "REQUEST_INVALID",
             LicenseFault::Status { .. } => "STATUS_UNEXPECTED",
-            LicenseFault::BodyNotUtf8 => "BODY_NOT_UTF8",
-            LicenseFault::BodyMalformed { .. } => "BODY_MALFORMED",
-            LicenseFault::FieldInvalid(_) => "FIELD_INVALID",
+            LicenseFault::Body { flaw, .. } => flaw.reason(),
         }
     }
 
@@ -56,22 +62,28 @@ impl LicenseFault {
         match self {
             LicenseFault::Call(error) => error.sent,
             LicenseFault::Request(_) => false,
-            LicenseFault::Status { .. }
-            | LicenseFault::BodyNotUtf8
-            | LicenseFault::BodyMalformed { .. }
-            | LicenseFault::FieldInvalid(_) => true,
+            LicenseFault::Status { .. } | LicenseFault::Body { .. } => true,
         }
     }
 
-    /// The status of the response, if it is the cause.
+    /// The status of the response, if there was one.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
-            LicenseFault::Status { status, .. } => Some(*status),
-            LicenseFault::Call(_)
-            | LicenseFault::Request(_)
-            | LicenseFault::BodyNotUtf8
-            | LicenseFault::BodyMalformed { .. }
-            | LicenseFault::FieldInvalid(_) => None,
+            LicenseFault::Status { status, .. } | LicenseFault::Body { status, .. } => Some(*status),
+            LicenseFault::Call(_) | LicenseFault::Request(_) => None,
+        }
+    }
+}
+
+// === impl BodyFlaw ===
+
+impl BodyFlaw {
+    /// The name of the flaw. It does not change.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            BodyFlaw::NotUtf8 => "BODY_NOT_UTF8",
+            BodyFlaw::Malformed { .. } => "BODY_MALFORMED",
+            BodyFlaw::Field(_) => "FIELD_INVALID",
         }
     }
 }

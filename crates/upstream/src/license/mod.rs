@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use self::response::Refused;
 use crate::client::{self, Client, Request, secret_value};
 
-pub use self::fault::{ErrorCode, LicenseFault};
+pub use self::fault::{BodyFlaw, ErrorCode, LicenseFault};
 pub use self::response::{CompanyPermissions, Grant, MAX_COMPANIES, MAX_PERMISSIONS, MAX_TOKEN, Profile};
 
 /// The licence API of one server, for one application.

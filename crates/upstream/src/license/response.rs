@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{ErrorCode, LicenseFault, Rejection, USE_APP};
+use super::{BodyFlaw, ErrorCode, LicenseFault, Rejection, USE_APP};
 use crate::bounded::BoundedList;
 use crate::client;
 
@@ -20,6 +20,8 @@ pub struct Grant {
     pub token: Secret,
     /// Companies for which the user may not use the application are left out.
     pub companies: Vec<CompanyPermissions>,
+    /// The status of the response.
+    pub status: StatusCode,
 }
 
 /// The permissions of a user for one company.
@@ -119,9 +121,10 @@ impl From<client::Response> for Response {
 
 impl Response {
     /// Reads a body of success. All published clients take 200 for one, and later ones 201 as well.
-    fn read<B: DeserializeOwned, T>(self, convert: impl FnOnce(B) -> Result<T, LicenseFault>) -> Outcome<T> {
+    fn read<B: DeserializeOwned, T>(self, convert: impl FnOnce(B) -> Result<T, BodyFlaw>) -> Outcome<T> {
         if matches!(self.status, StatusCode::OK | StatusCode::CREATED) {
-            return convert(parse(&self.body)?).map(Ok);
+            let read = parse(&self.body).and_then(convert);
+            return read.map(Ok).map_err(|flaw| LicenseFault::Body { status: self.status, flaw });
         }
         let error = parse::<ErrorBody>(&self.body).ok();
         let error = error.filter(|error| error.message.is_some() || error.error_code.is_some());
@@ -173,8 +176,9 @@ impl Refused {
 
 /// Reads the response to a log-in.
 pub(super) fn grant(response: Response) -> Outcome<Grant> {
+    let status = response.status;
     response.read(|GrantBody { token, permissions }| {
-        Ok(Grant { token: token_of(token)?, companies: companies(permissions)? })
+        Ok(Grant { token: token_of(token)?, companies: companies(permissions)?, status })
     })
 }
 
@@ -203,15 +207,14 @@ pub(super) fn company_permissions(response: Response) -> Outcome<Vec<String>> {
 }
 
 /// Nesting is limited by the parser.
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, LicenseFault> {
-    let text = std::str::from_utf8(body).map_err(|_| LicenseFault::BodyNotUtf8)?;
-    let malformed =
-        |error: serde_json::Error| LicenseFault::BodyMalformed { line: error.line(), column: error.column() };
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, BodyFlaw> {
+    let text = std::str::from_utf8(body).map_err(|_| BodyFlaw::NotUtf8)?;
+    let malformed = |error: serde_json::Error| BodyFlaw::Malformed { line: error.line(), column: error.column() };
     serde_json::from_str(text).map_err(malformed)
 }
 
 /// A token is sent back in a header, so it has visible ASCII characters only.
-fn token_of(mut token: Zeroizing<String>) -> Result<Secret, LicenseFault> {
+fn token_of(mut token: Zeroizing<String>) -> Result<Secret, BodyFlaw> {
     let is_sendable = token.bytes().all(|byte| byte.is_ascii_graphic());
     if token.is_empty() || token.len() > MAX_TOKEN || !is_sendable {
         return Err(invalid(format!("token must be 1 to {MAX_TOKEN} visible ASCII characters")));
@@ -221,7 +224,7 @@ fn token_of(mut token: Zeroizing<String>) -> Result<Secret, LicenseFault> {
 
 fn companies(
     BoundedList(bodies): BoundedList<CompanyBody, MAX_COMPANIES>,
-) -> Result<Vec<CompanyPermissions>, LicenseFault> {
+) -> Result<Vec<CompanyPermissions>, BodyFlaw> {
     if bodies.len() > MAX_COMPANIES {
         return Err(invalid(format!("permissions has more than {MAX_COMPANIES} companies")));
     }
@@ -248,22 +251,22 @@ fn may_use_app(slugs: &[String]) -> bool {
     slugs.iter().any(|slug| slug == USE_APP)
 }
 
-fn slugs(BoundedList(slugs): BoundedList<String, MAX_PERMISSIONS>) -> Result<Vec<String>, LicenseFault> {
+fn slugs(BoundedList(slugs): BoundedList<String, MAX_PERMISSIONS>) -> Result<Vec<String>, BodyFlaw> {
     if slugs.len() > MAX_PERMISSIONS {
         return Err(invalid(format!("permissions has more than {MAX_PERMISSIONS} slugs")));
     }
     slugs.iter().map(|slug| text("permissions.permissions", slug, false)).collect()
 }
 
-fn optional_text(field: &str, value: Option<String>) -> Result<String, LicenseFault> {
+fn optional_text(field: &str, value: Option<String>) -> Result<String, BodyFlaw> {
     text(field, &value.unwrap_or_default(), true)
 }
 
-fn text(field: &str, value: &str, allow_empty: bool) -> Result<String, LicenseFault> {
+fn text(field: &str, value: &str, allow_empty: bool) -> Result<String, BodyFlaw> {
     let described = |Violation { field, description, .. }: Violation| invalid(format!("{field} {description}"));
     bounded_text(field, value, MAX_TEXT, allow_empty).map_err(described)
 }
 
-fn invalid(field: String) -> LicenseFault {
-    LicenseFault::FieldInvalid(field)
+fn invalid(field: String) -> BodyFlaw {
+    BodyFlaw::Field(field)
 }

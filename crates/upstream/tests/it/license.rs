@@ -6,8 +6,8 @@ use jackfield_domain::Secret;
 use jackfield_upstream::client::Client;
 use jackfield_upstream::error::Fault;
 use jackfield_upstream::license::{
-    Authentication, CompanyPermissions, ErrorCode, LicenseApi, LicenseFault, MAX_COMPANIES, MAX_PERMISSIONS, MAX_TOKEN,
-    Profile, Rejection, TokenResponse,
+    Authentication, BodyFlaw, CompanyPermissions, ErrorCode, LicenseApi, LicenseFault, MAX_COMPANIES, MAX_PERMISSIONS,
+    MAX_TOKEN, Profile, Rejection, TokenResponse,
 };
 
 use crate::server::{Server, header};
@@ -88,12 +88,29 @@ async fn fault_of_body(body: impl Into<Vec<u8>>) -> LicenseFault {
     Api::of(200, body).await.authenticate().await.unwrap_err()
 }
 
+/// The flaw of a body, which counts for each status that accepts.
+async fn flaw_of_body(body: impl Into<Vec<u8>>) -> BodyFlaw {
+    let body = body.into();
+    let [first, second] = [200, 201].map(|status| {
+        let body = body.clone();
+        async move {
+            let fault = Api::of(status, body).await.authenticate().await.unwrap_err();
+            assert_eq!(fault.status().unwrap().as_u16(), status);
+            let LicenseFault::Body { flaw, .. } = fault else { panic!("{fault}") };
+            flaw
+        }
+    });
+    let (first, second) = (first.await, second.await);
+    assert_eq!(first, second);
+    first
+}
+
 #[tokio::test]
 async fn a_grant_has_the_companies_for_which_the_user_may_use_the_application() {
     for success in [200, 201] {
         let api = Api::of(success, TWO).await;
         let Authentication::Accepted(grant) = api.authenticate().await.unwrap() else { panic!("rejected") };
-        assert_eq!(grant.token.expose(), "t-1");
+        assert_eq!((grant.token.expose(), grant.status.as_u16()), ("t-1", success));
         let company = |id: &str, name: &str, permissions: &[&str]| CompanyPermissions {
             company_id: id.to_owned(),
             company_name: name.to_owned(),
@@ -233,8 +250,8 @@ async fn bodies_of_another_form_are_faults() {
         assert_eq!(fault_of_body(malformed).await.reason(), "BODY_MALFORMED", "{malformed}");
     }
     let deep = format!(r#"{{"permissions": {}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
-    assert!(matches!(fault_of_body(deep).await, LicenseFault::BodyMalformed { line: 1, .. }));
-    assert_eq!(fault_of_body(&b"{\"token\": \"\xff\", \"permissions\": []}"[..]).await, LicenseFault::BodyNotUtf8);
+    assert!(matches!(flaw_of_body(deep).await, BodyFlaw::Malformed { line: 1, .. }));
+    assert_eq!(flaw_of_body(&b"{\"token\": \"\xff\", \"permissions\": []}"[..]).await, BodyFlaw::NotUtf8);
     let ignored = format!(r#"{{"x": {}{}, "token": "t", "permissions": []}}"#, "[".repeat(9_999), "]".repeat(9_999));
     assert!(Api::of(200, ignored).await.authenticate().await.is_ok(), "an unknown member is passed over");
 }
@@ -259,8 +276,8 @@ async fn values_are_limited() {
         (body("t", r#"{"company_id": "", "permissions": []}"#), "permissions.company_id"),
         (body("t", r#"{"company_id": "\u0000", "permissions": []}"#), "permissions.company_id"),
     ] {
-        let fault = fault_of_body(body).await;
-        assert!(matches!(&fault, LicenseFault::FieldInvalid(text) if text.starts_with(expected)), "{fault}");
+        let flaw = flaw_of_body(body).await;
+        assert!(matches!(&flaw, BodyFlaw::Field(text) if text.starts_with(expected)), "{flaw}");
     }
     let largest = body(&"t".repeat(MAX_TOKEN), &companies(MAX_COMPANIES));
     assert!(Api::of(200, largest).await.authenticate().await.is_ok());
