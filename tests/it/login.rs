@@ -1,6 +1,7 @@
 //! AuthenticateUser: what a system is asked, and what its responses become.
 
 mod attempts;
+mod egress;
 pub(crate) mod events;
 mod faults;
 mod known;

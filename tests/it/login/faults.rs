@@ -12,7 +12,7 @@ use tonic::Code;
 use super::{USER_ID, a_login, a_system, connector, create, log_in};
 
 /// The reason that the log has for the last fault of a connector.
-fn logged(connector: &str) -> String {
+pub(super) fn logged(connector: &str) -> String {
     let log = logs::text();
     let line =
         log.lines().rev().find(|line| line.contains("a log-in could not be checked") && line.contains(connector));
@@ -22,7 +22,7 @@ fn logged(connector: &str) -> String {
 }
 
 /// The reason for which a log-in could not be checked.
-async fn fault(client: &Client, connector: v1::Connector) -> String {
+pub(super) async fn fault(client: &Client, connector: v1::Connector) -> String {
     let connector = create(client, connector).await;
     let response = log_in(client, a_login(&connector.id, "ada", "right")).await;
     assert_eq!(response.outcome(), v1::LoginOutcome::UpstreamFault);
@@ -45,7 +45,7 @@ pub(super) async fn raw<F: Future<Output = ()> + Send + 'static>(
     url
 }
 
-fn plain(url: &str, timeouts: [i64; 3]) -> v1::Connector {
+pub(super) fn plain(url: &str, timeouts: [i64; 3]) -> v1::Connector {
     let [connect, read, total] = timeouts.map(|timeout| Some(fixture::milliseconds(timeout)));
     let generic = v1::GenericConnector { authentication_url: url.to_owned(), ..Default::default() };
     v1::Connector {
@@ -173,82 +173,6 @@ on_both! {
             ..known
         };
         assert_eq!(fault(&alpha, stranger).await, "CLIENT_CERTIFICATE_REFUSED");
-    }
-
-    async fn urls_that_cannot_be_called_are_refused_when_they_are_stored(server) {
-        let alpha = server.client("alpha");
-        for url in [
-            "https://user:password@example.com/",
-            "https://example.com/#fragment",
-            "ftp://example.com/",
-            "http://example.com/",
-            "https://exämple.com/",
-            "https://xn--pple-43d.com\u{200b}/",
-            "https://example.com:0/",
-            "https://example.com:22/",
-            "https://example.com./",
-            "https://0x7f.1/",
-            "https://017700000001/",
-            "https://10.0.0.1/",
-            "https://169.254.169.254/latest/meta-data",
-            "https://100.64.0.1/",
-            "https://[::ffff:10.0.0.1]/",
-            "https://[64:ff9b::a00:1]/",
-            "https://[fd00:ec2::254]/",
-        ] {
-            let generic = v1::GenericConnector { authentication_url: url.to_owned(), ..Default::default() };
-            let kind = Some(v1::connector::Kind::Generic(generic));
-            let connector = Some(v1::Connector { kind, ..fixture::a_connector("refused") });
-            let request = v1::CreateConnectorRequest { connector, ..Default::default() };
-            let refused = alpha.connectors().create_connector(request).await;
-            expect_status(refused, Code::InvalidArgument, "FIELD_INVALID")
-                .expect_fields(&["connector.generic.authentication_url"]);
-        }
-    }
-
-    async fn the_policy_counts_when_a_stored_url_is_called(backend: Backend) {
-        let allow = vec!["10.0.0.0/8".to_owned()];
-        let mut server = TestServer::start_with(backend, |config| config.egress.allow = allow).await;
-        let alpha = server.client("alpha");
-        let connector = create(&alpha, plain("https://10.255.255.1:8443/login", [200, 200, 1_000])).await;
-        log_in(&alpha, a_login(&connector.id, "ada", "right")).await;
-        assert_ne!(logged(&connector.id), "EGRESS_REFUSED");
-        server.config_mut().egress.allow.clear();
-        server.restart().await;
-        let alpha = server.client("alpha");
-        let response = log_in(&alpha, a_login(&connector.id, "ada", "right")).await;
-        assert_eq!(response.outcome(), v1::LoginOutcome::UpstreamFault);
-        assert_eq!(logged(&connector.id), "EGRESS_REFUSED");
-        // A change of something else does not ask for another URL.
-        let request = v1::UpdateConnectorRequest {
-            reference: connector.id,
-            connector: Some(v1::Connector { description: Some("moves soon".to_owned()), ..Default::default() }),
-            ..Default::default()
-        };
-        alpha.connectors().update_connector(request).await.unwrap();
-    }
-
-    async fn the_configured_name_servers_are_asked(backend: Backend) {
-        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let servers = vec![socket.local_addr().unwrap().to_string()];
-        let server = TestServer::start_with(backend, |config| config.egress.dns_servers = servers).await;
-        let refuse = async {
-            let mut query = [0; 512];
-            loop {
-                let (length, client) = socket.recv_from(&mut query).await.unwrap();
-                assert!(query.windows(5).any(|label| label == b"login"), "{:?}", &query[..length]);
-                // A response with the code REFUSED (RFC 1035 4.1.1).
-                query[2] |= 0x80;
-                query[3] = 0x85;
-                socket.send_to(&query[..length], client).await.unwrap();
-            }
-        };
-        let alpha = server.client("alpha");
-        let reason = fault(&alpha, plain("https://login.example/", [5_000, 1_000, 10_000]));
-        tokio::select! {
-            reason = reason => assert_eq!(reason, "NAME_SERVERS_FAILED"),
-            () = refuse => {}
-        }
     }
 
     async fn what_only_checks_a_change_leaves_the_circuit_open(server) {

@@ -1,0 +1,129 @@
+//! The way to a system: the egress policy, proxies, name servers, and how much of a response is read.
+
+use jackfield_api::v1;
+use jackfield_testkit::{Client, TestServer, expect_status, on_both};
+use tonic::{Code, Response, Status};
+
+use super::events::{even, events, faulty};
+use super::faults::{fault, logged, plain};
+use super::{a_login, create, log_in};
+
+const URL: &str = "connector.generic.authentication_url";
+const PROXY: &str = "connector.egress_proxy";
+
+async fn try_create(
+    client: &Client,
+    connector: v1::Connector,
+) -> Result<Response<v1::CreateConnectorResponse>, Status> {
+    let request = v1::CreateConnectorRequest { connector: Some(connector), ..Default::default() };
+    client.connectors().create_connector(request).await
+}
+
+on_both! {
+    async fn urls_that_cannot_be_called_are_refused_when_they_are_stored(server) {
+        let alpha = server.client("alpha");
+        let rule = |rule: &str| format!("cannot be called: the address is refused by the rule {rule}: the operator has to allow it");
+        let form = |host: &str| {
+            format!("cannot be called: the host must be written as {host:?}, because that is what would be called")
+        };
+        let port = |port: u16| {
+            format!("cannot be called: port {port} is not permitted: use 443, or 1024 and above")
+        };
+        for (url, description) in [
+            ("https://user:password@example.com/", "must not contain user information".to_owned()),
+            ("https://example.com/#fragment", "must not have a fragment".to_owned()),
+            ("ftp://example.com/", "must be an absolute http or https URL".to_owned()),
+            ("http://example.com/", "cannot be called: http is for loopback in development mode only: use https".to_owned()),
+            ("https://exämple.com/", form("xn--exmple-cua.com")),
+            ("https://xn--pple-43d.com\u{200b}/", "must not contain blanks, backslashes or control characters".to_owned()),
+            ("https://example.com:0/", port(0)),
+            ("https://example.com:22/", port(22)),
+            ("https://example.com./", "cannot be called: the host must not end with a dot".to_owned()),
+            ("https://0x7f.1/", form("127.0.0.1")),
+            ("https://017700000001/", form("127.0.0.1")),
+            ("https://10.0.0.1/", rule("private")),
+            ("https://169.254.169.254/latest/meta-data", rule("metadata")),
+            ("https://169.254.1.1/", rule("link_local")),
+            ("https://100.64.0.1/", rule("shared")),
+            ("https://[::ffff:10.0.0.1]/", form("[::ffff:a00:1]")),
+            ("https://[::ffff:a00:1]/", rule("private")),
+            ("https://[64:ff9b::a00:1]/", rule("nat64")),
+            ("https://[fd00:ec2::254]/", rule("metadata")),
+            ("https://[fd00::1]/", rule("unique_local")),
+        ] {
+            let definition = v1::Connector { name: "refused".to_owned(), ..plain(url, [1_000, 1_000, 1_000]) };
+            let refused = expect_status(try_create(&alpha, definition).await, Code::InvalidArgument, "FIELD_INVALID");
+            refused.expect_fields(&[URL]);
+            assert_eq!(refused.description(URL), description, "{url}");
+        }
+        // The proxy has to be allowed as well, and it would resolve the name.
+        let name = "cannot be called: the name is refused by the rule local_name; the proxy resolves names, so only the name was checked";
+        for (proxy, url, expected) in [
+            ("http://10.0.0.1:3128", "https://example.com/", vec![(PROXY, rule("private"))]),
+            ("http://proxy.example:22", "https://example.com/", vec![(PROXY, port(22))]),
+            ("http://proxy.example:3128", "https://vault/", vec![(URL, name.to_owned())]),
+            ("http://proxy.example:3128", "https://10.0.0.1/", vec![(URL, rule("private"))]),
+            ("http://proxy.example:3128", "http://localhost/", vec![(URL, "cannot be called: only https goes through a proxy".to_owned())]),
+            ("http://10.0.0.1:3128", "https://vault/", vec![(URL, name.to_owned()), (PROXY, rule("private"))]),
+        ] {
+            let definition = v1::Connector { egress_proxy: Some(proxy.to_owned()), ..plain(url, [1_000, 1_000, 1_000]) };
+            let refused = expect_status(try_create(&alpha, definition).await, Code::InvalidArgument, "FIELD_INVALID");
+            refused.expect_fields(&expected.iter().map(|(field, _)| *field).collect::<Vec<_>>());
+            for (field, description) in &expected {
+                assert_eq!(refused.description(field), description, "{proxy} {url}");
+            }
+        }
+    }
+
+    async fn the_policy_counts_when_a_stored_url_is_called(backend: Backend) {
+        let allow = vec!["10.0.0.0/8".to_owned()];
+        let mut server = TestServer::start_with(backend, |config| config.egress.allow = allow).await;
+        let alpha = server.client("alpha");
+        let definition = v1::Connector {
+            debug: Some(true),
+            ..plain("https://10.255.255.1:8443/login", [200, 200, 1_000])
+        };
+        let connector = create(&alpha, definition).await;
+        log_in(&alpha, a_login(&connector.id, "ada", "right")).await;
+        assert_ne!(logged(&connector.id), "EGRESS_REFUSED");
+        server.config_mut().egress.allow.clear();
+        server.restart().await;
+        let alpha = server.client("alpha");
+        let response = log_in(&alpha, a_login(&connector.id, "ada", "right")).await;
+        assert_eq!(response.outcome(), v1::LoginOutcome::UpstreamFault);
+        assert_eq!(logged(&connector.id), "EGRESS_REFUSED");
+        let events = events(&alpha, &connector.id, 2).await;
+        let cause = "the address is refused by the rule private: the operator has to allow it";
+        assert_eq!(even(&events[1]), faulty(&connector.id, "ada", "EGRESS_REFUSED", None, cause));
+        // A change of something else does not ask for another URL.
+        let request = v1::UpdateConnectorRequest {
+            reference: connector.id,
+            connector: Some(v1::Connector { description: Some("moves soon".to_owned()), ..Default::default() }),
+            ..Default::default()
+        };
+        alpha.connectors().update_connector(request).await.unwrap();
+    }
+
+    async fn the_configured_name_servers_are_asked(backend: Backend) {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let servers = vec![socket.local_addr().unwrap().to_string()];
+        let server = TestServer::start_with(backend, |config| config.egress.dns_servers = servers).await;
+        let refuse = async {
+            let mut query = [0; 512];
+            loop {
+                let (length, client) = socket.recv_from(&mut query).await.unwrap();
+                assert!(query.windows(5).any(|label| label == b"login"), "{:?}", &query[..length]);
+                // A response with the code REFUSED (RFC 1035 4.1.1).
+                query[2] |= 0x80;
+                query[3] = 0x85;
+                socket.send_to(&query[..length], client).await.unwrap();
+            }
+        };
+        let alpha = server.client("alpha");
+        let reason = fault(&alpha, plain("https://login.example/", [5_000, 1_000, 10_000]));
+        tokio::select! {
+            reason = reason => assert_eq!(reason, "NAME_SERVERS_FAILED"),
+            () = refuse => {}
+        }
+    }
+}
