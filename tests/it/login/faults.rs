@@ -7,6 +7,7 @@ use jackfield_testkit::{Client, Identity, Reply, System, TestServer, expect_stat
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tonic::Code;
 
 use super::{USER_ID, a_login, a_system, connector, create, log_in};
@@ -236,6 +237,34 @@ on_both! {
             Err(status) => assert_eq!(status.code(), Code::Cancelled),
         }
         assert_eq!(logged(&connector.id), "CALLER_TIMEOUT");
+    }
+
+    async fn a_call_that_its_caller_cancels_ends_and_its_attempt_stays_counted(backend: Backend) {
+        let server = TestServer::start_with(backend, |config| config.login.attempts_per_user = 1).await;
+        let alpha = server.client("alpha");
+        let (says, mut said) = mpsc::unbounded_channel();
+        let silent = raw(move |mut stream| {
+            let says = says.clone();
+            async move {
+                read_request(&mut stream).await;
+                says.send("asked").unwrap();
+                // Returns at the end of the connection, and if it is reset.
+                let _ = stream.read(&mut [0]).await;
+                says.send("left").unwrap();
+            }
+        })
+        .await;
+        let connector = create(&alpha, plain(&silent, [1_000, 150_000, 150_000])).await;
+        let (caller, login) = (alpha.clone(), a_login(&connector.id, "ada", "right"));
+        let call = tokio::spawn(async move { caller.connectors().authenticate_user(login).await });
+        assert_eq!(said.recv().await, Some("asked"));
+        call.abort();
+        // Far below the timeouts of the connector.
+        let next = tokio::time::timeout(Duration::from_secs(20), said.recv()).await;
+        assert_eq!(next.expect("the connection stays open"), Some("left"));
+        let over = alpha.connectors().authenticate_user(a_login(&connector.id, "ada", "right")).await;
+        expect_status(over, Code::ResourceExhausted, "LOGIN_ATTEMPTS_EXCEEDED");
+        assert!(said.try_recv().is_err(), "the system is not asked again");
     }
 
     async fn an_identity_that_expires_is_named_by_the_system(server) {
