@@ -6,11 +6,11 @@ use futures::StreamExt as _;
 use jackfield_api::v1;
 use jackfield_api::v1::test_connector_request::Definition;
 use jackfield_api::v1::{ConnectorTestReason as Reason, ConnectorTestResult as Outcome, ConnectorTestStep as Step};
-use jackfield_testkit::{Client, Reply, System, TestServer, expect_status, fixture, on_both};
+use jackfield_testkit::{Client, ConnectProxy, Reply, System, TestServer, expect_status, fixture, on_both};
 use tokio::net::TcpListener;
 use tonic::{Code, Request};
 
-use crate::login::{a_login, a_system, connector, create, log_in};
+use crate::login::{a_login, a_system, a_user, behind, connector, create, log_in};
 
 fn stored(reference: &str) -> v1::TestConnectorRequest {
     let definition = Some(Definition::Reference(reference.to_owned()));
@@ -91,6 +91,46 @@ on_both! {
         assert!(body["loginId"].as_str().unwrap().starts_with("jackfield-test-"), "{body}");
         let of_connector = [("connector", &*connector.id), ("http_response_status_code", "404")];
         assert_eq!(server.metric("http_client_request_duration_seconds_count", &of_connector), Some(1.0));
+    }
+
+    async fn a_stored_connector_is_called_through_its_proxy(backend: Backend) {
+        let allow = vec!["localhost".to_owned()];
+        let server = TestServer::start_with(backend, |config| config.egress.allow = allow).await;
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let proxy = ConnectProxy::start(system.address(), "jackfield", "password of the proxy").await;
+        let definition = connector(&alpha, &system, "directory").await;
+        let right = behind(&proxy, "password of the proxy", definition.clone());
+        let right = create(&alpha, right).await.id;
+        let right = verdicts(&alpha, with_login(stored(&right), "ada", "right")).await;
+        assert_eq!(found(&right, Step::Proxy), (Outcome::Ok, Reason::Passed));
+        assert_eq!(found(&right, Step::Body), (Outcome::Ok, Reason::Passed));
+        assert_eq!((proxy.requests().len(), system.received().len()), (1, 1));
+
+        let wrong = v1::Connector { name: "wrong".to_owned(), ..behind(&proxy, "another", definition) };
+        let wrong = create(&alpha, wrong).await.id;
+        let wrong = verdicts(&alpha, with_login(stored(&wrong), "ada", "right")).await;
+        assert_eq!(found(&wrong, Step::Proxy), (Outcome::Failed, Reason::ProxyAuthenticationFailed));
+        assert_eq!(found(&wrong, Step::Body), (Outcome::Skipped, Reason::PreviousStepFailed));
+        for verdicts in [right, wrong] {
+            let shown = format!("{verdicts:?}");
+            assert!(!shown.contains("password of the proxy") && !shown.contains("another"), "{shown}");
+        }
+        assert_eq!((proxy.requests().len(), system.received().len()), (2, 1));
+    }
+
+    async fn no_more_of_a_body_is_read_than_the_connector_allows(server) {
+        let alpha = server.client("alpha");
+        let body = format!("{:1500}", a_user().to_string());
+        let system = System::start(move |_| Reply::new(200, body.clone())).await;
+        let definition = connector(&alpha, &system, "directory").await;
+        for (most, expected) in [(1_499, (Outcome::Failed, Reason::BodyTooLarge)), (1_500, (Outcome::Ok, Reason::Passed))] {
+            let name = format!("of {most}");
+            let definition = v1::Connector { name, max_response_bytes: Some(most), ..definition.clone() };
+            let id = create(&alpha, definition).await.id;
+            let verdicts = verdicts(&alpha, with_login(stored(&id), "ada", "right")).await;
+            assert_eq!(found(&verdicts, Step::Body), expected, "{most}");
+        }
     }
 
     async fn a_definition_is_tested_before_it_is_stored(server) {

@@ -9,7 +9,7 @@ mod migrate;
 mod swaps;
 
 use jackfield_api::v1;
-use jackfield_testkit::{Client, Identity, Reply, System, TestServer, expect_status, fixture, on_both};
+use jackfield_testkit::{Client, ConnectProxy, Identity, Reply, System, TestServer, expect_status, fixture, on_both};
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -66,6 +66,20 @@ pub(crate) async fn connector(client: &Client, system: &System, name: &str) -> v
         trust_bundle_key: Some(trust.id),
         kind: Some(v1::connector::Kind::Generic(generic)),
         ..fixture::a_connector(name)
+    }
+}
+
+/// A connector whose system is behind a proxy, with a password. Nothing listens at the port of its URL: only the proxy knows the way. The
+/// policy has to allow the name "localhost".
+pub(crate) fn behind(proxy: &ConnectProxy, password: &str, connector: v1::Connector) -> v1::Connector {
+    let authentication_url = "https://localhost:1025/login".to_owned();
+    let generic = v1::GenericConnector { authentication_url, ..Default::default() };
+    v1::Connector {
+        kind: Some(v1::connector::Kind::Generic(generic)),
+        egress_proxy: Some(proxy.url()),
+        egress_proxy_username: Some("jackfield".to_owned()),
+        egress_proxy_password: password.to_owned(),
+        ..connector
     }
 }
 

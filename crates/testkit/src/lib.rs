@@ -22,6 +22,7 @@ pub mod clock;
 pub mod cloudspot;
 pub mod collect;
 pub mod collector;
+pub mod connect_proxy;
 pub mod data;
 pub mod fault;
 pub mod fill;
@@ -51,6 +52,7 @@ pub use canary::Canary;
 pub use client::{Callers, Client};
 pub use clock::ManualClock;
 pub use collector::Collector;
+pub use connect_proxy::ConnectProxy;
 pub use haproxy::HaProxy;
 /// The configuration of a server, for changes to it.
 pub use jackfield_server::config::Config;

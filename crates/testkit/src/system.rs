@@ -84,6 +84,11 @@ impl System {
         System { address, pki, received, task, _directory: directory }
     }
 
+    /// The address at which it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The URL of a path.
     pub fn url(&self, path: &str) -> String {
         format!("https://localhost:{}{path}", self.address.port())

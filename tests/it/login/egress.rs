@@ -1,12 +1,12 @@
 //! The way to a system: the egress policy, proxies, name servers, and how much of a response is read.
 
 use jackfield_api::v1;
-use jackfield_testkit::{Client, TestServer, expect_status, on_both};
+use jackfield_testkit::{Client, ConnectProxy, Reply, System, TestServer, expect_status, on_both};
 use tonic::{Code, Response, Status};
 
 use super::events::{even, events, faulty};
 use super::faults::{fault, logged, plain};
-use super::{a_login, create, log_in};
+use super::{a_login, a_system, a_user, behind, connector, create, log_in};
 
 const URL: &str = "connector.generic.authentication_url";
 const PROXY: &str = "connector.egress_proxy";
@@ -124,6 +124,61 @@ on_both! {
         tokio::select! {
             reason = reason => assert_eq!(reason, "NAME_SERVERS_FAILED"),
             () = refuse => {}
+        }
+    }
+}
+
+on_both! {
+    async fn a_stored_connector_is_called_through_its_proxy_with_the_sealed_password(backend: Backend) {
+        let allow = vec!["localhost".to_owned()];
+        let server = TestServer::start_with(backend, |config| config.egress.allow = allow).await;
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let proxy = ConnectProxy::start(system.address(), "jackfield", "password of the proxy").await;
+        let definition = connector(&alpha, &system, "directory").await;
+        let definition = v1::Connector { debug: Some(true), ..behind(&proxy, "password of the proxy", definition) };
+        let id = create(&alpha, definition).await.id;
+        assert_eq!(log_in(&alpha, a_login(&id, "ada", "right")).await.outcome(), v1::LoginOutcome::Accepted);
+        // "jackfield:password of the proxy" in base64.
+        let credentials = "proxy-authorization: Basic amFja2ZpZWxkOnBhc3N3b3JkIG9mIHRoZSBwcm94eQ==";
+        let tunnel = format!("CONNECT localhost:1025 HTTP/1.1\r\nhost: localhost:1025\r\n{credentials}\r\n\r\n");
+        assert_eq!(proxy.requests(), [tunnel]);
+        let [received] = &system.received()[..] else { panic!("it is asked once") };
+        assert_eq!((&*received.line, &received.headers["host"]), ("POST /login", &"localhost:1025".parse().unwrap()));
+        assert!(!received.headers.contains_key("proxy-authorization"), "the system is not the proxy");
+        assert!(!received.certificate.is_empty(), "the identity goes through the tunnel");
+
+        let request = v1::UpdateConnectorRequest {
+            reference: id.clone(),
+            connector: Some(v1::Connector { egress_proxy_password: "another".to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
+        alpha.connectors().update_connector(request).await.unwrap();
+        assert_eq!(log_in(&alpha, a_login(&id, "ada", "right")).await.outcome(), v1::LoginOutcome::UpstreamFault);
+        let events = events(&alpha, &id, 2).await;
+        let cause = "the proxy: it refused with status 407";
+        assert_eq!(even(&events[1]), faulty(&id, "ada", "PROXY_FAILED", None, cause));
+        assert_eq!((proxy.requests().len(), system.received().len()), (2, 1));
+    }
+
+    async fn no_more_of_a_body_is_read_than_the_connector_allows(server) {
+        let alpha = server.client("alpha");
+        let body = format!("{:1500}", a_user().to_string());
+        assert_eq!(body.len(), 1_500);
+        let system = System::start(move |_| Reply::new(200, body.clone())).await;
+        let definition = connector(&alpha, &system, "directory").await;
+        for (most, reason) in [(1_499, "BODY_TOO_LARGE"), (1_500, "SYSTEM_ACCEPTED")] {
+            let name = format!("of {most}");
+            let definition = v1::Connector {
+                name,
+                max_response_bytes: Some(most),
+                debug: Some(true),
+                ..definition.clone()
+            };
+            let id = create(&alpha, definition).await.id;
+            log_in(&alpha, a_login(&id, "ada", "right")).await;
+            let [event] = &events(&alpha, &id, 1).await[..] else { panic!("it is one log-in") };
+            assert_eq!(event.reason, reason, "{most}: {event:?}");
         }
     }
 }
