@@ -1,11 +1,15 @@
 //! The way to a system: the egress policy, proxies, name servers, and how much of a response is read.
 
+use std::time::Duration;
+
 use jackfield_api::v1;
-use jackfield_testkit::{Client, ConnectProxy, Reply, System, TestServer, expect_status, on_both};
+use jackfield_testkit::{Client, ConnectProxy, Program, Reply, Site, System, TestServer, expect_status, on_both};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpListener;
 use tonic::{Code, Response, Status};
 
 use super::events::{even, events, faulty};
-use super::faults::{fault, logged, plain};
+use super::faults::{fault, logged, plain, raw, read_request};
 use super::{a_login, a_system, a_user, behind, connector, create, log_in};
 
 const URL: &str = "connector.generic.authentication_url";
@@ -180,5 +184,43 @@ on_both! {
             let [event] = &events(&alpha, &id, 1).await[..] else { panic!("it is one log-in") };
             assert_eq!(event.reason, reason, "{most}: {event:?}");
         }
+    }
+
+    /// Programs often take a proxy from these variables. Here only the connector names one.
+    async fn no_environment_variable_names_a_proxy(backend: Backend) {
+        let mut site = Site::new(backend, Program::Jackfield);
+        // A proxy could be asked for this name.
+        site.config_mut().egress.allow = vec!["localhost".to_owned()];
+        site.prepare().await;
+        let lure = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", lure.local_addr().unwrap());
+        let server = site.start_by(|command| {
+            for name in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"] {
+                command.env(name, &url).env(name.to_lowercase(), &url);
+            }
+        });
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let secure = connector(&alpha, &system, "secure").await;
+        let secure = create(&alpha, secure).await.id;
+        let in_plaintext = raw(|mut stream| async move {
+            read_request(&mut stream).await;
+            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
+        })
+        .await;
+        let in_plaintext = create(&alpha, plain(&in_plaintext, [1_000, 1_000, 10_000])).await.id;
+        let log_ins = async {
+            assert_eq!(log_in(&alpha, a_login(&secure, "ada", "right")).await.outcome(), v1::LoginOutcome::Accepted);
+            let rejected = log_in(&alpha, a_login(&in_plaintext, "ada", "right")).await;
+            assert_eq!(rejected.outcome(), v1::LoginOutcome::Rejected);
+        };
+        tokio::select! {
+            _ = lure.accept() => panic!("the proxy of the environment is used"),
+            () = log_ins => {}
+        }
+        assert_eq!(system.received().len(), 1);
+        tokio::task::spawn_blocking(move || server.stop()).await.unwrap();
+        let accepted = tokio::time::timeout(Duration::from_millis(10), lure.accept()).await;
+        assert!(accepted.is_err(), "nothing has connected up to the end");
     }
 }
