@@ -59,9 +59,9 @@ names! {
     pub enum Remaining {
         /// More than a tenth.
         Third = "third",
-        /// At most a tenth, but more than a day.
+        /// At most a tenth. Of ten days or less, it is the last one before nothing.
         Tenth = "tenth",
-        /// At most a tenth and at most a day.
+        /// At most a day, of a lifetime whose tenth is longer than that.
         Day = "day",
         /// Nothing.
         None = "none",
@@ -145,8 +145,8 @@ impl Expiry {
             () if left <= 0 => Some(Remaining::None),
             () if now < self.renewal_time => None,
             () if left > tenth => Some(Remaining::Third),
-            () if left > DAY => Some(Remaining::Tenth),
-            () => Some(Remaining::Day),
+            () if left <= DAY && DAY < tenth => Some(Remaining::Day),
+            () => Some(Remaining::Tenth),
         }
     }
 }

@@ -104,10 +104,26 @@ fn the_rest_of_a_lifetime_is_relative_to_it() {
         (90 * DAY, 1, Some(Day)),
         (90 * DAY, 0, Some(Nothing)),
         (90 * DAY, -DAY, Some(Nothing)),
+        (47 * DAY, 16 * DAY, None),
+        (47 * DAY, 15 * DAY, Some(Third)),
+        (47 * DAY, 5 * DAY, Some(Third)),
+        (47 * DAY, 4 * DAY, Some(Tenth)),
+        (47 * DAY, DAY, Some(Day)),
+        (365 * DAY, 122 * DAY, None),
+        (365 * DAY, 121 * DAY, Some(Third)),
+        (365 * DAY, 36 * DAY, Some(Tenth)),
+        (365 * DAY, DAY, Some(Day)),
         // Of a short lifetime a day is no matter.
         (hour, hour / 2, None),
         (hour, hour / 3, Some(Third)),
-        (hour, hour / 10, Some(Day)),
+        (hour, hour / 10 + 1, Some(Third)),
+        (hour, hour / 10, Some(Tenth)),
+        (hour, 1, Some(Tenth)),
+        (hour, 0, Some(Nothing)),
+        (10 * DAY, DAY, Some(Tenth)),
+        (10 * DAY, 1, Some(Tenth)),
+        (11 * DAY, DAY + 1, Some(Tenth)),
+        (11 * DAY, DAY, Some(Day)),
     ] {
         let expiry = material(0, &[(0, lifetime)]).expiry().unwrap();
         assert_eq!(expiry.remaining(Timestamp(lifetime - left)), expected, "{left} of {lifetime}");
