@@ -6,6 +6,7 @@ mod facts;
 mod generate;
 mod identity;
 mod pem;
+mod public_roots;
 mod rotate;
 mod unusable;
 mod update;

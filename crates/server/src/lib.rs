@@ -6,5 +6,6 @@ pub mod grpc;
 pub mod license_api;
 pub mod startup;
 
+pub use jackfield_service::PublicRoots;
 pub use startup::StartupError;
-pub use startup::open::{open, open_with_clock};
+pub use startup::open::{Surroundings, open, open_in};

@@ -40,7 +40,7 @@ pub use change::{DeleteOptions, Deleted, Expected, RequestId, RequestOptions};
 pub use configuration::ConfigurationRef;
 pub use credential::Revealed;
 pub use gauges::{EventCounts, ExpiringKeys, Gauges, RewrapProgress};
-pub use key::{GeneratedKey, NewMaterial, Rotation, StoredKey};
+pub use key::{GeneratedKey, NewMaterial, PublicRoots, Rotation, StoredKey};
 pub use list::{FoundPage, ListScope, Listable, ListedPage, Pager, Position};
 pub use login::{Login, LoginSettings};
 pub use outbound::OutboundSettings;

@@ -21,6 +21,7 @@ use crate::caller::Caller;
 use crate::change::{Change, Changes, missing};
 use crate::events::ConnectorEvents;
 use crate::gauges::{GaugeSources, Gauges};
+use crate::key::PublicRoots;
 use crate::list::{ListScope, Listable, Lists, Pager};
 use crate::login::LoginSettings;
 use crate::outbound::{Outbound, OutboundSettings};
@@ -62,6 +63,8 @@ pub(crate) struct Components {
 pub(crate) struct Facts {
     pub(crate) reveal_enabled: bool,
     pub(crate) development: bool,
+    /// The authorities whose client certificates have a warning.
+    pub(crate) public_roots: PublicRoots,
     pub(crate) start_time: Timestamp,
     pub(crate) schema_version: String,
 }

@@ -12,6 +12,7 @@ use jackfield_vault::{Keyring, KeyringError, Vault, WrappedDataKey};
 
 use crate::cache::tokens::TokenCacheSettings;
 use crate::change::{Change, Length};
+use crate::key::PublicRoots;
 use crate::login::LoginSettings;
 use crate::outbound::OutboundSettings;
 use crate::services::{Facts, Services};
@@ -28,6 +29,8 @@ pub struct Settings {
     pub token_cache: TokenCacheSettings,
     pub outbound: OutboundSettings,
     pub login: LoginSettings,
+    /// The authorities whose client certificates have a warning.
+    pub public_roots: PublicRoots,
     /// Only shown by GetServerInfo.
     pub development: bool,
 }
@@ -91,8 +94,8 @@ impl Services {
                 return Err(error);
             }
         };
-        let Settings { reveal_enabled, development, outbound, login, .. } = settings;
-        let facts = Facts { reveal_enabled, development, start_time: clock.now(), schema_version };
+        let Settings { reveal_enabled, development, public_roots, outbound, login, .. } = settings;
+        let facts = Facts { reveal_enabled, development, public_roots, start_time: clock.now(), schema_version };
         let services = Services::new(store, preflight.vault, clock, settings.token_cache, (outbound, login), facts);
         services.bootstrap(settings.bootstrap_tenant).await.map_err(OpenError::Bootstrap)?;
         services.start_maintenance();

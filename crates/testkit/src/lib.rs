@@ -54,6 +54,8 @@ pub use clock::ManualClock;
 pub use collector::Collector;
 pub use connect_proxy::ConnectProxy;
 pub use haproxy::HaProxy;
+/// The authorities that a server takes for public ones, for tests that make one up.
+pub use jackfield_server::PublicRoots;
 /// The configuration of a server, for changes to it.
 pub use jackfield_server::config::Config;
 pub use jackfield_server::grpc::connection_message;

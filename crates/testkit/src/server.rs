@@ -11,7 +11,7 @@ use std::{
 
 use jackfield_api::v1;
 use jackfield_domain::{Clock, SystemClock};
-use jackfield_server::config::Config;
+use jackfield_server::{Surroundings, config::Config};
 use jackfield_store::{PoolSettings, Store};
 use jackfield_transport::{Server, telemetry::Meters};
 use tokio::{
@@ -36,7 +36,7 @@ use crate::{
 pub struct TestServer {
     data: Arc<Data>,
     config: Config,
-    clock: Arc<dyn Clock>,
+    surroundings: Surroundings,
     running: Option<Running>,
     /// One connection for each caller.
     clients: Mutex<HashMap<String, Client>>,
@@ -58,6 +58,10 @@ struct ServerRuntime(Option<Runtime>);
 // === impl TestServer ===
 
 impl TestServer {
+    fn new(data: Arc<Data>, config: Config, surroundings: Surroundings) -> Self {
+        TestServer { data, config, surroundings, running: None, clients: Mutex::default() }
+    }
+
     /// Starts a server on an empty database.
     ///
     /// # Panics
@@ -83,8 +87,7 @@ impl TestServer {
         let data = tokio::task::spawn_blocking(move || Data::on(database)).await.expect("data of the server");
         let mut config = data.config();
         change(&mut config);
-        let clock = Arc::new(SystemClock);
-        let mut server = Self { data: Arc::new(data), config, clock, running: None, clients: Mutex::default() };
+        let mut server = Self::new(Arc::new(data), config, Surroundings::default());
         server.run().await;
         server.create_tenants().await;
         server
@@ -100,7 +103,7 @@ impl TestServer {
         let data = tokio::task::spawn_blocking(move || Data::create(backend)).await.expect("data of the server");
         let mut config = data.config();
         change(&mut config);
-        let mut server = Self { data: Arc::new(data), config, clock, running: None, clients: Mutex::default() };
+        let mut server = Self::new(Arc::new(data), config, Surroundings { clock, ..Surroundings::default() });
         server.run().await;
         server.create_tenants().await;
         server
@@ -116,8 +119,7 @@ impl TestServer {
         let data = data.expect("data of the servers");
         let start = || async {
             let config = data.config();
-            let (data, clock) = (Arc::clone(&data), Arc::new(SystemClock));
-            let mut server = Self { data, config, clock, running: None, clients: Mutex::default() };
+            let mut server = Self::new(Arc::clone(&data), config, Surroundings::default());
             server.run().await;
             server
         };
@@ -135,9 +137,7 @@ impl TestServer {
         if self.data.backend() == Backend::Sqlite {
             return None;
         }
-        let data = Arc::clone(&self.data);
-        let (config, clock) = (self.config.clone(), Arc::clone(&self.clock));
-        let mut server = Self { data, config, clock, running: None, clients: Mutex::default() };
+        let mut server = Self::new(Arc::clone(&self.data), self.config.clone(), self.surroundings.clone());
         server.run().await;
         Some(server)
     }
@@ -243,6 +243,11 @@ impl TestServer {
     /// Its configuration; changes take effect with the next [`TestServer::restart`].
     pub fn config_mut(&mut self) -> &mut Config {
         &mut self.config
+    }
+
+    /// What is around it; changes take effect with the next [`TestServer::restart`].
+    pub fn surroundings_mut(&mut self) -> &mut Surroundings {
+        &mut self.surroundings
     }
 
     /// Everything that its database has written, as bytes to search. The keyring is not part of it.
@@ -352,12 +357,12 @@ impl TestServer {
 
     async fn try_run(&mut self) -> Result<(), String> {
         let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-        let (config, clock) = (self.config.clone(), Arc::clone(&self.clock));
+        let (config, surroundings) = (self.config.clone(), self.surroundings.clone());
         let (bound, address) = oneshot::channel();
         let (shutdown, stopped) = oneshot::channel();
         let (ending, ended) = oneshot::channel();
         runtime.spawn(async move {
-            let server = match bind(config, clock).await {
+            let server = match bind(config, surroundings).await {
                 Ok(server) => server,
                 Err(error) => {
                     let _ = bound.send(Err(error));
@@ -410,8 +415,8 @@ impl fmt::Debug for TestServer {
 }
 
 /// A server with the real service.
-async fn bind(config: Config, clock: Arc<dyn Clock>) -> Result<Server, String> {
-    let backend = jackfield_server::open_with_clock(&config, clock).await.map_err(|error| chain(&error))?;
+async fn bind(config: Config, surroundings: Surroundings) -> Result<Server, String> {
+    let backend = jackfield_server::open_in(&config, surroundings).await.map_err(|error| chain(&error))?;
     Server::bind(config.transport(), backend).await.map_err(|error| chain(&error))
 }
 

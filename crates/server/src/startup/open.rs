@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jackfield_domain::value::text::TenantName;
 use jackfield_domain::{Clock, SystemClock};
-use jackfield_service::{Database, PoolSettings, Services, Settings, TokenCacheSettings};
+use jackfield_service::{Database, PoolSettings, PublicRoots, Services, Settings, TokenCacheSettings};
 
 use super::backend::ServiceBackend;
 use super::database_file::{self, DatabaseLock};
@@ -13,6 +13,22 @@ use super::error::StartupError;
 use super::keyring::{ReadKeyring, ensure_keyring, refuse_second_keyring};
 use crate::config::{self, Config, VaultProvider};
 use jackfield_transport::backend::Backend;
+
+/// What a server finds around it, and does not read from its configuration.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub clock: Arc<dyn Clock>,
+    /// The authorities whose client certificates have a warning.
+    pub public_roots: PublicRoots,
+}
+
+// === impl Surroundings ===
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Surroundings { clock: Arc::new(SystemClock), public_roots: PublicRoots::default() }
+    }
+}
 
 /// Checks database and keyring as far as possible without writing anything, and then takes an SQLite file for this
 /// process, for as long as the claim is kept. Returns the keyring as well, if there is one already.
@@ -66,25 +82,25 @@ pub async fn open(
     claim: Option<&mut DatabaseLock>,
     keyring: Option<ReadKeyring>,
 ) -> Result<Arc<dyn Backend>, StartupError> {
-    open_as_of(config, claim, keyring, Arc::new(SystemClock)).await
+    open_as_of(config, claim, keyring, Surroundings::default()).await
 }
 
-/// As [`open`], with another clock.
+/// As [`open`], in other surroundings.
 ///
 /// # Errors
 /// As there.
-pub async fn open_with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<dyn Backend>, StartupError> {
-    open_as_of(config, None, None, clock).await
+pub async fn open_in(config: &Config, surroundings: Surroundings) -> Result<Arc<dyn Backend>, StartupError> {
+    open_as_of(config, None, None, surroundings).await
 }
 
 async fn open_as_of(
     config: &Config,
     claim: Option<&mut DatabaseLock>,
     keyring: Option<ReadKeyring>,
-    clock: Arc<dyn Clock>,
+    Surroundings { clock, public_roots }: Surroundings,
 ) -> Result<Arc<dyn Backend>, StartupError> {
     make_data_directory(&config.data_dir)?;
-    let settings = settings(config)?;
+    let settings = settings(config, public_roots)?;
     let keyring_file = match config.vault.provider {
         VaultProvider::File => Some(config.keyring_file()),
         VaultProvider::Environment => None,
@@ -159,7 +175,7 @@ fn make_database_file(database: &Database, claim: Option<&mut DatabaseLock>) -> 
     Ok(claim.map_or(Ok(()), |claim| claim.take_file(path))?)
 }
 
-fn settings(config: &Config) -> Result<Settings, StartupError> {
+fn settings(config: &Config, public_roots: PublicRoots) -> Result<Settings, StartupError> {
     let bootstrap_tenant = match config.bootstrap.tenant.as_str() {
         "" => None,
         name => Some(
@@ -176,6 +192,7 @@ fn settings(config: &Config) -> Result<Settings, StartupError> {
         token_cache: token_cache(config),
         outbound: config.egress.settings(config.development()).map_err(StartupError::Egress)?,
         login: config.login.settings(),
+        public_roots,
         development: config.development(),
     })
 }

@@ -25,6 +25,7 @@ use crate::change::{
 use crate::list::Listable;
 use crate::services::Services;
 
+pub use self::public_roots::PublicRoots;
 pub use self::rotate::{NewMaterial, Rotation};
 
 /// The field of a key that has its certificates.
@@ -46,19 +47,6 @@ pub struct GeneratedKey {
     pub name: Name,
     pub labels: Labels,
     pub generation: KeyGeneration,
-}
-
-// === impl StoredKey ===
-
-impl StoredKey {
-    /// `material` is the one that was stored.
-    fn new(key: Key, material: impl FnOnce(&Key) -> &KeyMaterial) -> Self {
-        let warnings = match key.kind {
-            KeyKind::ClientIdentity => public_roots::warning(&material(&key).certificate_pem).into_iter().collect(),
-            KeyKind::TrustBundle => Vec::new(),
-        };
-        StoredKey { key, warnings }
-    }
 }
 
 // === impl Services ===
@@ -86,7 +74,7 @@ impl Services {
             )
             .await
         });
-        Ok(StoredKey::new(key.await?, |key| &key.current))
+        Ok(self.stored_key(key.await?, |key| &key.current))
     }
 
     pub async fn key_generate(
@@ -106,6 +94,15 @@ impl Services {
             self.key_insert(txn, caller.tenant(), key, Some(private_key)).await
         })
         .await
+    }
+
+    /// A key with the warnings about the material that was stored.
+    fn stored_key(&self, key: Key, material: impl FnOnce(&Key) -> &KeyMaterial) -> StoredKey {
+        let warning = match key.kind {
+            KeyKind::ClientIdentity => self.shared.facts.public_roots.warning(&material(&key).certificate_pem),
+            KeyKind::TrustBundle => None,
+        };
+        StoredKey { key, warnings: warning.into_iter().collect() }
     }
 
     async fn key_insert(&self, txn: &Writer, tenant: TenantId, key: Key, private_key: Option<Secret>) -> Result<Key> {
@@ -154,7 +151,7 @@ impl Services {
             key.used_by = txn.key_dependents(tenant, key.id).await?.iter().map(|(_, count)| count).sum();
             Ok(key)
         });
-        Ok(StoredKey::new(key.await?, |key| &key.current))
+        Ok(self.stored_key(key.await?, |key| &key.current))
     }
 
     pub async fn key_delete(

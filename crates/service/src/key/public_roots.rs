@@ -1,5 +1,6 @@
 //! Client certificates of public authorities, which stop issuing them.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs;
@@ -8,15 +9,39 @@ use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Returns a warning if a chain leads to an authority that browsers trust. Only the certificates are looked at: if the chain lacks
-/// the intermediate certificates, there is no warning.
-pub(super) fn warning(certificate_pem: &str) -> Option<String> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate_pem.as_bytes()).map_while(Result::ok).collect();
-    leads_to(&chain, webpki_roots::TLS_SERVER_ROOTS).then(|| {
-        "the certificate was issued by a public authority: all of these stop issuing client certificates by 15 March \
-         2027, so this one cannot be renewed after that; use one of a private authority"
-            .to_owned()
-    })
+/// The roots of public authorities. The default are those that browsers trust.
+#[derive(Clone, Debug)]
+pub struct PublicRoots(Cow<'static, [TrustAnchor<'static>]>);
+
+// === impl PublicRoots ===
+
+impl Default for PublicRoots {
+    fn default() -> Self {
+        PublicRoots(Cow::Borrowed(webpki_roots::TLS_SERVER_ROOTS))
+    }
+}
+
+impl PublicRoots {
+    /// The authorities of these certificates. One that cannot be read is left out.
+    pub fn of_pem(certificate_pem: &str) -> Self {
+        let anchor =
+            |der: &CertificateDer<'_>| webpki::anchor_from_trusted_cert(der).ok().map(|anchor| anchor.to_owned());
+        PublicRoots(Cow::Owned(certificates(certificate_pem).iter().filter_map(anchor).collect()))
+    }
+
+    /// Returns a warning if a chain leads to one of these authorities. Only the certificates are looked at: if the chain lacks the
+    /// intermediate certificates, there is no warning.
+    pub(super) fn warning(&self, certificate_pem: &str) -> Option<String> {
+        leads_to(&certificates(certificate_pem), &self.0).then(|| {
+            "the certificate was issued by a public authority: all of these stop issuing client certificates by 15 March \
+             2027, so this one cannot be renewed after that; use one of a private authority"
+                .to_owned()
+        })
+    }
+}
+
+fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).map_while(Result::ok).collect()
 }
 
 /// Returns true if there is a valid path from the first certificate to one of the roots. The time is the latest at which a certificate
@@ -76,6 +101,8 @@ mod tests {
         assert!(webpki_roots::TLS_SERVER_ROOTS.len() > 50);
         let own = authority("own");
         let leaf = params("leaf", false).signed_by(&KeyPair::generate().unwrap(), &own).unwrap();
-        assert_eq!(warning(&(leaf.pem() + &own.pem())), None);
+        assert_eq!(PublicRoots::default().warning(&(leaf.pem() + &own.pem())), None);
+        let warning = PublicRoots::of_pem(&own.pem()).warning(&(leaf.pem() + &own.pem()));
+        assert!(warning.is_some_and(|warning| warning.contains("public authority")));
     }
 }

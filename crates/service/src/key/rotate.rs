@@ -95,7 +95,7 @@ impl Services {
             key.used_by = txn.key_dependents(tenant, key.id).await?.iter().map(|(_, count)| count).sum();
             Ok(key)
         });
-        Ok(StoredKey::new(key.await?, |key| key.next.as_ref().map_or(&key.current, |next| &next.material)))
+        Ok(self.stored_key(key.await?, |key| key.next.as_ref().map_or(&key.current, |next| &next.material)))
     }
 
     /// The key that a reference names, locked until the transaction ends, with the material that is current now.

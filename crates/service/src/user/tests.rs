@@ -13,7 +13,7 @@ use jackfield_vault::Keyring;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{LoginSettings, OutboundSettings, Policy, Preflight, Settings, TokenCacheSettings};
+use crate::{LoginSettings, OutboundSettings, Policy, Preflight, PublicRoots, Settings, TokenCacheSettings};
 use jackfield_domain::user::Password;
 
 /// Services with one tenant, whose principal may do everything.
@@ -40,6 +40,7 @@ impl Fixture {
                 max_idle_connections: 1,
             },
             login: LoginSettings { rejection_interval: Duration::ZERO, attempts: AttemptLimits::default() },
+            public_roots: PublicRoots::default(),
             development: true,
         };
         let preflight = Preflight::new(Keyring::generate().unwrap().0);
