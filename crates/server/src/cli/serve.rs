@@ -31,6 +31,9 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     for warning in permissions::check(&config)? {
         tracing::warn!("{warning}");
     }
+    if config.development() {
+        tracing::info!("the mode is development: connectors may call this machine (loopback), also by http");
+    }
     let (claim, keyring) = open::claim(&config).await?;
     // Only the end of the process releases it: until then a thread of SQLite may have the file open.
     let mut claim = ManuallyDrop::new(claim);

@@ -203,6 +203,16 @@ fn production_creates_neither_keys_nor_certificates() {
     assert!(!run(directory.path(), &[&["client-cert", "x"], &production[..]].concat()).status.success());
 }
 
+#[test]
+fn development_says_that_connectors_may_call_this_machine() {
+    let directory = tempfile::tempdir().unwrap();
+    let says = "\"message\":\"the mode is development: connectors may call this machine (loopback), also by http\"";
+    let log = Process::start(directory.path(), &["listen.plaintext=true"]).stop();
+    assert_eq!(log.matches(says).count(), 1, "{log}");
+    let log = Process::start(directory.path(), &["listen.plaintext=true", "mode=production"]).stop();
+    assert_eq!(log.matches("loopback").count(), 0, "{log}");
+}
+
 /// In the wrong directory the command makes an authority that no server knows.
 #[test]
 fn a_client_certificate_that_needs_a_new_authority_says_so() {

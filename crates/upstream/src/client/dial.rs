@@ -1,5 +1,6 @@
 //! The way to a connection. The policy is enforced here: the addresses that are checked are those that are dialled.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use super::definition::Proxy;
 use super::io::{Socket, Stream, Traffic};
 use super::tunnel::tunnel;
-use crate::egress::{Policy, Refusal, Target};
+use crate::egress::{Allowance, Policy, Refusal, Target};
 use crate::error::{Fault, Phase};
 use crate::observe::Metrics;
 use crate::resolve::Resolver;
@@ -74,6 +75,27 @@ impl Network {
         let Some(proxy) = proxy else { return Ok(()) };
         self.policy.check_proxied(target)?;
         self.policy.check_proxy(&proxy.target, proxy.target.address().as_slice())
+    }
+
+    /// What alone permits a target before anything is resolved, beside the rules of the policy.
+    pub(crate) fn allowances(&self, target: &Target, proxy: Option<&Proxy>) -> BTreeSet<Allowance> {
+        let Some(proxy) = proxy else { return self.policy.allowances(target, target.address().as_slice()) };
+        let mut allowances = self.policy.proxied_allowances(target);
+        allowances.extend(self.policy.proxy_allowances(&proxy.target, proxy.target.address().as_slice()));
+        allowances
+    }
+
+    /// What alone permits the addresses of what is dialled, beside the rules of the policy.
+    pub(crate) fn address_allowances(
+        &self,
+        target: &Target,
+        proxy: Option<&Proxy>,
+        addresses: &[IpAddr],
+    ) -> BTreeSet<Allowance> {
+        match proxy {
+            Some(proxy) => self.policy.proxy_allowances(&proxy.target, addresses),
+            None => self.policy.allowances(target, addresses),
+        }
     }
 
     /// Resolves the name of what is dialled once, and checks all addresses.

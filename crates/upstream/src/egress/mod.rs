@@ -8,5 +8,5 @@ mod policy;
 mod target;
 
 pub use self::address::Rule;
-pub use self::policy::{Policy, PolicyError, Refusal};
+pub use self::policy::{Allowance, Policy, PolicyError, Refusal};
 pub use self::target::{Target, UrlFault};

@@ -1,6 +1,7 @@
 //! The policy of an installation: the rules, and what its operator allows in spite of them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -14,9 +15,25 @@ use super::target::{Target, UrlFault};
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     hosts: HashSet<String>,
-    networks: Vec<IpNet>,
+    networks: Vec<AllowedNetwork>,
     ports: Vec<u16>,
     development: bool,
+}
+
+/// An entry of the allow list that is an address or a range.
+#[derive(Clone, Debug)]
+struct AllowedNetwork {
+    network: IpNet,
+    /// The entry as it is written.
+    entry: String,
+}
+
+/// The reason why an address or a name is permitted that a rule refuses.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Allowance {
+    Development,
+    /// An entry of the allow list.
+    Entry(String),
 }
 
 /// The reason why an entry of the allow list cannot be used.
@@ -77,7 +94,7 @@ impl Policy {
             Some(IpNet::V6(network)) if network.addr().to_ipv4_mapped().is_some() => {
                 return Err(PolicyError::Mapped(network.into()));
             }
-            Some(network) => self.networks.push(network),
+            Some(network) => self.networks.push(AllowedNetwork { network, entry: entry.to_owned() }),
             None => {
                 self.hosts.insert(host_name(entry).ok_or_else(|| PolicyError::Entry(entry.to_owned()))?);
             }
@@ -166,6 +183,28 @@ impl Policy {
         }
     }
 
+    /// What alone permits a target with these addresses. Empty: no rule refuses it.
+    pub fn allowances(&self, target: &Target, addresses: &[IpAddr]) -> BTreeSet<Allowance> {
+        let mut allowances = self.allowances_of_rules(target, addresses);
+        if !target.is_https() {
+            allowances.insert(Allowance::Development);
+        }
+        allowances
+    }
+
+    /// What alone permits a proxy with these addresses.
+    pub fn proxy_allowances(&self, proxy: &Target, addresses: &[IpAddr]) -> BTreeSet<Allowance> {
+        self.allowances_of_rules(proxy, addresses)
+    }
+
+    /// What alone permits a target that a proxy will resolve.
+    pub fn proxied_allowances(&self, target: &Target) -> BTreeSet<Allowance> {
+        match target.host() {
+            Host::Domain(name) if is_local(name) => self.host_allowance(target).into_iter().collect(),
+            _ => self.allowances_of_rules(target, target.address().as_slice()),
+        }
+    }
+
     fn check_port(&self, target: &Target) -> Result<(), Refusal> {
         let port = target.port();
         let usual = if target.is_https() { 443 } else { 80 };
@@ -179,19 +218,47 @@ impl Policy {
         addresses.iter().try_for_each(|address| {
             let address = address.to_canonical();
             match Rule::of(address) {
-                Some(rule) if !self.allows(target, address, rule) => Err(Refusal::Address { rule, address }),
+                Some(rule) if self.allowance(target, address, rule).is_none() => {
+                    Err(Refusal::Address { rule, address })
+                }
                 _ => Ok(()),
             }
         })
     }
 
-    fn allows(&self, target: &Target, address: IpAddr, rule: Rule) -> bool {
+    fn allowances_of_rules(&self, target: &Target, addresses: &[IpAddr]) -> BTreeSet<Allowance> {
+        let canonical = addresses.iter().map(IpAddr::to_canonical);
+        canonical.filter_map(|address| self.allowance(target, address, Rule::of(address)?)).collect()
+    }
+
+    /// What permits an address that a rule refuses, if anything does.
+    fn allowance(&self, target: &Target, address: IpAddr, rule: Rule) -> Option<Allowance> {
+        let entry = |permits: &dyn Fn(&IpNet) -> bool| {
+            let found = self.networks.iter().find(|allowed| permits(&allowed.network));
+            found.map(|allowed| Allowance::Entry(allowed.entry.clone()))
+        };
         if rule == Rule::Metadata {
-            return self.networks.contains(&address.into());
+            return entry(&|network| *network == IpNet::from(address));
         }
-        (self.development && rule == Rule::Loopback)
-            || self.networks.iter().any(|network| network.contains(&address))
-            || matches!(target.host(), Host::Domain(name) if self.hosts.contains(name))
+        let development = (self.development && rule == Rule::Loopback).then_some(Allowance::Development);
+        development.or_else(|| entry(&|network| network.contains(&address))).or_else(|| self.host_allowance(target))
+    }
+
+    /// The entry of the allow list that is the name of a target.
+    fn host_allowance(&self, target: &Target) -> Option<Allowance> {
+        let Host::Domain(name) = target.host() else { return None };
+        self.hosts.get(name).map(|name| Allowance::Entry(name.clone()))
+    }
+}
+
+// === impl Allowance ===
+
+impl fmt::Display for Allowance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Allowance::Development => f.write_str("development mode allows loopback"),
+            Allowance::Entry(entry) => write!(f, "egress.allow has {entry:?}"),
+        }
     }
 }
 

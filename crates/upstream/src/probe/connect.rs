@@ -1,5 +1,6 @@
 //! The steps to a connection.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jackfield_domain::Timestamp;
@@ -12,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::certificate::{add_chain, expires_soon};
 use super::report::{Facts, Report};
 use crate::client::{Client, Connected, Definition, Network, dial, handshake, peer, tunnelled};
-use crate::egress::Target;
+use crate::egress::{Allowance, Target};
 use crate::error::Fault;
 use crate::tls::{Inspection, TlsFault, inspecting_config};
 
@@ -47,7 +48,9 @@ impl Call<'_> {
         let Call { network, definition, url, target, .. } = self;
         let checked = network.policy.check_url(url).and_then(|_| network.check(target, definition.proxy.as_ref()));
         checked.map_err(|refusal| report.fault(ProbeStep::EgressPolicy, refusal.into(), Facts::default()))?;
-        let message = "The egress policy permits the URL. It checks addresses when the name is resolved.";
+        let because = because(&network.allowances(target, definition.proxy.as_ref()));
+        let message =
+            format!("The egress policy permits the URL{because}. It checks addresses when the name is resolved.");
         report.passed(ProbeStep::EgressPolicy, message, Facts::default());
         Ok(())
     }
@@ -82,7 +85,8 @@ impl Call<'_> {
                 facts.add("address", address);
             }
             let whose = if proxy.is_some() { "The name of the proxy" } else { "The name" };
-            let message = format!("{whose} is resolved, and the egress policy permits its addresses.");
+            let because = because(&network.address_allowances(target, proxy, &addresses));
+            let message = format!("{whose} is resolved, and the egress policy permits its addresses{because}.");
             report.passed(ProbeStep::Dns, message, facts);
         }
 
@@ -179,6 +183,14 @@ impl Call<'_> {
             add_chain(&mut facts, &chain, self.now);
         }
         facts
+    }
+}
+
+/// The part of a sentence that says what permits something although a rule refuses it.
+fn because(allowances: &BTreeSet<Allowance>) -> String {
+    match allowances.iter().map(Allowance::to_string).collect::<Vec<_>>().join(", and ") {
+        allowances if allowances.is_empty() => allowances,
+        allowances => format!(", because {allowances}"),
     }
 }
 

@@ -180,6 +180,37 @@ fn development_permits_loopback_and_nothing_else() {
 }
 
 #[test]
+fn what_alone_permits_an_address_is_known() {
+    let policy = Policy::default().with_development();
+    let entries = ["10.1.0.0/16", "10.1.2.3", "vault.internal", "169.254.169.254"];
+    let policy = entries.into_iter().try_fold(policy, |policy, entry| policy.allow(entry)).unwrap();
+    let development = || Allowance::Development.to_string();
+    let entry = |entry: &str| format!("egress.allow has \"{entry}\"");
+    for (url, resolved, expected) in [
+        ("https://login.example.com/", &["8.8.8.8"][..], vec![]),
+        ("http://localhost/", &[], vec![development()]),
+        ("https://localhost/", &["127.0.0.1", "::1"], vec![development()]),
+        ("https://login.example.com/", &["8.8.8.8", "10.1.2.3"], vec![entry("10.1.0.0/16")]),
+        ("https://login.example.com/", &["::ffff:10.1.2.3", "127.0.0.1"], vec![development(), entry("10.1.0.0/16")]),
+        ("https://vault.internal/", &["10.2.0.1"], vec![entry("vault.internal")]),
+        ("https://login.example.com/", &["169.254.169.254"], vec![entry("169.254.169.254")]),
+    ] {
+        let target = check(&policy, url).unwrap();
+        assert_eq!(policy.check_addresses(&target, &addresses(resolved)), Ok(()), "{url}");
+        let allowances = policy.allowances(&target, &addresses(resolved));
+        assert_eq!(allowances.iter().map(Allowance::to_string).collect::<Vec<_>>(), expected, "{url} {resolved:?}");
+    }
+    let proxied = |url: &str| policy.proxied_allowances(&check(&policy, url).unwrap());
+    assert_eq!(proxied("https://vault.internal/"), BTreeSet::from([Allowance::Entry("vault.internal".to_owned())]));
+    assert_eq!(proxied("https://10.1.2.3/"), BTreeSet::from([Allowance::Entry("10.1.0.0/16".to_owned())]));
+    assert_eq!(proxied("https://login.example.com/"), BTreeSet::new());
+    // A proxy speaks http to everyone.
+    let proxy = check(&policy, "http://localhost:3128/").unwrap();
+    assert_eq!(policy.proxy_allowances(&proxy, &addresses(&["8.8.8.8"])), BTreeSet::new());
+    assert_eq!(policy.proxy_allowances(&proxy, &addresses(&["127.0.0.1"])), BTreeSet::from([Allowance::Development]));
+}
+
+#[test]
 fn names_for_a_proxy_are_checked_as_names() {
     let policy = Policy::default().with_development().allow("vault.internal").unwrap();
     let proxied = |url: &str| policy.check_proxied(&check(&policy, url).unwrap());

@@ -195,6 +195,30 @@ async fn a_refusal_does_not_show_what_the_resolver_knows() {
 }
 
 #[tokio::test]
+async fn a_permission_in_spite_of_a_rule_has_its_cause_in_the_message() {
+    let (server, _) = recorder().await;
+    let development = "because development mode allows loopback";
+    for (host, of_policy, of_dns) in [("localhost", true, true), ("127.0.0.1", true, false)] {
+        let verdicts = made(crate::support::development(), of(&format!("http://{host}:{}/", server.port()))).await;
+        for (step, expected) in [(Step::EgressPolicy, of_policy), (Step::Dns, of_dns)] {
+            let message = &verdict(&verdicts, step).message;
+            assert_eq!(message.contains(development), expected, "{host} {message}");
+        }
+    }
+    let allowed = |entry: &str| network(Policy::default().allow(entry).unwrap(), Answers::of(&["127.0.0.1"]));
+    for (entry, url, step) in [
+        ("127.0.0.0/8", "https://login.example:1024/", Step::Dns),
+        ("login.example", "https://login.example:1024/", Step::Dns),
+        ("127.0.0.1", "https://127.0.0.1:1024/", Step::EgressPolicy),
+    ] {
+        let verdicts = made(allowed(entry), of(url)).await;
+        let message = &verdict(&verdicts, step).message;
+        assert!(message.contains(&format!("because egress.allow has {entry:?}")), "{message}");
+        assert_eq!(format!("{verdicts:?}").matches("because").count(), 1, "{verdicts:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_proxy_of_the_connector_is_used() {
     let authority = Authority::new("authority");
     let server = Server::tls(authority.server("login.example", None), |mut peer: Peer| async move {
@@ -224,6 +248,8 @@ async fn the_proxy_of_the_connector_is_used() {
     assert_eq!(fact(verdict(&verdicts, Step::Dns), "name"), "proxy.example");
     assert_eq!(fact(verdict(&verdicts, Step::Proxy), "proxy"), format!("proxy.example:{}", proxy.port()));
     assert_eq!(answers.asked(), 1, "only the name of the proxy is resolved");
+    let message = &verdict(&verdicts, Step::Dns).message;
+    assert!(message.contains("because egress.allow has \"proxy.example\""), "{message}");
 
     for refused in ["https://metadata.google.internal/", "https://10.0.0.1/", "https://vault/"] {
         let verdicts = made(network(), through(refused)).await;
