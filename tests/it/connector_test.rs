@@ -1,12 +1,14 @@
 //! TestConnector: the verdicts of stored connectors and of definitions that are not stored.
 
+mod license;
+
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use jackfield_api::v1;
 use jackfield_api::v1::test_connector_request::Definition;
 use jackfield_api::v1::{ConnectorTestReason as Reason, ConnectorTestResult as Outcome, ConnectorTestStep as Step};
-use jackfield_testkit::{Client, ConnectProxy, Reply, System, TestServer, expect_status, fixture, on_both};
+use jackfield_testkit::{Client, Config, ConnectProxy, Reply, System, TestServer, expect_status, fixture, on_both};
 use tokio::net::TcpListener;
 use tonic::{Code, Request};
 
@@ -167,6 +169,29 @@ on_both! {
         let wrong = verdicts(&alpha, with_login(stored(&connector.id), "ada", "wrong")).await;
         assert_eq!(found(&wrong, Step::Status), (Outcome::Failed, Reason::LoginRejected));
         assert_eq!(found(&wrong, Step::Body), (Outcome::Skipped, Reason::PreviousStepFailed));
+    }
+
+    async fn what_is_permitted_in_spite_of_a_rule_has_its_cause_in_the_message(backend: Backend) {
+        let allow = |config: &mut Config| config.egress.allow = vec!["10.9.0.0/16".to_owned()];
+        let server = TestServer::start_with(backend, allow).await;
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let message = |verdicts: &[v1::TestConnectorResponse], step: Step| {
+            verdicts.iter().find(|verdict| verdict.step() == step).unwrap().message.clone()
+        };
+        let of_system = verdicts(&alpha, inline(connector(&alpha, &system, "directory").await)).await;
+        expect_good(&of_system);
+        assert!(message(&of_system, Step::Dns).contains("because development mode allows loopback"), "{of_system:?}");
+        let generic =
+            v1::GenericConnector { authentication_url: "https://10.9.8.7/login".to_owned(), ..Default::default() };
+        let definition = v1::Connector {
+            kind: Some(v1::connector::Kind::Generic(generic)),
+            connect_timeout: Some(fixture::milliseconds(100)),
+            ..fixture::a_connector("allowed")
+        };
+        let of_address = verdicts(&alpha, inline(definition)).await;
+        let of_policy = message(&of_address, Step::EgressPolicy);
+        assert!(of_policy.contains("because egress.allow has \"10.9.0.0/16\""), "{of_policy}");
     }
 
     async fn what_cannot_be_called_is_a_verdict_and_not_an_error(server) {

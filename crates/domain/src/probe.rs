@@ -150,10 +150,10 @@ reasons! {
     CredentialsOfUsers = "CREDENTIALS_OF_USERS": "",
     CredentialsRefused = "CREDENTIALS_REFUSED":
         "Correct the user name and password, or the secret headers. If they are right: the system has to reject log-ins \
-         with 404, not with this status.",
+         with 404, not with this status, and a licence server with an error of its API.",
     CredentialsRequired = "CREDENTIALS_REQUIRED":
         "Give the connector the user name and password, or the headers, that the system demands. If it demands none: it \
-         has to reject log-ins with 404, not with this status.",
+         has to reject log-ins with 404, not with this status, and a licence server with an error of its API.",
 
     LoginAccepted = "LOGIN_ACCEPTED": "",
     LoginRejected = "LOGIN_REJECTED": "Check the login id and the password, if they should have been accepted.",
@@ -179,6 +179,9 @@ reasons! {
     UserInvalid = "USER_INVALID": "Have the system send the field as the message says.",
     IssuerMismatch = "ISSUER_MISMATCH": "Give the connector the issuer exactly as its discovery document has it.",
     EndpointMissing = "ENDPOINT_MISSING": "Check that the issuer is an OpenID Connect provider.",
+    FieldInvalid = "FIELD_INVALID": "Have the licence server send the field as the message says.",
+    CompaniesMissing = "COMPANIES_MISSING":
+        "Check application_id, and in the licence server whether the user has the permission use_app for a company.",
 }
 
 // === impl ProbeStep ===

@@ -40,9 +40,10 @@ impl Services {
             ProbedConnector::Stored(reference) => outbound.definition(tenant, &reference).await?,
             ProbedConnector::Draft(patch) => outbound.draft(tenant, *patch).await?,
         };
-        if login.is_some() && !matches!(connector.kind, ConnectorKind::Generic(_)) {
+        if login.is_some() && !matches!(connector.kind, ConnectorKind::Generic(_) | ConnectorKind::License(_)) {
             let kind = connector.kind.as_str();
-            let description = format!("is for connectors of the kind generic; this one is of the kind {kind}");
+            let description =
+                format!("is for connectors of the kinds generic and license; this one is of the kind {kind}");
             return Err(Violation::field("login_id", description).into());
         }
         // A test shows if a password is right, as a log-in does.

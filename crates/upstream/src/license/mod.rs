@@ -25,6 +25,11 @@ pub use self::response::{CompanyPermissions, Grant, MAX_COMPANIES, MAX_PERMISSIO
 /// The licence API of one server, for one application.
 pub struct LicenseApi<'a> {
     client: &'a Client,
+    requests: Requests<'a>,
+}
+
+/// The requests to the licence API of one server, for one application.
+pub(crate) struct Requests<'a> {
     base: &'a HttpUrl,
     application: HeaderValue,
     deadline: Option<Instant>,
@@ -56,6 +61,8 @@ pub struct Rejection {
 /// The permission without which a user may not use an application for a company.
 pub const USE_APP: &str = "use_app";
 
+/// The path at which a password is checked.
+const AUTHENTICATE: &str = "auth/authenticate/";
 /// The id of the application.
 const MODULE: HeaderName = HeaderName::from_static("x-license-module");
 /// The token of the session.
@@ -88,16 +95,7 @@ impl<'a> LicenseApi<'a> {
         application: &str,
         deadline: Option<Instant>,
     ) -> Result<Self, LicenseFault> {
-        if base.as_str().contains('?') {
-            return Err(LicenseFault::Request("the URL of the licence API must not have a query"));
-        }
-        let unusable = LicenseFault::Request("the id of the application is empty, or no header can have it");
-        match HeaderValue::from_str(application) {
-            Ok(header) if !application.trim().is_empty() => {
-                Ok(LicenseApi { client, base, application: header, deadline })
-            }
-            _ => Err(unusable),
-        }
+        Ok(LicenseApi { client, requests: Requests::new(base, application, deadline)? })
     }
 
     /// Asks the server to check a password. The request is sent once.
@@ -105,8 +103,7 @@ impl<'a> LicenseApi<'a> {
     /// # Errors
     /// The server neither accepted nor rejected the user.
     pub async fn authenticate(&self, username: &str, password: &Secret) -> Result<Authentication, LicenseFault> {
-        let body = credentials(username, password);
-        read_authentication(self.send(Method::POST, "auth/authenticate/", None, body).await?)
+        read_authentication(self.client.send(self.requests.authenticate(username, password)).await?)
     }
 
     /// Returns the profile of the user who has a token.
@@ -145,27 +142,52 @@ impl<'a> LicenseApi<'a> {
     }
 
     async fn get(&self, path: &str, token: &Secret) -> Result<client::Response, LicenseFault> {
-        self.send(Method::GET, path, Some(token), Bytes::new()).await
+        Ok(self.client.send(self.requests.get(path, token)?).await?)
+    }
+}
+
+// === impl Requests ===
+
+impl<'a> Requests<'a> {
+    /// Takes what [`LicenseApi::new`] takes.
+    pub(crate) fn new(base: &'a HttpUrl, application: &str, deadline: Option<Instant>) -> Result<Self, LicenseFault> {
+        if base.as_str().contains('?') {
+            return Err(LicenseFault::Request("the URL of the licence API must not have a query"));
+        }
+        let unusable = LicenseFault::Request("the id of the application is empty, or no header can have it");
+        match HeaderValue::from_str(application) {
+            Ok(header) if !application.trim().is_empty() => Ok(Requests { base, application: header, deadline }),
+            _ => Err(unusable),
+        }
     }
 
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        token: Option<&Secret>,
-        body: Bytes,
-    ) -> Result<client::Response, LicenseFault> {
-        let base = self.base.as_str();
-        let url = HttpUrl::stored(format!("{}/{path}", base.strip_suffix('/').unwrap_or(base)));
-        let mut headers =
-            HeaderMap::from_iter([(MODULE, self.application.clone()), (CONTENT_TYPE, JSON), (ACCEPT, JSON)]);
-        if let Some(token) = token {
-            let unusable = || LicenseFault::Request("no header can have the token");
-            headers.insert(TOKEN, secret_value(token.expose()).ok_or_else(unusable)?);
-        }
-        let request = Request { method, url, headers, body, deadline: self.deadline };
-        Ok(self.client.send(request).await?)
+    /// The request that asks a server to check a password.
+    pub(crate) fn authenticate(&self, username: &str, password: &Secret) -> Request {
+        let url = authentication_url(self.base);
+        Request { method: Method::POST, body: credentials(username, password), ..self.request(url) }
     }
+
+    fn get(&self, path: &str, token: &Secret) -> Result<Request, LicenseFault> {
+        let mut request = self.request(endpoint(self.base, path));
+        let unusable = || LicenseFault::Request("no header can have the token");
+        request.headers.insert(TOKEN, secret_value(token.expose()).ok_or_else(unusable)?);
+        Ok(request)
+    }
+
+    fn request(&self, url: HttpUrl) -> Request {
+        let headers = HeaderMap::from_iter([(MODULE, self.application.clone()), (CONTENT_TYPE, JSON), (ACCEPT, JSON)]);
+        Request { method: Method::GET, url, headers, body: Bytes::new(), deadline: self.deadline }
+    }
+}
+
+/// The URL at which a server checks passwords.
+pub(crate) fn authentication_url(base: &HttpUrl) -> HttpUrl {
+    endpoint(base, AUTHENTICATE)
+}
+
+fn endpoint(base: &HttpUrl, path: &str) -> HttpUrl {
+    let base = base.as_str();
+    HttpUrl::stored(format!("{}/{path}", base.strip_suffix('/').unwrap_or(base)))
 }
 
 /// Reads the response to a user name and a password.

@@ -5,6 +5,7 @@ use http::{HeaderValue, StatusCode};
 use jackfield_domain::probe::{ProbeReason, ProbeStep};
 
 use super::connect::Call;
+use super::license;
 use super::plan::{Plan, Subject};
 use super::report::{Facts, Report};
 use super::response::{Head, authentication, body, client_certificate, client_certificate_not_requested, status};
@@ -47,9 +48,9 @@ impl Call<'_> {
         {
             (responding, subject) = (found, &plan.subject);
         }
-        let head = Head { status: responding.status(), headers: responding.headers().clone() };
+        let mut head = Head { status: responding.status(), headers: responding.headers().clone(), license: None };
         // A server may refuse the certificate in a page, with this status.
-        let answer = match is_asked && head.status == StatusCode::BAD_REQUEST {
+        let mut answer = match is_asked && head.status == StatusCode::BAD_REQUEST {
             true => Body::Read(self.read(responding).await),
             false => Body::Unread(Box::new(responding)),
         };
@@ -61,6 +62,10 @@ impl Call<'_> {
         if is_asked {
             client_certificate(report, auth);
         }
+        if let Subject::License { .. } = subject {
+            let read = self.whole(answer).await.map(|body| head.license = Some(license::read(&head, body)));
+            answer = Body::Read(read.map(|()| Bytes::new()));
+        }
         if !(authentication(report, subject, has_credentials, &head) && status(report, subject, &head)) {
             return Ok(head.status);
         }
@@ -68,10 +73,7 @@ impl Call<'_> {
             report.skipped(ProbeStep::Body, ProbeReason::BodyNotExpected, "The body of this response does not matter.");
             return Ok(head.status);
         }
-        let read = match answer {
-            Body::Read(read) => read,
-            Body::Unread(responding) => self.read(*responding).await,
-        };
+        let read = self.whole(answer).await;
         let read = read.map_err(|fault| report.fault(ProbeStep::Body, after_head(fault), Facts::default()))?;
         let status = head.status;
         body(report, subject, head, read);
@@ -94,8 +96,15 @@ impl Call<'_> {
         let target = Target::parse(&plan.url).ok()?;
         let call = Call { url: &plan.url, target: &target, ..*self };
         let connected = call.open(&mut Report::unheard()).await.ok()?;
-        let responding = call.begin(connected, plan.request(None)).await.ok()?;
+        let responding = call.begin(connected, plan.request(None).ok()?).await.ok()?;
         (responding.status() == StatusCode::OK).then_some(responding)
+    }
+
+    async fn whole(&self, answer: Body) -> Result<Bytes, Fault> {
+        match answer {
+            Body::Read(read) => read,
+            Body::Unread(responding) => self.read(*responding).await,
+        }
     }
 
     async fn read(&self, responding: Responding) -> Result<Bytes, Fault> {

@@ -6,6 +6,7 @@
 mod certificate;
 mod connect;
 mod exchange;
+mod license;
 mod plan;
 mod prepare;
 mod reason;
@@ -69,10 +70,10 @@ pub fn probe(network: Arc<Network>, probe: Probe) -> Verdicts {
 }
 
 async fn walk(network: &Network, probe: &Probe, report: &mut Report) -> Result<(), Ended> {
+    let request = prepare::request(probe.plan.as_ref(), probe.deadline, report)?;
     let definition = prepare::definition(&probe.definition, probe.now, report)?;
-    let Some(plan) = &probe.plan else { return Ok(()) };
+    let (Some(plan), Some(request)) = (&probe.plan, request) else { return Ok(()) };
     let target = prepare::url(&plan.url, definition, report)?;
-    let request = plan.request(probe.deadline);
     let observer = network.metrics.observer(probe.connector);
     let observed = observer.begin(&request.method, Some(&target));
     let deadline = Deadline::new(definition.timeouts.total, probe.deadline);

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::client::Request;
+use crate::license::{self, LicenseFault, Requests};
 use crate::login;
 
 /// The plan of a probe: a URL, and what is asked for there.
@@ -24,6 +25,8 @@ pub struct Plan {
 pub(super) enum Subject {
     /// A login is posted: one that should be accepted, or one that cannot be.
     Login { attempt: LoginAttempt, is_real: bool },
+    /// A login is posted to a licence server, for an application: one that should be accepted, or one that cannot be.
+    License { base: HttpUrl, application_id: String, login_id: LoginId, password: Secret, is_real: bool },
     /// The discovery document of this issuer is read, or its metadata if there is none.
     Discovery { issuer: HttpUrl, metadata: Option<Box<Plan>> },
     /// The metadata of this issuer are read.
@@ -55,7 +58,15 @@ impl Plan {
                     LoginAttempt { login_id, password, application_id: None, no_jwt: true, new_device: false, event };
                 (authentication_url.clone(), Subject::Login { attempt, is_real })
             }
-            ConnectorKind::License(License { base_url, .. }) => (base_url.clone(), Subject::Base { is_of_users: true }),
+            ConnectorKind::License(License { base_url, application_id }) => {
+                let is_real = login.is_some();
+                let (login_id, password) = login.or_else(unknown_login)?;
+                let (base, application_id) = (base_url.clone(), application_id.clone());
+                (
+                    license::authentication_url(&base),
+                    Subject::License { base, application_id, login_id, password, is_real },
+                )
+            }
             ConnectorKind::OAuth2(endpoints) => of_oauth2(endpoints)?,
             ConnectorKind::ApiKey(ApiKey { base_url, .. }) | ConnectorKind::HttpBasic(HttpBasic { base_url }) => {
                 (base_url.clone()?, Subject::Base { is_of_users: true })
@@ -67,9 +78,13 @@ impl Plan {
         Some(Plan { url, subject })
     }
 
-    pub(super) fn request(&self, deadline: Option<Instant>) -> Request {
-        match &self.subject {
+    /// The request, unless none can be made of the settings of the connector.
+    pub(super) fn request(&self, deadline: Option<Instant>) -> Result<Request, LicenseFault> {
+        Ok(match &self.subject {
             Subject::Login { attempt, .. } => login::request(&self.url, attempt, deadline),
+            Subject::License { base, application_id, login_id, password, .. } => {
+                Requests::new(base, application_id, deadline)?.authenticate(login_id.as_str(), password)
+            }
             Subject::Discovery { .. } | Subject::Metadata { .. } | Subject::Endpoint | Subject::Base { .. } => {
                 Request {
                     method: Method::GET,
@@ -79,7 +94,7 @@ impl Plan {
                     deadline,
                 }
             }
-        }
+        })
     }
 }
 
@@ -88,7 +103,12 @@ impl Plan {
 impl Subject {
     /// Returns true if calls depend on the body of the response.
     pub(super) fn has_body(&self) -> bool {
-        matches!(self, Subject::Login { .. } | Subject::Discovery { .. } | Subject::Metadata { .. })
+        match self {
+            Subject::Login { .. } | Subject::License { .. } | Subject::Discovery { .. } | Subject::Metadata { .. } => {
+                true
+            }
+            Subject::Endpoint | Subject::Base { .. } => false,
+        }
     }
 }
 

@@ -3,10 +3,12 @@
 use jackfield_domain::Timestamp;
 use jackfield_domain::probe::{ProbeReason, ProbeResult, ProbeStep};
 use jackfield_domain::value::url::HttpUrl;
+use tokio::time::Instant;
 
 use super::certificate::{add_certificate, expires_soon};
+use super::plan::Plan;
 use super::report::{Ended, Facts, Report, sentence};
-use crate::client::{Definition, DefinitionError};
+use crate::client::{Definition, DefinitionError, Request};
 use crate::egress::Target;
 use crate::tls::ClientCertificateFault;
 
@@ -50,6 +52,17 @@ pub(super) fn definition<'a>(
         None => report.passed(step, "The definition and its client identity can be used.", facts),
     }
     Ok(definition)
+}
+
+/// The definition has to be one of which the request can be made.
+pub(super) fn request(
+    plan: Option<&Plan>,
+    deadline: Option<Instant>,
+    report: &mut Report,
+) -> Result<Option<Request>, Ended> {
+    let (step, reason) = (ProbeStep::Definition, ProbeReason::DefinitionInvalid);
+    let made = plan.map(|plan| plan.request(deadline)).transpose();
+    made.map_err(|fault| report.failed(step, reason, sentence(&fault), Facts::default()))
 }
 
 /// The URL has to be one that some policy permits.

@@ -3,6 +3,7 @@
 use jackfield_domain::probe::ProbeReason as Reason;
 
 use crate::error::{Fault, ProxyFault};
+use crate::license::LicenseFault;
 use crate::login::LoginFault;
 use crate::tls::{ClientCertificateFault, ServerCertificateFault, TlsFault};
 
@@ -58,6 +59,18 @@ pub(super) fn of_login(fault: &LoginFault) -> Reason {
         LoginFault::UserIdInvalid => Reason::UserIdInvalid,
         LoginFault::UserUnnamed => Reason::UserUnnamed,
         LoginFault::UserInvalid(_) => Reason::UserInvalid,
+    }
+}
+
+/// The reason of a log-in at a licence server whose response cannot be used.
+pub(super) fn of_license(fault: &LicenseFault) -> Reason {
+    match fault {
+        LicenseFault::Call(error) => of_fault(&error.fault),
+        LicenseFault::Request(_) => Reason::DefinitionInvalid,
+        LicenseFault::Status { .. } => Reason::StatusUnexpected,
+        LicenseFault::BodyNotUtf8 => Reason::BodyNotUtf8,
+        LicenseFault::BodyMalformed { .. } => Reason::BodyMalformed,
+        LicenseFault::FieldInvalid(_) => Reason::FieldInvalid,
     }
 }
 

@@ -6,11 +6,13 @@ use jackfield_domain::probe::{ProbeReason as Reason, ProbeResult as Verdict, Pro
 use jackfield_domain::value::url::HttpUrl;
 use serde::Deserialize;
 
+use super::license;
 use super::plan::Subject;
 use super::reason::of_login;
 use super::report::{Facts, Report, sentence};
 use crate::client::Response;
 use crate::egress::Target;
+use crate::license::{Authentication, LicenseFault};
 use crate::login::{self, LoginFault, LoginResponse};
 use crate::tls::ClientAuth;
 
@@ -18,6 +20,9 @@ use crate::tls::ClientAuth;
 pub(super) struct Head {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
+    /// The meaning of the response of a licence server, whose body says what the status is about. `None`: it is another system, or the
+    /// body cannot be read.
+    pub(super) license: Option<Result<Authentication, LicenseFault>>,
 }
 
 /// The members of a discovery document, or of metadata, that are shown.
@@ -37,9 +42,13 @@ const METADATA_MEMBERS: [&str; 1] = ["token_endpoint"];
 // === impl Head ===
 
 impl Head {
-    /// The status. Of other headers, only what has no secret: the schemes of a challenge, and the origin of a redirect.
+    /// The status. Of the rest, only what has no secret: the error code of a licence server, the schemes of a challenge, and the origin of
+    /// a redirect.
     pub(super) fn facts(&self) -> Facts {
         let mut facts = Facts::of("status", self.status.as_u16());
+        if let Some(code) = self.license.as_ref().and_then(license::code) {
+            facts.add("error_code", code.as_str());
+        }
         for challenge in self.headers.get_all(header::WWW_AUTHENTICATE) {
             let scheme = challenge.to_str().ok().and_then(|challenge| challenge.split_whitespace().next());
             facts.add("challenge", scheme.unwrap_or("unreadable"));
@@ -77,30 +86,43 @@ pub(super) fn client_certificate(report: &mut Report, auth: ClientAuth) {
 pub(super) fn authentication(report: &mut Report, subject: &Subject, has_credentials: bool, head: &Head) -> bool {
     let status = head.status.as_u16();
     let is_of_users = matches!(subject, Subject::Endpoint | Subject::Base { is_of_users: true });
-    let (result, reason, message) = match (status, has_credentials) {
-        (401 | 403, _) if is_of_users => {
+    let (result, reason, message) = match (subject, status) {
+        (Subject::License { .. }, _) => license::credentials(head, has_credentials),
+        (_, 401 | 403) if is_of_users => {
             let message =
                 "The system demands credentials, which are those of users or clients and not of the connector.";
             (Verdict::Skipped, Reason::CredentialsOfUsers, message)
         }
-        (401 | 403 | 407, true) => {
+        _ => of_credentials(status, has_credentials),
+    };
+    report.add(Step::Authentication, result, reason, message, head.facts());
+    result != Verdict::Failed
+}
+
+/// The meaning of a status for the credentials of the connector.
+pub(super) fn of_credentials(status: u16, has_credentials: bool) -> (Verdict, Reason, &'static str) {
+    match status {
+        401 | 403 | 407 if has_credentials => {
             (Verdict::Failed, Reason::CredentialsRefused, "The system refused the credentials of the connector.")
         }
-        (401 | 403 | 407, false) => (
+        401 | 403 | 407 => (
             Verdict::Failed,
             Reason::CredentialsRequired,
             "The system demands credentials, and the connector has none.",
         ),
-        (200..=299 | 400..=499, true) => {
+        200..=299 | 400..=499 => not_refused(has_credentials),
+        _ => (Verdict::Skipped, Reason::Undecided, "The status says nothing about credentials."),
+    }
+}
+
+/// The verdict on credentials that the system did not refuse.
+pub(super) fn not_refused(has_credentials: bool) -> (Verdict, Reason, &'static str) {
+    match has_credentials {
+        true => {
             (Verdict::Ok, Reason::CredentialsAccepted, "The system did not refuse the credentials of the connector.")
         }
-        (200..=299 | 400..=499, false) => {
-            (Verdict::Ok, Reason::CredentialsNotRequired, "The system did not demand credentials.")
-        }
-        _ => (Verdict::Skipped, Reason::Undecided, "The status says nothing about credentials."),
-    };
-    report.add(Step::Authentication, result, reason, message, head.facts());
-    result != Verdict::Failed
+        false => (Verdict::Ok, Reason::CredentialsNotRequired, "The system did not demand credentials."),
+    }
 }
 
 /// Judges the status. Returns false if it is wrong.
@@ -108,6 +130,7 @@ pub(super) fn status(report: &mut Report, subject: &Subject, head: &Head) -> boo
     let status = head.status.as_u16();
     let (result, reason, text) = match subject {
         Subject::Login { is_real, .. } => of_login_status(status, *is_real),
+        Subject::License { is_real, .. } => license::status(head, *is_real),
         Subject::Discovery { .. } | Subject::Metadata { .. } => match status {
             200 => (Verdict::Ok, Reason::Passed, "is that of a document"),
             300..=399 => (Verdict::Failed, Reason::Redirected, "is a redirect, which is not followed"),
@@ -158,6 +181,7 @@ fn of_login_status(status: u16, is_real: bool) -> (Verdict, Reason, &'static str
 pub(super) fn body(report: &mut Report, subject: &Subject, head: Head, body: Bytes) {
     match subject {
         Subject::Login { .. } => of_login_body(report, head, body),
+        Subject::License { .. } => license::body(report, head.license),
         Subject::Discovery { issuer, .. } => of_discovery(report, issuer, &DISCOVERY_MEMBERS, &body),
         Subject::Metadata { issuer } => of_discovery(report, issuer, &METADATA_MEMBERS, &body),
         Subject::Endpoint | Subject::Base { .. } => not_expected(report),
@@ -165,7 +189,7 @@ pub(super) fn body(report: &mut Report, subject: &Subject, head: Head, body: Byt
 }
 
 fn of_login_body(report: &mut Report, head: Head, body: Bytes) {
-    let Head { status, headers } = head;
+    let Head { status, headers, license: _ } = head;
     match login::read(&Response { status, headers, body }) {
         Ok(LoginResponse::Accepted(accepted)) => {
             let facts = Facts::of("registrations", accepted.registrations.len());
@@ -221,6 +245,6 @@ fn of_discovery(report: &mut Report, issuer: &HttpUrl, needed: &[&str], body: &[
     }
 }
 
-fn not_expected(report: &mut Report) {
+pub(super) fn not_expected(report: &mut Report) {
     report.skipped(Step::Body, Reason::BodyNotExpected, "The body of this response does not matter.");
 }

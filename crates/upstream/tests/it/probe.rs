@@ -1,6 +1,7 @@
 //! Probes: a server that provokes every verdict there is.
 
 mod course;
+mod license;
 mod response;
 mod tls;
 
@@ -260,6 +261,8 @@ async fn provoke(reason: Reason) -> Provoked {
         }
         Reason::IssuerMismatch => response::of_discovery(|_| "https://other.example".to_owned(), "x").await,
         Reason::EndpointMissing => response::of_discovery(|issuer| issuer.to_owned(), "/relative").await,
+        Reason::FieldInvalid => license::of_user(license::TWICE, Failed).await,
+        Reason::CompaniesMissing => license::of_user(license::WITHOUT_COMPANY, Warning).await,
     }
 }
 
