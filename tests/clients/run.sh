@@ -103,20 +103,7 @@ grpcurl_session() {
 
 # The document has the reader start the example in another shell. Here it has a free port.
 readme_session() {
-  local example status=0 said=$WORK/example
-  : >"$said"
-  "$(program login-backend)" "$JACKFIELD_DATA/example" 127.0.0.1:0 >"$said" 2>&1 &
-  example=$!
-  if JACKFIELD_EXAMPLE=$(await_text "$example" "$said" 'localhost:[0-9]+'); then
-    export JACKFIELD_EXAMPLE
-    "$VENV/bin/python" tests/clients/document.py README.md "A session" || status=$?
-    kill "$example"
-  else
-    echo "the example of README.md did not start:" && cat "$said" && status=1
-    kill "$example" 2>/dev/null
-  fi
-  wait "$example" 2>/dev/null
-  return "$status"
+  with_example "$VENV/bin/python" tests/clients/document.py README.md "A session"
 }
 
 document_session() {
@@ -136,7 +123,7 @@ go_session() {
   local directory=$WORK/go
   mkdir -p "$directory" && cp tests/clients/go/* "$directory" || return
   (cd proto && PATH=$GO_TOOLS:$PATH buf generate --template buf.gen.go.yaml --output "$directory/gen") || return
-  go -C "$directory" build -o session . && "$directory/session"
+  go -C "$directory" build -o session . && with_example "$directory/session"
 }
 
 java_session() {
@@ -145,7 +132,7 @@ java_session() {
   (cd proto && PATH=$JAVA_TOOLS/bin:$PATH buf generate --template buf.gen.java.yaml --output "$directory/gen") || return
   find "$directory/gen" -name '*.java' >"$directory/sources"
   javac -d "$directory/classes" -cp "$JAVA_TOOLS/lib/*" @"$directory/sources" tests/clients/java/Session.java || return
-  java -cp "$directory/classes:$JAVA_TOOLS/lib/*" Session
+  with_example java -cp "$directory/classes:$JAVA_TOOLS/lib/*" Session
 }
 
 node_session() {
@@ -153,7 +140,8 @@ node_session() {
   mkdir -p "$directory" && cp tests/clients/node/* "$directory" && ln -s "$NODE_TOOLS/node_modules" "$directory" || return
   "$JACKFIELD" descriptors --out "$directory/jackfield.binpb" || return
   (cd "$directory" && PATH=$NODE_TOOLS/node_modules/.bin:$PATH &&
-    buf generate --template "$OLDPWD/proto/buf.gen.typescript.yaml" --output gen && tsc && node out/session.js)
+    buf generate --template "$OLDPWD/proto/buf.gen.typescript.yaml" --output gen && tsc) || return
+  with_example node "$directory/out/session.js"
 }
 
 envoy_session() {
@@ -190,6 +178,24 @@ with_server() {
   wait "$SERVER" || { echo "the server ended with exit code $?" && status=1; }
   SERVER=
   [ "$status" -eq 0 ] || tail -n 40 "$directory/out" "$directory/log"
+  return "$status"
+}
+
+# with_example COMMAND…: runs a command while the example of a system that checks log-ins does so at a free port.
+# Its certificates are in $JACKFIELD_DATA/example, and JACKFIELD_EXAMPLE is its host and port.
+with_example() {
+  local example status=0 said=$JACKFIELD_DATA/example.out
+  touch "$said"
+  "$(program login-backend)" "$JACKFIELD_DATA/example" 127.0.0.1:0 >"$said" 2>&1 &
+  example=$!
+  if JACKFIELD_EXAMPLE=$(await_text "$example" "$said" 'localhost:[0-9]+'); then
+    export JACKFIELD_EXAMPLE
+    "$@" || status=$?
+  else
+    echo "the example did not start:" && cat "$said" && status=1
+  fi
+  kill "$example" 2>/dev/null
+  wait "$example" 2>/dev/null
   return "$status"
 }
 
