@@ -2,6 +2,7 @@
 
 mod calls;
 mod compare;
+mod logins;
 mod matrix;
 mod program;
 mod wire;
@@ -10,10 +11,12 @@ use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use tokio::runtime::Handle;
 
-use jackfield_testkit::on_both;
+use jackfield_testkit::{TestServer, on_both};
 
 use compare::{Answered, PAIR, Program, compare};
-use program::program;
+use logins::{LoginSystem, limit_attempts};
+use program::{METHODS, program};
+use wire::Wire;
 
 /// The number of programs; the variable sets another one.
 const PROGRAMS: u32 = 48;
@@ -21,8 +24,10 @@ const PROGRAMS_VARIABLE: &str = "JACKFIELD_ISOLATION_PROGRAMS";
 
 on_both! {
     /// The answers of one tenant are the same with and without another, whatever both do with the same names, external
-    /// ids, request ids and chosen ids, and with references to each other's ids and page tokens.
-    async fn a_tenant_cannot_tell_whether_there_is_another(server) {
+    /// ids, request ids, chosen ids and login ids, and with references to each other's ids, page tokens and sessions.
+    async fn a_tenant_cannot_tell_whether_there_is_another(backend: Backend) {
+        let server = TestServer::start_with(backend, limit_attempts).await;
+        let system = LoginSystem::start([PAIR.alpha.to_owned(), PAIR.beta.to_owned()]).await;
         let handle = Handle::current();
         let run = move || {
             let config = Config {
@@ -37,7 +42,7 @@ on_both! {
             // The strategy is sampled here instead of by `run`, so that answers can be counted as well.
             let counted = std::cell::RefCell::new(&mut answered);
             let result = runner.run(&program().prop_map(Program), |Program(program)| {
-                let (found, seen) = handle.block_on(compare(&server, PAIR, &program));
+                let (found, seen) = handle.block_on(compare(&server, &system, PAIR, &program));
                 counted.borrow_mut().add(seen);
                 found.map_err(TestCaseError::fail)
             });
@@ -48,6 +53,13 @@ on_both! {
             std::panic::resume_unwind(failed.into_panic());
         }
     }
+}
+
+#[test]
+fn programs_have_every_method_of_tenants() {
+    let wire = Wire::new();
+    let missing: Vec<_> = wire.methods().filter(|method| !METHODS.contains(&method.name())).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[expect(clippy::disallowed_methods, reason = "a variable of the tests, not of the server")]

@@ -6,7 +6,10 @@ mod calls;
 #[path = "../it/isolation/compare.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod compare;
+#[path = "../it/isolation/logins.rs"]
+mod logins;
 #[path = "../it/isolation/program.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
 mod program;
 #[path = "../it/isolation/wire.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
@@ -23,6 +26,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 use tokio::runtime::Handle;
 
 use self::compare::{Answered, Pair, compare};
+use self::logins::{LoginSystem, limit_attempts};
 use self::program::program;
 
 /// The number of programs on each database; the variable sets another one.
@@ -41,6 +45,7 @@ struct World {
     _site: Site,
     process: Process,
     clients: Vec<(String, Client)>,
+    system: LoginSystem,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,6 +118,7 @@ impl World {
                 site.config_mut().identity.principals.push(principal(&name, &name, &["*"]));
             }
         }
+        limit_attempts(site.config_mut());
         site.set_program(program);
         let process = site.start();
         let mut clients = vec![("operator".to_owned(), process.client("operator"))];
@@ -121,7 +127,8 @@ impl World {
             clients.push((alpha.clone(), process.client(&alpha)));
             clients.push((beta.clone(), process.client(&as_whom(beta))));
         }
-        World { _site: site, process, clients }
+        let system = LoginSystem::start((0..LANES).flat_map(|lane| [format!("a{lane}"), format!("b{lane}")])).await;
+        World { _site: site, process, clients, system }
     }
 
     /// Runs this many programs in all lanes together. A difference is shrunk in at most `max_shrink_iters` steps.
@@ -161,7 +168,7 @@ impl World {
         let pair = Pair { alpha: &alpha, beta: &beta };
         let answered = RefCell::new(Answered::default());
         let result = runner.run(&program().prop_map(compare::Program), |compare::Program(program)| {
-            let (found, seen) = handle.block_on(compare(self, pair, &program));
+            let (found, seen) = handle.block_on(compare(self, &self.system, pair, &program));
             answered.borrow_mut().add(seen);
             found.map_err(TestCaseError::fail)
         });

@@ -3,6 +3,7 @@
 use jackfield_api::v1;
 use jackfield_testkit::fixture;
 
+use super::logins::{LOGINS, PASSWORD};
 use super::program::{CHOSEN, EXTERNAL, LISTS, NAMES, Player, QUESTIONS, REQUESTS, USERS};
 use super::wire::{Outcome, Wire};
 
@@ -65,9 +66,14 @@ impl Player {
                 wire.call(client, method, &request).await
             }
             "CreateConnector" => {
-                let trust_bundle_key = if b % 3 == 0 { pick("key", e) } else { String::new() };
-                let connector =
-                    Some(v1::Connector { trust_bundle_key: Some(trust_bundle_key), ..fixture::a_connector(&name()) });
+                let mut connector = self.connector(&name());
+                if b % 3 == 0 {
+                    connector.trust_bundle_key = Some(pick("key", e));
+                }
+                if let Some(v1::connector::Kind::Generic(generic)) = &mut connector.kind {
+                    generic.migrate_users = Some(b % 5 == 0);
+                }
+                let connector = Some(connector);
                 let (request_id, validate_only) = defaults();
                 let request = v1::CreateConnectorRequest { connector, id: id(), request_id, validate_only };
                 wire.call(client, method, &request).await
@@ -273,7 +279,8 @@ impl Player {
             }
             "CreateUser" => {
                 let user = v1::User { user_id: external_id(), email: address(e), ..v1::User::default() };
-                let user = Some(v1::User { username: Some(name()), ..user });
+                let password = if e % 2 == 0 { PASSWORD.to_owned() } else { String::new() };
+                let user = Some(v1::User { username: Some(name()), password, ..user });
                 let (request_id, validate_only) = defaults();
                 let request = v1::CreateUserRequest { user, id: id(), request_id, validate_only };
                 wire.call(client, method, &request).await
@@ -294,7 +301,7 @@ impl Player {
             "CreateApplication" => {
                 let application = v1::Application {
                     external_id: Some(external_id()),
-                    connector: (b % 3 == 0).then(|| pick("connector", e)),
+                    connector: (b % 3 != 0).then(|| pick("connector", e)),
                     ..fixture::an_application(&name())
                 };
                 let (application, (request_id, validate_only)) = (Some(application), defaults());
@@ -339,7 +346,7 @@ impl Player {
                 let request = v1::SetPermissionsRequest {
                     application: pick("application", e),
                     company_id: EXTERNAL[b % EXTERNAL.len()].to_owned(),
-                    user_id: user_id(),
+                    user_id: if d % 2 == 0 { user_id() } else { LOGINS[a % LOGINS.len()].1.to_owned() },
                     permissions: if c % 4 == 0 { vec![] } else { vec!["use_app".to_owned()] },
                     request_id,
                     validate_only,
@@ -347,10 +354,10 @@ impl Player {
                 };
                 wire.call(client, method, &request).await
             }
-            list => {
-                let at = LISTS.iter().position(|known| *known == list).unwrap();
-                self.list(wire, at, [a, b, c, d, e], other).await
-            }
+            _ => match LISTS.iter().position(|list| *list == method) {
+                Some(list) => self.list(wire, list, [a, b, c, d, e], other).await,
+                None => self.log_in(wire, method, [a, b, c, d, e], other).await,
+            },
         }
     }
 
@@ -385,6 +392,11 @@ impl Player {
             }
             "ListApplications" => list!("ListApplications", ListApplicationsRequest, connector),
             "ListConnectorEvents" => list!("ListConnectorEvents", ListConnectorEventsRequest, connector),
+            "ListSessions" => {
+                let application = if d % 5 == 2 { self.pick("application", e, other) } else { String::new() };
+                let user_id = if d % 5 == 1 { LOGINS[e % LOGINS.len()].1.to_owned() } else { String::new() };
+                list!("ListSessions", ListSessionsRequest, application, user_id)
+            }
             "ListPermissions" => {
                 let application = if d % 5 == 2 { self.pick("application", e, other) } else { String::new() };
                 let company_id = if d % 5 == 3 { EXTERNAL[e % EXTERNAL.len()].to_owned() } else { String::new() };

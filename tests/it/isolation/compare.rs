@@ -3,6 +3,7 @@
 use jackfield_api::v1;
 use jackfield_testkit::{Callers, fixture};
 
+use super::logins::LoginSystem;
 use super::program::{Op, Player, Who};
 use super::wire::Wire;
 
@@ -50,19 +51,23 @@ impl Answered {
 /// Runs alpha's calls alone and interleaved with beta's, each time in new tenants.
 pub(super) async fn compare(
     server: &impl Callers,
+    system: &LoginSystem,
     pair: Pair<'_>,
     program: &[(Who, Op)],
 ) -> (Result<(), String>, Answered) {
     let wire = Wire::new();
-    let player = |name| Player::new(server.client(name), server.pki().ca_pem());
+    let player = |name| Player::new(server.client(name), server.pki().ca_pem(), system.access(name));
     renew(server, pair).await;
     let (mut alone, nobody) = (player(pair.alpha), player(pair.beta));
+    alone.prepare(&wire).await;
     for (_, op) in program.iter().filter(|(who, _)| *who == Who::Alpha) {
         alone.step(&wire, op, &nobody).await;
     }
 
     renew(server, pair).await;
     let (mut alpha, mut beta) = (player(pair.alpha), player(pair.beta));
+    alpha.prepare(&wire).await;
+    beta.prepare(&wire).await;
     for (who, op) in program {
         match who {
             Who::Alpha => alpha.step(&wire, op, &beta).await,

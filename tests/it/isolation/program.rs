@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::wire::{Names, Wire};
+use super::logins::Access;
+use super::wire::{Names, Outcome, Wire};
 
 /// The player whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,13 +34,19 @@ pub(super) struct Player {
     ids: BTreeMap<&'static str, Vec<String>>,
     /// The page tokens that the server has returned, with their lists and questions.
     tokens: Vec<(usize, usize, String)>,
+    /// The way to the system that checks log-ins.
+    pub(super) access: Access,
+    /// Its sessions: application and token.
+    pub(super) sessions: Vec<(String, String)>,
+    /// The id of the newest event that it knows.
+    pub(super) newest_event: String,
     names: Names,
     pub(super) transcript: Vec<Value>,
     pub(super) answered: usize,
 }
 
 /// Methods, listed more often the more depends on them.
-const METHODS: [&str; 63] = [
+pub(super) const METHODS: [&str; 83] = [
     "CreateApplication",
     "CreateApplication",
     "GetApplication",
@@ -48,6 +55,17 @@ const METHODS: [&str; 63] = [
     "ListApplications",
     "SetPermissions",
     "ListPermissions",
+    "AuthenticateApplicationUser",
+    "AuthenticateApplicationUser",
+    "AuthenticateApplicationUser",
+    "AuthenticateApplicationUser",
+    "GetSessionUser",
+    "GetSessionUser",
+    "GetSessionPermissions",
+    "GetSessionPermissions",
+    "EndSession",
+    "ListSessions",
+    "ListSessions",
     "ImportKey",
     "GenerateKey",
     "UpdateKey",
@@ -65,6 +83,15 @@ const METHODS: [&str; 63] = [
     "ListConnectors",
     "ListConnectors",
     "ListConnectorEvents",
+    "ListConnectorEvents",
+    "AuthenticateUser",
+    "AuthenticateUser",
+    "AuthenticateUser",
+    "TestConnector",
+    "GetRoutingPolicy",
+    "ReplaceRoutingPolicy",
+    "ResolveRoute",
+    "UnpinUser",
     "CreateConnection",
     "CreateConnection",
     "GetConnection",
@@ -118,7 +145,7 @@ pub(super) const CHOSEN: [&str; 3] = [
     "ffffffff-0000-7000-8000-000000000003",
 ];
 pub(super) const REQUESTS: [&str; 2] = ["aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-000000000002"];
-pub(super) const LISTS: [&str; 10] = [
+pub(super) const LISTS: [&str; 11] = [
     "ListKeys",
     "ListConnectors",
     "ListConnections",
@@ -129,6 +156,7 @@ pub(super) const LISTS: [&str; 10] = [
     "ListApplications",
     "ListPermissions",
     "ListConnectorEvents",
+    "ListSessions",
 ];
 
 pub(super) fn program() -> impl Strategy<Value = Vec<(Who, Op)>> {
@@ -146,21 +174,43 @@ impl std::fmt::Debug for Op {
 // === impl Player ===
 
 impl Player {
-    pub(super) fn new(client: Client, bundle: String) -> Self {
+    pub(super) fn new(client: Client, bundle: String, access: Access) -> Self {
         let mut names = Names::default();
         for id in CHOSEN.into_iter().chain(REQUESTS) {
             names.name(id, id[..8].to_owned());
         }
-        Player { client, bundle, ids: BTreeMap::new(), tokens: Vec::new(), names, transcript: Vec::new(), answered: 0 }
+        Player {
+            client,
+            bundle,
+            ids: BTreeMap::new(),
+            tokens: Vec::new(),
+            access,
+            sessions: Vec::new(),
+            newest_event: String::new(),
+            names,
+            transcript: Vec::new(),
+            answered: 0,
+        }
     }
 
     /// Makes one call and records its answer.
     pub(super) async fn step(&mut self, wire: &Wire, op: &Op, other: &Player) {
         let method = METHODS[op.method];
         let outcome = self.call(wire, method, op.numbers, other).await;
+        if outcome.answered && matches!(method, "AuthenticateUser" | "AuthenticateApplicationUser") {
+            for event in self.new_events(wire).await {
+                self.own("event", &event, true);
+                self.newest_event = event;
+            }
+        }
+        self.record(method, &outcome, op.numbers);
+    }
+
+    /// Records the answer to a call.
+    pub(super) fn record(&mut self, method: &str, outcome: &Outcome, numbers: [usize; 5]) {
         if outcome.answered {
             self.answered += 1;
-            self.learn(method, &outcome.value, op.numbers);
+            self.learn(method, &outcome.value, numbers);
         }
         let line = serde_json::json!({ "method": method, "answer": self.names.even_out(&outcome.value) });
         self.transcript.push(line);
@@ -202,6 +252,11 @@ impl Player {
         }
     }
 
+    /// The id of a kind that it got as the first, the second and so on.
+    pub(super) fn nth(&self, kind: &str, at: usize) -> Option<String> {
+        self.ids.get(kind)?.get(at).cloned()
+    }
+
     /// An id of the other, of any kind; an unknown one if the other has none.
     pub(super) fn pick_id(&self, number: usize, other: &Player) -> String {
         let foreign: Vec<_> = other.made().into_iter().collect();
@@ -227,6 +282,11 @@ impl Player {
     fn learn(&mut self, method: &str, answer: &Value, [a, ..]: [usize; 5]) {
         let made = ["Create", "Import", "Generate", "Add", "Set"].iter().any(|verb| method.starts_with(verb));
         for message in answer.as_array().into_iter().flatten() {
+            if let (Some(token), Some(id)) = (message["sessionToken"].as_str(), message["session"]["id"].as_str()) {
+                let application = message["session"]["application"].as_str().unwrap_or_default();
+                self.sessions.push((application.to_owned(), token.to_owned()));
+                self.own("session", id, true);
+            }
             for (field, resource) in message.as_object().into_iter().flatten() {
                 let Some(kind) = KINDS.iter().find(|(known, _)| known == field).map(|(_, kind)| *kind) else {
                     continue;

@@ -65,6 +65,10 @@ impl Wire {
                 // Its metadata may be in any order.
                 let info = details.error_info().expect("every error has a reason");
                 let metadata: BTreeMap<_, _> = info.metadata.iter().collect();
+                // It says how much of a window is left.
+                let has_time = info.reason == "LOGIN_ATTEMPTS_EXCEEDED";
+                let retry_info = details.retry_info();
+                let retry_info = if has_time { "a time".to_owned() } else { format!("{retry_info:?}") };
                 let value = json!({
                     "code": format!("{:?}", status.code()),
                     "message": status.message(),
@@ -74,13 +78,12 @@ impl Wire {
                     "resource": format!("{:?}", details.resource_info()),
                     "precondition": format!("{:?}", details.precondition_failure()),
                     "others": format!(
-                        "{:?} {:?} {:?} {:?}",
-                        details.retry_info(),
+                        "{retry_info} {:?} {:?} {:?}",
                         details.quota_failure(),
                         details.help(),
                         details.debug_info()
                     ),
-                    "size": status.details().len(),
+                    "size": if has_time { 0 } else { status.details().len() },
                 });
                 Outcome { answered: false, value }
             }
@@ -118,7 +121,7 @@ impl Names {
                 let even = |(key, value): (&String, &Value)| {
                     let value = match (key.as_str(), value) {
                         ("etag", Value::String(etag)) => etag.rsplit('-').next().unwrap_or_default().into(),
-                        ("nextPageToken", Value::String(token)) => json!(!token.is_empty()),
+                        ("nextPageToken" | "sessionToken", Value::String(token)) => json!(!token.is_empty()),
                         // Of a private key that was generated.
                         ("signingRequestPem", Value::String(pem)) => json!(!pem.is_empty()),
                         ("auditEvent", _) => "made up".into(),
