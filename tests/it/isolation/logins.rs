@@ -8,7 +8,7 @@ use jackfield_testkit::pki::Leaf;
 use jackfield_testkit::{Config, Identity, Received, Reply, System, fixture};
 use serde_json::{Value, json};
 
-use super::program::{EXTERNAL, Player, REQUESTS};
+use super::program::{CHOSEN, EXTERNAL, Player, REQUESTS, unknown};
 use super::wire::{Outcome, Wire};
 
 /// A system that all tenants use. It tells them apart by their client certificates.
@@ -227,21 +227,19 @@ impl Player {
         }
     }
 
-    /// An application and a token: mostly of a session of its own, otherwise a token of the other, or one that is unknown.
+    /// An application and a token: mostly of a session of its own, otherwise of one of the other, or a token that is unknown.
     fn session(&self, number: usize, at: usize, application: usize, other: &Player) -> (String, String) {
         let of = |player: &Player| player.sessions.get(at % player.sessions.len().max(1)).cloned();
-        let (token, of_token) = match number % 10 {
-            0..=6 => of(self),
-            7 => None,
-            _ => of(other).map(|(_, token)| (String::new(), token)),
+        let pick = || self.pick("application", application, other);
+        // An application with a chosen id may be one of its own.
+        let theirs = of(other).filter(|(application, _)| !CHOSEN.contains(&application.as_str()));
+        let unknown_token = || "a".repeat(43);
+        match (number % 10, of(self), theirs) {
+            (0..=6, Some((own, token)), _) if application % 4 != 0 => (own, token),
+            (0..=6, Some((_, token)), _) | (8, _, Some((_, token))) => (pick(), token),
+            (9, _, theirs) => theirs.unwrap_or_else(|| (unknown(), unknown_token())),
+            _ => (pick(), unknown_token()),
         }
-        .map_or_else(|| ("a".repeat(43), String::new()), |(application, token)| (token, application));
-        let named = if of_token.is_empty() || application % 4 == 0 {
-            self.pick("application", application, other)
-        } else {
-            of_token
-        };
-        (named, token)
     }
 
     /// Returns whether a log-in that followed the routing policy was checked by a connector.

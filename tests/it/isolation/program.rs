@@ -338,7 +338,7 @@ const KINDS: [(&str, &str); 9] = [
 pub(super) const QUESTIONS: usize = 4;
 
 /// An unknown id.
-fn unknown() -> String {
+pub(super) fn unknown() -> String {
     Uuid::now_v7().to_string()
 }
 
