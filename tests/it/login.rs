@@ -7,6 +7,7 @@ mod faults;
 mod known;
 mod migrate;
 mod swaps;
+mod timing;
 
 use jackfield_api::v1;
 use jackfield_testkit::{Client, ConnectProxy, Identity, Reply, System, TestServer, expect_status, fixture, on_both};

@@ -11,11 +11,11 @@ use tonic::{Code, Response, Status};
 use crate::login::{a_login, a_system, a_user, connector, create, log_in};
 use crate::storage::eventually;
 
-fn rule(domains: &[&str], target: RuleTarget) -> v1::RoutingRule {
+pub(crate) fn rule(domains: &[&str], target: RuleTarget) -> v1::RoutingRule {
     v1::RoutingRule { email_domains: domains.iter().map(|&it| it.to_owned()).collect(), target: Some(target) }
 }
 
-fn to(connector: &str) -> RuleTarget {
+pub(crate) fn to(connector: &str) -> RuleTarget {
     RuleTarget::Connector(connector.to_owned())
 }
 
@@ -26,7 +26,7 @@ async fn try_replace(client: &Client, etag: &str, rules: Vec<v1::RoutingRule>) -
     Ok(answer.routing_policy.unwrap())
 }
 
-async fn replace(client: &Client, rules: Vec<v1::RoutingRule>) -> v1::RoutingPolicy {
+pub(crate) async fn replace(client: &Client, rules: Vec<v1::RoutingRule>) -> v1::RoutingPolicy {
     try_replace(client, "", rules).await.unwrap()
 }
 

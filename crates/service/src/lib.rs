@@ -29,6 +29,7 @@ mod sealing;
 mod services;
 mod startup;
 mod tenant;
+mod turns;
 mod user;
 mod user_connector;
 

@@ -21,7 +21,7 @@ use crate::caller::Caller;
 use crate::change::{Change, Changes, missing};
 use crate::events::ConnectorEvents;
 use crate::gauges::{GaugeSources, Gauges};
-use crate::key::PublicRoots;
+use crate::key::{self, PublicRoots};
 use crate::list::{ListScope, Listable, Lists, Pager};
 use crate::login::LoginSettings;
 use crate::outbound::{Outbound, OutboundSettings};
@@ -29,6 +29,7 @@ use crate::rewrap::RewrapWatch;
 use crate::sealing::data_keys::DataKeys;
 use crate::sealing::passwords::Passwords;
 use crate::sealing::secrets::Secrets;
+use crate::turns::Turns;
 
 /// The use cases. Cheap to clone.
 #[derive(Clone)]
@@ -43,6 +44,8 @@ pub(crate) struct Components {
     pub(crate) data_keys: Arc<DataKeys>,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) passwords: Passwords,
+    /// The turns at generating private keys.
+    pub(crate) key_turns: Turns,
     pub(crate) changes: Changes,
     pub(crate) lists: Arc<Lists>,
     pub(crate) tokens: Tokens,
@@ -115,6 +118,7 @@ impl Services {
             attempts: Attempts::new(login.attempts),
             login,
             passwords: Passwords::new(),
+            key_turns: Turns::new(key::AT_ONCE),
             changes: Changes::new(store.clone(), Arc::clone(&data_keys), Arc::clone(&clock)),
             lists: Arc::new(Lists::new(store.clone(), Arc::clone(&data_keys), Arc::clone(&clock))),
             tokens: Tokens::new(token_cache, &store),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{USER_ID, a_login, a_system, a_user, connector, create, log_in};
 
 /// A connector that migrates users.
-async fn migrating(client: &Client, system: &System) -> v1::Connector {
+pub(super) async fn migrating(client: &Client, system: &System) -> v1::Connector {
     let mut definition = connector(client, system, "directory").await;
     if let Some(v1::connector::Kind::Generic(generic)) = &mut definition.kind {
         generic.migrate_users = Some(true);

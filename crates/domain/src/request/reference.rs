@@ -1,17 +1,21 @@
 //! References: the names of resources in requests.
 
+use std::hash::{Hash, Hasher};
+use std::mem::discriminant;
+
 use uuid::Uuid;
 
 use crate::error::Violation;
 use crate::value::id::parse_uuid;
 use crate::value::text::{EXTERNAL_PREFIX, MAX_NAME, Name, bounded_text};
 
-/// The name of a resource as a caller wrote it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// The name of a resource as a caller wrote it. References are equal if they find the same: those with names are compared by
+/// [`Name::key`].
+#[derive(Clone, Debug)]
 pub enum Ref {
     /// A UUID.
     Id(Uuid),
-    /// `name:<name>`; compared by [`Name::key`].
+    /// `name:<name>`.
     Name(Name),
     /// `ext:<external id>`, here without the prefix.
     External(String),
@@ -52,6 +56,31 @@ impl Ref {
     /// Parses a reference that may be left out. Empty is left out; blank is wrong.
     pub fn parse_optional(field: &str, text: &str, forms: ReferenceForms) -> Result<Option<Self>, Violation> {
         if text.is_empty() { Ok(None) } else { Self::parse(field, text, forms).map(Some) }
+    }
+}
+
+impl PartialEq for Ref {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Ref::Id(one), Ref::Id(other)) => one == other,
+            // Most callers spell a name in one way.
+            (Ref::Name(one), Ref::Name(other)) => one == other || one.key() == other.key(),
+            (Ref::External(one), Ref::External(other)) => one == other,
+            (Ref::Id(_) | Ref::Name(_) | Ref::External(_), _) => false,
+        }
+    }
+}
+
+impl Eq for Ref {}
+
+impl Hash for Ref {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        discriminant(self).hash(state);
+        match self {
+            Ref::Id(id) => id.hash(state),
+            Ref::Name(name) => name.key().hash(state),
+            Ref::External(external) => external.hash(state),
+        }
     }
 }
 
@@ -97,10 +126,21 @@ impl std::fmt::Display for ReferenceForms {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::error::ViolationKind;
 
     const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+    #[test]
+    fn references_are_equal_if_they_find_the_same() {
+        let all = |text: &str| Ref::parse("reference", text, ReferenceForms::ID_NAME_EXTERNAL).unwrap();
+        let spellings = ["name:Caf\u{e9}", "name:CAFE\u{301}", "name: caf\u{c9} "].map(all);
+        assert_eq!(HashSet::from(spellings).len(), 1);
+        let others = ["name:cafe", "ext:cafe", "ext:Cafe", "ext:caf\u{e9}", "name:caf\u{e9}", ID].map(all);
+        assert_eq!(HashSet::from(others).len(), 6);
+    }
 
     #[test]
     fn each_form_is_read_where_it_is_allowed() {

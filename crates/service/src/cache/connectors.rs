@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::freshness::{Freshness, Origin, ReadStart};
 
-/// Connectors by the reference that named them.
+/// Connectors by the reference that named them. All spellings of a name are one reference.
 pub(crate) struct Connectors {
     entries: Cache<CacheKey, Entry>,
     freshness: Freshness,
@@ -97,5 +97,56 @@ impl Connectors {
 impl Equivalent<CacheKey> for BorrowedKey<'_> {
     fn equivalent(&self, key: &CacheKey) -> bool {
         self.tenant == key.tenant && *self.reference == key.reference
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jackfield_domain::ConnectorId;
+    use jackfield_domain::connector::{ConnectorKeys, ConnectorPatch, KindPatch, OAuth2Patch};
+    use jackfield_domain::request::reference::ReferenceForms;
+    use jackfield_domain::value::meta::Meta;
+    use jackfield_domain::value::text::Name;
+    use jackfield_store::{Database, PoolSettings};
+
+    use super::*;
+
+    const TENANT: TenantId = TenantId(Uuid::from_u128(1));
+    const NOW: Timestamp = Timestamp(1_000_000);
+
+    fn known(name: &str) -> Arc<KnownConnector> {
+        let patch = ConnectorPatch {
+            name: Some(Name::parse("name", name, 191).unwrap()),
+            kind: KindPatch::OAuth2(OAuth2Patch::default()),
+            ..ConnectorPatch::default()
+        };
+        let keys = ConnectorKeys::default();
+        let connector = Connector::create(ConnectorId::generate(), &patch, keys, Meta::new(NOW)).unwrap();
+        let revision = Revision::of([(connector.id.0, 1)]);
+        Arc::new(KnownConnector { connector: Arc::new(connector), revision, activate_time: None })
+    }
+
+    fn named(text: &str) -> Ref {
+        Ref::parse("reference", text, ReferenceForms::ID_NAME).unwrap()
+    }
+
+    #[tokio::test]
+    async fn spellings_of_a_name_are_one_entry() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::Sqlite(directory.path().join("test.sqlite3"));
+        let settings = PoolSettings { max_connections: 1, acquire_timeout: Duration::from_secs(5) };
+        let store = Store::connect(&database, settings).await.unwrap();
+        let cache = Connectors::new(&store, 10, Duration::from_secs(60));
+        let (cafe, other) = (known("Caf\u{e9}"), known("Cafe"));
+        cache.put(TENANT, &named("name:Caf\u{e9}"), Arc::clone(&cafe), cache.start_read());
+        cache.put(TENANT, &named("name:Cafe"), Arc::clone(&other), cache.start_read());
+        let found = |reference: &str| cache.get(TENANT, &named(reference), NOW).map(|known| known.connector.id);
+        for spelling in ["name:Caf\u{e9}", "name:CAF\u{c9}", "name:cafe\u{301}"] {
+            assert_eq!(found(spelling), Some(cafe.connector.id), "{spelling}");
+            cache.put(TENANT, &named(spelling), Arc::clone(&cafe), cache.start_read());
+        }
+        assert_eq!((found("name:CAFE"), found("name:caf")), (Some(other.connector.id), None));
+        assert_eq!(cache.entries.len(), 2);
+        store.close().await;
     }
 }

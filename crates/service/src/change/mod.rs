@@ -6,6 +6,7 @@
 
 pub(crate) mod audit;
 mod deleted;
+mod prepared;
 mod repeat;
 mod target;
 
@@ -23,6 +24,7 @@ use crate::caller::{Actor, Caller};
 use crate::sealing::data_keys::DataKeys;
 
 pub use self::deleted::Deleted;
+pub(crate) use self::prepared::Prepared;
 pub use self::repeat::RequestId;
 pub use self::target::{DeleteOptions, Expected};
 pub(crate) use self::target::{

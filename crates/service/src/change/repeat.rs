@@ -1,7 +1,7 @@
 //! Repeated requests (AIP-155): the second of two equal requests gets the answer of the first, and changes nothing.
 
 use jackfield_domain::{Error, Result, TenantId, Timestamp};
-use jackfield_store::{IdempotencyClaim, IdempotencyKey, Writer};
+use jackfield_store::{IdempotencyClaim, IdempotencyKey, Reader, Writer};
 use jackfield_vault::DataKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -36,6 +36,11 @@ impl<'a> Repeat<'a> {
         let parts: [&[u8]; 3] = [tenant.0.as_bytes(), method.as_bytes(), &request.body];
         let fingerprint = system.fingerprint("request", &parts);
         Repeat { key: IdempotencyKey { tenant, principal, method, request_id: request.id }, fingerprint }
+    }
+
+    /// Returns whether the id is claimed, by this request or by another one. A request that is under way is not seen.
+    pub(super) async fn is_known(&self, store: &Reader, now: Timestamp) -> Result<bool> {
+        store.request_is_known(self.key, now).await
     }
 
     /// The answer to the earlier request, if there was one; otherwise the id is claimed for this request.

@@ -4,14 +4,14 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use jackfield_domain::key::{CertificateIssue, KeyAlgorithm, KeyGeneration, KeyMaterial, MAX_COMMON_NAME, SubjectName};
 use jackfield_domain::value::text::Name;
-use jackfield_domain::{Error, Result, Secret, Timestamp, Violation};
+use jackfield_domain::{Error, Result, Secret, TenantId, Timestamp, Violation};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, RsaKeySize,
     SanType,
 };
-use tokio::sync::Semaphore;
 
 use super::x509::{self, Given, PrivateKey};
+use crate::turns::Turns;
 
 /// The field of requests that says what to generate.
 pub(super) const GENERATION: &str = "generation";
@@ -20,7 +20,7 @@ pub(super) const GENERATION: &str = "generation";
 const BACKDATED: Duration = Duration::from_secs(3_600);
 
 /// Private keys that are generated at the same time. A long RSA key takes a second of a processor, which calls need, too.
-static AT_ONCE: Semaphore = Semaphore::const_new(2);
+pub(crate) const AT_ONCE: usize = 2;
 
 /// Generated material and its private key.
 pub(super) struct Generated {
@@ -33,15 +33,15 @@ pub(super) struct Generated {
 
 impl Generated {
     /// Generates what a request asks for. `name` is the name of the key.
-    pub(super) async fn generate(generation: KeyGeneration, name: &Name, now: Timestamp) -> Result<Self> {
+    pub(super) async fn generate(
+        (turns, tenant): (&Turns, TenantId),
+        generation: KeyGeneration,
+        name: &Name,
+        now: Timestamp,
+    ) -> Result<Self> {
         let common_name = common_name(&generation, name)?;
-        let turn = AT_ONCE.acquire().await.map_err(Error::internal)?;
-        let generated = tokio::task::spawn_blocking(move || {
-            // A caller that goes away does not make room for another one before the work is done.
-            let _turn = turn;
-            Self::generate_now(&generation, &common_name, now)
-        });
-        generated.await.map_err(Error::internal)?.map_err(Error::internal)
+        let generate = move || Self::generate_now(&generation, &common_name, now).map_err(Error::internal);
+        turns.run(tenant, generate).await
     }
 
     fn generate_now(generation: &KeyGeneration, common_name: &str, now: Timestamp) -> Result<Self, rcgen::Error> {

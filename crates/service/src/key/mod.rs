@@ -25,6 +25,7 @@ use crate::change::{
 use crate::list::Listable;
 use crate::services::Services;
 
+pub(crate) use self::generate::AT_ONCE;
 pub use self::public_roots::PublicRoots;
 pub use self::rotate::{NewMaterial, Rotation};
 
@@ -84,10 +85,12 @@ impl Services {
         draft: GeneratedKey,
     ) -> Result<Key> {
         let GeneratedKey { id, name, labels, generation } = draft;
-        // Before the transaction, because it takes time.
-        let generated = Generated::generate(generation, &name, self.now()).await?;
-        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
-            let (current, private_key) = generated.into_material(0, self.now())?;
+        let change = Change::of_tenant(caller, request, Length::Short);
+        let turns = (&self.shared.key_turns, caller.tenant());
+        let generated = Generated::generate(turns, generation, &name, self.now());
+        let generated = self.shared.changes.prepare(change, generated).await?;
+        self.change(change, async |txn| {
+            let (current, private_key) = generated.get()?.into_material(0, self.now())?;
             let (id, kind) = (id.unwrap_or_else(KeyId::generate), KeyKind::ClientIdentity);
             let (next, meta) = (None, Meta::new(self.now()));
             let key = Key { id, name, kind, current, next, used_by: 0, labels, meta };

@@ -31,7 +31,7 @@ pub enum NewMaterial {
 }
 
 /// Material that is ready to be stored.
-enum Prepared {
+enum Material {
     Given { certificate_pem: String, private_key_pem: Option<Secret> },
     Generated(Generated),
 }
@@ -56,26 +56,30 @@ impl Services {
     ) -> Result<StoredKey> {
         let Rotation { material, activate_time } = rotation;
         let tenant = caller.tenant();
+        let change = Change::of_tenant(caller, request, Length::Short);
         let prepared = match material {
             NewMaterial::Given { certificate_pem, private_key_pem } => {
-                Some(Prepared::Given { certificate_pem, private_key_pem })
+                Some(Material::Given { certificate_pem, private_key_pem }).into()
             }
             NewMaterial::Generated(generation) => {
-                // Before the transaction, because it takes time. A repeat gets its answer even if the key is gone.
-                match self.shared.store.read().find::<Key>(tenant, reference).await? {
-                    Some(key) => {
-                        let generated = Generated::generate(generation, &key.name, self.now()).await?;
-                        Some(Prepared::Generated(generated))
-                    }
-                    None => None,
-                }
+                let generated = async {
+                    // A key that is missing is reported below: a repeat gets its answer even if the key is gone.
+                    let found = self.shared.store.read().find::<Key>(tenant, reference).await?;
+                    let Some(key) = found else { return Ok(None) };
+                    let turns = (&self.shared.key_turns, tenant);
+                    Generated::generate(turns, generation, &key.name, self.now())
+                        .await
+                        .map(Material::Generated)
+                        .map(Some)
+                };
+                self.shared.changes.prepare(change, generated).await?
             }
         };
-        let key = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
+        let key = self.change(change, async |txn| {
             let found = self.key_lock(txn, tenant, reference).await?;
             let expected = Expected { etag, id: None };
             let mut key = found_for_update(found, || missing::<Key>(reference), &expected)?;
-            let prepared = prepared.ok_or_else(|| missing::<Key>(reference))?;
+            let prepared = prepared.get()?.ok_or_else(|| missing::<Key>(reference))?;
             let (material, private_key) = self.next_material(txn, tenant, &key, prepared).await?;
             let is_replaced = key.next.as_ref().filter(|next| next.material.number != material.number);
             if let Some(replaced) = is_replaced {
@@ -154,21 +158,21 @@ impl Services {
         txn: &Writer,
         tenant: TenantId,
         key: &Key,
-        prepared: Prepared,
+        prepared: Material,
     ) -> Result<(KeyMaterial, Option<Secret>)> {
         if key.current.is_pending() {
             let description = "names a key whose certificate is missing: UpdateKey takes it";
             return Err(Violation::field("reference", description).into());
         }
         match prepared {
-            Prepared::Generated(_) if key.kind == KeyKind::TrustBundle => {
+            Material::Generated(_) if key.kind == KeyKind::TrustBundle => {
                 Err(Violation::field(GENERATION, "must not be given for a trust bundle").into())
             }
-            Prepared::Generated(generated) => {
+            Material::Generated(generated) => {
                 let (material, private_key) = generated.into_material(key.next_number(), self.now())?;
                 Ok((material, Some(private_key)))
             }
-            Prepared::Given { certificate_pem, private_key_pem } => {
+            Material::Given { certificate_pem, private_key_pem } => {
                 let given = Given { field: CERTIFICATES, pem: &certificate_pem };
                 match (&key.next, &private_key_pem) {
                     (Some(next), None) if key.kind == KeyKind::ClientIdentity => {

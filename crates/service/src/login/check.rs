@@ -117,7 +117,13 @@ impl Services {
         };
         let status = response.status();
         match response {
-            LoginResponse::Rejected => Ok(Found::rejected(LoginReason::SystemRejected, Some(status))),
+            LoginResponse::Rejected => {
+                if let Some(password) = attempt.chosen_password().filter(|_| settings.migrate_users) {
+                    // A user who is stored takes a hash, so another one does, too: where many wait for hashes, both wait.
+                    Box::pin(self.check_password(tenant, None, &password)).await?;
+                }
+                Ok(Found::rejected(LoginReason::SystemRejected, Some(status)))
+            }
             LoginResponse::Accepted(accepted) if settings.migrate_users => {
                 Box::pin(self.accept_to_migrate(caller, connector, accepted, attempt, status)).await
             }

@@ -36,7 +36,7 @@ impl Services {
     ) -> Result<LoginReason> {
         let id = user.map_or(UserUuid(Uuid::nil()), |user| user.id);
         let hash = self.shared.secrets.text(None, password_of(tenant, id)).await?;
-        let is_right = self.shared.passwords.matches(password, hash).await?;
+        let is_right = self.shared.passwords.matches(tenant, password, hash).await?;
         Ok(match user {
             None => LoginReason::UserUnknown,
             Some(user) if !user.enabled => LoginReason::UserDisabled,

@@ -34,7 +34,7 @@ impl Services {
         password: &Password,
     ) -> Result<Migrated> {
         let patch = UserPatch::of_external(user, origin, password.duplicate()).map_err(Error::Invalid)?;
-        let hash = self.shared.passwords.hashed(&patch.password).await?;
+        let hash = self.shared.passwords.hashed(caller.tenant(), &patch.password).await?;
         let mut is_known = false;
         let user = self.change(Change::on_behalf_of(caller), async |txn| {
             let tenant = caller.tenant();

@@ -3,20 +3,20 @@
 mod authenticate;
 mod migrate;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use jackfield_domain::error::Taken;
 use jackfield_domain::principal::right::{UsersRead, UsersWrite};
 use jackfield_domain::request::reference::Ref;
-use jackfield_domain::user::{PASSWORD_COLUMN, User, UserPatch};
+use jackfield_domain::user::{PASSWORD_COLUMN, Password, User, UserPatch};
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{Error, Resource, Result, SecretAddress, SecretPatch, TenantId, UserUuid};
 use jackfield_store::Writer;
 
 use crate::caller::Caller;
 use crate::change::{
-    Change, DeleteOptions, Deleted, Expected, Length, RequestOptions, found_for_delete, found_for_update, missing,
-    unchanged,
+    Change, DeleteOptions, Deleted, Expected, Length, Prepared, RequestOptions, found_for_delete, found_for_update,
+    missing, unchanged,
 };
 use crate::list::Listable;
 use crate::services::Services;
@@ -33,8 +33,10 @@ impl Services {
         id: Option<UserUuid>,
         patch: UserPatch,
     ) -> Result<User> {
-        let hash = self.shared.passwords.hashed(&patch.password).await?;
-        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
+        let change = Change::of_tenant(caller, request, Length::Short);
+        let hash = self.password_hash(change, caller.tenant(), &patch.password).await?;
+        self.change(change, async |txn| {
+            let hash = hash.get()?;
             let id = id.unwrap_or_else(UserUuid::generate);
             self.user_insert(txn, caller.tenant(), id, &patch, &hash).await
         })
@@ -53,9 +55,10 @@ impl Services {
         expected: &Expected,
         patch: UserPatch,
     ) -> Result<User> {
-        let hash = self.shared.passwords.hashed(&patch.password).await?;
-        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
-            let tenant = caller.tenant();
+        let change = Change::of_tenant(caller, request, Length::Short);
+        let hash = self.password_hash(change, caller.tenant(), &patch.password).await?;
+        self.change(change, async |txn| {
+            let (tenant, hash) = (caller.tenant(), hash.get()?);
             let found = txn.find_for_update::<User>(tenant, reference).await?;
             let before = found_for_update(found, || missing::<User>(reference), expected)?;
             let user = self.user_replace(txn, tenant, before, &patch, &hash).await?;
@@ -90,6 +93,21 @@ impl Services {
             Ok(Deleted::alone())
         })
         .await
+    }
+
+    /// The change of the stored hash that a change of a password is.
+    async fn password_hash(
+        &self,
+        change: Change<'_>,
+        tenant: TenantId,
+        patch: &SecretPatch<Password>,
+    ) -> Result<Prepared<SecretPatch>> {
+        let hash = self.shared.passwords.hashed(tenant, patch);
+        match patch {
+            SecretPatch::Set(_) => self.shared.changes.prepare(change, hash).await,
+            // There is nothing to wait for.
+            SecretPatch::Keep | SecretPatch::Clear => hash.await.map(Prepared::from),
+        }
     }
 
     async fn user_insert(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jackfield_domain::attempts::AttemptLimits;
-use jackfield_domain::principal::{Principal, Rights};
+use jackfield_domain::principal::{Principal, RightType, Rights};
 use jackfield_domain::user::{EmailAddress, ExternalUser, PhoneNumber, Registration, UserOrigin, Username};
 use jackfield_domain::value::text::TenantName;
 use jackfield_domain::{ConnectorId, SystemClock, Timestamp};
@@ -17,14 +17,14 @@ use crate::{LoginSettings, OutboundSettings, Policy, Preflight, PublicRoots, Set
 use jackfield_domain::user::Password;
 
 /// Services with one tenant, whose principal may do everything.
-struct Fixture {
-    services: Services,
-    principal: Principal,
+pub(crate) struct Fixture {
+    pub(crate) services: Services,
+    pub(crate) principal: Principal,
     _directory: TempDir,
 }
 
 impl Fixture {
-    async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let settings = Settings {
             database: Database::Sqlite(directory.path().join("test.sqlite3")),
@@ -50,7 +50,7 @@ impl Fixture {
         Fixture { services, principal, _directory: directory }
     }
 
-    fn caller(&self) -> Caller<UsersWrite> {
+    pub(crate) fn caller<R: RightType>(&self) -> Caller<R> {
         Caller::authorize(self.principal.clone(), UserUuid::generate().0).unwrap()
     }
 
@@ -70,7 +70,7 @@ impl Fixture {
     }
 
     async fn migrate(&self, origin: UserOrigin, user: ExternalUser, password: &str) -> Result<Migrated> {
-        self.services.user_migrate(&self.caller(), origin, user, &given(password)).await
+        self.services.user_migrate(&self.caller::<UsersWrite>(), origin, user, &given(password)).await
     }
 }
 
@@ -79,7 +79,7 @@ fn given(password: &str) -> Password {
 }
 
 /// The user "Ann" with all login ids.
-fn ann() -> UserPatch {
+pub(crate) fn ann() -> UserPatch {
     UserPatch {
         username: Some(Some(Username::parse("username", "Ann").unwrap())),
         email: Some(Some(EmailAddress::parse("email", "ann@example.com").unwrap())),

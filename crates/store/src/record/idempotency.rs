@@ -3,12 +3,12 @@
 
 use jackfield_domain::{Result, TenantId, Timestamp};
 use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType, OnConflict, Query};
-use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
 use uuid::Uuid;
 
 use crate::database::error;
 use crate::entity::idempotency;
-use crate::session::Writer;
+use crate::session::{Session, Writer};
 
 /// The outcome of claiming an idempotency key.
 #[derive(Debug)]
@@ -35,6 +35,15 @@ const KEY: [idempotency::Column; 4] = [
     idempotency::Column::Method,
     idempotency::Column::RequestId,
 ];
+
+impl<C: ConnectionTrait> Session<C> {
+    /// Returns whether a key is claimed, by a request whose answer is kept for longer than now.
+    pub async fn request_is_known(&self, key: IdempotencyKey<'_>, now: Timestamp) -> Result<bool> {
+        let kept = idempotency::of(key.tenant).filter(condition(key)).filter(idempotency::Column::ExpireTime.gt(now.0));
+        let id = kept.select_only().column(idempotency::Column::RequestId).into_tuple::<Uuid>().one(&self.conn).await;
+        id.map(|id| id.is_some()).map_err(error::from_db)
+    }
+}
 
 impl Writer {
     /// Claims a key, or finds the answer to the request that claimed it before. An answer whose time has passed is replaced.
