@@ -3,7 +3,7 @@
 use jackfield_domain::probe::ProbeReason as Reason;
 
 use crate::error::{Fault, ProxyFault};
-use crate::license::LicenseFault;
+use crate::license::{BodyFlaw, LicenseFault};
 use crate::login::LoginFault;
 use crate::tls::{ClientCertificateFault, ServerCertificateFault, TlsFault};
 
@@ -68,9 +68,9 @@ pub(super) fn of_license(fault: &LicenseFault) -> Reason {
         LicenseFault::Call(error) => of_fault(&error.fault),
         LicenseFault::Request(_) => Reason::DefinitionInvalid,
         LicenseFault::Status { .. } => Reason::StatusUnexpected,
-        LicenseFault::BodyNotUtf8 => Reason::BodyNotUtf8,
-        LicenseFault::BodyMalformed { .. } => Reason::BodyMalformed,
-        LicenseFault::FieldInvalid(_) => Reason::FieldInvalid,
+        LicenseFault::Body { flaw: BodyFlaw::NotUtf8, .. } => Reason::BodyNotUtf8,
+        LicenseFault::Body { flaw: BodyFlaw::Malformed { .. }, .. } => Reason::BodyMalformed,
+        LicenseFault::Body { flaw: BodyFlaw::Field(_), .. } => Reason::FieldInvalid,
     }
 }
 
