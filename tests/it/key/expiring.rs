@@ -87,7 +87,7 @@ on_both! {
         let alpha = server.client("alpha");
         let next = valid_for(&server, 24 * 3_600);
         rotate(&alpha, given(&mine.id, of(&next), in_minutes(&jackfield_domain::SystemClock, 3))).await.unwrap();
-        assert_eq!(after_restart(&mut server).await, [other.clone()]);
+        assert_eq!(after_restart(&mut server).await, std::slice::from_ref(&other));
         let alpha = server.client("alpha");
         let again = rotate(&alpha, given(&mine.id, of(&valid_for(&server, 900)), None)).await.unwrap();
         let third = expected(&server, "alpha", &again).await;
