@@ -47,7 +47,7 @@ async fn asked(
         async move {
             while let Some(request) = peer.request().await {
                 kept.lock().unwrap().push(request);
-                peer.send(&*response.as_bytes()).await;
+                peer.send(response.as_bytes()).await;
             }
         }
     })
