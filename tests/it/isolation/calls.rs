@@ -279,7 +279,7 @@ impl Player {
             }
             "CreateUser" => {
                 let user = v1::User { user_id: external_id(), email: address(e), ..v1::User::default() };
-                let password = if e % 2 == 0 { PASSWORD.to_owned() } else { String::new() };
+                let password = if e % 3 == 0 { PASSWORD.to_owned() } else { String::new() };
                 let user = Some(v1::User { username: Some(name()), password, ..user });
                 let (request_id, validate_only) = defaults();
                 let request = v1::CreateUserRequest { user, id: id(), request_id, validate_only };

@@ -64,9 +64,9 @@ impl Wire {
                 let details = status.check_error_details().unwrap();
                 // Its metadata may be in any order.
                 let info = details.error_info().expect("every error has a reason");
-                let metadata: BTreeMap<_, _> = info.metadata.iter().collect();
-                // It says how much of a window is left.
-                let has_time = info.reason == "LOGIN_ATTEMPTS_EXCEEDED";
+                let mut metadata: BTreeMap<_, _> = info.metadata.clone().into_iter().collect();
+                // It says how much of a window is left, in its metadata, too.
+                let has_time = info.reason == "LOGIN_ATTEMPTS_EXCEEDED" && metadata.remove("retry_after_ms").is_some();
                 let retry_info = details.retry_info();
                 let retry_info = if has_time { "a time".to_owned() } else { format!("{retry_info:?}") };
                 let value = json!({
