@@ -184,18 +184,19 @@ with_server() {
 # with_example COMMAND…: runs a command while the example of a system that checks log-ins does so at a free port.
 # Its certificates are in $JACKFIELD_DATA/example, and JACKFIELD_EXAMPLE is its host and port.
 with_example() {
-  local example status=0 said=$JACKFIELD_DATA/example.out
+  local status=0 said=$JACKFIELD_DATA/example.out
   touch "$said"
   "$(program login-backend)" "$JACKFIELD_DATA/example" 127.0.0.1:0 >"$said" 2>&1 &
-  example=$!
-  if JACKFIELD_EXAMPLE=$(await_text "$example" "$said" 'localhost:[0-9]+'); then
+  EXAMPLE=$!
+  if JACKFIELD_EXAMPLE=$(await_text "$EXAMPLE" "$said" 'localhost:[0-9]+'); then
     export JACKFIELD_EXAMPLE
     "$@" || status=$?
   else
     echo "the example did not start:" && cat "$said" && status=1
   fi
-  kill "$example" 2>/dev/null
-  wait "$example" 2>/dev/null
+  kill "$EXAMPLE" 2>/dev/null
+  wait "$EXAMPLE" 2>/dev/null
+  EXAMPLE=
   return "$status"
 }
 

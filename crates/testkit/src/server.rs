@@ -245,7 +245,7 @@ impl TestServer {
         &mut self.config
     }
 
-    /// What is around it; changes take effect with the next [`TestServer::restart`].
+    /// Its surroundings; changes take effect with the next [`TestServer::restart`].
     pub fn surroundings_mut(&mut self) -> &mut Surroundings {
         &mut self.surroundings
     }

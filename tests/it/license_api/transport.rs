@@ -190,7 +190,7 @@ async fn tls(server: &TestServer, alpn: &[&[u8]]) -> std::io::Result<TlsStream<T
     tls_offering(server, alpn, &aws_lc_rs::default_provider().kx_groups).await
 }
 
-/// As [`tls`], with an offer of key exchanges.
+/// Connects with TLS and an offer of key exchanges.
 async fn tls_offering(
     server: &TestServer,
     alpn: &[&[u8]],

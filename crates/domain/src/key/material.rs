@@ -59,7 +59,7 @@ names! {
     pub enum Remaining {
         /// More than a tenth.
         Third = "third",
-        /// At most a tenth. Of ten days or less, it is the last one before nothing.
+        /// At most a tenth. A lifetime of ten days or less has no `Day` after it.
         Tenth = "tenth",
         /// At most a day, of a lifetime whose tenth is longer than that.
         Day = "day",

@@ -21,7 +21,7 @@ use crate::value::text::{UserId, bounded_text};
 use crate::value::time::Timestamp;
 
 pub use list::SCHEMA;
-pub use login_id::{EmailAddress, PhoneNumber, Username, login_key};
+pub use login_id::{EmailAddress, PhoneNumber, Username, attempt_key, login_key};
 pub use password::{MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS, Password};
 pub use registration::{MAX_APPLICATION_ID, MAX_REGISTRATIONS, MAX_ROLE, MAX_ROLES, Registration, registrations};
 

@@ -251,6 +251,12 @@ pub fn fold(text: &str) -> String {
     lower.flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfc().collect()
 }
 
+/// The text without characters that have no shape, and with the usual form of others that look alike: wide, circled or small ones
+/// (NFKC).
+pub(crate) fn plain(text: &str) -> String {
+    text.nfkc().filter(|c| !(is_unprintable(*c) || is_joiner(*c))).collect()
+}
+
 /// Returns true for a character that a line of text must not hold: control characters, line separators, bidirectional
 /// overrides (they make a text look like another one), and invisible characters. Joiners and variation selectors are
 /// allowed: in some scripts and in emoji they change what is seen.

@@ -31,9 +31,6 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     for warning in permissions::check(&config)? {
         tracing::warn!("{warning}");
     }
-    if config.development() {
-        tracing::info!("the mode is development: connectors may call this machine (loopback), also by http");
-    }
     let (claim, keyring) = open::claim(&config).await?;
     // Only the end of the process releases it: until then a thread of SQLite may have the file open.
     let mut claim = ManuallyDrop::new(claim);
@@ -41,6 +38,9 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     let stop_time = config.drain.delay + config.drain.grace + WATCHDOG_MARGIN;
     let backend = open_and_announce(&config, claim.as_mut(), keyring).await?;
     let server = Server::bind(config.transport(), backend).await?;
+    if config.development() {
+        tracing::info!("the mode is development: connectors may call this machine (loopback), also by http");
+    }
     if let (true, Some(address)) = (development_pki, server.local_addr()) {
         tell_how_to_call(&config, address);
     }

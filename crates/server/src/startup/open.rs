@@ -14,7 +14,7 @@ use super::keyring::{ReadKeyring, ensure_keyring, refuse_second_keyring};
 use crate::config::{self, Config, VaultProvider};
 use jackfield_transport::backend::Backend;
 
-/// What a server finds around it, and does not read from its configuration.
+/// The surroundings of a server, which it does not read from its configuration.
 #[derive(Clone)]
 pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
@@ -85,10 +85,10 @@ pub async fn open(
     open_as_of(config, claim, keyring, Surroundings::default()).await
 }
 
-/// As [`open`], in other surroundings.
+/// Opens the backend in other surroundings.
 ///
 /// # Errors
-/// As there.
+/// The same as those of [`open`].
 pub async fn open_in(config: &Config, surroundings: Surroundings) -> Result<Arc<dyn Backend>, StartupError> {
     open_as_of(config, None, None, surroundings).await
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::{StreamExt as _, stream};
 use jackfield_domain::attempts::{AttemptCount, AttemptEnd, AttemptLimit, AttemptLimits};
 use jackfield_domain::{Error, Result, TenantId, Timestamp};
 use jackfield_store::AttemptKey;
@@ -47,8 +48,10 @@ struct Serving<'a> {
 
 /// The most requests in a batch. Each has up to three rows.
 const MAX_BATCH: usize = 64;
-/// The longest time for which the end of an attempt waits for another attempt to begin, so that both are written at once.
+/// The time for which ends of attempts wait for an attempt that begins, so that they are written with it.
 const END_PATIENCE: Duration = Duration::from_millis(20);
+/// The tenants whose requests are tried again at once. Each takes a connection.
+const RETRIES_AT_ONCE: usize = 4;
 /// The wait before a log-in is tried again whose count may or may not be written.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
@@ -83,29 +86,33 @@ impl Services {
 
     /// Writes a batch and answers its requests. If it cannot be written, each tenant's requests are tried on their own: a row that
     /// stays locked delays other tenants, but fails nothing of theirs.
-    async fn attempts_write(&self, batch: Vec<Request>) {
-        let written = match self.attempts_apply(&batch).await {
+    async fn attempts_write(&self, mut batch: Vec<Request>) {
+        match self.attempts_apply(&batch).await {
             Err(Error::StoreUnavailable { .. })
                 if batch.iter().any(|request| request.tenant() != batch[0].tenant()) =>
             {
-                let written =
-                    by_tenant(batch).into_iter().map(async |batch| (self.attempts_apply(&batch).await, batch));
-                futures::future::join_all(written).await
+                batch.retain(Request::is_wanted);
+                let retry = async |batch: Vec<Request>| {
+                    let written = self.attempts_apply(&batch).await;
+                    self.attempts_answer(batch, written);
+                };
+                stream::iter(by_tenant(batch)).for_each_concurrent(RETRIES_AT_ONCE, retry).await;
             }
-            written => vec![(written, batch)],
-        };
-        for (verdicts, batch) in written {
-            match verdicts {
-                Ok(verdicts) => {
-                    for (answer, verdict) in answers(batch).zip(verdicts) {
-                        let _ = answer.send(self.verdict_counted(verdict));
-                    }
+            written => self.attempts_answer(batch, written),
+        }
+    }
+
+    fn attempts_answer(&self, batch: Vec<Request>, written: Result<Vec<Verdict>>) {
+        match written {
+            Ok(verdicts) => {
+                for (answer, verdict) in answers(batch).zip(verdicts) {
+                    let _ = answer.send(self.verdict_counted(verdict));
                 }
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "log-in attempts could not be counted");
-                    for answer in answers(batch) {
-                        let _ = answer.send(Err(same(&error)));
-                    }
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "log-in attempts could not be counted");
+                for answer in answers(batch) {
+                    let _ = answer.send(Err(same(&error)));
                 }
             }
         }
@@ -224,7 +231,7 @@ fn by_tenant(batch: Vec<Request>) -> Vec<Vec<Request>> {
     tenants.into_values().collect()
 }
 
-/// Where the verdicts go.
+/// The receivers of the verdicts.
 fn answers(batch: Vec<Request>) -> impl Iterator<Item = oneshot::Sender<Result<Counted>>> {
     batch.into_iter().filter_map(|request| match request {
         Request::Begin { answer, .. } => Some(answer),

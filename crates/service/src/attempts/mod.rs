@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use jackfield_domain::attempts::{AttemptEnd, AttemptLimit, AttemptLimits, source_of};
 use jackfield_domain::login::{LoginId, LoginOutcome};
-use jackfield_domain::user::login_key;
+use jackfield_domain::user::attempt_key;
 use jackfield_domain::{Error, Result, TenantId};
 use jackfield_store::AttemptKey;
 use tokio::sync::oneshot;
@@ -98,7 +98,7 @@ impl Services {
     async fn attempt_keys(&self, by: CountedBy<'_>) -> Result<Vec<(AttemptLimit, AttemptKey)>> {
         let CountedBy { tenant, checker, login_id, address, counts_source } = by;
         let system = self.shared.data_keys.system().await?;
-        let login_key = login_key(login_id.as_str());
+        let login_key = attempt_key(login_id.as_str());
         let source = address.map(source_of).map(octets);
         let (checker, login_key) = (checker.as_bytes().as_slice(), login_key.as_bytes());
         let limited = |limit: &AttemptLimit| self.shared.attempts.limits.of(*limit).max > 0;

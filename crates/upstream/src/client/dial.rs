@@ -77,7 +77,7 @@ impl Network {
         self.policy.check_proxy(&proxy.target, proxy.target.address().as_slice())
     }
 
-    /// What alone permits a target before anything is resolved, beside the rules of the policy.
+    /// The allowances without which a target would be refused before anything is resolved.
     pub(crate) fn allowances(&self, target: &Target, proxy: Option<&Proxy>) -> BTreeSet<Allowance> {
         let Some(proxy) = proxy else { return self.policy.allowances(target, target.address().as_slice()) };
         let mut allowances = self.policy.proxied_allowances(target);
@@ -85,7 +85,7 @@ impl Network {
         allowances
     }
 
-    /// What alone permits the addresses of what is dialled, beside the rules of the policy.
+    /// The allowances without which the addresses that are dialled would be refused.
     pub(crate) fn address_allowances(
         &self,
         target: &Target,

@@ -183,7 +183,7 @@ impl Policy {
         }
     }
 
-    /// What alone permits a target with these addresses. Empty: no rule refuses it.
+    /// The allowances without which a target with these addresses would be refused. Empty: no rule refuses it.
     pub fn allowances(&self, target: &Target, addresses: &[IpAddr]) -> BTreeSet<Allowance> {
         let mut allowances = self.allowances_of_rules(target, addresses);
         if !target.is_https() {
@@ -192,12 +192,12 @@ impl Policy {
         allowances
     }
 
-    /// What alone permits a proxy with these addresses.
+    /// The allowances without which a proxy with these addresses would be refused.
     pub fn proxy_allowances(&self, proxy: &Target, addresses: &[IpAddr]) -> BTreeSet<Allowance> {
         self.allowances_of_rules(proxy, addresses)
     }
 
-    /// What alone permits a target that a proxy will resolve.
+    /// The allowances without which a target that a proxy will resolve would be refused.
     pub fn proxied_allowances(&self, target: &Target) -> BTreeSet<Allowance> {
         match target.host() {
             Host::Domain(name) if is_local(name) => self.host_allowance(target).into_iter().collect(),
@@ -231,7 +231,7 @@ impl Policy {
         canonical.filter_map(|address| self.allowance(target, address, Rule::of(address)?)).collect()
     }
 
-    /// What permits an address that a rule refuses, if anything does.
+    /// The allowance of an address that a rule refuses, if there is one. An entry of the allow list goes before development mode.
     fn allowance(&self, target: &Target, address: IpAddr, rule: Rule) -> Option<Allowance> {
         let entry = |permits: &dyn Fn(&IpNet) -> bool| {
             let found = self.networks.iter().find(|allowed| permits(&allowed.network));
@@ -240,8 +240,8 @@ impl Policy {
         if rule == Rule::Metadata {
             return entry(&|network| *network == IpNet::from(address));
         }
-        let development = (self.development && rule == Rule::Loopback).then_some(Allowance::Development);
-        development.or_else(|| entry(&|network| network.contains(&address))).or_else(|| self.host_allowance(target))
+        let listed = entry(&|network| network.contains(&address)).or_else(|| self.host_allowance(target));
+        listed.or_else(|| (self.development && rule == Rule::Loopback).then_some(Allowance::Development))
     }
 
     /// The entry of the allow list that is the name of a target.

@@ -11,6 +11,12 @@ use super::response::{Head, not_expected, not_refused, of_credentials};
 use crate::client::Response;
 use crate::license::{Authentication, ErrorCode, LicenseFault, Rejection, read_authentication};
 
+/// Verdicts on statuses that mean the same whatever the body is.
+const REDIRECTED: (Verdict, Reason, &str) =
+    (Verdict::Failed, Reason::Redirected, "is a redirect, which is not followed");
+const NEITHER: (Verdict, Reason, &str) =
+    (Verdict::Failed, Reason::StatusUnexpected, "neither accepts nor rejects a log-in");
+
 type Answer = Result<Authentication, LicenseFault>;
 
 /// The meaning of a response, as calls read it.
@@ -38,6 +44,8 @@ pub(super) fn credentials(head: &Head, has_credentials: bool) -> (Verdict, Reaso
 /// The verdict on the status, with the rest of the sentence about it.
 pub(super) fn status(head: &Head, is_real: bool) -> (Verdict, Reason, &'static str) {
     match (&head.license, is_real) {
+        (None, _) if head.status.is_redirection() => REDIRECTED,
+        (None, _) if head.status.is_server_error() => NEITHER,
         (None, _) => (Verdict::Skipped, Reason::Undecided, "comes with a body, which decides and cannot be read"),
         (Some(Ok(Authentication::Accepted(_))), true) => (Verdict::Ok, Reason::LoginAccepted, "accepts the log-in"),
         (Some(Ok(Authentication::Accepted(_))), false) => {
@@ -51,17 +59,13 @@ pub(super) fn status(head: &Head, is_real: bool) -> (Verdict, Reason, &'static s
         (Some(Ok(Authentication::Rejected(_))), false) => {
             (Verdict::Ok, Reason::LoginRejected, "rejects the log-in of a user who does not exist")
         }
-        (Some(Err(LicenseFault::Status { status, .. })), _) if status.is_redirection() => {
-            (Verdict::Failed, Reason::Redirected, "is a redirect, which is not followed")
-        }
+        (Some(Err(LicenseFault::Status { status, .. })), _) if status.is_redirection() => REDIRECTED,
         (Some(Err(LicenseFault::Status { code: Some(ErrorCode::UnexpectedValue), .. })), _) => {
             let text = "neither accepts nor rejects a log-in; servers without an application of this application_id \
                         answer so";
             (Verdict::Failed, Reason::StatusUnexpected, text)
         }
-        (Some(Err(LicenseFault::Status { .. })), _) => {
-            (Verdict::Failed, Reason::StatusUnexpected, "neither accepts nor rejects a log-in")
-        }
+        (Some(Err(LicenseFault::Status { .. })), _) => NEITHER,
         (Some(Err(_)), _) => (Verdict::Ok, Reason::Passed, "accepts a log-in, if the body has a token"),
     }
 }

@@ -181,6 +181,11 @@ async fn a_body_that_cannot_be_read_leaves_the_status_undecided() {
     assert_eq!(found(&verdicts, Step::Authentication), (Outcome::Skipped, Reason::Undecided));
     assert_eq!(found(&verdicts, Step::Status), (Outcome::Skipped, Reason::Undecided));
     assert_eq!(found(&verdicts, Step::Body), (Outcome::Failed, Reason::BodyTooLarge));
+    // These statuses mean the same whatever the body is.
+    for (status, reason) in [(302, Reason::Redirected), (500, Reason::StatusUnexpected)] {
+        let (verdicts, _) = asked((status, &error("NOT_AUTHORIZED")), false, narrow).await;
+        assert_eq!(found(&verdicts, Step::Status), (Outcome::Failed, reason), "{status}");
+    }
 }
 
 #[tokio::test]
