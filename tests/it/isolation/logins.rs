@@ -235,7 +235,7 @@ impl Player {
         let theirs = of(other).filter(|(application, _)| !CHOSEN.contains(&application.as_str()));
         let unknown_token = || "a".repeat(43);
         match (number % 10, of(self), theirs) {
-            (0..=6, Some((own, token)), _) if application % 4 != 0 => (own, token),
+            (0..=6, Some((own, token)), _) if !application.is_multiple_of(4) => (own, token),
             (0..=6, Some((_, token)), _) | (8, _, Some((_, token))) => (pick(), token),
             (9, _, theirs) => theirs.unwrap_or_else(|| (unknown(), unknown_token())),
             _ => (pick(), unknown_token()),
