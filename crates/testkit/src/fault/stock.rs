@@ -27,7 +27,7 @@ pub(super) async fn serve(config: Config, backend: Arc<dyn Backend>) -> Result<(
     backend.add_routes(&context, &mut routes);
     backend.start(&context);
     routes.add_service(HealthService::new(Vec::new(), HealthState::new().readiness(), drain).into_route());
-    tracing::info!(address = %listener.local_addr()?, "listening");
+    tracing::info!(listener = "tcp", address = %listener.local_addr()?, "listening");
     Server::builder()
         .tls_config(ServerTlsConfig::new().identity(identity).client_ca_root(authority))?
         .add_routes(routes.routes())
