@@ -233,7 +233,7 @@ pub(crate) async fn create(client: &Client, connector: v1::Connector) -> v1::Con
     created.into_inner().connector.unwrap()
 }
 
-async fn try_create(
+pub(crate) async fn try_create(
     client: &Client,
     connector: v1::Connector,
 ) -> Result<Response<v1::CreateConnectorResponse>, Status> {

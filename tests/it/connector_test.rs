@@ -8,11 +8,11 @@ use futures::StreamExt as _;
 use jackfield_api::v1;
 use jackfield_api::v1::test_connector_request::Definition;
 use jackfield_api::v1::{ConnectorTestReason as Reason, ConnectorTestResult as Outcome, ConnectorTestStep as Step};
-use jackfield_testkit::{Client, Config, ConnectProxy, Reply, System, TestServer, expect_status, fixture, on_both};
+use jackfield_testkit::{Client, Config, Reply, System, TestServer, expect_status, fixture, on_both};
 use tokio::net::TcpListener;
 use tonic::{Code, Request};
 
-use crate::login::{a_login, a_system, a_user, behind, connector, create, log_in};
+use crate::login::{a_login, a_system, a_user, behind, behind_a_proxy, connector, create, log_in};
 
 fn stored(reference: &str) -> v1::TestConnectorRequest {
     let definition = Some(Definition::Reference(reference.to_owned()));
@@ -96,11 +96,8 @@ on_both! {
     }
 
     async fn a_stored_connector_is_called_through_its_proxy(backend: Backend) {
-        let allow = vec!["localhost".to_owned()];
-        let server = TestServer::start_with(backend, |config| config.egress.allow = allow).await;
+        let (server, system, proxy) = behind_a_proxy(backend).await;
         let alpha = server.client("alpha");
-        let system = a_system().await;
-        let proxy = ConnectProxy::start(system.address(), "jackfield", "password of the proxy").await;
         let definition = connector(&alpha, &system, "directory").await;
         let right = behind(&proxy, "password of the proxy", definition.clone());
         let right = create(&alpha, right).await.id;

@@ -10,7 +10,9 @@ mod swaps;
 mod timing;
 
 use jackfield_api::v1;
-use jackfield_testkit::{Client, ConnectProxy, Identity, Reply, System, TestServer, expect_status, fixture, on_both};
+use jackfield_testkit::{
+    Backend, Client, ConnectProxy, Identity, Reply, System, TestServer, expect_status, fixture, on_both,
+};
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -70,8 +72,16 @@ pub(crate) async fn connector(client: &Client, system: &System, name: &str) -> v
     }
 }
 
-/// A connector whose system is behind a proxy, with a password. Nothing listens at the port of its URL: only the proxy knows the way. The
-/// policy has to allow the name "localhost".
+/// A server whose policy allows the name "localhost", and a system with a proxy in front.
+pub(crate) async fn behind_a_proxy(backend: Backend) -> (TestServer, System, ConnectProxy) {
+    let allow = vec!["localhost".to_owned()];
+    let server = TestServer::start_with(backend, |config| config.egress.allow = allow).await;
+    let system = a_system().await;
+    let proxy = ConnectProxy::start(system.address(), "jackfield", "password of the proxy").await;
+    (server, system, proxy)
+}
+
+/// A connector whose system is behind a proxy, with a password. Nothing listens at the port of its URL: the proxy leads elsewhere.
 pub(crate) fn behind(proxy: &ConnectProxy, password: &str, connector: v1::Connector) -> v1::Connector {
     let authentication_url = "https://localhost:1025/login".to_owned();
     let generic = v1::GenericConnector { authentication_url, ..Default::default() };

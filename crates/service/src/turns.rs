@@ -49,6 +49,12 @@ impl Turns {
         done.await.map_err(Error::internal)?
     }
 
+    /// Takes all turns that are free.
+    #[cfg(test)]
+    pub(crate) fn take_all(&self, tenant: TenantId) -> Vec<Turn> {
+        std::iter::from_fn(|| self.join(tenant).try_recv().ok()).collect()
+    }
+
     /// Takes a place among the calls that wait, which is left if the receiver is dropped.
     pub(crate) fn join(&self, tenant: TenantId) -> Receiver<Turn> {
         let (sender, receiver) = oneshot::channel();

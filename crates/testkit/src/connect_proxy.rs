@@ -19,7 +19,7 @@ pub struct ConnectProxy {
 // === impl ConnectProxy ===
 
 impl ConnectProxy {
-    /// Starts a proxy whose tunnels all lead to one address, whatever host the client names: only it knows the way.
+    /// Starts a proxy whose tunnels all lead to one address, whatever host the client names.
     ///
     /// # Panics
     /// Panics if no port is free.

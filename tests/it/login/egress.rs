@@ -3,25 +3,18 @@
 use std::time::Duration;
 
 use jackfield_api::v1;
-use jackfield_testkit::{Client, ConnectProxy, Program, Reply, Site, System, TestServer, expect_status, on_both};
+use jackfield_testkit::{Program, Reply, Site, System, TestServer, expect_status, on_both};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
-use tonic::{Code, Response, Status};
+use tonic::Code;
 
 use super::events::{even, events, faulty};
 use super::faults::{fault, logged, plain, raw, read_request};
-use super::{a_login, a_system, a_user, behind, connector, create, log_in};
+use super::{a_login, a_system, a_user, behind, behind_a_proxy, connector, create, log_in};
+use crate::connector::try_create;
 
 const URL: &str = "connector.generic.authentication_url";
 const PROXY: &str = "connector.egress_proxy";
-
-async fn try_create(
-    client: &Client,
-    connector: v1::Connector,
-) -> Result<Response<v1::CreateConnectorResponse>, Status> {
-    let request = v1::CreateConnectorRequest { connector: Some(connector), ..Default::default() };
-    client.connectors().create_connector(request).await
-}
 
 on_both! {
     async fn urls_that_cannot_be_called_are_refused_when_they_are_stored(server) {
@@ -134,11 +127,8 @@ on_both! {
 
 on_both! {
     async fn a_stored_connector_is_called_through_its_proxy_with_the_sealed_password(backend: Backend) {
-        let allow = vec!["localhost".to_owned()];
-        let server = TestServer::start_with(backend, |config| config.egress.allow = allow).await;
+        let (server, system, proxy) = behind_a_proxy(backend).await;
         let alpha = server.client("alpha");
-        let system = a_system().await;
-        let proxy = ConnectProxy::start(system.address(), "jackfield", "password of the proxy").await;
         let definition = connector(&alpha, &system, "directory").await;
         let definition = v1::Connector { debug: Some(true), ..behind(&proxy, "password of the proxy", definition) };
         let id = create(&alpha, definition).await.id;

@@ -11,6 +11,7 @@ use jackfield_testkit::{Client, ManualClock, Reply, System, TestServer, collect,
 use serde_json::Value;
 use uuid::Uuid;
 
+pub(crate) use self::secrecy::assert_nowhere;
 use super::{USER_ID, a_login, a_system, a_user, connector, create, log_in};
 use crate::steps;
 

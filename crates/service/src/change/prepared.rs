@@ -53,8 +53,6 @@ impl<T> From<T> for Prepared<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::iter;
-
     use jackfield_domain::key::{CertificateIssue, Key, KeyAlgorithm, KeyGeneration};
     use jackfield_domain::principal::right::KeysWrite;
     use jackfield_domain::user::User;
@@ -66,7 +64,6 @@ mod tests {
 
     use super::*;
     use crate::key::GeneratedKey;
-    use crate::turns::Turns;
     use crate::user::tests::{Fixture, ann};
     use crate::{RequestId, RequestOptions};
 
@@ -97,10 +94,8 @@ mod tests {
         let user = create(&fixture, "first").await.unwrap();
         let key = generate(&fixture, "first").await.unwrap();
 
-        let all =
-            |turns: &Turns| Vec::from_iter(iter::from_fn(|| turns.join(fixture.principal.tenant).try_recv().ok()));
-        let shared = &fixture.services.shared;
-        let _taken = (all(&shared.passwords.turns), all(&shared.key_turns));
+        let (shared, tenant) = (&fixture.services.shared, fixture.principal.tenant);
+        let _taken = [&shared.passwords.turns, &shared.key_turns].map(|turns| turns.take_all(tenant));
         let repeats = async {
             assert_eq!(create(&fixture, "first").await.unwrap(), user);
             assert_eq!(generate(&fixture, "first").await.unwrap(), key);

@@ -1,6 +1,5 @@
 //! Log-ins and migrations, which no method of UserService makes.
 
-use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,8 +156,7 @@ async fn every_log_in_takes_a_hash() {
     fixture.create(UserPatch { enabled: Some(false), password: password(), ..login("disabled") }).await;
     fixture.create(login("without")).await;
 
-    let turns = &fixture.services.shared.passwords.turns;
-    let mut taken = Vec::from_iter(iter::from_fn(|| turns.join(fixture.principal.tenant).try_recv().ok()));
+    let mut taken = fixture.services.shared.passwords.turns.take_all(fixture.principal.tenant);
     let kinds = ["ann", "disabled", "without", "unknown"];
     for kind in kinds {
         let waits = timeout(Duration::from_millis(100), fixture.log_in(kind, "wrong password")).await;

@@ -3,9 +3,8 @@
 use std::sync::Mutex;
 
 use jackfield_api::v1;
-use jackfield_testkit::canary::{Sweep, contains};
 use jackfield_testkit::system::Received;
-use jackfield_testkit::{Ask, Canary, Client, List, Reply, System, fixture, logs, on_both};
+use jackfield_testkit::{Canary, Client, Reply, System, fixture, logs, on_both};
 use serde_json::{Value, json};
 
 use super::super::login::{a_login, log_in, rejected};
@@ -83,7 +82,7 @@ on_both! {
         assert_eq!([&events[0].request_id, &events[1].request_id], [&request_ids[0], &request_ids[1]]);
     }
 
-    /// The server is told the id of the connector if the application has none.
+    /// The application has no `external_id`, so its log-ins have the `application_id` of the connector.
     async fn an_event_has_the_application_as_the_server_was_told(server) {
         let client = server.client("alpha");
         let license = LicenseSystem::start().await;
@@ -138,16 +137,7 @@ on_both! {
         let found: Vec<_> = events.iter().map(|event| (&*event.login_id, &*event.reason)).collect();
         assert_eq!(found, CASES);
 
-        let pages = List::ConnectorEvents.pages(&client, &Ask::default()).await.unwrap();
-        let messages: Vec<u8> = pages.into_iter().flat_map(|page| page.rows).flat_map(|row| row.message).collect();
-        let stored = tokio::task::block_in_place(|| server.stored_bytes());
-        let log = logs::bytes();
-        drop(everything);
-        assert!(contains(&messages, b"a redirect") && contains(&stored, b"a redirect") && contains(&log, hostile.as_bytes()));
-        let sweep = Sweep::new(&canaries, &[]);
-        for (place, bytes) in [("the events", messages), ("the database", stored), ("the log", log), ("the metrics page", server.metrics_page().into_bytes())] {
-            sweep.assert_not_in(place, &bytes);
-        }
+        events::assert_nowhere(&canaries, &server, everything, &hostile).await;
     }
 }
 

@@ -108,38 +108,29 @@ async fn a_client_that_reads_slowly_gets_everything_in_the_time_of_a_request() {
     assert_eq!((seconds(took), cause), (2 * 10 + 60 + 7, "stalled"));
 }
 
+/// Sends the beginning of a request, and a byte of the rest each second. Returns when and why the connection ends.
+async fn trickled(begin: &[u8]) -> (u64, &'static str) {
+    let (mut client, ended) = connection(Duration::ZERO);
+    client.write_all(begin).await.unwrap();
+    let trickle = async {
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            if client.write_all(b"t").await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let (took, cause) = tokio::select! {
+        ended = ended => ended,
+        () = trickle => unreachable!(),
+    };
+    (seconds(took), cause)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_slow_head_and_a_slow_body_are_cut() {
-    let (mut client, ended) = connection(Duration::ZERO);
-    client.write_all(b"GET / HTTP/1.1\r\nhost").await.unwrap();
-    let trickle = async {
-        loop {
-            sleep(Duration::from_secs(1)).await;
-            if client.write_all(b"t").await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    };
-    let (took, cause) = tokio::select! {
-        ended = ended => ended,
-        () = trickle => unreachable!(),
-    };
     // A second of it is for what the client still sends.
-    assert_eq!((seconds(took), cause), (10 + 1, "idle"));
-
-    let (mut client, ended) = connection(Duration::ZERO);
-    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99\r\n\r\n").await.unwrap();
-    let trickle = async {
-        loop {
-            sleep(Duration::from_secs(1)).await;
-            if client.write_all(b"t").await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    };
-    let (took, cause) = tokio::select! {
-        ended = ended => ended,
-        () = trickle => unreachable!(),
-    };
-    assert_eq!((seconds(took), cause), (10 + 1, "client"));
+    assert_eq!(trickled(b"GET / HTTP/1.1\r\nhost").await, (10 + 1, "idle"));
+    let body = trickled(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99\r\n\r\n").await;
+    assert_eq!(body, (10 + 1, "client"));
 }
