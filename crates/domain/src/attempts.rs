@@ -38,7 +38,7 @@ pub struct AttemptLimits {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AttemptCount {
     pub attempts: u32,
-    /// Those of them that are known to have failed.
+    /// Those of them that are known to have failed. They are counted for a user from a source alone.
     pub failures: u32,
     /// The time of the last failure; 0 if there is none.
     pub failure_time: i64,
@@ -133,18 +133,32 @@ impl AttemptCount {
     /// source may have an account of its own, and attack others.
     pub fn end(&mut self, limit: AttemptLimit, window: i64, end: AttemptEnd, now: Timestamp) {
         match (end, limit) {
+            _ if !end.changes(limit) => {}
             (AttemptEnd::Succeeded, AttemptLimit::UserAndSource) => {
                 *self = AttemptCount { expire_time: now.0, ..AttemptCount::default() };
             }
-            (AttemptEnd::Succeeded, AttemptLimit::Source) => {}
             _ if self.expire_time != window => {}
             (AttemptEnd::Failed, _) => {
                 self.failures = self.failures.saturating_add(1);
                 self.failure_time = now.0;
             }
-            (AttemptEnd::Succeeded, AttemptLimit::User) | (AttemptEnd::Unchecked, _) => {
+            (AttemptEnd::Succeeded | AttemptEnd::Unchecked, _) => {
                 self.attempts = self.attempts.saturating_sub(1);
             }
+        }
+    }
+}
+
+// === impl AttemptEnd ===
+
+impl AttemptEnd {
+    /// Returns whether it changes counts of a limit.
+    pub const fn changes(self, limit: AttemptLimit) -> bool {
+        match (self, limit) {
+            (AttemptEnd::Succeeded, limit) => !matches!(limit, AttemptLimit::Source),
+            // Only attempts of a user from a source are delayed after failures.
+            (AttemptEnd::Failed, limit) => matches!(limit, AttemptLimit::UserAndSource),
+            (AttemptEnd::Unchecked, _) => true,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jackfield_domain::{Error, Result};
-use sea_orm::{ConnectionTrait, DbBackend, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -13,7 +13,7 @@ use crate::database::connect::{self, Database, Opened};
 use crate::database::postgres::pool::Sessions;
 use crate::database::sqlite::readers::Readers;
 use crate::database::sqlite::wal::Wal;
-use crate::database::{Pool, PoolSettings, Pooled, error};
+use crate::database::{Pool, PoolSettings, Pooled, error, spans};
 use crate::error::StoreError;
 use crate::generations::Generations;
 use crate::migration;
@@ -104,6 +104,20 @@ impl Store {
     /// and do not wait either; a crash of this process does not. Other transactions see it as any other.
     pub async fn write_volatile(&self) -> Result<Writer> {
         self.begin(Kind::Volatile).await
+    }
+
+    /// Runs one statement that writes, without a transaction around it, and returns its rows. Its commit does not wait for the disk: on
+    /// PostgreSQL the statement itself has to say so. An error leaves open whether it has written.
+    pub(crate) async fn query_volatile(&self, statement: Statement) -> Result<Vec<QueryResult>> {
+        let Some(groups) = &self.groups else {
+            return self.writer.query_all_raw(statement).await.map_err(error::from_db);
+        };
+        let span = spans::statement(statement.db_backend, &statement.sql);
+        let rows = groups.query_volatile(statement).instrument(span).await?;
+        if let Some(wal) = &self.wal {
+            wal.committed(false);
+        }
+        Ok(rows)
     }
 
     async fn begin(&self, kind: Kind) -> Result<Writer> {

@@ -281,6 +281,29 @@ on_both! {
         }
     }
 
+    /// A source that may not try any more cannot use up the attempts of a user.
+    async fn refused_attempts_at_once_are_not_counted(backend: Backend) {
+        let server = TestServer::start_with(backend, limits(0, 6, 3)).await;
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let directory = create(&alpha, connector(&alpha, &system, "directory").await).await.id;
+        for _ in 0..3 {
+            let calls = (0..20).map(|_| alpha.connectors());
+            let calls = calls.map(|mut connectors| {
+                let request = from("198.51.100.1", &directory, "ada", "wrong");
+                async move { connectors.authenticate_user(request).await }
+            });
+            let answers = futures::future::join_all(calls).await;
+            assert!(answers.iter().filter(|answer| answer.is_err()).count() >= 17);
+        }
+        assert_eq!(system.received().len(), 3);
+        for _ in 0..3 {
+            assert_eq!(outcome(&alpha, from("192.0.2.1", &directory, "ada", "wrong")).await, REJECTED);
+        }
+        let over = alpha.connectors().authenticate_user(from("192.0.2.2", &directory, "ada", "wrong")).await;
+        expect_status(over, Code::ResourceExhausted, "LOGIN_ATTEMPTS_EXCEEDED");
+    }
+
     async fn successes_at_once_are_all_accepted(server) {
         let alpha = server.client("alpha");
         let system = a_system().await;

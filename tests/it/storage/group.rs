@@ -1,13 +1,14 @@
 //! Writers that share a transaction on SQLite. Their guarantees also hold on PostgreSQL.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::join_all;
+use jackfield_domain::attempts::AttemptCount;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::TenantName;
-use jackfield_domain::{Clock as _, Result, SystemClock, TenantId};
+use jackfield_domain::{Clock as _, Result, SystemClock, TenantId, Timestamp};
 use jackfield_testkit::store::{IdempotencyClaim, IdempotencyKey, Store, Writer};
 use jackfield_testkit::{Backend, TestServer, on_both};
 use tokio::task::JoinHandle;
@@ -379,6 +380,45 @@ on_both! {
         if server.backend() == Backend::Sqlite {
             assert_eq!(store.group_counts(), (3, 3));
         }
+        store.close().await;
+    }
+    async fn a_statement_on_its_own_is_written_between_transactions(server) {
+        let store = patient_store(&server).await;
+        let (key, now) = ((TenantId::generate(), [7; 32]), Timestamp(1_000));
+        let count = |attempts, expire_time| AttemptCount { attempts, expire_time, ..AttemptCount::default() };
+        let added = |attempts, expire_time| BTreeMap::from([(key, count(attempts, expire_time))]);
+        let first = store.write().await.unwrap();
+        insert(&first, "first").await;
+        let waits = tokio::spawn({
+            let (store, added) = (store.clone(), added(2, 2_000));
+            async move { store.login_attempts_add(&added, now).await }
+        });
+        if server.backend() == Backend::Sqlite {
+            waiting(&store, 1).await;
+            assert!(!waits.is_finished());
+        }
+        first.commit().await.unwrap();
+        assert_eq!(waits.await.unwrap().unwrap(), added(2, 2_000));
+        // Within its window, at its end, and when nothing is counted.
+        assert_eq!(store.login_attempts_add(&added(3, 3_000), now).await.unwrap(), added(5, 2_000));
+        let txn = store.write_volatile().await.unwrap();
+        let failed = AttemptCount { failures: 4, failure_time: 999, ..count(5, 2_000) };
+        txn.login_attempts_put(&BTreeMap::from([(key, failed)])).await.unwrap();
+        txn.commit().await.unwrap();
+        let counted = store.login_attempts_add(&added(1, 3_000), now).await.unwrap();
+        assert_eq!(counted, BTreeMap::from([(key, AttemptCount { attempts: 6, ..failed })]));
+        assert_eq!(store.login_attempts_add(&added(1, 4_000), Timestamp(2_000)).await.unwrap(), added(1, 4_000));
+        let txn = store.write_volatile().await.unwrap();
+        txn.login_attempts_put(&added(0, 4_000)).await.unwrap();
+        txn.commit().await.unwrap();
+        assert_eq!(store.login_attempts_add(&added(2, 5_000), now).await.unwrap(), added(2, 5_000));
+        // The next transaction waits for the disk again.
+        writer(&store, "second").await.unwrap().unwrap();
+        let (setting, durable) = match server.backend() {
+            Backend::Sqlite => ("PRAGMA synchronous", "2"),
+            Backend::Postgres => ("SHOW synchronous_commit", "on"),
+        };
+        assert_eq!(store.raw_write(setting).await.unwrap().concat(), durable);
         store.close().await;
     }
 }

@@ -1,55 +1,23 @@
-//! Batches of attempts. Those that wait while one batch is written are written together, in one transaction: the more attempts there
-//! are, the less each costs.
+//! Batches of attempts. Those that wait while one batch is written are written together, by one statement or in one transaction: the
+//! more attempts there are, the less each costs.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use jackfield_domain::attempts::{AttemptCount, AttemptEnd, AttemptLimit, AttemptLimits};
 use jackfield_domain::{Error, Result, TenantId, Timestamp};
 use jackfield_store::AttemptKey;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
-use super::Counted;
+use super::queue::Request;
+use super::{Attempts, Counted};
 use crate::change::{Change, Length};
 use crate::services::Services;
-
-/// The requests that wait, in their order.
-#[derive(Default)]
-pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
-    /// Notified when an attempt is to be counted.
-    begins: Notify,
-}
-
-#[derive(Default)]
-struct Waiting {
-    requests: VecDeque<Request>,
-    /// True if a task serves the queue.
-    served: bool,
-}
-
-pub(super) enum Request {
-    /// Counts an attempt, or refuses it.
-    Begin { keys: Vec<(AttemptLimit, AttemptKey)>, answer: oneshot::Sender<Result<Counted>> },
-    /// Notes the end of an attempt that was counted.
-    End { counted: Counted, end: AttemptEnd },
-}
 
 /// The verdict about an attempt: it is counted, or there are too many, with the limit and the time until the next one.
 type Verdict = Result<Counted, (AttemptLimit, Duration)>;
 
-/// Marks the queue as not served if the task that serves it panics, so that another task can serve it.
-struct Serving<'a> {
-    queue: &'a Queue,
-    done: bool,
-}
-
-/// The most requests in a batch. Each has up to three rows.
-const MAX_BATCH: usize = 64;
-/// The time for which ends of attempts wait for an attempt that begins, so that they are written with it.
-const END_PATIENCE: Duration = Duration::from_millis(20);
 /// The tenants whose requests are tried again at once. Each takes a connection.
 const RETRIES_AT_ONCE: usize = 4;
 /// The wait before a log-in is tried again whose count may or may not be written.
@@ -59,14 +27,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 impl Services {
     pub(super) fn attempts_enqueue(&self, request: Request) {
-        let queue = &self.shared.attempts.queue;
-        let (mut waiting, is_end) = (queue.lock(), request.is_end());
-        waiting.requests.push_back(request);
-        if !is_end {
-            queue.begins.notify_waiters();
-        }
-        if !waiting.served {
-            waiting.served = true;
+        if self.shared.attempts.queue.push(request) {
             let services = self.clone();
             self.shared.tasks.spawn(async move { services.attempts_serve().await });
         }
@@ -75,13 +36,14 @@ impl Services {
     /// Writes batches until no request waits.
     async fn attempts_serve(&self) {
         let queue = &self.shared.attempts.queue;
-        let mut serving = Serving { queue, done: false };
-        loop {
-            queue.gather().await;
-            let Some(batch) = queue.next() else { break };
+        let serving = queue.serving();
+        while let Some(batch) = queue.next().await {
             self.attempts_write(batch).await;
+            if let Some(ends) = queue.overdue() {
+                self.attempts_write(ends).await;
+            }
         }
-        serving.done = true;
+        serving.end();
     }
 
     /// Writes a batch and answers its requests. If it cannot be written, each tenant's requests are tried on their own: a row that
@@ -118,8 +80,50 @@ impl Services {
         }
     }
 
-    /// Writes requests in one transaction, and returns the verdicts about the attempts that begin, in their order.
+    /// Writes requests, and returns the verdicts about the attempts that begin, in their order.
     async fn attempts_apply(&self, batch: &[Request]) -> Result<Vec<Verdict>> {
+        let now = self.now();
+        let is_over = |key: &AttemptKey| self.shared.attempts.over.get(key).is_some_and(|until| until > now);
+        let begins: Option<Vec<_>> = batch.iter().map(Request::begins).collect();
+        match begins.filter(|begins| !begins.iter().copied().flatten().any(|(_, key)| is_over(key))) {
+            Some(begins) => self.attempts_add(&begins, now).await,
+            None => self.attempts_change(batch).await,
+        }
+    }
+
+    /// Counts attempts by one statement, and looks only then if there are too many: most are within their limits. Those that are not are
+    /// taken back, so that they are not counted when they are refused.
+    async fn attempts_add(&self, begins: &[&[(AttemptLimit, AttemptKey)]], now: Timestamp) -> Result<Vec<Verdict>> {
+        let Attempts { limits, over, .. } = &self.shared.attempts;
+        let mut added: BTreeMap<AttemptKey, AttemptCount> = BTreeMap::new();
+        for (limit, key) in begins.iter().copied().flatten() {
+            added.entry(*key).or_default().begin(limits.of(*limit), now);
+        }
+        let counted = self.shared.store.login_attempts_add(&added, now).await?;
+        let mut counts = counted.clone();
+        for (key, count) in &mut counts {
+            count.attempts = count.attempts.saturating_sub(added.get(key).map_or(0, |added| added.attempts));
+        }
+        let verdicts: Vec<_> = begins.iter().map(|keys| begin(limits, &mut counts, keys, now)).collect();
+        let mut refused = Vec::new();
+        for (keys, verdict) in begins.iter().zip(&verdicts) {
+            let Err((limit, wait)) = verdict else { continue };
+            let until = now.plus_micros(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
+            keys.iter().filter(|(of, _)| of == limit).for_each(|(_, key)| over.insert(*key, until));
+            let window = |key| counted.get(key).map_or(0, |count| count.expire_time);
+            let taken_back = keys.iter().map(|(limit, key)| (*limit, *key, window(key))).collect();
+            refused.push(Request::end(Counted(taken_back), AttemptEnd::Unchecked));
+        }
+        if !refused.is_empty()
+            && let Err(error) = self.attempts_change(&refused).await
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "refused log-in attempts stay counted");
+        }
+        Ok(verdicts)
+    }
+
+    /// Writes requests in one transaction, in their order.
+    async fn attempts_change(&self, batch: &[Request]) -> Result<Vec<Verdict>> {
         let mut keys: Vec<AttemptKey> = batch.iter().flat_map(Request::keys).collect();
         keys.sort_unstable();
         keys.dedup();
@@ -144,41 +148,9 @@ impl Services {
     }
 }
 
-// === impl Waiting ===
-
-impl Waiting {
-    /// Returns true if all that waits are ends of attempts, and fewer than one batch.
-    fn has_ends_only(&self) -> bool {
-        (1..MAX_BATCH).contains(&self.requests.len()) && self.requests.iter().all(Request::is_end)
-    }
-}
-
 // === impl Request ===
 
 impl Request {
-    fn is_end(&self) -> bool {
-        matches!(self, Request::End { .. })
-    }
-
-    fn is_wanted(&self) -> bool {
-        match self {
-            Request::Begin { answer, .. } => !answer.is_closed(),
-            Request::End { .. } => true,
-        }
-    }
-
-    /// The tenant, which all keys of a request have in common.
-    fn tenant(&self) -> Option<TenantId> {
-        self.keys().first().map(|(tenant, _)| *tenant)
-    }
-
-    fn keys(&self) -> Vec<AttemptKey> {
-        match self {
-            Request::Begin { keys, .. } => keys.iter().map(|(_, key)| *key).collect(),
-            Request::End { counted, .. } => counted.0.iter().map(|(_, key, _)| *key).collect(),
-        }
-    }
-
     /// Changes the counts, and returns the verdict about an attempt that begins.
     fn apply(
         &self,
@@ -247,48 +219,4 @@ fn same(error: &Error) -> Error {
         _ => return Error::internal(error.to_string()),
     };
     Error::StoreUnavailable { retry_after, source: error.to_string().into() }
-}
-
-// === impl Queue ===
-
-impl Queue {
-    /// Waits for requests that can be written together. An attempt waits for those alone that are ready to begin with it.
-    async fn gather(&self) {
-        let begins = self.begins.notified();
-        tokio::task::yield_now().await;
-        if self.lock().has_ends_only() && tokio::time::timeout(END_PATIENCE, begins).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// The next batch, or the end. The attempts of callers that have left are not made.
-    fn next(&self) -> Option<Vec<Request>> {
-        let mut waiting = self.lock();
-        let mut batch = Vec::new();
-        while batch.len() < MAX_BATCH
-            && let Some(request) = waiting.requests.pop_front()
-        {
-            if request.is_wanted() {
-                batch.push(request);
-            }
-        }
-        waiting.served = !batch.is_empty();
-        waiting.served.then_some(batch)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl Serving ===
-
-impl Drop for Serving<'_> {
-    fn drop(&mut self) {
-        if !self.done {
-            let mut waiting = self.queue.lock();
-            waiting.requests.clear();
-            waiting.served = false;
-        }
-    }
 }

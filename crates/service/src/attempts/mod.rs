@@ -2,19 +2,21 @@
 //! at once, through any number of replicas, exceeds a limit. Nothing here depends on whether there is such a user.
 
 mod batch;
+mod queue;
 
 use std::net::IpAddr;
 
 use jackfield_domain::attempts::{AttemptEnd, AttemptLimit, AttemptLimits, source_of};
 use jackfield_domain::login::{LoginId, LoginOutcome};
 use jackfield_domain::user::attempt_key;
-use jackfield_domain::{Error, Result, TenantId};
+use jackfield_domain::{Error, Result, TenantId, Timestamp};
 use jackfield_store::AttemptKey;
+use quick_cache::sync::Cache;
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use self::batch::{Queue, Request};
+use self::queue::{Queue, Request};
 use crate::login::Checked;
 use crate::services::Services;
 
@@ -22,6 +24,8 @@ use crate::services::Services;
 pub(crate) struct Attempts {
     limits: AttemptLimits,
     queue: Queue,
+    /// Counts that were over their limit, and the time until which.
+    over: Cache<AttemptKey, Timestamp>,
 }
 
 /// The facts by which an attempt is counted.
@@ -40,11 +44,14 @@ pub(crate) struct CountedBy<'a> {
 /// An attempt that was counted: each count, and the end of its window.
 struct Counted(Vec<(AttemptLimit, AttemptKey, i64)>);
 
+/// The most counts that are known to be over their limit. Attempts by others are counted correctly, but at more cost to the rest.
+const OVER: usize = 10_000;
+
 // === impl Attempts ===
 
 impl Attempts {
     pub(crate) fn new(limits: AttemptLimits) -> Self {
-        Attempts { limits, queue: Queue::default() }
+        Attempts { limits, queue: Queue::default(), over: Cache::new(OVER) }
     }
 }
 
@@ -68,9 +75,9 @@ impl Services {
             // The system may have answered, so the attempt stays counted.
             Err(_) => None,
         };
-        if let Some(end) = end.filter(|_| !counted.0.is_empty()) {
-            // The next attempt through this replica is counted after it.
-            self.attempts_enqueue(Request::End { counted, end });
+        if let Some(end) = end {
+            // The next attempt through this replica that has a count in common is counted after it.
+            self.attempts_enqueue(Request::end(counted, end));
         }
         checked
     }

@@ -6,20 +6,54 @@ use std::collections::BTreeMap;
 
 use jackfield_domain::attempts::AttemptCount;
 use jackfield_domain::{Result, TenantId, Timestamp};
-use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType, OnConflict, Query};
+use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType, OnConflict, Query, SimpleExpr};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, FromQueryResult as _, QueryFilter,
-    QueryOrder, QuerySelect, QueryTrait,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, FromQueryResult as _, Iterable as _,
+    QueryFilter, QueryOrder, QueryResult, QuerySelect, QueryTrait,
 };
 
 use crate::database::error;
 use crate::entity::login_attempt::{self, ActiveModel, Column, Entity, Model};
 use crate::session::Writer;
+use crate::store::Store;
 
 /// The key of a count: the tenant, and a keyed digest of what the attempts are counted by.
 pub type AttemptKey = (TenantId, [u8; 32]);
 
 const KEY: [Column; 2] = [Column::TenantId, Column::Digest];
+/// The row that an insert would have made.
+const EXCLUDED: &str = "excluded";
+
+impl Store {
+    /// Adds attempts to counts, in one statement, and returns what the counts are then. A count of 0 and one whose window is over become
+    /// what is added, with its window. An error leaves open whether they were added.
+    pub async fn login_attempts_add(
+        &self,
+        added: &BTreeMap<AttemptKey, AttemptCount>,
+        now: Timestamp,
+    ) -> Result<BTreeMap<AttemptKey, AttemptCount>> {
+        if added.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let backend = self.reader.get_database_backend();
+        let (old, new) = (|column| Expr::col((Entity, column)), |column| Expr::col((EXCLUDED, column)));
+        let begins = || old(Column::ExpireTime).lte(now.0).or(old(Column::Attempts).eq(0));
+        let or = |column, otherwise: SimpleExpr| Expr::case(begins(), new(column)).finally(otherwise);
+        let attempts = old(Column::Attempts).add(new(Column::Attempts));
+        let add = OnConflict::columns(KEY)
+            .value(Column::Attempts, or(Column::Attempts, attempts))
+            .values(
+                [Column::Failures, Column::FailureTime, Column::ExpireTime]
+                    .map(|kept| (kept, or(kept, old(kept)).into())),
+            )
+            .to_owned();
+        let mut insert =
+            Entity::insert_many(added.iter().map(|(key, count)| active(key, count))).on_conflict(add).into_query();
+        insert.returning(Query::returning().exprs(returned(backend)));
+        let rows = self.query_volatile(backend.build(&insert)).await?;
+        rows.iter().map(|row| count_of(row).map_err(error::from_db)).collect()
+    }
+}
 
 impl Writer {
     /// The counts of these keys, which no other transaction changes until this one ends. Those that there are not yet are 0.
@@ -36,16 +70,7 @@ impl Writer {
         let mut insert = Entity::insert_many(rows).on_conflict(lock).into_query();
         insert.returning_all();
         for row in self.conn.query_all(&insert).await.map_err(error::from_db)? {
-            let row = Model::from_query_result(&row, "").map_err(error::from_db)?;
-            let Ok(digest) = row.digest.try_into() else { continue };
-            let number = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
-            let count = AttemptCount {
-                attempts: number(row.attempts),
-                failures: number(row.failures),
-                failure_time: row.failure_time,
-                expire_time: row.expire_time,
-            };
-            counts.insert((TenantId(row.tenant_id), digest), count);
+            counts.extend([count_of(&row).map_err(error::from_db)?]);
         }
         Ok(counts)
     }
@@ -87,6 +112,22 @@ impl Writer {
         let delete = Entity::delete_many().filter(Column::TenantId.eq(tenant.0));
         delete.exec(&self.conn).await.map(|_| ()).map_err(error::from_db)
     }
+}
+
+/// The columns of a count. A statement of PostgreSQL says with them that its commit does not wait for the disk.
+fn returned(backend: DbBackend) -> Vec<SimpleExpr> {
+    let does_not_wait =
+        (backend == DbBackend::Postgres).then(|| Expr::cust("set_config('synchronous_commit', 'off', true)"));
+    Column::iter().map(|column| Expr::col(column).into()).chain(does_not_wait).collect()
+}
+
+fn count_of(row: &QueryResult) -> Result<(AttemptKey, AttemptCount), DbErr> {
+    let Model { tenant_id, digest, attempts, failures, failure_time, expire_time } = Model::from_query_result(row, "")?;
+    let digest =
+        digest.try_into().map_err(|_| DbErr::Type("a digest of a log-in attempt has another length".to_owned()))?;
+    let number = |number: i64| u32::try_from(number).unwrap_or(u32::MAX);
+    let count = AttemptCount { attempts: number(attempts), failures: number(failures), failure_time, expire_time };
+    Ok(((TenantId(tenant_id), digest), count))
 }
 
 fn active((tenant, digest): &AttemptKey, count: &AttemptCount) -> ActiveModel {

@@ -6,24 +6,25 @@
 //! single writer commits at once. A member that fails is rolled back to its savepoint; a group that fails, fails for all.
 //!
 //! A writer whose changes may be lost in a power failure has a transaction of its own, which does not wait for the disk (`PRAGMA
-//! synchronous = NORMAL`). The next group synchronises its changes, too, because the log is written in order.
+//! synchronous = NORMAL`). The next group synchronises its changes, too, because the log is written in order. A single statement of
+//! that kind needs no turn: the task runs it.
 //!
 //! Statements that begin and end a transaction or a savepoint run in the task and never in a caller's future: a caller that
 //! leaves in the middle of one would leave the shared transaction in an unknown state.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use jackfield_domain::Result;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement,
-    TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, QueryResult, SqliteTransactionMode,
+    Statement, TransactionOptions, TransactionTrait,
 };
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
+use super::queue::{Queue, Waiting, WaitingStatement, WaitingWriter};
 use super::turn::{CommitSender, Turn, TurnEnd};
 use super::{Kind, Transaction};
 use crate::database::error;
@@ -46,19 +47,6 @@ struct Writers {
     tasks: TaskTracker,
     commits: AtomicU64,
     members: AtomicU64,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<WaitingWriter>,
-    /// True if a task serves the queue.
-    served: bool,
-}
-
-/// A writer that waits for its turn.
-struct WaitingWriter {
-    kind: Kind,
-    turn: oneshot::Sender<Result<Transaction>>,
 }
 
 /// A transaction and its members.
@@ -123,16 +111,26 @@ impl GroupCommit {
     /// Waits for a turn, in a group or alone.
     pub(crate) async fn begin(&self, kind: Kind) -> Result<Transaction> {
         let (turn, given) = oneshot::channel();
-        self.enqueue(WaitingWriter { kind, turn });
+        self.wait(Waiting::Writer(WaitingWriter { kind, turn }), given).await
+    }
+
+    /// Runs one statement, whose commit does not wait for the disk, and returns its rows.
+    pub(crate) async fn query_volatile(&self, statement: Statement) -> Result<Vec<QueryResult>> {
+        let (rows, given) = oneshot::channel();
+        self.wait(Waiting::Statement(WaitingStatement { statement, rows }), given).await
+    }
+
+    async fn wait<T>(&self, waiting: Waiting, given: oneshot::Receiver<Result<T>>) -> Result<T> {
+        self.enqueue(waiting);
         match tokio::time::timeout(self.0.patience, given).await {
             Ok(given) => given.unwrap_or_else(|_| Err(error::gone("the queue of the writers is gone"))),
             Err(_) => Err(error::gone("too many writers wait, or one takes too long")),
         }
     }
 
-    fn enqueue(&self, writer: WaitingWriter) {
+    fn enqueue(&self, waiting: Waiting) {
         let mut queue = self.0.queue();
-        queue.waiting.push_back(writer);
+        queue.waiting.push_back(waiting);
         if !queue.served {
             queue.served = true;
             let shared = Arc::clone(&self.0);
@@ -185,7 +183,10 @@ impl Writers {
     async fn serve(&self) {
         let mut serving = Serving { shared: self, done: false };
         while let Some(first) = self.next() {
-            self.group(first).await;
+            match first {
+                Waiting::Writer(first) => self.group(first).await,
+                Waiting::Statement(statement) => self.statement(statement).await,
+            }
         }
         serving.done = true;
     }
@@ -196,23 +197,15 @@ impl Writers {
             ..Default::default()
         };
         // The pool may have to open the file.
-        let begun = match self.guard.check_file() {
-            Ok(()) => match self.set_synchronous(first.kind != Kind::Volatile).await {
-                Ok(()) => self.pool.begin_with_options(options).await,
-                Err(failed) => Err(failed),
-            },
-            Err(lost) => Err(lost),
+        let begun = match self.prepare(first.kind).await {
+            Ok(()) => self.pool.begin_with_options(options).await,
+            Err(failed) => Err(failed),
         };
         let txn = match begun {
             Ok(txn) => Arc::new(txn),
             Err(failed) => {
-                // Another process holds the file, or it cannot be opened. All other writers would wait as long for the same.
-                let text = failed.to_string();
-                self.guard.set_failing(true);
+                self.fail(&failed);
                 let _ = first.turn.send(Err(error::from_db(failed)));
-                for writer in std::mem::take(&mut self.queue().waiting) {
-                    let _ = writer.turn.send(Err(error::gone(&text)));
-                }
                 return;
             }
         };
@@ -220,6 +213,44 @@ impl Writers {
         let mut group = Group { shared: self, txn, kept: 0, savepoint: Savepoint::None, waiting: Vec::new() };
         let served = group.serve(first).await;
         group.end(served).await;
+    }
+
+    /// Runs a statement. Other than a group, it cannot be in the middle of something when the database rolls it back.
+    async fn statement(&self, statement: WaitingStatement) {
+        let WaitingStatement { statement, rows } = statement;
+        let answer = match self.prepare(Kind::Volatile).await {
+            Ok(()) => {
+                let found = self.pool.query_all_raw(statement).await;
+                // What was written while the file was replaced may be in the one that is gone.
+                let found = found.and_then(|found| self.guard.check_file().map(|()| found));
+                self.guard.set_failing(found.is_err());
+                if found.is_ok() {
+                    self.commits.fetch_add(1, Ordering::Relaxed);
+                    self.members.fetch_add(1, Ordering::Relaxed);
+                }
+                found
+            }
+            Err(failed) => {
+                self.fail(&failed);
+                Err(failed)
+            }
+        };
+        let _ = rows.send(answer.map_err(error::from_db));
+    }
+
+    /// Prepares the connection for a transaction.
+    async fn prepare(&self, kind: Kind) -> Result<(), DbErr> {
+        self.guard.check_file()?;
+        self.set_synchronous(kind != Kind::Volatile).await
+    }
+
+    /// Fails all who wait. Another process holds the file, or it cannot be opened: they would wait as long for the same.
+    fn fail(&self, failed: &DbErr) {
+        self.guard.set_failing(true);
+        let text = failed.to_string();
+        for waiting in std::mem::take(&mut self.queue().waiting) {
+            waiting.fail(error::gone(&text));
+        }
     }
 
     /// Sets whether commits from here on wait for the disk. A connection that the pool opens waits.
@@ -238,10 +269,10 @@ impl Writers {
         Ok(())
     }
 
-    /// The next writer, or the end.
-    fn next(&self) -> Option<WaitingWriter> {
+    /// The next that waits, or the end.
+    fn next(&self) -> Option<Waiting> {
         let mut queue = self.queue();
-        let next = queue.next(|_| true);
+        let next = queue.next();
         if next.is_none() {
             queue.served = false;
         }
@@ -280,7 +311,7 @@ impl Group<'_> {
             if alone || members >= MOST_MEMBERS || since.elapsed() >= longest {
                 break;
             }
-            writer = match self.shared.queue().next(|writer| writer.kind == Kind::Shared) {
+            writer = match self.shared.queue().next_shared() {
                 Some(next) => next,
                 None => break,
             };
@@ -355,18 +386,6 @@ impl Group<'_> {
 
     async fn run(&self, sql: &'static str) -> Result<(), DbErr> {
         self.txn.execute_raw(Statement::from_string(DbBackend::Sqlite, sql)).await.map(|_| ())
-    }
-}
-
-// === impl Queue ===
-
-impl Queue {
-    /// The next writer that still waits, if it fits.
-    fn next(&mut self, fits: impl Fn(&WaitingWriter) -> bool) -> Option<WaitingWriter> {
-        while self.waiting.front().is_some_and(|writer| writer.turn.is_closed()) {
-            self.waiting.pop_front();
-        }
-        self.waiting.pop_front_if(|writer| fits(writer))
     }
 }
 

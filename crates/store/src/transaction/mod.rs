@@ -1,6 +1,7 @@
 //! A write transaction: one of PostgreSQL, or a turn in a group of SQLite that commits as one (see [`group_commit`]).
 
 pub(crate) mod group_commit;
+mod queue;
 mod turn;
 
 use std::sync::Arc;
