@@ -80,7 +80,7 @@ async fn create(bench: &Bench<'_>, system: &System) -> Result<Vec<String>> {
 
 /// The rounds of log-ins through one connector.
 async fn measure(bench: &Bench<'_>, side: &Side<Client>, connector: &str) -> Result<Vec<Measured>> {
-    let request = request(connector);
+    let request = request(connector, "ada");
     let same = move |_, _| request.clone();
     load::run(side, bench.turn / 2, same.clone()).await?;
     let mut rounds = Vec::new();
@@ -91,7 +91,7 @@ async fn measure(bench: &Bench<'_>, side: &Side<Client>, connector: &str) -> Res
 }
 
 async fn log_in(mut client: Client, connector: &str) -> Result<()> {
-    let answer = client.unary(LOGIN, request(connector)).await?;
+    let answer = client.unary(LOGIN, request(connector, "ada")).await?;
     match v1::AuthenticateUserResponse::decode(answer)?.outcome() {
         v1::LoginOutcome::Accepted => Ok(()),
         other => Err(format!("the log-in is {}", other.as_str_name()).into()),

@@ -1,6 +1,7 @@
 //! AuthenticateUser over a warm pool to a system that demands a client certificate, against a program that asks the system itself,
 //! and against a tonic server that asks it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +22,15 @@ const THINKS: Duration = Duration::from_millis(10);
 /// The number of connections, and of callers on each.
 const CONNECTIONS: usize = 4;
 const CALLERS: usize = 8;
+/// The number of users that log in.
+const USERS: usize = 1_000;
 pub(crate) const LOGIN: &str = "/jackfield.v1.ConnectorService/AuthenticateUser";
+
+const PASSWORD: &str = "correct horse";
+
+/// The same request for each user.
+#[derive(Clone)]
+struct Requests(Arc<[Bytes]>);
 
 pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
     let jackfield = bench.jackfield().await?;
@@ -39,15 +48,15 @@ pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
             pid: jackfield.pid(),
         };
         let peer = system.peer("baseline")?;
-        let request = request(&connector);
-        let answer = ours.clients[0].unary(LOGIN, request.clone()).await?;
+        let requests = Requests::of(|user| request(&connector, user));
+        let answer = ours.clients[0].unary(LOGIN, requests.at(0, 0)).await?;
         if v1::AuthenticateUserResponse::decode(answer.clone())?.outcome() != v1::LoginOutcome::Accepted {
             return Err("the log-in is not accepted".into());
         }
         if thinks.is_zero() {
-            lines.extend(against_a_server(bench, &ours, &peer, request, answer).await?);
+            lines.extend(against_a_server(bench, &ours, &peer, requests, answer).await?);
         } else {
-            lines.extend(against_the_call(bench, &ours, &peer, request).await?);
+            lines.extend(against_the_call(bench, &ours, &peer, requests).await?);
         }
     }
     jackfield.stop().await?;
@@ -55,11 +64,18 @@ pub(crate) async fn run(bench: &Bench<'_>) -> Result<Vec<Line>> {
 }
 
 /// The lines for a system that takes as long as one that checks a password. The baseline is a program that asks it itself.
-async fn against_the_call(bench: &Bench<'_>, ours: &Side<Client>, peer: &Peer, request: Bytes) -> Result<[Line; 3]> {
+async fn against_the_call(
+    bench: &Bench<'_>,
+    ours: &Side<Client>,
+    peer: &Peer,
+    requests: Requests,
+) -> Result<[Line; 3]> {
     let theirs =
         Side { clients: vec![Https::new(peer)?], callers: CONNECTIONS * CALLERS, path: "", pid: std::process::id() };
-    let (name, database, body) = ("AuthenticateUser", bench.world.name(), https::body("ada", "correct horse"));
-    let (request, body) = (move |_, _| request.clone(), move |_, _| body.clone());
+    let (name, database) = ("AuthenticateUser", bench.world.name());
+    let bodies = Requests::of(|user| https::body(user, PASSWORD));
+    let request = move |caller, number| requests.at(caller, number);
+    let body = move |caller, number| bodies.at(caller, number);
     let all = bench.rounds((ours, request.clone()), (&theirs, body.clone())).await?;
     let one = bench.rounds((&ours.one_caller(), request), (&theirs.one_caller(), body)).await?;
     Ok([
@@ -75,7 +91,7 @@ async fn against_a_server(
     bench: &Bench<'_>,
     ours: &Side<Client>,
     peer: &Peer,
-    request: Bytes,
+    requests: Requests,
     answer: Bytes,
 ) -> Result<[Line; 2]> {
     let pki = pki(&bench.world.data);
@@ -87,11 +103,11 @@ async fn against_a_server(
         path: bare::LOGIN,
         pid: baseline.pid(),
     };
-    if theirs.clients[0].unary(bare::LOGIN, request.clone()).await? != answer {
+    if theirs.clients[0].unary(bare::LOGIN, requests.at(0, 0)).await? != answer {
         return Err("the baseline answers with another message".into());
     }
     let (name, database) = ("AuthenticateUser, the system answers at once", bench.world.name());
-    let same = move |_, _| request.clone();
+    let same = move |caller, number| requests.at(caller, number);
     let all = bench.rounds((ours, same.clone()), (&theirs, same.clone())).await?;
     let one = bench.rounds((&ours.one_caller(), same.clone()), (&theirs.one_caller(), same)).await?;
     Ok([
@@ -100,13 +116,26 @@ async fn against_a_server(
     ])
 }
 
-/// The request of a log-in through a connector.
-pub(crate) fn request(connector: &str) -> Bytes {
+/// The request of a user's log-in through a connector.
+pub(crate) fn request(connector: &str, user: &str) -> Bytes {
     let request = v1::AuthenticateUserRequest {
         connector: connector.to_owned(),
-        login_id: "ada".to_owned(),
-        password: "correct horse".to_owned(),
+        login_id: user.to_owned(),
+        password: PASSWORD.to_owned(),
         ..Default::default()
     };
     Bytes::from(request.encode_to_vec())
+}
+
+// === impl Requests ===
+
+impl Requests {
+    fn of(request: impl Fn(&str) -> Bytes) -> Self {
+        Requests((0..USERS).map(|user| request(&format!("ada-{user}"))).collect())
+    }
+
+    /// The request of a caller at a number. Users log in one after the other.
+    fn at(&self, caller: usize, number: usize) -> Bytes {
+        self.0[(number * CONNECTIONS * CALLERS + caller) % USERS].clone()
+    }
 }
