@@ -271,9 +271,11 @@ on_both! {
         // No window is open for the verdicts, so the test stops at the first step that waits.
         let unread = server.http2("alpha", 0).await;
         let unread = unread.call("/jackfield.v1.ConnectorService/TestConnector", &stored(&connector.id)).await.unwrap();
-        assert_eq!(outcome().await, v1::LoginOutcome::UpstreamFault, "the test has the place");
-        while outcome().await != v1::LoginOutcome::Accepted {
-            assert!(begin.elapsed() < Duration::from_secs(30), "the test keeps the place");
+        // The call is answered before the test asks for the place.
+        for expected in [v1::LoginOutcome::UpstreamFault, v1::LoginOutcome::Accepted] {
+            while outcome().await != expected {
+                assert!(begin.elapsed() < Duration::from_secs(30), "{expected:?} is awaited");
+            }
         }
         assert!(begin.elapsed() > Duration::from_secs(2), "{:?}", begin.elapsed());
         assert_eq!(server.metric("jackfield_server_streams_stalled_total", &[]), Some(1.0));
