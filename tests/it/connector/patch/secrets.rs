@@ -24,10 +24,12 @@ on_both! {
                 json!({ "op": "copy", "from": path, "path": "/data/copied" }),
                 json!({ "op": "move", "from": path, "path": "/description" }),
             ] {
+                let from = if operation["op"] == "test" { "" } else { "from " };
                 let refused = refused(patch_json(&alpha, &before.id, json!([operation])).await);
                 refused.expect_fields(&["json_patch.json"]);
                 let description = refused.description("json_patch.json");
-                assert!(description.ends_with("is a secret: it can be set and removed, and not be tested, copied or moved"));
+                let text = "is a secret: it can be set and removed, and not be tested, copied or moved";
+                assert_eq!(description, format!("operation 0 ({from}\"{path}\") {text}"));
             }
         }
         // The objects around them do not contain them.

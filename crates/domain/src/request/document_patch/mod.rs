@@ -59,7 +59,10 @@ struct Patching {
 /// The reason why an operation fails.
 enum Fault {
     TestFailed,
+    /// The fault is that of the path.
     Text(&'static str),
+    /// The fault is that of the place that a value is copied or moved from.
+    From(PointerBuf, &'static str),
 }
 
 /// Bytes of the text of a patch.
@@ -73,7 +76,7 @@ pub const MAX_COPIED_BYTES: usize = 256 * 1024;
 
 const SECRET: &str = "is a secret: it can be set and removed, and not be tested, copied or moved";
 const TOO_DEEP: &str = "would nest deeper than 32 levels";
-const NO_SOURCE: &str = "has a \"from\" that does not exist";
+const NO_PLACE: &str = "names a place that does not exist";
 
 // === impl Document ===
 
@@ -101,12 +104,14 @@ impl DocumentPatch {
             Kind::Operations(operations) => {
                 for (index, operation) in operations.iter().enumerate() {
                     let path = operation.path();
+                    let invalid = |place: String, text| {
+                        let description = format!("operation {index} ({place}) {text}");
+                        PatchFault::Invalid(Violation::field(&self.field, description))
+                    };
                     patching.step(operation).map_err(|fault| match fault {
                         Fault::TestFailed => PatchFault::TestFailed { operation: index, path: readable(path.as_str()) },
-                        Fault::Text(text) => {
-                            let description = format!("operation {index} ({}) {text}", shown(path));
-                            PatchFault::Invalid(Violation::field(&self.field, description))
-                        }
+                        Fault::Text(text) => invalid(shown(path), text),
+                        Fault::From(from, text) => invalid(format!("from {}", shown(&from)), text),
                     })?;
                 }
             }
@@ -121,7 +126,9 @@ impl Patching {
     fn step(&mut self, operation: &PatchOperation) -> Result<(), Fault> {
         match operation {
             PatchOperation::Test(op) => {
-                self.refuse_secret(&op.path)?;
+                if self.document.secrets.has(&op.path) {
+                    return Err(Fault::Text(SECRET));
+                }
                 run(&mut self.document.value, operation)
             }
             PatchOperation::Remove(op) => self.remove(&op.path),
@@ -181,12 +188,11 @@ impl Patching {
 
     /// A copy of the value at a path.
     fn source(&self, from: &Pointer) -> Result<Value, Fault> {
-        self.refuse_secret(from)?;
-        self.document.value.pointer(from.as_str()).cloned().ok_or(Fault::Text(NO_SOURCE))
-    }
-
-    fn refuse_secret(&self, path: &Pointer) -> Result<(), Fault> {
-        if self.document.secrets.has(path) { Err(Fault::Text(SECRET)) } else { Ok(()) }
+        let found = match self.document.secrets.has(from) {
+            true => Err(SECRET),
+            false => self.document.value.pointer(from.as_str()).cloned().ok_or(NO_PLACE),
+        };
+        found.map_err(|text| Fault::From(from.to_owned(), text))
     }
 
     /// The part of the document that has a path, and the path in it.
@@ -201,7 +207,7 @@ fn run(value: &mut Value, operation: &PatchOperation) -> Result<(), Fault> {
         PatchErrorKind::TestFailed => Fault::TestFailed,
         // A test of an absent value is a test that fails: RFC 6902 has no test for absence.
         PatchErrorKind::InvalidPointer if matches!(operation, PatchOperation::Test(_)) => Fault::TestFailed,
-        _ => Fault::Text("names a place that does not exist"),
+        _ => Fault::Text(NO_PLACE),
     })
 }
 

@@ -94,10 +94,18 @@ fn a_patch_is_applied_as_a_whole_or_not_at_all() {
     let absent = r#"[{ "op": "test", "path": "/none", "value": null }]"#;
     assert_eq!(fault(operations(with_secrets(&[]), absent)), "test 0 of \"/none\" failed");
     for (patch, expected) in [
-        (r#"[{ "op": "copy", "from": "/none", "path": "/a" }]"#, "has a \"from\" that does not exist"),
-        (r#"[{ "op": "move", "from": "/generic", "path": "/generic/a" }]"#, "moves a value into itself"),
+        (r#"[{ "op": "copy", "from": "/none", "path": "/a" }]"#, "(from \"/none\") names a place that does not exist"),
+        (r#"[{ "op": "move", "from": "/none", "path": "/a" }]"#, "(from \"/none\") names a place that does not exist"),
+        (
+            r#"[{ "op": "copy", "from": "/name", "path": "/none/a" }]"#,
+            "(\"/none/a\") names a place that does not exist",
+        ),
+        (
+            r#"[{ "op": "move", "from": "/generic", "path": "/generic/a" }]"#,
+            "(\"/generic/a\") moves a value into itself",
+        ),
     ] {
-        assert!(fault(operations(with_secrets(&[]), patch)).ends_with(expected), "{patch}");
+        assert_eq!(fault(operations(with_secrets(&[]), patch)), format!("operation 0 {expected}"));
     }
     let same = operations(with_secrets(&[]), r#"[{ "op": "move", "from": "/name", "path": "/name" }]"#).unwrap();
     assert_eq!(same.value, with_secrets(&[]).value);
@@ -114,10 +122,9 @@ fn secrets_cannot_be_read() {
             json!({ "op": "move", "from": path, "path": "/data/a" }),
         ] {
             let refused = fault(operations(with_secrets(&stored), &json!([operation]).to_string()));
-            assert!(
-                refused.ends_with("is a secret: it can be set and removed, and not be tested, copied or moved"),
-                "{refused}"
-            );
+            let place = if operation["op"] == "test" { format!("\"{path}\"") } else { format!("from \"{path}\"") };
+            let text = "is a secret: it can be set and removed, and not be tested, copied or moved";
+            assert_eq!(refused, format!("operation 0 ({place}) {text}"));
         }
     }
     // The values around them do not have them, not even those that the same patch gave.
