@@ -61,6 +61,54 @@ async fn requests_that_are_too_large_or_too_odd() {
     assert_eq!(send(address, &good()).await.status, 200);
 }
 
+#[tokio::test]
+async fn requests_whose_frame_is_wrong() {
+    let server = gallery(|_| {}).await;
+    let address = server.license_api_address();
+    let body = json!({ "username": "ann", "password": PASSWORD }).to_string();
+    let with = async |version: &str, headers: &str, body: &str| {
+        let request = format!("{LOG_IN} HTTP/{version}\r\n{headers}x-license-module: gallery\r\n\r\n{body}");
+        send(address, request.as_bytes()).await
+    };
+    let length = format!("content-length: {}\r\n", body.len());
+    for (version, host, is_good) in [
+        ("1.1", "host: a\r\n", true),
+        ("1.1", "Host: [::1]:8443\r\n", true),
+        ("1.1", "host:\r\n", true),
+        ("1.0", "", true),
+        ("1.1", "", false),
+        ("1.1", "host: a\r\nhost: b\r\n", false),
+        ("1.1", "host: a\r\nhost: a\r\n", false),
+        ("1.0", "host: a\r\nhost: b\r\n", false),
+        ("1.1", "host: a/b\r\n", false),
+        ("1.1", "host: a b\r\n", false),
+        ("1.1", "host: ann@a\r\n", false),
+        ("1.1", "host: \u{e9}\r\n", false),
+    ] {
+        let answer = with(version, &format!("{host}{length}"), &body).await;
+        match is_good {
+            true => assert_eq!(answer.status, 200, "{version} {host}"),
+            false => answer.expect(400, "INVALID_FORMAT"),
+        }
+    }
+
+    for expect in ["expect: 200-ok", "expect: 100-continue, x", "expect: 100-continue\r\nexpect: x", "expect:"] {
+        with("1.1", &format!("host: a\r\n{expect}\r\n{length}"), &body).await.expect(417, "INVALID_FORMAT");
+    }
+    let continued = with("1.1", &format!("host: a\r\nExpect: 100-Continue\r\n{length}"), &body).await;
+    assert!(continued.status == 100 && continued.body.starts_with("HTTP/1.1 200"), "{continued:?}");
+
+    let chunked = "host: a\r\ntransfer-encoding: chunked\r\n";
+    let good = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    assert_eq!(with("1.1", chunked, &good).await.status, 200);
+    for wrong in ["x\r\n", &body, "-1\r\n", "ffffffffffffffffff\r\n", "1\r\n12\r\n0\r\n\r\n", "\r\n"] {
+        with("1.1", chunked, wrong).await.expect(400, "INVALID_FORMAT");
+        for both in [format!("{length}{chunked}"), format!("{chunked}{length}")] {
+            with("1.1", &both, wrong).await.expect(400, "INVALID_FORMAT");
+        }
+    }
+}
+
 /// A request that arrives slowly has 10 s for its head and 10 s for its body. Until then it takes no place of a call.
 #[tokio::test]
 async fn slow_requests_are_cut_and_delay_no_others() {

@@ -40,18 +40,18 @@ impl HttpApi for LicenseApi {
     }
 
     fn refuse(&self, why: Unread) -> Response<Bytes> {
-        let failure = match why {
-            Unread::TooLarge(limit) => {
-                let message = format!("The body is larger than {limit} bytes.");
-                Failure::new(StatusCode::PAYLOAD_TOO_LARGE, Some(ErrorCode::InvalidFormat), message)
+        let (status, message) = match why {
+            Unread::HostInvalid => (StatusCode::BAD_REQUEST, "The header Host must be there once, with a host."),
+            Unread::ExpectationUnknown => {
+                (StatusCode::EXPECTATION_FAILED, "The header Expect can only be \"100-continue\".")
             }
-            Unread::Incomplete => Failure::new(
-                StatusCode::REQUEST_TIMEOUT,
-                Some(ErrorCode::InvalidFormat),
-                "The body did not arrive completely.",
-            ),
+            Unread::TooLarge(limit) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, &*format!("The body is larger than {limit} bytes."))
+            }
+            Unread::Incomplete => (StatusCode::REQUEST_TIMEOUT, "The body did not arrive completely."),
+            Unread::Malformed => (StatusCode::BAD_REQUEST, "The body is not chunked as HTTP/1.1 demands."),
         };
-        response::of(Err(failure), self.error_codes)
+        response::of(Err(Failure::new(status, Some(ErrorCode::InvalidFormat), message)), self.error_codes)
     }
 }
 

@@ -24,17 +24,23 @@ pub trait HttpApi: Send + Sync + 'static {
     /// Answers a request.
     fn answer(&self, request: http::Request<Bytes>, calls: Calls) -> BoxFuture<'static, http::Response<Bytes>>;
 
-    /// Answers a request whose body was not read to its end.
+    /// Answers a request that was not read to its end.
     fn refuse(&self, why: Unread) -> http::Response<Bytes>;
 }
 
-/// The reason why a body was not read to its end.
+/// The reason why a request was not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unread {
-    /// It is larger than this number of bytes.
+    /// It has several hosts, one that is none, or none at all although its version demands one (RFC 9112 3.2).
+    HostInvalid,
+    /// It expects something that this server does not do (RFC 9110 10.1.1).
+    ExpectationUnknown,
+    /// Its body is larger than this number of bytes.
     TooLarge(usize),
-    /// It did not arrive in time, or not in the form of HTTP.
+    /// Its body did not arrive in time, or not to its end.
     Incomplete,
+    /// Its body is not chunked as its head says (RFC 9112 7.1).
+    Malformed,
 }
 
 /// The way from a request to a call. The caller is that of the listener.

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::header::{EXPECT, HOST};
+use http::uri::Authority;
+use http::{HeaderValue, Version, request};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -186,13 +188,12 @@ async fn answer(
     let (head, body) = request.into_parts();
     let calls = Calls::new(front.stack.clone(), info.clone(), Arc::clone(flow), &head.headers);
     let request_id = calls.request_id();
-    let response = match timeout(READ_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
-        Ok(Ok(body)) => {
+    let response = match read(&head, body).await {
+        Ok(body) => {
             phase.answering.store(true, Ordering::Relaxed);
-            front.api.answer(http::Request::from_parts(head, body.to_bytes()), calls).await
+            front.api.answer(http::Request::from_parts(head, body), calls).await
         }
-        Ok(Err(error)) if error.is::<LengthLimitError>() => front.api.refuse(Unread::TooLarge(MAX_BODY)),
-        Ok(Err(_)) | Err(_) => front.api.refuse(Unread::Incomplete),
+        Err(why) => front.api.refuse(why),
     };
     phase.answering.store(false, Ordering::Relaxed);
     let mut response = response.map(Full::new);
@@ -215,6 +216,40 @@ async fn answer(
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// Reads the body of a request whose head is in order.
+async fn read(head: &request::Parts, body: Incoming) -> Result<Bytes, Unread> {
+    check_host(head)?;
+    if head.headers.get_all(EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return Err(Unread::ExpectationUnknown);
+    }
+    match timeout(READ_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Unread::TooLarge(MAX_BODY)),
+        Ok(Err(error)) if is_malformed(&*error) => Err(Unread::Malformed),
+        Ok(Err(_)) | Err(_) => Err(Unread::Incomplete),
+    }
+}
+
+/// Checks that a request names its host as its version demands. An empty name is one for a target without a host.
+fn check_host(head: &request::Parts) -> Result<(), Unread> {
+    let is_name = |value: &HeaderValue| {
+        let authority = || value.to_str().ok()?.parse::<Authority>().ok();
+        value.is_empty() || authority().is_some_and(|authority| !authority.as_str().contains('@'))
+    };
+    let mut hosts = head.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if head.version < Version::HTTP_11 => Ok(()),
+        (Some(host), None) if is_name(host) => Ok(()),
+        _ => Err(Unread::HostInvalid),
+    }
+}
+
+/// Returns whether a body could not be read because of its bytes.
+fn is_malformed(error: &(dyn std::error::Error + 'static)) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|source| matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
 }
 
 /// Returns whether a connection ended because its client does not read.
