@@ -40,6 +40,11 @@ async fn resolve(client: &Client, login_id: &str) -> Result<Vec<v1::Route>, Stat
     Ok(client.connectors().resolve_route(request).await?.into_inner().routes)
 }
 
+async fn unpin(client: &Client, login_id: &str) -> bool {
+    let request = v1::UnpinUserRequest { login_id: login_id.to_owned(), ..Default::default() };
+    client.connectors().unpin_user(request).await.unwrap().into_inner().unpinned
+}
+
 async fn delete_connector(
     client: &Client,
     reference: &str,
@@ -125,12 +130,8 @@ on_both! {
         assert_eq!(never.received().len(), 2);
 
         // Without the pin the rules count again, and so they do without the connector.
-        let unpin = async |login_id: &str| {
-            let request = v1::UnpinUserRequest { login_id: login_id.to_owned(), ..Default::default() };
-            alpha.connectors().unpin_user(request).await.unwrap().into_inner().unpinned
-        };
-        assert!(unpin("Ada").await);
-        assert!(!unpin("Ada").await);
+        assert!(unpin(&alpha, "Ada").await);
+        assert!(!unpin(&alpha, "Ada").await);
         assert_eq!(resolve(&alpha, "ada").await.unwrap()[0].target, Some(Target::Connector(first.clone())));
         replace(&alpha, vec![rule(&["*"], to(&second)), rule(&["*"], to(&first))]).await;
         log_in(&alpha, a_login("", "ada", "right")).await;
@@ -167,6 +168,89 @@ on_both! {
         // The caller who names it learns why.
         let refused = alpha.connectors().authenticate_user(a_login(&first, "ada", "right")).await;
         expect_status(refused, Code::FailedPrecondition, "CONNECTOR_DISABLED");
+    }
+
+    async fn other_spellings_of_a_login_id_do_not_evade_its_pin(server) {
+        let alpha = server.client("alpha");
+        let (knows, other) = (a_system().await, a_system().await);
+        let first = create(&alpha, connector(&alpha, &knows, "knows").await).await.id;
+        let second = create(&alpha, connector(&alpha, &other, "other").await).await.id;
+        replace(&alpha, vec![rule(&["*"], to(&first))]).await;
+        log_in(&alpha, a_login("", "ada", "right")).await;
+        replace(&alpha, vec![rule(&["*"], to(&second))]).await;
+        for spelling in ["ADA", " ada ", "\u{ff41}da", "\u{24d0}DA", "a\u{ad}da", "ad\u{200d}a", "ada\u{fe0f}"] {
+            let [route] = &resolve(&alpha, spelling).await.unwrap()[..] else { panic!("{spelling:?}: several routes") };
+            assert_eq!(route.reason(), v1::RouteReason::Pinned, "{spelling:?}");
+            log_in(&alpha, a_login("", spelling, "right")).await;
+        }
+        assert_eq!(other.received().len(), 0);
+        assert!(unpin(&alpha, "\u{ff21}DA").await);
+        assert_eq!(resolve(&alpha, "ada").await.unwrap()[0].reason(), v1::RouteReason::Rule);
+    }
+
+    /// Their keys distinguish spellings.
+    async fn pins_of_an_older_program_count(server) {
+        let mut server = server;
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let first = create(&alpha, connector(&alpha, &system, "first").await).await.id;
+        let second = create(&alpha, connector(&alpha, &system, "second").await).await.id;
+        replace(&alpha, vec![rule(&["*"], to(&first))]).await;
+        log_in(&alpha, a_login("", "ada", "right")).await;
+        server.stop().await;
+        let older = [("\u{ff41}da", "second"), ("\u{ff42}ob", "second"), ("bo\u{ff42}", "first"), ("\u{e9}va", "second")];
+        for (create_time, (login_key, name)) in older.into_iter().enumerate() {
+            let pin = format!("SELECT tenant_id, '{login_key}', id, {create_time} FROM connector WHERE name_key = '{name}'");
+            server.sql(&format!("INSERT INTO user_pin (tenant_id, login_key, connector_id, create_time) {pin}")).await;
+        }
+        server.sql("DELETE FROM seaql_migrations WHERE version = 'm0014_pin_keys'").await;
+
+        server.restart().await;
+        let alpha = server.client("alpha");
+        for (login_id, connector) in [("\u{ff21}da", &first), ("BOB", &second), ("\u{c9}va", &second)] {
+            let [route] = &resolve(&alpha, login_id).await.unwrap()[..] else { panic!("{login_id}: several routes") };
+            let expected = (v1::RouteReason::Pinned, Some(Target::Connector(connector.clone())));
+            assert_eq!((route.reason(), route.target.clone()), expected, "{login_id}");
+        }
+        assert_eq!(server.sql("SELECT login_key FROM user_pin ORDER BY login_key").await, ["ada", "bob", "\u{e9}va"]);
+    }
+
+    /// The way in which a user may log in depends on the rules alone.
+    async fn a_rule_to_a_connection_does_not_show_who_is_pinned(server) {
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let directory = create(&alpha, connector(&alpha, &system, "directory").await).await.id;
+        replace(&alpha, vec![rule(&["*"], to(&directory))]).await;
+        assert_eq!(log_in(&alpha, a_login("", "ada", "right")).await.connector, directory);
+        let asked = system.received().len();
+        let provider = create(&alpha, fixture::an_oauth2_connector("provider")).await.id;
+        let request = v1::CreateConnectionRequest {
+            connection: Some(fixture::a_connection("login", &provider)),
+            ..Default::default()
+        };
+        let connection = alpha.connections().create_connection(request).await.unwrap().into_inner().connection.unwrap();
+        let through = rule(&["*"], RuleTarget::Connection(connection.id));
+        for (rules, code, reason) in [
+            (vec![through.clone()], Code::FailedPrecondition, "CONNECTION_REQUIRED"),
+            (vec![through, rule(&["*"], to(&directory))], Code::FailedPrecondition, "CONNECTION_REQUIRED"),
+            (Vec::new(), Code::NotFound, "ROUTING_RULE_NOT_FOUND"),
+        ] {
+            replace(&alpha, rules).await;
+            let mut routes = Vec::new();
+            for login_id in ["ada", "stranger"] {
+                for password in ["right", "wrong"] {
+                    let refused = alpha.connectors().authenticate_user(a_login("", login_id, password)).await;
+                    expect_status(refused, code, reason);
+                }
+                routes.push(resolve(&alpha, login_id).await.map_err(|status| status.code()));
+            }
+            assert_eq!(routes[0], routes[1]);
+        }
+        assert_eq!(system.received().len(), asked, "no password leaves");
+        // With a rule to any connector, the pin counts again.
+        let other = create(&alpha, fixture::a_connector("other")).await.id;
+        replace(&alpha, vec![rule(&["*"], to(&other))]).await;
+        assert_eq!(resolve(&alpha, "ada").await.unwrap()[0].target, Some(Target::Connector(directory)));
     }
 
     /// A rejection says nothing about the connector that knows the user, and no system gets the password twice.

@@ -6,7 +6,6 @@ use jackfield_domain::login::LoginId;
 use jackfield_domain::principal::right::{ConnectorsRead, ConnectorsWrite};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::routing::{Route, RouteReason, RouteTarget, RoutingPolicy, RoutingRule, RuleDraft, TargetRef};
-use jackfield_domain::user::login_key;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, Violation, Violations};
 use jackfield_store::{Stored, Writer};
@@ -66,29 +65,33 @@ impl Services {
         login_id: &LoginId,
     ) -> Result<bool> {
         self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
-            txn.user_pin_delete(caller.tenant(), &login_key(login_id.as_str())).await
+            txn.user_pin_delete(caller.tenant(), login_id.as_str()).await
         })
         .await
     }
 
-    /// The routes of a login id: the connector that the user stays with, or else those of the rules.
+    /// The routes of a login id. The rules decide whether the user logs in with a password, and a pin only which connector checks it:
+    /// otherwise the way of logging in that an end user is offered would show who is pinned.
     pub(crate) async fn routes(&self, tenant: TenantId, login_id: &LoginId) -> Result<Vec<Route>> {
         let read = self.shared.store.read();
-        if let Some(connector) = read.user_pin_fetch(tenant, &login_key(login_id.as_str())).await? {
-            return Ok(vec![Route { target: RouteTarget::Connector(connector), reason: RouteReason::Pinned }]);
-        }
         let routes = read.routing_policy_fetch(tenant).await?.routes(login_id.as_str());
-        match routes.is_empty() {
-            true => Err(Error::not_found_by(Resource::RoutingRule, None, [("login_id", login_id.as_str().to_owned())])),
-            false => Ok(routes),
+        match routes.first().map(|route| route.target) {
+            None => Err(Error::not_found_by(Resource::RoutingRule, None, [("login_id", login_id.as_str().to_owned())])),
+            Some(RouteTarget::Connection(_)) => Ok(routes),
+            Some(RouteTarget::Connector(_)) => {
+                let pin = read.user_pin_fetch(tenant, login_id.as_str()).await?;
+                let pinned = |id| vec![Route { target: RouteTarget::Connector(id), reason: RouteReason::Pinned }];
+                Ok(pin.map_or(routes, pinned))
+            }
         }
     }
 
     /// Keeps a user with the connector that accepted the log-in. If that fails, the user is asked for by the rules the next time.
     pub(crate) async fn user_pin<R>(&self, caller: &Caller<R>, login_id: &LoginId, connector: ConnectorId) {
-        let (tenant, key, now) = (caller.tenant(), login_key(login_id.as_str()), self.now());
-        let pinned = self
-            .change(Change::on_behalf_of(caller), async |txn| txn.user_pin_insert(tenant, &key, connector, now).await);
+        let (tenant, now) = (caller.tenant(), self.now());
+        let pinned = self.change(Change::on_behalf_of(caller), async |txn| {
+            txn.user_pin_insert(tenant, login_id.as_str(), connector, now).await
+        });
         if let Err(error) = pinned.await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, connector.id = %connector, "a user could not be pinned to a connector");

@@ -10,6 +10,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub tenant_id: Uuid,
     #[sea_orm(primary_key, auto_increment = false)]
+    /// The form of the login id by which users are pinned.
     pub login_key: String,
     pub connector_id: Uuid,
     pub create_time: i64,

@@ -14,6 +14,7 @@ mod m0010_applications;
 mod m0011_routing;
 mod m0012_connector_events;
 mod m0013_login_attempts;
+mod m0014_pin_keys;
 mod same_name;
 mod search;
 
@@ -44,6 +45,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0011_routing::Step),
             Box::new(m0012_connector_events::Step),
             Box::new(m0013_login_attempts::Step),
+            Box::new(m0014_pin_keys::Step),
         ]
     }
 }

@@ -1,7 +1,7 @@
 //! Routing policies and pins, as rows. The targets of rules are rows of their own, so that no target is deleted while a rule has it.
 
 use jackfield_domain::routing::{RouteTarget, RoutingPolicy};
-use jackfield_domain::user::login_key;
+use jackfield_domain::user::attempt_key;
 use jackfield_domain::{ConnectionId, ConnectorId, Error, Result, TenantId, Timestamp};
 use sea_orm::sea_query::{Condition, Expr, OnConflict};
 use sea_orm::{
@@ -32,9 +32,9 @@ impl<C: ConnectionTrait> Session<C> {
         rules.count(&self.conn).await.map_err(error::from_db)
     }
 
-    /// The connector that a user stays with.
-    pub async fn user_pin_fetch(&self, tenant: TenantId, login_key: &str) -> Result<Option<ConnectorId>> {
-        let pin = user_pin::of(tenant).filter(user_pin::Column::LoginKey.eq(login_key));
+    /// The connector that the user with a login id stays with.
+    pub async fn user_pin_fetch(&self, tenant: TenantId, login_id: &str) -> Result<Option<ConnectorId>> {
+        let pin = user_pin::of(tenant).filter(user_pin::Column::LoginKey.eq(attempt_key(login_id)));
         let id = pin.select_only().column(user_pin::Column::ConnectorId).into_tuple::<Uuid>().one(&self.conn).await;
         Ok(id.map_err(error::from_db)?.map(ConnectorId))
     }
@@ -117,17 +117,17 @@ impl Writer {
         Ok((before - policy.rules.len()) as u64)
     }
 
-    /// Keeps a user with a connector, unless the user stays with another one.
+    /// Keeps the user with a login id with a connector, unless the user stays with another one.
     pub async fn user_pin_insert(
         &self,
         tenant: TenantId,
-        login_key: &str,
+        login_id: &str,
         connector: ConnectorId,
         now: Timestamp,
     ) -> Result<()> {
         let row = user_pin::ActiveModel {
             tenant_id: Set(tenant.0),
-            login_key: Set(login_key.to_owned()),
+            login_key: Set(attempt_key(login_id)),
             connector_id: Set(connector.0),
             create_time: Set(now.0),
         };
@@ -136,11 +136,11 @@ impl Writer {
         insert.exec_without_returning(&self.conn).await.map(|_| ()).map_err(error::from_db)
     }
 
-    /// Lets a user go back to the rules. Returns whether the user stayed with a connector.
-    pub async fn user_pin_delete(&self, tenant: TenantId, login_key: &str) -> Result<bool> {
+    /// Lets the user with a login id go back to the rules. Returns whether the user stayed with a connector.
+    pub async fn user_pin_delete(&self, tenant: TenantId, login_id: &str) -> Result<bool> {
         let delete = user_pin::Entity::delete_many()
             .filter(user_pin::Column::TenantId.eq(tenant.0))
-            .filter(user_pin::Column::LoginKey.eq(login_key));
+            .filter(user_pin::Column::LoginKey.eq(attempt_key(login_id)));
         Ok(delete.exec(&self.conn).await.map_err(error::from_db)?.rows_affected > 0)
     }
 
@@ -148,7 +148,7 @@ impl Writer {
     pub async fn user_pins_delete_of(&self, tenant: TenantId, login_ids: &[&str]) -> Result<()> {
         let delete = user_pin::Entity::delete_many()
             .filter(user_pin::Column::TenantId.eq(tenant.0))
-            .filter(user_pin::Column::LoginKey.is_in(login_ids.iter().map(|login_id| login_key(login_id))));
+            .filter(user_pin::Column::LoginKey.is_in(login_ids.iter().map(|login_id| attempt_key(login_id))));
         delete.exec(&self.conn).await.map(|_| ()).map_err(error::from_db)
     }
 
