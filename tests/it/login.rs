@@ -1,5 +1,6 @@
 //! AuthenticateUser: what a system is asked, and what its responses become.
 
+mod accounts;
 mod attempts;
 mod egress;
 pub(crate) mod events;

@@ -54,6 +54,10 @@ names! {
         UserNotMigrated = "USER_NOT_MIGRATED",
         /// The system rejected the log-in. It does not say if the user is unknown or the password is wrong.
         SystemRejected = "SYSTEM_REJECTED",
+        /// The system answered with a user who is deactivated there.
+        UserInactive = "USER_INACTIVE",
+        /// The system answered with a user whose account has ended there.
+        UserExpired = "USER_EXPIRED",
         /// The user was migrated, and the password is right.
         PasswordRight = "PASSWORD_RIGHT",
         /// The user was migrated, and the password is wrong.

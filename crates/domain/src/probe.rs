@@ -177,6 +177,8 @@ reasons! {
     UserIdInvalid = "USER_ID_INVALID": "Have the system send a UUID in the member \"user.id\".",
     UserUnnamed = "USER_UNNAMED": "Have the system send username, email or phoneNumber of the user.",
     UserInvalid = "USER_INVALID": "Have the system send the field as the message says.",
+    UserInactive = "USER_INACTIVE": "Activate the user in the system, if the log-in should have been accepted.",
+    UserExpired = "USER_EXPIRED": "Extend the account of the user in the system, if the log-in should have been accepted.",
     IssuerMismatch = "ISSUER_MISMATCH": "Give the connector the issuer exactly as its discovery document has it.",
     EndpointMissing = "ENDPOINT_MISSING": "Check that the issuer is an OpenID Connect provider.",
     FieldInvalid = "FIELD_INVALID": "Have the licence server send the field as the message says.",

@@ -91,6 +91,8 @@ on_both! {
             ("USER_ID_INVALID", user(json!({ "email": "a@example.com" })).into_bytes()),
             ("USER_ID_INVALID", user(json!({ "id": "7", "email": "a@example.com" })).into_bytes()),
             ("BODY_MALFORMED", wide.into_bytes()),
+            ("BODY_MALFORMED", user(json!({ "id": USER_ID, "email": "a@example.com", "active": "false" })).into_bytes()),
+            ("BODY_MALFORMED", user(json!({ "id": USER_ID, "email": "a@example.com", "expiry": "2020-01-01" })).into_bytes()),
             ("USER_UNNAMED", user(json!({ "id": USER_ID, "firstName": "Ada" })).into_bytes()),
             ("USER_UNNAMED", user(json!({ "id": USER_ID, "email": "a".repeat(300) })).into_bytes()),
             ("USER_INVALID", user(json!({ "id": USER_ID, "email": "a", "data": { "a": vec![0; 2_500] } })).into_bytes()),

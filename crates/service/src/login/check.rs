@@ -109,7 +109,7 @@ impl Services {
             Ok(client) => client,
             Err(error) => return Ok(Found::fault(connector, LoginFault::DEFINITION_INVALID, (None, false), error)),
         };
-        let response = match authenticate(client, &settings.authentication_url, attempt, deadline).await {
+        let response = match authenticate(client, &settings.authentication_url, attempt, self.now(), deadline).await {
             Ok(response) => response,
             Err(fault) => {
                 return Ok(Found::fault(connector, fault.reason(), (fault.status(), fault.was_sent()), &fault));
@@ -117,18 +117,18 @@ impl Services {
         };
         let status = response.status();
         match response {
-            LoginResponse::Rejected => {
+            LoginResponse::Rejected(rejection) => {
                 if let Some(password) = attempt.chosen_password().filter(|_| settings.migrate_users) {
                     // A user who is stored takes a hash, so another one does, too: where many wait for hashes, both wait.
                     Box::pin(self.check_password(tenant, None, &password)).await?;
                 }
-                Ok(Found::rejected(LoginReason::SystemRejected, Some(status)))
+                Ok(Found::rejected(rejection.reason(), Some(status)))
             }
-            LoginResponse::Accepted(accepted) if settings.migrate_users => {
-                Box::pin(self.accept_to_migrate(caller, connector, accepted, attempt, status)).await
+            LoginResponse::Accepted { login, ends_by } if settings.migrate_users => {
+                Box::pin(self.accept_to_migrate(caller, connector, login, ends_by, attempt)).await
             }
-            LoginResponse::Accepted(accepted) => {
-                Ok(Found::accepted(accepted, None, LoginReason::SystemAccepted, Some(status)))
+            LoginResponse::Accepted { login, ends_by: _ } => {
+                Ok(Found::accepted(login, None, LoginReason::SystemAccepted, Some(status)))
             }
         }
     }
@@ -167,21 +167,23 @@ impl Services {
     }
 
     /// Stores a user whom the system has accepted. A user who was stored before, and logs in with something that is not stored, is
-    /// checked here. If the user cannot be stored, the system is asked at the next log-in, too.
+    /// checked here. If the user cannot be stored, or is not accepted forever, the system is asked at the next log-in, too.
     async fn accept_to_migrate<R>(
         &self,
         caller: &Caller<R>,
         connector: &Connector,
         accepted: Box<AcceptedLogin>,
+        ends_by: Option<&'static str>,
         attempt: &LoginAttempt,
-        status: StatusCode,
     ) -> Result<Found> {
         let (tenant, origin) = (caller.tenant(), UserOrigin::from(connector));
-        let status = Some(status);
+        let status = Some(StatusCode::OK);
         if let Some(user) = self.user_from(tenant, &origin, &accepted).await? {
             return self.check_stored(tenant, user, attempt, status).await;
         }
-        if let Some(password) = attempt.chosen_password() {
+        if let Some(user_member) = ends_by {
+            tracing::warn!(user_member, connector.id = %connector.id, "a user could not be migrated");
+        } else if let Some(password) = attempt.chosen_password() {
             match self.user_migrate(caller, origin, ExternalUser::from((*accepted).clone()), &password).await {
                 Ok(Migrated::Now(user)) => {
                     return Ok(Found::accepted(accepted, Some(user), LoginReason::SystemAccepted, status));

@@ -7,7 +7,8 @@ mod tests;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
-use jackfield_domain::login::{AcceptedLogin, AuthenticatedUser, LoginAttempt, MAX_LOGIN_ID};
+use jackfield_domain::Timestamp;
+use jackfield_domain::login::{AcceptedLogin, AuthenticatedUser, LoginAttempt, LoginReason, MAX_LOGIN_ID};
 use jackfield_domain::user::{MAX_REGISTRATIONS, MAX_ROLES, Registration, registrations};
 use jackfield_domain::value::json::JsonObject;
 use jackfield_domain::value::text::bounded_text;
@@ -25,8 +26,23 @@ use crate::error::CallError;
 /// The response of a system to a log-in.
 #[derive(Debug)]
 pub enum LoginResponse {
-    Accepted(Box<AcceptedLogin>),
-    Rejected,
+    Accepted {
+        login: Box<AcceptedLogin>,
+        /// The member of the user that says that the system will not accept this log-in forever.
+        ends_by: Option<&'static str>,
+    },
+    Rejected(Rejection),
+}
+
+/// The reason for which a system rejects a log-in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// The status. It does not say if the user is unknown or the password is wrong.
+    Status,
+    /// The user of a 200 is deactivated (`active` is false).
+    UserInactive,
+    /// The account of the user of a 200 has ended (`expiry`).
+    UserExpired,
 }
 
 /// A log-in without a usable response.
@@ -94,6 +110,10 @@ struct User {
     mobile_phone: Option<String>,
     first_name: Option<String>,
     last_name: Option<String>,
+    active: Option<bool>,
+    /// The end of the account, in milliseconds since 1970.
+    expiry: Option<i64>,
+    password_change_required: Option<bool>,
     #[serde(default)]
     data: FreeJson,
     registrations: Option<BoundedList<UserRegistration, MAX_REGISTRATIONS>>,
@@ -108,7 +128,7 @@ struct UserRegistration {
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Asks a system to check a log-in. The request is sent once.
+/// Asks a system to check a log-in, at a time. The request is sent once.
 ///
 /// # Errors
 /// The response neither accepts nor rejects the log-in, or there is none.
@@ -116,9 +136,10 @@ pub async fn authenticate(
     client: &Client,
     url: &HttpUrl,
     attempt: &LoginAttempt,
+    now: Timestamp,
     deadline: Option<Instant>,
 ) -> Result<LoginResponse, LoginFault> {
-    read(&client.send(request(url, attempt, deadline)).await?)
+    read(&client.send(request(url, attempt, deadline)).await?, now)
 }
 
 /// The request that asks a system to check a log-in.
@@ -131,8 +152,22 @@ impl LoginResponse {
     /// The status of the response.
     pub fn status(&self) -> StatusCode {
         match self {
-            LoginResponse::Accepted(_) => StatusCode::OK,
-            LoginResponse::Rejected => StatusCode::NOT_FOUND,
+            LoginResponse::Rejected(Rejection::Status) => StatusCode::NOT_FOUND,
+            LoginResponse::Accepted { .. }
+            | LoginResponse::Rejected(Rejection::UserInactive | Rejection::UserExpired) => StatusCode::OK,
+        }
+    }
+}
+
+// === impl Rejection ===
+
+impl Rejection {
+    /// The reason, as operators learn it.
+    pub fn reason(self) -> LoginReason {
+        match self {
+            Rejection::Status => LoginReason::SystemRejected,
+            Rejection::UserInactive => LoginReason::UserInactive,
+            Rejection::UserExpired => LoginReason::UserExpired,
         }
     }
 }
@@ -200,21 +235,42 @@ fn body(attempt: &LoginAttempt) -> Bytes {
     Bytes::from_owner(bytes)
 }
 
-/// The meaning of a response.
-pub(crate) fn read(response: &Response) -> Result<LoginResponse, LoginFault> {
+/// The meaning of a response at a time.
+pub(crate) fn read(response: &Response, now: Timestamp) -> Result<LoginResponse, LoginFault> {
     match response.status {
-        StatusCode::OK => Ok(LoginResponse::Accepted(Box::new(accepted(&response.body)?))),
-        StatusCode::NOT_FOUND => Ok(LoginResponse::Rejected),
+        StatusCode::OK => of_user(user(&response.body)?, now),
+        StatusCode::NOT_FOUND => Ok(LoginResponse::Rejected(Rejection::Status)),
         // Not even 401 is about the user: a gateway in front of the system may not know us.
         status => Err(LoginFault::Status(status)),
     }
 }
 
-fn accepted(body: &[u8]) -> Result<AcceptedLogin, LoginFault> {
+/// The meaning of a user. One who may not log in is rejected, whatever else is wrong with the user.
+fn of_user(user: User, now: Timestamp) -> Result<LoginResponse, LoginFault> {
+    let rejected = |rejection| Ok(LoginResponse::Rejected(rejection));
+    if user.active == Some(false) {
+        return rejected(Rejection::UserInactive);
+    }
+    if user.expiry.is_some_and(|expiry| expiry.saturating_mul(1_000) <= now.0) {
+        return rejected(Rejection::UserExpired);
+    }
+    let ends_by = match (user.expiry, user.password_change_required) {
+        (Some(_), _) => Some("expiry"),
+        (None, Some(true)) => Some("passwordChangeRequired"),
+        (None, Some(false) | None) => None,
+    };
+    Ok(LoginResponse::Accepted { login: Box::new(accepted(user)?), ends_by })
+}
+
+/// The user of a body.
+fn user(body: &[u8]) -> Result<User, LoginFault> {
     let text = std::str::from_utf8(body).map_err(|_| LoginFault::BodyNotUtf8)?;
     let malformed = |error: serde_json::Error| LoginFault::BodyMalformed { line: error.line(), column: error.column() };
     let Accepted { user } = serde_json::from_str(text).map_err(malformed)?;
-    let user = user.ok_or(LoginFault::UserMissing)?;
+    user.ok_or(LoginFault::UserMissing)
+}
+
+fn accepted(user: User) -> Result<AcceptedLogin, LoginFault> {
     let id = user.id.as_deref().and_then(|id| Uuid::try_parse(id).ok()).filter(|id| !id.is_nil());
     let id = id.ok_or(LoginFault::UserIdInvalid)?;
     let mut phone_numbers = [user.phone_number, user.mobile_phone].into_iter().flatten();

@@ -2,6 +2,11 @@ use super::*;
 
 const ID: &str = "00000000-0000-0001-0000-000000000000";
 
+/// The user of a body, if the user may log in.
+fn accepted(body: &[u8]) -> Result<AcceptedLogin, LoginFault> {
+    user(body).and_then(super::accepted)
+}
+
 fn fault(body: &str) -> LoginFault {
     accepted(body.as_bytes()).unwrap_err()
 }
@@ -81,4 +86,34 @@ fn far_too_many_values_are_not_read() {
     assert!(column < 20_000, "{column}");
     let body = format!(r#"{{"user": {{"id": "{ID}", "email": "a", "data": {{"a": [{}0]}}}}}}"#, "0,".repeat(2_500));
     assert!(matches!(fault(&body), LoginFault::UserInvalid(text) if text.starts_with("data")));
+}
+
+#[test]
+fn a_user_who_may_not_log_in_is_rejected() {
+    let now = Timestamp(1_000_000_000_000);
+    let meaning = |members: &str| {
+        let body = format!(r#"{{"user": {{"id": "{ID}", "email": "a@example.com"{members}}}}}"#);
+        user(body.as_bytes()).and_then(|user| of_user(user, now)).map(|response| match response {
+            LoginResponse::Accepted { ends_by, .. } => Ok(ends_by),
+            LoginResponse::Rejected(rejection) => Err(rejection),
+        })
+    };
+    for (members, expected) in [
+        ("", Ok(None)),
+        (r#", "active": true, "expiry": null, "passwordChangeRequired": false"#, Ok(None)),
+        (r#", "active": null"#, Ok(None)),
+        (r#", "active": false"#, Err(Rejection::UserInactive)),
+        (r#", "active": false, "registrations": [{"applicationId": ""}]"#, Err(Rejection::UserInactive)),
+        (r#", "expiry": 1000000000"#, Err(Rejection::UserExpired)),
+        (r#", "expiry": -9223372036854775808"#, Err(Rejection::UserExpired)),
+        (r#", "expiry": 1000000001"#, Ok(Some("expiry"))),
+        (r#", "expiry": 9223372036854775807"#, Ok(Some("expiry"))),
+        (r#", "passwordChangeRequired": true"#, Ok(Some("passwordChangeRequired"))),
+    ] {
+        assert_eq!(meaning(members), Ok(expected), "{members}");
+    }
+    for members in [r#""active": "false""#, r#""active": 0"#, r#""expiry": "2020-01-01""#, r#""expiry": 1.5"#] {
+        let found = meaning(&format!(", {members}"));
+        assert!(matches!(found, Err(LoginFault::BodyMalformed { line: 1, .. })), "{members} {found:?}");
+    }
 }

@@ -76,7 +76,7 @@ impl Call<'_> {
         let read = self.whole(answer).await;
         let read = read.map_err(|fault| report.fault(ProbeStep::Body, after_head(fault), Facts::default()))?;
         let status = head.status;
-        body(report, subject, head, read);
+        body(report, subject, head, read, self.now);
         Ok(status)
     }
 

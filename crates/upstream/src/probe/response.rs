@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
+use jackfield_domain::Timestamp;
 use jackfield_domain::probe::{ProbeReason as Reason, ProbeResult as Verdict, ProbeStep as Step};
 use jackfield_domain::value::url::HttpUrl;
 use serde::Deserialize;
@@ -13,7 +14,7 @@ use super::report::{Facts, Report, sentence};
 use crate::client::Response;
 use crate::egress::Target;
 use crate::license::{Authentication, LicenseFault};
-use crate::login::{self, LoginFault, LoginResponse};
+use crate::login::{self, LoginFault, LoginResponse, Rejection};
 use crate::tls::ClientAuth;
 
 /// The head of a response.
@@ -177,10 +178,10 @@ fn of_login_status(status: u16, is_real: bool) -> (Verdict, Reason, &'static str
     }
 }
 
-/// Judges the body of a response whose status is good.
-pub(super) fn body(report: &mut Report, subject: &Subject, head: Head, body: Bytes) {
+/// Judges the body of a response whose status is good, at a time.
+pub(super) fn body(report: &mut Report, subject: &Subject, head: Head, body: Bytes, now: Timestamp) {
     match subject {
-        Subject::Login { .. } => of_login_body(report, head, body),
+        Subject::Login { .. } => of_login_body(report, head, body, now),
         Subject::License { .. } => license::body(report, head.license),
         Subject::Discovery { issuer, .. } => of_discovery(report, issuer, &DISCOVERY_MEMBERS, &body),
         Subject::Metadata { issuer } => of_discovery(report, issuer, &METADATA_MEMBERS, &body),
@@ -188,15 +189,23 @@ pub(super) fn body(report: &mut Report, subject: &Subject, head: Head, body: Byt
     }
 }
 
-fn of_login_body(report: &mut Report, head: Head, body: Bytes) {
+fn of_login_body(report: &mut Report, head: Head, body: Bytes, now: Timestamp) {
     let Head { status, headers, license: _ } = head;
-    match login::read(&Response { status, headers, body }) {
-        Ok(LoginResponse::Accepted(accepted)) => {
-            let facts = Facts::of("registrations", accepted.registrations.len());
+    match login::read(&Response { status, headers, body }, now) {
+        Ok(LoginResponse::Accepted { login, ends_by: _ }) => {
+            let facts = Facts::of("registrations", login.registrations.len());
             report.passed(Step::Body, "The body describes a user.", facts);
         }
         // The status was judged before, and only that of an accepted log-in has a body that matters.
-        Ok(LoginResponse::Rejected) | Err(LoginFault::Status(_)) => not_expected(report),
+        Ok(LoginResponse::Rejected(Rejection::Status)) | Err(LoginFault::Status(_)) => not_expected(report),
+        Ok(LoginResponse::Rejected(Rejection::UserInactive)) => {
+            let message = "The user is deactivated (active), so the log-in is rejected.".to_owned();
+            report.failed(Step::Body, Reason::UserInactive, message, Facts::default());
+        }
+        Ok(LoginResponse::Rejected(Rejection::UserExpired)) => {
+            let message = "The account of the user has ended (expiry), so the log-in is rejected.".to_owned();
+            report.failed(Step::Body, Reason::UserExpired, message, Facts::default());
+        }
         Err(fault) => {
             report.failed(Step::Body, of_login(&fault), sentence(&fault), Facts::default());
         }

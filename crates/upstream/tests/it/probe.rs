@@ -259,6 +259,8 @@ async fn provoke(reason: Reason) -> Provoked {
             let body = format!(r#"{{"user": {{{user}, "data": {data}}}}}"#);
             response::of_user(body, Step::Body, Failed).await
         }
+        Reason::UserInactive => response::of_user(br#"{"user": {"active": false}}"#, Step::Body, Failed).await,
+        Reason::UserExpired => response::of_user(br#"{"user": {"expiry": 1}}"#, Step::Body, Failed).await,
         Reason::IssuerMismatch => response::of_discovery(|_| "https://other.example".to_owned(), "x").await,
         Reason::EndpointMissing => response::of_discovery(|issuer| issuer.to_owned(), "/relative").await,
         Reason::FieldInvalid => license::of_user(license::TWICE, Failed).await,
