@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use jackfield_api::v1;
 use jackfield_api::v1::test_connector_request::Definition;
 use jackfield_api::v1::{ConnectorTestReason as Reason, ConnectorTestResult as Outcome, ConnectorTestStep as Step};
-use jackfield_testkit::{Client, Config, Reply, System, TestServer, expect_status, fixture, on_both};
+use jackfield_testkit::{Client, Config, Reply, System, TestServer, expect_status, fixture, logs, on_both};
 use tokio::net::TcpListener;
 use tonic::{Code, Request};
 
@@ -186,9 +186,14 @@ on_both! {
             connect_timeout: Some(fixture::milliseconds(100)),
             ..fixture::a_connector("allowed")
         };
+        let everything = logs::everything();
         let of_address = verdicts(&alpha, inline(definition)).await;
+        drop(everything);
         let of_policy = message(&of_address, Step::EgressPolicy);
         assert!(of_policy.contains("because egress.allow has \"10.9.0.0/16\""), "{of_policy}");
+        let log = logs::text();
+        let line = log.lines().find(|line| line.contains("what an entry of egress.allow permits") && line.contains("10.9.0.0/16"));
+        assert!(line.is_some_and(|line| line.contains("\"tenant.id\"")), "{line:?}");
     }
 
     async fn what_cannot_be_called_is_a_verdict_and_not_an_error(server) {

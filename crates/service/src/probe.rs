@@ -5,7 +5,7 @@ use jackfield_domain::login::LoginId;
 use jackfield_domain::principal::right::ConnectorsTest;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{Result, Secret, Violation};
-use jackfield_upstream::probe::{Plan, Probe, Verdicts};
+use jackfield_upstream::probe::{Owner, Plan, Probe, Verdicts};
 use tokio::time::Instant;
 
 use crate::attempts::CountedBy;
@@ -52,7 +52,7 @@ impl Services {
             self.attempt_count(CountedBy { tenant, checker, login_id, address: None, counts_source: false }).await?;
         }
         let plan = Plan::of(&connector.kind, login);
-        let id = is_stored.then_some((tenant, connector.id.0));
-        Ok(outbound.probe(Probe { connector: id, client, definition, plan, now: self.now(), deadline }))
+        let owner = Owner { tenant, connector: is_stored.then_some(connector.id.0) };
+        Ok(outbound.probe(Probe { owner, client, definition, plan, now: self.now(), deadline }))
     }
 }

@@ -205,6 +205,15 @@ impl Policy {
         }
     }
 
+    /// An allowance in words, for callers. The entries are the operator's configuration: they say which networks there are. So only
+    /// development mode shows which one it is.
+    pub fn shown(&self, allowance: &Allowance) -> String {
+        match allowance {
+            Allowance::Entry(_) if !self.development => "egress.allow has an entry for it".to_owned(),
+            allowance => allowance.to_string(),
+        }
+    }
+
     fn check_port(&self, target: &Target) -> Result<(), Refusal> {
         let port = target.port();
         let usual = if target.is_https() { 443 } else { 80 };

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
+use super::Owner;
 use super::certificate::{add_chain, expires_soon};
 use super::report::{Facts, Report};
 use crate::client::{Client, Connected, Definition, Network, dial, handshake, peer, tunnelled};
@@ -19,6 +20,7 @@ use crate::tls::{Inspection, TlsFault, inspecting_config};
 
 /// The call of a probe, and everything that decides how it is made.
 pub(super) struct Call<'a> {
+    pub(super) owner: Owner,
     pub(super) network: &'a Network,
     pub(super) definition: &'a Definition,
     pub(super) url: &'a HttpUrl,
@@ -48,7 +50,7 @@ impl Call<'_> {
         let Call { network, definition, url, target, .. } = self;
         let checked = network.policy.check_url(url).and_then(|_| network.check(target, definition.proxy.as_ref()));
         checked.map_err(|refusal| report.fault(ProbeStep::EgressPolicy, refusal.into(), Facts::default()))?;
-        let because = because(&network.allowances(target, definition.proxy.as_ref()));
+        let because = self.because(&network.allowances(target, definition.proxy.as_ref()));
         let message =
             format!("The egress policy permits the URL{because}. It checks addresses when the name is resolved.");
         report.passed(ProbeStep::EgressPolicy, message, Facts::default());
@@ -85,7 +87,7 @@ impl Call<'_> {
                 facts.add("address", address);
             }
             let whose = if proxy.is_some() { "The name of the proxy" } else { "The name" };
-            let because = because(&network.address_allowances(target, proxy, &addresses));
+            let because = self.because(&network.address_allowances(target, proxy, &addresses));
             let message = format!("{whose} is resolved, and the egress policy permits its addresses{because}.");
             report.passed(ProbeStep::Dns, message, facts);
         }
@@ -105,6 +107,27 @@ impl Call<'_> {
         opened.map_err(|fault| report.fault(ProbeStep::Proxy, deadline.of(fault), facts()))?;
         report.passed(ProbeStep::Proxy, "The proxy has opened a tunnel to the host.", facts());
         Ok(stream)
+    }
+
+    /// The part of a sentence that says what permits something although a rule refuses it. The log has the entries.
+    fn because(&self, allowances: &BTreeSet<Allowance>) -> String {
+        let Owner { tenant, connector } = self.owner;
+        for allowance in allowances {
+            if let Allowance::Entry(entry) = allowance {
+                let connector = connector.map(tracing::field::display);
+                tracing::info!(
+                    tenant.id = %tenant,
+                    connector.id = connector,
+                    egress.entry = %entry,
+                    "a tested connector calls what an entry of egress.allow permits"
+                );
+            }
+        }
+        let shown: BTreeSet<_> = allowances.iter().map(|allowance| self.network.policy.shown(allowance)).collect();
+        match shown.into_iter().collect::<Vec<_>>().join(", and ") {
+            shown if shown.is_empty() => shown,
+            shown => format!(", because {shown}"),
+        }
     }
 
     async fn shake_hands(
@@ -183,14 +206,6 @@ impl Call<'_> {
             add_chain(&mut facts, &chain, self.now);
         }
         facts
-    }
-}
-
-/// The part of a sentence that says what permits something although a rule refuses it.
-fn because(allowances: &BTreeSet<Allowance>) -> String {
-    match allowances.iter().map(Allowance::to_string).collect::<Vec<_>>().join(", and ") {
-        allowances if allowances.is_empty() => allowances,
-        allowances => format!(", because {allowances}"),
     }
 }
 

@@ -19,22 +19,28 @@ use std::task::{Context, Poll};
 
 use futures::channel::mpsc::{self, UnboundedReceiver};
 use futures::{Stream, StreamExt as _};
-use jackfield_domain::Timestamp;
 use jackfield_domain::probe::{ProbeReason, Verdict};
+use jackfield_domain::{TenantId, Timestamp};
 use tokio::time::Instant;
 use tracing::Instrument as _;
+use uuid::Uuid;
 
 use self::connect::{Call, Deadline};
 use self::report::{Ended, Report};
 use crate::client::{Client, Definition, DefinitionError, Network};
-use crate::clients::ClientId;
 
 pub use self::plan::Plan;
 
+/// The tenant that makes a probe, and the connector that is probed, if it is stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner {
+    pub tenant: TenantId,
+    pub connector: Option<Uuid>,
+}
+
 /// A probe that is to be made.
 pub struct Probe {
-    /// The connector that is probed, if it is stored.
-    pub connector: Option<ClientId>,
+    pub owner: Owner,
     /// The client of the connector, whose limit of calls at a time counts.
     pub client: Option<Arc<Client>>,
     pub definition: Result<Definition, DefinitionError>,
@@ -74,10 +80,12 @@ async fn walk(network: &Network, probe: &Probe, report: &mut Report) -> Result<(
     let definition = prepare::definition(&probe.definition, probe.now, report)?;
     let (Some(plan), Some(request)) = (&probe.plan, request) else { return Ok(()) };
     let target = prepare::url(&plan.url, definition, report)?;
-    let observer = network.metrics.observer(probe.connector);
+    let Owner { tenant, connector } = probe.owner;
+    let observer = network.metrics.observer(connector.map(|connector| (tenant, connector)));
     let observed = observer.begin(&request.method, Some(&target));
     let deadline = Deadline::new(definition.timeouts.total, probe.deadline);
-    let call = Call { network, definition, url: &plan.url, target: &target, now: probe.now, deadline };
+    let call =
+        Call { owner: probe.owner, network, definition, url: &plan.url, target: &target, now: probe.now, deadline };
     let made = async {
         call.check_policy(report)?;
         let _place = call.place(probe.client.as_deref(), report).await?;

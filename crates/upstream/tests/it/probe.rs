@@ -15,10 +15,10 @@ use jackfield_domain::connector::{ConnectorKind, Generic, HttpBasic};
 use jackfield_domain::kek::BoxFuture;
 use jackfield_domain::login::{LoginId, password};
 use jackfield_domain::probe::{ProbeReason as Reason, ProbeResult as Outcome, ProbeStep as Step, Verdict};
-use jackfield_domain::{Clock as _, Secret, SystemClock};
+use jackfield_domain::{Clock as _, Secret, SystemClock, TenantId};
 use jackfield_upstream::client::{Definition, DefinitionError, Network, Proxy};
 use jackfield_upstream::egress::Policy;
-use jackfield_upstream::probe::{Plan, Probe, probe};
+use jackfield_upstream::probe::{Owner, Plan, Probe, probe};
 use jackfield_upstream::resolve::Resolver;
 use tokio::time::Instant;
 
@@ -58,7 +58,7 @@ fn of(text: &str) -> Probe {
 
 fn of_kind(definition: Definition, kind: &ConnectorKind, login: Option<(LoginId, Secret)>) -> Probe {
     Probe {
-        connector: None,
+        owner: Owner { tenant: TenantId::generate(), connector: None },
         client: None,
         definition: Ok(definition),
         plan: Plan::of(kind, login),
