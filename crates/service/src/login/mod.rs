@@ -1,6 +1,8 @@
 //! Log-ins that connectors check.
 
 mod check;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -140,18 +142,4 @@ fn whole(elapsed: Duration, interval: Duration) -> Duration {
     }
     let count = elapsed.as_nanos().div_ceil(interval.as_nanos()).max(1);
     u32::try_from(count).ok().and_then(|count| interval.checked_mul(count)).unwrap_or(elapsed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_rounded_up_to_whole_intervals() {
-        let ms = Duration::from_millis;
-        let cases = [(0, 500, 500), (1, 500, 500), (500, 500, 500), (501, 500, 1_000), (7, 0, 7)];
-        for (elapsed, interval, expected) in cases {
-            assert_eq!(whole(ms(elapsed), ms(interval)), ms(expected), "{elapsed} {interval}");
-        }
-    }
 }

@@ -35,7 +35,7 @@ impl Fixture {
             reveal_enabled: false,
             token_cache: TokenCacheSettings { max_tokens: 0, max_bytes: 0, max_staleness: Duration::ZERO },
             outbound: OutboundSettings {
-                policy: Policy::default(),
+                policy: Policy::default().with_development(),
                 dns_servers: Vec::new(),
                 max_clients: 1,
                 max_idle_connections: 1,
