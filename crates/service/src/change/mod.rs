@@ -112,7 +112,7 @@ impl Changes {
             {
                 return Ok((answer, false));
             }
-            let commits = !request.is_some_and(|request| request.validate_only);
+            let commits = !change.validates_only();
             work(&txn).await.map(|answer| (answer, commits))
         };
         match work.await {
@@ -165,6 +165,11 @@ impl<'a> Change<'a> {
     /// A change by the server itself.
     pub(crate) fn by_system(length: Length) -> Self {
         Change { actor: Actor::System, tenant: None, length, request: None }
+    }
+
+    /// Returns true if everything is checked and nothing is changed.
+    pub(crate) fn validates_only(&self) -> bool {
+        self.request.is_some_and(|request| request.validate_only)
     }
 }
 

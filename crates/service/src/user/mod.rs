@@ -10,7 +10,7 @@ use jackfield_domain::principal::right::{UsersRead, UsersWrite};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::user::{PASSWORD_COLUMN, Password, User, UserPatch};
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{Error, Resource, Result, SecretAddress, SecretPatch, TenantId, UserUuid};
+use jackfield_domain::{Error, Resource, Result, Secret, SecretAddress, SecretPatch, TenantId, UserUuid};
 use jackfield_store::Writer;
 
 use crate::caller::Caller;
@@ -104,6 +104,10 @@ impl Services {
     ) -> Result<Prepared<SecretPatch>> {
         let hash = self.shared.passwords.hashed(tenant, patch);
         match patch {
+            // It is never committed, so it need not be a hash.
+            SecretPatch::Set(_) if change.validates_only() => {
+                Ok(Prepared::from(SecretPatch::Set(Secret::new("no hash".to_owned()))))
+            }
             SecretPatch::Set(_) => self.shared.changes.prepare(change, hash).await,
             // There is nothing to wait for.
             SecretPatch::Keep | SecretPatch::Clear => hash.await.map(Prepared::from),

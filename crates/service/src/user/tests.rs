@@ -168,6 +168,33 @@ async fn every_log_in_takes_a_hash() {
     }
 }
 
+/// What is not stored needs no hash.
+#[tokio::test]
+async fn a_request_that_only_validates_takes_no_hash() {
+    let fixture = Fixture::open().await;
+    let user = fixture.create(ann()).await;
+    let taken = fixture.services.shared.passwords.turns.take_all(fixture.principal.tenant);
+    let request = |method| RequestOptions { method, request: None, validate_only: true };
+    let (services, caller) = (&fixture.services, fixture.caller());
+    let bob = UserPatch {
+        username: Some(Some(Username::parse("username", "bob").unwrap())),
+        password: SecretPatch::Set(given("password of bob")),
+        ..UserPatch::default()
+    };
+    let validate = async {
+        assert!(services.user_create(&caller, &request("CreateUser"), None, bob).await.unwrap().password_set);
+        let taken = services.user_create(&caller, &request("CreateUser"), None, ann()).await;
+        assert!(matches!(taken, Err(Error::Taken { what: Taken::LoginId, .. })));
+        let (reference, expected) = (Ref::Id(user.id.0), Expected::default());
+        let patch = UserPatch { password: SecretPatch::Set(given("another one")), ..UserPatch::default() };
+        services.user_update(&caller, &request("UpdateUser"), &reference, &expected, patch).await.unwrap();
+    };
+    timeout(Duration::from_secs(30), validate).await.expect("it takes no turn");
+    drop(taken);
+    assert!(fixture.log_in("ann", "p\u{e9}ssword of ann").await.is_some());
+    assert!(fixture.log_in("bob", "password of bob").await.is_none());
+}
+
 #[tokio::test]
 async fn a_migrated_user_is_stored_once_and_then_left_alone() {
     let fixture = Fixture::open().await;
