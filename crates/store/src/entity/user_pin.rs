@@ -9,8 +9,8 @@ use jackfield_domain::TenantId;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub tenant_id: Uuid,
-    #[sea_orm(primary_key, auto_increment = false)]
     /// The form of the login id by which users are pinned.
+    #[sea_orm(primary_key, auto_increment = false)]
     pub login_key: String,
     pub connector_id: Uuid,
     pub create_time: i64,

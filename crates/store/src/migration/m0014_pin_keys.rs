@@ -1,4 +1,4 @@
-//! Users are pinned regardless of letters that look alike and of characters without a shape. The schema stays as it is.
+//! Users are pinned regardless of the width and style of letters and of characters without a shape. The schema stays as it is.
 
 use jackfield_domain::user::attempt_key;
 use sea_orm::{DbBackend, Statement};
