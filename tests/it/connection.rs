@@ -134,7 +134,7 @@ pub(crate) fn everything() -> v1::Connection {
         authentication_url: Some(url("sso")),
         token_url: Some(url("token")),
         issuer_url: Some("urn:example:entity".to_owned()),
-        provider_certificate: Some("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n".to_owned()),
+        provider_certificate: Some("-----BEGIN CERTIFICATE-----\nMAYwADAAAwA=\n-----END CERTIFICATE-----\n".to_owned()),
         client_id: Some("client of ours".to_owned()),
         client_secrets: vec![secret("2", "second"), secret("", "without id"), secret("1", "first")],
         user_data_location: Some("CH".to_owned()),

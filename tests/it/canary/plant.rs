@@ -133,7 +133,7 @@ impl SecretField {
                 serde_json::json!([{ "op": "add", "path": path, "value": secret }]).to_string()
             }
             "json" => serde_json::json!({ "secretHeaders": { "planted": secret } }).to_string(),
-            // Text before a PEM block is explanatory (RFC 7468), and is stored with it.
+            // Text before a PEM block is explanatory (RFC 7468). It is not stored, so logs and answers are what it may show in.
             "private_key_pem" => format!("{secret}\n{}", targets.key_pem),
             _ => secret.to_owned(),
         }

@@ -83,8 +83,13 @@ const BEYOND: &[(&str, Change)] = &[
     ("connection.issuer_url", |it| it.issuer_url = Some("a\nb".to_owned())),
     ("connection.provider_certificate", |it| it.provider_certificate = Some(certificate(65_537))),
     ("connection.provider_certificate", |it| it.provider_certificate = Some("MAA=".to_owned())),
+    // A private key is not a certificate, whatever its label says.
     ("connection.provider_certificate", |it| {
-        it.provider_certificate = Some("-----BEGIN CERTIFICATE-----\nMAA=\n".to_owned());
+        let key = "MC4CAQAwBQYDK2VwBCIEI".to_owned() + &"A".repeat(43);
+        it.provider_certificate = Some(CERTIFICATE.replace("MAYwADAAAwA=", &key));
+    }),
+    ("connection.provider_certificate", |it| {
+        it.provider_certificate = Some("-----BEGIN CERTIFICATE-----\nMAYwADAAAwA=\n".to_owned());
     }),
     ("connection.provider_certificate", |it| {
         it.provider_certificate = Some("-----BEGIN PUBLIC KEY-----\nMAA=\n-----END PUBLIC KEY-----\n".to_owned());
@@ -215,6 +220,8 @@ on_both! {
             create_time: created.create_time,
             update_time: created.update_time,
             etag: created.etag.clone(),
+            // The text around it is not kept.
+            provider_certificate: Some(CERTIFICATE.to_owned()),
             ..given
         };
         for secret in &mut expected.client_secrets {
@@ -344,7 +351,10 @@ fn url(length: usize) -> String {
 }
 
 /// A PEM certificate after enough explanatory text to make this many characters.
+/// The smallest text of the form of a certificate.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAYwADAAAwA=\n-----END CERTIFICATE-----\n";
+
+/// A certificate with text before it.
 fn certificate(length: usize) -> String {
-    let pem = "\n-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
-    "ж".repeat(length - pem.len()) + pem
+    format!("{}\n{CERTIFICATE}", "ж".repeat(length - CERTIFICATE.len() - 1))
 }

@@ -9,8 +9,7 @@ use crate::value::time::Timestamp;
 /// Certificates, or the request for one. The private key is a secret beside it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KeyMaterial {
-    /// The certificates as PEM, without byte-order marks and with each section on lines of its own. Empty as long as the certificate
-    /// that was requested is missing.
+    /// The certificates as PEM, and nothing around them. Empty as long as the certificate that was requested is missing.
     pub certificate_pem: String,
     /// The contents of the certificates, in the same order.
     pub certificates: Vec<CertificateFacts>,

@@ -130,14 +130,6 @@ impl Patch for KeyPatch {
     }
 }
 
-/// Refuses a private key where certificates are asked for: these are public, and given back to every reader.
-pub fn require_no_private_key(field: &str, pem: &str) -> Result<(), Violation> {
-    match pem.contains("PRIVATE KEY-----") {
-        true => Err(Violation::field(field, "must not hold a private key: it is given back to readers")),
-        false => Ok(()),
-    }
-}
-
 /// The filter fields and orders of lists of keys.
 pub const SCHEMA: Schema = Schema {
     resource: Resource::Key,

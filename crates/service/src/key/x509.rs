@@ -29,13 +29,13 @@ pub(super) enum PrivateKey<'a> {
     Stored(&'a Secret),
 }
 
-/// Certificates that were checked, as they are stored: without byte-order marks, and with each section on lines of its own.
+/// Certificates that were checked, as they are stored: nothing but their sections.
 pub(super) struct Checked {
     pub(super) certificate_pem: String,
     pub(super) certificates: Vec<CertificateFacts>,
 }
 
-/// Checks the certificates of a client identity with their private key. Returns also the private key as it was read.
+/// Checks the certificates of a client identity with their private key. Returns also the private key as it is stored.
 ///
 /// # Errors
 /// `Invalid` with what is wrong; `Precondition` KEY_EXPIRED if a certificate has expired.
@@ -79,9 +79,8 @@ fn check(
     now: Timestamp,
     mut check_kind: impl FnMut(&[CertificateDer<'static>], &[X509Certificate<'_>], &[CertificateFacts]) -> Result<()>,
 ) -> Result<Checked> {
-    let Given { field, pem } = given;
-    let text = Pem::new(pem.as_bytes()).map_err(unreadable(field))?;
-    let chain = parse_certificates(field, &text)?;
+    let field = given.field;
+    let chain = parse_certificates(given)?;
     let parsed = parse_x509(field, &chain)?;
     let facts = parsed.iter().zip(&chain).map(|(certificate, der)| certificate_facts(certificate, der));
     let outside = || Violation::field(field, "has a validity outside the years 1 to 9999");
@@ -93,13 +92,12 @@ fn check(
         // The key may have no id yet.
         return Err(Error::precondition(Precondition::KeyExpired, Resource::Key, "", message));
     }
-    Ok(Checked { certificate_pem: text.text().to_owned(), certificates })
+    Ok(Checked { certificate_pem: pem::encode_certificates(&chain), certificates })
 }
 
-fn parse_certificates(field: &'static str, text: &Pem<'_>) -> Result<Vec<CertificateDer<'static>>> {
-    text.only(pem::CERTIFICATE_LABELS).map_err(unreadable(field))?;
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(text.text().as_bytes()).map_while(Result::ok).collect();
-    text.all_read(chain.len()).map_err(unreadable(field))?;
+fn parse_certificates(Given { field, pem }: Given<'_>) -> Result<Vec<CertificateDer<'static>>> {
+    let read = Pem::new(pem.as_bytes()).and_then(|text| text.certificates());
+    let chain = read.map_err(unreadable(field))?;
     if chain.is_empty() {
         return Err(Violation::field(field, "holds no certificate in PEM").into());
     }
@@ -133,7 +131,7 @@ fn check_version(field: &str, leaf: &X509Certificate<'_>) -> Result<()> {
     Err(Violation::field(field, description).into())
 }
 
-/// The private key must parse and belong to the first certificate. Returns it as it was read. The messages of the parser are dropped,
+/// The private key must parse and belong to the first certificate. Returns it as it is stored: without the text around it. The messages of the parser are dropped,
 /// because it has seen the key.
 fn check_private_key(
     field: &str,
@@ -164,7 +162,7 @@ fn check_private_key(
         Violation::field(name, description)
     })?;
     match CertifiedKey::new(chain.to_vec(), signing).keys_match() {
-        Ok(()) => Ok(Secret::new(text.text().to_owned())),
+        Ok(()) => Ok(Secret::new(pem::encode(label_of(key), key.secret_der()))),
         Err(rustls::Error::InconsistentKeys(_)) => Err(match private_key {
             PrivateKey::Given(..) => Violation::field(name, "does not belong to the first certificate"),
             PrivateKey::Stored(_) => {
@@ -176,6 +174,16 @@ fn check_private_key(
             let description = format!("the first certificate cannot be used for TLS: {error}");
             Err(Violation::field(field, description).into())
         }
+    }
+}
+
+/// The label of the section of a private key.
+fn label_of(key: &PrivateKeyDer<'_>) -> &'static str {
+    match key {
+        PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
+        PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
+        // Encodings that are added are of this kind: no other label is read.
+        _ => "PRIVATE KEY",
     }
 }
 

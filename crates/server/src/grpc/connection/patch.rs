@@ -7,15 +7,12 @@ use jackfield_domain::connection::{
     ClientSecretPatch, ClientSecretsPatch, ConnectionKind, ConnectionPatch, DEFAULT_SCOPE, DEFAULT_USER_ID_EXPRESSION,
     Linking, MAX_CLIENT_SECRETS, TokenContentType, check_user_id_expression,
 };
-use jackfield_domain::key::require_no_private_key;
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
-use jackfield_domain::value::pem::{CERTIFICATE_LABELS, Pem};
+use jackfield_domain::value::pem;
 use jackfield_domain::value::scopes::Scopes;
 use jackfield_domain::value::text::{CountryCode, MAX_CONNECTION_NAME, Name, Slug, bounded_text};
 use jackfield_domain::value::url::RedirectUri;
 use jackfield_domain::{Secret, Violation};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 
 use crate::grpc::fields::{Fields, MAX_URL};
 
@@ -163,29 +160,20 @@ fn parse_redirect_uris(fields: &mut Fields<'_>, uris: &[String]) -> Option<Vec<R
 }
 
 /// A certificate is PEM, which has line breaks. An empty one removes the certificate.
-fn parse_certificate(field: &str, pem: Option<String>) -> Result<String, Violation> {
-    let pem = pem.unwrap_or_default();
-    let wrong = |description: String| Err(Violation::field(field, description));
+fn parse_certificate(field: &str, text: Option<String>) -> Result<String, Violation> {
+    let text = text.unwrap_or_default();
+    if text.is_empty() {
+        return Ok(text);
+    }
     let printable = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
-    if pem.chars().count() > MAX_CERTIFICATE || !pem.chars().all(printable) {
-        return wrong(format!("must be PEM of at most {MAX_CERTIFICATE} characters"));
-    }
-    require_no_private_key(field, &pem)?;
-    let text = match Pem::new(pem.as_bytes()).and_then(|text| text.only(CERTIFICATE_LABELS).map(|()| text)) {
-        Ok(text) => text,
-        Err(fault) => return wrong(format!("cannot be read: {fault}")),
+    let bounded = |text: &str| match text.chars().count() > MAX_CERTIFICATE || !text.chars().all(printable) {
+        true => Err(Violation::field(field, format!("must be PEM of at most {MAX_CERTIFICATE} characters"))),
+        false => Ok(()),
     };
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.text().as_bytes()).collect();
-    match certificates {
-        Ok(certificates) if certificates.is_empty() && !pem.is_empty() => {
-            wrong("holds no certificate in PEM".to_owned())
-        }
-        Err(_) => wrong("holds no certificate in PEM".to_owned()),
-        Ok(certificates) => match text.all_read(certificates.len()) {
-            Ok(()) => Ok(text.text().to_owned()),
-            Err(fault) => wrong(format!("cannot be read: {fault}")),
-        },
-    }
+    bounded(&text)?;
+    let stored = pem::stored_certificates(field, &text)?;
+    // Lines may have become shorter. The text that a caller gets can be given again.
+    bounded(&stored).map(|()| stored)
 }
 
 const fn kind_from_message(kind: pb::ConnectionType) -> ConnectionKind {

@@ -6,9 +6,9 @@ use jackfield_api::v1 as pb;
 use jackfield_domain::key::{
     CertificateIssue, KeyAlgorithm, KeyDraft, KeyGeneration, KeyKind, KeyPatch, MAX_CERTIFICATE_PEM_BYTES,
     MAX_COMMON_NAME, MAX_LIFETIME, MAX_PRIVATE_KEY_PEM_CHARS, MAX_SUBJECT_NAMES, MIN_LIFETIME, SubjectName,
-    require_no_private_key,
 };
 use jackfield_domain::value::maps::Labels;
+use jackfield_domain::value::pem;
 use jackfield_domain::value::text::{MAX_NAME, Name, bounded_text};
 use jackfield_domain::{KeyId, Secret, Violation, Violations};
 use jackfield_service::{GeneratedKey, NewMaterial, Rotation};
@@ -132,14 +132,18 @@ fn kind_of(kind: pb::KeyType) -> Option<KeyKind> {
     }
 }
 
-fn certificates(field: &str, pem: &str) -> Result<String, Violation> {
-    if pem.is_empty() {
+fn certificates(field: &str, text: &str) -> Result<String, Violation> {
+    if text.is_empty() {
         return Err(Violation::field(field, "is required"));
     }
-    if pem.len() > MAX_CERTIFICATE_PEM_BYTES {
-        return Err(Violation::field(field, format!("must be at most {MAX_CERTIFICATE_PEM_BYTES} bytes long")));
-    }
-    require_no_private_key(field, pem).map(|()| pem.to_owned())
+    let bounded = |pem: &str| match pem.len() > MAX_CERTIFICATE_PEM_BYTES {
+        true => Err(Violation::field(field, format!("must be at most {MAX_CERTIFICATE_PEM_BYTES} bytes long"))),
+        false => Ok(()),
+    };
+    bounded(text)?;
+    let stored = pem::stored_certificates(field, text)?;
+    // Lines may have become shorter. The text that a caller gets can be given again.
+    bounded(&stored).map(|()| stored)
 }
 
 /// The private key, if one is given.
