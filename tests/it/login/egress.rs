@@ -45,6 +45,7 @@ on_both! {
             ("https://[::ffff:10.0.0.1]/", form("[::ffff:a00:1]")),
             ("https://[::ffff:a00:1]/", rule("private")),
             ("https://[64:ff9b::a00:1]/", rule("nat64")),
+            ("https://[2a00::5efe:a00:1]/", rule("embedded_ipv4")),
             ("https://[fd00:ec2::254]/", rule("metadata")),
             ("https://[fd00::1]/", rule("unique_local")),
         ] {

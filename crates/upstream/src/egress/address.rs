@@ -43,7 +43,8 @@ pub enum Rule {
     SixToFour,
     /// IPv4 addresses in IPv6: a relay would send the packet to the IPv4 address.
     Teredo,
-    /// IPv4 addresses in IPv6 in one of the forms that are out of use.
+    /// IPv4 addresses in IPv6 in one of the forms that are out of use. Those of ISATAP (RFC 5214) have the prefix of any network, so they
+    /// count only if the IPv4 address is forbidden.
     EmbeddedIpv4,
     /// Identifiers of segments (RFC 9602).
     SegmentRouting,
@@ -122,7 +123,10 @@ impl Rule {
     pub fn of(address: IpAddr) -> Option<Rule> {
         match address.to_canonical() {
             IpAddr::V4(address) => IPV4.iter().find(|(net, _)| net.contains(&address)).map(|(_, rule)| *rule),
-            IpAddr::V6(address) => IPV6.iter().find(|(net, _)| net.contains(&address)).map(|(_, rule)| *rule),
+            IpAddr::V6(address) => {
+                let listed = IPV6.iter().find(|(net, _)| net.contains(&address)).map(|(_, rule)| *rule);
+                listed.or_else(|| isatap(address).and_then(|inner| Rule::of(inner.into())).map(|_| Rule::EmbeddedIpv4))
+            }
         }
     }
 
@@ -152,6 +156,14 @@ impl Rule {
             Rule::LocalName => "local_name",
         }
     }
+}
+
+/// The IPv4 address to which a router of ISATAP sends packets for an address: its interface identifier is `[02]00:5efe:a.b.c.d`
+/// (RFC 5214 6.1), behind the prefix of any network.
+fn isatap(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [.., universal, tag, high, low] = address.segments();
+    let bits = u32::from(high) << 16 | u32::from(low);
+    (matches!(universal, 0 | 0x0200) && tag == 0x5efe).then(|| Ipv4Addr::from_bits(bits))
 }
 
 #[cfg(test)]
@@ -237,6 +249,12 @@ mod tests {
             ("2001:db8::1", Some("documentation")),
             ("2001:db9::", None),
             ("2001:4860:4860::8888", None),
+            ("2001:4860::5efe:7f00:1", Some("embedded_ipv4")),
+            ("2a00:1:2:3:200:5efe:169.254.169.254", Some("embedded_ipv4")),
+            ("2a00:1:2:3:200:5efe:8.8.8.8", None),
+            ("2a00:1:2:3:100:5efe:10.0.0.1", None),
+            ("2a00:1:2:3:0:5eff:10.0.0.1", None),
+            ("fe80::5efe:8.8.8.8", Some("link_local")),
             ("2002:7f00:1::", Some("6to4")),
             ("2003::", None),
             ("3fff::1", Some("documentation")),
@@ -261,7 +279,12 @@ mod tests {
 
         /// The standard library decides for the kinds of address that it knows.
         #[test]
-        fn ipv4_agrees_with_the_standard_library(bits in any::<u32>(), near in 0..IPV4.len(), offset in -2i64..=2) {
+        fn ipv4_agrees_with_the_standard_library(
+            bits in any::<u32>(),
+            near in 0..IPV4.len(),
+            offset in -2i64..=2,
+            prefix in any::<[u16; 4]>(),
+        ) {
             let end = i64::from(u32::from(IPV4[near].0.broadcast()));
             for address in [Ipv4Addr::from(bits), Ipv4Addr::from((end + offset).rem_euclid(1 << 32) as u32)] {
                 let known = address.is_private() || address.is_loopback() || address.is_link_local()
@@ -281,6 +304,16 @@ mod tests {
                     Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, !high, !low),
                 ] {
                     prop_assert!(Rule::of(embedded.into()).is_some(), "{embedded}");
+                }
+                // These have the prefix of any network, so they are as good as the address.
+                let [p, q, r, s] = prefix;
+                for p in [p, p & 0x1fff | 0x2000, 0x2a00] {
+                    let native = Rule::of(Ipv6Addr::new(p, q, r, s, 0, 1, high, low).into());
+                    for universal in [0, 0x0200] {
+                        let embedded = Ipv6Addr::new(p, q, r, s, universal, 0x5efe, high, low).into();
+                        let refused = Rule::of(address.into()).is_some() || native.is_some();
+                        prop_assert_eq!(Rule::of(embedded).is_some(), refused, "{}", embedded);
+                    }
                 }
             }
         }

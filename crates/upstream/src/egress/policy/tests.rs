@@ -97,6 +97,7 @@ fn literal_addresses_are_checked_with_the_url() {
         ("https://169.254.169.254/latest/meta-data", Rule::Metadata),
         ("https://[64:ff9b::a9fe:a9fe]/", Rule::Nat64),
         ("https://[2002:7f00:1::]/", Rule::SixToFour),
+        ("https://[2a00::5efe:a00:1]/", Rule::EmbeddedIpv4),
         ("https://[fd00::1]/", Rule::UniqueLocal),
         ("https://0.0.0.0/", Rule::Unspecified),
     ] {

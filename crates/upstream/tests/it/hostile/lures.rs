@@ -12,7 +12,7 @@ pub(super) const DISGUISED: [&str; 8] =
     ["127.0.0.1", "127.8.9.1", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.0.1", "100.64.0.1", "169.254.169.254"];
 
 /// Addresses that a name server answers with.
-pub(super) const ADDRESSES: [&str; 16] = [
+pub(super) const ADDRESSES: [&str; 18] = [
     "127.0.0.1",
     "127.8.9.1",
     "0.0.0.0",
@@ -27,6 +27,8 @@ pub(super) const ADDRESSES: [&str; 16] = [
     "::ffff:169.254.169.254",
     "64:ff9b::7f00:1",
     "2002:7f00:1::1",
+    "2a00:1::5efe:7f00:1",
+    "2a00:1::200:5efe:a9fe:a9fe",
     "fd00:ec2::254",
     "fe80::1",
 ];
@@ -175,6 +177,8 @@ pub(super) fn disguises(address: Ipv4Addr) -> Vec<String> {
         format!("[64:ff9b::{text}]"),
         format!("[64:ff9b:1::{text}]"),
         format!("[2002:{high:x}:{low:x}::1]"),
+        format!("[2a00:1::5efe:{high:x}:{low:x}]"),
+        format!("[2a00:1::200:5efe:{high:x}:{low:x}]"),
         format!("[2001::{:x}:{:x}]", !high & 0xffff, !low & 0xffff),
         format!("login.example@{text}"),
         format!("login.example:443@{text}"),
