@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Owner;
 use super::certificate::{add_chain, expires_soon};
+use super::reason::of_fault;
 use super::report::{Facts, Report};
 use crate::client::{Client, Connected, Definition, Network, dial, handshake, peer, tunnelled};
 use crate::egress::{Allowance, Target};
@@ -66,7 +67,15 @@ impl Call<'_> {
         let Some(client) = client else { return Ok(None) };
         let Deadline { at, is_of_caller } = self.deadline;
         let place = client.place(is_of_caller.then_some(at)).await;
-        place.map(Some).map_err(|fault| report.fault(ProbeStep::Dns, fault, Facts::default()))
+        place.map(Some).map_err(|fault| {
+            let waited = "while the test waited for a place among the max_concurrent_requests of the connector";
+            let message = match &fault {
+                Fault::CallerTimeout => format!("The time of the caller ended {waited}. The name was not resolved."),
+                _ => format!("The connect timeout ended {waited}. The name was not resolved."),
+            };
+            report.failed(ProbeStep::Dns, of_fault(&fault), message, Facts::default());
+            fault
+        })
     }
 
     /// Resolves the name, and opens a socket and a tunnel.

@@ -38,6 +38,11 @@ async fn recorder() -> (Server, Arc<Mutex<Vec<String>>>) {
 
 /// A client whose only place is taken.
 pub(super) async fn of_busy() -> Provoked {
+    of_wait_for_place(None).await
+}
+
+/// A test that waits for a place among the requests of its connector, which is not there before the caller has left.
+pub(super) async fn of_wait_for_place(patience: Option<Duration>) -> Provoked {
     let server = Server::plain(|mut peer| async move {
         peer.request().await;
         tokio::time::sleep(Duration::from_secs(60)).await;
@@ -54,6 +59,7 @@ pub(super) async fn of_busy() -> Provoked {
     let client = Arc::new(client(development(), limited()));
     let mut a_probe = of_kind(limited(), &generic(&text), None);
     a_probe.client = Some(client.clone());
+    a_probe.deadline = patience.map(|patience| tokio::time::Instant::now() + patience);
     let verdicts = tokio::select! {
         biased;
         _ = client.send(request(&text)) => panic!("there is no response"),
@@ -61,6 +67,20 @@ pub(super) async fn of_busy() -> Provoked {
     };
     assert_eq!(server.accepted(), 1, "the test did not call");
     Provoked::new(Step::Dns, Outcome::Failed, verdicts)
+}
+
+#[tokio::test]
+async fn the_wait_for_a_place_is_not_taken_for_that_for_a_name_server() {
+    for (patience, reason, whose) in [
+        (None, Reason::Busy, "The connect timeout"),
+        (Some(Duration::from_millis(50)), Reason::CallerTimeout, "The time of the caller"),
+    ] {
+        let provoked = of_wait_for_place(patience).await;
+        let found = verdict(&provoked.verdicts, provoked.step);
+        let waited = "ended while the test waited for a place among the max_concurrent_requests of the connector. The \
+                      name was not resolved.";
+        assert_eq!((found.reason, found.message.as_str()), (reason, &*format!("{whose} {waited}")));
+    }
 }
 
 #[tokio::test]
