@@ -27,7 +27,7 @@ use super::accept::tls_handshake;
 use super::admission::{Admission, ConnectionPermit};
 use super::connection::CLOSE_DELAY;
 use super::listener::Socket;
-use super::stall::StallGuard;
+use super::stall::{StallGuard, Stalled};
 use super::state::NetState;
 use crate::call::context::REQUEST_ID;
 use crate::call::flow::{EndReason, Flow};
@@ -255,7 +255,7 @@ fn is_malformed(error: &(dyn std::error::Error + 'static)) -> bool {
 /// Returns whether a connection ended because its client does not read.
 fn is_stall(error: &hyper::Error) -> bool {
     let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    source.is_some_and(|source| source.kind() == io::ErrorKind::TimedOut)
+    source.is_some_and(Stalled::is_cause)
 }
 
 /// Closes a connection after its response, so that the client can read it.

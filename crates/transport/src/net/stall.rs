@@ -8,6 +8,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+/// The cause of an error: a peer that does not read. The system has its own time-outs, which have the same kind and are another thing.
+#[derive(Debug, thiserror::Error)]
+#[error("the peer does not read")]
+pub(super) struct Stalled;
+
 /// The time that writes to a peer may take without progress.
 #[derive(Debug)]
 pub(super) struct Stall {
@@ -21,6 +26,15 @@ pub(super) struct Stall {
 pub(super) struct StallGuard<I> {
     io: I,
     stall: Stall,
+}
+
+// === impl Stalled ===
+
+impl Stalled {
+    /// Returns true for the error of a write that this guard has ended.
+    pub(super) fn is_cause(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|cause| cause.is::<Stalled>())
+    }
 }
 
 // === impl Stall ===
@@ -40,7 +54,7 @@ impl Stall {
         let end = self.end.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + timeout)));
         match end.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "the peer does not read"))),
+            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, Stalled))),
         }
     }
 }

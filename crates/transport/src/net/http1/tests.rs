@@ -1,10 +1,14 @@
 //! Clients that do not read, or send too slowly.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use opentelemetry::metrics::MeterProvider as _;
 use opentelemetry::metrics::noop::NoopMeterProvider;
-use tokio::io::DuplexStream;
+use rustix::io::Errno;
+use tokio::io::{DuplexStream, ReadBuf};
 use tower::service_fn;
 
 use super::*;
@@ -39,8 +43,43 @@ impl HttpApi for Api {
     }
 }
 
+/// A socket from which this was read, and whose peer is gone then.
+struct Lost(Option<&'static [u8]>);
+
+impl AsyncRead for Lost {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.0.take() {
+            Some(bytes) => Poll::Ready(Ok(buf.put_slice(bytes))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncWrite for Lost {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(Errno::TIMEDOUT.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(Errno::TIMEDOUT.into()))
+    }
+}
+
 /// Serves a connection with small buffers. Returns its other end, and when and why it will have ended.
 fn connection(delay: Duration) -> (DuplexStream, impl Future<Output = (Duration, &'static str)>) {
+    let (client, server) = tokio::io::duplex(4 * 1024);
+    (client, served(delay, server))
+}
+
+/// Serves a connection. Returns when and why it ended.
+fn served(
+    delay: Duration,
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> impl Future<Output = (Duration, &'static str)> {
     let mut config = TransportConfig::default();
     config.limits.write_stall_timeout = STALL;
     let metrics = Metrics::new(&NoopMeterProvider::new().meter("test"), &[]);
@@ -51,13 +90,11 @@ fn connection(delay: Duration) -> (DuplexStream, impl Future<Output = (Duration,
     let front = HttpFront::new(Arc::new(Api { delay }), Stack::new(service_fn(none)), caller.clone(), None, &config);
     let peer = Peer::Tcp(([127, 0, 0, 1], 1).into());
     let info = ConnectInfo::new(peer, None, Vec::new(), Ok(caller));
-    let (client, server) = tokio::io::duplex(4 * 1024);
     let begin = Instant::now();
-    let ended = async move {
-        let cause = serve_request(&shared, &front, server, info).await;
+    async move {
+        let cause = serve_request(&shared, &front, io, info).await;
         (begin.elapsed(), cause)
-    };
-    (client, ended)
+    }
 }
 
 fn seconds(took: Duration) -> u64 {
@@ -72,6 +109,13 @@ async fn a_client_that_does_not_read_is_cut() {
         let (took, cause) = ended.await;
         assert_eq!((seconds(took), cause), (seconds(delay + STALL), "stalled"), "the time for its call is no stall");
     }
+}
+
+/// The system gives up a connection whose packets are lost. Its error has the kind of a stall.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_the_system_gave_up_is_no_stall() {
+    assert_eq!(io::Error::from(Errno::TIMEDOUT).kind(), io::ErrorKind::TimedOut);
+    assert_eq!(served(Duration::ZERO, Lost(Some(REQUEST))).await.1, "error");
 }
 
 #[tokio::test(start_paused = true)]
