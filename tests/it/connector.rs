@@ -4,6 +4,7 @@
 mod delete;
 mod identity;
 mod limits;
+mod own_headers;
 mod patch;
 mod repeat;
 mod secrets;
@@ -104,7 +105,7 @@ on_both! {
                 description: Some("first line\nsecond line".to_owned()),
                 enabled: Some(false),
                 kind: Some(kind),
-                headers: fixture::strings([("Accept", "text/html, */*"), ("X-Empty", "")]),
+                headers: fixture::strings([("Accept-Language", "de, *"), ("X-Empty", "")]),
                 secret_headers: fixture::strings([("X-Token", "s3cret"), ("A-Token", "s3cret")]),
                 connect_timeout: Some(fixture::milliseconds(1)),
                 read_timeout: Some(prost_types::Duration { seconds: 2, nanos: 3 }),

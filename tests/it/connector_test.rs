@@ -19,7 +19,7 @@ fn stored(reference: &str) -> v1::TestConnectorRequest {
     v1::TestConnectorRequest { definition, ..Default::default() }
 }
 
-fn inline(connector: v1::Connector) -> v1::TestConnectorRequest {
+pub(crate) fn inline(connector: v1::Connector) -> v1::TestConnectorRequest {
     v1::TestConnectorRequest { definition: Some(Definition::Connector(connector)), ..Default::default() }
 }
 
@@ -28,7 +28,7 @@ fn with_login(request: v1::TestConnectorRequest, login_id: &str, password: &str)
 }
 
 /// The verdicts of a test, one for each step in order.
-async fn verdicts(
+pub(crate) async fn verdicts(
     client: &Client,
     request: impl tonic::IntoRequest<v1::TestConnectorRequest>,
 ) -> Vec<v1::TestConnectorResponse> {

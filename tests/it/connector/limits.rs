@@ -45,6 +45,11 @@ const WITHIN: &[Change] = &[
     |it| it.headers = numbered(64),
     |it| it.headers = fixture::strings([(&*"h".repeat(128), &*"v".repeat(4_096))]),
     |it| it.headers = fixture::strings([("!#$%&'*+-.^_`|~09aZ", "! ~")]),
+    |it| it.headers = fixture::strings([("Authorization", "Bearer a"), ("User-Agent", "b"), ("traceparent", "c")]),
+    |it| {
+        it.kind = Some(Kind::ApiKey(v1::ApiKeyConnector::default()));
+        it.headers = fixture::strings([("Accept", "application/json"), ("X-License-Module", "m")]);
+    },
     |it| it.secret_headers = numbered(64),
     |it| it.secret_headers = fixture::strings([(&*"h".repeat(128), &*"v".repeat(4_096))]),
     |it| it.connect_timeout = Some(Duration { seconds: 0, nanos: 1 }),
@@ -110,6 +115,9 @@ const BEYOND: &[(&str, Change)] = &[
     }),
     ("connector.license.base_url", |it| it.kind = Some(license(String::new(), "a".to_owned()))),
     ("connector.license.base_url", |it| it.kind = Some(license(url(2_049), "a".to_owned()))),
+    ("connector.license.base_url", |it| it.kind = Some(license("https://a.example/v1?b=c".to_owned(), "a".to_owned()))),
+    ("connector.license.base_url", |it| it.kind = Some(license("https://a.example/v1?".to_owned(), "a".to_owned()))),
+    ("connector.license.base_url", |it| it.kind = Some(license("https://a.example/#b".to_owned(), "a".to_owned()))),
     ("connector.license.application_id", |it| it.kind = Some(license(url(99), String::new()))),
     ("connector.license.application_id", |it| it.kind = Some(license(url(99), " ".to_owned()))),
     ("connector.license.application_id", |it| it.kind = Some(license(url(99), "a".repeat(129)))),
@@ -164,6 +172,25 @@ const BEYOND: &[(&str, Change)] = &[
     ("connector.headers", |it| it.headers = fixture::strings([("Ü", "v")])),
     ("connector.headers", |it| it.headers = fixture::strings([("a:b", "v")])),
     ("connector.headers", |it| it.headers = fixture::strings([("Accept", "a"), ("accept", "b")])),
+    // Requests have these anyway, and those of the connector would be dropped.
+    ("connector.headers", |it| it.headers = fixture::strings([("content-type", "text/plain")])),
+    ("connector.secret_headers", |it| it.secret_headers = fixture::strings([("ACCEPT", "*/*")])),
+    ("connector.headers", |it| {
+        generic(it).http_authentication_username = Some("user".to_owned());
+        it.headers = fixture::strings([("authorization", "Bearer a")]);
+    }),
+    ("connector.secret_headers", |it| {
+        generic(it).http_authentication_username = Some("user".to_owned());
+        it.secret_headers = fixture::strings([("Authorization", "Bearer a")]);
+    }),
+    ("connector.headers", |it| {
+        it.kind = Some(license(url(99), "a".to_owned()));
+        it.headers = fixture::strings([("X-License-Module", "b")]);
+    }),
+    ("connector.headers", |it| {
+        it.propagate_trace_context = Some(true);
+        it.headers = fixture::strings([("TraceParent", "00-1-2-01")]);
+    }),
     ("connector.headers.header", |it| it.headers = fixture::strings([("header", &*"v".repeat(4_097))])),
     ("connector.headers.header", |it| it.headers = fixture::strings([("header", "a\r\nInjected: b")])),
     ("connector.headers.header", |it| it.headers = fixture::strings([("header", "ä")])),

@@ -236,7 +236,7 @@ async fn patch_json(client: &Client, reference: &str, operations: Value) -> Resu
     patch_connector(client, reference, Some(patch)).await
 }
 
-async fn merge_json(client: &Client, reference: &str, members: Value) -> Result<v1::Connector, Status> {
+pub(super) async fn merge_json(client: &Client, reference: &str, members: Value) -> Result<v1::Connector, Status> {
     let patch = Patch::MergePatch(v1::JsonMergePatch { json: members.to_string() });
     patch_connector(client, reference, Some(patch)).await
 }

@@ -195,7 +195,7 @@ fn a_full_connector(name: &str, kind: Kind) -> v1::Connector {
         description: Some("first line\nsecond line".to_owned()),
         enabled: Some(true),
         kind: Some(kind),
-        headers: fixture::strings([("Accept", "text/html, */*"), ("X-Empty", "")]),
+        headers: fixture::strings([("Accept-Language", "de, *"), ("X-Empty", "")]),
         secret_headers: fixture::strings([("X-Token", "s3cret"), ("A-Token", "s3cret")]),
         connect_timeout: Some(fixture::milliseconds(1_001)),
         read_timeout: Some(fixture::milliseconds(1_001)),

@@ -71,18 +71,18 @@ on_both! {
     async fn entries_of_open_maps_are_named_in_the_same_way(server) {
         let client = server.client("alpha");
         let labels = fixture::strings([("env", "prod"), ("app.kubernetes.io/name", "a")]);
-        let headers = fixture::strings([("Accept", "text/html"), ("X-Trace", "on")]);
+        let headers = fixture::strings([("Accept-Language", "de"), ("X-Trace", "on")]);
         let given = v1::Connector { labels, headers, ..fixture::a_connector("Gmail") };
         let id = steps::connector(&client, given).await.id;
         let given = v1::Connector {
             labels: fixture::strings([("env", "test"), ("other", "not named")]),
-            headers: fixture::strings([("accept", "*/*")]),
+            headers: fixture::strings([("accept-language", "*")]),
             ..Default::default()
         };
-        let paths = ["labels.env", "labels.`app.kubernetes.io/name`", "headers.ACCEPT"];
+        let paths = ["labels.env", "labels.`app.kubernetes.io/name`", "headers.`ACCEPT-LANGUAGE`"];
         let after = update_connector(&client, &id, &paths, given).await.unwrap();
         assert_eq!(after.labels, fixture::strings([("env", "test")]));
-        assert_eq!(after.headers, fixture::strings([("X-Trace", "on"), ("accept", "*/*")]));
+        assert_eq!(after.headers, fixture::strings([("X-Trace", "on"), ("accept-language", "*")]));
         let request = v1::ListConnectorsRequest { filter: "labels.env = test".to_owned(), ..Default::default() };
         let listed = jackfield_testkit::collect::items(client.connectors().list_connectors(request).await).await.unwrap();
         assert_eq!(listed, [after]);

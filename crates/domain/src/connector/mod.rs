@@ -4,6 +4,7 @@ mod destination;
 mod event;
 mod kind;
 mod list;
+mod own_headers;
 mod secret_headers;
 mod timeouts;
 
@@ -164,6 +165,7 @@ impl Connector {
             violations.push(identity_required());
         }
         violations.extend(secret_headers::given_twice(self.headers.as_map(), &self.secret_header_names));
+        violations.extend(self.own_headers_given());
         self.meta = meta;
         violations.into_whole(self)
     }

@@ -52,6 +52,14 @@ impl HttpUrl {
         Err(Violation::field(field, "must be an https URL; http is for loopback only"))
     }
 
+    /// Refuses a URL with a query: paths are appended to it.
+    pub fn require_base(self, field: &str) -> Result<Self, Violation> {
+        match self.0.contains('?') {
+            true => Err(Violation::field(field, "must not have a query: paths are appended to it")),
+            false => Ok(self),
+        }
+    }
+
     /// Refuses all but the http URL of a host and a port.
     pub fn require_proxy(self, field: &str) -> Result<Self, Violation> {
         let parsed = Url::parse(&self.0).ok();
@@ -175,6 +183,15 @@ mod tests {
         }
         for wrong in ["http://a.example", "http://localhost.example", "http://0.0.0.0", "http://[::]/"] {
             assert!(url(wrong).require_https_unless_loopback("url").is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_base_has_no_query() {
+        let url = |text: &str| HttpUrl::parse("url", text, 2048).unwrap();
+        assert!(url("https://a.example/api/v1%3F").require_base("url").is_ok());
+        for wrong in ["https://a.example?", "https://a.example/?a=b", "https://a.example/a?"] {
+            assert!(url(wrong).require_base("url").is_err(), "{wrong}");
         }
     }
 

@@ -10,6 +10,7 @@ use http::{Method, StatusCode, Uri};
 use http_body_util::Full;
 use jackfield_domain::Secret;
 use jackfield_domain::connector::Timeouts;
+use jackfield_domain::value::maps::is_refused_header;
 use jackfield_domain::value::url::HttpUrl;
 
 use tokio::time::Instant;
@@ -97,29 +98,13 @@ const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("jackfield/", e
 /// The usual number of headers of a request.
 const HEADERS: usize = 8;
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
-/// Headers that frame a message or belong to one connection (RFC 9110 7.6.1).
-const OWN_HEADERS: [HeaderName; 13] = [
-    header::HOST,
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::TRANSFER_ENCODING,
-    header::TE,
-    header::TRAILER,
-    header::UPGRADE,
-    header::EXPECT,
-    header::ACCEPT_ENCODING,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
 
 // === impl Definition ===
 
 impl Definition {
     /// Refuses what would break the framing of requests.
     pub(crate) fn check(&self) -> Result<(), DefinitionError> {
-        match self.headers.keys().find(|name| OWN_HEADERS.contains(name)) {
+        match self.headers.keys().find(|name| is_refused_header(name.as_str())) {
             Some(name) => Err(DefinitionError::Header(name.clone())),
             None => Ok(()),
         }
@@ -144,7 +129,7 @@ impl Definition {
             headers.extend(self.headers.clone());
         }
         headers.extend(request.headers);
-        let own: Vec<_> = headers.keys().filter(|name| OWN_HEADERS.contains(name)).cloned().collect();
+        let own: Vec<_> = headers.keys().filter(|name| is_refused_header(name.as_str())).cloned().collect();
         for name in own {
             headers.remove(name);
         }

@@ -115,7 +115,8 @@ fn parse_kind(fields: &mut Fields<'_>, kind: Option<Kind>) -> KindPatch {
             })
         }
         Some(Kind::License(pb::LicenseConnector { base_url, application_id })) => KindPatch::License(LicensePatch {
-            base_url: fields.required("license.base_url", &base_url, url),
+            base_url: fields
+                .required("license.base_url", &base_url, |field, text| url(field, text)?.require_base(field)),
             application_id: fields
                 .required("license.application_id", &application_id, |field, text| identifier(field, text, 128, false)),
         }),
