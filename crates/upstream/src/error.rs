@@ -46,7 +46,7 @@ pub enum Fault {
     HeadersTooLarge,
     #[error("the body of the response is larger than the limit")]
     BodyTooLarge,
-    #[error("the body of the response is compressed, which was not asked for")]
+    #[error("the body of the response is compressed or encoded, which was not asked for")]
     BodyEncoded,
     #[error("as many calls as permitted are in progress")]
     Busy,
@@ -70,6 +70,8 @@ pub enum ProxyFault {
     Status(u16),
     #[error("its response is not HTTP/1.1")]
     Malformed,
+    #[error("the headers of its response are larger than the limit")]
+    HeadersTooLarge,
     #[error("it ended the connection: {0}")]
     Lost(io::ErrorKind),
 }

@@ -22,9 +22,9 @@ use tokio::time::Instant;
 use super::body::Body;
 use super::definition::Limits;
 use super::dial::Connected;
-use super::io::{Stream, Traffic};
+use super::io::{InterimTooLarge, Stream, Traffic};
 use crate::error::Fault;
-use crate::tls::{ClientAuth, TlsFault};
+use crate::tls::{ClientAuth, TlsFault, has_ended};
 
 /// A connection.
 pub(crate) struct Connection {
@@ -35,6 +35,10 @@ pub(crate) struct Connection {
     auth: ClientAuth,
     /// The time after which it must not be used, while it is idle.
     expiry: Instant,
+    /// The end of the certificates that it rests on, in seconds since 1970. After it, the other side has to be convinced again.
+    not_after: Option<i64>,
+    /// The largest head of a response, in bytes.
+    max_head: u64,
     /// Its place among the connections that are kept. It has one from the first time it is kept until it ends, so that a
     /// client that is used often does not lose its places to others.
     pub(super) place: Option<OwnedSemaphorePermit>,
@@ -82,7 +86,7 @@ const POST_MORTEM: Duration = Duration::from_millis(50);
 
 impl Connection {
     pub(crate) async fn new(connected: Connected, limits: &Limits) -> Result<Self, Fault> {
-        let Connected { stream, traffic, auth } = connected;
+        let Connected { stream, traffic, auth, not_after } = connected;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER.max(limits.head)).max_header_size(limits.head).max_headers(MAX_HEADERS);
         // Otherwise hyper copies bodies into a buffer of its own, where a password would stay while the connection is idle.
@@ -90,7 +94,9 @@ impl Connection {
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|_| Fault::ConnectionLost)?;
         let driver = Box::new(Driver { connection, ended: false });
-        Ok(Connection { sender, driver, traffic, auth, expiry: Instant::now() + limits.idle_timeout, place: None })
+        traffic.rest();
+        let expiry = Instant::now() + limits.idle_timeout;
+        Ok(Connection { sender, driver, traffic, auth, expiry, not_after, max_head: limits.head as u64, place: None })
     }
 
     /// Sends a request and reads the response. After a failure the connection is closed, and so it is if the future is
@@ -107,11 +113,15 @@ impl Connection {
     /// Sends a request and reads the head of the response.
     pub(crate) async fn begin(
         mut self,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
         read_timeout: Duration,
     ) -> Result<Responding, Failure> {
         let before = self.traffic.written();
-        self.traffic.touch();
+        self.traffic.begin();
+        let (traffic, max) = (self.traffic.clone(), self.max_head);
+        hyper::ext::on_informational(&mut request, move |response| {
+            traffic.interim(least_size(response.headers()), max)
+        });
         let sending = self.sender.try_send_request(request);
         let outcome = tokio::select! {
             biased;
@@ -119,6 +129,10 @@ impl Connection {
                 response.map_err(|mut error| (fault_of(error.error()), error.take_message()))
             }
             () = self.traffic.silence(read_timeout) => Err((Fault::ReadTimeout, None)),
+        };
+        let outcome = match self.traffic.check_interim() {
+            Ok(()) => outcome,
+            Err(InterimTooLarge) => Err((Fault::HeadersTooLarge, None)),
         };
         match outcome {
             Ok(response) => Ok(Responding { response, connection: self }),
@@ -148,11 +162,14 @@ impl Connection {
         Failure { fault, sent, unsent }
     }
 
-    /// Returns true if another request can be made: the response was read, the server has not closed, and did not say that
-    /// it would.
+    /// Returns true if another request can be made: the response was read and nothing came after it, the server has not closed, and
+    /// did not say that it would, and the certificates are still valid.
     pub(super) fn is_reusable(&mut self) -> bool {
+        if self.expiry <= Instant::now() || self.not_after.is_some_and(has_ended) {
+            return false;
+        }
         let ready = self.driver.drive(self.sender.ready()).now_or_never();
-        matches!(ready, Some(Ok(()))) && !self.driver.ended && self.expiry > Instant::now()
+        matches!(ready, Some(Ok(()))) && !self.driver.ended
     }
 
     /// Looks for an alert that the server sent before it closed. If a write fails first, nothing has read the alert.
@@ -193,6 +210,7 @@ impl Responding {
         };
         match outcome {
             Ok(response) => {
+                connection.traffic.rest();
                 connection.expiry = Instant::now() + idle_timeout(&response.headers, limits.idle_timeout);
                 Ok((response, connection))
             }
@@ -228,8 +246,7 @@ impl Driver {
 /// Reads a response.
 async fn read(response: http::Response<Incoming>, max_body: usize) -> Result<Response, Fault> {
     let (head, mut body) = response.into_parts();
-    let encoded = |value: &http::HeaderValue| !value.as_bytes().eq_ignore_ascii_case(b"identity");
-    if head.headers.get_all(header::CONTENT_ENCODING).iter().any(encoded) {
+    if is_encoded(&head.headers) {
         return Err(Fault::BodyEncoded);
     }
     let stated = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
@@ -241,12 +258,32 @@ async fn read(response: http::Response<Incoming>, max_body: usize) -> Result<Res
     Ok(Response { status: head.status, headers: head.headers, body: read.finish() })
 }
 
+/// Returns true if the body has an encoding that was not asked for, by its own header or by that of its transfer (RFC 9112 6.1).
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let is_any_but = |name, plain: &str| {
+        let values = headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        let mut codings = values.map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty());
+        codings.any(|coding| !coding.eq_ignore_ascii_case(plain.as_bytes()))
+    };
+    is_any_but(header::CONTENT_ENCODING, "identity") || is_any_but(header::TRANSFER_ENCODING, "chunked")
+}
+
+/// The size of a head with these headers, if its reason phrase is empty.
+fn least_size(headers: &HeaderMap) -> u64 {
+    let frame = b"HTTP/1.1 100\r\n\r\n".len();
+    let size =
+        headers.iter().fold(frame, |size, (name, value)| size + name.as_str().len() + value.len() + b": \r\n".len());
+    size as u64
+}
+
 fn fault_of(error: &hyper::Error) -> Fault {
     if let Some(fault) = TlsFault::find(error) {
         return Fault::Tls(fault);
     }
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
-    if error.is_parse_too_large() {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    let is_of_interim = cause.and_then(io::Error::get_ref).is_some_and(|cause| cause.is::<InterimTooLarge>());
+    let cause = cause.map(io::Error::kind);
+    if error.is_parse_too_large() || is_of_interim {
         Fault::HeadersTooLarge
     } else if error.is_parse() || matches!(cause, Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)) {
         Fault::ResponseMalformed

@@ -17,7 +17,7 @@ use crate::egress::{Allowance, Policy, Refusal, Target};
 use crate::error::{Fault, Phase};
 use crate::observe::Metrics;
 use crate::resolve::Resolver;
-use crate::tls::{ClientAuth, TlsFault, server_name};
+use crate::tls::{ClientAuth, Identity, TlsFault, not_after, server_name};
 
 /// The network as all clients see it: the policy, the resolver of names, and the metrics of calls.
 pub struct Network {
@@ -31,6 +31,8 @@ pub(crate) struct Connected {
     pub(super) stream: Stream,
     pub(super) traffic: Arc<Traffic>,
     pub(crate) auth: ClientAuth,
+    /// The end of the certificate that ends first: that of the server, or one of the client. Seconds since 1970.
+    pub(super) not_after: Option<i64>,
 }
 
 /// The most addresses of one name that are tried.
@@ -46,6 +48,15 @@ impl Connected {
         match &self.stream {
             Stream::Tls(stream) => Some(stream.get_ref().1),
             Stream::Plain(_) => None,
+        }
+    }
+
+    /// Has the connection end with the identity of the client, if the server knows it by that.
+    pub(super) fn rest_on(&mut self, identity: Option<&Identity>) {
+        if let Some(identity) = identity
+            && matches!(self.auth, ClientAuth::Presented(_) | ClientAuth::Resumed)
+        {
+            self.not_after = self.not_after.into_iter().chain([identity.not_after()]).min();
         }
     }
 }
@@ -158,7 +169,8 @@ pub(crate) async fn handshake(
     let traffic = Traffic::new();
     let socket = Socket::new(stream, traffic.clone());
     if !target.is_https() {
-        return Ok(Connected { stream: Stream::Plain(socket), traffic, auth: ClientAuth::NotRequested });
+        let (stream, auth) = (Stream::Plain(socket), ClientAuth::NotRequested);
+        return Ok(Connected { stream, traffic, auth, not_after: None });
     }
     let name = server_name(target.host()).ok_or(TlsFault::Other)?;
     let handshake = TlsConnector::from(tls.clone()).connect(name, socket);
@@ -169,7 +181,9 @@ pub(crate) async fn handshake(
     })?;
     let is_resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
     let auth = if is_resumed { ClientAuth::Resumed } else { auth };
-    Ok(Connected { stream: Stream::Tls(Box::new(stream)), traffic, auth })
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let not_after = chain.first().and_then(not_after);
+    Ok(Connected { stream: Stream::Tls(Box::new(stream)), traffic, auth, not_after })
 }
 
 /// Dials addresses in turn. Each gets an equal share of the time that is left, so that one that is silent leaves time for

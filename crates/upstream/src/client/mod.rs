@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use jackfield_domain::TenantId;
 use jackfield_domain::value::url::HttpUrl;
-use rustls::ClientConfig;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument as _;
@@ -29,7 +28,7 @@ use self::pool::Pool;
 use crate::egress::{Refusal, Target};
 use crate::error::{CallError, Fault};
 use crate::observe::Observer;
-use crate::tls::{TlsFault, client_config};
+use crate::tls::{Handshakes, TlsFault};
 
 pub use self::connection::Response;
 pub(crate) use self::connection::{Connection, Responding};
@@ -45,9 +44,9 @@ pub struct Client {
     network: Arc<Network>,
     definition: Definition,
     /// For the origins of the definition.
-    known: Arc<ClientConfig>,
+    known: Handshakes,
     /// For all others, from the first call to one of them on.
-    anonymous: OnceLock<Arc<ClientConfig>>,
+    anonymous: OnceLock<Handshakes>,
     /// The URL of the first call that the policy permitted. Almost all calls have the same one.
     checked: OnceLock<(HttpUrl, Target)>,
     pool: Pool,
@@ -67,7 +66,7 @@ impl Client {
     pub fn new(network: Arc<Network>, definition: Definition, kept: Arc<Places>) -> Result<Self, DefinitionError> {
         definition.check()?;
         let tls = |error: rustls::Error| DefinitionError::Tls(error.to_string());
-        let known = client_config(definition.identity.as_ref(), &definition.trust).map_err(tls)?;
+        let known = Handshakes::new(definition.identity.as_ref(), &definition.trust).map_err(tls)?;
         Ok(Client {
             pool: Pool::new(definition.limits.idle, kept),
             places: Semaphore::new(definition.limits.concurrency),
@@ -211,14 +210,14 @@ impl Client {
     }
 
     /// The parameters of handshakes with a target.
-    fn tls(&self, target: &Target) -> Result<&Arc<ClientConfig>, Fault> {
+    fn tls(&self, target: &Target) -> Result<&Handshakes, Fault> {
         if self.definition.identity.is_none() || self.definition.knows(target) {
             return Ok(&self.known);
         }
         if let Some(anonymous) = self.anonymous.get() {
             return Ok(anonymous);
         }
-        let anonymous = client_config(None, &self.definition.trust).map_err(|_| TlsFault::Other)?;
+        let anonymous = Handshakes::new(None, &self.definition.trust).map_err(|_| TlsFault::Other)?;
         Ok(self.anonymous.get_or_init(|| anonymous))
     }
 
@@ -226,8 +225,12 @@ impl Client {
         let Definition { timeouts, limits, proxy, .. } = &self.definition;
         let deadline = Instant::now() + timeouts.connect;
         let tls = self.tls(target)?;
+        let config = tls.config().map_err(|_| TlsFault::Other)?;
         let opening = tracing::info_span!("open a connection");
-        let connected = self.network.connect(target, proxy.as_ref(), tls, deadline).instrument(opening).await?;
+        let connecting = self.network.connect(target, proxy.as_ref(), &config, deadline).instrument(opening);
+        let mut connected = connecting.await?;
+        connected.rest_on(self.definition.identity(target));
+        tls.note(connected.not_after);
         Connection::new(connected, limits).await
     }
 }

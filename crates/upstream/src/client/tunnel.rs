@@ -8,7 +8,7 @@ use super::definition::Proxy;
 use crate::egress::Target;
 use crate::error::ProxyFault;
 
-/// The largest head of a response of a proxy, in bytes.
+/// The largest head of a response of a proxy, with those of interim responses before it (RFC 9110 15.2), in bytes.
 const MAX_HEAD: usize = 8 * 1024;
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
@@ -16,19 +16,32 @@ const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 pub(super) async fn tunnel(stream: &mut TcpStream, target: &Target, proxy: &Proxy) -> Result<(), ProxyFault> {
     let lost = |error: std::io::Error| ProxyFault::Lost(error.kind());
     stream.write_all(&request(target, proxy.authorization.as_ref())).await.map_err(lost)?;
-    let mut head = Vec::new();
-    // Byte by byte, because what follows the head is no longer the proxy's.
-    while !head.ends_with(END_OF_HEAD) {
-        if head.len() == MAX_HEAD {
-            return Err(ProxyFault::Malformed);
+    let mut left = MAX_HEAD;
+    loop {
+        let mut head = Vec::new();
+        // Byte by byte, because what follows the head is no longer the proxy's.
+        while !head.ends_with(END_OF_HEAD) {
+            if !may_begin_response(&head) {
+                return Err(ProxyFault::Malformed);
+            }
+            left = left.checked_sub(1).ok_or(ProxyFault::HeadersTooLarge)?;
+            head.push(stream.read_u8().await.map_err(lost)?);
         }
-        head.push(stream.read_u8().await.map_err(lost)?);
+        match status(&head) {
+            Some(200..=299) => return Ok(()),
+            // A proxy that switches to another protocol was not asked to.
+            Some(status @ (101 | 300..)) => return Err(ProxyFault::Status(status)),
+            Some(_) => {}
+            None => return Err(ProxyFault::Malformed),
+        }
     }
-    match status(&head) {
-        Some(200..=299) => Ok(()),
-        Some(status) => Err(ProxyFault::Status(status)),
-        None => Err(ProxyFault::Malformed),
-    }
+}
+
+/// Returns true if a response begins with these bytes, or these with the beginning of one.
+fn may_begin_response(head: &[u8]) -> bool {
+    const BEGIN: &[u8] = b"HTTP/1.";
+    let length = head.len().min(BEGIN.len());
+    head[..length] == BEGIN[..length]
 }
 
 fn request(target: &Target, authorization: Option<&HeaderValue>) -> Vec<u8> {

@@ -15,7 +15,9 @@ pub(super) fn of_fault(fault: &Fault) -> Reason {
         Fault::Connect(_) => Reason::ConnectFailed,
         Fault::ConnectTimeout(_) => Reason::ConnectTimeout,
         Fault::Proxy(ProxyFault::Status(407)) => Reason::ProxyAuthenticationFailed,
-        Fault::Proxy(ProxyFault::Status(_) | ProxyFault::Malformed | ProxyFault::Lost(_)) => Reason::ProxyFailed,
+        Fault::Proxy(
+            ProxyFault::Status(_) | ProxyFault::Malformed | ProxyFault::HeadersTooLarge | ProxyFault::Lost(_),
+        ) => Reason::ProxyFailed,
         Fault::Tls(TlsFault::ServerCertificate(fault)) => of_server_certificate(*fault),
         Fault::Tls(TlsFault::ClientCertificate(fault)) => of_client_certificate(*fault),
         Fault::Tls(TlsFault::Incompatible) => Reason::TlsIncompatible,

@@ -5,9 +5,9 @@ use jackfield_domain::key::CertificateFacts;
 use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::crypto::hash;
 use rustls::{SupportedCipherSuite, Tls13CipherSuite};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::X509Certificate;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use super::names::{distinguished_name, hex};
@@ -28,6 +28,17 @@ pub fn certificate_facts(certificate: &X509Certificate<'_>, der: &CertificateDer
         public_key_algorithm: algorithm(certificate),
         is_ca: certificate.is_ca(),
     })
+}
+
+/// The end of the validity of a certificate, in seconds since 1970.
+pub(crate) fn not_after(der: &CertificateDer<'_>) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
+/// Returns true if a time in seconds since 1970 has come, by the clock that checks certificates.
+pub(crate) fn has_ended(not_after: i64) -> bool {
+    i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX) >= not_after
 }
 
 /// A positive number of DER without the zero that keeps its first bit from being read as a sign.

@@ -1,6 +1,6 @@
 //! The parameters of handshakes.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use rustls::client::{Resumption, WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
@@ -8,9 +8,24 @@ use rustls::{ClientConfig, ConfigBuilder, WantsVerifier};
 use rustls_pki_types::ServerName;
 use url::Host;
 
+use super::certificate::has_ended;
 use super::client_auth::Presenter;
 use super::identity::Identity;
 use super::trust::Trust;
+
+/// The parameters of the handshakes of one client, with the sessions that servers let it resume. A session is not resumed after the end of
+/// a certificate that it rests on: in a resumed handshake, neither side shows one.
+pub(crate) struct Handshakes {
+    identity: Option<Identity>,
+    trust: Trust,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    config: Arc<ClientConfig>,
+    /// The end of the certificate that ends first, in seconds since 1970.
+    not_after: Option<i64>,
+}
 
 /// The cryptography, shared by all configurations. Its first key exchange is a post-quantum hybrid (X25519MLKEM768).
 static PROVIDER: LazyLock<Arc<CryptoProvider>> =
@@ -18,6 +33,38 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> =
 
 /// The sessions kept for resumption. A client has few peers, and a session is large.
 const SESSIONS: usize = 2;
+
+// === impl Handshakes ===
+
+impl Handshakes {
+    /// Takes an identity, or none, and the authorities of servers.
+    ///
+    /// # Errors
+    /// They contradict each other.
+    pub(crate) fn new(identity: Option<&Identity>, trust: &Trust) -> Result<Self, rustls::Error> {
+        let current = Mutex::new(Current { config: client_config(identity, trust)?, not_after: None });
+        Ok(Handshakes { identity: identity.cloned(), trust: trust.clone(), current })
+    }
+
+    /// The parameters of the next handshake.
+    ///
+    /// # Errors
+    /// As those of [`Handshakes::new`].
+    pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.not_after.is_some_and(has_ended) {
+            let config = client_config(self.identity.as_ref(), &self.trust)?;
+            *current = Current { config, not_after: None };
+        }
+        Ok(current.config.clone())
+    }
+
+    /// Notes the end of the certificates of a handshake, in seconds since 1970.
+    pub(crate) fn note(&self, not_after: Option<i64>) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.not_after = [current.not_after, not_after].into_iter().flatten().min();
+    }
+}
 
 pub(super) fn provider() -> &'static CryptoProvider {
     &PROVIDER
@@ -28,7 +75,7 @@ pub(super) fn provider() -> &'static CryptoProvider {
 ///
 /// # Errors
 /// The parameters contradict each other.
-pub(crate) fn client_config(identity: Option<&Identity>, trust: &Trust) -> Result<Arc<ClientConfig>, rustls::Error> {
+fn client_config(identity: Option<&Identity>, trust: &Trust) -> Result<Arc<ClientConfig>, rustls::Error> {
     Ok(finished(builder()?.with_webpki_verifier(verifier(trust)?), identity))
 }
 

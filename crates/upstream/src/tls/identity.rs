@@ -24,6 +24,8 @@ pub(crate) struct IdentityParts {
     /// Seconds since 1970.
     not_before: i64,
     not_after: i64,
+    /// The end of the certificate of the chain that ends first.
+    chain_not_after: i64,
     is_for_clients: bool,
 }
 
@@ -74,7 +76,14 @@ impl Identity {
         let usage = leaf.extended_key_usage().ok().flatten();
         let is_for_clients = usage.is_none_or(|usage| usage.value.client_auth || usage.value.any);
         let (not_before, not_after) = (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp());
-        Ok(Identity(Arc::new(IdentityParts { key: Arc::new(key), not_before, not_after, is_for_clients })))
+        let chain_not_after = key.cert.iter().filter_map(super::certificate::not_after).min().unwrap_or(not_after);
+        let parts = IdentityParts { key: Arc::new(key), not_before, not_after, chain_not_after, is_for_clients };
+        Ok(Identity(Arc::new(parts)))
+    }
+
+    /// The end of the certificate of the chain that ends first, in seconds since 1970.
+    pub(crate) fn not_after(&self) -> i64 {
+        self.0.chain_not_after
     }
 
     /// Chain and key, as rustls wants them.

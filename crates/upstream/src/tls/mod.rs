@@ -10,8 +10,9 @@ mod names;
 mod trust;
 
 pub use self::certificate::certificate_facts;
+pub(crate) use self::certificate::{has_ended, not_after};
 pub use self::client_auth::ClientAuth;
-pub(crate) use self::config::{client_config, server_name};
+pub(crate) use self::config::{Handshakes, server_name};
 pub use self::fault::{ClientCertificateFault, ServerCertificateFault, TlsFault};
 pub(crate) use self::identity::IdentityParts;
 pub use self::identity::{Identity, IdentityError};

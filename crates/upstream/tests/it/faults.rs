@@ -9,6 +9,7 @@ use jackfield_upstream::error::{CallError, Fault, Phase};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+use crate::pki::Authority;
 use crate::server::{Peer, Server};
 use crate::support::{Answers, client, definition, development, fail, fault, get, network, post, request};
 
@@ -58,6 +59,60 @@ async fn responses_that_are_too_large_are_cut() {
     }
 }
 
+/// Interim responses are skipped. All of them together may be as large as the head of the response.
+#[tokio::test]
+async fn interim_responses_are_skipped_up_to_the_limit_of_the_headers() {
+    let hint = format!("HTTP/1.1 103 Early Hints\r\nlink: <{}>\r\n\r\n", "x".repeat(400));
+    let last = "HTTP/1.1 200 OK\r\ncontent-length: 3000\r\n\r\n".to_owned() + &"x".repeat(3000);
+    let limits = Limits { head: 2000, ..Limits::default() };
+    for (count, reason) in [(0, ""), (3, "HTTP/1.1 100\r\n\r\n"), (4, "HTTP/1.1 102 x\r\n\r\n")] {
+        let response = hint.repeat(count) + reason + &last;
+        let server = Server::plain(move |mut peer| {
+            let response = response.clone();
+            async move {
+                while peer.request().await.is_some() {
+                    peer.send(&response).await;
+                }
+            }
+        })
+        .await;
+        let definition = Definition { limits, ..definition(&at(&server)) };
+        let client = client(development(), definition);
+        for _ in 0..3 {
+            assert_eq!(get(&client, &at(&server)).await.body.len(), 3000, "{count}");
+        }
+        assert_eq!(server.accepted(), 1);
+    }
+    for wrong in [
+        hint.repeat(5) + &last,
+        "HTTP/1.1 100\r\n\r\n".repeat(200) + &last,
+        format!("HTTP/1.1 102 {}\r\n\r\n", "x".repeat(1500)).repeat(2) + &last,
+    ] {
+        // The buffer may have all of it at once. It is more than a buffer only if the server goes on.
+        let written = Arc::new(AtomicUsize::new(0));
+        let count = written.clone();
+        let server = Server::plain(move |mut peer| {
+            let (wrong, count) = (wrong.clone(), count.clone());
+            async move {
+                peer.request().await;
+                let interim = wrong.split("HTTP/1.1 200").next().unwrap().to_owned();
+                for _ in 0..16 * 1024 {
+                    if tokio::io::AsyncWriteExt::write_all(&mut peer.io, interim.as_bytes()).await.is_err() {
+                        break;
+                    }
+                    count.fetch_add(interim.len(), Ordering::SeqCst);
+                }
+                peer.send(wrong).await;
+            }
+        })
+        .await;
+        let definition = Definition { limits, ..definition(&at(&server)) };
+        let error = fail(&client(development(), definition), &at(&server)).await;
+        assert_eq!(error, after_sending(Fault::HeadersTooLarge));
+        assert!(written.load(Ordering::SeqCst) < 12 << 20, "the connection is closed");
+    }
+}
+
 #[tokio::test]
 async fn ten_megabytes_are_not_read() {
     let written = Arc::new(AtomicUsize::new(0));
@@ -96,6 +151,10 @@ async fn responses_that_are_wrong_are_refused() {
         (format!("{ok}content-length: 1\r\ncontent-length: 2\r\n\r\nx"), Fault::ResponseMalformed),
         (format!("{ok}transfer-encoding: chunked\r\n\r\nzz\r\n"), Fault::ResponseMalformed),
         (format!("{ok}content-encoding: gzip\r\ncontent-length: 1\r\n\r\nx"), Fault::BodyEncoded),
+        (format!("{ok}transfer-encoding: gzip\r\n\r\nx"), Fault::BodyEncoded),
+        (format!("{ok}transfer-encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"), Fault::BodyEncoded),
+        (format!("{ok}transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"), Fault::BodyEncoded),
+        (format!("{ok}transfer-encoding: identity\r\n\r\nx"), Fault::BodyEncoded),
         (format!("{ok}content-length: 2\r\n\r\nx"), Fault::ReadTimeout),
         (String::new(), Fault::ReadTimeout),
     ] {
@@ -196,6 +255,65 @@ async fn a_response_too_many_is_not_taken_for_that_of_the_next_request() {
         assert_eq!(get(&client, &at(&server)).await.body, "first ");
         tokio::time::sleep(Duration::from_millis(5)).await;
         assert_eq!(server.accepted(), call, "the connection is not used again");
+    }
+}
+
+/// The runtime of the client does not see what the server does here, as if it was busy: the response that was not asked for is there when
+/// the connection is taken, and nothing but the system knows.
+#[tokio::test]
+async fn a_response_on_an_idle_connection_is_not_taken_for_that_of_the_next_request() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://localhost:{}/", listener.local_addr().unwrap().port());
+    let (turn, turns) = std::sync::mpsc::channel::<()>();
+    let (sent, was_sent) = std::sync::mpsc::channel::<()>();
+    let server = std::thread::spawn(move || {
+        for body in ["first", "second"] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let read = std::io::Read::read(&mut stream, &mut [0; 4096]).unwrap();
+            assert!(read > 0 && read < 4096);
+            let response = |body: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            std::io::Write::write_all(&mut stream, response(body).as_bytes()).unwrap();
+            if turns.recv().is_ok() {
+                std::io::Write::write_all(&mut stream, response("stale").as_bytes()).unwrap();
+                sent.send(()).unwrap();
+            }
+            // A connection that is closed sooner would not be used for another reason.
+            let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+        }
+    });
+    let client = client(development(), definition(&url));
+    assert_eq!(get(&client, &url).await.body, "first");
+    assert_eq!(client.idle(), 1);
+    turn.send(()).unwrap();
+    was_sent.recv().unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    drop(turn);
+    assert_eq!(get(&client, &url).await.body, "second");
+    drop(client);
+    server.join().unwrap();
+}
+
+/// As above, but the runtime has time to see it.
+#[tokio::test]
+async fn an_idle_connection_ends_with_a_byte_that_was_not_asked_for() {
+    let authority = Authority::new("authority");
+    let handle = |mut peer: Peer| async move {
+        while peer.request().await.is_some() {
+            peer.respond("asked for").await;
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            peer.respond("not asked for").await;
+        }
+    };
+    let plain = Server::plain(handle).await;
+    let encrypted = Server::tls(authority.server("localhost", None), handle).await;
+    for (server, scheme) in [(plain, "http"), (encrypted, "https")] {
+        let url = format!("{scheme}://localhost:{}/", server.port());
+        let client = client(development(), Definition { trust: authority.trust(), ..definition(&url) });
+        for call in 1..5 {
+            assert_eq!(get(&client, &url).await.body, "asked for");
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            assert_eq!(server.accepted(), call);
+        }
     }
 }
 

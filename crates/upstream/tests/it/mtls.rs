@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use jackfield_domain::Secret;
 use jackfield_upstream::client::{Definition, header_of};
@@ -146,6 +147,51 @@ async fn other_origins_do_not_learn_who_we_are() {
     get(&client, &other).await;
     assert_eq!(*seen.lock().unwrap(), [(true, true), (false, false)]);
     assert!(!format!("{client:?}").contains("canary"));
+}
+
+/// A connection is kept as long as the certificates that it rests on are valid, and so is a session. After that, both sides have to show
+/// what they have.
+#[tokio::test]
+async fn no_connection_and_no_session_is_used_after_the_end_of_a_certificate() {
+    let authority = Authority::new("authority");
+    let soon = |content: Content| Content { validity: (-HOUR, 3), ..content };
+    for version in VERSIONS {
+        for (server_ends, client_ends) in [(true, false), (false, true)] {
+            let content = Content::server("localhost");
+            let content = if server_ends { soon(content) } else { content };
+            let config = authority.server_of(&content, Some(&authority), &[version]);
+            let kinds: Arc<Mutex<Vec<_>>> = Arc::default();
+            let seen = kinds.clone();
+            let server = Server::tls(config, move |mut peer| {
+                let seen = seen.clone();
+                async move {
+                    while let Some(request) = peer.request().await {
+                        seen.lock().unwrap().push(peer.handshake.unwrap());
+                        let close = if request.contains("/close") { "connection: close\r\n" } else { "" };
+                        peer.send(format!("HTTP/1.1 200 OK\r\n{close}content-length: 0\r\n\r\n")).await;
+                    }
+                }
+            })
+            .await;
+            let url = format!("https://localhost:{}/", server.port());
+            let leaf = Content::client("caller.example");
+            let leaf = authority.issue(&if client_ends { soon(leaf) } else { leaf });
+            let client = client(development(), with_identity(&url, &authority, &leaf));
+            get(&client, &format!("{url}close")).await;
+            for _ in 0..3 {
+                get(&client, &url).await;
+            }
+            assert_eq!((server.accepted(), client.idle()), (2, 1));
+            assert_eq!(kinds.lock().unwrap()[1], HandshakeKind::Resumed, "{version:?}");
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            let fault = fault(&client, &url).await;
+            match server_ends {
+                true => assert_eq!(fault, Fault::Tls(TlsFault::ServerCertificate(ServerCertificateFault::Expired))),
+                false => assert_eq!(fault, Fault::Tls(TlsFault::ClientCertificate(ClientCertificateFault::Expired))),
+            }
+            assert_eq!((server.accepted(), kinds.lock().unwrap().len()), (3, 4), "{version:?}");
+        }
+    }
 }
 
 #[test]

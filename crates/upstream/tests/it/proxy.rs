@@ -23,6 +23,8 @@ async fn proxy(to: SocketAddr) -> (Server, Arc<Mutex<Vec<String>>>) {
             let request = peer.request().await.unwrap();
             kept.lock().unwrap().push(request);
             let mut upstream = TcpStream::connect(to).await.unwrap();
+            // Interim responses are skipped.
+            peer.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n").await;
             peer.send("HTTP/1.1 200 Connection established\r\nvia: test\r\n\r\n").await;
             let _ = tokio::io::copy_bidirectional(&mut peer.io, &mut upstream).await;
         }
@@ -93,11 +95,20 @@ async fn refusals_and_faults_of_the_proxy_are_named() {
         ("HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n", ProxyFault::Status(407)),
         ("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/\r\n\r\n", ProxyFault::Status(302)),
         ("SSH-2.0\r\n\r\n", ProxyFault::Malformed),
+        ("SSH-2.0 without an end", ProxyFault::Malformed),
         ("HTTP/1.1 200", ProxyFault::Lost(std::io::ErrorKind::UnexpectedEof)),
+        ("HTTP/1.1 100\r\n\r\nHTTP/1.1 403\r\n\r\n", ProxyFault::Status(403)),
+        ("HTTP/1.1 101 Switching Protocols\r\n\r\n", ProxyFault::Status(101)),
+        (&format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(100 * 1024)), ProxyFault::HeadersTooLarge),
+        (&"HTTP/1.1 100\r\nx: y\r\n\r\n".repeat(1000), ProxyFault::HeadersTooLarge),
     ] {
-        let server = Server::plain(move |mut peer| async move {
-            peer.request().await;
-            peer.send(response).await;
+        let response = response.to_owned();
+        let server = Server::plain(move |mut peer| {
+            let response = response.clone();
+            async move {
+                peer.request().await;
+                peer.send(response).await;
+            }
         })
         .await;
         let definition = Definition { proxy: through(&server), ..definition("https://login.example/") };
