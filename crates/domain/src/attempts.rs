@@ -38,7 +38,7 @@ pub struct AttemptLimits {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AttemptCount {
     pub attempts: u32,
-    /// Those of them that are known to have failed. They are counted for a user from a source alone.
+    /// Those of them that are known to have failed. Only the counts of a user at a source have them.
     pub failures: u32,
     /// The time of the last failure; 0 if there is none.
     pub failure_time: i64,
@@ -116,6 +116,10 @@ impl AttemptCount {
             AttemptLimit::UserAndSource => delay(self.failures, quota.max),
             AttemptLimit::User | AttemptLimit::Source => Duration::ZERO,
         };
+        // The failure may have been noted by a clock that is ahead.
+        if delay.is_zero() {
+            return None;
+        }
         let next = self.failure_time.saturating_add(micros(delay)).min(self.expire_time);
         (next > now.0).then_some(Timestamp(next))
     }
@@ -209,6 +213,8 @@ mod tests {
         assert_eq!(delays.collect::<Vec<_>>(), [0, 0, 0, 0, 0, 1, 2, 4, 8, 16]);
         assert_eq!(failed(6).next_time(BOTH, QUOTA, Timestamp(2 * SECOND)), None);
         assert_eq!(failed(9).next_time(AttemptLimit::User, QUOTA, Timestamp(0)), None);
+        // Another server's clock is ahead.
+        assert_eq!(failed(4).next_time(BOTH, QUOTA, Timestamp(-SECOND)), None);
         assert_eq!(delay(49, 100), Duration::ZERO);
         assert_eq!(delay(99, 100), MAX_DELAY);
     }

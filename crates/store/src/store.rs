@@ -13,7 +13,7 @@ use crate::database::connect::{self, Database, Opened};
 use crate::database::postgres::pool::Sessions;
 use crate::database::sqlite::readers::Readers;
 use crate::database::sqlite::wal::Wal;
-use crate::database::{Pool, PoolSettings, Pooled, error, spans};
+use crate::database::{Pool, PoolSettings, Pooled, error};
 use crate::error::StoreError;
 use crate::generations::Generations;
 use crate::migration;
@@ -107,13 +107,16 @@ impl Store {
     }
 
     /// Runs one statement that writes, without a transaction around it, and returns its rows. Its commit does not wait for the disk: on
-    /// PostgreSQL the statement itself has to say so. An error leaves open whether it has written.
+    /// PostgreSQL the statement itself has to say so.
     pub(crate) async fn query_volatile(&self, statement: Statement) -> Result<Vec<QueryResult>> {
         let Some(groups) = &self.groups else {
-            return self.writer.query_all_raw(statement).await.map_err(error::from_db);
+            let found = self.writer.query_all_raw(statement).await;
+            return found.map_err(|failed| match error::may_have_run(&failed) {
+                true => error::outcome_unknown(failed),
+                false => error::from_db(failed),
+            });
         };
-        let span = spans::statement(statement.db_backend, &statement.sql);
-        let rows = groups.query_volatile(statement).instrument(span).await?;
+        let rows = groups.query_volatile(statement).await?;
         if let Some(wal) = &self.wal {
             wal.committed(false);
         }

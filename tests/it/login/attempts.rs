@@ -297,6 +297,8 @@ on_both! {
             assert!(answers.iter().filter(|answer| answer.is_err()).count() >= 17);
         }
         assert_eq!(system.received().len(), 3);
+        let replica = server.replica().await;
+        let alpha = replica.as_ref().unwrap_or(&server).client("alpha");
         for _ in 0..3 {
             assert_eq!(outcome(&alpha, from("192.0.2.1", &directory, "ada", "wrong")).await, REJECTED);
         }

@@ -382,6 +382,7 @@ on_both! {
         }
         store.close().await;
     }
+
     async fn a_statement_on_its_own_is_written_between_transactions(server) {
         let store = patient_store(&server).await;
         let (key, now) = ((TenantId::generate(), [7; 32]), Timestamp(1_000));

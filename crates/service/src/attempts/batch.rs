@@ -8,20 +8,26 @@ use futures::{StreamExt as _, stream};
 use jackfield_domain::attempts::{AttemptCount, AttemptEnd, AttemptLimit, AttemptLimits};
 use jackfield_domain::{Error, Result, TenantId, Timestamp};
 use jackfield_store::AttemptKey;
-use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::queue::Request;
 use super::{Attempts, Counted};
 use crate::change::{Change, Length};
 use crate::services::Services;
 
-/// The verdict about an attempt: it is counted, or there are too many, with the limit and the time until the next one.
-type Verdict = Result<Counted, (AttemptLimit, Duration)>;
+/// The verdict about an attempt: it is counted, or there are too many, with the limit and the time of the next one.
+type Verdict = Result<Counted, (AttemptLimit, Timestamp)>;
+
+/// The requests of a batch that could not be written, and why.
+type Unwritten = (Error, Vec<Request>);
 
 /// The tenants whose requests are tried again at once. Each takes a connection.
 const RETRIES_AT_ONCE: usize = 4;
 /// The wait before a log-in is tried again whose count may or may not be written.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// The longest time that writing takes. A database that says nothing must not keep all later attempts waiting. The database itself ends
+/// a statement earlier.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 // === impl Services ===
 
@@ -48,78 +54,87 @@ impl Services {
 
     /// Writes a batch and answers its requests. If it cannot be written, each tenant's requests are tried on their own: a row that
     /// stays locked delays other tenants, but fails nothing of theirs.
-    async fn attempts_write(&self, mut batch: Vec<Request>) {
-        match self.attempts_apply(&batch).await {
-            Err(Error::StoreUnavailable { .. })
-                if batch.iter().any(|request| request.tenant() != batch[0].tenant()) =>
-            {
-                batch.retain(Request::is_wanted);
-                let retry = async |batch: Vec<Request>| {
-                    let written = self.attempts_apply(&batch).await;
-                    self.attempts_answer(batch, written);
-                };
-                stream::iter(by_tenant(batch)).for_each_concurrent(RETRIES_AT_ONCE, retry).await;
-            }
-            written => self.attempts_answer(batch, written),
+    async fn attempts_write(&self, batch: Vec<Request>) {
+        let Err((error, mut unwritten)) = self.attempts_apply(batch).await else { return };
+        let is_of_many = unwritten.iter().any(|request| request.tenant() != unwritten[0].tenant());
+        if !(is_of_many && matches!(error, Error::StoreUnavailable { .. })) {
+            return self.attempts_fail(&error, unwritten);
         }
+        unwritten.retain(Request::is_wanted);
+        let retry = async |batch: Vec<Request>| {
+            if let Err((error, unwritten)) = self.attempts_apply(batch).await {
+                self.attempts_fail(&error, unwritten);
+            }
+        };
+        stream::iter(by_tenant(unwritten)).for_each_concurrent(RETRIES_AT_ONCE, retry).await;
     }
 
-    fn attempts_answer(&self, batch: Vec<Request>, written: Result<Vec<Verdict>>) {
-        match written {
-            Ok(verdicts) => {
-                for (answer, verdict) in answers(batch).zip(verdicts) {
-                    let _ = answer.send(self.verdict_counted(verdict));
-                }
-            }
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "log-in attempts could not be counted");
-                for answer in answers(batch) {
-                    let _ = answer.send(Err(same(&error)));
-                }
-            }
-        }
-    }
-
-    /// Writes requests, and returns the verdicts about the attempts that begin, in their order.
-    async fn attempts_apply(&self, batch: &[Request]) -> Result<Vec<Verdict>> {
+    /// Writes requests and answers them: by one statement if there are only attempts that begin, and in a transaction if not.
+    async fn attempts_apply(&self, mut batch: Vec<Request>) -> Result<(), Unwritten> {
         let now = self.now();
-        let is_over = |key: &AttemptKey| self.shared.attempts.over.get(key).is_some_and(|until| until > now);
-        let begins: Option<Vec<_>> = batch.iter().map(Request::begins).collect();
-        match begins.filter(|begins| !begins.iter().copied().flatten().any(|(_, key)| is_over(key))) {
-            Some(begins) => self.attempts_add(&begins, now).await,
-            None => self.attempts_change(batch).await,
+        if batch.iter().all(|request| request.begins().is_some_and(|keys| !self.shared.attempts.is_over(keys, now))) {
+            let added = in_time(self.attempts_add(&batch, now)).await;
+            batch = match added {
+                Ok((verdicts, counts)) => self.attempts_answer_added(batch, verdicts, &counts),
+                Err(error) => return Err((error, batch)),
+            };
+            if batch.is_empty() {
+                return Ok(());
+            }
+        }
+        match in_time(self.attempts_change(&batch)).await {
+            Ok(verdicts) => {
+                for (request, verdict) in batch.into_iter().filter(|request| request.begins().is_some()).zip(verdicts) {
+                    self.attempts_answer(request, verdict);
+                }
+                Ok(())
+            }
+            Err(error) => Err((error, batch)),
         }
     }
 
-    /// Counts attempts by one statement, and looks only then if there are too many: most are within their limits. Those that are not are
-    /// taken back, so that they are not counted when they are refused.
-    async fn attempts_add(&self, begins: &[&[(AttemptLimit, AttemptKey)]], now: Timestamp) -> Result<Vec<Verdict>> {
-        let Attempts { limits, over, .. } = &self.shared.attempts;
+    /// Counts attempts by one statement, and then looks for those that are too many. There are seldom any. Returns the counts, too.
+    async fn attempts_add(
+        &self,
+        batch: &[Request],
+        now: Timestamp,
+    ) -> Result<(Vec<Verdict>, BTreeMap<AttemptKey, AttemptCount>)> {
+        let limits = &self.shared.attempts.limits;
         let mut added: BTreeMap<AttemptKey, AttemptCount> = BTreeMap::new();
-        for (limit, key) in begins.iter().copied().flatten() {
+        for (limit, key) in batch.iter().filter_map(Request::begins).flatten() {
             added.entry(*key).or_default().begin(limits.of(*limit), now);
         }
-        let counted = self.shared.store.login_attempts_add(&added, now).await?;
-        let mut counts = counted.clone();
-        for (key, count) in &mut counts {
+        let counts = self.shared.store.login_attempts_add(&added, now).await?;
+        let mut before = counts.clone();
+        for (key, count) in &mut before {
             count.attempts = count.attempts.saturating_sub(added.get(key).map_or(0, |added| added.attempts));
         }
-        let verdicts: Vec<_> = begins.iter().map(|keys| begin(limits, &mut counts, keys, now)).collect();
-        let mut refused = Vec::new();
-        for (keys, verdict) in begins.iter().zip(&verdicts) {
-            let Err((limit, wait)) = verdict else { continue };
-            let until = now.plus_micros(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
-            keys.iter().filter(|(of, _)| of == limit).for_each(|(_, key)| over.insert(*key, until));
-            let window = |key| counted.get(key).map_or(0, |count| count.expire_time);
-            let taken_back = keys.iter().map(|(limit, key)| (*limit, *key, window(key))).collect();
-            refused.push(Request::end(Counted(taken_back), AttemptEnd::Unchecked));
+        let verdicts = batch.iter().filter_map(|request| request.apply(limits, &mut before, now));
+        Ok((verdicts.collect(), counts))
+    }
+
+    /// Answers attempts that were added to counts. Returns requests that take back those that are too many, and have a transaction decide
+    /// about them again: others may have been counted at that moment that are taken back, too.
+    fn attempts_answer_added(
+        &self,
+        batch: Vec<Request>,
+        verdicts: Vec<Verdict>,
+        counts: &BTreeMap<AttemptKey, AttemptCount>,
+    ) -> Vec<Request> {
+        let window = |key: &AttemptKey| counts.get(key).map_or(0, |count| count.expire_time);
+        let (mut ends, mut refused) = (Vec::new(), Vec::new());
+        for (request, verdict) in batch.into_iter().zip(verdicts) {
+            if verdict.is_ok() {
+                self.attempts_answer(request, verdict);
+                continue;
+            }
+            let keys = request.begins().unwrap_or_default().iter();
+            let counted = Counted(keys.map(|(limit, key)| (*limit, *key, window(key))).collect());
+            ends.push(Request::end(counted, AttemptEnd::Unchecked));
+            refused.push(request);
         }
-        if !refused.is_empty()
-            && let Err(error) = self.attempts_change(&refused).await
-        {
-            tracing::warn!(error = &error as &dyn std::error::Error, "refused log-in attempts stay counted");
-        }
-        Ok(verdicts)
+        ends.append(&mut refused);
+        ends
     }
 
     /// Writes requests in one transaction, in their order.
@@ -139,12 +154,45 @@ impl Services {
         written.await.map(|()| verdicts)
     }
 
-    /// The verdict about an attempt. Refusals are counted for metrics.
-    fn verdict_counted(&self, verdict: Verdict) -> Result<Counted> {
-        verdict.map_err(|(limit, retry_after)| {
+    /// Answers an attempt that begins. Refusals are counted for metrics.
+    fn attempts_answer(&self, request: Request, verdict: Verdict) {
+        let Request::Begin { keys, answer } = request else { return };
+        let answered = verdict.map_err(|(limit, next)| {
+            let over = &self.shared.attempts.over;
+            keys.iter().filter(|(of, _)| *of == limit).for_each(|(_, key)| over.insert(*key, next));
             self.shared.gauge_sources.attempt_refused(limit);
-            Error::LoginAttemptsExceeded { limit, retry_after }
-        })
+            let wait = u64::try_from(next.0.saturating_sub(self.now().0)).unwrap_or_default();
+            Error::LoginAttemptsExceeded { limit, retry_after: Duration::from_micros(wait) }
+        });
+        let _ = answer.send(answered);
+    }
+
+    /// Answers requests that could not be written. Ends of attempts are tried once more.
+    fn attempts_fail(&self, error: &Error, unwritten: Vec<Request>) {
+        let mut lost = 0;
+        for request in unwritten {
+            match request {
+                Request::Begin { answer, .. } => drop(answer.send(Err(same(error)))),
+                Request::End { counted, end, is_retry: false } if matches!(error, Error::StoreUnavailable { .. }) => {
+                    self.attempts_enqueue(Request::End { counted, end, is_retry: true });
+                }
+                Request::End { .. } => lost += 1,
+            }
+        }
+        tracing::warn!(
+            error = error as &dyn std::error::Error,
+            ends.lost = lost,
+            "log-in attempts could not be counted, or their ends not noted",
+        );
+    }
+}
+
+// === impl Attempts ===
+
+impl Attempts {
+    /// Returns whether one of the counts of an attempt is known to be over its limit.
+    fn is_over(&self, keys: &[(AttemptLimit, AttemptKey)], now: Timestamp) -> bool {
+        keys.iter().any(|(_, key)| self.over.get(key).is_some_and(|until| until > now))
     }
 }
 
@@ -160,7 +208,7 @@ impl Request {
     ) -> Option<Verdict> {
         match self {
             Request::Begin { keys, .. } => Some(begin(limits, counts, keys, now)),
-            Request::End { counted, end } => {
+            Request::End { counted, end, .. } => {
                 for (limit, key, window) in &counted.0 {
                     counts.entry(*key).or_default().end(*limit, *window, *end, now);
                 }
@@ -181,8 +229,7 @@ fn begin(
     let over =
         keys.iter().filter_map(|(limit, key)| Some((count(key).next_time(*limit, limits.of(*limit), now)?, *limit)));
     if let Some((next, limit)) = over.max_by_key(|(next, _)| *next) {
-        let wait = u64::try_from(next.0.saturating_sub(now.0)).unwrap_or_default();
-        return Err((limit, Duration::from_micros(wait)));
+        return Err((limit, next));
     }
     let counted = keys.iter().map(|(limit, key)| {
         let mut count = count(key);
@@ -203,15 +250,13 @@ fn by_tenant(batch: Vec<Request>) -> Vec<Vec<Request>> {
     tenants.into_values().collect()
 }
 
-/// The receivers of the verdicts.
-fn answers(batch: Vec<Request>) -> impl Iterator<Item = oneshot::Sender<Result<Counted>>> {
-    batch.into_iter().filter_map(|request| match request {
-        Request::Begin { answer, .. } => Some(answer),
-        Request::End { .. } => None,
-    })
+/// Limits the time of a write. What is then written is not known.
+async fn in_time<T>(write: impl Future<Output = Result<T>>) -> Result<T> {
+    let written = timeout(WRITE_TIMEOUT, write).await;
+    written.unwrap_or_else(|_| Err(Error::outcome_unknown(false, "the database does not answer")))
 }
 
-/// The error of one of the attempts that failed together. Nothing is known to be counted, and nothing was checked.
+/// The error of one of the attempts that failed together. It is not known whether they were counted, and nothing was checked.
 fn same(error: &Error) -> Error {
     let retry_after = match error {
         Error::StoreUnavailable { retry_after, .. } => *retry_after,

@@ -24,7 +24,7 @@ use crate::services::Services;
 pub(crate) struct Attempts {
     limits: AttemptLimits,
     queue: Queue,
-    /// Counts that were over their limit, and the time until which.
+    /// Counts that were over their limit, each with the time until which it was.
     over: Cache<AttemptKey, Timestamp>,
 }
 
@@ -44,7 +44,8 @@ pub(crate) struct CountedBy<'a> {
 /// An attempt that was counted: each count, and the end of its window.
 struct Counted(Vec<(AttemptLimit, AttemptKey, i64)>);
 
-/// The most counts that are known to be over their limit. Attempts by others are counted correctly, but at more cost to the rest.
+/// The most counts that are remembered as over their limit. An attempt that has another such count is counted and taken back, which costs
+/// more.
 const OVER: usize = 10_000;
 
 // === impl Attempts ===

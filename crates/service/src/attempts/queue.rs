@@ -1,7 +1,7 @@
 //! The queue of attempts that begin, and of those that ended.
 //!
-//! Attempts that begin are counted first, because somebody waits for them. The end of an attempt is written before any other that has a
-//! count in common with it begins, or when enough of them are there, or after a short time.
+//! Attempts that begin are counted first, because somebody waits for them. The end of an attempt is written before an attempt that has a
+//! count in common with it is counted, or with other ends after a short time.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Counted;
 
+/// The queue of a replica.
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
@@ -32,11 +33,12 @@ struct Waiting {
     served: bool,
 }
 
+/// A request to write counts.
 pub(super) enum Request {
     /// Counts an attempt, or refuses it.
     Begin { keys: Vec<(AttemptLimit, AttemptKey)>, answer: oneshot::Sender<Result<Counted>> },
     /// Notes the end of an attempt that was counted.
-    End { counted: Counted, end: AttemptEnd },
+    End { counted: Counted, end: AttemptEnd, is_retry: bool },
 }
 
 /// Marks the queue as not served if the task that serves it panics, so that another task can serve it.
@@ -70,11 +72,13 @@ impl Queue {
         !std::mem::replace(&mut waiting.served, true)
     }
 
+    /// Has the caller serve the queue, until the end of service is told or the result is dropped.
     pub(super) fn serving(&self) -> Serving<'_> {
         Serving { queue: self, done: false }
     }
 
-    /// The next requests that are to be written together, ends first; or the end. The attempts of callers that have left are not made.
+    /// The next requests that are to be written together, ends of attempts first. `None` if nothing waits. The attempts of callers that
+    /// have left are not made.
     pub(super) async fn next(&self) -> Option<Vec<Request>> {
         let begins = self.begins.notified();
         // An attempt waits for those alone that are ready to begin with it.
@@ -123,7 +127,7 @@ impl Waiting {
             return self.take_ends();
         }
         let mut requests = if self.have_common() { self.take_ends() } else { Vec::new() };
-        // Of very many ends, some are left, and may be of these attempts.
+        // If very many ends wait, some stay in the queue. They may have counts in common with these attempts, so the attempts wait.
         if requests.is_empty() || self.ends.is_empty() {
             requests.extend(self.begins.drain(..self.begins.len().min(MAX_BATCH)));
         }
@@ -148,10 +152,10 @@ impl Waiting {
 // === impl Request ===
 
 impl Request {
-    /// The end of an attempt. Only counts that it changes matter.
+    /// The end of an attempt, with only those counts that it changes.
     pub(super) fn end(Counted(mut counted): Counted, end: AttemptEnd) -> Self {
         counted.retain(|(limit, ..)| end.changes(*limit));
-        Request::End { counted: Counted(counted), end }
+        Request::End { counted: Counted(counted), end, is_retry: false }
     }
 
     /// The counts of an attempt that begins.

@@ -6,9 +6,13 @@ use std::time::Duration;
 use jackfield_domain::error::Taken;
 use jackfield_domain::{Error, Resource};
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlErr};
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 /// The time after which a caller should try again if the database could not be reached or was busy.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// PostgreSQL's code of "the server itself does not know whether it committed".
+const COMPLETION_UNKNOWN: &str = "40003";
 
 /// The unique constraints: the end of their names in PostgreSQL, the end of their columns in SQLite's message, and the value
 /// that is unique.
@@ -44,6 +48,24 @@ pub(crate) fn lost(why: &str) -> DbErr {
 /// request id is that safe, which is not known here.
 pub(crate) fn outcome_unknown(lost: DbErr) -> Error {
     Error::outcome_unknown(false, lost)
+}
+
+/// Returns whether PostgreSQL itself says that it did not commit. When it goes down while COMMIT waits, it may have committed.
+pub(crate) fn is_refusal(error: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
+        return false;
+    };
+    let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|error| {
+        let code = error.code();
+        error.severity() == PgSeverity::Error && code != COMPLETION_UNKNOWN && !code.starts_with("08")
+    })
+}
+
+/// Returns whether a statement that failed on PostgreSQL, outside of a transaction, may have written all the same.
+pub(crate) fn may_have_run(failed: &DbErr) -> bool {
+    let was_sent = matches!(failed, DbErr::Exec(RuntimeErr::SqlxError(_)) | DbErr::Query(RuntimeErr::SqlxError(_)));
+    was_sent && !is_refusal(failed)
 }
 
 /// Returns whether a COMMIT that failed on SQLite may have written all the same.

@@ -23,12 +23,13 @@ use sea_orm::{
 };
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use super::queue::{Queue, Waiting, WaitingStatement, WaitingWriter};
 use super::turn::{CommitSender, Turn, TurnEnd};
 use super::{Kind, Transaction};
-use crate::database::error;
 use crate::database::sqlite::guard::Guard;
+use crate::database::{error, spans};
 
 /// The write transactions of an SQLite file, one after the other.
 #[derive(Clone)]
@@ -114,12 +115,16 @@ impl GroupCommit {
         self.wait(Waiting::Writer(WaitingWriter { kind, turn }), given).await
     }
 
-    /// Runs one statement, whose commit does not wait for the disk, and returns its rows.
+    /// Runs one statement, whose commit does not wait for the disk, and returns its rows. Once it has begun, its end is waited for.
     pub(crate) async fn query_volatile(&self, statement: Statement) -> Result<Vec<QueryResult>> {
-        let (rows, given) = oneshot::channel();
-        self.wait(Waiting::Statement(WaitingStatement { statement, rows }), given).await
+        let span = spans::statement(DbBackend::Sqlite, &statement.sql);
+        let (turn, given) = oneshot::channel();
+        let wait = self.wait(Waiting::Statement(WaitingStatement { statement, span, turn }), given);
+        let rows = wait.instrument(tracing::info_span!("wait for the writer")).await?.await;
+        rows.unwrap_or_else(|_| Err(error::outcome_unknown(error::lost("the queue of the writers is gone"))))
     }
 
+    /// Waits for a turn.
     async fn wait<T>(&self, waiting: Waiting, given: oneshot::Receiver<Result<T>>) -> Result<T> {
         self.enqueue(waiting);
         match tokio::time::timeout(self.0.patience, given).await {
@@ -215,30 +220,34 @@ impl Writers {
         group.end(served).await;
     }
 
-    /// Runs a statement. Other than a group, it cannot be in the middle of something when the database rolls it back.
+    /// Runs a statement, if it is still waited for. Unlike a group, it cannot be in the middle of something when the database rolls it
+    /// back.
     async fn statement(&self, statement: WaitingStatement) {
-        let WaitingStatement { statement, rows } = statement;
-        let answer = match self.prepare(Kind::Volatile).await {
-            Ok(()) => {
-                let found = self.pool.query_all_raw(statement).await;
-                // What was written while the file was replaced may be in the one that is gone.
-                let found = found.and_then(|found| self.guard.check_file().map(|()| found));
-                self.guard.set_failing(found.is_err());
-                if found.is_ok() {
-                    self.commits.fetch_add(1, Ordering::Relaxed);
-                    self.members.fetch_add(1, Ordering::Relaxed);
-                }
-                found
-            }
-            Err(failed) => {
-                self.fail(&failed);
-                Err(failed)
-            }
-        };
-        let _ = rows.send(answer.map_err(error::from_db));
+        let WaitingStatement { statement, span, turn } = statement;
+        if let Err(failed) = self.prepare(Kind::Volatile).await {
+            self.fail(&failed);
+            let _ = turn.send(Err(error::from_db(failed)));
+            return;
+        }
+        let (rows, given) = oneshot::channel();
+        if turn.send(Ok(given)).is_err() {
+            return;
+        }
+        let found = spans::within(span, self.pool.query_all_raw(statement)).await;
+        self.guard.set_failing(found.is_err());
+        if found.is_ok() {
+            self.commits.fetch_add(1, Ordering::Relaxed);
+            self.members.fetch_add(1, Ordering::Relaxed);
+        }
+        let _ = rows.send(match (found, self.guard.check_file()) {
+            // What was written while the file was replaced may be in the one that is gone.
+            (Ok(_), Err(lost)) => Err(error::outcome_unknown(lost)),
+            (Err(failed), _) if error::sqlite_may_have_committed(&failed) => Err(error::outcome_unknown(failed)),
+            (found, _) => found.map_err(error::from_db),
+        });
     }
 
-    /// Prepares the connection for a transaction.
+    /// Prepares the connection for a transaction or a statement.
     async fn prepare(&self, kind: Kind) -> Result<(), DbErr> {
         self.guard.check_file()?;
         self.set_synchronous(kind != Kind::Volatile).await

@@ -5,9 +5,11 @@ use std::collections::VecDeque;
 use jackfield_domain::{Error, Result};
 use sea_orm::{QueryResult, Statement};
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use super::{Kind, Transaction};
 
+/// The writers and statements that wait, in their order.
 #[derive(Default)]
 pub(super) struct Queue {
     pub(super) waiting: VecDeque<Waiting>,
@@ -15,6 +17,7 @@ pub(super) struct Queue {
     pub(super) served: bool,
 }
 
+/// A writer or a statement that waits.
 pub(super) enum Waiting {
     Writer(WaitingWriter),
     Statement(WaitingStatement),
@@ -26,11 +29,16 @@ pub(super) struct WaitingWriter {
     pub(super) turn: oneshot::Sender<Result<Transaction>>,
 }
 
-/// A statement that waits to be run, in a transaction of its own.
+/// A statement that waits to be run between two transactions.
 pub(super) struct WaitingStatement {
     pub(super) statement: Statement,
-    pub(super) rows: oneshot::Sender<Result<Vec<QueryResult>>>,
+    /// The span of the statement.
+    pub(super) span: Span,
+    pub(super) turn: oneshot::Sender<Result<RowsReceiver>>,
 }
+
+/// Receives the rows of a statement that has begun.
+pub(super) type RowsReceiver = oneshot::Receiver<Result<Vec<QueryResult>>>;
 
 // === impl Queue ===
 
@@ -63,17 +71,18 @@ impl Queue {
 // === impl Waiting ===
 
 impl Waiting {
+    /// Says that there will be no turn.
     pub(super) fn fail(self, error: Error) {
         match self {
             Waiting::Writer(writer) => drop(writer.turn.send(Err(error))),
-            Waiting::Statement(statement) => drop(statement.rows.send(Err(error))),
+            Waiting::Statement(statement) => drop(statement.turn.send(Err(error))),
         }
     }
 
     fn has_left(&self) -> bool {
         match self {
             Waiting::Writer(writer) => writer.turn.is_closed(),
-            Waiting::Statement(statement) => statement.rows.is_closed(),
+            Waiting::Statement(statement) => statement.turn.is_closed(),
         }
     }
 }

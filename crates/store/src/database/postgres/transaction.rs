@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use jackfield_domain::Result;
 use sea_orm::{DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
-use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -63,8 +62,6 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// The code of "there is no transaction of this id yet".
 const IN_THE_FUTURE: &str = "22023";
-/// The code of "the server itself does not know whether it committed".
-const COMPLETION_UNKNOWN: &str = "40003";
 
 // === impl PostgresTransaction ===
 
@@ -108,7 +105,7 @@ impl PostgresTransaction {
                 lease.set_in_transaction(false);
                 return Ok(());
             }
-            Err(refused) if is_refusal(&refused) => return Err(error::from_db(refused)),
+            Err(refused) if error::is_refusal(&refused) => return Err(error::from_db(refused)),
             Err(lost) => lost,
         };
         let Some(id) = id else { return Err(error::from_db(lost)) };
@@ -153,18 +150,6 @@ impl PostgresTransaction {
         }
         done
     }
-}
-
-/// Returns whether the server itself says that it did not commit. When it goes down while COMMIT waits, it may have committed.
-fn is_refusal(error: &DbErr) -> bool {
-    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
-        return false;
-    };
-    let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
-    error.is_some_and(|error| {
-        let code = error.code();
-        error.severity() == PgSeverity::Error && code != COMPLETION_UNKNOWN && !code.starts_with("08")
-    })
 }
 
 // === impl TransactionId ===
