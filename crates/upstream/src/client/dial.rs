@@ -56,7 +56,7 @@ impl Connected {
         if let Some(identity) = identity
             && matches!(self.auth, ClientAuth::Presented(_) | ClientAuth::Resumed)
         {
-            self.not_after = self.not_after.into_iter().chain([identity.not_after()]).min();
+            self.not_after = self.not_after.into_iter().chain([identity.chain_not_after()]).min();
         }
     }
 }

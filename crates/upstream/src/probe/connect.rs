@@ -67,14 +67,13 @@ impl Call<'_> {
         let Some(client) = client else { return Ok(None) };
         let Deadline { at, is_of_caller } = self.deadline;
         let place = client.place(is_of_caller.then_some(at)).await;
-        place.map(Some).map_err(|fault| {
+        place.map(Some).inspect_err(|fault| {
             let waited = "while the test waited for a place among the max_concurrent_requests of the connector";
-            let message = match &fault {
+            let message = match fault {
                 Fault::CallerTimeout => format!("The time of the caller ended {waited}. The name was not resolved."),
                 _ => format!("The connect timeout ended {waited}. The name was not resolved."),
             };
-            report.failed(ProbeStep::Dns, of_fault(&fault), message, Facts::default());
-            fault
+            report.failed(ProbeStep::Dns, of_fault(fault), message, Facts::default());
         })
     }
 

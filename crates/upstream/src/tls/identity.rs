@@ -82,7 +82,7 @@ impl Identity {
     }
 
     /// The end of the certificate of the chain that ends first, in seconds since 1970.
-    pub(crate) fn not_after(&self) -> i64 {
+    pub(crate) fn chain_not_after(&self) -> i64 {
         self.0.chain_not_after
     }
 

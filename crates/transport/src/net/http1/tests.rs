@@ -49,9 +49,10 @@ struct Lost(Option<&'static [u8]>);
 impl AsyncRead for Lost {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.0.take() {
-            Some(bytes) => Poll::Ready(Ok(buf.put_slice(bytes))),
-            None => Poll::Pending,
+            Some(bytes) => buf.put_slice(bytes),
+            None => return Poll::Pending,
         }
+        Poll::Ready(Ok(()))
     }
 }
 
