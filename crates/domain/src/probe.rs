@@ -175,7 +175,7 @@ reasons! {
     BodyMalformed = "BODY_MALFORMED": "Check the URL: it has to answer with the JSON of its protocol.",
     UserMissing = "USER_MISSING": "Have the system put the user into the member \"user\".",
     UserIdInvalid = "USER_ID_INVALID": "Have the system send a UUID in the member \"user.id\".",
-    UserUnnamed = "USER_UNNAMED": "Have the system send username, email or phoneNumber of the user.",
+    UserUnnamed = "USER_UNNAMED": "Have the system send username, email, phoneNumber or mobilePhone of the user.",
     UserInvalid = "USER_INVALID": "Have the system send the field as the message says.",
     UserInactive = "USER_INACTIVE": "Activate the user in the system, if the log-in should have been accepted.",
     UserExpired = "USER_EXPIRED": "Extend the account of the user in the system, if the log-in should have been accepted.",

@@ -61,7 +61,7 @@ pub enum LoginFault {
     UserMissing,
     #[error("the user has no id that is a UUID")]
     UserIdInvalid,
-    #[error("the user has none of username, email and phoneNumber")]
+    #[error("the user has none of username, email, phoneNumber and mobilePhone")]
     UserUnnamed,
     #[error("the user has an unusable field: {0}")]
     UserInvalid(String),
@@ -107,6 +107,7 @@ struct User {
     username: Option<String>,
     email: Option<String>,
     phone_number: Option<String>,
+    /// It counts if there is no phone number.
     mobile_phone: Option<String>,
     first_name: Option<String>,
     last_name: Option<String>,

@@ -1,3 +1,5 @@
+use jackfield_domain::probe::ProbeReason;
+
 use super::*;
 
 const ID: &str = "00000000-0000-0001-0000-000000000000";
@@ -41,6 +43,18 @@ fn users_that_the_protocol_does_not_permit_are_faults() {
     assert_eq!(accepted(b"{\"user\": \"\xff\"}").unwrap_err(), LoginFault::BodyNotUtf8);
     let long = "x".repeat(MAX_LOGIN_ID + 1);
     assert_eq!(user(&format!(r#""id": "{ID}", "email": "{long}""#)), LoginFault::UserUnnamed);
+}
+
+#[test]
+fn each_member_that_names_a_user_is_enough_and_is_named() {
+    let (error, hint) = (LoginFault::UserUnnamed.to_string(), ProbeReason::UserUnnamed.hint());
+    for member in ["username", "email", "phoneNumber", "mobilePhone"] {
+        let AcceptedLogin { user, .. } =
+            accepted(format!(r#"{{"user": {{"id": "{ID}", "{member}": "+41"}}}}"#).as_bytes()).unwrap();
+        let names = [user.username, user.email, user.phone_number];
+        assert_eq!(names.concat(), "+41", "{member}");
+        assert!(error.contains(member) && hint.contains(member), "{member}: {error}, {hint}");
+    }
 }
 
 #[test]
