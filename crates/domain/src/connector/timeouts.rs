@@ -10,7 +10,7 @@ use crate::patch::{FieldPatch, Patch};
 /// Time limits of calls to the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeouts {
-    /// TCP and TLS; more than 0, at most 60 s.
+    /// Resolving the name, TCP, the tunnel of a proxy, and TLS; more than 0, at most 60 s.
     pub connect: Duration,
     /// Between two reads; more than 0, at most 300 s.
     pub read: Duration,
