@@ -1,4 +1,7 @@
+use jackfield_domain::Secret;
+use jackfield_domain::login::{LoginEvent, LoginId};
 use jackfield_domain::probe::ProbeReason;
+use serde_json::Value;
 
 use super::*;
 
@@ -55,6 +58,33 @@ fn each_member_that_names_a_user_is_enough_and_is_named() {
         assert_eq!(names.concat(), "+41", "{member}");
         assert!(error.contains(member) && hint.contains(member), "{member}: {error}, {hint}");
     }
+}
+
+#[test]
+fn the_examples_of_the_guide_are_right() {
+    let guide = include_str!("../../../../deploy/guide/connectors.md");
+    let example = |language: &str| {
+        let (_, rest) = guide.split_once(&format!("```{language}\n")).unwrap();
+        rest.split_once("```").unwrap().0
+    };
+    let event = LoginEvent {
+        ip_address: Some("203.0.113.7".parse().unwrap()),
+        user_agent: "Mozilla/5.0".to_owned(),
+        ..LoginEvent::default()
+    };
+    let attempt = LoginAttempt {
+        login_id: LoginId::parse("login_id", "ada@example.com").unwrap(),
+        password: Secret::new("a password".to_owned()),
+        application_id: Some("gallery".to_owned()),
+        no_jwt: true,
+        new_device: false,
+        event,
+    };
+    let (_, sent) = example("http").split_once("\n\n").unwrap();
+    let json = |text: &[u8]| serde_json::from_slice::<Value>(text).unwrap();
+    assert_eq!(json(sent.as_bytes()), json(&body(&attempt)));
+    let response = of_user(user(example("json").as_bytes()).unwrap(), Timestamp(0));
+    assert!(matches!(response, Ok(LoginResponse::Accepted { ends_by: None, .. })), "{response:?}");
 }
 
 #[test]
