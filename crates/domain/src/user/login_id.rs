@@ -28,7 +28,8 @@ pub fn login_key(text: &str) -> String {
 }
 
 /// The form of login ids by which attempts are counted and users are pinned to connectors. It takes more of them for one than
-/// [`login_key`] does, because the systems that are asked may do so: directories drop characters that have no shape, and read wide letters as usual ones (RFC 4518 2, RFC 8265).
+/// [`login_key`] does, because the systems that are asked may do so: directories drop characters that have no shape, and read wide
+/// letters as usual ones (RFC 4518 2, RFC 8265).
 pub fn attempt_key(text: &str) -> String {
     login_key(&plain(text))
 }

@@ -131,8 +131,8 @@ fn check_version(field: &str, leaf: &X509Certificate<'_>) -> Result<()> {
     Err(Violation::field(field, description).into())
 }
 
-/// The private key must parse and belong to the first certificate. Returns it as it is stored: without the text around it. The messages of the parser are dropped,
-/// because it has seen the key.
+/// The private key must parse and belong to the first certificate. Returns it as it is stored: without the text around it. The messages
+/// of the parser are dropped, because it has seen the key.
 fn check_private_key(
     field: &str,
     chain: &[CertificateDer<'static>],

@@ -7,7 +7,7 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Database, IntoArguments};
 
 /// The statement for the driver.
-pub(super) fn query<DB: Database>(statement: Statement) -> Query<'static, DB, SqlxValues>
+pub(crate) fn query<DB: Database>(statement: Statement) -> Query<'static, DB, SqlxValues>
 where
     SqlxValues: IntoArguments<DB>,
 {
@@ -19,6 +19,6 @@ pub(super) fn in_execution(error: sqlx::Error) -> DbErr {
     DbErr::Exec(RuntimeErr::SqlxError(error.into()))
 }
 
-pub(super) fn in_query(error: sqlx::Error) -> DbErr {
+pub(crate) fn in_query(error: sqlx::Error) -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(error.into()))
 }

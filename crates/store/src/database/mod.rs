@@ -1,7 +1,7 @@
 //! The two databases: how they are opened, their pools and connections, and their errors.
 
 pub(crate) mod connect;
-mod driver;
+pub(crate) mod driver;
 pub(crate) mod error;
 mod pool;
 mod pool_counts;

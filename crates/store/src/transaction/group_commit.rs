@@ -18,9 +18,11 @@ use std::time::{Duration, Instant};
 
 use jackfield_domain::Result;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, QueryResult, SqliteTransactionMode,
-    Statement, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, QueryResult, RuntimeErr,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
+use sqlx::Sqlite;
+use sqlx::pool::PoolConnection;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -29,7 +31,7 @@ use super::queue::{Queue, Waiting, WaitingStatement, WaitingWriter};
 use super::turn::{CommitSender, Turn, TurnEnd};
 use super::{Kind, Transaction};
 use crate::database::sqlite::guard::Guard;
-use crate::database::{error, spans};
+use crate::database::{driver, error, spans};
 
 /// The write transactions of an SQLite file, one after the other.
 #[derive(Clone)]
@@ -44,6 +46,9 @@ struct Writers {
     longest: OnceLock<Duration>,
     /// True if commits wait for the disk.
     synchronous: AtomicBool,
+    /// The connection, kept from one statement to the next: whenever it goes back to the pool, it is asked twice whether it is still there,
+    /// each of which takes as long as a statement.
+    kept: Mutex<Option<PoolConnection<Sqlite>>>,
     queue: Mutex<Queue>,
     tasks: TaskTracker,
     commits: AtomicU64,
@@ -102,6 +107,7 @@ impl GroupCommit {
             patience,
             longest: OnceLock::new(),
             synchronous: AtomicBool::new(true),
+            kept: Mutex::default(),
             queue: Mutex::default(),
             tasks: TaskTracker::new(),
             commits: AtomicU64::new(0),
@@ -156,10 +162,11 @@ impl GroupCommit {
         })
     }
 
-    /// Waits for the group that is in progress.
+    /// Waits for the group or the statement that is in progress.
     pub(crate) async fn close(&self) {
         self.0.tasks.close();
         self.0.tasks.wait().await;
+        self.0.give_back();
     }
 
     /// The number of transactions that were committed, and of their members.
@@ -201,6 +208,7 @@ impl Writers {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..Default::default()
         };
+        self.give_back();
         // The pool may have to open the file.
         let begun = match self.prepare(first.kind).await {
             Ok(()) => self.pool.begin_with_options(options).await,
@@ -224,16 +232,23 @@ impl Writers {
     /// back.
     async fn statement(&self, statement: WaitingStatement) {
         let WaitingStatement { statement, span, turn } = statement;
-        if let Err(failed) = self.prepare(Kind::Volatile).await {
-            self.fail(&failed);
-            let _ = turn.send(Err(error::from_db(failed)));
-            return;
-        }
+        let mut conn = match self.connection().await {
+            Ok(conn) => conn,
+            Err(failed) => {
+                self.fail(&failed);
+                let _ = turn.send(Err(error::from_db(failed)));
+                return;
+            }
+        };
         let (rows, given) = oneshot::channel();
         if turn.send(Ok(given)).is_err() {
-            return;
+            return self.keep(conn);
         }
-        let found = spans::within(span, self.pool.query_all_raw(statement)).await;
+        let query = async { driver::query(statement).fetch_all(&mut *conn).await.map_err(driver::in_query) };
+        let found = spans::within(span, query).await;
+        if found.is_ok() {
+            self.keep(conn);
+        }
         self.guard.set_failing(found.is_err());
         if found.is_ok() {
             self.commits.fetch_add(1, Ordering::Relaxed);
@@ -243,8 +258,34 @@ impl Writers {
             // What was written while the file was replaced may be in the one that is gone.
             (Ok(_), Err(lost)) => Err(error::outcome_unknown(lost)),
             (Err(failed), _) if error::sqlite_may_have_committed(&failed) => Err(error::outcome_unknown(failed)),
-            (found, _) => found.map_err(error::from_db),
+            (found, _) => found.map(|rows| rows.into_iter().map(Into::into).collect()).map_err(error::from_db),
         });
+    }
+
+    /// The connection for a statement.
+    async fn connection(&self) -> Result<PoolConnection<Sqlite>, DbErr> {
+        self.prepare(Kind::Volatile).await?;
+        let kept = self.kept().take();
+        match kept {
+            Some(conn) => Ok(conn),
+            None => {
+                let acquired = self.pool.get_sqlite_connection_pool().acquire().await;
+                acquired.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))
+            }
+        }
+    }
+
+    fn keep(&self, conn: PoolConnection<Sqlite>) {
+        *self.kept() = Some(conn);
+    }
+
+    /// Gives the connection back to the pool, from which transactions take it.
+    fn give_back(&self) {
+        drop(self.kept().take());
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<PoolConnection<Sqlite>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Prepares the connection for a transaction or a statement.
@@ -267,6 +308,7 @@ impl Writers {
         if self.synchronous.load(Ordering::Relaxed) == synchronous {
             return Ok(());
         }
+        self.give_back();
         // Noted before a commit may not wait, and after all wait again: a setting that fails is made again.
         if synchronous {
             self.pool.execute_unprepared("PRAGMA synchronous = FULL").await?;
