@@ -46,9 +46,10 @@ pub(crate) struct Connection {
 
 /// The part of hyper that reads and writes.
 struct Driver {
-    connection: http1::Connection<TokioIo<Stream>, Full<Bytes>>,
-    /// It must not be polled again.
-    ended: bool,
+    /// `None`: it has ended.
+    connection: Option<http1::Connection<TokioIo<Stream>, Full<Bytes>>>,
+    /// Its stream, afterwards.
+    ended: Option<Stream>,
 }
 
 /// A response, with its body complete.
@@ -93,7 +94,7 @@ impl Connection {
         builder.writev(true);
         let handshake = builder.handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|_| Fault::ConnectionLost)?;
-        let driver = Box::new(Driver { connection, ended: false });
+        let driver = Box::new(Driver { connection: Some(connection), ended: None });
         traffic.rest();
         let expiry = Instant::now() + limits.idle_timeout;
         Ok(Connection { sender, driver, traffic, auth, expiry, not_after, max_head: limits.head as u64, place: None })
@@ -169,13 +170,13 @@ impl Connection {
             return false;
         }
         let ready = self.driver.drive(self.sender.ready()).now_or_never();
-        matches!(ready, Some(Ok(()))) && !self.driver.ended
+        matches!(ready, Some(Ok(()))) && self.driver.connection.is_some()
     }
 
     /// Looks for an alert that the server sent before it closed. If a write fails first, nothing has read the alert.
     async fn post_mortem(self) -> Fault {
-        let Driver { connection, ended: _ } = *self.driver;
-        let Stream::Tls(mut stream) = connection.into_parts().io.into_inner() else {
+        let Driver { connection, ended } = *self.driver;
+        let Some(Stream::Tls(mut stream)) = ended.or_else(|| connection.map(into_stream)) else {
             return Fault::ConnectionLost;
         };
         match tokio::time::timeout(POST_MORTEM, stream.read(&mut [0; 64])).await {
@@ -233,14 +234,19 @@ impl Driver {
     async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|cx| {
-            // An error of the connection reaches the work, too.
-            if !self.ended && Pin::new(&mut self.connection).poll(cx).is_ready() {
-                self.ended = true;
+            // An error of the connection reaches the work, too. So does its end, if it is taken apart: it gives back the request that
+            // waits in it, which would wait for ever otherwise.
+            if let Some(ended) = self.connection.take_if(|connection| Pin::new(connection).poll(cx).is_ready()) {
+                self.ended = Some(into_stream(ended));
             }
             work.as_mut().poll(cx)
         })
         .await
     }
+}
+
+fn into_stream(connection: http1::Connection<TokioIo<Stream>, Full<Bytes>>) -> Stream {
+    connection.into_parts().io.into_inner()
 }
 
 /// Reads a response.

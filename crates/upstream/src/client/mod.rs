@@ -174,10 +174,21 @@ impl Client {
     }
 
     async fn call(&self, target: &Target, request: Request, attempt: &Attempt<'_>) -> Result<Response, Fault> {
+        self.call_over(|| self.pool.take(target), target, request, attempt).await
+    }
+
+    /// Makes a call over a connection that was kept. If there is none, or none that lasts until the request is written, over a new one.
+    async fn call_over(
+        &self,
+        mut kept: impl FnMut() -> Option<(Target, Connection)>,
+        target: &Target,
+        request: Request,
+        attempt: &Attempt<'_>,
+    ) -> Result<Response, Fault> {
         let Definition { timeouts, limits, .. } = &self.definition;
         let mut message = self.definition.message(target, request);
         loop {
-            let pooled = self.pool.take(target);
+            let pooled = kept();
             let is_fresh = pooled.is_none();
             let (peer, connection) = match pooled {
                 Some(pooled) => pooled,
@@ -240,3 +251,6 @@ impl std::fmt::Debug for Client {
         f.debug_struct("Client").field("origins", &self.definition.origins).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -206,25 +206,32 @@ async fn a_server_that_is_silent_is_cut_where_it_is_silent() {
 
 #[tokio::test]
 async fn requests_that_may_have_left_are_not_repeated() {
-    let requests = Arc::new(AtomicUsize::new(0));
-    let count = requests.clone();
-    // It answers the first request of a connection, and ends with the second, after reading it.
-    let server = Server::plain(move |mut peer| {
-        let count = count.clone();
-        async move {
-            peer.request().await;
-            count.fetch_add(1, Ordering::SeqCst);
-            peer.respond("").await;
-            peer.request().await;
-            count.fetch_add(1, Ordering::SeqCst);
-        }
-    })
-    .await;
-    let client = client(development(), definition(&at(&server)));
-    client.send(post(&at(&server), "{}")).await.unwrap();
-    let error = client.send(post(&at(&server), "{}")).await.unwrap_err();
-    assert_eq!(error, after_sending(Fault::ConnectionLost));
-    assert_eq!((requests.load(Ordering::SeqCst), server.accepted()), (2, 1));
+    for is_reset in [false, true] {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let count = requests.clone();
+        // It answers the first request of a connection, and ends with the second, after reading it.
+        let server = Server::raw(move |stream| {
+            let count = count.clone();
+            async move {
+                if is_reset {
+                    stream.set_zero_linger().unwrap();
+                }
+                let mut peer = Peer { io: Box::new(stream), certificate: None, handshake: None };
+                peer.request().await;
+                count.fetch_add(1, Ordering::SeqCst);
+                peer.respond("").await;
+                peer.request().await;
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        })
+        .await;
+        let client = client(development(), definition(&at(&server)));
+        client.send(post(&at(&server), "{}")).await.unwrap();
+        assert_eq!(client.idle(), 1);
+        let error = client.send(post(&at(&server), "{}")).await.unwrap_err();
+        assert_eq!(error, after_sending(Fault::ConnectionLost), "{is_reset}");
+        assert_eq!((requests.load(Ordering::SeqCst), server.accepted()), (2, 1), "{is_reset}");
+    }
 }
 
 #[tokio::test]
