@@ -215,11 +215,10 @@ impl Policy {
     }
 
     fn check_port(&self, target: &Target) -> Result<(), Refusal> {
-        let port = target.port();
-        let usual = if target.is_https() { 443 } else { 80 };
+        let (port, usual) = (target.port(), target.usual_port());
         match port == usual || port >= 1024 || self.ports.contains(&port) {
             true => Ok(()),
-            false => Err(UrlFault::Port(port).into()),
+            false => Err(UrlFault::Port { port, usual }.into()),
         }
     }
 

@@ -35,8 +35,9 @@ pub enum UrlFault {
     TrailingDot,
     #[error("the host is not a name of the domain name system")]
     HostName,
-    #[error("port {0} is not permitted: use 443, or 1024 and above")]
-    Port(u16),
+    /// The usual port is the one of the scheme.
+    #[error("port {port} is not permitted: use {usual}, or 1024 and above")]
+    Port { port: u16, usual: u16 },
 }
 
 /// The longest name (RFC 1035 2.3.4), without the dot at its end.
@@ -71,13 +72,14 @@ impl Target {
         if let Host::Domain(name) = &host {
             check_name(name)?;
         }
+        let is_https = url.scheme() == "https";
         let port = url.port_or_known_default().ok_or(UrlFault::Unreadable)?;
         if port == 0 {
-            return Err(UrlFault::Port(0));
+            return Err(UrlFault::Port { port, usual: usual_port(is_https) });
         }
         let path_and_query =
             url[Position::BeforePath..Position::AfterQuery].parse().map_err(|_| UrlFault::Unreadable)?;
-        Ok(Target { is_https: url.scheme() == "https", host, port, path_and_query })
+        Ok(Target { is_https, host, port, path_and_query })
     }
 
     /// The host as it is called: a name in lower case, or an address.
@@ -99,6 +101,11 @@ impl Target {
         self.port
     }
 
+    /// The port that the scheme has if a URL names none.
+    pub(super) fn usual_port(&self) -> u16 {
+        usual_port(self.is_https)
+    }
+
     /// Returns true for https.
     pub fn is_https(&self) -> bool {
         self.is_https
@@ -111,9 +118,9 @@ impl Target {
 
     /// The host, and the port if it is not the default of the scheme, as in the `host` header.
     pub fn authority(&self) -> String {
-        match (self.is_https, self.port) {
-            (true, 443) | (false, 80) => self.host.to_string(),
-            (_, port) => format!("{}:{port}", self.host),
+        match self.port {
+            port if port == self.usual_port() => self.host.to_string(),
+            port => format!("{}:{port}", self.host),
         }
     }
 
@@ -138,6 +145,10 @@ impl std::fmt::Debug for Target {
         let scheme = if self.is_https { "https" } else { "http" };
         write!(f, "{scheme}://{}", self.authority())
     }
+}
+
+fn usual_port(is_https: bool) -> u16 {
+    if is_https { 443 } else { 80 }
 }
 
 /// The host of a URL as it was written. The URL was parsed before, so it has "://".

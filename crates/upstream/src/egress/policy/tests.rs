@@ -75,15 +75,41 @@ fn urls_that_cannot_be_called_are_refused_with_the_reason() {
         ("https://a..example/", UrlFault::HostName),
         ("https://a!b.example/", UrlFault::HostName),
         (long.as_str(), UrlFault::HostName),
-        ("https://example.com:0/", UrlFault::Port(0)),
-        ("https://example.com:22/", UrlFault::Port(22)),
-        ("https://example.com:80/", UrlFault::Port(80)),
-        ("https://example.com:1023/", UrlFault::Port(1023)),
+        ("https://example.com:0/", UrlFault::Port { port: 0, usual: 443 }),
+        ("https://example.com:22/", UrlFault::Port { port: 22, usual: 443 }),
+        ("https://example.com:80/", UrlFault::Port { port: 80, usual: 443 }),
+        ("https://example.com:1023/", UrlFault::Port { port: 1023, usual: 443 }),
     ] {
         assert_eq!(refused(&policy, url), Refusal::Url(expected), "{url}");
     }
     assert!(check(&policy.clone().allow_port(22), "https://example.com:22/").is_ok());
-    assert_eq!(refused(&policy.allow_port(0), "https://example.com:0/"), Refusal::Url(UrlFault::Port(0)));
+    let zero = Refusal::Url(UrlFault::Port { port: 0, usual: 443 });
+    assert_eq!(refused(&policy.allow_port(0), "https://example.com:0/"), zero);
+}
+
+#[test]
+fn the_usual_port_is_that_of_the_scheme() {
+    let policy = Policy::default().with_development();
+    let proxy = |policy: &Policy, url: &str| policy.check_proxy_url(&HttpUrl::parse("url", url, 2048).unwrap());
+    for url in ["https://example.com:443/", "http://localhost:80/", "http://localhost:1024/"] {
+        assert!(check(&policy, url).is_ok(), "{url}");
+    }
+    for url in ["http://proxy.example/", "http://proxy.example:80/", "http://proxy.example:1024/"] {
+        assert!(proxy(&policy, url).is_ok(), "{url}");
+    }
+    let refusal = |port, usual| format!("port {port} is not permitted: use {usual}, or 1024 and above");
+    for (refused, expected) in [
+        (check(&policy, "https://example.com:80/"), refusal(80, 443)),
+        (check(&policy, "http://localhost:443/"), refusal(443, 80)),
+        (check(&policy, "http://localhost:0/"), refusal(0, 80)),
+        (proxy(&policy, "http://proxy.example:443"), refusal(443, 80)),
+        (proxy(&policy, "http://proxy.example:1023"), refusal(1023, 80)),
+        (proxy(&policy, "http://proxy.example:0"), refusal(0, 80)),
+    ] {
+        assert_eq!(refused.unwrap_err().to_string(), expected);
+    }
+    let policy = policy.allow_port(443);
+    assert!(check(&policy, "http://localhost:443/").is_ok() && proxy(&policy, "http://proxy.example:443").is_ok());
 }
 
 #[test]
