@@ -8,8 +8,30 @@ use hickory_resolver::proto::rr::Record;
 use crate::dns::{Answer, Question, address, alias, kind};
 
 /// Addresses that are disguised in the text of a URL.
-pub(super) const DISGUISED: [&str; 8] =
-    ["127.0.0.1", "127.8.9.1", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.0.1", "100.64.0.1", "169.254.169.254"];
+pub(super) const DISGUISED: [&str; 20] = [
+    "127.0.0.1",
+    "127.8.9.1",
+    "0.0.0.0",
+    "10.0.0.1",
+    "10.255.255.254",
+    "172.16.0.1",
+    "172.31.255.254",
+    "192.168.0.1",
+    "192.168.255.254",
+    "100.64.0.1",
+    "100.100.100.200",
+    "169.254.0.1",
+    "169.254.169.254",
+    "168.63.129.16",
+    "192.0.0.192",
+    "192.0.2.1",
+    "192.88.99.1",
+    "198.18.0.1",
+    "224.0.0.1",
+    "255.255.255.255",
+];
+/// Those of this machine.
+pub(super) const OWN: [&str; 3] = ["127.0.0.1", "127.8.9.1", "0.0.0.0"];
 
 /// Addresses that a name server answers with.
 pub(super) const ADDRESSES: [&str; 18] = [
