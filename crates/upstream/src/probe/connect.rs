@@ -30,19 +30,30 @@ pub(super) struct Call<'a> {
     pub(super) deadline: Deadline,
 }
 
-/// The end of a call: that of its total timeout, or that of its caller.
+/// The end of a call, or of a part of it.
 #[derive(Clone, Copy)]
 pub(super) struct Deadline {
     at: Instant,
-    is_of_caller: bool,
+    source: Limit,
 }
+
+/// The limit that a deadline comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Limit {
+    Caller,
+    Total,
+    Connect,
+}
+
+/// The precision of timers. A connect timeout that is as long as the total one does not end after it.
+const PRECISION: Duration = Duration::from_millis(1);
 
 // === impl Call ===
 
 impl Call<'_> {
     /// Opens a connection. A fault was reported before it is returned.
     pub(super) async fn open(&self, report: &mut Report) -> Result<Connected, Fault> {
-        let connecting = self.deadline.min(self.definition.timeouts.connect);
+        let connecting = self.deadline.connecting(self.definition.timeouts.connect);
         let stream = self.dial(connecting, report).await?;
         self.shake_hands(stream, connecting, report).await
     }
@@ -65,8 +76,8 @@ impl Call<'_> {
         report: &mut Report,
     ) -> Result<Option<SemaphorePermit<'a>>, Fault> {
         let Some(client) = client else { return Ok(None) };
-        let Deadline { at, is_of_caller } = self.deadline;
-        let place = client.place(is_of_caller.then_some(at)).await;
+        let Deadline { at, source } = self.deadline;
+        let place = client.place((source == Limit::Caller).then_some(at)).await;
         place.map(Some).inspect_err(|fault| {
             let waited = "while the test waited for a place among the max_concurrent_requests of the connector";
             let message = match fault {
@@ -223,28 +234,41 @@ impl Deadline {
     pub(super) fn new(total: Duration, caller: Option<Instant>) -> Self {
         let total = Instant::now() + total;
         match caller.filter(|caller| *caller < total) {
-            Some(at) => Deadline { at, is_of_caller: true },
-            None => Deadline { at: total, is_of_caller: false },
+            Some(at) => Deadline { at, source: Limit::Caller },
+            None => Deadline { at: total, source: Limit::Total },
         }
     }
 
-    /// This deadline, or an earlier one after a time from now.
-    fn min(self, timeout: Duration) -> Self {
+    /// This deadline, or an earlier one: the end of the connect timeout from now on.
+    fn connecting(self, timeout: Duration) -> Self {
         let at = Instant::now() + timeout;
-        if at < self.at { Deadline { at, is_of_caller: false } } else { self }
+        if at < self.at + PRECISION { Deadline { at, source: Limit::Connect } } else { self }
     }
 
-    /// The fault of a connection that took too long, if it is the caller who waits no longer.
+    /// The fault of a connection that took too long, if another limit than that of connections has ended it.
     fn of(self, fault: Fault) -> Fault {
         match fault {
-            Fault::ConnectTimeout(_) if self.is_of_caller => Fault::CallerTimeout,
+            Fault::ConnectTimeout(_) => self.source.fault().unwrap_or(fault),
             fault => fault,
         }
     }
 
     /// Does something within the deadline.
     pub(super) async fn limit<T>(self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-        let late = if self.is_of_caller { Fault::CallerTimeout } else { Fault::TotalTimeout };
+        let late = self.source.fault().unwrap_or(Fault::TotalTimeout);
         timeout_at(self.at, work).await.unwrap_or(Err(late))
+    }
+}
+
+// === impl Limit ===
+
+impl Limit {
+    /// The fault of whatever took longer. `None`: the step that took longer is in it.
+    fn fault(self) -> Option<Fault> {
+        match self {
+            Limit::Caller => Some(Fault::CallerTimeout),
+            Limit::Total => Some(Fault::TotalTimeout),
+            Limit::Connect => None,
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod course;
 mod license;
 mod response;
+mod steps;
 mod tls;
 
 use std::io;
@@ -117,10 +118,14 @@ async fn by_network(network: Network, text: &str, step: Step) -> Provoked {
 }
 
 /// A proxy with one response.
-async fn by_proxy(response: &'static str) -> Provoked {
-    let server = Server::plain(move |mut peer| async move {
-        peer.request().await;
-        peer.send(response).await;
+async fn by_proxy(response: &str) -> Provoked {
+    let response = response.to_owned();
+    let server = Server::plain(move |mut peer| {
+        let response = response.clone();
+        async move {
+            peer.request().await;
+            peer.send(response).await;
+        }
     })
     .await;
     let proxy = Proxy::new(&url(&format!("http://proxy.example:{}", server.port())), None).unwrap();

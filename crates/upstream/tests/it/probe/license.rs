@@ -74,6 +74,12 @@ pub(super) async fn of_user(body: &str, result: Outcome) -> Provoked {
     Provoked::new(Step::Body, result, verdicts((200, body), true).await)
 }
 
+/// A response whose body is larger than what is read.
+pub(super) async fn of_unread(status: u16) -> Vec<Verdict> {
+    let narrow = |a_probe: &mut Probe| a_probe.definition.as_mut().unwrap().limits.body = 10;
+    asked((status, &error("NOT_AUTHORIZED")), false, narrow).await.0
+}
+
 #[tokio::test]
 async fn the_log_in_is_that_of_calls() {
     for is_real in [false, true] {
@@ -176,14 +182,13 @@ async fn credentials_of_the_connector_are_told_from_those_of_the_user() {
 
 #[tokio::test]
 async fn a_body_that_cannot_be_read_leaves_the_status_undecided() {
-    let narrow = |a_probe: &mut Probe| a_probe.definition.as_mut().unwrap().limits.body = 10;
-    let (verdicts, _) = asked((401, &error("NOT_AUTHORIZED")), false, narrow).await;
+    let verdicts = of_unread(401).await;
     assert_eq!(found(&verdicts, Step::Authentication), (Outcome::Skipped, Reason::Undecided));
     assert_eq!(found(&verdicts, Step::Status), (Outcome::Skipped, Reason::Undecided));
     assert_eq!(found(&verdicts, Step::Body), (Outcome::Failed, Reason::BodyTooLarge));
     // These statuses mean the same whatever the body is.
     for (status, reason) in [(302, Reason::Redirected), (500, Reason::StatusUnexpected)] {
-        let (verdicts, _) = asked((status, &error("NOT_AUTHORIZED")), false, narrow).await;
+        let verdicts = of_unread(status).await;
         assert_eq!(found(&verdicts, Step::Status), (Outcome::Failed, reason), "{status}");
     }
 }
