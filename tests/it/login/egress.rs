@@ -32,6 +32,8 @@ on_both! {
             ("ftp://example.com/", "must be an absolute http or https URL".to_owned()),
             ("http://example.com/", "cannot be called: http is for loopback in development mode only: use https".to_owned()),
             ("https://exämple.com/", form("xn--exmple-cua.com")),
+            // Its first letter is Cyrillic.
+            ("https://\u{430}pple.com/", form("xn--pple-43d.com")),
             ("https://xn--pple-43d.com\u{200b}/", "must not contain blanks, backslashes or control characters".to_owned()),
             ("https://example.com:0/", port(0)),
             ("https://example.com:22/", port(22)),
