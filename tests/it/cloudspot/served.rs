@@ -119,8 +119,10 @@ on_both! {
         ann(&alpha).await;
         application(&alpha, "gallery", None).await;
         for release in RELEASES {
-            let log_in = python_once(release, &base, "gallery", json!(["authenticate", "ann", "wrong"])).await;
-            assert_eq!(log_in["error"], "BadCredentials", "{release}");
+            for (application, password) in [("gallery", "wrong"), ("none", PASSWORD)] {
+                let log_in = python_once(release, &base, application, json!(["authenticate", "ann", password])).await;
+                assert_eq!(log_in["error"], "BadCredentials", "{release}: {application}");
+            }
             let user = python_once(release, &base, "gallery", json!(["get_user", "unknown"])).await;
             assert_eq!(user["error"], "NoValidToken", "{release}");
         }
