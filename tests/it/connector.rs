@@ -2,6 +2,7 @@
 //! modules below.
 
 mod delete;
+mod egress;
 mod identity;
 mod limits;
 mod own_headers;

@@ -183,49 +183,23 @@ impl ConnectorKind {
         }
     }
 
-    /// The URLs that the server itself calls, with the names of their fields. Those of APIs are for the users of tokens, and an
-    /// authorisation endpoint is for browsers.
-    pub fn called_urls(&self) -> Vec<(&'static str, &HttpUrl)> {
-        match self {
-            ConnectorKind::ApiKey(_) | ConnectorKind::ClientCertificate(_) | ConnectorKind::HttpBasic(_) => Vec::new(),
-            ConnectorKind::Generic(settings) => {
-                vec![("connector.generic.authentication_url", &settings.authentication_url)]
-            }
-            ConnectorKind::License(settings) => vec![("connector.license.base_url", &settings.base_url)],
-            ConnectorKind::OAuth2(OAuth2Endpoints {
-                issuer_url,
-                authorization_url: _,
-                token_url,
-                profile_url,
-                revocation_url,
-                jwks_url,
-                device_authorization_url,
-            }) => [
-                ("connector.oauth2.issuer_url", issuer_url),
-                ("connector.oauth2.token_url", token_url),
-                ("connector.oauth2.profile_url", profile_url),
-                ("connector.oauth2.revocation_url", revocation_url),
-                ("connector.oauth2.jwks_url", jwks_url),
-                ("connector.oauth2.device_authorization_url", device_authorization_url),
-            ]
-            .into_iter()
-            .filter_map(|(field, url)| Some((field, url.as_ref()?)))
-            .collect(),
-        }
-    }
-
-    /// The URLs of the system, with the names of their fields. Their origins get the secrets and the certificate of the connector. An
-    /// authorisation endpoint is for browsers, which have neither.
+    /// The URLs of the system that the server itself calls, with the names of their fields. Their origins get the secrets and the
+    /// certificate of the connector. An authorisation endpoint is for browsers, which have neither and may be in another network: at
+    /// most a test calls it.
     pub fn system_urls(&self) -> Vec<(&'static str, &HttpUrl)> {
         let (field, url) = match self {
-            ConnectorKind::ApiKey(settings) => ("connector.api_key.base_url", &settings.base_url),
-            ConnectorKind::ClientCertificate(settings) => ("connector.client_certificate.base_url", &settings.base_url),
-            ConnectorKind::HttpBasic(settings) => ("connector.http_basic.base_url", &settings.base_url),
-            ConnectorKind::Generic(_) | ConnectorKind::License(_) | ConnectorKind::OAuth2(_) => {
-                return self.called_urls();
+            ConnectorKind::ApiKey(settings) => ("connector.api_key.base_url", settings.base_url.as_ref()),
+            ConnectorKind::ClientCertificate(settings) => {
+                ("connector.client_certificate.base_url", settings.base_url.as_ref())
             }
+            ConnectorKind::Generic(settings) => {
+                ("connector.generic.authentication_url", Some(&settings.authentication_url))
+            }
+            ConnectorKind::HttpBasic(settings) => ("connector.http_basic.base_url", settings.base_url.as_ref()),
+            ConnectorKind::License(settings) => ("connector.license.base_url", Some(&settings.base_url)),
+            ConnectorKind::OAuth2(endpoints) => return endpoints.system_urls(),
         };
-        url.iter().map(|url| (field, url)).collect()
+        url.map(|url| (field, url)).into_iter().collect()
     }
 
     /// All texts of the settings, for searches.
@@ -282,6 +256,31 @@ impl ConnectorKind {
         let Some(mut kind) = kind else { return Err(violations.into_vec()) };
         patch.apply("connector.kind", &mut kind, &mut violations);
         violations.into_whole(kind)
+    }
+}
+
+// === impl OAuth2Endpoints ===
+
+impl OAuth2Endpoints {
+    fn system_urls(&self) -> Vec<(&'static str, &HttpUrl)> {
+        let OAuth2Endpoints {
+            issuer_url,
+            authorization_url: _,
+            token_url,
+            profile_url,
+            revocation_url,
+            jwks_url,
+            device_authorization_url,
+        } = self;
+        let urls = [
+            ("connector.oauth2.issuer_url", issuer_url),
+            ("connector.oauth2.token_url", token_url),
+            ("connector.oauth2.profile_url", profile_url),
+            ("connector.oauth2.revocation_url", revocation_url),
+            ("connector.oauth2.jwks_url", jwks_url),
+            ("connector.oauth2.device_authorization_url", device_authorization_url),
+        ];
+        urls.into_iter().filter_map(|(field, url)| Some((field, url.as_ref()?))).collect()
     }
 }
 
