@@ -254,16 +254,18 @@ on_both! {
 
 on_both! {
     async fn attempts_at_once_never_exceed_a_limit(backend: Backend) {
-        let server = TestServer::start_with(backend, limits(0, 20, 30)).await;
+        let clock = ManualClock::at_present();
+        let server = TestServer::start_at(backend, clock.clone(), limits(10, 20, 30)).await;
         let replica = server.replica().await;
         let clients = [server.client("alpha"), replica.as_ref().unwrap_or(&server).client("alpha")];
         let system = a_system().await;
         let directory = create(&clients[0], connector(&clients[0], &system, "directory").await).await.id;
-        // Of one user from many sources, then of many users from one source.
-        for (limit, most) in [("user", 20), ("source", 30)] {
+        // Returns how many of 64 were checked.
+        let at_once = async |limit: &str| {
             let request = |index: usize| match limit {
                 "user" => from(&format!("192.0.2.{index}"), &directory, "ada", "wrong"),
-                _ => from("198.51.100.1", &directory, &format!("user {index}"), "wrong"),
+                "source" => from("198.51.100.1", &directory, &format!("user {index}"), "wrong"),
+                _ => from("203.0.113.1", &directory, "bob", "wrong"),
             };
             let before = system.received().len();
             let calls = (0..64).map(|index| {
@@ -272,13 +274,23 @@ on_both! {
             });
             let answers = futures::future::join_all(calls).await;
             let (checked, over): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
-            assert_eq!((checked.len(), over.len()), (most, 64 - most), "{limit}");
-            assert_eq!(system.received().len() - before, most, "{limit}");
+            assert_eq!(system.received().len() - before, checked.len(), "{limit}");
             for status in over {
                 let refusal = Refusal::check(status.unwrap_err(), Code::ResourceExhausted, "LOGIN_ATTEMPTS_EXCEEDED");
                 assert_eq!(refusal.metadata("quota"), limit);
             }
+            checked.len()
+        };
+        assert_eq!(at_once("user").await, 20, "from many sources");
+        assert_eq!(at_once("source").await, 30, "of many users");
+        // Half of these come without a delay. Between two rounds, each delay of the others ends.
+        let mut checked = at_once("user_and_source").await;
+        assert!((5..=10).contains(&checked), "{checked}");
+        for _ in 0..5 {
+            clock.advance(MINUTE);
+            checked += at_once("user_and_source").await;
         }
+        assert_eq!(checked, 10);
     }
 
     /// A source that may not try any more cannot use up the attempts of a user.
