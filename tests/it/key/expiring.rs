@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jackfield_api::v1;
 use jackfield_testkit::pki::Leaf;
-use jackfield_testkit::{Client, Identity, TestServer, on_both};
+use jackfield_testkit::{Client, Identity, ManualClock, TestServer, on_both};
 
 use super::rotate::{given, in_minutes, of, rotate};
 use super::{delete, import};
@@ -61,6 +61,27 @@ async fn expected(server: &TestServer, tenant: &str, key: &v1::Key) -> (String, 
 }
 
 on_both! {
+    async fn keys_are_counted_by_the_rest_of_their_lifetime(backend: Backend) {
+        const HOUR: u64 = 3_600;
+        let clock = ManualClock::at_present();
+        let mut server = TestServer::start_at(backend, clock.clone(), |_| {}).await;
+        let alpha = server.client("alpha");
+        // Twenty days later, the first one has half of its lifetime left, and the last one nothing.
+        let counts = [("", 40 * 24), ("third", 25 * 24), ("tenth", 21 * 24 + 12), ("day", 20 * 24 + 12), ("none", 19 * 24)];
+        for (count, (remaining, hours)) in counts.into_iter().enumerate() {
+            for number in 0..=count {
+                import_leaf(&alpha, &format!("{remaining} {number}"), &valid_for(&server, hours * HOUR)).await;
+            }
+        }
+        clock.advance(Duration::from_secs(20 * 24 * HOUR));
+        assert_eq!(after_restart(&mut server).await.len(), 2 + 3 + 4 + 5);
+        let page = server.metrics_page();
+        for (index, (remaining, _)) in counts.into_iter().enumerate().skip(1) {
+            let count = TestServer::metric_on(&page, "jackfield_keys_expiring", &[("remaining", remaining)]);
+            assert_eq!(count, Some(index as f64 + 1.0), "{remaining}");
+        }
+    }
+
     async fn it_has_the_end_of_each_key_whose_renewal_is_due(server) {
         let mut server = server;
         let (alpha, beta) = (server.client("alpha"), server.client("beta"));
