@@ -55,6 +55,12 @@ impl Turns {
         std::iter::from_fn(|| self.join(tenant).try_recv().ok()).collect()
     }
 
+    /// The number of calls that wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.lock().calls.values().map(VecDeque::len).sum()
+    }
+
     /// Takes a place among the calls that wait, which is left if the receiver is dropped.
     pub(crate) fn join(&self, tenant: TenantId) -> Receiver<Turn> {
         let (sender, receiver) = oneshot::channel();

@@ -26,6 +26,10 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) async fn open() -> Self {
+        Self::open_with(Duration::ZERO).await
+    }
+
+    pub(crate) async fn open_with(rejection_interval: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let settings = Settings {
             database: Database::Sqlite(directory.path().join("test.sqlite3")),
@@ -40,7 +44,7 @@ impl Fixture {
                 max_clients: 1,
                 max_idle_connections: 1,
             },
-            login: LoginSettings { rejection_interval: Duration::ZERO, attempts: AttemptLimits::default() },
+            login: LoginSettings { rejection_interval, attempts: AttemptLimits::default() },
             public_roots: PublicRoots::default(),
             development: true,
         };
@@ -55,7 +59,7 @@ impl Fixture {
         Caller::authorize(self.principal.clone(), UserUuid::generate().0).unwrap()
     }
 
-    async fn create(&self, patch: UserPatch) -> User {
+    pub(crate) async fn create(&self, patch: UserPatch) -> User {
         let request = RequestOptions { method: "CreateUser", request: None, validate_only: false };
         self.services.user_create(&self.caller(), &request, None, patch).await.unwrap()
     }
