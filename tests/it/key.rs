@@ -305,7 +305,7 @@ async fn try_import(client: &Client, request: v1::ImportKeyRequest) -> Result<Re
     client.keys().import_key(request).await
 }
 
-async fn get(client: &Client, reference: &str) -> Result<v1::Key, Status> {
+pub(crate) async fn get(client: &Client, reference: &str) -> Result<v1::Key, Status> {
     let request = v1::GetKeyRequest { reference: reference.to_owned() };
     Ok(client.keys().get_key(request).await?.into_inner().key.unwrap())
 }

@@ -14,6 +14,8 @@ use jackfield_api::v1;
 use jackfield_testkit::{
     Backend, Client, ConnectProxy, Identity, Reply, System, TestServer, expect_status, fixture, on_both,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -54,23 +56,38 @@ pub(crate) async fn connector(client: &Client, system: &System, name: &str) -> v
         private_key_pem: leaf.key_pem,
         ..Default::default()
     };
-    let trust = v1::ImportKeyRequest {
-        key: Some(v1::Key {
-            name: format!("{name}: trust"),
-            certificate_pem: system.pki().ca_pem(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
     let identity = key::import(client, identity).await;
-    let trust = key::import(client, trust).await;
+    with_identity(client, system, name, &identity.id).await
+}
+
+/// A connector for a system, with this client identity.
+pub(crate) async fn with_identity(client: &Client, system: &System, name: &str, identity: &str) -> v1::Connector {
+    let key = v1::Key { name: format!("{name}: trust"), certificate_pem: system.pki().ca_pem(), ..Default::default() };
+    let trust = key::import(client, v1::ImportKeyRequest { key: Some(key), ..Default::default() }).await;
     let generic = v1::GenericConnector { authentication_url: system.url("/login?tenant=a"), ..Default::default() };
     v1::Connector {
-        client_identity_key: Some(identity.id),
+        client_identity_key: Some(identity.to_owned()),
         trust_bundle_key: Some(trust.id),
         kind: Some(v1::connector::Kind::Generic(generic)),
         ..fixture::a_connector(name)
     }
+}
+
+/// Rotates a key to another identity that a system accepts.
+async fn rotate(client: &Client, system: &System, key: &str) -> v1::Key {
+    let leaf = system.pki().client(Identity::of("another"));
+    let imported = v1::KeyImport { certificate_pem: leaf.certificate_pem, private_key_pem: leaf.key_pem };
+    let rotation = v1::RotateKeyRequest {
+        reference: key.to_owned(),
+        material: Some(v1::rotate_key_request::Material::Imported(imported)),
+        ..Default::default()
+    };
+    client.keys().rotate_key(rotation).await.unwrap().into_inner().key.unwrap()
+}
+
+/// The certificate of a key, as DER.
+pub(crate) fn der(key: &v1::Key) -> Vec<u8> {
+    CertificateDer::from_pem_slice(key.certificate_pem.as_bytes()).unwrap().to_vec()
 }
 
 /// A server whose policy allows the name "localhost", and a system with a proxy in front.
@@ -229,17 +246,11 @@ on_both! {
         let system = a_system().await;
         let connector = create(&alpha, connector(&alpha, &system, "directory").await).await;
         log_in(&alpha, a_login(&connector.id, "ada", "right")).await;
-        let leaf = system.pki().client(Identity::of("another"));
-        let imported = v1::KeyImport { certificate_pem: leaf.certificate_pem, private_key_pem: leaf.key_pem };
-        let rotation = v1::RotateKeyRequest {
-            reference: connector.client_identity_key.clone().unwrap(),
-            material: Some(v1::rotate_key_request::Material::Imported(imported)),
-            ..Default::default()
-        };
-        alpha.keys().rotate_key(rotation).await.unwrap();
+        let rotated = rotate(&alpha, &system, connector.client_identity_key()).await;
         log_in(&alpha, a_login(&connector.id, "ada", "right")).await;
         let [before, after] = &system.received()[..] else { panic!("it is asked twice") };
         assert_ne!(before.certificate, after.certificate);
+        assert_eq!(after.certificate, der(&rotated));
     }
 
     async fn a_changed_definition_is_used_at_once(server) {

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use crate::pki::Pki;
 pub struct System {
     address: SocketAddr,
     pki: Pki,
+    acceptor: Arc<Mutex<TlsAcceptor>>,
     received: Arc<Mutex<Vec<Received>>>,
     task: JoinHandle<()>,
     _directory: TempDir,
@@ -71,17 +72,19 @@ impl System {
     pub async fn start(handler: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
         let directory = tempfile::tempdir().expect("a directory for certificates");
         let pki = Pki::create(directory.path());
-        let acceptor = TlsAcceptor::from(Arc::new(tls(&pki)));
+        let acceptor = Arc::new(Mutex::new(acceptor(&pki, None)));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let received = Arc::new(Mutex::new(Vec::new()));
         let (log, handler): (_, Arc<Handler>) = (Arc::clone(&received), Arc::new(handler));
+        let current = Arc::clone(&acceptor);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(acceptor.clone(), stream, Arc::clone(&handler), Arc::clone(&log)));
+                let acceptor = locked(&current).clone();
+                tokio::spawn(serve(acceptor, stream, Arc::clone(&handler), Arc::clone(&log)));
             }
         });
-        System { address, pki, received, task, _directory: directory }
+        System { address, pki, acceptor, received, task, _directory: directory }
     }
 
     /// The address at which it listens.
@@ -99,9 +102,20 @@ impl System {
         &self.pki
     }
 
+    /// From the next connection on, accepts clients whose chain ends as this one does, too: with an authority, or with a
+    /// certificate that signed itself.
+    ///
+    /// # Panics
+    /// Panics if these are no certificates.
+    pub fn trust(&self, certificate_pem: &str) {
+        let chain = CertificateDer::pem_slice_iter(certificate_pem.as_bytes());
+        let last = chain.last().expect("a certificate").expect("a certificate");
+        *locked(&self.acceptor) = acceptor(&self.pki, Some(last));
+    }
+
     /// All requests so far.
     pub fn received(&self) -> Vec<Received> {
-        self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.received).clone()
     }
 }
 
@@ -120,14 +134,23 @@ impl Reply {
     }
 }
 
-fn tls(pki: &Pki) -> ServerConfig {
+/// Accepts clients of the authority, and of another one.
+fn acceptor(pki: &Pki, other: Option<CertificateDer<'static>>) -> TlsAcceptor {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).expect("an authority")).expect("an authority");
+    if let Some(other) = other {
+        roots.add(other).expect("an authority");
+    }
     let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().expect("a verifier");
     let chain = CertificateDer::pem_file_iter(pki.path("server.pem")).expect("a chain");
     let chain = chain.collect::<Result<_, _>>().expect("a chain");
     let key = PrivateKeyDer::from_pem_file(pki.path("server-key.pem")).expect("a key");
-    ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key).expect("a pair")
+    let config = ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(chain, key);
+    TlsAcceptor::from(Arc::new(config.expect("a pair")))
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn serve(acceptor: TlsAcceptor, stream: TcpStream, handler: Arc<Handler>, log: Arc<Mutex<Vec<Received>>>) {
@@ -141,7 +164,7 @@ async fn serve(acceptor: TlsAcceptor, stream: TcpStream, handler: Arc<Handler>, 
             let line = format!("{} {}", head.method, head.uri);
             let received = Received { line, headers: head.headers, body, certificate };
             let reply = handler(&received);
-            log.lock().unwrap_or_else(PoisonError::into_inner).push(received);
+            locked(&log).push(received);
             let mut response = Response::builder().status(reply.status);
             for (name, value) in reply.headers {
                 response = response.header(name, value);

@@ -3,18 +3,21 @@
 use std::time::Duration;
 
 use jackfield_api::v1;
+use jackfield_api::v1::rotate_key_request::Material;
 use jackfield_domain::{Clock, Resource, SystemClock};
-use jackfield_testkit::{Client, expect_status, fixture, on_both};
+use jackfield_testkit::{Client, System, expect_status, fixture, on_both};
 use rcgen::{CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, ExtendedKeyUsagePurpose, KeyPair};
 use tonic::Code;
 use uuid::Uuid;
 
+use super::rotate::{request_of, rotate};
 use super::{delete, facts, get, list, update};
-use crate::connector;
+use crate::{connector, login};
 
 on_both! {
-    async fn each_algorithm_makes_an_identity_that_connectors_can_use(server) {
+    async fn each_algorithm_makes_an_identity_that_systems_accept(server) {
         let alpha = server.client("alpha");
+        let system = login::a_system().await;
         for (algorithm, shown) in [
             (v1::KeyAlgorithm::Unspecified, "EC P-256"),
             (v1::KeyAlgorithm::EcP256, "EC P-256"),
@@ -35,8 +38,14 @@ on_both! {
             assert!((364..=365).contains(&days), "{days}");
             assert!(connector::sealed(&server, Resource::Key, &key.id, "private_key_pem").await.is_some());
             assert_eq!(get(&alpha, &key.id).await.unwrap(), key);
-            let connector = v1::Connector { client_identity_key: Some(key.id.clone()), ..fixture::a_connector(&name) };
-            connector::create(&alpha, connector).await;
+            let connector = login::with_identity(&alpha, &system, &name, &key.id).await;
+            let connector = connector::create(&alpha, connector).await.id;
+            presents(&alpha, &connector, &system, &key).await;
+            if algorithm == v1::KeyAlgorithm::Ed25519 {
+                let generation = Material::Generation(v1::KeyGeneration::default());
+                let rotated = rotate(&alpha, request_of(&key.id, generation, None)).await.unwrap();
+                presents(&alpha, &connector, &system, &rotated).await;
+            }
         }
     }
 
@@ -70,7 +79,7 @@ on_both! {
 
         // Nothing can use it yet.
         let with_key = v1::Connector { client_identity_key: Some("name:mine".to_owned()), ..fixture::a_connector("x") };
-        let create = v1::CreateConnectorRequest { connector: Some(with_key.clone()), ..Default::default() };
+        let create = v1::CreateConnectorRequest { connector: Some(with_key), ..Default::default() };
         let refused = alpha.connectors().create_connector(create).await;
         let refused = expect_status(refused, Code::InvalidArgument, "FIELD_INVALID");
         refused.expect_fields(&["connector.client_identity_key"]);
@@ -99,7 +108,10 @@ on_both! {
         assert_eq!(ready.certificates[0].subject_alternative_names, ["DNS:a.example"]);
         assert_eq!(ready.not_after, ready.certificates.iter().map(|it| it.not_after.unwrap()).min_by_key(|it| it.seconds));
         assert_eq!(get(&alpha, "name:mine").await.unwrap(), ready);
-        connector::create(&alpha, with_key).await;
+        let system = login::a_system().await;
+        let connector = login::with_identity(&alpha, &system, "x", "name:mine").await;
+        let connector = connector::create(&alpha, connector).await.id;
+        presents(&alpha, &connector, &system, &ready).await;
     }
 
     async fn a_pending_key_can_be_changed_and_deleted(server) {
@@ -204,6 +216,14 @@ pub(super) fn request(name: &str, generation: v1::KeyGeneration) -> v1::Generate
 
 pub(super) async fn generate(client: &Client, request: v1::GenerateKeyRequest) -> v1::Key {
     client.keys().generate_key(request).await.unwrap().into_inner().key.unwrap()
+}
+
+/// Logs in through a connector, and checks that the system accepts the key and has got its certificate.
+async fn presents(client: &Client, connector: &str, system: &System, key: &v1::Key) {
+    system.trust(&key.certificate_pem);
+    let response = login::log_in(client, login::a_login(connector, "ada", "right")).await;
+    assert_eq!(response.outcome(), v1::LoginOutcome::Accepted, "{}", key.name);
+    assert_eq!(system.received().last().unwrap().certificate, login::der(key), "{}", key.name);
 }
 
 /// The chain of a certificate that an authority signs as requested, after a change.

@@ -292,7 +292,7 @@ pub(super) fn in_minutes(clock: &dyn Clock, minutes: i64) -> Option<prost_types:
     Some(prost_types::Timestamp { seconds: now.seconds() + minutes * 60, nanos: now.subsec_nanos() })
 }
 
-fn request_of(
+pub(super) fn request_of(
     reference: &str,
     material: Material,
     activate_time: Option<prost_types::Timestamp>,
