@@ -120,10 +120,10 @@ impl Outbound {
         let mut violations = Violations::default();
         let refused = |field| move |refusal| Violation::field(field, format!("cannot be called: {refusal}"));
         let Connector { kind, egress_proxy, .. } = connector;
-        let stored = before.map(|before| before.kind.system_urls()).unwrap_or_default();
+        let stored = before.map(|before| before.kind.called_urls()).unwrap_or_default();
         let has_proxy_changed = before.is_none_or(|before| before.egress_proxy != *egress_proxy);
         let is_new = |url: &(&str, &HttpUrl)| has_proxy_changed || !stored.contains(url);
-        for (field, url) in kind.system_urls().into_iter().filter(is_new) {
+        for (field, url) in kind.called_urls().into_iter().filter(is_new) {
             let checked = self.policy.check_url(url).and_then(|target| match egress_proxy {
                 Some(_) => self.policy.check_proxied(&target),
                 None => Ok(()),

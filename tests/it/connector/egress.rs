@@ -1,4 +1,4 @@
-//! URLs that the egress policy can never permit: no kind of connector is stored with one, and no change brings one in.
+//! URLs that the egress policy can never permit: no connector that is called is stored with one, and no change brings one in.
 
 use jackfield_api::v1;
 use jackfield_api::v1::connector::Kind;
@@ -12,7 +12,7 @@ use crate::key;
 
 type Of = fn(Option<String>) -> Kind;
 
-/// The URLs that Jackfield calls, some of them in tests alone.
+/// The URLs that Jackfield calls.
 const CALLED: &[(&str, Of)] = &[
     ("generic.authentication_url", |url| {
         Kind::Generic(v1::GenericConnector { authentication_url: url.unwrap_or_default(), ..Default::default() })
@@ -29,6 +29,10 @@ const CALLED: &[(&str, Of)] = &[
     ("oauth2.device_authorization_url", |device_authorization_url| {
         oauth2(v1::OAuth2Connector { device_authorization_url, ..Default::default() })
     }),
+];
+
+/// The URLs of APIs. Users of credentials call them, and Jackfield only to test a connector.
+const APIS: &[(&str, Of)] = &[
     ("api_key.base_url", |base_url| Kind::ApiKey(v1::ApiKeyConnector { base_url, ..Default::default() })),
     ("http_basic.base_url", |base_url| Kind::HttpBasic(v1::HttpBasicConnector { base_url })),
     ("client_certificate.base_url", |base_url| Kind::ClientCertificate(v1::ClientCertificateConnector { base_url })),
@@ -64,10 +68,18 @@ on_both! {
             refused(merge_json(&alpha, &before.id, member("egress_proxy", PROXY)).await, "egress_proxy", reason);
             assert_eq!(get(&alpha, &before.id).await.unwrap(), before);
         }
-        // Browsers may be where Jackfield is not.
+        // Browsers and services may be where Jackfield is not.
         let authorization_url = Some(REFUSED[0].0.to_owned());
         let kind = oauth2(v1::OAuth2Connector { authorization_url, ..Default::default() });
         create(&alpha, v1::Connector { kind: Some(kind), ..fixture::a_connector("of browsers") }).await;
+        for (name, kind) in APIS {
+            let connector = v1::Connector {
+                client_identity_key: Some(identity.clone()),
+                kind: Some(kind(Some(REFUSED[0].0.to_owned()))),
+                ..fixture::a_connector(name)
+            };
+            create(&alpha, connector).await;
+        }
     }
 }
 

@@ -183,9 +183,17 @@ impl ConnectorKind {
         }
     }
 
-    /// The URLs of the system that the server itself calls, with the names of their fields. Their origins get the secrets and the
-    /// certificate of the connector. An authorisation endpoint is for browsers, which have neither and may be in another network: at
-    /// most a test calls it.
+    /// The URLs that the server itself calls, with the names of their fields. The APIs of the other kinds are for the users of
+    /// credentials, who may reach what the server may not: at most a test calls them.
+    pub fn called_urls(&self) -> Vec<(&'static str, &HttpUrl)> {
+        match self {
+            ConnectorKind::ApiKey(_) | ConnectorKind::ClientCertificate(_) | ConnectorKind::HttpBasic(_) => Vec::new(),
+            ConnectorKind::Generic(_) | ConnectorKind::License(_) | ConnectorKind::OAuth2(_) => self.system_urls(),
+        }
+    }
+
+    /// The URLs of the system, with the names of their fields. Their origins get the secrets and the certificate of the connector. An
+    /// authorisation endpoint is for browsers, which have neither and may be in another network: at most a test calls it.
     pub fn system_urls(&self) -> Vec<(&'static str, &HttpUrl)> {
         let (field, url) = match self {
             ConnectorKind::ApiKey(settings) => ("connector.api_key.base_url", settings.base_url.as_ref()),

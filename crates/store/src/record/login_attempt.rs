@@ -118,7 +118,7 @@ impl Writer {
 fn returned(backend: DbBackend) -> Vec<SimpleExpr> {
     let does_not_wait =
         (backend == DbBackend::Postgres).then(|| Expr::cust("set_config('synchronous_commit', 'off', true)"));
-    Column::iter().map(|column| Expr::col(column).into()).chain(does_not_wait).collect()
+    Column::iter().map(Expr::col).chain(does_not_wait).collect()
 }
 
 fn count_of(row: &QueryResult) -> Result<(AttemptKey, AttemptCount), DbErr> {
