@@ -80,7 +80,10 @@ on_both! {
         let bundle = key::import(&alpha, key::a_bundle(&server, "bundle")).await.id;
         let url = |path: &str| format!("https://api.example.com/{path}?a=b%20c");
         let kinds = [
-            Kind::License(v1::LicenseConnector { base_url: "https://api.example.com/v%201/".to_owned(), application_id: "app 1".to_owned() }),
+            Kind::License(v1::LicenseConnector {
+                base_url: "https://api.example.com/v%201/".to_owned(),
+                application_id: "app 1".to_owned(),
+            }),
             Kind::Oauth2(v1::OAuth2Connector {
                 issuer_url: Some("https://login.example.com/".to_owned()),
                 authorization_url: Some(url("authorize")),

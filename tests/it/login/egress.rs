@@ -60,7 +60,7 @@ on_both! {
         let name = "cannot be called: the name is refused by the rule local_name; the proxy resolves names, so only the name was checked";
         for (proxy, url, expected) in [
             ("http://10.0.0.1:3128", "https://example.com/", vec![(PROXY, rule("private"))]),
-            ("http://proxy.example:22", "https://example.com/", vec![(PROXY, port(22))]),
+            ("http://proxy.example:22", "https://example.com/", vec![(PROXY, port(22).replace("443", "80"))]),
             ("http://proxy.example:3128", "https://vault/", vec![(URL, name.to_owned())]),
             ("http://proxy.example:3128", "https://10.0.0.1/", vec![(URL, rule("private"))]),
             ("http://proxy.example:3128", "http://localhost/", vec![(URL, "cannot be called: only https goes through a proxy".to_owned())]),
