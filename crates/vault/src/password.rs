@@ -2,13 +2,17 @@
 //! asks for at least, a random salt of 16 bytes and an output of 32 bytes, in the PHC string format. The hash is sealed like any
 //! secret, so a stolen database does not even allow guesses.
 //!
-//! A hash takes about 20 ms of a processor and [`MEMORY_BYTES`]. The caller bounds how many are made at once, and makes them where
-//! nothing waits for the thread.
+//! A hash takes about 20 ms of a processor and [`MEMORY_BYTES`], which are kept for the next one. The caller bounds how many are made at
+//! once, and makes them where nothing waits for the thread.
 
-use argon2::{Algorithm, Argon2, Params, PasswordHash, PasswordHasher as _, PasswordVerifier as _, Version};
+use std::sync::{Mutex, PoisonError};
+
+use argon2::password_hash::phc::{Output, ParamsString, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
 use aws_lc_rs::rand;
 use jackfield_domain::user::Password;
 use jackfield_domain::{Error, Result, Secret};
+use zeroize::Zeroize as _;
 
 /// The memory that one hash takes while it is made.
 pub const MEMORY_BYTES: usize = MEMORY_KIB as usize * 1_024;
@@ -22,6 +26,10 @@ const SALT_BYTES: usize = 16;
 const NO_PASSWORD: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
+/// The memory of hashes that were made, for the next ones. If it were given back, the allocator would keep some for each thread that has
+/// ever made a hash, which adds up to a multiple of what is in use.
+static KEPT: Mutex<Vec<Vec<Block>>> = Mutex::new(Vec::new());
+
 /// The stack that making a hash may have used.
 const STACK_BYTES: usize = 16 * 1_024;
 
@@ -32,9 +40,18 @@ const STACK_BYTES: usize = 16 * 1_024;
 pub fn password_hash(password: &Password) -> Result<Secret> {
     let mut salt = [0; SALT_BYTES];
     rand::fill(&mut salt).map_err(|_| Error::internal("no random numbers for a salt"))?;
-    let hashed = hasher()?.hash_password_with_salt(password.expose().as_bytes(), &salt);
-    clear_stack();
-    hashed.map(|hash| Secret::new(hash.to_string())).map_err(Error::internal)
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(Error::internal)?;
+    let (algorithm, version, salt) = (Algorithm::Argon2id, Version::V0x13, Salt::new(&salt).map_err(Error::internal)?);
+    let written = ParamsString::try_from(&params).map_err(Error::internal)?;
+    let output = compute(&Argon2::new(algorithm, version, params), password, &salt)?;
+    let hash = PasswordHash {
+        algorithm: algorithm.ident(),
+        version: Some(version.into()),
+        params: written,
+        salt: Some(salt),
+        hash: Some(output),
+    };
+    Ok(Secret::new(hash.to_string()))
 }
 
 /// Returns whether a password has a hash. Without a hash none has it, and finding that out takes as long.
@@ -45,18 +62,29 @@ pub fn password_matches(password: &Password, hash: Option<&Secret>) -> Result<bo
     let text = hash.map_or(NO_PASSWORD, Secret::expose);
     // The message of the parser could quote the hash.
     let parsed = PasswordHash::new(text).map_err(|_| Error::internal("a stored hash of a password does not parse"))?;
-    let verified = hasher()?.verify_password(password.expose().as_bytes(), &parsed);
-    clear_stack();
-    match verified {
-        Ok(()) => Ok(hash.is_some()),
-        Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
-        Err(error) => Err(Error::internal(error)),
-    }
+    let (Some(salt), Some(expected)) = (&parsed.salt, &parsed.hash) else {
+        return Err(Error::internal("a stored hash of a password is not complete"));
+    };
+    let algorithm = Algorithm::try_from(parsed.algorithm.as_str()).map_err(Error::internal)?;
+    let version = parsed.version.map(Version::try_from).transpose().map_err(Error::internal)?.unwrap_or_default();
+    let params = Params::try_from(&parsed).map_err(Error::internal)?;
+    let computed = compute(&Argon2::new(algorithm, version, params), password, salt)?;
+    // The comparison takes as long for any two outputs.
+    Ok(computed == *expected && hash.is_some())
 }
 
-fn hasher() -> Result<Argon2<'static>> {
-    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(Error::internal)?;
-    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+/// Computes a hash, in memory that was used before.
+fn compute(hasher: &Argon2<'_>, password: &Password, salt: &Salt) -> Result<Output> {
+    let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut memory = kept().pop().unwrap_or_default();
+    memory.resize(hasher.params().block_count(), Block::new());
+    let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
+    let made = hasher.hash_password_into_with_memory(password.expose().as_bytes(), salt, &mut output, &mut memory[..]);
+    clear_stack();
+    memory.iter_mut().for_each(Block::zeroize);
+    kept().push(memory);
+    made.map_err(Error::internal)?;
+    Output::new(&output).map_err(Error::internal)
 }
 
 /// Overwrites the stack below the caller, where the hash function leaves a part of the password.
