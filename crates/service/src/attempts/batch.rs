@@ -69,10 +69,11 @@ impl Services {
         stream::iter(by_tenant(unwritten)).for_each_concurrent(RETRIES_AT_ONCE, retry).await;
     }
 
-    /// Writes requests and answers them: by one statement if there are only attempts that begin, and in a transaction if not.
+    /// Writes requests and answers them: by one statement if there are only attempts that begin and are probably not too many, and in a
+    /// transaction if not.
     async fn attempts_apply(&self, mut batch: Vec<Request>) -> Result<(), Unwritten> {
         let now = self.now();
-        if batch.iter().all(|request| request.begins().is_some_and(|keys| !self.shared.attempts.is_over(keys, now))) {
+        if self.shared.attempts.can_add(&batch, now) {
             let added = in_time(self.attempts_add(&batch, now)).await;
             batch = match added {
                 Ok((verdicts, counts)) => self.attempts_answer_added(batch, verdicts, &counts),
@@ -105,6 +106,7 @@ impl Services {
             added.entry(*key).or_default().begin(limits.of(*limit), now);
         }
         let counts = self.shared.store.login_attempts_add(&added, now).await?;
+        self.shared.attempts.note(batch, &counts);
         let mut before = counts.clone();
         for (key, count) in &mut before {
             count.attempts = count.attempts.saturating_sub(added.get(key).map_or(0, |added| added.attempts));
@@ -142,24 +144,25 @@ impl Services {
         let mut keys: Vec<AttemptKey> = batch.iter().flat_map(Request::keys).collect();
         keys.sort_unstable();
         keys.dedup();
-        let mut verdicts = Vec::with_capacity(batch.len());
+        let (mut verdicts, mut after) = (Vec::with_capacity(batch.len()), BTreeMap::new());
         let written = self.change(Change::by_system(Length::Volatile), async |txn| {
             let before = txn.login_attempts_lock(&keys).await?;
             let (now, mut counts) = (self.now(), before.clone());
             let limits = &self.shared.attempts.limits;
             verdicts.extend(batch.iter().filter_map(|request| request.apply(limits, &mut counts, now)));
+            after = counts.clone();
             counts.retain(|key, count| before.get(key) != Some(count));
             txn.login_attempts_put(&counts).await
         });
-        written.await.map(|()| verdicts)
+        written.await?;
+        self.shared.attempts.note(batch, &after);
+        Ok(verdicts)
     }
 
     /// Answers an attempt that begins. Refusals are counted for metrics.
     fn attempts_answer(&self, request: Request, verdict: Verdict) {
-        let Request::Begin { keys, answer } = request else { return };
+        let Request::Begin { answer, .. } = request else { return };
         let answered = verdict.map_err(|(limit, next)| {
-            let over = &self.shared.attempts.over;
-            keys.iter().filter(|(of, _)| *of == limit).for_each(|(_, key)| over.insert(*key, next));
             self.shared.gauge_sources.attempt_refused(limit);
             let wait = u64::try_from(next.0.saturating_sub(self.now().0)).unwrap_or_default();
             Error::LoginAttemptsExceeded { limit, retry_after: Duration::from_micros(wait) }
@@ -190,9 +193,25 @@ impl Services {
 // === impl Attempts ===
 
 impl Attempts {
-    /// Returns whether one of the counts of an attempt is known to be over its limit.
-    fn is_over(&self, keys: &[(AttemptLimit, AttemptKey)], now: Timestamp) -> bool {
-        keys.iter().any(|(_, key)| self.over.get(key).is_some_and(|until| until > now))
+    /// Returns whether requests can be added to their counts before it is known if they are too many. While they are, attempts at other
+    /// replicas may be refused because of them, so this is for attempts alone that stay below half of each limit, as far as is known here.
+    fn can_add(&self, batch: &[Request], now: Timestamp) -> bool {
+        let Some(begins) = batch.iter().map(Request::begins).collect::<Option<Vec<_>>>() else { return false };
+        let mut added: BTreeMap<AttemptKey, u32> = BTreeMap::new();
+        begins.into_iter().flatten().all(|(limit, key)| {
+            let count = added.entry(*key).or_default();
+            *count += 1;
+            *count <= self.limits.of(*limit).max / 2 && self.busy.get(key).is_none_or(|until| until <= now)
+        })
+    }
+
+    /// Remembers counts that have reached half of their limit.
+    fn note(&self, batch: &[Request], counts: &BTreeMap<AttemptKey, AttemptCount>) {
+        for (limit, key) in batch.iter().filter_map(Request::begins).flatten() {
+            if let Some(count) = counts.get(key).filter(|count| count.attempts >= self.limits.of(*limit).max / 2) {
+                self.busy.insert(*key, Timestamp(count.expire_time));
+            }
+        }
     }
 }
 

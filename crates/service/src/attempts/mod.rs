@@ -24,8 +24,8 @@ use crate::services::Services;
 pub(crate) struct Attempts {
     limits: AttemptLimits,
     queue: Queue,
-    /// Counts that were over their limit, each with the time until which it was.
-    over: Cache<AttemptKey, Timestamp>,
+    /// Counts that have reached half of their limit, each with the end of its window.
+    busy: Cache<AttemptKey, Timestamp>,
 }
 
 /// The facts by which an attempt is counted.
@@ -44,15 +44,14 @@ pub(crate) struct CountedBy<'a> {
 /// An attempt that was counted: each count, and the end of its window.
 struct Counted(Vec<(AttemptLimit, AttemptKey, i64)>);
 
-/// The most counts that are remembered as over their limit. An attempt that has another such count is counted and taken back, which costs
-/// more.
-const OVER: usize = 10_000;
+/// The most counts that are remembered as busy. With more of them, attempts may be counted and taken back for a moment.
+const BUSY: usize = 10_000;
 
 // === impl Attempts ===
 
 impl Attempts {
     pub(crate) fn new(limits: AttemptLimits) -> Self {
-        Attempts { limits, queue: Queue::default(), over: Cache::new(OVER) }
+        Attempts { limits, queue: Queue::default(), busy: Cache::new(BUSY) }
     }
 }
 
