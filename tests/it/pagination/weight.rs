@@ -181,7 +181,10 @@ fn kinds() -> [Kind; 6] {
     };
     [
         Kind::Generic(generic),
-        Kind::License(v1::LicenseConnector { base_url: "https://api.example.com/a".to_owned(), application_id: "app 1".to_owned() }),
+        Kind::License(v1::LicenseConnector {
+            base_url: "https://api.example.com/a".to_owned(),
+            application_id: "app 1".to_owned(),
+        }),
         Kind::Oauth2(oauth2),
         Kind::ApiKey(v1::ApiKeyConnector::default()),
         Kind::HttpBasic(v1::HttpBasicConnector::default()),
