@@ -12,7 +12,7 @@ use super::events::{even, events, rejected};
 use super::migrate::migrating;
 use super::{a_login, connector, create, log_in};
 
-/// What the system says of each user besides the names, and what becomes of the log-in.
+/// Users of the system, each with one more member of the response and the outcome of the log-in.
 const USERS: [(&str, &str, &str, v1::LoginOutcome); 5] = [
     ("inactive", "active", "false", v1::LoginOutcome::Rejected),
     ("expired", "expiry", "1", v1::LoginOutcome::Rejected),

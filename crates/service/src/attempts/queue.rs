@@ -55,7 +55,7 @@ const END_PATIENCE: Duration = Duration::from_millis(20);
 // === impl Queue ===
 
 impl Queue {
-    /// Adds a request. Returns true if nobody serves the queue: the caller has to.
+    /// Adds a request. Returns true if the caller has to serve the queue, because no task does.
     pub(super) fn push(&self, request: Request) -> bool {
         let mut waiting = self.lock();
         match request {
@@ -72,7 +72,8 @@ impl Queue {
         !std::mem::replace(&mut waiting.served, true)
     }
 
-    /// Has the caller serve the queue, until the end of service is told or the result is dropped.
+    /// A guard for the task that serves the queue. If the task ends without [`Serving::end`], requests are dropped, and another task
+    /// can serve the queue.
     pub(super) fn serving(&self) -> Serving<'_> {
         Serving { queue: self, done: false }
     }

@@ -172,7 +172,7 @@ async fn every_log_in_takes_a_hash() {
     }
 }
 
-/// What is not stored needs no hash.
+/// A request that only validates stores nothing, so it needs no hash.
 #[tokio::test]
 async fn a_request_that_only_validates_takes_no_hash() {
     let fixture = Fixture::open().await;

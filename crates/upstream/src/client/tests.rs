@@ -20,7 +20,7 @@ use crate::tls::Trust;
 enum End {
     Closed,
     Reset,
-    /// It sends what nobody has asked for.
+    /// It sends a response before there is a request.
     Unasked,
 }
 

@@ -119,15 +119,7 @@ async fn by_network(network: Network, text: &str, step: Step) -> Provoked {
 
 /// A proxy with one response.
 async fn by_proxy(response: &str) -> Provoked {
-    let response = response.to_owned();
-    let server = Server::plain(move |mut peer| {
-        let response = response.clone();
-        async move {
-            peer.request().await;
-            peer.send(response).await;
-        }
-    })
-    .await;
+    let server = Server::answering(response).await;
     let proxy = Proxy::new(&url(&format!("http://proxy.example:{}", server.port())), None).unwrap();
     let network = network(Policy::default().allow("proxy.example").unwrap(), Answers::of(&["127.0.0.1"]));
     let mut a_probe = of("https://login.example/");

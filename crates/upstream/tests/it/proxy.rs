@@ -102,15 +102,7 @@ async fn refusals_and_faults_of_the_proxy_are_named() {
         (&format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(100 * 1024)), ProxyFault::HeadersTooLarge),
         (&"HTTP/1.1 100\r\nx: y\r\n\r\n".repeat(1000), ProxyFault::HeadersTooLarge),
     ] {
-        let response = response.to_owned();
-        let server = Server::plain(move |mut peer| {
-            let response = response.clone();
-            async move {
-                peer.request().await;
-                peer.send(response).await;
-            }
-        })
-        .await;
+        let server = Server::answering(response).await;
         let definition = Definition { proxy: through(&server), ..definition("https://login.example/") };
         let error = fail(&client(with_proxy(Answers::of(&["127.0.0.1"])), definition), "https://login.example/").await;
         assert_eq!(error, CallError { fault: Fault::Proxy(expected), sent: false });

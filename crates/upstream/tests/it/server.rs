@@ -55,6 +55,19 @@ impl Server {
         Server::raw(move |stream| handle(Peer { io: Box::new(stream), certificate: None, handshake: None })).await
     }
 
+    /// A server that answers each request with these bytes, and closes the connection.
+    pub(crate) async fn answering(response: &str) -> Self {
+        let response = response.to_owned();
+        Server::plain(move |mut peer| {
+            let response = response.clone();
+            async move {
+                peer.request().await;
+                peer.send(response).await;
+            }
+        })
+        .await
+    }
+
     pub(crate) async fn tls<F: Future<Output = ()> + Send + 'static>(
         config: ServerConfig,
         handle: impl Fn(Peer) -> F + Send + Sync + 'static,
