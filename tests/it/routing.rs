@@ -198,7 +198,14 @@ on_both! {
         replace(&alpha, vec![rule(&["*"], to(&first))]).await;
         log_in(&alpha, a_login("", "ada", "right")).await;
         server.stop().await;
-        let older = [("\u{ff41}da", "second"), ("\u{ff42}ob", "second"), ("bo\u{ff42}", "first"), ("\u{e9}va", "second")];
+        let older = [
+            ("\u{ff41}da", "second"),
+            ("\u{ff42}ob", "second"),
+            ("bo\u{ff42}", "first"),
+            ("\u{e9}va", "second"),
+            ("dan  dee", "first"),
+            ("fay@example.com.", "second"),
+        ];
         for (create_time, (login_key, name)) in older.into_iter().enumerate() {
             let pin = format!("SELECT tenant_id, '{login_key}', id, {create_time} FROM connector WHERE name_key = '{name}'");
             server.sql(&format!("INSERT INTO user_pin (tenant_id, login_key, connector_id, create_time) {pin}")).await;
@@ -207,12 +214,14 @@ on_both! {
 
         server.restart().await;
         let alpha = server.client("alpha");
-        for (login_id, connector) in [("\u{ff21}da", &first), ("BOB", &second), ("\u{c9}va", &second)] {
+        for (login_id, connector) in [("\u{ff21}da", &first), ("BOB", &second), ("\u{c9}va", &second), ("Dan Dee", &first), ("fay@example.com", &second)] {
             let [route] = &resolve(&alpha, login_id).await.unwrap()[..] else { panic!("{login_id}: several routes") };
             let expected = (v1::RouteReason::Pinned, Some(Target::Connector(connector.clone())));
             assert_eq!((route.reason(), route.target.clone()), expected, "{login_id}");
         }
-        assert_eq!(server.sql("SELECT login_key FROM user_pin ORDER BY login_key").await, ["ada", "bob", "\u{e9}va"]);
+        let mut pins = server.sql("SELECT login_key FROM user_pin").await;
+        pins.sort_unstable();
+        assert_eq!(pins, ["ada", "bob", "dan dee", "fay@example.com", "\u{e9}va"]);
     }
 
     /// The way in which a user may log in depends on the rules alone.

@@ -1,6 +1,6 @@
 //! The limits of log-in attempts, and their counts.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::value::time::Timestamp;
@@ -167,9 +167,13 @@ impl AttemptEnd {
     }
 }
 
-/// The source of attempts from an address.
+/// The source of attempts from an address: the IPv4 address, or the IPv6 network. An IPv4 address behind a translator (RFC 6052) is
+/// itself, because all of IPv4 would be one network otherwise.
 pub fn source_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
+        IpAddr::V6(address) if matches!(address.segments(), [0x64, 0xff9b, 0, 0, 0, 0, ..]) => {
+            IpAddr::V4(Ipv4Addr::from_bits(u128::from(address) as u32))
+        }
         IpAddr::V6(address) => {
             let network = u128::from(address) >> (u128::BITS - SOURCE_BITS) << (u128::BITS - SOURCE_BITS);
             IpAddr::V6(Ipv6Addr::from(network))
@@ -253,5 +257,7 @@ mod tests {
         assert_eq!(source("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(source("::ffff:192.0.2.1"), "192.0.2.1");
         assert_eq!(source("192.0.2.1"), "192.0.2.1");
+        assert_eq!(source("64:ff9b::192.0.2.1"), "192.0.2.1");
+        assert_eq!(source("64:ff9b:1::192.0.2.1"), "64:ff9b:1::");
     }
 }

@@ -29,9 +29,15 @@ pub fn login_key(text: &str) -> String {
 
 /// The form of login ids by which attempts are counted and users are pinned to connectors. It takes more of them for one than
 /// [`login_key`] does, because the systems that are asked may do so: directories drop characters that have no shape, and read wide
-/// letters as usual ones (RFC 4518 2, RFC 8265).
+/// letters as usual ones and several blanks as one (RFC 4518 2, RFC 8265). A domain is the same with a dot at its end and with
+/// ideographic dots (UTS 46).
 pub fn attempt_key(text: &str) -> String {
-    login_key(&plain(text))
+    let text = plain(text).replace(['\u{3002}', '\u{ff61}'], ".");
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match text.contains('@') {
+        true => login_key(text.trim_end_matches('.')),
+        false => login_key(&text),
+    }
 }
 
 // === impl Username ===

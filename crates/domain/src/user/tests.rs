@@ -47,7 +47,11 @@ fn attempts_are_counted_for_all_spellings_that_a_system_may_take_for_one() {
         assert_eq!(attempt_key("ada"), attempt_key(other), "{other:?}");
     }
     assert_eq!(attempt_key("+49 170 1234567"), attempt_key("\u{ff0b}491701234567"));
-    for other in ["bda", "a da", "\u{430}da", "ada1"] {
+    assert_eq!(attempt_key("ada king"), attempt_key("ada \t\u{3000} King"));
+    for other in ["ada@example.com.", "ada@example\u{3002}com", "ada@example\u{ff61}com\u{ff0e}", "Ada@EXAMPLE.com.."] {
+        assert_eq!(attempt_key("ada@example.com"), attempt_key(other), "{other:?}");
+    }
+    for other in ["bda", "a da", "\u{430}da", "ada1", "ada."] {
         assert_ne!(attempt_key("ada"), attempt_key(other), "{other:?}");
     }
 }

@@ -1,4 +1,5 @@
-//! Users are pinned regardless of the width and style of letters and of characters without a shape. The schema stays as it is.
+//! Users are pinned regardless of the width and style of letters, of characters without a shape, of several blanks, and of a dot at the
+//! end of a domain. The schema stays as it is.
 
 use jackfield_domain::user::attempt_key;
 use sea_orm::{DbBackend, Statement};
@@ -18,12 +19,15 @@ impl MigrationTrait for Step {
     /// Gives pins the key that log-ins look for. Of several pins with one key the plain spelling stays, or else the oldest.
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let (conn, backend) = (manager.get_connection(), manager.get_database_backend());
-        // The key of a text in ASCII is the same.
-        let is_other = match backend {
+        // The key of most texts in ASCII is the same.
+        let is_wide = match backend {
             DbBackend::Sqlite => "login_key GLOB '*[^ -~]*'",
             _ => "login_key ~ '[^ -~]'",
         };
-        let others = format!("SELECT tenant_id, login_key FROM user_pin WHERE {is_other} ORDER BY create_time");
+        let others = format!(
+            "SELECT tenant_id, login_key FROM user_pin \
+             WHERE {is_wide} OR login_key LIKE '%  %' OR login_key LIKE '%@%.' ORDER BY create_time"
+        );
         for row in conn.query_all_raw(Statement::from_string(backend, others)).await? {
             let (tenant, before): (Uuid, String) = (row.try_get("", "tenant_id")?, row.try_get("", "login_key")?);
             let key = attempt_key(&before);

@@ -61,11 +61,18 @@ const fn v6(head: [u16; 4], prefix: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0), prefix)
 }
 
+const fn v6_host([a, b, c, d, e, f, g, h]: [u16; 8]) -> Ipv6Net {
+    Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), 128)
+}
+
 /// The IPv4 networks of the special-purpose registry of IANA (RFC 6890) that are not for everyone. The first match counts.
 const IPV4: &[(Ipv4Net, Rule)] = &[
     (v4(169, 254, 169, 254, 32), Rule::Metadata), // most clouds
     (v4(169, 254, 170, 2, 32), Rule::Metadata),   // AWS, tasks
     (v4(169, 254, 170, 23, 32), Rule::Metadata),  // AWS, pods
+    (v4(169, 254, 42, 42, 32), Rule::Metadata),   // Scaleway
+    (v4(169, 254, 0, 23, 32), Rule::Metadata),    // Tencent
+    (v4(169, 254, 10, 10, 32), Rule::Metadata),   // Tencent
     (v4(100, 100, 100, 200, 32), Rule::Metadata), // Alibaba
     (v4(192, 0, 0, 192, 32), Rule::Metadata),     // Oracle
     (v4(168, 63, 129, 16, 32), Rule::Metadata),   // Azure
@@ -91,10 +98,14 @@ const IPV4: &[(Ipv4Net, Rule)] = &[
 const IPV6: &[(Ipv6Net, Rule)] = &[
     (Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128), Rule::Loopback),
     (Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 128), Rule::Unspecified),
-    (Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), 128), Rule::Metadata), // AWS
-    (Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23), 128), Rule::Metadata),  // AWS, pods
-    (Ipv6Net::new_assert(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254), 128), Rule::Metadata),  // Google
-    (v6([0, 0, 0, 0], 64), Rule::EmbeddedIpv4), // ::a.b.c.d, ::ffff:0:a.b.c.d, and ::ffff:a.b.c.d if not canonical
+    (v6([0xfd00, 0xec2, 0, 0], 32), Rule::Metadata), // AWS
+    (v6_host([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]), Rule::Metadata), // Google
+    (v6_host([0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe]), Rule::Metadata), // Oracle
+    (v6_host([0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42]), Rule::Metadata), // Scaleway
+    (v6_host([0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1]), Rule::Metadata), // Akamai
+    (v6_host([0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200]), Rule::Metadata), // Alibaba
+    (v6_host([0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe]), Rule::Metadata), // OpenStack
+    (v6([0, 0, 0, 0], 64), Rule::EmbeddedIpv4),      // ::a.b.c.d, ::ffff:0:a.b.c.d, and ::ffff:a.b.c.d if not canonical
     (v6([0x64, 0xff9b, 0, 0], 96), Rule::Nat64),
     (v6([0x64, 0xff9b, 1, 0], 48), Rule::Nat64),
     (v6([0x100, 0, 0, 0], 64), Rule::Discard),
@@ -122,12 +133,28 @@ impl Rule {
     /// the system would call that.
     pub fn of(address: IpAddr) -> Option<Rule> {
         match address.to_canonical() {
-            IpAddr::V4(address) => IPV4.iter().find(|(net, _)| net.contains(&address)).map(|(_, rule)| *rule),
+            IpAddr::V4(address) => Self::of_ipv4(address),
             IpAddr::V6(address) => {
                 let listed = IPV6.iter().find(|(net, _)| net.contains(&address)).map(|(_, rule)| *rule);
-                listed.or_else(|| isatap(address).and_then(|inner| Rule::of(inner.into())).map(|_| Rule::EmbeddedIpv4))
+                listed.or_else(|| isatap(address).and_then(Self::of_ipv4).map(|_| Rule::EmbeddedIpv4))
             }
         }
+    }
+
+    /// Returns all that is forbidden of an address: the address itself, and the IPv4 addresses to which it leads.
+    pub fn all_of(address: IpAddr) -> Vec<(IpAddr, Rule)> {
+        let address = address.to_canonical();
+        let embedded = match address {
+            IpAddr::V4(_) => Vec::new(),
+            IpAddr::V6(address) => embedded(address),
+        };
+        let itself = Rule::of(address).map(|rule| (address, rule));
+        let inside = embedded.into_iter().filter_map(|inner| Some((inner.into(), Self::of_ipv4(inner)?)));
+        itself.into_iter().chain(inside).collect()
+    }
+
+    fn of_ipv4(address: Ipv4Addr) -> Option<Rule> {
+        IPV4.iter().find(|(net, _)| net.contains(&address)).map(|(_, rule)| *rule)
     }
 
     /// The name of the rule, for errors and metrics. It does not change.
@@ -166,6 +193,28 @@ fn isatap(address: Ipv6Addr) -> Option<Ipv4Addr> {
     (matches!(universal, 0 | 0x0200) && tag == 0x5efe).then(|| Ipv4Addr::from_bits(bits))
 }
 
+/// The IPv4 addresses to which packets for an address may be sent.
+fn embedded(address: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let octets = address.octets();
+    let at = |places: [usize; 4]| Ipv4Addr::from(places.map(|place| octets[place]));
+    let end = at([12, 13, 14, 15]);
+    let mut found: Vec<Ipv4Addr> = isatap(address).into_iter().collect();
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => {}
+        [0, 0, 0, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => found.push(end),
+        // The prefix of the translator is unknown, and with it the place of the address (RFC 6052 2.2).
+        [0x64, 0xff9b, 1, ..] if octets.ends_with(&[0; 3]) => {
+            let places = [at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12])];
+            found.extend(places.into_iter().filter(|place| place.octets()[0] != 0));
+        }
+        [0x64, 0xff9b, 1, ..] => found.push(end),
+        [0x2001, 0, ..] => found.extend([at([4, 5, 6, 7]), Ipv4Addr::from_bits(!end.to_bits())]),
+        [0x2002, ..] => found.push(at([2, 3, 4, 5])),
+        _ => {}
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -200,6 +249,9 @@ mod tests {
             ("169.253.255.255", None),
             ("169.254.0.0", Some("link_local")),
             ("169.254.169.254", Some("metadata")),
+            ("169.254.42.42", Some("metadata")),
+            ("169.254.0.23", Some("metadata")),
+            ("169.254.10.10", Some("metadata")),
             ("169.254.255.255", Some("link_local")),
             ("172.15.255.255", None),
             ("172.16.0.0", Some("private")),
@@ -263,7 +315,14 @@ mod tests {
             ("5f00::1", Some("segment_routing")),
             ("fc00::", Some("unique_local")),
             ("fd00:ec2::254", Some("metadata")),
+            ("fd00:ec2:ffff::1", Some("metadata")),
+            ("fd00:ec3::254", Some("unique_local")),
             ("fd20:ce::254", Some("metadata")),
+            ("fd00:c1::a9fe:a9fe", Some("metadata")),
+            ("fd00:42::42", Some("metadata")),
+            ("fd00:a9fe:a9fe::1", Some("metadata")),
+            ("fd00:100::100:200", Some("metadata")),
+            ("fe80::a9fe:a9fe", Some("metadata")),
             ("fdff::1", Some("unique_local")),
             ("fe00::1", Some("reserved")),
             ("fe80::1", Some("link_local")),
@@ -272,6 +331,33 @@ mod tests {
         ] {
             assert_eq!(rule(address), expected, "{address}");
         }
+    }
+
+    #[test]
+    fn addresses_that_lead_to_ipv4_are_judged_by_it_as_well() {
+        for (address, inner, expected) in [
+            ("64:ff9b::a9fe:a9fe", "169.254.169.254", "metadata"),
+            ("64:ff9b::7f00:1", "127.0.0.1", "loopback"),
+            ("64:ff9b:1:2:3:4:10.0.0.1", "10.0.0.1", "private"),
+            ("64:ff9b:1:a00:0:100::", "10.0.0.1", "private"),
+            ("64:ff9b:1:20a:0:1::", "10.0.0.1", "private"),
+            ("64:ff9b:1:2:a:0:100:0", "10.0.0.1", "private"),
+            ("2002:a00:1::1", "10.0.0.1", "private"),
+            ("2001:0:7f00:1:0:0:f7f7:f7f7", "127.0.0.1", "loopback"),
+            ("2001:0:808:808:0:0:5601:5601", "169.254.169.254", "metadata"),
+            ("::169.254.169.254", "169.254.169.254", "metadata"),
+            ("::ffff:0:127.0.0.1", "127.0.0.1", "loopback"),
+            ("fd12::5efe:169.254.169.254", "169.254.169.254", "metadata"),
+            ("2002:808:808:1:200:5efe:10.0.0.1", "10.0.0.1", "private"),
+        ] {
+            let all = Rule::all_of(address.parse().unwrap());
+            let inside: Vec<_> = all[1..].iter().map(|(inner, rule)| (inner.to_string(), rule.as_str())).collect();
+            assert!(inside.contains(&(inner.to_owned(), expected)), "{address}: {all:?}");
+        }
+        for address in ["64:ff9b::8.8.8.8", "2002:808:808::1", "fd12::5efe:8.8.8.8", "10.0.0.1"] {
+            assert_eq!(Rule::all_of(address.parse().unwrap()).len(), 1, "{address}");
+        }
+        assert!(Rule::all_of("2001:4860:4860::8888".parse().unwrap()).is_empty());
     }
 
     proptest! {

@@ -223,33 +223,42 @@ impl Policy {
     }
 
     fn check_rules(&self, target: &Target, addresses: &[IpAddr]) -> Result<(), Refusal> {
-        addresses.iter().try_for_each(|address| {
-            let address = address.to_canonical();
-            match Rule::of(address) {
-                Some(rule) if self.allowance(target, address, rule).is_none() => {
-                    Err(Refusal::Address { rule, address })
-                }
-                _ => Ok(()),
-            }
+        addresses.iter().try_for_each(|address| match self.allowances_of_address(target, *address) {
+            Ok(_) => Ok(()),
+            Err(rule) => Err(Refusal::Address { rule, address: address.to_canonical() }),
         })
     }
 
     fn allowances_of_rules(&self, target: &Target, addresses: &[IpAddr]) -> BTreeSet<Allowance> {
-        let canonical = addresses.iter().map(IpAddr::to_canonical);
-        canonical.filter_map(|address| self.allowance(target, address, Rule::of(address)?)).collect()
+        let allowances = addresses.iter().filter_map(|address| self.allowances_of_address(target, *address).ok());
+        allowances.flatten().collect()
+    }
+
+    /// The allowances of all that the rules refuse of an address, or the first rule without one. An entry that is this address alone
+    /// allows it wherever it leads.
+    fn allowances_of_address(&self, target: &Target, address: IpAddr) -> Result<Vec<Allowance>, Rule> {
+        let refused = Rule::all_of(address);
+        let alone = IpNet::from(address.to_canonical());
+        match self.network_allowance(|network| *network == alone) {
+            Some(allowance) if !refused.is_empty() => Ok(vec![allowance]),
+            _ => refused.into_iter().map(|(part, rule)| self.allowance(target, part, rule).ok_or(rule)).collect(),
+        }
     }
 
     /// The allowance of an address that a rule refuses, if there is one. An entry of the allow list goes before development mode.
     fn allowance(&self, target: &Target, address: IpAddr, rule: Rule) -> Option<Allowance> {
-        let entry = |permits: &dyn Fn(&IpNet) -> bool| {
-            let found = self.networks.iter().find(|allowed| permits(&allowed.network));
-            found.map(|allowed| Allowance::Entry(allowed.entry.clone()))
-        };
         if rule == Rule::Metadata {
-            return entry(&|network| *network == IpNet::from(address));
+            return self.network_allowance(|network| *network == IpNet::from(address));
         }
-        let listed = entry(&|network| network.contains(&address)).or_else(|| self.host_allowance(target));
+        let listed =
+            self.network_allowance(|network| network.contains(&address)).or_else(|| self.host_allowance(target));
         listed.or_else(|| (self.development && rule == Rule::Loopback).then_some(Allowance::Development))
+    }
+
+    /// The first entry of the allow list that is a network of a kind.
+    fn network_allowance(&self, permits: impl Fn(&IpNet) -> bool) -> Option<Allowance> {
+        let found = self.networks.iter().find(|allowed| permits(&allowed.network));
+        found.map(|allowed| Allowance::Entry(allowed.entry.clone()))
     }
 
     /// The entry of the allow list that is the name of a target.

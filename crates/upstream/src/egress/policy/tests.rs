@@ -163,6 +163,42 @@ fn the_operator_allows_hosts_and_ranges() {
     assert!(check(&policy, "https://169.254.169.254/").is_ok());
 }
 
+/// The packets go to the IPv4 address in the end.
+#[test]
+fn a_range_of_ipv6_does_not_include_the_ipv4_addresses_to_which_it_leads() {
+    let entries = ["64:ff9b::/96", "2002::/16", "fd12::/16", "gateway.example.com"];
+    let policy = entries.into_iter().try_fold(Policy::default(), |policy, entry| policy.allow(entry)).unwrap();
+    for url in [
+        "https://[64:ff9b::808:808]/",
+        "https://[2002:808:808::1]/",
+        "https://[fd12::1]/",
+        "https://[fd12::5efe:808:808]/",
+    ] {
+        assert!(check(&policy, url).is_ok(), "{url}");
+    }
+    for (url, rule) in [
+        ("https://[64:ff9b::a9fe:a9fe]/", Rule::Metadata),
+        ("https://[64:ff9b::7f00:1]/", Rule::Loopback),
+        ("https://[64:ff9b::a00:1]/", Rule::Private),
+        ("https://[2002:a00:1::1]/", Rule::Private),
+        ("https://[fd12::200:5efe:7f00:1]/", Rule::Loopback),
+    ] {
+        let refusal = refused(&policy, url);
+        assert!(matches!(refusal, Refusal::Address { rule: r, .. } if r == rule), "{url}: {refusal:?}");
+    }
+    let gateway = check(&policy, "https://gateway.example.com/").unwrap();
+    assert_eq!(policy.check_addresses(&gateway, &addresses(&["64:ff9b:1::a00:1"])), Ok(()));
+    assert!(policy.check_addresses(&gateway, &addresses(&["64:ff9b::a9fe:a9fe"])).is_err());
+    assert!(policy.check_addresses(&gateway, &addresses(&["2a00::5efe:a9fe:a9fe"])).is_err());
+    // Both are allowed, or this address alone.
+    let both = policy.allow("10.0.0.0/8").and_then(|policy| policy.allow("169.254.169.254")).unwrap();
+    assert!(check(&both, "https://[64:ff9b::a00:1]/").is_ok() && check(&both, "https://[64:ff9b::a9fe:a9fe]/").is_ok());
+    let alone = Policy::default().allow("64:ff9b::a9fe:a9fe").unwrap();
+    assert!(
+        check(&alone, "https://[64:ff9b::a9fe:a9fe]/").is_ok() && check(&alone, "https://[64:ff9b::7f00:1]/").is_err()
+    );
+}
+
 #[test]
 fn unusable_entries_are_refused() {
     let error = |entry: &str| Policy::default().allow(entry).expect_err(entry);
@@ -217,8 +253,8 @@ fn what_alone_permits_an_address_is_known() {
         ("https://login.example.com/", &["8.8.8.8"][..], vec![]),
         ("http://localhost/", &[], vec![development()]),
         ("https://localhost/", &["127.0.0.1", "::1"], vec![development()]),
-        ("https://login.example.com/", &["8.8.8.8", "10.1.2.3"], vec![entry("10.1.0.0/16")]),
-        ("https://login.example.com/", &["::ffff:10.1.2.3", "127.0.0.1"], vec![development(), entry("10.1.0.0/16")]),
+        ("https://login.example.com/", &["8.8.8.8", "10.1.2.4"], vec![entry("10.1.0.0/16")]),
+        ("https://login.example.com/", &["::ffff:10.1.2.3", "127.0.0.1"], vec![development(), entry("10.1.2.3")]),
         ("https://vault.internal/", &["10.2.0.1"], vec![entry("vault.internal")]),
         ("https://login.example.com/", &["169.254.169.254"], vec![entry("169.254.169.254")]),
     ] {
@@ -229,7 +265,7 @@ fn what_alone_permits_an_address_is_known() {
     }
     let proxied = |url: &str| policy.proxied_allowances(&check(&policy, url).unwrap());
     assert_eq!(proxied("https://vault.internal/"), BTreeSet::from([Allowance::Entry("vault.internal".to_owned())]));
-    assert_eq!(proxied("https://10.1.2.3/"), BTreeSet::from([Allowance::Entry("10.1.0.0/16".to_owned())]));
+    assert_eq!(proxied("https://10.1.2.4/"), BTreeSet::from([Allowance::Entry("10.1.0.0/16".to_owned())]));
     assert_eq!(proxied("https://login.example.com/"), BTreeSet::new());
     // A proxy speaks http to everyone.
     let proxy = check(&policy, "http://localhost:3128/").unwrap();
