@@ -59,6 +59,8 @@ struct Outcome {
     name: &'static str,
     ends: BTreeMap<End, usize>,
     times: Times,
+    /// The times of the server that nobody attacks.
+    spared: Times,
     peak: u64,
     resident: u64,
     faults: Vec<Fault>,
@@ -236,11 +238,13 @@ impl Field {
         results.push(self.without_files().await);
         results.push(self.with_an_expired_certificate().await);
         for result in &results {
-            let Outcome { name, ends, times, peak, resident, faults, .. } = result;
+            let Outcome { name, ends, times, spared, peak, resident, faults, .. } = result;
             eprintln!(
-                "{name}: {ends:?} health p99={}ms new={}ms failed={} peak={}MiB resident={}MiB {faults:?}",
+                "{name}: {ends:?} health p99={}ms ({}) new={}ms ({}) failed={} peak={}MiB resident={}MiB {faults:?}",
                 times.p99(),
+                spared.p99(),
                 times.p99_new(),
+                spared.p99_new(),
                 times.failed,
                 peak / MIB,
                 resident / MIB
@@ -343,7 +347,7 @@ impl Field {
             format!("{} MiB were not released", (memory.resident - self.before.min(memory.resident)) / MIB),
         );
         self.peak = memory.peak;
-        Outcome { name, ends, times, peak: memory.peak, resident: memory.resident, faults, tries: 1 }
+        Outcome { name, ends, times, spared, peak: memory.peak, resident: memory.resident, faults, tries: 1 }
     }
 }
 

@@ -227,10 +227,13 @@ async fn never_read(caller: Caller, peer: usize, sip: Option<Duration>) -> Ended
         }
     }
     // The end of the connection comes after everything that the system has buffered, so it shows only after reading
-    // that.
-    let mut rest = vec![0; 64 * 1024];
-    while tcp.read(&mut rest).await? > 0 {}
-    Ok(End::Closed)
+    // that. A connection that stays open is given up for another one: its calls may have been refused.
+    let drain = async {
+        let mut rest = vec![0; 64 * 1024];
+        while tcp.read(&mut rest).await? > 0 {}
+        Ok(End::Closed)
+    };
+    tokio::time::timeout(UNREAD, drain).await.unwrap_or(Ok(End::Held))
 }
 
 /// Sends these bytes and no more.

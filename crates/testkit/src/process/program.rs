@@ -67,6 +67,6 @@ fn newest(path: &Path) -> SystemTime {
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
         return entries.map(|entry| newest(&entry.path())).max().unwrap_or(SystemTime::UNIX_EPOCH);
     }
-    let tests = path.components().any(|part| part.as_os_str() == "tests");
+    let tests = path.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "tests.rs");
     if tests { SystemTime::UNIX_EPOCH } else { metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH) }
 }
