@@ -42,7 +42,7 @@ on_both! {
         ann(&alpha).await;
         application(&alpha, "gallery", None).await;
         let good = json!({ "username": "ann", "password": PASSWORD });
-        for body in ["", "{", "[]", "\"ann\"", r#"{"username": 1, "password": "p"}"#, r#"{"username": "a", "username": "b", "password": "p"}"#, &"[".repeat(10_000)] {
+        for body in ["", "{", "[]", "\"ann\"", r#"["ann", "p"]"#, r#"{"username": 1, "password": "p"}"#, r#"{"username": "a", "username": "b", "password": "p"}"#, &"[".repeat(10_000)] {
             let answer = send(address, &request(LOG_IN, &[MODULE], body)).await;
             answer.expect(400, "INVALID_FORMAT");
         }

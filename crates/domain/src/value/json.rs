@@ -1,8 +1,11 @@
-//! JSON objects that callers keep with a resource. Their limits bound the work of every reader.
+//! JSON objects that callers keep with a resource. Their limits bound the work of every reader. And JSON that others send.
+
+mod objects_only;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use self::objects_only::ObjectsOnly;
 use crate::error::Violation;
 
 /// A JSON object of any shape: at most 16 levels, 2,000 values, 64 keys per object, 64 KiB as JSON.
@@ -60,6 +63,18 @@ impl From<JsonObject> for Map<String, Value> {
     fn from(object: JsonObject) -> Self {
         object.0
     }
+}
+
+/// Reads a text of JSON that someone else wrote. A struct is an object there, at each level: a list of its fields in order, which
+/// `serde_json::from_str` takes as well, is an error.
+///
+/// # Errors
+/// The text is not JSON, or not of this type. The message may quote it.
+pub fn read<'de, T: Deserialize<'de>>(text: &'de str) -> serde_json::Result<T> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = T::deserialize(ObjectsOnly(&mut deserializer))?;
+    deserializer.end()?;
+    Ok(value)
 }
 
 /// A JSON number, or what is wrong with it: JSON has neither infinities nor NaN.
@@ -133,6 +148,67 @@ mod tests {
         assert_eq!(parse(json!({ "list": vec![1; 2_000] })).unwrap_err().description, "holds more than 2000 values");
         assert!(parse(json!({ "a": "x".repeat(MAX_BYTES - 8) })).is_ok());
         assert_eq!(parse(json!({ "a": "x".repeat(MAX_BYTES - 7) })).unwrap_err().description, "is larger than 64 KiB");
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Outer {
+        name: String,
+        inner: Option<Inner>,
+        #[serde(default)]
+        list: Vec<Inner>,
+        #[serde(default)]
+        map: std::collections::HashMap<String, Box<Inner>>,
+        #[serde(default)]
+        pair: Option<(u8, Inner)>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Inner {
+        a: i64,
+        b: Option<f64>,
+    }
+
+    #[test]
+    fn a_struct_is_read_from_an_object_alone() {
+        let good = r#"{"name": "\u00e9", "inner": {"a": -1, "b": 0.5}, "list": [{"a": 1}], "map": {"x": {"a": 2}},
+            "pair": [3, {"a": 4}], "more": [[1]]}"#;
+        let outer: Outer = read(good).unwrap();
+        assert_eq!(outer, serde_json::from_str(good).unwrap());
+        assert_eq!((&*outer.name, outer.inner), ("é", Some(Inner { a: -1, b: Some(0.5) })));
+        assert_eq!(read::<Vec<Inner>>(r#"[{"a": 1}, {"a": 2, "b": null}]"#).unwrap().len(), 2);
+        for list in [
+            r#"["x", null, [], {}, null]"#,
+            r#"{"name": "x", "inner": [1, 2]}"#,
+            r#"{"name": "x", "list": [[1, 2]]}"#,
+            r#"{"name": "x", "list": [{"a": 1}, [1, 2]]}"#,
+            r#"{"name": "x", "map": {"y": [1, 2]}}"#,
+            r#"{"name": "x", "pair": [3, [1, 2]]}"#,
+        ] {
+            assert!(serde_json::from_str::<Outer>(list).is_ok(), "serde itself reads {list}");
+            let error = read::<Outer>(list).unwrap_err();
+            assert!(error.is_data() && error.line() == 1, "{list}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn what_serde_refuses_is_refused() {
+        for wrong in [
+            "",
+            "{",
+            "null",
+            r#"{"name": "x"} 1"#,
+            r#"{"name": "x", "name": "y"}"#,
+            r#"{"name": 1}"#,
+            r#"{"name": "x", "list": {"a": 1}}"#,
+            r#"{"name": "x", "list": [{"a": 1.0}]}"#,
+            r#"{"name": "x", "pair": [3, {"a": 4}, 5]}"#,
+            &format!(r#"{{"name": {}"#, "[".repeat(100_000)),
+        ] {
+            let (ours, theirs) = (read::<Outer>(wrong).unwrap_err(), serde_json::from_str::<Outer>(wrong).unwrap_err());
+            assert_eq!(ours.classify(), theirs.classify(), "{wrong}");
+        }
+        let ignored = format!(r#"{{"x": {}{}, "name": "x"}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert!(read::<Outer>(&ignored).is_ok(), "an unknown member is passed over");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::header::{HeaderMap, USER_AGENT};
 use http::{Method, StatusCode};
+use jackfield_domain::value::json;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
@@ -143,7 +144,7 @@ fn user_agent(headers: &HeaderMap) -> String {
 fn credentials(body: &[u8]) -> Result<Credentials, Failure> {
     let invalid = |message: String| Failure::new(StatusCode::BAD_REQUEST, Some(ErrorCode::InvalidFormat), message);
     let text = std::str::from_utf8(body).map_err(|_| invalid("The body is not UTF-8.".to_owned()))?;
-    serde_json::from_str(text).map_err(|error| {
+    json::read(text).map_err(|error| {
         // The message of the parser is not shown: it may quote the password.
         let place = format!("line {}, column {}", error.line(), error.column());
         invalid(format!("The body is not JSON of the expected form: {place}."))

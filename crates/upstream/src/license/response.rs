@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use http::StatusCode;
+use jackfield_domain::value::json;
 use jackfield_domain::value::text::bounded_text;
 use jackfield_domain::{Secret, Violation};
 use serde::Deserialize;
@@ -210,7 +211,7 @@ pub(super) fn company_permissions(response: Response) -> Outcome<Vec<String>> {
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, BodyFlaw> {
     let text = std::str::from_utf8(body).map_err(|_| BodyFlaw::NotUtf8)?;
     let malformed = |error: serde_json::Error| BodyFlaw::Malformed { line: error.line(), column: error.column() };
-    serde_json::from_str(text).map_err(malformed)
+    json::read(text).map_err(malformed)
 }
 
 /// A token is sent back in a header, so it has visible ASCII characters only.

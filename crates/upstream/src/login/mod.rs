@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use jackfield_domain::Timestamp;
 use jackfield_domain::login::{AcceptedLogin, AuthenticatedUser, LoginAttempt, LoginReason, MAX_LOGIN_ID};
 use jackfield_domain::user::{MAX_REGISTRATIONS, MAX_ROLES, Registration, registrations};
-use jackfield_domain::value::json::JsonObject;
+use jackfield_domain::value::json::{self, JsonObject};
 use jackfield_domain::value::text::bounded_text;
 use jackfield_domain::value::url::HttpUrl;
 use serde::{Deserialize, Serialize};
@@ -267,7 +267,7 @@ fn of_user(user: User, now: Timestamp) -> Result<LoginResponse, LoginFault> {
 fn user(body: &[u8]) -> Result<User, LoginFault> {
     let text = std::str::from_utf8(body).map_err(|_| LoginFault::BodyNotUtf8)?;
     let malformed = |error: serde_json::Error| LoginFault::BodyMalformed { line: error.line(), column: error.column() };
-    let Accepted { user } = serde_json::from_str(text).map_err(malformed)?;
+    let Accepted { user } = json::read(text).map_err(malformed)?;
     user.ok_or(LoginFault::UserMissing)
 }
 

@@ -42,6 +42,13 @@ fn users_that_the_protocol_does_not_permit_are_faults() {
     let twice = format!(r#"{{"user": {{"id": "{ID}", "email": "a"}}, "user": {{"id": "{ID}", "email": "b"}}}}"#);
     assert!(matches!(fault(&twice), LoginFault::BodyMalformed { line: 1, .. }));
     assert!(matches!(fault(r#"{"user": [{}, {}]}"#), LoginFault::BodyMalformed { .. }));
+    let members = format!(r#"["{ID}", null, "a@example.com", null, null, null, null, true, null, null, {{}}, []]"#);
+    let object = format!(r#"{{"id": "{ID}", "email": "a@example.com"}}"#);
+    let registrations = format!(r#"{{"id": "{ID}", "email": "a", "registrations": [["app", []]]}}"#);
+    for list in [format!("[{object}]"), format!(r#"{{"user": {members}}}"#), format!(r#"{{"user": {registrations}}}"#)]
+    {
+        assert!(matches!(fault(&list), LoginFault::BodyMalformed { line: 1, .. }), "{list}");
+    }
     assert!(matches!(fault("<html></html>"), LoginFault::BodyMalformed { line: 1, column: 1 }));
     assert_eq!(accepted(b"{\"user\": \"\xff\"}").unwrap_err(), LoginFault::BodyNotUtf8);
     let long = "x".repeat(MAX_LOGIN_ID + 1);

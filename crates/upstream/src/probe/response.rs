@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use jackfield_domain::Timestamp;
 use jackfield_domain::probe::{ProbeReason as Reason, ProbeResult as Verdict, ProbeStep as Step};
+use jackfield_domain::value::json;
 use jackfield_domain::value::url::HttpUrl;
 use serde::Deserialize;
 
@@ -219,8 +220,7 @@ fn of_discovery(report: &mut Report, issuer: &HttpUrl, needed: &[&str], body: &[
     let Ok(text) = std::str::from_utf8(body) else {
         return fail(Reason::BodyNotUtf8, "The body is not UTF-8.".to_owned(), Facts::default());
     };
-    let Discovery { issuer: named, authorization_endpoint, token_endpoint, jwks_uri } = match serde_json::from_str(text)
-    {
+    let Discovery { issuer: named, authorization_endpoint, token_endpoint, jwks_uri } = match json::read(text) {
         Ok(document) => document,
         Err(error) => {
             let (line, column) = (error.line(), error.column());

@@ -211,6 +211,8 @@ async fn other_failures_are_faults_with_their_cause() {
         (401, html.clone(), None),
         (401, "{}".to_owned(), None),
         (401, "[]".to_owned(), None),
+        (401, r#"["Username or password not correct.", "NOT_AUTHORIZED"]"#.to_owned(), None),
+        (404, r#"["There is no such user.", "NOT_FOUND"]"#.to_owned(), None),
         (401, r#"{"message": "x", "error_code": 7}"#.to_owned(), None),
         (401, error("BLOCKED"), Some(ErrorCode::Other)),
         (403, r#"{"message": "Forbidden"}"#.to_owned(), None),
@@ -246,12 +248,23 @@ async fn bodies_of_another_form_are_faults() {
         r#"{"token": "t", "permissions": [{"company_id": -1, "permissions": []}]}"#,
         r#"{"token": "t", "permissions": [{"company_name": "c", "permissions": []}]}"#,
         r#"{"token": "t", "permissions": []} {}"#,
+        r#"["t", []]"#,
+        r#"{"token": "t", "permissions": [["c", "One", ["use_app"]]]}"#,
     ] {
         assert_eq!(fault_of_body(malformed).await.reason(), "BODY_MALFORMED", "{malformed}");
     }
     let deep = format!(r#"{{"permissions": {}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     assert!(matches!(flaw_of_body(deep).await, BodyFlaw::Malformed { line: 1, .. }));
     assert_eq!(flaw_of_body(&b"{\"token\": \"\xff\", \"permissions\": []}"[..]).await, BodyFlaw::NotUtf8);
+    let api = Api::of(200, r#"["Ann", "A", "a@example.com"]"#).await;
+    let profile = api.call(async |api| api.profile(&token()).await).await;
+    assert_eq!(profile.unwrap_err().reason(), "BODY_MALFORMED");
+    for list in [r#"[[{"company_id": "c", "permissions": []}]]"#, r#"{"permissions": [["c", "One", ["use_app"]]]}"#] {
+        let api = Api::of(200, list).await;
+        let permissions = api.call(async |api| api.permissions(&token()).await).await;
+        assert_eq!(permissions.unwrap_err().reason(), "BODY_MALFORMED", "{list}");
+    }
+    assert_eq!(Api::of(200, r#"[["use_app"]]"#).await.company("c").await.unwrap_err().reason(), "BODY_MALFORMED");
     let ignored = format!(r#"{{"x": {}{}, "token": "t", "permissions": []}}"#, "[".repeat(9_999), "]".repeat(9_999));
     assert!(Api::of(200, ignored).await.authenticate().await.is_ok(), "an unknown member is passed over");
 }

@@ -23,8 +23,12 @@ impl DocumentPatch {
         }
         let mut operations = Vec::with_capacity(list.len());
         for (index, operation) in list.into_iter().enumerate() {
-            let operation = serde_json::from_value::<PatchOperation>(operation);
-            operations.push(operation.map_err(|_| wrong(format!("operation {index} {NO_OPERATION}")))?);
+            // It is also read from a list of its name and its members.
+            let operation = operation.is_object().then(|| serde_json::from_value::<PatchOperation>(operation));
+            let Some(Ok(operation)) = operation else {
+                return Err(wrong(format!("operation {index} {NO_OPERATION}")));
+            };
+            operations.push(operation);
         }
         // A value keeps the last of two members with the same name. The text still has both.
         if serde_json::from_str::<Patch>(text).is_err() {

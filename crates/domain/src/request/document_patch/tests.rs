@@ -285,6 +285,8 @@ fn other_texts_are_refused_without_a_word_of_them() {
         r#"[{"op":"move","path":"/a"}]"#,
         r#"[{"op":"add","path":"/~2","value":"hunter2"}]"#,
         r#"[{"path":"/a"}]"#,
+        r#"[["add","/a","hunter2"]]"#,
+        r#"[["remove",{"path":"/a"}]]"#,
         r#"[] []"#,
         "1e999",
     ] {
