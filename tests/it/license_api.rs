@@ -2,6 +2,7 @@
 
 pub(crate) mod chain;
 mod failures;
+mod frames;
 mod transport;
 
 use std::net::SocketAddr;

@@ -9,6 +9,7 @@ mod response;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use http::header::{ACCEPT_ENCODING, HeaderValue};
 use http::{Method, Response, StatusCode};
 use jackfield_api::v1 as pb;
 use jackfield_transport::call::http::{Calls, HttpApi, Unread};
@@ -41,7 +42,21 @@ impl HttpApi for LicenseApi {
 
     fn refuse(&self, why: Unread) -> Response<Bytes> {
         let (status, message) = match why {
-            Unread::HostInvalid => (StatusCode::BAD_REQUEST, "The header Host must be there once, with a host."),
+            Unread::HeadMalformed => (StatusCode::BAD_REQUEST, "The head of the request is not HTTP/1.1."),
+            Unread::HeadTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "The head of the request, or its Content-Length, is too large.",
+            ),
+            Unread::TargetTooLong => (StatusCode::URI_TOO_LONG, "The target of the request is too long."),
+            Unread::HostInvalid => {
+                (StatusCode::BAD_REQUEST, "The header Host must be there once, with a host and at most a port.")
+            }
+            Unread::Encoded => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The header Content-Encoding can only be \"identity\".")
+            }
+            Unread::TransferUnknown => {
+                (StatusCode::NOT_IMPLEMENTED, "The header Transfer-Encoding can only be \"chunked\".")
+            }
             Unread::ExpectationUnknown => {
                 (StatusCode::EXPECTATION_FAILED, "The header Expect can only be \"100-continue\".")
             }
@@ -49,9 +64,15 @@ impl HttpApi for LicenseApi {
                 (StatusCode::PAYLOAD_TOO_LARGE, &*format!("The body is larger than {limit} bytes."))
             }
             Unread::Incomplete => (StatusCode::REQUEST_TIMEOUT, "The body did not arrive completely."),
-            Unread::Malformed => (StatusCode::BAD_REQUEST, "The body is not chunked as HTTP/1.1 demands."),
+            Unread::Malformed => (StatusCode::BAD_REQUEST, "The body is not chunked once, as HTTP/1.1 demands."),
         };
-        response::of(Err(Failure::new(status, Some(ErrorCode::InvalidFormat), message)), self.error_codes)
+        let failure = Failure::new(status, Some(ErrorCode::InvalidFormat), message);
+        let mut response = response::of(Err(failure), self.error_codes);
+        if why == Unread::Encoded {
+            // RFC 9110 12.5.3
+            response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        response
     }
 }
 

@@ -24,22 +24,32 @@ pub trait HttpApi: Send + Sync + 'static {
     /// Answers a request.
     fn answer(&self, request: http::Request<Bytes>, calls: Calls) -> BoxFuture<'static, http::Response<Bytes>>;
 
-    /// Answers a request that was not read to its end.
+    /// Answers a request that was not read to its end, or what is no request.
     fn refuse(&self, why: Unread) -> http::Response<Bytes>;
 }
 
 /// The reason why a request was not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unread {
+    /// Its head is not one of HTTP/1.1.
+    HeadMalformed,
+    /// Its head is larger than the server reads, or the body that it states is larger than any.
+    HeadTooLarge,
+    /// Its target is longer than the server reads.
+    TargetTooLong,
     /// It has several hosts, one that is none, or none at all although its version demands one (RFC 9112 3.2).
     HostInvalid,
     /// It expects something that this server does not do (RFC 9110 10.1.1).
     ExpectationUnknown,
+    /// Its body has an encoding (RFC 9110 15.5.16).
+    Encoded,
+    /// Its body is transferred in a way that this server does not know (RFC 9112 6.1).
+    TransferUnknown,
     /// Its body is larger than this number of bytes.
     TooLarge(usize),
     /// Its body did not arrive in time, or not to its end.
     Incomplete,
-    /// Its body is not chunked as its head says (RFC 9112 7.1).
+    /// Its body is not chunked as its head says, or is chunked more than once (RFC 9112 6.1, 7.1).
     Malformed,
 }
 

@@ -1,21 +1,22 @@
 //! The listener of HTTP/1.1. A connection serves one request and is then closed, so no part of a request stays behind in a
 //! buffer of the HTTP library.
 
+mod head;
+mod unread;
+
 use std::convert::Infallible;
 use std::error::Error as _;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{EXPECT, HOST};
-use http::uri::Authority;
-use http::{HeaderValue, Version, request};
+use http::{HeaderValue, StatusCode, request};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
+use self::unread::HeldBack;
 use super::accept::tls_handshake;
 use super::admission::{Admission, ConnectionPermit};
 use super::connection::CLOSE_DELAY;
@@ -57,6 +59,8 @@ struct Phase {
     begun: AtomicBool,
     /// It is being answered.
     answering: AtomicBool,
+    /// The status with which the HTTP library refused its head.
+    refused: OnceLock<StatusCode>,
 }
 
 /// The largest body of a request.
@@ -85,6 +89,12 @@ impl HttpFront {
 
     pub(super) fn admission(&self) -> &Admission {
         &self.admission
+    }
+}
+
+impl Phase {
+    fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
     }
 }
 
@@ -126,7 +136,7 @@ async fn serve_request(
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(READ_TIMEOUT).keep_alive(false);
     builder.max_buf_size(config.limits.max_header_list_size.bytes().max(MIN_BUFFER));
-    let io = StallGuard::new(io, config.limits.write_stall_timeout);
+    let io = HeldBack::new(StallGuard::new(io, config.limits.write_stall_timeout), phase);
     let mut connection = builder.serve_connection(TokioIo::new(io), service);
     // A request has its deadline. What takes longer is a client that reads a little of its response now and then.
     let whole = READ_TIMEOUT * 2 + config.deadlines.max + config.limits.write_stall_timeout;
@@ -139,7 +149,12 @@ async fn serve_request(
                 if ended.as_ref().is_err_and(is_stall) {
                     return "stalled";
                 }
-                linger(connection.into_parts().io.into_inner().into_inner()).await;
+                let mut io = connection.into_parts().io.into_inner().into_inner();
+                if let Some(status) = phase.refused.get() {
+                    let refusal = front.api.refuse(unread::reason(*status));
+                    let _ = timeout(LINGER, unread::write(&mut io, &named(shared, info, None, refusal))).await;
+                }
+                linger(io.into_inner()).await;
                 return match ended {
                     Ok(()) if draining => "drain",
                     Ok(()) => "client",
@@ -152,7 +167,7 @@ async fn serve_request(
                 };
             }
             () = shared.drain.cancelled(), if !draining => {
-                if !phase.begun.load(Ordering::Relaxed) {
+                if !phase.has_begun() {
                     // A client that has asked for nothing has nothing to lose.
                     return "drain";
                 }
@@ -176,7 +191,7 @@ async fn serve_request(
     }
 }
 
-/// Answers a request. A request that becomes no call is counted here, because no layer sees it.
+/// Answers a request.
 async fn answer(
     shared: &NetState,
     front: &HttpFront,
@@ -196,8 +211,18 @@ async fn answer(
         Err(why) => front.api.refuse(why),
     };
     phase.answering.store(false, Ordering::Relaxed);
+    named(shared, info, request_id.get(), response)
+}
+
+/// Gives a response the id of its call. What becomes no call is counted here, because no layer sees it.
+fn named(
+    shared: &NetState,
+    info: &ConnectInfo,
+    call: Option<&HeaderValue>,
+    response: http::Response<Bytes>,
+) -> http::Response<Full<Bytes>> {
     let mut response = response.map(Full::new);
-    let id = match request_id.get() {
+    let id = match call {
         Some(id) => Some(id.clone()),
         None => {
             let (id, status, peer) = (Uuid::now_v7(), response.status().as_u16(), info.peer());
@@ -218,31 +243,14 @@ async fn answer(
     response
 }
 
-/// Reads the body of a request whose head is in order.
+/// Reads the body of a request whose head is in order. The library asks a client to continue once the body is read.
 async fn read(head: &request::Parts, body: Incoming) -> Result<Bytes, Unread> {
-    check_host(head)?;
-    if head.headers.get_all(EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        return Err(Unread::ExpectationUnknown);
-    }
+    head::check(head, body.size_hint().lower(), MAX_BODY)?;
     match timeout(READ_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Unread::TooLarge(MAX_BODY)),
         Ok(Err(error)) if is_malformed(&*error) => Err(Unread::Malformed),
         Ok(Err(_)) | Err(_) => Err(Unread::Incomplete),
-    }
-}
-
-/// Checks that a request names its host as its version demands. An empty name is one for a target without a host.
-fn check_host(head: &request::Parts) -> Result<(), Unread> {
-    let is_name = |value: &HeaderValue| {
-        let authority = || value.to_str().ok()?.parse::<Authority>().ok();
-        value.is_empty() || authority().is_some_and(|authority| !authority.as_str().contains('@'))
-    };
-    let mut hosts = head.headers.get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (None, _) if head.version < Version::HTTP_11 => Ok(()),
-        (Some(host), None) if is_name(host) => Ok(()),
-        _ => Err(Unread::HostInvalid),
     }
 }
 

@@ -23,7 +23,7 @@ const HANDSHAKE_CAUSES: [&str; 7] =
 /// A caller or tenant that has its share, or a server that is full.
 const SHED_CAUSES: [&str; 2] = ["share", "full"];
 /// The statuses with which requests of HTTP are refused before they become calls.
-const REFUSED_STATUSES: [u16; 6] = [400, 401, 404, 405, 408, 413];
+const REFUSED_STATUSES: [u16; 11] = [400, 401, 404, 405, 408, 413, 414, 415, 417, 431, 501];
 const RELOAD_RESULTS: [&str; 2] = ["reloaded", "kept_previous"];
 
 /// All instruments; clones share them.
