@@ -23,7 +23,7 @@ impl DocumentPatch {
         }
         let mut operations = Vec::with_capacity(list.len());
         for (index, operation) in list.into_iter().enumerate() {
-            // It is also read from a list of its name and its members.
+            // The type is also read from a list of its name and its members.
             let operation = operation.is_object().then(|| serde_json::from_value::<PatchOperation>(operation));
             let Some(Ok(operation)) = operation else {
                 return Err(wrong(format!("operation {index} {NO_OPERATION}")));
