@@ -6,6 +6,7 @@ mod egress;
 pub(crate) mod events;
 mod faults;
 mod known;
+mod locked;
 mod migrate;
 mod swaps;
 mod timing;

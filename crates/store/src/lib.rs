@@ -30,6 +30,7 @@ pub mod test_support;
 mod transaction;
 
 pub use database::connect::Database;
+pub use database::error::is_locked;
 pub use database::postgres::url as postgres_url;
 pub use database::{Pool, PoolSettings, Pooled};
 pub use document::damaged_rows;

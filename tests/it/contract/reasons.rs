@@ -40,6 +40,7 @@ fn errors() -> Vec<Error> {
             | Error::QuotaExceeded { .. }
             | Error::RateLimited { .. }
             | Error::LoginAttemptsExceeded { .. }
+            | Error::AttemptUnanswered { .. }
             | Error::StoreUnavailable { .. }
             | Error::OutcomeUnknown { .. }
             | Error::UpstreamUnavailable { .. }
@@ -62,6 +63,7 @@ fn errors() -> Vec<Error> {
         Error::QuotaExceeded { what: "message", limit: 1 },
         Error::RateLimited { retry_after },
         Error::LoginAttemptsExceeded { limit: AttemptLimit::User, retry_after },
+        Error::AttemptUnanswered { retry_after, source: "away".into() },
         Error::StoreUnavailable { retry_after, source: "away".into() },
         Error::OutcomeUnknown { retry_after: Some(retry_after), source: "away".into() },
         Error::UpstreamUnavailable { connector: id.clone(), retry_after },

@@ -13,11 +13,11 @@ use super::{a_login, a_system, connector, create, log_in};
 use crate::steps;
 
 const MINUTE: Duration = Duration::from_secs(60);
-const REJECTED: v1::LoginOutcome = v1::LoginOutcome::Rejected;
+pub(super) const REJECTED: v1::LoginOutcome = v1::LoginOutcome::Rejected;
 const ACCEPTED: v1::LoginOutcome = v1::LoginOutcome::Accepted;
 
 /// The limits by user and source, by user, and by source.
-fn limits(user_and_source: u32, user: u32, source: u32) -> impl FnOnce(&mut Config) {
+pub(super) fn limits(user_and_source: u32, user: u32, source: u32) -> impl FnOnce(&mut Config) {
     move |config| {
         config.login.attempts_per_user_and_source = user_and_source;
         config.login.attempts_per_user = user;
@@ -26,7 +26,7 @@ fn limits(user_and_source: u32, user: u32, source: u32) -> impl FnOnce(&mut Conf
 }
 
 /// A log-in from an address; from an unknown one if it is empty.
-fn from(source: &str, connector: &str, login_id: &str, password: &str) -> v1::AuthenticateUserRequest {
+pub(super) fn from(source: &str, connector: &str, login_id: &str, password: &str) -> v1::AuthenticateUserRequest {
     let event_info = v1::LoginEventInfo { ip_address: source.to_owned(), ..Default::default() };
     v1::AuthenticateUserRequest { event_info: Some(event_info), ..a_login(connector, login_id, password) }
 }
@@ -383,53 +383,6 @@ on_both! {
             assert_eq!(outcome(&alpha, from("192.0.2.1", &directory, "ada", "wrong")).await, REJECTED);
         }
         assert_eq!(counts(&server).await, "0");
-    }
-}
-
-mod postgres {
-    use std::process::{Command, Stdio};
-
-    use jackfield_testkit::Backend;
-
-    use super::*;
-    use crate::storage::eventually;
-
-    /// Another client of the database locks the counts of one tenant. Attempts of another tenant that wait with it are counted.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn counts_that_stay_locked_fail_no_log_in_of_another_tenant() {
-        let server = TestServer::start_with(Backend::Postgres, limits(0, 10, 0)).await;
-        let (alpha, beta) = (server.client("alpha"), server.client("beta"));
-        let system = a_system().await;
-        let ours = create(&alpha, connector(&alpha, &system, "directory").await).await.id;
-        let theirs = create(&beta, connector(&beta, &system, "directory").await).await.id;
-        let log_in = |client: &Client, connector: &str| {
-            let (client, request) = (client.clone(), a_login(connector, "ada", "wrong"));
-            tokio::spawn(async move { client.connectors().authenticate_user(request).await.map(Response::into_inner) })
-        };
-        assert_eq!(log_in(&alpha, &ours).await.unwrap().unwrap().outcome(), REJECTED);
-
-        let database = server.postgres();
-        let hold = "BEGIN; SELECT * FROM login_attempt FOR UPDATE; SELECT pg_sleep(60)";
-        let mut holder = Command::new("psql");
-        let holder = holder.args(["--quiet", "--command", hold, &database.url()]);
-        let mut holder = holder.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // Other tests use the same server.
-        let here = "FROM pg_stat_activity WHERE datname = current_database() AND";
-        let sleeps = format!("{here} wait_event = 'PgSleep'");
-        let count = |rows: &str| database.run(&format!("SELECT count(*) {rows}"));
-        eventually("the counts are locked", async || count(&sleeps).trim() == "1").await;
-        let first = log_in(&alpha, &ours);
-        let waits = format!("{here} wait_event_type = 'Lock'");
-        eventually("an attempt waits", async || count(&waits).trim() == "1").await;
-        // These come into one batch, because they wait for the first one.
-        let (second, other) = (log_in(&alpha, &ours), log_in(&beta, &theirs));
-        assert_eq!(other.await.unwrap().unwrap().outcome(), REJECTED);
-        for locked in [first, second] {
-            Refusal::check(locked.await.unwrap().unwrap_err(), Code::Unavailable, "STORE_UNAVAILABLE");
-        }
-        database.run(&format!("SELECT pg_terminate_backend(pid) {sleeps}"));
-        holder.wait().unwrap();
-        assert_eq!(log_in(&alpha, &ours).await.unwrap().unwrap().outcome(), REJECTED);
     }
 }
 

@@ -16,6 +16,9 @@ use uuid::Uuid;
 
 use super::{counts, create_connector, names_of_connectors};
 
+/// The longest wait for the row of a count.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 fn tenant(name: &str, filler: usize) -> Tenant {
     Tenant {
         id: TenantId::generate(),
@@ -346,7 +349,7 @@ on_both! {
         let key = (TenantId::generate(), [7; 32]);
         for is_kept in [true, false] {
             let txn = store.write_volatile().await.unwrap();
-            txn.login_attempts_lock(&[key]).await.unwrap();
+            txn.login_attempts_lock(&[key], PATIENCE).await.unwrap();
             if is_kept { txn.commit().await.unwrap() } else { txn.rollback().await.unwrap() }
             // SQLite has one setting for the connection; the next transaction sets it.
             assert_eq!(waits().await, if is_sqlite { "1" } else { "on" });
@@ -366,7 +369,7 @@ on_both! {
             let store = store.clone();
             tokio::spawn(async move {
                 let txn = store.write_volatile().await?;
-                txn.login_attempts_lock(&[(TenantId::generate(), [7; 32])]).await?;
+                txn.login_attempts_lock(&[(TenantId::generate(), [7; 32])], PATIENCE).await?;
                 txn.commit().await
             })
         };
@@ -392,7 +395,7 @@ on_both! {
         insert(&first, "first").await;
         let waits = tokio::spawn({
             let (store, added) = (store.clone(), added(2, 2_000));
-            async move { store.login_attempts_add(&added, now).await }
+            async move { store.login_attempts_add(&added, now, PATIENCE).await }
         });
         if server.backend() == Backend::Sqlite {
             waiting(&store, 1).await;
@@ -401,18 +404,19 @@ on_both! {
         first.commit().await.unwrap();
         assert_eq!(waits.await.unwrap().unwrap(), added(2, 2_000));
         // Within its window, at its end, and when nothing is counted.
-        assert_eq!(store.login_attempts_add(&added(3, 3_000), now).await.unwrap(), added(5, 2_000));
+        assert_eq!(store.login_attempts_add(&added(3, 3_000), now, PATIENCE).await.unwrap(), added(5, 2_000));
         let txn = store.write_volatile().await.unwrap();
         let failed = AttemptCount { failures: 4, failure_time: 999, ..count(5, 2_000) };
         txn.login_attempts_put(&BTreeMap::from([(key, failed)])).await.unwrap();
         txn.commit().await.unwrap();
-        let counted = store.login_attempts_add(&added(1, 3_000), now).await.unwrap();
+        let counted = store.login_attempts_add(&added(1, 3_000), now, PATIENCE).await.unwrap();
         assert_eq!(counted, BTreeMap::from([(key, AttemptCount { attempts: 6, ..failed })]));
-        assert_eq!(store.login_attempts_add(&added(1, 4_000), Timestamp(2_000)).await.unwrap(), added(1, 4_000));
+        let counted = store.login_attempts_add(&added(1, 4_000), Timestamp(2_000), PATIENCE).await.unwrap();
+        assert_eq!(counted, added(1, 4_000));
         let txn = store.write_volatile().await.unwrap();
         txn.login_attempts_put(&added(0, 4_000)).await.unwrap();
         txn.commit().await.unwrap();
-        assert_eq!(store.login_attempts_add(&added(2, 5_000), now).await.unwrap(), added(2, 5_000));
+        assert_eq!(store.login_attempts_add(&added(2, 5_000), now, PATIENCE).await.unwrap(), added(2, 5_000));
         // The next transaction waits for the disk again.
         writer(&store, "second").await.unwrap().unwrap();
         let (setting, durable) = match server.backend() {

@@ -70,6 +70,13 @@ pub enum Error {
     /// Too many log-in attempts. It says nothing about the user, who may not exist.
     #[error("too many log-in attempts")]
     LoginAttemptsExceeded { limit: AttemptLimit, retry_after: Duration },
+    /// The database did not say whether it has counted a log-in attempt, which it may have. Nothing was checked.
+    #[error("log-in attempt may be counted")]
+    AttemptUnanswered {
+        retry_after: Duration,
+        #[source]
+        source: Cause,
+    },
     /// The database cannot be reached, is full or is busy; nothing was written.
     #[error("store unavailable")]
     StoreUnavailable {
@@ -193,6 +200,7 @@ impl Error {
         match self {
             Error::RateLimited { .. }
             | Error::LoginAttemptsExceeded { .. }
+            | Error::AttemptUnanswered { .. }
             | Error::StoreUnavailable { .. }
             | Error::OutcomeUnknown { retry_after: Some(_), .. }
             | Error::UpstreamUnavailable { .. }
@@ -237,7 +245,7 @@ impl Error {
             Error::QuotaExceeded { .. } => "QUOTA_EXCEEDED",
             Error::RateLimited { .. } => "RATE_LIMITED",
             Error::LoginAttemptsExceeded { .. } => "LOGIN_ATTEMPTS_EXCEEDED",
-            Error::StoreUnavailable { .. } => "STORE_UNAVAILABLE",
+            Error::AttemptUnanswered { .. } | Error::StoreUnavailable { .. } => "STORE_UNAVAILABLE",
             Error::OutcomeUnknown { .. } => "OUTCOME_UNKNOWN",
             Error::UpstreamUnavailable { .. } => "UPSTREAM_UNAVAILABLE",
             Error::ServerUnavailable { .. } => "SERVER_UNAVAILABLE",

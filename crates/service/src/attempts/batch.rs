@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::{StreamExt as _, stream};
 use jackfield_domain::attempts::{AttemptCount, AttemptEnd, AttemptLimit, AttemptLimits};
-use jackfield_domain::{Error, Result, TenantId, Timestamp};
-use jackfield_store::AttemptKey;
+use jackfield_domain::{Error, Result, Timestamp};
+use jackfield_store::{AttemptKey, is_locked};
 use tokio::time::timeout;
 
-use super::queue::Request;
+use super::queue::{Request, Serves};
 use super::{Attempts, Counted};
 use crate::change::{Change, Length};
 use crate::services::Services;
@@ -19,12 +18,12 @@ use crate::services::Services;
 type Verdict = Result<Counted, (AttemptLimit, Timestamp)>;
 
 /// The requests of a batch that could not be written, and why.
-type Unwritten = (Error, Vec<Request>);
+pub(super) type Unwritten = (Error, Vec<Request>);
 
-/// The tenants whose requests are tried again at once. Each takes a connection.
-const RETRIES_AT_ONCE: usize = 4;
+/// The time for which a batch waits for a row that another replica has locked. A replica that works has it for some milliseconds.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 /// The wait before a log-in is tried again whose count may or may not be written.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
+pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// The longest time that writing takes. A database that says nothing must not keep all later attempts waiting. The database itself ends
 /// a statement earlier.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,7 +41,7 @@ impl Services {
     /// Writes batches until no request waits.
     async fn attempts_serve(&self) {
         let queue = &self.shared.attempts.queue;
-        let serving = queue.serving();
+        let serving = queue.serving(Serves::Queue);
         while let Some(batch) = queue.next().await {
             self.attempts_write(batch).await;
             if let Some(ends) = queue.overdue() {
@@ -52,29 +51,22 @@ impl Services {
         serving.end();
     }
 
-    /// Writes a batch and answers its requests. If it cannot be written, each tenant's requests are tried on their own: a row that
-    /// stays locked delays other tenants, but fails nothing of theirs.
+    /// Writes a batch and answers its requests. If a row stays locked, its requests are written apart, so that all others, and those that
+    /// come after them, do not wait for it.
     async fn attempts_write(&self, batch: Vec<Request>) {
-        let Err((error, mut unwritten)) = self.attempts_apply(batch).await else { return };
-        let is_of_many = unwritten.iter().any(|request| request.tenant() != unwritten[0].tenant());
-        if !(is_of_many && matches!(error, Error::StoreUnavailable { .. })) {
-            return self.attempts_fail(&error, unwritten);
+        match self.attempts_apply(batch, LOCK_PATIENCE).await {
+            Ok(()) => {}
+            Err((error, unwritten)) if is_locked(&error) => self.attempts_set_apart(unwritten),
+            Err((error, unwritten)) => self.attempts_fail(&error, unwritten),
         }
-        unwritten.retain(Request::is_wanted);
-        let retry = async |batch: Vec<Request>| {
-            if let Err((error, unwritten)) = self.attempts_apply(batch).await {
-                self.attempts_fail(&error, unwritten);
-            }
-        };
-        stream::iter(by_tenant(unwritten)).for_each_concurrent(RETRIES_AT_ONCE, retry).await;
     }
 
     /// Writes requests and answers them: by one statement if there are only attempts that begin and are probably not too many, and in a
-    /// transaction if not.
-    async fn attempts_apply(&self, mut batch: Vec<Request>) -> Result<(), Unwritten> {
+    /// transaction if not. It waits for a row that is locked for at most `patience`.
+    pub(super) async fn attempts_apply(&self, mut batch: Vec<Request>, patience: Duration) -> Result<(), Unwritten> {
         let now = self.now();
         if self.shared.attempts.can_add(&batch, now) {
-            let added = in_time(self.attempts_add(&batch, now)).await;
+            let added = in_time(self.attempts_add(&batch, now, patience)).await;
             batch = match added {
                 Ok((verdicts, counts)) => self.attempts_answer_added(batch, verdicts, &counts),
                 Err(error) => return Err((error, batch)),
@@ -83,7 +75,7 @@ impl Services {
                 return Ok(());
             }
         }
-        match in_time(self.attempts_change(&batch)).await {
+        match in_time(self.attempts_change(&batch, patience)).await {
             Ok(verdicts) => {
                 for (request, verdict) in batch.into_iter().filter(|request| request.begins().is_some()).zip(verdicts) {
                     self.attempts_answer(request, verdict);
@@ -99,13 +91,14 @@ impl Services {
         &self,
         batch: &[Request],
         now: Timestamp,
+        patience: Duration,
     ) -> Result<(Vec<Verdict>, BTreeMap<AttemptKey, AttemptCount>)> {
         let limits = &self.shared.attempts.limits;
         let mut added: BTreeMap<AttemptKey, AttemptCount> = BTreeMap::new();
         for (limit, key) in batch.iter().filter_map(Request::begins).flatten() {
             added.entry(*key).or_default().begin(limits.of(*limit), now);
         }
-        let counts = self.shared.store.login_attempts_add(&added, now).await?;
+        let counts = self.shared.store.login_attempts_add(&added, now, patience).await?;
         self.shared.attempts.note(batch, &counts);
         let mut before = counts.clone();
         for (key, count) in &mut before {
@@ -133,20 +126,20 @@ impl Services {
             let keys = request.begins().unwrap_or_default().iter();
             let counted = Counted(keys.map(|(limit, key)| (*limit, *key, window(key))).collect());
             ends.push(Request::end(counted, AttemptEnd::Unchecked));
-            refused.push(request);
+            refused.push(request.added());
         }
         ends.append(&mut refused);
         ends
     }
 
     /// Writes requests in one transaction, in their order.
-    async fn attempts_change(&self, batch: &[Request]) -> Result<Vec<Verdict>> {
+    async fn attempts_change(&self, batch: &[Request], patience: Duration) -> Result<Vec<Verdict>> {
         let mut keys: Vec<AttemptKey> = batch.iter().flat_map(Request::keys).collect();
         keys.sort_unstable();
         keys.dedup();
         let (mut verdicts, mut after) = (Vec::with_capacity(batch.len()), BTreeMap::new());
         let written = self.change(Change::by_system(Length::Volatile), async |txn| {
-            let before = txn.login_attempts_lock(&keys).await?;
+            let before = txn.login_attempts_lock(&keys, patience).await?;
             let (now, mut counts) = (self.now(), before.clone());
             let limits = &self.shared.attempts.limits;
             verdicts.extend(batch.iter().filter_map(|request| request.apply(limits, &mut counts, now)));
@@ -171,13 +164,13 @@ impl Services {
     }
 
     /// Answers requests that could not be written. Ends of attempts are tried once more.
-    fn attempts_fail(&self, error: &Error, unwritten: Vec<Request>) {
+    pub(super) fn attempts_fail(&self, error: &Error, unwritten: Vec<Request>) {
         let mut lost = 0;
         for request in unwritten {
             match request {
-                Request::Begin { answer, .. } => drop(answer.send(Err(same(error)))),
-                Request::End { counted, end, is_retry: false } if matches!(error, Error::StoreUnavailable { .. }) => {
-                    self.attempts_enqueue(Request::End { counted, end, is_retry: true });
+                Request::Begin { answer, was_added, .. } => drop(answer.send(Err(same(error, was_added)))),
+                Request::End { is_retry: false, .. } if matches!(error, Error::StoreUnavailable { .. }) => {
+                    self.attempts_enqueue(request.again());
                 }
                 Request::End { .. } => lost += 1,
             }
@@ -260,27 +253,22 @@ fn begin(
     Ok(Counted(counted.into_iter().map(|(limit, key, count)| (limit, key, count.expire_time)).collect()))
 }
 
-/// The requests of each tenant.
-fn by_tenant(batch: Vec<Request>) -> Vec<Vec<Request>> {
-    let mut tenants: BTreeMap<Option<TenantId>, Vec<Request>> = BTreeMap::new();
-    for request in batch {
-        tenants.entry(request.tenant()).or_default().push(request);
-    }
-    tenants.into_values().collect()
-}
-
 /// Limits the time of a write. What is then written is not known.
 async fn in_time<T>(write: impl Future<Output = Result<T>>) -> Result<T> {
     let written = timeout(WRITE_TIMEOUT, write).await;
     written.unwrap_or_else(|_| Err(Error::outcome_unknown(false, "the database does not answer")))
 }
 
-/// The error of one of the attempts that failed together. It is not known whether they were counted, and nothing was checked.
-fn same(error: &Error) -> Error {
-    let retry_after = match error {
-        Error::StoreUnavailable { retry_after, .. } => *retry_after,
-        Error::OutcomeUnknown { .. } => RETRY_AFTER,
-        _ => return Error::internal(error.to_string()),
-    };
-    Error::StoreUnavailable { retry_after, source: error.to_string().into() }
+/// The error of one of the attempts that failed together. Nothing was checked. An attempt that was added to counts may still be counted:
+/// what takes it back was not written either.
+fn same(error: &Error, was_added: bool) -> Error {
+    let source = error.to_string().into();
+    match error {
+        Error::StoreUnavailable { retry_after, .. } if !was_added => {
+            Error::StoreUnavailable { retry_after: *retry_after, source }
+        }
+        Error::StoreUnavailable { retry_after, .. } => Error::AttemptUnanswered { retry_after: *retry_after, source },
+        Error::OutcomeUnknown { .. } => Error::AttemptUnanswered { retry_after: RETRY_AFTER, source },
+        _ => Error::internal(error.to_string()),
+    }
 }

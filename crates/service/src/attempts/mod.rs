@@ -1,6 +1,7 @@
 //! The limiter of log-in attempts. An attempt is counted in the database before anything is checked, so that no number of attempts
 //! at once, through any number of replicas, exceeds a limit. Nothing here depends on whether there is such a user.
 
+mod apart;
 mod batch;
 mod queue;
 
@@ -96,7 +97,7 @@ impl Services {
             return Ok(Counted(Vec::new()));
         }
         let (answer, answered) = oneshot::channel();
-        self.attempts_enqueue(Request::Begin { keys, answer });
+        self.attempts_enqueue(Request::begin(keys, answer));
         let answered = answered.instrument(tracing::info_span!("count the attempt")).await;
         answered.unwrap_or_else(|_| Err(Error::internal("an attempt was not counted")))
     }

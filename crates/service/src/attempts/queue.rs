@@ -2,18 +2,21 @@
 //!
 //! Attempts that begin are counted first, because somebody waits for them. The end of an attempt is written before an attempt that has a
 //! count in common with it is counted, or with other ends after a short time.
+//!
+//! Requests whose rows may be locked wait apart from all others (see [`super::apart`]).
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jackfield_domain::Result;
 use jackfield_domain::attempts::{AttemptEnd, AttemptLimit};
-use jackfield_domain::{Result, TenantId};
 use jackfield_store::AttemptKey;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::Counted;
+use super::apart::{Apart, Round};
 
 /// The queue of a replica.
 #[derive(Default)]
@@ -29,22 +32,38 @@ struct Waiting {
     ends: VecDeque<Request>,
     /// The time at which the first of the ends came.
     ends_since: Option<Instant>,
+    /// The counts that ends change which are being written.
+    ending: HashSet<AttemptKey>,
     /// True if a task serves the queue.
     served: bool,
+    apart: Apart,
 }
 
-/// A request to write counts.
+/// A request to write counts, and the time at which it came.
 pub(super) enum Request {
     /// Counts an attempt, or refuses it.
-    Begin { keys: Vec<(AttemptLimit, AttemptKey)>, answer: oneshot::Sender<Result<Counted>> },
+    Begin {
+        since: Instant,
+        keys: Vec<(AttemptLimit, AttemptKey)>,
+        answer: oneshot::Sender<Result<Counted>>,
+        /// True if it was added to counts, was one too many, and is to be decided about again.
+        was_added: bool,
+    },
     /// Notes the end of an attempt that was counted.
-    End { counted: Counted, end: AttemptEnd, is_retry: bool },
+    End { since: Instant, counted: Counted, end: AttemptEnd, is_retry: bool },
 }
 
-/// Marks the queue as not served if the task that serves it panics, so that another task can serve it.
+/// Drops all requests if the task that serves them panics, and marks them as not served, so that another task can serve those to come.
 pub(super) struct Serving<'a> {
     queue: &'a Queue,
+    serves: Serves,
     done: bool,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Serves {
+    Queue,
+    Apart,
 }
 
 /// The most requests of each kind in a batch. Each has up to three rows.
@@ -58,6 +77,10 @@ impl Queue {
     /// Adds a request. Returns true if the caller has to serve the queue, because no task does.
     pub(super) fn push(&self, request: Request) -> bool {
         let mut waiting = self.lock();
+        let request = match waiting.apart_if_shared(request) {
+            Some(request) => request,
+            None => return false,
+        };
         match request {
             Request::Begin { .. } => {
                 waiting.begins.push_back(request);
@@ -72,15 +95,16 @@ impl Queue {
         !std::mem::replace(&mut waiting.served, true)
     }
 
-    /// A guard for the task that serves the queue. If the task ends without [`Serving::end`], requests are dropped, and another task
-    /// can serve the queue.
-    pub(super) fn serving(&self) -> Serving<'_> {
-        Serving { queue: self, done: false }
+    /// A guard for the task that serves the queue, or the requests apart from it. If the task ends without [`Serving::end`], the requests
+    /// are dropped, and another task can serve them.
+    pub(super) fn serving(&self, serves: Serves) -> Serving<'_> {
+        Serving { queue: self, serves, done: false }
     }
 
     /// The next requests that are to be written together, ends of attempts first. `None` if nothing waits. The attempts of callers that
     /// have left are not made.
     pub(super) async fn next(&self) -> Option<Vec<Request>> {
+        self.lock().ending.clear();
         let begins = self.begins.notified();
         // An attempt waits for those alone that are ready to begin with it.
         tokio::task::yield_now().await;
@@ -92,6 +116,7 @@ impl Queue {
         }
         let mut waiting = self.lock();
         let batch = waiting.next();
+        waiting.note_ending(&batch);
         waiting.served = !batch.is_empty();
         waiting.served.then_some(batch)
     }
@@ -99,8 +124,38 @@ impl Queue {
     /// The ends of attempts that have waited for long enough.
     pub(super) fn overdue(&self) -> Option<Vec<Request>> {
         let mut waiting = self.lock();
+        waiting.ending.clear();
         let is_due = waiting.ends_due().is_some_and(|due| due <= Instant::now());
-        is_due.then(|| waiting.take_ends())
+        let ends = is_due.then(|| waiting.take_ends())?;
+        waiting.note_ending(&ends);
+        Some(ends)
+    }
+
+    /// Sets requests apart that could not be written because a row is locked, with those in the queue that have a count in common with
+    /// them. Returns true if the caller has to serve them, because no task does.
+    pub(super) fn set_apart(&self, locked: Vec<Request>) -> bool {
+        let mut waiting = self.lock();
+        waiting.ending.clear();
+        waiting.apart.add_tried(locked);
+        let queued: Vec<_> = waiting.ends.drain(..).collect();
+        waiting.ends = queued.into_iter().filter_map(|end| waiting.apart_if_shared(end)).collect();
+        let queued: Vec<_> = waiting.begins.drain(..).collect();
+        waiting.begins = queued.into_iter().filter_map(|begin| waiting.apart_if_shared(begin)).collect();
+        waiting.note_no_ends();
+        !std::mem::replace(&mut waiting.apart.served, true)
+    }
+
+    /// The requests apart that are to be tried now.
+    pub(super) fn take_apart(&self) -> Round {
+        let waiting = &mut *self.lock();
+        waiting.apart.take(&waiting.ending)
+    }
+
+    /// Keeps requests that were tried and whose rows are still locked. Returns false if no requests are apart any more.
+    pub(super) fn keep_apart(&self, locked: Vec<Request>) -> bool {
+        let mut waiting = self.lock();
+        waiting.apart.keep(locked);
+        waiting.apart.served
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -143,20 +198,82 @@ impl Waiting {
 
     fn take_ends(&mut self) -> Vec<Request> {
         let ends = self.ends.drain(..self.ends.len().min(MAX_BATCH)).collect();
+        self.note_no_ends();
+        ends
+    }
+
+    fn note_no_ends(&mut self) {
         if self.ends.is_empty() {
             self.ends_since = None;
         }
-        ends
+    }
+
+    fn note_ending(&mut self, batch: &[Request]) {
+        self.ending = batch.iter().filter(|request| request.begins().is_none()).flat_map(Request::keys).collect();
+    }
+
+    /// Sets a request apart if it has a count in common with those that are, and returns it if not. Ends in the queue that an attempt
+    /// has to be counted after go with it.
+    fn apart_if_shared(&mut self, request: Request) -> Option<Request> {
+        if !self.apart.shares(&request) {
+            return Some(request);
+        }
+        if request.begins().is_some() {
+            let keys: HashSet<_> = request.keys().collect();
+            let (before, others) = self.ends.drain(..).partition(|end| end.keys().any(|key| keys.contains(&key)));
+            self.ends = others;
+            Vec::from(before).into_iter().for_each(|end| self.apart.add(end));
+            self.note_no_ends();
+        }
+        self.apart.add(request);
+        None
     }
 }
 
 // === impl Request ===
 
 impl Request {
+    pub(super) fn begin(keys: Vec<(AttemptLimit, AttemptKey)>, answer: oneshot::Sender<Result<Counted>>) -> Self {
+        Request::Begin { since: Instant::now(), keys, answer, was_added: false }
+    }
+
     /// The end of an attempt, with only those counts that it changes.
     pub(super) fn end(Counted(mut counted): Counted, end: AttemptEnd) -> Self {
         counted.retain(|(limit, ..)| end.changes(*limit));
-        Request::End { counted: Counted(counted), end, is_retry: false }
+        Request::End { since: Instant::now(), counted: Counted(counted), end, is_retry: false }
+    }
+
+    /// An attempt that was added to counts and is one too many.
+    pub(super) fn added(self) -> Self {
+        match self {
+            Request::Begin { since, keys, answer, .. } => Request::Begin { since, keys, answer, was_added: true },
+            Request::End { .. } => self,
+        }
+    }
+
+    /// The end of an attempt that is tried once more.
+    pub(super) fn again(self) -> Self {
+        match self {
+            Request::End { counted, end, .. } => Request::End { since: Instant::now(), counted, end, is_retry: true },
+            Request::Begin { .. } => self,
+        }
+    }
+
+    /// The parts that can be written one after the other. An attempt that begins is counted by all its keys or by none.
+    pub(super) fn parts(self) -> Vec<Request> {
+        match self {
+            Request::Begin { .. } => vec![self],
+            Request::End { since, counted: Counted(counted), end, is_retry } => {
+                let part = |count| Request::End { since, counted: Counted(vec![count]), end, is_retry };
+                counted.into_iter().map(part).collect()
+            }
+        }
+    }
+
+    pub(super) fn since(&self) -> Instant {
+        match self {
+            Request::Begin { since, .. } | Request::End { since, .. } => *since,
+        }
     }
 
     /// The counts of an attempt that begins.
@@ -172,11 +289,6 @@ impl Request {
             Request::Begin { answer, .. } => !answer.is_closed(),
             Request::End { .. } => true,
         }
-    }
-
-    /// The tenant, which all keys of a request have in common.
-    pub(super) fn tenant(&self) -> Option<TenantId> {
-        self.keys().next().map(|(tenant, _)| tenant)
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = AttemptKey> {
@@ -201,7 +313,10 @@ impl Drop for Serving<'_> {
     fn drop(&mut self) {
         if !self.done {
             let mut waiting = self.queue.lock();
-            *waiting = Waiting::default();
+            match self.serves {
+                Serves::Queue => *waiting = Waiting { apart: std::mem::take(&mut waiting.apart), ..Waiting::default() },
+                Serves::Apart => waiting.apart = Apart::default(),
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Database errors as errors of the domain. The message of the database goes to the log as a cause, and never to a caller,
 //! because it can hold values.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use jackfield_domain::error::Taken;
@@ -128,14 +129,24 @@ pub(crate) fn from_write(error: DbErr, resource: Resource, value_of: impl Fn(Tak
 
 /// Returns whether a statement was cancelled because it took too long.
 pub(crate) fn is_timeout(error: &Error) -> bool {
-    let Error::StoreUnavailable { source, .. } = error else { return false };
-    let code = match source.downcast_ref::<DbErr>() {
+    code_of(error).is_some_and(|code| code == "57014")
+}
+
+/// Returns whether a statement failed on PostgreSQL because another transaction has locked a row: it waited for too long (55P03), or each
+/// waited for the other (40P01). Nothing was written.
+pub fn is_locked(error: &Error) -> bool {
+    code_of(error).is_some_and(|code| ["55P03", "40P01"].contains(&code.as_ref()))
+}
+
+/// The code of the database's error behind an error.
+fn code_of(error: &Error) -> Option<Cow<'_, str>> {
+    let Error::StoreUnavailable { source, .. } = error else { return None };
+    match source.downcast_ref::<DbErr>() {
         Some(DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) => {
             error.as_database_error().and_then(|error| error.code())
         }
         _ => None,
-    };
-    code.is_some_and(|code| code == "57014")
+    }
 }
 
 /// Returns whether SQLite cannot write: the file or its file system is read-only, fails, or is full.

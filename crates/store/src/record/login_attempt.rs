@@ -3,13 +3,16 @@
 //! Several transactions may lock the same rows, so each locks them in the order of their keys.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jackfield_domain::attempts::AttemptCount;
-use jackfield_domain::{Result, TenantId, Timestamp};
-use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType, OnConflict, Query, SimpleExpr};
+use jackfield_domain::{Error, Result, TenantId, Timestamp};
+use sea_orm::sea_query::{
+    Expr, ExprTrait, InsertStatement, LockBehavior, LockType, OnConflict, Query, SimpleExpr, Value,
+};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, FromQueryResult as _, Iterable as _,
-    QueryFilter, QueryOrder, QueryResult, QuerySelect, QueryTrait,
+    QueryFilter, QueryOrder, QueryResult, QuerySelect,
 };
 
 use crate::database::error;
@@ -26,11 +29,15 @@ const EXCLUDED: &str = "excluded";
 
 impl Store {
     /// Adds attempts to counts, in one statement, and returns what the counts are then. A count of 0 and one whose window is over become
-    /// what is added, with its window. An error leaves open whether they were added.
+    /// what is added, with its window. On PostgreSQL it waits for each row for at most `patience` (see [`crate::is_locked`]).
+    ///
+    /// # Errors
+    /// With [`jackfield_domain::Error::OutcomeUnknown`] they may have been added.
     pub async fn login_attempts_add(
         &self,
         added: &BTreeMap<AttemptKey, AttemptCount>,
         now: Timestamp,
+        patience: Duration,
     ) -> Result<BTreeMap<AttemptKey, AttemptCount>> {
         if added.is_empty() {
             return Ok(BTreeMap::new());
@@ -47,8 +54,7 @@ impl Store {
                     .map(|kept| (kept, or(kept, old(kept)).into())),
             )
             .to_owned();
-        let mut insert =
-            Entity::insert_many(added.iter().map(|(key, count)| active(key, count))).on_conflict(add).into_query();
+        let mut insert = upsert(backend, added, add, patience)?;
         insert.returning(Query::returning().exprs(returned(backend)));
         let rows = self.query_volatile(backend.build(&insert)).await?;
         rows.iter().map(|row| count_of(row).map_err(error::from_db)).collect()
@@ -56,8 +62,13 @@ impl Store {
 }
 
 impl Writer {
-    /// The counts of these keys, which no other transaction changes until this one ends. Those that there are not yet are 0.
-    pub async fn login_attempts_lock(&self, keys: &[AttemptKey]) -> Result<BTreeMap<AttemptKey, AttemptCount>> {
+    /// The counts of these keys, which no other transaction changes until this one ends. Those that there are not yet are 0. On PostgreSQL
+    /// it waits for each row for at most `patience` (see [`crate::is_locked`]).
+    pub async fn login_attempts_lock(
+        &self,
+        keys: &[AttemptKey],
+        patience: Duration,
+    ) -> Result<BTreeMap<AttemptKey, AttemptCount>> {
         let mut counts: BTreeMap<AttemptKey, AttemptCount> =
             keys.iter().map(|key| (*key, AttemptCount::default())).collect();
         if counts.is_empty() {
@@ -66,8 +77,7 @@ impl Writer {
         // In PostgreSQL a row that does not exist cannot be locked, so all are written.
         let lock =
             OnConflict::columns(KEY).value(Column::ExpireTime, Expr::col((Entity, Column::ExpireTime))).to_owned();
-        let rows = counts.iter().map(|(key, count)| active(key, count));
-        let mut insert = Entity::insert_many(rows).on_conflict(lock).into_query();
+        let mut insert = upsert(self.conn.get_database_backend(), &counts, lock, patience)?;
         insert.returning_all();
         for row in self.conn.query_all(&insert).await.map_err(error::from_db)? {
             counts.extend([count_of(&row).map_err(error::from_db)?]);
@@ -112,6 +122,33 @@ impl Writer {
         let delete = Entity::delete_many().filter(Column::TenantId.eq(tenant.0));
         delete.exec(&self.conn).await.map(|_| ()).map_err(error::from_db)
     }
+}
+
+/// An insert of counts. PostgreSQL evaluates the values before it looks for a row, so the first one can say how long the transaction waits
+/// for a lock: a statement for that would cost a round trip.
+fn upsert(
+    backend: DbBackend,
+    counts: &BTreeMap<AttemptKey, AttemptCount>,
+    conflict: OnConflict,
+    patience: Duration,
+) -> Result<InsertStatement> {
+    const WITH_PATIENCE: &str = "CASE WHEN set_config('lock_timeout', $1, true) <> '' THEN $2 END";
+    let mut patience = (backend == DbBackend::Postgres).then(|| Value::from(format!("{}ms", patience.as_millis())));
+    let mut insert = Query::insert();
+    insert.into_table(Entity).columns(Column::iter()).on_conflict(conflict);
+    for ((tenant, digest), count) in counts {
+        let tenant = match patience.take() {
+            Some(patience) => Expr::cust_with_values(WITH_PATIENCE, [patience, tenant.0.into()]),
+            None => Expr::val(tenant.0),
+        };
+        let AttemptCount { attempts, failures, failure_time, expire_time } = *count;
+        let (attempts, failures) = (i64::from(attempts), i64::from(failures));
+        // In the order of the columns.
+        let numbers = [attempts, failures, failure_time, expire_time].map(Expr::val);
+        let row = [tenant, Expr::val(digest.to_vec())].into_iter().chain(numbers);
+        insert.values(row).map_err(Error::internal)?;
+    }
+    Ok(insert)
 }
 
 /// The columns of a count. A statement of PostgreSQL says with them that its commit does not wait for the disk.

@@ -131,12 +131,15 @@ impl GroupCommit {
     }
 
     /// Waits for a turn.
-    async fn wait<T>(&self, waiting: Waiting, given: oneshot::Receiver<Result<T>>) -> Result<T> {
+    async fn wait<T>(&self, waiting: Waiting, mut given: oneshot::Receiver<Result<T>>) -> Result<T> {
         self.enqueue(waiting);
-        match tokio::time::timeout(self.0.patience, given).await {
-            Ok(given) => given.unwrap_or_else(|_| Err(error::gone("the queue of the writers is gone"))),
-            Err(_) => Err(error::gone("too many writers wait, or one takes too long")),
+        let gone = |_| Err(error::gone("the queue of the writers is gone"));
+        if let Ok(given) = tokio::time::timeout(self.0.patience, &mut given).await {
+            return given.unwrap_or_else(gone);
         }
+        // A statement whose turn has come at this moment is run, so the answer must not be that nothing was written.
+        given.close();
+        given.try_recv().unwrap_or_else(|_| Err(error::gone("too many writers wait, or one takes too long")))
     }
 
     fn enqueue(&self, waiting: Waiting) {

@@ -187,6 +187,11 @@ fn answer(error: Error, reason: &'static str) -> StatusBuilder {
             answer.quota = Some(QuotaViolation::new(limit.as_str(), message));
             answer
         }
+        Error::AttemptUnanswered { retry_after, source } => {
+            let message =
+                "the database did not answer; nothing was checked, and the attempt may have been counted".into();
+            StatusBuilder::new(Code::Unavailable, reason, message).retry(retry_after).caused_by(source)
+        }
         Error::StoreUnavailable { retry_after, source } => {
             let message = "the database is unavailable; nothing was written".into();
             StatusBuilder::new(Code::Unavailable, reason, message).retry(retry_after).caused_by(source)

@@ -27,6 +27,7 @@ fn every_error() -> Vec<Error> {
         Error::QuotaExceeded { what: "labels", limit: 64 },
         Error::RateLimited { retry_after: after },
         Error::LoginAttemptsExceeded { limit: AttemptLimit::UserAndSource, retry_after: after },
+        Error::AttemptUnanswered { retry_after: after, source: cause() },
         Error::StoreUnavailable { retry_after: after, source: cause() },
         Error::OutcomeUnknown { retry_after: Some(after), source: cause() },
         Error::OutcomeUnknown { retry_after: None, source: cause() },
@@ -53,6 +54,7 @@ fn every_error() -> Vec<Error> {
             | Error::QuotaExceeded { .. }
             | Error::RateLimited { .. }
             | Error::LoginAttemptsExceeded { .. }
+            | Error::AttemptUnanswered { .. }
             | Error::StoreUnavailable { .. }
             | Error::OutcomeUnknown { .. }
             | Error::UpstreamUnavailable { .. }
@@ -83,6 +85,7 @@ fn every_error_has_its_code_and_its_reason() {
         Code::ResourceExhausted,
         Code::ResourceExhausted,
         Code::ResourceExhausted,
+        Code::Unavailable,
         Code::Unavailable,
         Code::Unknown,
         Code::Unknown,
