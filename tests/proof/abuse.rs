@@ -6,6 +6,7 @@
 //! and needs neither a control group nor privileges.
 
 mod attacks;
+mod logins;
 mod victim;
 mod wire;
 
@@ -237,6 +238,7 @@ impl Field {
         }
         results.push(self.without_files().await);
         results.push(self.with_an_expired_certificate().await);
+        results.push(self.with_wrong_passwords().await);
         for result in &results {
             let Outcome { name, ends, times, spared, peak, resident, faults, .. } = result;
             eprintln!(

@@ -12,8 +12,8 @@ use jackfield_domain::Error;
 use jackfield_store::{AttemptKey, is_locked};
 use tokio::time::sleep;
 
-use super::batch::RETRY_AFTER;
-use super::queue::{Request, Serves};
+use super::batch::{RETRY_AFTER, Unwritten};
+use super::queue::{MAX_BATCH, Request, Serves};
 use crate::services::Services;
 
 /// The requests that wait apart.
@@ -74,48 +74,57 @@ impl Services {
         serving.end();
     }
 
-    /// Tries each request once, those that were not tried before together. Returns those whose rows are locked.
+    /// Tries each request once, ends first. Returns those whose rows are locked.
     async fn attempts_round(&self, Round { tried, fresh }: Round) -> Vec<Request> {
         let mut locked = Locked::default();
-        let (ends, mut begins): (Vec<_>, Vec<_>) = tried.into_iter().partition(|request| request.begins().is_none());
-        self.attempts_try_each(ends, &mut locked).await;
-        let failed = self.attempts_try(fresh, &mut locked).await;
-        let (ends, fresh): (Vec<_>, Vec<_>) = failed.into_iter().partition(|request| request.begins().is_none());
-        self.attempts_try_each(ends, &mut locked).await;
-        begins.extend(fresh);
-        self.attempts_try_each(begins, &mut locked).await;
+        let is_end = |request: &Request| request.begins().is_none();
+        let (ends, begins): (Vec<_>, Vec<_>) = tried.into_iter().partition(is_end);
+        let (fresh_ends, fresh_begins): (Vec<_>, Vec<_>) = fresh.into_iter().partition(is_end);
+        for (mut tried, fresh) in [(ends, fresh_ends), (begins, fresh_begins)] {
+            let mut fresh = fresh.into_iter().peekable();
+            while fresh.peek().is_some() {
+                // Most of them share only a count that is not locked.
+                let batch = fresh.by_ref().take(MAX_BATCH).collect();
+                if let Err((_, failed)) = self.attempts_try(batch, &mut locked).await {
+                    tried.extend(failed);
+                }
+            }
+            self.attempts_try_each(tried, &mut locked).await;
+        }
         locked.requests
     }
 
-    /// Tries requests, those that have the same counts together.
+    /// Tries requests, those that have the same counts together. Ends come first, because some of them may take back attempts that are
+    /// to be decided about again.
     async fn attempts_try_each(&self, requests: Vec<Request>, locked: &mut Locked) {
-        let mut groups: BTreeMap<Vec<AttemptKey>, Vec<Request>> = BTreeMap::new();
+        let mut groups: BTreeMap<(bool, Vec<AttemptKey>), Vec<Request>> = BTreeMap::new();
         for request in requests.into_iter().flat_map(Request::parts) {
-            groups.entry(request.keys().collect()).or_default().push(request);
+            groups.entry((request.begins().is_some(), request.keys().collect())).or_default().push(request);
         }
         for group in groups.into_values() {
-            let failed = self.attempts_try(group, locked).await;
-            locked.add(failed);
+            if let Err((error, failed)) = self.attempts_try(group, locked).await {
+                locked.add(self.attempts_patient(failed, &error));
+            }
         }
     }
 
-    /// Tries requests. Returns them if a row of theirs is locked. Attempts that have to be counted after an end whose row is locked are
-    /// not tried.
-    async fn attempts_try(&self, requests: Vec<Request>, locked: &mut Locked) -> Vec<Request> {
+    /// Tries requests. It fails with those of which a row is locked. Attempts that have to be counted after an end whose row is locked
+    /// are not tried.
+    async fn attempts_try(&self, requests: Vec<Request>, locked: &mut Locked) -> Result<(), Unwritten> {
         let wanted = requests.into_iter().filter(Request::is_wanted);
         let (wait, requests): (Vec<_>, Vec<_>) = wanted.partition(|request| locked.is_before(request));
         locked.add(self.attempts_patient(wait, &of_an_end()));
         if requests.is_empty() {
-            return requests;
+            return Ok(());
         }
-        match self.attempts_apply(requests, LOCK_PATIENCE).await {
-            Ok(()) => Vec::new(),
-            Err((error, failed)) if is_locked(&error) => self.attempts_patient(failed, &error),
-            Err((error, failed)) => {
-                self.attempts_fail(&error, failed);
-                Vec::new()
+        let tried = self.attempts_apply(requests, LOCK_PATIENCE).await;
+        if let Err((error, failed)) = tried {
+            if is_locked(&error) {
+                return Err((error, failed));
             }
+            self.attempts_fail(&error, failed);
         }
+        Ok(())
     }
 
     /// Those of the requests that can wait longer for their rows. The others fail.
@@ -157,8 +166,7 @@ impl Apart {
         let can_be =
             |request: &mut Request| request.begins().is_none() || !request.keys().any(|key| ending.contains(&key));
         let tried = self.tried.extract_if(.., can_be).collect();
-        let mut fresh: Vec<_> = self.fresh.extract_if(.., can_be).collect();
-        fresh.sort_by_key(|request| request.begins().is_some());
+        let fresh = self.fresh.extract_if(.., can_be).collect();
         Round { tried, fresh }
     }
 
@@ -237,7 +245,7 @@ mod tests {
         assert!(!queue.push(begin(&[9, 4])));
         let Round { tried, fresh } = queue.take_apart();
         assert_eq!(numbers(&tried), [[1, 9]]);
-        assert_eq!(numbers(&fresh), [vec![-1], vec![2, 9], vec![9, 4]], "ends first");
+        assert_eq!(numbers(&fresh), [vec![-1], vec![2, 9], vec![9, 4]]);
         // While those are tried, others still come here.
         queue.push(begin(&[9, 5]));
         // The counts of an attempt that was not tried are no reason.

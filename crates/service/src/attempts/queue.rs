@@ -67,7 +67,7 @@ pub(super) enum Serves {
 }
 
 /// The most requests of each kind in a batch. Each has up to three rows.
-const MAX_BATCH: usize = 64;
+pub(super) const MAX_BATCH: usize = 64;
 /// The time for which ends of attempts wait for others.
 const END_PATIENCE: Duration = Duration::from_millis(20);
 
