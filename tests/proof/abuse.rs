@@ -211,6 +211,7 @@ impl Field {
         config.limits.keepalive_interval = Duration::from_secs(600);
         site.set_program(program);
         let process = site.start();
+        logins::prepare(&process.client("beta")).await;
         let leaf = site.pki().client(Identity::of("beta"));
         let caller =
             Caller { server: process.address(), tls: wire::tls(&site.pki().ca_pem(), &leaf, Resumption::disabled()) };

@@ -169,7 +169,12 @@ impl Attack {
 
     /// The least duration for its effect to show.
     pub(super) fn least(&self) -> Duration {
-        if ["answers never read", "a byte a second"].contains(&self.name) { 2 * UNREAD } else { Duration::ZERO }
+        match self.name {
+            "answers never read" | "a byte a second" => 2 * UNREAD,
+            // Many hashes have to be made.
+            "wrong passwords" => Duration::from_secs(8),
+            _ => Duration::ZERO,
+        }
     }
 }
 

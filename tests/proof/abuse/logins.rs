@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::FutureExt as _;
 use jackfield_api::v1;
-use jackfield_testkit::fixture;
 use jackfield_testkit::frame::{DATA, END_HEADERS, END_STREAM, HEADERS, frame};
+use jackfield_testkit::{Client, fixture};
 use prost::Message as _;
 
 use super::attacks::Attack;
@@ -22,25 +22,29 @@ const AT_ONCE: usize = 10;
 
 const WRONG_PASSWORDS: Attack = Attack {
     name: "wrong passwords",
-    peers: 32,
+    // All that one client may have in progress.
+    peers: 25,
     run: |caller, peer| async move { burst(caller, peer).await.unwrap_or_else(|error| End::of(&error)) }.boxed(),
     ends: &[End::Answered, End::Reset(0)],
 };
 
 impl Field {
     pub(super) async fn with_wrong_passwords(&mut self) -> Outcome {
-        let client = self.process.client("beta");
-        let application = Some(fixture::an_application(APPLICATION));
-        let request = v1::CreateApplicationRequest { application, ..Default::default() };
-        client.applications().create_application(request).await.expect("an application");
-        for number in 0..USERS {
-            let user = Some(fixture::a_user(&format!("user {number}")));
-            let request = v1::CreateUserRequest { user, ..Default::default() };
-            client.users().create_user(request).await.expect("a user");
-        }
-        self.victim.take();
         self.attack(WRONG_PASSWORDS, self.caller.clone(), &[]).await
     }
+}
+
+/// Creates the users, all at once: the memory that hashes take is kept, and so is part of what the server takes before the attacks.
+pub(super) async fn prepare(client: &Client) {
+    let application = Some(fixture::an_application(APPLICATION));
+    let request = v1::CreateApplicationRequest { application, ..Default::default() };
+    client.applications().create_application(request).await.expect("an application");
+    let created = (0..USERS).map(|number| {
+        let user = Some(fixture::a_user(&format!("user {number}")));
+        let (mut users, request) = (client.users(), v1::CreateUserRequest { user, ..Default::default() });
+        async move { users.create_user(request).await.expect("a user") }
+    });
+    futures::future::join_all(created).await;
 }
 
 /// Log-ins at once, of users and of others in turn. They wait for as long as it takes.
