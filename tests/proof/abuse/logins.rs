@@ -53,7 +53,7 @@ async fn burst(caller: Caller, peer: usize) -> io::Result<End> {
     let mut conn = caller.http2(peer, &[]).await?;
     for stream in streams().take(AT_ONCE) {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = if number % 2 == 0 { number / 2 % USERS } else { USERS + number };
+        let name = if number.is_multiple_of(2) { number / 2 % USERS } else { USERS + number };
         let request = v1::AuthenticateApplicationUserRequest {
             application: format!("name:{APPLICATION}"),
             username: format!("user {name}"),
