@@ -17,10 +17,11 @@ use std::time::{Duration, Instant};
 use jackfield_api::v1;
 use jackfield_testkit::fault;
 use jackfield_testkit::process::Memory;
-use jackfield_testkit::{Backend, Client, Identity, Process, Program, Site, fixture, proof};
+use jackfield_testkit::{Backend, Client, Identity, Process, Program, Site, collect, fixture, proof};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use rustls::client::Resumption;
 use tokio::sync::watch;
+use tonic::Request;
 
 use self::attacks::{ATTACKS, Attack, EXPIRED};
 use self::victim::{Times, Victim};
@@ -34,6 +35,8 @@ const LEFT: u64 = 64 * MIB;
 /// The time limit for an attack to end as it should, beyond its duration, and for the server to release memory after
 /// that. Both only have to happen, not fast, because the load of the machine is unknown.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The lists at once before the attacks, more than the server reads at a time.
+const READERS: usize = 32;
 /// The number of tries of an attack if only health checks were too slow, for the same reason.
 const TRIES: usize = 3;
 /// The limit of the 99th percentile of health checks, in milliseconds. On a machine that is busy with other work, the
@@ -165,6 +168,17 @@ fn limit(usual: u128, spared: u128) -> u128 {
     (spared * OTHERS).clamp(usual, usual * BUSY)
 }
 
+/// Reads the large rows with as many readers as there may be: what the database keeps of them is part of what the server takes before
+/// the attacks.
+async fn fill_caches(client: &Client) {
+    let lists = (0..READERS).map(|_| {
+        let (mut connectors, mut request) = (client.connectors(), Request::new(v1::ListConnectorsRequest::default()));
+        request.set_timeout(PATIENCE / 2);
+        async move { collect::items(connectors.list_connectors(request).await).await.expect("a list") }
+    });
+    futures::future::join_all(lists).await;
+}
+
 fn victim_of(site: &Site, process: &Process) -> Victim {
     let (address, ca) = (process.address(), site.pki().ca_pem());
     let leaf = site.pki().client(Identity::of("reader"));
@@ -212,6 +226,7 @@ impl Field {
         site.set_program(program);
         let process = site.start();
         logins::prepare(&process.client("beta")).await;
+        fill_caches(&process.client("beta")).await;
         let leaf = site.pki().client(Identity::of("beta"));
         let caller =
             Caller { server: process.address(), tls: wire::tls(&site.pki().ca_pem(), &leaf, Resumption::disabled()) };
