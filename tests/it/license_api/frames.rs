@@ -1,6 +1,7 @@
 //! Requests that are not those of HTTP/1.1, or that are coded or too large.
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::transport::{LOG_IN, MODULE, gallery, good};
@@ -127,6 +128,17 @@ async fn a_body_that_is_said_to_be_too_large_is_not_waited_for() {
             send(address, head.as_bytes()).await.expect(413, "INVALID_FORMAT");
         }
     }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_no_more_has_its_response() {
+    let server = gallery(|_| {}).await;
+    let mut stream = TcpStream::connect(server.license_api_address()).await.unwrap();
+    stream.write_all(&good()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).await.unwrap();
+    assert_eq!(Answer::parse(&received).status, 200);
 }
 
 #[tokio::test]

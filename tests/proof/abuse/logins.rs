@@ -45,6 +45,20 @@ pub(super) async fn prepare(client: &Client) {
         async move { users.create_user(request).await.expect("a user") }
     });
     futures::future::join_all(created).await;
+    // An attack by calls that are refused would prove nothing.
+    let response =
+        client.applications().authenticate_application_user(wrong(0)).await.expect("a response").into_inner();
+    assert_eq!(response.outcome(), v1::LoginOutcome::Rejected);
+}
+
+/// A log-in with a wrong password.
+fn wrong(user: usize) -> v1::AuthenticateApplicationUserRequest {
+    v1::AuthenticateApplicationUserRequest {
+        application: format!("name:{APPLICATION}"),
+        username: format!("user {user}"),
+        password: "wrong".to_owned(),
+        ..Default::default()
+    }
 }
 
 /// Log-ins at once, of users and of others in turn. They wait for as long as it takes.
@@ -54,13 +68,7 @@ async fn burst(caller: Caller, peer: usize) -> io::Result<End> {
     for stream in streams().take(AT_ONCE) {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = if number.is_multiple_of(2) { number / 2 % USERS } else { USERS + number };
-        let request = v1::AuthenticateApplicationUserRequest {
-            application: format!("name:{APPLICATION}"),
-            username: format!("user {name}"),
-            password: "wrong".to_owned(),
-            ..Default::default()
-        };
-        let message = request.encode_to_vec();
+        let message = wrong(name).encode_to_vec();
         let size = u32::try_from(message.len()).expect("a short message").to_be_bytes();
         let head = [block(AUTHENTICATE), header("grpc-timeout", "30S")].concat();
         let body = [&[0][..], &size, &message].concat();

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Violation;
-use crate::value::text::{MAX_NAME, fold, identifier, plain, texts};
+use crate::value::text::{MAX_NAME, fold, identifier, texts};
 
 texts! {
     /// A user name, trimmed: 1 to 191 characters, without control and invisible characters. One that is a phone number is kept as
@@ -25,19 +25,6 @@ const MAX_PHONE_DIGITS: usize = 15;
 /// without regard to letter case and to how characters are composed.
 pub fn login_key(text: &str) -> String {
     international_number(text).unwrap_or_else(|| fold(text.trim()))
-}
-
-/// The form of login ids by which attempts are counted and users are pinned to connectors. It takes more of them for one than
-/// [`login_key`] does, because the systems that are asked may do so: directories drop characters that have no shape, and read wide
-/// letters as usual ones and several blanks as one (RFC 4518 2, RFC 8265). A domain is the same with a dot at its end and with
-/// ideographic dots (UTS 46).
-pub fn attempt_key(text: &str) -> String {
-    let text = plain(text).replace(['\u{3002}', '\u{ff61}'], ".");
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match text.contains('@') {
-        true => login_key(text.trim_end_matches('.')),
-        false => login_key(&text),
-    }
 }
 
 // === impl Username ===

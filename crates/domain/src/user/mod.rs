@@ -1,5 +1,6 @@
 //! Users whose passwords Jackfield checks itself.
 
+mod attempt_key;
 mod list;
 mod login_id;
 mod password;
@@ -20,8 +21,9 @@ use crate::value::secret::SecretPatch;
 use crate::value::text::{UserId, bounded_text};
 use crate::value::time::Timestamp;
 
+pub use attempt_key::{attempt_key, pin_key};
 pub use list::SCHEMA;
-pub use login_id::{EmailAddress, PhoneNumber, Username, attempt_key, login_key};
+pub use login_id::{EmailAddress, PhoneNumber, Username, login_key};
 pub use password::{MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS, Password};
 pub use registration::{MAX_APPLICATION_ID, MAX_REGISTRATIONS, MAX_ROLE, MAX_ROLES, Registration, registrations};
 

@@ -41,22 +41,6 @@ fn login_ids_are_compared_by_what_people_mean() {
 }
 
 #[test]
-fn attempts_are_counted_for_all_spellings_that_a_system_may_take_for_one() {
-    for other in ["Ada", " ada ", "a\u{ad}da", "ad\u{200d}a", "ada\u{fe0f}", "\u{ff41}da", "\u{24d0}DA", "ada\u{e0100}"]
-    {
-        assert_eq!(attempt_key("ada"), attempt_key(other), "{other:?}");
-    }
-    assert_eq!(attempt_key("+49 170 1234567"), attempt_key("\u{ff0b}491701234567"));
-    assert_eq!(attempt_key("ada king"), attempt_key("ada \t\u{3000} King"));
-    for other in ["ada@example.com.", "ada@example\u{3002}com", "ada@example\u{ff61}com\u{ff0e}", "Ada@EXAMPLE.com.."] {
-        assert_eq!(attempt_key("ada@example.com"), attempt_key(other), "{other:?}");
-    }
-    for other in ["bda", "a da", "\u{430}da", "ada1", "ada."] {
-        assert_ne!(attempt_key("ada"), attempt_key(other), "{other:?}");
-    }
-}
-
-#[test]
 fn login_ids_of_a_wrong_shape_are_refused() {
     for email in ["ann", "@example.com", "ann@", "a nn@example.com", "", &format!("{}@example.com", "a".repeat(243))] {
         assert!(EmailAddress::parse("user.email", email).is_err(), "{email}");

@@ -1,4 +1,4 @@
-//! JSON objects that callers keep with a resource. Their limits bound the work of every reader. And JSON that others send.
+//! JSON objects that callers keep with a resource, whose limits bound the work of every reader; and the reading of JSON that others send.
 
 mod objects_only;
 

@@ -1,7 +1,7 @@
 //! Users are pinned regardless of the width and style of letters, of characters without a shape, of several blanks, and of a dot at the
 //! end of a domain. The schema stays as it is.
 
-use jackfield_domain::user::attempt_key;
+use jackfield_domain::user::pin_key;
 use sea_orm::{DbBackend, Statement};
 use sea_orm_migration::prelude::*;
 use uuid::Uuid;
@@ -30,7 +30,7 @@ impl MigrationTrait for Step {
         );
         for row in conn.query_all_raw(Statement::from_string(backend, others)).await? {
             let (tenant, before): (Uuid, String) = (row.try_get("", "tenant_id")?, row.try_get("", "login_key")?);
-            let key = attempt_key(&before);
+            let key = pin_key(&before);
             if key == before {
                 continue;
             }

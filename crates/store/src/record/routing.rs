@@ -1,7 +1,7 @@
 //! Routing policies and pins, as rows. The targets of rules are rows of their own, so that no target is deleted while a rule has it.
 
 use jackfield_domain::routing::{RouteTarget, RoutingPolicy};
-use jackfield_domain::user::attempt_key;
+use jackfield_domain::user::pin_key;
 use jackfield_domain::{ConnectionId, ConnectorId, Error, Result, TenantId, Timestamp};
 use sea_orm::sea_query::{Condition, Expr, OnConflict};
 use sea_orm::{
@@ -34,7 +34,7 @@ impl<C: ConnectionTrait> Session<C> {
 
     /// The connector that the user with a login id stays with.
     pub async fn user_pin_fetch(&self, tenant: TenantId, login_id: &str) -> Result<Option<ConnectorId>> {
-        let pin = user_pin::of(tenant).filter(user_pin::Column::LoginKey.eq(attempt_key(login_id)));
+        let pin = user_pin::of(tenant).filter(user_pin::Column::LoginKey.eq(pin_key(login_id)));
         let id = pin.select_only().column(user_pin::Column::ConnectorId).into_tuple::<Uuid>().one(&self.conn).await;
         Ok(id.map_err(error::from_db)?.map(ConnectorId))
     }
@@ -127,7 +127,7 @@ impl Writer {
     ) -> Result<()> {
         let row = user_pin::ActiveModel {
             tenant_id: Set(tenant.0),
-            login_key: Set(attempt_key(login_id)),
+            login_key: Set(pin_key(login_id)),
             connector_id: Set(connector.0),
             create_time: Set(now.0),
         };
@@ -140,7 +140,7 @@ impl Writer {
     pub async fn user_pin_delete(&self, tenant: TenantId, login_id: &str) -> Result<bool> {
         let delete = user_pin::Entity::delete_many()
             .filter(user_pin::Column::TenantId.eq(tenant.0))
-            .filter(user_pin::Column::LoginKey.eq(attempt_key(login_id)));
+            .filter(user_pin::Column::LoginKey.eq(pin_key(login_id)));
         Ok(delete.exec(&self.conn).await.map_err(error::from_db)?.rows_affected > 0)
     }
 
@@ -148,7 +148,7 @@ impl Writer {
     pub async fn user_pins_delete_of(&self, tenant: TenantId, login_ids: &[&str]) -> Result<()> {
         let delete = user_pin::Entity::delete_many()
             .filter(user_pin::Column::TenantId.eq(tenant.0))
-            .filter(user_pin::Column::LoginKey.is_in(login_ids.iter().map(|login_id| attempt_key(login_id))));
+            .filter(user_pin::Column::LoginKey.is_in(login_ids.iter().map(|login_id| pin_key(login_id))));
         delete.exec(&self.conn).await.map(|_| ()).map_err(error::from_db)
     }
 

@@ -134,7 +134,8 @@ async fn serve_request(
         Box::pin(async move { Ok::<_, Infallible>(answer(shared, front, info, flow, phase, request).await) })
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(READ_TIMEOUT).keep_alive(false);
+    // A client that sends no more may wait for its response.
+    builder.timer(TokioTimer::new()).header_read_timeout(READ_TIMEOUT).keep_alive(false).half_close(true);
     builder.max_buf_size(config.limits.max_header_list_size.bytes().max(MIN_BUFFER));
     let io = HeldBack::new(StallGuard::new(io, config.limits.write_stall_timeout), phase);
     let mut connection = builder.serve_connection(TokioIo::new(io), service);

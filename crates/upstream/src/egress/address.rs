@@ -202,12 +202,15 @@ fn embedded(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     match address.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => {}
         [0, 0, 0, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => found.push(end),
-        // The prefix of the translator is unknown, and with it the place of the address (RFC 6052 2.2).
-        [0x64, 0xff9b, 1, ..] if octets.ends_with(&[0; 3]) => {
-            let places = [at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12])];
-            found.extend(places.into_iter().filter(|place| place.octets()[0] != 0));
+        [0x64, 0xff9b, 1, ..] => {
+            found.push(end);
+            // The prefix of the translator is unknown, and with it the place of the address. All but the last place leave out this octet
+            // (RFC 6052 2.2).
+            if octets[8] == 0 {
+                let places = [at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12])];
+                found.extend(places.into_iter().filter(|place| place.octets()[0] != 0));
+            }
         }
-        [0x64, 0xff9b, 1, ..] => found.push(end),
         [0x2001, 0, ..] => found.extend([at([4, 5, 6, 7]), Ipv4Addr::from_bits(!end.to_bits())]),
         [0x2002, ..] => found.push(at([2, 3, 4, 5])),
         _ => {}
@@ -342,6 +345,8 @@ mod tests {
             ("64:ff9b:1:a00:0:100::", "10.0.0.1", "private"),
             ("64:ff9b:1:20a:0:1::", "10.0.0.1", "private"),
             ("64:ff9b:1:2:a:0:100:0", "10.0.0.1", "private"),
+            ("64:ff9b:1:a9fe:a9:fe00:808:808", "169.254.169.254", "metadata"),
+            ("64:ff9b:1::a00:0", "10.0.0.0", "private"),
             ("2002:a00:1::1", "10.0.0.1", "private"),
             ("2001:0:7f00:1:0:0:f7f7:f7f7", "127.0.0.1", "loopback"),
             ("2001:0:808:808:0:0:5601:5601", "169.254.169.254", "metadata"),

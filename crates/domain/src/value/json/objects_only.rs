@@ -1,7 +1,7 @@
 //! A deserializer that reads structs from objects alone. Derived types read them also from a list of their fields in order, at each
 //! level, and no protocol means that.
 //!
-//! It does not reach into enums whose fields serde holds back until it knows the variant (tagged and untagged ones).
+//! It does not reach into enums.
 
 use std::fmt;
 
