@@ -2,11 +2,12 @@
 
 mod postgres {
     use std::process::{Child, Command, Stdio};
+    use std::time::Duration;
 
     use jackfield_api::v1;
-    use jackfield_testkit::{Backend, Client, Refusal, TestServer};
+    use jackfield_testkit::{Backend, Client, Identity, Refusal, TestServer};
     use tokio::task::JoinHandle;
-    use tonic::{Code, Status};
+    use tonic::{Code, IntoRequest, Request, Status};
 
     use super::super::attempts::{REJECTED, from, limits};
     use super::super::{a_login, a_system, connector, create};
@@ -48,11 +49,19 @@ mod postgres {
         }
     }
 
-    fn spawn(client: &Client, request: v1::AuthenticateUserRequest) -> JoinHandle<Result<v1::LoginOutcome, Status>> {
-        let client = client.clone();
+    fn spawn(
+        client: &Client,
+        request: impl IntoRequest<v1::AuthenticateUserRequest>,
+    ) -> JoinHandle<Result<v1::LoginOutcome, Status>> {
+        let (client, request) = (client.clone(), request.into_request());
         tokio::spawn(async move {
             client.connectors().authenticate_user(request).await.map(|response| response.into_inner().outcome())
         })
+    }
+
+    fn check_unwritten(status: Status) {
+        let refusal = Refusal::check(status, Code::Unavailable, "STORE_UNAVAILABLE");
+        assert_eq!(refusal.status.message(), "the database is unavailable; nothing was written");
     }
 
     /// A replica that is frozen in the middle of a transaction has locked the counts of one user. Attempts of others wait in the same
@@ -91,10 +100,7 @@ mod postgres {
                         assert_eq!(outcome, REJECTED);
                         counted += 1;
                     }
-                    Err(status) => {
-                        let refusal = Refusal::check(status, Code::Unavailable, "STORE_UNAVAILABLE");
-                        assert_eq!(refusal.status.message(), "the database is unavailable; nothing was written");
-                    }
+                    Err(status) => check_unwritten(status),
                 }
             }
             // By user and source, or by user alone; each once.
@@ -102,6 +108,46 @@ mod postgres {
             assert_eq!(count(&server, "SELECT sum(attempts) FROM login_attempt"), attempts);
             assert_eq!(spawn(&alpha, a_login(&ours, "eve", "wrong")).await.unwrap().unwrap(), REJECTED);
         }
+    }
+
+    /// Very many users log in from a source whose count is locked. Each is refused when its patience ends, long before its deadline, and a
+    /// log-in that was in a batch with them is not held back, nor is the next one of its user.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_source_that_stays_locked_holds_back_no_log_in_from_others() {
+        // A client may have 250 calls, and 100 of them through one connection.
+        const USERS: usize = 240;
+        const EACH: usize = 80;
+        let server = TestServer::start_with(Backend::Postgres, limits(0, 1000, 1000)).await;
+        let alpha = server.client("alpha");
+        let system = a_system().await;
+        let directory = create(&alpha, connector(&alpha, &system, "directory").await).await.id;
+        let login = |source: &str, login_id: &str| {
+            let mut request = Request::new(from(source, &directory, login_id, "wrong"));
+            request.set_timeout(Duration::from_secs(6));
+            request
+        };
+        for source in ["192.0.2.1", "192.0.2.2"] {
+            assert_eq!(spawn(&alpha, login(source, "zoe")).await.unwrap().unwrap(), REJECTED);
+        }
+        let holder = Holder::begin(&server, "SELECT * FROM login_attempt FOR UPDATE").await;
+        // While this one waits, all others come together, and one that is not locked with them.
+        let mut locked = vec![spawn(&alpha, login("192.0.2.2", "zoe"))];
+        let bystander = spawn(&alpha, login("192.0.2.3", "bob"));
+        for first in (0..USERS).step_by(EACH) {
+            let client = server.client_with(&server.pki().client(Identity::of("alpha")));
+            let login_ids = (first..first + EACH).map(|number| format!("user-{number}"));
+            locked.extend(login_ids.map(|login_id| spawn(&client, login("192.0.2.1", &login_id))));
+        }
+        assert_eq!(bystander.await.unwrap().unwrap(), REJECTED);
+        assert_eq!(spawn(&alpha, login("192.0.2.3", "bob")).await.unwrap().unwrap(), REJECTED);
+        for locked in locked {
+            check_unwritten(locked.await.unwrap().unwrap_err());
+        }
+        assert_eq!(spawn(&alpha, login("192.0.2.3", "bob")).await.unwrap().unwrap(), REJECTED);
+        holder.end(&server);
+        // By user, and by source; each once.
+        assert_eq!(count(&server, "SELECT sum(attempts) FROM login_attempt"), 2 * (2 + 3));
+        assert_eq!(spawn(&alpha, login("192.0.2.1", "user-0")).await.unwrap().unwrap(), REJECTED);
     }
 
     /// The connection is lost in the middle of a statement, which may have been the last that was needed.

@@ -18,7 +18,7 @@ use crate::services::Services;
 type Verdict = Result<Counted, (AttemptLimit, Timestamp)>;
 
 /// The requests of a batch that could not be written, and why.
-pub(super) type Unwritten = (Error, Vec<Request>);
+type Unwritten = (Error, Vec<Request>);
 
 /// The time for which a batch waits for a row that another replica has locked. A replica that works has it for some milliseconds.
 const LOCK_PATIENCE: Duration = Duration::from_millis(200);

@@ -77,10 +77,10 @@ impl Queue {
     /// Adds a request. Returns true if the caller has to serve the queue, because no task does.
     pub(super) fn push(&self, request: Request) -> bool {
         let mut waiting = self.lock();
-        let request = match waiting.apart_if_shared(request) {
-            Some(request) => request,
-            None => return false,
-        };
+        if waiting.apart.shares(&request) {
+            waiting.move_apart(vec![request]);
+            return false;
+        }
         match request {
             Request::Begin { .. } => {
                 waiting.begins.push_back(request);
@@ -137,11 +137,7 @@ impl Queue {
         let mut waiting = self.lock();
         waiting.ending.clear();
         waiting.apart.add_tried(locked);
-        let queued: Vec<_> = waiting.ends.drain(..).collect();
-        waiting.ends = queued.into_iter().filter_map(|end| waiting.apart_if_shared(end)).collect();
-        let queued: Vec<_> = waiting.begins.drain(..).collect();
-        waiting.begins = queued.into_iter().filter_map(|begin| waiting.apart_if_shared(begin)).collect();
-        waiting.note_no_ends();
+        waiting.move_apart(Vec::new());
         !std::mem::replace(&mut waiting.apart.served, true)
     }
 
@@ -212,22 +208,29 @@ impl Waiting {
         self.ending = batch.iter().filter(|request| request.begins().is_none()).flat_map(Request::keys).collect();
     }
 
-    /// Sets a request apart if it has a count in common with those that are, and returns it if not. Ends in the queue that an attempt
-    /// has to be counted after go with it.
-    fn apart_if_shared(&mut self, request: Request) -> Option<Request> {
-        if !self.apart.shares(&request) {
-            return Some(request);
+    /// Moves requests to those apart, and all in the queue that have a count in common with them. Ends that a moved attempt has to be
+    /// counted after go with it, and attempts that have to be counted after a moved end.
+    fn move_apart(&mut self, mut moved: Vec<Request>) {
+        loop {
+            let begun: HashSet<_> =
+                moved.iter().filter(|request| request.begins().is_some()).flat_map(Request::keys).collect();
+            moved.drain(..).for_each(|request| self.apart.add(request));
+            let is_before = |end: &Request| end.keys().any(|key| begun.contains(&key));
+            moved.extend(extract(&mut self.ends, |end| is_before(end) || self.apart.shares(end)));
+            moved.extend(extract(&mut self.begins, |begin| self.apart.shares(begin)));
+            if moved.is_empty() {
+                break;
+            }
         }
-        if request.begins().is_some() {
-            let keys: HashSet<_> = request.keys().collect();
-            let (before, others) = self.ends.drain(..).partition(|end| end.keys().any(|key| keys.contains(&key)));
-            self.ends = others;
-            Vec::from(before).into_iter().for_each(|end| self.apart.add(end));
-            self.note_no_ends();
-        }
-        self.apart.add(request);
-        None
+        self.note_no_ends();
     }
+}
+
+/// Takes those requests out of a queue that fit a condition.
+fn extract(queue: &mut VecDeque<Request>, fits: impl Fn(&Request) -> bool) -> VecDeque<Request> {
+    let (extracted, others) = queue.drain(..).partition(fits);
+    *queue = others;
+    extracted
 }
 
 // === impl Request ===
@@ -282,6 +285,11 @@ impl Request {
             Request::Begin { keys, .. } => Some(keys),
             Request::End { .. } => None,
         }
+    }
+
+    /// Returns whether this is an end that is tried once more.
+    pub(super) fn is_retry(&self) -> bool {
+        matches!(self, Request::End { is_retry: true, .. })
     }
 
     pub(super) fn is_wanted(&self) -> bool {
