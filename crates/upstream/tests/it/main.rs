@@ -13,6 +13,7 @@ mod layering;
 mod license;
 mod mtls;
 mod nginx;
+mod oauth;
 mod observe;
 mod patience;
 mod pki;

@@ -1,0 +1,157 @@
+//! Failures of a token endpoint. No message has a text of a response: what a server says may be a secret that it was sent.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::error::{CallError, Fault};
+
+/// An exchange without tokens.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenFault {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The request cannot be made.
+    #[error("{0}")]
+    Request(&'static str),
+    /// The response has an error code (RFC 6749 5.2). Some servers send one with status 200.
+    #[error("the token endpoint refused: {}, status {}", code.name, status.as_u16())]
+    Refused { status: StatusCode, code: ErrorCode, retry_after: Option<Duration> },
+    /// The response is neither a success nor has it an error code.
+    #[error("status {} without an error code of OAuth", status.as_u16())]
+    Status { status: StatusCode, retry_after: Option<Duration> },
+    /// The status says success, and the body is neither JSON nor a form.
+    #[error("the body of the response is neither a JSON object nor a form")]
+    BodyMalformed { status: StatusCode },
+}
+
+/// What a failure says about the grant, and about whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FailureClass {
+    /// The grant was not used: the request did not leave, or the endpoint says that it did not process it.
+    Transient,
+    /// The request left, and what became of it is unknown: the grant may be spent.
+    Unknown,
+    /// The grant is refused: it is spent, revoked or was never one.
+    Grant,
+    /// The client is refused, or the endpoint is none: the set-up of the connection is wrong.
+    Connection,
+    /// A part of the request is refused that other endpoints need.
+    Request,
+    /// The user has to act at the provider.
+    User,
+    /// The user has not decided yet (RFC 8628 3.5).
+    Pending,
+}
+
+/// An error code of a token endpoint that is known here. Others have no name: a server may send anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ErrorCode {
+    name: &'static str,
+    /// `None` if the status says more.
+    class: Option<FailureClass>,
+}
+
+/// The codes of RFC 6749 (5.2, 4.1.2.1), RFC 8628 (3.5), RFC 8707 (2), RFC 9449 (5) and OpenID Connect Core (3.1.2.6), and those of providers
+/// that have their own.
+const CODES: [(&str, FailureClass); 28] = [
+    ("invalid_request", FailureClass::Request),
+    ("invalid_client", FailureClass::Connection),
+    ("invalid_grant", FailureClass::Grant),
+    ("unauthorized_client", FailureClass::Connection),
+    ("unsupported_grant_type", FailureClass::Connection),
+    ("invalid_scope", FailureClass::Request),
+    ("access_denied", FailureClass::User),
+    ("server_error", FailureClass::Unknown),
+    ("temporarily_unavailable", FailureClass::Unknown),
+    ("authorization_pending", FailureClass::Pending),
+    ("slow_down", FailureClass::Pending),
+    ("expired_token", FailureClass::Grant),
+    ("invalid_target", FailureClass::Request),
+    ("invalid_dpop_proof", FailureClass::Request),
+    ("use_dpop_nonce", FailureClass::Request),
+    ("interaction_required", FailureClass::User),
+    ("login_required", FailureClass::User),
+    ("consent_required", FailureClass::User),
+    // Microsoft
+    ("mfa_required", FailureClass::User),
+    // GitHub
+    ("bad_verification_code", FailureClass::Grant),
+    ("bad_refresh_token", FailureClass::Grant),
+    ("incorrect_client_credentials", FailureClass::Connection),
+    // Slack
+    ("invalid_code", FailureClass::Grant),
+    ("invalid_refresh_token", FailureClass::Grant),
+    ("token_revoked", FailureClass::Grant),
+    ("bad_client_secret", FailureClass::Connection),
+    ("invalid_client_id", FailureClass::Connection),
+    ("ratelimited", FailureClass::Transient),
+];
+
+// === impl TokenFault ===
+
+impl TokenFault {
+    /// The name of the fault. It does not change.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            TokenFault::Call(error) => error.fault.reason(),
+            TokenFault::Request(_) => "REQUEST_INVALID",
+            TokenFault::Refused { .. } => "TOKEN_REFUSED",
+            TokenFault::Status { .. } => "STATUS_UNEXPECTED",
+            TokenFault::BodyMalformed { .. } => "BODY_MALFORMED",
+        }
+    }
+
+    /// The class of the failure.
+    pub fn class(&self) -> FailureClass {
+        match self {
+            TokenFault::Call(CallError { sent: true, .. }) | TokenFault::BodyMalformed { .. } => FailureClass::Unknown,
+            TokenFault::Call(CallError { fault: Fault::Refused(_), .. }) | TokenFault::Request(_) => {
+                FailureClass::Connection
+            }
+            TokenFault::Call(_) => FailureClass::Transient,
+            TokenFault::Refused { status, code, .. } => code.class.unwrap_or_else(|| match of_status(*status) {
+                // It may be about this grant alone.
+                FailureClass::Connection => FailureClass::Transient,
+                class => class,
+            }),
+            TokenFault::Status { status, .. } => of_status(*status),
+        }
+    }
+
+    /// The wait that the endpoint asks for.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            TokenFault::Refused { retry_after, .. } | TokenFault::Status { retry_after, .. } => *retry_after,
+            TokenFault::Call(CallError { fault: Fault::CircuitOpen { retry_after }, .. }) => Some(*retry_after),
+            TokenFault::Call(_) | TokenFault::Request(_) | TokenFault::BodyMalformed { .. } => None,
+        }
+    }
+}
+
+// === impl ErrorCode ===
+
+impl ErrorCode {
+    pub(super) fn parse(code: &str) -> Self {
+        match CODES.iter().find(|(name, _)| *name == code) {
+            Some((name, class)) => ErrorCode { name, class: Some(*class) },
+            None => ErrorCode { name: "an unknown error code", class: None },
+        }
+    }
+
+    /// The code as it was sent, if it is a known one.
+    pub fn as_str(self) -> &'static str {
+        self.name
+    }
+}
+
+/// The class of a response by its status alone.
+fn of_status(status: StatusCode) -> FailureClass {
+    match status.as_u16() {
+        429 | 503 => FailureClass::Transient,
+        // A redirect is not followed, and nothing was sent to where it leads.
+        300..=499 => FailureClass::Connection,
+        // A gateway may have lost the response of the server behind it.
+        _ => FailureClass::Unknown,
+    }
+}

@@ -1,0 +1,74 @@
+//! The client of an authorisation server: what a grant is exchanged for at its token endpoint (RFC 6749).
+
+mod fault;
+mod request;
+mod response;
+
+use std::collections::BTreeMap;
+
+use jackfield_domain::Secret;
+use jackfield_domain::connection::TokenContentType;
+use jackfield_domain::value::url::HttpUrl;
+use tokio::time::Instant;
+
+use crate::client::Client;
+
+pub use self::fault::{ErrorCode, FailureClass, TokenFault};
+pub use self::response::{AccessFlaw, AccessToken, MAX_LIFETIME, TokenResponse};
+
+/// A token endpoint, and the client that is registered there.
+pub struct TokenEndpoint<'a> {
+    pub client: &'a Client,
+    pub url: &'a HttpUrl,
+    pub authentication: &'a ClientAuthentication,
+    pub content_type: TokenContentType,
+    /// Parameters that are sent beside those of the grant, which they cannot replace.
+    pub parameters: &'a BTreeMap<String, String>,
+}
+
+/// The way in which a client says who it is (RFC 6749 2.3).
+#[derive(Debug)]
+pub enum ClientAuthentication {
+    /// A public client, which has no secret.
+    None { client_id: String },
+    /// `client_secret_basic`: id and secret in the header.
+    SecretBasic { client_id: String, client_secret: Secret },
+    /// `client_secret_post`: id and secret in the body.
+    SecretPost { client_id: String, client_secret: Secret },
+}
+
+/// What is exchanged for tokens.
+#[derive(Debug)]
+pub enum Grant<'a> {
+    /// An authorisation code (RFC 6749 4.1.3), with the verifier of its challenge (RFC 7636 4.5).
+    AuthorizationCode { code: &'a Secret, redirect_uri: &'a HttpUrl, code_verifier: &'a Secret },
+    /// A refresh token (RFC 6749 6). Some servers demand the scopes again.
+    RefreshToken { refresh_token: &'a Secret, scope: Option<&'a str> },
+    /// The client itself (RFC 6749 4.4).
+    ClientCredentials { scope: Option<&'a str> },
+}
+
+// === impl TokenEndpoint ===
+
+impl TokenEndpoint<'_> {
+    /// Exchanges a grant for tokens. The request is sent once: a grant that is sent twice may count as stolen.
+    ///
+    /// # Errors
+    /// The endpoint refused the grant, or there is no usable response. [`TokenFault::class`] says if the grant may be spent.
+    pub async fn exchange(&self, grant: &Grant<'_>, deadline: Option<Instant>) -> Result<TokenResponse, TokenFault> {
+        response::read(&self.client.send(self.request(grant, deadline)?).await?)
+    }
+}
+
+// === impl ClientAuthentication ===
+
+impl ClientAuthentication {
+    /// The id of the client.
+    pub fn client_id(&self) -> &str {
+        match self {
+            ClientAuthentication::None { client_id }
+            | ClientAuthentication::SecretBasic { client_id, .. }
+            | ClientAuthentication::SecretPost { client_id, .. } => client_id,
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Responses of a token endpoint.
+//!
+//! A response may have a refresh token that replaces the one that was sent, and be unusable in another part. So each part is judged on its
+//! own: whoever asked must keep the refresh token first, whatever else is wrong.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use jackfield_domain::Secret;
+use serde_json::{Map, Value};
+use url::form_urlencoded;
+
+use super::fault::{ErrorCode, TokenFault};
+use crate::client::Response;
+
+/// The tokens of a response.
+#[derive(Debug)]
+pub struct TokenResponse {
+    pub access: Result<AccessToken, AccessFlaw>,
+    /// The refresh token. If there is none, the one that was sent stays good (RFC 6749 6).
+    pub refresh_token: Option<Secret>,
+    /// The time for which the refresh token is good, if the server tells it.
+    pub refresh_lifetime: Option<Duration>,
+    pub id_token: Option<Secret>,
+}
+
+/// An access token.
+#[derive(Debug)]
+pub struct AccessToken {
+    pub token: Secret,
+    pub token_type: String,
+    /// The time for which it is good from the request on. `None` if the server does not tell it.
+    pub lifetime: Option<Duration>,
+    /// The scopes that were granted. `None` if they are those that were asked for (RFC 6749 5.1).
+    pub scopes: Option<Vec<String>>,
+}
+
+/// The reason why a response has no usable access token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum AccessFlaw {
+    #[error("the response has no access_token")]
+    TokenMissing,
+    #[error("the access_token is longer than {MAX_TOKEN} characters, or no header can have it")]
+    TokenUnusable,
+    #[error("the token_type has no name")]
+    TypeInvalid,
+    #[error("expires_in is not a number of seconds that is above 0")]
+    LifetimeInvalid,
+    #[error("the scope is not a text, or longer than {MAX_SCOPE} characters")]
+    ScopeInvalid,
+}
+
+/// The longest lifetime that is believed. A longer one means that the token does not expire.
+pub const MAX_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// The longest token, in characters.
+const MAX_TOKEN: usize = 64 * 1024;
+const MAX_SCOPE: usize = 4_096;
+const MAX_TYPE: usize = 64;
+/// The longest wait that a server can ask for.
+const MAX_WAIT: Duration = Duration::from_secs(3600);
+
+/// The members of a body.
+struct Members(Map<String, Value>);
+
+/// Reads the response to a grant.
+///
+/// # Errors
+/// The endpoint refused, or the response says neither.
+pub(super) fn read(response: &Response) -> Result<TokenResponse, TokenFault> {
+    let (status, retry_after) = (response.status, retry_after(&response.headers));
+    let members = Members::of(response);
+    // Slack and GitHub refuse with 200.
+    if let Some(code) = members.as_ref().and_then(Members::error) {
+        return Err(TokenFault::Refused { status, code, retry_after });
+    }
+    match status {
+        StatusCode::OK | StatusCode::CREATED => {
+            members.map(Members::tokens).ok_or(TokenFault::BodyMalformed { status })
+        }
+        status => Err(TokenFault::Status { status, retry_after }),
+    }
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(MAX_WAIT))
+}
+
+// === impl Members ===
+
+impl Members {
+    /// The members of a JSON object, or of a form: some servers send one whatever they are asked for.
+    fn of(response: &Response) -> Option<Self> {
+        let media_type = response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if media_type.trim_start().to_ascii_lowercase().starts_with("application/x-www-form-urlencoded") {
+            let mut members = HashMap::new();
+            for (name, value) in form_urlencoded::parse(&response.body) {
+                // Neither of two values is sure to be the one that counts.
+                if members.insert(name.into_owned(), Value::from(value.into_owned())).is_some() {
+                    return None;
+                }
+            }
+            return Some(Members(members.into_iter().collect()));
+        }
+        serde_json::from_slice(&response.body).ok().map(Members)
+    }
+
+    fn error(&self) -> Option<ErrorCode> {
+        match self.0.get("error")? {
+            Value::Null => None,
+            Value::String(code) if code.is_empty() => None,
+            Value::String(code) => Some(ErrorCode::parse(code)),
+            // Some send an object that describes it.
+            _ => Some(ErrorCode::parse("")),
+        }
+    }
+
+    fn tokens(mut self) -> TokenResponse {
+        let refresh_lifetime = ["refresh_token_expires_in", "x_refresh_token_expires_in", "refresh_token_timeout"]
+            .into_iter()
+            .find_map(|name| seconds(self.0.get(name)?).ok().flatten());
+        TokenResponse {
+            refresh_token: self.token("refresh_token"),
+            refresh_lifetime,
+            id_token: self.token("id_token"),
+            access: self.access(),
+        }
+    }
+
+    fn access(&mut self) -> Result<AccessToken, AccessFlaw> {
+        let is_there = matches!(self.0.get("access_token"), Some(Value::String(token)) if !token.is_empty());
+        if !is_there {
+            return Err(AccessFlaw::TokenMissing);
+        }
+        let token = self.token("access_token").ok_or(AccessFlaw::TokenUnusable)?;
+        let lifetime = self.0.get("expires_in").map_or(Ok(None), seconds)?;
+        Ok(AccessToken { token, token_type: self.token_type()?, lifetime, scopes: self.scopes()? })
+    }
+
+    /// Takes a token, so that its text is in no other place.
+    fn token(&mut self, name: &str) -> Option<Secret> {
+        let Some(Value::String(token)) = self.0.remove(name) else { return None };
+        let token = Secret::new(token);
+        let text = token.expose();
+        let is_usable =
+            !text.is_empty() && text.len() <= MAX_TOKEN && text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+        is_usable.then_some(token)
+    }
+
+    /// The type of the access token. Without one it is a bearer token, which is what servers that leave it out mean.
+    fn token_type(&self) -> Result<String, AccessFlaw> {
+        match self.0.get("token_type") {
+            None | Some(Value::Null) => Ok("Bearer".to_owned()),
+            Some(Value::String(name)) if name.eq_ignore_ascii_case("bearer") => Ok("Bearer".to_owned()),
+            Some(Value::String(name))
+                if (1..=MAX_TYPE).contains(&name.len())
+                    && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:/".contains(&byte)) =>
+            {
+                Ok(name.clone())
+            }
+            Some(_) => Err(AccessFlaw::TypeInvalid),
+        }
+    }
+
+    /// The scopes, between blanks, or commas as with GitHub and Slack, or as a list.
+    fn scopes(&self) -> Result<Option<Vec<String>>, AccessFlaw> {
+        let text = match self.0.get("scope") {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Array(list)) => {
+                let scopes: Option<Vec<&str>> = list.iter().map(Value::as_str).collect();
+                scopes.ok_or(AccessFlaw::ScopeInvalid)?.join(" ")
+            }
+            Some(_) => return Err(AccessFlaw::ScopeInvalid),
+        };
+        if text.len() > MAX_SCOPE || text.contains(|c: char| c.is_control()) {
+            return Err(AccessFlaw::ScopeInvalid);
+        }
+        // A comma may be part of a scope (RFC 6749 3.3).
+        let between = if text.contains(' ') { ' ' } else { ',' };
+        let mut scopes: Vec<String> = Vec::new();
+        for scope in text.split(between).filter(|scope| !scope.is_empty()) {
+            if !scopes.iter().any(|known| known == scope) {
+                scopes.push(scope.to_owned());
+            }
+        }
+        Ok(Some(scopes))
+    }
+}
+
+/// A lifetime in seconds: a number, which some servers send as a text. One beyond all reason means that there is no end.
+fn seconds(value: &Value) -> Result<Option<Duration>, AccessFlaw> {
+    let seconds = match value {
+        Value::Null => return Ok(None),
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    match seconds {
+        Some(seconds) if seconds > MAX_LIFETIME.as_secs_f64() => Ok(None),
+        Some(seconds) if seconds > 0.0 => Ok(Some(Duration::from_secs_f64(seconds))),
+        _ => Err(AccessFlaw::LifetimeInvalid),
+    }
+}
+
+#[cfg(test)]
+mod tests;

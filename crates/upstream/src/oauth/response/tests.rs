@@ -1,0 +1,148 @@
+use bytes::Bytes;
+use http::header::HeaderValue;
+
+use super::super::FailureClass;
+use super::*;
+
+fn response(status: u16, media_type: &str, body: &str) -> Response {
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_str(media_type).unwrap())]);
+    Response { status: StatusCode::from_u16(status).unwrap(), headers, body: Bytes::from(body.to_owned()) }
+}
+
+fn json(status: u16, body: &str) -> Result<TokenResponse, TokenFault> {
+    read(&response(status, "application/json", body))
+}
+
+fn access(body: &str) -> Result<AccessToken, AccessFlaw> {
+    json(200, body).expect(body).access
+}
+
+#[test]
+fn all_parts_of_a_response_are_read() {
+    let tokens = json(
+        200,
+        r#"{"access_token": "a1", "token_type": "bearer", "expires_in": 3600, "refresh_token": "r1", "scope": "read write read",
+            "id_token": "i1", "refresh_token_expires_in": 86400, "more": {"x": [1]}}"#,
+    )
+    .unwrap();
+    let access = tokens.access.unwrap();
+    assert_eq!((access.token.expose(), &*access.token_type), ("a1", "Bearer"));
+    assert_eq!(access.lifetime, Some(Duration::from_secs(3600)));
+    assert_eq!(access.scopes.unwrap(), ["read", "write"]);
+    assert_eq!(tokens.refresh_token.unwrap().expose(), "r1");
+    assert_eq!(tokens.refresh_lifetime, Some(Duration::from_secs(86_400)));
+    assert_eq!(tokens.id_token.unwrap().expose(), "i1");
+}
+
+#[test]
+fn parts_may_be_absent_or_in_a_form_that_providers_use() {
+    let least = access(r#"{"access_token": "a1", "scope": null, "expires_in": null}"#).unwrap();
+    assert_eq!((&*least.token_type, least.lifetime, least.scopes), ("Bearer", None, None));
+    for (member, scopes) in [
+        (r#""""#, &[][..]),
+        (r#""repo,gist""#, &["repo", "gist"]),
+        (r#""a,b c""#, &["a,b", "c"]),
+        (r#"["a", "b"]"#, &["a", "b"]),
+    ] {
+        assert_eq!(access(&format!(r#"{{"access_token": "a", "scope": {member}}}"#)).unwrap().scopes.unwrap(), scopes);
+    }
+    for (member, seconds) in [
+        ("3600", Some(3600.0)),
+        (r#""3600""#, Some(3600.0)),
+        ("3599.5", Some(3599.5)),
+        ("1e12", None),
+        (r#""inf""#, None),
+    ] {
+        let lifetime = access(&format!(r#"{{"access_token": "a", "expires_in": {member}}}"#)).unwrap().lifetime;
+        assert_eq!(lifetime.map(|lifetime| lifetime.as_secs_f64()), seconds, "{member}");
+    }
+    let form =
+        read(&response(201, "application/x-www-form-urlencoded; charset=utf-8", "access_token=a%2Bb&expires_in=60"));
+    let form = form.unwrap().access.unwrap();
+    assert_eq!((form.token.expose(), form.lifetime), ("a+b", Some(Duration::from_secs(60))));
+}
+
+/// The server may have spent the refresh token that was sent.
+#[test]
+fn the_refresh_token_is_kept_whatever_else_is_wrong() {
+    for (members, flaw) in [
+        (r#""token_type": "Bearer""#, AccessFlaw::TokenMissing),
+        (r#""access_token": """#, AccessFlaw::TokenMissing),
+        (r#""access_token": {"a": 1}"#, AccessFlaw::TokenMissing),
+        (r#""access_token": "a\nb""#, AccessFlaw::TokenUnusable),
+        (r#""access_token": "ä""#, AccessFlaw::TokenUnusable),
+        (&format!(r#""access_token": "{}""#, "a".repeat(MAX_TOKEN + 1)), AccessFlaw::TokenUnusable),
+        (r#""access_token": "a", "expires_in": 0"#, AccessFlaw::LifetimeInvalid),
+        (r#""access_token": "a", "expires_in": -3600"#, AccessFlaw::LifetimeInvalid),
+        (r#""access_token": "a", "expires_in": "soon""#, AccessFlaw::LifetimeInvalid),
+        (r#""access_token": "a", "expires_in": "nan""#, AccessFlaw::LifetimeInvalid),
+        (r#""access_token": "a", "expires_in": [3600]"#, AccessFlaw::LifetimeInvalid),
+        (r#""access_token": "a", "token_type": "a b""#, AccessFlaw::TypeInvalid),
+        (r#""access_token": "a", "token_type": """#, AccessFlaw::TypeInvalid),
+        (r#""access_token": "a", "token_type": 1"#, AccessFlaw::TypeInvalid),
+        (r#""access_token": "a", "scope": 1"#, AccessFlaw::ScopeInvalid),
+        (r#""access_token": "a", "scope": "a\u0000b""#, AccessFlaw::ScopeInvalid),
+        (r#""access_token": "a", "scope": [1]"#, AccessFlaw::ScopeInvalid),
+    ] {
+        let tokens = json(200, &format!(r#"{{"refresh_token": "r2", {members}}}"#)).expect(members);
+        assert_eq!(tokens.refresh_token.unwrap().expose(), "r2", "{members}");
+        assert_eq!(tokens.access.unwrap_err(), flaw, "{members}");
+    }
+}
+
+#[test]
+fn refusals_have_a_class() {
+    for (status, body, class, code) in [
+        (400, r#"{"error": "invalid_grant", "error_description": "hunter2"}"#, FailureClass::Grant, "invalid_grant"),
+        (401, r#"{"error": "invalid_client"}"#, FailureClass::Connection, "invalid_client"),
+        (400, r#"{"error": "invalid_scope"}"#, FailureClass::Request, "invalid_scope"),
+        (400, r#"{"error": "interaction_required"}"#, FailureClass::User, "interaction_required"),
+        (400, r#"{"error": "slow_down"}"#, FailureClass::Pending, "slow_down"),
+        (500, r#"{"error": "server_error"}"#, FailureClass::Unknown, "server_error"),
+        (200, r#"{"error": "bad_refresh_token"}"#, FailureClass::Grant, "bad_refresh_token"),
+        (200, r#"{"ok": false, "error": "invalid_refresh_token"}"#, FailureClass::Grant, "invalid_refresh_token"),
+        (400, r#"{"error": "hunter2"}"#, FailureClass::Transient, "an unknown error code"),
+        (429, r#"{"error": "too_many"}"#, FailureClass::Transient, "an unknown error code"),
+        (503, r#"{"error": {"code": 1}}"#, FailureClass::Transient, "an unknown error code"),
+        (502, r#"{"error": "hunter2"}"#, FailureClass::Unknown, "an unknown error code"),
+        (200, r#"{"error": "hunter2", "access_token": "a"}"#, FailureClass::Unknown, "an unknown error code"),
+    ] {
+        let fault = json(status, body).expect_err(body);
+        let TokenFault::Refused { code: refused, .. } = &fault else { panic!("{body}: {fault:?}") };
+        assert_eq!((refused.as_str(), fault.class()), (code, class), "{body}");
+        assert!(!format!("{fault} {fault:?}").contains("hunter2"), "{fault:?}");
+    }
+}
+
+#[test]
+fn other_responses_are_faults() {
+    let html = "<!doctype html><p>captive";
+    for (status, body, class) in [
+        (200, html, FailureClass::Unknown),
+        (200, "", FailureClass::Unknown),
+        (200, "[]", FailureClass::Unknown),
+        (200, r#"["a1", "Bearer"]"#, FailureClass::Unknown),
+        (200, &"[".repeat(100_000), FailureClass::Unknown),
+        (302, html, FailureClass::Connection),
+        (404, html, FailureClass::Connection),
+        (429, "", FailureClass::Transient),
+        (503, html, FailureClass::Transient),
+        (500, r#"{"message": "x"}"#, FailureClass::Unknown),
+        (504, html, FailureClass::Unknown),
+        (204, "", FailureClass::Unknown),
+    ] {
+        let fault = json(status, body).expect_err(body);
+        assert_eq!(fault.class(), class, "{status} {body:.40}: {fault:?}");
+    }
+    let twice = read(&response(200, "application/x-www-form-urlencoded", "access_token=a&access_token=b"));
+    assert_eq!(twice.unwrap_err().reason(), "BODY_MALFORMED");
+}
+
+#[test]
+fn a_server_may_ask_for_a_wait() {
+    for (value, seconds) in [("30", Some(30)), (" 5 ", Some(5)), ("999999", Some(3600)), ("-1", None), ("soon", None)] {
+        let mut busy = response(429, "text/html", "");
+        busy.headers.insert(RETRY_AFTER, HeaderValue::from_str(value).unwrap());
+        assert_eq!(read(&busy).unwrap_err().retry_after(), seconds.map(Duration::from_secs), "{value}");
+    }
+}

@@ -1,0 +1,185 @@
+//! Token endpoints: what is sent, and when it is not known what became of it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jackfield_domain::Secret;
+use jackfield_domain::connection::TokenContentType;
+use jackfield_domain::value::url::HttpUrl;
+use jackfield_upstream::client::Client;
+use jackfield_upstream::oauth::{ClientAuthentication, FailureClass, Grant, TokenEndpoint, TokenFault, TokenResponse};
+
+use crate::server::{Server, header};
+use crate::support::{client, definition, development, url};
+
+const TOKENS: &str = r#"{"access_token": "a1", "token_type": "Bearer", "expires_in": 60}"#;
+
+/// A token endpoint with one response, which keeps the requests.
+struct Endpoint {
+    _server: Server,
+    client: Client,
+    url: HttpUrl,
+    requests: Arc<Mutex<Vec<String>>>,
+    parameters: BTreeMap<String, String>,
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    async fn of(response: &str) -> Self {
+        let requests: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (kept, response) = (requests.clone(), response.to_owned());
+        let server = Server::plain(move |mut peer| {
+            let (kept, response) = (kept.clone(), response.clone());
+            async move {
+                if let Some(request) = peer.request().await {
+                    kept.lock().unwrap().push(request);
+                    peer.send(response).await;
+                }
+            }
+        })
+        .await;
+        let origin = format!("http://localhost:{}/", server.port());
+        let client = client(development(), definition(&origin));
+        Endpoint { url: url(&format!("{origin}token")), _server: server, client, requests, parameters: BTreeMap::new() }
+    }
+
+    async fn granting() -> Self {
+        Endpoint::of(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{TOKENS}", TOKENS.len())).await
+    }
+
+    async fn exchange(
+        &self,
+        authentication: &ClientAuthentication,
+        content_type: TokenContentType,
+        grant: Grant<'_>,
+    ) -> Result<TokenResponse, TokenFault> {
+        let Endpoint { client, url, parameters, .. } = self;
+        TokenEndpoint { client, url, authentication, content_type, parameters }.exchange(&grant, None).await
+    }
+
+    /// Sends a refresh token in a form, and returns why there is no token.
+    async fn fail(&self) -> TokenFault {
+        let refresh_token = Secret::new("r1".to_owned());
+        let grant = Grant::RefreshToken { refresh_token: &refresh_token, scope: None };
+        self.exchange(&public(), TokenContentType::Form, grant).await.unwrap_err()
+    }
+
+    /// The only request: its head and its body.
+    fn request(&self) -> (String, String) {
+        let requests = self.requests.lock().unwrap();
+        let [request] = &requests[..] else { panic!("{} requests", requests.len()) };
+        let (head, body) = request.split_once("\r\n\r\n").unwrap();
+        (head.to_owned(), body.to_owned())
+    }
+}
+
+fn public() -> ClientAuthentication {
+    ClientAuthentication::None { client_id: "c 1".to_owned() }
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_sent_in_a_form() {
+    let endpoint = Endpoint::granting().await;
+    let refresh_token = Secret::new("r/1+".to_owned());
+    let grant = Grant::RefreshToken { refresh_token: &refresh_token, scope: Some("read write") };
+    let tokens = endpoint.exchange(&public(), TokenContentType::Form, grant).await.unwrap();
+    assert_eq!(tokens.access.unwrap().token.expose(), "a1");
+    let (head, body) = endpoint.request();
+    assert!(head.starts_with("POST /token HTTP/1.1\r\n"), "{head}");
+    assert_eq!(header(&head, "content-type"), Some("application/x-www-form-urlencoded"));
+    assert_eq!(header(&head, "accept"), Some("application/json"));
+    assert_eq!(header(&head, "authorization"), None);
+    assert_eq!(body, "grant_type=refresh_token&refresh_token=r%2F1%2B&scope=read+write&client_id=c+1");
+}
+
+#[tokio::test]
+async fn a_code_is_sent_in_json() {
+    let endpoint = Endpoint::granting().await;
+    let (code, code_verifier, redirect_uri) =
+        (Secret::new("c\"1".to_owned()), Secret::new("v1".to_owned()), url("https://jackfield.example/callback/1"));
+    let grant = Grant::AuthorizationCode { code: &code, redirect_uri: &redirect_uri, code_verifier: &code_verifier };
+    let post =
+        ClientAuthentication::SecretPost { client_id: "c1".to_owned(), client_secret: Secret::new("s1".to_owned()) };
+    endpoint.exchange(&post, TokenContentType::Json, grant).await.unwrap();
+    let (head, body) = endpoint.request();
+    assert_eq!(header(&head, "content-type"), Some("application/json"));
+    let expected = serde_json::json!({
+        "grant_type": "authorization_code", "code": "c\"1", "code_verifier": "v1", "client_id": "c1", "client_secret": "s1",
+        "redirect_uri": "https://jackfield.example/callback/1",
+    });
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap(), expected);
+}
+
+/// Id and secret are encoded as in a form before they are joined (RFC 6749 2.3.1).
+#[tokio::test]
+async fn a_client_says_who_it_is_in_a_header() {
+    let endpoint = Endpoint::granting().await;
+    let basic = ClientAuthentication::SecretBasic {
+        client_id: "https://c.example".to_owned(),
+        client_secret: Secret::new("s:1 %".to_owned()),
+    };
+    assert_eq!(basic.client_id(), "https://c.example");
+    endpoint.exchange(&basic, TokenContentType::Form, Grant::ClientCredentials { scope: None }).await.unwrap();
+    let (head, body) = endpoint.request();
+    // https%3A%2F%2Fc.example:s%3A1+%25
+    assert_eq!(header(&head, "authorization"), Some("Basic aHR0cHMlM0ElMkYlMkZjLmV4YW1wbGU6cyUzQTErJTI1"));
+    assert_eq!(body, "grant_type=client_credentials");
+}
+
+#[tokio::test]
+async fn parameters_of_a_connection_replace_none_of_a_grant() {
+    let mut endpoint = Endpoint::granting().await;
+    let given = [("audience", "a&b"), ("grant_type", "password"), ("client_id", "c2"), ("code", "x"), ("scope", "all")];
+    endpoint.parameters = given.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let grant = Grant::ClientCredentials { scope: Some("read") };
+    endpoint.exchange(&public(), TokenContentType::Form, grant).await.unwrap();
+    assert_eq!(endpoint.request().1, "grant_type=client_credentials&scope=read&client_id=c+1&audience=a%26b");
+}
+
+/// A grant may be spent as soon as a byte of it has left.
+#[tokio::test]
+async fn silence_after_a_request_says_nothing_about_the_grant() {
+    for response in ["", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"access", "HTTP/1.1 200 OK\r\n\r\n<p>"] {
+        let endpoint = Endpoint::of(response).await;
+        let fault = endpoint.fail().await;
+        assert_eq!(fault.class(), FailureClass::Unknown, "{response:?}: {fault}");
+        assert_eq!(endpoint.request().1, "grant_type=refresh_token&refresh_token=r1&client_id=c+1", "it is sent once");
+    }
+    let silent = Server::plain(|mut peer| async move {
+        peer.request().await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    })
+    .await;
+    let mut endpoint = Endpoint::granting().await;
+    endpoint.url = url(&format!("http://localhost:{}/token", silent.port()));
+    assert_eq!(
+        (endpoint.fail().await.class(), endpoint.fail().await.reason()),
+        (FailureClass::Unknown, "READ_TIMEOUT")
+    );
+}
+
+#[tokio::test]
+async fn a_grant_that_did_not_leave_is_not_spent() {
+    let gone = Server::answering("").await.port();
+    let mut endpoint = Endpoint::granting().await;
+    endpoint.url = url(&format!("http://localhost:{gone}/token"));
+    let fault = endpoint.fail().await;
+    assert_eq!((fault.class(), fault.reason()), (FailureClass::Transient, "CONNECT_FAILED"));
+    endpoint.url = url("https://10.0.0.1/token");
+    let fault = endpoint.fail().await;
+    assert_eq!((fault.class(), fault.reason()), (FailureClass::Connection, "EGRESS_REFUSED"));
+}
+
+/// A redirect could carry a secret to another host.
+#[tokio::test]
+async fn redirects_are_not_followed() {
+    let trap = Endpoint::granting().await;
+    for status in [301, 302, 303, 307, 308] {
+        let response = format!("HTTP/1.1 {status} x\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n", trap.url.as_str());
+        let fault = Endpoint::of(&response).await.fail().await;
+        assert_eq!((fault.class(), fault.reason()), (FailureClass::Connection, "STATUS_UNEXPECTED"), "{status}");
+    }
+    assert!(trap.requests.lock().unwrap().is_empty());
+}
