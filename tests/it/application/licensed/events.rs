@@ -64,7 +64,7 @@ on_both! {
             ("POST", Reply::new(500, ""), "STATUS_UNEXPECTED", no_status.to_owned()),
             ("POST", error(405, "NOT_ALLOWED"), "STATUS_UNEXPECTED", "status 405 with NOT_ALLOWED neither accepts nor rejects".to_owned()),
             ("POST", Reply::new(200, "<html>Hello.</html>"), "BODY_MALFORMED", format!("{form} 1")),
-            ("POST", Reply::new(201, "[]"), "BODY_MALFORMED", format!("{form} 2")),
+            ("POST", Reply::new(201, "[]"), "BODY_MALFORMED", format!("{form} 0")),
             ("POST", Reply::new(200, &b"\xff"[..]), "BODY_NOT_UTF8", "the body of the response is not UTF-8".to_owned()),
             ("POST", Reply::new(200, r#"{"token": "", "permissions": []}"#), "FIELD_INVALID", format!("{field} token must be 1 to 1024 visible ASCII characters")),
             // The log-in is accepted, and its user cannot be read.
