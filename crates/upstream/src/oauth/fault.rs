@@ -27,7 +27,7 @@ pub enum TokenFault {
 
 /// What a failure says about the grant, and about whose fault it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FailureClass {
+pub enum TokenFailure {
     /// The grant was not used: the request did not leave, or the endpoint says that it did not process it.
     Transient,
     /// The request left, and what became of it is unknown: the grant may be spent.
@@ -49,43 +49,43 @@ pub enum FailureClass {
 pub struct ErrorCode {
     name: &'static str,
     /// `None` if the status says more.
-    class: Option<FailureClass>,
+    class: Option<TokenFailure>,
 }
 
 /// The codes of RFC 6749 (5.2, 4.1.2.1), RFC 8628 (3.5), RFC 8707 (2), RFC 9449 (5) and OpenID Connect Core (3.1.2.6), and those of providers
 /// that have their own.
-const CODES: [(&str, FailureClass); 28] = [
-    ("invalid_request", FailureClass::Request),
-    ("invalid_client", FailureClass::Connection),
-    ("invalid_grant", FailureClass::Grant),
-    ("unauthorized_client", FailureClass::Connection),
-    ("unsupported_grant_type", FailureClass::Connection),
-    ("invalid_scope", FailureClass::Request),
-    ("access_denied", FailureClass::User),
-    ("server_error", FailureClass::Unknown),
-    ("temporarily_unavailable", FailureClass::Unknown),
-    ("authorization_pending", FailureClass::Pending),
-    ("slow_down", FailureClass::Pending),
-    ("expired_token", FailureClass::Grant),
-    ("invalid_target", FailureClass::Request),
-    ("invalid_dpop_proof", FailureClass::Request),
-    ("use_dpop_nonce", FailureClass::Request),
-    ("interaction_required", FailureClass::User),
-    ("login_required", FailureClass::User),
-    ("consent_required", FailureClass::User),
+const CODES: [(&str, TokenFailure); 28] = [
+    ("invalid_request", TokenFailure::Request),
+    ("invalid_client", TokenFailure::Connection),
+    ("invalid_grant", TokenFailure::Grant),
+    ("unauthorized_client", TokenFailure::Connection),
+    ("unsupported_grant_type", TokenFailure::Connection),
+    ("invalid_scope", TokenFailure::Request),
+    ("access_denied", TokenFailure::User),
+    ("server_error", TokenFailure::Unknown),
+    ("temporarily_unavailable", TokenFailure::Unknown),
+    ("authorization_pending", TokenFailure::Pending),
+    ("slow_down", TokenFailure::Pending),
+    ("expired_token", TokenFailure::Grant),
+    ("invalid_target", TokenFailure::Request),
+    ("invalid_dpop_proof", TokenFailure::Request),
+    ("use_dpop_nonce", TokenFailure::Request),
+    ("interaction_required", TokenFailure::User),
+    ("login_required", TokenFailure::User),
+    ("consent_required", TokenFailure::User),
     // Microsoft
-    ("mfa_required", FailureClass::User),
+    ("mfa_required", TokenFailure::User),
     // GitHub
-    ("bad_verification_code", FailureClass::Grant),
-    ("bad_refresh_token", FailureClass::Grant),
-    ("incorrect_client_credentials", FailureClass::Connection),
+    ("bad_verification_code", TokenFailure::Grant),
+    ("bad_refresh_token", TokenFailure::Grant),
+    ("incorrect_client_credentials", TokenFailure::Connection),
     // Slack
-    ("invalid_code", FailureClass::Grant),
-    ("invalid_refresh_token", FailureClass::Grant),
-    ("token_revoked", FailureClass::Grant),
-    ("bad_client_secret", FailureClass::Connection),
-    ("invalid_client_id", FailureClass::Connection),
-    ("ratelimited", FailureClass::Transient),
+    ("invalid_code", TokenFailure::Grant),
+    ("invalid_refresh_token", TokenFailure::Grant),
+    ("token_revoked", TokenFailure::Grant),
+    ("bad_client_secret", TokenFailure::Connection),
+    ("invalid_client_id", TokenFailure::Connection),
+    ("ratelimited", TokenFailure::Transient),
 ];
 
 // === impl TokenFault ===
@@ -103,16 +103,16 @@ impl TokenFault {
     }
 
     /// The class of the failure.
-    pub fn class(&self) -> FailureClass {
+    pub fn class(&self) -> TokenFailure {
         match self {
-            TokenFault::Call(CallError { sent: true, .. }) | TokenFault::BodyMalformed { .. } => FailureClass::Unknown,
+            TokenFault::Call(CallError { sent: true, .. }) | TokenFault::BodyMalformed { .. } => TokenFailure::Unknown,
             TokenFault::Call(CallError { fault: Fault::Refused(_), .. }) | TokenFault::Request(_) => {
-                FailureClass::Connection
+                TokenFailure::Connection
             }
-            TokenFault::Call(_) => FailureClass::Transient,
+            TokenFault::Call(_) => TokenFailure::Transient,
             TokenFault::Refused { status, code, .. } => code.class.unwrap_or_else(|| match of_status(*status) {
                 // It may be about this grant alone.
-                FailureClass::Connection => FailureClass::Transient,
+                TokenFailure::Connection => TokenFailure::Transient,
                 class => class,
             }),
             TokenFault::Status { status, .. } => of_status(*status),
@@ -146,12 +146,12 @@ impl ErrorCode {
 }
 
 /// The class of a response by its status alone.
-fn of_status(status: StatusCode) -> FailureClass {
+fn of_status(status: StatusCode) -> TokenFailure {
     match status.as_u16() {
-        429 | 503 => FailureClass::Transient,
+        429 | 503 => TokenFailure::Transient,
         // A redirect is not followed, and nothing was sent to where it leads.
-        300..=499 => FailureClass::Connection,
+        300..=499 => TokenFailure::Connection,
         // A gateway may have lost the response of the server behind it.
-        _ => FailureClass::Unknown,
+        _ => TokenFailure::Unknown,
     }
 }

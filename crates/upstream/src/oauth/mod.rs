@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::client::Client;
 
-pub use self::fault::{ErrorCode, FailureClass, TokenFault};
+pub use self::fault::{ErrorCode, TokenFailure, TokenFault};
 pub use self::response::{AccessFlaw, AccessToken, MAX_LIFETIME, TokenResponse};
 
 /// A token endpoint, and the client that is registered there.

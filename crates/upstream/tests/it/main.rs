@@ -14,6 +14,7 @@ mod license;
 mod mtls;
 mod nginx;
 mod oauth;
+mod oauth_server;
 mod observe;
 mod patience;
 mod pki;

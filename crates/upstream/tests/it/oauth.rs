@@ -8,7 +8,7 @@ use jackfield_domain::Secret;
 use jackfield_domain::connection::TokenContentType;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_upstream::client::Client;
-use jackfield_upstream::oauth::{ClientAuthentication, FailureClass, Grant, TokenEndpoint, TokenFault, TokenResponse};
+use jackfield_upstream::oauth::{ClientAuthentication, Grant, TokenEndpoint, TokenFailure, TokenFault, TokenResponse};
 
 use crate::server::{Server, header};
 use crate::support::{client, definition, development, url};
@@ -144,7 +144,7 @@ async fn silence_after_a_request_says_nothing_about_the_grant() {
     for response in ["", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"access", "HTTP/1.1 200 OK\r\n\r\n<p>"] {
         let endpoint = Endpoint::of(response).await;
         let fault = endpoint.fail().await;
-        assert_eq!(fault.class(), FailureClass::Unknown, "{response:?}: {fault}");
+        assert_eq!(fault.class(), TokenFailure::Unknown, "{response:?}: {fault}");
         assert_eq!(endpoint.request().1, "grant_type=refresh_token&refresh_token=r1&client_id=c+1", "it is sent once");
     }
     let silent = Server::plain(|mut peer| async move {
@@ -156,7 +156,7 @@ async fn silence_after_a_request_says_nothing_about_the_grant() {
     endpoint.url = url(&format!("http://localhost:{}/token", silent.port()));
     assert_eq!(
         (endpoint.fail().await.class(), endpoint.fail().await.reason()),
-        (FailureClass::Unknown, "READ_TIMEOUT")
+        (TokenFailure::Unknown, "READ_TIMEOUT")
     );
 }
 
@@ -166,10 +166,10 @@ async fn a_grant_that_did_not_leave_is_not_spent() {
     let mut endpoint = Endpoint::granting().await;
     endpoint.url = url(&format!("http://localhost:{gone}/token"));
     let fault = endpoint.fail().await;
-    assert_eq!((fault.class(), fault.reason()), (FailureClass::Transient, "CONNECT_FAILED"));
+    assert_eq!((fault.class(), fault.reason()), (TokenFailure::Transient, "CONNECT_FAILED"));
     endpoint.url = url("https://10.0.0.1/token");
     let fault = endpoint.fail().await;
-    assert_eq!((fault.class(), fault.reason()), (FailureClass::Connection, "EGRESS_REFUSED"));
+    assert_eq!((fault.class(), fault.reason()), (TokenFailure::Connection, "EGRESS_REFUSED"));
 }
 
 /// A redirect could carry a secret to another host.
@@ -179,7 +179,7 @@ async fn redirects_are_not_followed() {
     for status in [301, 302, 303, 307, 308] {
         let response = format!("HTTP/1.1 {status} x\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n", trap.url.as_str());
         let fault = Endpoint::of(&response).await.fail().await;
-        assert_eq!((fault.class(), fault.reason()), (FailureClass::Connection, "STATUS_UNEXPECTED"), "{status}");
+        assert_eq!((fault.class(), fault.reason()), (TokenFailure::Connection, "STATUS_UNEXPECTED"), "{status}");
     }
     assert!(trap.requests.lock().unwrap().is_empty());
 }

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use http::header::HeaderValue;
 
-use super::super::FailureClass;
+use super::super::TokenFailure;
 use super::*;
 
 fn response(status: u16, media_type: &str, body: &str) -> Response {
@@ -93,19 +93,19 @@ fn the_refresh_token_is_kept_whatever_else_is_wrong() {
 #[test]
 fn refusals_have_a_class() {
     for (status, body, class, code) in [
-        (400, r#"{"error": "invalid_grant", "error_description": "hunter2"}"#, FailureClass::Grant, "invalid_grant"),
-        (401, r#"{"error": "invalid_client"}"#, FailureClass::Connection, "invalid_client"),
-        (400, r#"{"error": "invalid_scope"}"#, FailureClass::Request, "invalid_scope"),
-        (400, r#"{"error": "interaction_required"}"#, FailureClass::User, "interaction_required"),
-        (400, r#"{"error": "slow_down"}"#, FailureClass::Pending, "slow_down"),
-        (500, r#"{"error": "server_error"}"#, FailureClass::Unknown, "server_error"),
-        (200, r#"{"error": "bad_refresh_token"}"#, FailureClass::Grant, "bad_refresh_token"),
-        (200, r#"{"ok": false, "error": "invalid_refresh_token"}"#, FailureClass::Grant, "invalid_refresh_token"),
-        (400, r#"{"error": "hunter2"}"#, FailureClass::Transient, "an unknown error code"),
-        (429, r#"{"error": "too_many"}"#, FailureClass::Transient, "an unknown error code"),
-        (503, r#"{"error": {"code": 1}}"#, FailureClass::Transient, "an unknown error code"),
-        (502, r#"{"error": "hunter2"}"#, FailureClass::Unknown, "an unknown error code"),
-        (200, r#"{"error": "hunter2", "access_token": "a"}"#, FailureClass::Unknown, "an unknown error code"),
+        (400, r#"{"error": "invalid_grant", "error_description": "hunter2"}"#, TokenFailure::Grant, "invalid_grant"),
+        (401, r#"{"error": "invalid_client"}"#, TokenFailure::Connection, "invalid_client"),
+        (400, r#"{"error": "invalid_scope"}"#, TokenFailure::Request, "invalid_scope"),
+        (400, r#"{"error": "interaction_required"}"#, TokenFailure::User, "interaction_required"),
+        (400, r#"{"error": "slow_down"}"#, TokenFailure::Pending, "slow_down"),
+        (500, r#"{"error": "server_error"}"#, TokenFailure::Unknown, "server_error"),
+        (200, r#"{"error": "bad_refresh_token"}"#, TokenFailure::Grant, "bad_refresh_token"),
+        (200, r#"{"ok": false, "error": "invalid_refresh_token"}"#, TokenFailure::Grant, "invalid_refresh_token"),
+        (400, r#"{"error": "hunter2"}"#, TokenFailure::Transient, "an unknown error code"),
+        (429, r#"{"error": "too_many"}"#, TokenFailure::Transient, "an unknown error code"),
+        (503, r#"{"error": {"code": 1}}"#, TokenFailure::Transient, "an unknown error code"),
+        (502, r#"{"error": "hunter2"}"#, TokenFailure::Unknown, "an unknown error code"),
+        (200, r#"{"error": "hunter2", "access_token": "a"}"#, TokenFailure::Unknown, "an unknown error code"),
     ] {
         let fault = json(status, body).expect_err(body);
         let TokenFault::Refused { code: refused, .. } = &fault else { panic!("{body}: {fault:?}") };
@@ -118,18 +118,18 @@ fn refusals_have_a_class() {
 fn other_responses_are_faults() {
     let html = "<!doctype html><p>captive";
     for (status, body, class) in [
-        (200, html, FailureClass::Unknown),
-        (200, "", FailureClass::Unknown),
-        (200, "[]", FailureClass::Unknown),
-        (200, r#"["a1", "Bearer"]"#, FailureClass::Unknown),
-        (200, &"[".repeat(100_000), FailureClass::Unknown),
-        (302, html, FailureClass::Connection),
-        (404, html, FailureClass::Connection),
-        (429, "", FailureClass::Transient),
-        (503, html, FailureClass::Transient),
-        (500, r#"{"message": "x"}"#, FailureClass::Unknown),
-        (504, html, FailureClass::Unknown),
-        (204, "", FailureClass::Unknown),
+        (200, html, TokenFailure::Unknown),
+        (200, "", TokenFailure::Unknown),
+        (200, "[]", TokenFailure::Unknown),
+        (200, r#"["a1", "Bearer"]"#, TokenFailure::Unknown),
+        (200, &"[".repeat(100_000), TokenFailure::Unknown),
+        (302, html, TokenFailure::Connection),
+        (404, html, TokenFailure::Connection),
+        (429, "", TokenFailure::Transient),
+        (503, html, TokenFailure::Transient),
+        (500, r#"{"message": "x"}"#, TokenFailure::Unknown),
+        (504, html, TokenFailure::Unknown),
+        (204, "", TokenFailure::Unknown),
     ] {
         let fault = json(status, body).expect_err(body);
         assert_eq!(fault.class(), class, "{status} {body:.40}: {fault:?}");
