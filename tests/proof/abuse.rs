@@ -40,12 +40,12 @@ const READERS: usize = 32;
 /// The number of tries of an attack if only health checks were too slow, for the same reason.
 const TRIES: usize = 3;
 /// The limit of the 99th percentile of health checks, in milliseconds. On a machine that is busy with other work, the
-/// limit is [`OTHERS`] times what a server that nobody attacks takes at the same time, up to [`BUSY`] times this.
+/// limit is [`REFERENCE_FACTOR`] times what the reference server takes at the same time, at most [`MAX_FACTOR`] times this.
 const HEALTH_MILLIS: u128 = 250;
 /// The same on a new connection, with its handshake.
 const NEW_MILLIS: u128 = 1_000;
-const OTHERS: u128 = 2;
-const BUSY: u128 = 4;
+const REFERENCE_FACTOR: u128 = 2;
+const MAX_FACTOR: u128 = 4;
 /// The duration of each attack, in seconds.
 const SECONDS_VARIABLE: &str = "PROOF_ABUSE_SECONDS";
 const SECONDS: u64 = 3;
@@ -63,8 +63,8 @@ struct Outcome {
     name: &'static str,
     ends: BTreeMap<End, usize>,
     times: Times,
-    /// The times of the server that nobody attacks.
-    spared: Times,
+    /// The times of the reference server.
+    reference: Times,
     peak: u64,
     resident: u64,
     faults: Vec<Fault>,
@@ -101,7 +101,7 @@ struct Field {
     process: Process,
     caller: Caller,
     victim: Victim,
-    spared: Spared,
+    reference: Reference,
     /// Indicates whether there are users for log-ins.
     has_users: bool,
     seconds: u64,
@@ -114,8 +114,8 @@ struct Field {
     peak: u64,
 }
 
-/// A server that nobody attacks. Its checks show how busy the machine is.
-struct Spared {
+/// A second server, which is not attacked. Its health checks show how busy the machine is.
+struct Reference {
     victim: Victim,
     _process: Process,
 }
@@ -165,13 +165,12 @@ fn report(name: &str, results: &[Outcome], seconds: u64) {
     ));
 }
 
-/// The limit of a time on a machine on which a spared server takes the other.
-fn limit(usual: u128, spared: u128) -> u128 {
-    (spared * OTHERS).clamp(usual, usual * BUSY)
+/// The limit of a time, given the usual limit and the time of the reference server.
+fn limit(usual: u128, reference: u128) -> u128 {
+    (reference * REFERENCE_FACTOR).clamp(usual, usual * MAX_FACTOR)
 }
 
-/// Reads the large rows with as many readers as there may be: what the database keeps of them is part of what the server takes before
-/// the attacks.
+/// Reads the large rows with as many readers as there may be. The caches that this fills are part of the memory before the attacks.
 async fn fill_caches(client: &Client) {
     let lists = (0..READERS).map(|_| {
         let (mut connectors, mut request) = (client.connectors(), Request::new(v1::ListConnectorsRequest::default()));
@@ -187,9 +186,9 @@ fn victim_of(site: &Site, process: &Process) -> Victim {
     Victim::start(move || Client::new(address, &ca, Some(&leaf)))
 }
 
-// === impl Spared ===
+// === impl Reference ===
 
-impl Spared {
+impl Reference {
     async fn prepare() -> Self {
         let site = Site::new(Backend::Sqlite, Program::Jackfield);
         site.prepare().await;
@@ -236,13 +235,13 @@ impl Field {
         let leaf = site.pki().client(Identity::of("beta"));
         let caller =
             Caller { server: process.address(), tls: wire::tls(&site.pki().ca_pem(), &leaf, Resumption::disabled()) };
-        let spared = Spared::prepare().await;
+        let reference = Reference::prepare().await;
         let victim = victim_of(&site, &process);
         tokio::time::sleep(Duration::from_millis(500)).await;
         victim.take();
-        spared.victim.take();
+        reference.victim.take();
         let Memory { resident: before, peak } = process.memory();
-        Self { site, process, caller, victim, spared, has_users, seconds, patience, tries, before, peak }
+        Self { site, process, caller, victim, reference, has_users, seconds, patience, tries, before, peak }
     }
 
     async fn all(mut self) -> Vec<Outcome> {
@@ -264,13 +263,13 @@ impl Field {
             results.push(self.with_wrong_passwords().await);
         }
         for result in &results {
-            let Outcome { name, ends, times, spared, peak, resident, faults, .. } = result;
+            let Outcome { name, ends, times, reference, peak, resident, faults, .. } = result;
             eprintln!(
                 "{name}: {ends:?} health p99={}ms ({}) new={}ms ({}) failed={} peak={}MiB resident={}MiB {faults:?}",
                 times.p99(),
-                spared.p99(),
+                reference.p99(),
                 times.p99_new(),
-                spared.p99_new(),
+                reference.p99_new(),
                 times.failed,
                 peak / MIB,
                 resident / MIB
@@ -343,7 +342,7 @@ impl Field {
 
     /// Evaluates the victim's measurements and the memory.
     async fn result(&mut self, name: &'static str, ends: BTreeMap<End, usize>) -> Outcome {
-        let (times, spared) = (self.victim.take(), self.spared.victim.take());
+        let (times, reference) = (self.victim.take(), self.reference.victim.take());
         let mut faults = Vec::new();
         let mut fault =
             |kind, bad: bool, text: String| faults.extend(bad.then(|| Fault { kind, text: format!("{name}: {text}") }));
@@ -351,13 +350,13 @@ impl Field {
         fault(Kind::Health, times.failed > 0, format!("{} health checks were not answered", times.failed));
         fault(
             Kind::Time,
-            times.p99() > limit(HEALTH_MILLIS, spared.p99()),
+            times.p99() > limit(HEALTH_MILLIS, reference.p99()),
             format!("health checks took {} ms", times.p99()),
         );
         fault(Kind::TimeOfNew, times.failed_new > 0, format!("{} new connections were not answered", times.failed_new));
         fault(
             Kind::TimeOfNew,
-            times.p99_new() > limit(NEW_MILLIS, spared.p99_new()),
+            times.p99_new() > limit(NEW_MILLIS, reference.p99_new()),
             format!("health checks took {} ms on a new connection", times.p99_new()),
         );
         let begin = Instant::now();
@@ -373,7 +372,7 @@ impl Field {
             format!("{} MiB were not released", (memory.resident - self.before.min(memory.resident)) / MIB),
         );
         self.peak = memory.peak;
-        Outcome { name, ends, times, spared, peak: memory.peak, resident: memory.resident, faults, tries: 1 }
+        Outcome { name, ends, times, reference, peak: memory.peak, resident: memory.resident, faults, tries: 1 }
     }
 }
 
@@ -426,7 +425,7 @@ impl Field {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.victim.take();
-        self.spared.victim.take();
+        self.reference.victim.take();
         let mut result = self.attack(EXPIRED, caller, &[]).await;
         if welcome != End::Answered {
             let text = format!("{}: it was refused before it had expired: {welcome:?}", result.name);

@@ -20,9 +20,9 @@ use crate::services::Services;
 /// The requests that wait apart.
 #[derive(Default)]
 pub(super) struct Apart {
-    /// Those of which a row was locked, the next one that is to be tried first.
+    /// Requests of which a row was locked, the next one that is to be tried first.
     tried: Vec<Request>,
-    /// Those that have a count in common with others here.
+    /// Requests that have a count in common with others here.
     fresh: Vec<Request>,
     /// The counts of those of which a row was locked, and of ends. Requests with these counts are set apart, too.
     keys: HashSet<AttemptKey>,
@@ -32,7 +32,7 @@ pub(super) struct Apart {
 
 /// The requests of a round of tries.
 pub(super) struct Round {
-    /// Those whose patience has ended. They are not tried.
+    /// Requests whose patience has ended. They are not tried.
     late: Vec<Request>,
     tried: Vec<Request>,
     fresh: Vec<Request>,
@@ -41,7 +41,7 @@ pub(super) struct Round {
 /// The requests of a round that are to be tried again.
 #[derive(Default)]
 struct Locked {
-    /// Those for which the round had no time.
+    /// Requests for which the round had no time.
     untried: Vec<Request>,
     requests: Vec<Request>,
     /// The counts of ends that are not written.

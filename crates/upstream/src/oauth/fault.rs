@@ -25,7 +25,7 @@ pub enum TokenFault {
     BodyMalformed { status: StatusCode },
 }
 
-/// What a failure says about the grant, and about whose fault it is.
+/// The class of a failure. It says if the grant may be spent, and who has to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TokenFailure {
     /// The grant was not used: the request did not leave, or the endpoint says that it did not process it.

@@ -1,4 +1,4 @@
-//! The client of an authorisation server: what a grant is exchanged for at its token endpoint (RFC 6749).
+//! The client of an authorisation server: it exchanges grants for tokens at the token endpoint (RFC 6749).
 
 mod fault;
 mod request;
@@ -37,7 +37,7 @@ pub enum ClientAuthentication {
     SecretPost { client_id: String, client_secret: Secret },
 }
 
-/// What is exchanged for tokens.
+/// A grant: the proof of an authorisation that is exchanged for tokens (RFC 6749 1.3).
 #[derive(Debug)]
 pub enum Grant<'a> {
     /// An authorisation code (RFC 6749 4.1.3), with the verifier of its challenge (RFC 7636 4.5).
