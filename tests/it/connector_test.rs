@@ -12,6 +12,7 @@ use jackfield_testkit::{Client, Config, Reply, System, TestServer, expect_status
 use tokio::net::TcpListener;
 use tonic::{Code, Request};
 
+use crate::login::faults::logged;
 use crate::login::{a_login, a_system, a_user, behind, behind_a_proxy, connector, create, log_in};
 
 fn stored(reference: &str) -> v1::TestConnectorRequest {
@@ -261,12 +262,12 @@ on_both! {
 
     /// A test that its client does not read ends as any answer that is not read, and gives its place back.
     async fn a_test_that_is_not_read_gives_its_place_back(backend: Backend) {
-        let server = TestServer::start_with(backend, |config| config.limits.write_stall_timeout = Duration::from_secs(3));
+        let server = TestServer::start_with(backend, |config| config.limits.write_stall_timeout = Duration::from_secs(8));
         let server = server.await;
         let alpha = server.client("alpha");
         let system = a_system().await;
         let definition = v1::Connector {
-            connect_timeout: Some(fixture::milliseconds(500)),
+            connect_timeout: Some(fixture::milliseconds(3_000)),
             max_concurrent_requests: Some(1),
             ..connector(&alpha, &system, "narrow").await
         };
@@ -277,12 +278,13 @@ on_both! {
         let unread = server.http2("alpha", 0).await;
         let unread = unread.call("/jackfield.v1.ConnectorService/TestConnector", &stored(&connector.id)).await.unwrap();
         // The call is answered before the test asks for the place.
-        for expected in [v1::LoginOutcome::UpstreamFault, v1::LoginOutcome::Accepted] {
-            while outcome().await != expected {
-                assert!(begin.elapsed() < Duration::from_secs(30), "{expected:?} is awaited");
-            }
+        while outcome().await != v1::LoginOutcome::UpstreamFault || logged(&connector.id) != "BUSY" {
+            assert!(begin.elapsed() < Duration::from_secs(30), "the test has not taken the place");
         }
-        assert!(begin.elapsed() > Duration::from_secs(2), "{:?}", begin.elapsed());
+        while outcome().await != v1::LoginOutcome::Accepted {
+            assert!(begin.elapsed() < Duration::from_secs(60), "the test has not given its place back");
+        }
+        assert!(begin.elapsed() > Duration::from_secs(7), "{:?}", begin.elapsed());
         assert_eq!(server.metric("jackfield_server_streams_stalled_total", &[]), Some(1.0));
         drop(unread);
     }

@@ -4,7 +4,7 @@ mod accounts;
 mod attempts;
 mod egress;
 pub(crate) mod events;
-mod faults;
+pub(crate) mod faults;
 mod known;
 mod locked;
 mod migrate;

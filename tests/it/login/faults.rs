@@ -13,7 +13,7 @@ use tonic::Code;
 use super::{USER_ID, a_login, a_system, connector, create, log_in};
 
 /// The reason that the log has for the last fault of a connector.
-pub(super) fn logged(connector: &str) -> String {
+pub(crate) fn logged(connector: &str) -> String {
     let log = logs::text();
     let line =
         log.lines().rev().find(|line| line.contains("a log-in could not be checked") && line.contains(connector));
