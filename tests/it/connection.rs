@@ -56,6 +56,8 @@ on_both! {
             scope: Some("profile email openid".to_owned()),
             require_business_account: Some(false),
             linking: v1::LinkingType::Disabled.into(),
+            client_authentication: v1::ClientAuthentication::ClientSecretBasic.into(),
+            iss_parameter_supported: Some(false),
             active: Some(true),
             create_time: created.create_time,
             update_time: created.create_time,
@@ -71,7 +73,7 @@ on_both! {
     }
 
     async fn every_value_of_the_enums_comes_back(server) {
-        use v1::{ConnectionType, LinkingType, TokenContentType};
+        use v1::{ClientAuthentication, ConnectionType, LinkingType, TokenContentType};
         let alpha = server.client("alpha");
         connector::create(&alpha, fixture::an_oauth2_connector("Gmail")).await;
         let types = [
@@ -84,16 +86,23 @@ on_both! {
         for (index, connection_type) in types.into_iter().enumerate() {
             let linking = [LinkingType::Disabled, LinkingType::Explicit, LinkingType::Automatic][index % 3];
             let content_type = [TokenContentType::Json, TokenContentType::Form][index % 2];
+            let authentication = [
+                ClientAuthentication::None,
+                ClientAuthentication::ClientSecretBasic,
+                ClientAuthentication::ClientSecretPost,
+            ][index % 3];
             let given = v1::Connection {
                 r#type: connection_type.into(),
                 linking: linking.into(),
                 supported_content_type: content_type.into(),
+                client_authentication: authentication.into(),
                 ..a_small_one(connection_type.as_str_name())
             };
             let id = create(&alpha, given).await.id;
             let found = get(&alpha, &id).await.unwrap();
             assert_eq!((found.r#type(), found.linking()), (connection_type, linking));
             assert_eq!(found.supported_content_type(), content_type);
+            assert_eq!(found.client_authentication(), authentication);
         }
     }
 
@@ -154,6 +163,11 @@ pub(crate) fn everything() -> v1::Connection {
         revocation_url: Some(url("revoke")),
         jwks_url: Some(url("jwks")),
         device_authorization_url: Some(url("device")),
+        client_authentication: v1::ClientAuthentication::ClientSecretPost.into(),
+        token_parameters: fixture::strings([("audience", "a"), ("scope", "b")]),
+        refresh_parameters: fixture::strings([("scope", "c")]),
+        return_uris: vec!["https://app.example.com/back".to_owned()],
+        iss_parameter_supported: Some(true),
         ..Default::default()
     }
 }

@@ -7,6 +7,8 @@
 
 mod application;
 mod attempts;
+#[expect(dead_code, reason = "the use cases of authorisation and refreshing come next")]
+mod authorization;
 mod backup;
 mod cache;
 mod caller;

@@ -54,6 +54,9 @@ const WITHIN: &[Change] = &[
     |it| it.revocation_url = Some(url(2_048)),
     |it| it.jwks_url = Some(url(2_048)),
     |it| it.device_authorization_url = Some(url(2_048)),
+    |it| it.token_parameters = numbered(64),
+    |it| it.refresh_parameters = numbered(64),
+    |it| it.return_uris = vec![url(2_048); 32],
 ];
 
 /// Changes just beyond the limits or of a wrong form, with the field that is reported.
@@ -145,6 +148,17 @@ const BEYOND: &[(&str, Change)] = &[
     ("connection.parameters", |it| it.parameters = fixture::strings([(&*"p".repeat(129), "v")])),
     ("connection.parameters.p", |it| it.parameters = fixture::strings([("p", &*"v".repeat(2_049))])),
     ("connection.parameters.p", |it| it.parameters = fixture::strings([("p", "a\r\nb")])),
+    ("connection.parameters.client_id", |it| it.parameters = fixture::strings([("client_id", "v")])),
+    ("connection.parameters.scope", |it| it.parameters = fixture::strings([("scope", "v")])),
+    ("connection.token_parameters", |it| it.token_parameters = numbered(65)),
+    ("connection.token_parameters.code", |it| it.token_parameters = fixture::strings([("code", "v")])),
+    ("connection.refresh_parameters.p", |it| it.refresh_parameters = fixture::strings([("p", "\n")])),
+    ("connection.refresh_parameters.grant_type", |it| {
+        it.refresh_parameters = fixture::strings([("grant_type", "v")]);
+    }),
+    ("connection.client_authentication", |it| it.client_authentication = 4),
+    ("connection.return_uris", |it| it.return_uris = vec![url(30); 33]),
+    ("connection.return_uris[1]", |it| it.return_uris = vec![url(30), "/back".to_owned()]),
     ("connection.linking", |it| it.linking = 4),
     ("connection.linking", |it| it.linking = i32::MIN),
     ("connection.tags", |it| it.tags = numbered(65)),
@@ -205,6 +219,7 @@ on_both! {
             revocation_url: Some(url(2_048)),
             jwks_url: Some(url(2_048)),
             device_authorization_url: Some(url(2_048)),
+            return_uris: vec![url(2_048); 32],
             ..a_small_one("")
         };
         let created = create(&alpha, given.clone()).await;
@@ -216,6 +231,8 @@ on_both! {
             trust_identity_user_id: Some(false),
             require_business_account: Some(false),
             linking: v1::LinkingType::Disabled.into(),
+            client_authentication: v1::ClientAuthentication::ClientSecretBasic.into(),
+            iss_parameter_supported: Some(false),
             active: Some(true),
             create_time: created.create_time,
             update_time: created.update_time,
@@ -260,6 +277,10 @@ on_both! {
             revocation_url: Some("x".to_owned()),
             jwks_url: Some("x".to_owned()),
             device_authorization_url: Some("x".to_owned()),
+            client_authentication: 99,
+            token_parameters: fixture::strings([("state", ""), ("p", "\n")]),
+            refresh_parameters: fixture::strings([("", "")]),
+            return_uris: vec!["x".to_owned()],
             ..Default::default()
         };
         let fields: Vec<String> = [
@@ -292,6 +313,11 @@ on_both! {
             "revocation_url",
             "jwks_url",
             "device_authorization_url",
+            "client_authentication",
+            "token_parameters.p",
+            "token_parameters.state",
+            "refresh_parameters",
+            "return_uris[0]",
         ]
         .map(|field| format!("connection.{field}"))
         .to_vec();

@@ -8,7 +8,7 @@ use super::{a_small_one, create, everything, get, update};
 use crate::connector;
 
 /// Every path except the secrets and the required fields.
-const OPTIONAL: [&str; 24] = [
+const OPTIONAL: [&str; 29] = [
     "external_id",
     "type",
     "authentication_url",
@@ -33,6 +33,11 @@ const OPTIONAL: [&str; 24] = [
     "revocation_url",
     "jwks_url",
     "device_authorization_url",
+    "client_authentication",
+    "token_parameters",
+    "refresh_parameters",
+    "return_uris",
+    "iss_parameter_supported",
 ];
 
 on_both! {
@@ -87,6 +92,8 @@ on_both! {
             scope: Some("profile email openid".to_owned()),
             require_business_account: Some(false),
             linking: v1::LinkingType::Disabled.into(),
+            client_authentication: v1::ClientAuthentication::ClientSecretBasic.into(),
+            iss_parameter_supported: Some(false),
             active: Some(true),
             create_time: before.create_time,
             update_time: updated.update_time,
@@ -203,6 +210,11 @@ fn differences(one: &v1::Connection, other: &v1::Connection) -> Vec<&'static str
             revocation_url,
             jwks_url,
             device_authorization_url,
+            client_authentication,
+            token_parameters,
+            refresh_parameters,
+            return_uris,
+            iss_parameter_supported,
             create_time,
             update_time: _,
             etag: _,
@@ -237,6 +249,11 @@ fn differences(one: &v1::Connection, other: &v1::Connection) -> Vec<&'static str
             ("revocation_url", text(&revocation_url)),
             ("jwks_url", text(&jwks_url)),
             ("device_authorization_url", text(&device_authorization_url)),
+            ("client_authentication", text(&client_authentication)),
+            ("token_parameters", text(&token_parameters)),
+            ("refresh_parameters", text(&refresh_parameters)),
+            ("return_uris", text(&return_uris)),
+            ("iss_parameter_supported", text(&iss_parameter_supported)),
             ("create_time", text(&create_time)),
         ]
     };

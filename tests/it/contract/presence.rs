@@ -15,7 +15,7 @@ const ENUM: &str = "its zero value is UNSPECIFIED, which means absent";
 const ENTRY: &str = "its parent is given as a whole";
 
 /// Fields without presence, with the reason why that does no harm.
-const WITHOUT: [(&str, &str); 39] = [
+const WITHOUT: [(&str, &str); 40] = [
     ("Application.name", REQUIRED),
     ("Permission.slug", ENTRY),
     ("Permission.description", ENTRY),
@@ -30,6 +30,7 @@ const WITHOUT: [(&str, &str); 39] = [
     ("Connection.type", ENUM),
     ("Connection.supported_content_type", ENUM),
     ("Connection.linking", ENUM),
+    ("Connection.client_authentication", ENUM),
     ("ClientSecret.secret_id", ENTRY),
     ("ClientSecret.value", SECRET),
     ("Credential.user_id", FIXED),

@@ -95,7 +95,8 @@ fn takens() -> Vec<Taken> {
 fn preconditions() -> Vec<Precondition> {
     let next = |precondition: &Precondition| match precondition {
         Precondition::ApplicationDisabled => Some(Precondition::ConnectionInactive),
-        Precondition::ConnectionInactive => Some(Precondition::ConnectionRequired),
+        Precondition::ConnectionInactive => Some(Precondition::ConnectionIncomplete),
+        Precondition::ConnectionIncomplete => Some(Precondition::ConnectionRequired),
         Precondition::ConnectionRequired => Some(Precondition::ConnectorDisabled),
         Precondition::ConnectorDisabled => Some(Precondition::CredentialNotValid),
         Precondition::CredentialNotValid => Some(Precondition::DefaultConfiguration),

@@ -15,6 +15,7 @@ const SUSPECT: [&str; 7] = ["secret", "password", "token", "private_key", "api_k
 const NO_SECRETS: &[(&str, &str)] = &[
     ("Connector.egress_proxy_password_set", "a flag"),
     ("Connection.client_secrets", "its values are redacted one by one"),
+    ("Connection.token_parameters", "settings that anyone may read who may read the connection"),
     ("Connection.token_url", "a URL"),
     ("ClientSecret.secret_id", "which secret, not the secret"),
     ("Connector.api_key", "a kind of connector"),

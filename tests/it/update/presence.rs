@@ -88,6 +88,7 @@ on_both! {
             revocation_url: url("r"),
             jwks_url: url("j"),
             device_authorization_url: url("d"),
+            iss_parameter_supported: Some(true),
             ..fixture::a_connection("full", "name:connector 0")
         };
         let request = v1::CreateConnectionRequest { connection: Some(connection), ..Default::default() };

@@ -15,8 +15,8 @@ pub use client_secrets::{
 };
 pub use list::SCHEMA;
 pub use settings::{
-    ConnectionKind, ConnectionPatch, ConnectionSettings, DEFAULT_SCOPE, DEFAULT_USER_ID_EXPRESSION, Linking,
-    TokenContentType, check_user_id_expression,
+    ClientAuthentication, ConnectionKind, ConnectionPatch, ConnectionSettings, DEFAULT_SCOPE,
+    DEFAULT_USER_ID_EXPRESSION, Linking, TokenContentType, check_user_id_expression,
 };
 
 /// A connection, without its client secrets.

@@ -9,7 +9,7 @@ use crate::names::names;
 use crate::patch::patchable;
 use crate::request::map_patch::MapPatch;
 use crate::request::reference::Ref;
-use crate::value::maps::{Labels, Parameters};
+use crate::value::maps::{AuthorizationParameters, Labels, RefreshParameters, TokenParameters};
 use crate::value::text::{CountryCode, Name, Slug};
 use crate::value::url::{HttpUrl, RedirectUri};
 
@@ -54,7 +54,7 @@ patchable! {
         #[serde(default, skip_serializing_if = "is_default")]
         scope: String = DEFAULT_SCOPE.to_owned(),
         #[serde(default, skip_serializing_if = "is_default")]
-        parameters: Parameters => MapPatch<Parameters>,
+        parameters: AuthorizationParameters => MapPatch<AuthorizationParameters>,
         #[serde(default, skip_serializing_if = "is_default")]
         require_business_account: bool,
         linking: Linking,
@@ -69,6 +69,18 @@ patchable! {
         jwks_url: Option<HttpUrl>,
         #[serde(default, skip_serializing_if = "is_default")]
         device_authorization_url: Option<HttpUrl>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        client_authentication: ClientAuthentication,
+        #[serde(default, skip_serializing_if = "is_default")]
+        token_parameters: TokenParameters => MapPatch<TokenParameters>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        refresh_parameters: RefreshParameters => MapPatch<RefreshParameters>,
+        /// URIs of applications to which a browser may be sent after a callback.
+        #[serde(default, skip_serializing_if = "is_default")]
+        return_uris: Vec<RedirectUri>,
+        /// The provider says that its authorisation responses have `iss` (RFC 9207 3).
+        #[serde(default, skip_serializing_if = "is_default")]
+        iss_parameter_supported: bool,
     }
     patch only {
         /// Required on create; later it can only repeat what is stored.
@@ -97,6 +109,17 @@ pub enum TokenContentType {
     #[default]
     Json,
     Form,
+}
+
+/// The way in which a client says who it is at the token endpoint (RFC 6749 2.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ClientAuthentication {
+    /// A public client, which only names itself.
+    None,
+    #[default]
+    ClientSecretBasic,
+    ClientSecretPost,
 }
 
 /// The rule by which identities of a connection are linked to one user.

@@ -13,7 +13,9 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::configuration::{Configuration, WorkflowSettings};
-use crate::connection::{ClientSecretFacts, Connection, ConnectionKind, ConnectionSettings, Linking, TokenContentType};
+use crate::connection::{
+    ClientAuthentication, ClientSecretFacts, Connection, ConnectionKind, ConnectionSettings, Linking, TokenContentType,
+};
 use crate::connector::{
     ApiKey, ClientCertificate, Connector, ConnectorKind, Generic, HttpBasic, License, OAuth2Endpoints, Timeouts,
 };
@@ -21,7 +23,7 @@ use crate::credential::{Credential, CredentialKind, CredentialState, FailureClas
 use crate::key::{CertificateFacts, Key, KeyKind, KeyMaterial, NextMaterial};
 use crate::user::{EmailAddress, PhoneNumber, Registration, User, Username};
 use crate::value::json::JsonObject;
-use crate::value::maps::{Headers, Labels, Parameters};
+use crate::value::maps::{AuthorizationParameters, Headers, Labels, RefreshParameters, TokenParameters};
 use crate::value::meta::Meta;
 use crate::value::text::{CountryCode, ExternalId, Name, Slug, UserId};
 use crate::value::time::Timestamp;
@@ -134,6 +136,11 @@ fn a_connection() {
             "revocation_url": null,
             "jwks_url": null,
             "device_authorization_url": null,
+            "client_authentication": "CLIENT_SECRET_BASIC",
+            "token_parameters": {},
+            "refresh_parameters": {},
+            "return_uris": [],
+            "iss_parameter_supported": false,
         },
     });
     let full = Connection {
@@ -156,7 +163,7 @@ fn a_connection() {
             user_id_expression: "{sub}".to_owned(),
             trust_identity_user_id: true,
             scope: "h".to_owned(),
-            parameters: Parameters::stored(texts()),
+            parameters: AuthorizationParameters::stored(texts()),
             require_business_account: true,
             linking: Linking::Automatic,
             active: true,
@@ -165,6 +172,11 @@ fn a_connection() {
             revocation_url: Some(url()),
             jwks_url: Some(url()),
             device_authorization_url: Some(url()),
+            client_authentication: ClientAuthentication::ClientSecretPost,
+            token_parameters: TokenParameters::stored(texts()),
+            refresh_parameters: RefreshParameters::stored(texts()),
+            return_uris: vec![RedirectUri::parse("uri", URL, URL.len()).unwrap()],
+            iss_parameter_supported: true,
         },
         client_secrets: vec![ClientSecretFacts { secret_id: String::new(), create_time: Timestamp(4) }],
         meta: meta(),

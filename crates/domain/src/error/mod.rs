@@ -131,6 +131,7 @@ pub enum Taken {
 pub enum Precondition {
     ApplicationDisabled,
     ConnectionInactive,
+    ConnectionIncomplete,
     ConnectionRequired,
     ConnectorDisabled,
     CredentialNotValid,
@@ -278,6 +279,7 @@ impl Precondition {
         match self {
             Precondition::ApplicationDisabled => "APPLICATION_DISABLED",
             Precondition::ConnectionInactive => "CONNECTION_INACTIVE",
+            Precondition::ConnectionIncomplete => "CONNECTION_INCOMPLETE",
             Precondition::ConnectionRequired => "CONNECTION_REQUIRED",
             Precondition::ConnectorDisabled => "CONNECTOR_DISABLED",
             Precondition::CredentialNotValid => "CREDENTIAL_NOT_VALID",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::mask::Mask;
 use crate::error::{Violation, Violations};
 use crate::patch::{FieldPatch, Patch};
-use crate::value::maps::{Headers, Labels, Parameters, same_header};
+use crate::value::maps::{AuthorizationParameters, Headers, Labels, RefreshParameters, TokenParameters, same_header};
 
 /// A bounded map of texts.
 pub trait TextMap: Clone + Sized {
@@ -141,13 +141,33 @@ impl TextMap for Headers {
     }
 }
 
-impl TextMap for Parameters {
+impl TextMap for AuthorizationParameters {
     fn parse(field: &str, map: BTreeMap<String, String>) -> Result<Self, Vec<Violation>> {
-        Parameters::parse(field, map)
+        AuthorizationParameters::parse(field, map)
     }
 
     fn as_map(&self) -> &BTreeMap<String, String> {
-        Parameters::as_map(self)
+        AuthorizationParameters::as_map(self)
+    }
+}
+
+impl TextMap for TokenParameters {
+    fn parse(field: &str, map: BTreeMap<String, String>) -> Result<Self, Vec<Violation>> {
+        TokenParameters::parse(field, map)
+    }
+
+    fn as_map(&self) -> &BTreeMap<String, String> {
+        TokenParameters::as_map(self)
+    }
+}
+
+impl TextMap for RefreshParameters {
+    fn parse(field: &str, map: BTreeMap<String, String>) -> Result<Self, Vec<Violation>> {
+        RefreshParameters::parse(field, map)
+    }
+
+    fn as_map(&self) -> &BTreeMap<String, String> {
+        RefreshParameters::as_map(self)
     }
 }
 
@@ -189,7 +209,7 @@ mod tests {
             let mask = mask(paths);
             assert_eq!(changed::<Labels>(given, &mask), Ok(map(expected)), "{paths:?} {given:?}");
             assert_eq!(changed::<Headers>(given, &mask), Ok(map(expected)), "{paths:?} {given:?}");
-            assert_eq!(changed::<Parameters>(given, &mask), Ok(map(expected)), "{paths:?} {given:?}");
+            assert_eq!(changed::<AuthorizationParameters>(given, &mask), Ok(map(expected)), "{paths:?} {given:?}");
         }
         assert_eq!(changed::<Labels>(&[("c", "3")], &Mask::Populated), Ok(map(&[("c", "3")])));
         assert_eq!(changed::<Labels>(&[], &Mask::Populated), Ok(map(&[("a", "1"), ("b", "2")])));

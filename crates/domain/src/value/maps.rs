@@ -67,8 +67,13 @@ maps! {
     /// HTTP headers: at most 64; names are tokens (RFC 9110 5.6.2) of at most 128 characters, values at most 4,096 visible
     /// characters. Headers that belong to the connection rather than to the request are refused.
     Headers;
-    /// Parameters passed on as they are: at most 64; names 1 to 128, values at most 2,048 characters.
-    Parameters;
+    /// Parameters of authorisation requests (RFC 6749 4.1.1), passed on as they are: at most 64; names 1 to 128, values at
+    /// most 2,048 characters. Those that belong to a request of OAuth itself are refused.
+    AuthorizationParameters;
+    /// Parameters of the request that exchanges a code for tokens (RFC 6749 4.1.3), with the same rules.
+    TokenParameters;
+    /// Parameters of the request that refreshes tokens (RFC 6749 6), with the same rules.
+    RefreshParameters;
 }
 
 const MAX_ENTRIES: usize = 64;
@@ -95,6 +100,33 @@ const REFUSED_HEADERS: [&str; 13] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
+];
+
+/// Parameters that say what a request of OAuth is about, who makes it, and what its answer belongs to. They are those of RFC 6749, 7521,
+/// 7636, 8628, 9101, 9207 and 9449, and of OpenID Connect Core. If one of them could be replaced, the answer would belong to another request.
+const RESERVED_PARAMETERS: [&str; 22] = [
+    "assertion",
+    "client_assertion",
+    "client_assertion_type",
+    "client_id",
+    "client_secret",
+    "code",
+    "code_challenge",
+    "code_challenge_method",
+    "code_verifier",
+    "device_code",
+    "dpop_jkt",
+    "error",
+    "grant_type",
+    "iss",
+    "nonce",
+    "redirect_uri",
+    "refresh_token",
+    "request",
+    "request_uri",
+    "response_type",
+    "state",
+    "user_code",
 ];
 
 /// Returns true for a header that a caller may not set.
@@ -133,22 +165,52 @@ impl Headers {
     }
 }
 
-// === impl Parameters ===
+// === impl AuthorizationParameters ===
 
-impl Parameters {
+impl AuthorizationParameters {
+    /// Parses parameters; every fault is reported. The scopes are those of the connection, or of the authorisation.
+    pub fn parse(field: &str, map: BTreeMap<String, String>) -> Result<Self, Vec<Violation>> {
+        parameters(field, map, &["scope"]).map(Self)
+    }
+}
+
+// === impl TokenParameters ===
+
+impl TokenParameters {
     /// Parses parameters; every fault is reported.
     pub fn parse(field: &str, map: BTreeMap<String, String>) -> Result<Self, Vec<Violation>> {
-        let mut violations = Vec::from_iter(check_entries(field, map.len()));
-        for (name, value) in &map {
-            if bounded_text(field, name, MAX_PARAMETER_NAME, false).is_err() {
-                let rule = format!("must be 1 to {MAX_PARAMETER_NAME} characters without control characters");
-                violations.push(Violation::field(field, format!("name {} {rule}", shown(name))));
-            } else {
-                violations.extend(bounded_text(&map_entry(field, name), value, MAX_PARAMETER_VALUE, true).err());
-            }
-        }
-        if violations.is_empty() { Ok(Self(map)) } else { Err(violations) }
+        parameters(field, map, &[]).map(Self)
     }
+}
+
+// === impl RefreshParameters ===
+
+impl RefreshParameters {
+    /// Parses parameters; every fault is reported.
+    pub fn parse(field: &str, map: BTreeMap<String, String>) -> Result<Self, Vec<Violation>> {
+        parameters(field, map, &[]).map(Self)
+    }
+}
+
+/// Checks parameters of a request of OAuth. `reserved` are names that only this request reserves.
+fn parameters(
+    field: &str,
+    map: BTreeMap<String, String>,
+    reserved: &[&str],
+) -> Result<BTreeMap<String, String>, Vec<Violation>> {
+    let mut violations = Vec::from_iter(check_entries(field, map.len()));
+    for (name, value) in &map {
+        if bounded_text(field, name, MAX_PARAMETER_NAME, false).is_err() {
+            let rule = format!("must be 1 to {MAX_PARAMETER_NAME} characters without control characters");
+            violations.push(Violation::field(field, format!("name {} {rule}", shown(name))));
+        } else if RESERVED_PARAMETERS.contains(&name.as_str()) || reserved.contains(&name.as_str()) {
+            let description = "is reserved: it follows from the connection and the request, and cannot be set";
+            violations.push(Violation::field(map_entry(field, name), description));
+        } else {
+            violations.extend(bounded_text(&map_entry(field, name), value, MAX_PARAMETER_VALUE, true).err());
+        }
+    }
+    if violations.is_empty() { Ok(map) } else { Err(violations) }
 }
 
 /// Parses headers whose values are secrets, with the limits of [`Headers`]. No violation repeats a value.

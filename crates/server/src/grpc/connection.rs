@@ -5,7 +5,7 @@ mod patch;
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::connection_service_server::ConnectionService;
 use jackfield_domain::connection::{
-    ClientSecretFacts, Connection, ConnectionKind, ConnectionSettings, Linking, TokenContentType,
+    ClientAuthentication, ClientSecretFacts, Connection, ConnectionKind, ConnectionSettings, Linking, TokenContentType,
 };
 use jackfield_domain::request::reference::ReferenceForms;
 use jackfield_domain::value::url::{HttpUrl, RedirectUri};
@@ -152,6 +152,11 @@ pub fn to_message(connection: Connection) -> pb::Connection {
         revocation_url,
         jwks_url,
         device_authorization_url,
+        client_authentication,
+        token_parameters,
+        refresh_parameters,
+        return_uris,
+        iss_parameter_supported,
     } = settings;
     let url = |url: Option<HttpUrl>| url.map(String::from);
     let secrets = client_secrets.into_iter().map(|ClientSecretFacts { secret_id, create_time }| pb::ClientSecret {
@@ -197,6 +202,16 @@ pub fn to_message(connection: Connection) -> pb::Connection {
         revocation_url: url(revocation_url),
         jwks_url: url(jwks_url),
         device_authorization_url: url(device_authorization_url),
+        client_authentication: match client_authentication {
+            ClientAuthentication::None => pb::ClientAuthentication::None,
+            ClientAuthentication::ClientSecretBasic => pb::ClientAuthentication::ClientSecretBasic,
+            ClientAuthentication::ClientSecretPost => pb::ClientAuthentication::ClientSecretPost,
+        }
+        .into(),
+        token_parameters: token_parameters.into(),
+        refresh_parameters: refresh_parameters.into(),
+        return_uris: return_uris.into_iter().map(RedirectUri::into).collect(),
+        iss_parameter_supported: Some(iss_parameter_supported),
         create_time: Some(render::timestamp(meta.create_time)),
         update_time: Some(render::timestamp(meta.update_time)),
         etag: meta.etag(),

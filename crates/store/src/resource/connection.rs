@@ -97,7 +97,7 @@ impl Stored for Connection {
         ];
         texts.extend(settings.external_id.as_ref().map(Slug::as_str));
         texts.extend(settings.user_data_location.as_ref().map(CountryCode::as_str));
-        texts.extend(settings.redirect_uris.iter().map(RedirectUri::as_str));
+        texts.extend(settings.redirect_uris.iter().chain(&settings.return_uris).map(RedirectUri::as_str));
         texts.extend(self.client_secrets.iter().map(|secret| secret.secret_id.as_str()));
         let urls = [
             &settings.authentication_url,
@@ -109,7 +109,9 @@ impl Stored for Connection {
         ];
         texts.extend(urls.into_iter().flatten().map(HttpUrl::as_str));
         texts.extend(settings.tags.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]));
-        texts.extend(settings.parameters.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]));
+        let (token, refresh) = (settings.token_parameters.iter(), settings.refresh_parameters.iter());
+        let parameters = settings.parameters.iter().chain(token).chain(refresh);
+        texts.extend(parameters.flat_map(|(name, value)| [name.as_str(), value.as_str()]));
         texts
     }
 

@@ -119,6 +119,19 @@ impl TokenFault {
         }
     }
 
+    /// Returns true if the endpoint says that it does not accept the client, so that it has not looked at the grant. Only then may the
+    /// same grant be sent with another secret. A server that fails, or says nothing, may have used the grant.
+    pub fn refuses_client(&self) -> bool {
+        const CODES: [&str; 3] = ["invalid_client", "incorrect_client_credentials", "bad_client_secret"];
+        match self {
+            TokenFault::Refused { status, code, .. } => !status.is_server_error() && CODES.contains(&code.name),
+            TokenFault::Call(_)
+            | TokenFault::Request(_)
+            | TokenFault::Status { .. }
+            | TokenFault::BodyMalformed { .. } => false,
+        }
+    }
+
     /// The wait that the endpoint asks for.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -70,10 +70,33 @@ fn secret_headers_are_headers_whose_values_never_show() {
 
 #[test]
 fn parameters_are_passed_on_unchanged() {
-    assert!(Parameters::parse("parameters", map(&[("access_type", "offline"), ("p", "")])).is_ok());
+    let parse = AuthorizationParameters::parse;
+    assert!(
+        parse("parameters", map(&[("access_type", "offline"), ("p", ""), ("resource", "https://a.example")])).is_ok()
+    );
     let long = "v".repeat(2049);
     for (name, value) in [("", "v"), (" ", "v"), ("a\n", "v"), ("a", "\u{1}"), ("a", &long), (&"n".repeat(129), "v")] {
-        assert!(Parameters::parse("parameters", map(&[(name, value)])).is_err(), "{name:?}");
+        assert!(parse("parameters", map(&[(name, value)])).is_err(), "{name:?}");
     }
-    assert!(Parameters::parse("parameters", numbered(65)).is_err());
+    assert!(parse("parameters", numbered(65)).is_err());
+}
+
+#[test]
+fn parameters_of_the_protocol_are_reserved() {
+    for name in RESERVED_PARAMETERS {
+        let given = || map(&[(name, "v"), ("free", "v")]);
+        let refused = [
+            AuthorizationParameters::parse("p", given()).unwrap_err(),
+            TokenParameters::parse("p", given()).unwrap_err(),
+            RefreshParameters::parse("p", given()).unwrap_err(),
+        ];
+        for violations in refused {
+            let fields: Vec<_> = violations.iter().map(|violation| violation.field.as_str()).collect();
+            assert_eq!(fields, [format!("p.{name}")]);
+        }
+    }
+    let scope = || map(&[("scope", "a")]);
+    assert!(AuthorizationParameters::parse("p", scope()).is_err(), "scopes are asked for in one place");
+    assert!(TokenParameters::parse("p", scope()).is_ok(), "some servers demand the scopes again");
+    assert!(RefreshParameters::parse("p", scope()).is_ok());
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use jackfield_api::v1 as pb;
 use jackfield_domain::connection::{
-    ClientSecretPatch, ClientSecretsPatch, ConnectionKind, ConnectionPatch, DEFAULT_SCOPE, DEFAULT_USER_ID_EXPRESSION,
-    Linking, MAX_CLIENT_SECRETS, TokenContentType, check_user_id_expression,
+    ClientAuthentication, ClientSecretPatch, ClientSecretsPatch, ConnectionKind, ConnectionPatch, DEFAULT_SCOPE,
+    DEFAULT_USER_ID_EXPRESSION, Linking, MAX_CLIENT_SECRETS, TokenContentType, check_user_id_expression,
 };
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
 use jackfield_domain::value::pem;
@@ -16,7 +16,7 @@ use jackfield_domain::{Secret, Violation};
 
 use crate::grpc::fields::{Fields, MAX_URL};
 
-const MAX_REDIRECT_URIS: usize = 32;
+const MAX_URIS: usize = 32;
 /// The longest list of scopes, in characters: those of several APIs of one provider are asked for together.
 const MAX_SCOPE: usize = 4_096;
 const MAX_CERTIFICATE: usize = 65_536;
@@ -51,6 +51,11 @@ pub(super) fn parse(fields: &mut Fields<'_>, connection: pb::Connection) -> Conn
         revocation_url,
         jwks_url,
         device_authorization_url,
+        client_authentication,
+        token_parameters,
+        refresh_parameters,
+        return_uris,
+        iss_parameter_supported,
         id: _,
         create_time: _,
         update_time: _,
@@ -98,7 +103,12 @@ pub(super) fn parse(fields: &mut Fields<'_>, connection: pb::Connection) -> Conn
         }),
         active: fields.switch("active", active, true),
         tags: fields.map("tags", tags),
-        redirect_uris: parse_redirect_uris(fields, &redirect_uris),
+        redirect_uris: parse_uris(fields, "redirect_uris", &redirect_uris),
+        client_authentication: fields.choice("client_authentication", client_authentication, authentication_of),
+        token_parameters: fields.map("token_parameters", token_parameters),
+        refresh_parameters: fields.map("refresh_parameters", refresh_parameters),
+        return_uris: parse_uris(fields, "return_uris", &return_uris),
+        iss_parameter_supported: fields.switch("iss_parameter_supported", iss_parameter_supported, false),
     }
 }
 
@@ -142,17 +152,17 @@ fn parse_secrets(fields: &mut Fields<'_>, secrets: Vec<pb::ClientSecret>) -> Cli
     ClientSecretsPatch::Set(patches)
 }
 
-fn parse_redirect_uris(fields: &mut Fields<'_>, uris: &[String]) -> Option<Vec<RedirectUri>> {
-    const PATH: &str = "redirect_uris";
-    if !fields.mask().covers(PATH, !uris.is_empty()) {
+/// A list of URIs to which a browser may be sent.
+fn parse_uris(fields: &mut Fields<'_>, path: &str, uris: &[String]) -> Option<Vec<RedirectUri>> {
+    if !fields.mask().covers(path, !uris.is_empty()) {
         return None;
     }
-    if uris.len() > MAX_REDIRECT_URIS {
-        fields.refuse(PATH, format!("must have at most {MAX_REDIRECT_URIS} entries"));
+    if uris.len() > MAX_URIS {
+        fields.refuse(path, format!("must have at most {MAX_URIS} entries"));
         return None;
     }
     let uris = uris.iter().enumerate().map(|(index, uri)| {
-        let field = fields.name(&format!("{PATH}[{index}]"));
+        let field = fields.name(&format!("{path}[{index}]"));
         fields.violations.check(RedirectUri::parse(&field, uri, MAX_URL))
     });
     let uris: Vec<Option<RedirectUri>> = uris.collect();
@@ -183,5 +193,15 @@ const fn kind_from_message(kind: pb::ConnectionType) -> ConnectionKind {
         pb::ConnectionType::Webauthn => ConnectionKind::WebAuthn,
         pb::ConnectionType::Password => ConnectionKind::Password,
         pb::ConnectionType::OpenidLegacy => ConnectionKind::OpenIdLegacy,
+    }
+}
+
+const fn authentication_of(authentication: pb::ClientAuthentication) -> ClientAuthentication {
+    match authentication {
+        pb::ClientAuthentication::None => ClientAuthentication::None,
+        pb::ClientAuthentication::Unspecified | pb::ClientAuthentication::ClientSecretBasic => {
+            ClientAuthentication::ClientSecretBasic
+        }
+        pb::ClientAuthentication::ClientSecretPost => ClientAuthentication::ClientSecretPost,
     }
 }

@@ -1,0 +1,178 @@
+//! The token endpoint of a connection: what the connection, its secrets and its connector say about it, in one place.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jackfield_domain::connection::{
+    ClientAuthentication as Method, ClientSecretFacts, Connection, ConnectionKind, TokenContentType,
+    client_secret_column,
+};
+use jackfield_domain::connector::{Connector, ConnectorKind, OAuth2Endpoints};
+use jackfield_domain::error::Precondition;
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::url::HttpUrl;
+use jackfield_domain::{Error, Resource, Result, Secret, SecretAddress, TenantId};
+use jackfield_upstream::client::Client;
+use jackfield_upstream::login::LoginFault;
+use jackfield_upstream::oauth::{ClientAuthentication, Grant, TokenEndpoint, TokenFault, TokenResponse};
+use tokio::time::Instant;
+
+use crate::login::require_connector_enabled;
+use crate::outbound::ConnectorClient;
+use crate::services::Services;
+
+/// The client of a connection at its token endpoint.
+pub(crate) struct TokenClient {
+    pub(crate) client: Arc<Client>,
+    pub(crate) token_url: HttpUrl,
+    /// One for each client secret, in the order in which they are tried; one for a public client. Never empty.
+    pub(crate) client_authentications: Vec<ClientAuthentication>,
+    pub(crate) content_type: TokenContentType,
+}
+
+/// The wait before a connector whose definition cannot be used is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+// === impl TokenClient ===
+
+impl TokenClient {
+    /// Exchanges a grant for tokens. Another client secret is tried only if the endpoint says that it does not accept the client: in any
+    /// other case the grant may be spent.
+    ///
+    /// # Errors
+    /// The endpoint refused the grant, or there is no usable response: the fault of the last secret that was tried.
+    pub(crate) async fn exchange(
+        &self,
+        grant: &Grant<'_>,
+        parameters: &BTreeMap<String, String>,
+        deadline: Option<Instant>,
+    ) -> Result<TokenResponse, TokenFault> {
+        let mut outcome = Err(TokenFault::Request("the connection has no client authentication"));
+        for authentication in &self.client_authentications {
+            let endpoint = TokenEndpoint {
+                client: &self.client,
+                url: &self.token_url,
+                authentication,
+                content_type: self.content_type,
+                parameters,
+            };
+            outcome = endpoint.exchange(grant, deadline).await;
+            match &outcome {
+                Err(fault) if fault.refuses_client() => {}
+                Ok(_) | Err(_) => break,
+            }
+        }
+        outcome
+    }
+}
+
+// === impl Services ===
+
+impl Services {
+    /// The client of a connection at its token endpoint.
+    ///
+    /// # Errors
+    /// The connector is disabled, the connection is inactive, or something is missing that the endpoint needs.
+    pub(crate) async fn token_client(&self, tenant: TenantId, connection: &Connection) -> Result<TokenClient> {
+        let settings = &connection.settings;
+        require_active(connection)?;
+        let (connector, client) = self.connection_client(tenant, connection).await?;
+        let from_connector = endpoints(&connector).and_then(|endpoints| endpoints.token_url.clone());
+        let token_url = settings.token_url.clone().or(from_connector);
+        Ok(TokenClient {
+            client,
+            token_url: token_url.ok_or_else(|| incomplete(connection, "token_url", Some("token_url")))?,
+            client_authentications: self.client_authentications(tenant, connection).await?,
+            content_type: settings.content_type,
+        })
+    }
+
+    /// The connector of a connection, which must be enabled, and its client.
+    async fn connection_client(
+        &self,
+        tenant: TenantId,
+        connection: &Connection,
+    ) -> Result<(Arc<Connector>, Arc<Client>)> {
+        let reference = Ref::Id(connection.connector.0);
+        let found = self.shared.outbound.client(tenant, &reference, require_connector_enabled).await?;
+        let ConnectorClient { connector, client } = found;
+        let client = client.map_err(|error| {
+            let error = &error as &(dyn std::error::Error + 'static);
+            let (id, reason) = (connector.id, LoginFault::DEFINITION_INVALID);
+            tracing::warn!(connector.id = %id, error.type = reason, error, "a token endpoint cannot be called");
+            Error::UpstreamUnavailable { connector: id.to_string(), retry_after: RETRY_AFTER }
+        })?;
+        Ok((connector, client))
+    }
+
+    /// The ways in which a connection says who it is, with its secrets opened.
+    async fn client_authentications(
+        &self,
+        tenant: TenantId,
+        connection: &Connection,
+    ) -> Result<Vec<ClientAuthentication>> {
+        let settings = &connection.settings;
+        let client_id = settings.client_id.clone();
+        if client_id.is_empty() {
+            return Err(incomplete(connection, "client_id", None));
+        }
+        let of_secret: fn(String, Secret) -> ClientAuthentication = match settings.client_authentication {
+            Method::None => return Ok(vec![ClientAuthentication::None { client_id }]),
+            Method::ClientSecretBasic => {
+                |client_id, client_secret| ClientAuthentication::SecretBasic { client_id, client_secret }
+            }
+            Method::ClientSecretPost => {
+                |client_id, client_secret| ClientAuthentication::SecretPost { client_id, client_secret }
+            }
+        };
+        let mut authentications = Vec::with_capacity(connection.client_secrets.len());
+        for ClientSecretFacts { secret_id, .. } in &connection.client_secrets {
+            let column = client_secret_column(secret_id);
+            // One that is gone was removed in between.
+            if let Some(secret) =
+                self.shared.secrets.text(None, SecretAddress::of(tenant, connection.id, &column)).await?
+            {
+                authentications.push(of_secret(client_id.clone(), secret));
+            }
+        }
+        match authentications.is_empty() {
+            true => Err(incomplete(connection, "client_secrets", None)),
+            false => Ok(authentications),
+        }
+    }
+}
+
+/// Refuses a connection that is not active, or speaks another protocol than OAuth.
+pub(crate) fn require_active(connection: &Connection) -> Result<()> {
+    let refused =
+        |reason, message: &str| Err(Error::precondition(reason, Resource::Connection, connection.id, message));
+    if !connection.settings.active {
+        return refused(Precondition::ConnectionInactive, "the connection is not active");
+    }
+    if connection.settings.kind != ConnectionKind::OAuth2 {
+        return refused(Precondition::ConnectionIncomplete, "the connection is not of the type CONNECTION_TYPE_OAUTH2");
+    }
+    Ok(())
+}
+
+/// The endpoints that a connector has for its connections.
+pub(crate) fn endpoints(connector: &Connector) -> Option<&OAuth2Endpoints> {
+    match &connector.kind {
+        ConnectorKind::OAuth2(endpoints) => Some(endpoints),
+        ConnectorKind::ApiKey(_)
+        | ConnectorKind::ClientCertificate(_)
+        | ConnectorKind::Generic(_)
+        | ConnectorKind::HttpBasic(_)
+        | ConnectorKind::License(_) => None,
+    }
+}
+
+/// The error for a connection that lacks a setting, which its connector may have instead.
+pub(crate) fn incomplete(connection: &Connection, field: &str, of_connector: Option<&str>) -> Error {
+    let message = match of_connector {
+        Some(other) => format!("connection.{field} is required, or connector.oauth2.{other} of its connector"),
+        None => format!("connection.{field} is required"),
+    };
+    Error::precondition(Precondition::ConnectionIncomplete, Resource::Connection, connection.id, message)
+}

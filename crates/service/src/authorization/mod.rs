@@ -1,0 +1,3 @@
+//! Authorisations: how a user permits a connection to act for them, and the token endpoints that exchange what came of it.
+
+mod endpoint;
