@@ -166,6 +166,7 @@ pub(crate) fn everything() -> v1::Connection {
         client_authentication: v1::ClientAuthentication::ClientSecretPost.into(),
         token_parameters: fixture::strings([("audience", "a"), ("scope", "b")]),
         refresh_parameters: fixture::strings([("scope", "c")]),
+        refresh_token_grace_period: Some(fixture::milliseconds(1_500)),
         return_uris: vec!["https://app.example.com/back".to_owned()],
         iss_parameter_supported: Some(true),
         ..Default::default()

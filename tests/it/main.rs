@@ -25,6 +25,7 @@ mod login;
 mod pagination;
 mod plans;
 mod promtool;
+mod refresh;
 mod refusals;
 mod routing;
 mod steps;

@@ -24,6 +24,14 @@ macro_rules! names {
                     $($enum::$value => $name,)*
                 }
             }
+
+            /// The value with a name.
+            pub fn named(name: &str) -> Option<Self> {
+                match name {
+                    $($name => Some($enum::$value),)*
+                    _ => None,
+                }
+            }
         }
     };
 }

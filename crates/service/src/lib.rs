@@ -7,7 +7,6 @@
 
 mod application;
 mod attempts;
-#[expect(dead_code, reason = "the use cases of authorisation and refreshing come next")]
 mod authorization;
 mod backup;
 mod cache;
@@ -25,6 +24,7 @@ mod login;
 mod maintenance;
 mod outbound;
 mod probe;
+mod refresh;
 mod rewrap;
 mod routing;
 mod sealing;
@@ -48,6 +48,7 @@ pub use list::{FoundPage, ListScope, Listable, ListedPage, Pager, Position};
 pub use login::{Login, LoginSettings};
 pub use outbound::OutboundSettings;
 pub use probe::{ProbedConnector, ProbedLogin};
+pub use refresh::{RefreshBudget, RefreshSettings};
 pub use services::{KeyringReplaceError, ServerInfo, Services};
 pub use startup::{OpenError, Preflight, Settings};
 

@@ -32,6 +32,8 @@ impl Services {
         let services = self.clone();
         self.shared.tasks.spawn(async move { services.write_events().await });
         let services = self.clone();
+        self.shared.tasks.spawn(async move { services.refresh_due().await });
+        let services = self.clone();
         self.shared.tasks.spawn(async move {
             while services.shared.stop.run_until_cancelled(tokio::time::sleep(SWEEP_INTERVAL)).await.is_some() {
                 services.shared.outbound.sweep();
@@ -75,6 +77,7 @@ impl Services {
         self.shared.outbound.sweep_connectors();
         let steps = [
             ("re-wraps", self.rewrap_take_over().await),
+            ("refreshed tokens of the journal", self.refreshes_recover().await),
             ("activation of keys", self.keys_activate().await),
             ("count of expiring keys", self.keys_count_expiring().await),
             ("removal of what has expired", self.purge().await),

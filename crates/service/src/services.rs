@@ -25,6 +25,7 @@ use crate::key::{self, PublicRoots};
 use crate::list::{ListScope, Listable, Lists, Pager};
 use crate::login::LoginSettings;
 use crate::outbound::{Outbound, OutboundSettings};
+use crate::refresh::Refreshes;
 use crate::rewrap::RewrapWatch;
 use crate::sealing::data_keys::DataKeys;
 use crate::sealing::passwords::Passwords;
@@ -52,6 +53,7 @@ pub(crate) struct Components {
     pub(crate) outbound: Outbound,
     pub(crate) login: LoginSettings,
     pub(crate) attempts: Attempts,
+    pub(crate) refreshes: Refreshes,
     pub(crate) events: ConnectorEvents,
     pub(crate) tenant_names: TenantNames,
     pub(crate) gauge_sources: Arc<GaugeSources>,
@@ -104,6 +106,7 @@ impl Services {
         clock: Arc<dyn Clock>,
         token_cache: TokenCacheSettings,
         (outbound, login): (OutboundSettings, LoginSettings),
+        refreshes: Refreshes,
         facts: Facts,
     ) -> Self {
         let vault = Arc::new(vault);
@@ -117,6 +120,7 @@ impl Services {
             secrets,
             attempts: Attempts::new(login.attempts),
             login,
+            refreshes,
             passwords: Passwords::new(),
             key_turns: Turns::new(key::AT_ONCE),
             changes: Changes::new(store.clone(), Arc::clone(&data_keys), Arc::clone(&clock)),

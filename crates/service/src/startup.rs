@@ -15,6 +15,7 @@ use crate::change::{Change, Length};
 use crate::key::PublicRoots;
 use crate::login::LoginSettings;
 use crate::outbound::OutboundSettings;
+use crate::refresh::{RefreshSettings, Refreshes};
 use crate::services::{Facts, Services};
 
 /// The settings of the services.
@@ -29,6 +30,7 @@ pub struct Settings {
     pub token_cache: TokenCacheSettings,
     pub outbound: OutboundSettings,
     pub login: LoginSettings,
+    pub refresh: RefreshSettings,
     /// The authorities whose client certificates have a warning.
     pub public_roots: PublicRoots,
     /// Only shown by GetServerInfo.
@@ -54,6 +56,8 @@ pub enum OpenError {
     KeyringWrong { id: String },
     #[error("the first data key or tenant could not be made: {0}")]
     Bootstrap(#[source] Error),
+    #[error("the journal of refreshes cannot be opened in {directory}: {source}")]
+    Journal { directory: String, source: std::io::Error },
 }
 
 /// The number of data keys that must fail to open before their key-encryption key is considered the wrong one. A single one
@@ -86,6 +90,10 @@ impl Preflight {
 impl Services {
     /// Opens the database, checks that the keyring opens what is in it, and creates what a first start needs.
     pub async fn open(settings: Settings, preflight: Preflight, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let refreshes = Refreshes::open(settings.refresh.clone()).map_err(|source| OpenError::Journal {
+            directory: settings.refresh.journal.display().to_string(),
+            source,
+        })?;
         let store = Store::connect(&settings.database, settings.pool).await?;
         let schema_version = match prepare(&store, &preflight, settings.migrate).await {
             Ok(schema_version) => schema_version,
@@ -94,10 +102,18 @@ impl Services {
                 return Err(error);
             }
         };
-        let Settings { reveal_enabled, development, public_roots, outbound, login, .. } = settings;
+        let Settings {
+            reveal_enabled, development, public_roots, outbound, login, token_cache, bootstrap_tenant, ..
+        } = settings;
         let facts = Facts { reveal_enabled, development, public_roots, start_time: clock.now(), schema_version };
-        let services = Services::new(store, preflight.vault, clock, settings.token_cache, (outbound, login), facts);
-        services.bootstrap(settings.bootstrap_tenant).await.map_err(OpenError::Bootstrap)?;
+        let settings = (outbound, login);
+        let services = Services::new(store, preflight.vault, clock, token_cache, settings, refreshes, facts);
+        services.bootstrap(bootstrap_tenant).await.map_err(OpenError::Bootstrap)?;
+        // What a process that died has received is stored before anybody asks for it.
+        if let Err(error) = services.refreshes_recover().await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "refreshed tokens of the journal could not be stored");
+        }
         services.start_maintenance();
         Ok(services)
     }

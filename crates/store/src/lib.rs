@@ -43,6 +43,7 @@ pub use record::audit::AuditEvent;
 pub use record::data_key::DataKeyRow;
 pub use record::idempotency::{IdempotencyClaim, IdempotencyKey};
 pub use record::login_attempt::AttemptKey;
+pub use record::refresh::{DueCredential, RefreshLease};
 pub use record::secret::SecretRow;
 pub use resource::cascade::CascadeIds;
 pub use resource::issuable::IssuableCredential;

@@ -207,6 +207,9 @@ async fn insert(txn: &Writer, tenant: TenantId, filled: &Filled, i: usize) {
         last_refresh_time: None,
         refresh_failure_count: 0,
         failure_class: None,
+        failure_reason: String::new(),
+        next_refresh_time: None,
+        refresh_token_rotates: None,
         default_configuration: configuration,
         meta: meta(i),
     };

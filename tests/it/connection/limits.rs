@@ -56,6 +56,7 @@ const WITHIN: &[Change] = &[
     |it| it.device_authorization_url = Some(url(2_048)),
     |it| it.token_parameters = numbered(64),
     |it| it.refresh_parameters = numbered(64),
+    |it| it.refresh_token_grace_period = Some(fixture::milliseconds(30 * 24 * 3_600_000)),
     |it| it.return_uris = vec![url(2_048); 32],
 ];
 
@@ -155,6 +156,10 @@ const BEYOND: &[(&str, Change)] = &[
     ("connection.refresh_parameters.p", |it| it.refresh_parameters = fixture::strings([("p", "\n")])),
     ("connection.refresh_parameters.grant_type", |it| {
         it.refresh_parameters = fixture::strings([("grant_type", "v")]);
+    }),
+    ("connection.refresh_token_grace_period", |it| it.refresh_token_grace_period = Some(fixture::milliseconds(0))),
+    ("connection.refresh_token_grace_period", |it| {
+        it.refresh_token_grace_period = Some(fixture::milliseconds(30 * 24 * 3_600_000 + 1));
     }),
     ("connection.client_authentication", |it| it.client_authentication = 4),
     ("connection.return_uris", |it| it.return_uris = vec![url(30); 33]),
@@ -281,6 +286,7 @@ on_both! {
             token_parameters: fixture::strings([("state", ""), ("p", "\n")]),
             refresh_parameters: fixture::strings([("", "")]),
             return_uris: vec!["x".to_owned()],
+            refresh_token_grace_period: Some(fixture::milliseconds(-1)),
             ..Default::default()
         };
         let fields: Vec<String> = [
@@ -318,6 +324,7 @@ on_both! {
             "token_parameters.state",
             "refresh_parameters",
             "return_uris[0]",
+            "refresh_token_grace_period",
         ]
         .map(|field| format!("connection.{field}"))
         .to_vec();

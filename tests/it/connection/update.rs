@@ -8,7 +8,7 @@ use super::{a_small_one, create, everything, get, update};
 use crate::connector;
 
 /// Every path except the secrets and the required fields.
-const OPTIONAL: [&str; 29] = [
+const OPTIONAL: [&str; 30] = [
     "external_id",
     "type",
     "authentication_url",
@@ -36,6 +36,7 @@ const OPTIONAL: [&str; 29] = [
     "client_authentication",
     "token_parameters",
     "refresh_parameters",
+    "refresh_token_grace_period",
     "return_uris",
     "iss_parameter_supported",
 ];
@@ -213,6 +214,7 @@ fn differences(one: &v1::Connection, other: &v1::Connection) -> Vec<&'static str
             client_authentication,
             token_parameters,
             refresh_parameters,
+            refresh_token_grace_period,
             return_uris,
             iss_parameter_supported,
             create_time,
@@ -252,6 +254,7 @@ fn differences(one: &v1::Connection, other: &v1::Connection) -> Vec<&'static str
             ("client_authentication", text(&client_authentication)),
             ("token_parameters", text(&token_parameters)),
             ("refresh_parameters", text(&refresh_parameters)),
+            ("refresh_token_grace_period", text(&refresh_token_grace_period)),
             ("return_uris", text(&return_uris)),
             ("iss_parameter_supported", text(&iss_parameter_supported)),
             ("create_time", text(&create_time)),

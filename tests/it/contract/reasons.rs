@@ -44,6 +44,7 @@ fn errors() -> Vec<Error> {
             | Error::StoreUnavailable { .. }
             | Error::OutcomeUnknown { .. }
             | Error::UpstreamUnavailable { .. }
+            | Error::RefreshInProgress { .. }
             | Error::ServerUnavailable { .. }
             | Error::DeadlineExceeded
             | Error::DecryptFailed { .. }
@@ -67,6 +68,7 @@ fn errors() -> Vec<Error> {
         Error::StoreUnavailable { retry_after, source: "away".into() },
         Error::OutcomeUnknown { retry_after: Some(retry_after), source: "away".into() },
         Error::UpstreamUnavailable { connector: id.clone(), retry_after },
+        Error::RefreshInProgress { retry_after },
         Error::ServerUnavailable { retry_after },
         Error::DeadlineExceeded,
         Error::DecryptFailed { resource, id: id.clone() },
@@ -96,7 +98,8 @@ fn preconditions() -> Vec<Precondition> {
     let next = |precondition: &Precondition| match precondition {
         Precondition::ApplicationDisabled => Some(Precondition::ConnectionInactive),
         Precondition::ConnectionInactive => Some(Precondition::ConnectionIncomplete),
-        Precondition::ConnectionIncomplete => Some(Precondition::ConnectionRequired),
+        Precondition::ConnectionIncomplete => Some(Precondition::ConnectionRefused),
+        Precondition::ConnectionRefused => Some(Precondition::ConnectionRequired),
         Precondition::ConnectionRequired => Some(Precondition::ConnectorDisabled),
         Precondition::ConnectorDisabled => Some(Precondition::CredentialNotValid),
         Precondition::CredentialNotValid => Some(Precondition::DefaultConfiguration),

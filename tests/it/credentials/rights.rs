@@ -28,7 +28,7 @@ macro_rules! methods {
     };
 }
 
-const METHODS: [Method; 65] = methods! {
+const METHODS: [Method; 67] = methods! {
     admin {
         "CreateTenant" create_tenant(CreateTenantRequest): "admin";
         "GetTenant" get_tenant(GetTenantRequest): "admin";
@@ -88,6 +88,8 @@ const METHODS: [Method; 65] = methods! {
         "UpdateCredential" update_credential(UpdateCredentialRequest): "credentials.write";
         "DeleteCredential" delete_credential(DeleteCredentialRequest): "credentials.write";
         "IssueAccessToken" issue_access_token(IssueAccessTokenRequest): "credentials.issue";
+        "RefreshCredential" refresh_credential(RefreshCredentialRequest): "credentials.issue";
+        "ReportTokenRejected" report_token_rejected(ReportTokenRejectedRequest): "credentials.issue";
         "RevealCredential" reveal_credential(RevealCredentialRequest): "credentials.reveal";
     }
     keys {

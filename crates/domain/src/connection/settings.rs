@@ -1,5 +1,7 @@
 //! The settings of connections: one table defines them, their patch, and how the patch changes them.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::client_secrets::ClientSecretsPatch;
@@ -75,6 +77,9 @@ patchable! {
         token_parameters: TokenParameters => MapPatch<TokenParameters>,
         #[serde(default, skip_serializing_if = "is_default")]
         refresh_parameters: RefreshParameters => MapPatch<RefreshParameters>,
+        /// The time for which the provider accepts a refresh token again that was used.
+        #[serde(default, skip_serializing_if = "is_default")]
+        refresh_token_grace_period: Option<Duration>,
         /// URIs of applications to which a browser may be sent after a callback.
         #[serde(default, skip_serializing_if = "is_default")]
         return_uris: Vec<RedirectUri>,

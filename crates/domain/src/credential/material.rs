@@ -83,6 +83,9 @@ pub const MAX_CUSTOM_FIELDS_BYTES: usize = 64 * 1024;
 /// The column of the sealed material: one sealed JSON object with all its parts, so that parts of different materials cannot be
 /// mixed.
 pub const MATERIAL_COLUMN: &str = "material";
+/// The column of sealed tokens that were received for a credential which has others: two refreshes succeeded. They are tried if the refresh
+/// token of the credential is refused.
+pub const ALTERNATE_COLUMN: &str = "alternate";
 
 /// The fields of custom material after a change of single ones, or what would be wrong with the result.
 pub fn custom_fields_after(
@@ -126,6 +129,20 @@ impl Material {
 // === impl OAuth2Material ===
 
 impl OAuth2Material {
+    /// A copy. Its secrets are wiped by themselves.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        let copy = |token: &Option<Secret>| token.as_ref().map(Secret::duplicate);
+        OAuth2Material {
+            access_token: copy(&self.access_token),
+            refresh_token: copy(&self.refresh_token),
+            id_token: copy(&self.id_token),
+            token_type: self.token_type.clone(),
+            expire_time: self.expire_time,
+            scopes: self.scopes.clone(),
+        }
+    }
+
     /// Takes the refresh token and the ID token of the stored material where these are absent.
     #[must_use]
     pub fn or_stored(mut self, stored: OAuth2Material) -> Self {

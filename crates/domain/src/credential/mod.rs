@@ -3,6 +3,7 @@
 mod list;
 mod material;
 mod patch;
+mod refresh;
 mod state;
 
 use serde::{Deserialize, Serialize};
@@ -20,10 +21,13 @@ use crate::value::time::Timestamp;
 
 pub use list::SCHEMA;
 pub use material::{
-    IssuedToken, MATERIAL_COLUMN, MAX_CUSTOM_FIELDS, MAX_CUSTOM_FIELDS_BYTES, Material, MaterialPatch, OAuth2Material,
-    TokensPatch, check_custom_fields, custom_fields_after,
+    ALTERNATE_COLUMN, IssuedToken, MATERIAL_COLUMN, MAX_CUSTOM_FIELDS, MAX_CUSTOM_FIELDS_BYTES, Material,
+    MaterialPatch, OAuth2Material, TokensPatch, check_custom_fields, custom_fields_after,
 };
 pub use patch::{CredentialDraft, CredentialParents, CredentialPatch};
+pub use refresh::{
+    LEAST_VALIDITY, RefreshAttempt, RefreshEnd, RefreshOutcome, backoff as refresh_backoff, refresh_time,
+};
 pub use state::{CredentialKind, CredentialState, FailureClass};
 
 /// The facts of a credential.
@@ -67,6 +71,15 @@ pub struct Credential {
     pub refresh_failure_count: i32,
     #[serde(default, skip_serializing_if = "is_default")]
     pub failure_class: Option<FailureClass>,
+    /// The reason of the last failure; empty if the last refresh did not fail.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub failure_reason: String,
+    /// The time at which the token is refreshed, or a refresh that failed is tried again. `None`: the server does not refresh it by itself.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub next_refresh_time: Option<Timestamp>,
+    /// True if the provider gave a new refresh token for the last one, false if it did not; `None` if it was not asked yet.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub refresh_token_rotates: Option<bool>,
     pub default_configuration: ConfigurationId,
     pub meta: Meta,
 }
@@ -92,6 +105,29 @@ impl Credential {
             (CredentialState::Valid, Some(expiry)) if expiry <= now => CredentialState::Expired,
             (state, _) => state,
         }
+    }
+
+    /// Returns whether the server can refresh it: with a refresh token, through a connection.
+    pub fn refreshes(&self) -> bool {
+        self.refreshable && self.connection.is_some() && self.kind == CredentialKind::OAuth2
+    }
+
+    /// Sets the time of the first refresh of new material. A refresh token without an access token is exchanged at once.
+    pub fn schedule(&mut self, now: Timestamp) {
+        self.next_refresh_time = match self.state {
+            _ if !self.refreshes() => None,
+            CredentialState::NeedsReauth => {
+                self.state = CredentialState::Expired;
+                Some(now)
+            }
+            _ => Some(refresh_time(self.id, now, self.expire_time)),
+        };
+    }
+
+    /// Forgets failures of refreshes.
+    pub fn forget_failures(&mut self) {
+        (self.refresh_failure_count, self.failure_class) = (0, None);
+        self.failure_reason.clear();
     }
 
     /// Changes the facts that callers set, or returns what would be wrong with the result. The use case handles the

@@ -9,7 +9,7 @@ names! {
     pub enum CredentialState {
         Pending = "PENDING",
         Valid = "VALID",
-        /// Never stored: a valid credential reads as expired once its token has expired.
+        /// A valid credential reads as expired once its token has expired. Stored only if there is a refresh token and no access token yet.
         Expired = "EXPIRED",
         NeedsReauth = "NEEDS_REAUTH",
         Revoked = "REVOKED",

@@ -139,6 +139,7 @@ fn a_connection() {
             "client_authentication": "CLIENT_SECRET_BASIC",
             "token_parameters": {},
             "refresh_parameters": {},
+            "refresh_token_grace_period": null,
             "return_uris": [],
             "iss_parameter_supported": false,
         },
@@ -175,6 +176,7 @@ fn a_connection() {
             client_authentication: ClientAuthentication::ClientSecretPost,
             token_parameters: TokenParameters::stored(texts()),
             refresh_parameters: RefreshParameters::stored(texts()),
+            refresh_token_grace_period: Some(Duration::from_secs(12)),
             return_uris: vec![RedirectUri::parse("uri", URL, URL.len()).unwrap()],
             iss_parameter_supported: true,
         },
@@ -338,6 +340,9 @@ fn a_credential() {
         "last_refresh_time": null,
         "refresh_failure_count": 0,
         "failure_class": null,
+        "failure_reason": "",
+        "next_refresh_time": null,
+        "refresh_token_rotates": null,
     });
     let full = Credential {
         id: uuid(1).into(),
@@ -361,6 +366,9 @@ fn a_credential() {
         last_refresh_time: Some(Timestamp(9)),
         refresh_failure_count: 10,
         failure_class: Some(FailureClass::Indeterminate),
+        failure_reason: "f".to_owned(),
+        next_refresh_time: Some(Timestamp(11)),
+        refresh_token_rotates: Some(false),
         default_configuration: uuid(4).into(),
         meta: meta(),
     };

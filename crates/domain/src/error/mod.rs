@@ -95,6 +95,9 @@ pub enum Error {
     /// The system of a connector could not be asked, or its response cannot be used.
     #[error("system of a connector unavailable")]
     UpstreamUnavailable { connector: String, retry_after: Duration },
+    /// Another replica refreshes the credential for longer than a caller can wait.
+    #[error("refresh in progress")]
+    RefreshInProgress { retry_after: Duration },
     /// The server sheds load or shuts down.
     #[error("server unavailable")]
     ServerUnavailable { retry_after: Duration },
@@ -132,6 +135,7 @@ pub enum Precondition {
     ApplicationDisabled,
     ConnectionInactive,
     ConnectionIncomplete,
+    ConnectionRefused,
     ConnectionRequired,
     ConnectorDisabled,
     CredentialNotValid,
@@ -205,6 +209,7 @@ impl Error {
             | Error::StoreUnavailable { .. }
             | Error::OutcomeUnknown { retry_after: Some(_), .. }
             | Error::UpstreamUnavailable { .. }
+            | Error::RefreshInProgress { .. }
             | Error::ServerUnavailable { .. } => true,
             Error::Invalid(_)
             | Error::NotFound { .. }
@@ -249,6 +254,7 @@ impl Error {
             Error::AttemptUnanswered { .. } | Error::StoreUnavailable { .. } => "STORE_UNAVAILABLE",
             Error::OutcomeUnknown { .. } => "OUTCOME_UNKNOWN",
             Error::UpstreamUnavailable { .. } => "UPSTREAM_UNAVAILABLE",
+            Error::RefreshInProgress { .. } => "REFRESH_IN_PROGRESS",
             Error::ServerUnavailable { .. } => "SERVER_UNAVAILABLE",
             Error::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Error::DecryptFailed { .. } => "DECRYPT_FAILED",
@@ -280,6 +286,7 @@ impl Precondition {
             Precondition::ApplicationDisabled => "APPLICATION_DISABLED",
             Precondition::ConnectionInactive => "CONNECTION_INACTIVE",
             Precondition::ConnectionIncomplete => "CONNECTION_INCOMPLETE",
+            Precondition::ConnectionRefused => "CONNECTION_REFUSED",
             Precondition::ConnectionRequired => "CONNECTION_REQUIRED",
             Precondition::ConnectorDisabled => "CONNECTOR_DISABLED",
             Precondition::CredentialNotValid => "CREDENTIAL_NOT_VALID",

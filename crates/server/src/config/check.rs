@@ -77,6 +77,7 @@ impl Config {
     }
 
     fn check_bounds(&self, problems: &mut Vec<String>) {
+        self.refresh.check(problems);
         let Config { tls, database, limits, streams, deadlines, vault, token_cache, .. } = self;
         for (key, value) in [
             ("tls.max_handshakes", tls.max_handshakes),
@@ -97,6 +98,8 @@ impl Config {
             ("streams.max_open_per_identity", streams.max_open_per_identity),
             ("streams.max_open_per_tenant", streams.max_open_per_tenant),
             ("egress.max_clients", self.egress.max_clients),
+            ("refresh.max_concurrent", self.refresh.max_concurrent),
+            ("refresh.max_per_second", self.refresh.max_per_second),
         ] {
             if value == 0 {
                 problems.push(format!("{key}: must be at least 1"));

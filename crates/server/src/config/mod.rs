@@ -7,6 +7,7 @@ mod database;
 mod egress;
 mod license_api;
 mod load;
+mod refresh;
 mod secret_url;
 mod sections;
 mod token_cache;
@@ -20,6 +21,7 @@ pub use jackfield_transport::config::{
 };
 pub use license_api::LicenseApi;
 pub use load::{ConfigError, DEFAULT_FILE, Sources, variable};
+pub use refresh::Refresh;
 pub use secret_url::SecretUrl;
 pub use sections::{Config, Mode, OPERATOR_SPIFFE};
 pub use token_cache::TokenCache;

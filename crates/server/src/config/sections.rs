@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::database::{Database, DatabaseUrlError};
 use super::egress::{Egress, Login};
 use super::license_api::LicenseApi;
+use super::refresh::Refresh;
 use super::secret_url::SecretUrl;
 use super::token_cache::TokenCache;
 use super::vault::{Bootstrap, Reveal, Vault};
@@ -38,6 +39,7 @@ pub struct Config {
     pub token_cache: TokenCache,
     pub egress: Egress,
     pub login: Login,
+    pub refresh: Refresh,
     pub license_api: LicenseApi,
     pub bootstrap: Bootstrap,
     pub telemetry: Telemetry,
@@ -72,6 +74,7 @@ impl Default for Config {
             token_cache: TokenCache::default(),
             egress: Egress::default(),
             login: Login::default(),
+            refresh: Refresh::default(),
             license_api: LicenseApi::default(),
             bootstrap: Bootstrap::default(),
             telemetry: Telemetry::default(),

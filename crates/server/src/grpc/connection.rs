@@ -155,6 +155,7 @@ pub fn to_message(connection: Connection) -> pb::Connection {
         client_authentication,
         token_parameters,
         refresh_parameters,
+        refresh_token_grace_period,
         return_uris,
         iss_parameter_supported,
     } = settings;
@@ -210,6 +211,7 @@ pub fn to_message(connection: Connection) -> pb::Connection {
         .into(),
         token_parameters: token_parameters.into(),
         refresh_parameters: refresh_parameters.into(),
+        refresh_token_grace_period: refresh_token_grace_period.map(render::duration),
         return_uris: return_uris.into_iter().map(RedirectUri::into).collect(),
         iss_parameter_supported: Some(iss_parameter_supported),
         create_time: Some(render::timestamp(meta.create_time)),

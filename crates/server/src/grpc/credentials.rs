@@ -155,6 +155,38 @@ impl CredentialsService for Api {
         respond(call.await)
     }
 
+    async fn refresh_credential(
+        &self,
+        request: Request<pb::RefreshCredentialRequest>,
+    ) -> Result<Response<pb::RefreshCredentialResponse>, Status> {
+        let call = async {
+            let (caller, metadata, mut request) = authorize_with_metadata(request)?;
+            let mut violations = Violations::default();
+            credential_from_metadata(&mut violations, &metadata, "reference", &mut request.reference);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_EXTERNAL);
+            let refreshed = self.services.credential_refresh(&caller, &violations.into_result(reference)?).await?;
+            Ok(pb::RefreshCredentialResponse { credential: Some(to_message(refreshed)) })
+        };
+        respond(call.await)
+    }
+
+    async fn report_token_rejected(
+        &self,
+        request: Request<pb::ReportTokenRejectedRequest>,
+    ) -> Result<Response<pb::ReportTokenRejectedResponse>, Status> {
+        let call = async {
+            let (caller, metadata, mut request) = authorize_with_metadata(request)?;
+            let mut violations = Violations::default();
+            credential_from_metadata(&mut violations, &metadata, "reference", &mut request.reference);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_EXTERNAL);
+            let version = violations.check(version(request.credential_version));
+            let (reference, version) = violations.into_result(reference.zip(version))?;
+            let issued = self.services.token_rejected(&caller, &reference, version).await?;
+            Ok(pb::ReportTokenRejectedResponse { token: Some(issued_to_message(&issued)) })
+        };
+        respond(call.await)
+    }
+
     async fn reveal_credential(
         &self,
         request: Request<pb::RevealCredentialRequest>,
@@ -243,6 +275,8 @@ fn facts(fields: &mut Fields<'_>, credential: pb::Credential) -> CredentialPatch
         refresh_failure_count: _,
         failure_class: _,
         default_configuration: _,
+        failure_reason: _,
+        next_refresh_time: _,
         create_time: _,
         update_time: _,
         etag: _,
@@ -284,6 +318,11 @@ fn min_validity_micros(value: Option<prost_types::Duration>) -> Result<i64, Viol
     micros.filter(|micros| *micros <= MAX_MIN_VALIDITY_MICROS).ok_or_else(wrong)
 }
 
+fn version(version: i64) -> Result<i64, Violation> {
+    let wrong = || Violation::field("credential_version", "must be at least 1: that of the token that was rejected");
+    Some(version).filter(|version| *version >= 1).ok_or_else(wrong)
+}
+
 fn purpose(text: &str) -> Result<String, Violation> {
     let purpose = bounded_text("purpose", text.trim(), MAX_PURPOSE, false)?;
     if purpose.chars().count() < MIN_PURPOSE {
@@ -322,6 +361,9 @@ fn to_message(credential: Credential) -> pb::Credential {
         last_refresh_time,
         refresh_failure_count,
         failure_class,
+        failure_reason,
+        next_refresh_time,
+        refresh_token_rotates: _,
         default_configuration,
         meta,
     } = credential;
@@ -345,6 +387,8 @@ fn to_message(credential: Credential) -> pb::Credential {
         last_refresh_time: last_refresh_time.map(render::timestamp),
         refresh_failure_count,
         failure_class: failure_to_message(failure_class).into(),
+        failure_reason,
+        next_refresh_time: next_refresh_time.map(render::timestamp),
         default_configuration: default_configuration.to_string(),
         create_time: Some(render::timestamp(meta.create_time)),
         update_time: Some(render::timestamp(meta.update_time)),

@@ -192,6 +192,7 @@ fn settings(config: &Config, public_roots: PublicRoots) -> Result<Settings, Star
         token_cache: token_cache(config),
         outbound: config.egress.settings(config.development()).map_err(StartupError::Egress)?,
         login: config.login.settings(),
+        refresh: config.refresh.settings(&config.data_dir),
         public_roots,
         development: config.development(),
     })

@@ -162,6 +162,11 @@ impl<'a> Change<'a> {
         Change { actor: caller.actor(), tenant: Some(caller.tenant()), length: Length::Short, request: None }
     }
 
+    /// A change of a tenant by the server itself.
+    pub(crate) fn of_tenant_by_system(tenant: TenantId, length: Length) -> Self {
+        Change { tenant: Some(tenant), ..Change::by_system(length) }
+    }
+
     /// A change by the server itself.
     pub(crate) fn by_system(length: Length) -> Self {
         Change { actor: Actor::System, tenant: None, length, request: None }

@@ -48,7 +48,7 @@ impl Services {
                 self.set_default(txn, tenant, present, false).await?;
             }
             let facts = MaterialFacts::of(&draft.material);
-            let credential = Credential {
+            let mut credential = Credential {
                 id: draft.id.unwrap_or_else(CredentialId::generate),
                 external_id: draft.external_id,
                 user_id: draft.user_id,
@@ -70,9 +70,13 @@ impl Services {
                 last_refresh_time: None,
                 refresh_failure_count: 0,
                 failure_class: None,
+                failure_reason: String::new(),
+                next_refresh_time: None,
+                refresh_token_rotates: None,
                 default_configuration: ConfigurationId::generate(),
                 meta: Meta::new(now),
             };
+            credential.schedule(now);
             txn.insert(tenant, &credential).await?;
             txn.insert(
                 tenant,
@@ -151,7 +155,7 @@ impl Services {
     }
 
     /// The credential with its current state.
-    fn settled(&self, mut credential: Credential) -> Credential {
+    pub(super) fn settled(&self, mut credential: Credential) -> Credential {
         credential.settle(self.now());
         credential
     }
@@ -164,6 +168,11 @@ impl Listable for Credential {
     fn settle(&mut self, now: Timestamp) {
         self.state = self.state_at(now);
     }
+}
+
+/// The credential with an id, locked together with its link until the transaction ends.
+pub(crate) async fn lock_credential(txn: &Writer, tenant: TenantId, id: CredentialId) -> Result<Option<Credential>> {
+    find_locked(txn, tenant, &Ref::Id(id.0)).await
 }
 
 /// The credential that a reference names, locked together with its link until the transaction ends.

@@ -7,7 +7,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jackfield_domain::connector::Connector;
-use jackfield_domain::credential::{Credential, CredentialRef, CredentialState, IssuedToken, Material, OAuth2Material};
+use jackfield_domain::credential::{
+    Credential, CredentialRef, CredentialState, IssuedToken, LEAST_VALIDITY, Material, OAuth2Material,
+};
 use jackfield_domain::error::Precondition;
 use jackfield_domain::principal::right::CredentialsIssue;
 use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, Timestamp};
@@ -29,6 +31,8 @@ struct OpenedCredential {
 
 /// The most attempts to read rows that change in between.
 pub(super) const READ_ATTEMPTS: usize = 5;
+/// The validity that a token must have left to be issued without a refresh before, in microseconds.
+const LEAST_VALIDITY_MICROS: i64 = LEAST_VALIDITY.as_micros() as i64;
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 // === impl Services ===
@@ -43,9 +47,10 @@ impl Services {
         scopes: &[String],
     ) -> Result<Arc<IssuedToken>> {
         let tenant = caller.tenant();
-        if let Some(issued) = self.shared.tokens.get(tenant, reference, self.now()) {
+        if let Some(issued) = self.shared.tokens.get(tenant, reference, self.now())
+            && !runs_out(issued.expire_time, self.now().plus_micros(min_validity_micros.max(LEAST_VALIDITY_MICROS)))
+        {
             check_scopes(issued.credential, &issued.scopes, scopes)?;
-            check_expiry(issued.credential, issued.expire_time, self.now().plus_micros(min_validity_micros))?;
             return Ok(issued);
         }
         // On the heap, because most calls do without: it would make the future of every call many times as large.
@@ -66,12 +71,47 @@ impl Services {
             let message = format!("the credential is {}", credential.state.as_str());
             return Err(refusal(Precondition::CredentialNotValid, credential.id, message));
         }
+        if self.is_to_be_refreshed(&credential, &material, min_validity_micros) {
+            match self.refreshed(tenant, credential.id, credential.material_version).await {
+                Ok(issued) => {
+                    check_scopes(issued.credential, &issued.scopes, scopes)?;
+                    check_expiry(issued.credential, issued.expire_time, self.now().plus_micros(min_validity_micros))?;
+                    return Ok(issued);
+                }
+                // A failed refresh does not make a token worse that is still good.
+                Err(_) if is_good(&credential, &material, self.now().plus_micros(min_validity_micros)) => {}
+                Err(error) => return Err(error.to_error(&credential)),
+            }
+        }
         check_expiry(credential.id, credential.expire_time, self.now().plus_micros(min_validity_micros))?;
         let parents = [credential.user_connector.0, credential.connector.0];
         let rows = parents.into_iter().chain(credential.connection.map(Uuid::from)).chain([credential.id.0]);
         let issued = Arc::new(token_of(credential, material)?);
         self.shared.tokens.put(tenant, reference, &issued, start, rows);
         Ok(issued)
+    }
+
+    /// Returns whether a token has to be replaced before it is issued. One that was got a short time ago and is not good for longer would
+    /// only be replaced by another one like it.
+    fn is_to_be_refreshed(&self, credential: &Credential, material: &Material, min_validity_micros: i64) -> bool {
+        let now = self.now();
+        let until = now.plus_micros(min_validity_micros.max(LEAST_VALIDITY_MICROS));
+        if !credential.refreshes() || is_good(credential, material, until) {
+            return false;
+        }
+        match (credential.last_refresh_time, credential.expire_time) {
+            (Some(got), Some(expiry)) if got < now && now < expiry => {
+                let (lifetime, age) = (expiry.0 - got.0, now.0 - got.0);
+                lifetime > min_validity_micros || age > lifetime / 2
+            }
+            _ => true,
+        }
+    }
+
+    /// The token of a credential as it is stored.
+    pub(crate) async fn token_open(&self, tenant: TenantId, reference: &CredentialRef) -> Result<Arc<IssuedToken>> {
+        let OpenedCredential { credential, material, start: _ } = self.credential_opened(tenant, reference).await?;
+        token_of(credential, material).map(Arc::new)
     }
 
     /// Fetches a credential that may be used, and opens its material.
@@ -142,8 +182,18 @@ fn check_scopes(id: CredentialId, present: &[String], asked: &[String]) -> Resul
     }
 }
 
+/// Returns whether an access token is stored that is good until a time.
+fn is_good(credential: &Credential, material: &Material, until: Timestamp) -> bool {
+    let has_token = !matches!(material, Material::OAuth2(OAuth2Material { access_token: None, .. }));
+    has_token && !runs_out(credential.expire_time, until)
+}
+
+fn runs_out(expiry: Option<Timestamp>, until: Timestamp) -> bool {
+    expiry.is_some_and(|expiry| expiry <= until)
+}
+
 fn check_expiry(id: CredentialId, expiry: Option<Timestamp>, until: Timestamp) -> Result<()> {
-    match expiry.filter(|expiry| *expiry <= until) {
+    match expiry.filter(|_| runs_out(expiry, until)) {
         Some(expiry) => {
             let message = format!("the access token is good until {expiry}, which is not long enough");
             Err(refusal(Precondition::ReauthRequired, id, message))
@@ -153,7 +203,7 @@ fn check_expiry(id: CredentialId, expiry: Option<Timestamp>, until: Timestamp) -
 }
 
 /// The token that leaves the server: the usable part of the material.
-fn token_of(credential: Credential, material: Material) -> Result<IssuedToken> {
+pub(crate) fn token_of(credential: Credential, material: Material) -> Result<IssuedToken> {
     let id = credential.id;
     let (token, token_type, fields) = match material {
         Material::OAuth2(OAuth2Material { access_token: Some(token), token_type, .. }) => {

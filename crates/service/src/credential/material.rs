@@ -1,6 +1,8 @@
 //! Changes of material: how a patch changes the stored material, and the facts that the credential shows of it.
 
-use jackfield_domain::credential::{Credential, CredentialState, Material, MaterialPatch, custom_fields_after};
+use jackfield_domain::credential::{
+    Credential, CredentialState, Material, MaterialPatch, OAuth2Material, custom_fields_after,
+};
 use jackfield_domain::error::Violation;
 use jackfield_domain::key::KeyKind;
 use jackfield_domain::{Error, KeyId, Resource, Result, TenantId, Timestamp};
@@ -10,7 +12,7 @@ use crate::key::lock_key;
 use crate::services::Services;
 
 /// The facts of material that are not secret.
-pub(super) struct MaterialFacts {
+pub(crate) struct MaterialFacts {
     pub(super) state: CredentialState,
     pub(super) scopes: Vec<String>,
     pub(super) token_type: String,
@@ -55,6 +57,11 @@ impl Services {
                 // The state, the expiry and the scopes are those of the access token, which stays.
                 let tokens = tokens.applied(stored);
                 credential.refreshable = tokens.refresh_token.is_some();
+                if credential.failure_class.is_some() {
+                    credential.state = MaterialFacts::state_of(&tokens);
+                    credential.forget_failures();
+                }
+                credential.schedule(self.now());
                 let material = Material::OAuth2(tokens);
                 return self.material_store(txn, tenant, credential, &material).await.map(|()| true);
             }
@@ -67,10 +74,8 @@ impl Services {
             }
         };
         credential.key = key_of(txn, tenant, &material).await?;
-        let MaterialFacts { state, scopes, token_type, expire_time, refreshable } = MaterialFacts::of(&material);
-        (credential.state, credential.scopes, credential.token_type) = (state, scopes, token_type);
-        (credential.expire_time, credential.refreshable) = (expire_time, refreshable);
-        (credential.refresh_failure_count, credential.failure_class) = (0, None);
+        MaterialFacts::of(&material).apply(credential);
+        credential.schedule(self.now());
         self.material_store(txn, tenant, credential, &material).await.map(|()| true)
     }
 
@@ -83,6 +88,8 @@ impl Services {
         material: &Material,
     ) -> Result<()> {
         credential.material_version += 1;
+        // It is of the earlier material.
+        self.shared.secrets.alternate_delete(txn, tenant, credential.id).await?;
         self.shared.secrets.put_material(txn, tenant, credential, material).await
     }
 }
@@ -90,7 +97,20 @@ impl Services {
 // === impl MaterialFacts ===
 
 impl MaterialFacts {
-    pub(super) fn of(material: &Material) -> Self {
+    /// Makes these the facts of a credential. Nothing is known of refreshes of the new material.
+    pub(crate) fn apply(self, credential: &mut Credential) {
+        let MaterialFacts { state, scopes, token_type, expire_time, refreshable } = self;
+        (credential.state, credential.scopes, credential.token_type) = (state, scopes, token_type);
+        (credential.expire_time, credential.refreshable) = (expire_time, refreshable);
+        credential.forget_failures();
+    }
+
+    /// The state of a credential that has these tokens.
+    fn state_of(tokens: &OAuth2Material) -> CredentialState {
+        if tokens.access_token.is_some() { CredentialState::Valid } else { CredentialState::NeedsReauth }
+    }
+
+    pub(crate) fn of(material: &Material) -> Self {
         let valid = MaterialFacts {
             state: CredentialState::Valid,
             scopes: Vec::new(),
@@ -99,16 +119,13 @@ impl MaterialFacts {
             refreshable: false,
         };
         match material {
-            Material::OAuth2(tokens) => {
-                let has_token = tokens.access_token.is_some();
-                MaterialFacts {
-                    state: if has_token { CredentialState::Valid } else { CredentialState::NeedsReauth },
-                    scopes: tokens.scopes.clone(),
-                    token_type: tokens.token_type.clone(),
-                    expire_time: tokens.expire_time.filter(|_| has_token),
-                    refreshable: tokens.refresh_token.is_some(),
-                }
-            }
+            Material::OAuth2(tokens) => MaterialFacts {
+                state: MaterialFacts::state_of(tokens),
+                scopes: tokens.scopes.clone(),
+                token_type: tokens.token_type.clone(),
+                expire_time: tokens.expire_time.filter(|_| tokens.access_token.is_some()),
+                refreshable: tokens.refresh_token.is_some(),
+            },
             Material::ClientCredentials { .. } => MaterialFacts { refreshable: true, ..valid },
             Material::ApiKey(_) | Material::Basic { .. } | Material::ClientCertificate { .. } | Material::Custom(_) => {
                 valid

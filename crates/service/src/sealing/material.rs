@@ -13,12 +13,13 @@ use zeroize::Zeroizing;
 #[derive(Serialize, Deserialize)]
 struct Versioned {
     version: i64,
-    material: Sealed,
+    material: SealedForm,
 }
 
+/// Material in the form in which it is sealed.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
-enum Sealed {
+pub(crate) enum SealedForm {
     Oauth2 {
         access_token: Option<Plain>,
         refresh_token: Option<Plain>,
@@ -49,14 +50,28 @@ enum Sealed {
 /// A secret in the one form that can be serialised. It is wiped as a [`Secret`] is.
 #[derive(Serialize, Deserialize)]
 #[serde(transparent)]
-struct Plain(Zeroizing<String>);
+pub(crate) struct Plain(Zeroizing<String>);
 
 /// The bytes to seal. The key of a client certificate must have been looked up: it is stored by its id.
 pub(super) fn to_bytes(material: &Material, key: Option<KeyId>, version: i64) -> Result<Zeroizing<Vec<u8>>> {
-    let sealed = match material {
+    let material = to_form(material, key)?;
+    serde_json::to_vec(&Versioned { version, material }).map(Zeroizing::new).map_err(Error::internal)
+}
+
+/// The material of opened bytes, and its version.
+pub(super) fn from_bytes(bytes: &[u8]) -> Result<(Material, i64)> {
+    // The message of the parser could quote the material, so it is dropped.
+    let parsed = serde_json::from_slice(bytes).map_err(|_| Error::internal("sealed material does not parse"));
+    let Versioned { version, material } = parsed?;
+    Ok((from_form(material), version))
+}
+
+/// The form in which material is sealed.
+pub(crate) fn to_form(material: &Material, key: Option<KeyId>) -> Result<SealedForm> {
+    Ok(match material {
         Material::OAuth2(tokens) => {
             let OAuth2Material { access_token, refresh_token, id_token, token_type, expire_time, scopes } = tokens;
-            Sealed::Oauth2 {
+            SealedForm::Oauth2 {
                 access_token: access_token.as_ref().map(Plain::of),
                 refresh_token: refresh_token.as_ref().map(Plain::of),
                 id_token: id_token.as_ref().map(Plain::of),
@@ -65,30 +80,26 @@ pub(super) fn to_bytes(material: &Material, key: Option<KeyId>, version: i64) ->
                 scopes: scopes.clone(),
             }
         }
-        Material::ApiKey(api_key) => Sealed::ApiKey { api_key: Plain::of(api_key) },
+        Material::ApiKey(api_key) => SealedForm::ApiKey { api_key: Plain::of(api_key) },
         Material::Basic { username, password } => {
-            Sealed::Basic { username: Plain::of(username), password: Plain::of(password) }
+            SealedForm::Basic { username: Plain::of(username), password: Plain::of(password) }
         }
         Material::ClientCredentials { client_id, client_secret } => {
-            Sealed::ClientCredentials { client_id: Plain::of(client_id), client_secret: Plain::of(client_secret) }
+            SealedForm::ClientCredentials { client_id: Plain::of(client_id), client_secret: Plain::of(client_secret) }
         }
-        Material::ClientCertificate { .. } => Sealed::ClientCertificate {
+        Material::ClientCertificate { .. } => SealedForm::ClientCertificate {
             key: key.ok_or_else(|| Error::internal("a client certificate without its key"))?,
         },
         Material::Custom(fields) => {
-            Sealed::Custom { fields: fields.iter().map(|(name, value)| (name.clone(), Plain::of(value))).collect() }
+            SealedForm::Custom { fields: fields.iter().map(|(name, value)| (name.clone(), Plain::of(value))).collect() }
         }
-    };
-    serde_json::to_vec(&Versioned { version, material: sealed }).map(Zeroizing::new).map_err(Error::internal)
+    })
 }
 
-/// The material of opened bytes, and its version.
-pub(super) fn from_bytes(bytes: &[u8]) -> Result<(Material, i64)> {
-    // The message of the parser could quote the material, so it is dropped.
-    let parsed = serde_json::from_slice(bytes).map_err(|_| Error::internal("sealed material does not parse"));
-    let Versioned { version, material } = parsed?;
-    let material = match material {
-        Sealed::Oauth2 { access_token, refresh_token, id_token, token_type, expire_time, scopes } => {
+/// The material that has a sealed form.
+pub(crate) fn from_form(form: SealedForm) -> Material {
+    match form {
+        SealedForm::Oauth2 { access_token, refresh_token, id_token, token_type, expire_time, scopes } => {
             Material::OAuth2(OAuth2Material {
                 access_token: access_token.map(Plain::into_secret),
                 refresh_token: refresh_token.map(Plain::into_secret),
@@ -98,20 +109,19 @@ pub(super) fn from_bytes(bytes: &[u8]) -> Result<(Material, i64)> {
                 scopes,
             })
         }
-        Sealed::ApiKey { api_key } => Material::ApiKey(api_key.into_secret()),
-        Sealed::Basic { username, password } => {
+        SealedForm::ApiKey { api_key } => Material::ApiKey(api_key.into_secret()),
+        SealedForm::Basic { username, password } => {
             Material::Basic { username: username.into_secret(), password: password.into_secret() }
         }
-        Sealed::ClientCredentials { client_id, client_secret } => Material::ClientCredentials {
+        SealedForm::ClientCredentials { client_id, client_secret } => Material::ClientCredentials {
             client_id: client_id.into_secret(),
             client_secret: client_secret.into_secret(),
         },
-        Sealed::ClientCertificate { key } => Material::ClientCertificate { key: Ref::Id(key.0) },
-        Sealed::Custom { fields } => {
+        SealedForm::ClientCertificate { key } => Material::ClientCertificate { key: Ref::Id(key.0) },
+        SealedForm::Custom { fields } => {
             Material::Custom(fields.into_iter().map(|(name, value)| (name, value.into_secret())).collect())
         }
-    };
-    Ok((material, version))
+    }
 }
 
 /// The bytes to seal of secret headers.

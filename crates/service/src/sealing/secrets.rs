@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jackfield_domain::connector::SecretHeadersPatch;
-use jackfield_domain::credential::{Credential, MATERIAL_COLUMN, Material};
+use jackfield_domain::credential::{ALTERNATE_COLUMN, Credential, MATERIAL_COLUMN, Material, OAuth2Material};
 use jackfield_domain::{CredentialId, Error, Result, Secret, SecretAddress, SecretPatch, TenantId};
 use jackfield_store::{Store, Writer};
 use jackfield_vault::DataKey;
@@ -97,6 +97,40 @@ impl Secrets {
             .await?
             .map(|bytes| material::from_bytes(&bytes))
             .transpose()
+    }
+
+    /// Stores the alternate of the tokens of a credential.
+    pub(crate) async fn put_alternate(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        credential: &Credential,
+        tokens: &OAuth2Material,
+    ) -> Result<()> {
+        let material = Material::OAuth2(tokens.duplicate());
+        let bytes = material::to_bytes(&material, None, credential.material_version)?;
+        self.put(txn, SecretAddress::of(tenant, credential.id, ALTERNATE_COLUMN), &bytes).await
+    }
+
+    /// Takes the alternate of the tokens of a credential, if it has one.
+    pub(crate) async fn alternate_take(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        id: CredentialId,
+    ) -> Result<Option<OAuth2Material>> {
+        let address = SecretAddress::of(tenant, id, ALTERNATE_COLUMN);
+        let Some(bytes) = self.fetch(Some(txn), address).await? else { return Ok(None) };
+        txn.secret_delete(address).await?;
+        match material::from_bytes(&bytes)?.0 {
+            Material::OAuth2(tokens) => Ok(Some(tokens)),
+            _ => Err(Error::internal("an alternate that is not of OAuth tokens")),
+        }
+    }
+
+    /// Deletes the alternate of the tokens of a credential, if it has one.
+    pub(crate) async fn alternate_delete(&self, txn: &Writer, tenant: TenantId, id: CredentialId) -> Result<()> {
+        txn.secret_delete(SecretAddress::of(tenant, id, ALTERNATE_COLUMN)).await
     }
 
     /// Opens sealed material.

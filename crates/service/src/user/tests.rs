@@ -14,7 +14,10 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::*;
-use crate::{LoginSettings, OutboundSettings, Policy, Preflight, PublicRoots, Settings, TokenCacheSettings};
+use crate::{
+    LoginSettings, OutboundSettings, Policy, Preflight, PublicRoots, RefreshBudget, RefreshSettings, Settings,
+    TokenCacheSettings,
+};
 use jackfield_domain::user::Password;
 
 /// Services with one tenant, whose principal may do everything.
@@ -45,6 +48,11 @@ impl Fixture {
                 max_idle_connections: 1,
             },
             login: LoginSettings { rejection_interval, attempts: AttemptLimits::default() },
+            refresh: RefreshSettings {
+                timeout: Duration::from_secs(10),
+                journal: directory.path().join("journal"),
+                budget: RefreshBudget { concurrency: 1, rate: 1, ahead: false },
+            },
             public_roots: PublicRoots::default(),
             development: true,
         };

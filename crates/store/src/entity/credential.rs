@@ -21,6 +21,7 @@ pub struct Model {
     pub provider_account_id: String,
     pub is_default: bool,
     pub refreshable: bool,
+    pub next_refresh_time: Option<i64>,
     pub doc: String,
     pub search_text: String,
     pub folded: Option<String>,

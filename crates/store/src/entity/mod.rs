@@ -26,6 +26,8 @@ pub(crate) mod key;
 pub mod label;
 pub(crate) mod login_attempt;
 pub(crate) mod permission_grant;
+pub(crate) mod refresh_attempt;
+pub(crate) mod refresh_lease;
 pub(crate) mod rewrap;
 pub(crate) mod routing_policy;
 pub(crate) mod routing_target;

@@ -15,6 +15,7 @@ mod m0011_routing;
 mod m0012_connector_events;
 mod m0013_login_attempts;
 mod m0014_pin_keys;
+mod m0015_refreshes;
 mod same_name;
 mod search;
 
@@ -46,6 +47,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0012_connector_events::Step),
             Box::new(m0013_login_attempts::Step),
             Box::new(m0014_pin_keys::Step),
+            Box::new(m0015_refreshes::Step),
         ]
     }
 }

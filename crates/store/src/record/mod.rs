@@ -1,11 +1,12 @@
 //! Records that belong to resources or to the deployment: secrets, labels, data keys, answers to repeated requests, audit
-//! events, re-wraps, counts of log-in attempts.
+//! events, refreshes, re-wraps, counts of log-in attempts.
 
 pub(crate) mod audit;
 pub(crate) mod data_key;
 pub(crate) mod idempotency;
 pub(crate) mod label;
 pub(crate) mod login_attempt;
+pub(crate) mod refresh;
 pub(crate) mod rewrap;
 mod routing;
 pub(crate) mod secret;

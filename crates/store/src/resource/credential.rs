@@ -87,6 +87,7 @@ impl Writer {
         let configurations = configurations_of(tenant, condition.clone());
         let configurations = self.delete_returning::<Configuration>(tenant, configurations).await?;
         self.owned_delete(tenant, Resource::Credential, &ids).await?;
+        self.refreshes_delete(tenant, &ids).await?;
         self.delete_rows::<Credential>(tenant, &ids, condition).await?;
         Ok(CascadeIds {
             credentials: ids.into_iter().map(CredentialId).collect(),
@@ -117,6 +118,7 @@ impl Stored for Credential {
             provider_account_id: Set(self.provider_account_id.clone()),
             is_default: Set(self.is_default),
             refreshable: Set(self.refreshable),
+            next_refresh_time: Set(self.next_refresh_time.map(|time| time.0)),
             ..ActiveModel::default()
         }
     }

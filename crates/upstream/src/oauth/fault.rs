@@ -110,11 +110,14 @@ impl TokenFault {
                 TokenFailure::Connection
             }
             TokenFault::Call(_) => TokenFailure::Transient,
-            TokenFault::Refused { status, code, .. } => code.class.unwrap_or_else(|| match of_status(*status) {
+            TokenFault::Refused { status, code, .. } => match (code.class, of_status(*status)) {
+                // A server that says that it fails, and by its status that it did not process the request.
+                (Some(TokenFailure::Unknown), TokenFailure::Transient) => TokenFailure::Transient,
+                (Some(class), _) => class,
                 // It may be about this grant alone.
-                TokenFailure::Connection => TokenFailure::Transient,
-                class => class,
-            }),
+                (None, TokenFailure::Connection) => TokenFailure::Transient,
+                (None, class) => class,
+            },
             TokenFault::Status { status, .. } => of_status(*status),
         }
     }

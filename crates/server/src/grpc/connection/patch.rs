@@ -1,6 +1,7 @@
 //! Connection messages as patches. The limits are those of the Authress model.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use jackfield_api::v1 as pb;
 use jackfield_domain::connection::{
@@ -17,6 +18,8 @@ use jackfield_domain::{Secret, Violation};
 use crate::grpc::fields::{Fields, MAX_URL};
 
 const MAX_URIS: usize = 32;
+/// The longest time for which a refresh token may be good after its use: 30 days.
+const MAX_GRACE: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// The longest list of scopes, in characters: those of several APIs of one provider are asked for together.
 const MAX_SCOPE: usize = 4_096;
 const MAX_CERTIFICATE: usize = 65_536;
@@ -54,6 +57,7 @@ pub(super) fn parse(fields: &mut Fields<'_>, connection: pb::Connection) -> Conn
         client_authentication,
         token_parameters,
         refresh_parameters,
+        refresh_token_grace_period,
         return_uris,
         iss_parameter_supported,
         id: _,
@@ -107,6 +111,7 @@ pub(super) fn parse(fields: &mut Fields<'_>, connection: pb::Connection) -> Conn
         client_authentication: fields.choice("client_authentication", client_authentication, authentication_of),
         token_parameters: fields.map("token_parameters", token_parameters),
         refresh_parameters: fields.map("refresh_parameters", refresh_parameters),
+        refresh_token_grace_period: fields.timeout("refresh_token_grace_period", refresh_token_grace_period, MAX_GRACE),
         return_uris: parse_uris(fields, "return_uris", &return_uris),
         iss_parameter_supported: fields.switch("iss_parameter_supported", iss_parameter_supported, false),
     }

@@ -215,6 +215,10 @@ fn answer(error: Error, reason: &'static str) -> StatusBuilder {
                 .retry(retry_after)
                 .about(Resource::Connector, connector)
         }
+        Error::RefreshInProgress { retry_after } => {
+            let message = "another replica refreshes the credential".into();
+            StatusBuilder::new(Code::Unavailable, reason, message).retry(retry_after)
+        }
         Error::ServerUnavailable { retry_after } => {
             let message = "the server is overloaded or shutting down".into();
             StatusBuilder::new(Code::Unavailable, reason, message).retry(retry_after)

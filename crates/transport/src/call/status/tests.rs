@@ -32,6 +32,7 @@ fn every_error() -> Vec<Error> {
         Error::OutcomeUnknown { retry_after: Some(after), source: cause() },
         Error::OutcomeUnknown { retry_after: None, source: cause() },
         Error::UpstreamUnavailable { connector: id(), retry_after: after },
+        Error::RefreshInProgress { retry_after: after },
         Error::ServerUnavailable { retry_after: after },
         Error::DeadlineExceeded,
         Error::DecryptFailed { resource: Resource::Credential, id: id() },
@@ -58,6 +59,7 @@ fn every_error() -> Vec<Error> {
             | Error::StoreUnavailable { .. }
             | Error::OutcomeUnknown { .. }
             | Error::UpstreamUnavailable { .. }
+            | Error::RefreshInProgress { .. }
             | Error::ServerUnavailable { .. }
             | Error::DeadlineExceeded
             | Error::DecryptFailed { .. }
@@ -89,6 +91,7 @@ fn every_error_has_its_code_and_its_reason() {
         Code::Unavailable,
         Code::Unknown,
         Code::Unknown,
+        Code::Unavailable,
         Code::Unavailable,
         Code::Unavailable,
         Code::DeadlineExceeded,

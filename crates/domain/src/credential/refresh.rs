@@ -1,0 +1,143 @@
+//! Refreshes: the times at which tokens are refreshed, and the attempts to do so.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::state::FailureClass;
+use crate::names::names;
+use crate::value::id::CredentialId;
+use crate::value::time::Timestamp;
+
+names! {
+    /// The outcome of an attempt to refresh.
+    pub enum RefreshOutcome {
+        /// The tokens of the response are the material of the credential.
+        Refreshed = "REFRESHED",
+        /// The response had tokens, and the credential had newer material already. They are kept as its alternate.
+        Superseded = "SUPERSEDED",
+        /// The response had tokens, and the credential was deleted meanwhile.
+        Deleted = "DELETED",
+        /// The request did not leave, or the provider says that it did not process it.
+        NotProcessed = "NOT_PROCESSED",
+        /// The request left, and there is no response that says what became of it.
+        Unknown = "UNKNOWN",
+        /// The provider refused the refresh token.
+        Refused = "REFUSED",
+        /// The provider refused the client, or the request in another part than the refresh token.
+        ConnectionRefused = "CONNECTION_REFUSED",
+    }
+}
+
+/// An attempt to refresh. It is written before the request leaves, so that whoever comes later knows that the refresh token may be spent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefreshAttempt {
+    /// Attempts sort by it in the order in which they were made (UUIDv7).
+    pub id: Uuid,
+    pub credential: CredentialId,
+    /// The version of the material whose refresh token is sent.
+    pub material_version: i64,
+    /// A keyed digest of that refresh token.
+    pub token_digest: [u8; 32],
+    /// The time of the attempt, by the clock of the database: those of several replicas can be compared.
+    pub sent_time: Timestamp,
+    /// `None` while it is under way, or if the process ended meanwhile.
+    pub end: Option<RefreshEnd>,
+}
+
+/// The end of an attempt to refresh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefreshEnd {
+    pub time: Timestamp,
+    pub outcome: RefreshOutcome,
+    /// The reason of a failure, such as "invalid_grant" or "READ_TIMEOUT"; empty if there is none.
+    pub reason: String,
+}
+
+/// The validity that a token must have left to be issued without a refresh before.
+pub const LEAST_VALIDITY: Duration = Duration::from_secs(30);
+/// The time after which a token is refreshed whose expiry the provider does not tell.
+const UNKNOWN_LIFETIME: Duration = Duration::from_secs(50 * 60);
+/// The lifetime below which tokens are refreshed at half of it.
+const SHORT_LIFETIME: Duration = Duration::from_secs(15 * 60);
+const LEAST_AHEAD: Duration = Duration::from_secs(5 * 60);
+const FIRST_BACKOFF: Duration = Duration::from_secs(5);
+const MAX_BACKOFF: Duration = Duration::from_secs(15 * 60);
+
+/// The time at which a token is refreshed that was got at a time: a fifth of its lifetime before it expires, but at least 5 minutes; at half
+/// of its lifetime if that is short. It varies by a tenth between credentials, so that those that were refreshed together do not stay so.
+pub fn refresh_time(credential: CredentialId, got: Timestamp, expiry: Option<Timestamp>) -> Timestamp {
+    let lifetime = match expiry {
+        Some(expiry) => Duration::from_micros(u64::try_from(expiry.0.saturating_sub(got.0)).unwrap_or_default()),
+        None => UNKNOWN_LIFETIME,
+    };
+    let ahead = match lifetime {
+        _ if expiry.is_none() => Duration::ZERO,
+        short if short < SHORT_LIFETIME => short / 2,
+        long => (long / 5).max(LEAST_AHEAD),
+    };
+    got.plus_micros(micros(varied(credential.0, lifetime.saturating_sub(ahead))))
+}
+
+/// The time after which a refresh is tried again that has failed this many times.
+pub fn backoff(credential: CredentialId, failures: i32) -> Duration {
+    let doublings = u32::try_from(failures.saturating_sub(1)).unwrap_or_default();
+    varied(credential.0, FIRST_BACKOFF.saturating_mul(2_u32.saturating_pow(doublings)).min(MAX_BACKOFF))
+}
+
+/// A duration between nine and ten tenths of another one.
+fn varied(id: Uuid, duration: Duration) -> Duration {
+    // The last bits of a UUIDv7 are random.
+    let share = f64::from(u16::from_be_bytes([id.as_bytes()[14], id.as_bytes()[15]])) / f64::from(u16::MAX);
+    duration.mul_f64(1.0 - share / 10.0)
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+// === impl RefreshOutcome ===
+
+impl RefreshOutcome {
+    /// The class of the failure that a credential shows; `None` if it did not fail.
+    pub const fn failure_class(self) -> Option<FailureClass> {
+        match self {
+            RefreshOutcome::Refreshed | RefreshOutcome::Superseded | RefreshOutcome::Deleted => None,
+            RefreshOutcome::NotProcessed => Some(FailureClass::Transient),
+            RefreshOutcome::Unknown => Some(FailureClass::Indeterminate),
+            RefreshOutcome::Refused => Some(FailureClass::Permanent),
+            RefreshOutcome::ConnectionRefused => Some(FailureClass::Connection),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOT: Timestamp = Timestamp(1_000_000_000_000);
+
+    /// The wait until the refresh, in seconds, of the credential whose random bits are all 0 or all 1.
+    fn wait(bits: u8, lifetime: Option<i64>) -> i64 {
+        let credential = CredentialId(Uuid::from_bytes([bits; 16]));
+        let expiry = lifetime.map(|seconds| GOT.plus_micros(seconds * 1_000_000));
+        (refresh_time(credential, GOT, expiry).0 - GOT.0) / 1_000_000
+    }
+
+    #[test]
+    fn tokens_are_refreshed_ahead_of_their_expiry() {
+        for (lifetime, expected) in
+            [(Some(3_600), 2_880), (Some(1_000), 700), (Some(600), 300), (Some(0), 0), (None, 3_000)]
+        {
+            assert_eq!((wait(0, lifetime), wait(0xff, lifetime)), (expected, expected * 9 / 10), "{lifetime:?}");
+        }
+        assert_eq!(wait(0, Some(-10)), 0);
+    }
+
+    #[test]
+    fn the_wait_after_failures_doubles_up_to_a_limit() {
+        let none = CredentialId(Uuid::nil());
+        let waits = [0, 1, 2, 3, 8, 9, i32::MAX].map(|failures| backoff(none, failures).as_secs());
+        assert_eq!(waits, [5, 5, 10, 20, 640, 900, 900]);
+    }
+}

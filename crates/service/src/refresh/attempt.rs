@@ -1,0 +1,397 @@
+//! Attempts: the lease, the record of the attempt, and the one request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jackfield_domain::connection::Connection;
+use jackfield_domain::credential::{
+    Credential, CredentialRef, CredentialState, FailureClass, IssuedToken, Material, OAuth2Material, RefreshAttempt,
+    RefreshEnd, RefreshOutcome, refresh_backoff,
+};
+use jackfield_domain::error::Precondition;
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, Timestamp};
+use jackfield_store::{RefreshLease, Writer};
+use jackfield_upstream::oauth::{AccessToken, Grant, TokenFault, TokenResponse};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::commit::Received;
+use super::failure::Failure;
+use super::schedule::Spent;
+use super::{KEPT_ATTEMPTS, LEASE_POLL, RefreshError};
+use crate::authorization::TokenClient;
+use crate::change::{Change, Length};
+use crate::services::Services;
+
+/// A refresh that can be attempted.
+struct Plan {
+    tenant: TenantId,
+    credential: Credential,
+    connection: Connection,
+    client: TokenClient,
+    budget: Arc<Spent>,
+}
+
+/// The beginning of an attempt.
+enum Begun {
+    Sending(Box<Sending>),
+    /// Another replica has the lease.
+    Busy,
+    /// The credential is another one than planned.
+    Changed,
+    /// An attempt before this one ended without a response, and the refresh token may be spent.
+    Lost(Failure),
+}
+
+/// An attempt that is written and may be sent.
+pub(super) struct Sending {
+    pub(super) lease: RefreshLease,
+    pub(super) id: Uuid,
+    /// The version of the material that is sent.
+    pub(super) version: i64,
+    /// The time of the attempt, by the clock of the database.
+    pub(super) sent_time: Timestamp,
+    /// The time of the attempt, by the clock of the process.
+    pub(super) got_time: Timestamp,
+    /// The time before the lease was taken.
+    started: Instant,
+    /// The material that is sent: that of the credential, or its alternate.
+    tokens: OAuth2Material,
+    /// True if an attempt before this one failed, under the same lease.
+    follows: bool,
+}
+
+// === impl Services ===
+
+impl Services {
+    /// Replaces the token of a credential, unless its material is newer than a version.
+    pub(super) async fn refresh_run(
+        &self,
+        tenant: TenantId,
+        id: CredentialId,
+        version: i64,
+    ) -> Result<Arc<IssuedToken>, RefreshError> {
+        let until = Instant::now() + self.shared.refreshes.lease();
+        loop {
+            let credential = self.find::<Credential>(tenant, &Ref::Id(id.0)).await?;
+            if credential.material_version > version {
+                return Ok(self.token_stored(tenant, id).await?);
+            }
+            let plan = self.refresh_plan(tenant, credential).await?;
+            // The lease is not held meanwhile.
+            let _place = plan.budget.enter().await;
+            match self.refresh_begin(&plan).await? {
+                Begun::Sending(sending) => return self.refresh_send(&plan, *sending).await,
+                Begun::Lost(failure) => return Err(RefreshError::Failed(failure)),
+                Begun::Changed => {}
+                Begun::Busy if Instant::now() >= until => {
+                    return Err(RefreshError::InProgress { retry_after: Duration::from_secs(1) });
+                }
+                Begun::Busy => tokio::time::sleep(LEASE_POLL).await,
+            }
+        }
+    }
+
+    /// Everything that a refresh needs, or the reason why there can be none.
+    async fn refresh_plan(&self, tenant: TenantId, credential: Credential) -> Result<Plan, RefreshError> {
+        let reauth = |message: &str| {
+            Error::precondition(Precondition::ReauthRequired, Resource::Credential, credential.id, message)
+        };
+        if let Some(failure) = self.refresh_failed(&credential) {
+            return Err(RefreshError::Failed(failure));
+        }
+        match credential.state {
+            CredentialState::Revoked | CredentialState::Pending => {
+                let message = format!("the credential is {}", credential.state.as_str());
+                let reason = Precondition::CredentialNotValid;
+                return Err(Error::precondition(reason, Resource::Credential, credential.id, message).into());
+            }
+            _ if !credential.refreshable => {
+                return Err(reauth("there is no refresh token: the user has to authorise").into());
+            }
+            _ => {}
+        }
+        let Some(connection) = credential.connection else {
+            return Err(reauth("the credential has no connection, through which it could be refreshed").into());
+        };
+        let connection = self.find::<Connection>(tenant, &Ref::Id(connection.0)).await?;
+        let budget = self.shared.refreshes.budget.of(tenant, connection.id);
+        if let Some((reason, retry_after)) = budget.refused(&connection) {
+            return Err(RefreshError::Failed(Failure {
+                outcome: RefreshOutcome::ConnectionRefused,
+                reason,
+                retry_after,
+            }));
+        }
+        let client = self.token_client(tenant, &connection).await?;
+        Ok(Plan { tenant, credential, connection, client, budget })
+    }
+
+    /// The last failure of a credential, if no attempt may be made now.
+    fn refresh_failed(&self, credential: &Credential) -> Option<Failure> {
+        let class = credential.failure_class?;
+        let outcome = match class {
+            FailureClass::Permanent => RefreshOutcome::Refused,
+            FailureClass::Indeterminate => RefreshOutcome::Unknown,
+            FailureClass::Connection => RefreshOutcome::ConnectionRefused,
+            FailureClass::Transient => RefreshOutcome::NotProcessed,
+        };
+        let wait = credential.next_refresh_time.map(|time| time.0.saturating_sub(self.now().0)).unwrap_or_default();
+        let retry_after = Duration::from_micros(u64::try_from(wait).unwrap_or_default());
+        let blocks = match class {
+            FailureClass::Permanent | FailureClass::Indeterminate => true,
+            FailureClass::Transient => !retry_after.is_zero(),
+            // The budget of the connection knows whether it is still the same.
+            FailureClass::Connection => false,
+        };
+        let failure = Failure { outcome, reason: credential.failure_reason.clone(), retry_after };
+        blocks.then_some(failure)
+    }
+
+    /// Takes the lease, reads the credential again, and writes the attempt, in one transaction.
+    async fn refresh_begin(&self, plan: &Plan) -> Result<Begun> {
+        let (tenant, id) = (plan.tenant, plan.credential.id);
+        let (started, got_time) = (Instant::now(), self.now());
+        let (holder, length) = (self.shared.refreshes.holder, self.shared.refreshes.lease());
+        let mut begun = Begun::Busy;
+        let written = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
+            let Some(lease) = txn.refresh_lease_take(tenant, id, holder, length).await? else { return Ok(()) };
+            let credential = txn.fetch::<Credential>(tenant, id).await?;
+            let stored = self.shared.secrets.material(Some(txn), tenant, id).await?;
+            begun = match (credential, stored) {
+                (Some(credential), Some((Material::OAuth2(tokens), version)))
+                    if version == plan.credential.material_version && credential.material_version == version =>
+                {
+                    let sending = Sending {
+                        lease,
+                        id: Uuid::now_v7(),
+                        version,
+                        sent_time: got_time,
+                        got_time,
+                        started,
+                        tokens,
+                        follows: false,
+                    };
+                    self.refresh_record(txn, plan, sending).await?
+                }
+                _ => Begun::Changed,
+            };
+            if !matches!(begun, Begun::Sending(_)) {
+                txn.refresh_lease_release(&lease).await?;
+            }
+            Ok(())
+        });
+        written.await?;
+        Ok(begun)
+    }
+
+    /// Writes an attempt. An attempt before it whose refresh token is the same, and whose response is not known, may have spent it.
+    async fn refresh_record(&self, txn: &Writer, plan: &Plan, mut sending: Sending) -> Result<Begun> {
+        let (tenant, credential) = (plan.tenant, plan.credential.id);
+        let Some(refresh_token) = &sending.tokens.refresh_token else { return Ok(Begun::Changed) };
+        let digest = self.token_digest(tenant, refresh_token).await?;
+        let made = txn.refresh_attempts(tenant, credential, KEPT_ATTEMPTS).await?;
+        let is_unknown = |end: &RefreshEnd| end.outcome == RefreshOutcome::Unknown;
+        let lost =
+            made.into_iter().find(|made| made.end.as_ref().is_none_or(is_unknown) && made.token_digest == digest);
+        if let Some(lost) = lost.filter(|_| plan.rotates())
+            && lost.sent_time.plus_micros(micros(plan.grace())) <= txn.time().await?
+        {
+            let failure = Failure::unknown(lost.end.as_ref().map_or(PROCESS_ENDED, |end| &end.reason));
+            self.refresh_fail_in(txn, tenant, credential, (lost.id, lost.material_version), &failure).await?;
+            return Ok(Begun::Lost(failure));
+        }
+        let attempt = RefreshAttempt {
+            id: sending.id,
+            credential,
+            material_version: sending.version,
+            token_digest: digest,
+            sent_time: sending.sent_time,
+            end: None,
+        };
+        sending.sent_time = txn.refresh_attempt_insert(tenant, &attempt, KEPT_ATTEMPTS).await?;
+        Ok(Begun::Sending(Box::new(sending)))
+    }
+
+    /// Sends the request, and stores what comes of it.
+    async fn refresh_send(&self, plan: &Plan, mut sending: Sending) -> Result<Arc<IssuedToken>, RefreshError> {
+        let backoff = refresh_backoff(plan.credential.id, plan.credential.refresh_failure_count.saturating_add(1));
+        let failure = loop {
+            // The process may have been frozen: the lease must outlast the request.
+            if sending.started.elapsed() > self.shared.refreshes.lease() / 2 {
+                let reason = LEASE_TOO_OLD.to_owned();
+                break Failure { outcome: RefreshOutcome::NotProcessed, reason, retry_after: Duration::ZERO };
+            }
+            let deadline = Instant::now() + self.shared.refreshes.settings.timeout;
+            let Some(refresh_token) = &sending.tokens.refresh_token else {
+                return Err(Error::internal("an attempt without a refresh token").into());
+            };
+            let grant = Grant::RefreshToken { refresh_token, scope: None };
+            let parameters = &plan.connection.settings.refresh_parameters;
+            match plan.client.exchange(&grant, parameters.as_map(), Some(deadline)).await {
+                Ok(response) => match Received::of(plan.tenant, plan.credential.id, &sending, response) {
+                    Ok(received) => return self.refresh_received(&plan.credential, &sending, received).await,
+                    Err(failure) => break failure,
+                },
+                Err(fault) => {
+                    let failure = Failure::of(&fault, plan.rotates(), backoff);
+                    log(&plan.credential, &fault, &failure);
+                    match self.refresh_follow(plan, &sending, &failure).await? {
+                        Some(next) => sending = next,
+                        None => break failure,
+                    }
+                }
+            }
+        };
+        if failure.outcome == RefreshOutcome::ConnectionRefused {
+            plan.budget.refuse(&plan.connection, &failure.reason, failure.retry_after);
+        }
+        self.refresh_fail(plan.tenant, plan.credential.id, &sending, &failure).await?;
+        Err(RefreshError::Failed(failure))
+    }
+
+    /// Begins the attempt that follows a failure, if one may: with the alternate of a credential whose refresh token was refused, which is
+    /// tried once; or again, if the provider accepts a refresh token for some time after it was used.
+    async fn refresh_follow(&self, plan: &Plan, made: &Sending, failure: &Failure) -> Result<Option<Sending>> {
+        let (tenant, id) = (plan.tenant, plan.credential.id);
+        let repeats = failure.outcome == RefreshOutcome::Unknown && !made.follows && !plan.grace().is_zero();
+        if !repeats && (failure.outcome != RefreshOutcome::Refused || made.follows) {
+            return Ok(None);
+        }
+        let mut begun = None;
+        let written = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
+            let tokens = match repeats {
+                true => made.tokens.duplicate(),
+                false => match self.shared.secrets.alternate_take(txn, tenant, id).await? {
+                    Some(tokens) => tokens,
+                    None => return Ok(()),
+                },
+            };
+            let end = RefreshEnd { time: self.now(), outcome: failure.outcome, reason: failure.reason.clone() };
+            txn.refresh_attempt_end(tenant, made.id, &end).await?;
+            let sending = Sending { id: Uuid::now_v7(), got_time: self.now(), tokens, follows: true, ..made.blank() };
+            if let Begun::Sending(sending) = self.refresh_record(txn, plan, sending).await? {
+                begun = Some(*sending);
+            }
+            Ok(())
+        });
+        written.await?;
+        Ok(begun)
+    }
+
+    /// A keyed digest of a refresh token.
+    async fn token_digest(&self, tenant: TenantId, refresh_token: &Secret) -> Result<[u8; 32]> {
+        let system = self.shared.data_keys.system().await?;
+        let parts = [tenant.0.as_bytes().as_slice(), refresh_token.expose().as_bytes()];
+        Ok(system.fingerprint("refresh token", &parts))
+    }
+
+    /// The token of a credential as it is stored.
+    async fn token_stored(&self, tenant: TenantId, id: CredentialId) -> Result<Arc<IssuedToken>> {
+        self.token_open(tenant, &CredentialRef::Ref(Ref::Id(id.0))).await
+    }
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// Returns whether a refresh token may be good for one use only. It is, unless the provider has shown that it is not.
+    fn rotates(&self) -> bool {
+        self.credential.refresh_token_rotates != Some(false)
+    }
+
+    /// The time for which the provider accepts a refresh token again that was used.
+    fn grace(&self) -> Duration {
+        self.connection.settings.refresh_token_grace_period.unwrap_or_default()
+    }
+}
+
+// === impl Sending ===
+
+impl Sending {
+    /// The same attempt without its tokens.
+    fn blank(&self) -> Self {
+        Sending { tokens: OAuth2Material::default(), ..*self }
+    }
+}
+
+// === impl Received ===
+
+impl Received {
+    /// The tokens of a response, completed with those that were sent.
+    ///
+    /// # Errors
+    /// There is no token in it.
+    fn of(
+        tenant: TenantId,
+        credential: CredentialId,
+        sending: &Sending,
+        response: TokenResponse,
+    ) -> Result<Self, Failure> {
+        let sent = &sending.tokens;
+        let TokenResponse { access, refresh_token, refresh_lifetime: _, id_token } = response;
+        let is_new = |token: &Secret| sent.refresh_token.as_ref().is_none_or(|old| old.expose() != token.expose());
+        let rotated = refresh_token.as_ref().is_some_and(is_new);
+        let kept = |token: &Option<Secret>| token.as_ref().map(Secret::duplicate);
+        let refresh_token = refresh_token.or_else(|| kept(&sent.refresh_token));
+        let id_token = id_token.or_else(|| kept(&sent.id_token));
+        let (tokens, flaw) = match access {
+            Ok(AccessToken { token, token_type, lifetime, scopes }) => {
+                let expiry = |lifetime| sending.got_time.plus_micros(micros(lifetime));
+                let tokens = OAuth2Material {
+                    access_token: Some(token),
+                    refresh_token,
+                    id_token,
+                    token_type,
+                    expire_time: lifetime.map(expiry),
+                    scopes: scopes.unwrap_or_else(|| sent.scopes.clone()),
+                };
+                (tokens, None)
+            }
+            Err(flaw) if rotated => {
+                // The access token that there was may still be good.
+                let tokens = OAuth2Material {
+                    access_token: kept(&sent.access_token),
+                    refresh_token,
+                    id_token,
+                    token_type: sent.token_type.clone(),
+                    expire_time: sent.expire_time,
+                    scopes: sent.scopes.clone(),
+                };
+                (tokens, Some(flaw.to_string()))
+            }
+            Err(flaw) => return Err(Failure::unknown(&flaw.to_string())),
+        };
+        Ok(Received {
+            tenant,
+            credential,
+            attempt: sending.id,
+            version: sending.version,
+            sent_time: sending.sent_time,
+            got_time: sending.got_time,
+            rotated,
+            tokens,
+            flaw,
+        })
+    }
+}
+
+fn log(credential: &Credential, fault: &TokenFault, failure: &Failure) {
+    tracing::warn!(
+        error = fault as &dyn std::error::Error,
+        credential.id = %credential.id,
+        outcome = failure.outcome.as_str(),
+        reason = failure.reason,
+        "a credential could not be refreshed",
+    );
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// The reason of an attempt whose process ended before it had the response.
+const PROCESS_ENDED: &str = "PROCESS_ENDED";
+/// The reason of an attempt that was not sent because too much of its lease was over.
+const LEASE_TOO_OLD: &str = "LEASE_TOO_OLD";

@@ -1,0 +1,262 @@
+//! The ends of attempts: new tokens become the material of their credential, failures are noted.
+
+use std::sync::Arc;
+
+use jackfield_domain::credential::{
+    Credential, CredentialState, FailureClass, IssuedToken, Material, OAuth2Material, RefreshAttempt, RefreshEnd,
+    RefreshOutcome, refresh_time,
+};
+use jackfield_domain::{CredentialId, Error, Result, TenantId, Timestamp};
+use jackfield_store::Writer;
+use uuid::Uuid;
+
+use super::attempt::Sending;
+use super::failure::Failure;
+use super::{KEPT_ATTEMPTS, RefreshError};
+use crate::change::{Change, Length};
+use crate::credential::{MaterialFacts, lock_credential, token_of};
+use crate::services::Services;
+
+/// Tokens that were received for a credential.
+pub(super) struct Received {
+    pub(super) tenant: TenantId,
+    pub(super) credential: CredentialId,
+    pub(super) attempt: Uuid,
+    /// The version of the material that was sent.
+    pub(super) version: i64,
+    /// The time of the attempt, by the clock of the database.
+    pub(super) sent_time: Timestamp,
+    /// The time of the attempt, by the clock of the process.
+    pub(super) got_time: Timestamp,
+    /// True if the response had a new refresh token.
+    pub(super) rotated: bool,
+    pub(super) tokens: OAuth2Material,
+    /// The reason why the response had no usable access token, though a new refresh token.
+    pub(super) flaw: Option<String>,
+}
+
+// === impl Services ===
+
+impl Services {
+    /// Stores received tokens: in the journal, which keeps them whatever becomes of the database, and then in the database.
+    pub(super) async fn refresh_received(
+        &self,
+        before: &Credential,
+        sending: &Sending,
+        received: Received,
+    ) -> Result<Arc<IssuedToken>, RefreshError> {
+        let journal = &self.shared.refreshes.journal;
+        let system = self.shared.data_keys.system().await?;
+        let journaled = journal.append(&system, &received).await;
+        if let Err(error) = &journaled {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(error, credential.id = %before.id, "the journal of refreshes cannot be written");
+        }
+        match self.refresh_commit(&received, Some(sending)).await {
+            Ok(stored) => {
+                journal.remove(received.attempt).await;
+                let gone = || Error::not_found(jackfield_domain::Resource::Credential, before.id);
+                let (credential, tokens) = stored.ok_or_else(gone)?;
+                if let Some(flaw) = received.flaw {
+                    let retry_after = super::LEASE_POLL;
+                    let outcome = RefreshOutcome::NotProcessed;
+                    return Err(RefreshError::Failed(Failure { outcome, reason: flaw, retry_after }));
+                }
+                Ok(Arc::new(token_of(credential, Material::OAuth2(tokens))?))
+            }
+            // The journal has the tokens, and they are committed when the database is back.
+            Err(error) if journaled.is_ok() => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, credential.id = %before.id, "refreshed tokens wait in the journal");
+                let (state, expire_time) = (CredentialState::Valid, received.tokens.expire_time);
+                let (scopes, material_version) = (received.tokens.scopes.clone(), received.version + 1);
+                let credential = Credential { state, expire_time, scopes, material_version, ..before.clone() };
+                Ok(Arc::new(token_of(credential, Material::OAuth2(received.tokens))?))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Commits what the journal has.
+    pub(crate) async fn refreshes_recover(&self) -> Result<()> {
+        let journal = &self.shared.refreshes.journal;
+        let mut failed = None;
+        for attempt in journal.attempts().await? {
+            // One that cannot be stored does not keep the others from being stored.
+            if let Err(error) = self.refresh_recover(attempt).await {
+                failed = Some(error);
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn refresh_recover(&self, attempt: Uuid) -> Result<()> {
+        let journal = &self.shared.refreshes.journal;
+        let system = self.shared.data_keys.system().await?;
+        let Some(received) = journal.read(&system, attempt).await? else { return Ok(()) };
+        let stored = self.refresh_commit(&received, None).await?;
+        journal.remove(attempt).await;
+        if let Some((credential, _)) = stored {
+            tracing::info!(credential.id = %credential.id, "refreshed tokens of the journal are stored");
+        }
+        Ok(())
+    }
+
+    /// Makes received tokens the material of their credential, if it is still the material that was sent, or if the attempt was made after
+    /// the one that replaced it. Otherwise they are its alternate. Returns what is then stored; `None` if the credential does not exist.
+    /// It can be called again with the same tokens.
+    async fn refresh_commit(
+        &self,
+        received: &Received,
+        sending: Option<&Sending>,
+    ) -> Result<Option<(Credential, OAuth2Material)>> {
+        let (tenant, id) = (received.tenant, received.credential);
+        let mut stored = None;
+        let written = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
+            if let Some(sending) = sending {
+                txn.refresh_lease_release(&sending.lease).await?;
+            }
+            let Some(credential) = lock_credential(txn, tenant, id).await? else { return Ok(()) };
+            let present = self.shared.secrets.material(Some(txn), tenant, id).await?;
+            let Some((Material::OAuth2(present), _)) = present else { return Ok(()) };
+            let attempts = txn.refresh_attempts(tenant, id, KEPT_ATTEMPTS).await?;
+            if is_stored(&attempts, received.attempt) {
+                stored = Some((credential, present));
+                return Ok(());
+            }
+            stored = Some(match is_newest(&credential, &attempts, received) {
+                true => self.refresh_store(txn, credential, present, received).await?,
+                false => {
+                    self.refresh_end(txn, received, RefreshOutcome::Superseded).await?;
+                    self.shared.secrets.put_alternate(txn, tenant, &credential, &received.tokens).await?;
+                    (credential, present)
+                }
+            });
+            Ok(())
+        });
+        written.await?;
+        Ok(stored)
+    }
+
+    /// Stores received tokens as the next version of the material.
+    async fn refresh_store(
+        &self,
+        txn: &Writer,
+        mut credential: Credential,
+        present: OAuth2Material,
+        received: &Received,
+    ) -> Result<(Credential, OAuth2Material)> {
+        let (tenant, now) = (received.tenant, self.now());
+        if credential.material_version == received.version {
+            self.shared.secrets.alternate_delete(txn, tenant, credential.id).await?;
+        } else {
+            self.shared.secrets.put_alternate(txn, tenant, &credential, &present).await?;
+        }
+        let tokens = received.tokens.duplicate();
+        let material = Material::OAuth2(tokens);
+        MaterialFacts::of(&material).apply(&mut credential);
+        credential.material_version += 1;
+        credential.refresh_token_rotates = Some(received.rotated);
+        match &received.flaw {
+            None => {
+                credential.last_refresh_time = Some(now);
+                credential.next_refresh_time =
+                    Some(refresh_time(credential.id, received.got_time, credential.expire_time));
+            }
+            Some(flaw) => {
+                let failure = Failure {
+                    outcome: RefreshOutcome::NotProcessed,
+                    reason: flaw.clone(),
+                    retry_after: jackfield_domain::credential::refresh_backoff(credential.id, 1),
+                };
+                note(&mut credential, &failure, now);
+            }
+        }
+        credential.meta = credential.meta.changed(now);
+        txn.replace(tenant, &credential).await?;
+        self.shared.secrets.put_material(txn, tenant, &credential, &material).await?;
+        self.refresh_end(txn, received, RefreshOutcome::Refreshed).await?;
+        match material {
+            Material::OAuth2(tokens) => Ok((credential, tokens)),
+            _ => Err(Error::internal("tokens of another kind")),
+        }
+    }
+
+    async fn refresh_end(&self, txn: &Writer, received: &Received, outcome: RefreshOutcome) -> Result<()> {
+        let reason = received.flaw.clone().unwrap_or_default();
+        let end = RefreshEnd { time: self.now(), outcome, reason };
+        txn.refresh_attempt_end(received.tenant, received.attempt, &end).await.map(|_| ())
+    }
+
+    /// Notes that an attempt failed, and gives its lease back.
+    pub(super) async fn refresh_fail(
+        &self,
+        tenant: TenantId,
+        id: CredentialId,
+        sending: &Sending,
+        failure: &Failure,
+    ) -> Result<()> {
+        self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
+            txn.refresh_lease_release(&sending.lease).await?;
+            self.refresh_fail_in(txn, tenant, id, (sending.id, sending.version), failure).await
+        })
+        .await
+    }
+
+    /// Notes that an attempt failed. A credential whose material is another one by now stays as it is.
+    pub(super) async fn refresh_fail_in(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        id: CredentialId,
+        (attempt, version): (Uuid, i64),
+        failure: &Failure,
+    ) -> Result<()> {
+        let Some(mut credential) = lock_credential(txn, tenant, id).await? else { return Ok(()) };
+        let now = self.now();
+        let end = RefreshEnd { time: now, outcome: failure.outcome, reason: failure.reason.clone() };
+        txn.refresh_attempt_end(tenant, attempt, &end).await?;
+        if credential.material_version != version {
+            return Ok(());
+        }
+        note(&mut credential, failure, now);
+        credential.meta = credential.meta.changed(now);
+        txn.replace(tenant, &credential).await
+    }
+}
+
+/// Returns whether the tokens of an attempt are stored already.
+fn is_stored(attempts: &[RefreshAttempt], attempt: Uuid) -> bool {
+    let end = attempts.iter().find(|made| made.id == attempt).and_then(|made| made.end.as_ref());
+    end.is_some_and(|end| matches!(end.outcome, RefreshOutcome::Refreshed | RefreshOutcome::Superseded))
+}
+
+/// Returns whether received tokens are newer than the material of a credential. Of two attempts with the same material the one that was made
+/// last has the tokens that the provider accepts. Material that a caller has stored is newer than any.
+fn is_newest(credential: &Credential, attempts: &[RefreshAttempt], received: &Received) -> bool {
+    if credential.material_version == received.version {
+        return true;
+    }
+    let made_present = |made: &&RefreshAttempt| {
+        let is_success = |end: &RefreshEnd| end.outcome == RefreshOutcome::Refreshed;
+        made.material_version == received.version && made.end.as_ref().is_some_and(is_success)
+    };
+    credential.material_version == received.version + 1
+        && attempts.iter().find(made_present).is_some_and(|made| made.sent_time < received.sent_time)
+}
+
+/// Notes a failure in the facts of a credential. Its token stays as it is.
+fn note(credential: &mut Credential, failure: &Failure, now: Timestamp) {
+    let class = failure.outcome.failure_class();
+    credential.refresh_failure_count = credential.refresh_failure_count.saturating_add(1);
+    credential.failure_class = class;
+    credential.failure_reason = failure.reason.clone();
+    let (state, is_final) = match class {
+        Some(FailureClass::Permanent) => (CredentialState::NeedsReauth, true),
+        Some(FailureClass::Indeterminate) => (CredentialState::Indeterminate, true),
+        Some(FailureClass::Connection | FailureClass::Transient) | None => (credential.state, false),
+    };
+    credential.state = state;
+    let wait = i64::try_from(failure.retry_after.as_micros()).unwrap_or(i64::MAX);
+    credential.next_refresh_time = (!is_final).then(|| now.plus_micros(wait));
+}

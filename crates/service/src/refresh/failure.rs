@@ -1,0 +1,131 @@
+//! Failures of refreshes, as all who wait for one see them.
+
+use std::time::Duration;
+
+use jackfield_domain::credential::{Credential, FailureClass, RefreshOutcome};
+use jackfield_domain::error::Precondition;
+use jackfield_domain::{Error, Resource};
+use jackfield_upstream::oauth::{TokenFailure, TokenFault};
+
+/// The reason why there are no new tokens.
+#[derive(Debug)]
+pub(crate) enum RefreshError {
+    /// The last attempt failed, and no other is made now.
+    Failed(Failure),
+    /// Another replica has the lease for longer than a caller can wait.
+    InProgress { retry_after: Duration },
+    /// Nothing was attempted.
+    Other(Error),
+}
+
+/// The failure of an attempt.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(super) outcome: RefreshOutcome,
+    pub(super) reason: String,
+    /// The wait until the next attempt may be made.
+    pub(super) retry_after: Duration,
+}
+
+/// The wait before a refresh is tried again through a connection that the provider refuses.
+const CONNECTION_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+// === impl RefreshError ===
+
+impl RefreshError {
+    /// The error for a caller who needs a new token.
+    pub(crate) fn to_error(&self, credential: &Credential) -> Error {
+        let refused = |reason, message| Error::precondition(reason, Resource::Credential, credential.id, message);
+        match self {
+            RefreshError::InProgress { retry_after } => Error::RefreshInProgress { retry_after: *retry_after },
+            RefreshError::Other(error) => copied(error),
+            RefreshError::Failed(Failure { outcome, reason, retry_after }) => match outcome.failure_class() {
+                Some(FailureClass::Permanent) => {
+                    let message =
+                        format!("the provider refused the refresh token ({reason}): the user has to authorise again");
+                    refused(Precondition::ReauthRequired, message)
+                }
+                Some(FailureClass::Indeterminate) => {
+                    let message = format!(
+                        "the response to a refresh was lost ({reason}), so the refresh token may be spent: the user has to \
+                         authorise again"
+                    );
+                    refused(Precondition::ReauthRequired, message)
+                }
+                Some(FailureClass::Connection) => {
+                    let message =
+                        format!("the provider does not accept the client or the request of the connection: {reason}");
+                    let id = credential.connection.map(|id| id.to_string()).unwrap_or_default();
+                    Error::precondition(Precondition::ConnectionRefused, Resource::Connection, id, message)
+                }
+                Some(FailureClass::Transient) | None => Error::UpstreamUnavailable {
+                    connector: credential.connector.to_string(),
+                    retry_after: *retry_after,
+                },
+            },
+        }
+    }
+}
+
+impl From<Error> for RefreshError {
+    fn from(error: Error) -> Self {
+        RefreshError::Other(error)
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// The failure of an exchange. Endpoints that do not rotate refresh tokens can be asked again when a response was lost.
+    pub(super) fn of(fault: &TokenFault, rotates: bool, backoff: Duration) -> Self {
+        let outcome = match fault.class() {
+            TokenFailure::Transient => RefreshOutcome::NotProcessed,
+            TokenFailure::Unknown if rotates => RefreshOutcome::Unknown,
+            TokenFailure::Unknown => RefreshOutcome::NotProcessed,
+            TokenFailure::Grant | TokenFailure::User => RefreshOutcome::Refused,
+            TokenFailure::Connection | TokenFailure::Request | TokenFailure::Pending => {
+                RefreshOutcome::ConnectionRefused
+            }
+        };
+        let reason = match fault {
+            TokenFault::Refused { code, .. } => code.as_str(),
+            other => other.reason(),
+        };
+        let asked = fault.retry_after().unwrap_or_default();
+        let least = if outcome == RefreshOutcome::ConnectionRefused { CONNECTION_RETRY_AFTER } else { backoff };
+        Failure { outcome, reason: reason.to_owned(), retry_after: asked.max(least) }
+    }
+
+    /// The failure of an attempt whose process ended, or whose response cannot be read.
+    pub(super) fn unknown(reason: &str) -> Self {
+        Failure { outcome: RefreshOutcome::Unknown, reason: reason.to_owned(), retry_after: Duration::ZERO }
+    }
+}
+
+/// The same error for another caller.
+fn copied(error: &Error) -> Error {
+    let source = || error.to_string().into();
+    match error {
+        Error::NotFound { resource, reference, by } => {
+            Error::NotFound { resource: *resource, reference: reference.clone(), by: by.clone() }
+        }
+        Error::Precondition { reason, resource, id, message } => {
+            Error::Precondition { reason: *reason, resource: *resource, id: id.clone(), message: message.clone() }
+        }
+        Error::TenantUnknown { tenant } => Error::TenantUnknown { tenant: tenant.clone() },
+        Error::UpstreamUnavailable { connector, retry_after } => {
+            Error::UpstreamUnavailable { connector: connector.clone(), retry_after: *retry_after }
+        }
+        Error::StoreUnavailable { retry_after, .. } => {
+            Error::StoreUnavailable { retry_after: *retry_after, source: source() }
+        }
+        // Nobody has a request id of this change.
+        Error::OutcomeUnknown { .. } => Error::RefreshInProgress { retry_after: UNKNOWN_RETRY_AFTER },
+        Error::ServerUnavailable { retry_after } => Error::ServerUnavailable { retry_after: *retry_after },
+        Error::DecryptFailed { resource, id } => Error::DecryptFailed { resource: *resource, id: id.clone() },
+        _ => Error::internal(error.to_string()),
+    }
+}
+
+/// The wait after a commit whose outcome is not known.
+const UNKNOWN_RETRY_AFTER: Duration = Duration::from_secs(1);

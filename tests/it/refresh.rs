@@ -1,0 +1,160 @@
+//! Refreshes of credentials at an authorisation server that replaces refresh tokens, and ends a grant when one is used twice.
+
+mod failures;
+mod world;
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use jackfield_api::v1;
+use jackfield_testkit::{Backend, ProviderFault, ProviderOptions, TestServer, on_both};
+use tonic::Code;
+
+use self::world::{World, eventually, refused};
+
+on_both! {
+    async fn an_expired_token_is_replaced_before_it_is_issued(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.expired("ada").await;
+        let issued = world.issue(&grant.credential).await.unwrap();
+        let live = world.provider.live(grant.family).unwrap();
+        assert_eq!((&issued.access_token, &*issued.token_type, issued.credential_version), (&live.access_token, "Bearer", 2));
+        assert_eq!(issued.scopes, ["read", "write"]);
+        assert_eq!(world.issue(&grant.credential).await.unwrap(), issued, "it is issued until it runs out");
+        assert_eq!(world.provider.exchanges(grant.family), 1);
+
+        let facts = world.facts(&grant.credential).await;
+        assert_eq!((facts.state(), facts.version, facts.refresh_failure_count), (v1::CredentialState::Valid, 2, 0));
+        assert!(facts.last_refresh_time.is_some() && facts.refreshable);
+        let lifetime = facts.expire_time.unwrap().seconds - facts.last_refresh_time.unwrap().seconds;
+        assert!((3_590..=3_600).contains(&lifetime), "{lifetime}");
+        let ahead = facts.expire_time.unwrap().seconds - facts.next_refresh_time.unwrap().seconds;
+        assert!((700..=1_020).contains(&ahead), "{ahead}");
+    }
+
+    async fn callers_at_once_have_one_exchange(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.expired("ada").await;
+        world.provider.fail([ProviderFault::none().delayed(Duration::from_millis(300))]);
+        let issued = join_all((0..50).map(|_| world.issue(&grant.credential))).await;
+        let live = world.provider.live(grant.family).unwrap();
+        assert!(issued.into_iter().all(|issued| issued.unwrap().access_token == live.access_token));
+        assert_eq!((world.provider.exchanges(grant.family), world.provider.reuses(grant.family)), (1, 0));
+    }
+
+    async fn a_refresh_goes_on_without_its_caller(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.expired("ada").await;
+        world.provider.fail([ProviderFault::none().answering_after(Duration::from_millis(500))]);
+        let left = tokio::time::timeout(Duration::from_millis(200), world.issue(&grant.credential)).await;
+        assert!(left.is_err(), "the caller leaves before the answer");
+        let issued = world.issue(&grant.credential).await.unwrap();
+        assert_eq!(issued.access_token, world.provider.live(grant.family).unwrap().access_token);
+        assert_eq!(world.provider.exchanges(grant.family), 1);
+    }
+
+    async fn a_refresh_that_a_caller_asks_for_replaces_a_good_token(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.good("ada").await;
+        assert_eq!(world.issue(&grant.credential).await.unwrap().access_token, grant.access_token);
+        let facts = world.refresh(&grant.credential).await.unwrap();
+        assert_eq!((facts.version, facts.state()), (2, v1::CredentialState::Valid));
+        let issued = world.issue(&grant.credential).await.unwrap();
+        assert_eq!(issued.access_token, world.provider.live(grant.family).unwrap().access_token);
+        assert_ne!(issued.access_token, grant.access_token);
+    }
+
+    async fn a_rejected_token_is_replaced_once(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.good("ada").await;
+        let reports = join_all((0..10).map(|_| world.report(&grant.credential, 1))).await;
+        let live = world.provider.live(grant.family).unwrap();
+        for token in reports.into_iter().map(|report| report.unwrap().token.unwrap()) {
+            assert_eq!((&token.access_token, token.credential_version), (&live.access_token, 2));
+        }
+        assert_eq!(world.report(&grant.credential, 1).await.unwrap().token.unwrap().credential_version, 2);
+        assert_eq!(world.provider.exchanges(grant.family), 1);
+        assert_eq!(world.report(&grant.credential, 2).await.unwrap().token.unwrap().credential_version, 3);
+        let unknown = world.report(&grant.credential, 4).await;
+        refused(unknown, Code::FailedPrecondition, "CREDENTIAL_NOT_VALID");
+        let none = world.report(&grant.credential, 0).await;
+        refused(none, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["credential_version"]);
+    }
+
+    async fn a_refresh_token_alone_is_exchanged_at_once(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.provider.grant("ada", &["read"]);
+        let id = world.store("ada", "", &grant.refresh_token, None).await;
+        let issued = world.issue(&id).await.unwrap();
+        assert_eq!(issued.access_token, world.provider.live(grant.family).unwrap().access_token);
+        assert_eq!(world.provider.exchanges(grant.family), 1);
+    }
+
+    /// Nobody asks for the tokens.
+    async fn tokens_are_replaced_ahead_of_their_expiry(server) {
+        let options = ProviderOptions { lifetime: Duration::from_secs(3), ..ProviderOptions::default() };
+        let world = World::on(&server, options).await;
+        let grants = [world.good("ada").await, world.good("bob").await];
+        eventually("each is refreshed twice", || grants.iter().all(|grant| world.provider.exchanges(grant.family) >= 2)).await;
+        for grant in &grants {
+            assert_eq!(world.provider.reuses(grant.family), 0);
+            assert!(world.facts(&grant.credential).await.last_refresh_time.is_some());
+        }
+    }
+
+    async fn relabelling_costs_no_refresh(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.expired("ada").await;
+        world.provider.fail([ProviderFault::none().answering_after(Duration::from_millis(400))]);
+        let relabel = async {
+            for number in 0..20 {
+                world.relabel(&grant.credential, number).await;
+            }
+        };
+        let (issued, ()) = tokio::join!(world.issue(&grant.credential), relabel);
+        assert_eq!(issued.unwrap().access_token, world.provider.live(grant.family).unwrap().access_token);
+        let facts = world.facts(&grant.credential).await;
+        assert_eq!((facts.version, &*facts.labels["number"]), (2, "19"));
+    }
+
+    async fn material_that_a_caller_stores_meanwhile_stays(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.expired("ada").await;
+        world.provider.fail([ProviderFault::none().answering_after(Duration::from_millis(600))]);
+        let replace = async {
+            world.sent(1).await;
+            world.replace(&grant.credential, "stored meanwhile").await;
+        };
+        let (_, ()) = tokio::join!(world.refresh(&grant.credential), replace);
+        assert_eq!(world.issue(&grant.credential).await.unwrap().access_token, "stored meanwhile");
+        assert_eq!(world.facts(&grant.credential).await.version, 2);
+    }
+
+    async fn a_credential_that_is_deleted_meanwhile_stays_deleted(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.expired("ada").await;
+        world.provider.fail([ProviderFault::none().answering_after(Duration::from_millis(400))]);
+        let delete = async {
+            world.sent(1).await;
+            world.delete(&grant.credential).await;
+        };
+        let (issued, ()) = tokio::join!(world.issue(&grant.credential), delete);
+        refused(issued, Code::NotFound, "CREDENTIAL_NOT_FOUND");
+        assert_eq!(server.sql("SELECT COUNT(*) AS count FROM refresh_attempt").await, ["0"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_have_one_exchange() {
+    let server = TestServer::start(Backend::Postgres).await;
+    let others = [server.replica().await.unwrap(), server.replica().await.unwrap()];
+    let world = World::on(&server, ProviderOptions::default()).await;
+    let grant = world.expired("ada").await;
+    world.provider.fail([ProviderFault::none().delayed(Duration::from_millis(500))]);
+    let clients = [server.client("alpha"), others[0].client("alpha"), others[1].client("alpha")];
+    let calls = clients.iter().flat_map(|client| (0..20).map(|_| world.issue_by(client, &grant.credential)));
+    let issued = join_all(calls).await;
+    let live = world.provider.live(grant.family).unwrap();
+    assert!(issued.into_iter().all(|issued| issued.unwrap().access_token == live.access_token));
+    assert_eq!((world.provider.exchanges(grant.family), world.provider.reuses(grant.family)), (1, 0));
+}

@@ -1,0 +1,215 @@
+//! Refreshes that fail: what the credential says, what callers get, and that no refresh token is sent twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jackfield_api::v1;
+use jackfield_testkit::provider::{GraceAnswer, Rotation};
+use jackfield_testkit::{ManualClock, ProviderFault, ProviderOptions, TestServer, fixture, on_both};
+use serde_json::Value;
+use tonic::Code;
+
+use super::world::{World, refused};
+
+/// What a lost response looks like.
+fn lost() -> Vec<ProviderFault> {
+    vec![
+        ProviderFault::answer_lost(),
+        ProviderFault::answer_cut(),
+        ProviderFault::answer_replaced(502),
+        ProviderFault::huge(10 << 20),
+        ProviderFault::web_page(),
+        ProviderFault::error(500, "server_error"),
+        ProviderFault::nested(),
+    ]
+}
+
+on_both! {
+    async fn a_refresh_token_whose_response_was_lost_is_not_sent_again(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        for (number, fault) in lost().into_iter().enumerate() {
+            let what = format!("{fault:?}").chars().take(200).collect::<String>();
+            let grant = world.expired(&format!("ada-{number}")).await;
+            let sent = world.provider.requests().len();
+            world.provider.fail([fault]);
+            refused(world.issue(&grant.credential).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
+            let facts = world.facts(&grant.credential).await;
+            let found = (facts.state(), facts.failure_class(), facts.refresh_failure_count, facts.version);
+            assert_eq!(found, (v1::CredentialState::Indeterminate, v1::FailureClass::Indeterminate, 1, 1), "{what}");
+            assert!(!facts.failure_reason.is_empty() && facts.next_refresh_time.is_none(), "{what}: {facts:?}");
+            refused(world.issue(&grant.credential).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
+            refused(world.refresh(&grant.credential).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
+            assert_eq!((world.provider.requests().len() - sent, world.provider.reuses(grant.family)), (1, 0), "{what}");
+        }
+    }
+
+    async fn a_failed_refresh_leaves_a_token_that_is_good(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        // It is replaced before it is issued if it can be.
+        let grant = world.granted("ada", 25).await;
+        world.provider.fail([ProviderFault::answer_lost()]);
+        assert_eq!(world.issue(&grant.credential).await.unwrap().access_token, grant.access_token);
+        assert_eq!(world.facts(&grant.credential).await.state(), v1::CredentialState::Indeterminate);
+        assert_eq!(world.issue(&grant.credential).await.unwrap().access_token, grant.access_token);
+        assert_eq!(world.provider.requests().len(), 1);
+    }
+
+    /// The time for which the provider accepts a refresh token again is used once, and at once.
+    async fn a_lost_response_is_asked_for_again_within_the_grace_period(backend: Backend) {
+        for grace_answer in [GraceAnswer::LivePair, GraceAnswer::NewPair] {
+            let server = TestServer::start(backend).await;
+            let options = ProviderOptions { grace: Duration::from_secs(60), grace_answer, ..ProviderOptions::default() };
+            let grace = |connection: &mut v1::Connection| {
+                connection.refresh_token_grace_period = Some(fixture::milliseconds(60_000));
+            };
+            let world = World::with(&server, options, grace).await;
+            let grant = world.expired("ada").await;
+            world.provider.fail([ProviderFault::answer_lost()]);
+            let issued = world.issue(&grant.credential).await.unwrap();
+            assert_eq!(issued.access_token, world.provider.live(grant.family).unwrap().access_token);
+            assert_eq!(world.provider.requests().len(), 2);
+            let twice = world.expired("bob").await;
+            world.provider.fail([ProviderFault::answer_lost(), ProviderFault::answer_lost()]);
+            refused(world.issue(&twice.credential).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
+            assert_eq!(world.provider.requests().len(), 4);
+        }
+    }
+
+    /// The first response shows that the refresh token stays.
+    async fn a_lost_response_is_harmless_where_refresh_tokens_are_not_replaced(backend: Backend) {
+        let options = ProviderOptions { rotation: Rotation::Never, ..ProviderOptions::default() };
+        let clock = ManualClock::at_present();
+        let server = TestServer::start_at(backend, Arc::clone(&clock) as _, |_| {}).await;
+        let world = World::on(&server, options).await;
+        let grant = world.expired("ada").await;
+        world.issue(&grant.credential).await.unwrap();
+        clock.advance(Duration::from_secs(2 * 3_600));
+        world.provider.fail([ProviderFault::answer_lost()]);
+        refused(world.issue(&grant.credential).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+        assert_eq!(world.facts(&grant.credential).await.failure_class(), v1::FailureClass::Transient);
+        clock.advance(Duration::from_secs(60));
+        let issued = world.issue(&grant.credential).await.unwrap();
+        assert_eq!(issued.access_token, world.provider.live(grant.family).unwrap().access_token);
+    }
+
+    async fn a_refused_refresh_token_needs_the_user(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.expired("ada").await;
+        world.provider.end(grant.family);
+        let answer = world.issue(&grant.credential).await;
+        let status = refused(answer, Code::FailedPrecondition, "REAUTH_REQUIRED");
+        assert!(status.status.message().contains("invalid_grant"), "{status:?}");
+        let facts = world.facts(&grant.credential).await;
+        assert_eq!((facts.state(), facts.failure_class()), (v1::CredentialState::NeedsReauth, v1::FailureClass::Permanent));
+        assert_eq!((&*facts.failure_reason, facts.next_refresh_time), ("invalid_grant", None));
+        refused(world.issue(&grant.credential).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
+        assert_eq!(world.provider.requests().len(), 1, "it is not asked again");
+
+        // New tokens of the same user make it usable again.
+        let again = world.provider.grant("ada", &["read"]);
+        world.replace_all(&grant.credential, &again.access_token, &again.refresh_token).await;
+        assert_eq!(world.issue(&grant.credential).await.unwrap().access_token, again.access_token);
+        assert_eq!(world.refresh(&grant.credential).await.unwrap().state(), v1::CredentialState::Valid);
+    }
+
+    async fn a_provider_that_is_away_is_asked_again_later(backend: Backend) {
+        let clock = ManualClock::at_present();
+        let server = TestServer::start_at(backend, Arc::clone(&clock) as _, |config| config.refresh.ahead = false).await;
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.expired("ada").await;
+        for (count, fault) in (1..).zip([
+            ProviderFault::status(503),
+            ProviderFault::too_many(Duration::from_secs(7)),
+            ProviderFault::error(503, "temporarily_unavailable"),
+        ]) {
+            world.provider.fail([fault]);
+            refused(world.issue(&grant.credential).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+            let facts = world.facts(&grant.credential).await;
+            let found = (facts.failure_class(), facts.refresh_failure_count, facts.state());
+            assert_eq!(found, (v1::FailureClass::Transient, count, v1::CredentialState::Expired));
+            // No request leaves before the wait is over.
+            refused(world.issue(&grant.credential).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+            assert_eq!(world.provider.requests().len(), count as usize);
+            clock.advance(Duration::from_secs(60));
+        }
+        let issued = world.issue(&grant.credential).await.unwrap();
+        assert_eq!(issued.access_token, world.provider.live(grant.family).unwrap().access_token);
+        assert_eq!(world.facts(&grant.credential).await.refresh_failure_count, 0);
+        assert_eq!(world.provider.reuses(grant.family), 0);
+    }
+
+    async fn a_refused_client_is_the_fault_of_the_connection(server) {
+        let world = World::with(&server, ProviderOptions::default(), |connection| {
+            connection.client_secrets[0].value = "another secret".to_owned();
+        })
+        .await;
+        let [ada, bob] = [world.expired("ada").await, world.expired("bob").await];
+        let answer = world.issue(&ada.credential).await;
+        let status = refused(answer, Code::FailedPrecondition, "CONNECTION_REFUSED");
+        assert!(status.status.message().contains("invalid_client"), "{status:?}");
+        refused(world.issue(&bob.credential).await, Code::FailedPrecondition, "CONNECTION_REFUSED");
+        assert_eq!(world.provider.requests().len(), 1, "the second one does not ask");
+        let facts = world.facts(&ada.credential).await;
+        assert_eq!((facts.state(), facts.failure_class()), (v1::CredentialState::Expired, v1::FailureClass::Connection));
+
+        world.set_secrets(&["another secret", "client-secret-1"]).await;
+        for grant in [&ada, &bob] {
+            let issued = world.issue(&grant.credential).await.unwrap();
+            assert_eq!(issued.access_token, world.provider.live(grant.family).unwrap().access_token);
+        }
+    }
+
+    async fn a_new_refresh_token_is_kept_whatever_else_is_wrong(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        for (number, member) in [
+            ("access_token", Value::Null),
+            ("access_token", Value::from("")),
+            ("expires_in", Value::from(-1)),
+            ("expires_in", Value::from("soon")),
+            ("token_type", Value::from(7)),
+        ].into_iter().enumerate() {
+            let what = format!("{member:?}");
+            let grant = world.granted(&format!("ada-{number}"), 20).await;
+            world.provider.fail([ProviderFault::members([member])]);
+            // The token that there was is still good.
+            assert_eq!(world.issue(&grant.credential).await.unwrap().access_token, grant.access_token, "{what}");
+            let facts = world.facts(&grant.credential).await;
+            assert_eq!((facts.failure_class(), facts.version), (v1::FailureClass::Transient, 2), "{what}");
+            let live = world.provider.live(grant.family).unwrap();
+            assert_eq!(world.reveal(&grant.credential).await.refresh_token, live.refresh_token, "{what}");
+        }
+    }
+
+    async fn what_cannot_be_refreshed_needs_the_user(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.provider.grant("ada", &["read"]);
+        let past = Some(fixture::seconds_from_now(-60));
+        let none = world.store("ada", &grant.access_token, "", past).await;
+        refused(world.issue(&none).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
+        refused(world.refresh(&none).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
+        assert_eq!(world.provider.requests().len(), 0);
+    }
+
+    /// A process that ends between the request and the response.
+    async fn a_crash_during_a_refresh_costs_no_grant(backend: Backend) {
+        let mut server = TestServer::start_with(backend, |config| {
+            config.reveal.enabled = true;
+            config.refresh.timeout = Duration::from_secs(1);
+        })
+        .await;
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.expired("ada").await;
+        world.provider.fail([ProviderFault::none().answering_after(Duration::from_secs(60))]);
+        let (_, ()) = tokio::join!(
+            tokio::time::timeout(Duration::from_millis(500), world.issue(&grant.credential)),
+            async { world.sent(1).await },
+        );
+        server.crash();
+        server.restart().await;
+        let client = server.client("alpha");
+        let answer = world.issue_by(&client, &grant.credential).await;
+        let status = refused(answer, Code::FailedPrecondition, "REAUTH_REQUIRED");
+        assert!(status.status.message().contains("PROCESS_ENDED"), "{status:?}");
+        assert_eq!((world.provider.requests().len(), world.provider.reuses(grant.family)), (1, 0));
+    }
+}

@@ -1,0 +1,218 @@
+//! A provider, a connection to it, and credentials of its grants.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use jackfield_api::v1::{self, credential_material::Material};
+use jackfield_testkit::provider::FamilyId;
+use jackfield_testkit::{Client, Provider, ProviderOptions, Refusal, TestServer, expect_status, fixture};
+use tokio::time::{Instant, sleep};
+use tonic::{Code, Response, Status};
+
+use crate::steps;
+
+pub(super) struct World {
+    pub(super) client: Client,
+    pub(super) provider: Provider,
+    pub(super) connector: String,
+    pub(super) connection: v1::Connection,
+}
+
+/// A grant of the provider, and the credential that has its tokens.
+pub(super) struct Grant {
+    pub(super) family: FamilyId,
+    pub(super) access_token: String,
+    pub(super) credential: String,
+}
+
+// === impl World ===
+
+impl World {
+    pub(super) async fn on(server: &TestServer, options: ProviderOptions) -> Self {
+        Self::with(server, options, |_| {}).await
+    }
+
+    /// As [`World::on`], with another connection.
+    pub(super) async fn with(
+        server: &TestServer,
+        options: ProviderOptions,
+        change: impl FnOnce(&mut v1::Connection),
+    ) -> Self {
+        let client = server.client("alpha");
+        let secrets = options.client_secrets.iter().enumerate().map(|(number, secret)| v1::ClientSecret {
+            secret_id: number.to_string(),
+            value: secret.clone(),
+            create_time: None,
+        });
+        let (client_id, client_secrets) = (Some(options.client_id.clone()), secrets.collect());
+        let provider = Provider::start(options).await;
+        let connector = steps::connector(&client, fixture::an_oauth2_connector("Provider")).await.id;
+        let mut connection = v1::Connection {
+            token_url: Some(provider.token_url()),
+            client_id,
+            client_secrets,
+            ..fixture::a_connection("Provider", &connector)
+        };
+        change(&mut connection);
+        let request = v1::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
+        let created = client.connections().create_connection(request).await.unwrap().into_inner();
+        World { client, provider, connector, connection: created.connection.unwrap() }
+    }
+
+    /// A credential whose access token has expired.
+    pub(super) async fn expired(&self, user: &str) -> Grant {
+        self.granted(user, -60).await
+    }
+
+    /// A credential whose access token is good.
+    pub(super) async fn good(&self, user: &str) -> Grant {
+        self.granted(user, 0).await
+    }
+
+    /// A credential whose access token expires a number of seconds from now; 0: when that of the provider does.
+    pub(super) async fn granted(&self, user: &str, seconds: i64) -> Grant {
+        let issued = self.provider.grant(user, &["read", "write"]);
+        let expiry = match seconds {
+            0 => prost_types::Timestamp { seconds: issued.expire_time.seconds(), nanos: 0 },
+            seconds => fixture::seconds_from_now(seconds),
+        };
+        let credential = self.store(user, &issued.access_token, &issued.refresh_token, Some(expiry)).await;
+        Grant { family: issued.family, access_token: issued.access_token, credential }
+    }
+
+    pub(super) async fn store(
+        &self,
+        user: &str,
+        access_token: &str,
+        refresh_token: &str,
+        expire_time: Option<prost_types::Timestamp>,
+    ) -> String {
+        steps::link(&self.client, user, &self.connector).await;
+        let facts =
+            v1::Credential { connection: self.connection.id.clone(), ..fixture::a_credential(user, &self.connector) };
+        let material = v1::OAuth2Material {
+            access_token: access_token.to_owned(),
+            refresh_token: refresh_token.to_owned(),
+            expire_time,
+            scopes: vec!["read".to_owned(), "write".to_owned()],
+            ..Default::default()
+        };
+        let material = v1::CredentialMaterial { material: Some(Material::Oauth2(material)) };
+        steps::credential(&self.client, facts, material).await.id
+    }
+
+    pub(super) async fn issue(&self, credential: &str) -> Result<v1::IssueAccessTokenResponse, Status> {
+        self.issue_by(&self.client, credential).await
+    }
+
+    pub(super) async fn issue_by(
+        &self,
+        client: &Client,
+        credential: &str,
+    ) -> Result<v1::IssueAccessTokenResponse, Status> {
+        let request = v1::IssueAccessTokenRequest { reference: credential.to_owned(), ..Default::default() };
+        client.credentials().issue_access_token(request).await.map(Response::into_inner)
+    }
+
+    pub(super) async fn refresh(&self, credential: &str) -> Result<v1::Credential, Status> {
+        let request = v1::RefreshCredentialRequest { reference: credential.to_owned() };
+        let refreshed = self.client.credentials().refresh_credential(request).await?;
+        Ok(refreshed.into_inner().credential.unwrap())
+    }
+
+    pub(super) async fn report(
+        &self,
+        credential: &str,
+        credential_version: i64,
+    ) -> Result<v1::ReportTokenRejectedResponse, Status> {
+        let request = v1::ReportTokenRejectedRequest { reference: credential.to_owned(), credential_version };
+        self.client.credentials().report_token_rejected(request).await.map(Response::into_inner)
+    }
+
+    pub(super) async fn facts(&self, credential: &str) -> v1::Credential {
+        let request = v1::GetCredentialRequest { reference: credential.to_owned() };
+        self.client.credentials().get_credential(request).await.unwrap().into_inner().credential.unwrap()
+    }
+
+    pub(super) async fn relabel(&self, credential: &str, number: usize) {
+        let labels = fixture::strings([("number", &*number.to_string())]);
+        let request = v1::UpdateCredentialRequest {
+            reference: credential.to_owned(),
+            credential: Some(v1::Credential { labels, ..Default::default() }),
+            ..Default::default()
+        };
+        self.client.credentials().update_credential(request).await.unwrap();
+    }
+
+    /// Replaces the access token of a credential.
+    pub(super) async fn replace(&self, credential: &str, access_token: &str) {
+        let request = v1::UpdateCredentialRequest {
+            reference: credential.to_owned(),
+            credential: Some(v1::Credential::default()),
+            material: Some(fixture::oauth2_material(access_token, "")),
+            ..Default::default()
+        };
+        self.client.credentials().update_credential(request).await.unwrap();
+    }
+
+    /// Replaces the tokens of a credential.
+    pub(super) async fn replace_all(&self, credential: &str, access_token: &str, refresh_token: &str) {
+        let request = v1::UpdateCredentialRequest {
+            reference: credential.to_owned(),
+            credential: Some(v1::Credential::default()),
+            material: Some(fixture::oauth2_material(access_token, refresh_token)),
+            ..Default::default()
+        };
+        self.client.credentials().update_credential(request).await.unwrap();
+    }
+
+    /// Gives the connection other client secrets.
+    pub(super) async fn set_secrets(&self, secrets: &[&str]) {
+        let secrets = secrets.iter().enumerate().map(|(number, secret)| v1::ClientSecret {
+            secret_id: number.to_string(),
+            value: (*secret).to_owned(),
+            create_time: None,
+        });
+        let connection = v1::Connection { client_secrets: secrets.collect(), ..Default::default() };
+        let request = v1::UpdateConnectionRequest {
+            reference: self.connection.id.clone(),
+            connection: Some(connection),
+            ..Default::default()
+        };
+        self.client.connections().update_connection(request).await.unwrap();
+    }
+
+    /// The tokens of a credential as they are stored.
+    pub(super) async fn reveal(&self, credential: &str) -> v1::OAuth2Material {
+        let (reference, purpose) = (credential.to_owned(), "test of refreshes".to_owned());
+        let request = v1::RevealCredentialRequest { reference, purpose };
+        let revealed = self.client.credentials().reveal_credential(request).await.unwrap().into_inner();
+        match revealed.material.unwrap().material.unwrap() {
+            Material::Oauth2(tokens) => tokens,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) async fn delete(&self, credential: &str) {
+        let request = v1::DeleteCredentialRequest { reference: credential.to_owned(), ..Default::default() };
+        self.client.credentials().delete_credential(request).await.unwrap();
+    }
+
+    /// Waits until the provider has read a number of requests.
+    pub(super) async fn sent(&self, count: usize) {
+        eventually("the provider is asked", || self.provider.requests().len() >= count).await;
+    }
+}
+
+/// Asserts that a call was refused.
+pub(super) fn refused<T: Debug>(answer: Result<T, Status>, code: Code, reason: &str) -> Refusal {
+    expect_status(answer.map(Response::new), code, reason)
+}
+
+pub(super) async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < until, "{what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
