@@ -6,7 +6,7 @@ mod cases;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jackfield_testkit::raw::Raw;
-use jackfield_testkit::{Refusal, TestServer, on_both};
+use jackfield_testkit::{ProviderOptions, Refusal, TestServer, on_both};
 use prost::Message as _;
 use prost::bytes::Bytes;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, MethodDescriptor, Value};
@@ -16,6 +16,7 @@ use tonic_types::StatusExt;
 use self::cases::cases;
 use crate::contract::behaviours::{fields, is};
 use crate::contract::{PACKAGE, methods};
+use crate::refresh::world::World;
 
 /// A call with only the required fields.
 struct Case {
@@ -195,7 +196,7 @@ fn paths(resource: &MessageDescriptor) -> Vec<Path> {
 on_both! {
     async fn exactly_the_required_fields_are_demanded(server) {
         let (mut tried_fields, mut tried_methods) = (BTreeSet::new(), BTreeSet::new());
-        for case in cases(&server).await {
+        for case in cases(&server, &World::on(&server, ProviderOptions::default()).await).await {
             let name = case.method.name();
             present(&case.request, &mut Vec::new(), &mut |path| {
                 let field = path.last().unwrap();
@@ -229,7 +230,7 @@ on_both! {
 
     async fn output_only_fields_are_ignored_on_create(server) {
         let mut count = 0;
-        for case in cases(&server).await.iter().filter(|case| !case.is_update()) {
+        for case in cases(&server, &World::on(&server, ProviderOptions::default()).await).await.iter().filter(|case| !case.is_update()) {
             let Some(resource) = case.resource() else { continue };
             let answered = case.method.output().get_field_by_name(resource.name()).expect("the created resource");
             let mut plain = tried(&server, case, &case.request).await.unwrap();
@@ -266,7 +267,7 @@ on_both! {
 
     async fn a_mask_ignores_output_only_fields_and_acts_on_all_others(server) {
         let (mut resources, mut changed) = (BTreeSet::new(), BTreeMap::<_, usize>::new());
-        for case in cases(&server).await.iter().filter(|case| case.is_update()) {
+        for case in cases(&server, &World::on(&server, ProviderOptions::default()).await).await.iter().filter(|case| case.is_update()) {
             let resource = case.resource().unwrap();
             let message = resource.kind().as_message().unwrap().clone();
             resources.insert(message.name().to_owned());

@@ -31,8 +31,15 @@ static COMMENTS: LazyLock<BTreeMap<(String, Vec<i32>), String>> = LazyLock::new(
 
 /// Methods that may change something but take no request id: repeats return the current state, or call the other system again,
 /// and their answers contain secrets that are not stored for repeats.
-const WITHOUT_REQUEST_ID: [&str; 5] =
-    ["AuthenticateApplicationUser", "AuthenticateUser", "IssueAccessToken", "RevealCredential", "TestConnector"];
+const WITHOUT_REQUEST_ID: [&str; 7] = [
+    "AuthenticateApplicationUser",
+    "AuthenticateUser",
+    "IssueAccessToken",
+    "RefreshCredential",
+    "ReportTokenRejected",
+    "RevealCredential",
+    "TestConnector",
+];
 
 /// Methods that stream the results of one piece of work.
 const REPORTS: [&str; 1] = ["TestConnector"];

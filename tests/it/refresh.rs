@@ -1,7 +1,7 @@
 //! Refreshes of credentials at an authorisation server that replaces refresh tokens, and ends a grant when one is used twice.
 
 mod failures;
-mod world;
+pub(crate) mod world;
 
 use std::time::Duration;
 
@@ -69,12 +69,12 @@ on_both! {
         let grant = world.good("ada").await;
         let reports = join_all((0..10).map(|_| world.report(&grant.credential, 1))).await;
         let live = world.provider.live(grant.family).unwrap();
-        for token in reports.into_iter().map(|report| report.unwrap().token.unwrap()) {
+        for token in reports.into_iter().map(|report| report.unwrap().issued.unwrap()) {
             assert_eq!((&token.access_token, token.credential_version), (&live.access_token, 2));
         }
-        assert_eq!(world.report(&grant.credential, 1).await.unwrap().token.unwrap().credential_version, 2);
+        assert_eq!(world.report(&grant.credential, 1).await.unwrap().issued.unwrap().credential_version, 2);
         assert_eq!(world.provider.exchanges(grant.family), 1);
-        assert_eq!(world.report(&grant.credential, 2).await.unwrap().token.unwrap().credential_version, 3);
+        assert_eq!(world.report(&grant.credential, 2).await.unwrap().issued.unwrap().credential_version, 3);
         let unknown = world.report(&grant.credential, 4).await;
         refused(unknown, Code::FailedPrecondition, "CREDENTIAL_NOT_VALID");
         let none = world.report(&grant.credential, 0).await;

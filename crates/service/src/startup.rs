@@ -90,13 +90,12 @@ impl Preflight {
 impl Services {
     /// Opens the database, checks that the keyring opens what is in it, and creates what a first start needs.
     pub async fn open(settings: Settings, preflight: Preflight, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let refreshes = Refreshes::open(settings.refresh.clone()).map_err(|source| OpenError::Journal {
-            directory: settings.refresh.journal.display().to_string(),
-            source,
-        })?;
         let store = Store::connect(&settings.database, settings.pool).await?;
-        let schema_version = match prepare(&store, &preflight, settings.migrate).await {
-            Ok(schema_version) => schema_version,
+        let prepared = prepare(&store, &preflight, settings.migrate).await;
+        // Last, so that a start that is refused makes nothing.
+        let opened = prepared.and_then(|schema_version| Ok((schema_version, open_journal(settings.refresh.clone())?)));
+        let (schema_version, refreshes) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 store.close().await;
                 return Err(error);
@@ -149,6 +148,11 @@ impl Services {
         }
         Ok(())
     }
+}
+
+fn open_journal(settings: RefreshSettings) -> Result<Refreshes, OpenError> {
+    let directory = settings.journal.display().to_string();
+    Refreshes::open(settings).map_err(|source| OpenError::Journal { directory, source })
 }
 
 /// Checks the database before anything in it is changed, and brings its schema up to date.

@@ -7,6 +7,7 @@ use jackfield_api::v1::patch_connector_request::Patch;
 use jackfield_testkit::{Client, Identity, TestServer, fixture};
 
 use super::Case;
+use crate::refresh::world::World;
 use crate::steps;
 
 fn connector(kind: Connector) -> v1::Connector {
@@ -15,7 +16,7 @@ fn connector(kind: Connector) -> v1::Connector {
 
 /// One call of each method with required fields, and one of each kind of created resource.
 #[expect(clippy::needless_update, reason = "some requests have only required fields")]
-pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
+pub(super) async fn cases(server: &TestServer, world: &World) -> Vec<Case> {
     let alpha = server.client("alpha");
     let link = steps::linked(&alpha, "ada", "Gmail").await;
     let (connector_id, user_id) = (link.connector.clone(), link.user_id.clone());
@@ -147,6 +148,9 @@ pub(super) async fn cases(server: &TestServer) -> Vec<Case> {
     );
     named!("DeleteCredential", DeleteCredentialRequest, credential_id);
     let (reference, purpose) = (credential_id.clone(), "a look in a test".to_owned());
+    let granted = world.good("ada").await.credential;
+    case!("RefreshCredential", RefreshCredentialRequest { reference: granted.clone() });
+    case!("ReportTokenRejected", ReportTokenRejectedRequest { reference: granted, credential_version: 1 });
     case!("RevealCredential", RevealCredentialRequest { reference, purpose });
     let hangs = Some(v1::Configuration { credential: credential_id.clone(), ..Default::default() });
     case!("CreateConfiguration", CreateConfigurationRequest { configuration: hangs.clone() });

@@ -22,6 +22,7 @@ const NO_SECRETS: &[(&str, &str)] = &[
     ("Connector.secret_header_names", "names only"),
     ("GenericConnector.http_authentication_password_set", "a flag"),
     ("CredentialMaterial.api_key", "its value is redacted"),
+    ("Connection.refresh_token_grace_period", "a time"),
     ("IssueAccessTokenResponse.token_type", "how to use it"),
     ("Key.private_key_set", "a flag"),
     ("ListApplicationsRequest.page_token", "a place in a list"),
@@ -56,7 +57,8 @@ const NO_SECRETS: &[(&str, &str)] = &[
 ];
 
 /// The methods that return secrets.
-pub(super) const HAND_OUT: [&str; 3] = ["AuthenticateApplicationUser", "IssueAccessToken", "RevealCredential"];
+pub(super) const HAND_OUT: [&str; 4] =
+    ["AuthenticateApplicationUser", "IssueAccessToken", "ReportTokenRejected", "RevealCredential"];
 
 pub(super) fn redacted(field: &FieldDescriptor) -> bool {
     field.options().get_field_by_name("debug_redact").and_then(|value| value.as_bool()) == Some(true)
@@ -196,6 +198,7 @@ fn printers() -> HashMap<&'static str, Printer> {
         OAuth2Material,
         PatchConnectorRequest,
         PatchConnectorResponse,
+        ReportTokenRejectedResponse,
         RevealCredentialResponse,
         RotateKeyRequest,
         TestConnectorRequest,

@@ -36,7 +36,10 @@ impl Hot {
         let client = server.client("alpha");
         let connector = steps::connector(&client, fixture::an_oauth2_connector(name)).await.id;
         steps::link(&client, "ada", &connector).await;
-        let connection = Some(fixture::a_connection(&format!("{name} login"), &connector));
+        // Without a token endpoint, so that no token is refreshed.
+        let connection =
+            v1::Connection { token_url: None, ..fixture::a_connection(&format!("{name} login"), &connector) };
+        let connection = Some(connection);
         let request = v1::CreateConnectionRequest { connection, ..Default::default() };
         let connection =
             client.connections().create_connection(request).await.unwrap().into_inner().connection.unwrap().id;
@@ -178,7 +181,7 @@ on_both! {
         hot.update("ext:work", with_material(tokens("two", ""))).await;
         expect(all("two"), "new material").await;
         hot.update("ext:work", with_material(tokens("", "refresh"))).await;
-        expect([(); 4].map(|()| refused("REAUTH_REQUIRED")), "no token any more").await;
+        expect([(); 4].map(|()| refused("CONNECTION_INCOMPLETE")), "no token any more").await;
         hot.update("ext:work", with_material(tokens("three", ""))).await;
         expect(all("three"), "a token again").await;
 

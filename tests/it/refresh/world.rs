@@ -11,29 +11,29 @@ use tonic::{Code, Response, Status};
 
 use crate::steps;
 
-pub(super) struct World {
-    pub(super) client: Client,
-    pub(super) provider: Provider,
-    pub(super) connector: String,
-    pub(super) connection: v1::Connection,
+pub(crate) struct World {
+    pub(crate) client: Client,
+    pub(crate) provider: Provider,
+    pub(crate) connector: String,
+    pub(crate) connection: v1::Connection,
 }
 
 /// A grant of the provider, and the credential that has its tokens.
-pub(super) struct Grant {
-    pub(super) family: FamilyId,
-    pub(super) access_token: String,
-    pub(super) credential: String,
+pub(crate) struct Grant {
+    pub(crate) family: FamilyId,
+    pub(crate) access_token: String,
+    pub(crate) credential: String,
 }
 
 // === impl World ===
 
 impl World {
-    pub(super) async fn on(server: &TestServer, options: ProviderOptions) -> Self {
+    pub(crate) async fn on(server: &TestServer, options: ProviderOptions) -> Self {
         Self::with(server, options, |_| {}).await
     }
 
     /// As [`World::on`], with another connection.
-    pub(super) async fn with(
+    pub(crate) async fn with(
         server: &TestServer,
         options: ProviderOptions,
         change: impl FnOnce(&mut v1::Connection),
@@ -60,17 +60,17 @@ impl World {
     }
 
     /// A credential whose access token has expired.
-    pub(super) async fn expired(&self, user: &str) -> Grant {
+    pub(crate) async fn expired(&self, user: &str) -> Grant {
         self.granted(user, -60).await
     }
 
     /// A credential whose access token is good.
-    pub(super) async fn good(&self, user: &str) -> Grant {
+    pub(crate) async fn good(&self, user: &str) -> Grant {
         self.granted(user, 0).await
     }
 
     /// A credential whose access token expires a number of seconds from now; 0: when that of the provider does.
-    pub(super) async fn granted(&self, user: &str, seconds: i64) -> Grant {
+    pub(crate) async fn granted(&self, user: &str, seconds: i64) -> Grant {
         let issued = self.provider.grant(user, &["read", "write"]);
         let expiry = match seconds {
             0 => prost_types::Timestamp { seconds: issued.expire_time.seconds(), nanos: 0 },
@@ -80,7 +80,7 @@ impl World {
         Grant { family: issued.family, access_token: issued.access_token, credential }
     }
 
-    pub(super) async fn store(
+    pub(crate) async fn store(
         &self,
         user: &str,
         access_token: &str,
@@ -101,11 +101,11 @@ impl World {
         steps::credential(&self.client, facts, material).await.id
     }
 
-    pub(super) async fn issue(&self, credential: &str) -> Result<v1::IssueAccessTokenResponse, Status> {
+    pub(crate) async fn issue(&self, credential: &str) -> Result<v1::IssueAccessTokenResponse, Status> {
         self.issue_by(&self.client, credential).await
     }
 
-    pub(super) async fn issue_by(
+    pub(crate) async fn issue_by(
         &self,
         client: &Client,
         credential: &str,
@@ -114,13 +114,13 @@ impl World {
         client.credentials().issue_access_token(request).await.map(Response::into_inner)
     }
 
-    pub(super) async fn refresh(&self, credential: &str) -> Result<v1::Credential, Status> {
+    pub(crate) async fn refresh(&self, credential: &str) -> Result<v1::Credential, Status> {
         let request = v1::RefreshCredentialRequest { reference: credential.to_owned() };
         let refreshed = self.client.credentials().refresh_credential(request).await?;
         Ok(refreshed.into_inner().credential.unwrap())
     }
 
-    pub(super) async fn report(
+    pub(crate) async fn report(
         &self,
         credential: &str,
         credential_version: i64,
@@ -129,12 +129,12 @@ impl World {
         self.client.credentials().report_token_rejected(request).await.map(Response::into_inner)
     }
 
-    pub(super) async fn facts(&self, credential: &str) -> v1::Credential {
+    pub(crate) async fn facts(&self, credential: &str) -> v1::Credential {
         let request = v1::GetCredentialRequest { reference: credential.to_owned() };
         self.client.credentials().get_credential(request).await.unwrap().into_inner().credential.unwrap()
     }
 
-    pub(super) async fn relabel(&self, credential: &str, number: usize) {
+    pub(crate) async fn relabel(&self, credential: &str, number: usize) {
         let labels = fixture::strings([("number", &*number.to_string())]);
         let request = v1::UpdateCredentialRequest {
             reference: credential.to_owned(),
@@ -145,7 +145,7 @@ impl World {
     }
 
     /// Replaces the access token of a credential.
-    pub(super) async fn replace(&self, credential: &str, access_token: &str) {
+    pub(crate) async fn replace(&self, credential: &str, access_token: &str) {
         let request = v1::UpdateCredentialRequest {
             reference: credential.to_owned(),
             credential: Some(v1::Credential::default()),
@@ -156,7 +156,7 @@ impl World {
     }
 
     /// Replaces the tokens of a credential.
-    pub(super) async fn replace_all(&self, credential: &str, access_token: &str, refresh_token: &str) {
+    pub(crate) async fn replace_all(&self, credential: &str, access_token: &str, refresh_token: &str) {
         let request = v1::UpdateCredentialRequest {
             reference: credential.to_owned(),
             credential: Some(v1::Credential::default()),
@@ -167,7 +167,7 @@ impl World {
     }
 
     /// Gives the connection other client secrets.
-    pub(super) async fn set_secrets(&self, secrets: &[&str]) {
+    pub(crate) async fn set_secrets(&self, secrets: &[&str]) {
         let secrets = secrets.iter().enumerate().map(|(number, secret)| v1::ClientSecret {
             secret_id: number.to_string(),
             value: (*secret).to_owned(),
@@ -183,7 +183,7 @@ impl World {
     }
 
     /// The tokens of a credential as they are stored.
-    pub(super) async fn reveal(&self, credential: &str) -> v1::OAuth2Material {
+    pub(crate) async fn reveal(&self, credential: &str) -> v1::OAuth2Material {
         let (reference, purpose) = (credential.to_owned(), "test of refreshes".to_owned());
         let request = v1::RevealCredentialRequest { reference, purpose };
         let revealed = self.client.credentials().reveal_credential(request).await.unwrap().into_inner();
@@ -193,23 +193,23 @@ impl World {
         }
     }
 
-    pub(super) async fn delete(&self, credential: &str) {
+    pub(crate) async fn delete(&self, credential: &str) {
         let request = v1::DeleteCredentialRequest { reference: credential.to_owned(), ..Default::default() };
         self.client.credentials().delete_credential(request).await.unwrap();
     }
 
     /// Waits until the provider has read a number of requests.
-    pub(super) async fn sent(&self, count: usize) {
+    pub(crate) async fn sent(&self, count: usize) {
         eventually("the provider is asked", || self.provider.requests().len() >= count).await;
     }
 }
 
 /// Asserts that a call was refused.
-pub(super) fn refused<T: Debug>(answer: Result<T, Status>, code: Code, reason: &str) -> Refusal {
+pub(crate) fn refused<T: Debug>(answer: Result<T, Status>, code: Code, reason: &str) -> Refusal {
     expect_status(answer.map(Response::new), code, reason)
 }
 
-pub(super) async fn eventually(what: &str, holds: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(30);
     while !holds() {
         assert!(Instant::now() < until, "{what}");

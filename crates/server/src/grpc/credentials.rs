@@ -182,7 +182,7 @@ impl CredentialsService for Api {
             let version = violations.check(version(request.credential_version));
             let (reference, version) = violations.into_result(reference.zip(version))?;
             let issued = self.services.token_rejected(&caller, &reference, version).await?;
-            Ok(pb::ReportTokenRejectedResponse { token: Some(issued_to_message(&issued)) })
+            Ok(pb::ReportTokenRejectedResponse { issued: Some(issued_to_message(&issued)) })
         };
         respond(call.await)
     }

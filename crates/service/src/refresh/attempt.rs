@@ -72,6 +72,23 @@ impl Services {
         id: CredentialId,
         version: i64,
     ) -> Result<Arc<IssuedToken>, RefreshError> {
+        let refreshed = self.refresh_try(tenant, id, version).await;
+        if let Err(RefreshError::Other(error)) = &refreshed
+            && !error.retryable()
+            && let Err(error) = self.refresh_postpone(tenant, id, version, error.reason()).await
+        {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, credential.id = %id, "a refresh could not be postponed");
+        }
+        refreshed
+    }
+
+    async fn refresh_try(
+        &self,
+        tenant: TenantId,
+        id: CredentialId,
+        version: i64,
+    ) -> Result<Arc<IssuedToken>, RefreshError> {
         let until = Instant::now() + self.shared.refreshes.lease();
         loop {
             let credential = self.find::<Credential>(tenant, &Ref::Id(id.0)).await?;

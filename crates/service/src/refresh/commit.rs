@@ -188,6 +188,28 @@ impl Services {
         txn.refresh_attempt_end(received.tenant, received.attempt, &end).await.map(|_| ())
     }
 
+    /// Has the schedule try a credential again later that cannot be refreshed as things are, and notes why.
+    pub(super) async fn refresh_postpone(
+        &self,
+        tenant: TenantId,
+        id: CredentialId,
+        version: i64,
+        reason: &str,
+    ) -> Result<()> {
+        self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
+            let Some(mut credential) = lock_credential(txn, tenant, id).await? else { return Ok(()) };
+            let now = self.now();
+            let is_due = credential.next_refresh_time.is_some_and(|time| time <= now);
+            if !is_due || credential.material_version != version {
+                return Ok(());
+            }
+            note(&mut credential, &Failure::postponed(reason), now);
+            credential.meta = credential.meta.changed(now);
+            txn.replace(tenant, &credential).await
+        })
+        .await
+    }
+
     /// Notes that an attempt failed, and gives its lease back.
     pub(super) async fn refresh_fail(
         &self,

@@ -27,6 +27,8 @@ pub(crate) struct Failure {
     pub(super) retry_after: Duration,
 }
 
+/// The wait before a refresh is scheduled again that cannot be attempted as things are.
+const POSTPONED: Duration = Duration::from_secs(5 * 60);
 /// The wait before a refresh is tried again through a connection that the provider refuses.
 const CONNECTION_RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -94,6 +96,12 @@ impl Failure {
         let asked = fault.retry_after().unwrap_or_default();
         let least = if outcome == RefreshOutcome::ConnectionRefused { CONNECTION_RETRY_AFTER } else { backoff };
         Failure { outcome, reason: reason.to_owned(), retry_after: asked.max(least) }
+    }
+
+    /// The failure of a refresh that cannot be attempted because of the connection or the connector.
+    pub(super) fn postponed(reason: &str) -> Self {
+        let outcome = RefreshOutcome::ConnectionRefused;
+        Failure { outcome, reason: reason.to_owned(), retry_after: POSTPONED }
     }
 
     /// The failure of an attempt whose process ended, or whose response cannot be read.
