@@ -22,6 +22,8 @@ on_both! {
         assert_eq!(issued.scopes, ["read", "write"]);
         assert_eq!(world.issue(&grant.credential).await.unwrap(), issued, "it is issued until it runs out");
         assert_eq!(world.provider.exchanges(grant.family), 1);
+        let refreshed = server.metric("jackfield_credential_refreshes_total", &[("outcome", "refreshed")]);
+        assert_eq!(refreshed, Some(1.0));
 
         let facts = world.facts(&grant.credential).await;
         assert_eq!((facts.state(), facts.version, facts.refresh_failure_count), (v1::CredentialState::Valid, 2, 0));
@@ -79,6 +81,24 @@ on_both! {
         refused(unknown, Code::FailedPrecondition, "CREDENTIAL_NOT_VALID");
         let none = world.report(&grant.credential, 0).await;
         refused(none, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["credential_version"]);
+    }
+
+    /// The user's id at the provider finds nothing, and neither does another user.
+    async fn the_newest_credential_of_a_user_and_a_connection_is_issued(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let [first, newest, of_bob] = [world.good("ada").await, world.expired("ada").await, world.good("bob").await];
+        let issued = world.issue_of("name:provider", "ada", &["read"]).await.unwrap();
+        assert_eq!(issued.access_token, world.provider.live(newest.family).unwrap().access_token);
+        assert_eq!((&issued.credential, issued.credential_version), (&newest.credential, 2));
+        assert!(issued.next_refresh_time.is_some());
+        assert_eq!(world.issue_of(&world.connection.id, "bob", &[]).await.unwrap().access_token, of_bob.access_token);
+        world.delete(&newest.credential).await;
+        assert_eq!(world.issue_of("name:Provider", "ada", &[]).await.unwrap().access_token, first.access_token);
+        refused(world.issue_of("name:Provider", "eve", &[]).await, Code::NotFound, "CREDENTIAL_NOT_FOUND");
+        refused(world.issue_of("name:another", "ada", &[]).await, Code::NotFound, "CONNECTION_NOT_FOUND");
+        let missing = world.issue_of("name:Provider", "ada", &["read", "b", "c"]).await;
+        let missing = refused(missing, Code::FailedPrecondition, "SCOPE_MISSING");
+        assert!(missing.status.message().ends_with(": b c"), "{missing:?}");
     }
 
     async fn a_refresh_token_alone_is_exchanged_at_once(server) {

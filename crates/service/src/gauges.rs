@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use jackfield_domain::attempts::AttemptLimit;
+use jackfield_domain::credential::RefreshOutcome;
 use jackfield_domain::key::Remaining;
 use jackfield_domain::rewrap::Rewrap;
 use jackfield_domain::{KeyId, TenantId, Timestamp};
@@ -21,6 +22,8 @@ pub(crate) struct GaugeSources {
     expiring: Mutex<ExpiringKeys>,
     /// Attempts that were refused, in the order of [`AttemptLimit::ALL`].
     refused_attempts: [AtomicU64; AttemptLimit::ALL.len()],
+    /// Attempts to refresh, in the order of [`RefreshOutcome::NAMES`].
+    refreshes: [AtomicU64; RefreshOutcome::NAMES.len()],
     events_written: AtomicU64,
     events_dropped: AtomicU64,
 }
@@ -113,6 +116,13 @@ impl Gauges {
         })
     }
 
+    /// The number of attempts to refresh credentials, by outcome.
+    pub fn refreshes(&self) -> Vec<(&'static str, u64)> {
+        let Some(sources) = self.0.upgrade() else { return Vec::new() };
+        let counts = sources.refreshes.iter().map(|count| count.load(Ordering::Relaxed));
+        RefreshOutcome::NAMES.iter().copied().zip(counts).collect()
+    }
+
     /// The events of connectors of this process.
     pub fn events(&self) -> EventCounts {
         self.0.upgrade().map(|sources| sources.events()).unwrap_or_default()
@@ -133,6 +143,7 @@ impl GaugeSources {
             rewrap: Mutex::default(),
             expiring: Mutex::default(),
             refused_attempts: Default::default(),
+            refreshes: Default::default(),
             events_written: AtomicU64::default(),
             events_dropped: AtomicU64::default(),
         }
@@ -140,6 +151,10 @@ impl GaugeSources {
 
     pub(crate) fn attempt_refused(&self, limit: AttemptLimit) {
         self.refused_attempts[limit as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refresh_ended(&self, outcome: RefreshOutcome) {
+        self.refreshes[outcome as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn events_written(&self, count: u64) {

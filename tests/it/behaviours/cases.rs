@@ -149,6 +149,12 @@ pub(super) async fn cases(server: &TestServer, world: &World) -> Vec<Case> {
     named!("DeleteCredential", DeleteCredentialRequest, credential_id);
     let (reference, purpose) = (credential_id.clone(), "a look in a test".to_owned());
     let granted = world.good("ada").await.credential;
+    let connection = world.connection.id.clone();
+    case!(
+        "GetUserConnectionCredentials",
+        GetUserConnectionCredentialsRequest { connection, user_id: "ada".to_owned() }
+    );
+    named!("ExplainCredential", ExplainCredentialRequest, granted);
     case!("RefreshCredential", RefreshCredentialRequest { reference: granted.clone() });
     case!("ReportTokenRejected", ReportTokenRejectedRequest { reference: granted, credential_version: 1 });
     case!("RevealCredential", RevealCredentialRequest { reference, purpose });

@@ -108,7 +108,8 @@ fn preconditions() -> Vec<Precondition> {
         Precondition::OwnTenant => Some(Precondition::PatchTestFailed),
         Precondition::PatchTestFailed => Some(Precondition::ReauthRequired),
         Precondition::ReauthRequired => Some(Precondition::RevealDisabled),
-        Precondition::RevealDisabled => None,
+        Precondition::RevealDisabled => Some(Precondition::ScopeMissing),
+        Precondition::ScopeMissing => None,
     };
     std::iter::successors(Some(Precondition::ApplicationDisabled), next).collect()
 }

@@ -57,8 +57,13 @@ const NO_SECRETS: &[(&str, &str)] = &[
 ];
 
 /// The methods that return secrets.
-pub(super) const HAND_OUT: [&str; 4] =
-    ["AuthenticateApplicationUser", "IssueAccessToken", "ReportTokenRejected", "RevealCredential"];
+pub(super) const HAND_OUT: [&str; 5] = [
+    "AuthenticateApplicationUser",
+    "GetUserConnectionCredentials",
+    "IssueAccessToken",
+    "ReportTokenRejected",
+    "RevealCredential",
+];
 
 pub(super) fn redacted(field: &FieldDescriptor) -> bool {
     field.options().get_field_by_name("debug_redact").and_then(|value| value.as_bool()) == Some(true)
@@ -189,6 +194,7 @@ fn printers() -> HashMap<&'static str, Printer> {
         GetUserResponse,
         ImportKeyRequest,
         KeyImport,
+        GetUserConnectionCredentialsResponse,
         IssueAccessTokenResponse,
         JsonMergePatch,
         JsonPatch,

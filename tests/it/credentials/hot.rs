@@ -287,7 +287,7 @@ on_both! {
         expect_status(issue(server.client("reader"), request.clone()).await, Code::PermissionDenied, "SCOPE_DENIED");
         expect_status(issue(server.client("beta"), request.clone()).await, Code::NotFound, "CREDENTIAL_NOT_FOUND");
         let scoped = v1::IssueAccessTokenRequest { scopes: vec!["calendar".to_owned()], ..request.clone() };
-        expect_status(issue(client.clone(), scoped).await, Code::FailedPrecondition, "CREDENTIAL_NOT_VALID");
+        expect_status(issue(client.clone(), scoped).await, Code::FailedPrecondition, "SCOPE_MISSING");
         let long = v1::IssueAccessTokenRequest { min_validity: Some(fixture::milliseconds(3_600_000)), ..request.clone() };
         expect_status(issue(client.clone(), long).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
         issue(client.clone(), request.clone()).await.unwrap();

@@ -199,7 +199,7 @@ on_both! {
             assert_eq!(issued(&client, scoped(scopes)).await.scopes, ["email", "profile"]);
         }
         for scopes in [&["calendar"][..], &["email", "calendar"], &["Email"]] {
-            expect_status(issue(&client, scoped(scopes)).await, Code::FailedPrecondition, "CREDENTIAL_NOT_VALID");
+            expect_status(issue(&client, scoped(scopes)).await, Code::FailedPrecondition, "SCOPE_MISSING");
         }
         let several = issue(&client, scoped(&["", "email", "a b"])).await;
         expect_status(several, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["scopes[0]", "scopes[2]"]);

@@ -28,7 +28,7 @@ macro_rules! methods {
     };
 }
 
-const METHODS: [Method; 67] = methods! {
+const METHODS: [Method; 69] = methods! {
     admin {
         "CreateTenant" create_tenant(CreateTenantRequest): "admin";
         "GetTenant" get_tenant(GetTenantRequest): "admin";
@@ -61,6 +61,7 @@ const METHODS: [Method; 67] = methods! {
     }
     connections {
         "CreateConnection" create_connection(CreateConnectionRequest): "connections.write";
+        "GetUserConnectionCredentials" get_user_connection_credentials(GetUserConnectionCredentialsRequest): "credentials.issue";
         "GetConnection" get_connection(GetConnectionRequest): "connections.read";
         "ListConnections" list_connections(ListConnectionsRequest): "connections.read";
         "UpdateConnection" update_connection(UpdateConnectionRequest): "connections.write";
@@ -88,6 +89,7 @@ const METHODS: [Method; 67] = methods! {
         "UpdateCredential" update_credential(UpdateCredentialRequest): "credentials.write";
         "DeleteCredential" delete_credential(DeleteCredentialRequest): "credentials.write";
         "IssueAccessToken" issue_access_token(IssueAccessTokenRequest): "credentials.issue";
+        "ExplainCredential" explain_credential(ExplainCredentialRequest): "credentials.read";
         "RefreshCredential" refresh_credential(RefreshCredentialRequest): "credentials.issue";
         "ReportTokenRejected" report_token_rejected(ReportTokenRejectedRequest): "credentials.issue";
         "RevealCredential" reveal_credential(RevealCredentialRequest): "credentials.reveal";

@@ -180,6 +180,42 @@ on_both! {
         }
     }
 
+    /// The reason, the step and the outcome of the last attempt, for each way in which it can end.
+    async fn every_failure_is_explained(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let healthy = world.good("healthy").await;
+        let explained = world.explain(&healthy.credential).await;
+        assert_eq!((explained.obstacle(), explained.next_step()), (v1::ErrorReason::Unspecified, v1::NextStep::None));
+        world.refresh(&healthy.credential).await.unwrap();
+        let explained = world.explain(&healthy.credential).await;
+        let [attempt] = &explained.attempts[..] else { panic!("{explained:?}") };
+        assert_eq!((attempt.outcome(), attempt.credential_version), (v1::RefreshOutcome::Refreshed, 1));
+        assert!(attempt.begin_time.is_some() && attempt.end_time.is_some());
+        for (number, (fault, obstacle, step, outcome, reason)) in [
+            (ProviderFault::answer_lost(), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Lost, "CONNECTION_LOST"),
+            (ProviderFault::answer_cut(), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Lost, "CONNECTION_LOST"),
+            (ProviderFault::web_page(), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Lost, "BODY_MALFORMED"),
+            (ProviderFault::huge(10 << 20), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Lost, "BODY_TOO_LARGE"),
+            (ProviderFault::status(500), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Lost, "STATUS_UNEXPECTED"),
+            (ProviderFault::status(503), v1::ErrorReason::UpstreamUnavailable, v1::NextStep::Wait, v1::RefreshOutcome::NotProcessed, "STATUS_UNEXPECTED"),
+            (ProviderFault::error(400, "invalid_grant"), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Refused, "invalid_grant"),
+            (ProviderFault::error(400, "interaction_required"), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Refused, "interaction_required"),
+            (ProviderFault::error_with_200("bad_refresh_token"), v1::ErrorReason::ReauthRequired, v1::NextStep::Reauthorize, v1::RefreshOutcome::Refused, "bad_refresh_token"),
+            // Last, because the provider is not asked again for a while.
+            (ProviderFault::error(400, "invalid_scope"), v1::ErrorReason::ConnectionRefused, v1::NextStep::CorrectConnection, v1::RefreshOutcome::ConnectionRefused, "invalid_scope"),
+        ].into_iter().enumerate() {
+            let grant = world.expired(&format!("ada-{number}")).await;
+            world.provider.fail([fault]);
+            world.issue(&grant.credential).await.unwrap_err();
+            let explained = world.explain(&grant.credential).await;
+            assert_eq!((explained.obstacle(), explained.next_step()), (obstacle, step), "{reason}: {explained:?}");
+            let [attempt] = &explained.attempts[..] else { panic!("{reason}: {explained:?}") };
+            assert_eq!((attempt.outcome(), &*attempt.reason), (outcome, reason), "{explained:?}");
+            assert!(explained.explanation.contains(reason), "{explained:?}");
+            assert_eq!(explained.credential.unwrap().failure_reason, reason);
+        }
+    }
+
     async fn what_cannot_be_refreshed_needs_the_user(server) {
         let world = World::on(&server, ProviderOptions::default()).await;
         let grant = world.provider.grant("ada", &["read"]);

@@ -114,6 +114,22 @@ impl World {
         client.credentials().issue_access_token(request).await.map(Response::into_inner)
     }
 
+    pub(crate) async fn issue_of(
+        &self,
+        connection: &str,
+        user: &str,
+        scopes: &[&str],
+    ) -> Result<v1::IssueAccessTokenResponse, Status> {
+        let request = v1::GetUserConnectionCredentialsRequest {
+            connection: connection.to_owned(),
+            user_id: user.to_owned(),
+            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+            ..Default::default()
+        };
+        let issued = self.client.connections().get_user_connection_credentials(request).await?;
+        Ok(issued.into_inner().issued.unwrap())
+    }
+
     pub(crate) async fn refresh(&self, credential: &str) -> Result<v1::Credential, Status> {
         let request = v1::RefreshCredentialRequest { reference: credential.to_owned() };
         let refreshed = self.client.credentials().refresh_credential(request).await?;
@@ -127,6 +143,11 @@ impl World {
     ) -> Result<v1::ReportTokenRejectedResponse, Status> {
         let request = v1::ReportTokenRejectedRequest { reference: credential.to_owned(), credential_version };
         self.client.credentials().report_token_rejected(request).await.map(Response::into_inner)
+    }
+
+    pub(crate) async fn explain(&self, credential: &str) -> v1::ExplainCredentialResponse {
+        let request = v1::ExplainCredentialRequest { reference: credential.to_owned() };
+        self.client.credentials().explain_credential(request).await.unwrap().into_inner()
     }
 
     pub(crate) async fn facts(&self, credential: &str) -> v1::Credential {

@@ -72,6 +72,8 @@ pub struct IssuedToken {
     pub token_type: String,
     pub expire_time: Option<Timestamp>,
     pub scopes: Vec<String>,
+    /// The time from which a newer token is expected; `None` if it is not replaced by itself.
+    pub next_refresh_time: Option<Timestamp>,
     /// The fields of custom material.
     pub fields: BTreeMap<String, Secret>,
 }

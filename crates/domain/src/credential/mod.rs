@@ -1,5 +1,6 @@
 //! Credentials: the authorised material of users. [`Credential`] has the public facts, [`Material`] the secrets.
 
+mod explain;
 mod list;
 mod material;
 mod patch;
@@ -19,6 +20,7 @@ use crate::value::meta::Meta;
 use crate::value::text::{ExternalId, UserId};
 use crate::value::time::Timestamp;
 
+pub use explain::{Explanation, NextStep, ParentStates};
 pub use list::SCHEMA;
 pub use material::{
     ALTERNATE_COLUMN, IssuedToken, MATERIAL_COLUMN, MAX_CUSTOM_FIELDS, MAX_CUSTOM_FIELDS_BYTES, Material,
@@ -49,6 +51,7 @@ pub struct Credential {
     pub state: CredentialState,
     #[serde(default, skip_serializing_if = "is_default")]
     pub scopes: Vec<String>,
+    /// The type of the access token; empty if there is none.
     #[serde(default, skip_serializing_if = "is_default")]
     pub token_type: String,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -91,6 +94,8 @@ pub enum CredentialRef {
     Ref(Ref),
     /// The default credential of a user for a connector.
     DefaultOf { user_id: UserId, connector: Ref },
+    /// The newest credential of a user from a connection (Authress).
+    OfConnection { user_id: UserId, connection: Ref },
 }
 
 /// The longest validity that IssueAccessToken can be asked for, in microseconds: 24 hours.
@@ -105,6 +110,11 @@ impl Credential {
             (CredentialState::Valid, Some(expiry)) if expiry <= now => CredentialState::Expired,
             (state, _) => state,
         }
+    }
+
+    /// Returns whether there is a token among its material, which may have expired.
+    pub fn has_token(&self) -> bool {
+        self.kind != CredentialKind::OAuth2 || !self.token_type.is_empty()
     }
 
     /// Returns whether the server can refresh it: with a refresh token, through a connection.

@@ -16,8 +16,6 @@ names! {
         Refreshed = "REFRESHED",
         /// The response had tokens, and the credential had newer material already. They are kept as its alternate.
         Superseded = "SUPERSEDED",
-        /// The response had tokens, and the credential was deleted meanwhile.
-        Deleted = "DELETED",
         /// The request did not leave, or the provider says that it did not process it.
         NotProcessed = "NOT_PROCESSED",
         /// The request left, and there is no response that says what became of it.
@@ -102,7 +100,7 @@ impl RefreshOutcome {
     /// The class of the failure that a credential shows; `None` if it did not fail.
     pub const fn failure_class(self) -> Option<FailureClass> {
         match self {
-            RefreshOutcome::Refreshed | RefreshOutcome::Superseded | RefreshOutcome::Deleted => None,
+            RefreshOutcome::Refreshed | RefreshOutcome::Superseded => None,
             RefreshOutcome::NotProcessed => Some(FailureClass::Transient),
             RefreshOutcome::Unknown => Some(FailureClass::Indeterminate),
             RefreshOutcome::Refused => Some(FailureClass::Permanent),

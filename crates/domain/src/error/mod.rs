@@ -145,6 +145,7 @@ pub enum Precondition {
     PatchTestFailed,
     ReauthRequired,
     RevealDisabled,
+    ScopeMissing,
 }
 
 /// The users of a resource that was to be deleted.
@@ -296,6 +297,7 @@ impl Precondition {
             Precondition::ReauthRequired => "REAUTH_REQUIRED",
             Precondition::OwnTenant => "IN_USE",
             Precondition::RevealDisabled => "REVEAL_DISABLED",
+            Precondition::ScopeMissing => "SCOPE_MISSING",
         }
     }
 }

@@ -7,13 +7,17 @@ use jackfield_api::v1::connection_service_server::ConnectionService;
 use jackfield_domain::connection::{
     ClientAuthentication, ClientSecretFacts, Connection, ConnectionKind, ConnectionSettings, Linking, TokenContentType,
 };
-use jackfield_domain::request::reference::ReferenceForms;
+use jackfield_domain::credential::CredentialRef;
+use jackfield_domain::request::reference::{Ref, ReferenceForms};
+use jackfield_domain::value::scopes::Scopes;
+use jackfield_domain::value::text::UserId;
 use jackfield_domain::value::url::{HttpUrl, RedirectUri};
 use jackfield_domain::{ConnectionId, Violations};
 use jackfield_service::{DeleteOptions, Deleted, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::api::{Api, authorize, respond};
+use super::credentials::{issued_to_message, min_validity_micros};
 use super::fields::Fields;
 use super::page_stream::PageStream;
 use super::parse;
@@ -52,6 +56,28 @@ impl ConnectionService for Api {
             let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_NAME_EXTERNAL);
             let connection = self.services.connection_get(&caller, &violations.into_result(reference)?).await?;
             Ok(pb::GetConnectionResponse { connection: Some(to_message(connection)) })
+        };
+        respond(call.await)
+    }
+
+    async fn get_user_connection_credentials(
+        &self,
+        request: Request<pb::GetUserConnectionCredentialsRequest>,
+    ) -> Result<Response<pb::GetUserConnectionCredentialsResponse>, Status> {
+        let call = async {
+            let (caller, request) = authorize(request)?;
+            let pb::GetUserConnectionCredentialsRequest { connection, user_id, min_validity, scopes } = request;
+            let mut violations = Violations::default();
+            let forms = ReferenceForms::ID_NAME_EXTERNAL;
+            let connection = violations.check(Ref::parse("connection", &connection, forms));
+            let user_id = violations.check(UserId::parse("user_id", &user_id));
+            let min_validity = violations.check(min_validity_micros(min_validity));
+            let scopes = violations.check_all(Scopes::parse_list("scopes", &scopes));
+            let parsed = connection.zip(user_id).zip(min_validity.zip(scopes));
+            let ((connection, user_id), (min_validity, scopes)) = violations.into_result(parsed)?;
+            let named = CredentialRef::OfConnection { user_id, connection };
+            let issued = self.services.access_token_issue(&caller, &named, min_validity, scopes.as_slice()).await?;
+            Ok(pb::GetUserConnectionCredentialsResponse { issued: Some(issued_to_message(&issued)) })
         };
         respond(call.await)
     }

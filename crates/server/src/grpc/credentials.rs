@@ -1,5 +1,6 @@
 //! CredentialsService.
 
+mod explain;
 mod material;
 
 use jackfield_api::v1 as pb;
@@ -187,6 +188,21 @@ impl CredentialsService for Api {
         respond(call.await)
     }
 
+    async fn explain_credential(
+        &self,
+        request: Request<pb::ExplainCredentialRequest>,
+    ) -> Result<Response<pb::ExplainCredentialResponse>, Status> {
+        let call = async {
+            let (caller, metadata, mut request) = authorize_with_metadata(request)?;
+            let mut violations = Violations::default();
+            credential_from_metadata(&mut violations, &metadata, "reference", &mut request.reference);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_EXTERNAL);
+            let explained = self.services.credential_explain(&caller, &violations.into_result(reference)?).await?;
+            Ok(explain::to_message(explained))
+        };
+        respond(call.await)
+    }
+
     async fn reveal_credential(
         &self,
         request: Request<pb::RevealCredentialRequest>,
@@ -310,7 +326,7 @@ pub(super) fn credential_from_metadata(
     parse::from_metadata(violations, metadata, CREDENTIAL_METADATA, field, value);
 }
 
-fn min_validity_micros(value: Option<prost_types::Duration>) -> Result<i64, Violation> {
+pub(super) fn min_validity_micros(value: Option<prost_types::Duration>) -> Result<i64, Violation> {
     let Some(value) = value else { return Ok(0) };
     // Rounded up, so that a token is never valid for less than the caller asks for.
     let micros = parse::duration(value).and_then(|it| i64::try_from(it.as_nanos().div_ceil(1_000)).ok());
@@ -396,8 +412,9 @@ fn to_message(credential: Credential) -> pb::Credential {
     }
 }
 
-fn issued_to_message(issued: &IssuedToken) -> pb::IssueAccessTokenResponse {
-    let IssuedToken { credential, material_version, token, token_type, expire_time, scopes, fields } = issued;
+pub(super) fn issued_to_message(issued: &IssuedToken) -> pb::IssueAccessTokenResponse {
+    let IssuedToken { credential, material_version, token, token_type, expire_time, scopes, next_refresh_time, fields } =
+        issued;
     pb::IssueAccessTokenResponse {
         access_token: token.expose().to_owned(),
         token_type: token_type.clone(),
@@ -405,6 +422,7 @@ fn issued_to_message(issued: &IssuedToken) -> pb::IssueAccessTokenResponse {
         scopes: scopes.clone(),
         credential: credential.to_string(),
         credential_version: *material_version,
+        next_refresh_time: next_refresh_time.map(render::timestamp),
         fields: fields.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
     }
 }

@@ -42,6 +42,7 @@ pub(super) fn register(meter: &Meter, gauges: &Gauges) {
     stored(meter, gauges);
     keys(meter, gauges);
     attempts(meter, gauges);
+    refreshes(meter, gauges);
     events(meter, gauges);
     rewraps(meter, gauges);
 }
@@ -82,6 +83,20 @@ fn keys(meter: &Meter, gauges: &Gauges) {
             for (tenant, key, not_after) in all.expiring_keys().first {
                 let labels = [KeyValue::new("tenant", tenant.to_string()), KeyValue::new("key", key.to_string())];
                 gauge.observe(not_after.seconds(), &labels);
+            }
+        })
+        .build();
+}
+
+/// The attempts to refresh credentials.
+fn refreshes(meter: &Meter, gauges: &Gauges) {
+    let all = gauges.clone();
+    meter
+        .u64_observable_counter("jackfield.credential.refreshes")
+        .with_description("Attempts to refresh credentials, by outcome")
+        .with_callback(move |counter| {
+            for (outcome, count) in all.refreshes() {
+                counter.observe(count, &[KeyValue::new("outcome", outcome.to_ascii_lowercase())]);
             }
         })
         .build();

@@ -146,8 +146,7 @@ impl Equivalent<CacheKey> for BorrowedKey<'_> {
 
 impl Weighter<CacheKey, Entry> for EntryWeight {
     fn weight(&self, _: &CacheKey, entry: &Entry) -> u64 {
-        let IssuedToken { credential: _, material_version: _, token, token_type, expire_time: _, scopes, fields } =
-            &*entry.issued;
+        let IssuedToken { token, token_type, scopes, fields, .. } = &*entry.issued;
         let scopes = scopes.iter().map(|scope| scope.len() + size_of::<String>());
         let fields =
             fields.iter().map(|(name, value)| name.len() + value.expose().len() + size_of::<(String, Secret)>());
@@ -199,6 +198,7 @@ mod tests {
             token_type: "Bearer".to_owned(),
             expire_time,
             scopes: Vec::new(),
+            next_refresh_time: None,
             fields: BTreeMap::new(),
         })
     }

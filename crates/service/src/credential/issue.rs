@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::Connector;
 use jackfield_domain::credential::{
     Credential, CredentialRef, CredentialState, IssuedToken, LEAST_VALIDITY, Material, OAuth2Material,
@@ -18,6 +19,7 @@ use uuid::Uuid;
 
 use crate::cache::freshness::ReadStart;
 use crate::caller::Caller;
+use crate::change::missing;
 use crate::services::Services;
 use crate::user_connector::pair;
 
@@ -71,7 +73,7 @@ impl Services {
             let message = format!("the credential is {}", credential.state.as_str());
             return Err(refusal(Precondition::CredentialNotValid, credential.id, message));
         }
-        if self.is_to_be_refreshed(&credential, &material, min_validity_micros) {
+        if self.is_to_be_refreshed(&credential, min_validity_micros) {
             match self.refreshed(tenant, credential.id, credential.material_version).await {
                 Ok(issued) => {
                     check_scopes(issued.credential, &issued.scopes, scopes)?;
@@ -79,7 +81,7 @@ impl Services {
                     return Ok(issued);
                 }
                 // A failed refresh does not make a token worse that is still good.
-                Err(_) if is_good(&credential, &material, self.now().plus_micros(min_validity_micros)) => {}
+                Err(_) if is_good(&credential, self.now().plus_micros(min_validity_micros)) => {}
                 Err(error) => return Err(error.to_error(&credential)),
             }
         }
@@ -93,10 +95,10 @@ impl Services {
 
     /// Returns whether a token has to be replaced before it is issued. One that was got a short time ago and is not good for longer would
     /// only be replaced by another one like it.
-    fn is_to_be_refreshed(&self, credential: &Credential, material: &Material, min_validity_micros: i64) -> bool {
+    fn is_to_be_refreshed(&self, credential: &Credential, min_validity_micros: i64) -> bool {
         let now = self.now();
         let until = now.plus_micros(min_validity_micros.max(LEAST_VALIDITY_MICROS));
-        if !credential.refreshes() || is_good(credential, material, until) {
+        if !credential.refreshes() || is_good(credential, until) {
             return false;
         }
         match (credential.last_refresh_time, credential.expire_time) {
@@ -145,6 +147,13 @@ impl Services {
         let (user_id, connector) = match reference {
             CredentialRef::Ref(reference) => return Ok(Error::not_found(Resource::Credential, reference)),
             CredentialRef::DefaultOf { user_id, connector } => (user_id, connector),
+            CredentialRef::OfConnection { user_id, connection } => {
+                if read.find::<Connection>(tenant, connection).await?.is_none() {
+                    return Ok(missing::<Connection>(connection));
+                }
+                let by = [("user_id", user_id.as_str().to_owned()), ("connection", connection.to_string())];
+                return Ok(Error::not_found_by(Resource::Credential, None, by));
+            }
         };
         let Some(found) = read.find::<Connector>(tenant, connector).await? else {
             return Ok(Error::not_found(Resource::Connector, connector));
@@ -173,19 +182,17 @@ fn check_usable(usable: &IssuableCredential) -> Result<()> {
 }
 
 fn check_scopes(id: CredentialId, present: &[String], asked: &[String]) -> Result<()> {
-    match asked.iter().find(|scope| !present.contains(scope)) {
-        Some(missing) => {
-            let message = format!("the credential does not have the scope {missing}");
-            Err(refusal(Precondition::CredentialNotValid, id, message))
-        }
-        None => Ok(()),
+    let missing: Vec<_> = asked.iter().filter(|scope| !present.contains(scope)).map(String::as_str).collect();
+    if missing.is_empty() {
+        return Ok(());
     }
+    let message = format!("the credential lacks scopes: {}", missing.join(" "));
+    Err(refusal(Precondition::ScopeMissing, id, message))
 }
 
 /// Returns whether an access token is stored that is good until a time.
-fn is_good(credential: &Credential, material: &Material, until: Timestamp) -> bool {
-    let has_token = !matches!(material, Material::OAuth2(OAuth2Material { access_token: None, .. }));
-    has_token && !runs_out(credential.expire_time, until)
+fn is_good(credential: &Credential, until: Timestamp) -> bool {
+    credential.has_token() && !runs_out(credential.expire_time, until)
 }
 
 fn runs_out(expiry: Option<Timestamp>, until: Timestamp) -> bool {
@@ -228,6 +235,7 @@ pub(crate) fn token_of(credential: Credential, material: Material) -> Result<Iss
         token_type,
         expire_time: credential.expire_time,
         scopes: credential.scopes,
+        next_refresh_time: credential.next_refresh_time,
         fields,
     })
 }

@@ -122,7 +122,7 @@ impl MaterialFacts {
             Material::OAuth2(tokens) => MaterialFacts {
                 state: MaterialFacts::state_of(tokens),
                 scopes: tokens.scopes.clone(),
-                token_type: tokens.token_type.clone(),
+                token_type: tokens.access_token.as_ref().map(|_| tokens.token_type.clone()).unwrap_or_default(),
                 expire_time: tokens.expire_time.filter(|_| tokens.access_token.is_some()),
                 refreshable: tokens.refresh_token.is_some(),
             },

@@ -2,12 +2,14 @@
 
 mod crud;
 mod defaults;
+mod explain;
 mod issue;
 mod material;
 mod refresh;
 mod reveal;
 
 pub(crate) use self::crud::lock_credential;
+pub use self::explain::ExplainedCredential;
 pub(crate) use self::issue::token_of;
 pub(crate) use self::material::MaterialFacts;
 pub use self::reveal::Revealed;

@@ -200,6 +200,9 @@ impl Services {
             Ok(())
         });
         written.await?;
+        if let Begun::Lost(failure) = &begun {
+            self.shared.gauge_sources.refresh_ended(failure.outcome);
+        }
         Ok(begun)
     }
 
@@ -276,6 +279,7 @@ impl Services {
         if !repeats && (failure.outcome != RefreshOutcome::Refused || made.follows) {
             return Ok(None);
         }
+        self.shared.gauge_sources.refresh_ended(failure.outcome);
         let mut begun = None;
         let written = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
             let tokens = match repeats {

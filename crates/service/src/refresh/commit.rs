@@ -111,7 +111,7 @@ impl Services {
         sending: Option<&Sending>,
     ) -> Result<Option<(Credential, OAuth2Material)>> {
         let (tenant, id) = (received.tenant, received.credential);
-        let mut stored = None;
+        let (mut stored, mut ended) = (None, None);
         let written = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
             if let Some(sending) = sending {
                 txn.refresh_lease_release(&sending.lease).await?;
@@ -124,7 +124,9 @@ impl Services {
                 stored = Some((credential, present));
                 return Ok(());
             }
-            stored = Some(match is_newest(&credential, &attempts, received) {
+            let newest = is_newest(&credential, &attempts, received);
+            ended = Some(if newest { RefreshOutcome::Refreshed } else { RefreshOutcome::Superseded });
+            stored = Some(match newest {
                 true => self.refresh_store(txn, credential, present, received).await?,
                 false => {
                     self.refresh_end(txn, received, RefreshOutcome::Superseded).await?;
@@ -135,6 +137,9 @@ impl Services {
             Ok(())
         });
         written.await?;
+        if let Some(outcome) = ended {
+            self.shared.gauge_sources.refresh_ended(outcome);
+        }
         Ok(stored)
     }
 
@@ -218,6 +223,7 @@ impl Services {
         sending: &Sending,
         failure: &Failure,
     ) -> Result<()> {
+        self.shared.gauge_sources.refresh_ended(failure.outcome);
         self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
             txn.refresh_lease_release(&sending.lease).await?;
             self.refresh_fail_in(txn, tenant, id, (sending.id, sending.version), failure).await

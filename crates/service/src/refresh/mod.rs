@@ -49,7 +49,7 @@ pub(crate) struct Refreshes {
 /// The wait before a lease is tried again that another replica has.
 const LEASE_POLL: Duration = Duration::from_millis(100);
 /// The attempts of a credential that are kept.
-const KEPT_ATTEMPTS: u64 = 10;
+pub(crate) const KEPT_ATTEMPTS: u64 = 10;
 
 // === impl Refreshes ===
 

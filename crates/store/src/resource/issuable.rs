@@ -3,7 +3,7 @@
 use jackfield_domain::credential::{Credential, CredentialRef, MATERIAL_COLUMN};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{Resource, Result, TenantId};
-use sea_orm::sea_query::{Condition, Expr, ExprTrait, Query, SelectStatement};
+use sea_orm::sea_query::{Condition, Expr, ExprTrait, Order, Query, SelectStatement, SimpleExpr};
 use sea_orm::{ColumnTrait, ConnectionTrait, QueryFilter, QuerySelect};
 use uuid::Uuid;
 
@@ -83,6 +83,32 @@ fn named(tenant: TenantId, reference: &CredentialRef) -> Option<Condition> {
             Condition::all().add(credential::Column::ExternalId.eq(external.as_str()))
         }
         CredentialRef::Ref(Ref::Name(_)) => return None,
+        CredentialRef::OfConnection { user_id, connection } => {
+            let connector = Query::select().column(connection::Column::ConnectorId).from(connection::Entity).to_owned();
+            let [connector, connection] =
+                [connector, ids(connection::Entity, connection::Column::Id)].map(|mut select| {
+                    select
+                        .and_where(connection::Column::TenantId.eq(tenant.0))
+                        .cond_where(named_connection(connection))
+                        .take()
+                });
+            let link = ids(user_connector::Entity, user_connector::Column::Id)
+                .and_where(user_connector::Column::TenantId.eq(tenant.0))
+                .and_where(user_connector::Column::UserId.eq(user_id.as_str()))
+                .and_where(user_connector::Column::ConnectorId.in_subquery(connector))
+                .to_owned();
+            let newest = ids(credential::Entity, credential::Column::Id)
+                .and_where(credential::Column::TenantId.eq(tenant.0))
+                .and_where(credential::Column::UserConnectorId.in_subquery(link))
+                .and_where(credential::Column::ConnectionId.in_subquery(connection))
+                .order_by_columns([
+                    (credential::Column::CreateTime, Order::Desc),
+                    (credential::Column::Id, Order::Desc),
+                ])
+                .limit(1)
+                .to_owned();
+            Condition::all().add(credential::Column::Id.in_subquery(newest))
+        }
         CredentialRef::DefaultOf { user_id, connector } => {
             let link = ids(user_connector::Entity, user_connector::Column::Id)
                 .and_where(user_connector::Column::TenantId.eq(tenant.0))
@@ -104,6 +130,15 @@ fn named(tenant: TenantId, reference: &CredentialRef) -> Option<Condition> {
                 .add(credential::Column::IsDefault.eq(true))
         }
     })
+}
+
+/// The condition on the row of a connection.
+fn named_connection(reference: &Ref) -> SimpleExpr {
+    match reference {
+        Ref::Id(id) => connection::Column::Id.eq(*id),
+        Ref::Name(name) => connection::Column::NameKey.eq(name.key()),
+        Ref::External(external) => connection::Column::ExternalId.eq(external.as_str()),
+    }
 }
 
 fn ids(table: impl sea_orm::sea_query::IntoTableRef, id: impl sea_orm::sea_query::IntoColumnRef) -> SelectStatement {

@@ -1,0 +1,53 @@
+//! Explanations of credentials as messages.
+
+use jackfield_api::v1 as pb;
+use jackfield_domain::credential::{NextStep, RefreshAttempt, RefreshOutcome};
+use jackfield_service::ExplainedCredential;
+
+use crate::grpc::render;
+
+pub(super) fn to_message(explained: ExplainedCredential) -> pb::ExplainCredentialResponse {
+    let ExplainedCredential { credential, explanation, attempts } = explained;
+    let obstacle =
+        explanation.obstacle.and_then(|reason| pb::ErrorReason::from_str_name(&format!("ERROR_REASON_{reason}")));
+    let next_step = match explanation.next_step {
+        NextStep::None => pb::NextStep::None,
+        NextStep::Wait => pb::NextStep::Wait,
+        NextStep::Reauthorize => pb::NextStep::Reauthorize,
+        NextStep::CorrectConnection => pb::NextStep::CorrectConnection,
+        NextStep::ActivateConnection => pb::NextStep::ActivateConnection,
+        NextStep::EnableConnector => pb::NextStep::EnableConnector,
+    };
+    pb::ExplainCredentialResponse {
+        credential: Some(super::to_message(credential)),
+        obstacle: obstacle.unwrap_or_default().into(),
+        next_step: next_step.into(),
+        explanation: explanation.text,
+        attempts: attempts.into_iter().map(attempt_to_message).collect(),
+    }
+}
+
+fn attempt_to_message(attempt: RefreshAttempt) -> pb::RefreshAttempt {
+    let (end_time, outcome, reason) = match attempt.end {
+        Some(end) => (Some(render::timestamp(end.time)), outcome_to_message(end.outcome), end.reason),
+        None => (None, pb::RefreshOutcome::Unspecified, String::new()),
+    };
+    pb::RefreshAttempt {
+        begin_time: Some(render::timestamp(attempt.sent_time)),
+        end_time,
+        credential_version: attempt.material_version,
+        outcome: outcome.into(),
+        reason,
+    }
+}
+
+const fn outcome_to_message(outcome: RefreshOutcome) -> pb::RefreshOutcome {
+    match outcome {
+        RefreshOutcome::Refreshed => pb::RefreshOutcome::Refreshed,
+        RefreshOutcome::Superseded => pb::RefreshOutcome::Superseded,
+        RefreshOutcome::NotProcessed => pb::RefreshOutcome::NotProcessed,
+        RefreshOutcome::Unknown => pb::RefreshOutcome::Lost,
+        RefreshOutcome::Refused => pb::RefreshOutcome::Refused,
+        RefreshOutcome::ConnectionRefused => pb::RefreshOutcome::ConnectionRefused,
+    }
+}
