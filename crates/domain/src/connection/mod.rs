@@ -3,6 +3,7 @@
 mod client_secrets;
 mod list;
 mod settings;
+mod user_id;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +17,9 @@ pub use client_secrets::{
 pub use list::SCHEMA;
 pub use settings::{
     ClientAuthentication, ConnectionKind, ConnectionPatch, ConnectionSettings, DEFAULT_SCOPE,
-    DEFAULT_USER_ID_EXPRESSION, Linking, TokenContentType, check_user_id_expression,
+    DEFAULT_USER_ID_EXPRESSION, Linking, TokenContentType,
 };
+pub use user_id::{MAX_PROVIDER_USER_ID, UserIdFault, check_user_id_expression, user_id_of};
 
 /// A connection, without its client secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::client_secrets::ClientSecretsPatch;
 use crate::document::is_default;
-use crate::error::Violation;
 use crate::names::names;
 use crate::patch::patchable;
 use crate::request::map_patch::MapPatch;
@@ -141,23 +140,3 @@ pub enum Linking {
 pub const DEFAULT_SCOPE: &str = "profile email openid";
 /// The default of [`ConnectionSettings::user_id_expression`] (Authress).
 pub const DEFAULT_USER_ID_EXPRESSION: &str = "{sub}";
-
-/// Checks a template for user ids: names in braces, with text around them. A template without a name would give all users
-/// the same id.
-pub fn check_user_id_expression(field: &str, expression: &str) -> Result<(), Violation> {
-    let mut rest = expression;
-    let mut names = 0;
-    while let Some(at) = rest.find(['{', '}']) {
-        let inner = rest[at..].strip_prefix('{').and_then(|inner| inner.split_once('}'));
-        match inner {
-            Some((name, _)) if name.trim().is_empty() => return Err(Violation::field(field, "has empty braces")),
-            Some((name, after)) if !name.contains('{') => rest = after,
-            _ => return Err(Violation::field(field, "has unbalanced or nested braces")),
-        }
-        names += 1;
-    }
-    match names {
-        0 => Err(Violation::field(field, "must have at least one name in braces, such as {sub}")),
-        _ => Ok(()),
-    }
-}
