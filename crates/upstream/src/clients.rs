@@ -1,6 +1,7 @@
 //! The clients that are in use, one for each definition and its revision.
 
 use std::convert::Infallible;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -127,7 +128,7 @@ impl Clients {
 }
 
 /// A cache of exactly so many entries. One of several shards would evict entries of a full shard while others have room.
-fn cache_of(max: usize) -> Cache<ClientId, Arc<Slot>> {
+pub(crate) fn cache_of<K: Eq + Hash, V: Clone>(max: usize) -> Cache<K, V> {
     let options = OptionsBuilder::new().shards(1).estimated_items_capacity(max).weight_capacity(max as u64).build();
     options.map_or_else(
         |_| Cache::new(max),

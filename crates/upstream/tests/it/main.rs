@@ -16,6 +16,7 @@ mod nginx;
 mod oauth;
 mod oauth_server;
 mod observe;
+mod oidc;
 mod patience;
 mod pki;
 mod probe;

@@ -1,0 +1,25 @@
+//! OpenID Connect: what an issuer publishes about itself, its keys, its ID tokens, and the profiles of users.
+//!
+//! `documents` keeps what issuers publish: [`Discovery`] their metadata, and [`KeySets`] their keys. [`IdTokenRules::validate`] says whether an ID token
+//! is one for this client (OpenID Connect Core 1.0 3.1.3.7 and 12.2). [`fetch_profile`] asks for what an ID token does not have.
+
+mod algorithm;
+mod claims;
+mod discovery;
+mod documents;
+mod fault;
+mod id_token;
+mod jwk;
+mod keys;
+mod profile;
+
+pub use self::algorithm::Algorithm;
+pub use self::claims::IdTokenClaims;
+pub use self::discovery::{
+    Discovery, MtlsAliases, ProviderMetadata, ResponseIssuerFault, check_response_issuer, discover,
+};
+pub use self::documents::Fetcher;
+pub use self::fault::{DocumentFault, IdTokenFault, ProfileFault};
+pub use self::id_token::{IdTokenRules, IdTokenUse};
+pub use self::keys::KeySets;
+pub use self::profile::{Profile, fetch_profile};
