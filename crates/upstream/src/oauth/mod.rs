@@ -1,5 +1,6 @@
 //! The client of an authorisation server: it exchanges grants for tokens at the token endpoint (RFC 6749).
 
+mod assertion;
 mod fault;
 mod request;
 mod response;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::client::Client;
 
+pub use self::assertion::{AssertionError, AssertionKey, ClientAssertion, RsaScheme};
 pub use self::fault::{ErrorCode, TokenFailure, TokenFault};
 pub use self::response::{AccessFlaw, AccessToken, MAX_LIFETIME, TokenResponse};
 
@@ -35,6 +37,8 @@ pub enum ClientAuthentication {
     SecretBasic { client_id: String, client_secret: Secret },
     /// `client_secret_post`: id and secret in the body.
     SecretPost { client_id: String, client_secret: Secret },
+    /// `private_key_jwt`: a signature in the body.
+    PrivateKeyJwt(Box<ClientAssertion>),
 }
 
 /// A grant: the proof of an authorisation that is exchanged for tokens (RFC 6749 1.3).
@@ -69,6 +73,7 @@ impl ClientAuthentication {
             ClientAuthentication::None { client_id }
             | ClientAuthentication::SecretBasic { client_id, .. }
             | ClientAuthentication::SecretPost { client_id, .. } => client_id,
+            ClientAuthentication::PrivateKeyJwt(assertion) => assertion.client_id(),
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
+use super::assertion::ASSERTION_TYPE;
 use super::{ClientAuthentication, Grant, TokenEndpoint, TokenFault};
 use crate::client::{Request, basic};
 
@@ -21,6 +22,7 @@ impl TokenEndpoint<'_> {
     pub(super) fn request(&self, grant: &Grant<'_>, deadline: Option<Instant>) -> Result<Request, TokenFault> {
         let mut headers = HeaderMap::from_iter([(ACCEPT, JSON)]);
         let mut members = grant.members();
+        let assertion = self.authentication.assertion()?;
         match self.authentication {
             ClientAuthentication::None { client_id } => members.push(("client_id", client_id)),
             ClientAuthentication::SecretPost { client_id, client_secret } => {
@@ -28,6 +30,10 @@ impl TokenEndpoint<'_> {
             }
             ClientAuthentication::SecretBasic { client_id, client_secret } => {
                 headers.insert(AUTHORIZATION, basic_of(client_id, client_secret)?);
+            }
+            ClientAuthentication::PrivateKeyJwt(client) => {
+                members.extend([("client_id", client.client_id()), ("client_assertion_type", ASSERTION_TYPE)]);
+                members.extend(assertion.as_ref().map(|assertion| ("client_assertion", assertion.expose())));
             }
         }
         let own: Vec<&str> = members.iter().map(|(name, _)| *name).collect();
@@ -40,6 +46,17 @@ impl TokenEndpoint<'_> {
         };
         headers.insert(CONTENT_TYPE, if self.content_type == TokenContentType::Json { JSON } else { FORM });
         Ok(Request { method: Method::POST, url: self.url.clone(), headers, body, deadline })
+    }
+}
+
+// === impl ClientAuthentication ===
+
+impl ClientAuthentication {
+    /// The assertion of a client that signs.
+    fn assertion(&self) -> Result<Option<Secret>, TokenFault> {
+        let ClientAuthentication::PrivateKeyJwt(client) = self else { return Ok(None) };
+        let unsigned = |_| TokenFault::Request("the private key of the client does not sign");
+        client.sign().map(Some).map_err(unsigned)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jackfield_domain::Secret;
 use jackfield_domain::key::CertificateFacts;
 use jackfield_domain::value::pem::{CERTIFICATE_LABELS, PRIVATE_KEY_LABELS, Pem, PemFault};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -58,14 +58,7 @@ impl Identity {
     pub fn from_pem(certificate_pem: &str, private_key_pem: &Secret) -> Result<Self, IdentityError> {
         let chain = certificates(certificate_pem).map_err(IdentityError::Certificate)?;
         let chain = chain.filter(|chain| !chain.is_empty()).ok_or(IdentityError::NoCertificate)?;
-        let pem = Pem::new(private_key_pem.expose().as_bytes()).map_err(IdentityError::PrivateKey)?;
-        pem.only(PRIVATE_KEY_LABELS).map_err(IdentityError::PrivateKey)?;
-        let keys: Result<Vec<_>, _> = PrivateKeyDer::pem_slice_iter(pem.text().as_bytes()).collect();
-        let mut keys = keys.map_err(|_| IdentityError::NoPrivateKey)?;
-        let key = keys.pop().ok_or(IdentityError::NoPrivateKey)?;
-        if !keys.is_empty() {
-            return Err(IdentityError::SeveralPrivateKeys);
-        }
+        let key = private_key(private_key_pem)?;
         let key = CertifiedKey::from_der(chain, key, provider()).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => IdentityError::OtherKey,
             rustls::Error::InvalidCertificate(_) => IdentityError::NoCertificate,
@@ -115,6 +108,25 @@ impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[redacted]")
     }
+}
+
+/// The private key of a text, ready to sign.
+///
+/// # Errors
+/// There is none, or more than one, or one of a kind that is not supported.
+pub(crate) fn signing_key(private_key_pem: &Secret) -> Result<Arc<dyn SigningKey>, IdentityError> {
+    let key = private_key(private_key_pem)?;
+    provider().key_provider.load_private_key(key).map_err(|_| IdentityError::Unsupported)
+}
+
+/// The only private key of a text, which must hold nothing else.
+fn private_key(pem: &Secret) -> Result<PrivateKeyDer<'static>, IdentityError> {
+    let pem = Pem::new(pem.expose().as_bytes()).map_err(IdentityError::PrivateKey)?;
+    pem.only(PRIVATE_KEY_LABELS).map_err(IdentityError::PrivateKey)?;
+    let keys: Result<Vec<_>, _> = PrivateKeyDer::pem_slice_iter(pem.text().as_bytes()).collect();
+    let mut keys = keys.map_err(|_| IdentityError::NoPrivateKey)?;
+    let key = keys.pop().ok_or(IdentityError::NoPrivateKey)?;
+    if keys.is_empty() { Ok(key) } else { Err(IdentityError::SeveralPrivateKeys) }
 }
 
 /// All certificates of a text, which must hold nothing else. `None`: one of them cannot be read.

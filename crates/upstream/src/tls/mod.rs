@@ -14,7 +14,7 @@ pub(crate) use self::certificate::{has_ended, not_after};
 pub use self::client_auth::ClientAuth;
 pub(crate) use self::config::{Handshakes, server_name};
 pub use self::fault::{ClientCertificateFault, ServerCertificateFault, TlsFault};
-pub(crate) use self::identity::IdentityParts;
 pub use self::identity::{Identity, IdentityError};
+pub(crate) use self::identity::{IdentityParts, signing_key};
 pub(crate) use self::inspect::{Inspection, inspecting_config};
 pub use self::trust::{Trust, TrustError};

@@ -3,19 +3,30 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Request;
 use http::header::LOCATION;
-use jackfield_domain::Secret;
 use jackfield_domain::connection::TokenContentType;
 use jackfield_domain::value::url::HttpUrl;
+use jackfield_domain::{Secret, SystemClock as MachineClock};
 use jackfield_upstream::client::Client;
-use jackfield_upstream::oauth::{ClientAuthentication, Grant, TokenEndpoint, TokenFailure, TokenFault, TokenResponse};
+use jackfield_upstream::oauth::{
+    AssertionKey, ClientAssertion, ClientAuthentication, Grant, RsaScheme, TokenEndpoint, TokenFailure, TokenFault,
+    TokenResponse,
+};
+use jsonwebtoken::DecodingKey;
+use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 use oauth_as::client::{Client as Registration, ClientAuth, ClientId};
+use oauth_as::client_assertion::AssertionKeys;
 use oauth_as::grant::GrantType;
 use oauth_as::http::{ApprovalDecision, AuthorizationService, ServiceBuilder};
+use oauth_as::jwt::{Jwk, JwsAlg, JwsVerifier};
 use oauth_as::scope::ScopeSet;
-use oauth_as::server::{AuthorizationServer, ServerConfig, SystemClock};
+use oauth_as::server::{AssertionAudience, AuthorizationServer, ServerConfig, SystemClock};
 use oauth_as::store::MemoryStorage;
+use rcgen::KeyPair;
+use serde_json::json;
 use url::Url;
 
 use crate::server::{Peer, Server};
@@ -23,11 +34,15 @@ use crate::support::{client, definition, development, url};
 
 type Service = AuthorizationService<MemoryStorage, SystemClock>;
 
+const ISSUER: &str = "https://as.example.com";
 const REDIRECT_URI: &str = "https://jackfield.example/callback/1";
 const SECRET: &str = "s:1 %+";
 /// A verifier and its challenge (RFC 7636 appendix B).
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+
+/// The check of signatures by ES256 for the server, which has none of its own.
+struct Verifier;
 
 /// The server, which approves whatever is asked for, and a client of it.
 struct Provider {
@@ -37,16 +52,38 @@ struct Provider {
     _server: Server,
 }
 
+// === impl Verifier ===
+
+impl JwsVerifier for Verifier {
+    fn alg(&self) -> JwsAlg {
+        JwsAlg::Es256
+    }
+
+    fn verify(&self, key: &Jwk, message: &[u8], signature: &[u8]) -> bool {
+        let Jwk::Ec { x, y, .. } = key else { return false };
+        let key = DecodingKey::from_ec_components(x, y).unwrap();
+        let verifier = (DEFAULT_PROVIDER.verifier_factory)(&jsonwebtoken::Algorithm::ES256, &key).unwrap();
+        verifier.verify(message, &signature.to_vec()).is_ok()
+    }
+}
+
 // === impl Provider ===
 
 impl Provider {
     async fn start() -> Self {
-        let config = ServerConfig::new("https://as.example.com", "https://as.example.com/device");
-        let authorization = Arc::new(AuthorizationServer::new(config, MemoryStorage::new()));
+        Provider::start_for(ClientAuth::ConfidentialSecret { secret: SECRET.to_owned() }).await
+    }
+
+    /// Starts a server for a client that authenticates in some way. Assertions are for the issuer alone.
+    async fn start_for(auth: ClientAuth) -> Self {
+        let config = ServerConfig::new(ISSUER, "https://as.example.com/device");
+        let config = config.with_assertion_audience(AssertionAudience::IssuerOnly);
+        let authorization = AuthorizationServer::new(config, MemoryStorage::new());
+        let authorization = Arc::new(authorization.with_jws_verifier(Arc::new(Verifier)));
         let scopes = ScopeSet::from_tokens(["read", "write"]).unwrap();
         let registration = Registration {
             client_id: ClientId::new("c1"),
-            auth: ClientAuth::ConfidentialSecret { secret: SECRET.to_owned() },
+            auth,
             grant_types: vec![GrantType::AuthorizationCode, GrantType::RefreshToken, GrantType::ClientCredentials],
             redirect_uris: vec![REDIRECT_URI.to_owned()],
             allowed_scopes: scopes.clone(),
@@ -120,6 +157,18 @@ async fn serve(mut peer: Peer, service: Service) {
     }
 }
 
+/// A client with a private key, and its public key as it is registered.
+fn signing_client(audience: &str, pair: &KeyPair) -> (ClientAuthentication, ClientAuth) {
+    let (x, y) = pair.public_key_raw()[1..].split_at(32);
+    let encoded = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let jwk = json!({ "kty": "EC", "crv": "P-256", "x": encoded(x), "y": encoded(y), "kid": "k1" });
+    let keys = AssertionKeys::PublicKeys { alg: JwsAlg::Es256, keys: vec![Jwk::from_json(&jwk).unwrap()] };
+    let pem = Secret::new(pair.serialize_pem());
+    let key = AssertionKey::from_pem(&pem, Some("k1".to_owned()), RsaScheme::Pkcs1).unwrap();
+    let client = ClientAssertion::new("c1".to_owned(), audience.to_owned(), key, Arc::new(MachineClock));
+    (ClientAuthentication::PrivateKeyJwt(Box::new(client)), ClientAuth::ConfidentialAssertion { keys })
+}
+
 fn basic(secret: &str) -> ClientAuthentication {
     ClientAuthentication::SecretBasic { client_id: "c1".to_owned(), client_secret: Secret::new(secret.to_owned()) }
 }
@@ -173,4 +222,22 @@ async fn a_client_has_tokens_of_its_own() {
     assert!(own.refresh_token.is_none());
     let wide = provider.exchange(&basic(SECRET), Grant::ClientCredentials { scope: Some("admin") }).await;
     assert_eq!(refused(wide), (TokenFailure::Request, "invalid_scope"));
+}
+
+#[tokio::test]
+async fn a_client_may_sign_for_the_issuer_alone() {
+    let pair = KeyPair::generate().unwrap();
+    let (signing, registered) = signing_client(ISSUER, &pair);
+    let provider = Provider::start_for(registered).await;
+    let code = provider.authorize().await;
+    let (elsewhere, _) = signing_client("https://as.example.com/token", &pair);
+    assert_eq!(refused(provider.redeem(&code, &elsewhere).await), (TokenFailure::Connection, "invalid_client"));
+    let (stranger, _) = signing_client(ISSUER, &KeyPair::generate().unwrap());
+    assert_eq!(refused(provider.redeem(&code, &stranger).await), (TokenFailure::Connection, "invalid_client"));
+    assert_eq!(refused(provider.redeem(&code, &basic(SECRET)).await), (TokenFailure::Connection, "invalid_client"));
+    let tokens = provider.redeem(&code, &signing).await.unwrap();
+    let refresh_token = &tokens.refresh_token.unwrap();
+    // Each request has an assertion of its own.
+    let refreshed = provider.exchange(&signing, Grant::RefreshToken { refresh_token, scope: None }).await.unwrap();
+    assert!(refreshed.access.is_ok());
 }

@@ -19,6 +19,7 @@ use jackfield_upstream::oidc::{
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use self::signer::{Signer, sign_by_secret};
 use crate::pki::Authority;
@@ -341,6 +342,27 @@ async fn a_caller_that_leaves_does_not_hold_up_others() {
     *issuer.site.held.lock().unwrap() = None;
     assert!(issuer.validate(&token).await.is_ok());
     held.notify_waiters();
+}
+
+#[tokio::test]
+async fn a_caller_that_stops_waiting_says_nothing_about_the_issuer() {
+    let signer = Signer::new("k1", Algorithm::ES256);
+    let issuer = Issuer::start(&[&signer]).await;
+    *issuer.site.held.lock().unwrap() = Some(Arc::default());
+    let (name, used_for) = (issuer.url(""), IdTokenUse::LogIn { nonce: None });
+    let rules = IdTokenRules { issuer: &name, client_id: "c1", algorithms: None, used_for, access_token: None };
+    let (token, keys_url) = (Secret::new(issuer.sign(&signer)), issuer.jwks_uri());
+    let fetcher = Fetcher { deadline: Some(Instant::now() + Duration::from_millis(100)), ..issuer.fetcher(0.0) };
+    // One of them fetches, and the other one waits for it.
+    let impatient = || rules.validate(&token, &issuer.keys, &keys_url, &fetcher);
+    for outcome in join_all([impatient(), impatient()]).await {
+        match outcome {
+            Err(IdTokenFault::KeysUnreachable(fault)) => assert_eq!(fault.reason(), "CALLER_TIMEOUT"),
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+    *issuer.site.held.lock().unwrap() = None;
+    assert!(issuer.validate(token.expose()).await.is_ok());
 }
 
 #[tokio::test]
