@@ -11,3 +11,8 @@ mod canary;
 mod fuzz;
 mod interference;
 mod kill9;
+mod refresh;
+
+#[path = "../it/steps.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod steps;

@@ -151,18 +151,11 @@ impl World {
     }
 
     pub(crate) async fn facts(&self, credential: &str) -> v1::Credential {
-        let request = v1::GetCredentialRequest { reference: credential.to_owned() };
-        self.client.credentials().get_credential(request).await.unwrap().into_inner().credential.unwrap()
+        facts_by(&self.client, credential).await
     }
 
-    pub(crate) async fn relabel(&self, credential: &str, number: usize) {
-        let labels = fixture::strings([("number", &*number.to_string())]);
-        let request = v1::UpdateCredentialRequest {
-            reference: credential.to_owned(),
-            credential: Some(v1::Credential { labels, ..Default::default() }),
-            ..Default::default()
-        };
-        self.client.credentials().update_credential(request).await.unwrap();
+    pub(crate) async fn relabel(&self, credential: &str, number: u64) {
+        self.client.credentials().update_credential(relabelled(credential, number)).await.unwrap();
     }
 
     /// Replaces the access token of a credential.
@@ -205,13 +198,7 @@ impl World {
 
     /// The tokens of a credential as they are stored.
     pub(crate) async fn reveal(&self, credential: &str) -> v1::OAuth2Material {
-        let (reference, purpose) = (credential.to_owned(), "test of refreshes".to_owned());
-        let request = v1::RevealCredentialRequest { reference, purpose };
-        let revealed = self.client.credentials().reveal_credential(request).await.unwrap().into_inner();
-        match revealed.material.unwrap().material.unwrap() {
-            Material::Oauth2(tokens) => tokens,
-            other => panic!("{other:?}"),
-        }
+        reveal_by(&self.client, credential).await
     }
 
     pub(crate) async fn delete(&self, credential: &str) {
@@ -222,6 +209,32 @@ impl World {
     /// Waits until the provider has read a number of requests.
     pub(crate) async fn sent(&self, count: usize) {
         eventually("the provider is asked", || self.provider.requests().len() >= count).await;
+    }
+}
+
+pub(crate) async fn facts_by(client: &Client, credential: &str) -> v1::Credential {
+    let request = v1::GetCredentialRequest { reference: credential.to_owned() };
+    client.credentials().get_credential(request).await.unwrap().into_inner().credential.unwrap()
+}
+
+/// The tokens of a credential as they are stored.
+pub(crate) async fn reveal_by(client: &Client, credential: &str) -> v1::OAuth2Material {
+    let (reference, purpose) = (credential.to_owned(), "test of refreshes".to_owned());
+    let request = v1::RevealCredentialRequest { reference, purpose };
+    let revealed = client.credentials().reveal_credential(request).await.unwrap().into_inner();
+    match revealed.material.unwrap().material.unwrap() {
+        Material::Oauth2(tokens) => tokens,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A change of the labels of a credential.
+pub(crate) fn relabelled(credential: &str, number: u64) -> v1::UpdateCredentialRequest {
+    let labels = fixture::strings([("number", &*number.to_string())]);
+    v1::UpdateCredentialRequest {
+        reference: credential.to_owned(),
+        credential: Some(v1::Credential { labels, ..Default::default() }),
+        ..Default::default()
     }
 }
 
