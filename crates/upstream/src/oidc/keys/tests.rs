@@ -113,6 +113,10 @@ fn keys_for_other_purposes_are_left_out() {
     for good in [json!({ "use": "sig", "alg": "ES256" }), json!({ "key_ops": ["verify"], "x5c": ["?"], "use": null })] {
         assert_eq!(set([with(ec(), good)]).verify(&es256(None)), Ok(()));
     }
+    for wrong in [json!({ "x": "AAAA" }), json!({ "x": null }), json!({ "crv": "Ed448" }), json!({ "alg": "ES256" })] {
+        let keys = set([with(ed(), wrong.clone())]);
+        assert_eq!(keys.verify(&signed(Algorithm::EdDsa, ED25519, None)), Err(Mismatch::Unknown), "{wrong}");
+    }
     // A point that is not on the curve is no key, whatever is signed.
     let off = set([with(ec(), json!({ "x": "A".repeat(43) }))]);
     assert_eq!(off.verify(&es256(None)), Err(Mismatch::WrongUnnamed));
