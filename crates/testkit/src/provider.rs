@@ -17,9 +17,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::fault::Script;
 use self::grants::Grants;
 
-pub use self::fault::{ProviderAnswer, ProviderFault, Script};
+pub use self::fault::{ProviderAnswer, ProviderFault};
 pub use self::grants::{End, FamilyId, IssuedTokens, Live};
 pub use self::request::{Endpoint, ProviderRequest};
 

@@ -44,7 +44,7 @@ pub enum ProviderAnswer {
 
 /// The faults to come.
 #[derive(Default)]
-pub struct Script {
+pub(super) struct Script {
     queue: VecDeque<ProviderFault>,
     rule: Option<Box<Rule>>,
     numbers: [usize; 2],

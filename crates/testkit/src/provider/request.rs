@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use url::form_urlencoded;
 
 use super::grants::{Refusal, Wanted};
+use super::http::Message;
 use super::{ProviderAuthentication, ProviderOptions};
-use crate::provider::http::Message;
 
 /// An endpoint of a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -176,6 +177,48 @@ fn what_is_no_token_is_malformed() {
         assert!(matches!(examined(&rules(), &wrong), Err(IdTokenFault::Malformed(_))), "{wrong}");
     }
     assert_eq!(examined(&rules(), "a.b.c.d.e"), Err(IdTokenFault::Encrypted));
+}
+
+/// Any value of JSON that is no list and no object.
+fn scalar() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,20}".prop_map(Value::from),
+        Just(json!(ISSUER)),
+        Just(json!("c1")),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+    #[test]
+    fn no_bytes_are_taken_for_a_token(parts in "[A-Za-z0-9_.=-]{0,60}", header in ".{0,60}", payload in ".{0,60}") {
+        prop_assert!(examined(&rules(), &parts).is_err());
+        prop_assert!(examined(&rules(), &token(&header, &payload)).is_err());
+        prop_assert!(examined(&rules(), &token(HEADER, &payload)).is_err());
+    }
+
+    #[test]
+    fn no_values_are_taken_for_others(
+        name in prop_oneof![Just("iss"), Just("aud"), Just("azp"), Just("exp"), Just("iat"), Just("nbf"), Just("sub")],
+        value in scalar(),
+    ) {
+        let outcome = of_claims(&rules(), json!({ name: value.clone() }));
+        let is_good = match name {
+            "iss" => value == json!(ISSUER),
+            "aud" => value == json!("c1"),
+            "azp" => value == json!("c1") || value.is_null(),
+            "exp" => value.as_f64().is_some_and(|time| time > (SECONDS - 60) as f64),
+            "iat" => value.as_f64().is_some_and(|time| time <= (SECONDS + 60) as f64),
+            "nbf" => value.is_null() || value.as_f64().is_some_and(|time| time <= (SECONDS + 60) as f64),
+            _ => value.as_str().is_some_and(|subject| !subject.is_empty() && subject.is_ascii()),
+        };
+        prop_assert_eq!(outcome.is_ok(), is_good, "{} {}", name, value);
+    }
 }
 
 #[test]
