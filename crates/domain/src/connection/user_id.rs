@@ -42,8 +42,8 @@ pub fn check_user_id_expression(field: &str, expression: &str) -> Result<(), Vio
     pieces(expression).map(drop).map_err(|fault| Violation::field(field, fault))
 }
 
-/// The user id at a provider, by a template over the claims of an ID token and the members of a profile. A name that is in both is that of the
-/// claims, which are signed. An empty template is the default one.
+/// The user id at a provider, by a template over the claims of an ID token and the members of a profile. A name that is in both is
+/// that of the claims, which are signed. An empty template is the default one.
 ///
 /// # Errors
 /// A name has no value, or no usable one.

@@ -1,7 +1,7 @@
 //! OpenID Connect: what an issuer publishes about itself, its keys, its ID tokens, and the profiles of users.
 //!
-//! `documents` keeps what issuers publish: [`Discovery`] their metadata, and [`KeySets`] their keys. [`IdTokenRules::validate`] says whether an ID token
-//! is one for this client (OpenID Connect Core 1.0 3.1.3.7 and 12.2). [`fetch_profile`] asks for what an ID token does not have.
+//! [`Discovery`] keeps the metadata of issuers, and [`KeySets`] their keys. [`IdTokenRules::validate`] says whether an ID token is one for
+//! this client (OpenID Connect Core 1.0 3.1.3.7 and 12.2). [`fetch_profile`] asks for what an ID token does not have.
 
 mod algorithm;
 mod claims;
