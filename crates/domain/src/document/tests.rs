@@ -368,7 +368,7 @@ fn a_credential() {
         failure_class: Some(FailureClass::Indeterminate),
         failure_reason: "f".to_owned(),
         next_refresh_time: Some(Timestamp(11)),
-        refresh_token_rotates: Some(false),
+        refresh_token_rotates: Some(true),
         default_configuration: uuid(4).into(),
         meta: meta(),
     };
