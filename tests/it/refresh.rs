@@ -3,7 +3,7 @@
 mod failures;
 pub(crate) mod world;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use jackfield_api::v1;
@@ -101,6 +101,41 @@ on_both! {
         assert!(missing.status.message().ends_with(": b c"), "{missing:?}");
     }
 
+    async fn a_validity_that_no_token_has_is_refused_without_a_refresh(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.expired("ada").await;
+        let two_hours = async || {
+            let min_validity = Some(prost_types::Duration { seconds: 7_200, nanos: 0 });
+            let request = v1::IssueAccessTokenRequest { reference: grant.credential.clone(), min_validity, ..Default::default() };
+            world.client.credentials().issue_access_token(request).await
+        };
+        for _ in 0..3 {
+            refused(two_hours().await, Code::FailedPrecondition, "CREDENTIAL_NOT_VALID");
+            assert_eq!(world.provider.exchanges(grant.family), 1);
+        }
+        world.issue(&grant.credential).await.unwrap();
+    }
+
+    /// Nobody asks for the tokens.
+    async fn a_backlog_keeps_within_the_budget_of_its_connection(backend: Backend) {
+        let server = TestServer::start_with(backend, |config| {
+            config.refresh.ahead = true;
+            (config.refresh.max_concurrent, config.refresh.max_per_second) = (4, 40);
+        })
+        .await;
+        let world = World::on(&server, ProviderOptions::default()).await;
+        world.provider.fail_by(|_, _| ProviderFault::none().delayed(Duration::from_millis(100)));
+        let grants = join_all((0..40).map(|number| {
+            let world = &world;
+            async move { world.expired(&format!("user-{number}")).await }
+        }));
+        let (begin, grants) = (Instant::now(), grants.await);
+        eventually("all are refreshed", || grants.iter().all(|grant| world.provider.exchanges(grant.family) == 1)).await;
+        let totals = world.provider.totals();
+        assert_eq!((totals.exchanges, totals.reuses), (40, 0));
+        assert!(begin.elapsed() > Duration::from_millis(900), "40 in a second: {:?}", begin.elapsed());
+    }
+
     async fn a_refresh_token_alone_is_exchanged_at_once(server) {
         let world = World::on(&server, ProviderOptions::default()).await;
         let grant = world.provider.grant("ada", &["read"]);
@@ -111,7 +146,8 @@ on_both! {
     }
 
     /// Nobody asks for the tokens.
-    async fn tokens_are_replaced_ahead_of_their_expiry(server) {
+    async fn tokens_are_replaced_ahead_of_their_expiry(backend: Backend) {
+        let server = TestServer::start_with(backend, |config| config.refresh.ahead = true).await;
         let options = ProviderOptions { lifetime: Duration::from_secs(3), ..ProviderOptions::default() };
         let world = World::on(&server, options).await;
         let grants = [world.good("ada").await, world.good("bob").await];
@@ -147,7 +183,12 @@ on_both! {
         };
         let (_, ()) = tokio::join!(world.refresh(&grant.credential), replace);
         assert_eq!(world.issue(&grant.credential).await.unwrap().access_token, "stored meanwhile");
-        assert_eq!(world.facts(&grant.credential).await.version, 2);
+        // The refresh token that was sent is spent, and the one that came for it is stored.
+        assert_eq!(world.facts(&grant.credential).await.version, 3);
+        let live = world.provider.live(grant.family).unwrap();
+        assert_eq!(world.reveal(&grant.credential).await.refresh_token, live.refresh_token);
+        world.refresh(&grant.credential).await.unwrap();
+        assert_eq!((world.provider.exchanges(grant.family), world.provider.reuses(grant.family)), (2, 0));
     }
 
     async fn a_credential_that_is_deleted_meanwhile_stays_deleted(server) {

@@ -92,6 +92,8 @@ impl Data {
             PRINCIPALS.iter().map(|(name, tenant, rights)| principal(name, tenant, rights)).collect();
         // Tests of the time of a rejection set a longer one.
         config.login.rejection_interval = Duration::from_millis(5);
+        // Tests of refreshes ahead of time switch them on: otherwise nothing comes between a test and its provider.
+        config.refresh.ahead = false;
         if let Some(database) = &self.database {
             config.database.url = SecretUrl::new(database.url());
         }

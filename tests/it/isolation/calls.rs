@@ -123,6 +123,8 @@ impl Player {
             "CreateConnection" => {
                 let connection = v1::Connection {
                     external_id: Some(external_id()),
+                    // Nothing is called.
+                    token_url: None,
                     ..fixture::a_connection(&name(), &pick("connector", e))
                 };
                 let (request_id, validate_only) = defaults();
@@ -236,6 +238,21 @@ impl Player {
                     (request.user_id, request.connector) = (user_id(), pick("connector", e));
                 }
                 wire.call(client, method, &request).await
+            }
+            "GetUserConnectionCredentials" => {
+                let (connection, user_id) = (pick("connection", a), user_id());
+                let request = v1::GetUserConnectionCredentialsRequest { connection, user_id, ..Default::default() };
+                wire.call(client, method, &request).await
+            }
+            "ExplainCredential" => {
+                wire.call(client, method, &v1::ExplainCredentialRequest { reference: pick("credential", a) }).await
+            }
+            "RefreshCredential" => {
+                wire.call(client, method, &v1::RefreshCredentialRequest { reference: pick("credential", a) }).await
+            }
+            "ReportTokenRejected" => {
+                let (reference, credential_version) = (pick("credential", a), 1 + (b % 2) as i64);
+                wire.call(client, method, &v1::ReportTokenRejectedRequest { reference, credential_version }).await
             }
             "RevealCredential" => {
                 let (reference, purpose) = (pick("credential", a), "a random program".to_owned());

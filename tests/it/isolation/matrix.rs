@@ -338,6 +338,13 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
         }
         "DeleteCredential": DeleteCredentialRequest { reference: credential.clone(), validate_only: true }
         "IssueAccessToken": IssueAccessTokenRequest { user_id: user.clone(), connector: connector.clone() }
+        "GetUserConnectionCredentials": GetUserConnectionCredentialsRequest {
+            connection: connection.clone(),
+            user_id: user.clone(),
+        }
+        "ExplainCredential": ExplainCredentialRequest { reference: credential.clone() }
+        "RefreshCredential": RefreshCredentialRequest { reference: credential.clone() }
+        "ReportTokenRejected": ReportTokenRejectedRequest { reference: credential.clone(), credential_version: 2 }
         "RevealCredential": RevealCredentialRequest {
             reference: credential.clone(),
             purpose: "to compare answers".to_owned(),

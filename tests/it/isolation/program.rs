@@ -46,7 +46,7 @@ pub(super) struct Player {
 }
 
 /// Methods, listed more often the more depends on them.
-pub(super) const METHODS: [&str; 81] = [
+pub(super) const METHODS: [&str; 85] = [
     "CreateApplication",
     "CreateApplication",
     "GetApplication",
@@ -113,6 +113,10 @@ pub(super) const METHODS: [&str; 81] = [
     "DeleteCredential",
     "ListCredentials",
     "IssueAccessToken",
+    "GetUserConnectionCredentials",
+    "ExplainCredential",
+    "RefreshCredential",
+    "ReportTokenRejected",
     "RevealCredential",
     "CreateConfiguration",
     "CreateConfiguration",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jackfield_api::v1;
+use jackfield_api::v1::{self, credential_material::Material};
 use jackfield_testkit::provider::{GraceAnswer, Rotation};
 use jackfield_testkit::{ManualClock, ProviderFault, ProviderOptions, TestServer, fixture, on_both};
 use serde_json::Value;
@@ -223,6 +223,9 @@ on_both! {
         let none = world.store("ada", &grant.access_token, "", past).await;
         refused(world.issue(&none).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
         refused(world.refresh(&none).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
+        let client = v1::ClientCredentialsMaterial { client_id: "a".to_owned(), client_secret: "b".to_owned() };
+        let client = world.store_material("bob", Material::ClientCredentials(client)).await;
+        refused(world.refresh(&client).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
         assert_eq!(world.provider.requests().len(), 0);
     }
 

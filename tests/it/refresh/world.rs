@@ -87,9 +87,6 @@ impl World {
         refresh_token: &str,
         expire_time: Option<prost_types::Timestamp>,
     ) -> String {
-        steps::link(&self.client, user, &self.connector).await;
-        let facts =
-            v1::Credential { connection: self.connection.id.clone(), ..fixture::a_credential(user, &self.connector) };
         let material = v1::OAuth2Material {
             access_token: access_token.to_owned(),
             refresh_token: refresh_token.to_owned(),
@@ -97,7 +94,14 @@ impl World {
             scopes: vec!["read".to_owned(), "write".to_owned()],
             ..Default::default()
         };
-        let material = v1::CredentialMaterial { material: Some(Material::Oauth2(material)) };
+        self.store_material(user, Material::Oauth2(material)).await
+    }
+
+    pub(crate) async fn store_material(&self, user: &str, material: Material) -> String {
+        steps::link(&self.client, user, &self.connector).await;
+        let facts =
+            v1::Credential { connection: self.connection.id.clone(), ..fixture::a_credential(user, &self.connector) };
+        let material = v1::CredentialMaterial { material: Some(material) };
         steps::credential(&self.client, facts, material).await.id
     }
 

@@ -77,7 +77,7 @@ impl Services {
             match self.refreshed(tenant, credential.id, credential.material_version).await {
                 Ok(issued) => {
                     check_scopes(issued.credential, &issued.scopes, scopes)?;
-                    check_expiry(issued.credential, issued.expire_time, self.now().plus_micros(min_validity_micros))?;
+                    check_lifetime(issued.credential, issued.expire_time, self.now().plus_micros(min_validity_micros))?;
                     return Ok(issued);
                 }
                 // A failed refresh does not make a token worse that is still good.
@@ -85,7 +85,11 @@ impl Services {
                 Err(error) => return Err(error.to_error(&credential)),
             }
         }
-        check_expiry(credential.id, credential.expire_time, self.now().plus_micros(min_validity_micros))?;
+        let until = self.now().plus_micros(min_validity_micros);
+        match credential.refreshes() && !runs_out(credential.expire_time, self.now()) {
+            true => check_lifetime(credential.id, credential.expire_time, until)?,
+            false => check_expiry(credential.id, credential.expire_time, until)?,
+        }
         let parents = [credential.user_connector.0, credential.connector.0];
         let rows = parents.into_iter().chain(credential.connection.map(Uuid::from)).chain([credential.id.0]);
         let issued = Arc::new(token_of(credential, material)?);
@@ -104,7 +108,7 @@ impl Services {
         match (credential.last_refresh_time, credential.expire_time) {
             (Some(got), Some(expiry)) if got < now && now < expiry => {
                 let (lifetime, age) = (expiry.0 - got.0, now.0 - got.0);
-                lifetime > min_validity_micros || age > lifetime / 2
+                lifetime > min_validity_micros.max(LEAST_VALIDITY_MICROS) || age > lifetime / 2
             }
             _ => true,
         }
@@ -197,6 +201,18 @@ fn is_good(credential: &Credential, until: Timestamp) -> bool {
 
 fn runs_out(expiry: Option<Timestamp>, until: Timestamp) -> bool {
     expiry.is_some_and(|expiry| expiry <= until)
+}
+
+/// Refuses a token that another one would not be better than.
+fn check_lifetime(id: CredentialId, expiry: Option<Timestamp>, until: Timestamp) -> Result<()> {
+    match expiry.filter(|_| runs_out(expiry, until)) {
+        Some(expiry) => {
+            let message =
+                format!("the provider issues no token for as long as min_validity: this one is good until {expiry}");
+            Err(refusal(Precondition::CredentialNotValid, id, message))
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_expiry(id: CredentialId, expiry: Option<Timestamp>, until: Timestamp) -> Result<()> {

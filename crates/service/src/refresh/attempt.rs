@@ -13,15 +13,17 @@ use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, Timestamp};
 use jackfield_store::{RefreshLease, Writer};
 use jackfield_upstream::oauth::{AccessToken, Grant, TokenFault, TokenResponse};
+use jackfield_vault::DataKey;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::commit::Received;
+use super::commit::{Ended, Received};
 use super::failure::Failure;
 use super::schedule::Spent;
 use super::{KEPT_ATTEMPTS, LEASE_POLL, RefreshError};
 use crate::authorization::TokenClient;
 use crate::change::{Change, Length};
+use crate::credential::lock_credential;
 use crate::services::Services;
 
 /// A refresh that can be attempted.
@@ -41,7 +43,11 @@ enum Begun {
     /// The credential is another one than planned.
     Changed,
     /// An attempt before this one ended without a response, and the refresh token may be spent.
-    Lost(Failure),
+    Lost {
+        failure: Failure,
+        attempt: Uuid,
+        version: i64,
+    },
 }
 
 /// An attempt that is written and may be sent.
@@ -54,6 +60,8 @@ pub(super) struct Sending {
     pub(super) sent_time: Timestamp,
     /// The time of the attempt, by the clock of the process.
     pub(super) got_time: Timestamp,
+    /// The time at which the credential was created. It distinguishes it from a later one with the same id.
+    pub(super) create_time: Timestamp,
     /// The time before the lease was taken.
     started: Instant,
     /// The material that is sent: that of the credential, or its alternate.
@@ -74,7 +82,7 @@ impl Services {
     ) -> Result<Arc<IssuedToken>, RefreshError> {
         let refreshed = self.refresh_try(tenant, id, version).await;
         if let Err(RefreshError::Other(error)) = &refreshed
-            && !error.retryable()
+            && (!error.retryable() || matches!(error, Error::UpstreamUnavailable { .. }))
             && let Err(error) = self.refresh_postpone(tenant, id, version, error.reason()).await
         {
             let error = &error as &dyn std::error::Error;
@@ -97,15 +105,21 @@ impl Services {
             }
             let plan = self.refresh_plan(tenant, credential).await?;
             // The lease is not held meanwhile.
-            let _place = plan.budget.enter().await;
+            let place = plan.budget.enter().await;
+            if self.shared.stop.is_cancelled() {
+                return Err(Error::ServerUnavailable { retry_after: STOPPING_RETRY_AFTER }.into());
+            }
             match self.refresh_begin(&plan).await? {
                 Begun::Sending(sending) => return self.refresh_send(&plan, *sending).await,
-                Begun::Lost(failure) => return Err(RefreshError::Failed(failure)),
-                Begun::Changed => {}
-                Begun::Busy if Instant::now() >= until => {
+                Begun::Lost { failure, .. } => return Err(RefreshError::Failed(failure)),
+                Begun::Changed | Begun::Busy if Instant::now() >= until => {
                     return Err(RefreshError::InProgress { retry_after: Duration::from_secs(1) });
                 }
-                Begun::Busy => tokio::time::sleep(LEASE_POLL).await,
+                Begun::Changed => {}
+                Begun::Busy => {
+                    drop(place);
+                    tokio::time::sleep(LEASE_POLL).await;
+                }
             }
         }
     }
@@ -124,7 +138,7 @@ impl Services {
                 let reason = Precondition::CredentialNotValid;
                 return Err(Error::precondition(reason, Resource::Credential, credential.id, message).into());
             }
-            _ if !credential.refreshable => {
+            _ if !credential.refreshes() && credential.connection.is_some() => {
                 return Err(reauth("there is no refresh token: the user has to authorise").into());
             }
             _ => {}
@@ -135,11 +149,7 @@ impl Services {
         let connection = self.find::<Connection>(tenant, &Ref::Id(connection.0)).await?;
         let budget = self.shared.refreshes.budget.of(tenant, connection.id);
         if let Some((reason, retry_after)) = budget.refused(&connection) {
-            return Err(RefreshError::Failed(Failure {
-                outcome: RefreshOutcome::ConnectionRefused,
-                reason,
-                retry_after,
-            }));
+            return Err(RefreshError::Failed(Failure::of_client(reason, retry_after)));
         }
         let client = self.token_client(tenant, &connection).await?;
         Ok(Plan { tenant, credential, connection, client, budget })
@@ -162,7 +172,8 @@ impl Services {
             // The budget of the connection knows whether it is still the same.
             FailureClass::Connection => false,
         };
-        let failure = Failure { outcome, reason: credential.failure_reason.clone(), retry_after };
+        let failure =
+            Failure { outcome, reason: credential.failure_reason.clone(), retry_after, refuses_client: false };
         blocks.then_some(failure)
     }
 
@@ -171,6 +182,8 @@ impl Services {
         let (tenant, id) = (plan.tenant, plan.credential.id);
         let (started, got_time) = (Instant::now(), self.now());
         let (holder, length) = (self.shared.refreshes.holder, self.shared.refreshes.lease());
+        // Within the transaction it could need a second connection.
+        let system = self.shared.data_keys.system().await?;
         let mut begun = Begun::Busy;
         let written = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
             let Some(lease) = txn.refresh_lease_take(tenant, id, holder, length).await? else { return Ok(()) };
@@ -186,11 +199,12 @@ impl Services {
                         version,
                         sent_time: got_time,
                         got_time,
+                        create_time: credential.meta.create_time,
                         started,
                         tokens,
                         follows: false,
                     };
-                    self.refresh_record(txn, plan, sending).await?
+                    self.refresh_record(txn, plan, &system, sending).await?
                 }
                 _ => Begun::Changed,
             };
@@ -200,27 +214,30 @@ impl Services {
             Ok(())
         });
         written.await?;
-        if let Begun::Lost(failure) = &begun {
+        if let Begun::Lost { failure, attempt, version } = &begun {
             self.shared.gauge_sources.refresh_ended(failure.outcome);
+            let ended = Ended { attempt: *attempt, version: *version, create_time: plan.credential.meta.create_time };
+            // Not in the transaction of the lease, which is locked after the credential.
+            self.refresh_note(tenant, id, &ended, failure).await?;
         }
         Ok(begun)
     }
 
     /// Writes an attempt. An attempt before it whose refresh token is the same, and whose response is not known, may have spent it.
-    async fn refresh_record(&self, txn: &Writer, plan: &Plan, mut sending: Sending) -> Result<Begun> {
+    async fn refresh_record(&self, txn: &Writer, plan: &Plan, system: &DataKey, mut sending: Sending) -> Result<Begun> {
         let (tenant, credential) = (plan.tenant, plan.credential.id);
         let Some(refresh_token) = &sending.tokens.refresh_token else { return Ok(Begun::Changed) };
-        let digest = self.token_digest(tenant, refresh_token).await?;
+        let digest = token_digest(system, tenant, refresh_token);
         let made = txn.refresh_attempts(tenant, credential, KEPT_ATTEMPTS).await?;
         let is_unknown = |end: &RefreshEnd| end.outcome == RefreshOutcome::Unknown;
         let lost =
             made.into_iter().find(|made| made.end.as_ref().is_none_or(is_unknown) && made.token_digest == digest);
-        if let Some(lost) = lost.filter(|_| plan.rotates())
+        // One without an end may have its tokens in a journal, whatever is known of the provider.
+        if let Some(lost) = lost.filter(|lost| plan.rotates() || lost.end.is_none())
             && lost.sent_time.plus_micros(micros(plan.grace())) <= txn.time().await?
         {
             let failure = Failure::unknown(lost.end.as_ref().map_or(PROCESS_ENDED, |end| &end.reason));
-            self.refresh_fail_in(txn, tenant, credential, (lost.id, lost.material_version), &failure).await?;
-            return Ok(Begun::Lost(failure));
+            return Ok(Begun::Lost { failure, attempt: lost.id, version: lost.material_version });
         }
         let attempt = RefreshAttempt {
             id: sending.id,
@@ -240,8 +257,7 @@ impl Services {
         let failure = loop {
             // The process may have been frozen: the lease must outlast the request.
             if sending.started.elapsed() > self.shared.refreshes.lease() / 2 {
-                let reason = LEASE_TOO_OLD.to_owned();
-                break Failure { outcome: RefreshOutcome::NotProcessed, reason, retry_after: Duration::ZERO };
+                break Failure::not_processed(LEASE_TOO_OLD, Duration::ZERO);
             }
             let deadline = Instant::now() + self.shared.refreshes.settings.timeout;
             let Some(refresh_token) = &sending.tokens.refresh_token else {
@@ -264,7 +280,7 @@ impl Services {
                 }
             }
         };
-        if failure.outcome == RefreshOutcome::ConnectionRefused {
+        if failure.refuses_client {
             plan.budget.refuse(&plan.connection, &failure.reason, failure.retry_after);
         }
         self.refresh_fail(plan.tenant, plan.credential.id, &sending, &failure).await?;
@@ -280,8 +296,12 @@ impl Services {
             return Ok(None);
         }
         self.shared.gauge_sources.refresh_ended(failure.outcome);
+        let system = self.shared.data_keys.system().await?;
         let mut begun = None;
         let written = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
+            if lock_credential(txn, tenant, id).await?.is_none() {
+                return Ok(());
+            }
             let tokens = match repeats {
                 true => made.tokens.duplicate(),
                 false => match self.shared.secrets.alternate_take(txn, tenant, id).await? {
@@ -292,20 +312,13 @@ impl Services {
             let end = RefreshEnd { time: self.now(), outcome: failure.outcome, reason: failure.reason.clone() };
             txn.refresh_attempt_end(tenant, made.id, &end).await?;
             let sending = Sending { id: Uuid::now_v7(), got_time: self.now(), tokens, follows: true, ..made.blank() };
-            if let Begun::Sending(sending) = self.refresh_record(txn, plan, sending).await? {
+            if let Begun::Sending(sending) = self.refresh_record(txn, plan, &system, sending).await? {
                 begun = Some(*sending);
             }
             Ok(())
         });
         written.await?;
         Ok(begun)
-    }
-
-    /// A keyed digest of a refresh token.
-    async fn token_digest(&self, tenant: TenantId, refresh_token: &Secret) -> Result<[u8; 32]> {
-        let system = self.shared.data_keys.system().await?;
-        let parts = [tenant.0.as_bytes().as_slice(), refresh_token.expose().as_bytes()];
-        Ok(system.fingerprint("refresh token", &parts))
     }
 
     /// The token of a credential as it is stored.
@@ -354,6 +367,7 @@ impl Received {
         let TokenResponse { access, refresh_token, refresh_lifetime: _, id_token } = response;
         let is_new = |token: &Secret| sent.refresh_token.as_ref().is_none_or(|old| old.expose() != token.expose());
         let rotated = refresh_token.as_ref().is_some_and(is_new);
+        let is_repeated = refresh_token.is_some() && !rotated;
         let kept = |token: &Option<Secret>| token.as_ref().map(Secret::duplicate);
         let refresh_token = refresh_token.or_else(|| kept(&sent.refresh_token));
         let id_token = id_token.or_else(|| kept(&sent.id_token));
@@ -380,9 +394,11 @@ impl Received {
                     expire_time: sent.expire_time,
                     scopes: sent.scopes.clone(),
                 };
-                (tokens, Some(flaw.to_string()))
+                (tokens, Some(flaw.reason().to_owned()))
             }
-            Err(flaw) => return Err(Failure::unknown(&flaw.to_string())),
+            // The response says that the refresh token stays.
+            Err(flaw) if is_repeated => return Err(Failure::flawed(flaw.reason(), credential)),
+            Err(flaw) => return Err(Failure::unknown(flaw.reason())),
         };
         Ok(Received {
             tenant,
@@ -391,11 +407,17 @@ impl Received {
             version: sending.version,
             sent_time: sending.sent_time,
             got_time: sending.got_time,
+            create_time: sending.create_time,
             rotated,
             tokens,
             flaw,
         })
     }
+}
+
+/// A keyed digest of a refresh token.
+pub(super) fn token_digest(system: &DataKey, tenant: TenantId, refresh_token: &Secret) -> [u8; 32] {
+    system.fingerprint("refresh token", &[tenant.0.as_bytes().as_slice(), refresh_token.expose().as_bytes()])
 }
 
 fn log(credential: &Credential, fault: &TokenFault, failure: &Failure) {
@@ -412,6 +434,8 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// The wait for another replica while this one stops.
+const STOPPING_RETRY_AFTER: Duration = Duration::from_millis(500);
 /// The reason of an attempt whose process ended before it had the response.
 const PROCESS_ENDED: &str = "PROCESS_ENDED";
 /// The reason of an attempt that was not sent because too much of its lease was over.

@@ -1,16 +1,17 @@
 //! The ends of attempts: new tokens become the material of their credential, failures are noted.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jackfield_domain::credential::{
     Credential, CredentialState, FailureClass, IssuedToken, Material, OAuth2Material, RefreshAttempt, RefreshEnd,
-    RefreshOutcome, refresh_time,
+    RefreshOutcome, refresh_backoff, refresh_time,
 };
-use jackfield_domain::{CredentialId, Error, Result, TenantId, Timestamp};
+use jackfield_domain::{CredentialId, Error, Result, Secret, TenantId, Timestamp};
 use jackfield_store::Writer;
 use uuid::Uuid;
 
-use super::attempt::Sending;
+use super::attempt::{Sending, token_digest};
 use super::failure::Failure;
 use super::{KEPT_ATTEMPTS, RefreshError};
 use crate::change::{Change, Length};
@@ -28,12 +29,28 @@ pub(super) struct Received {
     pub(super) sent_time: Timestamp,
     /// The time of the attempt, by the clock of the process.
     pub(super) got_time: Timestamp,
+    /// The time at which the credential was created.
+    pub(super) create_time: Timestamp,
     /// True if the response had a new refresh token.
     pub(super) rotated: bool,
     pub(super) tokens: OAuth2Material,
     /// The reason why the response had no usable access token, though a new refresh token.
     pub(super) flaw: Option<String>,
 }
+
+/// An attempt that failed.
+pub(super) struct Ended {
+    pub(super) attempt: Uuid,
+    /// The version of the material that was sent.
+    pub(super) version: i64,
+    /// The time at which the credential was created.
+    pub(super) create_time: Timestamp,
+}
+
+/// The times that the end of an attempt is tried to be written. If it is not, the refresh token counts as spent.
+const TRIES: u32 = 5;
+/// The wait before it is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
 
 // === impl Services ===
 
@@ -58,9 +75,8 @@ impl Services {
                 let gone = || Error::not_found(jackfield_domain::Resource::Credential, before.id);
                 let (credential, tokens) = stored.ok_or_else(gone)?;
                 if let Some(flaw) = received.flaw {
-                    let retry_after = super::LEASE_POLL;
-                    let outcome = RefreshOutcome::NotProcessed;
-                    return Err(RefreshError::Failed(Failure { outcome, reason: flaw, retry_after }));
+                    let retry_after = refresh_backoff(before.id, before.refresh_failure_count.saturating_add(1));
+                    return Err(RefreshError::Failed(Failure::not_processed(&flaw, retry_after)));
                 }
                 Ok(Arc::new(token_of(credential, Material::OAuth2(tokens))?))
             }
@@ -94,7 +110,11 @@ impl Services {
         let journal = &self.shared.refreshes.journal;
         let system = self.shared.data_keys.system().await?;
         let Some(received) = journal.read(&system, attempt).await? else { return Ok(()) };
-        let stored = self.refresh_commit(&received, None).await?;
+        let stored = match self.refresh_commit(&received, None).await {
+            // Nobody can use them any more.
+            Err(Error::TenantUnknown { .. }) => None,
+            stored => stored?,
+        };
         journal.remove(attempt).await;
         if let Some((credential, _)) = stored {
             tracing::info!(credential.id = %credential.id, "refreshed tokens of the journal are stored");
@@ -112,27 +132,41 @@ impl Services {
     ) -> Result<Option<(Credential, OAuth2Material)>> {
         let (tenant, id) = (received.tenant, received.credential);
         let (mut stored, mut ended) = (None, None);
+        let system = self.shared.data_keys.system().await?;
         let written = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
+            // Whoever takes a lease locks the credential first.
+            let Some(credential) = lock_credential(txn, tenant, id).await? else { return Ok(()) };
             if let Some(sending) = sending {
                 txn.refresh_lease_release(&sending.lease).await?;
             }
-            let Some(credential) = lock_credential(txn, tenant, id).await? else { return Ok(()) };
             let present = self.shared.secrets.material(Some(txn), tenant, id).await?;
-            let Some((Material::OAuth2(present), _)) = present else { return Ok(()) };
+            let Some((Material::OAuth2(mut present), _)) = present else { return Ok(()) };
+            if credential.meta.create_time != received.create_time {
+                return Ok(());
+            }
             let attempts = txn.refresh_attempts(tenant, id, KEPT_ATTEMPTS).await?;
             if is_stored(&attempts, received.attempt) {
                 stored = Some((credential, present));
                 return Ok(());
             }
-            let newest = is_newest(&credential, &attempts, received);
-            ended = Some(if newest { RefreshOutcome::Refreshed } else { RefreshOutcome::Superseded });
-            stored = Some(match newest {
-                true => self.refresh_store(txn, credential, present, received).await?,
-                false => {
-                    self.refresh_end(txn, received, RefreshOutcome::Superseded).await?;
+            let newest = is_newest(credential.material_version, &attempts, (received.version, received.sent_time));
+            // A caller may have changed other tokens meanwhile: then the refresh token that was sent is still stored, and spent.
+            let sent = attempts.iter().find(|made| made.id == received.attempt).map(|made| made.token_digest);
+            let present_digest = present.refresh_token.as_ref().map(|token| token_digest(&system, tenant, token));
+            let keeps_sent = received.rotated && sent.is_some() && sent == present_digest;
+            ended = Some(if newest || keeps_sent { RefreshOutcome::Refreshed } else { RefreshOutcome::Superseded });
+            stored = Some(if newest {
+                self.refresh_store(txn, credential, present, received).await?
+            } else if keeps_sent {
+                present.refresh_token = received.tokens.refresh_token.as_ref().map(Secret::duplicate);
+                self.refresh_replace_token(txn, credential, present, received).await?
+            } else {
+                self.refresh_end(txn, received, RefreshOutcome::Superseded).await?;
+                // Material that a caller has stored may be of another grant.
+                if is_of_refresh(credential.material_version, &attempts, received.version) {
                     self.shared.secrets.put_alternate(txn, tenant, &credential, &received.tokens).await?;
-                    (credential, present)
                 }
+                (credential, present)
             });
             Ok(())
         });
@@ -157,8 +191,8 @@ impl Services {
         } else {
             self.shared.secrets.put_alternate(txn, tenant, &credential, &present).await?;
         }
-        let tokens = received.tokens.duplicate();
-        let material = Material::OAuth2(tokens);
+        let failures = credential.refresh_failure_count;
+        let material = Material::OAuth2(received.tokens.duplicate());
         MaterialFacts::of(&material).apply(&mut credential);
         credential.material_version += 1;
         credential.refresh_token_rotates = Some(received.rotated);
@@ -169,12 +203,9 @@ impl Services {
                     Some(refresh_time(credential.id, received.got_time, credential.expire_time));
             }
             Some(flaw) => {
-                let failure = Failure {
-                    outcome: RefreshOutcome::NotProcessed,
-                    reason: flaw.clone(),
-                    retry_after: jackfield_domain::credential::refresh_backoff(credential.id, 1),
-                };
-                note(&mut credential, &failure, now);
+                credential.refresh_failure_count = failures;
+                let retry_after = refresh_backoff(credential.id, failures.saturating_add(1));
+                note(&mut credential, &Failure::not_processed(flaw, retry_after), now);
             }
         }
         credential.meta = credential.meta.changed(now);
@@ -185,6 +216,26 @@ impl Services {
             Material::OAuth2(tokens) => Ok((credential, tokens)),
             _ => Err(Error::internal("tokens of another kind")),
         }
+    }
+
+    /// Puts a received refresh token in the place of the one that was sent. The rest is as a caller has stored it.
+    async fn refresh_replace_token(
+        &self,
+        txn: &Writer,
+        mut credential: Credential,
+        tokens: OAuth2Material,
+        received: &Received,
+    ) -> Result<(Credential, OAuth2Material)> {
+        let now = self.now();
+        credential.material_version += 1;
+        credential.refresh_token_rotates = Some(true);
+        credential.last_refresh_time = Some(now);
+        credential.meta = credential.meta.changed(now);
+        txn.replace(received.tenant, &credential).await?;
+        let material = Material::OAuth2(tokens.duplicate());
+        self.shared.secrets.put_material(txn, received.tenant, &credential, &material).await?;
+        self.refresh_end(txn, received, RefreshOutcome::Refreshed).await?;
+        Ok((credential, tokens))
     }
 
     async fn refresh_end(&self, txn: &Writer, received: &Received, outcome: RefreshOutcome) -> Result<()> {
@@ -224,23 +275,53 @@ impl Services {
         failure: &Failure,
     ) -> Result<()> {
         self.shared.gauge_sources.refresh_ended(failure.outcome);
+        let ended = Ended { attempt: sending.id, version: sending.version, create_time: sending.create_time };
+        let mut tries = 0;
+        loop {
+            let written = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
+                self.refresh_fail_in(txn, tenant, id, &ended, failure).await?;
+                txn.refresh_lease_release(&sending.lease).await
+            });
+            tries += 1;
+            match written.await {
+                Err(error) if tries < TRIES => {
+                    let error = &error.to_string();
+                    tracing::warn!(error, credential.id = %id, "the end of a refresh could not be written, and is tried again");
+                    tokio::time::sleep(TRY_AGAIN * tries).await;
+                }
+                written => return written,
+            }
+        }
+    }
+
+    /// Notes that an attempt of an earlier lease failed.
+    pub(super) async fn refresh_note(
+        &self,
+        tenant: TenantId,
+        id: CredentialId,
+        ended: &Ended,
+        failure: &Failure,
+    ) -> Result<()> {
         self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
-            txn.refresh_lease_release(&sending.lease).await?;
-            self.refresh_fail_in(txn, tenant, id, (sending.id, sending.version), failure).await
+            self.refresh_fail_in(txn, tenant, id, ended, failure).await
         })
         .await
     }
 
     /// Notes that an attempt failed. A credential whose material is another one by now stays as it is.
-    pub(super) async fn refresh_fail_in(
+    async fn refresh_fail_in(
         &self,
         txn: &Writer,
         tenant: TenantId,
         id: CredentialId,
-        (attempt, version): (Uuid, i64),
+        ended: &Ended,
         failure: &Failure,
     ) -> Result<()> {
+        let Ended { attempt, version, create_time } = *ended;
         let Some(mut credential) = lock_credential(txn, tenant, id).await? else { return Ok(()) };
+        if credential.meta.create_time != create_time {
+            return Ok(());
+        }
         let now = self.now();
         let end = RefreshEnd { time: now, outcome: failure.outcome, reason: failure.reason.clone() };
         txn.refresh_attempt_end(tenant, attempt, &end).await?;
@@ -259,18 +340,25 @@ fn is_stored(attempts: &[RefreshAttempt], attempt: Uuid) -> bool {
     end.is_some_and(|end| matches!(end.outcome, RefreshOutcome::Refreshed | RefreshOutcome::Superseded))
 }
 
+/// Returns whether the stored material is that of another refresh of the same material.
+fn is_of_refresh(stored: i64, attempts: &[RefreshAttempt], version: i64) -> bool {
+    let is_success = |end: &RefreshEnd| end.outcome == RefreshOutcome::Refreshed;
+    let made_present =
+        |made: &RefreshAttempt| made.material_version == version && made.end.as_ref().is_some_and(is_success);
+    stored == version + 1 && attempts.iter().any(made_present)
+}
+
 /// Returns whether received tokens are newer than the material of a credential. Of two attempts with the same material the one that was made
 /// last has the tokens that the provider accepts. Material that a caller has stored is newer than any.
-fn is_newest(credential: &Credential, attempts: &[RefreshAttempt], received: &Received) -> bool {
-    if credential.material_version == received.version {
+fn is_newest(stored: i64, attempts: &[RefreshAttempt], (version, sent_time): (i64, Timestamp)) -> bool {
+    if stored == version {
         return true;
     }
     let made_present = |made: &&RefreshAttempt| {
         let is_success = |end: &RefreshEnd| end.outcome == RefreshOutcome::Refreshed;
-        made.material_version == received.version && made.end.as_ref().is_some_and(is_success)
+        made.material_version == version && made.end.as_ref().is_some_and(is_success)
     };
-    credential.material_version == received.version + 1
-        && attempts.iter().find(made_present).is_some_and(|made| made.sent_time < received.sent_time)
+    stored == version + 1 && attempts.iter().find(made_present).is_some_and(|made| made.sent_time < sent_time)
 }
 
 /// Notes a failure in the facts of a credential. Its token stays as it is.
@@ -287,4 +375,48 @@ fn note(credential: &mut Credential, failure: &Failure, now: Timestamp) {
     credential.state = state;
     let wait = i64::try_from(failure.retry_after.as_micros()).unwrap_or(i64::MAX);
     credential.next_refresh_time = (!is_final).then(|| now.plus_micros(wait));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An attempt with material of version 3 that was made at a time, and its outcome.
+    fn attempt(sent_time: i64, outcome: RefreshOutcome) -> RefreshAttempt {
+        RefreshAttempt {
+            id: Uuid::from_u128(sent_time.unsigned_abs().into()),
+            credential: CredentialId(Uuid::nil()),
+            material_version: 3,
+            token_digest: [0; 32],
+            sent_time: Timestamp(sent_time),
+            end: Some(RefreshEnd { time: Timestamp(sent_time + 1), outcome, reason: String::new() }),
+        }
+    }
+
+    #[test]
+    fn tokens_replace_the_material_that_was_sent() {
+        assert!(is_newest(3, &[], (3, Timestamp(5))));
+    }
+
+    #[test]
+    fn of_two_attempts_with_the_same_material_the_later_one_counts() {
+        let attempts = [attempt(5, RefreshOutcome::Refreshed), attempt(4, RefreshOutcome::Unknown)];
+        assert!(is_newest(4, &attempts, (3, Timestamp(6))));
+        assert!(!is_newest(4, &attempts, (3, Timestamp(4))));
+    }
+
+    #[test]
+    fn material_that_a_caller_stored_is_newer_than_any_attempt() {
+        assert!(!is_newest(4, &[], (3, Timestamp(6))));
+        assert!(!is_newest(4, &[attempt(5, RefreshOutcome::Unknown)], (3, Timestamp(6))));
+        assert!(!is_newest(5, &[attempt(5, RefreshOutcome::Refreshed)], (3, Timestamp(6))));
+        assert!(!is_newest(2, &[attempt(5, RefreshOutcome::Refreshed)], (3, Timestamp(6))));
+    }
+
+    #[test]
+    fn tokens_are_stored_once() {
+        let attempts = [attempt(5, RefreshOutcome::Refreshed), attempt(4, RefreshOutcome::Unknown)];
+        assert!(is_stored(&attempts, attempts[0].id) && !is_stored(&attempts, attempts[1].id));
+        assert!(!is_stored(&attempts, Uuid::nil()));
+    }
 }

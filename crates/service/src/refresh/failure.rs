@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use jackfield_domain::credential::{Credential, FailureClass, RefreshOutcome};
+use jackfield_domain::credential::{Credential, FailureClass, RefreshOutcome, refresh_backoff};
 use jackfield_domain::error::Precondition;
-use jackfield_domain::{Error, Resource};
+use jackfield_domain::{CredentialId, Error, Resource};
 use jackfield_upstream::oauth::{TokenFailure, TokenFault};
 
 /// The reason why there are no new tokens.
@@ -25,6 +25,8 @@ pub(crate) struct Failure {
     pub(super) reason: String,
     /// The wait until the next attempt may be made.
     pub(super) retry_after: Duration,
+    /// True if the provider does not accept the client, so that all credentials of the connection would fail.
+    pub(super) refuses_client: bool,
 }
 
 /// The wait before a refresh is scheduled again that cannot be attempted as things are.
@@ -41,7 +43,9 @@ impl RefreshError {
         match self {
             RefreshError::InProgress { retry_after } => Error::RefreshInProgress { retry_after: *retry_after },
             RefreshError::Other(error) => copied(error),
-            RefreshError::Failed(Failure { outcome, reason, retry_after }) => match outcome.failure_class() {
+            RefreshError::Failed(Failure { outcome, reason, retry_after, refuses_client: _ }) => match outcome
+                .failure_class()
+            {
                 Some(FailureClass::Permanent) => {
                     let message =
                         format!("the provider refused the refresh token ({reason}): the user has to authorise again");
@@ -90,23 +94,40 @@ impl Failure {
             }
         };
         let reason = match fault {
-            TokenFault::Refused { code, .. } => code.as_str(),
+            TokenFault::Refused { code, .. } if code.is_known() => code.as_str(),
             other => other.reason(),
         };
         let asked = fault.retry_after().unwrap_or_default();
         let least = if outcome == RefreshOutcome::ConnectionRefused { CONNECTION_RETRY_AFTER } else { backoff };
-        Failure { outcome, reason: reason.to_owned(), retry_after: asked.max(least) }
+        let refuses_client = matches!(fault, TokenFault::Refused { .. }) && fault.class() == TokenFailure::Connection;
+        Failure { outcome, reason: reason.to_owned(), retry_after: asked.max(least), refuses_client }
+    }
+
+    /// The failure of a connection whose client the provider refused a short time ago.
+    pub(super) fn of_client(reason: String, retry_after: Duration) -> Self {
+        Failure { outcome: RefreshOutcome::ConnectionRefused, reason, retry_after, refuses_client: true }
+    }
+
+    /// The failure of an attempt that used nothing.
+    pub(super) fn not_processed(reason: &str, retry_after: Duration) -> Self {
+        Failure { outcome: RefreshOutcome::NotProcessed, reason: reason.to_owned(), retry_after, refuses_client: false }
+    }
+
+    /// The failure of a response without a usable access token, whose refresh token is the one that was sent.
+    pub(super) fn flawed(reason: &str, credential: CredentialId) -> Self {
+        Failure::not_processed(reason, refresh_backoff(credential, 1))
     }
 
     /// The failure of a refresh that cannot be attempted because of the connection or the connector.
     pub(super) fn postponed(reason: &str) -> Self {
         let outcome = RefreshOutcome::ConnectionRefused;
-        Failure { outcome, reason: reason.to_owned(), retry_after: POSTPONED }
+        Failure { outcome, reason: reason.to_owned(), retry_after: POSTPONED, refuses_client: false }
     }
 
     /// The failure of an attempt whose process ended, or whose response cannot be read.
     pub(super) fn unknown(reason: &str) -> Self {
-        Failure { outcome: RefreshOutcome::Unknown, reason: reason.to_owned(), retry_after: Duration::ZERO }
+        let (reason, retry_after) = (reason.to_owned(), Duration::ZERO);
+        Failure { outcome: RefreshOutcome::Unknown, reason, retry_after, refuses_client: false }
     }
 }
 

@@ -64,15 +64,10 @@ impl Services {
                 Err(Arc::new(RefreshError::Other(Error::internal("a refresh ended without an outcome"))))
             });
             // A flight for older material says nothing about this one.
-            if flight.version >= version || outcome.is_err() {
+            if flight.version >= version {
                 return outcome;
             }
         }
-    }
-
-    /// Begins a refresh for which nobody waits.
-    pub(crate) fn refresh_ahead(&self, tenant: TenantId, credential: CredentialId, version: i64) {
-        drop(self.flight((tenant, credential), version));
     }
 
     fn flight(&self, key: Key, version: i64) -> Flight {

@@ -32,6 +32,7 @@ struct Entry {
     version: i64,
     sent_time: Timestamp,
     got_time: Timestamp,
+    create_time: Timestamp,
     rotated: bool,
     material: SealedForm,
     flaw: Option<String>,
@@ -103,7 +104,8 @@ impl Journal {
 
 impl Entry {
     fn of(received: &Received) -> Result<Self> {
-        let Received { tenant, credential, attempt, version, sent_time, got_time, rotated, tokens, flaw } = received;
+        let Received { tenant, credential, attempt, version, sent_time, got_time, create_time, rotated, tokens, flaw } =
+            received;
         Ok(Entry {
             tenant: *tenant,
             credential: *credential,
@@ -111,6 +113,7 @@ impl Entry {
             version: *version,
             sent_time: *sent_time,
             got_time: *got_time,
+            create_time: *create_time,
             rotated: *rotated,
             material: material::to_form(&Material::OAuth2(tokens.duplicate()), None)?,
             flaw: flaw.clone(),
@@ -119,9 +122,10 @@ impl Entry {
 
     /// The tokens, if it has tokens.
     fn received(self) -> Option<Received> {
-        let Entry { tenant, credential, attempt, version, sent_time, got_time, rotated, material, flaw } = self;
+        let Entry { tenant, credential, attempt, version, sent_time, got_time, create_time, rotated, material, flaw } =
+            self;
         let Material::OAuth2(tokens) = material::from_form(material) else { return None };
-        Some(Received { tenant, credential, attempt, version, sent_time, got_time, rotated, tokens, flaw })
+        Some(Received { tenant, credential, attempt, version, sent_time, got_time, create_time, rotated, tokens, flaw })
     }
 }
 

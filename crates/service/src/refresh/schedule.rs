@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jackfield_domain::connection::Connection;
-use jackfield_domain::{ConnectionId, Result, TenantId};
+use jackfield_domain::{ConnectionId, CredentialId, Result, TenantId};
 use jackfield_store::DueCredential;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -43,12 +43,19 @@ pub(super) struct Spent {
 struct SpentState {
     /// The time at which the next request may be sent.
     next: Instant,
+    /// The requests for which nobody waits, under way and to come.
+    reserved: usize,
     /// The version of the connection whose client the provider refused, and the time until which it is not asked again.
     refused: Option<(i64, Instant, String)>,
 }
 
+/// A request for which nobody waits, until this is dropped.
+struct Reserved(Arc<Spent>);
+
 /// The interval at which credentials are looked for that are due.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// The interval while some have to wait for the budget of their connection.
+const INTERVAL_WITH_BACKLOG: Duration = Duration::from_millis(100);
 /// The credentials that are looked at in one step.
 const STEP: u64 = 256;
 /// The connections that are remembered although nothing is under way.
@@ -62,16 +69,32 @@ impl Services {
         if !self.shared.refreshes.budget.settings.ahead {
             return;
         }
-        while self.shared.stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
-            if let Err(error) = self.refresh_step().await {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "credentials that are to be refreshed could not be read");
-            }
+        let mut interval = INTERVAL;
+        while self.shared.stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
+            interval = match self.refresh_step().await {
+                Ok(true) => INTERVAL,
+                Ok(false) => INTERVAL_WITH_BACKLOG,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "credentials that are to be refreshed could not be read");
+                    INTERVAL
+                }
+            };
         }
     }
 
-    /// Begins as many refreshes as the budgets allow.
-    async fn refresh_step(&self) -> Result<()> {
+    /// Begins a refresh for which nobody waits.
+    fn refresh_ahead(&self, (tenant, id): (TenantId, CredentialId), version: i64, reserved: Reserved) {
+        let services = self.clone();
+        self.shared.tasks.spawn(async move {
+            // Why it failed is noted and logged where it failed.
+            let _ = services.refreshed(tenant, id, version).await;
+            drop(reserved);
+        });
+    }
+
+    /// Begins as many refreshes as the budgets allow. Returns whether they allowed all that are due.
+    async fn refresh_step(&self) -> Result<bool> {
         let refreshes = &self.shared.refreshes;
         // A connection without room is left out, so that it does not keep those of others back.
         let mut full = Vec::new();
@@ -85,12 +108,12 @@ impl Services {
                     continue;
                 }
                 match refreshes.budget.of(tenant, connection).reserve() {
-                    true => self.refresh_ahead(tenant, id, version),
-                    false => full.push(connection),
+                    Some(reserved) => self.refresh_ahead((tenant, id), version, reserved),
+                    None => full.push(connection),
                 }
             }
             if count < limit || full.len() == known {
-                return Ok(());
+                return Ok(full.is_empty());
             }
         }
     }
@@ -122,7 +145,7 @@ impl Spent {
             places: Arc::new(Semaphore::new(concurrency)),
             concurrency,
             interval: Duration::from_secs(1) / rate.max(1),
-            state: Mutex::new(SpentState { next: Instant::now(), refused: None }),
+            state: Mutex::new(SpentState { next: Instant::now(), reserved: 0, refused: None }),
         }
     }
 
@@ -139,9 +162,17 @@ impl Spent {
         Some(place)
     }
 
-    /// Returns whether a request for which nobody waits may be sent. A quarter of the places is left to those who wait.
-    fn reserve(&self) -> bool {
-        self.places.available_permits() > self.concurrency / 4 && self.lock().next <= Instant::now() + INTERVAL
+    /// Reserves a request for which nobody waits, if there is room. A quarter of the places is left to those who wait.
+    fn reserve(self: Arc<Self>) -> Option<Reserved> {
+        let mut state = self.lock();
+        let most = (self.concurrency - self.concurrency / 4).max(1);
+        let is_refused = state.refused.as_ref().is_some_and(|(_, until, _)| *until > Instant::now());
+        if state.reserved >= most || state.next > Instant::now() || is_refused {
+            return None;
+        }
+        state.reserved += 1;
+        drop(state);
+        Some(Reserved(self))
     }
 
     /// Notes that the provider refused the client of a connection as it is now.
@@ -159,5 +190,13 @@ impl Spent {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, SpentState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Reserved ===
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.0.lock().reserved -= 1;
     }
 }

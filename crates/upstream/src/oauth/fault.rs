@@ -155,6 +155,11 @@ impl ErrorCode {
         }
     }
 
+    /// Returns whether it is a known one.
+    pub fn is_known(self) -> bool {
+        self.class.is_some()
+    }
+
     /// The code as it was sent, if it is a known one.
     pub fn as_str(self) -> &'static str {
         self.name

@@ -88,6 +88,21 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(MAX_WAIT))
 }
 
+// === impl AccessFlaw ===
+
+impl AccessFlaw {
+    /// The name of the flaw. It does not change.
+    pub fn reason(self) -> &'static str {
+        match self {
+            AccessFlaw::TokenMissing => "ACCESS_TOKEN_MISSING",
+            AccessFlaw::TokenUnusable => "ACCESS_TOKEN_UNUSABLE",
+            AccessFlaw::TypeInvalid => "TOKEN_TYPE_INVALID",
+            AccessFlaw::LifetimeInvalid => "EXPIRES_IN_INVALID",
+            AccessFlaw::ScopeInvalid => "SCOPE_INVALID",
+        }
+    }
+}
+
 // === impl Members ===
 
 impl Members {
