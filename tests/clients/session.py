@@ -227,6 +227,7 @@ def session(services, directory):
         "credential": credential["id"],
         "credentialVersion": "1",
     }
+    equal(token.pop("nextRefreshTime")[:2], "20")
     equal(token, expected)
 
     # A configuration of it, beside the default one that was created with the credential.
