@@ -116,7 +116,7 @@ on_both! {
         world.issue(&grant.credential).await.unwrap();
     }
 
-    /// Nobody asks for the tokens.
+    /// The schedule refreshes them, without a call.
     async fn a_backlog_keeps_within_the_budget_of_its_connection(backend: Backend) {
         let server = TestServer::start_with(backend, |config| {
             config.refresh.ahead = true;
@@ -145,7 +145,7 @@ on_both! {
         assert_eq!(world.provider.exchanges(grant.family), 1);
     }
 
-    /// Nobody asks for the tokens.
+    /// The schedule refreshes them, without a call.
     async fn tokens_are_replaced_ahead_of_their_expiry(backend: Backend) {
         let server = TestServer::start_with(backend, |config| config.refresh.ahead = true).await;
         let options = ProviderOptions { lifetime: Duration::from_secs(3), ..ProviderOptions::default() };

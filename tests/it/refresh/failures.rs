@@ -11,7 +11,7 @@ use tonic::Code;
 
 use super::world::{World, refused};
 
-/// What a lost response looks like.
+/// The faults after which the response counts as lost.
 fn lost() -> Vec<ProviderFault> {
     vec![
         ProviderFault::answer_lost(),

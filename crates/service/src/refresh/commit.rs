@@ -111,7 +111,7 @@ impl Services {
         let system = self.shared.data_keys.system().await?;
         let Some(received) = journal.read(&system, attempt).await? else { return Ok(()) };
         let stored = match self.refresh_commit(&received, None).await {
-            // Nobody can use them any more.
+            // The tenant was deleted, and its tokens have no use.
             Err(Error::TenantUnknown { .. }) => None,
             stored => stored?,
         };

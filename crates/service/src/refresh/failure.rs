@@ -148,7 +148,7 @@ fn copied(error: &Error) -> Error {
         Error::StoreUnavailable { retry_after, .. } => {
             Error::StoreUnavailable { retry_after: *retry_after, source: source() }
         }
-        // Nobody has a request id of this change.
+        // The change was not requested by a caller, so there is no request id to repeat it with.
         Error::OutcomeUnknown { .. } => Error::RefreshInProgress { retry_after: UNKNOWN_RETRY_AFTER },
         Error::ServerUnavailable { retry_after } => Error::ServerUnavailable { retry_after: *retry_after },
         Error::DecryptFailed { resource, id } => Error::DecryptFailed { resource: *resource, id: id.clone() },

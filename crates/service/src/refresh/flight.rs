@@ -82,7 +82,7 @@ impl Services {
         self.shared.tasks.spawn(async move {
             let (tenant, credential) = landing.key;
             let outcome = landing.services.refresh_run(tenant, credential, version).await;
-            // Before it is told, so that whoever needs a newer token begins another flight.
+            // The flight is removed before its outcome is published, so that a caller who needs a newer token starts another one.
             drop(landing);
             sender.send_replace(Some(outcome.map_err(Arc::new)));
         });

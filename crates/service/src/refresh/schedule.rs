@@ -43,13 +43,13 @@ pub(super) struct Spent {
 struct SpentState {
     /// The time at which the next request may be sent.
     next: Instant,
-    /// The requests for which nobody waits, under way and to come.
+    /// The scheduled requests, in progress and queued.
     reserved: usize,
     /// The version of the connection whose client the provider refused, and the time until which it is not asked again.
     refused: Option<(i64, Instant, String)>,
 }
 
-/// A request for which nobody waits, until this is dropped.
+/// A place for one scheduled request. Dropping it frees the place.
 struct Reserved(Arc<Spent>);
 
 /// The interval at which credentials are looked for that are due.
@@ -83,7 +83,7 @@ impl Services {
         }
     }
 
-    /// Begins a refresh for which nobody waits.
+    /// Starts a scheduled refresh.
     fn refresh_ahead(&self, (tenant, id): (TenantId, CredentialId), version: i64, reserved: Reserved) {
         let services = self.clone();
         self.shared.tasks.spawn(async move {
@@ -162,7 +162,7 @@ impl Spent {
         Some(place)
     }
 
-    /// Reserves a request for which nobody waits, if there is room. A quarter of the places is left to those who wait.
+    /// Reserves a place for a scheduled request, if there is room. A quarter of the places is left to callers who wait.
     fn reserve(self: Arc<Self>) -> Option<Reserved> {
         let mut state = self.lock();
         let most = (self.concurrency - self.concurrency / 4).max(1);

@@ -1,6 +1,6 @@
 //! Refreshes of credentials, as rows: leases and attempts.
 //!
-//! Times are those of the database, because replicas compare them: their own clocks may differ.
+//! Ends of leases and times of attempts are those of the database, because replicas compare them: their own clocks may differ.
 
 use std::time::Duration;
 

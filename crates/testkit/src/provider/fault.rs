@@ -24,7 +24,7 @@ pub struct ProviderFault {
 /// The answer to a request.
 #[derive(Clone, Debug)]
 pub enum ProviderAnswer {
-    /// What the protocol says.
+    /// The answer of the protocol.
     Honest,
     /// None: the connection is closed before the request is read, which has no effect then.
     Unread,

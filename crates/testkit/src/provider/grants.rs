@@ -93,7 +93,7 @@ struct Code {
     used_for: Option<FamilyId>,
 }
 
-/// What a request to the token endpoint asks for.
+/// The grant that a request to the token endpoint asks for.
 pub(super) enum Wanted<'a> {
     Refresh { token: &'a str, scopes: Option<Vec<String>>, resource: Option<&'a str> },
     Redeem { code: &'a str, redirect_uri: Option<&'a str>, verifier: Option<&'a str> },

@@ -106,7 +106,7 @@ impl ProviderRequest {
         if is_registered && is_proven { Ok(()) } else { Err(wrong()) }
     }
 
-    /// What the request asks for.
+    /// The grant that the request asks for.
     pub(super) fn wanted(&self) -> Result<Wanted<'_>, Refusal> {
         let scopes = self.parameter("scope").map(|scope| scope.split(' ').map(str::to_owned).collect());
         match self.required("grant_type")? {

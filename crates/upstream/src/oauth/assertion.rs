@@ -181,7 +181,7 @@ fn fixed(der: &[u8], size: usize) -> Option<Vec<u8>> {
     Some(signature)
 }
 
-/// What follows an element of DER, and its content. Signatures are shorter than 256 bytes.
+/// The rest after an element of DER, and the content of the element. Signatures are shorter than 256 bytes.
 fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (length, content) = match der.strip_prefix(&[tag])? {
         [0x81, length, content @ ..] => (*length, content),

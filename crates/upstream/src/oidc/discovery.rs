@@ -111,7 +111,7 @@ fn configuration_url(issuer: &str) -> Result<HttpUrl, DocumentFault> {
 }
 
 /// Checks from which issuer an authorisation response is, before the code in it goes anywhere. The texts are compared byte for byte.
-/// Where an issuer neither says that it sends `iss` nor does so, nothing is known.
+/// The response of an issuer that neither states support for `iss` nor sends it passes unchecked.
 ///
 /// # Errors
 /// The response is from another issuer, or may be.
