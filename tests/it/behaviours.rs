@@ -25,8 +25,13 @@ struct Case {
 }
 
 /// Fields of which one is required, whichever it is.
-const ONE_OF_SEVERAL: [&str; 3] =
-    ["jackfield.v1.User.username", "jackfield.v1.User.email", "jackfield.v1.User.phone_number"];
+const ONE_OF_SEVERAL: [&str; 5] = [
+    "jackfield.v1.CompleteAuthorizationRequest.error",
+    "jackfield.v1.CompleteAuthorizationRequest.state",
+    "jackfield.v1.User.username",
+    "jackfield.v1.User.email",
+    "jackfield.v1.User.phone_number",
+];
 
 /// Required fields of the items of lists that may be empty. The tests of their resource leave them out.
 const IN_LISTS: [&str; 3] = [

@@ -3,6 +3,7 @@
 //! logged, counted or written is searched.
 
 mod attempts;
+mod authorization;
 mod plant;
 mod raw;
 mod sown;
@@ -160,6 +161,7 @@ on_both! {
             let url = config.database.url.expose().replacen("jackfield@", &format!("jackfield:{}@", password.secret), 1);
             config.database.url = SecretUrl::new(url);
             config.identity.principals.push(principal(&stranger.secret, "alpha", &["*"]));
+            authorization::listen(config);
         })
         .await;
         let mut server = server;
@@ -167,7 +169,7 @@ on_both! {
         let mut sown = Sown { targets, canaries: vec![password, stranger], replies: Vec::new() };
 
         let fields = secret_fields();
-        assert_eq!(fields.len(), 41, "a field was added or removed: {:?}", fields.iter().map(SecretField::name).collect::<Vec<_>>());
+        assert_eq!(fields.len(), 44, "a field was added or removed: {:?}", fields.iter().map(SecretField::name).collect::<Vec<_>>());
         for field in &fields {
             sown.attempts(&server, field).await;
         }
@@ -192,12 +194,14 @@ on_both! {
         }
         let session_token = session_token(&server, &sown.targets).await;
         license_session(&server, &mut sown).await;
+        let of_authorizations = authorization::authorize(&server, &mut sown).await;
         sown.hand_out(&server, &fields).await;
         sown.read_everything(&server).await;
         let rewrap = v1::RewrapSecretsRequest { reseal: true, ..Default::default() };
         server.client("operator").admin().rewrap_secrets(rewrap).await.unwrap();
 
         let mut keys = own_keys(&server, &sown.targets);
+        keys.extend(of_authorizations);
         keys.push(("the hash of a password".to_owned(), b"$argon2id$v=19$".to_vec()));
         keys.push(("the token of a session".to_owned(), session_token.into_bytes()));
         let mut places = sown.places(&server);

@@ -31,19 +31,24 @@ static COMMENTS: LazyLock<BTreeMap<(String, Vec<i32>), String>> = LazyLock::new(
 
 /// Methods that may change something but take no request id: repeats return the current state, or call the other system again,
 /// and their answers contain secrets that are not stored for repeats.
-const WITHOUT_REQUEST_ID: [&str; 8] = [
+const WITHOUT_REQUEST_ID: [&str; 10] = [
     "AuthenticateApplicationUser",
     "AuthenticateUser",
+    "CompleteAuthorization",
     "GetUserConnectionCredentials",
     "IssueAccessToken",
     "RefreshCredential",
     "ReportTokenRejected",
     "RevealCredential",
+    "StartAuthorization",
     "TestConnector",
 ];
 
 /// Methods that stream the results of one piece of work.
 const REPORTS: [&str; 1] = ["TestConnector"];
+
+/// Methods that stream the states of one thing.
+const WATCHES: [&str; 1] = ["WatchAuthorization"];
 
 /// Methods that name a session, which is not done by reference: by its application and its token.
 const OF_A_SESSION: [&str; 2] = ["GetSessionUser", "GetSessionPermissions"];
@@ -152,7 +157,9 @@ fn requests_and_responses_belong_to_one_method_each() {
 #[test]
 fn lists_and_nothing_else_stream_pages() {
     let mut lists = 0;
-    for method in methods().into_iter().filter(|method| !REPORTS.contains(&method.name())) {
+    for method in
+        methods().into_iter().filter(|method| !REPORTS.contains(&method.name()) && !WATCHES.contains(&method.name()))
+    {
         let name = method.full_name();
         assert_eq!(method.is_server_streaming(), method.name().starts_with("List"), "{name}");
         if !method.is_server_streaming() {
@@ -176,7 +183,7 @@ fn lists_and_nothing_else_stream_pages() {
 
 #[test]
 fn reports_stream_single_results() {
-    for name in REPORTS {
+    for name in REPORTS.into_iter().chain(WATCHES) {
         let method = methods().into_iter().find(|method| method.name() == name).expect(name);
         assert!(method.is_server_streaming(), "{name}");
         let output = method.output();
@@ -189,8 +196,8 @@ fn reading_is_declared() {
     for method in methods() {
         // It may have a token replaced.
         let refreshes = method.name() == "GetUserConnectionCredentials";
-        let reads =
-            !refreshes && ["Explain", "Get", "List", "Resolve"].iter().any(|verb| method.name().starts_with(verb));
+        let verbs = ["Explain", "Get", "List", "Resolve", "Watch"];
+        let reads = !refreshes && verbs.iter().any(|verb| method.name().starts_with(verb));
         assert_eq!(reads_only(&method), reads, "{}", method.full_name());
     }
 }

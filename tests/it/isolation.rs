@@ -1,5 +1,6 @@
 //! Two tenants never affect each other: not in what is listed, counted, taken, found or refused.
 
+mod authorizations;
 mod calls;
 mod compare;
 mod logins;

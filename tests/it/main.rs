@@ -5,6 +5,7 @@
 
 mod admin;
 mod application;
+mod authorization;
 mod backup;
 mod behaviours;
 mod canary;

@@ -106,6 +106,15 @@ pub(crate) async fn event(server: &TestServer, tenant: &str, event: ConnectorEve
     store.close().await;
 }
 
+/// Starts an authorisation. Returns its id, and the state of its request.
+pub(crate) async fn authorization(client: &Client, connection: &str, user_id: &str) -> (String, String) {
+    let (connection, user_id) = (connection.to_owned(), user_id.to_owned());
+    let request = v1::StartAuthorizationRequest { connection, user_id, ..Default::default() };
+    let answer = client.connections().start_authorization(request).await.expect("an authorisation").into_inner();
+    let state = jackfield_testkit::oauth::query_of(&answer.authorization_url)["state"].clone();
+    (answer.authorization.expect("the authorisation").id, state)
+}
+
 /// Links a user to a connector.
 pub(crate) async fn link(client: &Client, user_id: &str, connector: &str) -> v1::UserConnector {
     let (user_id, connector) = (user_id.to_owned(), connector.to_owned());

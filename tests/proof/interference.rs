@@ -1,6 +1,8 @@
 //! Tenants do not interfere: whatever another tenant does with the same names, external ids, request ids and chosen
 //! ids, and with guesses at the resources of the first, the transcript of the first is the same as without it.
 
+#[path = "../it/isolation/authorizations.rs"]
+mod authorizations;
 #[path = "../it/isolation/calls.rs"]
 mod calls;
 #[path = "../it/isolation/compare.rs"]

@@ -34,6 +34,9 @@
 //!
 //! [`connection`]: a connection is one SSO or OAuth set-up on a connector, with its client id and client secrets.
 //!
+//! [`authorization`]: an authorisation is the handshake by which a user permits a connection to act for them. Its session is used once. A
+//! callback brings the response of the provider, and a completion code proves that it came through the browser of the user.
+//!
 //! [`user_connector`]: a user connector links a user of the platform to a connector. The user's credentials belong to it.
 //!
 //! [`credential`]: a credential is what an outside system gave a user. Its material is the secret part: tokens, a key, a
@@ -68,6 +71,7 @@
 
 pub mod application;
 pub mod attempts;
+pub mod authorization;
 pub mod configuration;
 pub mod connection;
 pub mod connector;
@@ -94,8 +98,8 @@ pub use error::{Error, Result, Violation, Violations};
 pub use resource::Resource;
 pub use value::address::SecretAddress;
 pub use value::id::{
-    ApplicationId, ConfigurationId, ConnectionId, ConnectorEventId, ConnectorId, CredentialId, KeyId,
-    PermissionGrantId, SessionId, TenantId, UserConnectorId, UserUuid,
+    ApplicationId, AuthorizationSessionId, ConfigurationId, ConnectionId, ConnectorEventId, ConnectorId, CredentialId,
+    KeyId, PermissionGrantId, SessionId, TenantId, UserConnectorId, UserUuid,
 };
 pub use value::secret::{Secret, SecretPatch};
 pub use value::time::{Clock, SystemClock, Timestamp};

@@ -59,6 +59,8 @@ rights! {
     ApplicationsWrite = "applications.write",
     ConfigurationsRead = "configurations.read",
     ConfigurationsWrite = "configurations.write",
+    /// Authorisations of users.
+    ConnectionsAuthorize = "connections.authorize",
     ConnectionsRead = "connections.read",
     ConnectionsWrite = "connections.write",
     /// AuthenticateUser.

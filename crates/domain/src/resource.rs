@@ -34,6 +34,7 @@ macro_rules! resources {
 
 resources! {
     Application = "application", "APPLICATION_NOT_FOUND";
+    AuthorizationSession = "authorization_session", "AUTHORIZATION_NOT_FOUND";
     Configuration = "configuration", "CONFIGURATION_NOT_FOUND";
     Connection = "connection", "CONNECTION_NOT_FOUND";
     Connector = "connector", "CONNECTOR_NOT_FOUND";

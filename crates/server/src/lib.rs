@@ -1,5 +1,6 @@
-//! The Jackfield server: handlers, the licence API, configuration, start-up, commands. No business rule lives here.
+//! The Jackfield server: handlers, the licence API, the callback listener, configuration, start-up, commands. No business rule lives here.
 
+pub mod callback;
 pub mod cli;
 pub mod config;
 pub mod grpc;

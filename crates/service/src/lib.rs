@@ -36,6 +36,7 @@ mod user;
 mod user_connector;
 
 pub use application::{ApplicationLogin, OpenedSession, PermittedSession, SessionUser};
+pub use authorization::{ReturnedAuthorization, Watching};
 pub use backup::{Verified, VerifyError};
 pub use cache::tokens::TokenCacheSettings;
 pub use caller::Caller;

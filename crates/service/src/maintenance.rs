@@ -1,10 +1,11 @@
-//! Background work of the services: expired answers, sessions, events and counts of attempts are deleted, events of connectors are
+//! Background work of the services: expired answers, sessions, authorisations, events and counts of attempts are deleted, events of connectors are
 //! written, abandoned re-wraps are continued, the next material of keys is activated, keys that expire are counted, and a database that
 //! cannot be written is tried again.
 
 use std::time::Duration;
 
 use jackfield_domain::Result;
+use jackfield_domain::authorization::KEEP_MICROS;
 
 use crate::change::{Change, Length};
 use crate::services::Services;
@@ -95,10 +96,12 @@ impl Services {
             let purged = self.change(purge, async |txn| {
                 let requests = txn.requests_purge(self.now(), PURGE_BATCH).await?;
                 let sessions = txn.sessions_purge(self.now(), PURGE_BATCH).await?;
+                let ended = self.now().plus_micros(-KEEP_MICROS);
+                let authorizations = txn.authorizations_purge(ended, PURGE_BATCH).await?;
                 let events = txn.connector_events_purge(self.now(), PURGE_BATCH).await?;
                 // Last, because log-ins wait for the rows.
                 let attempts = txn.login_attempts_purge(self.now(), PURGE_BATCH).await?;
-                Ok(requests.max(sessions).max(events).max(attempts))
+                Ok(requests.max(sessions).max(authorizations).max(events).max(attempts))
             });
             if purged.await? < PURGE_BATCH {
                 break;

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use jackfield_domain::principal::right::Admin;
 use jackfield_domain::request::page::ListRequest;
 use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{Clock, Error, Result, TenantId, Timestamp};
 use jackfield_store::{Store, Stored, Writer};
 use jackfield_upstream::observe::Metrics;
 use jackfield_vault::{Keyring, KeyringChange, KeyringError, Vault};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -56,6 +58,8 @@ pub(crate) struct Components {
     pub(crate) refreshes: Refreshes,
     pub(crate) events: ConnectorEvents,
     pub(crate) tenant_names: TenantNames,
+    /// Wakes those who watch an authorisation when one has changed here.
+    pub(crate) authorization_changed: Notify,
     pub(crate) gauge_sources: Arc<GaugeSources>,
     pub(crate) rewrap_watch: RewrapWatch,
     pub(crate) clock: Arc<dyn Clock>,
@@ -68,6 +72,8 @@ pub(crate) struct Components {
 pub(crate) struct Facts {
     pub(crate) reveal_enabled: bool,
     pub(crate) development: bool,
+    /// The URL of the callback listener, if there is one.
+    pub(crate) callback_url: Option<HttpUrl>,
     /// The authorities whose client certificates have a warning.
     pub(crate) public_roots: PublicRoots,
     pub(crate) start_time: Timestamp,
@@ -127,6 +133,7 @@ impl Services {
             lists: Arc::new(Lists::new(store.clone(), Arc::clone(&data_keys), Arc::clone(&clock))),
             tokens: Tokens::new(token_cache, &store),
             tenant_names: TenantNames::default(),
+            authorization_changed: Notify::new(),
             events: ConnectorEvents::new(Arc::clone(&clock), Arc::clone(&gauge_sources)),
             gauge_sources,
             rewrap_watch: RewrapWatch::default(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jackfield_domain::tenant::Tenant;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::TenantName;
+use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{Clock, Error, Result, TenantId};
 use jackfield_store::{Database, PoolSettings, Store, StoreError};
 use jackfield_vault::{Keyring, KeyringError, Vault, WrappedDataKey};
@@ -31,6 +32,8 @@ pub struct Settings {
     pub outbound: OutboundSettings,
     pub login: LoginSettings,
     pub refresh: RefreshSettings,
+    /// The URL of the callback listener, if there is one.
+    pub callback_url: Option<HttpUrl>,
     /// The authorities whose client certificates have a warning.
     pub public_roots: PublicRoots,
     /// Only shown by GetServerInfo.
@@ -101,12 +104,11 @@ impl Services {
                 return Err(error);
             }
         };
-        let Settings {
-            reveal_enabled, development, public_roots, outbound, login, token_cache, bootstrap_tenant, ..
-        } = settings;
-        let facts = Facts { reveal_enabled, development, public_roots, start_time: clock.now(), schema_version };
-        let settings = (outbound, login);
-        let services = Services::new(store, preflight.vault, clock, token_cache, settings, refreshes, facts);
+        let Settings { reveal_enabled, development, public_roots, outbound, login, callback_url, .. } = settings;
+        let start_time = clock.now();
+        let facts = Facts { reveal_enabled, development, callback_url, public_roots, start_time, schema_version };
+        let (token_cache, bootstrap_tenant) = (settings.token_cache, settings.bootstrap_tenant);
+        let services = Services::new(store, preflight.vault, clock, token_cache, (outbound, login), refreshes, facts);
         services.bootstrap(bootstrap_tenant).await.map_err(OpenError::Bootstrap)?;
         // What a process that died has received is stored before anybody asks for it.
         if let Err(error) = services.refreshes_recover().await {

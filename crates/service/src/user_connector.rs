@@ -6,7 +6,7 @@ use jackfield_domain::request::reference::Ref;
 use jackfield_domain::user_connector::{Added, UserConnector, UserConnectorRef, UserConnectorState};
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::UserId;
-use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, UserConnectorId};
+use jackfield_domain::{ConnectorId, Error, Resource, Result, TenantId, Timestamp, UserConnectorId};
 use jackfield_store::Writer;
 
 use crate::caller::Caller;
@@ -28,19 +28,10 @@ impl Services {
     ) -> Result<Added> {
         self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
-            let now = self.now();
             let connector = lock_parent::<Connector>(txn, tenant, connector).await?;
-            let link = UserConnector {
-                id: id.unwrap_or_else(UserConnectorId::generate),
-                user_id,
-                connector: connector.id,
-                connector_name: connector.name.clone(),
-                state: UserConnectorState::Attached,
-                credential_count: 0,
-                meta: Meta::new(now),
-            };
+            let link = new_link(id, user_id, &connector, self.now());
             let created = txn.user_connector_insert(tenant, &link).await?;
-            let stored = txn.user_connector_fetch_pair(tenant, &link.user_id, connector.id, now).await?;
+            let stored = txn.user_connector_fetch_pair(tenant, &link.user_id, connector.id, self.now()).await?;
             let user_connector = stored.ok_or_else(|| Error::internal("a link that was added is not there"))?;
             Ok(Added { user_connector, created })
         })
@@ -98,6 +89,33 @@ impl Services {
 impl Listable for UserConnector {
     type Right = UserConnectorsRead;
     const LIST: &'static str = "user_connectors";
+}
+
+fn new_link(id: Option<UserConnectorId>, user_id: UserId, connector: &Connector, now: Timestamp) -> UserConnector {
+    UserConnector {
+        id: id.unwrap_or_else(UserConnectorId::generate),
+        user_id,
+        connector: connector.id,
+        connector_name: connector.name.clone(),
+        state: UserConnectorState::Attached,
+        credential_count: 0,
+        meta: Meta::new(now),
+    }
+}
+
+/// The link of a user to a connector, which is added if there is none, locked until the transaction ends.
+pub(crate) async fn link_or_new(
+    txn: &Writer,
+    tenant: TenantId,
+    user_id: &UserId,
+    connector: &Connector,
+    now: Timestamp,
+) -> Result<UserConnectorId> {
+    if let Some(link) = txn.user_connector_lock_pair(tenant, user_id, connector.id).await? {
+        return Ok(link.id);
+    }
+    txn.user_connector_insert(tenant, &new_link(None, user_id.clone(), connector, now)).await?;
+    link_of(txn, tenant, user_id, (connector.id, &Ref::Id(connector.id.0))).await
 }
 
 /// The link of a user that a new credential belongs to, locked until the transaction ends.

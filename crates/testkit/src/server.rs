@@ -46,6 +46,7 @@ pub struct TestServer {
 struct Running {
     address: SocketAddr,
     license_api: Option<SocketAddr>,
+    callback: Option<SocketAddr>,
     meters: Meters,
     shutdown: oneshot::Sender<()>,
     /// Receives whether every call could finish.
@@ -189,6 +190,15 @@ impl TestServer {
     pub fn license_api_address(&self) -> SocketAddr {
         let running = self.running.as_ref().expect("the server is stopped");
         running.license_api.expect("the server serves the licence API")
+    }
+
+    /// The address of its callback listener.
+    ///
+    /// # Panics
+    /// Panics if the server is stopped, or has none.
+    pub fn callback_address(&self) -> SocketAddr {
+        let running = self.running.as_ref().expect("the server is stopped");
+        running.callback.expect("the server has a callback listener")
     }
 
     /// The URL below which it serves the licence API in plaintext.
@@ -371,13 +381,14 @@ impl TestServer {
             };
             let address = server.local_addr().expect("the server listens on TCP");
             // There is no receiver any more if the test has ended.
-            let _ = bound.send(Ok((address, server.http_addr(), server.meters())));
+            let http = (server.http_addr("license_api"), server.http_addr("callback"));
+            let _ = bound.send(Ok((address, http, server.meters())));
             let complete = server.serve(async move { drop(stopped.await) }).await;
             let _ = ending.send(complete);
         });
         let _runtime = ServerRuntime(Some(runtime));
-        let (address, license_api, meters) = address.await.expect("the server panics at its start")?;
-        self.running = Some(Running { address, license_api, meters, shutdown, ended, _runtime });
+        let (address, (license_api, callback), meters) = address.await.expect("the server panics at its start")?;
+        self.running = Some(Running { address, license_api, callback, meters, shutdown, ended, _runtime });
         Ok(())
     }
 

@@ -24,8 +24,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Adds its instruments to the metrics of the server. It is called once, before the server begins to serve.
     fn add_instruments(&self, meters: &Meters);
 
-    /// Returns the interface of the HTTP listener, if it has one.
-    fn http(&self) -> Option<Arc<dyn HttpApi>> {
+    /// Returns the interface of the HTTP listener with a name, if it has one.
+    fn http(&self, _listener: &str) -> Option<Arc<dyn HttpApi>> {
         None
     }
 

@@ -38,7 +38,7 @@ pub struct Server {
     listeners: Vec<(&'static str, Listener, Security)>,
     health_listener: Option<Listener>,
     metrics_listener: Option<TcpListener>,
-    http: Option<BoundHttp>,
+    http: Vec<BoundHttp>,
     stack: Stack,
     health_stack: Stack,
     health: HealthState,
@@ -50,7 +50,7 @@ pub struct Server {
     clock: Arc<dyn Clock>,
 }
 
-/// The HTTP listener with its interface.
+/// An HTTP listener with its interface.
 struct BoundHttp {
     name: &'static str,
     listener: Listener,
@@ -170,11 +170,13 @@ impl Server {
                     .map_err(|source| BindError::MetricsPage { address: address.to_owned(), source })?,
             ),
         };
-        let http = match (&config.http, backend.http()) {
-            (Some(listen), Some(api)) => Some(BoundHttp::bind(listen, api, &stack, &config, clock.now()).await?),
-            _ => None,
-        };
-        let http_tls = http.as_ref().and_then(|http| Some((http.name, http.tls.clone()?)));
+        let mut http = Vec::with_capacity(config.http.len());
+        for listen in &config.http {
+            if let Some(api) = backend.http(listen.name) {
+                http.push(BoundHttp::bind(listen, api, &stack, &config, clock.now()).await?);
+            }
+        }
+        let http_tls = http.iter().filter_map(|http| Some((http.name, http.tls.clone()?))).collect();
         gauges::register(&meters.meter(), health.readiness(), tls.clone(), http_tls);
         backend.add_instruments(&meters);
         Ok(Server {
@@ -212,9 +214,9 @@ impl Server {
         self.metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Returns the address of the HTTP listener, if there is one.
-    pub fn http_addr(&self) -> Option<SocketAddr> {
-        self.http.as_ref().and_then(|http| http.listener.local_addr())
+    /// Returns the address of the HTTP listener with a name, if there is one.
+    pub fn http_addr(&self, name: &str) -> Option<SocketAddr> {
+        self.http.iter().find(|http| http.name == name)?.listener.local_addr()
     }
 
     /// Returns the metrics of this server.
@@ -239,9 +241,9 @@ impl Server {
         if let Some(tls) = self.tls {
             background.spawn(watch(tls, interval, clock.clone(), on_reload.clone(), kill.clone()));
         }
-        if let Some(BoundHttp { name, listener, front, tls }) = self.http {
+        for BoundHttp { name, listener, front, tls } in self.http {
             if let Some(tls) = tls {
-                background.spawn(watch(tls, interval, clock, on_reload, kill));
+                background.spawn(watch(tls, interval, clock.clone(), on_reload.clone(), kill.clone()));
             }
             let address = listener.local_addr().map(|address| address.to_string());
             tracing::info!(listener = name, address, "listening");

@@ -34,6 +34,16 @@ pub(super) async fn cases(server: &TestServer, world: &World) -> Vec<Case> {
     let licensed =
         steps::connector(&alpha, v1::Connector { name: "licence".to_owned(), ..connector(license.clone()) }).await;
     let connection = v1::Connection { name: "login".to_owned(), connector: connector_id.clone(), ..Default::default() };
+    let authorizing = v1::Connection {
+        redirect_uris: vec!["https://app.example/back".to_owned()],
+        ..fixture::a_connection("authorizing", &connector_id)
+    };
+    let request = v1::CreateConnectionRequest { connection: Some(authorizing), ..Default::default() };
+    let authorizing = alpha.connections().create_connection(request).await.unwrap().into_inner().connection.unwrap().id;
+    let state = steps::authorization(&alpha, &authorizing, "ada").await.1;
+    let cancelled = steps::authorization(&alpha, &authorizing, "ada").await.0;
+    let request = v1::CancelAuthorizationRequest { reference: cancelled.clone(), ..Default::default() };
+    alpha.connections().cancel_authorization(request).await.unwrap();
     let request = v1::CreateConnectionRequest { connection: Some(connection.clone()), ..Default::default() };
     let login = alpha.connections().create_connection(request).await.unwrap().into_inner().connection.unwrap().id;
     let credential = steps::api_key(&alpha, &link, "the key").await;
@@ -126,6 +136,12 @@ pub(super) async fn cases(server: &TestServer, world: &World) -> Vec<Case> {
     let (reference, connection) = (login.clone(), Some(another));
     case!("UpdateConnection", UpdateConnectionRequest { reference, connection, update_mask: everything() });
     named!("DeleteConnection", DeleteConnectionRequest, login);
+    let (connection, ada, error) = (authorizing, || "ada".to_owned(), "access_denied".to_owned());
+    case!("StartAuthorization", StartAuthorizationRequest { connection, user_id: ada() });
+    case!("CompleteAuthorization", CompleteAuthorizationRequest { user_id: ada(), state, error });
+    named!("GetAuthorization", GetAuthorizationRequest, cancelled);
+    named!("WatchAuthorization", WatchAuthorizationRequest, cancelled);
+    named!("CancelAuthorization", CancelAuthorizationRequest, cancelled);
     case!("AddUserConnector", AddUserConnectorRequest { user_id: "eve".to_owned(), connector: connector_id.clone() });
     let (client_id, client_secret) = ("client".to_owned(), "of the client".to_owned());
     for material in [

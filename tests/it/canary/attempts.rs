@@ -206,6 +206,13 @@ impl Sown {
                     }),
                 ]
             }
+            "CompleteAuthorization" => {
+                vec![
+                    self.simple(field, "a bad neighbour", INVALID, |request| {
+                        set(request, "user_id", "\u{7}".to_owned())
+                    }),
+                ]
+            }
             // Keys and users have no references.
             "ImportKey" | "CreateUser" => Vec::new(),
             "PatchConnector" => vec![

@@ -113,6 +113,8 @@ impl SecretField {
     pub(super) fn outcome(&self) -> (Code, &'static str) {
         match self.method.name() {
             "GetSessionUser" | "GetSessionPermissions" => (Code::NotFound, "SESSION_NOT_FOUND"),
+            // No authorisation has a state or a completion code that was made up.
+            "CompleteAuthorization" => (Code::NotFound, "AUTHORIZATION_NOT_FOUND"),
             _ => (Code::Ok, ""),
         }
     }
@@ -156,6 +158,7 @@ impl SecretField {
             | ["private_key_pem"]
             | ["imported", "private_key_pem"]
             | ["session_token"]
+            | ["completion_code" | "state" | "code"]
             | ["json_patch" | "merge_patch", "json"]
             | ["user", "password"] => None,
             _ => panic!("{} is new: add a valid request with it here", self.name()),
@@ -201,6 +204,15 @@ impl SecretField {
                 // The application is the first field of all of them.
                 let application = targets.application.clone();
                 v1::GetSessionUserRequest { application, ..Default::default() }.encode_to_vec()
+            }
+            "CompleteAuthorization" => {
+                let user_id = unique.to_owned();
+                let (state, code) = match secret.as_str() {
+                    "completion_code" => Default::default(),
+                    "state" => (String::new(), "a code".to_owned()),
+                    _ => ("a".repeat(43), String::new()),
+                };
+                v1::CompleteAuthorizationRequest { user_id, state, code, ..Default::default() }.encode_to_vec()
             }
             "CreateConnection" => {
                 let connection = Some(a_connection(unique, "name:main"));

@@ -96,7 +96,9 @@ fn takens() -> Vec<Taken> {
 
 fn preconditions() -> Vec<Precondition> {
     let next = |precondition: &Precondition| match precondition {
-        Precondition::ApplicationDisabled => Some(Precondition::ConnectionInactive),
+        Precondition::ApplicationDisabled => Some(Precondition::AuthorizationEnded),
+        Precondition::AuthorizationEnded => Some(Precondition::AuthorizationMismatch),
+        Precondition::AuthorizationMismatch => Some(Precondition::ConnectionInactive),
         Precondition::ConnectionInactive => Some(Precondition::ConnectionIncomplete),
         Precondition::ConnectionIncomplete => Some(Precondition::ConnectionRefused),
         Precondition::ConnectionRefused => Some(Precondition::ConnectionRequired),

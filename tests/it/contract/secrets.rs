@@ -57,12 +57,13 @@ const NO_SECRETS: &[(&str, &str)] = &[
 ];
 
 /// The methods that return secrets.
-pub(super) const HAND_OUT: [&str; 5] = [
+pub(super) const HAND_OUT: [&str; 6] = [
     "AuthenticateApplicationUser",
     "GetUserConnectionCredentials",
     "IssueAccessToken",
     "ReportTokenRejected",
     "RevealCredential",
+    "StartAuthorization",
 ];
 
 pub(super) fn redacted(field: &FieldDescriptor) -> bool {
@@ -172,6 +173,7 @@ fn printers() -> HashMap<&'static str, Printer> {
         AuthenticateApplicationUserResponse,
         AuthenticateUserRequest,
         BasicMaterial,
+        CompleteAuthorizationRequest,
         ClientCredentialsMaterial,
         ClientSecret,
         Connection,
@@ -207,6 +209,7 @@ fn printers() -> HashMap<&'static str, Printer> {
         ReportTokenRejectedResponse,
         RevealCredentialResponse,
         RotateKeyRequest,
+        StartAuthorizationResponse,
         TestConnectorRequest,
         UpdateConnectionRequest,
         UpdateConnectionResponse,

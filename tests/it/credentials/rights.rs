@@ -28,7 +28,7 @@ macro_rules! methods {
     };
 }
 
-const METHODS: [Method; 69] = methods! {
+const METHODS: [Method; 74] = methods! {
     admin {
         "CreateTenant" create_tenant(CreateTenantRequest): "admin";
         "GetTenant" get_tenant(GetTenantRequest): "admin";
@@ -66,6 +66,11 @@ const METHODS: [Method; 69] = methods! {
         "ListConnections" list_connections(ListConnectionsRequest): "connections.read";
         "UpdateConnection" update_connection(UpdateConnectionRequest): "connections.write";
         "DeleteConnection" delete_connection(DeleteConnectionRequest): "connections.write";
+        "StartAuthorization" start_authorization(StartAuthorizationRequest): "connections.authorize";
+        "CompleteAuthorization" complete_authorization(CompleteAuthorizationRequest): "connections.authorize";
+        "GetAuthorization" get_authorization(GetAuthorizationRequest): "connections.authorize";
+        "WatchAuthorization" watch_authorization(WatchAuthorizationRequest): "connections.authorize";
+        "CancelAuthorization" cancel_authorization(CancelAuthorizationRequest): "connections.authorize";
     }
     connectors {
         "CreateConnector" create_connector(CreateConnectorRequest): "connectors.write";

@@ -125,6 +125,7 @@ impl Player {
                     external_id: Some(external_id()),
                     // Nothing is called.
                     token_url: None,
+                    redirect_uris: vec!["https://app.example/back".to_owned()],
                     ..fixture::a_connection(&name(), &pick("connector", e))
                 };
                 let (request_id, validate_only) = defaults();
@@ -160,6 +161,11 @@ impl Player {
                     v1::DeleteConnectionRequest { reference, etag, allow_missing, cascade, request_id, validate_only };
                 wire.call(client, method, &request).await
             }
+            "StartAuthorization"
+            | "CompleteAuthorization"
+            | "GetAuthorization"
+            | "WatchAuthorization"
+            | "CancelAuthorization" => self.authorize(wire, method, [a, b, c, d, e], other).await,
             "AddUserConnector" => {
                 let (request_id, validate_only) = defaults();
                 let connector = pick("connector", b);

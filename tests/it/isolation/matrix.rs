@@ -80,6 +80,10 @@ struct Things {
     application: String,
     session: String,
     session_token: String,
+    /// An authorisation that was cancelled.
+    authorization: String,
+    /// The state of one that was not.
+    state: String,
     token: String,
     before: Vec<serde_json::Value>,
 }
@@ -104,12 +108,17 @@ impl Things {
         steps::event(server, tenant, ConnectorEvent { login_id, ..steps::an_event(&connector) }).await;
         let connection = v1::Connection {
             external_id: Some(format!("connection-of-{tenant}")),
+            redirect_uris: vec!["https://app.example/back".to_owned()],
             ..fixture::a_connection(&format!("connection of {tenant}"), &connector)
         };
         let request = v1::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
         let connection = client.connections().create_connection(request).await.unwrap().into_inner();
         let connection = connection.connection.unwrap().id;
         let user = format!("user of {tenant}");
+        let authorization = steps::authorization(client, &connection, &user).await.0;
+        let request = v1::CancelAuthorizationRequest { reference: authorization.clone(), ..Default::default() };
+        client.connections().cancel_authorization(request).await.unwrap();
+        let state = steps::authorization(client, &connection, &user).await.1;
         let link = steps::link(client, &user, &connector).await.id;
         let facts = v1::Credential {
             external_id: Some(format!("credential of {tenant}")),
@@ -161,6 +170,8 @@ impl Things {
             application,
             session,
             session_token,
+            authorization,
+            state,
             token,
             before: Vec::new(),
         };
@@ -193,12 +204,12 @@ impl Things {
     /// Ways to name its resources, each with a reference of the same form that names nothing.
     fn references(&self) -> Vec<(&'static str, String, String)> {
         let Things { tenant, key, connector, connection, link, credential, configuration, user, token, .. } = self;
-        let Things { application, session, session_token, .. } = self;
+        let Things { application, session, session_token, authorization, state, .. } = self;
         let nobody = "nobody".chars().take(tenant.len()).collect::<String>();
-        let mut all: Vec<_> = [key, connector, connection, link, credential, configuration, user, application, session]
-            .into_iter()
-            .map(|id| ("id", id.clone(), ConnectorId::generate().to_string()))
-            .collect();
+        let ids =
+            [key, connector, connection, link, credential, configuration, user, application, session, authorization];
+        let mut all: Vec<_> =
+            ids.into_iter().map(|id| ("id", id.clone(), ConnectorId::generate().to_string())).collect();
         let text = |form: &'static str, text: &str| (form, text.replace("{}", tenant), text.replace("{}", &nobody));
         all.extend([
             text("name", "name:key of {}"),
@@ -219,6 +230,7 @@ impl Things {
             ("filter", format!("id = {connector}"), format!("id = {}", ConnectorId::generate())),
             ("filter", format!("NOT id = {credential}"), format!("NOT id = {}", ConnectorId::generate())),
             ("filter", format!("connector = {connector}"), format!("connector = {}", ConnectorId::generate())),
+            ("state", state.clone(), "a".repeat(state.len())),
             ("session token", session_token.clone(), "a".repeat(session_token.len())),
             ("token", token.clone(), "A".repeat(token.len())),
         ]);
@@ -241,6 +253,8 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
         user: account,
         application,
         session_token,
+        authorization,
+        state,
         ..
     } = own;
     let user = format!("user of {tenant}");
@@ -326,6 +340,15 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
             validate_only: true,
         }
         "DeleteConnection": DeleteConnectionRequest { reference: connection.clone(), cascade: true, validate_only: true }
+        "StartAuthorization": StartAuthorizationRequest { connection: connection.clone(), user_id: user.clone() }
+        "CompleteAuthorization": CompleteAuthorizationRequest {
+            user_id: user.clone(),
+            state: state.clone(),
+            error: "access_denied".to_owned(),
+        }
+        "GetAuthorization": GetAuthorizationRequest { reference: authorization.clone() }
+        "WatchAuthorization": WatchAuthorizationRequest { reference: authorization.clone() }
+        "CancelAuthorization": CancelAuthorizationRequest { reference: authorization.clone(), validate_only: true }
         "AddUserConnector": AddUserConnectorRequest {
             user_id: "new".to_owned(),
             connector: connector.clone(),

@@ -38,6 +38,8 @@ pub(super) struct Player {
     pub(super) access: Access,
     /// Its sessions: application and token.
     pub(super) sessions: Vec<(String, String)>,
+    /// The states of its authorisations.
+    pub(super) states: Vec<String>,
     /// The id of the newest event that it knows.
     pub(super) newest_event: String,
     names: Names,
@@ -46,7 +48,7 @@ pub(super) struct Player {
 }
 
 /// Methods, listed more often the more depends on them.
-pub(super) const METHODS: [&str; 85] = [
+pub(super) const METHODS: [&str; 92] = [
     "CreateApplication",
     "CreateApplication",
     "GetApplication",
@@ -96,6 +98,13 @@ pub(super) const METHODS: [&str; 85] = [
     "UpdateConnection",
     "DeleteConnection",
     "ListConnections",
+    "StartAuthorization",
+    "StartAuthorization",
+    "CompleteAuthorization",
+    "CompleteAuthorization",
+    "GetAuthorization",
+    "WatchAuthorization",
+    "CancelAuthorization",
     "AddUserConnector",
     "AddUserConnector",
     "AddUserConnector",
@@ -188,6 +197,7 @@ impl Player {
             tokens: Vec::new(),
             access,
             sessions: Vec::new(),
+            states: Vec::new(),
             newest_event: String::new(),
             names,
             transcript: Vec::new(),
@@ -282,12 +292,15 @@ impl Player {
 
     /// Keeps the ids and tokens of an answer.
     fn learn(&mut self, method: &str, answer: &Value, [a, ..]: [usize; 5]) {
-        let made = ["Create", "Import", "Generate", "Add", "Set"].iter().any(|verb| method.starts_with(verb));
+        let made = ["Create", "Import", "Generate", "Add", "Set", "Start"].iter().any(|verb| method.starts_with(verb));
         for message in answer.as_array().into_iter().flatten() {
             if let (Some(token), Some(id)) = (message["sessionToken"].as_str(), message["session"]["id"].as_str()) {
                 let application = message["session"]["application"].as_str().unwrap_or_default();
                 self.sessions.push((application.to_owned(), token.to_owned()));
                 self.own("session", id, true);
+            }
+            if let Some(url) = message["authorizationUrl"].as_str() {
+                self.states.push(jackfield_testkit::oauth::query_of(url)["state"].clone());
             }
             for (field, resource) in message.as_object().into_iter().flatten() {
                 let Some(kind) = KINDS.iter().find(|(known, _)| known == field).map(|(_, kind)| *kind) else {
@@ -324,7 +337,8 @@ impl Player {
 }
 
 /// Fields of answers that hold a resource, and its kind.
-const KINDS: [(&str, &str); 9] = [
+const KINDS: [(&str, &str); 10] = [
+    ("authorization", "authorization"),
     ("application", "application"),
     ("grant", "permission_grant"),
     ("key", "key"),

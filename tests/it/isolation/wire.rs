@@ -121,7 +121,9 @@ impl Names {
                 let even = |(key, value): (&String, &Value)| {
                     let value = match (key.as_str(), value) {
                         ("etag", Value::String(etag)) => etag.rsplit('-').next().unwrap_or_default().into(),
-                        ("nextPageToken" | "sessionToken", Value::String(token)) => json!(!token.is_empty()),
+                        ("nextPageToken" | "sessionToken" | "authorizationUrl", Value::String(token)) => {
+                            json!(!token.is_empty())
+                        }
                         // Of a private key that was generated.
                         ("signingRequestPem", Value::String(pem)) => json!(!pem.is_empty()),
                         ("auditEvent", _) => "made up".into(),

@@ -133,6 +133,8 @@ pub enum Taken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precondition {
     ApplicationDisabled,
+    AuthorizationEnded,
+    AuthorizationMismatch,
     ConnectionInactive,
     ConnectionIncomplete,
     ConnectionRefused,
@@ -285,6 +287,8 @@ impl Precondition {
     pub const fn as_str(self) -> &'static str {
         match self {
             Precondition::ApplicationDisabled => "APPLICATION_DISABLED",
+            Precondition::AuthorizationEnded => "AUTHORIZATION_ENDED",
+            Precondition::AuthorizationMismatch => "AUTHORIZATION_MISMATCH",
             Precondition::ConnectionInactive => "CONNECTION_INACTIVE",
             Precondition::ConnectionIncomplete => "CONNECTION_INCOMPLETE",
             Precondition::ConnectionRefused => "CONNECTION_REFUSED",

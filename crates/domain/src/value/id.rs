@@ -58,6 +58,8 @@ ids! {
     ConnectorEventId => ConnectorEvent;
     /// Id of a connection.
     ConnectionId => Connection;
+    /// Id of an authorisation.
+    AuthorizationSessionId => AuthorizationSession;
     /// Id of a credential.
     CredentialId => Credential;
     /// Id of a configuration.

@@ -101,6 +101,14 @@ impl RedirectUri {
         }
         Ok(Self(value.to_owned()))
     }
+
+    /// The URI as a header can have it: as it was written, if it was written so.
+    pub fn to_ascii(&self) -> String {
+        match self.0.is_ascii() {
+            true => self.0.clone(),
+            false => Url::parse(&self.0).map_or_else(|_| self.0.clone(), String::from),
+        }
+    }
 }
 
 /// Parses an absolute URL without fragment. The parser repairs much (blanks, backslashes, missing slashes). What it would

@@ -35,6 +35,7 @@ impl Config {
         self.check_texts(&mut problems);
         problems.extend(self.egress.settings(self.development()).err().unwrap_or_default());
         problems.extend(self.license_api.problems(&self.principals()));
+        problems.extend(self.callback.problems());
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
     }
 
@@ -46,6 +47,7 @@ impl Config {
             ("listen.health_address", &listen.health_address),
             ("telemetry.prometheus_address", &self.telemetry.prometheus_address),
             ("license_api.address", &self.license_api.address),
+            ("callback.address", &self.callback.address),
         ] {
             if !address.is_empty() && address.parse::<SocketAddr>().is_err() {
                 problems.push(format!("{key}: {} is not an IP address and port", quoted(address)));

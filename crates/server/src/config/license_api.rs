@@ -1,12 +1,13 @@
 //! `[license_api]`: the licence API, served to clients that speak HTTP.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use jackfield_domain::principal::Right;
 use jackfield_domain::value::text::TenantName;
-use jackfield_transport::config::{CertificateFiles, HttpListen, PrincipalConfig, TlsFiles};
+use jackfield_transport::config::{HttpListen, PrincipalConfig, TlsFiles};
 use serde::{Deserialize, Serialize};
+
+use super::http_section::HttpSection;
 
 /// The licence API that is served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +32,7 @@ pub struct LicenseApi {
 }
 
 /// The name of the listener in logs and metrics.
-const LISTENER: &str = "license_api";
+pub(crate) const LISTENER: &str = "license_api";
 
 impl Default for LicenseApi {
     fn default() -> Self {
@@ -51,17 +52,23 @@ impl Default for LicenseApi {
 // === impl LicenseApi ===
 
 impl LicenseApi {
+    /// The part that all HTTP listeners have.
+    pub(super) fn http(&self) -> HttpSection<'_> {
+        HttpSection {
+            name: LISTENER,
+            address: &self.address,
+            certificate: &self.certificate,
+            private_key: &self.private_key,
+            plaintext: self.plaintext,
+            allow_plaintext_public: self.allow_plaintext_public,
+        }
+    }
+
     /// Returns what is wrong with the section. Without an address nothing of it is used.
     pub(super) fn problems(&self, principals: &[PrincipalConfig]) -> Vec<String> {
-        let mut problems = Vec::new();
-        let Some(address) = self.socket_address() else { return problems };
-        if self.plaintext && !address.ip().is_loopback() && !self.allow_plaintext_public {
-            problems.push(format!(
-                "license_api.plaintext: {address} is not loopback; set license_api.allow_plaintext_public to serve it without TLS"
-            ));
-        }
-        if self.has_certificate() == self.private_key.as_os_str().is_empty() {
-            problems.push("license_api.private_key: must be set together with license_api.certificate".to_owned());
+        let mut problems = self.http().problems();
+        if self.http().socket_address().is_none() {
+            return problems;
         }
         if let Err(violation) = TenantName::parse("tenant", &self.tenant) {
             problems.push(format!("license_api.tenant: {}", violation.description));
@@ -75,27 +82,6 @@ impl LicenseApi {
         problems
     }
 
-    /// Returns the address of the listener, if there is one.
-    pub fn socket_address(&self) -> Option<SocketAddr> {
-        self.address.parse().ok()
-    }
-
-    /// Returns whether the section names a certificate.
-    pub fn has_certificate(&self) -> bool {
-        !self.certificate.as_os_str().is_empty()
-    }
-
-    /// Returns the certificate of the listener, that of gRPC if it has none of its own. `None` if there is no listener or it
-    /// is in plaintext.
-    pub fn certificate_files(&self, of_grpc: &TlsFiles) -> Option<CertificateFiles> {
-        self.socket_address().filter(|_| !self.plaintext)?;
-        let (certificate, private_key) = match self.has_certificate() {
-            true => (&self.certificate, &self.private_key),
-            false => (&of_grpc.certificate, &of_grpc.private_key),
-        };
-        Some(CertificateFiles { certificate: certificate.clone(), private_key: private_key.clone() })
-    }
-
     /// Returns the listener, if there is one.
     pub fn listener(&self, of_grpc: &TlsFiles) -> Option<HttpListen> {
         let principal = PrincipalConfig {
@@ -104,7 +90,6 @@ impl LicenseApi {
             rights: vec![Right::ApplicationsAuthenticate.as_str().to_owned()],
             ..PrincipalConfig::default()
         };
-        let (address, certificate) = (self.socket_address()?, self.certificate_files(of_grpc));
-        Some(HttpListen { name: LISTENER, address, certificate, principal })
+        self.http().listener(of_grpc, principal)
     }
 }

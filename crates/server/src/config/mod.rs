@@ -2,9 +2,11 @@
 //!
 //! `config.default.toml` beside this crate documents every key; a test ensures that it equals the code.
 
+mod callback;
 mod check;
 mod database;
 mod egress;
+mod http_section;
 mod license_api;
 mod load;
 mod refresh;
@@ -13,9 +15,11 @@ mod sections;
 mod token_cache;
 mod vault;
 
+pub use callback::Callback;
 pub use check::is_spiffe;
 pub use database::{Database, DatabaseUrlError};
 pub use egress::{Egress, Login};
+pub use http_section::HttpSection;
 pub use jackfield_transport::config::{
     Deadlines, Drain, Identity, Limits, Listen, LogFormat, PrincipalConfig, Size, Streams, Telemetry, Tls, TlsFiles,
 };

@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 
 use jackfield_transport::config::{
-    Deadlines, Drain, Identity, Limits, Listen, PrincipalConfig, Streams, Telemetry, Tls, TlsFiles, TransportConfig,
+    Deadlines, Drain, HttpListen, Identity, Limits, Listen, PrincipalConfig, Streams, Telemetry, Tls, TlsFiles,
+    TransportConfig,
 };
 use serde::{Deserialize, Serialize};
 
+use super::callback::Callback;
 use super::database::{Database, DatabaseUrlError};
 use super::egress::{Egress, Login};
+use super::http_section::HttpSection;
 use super::license_api::LicenseApi;
 use super::refresh::Refresh;
 use super::secret_url::SecretUrl;
@@ -41,6 +44,7 @@ pub struct Config {
     pub login: Login,
     pub refresh: Refresh,
     pub license_api: LicenseApi,
+    pub callback: Callback,
     pub bootstrap: Bootstrap,
     pub telemetry: Telemetry,
 }
@@ -76,6 +80,7 @@ impl Default for Config {
             login: Login::default(),
             refresh: Refresh::default(),
             license_api: LicenseApi::default(),
+            callback: Callback::default(),
             bootstrap: Bootstrap::default(),
             telemetry: Telemetry::default(),
         }
@@ -132,10 +137,15 @@ impl Config {
 
     /// Returns whether `serve` makes the development certificates that are missing: a listener uses them.
     pub fn makes_certificates(&self) -> bool {
-        let license_api =
-            !self.license_api.has_certificate() && self.license_api.certificate_files(&self.tls_files()).is_some();
-        let is_used = !self.listen.plaintext || license_api;
+        let files = self.tls_files();
+        let uses_them = |http: HttpSection<'_>| !http.has_certificate() && http.certificate_files(&files).is_some();
+        let is_used = !self.listen.plaintext || self.http_sections().into_iter().any(uses_them);
         self.development() && self.tls.certificate.as_os_str().is_empty() && is_used
+    }
+
+    /// The sections of HTTP listeners.
+    pub fn http_sections(&self) -> [HttpSection<'_>; 2] {
+        [self.license_api.http(), self.callback.http()]
     }
 
     /// The known callers, the built-in one of development mode included.
@@ -166,8 +176,13 @@ impl Config {
             drain: self.drain.clone(),
             telemetry: self.telemetry.clone(),
             principals: self.principals(),
-            http: self.license_api.listener(&self.tls_files()),
+            http: self.http_listeners(),
         }
+    }
+
+    fn http_listeners(&self) -> Vec<HttpListen> {
+        let files = self.tls_files();
+        self.license_api.listener(&files).into_iter().chain(self.callback.listener(&files)).collect()
     }
 
     /// The effective configuration as TOML, without passwords.

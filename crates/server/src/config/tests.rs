@@ -212,6 +212,9 @@ fn all_contradictions_are_reported_at_once() {
         "license_api.plaintext=true",
         "license_api.certificate=a.pem",
         "license_api.principal=b",
+        "callback.address=0.0.0.0:7445",
+        "callback.plaintext=true",
+        "callback.public_url=http://callback.example",
         "identity.principals=[{name=\"a\",rights=[\"no.right\"],spiffe=\"http://x\",dns=\"*.x\"},\
          {name=\"b\",tenant=\"t\",dns=\"a.example\"},{name=\"c\",tenant=\"t\",dns=\"A.example\"}]",
     ])
@@ -238,6 +241,8 @@ fn all_contradictions_are_reported_at_once() {
         "license_api.private_key",
         "license_api.tenant",
         "license_api.principal: a principal",
+        "callback.plaintext: 0.0.0.0:7445 is not loopback",
+        "callback.public_url: must be an https URL",
         "telemetry.prometheus_address: another listener",
         "telemetry.log_filter",
         "telemetry.otlp_endpoint: is not an absolute URL",
@@ -260,14 +265,14 @@ fn the_licence_api_has_a_certificate_of_its_own_or_that_of_grpc() {
     let files = |flags: &[&str]| {
         let config =
             from_flags(&[&["license_api.tenant=t", "license_api.address=127.0.0.1:1"], flags].concat()).unwrap();
-        config.transport().http.unwrap().certificate.map(|files| files.private_key)
+        config.transport().http.remove(0).certificate.map(|files| files.private_key)
     };
     let own = ["license_api.certificate=a.pem", "license_api.private_key=b.pem"];
     assert_eq!(files(&own), Some("b.pem".into()));
     assert_eq!(files(&["tls.certificate=c.pem", "tls.private_key=d.pem"]), Some("d.pem".into()));
     assert_eq!(files(&["license_api.plaintext=true"]), None);
     let config = from_flags(&["license_api.plaintext=true", "license_api.principal="]).unwrap();
-    assert_eq!(config.transport().http, None, "without an address nothing is served, and nothing checked");
+    assert_eq!(config.transport().http, [], "without an address nothing is served, and nothing checked");
 }
 
 #[test]

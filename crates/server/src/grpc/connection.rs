@@ -1,5 +1,6 @@
 //! ConnectionService.
 
+mod authorization;
 mod patch;
 
 use jackfield_api::v1 as pb;
@@ -27,6 +28,7 @@ use super::update;
 #[async_trait]
 impl ConnectionService for Api {
     type ListConnectionsStream = PageStream<Connection, pb::ListConnectionsResponse>;
+    type WatchAuthorizationStream = authorization::SessionStream;
 
     async fn create_connection(
         &self,
@@ -137,6 +139,71 @@ impl ConnectionService for Api {
                 configurations_deleted: render::count(with.configurations),
                 routing_rules_removed: render::count(with.routing_rules),
             })
+        };
+        respond(call.await)
+    }
+
+    async fn start_authorization(
+        &self,
+        request: Request<pb::StartAuthorizationRequest>,
+    ) -> Result<Response<pb::StartAuthorizationResponse>, Status> {
+        let call = async {
+            let (caller, request) = authorize(request)?;
+            let started = self.services.authorization_start(&caller, authorization::draft(request)?).await?;
+            Ok(authorization::started_to_message(started))
+        };
+        respond(call.await)
+    }
+
+    async fn complete_authorization(
+        &self,
+        request: Request<pb::CompleteAuthorizationRequest>,
+    ) -> Result<Response<pb::CompleteAuthorizationResponse>, Status> {
+        let call = async {
+            let (caller, request) = authorize(request)?;
+            let (user_id, answer) = authorization::answer(request)?;
+            let session = self.services.authorization_complete(caller, user_id, answer).await?;
+            Ok(pb::CompleteAuthorizationResponse { authorization: Some(authorization::to_message(session)) })
+        };
+        respond(call.await)
+    }
+
+    async fn get_authorization(
+        &self,
+        request: Request<pb::GetAuthorizationRequest>,
+    ) -> Result<Response<pb::GetAuthorizationResponse>, Status> {
+        let call = async {
+            let (caller, request) = authorize(request)?;
+            let session = self.services.authorization_get(&caller, authorization::id(&request.reference)?).await?;
+            Ok(pb::GetAuthorizationResponse { authorization: Some(authorization::to_message(session)) })
+        };
+        respond(call.await)
+    }
+
+    async fn watch_authorization(
+        &self,
+        request: Request<pb::WatchAuthorizationRequest>,
+    ) -> Result<Response<Self::WatchAuthorizationStream>, Status> {
+        let call = async {
+            let (caller, request) = authorize(request)?;
+            let id = authorization::id(&request.reference)?;
+            Ok(authorization::stream(self.services.authorization_watch(&caller, id).await?))
+        };
+        respond(call.await)
+    }
+
+    async fn cancel_authorization(
+        &self,
+        request: Request<pb::CancelAuthorizationRequest>,
+    ) -> Result<Response<pb::CancelAuthorizationResponse>, Status> {
+        let call = async {
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID);
+            let id = authorization::id_of(violations.into_result(reference)?);
+            let session = self.services.authorization_cancel(&caller, &options, id).await?;
+            Ok(pb::CancelAuthorizationResponse { authorization: Some(authorization::to_message(session)) })
         };
         respond(call.await)
     }

@@ -32,7 +32,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_of_the_contract_are_lists_and_reports() {
+    fn streams_of_the_contract_are_lists_watches_and_reports() {
         let methods = Methods::new([jackfield_api::FILE_DESCRIPTOR_SET]).unwrap();
         let set = FileDescriptorSet::decode(jackfield_api::FILE_DESCRIPTOR_SET).unwrap();
         let (mut lists, mut reports) = (0, Vec::new());
@@ -41,10 +41,11 @@ mod tests {
                 for method in &service.method {
                     let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
                     let shape = methods.get(&path).unwrap().shape;
-                    let expected = match (method.server_streaming(), method.name().starts_with("List")) {
-                        (false, _) => Shape::Unary,
-                        (true, true) => Shape::Pages,
-                        (true, false) => Shape::Report,
+                    let expected = match method.name() {
+                        _ if !method.server_streaming() => Shape::Unary,
+                        name if name.starts_with("List") => Shape::Pages,
+                        name if name.starts_with("Watch") => Shape::Watch,
+                        _ => Shape::Report,
                     };
                     assert_eq!(shape, expected, "{path}");
                     lists += usize::from(shape == Shape::Pages);

@@ -11,7 +11,8 @@ use tonic::service::RoutesBuilder;
 
 use super::keyring::{Stamp, watch_keyring};
 use super::metrics::{self, KeyringReloads};
-use crate::config::Config;
+use crate::callback::CallbackApi;
+use crate::config::{Callback, Config};
 use crate::grpc::Api;
 use crate::grpc::page_memory::PageMemory;
 use crate::grpc::page_stream::policy::StreamPolicy;
@@ -61,8 +62,11 @@ impl Backend for ServiceBackend {
         self.services.call_metrics().register(&meter);
     }
 
-    fn http(&self) -> Option<Arc<dyn HttpApi>> {
-        Some(Arc::new(LicenseApi { error_codes: self.config.license_api.error_codes }))
+    fn http(&self, listener: &str) -> Option<Arc<dyn HttpApi>> {
+        match listener {
+            Callback::LISTENER => Some(Arc::new(CallbackApi::new(self.services.clone()))),
+            _ => Some(Arc::new(LicenseApi { error_codes: self.config.license_api.error_codes })),
+        }
     }
 
     fn descriptor_set(&self) -> &'static [u8] {

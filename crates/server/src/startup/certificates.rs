@@ -4,7 +4,7 @@ use jackfield_domain::Timestamp;
 use jackfield_transport::config::CertificateFiles;
 use jackfield_transport::tls::{PairReloader, TlsError, TlsReloader};
 
-use crate::config::Config;
+use crate::config::{Config, HttpSection};
 
 /// The reason why the certificates of a listener are refused.
 #[derive(Debug, thiserror::Error)]
@@ -13,7 +13,7 @@ pub enum CertificateError {
     Grpc(#[from] TlsError),
     /// Another listener may have other files, so this names the key of the configuration.
     #[error("{key}: {fault}")]
-    LicenseApi { key: &'static str, fault: TlsError },
+    Http { key: String, fault: TlsError },
 }
 
 /// Refuses certificates that cannot be used, except for development certificates that are still to be made.
@@ -26,25 +26,23 @@ pub async fn check(config: &Config, now: Timestamp) -> Result<(), CertificateErr
     if config.serves_tls() && !to_be_made {
         TlsReloader::load(files.clone(), &config.tls, now).await?;
     }
-    let license_api = &config.license_api;
-    let is_made = to_be_made && !license_api.has_certificate();
-    if let Some(pair) = license_api.certificate_files(&files).filter(|_| !is_made) {
-        let loaded = PairReloader::load(pair.clone(), now).await;
-        loaded.map_err(|fault| CertificateError::LicenseApi { key: key(config, &pair, &fault), fault })?;
+    for http in config.http_sections() {
+        let is_made = to_be_made && !http.has_certificate();
+        if let Some(pair) = http.certificate_files(&files).filter(|_| !is_made) {
+            let loaded = PairReloader::load(pair.clone(), now).await;
+            loaded.map_err(|fault| CertificateError::Http { key: key(http, &pair, &fault), fault })?;
+        }
     }
     Ok(())
 }
 
-/// Returns the key of the configuration that a fault of the licence API's pair belongs to.
-fn key(config: &Config, pair: &CertificateFiles, fault: &TlsError) -> &'static str {
+/// Returns the key of the configuration that a fault of the pair of an HTTP listener belongs to.
+fn key(http: HttpSection<'_>, pair: &CertificateFiles, fault: &TlsError) -> String {
     let is_certificate = match fault {
         TlsError::Read { path, .. } | TlsError::Content { path, .. } => *path == pair.certificate.display().to_string(),
         _ => true,
     };
-    match (config.license_api.has_certificate(), is_certificate) {
-        (true, true) => "license_api.certificate",
-        (true, false) => "license_api.private_key",
-        (false, true) => "tls.certificate",
-        (false, false) => "tls.private_key",
-    }
+    let section = if http.has_certificate() { http.name } else { "tls" };
+    let key = if is_certificate { "certificate" } else { "private_key" };
+    format!("{section}.{key}")
 }

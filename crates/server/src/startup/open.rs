@@ -193,6 +193,7 @@ fn settings(config: &Config, public_roots: PublicRoots) -> Result<Settings, Star
         outbound: config.egress.settings(config.development()).map_err(StartupError::Egress)?,
         login: config.login.settings(),
         refresh: config.refresh.settings(&config.data_dir),
+        callback_url: config.callback.url(),
         public_roots,
         development: config.development(),
     })

@@ -2,6 +2,7 @@
 //! others can only read cause a warning, because sealed values stay sealed, and because orchestrators mount private keys
 //! readable for everybody in a container that has one user.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
@@ -57,10 +58,12 @@ pub fn check(config: &Config) -> Result<Vec<Warning>, PermissionError> {
         check_directory(FileKind::Keyring, &config.keyring_file())?;
     }
     let of_grpc = config.tls_files();
-    let of_license_api = config.license_api.certificate_files(&of_grpc).map(|files| files.private_key);
-    let serves_tls = config.serves_tls();
-    let of_license_api = of_license_api.filter(|key| !serves_tls || *key != of_grpc.private_key);
-    for key in serves_tls.then_some(of_grpc.private_key).into_iter().chain(of_license_api) {
+    let of_http = config.http_sections().into_iter().filter_map(|http| http.certificate_files(&of_grpc));
+    let keys: BTreeSet<_> = of_http.map(|files| files.private_key).collect();
+    let of_grpc = config.serves_tls().then_some(of_grpc.private_key);
+    // Each is examined once.
+    let others = keys.into_iter().filter(|key| Some(key) != of_grpc.as_ref()).collect::<Vec<_>>();
+    for key in of_grpc.into_iter().chain(others) {
         let directory = check_directory(FileKind::PrivateKey, &key)?;
         warnings.extend(check_file(FileKind::PrivateKey, &key, directory.as_ref())?);
     }

@@ -1,5 +1,171 @@
 //! Authorisations: how a user permits a connection to act for them, and the token endpoints that exchange what came of it.
+//!
+//! A session is started, completed once, and ends in a credential. Its secrets (state, code verifier, nonce, code, completion code) are
+//! sealed, or stored only as keyed digests by which the session is found.
 
+mod callback;
+mod complete;
 mod endpoint;
+mod redeem;
+mod start;
 
-pub(crate) use self::endpoint::TokenClient;
+use futures::Stream;
+use futures::stream::try_unfold;
+use jackfield_domain::authorization::{AuthorizationDigest, AuthorizationEnd, AuthorizationSession, callback_context};
+use jackfield_domain::error::Precondition;
+use jackfield_domain::principal::right::ConnectionsAuthorize;
+use jackfield_domain::{AuthorizationSessionId, ConnectionId, Error, Resource, Result, Secret, TenantId};
+use jackfield_store::Writer;
+use jackfield_vault::sha256;
+use std::time::Duration;
+
+use crate::caller::Caller;
+use crate::change::{Change, Length, RequestOptions};
+use crate::services::Services;
+
+pub use callback::ReturnedAuthorization;
+pub(crate) use endpoint::TokenClient;
+
+/// The states of a session, each once, until the last.
+pub type Watching = futures::stream::BoxStream<'static, Result<AuthorizationSession>>;
+
+/// The purposes of digests: a state is never found by a completion code.
+const STATE: &str = "authorization state";
+const COMPLETION: &str = "authorization completion";
+/// The interval at which a session that is watched is read, because another replica may have changed it.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+// === impl Services ===
+
+impl Services {
+    /// A session as it is now.
+    pub async fn authorization_get(
+        &self,
+        caller: &Caller<ConnectionsAuthorize>,
+        id: AuthorizationSessionId,
+    ) -> Result<AuthorizationSession> {
+        self.authorization_now(caller.tenant(), id).await
+    }
+
+    /// Ends a session that has not been completed. One that was cancelled before stays so.
+    pub async fn authorization_cancel(
+        &self,
+        caller: &Caller<ConnectionsAuthorize>,
+        request: &RequestOptions,
+        id: AuthorizationSessionId,
+    ) -> Result<AuthorizationSession> {
+        let cancelled = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
+            let tenant = caller.tenant();
+            let found = txn.authorization_fetch_for_update(tenant, id).await?;
+            let session = found.ok_or_else(|| missing(id))?.settled(self.now());
+            require_principal(caller, &session)?;
+            match session.state {
+                jackfield_domain::authorization::AuthorizationState::Cancelled => Ok(session),
+                state if state.is_open() => self.end(txn, tenant, session, AuthorizationEnd::Cancelled).await,
+                _ => Err(ended(&session)),
+            }
+        });
+        let cancelled = cancelled.await?;
+        self.shared.authorization_changed.notify_waiters();
+        Ok(cancelled)
+    }
+
+    /// The states of a session from now on. A session lasts for some minutes, so this ends by itself.
+    pub async fn authorization_watch(
+        &self,
+        caller: &Caller<ConnectionsAuthorize>,
+        id: AuthorizationSessionId,
+    ) -> Result<Watching> {
+        let tenant = caller.tenant();
+        let first = self.authorization_now(tenant, id).await?;
+        Ok(Box::pin(self.clone().watch(tenant, first)))
+    }
+
+    fn watch(
+        self,
+        tenant: TenantId,
+        first: AuthorizationSession,
+    ) -> impl Stream<Item = Result<AuthorizationSession>> + Send {
+        try_unfold((self, None, Some(first)), move |(services, seen, next)| async move {
+            let next = match (seen, next) {
+                (None, Some(first)) => first,
+                (Some(seen), _) => match services.authorization_after(tenant, seen).await? {
+                    Some(next) => next,
+                    None => return Ok(None),
+                },
+                (None, None) => return Ok(None),
+            };
+            Ok(Some((next.clone(), (services, Some(next), None))))
+        })
+    }
+
+    /// The session once it has another state; `None` if it cannot have one any more.
+    async fn authorization_after(
+        &self,
+        tenant: TenantId,
+        seen: AuthorizationSession,
+    ) -> Result<Option<AuthorizationSession>> {
+        if seen.state.is_final() {
+            return Ok(None);
+        }
+        loop {
+            let changed = self.shared.authorization_changed.notified();
+            let session = self.authorization_now(tenant, seen.id).await?;
+            if session != seen {
+                return Ok(Some(session));
+            }
+            let _ = tokio::time::timeout(WATCH_INTERVAL, changed).await;
+        }
+    }
+
+    async fn authorization_now(&self, tenant: TenantId, id: AuthorizationSessionId) -> Result<AuthorizationSession> {
+        let found = self.shared.store.read().authorization_fetch(tenant, id).await?;
+        Ok(found.ok_or_else(|| missing(id))?.settled(self.now()))
+    }
+
+    /// Ends a session that is locked, and destroys its secrets.
+    async fn end(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        mut session: AuthorizationSession,
+        end: AuthorizationEnd,
+    ) -> Result<AuthorizationSession> {
+        session.end(end, self.now());
+        txn.authorization_forget_secrets(tenant, session.id).await?;
+        txn.authorization_replace(tenant, &session).await?;
+        Ok(session)
+    }
+
+    /// The digest by which a session is found. It is keyed, so that the database does not tell if a guess is right.
+    async fn authorization_digest(&self, purpose: &str, secret: &Secret) -> Result<AuthorizationDigest> {
+        let system = self.shared.data_keys.system().await?;
+        Ok(AuthorizationDigest::new(system.fingerprint(purpose, &[secret.expose().as_bytes()])))
+    }
+}
+
+/// The part of the path of the callback listener for a connection. Ids of connections can be chosen, so two tenants may have the same.
+fn context_of(tenant: TenantId, connection: ConnectionId) -> String {
+    callback_context(sha256(&[tenant.0.as_bytes().as_slice(), connection.0.as_bytes()].concat()))
+}
+
+/// Refuses a caller that did not start a session.
+fn require_principal<R>(caller: &Caller<R>, session: &AuthorizationSession) -> Result<()> {
+    if session.principal == caller.name() {
+        return Ok(());
+    }
+    Err(refused(Precondition::AuthorizationMismatch, session, "another caller has started the authorisation"))
+}
+
+fn ended(session: &AuthorizationSession) -> Error {
+    let message = format!("the authorisation is {}, and can be completed once", session.state.as_str());
+    refused(Precondition::AuthorizationEnded, session, message)
+}
+
+fn refused(reason: Precondition, session: &AuthorizationSession, message: impl Into<String>) -> Error {
+    Error::precondition(reason, Resource::AuthorizationSession, session.id, message)
+}
+
+fn missing(id: AuthorizationSessionId) -> Error {
+    Error::not_found(Resource::AuthorizationSession, id)
+}

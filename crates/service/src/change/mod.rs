@@ -162,7 +162,7 @@ impl<'a> Change<'a> {
         Change { actor: caller.actor(), tenant: Some(caller.tenant()), length: Length::Short, request: None }
     }
 
-    /// A change of a tenant by the server itself.
+    /// A change of a tenant by the server itself, for a caller that may be gone.
     pub(crate) fn of_tenant_by_system(tenant: TenantId, length: Length) -> Self {
         Change { tenant: Some(tenant), ..Change::by_system(length) }
     }

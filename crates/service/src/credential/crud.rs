@@ -9,7 +9,9 @@ use jackfield_domain::principal::right::{CredentialsRead, CredentialsWrite};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::user_connector::UserConnector;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{ConfigurationId, ConnectionId, ConnectorId, CredentialId, Error, Result, TenantId, Timestamp};
+use jackfield_domain::{
+    ConfigurationId, ConnectionId, ConnectorId, CredentialId, Error, Result, TenantId, Timestamp, UserConnectorId,
+};
 use jackfield_store::Writer;
 use uuid::Uuid;
 
@@ -23,6 +25,13 @@ use crate::list::Listable;
 use crate::services::Services;
 use crate::user_connector::link_of;
 
+/// The parents of a new credential.
+pub(crate) struct Parents {
+    pub(crate) connector: ConnectorId,
+    pub(crate) connection: Option<ConnectionId>,
+    pub(crate) link: UserConnectorId,
+}
+
 // === impl Services ===
 
 impl Services {
@@ -34,57 +43,11 @@ impl Services {
     ) -> Result<Credential> {
         let created = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
-            let now = self.now();
             let connector = lock_parent::<Connector>(txn, tenant, &draft.connector).await?.id;
             let connection = connection_of(txn, tenant, draft.connection.as_ref(), connector).await?;
             let link = link_of(txn, tenant, &draft.user_id, (connector, &draft.connector)).await?;
-            let key = key_of(txn, tenant, &draft.material).await?;
-            let present = txn.credential_fetch_default_for_update(tenant, link).await?;
-            if present.is_none() && draft.is_default == Some(false) {
-                return Err(Violation::field("credential.is_default", FIRST_IS_DEFAULT).into());
-            }
-            let is_default = present.is_none() || draft.is_default == Some(true);
-            if let Some(present) = present.filter(|_| is_default) {
-                self.set_default(txn, tenant, present, false).await?;
-            }
-            let facts = MaterialFacts::of(&draft.material);
-            let mut credential = Credential {
-                id: draft.id.unwrap_or_else(CredentialId::generate),
-                external_id: draft.external_id,
-                user_id: draft.user_id,
-                connector,
-                connection,
-                user_connector: link,
-                key,
-                kind: draft.material.kind(),
-                state: facts.state,
-                scopes: facts.scopes,
-                token_type: facts.token_type,
-                expire_time: facts.expire_time,
-                provider_account_id: draft.provider_account_id,
-                provider_data: draft.provider_data,
-                labels: draft.labels,
-                is_default,
-                material_version: 1,
-                refreshable: facts.refreshable,
-                last_refresh_time: None,
-                refresh_failure_count: 0,
-                failure_class: None,
-                failure_reason: String::new(),
-                next_refresh_time: None,
-                refresh_token_rotates: None,
-                default_configuration: ConfigurationId::generate(),
-                meta: Meta::new(now),
-            };
-            credential.schedule(now);
-            txn.insert(tenant, &credential).await?;
-            txn.insert(
-                tenant,
-                &Configuration::blank(credential.default_configuration, &credential, true, credential.meta),
-            )
-            .await?;
-            self.shared.secrets.put_material(txn, tenant, &credential, &draft.material).await?;
-            Ok(credential)
+            let parents = Parents { connector, connection, link };
+            self.credential_insert(txn, tenant, parents, draft).await
         });
         created.await.map(|credential| self.settled(credential))
     }
@@ -154,6 +117,61 @@ impl Services {
         .await
     }
 
+    /// Adds a credential with its default configuration and its material. Its parents are locked.
+    pub(crate) async fn credential_insert(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        Parents { connector, connection, link }: Parents,
+        draft: CredentialDraft,
+    ) -> Result<Credential> {
+        let key = key_of(txn, tenant, &draft.material).await?;
+        let present = txn.credential_fetch_default_for_update(tenant, link).await?;
+        if present.is_none() && draft.is_default == Some(false) {
+            return Err(Violation::field("credential.is_default", FIRST_IS_DEFAULT).into());
+        }
+        let is_default = present.is_none() || draft.is_default == Some(true);
+        if let Some(present) = present.filter(|_| is_default) {
+            self.set_default(txn, tenant, present, false).await?;
+        }
+        let facts = MaterialFacts::of(&draft.material);
+        let now = self.now();
+        let mut credential = Credential {
+            id: draft.id.unwrap_or_else(CredentialId::generate),
+            external_id: draft.external_id,
+            user_id: draft.user_id,
+            connector,
+            connection,
+            user_connector: link,
+            key,
+            kind: draft.material.kind(),
+            state: facts.state,
+            scopes: facts.scopes,
+            token_type: facts.token_type,
+            expire_time: facts.expire_time,
+            provider_account_id: draft.provider_account_id,
+            provider_data: draft.provider_data,
+            labels: draft.labels,
+            is_default,
+            material_version: 1,
+            refreshable: facts.refreshable,
+            last_refresh_time: None,
+            refresh_failure_count: 0,
+            failure_class: None,
+            failure_reason: String::new(),
+            next_refresh_time: None,
+            refresh_token_rotates: None,
+            default_configuration: ConfigurationId::generate(),
+            meta: Meta::new(now),
+        };
+        credential.schedule(now);
+        txn.insert(tenant, &credential).await?;
+        let configuration = Configuration::blank(credential.default_configuration, &credential, true, credential.meta);
+        txn.insert(tenant, &configuration).await?;
+        self.shared.secrets.put_material(txn, tenant, &credential, &draft.material).await?;
+        Ok(credential)
+    }
+
     /// The credential with its current state.
     pub(super) fn settled(&self, mut credential: Credential) -> Credential {
         credential.settle(self.now());
@@ -176,7 +194,7 @@ pub(crate) async fn lock_credential(txn: &Writer, tenant: TenantId, id: Credenti
 }
 
 /// The credential that a reference names, locked together with its link until the transaction ends.
-async fn find_locked(txn: &Writer, tenant: TenantId, reference: &Ref) -> Result<Option<Credential>> {
+pub(crate) async fn find_locked(txn: &Writer, tenant: TenantId, reference: &Ref) -> Result<Option<Credential>> {
     let Some(found) = txn.find::<Credential>(tenant, reference).await? else { return Ok(None) };
     txn.fetch_for_update::<UserConnector>(tenant, found.user_connector).await?;
     txn.fetch_for_update::<Credential>(tenant, found.id).await

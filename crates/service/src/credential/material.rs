@@ -24,7 +24,7 @@ pub(crate) struct MaterialFacts {
 
 impl Services {
     /// Changes the stored material and brings the facts in line with it. Returns false if the material stays.
-    pub(super) async fn material_change(
+    pub(crate) async fn material_change(
         &self,
         txn: &Writer,
         tenant: TenantId,

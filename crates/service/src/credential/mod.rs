@@ -8,7 +8,7 @@ mod material;
 mod refresh;
 mod reveal;
 
-pub(crate) use self::crud::lock_credential;
+pub(crate) use self::crud::{Parents, find_locked, lock_credential};
 pub use self::explain::ExplainedCredential;
 pub(crate) use self::issue::token_of;
 pub(crate) use self::material::MaterialFacts;

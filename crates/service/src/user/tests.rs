@@ -53,6 +53,7 @@ impl Fixture {
                 journal: directory.path().join("journal"),
                 budget: RefreshBudget { concurrency: 1, rate: 1, ahead: false },
             },
+            callback_url: None,
             public_roots: PublicRoots::default(),
             development: true,
         };

@@ -15,6 +15,7 @@ use no_relations;
 
 pub(crate) mod application;
 pub(crate) mod audit_event;
+pub(crate) mod authorization_session;
 pub(crate) mod configuration;
 pub mod connection;
 pub mod connector;

@@ -137,7 +137,11 @@ const fn kind(resource: Resource) -> u8 {
         Resource::Session => 10,
         Resource::ConnectorEvent => 11,
         // Tenants come before all rows within a tenant. The others are not listed.
-        Resource::Tenant | Resource::Rewrap | Resource::RoutingPolicy | Resource::RoutingRule => 0,
+        Resource::AuthorizationSession
+        | Resource::Tenant
+        | Resource::Rewrap
+        | Resource::RoutingPolicy
+        | Resource::RoutingRule => 0,
     }
 }
 

@@ -16,6 +16,7 @@ mod m0012_connector_events;
 mod m0013_login_attempts;
 mod m0014_pin_keys;
 mod m0015_refreshes;
+mod m0016_authorizations;
 mod same_name;
 mod search;
 
@@ -48,6 +49,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0013_login_attempts::Step),
             Box::new(m0014_pin_keys::Step),
             Box::new(m0015_refreshes::Step),
+            Box::new(m0016_authorizations::Step),
         ]
     }
 }

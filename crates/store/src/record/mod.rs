@@ -1,7 +1,8 @@
 //! Records that belong to resources or to the deployment: secrets, labels, data keys, answers to repeated requests, audit
-//! events, refreshes, re-wraps, counts of log-in attempts.
+//! events, refreshes, re-wraps, counts of log-in attempts, authorisations.
 
 pub(crate) mod audit;
+mod authorization;
 pub(crate) mod data_key;
 pub(crate) mod idempotency;
 pub(crate) mod label;

@@ -50,6 +50,7 @@ impl Writer {
     /// Deletes the connections that fit a condition, with secrets and labels. Nothing may depend on them any more.
     pub(super) async fn connections_delete(&self, tenant: TenantId, condition: Expr) -> Result<Vec<ConnectionId>> {
         let ids = crud::ids_for_update::<Connection>(&self.conn, tenant, condition.clone()).await?;
+        self.authorizations_delete_of(tenant, &ids).await?;
         self.owned_delete(tenant, Resource::Connection, &ids).await?;
         self.delete_rows::<Connection>(tenant, &ids, condition).await?;
         Ok(ids.into_iter().map(ConnectionId).collect())

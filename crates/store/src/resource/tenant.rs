@@ -116,6 +116,7 @@ impl Writer {
         self.delete_all::<Configuration>(id).await?;
         self.refreshes_delete_all(id).await?;
         self.delete_all::<Credential>(id).await?;
+        self.authorizations_delete(id).await?;
         self.delete_all::<Connection>(id).await?;
         self.delete_all::<UserConnector>(id).await?;
         self.delete_all::<ApplicationSession>(id).await?;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::{CertificateFiles, PrincipalConfig};
 
-/// The HTTP listener.
+/// An HTTP listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpListen {
     /// Its name in logs and metrics.

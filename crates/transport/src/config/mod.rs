@@ -30,8 +30,8 @@ pub struct TransportConfig {
     pub telemetry: Telemetry,
     /// The known callers, the built-in one included.
     pub principals: Vec<PrincipalConfig>,
-    /// The HTTP listener, if there is one.
-    pub http: Option<HttpListen>,
+    /// The HTTP listeners.
+    pub http: Vec<HttpListen>,
 }
 
 /// Paths of a certificate and its private key.

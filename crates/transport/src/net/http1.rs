@@ -222,11 +222,15 @@ fn named(
     call: Option<&HeaderValue>,
     response: http::Response<Bytes>,
 ) -> http::Response<Full<Bytes>> {
-    let mut response = response.map(Full::new);
+    let response = response.map(Full::new);
     let id = match call {
         Some(id) => Some(id.clone()),
         None => {
             let (id, status, peer) = (Uuid::now_v7(), response.status().as_u16(), info.peer());
+            if status < 400 {
+                // It was answered without a call.
+                return with_id(response, HeaderValue::from_str(&id.to_string()).ok());
+            }
             shared.metrics.request_refused(status);
             tracing::debug!(
                 jackfield.request.id = %id,
@@ -238,6 +242,10 @@ fn named(
             HeaderValue::from_str(&id.to_string()).ok()
         }
     };
+    with_id(response, id)
+}
+
+fn with_id(mut response: http::Response<Full<Bytes>>, id: Option<HeaderValue>) -> http::Response<Full<Bytes>> {
     if let Some(id) = id {
         response.headers_mut().insert(REQUEST_ID, id);
     }

@@ -19,14 +19,14 @@ pub(crate) fn register(
     meter: &Meter,
     readiness: watch::Receiver<Readiness>,
     tls: Option<Arc<TlsReloader>>,
-    http: Option<(&'static str, Arc<PairReloader>)>,
+    http: Vec<(&'static str, Arc<PairReloader>)>,
 ) {
     meter
         .u64_observable_gauge("jackfield.server.ready")
         .with_description("1 if health says SERVING, else 0")
         .with_callback(move |gauge| gauge.observe(u64::from(*readiness.borrow() == Readiness::Ready), &[]))
         .build();
-    if tls.is_some() || http.is_some() {
+    if tls.is_some() || !http.is_empty() {
         meter
             .i64_observable_gauge("jackfield.server.tls.valid_until")
             .with_description("Earliest end of validity in a certificate file, in seconds since 1970")
@@ -35,8 +35,9 @@ pub(crate) fn register(
                 for (file, end) in tls.iter().flat_map(|tls| tls.current().valid_until.clone()) {
                     gauge.observe(end, &[KeyValue::new("file", file)]);
                 }
-                let of_http = http.as_ref().and_then(|(listener, pair)| Some((*listener, pair.current().valid_until?)));
-                if let Some((listener, end)) = of_http {
+                for (listener, pair) in &http {
+                    let Some(end) = pair.current().valid_until else { continue };
+                    let listener = *listener;
                     gauge.observe(end, &[KeyValue::new("file", listener)]);
                 }
             })

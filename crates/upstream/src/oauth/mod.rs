@@ -1,6 +1,8 @@
-//! The client of an authorisation server: it exchanges grants for tokens at the token endpoint (RFC 6749).
+//! The client of an authorisation server: it sends users to the authorisation endpoint, and exchanges grants for tokens at the token
+//! endpoint (RFC 6749).
 
 mod assertion;
+mod authorize;
 mod fault;
 mod request;
 mod response;
@@ -9,12 +11,13 @@ use std::collections::BTreeMap;
 
 use jackfield_domain::Secret;
 use jackfield_domain::connection::TokenContentType;
-use jackfield_domain::value::url::HttpUrl;
+use jackfield_domain::value::url::{HttpUrl, RedirectUri};
 use tokio::time::Instant;
 
 use crate::client::Client;
 
 pub use self::assertion::{AssertionError, AssertionKey, ClientAssertion, RsaScheme};
+pub use self::authorize::AuthorizationRequest;
 pub use self::fault::{ErrorCode, TokenFailure, TokenFault};
 pub use self::response::{AccessFlaw, AccessToken, MAX_LIFETIME, TokenResponse};
 
@@ -45,7 +48,7 @@ pub enum ClientAuthentication {
 #[derive(Debug)]
 pub enum Grant<'a> {
     /// An authorisation code (RFC 6749 4.1.3), with the verifier of its challenge (RFC 7636 4.5).
-    AuthorizationCode { code: &'a Secret, redirect_uri: &'a HttpUrl, code_verifier: &'a Secret },
+    AuthorizationCode { code: &'a Secret, redirect_uri: &'a RedirectUri, code_verifier: &'a Secret },
     /// A refresh token (RFC 6749 6). Some servers demand the scopes again.
     RefreshToken { refresh_token: &'a Secret, scope: Option<&'a str> },
     /// The client itself (RFC 6749 4.4).

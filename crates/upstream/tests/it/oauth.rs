@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jackfield_domain::Secret;
 use jackfield_domain::connection::TokenContentType;
-use jackfield_domain::value::url::HttpUrl;
+use jackfield_domain::value::url::{HttpUrl, RedirectUri};
 use jackfield_upstream::client::Client;
 use jackfield_upstream::oauth::{ClientAuthentication, Grant, TokenEndpoint, TokenFailure, TokenFault, TokenResponse};
 
@@ -97,8 +97,8 @@ async fn a_refresh_token_is_sent_in_a_form() {
 #[tokio::test]
 async fn a_code_is_sent_in_json() {
     let endpoint = Endpoint::granting().await;
-    let (code, code_verifier, redirect_uri) =
-        (Secret::new("c\"1".to_owned()), Secret::new("v1".to_owned()), url("https://jackfield.example/callback/1"));
+    let (code, code_verifier) = (Secret::new("c\"1".to_owned()), Secret::new("v1".to_owned()));
+    let redirect_uri = RedirectUri::stored("https://jackfield.example/callback/1".to_owned());
     let grant = Grant::AuthorizationCode { code: &code, redirect_uri: &redirect_uri, code_verifier: &code_verifier };
     let post =
         ClientAuthentication::SecretPost { client_id: "c1".to_owned(), client_secret: Secret::new("s1".to_owned()) };

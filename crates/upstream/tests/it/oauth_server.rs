@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Request;
 use http::header::LOCATION;
 use jackfield_domain::connection::TokenContentType;
-use jackfield_domain::value::url::HttpUrl;
+use jackfield_domain::value::url::{HttpUrl, RedirectUri};
 use jackfield_domain::{Secret, SystemClock as MachineClock};
 use jackfield_upstream::client::Client;
 use jackfield_upstream::oauth::{
@@ -130,7 +130,8 @@ impl Provider {
     }
 
     async fn redeem(&self, code: &Secret, authentication: &ClientAuthentication) -> Result<TokenResponse, TokenFault> {
-        let (code_verifier, redirect_uri) = (&Secret::new(VERIFIER.to_owned()), &url(REDIRECT_URI));
+        let (code_verifier, redirect_uri) =
+            (&Secret::new(VERIFIER.to_owned()), &RedirectUri::stored(REDIRECT_URI.to_owned()));
         self.exchange(authentication, Grant::AuthorizationCode { code, redirect_uri, code_verifier }).await
     }
 

@@ -1,0 +1,192 @@
+//! The callback listener: providers send the browsers of users there, with a code or an error. It keeps the code, and sends the browser on
+//! to the application, which knows whose browser it is.
+
+mod page;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use http::{Method, Response, StatusCode};
+use jackfield_domain::Secret;
+use jackfield_domain::authorization::{AuthorizationResponse, AuthorizationResult, AuthorizationState};
+use jackfield_domain::value::url::RedirectUri;
+use jackfield_service::{ReturnedAuthorization, Services};
+use jackfield_transport::call::http::{Calls, HttpApi, Unread};
+use percent_encoding::percent_decode_str;
+
+use self::page::Page;
+
+/// The callback listener.
+#[derive(Clone)]
+pub struct CallbackApi {
+    services: Services,
+}
+
+/// The path before the part that is the connection's.
+const PATH: &str = "/callback/";
+/// The longest part of a connection, and the longest state. Those that are made here are shorter.
+const MAX_CONTEXT: usize = 64;
+const MAX_STATE: usize = 256;
+/// The longest code, error and issuer, as CompleteAuthorization takes them.
+const MAX_VALUE: usize = 4_096;
+
+/// The parameters of a response, each at most once. Others are not looked at.
+#[derive(Default)]
+struct Parameters {
+    state: Option<Secret>,
+    code: Option<Secret>,
+    error: Option<String>,
+    iss: Option<String>,
+    /// One of them is there twice, is too long, or is no text.
+    is_malformed: bool,
+}
+
+// === impl CallbackApi ===
+
+impl CallbackApi {
+    /// The listener over the use cases.
+    pub fn new(services: Services) -> Self {
+        CallbackApi { services }
+    }
+
+    async fn respond(&self, request: http::Request<Bytes>) -> Response<Bytes> {
+        if request.method() != Method::GET {
+            return page::only_get();
+        }
+        let context = request.uri().path().strip_prefix(PATH).filter(|context| context.len() <= MAX_CONTEXT);
+        let Some(context) = context else { return Page::NotFound.response() };
+        let Some((state, response)) = Parameters::parse(request.uri().query().unwrap_or_default()).into_response()
+        else {
+            return Page::Unknown.response();
+        };
+        match self.services.authorization_returned(context, AuthorizationResponse { state, ..response }).await {
+            Ok(ReturnedAuthorization::Continue(uri)) => page::redirect(&uri),
+            Ok(ReturnedAuthorization::Ended { session, return_uri }) => of_state(session.state, Some(&return_uri)),
+            Ok(ReturnedAuthorization::Over(state)) => of_state(state, None),
+            Ok(ReturnedAuthorization::Unknown) => Page::Unknown.response(),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a callback could not be taken");
+                Page::Unavailable.response()
+            }
+        }
+    }
+}
+
+impl HttpApi for CallbackApi {
+    fn answer(&self, request: http::Request<Bytes>, _calls: Calls) -> BoxFuture<'static, Response<Bytes>> {
+        let api = self.clone();
+        async move { api.respond(request).await }.boxed()
+    }
+
+    fn refuse(&self, why: Unread) -> Response<Bytes> {
+        let status = match why {
+            Unread::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Unread::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Unread::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Unread::Incomplete => StatusCode::REQUEST_TIMEOUT,
+            Unread::HeadMalformed
+            | Unread::HostInvalid
+            | Unread::ExpectationUnknown
+            | Unread::Encoded
+            | Unread::TransferUnknown
+            | Unread::Malformed => StatusCode::BAD_REQUEST,
+        };
+        Page::Malformed.with_status(status, None)
+    }
+}
+
+/// The page for a session that is in a state.
+fn of_state(state: AuthorizationState, return_uri: Option<&RedirectUri>) -> Response<Bytes> {
+    let page = match state {
+        // The browser came back a second time: the user has reloaded the page.
+        AuthorizationState::Started
+        | AuthorizationState::Returned
+        | AuthorizationState::Confirmed
+        | AuthorizationState::Completed => Page::Done,
+        AuthorizationState::Denied => Page::Denied,
+        AuthorizationState::Failed | AuthorizationState::Cancelled => Page::Failed,
+        AuthorizationState::Expired => Page::Expired,
+    };
+    page.with_status(page.status(), return_uri)
+}
+
+// === impl Parameters ===
+
+impl Parameters {
+    fn parse(query: &str) -> Self {
+        let mut parameters = Parameters::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (Some(name), value) = (decoded(name), decoded(value)) else { continue };
+            let is_first = match &*name {
+                "state" => set(&mut parameters.state, value.map(Secret::new), MAX_STATE, |it| it.expose().len()),
+                "code" => set(&mut parameters.code, value.map(Secret::new), MAX_VALUE, |it| it.expose().len()),
+                "error" => set(&mut parameters.error, value, MAX_VALUE, String::len),
+                "iss" => set(&mut parameters.iss, value, MAX_VALUE, String::len),
+                _ => true,
+            };
+            parameters.is_malformed |= !is_first;
+        }
+        parameters
+    }
+
+    /// The state and the rest. `None` if there is no state, so that no session can be found.
+    fn into_response(self) -> Option<(Secret, AuthorizationResponse)> {
+        let Parameters { state, code, error, iss, is_malformed } = self;
+        let state = state.filter(|state| !state.expose().is_empty())?;
+        let result = match (code, error) {
+            _ if is_malformed => AuthorizationResult::Malformed,
+            (Some(code), None) if !code.expose().is_empty() => AuthorizationResult::Code(code),
+            (None, Some(error)) => AuthorizationResult::Error(error),
+            _ => AuthorizationResult::Malformed,
+        };
+        let copy = state.duplicate();
+        Some((state, AuthorizationResponse { state: copy, iss, result }))
+    }
+}
+
+/// Sets a parameter. Returns false if it was there before, is no text, or is too long.
+fn set<T>(slot: &mut Option<T>, value: Option<T>, max: usize, length: impl Fn(&T) -> usize) -> bool {
+    match value {
+        Some(value) if slot.is_none() && length(&value) <= max => {
+            *slot = Some(value);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// A name or a value of a form.
+fn decoded(text: &str) -> Option<String> {
+    let spaced = text.replace('+', " ");
+    percent_decode_str(&spaced).decode_utf8().ok().map(|text| text.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_parameter_is_there_once() {
+        let result = |query: &str| Parameters::parse(query).into_response().map(|(_, response)| response);
+        let code = |query: &str| match result(query).unwrap().result {
+            AuthorizationResult::Code(code) => code.expose().to_owned(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(code("state=s&code=a%2Fb+c&iss=https%3A%2F%2Fas.example"), "a/b c");
+        assert_eq!(result("code=c&state=s&iss=https%3A%2F%2Fa").unwrap().iss.as_deref(), Some("https://a"));
+        assert!(result("code=c").is_none() && result("state=&code=c").is_none() && result("").is_none());
+        for malformed in [
+            "state=s",
+            "state=s&code=",
+            "state=s&code=a&code=b",
+            "state=s&code=a&error=b",
+            "state=s&code=%ff",
+            "state=s&state=t&code=c",
+            "state=s&code=c&iss=a&iss=b",
+        ] {
+            assert!(matches!(result(malformed).unwrap().result, AuthorizationResult::Malformed), "{malformed}");
+        }
+        assert!(matches!(result("state=s&error=x&error_description=y").unwrap().result, AuthorizationResult::Error(_)));
+    }
+}

@@ -1,0 +1,214 @@
+//! Messages of authorisations.
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use jackfield_api::v1 as pb;
+use jackfield_domain::authorization::{
+    AuthorizationAnswer, AuthorizationDraft, AuthorizationResponse, AuthorizationResult, AuthorizationSession,
+    Delivery, StartedAuthorization,
+};
+use jackfield_domain::request::reference::{Ref, ReferenceForms};
+use jackfield_domain::value::scopes::Scopes;
+use jackfield_domain::value::text::{UserId, bounded_text};
+use jackfield_domain::value::url::RedirectUri;
+use jackfield_domain::{AuthorizationSessionId, Error, Result, Secret, Violation, Violations};
+use jackfield_service::Watching;
+use jackfield_transport::call::status::status;
+use tonic::Status;
+use uuid::Uuid;
+
+use crate::grpc::fields::MAX_URL;
+use crate::grpc::parse;
+use crate::grpc::render;
+
+/// The states on the wire.
+pub(super) type SessionStream = BoxStream<'static, Result<pb::WatchAuthorizationResponse, Status>>;
+
+/// The longest state and completion code that are looked up. Those that are made here are shorter.
+const MAX_TOKEN: usize = 256;
+const MAX_CODE: usize = 4_096;
+const MAX_ERROR: usize = 256;
+
+/// The id of the session that a request names.
+pub(super) fn id(reference: &str) -> Result<AuthorizationSessionId> {
+    let mut violations = Violations::default();
+    let reference = parse::reference(&mut violations, reference, ReferenceForms::ID);
+    Ok(id_of(violations.into_result(reference)?))
+}
+
+pub(super) fn id_of(reference: Ref) -> AuthorizationSessionId {
+    match reference {
+        Ref::Id(id) => AuthorizationSessionId(id),
+        // Only ids are parsed.
+        Ref::Name(_) | Ref::External(_) => AuthorizationSessionId(Uuid::nil()),
+    }
+}
+
+/// The handshake that a request starts.
+pub(super) fn draft(request: pb::StartAuthorizationRequest) -> Result<AuthorizationDraft> {
+    let pb::StartAuthorizationRequest {
+        connection,
+        user_id,
+        scopes,
+        redirect_uri,
+        return_uri,
+        credential,
+        allow_account_change,
+    } = request;
+    let mut violations = Violations::default();
+    let connection = violations.check(Ref::parse("connection", &connection, ReferenceForms::ID_NAME_EXTERNAL));
+    let user_id = violations.check(UserId::parse("user_id", &user_id));
+    let scopes = match scopes.is_empty() {
+        true => Some(None),
+        false => violations.check_all(Scopes::parse_list("scopes", &scopes)).map(Some),
+    };
+    let delivery = delivery(&mut violations, &redirect_uri, &return_uri);
+    let credential = parse::optional_reference(&mut violations, "credential", &credential, ReferenceForms::ID_EXTERNAL);
+    let parsed = connection.zip(user_id).zip(scopes.zip(delivery)).zip(credential);
+    let (((connection, user_id), (scopes, delivery)), credential) = violations.into_result(parsed)?;
+    Ok(AuthorizationDraft { connection, user_id, scopes, delivery, credential, allow_account_change })
+}
+
+fn delivery(violations: &mut Violations, redirect_uri: &str, return_uri: &str) -> Option<Delivery> {
+    let parse = |field, uri| RedirectUri::parse(field, uri, MAX_URL);
+    match (parse::non_empty(redirect_uri), parse::non_empty(return_uri)) {
+        (None, None) => Some(Delivery::Application(None)),
+        (Some(uri), None) => violations.check(parse("redirect_uri", uri)).map(Some).map(Delivery::Application),
+        (None, Some(uri)) => violations.check(parse("return_uri", uri)).map(Delivery::Callback),
+        (Some(_), Some(_)) => {
+            violations.push(Violation::field("return_uri", "must not be given together with redirect_uri"));
+            None
+        }
+    }
+}
+
+/// The user and the answer of a request.
+pub(super) fn answer(request: pb::CompleteAuthorizationRequest) -> Result<(UserId, AuthorizationAnswer)> {
+    let pb::CompleteAuthorizationRequest { user_id, completion_code, state, code, error, iss } = request;
+    let mut violations = Violations::default();
+    let user_id = violations.check(UserId::parse("user_id", &user_id));
+    let answer = if completion_code.is_empty() {
+        let state = match state.is_empty() {
+            true => violations.check(Err(Violation::field("state", "is required, unless completion_code is given"))),
+            false => violations.check(Secret::parse_token("state", state, MAX_TOKEN)),
+        };
+        let iss = violations.check(iss.map(|iss| bounded_text("iss", &iss, MAX_URL, true)).transpose());
+        let result = result(&mut violations, code, &error);
+        state
+            .zip(iss)
+            .zip(result)
+            .map(|((state, iss), result)| AuthorizationAnswer::Response(AuthorizationResponse { state, iss, result }))
+    } else {
+        for (field, is_given) in [
+            ("state", !state.is_empty()),
+            ("code", !code.is_empty()),
+            ("error", !error.is_empty()),
+            ("iss", iss.is_some()),
+        ] {
+            if is_given {
+                violations.push(Violation::field(field, "must not be given together with completion_code"));
+            }
+        }
+        let code = violations.check(Secret::parse_token("completion_code", completion_code, MAX_TOKEN));
+        code.map(AuthorizationAnswer::CompletionCode)
+    };
+    violations.into_result(user_id.zip(answer))
+}
+
+fn result(violations: &mut Violations, code: String, error: &str) -> Option<AuthorizationResult> {
+    match (code.is_empty(), error.is_empty()) {
+        (false, true) => violations.check(Secret::parse_line("code", code, MAX_CODE)).map(AuthorizationResult::Code),
+        (true, false) => {
+            violations.check(bounded_text("error", error, MAX_ERROR, false)).map(AuthorizationResult::Error)
+        }
+        (true, true) => {
+            violations.check(Err(Violation::field("code", "is required, or error, unless completion_code is given")))
+        }
+        (false, false) => violations.check(Err(Violation::field("error", "must not be given together with code"))),
+    }
+}
+
+pub(super) fn started_to_message(started: StartedAuthorization) -> pb::StartAuthorizationResponse {
+    let StartedAuthorization { session, url } = started;
+    let authorization_url = url.expose().to_owned();
+    pb::StartAuthorizationResponse { authorization: Some(to_message(session)), authorization_url }
+}
+
+pub(super) fn stream(sessions: Watching) -> SessionStream {
+    let message = |session| pb::WatchAuthorizationResponse { authorization: Some(to_message(session)) };
+    sessions.map(move |session: Result<AuthorizationSession, Error>| session.map(message).map_err(status)).boxed()
+}
+
+/// A session as its callers see it.
+pub(super) fn to_message(session: AuthorizationSession) -> pb::AuthorizationSession {
+    let AuthorizationSession {
+        id,
+        principal,
+        user_id,
+        connection,
+        credential,
+        scopes,
+        granted_scopes,
+        redirect_uri,
+        return_uri,
+        issuer: _,
+        allow_account_change: _,
+        state,
+        failure,
+        failure_detail,
+        state_digest: _,
+        completion_digest: _,
+        expire_time,
+        meta,
+    } = session;
+    // The names of the contract are those of the domain with a prefix. A test compares them.
+    let state = pb::AuthorizationState::from_str_name(&format!("AUTHORIZATION_STATE_{}", state.as_str()));
+    let reason = failure.and_then(|failure| {
+        pb::AuthorizationFailure::from_str_name(&format!("AUTHORIZATION_FAILURE_{}", failure.as_str()))
+    });
+    pb::AuthorizationSession {
+        id: id.to_string(),
+        user_id: user_id.into(),
+        connection: connection.to_string(),
+        credential: credential.map(|id| id.to_string()).unwrap_or_default(),
+        state: state.unwrap_or_default().into(),
+        failure: reason.unwrap_or_default().into(),
+        failure_message: failure.map(|failure| failure.message().to_owned()).unwrap_or_default(),
+        failure_detail,
+        scopes,
+        granted_scopes,
+        redirect_uri: redirect_uri.into(),
+        return_uri: return_uri.map(String::from).unwrap_or_default(),
+        principal,
+        expire_time: Some(render::timestamp(expire_time)),
+        create_time: Some(render::timestamp(meta.create_time)),
+        update_time: Some(render::timestamp(meta.update_time)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use jackfield_domain::authorization::{AuthorizationFailure, AuthorizationState};
+
+    use super::*;
+
+    /// The names of an enum of the contract without their prefix, and without UNSPECIFIED.
+    fn names(prefix: &str, name_of: impl Fn(i32) -> Option<&'static str>) -> BTreeSet<&'static str> {
+        let names = (1..1_000).filter_map(name_of);
+        names.map(|name| name.strip_prefix(prefix).unwrap_or_else(|| panic!("{name}"))).collect()
+    }
+
+    #[test]
+    fn the_contract_has_the_names_of_the_domain() {
+        let states = names("AUTHORIZATION_STATE_", |number| {
+            pb::AuthorizationState::try_from(number).ok().map(|state| state.as_str_name())
+        });
+        assert_eq!(states, AuthorizationState::NAMES.iter().copied().collect());
+        let failures = names("AUTHORIZATION_FAILURE_", |number| {
+            pb::AuthorizationFailure::try_from(number).ok().map(|failure| failure.as_str_name())
+        });
+        assert_eq!(failures, AuthorizationFailure::NAMES.iter().copied().collect());
+    }
+}

@@ -1,0 +1,117 @@
+//! The response of a provider at the callback listener. The listener cannot know whose browser brings it, so the code is kept until the
+//! application has confirmed the user.
+
+use jackfield_domain::authorization::{
+    AuthorizationResponse, AuthorizationSession, AuthorizationState, CODE_COLUMN, CODE_MICROS,
+};
+use jackfield_domain::value::url::RedirectUri;
+use jackfield_domain::{Error, Result, Secret, SecretAddress, TenantId};
+use jackfield_store::Writer;
+use jackfield_vault::random_token;
+
+use super::{COMPLETION, STATE, context_of};
+use crate::change::{Change, Length};
+use crate::services::Services;
+
+/// What became of the session that a browser came back with.
+#[derive(Debug)]
+pub enum ReturnedAuthorization {
+    /// The browser goes on to the application, with a completion code.
+    Continue(Secret),
+    /// The session has ended just now.
+    Ended { session: Box<AuthorizationSession>, return_uri: RedirectUri },
+    /// The session had ended before, or the response was brought before.
+    Over(AuthorizationState),
+    /// There is no such session at this path.
+    Unknown,
+}
+
+// === impl Services ===
+
+impl Services {
+    /// Takes the response that a browser brought to the path of a connection.
+    pub async fn authorization_returned(
+        &self,
+        context: &str,
+        response: AuthorizationResponse,
+    ) -> Result<ReturnedAuthorization> {
+        let digest = self.authorization_digest(STATE, &response.state).await?;
+        let found = self.shared.store.read().authorization_find_of_any_tenant(&digest).await?;
+        // A path of another connection: its provider passes the code of this one on, or has the browser do so.
+        let Some((tenant, session)) = found.filter(|(tenant, it)| context_of(*tenant, it.connection) == context) else {
+            return Ok(ReturnedAuthorization::Unknown);
+        };
+        let Some(return_uri) = session.return_uri.clone() else { return Ok(ReturnedAuthorization::Unknown) };
+        let completion = random_token()?;
+        let completion_digest = self.authorization_digest(COMPLETION, &completion).await?;
+        let mut returned = None;
+        self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
+            let locked = txn.authorization_fetch_for_update(tenant, session.id).await?;
+            let mut session = locked.ok_or_else(|| super::missing(session.id))?.settled(self.now());
+            if session.state != AuthorizationState::Started {
+                returned = Some(ReturnedAuthorization::Over(session.state));
+                return Ok(());
+            }
+            returned = Some(match session.judge(&response) {
+                Ok(code) => {
+                    session.completion_digest = Some(completion_digest);
+                    self.keep_code(txn, tenant, session, code).await?;
+                    ReturnedAuthorization::Continue(with_code(&return_uri, &completion))
+                }
+                Err(end) => {
+                    let session = Box::new(self.end(txn, tenant, session, end).await?);
+                    ReturnedAuthorization::Ended { session, return_uri }
+                }
+            });
+            Ok(())
+        })
+        .await?;
+        self.shared.authorization_changed.notify_waiters();
+        returned.ok_or_else(|| Error::internal("a callback without a result"))
+    }
+
+    /// Keeps the code of a session until the application confirms the user.
+    async fn keep_code(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        mut session: AuthorizationSession,
+        code: &Secret,
+    ) -> Result<()> {
+        session.advance(AuthorizationState::Returned, self.now(), CODE_MICROS);
+        let address = SecretAddress::of(tenant, session.id, CODE_COLUMN);
+        self.shared.secrets.put(txn, address, code.expose().as_bytes()).await?;
+        txn.authorization_replace(tenant, &session).await
+    }
+}
+
+/// The URI of an application with the completion code. The rest of it stays as it was written.
+fn with_code(uri: &RedirectUri, code: &Secret) -> Secret {
+    let uri = uri.to_ascii();
+    let separator = match uri.split_once('?') {
+        None => "?",
+        Some((_, query)) if query.is_empty() || query.ends_with('&') => "",
+        Some(_) => "&",
+    };
+    // The code has only letters, digits, "-" and "_".
+    Secret::new(format!("{uri}{separator}completion_code={}", code.expose()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_completion_code_is_added_to_a_uri() {
+        let added = |uri: &str| with_code(&RedirectUri::stored(uri.to_owned()), &Secret::new("c".to_owned()));
+        for (uri, expected) in [
+            ("https://a.example", "https://a.example?completion_code=c"),
+            ("https://a.example/b?", "https://a.example/b?completion_code=c"),
+            ("https://a.example/b?c=d", "https://a.example/b?c=d&completion_code=c"),
+            ("https://bücher.example/ä", "https://xn--bcher-kva.example/%C3%A4?completion_code=c"),
+            ("com.example.app:/done", "com.example.app:/done?completion_code=c"),
+        ] {
+            assert_eq!(added(uri).expose(), expected);
+        }
+    }
+}

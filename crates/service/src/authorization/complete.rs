@@ -1,0 +1,190 @@
+//! The end of an authorisation: whose it is is checked before the code goes anywhere, and then it goes once.
+
+use jackfield_domain::authorization::{
+    AuthorizationAnswer, AuthorizationEnd, AuthorizationFailure, AuthorizationSession, AuthorizationState, CODE_COLUMN,
+    CODE_VERIFIER_COLUMN, REDEEM_MICROS,
+};
+use jackfield_domain::connection::Connection;
+use jackfield_domain::error::Precondition;
+use jackfield_domain::principal::right::ConnectionsAuthorize;
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::text::UserId;
+use jackfield_domain::{Error, Resource, Result, Secret, SecretAddress, TenantId};
+use jackfield_store::Writer;
+use tracing::Instrument as _;
+
+use super::{COMPLETION, STATE, ended, refused, require_principal};
+use crate::caller::Caller;
+use crate::change::Change;
+use crate::services::Services;
+
+/// A code that is going to be redeemed.
+pub(super) struct Redemption {
+    pub(super) session: AuthorizationSession,
+    pub(super) code: Secret,
+    pub(super) code_verifier: Secret,
+}
+
+/// The outcome of the check.
+enum Checked {
+    /// The session has ended, and why.
+    Ended(Box<AuthorizationSession>),
+    /// The session is confirmed, and nobody else redeems its code.
+    Confirmed(Box<Redemption>),
+}
+
+/// What an answer says once its session is found.
+enum Said {
+    Code(Secret),
+    /// The session ends.
+    End(AuthorizationEnd),
+}
+
+// === impl Services ===
+
+impl Services {
+    /// Completes a session for a user: checks whose it is, redeems its code once, and stores the tokens. Once the check has begun it goes
+    /// on if the caller leaves: a code that was taken and not redeemed would be lost.
+    pub async fn authorization_complete(
+        &self,
+        caller: Caller<ConnectionsAuthorize>,
+        user_id: UserId,
+        answer: AuthorizationAnswer,
+    ) -> Result<AuthorizationSession> {
+        let tenant = caller.tenant();
+        let found = self.answered(tenant, &answer).await?;
+        require_principal(&caller, &found)?;
+        let connection = self.find::<Connection>(tenant, &Ref::Id(found.connection.0)).await?;
+        // Before the code is taken, so that it is not lost to a connection that can be mended at once.
+        let client = match answer.has_code() {
+            true => Some(self.token_client(tenant, &connection).await?),
+            false => None,
+        };
+        let services = self.clone();
+        let completing = async move {
+            let checked = services.check_answer(&caller, &found, &user_id, answer).await?;
+            services.shared.authorization_changed.notify_waiters();
+            let redemption = match checked {
+                Checked::Ended(session) => return Ok(*session),
+                Checked::Confirmed(redemption) => *redemption,
+            };
+            let client = client.ok_or_else(|| Error::internal("a code without a client"))?;
+            let session = services.redeem(tenant, &connection, &client, redemption).await;
+            services.shared.authorization_changed.notify_waiters();
+            session
+        };
+        self.shared.tasks.spawn(completing.in_current_span()).await.map_err(Error::internal)?
+    }
+
+    /// The session that an answer belongs to.
+    async fn answered(&self, tenant: TenantId, answer: &AuthorizationAnswer) -> Result<AuthorizationSession> {
+        let read = self.shared.store.read();
+        let found = match answer {
+            AuthorizationAnswer::CompletionCode(code) => {
+                let digest = self.authorization_digest(COMPLETION, code).await?;
+                read.authorization_find_by_completion(tenant, &digest).await?
+            }
+            AuthorizationAnswer::Response(response) => {
+                let digest = self.authorization_digest(STATE, &response.state).await?;
+                read.authorization_find_by_state(tenant, &digest).await?
+            }
+        };
+        found.ok_or_else(|| Error::not_found_by(Resource::AuthorizationSession, None, None))
+    }
+
+    /// Takes the code of a session, or ends it.
+    async fn check_answer(
+        &self,
+        caller: &Caller<ConnectionsAuthorize>,
+        found: &AuthorizationSession,
+        user_id: &UserId,
+        answer: AuthorizationAnswer,
+    ) -> Result<Checked> {
+        self.change_once(caller, async |txn| {
+            let tenant = caller.tenant();
+            let locked = txn.authorization_fetch_for_update(tenant, found.id).await?;
+            let session = locked.ok_or_else(|| super::missing(found.id))?.settled(self.now());
+            require_open(&session, &answer)?;
+            let said = match session.user_id == *user_id {
+                true => self.said(txn, tenant, &session, &answer).await?,
+                // Whoever brings it has a link that was meant for another. It must not be used by either.
+                false => Said::End(AuthorizationEnd::failed(AuthorizationFailure::UserMismatch, "")),
+            };
+            match said {
+                Said::End(end) => self.end(txn, tenant, session, end).await.map(Box::new).map(Checked::Ended),
+                Said::Code(code) => {
+                    self.confirm(txn, tenant, session, code).await.map(Box::new).map(Checked::Confirmed)
+                }
+            }
+        })
+        .await
+    }
+
+    /// What an answer says, after the check of its issuer.
+    async fn said(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        session: &AuthorizationSession,
+        answer: &AuthorizationAnswer,
+    ) -> Result<Said> {
+        Ok(match answer {
+            AuthorizationAnswer::Response(response) => match session.judge(response) {
+                Ok(code) => Said::Code(code.duplicate()),
+                Err(end) => Said::End(end),
+            },
+            AuthorizationAnswer::CompletionCode(_) => {
+                let address = SecretAddress::of(tenant, session.id, CODE_COLUMN);
+                let code = self.shared.secrets.text(Some(txn), address).await?;
+                Said::Code(code.ok_or_else(|| Error::internal("a session that returned has no code"))?)
+            }
+        })
+    }
+
+    /// Marks a session as confirmed, so that its code is redeemed by nobody else, and takes its secrets.
+    async fn confirm(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        mut session: AuthorizationSession,
+        code: Secret,
+    ) -> Result<Redemption> {
+        let address = SecretAddress::of(tenant, session.id, CODE_VERIFIER_COLUMN);
+        let code_verifier = self.shared.secrets.text(Some(txn), address).await?;
+        let code_verifier = code_verifier.ok_or_else(|| Error::internal("an open session has no code verifier"))?;
+        session.advance(AuthorizationState::Confirmed, self.now(), REDEEM_MICROS);
+        txn.authorization_forget_secrets(tenant, session.id).await?;
+        txn.authorization_replace(tenant, &session).await?;
+        Ok(Redemption { session, code, code_verifier })
+    }
+
+    /// Makes a change whose result has secrets, which are kept for no repeat.
+    async fn change_once<T>(
+        &self,
+        caller: &Caller<ConnectionsAuthorize>,
+        work: impl AsyncFnOnce(&Writer) -> Result<T>,
+    ) -> Result<T> {
+        let mut made = None;
+        self.change(Change::on_behalf_of(caller), async |txn| {
+            made = Some(work(txn).await?);
+            Ok(())
+        })
+        .await?;
+        made.ok_or_else(|| Error::internal("a change without a result"))
+    }
+}
+
+/// Refuses a session that has ended, or whose response comes another way.
+fn require_open(session: &AuthorizationSession, answer: &AuthorizationAnswer) -> Result<()> {
+    if !session.state.is_open() {
+        return Err(ended(session));
+    }
+    match answer {
+        // Only a session that has returned has a completion code.
+        AuthorizationAnswer::Response(_) if session.return_uri.is_some() => {
+            let message = "the callback listener takes the response: complete it with the completion code";
+            Err(refused(Precondition::AuthorizationMismatch, session, message))
+        }
+        AuthorizationAnswer::CompletionCode(_) | AuthorizationAnswer::Response(_) => Ok(()),
+    }
+}

@@ -1,0 +1,243 @@
+//! The redemption of a code. It is sent once: a code that is sent twice looks stolen, and its tokens may be revoked (RFC 6749 4.1.2).
+
+use std::time::Duration;
+
+use jackfield_domain::authorization::{
+    AuthorizationEnd, AuthorizationFailure, AuthorizationSession, AuthorizationState,
+};
+use jackfield_domain::connection::Connection;
+use jackfield_domain::connector::Connector;
+use jackfield_domain::credential::{Credential, CredentialDraft, Material, MaterialPatch, OAuth2Material, TokensPatch};
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::value::json::JsonObject;
+use jackfield_domain::value::maps::Labels;
+use jackfield_domain::{CredentialId, Error, Result, Secret, SecretPatch, TenantId, Timestamp};
+use jackfield_store::Writer;
+use jackfield_upstream::oauth::{AccessToken, Grant, TokenFailure, TokenFault, TokenResponse};
+
+use super::complete::Redemption;
+use super::endpoint::TokenClient;
+use super::missing;
+use crate::change::{Change, Length, lock_parent};
+use crate::credential::{Parents, find_locked};
+use crate::services::Services;
+use crate::user_connector::link_or_new;
+
+/// The attempts to store tokens, which nobody can get a second time, and the wait between them.
+const STORE_ATTEMPTS: u32 = 60;
+const STORE_WAIT: Duration = Duration::from_millis(500);
+
+/// The tokens of a response. They are not cloned, but each attempt to store them needs a copy.
+struct Tokens {
+    access_token: Secret,
+    refresh_token: Option<Secret>,
+    /// It is kept and not read yet.
+    id_token: Option<Secret>,
+    token_type: String,
+    expire_time: Option<Timestamp>,
+    scopes: Vec<String>,
+}
+
+// === impl Services ===
+
+impl Services {
+    /// Redeems a code whose session is confirmed, and stores what comes of it.
+    pub(super) async fn redeem(
+        &self,
+        tenant: TenantId,
+        connection: &Connection,
+        client: &TokenClient,
+        redemption: Redemption,
+    ) -> Result<AuthorizationSession> {
+        let Redemption { session, code, code_verifier } = redemption;
+        let redirect_uri = &session.redirect_uri;
+        let grant = Grant::AuthorizationCode { code: &code, redirect_uri, code_verifier: &code_verifier };
+        let asked = self.now();
+        // The caller may leave, so its deadline is none: the timeouts of the connector end the exchange.
+        let outcome = client.exchange(&grant, connection.settings.token_parameters.as_map(), None).await;
+        let tokens = match Tokens::of(outcome, &session.scopes, asked) {
+            Ok(tokens) => tokens,
+            Err(end) => return self.end_confirmed(tenant, &session, end).await,
+        };
+        for attempt in 1.. {
+            let stored = self.tokens_store(tenant, connection, &session, &tokens).await;
+            match stored {
+                Err(error) if may_pass(&error) && attempt < STORE_ATTEMPTS => tokio::time::sleep(STORE_WAIT).await,
+                Err(error) => return self.end_confirmed(tenant, &session, not_stored(&session, &error)).await,
+                Ok(session) => return Ok(session),
+            }
+        }
+        Err(Error::internal("attempts without an end"))
+    }
+
+    /// Ends a confirmed session without tokens. Nothing else changes.
+    async fn end_confirmed(
+        &self,
+        tenant: TenantId,
+        session: &AuthorizationSession,
+        end: AuthorizationEnd,
+    ) -> Result<AuthorizationSession> {
+        if let AuthorizationEnd::Failed { failure, detail } = &end {
+            let (reason, detail) = (failure.as_str(), detail.as_str());
+            let connection = session.connection;
+            tracing::warn!(connection.id = %connection, error.type = reason, error.detail = detail, "an authorisation failed");
+        }
+        self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
+            let session = confirmed(txn, tenant, session).await?;
+            self.end(txn, tenant, session, end).await
+        })
+        .await
+    }
+
+    /// Stores tokens in the credential of a session, or in a new one, and completes the session.
+    async fn tokens_store(
+        &self,
+        tenant: TenantId,
+        connection: &Connection,
+        session: &AuthorizationSession,
+        tokens: &Tokens,
+    ) -> Result<AuthorizationSession> {
+        self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
+            // An attempt whose outcome was not known may have stored them.
+            let stored = txn.authorization_fetch(tenant, session.id).await?;
+            if let Some(stored) = stored.filter(|stored| stored.state == AuthorizationState::Completed) {
+                return Ok(stored);
+            }
+            let connector = lock_parent::<Connector>(txn, tenant, &Ref::Id(connection.connector.0)).await?;
+            lock_parent::<Connection>(txn, tenant, &Ref::Id(connection.id.0)).await?;
+            let credential = match session.credential {
+                Some(id) => self.credential_renew(txn, tenant, connection, id, tokens.material()).await?,
+                None => {
+                    let link = link_or_new(txn, tenant, &session.user_id, &connector, self.now()).await?;
+                    let parents = Parents { connector: connector.id, connection: Some(connection.id), link };
+                    Some(self.credential_insert(txn, tenant, parents, draft(session, &connector, tokens)).await?.id)
+                }
+            };
+            let mut locked = confirmed(txn, tenant, session).await?;
+            let end = match credential {
+                Some(id) => {
+                    locked.credential = Some(id);
+                    locked.granted_scopes.clone_from(&tokens.scopes);
+                    AuthorizationEnd::Completed
+                }
+                None => AuthorizationEnd::failed(AuthorizationFailure::CredentialMissing, ""),
+            };
+            self.end(txn, tenant, locked, end).await
+        })
+        .await
+    }
+
+    /// Replaces the tokens of a credential, which keeps its id and its configurations. The tokens before belong to another grant, so
+    /// none of them is kept. `None` if there is no such credential any more.
+    async fn credential_renew(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        connection: &Connection,
+        id: CredentialId,
+        material: Material,
+    ) -> Result<Option<CredentialId>> {
+        let Some(mut credential) = find_locked(txn, tenant, &Ref::Id(id.0)).await? else { return Ok(None) };
+        let none_kept = TokensPatch { refresh_token: SecretPatch::Clear, id_token: SecretPatch::Clear };
+        let patch = MaterialPatch::Replace(material, none_kept);
+        self.material_change(txn, tenant, &mut credential, patch).await?;
+        credential.connection = Some(connection.id);
+        credential.meta = credential.meta.changed(self.now());
+        txn.replace::<Credential>(tenant, &credential).await?;
+        Ok(Some(id))
+    }
+}
+
+// === impl Tokens ===
+
+impl Tokens {
+    /// The tokens of an exchange that began at a time, or how the session ends.
+    fn of(
+        outcome: Result<TokenResponse, TokenFault>,
+        asked_scopes: &[String],
+        asked: Timestamp,
+    ) -> Result<Self, AuthorizationEnd> {
+        let response = outcome.map_err(|fault| failure_of(&fault))?;
+        let TokenResponse { access, refresh_token, refresh_lifetime: _, id_token } = response;
+        let access =
+            access.map_err(|flaw| AuthorizationEnd::failed(AuthorizationFailure::TokenUnusable, flaw.to_string()))?;
+        let AccessToken { token, token_type, lifetime, scopes } = access;
+        let micros = |lifetime: Duration| i64::try_from(lifetime.as_micros()).unwrap_or(i64::MAX);
+        Ok(Tokens {
+            access_token: token,
+            refresh_token,
+            id_token,
+            token_type,
+            expire_time: lifetime.map(|lifetime| asked.plus_micros(micros(lifetime))),
+            scopes: scopes.unwrap_or_else(|| asked_scopes.to_vec()),
+        })
+    }
+
+    fn material(&self) -> Material {
+        Material::OAuth2(OAuth2Material {
+            access_token: Some(self.access_token.duplicate()),
+            refresh_token: self.refresh_token.as_ref().map(Secret::duplicate),
+            id_token: self.id_token.as_ref().map(Secret::duplicate),
+            token_type: self.token_type.clone(),
+            expire_time: self.expire_time,
+            scopes: self.scopes.clone(),
+        })
+    }
+}
+
+/// The new credential of a session.
+fn draft(session: &AuthorizationSession, connector: &Connector, tokens: &Tokens) -> CredentialDraft {
+    CredentialDraft {
+        id: None,
+        external_id: None,
+        user_id: session.user_id.clone(),
+        connector: Ref::Id(connector.id.0),
+        connection: Some(Ref::Id(session.connection.0)),
+        provider_account_id: String::new(),
+        provider_data: JsonObject::default(),
+        labels: Labels::default(),
+        is_default: None,
+        material: tokens.material(),
+    }
+}
+
+/// The session as it is stored, locked. It is still the one whose code was redeemed.
+async fn confirmed(txn: &Writer, tenant: TenantId, session: &AuthorizationSession) -> Result<AuthorizationSession> {
+    let found = txn.authorization_fetch_for_update(tenant, session.id).await?;
+    let found = found.ok_or_else(|| missing(session.id))?;
+    match found.state {
+        AuthorizationState::Confirmed => Ok(found),
+        _ => Err(super::ended(&found)),
+    }
+}
+
+/// The end of a session whose code was not exchanged.
+fn failure_of(fault: &TokenFault) -> AuthorizationEnd {
+    let failure = match fault.class() {
+        TokenFailure::Transient => AuthorizationFailure::EndpointUnavailable,
+        TokenFailure::Unknown => AuthorizationFailure::AnswerLost,
+        TokenFailure::Grant => AuthorizationFailure::GrantRefused,
+        TokenFailure::Connection => AuthorizationFailure::ClientRefused,
+        TokenFailure::Request | TokenFailure::Pending => AuthorizationFailure::RequestRefused,
+        TokenFailure::User => AuthorizationFailure::UserActionRequired,
+    };
+    let detail = match fault {
+        TokenFault::Refused { code, .. } => code.as_str(),
+        TokenFault::Call(_) | TokenFault::Request(_) | TokenFault::Status { .. } | TokenFault::BodyMalformed { .. } => {
+            fault.reason()
+        }
+    };
+    AuthorizationEnd::failed(failure, detail)
+}
+
+/// The end of a session whose tokens are lost.
+fn not_stored(session: &AuthorizationSession, error: &Error) -> AuthorizationEnd {
+    let cause = error as &dyn std::error::Error;
+    tracing::error!(error = cause, authorization.id = %session.id, "the tokens of a user could not be stored");
+    AuthorizationEnd::failed(AuthorizationFailure::NotStored, error.reason())
+}
+
+/// Returns whether tokens may be stored by another attempt. If it is not known whether they were, the next attempt finds out.
+fn may_pass(error: &Error) -> bool {
+    error.retryable() || matches!(error, Error::OutcomeUnknown { .. })
+}

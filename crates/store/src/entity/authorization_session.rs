@@ -1,0 +1,27 @@
+//! The authorisations of users.
+
+use sea_orm::entity::prelude::*;
+
+use jackfield_domain::TenantId;
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "authorization_session")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub tenant_id: Uuid,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    pub connection_id: Uuid,
+    pub state_digest: String,
+    pub completion_digest: Option<String>,
+    pub expire_time: i64,
+    pub doc: String,
+}
+
+super::no_relations!();
+
+/// The rows of a tenant. Every query begins with them.
+#[expect(clippy::disallowed_methods, reason = "this is the tenant-scoped finder")]
+pub(crate) fn of(tenant: TenantId) -> Select<Entity> {
+    Entity::find().filter(Column::TenantId.eq(tenant.0))
+}

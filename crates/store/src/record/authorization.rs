@@ -1,0 +1,181 @@
+//! Authorisations of users, as rows. Their secrets are sealed beside them.
+
+use std::collections::BTreeMap;
+
+use jackfield_domain::authorization::{AuthorizationDigest, AuthorizationSession};
+use jackfield_domain::{AuthorizationSessionId, Error, Resource, Result, TenantId, Timestamp};
+use sea_orm::sea_query::{Condition, LockBehavior, LockType};
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, QueryFilter as _,
+    QueryOrder as _, QuerySelect as _,
+};
+use uuid::Uuid;
+
+use crate::database::error;
+use crate::entity::authorization_session::{self, ActiveModel, Column, Entity, Model};
+use crate::session::{Session, Writer};
+
+impl<C: ConnectionTrait> Session<C> {
+    /// An authorisation by its id.
+    pub async fn authorization_fetch(
+        &self,
+        tenant: TenantId,
+        id: AuthorizationSessionId,
+    ) -> Result<Option<AuthorizationSession>> {
+        self.authorization_where(tenant, Column::Id.eq(id.0)).await
+    }
+
+    /// The authorisation of a tenant whose request had a state.
+    pub async fn authorization_find_by_state(
+        &self,
+        tenant: TenantId,
+        digest: &AuthorizationDigest,
+    ) -> Result<Option<AuthorizationSession>> {
+        self.authorization_where(tenant, Column::StateDigest.eq(digest.as_str())).await
+    }
+
+    /// The authorisation of a tenant with a completion code.
+    pub async fn authorization_find_by_completion(
+        &self,
+        tenant: TenantId,
+        digest: &AuthorizationDigest,
+    ) -> Result<Option<AuthorizationSession>> {
+        self.authorization_where(tenant, Column::CompletionDigest.eq(digest.as_str())).await
+    }
+
+    /// The authorisation whose request had a state, and its tenant.
+    pub async fn authorization_find_of_any_tenant(
+        &self,
+        digest: &AuthorizationDigest,
+    ) -> Result<Option<(TenantId, AuthorizationSession)>> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a callback names no tenant; the state is a secret that finds its own row"
+        )]
+        let select = Entity::find().filter(Column::StateDigest.eq(digest.as_str()));
+        let row = select.one(&self.conn).await.map_err(error::from_db)?;
+        row.map(|row| Ok((TenantId(row.tenant_id), decode(row)?))).transpose()
+    }
+
+    async fn authorization_where(
+        &self,
+        tenant: TenantId,
+        condition: sea_orm::sea_query::Expr,
+    ) -> Result<Option<AuthorizationSession>> {
+        let row = authorization_session::of(tenant).filter(condition).one(&self.conn).await.map_err(error::from_db)?;
+        row.map(decode).transpose()
+    }
+}
+
+impl Writer {
+    /// Adds an authorisation. Its connection is locked.
+    pub async fn authorization_insert(&self, tenant: TenantId, session: &AuthorizationSession) -> Result<()> {
+        let insert = Entity::insert(active(tenant, session)?);
+        insert.exec_without_returning(&self.conn).await.map_err(error::from_db)?;
+        self.note_inserted(session.id.0);
+        Ok(())
+    }
+
+    /// An authorisation by its id. No other transaction changes it until this one ends.
+    pub async fn authorization_fetch_for_update(
+        &self,
+        tenant: TenantId,
+        id: AuthorizationSessionId,
+    ) -> Result<Option<AuthorizationSession>> {
+        let mut select = authorization_session::of(tenant).filter(Column::Id.eq(id.0));
+        if self.conn.get_database_backend() == DbBackend::Postgres {
+            select = select.lock_exclusive();
+        }
+        select.one(&self.conn).await.map_err(error::from_db)?.map(decode).transpose()
+    }
+
+    /// Replaces an authorisation that is locked.
+    pub async fn authorization_replace(&self, tenant: TenantId, session: &AuthorizationSession) -> Result<()> {
+        let replaced = Entity::update_many()
+            .set(active(tenant, session)?)
+            .filter(Column::TenantId.eq(tenant.0))
+            .filter(Column::Id.eq(session.id.0))
+            .exec(&self.conn)
+            .await
+            .map_err(error::from_db)?;
+        match replaced.rows_affected {
+            1 => Ok(()),
+            _ => Err(Error::internal("an authorisation is gone although it was locked")),
+        }
+    }
+
+    /// Deletes the secrets of an authorisation that has ended.
+    pub async fn authorization_forget_secrets(&self, tenant: TenantId, id: AuthorizationSessionId) -> Result<()> {
+        self.owned_delete(tenant, Resource::AuthorizationSession, &[id.0]).await
+    }
+
+    /// Deletes at most `limit` authorisations of all tenants whose last state ended before a time, and returns how many. Those that
+    /// another transaction locks stay.
+    pub async fn authorizations_purge(&self, before: Timestamp, limit: u64) -> Result<u64> {
+        #[expect(clippy::disallowed_methods, reason = "maintenance spans all tenants")]
+        let ended =
+            Entity::find().filter(Column::ExpireTime.lte(before.0)).order_by_asc(Column::ExpireTime).limit(limit);
+        let ended = ended.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked).select_only();
+        let ended = ended.columns([Column::TenantId, Column::Id]).into_tuple::<(Uuid, Uuid)>();
+        let mut by_tenant: BTreeMap<Uuid, Vec<Uuid>> = BTreeMap::new();
+        let mut count = 0;
+        for (tenant, id) in ended.all(&self.conn).await.map_err(error::from_db)? {
+            by_tenant.entry(tenant).or_default().push(id);
+            count += 1;
+        }
+        for (tenant, ids) in by_tenant {
+            self.authorizations_delete_where(TenantId(tenant), &ids).await?;
+        }
+        Ok(count)
+    }
+
+    /// Deletes the authorisations of connections, which are locked.
+    pub(crate) async fn authorizations_delete_of(&self, tenant: TenantId, connections: &[Uuid]) -> Result<()> {
+        if connections.is_empty() {
+            return Ok(());
+        }
+        let of_connections = Column::ConnectionId.is_in(connections.iter().copied());
+        let mut select = authorization_session::of(tenant).filter(of_connections).order_by_asc(Column::Id);
+        if self.conn.get_database_backend() == DbBackend::Postgres {
+            select = select.lock_exclusive();
+        }
+        let ids = select.select_only().column(Column::Id).into_tuple::<Uuid>().all(&self.conn).await;
+        self.authorizations_delete_where(tenant, &ids.map_err(error::from_db)?).await
+    }
+
+    /// Deletes the authorisations of a tenant. Their secrets go with those of the tenant.
+    pub(crate) async fn authorizations_delete(&self, tenant: TenantId) -> Result<()> {
+        let delete = Entity::delete_many().filter(Column::TenantId.eq(tenant.0));
+        delete.exec(&self.conn).await.map(|_| ()).map_err(error::from_db)
+    }
+
+    async fn authorizations_delete_where(&self, tenant: TenantId, ids: &[Uuid]) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.owned_delete(tenant, Resource::AuthorizationSession, ids).await?;
+        let these = Condition::all().add(Column::TenantId.eq(tenant.0)).add(Column::Id.is_in(ids.iter().copied()));
+        Entity::delete_many().filter(these).exec(&self.conn).await.map(|_| ()).map_err(error::from_db)
+    }
+}
+
+fn active(tenant: TenantId, session: &AuthorizationSession) -> Result<ActiveModel> {
+    Ok(ActiveModel {
+        tenant_id: Set(tenant.0),
+        id: Set(session.id.0),
+        connection_id: Set(session.connection.0),
+        state_digest: Set(session.state_digest.as_str().to_owned()),
+        completion_digest: Set(session.completion_digest.as_ref().map(|digest| digest.as_str().to_owned())),
+        expire_time: Set(session.expire_time.0),
+        doc: Set(serde_json::to_string(session).map_err(Error::internal)?),
+    })
+}
+
+fn decode(row: Model) -> Result<AuthorizationSession> {
+    let Model { id, doc, .. } = row;
+    serde_json::from_str(&doc).map_err(|error| Error::DataDamaged {
+        resource: Resource::AuthorizationSession,
+        id: id.to_string(),
+        source: error.into(),
+    })
+}

@@ -1,0 +1,194 @@
+//! An authorisation server that others wrote (crate `oauth-as`), over a real socket. It rotates refresh tokens, names its issuer in its
+//! responses (RFC 9207), demands PKCE, and takes a code once.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::FutureExt as _;
+use http::Request;
+use http::header::LOCATION;
+use jackfield_api::v1;
+use oauth_as::client::{Client as Registration, ClientAuth, ClientId};
+use oauth_as::grant::GrantType;
+use oauth_as::http::{ApprovalDecision, AuthorizationService, ServiceBuilder};
+use oauth_as::scope::ScopeSet;
+use oauth_as::server::{AuthorizationServer, ServerConfig, SystemClock};
+use oauth_as::store::MemoryStorage;
+use url::Url;
+
+use crate::system::{Received, Reply, System};
+
+type Service = AuthorizationService<MemoryStorage, SystemClock>;
+
+/// The server. It approves what the user `ada` is asked for, unless it is told otherwise.
+pub struct OAuthProvider {
+    authorization: Arc<AuthorizationServer<MemoryStorage, SystemClock>>,
+    service: Service,
+    /// A response that the token endpoint gives in place of its own.
+    reply: Arc<Mutex<Option<Reply>>>,
+    denies: Arc<Mutex<bool>>,
+    pub system: System,
+}
+
+/// The parameters of a response that a browser brings back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Brought {
+    /// Where the browser was sent, without the query.
+    pub uri: String,
+    pub state: String,
+    pub code: String,
+    pub error: String,
+    pub iss: Option<String>,
+}
+
+/// The issuer that the server names.
+pub const ISSUER: &str = "https://as.example.com";
+/// The client that is registered, and its secret.
+pub const CLIENT: (&str, &str) = ("c1", "s:1 %+ of the client");
+
+// === impl OAuthProvider ===
+
+impl OAuthProvider {
+    /// Starts a server with a client that has these redirect URIs.
+    ///
+    /// # Panics
+    /// Panics if it does not start.
+    pub async fn start(redirect_uris: &[&str]) -> Self {
+        let config = ServerConfig::new(ISSUER, format!("{ISSUER}/device"));
+        let authorization = Arc::new(AuthorizationServer::new(config, MemoryStorage::new()));
+        let denies = Arc::new(Mutex::new(false));
+        let decision = Arc::clone(&denies);
+        let builder = ServiceBuilder::new(Arc::clone(&authorization)).with_subject_resolver(|_| Some("ada".to_owned()));
+        let builder = builder.with_approval_resolver(move |_| match *locked(&decision) {
+            true => ApprovalDecision::Deny,
+            false => ApprovalDecision::Approve,
+        });
+        let service = builder.build().expect("a service");
+        let reply: Arc<Mutex<Option<Reply>>> = Arc::default();
+        let (served, instead) = (service.clone(), Arc::clone(&reply));
+        let system = System::start(move |received| match locked(&instead).clone() {
+            Some(reply) => reply,
+            None => answer(&served, received),
+        })
+        .await;
+        let provider = OAuthProvider { authorization, service, reply, denies, system };
+        provider.register(redirect_uris).await;
+        provider
+    }
+
+    /// Registers the client with these redirect URIs.
+    ///
+    /// # Panics
+    /// Panics if the server refuses them.
+    pub async fn register(&self, redirect_uris: &[&str]) {
+        let scopes = ScopeSet::from_tokens(["read", "write"]).expect("scopes");
+        let registration = Registration {
+            client_id: ClientId::new(CLIENT.0),
+            auth: ClientAuth::ConfidentialSecret { secret: CLIENT.1.to_owned() },
+            grant_types: vec![GrantType::AuthorizationCode, GrantType::RefreshToken],
+            redirect_uris: redirect_uris.iter().map(|uri| (*uri).to_owned()).collect(),
+            allowed_scopes: scopes.clone(),
+            default_scopes: scopes,
+            name: None,
+            registration: None,
+        };
+        self.authorization.register_client(registration).await.expect("a client");
+    }
+
+    /// A connection for this server, on the connector of this reference.
+    pub fn connection(&self, name: &str, connector: &str) -> v1::Connection {
+        v1::Connection {
+            name: name.to_owned(),
+            connector: connector.to_owned(),
+            authentication_url: Some(format!("{ISSUER}/authorize")),
+            token_url: Some(self.system.url("/token")),
+            issuer_url: Some(ISSUER.to_owned()),
+            iss_parameter_supported: Some(true),
+            client_id: Some(CLIENT.0.to_owned()),
+            client_secrets: vec![v1::ClientSecret { value: CLIENT.1.to_owned(), ..Default::default() }],
+            supported_content_type: v1::TokenContentType::Form.into(),
+            scope: Some("read write".to_owned()),
+            ..Default::default()
+        }
+    }
+
+    /// Has the user go to an authorisation URL and decide.
+    ///
+    /// # Panics
+    /// Panics if the server sends the browser nowhere.
+    pub async fn visit(&self, authorization_url: &str) -> Brought {
+        let request = Request::get(authorization_url).body(String::new()).expect("a request");
+        let response = self.service.handle(request).await;
+        let status = response.status();
+        let location = response.headers().get(LOCATION).unwrap_or_else(|| panic!("sent nowhere: {status}"));
+        Brought::at(location.to_str().expect("a URL"))
+    }
+
+    /// From now on the user refuses.
+    pub fn deny(&self) {
+        *locked(&self.denies) = true;
+    }
+
+    /// From now on the token endpoint gives this response in place of its own.
+    pub fn reply(&self, reply: Option<Reply>) {
+        *locked(&self.reply) = reply;
+    }
+
+    /// The bodies of the requests to the token endpoint so far.
+    pub fn redeemed(&self) -> Vec<String> {
+        let bodies = self.system.received().into_iter().map(|received| received.body);
+        bodies.map(|body| String::from_utf8_lossy(&body).into_owned()).collect()
+    }
+}
+
+// === impl Brought ===
+
+impl Brought {
+    /// The parameters of a URL to which a browser was sent.
+    ///
+    /// # Panics
+    /// Panics if it is no URL.
+    pub fn at(location: &str) -> Self {
+        let url = Url::parse(location).expect("a URL");
+        let all: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        let one = |name: &str| all.iter().find(|(own, _)| own == name).map(|(_, value)| value.clone());
+        let text = |name| one(name).unwrap_or_default();
+        let uri = location.split('?').next().unwrap_or_default().to_owned();
+        Brought { uri, state: text("state"), code: text("code"), error: text("error"), iss: one("iss") }
+    }
+
+    /// What an application calls that gets this, for a user.
+    pub fn completion(&self, user_id: &str) -> v1::CompleteAuthorizationRequest {
+        let Brought { uri: _, state, code, error, iss } = self.clone();
+        v1::CompleteAuthorizationRequest { user_id: user_id.to_owned(), state, code, error, iss, ..Default::default() }
+    }
+}
+
+/// The parameters of a URL.
+///
+/// # Panics
+/// Panics if it is no URL.
+pub fn query_of(url: &str) -> BTreeMap<String, String> {
+    Url::parse(url).expect("a URL").query_pairs().into_owned().collect()
+}
+
+fn answer(service: &Service, received: &Received) -> Reply {
+    let (method, path) = received.line.split_once(' ').expect("a method and a path");
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in &received.headers {
+        request = request.header(name, value);
+    }
+    let body = String::from_utf8_lossy(&received.body).into_owned();
+    // Its storage is memory, so it never waits.
+    let response = service.handle(request.body(body).expect("a request")).now_or_never().expect("a response at once");
+    let (parts, body) = response.into_parts();
+    let mut reply = Reply::new(parts.status.as_u16(), body.into_bytes().to_vec());
+    if let Some(media_type) = parts.headers.get(http::header::CONTENT_TYPE) {
+        reply.headers.push(("content-type", media_type.to_str().expect("a media type").to_owned()));
+    }
+    reply
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

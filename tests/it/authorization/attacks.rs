@@ -1,0 +1,154 @@
+//! Whoever is not the user, the principal or the tenant of a session wins nothing with it, and no code leaves before that is known.
+
+use std::time::Duration;
+
+use jackfield_api::v1;
+use jackfield_api::v1::{AuthorizationFailure as Failure, AuthorizationState as State};
+use jackfield_testkit::data::principal;
+use jackfield_testkit::{Brought, ManualClock, TestServer, expect_status, on_both};
+use tonic::{Code, Response};
+
+use super::{World, complete, get};
+
+/// Completes with what was brought, changed somehow, and returns the state and the failure.
+async fn ends(world: &World, change: impl FnOnce(&mut Brought)) -> (State, Failure, String) {
+    let (session, mut brought) = world.visited("ada").await;
+    change(&mut brought);
+    let ended = complete(&world.client, brought.completion("ada")).await.unwrap();
+    assert_eq!(get(&world.client, &session.id).await.unwrap(), ended);
+    // It is used once.
+    let again = complete(&world.client, brought.completion("ada")).await;
+    expect_status(again.map(Response::new), Code::FailedPrecondition, "AUTHORIZATION_ENDED");
+    (ended.state(), ended.failure(), ended.failure_detail)
+}
+
+on_both! {
+    async fn the_issuer_is_checked_before_the_code_goes_anywhere(server) {
+        let world = World::new(&server).await;
+        let evil = || Some("https://evil.example".to_owned());
+        let mismatch = (State::Failed, Failure::IssuerMismatch, String::new());
+        let missing = (State::Failed, Failure::IssuerMissing, String::new());
+        assert_eq!(ends(&world, |brought| brought.iss = evil()).await, mismatch);
+        assert_eq!(ends(&world, |brought| brought.iss = Some("https://as.example.com/".to_owned())).await, mismatch);
+        assert_eq!(ends(&world, |brought| brought.iss = Some(String::new())).await, mismatch);
+        assert_eq!(ends(&world, |brought| brought.iss = None).await, missing);
+        // Of an error of another issuer nothing is believed.
+        let error = |brought: &mut Brought, iss| {
+            (brought.code, brought.error, brought.iss) = (String::new(), "access_denied".to_owned(), iss);
+        };
+        assert_eq!(ends(&world, |brought| error(brought, evil())).await, mismatch);
+        assert_eq!(ends(&world, |brought| error(brought, None)).await, missing);
+        assert_eq!(world.provider.redeemed(), Vec::<String>::new());
+    }
+
+    async fn an_issuer_that_is_not_advertised_is_compared_if_it_is_there(server) {
+        let world = World::with(&server, |connection| connection.iss_parameter_supported = None).await;
+        let evil = Some("https://evil.example".to_owned());
+        assert_eq!(ends(&world, |brought| brought.iss = evil).await.1, Failure::IssuerMismatch);
+        assert_eq!(world.provider.redeemed().len(), 0);
+        assert_eq!(ends(&world, |brought| brought.iss = None).await.0, State::Completed);
+        assert_eq!(ends(&world, |_| {}).await.0, State::Completed);
+    }
+
+    async fn errors_of_the_provider_end_the_session(server) {
+        let world = World::new(&server).await;
+        world.provider.deny();
+        assert_eq!(ends(&world, |_| {}).await, (State::Denied, Failure::Unspecified, "access_denied".to_owned()));
+        let error = |code: &'static str| move |brought: &mut Brought| brought.error = code.to_owned();
+        let failed = |detail: &str| (State::Failed, Failure::ProviderError, detail.to_owned());
+        assert_eq!(ends(&world, error("invalid_scope")).await, failed("invalid_scope"));
+        assert_eq!(ends(&world, error("the secret is s3cr3t")).await, failed("an unknown error code"));
+        assert_eq!(world.provider.redeemed().len(), 0);
+    }
+
+    async fn a_link_that_was_passed_on_wins_nothing(server) {
+        let world = World::new(&server).await;
+        // Eve starts it, and has Ada open the link: Ada's browser brings the code to the application, where Ada is logged in.
+        let (session, brought) = world.visited("eve").await;
+        let failed = complete(&world.client, brought.completion("ada")).await.unwrap();
+        assert_eq!((failed.state(), failed.failure()), (State::Failed, Failure::UserMismatch));
+        let eve = complete(&world.client, brought.completion("eve")).await;
+        expect_status(eve.map(Response::new), Code::FailedPrecondition, "AUTHORIZATION_ENDED");
+        assert_eq!(get(&world.client, &session.id).await.unwrap(), failed);
+        assert_eq!(world.provider.redeemed().len(), 0);
+    }
+
+    async fn another_principal_or_tenant_cannot_complete_it(backend: Backend) {
+        let server = TestServer::start_with(backend, |config| {
+            config.identity.principals.push(principal("second", "alpha", &["*"]));
+        })
+        .await;
+        let world = World::new(&server).await;
+        let (session, brought) = world.visited("ada").await;
+        let second = server.client("second");
+        let refused = complete(&second, brought.completion("ada")).await.map(Response::new);
+        expect_status(refused, Code::FailedPrecondition, "AUTHORIZATION_MISMATCH");
+        let cancel = v1::CancelAuthorizationRequest { reference: session.id.clone(), ..Default::default() };
+        let refused = second.connections().cancel_authorization(cancel).await;
+        expect_status(refused, Code::FailedPrecondition, "AUTHORIZATION_MISMATCH");
+        assert_eq!(get(&second, &session.id).await.unwrap(), session, "it is visible, and nothing was changed");
+        let beta = server.client("beta");
+        let refused = complete(&beta, brought.completion("ada")).await.map(Response::new);
+        expect_status(refused, Code::NotFound, "AUTHORIZATION_NOT_FOUND");
+        let refused = get(&beta, &session.id).await.map(Response::new);
+        expect_status(refused, Code::NotFound, "AUTHORIZATION_NOT_FOUND");
+        assert_eq!(world.provider.redeemed().len(), 0);
+        let completed = complete(&world.client, brought.completion("ada")).await.unwrap();
+        assert_eq!(completed.state(), State::Completed);
+    }
+
+    async fn a_session_ends_after_ten_minutes_or_when_it_is_cancelled(backend: Backend) {
+        let clock = ManualClock::at_present();
+        let server = TestServer::start_at(backend, clock.clone(), |_| {}).await;
+        let world = World::new(&server).await;
+        let (session, brought) = world.visited("ada").await;
+        clock.advance(Duration::from_secs(10 * 60));
+        assert_eq!(get(&world.client, &session.id).await.unwrap().state(), State::Expired);
+        let late = complete(&world.client, brought.completion("ada")).await;
+        expect_status(late.map(Response::new), Code::FailedPrecondition, "AUTHORIZATION_ENDED");
+
+        let (session, brought) = world.visited("ada").await;
+        let cancel = || v1::CancelAuthorizationRequest { reference: session.id.clone(), ..Default::default() };
+        for _ in 0..2 {
+            let cancelled = world.client.connections().cancel_authorization(cancel()).await.unwrap().into_inner();
+            assert_eq!(cancelled.authorization.unwrap().state(), State::Cancelled);
+        }
+        let late = complete(&world.client, brought.completion("ada")).await;
+        expect_status(late.map(Response::new), Code::FailedPrecondition, "AUTHORIZATION_ENDED");
+        assert_eq!(world.provider.redeemed().len(), 0);
+        let completed = world.authorized("ada").await;
+        let cancel = v1::CancelAuthorizationRequest { reference: completed.id, ..Default::default() };
+        let refused = world.client.connections().cancel_authorization(cancel).await;
+        expect_status(refused, Code::FailedPrecondition, "AUTHORIZATION_ENDED");
+    }
+
+    async fn two_that_complete_at_once_redeem_once(server) {
+        let world = World::new(&server).await;
+        let brought = world.visited("ada").await.1;
+        let calls = (0..8).map(|_| complete(&world.client, brought.completion("ada")));
+        let outcomes = futures::future::join_all(calls).await;
+        let (won, lost): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
+        assert_eq!((won.len(), lost.len(), world.provider.redeemed().len()), (1, 7, 1));
+        for lost in lost {
+            expect_status(lost.map(Response::new), Code::FailedPrecondition, "AUTHORIZATION_ENDED");
+        }
+    }
+
+    async fn a_caller_that_leaves_does_not_lose_the_tokens(server) {
+        let world = World::new(&server).await;
+        let (session, brought) = world.visited("ada").await;
+        let request = v1::WatchAuthorizationRequest { reference: session.id.clone() };
+        let mut watching = world.client.connections().watch_authorization(request).await.unwrap().into_inner();
+        let (client, completion) = (world.client.clone(), brought.completion("ada"));
+        let call = tokio::spawn(async move { complete(&client, completion).await });
+        // It leaves as soon as the code is taken.
+        let mut last = State::Started;
+        while let Some(next) = futures::StreamExt::next(&mut watching).await {
+            last = next.unwrap().authorization.unwrap().state();
+            if last != State::Started {
+                call.abort();
+            }
+        }
+        assert_eq!(last, State::Completed);
+    }
+}

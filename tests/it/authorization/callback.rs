@@ -1,0 +1,234 @@
+//! The callback listener: what browsers bring there, and what is theirs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jackfield_api::v1;
+use jackfield_api::v1::{AuthorizationFailure as Failure, AuthorizationState as State};
+use jackfield_testkit::oauth::query_of;
+use jackfield_testkit::{Backend, ManualClock, TestServer, expect_status, on_both};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tonic::{Code, Response};
+
+use super::{World, complete, get};
+
+const HOME: &str = "https://app.example/home?tab=1";
+
+/// A response of the listener.
+pub(crate) struct Page {
+    status: u16,
+    pub(crate) headers: BTreeMap<String, String>,
+    body: String,
+}
+
+async fn server(backend: Backend, clock: &std::sync::Arc<ManualClock>) -> TestServer {
+    TestServer::start_at(backend, clock.clone(), |config| {
+        config.callback.address = "127.0.0.1:0".to_owned();
+        config.callback.public_url = "http://localhost/connect/".to_owned();
+        config.callback.plaintext = true;
+    })
+    .await
+}
+
+async fn world(server: &TestServer) -> World {
+    World::with(server, |connection| connection.return_uris = vec![HOME.to_owned()]).await
+}
+
+/// Starts a session that comes back to the listener. Returns the URL of the provider, too.
+async fn start(world: &World, user_id: &str) -> (v1::AuthorizationSession, String) {
+    let request = v1::StartAuthorizationRequest { return_uri: HOME.to_owned(), ..world.request(user_id) };
+    let (session, url) = world.start(request).await;
+    world.provider.register(&[&session.redirect_uri]).await;
+    (session, url)
+}
+
+/// The path and the query to which the provider sends the browser.
+async fn sent_back(world: &World, url: &str) -> String {
+    let brought = world.provider.visit(url).await;
+    let path = brought.uri.strip_prefix("http://localhost/connect").expect("the listener");
+    let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let mut query = format!("state={}", brought.state);
+    for (name, value) in [("code", Some(brought.code)), ("error", Some(brought.error)), ("iss", brought.iss)] {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            query += &format!("&{name}={}", encoded(&value));
+        }
+    }
+    format!("{path}?{query}")
+}
+
+pub(crate) async fn browse(server: &TestServer, method: &str, target: &str) -> Page {
+    let mut socket = TcpStream::connect(server.callback_address()).await.unwrap();
+    let request = format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers = lines.filter_map(|line| line.split_once(": "));
+    let headers: BTreeMap<_, _> = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    // Whatever is answered.
+    for (name, value) in [
+        ("content-security-policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+        ("referrer-policy", "no-referrer"),
+        ("cache-control", "no-store"),
+        ("x-content-type-options", "nosniff"),
+    ] {
+        assert_eq!(headers.get(name).map(String::as_str), Some(value), "{target}");
+    }
+    assert!(!body.contains("<script") && !body.contains("<style"), "{body}");
+    Page { status, headers, body: body.to_owned() }
+}
+
+fn completion(location: &str, user_id: &str) -> v1::CompleteAuthorizationRequest {
+    let completion_code = query_of(location)["completion_code"].clone();
+    v1::CompleteAuthorizationRequest { user_id: user_id.to_owned(), completion_code, ..Default::default() }
+}
+
+on_both! {
+    async fn the_listener_keeps_the_code_until_the_application_confirms_the_user(backend: Backend) {
+        let server = server(backend, &ManualClock::at_present()).await;
+        let world = world(&server).await;
+        let (session, url) = start(&world, "ada").await;
+        let context = session.redirect_uri.strip_prefix("http://localhost/connect/callback/").unwrap();
+        assert_eq!((context.len(), &*session.return_uri), (32, HOME));
+        assert_eq!(start(&world, "eve").await.0.redirect_uri, session.redirect_uri, "it is that of the connection");
+        let target = sent_back(&world, &url).await;
+        let page = browse(&server, "GET", &target).await;
+        assert_eq!((page.status, &*page.body), (303, ""));
+        let location = &page.headers["location"];
+        assert!(location.starts_with(&format!("{HOME}&completion_code=")), "{location}");
+        let returned = get(&world.client, &session.id).await.unwrap();
+        assert_eq!(returned.state(), State::Returned);
+        assert_eq!(world.provider.redeemed().len(), 0, "nobody has confirmed the user");
+        // The page is loaded again: the code was taken, and no second completion code is given.
+        let again = browse(&server, "GET", &target).await;
+        assert!(again.status == 200 && again.body.contains("<h1>Done</h1>") && !again.headers.contains_key("location"));
+        // The application has no use for the answer of the provider.
+        let brought = v1::CompleteAuthorizationRequest {
+            user_id: "ada".to_owned(),
+            state: query_of(&url)["state"].clone(),
+            code: "c".to_owned(),
+            iss: Some("https://as.example.com".to_owned()),
+            ..Default::default()
+        };
+        let refused = complete(&world.client, brought).await.map(Response::new);
+        expect_status(refused, Code::FailedPrecondition, "AUTHORIZATION_MISMATCH");
+        let completed = complete(&world.client, completion(location, "ada")).await.unwrap();
+        assert_eq!(completed.state(), State::Completed, "{completed:?}");
+        let again = complete(&world.client, completion(location, "ada")).await.map(Response::new);
+        expect_status(again, Code::FailedPrecondition, "AUTHORIZATION_ENDED");
+        assert_eq!(world.provider.redeemed().len(), 1);
+    }
+
+    async fn a_link_that_was_passed_on_wins_nothing_at_the_listener(backend: Backend) {
+        let server = server(backend, &ManualClock::at_present()).await;
+        let world = world(&server).await;
+        // Eve starts it, and Ada opens the link. Her browser comes to the application with the completion code.
+        let (session, url) = start(&world, "eve").await;
+        let page = browse(&server, "GET", &sent_back(&world, &url).await).await;
+        let failed = complete(&world.client, completion(&page.headers["location"], "ada")).await.unwrap();
+        assert_eq!((failed.state(), failed.failure()), (State::Failed, Failure::UserMismatch));
+        let eve = complete(&world.client, completion(&page.headers["location"], "eve")).await.map(Response::new);
+        expect_status(eve, Code::FailedPrecondition, "AUTHORIZATION_ENDED");
+        assert_eq!(get(&world.client, &session.id).await.unwrap(), failed);
+        assert_eq!(world.provider.redeemed().len(), 0);
+    }
+
+    async fn a_state_is_good_on_the_path_of_its_connection_only(backend: Backend) {
+        let server = server(backend, &ManualClock::at_present()).await;
+        let world = world(&server).await;
+        let (session, url) = start(&world, "ada").await;
+        let other = v1::Connection {
+            id: String::new(),
+            etag: String::new(),
+            name: "evil".to_owned(),
+            client_secrets: vec![v1::ClientSecret { value: "s".to_owned(), ..Default::default() }],
+            ..world.connection.clone()
+        };
+        let request = v1::CreateConnectionRequest { connection: Some(other), ..Default::default() };
+        let other = world.client.connections().create_connection(request).await.unwrap().into_inner().connection.unwrap();
+        let request = v1::StartAuthorizationRequest {
+            connection: other.id,
+            return_uri: HOME.to_owned(),
+            ..world.request("ada")
+        };
+        let evil = world.start(request).await.0;
+        assert_ne!(evil.redirect_uri, session.redirect_uri);
+        let target = sent_back(&world, &url).await;
+        let (path, query) = target.split_once('?').unwrap();
+        let evil = evil.redirect_uri.strip_prefix("http://localhost/connect").unwrap().to_owned();
+        for elsewhere in [format!("{evil}?{query}"), format!("{path}0?{query}"), format!("/callback/?{query}")] {
+            let page = browse(&server, "GET", &elsewhere).await;
+            assert_eq!(page.status, 400, "{elsewhere}");
+            assert!(page.body.contains("<h1>This link is not valid here</h1>"));
+        }
+        assert_eq!(get(&world.client, &session.id).await.unwrap(), session, "it goes on where it belongs");
+        assert_eq!(browse(&server, "GET", &target).await.status, 303);
+        assert_eq!(world.provider.redeemed().len(), 0);
+    }
+
+    async fn what_ends_at_the_listener_has_a_page(backend: Backend) {
+        let clock = ManualClock::at_present();
+        let server = server(backend, &clock).await;
+        let world = world(&server).await;
+        let ended = async |session: &v1::AuthorizationSession| {
+            let session = get(&world.client, &session.id).await.unwrap();
+            (session.state(), session.failure())
+        };
+        let (session, url) = start(&world, "ada").await;
+        let target = sent_back(&world, &url).await;
+        let evil = target.split("&iss=").next().unwrap().to_owned() + "&iss=https%3A%2F%2Fevil.example";
+        let page = browse(&server, "GET", &evil).await;
+        assert!(page.status == 400 && page.body.contains("<h1>The connection could not be made</h1>"));
+        assert_eq!(ended(&session).await, (State::Failed, Failure::IssuerMismatch));
+        assert_eq!(browse(&server, "GET", &target).await.status, 400, "it has ended");
+
+        let (session, url) = start(&world, "ada").await;
+        let page = browse(&server, "GET", &format!("{}&code=2", sent_back(&world, &url).await)).await;
+        assert_eq!((page.status, ended(&session).await), (400, (State::Failed, Failure::ResponseMalformed)));
+
+        let (session, url) = start(&world, "ada").await;
+        let target = sent_back(&world, &url).await;
+        let page = browse(&server, "GET", &target).await;
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(ended(&session).await, (State::Failed, Failure::CodeExpired));
+        let late = complete(&world.client, completion(&page.headers["location"], "ada")).await.map(Response::new);
+        expect_status(late, Code::FailedPrecondition, "AUTHORIZATION_ENDED");
+
+        let (session, url) = start(&world, "ada").await;
+        let target = sent_back(&world, &url).await;
+        clock.advance(Duration::from_secs(10 * 60));
+        let page = browse(&server, "GET", &target).await;
+        assert!(page.status == 410 && page.body.contains("<h1>This took too long</h1>"));
+        assert_eq!(ended(&session).await.0, State::Expired);
+
+        world.provider.deny();
+        let (session, url) = start(&world, "ada").await;
+        let page = browse(&server, "GET", &sent_back(&world, &url).await).await;
+        assert!(page.status == 200 && page.body.contains("<h1>Access was not granted</h1>"), "{}", page.body);
+        assert!(page.body.contains(&format!("<a href=\"{HOME}\">Back to the application</a>")));
+        assert_eq!(ended(&session).await.0, State::Denied);
+        assert_eq!(world.provider.redeemed().len(), 0);
+    }
+
+    async fn what_is_no_callback_finds_nothing(backend: Backend) {
+        let server = server(backend, &ManualClock::at_present()).await;
+        let unknown = "a".repeat(43);
+        for (method, target, status) in [
+            ("GET", "/".to_owned(), 404),
+            ("GET", "/callback".to_owned(), 404),
+            ("GET", format!("/callback/{}", "c".repeat(65)), 404),
+            ("GET", "/callback/c".to_owned(), 400),
+            ("GET", "/callback/c?code=c".to_owned(), 400),
+            ("GET", format!("/callback/c?state={unknown}&code=c"), 400),
+            ("GET", format!("/callback/c?state={}&code=c", "s".repeat(1_000)), 400),
+            ("POST", format!("/callback/c?state={unknown}&code=c"), 405),
+        ] {
+            let page = browse(&server, method, &target).await;
+            assert_eq!(page.status, status, "{method} {target}");
+            assert!(!page.body.contains("aaaa") && page.body.contains("<html lang=\"en\">") && page.body.contains("<main>"));
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Answers of token endpoints without tokens. Each has its own reason, is asked for once, and leaves what was there as it was.
+
+use jackfield_api::v1;
+use jackfield_api::v1::AuthorizationFailure as Failure;
+use jackfield_testkit::{Reply, on_both};
+
+use super::{World, complete};
+use crate::steps;
+
+fn json(status: u16, body: &str) -> Reply {
+    Reply { headers: vec![("content-type", "application/json".to_owned())], ..Reply::new(status, body.to_owned()) }
+}
+
+on_both! {
+    async fn what_comes_back_without_tokens_changes_nothing(server) {
+        let world = World::new(&server).await;
+        let credential = world.authorized("ada").await.credential;
+        let before = steps::credential_now(&world.client, &credential).await;
+        let material = steps::revealed(&world.client, &credential).await;
+        let refused = |code: &str| json(400, &format!(r#"{{"error": "{code}"}}"#));
+        let granted = |rest: &str| json(200, &format!(r#"{{"access_token": "a"{rest}}}"#));
+        let moved = Reply { headers: vec![("location", "https://evil.example/".to_owned())], ..Reply::new(307, "") };
+        let cases = [
+            (refused("invalid_grant"), Failure::GrantRefused, "invalid_grant"),
+            (json(401, r#"{"error": "invalid_client"}"#), Failure::ClientRefused, "invalid_client"),
+            (refused("unauthorized_client"), Failure::ClientRefused, "unauthorized_client"),
+            (refused("invalid_scope"), Failure::RequestRefused, "invalid_scope"),
+            (refused("interaction_required"), Failure::UserActionRequired, "interaction_required"),
+            (refused("<script>"), Failure::EndpointUnavailable, "an unknown error code"),
+            (json(200, r#"{"error": "bad_verification_code"}"#), Failure::GrantRefused, "bad_verification_code"),
+            (json(503, ""), Failure::EndpointUnavailable, "STATUS_UNEXPECTED"),
+            (json(429, ""), Failure::EndpointUnavailable, "STATUS_UNEXPECTED"),
+            (json(500, "<html>"), Failure::AnswerLost, "STATUS_UNEXPECTED"),
+            (Reply::new(200, "<html>You are in a hotel</html>"), Failure::AnswerLost, "BODY_MALFORMED"),
+            (Reply::new(200, vec![b' '; 10 << 20]), Failure::AnswerLost, "BODY_TOO_LARGE"),
+            (moved, Failure::ClientRefused, "STATUS_UNEXPECTED"),
+            (json(404, ""), Failure::ClientRefused, "STATUS_UNEXPECTED"),
+            (json(200, "{}"), Failure::TokenUnusable, "the response has no access_token"),
+            (json(200, r#"{"access_token": "a b\n"}"#), Failure::TokenUnusable, "the access_token is longer than 65536 characters, or no header can have it"),
+            (granted(r#", "expires_in": -1"#), Failure::TokenUnusable, "expires_in is not a number of seconds that is above 0"),
+            (granted(r#", "expires_in": "soon""#), Failure::TokenUnusable, "expires_in is not a number of seconds that is above 0"),
+            (granted(r#", "token_type": "\u0007""#), Failure::TokenUnusable, "the token_type has no name"),
+            (granted(r#", "scope": 7"#), Failure::TokenUnusable, "the scope is not a text, or longer than 4096 characters"),
+        ];
+        let mut sent = world.provider.redeemed().len();
+        for (reply, failure, detail) in cases {
+            world.provider.reply(Some(reply));
+            let session = world.again(&before).await;
+            assert_eq!((session.state(), session.failure()), (v1::AuthorizationState::Failed, failure), "{session:?}");
+            assert_eq!(session.failure_detail, detail);
+            assert!(!session.failure_message.is_empty() && session.credential == credential);
+            sent += 1;
+            assert_eq!(world.provider.redeemed().len(), sent, "a code is sent once: {session:?}");
+        }
+        assert_eq!(steps::credential_now(&world.client, &credential).await, before);
+        assert_eq!(steps::revealed(&world.client, &credential).await, material);
+    }
+
+    async fn an_absent_or_absurd_expiry_means_that_there_is_none(server) {
+        let world = World::new(&server).await;
+        for body in [r#"{"access_token": "a"}"#, r#"{"access_token": "a", "expires_in": 99999999999}"#] {
+            world.provider.reply(Some(json(200, body)));
+            let credential = world.authorized("ada").await.credential;
+            let credential = steps::credential_now(&world.client, &credential).await;
+            assert_eq!((credential.expire_time, credential.refreshable), (None, false));
+            assert_eq!(credential.scopes, ["read", "write"], "the scopes are those that were asked for");
+        }
+        world.provider.reply(Some(json(200, r#"{"access_token": "a", "scope": "read"}"#)));
+        let session = world.authorized("ada").await;
+        assert_eq!((session.scopes.len(), session.granted_scopes), (2, vec!["read".to_owned()]));
+        assert_eq!(steps::credential_now(&world.client, &session.credential).await.scopes, ["read"]);
+    }
+
+    async fn a_credential_that_is_gone_gets_no_tokens(server) {
+        let world = World::new(&server).await;
+        let credential = world.authorized("ada").await.credential;
+        let before = steps::credential_now(&world.client, &credential).await;
+        let request = v1::StartAuthorizationRequest { credential: credential.clone(), ..world.request("ada") };
+        let brought = world.provider.visit(&world.start(request).await.1).await;
+        let delete = v1::DeleteCredentialRequest { reference: before.id.clone(), ..Default::default() };
+        world.client.credentials().delete_credential(delete).await.unwrap();
+        let session = complete(&world.client, brought.completion("ada")).await.unwrap();
+        assert_eq!(session.failure(), Failure::CredentialMissing, "{session:?}");
+    }
+}

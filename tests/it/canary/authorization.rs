@@ -1,0 +1,83 @@
+//! The secrets of authorisations: those that a browser brings back, and those that the server makes.
+
+use jackfield_api::v1;
+use jackfield_testkit::oauth::query_of;
+use jackfield_testkit::{Canary, Reply, TestServer};
+use prost::Message as _;
+use tonic::Code;
+
+use super::raw::call;
+use super::sown::Sown;
+use crate::authorization::callback::browse;
+use crate::authorization::{BACK, World, complete};
+
+const HOME: &str = "https://app.example/home";
+const ISSUER: &str = "https://as.example.com";
+
+/// Configures a callback listener.
+pub(super) fn listen(config: &mut jackfield_testkit::Config) {
+    config.callback.address = "127.0.0.1:0".to_owned();
+    config.callback.public_url = "http://localhost".to_owned();
+    config.callback.plaintext = true;
+}
+
+/// Authorises users in each way, some of them not to the end. Returns the secrets that were made on the way.
+pub(super) async fn authorize(server: &TestServer, sown: &mut Sown) -> Vec<(String, Vec<u8>)> {
+    let world = World::with(server, |connection| {
+        connection.scope = Some("openid read".to_owned());
+        connection.return_uris = vec![HOME.to_owned()];
+    })
+    .await;
+    let mut planted = |what: &str| {
+        let canary = Canary::new(format!("an authorisation: {what}"));
+        sown.canaries.push(canary.clone());
+        canary.secret
+    };
+    let tokens = serde_json::json!({
+        "access_token": planted("the access token"),
+        "refresh_token": planted("the refresh token"),
+        "id_token": planted("the ID token"),
+        "expires_in": 3_600,
+    });
+    world.provider.reply(Some(Reply::new(200, tokens.to_string())));
+    let mut made = Vec::new();
+    let mut ids = Vec::new();
+    for (step, return_uri, is_completed) in [(0, "", true), (1, HOME, true), (2, "", false), (3, HOME, false)] {
+        let redirect_uri = if return_uri.is_empty() { BACK } else { "" }.to_owned();
+        let request =
+            v1::StartAuthorizationRequest { redirect_uri, return_uri: return_uri.to_owned(), ..world.request("ada") };
+        let (session, url) = world.start(request).await;
+        let mut asked = query_of(&url);
+        let (state, nonce) = (asked.remove("state").unwrap(), asked.remove("nonce").unwrap());
+        let code = planted(&format!("code {step}"));
+        let mut completion = v1::CompleteAuthorizationRequest { user_id: "ada".to_owned(), ..Default::default() };
+        if return_uri.is_empty() {
+            (completion.state, completion.code) = (state.clone(), code);
+            completion.iss = Some(ISSUER.to_owned());
+        } else {
+            let path = session.redirect_uri.strip_prefix("http://localhost").unwrap();
+            let page = browse(server, "GET", &format!("{path}?state={state}&code={code}&iss={ISSUER}")).await;
+            completion.completion_code = query_of(&page.headers["location"])["completion_code"].clone();
+            made.push((format!("the completion code {step}"), completion.completion_code.clone().into_bytes()));
+        }
+        made.push((format!("the state {step}"), state.into_bytes()));
+        made.push((format!("the nonce {step}"), nonce.into_bytes()));
+        if is_completed {
+            let completed = complete(&world.client, completion).await.unwrap();
+            assert_eq!(completed.state(), v1::AuthorizationState::Completed, "{completed:?}");
+        }
+        ids.push(session.id);
+    }
+    for (step, body) in world.provider.redeemed().iter().enumerate() {
+        let verifier = query_of(&format!("http://localhost/?{body}"))["code_verifier"].clone();
+        made.push((format!("the code verifier {step}"), verifier.into_bytes()));
+    }
+    assert_eq!(made.len(), 2 * 4 + 2 + 2);
+    for reference in ids {
+        let request = v1::GetAuthorizationRequest { reference }.encode_to_vec();
+        let reply = call(&world.client, "jackfield.v1.ConnectionService/GetAuthorization", &request, &[]).await;
+        assert_eq!(reply.code, Code::Ok, "{reply:?}");
+        sown.replies.push(("GetAuthorization".to_owned(), reply));
+    }
+    made
+}
