@@ -206,9 +206,9 @@ on_both! {
         keys.push(("the token of a session".to_owned(), session_token.into_bytes()));
         let mut places = sown.places(&server);
         server.stop().await;
-        drop(everything);
         places.push(("the database at rest".to_owned(), tokio::task::block_in_place(|| server.stored_bytes())));
         places.push(("the log to its end".to_owned(), logs::bytes()));
+        drop(everything);
 
         let (canaries, keys) = (Sweep::new(&sown.canaries, &[]), Sweep::new(&[], &keys));
         for (place, bytes) in &places {

@@ -1,5 +1,5 @@
 //! The log of the test process, in memory. All servers of the process share it, so search it for text that only one
-//! test can have written.
+//! test can have written. What is more detailed than WARN is kept while a test needs it.
 
 use std::{
     io,
@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use tracing::Level;
+use tracing::{Level, Metadata};
 use tracing_subscriber::{
     Layer,
     filter::dynamic_filter_fn,
@@ -17,15 +17,18 @@ use tracing_subscriber::{
     layer::SubscriberExt,
 };
 
-/// The capacity in bytes. Exceeding it panics instead of losing lines, because searching half a log proves nothing.
+/// The capacity of each part in bytes. Exceeding it panics instead of losing lines, because searching half a log proves nothing.
 const CAPACITY: usize = 512 * 1024 * 1024;
 
 /// A guard: while it lives, everything is logged, down to TRACE and from every crate. Otherwise the log keeps WARN and
-/// above.
+/// above. Read the log before it is dropped: with the last guard, everything else is forgotten.
 #[derive(Debug)]
 pub struct Everything(());
 
+/// The lines of WARN and above.
 static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+/// The other lines.
+static DETAILS: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 static EVERYTHING: AtomicUsize = AtomicUsize::new(0);
 
 /// Records the events and spans of this process in memory from now on. Further calls have no effect.
@@ -37,7 +40,7 @@ pub fn install() {
         let layer = tracing_subscriber::fmt::layer()
             .json()
             .with_span_events(FmtSpan::NEW | FmtSpan::CLOSE)
-            .with_writer(Writer)
+            .with_writer(Writer(&LOG))
             .with_filter(wanted);
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer))
             .expect("another subscriber is installed");
@@ -47,37 +50,45 @@ pub fn install() {
 /// Logs everything until the value is dropped.
 pub fn everything() -> Everything {
     install();
+    // Under the lock, so that the last guard does not clear the lines of a new one.
+    let _details = locked(&DETAILS);
     EVERYTHING.fetch_add(1, Ordering::Relaxed);
     Everything(())
 }
 
-/// The log so far, one JSON object per line.
+/// The log so far, one JSON object per line: WARN and above, then the details.
 pub fn bytes() -> Vec<u8> {
-    log().clone()
+    let mut log = locked(&LOG).clone();
+    log.extend_from_slice(&locked(&DETAILS));
+    log
 }
 
 /// The log so far, as text.
 pub fn text() -> String {
-    String::from_utf8_lossy(&log()).into_owned()
+    String::from_utf8_lossy(&bytes()).into_owned()
 }
 
-fn log() -> MutexGuard<'static, Vec<u8>> {
-    LOG.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked(part: &'static Mutex<Vec<u8>>) -> MutexGuard<'static, Vec<u8>> {
+    part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // === impl Everything ===
 
 impl Drop for Everything {
     fn drop(&mut self) {
-        EVERYTHING.fetch_sub(1, Ordering::Relaxed);
+        let mut details = locked(&DETAILS);
+        if EVERYTHING.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *details = Vec::new();
+        }
     }
 }
 
-struct Writer;
+/// A writer to a part of the log.
+struct Writer(&'static Mutex<Vec<u8>>);
 
 impl io::Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut log = log();
+        let mut log = locked(self.0);
         assert!(log.len() + bytes.len() <= CAPACITY, "the log of this test process is full");
         log.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -92,7 +103,11 @@ impl MakeWriter<'_> for Writer {
     type Writer = Writer;
 
     fn make_writer(&self) -> Writer {
-        Writer
+        Writer(&LOG)
+    }
+
+    fn make_writer_for(&self, metadata: &Metadata<'_>) -> Writer {
+        Writer(if *metadata.level() <= Level::WARN { &LOG } else { &DETAILS })
     }
 }
 
@@ -106,11 +121,12 @@ mod tests {
         tracing::trace!("quiet 81f0");
         let guard = everything();
         tracing::trace!(secret = "inside 81f0", "loud 81f0");
+        tracing::warn!("warning 81f0");
+        let log = text();
+        assert!(log.contains("loud 81f0") && log.contains("inside 81f0") && log.contains("warning 81f0"), "{log}");
         drop(guard);
         tracing::trace!("quiet again 81f0");
-        tracing::warn!("warning 81f0");
-        let text = text();
-        assert!(text.contains("loud 81f0") && text.contains("inside 81f0") && text.contains("warning 81f0"), "{text}");
-        assert!(!text.contains("quiet"), "{text}");
+        let log = text();
+        assert!(log.contains("warning 81f0") && !log.contains("quiet") && !log.contains("loud"), "{log}");
     }
 }
