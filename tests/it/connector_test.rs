@@ -189,10 +189,10 @@ on_both! {
         };
         let everything = logs::everything();
         let of_address = verdicts(&alpha, inline(definition)).await;
+        let log = logs::text();
         drop(everything);
         let of_policy = message(&of_address, Step::EgressPolicy);
         assert!(of_policy.contains("because egress.allow has \"10.9.0.0/16\""), "{of_policy}");
-        let log = logs::text();
         let line = log.lines().find(|line| line.contains("what an entry of egress.allow permits") && line.contains("10.9.0.0/16"));
         assert!(line.is_some_and(|line| line.contains("\"tenant.id\"")), "{line:?}");
     }
