@@ -1,6 +1,7 @@
 //! The service behind the transport, as the transport needs it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use opentelemetry::metrics::Meter;
@@ -44,7 +45,15 @@ pub trait Backend: Send + Sync + 'static {
     /// Finishes background work and closes the database. It is called once: after the last call has ended, or when the
     /// server cannot be bound.
     fn close(&self) -> BoxFuture<'static, ()>;
+
+    /// The time that closing may take.
+    fn close_timeout(&self) -> Duration {
+        CLOSE_TIMEOUT
+    }
 }
+
+/// The time that closing may take without work that must not be cut.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The parts of the server that handlers need.
 #[derive(Clone, Debug)]

@@ -27,9 +27,6 @@ use crate::tls::{PairReloader, TlsError, TlsReloader, watch};
 
 /// The interval at which readiness is probed.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// The time that the service behind has to close.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// A server whose sockets are bound. It accepts nothing before [`Server::serve`].
 pub struct Server {
     config: TransportConfig,
@@ -98,7 +95,7 @@ impl Server {
         let bound = Self::try_bind(config, backend.clone(), clock).await;
         if bound.is_err() {
             // The error says more than a close that takes too long.
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, backend.close()).await;
+            let _ = tokio::time::timeout(backend.close_timeout(), backend.close()).await;
         }
         bound
     }
@@ -266,7 +263,7 @@ impl Server {
         shutdown.await;
         let complete = signals.stop(&config.drain, &health, acceptor.tasks(), acceptor.cut_short()).await;
         background.close();
-        if tokio::time::timeout(CLOSE_TIMEOUT, async {
+        if tokio::time::timeout(backend.close_timeout(), async {
             background.wait().await;
             backend.close().await;
         })

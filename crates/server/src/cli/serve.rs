@@ -20,7 +20,7 @@ use jackfield_transport::backend::Backend;
 use jackfield_transport::log_writer::LogThread;
 use jackfield_transport::telemetry::Tracing;
 
-/// The time after the grace period for closing the database and flushing, with a margin.
+/// The time after the grace period and the last refresh for closing the database and flushing, with a margin.
 const WATCHDOG_MARGIN: Duration = Duration::from_secs(12);
 
 pub(super) async fn run(config: Config) -> Result<(), CommandError> {
@@ -35,7 +35,7 @@ pub(super) async fn run(config: Config) -> Result<(), CommandError> {
     // Only the end of the process releases it: until then a thread of SQLite may have the file open.
     let mut claim = ManuallyDrop::new(claim);
     let development_pki = ensure_pki(&config)?;
-    let stop_time = config.drain.delay + config.drain.grace + WATCHDOG_MARGIN;
+    let stop_time = config.drain.delay + config.drain.grace + config.refresh.timeout + WATCHDOG_MARGIN;
     let backend = open_and_announce(&config, claim.as_mut(), keyring).await?;
     let server = Server::bind(config.transport(), backend).await?;
     if config.development() {

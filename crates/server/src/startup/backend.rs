@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -18,7 +19,7 @@ use crate::grpc::page_memory::PageMemory;
 use crate::grpc::page_stream::policy::StreamPolicy;
 use crate::grpc::reason::reason_names;
 use crate::license_api::LicenseApi;
-use jackfield_transport::backend::{Backend, RouteContext};
+use jackfield_transport::backend::{Backend, CLOSE_TIMEOUT, RouteContext};
 use jackfield_transport::call::fair_semaphore::FairSemaphore;
 use jackfield_transport::call::http::HttpApi;
 use jackfield_transport::call::identity::{ConfiguredPrincipal, Tenants};
@@ -97,6 +98,11 @@ impl Backend for ServiceBackend {
 
     fn close(&self) -> BoxFuture<'static, ()> {
         self.services.clone().close().boxed()
+    }
+
+    fn close_timeout(&self) -> Duration {
+        // A refresh that is cut may cost the grant.
+        CLOSE_TIMEOUT + self.config.refresh.timeout
     }
 }
 

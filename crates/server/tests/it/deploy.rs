@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jackfield_server::config::{Config, Mode, Sources};
 
-/// The time after the grace period when the server ends itself (`cli/serve.rs`).
+/// The time after the grace period and the last refresh when the server ends itself (`cli/serve.rs`).
 const MARGIN: Duration = Duration::from_secs(12);
 
 fn deploy() -> PathBuf {
@@ -57,7 +57,7 @@ fn stop_timeouts_are_long_enough_for_a_drain() {
         // The compose file starts with PostgreSQL, whose timeout is unrelated.
         let value = text.lines().filter_map(|line| line.split_once(key)).next_back().unwrap().1;
         let waits = Duration::from_secs(value.trim_end_matches('s').parse().unwrap());
-        let drain = load(&deploy().join(configuration)).drain;
-        assert!(waits > drain.delay + drain.grace + MARGIN, "{file} waits {waits:?} for {drain:?}");
+        let Config { drain, refresh, .. } = load(&deploy().join(configuration));
+        assert!(waits > drain.delay + drain.grace + refresh.timeout + MARGIN, "{file} waits {waits:?} for {drain:?}");
     }
 }
