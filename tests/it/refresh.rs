@@ -1,12 +1,14 @@
 //! Refreshes of credentials at an authorisation server that replaces refresh tokens, and ends a grant when one is used twice.
 
 mod failures;
+mod journal;
 pub(crate) mod world;
 
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use jackfield_api::v1;
+use jackfield_api::v1::{self, credential_material::Material};
+use jackfield_testkit::provider::Gate;
 use jackfield_testkit::{Backend, ProviderFault, ProviderOptions, TestServer, on_both};
 use tonic::Code;
 
@@ -47,9 +49,13 @@ on_both! {
     async fn a_refresh_goes_on_without_its_caller(server) {
         let world = World::on(&server, ProviderOptions::default()).await;
         let grant = world.expired("ada").await;
-        world.provider.fail([ProviderFault::none().answering_after(Duration::from_millis(500))]);
-        let left = tokio::time::timeout(Duration::from_millis(200), world.issue(&grant.credential)).await;
-        assert!(left.is_err(), "the caller leaves before the answer");
+        let gate = Gate::closed();
+        world.provider.fail([ProviderFault::none().held(&gate)]);
+        tokio::select! {
+            answer = world.issue(&grant.credential) => panic!("the provider has not answered: {answer:?}"),
+            () = world.sent(1) => {}
+        }
+        gate.open();
         let issued = world.issue(&grant.credential).await.unwrap();
         assert_eq!(issued.access_token, world.provider.live(grant.family).unwrap().access_token);
         assert_eq!(world.provider.exchanges(grant.family), 1);
@@ -145,6 +151,28 @@ on_both! {
         assert_eq!(world.provider.exchanges(grant.family), 1);
     }
 
+    /// Its scopes are not known before, whatever is asked for.
+    async fn the_scopes_of_a_refresh_token_alone_are_checked_once_it_is_exchanged(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.provider.grant("ada", &["read"]);
+        let material = v1::OAuth2Material { refresh_token: grant.refresh_token.clone(), ..Default::default() };
+        world.store_material("ada", Material::Oauth2(material)).await;
+        let missing = world.issue_of("name:Provider", "ada", &["read", "write"]).await;
+        refused(missing, Code::FailedPrecondition, "SCOPE_MISSING");
+        let issued = world.issue_of("name:Provider", "ada", &["read"]).await.unwrap();
+        assert_eq!(issued.access_token, world.provider.live(grant.family).unwrap().access_token);
+        assert_eq!(world.provider.exchanges(grant.family), 1);
+    }
+
+    /// Some servers send 0 where they mean that they do not tell it.
+    async fn a_lifetime_of_0_is_not_told(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.expired("ada").await;
+        world.provider.fail([ProviderFault::members([("expires_in", 0.into())])]);
+        let issued = world.issue(&grant.credential).await.unwrap();
+        assert_eq!((issued.expire_time, issued.next_refresh_time.is_some()), (None, true));
+    }
+
     /// The schedule refreshes them, without a call.
     async fn tokens_are_replaced_ahead_of_their_expiry(backend: Backend) {
         let server = TestServer::start_with(backend, |config| config.refresh.ahead = true).await;
@@ -176,10 +204,12 @@ on_both! {
     async fn material_that_a_caller_stores_meanwhile_stays(server) {
         let world = World::on(&server, ProviderOptions::default()).await;
         let grant = world.expired("ada").await;
-        world.provider.fail([ProviderFault::none().answering_after(Duration::from_millis(600))]);
+        let gate = Gate::closed();
+        world.provider.fail([ProviderFault::none().held(&gate)]);
         let replace = async {
             world.sent(1).await;
             world.replace(&grant.credential, "stored meanwhile").await;
+            gate.open();
         };
         let (_, ()) = tokio::join!(world.refresh(&grant.credential), replace);
         assert_eq!(world.issue(&grant.credential).await.unwrap().access_token, "stored meanwhile");
@@ -194,10 +224,12 @@ on_both! {
     async fn a_credential_that_is_deleted_meanwhile_stays_deleted(server) {
         let world = World::on(&server, ProviderOptions::default()).await;
         let grant = world.expired("ada").await;
-        world.provider.fail([ProviderFault::none().answering_after(Duration::from_millis(400))]);
+        let gate = Gate::closed();
+        world.provider.fail([ProviderFault::none().held(&gate)]);
         let delete = async {
             world.sent(1).await;
             world.delete(&grant.credential).await;
+            gate.open();
         };
         let (issued, ()) = tokio::join!(world.issue(&grant.credential), delete);
         refused(issued, Code::NotFound, "CREDENTIAL_NOT_FOUND");

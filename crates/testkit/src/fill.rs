@@ -209,7 +209,7 @@ async fn insert(txn: &Writer, tenant: TenantId, filled: &Filled, i: usize) {
         failure_class: None,
         failure_reason: String::new(),
         next_refresh_time: None,
-        refresh_token_rotates: None,
+        refresh_token_kept_count: 0,
         default_configuration: configuration,
         meta: meta(i),
     };

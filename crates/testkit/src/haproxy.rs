@@ -69,6 +69,17 @@ impl HaProxy {
         self.command(&format!("set server postgres/s{place} state ready"));
     }
 
+    /// Leads new connections nowhere from now on, and cuts the open ones.
+    ///
+    /// # Panics
+    /// Panics if the proxy refuses.
+    pub fn lead_nowhere(&self) {
+        for place in 0..PLACES {
+            self.command(&format!("set server postgres/s{place} state maint"));
+            self.cut(place);
+        }
+    }
+
     /// Cuts the connections that lead to a place.
     ///
     /// # Panics

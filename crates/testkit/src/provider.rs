@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::fault::Script;
 use self::grants::Grants;
 
-pub use self::fault::{ProviderAnswer, ProviderFault};
+pub use self::fault::{Gate, ProviderAnswer, ProviderFault};
 pub use self::grants::{End, FamilyId, IssuedTokens, Live};
 pub use self::request::{Endpoint, ProviderRequest};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jackfield_api::v1::{self, credential_material::Material};
-use jackfield_testkit::provider::{GraceAnswer, Rotation};
+use jackfield_testkit::provider::{Gate, GraceAnswer, Rotation};
 use jackfield_testkit::{ManualClock, ProviderFault, ProviderOptions, TestServer, fixture, on_both};
 use serde_json::Value;
 use tonic::Code;
@@ -75,18 +75,75 @@ on_both! {
         }
     }
 
-    /// The first response shows that the refresh token stays.
+    /// With less time left than a request takes, none is sent.
+    async fn a_grace_period_that_ends_too_soon_is_not_used(server) {
+        let options = ProviderOptions { grace: Duration::from_secs(60), ..ProviderOptions::default() };
+        let world = World::with(&server, options, |connection| {
+            connection.refresh_token_grace_period = Some(fixture::milliseconds(1_900));
+        })
+        .await;
+        let grant = world.expired("ada").await;
+        world.provider.fail([ProviderFault::answer_lost()]);
+        refused(world.issue(&grant.credential).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
+        assert_eq!(world.provider.requests().len(), 1);
+    }
+
+    /// What was refused is another one by then.
+    async fn a_refusal_says_nothing_about_tokens_that_are_stored_meanwhile(server) {
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.expired("ada").await;
+        let gate = Gate::closed();
+        world.provider.fail([ProviderFault::error(400, "invalid_grant").held(&gate)]);
+        let replace = async {
+            world.sent(1).await;
+            let again = world.provider.grant("ada", &["read"]);
+            world.replace_all(&grant.credential, &again.access_token, &again.refresh_token).await;
+            gate.open();
+            again.access_token
+        };
+        let (issued, access_token) = tokio::join!(world.issue(&grant.credential), replace);
+        assert_eq!(issued.unwrap().access_token, access_token);
+        assert_eq!(world.facts(&grant.credential).await.state(), v1::CredentialState::Valid);
+    }
+
+    /// Without an access token it is not usable, but it is not lost either.
+    async fn a_flaw_in_the_first_response_is_not_the_end(backend: Backend) {
+        let clock = ManualClock::at_present();
+        let server = TestServer::start_at(backend, Arc::clone(&clock) as _, |config| config.reveal.enabled = true).await;
+        let world = World::on(&server, ProviderOptions::default()).await;
+        let grant = world.provider.grant("ada", &["read"]);
+        let id = world.store("ada", "", &grant.refresh_token, None).await;
+        world.provider.fail([ProviderFault::members([("access_token", Value::Null)])]);
+        refused(world.issue(&id).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
+        let facts = world.facts(&id).await;
+        assert_eq!((facts.state(), facts.failure_class()), (v1::CredentialState::Expired, v1::FailureClass::Transient));
+        clock.advance(Duration::from_secs(60));
+        let issued = world.issue(&id).await.unwrap();
+        assert_eq!(issued.access_token, world.provider.live(grant.family).unwrap().access_token);
+        assert_eq!(world.provider.reuses(grant.family), 0);
+    }
+
+    /// Some responses show that the refresh token stays. One is not enough: providers may replace it now and then.
     async fn a_lost_response_is_harmless_where_refresh_tokens_are_not_replaced(backend: Backend) {
         let options = ProviderOptions { rotation: Rotation::Never, ..ProviderOptions::default() };
         let clock = ManualClock::at_present();
         let server = TestServer::start_at(backend, Arc::clone(&clock) as _, |_| {}).await;
         let world = World::on(&server, options).await;
         let grant = world.expired("ada").await;
-        world.issue(&grant.credential).await.unwrap();
-        clock.advance(Duration::from_secs(2 * 3_600));
+        for count in 1..=3 {
+            world.issue(&grant.credential).await.unwrap();
+            clock.advance(Duration::from_secs(2 * 3_600));
+            let early = world.expired(&format!("user-{count}")).await;
+            world.issue(&early.credential).await.unwrap();
+            clock.advance(Duration::from_secs(2 * 3_600));
+            world.provider.fail([ProviderFault::answer_lost()]);
+            refused(world.issue(&early.credential).await, Code::FailedPrecondition, "REAUTH_REQUIRED");
+        }
         world.provider.fail([ProviderFault::answer_lost()]);
         refused(world.issue(&grant.credential).await, Code::Unavailable, "UPSTREAM_UNAVAILABLE");
         assert_eq!(world.facts(&grant.credential).await.failure_class(), v1::FailureClass::Transient);
+        let explained = world.explain(&grant.credential).await;
+        assert_eq!(explained.attempts[0].outcome(), v1::RefreshOutcome::Lost);
         clock.advance(Duration::from_secs(60));
         let issued = world.issue(&grant.credential).await.unwrap();
         assert_eq!(issued.access_token, world.provider.live(grant.family).unwrap().access_token);
@@ -238,11 +295,11 @@ on_both! {
         .await;
         let world = World::on(&server, ProviderOptions::default()).await;
         let grant = world.expired("ada").await;
-        world.provider.fail([ProviderFault::none().answering_after(Duration::from_secs(60))]);
-        let (_, ()) = tokio::join!(
-            tokio::time::timeout(Duration::from_millis(500), world.issue(&grant.credential)),
-            async { world.sent(1).await },
-        );
+        world.provider.fail([ProviderFault::none().held(&Gate::closed())]);
+        tokio::select! {
+            answer = world.issue(&grant.credential) => panic!("the provider has not answered: {answer:?}"),
+            () = world.sent(1) => {}
+        }
         server.crash();
         server.restart().await;
         let client = server.client("alpha");

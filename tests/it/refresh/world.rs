@@ -150,12 +150,12 @@ impl World {
     }
 
     pub(crate) async fn explain(&self, credential: &str) -> v1::ExplainCredentialResponse {
-        let request = v1::ExplainCredentialRequest { reference: credential.to_owned() };
-        self.client.credentials().explain_credential(request).await.unwrap().into_inner()
+        explain_by(&self.client, credential).await.unwrap()
     }
 
     pub(crate) async fn facts(&self, credential: &str) -> v1::Credential {
-        facts_by(&self.client, credential).await
+        let request = v1::GetCredentialRequest { reference: credential.to_owned() };
+        self.client.credentials().get_credential(request).await.unwrap().into_inner().credential.unwrap()
     }
 
     pub(crate) async fn relabel(&self, credential: &str, number: u64) {
@@ -202,7 +202,7 @@ impl World {
 
     /// The tokens of a credential as they are stored.
     pub(crate) async fn reveal(&self, credential: &str) -> v1::OAuth2Material {
-        reveal_by(&self.client, credential).await
+        reveal_by(&self.client, credential).await.unwrap()
     }
 
     pub(crate) async fn delete(&self, credential: &str) {
@@ -216,18 +216,18 @@ impl World {
     }
 }
 
-pub(crate) async fn facts_by(client: &Client, credential: &str) -> v1::Credential {
-    let request = v1::GetCredentialRequest { reference: credential.to_owned() };
-    client.credentials().get_credential(request).await.unwrap().into_inner().credential.unwrap()
+pub(crate) async fn explain_by(client: &Client, credential: &str) -> Result<v1::ExplainCredentialResponse, Status> {
+    let request = v1::ExplainCredentialRequest { reference: credential.to_owned() };
+    client.credentials().explain_credential(request).await.map(Response::into_inner)
 }
 
 /// The tokens of a credential as they are stored.
-pub(crate) async fn reveal_by(client: &Client, credential: &str) -> v1::OAuth2Material {
+pub(crate) async fn reveal_by(client: &Client, credential: &str) -> Result<v1::OAuth2Material, Status> {
     let (reference, purpose) = (credential.to_owned(), "test of refreshes".to_owned());
     let request = v1::RevealCredentialRequest { reference, purpose };
-    let revealed = client.credentials().reveal_credential(request).await.unwrap().into_inner();
+    let revealed = client.credentials().reveal_credential(request).await?.into_inner();
     match revealed.material.unwrap().material.unwrap() {
-        Material::Oauth2(tokens) => tokens,
+        Material::Oauth2(tokens) => Ok(tokens),
         other => panic!("{other:?}"),
     }
 }

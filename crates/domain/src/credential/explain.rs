@@ -108,7 +108,9 @@ impl Credential {
                 (Precondition::ReauthRequired.as_str(), NextStep::Reauthorize, text)
             }
             FailureClass::Connection => {
-                let text = format!("the connection cannot be used for refreshes ({reason})");
+                let text = format!(
+                    "the connection cannot be used for refreshes ({reason}); once it is corrected, the next call refreshes"
+                );
                 (Precondition::ConnectionRefused.as_str(), NextStep::CorrectConnection, text)
             }
             FailureClass::Transient if is_due => return None,

@@ -80,9 +80,9 @@ pub struct Credential {
     /// The time at which the token is refreshed, or a refresh that failed is tried again. `None`: the server does not refresh it by itself.
     #[serde(default, skip_serializing_if = "is_default")]
     pub next_refresh_time: Option<Timestamp>,
-    /// True if the provider gave a new refresh token for the last one, false if it did not; `None` if it was not asked yet.
+    /// The responses without a new refresh token since the last that had one, up to a few.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub refresh_token_rotates: Option<bool>,
+    pub refresh_token_kept_count: u8,
     pub default_configuration: ConfigurationId,
     pub meta: Meta,
 }
@@ -100,6 +100,9 @@ pub enum CredentialRef {
 
 /// The longest validity that IssueAccessToken can be asked for, in microseconds: 24 hours.
 pub const MAX_MIN_VALIDITY_MICROS: i64 = 24 * 3_600 * 1_000_000;
+
+/// The responses without a new refresh token after which it is believed that the provider does not replace it.
+const ENOUGH_KEPT: u8 = 3;
 
 // === impl Credential ===
 
@@ -131,6 +134,20 @@ impl Credential {
                 Some(now)
             }
             _ => Some(refresh_time(self.id, now, self.expire_time)),
+        };
+    }
+
+    /// Returns whether a refresh token may be good for one use only. It is, unless the provider has shown several times that it is not: some
+    /// replace it now and then.
+    pub fn refresh_token_rotates(&self) -> bool {
+        self.refresh_token_kept_count < ENOUGH_KEPT
+    }
+
+    /// Notes whether a response had a new refresh token.
+    pub fn note_rotation(&mut self, rotated: bool) {
+        self.refresh_token_kept_count = match rotated {
+            true => 0,
+            false => (self.refresh_token_kept_count + 1).min(ENOUGH_KEPT),
         };
     }
 

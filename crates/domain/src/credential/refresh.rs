@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::state::FailureClass;
 use crate::names::names;
 use crate::value::id::CredentialId;
 use crate::value::time::Timestamp;
@@ -60,7 +59,7 @@ const UNKNOWN_LIFETIME: Duration = Duration::from_secs(50 * 60);
 const SHORT_LIFETIME: Duration = Duration::from_secs(15 * 60);
 const LEAST_AHEAD: Duration = Duration::from_secs(5 * 60);
 const FIRST_BACKOFF: Duration = Duration::from_secs(5);
-const MAX_BACKOFF: Duration = Duration::from_secs(15 * 60);
+const MAX_BACKOFF: Duration = Duration::from_secs(2 * 60);
 
 /// The time at which a token is refreshed that was got at a time: a fifth of its lifetime before it expires, but at least 5 minutes; at half
 /// of its lifetime if that is short. It varies by a tenth between credentials, so that those that were refreshed together do not stay so.
@@ -94,21 +93,6 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-// === impl RefreshOutcome ===
-
-impl RefreshOutcome {
-    /// The class of the failure that a credential shows; `None` if it did not fail.
-    pub const fn failure_class(self) -> Option<FailureClass> {
-        match self {
-            RefreshOutcome::Refreshed | RefreshOutcome::Superseded => None,
-            RefreshOutcome::NotProcessed => Some(FailureClass::Transient),
-            RefreshOutcome::Unknown => Some(FailureClass::Indeterminate),
-            RefreshOutcome::Refused => Some(FailureClass::Permanent),
-            RefreshOutcome::ConnectionRefused => Some(FailureClass::Connection),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +120,6 @@ mod tests {
     fn the_wait_after_failures_doubles_up_to_a_limit() {
         let none = CredentialId(Uuid::nil());
         let waits = [0, 1, 2, 3, 8, 9, i32::MAX].map(|failures| backoff(none, failures).as_secs());
-        assert_eq!(waits, [5, 5, 10, 20, 640, 900, 900]);
+        assert_eq!(waits, [5, 5, 10, 20, 120, 120, 120]);
     }
 }

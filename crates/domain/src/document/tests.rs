@@ -342,7 +342,7 @@ fn a_credential() {
         "failure_class": null,
         "failure_reason": "",
         "next_refresh_time": null,
-        "refresh_token_rotates": null,
+        "refresh_token_kept_count": 0,
     });
     let full = Credential {
         id: uuid(1).into(),
@@ -368,7 +368,7 @@ fn a_credential() {
         failure_class: Some(FailureClass::Indeterminate),
         failure_reason: "f".to_owned(),
         next_refresh_time: Some(Timestamp(11)),
-        refresh_token_rotates: Some(true),
+        refresh_token_kept_count: 2,
         default_configuration: uuid(4).into(),
         meta: meta(),
     };

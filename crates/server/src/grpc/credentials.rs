@@ -379,7 +379,7 @@ fn to_message(credential: Credential) -> pb::Credential {
         failure_class,
         failure_reason,
         next_refresh_time,
-        refresh_token_rotates: _,
+        refresh_token_kept_count: _,
         default_configuration,
         meta,
     } = credential;

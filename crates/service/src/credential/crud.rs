@@ -160,7 +160,7 @@ impl Services {
             failure_class: None,
             failure_reason: String::new(),
             next_refresh_time: None,
-            refresh_token_rotates: None,
+            refresh_token_kept_count: 0,
             default_configuration: ConfigurationId::generate(),
             meta: Meta::new(now),
         };

@@ -68,7 +68,10 @@ impl Services {
         scopes: &[String],
     ) -> Result<Arc<IssuedToken>> {
         let OpenedCredential { credential, material, start } = self.credential_opened(tenant, reference).await?;
-        check_scopes(credential.id, &credential.scopes, scopes)?;
+        // Those of a refresh token alone are known when it was exchanged.
+        if credential.has_token() || !credential.refreshes() {
+            check_scopes(credential.id, &credential.scopes, scopes)?;
+        }
         if matches!(credential.state, CredentialState::Revoked | CredentialState::Pending) {
             let message = format!("the credential is {}", credential.state.as_str());
             return Err(refusal(Precondition::CredentialNotValid, credential.id, message));

@@ -12,13 +12,14 @@ use jackfield_domain::error::Precondition;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, Timestamp};
 use jackfield_store::{RefreshLease, Writer};
-use jackfield_upstream::oauth::{AccessToken, Grant, TokenFault, TokenResponse};
+use jackfield_upstream::oauth::{Grant, TokenFault};
 use jackfield_vault::DataKey;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::commit::{Ended, Received};
+use super::commit::Ended;
 use super::failure::Failure;
+use super::received::Received;
 use super::schedule::Spent;
 use super::{KEPT_ATTEMPTS, LEASE_POLL, RefreshError};
 use crate::authorization::TokenClient;
@@ -65,7 +66,9 @@ pub(super) struct Sending {
     /// The time before the lease was taken.
     started: Instant,
     /// The material that is sent: that of the credential, or its alternate.
-    tokens: OAuth2Material,
+    pub(super) tokens: OAuth2Material,
+    /// The longest time that this request may take.
+    limit: Duration,
     /// True if an attempt before this one failed, under the same lease.
     follows: bool,
 }
@@ -111,9 +114,16 @@ impl Services {
             }
             match self.refresh_begin(&plan).await? {
                 Begun::Sending(sending) => return self.refresh_send(&plan, *sending).await,
-                Begun::Lost { failure, .. } => return Err(RefreshError::Failed(failure)),
                 Begun::Changed | Begun::Busy if Instant::now() >= until => {
                     return Err(RefreshError::InProgress { retry_after: Duration::from_secs(1) });
+                }
+                Begun::Lost { attempt, .. } if Instant::now() < until && self.refresh_recover(attempt).await? => {}
+                Begun::Lost { failure, attempt, version } => {
+                    self.shared.gauge_sources.refresh_ended(failure.outcome);
+                    let ended = Ended { attempt, version, create_time: plan.credential.meta.create_time };
+                    // Not in the transaction of the lease, which is locked after the credential.
+                    self.refresh_note(tenant, id, &ended, &failure).await?;
+                    return Err(RefreshError::Failed(failure));
                 }
                 Begun::Changed => {}
                 Begun::Busy => {
@@ -158,12 +168,6 @@ impl Services {
     /// The last failure of a credential, if no attempt may be made now.
     fn refresh_failed(&self, credential: &Credential) -> Option<Failure> {
         let class = credential.failure_class?;
-        let outcome = match class {
-            FailureClass::Permanent => RefreshOutcome::Refused,
-            FailureClass::Indeterminate => RefreshOutcome::Unknown,
-            FailureClass::Connection => RefreshOutcome::ConnectionRefused,
-            FailureClass::Transient => RefreshOutcome::NotProcessed,
-        };
         let wait = credential.next_refresh_time.map(|time| time.0.saturating_sub(self.now().0)).unwrap_or_default();
         let retry_after = Duration::from_micros(u64::try_from(wait).unwrap_or_default());
         let blocks = match class {
@@ -172,9 +176,7 @@ impl Services {
             // The budget of the connection knows whether it is still the same.
             FailureClass::Connection => false,
         };
-        let failure =
-            Failure { outcome, reason: credential.failure_reason.clone(), retry_after, refuses_client: false };
-        blocks.then_some(failure)
+        blocks.then(|| Failure::of_last(class, &credential.failure_reason, retry_after))
     }
 
     /// Takes the lease, reads the credential again, and writes the attempt, in one transaction.
@@ -202,6 +204,7 @@ impl Services {
                         create_time: credential.meta.create_time,
                         started,
                         tokens,
+                        limit: self.shared.refreshes.settings.timeout,
                         follows: false,
                     };
                     self.refresh_record(txn, plan, &system, sending).await?
@@ -214,30 +217,33 @@ impl Services {
             Ok(())
         });
         written.await?;
-        if let Begun::Lost { failure, attempt, version } = &begun {
-            self.shared.gauge_sources.refresh_ended(failure.outcome);
-            let ended = Ended { attempt: *attempt, version: *version, create_time: plan.credential.meta.create_time };
-            // Not in the transaction of the lease, which is locked after the credential.
-            self.refresh_note(tenant, id, &ended, failure).await?;
-        }
         Ok(begun)
     }
 
-    /// Writes an attempt. An attempt before it whose refresh token is the same, and whose response is not known, may have spent it.
+    /// Writes an attempt. Attempts before it whose refresh token is the same, and whose response is not known, may have spent it: then it may
+    /// be sent only within the grace period, which begins with the first of them.
     async fn refresh_record(&self, txn: &Writer, plan: &Plan, system: &DataKey, mut sending: Sending) -> Result<Begun> {
         let (tenant, credential) = (plan.tenant, plan.credential.id);
         let Some(refresh_token) = &sending.tokens.refresh_token else { return Ok(Begun::Changed) };
         let digest = token_digest(system, tenant, refresh_token);
         let made = txn.refresh_attempts(tenant, credential, KEPT_ATTEMPTS).await?;
         let is_unknown = |end: &RefreshEnd| end.outcome == RefreshOutcome::Unknown;
-        let lost =
-            made.into_iter().find(|made| made.end.as_ref().is_none_or(is_unknown) && made.token_digest == digest);
         // One without an end may have its tokens in a journal, whatever is known of the provider.
-        if let Some(lost) = lost.filter(|lost| plan.rotates() || lost.end.is_none())
-            && lost.sent_time.plus_micros(micros(plan.grace())) <= txn.time().await?
-        {
-            let failure = Failure::unknown(lost.end.as_ref().map_or(PROCESS_ENDED, |end| &end.reason));
-            return Ok(Begun::Lost { failure, attempt: lost.id, version: lost.material_version });
+        let rotates = plan.credential.refresh_token_rotates();
+        let may_have_spent = |made: &&RefreshAttempt| {
+            made.token_digest == digest && made.end.as_ref().is_none_or(|end| rotates && is_unknown(end))
+        };
+        let mut lost = made.iter().filter(may_have_spent);
+        if let Some(last) = lost.next() {
+            let first = lost.next_back().unwrap_or(last);
+            let left = first.sent_time.plus_micros(micros(plan.grace())).0.saturating_sub(txn.time().await?.0);
+            // Half of what is left: a request that is given up may reach the provider later.
+            let limit = Duration::from_micros(u64::try_from(left / 2).unwrap_or_default());
+            if limit < LEAST_LIMIT {
+                let failure = Failure::unknown(last.end.as_ref().map_or(PROCESS_ENDED, |end| &end.reason));
+                return Ok(Begun::Lost { failure, attempt: last.id, version: last.material_version });
+            }
+            sending.limit = sending.limit.min(limit);
         }
         let attempt = RefreshAttempt {
             id: sending.id,
@@ -259,7 +265,7 @@ impl Services {
             if sending.started.elapsed() > self.shared.refreshes.lease() / 2 {
                 break Failure::not_processed(LEASE_TOO_OLD, Duration::ZERO);
             }
-            let deadline = Instant::now() + self.shared.refreshes.settings.timeout;
+            let deadline = Instant::now() + sending.limit;
             let Some(refresh_token) = &sending.tokens.refresh_token else {
                 return Err(Error::internal("an attempt without a refresh token").into());
             };
@@ -271,7 +277,7 @@ impl Services {
                     Err(failure) => break failure,
                 },
                 Err(fault) => {
-                    let failure = Failure::of(&fault, plan.rotates(), backoff);
+                    let failure = Failure::of(&fault, plan.credential.refresh_token_rotates(), backoff);
                     log(&plan.credential, &fault, &failure);
                     match self.refresh_follow(plan, &sending, &failure).await? {
                         Some(next) => sending = next,
@@ -283,35 +289,40 @@ impl Services {
         if failure.refuses_client {
             plan.budget.refuse(&plan.connection, &failure.reason, failure.retry_after);
         }
-        self.refresh_fail(plan.tenant, plan.credential.id, &sending, &failure).await?;
-        Err(RefreshError::Failed(failure))
+        match self.refresh_fail(plan.tenant, plan.credential.id, &sending, &failure).await? {
+            true => Err(RefreshError::Failed(failure)),
+            // Other material was stored meanwhile, and the failure says nothing about it.
+            false => Ok(self.token_stored(plan.tenant, plan.credential.id).await?),
+        }
     }
 
-    /// Begins the attempt that follows a failure, if one may: with the alternate of a credential whose refresh token was refused, which is
-    /// tried once; or again, if the provider accepts a refresh token for some time after it was used.
+    /// Begins the attempt that follows a failure, if one may: with the alternate of a credential whose refresh token was refused; or again,
+    /// if the provider accepts a refresh token for some time after it was used.
     async fn refresh_follow(&self, plan: &Plan, made: &Sending, failure: &Failure) -> Result<Option<Sending>> {
         let (tenant, id) = (plan.tenant, plan.credential.id);
-        let repeats = failure.outcome == RefreshOutcome::Unknown && !made.follows && !plan.grace().is_zero();
-        if !repeats && (failure.outcome != RefreshOutcome::Refused || made.follows) {
+        let repeats = failure.class == FailureClass::Indeterminate && !plan.grace().is_zero();
+        if made.follows || !repeats && failure.outcome != RefreshOutcome::Refused {
             return Ok(None);
         }
         self.shared.gauge_sources.refresh_ended(failure.outcome);
         let system = self.shared.data_keys.system().await?;
         let mut begun = None;
         let written = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
-            if lock_credential(txn, tenant, id).await?.is_none() {
-                return Ok(());
-            }
-            let tokens = match repeats {
-                true => made.tokens.duplicate(),
-                false => match self.shared.secrets.alternate_take(txn, tenant, id).await? {
-                    Some(tokens) => tokens,
+            let credential = lock_credential(txn, tenant, id).await?;
+            let Some(credential) = credential.filter(|credential| made.is_of(credential)) else { return Ok(()) };
+            let (tokens, version) = match repeats {
+                true => (made.tokens.duplicate(), made.version),
+                false => match self.refresh_take_alternate(txn, tenant, credential, &made.tokens).await? {
+                    Some(taken) => taken,
                     None => return Ok(()),
                 },
             };
-            let end = RefreshEnd { time: self.now(), outcome: failure.outcome, reason: failure.reason.clone() };
+            let time = txn.time().await?;
+            let end = RefreshEnd { time, outcome: failure.outcome, reason: failure.reason.clone() };
             txn.refresh_attempt_end(tenant, made.id, &end).await?;
-            let sending = Sending { id: Uuid::now_v7(), got_time: self.now(), tokens, follows: true, ..made.blank() };
+            let limit = self.shared.refreshes.settings.timeout;
+            let (id, got_time) = (Uuid::now_v7(), self.now());
+            let sending = Sending { id, version, got_time, tokens, limit, follows: true, ..made.blank() };
             if let Begun::Sending(sending) = self.refresh_record(txn, plan, &system, sending).await? {
                 begun = Some(*sending);
             }
@@ -330,11 +341,6 @@ impl Services {
 // === impl Plan ===
 
 impl Plan {
-    /// Returns whether a refresh token may be good for one use only. It is, unless the provider has shown that it is not.
-    fn rotates(&self) -> bool {
-        self.credential.refresh_token_rotates != Some(false)
-    }
-
     /// The time for which the provider accepts a refresh token again that was used.
     fn grace(&self) -> Duration {
         self.connection.settings.refresh_token_grace_period.unwrap_or_default()
@@ -344,74 +350,14 @@ impl Plan {
 // === impl Sending ===
 
 impl Sending {
+    /// Returns whether a credential still has the material that is sent.
+    fn is_of(&self, credential: &Credential) -> bool {
+        credential.material_version == self.version && credential.meta.create_time == self.create_time
+    }
+
     /// The same attempt without its tokens.
     fn blank(&self) -> Self {
         Sending { tokens: OAuth2Material::default(), ..*self }
-    }
-}
-
-// === impl Received ===
-
-impl Received {
-    /// The tokens of a response, completed with those that were sent.
-    ///
-    /// # Errors
-    /// There is no token in it.
-    fn of(
-        tenant: TenantId,
-        credential: CredentialId,
-        sending: &Sending,
-        response: TokenResponse,
-    ) -> Result<Self, Failure> {
-        let sent = &sending.tokens;
-        let TokenResponse { access, refresh_token, refresh_lifetime: _, id_token } = response;
-        let is_new = |token: &Secret| sent.refresh_token.as_ref().is_none_or(|old| old.expose() != token.expose());
-        let rotated = refresh_token.as_ref().is_some_and(is_new);
-        let is_repeated = refresh_token.is_some() && !rotated;
-        let kept = |token: &Option<Secret>| token.as_ref().map(Secret::duplicate);
-        let refresh_token = refresh_token.or_else(|| kept(&sent.refresh_token));
-        let id_token = id_token.or_else(|| kept(&sent.id_token));
-        let (tokens, flaw) = match access {
-            Ok(AccessToken { token, token_type, lifetime, scopes }) => {
-                let expiry = |lifetime| sending.got_time.plus_micros(micros(lifetime));
-                let tokens = OAuth2Material {
-                    access_token: Some(token),
-                    refresh_token,
-                    id_token,
-                    token_type,
-                    expire_time: lifetime.map(expiry),
-                    scopes: scopes.unwrap_or_else(|| sent.scopes.clone()),
-                };
-                (tokens, None)
-            }
-            Err(flaw) if rotated => {
-                // The access token that there was may still be good.
-                let tokens = OAuth2Material {
-                    access_token: kept(&sent.access_token),
-                    refresh_token,
-                    id_token,
-                    token_type: sent.token_type.clone(),
-                    expire_time: sent.expire_time,
-                    scopes: sent.scopes.clone(),
-                };
-                (tokens, Some(flaw.reason().to_owned()))
-            }
-            // The response says that the refresh token stays.
-            Err(flaw) if is_repeated => return Err(Failure::flawed(flaw.reason(), credential)),
-            Err(flaw) => return Err(Failure::unknown(flaw.reason())),
-        };
-        Ok(Received {
-            tenant,
-            credential,
-            attempt: sending.id,
-            version: sending.version,
-            sent_time: sending.sent_time,
-            got_time: sending.got_time,
-            create_time: sending.create_time,
-            rotated,
-            tokens,
-            flaw,
-        })
     }
 }
 
@@ -430,10 +376,12 @@ fn log(credential: &Credential, fault: &TokenFault, failure: &Failure) {
     );
 }
 
-fn micros(duration: Duration) -> i64 {
+pub(super) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// The shortest time that a request is given. With less left of the grace period, none is sent.
+const LEAST_LIMIT: Duration = Duration::from_secs(1);
 /// The wait for another replica while this one stops.
 const STOPPING_RETRY_AFTER: Duration = Duration::from_millis(500);
 /// The reason of an attempt whose process ended before it had the response.

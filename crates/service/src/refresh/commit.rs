@@ -13,30 +13,11 @@ use uuid::Uuid;
 
 use super::attempt::{Sending, token_digest};
 use super::failure::Failure;
+use super::received::Received;
 use super::{KEPT_ATTEMPTS, RefreshError};
 use crate::change::{Change, Length};
 use crate::credential::{MaterialFacts, lock_credential, token_of};
 use crate::services::Services;
-
-/// Tokens that were received for a credential.
-pub(super) struct Received {
-    pub(super) tenant: TenantId,
-    pub(super) credential: CredentialId,
-    pub(super) attempt: Uuid,
-    /// The version of the material that was sent.
-    pub(super) version: i64,
-    /// The time of the attempt, by the clock of the database.
-    pub(super) sent_time: Timestamp,
-    /// The time of the attempt, by the clock of the process.
-    pub(super) got_time: Timestamp,
-    /// The time at which the credential was created.
-    pub(super) create_time: Timestamp,
-    /// True if the response had a new refresh token.
-    pub(super) rotated: bool,
-    pub(super) tokens: OAuth2Material,
-    /// The reason why the response had no usable access token, though a new refresh token.
-    pub(super) flaw: Option<String>,
-}
 
 /// An attempt that failed.
 pub(super) struct Ended {
@@ -49,6 +30,8 @@ pub(super) struct Ended {
 
 /// The times that the end of an attempt is tried to be written. If it is not, the refresh token counts as spent.
 const TRIES: u32 = 5;
+/// The times that tokens are tried to be stored that are not in the journal either.
+const UNJOURNALED_TRIES: u32 = 60;
 /// The wait before it is tried again.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
@@ -62,35 +45,48 @@ impl Services {
         sending: &Sending,
         received: Received,
     ) -> Result<Arc<IssuedToken>, RefreshError> {
-        let journal = &self.shared.refreshes.journal;
-        let system = self.shared.data_keys.system().await?;
-        let journaled = journal.append(&system, &received).await;
-        if let Err(error) = &journaled {
-            let error = error as &dyn std::error::Error;
-            tracing::error!(error, credential.id = %before.id, "the journal of refreshes cannot be written");
-        }
-        match self.refresh_commit(&received, Some(sending)).await {
-            Ok(stored) => {
-                journal.remove(received.attempt).await;
-                let gone = || Error::not_found(jackfield_domain::Resource::Credential, before.id);
-                let (credential, tokens) = stored.ok_or_else(gone)?;
-                if let Some(flaw) = received.flaw {
-                    let retry_after = refresh_backoff(before.id, before.refresh_failure_count.saturating_add(1));
-                    return Err(RefreshError::Failed(Failure::not_processed(&flaw, retry_after)));
-                }
-                Ok(Arc::new(token_of(credential, Material::OAuth2(tokens))?))
-            }
+        let mut tries = 0;
+        let stored = loop {
+            let is_journaled = self.refresh_journal(&received).await;
+            let error = match self.refresh_commit(&received, Some(sending)).await {
+                Ok(stored) => break stored,
+                Err(error) => error,
+            };
+            tries += 1;
+            tracing::warn!(error = &error as &dyn std::error::Error, credential.id = %before.id, "refreshed tokens are not in the database yet");
             // The journal has the tokens, and they are committed when the database is back.
-            Err(error) if journaled.is_ok() => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, credential.id = %before.id, "refreshed tokens wait in the journal");
-                let (state, expire_time) = (CredentialState::Valid, received.tokens.expire_time);
-                let (scopes, material_version) = (received.tokens.scopes.clone(), received.version + 1);
-                let credential = Credential { state, expire_time, scopes, material_version, ..before.clone() };
-                Ok(Arc::new(token_of(credential, Material::OAuth2(received.tokens))?))
+            if is_journaled {
+                let (credential, tokens) = received.unstored(before);
+                return Ok(Arc::new(token_of(credential, tokens)?));
             }
-            Err(error) => Err(error.into()),
+            let may_pass = error.retryable() || matches!(error, Error::OutcomeUnknown { .. });
+            if !may_pass || tries >= UNJOURNALED_TRIES {
+                return Err(error.into());
+            }
+            tokio::time::sleep(TRY_AGAIN).await;
+        };
+        self.shared.refreshes.journal.remove(received.attempt).await;
+        let gone = || Error::not_found(jackfield_domain::Resource::Credential, before.id);
+        let (credential, tokens) = stored.ok_or_else(gone)?;
+        if let Some(flaw) = received.flaw {
+            let retry_after = refresh_backoff(before.id, before.refresh_failure_count.saturating_add(1));
+            return Err(RefreshError::Failed(Failure::not_processed(&flaw, retry_after)));
         }
+        Ok(Arc::new(token_of(credential, Material::OAuth2(tokens))?))
+    }
+
+    /// Writes received tokens to the journal. Returns whether they are there.
+    async fn refresh_journal(&self, received: &Received) -> bool {
+        let journal = &self.shared.refreshes.journal;
+        let written = match self.shared.data_keys.system().await {
+            Ok(system) => journal.append(&system, received).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &written {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(error, credential.id = %received.credential, "the journal of refreshes cannot be written");
+        }
+        written.is_ok()
     }
 
     /// Commits what the journal has.
@@ -106,10 +102,11 @@ impl Services {
         failed.map_or(Ok(()), Err)
     }
 
-    async fn refresh_recover(&self, attempt: Uuid) -> Result<()> {
+    /// Commits what the journal has of an attempt. Returns whether it had something.
+    pub(super) async fn refresh_recover(&self, attempt: Uuid) -> Result<bool> {
         let journal = &self.shared.refreshes.journal;
         let system = self.shared.data_keys.system().await?;
-        let Some(received) = journal.read(&system, attempt).await? else { return Ok(()) };
+        let Some(received) = journal.read(&system, attempt).await? else { return Ok(false) };
         let stored = match self.refresh_commit(&received, None).await {
             // The tenant was deleted, and its tokens have no use.
             Err(Error::TenantUnknown { .. }) => None,
@@ -119,7 +116,7 @@ impl Services {
         if let Some((credential, _)) = stored {
             tracing::info!(credential.id = %credential.id, "refreshed tokens of the journal are stored");
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Makes received tokens the material of their credential, if it is still the material that was sent, or if the attempt was made after
@@ -195,7 +192,7 @@ impl Services {
         let material = Material::OAuth2(received.tokens.duplicate());
         MaterialFacts::of(&material).apply(&mut credential);
         credential.material_version += 1;
-        credential.refresh_token_rotates = Some(received.rotated);
+        credential.note_rotation(received.rotated);
         match &received.flaw {
             None => {
                 credential.last_refresh_time = Some(now);
@@ -204,6 +201,8 @@ impl Services {
             }
             Some(flaw) => {
                 credential.refresh_failure_count = failures;
+                // There may be no access token yet.
+                credential.schedule(now);
                 let retry_after = refresh_backoff(credential.id, failures.saturating_add(1));
                 note(&mut credential, &Failure::not_processed(flaw, retry_after), now);
             }
@@ -218,6 +217,26 @@ impl Services {
         }
     }
 
+    /// Makes the refresh token of the alternate part of the material, in the place of one that was refused, so that it is there whatever
+    /// becomes of the attempt with it. Returns the material and its version; `None` if there is no alternate.
+    pub(super) async fn refresh_take_alternate(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        mut credential: Credential,
+        refused: &OAuth2Material,
+    ) -> Result<Option<(OAuth2Material, i64)>> {
+        let alternate = self.shared.secrets.alternate_take(txn, tenant, credential.id).await?;
+        let Some(refresh_token) = alternate.and_then(|tokens| tokens.refresh_token) else { return Ok(None) };
+        let tokens = OAuth2Material { refresh_token: Some(refresh_token), ..refused.duplicate() };
+        credential.material_version += 1;
+        credential.meta = credential.meta.changed(self.now());
+        txn.replace(tenant, &credential).await?;
+        let material = Material::OAuth2(tokens.duplicate());
+        self.shared.secrets.put_material(txn, tenant, &credential, &material).await?;
+        Ok(Some((tokens, credential.material_version)))
+    }
+
     /// Puts a received refresh token in the place of the one that was sent. The rest is as a caller has stored it.
     async fn refresh_replace_token(
         &self,
@@ -228,7 +247,7 @@ impl Services {
     ) -> Result<(Credential, OAuth2Material)> {
         let now = self.now();
         credential.material_version += 1;
-        credential.refresh_token_rotates = Some(true);
+        credential.note_rotation(true);
         credential.last_refresh_time = Some(now);
         credential.meta = credential.meta.changed(now);
         txn.replace(received.tenant, &credential).await?;
@@ -240,7 +259,7 @@ impl Services {
 
     async fn refresh_end(&self, txn: &Writer, received: &Received, outcome: RefreshOutcome) -> Result<()> {
         let reason = received.flaw.clone().unwrap_or_default();
-        let end = RefreshEnd { time: self.now(), outcome, reason };
+        let end = RefreshEnd { time: txn.time().await?, outcome, reason };
         txn.refresh_attempt_end(received.tenant, received.attempt, &end).await.map(|_| ())
     }
 
@@ -266,21 +285,22 @@ impl Services {
         .await
     }
 
-    /// Notes that an attempt failed, and gives its lease back.
+    /// Notes that an attempt failed, and gives its lease back. Returns whether its material is still stored.
     pub(super) async fn refresh_fail(
         &self,
         tenant: TenantId,
         id: CredentialId,
         sending: &Sending,
         failure: &Failure,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         self.shared.gauge_sources.refresh_ended(failure.outcome);
         let ended = Ended { attempt: sending.id, version: sending.version, create_time: sending.create_time };
         let mut tries = 0;
         loop {
             let written = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
-                self.refresh_fail_in(txn, tenant, id, &ended, failure).await?;
-                txn.refresh_lease_release(&sending.lease).await
+                let is_noted = self.refresh_fail_in(txn, tenant, id, &ended, failure).await?;
+                txn.refresh_lease_release(&sending.lease).await?;
+                Ok(is_noted)
             });
             tries += 1;
             match written.await {
@@ -303,12 +323,12 @@ impl Services {
         failure: &Failure,
     ) -> Result<()> {
         self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
-            self.refresh_fail_in(txn, tenant, id, ended, failure).await
+            self.refresh_fail_in(txn, tenant, id, ended, failure).await.map(|_| ())
         })
         .await
     }
 
-    /// Notes that an attempt failed. A credential whose material is another one by now stays as it is.
+    /// Notes that an attempt failed. A credential whose material is another one by now stays as it is. Returns whether it is not.
     async fn refresh_fail_in(
         &self,
         txn: &Writer,
@@ -316,21 +336,22 @@ impl Services {
         id: CredentialId,
         ended: &Ended,
         failure: &Failure,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let Ended { attempt, version, create_time } = *ended;
-        let Some(mut credential) = lock_credential(txn, tenant, id).await? else { return Ok(()) };
+        let Some(mut credential) = lock_credential(txn, tenant, id).await? else { return Ok(false) };
         if credential.meta.create_time != create_time {
-            return Ok(());
+            return Ok(false);
         }
-        let now = self.now();
-        let end = RefreshEnd { time: now, outcome: failure.outcome, reason: failure.reason.clone() };
+        let (time, now) = (txn.time().await?, self.now());
+        let end = RefreshEnd { time, outcome: failure.outcome, reason: failure.reason.clone() };
         txn.refresh_attempt_end(tenant, attempt, &end).await?;
         if credential.material_version != version {
-            return Ok(());
+            return Ok(false);
         }
         note(&mut credential, failure, now);
         credential.meta = credential.meta.changed(now);
-        txn.replace(tenant, &credential).await
+        txn.replace(tenant, &credential).await?;
+        Ok(true)
     }
 }
 
@@ -363,14 +384,13 @@ fn is_newest(stored: i64, attempts: &[RefreshAttempt], (version, sent_time): (i6
 
 /// Notes a failure in the facts of a credential. Its token stays as it is.
 fn note(credential: &mut Credential, failure: &Failure, now: Timestamp) {
-    let class = failure.outcome.failure_class();
     credential.refresh_failure_count = credential.refresh_failure_count.saturating_add(1);
-    credential.failure_class = class;
+    credential.failure_class = Some(failure.class);
     credential.failure_reason = failure.reason.clone();
-    let (state, is_final) = match class {
-        Some(FailureClass::Permanent) => (CredentialState::NeedsReauth, true),
-        Some(FailureClass::Indeterminate) => (CredentialState::Indeterminate, true),
-        Some(FailureClass::Connection | FailureClass::Transient) | None => (credential.state, false),
+    let (state, is_final) = match failure.class {
+        FailureClass::Permanent => (CredentialState::NeedsReauth, true),
+        FailureClass::Indeterminate => (CredentialState::Indeterminate, true),
+        FailureClass::Connection | FailureClass::Transient => (credential.state, false),
     };
     credential.state = state;
     let wait = i64::try_from(failure.retry_after.as_micros()).unwrap_or(i64::MAX);

@@ -22,6 +22,8 @@ pub(crate) enum RefreshError {
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(super) outcome: RefreshOutcome,
+    /// The class that the credential shows. A lost response is transient where the refresh token can be sent again.
+    pub(super) class: FailureClass,
     pub(super) reason: String,
     /// The wait until the next attempt may be made.
     pub(super) retry_after: Duration,
@@ -43,32 +45,34 @@ impl RefreshError {
         match self {
             RefreshError::InProgress { retry_after } => Error::RefreshInProgress { retry_after: *retry_after },
             RefreshError::Other(error) => copied(error),
-            RefreshError::Failed(Failure { outcome, reason, retry_after, refuses_client: _ }) => match outcome
-                .failure_class()
-            {
-                Some(FailureClass::Permanent) => {
-                    let message =
-                        format!("the provider refused the refresh token ({reason}): the user has to authorise again");
-                    refused(Precondition::ReauthRequired, message)
-                }
-                Some(FailureClass::Indeterminate) => {
-                    let message = format!(
-                        "the response to a refresh was lost ({reason}), so the refresh token may be spent: the user has to \
+            RefreshError::Failed(Failure { class, reason, retry_after, outcome: _, refuses_client: _ }) => {
+                match class {
+                    FailureClass::Permanent => {
+                        let message = format!(
+                            "the provider refused the refresh token ({reason}): the user has to authorise again"
+                        );
+                        refused(Precondition::ReauthRequired, message)
+                    }
+                    FailureClass::Indeterminate => {
+                        let message = format!(
+                            "the response to a refresh was lost ({reason}), so the refresh token may be spent: the user has to \
                          authorise again"
-                    );
-                    refused(Precondition::ReauthRequired, message)
+                        );
+                        refused(Precondition::ReauthRequired, message)
+                    }
+                    FailureClass::Connection => {
+                        let message = format!(
+                            "the provider does not accept the client or the request of the connection: {reason}"
+                        );
+                        let id = credential.connection.map(|id| id.to_string()).unwrap_or_default();
+                        Error::precondition(Precondition::ConnectionRefused, Resource::Connection, id, message)
+                    }
+                    FailureClass::Transient => Error::UpstreamUnavailable {
+                        connector: credential.connector.to_string(),
+                        retry_after: *retry_after,
+                    },
                 }
-                Some(FailureClass::Connection) => {
-                    let message =
-                        format!("the provider does not accept the client or the request of the connection: {reason}");
-                    let id = credential.connection.map(|id| id.to_string()).unwrap_or_default();
-                    Error::precondition(Precondition::ConnectionRefused, Resource::Connection, id, message)
-                }
-                Some(FailureClass::Transient) | None => Error::UpstreamUnavailable {
-                    connector: credential.connector.to_string(),
-                    retry_after: *retry_after,
-                },
-            },
+            }
         }
     }
 }
@@ -84,13 +88,13 @@ impl From<Error> for RefreshError {
 impl Failure {
     /// The failure of an exchange. Endpoints that do not rotate refresh tokens can be asked again when a response was lost.
     pub(super) fn of(fault: &TokenFault, rotates: bool, backoff: Duration) -> Self {
-        let outcome = match fault.class() {
-            TokenFailure::Transient => RefreshOutcome::NotProcessed,
-            TokenFailure::Unknown if rotates => RefreshOutcome::Unknown,
-            TokenFailure::Unknown => RefreshOutcome::NotProcessed,
-            TokenFailure::Grant | TokenFailure::User => RefreshOutcome::Refused,
+        let (outcome, class) = match fault.class() {
+            TokenFailure::Transient => (RefreshOutcome::NotProcessed, FailureClass::Transient),
+            TokenFailure::Unknown if rotates => (RefreshOutcome::Unknown, FailureClass::Indeterminate),
+            TokenFailure::Unknown => (RefreshOutcome::Unknown, FailureClass::Transient),
+            TokenFailure::Grant | TokenFailure::User => (RefreshOutcome::Refused, FailureClass::Permanent),
             TokenFailure::Connection | TokenFailure::Request | TokenFailure::Pending => {
-                RefreshOutcome::ConnectionRefused
+                (RefreshOutcome::ConnectionRefused, FailureClass::Connection)
             }
         };
         let reason = match fault {
@@ -100,17 +104,29 @@ impl Failure {
         let asked = fault.retry_after().unwrap_or_default();
         let least = if outcome == RefreshOutcome::ConnectionRefused { CONNECTION_RETRY_AFTER } else { backoff };
         let refuses_client = matches!(fault, TokenFault::Refused { .. }) && fault.class() == TokenFailure::Connection;
-        Failure { outcome, reason: reason.to_owned(), retry_after: asked.max(least), refuses_client }
+        Failure { outcome, class, reason: reason.to_owned(), retry_after: asked.max(least), refuses_client }
+    }
+
+    /// The last failure, as a credential shows it.
+    pub(super) fn of_last(class: FailureClass, reason: &str, retry_after: Duration) -> Self {
+        let outcome = match class {
+            FailureClass::Permanent => RefreshOutcome::Refused,
+            FailureClass::Indeterminate => RefreshOutcome::Unknown,
+            FailureClass::Connection => RefreshOutcome::ConnectionRefused,
+            FailureClass::Transient => RefreshOutcome::NotProcessed,
+        };
+        Failure { outcome, class, reason: reason.to_owned(), retry_after, refuses_client: false }
     }
 
     /// The failure of a connection whose client the provider refused a short time ago.
     pub(super) fn of_client(reason: String, retry_after: Duration) -> Self {
-        Failure { outcome: RefreshOutcome::ConnectionRefused, reason, retry_after, refuses_client: true }
+        Failure { refuses_client: true, ..Failure::of_connection(reason, retry_after) }
     }
 
     /// The failure of an attempt that used nothing.
     pub(super) fn not_processed(reason: &str, retry_after: Duration) -> Self {
-        Failure { outcome: RefreshOutcome::NotProcessed, reason: reason.to_owned(), retry_after, refuses_client: false }
+        let (outcome, class) = (RefreshOutcome::NotProcessed, FailureClass::Transient);
+        Failure { outcome, class, reason: reason.to_owned(), retry_after, refuses_client: false }
     }
 
     /// The failure of a response without a usable access token, whose refresh token is the one that was sent.
@@ -120,14 +136,18 @@ impl Failure {
 
     /// The failure of a refresh that cannot be attempted because of the connection or the connector.
     pub(super) fn postponed(reason: &str) -> Self {
-        let outcome = RefreshOutcome::ConnectionRefused;
-        Failure { outcome, reason: reason.to_owned(), retry_after: POSTPONED, refuses_client: false }
+        Failure::of_connection(reason.to_owned(), POSTPONED)
+    }
+
+    fn of_connection(reason: String, retry_after: Duration) -> Self {
+        let (outcome, class) = (RefreshOutcome::ConnectionRefused, FailureClass::Connection);
+        Failure { outcome, class, reason, retry_after, refuses_client: false }
     }
 
     /// The failure of an attempt whose process ended, or whose response cannot be read.
     pub(super) fn unknown(reason: &str) -> Self {
-        let (reason, retry_after) = (reason.to_owned(), Duration::ZERO);
-        Failure { outcome: RefreshOutcome::Unknown, reason, retry_after, refuses_client: false }
+        let (outcome, class) = (RefreshOutcome::Unknown, FailureClass::Indeterminate);
+        Failure { outcome, class, reason: reason.to_owned(), retry_after: Duration::ZERO, refuses_client: false }
     }
 }
 

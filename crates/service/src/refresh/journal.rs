@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::commit::Received;
+use super::received::Received;
 use crate::sealing::material::{self, SealedForm};
 
 /// The directory of the journal.
@@ -38,8 +38,12 @@ struct Entry {
     flaw: Option<String>,
 }
 
-/// The ending of the names of whole files. A file that is being written has another one.
+/// The ending of the names of whole files.
 const WHOLE: &str = "sealed";
+/// The ending while a file is being written.
+const UNFINISHED: &str = "unfinished";
+/// The ending of files that a process has left unfinished. They may be whole.
+const LEFT: &str = "left";
 
 // === impl Journal ===
 
@@ -51,6 +55,9 @@ impl Journal {
         let probe = directory.join(format!("{}.probe", Uuid::now_v7()));
         File::create(&probe)?;
         fs::remove_file(&probe)?;
+        for attempt in list(directory, &[UNFINISHED])? {
+            fs::rename(path(directory, attempt, UNFINISHED), path(directory, attempt, LEFT))?;
+        }
         Ok(Journal { directory: directory.to_owned() })
     }
 
@@ -66,37 +73,47 @@ impl Journal {
     /// The attempts that have an entry, in the order in which they were made.
     pub(super) async fn attempts(&self) -> Result<Vec<Uuid>> {
         let directory = self.directory.clone();
-        let listed = tokio::task::spawn_blocking(move || list(&directory)).await;
+        let listed = tokio::task::spawn_blocking(move || list(&directory, &[WHOLE, LEFT])).await;
         listed.map_err(Error::internal)?.map_err(Error::internal)
     }
 
-    /// The entry of an attempt; `None` if there is none any more.
+    /// The entry of an attempt; `None` if there is none any more, or only the beginning of one.
     ///
     /// # Errors
     /// The file was altered, or belongs to another deployment.
     pub(super) async fn read(&self, key: &DataKey, attempt: Uuid) -> Result<Option<Received>> {
-        let sealed = match tokio::fs::read_to_string(self.path(attempt)).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            sealed => sealed.map_err(Error::internal)?,
-        };
-        let broken = || Error::internal(format!("the entry {attempt} of the journal of refreshes does not open"));
-        let bytes = key.open_token(&[CONTEXT, attempt.as_bytes()], &sealed).ok_or_else(broken)?;
-        let entry: Entry = serde_json::from_slice(&bytes).map_err(|_| broken())?;
-        entry.received().map(Some).ok_or_else(broken)
+        if let Some(sealed) = self.text(attempt, WHOLE).await? {
+            let broken = || Error::internal(format!("the entry {attempt} of the journal of refreshes does not open"));
+            return Entry::open(key, attempt, &sealed).ok_or_else(broken).map(Some);
+        }
+        let Some(sealed) = self.text(attempt, LEFT).await? else { return Ok(None) };
+        let opened = Entry::open(key, attempt, &sealed);
+        if opened.is_none() {
+            tracing::warn!(attempt.id = %attempt, "an entry of the journal of refreshes was not finished, and is removed");
+            self.remove(attempt).await;
+        }
+        Ok(opened)
     }
 
     /// Removes the entry of an attempt. One that cannot be removed is found to be committed later.
     pub(super) async fn remove(&self, attempt: Uuid) {
-        if let Err(error) = tokio::fs::remove_file(self.path(attempt)).await
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, attempt.id = %attempt, "an entry of the journal of refreshes cannot be removed");
+        for ending in [WHOLE, LEFT] {
+            if let Err(error) = tokio::fs::remove_file(path(&self.directory, attempt, ending)).await
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, attempt.id = %attempt, "an entry of the journal of refreshes cannot be removed");
+            }
         }
     }
 
-    fn path(&self, attempt: Uuid) -> PathBuf {
-        path(&self.directory, attempt)
+    /// The text of a file; `None` if there is no such file.
+    async fn text(&self, attempt: Uuid, ending: &str) -> Result<Option<String>> {
+        match tokio::fs::read(path(&self.directory, attempt, ending)).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // A text that was cut or altered does not open.
+            read => read.map(|bytes| Some(String::from_utf8_lossy(&bytes).into_owned())).map_err(Error::internal),
+        }
     }
 }
 
@@ -120,6 +137,12 @@ impl Entry {
         })
     }
 
+    /// The tokens of a sealed entry; `None` if it does not open.
+    fn open(key: &DataKey, attempt: Uuid, sealed: &str) -> Option<Received> {
+        let bytes = key.open_token(&[CONTEXT, attempt.as_bytes()], sealed)?;
+        serde_json::from_slice::<Entry>(&bytes).ok()?.received()
+    }
+
     /// The tokens, if it has tokens.
     fn received(self) -> Option<Received> {
         let Entry { tenant, credential, attempt, version, sent_time, got_time, create_time, rotated, material, flaw } =
@@ -132,30 +155,32 @@ impl Entry {
 /// The purpose of entries, which are sealed for it and for their attempt.
 const CONTEXT: &[u8] = b"refresh journal";
 
-fn path(directory: &Path, attempt: Uuid) -> PathBuf {
-    directory.join(format!("{attempt}.{WHOLE}"))
+fn path(directory: &Path, attempt: Uuid, ending: &str) -> PathBuf {
+    directory.join(format!("{attempt}.{ending}"))
 }
 
 /// Writes a file as a whole or not at all.
 fn write(directory: &Path, attempt: Uuid, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = directory.join(format!("{attempt}.unfinished"));
+    let unfinished = path(directory, attempt, UNFINISHED);
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&unfinished, path(directory, attempt))?;
+    fs::rename(&unfinished, path(directory, attempt, WHOLE))?;
     File::open(directory)?.sync_all()
 }
 
-fn list(directory: &Path) -> io::Result<Vec<Uuid>> {
+/// The attempts that have a file with one of some endings.
+fn list(directory: &Path, endings: &[&str]) -> io::Result<Vec<Uuid>> {
     let mut attempts = Vec::new();
     for file in fs::read_dir(directory)? {
         let path = file?.path();
         let name = path
             .file_stem()
             .and_then(|name| name.to_str())
-            .filter(|_| path.extension().is_some_and(|end| end == WHOLE));
+            .filter(|_| path.extension().is_some_and(|end| endings.iter().any(|ending| end == *ending)));
         attempts.extend(name.and_then(|name| Uuid::parse_str(name).ok()));
     }
     attempts.sort_unstable();
+    attempts.dedup();
     Ok(attempts)
 }

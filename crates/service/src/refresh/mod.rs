@@ -13,6 +13,7 @@ mod commit;
 mod failure;
 mod flight;
 mod journal;
+mod received;
 mod schedule;
 
 use std::path::PathBuf;

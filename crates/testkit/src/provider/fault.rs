@@ -1,10 +1,12 @@
 //! Departures of a provider from the protocol, and the requests that they are for.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::request::Endpoint;
 use crate::system::Reply;
@@ -18,8 +20,14 @@ pub struct ProviderFault {
     pub acts: bool,
     /// The wait between the effect and the answer.
     pub after: Duration,
+    /// The gate that holds the answer back after this wait.
+    pub gate: Option<Gate>,
     pub answer: ProviderAnswer,
 }
+
+/// A gate that is closed at first.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<Semaphore>);
 
 /// The answer to a request.
 #[derive(Clone, Debug)]
@@ -57,7 +65,8 @@ type Rule = dyn FnMut(Endpoint, usize) -> ProviderFault + Send;
 impl ProviderFault {
     /// No fault.
     pub fn none() -> Self {
-        ProviderFault { before: Duration::ZERO, acts: true, after: Duration::ZERO, answer: ProviderAnswer::Honest }
+        let (before, after, answer) = (Duration::ZERO, Duration::ZERO, ProviderAnswer::Honest);
+        ProviderFault { before, acts: true, after, gate: None, answer }
     }
 
     /// The connection is closed before the request is read.
@@ -151,6 +160,12 @@ impl ProviderFault {
         ProviderFault { after, ..self }
     }
 
+    /// The same, with the answer held back until a gate opens.
+    #[must_use]
+    pub fn held(self, gate: &Gate) -> Self {
+        ProviderFault { gate: Some(gate.clone()), ..self }
+    }
+
     fn answering(self, answer: ProviderAnswer) -> Self {
         ProviderFault { answer, ..self }
     }
@@ -159,6 +174,24 @@ impl ProviderFault {
 impl Default for ProviderFault {
     fn default() -> Self {
         Self::none()
+    }
+}
+
+// === impl Gate ===
+
+impl Gate {
+    pub fn closed() -> Self {
+        Gate(Arc::new(Semaphore::new(0)))
+    }
+
+    /// Opens it for good.
+    pub fn open(&self) {
+        self.0.close();
+    }
+
+    pub(super) async fn passed(&self) {
+        // Acquiring fails once it is closed for permits, which is when the gate is open.
+        let _ = self.0.acquire().await;
     }
 }
 

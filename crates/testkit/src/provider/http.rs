@@ -74,6 +74,9 @@ async fn reply(shared: &Arc<Shared>, endpoint: Endpoint, message: &Message, faul
     tokio::time::sleep(fault.before).await;
     let honest = if fault.acts { act(shared, &request) } else { Reply::new(200, "{}") };
     tokio::time::sleep(fault.after).await;
+    if let Some(gate) = &fault.gate {
+        gate.passed().await;
+    }
     fault.answer.reply(honest)
 }
 

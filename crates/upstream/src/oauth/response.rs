@@ -46,7 +46,7 @@ pub enum AccessFlaw {
     TokenUnusable,
     #[error("the token_type has no name")]
     TypeInvalid,
-    #[error("expires_in is not a number of seconds that is above 0")]
+    #[error("expires_in is negative, or not a number of seconds")]
     LifetimeInvalid,
     #[error("the scope is not a text, or longer than {MAX_SCOPE} characters")]
     ScopeInvalid,
@@ -205,7 +205,8 @@ impl Members {
     }
 }
 
-/// A lifetime in seconds: a number, which some servers send as a text. One beyond all reason means that there is no end.
+/// A lifetime in seconds: a number, which some servers send as a text. One beyond all reason means that there is no end, and 0 that the
+/// server does not tell it.
 fn seconds(value: &Value) -> Result<Option<Duration>, AccessFlaw> {
     let seconds = match value {
         Value::Null => return Ok(None),
@@ -214,7 +215,7 @@ fn seconds(value: &Value) -> Result<Option<Duration>, AccessFlaw> {
         _ => None,
     };
     match seconds {
-        Some(seconds) if seconds > MAX_LIFETIME.as_secs_f64() => Ok(None),
+        Some(seconds) if seconds > MAX_LIFETIME.as_secs_f64() || seconds == 0.0 => Ok(None),
         Some(seconds) if seconds > 0.0 => Ok(Some(Duration::from_secs_f64(seconds))),
         _ => Err(AccessFlaw::LifetimeInvalid),
     }

@@ -1,0 +1,72 @@
+//! The journal of refreshes: tokens that were received are not lost if the database is away, or the process ends.
+
+use std::time::Duration;
+
+use jackfield_api::v1;
+use jackfield_testkit::data::SecretUrl;
+use jackfield_testkit::provider::Gate;
+use jackfield_testkit::{HaProxy, ProviderFault, ProviderOptions, TestServer, on_both, postgres};
+use uuid::Uuid;
+
+use super::world::{World, eventually};
+
+mod postgres_away {
+    mod postgres {
+        mod haproxy {
+            use super::super::super::*;
+
+            /// The one call that has the new tokens returns them. Once the database is back, the next one finds them in the journal.
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn tokens_are_issued_and_stored_later() {
+                let (database, proxy) = tokio::task::spawn_blocking(|| {
+                    let database = postgres::fresh_server();
+                    let proxy = HaProxy::before(&database);
+                    (database, proxy)
+                })
+                .await
+                .expect("servers");
+                let server = TestServer::start_on(database, |config| {
+                    config.database.url = SecretUrl::new(proxy.url().to_owned());
+                    config.database.acquire_timeout = Duration::from_secs(1);
+                })
+                .await;
+                let world = World::on(&server, ProviderOptions::default()).await;
+                let grant = world.expired("ada").await;
+                let gate = Gate::closed();
+                world.provider.fail([ProviderFault::none().held(&gate)]);
+                let away = async {
+                    world.sent(1).await;
+                    tokio::task::block_in_place(|| proxy.lead_nowhere());
+                    gate.open();
+                };
+                let (issued, ()) = tokio::join!(world.issue(&grant.credential), away);
+                let live = world.provider.live(grant.family).unwrap();
+                assert_eq!(issued.unwrap().access_token, live.access_token);
+                assert!(world.issue(&grant.credential).await.is_err(), "the database is away");
+
+                tokio::task::block_in_place(|| proxy.lead_to(0, server.postgres()));
+                let mut found = None;
+                while found.is_none() {
+                    found = world.issue(&grant.credential).await.ok();
+                }
+                let found = found.unwrap();
+                assert_eq!((found.access_token, found.credential_version), (live.access_token, 2));
+                assert_eq!(world.facts(&grant.credential).await.state(), v1::CredentialState::Valid);
+                assert_eq!((world.provider.exchanges(grant.family), world.provider.reuses(grant.family)), (1, 0));
+                let journal = server.data_dir().join("journal");
+                assert_eq!(std::fs::read_dir(journal).unwrap().count(), 0);
+            }
+        }
+    }
+}
+
+on_both! {
+    /// Nothing can be read from the beginning of an entry.
+    async fn an_entry_that_was_not_finished_is_removed(server) {
+        let mut server = server;
+        let journal = server.data_dir().join("journal");
+        std::fs::write(journal.join(format!("{}.unfinished", Uuid::now_v7())), "half of an ent").unwrap();
+        server.restart().await;
+        eventually("it is removed", || std::fs::read_dir(&journal).unwrap().count() == 0).await;
+    }
+}
