@@ -4,6 +4,7 @@
 mod attacks;
 pub(crate) mod callback;
 mod faults;
+mod openid;
 mod start;
 
 use futures::StreamExt as _;
@@ -33,18 +34,30 @@ impl World {
 
     /// A world in which something of the connection is different.
     pub(crate) async fn with(server: &TestServer, change: impl FnOnce(&mut v1::Connection)) -> Self {
+        // The certificate of the connector goes to the servers that it names itself.
+        let keys = |provider: &OAuthProvider| v1::OAuth2Connector {
+            jwks_url: Some(provider.system.url("/jwks")),
+            ..Default::default()
+        };
+        Self::on(server, keys, |_, connection| change(connection)).await
+    }
+
+    /// A world whose connector has these endpoints.
+    pub(crate) async fn on(
+        server: &TestServer,
+        endpoints: impl FnOnce(&OAuthProvider) -> v1::OAuth2Connector,
+        change: impl FnOnce(&OAuthProvider, &mut v1::Connection),
+    ) -> Self {
         let provider = OAuthProvider::start(&[BACK]).await;
         let client = server.client("alpha");
-        // The certificate of the connector goes to the servers that it names itself.
-        let jwks_url = Some(provider.system.url("/jwks"));
         let connector = v1::Connector {
-            kind: Some(v1::connector::Kind::Oauth2(v1::OAuth2Connector { jwks_url, ..Default::default() })),
+            kind: Some(v1::connector::Kind::Oauth2(endpoints(&provider))),
             ..login::connector(&client, &provider.system, "provider").await
         };
         let connector = steps::connector(&client, connector).await.id;
         let mut connection =
             v1::Connection { redirect_uris: vec![BACK.to_owned()], ..provider.connection("login", &connector) };
-        change(&mut connection);
+        change(&provider, &mut connection);
         let request = v1::CreateConnectionRequest { connection: Some(connection), ..Default::default() };
         let connection =
             client.connections().create_connection(request).await.unwrap().into_inner().connection.unwrap();
@@ -77,8 +90,20 @@ impl World {
 
     /// Authorises the user of a credential again, as far as the provider lets it happen.
     pub(crate) async fn again(&self, credential: &v1::Credential) -> v1::AuthorizationSession {
-        let request =
-            v1::StartAuthorizationRequest { credential: credential.id.clone(), ..self.request(&credential.user_id) };
+        self.again_with(credential, false).await
+    }
+
+    /// The same, perhaps with another account.
+    pub(crate) async fn again_with(
+        &self,
+        credential: &v1::Credential,
+        allow_account_change: bool,
+    ) -> v1::AuthorizationSession {
+        let request = v1::StartAuthorizationRequest {
+            credential: credential.id.clone(),
+            allow_account_change,
+            ..self.request(&credential.user_id)
+        };
         let brought = self.provider.visit(&self.start(request).await.1).await;
         complete(&self.client, brought.completion(&credential.user_id)).await.unwrap()
     }

@@ -55,7 +55,7 @@ impl Services {
         expected: &Expected,
         patch: ConnectionPatch,
     ) -> Result<Connection> {
-        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
+        let updated = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Connection>(tenant, reference).await?;
             let before = found_for_update(found, || missing::<Connection>(reference), expected)?;
@@ -77,8 +77,10 @@ impl Services {
             txn.replace(tenant, &connection).await?;
             self.client_secrets(txn, tenant, connection.id, &patch.client_secrets, &stored).await?;
             Ok(connection)
-        })
-        .await
+        });
+        let updated = updated.await?;
+        self.forget_issuer(caller, request, Some(updated.id));
+        Ok(updated)
     }
 
     pub async fn connection_delete(
@@ -88,7 +90,8 @@ impl Services {
         reference: &Ref,
         options: &DeleteOptions,
     ) -> Result<Deleted> {
-        self.change(Change::of_tenant(caller, request, Length::of(options)), async |txn| {
+        let mut id = None;
+        let deleted = self.change(Change::of_tenant(caller, request, Length::of(options)), async |txn| {
             let tenant = caller.tenant();
             let found = txn.find_for_update::<Connection>(tenant, reference).await?;
             let Some(connection) = found_for_delete(found, || missing::<Connection>(reference), options)? else {
@@ -104,9 +107,24 @@ impl Services {
             for link in links {
                 self.mark_successor(txn, tenant, link).await?;
             }
+            id = Some(connection.id);
             Ok(Deleted::with(cascade.counts()))
-        })
-        .await
+        });
+        let deleted = deleted.await?;
+        self.forget_issuer(caller, request, id);
+        Ok(deleted)
+    }
+
+    /// Forgets what was fetched for a connection that has changed.
+    fn forget_issuer(
+        &self,
+        caller: &Caller<ConnectionsWrite>,
+        request: &RequestOptions,
+        changed: Option<ConnectionId>,
+    ) {
+        if let Some(id) = changed.filter(|_| !request.validate_only) {
+            self.shared.issuers.forget(caller.tenant(), id);
+        }
     }
 
     /// Changes the sealed client secrets as a patch says. `stored` are the ids that were stored before.

@@ -129,6 +129,8 @@ impl Services {
     fn forget_changed(&self, caller: &Caller<ConnectorsWrite>, request: &RequestOptions, changed: Option<ConnectorId>) {
         if let Some(id) = changed.filter(|_| !request.validate_only) {
             self.shared.outbound.forget(caller.tenant(), id);
+            // What its connections have fetched came through its client.
+            self.shared.issuers.forget_tenant(caller.tenant());
         }
     }
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attempts::Attempts;
+use crate::authorization::Issuers;
 use crate::cache::tenant_names::TenantNames;
 use crate::cache::tokens::{TokenCacheSettings, Tokens};
 use crate::caller::Caller;
@@ -53,6 +54,7 @@ pub(crate) struct Components {
     pub(crate) lists: Arc<Lists>,
     pub(crate) tokens: Tokens,
     pub(crate) outbound: Outbound,
+    pub(crate) issuers: Issuers,
     pub(crate) login: LoginSettings,
     pub(crate) attempts: Attempts,
     pub(crate) refreshes: Refreshes,
@@ -120,9 +122,11 @@ impl Services {
         let secrets = Arc::new(Secrets::new(store.clone(), Arc::clone(&data_keys)));
         let gauge_sources = Arc::new(GaugeSources::new(store.clone()));
         let max_staleness = token_cache.max_staleness;
+        let issuers = Issuers::new(outbound.max_clients);
         let outbound = Outbound::new(outbound, max_staleness, store.clone(), Arc::clone(&secrets), Arc::clone(&clock));
         let components = Components {
             outbound,
+            issuers,
             secrets,
             attempts: Attempts::new(login.attempts),
             login,

@@ -99,6 +99,7 @@ impl Services {
             self.shared.data_keys.forget(tenant);
             self.shared.tenant_names.forget(tenant);
             self.shared.outbound.forget_tenant(tenant);
+            self.shared.issuers.forget_tenant(tenant);
             self.shared.tokens.sweep(self.now());
         }
         Ok(deleted)

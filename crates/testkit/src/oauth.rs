@@ -1,5 +1,7 @@
 //! An authorisation server that others wrote (crate `oauth-as`), over a real socket. It rotates refresh tokens, names its issuer in its
-//! responses (RFC 9207), demands PKCE, and takes a code once.
+//! responses (RFC 9207), demands PKCE, and takes a code once. ID tokens are added to its responses.
+
+mod openid;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +20,8 @@ use url::Url;
 
 use crate::system::{Received, Reply, System};
 
+pub use openid::{IdToken, OpenId};
+
 type Service = AuthorizationService<MemoryStorage, SystemClock>;
 
 /// The server. It approves what the user `ada` is asked for, unless it is told otherwise.
@@ -27,6 +31,8 @@ pub struct OAuthProvider {
     /// A response that the token endpoint gives in place of its own.
     reply: Arc<Mutex<Option<Reply>>>,
     denies: Arc<Mutex<bool>>,
+    /// Its ID tokens, and what it publishes.
+    pub openid: Arc<OpenId>,
     pub system: System,
 }
 
@@ -65,13 +71,17 @@ impl OAuthProvider {
         });
         let service = builder.build().expect("a service");
         let reply: Arc<Mutex<Option<Reply>>> = Arc::default();
-        let (served, instead) = (service.clone(), Arc::clone(&reply));
-        let system = System::start(move |received| match locked(&instead).clone() {
-            Some(reply) => reply,
-            None => answer(&served, received),
+        let openid = Arc::new(OpenId::new());
+        let (served, instead, published) = (service.clone(), Arc::clone(&reply), Arc::clone(&openid));
+        let system = System::start(move |received| match received.line.strip_prefix("GET ") {
+            Some(path) => published.page(path).unwrap_or_else(|| Reply::new(404, "")),
+            None => match locked(&instead).clone() {
+                Some(reply) => reply,
+                None => published.completed(answer(&served, received)),
+            },
         })
         .await;
-        let provider = OAuthProvider { authorization, service, reply, denies, system };
+        let provider = OAuthProvider { authorization, service, reply, denies, openid, system };
         provider.register(redirect_uris).await;
         provider
     }
@@ -81,7 +91,7 @@ impl OAuthProvider {
     /// # Panics
     /// Panics if the server refuses them.
     pub async fn register(&self, redirect_uris: &[&str]) {
-        let scopes = ScopeSet::from_tokens(["read", "write"]).expect("scopes");
+        let scopes = ScopeSet::from_tokens(["openid", "read", "write"]).expect("scopes");
         let registration = Registration {
             client_id: ClientId::new(CLIENT.0),
             auth: ClientAuth::ConfidentialSecret { secret: CLIENT.1.to_owned() },
@@ -117,6 +127,7 @@ impl OAuthProvider {
     /// # Panics
     /// Panics if the server sends the browser nowhere.
     pub async fn visit(&self, authorization_url: &str) -> Brought {
+        self.openid.asked(query_of(authorization_url).remove("nonce"));
         let request = Request::get(authorization_url).body(String::new()).expect("a request");
         let response = self.service.handle(request).await;
         let status = response.status();
@@ -136,8 +147,14 @@ impl OAuthProvider {
 
     /// The bodies of the requests to the token endpoint so far.
     pub fn redeemed(&self) -> Vec<String> {
-        let bodies = self.system.received().into_iter().map(|received| received.body);
-        bodies.map(|body| String::from_utf8_lossy(&body).into_owned()).collect()
+        let posted = self.system.received().into_iter().filter(|received| received.line.starts_with("POST "));
+        posted.map(|received| String::from_utf8_lossy(&received.body).into_owned()).collect()
+    }
+
+    /// The number of requests for a path.
+    pub fn fetched(&self, path: &str) -> usize {
+        let line = format!("GET {path}");
+        self.system.received().iter().filter(|received| received.line == line).count()
     }
 }
 

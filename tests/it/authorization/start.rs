@@ -38,6 +38,18 @@ on_both! {
         expect_status(refused, Code::FailedPrecondition, "CONNECTOR_DISABLED");
     }
 
+    async fn openid_needs_an_issuer(server) {
+        let world = World::with(&server, |connection| {
+            (connection.issuer_url, connection.iss_parameter_supported) = (None, None);
+        })
+        .await;
+        world.start(world.request("ada")).await;
+        let request = v1::StartAuthorizationRequest { scopes: vec!["openid".to_owned()], ..world.request("ada") };
+        let refused = world.client.connections().start_authorization(request).await;
+        let refusal = expect_status(refused, Code::FailedPrecondition, "CONNECTION_INCOMPLETE");
+        assert!(refusal.status.message().contains("connection.issuer_url is required"), "{:?}", refusal.status);
+    }
+
     async fn what_a_start_names_must_belong_together(server) {
         let world = World::with(&server, |connection| connection.return_uris = vec!["https://app.example/home".to_owned()]).await;
         let link = steps::link(&world.client, "eve", &world.connection.connector).await;

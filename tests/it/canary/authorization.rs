@@ -33,13 +33,13 @@ pub(super) async fn authorize(server: &TestServer, sown: &mut Sown) -> Vec<(Stri
         sown.canaries.push(canary.clone());
         canary.secret
     };
-    let tokens = serde_json::json!({
+    let mut tokens = serde_json::json!({
         "access_token": planted("the access token"),
         "refresh_token": planted("the refresh token"),
-        "id_token": planted("the ID token"),
         "expires_in": 3_600,
     });
-    world.provider.reply(Some(Reply::new(200, tokens.to_string())));
+    let claim = planted("a claim of the ID token");
+    world.provider.openid.change(move |token| token.claims["email"] = claim.as_str().into());
     let mut made = Vec::new();
     let mut ids = Vec::new();
     for (step, return_uri, is_completed) in [(0, "", true), (1, HOME, true), (2, "", false), (3, HOME, false)] {
@@ -61,6 +61,10 @@ pub(super) async fn authorize(server: &TestServer, sown: &mut Sown) -> Vec<(Stri
             made.push((format!("the completion code {step}"), completion.completion_code.clone().into_bytes()));
         }
         made.push((format!("the state {step}"), state.into_bytes()));
+        let id_token = world.provider.openid.id_token(&nonce).unwrap();
+        tokens["id_token"] = id_token.as_str().into();
+        world.provider.reply(Some(Reply::new(200, tokens.to_string())));
+        made.push((format!("the ID token {step}"), id_token.into_bytes()));
         made.push((format!("the nonce {step}"), nonce.into_bytes()));
         if is_completed {
             let completed = complete(&world.client, completion).await.unwrap();
@@ -72,7 +76,7 @@ pub(super) async fn authorize(server: &TestServer, sown: &mut Sown) -> Vec<(Stri
         let verifier = query_of(&format!("http://localhost/?{body}"))["code_verifier"].clone();
         made.push((format!("the code verifier {step}"), verifier.into_bytes()));
     }
-    assert_eq!(made.len(), 2 * 4 + 2 + 2);
+    assert_eq!(made.len(), 3 * 4 + 2 + 2);
     for reference in ids {
         let request = v1::GetAuthorizationRequest { reference }.encode_to_vec();
         let reply = call(&world.client, "jackfield.v1.ConnectionService/GetAuthorization", &request, &[]).await;

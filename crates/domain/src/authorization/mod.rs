@@ -98,6 +98,12 @@ names! {
         CredentialMissing = "CREDENTIAL_MISSING",
         NotStored = "NOT_STORED",
         Interrupted = "INTERRUPTED",
+        IssuerUnavailable = "ISSUER_UNAVAILABLE",
+        IdTokenRefused = "ID_TOKEN_REFUSED",
+        ProfileUnavailable = "PROFILE_UNAVAILABLE",
+        AccountUnknown = "ACCOUNT_UNKNOWN",
+        AccountMismatch = "ACCOUNT_MISMATCH",
+        BusinessAccountRequired = "BUSINESS_ACCOUNT_REQUIRED",
     }
 }
 
@@ -163,6 +169,8 @@ pub enum AuthorizationResult {
     Malformed,
 }
 
+/// The scope that asks for an ID token (OpenID Connect Core 3.1.2.1).
+pub const OPENID: &str = "openid";
 /// The time for which a session can be used: 10 minutes, in microseconds.
 pub const SESSION_MICROS: i64 = 10 * 60 * 1_000_000;
 /// The time for which a code is kept after it came back: 60 seconds, in microseconds (RFC 6749 4.1.2 gives it 10 minutes at most).
@@ -223,6 +231,11 @@ impl AuthorizationSession {
         };
         (self.state, self.failure) = (state, failure);
         self
+    }
+
+    /// Returns true if the tokens have to come with an ID token.
+    pub fn asks_for_id_token(&self) -> bool {
+        self.scopes.iter().any(|scope| scope == OPENID)
     }
 
     /// The code in a response to this session, or how the session ends by it. Of a response of another issuer nothing else is looked at.
@@ -334,6 +347,16 @@ impl AuthorizationFailure {
             AuthorizationFailure::CredentialMissing => "the credential was deleted in between",
             AuthorizationFailure::NotStored => "the tokens could not be stored",
             AuthorizationFailure::Interrupted => "the server ended while it redeemed the code",
+            AuthorizationFailure::IssuerUnavailable => {
+                "the metadata or the keys of the issuer cannot be had, or not be used"
+            }
+            AuthorizationFailure::IdTokenRefused => "the ID token is missing, or is none for this authorisation",
+            AuthorizationFailure::ProfileUnavailable => {
+                "the profile of the user cannot be had, or is that of another user"
+            }
+            AuthorizationFailure::AccountUnknown => "the provider does not say what user_id_expression asks for",
+            AuthorizationFailure::AccountMismatch => "the user chose another account than the credential has",
+            AuthorizationFailure::BusinessAccountRequired => "the account is not known to be one of an organisation",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Connections: SSO and OAuth set-ups on connectors (Authress).
 
+mod business;
 mod client_secrets;
 mod list;
 mod settings;
@@ -11,6 +12,7 @@ use crate::error::{Violation, Violations};
 use crate::value::id::{ConnectionId, ConnectorId};
 use crate::value::meta::Meta;
 
+pub use business::is_business_account;
 pub use client_secrets::{
     ClientSecretFacts, ClientSecretPatch, ClientSecretsPatch, MAX_CLIENT_SECRETS, client_secret_column,
 };

@@ -6,8 +6,8 @@ use super::settings::DEFAULT_USER_ID_EXPRESSION;
 use crate::error::Violation;
 use crate::value::text::bounded_text;
 
-/// The longest user id of a template, in characters.
-pub const MAX_PROVIDER_USER_ID: usize = 512;
+/// The longest user id of a provider, in characters.
+pub const MAX_PROVIDER_USER_ID: usize = 256;
 
 /// The reason why a template yields no user id. No message has a value: a claim may be personal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -123,7 +123,7 @@ mod tests {
     fn evaluated(expression: &str) -> Result<String, UserIdFault> {
         let claims = object(json!({
             "sub": "s-1", "tid": "t", "n": 9_007_199_254_740_993_u64, "minus": -1, "yes": true, "null": null,
-            "list": ["a"], "map": { "a": 1 }, "half": 0.5, "one": 1.0, "empty": "", "blank": " ", "long": "x".repeat(513),
+            "list": ["a"], "map": { "a": 1 }, "half": 0.5, "one": 1.0, "empty": "", "blank": " ", "long": "x".repeat(257),
             "line": "a\nb", "https://a.example/id": "u", "Sub": "other",
         }));
         let profile = object(json!({ "sub": "profile", "login": "octo", "id": 583_231 }));
@@ -159,7 +159,7 @@ mod tests {
             ("{one}", UserIdFault::NotScalar(named("one"))),
             ("{tid}{empty}", UserIdFault::Empty(named("empty"))),
             ("{tid}{blank}", UserIdFault::Empty(named("blank"))),
-            ("{long}", UserIdFault::Unusable(named("must be at most 512 characters long"))),
+            ("{long}", UserIdFault::Unusable(named("must be at most 256 characters long"))),
             ("{line}", UserIdFault::Unusable(named("must not contain control or invisible characters"))),
             ("sub", UserIdFault::Template("must have at least one name in braces, such as {sub}")),
         ] {

@@ -5,6 +5,7 @@ mod material;
 
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::credentials_service_server::CredentialsService;
+use jackfield_domain::connection::MAX_PROVIDER_USER_ID;
 use jackfield_domain::credential::{
     Credential, CredentialDraft, CredentialKind, CredentialParents, CredentialPatch, CredentialRef, CredentialState,
     FailureClass, IssuedToken, MAX_MIN_VALIDITY_MICROS,
@@ -26,7 +27,6 @@ use super::parse::{self, ReferenceOrPair};
 use super::render;
 use super::update;
 
-const MAX_PROVIDER_ACCOUNT_ID: usize = 256;
 const MIN_PURPOSE: usize = 8;
 const MAX_PURPOSE: usize = 500;
 
@@ -299,7 +299,7 @@ fn facts(fields: &mut Fields<'_>, credential: pb::Credential) -> CredentialPatch
     } = credential;
     CredentialPatch {
         external_id: fields.optional("external_id", external_id, ExternalId::parse),
-        provider_account_id: fields.text("provider_account_id", provider_account_id, MAX_PROVIDER_ACCOUNT_ID),
+        provider_account_id: fields.text("provider_account_id", provider_account_id, MAX_PROVIDER_USER_ID),
         provider_data: fields.json("provider_data", provider_data),
         labels: fields.map("labels", labels),
         // An absent one says nothing, even where everything is replaced: a default can only be moved.

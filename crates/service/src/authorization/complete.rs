@@ -2,7 +2,7 @@
 
 use jackfield_domain::authorization::{
     AuthorizationAnswer, AuthorizationEnd, AuthorizationFailure, AuthorizationSession, AuthorizationState, CODE_COLUMN,
-    CODE_VERIFIER_COLUMN, REDEEM_MICROS,
+    CODE_VERIFIER_COLUMN, NONCE_COLUMN, REDEEM_MICROS,
 };
 use jackfield_domain::connection::Connection;
 use jackfield_domain::error::Precondition;
@@ -23,6 +23,8 @@ pub(super) struct Redemption {
     pub(super) session: AuthorizationSession,
     pub(super) code: Secret,
     pub(super) code_verifier: Secret,
+    /// The nonce that the ID token must have, if there has to be one.
+    pub(super) nonce: Option<Secret>,
 }
 
 /// The outcome of the check.
@@ -134,9 +136,7 @@ impl Services {
                 Err(end) => Said::End(end),
             },
             AuthorizationAnswer::CompletionCode(_) => {
-                let address = SecretAddress::of(tenant, session.id, CODE_COLUMN);
-                let code = self.shared.secrets.text(Some(txn), address).await?;
-                Said::Code(code.ok_or_else(|| Error::internal("a session that returned has no code"))?)
+                Said::Code(self.secret_of(txn, tenant, session, CODE_COLUMN).await?)
             }
         })
     }
@@ -149,13 +149,27 @@ impl Services {
         mut session: AuthorizationSession,
         code: Secret,
     ) -> Result<Redemption> {
-        let address = SecretAddress::of(tenant, session.id, CODE_VERIFIER_COLUMN);
-        let code_verifier = self.shared.secrets.text(Some(txn), address).await?;
-        let code_verifier = code_verifier.ok_or_else(|| Error::internal("an open session has no code verifier"))?;
+        let code_verifier = self.secret_of(txn, tenant, &session, CODE_VERIFIER_COLUMN).await?;
+        let nonce = match session.asks_for_id_token() {
+            true => Some(self.secret_of(txn, tenant, &session, NONCE_COLUMN).await?),
+            false => None,
+        };
         session.advance(AuthorizationState::Confirmed, self.now(), REDEEM_MICROS);
         txn.authorization_forget_secrets(tenant, session.id).await?;
         txn.authorization_replace(tenant, &session).await?;
-        Ok(Redemption { session, code, code_verifier })
+        Ok(Redemption { session, code, code_verifier, nonce })
+    }
+
+    /// A secret of a session that is open.
+    async fn secret_of(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        session: &AuthorizationSession,
+        column: &str,
+    ) -> Result<Secret> {
+        let secret = self.shared.secrets.text(Some(txn), SecretAddress::of(tenant, session.id, column)).await?;
+        secret.ok_or_else(|| Error::internal(format!("an open session has no {column}")))
     }
 
     /// Makes a change whose result has secrets, which are kept for no repeat.

@@ -25,6 +25,7 @@ use crate::services::Services;
 /// The client of a connection at its token endpoint.
 pub(crate) struct TokenClient {
     pub(crate) client: Arc<Client>,
+    pub(crate) connector: Arc<Connector>,
     pub(crate) token_url: HttpUrl,
     /// One for each client secret, in the order in which they are tried; one for a public client. Never empty.
     pub(crate) client_authentications: Vec<ClientAuthentication>,
@@ -82,6 +83,7 @@ impl Services {
         let token_url = settings.token_url.clone().or(from_connector);
         Ok(TokenClient {
             client,
+            connector,
             token_url: token_url.ok_or_else(|| incomplete(connection, "token_url", Some("token_url")))?,
             client_authentications: self.client_authentications(tenant, connection).await?,
             content_type: settings.content_type,

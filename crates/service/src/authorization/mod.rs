@@ -1,8 +1,10 @@
-//! Authorisations: how a user permits a connection to act for them, and the token endpoints that exchange what came of it.
+//! Authorisations: how a user permits a connection to act for them, and the token endpoints that exchange what came of it, and the accounts
+//! whose tokens these are.
 //!
 //! A session is started, completed once, and ends in a credential. Its secrets (state, code verifier, nonce, code, completion code) are
 //! sealed, or stored only as keyed digests by which the session is found.
 
+mod account;
 mod callback;
 mod complete;
 mod endpoint;
@@ -23,6 +25,7 @@ use crate::caller::Caller;
 use crate::change::{Change, Length, RequestOptions};
 use crate::services::Services;
 
+pub(crate) use account::Issuers;
 pub use callback::ReturnedAuthorization;
 pub(crate) use endpoint::TokenClient;
 

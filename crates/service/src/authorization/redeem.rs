@@ -15,6 +15,7 @@ use jackfield_domain::{CredentialId, Error, Result, Secret, SecretPatch, TenantI
 use jackfield_store::Writer;
 use jackfield_upstream::oauth::{AccessToken, Grant, TokenFailure, TokenFault, TokenResponse};
 
+use super::account::AccountClient;
 use super::complete::Redemption;
 use super::endpoint::TokenClient;
 use super::missing;
@@ -31,11 +32,12 @@ const STORE_WAIT: Duration = Duration::from_millis(500);
 struct Tokens {
     access_token: Secret,
     refresh_token: Option<Secret>,
-    /// It is kept and not read yet.
     id_token: Option<Secret>,
     token_type: String,
     expire_time: Option<Timestamp>,
     scopes: Vec<String>,
+    /// The id of the account at the provider whose tokens these are, if it is known.
+    account: Option<String>,
 }
 
 // === impl Services ===
@@ -49,13 +51,11 @@ impl Services {
         client: &TokenClient,
         redemption: Redemption,
     ) -> Result<AuthorizationSession> {
-        let Redemption { session, code, code_verifier } = redemption;
+        let Redemption { session, code, code_verifier, nonce } = redemption;
         let redirect_uri = &session.redirect_uri;
         let grant = Grant::AuthorizationCode { code: &code, redirect_uri, code_verifier: &code_verifier };
-        let asked = self.now();
-        // The caller may leave, so its deadline is none: the timeouts of the connector end the exchange.
-        let outcome = client.exchange(&grant, connection.settings.token_parameters.as_map(), None).await;
-        let tokens = match Tokens::of(outcome, &session.scopes, asked) {
+        let of = AccountClient { tenant, connection, client };
+        let tokens = match self.tokens_received(of, &session, &grant, nonce).await {
             Ok(tokens) => tokens,
             Err(end) => return self.end_confirmed(tenant, &session, end).await,
         };
@@ -68,6 +68,23 @@ impl Services {
             }
         }
         Err(Error::internal("attempts without an end"))
+    }
+
+    /// Exchanges a code for tokens, and finds whose they are. Tokens of which that is not known as it must be are dropped.
+    async fn tokens_received(
+        &self,
+        of: AccountClient<'_>,
+        session: &AuthorizationSession,
+        grant: &Grant<'_>,
+        nonce: Option<Secret>,
+    ) -> Result<Tokens, AuthorizationEnd> {
+        let source = self.account_source(of, session, nonce).await?;
+        let asked = self.now();
+        // The caller may leave, so its deadline is none: the timeouts of the connector end the exchange.
+        let outcome = of.client.exchange(grant, of.connection.settings.token_parameters.as_map(), None).await;
+        let mut tokens = Tokens::of(outcome, &session.scopes, asked)?;
+        tokens.account = self.account_of(of, &source, &tokens.access_token, tokens.id_token.as_ref()).await?;
+        Ok(tokens)
     }
 
     /// Ends a confirmed session without tokens. Nothing else changes.
@@ -106,21 +123,21 @@ impl Services {
             let connector = lock_parent::<Connector>(txn, tenant, &Ref::Id(connection.connector.0)).await?;
             lock_parent::<Connection>(txn, tenant, &Ref::Id(connection.id.0)).await?;
             let credential = match session.credential {
-                Some(id) => self.credential_renew(txn, tenant, connection, id, tokens.material()).await?,
+                Some(id) => self.credential_renew(txn, tenant, session, id, tokens).await?,
                 None => {
                     let link = link_or_new(txn, tenant, &session.user_id, &connector, self.now()).await?;
                     let parents = Parents { connector: connector.id, connection: Some(connection.id), link };
-                    Some(self.credential_insert(txn, tenant, parents, draft(session, &connector, tokens)).await?.id)
+                    Ok(self.credential_insert(txn, tenant, parents, draft(session, &connector, tokens)).await?.id)
                 }
             };
             let mut locked = confirmed(txn, tenant, session).await?;
             let end = match credential {
-                Some(id) => {
+                Ok(id) => {
                     locked.credential = Some(id);
                     locked.granted_scopes.clone_from(&tokens.scopes);
                     AuthorizationEnd::Completed
                 }
-                None => AuthorizationEnd::failed(AuthorizationFailure::CredentialMissing, ""),
+                Err(failure) => AuthorizationEnd::failed(failure, ""),
             };
             self.end(txn, tenant, locked, end).await
         })
@@ -128,23 +145,31 @@ impl Services {
     }
 
     /// Replaces the tokens of a credential, which keeps its id and its configurations. The tokens before belong to another grant, so
-    /// none of them is kept. `None` if there is no such credential any more.
+    /// none of them is kept. Those of another account are refused, unless the session permits them.
     async fn credential_renew(
         &self,
         txn: &Writer,
         tenant: TenantId,
-        connection: &Connection,
+        session: &AuthorizationSession,
         id: CredentialId,
-        material: Material,
-    ) -> Result<Option<CredentialId>> {
-        let Some(mut credential) = find_locked(txn, tenant, &Ref::Id(id.0)).await? else { return Ok(None) };
+        tokens: &Tokens,
+    ) -> Result<Result<CredentialId, AuthorizationFailure>> {
+        let found = find_locked(txn, tenant, &Ref::Id(id.0)).await?;
+        let Some(mut credential) = found else { return Ok(Err(AuthorizationFailure::CredentialMissing)) };
+        if let Some(account) = &tokens.account {
+            let present = &credential.provider_account_id;
+            if !present.is_empty() && present != account && !session.allow_account_change {
+                return Ok(Err(AuthorizationFailure::AccountMismatch));
+            }
+            credential.provider_account_id.clone_from(account);
+        }
         let none_kept = TokensPatch { refresh_token: SecretPatch::Clear, id_token: SecretPatch::Clear };
-        let patch = MaterialPatch::Replace(material, none_kept);
+        let patch = MaterialPatch::Replace(tokens.material(), none_kept);
         self.material_change(txn, tenant, &mut credential, patch).await?;
-        credential.connection = Some(connection.id);
+        credential.connection = Some(session.connection);
         credential.meta = credential.meta.changed(self.now());
         txn.replace::<Credential>(tenant, &credential).await?;
-        Ok(Some(id))
+        Ok(Ok(id))
     }
 }
 
@@ -170,6 +195,7 @@ impl Tokens {
             token_type,
             expire_time: lifetime.map(|lifetime| asked.plus_micros(micros(lifetime))),
             scopes: scopes.unwrap_or_else(|| asked_scopes.to_vec()),
+            account: None,
         })
     }
 
@@ -193,7 +219,7 @@ fn draft(session: &AuthorizationSession, connector: &Connector, tokens: &Tokens)
         user_id: session.user_id.clone(),
         connector: Ref::Id(connector.id.0),
         connection: Some(Ref::Id(session.connection.0)),
-        provider_account_id: String::new(),
+        provider_account_id: tokens.account.clone().unwrap_or_default(),
         provider_data: JsonObject::default(),
         labels: Labels::default(),
         is_default: None,

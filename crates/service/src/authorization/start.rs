@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jackfield_domain::authorization::{
     AuthorizationDraft, AuthorizationSession, AuthorizationState, CODE_VERIFIER_COLUMN, Delivery, ExpectedIssuer,
-    NONCE_COLUMN, SESSION_MICROS, StartedAuthorization, callback_uri,
+    NONCE_COLUMN, OPENID, SESSION_MICROS, StartedAuthorization, callback_uri,
 };
 use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::Connector;
@@ -23,9 +23,6 @@ use super::{STATE, context_of};
 use crate::caller::Caller;
 use crate::change::{Change, lock_parent, missing};
 use crate::services::Services;
-
-/// The scope that asks for an ID token (OpenID Connect Core 3.1.2.1).
-const OPENID: &str = "openid";
 
 /// The provider of a connection, as far as the start needs it.
 struct Provider {
@@ -47,15 +44,16 @@ impl Services {
         // The user would come back in vain.
         self.token_client(tenant, &connection).await?;
         let connector = self.find::<Connector>(tenant, &Ref::Id(connection.connector.0)).await?;
-        let provider = Provider::of(&connection, &connector)?;
         let (redirect_uri, return_uri) = self.uris(tenant, &connection, draft.delivery)?;
         let credential = self.reauthorized(tenant, &connection, &draft.user_id, draft.credential.as_ref()).await?;
         let scopes: Vec<String> = match &draft.scopes {
             Some(scopes) => scopes.as_slice().to_vec(),
             None => connection.settings.scope.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect(),
         };
+        let asks_for_id_token = scopes.iter().any(|scope| scope == OPENID);
+        let provider = Provider::of(&connection, &connector, asks_for_id_token)?;
         let (state, code_verifier) = (random_token()?, random_token()?);
-        let nonce = scopes.iter().any(|scope| scope == OPENID).then(random_token).transpose()?;
+        let nonce = asks_for_id_token.then(random_token).transpose()?;
         let now = self.now();
         let session = AuthorizationSession {
             id: AuthorizationSessionId::generate(),
@@ -166,13 +164,13 @@ impl Services {
 // === impl Provider ===
 
 impl Provider {
-    fn of(connection: &Connection, connector: &Connector) -> Result<Self> {
+    fn of(connection: &Connection, connector: &Connector, asks_for_id_token: bool) -> Result<Self> {
         let (settings, of_connector) = (&connection.settings, endpoints(connector));
         let url = settings.authentication_url.clone();
         let url = url.or_else(|| of_connector?.authorization_url.clone());
         let issuer = Some(settings.issuer_url.clone()).filter(|issuer| !issuer.is_empty());
         let issuer = issuer.or_else(|| Some(of_connector?.issuer_url.as_ref()?.as_str().to_owned()));
-        if settings.iss_parameter_supported && issuer.is_none() {
+        if (settings.iss_parameter_supported || asks_for_id_token) && issuer.is_none() {
             return Err(incomplete(connection, "issuer_url", Some("issuer_url")));
         }
         let authorization_url =

@@ -54,6 +54,14 @@ impl KeySets {
         KeySets { documents: Documents::new(max) }
     }
 
+    /// Fetches the keys at a URL, unless they are known. What cannot be checked later need not be asked for.
+    ///
+    /// # Errors
+    /// The keys cannot be had, or not be used.
+    pub async fn prepare(&self, fetcher: &Fetcher<'_>, url: &HttpUrl) -> Result<(), DocumentFault> {
+        self.documents.get(fetcher, url, fetch(fetcher, url)).await.map(drop)
+    }
+
     /// Checks a signature by the keys at a URL.
     pub(super) async fn verify(
         &self,
