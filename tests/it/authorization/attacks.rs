@@ -8,7 +8,7 @@ use jackfield_testkit::data::principal;
 use jackfield_testkit::{Brought, ManualClock, TestServer, expect_status, on_both};
 use tonic::{Code, Response};
 
-use super::{World, complete, get};
+use super::{BACK, World, complete, get};
 
 /// Completes with what was brought, changed somehow, and returns the state and the failure.
 async fn ends(world: &World, change: impl FnOnce(&mut Brought)) -> (State, Failure, String) {
@@ -41,13 +41,18 @@ on_both! {
         assert_eq!(world.provider.redeemed(), Vec::<String>::new());
     }
 
-    async fn an_issuer_that_is_not_advertised_is_compared_if_it_is_there(server) {
+    async fn the_uri_of_an_application_needs_an_issuer_in_the_answers(server) {
+        // An application may have one URI for several connections. A provider of one of them could send the browser there with the code of
+        // another, and nothing would tell them apart.
         let world = World::with(&server, |connection| connection.iss_parameter_supported = None).await;
-        let evil = Some("https://evil.example".to_owned());
-        assert_eq!(ends(&world, |brought| brought.iss = evil).await.1, Failure::IssuerMismatch);
-        assert_eq!(world.provider.redeemed().len(), 0);
-        assert_eq!(ends(&world, |brought| brought.iss = None).await.0, State::Completed);
-        assert_eq!(ends(&world, |_| {}).await.0, State::Completed);
+        for redirect_uri in ["", BACK] {
+            let request =
+                v1::StartAuthorizationRequest { redirect_uri: redirect_uri.to_owned(), ..world.request("ada") };
+            let refused = world.client.connections().start_authorization(request).await;
+            let refusal = expect_status(refused, Code::InvalidArgument, "FIELD_INVALID");
+            refusal.expect_fields(&["redirect_uri"]);
+            assert!(format!("{:?}", refusal.status).contains("iss_parameter_supported"), "{:?}", refusal.status);
+        }
     }
 
     async fn errors_of_the_provider_end_the_session(server) {

@@ -57,6 +57,11 @@ async fn sent_back(world: &World, url: &str) -> String {
     format!("{path}?{query}")
 }
 
+/// The same, as another issuer.
+fn of_issuer(target: &str, iss: &str) -> String {
+    format!("{}&iss={iss}", target.split_once("&iss=").unwrap().0)
+}
+
 pub(crate) async fn browse(server: &TestServer, method: &str, target: &str) -> Page {
     let mut socket = TcpStream::connect(server.callback_address()).await.unwrap();
     let request = format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\n\r\n");
@@ -169,6 +174,26 @@ on_both! {
         assert_eq!(world.provider.redeemed().len(), 0);
     }
 
+    async fn an_issuer_that_is_not_advertised_is_compared_if_it_is_there(backend: Backend) {
+        let server = server(backend, &ManualClock::at_present()).await;
+        let world = World::with(&server, |connection| {
+            connection.return_uris = vec![HOME.to_owned()];
+            connection.iss_parameter_supported = None;
+        })
+        .await;
+        let (session, url) = start(&world, "ada").await;
+        let target = of_issuer(&sent_back(&world, &url).await, "https://evil.example");
+        assert_eq!(browse(&server, "GET", &target).await.status, 400);
+        assert_eq!(get(&world.client, &session.id).await.unwrap().failure(), Failure::IssuerMismatch);
+        for iss in [true, false] {
+            let target = sent_back(&world, &start(&world, "ada").await.1).await;
+            let target = if iss { target } else { target.split_once("&iss=").unwrap().0.to_owned() };
+            let page = browse(&server, "GET", &target).await;
+            let completed = complete(&world.client, completion(&page.headers["location"], "ada")).await.unwrap();
+            assert_eq!(completed.state(), State::Completed, "{completed:?}");
+        }
+    }
+
     async fn what_ends_at_the_listener_has_a_page(backend: Backend) {
         let clock = ManualClock::at_present();
         let server = server(backend, &clock).await;
@@ -179,8 +204,7 @@ on_both! {
         };
         let (session, url) = start(&world, "ada").await;
         let target = sent_back(&world, &url).await;
-        let evil = target.split("&iss=").next().unwrap().to_owned() + "&iss=https%3A%2F%2Fevil.example";
-        let page = browse(&server, "GET", &evil).await;
+        let page = browse(&server, "GET", &of_issuer(&target, "https://evil.example")).await;
         assert!(page.status == 400 && page.body.contains("<h1>The connection could not be made</h1>"));
         assert_eq!(ended(&session).await, (State::Failed, Failure::IssuerMismatch));
         assert_eq!(browse(&server, "GET", &target).await.status, 400, "it has ended");

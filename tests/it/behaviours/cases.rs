@@ -36,6 +36,7 @@ pub(super) async fn cases(server: &TestServer, world: &World) -> Vec<Case> {
     let connection = v1::Connection { name: "login".to_owned(), connector: connector_id.clone(), ..Default::default() };
     let authorizing = v1::Connection {
         redirect_uris: vec!["https://app.example/back".to_owned()],
+        iss_parameter_supported: Some(true),
         ..fixture::a_connection("authorizing", &connector_id)
     };
     let request = v1::CreateConnectionRequest { connection: Some(authorizing), ..Default::default() };

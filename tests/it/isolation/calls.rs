@@ -126,6 +126,7 @@ impl Player {
                     // Nothing is called.
                     token_url: None,
                     redirect_uris: vec!["https://app.example/back".to_owned()],
+                    iss_parameter_supported: Some(true),
                     ..fixture::a_connection(&name(), &pick("connector", e))
                 };
                 let (request_id, validate_only) = defaults();

@@ -109,6 +109,7 @@ impl Things {
         let connection = v1::Connection {
             external_id: Some(format!("connection-of-{tenant}")),
             redirect_uris: vec!["https://app.example/back".to_owned()],
+            iss_parameter_supported: Some(true),
             ..fixture::a_connection(&format!("connection of {tenant}"), &connector)
         };
         let request = v1::CreateConnectionRequest { connection: Some(connection), ..Default::default() };

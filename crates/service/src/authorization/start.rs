@@ -111,6 +111,14 @@ impl Services {
     ) -> Result<(RedirectUri, Option<RedirectUri>)> {
         let settings = &connection.settings;
         match delivery {
+            // One URI may serve several connections, and the application does not say at which one the browser arrived. Without its
+            // issuer, the answer of one provider could be passed off as that of another.
+            Delivery::Application(_) if !settings.iss_parameter_supported => {
+                let description = "cannot be used, because the connection does not say that its provider names itself in \
+                                   its answers: set iss_parameter_supported and issuer_url if it does (RFC 9207), or \
+                                   use return_uri and the callback listener";
+                Err(Violation::field("redirect_uri", description).into())
+            }
             Delivery::Application(Some(uri)) if settings.redirect_uris.contains(&uri) => Ok((uri, None)),
             Delivery::Application(Some(_)) => {
                 Err(Violation::field("redirect_uri", "is not among the redirect_uris of the connection").into())
