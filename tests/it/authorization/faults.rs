@@ -2,9 +2,9 @@
 
 use jackfield_api::v1;
 use jackfield_api::v1::AuthorizationFailure as Failure;
-use jackfield_testkit::{Reply, on_both};
+use jackfield_testkit::{Reply, fixture, on_both};
 
-use super::{World, complete};
+use super::{World, complete, tokens};
 use crate::steps;
 
 fn json(status: u16, body: &str) -> Reply {
@@ -81,5 +81,31 @@ on_both! {
         world.client.credentials().delete_credential(delete).await.unwrap();
         let session = complete(&world.client, brought.completion("ada")).await.unwrap();
         assert_eq!(session.failure(), Failure::CredentialMissing, "{session:?}");
+    }
+
+    async fn a_credential_that_was_made_again_gets_no_tokens(server) {
+        let world = World::new(&server).await;
+        steps::link(&world.client, "eve", &world.connection.connector).await;
+        // With the id of Ada's credential, once for another user, and once for Ada herself.
+        for user in ["eve", "ada"] {
+            let credential = world.authorized("ada").await.credential;
+            let request = v1::StartAuthorizationRequest { credential: credential.clone(), ..world.request("ada") };
+            let brought = world.provider.visit(&world.start(request).await.1).await;
+            let delete = v1::DeleteCredentialRequest { reference: credential.clone(), ..Default::default() };
+            world.client.credentials().delete_credential(delete).await.unwrap();
+            let connection = world.connection.id.clone();
+            let facts = v1::Credential { connection, ..fixture::a_credential(user, &world.connection.connector) };
+            let request = v1::CreateCredentialRequest {
+                id: credential.clone(),
+                credential: Some(facts),
+                material: Some(fixture::oauth2_material("own", "rt")),
+                ..Default::default()
+            };
+            let made = world.client.credentials().create_credential(request).await.unwrap().into_inner();
+            let session = complete(&world.client, brought.completion("ada")).await.unwrap();
+            assert_eq!(session.failure(), Failure::CredentialMissing, "{session:?}");
+            assert_eq!(steps::credential_now(&world.client, &credential).await, made.credential.unwrap());
+            assert_eq!(tokens(steps::revealed(&world.client, &credential).await).access_token, "own");
+        }
     }
 }

@@ -28,6 +28,9 @@ pub struct AuthorizationSession {
     /// The credential that is authorised again; once the session is completed, the one that it ended in.
     #[serde(default, skip_serializing_if = "is_default")]
     pub credential: Option<CredentialId>,
+    /// The time at which the credential that is authorised again was made: a later one with its id is another one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub credential_create_time: Option<Timestamp>,
     /// The scopes that are asked for.
     #[serde(default, skip_serializing_if = "is_default")]
     pub scopes: Vec<String>,

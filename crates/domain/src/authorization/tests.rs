@@ -9,6 +9,7 @@ fn a_session() -> AuthorizationSession {
         user_id: UserId::parse("user_id", "ada").unwrap(),
         connection: Uuid::from_u128(2).into(),
         credential: None,
+        credential_create_time: None,
         scopes: Vec::new(),
         granted_scopes: Vec::new(),
         redirect_uri: RedirectUri::stored("https://app.example/back".to_owned()),
@@ -80,6 +81,7 @@ fn only_known_error_codes_are_kept() {
 fn the_document_of_a_session_has_all_of_it() {
     let full = AuthorizationSession {
         credential: Some(Uuid::from_u128(3).into()),
+        credential_create_time: Some(Timestamp(3)),
         scopes: vec!["a".to_owned()],
         granted_scopes: vec!["b".to_owned()],
         return_uri: Some(RedirectUri::stored("https://app.example/home".to_owned())),

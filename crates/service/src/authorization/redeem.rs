@@ -7,7 +7,9 @@ use jackfield_domain::authorization::{
 };
 use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::Connector;
-use jackfield_domain::credential::{Credential, CredentialDraft, Material, MaterialPatch, OAuth2Material, TokensPatch};
+use jackfield_domain::credential::{
+    Credential, CredentialDraft, CredentialKind, Material, MaterialPatch, OAuth2Material, TokensPatch,
+};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::json::JsonObject;
 use jackfield_domain::value::maps::Labels;
@@ -123,7 +125,7 @@ impl Services {
             let connector = lock_parent::<Connector>(txn, tenant, &Ref::Id(connection.connector.0)).await?;
             lock_parent::<Connection>(txn, tenant, &Ref::Id(connection.id.0)).await?;
             let credential = match session.credential {
-                Some(id) => self.credential_renew(txn, tenant, session, id, tokens).await?,
+                Some(id) => self.credential_renew(txn, tenant, (session, connection), id, tokens).await?,
                 None => {
                     let link = link_or_new(txn, tenant, &session.user_id, &connector, self.now()).await?;
                     let parents = Parents { connector: connector.id, connection: Some(connection.id), link };
@@ -150,11 +152,12 @@ impl Services {
         &self,
         txn: &Writer,
         tenant: TenantId,
-        session: &AuthorizationSession,
+        (session, connection): (&AuthorizationSession, &Connection),
         id: CredentialId,
         tokens: &Tokens,
     ) -> Result<Result<CredentialId, AuthorizationFailure>> {
         let found = find_locked(txn, tenant, &Ref::Id(id.0)).await?;
+        let found = found.filter(|credential| is_still(credential, session, connection));
         let Some(mut credential) = found else { return Ok(Err(AuthorizationFailure::CredentialMissing)) };
         if let Some(account) = &tokens.account {
             let present = &credential.provider_account_id;
@@ -209,6 +212,16 @@ impl Tokens {
             scopes: self.scopes.clone(),
         })
     }
+}
+
+/// Returns true if a credential is the one that a session was started for. One that was deleted and made again with the same id may be
+/// another user's.
+fn is_still(credential: &Credential, session: &AuthorizationSession, connection: &Connection) -> bool {
+    Some(credential.meta.create_time) == session.credential_create_time
+        && credential.user_id == session.user_id
+        && credential.kind == CredentialKind::OAuth2
+        && credential.connector == connection.connector
+        && credential.connection.is_none_or(|id| id == connection.id)
 }
 
 /// The new credential of a session.

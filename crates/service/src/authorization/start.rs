@@ -14,7 +14,7 @@ use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::meta::Meta;
 use jackfield_domain::value::text::UserId;
 use jackfield_domain::value::url::{HttpUrl, RedirectUri};
-use jackfield_domain::{AuthorizationSessionId, CredentialId, Error, Result, SecretAddress, TenantId, Violation};
+use jackfield_domain::{AuthorizationSessionId, Error, Result, SecretAddress, TenantId, Violation};
 use jackfield_upstream::oauth::AuthorizationRequest;
 use jackfield_vault::{random_token, sha256};
 
@@ -45,7 +45,7 @@ impl Services {
         self.token_client(tenant, &connection).await?;
         let connector = self.find::<Connector>(tenant, &Ref::Id(connection.connector.0)).await?;
         let (redirect_uri, return_uri) = self.uris(tenant, &connection, draft.delivery)?;
-        let credential = self.reauthorized(tenant, &connection, &draft.user_id, draft.credential.as_ref()).await?;
+        let reauthorized = self.reauthorized(tenant, &connection, &draft.user_id, draft.credential.as_ref()).await?;
         let scopes: Vec<String> = match &draft.scopes {
             Some(scopes) => scopes.as_slice().to_vec(),
             None => connection.settings.scope.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect(),
@@ -60,7 +60,8 @@ impl Services {
             principal: caller.name().to_owned(),
             user_id: draft.user_id,
             connection: connection.id,
-            credential,
+            credential: reauthorized.as_ref().map(|credential| credential.id),
+            credential_create_time: reauthorized.map(|credential| credential.meta.create_time),
             scopes,
             granted_scopes: Vec::new(),
             redirect_uri,
@@ -151,7 +152,7 @@ impl Services {
         connection: &Connection,
         user_id: &UserId,
         reference: Option<&Ref>,
-    ) -> Result<Option<CredentialId>> {
+    ) -> Result<Option<Credential>> {
         let Some(reference) = reference else { return Ok(None) };
         let found = self.shared.store.read().find::<Credential>(tenant, reference).await?;
         let credential = found.ok_or_else(|| missing::<Credential>(reference))?;
@@ -165,7 +166,7 @@ impl Services {
         if credential.kind != CredentialKind::OAuth2 {
             return refuse("is not of the kind OAUTH2");
         }
-        Ok(Some(credential.id))
+        Ok(Some(credential))
     }
 }
 

@@ -147,6 +147,7 @@ pub(super) fn to_message(session: AuthorizationSession) -> pb::AuthorizationSess
         user_id,
         connection,
         credential,
+        credential_create_time: _,
         scopes,
         granted_scopes,
         redirect_uri,
