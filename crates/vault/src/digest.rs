@@ -1,8 +1,15 @@
-//! Digests of public data. Only this crate calls cryptography, so that there is one place to review.
+//! Digests of public data, and the comparison of secrets. Only this crate calls cryptography, so that there is one place to review.
 
 use std::io::{self, Read};
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest;
+use jackfield_domain::Secret;
+
+/// Returns true if two secrets are the same. The time that this takes says only if their lengths are.
+pub fn secrets_are_equal(one: &Secret, other: &Secret) -> bool {
+    verify_slices_are_equal(one.expose().as_bytes(), other.expose().as_bytes()).is_ok()
+}
 
 /// SHA-256, for fingerprints of certificates and the like. For anything secret use a keyed
 /// [`fingerprint`](crate::DataKey::fingerprint).
@@ -38,6 +45,16 @@ mod tests {
     fn sha256_of_a_reader_is_that_of_its_bytes() {
         let bytes: Vec<u8> = (0..200_000_u32).map(|number| number as u8).collect();
         assert_eq!(super::sha256_of(&bytes[..]).unwrap(), super::sha256(&bytes));
+    }
+
+    #[test]
+    fn secrets_are_equal_as_a_whole() {
+        let equal = |one: &str, other: &str| {
+            let secret = |text: &str| jackfield_domain::Secret::new(text.to_owned());
+            super::secrets_are_equal(&secret(one), &secret(other))
+        };
+        assert!(equal("", "") && equal("abc", "abc"));
+        assert!(!equal("abc", "abd") && !equal("abc", "ab") && !equal("", "a"));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub mod provider;
 mod token;
 mod vault;
 
-pub use digest::{sha256, sha256_of};
+pub use digest::{secrets_are_equal, sha256, sha256_of};
 pub use envelope::DataKey;
 pub use error::KeyringError;
 pub use jackfield_domain::kek::{KekError, KeyEncryption, WrappedKey as WrappedDataKey};

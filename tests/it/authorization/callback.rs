@@ -107,9 +107,6 @@ on_both! {
         let returned = get(&world.client, &session.id).await.unwrap();
         assert_eq!(returned.state(), State::Returned);
         assert_eq!(world.provider.redeemed().len(), 0, "nobody has confirmed the user");
-        // The page is loaded again: the code was taken, and no second completion code is given.
-        let again = browse(&server, "GET", &target).await;
-        assert!(again.status == 200 && again.body.contains("<h1>Done</h1>") && !again.headers.contains_key("location"));
         // The application has no use for the answer of the provider.
         let brought = v1::CompleteAuthorizationRequest {
             user_id: "ada".to_owned(),
@@ -124,7 +121,43 @@ on_both! {
         assert_eq!(completed.state(), State::Completed, "{completed:?}");
         let again = complete(&world.client, completion(location, "ada")).await.map(Response::new);
         expect_status(again, Code::FailedPrecondition, "AUTHORIZATION_ENDED");
+        let again = browse(&server, "GET", &target).await;
+        assert!(again.status == 200 && again.body.contains("<h1>Done</h1>") && !again.headers.contains_key("location"));
         assert_eq!(world.provider.redeemed().len(), 1);
+    }
+
+    async fn a_redirect_that_was_lost_is_given_again(backend: Backend) {
+        let clock = ManualClock::at_present();
+        let server = server(backend, &clock).await;
+        let world = world(&server).await;
+        let (session, url) = start(&world, "ada").await;
+        let target = sent_back(&world, &url).await;
+        // The browser never got it.
+        let lost = browse(&server, "GET", &target).await.headers["location"].clone();
+        let returned = get(&world.client, &session.id).await.unwrap();
+        // Another response with the same state gets nothing and changes nothing.
+        let (path, iss) = (target.split_once("&code=").unwrap().0, target.split_once("&iss=").unwrap().1);
+        for other in [format!("code=other&iss={iss}"), format!("error=access_denied&iss={iss}"), "code=other".to_owned()] {
+            let page = browse(&server, "GET", &format!("{path}&{other}")).await;
+            assert!(page.status == 400 && !page.headers.contains_key("location"), "{other}");
+        }
+        let evil = browse(&server, "GET", &of_issuer(&target, "https://evil.example")).await;
+        assert!(evil.status == 400 && !evil.headers.contains_key("location"));
+        clock.advance(Duration::from_secs(59));
+        let again = browse(&server, "GET", &target).await;
+        assert_eq!(again.status, 303);
+        assert_eq!(get(&world.client, &session.id).await.unwrap(), returned, "its time goes on");
+        // Only the newest completion code is good.
+        let late = complete(&world.client, completion(&lost, "ada")).await.map(Response::new);
+        expect_status(late, Code::NotFound, "AUTHORIZATION_NOT_FOUND");
+        let completed = complete(&world.client, completion(&again.headers["location"], "ada")).await.unwrap();
+        assert_eq!(completed.state(), State::Completed, "{completed:?}");
+
+        let target = sent_back(&world, &start(&world, "ada").await.1).await;
+        assert_eq!(browse(&server, "GET", &target).await.status, 303);
+        clock.advance(Duration::from_secs(60));
+        let late = browse(&server, "GET", &target).await;
+        assert!(late.status == 400 && !late.headers.contains_key("location"));
     }
 
     async fn a_link_that_was_passed_on_wins_nothing_at_the_listener(backend: Backend) {

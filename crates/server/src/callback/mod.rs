@@ -98,11 +98,9 @@ impl HttpApi for CallbackApi {
 /// The page for a session that is in a state.
 fn of_state(state: AuthorizationState, return_uri: Option<&RedirectUri>) -> Response<Bytes> {
     let page = match state {
-        // The browser came back a second time: the user has reloaded the page.
-        AuthorizationState::Started
-        | AuthorizationState::Returned
-        | AuthorizationState::Confirmed
-        | AuthorizationState::Completed => Page::Done,
+        AuthorizationState::Completed => Page::Done,
+        // The two before are not answered with a page.
+        AuthorizationState::Started | AuthorizationState::Returned | AuthorizationState::Confirmed => Page::UnderWay,
         AuthorizationState::Denied => Page::Denied,
         AuthorizationState::Failed | AuthorizationState::Cancelled => Page::Failed,
         AuthorizationState::Expired => Page::Expired,

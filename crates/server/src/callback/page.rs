@@ -12,10 +12,12 @@ use jackfield_domain::value::url::RedirectUri;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Page {
     Done,
+    /// The application has confirmed the user, and the code is being redeemed.
+    UnderWay,
     Denied,
     Expired,
     Failed,
-    /// There is no such session, or it is not for this browser.
+    /// There is no such session at this path, or it has another response.
     Unknown,
     NotFound,
     Malformed,
@@ -36,7 +38,7 @@ const HEADERS: [(HeaderName, &str); 5] = [
 impl Page {
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Page::Done | Page::Denied => StatusCode::OK,
+            Page::Done | Page::UnderWay | Page::Denied => StatusCode::OK,
             Page::Expired => StatusCode::GONE,
             Page::Failed | Page::Unknown | Page::Malformed => StatusCode::BAD_REQUEST,
             Page::NotFound => StatusCode::NOT_FOUND,
@@ -48,6 +50,7 @@ impl Page {
     fn texts(self) -> (&'static str, &'static str) {
         match self {
             Page::Done => ("Done", "Go back to the application. You can close this page."),
+            Page::UnderWay => ("Almost done", "Go back to the application, which finishes this. You can close this page."),
             Page::Denied => (
                 "Access was not granted",
                 "Nothing was changed. If you did not mean to refuse, go back to the application and start again.",

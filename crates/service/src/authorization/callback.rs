@@ -7,7 +7,7 @@ use jackfield_domain::authorization::{
 use jackfield_domain::value::url::RedirectUri;
 use jackfield_domain::{Error, Result, Secret, SecretAddress, TenantId};
 use jackfield_store::Writer;
-use jackfield_vault::random_token;
+use jackfield_vault::{random_token, secrets_are_equal};
 
 use super::{COMPLETION, STATE, context_of};
 use crate::change::{Change, Length};
@@ -20,9 +20,9 @@ pub enum ReturnedAuthorization {
     Continue(Secret),
     /// The session has ended just now.
     Ended { session: Box<AuthorizationSession>, return_uri: RedirectUri },
-    /// The session had ended before, or the response was brought before.
+    /// The session had ended before, or its code is being redeemed.
     Over(AuthorizationState),
-    /// There is no such session at this path.
+    /// There is no such session at this path, or it has another response.
     Unknown,
 }
 
@@ -48,20 +48,24 @@ impl Services {
         self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
             let locked = txn.authorization_fetch_for_update(tenant, session.id).await?;
             let mut session = locked.ok_or_else(|| super::missing(session.id))?.settled(self.now());
-            if session.state != AuthorizationState::Started {
-                returned = Some(ReturnedAuthorization::Over(session.state));
-                return Ok(());
-            }
-            returned = Some(match session.judge(&response) {
-                Ok(code) => {
+            returned = Some(match (session.state, session.judge(&response)) {
+                (AuthorizationState::Started, Ok(code)) => {
                     session.completion_digest = Some(completion_digest);
                     self.keep_code(txn, tenant, session, code).await?;
                     ReturnedAuthorization::Continue(with_code(&return_uri, &completion))
                 }
-                Err(end) => {
+                (AuthorizationState::Started, Err(end)) => {
                     let session = Box::new(self.end(txn, tenant, session, end).await?);
                     ReturnedAuthorization::Ended { session, return_uri }
                 }
+                // The browser may have lost the redirect, and nobody else has the code. Its time goes on.
+                (AuthorizationState::Returned, Ok(code)) if self.keeps_code(txn, tenant, &session, code).await? => {
+                    session.completion_digest = Some(completion_digest);
+                    txn.authorization_replace(tenant, &session).await?;
+                    ReturnedAuthorization::Continue(with_code(&return_uri, &completion))
+                }
+                (AuthorizationState::Returned, _) => ReturnedAuthorization::Unknown,
+                (state, _) => ReturnedAuthorization::Over(state),
             });
             Ok(())
         })
@@ -82,6 +86,18 @@ impl Services {
         let address = SecretAddress::of(tenant, session.id, CODE_COLUMN);
         self.shared.secrets.put(txn, address, code.expose().as_bytes()).await?;
         txn.authorization_replace(tenant, &session).await
+    }
+
+    /// Returns true if this is the code that was kept.
+    async fn keeps_code(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        session: &AuthorizationSession,
+        code: &Secret,
+    ) -> Result<bool> {
+        let kept = self.shared.secrets.text(Some(txn), SecretAddress::of(tenant, session.id, CODE_COLUMN)).await?;
+        Ok(kept.is_some_and(|kept| secrets_are_equal(&kept, code)))
     }
 }
 
