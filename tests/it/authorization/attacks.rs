@@ -5,9 +5,10 @@ use std::time::Duration;
 use jackfield_api::v1;
 use jackfield_api::v1::{AuthorizationFailure as Failure, AuthorizationState as State};
 use jackfield_testkit::data::principal;
-use jackfield_testkit::{Brought, ManualClock, TestServer, expect_status, on_both};
+use jackfield_testkit::{Brought, ManualClock, OAuthProvider, TestServer, expect_status, on_both};
 use tonic::{Code, Response};
 
+use super::start::update;
 use super::{BACK, World, complete, get};
 
 /// Completes with what was brought, changed somehow, and returns the state and the failure.
@@ -53,6 +54,30 @@ on_both! {
             refusal.expect_fields(&["redirect_uri"]);
             assert!(format!("{:?}", refusal.status).contains("iss_parameter_supported"), "{:?}", refusal.status);
         }
+    }
+
+    async fn a_code_goes_only_to_the_endpoint_and_the_client_that_it_is_for(server) {
+        let world = World::new(&server).await;
+        let other = OAuthProvider::start(&[BACK]).await;
+        let changes = [
+            ("token_url", v1::Connection { token_url: Some(other.system.url("/token")), ..Default::default() }),
+            ("client_id", v1::Connection { client_id: Some("c2".to_owned()), ..Default::default() }),
+        ];
+        for (path, change) in changes {
+            let (session, brought) = world.visited("ada").await;
+            update(&world, &[path], change).await;
+            let failed = complete(&world.client, brought.completion("ada")).await.unwrap();
+            assert_eq!((failed.state(), failed.failure()), (State::Failed, Failure::ConnectionChanged), "{path}");
+            assert_eq!(get(&world.client, &session.id).await.unwrap(), failed);
+            update(&world, &[path], world.connection.clone()).await;
+        }
+        assert_eq!((world.provider.redeemed().len(), other.redeemed().len()), (0, 0));
+        // A secret can be replaced at any time.
+        let brought = world.visited("ada").await.1;
+        let value = jackfield_testkit::oauth::CLIENT.1.to_owned();
+        let secret = v1::ClientSecret { secret_id: "new".to_owned(), value, ..Default::default() };
+        update(&world, &["client_secrets"], v1::Connection { client_secrets: vec![secret], ..Default::default() }).await;
+        assert_eq!(complete(&world.client, brought.completion("ada")).await.unwrap().state(), State::Completed);
     }
 
     async fn errors_of_the_provider_end_the_session(server) {

@@ -128,7 +128,7 @@ on_both! {
     }
 }
 
-async fn update(world: &World, paths: &[&str], connection: v1::Connection) {
+pub(super) async fn update(world: &World, paths: &[&str], connection: v1::Connection) {
     let request = v1::UpdateConnectionRequest {
         reference: world.connection.id.clone(),
         connection: Some(v1::Connection { etag: String::new(), ..connection }),

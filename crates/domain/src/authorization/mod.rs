@@ -43,6 +43,7 @@ pub struct AuthorizationSession {
     #[serde(default, skip_serializing_if = "is_default")]
     pub return_uri: Option<RedirectUri>,
     pub issuer: ExpectedIssuer,
+    pub client: AuthorizationClient,
     #[serde(default, skip_serializing_if = "is_default")]
     pub allow_account_change: bool,
     /// The stored state; [`AuthorizationSession::settled`] gives the current one.
@@ -60,6 +61,14 @@ pub struct AuthorizationSession {
     /// The end of the present state, if it does not change before.
     pub expire_time: Timestamp,
     pub meta: Meta,
+}
+
+/// The client to which a code is given, and the token endpoint to which the client sends it, as both were when the session began. The client
+/// secret is no part of it: it may be replaced at any time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorizationClient {
+    pub token_url: HttpUrl,
+    pub client_id: String,
 }
 
 names! {
@@ -98,6 +107,7 @@ names! {
         EndpointUnavailable = "ENDPOINT_UNAVAILABLE",
         AnswerLost = "ANSWER_LOST",
         TokenUnusable = "TOKEN_UNUSABLE",
+        ConnectionChanged = "CONNECTION_CHANGED",
         CredentialMissing = "CREDENTIAL_MISSING",
         NotStored = "NOT_STORED",
         Interrupted = "INTERRUPTED",
@@ -347,6 +357,9 @@ impl AuthorizationFailure {
             AuthorizationFailure::EndpointUnavailable => "the token endpoint could not be asked",
             AuthorizationFailure::AnswerLost => "the answer of the token endpoint was lost, so the code may be spent",
             AuthorizationFailure::TokenUnusable => "the token endpoint did not return a usable access token",
+            AuthorizationFailure::ConnectionChanged => {
+                "the connection has another client_id or token endpoint than when the authorisation was started"
+            }
             AuthorizationFailure::CredentialMissing => "the credential was deleted in between",
             AuthorizationFailure::NotStored => "the tokens could not be stored",
             AuthorizationFailure::Interrupted => "the server ended while it redeemed the code",

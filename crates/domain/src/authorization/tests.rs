@@ -15,6 +15,10 @@ fn a_session() -> AuthorizationSession {
         redirect_uri: RedirectUri::stored("https://app.example/back".to_owned()),
         return_uri: None,
         issuer: ExpectedIssuer::default(),
+        client: AuthorizationClient {
+            token_url: HttpUrl::stored("https://as.example/token".to_owned()),
+            client_id: "c1".to_owned(),
+        },
         allow_account_change: false,
         state: AuthorizationState::Started,
         failure: None,

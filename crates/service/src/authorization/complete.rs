@@ -1,8 +1,8 @@
 //! The end of an authorisation: whose it is is checked before the code goes anywhere, and then it goes once.
 
 use jackfield_domain::authorization::{
-    AuthorizationAnswer, AuthorizationEnd, AuthorizationFailure, AuthorizationSession, AuthorizationState, CODE_COLUMN,
-    CODE_VERIFIER_COLUMN, NONCE_COLUMN, REDEEM_MICROS,
+    AuthorizationAnswer, AuthorizationClient, AuthorizationEnd, AuthorizationFailure, AuthorizationSession,
+    AuthorizationState, CODE_COLUMN, CODE_VERIFIER_COLUMN, NONCE_COLUMN, REDEEM_MICROS,
 };
 use jackfield_domain::connection::Connection;
 use jackfield_domain::error::Precondition;
@@ -64,7 +64,8 @@ impl Services {
         };
         let services = self.clone();
         let completing = async move {
-            let checked = services.check_answer(&caller, &found, &user_id, answer).await?;
+            let facts = client.as_ref().map(|client| client.facts(&connection));
+            let checked = services.check_answer(&caller, (&found, facts.as_ref()), &user_id, answer).await?;
             services.shared.authorization_changed.notify_waiters();
             let redemption = match checked {
                 Checked::Ended(session) => return Ok(*session),
@@ -98,7 +99,7 @@ impl Services {
     async fn check_answer(
         &self,
         caller: &Caller<ConnectionsAuthorize>,
-        found: &AuthorizationSession,
+        (found, client): (&AuthorizationSession, Option<&AuthorizationClient>),
         user_id: &UserId,
         answer: AuthorizationAnswer,
     ) -> Result<Checked> {
@@ -113,6 +114,11 @@ impl Services {
                 false => Said::End(AuthorizationEnd::failed(AuthorizationFailure::UserMismatch, "")),
             };
             match said {
+                // The code and its verifier would go to an endpoint, or be those of a client, that the user was not asked about.
+                Said::Code(_) if client != Some(&session.client) => {
+                    let end = AuthorizationEnd::failed(AuthorizationFailure::ConnectionChanged, "");
+                    self.end(txn, tenant, session, end).await.map(Box::new).map(Checked::Ended)
+                }
                 Said::End(end) => self.end(txn, tenant, session, end).await.map(Box::new).map(Checked::Ended),
                 Said::Code(code) => {
                     self.confirm(txn, tenant, session, code).await.map(Box::new).map(Checked::Confirmed)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jackfield_domain::authorization::AuthorizationClient;
 use jackfield_domain::connection::{
     ClientAuthentication as Method, ClientSecretFacts, Connection, ConnectionKind, TokenContentType,
     client_secret_column,
@@ -38,6 +39,11 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 // === impl TokenClient ===
 
 impl TokenClient {
+    /// The part of it that stays as long as an authorisation lasts.
+    pub(super) fn facts(&self, connection: &Connection) -> AuthorizationClient {
+        AuthorizationClient { token_url: self.token_url.clone(), client_id: connection.settings.client_id.clone() }
+    }
+
     /// Exchanges a grant for tokens. Another client secret is tried only if the endpoint says that it does not accept the client: in any
     /// other case the grant may be spent.
     ///

@@ -42,7 +42,7 @@ impl Services {
         let tenant = caller.tenant();
         let connection = self.find::<Connection>(tenant, &draft.connection).await?;
         // The user would come back in vain.
-        self.token_client(tenant, &connection).await?;
+        let client = self.token_client(tenant, &connection).await?.facts(&connection);
         let connector = self.find::<Connector>(tenant, &Ref::Id(connection.connector.0)).await?;
         let (redirect_uri, return_uri) = self.uris(tenant, &connection, draft.delivery)?;
         let reauthorized = self.reauthorized(tenant, &connection, &draft.user_id, draft.credential.as_ref()).await?;
@@ -67,6 +67,7 @@ impl Services {
             redirect_uri,
             return_uri,
             issuer: provider.issuer,
+            client,
             allow_account_change: draft.allow_account_change,
             state: AuthorizationState::Started,
             failure: None,

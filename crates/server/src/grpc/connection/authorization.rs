@@ -153,6 +153,7 @@ pub(super) fn to_message(session: AuthorizationSession) -> pb::AuthorizationSess
         redirect_uri,
         return_uri,
         issuer: _,
+        client: _,
         allow_account_change: _,
         state,
         failure,
