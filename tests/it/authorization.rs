@@ -7,11 +7,13 @@ mod faults;
 mod openid;
 mod start;
 
+use std::time::Duration;
+
 use futures::StreamExt as _;
 use jackfield_api::v1;
 use jackfield_testkit::oauth::query_of;
-use jackfield_testkit::{Brought, Client, OAuthProvider, TestServer, fixture, on_both};
-use tonic::Status;
+use jackfield_testkit::{Brought, Client, OAuthProvider, TestServer, expect_status, fixture, on_both};
+use tonic::{Code, Status};
 
 use crate::{login, steps};
 
@@ -174,6 +176,21 @@ on_both! {
         let redeemed = world.provider.redeemed();
         assert_eq!(redeemed.len(), 1, "a code is sent once");
         assert!(redeemed[0].contains("grant_type=authorization_code") && redeemed[0].contains("code_verifier="));
+    }
+
+    async fn a_watch_ends_when_the_server_stops(backend: Backend) {
+        let mut server =
+            TestServer::start_with(backend, |config| config.drain.grace = Duration::from_secs(120)).await;
+        let world = World::new(&server).await;
+        let (session, _) = world.start(world.request("ada")).await;
+        let request = v1::WatchAuthorizationRequest { reference: session.id.clone() };
+        let mut watching = world.client.connections().watch_authorization(request).await.unwrap().into_inner();
+        assert_eq!(watching.next().await.unwrap().unwrap().authorization.unwrap(), session);
+        let stopped = tokio::time::timeout(Duration::from_secs(60), server.stop()).await;
+        assert!(stopped.expect("it does not wait for the session"));
+        let ended = watching.next().await.unwrap().map(tonic::Response::new);
+        expect_status(ended, Code::Unavailable, "SERVER_UNAVAILABLE");
+        assert!(watching.next().await.is_none());
     }
 
     async fn a_credential_is_authorised_again_in_place(server) {

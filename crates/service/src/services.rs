@@ -12,12 +12,11 @@ use jackfield_upstream::observe::Metrics;
 use jackfield_vault::{Keyring, KeyringChange, KeyringError, Vault};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attempts::Attempts;
-use crate::authorization::Issuers;
+use crate::authorization::{ChangedAuthorizations, Issuers};
 use crate::cache::tenant_names::TenantNames;
 use crate::cache::tokens::{TokenCacheSettings, Tokens};
 use crate::caller::Caller;
@@ -60,8 +59,7 @@ pub(crate) struct Components {
     pub(crate) refreshes: Refreshes,
     pub(crate) events: ConnectorEvents,
     pub(crate) tenant_names: TenantNames,
-    /// Wakes those who watch an authorisation when one has changed here.
-    pub(crate) authorization_changed: Notify,
+    pub(crate) changed_authorizations: ChangedAuthorizations,
     pub(crate) gauge_sources: Arc<GaugeSources>,
     pub(crate) rewrap_watch: RewrapWatch,
     pub(crate) clock: Arc<dyn Clock>,
@@ -137,7 +135,7 @@ impl Services {
             lists: Arc::new(Lists::new(store.clone(), Arc::clone(&data_keys), Arc::clone(&clock))),
             tokens: Tokens::new(token_cache, &store),
             tenant_names: TenantNames::default(),
-            authorization_changed: Notify::new(),
+            changed_authorizations: ChangedAuthorizations::default(),
             events: ConnectorEvents::new(Arc::clone(&clock), Arc::clone(&gauge_sources)),
             gauge_sources,
             rewrap_watch: RewrapWatch::default(),

@@ -13,6 +13,7 @@ use jackfield_domain::principal::{Principal, RightType};
 use jackfield_domain::{Error, Result};
 use jackfield_service::{Caller, Services};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::service::RoutesBuilder;
@@ -27,6 +28,8 @@ use jackfield_transport::call::status::status;
 pub struct Api {
     pub(super) services: Services,
     pub(super) streams: StreamPolicy,
+    /// Watches end when this is cancelled.
+    pub(super) drain: CancellationToken,
 }
 
 /// The largest message that a list sends: a page of the most bytes, and room for what its encoding adds.
@@ -36,8 +39,8 @@ const MAX_ENCODE_BYTES: usize = 4 * 1024 * 1024;
 
 impl Api {
     /// The services over their use cases.
-    pub fn new(services: Services, streams: StreamPolicy) -> Self {
-        Api { services, streams }
+    pub fn new(services: Services, streams: StreamPolicy, drain: CancellationToken) -> Self {
+        Api { services, streams, drain }
     }
 
     /// Adds the services to a router; requests over `max_decode_bytes` are refused before they are read whole.

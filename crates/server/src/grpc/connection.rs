@@ -187,7 +187,8 @@ impl ConnectionService for Api {
         let call = async {
             let (caller, request) = authorize(request)?;
             let id = authorization::id(&request.reference)?;
-            Ok(authorization::stream(self.services.authorization_watch(&caller, id).await?))
+            let sessions = self.services.authorization_watch(&caller, id).await?;
+            Ok(authorization::stream(sessions, self.drain.clone()))
         };
         respond(call.await)
     }

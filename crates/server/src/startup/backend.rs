@@ -46,7 +46,8 @@ impl Backend for ServiceBackend {
             tasks: context.tasks.clone(),
         };
         let max_request_message = self.config.limits.max_request_message.bytes();
-        Api::new(self.services.clone(), policy).add_routes(routes, max_request_message);
+        let api = Api::new(self.services.clone(), policy, context.drain.clone());
+        api.add_routes(routes, max_request_message);
     }
 
     fn start(&self, context: &RouteContext) {

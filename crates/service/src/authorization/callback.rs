@@ -44,10 +44,11 @@ impl Services {
         let Some(return_uri) = session.return_uri.clone() else { return Ok(ReturnedAuthorization::Unknown) };
         let completion = random_token()?;
         let completion_digest = self.authorization_digest(COMPLETION, &completion).await?;
-        let mut returned = None;
+        let (mut returned, mut is_changed) = (None, false);
         self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
             let locked = txn.authorization_fetch_for_update(tenant, session.id).await?;
             let mut session = locked.ok_or_else(|| super::missing(session.id))?.settled(self.now());
+            is_changed = session.state == AuthorizationState::Started;
             returned = Some(match (session.state, session.judge(&response)) {
                 (AuthorizationState::Started, Ok(code)) => {
                     session.completion_digest = Some(completion_digest);
@@ -70,7 +71,9 @@ impl Services {
             Ok(())
         })
         .await?;
-        self.shared.authorization_changed.notify_waiters();
+        if is_changed {
+            self.shared.changed_authorizations.tell(session.id);
+        }
         returned.ok_or_else(|| Error::internal("a callback without a result"))
     }
 

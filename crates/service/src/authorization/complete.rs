@@ -66,14 +66,14 @@ impl Services {
         let completing = async move {
             let facts = client.as_ref().map(|client| client.facts(&connection));
             let checked = services.check_answer(&caller, (&found, facts.as_ref()), &user_id, answer).await?;
-            services.shared.authorization_changed.notify_waiters();
+            services.shared.changed_authorizations.tell(found.id);
             let redemption = match checked {
                 Checked::Ended(session) => return Ok(*session),
                 Checked::Confirmed(redemption) => *redemption,
             };
             let client = client.ok_or_else(|| Error::internal("a code without a client"))?;
             let session = services.redeem(tenant, &connection, &client, redemption).await;
-            services.shared.authorization_changed.notify_waiters();
+            services.shared.changed_authorizations.tell(found.id);
             session
         };
         self.shared.tasks.spawn(completing.in_current_span()).await.map_err(Error::internal)?

@@ -6,27 +6,31 @@
 
 mod account;
 mod callback;
+mod changed;
 mod complete;
 mod endpoint;
 mod redeem;
 mod start;
 
-use futures::Stream;
-use futures::stream::try_unfold;
+use futures::StreamExt as _;
+use futures::future::ready;
+use futures::stream::{once, try_unfold};
 use jackfield_domain::authorization::{AuthorizationDigest, AuthorizationEnd, AuthorizationSession, callback_context};
 use jackfield_domain::error::Precondition;
 use jackfield_domain::principal::right::ConnectionsAuthorize;
 use jackfield_domain::{AuthorizationSessionId, ConnectionId, Error, Resource, Result, Secret, TenantId};
 use jackfield_store::Writer;
 use jackfield_vault::sha256;
-use std::time::Duration;
 
 use crate::caller::Caller;
 use crate::change::{Change, Length, RequestOptions};
 use crate::services::Services;
 
+use changed::Watcher;
+
 pub(crate) use account::Issuers;
 pub use callback::ReturnedAuthorization;
+pub(crate) use changed::ChangedAuthorizations;
 pub(crate) use endpoint::TokenClient;
 
 /// The states of a session, each once, until the last.
@@ -35,8 +39,6 @@ pub type Watching = futures::stream::BoxStream<'static, Result<AuthorizationSess
 /// The purposes of digests: a state is never found by a completion code.
 const STATE: &str = "authorization state";
 const COMPLETION: &str = "authorization completion";
-/// The interval at which a session that is watched is read, because another replica may have changed it.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 // === impl Services ===
 
@@ -69,7 +71,7 @@ impl Services {
             }
         });
         let cancelled = cancelled.await?;
-        self.shared.authorization_changed.notify_waiters();
+        self.shared.changed_authorizations.tell(id);
         Ok(cancelled)
     }
 
@@ -80,44 +82,32 @@ impl Services {
         id: AuthorizationSessionId,
     ) -> Result<Watching> {
         let tenant = caller.tenant();
+        let watcher = self.shared.changed_authorizations.watch(id);
         let first = self.authorization_now(tenant, id).await?;
-        Ok(Box::pin(self.clone().watch(tenant, first)))
-    }
-
-    fn watch(
-        self,
-        tenant: TenantId,
-        first: AuthorizationSession,
-    ) -> impl Stream<Item = Result<AuthorizationSession>> + Send {
-        try_unfold((self, None, Some(first)), move |(services, seen, next)| async move {
-            let next = match (seen, next) {
-                (None, Some(first)) => first,
-                (Some(seen), _) => match services.authorization_after(tenant, seen).await? {
-                    Some(next) => next,
-                    None => return Ok(None),
-                },
-                (None, None) => return Ok(None),
-            };
-            Ok(Some((next.clone(), (services, Some(next), None))))
-        })
+        let begin = (self.clone(), watcher, first.clone());
+        let later = try_unfold(begin, move |(services, mut watcher, seen)| async move {
+            let next = services.authorization_after(tenant, &mut watcher, &seen).await?;
+            Ok(next.map(|next| (next.clone(), (services, watcher, next))))
+        });
+        Ok(once(ready(Ok(first))).chain(later).boxed())
     }
 
     /// The session once it has another state; `None` if it cannot have one any more.
     async fn authorization_after(
         &self,
         tenant: TenantId,
-        seen: AuthorizationSession,
+        watcher: &mut Watcher,
+        seen: &AuthorizationSession,
     ) -> Result<Option<AuthorizationSession>> {
         if seen.state.is_final() {
             return Ok(None);
         }
         loop {
-            let changed = self.shared.authorization_changed.notified();
+            watcher.changed().await;
             let session = self.authorization_now(tenant, seen.id).await?;
-            if session != seen {
+            if session.state != seen.state {
                 return Ok(Some(session));
             }
-            let _ = tokio::time::timeout(WATCH_INTERVAL, changed).await;
         }
     }
 

@@ -1,7 +1,9 @@
 //! Messages of authorisations.
 
+use std::time::Duration;
+
 use futures::StreamExt as _;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, unfold};
 use jackfield_api::v1 as pb;
 use jackfield_domain::authorization::{
     AuthorizationAnswer, AuthorizationDraft, AuthorizationResponse, AuthorizationResult, AuthorizationSession,
@@ -14,6 +16,7 @@ use jackfield_domain::value::url::RedirectUri;
 use jackfield_domain::{AuthorizationSessionId, Error, Result, Secret, Violation, Violations};
 use jackfield_service::Watching;
 use jackfield_transport::call::status::status;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use uuid::Uuid;
 
@@ -28,6 +31,8 @@ pub(super) type SessionStream = BoxStream<'static, Result<pb::WatchAuthorization
 const MAX_TOKEN: usize = 256;
 const MAX_CODE: usize = 4_096;
 const MAX_ERROR: usize = 256;
+/// The wait before another server is asked.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The id of the session that a request names.
 pub(super) fn id(reference: &str) -> Result<AuthorizationSessionId> {
@@ -134,9 +139,17 @@ pub(super) fn started_to_message(started: StartedAuthorization) -> pb::StartAuth
     pb::StartAuthorizationResponse { authorization: Some(to_message(session)), authorization_url }
 }
 
-pub(super) fn stream(sessions: Watching) -> SessionStream {
+/// The states of a session as messages. When the server drains it ends, and can be watched at another one.
+pub(super) fn stream(sessions: Watching, drain: CancellationToken) -> SessionStream {
     let message = |session| pb::WatchAuthorizationResponse { authorization: Some(to_message(session)) };
-    sessions.map(move |session: Result<AuthorizationSession, Error>| session.map(message).map_err(status)).boxed()
+    let messages = unfold(Some((sessions, drain)), move |open| async move {
+        let (mut sessions, drain) = open?;
+        match drain.run_until_cancelled(sessions.next()).await {
+            Some(next) => Some((next?.map(message).map_err(status), Some((sessions, drain)))),
+            None => Some((Err(status(Error::ServerUnavailable { retry_after: RETRY_AFTER })), None)),
+        }
+    });
+    messages.boxed()
 }
 
 /// A session as its callers see it.
