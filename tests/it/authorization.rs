@@ -3,6 +3,7 @@
 
 mod attacks;
 pub(crate) mod callback;
+mod ends;
 mod faults;
 mod openid;
 mod start;

@@ -1,5 +1,5 @@
-//! Background work of the services: expired answers, sessions, authorisations, events and counts of attempts are deleted, events of connectors are
-//! written, abandoned re-wraps are continued, the next material of keys is activated, keys that expire are counted, and a database that
+//! Background work of the services: the secrets of expired authorisations are destroyed, expired answers, sessions, authorisations, events
+//! and counts of attempts are deleted, events of connectors are written, abandoned re-wraps are continued, the next material of keys is activated, keys that expire are counted, and a database that
 //! cannot be written is tried again.
 
 use std::time::Duration;
@@ -81,6 +81,7 @@ impl Services {
             ("refreshed tokens of the journal", self.refreshes_recover().await),
             ("activation of keys", self.keys_activate().await),
             ("count of expiring keys", self.keys_count_expiring().await),
+            ("end of authorisations", self.authorizations_lapse(PURGE_BATCH).await),
             ("removal of what has expired", self.purge().await),
         ];
         for (step, result) in steps {

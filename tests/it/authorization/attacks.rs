@@ -10,6 +10,7 @@ use tonic::{Code, Response};
 
 use super::start::update;
 use super::{BACK, World, complete, get};
+use crate::steps;
 
 /// Completes with what was brought, changed somehow, and returns the state and the failure.
 async fn ends(world: &World, change: impl FnOnce(&mut Brought)) -> (State, Failure, String) {
@@ -101,6 +102,24 @@ on_both! {
         expect_status(eve.map(Response::new), Code::FailedPrecondition, "AUTHORIZATION_ENDED");
         assert_eq!(get(&world.client, &session.id).await.unwrap(), failed);
         assert_eq!(world.provider.redeemed().len(), 0);
+    }
+
+    async fn the_session_and_its_user_are_checked_before_the_connection(server) {
+        let world = World::new(&server).await;
+        let (_, ended) = world.visited("ada").await;
+        complete(&world.client, ended.completion("ada")).await.unwrap();
+        let (_, brought) = world.visited("ada").await;
+        let (_, of_eve) = world.visited("eve").await;
+        steps::enable(&world.client, &world.connection.connector, false).await;
+        let again = complete(&world.client, ended.completion("ada")).await.map(Response::new);
+        expect_status(again, Code::FailedPrecondition, "AUTHORIZATION_ENDED");
+        let failed = complete(&world.client, of_eve.completion("ada")).await.unwrap();
+        assert_eq!(failed.failure(), Failure::UserMismatch);
+        // It is for this user, so its code waits for the connector.
+        let refused = complete(&world.client, brought.completion("ada")).await.map(Response::new);
+        expect_status(refused, Code::FailedPrecondition, "CONNECTOR_DISABLED");
+        steps::enable(&world.client, &world.connection.connector, true).await;
+        assert_eq!(complete(&world.client, brought.completion("ada")).await.unwrap().state(), State::Completed);
     }
 
     async fn another_principal_or_tenant_cannot_complete_it(backend: Backend) {

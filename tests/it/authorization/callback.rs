@@ -22,7 +22,7 @@ pub(crate) struct Page {
     body: String,
 }
 
-async fn server(backend: Backend, clock: &std::sync::Arc<ManualClock>) -> TestServer {
+pub(super) async fn server(backend: Backend, clock: &std::sync::Arc<ManualClock>) -> TestServer {
     TestServer::start_at(backend, clock.clone(), |config| {
         config.callback.address = "127.0.0.1:0".to_owned();
         config.callback.public_url = "http://localhost/connect/".to_owned();
@@ -31,12 +31,12 @@ async fn server(backend: Backend, clock: &std::sync::Arc<ManualClock>) -> TestSe
     .await
 }
 
-async fn world(server: &TestServer) -> World {
+pub(super) async fn world(server: &TestServer) -> World {
     World::with(server, |connection| connection.return_uris = vec![HOME.to_owned()]).await
 }
 
 /// Starts a session that comes back to the listener. Returns the URL of the provider, too.
-async fn start(world: &World, user_id: &str) -> (v1::AuthorizationSession, String) {
+pub(super) async fn start(world: &World, user_id: &str) -> (v1::AuthorizationSession, String) {
     let request = v1::StartAuthorizationRequest { return_uri: HOME.to_owned(), ..world.request(user_id) };
     let (session, url) = world.start(request).await;
     world.provider.register(&[&session.redirect_uri]).await;
@@ -44,7 +44,7 @@ async fn start(world: &World, user_id: &str) -> (v1::AuthorizationSession, Strin
 }
 
 /// The path and the query to which the provider sends the browser.
-async fn sent_back(world: &World, url: &str) -> String {
+pub(super) async fn sent_back(world: &World, url: &str) -> String {
     let brought = world.provider.visit(url).await;
     let path = brought.uri.strip_prefix("http://localhost/connect").expect("the listener");
     let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();

@@ -228,6 +228,11 @@ const DENIALS: [&str; 3] = ["access_denied", "user_cancelled_authorize", "user_c
 // === impl AuthorizationSession ===
 
 impl AuthorizationSession {
+    /// Returns true if the session counts as open although its time is over: its secrets are of no use any more.
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        self.state.is_open() && self.expire_time <= now
+    }
+
     /// The session as it is at a time: a state whose time is over has become another one.
     #[must_use]
     pub fn settled(mut self, now: Timestamp) -> Self {

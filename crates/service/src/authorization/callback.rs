@@ -47,8 +47,10 @@ impl Services {
         let (mut returned, mut is_changed) = (None, false);
         self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
             let locked = txn.authorization_fetch_for_update(tenant, session.id).await?;
-            let mut session = locked.ok_or_else(|| super::missing(session.id))?.settled(self.now());
-            is_changed = session.state == AuthorizationState::Started;
+            let locked = locked.ok_or_else(|| super::missing(session.id))?;
+            let is_overdue = locked.is_overdue(self.now());
+            let mut session = locked.settled(self.now());
+            is_changed = is_overdue || session.state == AuthorizationState::Started;
             returned = Some(match (session.state, session.judge(&response)) {
                 (AuthorizationState::Started, Ok(code)) => {
                     session.completion_digest = Some(completion_digest);
@@ -66,7 +68,12 @@ impl Services {
                     ReturnedAuthorization::Continue(with_code(&return_uri, &completion))
                 }
                 (AuthorizationState::Returned, _) => ReturnedAuthorization::Unknown,
-                (state, _) => ReturnedAuthorization::Over(state),
+                (state, _) => {
+                    if is_overdue {
+                        self.lapse(txn, tenant, &session).await?;
+                    }
+                    ReturnedAuthorization::Over(state)
+                }
             });
             Ok(())
         })

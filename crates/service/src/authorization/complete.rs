@@ -56,9 +56,17 @@ impl Services {
         let tenant = caller.tenant();
         let found = self.answered(tenant, &answer).await?;
         require_principal(&caller, &found)?;
+        let is_overdue = found.is_overdue(self.now());
+        if let Err(error) = require_open(&found.clone().settled(self.now()), &answer) {
+            if is_overdue {
+                self.lapse_found(tenant, found.id).await?;
+            }
+            return Err(error);
+        }
         let connection = self.find::<Connection>(tenant, &Ref::Id(found.connection.0)).await?;
-        // Before the code is taken, so that it is not lost to a connection that can be mended at once.
-        let client = match answer.has_code() {
+        // Before the code is taken, so that it is not lost to a connection that can be mended at once. Another user ends the session,
+        // whatever the connection is like.
+        let client = match answer.has_code() && found.user_id == user_id {
             true => Some(self.token_client(tenant, &connection).await?),
             false => None,
         };

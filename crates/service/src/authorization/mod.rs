@@ -130,6 +130,43 @@ impl Services {
         Ok(session)
     }
 
+    /// Records that the time of a session that is locked is over, and destroys its secrets. It is [settled](AuthorizationSession::settled).
+    async fn lapse(&self, txn: &Writer, tenant: TenantId, settled: &AuthorizationSession) -> Result<()> {
+        txn.authorization_forget_secrets(tenant, settled.id).await?;
+        txn.authorization_replace(tenant, settled).await
+    }
+
+    /// Records it for a session that was found.
+    async fn lapse_found(&self, tenant: TenantId, id: AuthorizationSessionId) -> Result<()> {
+        self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
+            match txn.authorization_fetch_for_update(tenant, id).await? {
+                Some(found) if found.is_overdue(self.now()) => {
+                    self.lapse(txn, tenant, &found.settled(self.now())).await
+                }
+                Some(_) | None => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// Records it for all sessions, of which at most `batch` in one transaction.
+    pub(crate) async fn authorizations_lapse(&self, batch: u64) -> Result<()> {
+        while !self.shared.stop.is_cancelled() {
+            let lapsed = self.change(Change::by_system(Length::Long), async |txn| {
+                let overdue = txn.authorizations_overdue_for_update(self.now(), batch).await?;
+                let count = overdue.len() as u64;
+                for (tenant, session) in overdue {
+                    self.lapse(txn, tenant, &session.settled(self.now())).await?;
+                }
+                Ok(count)
+            });
+            if lapsed.await? < batch {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// The digest by which a session is found. It is keyed, so that the database does not tell if a guess is right.
     async fn authorization_digest(&self, purpose: &str, secret: &Secret) -> Result<AuthorizationDigest> {
         let system = self.shared.data_keys.system().await?;

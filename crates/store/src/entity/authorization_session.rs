@@ -14,6 +14,8 @@ pub struct Model {
     pub connection_id: Uuid,
     pub state_digest: String,
     pub completion_digest: Option<String>,
+    /// True in the states that have secrets until they expire.
+    pub is_open: bool,
     pub expire_time: i64,
     pub doc: String,
 }

@@ -2,7 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use super::{index, int, of_tenant, reference, text, text_null, uuid};
+use super::{boolean, index, int, of_tenant, reference, text, text_null, uuid};
 
 pub(super) struct Step;
 
@@ -25,6 +25,7 @@ impl MigrationTrait for Step {
             .col(uuid("connection_id"))
             .col(text(manager, "state_digest"))
             .col(text_null(manager, "completion_digest"))
+            .col(boolean("is_open"))
             .col(int("expire_time"))
             .col(text(manager, "doc"))
             .primary_key(&mut key.clone())
@@ -40,6 +41,8 @@ impl MigrationTrait for Step {
         let connection = index("authorization_session", "connection_id_idx", &["tenant_id", "connection_id"]);
         manager.create_index(connection).await?;
         // Maintenance looks them up for all tenants.
+        let open = index("authorization_session", "open_idx", &["is_open", "expire_time"]);
+        manager.create_index(open).await?;
         manager.create_index(index("authorization_session", "expire_time_idx", &["expire_time"])).await
     }
 }

@@ -109,6 +109,21 @@ impl Writer {
         self.owned_delete(tenant, Resource::AuthorizationSession, &[id.0]).await
     }
 
+    /// At most `limit` authorisations of all tenants whose time was over before it was recorded that they ended. Those that another
+    /// transaction locks are left out.
+    pub async fn authorizations_overdue_for_update(
+        &self,
+        now: Timestamp,
+        limit: u64,
+    ) -> Result<Vec<(TenantId, AuthorizationSession)>> {
+        #[expect(clippy::disallowed_methods, reason = "maintenance spans all tenants")]
+        let overdue = Entity::find().filter(Column::IsOpen.eq(true)).filter(Column::ExpireTime.lte(now.0));
+        let overdue = overdue.order_by_asc(Column::ExpireTime).limit(limit);
+        let overdue = overdue.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
+        let rows = overdue.all(&self.conn).await.map_err(error::from_db)?;
+        rows.into_iter().map(|row| Ok((TenantId(row.tenant_id), decode(row)?))).collect()
+    }
+
     /// Deletes at most `limit` authorisations of all tenants whose last state ended before a time, and returns how many. Those that
     /// another transaction locks stay.
     pub async fn authorizations_purge(&self, before: Timestamp, limit: u64) -> Result<u64> {
@@ -166,6 +181,7 @@ fn active(tenant: TenantId, session: &AuthorizationSession) -> Result<ActiveMode
         connection_id: Set(session.connection.0),
         state_digest: Set(session.state_digest.as_str().to_owned()),
         completion_digest: Set(session.completion_digest.as_ref().map(|digest| digest.as_str().to_owned())),
+        is_open: Set(session.state.is_open()),
         expire_time: Set(session.expire_time.0),
         doc: Set(serde_json::to_string(session).map_err(Error::internal)?),
     })
