@@ -47,24 +47,38 @@ impl Services {
         etag: &str,
     ) -> Result<Deleted> {
         let options = DeleteOptions { etag: etag.to_owned(), allow_missing: true, cascade: true };
-        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
+        let mut cancelled = Vec::new();
+        let removed = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             // If several callers remove it at once, one of them does, and the others find it gone.
-            let found = match link {
-                UserConnectorRef::Id(id) => txn.fetch_for_update::<UserConnector>(tenant, *id).await?,
+            let (found, pair) = match link {
+                UserConnectorRef::Id(id) => {
+                    let found = txn.fetch_for_update::<UserConnector>(tenant, *id).await?;
+                    let pair = found.as_ref().map(|link| (link.user_id.clone(), link.connector));
+                    (found, pair)
+                }
                 UserConnectorRef::Pair { user_id, connector } => {
                     match txn.find::<Connector>(tenant, connector).await? {
-                        Some(found) => txn.user_connector_lock_pair(tenant, user_id, found.id).await?,
-                        None => None,
+                        Some(found) => (
+                            txn.user_connector_lock_pair(tenant, user_id, found.id).await?,
+                            Some((user_id.clone(), found.id)),
+                        ),
+                        None => (None, None),
                     }
                 }
             };
-            let Some(found) = found_for_delete(found, || missing(link), &options)? else {
-                return Ok(Deleted::default());
+            let deleted = match found_for_delete(found, || missing(link), &options)? {
+                Some(found) => Deleted::with(txn.user_connector_delete(tenant, found.id).await?.counts()),
+                None => Deleted::default(),
             };
-            Ok(Deleted::with(txn.user_connector_delete(tenant, found.id).await?.counts()))
-        })
-        .await
+            if let Some((user_id, connector)) = pair {
+                cancelled = self.authorizations_cancel_of(txn, tenant, &user_id, connector).await?;
+            }
+            Ok(deleted)
+        });
+        let removed = removed.await?;
+        cancelled.into_iter().for_each(|id| self.shared.changed_authorizations.tell(id));
+        Ok(removed)
     }
 
     pub async fn user_connector_get(

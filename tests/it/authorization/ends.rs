@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use jackfield_api::v1;
 use jackfield_api::v1::AuthorizationState as State;
-use jackfield_testkit::{ManualClock, TestServer, expect_status, on_both};
+use jackfield_testkit::{Client, ManualClock, TestServer, expect_status, on_both};
 use tonic::{Code, Response};
 
 use super::{World, callback, complete, get};
+use crate::steps;
 use crate::storage::eventually;
 
 /// The number of sealed secrets of sessions.
@@ -15,7 +17,74 @@ async fn secrets(server: &TestServer) -> String {
     server.sql("SELECT count(*) FROM secret WHERE owner = 'authorization_session'").await.remove(0)
 }
 
+async fn states(client: &Client, sessions: &[v1::AuthorizationSession]) -> Vec<State> {
+    let sessions = sessions.iter().map(|session| get(client, &session.id));
+    futures::future::join_all(sessions).await.into_iter().map(|session| session.unwrap().state()).collect()
+}
+
 on_both! {
+    async fn a_user_has_ten_open_sessions_for_a_connection(server) {
+        let world = World::new(&server).await;
+        let (others, _) = world.start(world.request("eve")).await;
+        let (first, brought) = world.visited("ada").await;
+        let request = v1::WatchAuthorizationRequest { reference: first.id.clone() };
+        let mut watching = world.client.connections().watch_authorization(request).await.unwrap().into_inner();
+        let mut sessions = vec![first];
+        for _ in 1..12 {
+            sessions.push(world.start(world.request("ada")).await.0);
+        }
+        let expected = [vec![State::Cancelled; 2], vec![State::Started; 10]].concat();
+        assert_eq!(states(&world.client, &sessions).await, expected, "the oldest end");
+        assert_eq!(states(&world.client, &[others]).await, [State::Started]);
+        assert_eq!(secrets(&server).await, "11");
+        let ended = complete(&world.client, brought.completion("ada")).await.map(Response::new);
+        expect_status(ended, Code::FailedPrecondition, "AUTHORIZATION_ENDED");
+        let mut last = State::Started;
+        while let Some(next) = watching.next().await {
+            last = next.unwrap().authorization.unwrap().state();
+        }
+        assert_eq!(last, State::Cancelled);
+        // Those that have ended do not count.
+        for session in &sessions[2..] {
+            let cancel = v1::CancelAuthorizationRequest { reference: session.id.clone(), ..Default::default() };
+            world.client.connections().cancel_authorization(cancel).await.unwrap();
+        }
+        world.authorized("ada").await;
+        let newest = world.start(world.request("ada")).await.0;
+        assert_eq!(states(&world.client, &[newest]).await, [State::Started]);
+    }
+
+    async fn a_user_who_is_unlinked_is_not_linked_again(server) {
+        let world = World::new(&server).await;
+        let connector = world.connection.connector.clone();
+        // Before there is a link, and when there is one.
+        for removed in [false, true] {
+            let (session, brought) = world.visited("ada").await;
+            let others = world.start(world.request("eve")).await.0;
+            let request = v1::RemoveUserConnectorRequest {
+                user_id: "ada".to_owned(),
+                connector: connector.clone(),
+                ..Default::default()
+            };
+            let validated = v1::RemoveUserConnectorRequest { validate_only: true, ..request.clone() };
+            world.client.user_connectors().remove_user_connector(validated).await.unwrap();
+            assert_eq!(states(&world.client, std::slice::from_ref(&session)).await, [State::Started]);
+            let answer = world.client.user_connectors().remove_user_connector(request).await.unwrap().into_inner();
+            assert_eq!(answer.removed, removed);
+            assert_eq!(states(&world.client, &[session, others]).await, [State::Cancelled, State::Started]);
+            let ended = complete(&world.client, brought.completion("ada")).await.map(Response::new);
+            expect_status(ended, Code::FailedPrecondition, "AUTHORIZATION_ENDED");
+            assert_eq!(world.provider.redeemed().len(), 0);
+            steps::link(&world.client, "ada", &connector).await;
+        }
+        // By the id of the link.
+        let session = world.start(world.request("ada")).await.0;
+        let reference = steps::link(&world.client, "ada", &connector).await.id;
+        let request = v1::RemoveUserConnectorRequest { reference, ..Default::default() };
+        assert!(world.client.user_connectors().remove_user_connector(request).await.unwrap().into_inner().removed);
+        assert_eq!(states(&world.client, &[session]).await, [State::Cancelled]);
+    }
+
     async fn an_expired_session_keeps_no_secret(backend: Backend) {
         let clock = ManualClock::at_present();
         let mut server = callback::server(backend, &clock).await;
@@ -34,7 +103,7 @@ on_both! {
         assert_eq!(secrets(&server).await, "4");
         assert_eq!(callback::browse(&server, "GET", &target).await.status, 410);
         assert_eq!(secrets(&server).await, "3");
-        let of_all = async |client: &jackfield_testkit::Client| {
+        let of_all = async |client: &Client| {
             let sessions = [&late, &unbrought, &unheard, &silent].map(|session| get(client, &session.id));
             futures::future::join_all(sessions).await.into_iter().map(Result::unwrap).collect::<Vec<_>>()
         };

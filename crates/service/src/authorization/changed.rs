@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 // === impl ChangedAuthorizations ===
 
 impl ChangedAuthorizations {
-    pub(super) fn tell(&self, id: AuthorizationSessionId) {
+    pub(crate) fn tell(&self, id: AuthorizationSessionId) {
         // It fails if nobody watches.
         let _ = self.0.send(id);
     }

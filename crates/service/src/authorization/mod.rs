@@ -18,7 +18,8 @@ use futures::stream::{once, try_unfold};
 use jackfield_domain::authorization::{AuthorizationDigest, AuthorizationEnd, AuthorizationSession, callback_context};
 use jackfield_domain::error::Precondition;
 use jackfield_domain::principal::right::ConnectionsAuthorize;
-use jackfield_domain::{AuthorizationSessionId, ConnectionId, Error, Resource, Result, Secret, TenantId};
+use jackfield_domain::value::text::UserId;
+use jackfield_domain::{AuthorizationSessionId, ConnectionId, ConnectorId, Error, Resource, Result, Secret, TenantId};
 use jackfield_store::Writer;
 use jackfield_vault::sha256;
 
@@ -128,6 +129,38 @@ impl Services {
         txn.authorization_forget_secrets(tenant, session.id).await?;
         txn.authorization_replace(tenant, &session).await?;
         Ok(session)
+    }
+
+    /// Ends sessions that are locked and that nobody is to complete any more. Returns their ids, for those who watch them.
+    async fn cancel_all(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        sessions: impl IntoIterator<Item = AuthorizationSession>,
+    ) -> Result<Vec<AuthorizationSessionId>> {
+        let mut cancelled = Vec::new();
+        for session in sessions {
+            cancelled.push(session.id);
+            if session.is_overdue(self.now()) {
+                self.lapse(txn, tenant, &session.settled(self.now())).await?;
+            } else {
+                self.end(txn, tenant, session, AuthorizationEnd::Cancelled).await?;
+            }
+        }
+        Ok(cancelled)
+    }
+
+    /// Ends the open sessions of a user for the connections of a connector, to which the user is not linked any more: they would link the
+    /// user again.
+    pub(crate) async fn authorizations_cancel_of(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        user_id: &UserId,
+        connector: ConnectorId,
+    ) -> Result<Vec<AuthorizationSessionId>> {
+        let open = txn.authorizations_open_of_connector_for_update(tenant, user_id, connector).await?;
+        self.cancel_all(txn, tenant, open).await
     }
 
     /// Records that the time of a session that is locked is over, and destroys its secrets. It is [settled](AuthorizationSession::settled).

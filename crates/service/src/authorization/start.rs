@@ -24,6 +24,9 @@ use crate::caller::Caller;
 use crate::change::{Change, lock_parent, missing};
 use crate::services::Services;
 
+/// The open sessions of a user for a connection.
+const MAX_OPEN: usize = 10;
+
 /// The provider of a connection, as far as the start needs it.
 struct Provider {
     authorization_url: HttpUrl,
@@ -89,8 +92,13 @@ impl Services {
             parameters: connection.settings.parameters.as_map(),
         };
         let url = request.url().ok_or_else(|| Error::internal("a stored URL is none"))?;
+        let mut cancelled = Vec::new();
         self.change(Change::on_behalf_of(caller), async |txn| {
             lock_parent::<Connection>(txn, tenant, &Ref::Id(connection.id.0)).await?;
+            let open = txn.authorizations_open_for_update(tenant, &session.user_id, connection.id).await?;
+            // One more comes. Those that are started at the same time may exceed it, until the next start.
+            let too_many = (open.len() + 1).saturating_sub(MAX_OPEN);
+            cancelled = self.cancel_all(txn, tenant, open.into_iter().take(too_many)).await?;
             txn.authorization_insert(tenant, &session).await?;
             let secrets = [(CODE_VERIFIER_COLUMN, Some(&code_verifier)), (NONCE_COLUMN, nonce.as_ref())];
             for (column, secret) in secrets {
@@ -101,6 +109,7 @@ impl Services {
             Ok(())
         })
         .await?;
+        cancelled.into_iter().for_each(|id| self.shared.changed_authorizations.tell(id));
         Ok(StartedAuthorization { session, url })
     }
 

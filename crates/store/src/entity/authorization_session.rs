@@ -12,6 +12,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
     pub connection_id: Uuid,
+    pub user_id: String,
     pub state_digest: String,
     pub completion_digest: Option<String>,
     /// True in the states that have secrets until they expire.

@@ -23,6 +23,7 @@ impl MigrationTrait for Step {
             .col(uuid("tenant_id"))
             .col(uuid("id"))
             .col(uuid("connection_id"))
+            .col(text(manager, "user_id"))
             .col(text(manager, "state_digest"))
             .col(text_null(manager, "completion_digest"))
             .col(boolean("is_open"))
@@ -40,6 +41,8 @@ impl MigrationTrait for Step {
         manager.create_index(completion).await?;
         let connection = index("authorization_session", "connection_id_idx", &["tenant_id", "connection_id"]);
         manager.create_index(connection).await?;
+        let user = index("authorization_session", "user_id_idx", &["tenant_id", "user_id", "is_open"]);
+        manager.create_index(user).await?;
         // Maintenance looks them up for all tenants.
         let open = index("authorization_session", "open_idx", &["is_open", "expire_time"]);
         manager.create_index(open).await?;

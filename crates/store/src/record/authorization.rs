@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use jackfield_domain::authorization::{AuthorizationDigest, AuthorizationSession};
-use jackfield_domain::{AuthorizationSessionId, Error, Resource, Result, TenantId, Timestamp};
-use sea_orm::sea_query::{Condition, LockBehavior, LockType};
+use jackfield_domain::value::text::UserId;
+use jackfield_domain::{AuthorizationSessionId, ConnectionId, ConnectorId, Error, Resource, Result, TenantId, Timestamp};
+use sea_orm::sea_query::{Condition, Expr, LockBehavior, LockType, Query};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, QueryFilter as _,
     QueryOrder as _, QuerySelect as _,
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 use crate::database::error;
 use crate::entity::authorization_session::{self, ActiveModel, Column, Entity, Model};
+use crate::entity::connection;
 use crate::session::{Session, Writer};
 
 impl<C: ConnectionTrait> Session<C> {
@@ -60,7 +62,7 @@ impl<C: ConnectionTrait> Session<C> {
     async fn authorization_where(
         &self,
         tenant: TenantId,
-        condition: sea_orm::sea_query::Expr,
+        condition: Expr,
     ) -> Result<Option<AuthorizationSession>> {
         let row = authorization_session::of(tenant).filter(condition).one(&self.conn).await.map_err(error::from_db)?;
         row.map(decode).transpose()
@@ -102,6 +104,47 @@ impl Writer {
             1 => Ok(()),
             _ => Err(Error::internal("an authorisation is gone although it was locked")),
         }
+    }
+
+    /// The open authorisations of a user for a connection, the oldest first. No other transaction changes them until this one ends.
+    pub async fn authorizations_open_for_update(
+        &self,
+        tenant: TenantId,
+        user_id: &UserId,
+        connection: ConnectionId,
+    ) -> Result<Vec<AuthorizationSession>> {
+        self.authorizations_open_where(tenant, user_id, Column::ConnectionId.eq(connection.0)).await
+    }
+
+    /// The same for all connections of a connector.
+    pub async fn authorizations_open_of_connector_for_update(
+        &self,
+        tenant: TenantId,
+        user_id: &UserId,
+        connector: ConnectorId,
+    ) -> Result<Vec<AuthorizationSession>> {
+        let connections = Query::select()
+            .column(connection::Column::Id)
+            .from(connection::Entity)
+            .and_where(connection::Column::TenantId.eq(tenant.0))
+            .and_where(connection::Column::ConnectorId.eq(connector.0))
+            .take();
+        self.authorizations_open_where(tenant, user_id, Column::ConnectionId.in_subquery(connections)).await
+    }
+
+    async fn authorizations_open_where(
+        &self,
+        tenant: TenantId,
+        user_id: &UserId,
+        condition: Expr,
+    ) -> Result<Vec<AuthorizationSession>> {
+        let of_user = authorization_session::of(tenant).filter(Column::UserId.eq(user_id.as_str()));
+        // Ids begin with the time, and locks are taken in their order.
+        let mut select = of_user.filter(Column::IsOpen.eq(true)).filter(condition).order_by_asc(Column::Id);
+        if self.conn.get_database_backend() == DbBackend::Postgres {
+            select = select.lock_exclusive();
+        }
+        select.all(&self.conn).await.map_err(error::from_db)?.into_iter().map(decode).collect()
     }
 
     /// Deletes the secrets of an authorisation that has ended.
@@ -179,6 +222,7 @@ fn active(tenant: TenantId, session: &AuthorizationSession) -> Result<ActiveMode
         tenant_id: Set(tenant.0),
         id: Set(session.id.0),
         connection_id: Set(session.connection.0),
+        user_id: Set(session.user_id.as_str().to_owned()),
         state_digest: Set(session.state_digest.as_str().to_owned()),
         completion_digest: Set(session.completion_digest.as_ref().map(|digest| digest.as_str().to_owned())),
         is_open: Set(session.state.is_open()),
