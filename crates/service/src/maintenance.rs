@@ -81,7 +81,6 @@ impl Services {
             ("refreshed tokens of the journal", self.refreshes_recover().await),
             ("activation of keys", self.keys_activate().await),
             ("count of expiring keys", self.keys_count_expiring().await),
-            ("end of authorisations", self.authorizations_lapse(PURGE_BATCH).await),
             ("removal of what has expired", self.purge().await),
         ];
         for (step, result) in steps {
@@ -99,10 +98,11 @@ impl Services {
                 let sessions = txn.sessions_purge(self.now(), PURGE_BATCH).await?;
                 let ended = self.now().plus_micros(-KEEP_MICROS);
                 let authorizations = txn.authorizations_purge(ended, PURGE_BATCH).await?;
+                let overdue = txn.authorizations_forget_overdue(self.now(), PURGE_BATCH).await?;
                 let events = txn.connector_events_purge(self.now(), PURGE_BATCH).await?;
                 // Last, because log-ins wait for the rows.
                 let attempts = txn.login_attempts_purge(self.now(), PURGE_BATCH).await?;
-                Ok(requests.max(sessions).max(authorizations).max(events).max(attempts))
+                Ok(requests.max(sessions).max(authorizations).max(overdue).max(events).max(attempts))
             });
             if purged.await? < PURGE_BATCH {
                 break;

@@ -169,7 +169,7 @@ impl Services {
         txn.authorization_replace(tenant, settled).await
     }
 
-    /// Records it for a session that was found.
+    /// Records it for a session that was found. Maintenance destroys the secrets of those that nobody comes back to.
     async fn lapse_found(&self, tenant: TenantId, id: AuthorizationSessionId) -> Result<()> {
         self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
             match txn.authorization_fetch_for_update(tenant, id).await? {
@@ -180,24 +180,6 @@ impl Services {
             }
         })
         .await
-    }
-
-    /// Records it for all sessions, of which at most `batch` in one transaction.
-    pub(crate) async fn authorizations_lapse(&self, batch: u64) -> Result<()> {
-        while !self.shared.stop.is_cancelled() {
-            let lapsed = self.change(Change::by_system(Length::Long), async |txn| {
-                let overdue = txn.authorizations_overdue_for_update(self.now(), batch).await?;
-                let count = overdue.len() as u64;
-                for (tenant, session) in overdue {
-                    self.lapse(txn, tenant, &session.settled(self.now())).await?;
-                }
-                Ok(count)
-            });
-            if lapsed.await? < batch {
-                break;
-            }
-        }
-        Ok(())
     }
 
     /// The digest by which a session is found. It is keyed, so that the database does not tell if a guess is right.

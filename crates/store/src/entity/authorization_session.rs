@@ -15,7 +15,7 @@ pub struct Model {
     pub user_id: String,
     pub state_digest: String,
     pub completion_digest: Option<String>,
-    /// True in the states that have secrets until they expire.
+    /// True as long as it may have secrets: it is open, and its time is not known to be over.
     pub is_open: bool,
     pub expire_time: i64,
     pub doc: String,

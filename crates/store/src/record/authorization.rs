@@ -152,39 +152,48 @@ impl Writer {
         self.owned_delete(tenant, Resource::AuthorizationSession, &[id.0]).await
     }
 
-    /// At most `limit` authorisations of all tenants whose time was over before it was recorded that they ended. Those that another
-    /// transaction locks are left out.
-    pub async fn authorizations_overdue_for_update(
-        &self,
-        now: Timestamp,
-        limit: u64,
-    ) -> Result<Vec<(TenantId, AuthorizationSession)>> {
-        #[expect(clippy::disallowed_methods, reason = "maintenance spans all tenants")]
-        let overdue = Entity::find().filter(Column::IsOpen.eq(true)).filter(Column::ExpireTime.lte(now.0));
-        let overdue = overdue.order_by_asc(Column::ExpireTime).limit(limit);
-        let overdue = overdue.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
-        let rows = overdue.all(&self.conn).await.map_err(error::from_db)?;
-        rows.into_iter().map(|row| Ok((TenantId(row.tenant_id), decode(row)?))).collect()
+    /// Deletes the secrets of at most `limit` authorisations of all tenants that were open until their time was over, and returns how many
+    /// these are. Those that another transaction locks stay.
+    pub async fn authorizations_forget_overdue(&self, now: Timestamp, limit: u64) -> Result<u64> {
+        let overdue = Condition::all().add(Column::IsOpen.eq(true)).add(Column::ExpireTime.lte(now.0));
+        let (by_tenant, count) = self.authorizations_lock(overdue, limit).await?;
+        for (tenant, ids) in by_tenant {
+            self.owned_delete(TenantId(tenant), Resource::AuthorizationSession, &ids).await?;
+            let forgotten = Entity::update_many().col_expr(Column::IsOpen, Expr::val(false));
+            forgotten.filter(these(TenantId(tenant), &ids)).exec(&self.conn).await.map_err(error::from_db)?;
+        }
+        Ok(count)
     }
 
     /// Deletes at most `limit` authorisations of all tenants whose last state ended before a time, and returns how many. Those that
     /// another transaction locks stay.
     pub async fn authorizations_purge(&self, before: Timestamp, limit: u64) -> Result<u64> {
-        #[expect(clippy::disallowed_methods, reason = "maintenance spans all tenants")]
-        let ended =
-            Entity::find().filter(Column::ExpireTime.lte(before.0)).order_by_asc(Column::ExpireTime).limit(limit);
-        let ended = ended.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked).select_only();
-        let ended = ended.columns([Column::TenantId, Column::Id]).into_tuple::<(Uuid, Uuid)>();
-        let mut by_tenant: BTreeMap<Uuid, Vec<Uuid>> = BTreeMap::new();
-        let mut count = 0;
-        for (tenant, id) in ended.all(&self.conn).await.map_err(error::from_db)? {
-            by_tenant.entry(tenant).or_default().push(id);
-            count += 1;
-        }
+        let ended = Condition::all().add(Column::ExpireTime.lte(before.0));
+        let (by_tenant, count) = self.authorizations_lock(ended, limit).await?;
         for (tenant, ids) in by_tenant {
             self.authorizations_delete_where(TenantId(tenant), &ids).await?;
         }
         Ok(count)
+    }
+
+    /// The ids of at most `limit` authorisations of all tenants that fit a condition, and their number. Those that another transaction
+    /// locks are left out.
+    async fn authorizations_lock(
+        &self,
+        condition: Condition,
+        limit: u64,
+    ) -> Result<(BTreeMap<Uuid, Vec<Uuid>>, u64)> {
+        #[expect(clippy::disallowed_methods, reason = "maintenance spans all tenants")]
+        let select = Entity::find().filter(condition).order_by_asc(Column::ExpireTime).limit(limit);
+        let select = select.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked).select_only();
+        let select = select.columns([Column::TenantId, Column::Id]).into_tuple::<(Uuid, Uuid)>();
+        let mut by_tenant: BTreeMap<Uuid, Vec<Uuid>> = BTreeMap::new();
+        let mut count = 0;
+        for (tenant, id) in select.all(&self.conn).await.map_err(error::from_db)? {
+            by_tenant.entry(tenant).or_default().push(id);
+            count += 1;
+        }
+        Ok((by_tenant, count))
     }
 
     /// Deletes the authorisations of connections, which are locked.
@@ -212,9 +221,12 @@ impl Writer {
             return Ok(());
         }
         self.owned_delete(tenant, Resource::AuthorizationSession, ids).await?;
-        let these = Condition::all().add(Column::TenantId.eq(tenant.0)).add(Column::Id.is_in(ids.iter().copied()));
-        Entity::delete_many().filter(these).exec(&self.conn).await.map(|_| ()).map_err(error::from_db)
+        Entity::delete_many().filter(these(tenant, ids)).exec(&self.conn).await.map(|_| ()).map_err(error::from_db)
     }
+}
+
+fn these(tenant: TenantId, ids: &[Uuid]) -> Condition {
+    Condition::all().add(Column::TenantId.eq(tenant.0)).add(Column::Id.is_in(ids.iter().copied()))
 }
 
 fn active(tenant: TenantId, session: &AuthorizationSession) -> Result<ActiveModel> {
