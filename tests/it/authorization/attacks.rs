@@ -88,7 +88,7 @@ on_both! {
         let error = |code: &'static str| move |brought: &mut Brought| brought.error = code.to_owned();
         let failed = |detail: &str| (State::Failed, Failure::ProviderError, detail.to_owned());
         assert_eq!(ends(&world, error("invalid_scope")).await, failed("invalid_scope"));
-        assert_eq!(ends(&world, error("the secret is s3cr3t")).await, failed("an unknown error code"));
+        assert_eq!(ends(&world, error("the secret is s3cr3t")).await, failed("UNKNOWN_ERROR_CODE"));
         assert_eq!(world.provider.redeemed().len(), 0);
     }
 

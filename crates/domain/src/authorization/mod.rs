@@ -192,6 +192,8 @@ pub const CODE_MICROS: i64 = 60 * 1_000_000;
 pub const REDEEM_MICROS: i64 = 15 * 60 * 1_000_000;
 /// The time for which a session is kept after its end, so that its outcome can be read: 24 hours, in microseconds.
 pub const KEEP_MICROS: i64 = 24 * 3_600 * 1_000_000;
+/// The detail of a failure by an error code that is not known, and so not repeated.
+pub const UNKNOWN_ERROR_CODE: &str = "UNKNOWN_ERROR_CODE";
 /// The column of the sealed code verifier (RFC 7636 4.1).
 pub const CODE_VERIFIER_COLUMN: &str = "code_verifier";
 /// The column of the sealed nonce (OpenID Connect Core 3.1.2.1).
@@ -310,7 +312,7 @@ impl AuthorizationEnd {
         let known = ERROR_CODES.iter().find(|known| **known == code).copied();
         match known {
             Some(code) if DENIALS.contains(&code) => AuthorizationEnd::Denied { detail: code.to_owned() },
-            _ => Self::failed(AuthorizationFailure::ProviderError, known.unwrap_or("an unknown error code")),
+            _ => Self::failed(AuthorizationFailure::ProviderError, known.unwrap_or(UNKNOWN_ERROR_CODE)),
         }
     }
 }

@@ -78,7 +78,7 @@ fn only_known_error_codes_are_kept() {
     assert_eq!(AuthorizationEnd::of_error("access_denied"), denied);
     let failed = |detail: &str| AuthorizationEnd::failed(AuthorizationFailure::ProviderError, detail);
     assert_eq!(AuthorizationEnd::of_error("invalid_scope"), failed("invalid_scope"));
-    assert_eq!(AuthorizationEnd::of_error("<script>"), failed("an unknown error code"));
+    assert_eq!(AuthorizationEnd::of_error("<script>"), failed("UNKNOWN_ERROR_CODE"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jackfield_domain::authorization::{
-    AuthorizationEnd, AuthorizationFailure, AuthorizationSession, AuthorizationState,
+    AuthorizationEnd, AuthorizationFailure, AuthorizationSession, AuthorizationState, UNKNOWN_ERROR_CODE,
 };
 use jackfield_domain::connection::Connection;
 use jackfield_domain::connector::Connector;
@@ -188,7 +188,7 @@ impl Tokens {
         let response = outcome.map_err(|fault| failure_of(&fault))?;
         let TokenResponse { access, refresh_token, refresh_lifetime: _, id_token } = response;
         let access =
-            access.map_err(|flaw| AuthorizationEnd::failed(AuthorizationFailure::TokenUnusable, flaw.to_string()))?;
+            access.map_err(|flaw| AuthorizationEnd::failed(AuthorizationFailure::TokenUnusable, flaw.reason()))?;
         let AccessToken { token, token_type, lifetime, scopes } = access;
         let micros = |lifetime: Duration| i64::try_from(lifetime.as_micros()).unwrap_or(i64::MAX);
         Ok(Tokens {
@@ -253,6 +253,8 @@ async fn confirmed(txn: &Writer, tenant: TenantId, session: &AuthorizationSessio
 /// The end of a session whose code was not exchanged.
 fn failure_of(fault: &TokenFault) -> AuthorizationEnd {
     let failure = match fault.class() {
+        // A refresh is tried again later, in case the endpoint only fails. Here it has refused a code that is not sent again.
+        TokenFailure::Transient if is_refused_for_unknown_reasons(fault) => AuthorizationFailure::RequestRefused,
         TokenFailure::Transient => AuthorizationFailure::EndpointUnavailable,
         TokenFailure::Unknown => AuthorizationFailure::AnswerLost,
         TokenFailure::Grant => AuthorizationFailure::GrantRefused,
@@ -261,12 +263,23 @@ fn failure_of(fault: &TokenFault) -> AuthorizationEnd {
         TokenFailure::User => AuthorizationFailure::UserActionRequired,
     };
     let detail = match fault {
-        TokenFault::Refused { code, .. } => code.as_str(),
+        TokenFault::Refused { code, .. } if code.is_known() => code.as_str(),
+        TokenFault::Refused { .. } => UNKNOWN_ERROR_CODE,
         TokenFault::Call(_) | TokenFault::Request(_) | TokenFault::Status { .. } | TokenFault::BodyMalformed { .. } => {
             fault.reason()
         }
     };
     AuthorizationEnd::failed(failure, detail)
+}
+
+/// Returns true for an error code that is not known, with a status that does not say that the endpoint is overloaded.
+fn is_refused_for_unknown_reasons(fault: &TokenFault) -> bool {
+    match fault {
+        TokenFault::Refused { status, code, .. } => !code.is_known() && !matches!(status.as_u16(), 429 | 500..),
+        TokenFault::Call(_) | TokenFault::Request(_) | TokenFault::Status { .. } | TokenFault::BodyMalformed { .. } => {
+            false
+        }
+    }
 }
 
 /// The end of a session whose tokens are lost.
