@@ -24,6 +24,16 @@ async fn ends(world: &World, change: impl FnOnce(&mut Brought)) -> (State, Failu
     (ended.state(), ended.failure(), ended.failure_detail)
 }
 
+/// Checks that the operator is told of an attack, in one line without what the browser brought.
+pub(super) fn warned(session: &v1::AuthorizationSession, reason: &str, query: &str) {
+    let log = jackfield_testkit::logs::text();
+    let line = log.lines().find(|line| line.contains(&session.id) && line.contains(reason) && line.contains("WARN"));
+    let line = line.unwrap_or_else(|| panic!("{reason} is not logged"));
+    for value in query.split('&').filter_map(|pair| Some(pair.split_once('=')?.1)) {
+        assert!(!line.contains(value), "{line}");
+    }
+}
+
 on_both! {
     async fn the_issuer_is_checked_before_the_code_goes_anywhere(server) {
         let world = World::new(&server).await;
@@ -98,6 +108,7 @@ on_both! {
         let (session, brought) = world.visited("eve").await;
         let failed = complete(&world.client, brought.completion("ada")).await.unwrap();
         assert_eq!((failed.state(), failed.failure()), (State::Failed, Failure::UserMismatch));
+        warned(&session, "USER_MISMATCH", &format!("state={}&code={}", brought.state, brought.code));
         let eve = complete(&world.client, brought.completion("eve")).await;
         expect_status(eve.map(Response::new), Code::FailedPrecondition, "AUTHORIZATION_ENDED");
         assert_eq!(get(&world.client, &session.id).await.unwrap(), failed);

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::{Code, Response};
 
+use super::attacks::warned;
 use super::{World, complete, get};
 
 const HOME: &str = "https://app.example/home?tab=1";
@@ -203,6 +204,7 @@ on_both! {
             assert!(page.body.contains("<h1>This link is not valid here</h1>"));
         }
         assert_eq!(get(&world.client, &session.id).await.unwrap(), session, "it goes on where it belongs");
+        warned(&session, "PATH_MISMATCH", query);
         assert_eq!(browse(&server, "GET", &target).await.status, 303);
         assert_eq!(world.provider.redeemed().len(), 0);
     }
@@ -240,6 +242,7 @@ on_both! {
         let page = browse(&server, "GET", &of_issuer(&target, "https://evil.example")).await;
         assert!(page.status == 400 && page.body.contains("<h1>The connection could not be made</h1>"));
         assert_eq!(ended(&session).await, (State::Failed, Failure::IssuerMismatch));
+        warned(&session, "ISSUER_MISMATCH", target.split_once('?').unwrap().1);
         assert_eq!(browse(&server, "GET", &target).await.status, 400, "it has ended");
 
         let (session, url) = start(&world, "ada").await;
@@ -270,13 +273,30 @@ on_both! {
         assert_eq!(world.provider.redeemed().len(), 0);
     }
 
+    async fn what_was_not_made_here_costs_no_look_up(backend: Backend) {
+        let server = server(backend, &ManualClock::at_present()).await;
+        server.sql("ALTER TABLE authorization_session RENAME TO sessions_elsewhere").await;
+        let (context, state) = ("0".repeat(32), "a".repeat(43));
+        let found = browse(&server, "GET", &format!("/callback/{context}?state={state}&code=c")).await;
+        assert!(found.status == 503 && found.body.contains("Reload this page"), "it is looked up");
+        for (context, state) in [
+            (&*context, &state[1..]),
+            (&context, "a%20".repeat(11).trim_end_matches("%20")),
+            (&context[1..], &state),
+            ("G0000000000000000000000000000000", &state),
+        ] {
+            let page = browse(&server, "GET", &format!("/callback/{context}?state={state}&code=c")).await;
+            assert_eq!(page.status, 400, "{context} {state}");
+        }
+    }
+
     async fn what_is_no_callback_finds_nothing(backend: Backend) {
         let server = server(backend, &ManualClock::at_present()).await;
         let unknown = "a".repeat(43);
         for (method, target, status) in [
             ("GET", "/".to_owned(), 404),
             ("GET", "/callback".to_owned(), 404),
-            ("GET", format!("/callback/{}", "c".repeat(65)), 404),
+            ("GET", format!("/callback/{}", "c".repeat(65)), 400),
             ("GET", "/callback/c".to_owned(), 400),
             ("GET", "/callback/c?code=c".to_owned(), 400),
             ("GET", format!("/callback/c?state={unknown}&code=c"), 400),

@@ -404,6 +404,16 @@ pub fn callback_context(digest: [u8; 32]) -> String {
     digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Returns true for a text that could be such a part.
+pub fn is_callback_context(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Returns true for a text that could be the state of a request: 256 bits in base64 (RFC 4648 5).
+pub fn is_state(text: &str) -> bool {
+    text.len() == 43 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
 /// The URI of the callback listener for a connection.
 pub fn callback_uri(public_url: &HttpUrl, context: &str) -> RedirectUri {
     RedirectUri::stored(format!("{}/callback/{context}", public_url.as_str().trim_end_matches('/')))

@@ -73,6 +73,19 @@ fn a_state_ends_at_its_time() {
 }
 
 #[test]
+fn what_was_not_made_here_is_known_by_its_form() {
+    let context = callback_context([0xa9; 32]);
+    assert!(is_callback_context(&context));
+    for other in [String::new(), "0".repeat(31), "0".repeat(33), "A".repeat(32), "g".repeat(32), "é".repeat(16)] {
+        assert!(!is_callback_context(&other), "{other}");
+    }
+    assert!(is_state(&"a-_Z9".repeat(9)[..43]));
+    for other in [String::new(), "a".repeat(42), "a".repeat(44), "=".repeat(43), "a b".repeat(43)[..43].to_owned()] {
+        assert!(!is_state(&other), "{other}");
+    }
+}
+
+#[test]
 fn only_known_error_codes_are_kept() {
     let denied = AuthorizationEnd::Denied { detail: "access_denied".to_owned() };
     assert_eq!(AuthorizationEnd::of_error("access_denied"), denied);

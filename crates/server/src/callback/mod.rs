@@ -3,16 +3,22 @@
 
 mod page;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Method, Response, StatusCode};
 use jackfield_domain::Secret;
-use jackfield_domain::authorization::{AuthorizationResponse, AuthorizationResult, AuthorizationState};
+use jackfield_domain::authorization::{
+    AuthorizationResponse, AuthorizationResult, AuthorizationState, is_callback_context, is_state,
+};
 use jackfield_domain::value::url::RedirectUri;
 use jackfield_service::{ReturnedAuthorization, Services};
 use jackfield_transport::call::http::{Calls, HttpApi, Unread};
 use percent_encoding::percent_decode_str;
+use tokio::sync::Semaphore;
 
 use self::page::Page;
 
@@ -20,12 +26,15 @@ use self::page::Page;
 #[derive(Clone)]
 pub struct CallbackApi {
     services: Services,
+    turns: Arc<Semaphore>,
 }
 
 /// The path before the part that is the connection's.
 const PATH: &str = "/callback/";
-/// The longest part of a connection, and the longest state. Those that are made here are shorter.
-const MAX_CONTEXT: usize = 64;
+/// The requests for which the database is asked at once, and the time that each has for it, waiting included. Whoever can reach the listener
+/// can send them.
+const AT_ONCE: usize = 32;
+const DEADLINE: Duration = Duration::from_secs(10);
 const MAX_STATE: usize = 256;
 /// The longest code, error and issuer, as CompleteAuthorization takes them.
 const MAX_VALUE: usize = 4_096;
@@ -46,20 +55,21 @@ struct Parameters {
 impl CallbackApi {
     /// The listener over the use cases.
     pub fn new(services: Services) -> Self {
-        CallbackApi { services }
+        CallbackApi { services, turns: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     async fn respond(&self, request: http::Request<Bytes>) -> Response<Bytes> {
         if request.method() != Method::GET {
             return page::only_get();
         }
-        let context = request.uri().path().strip_prefix(PATH).filter(|context| context.len() <= MAX_CONTEXT);
-        let Some(context) = context else { return Page::NotFound.response() };
-        let Some((state, response)) = Parameters::parse(request.uri().query().unwrap_or_default()).into_response()
-        else {
-            return Page::Unknown.response();
-        };
-        match self.services.authorization_returned(context, AuthorizationResponse { state, ..response }).await {
+        let Some(context) = request.uri().path().strip_prefix(PATH) else { return Page::NotFound.response() };
+        let response = Parameters::parse(request.uri().query().unwrap_or_default()).into_response();
+        // The database is not asked for what was not made here.
+        let is_ours = |response: &AuthorizationResponse| is_callback_context(context) && is_state(response.state.expose());
+        let Some(response) = response.filter(is_ours) else { return Page::Unknown.response() };
+        let returned = self.services.authorization_returned(context, response);
+        let Some(returned) = in_turn(&self.turns, DEADLINE, returned).await else { return Page::Unavailable.response() };
+        match returned {
             Ok(ReturnedAuthorization::Continue(uri)) => page::redirect(&uri),
             Ok(ReturnedAuthorization::Ended { session, return_uri }) => of_state(session.state, Some(&return_uri)),
             Ok(ReturnedAuthorization::Over(state)) => of_state(state, None),
@@ -95,6 +105,15 @@ impl HttpApi for CallbackApi {
     }
 }
 
+/// Does some work when it is its turn. `None` if the time is over.
+async fn in_turn<T>(turns: &Semaphore, deadline: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let work = async {
+        let _turn = turns.acquire().await.ok()?;
+        Some(work.await)
+    };
+    tokio::time::timeout(deadline, work).await.ok().flatten()
+}
+
 /// The page for a session that is in a state.
 fn of_state(state: AuthorizationState, return_uri: Option<&RedirectUri>) -> Response<Bytes> {
     let page = match state {
@@ -128,8 +147,8 @@ impl Parameters {
         parameters
     }
 
-    /// The state and the rest. `None` if there is no state, so that no session can be found.
-    fn into_response(self) -> Option<(Secret, AuthorizationResponse)> {
+    /// The response. `None` if there is no state, so that no session can be found.
+    fn into_response(self) -> Option<AuthorizationResponse> {
         let Parameters { state, code, error, iss, is_malformed } = self;
         let state = state.filter(|state| !state.expose().is_empty())?;
         let result = match (code, error) {
@@ -138,8 +157,7 @@ impl Parameters {
             (None, Some(error)) => AuthorizationResult::Error(error),
             _ => AuthorizationResult::Malformed,
         };
-        let copy = state.duplicate();
-        Some((state, AuthorizationResponse { state: copy, iss, result }))
+        Some(AuthorizationResponse { state, iss, result })
     }
 }
 
@@ -164,9 +182,20 @@ fn decoded(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn work_waits_for_its_turn_and_not_for_ever() {
+        let (turns, short, long) = (Semaphore::new(1), Duration::from_millis(20), Duration::from_secs(60));
+        assert_eq!(in_turn(&turns, long, async { 1 }).await, Some(1));
+        assert_eq!(in_turn(&turns, short, std::future::pending::<()>()).await, None);
+        let turn = turns.acquire().await.unwrap();
+        assert_eq!(in_turn(&turns, short, async { 2 }).await, None, "all turns are taken");
+        drop(turn);
+        assert_eq!(in_turn(&turns, long, async { 3 }).await, Some(3));
+    }
+
     #[test]
     fn each_parameter_is_there_once() {
-        let result = |query: &str| Parameters::parse(query).into_response().map(|(_, response)| response);
+        let result = |query: &str| Parameters::parse(query).into_response();
         let code = |query: &str| match result(query).unwrap().result {
             AuthorizationResult::Code(code) => code.expose().to_owned(),
             other => panic!("{other:?}"),

@@ -9,7 +9,7 @@ use jackfield_domain::{Error, Result, Secret, SecretAddress, TenantId};
 use jackfield_store::Writer;
 use jackfield_vault::{random_token, secrets_are_equal};
 
-use super::{COMPLETION, STATE, context_of};
+use super::{COMPLETION, STATE, context_of, warn_of_attack};
 use crate::change::{Change, Length};
 use crate::services::Services;
 
@@ -37,10 +37,13 @@ impl Services {
     ) -> Result<ReturnedAuthorization> {
         let digest = self.authorization_digest(STATE, &response.state).await?;
         let found = self.shared.store.read().authorization_find_of_any_tenant(&digest).await?;
-        // A path of another connection: its provider passes the code of this one on, or has the browser do so.
-        let Some((tenant, session)) = found.filter(|(tenant, it)| context_of(*tenant, it.connection) == context) else {
+        let Some((tenant, session)) = found else { return Ok(ReturnedAuthorization::Unknown) };
+        // The provider of another connection passes the code of this one on, or has the browser do so.
+        if context_of(tenant, session.connection) != context {
+            let (connection, id, reason) = (session.connection, session.id, "PATH_MISMATCH");
+            tracing::warn!(tenant.id = %tenant, connection.id = %connection, authorization.id = %id, error.type = reason, "an answer to an authorisation came to the path of another connection");
             return Ok(ReturnedAuthorization::Unknown);
-        };
+        }
         let Some(return_uri) = session.return_uri.clone() else { return Ok(ReturnedAuthorization::Unknown) };
         let completion = random_token()?;
         let completion_digest = self.authorization_digest(COMPLETION, &completion).await?;
@@ -80,6 +83,9 @@ impl Services {
         .await?;
         if is_changed {
             self.shared.changed_authorizations.tell(session.id);
+        }
+        if let Some(ReturnedAuthorization::Ended { session, .. }) = &returned {
+            warn_of_attack(tenant, session);
         }
         returned.ok_or_else(|| Error::internal("a callback without a result"))
     }

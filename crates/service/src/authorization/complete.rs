@@ -13,7 +13,7 @@ use jackfield_domain::{Error, Resource, Result, Secret, SecretAddress, TenantId}
 use jackfield_store::Writer;
 use tracing::Instrument as _;
 
-use super::{COMPLETION, STATE, ended, refused, require_principal};
+use super::{COMPLETION, STATE, ended, refused, require_principal, warn_of_attack};
 use crate::caller::Caller;
 use crate::change::Change;
 use crate::services::Services;
@@ -76,7 +76,10 @@ impl Services {
             let checked = services.check_answer(&caller, (&found, facts.as_ref()), &user_id, answer).await?;
             services.shared.changed_authorizations.tell(found.id);
             let redemption = match checked {
-                Checked::Ended(session) => return Ok(*session),
+                Checked::Ended(session) => {
+                    warn_of_attack(tenant, &session);
+                    return Ok(*session);
+                }
                 Checked::Confirmed(redemption) => *redemption,
             };
             let client = client.ok_or_else(|| Error::internal("a code without a client"))?;

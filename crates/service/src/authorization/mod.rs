@@ -15,7 +15,7 @@ mod start;
 use futures::StreamExt as _;
 use futures::future::ready;
 use futures::stream::{once, try_unfold};
-use jackfield_domain::authorization::{AuthorizationDigest, AuthorizationEnd, AuthorizationSession, callback_context};
+use jackfield_domain::authorization::{AuthorizationDigest, AuthorizationEnd, AuthorizationFailure, AuthorizationSession, callback_context};
 use jackfield_domain::error::Precondition;
 use jackfield_domain::principal::right::ConnectionsAuthorize;
 use jackfield_domain::value::text::UserId;
@@ -192,6 +192,16 @@ impl Services {
 /// The part of the path of the callback listener for a connection. Ids of connections can be chosen, so two tenants may have the same.
 fn context_of(tenant: TenantId, connection: ConnectionId) -> String {
     callback_context(sha256(&[tenant.0.as_bytes().as_slice(), connection.0.as_bytes()].concat()))
+}
+
+/// Logs the end of a session that someone tried to use for another user or another provider.
+fn warn_of_attack(tenant: TenantId, session: &AuthorizationSession) {
+    let Some(failure @ (AuthorizationFailure::IssuerMismatch | AuthorizationFailure::UserMismatch)) = session.failure
+    else {
+        return;
+    };
+    let (connection, id, reason) = (session.connection, session.id, failure.as_str());
+    tracing::warn!(tenant.id = %tenant, connection.id = %connection, authorization.id = %id, error.type = reason, "an authorisation was refused");
 }
 
 /// Refuses a caller that did not start a session.
