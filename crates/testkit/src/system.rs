@@ -19,6 +19,7 @@ use rustls::{
 use tempfile::TempDir;
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinHandle,
 };
 use tokio_rustls::TlsAcceptor;
@@ -31,6 +32,7 @@ pub struct System {
     pki: Pki,
     acceptor: Arc<Mutex<TlsAcceptor>>,
     received: Arc<Mutex<Vec<Received>>>,
+    gate: Arc<Gate>,
     task: JoinHandle<()>,
     _directory: TempDir,
 }
@@ -59,6 +61,14 @@ pub struct Reply {
     pub body: Bytes,
 }
 
+/// The gate before the responses of a system.
+#[derive(Debug)]
+struct Gate {
+    is_open: watch::Sender<bool>,
+    /// The number of requests whose responses are made, and may wait at the gate.
+    requests: watch::Sender<usize>,
+}
+
 type Handler = dyn Fn(&Received) -> Reply + Send + Sync;
 
 // === impl System ===
@@ -76,15 +86,16 @@ impl System {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let received = Arc::new(Mutex::new(Vec::new()));
+        let gate = Arc::new(Gate { is_open: watch::Sender::new(true), requests: watch::Sender::new(0) });
         let (log, handler): (_, Arc<Handler>) = (Arc::clone(&received), Arc::new(handler));
-        let current = Arc::clone(&acceptor);
+        let (current, before) = (Arc::clone(&acceptor), Arc::clone(&gate));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let acceptor = locked(&current).clone();
-                tokio::spawn(serve(acceptor, stream, Arc::clone(&handler), Arc::clone(&log)));
+                tokio::spawn(serve(acceptor, stream, Arc::clone(&handler), Arc::clone(&log), Arc::clone(&before)));
             }
         });
-        System { address, pki, acceptor, received, task, _directory: directory }
+        System { address, pki, acceptor, received, gate, task, _directory: directory }
     }
 
     /// The address at which it listens.
@@ -111,6 +122,24 @@ impl System {
         let chain = CertificateDer::pem_slice_iter(certificate_pem.as_bytes());
         let last = chain.last().expect("a certificate").expect("a certificate");
         *locked(&self.acceptor) = acceptor(&self.pki, Some(last));
+    }
+
+    /// From now on responses wait, until [`System::release`].
+    pub fn hold(&self) {
+        self.gate.is_open.send_replace(false);
+    }
+
+    /// Sends the responses that wait.
+    pub fn release(&self) {
+        self.gate.is_open.send_replace(true);
+    }
+
+    /// Waits until this many requests have come since the start.
+    ///
+    /// # Panics
+    /// Panics if the system has ended.
+    pub async fn requests(&self, count: usize) {
+        self.gate.requests.subscribe().wait_for(|requests| *requests >= count).await.expect("a system");
     }
 
     /// All requests so far.
@@ -153,11 +182,18 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(acceptor: TlsAcceptor, stream: TcpStream, handler: Arc<Handler>, log: Arc<Mutex<Vec<Received>>>) {
+async fn serve(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    handler: Arc<Handler>,
+    log: Arc<Mutex<Vec<Received>>>,
+    gate: Arc<Gate>,
+) {
     let Ok(stream) = acceptor.accept(stream).await else { return };
     let certificate = stream.get_ref().1.peer_certificates().map(|chain| chain[0].to_vec()).unwrap_or_default();
     let service = service_fn(|request: Request<Incoming>| {
         let (handler, log, certificate) = (Arc::clone(&handler), Arc::clone(&log), certificate.clone());
+        let gate = Arc::clone(&gate);
         async move {
             let (head, body) = request.into_parts();
             let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
@@ -165,6 +201,9 @@ async fn serve(acceptor: TlsAcceptor, stream: TcpStream, handler: Arc<Handler>, 
             let received = Received { line, headers: head.headers, body, certificate };
             let reply = handler(&received);
             locked(&log).push(received);
+            gate.requests.send_modify(|requests| *requests += 1);
+            // It ends with the system.
+            let _ = gate.is_open.subscribe().wait_for(|is_open| *is_open).await;
             let mut response = Response::builder().status(reply.status);
             for (name, value) in reply.headers {
                 response = response.header(name, value);

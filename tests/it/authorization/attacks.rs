@@ -199,15 +199,18 @@ on_both! {
         let (session, brought) = world.visited("ada").await;
         let request = v1::WatchAuthorizationRequest { reference: session.id.clone() };
         let mut watching = world.client.connections().watch_authorization(request).await.unwrap().into_inner();
+        world.provider.system.hold();
         let (client, completion) = (world.client.clone(), brought.completion("ada"));
         let call = tokio::spawn(async move { complete(&client, completion).await });
-        // It leaves as soon as the code is taken.
+        // It leaves while the code is redeemed.
+        world.provider.system.requests(1).await;
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled());
+        assert_eq!(get(&world.client, &session.id).await.unwrap().state(), State::Confirmed);
+        world.provider.system.release();
         let mut last = State::Started;
         while let Some(next) = futures::StreamExt::next(&mut watching).await {
             last = next.unwrap().authorization.unwrap().state();
-            if last != State::Started {
-                call.abort();
-            }
         }
         assert_eq!(last, State::Completed);
     }

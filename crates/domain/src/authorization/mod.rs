@@ -192,6 +192,12 @@ pub const CODE_MICROS: i64 = 60 * 1_000_000;
 pub const REDEEM_MICROS: i64 = 15 * 60 * 1_000_000;
 /// The time for which a session is kept after its end, so that its outcome can be read: 24 hours, in microseconds.
 pub const KEEP_MICROS: i64 = 24 * 3_600 * 1_000_000;
+/// The longest state and completion code that are looked up, in characters. Those that are made here are shorter.
+pub const MAX_STATE: usize = 256;
+/// The longest code, error code and issuer of a response, in characters.
+pub const MAX_CODE: usize = 4_096;
+pub const MAX_ERROR: usize = 256;
+pub const MAX_ISSUER: usize = 2_048;
 /// The detail of a failure by an error code that is not known, and so not repeated.
 pub const UNKNOWN_ERROR_CODE: &str = "UNKNOWN_ERROR_CODE";
 /// The column of the sealed code verifier (RFC 7636 4.1).
@@ -369,7 +375,9 @@ impl AuthorizationFailure {
             }
             AuthorizationFailure::CredentialMissing => "the credential was deleted in between",
             AuthorizationFailure::NotStored => "the tokens could not be stored",
-            AuthorizationFailure::Interrupted => "the server ended while it redeemed the code",
+            AuthorizationFailure::Interrupted => {
+                "the exchange of the code did not end, so it is not known what became of it"
+            }
             AuthorizationFailure::IssuerUnavailable => {
                 "the metadata or the keys of the issuer cannot be had, or not be used"
             }

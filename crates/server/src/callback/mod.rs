@@ -12,7 +12,8 @@ use futures::future::BoxFuture;
 use http::{Method, Response, StatusCode};
 use jackfield_domain::Secret;
 use jackfield_domain::authorization::{
-    AuthorizationResponse, AuthorizationResult, AuthorizationState, is_callback_context, is_state,
+    AuthorizationResponse, AuthorizationResult, AuthorizationState, MAX_CODE, MAX_ERROR, MAX_ISSUER, MAX_STATE,
+    is_callback_context, is_state,
 };
 use jackfield_domain::value::url::RedirectUri;
 use jackfield_service::{ReturnedAuthorization, Services};
@@ -35,9 +36,6 @@ const PATH: &str = "/callback/";
 /// can send them.
 const AT_ONCE: usize = 32;
 const DEADLINE: Duration = Duration::from_secs(10);
-const MAX_STATE: usize = 256;
-/// The longest code, error and issuer, as CompleteAuthorization takes them.
-const MAX_VALUE: usize = 4_096;
 
 /// The parameters of a response, each at most once. Others are not looked at.
 #[derive(Default)]
@@ -132,14 +130,15 @@ fn of_state(state: AuthorizationState, return_uri: Option<&RedirectUri>) -> Resp
 impl Parameters {
     fn parse(query: &str) -> Self {
         let mut parameters = Parameters::default();
+        let chars = |text: &str| text.chars().count();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (Some(name), value) = (decoded(name), decoded(value)) else { continue };
             let is_first = match &*name {
-                "state" => set(&mut parameters.state, value.map(Secret::new), MAX_STATE, |it| it.expose().len()),
-                "code" => set(&mut parameters.code, value.map(Secret::new), MAX_VALUE, |it| it.expose().len()),
-                "error" => set(&mut parameters.error, value, MAX_VALUE, String::len),
-                "iss" => set(&mut parameters.iss, value, MAX_VALUE, String::len),
+                "state" => set(&mut parameters.state, value.map(Secret::new), MAX_STATE, |it| chars(it.expose())),
+                "code" => set(&mut parameters.code, value.map(Secret::new), MAX_CODE, |it| chars(it.expose())),
+                "error" => set(&mut parameters.error, value, MAX_ERROR, |it| chars(it)),
+                "iss" => set(&mut parameters.iss, value, MAX_ISSUER, |it| chars(it)),
                 _ => true,
             };
             parameters.is_malformed |= !is_first;
@@ -215,5 +214,11 @@ mod tests {
             assert!(matches!(result(malformed).unwrap().result, AuthorizationResult::Malformed), "{malformed}");
         }
         assert!(matches!(result("state=s&error=x&error_description=y").unwrap().result, AuthorizationResult::Error(_)));
+        // The limits are those of CompleteAuthorization.
+        for (name, rest, max) in [("code", "", 4_096), ("error", "", 256), ("iss", "&code=c", 2_048)] {
+            let query = |length: usize| format!("state=s{rest}&{name}={}", "%C3%A9".repeat(length));
+            let is_malformed = |length| matches!(result(&query(length)).unwrap().result, AuthorizationResult::Malformed);
+            assert!(!is_malformed(max) && is_malformed(max + 1), "{name}");
+        }
     }
 }

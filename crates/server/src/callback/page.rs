@@ -62,7 +62,7 @@ impl Page {
             ),
             Page::Unknown => (
                 "This link is not valid here",
-                "It was used before, has expired, or was not started in this browser. Go back to the application and start again there.",
+                "It was used before, is too old, or was changed on its way. Go back to the application and start again there.",
             ),
             Page::NotFound => ("There is nothing here", "Go back to the application."),
             Page::Malformed => ("This request cannot be read", "Go back to the application and start again."),

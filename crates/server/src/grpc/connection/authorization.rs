@@ -7,7 +7,7 @@ use futures::stream::{BoxStream, unfold};
 use jackfield_api::v1 as pb;
 use jackfield_domain::authorization::{
     AuthorizationAnswer, AuthorizationDraft, AuthorizationResponse, AuthorizationResult, AuthorizationSession,
-    Delivery, StartedAuthorization,
+    Delivery, MAX_CODE, MAX_ERROR, MAX_ISSUER, MAX_STATE, StartedAuthorization,
 };
 use jackfield_domain::request::reference::{Ref, ReferenceForms};
 use jackfield_domain::value::scopes::Scopes;
@@ -27,10 +27,6 @@ use crate::grpc::render;
 /// The states on the wire.
 pub(super) type SessionStream = BoxStream<'static, Result<pb::WatchAuthorizationResponse, Status>>;
 
-/// The longest state and completion code that are looked up. Those that are made here are shorter.
-const MAX_TOKEN: usize = 256;
-const MAX_CODE: usize = 4_096;
-const MAX_ERROR: usize = 256;
 /// The wait before another server is asked.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -95,9 +91,9 @@ pub(super) fn answer(request: pb::CompleteAuthorizationRequest) -> Result<(UserI
     let answer = if completion_code.is_empty() {
         let state = match state.is_empty() {
             true => violations.check(Err(Violation::field("state", "is required, unless completion_code is given"))),
-            false => violations.check(Secret::parse_token("state", state, MAX_TOKEN)),
+            false => violations.check(Secret::parse_token("state", state, MAX_STATE)),
         };
-        let iss = violations.check(iss.map(|iss| bounded_text("iss", &iss, MAX_URL, true)).transpose());
+        let iss = violations.check(iss.map(|iss| bounded_text("iss", &iss, MAX_ISSUER, true)).transpose());
         let result = result(&mut violations, code, &error);
         state
             .zip(iss)
@@ -114,7 +110,7 @@ pub(super) fn answer(request: pb::CompleteAuthorizationRequest) -> Result<(UserI
                 violations.push(Violation::field(field, "must not be given together with completion_code"));
             }
         }
-        let code = violations.check(Secret::parse_token("completion_code", completion_code, MAX_TOKEN));
+        let code = violations.check(Secret::parse_token("completion_code", completion_code, MAX_STATE));
         code.map(AuthorizationAnswer::CompletionCode)
     };
     violations.into_result(user_id.zip(answer))
