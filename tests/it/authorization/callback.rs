@@ -18,7 +18,7 @@ const HOME: &str = "https://app.example/home?tab=1";
 
 /// A response of the listener.
 pub(crate) struct Page {
-    status: u16,
+    pub(crate) status: u16,
     pub(crate) headers: BTreeMap<String, String>,
     body: String,
 }

@@ -28,6 +28,21 @@ pub enum UserIdFault {
     Unusable(String),
 }
 
+// === impl UserIdFault ===
+
+impl UserIdFault {
+    /// The name of the fault. It does not change.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            UserIdFault::Missing(_) => "USER_ID_MISSING",
+            UserIdFault::NotScalar(_) => "USER_ID_NOT_SCALAR",
+            UserIdFault::Empty(_) => "USER_ID_EMPTY",
+            UserIdFault::Template(_) => "USER_ID_EXPRESSION_INVALID",
+            UserIdFault::Unusable(_) => "USER_ID_UNUSABLE",
+        }
+    }
+}
+
 enum Piece<'a> {
     Text(&'a str),
     Name(&'a str),

@@ -117,7 +117,7 @@ impl Services {
         let account = user_id_of(&settings.user_id_expression, signed, &profile);
         account
             .map(Some)
-            .map_err(|fault| AuthorizationEnd::failed(AuthorizationFailure::AccountUnknown, fault.to_string()))
+            .map_err(|fault| AuthorizationEnd::failed(AuthorizationFailure::AccountUnknown, fault.reason()))
     }
 
     /// The claims of the ID token of a response, once it is known to be one for this session.
