@@ -6,6 +6,7 @@ mod attempts;
 mod authorization;
 mod plant;
 mod raw;
+mod revocation;
 mod sown;
 
 use std::path::Path;
@@ -195,6 +196,7 @@ on_both! {
         let session_token = session_token(&server, &sown.targets).await;
         license_session(&server, &mut sown).await;
         let of_authorizations = authorization::authorize(&server, &mut sown).await;
+        revocation::revoke(&server, &mut sown).await;
         sown.hand_out(&server, &fields).await;
         sown.read_everything(&server).await;
         let rewrap = v1::RewrapSecretsRequest { reseal: true, ..Default::default() };

@@ -7,6 +7,7 @@ mod issue;
 mod material;
 mod named;
 mod reveal;
+mod revoke;
 mod rights;
 mod update;
 

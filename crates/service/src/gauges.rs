@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use jackfield_domain::attempts::AttemptLimit;
-use jackfield_domain::credential::RefreshOutcome;
+use jackfield_domain::credential::{RefreshOutcome, RevocationOutcome};
 use jackfield_domain::key::Remaining;
 use jackfield_domain::rewrap::Rewrap;
 use jackfield_domain::{KeyId, TenantId, Timestamp};
@@ -24,6 +24,8 @@ pub(crate) struct GaugeSources {
     refused_attempts: [AtomicU64; AttemptLimit::ALL.len()],
     /// Attempts to refresh, in the order of [`RefreshOutcome::NAMES`].
     refreshes: [AtomicU64; RefreshOutcome::NAMES.len()],
+    /// Tokens that were to be revoked at their provider, in the order of [`RevocationOutcome::NAMES`].
+    revocations: [AtomicU64; RevocationOutcome::NAMES.len()],
     events_written: AtomicU64,
     events_dropped: AtomicU64,
 }
@@ -123,6 +125,13 @@ impl Gauges {
         RefreshOutcome::NAMES.iter().copied().zip(counts).collect()
     }
 
+    /// The number of tokens that were to be revoked at their provider, by outcome.
+    pub fn revocations(&self) -> Vec<(&'static str, u64)> {
+        let Some(sources) = self.0.upgrade() else { return Vec::new() };
+        let counts = sources.revocations.iter().map(|count| count.load(Ordering::Relaxed));
+        RevocationOutcome::NAMES.iter().copied().zip(counts).collect()
+    }
+
     /// The events of connectors of this process.
     pub fn events(&self) -> EventCounts {
         self.0.upgrade().map(|sources| sources.events()).unwrap_or_default()
@@ -144,6 +153,7 @@ impl GaugeSources {
             expiring: Mutex::default(),
             refused_attempts: Default::default(),
             refreshes: Default::default(),
+            revocations: Default::default(),
             events_written: AtomicU64::default(),
             events_dropped: AtomicU64::default(),
         }
@@ -155,6 +165,10 @@ impl GaugeSources {
 
     pub(crate) fn refresh_ended(&self, outcome: RefreshOutcome) {
         self.refreshes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn revocation_ended(&self, outcome: RevocationOutcome) {
+        self.revocations[outcome as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn events_written(&self, count: u64) {

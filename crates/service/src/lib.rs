@@ -42,7 +42,7 @@ pub use cache::tokens::TokenCacheSettings;
 pub use caller::Caller;
 pub use change::{DeleteOptions, Deleted, Expected, RequestId, RequestOptions};
 pub use configuration::ConfigurationRef;
-pub use credential::{ExplainedCredential, Revealed};
+pub use credential::{ExplainedCredential, Revealed, RevokedCredential};
 pub use gauges::{EventCounts, ExpiringKeys, Gauges, RewrapProgress};
 pub use key::{GeneratedKey, NewMaterial, PublicRoots, Rotation, StoredKey};
 pub use list::{FoundPage, ListScope, Listable, ListedPage, Pager, Position};

@@ -21,6 +21,7 @@ use crate::cache::tenant_names::TenantNames;
 use crate::cache::tokens::{TokenCacheSettings, Tokens};
 use crate::caller::Caller;
 use crate::change::{Change, Changes, missing};
+use crate::credential::LaterRevocations;
 use crate::events::ConnectorEvents;
 use crate::gauges::{GaugeSources, Gauges};
 use crate::key::{self, PublicRoots};
@@ -57,6 +58,7 @@ pub(crate) struct Components {
     pub(crate) login: LoginSettings,
     pub(crate) attempts: Attempts,
     pub(crate) refreshes: Refreshes,
+    pub(crate) later_revocations: LaterRevocations,
     pub(crate) events: ConnectorEvents,
     pub(crate) tenant_names: TenantNames,
     pub(crate) changed_authorizations: ChangedAuthorizations,
@@ -129,6 +131,7 @@ impl Services {
             attempts: Attempts::new(login.attempts),
             login,
             refreshes,
+            later_revocations: LaterRevocations::default(),
             passwords: Passwords::new(),
             key_turns: Turns::new(key::AT_ONCE),
             changes: Changes::new(store.clone(), Arc::clone(&data_keys), Arc::clone(&clock)),

@@ -14,6 +14,9 @@ use crate::change::{Change, DeleteOptions, Deleted, Length, RequestOptions, foun
 use crate::list::Listable;
 use crate::services::Services;
 
+/// The most credentials of a link whose tokens are revoked when it is removed. A user has a few.
+const MAX_REVOKED: u64 = 100;
+
 // === impl Services ===
 
 impl Services {
@@ -47,7 +50,7 @@ impl Services {
         etag: &str,
     ) -> Result<Deleted> {
         let options = DeleteOptions { etag: etag.to_owned(), allow_missing: true, cascade: true };
-        let mut cancelled = Vec::new();
+        let (mut revocables, mut cancelled) = (Vec::new(), Vec::new());
         let removed = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             // If several callers remove it at once, one of them does, and the others find it gone.
@@ -68,7 +71,14 @@ impl Services {
                 }
             };
             let deleted = match found_for_delete(found, || missing(link), &options)? {
-                Some(found) => Deleted::with(txn.user_connector_delete(tenant, found.id).await?.counts()),
+                Some(found) => {
+                    revocables.clear();
+                    // Nothing changes them: whoever does locks the link first.
+                    for credential in txn.credentials_fetch_of_link(tenant, found.id, MAX_REVOKED).await? {
+                        revocables.extend(self.revocable(txn, tenant, &credential).await?);
+                    }
+                    Deleted::with(txn.user_connector_delete(tenant, found.id).await?.counts())
+                }
                 None => Deleted::default(),
             };
             if let Some((user_id, connector)) = pair {
@@ -77,7 +87,10 @@ impl Services {
             Ok(deleted)
         });
         let removed = removed.await?;
-        cancelled.into_iter().for_each(|id| self.shared.changed_authorizations.tell(id));
+        if !request.validate_only {
+            cancelled.into_iter().for_each(|id| self.shared.changed_authorizations.tell(id));
+            revocables.into_iter().for_each(|revocable| self.revoke_later(revocable));
+        }
         Ok(removed)
     }
 

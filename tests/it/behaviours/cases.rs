@@ -173,6 +173,8 @@ pub(super) async fn cases(server: &TestServer, world: &World) -> Vec<Case> {
     );
     named!("ExplainCredential", ExplainCredentialRequest, granted);
     case!("RefreshCredential", RefreshCredentialRequest { reference: granted.clone() });
+    let revoked = world.good("ada").await.credential;
+    named!("RevokeCredential", RevokeCredentialRequest, revoked);
     case!("ReportTokenRejected", ReportTokenRejectedRequest { reference: granted, credential_version: 1 });
     case!("RevealCredential", RevealCredentialRequest { reference, purpose });
     let hangs = Some(v1::Configuration { credential: credential_id.clone(), ..Default::default() });

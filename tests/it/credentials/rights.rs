@@ -28,7 +28,7 @@ macro_rules! methods {
     };
 }
 
-const METHODS: [Method; 74] = methods! {
+const METHODS: [Method; 75] = methods! {
     admin {
         "CreateTenant" create_tenant(CreateTenantRequest): "admin";
         "GetTenant" get_tenant(GetTenantRequest): "admin";
@@ -97,6 +97,7 @@ const METHODS: [Method; 74] = methods! {
         "ExplainCredential" explain_credential(ExplainCredentialRequest): "credentials.read";
         "RefreshCredential" refresh_credential(RefreshCredentialRequest): "credentials.issue";
         "ReportTokenRejected" report_token_rejected(ReportTokenRejectedRequest): "credentials.issue";
+        "RevokeCredential" revoke_credential(RevokeCredentialRequest): "credentials.write";
         "RevealCredential" reveal_credential(RevealCredentialRequest): "credentials.reveal";
     }
     keys {

@@ -257,6 +257,11 @@ impl Player {
             "RefreshCredential" => {
                 wire.call(client, method, &v1::RefreshCredentialRequest { reference: pick("credential", a) }).await
             }
+            "RevokeCredential" => {
+                let (reference, (request_id, validate_only)) = (pick("credential", a), defaults());
+                let request = v1::RevokeCredentialRequest { reference, request_id, validate_only };
+                wire.call(client, method, &request).await
+            }
             "ReportTokenRejected" => {
                 let (reference, credential_version) = (pick("credential", a), 1 + (b % 2) as i64);
                 wire.call(client, method, &v1::ReportTokenRejectedRequest { reference, credential_version }).await

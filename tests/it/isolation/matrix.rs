@@ -371,6 +371,7 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
             validate_only: true,
         }
         "DeleteCredential": DeleteCredentialRequest { reference: credential.clone(), validate_only: true }
+        "RevokeCredential": RevokeCredentialRequest { reference: credential.clone(), validate_only: true }
         "IssueAccessToken": IssueAccessTokenRequest { user_id: user.clone(), connector: connector.clone() }
         "GetUserConnectionCredentials": GetUserConnectionCredentialsRequest {
             connection: connection.clone(),

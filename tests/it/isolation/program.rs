@@ -48,7 +48,7 @@ pub(super) struct Player {
 }
 
 /// Methods, listed more often the more depends on them.
-pub(super) const METHODS: [&str; 92] = [
+pub(super) const METHODS: [&str; 93] = [
     "CreateApplication",
     "CreateApplication",
     "GetApplication",
@@ -125,6 +125,7 @@ pub(super) const METHODS: [&str; 92] = [
     "GetUserConnectionCredentials",
     "ExplainCredential",
     "RefreshCredential",
+    "RevokeCredential",
     "ReportTokenRejected",
     "RevealCredential",
     "CreateConfiguration",

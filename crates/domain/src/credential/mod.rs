@@ -5,6 +5,7 @@ mod list;
 mod material;
 mod patch;
 mod refresh;
+mod revocation;
 mod state;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,7 @@ pub use patch::{CredentialDraft, CredentialParents, CredentialPatch};
 pub use refresh::{
     LEAST_VALIDITY, RefreshAttempt, RefreshEnd, RefreshOutcome, backoff as refresh_backoff, refresh_time,
 };
+pub use revocation::{RevocationOutcome, RevokedTokenKind, TokenRevocation};
 pub use state::{CredentialKind, CredentialState, FailureClass};
 
 /// The facts of a credential.

@@ -2,6 +2,7 @@
 
 mod explain;
 mod material;
+mod revocation;
 
 use jackfield_api::v1 as pb;
 use jackfield_api::v1::credentials_service_server::CredentialsService;
@@ -199,6 +200,23 @@ impl CredentialsService for Api {
             let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_EXTERNAL);
             let explained = self.services.credential_explain(&caller, &violations.into_result(reference)?).await?;
             Ok(explain::to_message(explained))
+        };
+        respond(call.await)
+    }
+
+    async fn revoke_credential(
+        &self,
+        request: Request<pb::RevokeCredentialRequest>,
+    ) -> Result<Response<pb::RevokeCredentialResponse>, Status> {
+        let call = async {
+            let (caller, metadata, mut request) = authorize_with_metadata(request)?;
+            let mut violations = Violations::default();
+            credential_from_metadata(&mut violations, &metadata, "reference", &mut request.reference);
+            let options = parse::options(&mut violations, &mut request);
+            let reference = parse::reference(&mut violations, &request.reference, ReferenceForms::ID_EXTERNAL);
+            let reference = violations.into_result(reference)?;
+            let revoked = self.services.credential_revoke(&caller, &options, &reference).await?;
+            Ok(revocation::to_message(revoked))
         };
         respond(call.await)
     }

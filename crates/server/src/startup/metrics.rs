@@ -43,6 +43,7 @@ pub(super) fn register(meter: &Meter, gauges: &Gauges) {
     keys(meter, gauges);
     attempts(meter, gauges);
     refreshes(meter, gauges);
+    revocations(meter, gauges);
     events(meter, gauges);
     rewraps(meter, gauges);
 }
@@ -96,6 +97,20 @@ fn refreshes(meter: &Meter, gauges: &Gauges) {
         .with_description("Attempts to refresh credentials, by outcome")
         .with_callback(move |counter| {
             for (outcome, count) in all.refreshes() {
+                counter.observe(count, &[KeyValue::new("outcome", outcome.to_ascii_lowercase())]);
+            }
+        })
+        .build();
+}
+
+/// The tokens that were to be revoked at their provider.
+fn revocations(meter: &Meter, gauges: &Gauges) {
+    let all = gauges.clone();
+    meter
+        .u64_observable_counter("jackfield.credential.revocations")
+        .with_description("Tokens that were to be revoked at their provider, by outcome")
+        .with_callback(move |counter| {
+            for (outcome, count) in all.revocations() {
                 counter.observe(count, &[KeyValue::new("outcome", outcome.to_ascii_lowercase())]);
             }
         })

@@ -10,13 +10,16 @@ use jackfield_domain::connection::{
     client_secret_column,
 };
 use jackfield_domain::connector::{Connector, ConnectorKind, OAuth2Endpoints};
+use jackfield_domain::credential::RevokedTokenKind;
 use jackfield_domain::error::Precondition;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{Error, Resource, Result, Secret, SecretAddress, TenantId};
 use jackfield_upstream::client::Client;
 use jackfield_upstream::login::LoginFault;
-use jackfield_upstream::oauth::{ClientAuthentication, Grant, TokenEndpoint, TokenFault, TokenResponse};
+use jackfield_upstream::oauth::{
+    ClientAuthentication, Grant, Revocation, RevocationEndpoint, TokenEndpoint, TokenFault, TokenResponse,
+};
 use tokio::time::Instant;
 
 use crate::login::require_connector_enabled;
@@ -28,13 +31,24 @@ pub(crate) struct TokenClient {
     pub(crate) client: Arc<Client>,
     pub(crate) connector: Arc<Connector>,
     pub(crate) token_url: HttpUrl,
-    /// One for each client secret, in the order in which they are tried; one for a public client. Never empty.
-    pub(crate) client_authentications: Vec<ClientAuthentication>,
+    pub(crate) client_authentications: ClientAuthentications,
     pub(crate) content_type: TokenContentType,
 }
 
+/// The client of a connection at its revocation endpoint.
+pub(crate) struct RevocationClient {
+    client: Arc<Client>,
+    revocation_url: HttpUrl,
+    client_authentications: ClientAuthentications,
+}
+
+/// The ways in which a client says who it is: one for each client secret, in the order in which they are tried; one for a public client.
+/// Never empty.
+pub(crate) struct ClientAuthentications(Vec<ClientAuthentication>);
+
 /// The wait before a connector whose definition cannot be used is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+const NO_AUTHENTICATION: TokenFault = TokenFault::Request("the connection has no client authentication");
 
 // === impl TokenClient ===
 
@@ -55,22 +69,51 @@ impl TokenClient {
         parameters: &BTreeMap<String, String>,
         deadline: Option<Instant>,
     ) -> Result<TokenResponse, TokenFault> {
-        let mut outcome = Err(TokenFault::Request("the connection has no client authentication"));
-        for authentication in &self.client_authentications {
-            let endpoint = TokenEndpoint {
-                client: &self.client,
-                url: &self.token_url,
-                authentication,
-                content_type: self.content_type,
-                parameters,
-            };
+        let TokenClient { client, token_url: url, client_authentications, content_type } = self;
+        let content_type = *content_type;
+        let mut outcome = Err(NO_AUTHENTICATION);
+        for authentication in &client_authentications.0 {
+            let endpoint = TokenEndpoint { client, url, authentication, content_type, parameters };
             outcome = endpoint.exchange(grant, deadline).await;
-            match &outcome {
-                Err(fault) if fault.refuses_client() => {}
-                Ok(_) | Err(_) => break,
+            if !client_authentications.goes_on(&outcome) {
+                break;
             }
         }
         outcome
+    }
+}
+
+// === impl RevocationClient ===
+
+impl RevocationClient {
+    /// Revokes a token.
+    ///
+    /// # Errors
+    /// The endpoint refused, or there is no usable response: the fault of the last secret that was tried.
+    pub(crate) async fn revoke(
+        &self,
+        token: &Secret,
+        kind: RevokedTokenKind,
+        deadline: Instant,
+    ) -> Result<Revocation, TokenFault> {
+        let RevocationClient { client, revocation_url: url, client_authentications } = self;
+        let mut outcome = Err(NO_AUTHENTICATION);
+        for authentication in &client_authentications.0 {
+            outcome = RevocationEndpoint { client, url, authentication }.revoke(token, kind, Some(deadline)).await;
+            if !client_authentications.goes_on(&outcome) {
+                break;
+            }
+        }
+        outcome
+    }
+}
+
+// === impl ClientAuthentications ===
+
+impl ClientAuthentications {
+    /// Returns whether the next secret is tried after an outcome: only if the endpoint said that it does not accept the client.
+    fn goes_on<T>(&self, outcome: &Result<T, TokenFault>) -> bool {
+        matches!(outcome, Err(fault) if fault.refuses_client())
     }
 }
 
@@ -96,6 +139,26 @@ impl Services {
         })
     }
 
+    /// The client of a connection at its revocation endpoint; `None` if neither it nor its connector has one. A connection that is not
+    /// active revokes tokens all the same.
+    ///
+    /// # Errors
+    /// The connector is disabled, or something is missing that the endpoint needs.
+    pub(crate) async fn revocation_client(
+        &self,
+        tenant: TenantId,
+        connection: &Connection,
+    ) -> Result<Option<RevocationClient>> {
+        require_oauth(connection)?;
+        let (connector, client) = self.connection_client(tenant, connection).await?;
+        let from_connector = endpoints(&connector).and_then(|endpoints| endpoints.revocation_url.clone());
+        let Some(revocation_url) = connection.settings.revocation_url.clone().or(from_connector) else {
+            return Ok(None);
+        };
+        let client_authentications = self.client_authentications(tenant, connection).await?;
+        Ok(Some(RevocationClient { client, revocation_url, client_authentications }))
+    }
+
     /// The connector of a connection, which must be enabled, and its client.
     async fn connection_client(
         &self,
@@ -115,18 +178,14 @@ impl Services {
     }
 
     /// The ways in which a connection says who it is, with its secrets opened.
-    async fn client_authentications(
-        &self,
-        tenant: TenantId,
-        connection: &Connection,
-    ) -> Result<Vec<ClientAuthentication>> {
+    async fn client_authentications(&self, tenant: TenantId, connection: &Connection) -> Result<ClientAuthentications> {
         let settings = &connection.settings;
         let client_id = settings.client_id.clone();
         if client_id.is_empty() {
             return Err(incomplete(connection, "client_id", None));
         }
         let of_secret: fn(String, Secret) -> ClientAuthentication = match settings.client_authentication {
-            Method::None => return Ok(vec![ClientAuthentication::None { client_id }]),
+            Method::None => return Ok(ClientAuthentications(vec![ClientAuthentication::None { client_id }])),
             Method::ClientSecretBasic => {
                 |client_id, client_secret| ClientAuthentication::SecretBasic { client_id, client_secret }
             }
@@ -146,22 +205,27 @@ impl Services {
         }
         match authentications.is_empty() {
             true => Err(incomplete(connection, "client_secrets", None)),
-            false => Ok(authentications),
+            false => Ok(ClientAuthentications(authentications)),
         }
     }
 }
 
 /// Refuses a connection that is not active, or speaks another protocol than OAuth.
 pub(crate) fn require_active(connection: &Connection) -> Result<()> {
-    let refused =
-        |reason, message: &str| Err(Error::precondition(reason, Resource::Connection, connection.id, message));
     if !connection.settings.active {
-        return refused(Precondition::ConnectionInactive, "the connection is not active");
+        let (reason, message) = (Precondition::ConnectionInactive, "the connection is not active");
+        return Err(Error::precondition(reason, Resource::Connection, connection.id, message));
     }
-    if connection.settings.kind != ConnectionKind::OAuth2 {
-        return refused(Precondition::ConnectionIncomplete, "the connection is not of the type CONNECTION_TYPE_OAUTH2");
+    require_oauth(connection)
+}
+
+/// Refuses a connection that speaks another protocol than OAuth.
+fn require_oauth(connection: &Connection) -> Result<()> {
+    if connection.settings.kind == ConnectionKind::OAuth2 {
+        return Ok(());
     }
-    Ok(())
+    let message = "the connection is not of the type CONNECTION_TYPE_OAUTH2";
+    Err(Error::precondition(Precondition::ConnectionIncomplete, Resource::Connection, connection.id, message))
 }
 
 /// The endpoints that a connector has for its connections.

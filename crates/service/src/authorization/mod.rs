@@ -32,7 +32,7 @@ use changed::Watcher;
 pub(crate) use account::Issuers;
 pub use callback::ReturnedAuthorization;
 pub(crate) use changed::ChangedAuthorizations;
-pub(crate) use endpoint::TokenClient;
+pub(crate) use endpoint::{RevocationClient, TokenClient};
 
 /// The states of a session, each once, until the last.
 pub type Watching = futures::stream::BoxStream<'static, Result<AuthorizationSession>>;

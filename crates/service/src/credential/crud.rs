@@ -102,19 +102,25 @@ impl Services {
         reference: &Ref,
         options: &DeleteOptions,
     ) -> Result<Deleted> {
-        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
+        let mut revocable = None;
+        let deleted = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
             let tenant = caller.tenant();
             let found = find_locked(txn, tenant, reference).await?;
             let Some(credential) = found_for_delete(found, || missing::<Credential>(reference), options)? else {
                 return Ok(Deleted::default());
             };
+            revocable = self.revocable(txn, tenant, &credential).await?;
             let cascade = txn.credential_delete(tenant, credential.id).await?;
             if credential.is_default {
                 self.mark_successor(txn, tenant, credential.user_connector).await?;
             }
             Ok(Deleted::with(cascade.counts()))
-        })
-        .await
+        });
+        let deleted = deleted.await?;
+        if !request.validate_only {
+            revocable.into_iter().for_each(|revocable| self.revoke_later(revocable));
+        }
+        Ok(deleted)
     }
 
     /// Adds a credential with its default configuration and its material. Its parents are locked.

@@ -72,10 +72,6 @@ impl Services {
         if credential.has_token() || !credential.refreshes() {
             check_scopes(credential.id, &credential.scopes, scopes)?;
         }
-        if matches!(credential.state, CredentialState::Revoked | CredentialState::Pending) {
-            let message = format!("the credential is {}", credential.state.as_str());
-            return Err(refusal(Precondition::CredentialNotValid, credential.id, message));
-        }
         if self.is_to_be_refreshed(&credential, min_validity_micros) {
             match self.refreshed(tenant, credential.id, credential.material_version).await {
                 Ok(issued) => {
@@ -171,7 +167,7 @@ impl Services {
     }
 }
 
-/// Refuses a credential whose connector or connection is switched off.
+/// Refuses a credential whose connector or connection is switched off, or that has no material to issue.
 fn check_usable(usable: &IssuableCredential) -> Result<()> {
     let IssuableCredential { credential, connector_enabled, connection_active, material: _ } = usable;
     if *connector_enabled != Some(true) {
@@ -182,10 +178,23 @@ fn check_usable(usable: &IssuableCredential) -> Result<()> {
     match credential.connection {
         Some(id) if *connection_active != Some(true) => {
             let message = "the connection of the credential is not active";
-            Err(Error::precondition(Precondition::ConnectionInactive, Resource::Connection, id, message))
+            return Err(Error::precondition(Precondition::ConnectionInactive, Resource::Connection, id, message));
         }
-        _ => Ok(()),
+        _ => {}
     }
+    match credential.state {
+        CredentialState::Revoked | CredentialState::Pending => Err(not_valid(credential)),
+        CredentialState::Valid
+        | CredentialState::Expired
+        | CredentialState::NeedsReauth
+        | CredentialState::Indeterminate => Ok(()),
+    }
+}
+
+/// The error for a credential that has no material in its state.
+pub(super) fn not_valid(credential: &Credential) -> Error {
+    let message = format!("the credential is {}", credential.state.as_str());
+    refusal(Precondition::CredentialNotValid, credential.id, message)
 }
 
 fn check_scopes(id: CredentialId, present: &[String], asked: &[String]) -> Result<()> {

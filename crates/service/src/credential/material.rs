@@ -8,6 +8,7 @@ use jackfield_domain::key::KeyKind;
 use jackfield_domain::{Error, KeyId, Resource, Result, TenantId, Timestamp};
 use jackfield_store::Writer;
 
+use super::issue::not_valid;
 use crate::key::lock_key;
 use crate::services::Services;
 
@@ -67,6 +68,11 @@ impl Services {
             }
             (MaterialPatch::Fields(entries), Some(Material::Custom(stored))) => {
                 Material::Custom(custom_fields_after(entries, stored)?)
+            }
+            (MaterialPatch::Tokens(_) | MaterialPatch::Fields(_), None)
+                if credential.state == CredentialState::Revoked =>
+            {
+                return Err(not_valid(credential));
             }
             (MaterialPatch::Tokens(_) | MaterialPatch::Fields(_), _) => {
                 let id = credential.id.to_string();

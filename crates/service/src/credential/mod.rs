@@ -7,9 +7,12 @@ mod issue;
 mod material;
 mod refresh;
 mod reveal;
+mod revoke;
 
 pub(crate) use self::crud::{Parents, find_locked, lock_credential};
 pub use self::explain::ExplainedCredential;
 pub(crate) use self::issue::token_of;
 pub(crate) use self::material::MaterialFacts;
 pub use self::reveal::Revealed;
+pub(crate) use self::revoke::LaterRevocations;
+pub use self::revoke::RevokedCredential;

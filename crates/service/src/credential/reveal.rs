@@ -1,13 +1,13 @@
 //! RevealCredential: the material itself, for callers who may see it.
 
-use jackfield_domain::credential::{Credential, Material};
+use jackfield_domain::credential::{Credential, CredentialState, Material};
 use jackfield_domain::error::Precondition;
 use jackfield_domain::principal::right::CredentialsReveal;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::{Error, Resource, Result, TenantId};
 use uuid::Uuid;
 
-use super::issue::{READ_ATTEMPTS, RETRY_AFTER};
+use super::issue::{READ_ATTEMPTS, RETRY_AFTER, not_valid};
 use crate::caller::Caller;
 use crate::change::Change;
 use crate::change::audit::{self, Action};
@@ -60,10 +60,12 @@ impl Services {
         let id = credential.id;
         let gone = || Error::not_found(Resource::Credential, id);
         for _ in 0..READ_ATTEMPTS {
-            // It exists as long as the credential does. If it does not, the credential was deleted in between.
-            let (material, version) = self.shared.secrets.material(None, tenant, id).await?.ok_or_else(gone)?;
-            if version == credential.material_version {
-                return Ok((material, version));
+            // It exists as long as the credential does, and is not revoked. Otherwise one of both happened in between.
+            let material = self.shared.secrets.material(None, tenant, id).await?;
+            match material {
+                Some((material, version)) if version == credential.material_version => return Ok((material, version)),
+                None if credential.state == CredentialState::Revoked => return Err(not_valid(&credential)),
+                Some(_) | None => {}
             }
             credential = self.shared.store.read().fetch::<Credential>(tenant, id).await?.ok_or_else(gone)?;
         }

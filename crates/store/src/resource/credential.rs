@@ -31,6 +31,16 @@ impl<C: ConnectionTrait> Session<C> {
     pub async fn credential_fetch_newest(&self, tenant: TenantId, link: UserConnectorId) -> Result<Option<Credential>> {
         crud::fetch_last(&self.conn, tenant, Column::UserConnectorId.eq(link.0), Column::CreateTime).await
     }
+
+    /// At most `limit` credentials of a link.
+    pub async fn credentials_fetch_of_link(
+        &self,
+        tenant: TenantId,
+        link: UserConnectorId,
+        limit: u64,
+    ) -> Result<Vec<Credential>> {
+        crud::fetch_some(&self.conn, tenant, Column::UserConnectorId.eq(link.0), limit).await
+    }
 }
 
 impl Writer {

@@ -52,6 +52,8 @@ pub struct Client {
     pool: Pool,
     places: Semaphore,
     breaker: Breaker,
+    /// For calls whose outages say nothing about the others.
+    breaker_apart: Breaker,
     last_use: Mutex<Instant>,
     observer: Observer,
 }
@@ -71,6 +73,7 @@ impl Client {
             pool: Pool::new(definition.limits.idle, kept),
             places: Semaphore::new(definition.limits.concurrency),
             breaker: Breaker::new(&definition.limits),
+            breaker_apart: Breaker::new(&definition.limits),
             last_use: Mutex::new(Instant::now()),
             observer: network.metrics.observer(None),
             network,
@@ -91,26 +94,38 @@ impl Client {
     /// # Errors
     /// There is no complete response within the limits.
     pub async fn send(&self, request: Request) -> Result<Response, CallError> {
+        self.send_by(&self.breaker, request).await
+    }
+
+    /// Makes a call to an endpoint that others can do without. If it is away, only calls like this one are held back.
+    ///
+    /// # Errors
+    /// There is no complete response within the limits.
+    pub async fn send_apart(&self, request: Request) -> Result<Response, CallError> {
+        self.send_by(&self.breaker_apart, request).await
+    }
+
+    async fn send_by(&self, breaker: &Breaker, request: Request) -> Result<Response, CallError> {
         self.touch();
         let target = self.target(&request.url);
         let observed = self.observer.begin(&request.method, target.as_deref().ok());
         let outcome = match &target {
-            Ok(target) => self.admit(target, request).instrument(observed.span()).await,
+            Ok(target) => self.admit(breaker, target, request).instrument(observed.span()).await,
             Err(refusal) => Err(CallError { fault: refusal.clone().into(), sent: false }),
         };
         observed.end(outcome.as_ref().map(|response| response.status).map_err(|error| &error.fault));
         outcome
     }
 
-    /// Makes a call if the breaker admits it, within the time that it may take.
-    async fn admit(&self, target: &Target, request: Request) -> Result<Response, CallError> {
+    /// Makes a call if its breaker admits it, within the time that it may take.
+    async fn admit(&self, breaker: &Breaker, target: &Target, request: Request) -> Result<Response, CallError> {
         let unsent = |fault| CallError { fault, sent: false };
         let timeouts = self.definition.timeouts;
         let total = Instant::now() + timeouts.total;
         let deadline = request.deadline.map_or(total, |deadline| deadline.min(total));
         let _place = self.place(request.deadline).await.map_err(unsent)?;
         let open = |retry_after| unsent(Fault::CircuitOpen { retry_after });
-        let attempt = Attempt::new(self.breaker.admit().map_err(open)?, timeouts);
+        let attempt = Attempt::new(breaker.admit().map_err(open)?, timeouts);
         let start = Instant::now();
         let outcome = match timeout_at(deadline, self.call(target, request, &attempt)).await {
             Ok(outcome) => outcome,

@@ -1,11 +1,12 @@
-//! The client of an authorisation server: it sends users to the authorisation endpoint, and exchanges grants for tokens at the token
-//! endpoint (RFC 6749).
+//! The client of an authorisation server: it sends users to the authorisation endpoint, exchanges grants for tokens at the token endpoint
+//! (RFC 6749), and revokes tokens at the revocation endpoint (RFC 7009).
 
 mod assertion;
 mod authorize;
 mod fault;
 mod request;
 mod response;
+mod revocation;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ pub use self::assertion::{AssertionError, AssertionKey, ClientAssertion, RsaSche
 pub use self::authorize::AuthorizationRequest;
 pub use self::fault::{ErrorCode, TokenFailure, TokenFault};
 pub use self::response::{AccessFlaw, AccessToken, MAX_LIFETIME, TokenResponse};
+pub use self::revocation::{Revocation, RevocationEndpoint};
 
 /// A token endpoint, and the client that is registered there.
 pub struct TokenEndpoint<'a> {
@@ -63,7 +65,7 @@ impl TokenEndpoint<'_> {
     /// # Errors
     /// The endpoint refused the grant, or there is no usable response. [`TokenFault::class`] says if the grant may be spent.
     pub async fn exchange(&self, grant: &Grant<'_>, deadline: Option<Instant>) -> Result<TokenResponse, TokenFault> {
-        response::read(&self.client.send(self.request(grant, deadline)?).await?)
+        response::read(&self.client.send(self.request(grant.members(), deadline)?).await?)
     }
 }
 

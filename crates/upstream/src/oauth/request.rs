@@ -19,10 +19,11 @@ const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlen
 // === impl TokenEndpoint ===
 
 impl TokenEndpoint<'_> {
-    pub(super) fn request(&self, grant: &Grant<'_>, deadline: Option<Instant>) -> Result<Request, TokenFault> {
+    /// A request with these members in its body, and the proof of who the client is.
+    pub(super) fn request(&self, members: Vec<(&str, &str)>, deadline: Option<Instant>) -> Result<Request, TokenFault> {
         let mut headers = HeaderMap::from_iter([(ACCEPT, JSON)]);
-        let mut members = grant.members();
         let assertion = self.authentication.assertion()?;
+        let mut members: Vec<(&str, &str)> = members;
         match self.authentication {
             ClientAuthentication::None { client_id } => members.push(("client_id", client_id)),
             ClientAuthentication::SecretPost { client_id, client_secret } => {
@@ -63,7 +64,7 @@ impl ClientAuthentication {
 // === impl Grant ===
 
 impl Grant<'_> {
-    fn members(&self) -> Vec<(&str, &str)> {
+    pub(super) fn members(&self) -> Vec<(&str, &str)> {
         match self {
             Grant::AuthorizationCode { code, redirect_uri, code_verifier } => vec![
                 ("grant_type", "authorization_code"),

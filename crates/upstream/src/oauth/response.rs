@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use url::form_urlencoded;
 
 use super::fault::{ErrorCode, TokenFault};
+use super::revocation::Revocation;
 use crate::client::Response;
 
 /// The tokens of a response.
@@ -80,6 +81,25 @@ pub(super) fn read(response: &Response) -> Result<TokenResponse, TokenFault> {
             members.map(Members::tokens).ok_or(TokenFault::BodyMalformed { status })
         }
         status => Err(TokenFault::Status { status, retry_after }),
+    }
+}
+
+/// Reads the response of a revocation endpoint.
+///
+/// # Errors
+/// The endpoint refused, or the response says neither.
+pub(super) fn read_revocation(response: &Response) -> Result<Revocation, TokenFault> {
+    let (status, retry_after) = (response.status, retry_after(&response.headers));
+    let members = Members::of(response);
+    let code = members.as_ref().and_then(|members| members.0.get("error")?.as_str()).unwrap_or_default();
+    match (code, members.as_ref().and_then(Members::error)) {
+        ("unsupported_token_type", _) => Ok(Revocation::Unsupported),
+        // The standard says 200 for a token that is not good (any more). Google and Slack say this.
+        ("invalid_token" | "token_revoked", _) if !status.is_server_error() => Ok(Revocation::Revoked),
+        (_, Some(code)) => Err(TokenFault::Refused { status, code, retry_after }),
+        // The body of a success says nothing (RFC 7009 2.2).
+        (_, None) if status.is_success() => Ok(Revocation::Revoked),
+        (_, None) => Err(TokenFault::Status { status, retry_after }),
     }
 }
 

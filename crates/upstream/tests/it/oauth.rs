@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use jackfield_domain::Secret;
 use jackfield_domain::connection::TokenContentType;
+use jackfield_domain::credential::RevokedTokenKind;
 use jackfield_domain::value::url::{HttpUrl, RedirectUri};
 use jackfield_upstream::client::Client;
-use jackfield_upstream::oauth::{ClientAuthentication, Grant, TokenEndpoint, TokenFailure, TokenFault, TokenResponse};
+use jackfield_upstream::oauth::{
+    ClientAuthentication, Grant, Revocation, RevocationEndpoint, TokenEndpoint, TokenFailure, TokenFault, TokenResponse,
+};
 
 use crate::server::{Server, header};
 use crate::support::{client, definition, development, url};
@@ -64,6 +67,13 @@ impl Endpoint {
         let refresh_token = Secret::new("r1".to_owned());
         let grant = Grant::RefreshToken { refresh_token: &refresh_token, scope: None };
         self.exchange(&public(), TokenContentType::Form, grant).await.unwrap_err()
+    }
+
+    /// Revokes an access token.
+    async fn revoke(&self) -> Result<Revocation, TokenFault> {
+        let Endpoint { client, url, .. } = self;
+        let endpoint = RevocationEndpoint { client, url, authentication: &public() };
+        endpoint.revoke(&Secret::new("a/1".to_owned()), RevokedTokenKind::AccessToken, None).await
     }
 
     /// The only request: its head and its body.
@@ -170,6 +180,29 @@ async fn a_grant_that_did_not_leave_is_not_spent() {
     endpoint.url = url("https://10.0.0.1/token");
     let fault = endpoint.fail().await;
     assert_eq!((fault.class(), fault.reason()), (TokenFailure::Connection, "EGRESS_REFUSED"));
+}
+
+#[tokio::test]
+async fn a_revocation_is_a_form_and_its_answer_needs_no_body() {
+    let endpoint = Endpoint::of("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(endpoint.revoke().await, Ok(Revocation::Revoked));
+    let (head, body) = endpoint.request();
+    assert_eq!(header(&head, "content-type"), Some("application/x-www-form-urlencoded"));
+    assert_eq!(body, "token=a%2F1&token_type_hint=access_token&client_id=c+1");
+}
+
+/// A client stops calling after failures in a row. Those of a revocation endpoint count apart.
+#[tokio::test]
+async fn failures_of_revocations_do_not_keep_grants_from_being_exchanged() {
+    let mut endpoint = Endpoint::granting().await;
+    let token_url = endpoint.url.clone();
+    let gone = Server::answering("").await.port();
+    endpoint.url = url(&format!("http://localhost:{gone}/revoke"));
+    while endpoint.revoke().await.unwrap_err().reason() != "CIRCUIT_OPEN" {}
+    endpoint.url = token_url;
+    let refresh_token = Secret::new("r1".to_owned());
+    let grant = Grant::RefreshToken { refresh_token: &refresh_token, scope: None };
+    endpoint.exchange(&public(), TokenContentType::Form, grant).await.unwrap();
 }
 
 /// A redirect could carry a secret to another host.

@@ -1,0 +1,352 @@
+//! Revocations. Material is destroyed here first, and then the provider is asked to accept its tokens no more (RFC 7009). So nothing is
+//! issued any more from the moment of the commit, and a provider that does not answer holds nothing up.
+
+use std::time::Duration;
+
+use jackfield_domain::connection::Connection;
+use jackfield_domain::credential::{
+    Credential, CredentialKind, CredentialState, MATERIAL_COLUMN, Material, OAuth2Material, RevocationOutcome,
+    RevokedTokenKind, TokenRevocation,
+};
+use jackfield_domain::principal::right::CredentialsWrite;
+use jackfield_domain::request::reference::Ref;
+use jackfield_domain::{ConnectionId, CredentialId, Error, Result, Secret, SecretAddress, TenantId};
+use jackfield_store::Writer;
+use jackfield_upstream::oauth::{Revocation, TokenFailure, TokenFault};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+
+use super::crud::find_locked;
+use crate::authorization::RevocationClient;
+use crate::caller::Caller;
+use crate::change::{Change, Length, RequestOptions, missing};
+use crate::services::Services;
+
+/// The outcome of a request to revoke a credential.
+pub struct RevokedCredential {
+    /// False if it was revoked before.
+    pub revoked: bool,
+    pub revocations: Vec<TokenRevocation>,
+}
+
+/// Tokens that are gone here, or will be when the transaction commits, and are to be revoked at their provider.
+pub(crate) struct Revocable {
+    tenant: TenantId,
+    credential: CredentialId,
+    connection: Option<ConnectionId>,
+    /// In the order in which they are sent; `None` for one that cannot be opened.
+    tokens: Vec<(RevokedTokenKind, Option<Secret>)>,
+}
+
+/// The revocations that no caller waits for.
+pub(crate) struct LaterRevocations {
+    /// The room for those that wait, because each has tokens in memory.
+    room: Semaphore,
+    /// The places for those that are sent, because they share the calls of their connectors with refreshes.
+    places: Semaphore,
+}
+
+/// The bounds of the attempts to revoke the tokens of a credential.
+#[derive(Clone, Copy)]
+enum Patience {
+    /// A caller waits.
+    Short,
+    /// Nobody waits.
+    Long,
+}
+
+/// The server stops, so nothing more is sent.
+struct Stopping;
+
+/// What became of a token, and the reason.
+type Fate = (RevocationOutcome, String);
+
+const MAX_WAITING: usize = 1_000;
+const MAX_SENDING: usize = 8;
+/// The longest time that one attempt takes.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+// === impl Services ===
+
+impl Services {
+    /// Revokes a credential, and its tokens at their provider. It goes on if the caller leaves.
+    pub async fn credential_revoke(
+        &self,
+        caller: &Caller<CredentialsWrite>,
+        request: &RequestOptions,
+        reference: &Ref,
+    ) -> Result<RevokedCredential> {
+        let mut revocable = None;
+        let revoked = self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
+            let tenant = caller.tenant();
+            let found = find_locked(txn, tenant, reference).await?;
+            let mut credential = found.ok_or_else(|| missing::<Credential>(reference))?;
+            if credential.state == CredentialState::Revoked {
+                return Ok(false);
+            }
+            revocable = self.revocable(txn, tenant, &credential).await?;
+            credential.revoke(self.now());
+            txn.replace(tenant, &credential).await?;
+            txn.secret_delete(SecretAddress::of(tenant, credential.id, MATERIAL_COLUMN)).await?;
+            self.shared.secrets.alternate_delete(txn, tenant, credential.id).await?;
+            Ok(true)
+        });
+        let revoked = revoked.await?;
+        let Some(revocable) = revocable.filter(|_| !request.validate_only) else {
+            return Ok(RevokedCredential { revoked, revocations: Vec::new() });
+        };
+        let services = self.clone();
+        let task = async move { services.tokens_revoke(revocable, Patience::Short).await };
+        let revocations = self.shared.tasks.spawn(task).await.map_err(Error::internal)?;
+        Ok(RevokedCredential { revoked, revocations })
+    }
+
+    /// The tokens of a credential that can be revoked; `None` if there are none. It is read before its material is deleted, in the same
+    /// transaction. Tokens that cannot be opened keep nobody from deleting them.
+    pub(crate) async fn revocable(
+        &self,
+        txn: &Writer,
+        tenant: TenantId,
+        credential: &Credential,
+    ) -> Result<Option<Revocable>> {
+        if credential.kind != CredentialKind::OAuth2 {
+            return Ok(None);
+        }
+        let id = credential.id;
+        let revocable = match self.shared.secrets.material(Some(txn), tenant, id).await {
+            Ok(Some((Material::OAuth2(tokens), _))) => {
+                let alternate = match self.shared.secrets.alternate_take(txn, tenant, id).await {
+                    Err(Error::DecryptFailed { .. }) => None,
+                    alternate => alternate?,
+                };
+                Revocable::of(tenant, credential, tokens, alternate)
+            }
+            Ok(_) => return Ok(None),
+            Err(Error::DecryptFailed { .. }) => Revocable::of_sealed(tenant, credential),
+            Err(error) => return Err(error),
+        };
+        Ok(Some(revocable).filter(|revocable| !revocable.tokens.is_empty()))
+    }
+
+    /// Revokes tokens at their provider without a caller who waits. They are in memory only: if the process ends before, the provider is not
+    /// asked.
+    pub(crate) fn revoke_later(&self, revocable: Revocable) {
+        let services = self.clone();
+        self.shared.tasks.spawn(async move {
+            match services.shared.later_revocations.room.try_acquire() {
+                Ok(_room) => drop(services.tokens_revoke(revocable, Patience::Long).await),
+                Err(_) => {
+                    let fate = (RevocationOutcome::NotSent, TOO_MANY.to_owned());
+                    for (kind, _) in &revocable.tokens {
+                        services.report(&revocable, *kind, &fate);
+                    }
+                }
+            }
+        });
+    }
+
+    /// Revokes tokens at their provider, one after the other. If it does not answer for one, the others are not sent.
+    async fn tokens_revoke(&self, revocable: Revocable, patience: Patience) -> Vec<TokenRevocation> {
+        let until = Instant::now() + patience.time();
+        let mut client = self.revocation_client_of(&revocable).await;
+        let mut revocations = Vec::with_capacity(revocable.tokens.len());
+        for (kind, token) in &revocable.tokens {
+            let fate = match (&client, token) {
+                (Err(fate), _) => fate.clone(),
+                (Ok(_), None) => (RevocationOutcome::NotSent, "DECRYPT_FAILED".to_owned()),
+                (Ok(client), Some(token)) => self.token_revoke(client, (*kind, token), (patience, until)).await,
+            };
+            self.report(&revocable, *kind, &fate);
+            if fate.0 == RevocationOutcome::Unreachable {
+                client = Err(fate.clone());
+            }
+            let (outcome, reason) = fate;
+            revocations.push(TokenRevocation { kind: *kind, outcome, reason });
+        }
+        revocations
+    }
+
+    async fn revocation_client_of(&self, revocable: &Revocable) -> Result<RevocationClient, Fate> {
+        let unsupported = |reason: &str| (RevocationOutcome::NotSupported, reason.to_owned());
+        let not_sent = |error: Error| (RevocationOutcome::NotSent, error.reason().to_owned());
+        let connection = revocable.connection.ok_or_else(|| unsupported("NO_CONNECTION"))?;
+        let connection = self.find::<Connection>(revocable.tenant, &Ref::Id(connection.0)).await.map_err(not_sent)?;
+        let client = self.revocation_client(revocable.tenant, &connection).await.map_err(not_sent)?;
+        client.ok_or_else(|| unsupported("NO_REVOCATION_URL"))
+    }
+
+    /// Revokes a token. Attempts that may not have reached the provider are repeated: to revoke a token twice does no harm.
+    async fn token_revoke(
+        &self,
+        client: &RevocationClient,
+        (kind, token): (RevokedTokenKind, &Secret),
+        (patience, until): (Patience, Instant),
+    ) -> Fate {
+        let mut pause = patience.first_pause();
+        for attempt in 1.. {
+            let Ok(place) = self.revocation_place(patience).await else {
+                return (RevocationOutcome::Unreachable, STOPPING.to_owned());
+            };
+            let deadline = until.min(Instant::now() + ATTEMPT_TIMEOUT);
+            let sent = client.revoke(token, kind, deadline).await;
+            drop(place);
+            let fault = match sent {
+                Ok(Revocation::Revoked) => return (RevocationOutcome::Revoked, String::new()),
+                Ok(Revocation::Unsupported) => {
+                    return (RevocationOutcome::NotSupported, "unsupported_token_type".to_owned());
+                }
+                Err(fault) => fault,
+            };
+            let fate = fate_of(&fault);
+            tracing::debug!(error = &fault as &dyn std::error::Error, attempt, "a token could not be revoked");
+            let wait = fault.retry_after().unwrap_or(pause);
+            let is_last = attempt >= patience.attempts() || Instant::now() + wait >= until;
+            if fate.0 != RevocationOutcome::Unreachable || is_last {
+                return fate;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => pause *= 2,
+                () = self.shared.stop.cancelled() => return fate,
+            }
+        }
+        (RevocationOutcome::Unreachable, STOPPING.to_owned())
+    }
+
+    /// Waits for a place, if nobody waits for the outcome.
+    ///
+    /// # Errors
+    /// The server stops.
+    async fn revocation_place(&self, patience: Patience) -> Result<Option<SemaphorePermit<'_>>, Stopping> {
+        match patience {
+            Patience::Short => Ok(None),
+            Patience::Long => tokio::select! {
+                biased;
+                () = self.shared.stop.cancelled() => Err(Stopping),
+                place = self.shared.later_revocations.places.acquire() => place.map(Some).map_err(|_| Stopping),
+            },
+        }
+    }
+
+    /// Logs and counts what became of a token at its provider.
+    fn report(&self, revocable: &Revocable, kind: RevokedTokenKind, (outcome, reason): &Fate) {
+        self.shared.gauge_sources.revocation_ended(*outcome);
+        let (credential, kind, outcome_name) = (revocable.credential, kind.as_str(), outcome.as_str());
+        match outcome {
+            RevocationOutcome::Revoked => {
+                tracing::info!(credential.id = %credential, token.kind = kind, "a token was revoked at its provider");
+            }
+            RevocationOutcome::NotSupported => {
+                tracing::info!(
+                    credential.id = %credential,
+                    token.kind = kind,
+                    reason,
+                    "a token was not revoked at its provider, which cannot be asked to"
+                );
+            }
+            RevocationOutcome::Refused | RevocationOutcome::Unreachable | RevocationOutcome::NotSent => {
+                tracing::warn!(
+                    credential.id = %credential,
+                    token.kind = kind,
+                    outcome = outcome_name,
+                    reason,
+                    "a token was not revoked at its provider, and may be good there"
+                );
+            }
+        }
+    }
+}
+
+// === impl Revocable ===
+
+impl Revocable {
+    /// The tokens of a credential, in the order in which they are revoked. With a refresh token, most providers end the grant (RFC 7009 2.1).
+    pub(crate) fn of(
+        tenant: TenantId,
+        credential: &Credential,
+        tokens: OAuth2Material,
+        alternate: Option<OAuth2Material>,
+    ) -> Self {
+        let alternate = alternate.unwrap_or_default();
+        let kinds = [
+            (RevokedTokenKind::RefreshToken, [tokens.refresh_token, alternate.refresh_token]),
+            (RevokedTokenKind::AccessToken, [tokens.access_token, alternate.access_token]),
+        ];
+        let tokens = kinds
+            .into_iter()
+            .flat_map(|(kind, tokens)| tokens.into_iter().flatten().map(move |token| (kind, Some(token))));
+        let (credential, connection) = (credential.id, credential.connection);
+        Revocable { tenant, credential, connection, tokens: tokens.collect() }
+    }
+
+    /// The tokens of a credential that cannot be opened.
+    fn of_sealed(tenant: TenantId, credential: &Credential) -> Self {
+        let refresh_token = credential.refreshable.then_some((RevokedTokenKind::RefreshToken, None));
+        let access_token = credential.has_token().then_some((RevokedTokenKind::AccessToken, None));
+        let tokens = refresh_token.into_iter().chain(access_token).collect();
+        Revocable { tenant, credential: credential.id, connection: credential.connection, tokens }
+    }
+}
+
+// === impl LaterRevocations ===
+
+impl Default for LaterRevocations {
+    fn default() -> Self {
+        LaterRevocations { room: Semaphore::new(MAX_WAITING), places: Semaphore::new(MAX_SENDING) }
+    }
+}
+
+// === impl Patience ===
+
+impl Patience {
+    /// The time for all tokens of a credential together.
+    fn time(self) -> Duration {
+        match self {
+            Patience::Short => Duration::from_secs(10),
+            Patience::Long => Duration::from_secs(300),
+        }
+    }
+
+    /// The most attempts to revoke one token.
+    fn attempts(self) -> u32 {
+        match self {
+            Patience::Short => 3,
+            Patience::Long => 8,
+        }
+    }
+
+    /// The pause after the first attempt, unless the provider asks for another. It doubles with each attempt.
+    fn first_pause(self) -> Duration {
+        match self {
+            Patience::Short => Duration::from_millis(200),
+            Patience::Long => Duration::from_secs(1),
+        }
+    }
+}
+
+/// What a failed attempt says about a token. Only what is unreachable is asked again.
+fn fate_of(fault: &TokenFault) -> Fate {
+    let outcome = match (fault, fault.class()) {
+        (TokenFault::Request(_), _) => RevocationOutcome::NotSent,
+        (TokenFault::Call(error), TokenFailure::Connection) if !error.sent => RevocationOutcome::NotSent,
+        // A code that is not known does not pass, whatever it means for a grant.
+        (TokenFault::Refused { status, code, .. }, _) if !code.is_known() && is_refusal(status.as_u16()) => {
+            RevocationOutcome::Refused
+        }
+        (_, TokenFailure::Transient | TokenFailure::Unknown) => RevocationOutcome::Unreachable,
+        _ => RevocationOutcome::Refused,
+    };
+    let reason = match fault {
+        TokenFault::Refused { code, .. } if code.is_known() => code.as_str(),
+        _ => fault.reason(),
+    };
+    (outcome, reason.to_owned())
+}
+
+fn is_refusal(status: u16) -> bool {
+    status < 500 && status != 429
+}
+
+/// The reason for which tokens are not revoked while too many others wait.
+const TOO_MANY: &str = "TOO_MANY_REVOCATIONS";
+/// The reason for which tokens are not revoked that wait when the server stops.
+const STOPPING: &str = "SERVER_STOPPING";
