@@ -18,6 +18,7 @@ mod connector;
 mod credential;
 mod events;
 mod gauges;
+mod journal;
 mod key;
 mod list;
 mod login;

@@ -79,6 +79,7 @@ impl Services {
         let steps = [
             ("re-wraps", self.rewrap_take_over().await),
             ("refreshed tokens of the journal", self.refreshes_recover().await),
+            ("tokens of authorisations in the journal", self.authorizations_recover().await),
             ("activation of keys", self.keys_activate().await),
             ("count of expiring keys", self.keys_count_expiring().await),
             ("removal of what has expired", self.purge().await),

@@ -111,9 +111,11 @@ impl Services {
         let services = Services::new(store, preflight.vault, clock, token_cache, (outbound, login), refreshes, facts);
         services.bootstrap(bootstrap_tenant).await.map_err(OpenError::Bootstrap)?;
         // What a process that died has received is stored before anybody asks for it.
-        if let Err(error) = services.refreshes_recover().await {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "refreshed tokens of the journal could not be stored");
+        for recovered in [services.refreshes_recover().await, services.authorizations_recover().await] {
+            if let Err(error) = recovered {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "tokens of the journal could not be stored");
+            }
         }
         services.start_maintenance();
         Ok(services)

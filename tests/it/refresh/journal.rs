@@ -53,7 +53,7 @@ mod postgres_away {
                 assert_eq!((found.access_token, found.credential_version), (live.access_token, 2));
                 assert_eq!(world.facts(&grant.credential).await.state(), v1::CredentialState::Valid);
                 assert_eq!((world.provider.exchanges(grant.family), world.provider.reuses(grant.family)), (1, 0));
-                let journal = server.data_dir().join("journal");
+                let journal = server.data_dir().join("journal/refreshes");
                 assert_eq!(std::fs::read_dir(journal).unwrap().count(), 0);
             }
         }
@@ -64,7 +64,7 @@ on_both! {
     /// Nothing can be read from the beginning of an entry.
     async fn an_entry_that_was_not_finished_is_removed(server) {
         let mut server = server;
-        let journal = server.data_dir().join("journal");
+        let journal = server.data_dir().join("journal/refreshes");
         std::fs::write(journal.join(format!("{}.unfinished", Uuid::now_v7())), "half of an ent").unwrap();
         server.restart().await;
         eventually("it is removed", || std::fs::read_dir(&journal).unwrap().count() == 0).await;

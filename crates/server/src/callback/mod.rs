@@ -63,10 +63,13 @@ impl CallbackApi {
         let Some(context) = request.uri().path().strip_prefix(PATH) else { return Page::NotFound.response() };
         let response = Parameters::parse(request.uri().query().unwrap_or_default()).into_response();
         // The database is not asked for what was not made here.
-        let is_ours = |response: &AuthorizationResponse| is_callback_context(context) && is_state(response.state.expose());
+        let is_ours =
+            |response: &AuthorizationResponse| is_callback_context(context) && is_state(response.state.expose());
         let Some(response) = response.filter(is_ours) else { return Page::Unknown.response() };
         let returned = self.services.authorization_returned(context, response);
-        let Some(returned) = in_turn(&self.turns, DEADLINE, returned).await else { return Page::Unavailable.response() };
+        let Some(returned) = in_turn(&self.turns, DEADLINE, returned).await else {
+            return Page::Unavailable.response();
+        };
         match returned {
             Ok(ReturnedAuthorization::Continue(uri)) => page::redirect(&uri),
             Ok(ReturnedAuthorization::Ended { session, return_uri }) => of_state(session.state, Some(&return_uri)),
@@ -217,7 +220,8 @@ mod tests {
         // The limits are those of CompleteAuthorization.
         for (name, rest, max) in [("code", "", 4_096), ("error", "", 256), ("iss", "&code=c", 2_048)] {
             let query = |length: usize| format!("state=s{rest}&{name}={}", "%C3%A9".repeat(length));
-            let is_malformed = |length| matches!(result(&query(length)).unwrap().result, AuthorizationResult::Malformed);
+            let is_malformed =
+                |length| matches!(result(&query(length)).unwrap().result, AuthorizationResult::Malformed);
             assert!(!is_malformed(max) && is_malformed(max + 1), "{name}");
         }
     }

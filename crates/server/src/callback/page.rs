@@ -50,7 +50,9 @@ impl Page {
     fn texts(self) -> (&'static str, &'static str) {
         match self {
             Page::Done => ("Done", "Go back to the application. You can close this page."),
-            Page::UnderWay => ("Almost done", "Go back to the application, which finishes this. You can close this page."),
+            Page::UnderWay => {
+                ("Almost done", "Go back to the application, which finishes this. You can close this page.")
+            }
             Page::Denied => (
                 "Access was not granted",
                 "Nothing was changed. If you did not mean to refuse, go back to the application and start again.",

@@ -69,7 +69,7 @@ impl TokenClient {
         parameters: &BTreeMap<String, String>,
         deadline: Option<Instant>,
     ) -> Result<TokenResponse, TokenFault> {
-        let TokenClient { client, token_url: url, client_authentications, content_type } = self;
+        let TokenClient { client, token_url: url, client_authentications, content_type, connector: _ } = self;
         let content_type = *content_type;
         let mut outcome = Err(NO_AUTHENTICATION);
         for authentication in &client_authentications.0 {

@@ -9,13 +9,16 @@ mod callback;
 mod changed;
 mod complete;
 mod endpoint;
+mod journal;
 mod redeem;
 mod start;
 
 use futures::StreamExt as _;
 use futures::future::ready;
 use futures::stream::{once, try_unfold};
-use jackfield_domain::authorization::{AuthorizationDigest, AuthorizationEnd, AuthorizationFailure, AuthorizationSession, callback_context};
+use jackfield_domain::authorization::{
+    AuthorizationDigest, AuthorizationEnd, AuthorizationFailure, AuthorizationSession, callback_context,
+};
 use jackfield_domain::error::Precondition;
 use jackfield_domain::principal::right::ConnectionsAuthorize;
 use jackfield_domain::value::text::UserId;

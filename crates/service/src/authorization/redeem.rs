@@ -1,7 +1,10 @@
-//! The redemption of a code. It is sent once: a code that is sent twice looks stolen, and its tokens may be revoked (RFC 6749 4.1.2).
+//! The redemption of a code. It is processed once: a code that is sent twice looks stolen, and its tokens may be revoked (RFC 6749 4.1.2). Only
+//! a request that did not leave, or was not processed, is sent again.
 
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use jackfield_domain::authorization::{
     AuthorizationEnd, AuthorizationFailure, AuthorizationSession, AuthorizationState, UNKNOWN_ERROR_CODE,
 };
@@ -16,6 +19,7 @@ use jackfield_domain::value::maps::Labels;
 use jackfield_domain::{CredentialId, Error, Result, Secret, SecretPatch, TenantId, Timestamp};
 use jackfield_store::Writer;
 use jackfield_upstream::oauth::{AccessToken, Grant, TokenFailure, TokenFault, TokenResponse};
+use tokio::time::Instant;
 
 use super::account::AccountClient;
 use super::complete::Redemption;
@@ -26,20 +30,19 @@ use crate::credential::{Parents, find_locked};
 use crate::services::Services;
 use crate::user_connector::link_or_new;
 
-/// The attempts to store tokens, which nobody can get a second time, and the wait between them.
+/// The attempts to store what cannot be had a second time, and the wait between them.
 const STORE_ATTEMPTS: u32 = 60;
 const STORE_WAIT: Duration = Duration::from_millis(500);
+/// The attempts to store tokens that are in the journal as well.
+const JOURNALED_ATTEMPTS: u32 = 10;
+/// The first wait before a code is sent again. It doubles.
+const SEND_WAIT: Duration = Duration::from_millis(250);
 
 /// The tokens of a response. They are not cloned, but each attempt to store them needs a copy.
-struct Tokens {
-    access_token: Secret,
-    refresh_token: Option<Secret>,
-    id_token: Option<Secret>,
-    token_type: String,
-    expire_time: Option<Timestamp>,
-    scopes: Vec<String>,
+pub(super) struct Tokens {
+    pub(super) oauth: OAuth2Material,
     /// The id of the account at the provider whose tokens these are, if it is known.
-    account: Option<String>,
+    pub(super) account: Option<String>,
 }
 
 // === impl Services ===
@@ -61,15 +64,25 @@ impl Services {
             Ok(tokens) => tokens,
             Err(end) => return self.end_confirmed(tenant, &session, end).await,
         };
-        for attempt in 1.. {
-            let stored = self.tokens_store(tenant, connection, &session, &tokens).await;
-            match stored {
-                Err(error) if may_pass(&error) && attempt < STORE_ATTEMPTS => tokio::time::sleep(STORE_WAIT).await,
-                Err(error) => return self.end_confirmed(tenant, &session, not_stored(&session, &error)).await,
-                Ok(session) => return Ok(session),
+        let is_journaled = self.authorization_journal(tenant, &session, &tokens).await;
+        let attempts = if is_journaled { JOURNALED_ATTEMPTS } else { STORE_ATTEMPTS };
+        let stored = repeated(attempts, || self.tokens_store(tenant, connection, &session, &tokens).boxed()).await;
+        match stored {
+            // The journal has the tokens, and they are stored when the database is back.
+            Err(error) if is_journaled && may_pass(&error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, authorization.id = %session.id, "the tokens of an authorisation wait in the journal");
+                Ok(session)
+            }
+            Err(error) => {
+                self.shared.refreshes.authorizations.remove(session.id.0).await;
+                self.end_confirmed(tenant, &session, not_stored(&session, &error)).await
+            }
+            Ok(stored) => {
+                self.shared.refreshes.authorizations.remove(session.id.0).await;
+                Ok(stored)
             }
         }
-        Err(Error::internal("attempts without an end"))
     }
 
     /// Exchanges a code for tokens, and finds whose they are. Tokens of which that is not known as it must be are dropped.
@@ -81,16 +94,38 @@ impl Services {
         nonce: Option<Secret>,
     ) -> Result<Tokens, AuthorizationEnd> {
         let source = self.account_source(of, session, nonce).await?;
-        let asked = self.now();
-        // The caller may leave, so its deadline is none: the timeouts of the connector end the exchange.
-        let outcome = of.client.exchange(grant, of.connection.settings.token_parameters.as_map(), None).await;
-        let mut tokens = Tokens::of(outcome, &session.scopes, asked)?;
-        tokens.account = self.account_of(of, &source, &tokens.access_token, tokens.id_token.as_ref()).await?;
-        Ok(tokens)
+        let (outcome, asked) = self.code_send(of, grant).await;
+        let oauth = tokens_of(outcome, &session.scopes, asked)?;
+        let account = match &oauth.access_token {
+            Some(access_token) => self.account_of(of, &source, access_token, oauth.id_token.as_ref()).await?,
+            None => None,
+        };
+        Ok(Tokens { oauth, account })
+    }
+
+    /// Sends a code, again if it was not processed. Returns the outcome, and the time before the last request.
+    async fn code_send(
+        &self,
+        of: AccountClient<'_>,
+        grant: &Grant<'_>,
+    ) -> (Result<TokenResponse, TokenFault>, Timestamp) {
+        let timeout = self.shared.refreshes.timeout();
+        let (until, mut wait) = (Instant::now() + timeout, SEND_WAIT);
+        loop {
+            let (asked, deadline) = (self.now(), Some(Instant::now() + timeout));
+            let outcome = of.client.exchange(grant, of.connection.settings.token_parameters.as_map(), deadline).await;
+            let Err(fault) = &outcome else { return (outcome, asked) };
+            let pause = fault.retry_after().unwrap_or_default().max(wait);
+            if !fault.is_unprocessed() || Instant::now() + pause >= until || self.shared.stop.is_cancelled() {
+                return (outcome, asked);
+            }
+            tokio::time::sleep(pause).await;
+            wait *= 2;
+        }
     }
 
     /// Ends a confirmed session without tokens. Nothing else changes.
-    async fn end_confirmed(
+    pub(super) async fn end_confirmed(
         &self,
         tenant: TenantId,
         session: &AuthorizationSession,
@@ -101,15 +136,25 @@ impl Services {
             let connection = session.connection;
             tracing::warn!(connection.id = %connection, error.type = reason, error.detail = detail, "an authorisation failed");
         }
-        self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
-            let session = confirmed(txn, tenant, session).await?;
-            self.end(txn, tenant, session, end).await
-        })
-        .await
+        let end = &end;
+        let ended = || {
+            let changed = self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
+                // An attempt whose outcome was not known may have ended it.
+                let found = txn.authorization_fetch_for_update(tenant, session.id).await?;
+                match found.ok_or_else(|| missing(session.id))? {
+                    found if found.state == AuthorizationState::Confirmed => {
+                        self.end(txn, tenant, found, end.clone()).await
+                    }
+                    found => Ok(found),
+                }
+            });
+            changed.boxed()
+        };
+        repeated(STORE_ATTEMPTS, ended).await
     }
 
     /// Stores tokens in the credential of a session, or in a new one, and completes the session.
-    async fn tokens_store(
+    pub(super) async fn tokens_store(
         &self,
         tenant: TenantId,
         connection: &Connection,
@@ -136,7 +181,7 @@ impl Services {
             let end = match credential {
                 Ok(id) => {
                     locked.credential = Some(id);
-                    locked.granted_scopes.clone_from(&tokens.scopes);
+                    locked.granted_scopes.clone_from(&tokens.oauth.scopes);
                     AuthorizationEnd::Completed
                 }
                 Err(failure) => AuthorizationEnd::failed(failure, ""),
@@ -179,38 +224,41 @@ impl Services {
 // === impl Tokens ===
 
 impl Tokens {
-    /// The tokens of an exchange that began at a time, or how the session ends.
-    fn of(
-        outcome: Result<TokenResponse, TokenFault>,
-        asked_scopes: &[String],
-        asked: Timestamp,
-    ) -> Result<Self, AuthorizationEnd> {
-        let response = outcome.map_err(|fault| failure_of(&fault))?;
-        let TokenResponse { access, refresh_token, refresh_lifetime: _, id_token } = response;
-        let access =
-            access.map_err(|flaw| AuthorizationEnd::failed(AuthorizationFailure::TokenUnusable, flaw.reason()))?;
-        let AccessToken { token, token_type, lifetime, scopes } = access;
-        let micros = |lifetime: Duration| i64::try_from(lifetime.as_micros()).unwrap_or(i64::MAX);
-        Ok(Tokens {
-            access_token: token,
-            refresh_token,
-            id_token,
-            token_type,
-            expire_time: lifetime.map(|lifetime| asked.plus_micros(micros(lifetime))),
-            scopes: scopes.unwrap_or_else(|| asked_scopes.to_vec()),
-            account: None,
-        })
-    }
-
     fn material(&self) -> Material {
-        Material::OAuth2(OAuth2Material {
-            access_token: Some(self.access_token.duplicate()),
-            refresh_token: self.refresh_token.as_ref().map(Secret::duplicate),
-            id_token: self.id_token.as_ref().map(Secret::duplicate),
-            token_type: self.token_type.clone(),
-            expire_time: self.expire_time,
-            scopes: self.scopes.clone(),
-        })
+        Material::OAuth2(self.oauth.duplicate())
+    }
+}
+
+/// The tokens of an exchange that began at a time, or how the session ends.
+fn tokens_of(
+    outcome: Result<TokenResponse, TokenFault>,
+    asked_scopes: &[String],
+    asked: Timestamp,
+) -> Result<OAuth2Material, AuthorizationEnd> {
+    let response = outcome.map_err(|fault| failure_of(&fault))?;
+    let TokenResponse { access, refresh_token, refresh_lifetime: _, id_token } = response;
+    let access = access.map_err(|flaw| AuthorizationEnd::failed(AuthorizationFailure::TokenUnusable, flaw.reason()))?;
+    let AccessToken { token, token_type, lifetime, scopes } = access;
+    let micros = |lifetime: Duration| i64::try_from(lifetime.as_micros()).unwrap_or(i64::MAX);
+    Ok(OAuth2Material {
+        access_token: Some(token),
+        refresh_token,
+        id_token,
+        token_type,
+        expire_time: lifetime.map(|lifetime| asked.plus_micros(micros(lifetime))),
+        scopes: scopes.unwrap_or_else(|| asked_scopes.to_vec()),
+    })
+}
+
+/// Makes a change that may have to be tried again, at most some times.
+async fn repeated<'a, T>(attempts: u32, change: impl Fn() -> BoxFuture<'a, Result<T>>) -> Result<T> {
+    let mut made = 1;
+    loop {
+        match change().await {
+            Err(error) if may_pass(&error) && made < attempts => tokio::time::sleep(STORE_WAIT).await,
+            made => return made,
+        }
+        made += 1;
     }
 }
 
@@ -283,13 +331,13 @@ fn is_refused_for_unknown_reasons(fault: &TokenFault) -> bool {
 }
 
 /// The end of a session whose tokens are lost.
-fn not_stored(session: &AuthorizationSession, error: &Error) -> AuthorizationEnd {
+pub(super) fn not_stored(session: &AuthorizationSession, error: &Error) -> AuthorizationEnd {
     let cause = error as &dyn std::error::Error;
     tracing::error!(error = cause, authorization.id = %session.id, "the tokens of a user could not be stored");
     AuthorizationEnd::failed(AuthorizationFailure::NotStored, error.reason())
 }
 
 /// Returns whether tokens may be stored by another attempt. If it is not known whether they were, the next attempt finds out.
-fn may_pass(error: &Error) -> bool {
+pub(super) fn may_pass(error: &Error) -> bool {
     error.retryable() || matches!(error, Error::OutcomeUnknown { .. })
 }

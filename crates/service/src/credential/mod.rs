@@ -14,5 +14,5 @@ pub use self::explain::ExplainedCredential;
 pub(crate) use self::issue::token_of;
 pub(crate) use self::material::MaterialFacts;
 pub use self::reveal::Revealed;
-pub(crate) use self::revoke::LaterRevocations;
 pub use self::revoke::RevokedCredential;
+pub(crate) use self::revoke::{LaterRevocations, Revocable};

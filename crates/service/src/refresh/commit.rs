@@ -7,16 +7,17 @@ use jackfield_domain::credential::{
     Credential, CredentialState, FailureClass, IssuedToken, Material, OAuth2Material, RefreshAttempt, RefreshEnd,
     RefreshOutcome, refresh_backoff, refresh_time,
 };
-use jackfield_domain::{CredentialId, Error, Result, Secret, TenantId, Timestamp};
+use jackfield_domain::{CredentialId, Error, Resource, Result, Secret, TenantId, Timestamp};
 use jackfield_store::Writer;
 use uuid::Uuid;
 
 use super::attempt::{Sending, token_digest};
 use super::failure::Failure;
+use super::journal::Entry;
 use super::received::Received;
 use super::{KEPT_ATTEMPTS, RefreshError};
 use crate::change::{Change, Length};
-use crate::credential::{MaterialFacts, lock_credential, token_of};
+use crate::credential::{MaterialFacts, Revocable, lock_credential, token_of};
 use crate::services::Services;
 
 /// An attempt that failed.
@@ -66,8 +67,11 @@ impl Services {
             tokio::time::sleep(TRY_AGAIN).await;
         };
         self.shared.refreshes.journal.remove(received.attempt).await;
-        let gone = || Error::not_found(jackfield_domain::Resource::Credential, before.id);
-        let (credential, tokens) = stored.ok_or_else(gone)?;
+        let Some((credential, tokens)) = stored else {
+            // Deleted or revoked: what came after that is of no use, and good at the provider.
+            self.revoke_later(Revocable::of(received.tenant, before, received.tokens, None));
+            return Err(Error::not_found(Resource::Credential, before.id).into());
+        };
         if let Some(flaw) = received.flaw {
             let retry_after = refresh_backoff(before.id, before.refresh_failure_count.saturating_add(1));
             return Err(RefreshError::Failed(Failure::not_processed(&flaw, retry_after)));
@@ -79,7 +83,10 @@ impl Services {
     async fn refresh_journal(&self, received: &Received) -> bool {
         let journal = &self.shared.refreshes.journal;
         let written = match self.shared.data_keys.system().await {
-            Ok(system) => journal.append(&system, received).await,
+            Ok(system) => match Entry::of(received) {
+                Ok(entry) => journal.append(&system, received.attempt, &entry).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         if let Err(error) = &written {
@@ -93,7 +100,7 @@ impl Services {
     pub(crate) async fn refreshes_recover(&self) -> Result<()> {
         let journal = &self.shared.refreshes.journal;
         let mut failed = None;
-        for attempt in journal.attempts().await? {
+        for attempt in journal.ids().await? {
             // One that cannot be stored does not keep the others from being stored.
             if let Err(error) = self.refresh_recover(attempt).await {
                 failed = Some(error);
@@ -106,7 +113,8 @@ impl Services {
     pub(super) async fn refresh_recover(&self, attempt: Uuid) -> Result<bool> {
         let journal = &self.shared.refreshes.journal;
         let system = self.shared.data_keys.system().await?;
-        let Some(received) = journal.read(&system, attempt).await? else { return Ok(false) };
+        let entry = journal.read::<Entry>(&system, attempt).await?;
+        let Some(received) = entry.and_then(Entry::received) else { return Ok(false) };
         let stored = match self.refresh_commit(&received, None).await {
             // The tenant was deleted, and its tokens have no use.
             Err(Error::TenantUnknown { .. }) => None,

@@ -22,7 +22,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use self::flight::Flights;
-use self::journal::Journal;
+use crate::journal::Journal;
 
 pub(crate) use self::failure::RefreshError;
 pub use self::schedule::RefreshBudget;
@@ -32,7 +32,7 @@ pub use self::schedule::RefreshBudget;
 pub struct RefreshSettings {
     /// The longest time that a token endpoint may take.
     pub timeout: Duration,
-    /// The directory of the journal.
+    /// The directory of the journals.
     pub journal: PathBuf,
     pub budget: RefreshBudget,
 }
@@ -41,6 +41,8 @@ pub struct RefreshSettings {
 pub(crate) struct Refreshes {
     settings: RefreshSettings,
     journal: Journal,
+    /// The tokens of authorisations.
+    pub(crate) authorizations: Journal,
     flights: Flights,
     /// The name of this process in leases.
     holder: Uuid,
@@ -56,9 +58,15 @@ pub(crate) const KEPT_ATTEMPTS: u64 = 10;
 
 impl Refreshes {
     pub(crate) fn open(settings: RefreshSettings) -> std::io::Result<Self> {
-        let journal = Journal::open(&settings.journal)?;
+        let journal = Journal::open(&settings.journal.join("refreshes"), "refreshes")?;
+        let authorizations = Journal::open(&settings.journal.join("authorizations"), "authorizations")?;
         let budget = schedule::Budget::new(settings.budget);
-        Ok(Refreshes { journal, budget, settings, flights: Flights::default(), holder: Uuid::now_v7() })
+        Ok(Refreshes { journal, authorizations, budget, settings, flights: Flights::default(), holder: Uuid::now_v7() })
+    }
+
+    /// The longest time that a token endpoint may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.settings.timeout
     }
 
     /// The time for which a lease is held: longer than a request and the writes around it may take.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use jackfield_domain::authorization::{AuthorizationDigest, AuthorizationSession};
 use jackfield_domain::value::text::UserId;
-use jackfield_domain::{AuthorizationSessionId, ConnectionId, ConnectorId, Error, Resource, Result, TenantId, Timestamp};
+use jackfield_domain::{
+    AuthorizationSessionId, ConnectionId, ConnectorId, Error, Resource, Result, TenantId, Timestamp,
+};
 use sea_orm::sea_query::{Condition, Expr, LockBehavior, LockType, Query};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait as _, ConnectionTrait, DbBackend, EntityTrait as _, QueryFilter as _,
@@ -59,11 +61,7 @@ impl<C: ConnectionTrait> Session<C> {
         row.map(|row| Ok((TenantId(row.tenant_id), decode(row)?))).transpose()
     }
 
-    async fn authorization_where(
-        &self,
-        tenant: TenantId,
-        condition: Expr,
-    ) -> Result<Option<AuthorizationSession>> {
+    async fn authorization_where(&self, tenant: TenantId, condition: Expr) -> Result<Option<AuthorizationSession>> {
         let row = authorization_session::of(tenant).filter(condition).one(&self.conn).await.map_err(error::from_db)?;
         row.map(decode).transpose()
     }
@@ -178,11 +176,7 @@ impl Writer {
 
     /// The ids of at most `limit` authorisations of all tenants that fit a condition, and their number. Those that another transaction
     /// locks are left out.
-    async fn authorizations_lock(
-        &self,
-        condition: Condition,
-        limit: u64,
-    ) -> Result<(BTreeMap<Uuid, Vec<Uuid>>, u64)> {
+    async fn authorizations_lock(&self, condition: Condition, limit: u64) -> Result<(BTreeMap<Uuid, Vec<Uuid>>, u64)> {
         #[expect(clippy::disallowed_methods, reason = "maintenance spans all tenants")]
         let select = Entity::find().filter(condition).order_by_asc(Column::ExpireTime).limit(limit);
         let select = select.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked).select_only();

@@ -122,6 +122,17 @@ impl TokenFault {
         }
     }
 
+    /// Returns true if the request did not leave, or the status says that it was not processed, so that it may be sent again.
+    pub fn is_unprocessed(&self) -> bool {
+        match self {
+            TokenFault::Call(error) => !error.sent && self.class() == TokenFailure::Transient,
+            TokenFault::Refused { status, .. } | TokenFault::Status { status, .. } => {
+                of_status(*status) == TokenFailure::Transient
+            }
+            TokenFault::Request(_) | TokenFault::BodyMalformed { .. } => false,
+        }
+    }
+
     /// Returns true if the endpoint says that it does not accept the client, so that it has not looked at the grant. Only then may the
     /// same grant be sent with another secret. A server that fails, or says nothing, may have used the grant.
     pub fn refuses_client(&self) -> bool {
