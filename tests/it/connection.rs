@@ -4,6 +4,7 @@
 mod delete;
 mod identity;
 mod limits;
+mod rotate;
 mod secrets;
 mod update;
 

@@ -6,9 +6,10 @@ use jackfield_domain::error::Violation;
 use jackfield_domain::principal::right::{ConnectionsRead, ConnectionsWrite};
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::{ConnectionId, ConnectorId, Error, Result, SecretAddress, TenantId};
+use jackfield_domain::{ConnectionId, ConnectorId, Error, Result, Secret, SecretAddress, TenantId};
 use jackfield_store::Writer;
 use std::collections::BTreeMap;
+use uuid::Uuid;
 
 use crate::caller::Caller;
 use crate::change::{
@@ -81,6 +82,31 @@ impl Services {
         let updated = updated.await?;
         self.forget_issuer(caller, request, Some(updated.id));
         Ok(updated)
+    }
+
+    /// Adds a client secret to a connection, before the others. Without an id, one is made.
+    pub async fn connection_rotate_secret(
+        &self,
+        caller: &Caller<ConnectionsWrite>,
+        request: &RequestOptions,
+        reference: &Ref,
+        expected: &Expected,
+        (secret_id, value): (Option<String>, Secret),
+    ) -> Result<Connection> {
+        self.change(Change::of_tenant(caller, request, Length::Short), async |txn| {
+            let tenant = caller.tenant();
+            let found = txn.find_for_update::<Connection>(tenant, reference).await?;
+            let before = found_for_update(found, || missing::<Connection>(reference), expected)?;
+            let secret_id = secret_id.unwrap_or_else(|| Uuid::now_v7().simple().to_string());
+            let meta = before.meta.changed(self.now());
+            let connection = before.with_secret(&secret_id, meta)?;
+            txn.replace(tenant, &connection).await?;
+            let column = client_secret_column(&secret_id);
+            let address = SecretAddress::of(tenant, connection.id, &column);
+            self.shared.secrets.put(txn, address, value.expose().as_bytes()).await?;
+            Ok(connection)
+        })
+        .await
     }
 
     pub async fn connection_delete(

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attempts::Attempts;
-use crate::authorization::{ChangedAuthorizations, Issuers};
+use crate::authorization::{AcceptedSecrets, ChangedAuthorizations, Issuers};
 use crate::cache::tenant_names::TenantNames;
 use crate::cache::tokens::{TokenCacheSettings, Tokens};
 use crate::caller::Caller;
@@ -58,6 +58,7 @@ pub(crate) struct Components {
     pub(crate) login: LoginSettings,
     pub(crate) attempts: Attempts,
     pub(crate) refreshes: Refreshes,
+    pub(crate) accepted_secrets: Arc<AcceptedSecrets>,
     pub(crate) later_revocations: LaterRevocations,
     pub(crate) events: ConnectorEvents,
     pub(crate) tenant_names: TenantNames,
@@ -131,6 +132,7 @@ impl Services {
             attempts: Attempts::new(login.attempts),
             login,
             refreshes,
+            accepted_secrets: Arc::default(),
             later_revocations: LaterRevocations::default(),
             passwords: Passwords::new(),
             key_turns: Turns::new(key::AT_ONCE),

@@ -136,6 +136,8 @@ pub(super) async fn cases(server: &TestServer, world: &World) -> Vec<Case> {
     named!("GetConnection", GetConnectionRequest, login);
     let (reference, connection) = (login.clone(), Some(another));
     case!("UpdateConnection", UpdateConnectionRequest { reference, connection, update_mask: everything() });
+    let (reference, client_secret) = (login.clone(), "another".to_owned());
+    case!("RotateConnectionSecret", RotateConnectionSecretRequest { reference, client_secret });
     named!("DeleteConnection", DeleteConnectionRequest, login);
     let (connection, ada, error) = (authorizing, || "ada".to_owned(), "access_denied".to_owned());
     case!("StartAuthorization", StartAuthorizationRequest { connection, user_id: ada() });

@@ -223,6 +223,11 @@ impl Sown {
                     set(request, "reference", nobody());
                 }),
             ],
+            "RotateConnectionSecret" => {
+                vec![self.simple(field, "not there", (Code::NotFound, "CONNECTION_NOT_FOUND"), |request| {
+                    set(request, "reference", nobody());
+                })]
+            }
             "RotateKey" => vec![self.simple(field, "no key", (Code::NotFound, "KEY_NOT_FOUND"), |request| {
                 set(request, "reference", nobody());
             })],
@@ -281,7 +286,7 @@ impl Sown {
 }
 
 fn taken(field: &SecretField) -> (Code, &'static str) {
-    if field.method.name() == "RotateKey" {
+    if ["RotateKey", "RotateConnectionSecret"].contains(&field.method.name()) {
         return (Code::Aborted, "ETAG_MISMATCH");
     }
     let reason = match field.method.name() {
@@ -320,6 +325,12 @@ fn rename(request: &mut DynamicMessage, name: &str) {
         return request.set_field(&field, Value::Message(time));
     }
     let has = |field| request.descriptor().get_field_by_name(field).is_some();
+    if has("secret_id") {
+        return match name {
+            TAKEN => set(request, "etag", "W/\"0-0\"".to_owned()),
+            name => set(request, "secret_id", name.to_owned()),
+        };
+    }
     let field = if has("credential") { "external_id" } else { "name" };
     set_inner(request, if has("user") { "username" } else { field }, name.to_owned());
 }

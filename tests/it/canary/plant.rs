@@ -154,6 +154,7 @@ impl SecretField {
             | ["connector", "generic", "http_authentication_password"]
             | ["connector", "egress_proxy_password"]
             | ["connection", "client_secrets", "value"]
+            | ["client_secret"]
             | ["password"]
             | ["private_key_pem"]
             | ["imported", "private_key_pem"]
@@ -224,6 +225,10 @@ impl SecretField {
                 ..Default::default()
             }
             .encode_to_vec(),
+            "RotateConnectionSecret" => {
+                let reference = targets.connection.clone();
+                v1::RotateConnectionSecretRequest { reference, ..Default::default() }.encode_to_vec()
+            }
             "CreateCredential" => {
                 v1::CreateCredentialRequest { credential: Some(credential()), material, ..Default::default() }
                     .encode_to_vec()

@@ -28,7 +28,7 @@ macro_rules! methods {
     };
 }
 
-const METHODS: [Method; 75] = methods! {
+const METHODS: [Method; 76] = methods! {
     admin {
         "CreateTenant" create_tenant(CreateTenantRequest): "admin";
         "GetTenant" get_tenant(GetTenantRequest): "admin";
@@ -65,6 +65,7 @@ const METHODS: [Method; 75] = methods! {
         "GetConnection" get_connection(GetConnectionRequest): "connections.read";
         "ListConnections" list_connections(ListConnectionsRequest): "connections.read";
         "UpdateConnection" update_connection(UpdateConnectionRequest): "connections.write";
+        "RotateConnectionSecret" rotate_connection_secret(RotateConnectionSecretRequest): "connections.write";
         "DeleteConnection" delete_connection(DeleteConnectionRequest): "connections.write";
         "StartAuthorization" start_authorization(StartAuthorizationRequest): "connections.authorize";
         "CompleteAuthorization" complete_authorization(CompleteAuthorizationRequest): "connections.authorize";

@@ -162,6 +162,21 @@ impl Player {
                     v1::DeleteConnectionRequest { reference, etag, allow_missing, cascade, request_id, validate_only };
                 wire.call(client, method, &request).await
             }
+            "RotateConnectionSecret" => {
+                let (reference, (request_id, validate_only)) = (pick("connection", a), defaults());
+                // An id that was made would be another one in each run.
+                let (client_secret, secret_id) = ("another".to_owned(), format!("secret-{}", b % 3));
+                let etag = String::new();
+                let request = v1::RotateConnectionSecretRequest {
+                    reference,
+                    client_secret,
+                    secret_id,
+                    etag,
+                    request_id,
+                    validate_only,
+                };
+                wire.call(client, method, &request).await
+            }
             "StartAuthorization"
             | "CompleteAuthorization"
             | "GetAuthorization"

@@ -340,6 +340,9 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
             connection: Some(fixture::a_connection("new", connector)),
             validate_only: true,
         }
+        "RotateConnectionSecret": RotateConnectionSecretRequest {
+            reference: connection.clone(), client_secret: "new".to_owned(), validate_only: true,
+        }
         "DeleteConnection": DeleteConnectionRequest { reference: connection.clone(), cascade: true, validate_only: true }
         "StartAuthorization": StartAuthorizationRequest { connection: connection.clone(), user_id: user.clone() }
         "CompleteAuthorization": CompleteAuthorizationRequest {

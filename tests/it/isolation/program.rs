@@ -48,7 +48,7 @@ pub(super) struct Player {
 }
 
 /// Methods, listed more often the more depends on them.
-pub(super) const METHODS: [&str; 93] = [
+pub(super) const METHODS: [&str; 94] = [
     "CreateApplication",
     "CreateApplication",
     "GetApplication",
@@ -96,6 +96,7 @@ pub(super) const METHODS: [&str; 93] = [
     "CreateConnection",
     "GetConnection",
     "UpdateConnection",
+    "RotateConnectionSecret",
     "DeleteConnection",
     "ListConnections",
     "StartAuthorization",

@@ -42,6 +42,20 @@ pub fn client_secret_column(secret_id: &str) -> String {
     format!("client_secret/{secret_id}")
 }
 
+/// Puts a secret before those that are stored, or returns why it cannot be added.
+pub(super) fn add(facts: &mut Vec<ClientSecretFacts>, secret_id: &str, now: Timestamp) -> Result<(), Violation> {
+    if facts.iter().any(|stored| stored.secret_id == secret_id) {
+        let description = "is that of a stored secret, whose value UpdateConnection replaces";
+        return Err(Violation::field("secret_id", description));
+    }
+    if facts.len() >= MAX_CLIENT_SECRETS {
+        let description = format!("cannot be added: the connection has {MAX_CLIENT_SECRETS}, remove one first");
+        return Err(Violation::field("client_secret", description));
+    }
+    facts.insert(0, ClientSecretFacts { secret_id: secret_id.to_owned(), create_time: now });
+    Ok(())
+}
+
 // === impl ClientSecretsPatch ===
 
 impl ClientSecretsPatch {

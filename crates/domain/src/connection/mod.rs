@@ -51,6 +51,13 @@ impl Connection {
         Connection { id, connector, settings, client_secrets: Vec::new(), meta }.patched(patch, meta)
     }
 
+    /// This connection with one client secret more, which is the first, or what is wrong with it.
+    pub fn with_secret(mut self, secret_id: &str, meta: Meta) -> Result<Self, Violation> {
+        client_secrets::add(&mut self.client_secrets, secret_id, meta.update_time)?;
+        self.meta = meta;
+        Ok(self)
+    }
+
     /// This connection after a patch, or what is wrong with the result.
     pub fn patched(mut self, patch: &ConnectionPatch, meta: Meta) -> Result<Self, Vec<Violation>> {
         let mut violations = Violations::default();

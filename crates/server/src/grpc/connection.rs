@@ -14,7 +14,7 @@ use jackfield_domain::value::scopes::Scopes;
 use jackfield_domain::value::text::UserId;
 use jackfield_domain::value::url::{HttpUrl, RedirectUri};
 use jackfield_domain::{ConnectionId, Violations};
-use jackfield_service::{DeleteOptions, Deleted, ListScope, ListedPage};
+use jackfield_service::{DeleteOptions, Deleted, Expected, ListScope, ListedPage};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::api::{Api, authorize, respond};
@@ -115,6 +115,25 @@ impl ConnectionService for Api {
             let (reference, (expected, patch)) = violations.into_result(reference.zip(update))?;
             let updated = self.services.connection_update(&caller, &options, &reference, &expected, patch).await?;
             Ok(pb::UpdateConnectionResponse { connection: Some(to_message(updated)) })
+        };
+        respond(call.await)
+    }
+
+    async fn rotate_connection_secret(
+        &self,
+        request: Request<pb::RotateConnectionSecretRequest>,
+    ) -> Result<Response<pb::RotateConnectionSecretResponse>, Status> {
+        let call = async {
+            let (caller, mut request) = authorize(request)?;
+            let mut violations = Violations::default();
+            let options = parse::options(&mut violations, &mut request);
+            let pb::RotateConnectionSecretRequest { reference, client_secret, secret_id, etag, .. } = request;
+            let reference = parse::reference(&mut violations, &reference, ReferenceForms::ID_NAME_EXTERNAL);
+            let secret = patch::new_secret(&mut violations, secret_id, client_secret);
+            let (reference, secret) = violations.into_result(reference.zip(secret))?;
+            let expected = Expected { etag, id: None };
+            let rotated = self.services.connection_rotate_secret(&caller, &options, &reference, &expected, secret);
+            Ok(pb::RotateConnectionSecretResponse { connection: Some(to_message(rotated.await?)) })
         };
         respond(call.await)
     }

@@ -14,7 +14,7 @@ use jackfield_domain::credential::RevokedTokenKind;
 use jackfield_domain::error::Precondition;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::url::HttpUrl;
-use jackfield_domain::{Error, Resource, Result, Secret, SecretAddress, TenantId};
+use jackfield_domain::{ConnectionId, Error, Resource, Result, Secret, SecretAddress, TenantId};
 use jackfield_upstream::client::Client;
 use jackfield_upstream::login::LoginFault;
 use jackfield_upstream::oauth::{
@@ -22,6 +22,7 @@ use jackfield_upstream::oauth::{
 };
 use tokio::time::Instant;
 
+use super::accepted::AcceptedSecrets;
 use crate::login::require_connector_enabled;
 use crate::outbound::ConnectorClient;
 use crate::services::Services;
@@ -42,9 +43,15 @@ pub(crate) struct RevocationClient {
     client_authentications: ClientAuthentications,
 }
 
-/// The ways in which a client says who it is: one for each client secret, in the order in which they are tried; one for a public client.
-/// Never empty.
-pub(crate) struct ClientAuthentications(Vec<ClientAuthentication>);
+/// The ways in which a client says who it is.
+pub(crate) struct ClientAuthentications {
+    /// One for each client secret, in the order in which they are tried; one for a public client. Never empty.
+    all: Vec<ClientAuthentication>,
+    /// The facts of the secrets, in the same order.
+    secrets: Vec<ClientSecretFacts>,
+    connection: (TenantId, ConnectionId),
+    accepted: Arc<AcceptedSecrets>,
+}
 
 /// The wait before a connector whose definition cannot be used is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -72,10 +79,10 @@ impl TokenClient {
         let TokenClient { client, token_url: url, client_authentications, content_type, connector: _ } = self;
         let content_type = *content_type;
         let mut outcome = Err(NO_AUTHENTICATION);
-        for authentication in &client_authentications.0 {
+        for (index, authentication) in client_authentications.all.iter().enumerate() {
             let endpoint = TokenEndpoint { client, url, authentication, content_type, parameters };
             outcome = endpoint.exchange(grant, deadline).await;
-            if !client_authentications.goes_on(&outcome) {
+            if !client_authentications.goes_on(index, &outcome) {
                 break;
             }
         }
@@ -98,9 +105,9 @@ impl RevocationClient {
     ) -> Result<Revocation, TokenFault> {
         let RevocationClient { client, revocation_url: url, client_authentications } = self;
         let mut outcome = Err(NO_AUTHENTICATION);
-        for authentication in &client_authentications.0 {
+        for (index, authentication) in client_authentications.all.iter().enumerate() {
             outcome = RevocationEndpoint { client, url, authentication }.revoke(token, kind, Some(deadline)).await;
-            if !client_authentications.goes_on(&outcome) {
+            if !client_authentications.goes_on(index, &outcome) {
                 break;
             }
         }
@@ -111,8 +118,12 @@ impl RevocationClient {
 // === impl ClientAuthentications ===
 
 impl ClientAuthentications {
-    /// Returns whether the next secret is tried after an outcome: only if the endpoint said that it does not accept the client.
-    fn goes_on<T>(&self, outcome: &Result<T, TokenFault>) -> bool {
+    /// Returns whether the next secret is tried after the outcome of one: only if the endpoint said that it does not accept the client. A
+    /// secret that was accepted is the first next time.
+    fn goes_on<T>(&self, index: usize, outcome: &Result<T, TokenFault>) -> bool {
+        if let (Ok(_), Some(secret)) = (outcome, self.secrets.get(index)) {
+            self.accepted.note(self.connection, secret);
+        }
         matches!(outcome, Err(fault) if fault.refuses_client())
     }
 }
@@ -184,8 +195,14 @@ impl Services {
         if client_id.is_empty() {
             return Err(incomplete(connection, "client_id", None));
         }
+        let of = |all, secrets| ClientAuthentications {
+            all,
+            secrets,
+            connection: (tenant, connection.id),
+            accepted: Arc::clone(&self.shared.accepted_secrets),
+        };
         let of_secret: fn(String, Secret) -> ClientAuthentication = match settings.client_authentication {
-            Method::None => return Ok(ClientAuthentications(vec![ClientAuthentication::None { client_id }])),
+            Method::None => return Ok(of(vec![ClientAuthentication::None { client_id }], Vec::new())),
             Method::ClientSecretBasic => {
                 |client_id, client_secret| ClientAuthentication::SecretBasic { client_id, client_secret }
             }
@@ -193,19 +210,22 @@ impl Services {
                 |client_id, client_secret| ClientAuthentication::SecretPost { client_id, client_secret }
             }
         };
-        let mut authentications = Vec::with_capacity(connection.client_secrets.len());
-        for ClientSecretFacts { secret_id, .. } in &connection.client_secrets {
-            let column = client_secret_column(secret_id);
+        let mut ordered = connection.client_secrets.clone();
+        self.shared.accepted_secrets.first((tenant, connection.id), &mut ordered);
+        let (mut authentications, mut secrets) = (Vec::with_capacity(ordered.len()), Vec::with_capacity(ordered.len()));
+        for facts in ordered {
+            let column = client_secret_column(&facts.secret_id);
             // One that is gone was removed in between.
             if let Some(secret) =
                 self.shared.secrets.text(None, SecretAddress::of(tenant, connection.id, &column)).await?
             {
                 authentications.push(of_secret(client_id.clone(), secret));
+                secrets.push(facts);
             }
         }
         match authentications.is_empty() {
             true => Err(incomplete(connection, "client_secrets", None)),
-            false => Ok(ClientAuthentications(authentications)),
+            false => Ok(of(authentications, secrets)),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! A session is started, completed once, and ends in a credential. Its secrets (state, code verifier, nonce, code, completion code) are
 //! sealed, or stored only as keyed digests by which the session is found.
 
+mod accepted;
 mod account;
 mod callback;
 mod changed;
@@ -32,6 +33,7 @@ use crate::services::Services;
 
 use changed::Watcher;
 
+pub(crate) use accepted::AcceptedSecrets;
 pub(crate) use account::Issuers;
 pub use callback::ReturnedAuthorization;
 pub(crate) use changed::ChangedAuthorizations;

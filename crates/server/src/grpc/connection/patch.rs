@@ -13,7 +13,7 @@ use jackfield_domain::value::pem;
 use jackfield_domain::value::scopes::Scopes;
 use jackfield_domain::value::text::{CountryCode, MAX_CONNECTION_NAME, Name, Slug, bounded_text};
 use jackfield_domain::value::url::RedirectUri;
-use jackfield_domain::{Secret, Violation};
+use jackfield_domain::{Secret, Violation, Violations};
 
 use crate::grpc::fields::{Fields, MAX_URL};
 
@@ -123,6 +123,31 @@ fn parse_user_id_expression(field: &str, text: Option<String>) -> Result<String,
     check_user_id_expression(field, &expression).map(|()| expression)
 }
 
+/// The client secret that is to be added, and its id, if one is given.
+pub(super) fn new_secret(
+    violations: &mut Violations,
+    secret_id: String,
+    client_secret: String,
+) -> Option<(Option<String>, Secret)> {
+    let secret_id = match secret_id.is_empty() {
+        true => Some(None),
+        false => violations.check(parse_secret_id("secret_id", &secret_id)).map(Some),
+    };
+    let secret = match client_secret.is_empty() {
+        true => violations.check(Err(Violation::field("client_secret", "is required"))),
+        false => violations.check(parse_secret("client_secret", client_secret)),
+    };
+    secret_id.zip(secret)
+}
+
+fn parse_secret_id(field: &str, secret_id: &str) -> Result<String, Violation> {
+    bounded_text(field, secret_id, 32, true)
+}
+
+fn parse_secret(field: &str, secret: String) -> Result<Secret, Violation> {
+    Secret::parse_token(field, secret, 2_048)
+}
+
 fn parse_secrets(fields: &mut Fields<'_>, secrets: Vec<pb::ClientSecret>) -> ClientSecretsPatch {
     const PATH: &str = "client_secrets";
     if secrets.is_empty() {
@@ -140,7 +165,7 @@ fn parse_secrets(fields: &mut Fields<'_>, secrets: Vec<pb::ClientSecret>) -> Cli
     for (index, secret) in secrets.into_iter().enumerate() {
         let path = |name: &str| format!("connection.client_secrets[{index}].{name}");
         let pb::ClientSecret { secret_id, value, create_time: _ } = secret;
-        let secret_id = fields.violations.check(bounded_text(&path("secret_id"), &secret_id, 32, true));
+        let secret_id = fields.violations.check(parse_secret_id(&path("secret_id"), &secret_id));
         if let Some(secret_id) = &secret_id
             && !seen.insert(secret_id.clone())
         {
@@ -148,7 +173,7 @@ fn parse_secrets(fields: &mut Fields<'_>, secrets: Vec<pb::ClientSecret>) -> Cli
         }
         let value = match value.is_empty() {
             true => Some(None),
-            false => fields.violations.check(Secret::parse_token(&path("value"), value, 2_048)).map(Some),
+            false => fields.violations.check(parse_secret(&path("value"), value)).map(Some),
         };
         if let (Some(secret_id), Some(value)) = (secret_id, value) {
             patches.push(ClientSecretPatch { secret_id, value });
