@@ -86,10 +86,11 @@ impl Services {
             }
             Ok(deleted)
         });
-        let removed = removed.await?;
+        let removed = removed.await;
+        self.revoke_deleted(request, &removed.as_ref(), revocables);
+        let removed = removed?;
         if !request.validate_only {
             cancelled.into_iter().for_each(|id| self.shared.changed_authorizations.tell(id));
-            revocables.into_iter().for_each(|revocable| self.revoke_later(revocable));
         }
         Ok(removed)
     }

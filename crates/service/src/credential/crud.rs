@@ -116,11 +116,9 @@ impl Services {
             }
             Ok(Deleted::with(cascade.counts()))
         });
-        let deleted = deleted.await?;
-        if !request.validate_only {
-            revocable.into_iter().for_each(|revocable| self.revoke_later(revocable));
-        }
-        Ok(deleted)
+        let deleted = deleted.await;
+        self.revoke_deleted(request, &deleted.as_ref(), revocable);
+        deleted
     }
 
     /// Adds a credential with its default configuration and its material. Its parents are locked.

@@ -91,7 +91,13 @@ impl Services {
             self.shared.secrets.alternate_delete(txn, tenant, credential.id).await?;
             Ok(true)
         });
-        let revoked = revoked.await?;
+        let revoked = match revoked.await {
+            Err(error) => {
+                self.revoke_deleted(request, &Err::<(), _>(&error), revocable);
+                return Err(error);
+            }
+            Ok(revoked) => revoked,
+        };
         let Some(revocable) = revocable.filter(|_| !request.validate_only) else {
             return Ok(RevokedCredential { revoked, revocations: Vec::new() });
         };
@@ -128,9 +134,23 @@ impl Services {
         Ok(Some(revocable).filter(|revocable| !revocable.tokens.is_empty()))
     }
 
+    /// Revokes the tokens that a change has deleted. If it is not known whether it did, they are gone as far as anybody knows, and their caller
+    /// wanted that.
+    pub(crate) fn revoke_deleted<T>(
+        &self,
+        request: &RequestOptions,
+        outcome: &Result<T, &Error>,
+        revocables: impl IntoIterator<Item = Revocable>,
+    ) {
+        let are_gone = matches!(outcome, Ok(_) | Err(Error::OutcomeUnknown { .. }));
+        if are_gone && !request.validate_only {
+            revocables.into_iter().for_each(|revocable| self.revoke_later(revocable));
+        }
+    }
+
     /// Revokes tokens at their provider without a caller who waits. They are in memory only: if the process ends before, the provider is not
     /// asked.
-    pub(crate) fn revoke_later(&self, revocable: Revocable) {
+    fn revoke_later(&self, revocable: Revocable) {
         let services = self.clone();
         self.shared.tasks.spawn(async move {
             match services.shared.later_revocations.room.try_acquire() {
