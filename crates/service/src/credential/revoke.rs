@@ -150,7 +150,7 @@ impl Services {
 
     /// Revokes tokens at their provider without a caller who waits. They are in memory only: if the process ends before, the provider is not
     /// asked.
-    fn revoke_later(&self, revocable: Revocable) {
+    pub(crate) fn revoke_later(&self, revocable: Revocable) {
         let services = self.clone();
         self.shared.tasks.spawn(async move {
             match services.shared.later_revocations.room.try_acquire() {
