@@ -14,7 +14,7 @@ use tonic::{Code, Response};
 use super::attacks::warned;
 use super::{World, complete, get};
 
-const HOME: &str = "https://app.example/home?tab=1";
+pub(super) const HOME: &str = "https://app.example/home?tab=1";
 
 /// A response of the listener.
 pub(crate) struct Page {

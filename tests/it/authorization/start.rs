@@ -1,10 +1,10 @@
 //! Starts that are refused: the user is not sent away in vain.
 
 use jackfield_api::v1;
-use jackfield_testkit::{expect_status, fixture, on_both};
+use jackfield_testkit::{ManualClock, expect_status, fixture, on_both};
 use tonic::Code;
 
-use super::{BACK, World, complete, get};
+use super::{BACK, World, callback, complete, get};
 use crate::steps;
 
 on_both! {
@@ -38,13 +38,16 @@ on_both! {
         expect_status(refused, Code::FailedPrecondition, "CONNECTOR_DISABLED");
     }
 
-    async fn openid_needs_an_issuer(server) {
+    async fn openid_needs_an_issuer(backend: Backend) {
+        let server = callback::server(backend, &ManualClock::at_present()).await;
         let world = World::with(&server, |connection| {
             (connection.issuer_url, connection.iss_parameter_supported) = (None, None);
+            connection.return_uris = vec![callback::HOME.to_owned()];
         })
         .await;
-        world.start(world.request("ada")).await;
-        let request = v1::StartAuthorizationRequest { scopes: vec!["openid".to_owned()], ..world.request("ada") };
+        callback::start(&world, "ada").await;
+        let (scopes, return_uri) = (vec!["openid".to_owned()], callback::HOME.to_owned());
+        let request = v1::StartAuthorizationRequest { scopes, return_uri, ..world.request("ada") };
         let refused = world.client.connections().start_authorization(request).await;
         let refusal = expect_status(refused, Code::FailedPrecondition, "CONNECTION_INCOMPLETE");
         assert!(refusal.status.message().contains("connection.issuer_url is required"), "{:?}", refusal.status);

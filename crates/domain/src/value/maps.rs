@@ -103,7 +103,8 @@ const REFUSED_HEADERS: [&str; 13] = [
 ];
 
 /// Parameters that say what a request of OAuth is about, who makes it, and what its answer belongs to. They are those of RFC 6749, 7521,
-/// 7636, 8628, 9101, 9207 and 9449, of OpenID Connect Core, and of OAuth 2.0 Multiple Response Type Encoding Practices. If one of them could be replaced, the answer would belong to another request.
+/// 7636, 8628, 9101, 9207 and 9449, of OpenID Connect Core, and of OAuth 2.0 Multiple Response Type Encoding Practices. If one of them could be
+/// replaced, the answer would belong to another request, or come another way.
 const RESERVED_PARAMETERS: [&str; 23] = [
     "assertion",
     "client_assertion",
