@@ -5,8 +5,9 @@ use std::time::Duration;
 use jackfield_api::v1;
 use jackfield_api::v1::{AuthorizationFailure as Failure, AuthorizationState as State};
 use jackfield_testkit::oauth::IdToken;
-use jackfield_testkit::{ManualClock, OAuthProvider, TestServer, fixture, on_both};
+use jackfield_testkit::{ManualClock, OAuthProvider, TestServer, expect_status, fixture, on_both};
 use serde_json::{Value, json};
+use tonic::Code;
 
 use super::{World, complete, tokens};
 use crate::steps;
@@ -26,7 +27,7 @@ async fn discovering(server: &TestServer) -> World {
     };
     let world = World::on(server, issuer, |_, connection| {
         openid(connection);
-        (connection.issuer_url, connection.iss_parameter_supported) = (None, None);
+        connection.issuer_url = None;
     })
     .await;
     let issuer = world.provider.system.url("");
@@ -47,10 +48,10 @@ fn metadata(world: &World, issuer: &str) -> Value {
     })
 }
 
-/// Authorises a user whose browser brings no `iss`.
+/// Authorises a user at the issuer of the connector.
 async fn authorized(world: &World) -> v1::AuthorizationSession {
     let (_, mut brought) = world.visited("ada").await;
-    brought.iss = None;
+    brought.iss = Some(world.provider.system.url(""));
     complete(&world.client, brought.completion("ada")).await.unwrap()
 }
 
@@ -195,7 +196,7 @@ on_both! {
         .await;
         let brought = world.visited("ada").await.1;
         let session = complete(&world.client, brought.completion("ada")).await.unwrap();
-        assert_eq!(failed(&session), (Failure::AccountUnknown, "{tid} is neither in the claims nor in the profile"));
+        assert_eq!(failed(&session), (Failure::AccountUnknown, "USER_ID_MISSING"));
         world.provider.openid.change(|token| token.claims["tid"] = 7.into());
         let credential = world.authorized("ada").await.credential;
         let credential = steps::credential_now(&world.client, &credential).await;
@@ -230,8 +231,7 @@ on_both! {
         world.provider.openid.publish("/profile", 200, &json!({ "id": 7 }));
         assert_eq!(failed(&world.again(&credential).await), (Failure::AccountMismatch, ""));
         world.provider.openid.publish("/profile", 200, &json!({ "login": "octo" }));
-        let unknown = "{id} is neither in the claims nor in the profile";
-        assert_eq!(failed(&world.again(&credential).await), (Failure::AccountUnknown, unknown));
+        assert_eq!(failed(&world.again(&credential).await), (Failure::AccountUnknown, "USER_ID_MISSING"));
         world.provider.openid.publish("/profile", 500, &json!({}));
         assert_eq!(failed(&world.again(&credential).await), (Failure::ProfileUnavailable, "STATUS_UNEXPECTED"));
         assert_eq!(steps::credential_now(&world.client, &credential.id).await, credential);
@@ -281,18 +281,60 @@ on_both! {
         }
     }
 
-    async fn where_nothing_tells_the_account_it_stays(server) {
+    async fn an_account_that_nothing_tells_is_none(server) {
         let world = World::new(&server).await;
         let credential = steps::credential_now(&world.client, &world.authorized("ada").await.credential).await;
         assert_eq!(credential.provider_account_id, None);
+        assert_eq!(world.again(&credential).await.state(), State::Completed);
+        let material = steps::revealed(&world.client, &credential.id).await;
+        // It gets an account after a session began.
+        let request = v1::StartAuthorizationRequest { credential: credential.id.clone(), ..world.request("ada") };
+        let brought = world.provider.visit(&world.start(request.clone()).await.1).await;
         let update = v1::UpdateCredentialRequest {
             reference: credential.id.clone(),
             credential: Some(v1::Credential { provider_account_id: Some("mine".to_owned()), ..Default::default() }),
             ..Default::default()
         };
         world.client.credentials().update_credential(update).await.unwrap();
-        assert_eq!(world.again(&credential).await.state(), State::Completed);
-        assert_eq!(steps::credential_now(&world.client, &credential.id).await.provider_account_id(), "mine");
+        let session = complete(&world.client, brought.completion("ada")).await.unwrap();
+        assert_eq!(failed(&session), (Failure::AccountUnknown, ""));
+        assert_eq!(steps::revealed(&world.client, &credential.id).await, material);
+        // From then on, the user is not even sent away.
+        let refused = world.client.connections().start_authorization(request).await;
+        expect_status(refused, Code::InvalidArgument, "FIELD_INVALID").expect_fields(&["allow_account_change"]);
+        let now = steps::credential_now(&world.client, &credential.id).await;
+        assert_eq!(now.provider_account_id(), "mine");
+        assert_eq!(world.again_with(&now, true).await.state(), State::Completed);
+        assert_eq!(steps::credential_now(&world.client, &credential.id).await.provider_account_id, None);
+    }
+
+    async fn nothing_is_kept_of_a_connection_or_a_connector_that_was(server) {
+        let world = discovering(&server).await;
+        world.provider.openid.publish(CONFIGURATION, 200, &metadata(&world, &world.provider.system.url("")));
+        let fetched = async |expected: usize| {
+            assert_eq!(authorized(&world).await.state(), State::Completed);
+            let fetched = [CONFIGURATION, "/jwks"].map(|path| world.provider.fetched(path));
+            assert_eq!(fetched, [expected; 2]);
+        };
+        fetched(1).await;
+        fetched(1).await;
+        let update = v1::UpdateConnectorRequest {
+            reference: world.connection.connector.clone(),
+            connector: Some(v1::Connector { description: Some("changed".to_owned()), ..Default::default() }),
+            update_mask: fixture::mask(["description"]),
+            ..Default::default()
+        };
+        world.client.connectors().update_connector(update).await.unwrap();
+        fetched(2).await;
+        let (reference, cascade) = (world.connection.id.clone(), true);
+        let delete = v1::DeleteConnectionRequest { reference, cascade, ..Default::default() };
+        world.client.connections().delete_connection(delete).await.unwrap();
+        let secrets = world.provider.connection("", "").client_secrets;
+        let again = v1::Connection { client_secrets: secrets, ..world.connection.clone() };
+        let (connection, id) = (Some(again), world.connection.id.clone());
+        let create = v1::CreateConnectionRequest { connection, id, ..Default::default() };
+        world.client.connections().create_connection(create).await.unwrap();
+        fetched(3).await;
     }
 
     async fn a_consumer_has_no_business_account(server) {

@@ -50,7 +50,7 @@ on_both! {
         let request = v1::StartAuthorizationRequest { scopes, return_uri, ..world.request("ada") };
         let refused = world.client.connections().start_authorization(request).await;
         let refusal = expect_status(refused, Code::FailedPrecondition, "CONNECTION_INCOMPLETE");
-        assert!(refusal.status.message().contains("connection.issuer_url is required"), "{:?}", refusal.status);
+        assert!(refusal.status.message().contains("issuer_url (for the scope openid) is required"), "{:?}", refusal.status);
     }
 
     async fn what_a_start_names_must_belong_together(server) {

@@ -125,8 +125,8 @@ fn a_secret_that_never_comes_back_is_input_only() {
         count += usize::from(never);
     }
     assert_eq!(
-        count, 18,
-        "the passwords, the secret headers, the client secret, the private keys, the patches, the session tokens, and what browsers \
+        count, 19,
+        "the passwords, the secret headers, the client secrets, the private keys, the patches, the session tokens, and what browsers \
          bring back"
     );
 }

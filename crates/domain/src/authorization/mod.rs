@@ -385,7 +385,9 @@ impl AuthorizationFailure {
             AuthorizationFailure::ProfileUnavailable => {
                 "the profile of the user cannot be had, or is that of another user"
             }
-            AuthorizationFailure::AccountUnknown => "the provider does not say what user_id_expression asks for",
+            AuthorizationFailure::AccountUnknown => {
+                "nothing says which account it is, or not what user_id_expression asks for"
+            }
             AuthorizationFailure::AccountMismatch => "the user chose another account than the credential has",
             AuthorizationFailure::BusinessAccountRequired => "the account is not known to be one of an organisation",
         }

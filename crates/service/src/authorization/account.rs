@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jackfield_domain::authorization::{AuthorizationEnd, AuthorizationFailure, AuthorizationSession};
 use jackfield_domain::connection::{Connection, ConnectionSettings, UserIdFault, is_business_account, user_id_of};
-use jackfield_domain::connector::OAuth2Endpoints;
+use jackfield_domain::connector::Connector;
 use jackfield_domain::value::url::HttpUrl;
 use jackfield_domain::{ConnectionId, Secret, TenantId};
 use jackfield_upstream::oidc::{
@@ -62,16 +62,14 @@ impl Services {
         nonce: Option<Secret>,
     ) -> Result<AccountSource, AuthorizationEnd> {
         let (settings, issuers) = (&of.connection.settings, &self.shared.issuers);
-        let of_connector = endpoints(&of.client.connector);
-        let either = |own: &Option<HttpUrl>, other: fn(&OAuth2Endpoints) -> &Option<HttpUrl>| {
-            own.clone().or_else(|| of_connector.and_then(|endpoints| other(endpoints).clone()))
-        };
-        let profile_url = either(&settings.oidc_user_endpoint_url, |endpoints| &endpoints.profile_url);
+        let connector = &of.client.connector;
+        let profile_url = profile_url(of.connection, connector);
         let Some(nonce) = nonce else { return Ok(AccountSource { openid: None, profile_url }) };
         // The one that the session began with. A session of an earlier version may have none.
         let issuer = session.issuer.issuer.clone().ok_or_else(|| unavailable(&DocumentFault::IssuerInvalid))?;
         let fetcher = self.fetcher(of);
-        let (jwks_url, algorithms, profile_url) = match either(&settings.jwks_url, |endpoints| &endpoints.jwks_url) {
+        let of_connector = || endpoints(connector)?.jwks_url.clone();
+        let (jwks_url, algorithms, profile_url) = match settings.jwks_url.clone().or_else(of_connector) {
             Some(url) => (url, None, profile_url),
             None => {
                 let metadata = issuers.discovery.metadata(&fetcher, &issuer).await.map_err(|it| unavailable(&it))?;
@@ -168,6 +166,12 @@ impl Issuers {
         self.discovery.remove_tenant(tenant);
         self.keys.remove_tenant(tenant);
     }
+}
+
+/// The URL of the profiles of users, if one is known without the metadata of the issuer.
+pub(super) fn profile_url(connection: &Connection, connector: &Connector) -> Option<HttpUrl> {
+    let of_connector = || endpoints(connector)?.profile_url.clone();
+    connection.settings.oidc_user_endpoint_url.clone().or_else(of_connector)
 }
 
 /// Returns true if the claims lack something that a profile may have.

@@ -192,7 +192,7 @@ impl Services {
     }
 
     /// Replaces the tokens of a credential, which keeps its id and its configurations. The tokens before belong to another grant, so
-    /// none of them is kept. Those of another account are refused, unless the session permits them.
+    /// none of them is kept. Those of another account, or of one that nothing tells, are refused unless the session permits them.
     async fn credential_renew(
         &self,
         txn: &Writer,
@@ -204,13 +204,15 @@ impl Services {
         let found = find_locked(txn, tenant, &Ref::Id(id.0)).await?;
         let found = found.filter(|credential| is_still(credential, session, connection));
         let Some(mut credential) = found else { return Ok(Err(AuthorizationFailure::CredentialMissing)) };
-        if let Some(account) = &tokens.account {
-            let present = &credential.provider_account_id;
-            if !present.is_empty() && present != account && !session.allow_account_change {
-                return Ok(Err(AuthorizationFailure::AccountMismatch));
+        let present = credential.provider_account_id.as_str();
+        if !present.is_empty() && !session.allow_account_change {
+            match tokens.account.as_deref() {
+                Some(account) if account == present => {}
+                Some(_) => return Ok(Err(AuthorizationFailure::AccountMismatch)),
+                None => return Ok(Err(AuthorizationFailure::AccountUnknown)),
             }
-            credential.provider_account_id.clone_from(account);
         }
+        credential.provider_account_id = tokens.account.clone().unwrap_or_default();
         let none_kept = TokensPatch { refresh_token: SecretPatch::Clear, id_token: SecretPatch::Clear };
         let patch = MaterialPatch::Replace(tokens.material(), none_kept);
         self.material_change(txn, tenant, &mut credential, patch).await?;

@@ -12,12 +12,12 @@ use jackfield_domain::credential::{Credential, CredentialKind};
 use jackfield_domain::principal::right::ConnectionsAuthorize;
 use jackfield_domain::request::reference::Ref;
 use jackfield_domain::value::meta::Meta;
-use jackfield_domain::value::text::UserId;
 use jackfield_domain::value::url::{HttpUrl, RedirectUri};
 use jackfield_domain::{AuthorizationSessionId, Error, Result, SecretAddress, TenantId, Violation};
 use jackfield_upstream::oauth::AuthorizationRequest;
 use jackfield_vault::{random_token, sha256};
 
+use super::account::profile_url;
 use super::endpoint::{endpoints, incomplete};
 use super::{STATE, context_of};
 use crate::caller::Caller;
@@ -47,14 +47,15 @@ impl Services {
         // The user would come back in vain.
         let client = self.token_client(tenant, &connection).await?.facts(&connection);
         let connector = self.find::<Connector>(tenant, &Ref::Id(connection.connector.0)).await?;
-        let (redirect_uri, return_uri) = self.uris(tenant, &connection, draft.delivery)?;
-        let reauthorized = self.reauthorized(tenant, &connection, &draft.user_id, draft.credential.as_ref()).await?;
         let scopes: Vec<String> = match &draft.scopes {
             Some(scopes) => scopes.as_slice().to_vec(),
             None => connection.settings.scope.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect(),
         };
         let asks_for_id_token = scopes.iter().any(|scope| scope == OPENID);
         let provider = Provider::of(&connection, &connector, asks_for_id_token)?;
+        let tells_account = asks_for_id_token || profile_url(&connection, &connector).is_some();
+        let reauthorized = self.reauthorized(tenant, &connection, &draft, tells_account).await?;
+        let (redirect_uri, return_uri) = self.uris(tenant, &connection, draft.delivery)?;
         let (state, code_verifier) = (random_token()?, random_token()?);
         let nonce = asks_for_id_token.then(random_token).transpose()?;
         let now = self.now();
@@ -160,14 +161,14 @@ impl Services {
         &self,
         tenant: TenantId,
         connection: &Connection,
-        user_id: &UserId,
-        reference: Option<&Ref>,
+        draft: &AuthorizationDraft,
+        tells_account: bool,
     ) -> Result<Option<Credential>> {
-        let Some(reference) = reference else { return Ok(None) };
+        let Some(reference) = &draft.credential else { return Ok(None) };
         let found = self.shared.store.read().find::<Credential>(tenant, reference).await?;
         let credential = found.ok_or_else(|| missing::<Credential>(reference))?;
         let refuse = |description: &str| Err(Violation::field("credential", description).into());
-        if credential.user_id != *user_id {
+        if credential.user_id != draft.user_id {
             return refuse("belongs to another user");
         }
         if credential.connector != connection.connector || credential.connection.is_some_and(|id| id != connection.id) {
@@ -175,6 +176,11 @@ impl Services {
         }
         if credential.kind != CredentialKind::OAuth2 {
             return refuse("is not of the kind OAUTH2");
+        }
+        if !tells_account && !credential.provider_account_id.is_empty() && !draft.allow_account_change {
+            let description = "must be true: the credential has a provider_account_id, and neither an ID token (the scope openid) nor a \
+                               profile (connection.oidc_user_endpoint_url, or connector.oauth2.profile_url) tells which account comes back";
+            return Err(Violation::field("allow_account_change", description).into());
         }
         Ok(Some(credential))
     }
@@ -189,8 +195,9 @@ impl Provider {
         let url = url.or_else(|| of_connector?.authorization_url.clone());
         let issuer = Some(settings.issuer_url.clone()).filter(|issuer| !issuer.is_empty());
         let issuer = issuer.or_else(|| Some(of_connector?.issuer_url.as_ref()?.as_str().to_owned()));
-        if (settings.iss_parameter_supported || asks_for_id_token) && issuer.is_none() {
-            return Err(incomplete(connection, "issuer_url", Some("issuer_url")));
+        if issuer.is_none() && (settings.iss_parameter_supported || asks_for_id_token) {
+            let field = if asks_for_id_token { "issuer_url (for the scope openid)" } else { "issuer_url" };
+            return Err(incomplete(connection, field, Some("issuer_url")));
         }
         let authorization_url =
             url.ok_or_else(|| incomplete(connection, "authentication_url", Some("authorization_url")))?;
