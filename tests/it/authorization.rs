@@ -5,6 +5,7 @@ mod attacks;
 pub(crate) mod callback;
 mod ends;
 mod faults;
+mod journal;
 mod openid;
 mod start;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jackfield_api::v1;
 use jackfield_api::v1::AuthorizationFailure as Failure;
-use jackfield_testkit::{Backend, Reply, TestServer, fixture, on_both};
+use jackfield_testkit::{Reply, TestServer, fixture, on_both};
 
 use super::{World, complete, tokens};
 use crate::steps;
