@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jackfield_domain::{Clock as _, SystemClock};
 use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData as _, SigningKey as _};
 use serde_json::{Value, json};
 
@@ -72,7 +72,7 @@ impl OpenId {
     /// Panics if the key cannot sign.
     pub fn id_token(&self, nonce: &str) -> Option<String> {
         let state = self.locked();
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time after 1970").as_secs();
+        let now = SystemClock.now().seconds();
         let mut token = IdToken {
             header: json!({ "alg": "EdDSA", "kid": format!("key {}", state.number) }),
             claims: json!({
