@@ -341,7 +341,7 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
             validate_only: true,
         }
         "RotateConnectionSecret": RotateConnectionSecretRequest {
-            reference: connection.clone(), client_secret: "new".to_owned(), validate_only: true,
+            reference: connection.clone(), client_secret: "new".to_owned(), secret_id: "new".to_owned(), validate_only: true,
         }
         "DeleteConnection": DeleteConnectionRequest { reference: connection.clone(), cascade: true, validate_only: true }
         "StartAuthorization": StartAuthorizationRequest { connection: connection.clone(), user_id: user.clone() }
