@@ -91,8 +91,8 @@ on_both! {
         expect_status(revealed, Code::FailedPrecondition, "CREDENTIAL_NOT_VALID");
         let explained = world.explain(&grant.credential).await;
         assert_eq!((explained.obstacle(), explained.next_step()), (v1::ErrorReason::CredentialNotValid, v1::NextStep::Reauthorize));
-        let material = format!("SELECT COUNT(*) AS count FROM secret WHERE name IN ('material', 'alternate')");
-        assert_eq!(server.sql(&material).await, ["0"]);
+        let material = "SELECT COUNT(*) AS count FROM secret WHERE name IN ('material', 'alternate')";
+        assert_eq!(server.sql(material).await, ["0"]);
         let metric = |outcome| server.metric("jackfield_credential_revocations_total", &[("outcome", outcome)]);
         assert_eq!((metric("revoked"), metric("unreachable")), (Some(2.0), Some(0.0)));
 

@@ -344,7 +344,8 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
             reference: connection.clone(), client_secret: "new".to_owned(), secret_id: "new".to_owned(), validate_only: true,
         }
         "DeleteConnection": DeleteConnectionRequest { reference: connection.clone(), cascade: true, validate_only: true }
-        "StartAuthorization": StartAuthorizationRequest { connection: connection.clone(), user_id: user.clone() }
+        // Of a user of their own: the open sessions of one are limited.
+        "StartAuthorization": StartAuthorizationRequest { connection: connection.clone(), user_id: format!("{user}, too") }
         "CompleteAuthorization": CompleteAuthorizationRequest {
             user_id: user.clone(),
             state: state.clone(),
