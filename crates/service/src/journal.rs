@@ -41,7 +41,11 @@ impl Journal {
         File::create(&probe)?;
         fs::remove_file(&probe)?;
         for id in list(directory, &[UNFINISHED])? {
-            fs::rename(path(directory, id, UNFINISHED), path(directory, id, LEFT))?;
+            match fs::rename(path(directory, id, UNFINISHED), path(directory, id, LEFT)) {
+                // A process that ends has finished it meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                renamed => renamed?,
+            }
         }
         Ok(Journal { directory: directory.to_owned(), purpose })
     }
