@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jackfield_api::v1;
@@ -41,6 +41,10 @@ pub struct TestServer {
     /// One connection for each caller.
     clients: Mutex<HashMap<String, Client>>,
 }
+
+/// The time that threads of a server that crashed may take to end what they had begun: until then they may have its database open. The end
+/// of a process would end them.
+const AFTERMATH: Duration = Duration::from_secs(10);
 
 /// A server in a separate runtime. Dropping the runtime drops every task of the server, as in a crash.
 struct Running {
@@ -300,7 +304,11 @@ impl TestServer {
         if self.running.is_some() {
             self.stop().await;
         }
-        self.run().await;
+        let until = Instant::now() + AFTERMATH;
+        while let Err(error) = self.try_run().await {
+            assert!(Instant::now() < until, "the server does not start: {error}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Stops the server if it runs, and tries to start it on the same data.
