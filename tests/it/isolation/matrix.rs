@@ -347,9 +347,7 @@ fn bases(own: &Things) -> BTreeMap<&'static str, Vec<u8>> {
         // Of a user of their own: the open sessions of one are limited.
         "StartAuthorization": StartAuthorizationRequest { connection: connection.clone(), user_id: format!("{user}, too") }
         "CompleteAuthorization": CompleteAuthorizationRequest {
-            user_id: user.clone(),
-            state: state.clone(),
-            error: "access_denied".to_owned(),
+            user_id: user.clone(), state: state.clone(), error: "access_denied".to_owned(),
         }
         "GetAuthorization": GetAuthorizationRequest { reference: authorization.clone() }
         "WatchAuthorization": WatchAuthorizationRequest { reference: authorization.clone() }

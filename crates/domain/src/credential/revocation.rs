@@ -30,7 +30,7 @@ names! {
     }
 }
 
-/// What became of a token at its provider.
+/// The outcome for a token at its provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRevocation {
     pub kind: RevokedTokenKind,

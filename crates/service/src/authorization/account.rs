@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::endpoint::{TokenClient, endpoints};
 use crate::services::Services;
 
-/// What issuers have published, as connections have fetched it.
+/// The published documents of issuers, as connections have fetched them.
 pub(crate) struct Issuers {
     discovery: Discovery,
     keys: KeySets,
@@ -37,7 +37,7 @@ pub(super) struct AccountSource {
     profile_url: Option<HttpUrl>,
 }
 
-/// What an ID token must be.
+/// The rules that an ID token must keep.
 struct OpenId {
     issuer: String,
     nonce: Secret,

@@ -13,7 +13,7 @@ use super::{COMPLETION, STATE, context_of, warn_of_attack};
 use crate::change::{Change, Length};
 use crate::services::Services;
 
-/// What became of the session that a browser came back with.
+/// The outcome of the session that a browser came back with.
 #[derive(Debug)]
 pub enum ReturnedAuthorization {
     /// The browser goes on to the application, with a completion code.
@@ -64,7 +64,7 @@ impl Services {
                     let session = Box::new(self.end(txn, tenant, session, end).await?);
                     ReturnedAuthorization::Ended { session, return_uri }
                 }
-                // The browser may have lost the redirect, and nobody else has the code. Its time goes on.
+                // The browser may have lost the redirect, and only it has the code. The session expires when it would have.
                 (AuthorizationState::Returned, Ok(code)) if self.keeps_code(txn, tenant, &session, code).await? => {
                     session.completion_digest = Some(completion_digest);
                     txn.authorization_replace(tenant, &session).await?;

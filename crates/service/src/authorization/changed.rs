@@ -23,7 +23,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 impl ChangedAuthorizations {
     pub(crate) fn tell(&self, id: AuthorizationSessionId) {
-        // It fails if nobody watches.
+        // It fails if there is no watcher, which does no harm.
         let _ = self.0.send(id);
     }
 

@@ -31,11 +31,11 @@ pub(super) struct Redemption {
 enum Checked {
     /// The session has ended, and why.
     Ended(Box<AuthorizationSession>),
-    /// The session is confirmed, and nobody else redeems its code.
+    /// The session is confirmed, and its code is redeemed here only.
     Confirmed(Box<Redemption>),
 }
 
-/// What an answer says once its session is found.
+/// The content of an answer once its session is found.
 enum Said {
     Code(Secret),
     /// The session ends.
@@ -139,7 +139,7 @@ impl Services {
         .await
     }
 
-    /// What an answer says, after the check of its issuer.
+    /// The content of an answer, after the check of its issuer.
     async fn said(
         &self,
         txn: &Writer,
@@ -158,7 +158,7 @@ impl Services {
         })
     }
 
-    /// Marks a session as confirmed, so that its code is redeemed by nobody else, and takes its secrets.
+    /// Marks a session as confirmed, so that its code is redeemed here only, and takes its secrets.
     async fn confirm(
         &self,
         txn: &Writer,

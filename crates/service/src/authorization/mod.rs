@@ -136,7 +136,7 @@ impl Services {
         Ok(session)
     }
 
-    /// Ends sessions that are locked and that nobody is to complete any more. Returns their ids, for those who watch them.
+    /// Ends sessions that are locked and must not be completed any more. Returns their ids, for those who watch them.
     async fn cancel_all(
         &self,
         txn: &Writer,
@@ -174,7 +174,7 @@ impl Services {
         txn.authorization_replace(tenant, settled).await
     }
 
-    /// Records it for a session that was found. Maintenance destroys the secrets of those that nobody comes back to.
+    /// Records it for a session that was found. Maintenance destroys the secrets of sessions that are abandoned.
     async fn lapse_found(&self, tenant: TenantId, id: AuthorizationSessionId) -> Result<()> {
         self.change(Change::of_tenant_by_system(tenant, Length::Short), async |txn| {
             match txn.authorization_fetch_for_update(tenant, id).await? {
